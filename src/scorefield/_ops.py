@@ -1,0 +1,81 @@
+"""What every formula needs: σ against a batch, squared norms, pullbacks vᵀ∂f/∂x and traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Sigma: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, "batch"]
+"""A noise level: a float, a scalar tensor, or one per sample."""
+
+Noise: TypeAlias = Callable[[Tensor], Tensor]
+"""A source of randomness: standard normal draws in the shape, type and device of its argument."""
+
+
+def match(sigma: Sigma, x: Tensor) -> Tensor:
+    """σ in the type and on the device of x, shaped to broadcast against it."""
+    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if sigma.ndim == 0:
+        return sigma
+    if sigma.shape != x.shape[:1]:
+        raise ValueError(
+            f"sigma has shape {tuple(sigma.shape)} beside a batch of {len(x)}: "
+            "give a float, a scalar tensor or one value per sample"
+        )
+    return sigma.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def sq_norm(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
+    """‖x‖² of each sample."""
+    return x.flatten(1).square().sum(1)
+
+
+def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
+    """y = f(x) and the pullback v ↦ vᵀ∂f/∂x.
+
+    Both can be differentiated again if the caller is in grad mode, and neither holds on to a graph
+    if not, so one function serves training and sampling. `pullback(v, batched=True)` takes a stack
+    of v, one vectorised backward pass for all.
+    """
+    training = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = x if training and x.requires_grad else x.detach().requires_grad_()
+        y = f(x)
+
+    def pullback(v: Tensor, batched: bool = False) -> Tensor:
+        if not y.requires_grad:  # f is constant
+            return v.new_zeros(*v.shape[: v.ndim - y.ndim], *x.shape)
+        return torch.autograd.grad(
+            y,
+            x,
+            v,
+            create_graph=training,
+            retain_graph=True,
+            is_grads_batched=batched,
+            materialize_grads=True,
+        )[0]
+
+    return (y if training else y.detach()), pullback
+
+
+def trace(
+    pullback: Callable[..., Tensor], y: Float[Tensor, "batch *shape"], *, chunk: int = 64
+) -> Float[Tensor, "batch"]:
+    """tr ∂y/∂x of each sample, exactly: one row of the Jacobian a dimension, `chunk` at a time.
+
+    The samples of a batch must not influence each other. `chunk=1` uses no vectorised backward
+    pass, for operations that have none.
+    """
+    size = y[0].numel()
+    total = y.new_zeros(len(y))
+    for start in range(0, size, chunk):
+        rows = torch.arange(start, min(start + chunk, size), device=y.device)
+        basis = torch.nn.functional.one_hot(rows, size).to(y.dtype)
+        probes = basis.view(-1, 1, *y.shape[1:]).expand(-1, *y.shape)
+        grads = pullback(probes, batched=True) if chunk > 1 else pullback(probes[0])[None]
+        total = total + (grads * probes).flatten(2).sum((0, 2))
+    return total

@@ -1,0 +1,50 @@
+"""The small operations: pullbacks and traces against autograd's own Jacobian."""
+
+import pytest
+import torch
+
+from scorefield._ops import linearize, match, sq_norm, trace
+
+
+def cubic(x):
+    return x**3 + x.flip(1).square() * x
+
+
+def test_pullback_and_trace_are_those_of_the_jacobian():
+    x = torch.randn(3, 4).double()
+    jacobian = torch.autograd.functional.jacobian(lambda x: cubic(x).sum(0), x).movedim(1, 0)
+    y, pullback = linearize(cubic, x)
+    v = torch.randn(5, 3, 4).double()
+    torch.testing.assert_close(y, cubic(x))
+    torch.testing.assert_close(pullback(v[0]), torch.einsum("bi,bij->bj", v[0], jacobian))
+    torch.testing.assert_close(pullback(v, batched=True), torch.einsum("nbi,bij->nbj", v, jacobian))
+    for chunk in (1, 3, 9):
+        truth = jacobian.diagonal(dim1=1, dim2=2).sum(1)
+        torch.testing.assert_close(trace(pullback, y, chunk=chunk), truth)
+
+
+def test_graphs_live_in_grad_mode_alone():
+    w = torch.ones(2, requires_grad=True)
+    x = torch.randn(3, 2, requires_grad=True)
+    y, pullback = linearize(lambda x: w * x**2, x)
+    torch.autograd.grad((y.sum() + pullback(y).sum()), (w, x))
+    with torch.no_grad():
+        y, pullback = linearize(lambda x: w * x**2, x)
+        assert not y.requires_grad
+        assert not pullback(y).requires_grad
+
+
+def test_a_constant_has_no_slope():
+    y, pullback = linearize(torch.ones_like, torch.randn(3, 2))
+    assert trace(pullback, y).tolist() == [0.0] * 3
+    assert pullback(y).equal(torch.zeros(3, 2))
+
+
+def test_sigma_in_its_three_forms():
+    x = torch.zeros(2, 3, 4, dtype=torch.float64)
+    assert match(0.5, x).shape == match(torch.tensor(0.5), x).shape == ()
+    assert match(torch.tensor([0.5, 1.0]), x).shape == (2, 1, 1)
+    assert match(0.1, x).item() == 0.1
+    with pytest.raises(ValueError, match="give a float, a scalar tensor or one value per sample"):
+        match(torch.ones(3), x)
+    assert sq_norm(torch.full((2, 3, 4), 2.0)).tolist() == [48.0, 48.0]

@@ -1,0 +1,100 @@
+"""The views of a score are exact, both ways."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scorefield import (
+    Gaussian,
+    GaussianMixture,
+    from_denoiser,
+    from_energy,
+    from_noise,
+    guide,
+    rescale,
+    to_denoiser,
+    to_noise,
+)
+
+SIGMAS = [0.3, torch.tensor(0.3), torch.tensor([0.1, 0.3, 5.0])]
+
+
+def oracle():
+    return GaussianMixture(torch.randn(4, 2, 3).double(), 0.1, torch.ones(4).double())
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS, ids=["float", "scalar", "each"])
+def test_views_and_back(sigma):
+    truth, x = oracle(), torch.randn(3, 2, 3).double()
+    close(from_denoiser(to_denoiser(truth))(x, sigma), truth(x, sigma))
+    close(from_noise(to_noise(truth))(x, sigma), truth(x, sigma))
+
+
+@pytest.mark.parametrize("sigma", SIGMAS, ids=["float", "scalar", "each"])
+def test_denoiser_is_the_posterior_mean(sigma):
+    """For N(m, v) and x = x₀ + σz: E[x₀ | x] = (v·x + σ²·m)/(v + σ²), E[z | x] = (x − E[x₀])/σ."""
+    mean, x = torch.randn(2).double(), torch.randn(3, 2).double()
+    s = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1)
+    clean = (0.7 * x + s**2 * mean) / (0.7 + s**2)
+    close(to_denoiser(Gaussian(mean, 0.7))(x, sigma), clean)
+    close(to_noise(Gaussian(mean, 0.7))(x, sigma), (x - clean) / s)
+
+
+def test_energy_gives_the_score_in_and_out_of_grad_mode():
+    truth, x = oracle(), torch.randn(3, 2, 3).double()
+    score = from_energy(lambda x, sigma: -truth.log_prob(x, sigma))
+    close(score(x, 0.3), truth(x, 0.3))
+    with torch.no_grad():
+        s = score(x, 0.3)
+        assert not s.requires_grad
+        assert not torch.is_grad_enabled()
+    close(s, truth(x, 0.3))
+    assert not x.requires_grad
+
+
+def test_energy_can_be_trained_through():
+    """E = w‖x‖⁴/4 has the score −w‖x‖²x; its loss ‖s‖² has gradient 2w‖x‖⁶ in w."""
+    w, x = torch.tensor(0.5, dtype=torch.float64, requires_grad=True), torch.randn(5, 3).double()
+    score = from_energy(lambda x, sigma: w * x.square().sum(1) ** 2 / 4)
+    s = score(x, 1.0)
+    r = x.square().sum(1, keepdim=True)
+    close(s, -w * r * x)
+    (gradient,) = torch.autograd.grad(s.square().sum(), w)
+    close(gradient, (2 * w * r**3).sum())
+
+
+def test_energy_must_be_one_number_per_sample():
+    with pytest.raises(ValueError, match=r"energy returned shape.*one number per sample"):
+        from_energy(lambda x, sigma: x.square())(torch.zeros(2, 3), 1.0)
+
+
+@given(
+    scale=st.floats(0.1, 10) | st.floats(-10, -0.1),
+    shift=st.floats(-3, 3),
+    sigma=st.floats(0.01, 10),
+)
+def test_rescale_is_a_change_of_variables(scale, shift, sigma):
+    """y = scale·x + shift ~ N(m, v) means x ~ N((m − shift)/scale, v/scale²)."""
+    mean, x = torch.tensor([0.3, -1.0]).double(), torch.randn(4, 2).double()
+    inner, outer = Gaussian(mean, 0.5), Gaussian((mean - shift) / scale, 0.5 / scale**2)
+    for s in (sigma, torch.full((4,), sigma, dtype=torch.float64)):
+        torch.testing.assert_close(rescale(inner, scale, shift)(x, s), outer(x, s))
+
+
+def test_rescale_by_nothing_is_an_error():
+    with pytest.raises(ValueError, match="scale is 0"):
+        rescale(oracle(), 0.0)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5, -1.0])
+def test_guidance_is_a_tilted_density(weight):
+    """q_u^(1−w)·q_c^w, of Gaussians of one variance, is the Gaussian about (1−w)·m_u + w·m_c."""
+    one, two = torch.randn(2, 3).double()
+    x = torch.randn(5, 3).double()
+    guided = guide(Gaussian(two, 0.4), Gaussian(one, 0.4), weight)
+    close(guided(x, 0.6), Gaussian((1 - weight) * one + weight * two, 0.4)(x, 0.6))
