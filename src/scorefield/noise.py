@@ -1,0 +1,194 @@
+"""Noise: which levels, in which order, and where the draws come from.
+
+    q_σ is the law of x + σz,  x ~ p,  z ~ N(0, I)
+
+Grids are positive, strictly decreasing tensors for samplers. Laws are distributions of σ for
+training. All randomness is a function with the signature of `torch.randn_like`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.special import ndtr
+
+from ._ops import Noise, Sigma, match
+
+
+def perturb(
+    x: Float[Tensor, "batch *shape"], sigma: Sigma, z: Float[Tensor, "batch *shape"]
+) -> Float[Tensor, "batch *shape"]:
+    """x + σz, the one perturbation."""
+    return x + match(sigma, x) * z
+
+
+# ── Grids ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def geometric(
+    sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
+) -> Float[Tensor, "levels"]:
+    """σᵢ with a constant ratio (Song & Ermon 2019, §4.2: `geometric(1.0, 0.01, 10)`)."""
+    return _grid(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
+
+
+def karras(
+    sigma_max: float,
+    sigma_min: float,
+    levels: int,
+    *,
+    rho: float = 7.0,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "levels"]:
+    """σᵢ evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5)."""
+    return _grid(sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho)
+
+
+def linear(
+    sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
+) -> Float[Tensor, "levels"]:
+    """σᵢ evenly spaced."""
+    return _grid(sigma_max, sigma_min, levels, dtype, torch.clone, torch.clone)
+
+
+def _grid(
+    sigma_max: float,
+    sigma_min: float,
+    levels: int,
+    dtype: torch.dtype | None,
+    warp: Callable[[Tensor], Tensor],
+    unwarp: Callable[[Tensor], Tensor],
+) -> Tensor:
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(
+            f"sigma_max={sigma_max}, sigma_min={sigma_min}: a grid descends from sigma_max to "
+            "sigma_min > 0; zero is never in it (samplers step to it with denoise=True)"
+        )
+    if levels < 2:
+        raise ValueError(f"levels={levels}: a grid has at least its two ends")
+    ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
+    first, last = warp(ends).tolist()
+    grid = unwarp(torch.linspace(first, last, levels, dtype=torch.float64))
+    grid[[0, -1]] = ends
+    return grid.to(dtype or torch.get_default_dtype())
+
+
+# ── Laws of σ in training ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Discrete:
+    """The levels of a grid, each as likely as any other (Song & Ermon 2019, eq. 6)."""
+
+    sigmas: Float[Tensor, "levels"]
+
+    def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """The σ that belong to standard normal draws."""
+        index = (ndtr(z) * len(self.sigmas)).long()
+        return self.sigmas.to(z)[index.clamp(max=len(self.sigmas) - 1)]
+
+    def index(self, sigma: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        """The nearest level of each σ, in log σ."""
+        return (sigma[:, None].log() - self.sigmas.to(sigma).log()).abs().argmin(1)
+
+    def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """p(σ) if each level stands for the stretch of σ around it."""
+        width = -torch.gradient(self.sigmas.to(sigma))[0]
+        return 1 / (len(self.sigmas) * width[self.index(sigma)])
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """log σ uniform between two ends (Song et al. 2021, VE)."""
+
+    sigma_max: float
+    sigma_min: float
+
+    def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """The σ that belong to standard normal draws."""
+        share: Tensor = ndtr(z)
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** share
+
+    def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """p(σ) = 1/(σ log(σ_max/σ_min))."""
+        return 1 / (sigma * math.log(self.sigma_max / self.sigma_min))
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """log σ ~ N(mean, std²) (Karras et al. 2022, table 1; theirs is for data in [−1, 1])."""
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """The σ that belong to standard normal draws."""
+        return (self.mean + self.std * z).exp()
+
+    def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """p(σ) = N(log σ | mean, std²)/σ."""
+        z = (sigma.log() - self.mean) / self.std
+        return (-0.5 * z.square()).exp() / (sigma * self.std * math.sqrt(2 * math.pi))
+
+
+# ── Sources of randomness ────────────────────────────────────────────────────────────────────────
+
+
+def uniform_like(x: Tensor, *, noise: Noise = torch.randn_like) -> Tensor:
+    """Φ(z): uniform on [0, 1], where the official annealed Langevin code starts its images."""
+    u: Tensor = ndtr(noise(x))
+    return u
+
+
+def seeded(seed: int, *, first: int = 0) -> Noise:
+    """Noise that is a function of position: of seed, sample, and how many draws came before.
+
+    Row i is sample `first + i`, and its bits are the same in any batch, on any device and in any
+    process. Make a new one for each run of a sampler.
+    """
+    draw = count()
+
+    def noise(x: Tensor) -> Tensor:
+        counter = [0, 0, 0, next(draw)]
+        z = np.empty(x.shape)
+        for i, row in enumerate(z, first):
+            bits = np.random.Philox(key=[seed, i], counter=counter)
+            np.random.Generator(bits).standard_normal(out=row)
+        return torch.from_numpy(z).to(x)
+
+    return noise
+
+
+def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> Noise:
+    """The path cos(πw/2)·z₀ + sin(πw/2)·z₁ between two draws, a row a weight, each N(0, I).
+
+    With `seeded` ends, a sampler turns it into a path from one sample to another (Song & Ermon
+    2020, §B.3).
+    """
+
+    def noise(x: Tensor) -> Tensor:
+        angle = match(weights * (math.pi / 2), x)
+        return angle.cos() * start(x[:1]) + angle.sin() * end(x[:1])
+
+    return noise
+
+
+def replay(draws: Iterable[Tensor]) -> Noise:
+    """Recorded noise, one tensor a call: to repeat a published run."""
+    recorded = iter(draws)
+
+    def noise(x: Tensor) -> Tensor:
+        z = next(recorded, None)
+        if z is None or z.shape != x.shape:
+            found = "no more draws" if z is None else f"a draw of shape {tuple(z.shape)}"
+            raise ValueError(f"draws hold {found} where shape {tuple(x.shape)} is asked for")
+        return z.to(x)
+
+    return noise

@@ -1,0 +1,198 @@
+"""Grids, laws, the prior and sources of randomness against their definitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import kstest, lognorm, loguniform
+
+from scorefield import (
+    Discrete,
+    LogNormal,
+    LogUniform,
+    Prior,
+    geometric,
+    interpolated,
+    karras,
+    linear,
+    perturb,
+    replay,
+    seeded,
+    uniform_like,
+)
+from scorefield._ops import match
+
+GRIDS = {
+    geometric: lambda a, b, t: a ** (1 - t) * b**t,
+    karras: lambda a, b, t: (a ** (1 / 7) + t * (b ** (1 / 7) - a ** (1 / 7))) ** 7,
+    linear: lambda a, b, t: a + t * (b - a),
+}
+
+
+@given(
+    grid=st.sampled_from(list(GRIDS)),
+    sigma_min=st.floats(1e-3, 1),
+    ratio=st.floats(1.5, 1e4),
+    levels=st.integers(2, 300),
+)
+def test_grids_are_their_formulas(grid, sigma_min, ratio, levels):
+    sigma_max = sigma_min * ratio
+    sigmas = grid(sigma_max, sigma_min, levels, dtype=torch.float64)
+    truth = GRIDS[grid](sigma_max, sigma_min, np.linspace(0, 1, levels))
+    np.testing.assert_allclose(sigmas, truth, rtol=1e-9)
+    assert (sigmas.diff() < 0).all()
+    assert sigmas[0] == sigma_max
+    assert sigmas[-1] == sigma_min
+    assert grid(sigma_max, sigma_min, levels).dtype == torch.float32
+
+
+def test_the_published_ladders():
+    assert (geometric(1.0, 0.01, 10)[:-1] / geometric(1.0, 0.01, 10)[1:]).mean() == pytest.approx(
+        1.6681, abs=1e-4
+    )
+    assert karras(80.0, 0.002, 18, rho=7.0)[1].item() == pytest.approx(57.586, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ends", "levels"), [((1.0, 0.0), 5), ((0.1, 1.0), 5), ((1.0, 0.1), 1), ((math.inf, 1.0), 3)]
+)
+def test_grids_refuse_what_is_no_descent(ends, levels):
+    with pytest.raises(ValueError, match=r"sigma_max|levels=1"):
+        geometric(*ends, levels)
+
+
+LAWS = {
+    "uniform": (LogUniform(20.0, 0.01), loguniform(0.01, 20)),
+    "normal": (LogNormal(-1.2, 1.2), lognorm(1.2, scale=math.exp(-1.2))),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_continuous_laws(name):
+    law, truth = LAWS[name]
+    assert kstest(law(torch.randn(20_000)).numpy(), truth.cdf).pvalue > 1e-3
+    sigma = torch.logspace(-1.9, 1.2, 20, dtype=torch.float64)
+    torch.testing.assert_close(law.density(sigma), torch.from_numpy(truth.pdf(sigma)))
+
+
+def test_discrete_law():
+    sigmas = geometric(1.0, 0.01, 10)
+    law = Discrete(sigmas)
+    drawn = law(torch.randn(20_000))
+    counts = torch.stack([(drawn == sigma).sum() for sigma in sigmas])
+    assert counts.sum() == 20_000
+    assert (counts - 2000).abs().max() < 4 * math.sqrt(2000)
+    assert law(torch.tensor([-40.0, 40.0])).tolist() == sigmas[[0, -1]].tolist()
+    # between two levels the nearer one in log σ: their geometric mean divides them
+    middle = (sigmas[3] * sigmas[4]).sqrt()
+    assert law.index(torch.stack([middle * 1.01, middle * 0.99, sigmas[0] * 9])).tolist() == [
+        3,
+        4,
+        0,
+    ]
+
+
+def test_discrete_density_tends_to_the_continuous_one():
+    law = Discrete(geometric(20.0, 0.01, 2000, dtype=torch.float64))
+    sigma = law.sigmas[50:-50:100]
+    truth = LogUniform(20.0, 0.01).density(sigma)
+    torch.testing.assert_close(law.density(sigma), truth, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("form", ["scalar", "diagonal", "dense", "rank"])
+@pytest.mark.parametrize("sigma", [0.5, 80.0])
+def test_prior_is_its_gaussian(form, sigma):
+    a = torch.randn(6, 6).double()
+    cov = {
+        "scalar": torch.tensor(0.4).double(),
+        "diagonal": torch.rand(2, 3).double(),
+        "dense": a @ a.T,
+        "rank": torch.tensor(0.0).double(),
+    }[form]
+    prior = Prior(torch.randn(2, 3).double(), cov, a[:, :2] if form == "rank" else None)
+    truth = torch.distributions.MultivariateNormal(
+        prior.mean.flatten(), prior.dense + sigma**2 * torch.eye(6).double()
+    )
+    x = prior.sample(10_000, sigma)
+    flat = x.flatten(1)
+    torch.testing.assert_close(prior.log_prob(x, sigma), truth.log_prob(flat))
+    # whitened by the truth, samples are standard normal
+    white = torch.linalg.solve_triangular(truth.scale_tril, (flat - truth.loc).T, upper=False).T
+    assert (white.mean(0) * 100).abs().max() < 4
+    assert ((white.T @ white / 10_000 - torch.eye(6)) * 100 / math.sqrt(2)).abs().max() < 4
+
+
+def test_prior_of_data():
+    data, weights = torch.randn(50, 2, 3).double(), torch.rand(50).double()
+    prior = Prior.fit(data, weights, 0.3)
+    flat = data.flatten(1).T
+    np.testing.assert_allclose(prior.mean.flatten(), np.average(flat, axis=1, weights=weights))
+    truth = np.cov(flat, aweights=weights, ddof=0) + 0.3 * np.eye(6)
+    np.testing.assert_allclose(prior.dense, truth, atol=1e-12)
+    wide = torch.rand(9, 5, 300)
+    torch.testing.assert_close(Prior.fit(wide).cov, wide.var(0, correction=0))
+
+
+@given(
+    n=st.integers(1, 6),
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+    first=st.integers(0, 5),
+    calls=st.integers(1, 3),
+)
+def test_seeded_noise_is_a_function_of_position(n, shape, first, calls):
+    whole, part = seeded(7), seeded(7, first=first)
+    for _ in range(calls):
+        all_rows = whole(torch.empty(first + n, *shape))
+        rows = part(torch.empty(n, *shape))
+    assert torch.equal(rows, all_rows[first:])
+
+
+def test_seeded_noise_is_normal_and_never_the_same():
+    noise = seeded(0)
+    draws = [noise(torch.empty(40, 50)), noise(torch.empty(40, 50)), seeded(1)(torch.empty(40, 50))]
+    rows = torch.cat(draws)
+    assert kstest(rows.flatten(), "norm").pvalue > 1e-3
+    correlation = rows @ rows.T / 50 - torch.diag((rows**2).mean(1))
+    assert correlation.abs().max() < 6 / math.sqrt(50)
+    assert seeded(0)(torch.empty(2, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_interpolated_noise_is_normal_all_along():
+    weights = torch.linspace(0, 1, 5)
+    start, end = torch.randn(2, 1, 200_000)
+    path = interpolated(replay([start]), replay([end]), weights)(torch.empty(5, 200_000))
+    torch.testing.assert_close(path[[0]], start)
+    torch.testing.assert_close(path[[-1]], end, rtol=1e-5, atol=1e-5)
+    assert (path.var(1) - 1).abs().max() < 4 * math.sqrt(2 / 200_000)
+    assert (path @ start.T / 200_000).flatten().diff().max() < 0
+
+
+def test_replay_says_when_it_ends_or_does_not_fit():
+    noise = replay([torch.ones(2, 3), torch.ones(2, 2)])
+    assert noise(torch.empty(2, 3, dtype=torch.float64)).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) where shape \(2, 3\)"):
+        noise(torch.empty(2, 3))
+    with pytest.raises(ValueError, match="no more draws"):
+        noise(torch.empty(2, 3))
+
+
+def test_uniform_start():
+    u = uniform_like(torch.empty(5000, 1))
+    assert kstest(u.flatten(), "uniform").pvalue > 1e-3
+
+
+def test_perturb_takes_each_sigma():
+    x, z = torch.zeros(2, 3), torch.ones(2, 3)
+    assert perturb(x, torch.tensor([1.0, 2.0]), z).tolist() == [[1.0] * 3, [2.0] * 3]
+    with pytest.raises(ValueError, match="batch of 2"):
+        match(torch.ones(3), x)
+
+
+def test_density_of_log_uniform_integrates_to_one():
+    law = LogUniform(20.0, 0.01)
+    mass = quad(lambda s: law.density(torch.tensor([s]).double()).item(), 0.01, 20, limit=200)[0]
+    assert mass == pytest.approx(1, abs=1e-6)
