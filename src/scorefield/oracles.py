@@ -1,0 +1,332 @@
+"""Distributions whose q_σ is known in closed form: the truth that the rest is tested against.
+
+    Gaussian          q_σ = N(μ, Σ + σ²I)
+    Mixture           q_σ = Σₖ wₖ q_σ⁽ᵏ⁾,  ∇ log q_σ = Σₖ p(k | x) ∇ log q_σ⁽ᵏ⁾
+    GaussianMixture   q_σ = Σᵢ wᵢ N(μᵢ, (v + σ²)I)
+    Empirical         q_σ = 1/n Σᵢ N(xᵢ, σ²I), what a network trained on n samples tends to
+    Box               q_σ = Πᵢ (Φ((xᵢ−aᵢ)/σ) − Φ((xᵢ−bᵢ)/σ))/(bᵢ−aᵢ)
+
+An oracle is a `Score`. It computes in the wider of its own type and that of x, and answers in x's.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.special import log_ndtr
+
+from ._ops import Noise, Sigma, match
+from .noise import perturb, uniform_like
+from .prior import Prior
+
+
+class Oracle(ABC):
+    """A distribution p, with the score, log-density and samples of every q_σ."""
+
+    prior: Prior
+    """The Gaussian of the same mean and covariance."""
+
+    _like: Tensor
+    """Any tensor with the shape, type and device of one sample."""
+
+    @abstractmethod
+    def _score(self, x: Tensor, sigma: Sigma) -> Tensor: ...
+
+    @abstractmethod
+    def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor: ...
+
+    @abstractmethod
+    def _clean(self, n: int, noise: Noise) -> Tensor: ...
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of one sample."""
+        return self._like.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self._like.device
+
+    def score(
+        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
+    ) -> Float[Tensor, "batch *shape"]:
+        """∇ₓ log q_σ(x)."""
+        wide, lowest = self._admit(x, sigma)
+        if lowest == 0 and self._log_prob(wide, sigma).isneginf().any():
+            raise ValueError(
+                "x has points of density 0 at sigma = 0, where there is no score: give sigma > 0"
+            )
+        return self._score(wide, sigma).to(x.dtype)
+
+    __call__ = score
+
+    def log_prob(self, x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch"]:
+        """log q_σ(x)."""
+        return self._log_prob(self._admit(x, sigma)[0], sigma).to(x.dtype)
+
+    def sample(
+        self, n: int, sigma: float | Float[Tensor, ""] = 0.0, *, noise: Noise = torch.randn_like
+    ) -> Float[Tensor, "n *shape"]:
+        """n draws from q_σ."""
+        x = self._clean(n, noise)
+        return perturb(x, sigma, noise(x))
+
+    def _admit(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, float]:
+        """x in the wider type, and the least σ."""
+        if x.shape[1:] != self.shape or x.device != self.device:
+            raise ValueError(
+                f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but the oracle's samples are "
+                f"{tuple(self.shape)} on {self.device}: reshape x or move one of them"
+            )
+        lowest = sigma.min().item() if isinstance(sigma, Tensor) else sigma
+        if not lowest >= 0:
+            raise ValueError(f"sigma={lowest}: a noise level is not negative")
+        return x.to(torch.promote_types(x.dtype, self._like.dtype)), lowest
+
+
+class Gaussian(Oracle):
+    """N(mean, Σ), Σ a scalar, a diagonal in the mean's shape, or dense; see `Prior`.
+
+    `factor` adds factor·factorᵀ to a scalar cov. With cov = 0 the samples fill a plane, and the
+    score exists for σ > 0 alone.
+    """
+
+    def __init__(
+        self,
+        mean: Float[Tensor, "*shape"],
+        cov: Float[Tensor, "..."] | float,
+        factor: Float[Tensor, "size rank"] | None = None,
+    ) -> None:
+        self.prior = Prior(mean, torch.as_tensor(cov, dtype=mean.dtype, device=mean.device), factor)
+        self._like = mean
+
+    def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self.prior.score(x, sigma)
+
+    def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self.prior.log_prob(x, sigma)
+
+    def _clean(self, n: int, noise: Noise) -> Tensor:
+        return self.prior.sample(n, 0.0, noise=noise)
+
+    def measure(self, matrix: Float[Tensor, "m size"], sigma_y: float) -> Gaussian:
+        """The law of y = Ax + σ_y·n, A acting on flattened x."""
+        variance = sigma_y**2 * torch.eye(len(matrix)).to(matrix)
+        mean, cov = self.prior.mean.flatten(), self.prior.dense
+        return Gaussian(matrix @ mean, matrix @ cov @ matrix.T + variance)
+
+    def posterior(
+        self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
+    ) -> Gaussian:
+        """p(x | y) for y = Ax + σ_y·n: mean μ + K(y − Aμ), covariance (I − KA)Σ."""
+        mean, cov = self.prior.mean, self.prior.dense
+        measured = self.measure(matrix, sigma_y).prior
+        gain = torch.linalg.solve(measured.cov, matrix @ cov).T
+        rest = torch.eye(len(cov)).to(cov) - gain @ matrix
+        # Joseph's form: (I − KA)Σ loses symmetry and sign to rounding
+        cov = rest @ cov @ rest.T + sigma_y**2 * gain @ gain.T
+        return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), cov)
+
+
+Component = TypeVar("Component", bound=Oracle)
+
+
+def _normalised(weights: Tensor, n: int) -> Tensor:
+    if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
+        raise ValueError(f"weights must be {n} numbers ≥ 0, one per component, not all 0")
+    return weights / weights.sum()
+
+
+def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
+    u = uniform_like(weights.new_empty(n), noise=noise).double() * weights.sum()
+    return torch.searchsorted(weights.double().cumsum(0), u).clamp(max=len(weights) - 1)
+
+
+class Mixture(Oracle, Generic[Component]):
+    """Σₖ wₖ pₖ, of any oracles; the weights are normalised."""
+
+    def __init__(self, components: Sequence[Component], weights: Float[Tensor, "k"]) -> None:
+        self.components, self.weights = list(components), _normalised(weights, len(components))
+        self._like = self.components[0]._like
+
+    @cached_property
+    def prior(self) -> Prior:  # type: ignore[override]
+        """The Gaussian of the same mean and covariance."""
+        between = Prior.fit(torch.stack([c.prior.mean for c in self.components]), self.weights)
+        within = torch.stack([c.prior.dense for c in self.components])
+        return Prior(between.mean, between.dense + torch.tensordot(self.weights, within, 1))
+
+    def _joint(self, x: Tensor, sigma: Sigma) -> Float[Tensor, "batch k"]:
+        """log wₖ + log q_σ⁽ᵏ⁾(x)."""
+        logs = torch.stack([c._log_prob(x, sigma) for c in self.components], 1)
+        return logs + self.weights.log()
+
+    def responsibilities(
+        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
+    ) -> Float[Tensor, "batch k"]:
+        """p(k | x) under q_σ."""
+        return self._joint(self._admit(x, sigma)[0], sigma).softmax(1).to(x.dtype)
+
+    def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        total = torch.zeros_like(x)
+        for share, c in zip(self._joint(x, sigma).softmax(1).T, self.components, strict=True):
+            total = total + match(share, x) * c._score(x, sigma)
+        return total
+
+    def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self._joint(x, sigma).logsumexp(1)
+
+    def _clean(self, n: int, noise: Noise) -> Tensor:
+        choice = _choose(self.weights, n, noise)
+        # each component draws for every sample, so that sample i depends on its position alone
+        draws = torch.stack([c._clean(n, noise) for c in self.components])
+        return draws[choice, torch.arange(n, device=choice.device)]
+
+    def posterior(
+        self: Mixture[Gaussian],
+        matrix: Float[Tensor, "m size"],
+        y: Float[Tensor, "m"],
+        sigma_y: float,
+    ) -> Mixture[Gaussian]:
+        """p(x | y) for y = Ax + σ_y·n: each Gaussian's, weighted by how well it explains y."""
+        evidence = [c.measure(matrix, sigma_y).log_prob(y[None], 0.0) for c in self.components]
+        weights = (self.weights.log() + torch.cat(evidence)).softmax(0)
+        return Mixture([c.posterior(matrix, y, sigma_y) for c in self.components], weights)
+
+
+class GaussianMixture(Oracle):
+    """Σᵢ wᵢ N(μᵢ, vI), n means with one variance; for others, `Mixture([Gaussian(...), ...], w)`.
+
+    Distances come from differences, not from expanded squares, which cancel: at σ = 1e-3 in
+    float32 they are off by a hundred nats. `budget` bounds the numbers held at a time, so n may be
+    a whole data set.
+    """
+
+    def __init__(
+        self,
+        means: Float[Tensor, "n *shape"],
+        variance: float,
+        weights: Float[Tensor, "n"],
+        *,
+        budget: int = 2**22,
+    ) -> None:
+        if not variance >= 0:
+            raise ValueError(f"variance={variance}: give a number ≥ 0")
+        self.means, self.variance, self.weights = means, variance, _normalised(weights, len(means))
+        self.budget, self._like = budget, means[0]
+
+    @cached_property
+    def prior(self) -> Prior:  # type: ignore[override]
+        """The Gaussian of the same mean and covariance."""
+        return Prior.fit(self.means, self.weights, self.variance)
+
+    def _width(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """v + σ², for flat x."""
+        width = self.variance + match(sigma, x) ** 2
+        if self.variance == 0 and (width == 0).any():
+            raise ValueError("sigma is 0, where points have no density: give sigma > 0")
+        return width
+
+    def _joint(self, x: Tensor, width: Tensor, part: slice) -> Float[Tensor, "batch part"]:
+        """log wᵢ − ‖x − μᵢ‖²/2(v + σ²), for flat x."""
+        means = self.means[part].flatten(1).to(x.dtype)
+        if x.requires_grad:  # cdist is several times faster, but differentiable only once
+            square = (x[:, None] - means).square().sum(2)
+        else:
+            square = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist").square()
+        return self.weights[part].log().to(x.dtype) - 0.5 * square / width
+
+    def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor]:
+        """log Σᵢ exp(joint), the mean of μᵢ − x under p(i | x), and v + σ²."""
+        width, means = self._width(x, sigma), self.means.flatten(1)
+        log_mass, shift = x.new_full((len(x), 1), -math.inf), torch.zeros_like(x)
+        step = max(1, self.budget // (len(x) + 2 * x.shape[1]))
+        for start in range(0, len(means), step):
+            part = slice(start, start + step)
+            joint = self._joint(x, width, part)
+            log_part = joint.logsumexp(1, keepdim=True)
+            log_mass = torch.logaddexp(log_mass, log_part)
+            # Σ pᵢμᵢ − x cancels where x is close to the data: in float64 alone
+            shares = (joint - log_part).exp().double()
+            shares = shares / shares.sum(1, keepdim=True)
+            gap = (shares @ means[part].double()).sub(x).to(x.dtype)
+            shift = torch.lerp(shift, gap, (log_part - log_mass).exp())
+        return log_mass.squeeze(1), shift, width
+
+    def responsibilities(
+        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
+    ) -> Float[Tensor, "batch n"]:
+        """p(i | x) under q_σ."""
+        flat = self._admit(x, sigma)[0].flatten(1)
+        return self._joint(flat, self._width(flat, sigma), slice(None)).softmax(1).to(x.dtype)
+
+    def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        _, shift, width = self._scan(x.flatten(1), sigma)
+        return (shift / width).view_as(x)
+
+    def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
+        log_mass, _, width = self._scan(x.flatten(1), sigma)
+        return log_mass - 0.5 * self._like.numel() * (2 * math.pi * width.flatten()).log()
+
+    def _clean(self, n: int, noise: Noise) -> Tensor:
+        x = self.means[_choose(self.weights, n, noise)]
+        return perturb(x, math.sqrt(self.variance), noise(x))
+
+    def posterior(
+        self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
+    ) -> Mixture[Gaussian]:
+        """p(x | y) for y = Ax + σ_y·n."""
+        components = [Gaussian(mean, self.variance) for mean in self.means]
+        return Mixture(components, self.weights).posterior(matrix, y, sigma_y)
+
+
+class Empirical(GaussianMixture):
+    """The samples themselves: n points of equal weight, seen through N(0, σ²I)."""
+
+    def __init__(self, data: Float[Tensor, "n *shape"], *, budget: int = 2**22) -> None:
+        super().__init__(data, 0.0, data.new_ones(len(data)), budget=budget)
+
+
+class Box(Oracle):
+    """Uniform on the box from `low` to `high`."""
+
+    def __init__(self, low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> None:
+        if low.shape != high.shape or not (low < high).all():
+            raise ValueError("low and high are opposite corners: one shape, low < high throughout")
+        self.low, self.high, self._like = low, high, low
+        self.prior = Prior((low + high) / 2, (high - low) ** 2 / 12)
+
+    def _fold(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """σ (1 for 0), half width h, distance t from the centre, log(Φ((h−t)/σ) − Φ((−h−t)/σ)).
+
+        With both arguments of Φ folded to the lower side nothing cancels, however far x is.
+        """
+        sigma = match(sigma, x)
+        sigma = torch.where(sigma == 0, 1, sigma)
+        half, t = (self.high - self.low) / 2, (x - self.prior.mean).abs()
+        upper, lower = log_ndtr((half - t) / sigma), log_ndtr((-half - t) / sigma)
+        return sigma, half, t, upper + (-torch.expm1(lower - upper)).log()
+
+    def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        safe, half, t, log_mass = self._fold(x, sigma)
+        log_density = -0.5 * (((half - t) / safe) ** 2 + math.log(2 * math.pi))
+        slope = (log_density - log_mass).exp() * torch.expm1(-2 * half * t / safe**2) / safe
+        return torch.where(match(sigma, x) == 0, 0, slope * (x - self.prior.mean).sign())
+
+    def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
+        _, half, t, log_mass = self._fold(x, sigma)
+        inside = torch.where(t <= half, 0.0, -math.inf).to(x)
+        log_mass = torch.where(match(sigma, x) == 0, inside, log_mass)
+        return (log_mass - (2 * half).log()).flatten(1).sum(1)
+
+    def _clean(self, n: int, noise: Noise) -> Tensor:
+        u = uniform_like(self.low.new_empty(n, *self.shape), noise=noise)
+        return self.low + (self.high - self.low) * u

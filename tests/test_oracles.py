@@ -1,0 +1,299 @@
+"""Oracles are the truth for everything else; here they face autograd, scipy, mpmath and Bayes."""
+
+import math
+import subprocess
+import sys
+
+import mpmath
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kstest
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from scorefield import Box, Empirical, Gaussian, GaussianMixture, Mixture
+
+SHAPES = [(1,), (2,), (64,), (3, 8, 8)]
+
+
+def covariance(size, dtype=torch.float64):
+    a = torch.randn(size, size, dtype=dtype)
+    return a @ a.T / size + 0.1 * torch.eye(size, dtype=dtype)
+
+
+def make(kind, shape, dtype=torch.float64):
+    torch.manual_seed(0)
+    size = math.prod(shape)
+    mean = torch.randn(shape, dtype=dtype)
+    means = torch.randn(5, *shape, dtype=dtype)
+    weights = torch.rand(5, dtype=dtype) + 0.1
+    if kind == "scalar":
+        return Gaussian(mean, 0.3)
+    if kind == "diagonal":
+        return Gaussian(mean, torch.rand(shape, dtype=dtype) + 0.1)
+    if kind == "dense":
+        return Gaussian(mean, covariance(size, dtype))
+    if kind == "plane":
+        return Gaussian(mean, 0.0, torch.randn(size, (size + 1) // 2, dtype=dtype))
+    if kind == "thick plane":
+        return Gaussian(mean, 0.2, torch.randn(size, (size + 1) // 2, dtype=dtype))
+    if kind == "gaussian mixture":
+        return GaussianMixture(means, 0.05, weights)
+    if kind == "mixture":
+        parts = [Gaussian(means[0], 0.2), Gaussian(means[1], covariance(size, dtype))]
+        return Mixture([*parts, Box(means[2] - 1, means[2] + 1)], weights[:3])
+    if kind == "empirical":
+        return Empirical(torch.rand(100, *shape, dtype=dtype))
+    assert kind == "box"
+    return Box(mean, mean + 0.1 + torch.rand(shape, dtype=dtype))
+
+
+KINDS = [
+    "scalar",
+    "diagonal",
+    "dense",
+    "plane",
+    "thick plane",
+    "gaussian mixture",
+    "mixture",
+    "empirical",
+    "box",
+]
+
+
+def has_density(kind, shape):
+    """Whether there is one at σ = 0."""
+    return kind != "empirical" and (kind != "plane" or math.prod(shape) == 1)
+
+
+def assert_gradient(oracle, x, sigma):
+    x = x.clone().requires_grad_()
+    log_prob = oracle.log_prob(x, sigma)
+    truth = torch.autograd.grad(log_prob.sum(), x)[0].flatten(1)
+    error = (oracle.score(x.detach(), sigma).flatten(1) - truth).norm(dim=1)
+    assert log_prob.isfinite().all()
+    assert truth.isfinite().all()
+    assert (error <= 1e-10 * truth.norm(dim=1)).all(), (error / truth.norm(dim=1)).max()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-3, 1.0, 50.0])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_score_is_the_gradient_of_log_prob(kind, shape, sigma):
+    if sigma == 0 and not has_density(kind, shape):
+        pytest.skip("no density at σ = 0")
+    oracle = make(kind, shape)
+    assert_gradient(oracle, oracle.sample(50, sigma), sigma)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 50.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_box_is_right_far_outside(shape, sigma):
+    box = make("box", shape)
+    side = torch.randn(50, *shape, dtype=torch.float64).sign()
+    x = torch.where(side > 0, box.high, box.low) + 30 * sigma * side
+    assert_gradient(box, x, sigma)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
+def test_box_against_high_precision(dtype, tolerance):
+    mpmath.mp.dps = 500
+    box = Box(torch.tensor([-0.5], dtype=dtype), torch.tensor([0.5], dtype=dtype))
+    for sigma in (1e-3, 0.125, 1.0, 50.0):
+        for away in (-30.0, -3.0, 0.0, 0.3, 3.0, 30.0):
+            x = torch.tensor([[0.25 + away * sigma]], dtype=dtype)
+            point, s = mpmath.mpf(x.item()), mpmath.mpf(sigma)
+            upper, lower = (point + 0.5) / s, (point - 0.5) / s
+            mass = (mpmath.erfc(-upper / mpmath.sqrt(2)) - mpmath.erfc(-lower / mpmath.sqrt(2))) / 2
+            score = (mpmath.npdf(upper) - mpmath.npdf(lower)) / (s * mass)
+            assert box.log_prob(x, sigma).item() == pytest.approx(
+                float(mpmath.log(mass)), rel=tolerance, abs=tolerance
+            )
+            # the smallest normal number stands in for what underflows
+            assert box.score(x, sigma).item() == pytest.approx(
+                float(score), rel=tolerance, abs=torch.finfo(dtype).tiny
+            )
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 20.0])
+@pytest.mark.parametrize("kind", ["scalar", "diagonal", "dense", "thick plane", "plane"])
+def test_gaussian_density_is_torchs(kind, sigma):
+    if kind == "plane" and sigma == 0:
+        pytest.skip("no density at σ = 0")
+    oracle = make(kind, (4,))
+    prior = oracle.prior
+    cov = prior.cov if prior.cov.ndim == 2 else prior.cov * torch.eye(4, dtype=torch.float64)
+    if prior.factor is not None:
+        cov = cov + prior.factor @ prior.factor.T
+    truth = torch.distributions.MultivariateNormal(
+        prior.mean, cov + sigma**2 * torch.eye(4).double()
+    )
+    x = oracle.sample(20, sigma)
+    torch.testing.assert_close(oracle.log_prob(x, sigma), truth.log_prob(x), rtol=1e-10, atol=1e-9)
+    torch.testing.assert_close(prior.dense, cov, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 20.0])
+def test_gaussian_mixture_density_is_torchs(sigma):
+    oracle = make("gaussian mixture", (4,))
+    std = torch.full_like(oracle.means, math.sqrt(0.05 + sigma**2))
+    truth = MixtureSameFamily(
+        Categorical(oracle.weights), Independent(Normal(oracle.means, std), 1)
+    )
+    same = Mixture([Gaussian(mean, 0.05) for mean in oracle.means], oracle.weights)
+    x = oracle.sample(20, sigma)
+    for it in (oracle, same):
+        torch.testing.assert_close(it.log_prob(x, sigma), truth.log_prob(x))
+    torch.testing.assert_close(same.score(x, sigma), oracle.score(x, sigma))
+    torch.testing.assert_close(same.responsibilities(x, sigma), oracle.responsibilities(x, sigma))
+    torch.testing.assert_close(same.prior.dense, oracle.prior.dense)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_samples_have_the_stated_law(kind, sigma):
+    """Moments as the prior's; and Stein's E[x·s] = −D, E[s] = 0 tie samples to scores."""
+    shape, n = (2,), 40_000
+    oracle = make(kind, shape)
+    x = oracle.sample(n, sigma)
+    cov = oracle.prior.dense + sigma**2 * torch.eye(2)
+    gap = x - oracle.prior.mean
+    assert (gap.mean(0) / (cov.diagonal() / n).sqrt()).abs().max() < 4
+    products = gap[:, :, None] * gap[:, None]
+    assert ((products.mean(0) - cov) / (products.std(0) / math.sqrt(n))).abs().max() < 4
+    if sigma > 0:
+        score = oracle.score(x, sigma)
+        assert (score.mean(0) / (score.std(0) / math.sqrt(n))).abs().max() < 4
+        stein = (gap * score).sum(1) + 2
+        assert stein.mean().abs() < 4 * stein.std() / math.sqrt(n)
+
+
+def test_marginals_of_samples():
+    box = Box(torch.zeros(1), torch.full((1,), 2.0))
+    assert kstest(box.sample(5_000).flatten(), "uniform", args=(0, 2)).pvalue > 1e-3
+    atoms = Empirical(torch.arange(7.0)[:, None])
+    counts = torch.bincount(atoms.sample(7_000).flatten().long(), minlength=7)
+    assert (counts - 1000).abs().max() < 4 * math.sqrt(1000)
+
+
+@pytest.mark.parametrize("shape", [(64,), (3, 32, 32)])
+@pytest.mark.parametrize("sigma", [1e-3, 0.03, 1.0, 50.0])
+def test_empirical_in_float32_with_near_duplicates(shape, sigma):
+    data = torch.rand(100, *shape)
+    data = torch.cat([data, data + 1e-4 * torch.randn_like(data), data])
+    x = data[:40] + sigma * torch.randn(40, *shape)
+    single, double = Empirical(data), Empirical(data.double())
+    truth = double.score(x.double(), sigma)
+    error = (single.score(x, sigma) - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+    assert error.max() <= 1e-4
+    assert (single.log_prob(x, sigma) - double.log_prob(x.double(), sigma)).abs().max() <= 0.01
+
+
+def test_empirical_in_pieces():
+    data, x = torch.rand(500, 3, 4, dtype=torch.float64), torch.rand(7, 3, 4, dtype=torch.float64)
+    sigma = torch.linspace(0.05, 3, 7, dtype=torch.float64)
+    whole, pieces = Empirical(data), Empirical(data, budget=100)
+    torch.testing.assert_close(pieces.score(x, sigma), whole.score(x, sigma), rtol=1e-12, atol=0)
+    torch.testing.assert_close(pieces.log_prob(x, sigma), whole.log_prob(x, sigma))
+
+
+def test_empirical_of_60000_colour_images_fits_in_2_gib():
+    program = """
+import resource, torch
+from scorefield import Empirical
+data = torch.rand(60_000, 3, 32, 32)
+s = Empirical(data).score(data[:4] + 0.1 * torch.randn(4, 3, 32, 32), 0.1)
+assert s.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 2
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 0.4])
+@pytest.mark.parametrize("kind", ["diagonal", "dense", "thick plane", "gaussian mixture"])
+def test_posterior_is_bayes(kind, sigma_y):
+    shape, oracle = (2, 2), make(kind, (2, 2))
+    matrix, y = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
+    posterior = oracle.posterior(matrix, y, sigma_y)
+    x = posterior.sample(40)
+    if sigma_y == 0:
+        torch.testing.assert_close(x.flatten(1) @ matrix.T, y.expand(40, 2), rtol=0, atol=1e-6)
+        return
+    gap = y - x.flatten(1) @ matrix.T
+    bayes = oracle.log_prob(x, 0.0) - 0.5 * gap.square().sum(1) / sigma_y**2
+    constant = posterior.log_prob(x, 0.0) - bayes
+    torch.testing.assert_close(constant, constant[:1].expand(40), rtol=1e-9, atol=1e-9)
+    assert posterior.score(x, 0.7).shape == (40, *shape)
+
+
+def test_posterior_without_noise_is_the_limit():
+    oracle = make("gaussian mixture", (3,))
+    matrix, y = torch.randn(1, 3, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    exact, nearly = (oracle.posterior(matrix, y, sigma_y) for sigma_y in (0.0, 1e-6))
+    x = exact.sample(10, 0.1)
+    torch.testing.assert_close(exact.score(x, 0.1), nearly.score(x, 0.1), rtol=1e-6, atol=1e-6)
+
+
+def test_second_derivatives():
+    """A divergence of the score, and a score made of log_prob, can be differentiated."""
+    for kind in KINDS:
+        oracle = make(kind, (2,))
+        x = oracle.sample(3, 0.5).requires_grad_()
+        slopes = torch.autograd.grad(oracle.log_prob(x, 0.5).sum(), x, create_graph=True)[0]
+        for field in (slopes, oracle.score(x, 0.5)):
+            rows = [torch.autograd.grad(field[:, i].sum(), x, retain_graph=True)[0] for i in (0, 1)]
+            shift = 1e-5 * torch.eye(2, dtype=x.dtype)
+            ahead = [
+                oracle.score(x.detach() + d, 0.5) - oracle.score(x.detach() - d, 0.5) for d in shift
+            ]
+            torch.testing.assert_close(torch.stack(rows, 1), torch.stack(ahead, 2) / 2e-5)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    shape=st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple),
+    batch=st.integers(1, 4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    sigma=st.floats(1e-3, 1e3),
+)
+def test_shapes_types_and_the_forms_of_sigma(kind, shape, batch, dtype, sigma):
+    oracle = make(kind, shape)
+    x = oracle.sample(batch, sigma).to(dtype)
+    for method in (oracle.score, oracle.log_prob):
+        value = method(x, sigma)
+        assert value.dtype == dtype
+        assert value.shape == (x.shape if method == oracle.score else (batch,))
+        assert value.isfinite().all()
+        tensor = torch.tensor(sigma, dtype=torch.float64)
+        torch.testing.assert_close(method(x, tensor), value)
+        torch.testing.assert_close(method(x, tensor.expand(batch)), value)
+        rows = torch.cat([method(x[i : i + 1], sigma) for i in range(batch)])
+        torch.testing.assert_close(rows, value, rtol=1e-4, atol=1e-6)
+
+
+def test_errors_name_the_argument():
+    x = torch.zeros(2, 3)
+    gaussian = Gaussian(torch.zeros(3), 1.0)
+    with pytest.raises(ValueError, match="reshape x"):
+        gaussian.score(x[:, :2], 1.0)
+    with pytest.raises(ValueError, match="sigma=-1"):
+        gaussian.score(x, -1.0)
+    with pytest.raises(ValueError, match="fill only a plane; give sigma > 0"):
+        Gaussian(torch.zeros(3), 0.0, torch.ones(3, 1)).score(x, 0.0)
+    with pytest.raises(ValueError, match="points have no density: give sigma > 0"):
+        Empirical(x).log_prob(x, 0.0)
+    with pytest.raises(ValueError, match="density 0 at sigma = 0"):
+        Box(torch.zeros(3), torch.ones(3)).score(x - 1, 0.0)
+    with pytest.raises(ValueError, match="opposite corners"):
+        Box(torch.ones(3), torch.zeros(3))
+    with pytest.raises(ValueError, match="weights must be 2 numbers"):
+        GaussianMixture(x, 1.0, torch.zeros(2))
+    with pytest.raises(ValueError, match="variance=-1"):
+        GaussianMixture(x, -1.0, torch.ones(2))
+    with pytest.raises(ValueError, match="give a scalar, a diagonal"):
+        Gaussian(torch.zeros(3), torch.ones(2))
+    with pytest.raises(ValueError, match="negative eigenvalue"):
+        Gaussian(torch.zeros(3), -torch.eye(3)).score(x, 1.0)
