@@ -1,0 +1,70 @@
+"""What a sampler costs beside the score, in time a step and in memory.
+
+    python benchmarks/sampler_cost.py
+
+The score is free (it returns a tensor made before), the batch 128 points of the plane, the noise
+the default. Time is the median over repeats, interleaved, of the time a step. Memory is how much
+the resident set grows from a run of 1,000 steps to one of 100 times as many.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+
+import psutil
+import torch
+
+from scorefield import State, annealed_langevin, euler, geometric, heun, integrate, langevin
+
+BOUND = 30.0  # µs a step
+STEPS = 1_000
+
+
+def samplers(steps: int) -> dict[str, Iterable[State]]:
+    x, answer = torch.randn(128, 2), torch.zeros(128, 2)
+
+    def free(x: torch.Tensor, sigma: object) -> torch.Tensor:
+        return answer
+
+    grid = geometric(50.0, 0.01, steps + 1, dtype=torch.float64)
+    return {
+        "langevin": langevin(free, x, 1.0, alpha=1e-3, steps=steps),
+        "annealed_langevin": annealed_langevin(
+            free, x, geometric(1.0, 0.01, 10), steps=steps // 10
+        ),
+        "euler": integrate(euler, free, x, grid, denoise=False),
+        "heun": integrate(heun, free, x, grid, denoise=False),
+    }
+
+
+def exhaust(states: Iterable[State]) -> float:
+    """Microseconds a step."""
+    start, count = time.perf_counter(), 0
+    for _ in states:
+        count += 1
+    return (time.perf_counter() - start) / count * 1e6
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    times: dict[str, list[float]] = {name: [] for name in samplers(STEPS)}
+    for _ in range(15):
+        for name, states in samplers(STEPS).items():
+            times[name].append(exhaust(states))
+    print(f"{'sampler':20s} {'µs a step':>10s} {'bound':>6s}   MiB more after 100× the steps")
+    failed = False
+    for name, runs in times.items():
+        before = psutil.Process().memory_info().rss
+        exhaust(samplers(100 * STEPS)[name])
+        grown = (psutil.Process().memory_info().rss - before) / 2**20
+        median = statistics.median(runs)
+        failed |= median > BOUND or grown > 4
+        print(f"{name:20s} {median:10.1f} {BOUND:6.0f}   {grown:.2f}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

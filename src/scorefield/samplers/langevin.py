@@ -1,0 +1,119 @@
+"""Langevin dynamics, at one noise level and down a ladder of them.
+
+    x ← x + α/2·s(x, σ) + √α·z          (Song & Ermon 2019, eq. 4, "paper")
+    x ← x + α·s(x, σ) + √(2α)·z         (their code for images, "official")
+
+The two are one chain with α counted differently: the same number is twice the step in the official
+convention, which made the paper's images and is the default here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .._ops import Noise
+from ..score import Score
+from .state import State, States, check
+
+Convention = Literal["official", "paper"]
+
+
+def langevin(
+    score: Score,
+    x: Tensor,
+    sigma: float,
+    *,
+    alpha: float,
+    steps: int = 100,
+    convention: Convention = "official",
+    noise: Noise = torch.randn_like,
+) -> States:
+    """Plain Langevin dynamics at one σ, whose stationary law is q_σ as α → 0.
+
+    Args:
+        score: any score.
+        x: where the chains start.
+        sigma: noise level; 0 if the score is that of the data itself.
+        alpha: step size.
+        steps: how many.
+        convention: how α is counted, see above.
+        noise: source of z.
+    """
+    score, _ = check(score, x, torch.ones(1))
+    if not 0 <= sigma < math.inf:
+        raise ValueError(f"sigma={sigma}: give a noise level ≥ 0")
+    drift = _drift(convention, "alpha", alpha, steps)
+    return torch.no_grad()(_langevin)(score, x, sigma, drift, steps, noise)
+
+
+def annealed_langevin(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    steps: int = 100,
+    epsilon: float = 2e-5,
+    convention: Convention = "official",
+    denoise: bool = False,
+    noise: Noise = torch.randn_like,
+) -> States:
+    """Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1).
+
+    Args:
+        score: any score.
+        x: where the chains start: a `Prior`'s sample, or `uniform_like` as the official code.
+        sigmas: decreasing ladder σ₁ … σ_L.
+        steps: T, at each level.
+        epsilon: ε, the step size at σ_L. The paper's 2e-5 belongs to a ladder that ends at 0.01;
+            `suggest` gives the one for yours.
+        convention: how ε is counted, see above; stable below 2σ_L² if official, 4σ_L² if paper.
+        denoise: end with x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1).
+        noise: source of z.
+    """
+    score, levels = check(score, x, sigmas)
+    drift = _drift(convention, "epsilon", epsilon, steps)
+    return _annealed(score, x, levels, drift, steps, denoise, noise)
+
+
+def _drift(convention: Convention, name: str, size: float, steps: int) -> float:
+    """The factor before the score; the noise's is √(2·drift) in both conventions."""
+    if convention not in ("official", "paper"):
+        raise ValueError(f"convention={convention!r}: 'official' (α·s) or 'paper' (α/2·s)")
+    if not 0 < size < math.inf or steps < 1:
+        raise ValueError(f"{name}={size}, steps={steps}: both must be positive")
+    return size if convention == "official" else size / 2
+
+
+@torch.no_grad()
+def _annealed(
+    score: Score,
+    x: Tensor,
+    levels: list[float],
+    epsilon: float,
+    steps: int,
+    denoise: bool,
+    noise: Noise,
+) -> States:
+    for i, sigma in enumerate(levels):
+        alpha = epsilon * (sigma / levels[-1]) ** 2
+        x = yield from _langevin(score, x, sigma, alpha, steps, noise, done=i * steps)
+    if denoise:
+        x = x.add(score(x, sigma), alpha=sigma**2)
+        yield State(x, 0.0, x, len(levels) * steps + 1)
+    return x
+
+
+def _langevin(
+    score: Score, x: Tensor, sigma: float, alpha: float, steps: int, noise: Noise, done: int = 0
+) -> States:
+    diffusion = math.sqrt(2 * alpha)
+    for step in range(done + 1, done + steps + 1):
+        s = score(x, sigma)
+        denoised = x.add(s, alpha=sigma**2)
+        x = x.add(s, alpha=alpha).add(noise(x), alpha=diffusion)
+        yield State(x, sigma, denoised, step)
+    return x

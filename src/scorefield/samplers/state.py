@@ -1,0 +1,119 @@
+"""What samplers yield, what may be done with it, and the check of their arguments.
+
+A sampler is a generator of states; the last state is the sample. Stopping early is `break`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Iterator
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._ops import Sigma
+from ..score import Score
+
+
+class State(NamedTuple):
+    """A chain after one step; its tensors are never written to again."""
+
+    x: Float[Tensor, "batch *shape"]
+    sigma: float
+    """The noise level of x."""
+    denoised: Float[Tensor, "batch *shape"]
+    """D = x + σ²s where the score was last evaluated."""
+    step: int
+    """Steps done, from 1."""
+
+
+States: TypeAlias = Generator[State, None, Tensor]
+Item = TypeVar("Item")
+
+
+def final(states: Iterable[State]) -> Float[Tensor, "batch *shape"]:
+    """The x of the last state: the sample."""
+    last = None
+    for state in states:
+        last = state
+    if last is None:
+        raise ValueError("states is empty: a generator gives its states only once")
+    return last.x
+
+
+def every(states: Iterable[State], n: int) -> Iterator[State]:
+    """Each n-th state, and the last."""
+    if n < 1:
+        raise ValueError(f"n={n}: keep every n-th state, n at least 1")
+    return _every(states, n)
+
+
+def _every(states: Iterable[State], n: int) -> Iterator[State]:
+    skipped = None
+    for state in states:
+        skipped = state if state.step % n else None
+        if skipped is None:
+            yield state
+    if skipped is not None:
+        yield skipped
+
+
+def progress(items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
+    """The same items behind a progress bar, which is silent when not in a terminal."""
+    from tqdm.auto import tqdm
+
+    yield from tqdm(items, total=total, disable=None)
+
+
+def check(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
+    """Refuse what a sampler cannot use, naming the argument and the fix.
+
+    Returns the score, guarded against an answer of another shape than x, and the levels as floats.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"x is {kind}, but a chain needs floats: x.float() / 255 for 8-bit images, "
+            "x.float() for others"
+        )
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}: give a batch, x[None] for one sample")
+    shape, device = getattr(score, "shape", x.shape[1:]), getattr(score, "device", x.device)
+    if x.shape[1:] != shape or x.device != device:
+        raise ValueError(
+            f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but score is for "
+            f"{tuple(shape)} on {device}: reshape x or move one of them"
+        )
+    if not torch.isfinite(x).all():
+        raise ValueError("x has NaN or infinite values: draw the start from a Prior")
+    return _guard(score), _levels(sigmas)
+
+
+def _levels(sigmas: object) -> list[float]:
+    levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else None
+    if not levels:
+        raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
+    if not all(0 < sigma < math.inf for sigma in levels):
+        raise ValueError(
+            f"sigmas must be positive and finite, found {min(levels)}: leave 0 out, "
+            "denoise=True steps to it"
+        )
+    if any(low >= high for high, low in pairwise(levels)):
+        raise ValueError("sigmas must strictly decrease: sort them with .sort(descending=True)")
+    return levels
+
+
+def _guard(score: Score) -> Score:
+    def guarded(x: Tensor, sigma: Sigma) -> Tensor:
+        s = score(x, sigma)
+        if s.shape != x.shape:
+            raise ValueError(
+                f"score returned shape {tuple(s.shape)} for x of shape {tuple(x.shape)}: "
+                "it must give one number for each of x"
+            )
+        return s
+
+    return guarded
