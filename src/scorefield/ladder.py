@@ -1,0 +1,179 @@
+"""`suggest`: the noise levels, T and ε of annealed Langevin dynamics, from the data.
+
+The rules of *Improved Techniques for Training Score-Based Generative Models* (Song & Ermon 2020),
+with γ = σᵢ/σᵢ₊₁, D the dimension and e = ε/σ_L² (their code's ε, our `convention="official"`):
+
+    technique 1   σ₁ = max ‖xᵢ − xⱼ‖: a chain at σ₁ can reach every sample from every other
+    technique 2   C = Φ(√(2D)(γ−1) + 3γ) − Φ(√(2D)(γ−1) − 3γ) ≈ 0.5: neighbouring levels overlap
+    technique 4   s_T²/σ² = (1−e)^2T (γ²−b) + b,  b = 2e/(1−(1−e)²), closest to 1
+
+where s_T² is the variance that T steps at σᵢ leave of the level before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .noise import geometric
+
+
+@dataclass(frozen=True, eq=False)
+class Suggestion:
+    """A ladder with the steps and step size to go down it, and why; prints as its reasons."""
+
+    sigmas: Float[Tensor, "levels"]
+    steps: int
+    """T, at each level."""
+    epsilon: float
+    """ε, in the official convention."""
+    overlap: float
+    """C of neighbouring levels."""
+    variance_ratio: float
+    """s_T²/σ², 1 at best."""
+    max_distance: float
+    """The exact largest distance between two samples, outliers included."""
+    reasons: dict[str, str]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:3s} {reason}" for name, reason in self.reasons.items())
+
+
+def overlap(gamma: float, size: int) -> float:
+    """C, the mass of a level that lies where its neighbour's does (Song & Ermon 2020, prop. 2)."""
+    centre, reach = math.sqrt(2 * size) * (gamma - 1), 3 * gamma
+    return 0.5 * (math.erf((centre + reach) / math.sqrt(2)) - math.erf((centre - reach) / 2**0.5))
+
+
+def variance_ratio(e: float, gamma: float, steps: int) -> float:
+    """s_T²/σ² after T steps of e = ε/σ_L² from the level above (Song & Ermon 2020, prop. 3)."""
+    b = 2 / (2 - e)
+    return (1 - e) ** (2 * steps) * (gamma**2 - b) + b
+
+
+def suggest(
+    data: Tensor, *, budget: int | None = None, sigma_min: float | None = None
+) -> Suggestion:
+    """Choose σ₁, σ_L, the number of levels, T and ε for annealed Langevin dynamics on this data.
+
+    Args:
+        data: samples, first axis the sample; uint8 images count as their 255th parts.
+        budget: evaluations of the score that a run may take; T = 5 if not given.
+        sigma_min: σ_L, if you know better.
+    """
+    images = data.ndim == 4 and (data.dtype == torch.uint8 or 0 <= data.min() <= data.max() <= 1)
+    x = (data / 255 if data.dtype == torch.uint8 else data).flatten(1)
+    if len(x) < 2 or not x.is_floating_point() or not torch.isfinite(x).all():
+        raise ValueError("data must be at least two samples, of finite floats or uint8")
+    reasons = {}
+    nearest, typical = _spacing(x)
+    farthest, outliers, reach = _farthest(x, 2 * typical)
+    if reach == 0:
+        raise ValueError("data is one point, repeated: there is no distribution to learn")
+    reasons["σ₁"] = f"{reach:.4g}, the largest distance between two samples"
+    if outliers:
+        reasons["σ₁"] += (
+            f", without {outliers} that are further from all others than twice the median distance "
+            f"{typical:.4g} (with them {farthest:.4g})"
+        )
+    if sigma_min is not None:
+        reasons["σ_L"] = f"{sigma_min:.4g}, as given"
+    elif images:
+        sigma_min = 0.01
+        reasons["σ_L"] = "0.01, invisible in images of 8 bits"
+    else:
+        sigma_min = 0.1 * nearest / math.sqrt(x.shape[1])
+        reasons["σ_L"] = f"{sigma_min:.4g}, a tenth of the nearest neighbour's distance a dimension"
+    return _descend(reach, sigma_min, x.shape[1], budget, farthest, reasons)
+
+
+def _descend(
+    sigma_max: float,
+    sigma_min: float,
+    size: int,
+    budget: int | None,
+    farthest: float,
+    reasons: dict[str, str],
+) -> Suggestion:
+    # C = ½ where √(2D)(γ−1) = 3γ; in few dimensions that γ is too coarse, or there is none
+    spread = math.sqrt(2 * size)
+    coarsest = min(1.5, spread / (spread - 3)) if spread > 3 else 1.5
+    levels = 1 + max(1, math.ceil(math.log(sigma_max / sigma_min) / math.log(coarsest)))
+    gamma = (sigma_max / sigma_min) ** (1 / (levels - 1))
+    c = overlap(gamma, size)
+    reasons["L"] = f"{levels} levels, γ = {gamma:.4g}: neighbours overlap by C = {c:.2f}"
+    steps = 5 if budget is None else budget // levels
+    if steps < 1:
+        raise ValueError(f"budget={budget} is less than one step at each of {levels} levels")
+    # the ratio has one minimum in e; a fine grid finds it to four digits
+    grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)[1:].tolist()
+    ratio, e = min((variance_ratio(e, gamma, steps), e) for e in grid)
+    reasons["T"] = f"{steps} steps a level, {steps * levels} evaluations in all"
+    epsilon = e * sigma_min**2
+    reasons["ε"] = (
+        f"{epsilon:.4g}, after which a level's variance is {ratio:.4g} × what it should be"
+    )
+    sigmas = geometric(sigma_max, sigma_min, levels)
+    return Suggestion(sigmas, steps, epsilon, c, ratio, farthest, reasons)
+
+
+# ── Distances ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows(n: int, most: int) -> Int[Tensor, "rows"]:
+    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
+
+
+def _nearest(x: Tensor, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
+    """Each row's distance to the nearest sample that is not a copy of it; ∞ if all are."""
+    best = x.new_full((len(rows),), math.inf)
+    for start in range(0, len(x), 4096):
+        part = x[start : start + 4096]
+        gaps = torch.cdist(x[rows], part, compute_mode="donot_use_mm_for_euclid_dist")
+        best = torch.minimum(best, gaps.where(gaps > 0, math.inf).amin(1))
+    return best
+
+
+def _spacing(x: Tensor) -> tuple[float, float]:
+    """The median distance to the nearest neighbour and between any two, of up to 1,024 samples."""
+    rows = _rows(len(x), 1024)
+    pairs = torch.nn.functional.pdist(x[rows])
+    return _nearest(x, rows).median().item(), pairs.median().item()
+
+
+def _farthest(x: Tensor, lonely: float) -> tuple[float, int, float]:
+    """The largest distance; how many samples are lonely; the largest distance without them.
+
+    Lonely is who has no neighbour within that distance. Only samples far from the centre can
+    be, if at all, so only those are asked.
+    """
+    radius = (x - x.mean(0)).norm(dim=1)
+    low, high = radius.quantile(0.25), radius.quantile(0.75)
+    suspects = (radius > high + 1.5 * (high - low)).nonzero().flatten()
+    outliers = suspects[_nearest(x, suspects) > lonely] if len(suspects) else suspects
+    largest = _diameter(x)
+    if not len(outliers):
+        return largest, 0, largest
+    kept = torch.ones(len(x), dtype=torch.bool)
+    kept[outliers] = False
+    return largest, len(outliers), _diameter(x[kept])
+
+
+def _diameter(x: Tensor) -> float:
+    """The largest distance, exactly, without a matrix of all.
+
+    Two samples are at most the sum of their distances r from the centre apart: in order of falling
+    r, a block of pairs that cannot beat the best so far is passed over.
+    """
+    radius, order = (x - x.mean(0)).norm(dim=1).sort(descending=True)
+    x, best = x[order], 0.0
+    for i in range(0, len(x), 1024):
+        for j in range(i, len(x), 1024):
+            if radius[i] + radius[j] <= best:
+                break
+            best = max(best, torch.cdist(x[i : i + 1024], x[j : j + 1024]).max().item())
+    return best

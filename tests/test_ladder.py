@@ -1,0 +1,131 @@
+"""`suggest` against the published constants, and on data with known distances."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from scorefield import annealed_langevin, final, geometric, suggest
+from scorefield.ladder import _diameter, overlap, variance_ratio
+
+
+def test_published_constants():
+    """γ, C and s_T²/σ² of the two papers' CIFAR-10 ladders."""
+    for first, levels, e, steps, gamma, c, ratio in (
+        (1.0, 10, 0.2, 100, 1.6681, 0.0000, 1.1111),
+        (50.0, 232, 0.062, 5, 1.0376, 0.5670, 1.0555),
+    ):
+        sigmas = geometric(first, 0.01, levels, dtype=torch.float64)
+        g = (sigmas[0] / sigmas[1]).item()
+        assert g == pytest.approx(gamma, abs=5e-5)
+        assert overlap(g, 3072) == pytest.approx(c, abs=5e-5)
+        assert variance_ratio(e, g, steps) == pytest.approx(ratio, abs=5e-5)
+
+
+@pytest.mark.parametrize("convention", ["official", "paper"])
+def test_variance_ratio_is_what_langevin_does(convention):
+    """On data that is one point, a level's T steps leave variance ratio × σ²."""
+    sigmas, steps, e = geometric(2.0, 0.5, 2), 3, 0.3
+    x = sigmas[0] * torch.randn(100_000, 2)
+    point = lambda x, sigma: -x / sigma**2  # noqa: E731
+    epsilon = e * 0.5**2 * (1 if convention == "official" else 2)
+    run = annealed_langevin(
+        point, x, sigmas[1:], steps=steps, epsilon=epsilon, convention=convention
+    )
+    ratio = final(run).var().item() / 0.5**2
+    assert ratio == pytest.approx(variance_ratio(e, 4.0, steps), rel=4 * math.sqrt(1 / 100_000))
+
+
+def test_digits():
+    digits = torch.from_numpy(load_digits().images / 16).float()[:, None]
+    s = suggest(digits)
+    assert s.max_distance == pytest.approx(4.8149, abs=1e-3)
+    assert s.sigmas[[0, -1]].tolist() == pytest.approx([s.max_distance, 0.01], rel=1e-5)
+    assert len(s.sigmas) == 22
+    assert s.steps == 5
+    assert s.overlap == pytest.approx(0.56, abs=0.01)
+    assert suggest((digits * 255).round().byte()).sigmas[0] == pytest.approx(
+        s.max_distance, rel=5e-3
+    )
+    # ε is where the ratio is least
+    e, gamma = s.epsilon / 0.01**2, (s.sigmas[0] / s.sigmas[1]).item()
+    assert s.variance_ratio == pytest.approx(variance_ratio(e, gamma, 5), abs=1e-4)
+    for other in (0.9 * e, 1.1 * e):
+        assert variance_ratio(other, gamma, 5) > s.variance_ratio
+    text = str(s)
+    assert all(name in text for name in ("σ₁", "σ_L", "22 levels", "110 evaluations", "ε"))
+
+
+def test_broken_rows_do_not_stretch_the_ladder_but_are_told():
+    x = torch.randn(2000, 6)
+    clean = suggest(x)
+    broken = x.clone()
+    broken[17], broken[900] = 1e4, -3e5
+    s = suggest(broken)
+    # at most the two rows' own old distances are missing
+    assert s.sigmas[0] == pytest.approx(clean.max_distance, rel=0.1)
+    assert s.max_distance == pytest.approx(3.1e5 * math.sqrt(6), rel=1e-3)
+    assert "without 2" in s.reasons["σ₁"]
+
+
+def test_a_rare_mode_is_not_an_outlier():
+    x = torch.randn(3000, 2)
+    x[:3] += 100
+    assert suggest(x).sigmas[0] > 130
+
+
+@given(
+    n=st.integers(2, 40),
+    size=st.integers(1, 5),
+    copies=st.integers(0, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_diameter_and_bounds(n, size, copies, seed):
+    x = torch.randn(n, size, generator=torch.Generator().manual_seed(seed))
+    x = torch.cat([x] * (copies + 1))
+    truth = torch.pdist(x.double()).max().item()
+    assert _diameter(x) == pytest.approx(truth, rel=1e-4)
+    s = suggest(x)
+    assert s.max_distance == pytest.approx(truth, rel=1e-4)
+    assert (s.sigmas[:-1] / s.sigmas[1:] <= 1.5 + 1e-5).all()
+    assert (s.sigmas.diff() < 0).all()
+    assert s.sigmas[-1] > 0
+
+
+def test_diameter_passes_blocks_over_only_where_it_may():
+    """The farthest samples from the centre are close together; the widest pair is in block two."""
+    arms = [(1024, 10.0, 0.0), (512, 0.0, 9.5), (512, 0.0, -9.5), (2048, -5.0, 0.0)]
+    x = torch.cat([torch.tensor([[a, b]]).expand(n, 2) for n, a, b in arms])
+    x = x + 0.01 * torch.randn(len(x), 2)
+    assert _diameter(x) == pytest.approx(torch.pdist(x).max().item(), rel=1e-5)
+    assert _diameter(x) > 18
+
+
+def test_budget_buys_steps_and_smaller_ones():
+    x = torch.randn(500, 64)
+    few, many = suggest(x), suggest(x, budget=3000)
+    levels = len(few.sigmas)
+    assert many.steps == 3000 // levels
+    assert many.epsilon < few.epsilon
+    assert 1 < many.variance_ratio < few.variance_ratio
+    assert overlap((few.sigmas[0] / few.sigmas[1]).item(), 64) == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="budget=3 is less than one step"):
+        suggest(x, budget=3)
+    assert suggest(x, sigma_min=0.2).sigmas[-1] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.zeros(1, 3), "at least two samples"),
+        (torch.zeros(5, 3), "one point, repeated"),
+        (torch.tensor([[1.0, math.nan], [0.0, 1.0]]), "finite floats"),
+        (torch.zeros(5, 3, dtype=torch.int64), "finite floats or uint8"),
+    ],
+)
+def test_errors(data, message):
+    with pytest.raises(ValueError, match=message):
+        suggest(data)
