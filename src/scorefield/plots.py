@@ -1,0 +1,104 @@
+"""Pictures: a density with its score field, and clouds of samples.
+
+Figures are objects of their own, never pyplot's: nothing global is set, and no window opens.
+Colours are those of Okabe & Ito (2008), which the colour-blind can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from .score import Score
+
+MOST = 4000
+"""Points a scatter shows at most; more would be one blot."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of equal square panels, row by row, on the same axes."""
+    figure = Figure(figsize=(size * columns, size * rows))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    return figure, list(axes.flat)
+
+
+@torch.no_grad()
+def field(
+    axes: Axes,
+    score: Score,
+    sigma: float,
+    *,
+    limit: float,
+    log_prob: Callable[[Tensor, float], Tensor] | None = None,
+    arrows: int = 15,
+) -> None:
+    """The score of a 2-D distribution on the square |xᵢ| ≤ limit, over its density if known.
+
+    Arrows have one length, for only their direction can be read beside each other: the score of
+    N(0, 1) is 8 at x = 8 and 0 at its mode. Contours hold 50, 90 and 99 % of the mass.
+    """
+    if log_prob is not None:
+        x = _lattice(limit, 200)
+        density = log_prob(x, sigma).exp()
+        side = x[:200, 0]
+        levels = [*_mass_levels(density, (0.99, 0.9, 0.5)), density.max().item() * 1.01]
+        shades = ("#EEEEEE", "#DDDDDD", "#C8C8C8")
+        axes.contourf(side, side, density.view(200, 200), levels=levels, colors=shades, zorder=0)
+    x = _lattice(limit * (1 - 1 / arrows), arrows)
+    heading = torch.nn.functional.normalize(score(x, sigma), dim=1)
+    axes.quiver(
+        *x.T,
+        *heading.T,
+        color="#B0B0B0",
+        pivot="mid",
+        angles="xy",
+        scale=1.6 * arrows,
+        width=0.0035,
+        zorder=1,
+    )
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, symmetric=True))
+    axes.tick_params(colors="#666666", labelsize=9)
+    axes.spines[:].set_color("#BBBBBB")
+
+
+def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None = None) -> None:
+    """The first `MOST` samples as points, coloured by kind."""
+    colour = torch.zeros(len(x)) if kind is None else kind % len(COLOURS)
+    axes.scatter(
+        x[:MOST, 0],
+        x[:MOST, 1],
+        c=colour[:MOST],
+        cmap=ListedColormap(COLOURS),
+        vmin=-0.5,
+        vmax=len(COLOURS) - 0.5,
+        s=5,
+        alpha=0.5,
+        linewidths=0,
+        zorder=2,
+    )
+
+
+def _lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:
+    side = torch.linspace(-limit, limit, points)
+    return torch.cartesian_prod(side, side).flip(1)  # x runs fastest, as in a picture
+
+
+def _mass_levels(density: Float[Tensor, "cells"], shares: Sequence[float]) -> list[float]:
+    """The densities above which these shares of the mass lie."""
+    falling = density.sort(descending=True).values
+    mass = falling.cumsum(0) / falling.sum()
+    return [falling[int((mass < share).sum())].item() for share in shares]

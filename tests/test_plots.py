@@ -1,0 +1,52 @@
+"""Pictures, read back from what is on the axes."""
+
+import math
+
+import torch
+from matplotlib.contour import QuadContourSet
+from matplotlib.path import Path
+from matplotlib.quiver import Quiver
+
+from scorefield import Gaussian, plots
+
+MEAN = torch.tensor([3.0, -2.0])
+
+
+def _field():
+    oracle = Gaussian(MEAN, torch.tensor([1.0, 0.25]))
+    _, (axes,) = plots.panels(1, 1)
+    plots.field(axes, oracle, 0.5, limit=8, log_prob=oracle.log_prob)
+    return oracle, axes
+
+
+def test_arrows_point_along_the_score_where_they_stand():
+    oracle, axes = _field()
+    (arrows,) = [artist for artist in axes.collections if isinstance(artist, Quiver)]
+    x = torch.tensor(arrows.get_offsets().tolist())
+    heading = torch.tensor([arrows.U.tolist(), arrows.V.tolist()]).T
+    score = oracle(x, 0.5)
+    torch.testing.assert_close(heading, score / score.norm(dim=1, keepdim=True))
+    assert x.abs().max() < 8
+    assert len(x) == 15**2
+
+
+def test_contours_hold_their_share_of_the_samples():
+    oracle, axes = _field()
+    (contours,) = [artist for artist in axes.collections if isinstance(artist, QuadContourSet)]
+    samples = oracle.sample(20_000, 0.5).numpy()
+    outlines = [max(path.to_polygons(), key=len) for path in contours.get_paths()]
+    held = [Path(outline).contains_points(samples).mean() for outline in outlines]
+    for share, expected in zip(held, (0.99, 0.9, 0.5), strict=True):
+        assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 20_000) + 0.005
+
+
+def test_scatter_shows_the_first_points_in_their_colours():
+    _, (axes,) = plots.panels(1, 1)
+    x = torch.randn(plots.MOST + 10, 2)
+    kind = torch.arange(len(x)) % 2
+    plots.scatter(axes, x, kind)
+    (points,) = axes.collections
+    assert torch.equal(torch.tensor(points.get_offsets().tolist()), x[: plots.MOST])
+    points.update_scalarmappable()
+    shown = {tuple(rgb) for rgb in (points.get_facecolors()[:2, :3] * 255).round().astype(int)}
+    assert shown == {tuple(bytes.fromhex(colour[1:])) for colour in plots.COLOURS[:2]}
