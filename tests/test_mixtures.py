@@ -109,3 +109,18 @@ def test_the_measures_see_a_wrong_sample():
     floor = [sliced_wasserstein(mixture.sample(N), mixture.sample(N)) for _ in range(5)]
     found = [sliced_wasserstein(wide.sample(N), mixture.sample(N)) for _ in range(5)]
     assert sum(found) > 1.25 * sum(floor)
+
+
+@pytest.mark.slow
+@MIXTURES
+@pytest.mark.parametrize("seed", range(5))
+def test_annealed_langevin_over_seeds(mixture, seed):
+    """T = 200 again, 10,000 samples a seed: the error is step bias and chance, 0.02 at the most."""
+    torch.manual_seed(seed)
+    data = mixture.sample(N)
+    ladder = suggest(data, budget=20 * len(suggest(data).sigmas))
+    x = mixture.prior.sample(N, ladder.sigmas[0])
+    run = annealed_langevin(mixture, x, ladder.sigmas, steps=200, epsilon=ladder.epsilon)
+    error = weight_error(mixture, final(run))
+    print(f"seed {seed}: worst weight off by {error:.4f}")
+    assert error <= 0.02

@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test study bench clean
+.DEFAULT_GOAL := help
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(READY) ## sample a mixture with four samplers and draw demo.png
+	$(BIN)/scorefield demo
+
+# one thread for each worker: more would fight over the cores
+test: export OMP_NUM_THREADS = 1
+test: $(READY) ## lint, types and tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2
+
+study: export OMP_NUM_THREADS = 1
+study: $(READY) ## the slow studies, minutes each
+	$(BIN)/pytest -m slow -n 2 -rP
+
+bench: $(READY) ## side-by-side measurements
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+clean: ## remove what make made; runs/ stays
+	rm -rf .venv build dist demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# written last, so that an interrupted installation is taken up again
+$(READY): requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@

@@ -1,0 +1,246 @@
+"""The house rules: who imports whom, how long the core is, what the documents promise."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+
+import scorefield
+from scorefield.cli import COMMANDS, main
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under its old name
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src/scorefield"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# ── Who may import whom ──────────────────────────────────────────────────────────────────────────
+
+GROUND = {"_ops", "score", "noise", "prior"}
+MODEL = GROUND | {"nn", "model"}
+CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
+TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
+BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"ladder"}
+APPLICATION = BELOW_EXPERIMENT | {"experiment"}
+PUBLIC = "scorefield"
+"""The package itself: the names of `__init__.pyi`, whatever module they come from."""
+
+ALLOWED = {
+    "__init__": set(),
+    "_ops": set(),
+    "score": {"_ops"},
+    "noise": {"_ops"},
+    "prior": {"_ops"},
+    "ladder": {"_ops", "noise"},
+    **{module: GROUND for module in CORE},
+    "nn": {"_ops"},
+    "model": GROUND | {"nn"},
+    "optimize": MODEL,
+    "checkpoint": MODEL,
+    "convert": MODEL | {"optimize", "checkpoint"},
+    "metrics": set(),
+    "data": {"oracles"},
+    "train": set(),
+    "experiment": BELOW_EXPERIMENT,
+    "evaluate": APPLICATION,
+    "presets": APPLICATION,
+    "paper": APPLICATION,
+    "plots": APPLICATION,
+    "report": APPLICATION,
+    "demo": {PUBLIC, "plots"},
+    "studio": {PUBLIC},
+    "cli": {PUBLIC, "demo"},
+    "__main__": {"cli"},
+}
+
+
+def _unit(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def _imports(path, code=None):
+    """The modules of this package that a file imports, anywhere in it; `PUBLIC` for its names."""
+    package = ("scorefield", *path.relative_to(SOURCE).parent.parts)
+    for node in ast.walk(ast.parse(code or path.read_text())):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            targets = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            root, _, rest = target.partition(".")
+            if root == "scorefield":
+                name = rest.split(".")[0]
+                yield name if name in ALLOWED else PUBLIC
+
+
+def _trespasses(path, code=None):
+    unit = _unit(path)
+    return {name for name in _imports(path, code) if name not in ALLOWED[unit] | {unit}}
+
+
+def test_each_module_has_its_place():
+    units = {_unit(path) for path in SOURCE.rglob("*.py")}
+    assert units <= ALLOWED.keys(), "say in ALLOWED what a new module may import"
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: p.name)
+def test_modules_import_only_what_stands_below(path):
+    if _unit(path) in ALLOWED:  # else the test above has said it
+        assert not _trespasses(path), f"{path.relative_to(ROOT)} may not import these"
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "found"),
+    [
+        ("score.py", "from .noise import perturb", {"noise"}),
+        ("score.py", "from . import noise", {"noise"}),
+        ("score.py", "def f():\n    import scorefield.cli", {"cli"}),
+        ("score.py", "from scorefield import denoising", {PUBLIC}),
+        ("samplers/steps.py", "from ..oracles import Box", {"oracles"}),
+        ("samplers/steps.py", "from .. import oracles", {"oracles"}),
+        ("samplers/steps.py", "from .state import check\nfrom .._ops import match", set()),
+        ("plots.py", "import scorefield.studio.page as page", {"studio"}),
+    ],
+)
+def test_the_walk_sees_every_form_of_import(file, code, found):
+    assert _trespasses(SOURCE / file, code) == found
+
+
+def test_the_order_has_no_cycle_and_nothing_imports_the_command_line():
+    TopologicalSorter(ALLOWED).prepare()
+    assert {unit for unit, below in ALLOWED.items() if "cli" in below} == {"__main__"}
+    assert not [unit for unit, below in ALLOWED.items() if "studio" in below]
+
+
+# ── Size ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_core_is_small():
+    core = {"score", "noise", "prior", "ladder", "objectives", "oracles", "samplers", "likelihood"}
+    files = [path for path in sorted(SOURCE.rglob("*.py")) if _unit(path) in core]
+    lines = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in files}
+    assert "score.py" in lines
+    assert "samplers/steps.py" in lines
+    report = "\n".join(f"{count:5d}  {name}" for name, count in lines.items())
+    assert sum(lines.values()) <= 1500, f"{sum(lines.values())} lines in the core:\n{report}"
+
+
+def test_nothing_is_left_to_do_in_the_source():
+    files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.pyi")]
+    assert not [str(path) for path in files if re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text())]
+
+
+# ── Documents ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _blocks(document, *languages):
+    """The fenced blocks of a document, each after as many blank lines as stand before it there."""
+    text = (ROOT / document).read_text()
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if match[1] in languages:
+            yield "\n" * text.count("\n", 0, match.start(2)) + match[2]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_python_in_documents_runs(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "document"}
+    for block in _blocks(document, "python"):
+        exec(compile(block, ROOT / document, "exec"), names)
+    for name in [name for name in names if name.startswith("test_")]:
+        names[name]()
+
+
+def _commands(document):
+    for block in _blocks(document, "sh", "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] == ["scorefield"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("args", list(_commands("README.md")), ids=" ".join)
+def test_commands_in_the_readme_run(args, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if args[0] == "demo":
+        assert main(args) == 0
+        return
+    command = [arg for arg in args[:1] if arg in COMMANDS]
+    with pytest.raises(SystemExit) as stop:  # what may take long is only looked up
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert set(args[:1]) <= {*COMMANDS, "--help"}
+    known = capsys.readouterr().out
+    assert not [arg for arg in args if arg.startswith("--") and arg not in known]
+
+
+# ── Package ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _required():
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    for name in ("requirements.txt", "constraints.txt"):
+        lines = (ROOT / name).read_text().splitlines()
+        lists.append([line for line in lines if line and line[0] not in "#-"])
+    return [Requirement(line) for entries in lists for line in entries]
+
+
+def test_no_requirement_brings_torchvision():
+    """Beside a CPU build of torch it breaks at import, and breaks others."""
+    requirements = _required()
+    assert "torch" in {requirement.name for requirement in requirements}
+    assert "torchvision" not in {requirement.name for requirement in requirements}
+    assert not [r for r in requirements if r.name == "torchmetrics" and "image" in r.extras]
+
+
+def test_a_users_torch_is_kept():
+    (torch,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "torch"]
+    assert str(torch.specifier) == ">=2.6"
+
+
+def test_the_wheel_is_whole(tmp_path):
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    source = {f"scorefield/{path.relative_to(SOURCE)}" for path in SOURCE.rglob("*.py")}
+    assert source | {"scorefield/py.typed", "scorefield/__init__.pyi"} <= packed
+    assert not {name.split("/")[0] for name in packed} - {
+        "scorefield",
+        f"scorefield-{scorefield.__version__}.dist-info",
+    }
+
+
+def test_one_version():
+    assert PROJECT["version"] == scorefield.__version__
+    assert f"\nversion: {scorefield.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_public_names_are_those_imported_in_the_stub():
+    imported, listed = [], []
+    for node in ast.parse((SOURCE / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            imported += [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, ast.Assign):
+            listed += ast.literal_eval(node.value)
+    assert sorted(listed) == sorted(imported)
+    assert len(set(listed)) == len(listed)
+    assert not [name for name in listed if not hasattr(scorefield, name)]
+
+
+def test_torch_is_imported_only_when_used():
+    code = "import sys, scorefield, scorefield.cli; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
