@@ -60,8 +60,8 @@ def suggest(
 ) -> Suggestion:
     """Choose σ₁, σ_L, the number of levels, T and ε for annealed Langevin dynamics on this data.
 
-    As T grows, technique 4 makes ε shrink almost as fast. Where the weights of far modes matter more
-    than the last per cent of their variance, raise `steps` and keep the ε of a small budget.
+    As T grows, technique 4 makes ε shrink almost as fast. Where the weights of far modes matter
+    more than the last per cent of their variance, raise `steps` and keep the ε of a small budget.
 
     Args:
         data: samples, first axis the sample; uint8 images count as their 255th parts.
