@@ -71,6 +71,37 @@ def test_broken_rows_do_not_stretch_the_ladder_but_are_told():
     assert "without 2" in s.reasons["σ₁"]
 
 
+@pytest.mark.parametrize(("offset", "size"), [(10.0, 64), (100.0, 64), (1000.0, 2)])
+def test_data_far_from_the_origin(offset, size):
+    x = offset + 0.01 * torch.randn(2000, size)
+    assert suggest(x).max_distance == pytest.approx(torch.pdist(x.double()).max().item(), rel=1e-4)
+
+
+def test_data_with_many_copies():
+    mostly_zero = torch.zeros(2000, 3)
+    mostly_zero[:400] = torch.randn(400, 3)
+    two = torch.tensor([[0.0, 0.0]] * 900 + [[1.0, 1.0]] * 100)
+    for x in (mostly_zero, two):
+        s = suggest(x)
+        assert s.sigmas[0] == pytest.approx(torch.pdist(x).max().item(), rel=1e-5)
+        assert s.sigmas[-1] > 0
+
+
+def test_low_precision_and_a_given_floor():
+    x = torch.randn(200, 3)
+    assert suggest(x.bfloat16()).sigmas[0] == pytest.approx(suggest(x).max_distance, rel=0.02)
+    for sigma_min in (0.0, -1.0, math.nan, math.inf, 1e3):
+        with pytest.raises(ValueError, match="sigma_min="):
+            suggest(x, sigma_min=sigma_min)
+
+
+def test_epsilon_is_the_best_one_for_many_steps_too():
+    s = suggest(torch.randn(500, 64), budget=10**6)
+    e, gamma = s.epsilon / s.sigmas[-1].item() ** 2, (s.sigmas[0] / s.sigmas[1]).item()
+    best = min(variance_ratio(e * (1 + d / 1000), gamma, s.steps) for d in range(-50, 51))
+    assert s.variance_ratio - 1 <= (best - 1) * 1.001
+
+
 def test_a_rare_mode_is_not_an_outlier():
     x = torch.randn(3000, 2)
     x[:3] += 100
@@ -121,6 +152,7 @@ def test_budget_buys_steps_and_smaller_ones():
     ("data", "message"),
     [
         (torch.zeros(1, 3), "at least two samples"),
+        (torch.randn(100), "batch of at least two samples"),
         (torch.zeros(5, 3), "one point, repeated"),
         (torch.tensor([[1.0, math.nan], [0.0, 1.0]]), "finite floats"),
         (torch.zeros(5, 3, dtype=torch.int64), "finite floats or uint8"),

@@ -151,6 +151,13 @@ def test_seeded_noise_is_a_function_of_position(n, shape, first, calls):
     assert torch.equal(rows, all_rows[first:])
 
 
+def test_seeded_noise_of_one_number_a_sample():
+    """As laws of σ and the choice of a component draw it."""
+    whole, part = seeded(7)(torch.empty(6)), seeded(7, first=2)(torch.empty(4))
+    assert torch.equal(part, whole[2:])
+    assert len(whole.unique()) == 6
+
+
 def test_seeded_noise_is_normal_and_never_the_same():
     noise = seeded(0)
     draws = [noise(torch.empty(40, 50)), noise(torch.empty(40, 50)), seeded(1)(torch.empty(40, 50))]
@@ -178,6 +185,31 @@ def test_replay_says_when_it_ends_or_does_not_fit():
         noise(torch.empty(2, 3))
     with pytest.raises(ValueError, match="no more draws"):
         noise(torch.empty(2, 3))
+
+
+def test_laws_and_paths_refuse_nonsense():
+    with pytest.raises(ValueError, match=r"sigma_max=0.01, sigma_min=20.0"):
+        LogUniform(0.01, 20.0)
+    for sigmas in (torch.tensor([0.1, 1.0]), torch.ones(1), torch.tensor([1.0, 0.0])):
+        with pytest.raises(ValueError, match="two positive levels that strictly decrease"):
+            Discrete(sigmas)
+    with pytest.raises(ValueError, match=r"levels=100 do not differ in torch.float32"):
+        linear(1.0, 0.999999, 100)
+    with pytest.raises(ValueError, match="weights has 3 rows beside a batch of 2"):
+        interpolated(seeded(0), seeded(1), torch.ones(3))(torch.empty(2, 5))
+
+
+def test_prior_refuses_what_is_no_covariance():
+    zero = torch.zeros(2)
+    asymmetric = torch.tensor([[1.0, 0.5], [0.0, 1.0]])
+    for cov in (torch.tensor(-1.0), torch.tensor([1.0, -1.0]), -torch.eye(2), asymmetric):
+        with pytest.raises(ValueError, match="cov is not a covariance"):
+            Prior(zero, cov).log_prob(torch.zeros(1, 2), 1.0)
+    for factor in (torch.ones(3, 1), torch.ones(2)):
+        with pytest.raises((ValueError, TypeError), match=r"factor"):
+            Prior(zero, torch.tensor(0.0), factor)
+    with pytest.raises(TypeError, match=r"give floats|Float"):
+        Prior(zero, torch.tensor(1))
 
 
 def test_uniform_start():

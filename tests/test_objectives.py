@@ -17,6 +17,7 @@ from scorefield import (
     geometric,
     likelihood_weight,
     ncsn_weight,
+    seeded,
     sliced,
     to_denoiser,
 )
@@ -95,6 +96,33 @@ def test_sliced_averages_to_exact(projection, reduced, projections):
     # M directions divide the variance of one by M
     one = sliced(score, x.expand(n, 3), 0.0, projection=projection, reduced=reduced)
     assert (one.var() / losses.var() / projections).log().abs() < 0.2
+
+
+def test_sliced_averages_to_exact_on_images_with_noise():
+    _, score = convolutions()
+    x, n = torch.randn(1, 2, 4, 4).double(), 4000
+    noise = torch.randn(1, 2, 4, 4).double()
+    truth = exact(score, x, 0.4, noise=lambda _: noise)
+    draws = iter([noise.expand(n, 2, 4, 4), torch.randn(n, 2, 4, 4).double()])
+    losses = sliced(score, x.expand(n, 2, 4, 4), 0.4, noise=lambda _: next(draws))
+    assert (losses.mean() - truth).abs() < 3 * losses.std() / math.sqrt(n)
+
+
+def test_objectives_refuse_nonsense():
+    truth, x = Gaussian(torch.zeros(2), 1.0), torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"sigma=0.*above 0"):
+        denoising(truth, x, 0.0)
+    with pytest.raises(ValueError, match="projections=0"):
+        sliced(truth, x, 1.0, projections=0)
+    with pytest.raises(ValueError, match="chunk=0"):
+        exact(truth, x, 1.0, chunk=0)
+
+
+def test_annealed_by_seed():
+    truth, x = Gaussian(torch.zeros(3), 0.5), torch.randn(6, 3)
+    loss = annealed(denoising, Discrete(geometric(1.0, 0.01, 10)))
+    whole = loss(truth, x, noise=seeded(1))
+    torch.testing.assert_close(loss(truth, x[2:], noise=seeded(1, first=2)), whole[2:])
 
 
 def test_projections_are_isotropic():

@@ -1,10 +1,12 @@
 """The house rules: who imports whom, how long the core is, what the documents promise."""
 
 import ast
+import io
 import re
 import shlex
 import subprocess
 import sys
+import tokenize
 import zipfile
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -44,6 +46,8 @@ ALLOWED = {
     "prior": {"_ops"},
     "ladder": {"_ops", "noise"},
     **{module: GROUND for module in CORE},
+    # it runs a chain, and takes data for the oracle that they are
+    "diagnose": GROUND | {"oracles", "samplers"},
     "nn": {"_ops"},
     "model": GROUND | {"nn"},
     "optimize": MODEL,
@@ -130,14 +134,40 @@ def test_the_order_has_no_cycle_and_nothing_imports_the_command_line():
 # ── Size ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _code_lines(text):
+    """Lines that hold code: blank ones, comments and docstrings are not to be saved on."""
+    documented = {
+        line
+        for node in ast.walk(ast.parse(text))
+        for child in (node.body if isinstance(getattr(node, "body", None), list) else ())
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+        for line in range(child.lineno, child.end_lineno + 1)
+    }
+    held = set()
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in layout and token.string:
+            held |= set(range(token.start[0], token.end[0] + 1))
+    return len(held - documented)
+
+
+def test_code_is_counted_without_its_documentation():
+    text = (
+        '"""Say\n\nit."""\n\nx = 1  # why\n# why\ndef f():\n    """Do."""\n    return """a\nb"""\n'
+    )
+    assert _code_lines(text) == 4
+
+
 def test_the_core_is_small():
     core = {"score", "noise", "prior", "ladder", "objectives", "oracles", "samplers", "likelihood"}
     files = [path for path in sorted(SOURCE.rglob("*.py")) if _unit(path) in core]
-    lines = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in files}
+    lines = {str(path.relative_to(SOURCE)): _code_lines(path.read_text()) for path in files}
     assert "score.py" in lines
     assert "samplers/steps.py" in lines
     report = "\n".join(f"{count:5d}  {name}" for name, count in lines.items())
-    assert sum(lines.values()) <= 1500, f"{sum(lines.values())} lines in the core:\n{report}"
+    assert sum(lines.values()) <= 1500, (
+        f"{sum(lines.values())} lines of code in the core:\n{report}"
+    )
 
 
 def test_nothing_is_left_to_do_in_the_source():

@@ -2,7 +2,10 @@
 
 import gc
 import math
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorefield import (
+    SAMPLERS,
     Gaussian,
     GaussianMixture,
+    ancestral,
     annealed_langevin,
+    churn,
+    consistent,
+    dpm_solver,
     euler,
     every,
     final,
+    from_denoiser,
     from_energy,
     geometric,
     heun,
@@ -23,29 +32,43 @@ from scorefield import (
     karras,
     langevin,
     linear,
+    predictor_corrector,
     progress,
     replay,
     seeded,
+    to_denoiser,
 )
 
 GAUSSIAN = Gaussian(torch.tensor([1.0, -2.0]).double(), torch.tensor([0.25, 4.0]).double())
 LADDER = geometric(2.0, 0.1, 4)
 
+
+def run(name, **options):
+    return lambda score, x, **k: SAMPLERS[name].run(score, x, LADDER, **options, **k)
+
+
+QUICK = {"steps": 2, "epsilon": 1e-3}
 RUNS = {
     "langevin": lambda score, x, **k: langevin(score, x, 0.5, alpha=0.01, steps=6, **k),
-    "annealed_langevin": lambda score, x, **k: annealed_langevin(
-        score, x, LADDER, steps=2, epsilon=1e-3, **k
-    ),
-    "annealed_langevin, denoised": lambda score, x, **k: annealed_langevin(
-        score, x, LADDER, steps=2, epsilon=1e-3, denoise=True, **k
-    ),
-    "euler": lambda score, x, **k: integrate(euler, score, x, LADDER, **k),
-    "heun": lambda score, x, **k: integrate(heun, score, x, LADDER, **k),
+    "annealed_langevin": run("annealed_langevin", **QUICK),
+    "annealed_langevin, denoised": run("annealed_langevin", denoise=True, **QUICK),
+    **{name: run(name) for name in SAMPLERS if name != "annealed_langevin"},
 }
 
 
-def order(step, grid):
-    """The slope of log error against log steps, 64 to 512, on a Gaussian from σ = 50 to 0.01.
+def slope(steps, errors):
+    """Of log error against log steps."""
+    logs = torch.tensor([[math.log(n), math.log(e)] for n, e in zip(steps, errors, strict=True)])
+    logs = logs - logs.mean(0)
+    return (logs[:, 0] @ logs[:, 1] / (logs[:, 0] @ logs[:, 0])).item()
+
+
+@pytest.mark.parametrize("grid", [karras, geometric])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("euler", 0.9, 1.1), ("heun", 1.9, 2.1), ("dpm_solver", 1.9, 2.2)]
+)
+def test_order_of_convergence(name, low, high, grid):
+    """From 64 to 512 steps, on a Gaussian from σ = 50 to 0.01.
 
     The ODE carries x − m at σ₁ to (x − m)·√((v + σ²)/(v + σ₁²)).
     """
@@ -55,18 +78,173 @@ def order(step, grid):
     steps, errors = [64, 128, 256, 512], []
     for n in steps:
         sigmas = grid(50.0, 0.01, n + 1, dtype=torch.float64)
-        states = list(integrate(step, GAUSSIAN, x, sigmas, denoise=False))
+        states = list(SAMPLERS[name].run(GAUSSIAN, x, sigmas, denoise=False))
         assert len(states) == n
         errors.append((states[-1].x - truth).norm().item())
-    logs = torch.tensor([[math.log(n), math.log(e)] for n, e in zip(steps, errors, strict=True)])
-    logs = logs - logs.mean(0)
-    return -(logs[:, 0] @ logs[:, 1] / (logs[:, 0] @ logs[:, 0])).item()
+    assert low <= -slope(steps, errors) <= high
 
 
 @pytest.mark.parametrize("grid", [karras, geometric])
-@pytest.mark.parametrize(("step", "low", "high"), [(euler, 0.9, 1.1), (heun, 1.9, 2.1)])
-def test_order_of_convergence(step, low, high, grid):
-    assert low <= order(step, grid) <= high
+@pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion", "consistent"])
+def test_weak_order_on_a_gaussian(name, grid):
+    """Mean and variance of the chain, without chance: each step is linear in x and in z.
+
+    The variance is of order 1. The first two have the mean of the reverse diffusion exactly, which
+    is m + (m₁ − m)·(v + σ²)/(v + σ₁²).
+    """
+    score = Gaussian(torch.full((1,), 3.0).double(), 0.5)
+    zero, unit = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+    steps, errors = [64, 128, 256, 512], []
+    for n in steps:
+        mean, variance = zero, 0.5 + 50.0**2
+        for pair in grid(50.0, 0.01, n + 1, dtype=torch.float64).unfold(0, 2, 1):
+
+            def one(x, z, pair=pair):
+                run = SAMPLERS[name].run
+                return final(run(score, x, pair, denoise=False, noise=lambda _: z))
+
+            shift = one(zero, zero)
+            gain, added = one(unit, zero) - shift, one(zero, unit) - shift
+            mean, variance = shift + gain * mean, gain**2 * variance + added**2
+        errors.append(abs(variance.item() - 0.5 - 0.01**2))
+        if name != "consistent":
+            left = (0.5 + 0.01**2) / (0.5 + 50.0**2)
+            assert mean.item() == pytest.approx(3 - 3 * left, rel=1e-10)
+    assert -slope(steps, errors) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion"])
+def test_weak_order_on_a_mixture(name):
+    """Mean and variance where the score is not linear, with 600,000 chains."""
+    truth = GaussianMixture(torch.tensor([[-2.0], [2.0]]), 0.25, torch.tensor([0.3, 0.7]))
+    steps, means, variances = [16, 32, 64], [], []
+    for n in steps:
+        sigmas = geometric(10.0, 0.1, n + 1)
+        x = truth.sample(600_000, sigmas[0])
+        x = final(SAMPLERS[name].run(truth, x, sigmas, denoise=False)).double()
+        means.append(abs(x.mean().item() - 0.8))
+        variances.append(abs(x.var().item() - 0.25 - 4 * 0.84 - 0.1**2))
+    assert -slope(steps, means) == pytest.approx(1, abs=0.2)
+    assert -slope(steps, variances) == pytest.approx(1, abs=0.1)
+
+
+def test_no_churn_is_heun_to_the_last_bit():
+    x, sigmas = torch.randn(5, 2), karras(50.0, 0.01, 20)
+    plain = list(integrate(heun, GAUSSIAN, x, sigmas))
+    for options in ({"amount": 0.0}, {"s_min": 99.0}):
+        states = list(churn(GAUSSIAN, x, sigmas, **options))
+        assert all(torch.equal(a.x, b.x) for a, b in zip(plain, states, strict=True))
+
+
+def test_churn_is_edms_algorithm_2():
+    """Line by line, with recorded noise; the last level is below s_min."""
+    x = start = torch.randn(5, 2).double()
+    sigmas = torch.tensor([60.0, 10.0, 1.0, 0.01]).double()
+    draws = torch.randn(2, 5, 2).double()
+    denoiser, left = to_denoiser(GAUSSIAN), iter(draws)
+    for t, t_next in [(60.0, 10.0), (10.0, 1.0), (1.0, 0.01), (0.01, 0.0)]:
+        gamma = min(1.2 / 4, math.sqrt(2) - 1) if 0.05 <= t <= 50 else 0.0
+        t_hat = t + gamma * t
+        if gamma > 0:
+            x = x + math.sqrt(t_hat**2 - t**2) * 1.003 * next(left)
+        d = (x - denoiser(x, t_hat)) / t_hat
+        x_next = x + (t_next - t_hat) * d
+        if t_next > 0:
+            d_next = (x_next - denoiser(x_next, t_next)) / t_next
+            x_next = x + (t_next - t_hat) * (d / 2 + d_next / 2)
+        x = x_next
+    run = churn(GAUSSIAN, start, sigmas, amount=1.2, noise=replay(draws))
+    torch.testing.assert_close(final(run), x)
+
+
+def test_dpm_solver_is_its_algorithm():
+    """DPM-Solver++(2M) in its own variables: λ = −log σ, α = 1, r = h₋₁/h."""
+    x, denoiser, sigmas = torch.randn(5, 2).double(), to_denoiser(GAUSSIAN), LADDER.double()
+    run = dpm_solver(GAUSSIAN, x, sigmas, denoise=False)
+    lam, values = -sigmas.log(), []
+    for i in range(1, len(sigmas)):
+        h = lam[i] - lam[i - 1]
+        values.append(denoiser(x, sigmas[i - 1]))
+        d = values[-1]
+        if i > 1:
+            r = (lam[i - 1] - lam[i - 2]) / h
+            d = (1 + 1 / (2 * r)) * values[-1] - 1 / (2 * r) * values[-2]
+        x = sigmas[i] / sigmas[i - 1] * x - torch.expm1(-h) * d
+    torch.testing.assert_close(final(run), x)
+
+
+def test_consistent_sampling_between_euler_and_ancestral():
+    """η = 1 − γ is Euler, 1 − γ² ancestral; on one point, the noise left is σ exactly."""
+    x, gamma = torch.randn(5, 2).double(), (LADDER[1] / LADDER[0]).item()
+    sigmas = geometric(2.0, 0.1, 4, dtype=torch.float64)
+    gamma = (sigmas[1] / sigmas[0]).item()
+    draws = torch.randn(3, 5, 2).double()
+    for step, eta in ((euler, 1 - gamma + 1e-15), (ancestral, 1 - gamma**2)):
+        by_step = final(integrate(step, GAUSSIAN, x, sigmas, noise=replay(draws)))
+        run = consistent(GAUSSIAN, x, sigmas, eta=eta, noise=replay(draws))
+        torch.testing.assert_close(final(run), by_step, rtol=1e-6, atol=1e-6)
+    x = sigmas[0] * torch.randn(100_000, 2).double()
+    for eta in (None, 0.7, 0.9):
+        for state in consistent(lambda x, s: -x / s**2, x, sigmas, eta=eta, denoise=False):
+            assert state.x.var() / state.sigma**2 == pytest.approx(1, abs=0.015)
+    with pytest.raises(ValueError, match=r"eta=0.1: on this ladder from 0.63"):
+        consistent(GAUSSIAN, x, sigmas, eta=0.1)
+
+
+@pytest.mark.parametrize("rule", ["sample", "batch"])
+def test_predictor_corrector_is_its_algorithm(rule):
+    """Song et al. 2021, Algorithms 2 and 4 (and 5 for the batch's rule), with recorded noise."""
+    x = start = torch.randn(5, 2).double()
+    draws = torch.randn(9, 5, 2).double()
+    sigmas, z = LADDER.double(), iter(draws)
+    for sigma, low in sigmas.unfold(0, 2, 1):
+        x = x + (sigma**2 - low**2) * GAUSSIAN(x, sigma)
+        x = x + (sigma**2 - low**2).sqrt() * next(z)
+        for _ in range(2):
+            noise, s = next(z), GAUSSIAN(x, low)
+            reach = low if rule == "sample" else noise.norm(dim=1).mean() / s.norm(dim=1).mean()
+            step = 2 * (0.16 * reach) ** 2
+            x = x + step * s + (2 * step).sqrt() * noise
+    run = predictor_corrector(
+        GAUSSIAN, start, sigmas, corrections=2, rule=rule, denoise=False, noise=replay(draws)
+    )
+    torch.testing.assert_close(final(run), x)
+
+
+def test_a_corrected_sample_does_not_depend_on_its_batch():
+    start = torch.randn(6, 2).double()
+    for rule, alone in (("sample", True), ("batch", False)):
+        runs = [
+            final(
+                predictor_corrector(
+                    GAUSSIAN, start[i:], LADDER, rule=rule, noise=seeded(3, first=i)
+                )
+            )
+            for i in (0, 4)
+        ]
+        assert torch.allclose(runs[0][4:], runs[1], rtol=1e-10) == alone
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_evaluations_are_counted_as_stated(name):
+    sampler, count = SAMPLERS[name], 0
+
+    def score(x, sigma):
+        nonlocal count
+        count += 1
+        return GAUSSIAN(x, sigma)
+
+    choices = [{}, {"denoise": False}, {"denoise": True}]
+    if name == "annealed_langevin":
+        choices += [{"steps": 3}]
+    if name == "predictor_corrector":
+        choices += [{"corrections": 0}, {"corrections": 3}, {"predictor": heun}]
+    for options in choices:
+        count = 0
+        final(sampler.run(score, torch.randn(2, 2), LADDER, **options))
+        assert count == sampler.evaluations(len(LADDER), **options)
+    assert "noise" in sampler.defaults
+    assert sampler.defaults["denoise"] == (name != "annealed_langevin")
 
 
 @pytest.mark.parametrize(("convention", "drift"), [("official", 0.05), ("paper", 0.025)])
@@ -228,15 +406,10 @@ def test_final_of_nothing():
 
 @pytest.mark.parametrize("name", RUNS)
 def test_seeded_samples_do_not_depend_on_the_batch(name):
-    if "langevin" in name:
-        start = torch.randn(6, 2).double()
-        whole = final(RUNS[name](GAUSSIAN, start, noise=seeded(3)))
-        part = final(RUNS[name](GAUSSIAN, start[4:], noise=seeded(3, first=4)))
-        torch.testing.assert_close(part, whole[4:], rtol=1e-12, atol=1e-12)
-    else:
-        start = GAUSSIAN.prior.sample(6, 2.0, noise=seeded(3))
-        part = GAUSSIAN.prior.sample(2, 2.0, noise=seeded(3, first=4))
-        torch.testing.assert_close(part, start[4:])
+    start = torch.randn(6, 2).double()
+    whole = final(RUNS[name](GAUSSIAN, start, noise=seeded(3)))
+    part = final(RUNS[name](GAUSSIAN, start[4:], noise=seeded(3, first=4)))
+    torch.testing.assert_close(part, whole[4:], rtol=1e-12, atol=1e-12)
 
 
 def test_plain_langevin_does_not_find_the_weights():
@@ -259,7 +432,7 @@ BAD_X = [
     (torch.tensor([[0.0, math.nan]]), ValueError, "x has NaN or infinite"),
     (torch.tensor([[0.0, math.inf]]), ValueError, "x has NaN or infinite"),
     (torch.zeros(2, 3), ValueError, r"x is a batch of \(3,\).*reshape x"),
-    (torch.zeros(2, 2, device="meta"), (ValueError, NotImplementedError), "meta"),
+    (torch.zeros(2, 2, device="meta"), ValueError, "on meta, but score is for .* on cpu"),
 ]
 
 
@@ -274,10 +447,10 @@ def test_a_bad_start_is_refused_when_the_sampler_is_called(name, x, error, messa
 @pytest.mark.parametrize(
     ("sigmas", "message"),
     [
-        (torch.tensor([1.0, 0.5, 0.0]), "sigmas must be positive.*leave 0 out"),
+        (torch.tensor([1.0, 0.5, 0.0]), "sigmas must be positive.*found 0.0: leave 0 out"),
         (torch.tensor([1.0, -0.5]), "sigmas must be positive"),
-        (torch.tensor([math.inf, 0.5]), "sigmas must be positive and finite"),
-        (torch.tensor([math.nan, 0.5]), "sigmas must be positive and finite"),
+        (torch.tensor([math.inf, 0.5]), "positive and finite, found inf"),
+        (torch.tensor([1.0, math.nan]), "positive and finite, found nan"),
         (torch.tensor([1.0, 1.0]), "sigmas must strictly decrease"),
         (torch.tensor([0.1, 1.0]), r"strictly decrease.*descending"),
         (torch.tensor(1.0), "1-D tensor"),
@@ -295,11 +468,19 @@ def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas, mes
     ("call", "message"),
     [
         (lambda x: langevin(GAUSSIAN, x, -1.0, alpha=0.1), "sigma=-1.0"),
+        (lambda x: langevin(GAUSSIAN, x, torch.ones(2), alpha=0.1), "one noise level"),
+        (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.1, steps=2.5), "steps=2.5"),
         (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.0), "alpha=0.0"),
         (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.1, steps=0), "steps=0"),
         (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.1, convention="code"), "convention='code'"),
         (lambda x: annealed_langevin(GAUSSIAN, x, LADDER, epsilon=-1.0), "epsilon=-1.0"),
         (lambda x: integrate(heun, GAUSSIAN, x, torch.ones(1), denoise=False), "one level"),
+        (lambda x: dpm_solver(GAUSSIAN, x, torch.ones(1), denoise=False), "one level"),
+        (lambda x: churn(GAUSSIAN, x, LADDER, amount=-1.0), "amount=-1.0"),
+        (lambda x: consistent(GAUSSIAN, x, LADDER, eta=2.0), "eta=2.0"),
+        (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, ratio=0.0), "ratio=0.0"),
+        (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, corrections=-1), "corrections=-1"),
+        (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, rule="mean"), "rule='mean'"),
     ],
 )
 def test_other_bad_arguments(call, message):
@@ -312,6 +493,35 @@ def test_a_score_of_another_shape_is_refused(name):
     run = RUNS[name](lambda x, sigma: x[:, :1], torch.zeros(2, 2))
     with pytest.raises(ValueError, match=r"score returned shape \(2, 1\) for x"):
         next(run)
+
+
+def test_a_wrapped_score_is_checked_when_the_sampler_is_called():
+    with pytest.raises(ValueError, match="reshape x"):
+        integrate(heun, from_denoiser(to_denoiser(GAUSSIAN)), torch.zeros(2, 3), LADDER)
+
+
+def test_what_a_module_calls_shape_or_device_may_be_anything():
+    class Net(torch.nn.Module):
+        shape, device = 7, "cuda"
+
+        def forward(self, x, sigma):
+            return -x
+
+    assert final(integrate(heun, Net(), torch.randn(2, 2), LADDER)).shape == (2, 2)
+
+
+def test_a_chain_keeps_its_type_whatever_the_score_answers_in():
+    for dtype in (torch.float64, torch.bfloat16):
+        x = final(integrate(heun, lambda x, s, d=dtype: -x.to(d), torch.randn(2, 2), LADDER))
+        assert x.dtype == torch.float32
+
+
+def test_the_cost_of_a_step():
+    """The benchmark, in a process of its own: here every call is checked for types."""
+    script = Path(__file__).parent.parent / "benchmarks/sampler_cost.py"
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert set(SAMPLERS) <= set(run.stdout.split())
 
 
 @given(

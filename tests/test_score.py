@@ -86,6 +86,27 @@ def test_rescale_is_a_change_of_variables(scale, shift, sigma):
         torch.testing.assert_close(rescale(inner, scale, shift)(x, s), outer(x, s))
 
 
+def test_the_views_that_divide_refuse_no_noise():
+    for view in (from_denoiser, from_noise):
+        for sigma in (0.0, torch.tensor([1.0, 0.0, 1.0])):
+            with pytest.raises(ValueError, match="sigma=0"):
+                view(oracle())(torch.zeros(3, 2, 3).double(), sigma)
+
+
+def test_wrapped_scores_state_what_they_are_for():
+    truth = oracle()
+    for score in (
+        to_denoiser(truth),
+        from_denoiser(truth),
+        to_noise(truth),
+        from_noise(truth),
+        rescale(truth, 2.0),
+        guide(truth, truth, 2.0),
+    ):
+        assert score.shape == (2, 3)
+        assert score.device == torch.device("cpu")
+
+
 def test_rescale_by_nothing_is_an_error():
     with pytest.raises(ValueError, match="scale is 0"):
         rescale(oracle(), 0.0)

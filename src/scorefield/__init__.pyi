@@ -1,4 +1,5 @@
 from .ladder import Suggestion, suggest
+from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .noise import (
     Discrete,
     LogNormal,
@@ -25,16 +26,24 @@ from .objectives import (
 from .oracles import Box, Empirical, Gaussian, GaussianMixture, Mixture, Oracle
 from .prior import Prior
 from .samplers import (
+    SAMPLERS,
+    Sampler,
     State,
     Step,
+    ancestral,
     annealed_langevin,
+    churn,
+    consistent,
+    dpm_solver,
     euler,
     every,
     final,
     heun,
     integrate,
     langevin,
+    predictor_corrector,
     progress,
+    reverse_diffusion,
 )
 from .score import (
     Score,
@@ -50,24 +59,32 @@ from .score import (
 __version__: str
 
 __all__ = [
+    "SAMPLERS",
     "Box",
     "Discrete",
     "Empirical",
     "Gaussian",
     "GaussianMixture",
+    "Likelihood",
     "LogNormal",
     "LogUniform",
     "Mixture",
     "Objective",
     "Oracle",
     "Prior",
+    "Sampler",
     "Score",
     "State",
     "Step",
     "Suggestion",
+    "ancestral",
     "annealed",
     "annealed_langevin",
+    "bits_per_dim",
+    "churn",
+    "consistent",
     "denoising",
+    "dpm_solver",
     "edm_weight",
     "euler",
     "every",
@@ -85,11 +102,14 @@ __all__ = [
     "langevin",
     "likelihood_weight",
     "linear",
+    "log_likelihood",
     "ncsn_weight",
     "perturb",
+    "predictor_corrector",
     "progress",
     "replay",
     "rescale",
+    "reverse_diffusion",
     "seeded",
     "sliced",
     "suggest",

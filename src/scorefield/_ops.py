@@ -29,6 +29,14 @@ def match(sigma: Sigma, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def positive(sigma: Sigma, x: Tensor) -> Tensor:
+    """`match`, where σ is divided by."""
+    lowest = sigma.min() if isinstance(sigma, Tensor) else sigma
+    if not lowest > 0:
+        raise ValueError(f"sigma={float(lowest)}: give a noise level above 0")
+    return match(sigma, x)
+
+
 def sq_norm(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
     """‖x‖² of each sample."""
     return x.flatten(1).square().sum(1)
@@ -70,6 +78,8 @@ def trace(
     The samples of a batch must not influence each other. `chunk=1` uses no vectorised backward
     pass, for operations that have none.
     """
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}: take at least 1 row of the Jacobian at a time")
     size = y[0].numel()
     total = y.new_zeros(len(y))
     for start in range(0, size, chunk):

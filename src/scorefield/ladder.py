@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -64,18 +65,25 @@ def suggest(
     more than the last per cent of their variance, raise `steps` and keep the ε of a small budget.
 
     Args:
-        data: samples, first axis the sample; uint8 images count as their 255th parts.
+        data: samples, first axis the sample; uint8 is for images, in 255th parts.
         budget: evaluations of the score that a run may take; T = 5 if not given.
         sigma_min: σ_L, if you know better.
     """
-    images = data.ndim == 4 and (data.dtype == torch.uint8 or 0 <= data.min() <= data.max() <= 1)
-    x = (data / 255 if data.dtype == torch.uint8 else data).flatten(1)
-    if len(x) < 2 or not x.is_floating_point() or not torch.isfinite(x).all():
-        raise ValueError("data must be at least two samples, of finite floats or uint8")
-    reasons = {}
-    nearest, typical = _spacing(x)
+    eight_bit = data.dtype == torch.uint8
+    if data.ndim < 2 or len(data) < 2 or not (eight_bit or data.isfinite().all()):
+        raise ValueError("data must be a batch of at least two samples, finite floats or uint8")
+    if not (eight_bit or data.is_floating_point()):
+        raise ValueError(
+            f"data is {data.dtype}: give finite floats or uint8, 8-bit images as they are"
+        )
+    x = data.flatten(1).float() / 255 if eight_bit else data.flatten(1)
+    images = eight_bit or (data.ndim == 4 and 0 <= data.min() <= data.max() <= 1)
+    # float32 at the least, and about the mean: there is nothing left to cancel in a distance
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x, reasons = x - x.mean(0), {}
+    typical = _typical(x)
     farthest, outliers, reach = _farthest(x, 2 * typical)
-    if reach == 0:
+    if farthest == 0:
         raise ValueError("data is one point, repeated: there is no distribution to learn")
     reasons["σ₁"] = f"{reach:.4g}, the largest distance between two samples"
     if outliers:
@@ -83,12 +91,15 @@ def suggest(
             f", without {outliers} that are further from all others than twice the median distance "
             f"{typical:.4g} (with them {farthest:.4g})"
         )
+    if sigma_min is not None and not 0 < sigma_min < reach:
+        raise ValueError(f"sigma_min={sigma_min}: give a noise level from 0 to {reach:.4g} (σ₁)")
     if sigma_min is not None:
         reasons["σ_L"] = f"{sigma_min:.4g}, as given"
     elif images:
         sigma_min = 0.01
         reasons["σ_L"] = "0.01, invisible in images of 8 bits"
     else:
+        nearest = _nearest(x, _rows(len(x), 1024)).median().item()
         sigma_min = 0.1 * nearest / math.sqrt(x.shape[1])
         reasons["σ_L"] = f"{sigma_min:.4g}, a tenth of the nearest neighbour's distance a dimension"
     return _descend(reach, sigma_min, x.shape[1], budget, farthest, reasons)
@@ -112,8 +123,8 @@ def _descend(
     steps = 5 if budget is None else budget // levels
     if steps < 1:
         raise ValueError(f"budget={budget} is less than one step at each of {levels} levels")
-    # the ratio has one minimum in e; a fine grid finds it to four digits
-    grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)[1:].tolist()
+    # the ratio has one minimum in e; its neighbours on this grid are 0.2 % apart
+    grid = torch.logspace(-7, 0, 8001, dtype=torch.float64).tolist()
     ratio, e = min((variance_ratio(e, gamma, steps), e) for e in grid)
     reasons["T"] = f"{steps} steps a level, {steps * levels} evaluations in all"
     epsilon = e * sigma_min**2
@@ -131,37 +142,49 @@ def _rows(n: int, most: int) -> Int[Tensor, "rows"]:
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
 
+def _gaps(x: Tensor, y: Tensor) -> Float[Tensor, "n m"]:
+    """Distances by differences: by products, they cancel between samples close together."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _nearest(x: Tensor, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
     """Each row's distance to the nearest sample that is not a copy of it; ∞ if all are."""
     best = x.new_full((len(rows),), math.inf)
     for start in range(0, len(x), 4096):
-        part = x[start : start + 4096]
-        gaps = torch.cdist(x[rows], part, compute_mode="donot_use_mm_for_euclid_dist")
+        gaps = _gaps(x[rows], x[start : start + 4096])
         best = torch.minimum(best, gaps.where(gaps > 0, math.inf).amin(1))
     return best
 
 
-def _spacing(x: Tensor) -> tuple[float, float]:
-    """The median distance to the nearest neighbour and between any two, of up to 1,024 samples."""
-    rows = _rows(len(x), 1024)
-    pairs = torch.nn.functional.pdist(x[rows])
-    return _nearest(x, rows).median().item(), pairs.median().item()
+def _typical(x: Tensor) -> float:
+    """The median distance between two of up to 512 samples that are not the same."""
+    pairs = torch.nn.functional.pdist(x[_rows(len(x), 512)])
+    apart = pairs[pairs > 0]
+    return apart.median().item() if len(apart) else math.inf
+
+
+def _company(x: Tensor, rows: Int[Tensor, "rows"], reach: float) -> Int[Tensor, "rows"]:
+    """How many samples are within reach of each row, itself and its copies included."""
+    count = torch.zeros(len(rows), dtype=torch.long, device=x.device)
+    for start in range(0, len(x), 4096):
+        count += (_gaps(x[rows], x[start : start + 4096]) <= reach).sum(1)
+    return count
 
 
 def _farthest(x: Tensor, lonely: float) -> tuple[float, int, float]:
     """The largest distance; how many samples are lonely; the largest distance without them.
 
-    Lonely is who has no neighbour within that distance. Only samples far from the centre can
-    be, if at all, so only those are asked.
+    Lonely is who has no neighbour within that distance. Of the samples, which are centred, only
+    those far out are asked.
     """
-    radius = (x - x.mean(0)).norm(dim=1)
-    low, high = radius.quantile(0.25), radius.quantile(0.75)
-    suspects = (radius > high + 1.5 * (high - low)).nonzero().flatten()
-    outliers = suspects[_nearest(x, suspects) > lonely] if len(suspects) else suspects
+    radius = x.norm(dim=1)
+    low, high = np.quantile(radius.cpu().numpy(), (0.25, 0.75))
+    suspects = (radius > high + 3 * (high - low)).nonzero().flatten()
+    outliers = suspects[_company(x, suspects, lonely) == 1]
     largest = _diameter(x)
     if not len(outliers):
         return largest, 0, largest
-    kept = torch.ones(len(x), dtype=torch.bool)
+    kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
     kept[outliers] = False
     return largest, len(outliers), _diameter(x[kept])
 
@@ -170,13 +193,16 @@ def _diameter(x: Tensor) -> float:
     """The largest distance, exactly, without a matrix of all.
 
     Two samples are at most the sum of their distances r from the centre apart: in order of falling
-    r, a block of pairs that cannot beat the best so far is passed over.
+    r, a block of pairs that cannot beat the best so far is passed over. A block's widest pair is
+    found by products, which is fast, and measured by its difference.
     """
-    radius, order = (x - x.mean(0)).norm(dim=1).sort(descending=True)
+    radius, order = x.norm(dim=1).sort(descending=True)
     x, best = x[order], 0.0
     for i in range(0, len(x), 1024):
         for j in range(i, len(x), 1024):
             if radius[i] + radius[j] <= best:
                 break
-            best = max(best, torch.cdist(x[i : i + 1024], x[j : j + 1024]).max().item())
+            gaps = torch.cdist(x[i : i + 1024], x[j : j + 1024])
+            row, column = divmod(int(gaps.argmax()), gaps.shape[1])
+            best = max(best, (x[i + row] - x[j + column]).norm().item())
     return best

@@ -35,7 +35,7 @@ def perturb(
 def geometric(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
-    """σᵢ with a constant ratio (Song & Ermon 2019, §4.2: `geometric(1.0, 0.01, 10)`)."""
+    """σᵢ with a constant ratio (Song & Ermon 2019, §4.1; theirs is `geometric(1.0, 0.01, 10)`)."""
     return _grid(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
 
 
@@ -77,7 +77,12 @@ def _grid(
     first, last = warp(ends).tolist()
     grid = unwarp(torch.linspace(first, last, levels, dtype=torch.float64))
     grid[[0, -1]] = ends
-    return grid.to(dtype or torch.get_default_dtype())
+    grid = grid.to(dtype or torch.get_default_dtype())
+    if not (grid.diff() < 0).all():
+        raise ValueError(
+            f"levels={levels} do not differ in {grid.dtype}: take fewer, or a wider dtype"
+        )
+    return grid
 
 
 # ── Laws of σ in training ────────────────────────────────────────────────────────────────────────
@@ -88,6 +93,11 @@ class Discrete:
     """The levels of a grid, each as likely as any other (Song & Ermon 2019, eq. 6)."""
 
     sigmas: Float[Tensor, "levels"]
+
+    def __post_init__(self) -> None:
+        falling = torch.cat([self.sigmas, self.sigmas.new_zeros(1)]).diff() < 0
+        if len(self.sigmas) < 2 or not falling.all():
+            raise ValueError("sigmas must be at least two positive levels that strictly decrease")
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """The σ that belong to standard normal draws."""
@@ -110,6 +120,12 @@ class LogUniform:
 
     sigma_max: float
     sigma_min: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_max={self.sigma_max}, sigma_min={self.sigma_min}: max > min > 0"
+            )
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """The σ that belong to standard normal draws."""
@@ -158,9 +174,9 @@ def seeded(seed: int, *, first: int = 0) -> Noise:
     def noise(x: Tensor) -> Tensor:
         counter = [0, 0, 0, next(draw)]
         z = np.empty(x.shape)
-        for i, row in enumerate(z, first):
-            bits = np.random.Philox(key=[seed, i], counter=counter)
-            np.random.Generator(bits).standard_normal(out=row)
+        for i in range(len(z)):
+            bits = np.random.Philox(key=[seed, first + i], counter=counter)
+            z[i] = np.random.Generator(bits).standard_normal(x.shape[1:])
         return torch.from_numpy(z).to(x)
 
     return noise
@@ -169,11 +185,12 @@ def seeded(seed: int, *, first: int = 0) -> Noise:
 def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> Noise:
     """The path cos(πw/2)·z₀ + sin(πw/2)·z₁ between two draws, a row a weight, each N(0, I).
 
-    With `seeded` ends, a sampler turns it into a path from one sample to another (Song & Ermon
-    2020, §B.3).
+    With `seeded` ends, a sampler turns it into a path from one sample to another.
     """
 
     def noise(x: Tensor) -> Tensor:
+        if len(x) != len(weights):
+            raise ValueError(f"weights has {len(weights)} rows beside a batch of {len(x)}")
         angle = match(weights * (math.pi / 2), x)
         return angle.cos() * start(x[:1]) + angle.sin() * end(x[:1])
 

@@ -5,7 +5,7 @@
 Three unbiased estimates of J, up to constants, and the mixture over σ that trains a network:
 
     exact        ½‖s‖² + tr ∇ₓs                                     (Song & Ermon 2019, eq. 1)
-    sliced       vᵀ(∇ₓs)v + ½(vᵀs)²,  E[vvᵀ] = I                     (eq. 3)
+    sliced       vᵀ(∇ₓs)v + ½‖s‖²,  E[vvᵀ] = I                       (eq. 3)
     denoising    ½‖s(x + σz, σ) + z/σ‖²                             (eq. 2 and 5)
     annealed     E_σ[λ(σ)·loss(σ)]                                  (eq. 6)
 
@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, linearize, match, sq_norm, trace
+from ._ops import Noise, Sigma, linearize, match, positive, sq_norm, trace
 from .noise import perturb
 from .score import Score
 
@@ -93,7 +93,7 @@ def sliced(
     projections: int = 1,
     reduced: bool = True,
 ) -> Float[Tensor, "batch"]:
-    """vᵀ(∇ₓs)v + ½(vᵀs)², over random directions v (Song et al. 2019, eq. 7).
+    """vᵀ(∇ₓs)v + ½(vᵀs)² or, reduced, + ½‖s‖², over random directions v (Song et al. 2019, SSM).
 
     Args:
         score: the score to be learned.
@@ -102,8 +102,10 @@ def sliced(
         noise: source of the perturbation and, after it, of the directions.
         projection: `rademacher`, `gaussian` or `sphere`; makes directions of normal draws.
         projections: how many directions are averaged.
-        reduced: take ½‖s‖², the mean of the second term, in its place (eq. 8).
+        reduced: take ½‖s‖², the mean of the second term, in its place: less variance.
     """
+    if projections < 1:
+        raise ValueError(f"projections={projections}: give at least one direction")
     x = perturb(x, sigma, noise(x))
     s, pullback = linearize(lambda x: score(x, sigma), x)
     loss = s.new_zeros(len(s))
@@ -122,7 +124,7 @@ def denoising(
     noise: Noise = torch.randn_like,
 ) -> Float[Tensor, "batch"]:
     """½‖σs(x + σz, σ) + z‖²/σ² (Vincent 2011)."""
-    level = match(sigma, x)
+    level = positive(sigma, x)
     z = noise(x)
     return 0.5 * sq_norm((level * score(perturb(x, sigma, z), sigma) + z) / level)
 

@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.special import log_ndtr
+from torch.utils.checkpoint import checkpoint
 
-from ._ops import Noise, Sigma, match
+from ._ops import Noise, Sigma, match, sq_norm
 from .noise import perturb, uniform_like
 from .prior import Prior
 
@@ -76,11 +77,15 @@ class Oracle(ABC):
         self, n: int, sigma: float | Float[Tensor, ""] = 0.0, *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "n *shape"]:
         """n draws from q_σ."""
+        if not sigma >= 0:
+            raise ValueError(f"sigma={float(sigma)}: a noise level is not negative")
         x = self._clean(n, noise)
         return perturb(x, sigma, noise(x))
 
     def _admit(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, float]:
         """x in the wider type, and the least σ."""
+        if not x.is_floating_point():
+            raise TypeError(f"x is {x.dtype}: give floats, x.float()")
         if x.shape[1:] != self.shape or x.device != self.device:
             raise ValueError(
                 f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but the oracle's samples are "
@@ -118,28 +123,42 @@ class Gaussian(Oracle):
         return self.prior.sample(n, 0.0, noise=noise)
 
     def measure(self, matrix: Float[Tensor, "m size"], sigma_y: float) -> Gaussian:
-        """The law of y = Ax + σ_y·n, A acting on flattened x."""
-        variance = sigma_y**2 * torch.eye(len(matrix)).to(matrix)
-        mean, cov = self.prior.mean.flatten(), self.prior.dense
-        return Gaussian(matrix @ mean, matrix @ cov @ matrix.T + variance)
+        """The law of y = Ax + σ_y·n, A acting on flattened x; in float64."""
+        mean, cov = self.prior.mean.double().flatten(), self.prior.dense.double()
+        if matrix.ndim != 2 or matrix.shape[1] != len(mean) or not sigma_y >= 0:
+            raise ValueError(
+                f"matrix has shape {tuple(matrix.shape)}, sigma_y={sigma_y}: give m rows of "
+                f"{len(mean)}, the size of a sample, and a noise ≥ 0"
+            )
+        variance = sigma_y**2 * torch.eye(len(matrix)).to(cov)
+        return Gaussian(
+            matrix.double() @ mean, matrix.double() @ cov @ matrix.double().T + variance
+        )
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
     ) -> Gaussian:
-        """p(x | y) for y = Ax + σ_y·n: mean μ + K(y − Aμ), covariance (I − KA)Σ."""
-        mean, cov = self.prior.mean, self.prior.dense
+        """p(x | y) for y = Ax + σ_y·n: mean μ + K(y − Aμ), covariance (I − KA)Σ; in float64."""
         measured = self.measure(matrix, sigma_y).prior
+        mean, cov, matrix = self.prior.mean.double(), self.prior.dense.double(), matrix.double()
+        if y.shape != matrix.shape[:1]:
+            raise ValueError(f"y has shape {tuple(y.shape)}: give one value for each row of matrix")
+        if torch.linalg.matrix_rank(measured.cov, hermitian=True) < len(y):
+            raise ValueError(
+                "matrix has rows that depend on each other: drop some or give sigma_y > 0"
+            )
         gain = torch.linalg.solve(measured.cov, matrix @ cov).T
         rest = torch.eye(len(cov)).to(cov) - gain @ matrix
         # Joseph's form: (I − KA)Σ loses symmetry and sign to rounding
         cov = rest @ cov @ rest.T + sigma_y**2 * gain @ gain.T
-        return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), cov)
+        return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), (cov + cov.T) / 2)
 
 
 Component = TypeVar("Component", bound=Oracle)
 
 
 def _normalised(weights: Tensor, n: int) -> Tensor:
+    weights = torch.as_tensor(weights)
     if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
         raise ValueError(f"weights must be {n} numbers ≥ 0, one per component, not all 0")
     return weights / weights.sum()
@@ -160,9 +179,11 @@ class Mixture(Oracle, Generic[Component]):
     @cached_property
     def prior(self) -> Prior:  # type: ignore[override]
         """The Gaussian of the same mean and covariance."""
-        between = Prior.fit(torch.stack([c.prior.mean for c in self.components]), self.weights)
+        means = torch.stack([c.prior.mean for c in self.components])
         within = torch.stack([c.prior.dense for c in self.components])
-        return Prior(between.mean, between.dense + torch.tensordot(self.weights, within, 1))
+        weights = self.weights.to(within)
+        between = Prior.fit(means, weights)
+        return Prior(between.mean, between.dense + torch.tensordot(weights, within, 1))
 
     def _joint(self, x: Tensor, sigma: Sigma) -> Float[Tensor, "batch k"]:
         """log wₖ + log q_σ⁽ᵏ⁾(x)."""
@@ -197,17 +218,22 @@ class Mixture(Oracle, Generic[Component]):
         sigma_y: float,
     ) -> Mixture[Gaussian]:
         """p(x | y) for y = Ax + σ_y·n: each Gaussian's, weighted by how well it explains y."""
-        evidence = [c.measure(matrix, sigma_y).log_prob(y[None], 0.0) for c in self.components]
-        weights = (self.weights.log() + torch.cat(evidence)).softmax(0)
-        return Mixture([c.posterior(matrix, y, sigma_y) for c in self.components], weights)
+        if not all(isinstance(c, Gaussian) for c in self.components):
+            raise TypeError("components must all be Gaussian for an exact posterior")
+        parts = [c.posterior(matrix, y, sigma_y) for c in self.components]
+        evidence = [
+            c.measure(matrix, sigma_y).log_prob(y.double()[None], 0.0) for c in self.components
+        ]
+        weights = (self.weights.double().log() + torch.cat(evidence)).softmax(0)
+        return Mixture(parts, weights)
 
 
 class GaussianMixture(Oracle):
     """Σᵢ wᵢ N(μᵢ, vI), n means with one variance; for others, `Mixture([Gaussian(...), ...], w)`.
 
     Distances come from differences, not from expanded squares, which cancel: at σ = 1e-3 in
-    float32 they are off by a hundred nats. `budget` bounds the numbers held at a time, so n may be
-    a whole data set.
+    float32 they are off by a hundred nats. `budget` bounds the numbers held at a time, also when
+    x is differentiated through, so n may be a whole data set.
     """
 
     def __init__(
@@ -220,7 +246,12 @@ class GaussianMixture(Oracle):
     ) -> None:
         if not variance >= 0:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
-        self.means, self.variance, self.weights = means, variance, _normalised(weights, len(means))
+        if not means.is_floating_point():
+            raise TypeError(
+                f"means are {means.dtype}: give floats, x.float() / 255 for 8-bit images"
+            )
+        self.means, self.variance = means, variance
+        self.weights = _normalised(weights, len(means)).to(means)
         self.budget, self._like = budget, means[0]
 
     @cached_property
@@ -244,22 +275,34 @@ class GaussianMixture(Oracle):
             square = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist").square()
         return self.weights[part].log().to(x.dtype) - 0.5 * square / width
 
+    def _part(self, x: Tensor, width: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """log Σᵢ exp(joint), and the mean of μᵢ − x under p(i | x), of some of the means."""
+        joint = self._joint(x, width, part)
+        # of no weight at all: as little as there is, for −∞ would turn into NaN below
+        log_mass = joint.logsumexp(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+        # Σ pᵢμᵢ − x cancels where x is close to the data, but not in float64
+        shares = (joint - log_mass).exp().double()
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=0.5)  # 1 up to rounding, or 0
+        return log_mass, (shares @ self.means[part].flatten(1).double()).sub(x).to(x.dtype)
+
     def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor]:
-        """log Σᵢ exp(joint), the mean of μᵢ − x under p(i | x), and v + σ²."""
-        width, means = self._width(x, sigma), self.means.flatten(1)
+        """The same over all means, piece by piece; and v + σ²."""
+        width, kept = self._width(x, sigma), x.requires_grad
+        step = max(1, self.budget // (x.numel() if kept else len(x) + 2 * x.shape[1]))
+        parts = [slice(i, i + step) for i in range(0, len(self.means), step)]
+        if len(parts) == 1:
+            return *self._part(x, width, parts[0]), width
         log_mass, shift = x.new_full((len(x), 1), -math.inf), torch.zeros_like(x)
-        step = max(1, self.budget // (len(x) + 2 * x.shape[1]))
-        for start in range(0, len(means), step):
-            part = slice(start, start + step)
-            joint = self._joint(x, width, part)
-            log_part = joint.logsumexp(1, keepdim=True)
+        for part in parts:
+            # a graph would hold every piece: it is made again in the backward pass
+            log_part, gap = (
+                checkpoint(self._part, x, width, part, use_reentrant=False)
+                if kept
+                else self._part(x, width, part)
+            )
             log_mass = torch.logaddexp(log_mass, log_part)
-            # Σ pᵢμᵢ − x cancels where x is close to the data: in float64 alone
-            shares = (joint - log_part).exp().double()
-            shares = shares / shares.sum(1, keepdim=True)
-            gap = (shares @ means[part].double()).sub(x).to(x.dtype)
             shift = torch.lerp(shift, gap, (log_part - log_mass).exp())
-        return log_mass.squeeze(1), shift, width
+        return log_mass, shift, width
 
     def responsibilities(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
@@ -274,7 +317,7 @@ class GaussianMixture(Oracle):
 
     def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
         log_mass, _, width = self._scan(x.flatten(1), sigma)
-        return log_mass - 0.5 * self._like.numel() * (2 * math.pi * width.flatten()).log()
+        return (log_mass - 0.5 * self._like.numel() * (2 * math.pi * width).log()).squeeze(1)
 
     def _clean(self, n: int, noise: Noise) -> Tensor:
         x = self.means[_choose(self.weights, n, noise)]
@@ -282,8 +325,12 @@ class GaussianMixture(Oracle):
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
-    ) -> Mixture[Gaussian]:
-        """p(x | y) for y = Ax + σ_y·n."""
+    ) -> Oracle:
+        """p(x | y) for y = Ax + σ_y·n; of points, the same points by how well they explain y."""
+        if self.variance == 0 and sigma_y > 0:
+            gap = (y - self.means.flatten(1) @ matrix.T) / sigma_y
+            weights = (self.weights.log() - 0.5 * sq_norm(gap)).softmax(0)
+            return GaussianMixture(self.means, 0.0, weights, budget=self.budget)
         components = [Gaussian(mean, self.variance) for mean in self.means]
         return Mixture(components, self.weights).posterior(matrix, y, sigma_y)
 
@@ -292,7 +339,7 @@ class Empirical(GaussianMixture):
     """The samples themselves: n points of equal weight, seen through N(0, σ²I)."""
 
     def __init__(self, data: Float[Tensor, "n *shape"], *, budget: int = 2**22) -> None:
-        super().__init__(data, 0.0, data.new_ones(len(data)), budget=budget)
+        super().__init__(data, 0.0, torch.ones(len(data), device=data.device), budget=budget)
 
 
 class Box(Oracle):
@@ -322,8 +369,8 @@ class Box(Oracle):
         return torch.where(match(sigma, x) == 0, 0, slope * (x - self.prior.mean).sign())
 
     def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
-        _, half, t, log_mass = self._fold(x, sigma)
-        inside = torch.where(t <= half, 0.0, -math.inf).to(x)
+        _, half, _, log_mass = self._fold(x, sigma)
+        inside = torch.where((self.low <= x) & (x <= self.high), 0.0, -math.inf).to(x)
         log_mass = torch.where(match(sigma, x) == 0, inside, log_mass)
         return (log_mass - (2 * half).log()).flatten(1).sum(1)
 

@@ -39,8 +39,12 @@ class Prior:
                 f"{tuple(self.mean.shape)}: give a scalar, a diagonal in the mean's shape, or a "
                 f"{size} × {size} matrix"
             )
-        if self.factor is not None and (cov.ndim > 0 or len(self.factor) != size):
-            raise ValueError(f"factor needs {size} rows and a scalar cov")
+        if not self.mean.is_floating_point() or not cov.is_floating_point():
+            raise TypeError(f"mean is {self.mean.dtype} and cov {cov.dtype}: give floats")
+        if self.factor is not None and (
+            cov.ndim > 0 or self.factor.ndim != 2 or len(self.factor) != size
+        ):
+            raise ValueError(f"factor must be {size} rows by its rank, beside a scalar cov")
 
     @classmethod
     def fit(
@@ -65,16 +69,20 @@ class Prior:
         """Orthonormal columns (None: the axes), the variances along them, the variance off them."""
         if self.factor is not None:
             basis, scales, _ = torch.linalg.svd(self.factor.double(), full_matrices=False)
-            values, rest = scales**2 + self.cov, self.cov.item()
+            values, rest = _cleaned(scales**2) + self.cov, self.cov.item()
         elif self.cov.shape == (self.mean.numel(),) * 2 and self.cov.shape != self.mean.shape:
-            values, basis = torch.linalg.eigh(self.cov.double())
-            # rounding alone leaves a zero eigenvalue at this size, of either sign
-            noise = len(values) * torch.finfo(self.cov.dtype).eps * values.abs().max()
-            values, rest = torch.where(values.abs() < noise, 0, values), 0.0
+            cov, precision = self.cov.double(), torch.finfo(self.cov.dtype).eps
+            values, basis = torch.linalg.eigh(cov)
+            slack = 10 * len(values) * precision * values.abs().max()
+            if (cov - cov.T).abs().max() > slack or values.min() < -slack:
+                raise ValueError(
+                    "cov is not a covariance: it must be symmetric, with no negative eigenvalue"
+                )
+            values, rest = _cleaned(values), 0.0
         else:
             basis, values, rest = None, self.cov.flatten(), 0.0
         if values.min() < 0 or rest < 0:
-            raise ValueError("cov is not a covariance: it has a negative eigenvalue")
+            raise ValueError("cov is not a covariance: it has a negative variance")
         return basis if basis is None else basis.to(self.mean), values.to(self.mean), rest
 
     def _apply(self, v: Tensor, sigma: Tensor, power: float) -> Tensor:
@@ -135,3 +143,10 @@ class Prior:
             log_det = log_det + (v.shape[1] - size) * (rest + sigma**2).log().flatten()
         square = (v * self._apply(v, sigma, -1)).sum(1)
         return -0.5 * (square + log_det + v.shape[1] * math.log(2 * math.pi))
+
+
+def _cleaned(values: Tensor) -> Tensor:
+    """Eigenvalues in float64, less what rounding makes of a zero."""
+    return torch.where(
+        values < 10 * len(values) * torch.finfo(values.dtype).eps * values.max(), 0, values
+    )

@@ -18,12 +18,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Sigma, linearize, match
+from ._ops import Sigma, linearize, match, positive
 
 
 @runtime_checkable
 class Score(Protocol):
-    """∇ₓ log q_σ(x), for a batch x and σ > 0 (σ = 0 where the density itself is known)."""
+    """∇ₓ log q_σ(x), for a batch x and σ > 0 (σ = 0 where the density itself is known).
+
+    It may state what it is for, `shape: torch.Size` (of one sample) and `device: torch.device`;
+    samplers then refuse another start when they are called.
+    """
 
     def __call__(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma, /
@@ -33,22 +37,24 @@ class Score(Protocol):
 
 def to_denoiser(score: Score) -> Score:
     """The denoiser D = x + σ²·s."""
-    return lambda x, sigma: x + match(sigma, x) ** 2 * score(x, sigma)
+    return _like(score, lambda x, sigma: x + match(sigma, x) ** 2 * score(x, sigma))
 
 
 def from_denoiser(denoiser: Score) -> Score:
     """The score s = (D − x)/σ²."""
-    return lambda x, sigma: (denoiser(x, sigma) - x) / match(sigma, x) ** 2
+    return _like(denoiser, lambda x, sigma: (denoiser(x, sigma) - x) / positive(sigma, x) ** 2)
 
 
 def to_noise(score: Score) -> Score:
     """The noise prediction ε = −σ·s."""
-    return lambda x, sigma: -match(sigma, x) * score(x, sigma)
+    return _like(score, lambda x, sigma: -match(sigma, x) * score(x, sigma))
 
 
 def from_noise(noise_prediction: Score) -> Score:
     """The score s = −ε/σ."""
-    return lambda x, sigma: -noise_prediction(x, sigma) / match(sigma, x)
+    return _like(
+        noise_prediction, lambda x, sigma: -noise_prediction(x, sigma) / positive(sigma, x)
+    )
 
 
 def from_energy(energy: Callable[[Tensor, Sigma], Float[Tensor, "batch"]]) -> Score:
@@ -74,7 +80,7 @@ def rescale(score: Score, scale: float, shift: float = 0.0) -> Score:
     """
     if scale == 0:
         raise ValueError("scale is 0: give the factor from the new range to the score's own")
-    return lambda x, sigma: scale * score(scale * x + shift, abs(scale) * sigma)
+    return _like(score, lambda x, sigma: scale * score(scale * x + shift, abs(scale) * sigma))
 
 
 def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
@@ -82,4 +88,15 @@ def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
 
     w = 0 is unconditional, 1 conditional, more than 1 sharpens; the paper's w is ours less 1.
     """
-    return lambda x, sigma: torch.lerp(unconditional(x, sigma), conditional(x, sigma), weight)
+    return _like(
+        conditional,
+        lambda x, sigma: torch.lerp(unconditional(x, sigma), conditional(x, sigma), weight),
+    )
+
+
+def _like(part: Score, whole: Score) -> Score:
+    """The whole with the shape and device of a part that states them, for samplers to check."""
+    for name in ("shape", "device"):
+        if hasattr(part, name):
+            setattr(whole, name, getattr(part, name))
+    return whole

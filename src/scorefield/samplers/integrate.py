@@ -1,7 +1,8 @@
-"""From the top of a grid to its end, with any one-step method."""
+"""From the top of a grid to its end: any one-step method, EDM's churn, a multistep method."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, States, check
-from .steps import Step, euler
+from .state import State, States, check_steps, to_zero
+from .steps import Step, heun
 
 
 def integrate(
@@ -32,20 +33,92 @@ def integrate(
         denoise: end with the step to σ = 0, which is x + σ²s whatever the method.
         noise: source of noise for the steps that use any.
     """
-    score, levels = check(score, x, sigmas)
-    if len(levels) == 1 and not denoise:
-        raise ValueError("sigmas has one level and denoise=False: there is no step to take")
-    return _integrate(step, score, x, levels, denoise, noise)
+    score, levels = check_steps(score, x, sigmas, denoise)
+    return descend(step, score, x, levels, denoise, noise)
+
+
+def churn(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    amount: float = 40.0,
+    s_min: float = 0.05,
+    s_max: float = 50.0,
+    s_noise: float = 1.003,
+    denoise: bool = True,
+    noise: Noise = torch.randn_like,
+) -> States:
+    """Heun's steps, each begun by going up to a higher σ (Karras et al. 2022, Algorithm 2).
+
+    Args:
+        score: any score.
+        x: where the chains start.
+        sigmas: decreasing grid.
+        amount: S_churn, over all steps; 0 is Heun's method. The defaults are the paper's for
+            ImageNet at 64².
+        s_min: least σ that is raised.
+        s_max: greatest σ that is raised.
+        s_noise: factor of the noise that is added, against what the model's denoising loses.
+        denoise: end with the step to σ = 0.
+        noise: source of noise.
+    """
+    score, levels = check_steps(score, x, sigmas, denoise)
+    if not 0 <= amount < math.inf:
+        raise ValueError(f"amount={amount}: give how much noise to churn, 0 for none")
+    # the paper counts the step to 0 among its N
+    most = min(amount / len(levels), math.sqrt(2) - 1)
+
+    def step(
+        score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        sigma_hat = sigma * (1 + most) if s_min <= sigma <= s_max else sigma
+        if sigma_hat > sigma:
+            x = x.add(noise(x), alpha=s_noise * math.sqrt(sigma_hat**2 - sigma**2))
+        return heun(score, x, sigma_hat, sigma_next, noise)
+
+    return descend(step, score, x, levels, denoise, noise)
+
+
+def dpm_solver(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    denoise: bool = True,
+    noise: Noise = torch.randn_like,
+) -> States:
+    """DPM-Solver++(2M): order 2 with one evaluation a step (Lu et al. 2022b, Algorithm 2).
+
+    It is exact where D is linear in log σ, and takes the line through the last two values. Its
+    arguments are `integrate`'s; it draws no noise.
+    """
+    score, levels = check_steps(score, x, sigmas, denoise)
+    return _dpm_solver(score, x, levels, denoise)
 
 
 @torch.no_grad()
-def _integrate(
+def descend(
     step: Step, score: Score, x: Tensor, levels: list[float], denoise: bool, noise: Noise
 ) -> States:
+    """The loop of `integrate`, its arguments checked."""
     for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
         x, denoised = step(score, x, sigma, sigma_next, noise)
         yield State(x, sigma_next, denoised, i)
     if denoise:
-        x, denoised = euler(score, x, levels[-1], 0.0, noise)
-        yield State(x, 0.0, denoised, len(levels))
+        x = yield from to_zero(score, x, levels[-1], len(levels))
+    return x
+
+
+@torch.no_grad()
+def _dpm_solver(score: Score, x: Tensor, levels: list[float], denoise: bool) -> States:
+    h_last, d_last = math.inf, x  # an infinite step before the first leaves it without a slope
+    for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
+        h = math.log(sigma / sigma_next)
+        d = x.add(score(x, sigma), alpha=sigma**2)
+        x = d.lerp(d_last, -h / (2 * h_last)).lerp(x, sigma_next / sigma)
+        h_last, d_last = h, d
+        yield State(x, sigma_next, d, i)
+    if denoise:
+        x = yield from to_zero(score, x, levels[-1], len(levels))
     return x

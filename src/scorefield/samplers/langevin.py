@@ -10,6 +10,7 @@ convention, which made the paper's images and is the default here.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, States, check
+from .integrate import descend
+from .state import State, States, check, check_steps, to_zero
 
 Convention = Literal["official", "paper"]
 
@@ -44,8 +46,8 @@ def langevin(
         noise: source of z.
     """
     score, _ = check(score, x, torch.ones(1))
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"sigma={sigma}: give a noise level ≥ 0")
+    if isinstance(sigma, Tensor) or not 0 <= sigma < math.inf:
+        raise ValueError(f"sigma={sigma}: give one noise level ≥ 0, as a float")
     drift = _drift(convention, "alpha", alpha, steps)
     return torch.no_grad()(_langevin)(score, x, sigma, drift, steps, noise)
 
@@ -79,12 +81,54 @@ def annealed_langevin(
     return _annealed(score, x, levels, drift, steps, denoise, noise)
 
 
+def consistent(
+    score: Score,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    eta: float | None = None,
+    denoise: bool = True,
+    noise: Noise = torch.randn_like,
+) -> States:
+    """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021, §3).
+
+    One Langevin step a level, x + ησ²s + βσ'z, with β such that what is left of the old noise and
+    the new are σ' together: β² = 1 − (1−η)²σ²/σ'². With γ = σ'/σ, η = 1 − γ is Euler's step and
+    η = 1 − γ² the ancestral one.
+
+    Args:
+        score: any score.
+        x: where the chains start.
+        sigmas: decreasing ladder, as long as there may be evaluations.
+        eta: η = ε/σ_L², at least 1 − γ at each level; halfway from 1 − γ to 1 − γ² if not given.
+        denoise: end with the step to σ = 0.
+        noise: source of z.
+    """
+    score, levels = check_steps(score, x, sigmas, denoise)
+    least = max((1 - low / high for high, low in pairwise(levels)), default=0.0)
+    if eta is not None and not least <= eta <= 1:
+        raise ValueError(f"eta={eta}: on this ladder from {least:.4g} (no new noise) to 1")
+
+    def step(
+        score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        gamma = sigma_next / sigma
+        share = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
+        left = (1 - share) * sigma
+        fresh = math.sqrt(max(sigma_next**2 - left**2, 0.0))
+        s = score(x, sigma)
+        x_next = x.add(s, alpha=share * sigma**2).add(noise(x), alpha=fresh)
+        return x_next, x.add(s, alpha=sigma**2)
+
+    return descend(step, score, x, levels, denoise, noise)
+
+
 def _drift(convention: Convention, name: str, size: float, steps: int) -> float:
     """The factor before the score; the noise's is √(2·drift) in both conventions."""
     if convention not in ("official", "paper"):
         raise ValueError(f"convention={convention!r}: 'official' (α·s) or 'paper' (α/2·s)")
-    if not 0 < size < math.inf or steps < 1:
-        raise ValueError(f"{name}={size}, steps={steps}: both must be positive")
+    if not 0 < size < math.inf or steps < 1 or int(steps) != steps:
+        raise ValueError(f"{name}={size}, steps={steps}: both positive, steps a whole number")
     return size if convention == "official" else size / 2
 
 
@@ -102,8 +146,7 @@ def _annealed(
         alpha = epsilon * (sigma / levels[-1]) ** 2
         x = yield from _langevin(score, x, sigma, alpha, steps, noise, done=i * steps)
     if denoise:
-        x = x.add(score(x, sigma), alpha=sigma**2)
-        yield State(x, 0.0, x, len(levels) * steps + 1)
+        x = yield from to_zero(score, x, levels[-1], len(levels) * steps + 1)
     return x
 
 

@@ -71,7 +71,8 @@ def progress(items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
 def check(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
     """Refuse what a sampler cannot use, naming the argument and the fix.
 
-    Returns the score, guarded against an answer of another shape than x, and the levels as floats.
+    Returns the score, which from then on answers in the shape and type of x or not at all, and the
+    levels as floats.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -81,7 +82,9 @@ def check(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
         )
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}: give a batch, x[None] for one sample")
-    shape, device = getattr(score, "shape", x.shape[1:]), getattr(score, "device", x.device)
+    shape, device = getattr(score, "shape", None), getattr(score, "device", None)
+    shape = shape if isinstance(shape, torch.Size) else x.shape[1:]
+    device = device if isinstance(device, torch.device) else x.device
     if x.shape[1:] != shape or x.device != device:
         raise ValueError(
             f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but score is for "
@@ -92,13 +95,31 @@ def check(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
     return _guard(score), _levels(sigmas)
 
 
+def check_steps(
+    score: Score, x: object, sigmas: object, denoise: bool
+) -> tuple[Score, list[float]]:
+    """`check`, for samplers that go from level to level."""
+    score, levels = check(score, x, sigmas)
+    if len(levels) == 1 and not denoise:
+        raise ValueError("sigmas has one level and denoise=False: there is no step to take")
+    return score, levels
+
+
+def to_zero(score: Score, x: Tensor, sigma: float, step: int) -> States:
+    """The last step of a sampler, to the denoiser's x + σ²s."""
+    x = x.add(score(x, sigma), alpha=sigma**2)
+    yield State(x, 0.0, x, step)
+    return x
+
+
 def _levels(sigmas: object) -> list[float]:
     levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else None
     if not levels:
         raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
-    if not all(0 < sigma < math.inf for sigma in levels):
+    bad = [sigma for sigma in levels if not 0 < sigma < math.inf]
+    if bad:
         raise ValueError(
-            f"sigmas must be positive and finite, found {min(levels)}: leave 0 out, "
+            f"sigmas must be positive and finite, found {bad[0]}: leave 0 out, "
             "denoise=True steps to it"
         )
     if any(low >= high for high, low in pairwise(levels)):
@@ -114,6 +135,6 @@ def _guard(score: Score) -> Score:
                 f"score returned shape {tuple(s.shape)} for x of shape {tuple(x.shape)}: "
                 "it must give one number for each of x"
             )
-        return s
+        return s if s.dtype == x.dtype else s.to(x.dtype)
 
     return guarded

@@ -4,10 +4,15 @@ The probability-flow ODE of q_σ (Song et al. 2021, eq. 13, with σ as the time;
 eq. 1) carries samples of one level to the next without noise:
 
     dx/dσ = −σ·s(x, σ)
+
+The reverse diffusion of the same process (eq. 6) removes twice as much and puts noise back:
+
+    dx = −2σ·s(x, σ) dσ + √(2σ) dw
 """
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -51,3 +56,21 @@ def heun(
     s_next = score(x_euler, sigma_next)
     denoised = x_euler.add(s_next, alpha=sigma_next**2)
     return x.add(s, alpha=half * sigma).add(s_next, alpha=half * sigma_next), denoised
+
+
+def reverse_diffusion(
+    score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """The reverse diffusion as it was discretised forward (Song et al. 2021, appendix E)."""
+    s, variance = score(x, sigma), sigma**2 - sigma_next**2
+    x_next = x.add(s, alpha=variance).add(noise(x), alpha=math.sqrt(variance))
+    return x_next, x.add(s, alpha=sigma**2)
+
+
+def ancestral(
+    score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """q(x' | x, x₀) with D(x) in the place of x₀ (Ho et al. 2020; Song et al. 2021, appendix F)."""
+    s, variance = score(x, sigma), sigma**2 - sigma_next**2
+    x_next = x.add(s, alpha=variance).add(noise(x), alpha=sigma_next / sigma * math.sqrt(variance))
+    return x_next, x.add(s, alpha=sigma**2)
