@@ -1,3 +1,4 @@
+from .diagnose import Diagnosis, diagnose, wilson
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .noise import (
@@ -61,6 +62,7 @@ __version__: str
 __all__ = [
     "SAMPLERS",
     "Box",
+    "Diagnosis",
     "Discrete",
     "Empirical",
     "Gaussian",
@@ -84,6 +86,7 @@ __all__ = [
     "churn",
     "consistent",
     "denoising",
+    "diagnose",
     "dpm_solver",
     "edm_weight",
     "euler",
@@ -116,4 +119,5 @@ __all__ = [
     "to_denoiser",
     "to_noise",
     "uniform_like",
+    "wilson",
 ]

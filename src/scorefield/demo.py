@@ -9,7 +9,6 @@ large σ to small, annealed Langevin dynamics and the probability-flow ODE find 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from . import (
     plots,
     suggest,
     uniform_like,
+    wilson,
 )
 
 WEIGHT = 0.2
@@ -58,10 +58,7 @@ class Result:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the share, sound for few samples and for none of a kind."""
-        n, p, z = len(self.kind), self.weight, 1.959964
-        centre, scale = p + z**2 / (2 * n), 1 + z**2 / n
-        reach = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-        return (centre - reach) / scale, (centre + reach) / scale
+        return wilson(int(self.kind.sum()), len(self.kind))
 
 
 def run(out: Path, *, n: int, seed: int) -> None:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from .diagnose import Diagnosis
 from .score import Score
 
 MOST = 4000
@@ -90,6 +91,49 @@ def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None =
         linewidths=0,
         zorder=2,
     )
+
+
+def health(diagnosis: Diagnosis) -> Figure:
+    """What `diagnose` found: stability, variance and score error against σ, and the modes."""
+    figure = Figure(figsize=(11, 7.5))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
+    stable, variance, error, modes = figure.subplots(2, 2).flat
+    levels, grey = diagnosis.levels, {"color": "#999999", "linewidth": 1}
+    sigmas = [level.sigma for level in levels]
+    for ax in (stable, variance, error):
+        ax.set_xscale("log")
+        ax.invert_xaxis()  # as the chain goes
+        ax.set_xlabel("σ")
+    stable.plot(sigmas, [diagnosis.epsilon / v.bound for v in levels], color=COLOURS[0], marker=".")
+    stable.axhline(1, **grey)
+    stable.set(title="ε over its bound: stable below 1", yscale="log")
+    for name, colour in zip(("variance", "widest", "settled"), COLOURS, strict=False):
+        style = ":" if name == "settled" else "-"
+        values = [getattr(level, name) for level in levels]
+        variance.plot(sigmas, values, style, color=colour, marker=".", label=name)
+    variance.axhline(1, **grey)
+    variance.set_title("the chain's variance over that of q")
+    variance.legend(frameon=False)
+    for i, name in enumerate(("all", "dense half", "middle", "sparse 5 %")):
+        error.plot(sigmas, [v.errors[i] for v in levels], color=COLOURS[i], marker=".", label=name)
+    error.set_title("relative score error")
+    seen = [e for level in levels for e in level.errors if e > 0]
+    if seen:
+        error.set(yscale="log", ylim=(min(seen) / 3, max(seen) * 3))
+        error.legend(frameon=False)
+    found = diagnosis.modes
+    reach = [[m.found - m.low for m in found], [m.high - m.found for m in found]]
+    modes.errorbar(
+        range(len(found)), [m.found for m in found], reach, fmt="o", color=COLOURS[0], label="found"
+    )
+    modes.plot([m.weight for m in found], "_", color=COLOURS[1], markersize=18, label="true")
+    modes.set(title="modes: share with 95 % interval" if found else "no modes weighed")
+    modes.set_ylim(bottom=0)
+    modes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if found:
+        modes.legend(frameon=False)
+    return figure
 
 
 def _lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:

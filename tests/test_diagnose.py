@@ -1,0 +1,170 @@
+"""The doctor finds what is known to be wrong, and nothing where nothing is."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from test_mixtures import apart, circle
+
+from scorefield import (
+    Empirical,
+    Gaussian,
+    GaussianMixture,
+    diagnose,
+    geometric,
+    guide,
+    suggest,
+    wilson,
+)
+from scorefield.plots import health
+
+FIGURE_3 = GaussianMixture(torch.tensor([[-5.0, -5.0], [5.0, 5.0]]), 1.0, torch.tensor([0.2, 0.8]))
+
+
+def test_it_names_the_instability_of_the_papers_ladder_for_figure_3():
+    """§4.3: σ from 10 to 0.1 and ε = 0.1; at σ = 10 the step is 1000 on a score of slope 1/101."""
+
+    def never(x, sigma):
+        assert x.requires_grad, "the chain ran"
+        return FIGURE_3(x, sigma)
+
+    def score(x, sigma):
+        return never(x, sigma) if len(x) == 64 else FIGURE_3(x, sigma)
+
+    sigmas = geometric(10.0, 0.1, 10)
+    found = diagnose(score, FIGURE_3, sigmas, epsilon=0.1, convention="paper", n=65)
+    (verdict,) = found.verdicts
+    assert verdict.startswith("unstable: at level 1 (σ = 10) ε = 0.1 is not below the bound 0.04")
+    assert 0 in found.unstable
+    assert all(math.isnan(level.variance) for level in found.levels)
+    # as drift α/2: stable for α/2·λ < 2 with λ ≤ 1/101
+    assert found.levels[0].bound == pytest.approx(4 * 1.01 * 0.1**2, rel=0.02)
+    # the appendix's ladder is stable
+    fine = diagnose(FIGURE_3, FIGURE_3, geometric(20.0, 1.0, 10), epsilon=0.1, convention="paper")
+    assert not fine.unstable
+
+
+@pytest.mark.parametrize("mixture", [circle(), apart()], ids=["circle", "apart"])
+def test_it_names_the_lag_of_annealed_langevin_at_five_steps(mixture):
+    ladder = suggest(mixture.sample(5000))
+    options = {"epsilon": ladder.epsilon, "n": 10_000}
+    found = diagnose(mixture, mixture, ladder.sigmas, steps=5, **options)
+    assert any(v.startswith("lag: at") and "T = 5" in v for v in found.verdicts)
+    assert found.lagging
+    wrong = [v for v in found.verdicts if v.startswith("weights: of modes 0, 1, 2")]
+    assert bool(wrong) == (len(found.modes) == 3)
+
+
+def test_a_healthy_chain_has_no_verdict():
+    mixture = circle()
+    ladder = suggest(mixture.sample(5000))
+    found = diagnose(mixture, mixture, ladder.sigmas, steps=60, epsilon=ladder.epsilon / 2, n=3000)
+    assert found.verdicts == ()
+    assert str(found).endswith("nothing wrong")
+    for mode in found.modes:
+        assert mode.low < mode.found < mode.high
+    assert sum(mode.found for mode in found.modes) == pytest.approx(1)
+
+
+def test_moments_against_the_theory_of_a_linear_chain():
+    """On a Gaussian the variance after each level follows from the recursion of its steps."""
+    v, n, steps, e = torch.tensor([4.0, 0.01]), 100_000, 3, 0.2
+    truth, sigmas = Gaussian(torch.tensor([1.0, -2.0]), v), geometric(5.0, 0.5, 4)
+    found = diagnose(truth, truth, sigmas, steps=steps, epsilon=e * 0.5**2, n=n)
+    variance = v + 25
+    for level in found.levels:
+        width, alpha = v + level.sigma**2, e * level.sigma**2
+        for _ in range(steps):
+            variance = (1 - alpha / width) ** 2 * variance + 2 * alpha
+        assert level.alpha == pytest.approx(alpha, rel=1e-4)
+        noise = 4 * math.sqrt(2 / n)
+        assert level.widest == pytest.approx((variance / width)[0].item(), abs=noise)
+        total = (variance.sum() / width.sum()).item()
+        assert level.variance == pytest.approx(total, abs=noise)
+        assert level.settled == pytest.approx(2 / (2 - alpha / width[0].item()), rel=1e-4)
+        assert level.mean < 4 * math.sqrt(level.variance)
+
+
+@pytest.mark.parametrize("cov", [torch.tensor([4.0, 0.01]), torch.tensor([[2.0, 1.9], [1.9, 2.0]])])
+def test_stiffness_is_the_largest_eigenvalue(cov):
+    truth, sigmas = Gaussian(torch.zeros(2), cov), geometric(3.0, 0.3, 3)
+    least = torch.linalg.eigvalsh(truth.prior.dense)[0].item()
+    found = diagnose(truth, truth, sigmas, steps=1, epsilon=1e-3, n=100)
+    for level in found.levels:
+        slope = 1 / (least + level.sigma**2)
+        assert level.stiffness == pytest.approx(slope * level.sigma**2, rel=0.02)
+
+
+def test_stiffness_is_not_fooled_by_a_repelling_point():
+    """Between two modes the score repels, with a larger slope than it attracts anywhere."""
+    two = GaussianMixture(torch.tensor([[-3.0], [3.0]]), 0.01, torch.ones(2))
+    found = diagnose(
+        lambda x, sigma: two(x * 0 + (x - x.detach()), sigma),
+        two,
+        geometric(1.0, 0.99, 2),
+        steps=1,
+        epsilon=1e-4,
+        n=100,
+    )
+    for level in found.levels:
+        assert level.stiffness < 1
+
+
+def test_guided_scores_are_stiffer_and_it_knows():
+    """s_u + w(s_c − s_u) of N(0, 1) and N(0, 0.01): slope w/(0.01 + σ²) − (w − 1)/(1 + σ²)."""
+    wide, narrow = Gaussian(torch.zeros(2), 1.0), Gaussian(torch.zeros(2), 0.01)
+    guided, sigmas = guide(narrow, wide, 4.0), geometric(1.0, 0.3, 3)
+    found = diagnose(guided, narrow, sigmas, steps=2, epsilon=0.06, n=200)
+    for level in found.levels:
+        slope = 4 / (0.01 + level.sigma**2) - 3 / (1 + level.sigma**2)
+        assert level.stiffness == pytest.approx(slope * level.sigma**2, rel=0.02)
+    assert found.unstable
+    assert "stiffer than a true one" in found.verdicts[0]
+    assert not diagnose(narrow, narrow, sigmas, steps=2, epsilon=0.06, n=200).unstable
+
+
+def test_score_error_by_level_and_region():
+    truth, sigmas = Gaussian(torch.zeros(3), 1.0), geometric(2.0, 0.5, 3)
+
+    def wrong(x, sigma):
+        """Right but in the tails of the widest level, and a tenth too large at the narrowest."""
+        factor = 1.1 if sigma < 0.6 else 1.0
+        far = (x.norm(dim=1, keepdim=True) > 6.0) & (torch.as_tensor(sigma) > 1.5)
+        return truth(x, sigma) * torch.where(far, 2.0, factor)
+
+    found = diagnose(wrong, truth, sigmas, steps=2, epsilon=0.01, n=4000)
+    top, middle, low = found.levels
+    assert top.errors[1] == 0
+    assert top.errors[3] > 0.5
+    assert max(middle.errors) < 1e-12
+    assert low.errors == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def test_data_stand_for_their_own_distribution():
+    data = torch.randn(200, 2)
+    found = diagnose(Empirical(data), data, geometric(2.0, 0.5, 3), steps=5, epsilon=0.05, n=500)
+    assert found.modes == ()
+    assert all(max(level.errors) < 1e-10 for level in found.levels)
+
+
+def test_wilsons_interval_is_scipys():
+    for hits, n in ((0, 10), (3, 10), (500, 1000)):
+        truth = binomtest(hits, n).proportion_ci(method="wilson")
+        assert wilson(hits, n) == pytest.approx((truth.low, truth.high), abs=1e-6)
+
+
+def test_it_prints_and_can_be_plotted(tmp_path):
+    mixture = circle()
+    options = {"steps": 2, "epsilon": 0.02, "n": 200}
+    found = diagnose(mixture, mixture, geometric(5.0, 0.3, 6), **options)
+    lines = str(found).splitlines()
+    assert [line.split()[0] for line in lines[:7]] == ["level", *"123456"]
+    assert sum(line.startswith("mode ") for line in lines) == 8
+    figure = health(found)
+    shown = [[len(line.get_xdata()) for line in ax.lines] for ax in figure.axes]
+    assert shown[0][0] == shown[1][0] == shown[2][0] == 6
+    figure.savefig(tmp_path / "health.png")
+    health(diagnose(FIGURE_3, FIGURE_3, geometric(10.0, 0.1, 5), epsilon=0.1, n=100)).savefig(
+        tmp_path / "unstable.png"
+    )
