@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -67,35 +67,48 @@ def log_likelihood(
         raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: give 0 < min < max")
     if probes is not None and probes < 1:
         raise ValueError(f"probes={probes}: give at least 1, or None for the exact trace")
+    size, probed = x[0].numel(), probes or 1
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
+    with torch.no_grad():
+        start = torch.cat([x.flatten(1), x.new_zeros(len(x), probed)], 1).double()
+        ends = math.log(sigma_min), math.log(sigma_max)
+        end, count = _solve(_flow(score, x, directions, chunk), start, *ends, _scale(x, tolerance))
+        base = prior.log_prob(end[:, :size].to(x.dtype).view_as(x), sigma_max)
+        integrals = end[:, size:].to(x.dtype)
+        error = integrals.var(1).sqrt() / math.sqrt(probed) if probed > 1 else base * math.nan
+        error = torch.zeros_like(base) if probes is None else error
+        return Likelihood(base + integrals.mean(1), error, count)
+
+
+Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow:
+    """(dx/dt, tr ∂(dx/dt)/∂x) in t = log σ, of the rows of x that are still on their way."""
 
     def flow(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        """(dx/dt, tr ∂(dx/dt)/∂x), in t = log σ, of the rows that are still on their way."""
         point = y[:, : x[0].numel()].to(x.dtype).view(-1, *x.shape[1:])
-        sigma = t.exp()
-        s, pullback = linearize(lambda p: score(p, sigma.to(p.dtype)), point)
-        if probes is None:
-            traces = trace(pullback, s, chunk=chunk)[:, None]
-        else:
+        sigma = t.exp().to(x.dtype)
+        s, pullback = linearize(lambda p: score(p, sigma), point)
+        if directions:
             v = [d[rows] for d in directions]
             traces = torch.stack([(pullback(d) * d).flatten(1).sum(1) for d in v], 1)
-        return -match(sigma**2, y) * torch.cat([s.flatten(1), traces], 1).to(y.dtype)
+        else:
+            traces = trace(pullback, s, chunk=chunk)[:, None]
+        return -match(t.exp() ** 2, y) * torch.cat([s.flatten(1), traces], 1).to(y.dtype)
+
+    return flow
+
+
+def _scale(x: Tensor, tolerance: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The error that a step may make: an x off by δ is off by about δ/σ nats a dimension."""
 
     def scale(t: Tensor, y: Tensor) -> Tensor:
-        """The error that a step may make: an x off by δ is off by about δ/σ nats a dimension."""
         units = torch.ones_like(y)
         units[:, : x[0].numel()] = t.exp()[:, None]
         return tolerance * units + 4 * torch.finfo(x.dtype).eps * y.abs()
 
-    with torch.no_grad():
-        start = torch.cat([x.flatten(1), x.new_zeros(len(x), probes or 1)], 1).double()
-        end, count = _solve(flow, start, math.log(sigma_min), math.log(sigma_max), scale)
-        at_end, integrals = end[:, : x[0].numel()], end[:, x[0].numel() :]
-        base = prior.log_prob(at_end.to(x.dtype).view_as(x), sigma_max)
-        error = torch.zeros_like(base)
-        if probes is not None:
-            error = (integrals.var(1) / probes).sqrt() if probes > 1 else error + math.nan
-        return Likelihood(base + integrals.mean(1).to(x.dtype), error.to(x.dtype), count)
+    return scale
 
 
 def bits_per_dim(
@@ -125,7 +138,7 @@ ERRORS = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 
 
 def _solve(
-    f: Callable[[Tensor, Tensor, Tensor], Tensor],
+    f: Flow,
     y: Float[Tensor, "batch size"],
     start: float,
     end: float,
