@@ -27,7 +27,7 @@ bench: $(READY) ## side-by-side measurements
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 clean: ## remove what make made; runs/ stays
-	rm -rf .venv build dist demo.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist demo.png frontier_oracles.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # written last, so that an interrupted installation is taken up again

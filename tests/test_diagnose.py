@@ -8,12 +8,15 @@ from scipy.stats import binomtest
 from test_mixtures import apart, circle
 
 from scorefield import (
+    Box,
     Empirical,
     Gaussian,
     GaussianMixture,
+    Mixture,
     diagnose,
     geometric,
     guide,
+    karras,
     suggest,
     wilson,
 )
@@ -61,7 +64,7 @@ def test_a_healthy_chain_has_no_verdict():
     ladder = suggest(mixture.sample(5000))
     found = diagnose(mixture, mixture, ladder.sigmas, steps=60, epsilon=ladder.epsilon / 2, n=3000)
     assert found.verdicts == ()
-    assert str(found).endswith("nothing wrong")
+    assert str(found).endswith("was found")
     for mode in found.modes:
         assert mode.low < mode.found < mode.high
     assert sum(mode.found for mode in found.modes) == pytest.approx(1)
@@ -82,7 +85,11 @@ def test_moments_against_the_theory_of_a_linear_chain():
         assert level.widest == pytest.approx((variance / width)[0].item(), abs=noise)
         total = (variance.sum() / width.sum()).item()
         assert level.variance == pytest.approx(total, abs=noise)
-        assert level.settled == pytest.approx(2 / (2 - alpha / width[0].item()), rel=1e-4)
+        assert level.widest_settled == pytest.approx(2 / (2 - alpha / width[0].item()), rel=1e-4)
+        # E‖s‖² = Σ variance/width², against Σ 1/width
+        local = ((variance / width**2).sum() / (1 / width).sum()).item()
+        assert level.local == pytest.approx(local, abs=5 * level.local_error)
+        assert level.local_settled == pytest.approx(2 / (2 - alpha / width[1].item()), rel=0.02)
         assert level.mean < 4 * math.sqrt(level.variance)
 
 
@@ -94,6 +101,62 @@ def test_stiffness_is_the_largest_eigenvalue(cov):
     for level in found.levels:
         slope = 1 / (least + level.sigma**2)
         assert level.stiffness == pytest.approx(slope * level.sigma**2, rel=0.02)
+
+
+LADDER = geometric(3.0, 0.3, 4)
+
+
+def verdicts(score, truth, sigmas=LADDER, steps=100, e=0.1, n=1000):
+    epsilon = e * sigmas[-1].item() ** 2
+    found = diagnose(score, truth, sigmas, steps=steps, epsilon=epsilon, n=n)
+    return [verdict.split(":")[0] for verdict in found.verdicts]
+
+
+def test_each_fault_has_its_verdict():
+    truth = Gaussian(torch.zeros(2), torch.tensor([4.0, 0.01]))
+    assert verdicts(truth, truth) == []
+    assert verdicts(truth, truth, e=1.5, steps=200) == ["bias"]
+    assert verdicts(lambda x, sigma: truth(x, sigma) * 1.5, truth) == ["score"]
+    off = verdicts(lambda x, sigma: truth(x, sigma) + 1 / 3, truth)
+    assert "mean" in off
+    assert "score" in off
+    # one direction a thousand times narrower than the other, too few steps for it
+    thin = Gaussian(torch.zeros(2), torch.tensor([100.0, 1e-4]))
+    assert "lag" in verdicts(thin, thin, geometric(3.0, 0.01, 8), steps=3)
+    # the chain settles between the modes and lags only within them
+    circled, karras_grid = circle(), karras(15.0, 0.02, 40)
+    lag = verdicts(circled, circled, karras_grid, steps=10, e=0.03, n=4000)
+    assert "lag" in lag
+
+
+def test_what_cannot_be_judged_is_an_error():
+    truth = Gaussian(torch.zeros(2), 1.0)
+    with pytest.raises(ValueError, match="score is not finite"):
+        verdicts(lambda x, sigma: truth(x, sigma) * math.nan, truth)
+    with pytest.raises(ValueError, match="without no_grad or detach"):
+        verdicts(torch.no_grad()(lambda x, sigma: truth(x, sigma)), truth)
+    with pytest.raises(ValueError, match="n=2"):
+        verdicts(truth, truth, n=2)
+    with pytest.raises((ValueError, TypeError), match=r"sigmas"):
+        diagnose(truth, truth, torch.ones(0))
+
+
+def test_low_rank_references_count_all_directions():
+    plane = Gaussian(torch.zeros(3), 0.0, torch.tensor([[2.0], [0.0], [0.0]]))
+    found = diagnose(plane, plane, LADDER, steps=200, epsilon=0.02 * 0.3**2, n=4000)
+    assert found.levels[0].variance == pytest.approx(1.01, abs=0.05)
+    assert not found.modes
+
+
+def test_points_and_boxes_are_weighed_as_what_they_are():
+    points = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.0, torch.ones(2))
+    low = torch.tensor([[0.0], [3.0]])
+    boxes = Mixture([Box(a, a + 1) for a in low], torch.ones(2))
+    sigmas = geometric(4.0, 0.1, 8)
+    for truth, modes in ((points, 0), (boxes, 2)):
+        found = diagnose(truth, truth, sigmas, steps=30, epsilon=0.1 * 0.1**2, n=1000)
+        assert len(found.modes) == modes
+        assert all(mode.low < 0.5 < mode.high for mode in found.modes)
 
 
 def test_stiffness_is_not_fooled_by_a_repelling_point():

@@ -27,14 +27,18 @@ def mixture(size):
     return GaussianMixture(means, 0.2**2, torch.tensor([0.7, 0.2, 0.1]).double())
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("size", [2, 8, 64])
 @pytest.mark.parametrize("make", [gaussian, mixture])
-def test_exact_divergence_is_right_to_a_thousandth_of_a_nat(make, size):
+def test_exact_divergence_is_right_to_a_thousandth_of_a_nat(make, size, seed):
+    torch.manual_seed(seed)
     oracle = make(size)
-    x = oracle.sample(40, 0.01)
+    x = oracle.sample(100, 0.01)
     found = log_likelihood(oracle, x, oracle.prior)
     assert (found.log_prob - oracle.log_prob(x, 0.01)).abs().max() <= 1e-3
     assert found.error.eq(0).all()
+    # what a wrong coefficient of the method would multiply
+    assert found.evaluations.max() <= 500
 
 
 def test_other_ends_images_and_single_precision():
@@ -42,7 +46,8 @@ def test_other_ends_images_and_single_precision():
     x = oracle.sample(10, 0.1)
     for chunk in (1, 5, 64):
         found = log_likelihood(oracle, x, oracle.prior, sigma_min=0.1, sigma_max=80.0, chunk=chunk)
-        assert found.log_prob.dtype == torch.float32
+        assert found.log_prob.dtype == found.error.dtype == torch.float64
+        assert found.evaluations.max() <= 500
         assert (found.log_prob - oracle.log_prob(x, 0.1)).abs().max() <= 2e-3
 
 
@@ -72,6 +77,15 @@ def test_hutchinsons_estimate_lies_within_its_own_error(make):
     assert 0.7 < z.std() < 1.3
 
 
+def test_hutchinsons_estimate_in_64_dimensions():
+    oracle = gaussian(64)
+    x = oracle.sample(1, 0.01)
+    found = log_likelihood(oracle, x.expand(50, 64), oracle.prior, probes=32, tolerance=1e-4)
+    z = (found.log_prob - oracle.log_prob(x, 0.01)) / found.error
+    assert z.abs().max() <= 3
+    assert 0.7 < z.std() < 1.3
+
+
 def test_one_probe_has_no_error_estimate():
     oracle = gaussian(3)
     found = log_likelihood(oracle, oracle.sample(2, 0.01), oracle.prior, probes=1)
@@ -90,6 +104,15 @@ def test_a_sample_does_not_depend_on_its_batch(probes):
         one = log_likelihood(oracle, x[[i]], oracle.prior, probes=probes, noise=replay(v[:, [i]]))
         assert abs(one.log_prob - together.log_prob[i]) <= 1e-5
         assert one.evaluations == together.evaluations[i]
+
+
+def test_a_sample_in_single_precision_depends_on_its_batch_by_rounding_alone():
+    oracle = GaussianMixture(0.7 * torch.randn(3, 64), 0.2**2, torch.tensor([0.7, 0.2, 0.1]))
+    x = oracle.sample(6, 0.05)
+    together = log_likelihood(oracle, x, oracle.prior, sigma_min=0.05)
+    for i in range(6):
+        one = log_likelihood(oracle, x[[i]], oracle.prior, sigma_min=0.05)
+        assert abs(one.log_prob - together.log_prob[i]) <= 1e-3
 
 
 def test_it_integrates_to_one():
@@ -126,7 +149,14 @@ def test_bits_per_dim():
         ({"sigma_min": 0.0}, "sigma_min=0.0"),
         ({"sigma_max": 0.001}, "sigma_max=0.001"),
         ({"probes": 0}, "probes=0"),
-        ({"score": lambda x, sigma: x * math.nan}, "score is not finite"),
+        ({"score": lambda x, sigma: x * math.nan}, "samples .* score is not finite"),
+        ({"score": lambda x, sigma: x[:, :1]}, r"score returned shape \(2, 1\)"),
+        ({"score": torch.no_grad()(lambda x, sigma: -x)}, "without no_grad or detach"),
+        ({"tolerance": 0.0}, "tolerance=0.0"),
+        ({"max_evaluations": 20}, r"samples \[0, 1\] do not arrive within 20 evaluations"),
+        ({"prior": Prior(torch.zeros(3), torch.tensor(1.0))}, r"prior is for samples of \(3,\)"),
+        ({"x": torch.zeros(0, 2)}, "finite floats"),
+        ({"x": torch.tensor([[0.0, 0.0], [math.inf, 0.0]])}, r"samples \[1\] are not"),
     ],
 )
 def test_errors(change, message):

@@ -34,10 +34,13 @@ def test_graphs_live_in_grad_mode_alone():
         assert not pullback(y).requires_grad
 
 
-def test_a_constant_has_no_slope():
-    y, pullback = linearize(torch.ones_like, torch.randn(3, 2))
+def test_what_autograd_cannot_see_is_an_error_and_no_slope_of_zero():
+    x = torch.randn(3, 2)
+    for cut in (torch.ones_like, torch.no_grad()(cubic), lambda x: cubic(x).detach()):
+        with pytest.raises(ValueError, match="without no_grad or detach"):
+            linearize(cut, x)
+    y, pullback = linearize(lambda x: 1 + 0 * x, x)
     assert trace(pullback, y).tolist() == [0.0] * 3
-    assert pullback(y).equal(torch.zeros(3, 2))
 
 
 def test_sigma_in_its_three_forms():

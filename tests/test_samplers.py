@@ -193,7 +193,7 @@ def test_consistent_sampling_between_euler_and_ancestral():
 
 @pytest.mark.parametrize("rule", ["sample", "batch"])
 def test_predictor_corrector_is_its_algorithm(rule):
-    """Song et al. 2021, Algorithms 2 and 4 (and 5 for the batch's rule), with recorded noise."""
+    """Song et al. 2021, Algorithms 2 and 4, with recorded noise."""
     x = start = torch.randn(5, 2).double()
     draws = torch.randn(9, 5, 2).double()
     sigmas, z = LADDER.double(), iter(draws)
@@ -243,6 +243,8 @@ def test_evaluations_are_counted_as_stated(name):
         count = 0
         final(sampler.run(score, torch.randn(2, 2), LADDER, **options))
         assert count == sampler.evaluations(len(LADDER), **options)
+    with pytest.raises(TypeError, match="no such option: step"):
+        sampler.evaluations(10, step=3)
     assert "noise" in sampler.defaults
     assert sampler.defaults["denoise"] == (name != "annealed_langevin")
 
@@ -477,6 +479,9 @@ def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas, mes
         (lambda x: integrate(heun, GAUSSIAN, x, torch.ones(1), denoise=False), "one level"),
         (lambda x: dpm_solver(GAUSSIAN, x, torch.ones(1), denoise=False), "one level"),
         (lambda x: churn(GAUSSIAN, x, LADDER, amount=-1.0), "amount=-1.0"),
+        (lambda x: churn(GAUSSIAN, x, LADDER, s_noise=math.nan), "s_noise=nan"),
+        (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, ratio=math.inf), "ratio=inf"),
+        (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, corrections=1.5), "corrections=1.5"),
         (lambda x: consistent(GAUSSIAN, x, LADDER, eta=2.0), "eta=2.0"),
         (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, ratio=0.0), "ratio=0.0"),
         (lambda x: predictor_corrector(GAUSSIAN, x, LADDER, corrections=-1), "corrections=-1"),

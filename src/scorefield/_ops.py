@@ -53,10 +53,13 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callabl
     with torch.enable_grad():
         x = x if training and x.requires_grad else x.detach().requires_grad_()
         y = f(x)
+    if not y.requires_grad:
+        raise ValueError(
+            "the score or energy does not depend on x as far as autograd can see: call it without "
+            "no_grad or detach; a constant one can be written as c + 0 * x"
+        )
 
     def pullback(v: Tensor, batched: bool = False) -> Tensor:
-        if not y.requires_grad:  # f is constant
-            return v.new_zeros(*v.shape[: v.ndim - y.ndim], *x.shape)
         return torch.autograd.grad(
             y,
             x,

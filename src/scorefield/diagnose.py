@@ -2,8 +2,9 @@
 
     stability    α·λ < 2 at each level, λ the largest eigenvalue of −∇ₓs. Of a true score λ ≤ 1/σ²,
                  for ∇ₓs = (Cov[x₀ | x]/σ² − I)/σ²; a guided or learned one may be stiffer
-    lag          on N(m, v) a chain settles at the variance b·v, b = 2/(2 − α/v), and T steps leave
-                 (1 − α/v)^2T of the excess that it came with
+    bias         on N(m, v) a chain settles at the variance b·v, b = 2/(2 − α/v)
+    lag          and T steps leave (1 − α/v)^2T of the excess that it came with, most where v is
+                 large beside α; but what narrow modes came with is kept when σ falls below them
     score error  E‖s − ∇ log q_σ‖² / E‖∇ log q_σ‖², by σ and by how dense q_σ is
 
 The first is known before anything runs, and nothing runs if it does not hold.
@@ -22,7 +23,6 @@ from torch import Tensor
 
 from ._ops import Noise, linearize, match, sq_norm
 from .oracles import Empirical, GaussianMixture, Mixture, Oracle
-from .prior import Prior
 from .samplers import annealed_langevin, every
 from .samplers.langevin import Convention
 from .score import Score
@@ -49,9 +49,16 @@ class Level:
     variance: float = math.nan
     """The chain's variance over q_σ's, in all directions together."""
     widest: float = math.nan
-    """The same in the direction where the data are widest, the last to settle."""
-    settled: float = math.nan
-    """What `widest` would be after steps without end: b, the bias of the step."""
+    """The same in the direction where the data are widest."""
+    widest_settled: float = math.nan
+    """What that would be after steps without end: b there."""
+    local: float = math.nan
+    """E‖∇ log q_σ‖² under the chain over that under q_σ: an excess of variance where q_σ is
+    narrow, be it across a plane or within a mode."""
+    local_error: float = math.nan
+    """Its standard error."""
+    local_settled: float = math.nan
+    """The largest b in any direction, that of the stiffest."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +91,20 @@ class Diagnosis:
 
     @property
     def lagging(self) -> list[int]:
-        """The levels, from 0, with variance left over: 5 % and three standard errors too much."""
+        """The levels, from 0, with 5 % and three standard errors of variance left over."""
         most = 1.05 + 3 * math.sqrt(2 / self.n)
-        return [i for i, v in enumerate(self.levels) if v.widest > most * v.settled]
+        return [
+            i
+            for i, v in enumerate(self.levels)
+            if v.widest > most * v.widest_settled
+            or v.local - 3 * v.local_error > 1.05 * v.local_settled
+        ]
 
     def __str__(self) -> str:
-        heads = ("level", "σ", "λσ²", "ε below", "mean", "variance", "widest", "settled")
+        heads = ("level", "σ", "λσ²", "ε below", "mean", "variance", "widest", "of", "local", "of")
         rows = ["".join(f"{head:>9}" for head in heads) + "   score error: all, dense, mid, sparse"]
         for i, v in enumerate(self.levels, 1):
-            chain = (v.mean, v.variance, v.widest, v.settled)
+            chain = (v.mean, v.variance, v.widest, v.widest_settled, v.local, v.local_settled)
             shown = "".join(f"{'–' if math.isnan(c) else f'{c:.3f}':>9}" for c in chain)
             errors = " ".join(f"{e:8.2g}" for e in v.errors)
             rows.append(f"{i:9d}{v.sigma:9.4g}{v.stiffness:9.2f}{v.bound:9.3g}{shown}   {errors}")
@@ -100,7 +112,8 @@ class Diagnosis:
             f"mode {i}: {m.found:.3f} of {m.weight:.3f}, 95 % in {m.low:.3f} to {m.high:.3f}"
             for i, m in enumerate(self.modes)
         ]
-        return "\n".join([*rows, *(self.verdicts or ("nothing wrong",))])
+        fine = ("no instability, bias, lag, wrong weight or wrong score was found",)
+        return "\n".join([*rows, *(self.verdicts or fine)])
 
 
 def diagnose(
@@ -128,6 +141,10 @@ def diagnose(
             with few, a small lag is not told from chance.
         noise: source of noise.
     """
+    if n < 20 or int(n) != n:
+        raise ValueError(f"n={n}: give a whole number of chains, 20 at least")
+    if sigmas.ndim != 1 or not len(sigmas):
+        raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
     truth = reference if isinstance(reference, Oracle) else Empirical(reference)
     start = truth.prior.sample(n, sigmas[0], noise=noise)
     chain = annealed_langevin(
@@ -139,6 +156,8 @@ def diagnose(
         alpha = drift * (sigma / sigmas[-1].item()) ** 2
         x = truth.sample(n, sigma, noise=noise)
         stiffness = _stiffness(score, x[:64], sigma, noise)
+        if not math.isfinite(stiffness):
+            raise ValueError(f"score is not finite, or has no finite slope, at σ = {sigma:.4g}")
         bound = epsilon * 2 / (alpha * max(stiffness, 1e-12))
         errors = _errors(score, truth, x, sigma)
         levels.append(Level(sigma, alpha, stiffness * sigma**2, bound, errors))
@@ -146,8 +165,8 @@ def diagnose(
     if found.unstable:
         return replace(found, verdicts=(_instability(found),))
     for i, state in enumerate(every(chain, steps)):
-        levels[i] = _weighed(levels[i], state.x, truth.prior)
-    found = replace(found, levels=tuple(levels), modes=_modes(truth, state.x))
+        levels[i] = _weighed(levels[i], state.x, truth, noise)
+    found = replace(found, levels=tuple(levels), modes=_modes(truth, state.x, sigma))
     return replace(found, verdicts=tuple(_verdicts(found)))
 
 
@@ -189,29 +208,38 @@ def _errors(score: Score, truth: Oracle, x: Tensor, sigma: float) -> tuple[float
     return tuple((error[p].sum() / size[p].sum()).item() for p in parts)
 
 
-def _weighed(level: Level, x: Tensor, prior: Prior) -> Level:
+@torch.no_grad()
+def _weighed(level: Level, x: Tensor, truth: Oracle, noise: Noise) -> Level:
     """The level with the mean and variance of a chain, against q_σ's."""
+    prior, sigma = truth.prior, level.sigma
     basis, values, rest = prior.spectrum
     values = values.double().expand(prior.mean.numel() if basis is None else -1)
     i, size = int(values.argmax()), prior.mean.numel()
     gap = (x - prior.mean).flatten(1).double()
     along = gap[:, i] if basis is None else gap @ basis[:, i].double()
-    total = values.sum().item() + rest * (size - len(values)) + size * level.sigma**2
-    widest = values[i].item() + level.sigma**2
+    total = values.sum().item() + rest * (size - len(values)) + size * sigma**2
+    widest = values[i].item() + sigma**2
+    slopes = sq_norm(truth.score(x, sigma)).double()
+    usual = sq_norm(truth.score(truth.sample(len(x), sigma, noise=noise), sigma)).double()
+    local = (slopes.mean() / usual.mean()).item()
+    spread = [(s.std() / s.mean()).item() for s in (slopes, usual)]
     return replace(
         level,
         mean=(gap.mean(0).square().sum().item() * len(x) / total) ** 0.5,
         variance=gap.var(0).sum().item() / total,
         widest=along.var().item() / widest,
-        settled=2 / (2 - level.alpha / widest),
+        widest_settled=2 / (2 - level.alpha / widest),
+        local=local,
+        local_error=local * math.hypot(*spread) / math.sqrt(len(x)),
+        local_settled=2 / (2 - level.alpha * level.stiffness / sigma**2),
     )
 
 
-def _modes(truth: Oracle, x: Tensor) -> tuple[Mode, ...]:
-    """Weighed where the oracle is a mixture; a data set's points are no modes."""
-    if isinstance(truth, Empirical) or not isinstance(truth, GaussianMixture | Mixture):
+def _modes(truth: Oracle, x: Tensor, sigma: float) -> tuple[Mode, ...]:
+    """Weighed where the oracle is a mixture; points, as of a data set, are no modes."""
+    if not isinstance(truth, GaussianMixture | Mixture) or getattr(truth, "variance", 1) == 0:
         return ()
-    nearest = truth.responsibilities(x, 0.0).argmax(1)
+    nearest = truth.responsibilities(x, sigma).argmax(1)
     counts = torch.bincount(nearest, minlength=len(truth.weights)).tolist()
     pairs = zip(truth.weights.tolist(), counts, strict=True)
     return tuple(Mode(weight, k / len(x), *wilson(k, len(x))) for weight, k in pairs)
@@ -232,14 +260,35 @@ def _instability(found: Diagnosis) -> str:
 
 
 def _verdicts(found: Diagnosis) -> Iterator[str]:
+    levels = found.levels
+    worst = max(range(len(levels)), key=lambda i: levels[i].local_settled)
+    bias = levels[worst].local_settled
+    if bias > 1.25:
+        yield (
+            f"bias: at level {worst + 1} (σ = {levels[worst].sigma:.4g}) the step alone makes a "
+            f"variance {bias:.3f} × q's. Lower epsilon."
+        )
     if found.lagging:
-        worst = max(found.lagging, key=lambda i: found.levels[i].widest / found.levels[i].settled)
-        level = found.levels[worst]
+        worst = max(found.lagging, key=lambda i: _excess(levels[i]))
+        v = levels[worst]
         yield (
             f"lag: at {len(found.lagging)} levels the chain has not settled, most at level "
-            f"{worst + 1} (σ = {level.sigma:.4g}), where its variance in the widest direction is "
-            f"{level.widest:.3f} × q's, and would settle at {level.settled:.3f}. Raise steps "
-            f"(T = {found.steps}), or add levels."
+            f"{worst + 1} (σ = {v.sigma:.4g}): its variance is {v.widest:.3f} × q's where q is "
+            f"widest and {v.local:.3f} × where it is narrow, and would settle at "
+            f"{v.widest_settled:.3f} and {v.local_settled:.3f}. If the score is right, raise steps "
+            f"(T = {found.steps}) or add levels."
+        )
+    worst = max(range(len(levels)), key=lambda i: levels[i].mean)
+    if levels[worst].mean > 5:
+        yield (
+            f"mean: at level {worst + 1} (σ = {levels[worst].sigma:.4g}) the chain's mean is "
+            f"{levels[worst].mean:.1f} standard errors from q's."
+        )
+    worst = max(range(len(levels)), key=lambda i: levels[i].errors[0])
+    if levels[worst].errors[0] > 0.05:
+        yield (
+            f"score: its mean square error is {levels[worst].errors[0]:.2g} of the true score's "
+            f"mean square at level {worst + 1} (σ = {levels[worst].sigma:.4g})."
         )
     # by chance no mode in 10,000 is off by four standard errors
     counts = [round(m.found * found.n) for m in found.modes]
@@ -251,3 +300,7 @@ def _verdicts(found: Diagnosis) -> Iterator[str]:
             f"weights: of modes {', '.join(off)} the share is wrong beyond chance. Raise steps and "
             "keep epsilon, or use a sampler of the ODE."
         )
+
+
+def _excess(level: Level) -> float:
+    return max(level.widest / level.widest_settled, level.local / level.local_settled)

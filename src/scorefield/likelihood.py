@@ -25,11 +25,13 @@ from .score import Score
 
 
 class Likelihood(NamedTuple):
-    """log q_σmin of each sample, and how it came about."""
+    """log q_σmin of each sample in float64, and how it came about."""
 
     log_prob: Float[Tensor, "batch"]
     error: Float[Tensor, "batch"]
-    """Hutchinson's standard error; 0 if the trace is exact, NaN for a single probe."""
+    """Hutchinson's standard error: 0 if the trace is exact, NaN for a single probe, and from few
+    probes itself uncertain (the error over it is Student's t with probes − 1 degrees of freedom).
+    """
     evaluations: Int[Tensor, "batch"]
     """Evaluations of the score, each with a trace."""
 
@@ -42,42 +44,64 @@ def log_likelihood(
     sigma_min: float = 0.01,
     sigma_max: float = 50.0,
     probes: int | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = 3e-6,
+    max_evaluations: int = 10_000,
     chunk: int = 64,
     noise: Noise = torch.randn_like,
 ) -> Likelihood:
     """The log-density of x under a score, at σ_min.
 
-    Each sample takes steps of its own size, so its value does not depend on the others'.
+    Each sample takes steps of its own size, so its value does not depend on the others' but for
+    the rounding of the score itself.
 
     Args:
         score: any score, differentiable in x.
         x: samples of q at sigma_min.
         prior: the Gaussian that q is taken for at sigma_max.
         sigma_min: where the density is asked for.
-        sigma_max: where the prior takes over: far above the spread of the data.
+        sigma_max: where the prior takes over: far above the spread of the data, and above how far
+            x is from them. There q is taken for the prior's Gaussian, tails and all.
         probes: how many random v Hutchinson's estimate takes; the trace is exact if not given.
         tolerance: error of a step, in nats and in x as a share of σ.
+        max_evaluations: of a sample; more than a few hundred mean a score that is not smooth.
         chunk: rows of the Jacobian at a time, if the trace is exact.
         noise: source of the probes, made ±1.
     """
-    if not x.is_floating_point() or x.ndim < 2 or not torch.isfinite(x).all():
-        raise ValueError("x must be a batch of finite floats: images as x.float() / 255")
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: give 0 < min < max")
-    if probes is not None and probes < 1:
-        raise ValueError(f"probes={probes}: give at least 1, or None for the exact trace")
+    _check(x, prior, sigma_min, sigma_max, probes, tolerance)
     size, probed = x[0].numel(), probes or 1
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
     with torch.no_grad():
         start = torch.cat([x.flatten(1), x.new_zeros(len(x), probed)], 1).double()
         ends = math.log(sigma_min), math.log(sigma_max)
-        end, count = _solve(_flow(score, x, directions, chunk), start, *ends, _scale(x, tolerance))
-        base = prior.log_prob(end[:, :size].to(x.dtype).view_as(x), sigma_max)
-        integrals = end[:, size:].to(x.dtype)
+        flow, scale = _flow(score, x, directions, chunk), _scale(x, tolerance)
+        end, count = _solve(flow, start, *ends, scale, max_evaluations)
+        base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
+        integrals = end[:, size:]
         error = integrals.var(1).sqrt() / math.sqrt(probed) if probed > 1 else base * math.nan
         error = torch.zeros_like(base) if probes is None else error
         return Likelihood(base + integrals.mean(1), error, count)
+
+
+def _check(
+    x: object, prior: Prior, low: float, high: float, probes: int | None, tolerance: float
+) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
+        raise TypeError("x must be a batch of finite floats: 8-bit images as x.float() / 255")
+    broken = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"x must be finite floats, but samples {broken[:5]} are not: leave them out"
+        )
+    if x.shape[1:] != prior.mean.shape:
+        raise ValueError(
+            f"prior is for samples of {tuple(prior.mean.shape)}, x has {tuple(x.shape[1:])}"
+        )
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"sigma_min={low}, sigma_max={high}: give 0 < min < max")
+    if probes is not None and probes < 1:
+        raise ValueError(f"probes={probes}: give at least 1, or None for the exact trace")
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance={tolerance}: give a number above 0")
 
 
 Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -90,6 +114,8 @@ def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow
         point = y[:, : x[0].numel()].to(x.dtype).view(-1, *x.shape[1:])
         sigma = t.exp().to(x.dtype)
         s, pullback = linearize(lambda p: score(p, sigma), point)
+        if s.shape != point.shape:
+            raise ValueError(f"score returned shape {tuple(s.shape)} for {tuple(point.shape)}")
         if directions:
             v = [d[rows] for d in directions]
             traces = torch.stack([(pullback(d) * d).flatten(1).sum(1) for d in v], 1)
@@ -143,6 +169,7 @@ def _solve(
     start: float,
     end: float,
     scale: Callable[[Tensor, Tensor], Tensor],
+    most: int,
 ) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
     """y at the end, and how often each sample asked for f(t, y, rows).
 
@@ -167,10 +194,12 @@ def _solve(
         y[good], slope[good] = proposal[ratio <= 1], slopes[-1][ratio <= 1]
         t[good] += step[ratio <= 1]
         h[rows] = step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
-        if (h[rows] < 1e-10).any():
+        lost = rows[(h[rows] < 1e-10) | (count[rows] > most)].tolist()
+        if lost:
             raise ValueError(
-                "the steps became too small: score is not finite or not smooth somewhere between "
-                "sigma_min and sigma_max; raise sigma_min or tolerance, or look at the score"
+                f"samples {lost[:5]} do not arrive within {most} evaluations: score is not finite "
+                "or not smooth on their way. Look at it there, or raise max_evaluations, tolerance "
+                "or sigma_min"
             )
         rows = rows[end - t[rows] > 1e-12]
     return y, count

@@ -28,9 +28,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Sequence[Axes]]:
     """A figure of equal square panels, row by row, on the same axes."""
-    figure = Figure(figsize=(size * columns, size * rows))
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
-    FigureCanvasAgg(figure)
+    figure = _figure(size * columns, size * rows)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     return figure, list(axes.flat)
 
@@ -95,9 +93,7 @@ def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None =
 
 def health(diagnosis: Diagnosis) -> Figure:
     """What `diagnose` found: stability, variance and score error against σ, and the modes."""
-    figure = Figure(figsize=(11, 7.5))
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
-    FigureCanvasAgg(figure)
+    figure = _figure(11, 7.5)
     stable, variance, error, modes = figure.subplots(2, 2).flat
     levels, grey = diagnosis.levels, {"color": "#999999", "linewidth": 1}
     sigmas = [level.sigma for level in levels]
@@ -108,10 +104,11 @@ def health(diagnosis: Diagnosis) -> Figure:
     stable.plot(sigmas, [diagnosis.epsilon / v.bound for v in levels], color=COLOURS[0], marker=".")
     stable.axhline(1, **grey)
     stable.set(title="ε over its bound: stable below 1", yscale="log")
-    for name, colour in zip(("variance", "widest", "settled"), COLOURS, strict=False):
-        style = ":" if name == "settled" else "-"
+    for name, colour in zip(("widest", "local"), COLOURS, strict=False):
         values = [getattr(level, name) for level in levels]
-        variance.plot(sigmas, values, style, color=colour, marker=".", label=name)
+        variance.plot(sigmas, values, color=colour, marker=".", label=name)
+        settled = [getattr(level, f"{name}_settled") for level in levels]
+        variance.plot(sigmas, settled, ":", color=colour, label=f"{name}, settled")
     variance.axhline(1, **grey)
     variance.set_title("the chain's variance over that of q")
     variance.legend(frameon=False)
@@ -133,6 +130,13 @@ def health(diagnosis: Diagnosis) -> Figure:
     modes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if found:
         modes.legend(frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
     return figure
 
 

@@ -28,6 +28,9 @@ class Sampler(NamedTuple):
 
     def evaluations(self, levels: int, **options: Any) -> int:
         """How often a run down so many levels evaluates the score."""
+        unknown = options.keys() - self.defaults.keys()
+        if unknown:
+            raise TypeError(f"no such option: {', '.join(unknown)}; there are {[*self.defaults]}")
         return self.count(levels, **{**self.defaults, **options})
 
 
@@ -44,7 +47,12 @@ def _annealed(levels: int, *, steps: int, denoise: bool, **_: Any) -> int:
 
 
 def _corrected(levels: int, *, predictor: Step, corrections: int, denoise: bool, **_: Any) -> int:
-    return (levels - 1) * (corrections + (2 if predictor is heun else 1)) + denoise
+    known = {euler: 1, heun: 2, ancestral: 1, reverse_diffusion: 1}
+    if predictor not in known:
+        raise ValueError(
+            "predictor is not one of ours: add its own evaluations to those of 'euler'"
+        )
+    return (levels - 1) * (corrections + known[predictor]) + denoise
 
 
 SAMPLERS = {

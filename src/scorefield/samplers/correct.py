@@ -51,8 +51,10 @@ def predictor_corrector(
     score, levels = check_steps(score, x, sigmas, denoise)
     if rule not in ("sample", "batch"):
         raise ValueError(f"rule={rule!r}: 'sample' (α = 2r²σ²) or 'batch' (score_sde's)")
-    if corrections < 0 or not ratio > 0:
-        raise ValueError(f"corrections={corrections}, ratio={ratio}: give ≥ 0 steps, a ratio > 0")
+    if corrections < 0 or int(corrections) != corrections or not 0 < ratio < math.inf:
+        raise ValueError(
+            f"corrections={corrections}, ratio={ratio}: give a whole number ≥ 0, a ratio > 0"
+        )
     return _alternate(score, x, levels, predictor, corrections, ratio, rule, denoise, noise)
 
 
@@ -84,4 +86,4 @@ def _alternate(
 
 def _mean_norm(x: Tensor) -> float:
     """The mean over a batch of ‖x‖."""
-    return sq_norm(x).sqrt().mean().item()
+    return sq_norm(x).sqrt().mean().clamp(min=torch.finfo(x.dtype).tiny).item()

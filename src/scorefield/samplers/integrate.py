@@ -64,8 +64,8 @@ def churn(
         noise: source of noise.
     """
     score, levels = check_steps(score, x, sigmas, denoise)
-    if not 0 <= amount < math.inf:
-        raise ValueError(f"amount={amount}: give how much noise to churn, 0 for none")
+    if not (0 <= amount < math.inf and 0 <= s_noise < math.inf):
+        raise ValueError(f"amount={amount}, s_noise={s_noise}: give finite numbers ≥ 0")
     # the paper counts the step to 0 among its N
     most = min(amount / len(levels), math.sqrt(2) - 1)
 
@@ -90,7 +90,7 @@ def dpm_solver(
 ) -> States:
     """DPM-Solver++(2M): order 2 with one evaluation a step (Lu et al. 2022b, Algorithm 2).
 
-    It is exact where D is linear in log σ, and takes the line through the last two values. Its
+    It is exact where D is constant, and corrects for its slope by the last two values. Its
     arguments are `integrate`'s; it draws no noise.
     """
     score, levels = check_steps(score, x, sigmas, denoise)

@@ -100,7 +100,8 @@ def consistent(
         score: any score.
         x: where the chains start.
         sigmas: decreasing ladder, as long as there may be evaluations.
-        eta: η = ε/σ_L², at least 1 − γ at each level; halfway from 1 − γ to 1 − γ² if not given.
+        eta: η = ε/σ_L², at least 1 − γ at each level. The paper tunes it for each model; if not
+            given it is halfway from 1 − γ to 1 − γ², whatever the ladder.
         denoise: end with the step to σ = 0.
         noise: source of z.
     """
