@@ -25,3 +25,11 @@ settings.load_profile("reproducible")
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked():
+    """Without the checks of shapes: a compiler cannot look through them, and theirs come first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

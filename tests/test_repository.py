@@ -30,7 +30,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # ── Who may import whom ──────────────────────────────────────────────────────────────────────────
 
 GROUND = {"_ops", "score", "noise", "prior"}
-MODEL = GROUND | {"nn", "model"}
+MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
 TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"ladder"}
@@ -49,7 +49,9 @@ ALLOWED = {
     # it runs a chain, and takes data for the oracle that they are
     "diagnose": GROUND | {"oracles", "samplers"},
     "nn": {"_ops"},
-    "model": GROUND | {"nn"},
+    # the table of the model's parameterisations, a file by its size
+    "precondition": GROUND,
+    "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
     "checkpoint": MODEL,
     "convert": MODEL | {"optimize", "checkpoint"},

@@ -1,6 +1,9 @@
+from .convert import from_official
 from .diagnose import Diagnosis, diagnose, wilson
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
+from .model import ScoreModel
+from .nn import RefineNet
 from .noise import (
     Discrete,
     LogNormal,
@@ -25,6 +28,21 @@ from .objectives import (
     sliced,
 )
 from .oracles import Box, Empirical, Gaussian, GaussianMixture, Mixture, Oracle
+from .precondition import (
+    EDM,
+    NCSN,
+    VE,
+    VP,
+    FlowMatching,
+    NCSNv2,
+    Precondition,
+    Rescaled,
+    SubVP,
+    VEDiscrete,
+    VPDiscrete,
+    VPrediction,
+    ddpm_sigmas,
+)
 from .prior import Prior
 from .samplers import (
     SAMPLERS,
@@ -60,31 +78,46 @@ from .score import (
 __version__: str
 
 __all__ = [
+    "EDM",
+    "NCSN",
     "SAMPLERS",
+    "VE",
+    "VP",
     "Box",
     "Diagnosis",
     "Discrete",
     "Empirical",
+    "FlowMatching",
     "Gaussian",
     "GaussianMixture",
     "Likelihood",
     "LogNormal",
     "LogUniform",
     "Mixture",
+    "NCSNv2",
     "Objective",
     "Oracle",
+    "Precondition",
     "Prior",
+    "RefineNet",
+    "Rescaled",
     "Sampler",
     "Score",
+    "ScoreModel",
     "State",
     "Step",
+    "SubVP",
     "Suggestion",
+    "VEDiscrete",
+    "VPDiscrete",
+    "VPrediction",
     "ancestral",
     "annealed",
     "annealed_langevin",
     "bits_per_dim",
     "churn",
     "consistent",
+    "ddpm_sigmas",
     "denoising",
     "diagnose",
     "dpm_solver",
@@ -96,6 +129,7 @@ __all__ = [
     "from_denoiser",
     "from_energy",
     "from_noise",
+    "from_official",
     "geometric",
     "guide",
     "heun",

@@ -1,0 +1,176 @@
+"""A network as a score.
+
+    s(x, σ) = skip·u + out·F(scale·u, cond),   u = x − centre
+
+with the coefficients of `precondition`. Whatever is particular to a network, its dtype, its way of
+being told σ and the levels it knows, ends here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ._ops import Sigma, match
+from .noise import Discrete
+from .precondition import Precondition
+from .prior import Prior
+
+Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
+"""A class, the same for all samples or one for each."""
+
+
+class ScoreModel(nn.Module):
+    """The score that a network gives under a preconditioner; a `Score`.
+
+    It takes x of any float type, returns the same, and runs the network in the network's own.
+
+    Args:
+        net: F(x, cond), or F(x, cond, label) if classes are to be told apart.
+        precondition: a row of the table.
+        prior: moments of the training data, where chains start.
+        shape: of one sample, if there is no prior to tell it; samplers then refuse others.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        precondition: Precondition,
+        *,
+        prior: Prior | None = None,
+        shape: torch.Size | tuple[int, ...] | None = None,
+    ):
+        super().__init__()
+        if prior is not None and shape is not None and prior.mean.shape != torch.Size(shape):
+            raise ValueError(
+                f"shape is {tuple(shape)}, but the prior's mean {tuple(prior.mean.shape)}: "
+                "leave shape out, the prior tells it"
+            )
+        self.net = net
+        self.precondition = precondition
+        self.prior = prior
+        self._shape = None if shape is None else torch.Size(shape)
+        self._warned = False
+
+    def forward(
+        self, x: Float[Tensor, "batch *shape"], sigma: Sigma, label: Label | None = None
+    ) -> Float[Tensor, "batch *shape"]:
+        """The score of each sample; `given` says why label is not a part of a score."""
+        self._watch(sigma)
+        # a table of levels and the inverse of σ(t) need more digits than the images have
+        wide = torch.float32 if x.device.type == "mps" else torch.float64
+        each = match(sigma, x.new_empty(len(x), dtype=wide)).expand(len(x))
+        skip, out, scale, cond = self.precondition(each)
+        u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
+        told = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
+        f: Tensor = self.net(self._cast(match(scale, u) * u), self._cast(cond), *told)
+        return (match(skip, u) * u + match(out, u) * f.to(u.dtype)).to(x.dtype)
+
+    def given(self, label: Label) -> Given:
+        """The score of one class, or of one for each sample: a function of (x, σ) like any other.
+
+        In training too: `loss(model.given(labels), x)`.
+        """
+        return Given(self, label)
+
+    def round(self, sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "rounded"]:
+        """The levels of a grid, each moved to the nearest that the network knows."""
+        levels = self.precondition.levels
+        if levels is None:
+            near = sigmas.clamp(self.sigma_min, self.sigma_max)
+        else:
+            near = levels.to(sigmas)[Discrete(levels).index(sigmas)]
+        rounded: Tensor = torch.unique_consecutive(near)
+        return rounded
+
+    @property
+    def shape(self) -> torch.Size | None:
+        """Of one sample, if the model is for one shape only."""
+        return self._shape if self.prior is None else self.prior.mean.shape
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the network is; None if it has no parameters."""
+        parameter = next(self.net.parameters(), None)
+        return None if parameter is None else parameter.device
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level the network was trained for."""
+        return self.precondition.sigma_max
+
+    @property
+    def sigma_min(self) -> float:
+        """The smallest noise level the network was trained for."""
+        return self.precondition.sigma_min
+
+    def _cast(self, value: Tensor | None) -> Tensor | None:
+        """Floats in the network's type; an index stays one."""
+        parameter = next(self.net.parameters(), None)
+        if value is None or parameter is None or not value.is_floating_point():
+            return value
+        return value.to(parameter.dtype)
+
+    def _watch(self, sigma: Sigma) -> None:
+        """Refuse σ ≤ 0, and say once that a σ is beyond the training.
+
+        Not of a tensor on another device, to read which would hold the caller up.
+        """
+        if torch.compiler.is_compiling():
+            return
+        if isinstance(sigma, Tensor):
+            if sigma.device.type != "cpu" or sigma.numel() == 0:
+                return
+            low, high = (float(end) for end in sigma.detach().aminmax())
+        else:
+            low = high = sigma
+        if not low > 0:
+            raise ValueError(f"sigma={low}: a model knows noise levels above 0 only")
+        # a ladder in float32 ends a rounding away from the one in float64
+        within = low > 0.999 * self.sigma_min and high < 1.001 * self.sigma_max
+        if not within and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"sigma from {low:.4g} to {high:.4g} asked of a model trained from "
+                f"{self.sigma_min:.4g} to {self.sigma_max:.4g}: what it says there is a guess; "
+                "`round` moves a grid to where it is not",
+                stacklevel=5,  # past forward and the two frames of Module's call
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScoreModel:
+        """What `.to`, `.cuda` and `.double` call: the prior goes along."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.prior is not None:
+            factor = None if self.prior.factor is None else fn(self.prior.factor)
+            self.prior = Prior(fn(self.prior.mean), fn(self.prior.cov), factor)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The score of a class; a `Score`."""
+
+    model: ScoreModel
+    label: Label
+
+    def __call__(
+        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
+    ) -> Float[Tensor, "batch *shape"]:
+        """The score of each sample in its class."""
+        score: Tensor = self.model(x, sigma, self.label)
+        return score
+
+    @property
+    def shape(self) -> torch.Size | None:
+        """Of one sample."""
+        return self.model.shape
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the network is."""
+        return self.model.device

@@ -1,0 +1,210 @@
+"""RefineNet, the score network of NCSN and NCSNv2.
+
+    s(x, σᵢ) = F(x, i)             with CondInstanceNorm++ (Song & Ermon 2019, app. A)
+    s(x, σ)  = F(x)/σ              with InstanceNorm++     (Song & Ermon 2020, §3.3 and app. B)
+
+A pre-activation ResNet whose later stages dilate in place of halving, and a chain of refinement
+blocks (Lin et al. 2017) back up. The division by σ is the preconditioner's.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .layers import (
+    InstanceNormPlus,
+    Level,
+    Residual,
+    Unit,
+    conv3,
+    max_pool,
+    mean_pool,
+    upsample,
+)
+
+Depth = Literal["original", "deeper", "deepest"]
+
+
+class Stage(NamedTuple):
+    """Two residual blocks: their width (times the network's), and how the first one widens them.
+
+    After the first stage, a dilation of 1 halves the size, a larger one keeps it.
+    """
+
+    width: int
+    dilation: int = 1
+
+
+DEPTHS: dict[Depth, tuple[Stage, ...]] = {
+    "original": (Stage(1), Stage(2), Stage(2, 2), Stage(2, 4)),
+    "deeper": (Stage(1), Stage(2), Stage(2), Stage(4, 2), Stage(4, 4)),
+    "deepest": (Stage(1), Stage(2), Stage(2), Stage(2), Stage(4, 2), Stage(4, 4)),
+}
+"""For images of 28 and 32 pixels, of 64 to 128, of 256."""
+
+
+class RefineNet(nn.Module):
+    """The network of NCSN (with `levels`) and of NCSNv2 (without), for images in [0, 1].
+
+    Any height and width will do: the image is padded inside to what the halvings allow.
+
+    Args:
+        channels: of the image.
+        width: features of the first stage; the papers' 64 for MNIST, 128 for others.
+        levels: how many noise levels CondInstanceNorm++ tells apart, for the NCSN; None for the
+            NCSNv2: InstanceNorm++, no norm in the refinement, and maxima where NCSN takes means.
+        depth: "original" (28 and 32 pixels), "deeper" (64 to 128) or "deepest" (256).
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 128,
+        levels: int | None = None,
+        *,
+        depth: Depth = "original",
+    ):
+        super().__init__()
+        _check(channels, width, levels, depth)
+        stages = DEPTHS[depth]
+        self.halvings = sum(stage.dilation == 1 for stage in stages[1:])
+        widths = [width, *(width * stage.width for stage in stages)]
+        self.begin = conv3(channels, width)
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    Residual(before, after, levels, opens=i > 0, dilation=stage.dilation),
+                    Residual(after, after, levels, dilation=stage.dilation),
+                ]
+            )
+            for i, (stage, (before, after)) in enumerate(zip(stages, pairwise(widths), strict=True))
+        )
+        # each block hands on what the next finer stage is wide
+        self.decoder = nn.ModuleList(
+            Refinement(widths[i + 1], widths[i], levels, first=i == len(stages) - 1, last=i == 0)
+            for i in reversed(range(len(stages)))
+        )
+        self.end = Unit(InstanceNormPlus(width, levels), F.elu, conv3(width, channels))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], cond: Level = None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """F(x, cond), cond the index of each sample's noise level, or nothing."""
+        padded = _pad(2 * x - 1, 2**self.halvings)
+        features = []
+        h = self.begin(padded)
+        for blocks in self.encoder:
+            for block in blocks.children():
+                h = block(h, cond)
+            features.append(h)
+        refined: Tensor | None = None
+        for refine in self.decoder:
+            refined = refine(features.pop(), refined, cond)
+        return _crop(self.end(refined, cond), x.shape[2:])
+
+
+class Refinement(nn.Module):
+    """Adapt a stage, merge it with what is refined so far, pool in a chain, and smooth.
+
+    Song & Ermon 2019, app. A.2; Lin et al. 2017, §3.2. Only the NCSN's blocks normalise.
+
+    Args:
+        features: of the stage.
+        features_out: of the result.
+        levels: of the NCSN; None for the NCSNv2.
+        first: the coarsest stage, where there is nothing to merge.
+        last: the finest one, which is smoothed three times.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        features_out: int,
+        levels: int | None,
+        *,
+        first: bool = False,
+        last: bool = False,
+    ):
+        super().__init__()
+        inputs, out = (1, features) if first else (2, features_out)
+        self.adapt = nn.ModuleList(_smoothing(features, 2, levels) for _ in range(inputs))
+        self.merge = nn.ModuleList(
+            Unit(_norm(features, levels), _same, conv3(features, out))
+            for _ in range(0 if first else 2)
+        )
+        pool = max_pool if levels is None else mean_pool
+        self.pools = nn.ModuleList(
+            Unit(_norm(out, levels), pool, conv3(out, out, bias=False)) for _ in range(2)
+        )
+        self.smooth = _smoothing(out, 3 if last else 1, levels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch _ height width"],
+        refined: Float[Tensor, "batch _ _ _"] | None,
+        level: Level,
+    ) -> Float[Tensor, "batch _ height width"]:
+        """The stage's features x, refined by those of the coarser stages."""
+        inputs = [x] if refined is None else [x, refined]
+        paths = [_smooth(h, units, level) for h, units in zip(inputs, self.adapt, strict=True)]
+        h = paths[0]
+        if refined is not None:
+            merged = [unit(h, level) for h, unit in zip(paths, self.merge, strict=True)]
+            h = merged[0] + upsample(merged[1], x.shape[2:])
+        h = path = F.elu(h)
+        for unit in self.pools:
+            path = unit(path, level)
+            h = h + path
+        return _smooth(h, self.smooth, level)
+
+
+def _smoothing(features: int, times: int, levels: int | None) -> nn.ModuleList:
+    """The units of residual convolutions, two for each time."""
+    return nn.ModuleList(
+        Unit(_norm(features, levels), F.elu, conv3(features, features, bias=False))
+        for _ in range(2 * times)
+    )
+
+
+def _smooth(h: Tensor, units: nn.Module, level: Level) -> Tensor:
+    pairs = units.children()
+    for first, second in zip(pairs, pairs, strict=True):
+        h = h + second(first(h, level), level)
+    return h
+
+
+def _norm(features: int, levels: int | None) -> InstanceNormPlus | None:
+    return None if levels is None else InstanceNormPlus(features, levels)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _pad(x: Tensor, factor: int) -> Tensor:
+    """Zeros around x, which convolutions see there anyway, up to multiples of a factor."""
+    height, width = (-size % factor for size in x.shape[2:])
+    if height == width == 0:
+        return x
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+def _crop(x: Tensor, size: torch.Size) -> Tensor:
+    top, left = ((have - want) // 2 for have, want in zip(x.shape[2:], size, strict=True))
+    return x[:, :, top : top + size[0], left : left + size[1]]
+
+
+def _check(channels: int, width: int, levels: int | None, depth: str) -> None:
+    if depth not in DEPTHS:
+        raise ValueError(f"depth={depth!r}: one of {', '.join(DEPTHS)}")
+    if channels < 1 or width < 2 or (levels is not None and levels < 1):
+        raise ValueError(
+            f"channels={channels}, width={width}, levels={levels}: at least 1, 2 and 1 "
+            "(InstanceNorm++ compares channels with each other)"
+        )

@@ -1,0 +1,320 @@
+"""What stands between a network F and the score: one formula for every published parameterisation.
+
+    s(x, σ) = skip·u + out·F(scale·u, cond),   u = x − centre
+
+                     skip             out               scale            cond
+    NCSN             0                σᵢ/σ              1                i     (Song & Ermon 2019)
+    NCSNv2           0                1/σ               1                –     (Song & Ermon 2020)
+    VE               0                1/σ               1                log σ (Song et al. 2021)
+    VEDiscrete       0                1/σ               1                i
+    VP, VPDiscrete   0                −1/σ              (1+σ²)^−½        t     (Ho et al. 2020)
+    SubVP            0                −1/σ              (√(σ²+4)−σ)/2    t     (Song et al. 2021)
+    EDM              −1/(σ²+σ_d²)     σ_d/(σ√(σ²+σ_d²)) (σ²+σ_d²)^−½     ¼log σ (Karras et al. 2022)
+    VPrediction      −1/(1+σ²)        −1/(σ√(1+σ²))     (1+σ²)^−½        t     (Salimans & Ho 2022)
+    FlowMatching     −1/(σ(1+σ))      −1/(σ(1+σ))       1/(1+σ)          t     (Lipman et al. 2023)
+
+A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; `scale` is that α, and t the time at
+which it has this σ. The centre is 0 where the network computes 2x − 1 itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .noise import Discrete
+
+
+class Coefficients(NamedTuple):
+    """The four functions of σ, for each sample."""
+
+    skip: Float[Tensor, "batch"]
+    out: Float[Tensor, "batch"]
+    scale: Float[Tensor, "batch"]
+    cond: Float[Tensor, "batch"] | Int[Tensor, "batch"] | None
+
+
+@runtime_checkable
+class Precondition(Protocol):
+    """A row of the table, and the noise levels for which its network was trained."""
+
+    @property
+    def centre(self) -> float:
+        """What is taken from x."""
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level of the training."""
+
+    @property
+    def sigma_min(self) -> float:
+        """The smallest one."""
+
+    @property
+    def levels(self) -> Float[Tensor, "levels"] | None:
+        """The only ones that the network knows, decreasing; None if it knows all between."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"], /) -> Coefficients:
+        """The coefficients at each σ, which comes in float64."""
+
+
+# ── A ladder of levels ───────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class _Ladder:
+    sigmas: Float[Tensor, "levels"]
+    centre: float = 0.0
+
+    def __post_init__(self) -> None:
+        Discrete(self.sigmas)  # which checks them
+
+    @property
+    def sigma_max(self) -> float:
+        return self.sigmas[0].item()
+
+    @property
+    def sigma_min(self) -> float:
+        return self.sigmas[-1].item()
+
+    @property
+    def levels(self) -> Tensor:
+        return self.sigmas
+
+    def _index(self, sigma: Tensor) -> Tensor:
+        return Discrete(self.sigmas).index(sigma)
+
+
+class NCSN(_Ladder):
+    """F is the score at the nearest level σᵢ, and σ·s is the same beside it."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """σᵢ/σ·F(u, i)."""
+        index = self._index(sigma)
+        out = self.sigmas.to(sigma)[index] / sigma
+        return Coefficients(torch.zeros_like(out), out, torch.ones_like(out), index)
+
+
+class VEDiscrete(_Ladder):
+    """NCSN++ as trained at the levels of a ladder: index 0 has the most noise."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """F(u, i)/σ."""
+        return _divided(sigma, self._index(sigma))
+
+
+class VPDiscrete(_Ladder):
+    """DDPM: F is the noise at a timestep, which grows with σ: 0 has the least."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """−F(αu, timestep)/σ."""
+        timestep = len(self.sigmas) - 1 - self._index(sigma)
+        return Coefficients(torch.zeros_like(sigma), -1 / sigma, (1 + sigma**2).rsqrt(), timestep)
+
+
+def ddpm_sigmas(
+    beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000
+) -> Float[Tensor, "steps"]:
+    """The ladder of a DDPM, σ² = (1 − ᾱ)/ᾱ, ᾱ the product of 1 − β (Ho et al. 2020, eq. 4).
+
+    β rises linearly from beta_min/steps to beta_max/steps; the defaults are the paper's 10⁻⁴ and
+    0.02.
+    """
+    betas = torch.linspace(beta_min / steps, beta_max / steps, steps, dtype=torch.float64)
+    exponent = -torch.log1p(-betas).cumsum(0)  # −log ᾱ
+    return exponent.expm1().sqrt().flip(0)
+
+
+# ── All levels between two ends ──────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class NCSNv2:
+    """F/σ, of a network that is not told σ; the paper's range is CIFAR-10's."""
+
+    sigma_max: float = 50.0
+    sigma_min: float = 0.01
+    centre: float = 0.0
+    levels: ClassVar[None] = None
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """F(u)/σ."""
+        return _divided(sigma, None)
+
+
+@dataclass(frozen=True)
+class VE:
+    """NCSN++ as trained at all σ."""
+
+    sigma_max: float = 50.0
+    sigma_min: float = 0.01
+    centre: float = 0.0
+    levels: ClassVar[None] = None
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """F(u, log σ)/σ."""
+        return _divided(sigma, sigma.log())
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Inputs and targets of unit variance for data of deviation σ_d about the centre."""
+
+    sigma_data: float = 0.5
+    sigma_max: float = 80.0
+    sigma_min: float = 0.002
+    centre: float = 0.0
+    levels: ClassVar[None] = None
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """Karras et al. 2022, table 1, as a score: (D − x)/σ²."""
+        total = sigma**2 + self.sigma_data**2
+        out = self.sigma_data / (sigma * total.sqrt())
+        return Coefficients(-1 / total, out, total.rsqrt(), sigma.log() / 4)
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """F is the velocity E[z − x₀] on the straight path x_t = (1 − t)x₀ + tz."""
+
+    sigma_max: float = 80.0
+    sigma_min: float = 0.002
+    centre: float = 0.0
+    levels: ClassVar[None] = None
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """−(u + F)/(σ(1 + σ)), t = σ/(1 + σ)."""
+        out = -1 / (sigma * (1 + sigma))
+        return Coefficients(out, out, 1 / (1 + sigma), sigma / (1 + sigma))
+
+
+def _divided(sigma: Tensor, cond: Tensor | None) -> Coefficients:
+    return Coefficients(torch.zeros_like(sigma), 1 / sigma, torch.ones_like(sigma), cond)
+
+
+# ── The times of a linear β ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _LinearBeta:
+    """β(t) = β_min + t(β_max − β_min), and B(t) = ∫₀ᵗβ = −2 log α (Song et al. 2021, eq. 32).
+
+    The network is told timescale·t, and was trained on t from time_min to 1.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    timescale: float = 999.0
+    time_min: float = 1e-5
+    centre: float = 0.0
+    levels: ClassVar[None] = None
+
+    def _integral(self, time: float) -> Tensor:
+        rise = self.beta_max - self.beta_min
+        return torch.tensor(time * self.beta_min + time**2 * rise / 2, dtype=torch.float64)
+
+    def _cond(self, integral: Tensor) -> Tensor:
+        """The time at which B has this value; the root is written so that nothing cancels."""
+        rise = self.beta_max - self.beta_min
+        root = (self.beta_min**2 + 2 * rise * integral).sqrt()
+        return self.timescale * 2 * integral / (self.beta_min + root)
+
+
+@dataclass(frozen=True)
+class _VariancePreserving(_LinearBeta):
+    """α² + s² = 1, so that B = log(1 + σ²)."""
+
+    @property
+    def sigma_max(self) -> float:
+        return self._integral(1.0).expm1().sqrt().item()
+
+    @property
+    def sigma_min(self) -> float:
+        return self._integral(self.time_min).expm1().sqrt().item()
+
+    def _time(self, sigma: Tensor) -> Tensor:
+        return self._cond(torch.log1p(sigma**2))
+
+
+class VP(_VariancePreserving):
+    """DDPM and DDPM++ in continuous time: −F/s is the score of x_t, F the noise."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """−F(αu, t)/σ."""
+        alpha = (1 + sigma**2).rsqrt()
+        return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._time(sigma))
+
+
+class VPrediction(_VariancePreserving):
+    """F is v = αz − s·x₀."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """−u/(1 + σ²) − F(αu, t)/(σ√(1 + σ²))."""
+        alpha = (1 + sigma**2).rsqrt()
+        return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._time(sigma))
+
+
+class SubVP(_LinearBeta):
+    """s = 1 − α², so that α = exp(−asinh(σ/2)), B = 2 asinh(σ/2)."""
+
+    @property
+    def sigma_max(self) -> float:
+        """At time 1."""
+        return 2 * (self._integral(1.0) / 2).sinh().item()
+
+    @property
+    def sigma_min(self) -> float:
+        """At time_min."""
+        return 2 * (self._integral(self.time_min) / 2).sinh().item()
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """−F(αu, t)/σ."""
+        half = (sigma / 2).asinh()
+        return Coefficients(
+            torch.zeros_like(sigma), -1 / sigma, (-half).exp(), self._cond(2 * half)
+        )
+
+
+# ── Another range of the data ────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaled:
+    """A network trained on y = scale·x + shift, for x: s(x, σ) = scale·s(y, |scale|·σ).
+
+    `Rescaled(VP())` takes images in [0, 1] to a network of images in [−1, 1].
+    """
+
+    precondition: Precondition
+    scale: float = 2.0
+    shift: float = -1.0
+
+    @property
+    def centre(self) -> float:
+        """Where y is at the centre of its own."""
+        return (self.precondition.centre - self.shift) / self.scale
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest noise level, in x."""
+        return self.precondition.sigma_max / abs(self.scale)
+
+    @property
+    def sigma_min(self) -> float:
+        """The smallest one."""
+        return self.precondition.sigma_min / abs(self.scale)
+
+    @property
+    def levels(self) -> Float[Tensor, "levels"] | None:
+        """The ladder, in x."""
+        levels = self.precondition.levels
+        return None if levels is None else levels / abs(self.scale)
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """The coefficients in y by the chain rule."""
+        skip, out, scale, cond = self.precondition(abs(self.scale) * sigma)
+        return Coefficients(self.scale**2 * skip, self.scale * out, self.scale * scale, cond)

@@ -1,0 +1,165 @@
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from scorefield import (
+    Discrete,
+    Prior,
+    Score,
+    annealed,
+    denoising,
+    euler,
+    final,
+    geometric,
+    guide,
+    integrate,
+    karras,
+)
+from scorefield.model import ScoreModel
+from scorefield.nn import RefineNet
+from scorefield.precondition import EDM, NCSN, VE, NCSNv2
+
+LADDER = geometric(1.0, 0.01, 10)
+
+
+class Recorder(nn.Module):
+    """Answers −y, and keeps what it was asked."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, y, cond, label=None):
+        self.asked = y, cond, label
+        return -self.gain * y * (1 if label is None else label.to(y)[:, None])
+
+
+def _model(row=None, **options):
+    return ScoreModel(Recorder(), VE() if row is None else row, **options)
+
+
+def test_a_model_is_a_score_for_samplers_and_training():
+    torch.manual_seed(0)
+    prior = Prior(torch.full((1, 8, 8), 0.5), torch.tensor(0.1))
+    model = ScoreModel(RefineNet(1, 4, 10), NCSN(LADDER), prior=prior)
+    assert isinstance(model, Score)
+    sample = final(integrate(euler, model, model.prior.sample(2, LADDER[0]), LADDER))
+    assert sample.shape == (2, *model.shape)
+    loss = annealed(denoising, Discrete(LADDER))(model, torch.rand(3, 1, 8, 8))
+    loss.mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("sigma", [0.5, torch.tensor(0.5), torch.full((3,), 0.5)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_types_are_cast_at_the_boundary(sigma, dtype):
+    model, x = _model(), torch.rand(3, 2).to(dtype)
+    score = model(x, sigma)
+    assert score.dtype == dtype
+    y, cond, label = model.net.asked
+    assert y.dtype == cond.dtype == torch.float32
+    assert cond.shape == (3,)
+    assert label is None
+    torch.testing.assert_close(score.double(), -2 * x.double(), rtol=0.01, atol=0)
+
+
+def test_a_network_in_another_type_gets_that():
+    model = ScoreModel(Recorder(torch.bfloat16), VE())
+    assert model(torch.rand(3, 2), 0.5).dtype == torch.float32
+    assert model.net.asked[0].dtype == torch.bfloat16
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_wrong_number_of_levels_is_named():
+    with pytest.raises(ValueError, match="sigma has shape"):
+        _model()(torch.rand(3, 2), torch.ones(2))
+
+
+def test_an_index_stays_one():
+    model = _model(NCSN(LADDER))
+    model(torch.rand(10, 2), LADDER)
+    assert model.net.asked[1].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("label", [3, torch.tensor(3), torch.tensor([3, 3])])
+def test_a_class_enters_by_closure(label):
+    model, x = _model(shape=(2,)), torch.rand(2, 2)
+    given = model.given(label)
+    assert isinstance(given, Score)
+    assert given.shape == (2,)
+    assert given.device == torch.device("cpu")
+    torch.testing.assert_close(given(x, 0.5), 3 * model(x, 0.5))
+    torch.testing.assert_close(guide(given, model, 2.0)(x, 0.5), 5 * model(x, 0.5))
+    denoising(given, x, 0.5).sum().backward()
+    assert model.net.gain.grad is not None
+
+
+def test_round_takes_a_grid_to_the_levels_that_are_known():
+    grid = karras(5.0, 0.001, 40)
+    rounded = _model(NCSN(LADDER)).round(grid)
+    assert torch.isin(rounded, LADDER).all()
+    assert (rounded.diff() < 0).all()
+    assert rounded[0] == 1
+    rounded = _model(VE(2.0, 0.1)).round(grid)
+    assert (rounded.diff() < 0).all()
+    assert rounded[0] == 2
+    assert rounded[-1] == pytest.approx(0.1)
+    assert torch.isin(rounded[1:-1], grid).all()
+
+
+def test_beyond_its_range_a_model_warns_once():
+    model, x = _model(NCSN(LADDER)), torch.rand(2, 2)
+    with pytest.warns(UserWarning, match=r"sigma from 3 to 3 .* from 0\.01 to 1"):
+        model(x, 3.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(x, 3.0)
+        _model(NCSN(LADDER))(x, torch.tensor([1.0, 0.01]))
+        _model(VE(1.0, 0.01))(x, LADDER[-1])  # a rounding away
+    with pytest.warns(UserWarning, match=r"from 0\.001 to 0\.5"):
+        _model(NCSN(LADDER))(x, torch.tensor([0.5, 0.001]))
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), torch.tensor([0.5, 0.0])])
+def test_no_noise_is_refused(sigma):
+    with pytest.raises(ValueError, match="above 0"):
+        _model()(torch.rand(2, 2), sigma)
+
+
+def test_the_prior_goes_where_the_model_goes():
+    prior = Prior(torch.zeros(2), torch.ones(2))
+    model = _model(prior=prior).double()
+    assert model.prior.mean.dtype == model.prior.cov.dtype == torch.float64
+    assert model.shape == (2,)
+    meta = _model(prior=Prior(torch.zeros(2), torch.tensor(1.0), torch.ones(2, 1))).to("meta")
+    assert meta.device == meta.prior.factor.device == torch.device("meta")
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin.prior.mean, model.prior.mean)
+
+
+def test_shape_comes_from_the_prior_or_is_told():
+    assert _model().shape is None
+    assert _model(shape=(3, 8, 8)).shape == torch.Size([3, 8, 8])
+    with pytest.raises(ValueError, match="leave shape out"):
+        _model(prior=Prior(torch.zeros(2), torch.ones(2)), shape=(3,))
+    with pytest.raises(ValueError, match="score is for"):
+        integrate(euler, _model(shape=(3,)), torch.zeros(2, 2), LADDER)
+
+
+def test_a_network_without_parameters_is_where_x_is():
+    model = ScoreModel(nn.Flatten(0, 0), NCSNv2())
+    assert model.device is None
+    model.net.forward = lambda y, cond: -y
+    assert model(torch.rand(2, 2, dtype=torch.float64), 1.0).dtype == torch.float64
+
+
+def test_at_the_start_edm_knows_the_gaussian():
+    """F ≈ 0 leaves skip·u, the score of N(0, σ_d² + σ²)."""
+    net = Recorder()
+    net.gain.data.zero_()
+    x = torch.rand(4, 2)
+    score = ScoreModel(net, EDM(0.5))(x, 2.0)
+    torch.testing.assert_close(score, -x / (0.5**2 + 2.0**2))

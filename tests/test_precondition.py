@@ -1,0 +1,205 @@
+"""Each row of the table against what its paper lets the network predict.
+
+For data N(centre, v) and a kernel N(αx₀, s²) all predictions are known, and so is the score:
+
+    E[x₀|x_t] = αv·x_t/(α²v + s²)    E[z|x_t] = s·x_t/(α²v + s²)    ∇ₓ log q_σ = −u/(v + σ²)
+"""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from scorefield import geometric, karras, rescale
+from scorefield.model import ScoreModel
+from scorefield.precondition import (
+    EDM,
+    NCSN,
+    VE,
+    VP,
+    FlowMatching,
+    NCSNv2,
+    Rescaled,
+    SubVP,
+    VEDiscrete,
+    VPDiscrete,
+    VPrediction,
+    ddpm_sigmas,
+)
+
+V = 0.3**2
+LADDER = geometric(2.0, 0.01, 12, dtype=torch.float64)
+
+
+class Exact(nn.Module):
+    """What a network would say that predicts perfectly."""
+
+    def __init__(self, predict):
+        super().__init__()
+        self.predict = predict
+
+    def forward(self, y, cond):
+        return self.predict(y, cond.to(y)[:, None])
+
+
+def _clean(y, alpha, s):
+    return alpha * V * y / (alpha**2 * V + s**2)
+
+
+def _noise(y, alpha, s):
+    return s * y / (alpha**2 * V + s**2)
+
+
+def _alpha(time):
+    """Song et al. 2021, eq. 33, with the β of their DDPM++."""
+    return torch.exp(-(time**2) * (20 - 0.1) / 4 - time * 0.1 / 2)
+
+
+def _vp(y, cond):
+    alpha = _alpha(cond / 999)
+    return _noise(y, alpha, (1 - alpha**2).sqrt())
+
+
+def _sub_vp(y, cond):
+    alpha = _alpha(cond / 999)
+    return _noise(y, alpha, 1 - alpha**2)
+
+
+def _ddpm(y, cond):
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha = torch.cumprod(1 - betas, 0).sqrt()[cond.long()]
+    return _noise(y, alpha, (1 - alpha**2).sqrt())
+
+
+def _v(y, cond):
+    alpha = _alpha(cond / 999)
+    s = (1 - alpha**2).sqrt()
+    return alpha * _noise(y, alpha, s) - s * _clean(y, alpha, s)
+
+
+def _velocity(y, time):
+    return _noise(y, 1 - time, time) - _clean(y, 1 - time, time)
+
+
+def _edm(y, cond):
+    """Karras et al. 2022, table 1: D = c_skip·x + c_out·F(c_in·x)."""
+    sigma, total = (4 * cond).exp(), (8 * cond).exp() + 0.5**2
+    c_skip, c_out, c_in = 0.5**2 / total, sigma * 0.5 / total.sqrt(), 1 / total.sqrt()
+    return (_clean(y / c_in, 1, sigma) - c_skip * y / c_in) / c_out
+
+
+def _ladder(sigmas):
+    return lambda y, cond: -y / (V + sigmas[cond.long()] ** 2)
+
+
+EXACT = {
+    "NCSN": (NCSN(LADDER), _ladder(LADDER)),
+    "VEDiscrete": (VEDiscrete(LADDER), lambda y, i: LADDER[i.long()] * _ladder(LADDER)(y, i)),
+    "VE": (VE(), lambda y, c: -c.exp() * y / (V + (2 * c).exp())),
+    "VP": (VP(), _vp),
+    "VPDiscrete": (VPDiscrete(ddpm_sigmas()), _ddpm),
+    "SubVP": (SubVP(), _sub_vp),
+    "EDM": (EDM(), _edm),
+    "VPrediction": (VPrediction(), _v),
+    "FlowMatching": (FlowMatching(), _velocity),
+}
+
+
+def _grid(row):
+    if row.levels is not None:
+        return row.levels[:: max(1, len(row.levels) // 10)]
+    return karras(row.sigma_max, row.sigma_min, 10, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("centre", [0.0, 0.5])
+def test_a_perfect_prediction_gives_the_score(name, centre):
+    row, predict = EXACT[name]
+    if centre:
+        fields = (row.levels,) if row.levels is not None else ()
+        row = type(row)(*fields, centre=centre)
+    sigma = _grid(row)
+    x = centre + (V + sigma**2).sqrt()[:, None] * torch.randn(len(sigma), 3, dtype=torch.float64)
+    score = ScoreModel(Exact(predict), row)(x, sigma)
+    # float64 throughout; the longest way is by exp of a time and back, at the smallest σ
+    torch.testing.assert_close(score, -(x - centre) / (V + sigma**2)[:, None], rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("row", "std"), [(VP(), lambda a: (1 - a**2).sqrt()), (SubVP(), lambda a: 1 - a**2)]
+)
+@pytest.mark.parametrize("time", [1e-5, 1e-3, 0.3, 1.0])
+def test_times_and_scales_are_found_from_sigma(row, std, time):
+    """The change of variables: x = x_t/α has σ = s/α, and the score α times that of x_t."""
+    alpha = _alpha(torch.tensor([time], dtype=torch.float64))
+    sigma = std(alpha) / alpha
+    skip, out, scale, cond = row(sigma)
+    assert skip == 0
+    assert scale.item() == pytest.approx(alpha.item(), rel=1e-9)
+    assert cond.item() == pytest.approx(999 * time, rel=1e-6)
+    assert out.item() == pytest.approx((-alpha / std(alpha)).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("row", [VP(), SubVP(), VPrediction()])
+def test_the_range_of_sigma_is_that_of_the_times(row):
+    ends = torch.tensor([row.sigma_max, row.sigma_min], dtype=torch.float64)
+    assert (row(ends).cond / 999).tolist() == pytest.approx([1, 1e-5], rel=1e-9)
+
+
+def test_times_do_not_cancel_at_small_sigma():
+    """log(1 + σ²) and its root to the last digits, where float32 would have none left."""
+    sigma = torch.tensor([1e-6], dtype=torch.float64)
+    # to first order t = σ²/β_min
+    assert VP()(sigma).cond.item() / 999 == pytest.approx(1e-12 / 0.1, rel=1e-9)
+    assert SubVP()(sigma).cond.item() / 999 == pytest.approx(1e-6 / 0.1, rel=1e-3)
+
+
+def test_the_ddpm_ladder_is_the_papers():
+    sigmas = ddpm_sigmas()
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    torch.testing.assert_close(
+        sigmas.flip(0), ((1 - alpha_bar) / alpha_bar).sqrt(), rtol=1e-9, atol=0
+    )
+    assert VPDiscrete(sigmas)(sigmas).cond.tolist() == list(range(999, -1, -1))
+
+
+def test_beside_the_ladder_ncsn_takes_the_nearest_level():
+    """σ·s is what hardly depends on σ (Song & Ermon 2019, §4.2)."""
+    row = NCSN(LADDER)
+    between = (LADDER[3] * LADDER[4]).sqrt()
+    for sigma, index in ((LADDER[3], 3), (between * 1.01, 3), (between / 1.01, 4)):
+        skip, out, scale, cond = row(sigma[None])
+        assert (skip, scale, cond) == (0, 1, index)
+        assert out.item() == pytest.approx((LADDER[index] / sigma).item())
+
+
+def test_ncsnv2_divides_by_sigma_and_tells_the_network_nothing():
+    skip, out, scale, cond = NCSNv2()(torch.tensor([0.25], dtype=torch.float64))
+    assert (skip, out, scale, cond) == (0, 4, 1, None)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("scale", [2.0, -0.5])
+def test_rescaled_is_the_score_rescaled(name, scale):
+    row, predict = EXACT[name]
+    ours = ScoreModel(Exact(predict), Rescaled(row, scale, -1.0))
+    expected = rescale(ScoreModel(Exact(predict), row), scale, -1.0)
+    sigma = _grid(row) / abs(scale)
+    x = torch.randn(len(sigma), 3, dtype=torch.float64)
+    torch.testing.assert_close(ours(x, sigma), expected(x, sigma), rtol=1e-9, atol=0)
+    assert ours.sigma_max == pytest.approx(row.sigma_max / abs(scale))
+    assert ours.sigma_min == pytest.approx(row.sigma_min / abs(scale))
+    if row.levels is not None:
+        assert torch.equal(ours.round(_grid(row) / abs(scale)), _grid(row) / abs(scale))
+
+
+def test_a_ladder_is_checked():
+    with pytest.raises(ValueError, match="strictly decrease"):
+        NCSN(LADDER.flip(0))
+
+
+def test_the_scale_of_sub_vp_is_that_of_the_table():
+    for sigma in (1e-3, 1.0, 100.0):
+        scale = SubVP()(torch.tensor([sigma], dtype=torch.float64)).scale.item()
+        assert scale == pytest.approx((math.sqrt(sigma**2 + 4) - sigma) / 2, rel=1e-9)
