@@ -204,6 +204,7 @@ def _compare(compiled, net, *inputs):
         assert _error(compiled(*inputs), found["eager"][0]) < 1e-5
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.usefixtures("unchecked")
 def test_the_whole_network_is_one_graph_with_the_same_gradients(levels):
