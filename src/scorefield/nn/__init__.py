@@ -1,0 +1,1 @@
+"""Networks: the F of the score s = skip·u + out·F(scale·u, cond)."""
