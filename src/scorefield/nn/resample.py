@@ -1,11 +1,11 @@
-"""Halving and doubling images with a FIR filter, without aliasing (Zhang 2019; StyleGAN2).
+"""Halving and doubling images with a FIR filter, without aliasing (Zhang 2019; Karras et al. 2020).
 
-    down   y[i] = Σ_j k[2i − j + p] x[j]      up   y[i] = 2·Σ_j k[i − 2j + p] x[j]     (each axis)
+    down   y[i] = Σ_j k[2i − j + K/2]·x[j]      up   y[i] = 2·Σ_j k[i − 2j + K/2 − 1]·x[j]
 
-with taps k that sum to 1, p = K/2 − 1 resp. K/2 − 1 + [K even], and zeros beyond the border (Karras
-et al. 2020; Song et al. 2021, appendix H.1 take k ∝ (1, 3, 3, 1)). The taps (1, 1) are the plain
-forms: the average of 2×2 pixels, and the nearest neighbour. Grouped convolutions do all of it: they
-have derivatives of every order and forward mode, and compile with right gradients.
+along each axis, with K taps that sum to 1 and zeros beyond the border; Song et al. 2021, appendix
+H.1, take k ∝ (1, 3, 3, 1). The taps (1, 1) are the plain forms: the average of 2×2 pixels, and the
+nearest neighbour. Grouped convolutions do all of it: they have derivatives of every order and
+forward mode, and compile with right gradients.
 """
 
 from __future__ import annotations
