@@ -78,6 +78,7 @@ def test_learned_resampling_is_the_convolution_beside_the_blur():
     assert torch.allclose(up(x), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
 @pytest.mark.parametrize("change", [downsample, upsample])
 def test_every_derivative_is_right(change):
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)

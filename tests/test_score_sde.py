@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from score_sde_reference import Reference
 
 from scorefield.convert.score_sde import convert, load
+from scorefield.nn import unet
 from scorefield.nn.unet import UNet
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -118,6 +119,39 @@ def test_other_shapes_convert_and_compute_the_same(changes):
     error = (network(x, cond.double()) - expected).abs().max() / expected.abs().max()
     # the frequencies of sinusoids are float32, as the authors' are
     assert error <= (1e-6 if arguments["embedding"] == "sinusoidal" else 1e-12)
+
+
+CIFAR10 = dict(width=128, multipliers=(1, 2, 2, 2), blocks=4, attention=(1,))
+DDPM = dict(form="ddpm", embedding="sinusoidal", fir=None, skip_rescale=False, groups=32)
+SKIPS = dict(progressive_input="skip", progressive_output="skip", width=128, blocks=2)
+PUBLISHED = {
+    "ncsnpp_cifar10": dict(CIFAR10, progressive_input="residual"),
+    "ddpmpp_cifar10": dict(CIFAR10, embedding="sinusoidal", fir=None),
+    "ddpm_cifar10": {**CIFAR10, **DDPM, "blocks": 2},
+    "ddpm_celebahq256": dict(
+        DDPM, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4,)
+    ),
+    "ncsnpp_ffhq256": dict(SKIPS, multipliers=(1, 1, 2, 2, 2, 2, 2), attention=(4,)),
+    "ncsnpp_ffhq1024": dict(
+        {**SKIPS, "width": 16, "blocks": 1},
+        multipliers=(1, 2, 4, 8, 16, 32, 32, 32),
+        attention=(6,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_sizes_are_recognised_without_a_hint(name):
+    arguments = {**BASE, **PUBLISHED[name]}
+    with torch.device("meta"):  # shapes are all it takes
+        reference = Reference(**arguments)
+        reference.run(torch.randn(1, 3, 128, 128).double(), torch.ones(1).double())
+        state = convert(reference.state, ema=False)
+        preset = getattr(unet, name)().state_dict()
+    assert {k: state.arguments[k] for k in arguments} == arguments
+    assert {k: t.shape for k, t in state.state.items()} == {k: t.shape for k, t in preset.items()}
+    dropout = 0.1 if name.endswith("cifar10") else 0.0
+    assert name == "ddpm_celebahq256" or state.arguments["dropout"] == dropout
 
 
 def _small(**changes):
