@@ -1,0 +1,163 @@
+"""What a UNet is built of: normalisation, convolutions, residual blocks and attention.
+
+    residual    y = (shortcut(x) + conv(φ(norm(conv(φ(norm(x))) + We))))/r     (He et al. 2016)
+    attention   y = (x + W_o·softmax(qᵀk/√C)·v)/r,  q, k, v = W·norm(x)        (Vaswani et al. 2017)
+
+φ is SiLU, e the embedded noise level, and r = √2 where the skip is rescaled, else 1. Blocks are of
+DDPM's form (Ho et al. 2020) or of BigGAN's, which changes the size inside the block (Brock et al.
+2019; Song et al. 2021, appendix H.1). Every weight starts uniform with variance scale/fan_avg, the
+last of a branch at 1e-10: a fresh block is nearly its shortcut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
+
+Form: TypeAlias = Literal["ddpm", "biggan"]
+NEARLY_ZERO = 1e-10
+"""The scale that stands for 0 in the published initialisation."""
+
+
+def scaled(weight: Tensor, scale: float) -> None:
+    """Draw a weight uniform with variance scale/fan_avg, in place."""
+    nn.init.xavier_uniform_(weight, gain=math.sqrt(max(scale, NEARLY_ZERO)))
+
+
+def convolution(channels: int, out: int, size: int = 3, *, scale: float = 1.0) -> nn.Conv2d:
+    """A convolution that keeps height and width, drawn as published."""
+    layer = nn.Conv2d(channels, out, size, padding=size // 2)
+    scaled(layer.weight, scale)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+def linear(size: int, out: int) -> nn.Linear:
+    """A linear layer, drawn as published."""
+    layer = nn.Linear(size, out)
+    scaled(layer.weight, 1.0)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def normalization(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """Group normalisation (Wu & He 2018): DDPM's 32 groups, else min(channels/4, 32)."""
+    return nn.GroupNorm(groups or max(1, min(channels // 4, 32)), channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut, told the noise level between them.
+
+    Args:
+        channels: Channels of the input.
+        out: Channels of the output.
+        embedding: The length of the embedded noise level.
+        form: "ddpm" or "biggan"; they differ in the shortcut.
+        resample: What is done to the image in both branches (BigGAN's form), if anything.
+        groups: Groups of the normalisation; `None` is min(channels/4, 32).
+        rescale: Divide the sum of the branches by √2.
+        dropout: The share of features dropped before the second convolution.
+        init_scale: The scale of the second convolution's first weights.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        embedding: int,
+        *,
+        form: Form = "biggan",
+        resample: Callable[[Tensor], Tensor] | None = None,
+        groups: int | None = None,
+        rescale: bool = True,
+        dropout: float = 0.0,
+        init_scale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_in = normalization(channels, groups)
+        self.conv_in = convolution(channels, out)
+        self.shift = linear(embedding, out)
+        self.norm_out = normalization(out, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = convolution(out, out, scale=init_scale)
+        # DDPM's are drawn like its attention's weights, smaller
+        new_shortcut = partial(convolution, size=1, scale=0.1 if form == "ddpm" else 1.0)
+        changed = channels != out or resample is not None
+        self.shortcut = new_shortcut(channels, out) if changed else nn.Identity()
+        self.resample = resample or nn.Identity()
+        self.divisor = math.sqrt(2) if rescale else 1.0
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        embedding: Float[Tensor, "batch size"],
+    ) -> Float[Tensor, "batch out h w"]:
+        """The block's output, given φ of the embedded noise level."""
+        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        h = h + self.shift(embedding)[:, :, None, None]
+        h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
+        total: Tensor = (self.shortcut(self.resample(x)) + h) / self.divisor
+        return total
+
+
+class Attention(nn.Module):
+    """Self-attention between all pixels, with one head.
+
+    Args:
+        channels: Channels of input and output.
+        groups: Groups of the normalisation; `None` is min(channels/4, 32).
+        rescale: Divide the sum with the input by √2.
+        init_scale: The scale of the last projection's first weights.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int | None = None,
+        rescale: bool = True,
+        init_scale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = normalization(channels, groups)
+        self.query = convolution(channels, channels, 1, scale=0.1)
+        self.key = convolution(channels, channels, 1, scale=0.1)
+        self.value = convolution(channels, channels, 1, scale=0.1)
+        self.out = convolution(channels, channels, 1, scale=init_scale)
+        self.divisor = math.sqrt(2) if rescale else 1.0
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], fused: bool = True
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The attended image; not `fused`, in operations that have every derivative."""
+        h = self.norm(x)
+        q, k, v = (_pixels(project(h)) for project in (self.query, self.key, self.value))
+        if fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            mixed = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
+        mixed = mixed.squeeze(1).transpose(1, 2).reshape(x.shape)
+        total: Tensor = (x + self.out(mixed)) / self.divisor
+        return total
+
+
+def _pixels(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:
+    """The pixels as a sequence, for one head."""
+    return x.flatten(2).transpose(1, 2)[:, None]
+
+
+def differentiated(x: Tensor) -> bool:
+    """Whether derivatives by x are being taken: they may be of second order or in forward mode.
+
+    The fused kernels of attention have neither; training by denoising asks for neither.
+    """
+    tracked = x.requires_grad and torch.is_grad_enabled()
+    return tracked or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

@@ -1,0 +1,81 @@
+"""How a network is told the noise level: a number a sample turned into a vector.
+
+    sinusoidal   [sin(ω₀t) ... sin(ω_{h−1}t), cos(ω₀t) ... cos(ω_{h−1}t)],  ω_k = 10000^{−k/(h−1)}
+    Fourier      [sin(2πw₁c) ... sin(2πw_m c), cos(2πw₁c) ... cos(2πw_m c)],  w_k ~ N(0, scale²)
+
+The first is for a timestep or an index (Vaswani et al. 2017, §3.5, with the end point that Ho et
+al. 2020 gave the frequencies), the second for c = log σ (Tancik et al. 2020; Song et al. 2021,
+appendix C). A class is added after them (Dhariwal & Nichol 2021), and dropped at random in training
+for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Real
+from torch import Tensor, nn
+
+
+def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "batch {size}"]:
+    """The sinusoidal embedding of a timestep or index, 4 numbers or more; odd sizes end in 0."""
+    half = size // 2
+    # float32 in this order: at t = 999 a last bit of ω is already 6e-5 of a phase
+    steps = torch.arange(half, dtype=torch.float32, device=position.device)
+    frequencies = torch.exp(steps * -(math.log(10_000) / (half - 1)))
+    phase = position.to(_at_least_float32(position))[:, None] * frequencies
+    return F.pad(torch.cat([phase.sin(), phase.cos()], dim=1), (0, size % 2))
+
+
+class GaussianFourier(nn.Module):
+    """Random Fourier features of log σ, at frequencies drawn once and never trained.
+
+    Args:
+        features: The number of frequencies; the embedding has twice as many entries.
+        scale: The standard deviation of the frequencies.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, features: int, *, scale: float = 16.0) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(features) * scale)
+
+    def forward(self, cond: Real[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
+        """The sines, then the cosines."""
+        cond = cond.to(_at_least_float32(cond))
+        phase = cond[:, None] * self.frequencies * 2 * math.pi
+        return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+class LabelEmbedding(nn.Module):
+    """A trained vector for each class, and one more for "no class".
+
+    Args:
+        labels: The number of classes.
+        size: The length of a vector.
+        dropout: The share of a training batch whose class is withheld.
+    """
+
+    def __init__(self, labels: int, size: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.table = nn.Embedding(labels + 1, size)
+        self.labels, self.dropout = labels, dropout
+
+    def forward(self, label: Int[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
+        """The vectors of a batch of classes; class `labels` is none."""
+        if self.training and self.dropout > 0:
+            withheld = torch.rand(label.shape, device=label.device) < self.dropout
+            label = torch.where(withheld, self.labels, label)
+        vectors: Tensor = self.table(label)
+        return vectors
+
+    def absent(self, batch: int) -> Int[Tensor, "batch"]:
+        """The class of samples that have none."""
+        return torch.full((batch,), self.labels, device=self.table.weight.device)
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

@@ -1,0 +1,232 @@
+"""One UNet for DDPM, DDPM++ and NCSN++ (Ho et al. 2020; Song et al. 2021, appendix H).
+
+    h ← conv(x)
+    down   h ← attend(block(h, e)) ..., keeping every h; half the size; join the shrunken image
+    middle h ← block(attend(block(h, e)), e)
+    up     h ← block([h, kept], e) ...; attend; add to the output so far; twice the size
+    F      = conv(φ(norm(h))), or the output so far
+
+e is the embedded noise level, and a class if there is one. The network is F alone: centring its
+input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
+forms and paths are arguments; the published sizes are the functions at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Real
+from torch import Tensor, nn
+
+from . import levels
+from .blocks import Attention, Form, ResidualBlock, convolution, differentiated, linear
+from .embedding import GaussianFourier, LabelEmbedding, sinusoidal
+from .levels import Progressive
+
+FIR = (1.0, 3.0, 3.0, 1.0)
+"""The taps of the anti-aliasing filter."""
+
+
+class Embedding(nn.Module):
+    """φ of the embedded noise level and class: features → linear → φ → linear (+ class) → φ."""
+
+    def __init__(
+        self, kind: Literal["fourier", "sinusoidal"], width: int, *, fourier_scale: float = 16.0
+    ) -> None:
+        super().__init__()
+        fourier, self.width = kind == "fourier", width
+        self.features = GaussianFourier(width, scale=fourier_scale) if fourier else None
+        self.hidden = linear(2 * width if fourier else width, 4 * width)
+        self.out = linear(4 * width, 4 * width)
+
+    def forward(
+        self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch size"] | float = 0.0
+    ) -> Float[Tensor, "batch size"]:
+        """The embedding, with what is added before the last φ."""
+        known = self.features(cond) if self.features else sinusoidal(cond, self.width)
+        hidden = self.hidden(known.to(self.hidden.weight.dtype))
+        return F.silu(self.out(F.silu(hidden)) + extra)
+
+
+class UNet(nn.Module):
+    """F(x, cond): DDPM, DDPM++ or NCSN++, by its arguments; the defaults are NCSN++ for CIFAR-10.
+
+    Args:
+        channels: Channels of the image.
+        width: Channels at full size.
+        multipliers: Each level's channels, in widths; each level has half the size of the last.
+        blocks: Residual blocks a level.
+        attention: The levels with attention, 0 at full size. The middle always has it.
+        form: Residual blocks as in "ddpm" or "biggan".
+        embedding: "fourier", where cond is log σ, or "sinusoidal", where it is a timestep or index.
+        fourier_scale: The standard deviation of the Fourier frequencies.
+        fir: The taps of the filter that changes sizes; `None` is plain resampling.
+        progressive_input: How the shrunken image enters at each level.
+        progressive_output: How the levels make up the image.
+        combine: Whether a "skip" input is summed ("sum") or concatenated ("cat").
+        skip_rescale: Divide sums of two branches by √2.
+        groups: Groups of all normalisations; `None` is min(channels/4, 32), DDPM's is 32.
+        dropout: The share of features dropped in each block while training.
+        init_scale: The scale of the first weights that end a branch.
+        labels: The number of classes, 0 for none.
+        label_dropout: The share of a training batch whose class is withheld.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        width: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 4,
+        attention: Sequence[int] = (1,),
+        form: Form = "biggan",
+        embedding: Literal["fourier", "sinusoidal"] = "fourier",
+        fourier_scale: float = 16.0,
+        fir: Sequence[float] | None = FIR,
+        progressive_input: Progressive = "residual",
+        progressive_output: Progressive = "none",
+        combine: Literal["sum", "cat"] = "sum",
+        skip_rescale: bool = True,
+        groups: int | None = None,
+        dropout: float = 0.1,
+        init_scale: float = 0.0,
+        labels: int = 0,
+        label_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
+        common: dict[str, Any] = dict(groups=groups, rescale=skip_rescale, init_scale=init_scale)
+        block: Callable[..., nn.Module] = partial(
+            ResidualBlock, embedding=4 * width, form=form, dropout=dropout, **common
+        )
+        resize = partial(levels.resize, form, block, fir)
+        attend: Callable[..., nn.Module] = partial(Attention, **common)
+        join = partial(levels.join, progressive_input, fir, combine == "cat", skip_rescale)
+        head = partial(levels.Head, groups=groups)
+        output = partial(levels.output, progressive_output, fir, head, skip_rescale, init_scale)
+
+        self.channels, self.size_multiple = channels, 2**last
+        self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
+        self.label = LabelEmbedding(labels, 4 * width, dropout=label_dropout) if labels else None
+        self.stem = convolution(channels, width)
+        doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
+        entering = [width, *(doubled * here for here in widths[:-1])]
+        images = (
+            [channels, *widths] if progressive_input == "residual" else [channels] * len(widths)
+        )
+        self.down, kept = nn.ModuleList(), [width]
+        for level, here in enumerate(widths):
+            sizes = [entering[level]] + [here] * (blocks - 1)
+            stages = [block(size, here) for size in sizes]
+            attends = [attend(here) for _ in sizes if level in attention]
+            ends = (
+                (resize("down", here), join(images[level], here)) if level < last else (None,) * 2
+            )
+            self.down.append(levels.DownLevel(stages, attends, *ends))
+            kept += [here] * blocks + entering[level + 1 : level + 2]
+
+        here = widths[-1]
+        self.middle = nn.ModuleList([block(here, here), attend(here), block(here, here)])
+        self.up = nn.ModuleList()
+        for level, here in reversed(list(enumerate(widths))):
+            before = widths[min(level + 1, last)]
+            stages = [block((here if i else before) + kept.pop(), here) for i in range(blocks + 1)]
+            attended = attend(here) if level in attention else None
+            grow = resize("up", here) if level > 0 else None
+            below = before if level < last else None
+            self.up.append(levels.UpLevel(stages, attended, output(channels, here, below), grow))
+        no_head = progressive_output == "skip"
+        self.head = None if no_head else head(widths[0], channels, scale=init_scale)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        cond: Real[Tensor, "batch"],
+        label: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """F of a batch, at one conditioning number a sample, and a class where the net has them."""
+        self._check(x, label)
+        fused, embedding = not differentiated(x), self.embedding(cond, self._label(x, label))
+        image, h = x, self.stem(x)
+        kept = [h]
+        for down in self.down:
+            image, features = down(image, kept[-1], embedding, fused)
+            kept += features
+        first, attention, second = self.middle
+        h = second(attention(first(kept[-1], embedding), fused), embedding)
+        out: Any = None
+        for up in self.up:
+            out, h = up(out, h, kept, embedding, fused)
+        result: Tensor = out if self.head is None else self.head(h)
+        return result
+
+    def _label(self, x: Tensor, label: Tensor | None) -> Tensor | float:
+        if self.label is None:
+            return 0.0
+        vectors: Tensor = self.label(self.label.absent(len(x)) if label is None else label)
+        return vectors
+
+    def _check(self, x: Tensor, label: Tensor | None) -> None:
+        if x.shape[1] != self.channels or any(size % self.size_multiple for size in x.shape[2:]):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}: this network takes {self.channels} channels, and "
+                f"heights and widths that are multiples of {self.size_multiple}"
+            )
+        if label is not None and self.label is None:
+            raise ValueError("the network has no classes: build it with labels=their number")
+
+
+# ── The published sizes ──────────────────────────────────────────────────────────────────────────
+
+
+def ncsnpp_cifar10(**changes: Any) -> UNet:
+    """NCSN++ for 32×32, continuous in σ; the "deep" one by `blocks=8`.
+
+    The discrete one takes an index: `embedding="sinusoidal"`.
+    """
+    return UNet(**changes)
+
+
+def ddpmpp_cifar10(**changes: Any) -> UNet:
+    """DDPM++ for 32×32; the "deep" one by `blocks=8`."""
+    published = dict(embedding="sinusoidal", fir=None, progressive_input="none")
+    return UNet(**published | changes)
+
+
+def ddpm_cifar10(**changes: Any) -> UNet:
+    """The UNet of DDPM for 32×32, with one attention a level upwards (Ho et al. have three)."""
+    return UNet(**_DDPM | changes)
+
+
+def ddpm_celebahq256(**changes: Any) -> UNet:
+    """The UNet of DDPM for 256×256: CelebA-HQ and LSUN."""
+    published = dict(multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0)
+    return UNet(**_DDPM | published | changes)
+
+
+def ncsnpp_ffhq256(**changes: Any) -> UNet:
+    """NCSN++ for 256×256: FFHQ, CelebA-HQ, and LSUN's bedrooms and churches."""
+    published = dict(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, attention=(4,))
+    return UNet(**_PYRAMIDS | published | changes)
+
+
+def ncsnpp_ffhq1024(**changes: Any) -> UNet:
+    """NCSN++ for 1024×1024: FFHQ and CelebA-HQ."""
+    published = dict(width=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=1, attention=(6,))
+    return UNet(**_PYRAMIDS | published | changes)
+
+
+_DDPM: dict[str, Any] = dict(
+    blocks=2,
+    form="ddpm",
+    embedding="sinusoidal",
+    fir=None,
+    progressive_input="none",
+    skip_rescale=False,
+    groups=32,
+)
+_PYRAMIDS: dict[str, Any] = dict(progressive_input="skip", progressive_output="skip", dropout=0.0)

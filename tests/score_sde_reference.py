@@ -1,0 +1,211 @@
+"""score_sde's UNet as a flat list of modules, drawn at random while it is computed, in float64.
+
+Written from the architecture's description alone: zero insertion for resampling, einsum for
+attention, moments for the normalisation. It shares nothing with the package.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def filtered(x, taps, *, up=1, down=1, pad):
+    """Insert zeros, pad, convolve with taps ⊗ taps, keep every `down`-th pixel."""
+    batch, channels, height, width = x.shape
+    spread = x.new_zeros(batch, channels, height * up, width * up)
+    spread[:, :, ::up, ::up] = x
+    row = torch.tensor(taps, dtype=x.dtype) / sum(taps)
+    padded = F.pad(spread, (*pad, *pad)).flatten(0, 1)[:, None]
+    out = F.conv2d(padded, torch.outer(row, row).flip(0, 1)[None, None] * up**2)
+    return out.view(batch, channels, *out.shape[2:])[:, :, ::down, ::down]
+
+
+def group_norm(x, weight, bias, groups):
+    parts = x.reshape(len(x), groups, -1)
+    mean, var = parts.mean(2, keepdim=True), parts.var(2, unbiased=False, keepdim=True)
+    out = ((parts - mean) / (var + 1e-6).sqrt()).view_as(x)
+    return out * weight[:, None, None] + bias[:, None, None]
+
+
+def attention(x, q, k, v):
+    w = torch.einsum("bchw,bcij->bhwij", q, k) / math.sqrt(x.shape[1])
+    w = w.flatten(3).softmax(-1).view_as(w)
+    return torch.einsum("bhwij,bcij->bchw", w, v)
+
+
+class Reference:
+    """`run` returns F; `state` then holds the modules as the authors number them."""
+
+    def __init__(self, *, gaps=True, **arguments):
+        self.state, self.number, self.gaps = {}, 0, gaps
+        self.__dict__.update(arguments)
+        self.rescale = math.sqrt(2) if self.skip_rescale else 1.0
+
+    def draw(self, **shapes):
+        drawn = {}
+        for name, shape in shapes.items():
+            name = name.replace("__", ".")
+            leaf = name.split(".")[-1]
+            fan = math.prod(shape[1:]) if leaf == "weight" else shape[0]
+            drawn[name] = torch.randn(shape, dtype=torch.float64) / math.sqrt(max(fan, 1))
+            if leaf == "weight" and len(shape) == 1:
+                drawn[name] = 1 + 0.1 * drawn[name]
+        self.state |= {f"module.all_modules.{self.number}.{k}": v for k, v in drawn.items()}
+        self.number += 1
+        return drawn
+
+    def norm(self, x, t, name=""):
+        channels = x.shape[1]
+        groups = self.groups or min(channels // 4, 32)
+        return group_norm(x, t[f"{name}weight"], t[f"{name}bias"], groups)
+
+    def conv(self, x, out, size=3):
+        t = self.draw(weight=(out, x.shape[1], size, size), bias=(out,))
+        return F.conv2d(x, t["weight"], t["bias"], padding=size // 2)
+
+    def head(self, h, out):
+        t = self.draw(weight=(h.shape[1],), bias=(h.shape[1],))
+        return self.conv(F.silu(self.norm(h, t)), out)
+
+    def free(self, x, change):
+        """Resampling without weights, which still has a number in the list."""
+        self.number += self.gaps
+        return self.plain(x, change)
+
+    def plain(self, x, change):
+        if self.fir is None:
+            return (
+                F.avg_pool2d(x, 2)
+                if change == "down"
+                else x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            )
+        if change == "down":
+            return filtered(x, self.fir, down=2, pad=(1, 1))
+        return filtered(x, self.fir, up=2, pad=(2, 1))
+
+    def resample(self, x, out, change):
+        name = "Conv_0" if self.fir is None else "Conv2d_0"
+        t = self.draw(**{f"{name}__weight": (out, x.shape[1], 3, 3), f"{name}__bias": (out,)})
+        weight, bias = t[f"{name}.weight"], t[f"{name}.bias"]
+        if self.fir is None and change == "down":
+            return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)
+        if self.fir is None:
+            return F.conv2d(self.plain(x, "up"), weight, bias, padding=1)
+        if change == "down":
+            return F.conv2d(filtered(x, self.fir, pad=(2, 2)), weight, bias, stride=2)
+        batch, channels, height, width = x.shape
+        spread = x.new_zeros(batch, channels, 2 * height - 1, 2 * width - 1)
+        spread[:, :, ::2, ::2] = x
+        spread = F.conv2d(F.pad(spread, (2, 2, 2, 2)), weight)
+        return 4 * filtered(spread, self.fir, pad=(1, 1)) + bias[:, None, None]
+
+    def block(self, x, out, change=None):
+        channels, biggan = x.shape[1], self.form == "biggan"
+        shapes = dict(
+            GroupNorm_0__weight=(channels,),
+            GroupNorm_0__bias=(channels,),
+            Conv_0__weight=(out, channels, 3, 3),
+            Conv_0__bias=(out,),
+            Dense_0__weight=(out, 4 * self.width),
+            Dense_0__bias=(out,),
+            GroupNorm_1__weight=(out,),
+            GroupNorm_1__bias=(out,),
+            Conv_1__weight=(out, out, 3, 3),
+            Conv_1__bias=(out,),
+        )
+        if biggan and (channels != out or change):
+            shapes |= dict(Conv_2__weight=(out, channels, 1, 1), Conv_2__bias=(out,))
+        elif channels != out:
+            shapes |= dict(NIN_0__W=(channels, out), NIN_0__b=(out,))
+        t = self.draw(**shapes)
+        h = F.silu(self.norm(x, t, "GroupNorm_0."))
+        if change:
+            h, x = self.plain(h, change), self.plain(x, change)
+        h = F.conv2d(h, t["Conv_0.weight"], t["Conv_0.bias"], padding=1)
+        h = h + (self.told @ t["Dense_0.weight"].T + t["Dense_0.bias"])[:, :, None, None]
+        h = F.silu(self.norm(h, t, "GroupNorm_1."))
+        h = F.conv2d(h, t["Conv_1.weight"], t["Conv_1.bias"], padding=1)
+        if "Conv_2.weight" in t:
+            x = F.conv2d(x, t["Conv_2.weight"], t["Conv_2.bias"])
+        elif "NIN_0.W" in t:
+            x = self.nin(x, t, 0)
+        return (x + h) / self.rescale
+
+    def nin(self, x, t, i):
+        return torch.einsum("bihw,io->bohw", x, t[f"NIN_{i}.W"]) + t[f"NIN_{i}.b"][:, None, None]
+
+    def attend(self, x):
+        c = x.shape[1]
+        shapes = {f"NIN_{i}__W": (c, c) for i in range(4)} | {f"NIN_{i}__b": (c,) for i in range(4)}
+        t = self.draw(GroupNorm_0__weight=(c,), GroupNorm_0__bias=(c,), **shapes)
+        h = self.norm(x, t, "GroupNorm_0.")
+        h = attention(h, *(self.nin(h, t, i) for i in range(3)))
+        return (x + self.nin(h, t, 3)) / self.rescale
+
+    def embed(self, cond):
+        if self.embedding == "fourier":
+            frequencies = 16 * self.draw(W=(self.width,))["W"]
+            self.state["module.all_modules.0.W"] = frequencies
+            phase = 2 * math.pi * cond[:, None] * frequencies
+        else:
+            half = self.width // 2
+            powers = torch.arange(half, dtype=torch.float64) / (half - 1)
+            phase = cond[:, None] * 10_000.0**-powers
+        h = torch.cat([phase.sin(), phase.cos()], 1)
+        for _ in range(2):
+            t = self.draw(weight=(4 * self.width, h.shape[1]), bias=(4 * self.width,))
+            h = F.silu(h @ t["weight"].T + t["bias"])
+        return h
+
+    def resize(self, h, change):
+        if self.form == "ddpm":
+            return self.resample(h, h.shape[1], change)
+        return self.block(h, h.shape[1], change)
+
+    def enter(self, image, h):
+        if self.progressive_input == "skip":
+            image = self.free(image, "down")
+            t = self.draw(
+                Conv_0__weight=(h.shape[1], image.shape[1], 1, 1), Conv_0__bias=(h.shape[1],)
+            )
+            seen = F.conv2d(image, t["Conv_0.weight"], t["Conv_0.bias"])
+            return image, torch.cat([seen, h], 1) if self.combine == "cat" else seen + h
+        if self.progressive_input == "residual":
+            image = (self.resample(image, h.shape[1], "down") + h) / self.rescale
+            return image, image
+        return image, h
+
+    def leave(self, image, h):
+        if self.progressive_output == "skip":
+            image = None if image is None else self.free(image, "up")
+            own = self.head(h, self.channels)
+            return own if image is None else image + own, h
+        if self.progressive_output == "residual":
+            if image is None:
+                return self.head(h, h.shape[1]), h
+            image = (self.resample(image, h.shape[1], "up") + h) / self.rescale
+            return image, image
+        return image, h
+
+    def run(self, x, cond):
+        self.told = self.embed(cond)
+        image, last = x, len(self.multipliers) - 1
+        kept = [h := self.conv(x, self.width)]
+        for level, multiplier in enumerate(self.multipliers):
+            for _ in range(self.blocks):
+                h = self.block(h, multiplier * self.width)
+                h = self.attend(h) if level in self.attention else h
+                kept.append(h)
+            if level < last:
+                image, h = self.enter(image, self.resize(h, "down"))
+                kept.append(h)
+        h = self.block(self.attend(self.block(h, h.shape[1])), h.shape[1])
+        out = None
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for _ in range(self.blocks + 1):
+                h = self.block(torch.cat([h, kept.pop()], 1), multiplier * self.width)
+            h = self.attend(h) if level in self.attention else h
+            out, h = self.leave(out, h)
+            h = self.resize(h, "up") if level > 0 else h
+        return out if self.progressive_output == "skip" else self.head(h, self.channels)

@@ -1,0 +1,69 @@
+"""Blocks against formulas written out: moments for the norm, einsum for attention."""
+
+import math
+
+import pytest
+import torch
+from score_sde_reference import attention, group_norm
+
+from scorefield.nn.blocks import Attention, ResidualBlock, normalization
+
+
+def random(module):
+    """The module in float64, with parameters that are nowhere 0 or 1."""
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return module.double()
+
+
+@pytest.mark.parametrize(
+    ("channels", "asked", "groups"),
+    [(8, None, 2), (128, None, 32), (512, None, 32), (64, 32, 32), (2, None, 1)],
+)
+def test_normalisation_is_by_moments_of_groups(channels, asked, groups):
+    norm, x = random(normalization(channels, asked)), 3 + torch.randn(2, channels, 4, 3).double()
+    expected = group_norm(x, norm.weight, norm.bias, groups)
+    assert norm.num_groups == groups
+    assert torch.allclose(norm(x), expected)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_is_the_formula(fused, rescale):
+    block, x = random(Attention(8, rescale=rescale)), torch.randn(2, 8, 4, 6).double()
+    h = group_norm(x, block.norm.weight, block.norm.bias, 2)
+
+    def linear(layer, h):
+        return (
+            torch.einsum("oi,bihw->bohw", layer.weight[:, :, 0, 0], h) + layer.bias[:, None, None]
+        )
+
+    mixed = attention(h, *(linear(layer, h) for layer in (block.query, block.key, block.value)))
+    expected = (x + linear(block.out, mixed)) / (math.sqrt(2) if rescale else 1)
+    assert torch.allclose(block(x, fused), expected)
+
+
+def test_attention_does_not_see_the_order_of_pixels():
+    block, x = random(Attention(8)), torch.randn(1, 8, 4, 4).double()
+    order = torch.randperm(16)
+    shuffled = x.flatten(2)[:, :, order].view_as(x)
+    assert torch.allclose(block(shuffled), block(x).flatten(2)[:, :, order].view_as(x))
+
+
+@pytest.mark.parametrize("form", ["ddpm", "biggan"])
+def test_a_fresh_block_is_its_shortcut(form):
+    x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
+    assert torch.allclose(
+        ResidualBlock(8, 8, 16, form=form)(x, embedding), x / math.sqrt(2), atol=1e-3
+    )
+    block = ResidualBlock(8, 12, 16, form=form, rescale=False)
+    assert torch.allclose(block(x, embedding), block.shortcut(x), atol=1e-3)
+
+
+def test_the_shortcut_of_ddpm_is_drawn_smaller():
+    scales = {
+        form: ResidualBlock(64, 128, 16, form=form).shortcut.weight.var().item() * 96
+        for form in ("ddpm", "biggan")
+    }
+    assert scales["ddpm"] == pytest.approx(0.1, rel=0.1)
+    assert scales["biggan"] == pytest.approx(1.0, rel=0.1)

@@ -1,0 +1,237 @@
+"""score_sde's checkpoints: the stored numbers, and networks of other shapes by the reference."""
+
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from score_sde_reference import Reference
+
+from scorefield.convert.score_sde import convert, load
+from scorefield.nn import unet
+from scorefield.nn.unet import UNet
+
+GOLDEN = Path(__file__).parent / "golden"
+FIR = (1.0, 3.0, 3.0, 1.0)
+FOLDERS = [
+    "ncsnpp_ve_continuous",
+    "ncsnpp_ve_discrete",
+    "ncsnpp_ve_ffhq256",
+    "ddpmpp_vp_continuous",
+    "ddpmpp_subvp_continuous",
+    "ddpm_vp",
+]
+
+
+def _score(network, sigmas, known, name):
+    """The published formula around F: F/σ of 2x − 1 (VE), −F/std (VP and sub-VP)."""
+    x, std, labels = known["x_t"], known["std"][:, None, None, None], known.get("labels")
+    if "_ve_" not in name:
+        return -network(x, known["t"] * 999 if labels is None else labels) / std
+    if labels is None:
+        return network(2 * x - 1, known["std"].log()) / std
+    return network(2 * x - 1, labels) / sigmas[labels][:, None, None, None]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@torch.no_grad()
+def test_the_score_is_the_authors(name):
+    known = load_file(GOLDEN / name / "expected.safetensors")
+    converted = load(GOLDEN / name / "checkpoint.pth")
+    found = _score(converted.build(), converted.sigmas, known, name)
+    error = (found - known["score"]).abs().max() / known["score"].abs().max()
+    assert error <= 1e-5
+    assert converted.step == 777
+
+
+def test_the_raw_weights_come_on_request():
+    path = GOLDEN / "ncsnpp_ve_continuous/checkpoint.pth"
+    model = torch.load(path, weights_only=True)["model"]
+    raw, averaged = load(path, ema=False).state, load(path).state
+    key = "module.all_modules.3.weight"
+    assert torch.equal(raw["stem.weight"], model[key])
+    assert not torch.equal(averaged["stem.weight"], model[key])
+    frequencies = "embedding.features.frequencies"  # are not trained, and so not averaged
+    assert torch.equal(raw[frequencies], averaged[frequencies])
+
+
+BASE = dict(
+    channels=3,
+    width=8,
+    multipliers=(1, 2),
+    blocks=1,
+    attention=(1,),
+    form="biggan",
+    embedding="fourier",
+    fir=FIR,
+    progressive_input="none",
+    progressive_output="none",
+    combine="sum",
+    skip_rescale=True,
+    groups=None,
+)
+CONFIGURATIONS = {
+    "wide middle": dict(multipliers=(1, 3, 2), blocks=2, attention=(0, 2)),
+    "narrowing": dict(multipliers=(2, 1), width=16),
+    "no attention": dict(attention=(), channels=1),
+    "one level": dict(multipliers=(2,), attention=()),
+    "one level, residual": dict(multipliers=(2,), attention=(), progressive_output="residual"),
+    "residual out": dict(progressive_output="residual", multipliers=(1, 2, 2)),
+    "residual both, plain": dict(
+        progressive_output="residual", progressive_input="residual", fir=None
+    ),
+    "skip both": dict(progressive_output="skip", progressive_input="skip", multipliers=(1, 2, 2)),
+    "skip in, concatenated": dict(progressive_input="skip", combine="cat", multipliers=(1, 1, 2)),
+    "skip out, plain": dict(progressive_output="skip", fir=None, embedding="sinusoidal"),
+    "not rescaled": dict(skip_rescale=False, fir=None, embedding="sinusoidal"),
+    "ddpm": dict(
+        form="ddpm",
+        embedding="sinusoidal",
+        fir=None,
+        skip_rescale=False,
+        groups=4,
+        multipliers=(1, 2, 2),
+        blocks=2,
+    ),
+    "ddpm blocks, FIR": dict(
+        form="ddpm", progressive_input="residual", progressive_output="residual", blocks=2
+    ),
+    "ddpm blocks, skip": dict(form="ddpm", progressive_input="skip", progressive_output="skip"),
+    "one number after another": dict(progressive_input="skip", gaps=False),
+}
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+@torch.no_grad()
+def test_other_shapes_convert_and_compute_the_same(changes):
+    arguments = {**BASE, **changes}
+    reference = Reference(**arguments)
+    x, cond = torch.randn(2, arguments["channels"], 16, 12).double(), torch.tensor([0.3, 3.1])
+    expected = reference.run(x, cond.double())
+    hints = dict(skip_rescale=arguments["skip_rescale"], groups=arguments["groups"])
+    converted = convert(reference.state, ema=False, fir=arguments["fir"] is not None, **hints)
+    arguments.pop("gaps", None)
+    assert {k: converted.arguments[k] for k in arguments} == arguments
+    network = UNet(**converted.arguments).double().eval()
+    network.load_state_dict(converted.state)
+    error = (network(x, cond.double()) - expected).abs().max() / expected.abs().max()
+    # the frequencies of sinusoids are float32, as the authors' are
+    assert error <= (1e-6 if arguments["embedding"] == "sinusoidal" else 1e-12)
+
+
+CIFAR10 = dict(width=128, multipliers=(1, 2, 2, 2), blocks=4, attention=(1,))
+DDPM = dict(form="ddpm", embedding="sinusoidal", fir=None, skip_rescale=False, groups=32)
+SKIPS = dict(progressive_input="skip", progressive_output="skip", width=128, blocks=2)
+PUBLISHED = {
+    "ncsnpp_cifar10": dict(CIFAR10, progressive_input="residual"),
+    "ddpmpp_cifar10": dict(CIFAR10, embedding="sinusoidal", fir=None),
+    "ddpm_cifar10": {**CIFAR10, **DDPM, "blocks": 2},
+    "ddpm_celebahq256": dict(
+        DDPM, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4,)
+    ),
+    "ncsnpp_ffhq256": dict(SKIPS, multipliers=(1, 1, 2, 2, 2, 2, 2), attention=(4,)),
+    "ncsnpp_ffhq1024": dict(
+        {**SKIPS, "width": 16, "blocks": 1},
+        multipliers=(1, 2, 4, 8, 16, 32, 32, 32),
+        attention=(6,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_sizes_are_recognised_without_a_hint(name):
+    arguments = {**BASE, **PUBLISHED[name]}
+    with torch.device("meta"):  # shapes are all it takes
+        reference = Reference(**arguments)
+        reference.run(torch.randn(1, 3, 128, 128).double(), torch.ones(1).double())
+        state = convert(reference.state, ema=False)
+        preset = getattr(unet, name)().state_dict()
+    assert {k: state.arguments[k] for k in arguments} == arguments
+    assert {k: t.shape for k, t in state.state.items()} == {k: t.shape for k, t in preset.items()}
+    dropout = 0.1 if name.endswith("cifar10") else 0.0
+    assert name == "ddpm_celebahq256" or state.arguments["dropout"] == dropout
+
+
+def _small(**changes):
+    reference = Reference(**{**BASE, **changes})
+    reference.run(torch.randn(1, 3, 8, 8).double(), torch.tensor([0.3]).double())
+    return {key: tensor.float() for key, tensor in reference.state.items()}
+
+
+def test_what_is_assumed_is_said_and_can_be_chosen():
+    assert convert(_small(), ema=False).assumed == ("dropout", "fir", "groups", "skip_rescale")
+    chosen = convert(_small(), ema=False, dropout=0.3, fir=False)
+    assert chosen.assumed == ("groups", "skip_rescale")
+    assert chosen.arguments["dropout"] == 0.3
+    assert chosen.arguments["fir"] is None
+    with pytest.raises(TypeError, match="width"):
+        convert(_small(), ema=False, width=3)
+    with pytest.raises(ValueError, match="fir=False"):
+        convert(_small(progressive_input="residual"), ema=False, fir=False)
+
+
+def test_averages_are_matched_by_order():
+    model = {"module.sigmas": torch.ones(3), **_small()}
+    order = [key for key in model if "sigmas" not in key and not key.endswith("all_modules.0.W")]
+    checkpoint = {"model": model, "ema": {"shadow_params": [2 * model[key] for key in order]}}
+    raw, averaged = convert(checkpoint, ema=False).state, convert(checkpoint).state
+    for key in raw:
+        factor = 1 if key.endswith("frequencies") else 2
+        assert torch.equal(averaged[key], factor * raw[key])
+    checkpoint["ema"]["shadow_params"].pop()
+    with pytest.raises(ValueError, match="averaged tensors do not fit"):
+        convert(checkpoint)
+    with pytest.raises(ValueError, match="ema=False"):
+        convert(model)
+
+
+def _dropped(model, key):
+    return {k: v for k, v in model.items() if k != key}
+
+
+def test_what_does_not_fit_is_named():
+    model, prefix = _small(), "module.all_modules."
+    with pytest.raises(ValueError, match=r"down\.0\.blocks\.0\.conv_in\.bias"):
+        convert(_dropped(model, f"{prefix}4.Conv_0.bias"), ema=False)
+    with pytest.raises(ValueError, match=r"all_modules\.4\.Conv_1\.weight"):
+        convert(_dropped(model, f"{prefix}4.Conv_0.weight"), ema=False)
+    with pytest.raises(ValueError, match=r"all_modules\.4\.Extra"):
+        convert({**model, f"{prefix}4.Extra": torch.ones(2)}, ema=False)
+    with pytest.raises(ValueError, match="stranger"):
+        convert({**model, "stranger": torch.ones(2)}, ema=False)
+    with pytest.raises(ValueError, match=r"all_modules\.4\.Conv_1\.weight \(8, 8, 5, 5\)"):
+        convert({**model, f"{prefix}4.Conv_1.weight": torch.ones(8, 8, 5, 5)}, ema=False)
+
+
+def test_no_single_module_can_be_missing():
+    model = _small(progressive_input="skip", progressive_output="skip", multipliers=(1, 2, 2))
+    for number in sorted({key.split(".")[2] for key in model}, key=int):
+        without = {key: t for key, t in model.items() if key.split(".")[2] != number}
+        with pytest.raises(ValueError, match=r"modules|UNet|network|checkpoint ends"):
+            convert(without, ema=False)
+
+
+class _Hostile:
+    def __reduce__(self):
+        return math.sqrt, (4.0,)
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(_Hostile(), 2), b"nothing", b""])
+def test_a_file_that_is_damaged_or_runs_code_is_refused(content, tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not opened"):
+        load(path)
+    torch.save({"model": _Hostile()}, path)
+    with pytest.raises(ValueError, match="not opened"):
+        load(path)
+
+
+def test_other_contents_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    for content in ([1, 2], {"model": 3}, {"state": {}}, {"model": {}}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="score_sde"):
+            load(path)

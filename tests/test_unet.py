@@ -1,0 +1,216 @@
+"""The UNet as a whole: its derivatives, the ways of running it, its first weights and classes."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scorefield.nn import unet
+from scorefield.nn.unet import UNet
+
+FIR = (1.0, 3.0, 3.0, 1.0)
+KINDS = {
+    "ncsn++": dict(progressive_input="residual", attention=(1,)),
+    "pyramids": dict(progressive_input="skip", progressive_output="skip"),
+    "residual out": dict(progressive_output="residual", progressive_input="none"),
+    "ddpm": dict(
+        form="ddpm",
+        embedding="sinusoidal",
+        fir=None,
+        progressive_input="none",
+        skip_rescale=False,
+    ),
+}
+
+
+def small(kind="ncsn++", **changes):
+    """A small network with weights that are not nearly zero."""
+    arguments = dict(width=8, multipliers=(1, 2), blocks=1, attention=(0, 1), dropout=0.0)
+    return UNet(**{**arguments, **KINDS[kind], "init_scale": 1.0, **changes})
+
+
+def batch(size=2, dtype=torch.float32):
+    return torch.randn(size, 3, 8, 12, dtype=dtype), torch.tensor([0.3, 2.1], dtype=dtype)[:size]
+
+
+def relative(found, expected):
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@kinds
+def test_second_derivatives_are_those_of_finite_differences(kind):
+    net, (x, cond) = small(kind).double(), batch(1, torch.float64)
+    x, v = x.requires_grad_(), torch.randn_like(x)
+
+    def slope(x):  # vᵀ∂F/∂x·v, whose gradient is what sliced score matching needs
+        (g,) = torch.autograd.grad((net(x, cond) * v).sum(), x, create_graph=True)
+        return (g * v).sum()
+
+    (found,) = torch.autograd.grad(slope(x), x)
+    direction, h = torch.randn_like(x), 1e-5
+    expected = (slope(x + h * direction) - slope(x - h * direction)) / (2 * h)
+    assert (found * direction).sum().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
+@kinds
+def test_forward_mode_is_the_backward_mode_transposed(kind):
+    net, (x, cond) = small(kind), batch()
+    u, v = torch.randn_like(x), torch.randn_like(x)
+    value, pushed = torch.func.jvp(lambda x: net(x, cond), (x,), (u,))
+    assert relative(value, net(x, cond)) < 1e-5
+    (pulled,) = torch.autograd.grad((net(x.requires_grad_(), cond) * v).sum(), x)
+    assert (pushed * v).sum().item() == pytest.approx((pulled * u).sum().item(), rel=1e-4)
+
+
+@kinds
+def test_channels_last_changes_nothing(kind):
+    net, (x, cond) = small(kind), batch()
+    with torch.no_grad():
+        expected = net(x, cond)
+        net = net.to(memory_format=torch.channels_last)
+        assert relative(net(x.to(memory_format=torch.channels_last), cond), expected) < 1e-5
+
+
+@kinds
+def test_autocast_to_bfloat16_is_close(kind):
+    net, (x, cond) = small(kind), batch()
+    with torch.no_grad():
+        expected = net(x, cond)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = net(x, cond)
+    error = (found.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert error < 0.03
+
+
+COMPILED = """
+import sys, torch
+sys.path.insert(0, "tests")
+from test_unet import KINDS, batch, relative, small
+
+def step(net, run, x, cond, target):
+    net.zero_grad()
+    out = run(x, cond)
+    (out - target).square().mean().backward()
+    return out.detach(), {name: p.grad.clone() for name, p in net.named_parameters()}
+
+for kind in sys.argv[1:]:
+    torch.manual_seed(0)
+    net, (x, cond) = small(kind, attention=()), batch()
+    target = torch.randn_like(x)
+    out, eager = step(net, net, x, cond, target)
+    compiled, found = step(net, torch.compile(net, fullgraph=True), x, cond, target)
+    assert relative(compiled, out) < 1e-5, kind
+    least = 1e-4 * max(g.abs().max() for g in eager.values())
+    errors = {n: ((found[n] - g).abs().max() / (g.abs().max() + least)).item()
+              for n, g in eager.items()}
+    wrong = {name: error for name, error in errors.items() if not error < 1e-3}
+    assert not wrong, (kind, wrong)
+    print(kind, len(errors), "gradients, worst", max(errors.values()))
+"""
+
+
+def _check_compiled(*names):
+    """In a process of its own: the checks of shapes that tests install do not compile."""
+    run = [sys.executable, "-c", COMPILED.replace('"tests"', repr(str(Path(__file__).parent)))]
+    done = subprocess.run([*run, *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(done.stdout)
+
+
+def test_compiled_forward_and_all_gradients_are_the_eager_ones():
+    _check_compiled("ncsn++")
+
+
+@pytest.mark.slow
+def test_compiled_gradients_of_the_other_kinds_are_the_eager_ones():
+    _check_compiled(*KINDS)
+
+
+def test_the_published_sizes():
+    """62.8 and 61.8 million for CIFAR-10's; DDPM's has two attentions less than the 35.7 of Ho."""
+    with torch.device("meta"):
+        millions = {
+            name: sum(p.numel() for p in getattr(unet, name)().parameters()) / 1e6
+            for name in ("ncsnpp_cifar10", "ddpmpp_cifar10", "ddpm_cifar10")
+        }
+        large = [unet.ddpm_celebahq256(), unet.ncsnpp_ffhq256(), unet.ncsnpp_ffhq1024()]
+    attentions = 2 * (4 * (256 * 256 + 256) + 2 * 256)
+    assert millions["ncsnpp_cifar10"] == pytest.approx(62.8, abs=0.05)
+    assert millions["ddpmpp_cifar10"] == pytest.approx(61.8, abs=0.05)
+    assert millions["ddpm_cifar10"] * 1e6 + attentions == pytest.approx(35_746_307)
+    # attention at 16×16
+    assert [level.attention is not None for level in large[0].up] == [0, 1, 0, 0, 0, 0]
+    assert [level.attention is not None for level in large[1].up] == [0, 0, 1, 0, 0, 0, 0]
+    assert [level.attention is not None for level in large[2].up] == [0, 1, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["ncsn++", "pyramids", "ddpm"])
+def test_a_fresh_network_is_nearly_zero(kind):
+    """s ≈ 0, as the published first weights of every last convolution make it."""
+    x, cond = batch()
+    assert small(kind, init_scale=0.0)(x, cond).abs().max() < 1e-3
+
+
+def test_first_weights_are_uniform_with_variance_one_over_fan_avg():
+    net = UNet(width=64, multipliers=(1,), blocks=1, attention=(0,))
+    block, attention = net.down[0].blocks[0], net.down[0].attentions[0]
+    for weight, scale in [
+        (block.conv_in.weight, 1.0),
+        (block.conv_out.weight, 1e-10),
+        (net.embedding.hidden.weight, 1.0),
+        (attention.query.weight, 0.1),
+        (attention.out.weight, 1e-10),
+        (net.head.conv.weight, 1e-10),
+    ]:
+        fan = weight[0, 0].numel() * (weight.shape[0] + weight.shape[1]) / 2
+        bound = math.sqrt(3 * scale / fan)
+        assert weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert weight.abs().max().item() == pytest.approx(bound, rel=0.05)
+
+
+def test_classes_matter_and_can_be_left_out():
+    net, (x, cond) = small(labels=3).eval(), batch()
+    outs = [net(x, cond, torch.tensor([i, i])) for i in range(3)]
+    assert relative(outs[0], outs[1]) > 1e-3
+    mixed = net(x, cond, torch.tensor([2, 0]))
+    assert torch.allclose(mixed[0], outs[2][0], atol=1e-5)
+    assert torch.allclose(mixed[1], outs[0][1], atol=1e-5)
+    assert torch.equal(net(x, cond), net(x, cond, torch.tensor([3, 3])))
+    with pytest.raises(ValueError, match="no classes"):
+        small()(x, cond, torch.tensor([0, 0]))
+
+
+def test_classes_are_withheld_in_training_alone():
+    net, (x, cond) = small(labels=3, label_dropout=1.0), batch()
+    label = torch.tensor([0, 2])
+    assert torch.equal(net(x, cond, label), net(x, cond))
+    assert not torch.equal(net.eval()(x, cond, label), net(x, cond))
+    net.label.dropout = 0.25
+    withheld = net.label.train()(torch.zeros(20_000, dtype=torch.long))
+    share = (withheld == net.label.table.weight[3]).all(1).float().mean()
+    assert share.item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_dropout_is_for_training():
+    net, (x, cond) = small(dropout=0.5), batch()
+    assert not torch.equal(net(x, cond), net(x, cond))
+    assert torch.equal(net.eval()(x, cond), net(x, cond))
+
+
+def test_samples_do_not_influence_each_other():
+    net, (x, cond) = small(), batch()
+    assert relative(net(x, cond)[:1], net(x[:1], cond[:1])) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 8, 9)])
+def test_images_that_do_not_fit_are_refused(shape):
+    with pytest.raises(ValueError, match="multiples of 2"):
+        small()(torch.randn(shape), torch.ones(2))
