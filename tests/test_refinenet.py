@@ -202,10 +202,11 @@ def _compare(compiled, net, *inputs):
 
 @BOTH
 @pytest.mark.usefixtures("unchecked")
-def test_the_whole_network_is_one_graph_with_the_same_gradients(levels):
-    net = _net(levels)
-    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    _compare(compiled, net, torch.rand(2, 1, 28, 28), _cond(levels, 2))
+@torch.no_grad()
+def test_a_network_is_one_graph_to_a_compiler(levels):
+    net, cond, x = _net(levels), _cond(levels, 2), torch.rand(2, 1, 28, 28)
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, cond), net(x, cond))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -220,6 +221,7 @@ def test_a_compiled_block_gives_the_same_values_and_gradients():
 @BOTH
 @pytest.mark.usefixtures("unchecked")
 def test_a_compiled_network_gives_the_same_values_and_gradients(levels):
+    """A minute or more for the C++ compiler; the block above is what is suspect in it."""
     net = _net(levels)
     compiled = torch.compile(net, fullgraph=True)
     _compare(compiled, net, torch.rand(2, 1, 28, 28), _cond(levels, 2))
