@@ -163,3 +163,18 @@ def test_at_the_start_edm_knows_the_gaussian():
     x = torch.rand(4, 2)
     score = ScoreModel(net, EDM(0.5))(x, 2.0)
     torch.testing.assert_close(score, -x / (0.5**2 + 2.0**2))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("row", [NCSN(LADDER), VE(), EDM(centre=0.5)], ids=["NCSN", "VE", "EDM"])
+@pytest.mark.parametrize("sigma", [0.3, torch.tensor([0.3, 0.02])], ids=["float", "tensor"])
+def test_a_model_is_one_graph_to_a_compiler(row, sigma):
+    model, x = _model(row), torch.rand(2, 3)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, sigma), model(x, sigma))
+
+
+def test_derivatives_go_through_a_model():
+    model, x, w = _model(EDM(), shape=(3,)), torch.rand(2, 3), torch.rand(2, 3)
+    _, pushed = torch.func.jvp(lambda x: model(x, 0.3), (x,), (w,))
+    torch.testing.assert_close(pushed, model(w, 0.3))  # the recorder's answer is linear

@@ -22,10 +22,6 @@ def _cond(levels, n):
     return None if levels is None else torch.arange(n) % levels
 
 
-# torch warns of itself when these are first used
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-
-
 # ── Layers against formulas of their own ─────────────────────────────────────────────────────────
 
 
@@ -207,25 +203,26 @@ def _compare(compiled, net, *inputs):
 @pytest.mark.slow
 @BOTH
 @pytest.mark.usefixtures("unchecked")
-def test_the_whole_network_is_one_graph_with_the_same_gradients(levels):
-    net = _net(levels)
-    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    _compare(compiled, net, torch.rand(2, 1, 28, 28), _cond(levels, 2))
+@torch.no_grad()
+def test_a_network_is_one_graph_to_a_compiler(levels):
+    net, cond, x = _net(levels), _cond(levels, 2), torch.rand(2, 1, 28, 28)
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, cond), net(x, cond))
 
 
-@BOTH
 @pytest.mark.usefixtures("unchecked")
-def test_a_compiled_block_gives_the_same_values_and_gradients(levels):
+def test_a_compiled_block_gives_the_same_values_and_gradients():
     """14 × 14 into 28 × 28, where other ways to write it gave wrong gradients in silence."""
-    block = Refinement(4, 4, levels)
+    block = Refinement(4, 4, levels=5)
     x, coarse = torch.randn(2, 4, 28, 28), torch.randn(2, 4, 14, 14)
-    _compare(torch.compile(block, fullgraph=True), block, x, coarse, _cond(levels, 2))
+    _compare(torch.compile(block, fullgraph=True), block, x, coarse, _cond(5, 2))
 
 
 @pytest.mark.slow
 @BOTH
 @pytest.mark.usefixtures("unchecked")
 def test_a_compiled_network_gives_the_same_values_and_gradients(levels):
+    """A minute or more for the C++ compiler; the block above is what is suspect in it."""
     net = _net(levels)
     compiled = torch.compile(net, fullgraph=True)
     _compare(compiled, net, torch.rand(2, 1, 28, 28), _cond(levels, 2))

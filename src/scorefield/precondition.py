@@ -19,7 +19,7 @@ which it has this σ. The centre is 0 where the network computes 2x − 1 itself
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -69,9 +69,11 @@ class Precondition(Protocol):
 class _Ladder:
     sigmas: Float[Tensor, "levels"]
     centre: float = 0.0
+    _law: Discrete = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        Discrete(self.sigmas)  # which checks them
+        # made once: it looks at the levels, for which a compiler or another device had to wait
+        object.__setattr__(self, "_law", Discrete(self.sigmas))
 
     @property
     def sigma_max(self) -> float:
@@ -86,7 +88,7 @@ class _Ladder:
         return self.sigmas
 
     def _index(self, sigma: Tensor) -> Tensor:
-        return Discrete(self.sigmas).index(sigma)
+        return self._law.index(sigma)
 
 
 class NCSN(_Ladder):
