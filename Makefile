@@ -11,15 +11,17 @@ help: ## list what can be made
 demo: $(READY) ## sample a mixture with four samplers and draw demo.png
 	$(BIN)/scorefield demo
 
-# one thread for each worker: more would fight over the cores
-test: export OMP_NUM_THREADS = 1
+# one thread for each worker, for more would fight over the cores; and glibc is to keep the memory of
+# large tensors, which it otherwise gives back and faults in again at each step of a sampler
+test study: export OMP_NUM_THREADS = 1
+test study: export MALLOC_TRIM_THRESHOLD_ = 268435456
+test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
 test: $(READY) ## lint, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
-study: export OMP_NUM_THREADS = 1
 study: $(READY) ## the slow studies, minutes each
 	$(BIN)/pytest -m slow -n 2 -rP
 

@@ -124,12 +124,9 @@ def _check_compiled(*names):
     print(done.stdout)
 
 
-def test_compiled_forward_and_all_gradients_are_the_eager_ones():
-    _check_compiled("ncsn++")
-
-
 @pytest.mark.slow
-def test_compiled_gradients_of_the_other_kinds_are_the_eager_ones():
+def test_compiled_forward_and_all_gradients_are_the_eager_ones():
+    """Minutes for the C++ compiler."""
     _check_compiled(*KINDS)
 
 
