@@ -13,19 +13,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -184,7 +172,7 @@ class Experiment:
 
 # ── From files and the command line ──────────────────────────────────────────────────────────────
 
-Config = TypeVar("Config", bound="DataclassInstance")
+Config = TypeVar("Config")
 
 
 def read(path: Path, default: Experiment | None = None) -> Experiment:
@@ -235,12 +223,13 @@ def changed(default: Config, values: object, where: str = "") -> Config:
             raise ValueError(f"{name} is no field: {nearest(str(key), hints)}")
         now = getattr(default, key)
         if is_dataclass(now):
-            new[key] = changed(now, value, name)
+            new[key] = changed(cast(Any, now), value, name)
         elif isinstance(now, dict) and isinstance(value, Mapping):
             new[key] = now | {str(k): _number(v) for k, v in value.items()}
         else:
             new[key] = _as(hints[key], value, name)
-    return replace(default, **new)
+    result: Config = replace(cast(Any, default), **new)
+    return result
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
