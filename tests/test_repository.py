@@ -55,6 +55,7 @@ ALLOWED = {
     "optimize": MODEL,
     "checkpoint": MODEL,
     "draw": MODEL | {"ladder", "samplers"},
+    "images": {"checkpoint"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles"},
