@@ -207,7 +207,19 @@ def test_samples_do_not_influence_each_other():
     assert relative(net(x, cond)[:1], net(x[:1], cond[:1])) < 1e-5
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 8), (2, 3, 8, 9)])
-def test_images_that_do_not_fit_are_refused(shape):
-    with pytest.raises(ValueError, match="multiples of 2"):
-        small()(torch.randn(shape), torch.ones(2))
+@kinds
+@pytest.mark.parametrize("size", [(9, 13), (28, 28), (8, 8), (1, 3)])
+def test_any_size_is_padded_to_what_the_halvings_allow(kind, size):
+    net, (_, cond) = small(kind, multipliers=(1, 2, 2, 2), attention=(3,)), batch()
+    x = torch.randn(2, 3, *size)
+    (top, bottom), (left, right) = (((-n % 8) // 2, (-n % 8 + 1) // 2) for n in size)
+    framed = torch.nn.functional.pad(x, (left, right, top, bottom))
+    middle = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+    found = net(x, cond)
+    assert found.shape == x.shape
+    assert torch.equal(found, net(framed, cond)[middle])
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(ValueError, match="images of 3 channels"):
+        small()(torch.randn(2, 1, 8, 8), torch.ones(2))
