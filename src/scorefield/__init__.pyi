@@ -3,7 +3,7 @@ from .diagnose import Diagnosis, diagnose, wilson
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .model import ScoreModel
-from .nn import RefineNet
+from .nn import MLP, RefineNet, UNet
 from .noise import (
     Discrete,
     LogNormal,
@@ -79,6 +79,7 @@ __version__: str
 
 __all__ = [
     "EDM",
+    "MLP",
     "NCSN",
     "SAMPLERS",
     "VE",
@@ -108,6 +109,7 @@ __all__ = [
     "Step",
     "SubVP",
     "Suggestion",
+    "UNet",
     "VEDiscrete",
     "VPDiscrete",
     "VPrediction",
