@@ -11,11 +11,12 @@ from torch import nn
 
 from scorefield import EDM, NCSN, Prior, Rescaled, ScoreModel, VPDiscrete, ddpm_sigmas, geometric
 from scorefield.checkpoint import FILE, ROWS, _described, _row, load, read, save, write
-from scorefield.nn import NETWORKS, RefineNet, UNet
+from scorefield.nn import MLP, NETWORKS, RefineNet, UNet
 
 SMALL = {
     "UNet": lambda: UNet(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(), labels=3),
     "RefineNet": lambda: RefineNet(1, 4, 5),
+    "MLP": lambda: MLP((1, 8, 8), width=8, blocks=1),
 }
 
 

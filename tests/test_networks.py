@@ -6,9 +6,14 @@ import json
 import pytest
 import torch
 
-from scorefield.nn import DEPTHS, RefineNet, UNet, unet
+from scorefield.nn import DEPTHS, MLP, Autoencoder, RefineNet, ToyMLP, UNet, unet
 
 NETWORKS = {
+    "table": lambda: MLP(7),
+    "vectors": lambda: MLP((2, 3), width=8, blocks=1, dropout=0.2, labels=4, label_dropout=0.2),
+    "counted": lambda: MLP([5], embedding="sinusoidal", fourier_scale=2.0),
+    "plane": lambda: ToyMLP(3, width=5),
+    "autoencoder": lambda: Autoencoder(3, widths=(4, 8)),
     "ncsn": lambda: RefineNet(1, 4, 10),
     "ncsnv2": lambda: RefineNet(),
     **{depth: lambda depth=depth: RefineNet(3, 8, depth=depth) for depth in DEPTHS},

@@ -100,12 +100,6 @@ def test_samples_do_not_influence_each_other():
 
 def test_a_fresh_network_is_of_the_published_scale():
     net = RefineNet(3, 64, 10)
-    tables = torch.cat([p.flatten(2) for n, p in net.named_parameters() if "affine" in n], 2)
-    gamma, alpha, beta = tables.unbind(1)
-    for table in (gamma, alpha):
-        assert abs(table.mean() - 1) < 1e-3
-        assert abs(table.std() - 0.02) < 1e-3
-    assert not beta.any()
     for x in (torch.rand(4, 3, 16, 16), 50 * torch.randn(4, 3, 16, 16)):
         # below the deviation of z, which the σ·s of NCSN and the F of NCSNv2 have to become
         assert 0.05 < net(x, _cond(10, 4)).std() < 1.5

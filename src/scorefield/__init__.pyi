@@ -5,7 +5,7 @@ from .draw import sample
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .model import ScoreModel
-from .nn import RefineNet
+from .nn import MLP, RefineNet, UNet
 from .noise import (
     Discrete,
     LogNormal,
@@ -81,6 +81,7 @@ __version__: str
 
 __all__ = [
     "EDM",
+    "MLP",
     "NCSN",
     "SAMPLERS",
     "VE",
@@ -110,6 +111,7 @@ __all__ = [
     "Step",
     "SubVP",
     "Suggestion",
+    "UNet",
     "VEDiscrete",
     "VPDiscrete",
     "VPrediction",

@@ -4,10 +4,18 @@ from collections.abc import Callable
 
 from torch.nn import Module
 
+from .mlp import MLP
 from .refinenet import DEPTHS, Depth, RefineNet
+from .small import Autoencoder, ToyMLP
 from .unet import UNet
 
-NETWORKS: dict[str, Callable[..., Module]] = {"RefineNet": RefineNet, "UNet": UNet}
+NETWORKS: dict[str, Callable[..., Module]] = {
+    "Autoencoder": Autoencoder,
+    "MLP": MLP,
+    "RefineNet": RefineNet,
+    "ToyMLP": ToyMLP,
+    "UNet": UNet,
+}
 """The networks that a file or a configuration may name; `NETWORKS[kind](**net.arguments)`."""
 
-__all__ = ["DEPTHS", "NETWORKS", "Depth", "RefineNet", "UNet"]
+__all__ = ["DEPTHS", "MLP", "NETWORKS", "Autoencoder", "Depth", "RefineNet", "ToyMLP", "UNet"]

@@ -12,11 +12,16 @@ for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
+
+from .blocks import linear
+
+Kind: TypeAlias = Literal["fourier", "sinusoidal"]
 
 
 def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "batch {size}"]:
@@ -75,6 +80,37 @@ class LabelEmbedding(nn.Module):
     def absent(self, batch: int) -> Int[Tensor, "batch"]:
         """The class of samples that have none."""
         return torch.full((batch,), self.labels, device=self.table.weight.device)
+
+
+class Embedding(nn.Module):
+    """φ of the embedded noise level and class: features → linear → φ → linear (+ class) → φ."""
+
+    def __init__(self, kind: Kind, width: int, *, fourier_scale: float = 16.0) -> None:
+        super().__init__()
+        fourier, self.width = kind == "fourier", width
+        self.features = GaussianFourier(width, scale=fourier_scale) if fourier else None
+        self.hidden = linear(2 * width if fourier else width, 4 * width)
+        self.out = linear(4 * width, 4 * width)
+
+    def forward(
+        self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch size"] | float = 0.0
+    ) -> Float[Tensor, "batch size"]:
+        """The embedding, with what is added before the last φ."""
+        known = self.features(cond) if self.features else sinusoidal(cond, self.width)
+        hidden = self.hidden(known.to(self.hidden.weight.dtype))
+        return F.silu(self.out(F.silu(hidden)) + extra)
+
+
+def told(
+    table: LabelEmbedding | None, label: Int[Tensor, "batch"] | None, batch: int
+) -> Float[Tensor, "batch size"] | float:
+    """The vectors of classes, or of none, for an `Embedding`; 0 where there is no table."""
+    if table is None and label is not None:
+        raise ValueError("the network has no classes: build it with labels=their number")
+    if table is None:
+        return 0.0
+    vectors: Tensor = table(table.absent(batch) if label is None else label)
+    return vectors
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from .layers import (
     mean_pool,
     upsample,
 )
+from .padding import crop, pad
 
 Depth = Literal["original", "deeper", "deepest"]
 
@@ -98,7 +98,7 @@ class RefineNet(nn.Module):
         self, x: Float[Tensor, "batch channels height width"], cond: Level = None
     ) -> Float[Tensor, "batch channels height width"]:
         """F(x, cond), cond the index of each sample's noise level, or nothing."""
-        padded = _pad(2 * x - 1, 2**self.halvings)
+        padded = pad(2 * x - 1, 2**self.halvings)
         features = []
         h = self.begin(padded)
         for blocks in self.encoder:
@@ -108,7 +108,7 @@ class RefineNet(nn.Module):
         refined: Tensor | None = None
         for refine in self.decoder:
             refined = refine(features.pop(), refined, cond)
-        return _crop(self.end(refined, cond), x.shape[2:])
+        return crop(self.end(refined, cond), x.shape[2:])
 
 
 class Refinement(nn.Module):
@@ -187,19 +187,6 @@ def _norm(features: int, levels: int | None) -> InstanceNormPlus | None:
 
 def _same(x: Tensor) -> Tensor:
     return x
-
-
-def _pad(x: Tensor, factor: int) -> Tensor:
-    """Zeros around x, which convolutions see there anyway, up to multiples of a factor."""
-    height, width = (-size % factor for size in x.shape[2:])
-    if height == width == 0:
-        return x
-    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-
-
-def _crop(x: Tensor, size: torch.Size) -> Tensor:
-    top, left = ((have - want) // 2 for have, want in zip(x.shape[2:], size, strict=True))
-    return x[:, :, top : top + size[0], left : left + size[1]]
 
 
 def _check(channels: int, width: int, levels: int | None, depth: str) -> None:

@@ -8,7 +8,8 @@
 
 e is the embedded noise level, and a class if there is one. The network is F alone: centring its
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
-forms and paths are arguments; the published sizes are the functions at the end.
+forms and paths are arguments; the published sizes are the functions at the end. An image of any
+height and width will do: it is padded inside to what the halvings allow.
 """
 
 from __future__ import annotations
@@ -17,39 +18,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from . import levels
 from .arguments import arguments
-from .blocks import Attention, Form, ResidualBlock, convolution, differentiated, linear
-from .embedding import GaussianFourier, LabelEmbedding, sinusoidal
+from .blocks import Attention, Form, ResidualBlock, convolution, differentiated
+from .embedding import Embedding, Kind, LabelEmbedding, told
 from .levels import Progressive
+from .padding import crop, pad
 
 FIR = (1.0, 3.0, 3.0, 1.0)
 """The taps of the anti-aliasing filter."""
-
-
-class Embedding(nn.Module):
-    """φ of the embedded noise level and class: features → linear → φ → linear (+ class) → φ."""
-
-    def __init__(
-        self, kind: Literal["fourier", "sinusoidal"], width: int, *, fourier_scale: float = 16.0
-    ) -> None:
-        super().__init__()
-        fourier, self.width = kind == "fourier", width
-        self.features = GaussianFourier(width, scale=fourier_scale) if fourier else None
-        self.hidden = linear(2 * width if fourier else width, 4 * width)
-        self.out = linear(4 * width, 4 * width)
-
-    def forward(
-        self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch size"] | float = 0.0
-    ) -> Float[Tensor, "batch size"]:
-        """The embedding, with what is added before the last φ."""
-        known = self.features(cond) if self.features else sinusoidal(cond, self.width)
-        hidden = self.hidden(known.to(self.hidden.weight.dtype))
-        return F.silu(self.out(F.silu(hidden)) + extra)
 
 
 class UNet(nn.Module):
@@ -85,7 +65,7 @@ class UNet(nn.Module):
         blocks: int = 4,
         attention: Sequence[int] = (1,),
         form: Form = "biggan",
-        embedding: Literal["fourier", "sinusoidal"] = "fourier",
+        embedding: Kind = "fourier",
         fourier_scale: float = 16.0,
         fir: Sequence[float] | None = FIR,
         progressive_input: Progressive = "residual",
@@ -111,7 +91,7 @@ class UNet(nn.Module):
         head = partial(levels.Head, groups=groups)
         output = partial(levels.output, progressive_output, fir, head, skip_rescale, init_scale)
 
-        self.channels, self.size_multiple = channels, 2**last
+        self.channels, self.factor = channels, 2**last
         self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * width, dropout=label_dropout) if labels else None
         self.stem = convolution(channels, width)
@@ -151,9 +131,10 @@ class UNet(nn.Module):
         label: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """F of a batch, at one conditioning number a sample, and a class where the net has them."""
-        self._check(x, label)
-        fused, embedding = not differentiated(x), self.embedding(cond, self._label(x, label))
-        image, h = x, self.stem(x)
+        self._check(x)
+        embedding = self.embedding(cond, told(self.label, label, len(x)))
+        fused, image = not differentiated(x), pad(x, self.factor)
+        h = self.stem(image)
         kept = [h]
         for down in self.down:
             image, features = down(image, kept[-1], embedding, fused)
@@ -164,22 +145,14 @@ class UNet(nn.Module):
         for up in self.up:
             out, h = up(out, h, kept, embedding, fused)
         result: Tensor = out if self.head is None else self.head(h)
-        return result
+        return crop(result, x.shape[2:])
 
-    def _label(self, x: Tensor, label: Tensor | None) -> Tensor | float:
-        if self.label is None:
-            return 0.0
-        vectors: Tensor = self.label(self.label.absent(len(x)) if label is None else label)
-        return vectors
-
-    def _check(self, x: Tensor, label: Tensor | None) -> None:
-        if x.shape[1] != self.channels or any(size % self.size_multiple for size in x.shape[2:]):
+    def _check(self, x: Tensor) -> None:
+        if x.shape[1] != self.channels:
             raise ValueError(
-                f"x has shape {tuple(x.shape)}: this network takes {self.channels} channels, and "
-                f"heights and widths that are multiples of {self.size_multiple}"
+                f"x has shape {tuple(x.shape)}: this network takes images of {self.channels} "
+                "channels, (batch, channels, height, width)"
             )
-        if label is not None and self.label is None:
-            raise ValueError("the network has no classes: build it with labels=their number")
 
 
 # ── The published sizes ──────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,102 @@
+"""The small networks of two figures, which know no noise level (Song & Ermon 2019).
+
+    Figure 2   2 → 128 → 128 → 2, softplus between                               (app. B.1)
+    Figure 1   conv, residual blocks 32, 64 ↓, 64, 128 ↓, 128, the same back, conv, ELU
+    block      y = shortcut(x) + conv(φ(resize(conv(φ(x)))))
+
+Softplus and ELU have the continuous derivative that sliced score matching differentiates again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float, Real
+from torch import Tensor, nn
+
+from .arguments import arguments
+from .layers import conv3
+from .padding import crop, pad
+from .resample import downsample, upsample
+
+
+class ToyMLP(nn.Module):
+    """The network of Figure 2, for points of the plane.
+
+    Args:
+        size: of a vector.
+        width: of the two hidden layers.
+    """
+
+    def __init__(self, size: int = 2, *, width: int = 128) -> None:
+        super().__init__()
+        self.arguments = arguments(locals())
+        sizes = pairwise([size, width, width, size])
+        self.first, self.second, self.last = (nn.Linear(before, after) for before, after in sizes)
+
+    def forward(
+        self, x: Float[Tensor, "batch size"], cond: Real[Tensor, "batch"] | None = None
+    ) -> Float[Tensor, "batch size"]:
+        """F(x); the noise level has no part in it."""
+        out: Tensor = self.last(F.softplus(self.second(F.softplus(self.first(x)))))
+        return out
+
+
+class Autoencoder(nn.Module):
+    """The network of Figure 1, for images of any size; every second block halves it.
+
+    Args:
+        channels: of the image.
+        widths: features of the encoder's blocks.
+    """
+
+    def __init__(
+        self, channels: int = 1, *, widths: Sequence[int] = (32, 64, 64, 128, 128)
+    ) -> None:
+        super().__init__()
+        self.arguments = arguments(locals())
+        steps = list(pairwise([widths[0], *widths]))
+        self.factor = 2 ** (len(widths) // 2)
+        self.begin = conv3(channels, widths[0])
+        down = [Block(a, b, resize="down" if i % 2 else "") for i, (a, b) in enumerate(steps)]
+        up = [Block(b, a, resize="up" if i % 2 else "") for i, (a, b) in enumerate(steps)]
+        self.blocks = nn.Sequential(*down, *reversed(up))
+        self.end = conv3(widths[0], channels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        cond: Real[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "batch channels height width"]:
+        """F(x); the noise level has no part in it."""
+        features = self.blocks(self.begin(pad(x, self.factor)))
+        return crop(self.end(F.elu(features)), x.shape[2:])
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, the size changed between them."""
+
+    def __init__(
+        self, features: int, features_out: int, *, resize: Literal["", "down", "up"]
+    ) -> None:
+        super().__init__()
+        self.resize = RESIZE[resize]
+        self.first, self.second = conv3(features, features_out), conv3(features_out, features_out)
+        changes = resize or features != features_out
+        self.shortcut = nn.Conv2d(features, features_out, 1) if changes else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
+        """shortcut(x) + convolutions(x)."""
+        h: Tensor = self.second(F.elu(self.resize(self.first(F.elu(x)))))
+        shortcut: Tensor = self.shortcut(self.resize(x))
+        return shortcut + h
+
+
+RESIZE: dict[str, Callable[[Tensor], Tensor]] = {
+    "": nn.Identity(),
+    "down": downsample,
+    "up": upsample,
+}

@@ -1,0 +1,155 @@
+"""First weights as published, of every layer of every kind, and what fresh networks answer."""
+
+import math
+
+import pytest
+import torch
+from test_unet import KINDS
+from torch import nn
+
+from scorefield import (
+    EDM,
+    MLP,
+    VE,
+    Gaussian,
+    LogNormal,
+    NCSNv2,
+    RefineNet,
+    ScoreModel,
+    UNet,
+    annealed,
+    denoising,
+    edm_weight,
+)
+from scorefield.nn import Autoencoder, ToyMLP
+
+
+def _check_uniform(weights):
+    """Weights, each over the bound of its uniform law, are uniform on [−1, 1]."""
+    pooled = torch.cat([weight.flatten() for weight in weights]).detach()
+    error = 1 / math.sqrt(len(pooled))
+    assert pooled.abs().max() <= 1 + 1e-6
+    assert pooled.abs().max() > 1 - 20 * error**2
+    assert abs(pooled.mean()) < 4 * math.sqrt(1 / 3) * error
+    assert abs(pooled.square().mean() - 1 / 3) < 4 * math.sqrt(4 / 45) * error
+    assert min(weight.abs().max() for weight in weights) > 0.5
+
+
+def _layers(net):
+    return [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+# ── Torch's own, within 1/√fan_in: NCSN and NCSNv2 (as the authors left it) and the small ones ────
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        RefineNet(3, 16, 10),
+        RefineNet(3, 16, depth="deeper"),
+        ToyMLP(),
+        Autoencoder(3),
+        MLP(20, width=64).blocks,
+    ],
+    ids=lambda net: type(net).__name__,
+)
+def test_layers_are_uniform_within_one_over_the_root_of_fan_in(net):
+    layers = _layers(net)
+    bounds = [layer.weight[0].numel() ** -0.5 for layer in layers]
+    pairs = list(zip(layers, bounds, strict=True))
+    _check_uniform([layer.weight / bound for layer, bound in pairs])
+    biases = [layer.bias / bound for layer, bound in pairs if layer.bias is not None]
+    _check_uniform([torch.cat(biases)])
+
+
+@pytest.mark.parametrize("levels", [None, 10])
+def test_refinenet_has_convolutions_and_tables_alone(levels):
+    """γ and α are N(1, 0.02²), β is 0, of each level."""
+    net = RefineNet(3, 16, levels)
+    known = {p for layer in _layers(net) for p in layer.parameters()}
+    tables = [p for p in net.parameters() if p not in known]
+    gamma, alpha, beta = torch.cat([p.detach().flatten(2) for p in tables], 2).unbind(1)
+    assert {p.shape[0] for p in tables} == {levels or 1}
+    for table in (gamma, alpha):
+        error = 0.02 / math.sqrt(table.numel())
+        assert abs(table.mean() - 1) < 4 * error
+        assert abs(table.std() - 0.02) < 4 * error / math.sqrt(2)
+    assert not beta.any()
+
+
+# ── The UNets': variance scale/fan_avg (Ho et al. 2020; Song et al. 2021) ─────────────────────────
+
+
+def _scale(name, kind):
+    """That of a weight: the end of a branch is 0, which stands for 1e-10; attention's are 0.1."""
+    if ".conv_out." in name or name.startswith("head.") or name.endswith(".out.weight"):
+        return 1.0 if name.startswith("embedding.") else 1e-10
+    if ".output.head." in name:
+        return 1e-10
+    if any(f".{part}." in name for part in ("query", "key", "value")):
+        return 0.1
+    return 0.1 if ".shortcut." in name and kind == "ddpm" else 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_of_a_unet_have_the_published_variance(kind):
+    net = UNet(width=16, multipliers=(1, 2), blocks=2, **{**KINDS[kind], "attention": (1,)})
+    found = {}
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.GroupNorm):
+            assert (layer.weight == 1).all()
+            assert not layer.bias.any()
+        elif layer in _layers(net):
+            weight, scale = layer.weight, _scale(f"{name}.weight", kind)
+            fan = weight[0, :1].numel() * sum(weight.shape[:2]) / 2
+            found.setdefault(scale, []).append(weight / math.sqrt(3 * scale / fan))
+            assert not layer.bias.any()
+    assert found.keys() == {1.0, 0.1, 1e-10}
+    for weights in found.values():
+        _check_uniform(weights)
+
+
+# ── What fresh networks answer ───────────────────────────────────────────────────────────────────
+
+FRESH = {
+    "mlp": (lambda: MLP((3, 8, 8), width=32), 1e-6),
+    **{
+        kind: (
+            lambda kind=kind: UNet(width=16, multipliers=(1, 2), blocks=1, **KINDS[kind]).eval(),
+            1e-4,
+        )
+        for kind in KINDS
+    },
+}
+fresh = pytest.mark.parametrize(("build", "error"), FRESH.values(), ids=FRESH)
+
+
+@fresh
+@torch.no_grad()
+def test_a_fresh_edm_is_the_denoiser_of_a_gaussian(build, error):
+    """Of N(centre, σ_d²I), at every σ; and its loss in a dimension is 1 (Karras et al. 2022)."""
+    row = EDM(sigma_data=0.4, centre=0.5)
+    model, oracle = ScoreModel(build(), row), Gaussian(torch.full((3, 8, 8), 0.5), 0.4**2)
+    for sigma in (0.002, 0.1, 1.0, 80.0):
+        x = oracle.sample(4, sigma)
+        wrong = sigma**2 * (model(x, sigma) - oracle(x, sigma))
+        assert wrong.abs().max() < error * 0.4
+    loss = annealed(denoising, LogNormal(), edm_weight(0.4))(model, oracle.sample(200))
+    assert loss.mean().item() / 192 == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("row", "build", "least", "most"),
+    [
+        (VE(), lambda: UNet(width=16, multipliers=(1, 2), blocks=1).eval(), 0.485, 0.515),
+        (NCSNv2(), lambda: RefineNet(3, 16), 0.5, 1.0),
+    ],
+    ids=["NCSN++", "NCSNv2"],
+)
+@torch.no_grad()
+def test_a_fresh_model_loses_about_the_noise(row, build, least, most):
+    """½(‖z‖² + ‖F‖²): ½ in a dimension where F is 0, not twice as much where it is torch's."""
+    model, x = ScoreModel(build(), row), torch.rand(200, 3, 8, 8)
+    for sigma in (0.01, 1.0, 50.0):
+        loss = sigma**2 * denoising(model, x, sigma).mean() / 192
+        assert least < loss < most

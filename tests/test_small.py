@@ -1,0 +1,154 @@
+"""The small networks against their formulas, and sliced matching against exact on them."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from scorefield import exact, sliced
+from scorefield.nn import Autoencoder, ToyMLP
+
+NETWORKS = {
+    "plane": (lambda: ToyMLP(width=16), (2,)),
+    "image": (lambda: Autoencoder(2, widths=(4, 6, 6, 8, 8)), (2, 2, 3)),
+}
+both = pytest.mark.parametrize(("build", "shape"), NETWORKS.values(), ids=NETWORKS)
+
+
+def relative(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def score_of(net):
+    return lambda x, sigma: net(x)
+
+
+def test_the_network_of_figure_2_is_2_128_128_2_with_softplus():
+    net, x = ToyMLP(), torch.randn(5, 2)
+    layers = [nn.Linear(2, 128), nn.Softplus(), nn.Linear(128, 128), nn.Softplus()]
+    plain = nn.Sequential(*layers, nn.Linear(128, 2))
+    plain.load_state_dict(
+        dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)), strict=True
+    )
+    assert torch.equal(net(x), plain(x))
+    assert torch.equal(net(x, torch.ones(5)), plain(x))
+
+
+@torch.no_grad()
+def test_a_block_is_the_formula():
+    """Resized by torch's own pooling and nearest neighbours."""
+    net, x = Autoencoder(1, widths=(2, 3)), torch.randn(2, 1, 4, 8)
+    first, down, up, last = net.blocks
+
+    def run(block, x, resize):
+        def conv(layer, x):
+            return F.conv2d(x, layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+
+        h = conv(block.second, F.elu(resize(conv(block.first, F.elu(x)))))
+        has_shortcut = isinstance(block.shortcut, nn.Conv2d)
+        return h + (conv(block.shortcut, resize(x)) if has_shortcut else resize(x))
+
+    h = run(first, net.begin(x), lambda x: x)
+    h = run(down, h, lambda x: F.avg_pool2d(x, 2))
+    assert h.shape == (2, 3, 2, 4)
+    h = run(up, h, lambda x: F.interpolate(x, scale_factor=2, mode="nearest"))
+    assert relative(net(x), net.end(F.elu(run(last, h, lambda x: x)))) < 1e-6
+
+
+@pytest.mark.parametrize("size", [(28, 28), (32, 32), (9, 13), (1, 2)])
+def test_the_network_of_figure_1_takes_images_of_any_size(size):
+    net, seen = Autoencoder(3), []
+    for block in net.blocks:
+        block.register_forward_hook(lambda block, args, out: seen.append(tuple(out.shape[1:])))
+    with torch.no_grad():
+        x = torch.randn(2, 3, *size)
+        assert net(x).shape == x.shape
+        height, width = (-(-n // 4) * 4 for n in size)
+        full, half, quarter = ((height // n, width // n) for n in (1, 2, 4))
+        encoded = [(32, *full), (64, *half), (64, *half), (128, *quarter), (128, *quarter)]
+        decoded = [(128, *quarter), (64, *half), (64, *half), (32, *full), (32, *full)]
+        assert seen == encoded + decoded
+        margin = ((height - size[0]) // 2, (width - size[1]) // 2)
+        framed = x.new_zeros(2, 3, height, width)
+        middle = (..., slice(margin[0], margin[0] + size[0]), slice(margin[1], margin[1] + size[1]))
+        framed[middle] = x
+        assert torch.equal(net(x), net(framed)[middle])
+
+
+@both
+def test_sliced_matching_is_exact_matching_in_the_mean(build, shape):
+    """Over an orthogonal basis of ±1 or all signs: the mean of vᵀJv is the trace, to rounding.
+
+    Of the loss, and of its gradient by every parameter, which is of second order.
+    """
+    net = build().double()
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x = torch.randn(3, *shape).double()
+    size = x[0].numel()
+    directions = _orthogonal_signs(size, x).view(-1, *shape)
+    draws = itertools.chain([torch.zeros_like(x)], (v.expand_as(x) for v in directions))
+    found = sliced(score_of(net), x, 0.0, noise=lambda _: next(draws), projections=len(directions))
+    expected = exact(score_of(net), x, 0.0)
+    assert relative(found, expected) < 1e-12
+    parameters = list(net.parameters())
+    ours = torch.autograd.grad(found.sum(), parameters)
+    truth = torch.autograd.grad(expected.sum(), parameters)
+    for g, t in zip(ours, truth, strict=True):
+        assert (g - t).norm() <= 1e-10 * max(t.norm(), 1)
+
+
+def _orthogonal_signs(size, like):
+    """Vectors of ±1 with Σvvᵀ = n·I: the rows of Hadamard's matrix, cut to a number of columns."""
+    signs = like.new_ones(1, 1)
+    while len(signs) < size:
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    return signs[:, :size]
+
+
+@both
+def test_exact_matching_is_that_of_finite_differences(build, shape):
+    net = build().double()
+    x = torch.randn(2, *shape).double()
+    h, trace = 1e-6, 0.0
+    for axis in torch.eye(x[0].numel()).double().view(-1, *shape):
+        trace = trace + ((net(x + h * axis) - net(x - h * axis)) * axis).flatten(1).sum(1) / (2 * h)
+    expected = trace + net(x).square().flatten(1).sum(1) / 2
+    assert relative(exact(score_of(net), x, 0.0), expected) < 1e-7
+
+
+@both
+def test_forward_mode_is_the_backward_mode_transposed(build, shape):
+    net = build().double()
+    x, u, v = torch.randn(3, 2, *shape).double()
+    value, pushed = torch.func.jvp(net, (x,), (u,))
+    assert relative(value, net(x)) < 1e-12
+    (pulled,) = torch.autograd.grad((net(x.requires_grad_()) * v).sum(), x)
+    assert (pushed * v).sum().item() == pytest.approx((pulled * u).sum().item(), rel=1e-10)
+
+
+@torch.no_grad()
+def test_channels_last_and_bfloat16_change_little():
+    net, x = Autoencoder(3), torch.randn(2, 3, 10, 12)
+    expected = net(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert relative(net(x).float(), expected) < 0.03
+    net = net.to(memory_format=torch.channels_last)
+    assert relative(net(x.to(memory_format=torch.channels_last)), expected) < 1e-5
+
+
+@pytest.mark.slow
+@both
+@pytest.mark.usefixtures("unchecked")
+def test_compiled_values_and_gradients_are_the_eager_ones(build, shape):
+    net, x = build(), torch.randn(2, *shape)
+    found = []
+    for run in (net, torch.compile(net, fullgraph=True)):
+        net.zero_grad()
+        out = run(x)
+        out.square().mean().backward()
+        found.append([out.detach(), *(p.grad.clone() for p in net.parameters())])
+    for eager, compiled in zip(*found, strict=True):
+        assert relative(compiled, eager) < 1e-4
