@@ -34,7 +34,7 @@ MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
 TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"ladder"}
-APPLICATION = BELOW_EXPERIMENT | {"experiment"}
+APPLICATION = BELOW_EXPERIMENT | {"config", "experiment"}
 PUBLIC = "scorefield"
 """The package itself: the names of `__init__.pyi`, whatever module they come from."""
 
@@ -58,7 +58,9 @@ ALLOWED = {
     "metrics": set(),
     "data": {"oracles"},
     "train": set(),
-    "experiment": BELOW_EXPERIMENT,
+    # what a run is made of, for which nothing of the package need be loaded
+    "config": set(),
+    "experiment": BELOW_EXPERIMENT | {"config"},
     "evaluate": APPLICATION,
     "presets": APPLICATION,
     "paper": APPLICATION,

@@ -1,3 +1,4 @@
+from .checkpoint import load, save
 from .convert import from_official
 from .diagnose import Diagnosis, diagnose, wilson
 from .ladder import Suggestion, suggest
@@ -139,6 +140,7 @@ __all__ = [
     "langevin",
     "likelihood_weight",
     "linear",
+    "load",
     "log_likelihood",
     "ncsn_weight",
     "perturb",
@@ -147,6 +149,7 @@ __all__ = [
     "replay",
     "rescale",
     "reverse_diffusion",
+    "save",
     "seeded",
     "sliced",
     "suggest",

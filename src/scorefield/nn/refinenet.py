@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .arguments import arguments
 from .layers import (
     InstanceNormPlus,
     Level,
@@ -71,6 +72,7 @@ class RefineNet(nn.Module):
         depth: Depth = "original",
     ):
         super().__init__()
+        self.arguments = arguments(locals())
         _check(channels, width, levels, depth)
         stages = DEPTHS[depth]
         self.halvings = sum(stage.dilation == 1 for stage in stages[1:])

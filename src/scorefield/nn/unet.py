@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from . import levels
+from .arguments import arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, differentiated, linear
 from .embedding import GaussianFourier, LabelEmbedding, sinusoidal
 from .levels import Progressive
@@ -98,6 +99,7 @@ class UNet(nn.Module):
         label_dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        self.arguments = arguments(locals())
         widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
         common: dict[str, Any] = dict(groups=groups, rescale=skip_rescale, init_scale=init_scale)
         block: Callable[..., nn.Module] = partial(
