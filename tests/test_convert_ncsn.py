@@ -1,5 +1,6 @@
 """Against what the authors' programs computed: golden/ holds their checkpoints and results."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -127,18 +128,21 @@ def _official(net, depth):
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("levels", [None, 7])
-def test_any_width_depth_and_number_of_levels_converts(depth, levels, tmp_path):
-    net = RefineNet(2, 6, levels, depth=depth)
-    named = {f"module.{name}": value for name, value in _official(net, depth).items()}
+@pytest.mark.parametrize(
+    ("channels", "width", "levels", "prefix"),
+    [(2, 6, None, "module."), (1, 4, None, ""), (2, 6, 7, "module."), (3, 8, 2, "")],
+)
+def test_any_shape_converts(depth, channels, width, levels, prefix, tmp_path):
+    net = RefineNet(channels, width, levels, depth=depth)
+    named = {f"{prefix}{name}": value for name, value in _official(net, depth).items()}
     torch.save([named, {}], tmp_path / "checkpoint.pth")
     lines = []
     path = tmp_path / "checkpoint.pth"
     model = from_official(path, image_size=8, sigma_max=3, report=lines.append)
     assert all(torch.equal(v, model.net.state_dict()[k]) for k, v in net.state_dict().items())
-    assert model.shape == (2, 8, 8)
+    assert model.shape == (channels, 8, 8)
     assert model.sigma_max == 3
-    assert any(depth in line and "width 6" in line for line in lines)
+    assert any(depth in line and f"width {width}" in line for line in lines)
     assert any(line.startswith("assumed: σ from 3 to 0.01") for line in lines)
 
 
@@ -171,10 +175,37 @@ def test_a_mismatch_names_the_keys(tmp_path):
     assert "end.conv.bias (9,) for (1,)" in str(error.value)
 
 
+def test_the_wrong_depth_names_the_keys(tmp_path):
+    deepest = _official(RefineNet(1, 4, depth="deepest"), "deepest")
+    with pytest.raises(ValueError, match=r"unknown \[.*'refine5\..*'res31\.") as error:
+        ncsn.load(RefineNet(1, 4, depth="original"), deepest, "original")
+    assert "of depth 'original'" in str(error.value)
+    state = {name: value for name, value in deepest.items() if "res31" not in name}
+    torch.save(state, tmp_path / "checkpoint.pth")  # is taken for a "deeper" with too much
+    with pytest.raises(ValueError, match=r"depth 'deeper': .*unknown \[.*'refine31\."):
+        from_official(tmp_path / "checkpoint.pth")
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path):
+    state = _official(RefineNet(1, 4), "original")
+    state["module.end_conv.bias"] = state["end_conv.bias"]
+    torch.save(state, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=r"end_conv\.bias is there twice"):
+        from_official(tmp_path / "checkpoint.pth")
+
+
+def test_an_option_of_another_family_is_named():
+    with pytest.raises(ValueError, match="sde: not for the checkpoints of ncsn; their options are"):
+        from_official(GOLDEN / "ncsn_1x28x28/checkpoint.pth", sde="ve")
+    names = inspect.signature(ncsn.build).parameters.keys() - {"checkpoint", "report"}
+    assert set(ncsn.OPTIONS) == names
+
+
 def test_the_ladder_in_the_file_is_not_overruled(tmp_path):
     state = {**_official(RefineNet(1, 4), "original"), "sigmas": torch.tensor([2.0, 0.5])}
     torch.save(state, tmp_path / "checkpoint.pth")
     assert from_official(tmp_path / "checkpoint.pth").sigma_max == 2
+    assert from_official(tmp_path / "checkpoint.pth", sigma_max=2, sigma_min=0.5).sigma_min == 0.5
     with pytest.raises(ValueError, match=r"its own ladder, 2 to 0\.5"):
         from_official(tmp_path / "checkpoint.pth", sigma_max=50)
 

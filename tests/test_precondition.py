@@ -6,6 +6,7 @@ For data N(centre, v) and a kernel N(αx₀, s²) all predictions are known, and
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -177,6 +178,17 @@ def test_beside_the_ladder_ncsn_takes_the_nearest_level():
 def test_ncsnv2_divides_by_sigma_and_tells_the_network_nothing():
     skip, out, scale, cond = NCSNv2()(torch.tensor([0.25], dtype=torch.float64))
     assert (skip, out, scale, cond) == (0, 4, 1, None)
+
+
+@pytest.mark.parametrize("kind", [VE, partial(VEDiscrete, LADDER)])
+def test_a_ve_network_may_be_given_2x_minus_1_and_is_told_the_same(kind):
+    sigma = LADDER[:3]
+    row, plain = kind(centre=0.5, scale=2.0), kind()
+    x = torch.rand(3, 2, dtype=torch.float64)
+    seen = row(sigma).scale[:, None] * (x - row.centre)
+    torch.testing.assert_close(seen, 2 * x - 1)
+    assert torch.equal(row(sigma).cond, plain(sigma).cond)
+    assert torch.equal(row(sigma).out, 1 / sigma)
 
 
 @pytest.mark.parametrize("name", EXACT)

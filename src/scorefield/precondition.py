@@ -5,8 +5,8 @@
                      skip             out               scale            cond
     NCSN             0                σᵢ/σ              1                i     (Song & Ermon 2019)
     NCSNv2           0                1/σ               1                –     (Song & Ermon 2020)
-    VE               0                1/σ               1                log σ (Song et al. 2021)
-    VEDiscrete       0                1/σ               1                i
+    VE               0                1/σ               c                log σ (Song et al. 2021)
+    VEDiscrete       0                1/σ               c                i
     VP, VPDiscrete   0                −1/σ              (1+σ²)^−½        t     (Ho et al. 2020)
     SubVP            0                −1/σ              (√(σ²+4)−σ)/2    t     (Song et al. 2021)
     EDM              −1/(σ²+σ_d²)     σ_d/(σ√(σ²+σ_d²)) (σ²+σ_d²)^−½     ¼log σ (Karras et al. 2022)
@@ -14,7 +14,8 @@
     FlowMatching     −1/(σ(1+σ))      −1/(σ(1+σ))       1/(1+σ)          t     (Lipman et al. 2023)
 
 A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; `scale` is that α, and t the time at
-which it has this σ. The centre is 0 where the network computes 2x − 1 itself.
+which it has this σ. The centre is 0 where the network computes 2x − 1 itself; for VE's, where it
+does not, the centre is ½ and c = 2, else c = 1.
 """
 
 from __future__ import annotations
@@ -101,12 +102,15 @@ class NCSN(_Ladder):
         return Coefficients(torch.zeros_like(out), out, torch.ones_like(out), index)
 
 
+@dataclass(frozen=True, eq=False)
 class VEDiscrete(_Ladder):
     """NCSN++ as trained at the levels of a ladder: index 0 has the most noise."""
 
+    scale: float = 1.0
+
     def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
-        """F(u, i)/σ."""
-        return _divided(sigma, self._index(sigma))
+        """F(scale·u, i)/σ."""
+        return _divided(sigma, self._index(sigma), self.scale)
 
 
 class VPDiscrete(_Ladder):
@@ -155,11 +159,12 @@ class VE:
     sigma_max: float = 50.0
     sigma_min: float = 0.01
     centre: float = 0.0
+    scale: float = 1.0
     levels: ClassVar[None] = None
 
     def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
-        """F(u, log σ)/σ."""
-        return _divided(sigma, sigma.log())
+        """F(scale·u, log σ)/σ."""
+        return _divided(sigma, sigma.log(), self.scale)
 
 
 @dataclass(frozen=True)
@@ -194,8 +199,8 @@ class FlowMatching:
         return Coefficients(out, out, 1 / (1 + sigma), sigma / (1 + sigma))
 
 
-def _divided(sigma: Tensor, cond: Tensor | None) -> Coefficients:
-    return Coefficients(torch.zeros_like(sigma), 1 / sigma, torch.ones_like(sigma), cond)
+def _divided(sigma: Tensor, cond: Tensor | None, scale: float = 1.0) -> Coefficients:
+    return Coefficients(torch.zeros_like(sigma), 1 / sigma, torch.full_like(sigma, scale), cond)
 
 
 # ── The times of a linear β ──────────────────────────────────────────────────────────────────────

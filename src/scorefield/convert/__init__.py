@@ -5,8 +5,8 @@ The networks differ from theirs in their names alone; each family has a table of
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from ..model import ScoreModel
-from . import ncsn
+from . import ncsn, score_sde
 
 __all__ = ["from_official"]
 
-FAMILIES = {"ncsn": ncsn}
-"""Each recognises its own checkpoints, and builds the model of one."""
+FAMILIES = {"ncsn": ncsn, "score_sde": score_sde}
+"""Each recognises its own checkpoints, names its options, and builds the model of one."""
 
 
 def from_official(
@@ -32,13 +32,20 @@ def from_official(
     Args:
         path: a file as their programs save it.
         report: called with a line for each thing inferred from the tensors, or assumed.
-        options: what the file may not tell: `ema`, `sigma_max`, `sigma_min`, `image_size`.
+        options: what the file may not tell. For all: `ema`, `image_size`, `sigma_max`,
+            `sigma_min`. For score_sde: `sde` ("ve", "vp" or "subvp"), `continuous`, `beta_min`,
+            `beta_max`, and of the network `fir`, `skip_rescale`, `groups`, `dropout`.
     """
     checkpoint = _read(Path(path))
-    for family in FAMILIES.values():
+    for name, family in FAMILIES.items():
         if family.recognises(checkpoint):
+            if unknown := sorted(options.keys() - set(family.OPTIONS)):
+                raise ValueError(
+                    f"{', '.join(unknown)}: not for the checkpoints of {name}; their options are "
+                    f"{', '.join(sorted(family.OPTIONS))}"
+                )
             model: ScoreModel = family.build(checkpoint, report=report, **options)
-            return model
+            return model.eval()
     raise ValueError(
         f"{path} is none of the checkpoints known here ({', '.join(FAMILIES)}): it holds "
         f"{_summary(checkpoint)}"
@@ -46,17 +53,21 @@ def from_official(
 
 
 def _read(path: Path) -> object:
+    """The one place where a pickle is opened: tensors and plain data come out, or an error."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        with warnings.catch_warnings():  # the error below says it better
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
         raise
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # bytes that are no checkpoint fail in many ways
+        # theirs goes on to say how to run the code all the same
+        reason = re.search(r"WeightsUnpickler error:\s*([^.\n]+)", str(error))
         raise ValueError(
-            f"{path} is not a file of tensors alone: it is damaged, or wants to run code when "
-            f"loaded, which is refused ({str(error).splitlines()[0]})"
+            f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of file, "
+            "or wants to run code when loaded, which is refused "
+            f"({reason[1] if reason else type(error).__name__})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
 def _summary(checkpoint: object) -> str:

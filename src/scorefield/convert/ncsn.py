@@ -8,8 +8,6 @@ where DataParallel put them. Only the ladder of an NCSN is not in the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +16,7 @@ from ..model import ScoreModel
 from ..nn import DEPTHS, Depth, RefineNet
 from ..noise import geometric
 from ..precondition import NCSN, NCSNv2
-from ..prior import Prior
-
-State = Mapping[str, Tensor]
+from .shared import Report, State, ends, names, plain, raw_state, uniform_prior
 
 STAGES: dict[Depth, tuple[str, ...]] = {
     "original": ("1", "2", "3", "4"),
@@ -55,27 +51,20 @@ RENAMED = (
 )
 """Their names, part by part; `res` and `refine` are numbered by the tables above."""
 
+OPTIONS = ("ema", "image_size", "sigma_max", "sigma_min")
+"""What the file may not tell."""
+
 
 def recognises(checkpoint: object) -> bool:
     """Whether this is the checkpoint of an NCSN or NCSNv2."""
-    try:
-        return "begin_conv.weight" in raw_state(checkpoint)
-    except ValueError:
-        return False
-
-
-def raw_state(checkpoint: object) -> dict[str, Tensor]:
-    """The weights as trained, without `module.`: of a list, a dict around them, or themselves."""
-    if isinstance(checkpoint, (list, tuple)) and checkpoint:
-        checkpoint = checkpoint[0]
-    return _plain(checkpoint)
+    return "begin_conv.weight" in names(checkpoint)
 
 
 def averaged_state(checkpoint: object) -> dict[str, Tensor] | None:
     """The exponential moving average, the last of five entries, with the ladder it leaves out."""
     if not isinstance(checkpoint, (list, tuple)) or len(checkpoint) < 5:
         return None
-    return {**_buffers(raw_state(checkpoint)), **_plain(checkpoint[4])}
+    return {**_buffers(raw_state(checkpoint)), **plain(checkpoint[4])}
 
 
 def build(
@@ -85,7 +74,7 @@ def build(
     sigma_max: float | None = None,
     sigma_min: float | None = None,
     image_size: int | None = None,
-    report: Callable[[str], None],
+    report: Report,
 ) -> ScoreModel:
     """The model of a checkpoint.
 
@@ -107,7 +96,7 @@ def build(
     if image_size is None:
         report(f"assumed: images of {size} × {size} pixels (image_size)")
     precondition = _precondition(state, sigmas, sigma_max, sigma_min, report)
-    return ScoreModel(net, precondition, prior=_prior(_channels(state), size, report))
+    return ScoreModel(net, precondition, prior=uniform_prior(_channels(state), size, report))
 
 
 def load(net: RefineNet, state: State, depth: Depth) -> None:
@@ -165,7 +154,7 @@ def _rename(name: str, depth: Depth) -> str:
     return f"{place}.{table[depth].index(number)}.{rest}" if number in table[depth] else name
 
 
-def _network(state: State, report: Callable[[str], None]) -> tuple[Depth, RefineNet]:
+def _network(state: State, report: Report) -> tuple[Depth, RefineNet]:
     stages = {found[1] for name in state if (found := re.match(r"res(\d+)\.", name))}
     depth: Depth = "deepest" if "31" in stages else "deeper" if "5" in stages else "original"
     table = state.get("normalizer.embed.weight")
@@ -187,35 +176,14 @@ def _precondition(
     sigmas: Tensor | None,
     sigma_max: float | None,
     sigma_min: float | None,
-    report: Callable[[str], None],
+    report: Report,
 ) -> NCSN | NCSNv2:
     table = state.get("normalizer.embed.weight")
-    if sigmas is not None:
-        first, last, source = sigmas[0].item(), sigmas[-1].item(), "inferred"
-        if (sigma_max or first, sigma_min or last) != (first, last):
-            raise ValueError(f"the checkpoint has its own ladder, {first:.4g} to {last:.4g}")
-    else:
-        first, last = sigma_max or (50.0 if table is None else 1.0), sigma_min or 0.01
-        source = "assumed" if None in (sigma_max, sigma_min) else "given"
-    report(f"{source}: σ from {first:.4g} to {last:.4g} (sigma_max, sigma_min)")
+    published = (50.0 if table is None else 1.0, 0.01)
+    first, last = ends(sigmas, sigma_max, sigma_min, published, report)
     if table is None:
         return NCSNv2(first, last)
     return NCSN(geometric(first, last, len(table)) if sigmas is None else sigmas)
-
-
-def _prior(channels: int, size: int, report: Callable[[str], None]) -> Prior:
-    report("assumed: the prior has the moments of their uniform start, ½ and 1/12 for each pixel")
-    return Prior(torch.full((channels, size, size), 0.5), torch.tensor(1 / 12))
-
-
-def _plain(state: Any) -> dict[str, Tensor]:
-    """Named tensors without `module.`, which may stand under a name of their own."""
-    if isinstance(state, Mapping):
-        for name in ("model_state", "model", "state_dict"):
-            state = state.get(name, state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError("no named tensors where a model's weights should be")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def _buffers(state: State) -> dict[str, Tensor]:

@@ -1,239 +1,198 @@
-"""Checkpoints of score_sde_pytorch (Song et al. 2021): NCSN++, DDPM++ and DDPM.
+"""The checkpoints of score_sde_pytorch as ours (Song et al. 2021).
 
-They hold `model`, a flat list of modules by number (`module.all_modules.7.Conv_0.weight`), and
-`ema`, the averaged parameters in the same order without names. The list is read like a sentence,
+Its networks are told the noise in four ways, and what the tensors show leaves these rows:
 
-    [fourier] linear linear conv  (block [attention])... shrink [join] ...  block attention block
+    embedding       told      sde, continuous           row, for images in [0, 1]
+    Fourier         log σ     ve, True                  VE of 2x − 1
+    sinusoidal      index     ve, False                 VEDiscrete of 2x − 1
+                    999·t     vp or subvp, True         VP or SubVP, rescaled from [−1, 1]
+                    timestep  vp, False                 VPDiscrete, rescaled from [−1, 1]
 
-whose words are told apart by the names and shapes of their tensors. Widths, levels, attention, the
-form of the blocks and the progressive paths follow from it; what leaves no trace in a tensor is an
-option with the published default.
+For VE the data, and so σ, are in [0, 1], and only what the network sees is 2x − 1; for the others
+the data are in [−1, 1]. The stored `sigmas` are a VE's ladder; a VP's β is in no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import zip_longest
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..nn.unet import FIR, UNet
-from .score_sde_units import LADDER, Unit, arguments_seen, units_of
+from ..model import ScoreModel
+from ..noise import geometric
+from ..precondition import (
+    VE,
+    VP,
+    Precondition,
+    Rescaled,
+    SubVP,
+    VEDiscrete,
+    VPDiscrete,
+    ddpm_sigmas,
+)
+from .score_sde_network import Converted, convert
+from .score_sde_units import UNIT
+from .shared import Report, ends, names, uniform_prior
 
-NAMES = {
-    "fourier": {"W": "frequencies"},
-    "linear": {"weight": "weight", "bias": "bias"},
-    "conv": {"weight": "weight", "bias": "bias"},
-    "norm": {"weight": "weight", "bias": "bias"},
-    "block": {
-        "GroupNorm_0": "norm_in",
-        "Conv_0": "conv_in",
-        "Dense_0": "shift",
-        "GroupNorm_1": "norm_out",
-        "Conv_1": "conv_out",
-        "Conv_2": "shortcut",
-        "NIN_0": "shortcut",
-    },
-    "attention": {
-        "GroupNorm_0": "norm",
-        "NIN_0": "query",
-        "NIN_1": "key",
-        "NIN_2": "value",
-        "NIN_3": "out",
-    },
-    "resample": {"Conv_0": "conv", "Conv2d_0": "conv"},
-    "combine": {"Conv_0": "conv"},
-}
-"""For each kind of module, the authors' name of a part and ours."""
+SDES = ("ve", "vp", "subvp")
+RANGES = {"sigma_max": "ve", "sigma_min": "ve", "beta_min": "vp", "beta_max": "vp"}
+"""Which options are the range of a VE's noise, and which that of the others'."""
+
+OPTIONS = (
+    *("ema", "sde", "continuous", "image_size", *RANGES),
+    *("dropout", "fir", "groups", "skip_rescale"),
+)
+"""What the file may not tell; the last four are `convert`'s."""
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A checkpoint in our terms.
-
-    Attributes:
-        arguments: What `UNet` is built with.
-        state: The network's tensors.
-        sigmas: The ladder that was stored, from the largest σ; `None` if none was.
-        step: The training step, if it was stored.
-        assumed: Those of the arguments that no tensor shows.
-    """
-
-    arguments: dict[str, Any]
-    state: dict[str, Tensor]
-    sigmas: Tensor | None
-    step: int | None
-    assumed: tuple[str, ...]
-
-    def build(self) -> UNet:
-        """The network with its weights, in evaluation mode."""
-        net = UNet(**self.arguments)
-        net.load_state_dict(self.state)
-        return net.eval()
+def recognises(checkpoint: object) -> bool:
+    """Whether this is one of their checkpoints."""
+    return any(UNIT.fullmatch(name) for name in names(checkpoint))
 
 
-def load(path: str | Path, **options: Any) -> Converted:
-    """Read a checkpoint file; nothing in it is run. The options are those of `convert`."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # bytes that are no checkpoint fail in many ways
-        raise ValueError(
-            f"{path} is not a checkpoint of tensors alone, and is not opened: it is damaged, or "
-            "wants to run code when loaded"
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a score_sde checkpoint")
-    return convert(checkpoint, **options)
-
-
-def convert(checkpoint: Mapping[str, Any], *, ema: bool = True, **options: Any) -> Converted:
-    """Translate a checkpoint, or its `model` alone.
+def build(
+    checkpoint: object,
+    *,
+    report: Report,
+    ema: bool = True,
+    sde: str | None = None,
+    continuous: bool | None = None,
+    image_size: int | None = None,
+    sigma_max: float | None = None,
+    sigma_min: float | None = None,
+    beta_min: float | None = None,
+    beta_max: float | None = None,
+    **network: Any,
+) -> ScoreModel:
+    """The model of a checkpoint.
 
     Args:
-        checkpoint: What the authors saved.
-        ema: Take the averaged weights; else those of the last step.
-        options: What no tensor shows, of the arguments of `UNet`. `fir`, whether sizes change
-            through the filter (1, 3, 3, 1): assumed for NCSN++, that is with Fourier features or
-            a progressive path (a residual one shows it). `skip_rescale`: assumed for BigGAN's
-            blocks. `groups`: assumed 32 for DDPM's blocks, else `None`, min(channels/4, 32).
-            `dropout`: assumed 0.1, and 0 where the image leaves by levels.
+        checkpoint: as loaded.
+        report: told what is read off the tensors and what is assumed.
+        ema: take the averaged weights, if there are any.
+        sde: "ve", "vp" or "subvp"; that of the published model with such a network.
+        continuous: whether it was trained at all times, or at 1,000 (or as many as are stored).
+        image_size: pixels a side; where the network's first attention is at 16 pixels, or 32.
+        sigma_max: largest σ of a VE, if the file has no ladder; CIFAR-10's 50.
+        sigma_min: smallest; 0.01.
+        beta_min: β(0) of a VP or sub-VP; 0.1.
+        beta_max: β(1); 20.
+        network: options of `score_sde_network.convert`.
     """
-    model = checkpoint.get("model", checkpoint)
-    if not isinstance(model, Mapping) or not all(isinstance(v, Tensor) for v in model.values()):
-        raise ValueError(f"not a score_sde checkpoint: it has the keys {list(checkpoint)}")
-    units, ladder = units_of(model)
-    seen = arguments_seen(units)
-    published = _published(seen)
-    if unknown := options.keys() - published.keys():
-        raise TypeError(f"{sorted(unknown)} can not be chosen: give any of {sorted(published)}")
-    for name in options.keys() & seen.keys():
-        if options[name] != seen[name]:
-            raise ValueError(f"{name}={options[name]}: the checkpoint's keys say {seen[name]}")
-    arguments = published | options | seen
-    arguments["fir"] = FIR if arguments["fir"] else None
-    weights = units_of(_averaged(checkpoint, model))[0] if ema else units
-    assumed = tuple(published.keys() - options.keys() - seen.keys())
-    state = _state(arguments, weights)
-    return Converted(arguments, state, ladder, checkpoint.get("step"), tuple(sorted(assumed)))
+    averaged = ema and isinstance(checkpoint, Mapping) and "ema" in checkpoint
+    converted = convert(checkpoint, ema=averaged, **network)
+    report(f"inferred: weights {'averaged (EMA)' if averaged else 'as trained'}")
+    _describe(converted, report)
+    sde, continuous = _process(converted.arguments, sde, continuous, report)
+    given = dict(sigma_max=sigma_max, sigma_min=sigma_min, beta_min=beta_min, beta_max=beta_max)
+    _check_range(sde, given)
+    if sde == "ve":
+        row = _exploding(converted.sigmas, continuous, sigma_max, sigma_min, report)
+    else:
+        row = _preserving(converted.sigmas, sde, continuous, beta_min, beta_max, report)
+    size = _size(converted.arguments, image_size, report)
+    prior = uniform_prior(converted.arguments["channels"], size, report)
+    return ScoreModel(converted.build(), row, prior=prior)
 
 
-def _averaged(checkpoint: Mapping[str, Any], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model with its averaged parameters, which are stored by order alone."""
-    if "ema" not in checkpoint:
-        raise ValueError("the checkpoint holds no averaged weights: take the raw ones by ema=False")
-    averages = checkpoint["ema"]["shadow_params"]
-    named = [key for key in model if not LADDER.fullmatch(key)]
-    if len(averages) < len(named):  # the frequencies are not trained, and not averaged
-        named = [key for key in named if not key.endswith(".W") or ".NIN_" in key]
-    pairs = list(zip_longest(named, averages))
-    wrong = [
-        str(key)
-        for key, average in pairs
-        if key is None or average is None or average.shape != model[key].shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"{len(averages)} averaged tensors do not fit the {len(named)} of the model: {wrong}"
-        )
-    return {**model, **dict(pairs)}
-
-
-def _published(seen: dict[str, Any]) -> dict[str, Any]:
-    """The authors' choices for a network like this, of what its tensors do not show."""
-    paths = {seen["progressive_input"], seen["progressive_output"]} != {"none"}
-    ddpm = seen["form"] == "ddpm"
-    return {
-        "fir": seen["embedding"] == "fourier" or paths,
-        "skip_rescale": not ddpm,
-        "groups": 32 if ddpm and not paths else None,
-        "dropout": 0.1 if seen["progressive_output"] == "none" else 0.0,
-    }
-
-
-def _layout(arguments: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The authors' order of modules: the kind of each, and our name for it."""
-    if arguments["embedding"] == "fourier":
-        yield "fourier", "embedding.features"
-    yield from (("linear", "embedding.hidden"), ("linear", "embedding.out"), ("conv", "stem"))
-    last = len(arguments["multipliers"]) - 1
-    for level in range(last + 1):
-        yield from _layout_down(arguments, level, level == last)
-    yield from (("block", "middle.0"), ("attention", "middle.1"), ("block", "middle.2"))
-    for level in reversed(range(last + 1)):
-        yield from _layout_up(arguments, level, last - level)
-    if arguments["progressive_output"] != "skip":
-        yield from (("norm", "head.norm"), ("conv", "head.conv"))
-
-
-def _layout_down(arguments: dict[str, Any], level: int, lowest: bool) -> Iterator[tuple[str, str]]:
-    for i in range(arguments["blocks"]):
-        yield "block", f"down.{level}.blocks.{i}"
-        if level in arguments["attention"]:
-            yield "attention", f"down.{level}.attentions.{i}"
-    if not lowest:
-        yield _resize(arguments), f"down.{level}.shrink"
-        if arguments["progressive_input"] == "skip":
-            yield "combine", f"down.{level}.join"
-        elif arguments["progressive_input"] == "residual":
-            yield "resample", f"down.{level}.join.shrink"
-
-
-def _layout_up(arguments: dict[str, Any], level: int, place: int) -> Iterator[tuple[str, str]]:
-    for i in range(arguments["blocks"] + 1):
-        yield "block", f"up.{place}.blocks.{i}"
-    if level in arguments["attention"]:
-        yield "attention", f"up.{place}.attention"
-    output = f"up.{place}.output"
-    if arguments["progressive_output"] == "residual" and place > 0:
-        yield "resample", f"{output}.grow"
-    elif arguments["progressive_output"] != "none":
-        head = "head" if arguments["progressive_output"] == "skip" else "start"
-        yield from (("norm", f"{output}.{head}.norm"), ("conv", f"{output}.{head}.conv"))
-    if level > 0:
-        yield _resize(arguments), f"up.{place}.grow"
-
-
-def _resize(arguments: dict[str, Any]) -> str:
-    return "resample" if arguments["form"] == "ddpm" else "block"
-
-
-def _state(arguments: dict[str, Any], units: list[Unit]) -> dict[str, Tensor]:
-    """Our tensors, each from one of theirs; what does not fit is named."""
-    with torch.device("meta"):
-        shapes = {key: value.shape for key, value in UNet(**arguments).state_dict().items()}
-    state, wrong = {}, []
-    for unit, (kind, ours) in zip_longest(units, _layout(arguments), fillvalue=("none", "none")):
-        if not isinstance(unit, Unit):
-            raise ValueError(f"the checkpoint ends before the {kind} that is {ours} of {arguments}")
-        if unit.kind != kind:
-            keys = [f"all_modules.{unit.number}.{name}" for name in unit.tensors]
-            raise ValueError(f"{keys} are not the {kind} that is {ours} of {arguments}")
-        for theirs, tensor in unit.tensors.items():
-            key, tensor = _translated(kind, theirs, tensor)
-            name = f"{ours}.{key}"
-            if shapes.pop(name, None) == tensor.shape:
-                state[name] = tensor
-            else:
-                wrong.append(f"all_modules.{unit.number}.{theirs} {tuple(tensor.shape)}")
-    if wrong or shapes:
-        raise ValueError(f"not in this network: {wrong}; missing: {list(shapes)}")
-    return state
-
-
-def _translated(kind: str, theirs: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """Our name of a tensor within its module, and the tensor as we keep it."""
-    part, _, leaf = theirs.partition(".")
-    if not leaf:
-        return NAMES[kind].get(part, theirs), tensor
-    if leaf == "W":  # a linear map of channels, stored input first
-        tensor = tensor.T[:, :, None, None]
-    return (
-        f"{NAMES[kind].get(part, part)}.{'weight' if leaf in ('W', 'weight') else 'bias'}",
-        tensor,
+def _describe(converted: Converted, report: Report) -> None:
+    seen = converted.arguments
+    name = {"fourier": "NCSN++", "sinusoidal": "DDPM++"}[seen["embedding"]]
+    name = "NCSN++" if _progressive(seen) else "DDPM" if seen["form"] == "ddpm" else name
+    report(
+        f"inferred: {name}, {seen['embedding']} embedding, width {seen['width']} times "
+        f"{seen['multipliers']}, {seen['blocks']} blocks a level, attention on levels "
+        f"{seen['attention']}, {seen['channels']} channels"
     )
+    if converted.step is not None:
+        report(f"inferred: training step {converted.step}")
+    for option in converted.assumed:
+        value = seen[option] is not None if option == "fir" else seen[option]
+        report(f"assumed: {option} = {value} ({option})")
+
+
+def _progressive(seen: Mapping[str, Any]) -> bool:
+    return {seen["progressive_input"], seen["progressive_output"]} != {"none"}
+
+
+def _process(
+    seen: Mapping[str, Any], sde: str | None, continuous: bool | None, report: Report
+) -> tuple[str, bool]:
+    """The SDE and whether its time is continuous, of those that fit the embedding."""
+    if sde not in (None, *SDES):
+        raise ValueError(f"sde={sde!r}: give one of {', '.join(SDES)}")
+    modern = seen["form"] == "biggan"
+    # the first is that of the published models
+    fitting = [("vp", modern), ("vp", not modern), ("subvp", True), ("ve", False)]
+    if seen["embedding"] == "fourier":
+        fitting = [("ve", True)]
+    elif _progressive(seen):
+        fitting.insert(0, fitting.pop())
+    left = [(s, c) for s, c in fitting if sde in (None, s) and continuous in (None, c)]
+    if not left:
+        choices = " or ".join(f"sde={s!r} with continuous={c}" for s, c in fitting)
+        raise ValueError(
+            f"sde={sde!r} with continuous={continuous} does not fit a network with a "
+            f"{seen['embedding']} embedding: that has {choices}"
+        )
+    source = "assumed" if left[1:] else "inferred" if len(fitting) == 1 else "given"
+    found = left[0]
+    report(f"{source}: sde {found[0]!r}, continuous {found[1]} (sde, continuous)")
+    return found
+
+
+def _check_range(sde: str, given: Mapping[str, float | None]) -> None:
+    kind = "ve" if sde == "ve" else "vp"
+    for option, value in given.items():
+        if value is not None and RANGES[option] != kind:
+            own = " and ".join(o for o, k in RANGES.items() if k == kind)
+            raise ValueError(f"{option}={value}: the noise of sde={sde!r} is set by {own}")
+
+
+def _exploding(
+    ladder: Tensor | None,
+    continuous: bool,
+    sigma_max: float | None,
+    sigma_min: float | None,
+    report: Report,
+) -> Precondition:
+    first, last = ends(ladder, sigma_max, sigma_min, (50.0, 0.01), report)
+    if continuous:
+        return VE(first, last, centre=0.5, scale=2.0)
+    sigmas = geometric(first, last, 1000) if ladder is None else ladder
+    report(f"{'assumed' if ladder is None else 'inferred'}: {len(sigmas)} levels")
+    return VEDiscrete(sigmas, centre=0.5, scale=2.0)
+
+
+def _preserving(
+    ladder: Tensor | None,
+    sde: str,
+    continuous: bool,
+    beta_min: float | None,
+    beta_max: float | None,
+    report: Report,
+) -> Precondition:
+    source = "assumed" if None in (beta_min, beta_max) else "given"
+    low, high = 0.1 if beta_min is None else beta_min, 20.0 if beta_max is None else beta_max
+    if not 0 < low < high:
+        raise ValueError(f"β from {low:.4g} to {high:.4g}: give beta_max > beta_min > 0")
+    report(f"{source}: β from {low:.4g} to {high:.4g} (beta_min, beta_max)")
+    if continuous:
+        return Rescaled(VP(low, high) if sde == "vp" else SubVP(low, high))
+    steps = 1000 if ladder is None else len(ladder)  # the ladder itself is idle, but as long
+    report(f"{'assumed' if ladder is None else 'inferred'}: {steps} timesteps")
+    return Rescaled(VPDiscrete(ddpm_sigmas(low, high, steps)))
+
+
+def _size(seen: Mapping[str, Any], given: int | None, report: Report) -> int:
+    """Pixels a side: the published networks attend first where the image has 16."""
+    size = (16 << min(seen["attention"]) if seen["attention"] else 32) if given is None else given
+    multiple = 1 << (len(seen["multipliers"]) - 1)
+    if size < 1 or size % multiple:
+        raise ValueError(
+            f"image_size={size}: give a multiple of {multiple}, for the network halves it"
+        )
+    if given is None:
+        report(f"assumed: images of {size} × {size} pixels (image_size)")
+    return size

@@ -1,7 +1,7 @@
 """The flat list of modules in score_sde's checkpoints, and what its tensors show of the network.
 
 Each module is a word, told by the names and shapes of its tensors, and a level of the network is a
-pattern of words; see `score_sde`.
+pattern of words; see `score_sde_network`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-UNIT = re.compile(r"(?:module\.)?all_modules\.(\d+)\.(.+)")
-LADDER = re.compile(r"(?:module\.)?sigmas")
+UNIT = re.compile(r"all_modules\.(\d+)\.(.+)")
+LADDER = "sigmas"
 LETTERS = {"block": "b", "attention": "a", "resample": "r", "combine": "m"}
 LEVEL = re.compile(r"(?P<stages>(?:ba?)+)(?:[dr](?P<join>[mr]?))?")
 """A level on the way down: blocks with or without attention, a shrinking block (d) or convolution,
@@ -66,7 +66,7 @@ def units_of(model: Mapping[str, Tensor]) -> tuple[list[Unit], Tensor | None]:
     for key, tensor in model.items():
         if match := UNIT.fullmatch(key):
             numbered.setdefault(int(match[1]), {})[match[2]] = tensor
-        elif LADDER.fullmatch(key):
+        elif key == LADDER:
             ladder = tensor
         else:
             strange.append(key)
