@@ -7,10 +7,11 @@ what was decided, and a resumed run takes it from there. This module knows nothi
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -45,7 +46,7 @@ class Levels:
         sigma_max: The largest σ; the data's own largest distance if not given.
         sigma_min: The smallest σ; `suggest`'s if not given.
         count: Levels of a discrete law; `suggest`'s if not given.
-        mean: Of log σ, for the log-normal law.
+        mean: Of log σ, for the log-normal law; log(0.6σ_d), as EDM's own, if not given.
         std: Of log σ, for the log-normal law.
         sigma_data: The data's standard deviation about the centre, for EDM.
         centre: What is taken from x first; the data's mean for EDM, else what the network expects.
@@ -56,7 +57,7 @@ class Levels:
     sigma_max: float | None = None
     sigma_min: float | None = None
     count: int | None = None
-    mean: float = -1.2
+    mean: float | None = None
     std: float = 1.2
     sigma_data: float | None = None
     centre: float | None = None
@@ -237,6 +238,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, 1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+
+
+def signature(build: Callable[..., Any]) -> set[str]:
+    """The names of a function's arguments."""
+    return set(inspect.signature(build).parameters)
 
 
 def _as(hint: Any, value: Any, name: str) -> Any:
