@@ -33,7 +33,7 @@ GROUND = {"_ops", "score", "noise", "prior"}
 MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
 TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
-BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"ladder"}
+BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
 APPLICATION = BELOW_EXPERIMENT | {"config", "experiment"}
 PUBLIC = "scorefield"
 """The package itself: the names of `__init__.pyi`, whatever module they come from."""
@@ -54,6 +54,8 @@ ALLOWED = {
     "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
     "checkpoint": MODEL,
+    "draw": MODEL | {"ladder", "samplers"},
+    "images": {"checkpoint"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles"},

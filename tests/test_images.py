@@ -1,0 +1,94 @@
+"""Files of samples: the pixels that were meant, and how they were made."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scorefield.images import animation, as_bytes, grid, write
+
+ABOUT = {"sampler": "heun", "seed": 3, "σ": [1.0, 0.5]}
+
+
+def _said(path):
+    with Image.open(path) as image:
+        return json.loads(image.text["scorefield"])
+
+
+def test_bytes_are_the_inverse_of_dequantisation():
+    byte = torch.arange(256)
+    for u in (0.0, 0.5, 0.999):
+        x = ((byte + u) / 256).view(1, 1, 16, 16)
+        assert torch.equal(as_bytes(x).flatten().long(), byte)
+    odd = torch.tensor([-0.2, 1.0, 7.0, torch.nan, torch.inf]).view(1, 1, 1, 5)
+    assert as_bytes(odd).flatten().tolist() == [0, 255, 255, 0, 255]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_holds_each_image_in_its_place(tmp_path, channels):
+    x = torch.rand(5, channels, 8, 6)
+    write(tmp_path / "a.png", x, ABOUT)
+    assert _said(tmp_path / "a.png") == ABOUT
+    shown = np.asarray(Image.open(tmp_path / "a.png"))
+    assert shown.shape[:2] == (12 * (2 * 9 - 1), 12 * (3 * 7 - 1))  # 12 × 8 = 96
+    small = shown[6::12, 6::12].reshape(17, 20, channels)
+    for i, each in enumerate(as_bytes(x).permute(0, 2, 3, 1).numpy()):
+        top, left = i // 3 * 9, i % 3 * 7
+        np.testing.assert_array_equal(small[top : top + 8, left : left + 6], each)
+    assert (small[9:, 14:] == 255).all()
+
+
+def test_single_files_and_arrays(tmp_path):
+    x = torch.rand(3, 3, 8, 8) * 1.4 - 0.2
+    write(tmp_path / "many", x, ABOUT)
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == [
+        "000000.png", "000001.png", "000002.png",
+    ]  # fmt: skip
+    second = np.asarray(Image.open(tmp_path / "many/000001.png"))
+    np.testing.assert_array_equal(second, as_bytes(x)[1].permute(1, 2, 0).numpy())
+    assert _said(tmp_path / "many/000001.png") == {**ABOUT, "sample": 1}
+    write(tmp_path / "x.npy", x, ABOUT)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.numpy())  # nothing is clipped
+    assert json.loads((tmp_path / "x.json").read_text()) == ABOUT
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_an_animation_has_its_frames_in_order(tmp_path, suffix):
+    frames = [grid(torch.full((1, 1, 8, 8), level)) for level in (0.0, 0.5, 1.0)]
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(animation(frames, suffix, ABOUT))
+    with Image.open(path) as read:
+        said = read.text["scorefield"] if suffix == ".png" else read.info["comment"].decode()
+        assert read.n_frames == 3
+        values = []
+        for i in range(3):
+            read.seek(i)
+            values.append(np.asarray(read.convert("L")).mean())
+    assert values == pytest.approx([0, 128, 255], abs=2)
+    assert json.loads(said) == ABOUT
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("a.jpg", (2, 1, 8, 8), "as .png, as .npy"),
+        ("a.png", (2, 64), "no images, write them as .npy"),
+        ("a.png", (2, 2, 8, 8), "no images"),
+        ("folder.png", (2, 1, 8, 8), "is a directory"),
+        ("file", (2, 1, 8, 8), "is a file"),
+    ],
+)
+def test_a_name_that_does_not_suit(tmp_path, name, shape, message):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / name, torch.zeros(shape), ABOUT)
+
+
+def test_an_animation_of_nothing_or_of_another_kind():
+    with pytest.raises(ValueError, match="frames is empty"):
+        animation([], ".gif", ABOUT)
+    with pytest.raises(ValueError, match=r"not \.mp4"):
+        animation([grid(torch.zeros(1, 1, 8, 8))], ".mp4", ABOUT)
