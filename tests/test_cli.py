@@ -28,7 +28,7 @@ def _fails(capsys, *args):
 # ── Help and errors ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("args", [["--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("args", [["--help"], ["demo", "--help"], ["convert", "--help"]])
 def test_help_is_quick_and_needs_no_torch(args):
     code = (
         "import sys; from scorefield.cli import main\n"

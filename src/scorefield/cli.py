@@ -11,8 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
+from tyro.conf import Positional, arg
 
 ABOUT = """Learn the score of a distribution from its samples, and draw from it.
 
@@ -37,14 +39,68 @@ def demo(*, out: Path = Path("demo.png"), n: int = 2000, seed: int = 0) -> None:
     run(out, n=n, seed=seed)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo}
+def convert(
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")],
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    *,
+    overwrite: bool = False,
+    ema: bool = True,
+    image_size: int | None = None,
+    sigma_max: float | None = None,
+    sigma_min: float | None = None,
+    sde: Literal["ve", "vp", "subvp"] | None = None,
+    continuous: bool | None = None,
+    beta_min: float | None = None,
+    beta_max: float | None = None,
+    fir: bool | None = None,
+    skip_rescale: bool | None = None,
+    groups: int | None = None,
+    dropout: float | None = None,
+) -> None:
+    """Turn an official NCSN, NCSNv2 or score_sde checkpoint into a model of this package.
+
+    What the file does not tell is assumed, as published, and said with the option to change it.
+
+    Args:
+        checkpoint: a file as their programs save it; nothing in it is run.
+        out: where to write, a file if it ends in .safetensors, else a directory.
+        overwrite: replace what is there.
+        ema: take the averaged weights, if there are any.
+        image_size: pixels a side.
+        sigma_max: the largest noise level, if the file has no ladder.
+        sigma_min: the smallest one.
+        sde: score_sde only, what the network was trained on.
+        continuous: score_sde only, whether at all times rather than at 1000.
+        beta_min: score_sde's vp and subvp, β at time 0.
+        beta_max: β at time 1.
+        fir: score_sde only, whether sizes change through a filter.
+        skip_rescale: score_sde only, whether sums of two branches are divided by √2.
+        groups: score_sde only, groups of the normalisations.
+        dropout: score_sde only, for training on.
+    """
+    given: dict[str, Any] = dict(image_size=image_size, sigma_max=sigma_max, sigma_min=sigma_min)
+    given |= dict(sde=sde, continuous=continuous, beta_min=beta_min, beta_max=beta_max)
+    given |= dict(fir=fir, skip_rescale=skip_rescale, groups=groups, dropout=dropout)
+    _check_model(out, overwrite)
+    from scorefield import from_official, save
+
+    lines: list[str] = []
+    options = {name: value for name, value in given.items() if value is not None}
+    model = from_official(checkpoint, report=lines.append, ema=ema, **options)
+    print("\n".join(lines))
+    save(model, out, about={"converted from": checkpoint.name, "report": lines})
+    print(f"wrote {out}")
+    print(f"next, in Python: model = scorefield.load({str(out)!r})")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "convert": convert}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 if the user can mend what is wrong."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    args = [each for each in args if each != "--debug"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
@@ -72,3 +128,16 @@ def _check_picture(option: str, path: Path) -> None:
         raise ValueError(f"{option} {path}: there is no directory {path.parent}, make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{option} {path}: you may not write there, choose another place")
+
+
+def _check_model(path: Path, overwrite: bool) -> None:
+    """Refuse a place where a model is not to be written, or could not."""
+    single = path.suffix == ".safetensors"
+    if path.exists() and path.is_dir() == single:
+        kind = "a directory" if single else "a file, and a model's ends in .safetensors"
+        raise ValueError(f"{path}: this is {kind}; choose another name")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path}: there is one already; choose another name, or add --overwrite")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(f"{path}: nothing can be written into {place}; choose another place")

@@ -1,0 +1,162 @@
+"""The command that converts checkpoints, as a user meets it."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+from scorefield.checkpoint import read
+from scorefield.cli import main
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def _path(folder):
+    return str(GOLDEN / folder / "checkpoint.pth")
+
+
+def _fails(capsys, *args):
+    """The message of a conversion that must fail with 2, in one line and without output."""
+    assert main(["convert", *map(str, args)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("scorefield: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("folder", "args", "options"),
+    [
+        (
+            "ncsn_1x28x28",
+            ["--sigma-max", "2", "--sigma-min", "0.1"],
+            dict(sigma_max=2.0, sigma_min=0.1),
+        ),
+        ("ncsnv2_3x32x32", ["--no-ema"], dict(ema=False)),
+        ("ncsnpp_ve_continuous", ["--image-size", "16"], dict(image_size=16)),
+        ("ncsnpp_ve_discrete", ["--no-ema", "--sde", "ve"], dict(ema=False, sde="ve")),
+        (
+            "ddpmpp_vp_continuous",
+            ["--sde", "subvp", "--skip-rescale", "False", "--fir", "True"],
+            dict(sde="subvp", skip_rescale=False, fir=True),
+        ),
+        (
+            "ddpm_vp",
+            ["--continuous", "True", "--beta-min", "0.2", "--beta-max", "9"],
+            dict(continuous=True, beta_min=0.2, beta_max=9.0),
+        ),
+        (
+            "ddpm_vp",
+            ["--groups", "16", "--dropout", "0.3"],
+            dict(groups=16, dropout=0.3),
+        ),
+    ],
+)
+@torch.no_grad()
+def test_what_is_written_is_the_model_with_these_options(folder, args, options, tmp_path, capsys):
+    out, lines = tmp_path / "model.safetensors", []
+    assert main(["convert", _path(folder), str(out), *args]) == 0
+    expected = scorefield.from_official(_path(folder), report=lines.append, **options)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:-2] == lines
+    assert printed[-2:] == [
+        f"wrote {out}",
+        f"next, in Python: model = scorefield.load({str(out)!r})",
+    ]
+    found = eval(printed[-1].partition("= ")[2])  # the advice itself
+    x, sigma = torch.rand(2, *expected.shape), (expected.sigma_max * expected.sigma_min) ** 0.5
+    assert torch.equal(found(x, sigma), expected(x, sigma))
+    assert found.shape == expected.shape
+    assert (found.sigma_max, found.sigma_min) == (expected.sigma_max, expected.sigma_min)
+    assert json.dumps(found.net.arguments) == json.dumps(expected.net.arguments)  # lists, tuples
+    assert read(out).about == {"converted from": "checkpoint.pth", "report": lines}
+
+
+def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path, capsys):
+    for out in (tmp_path / "model.safetensors", tmp_path / "model"):
+        assert main(["convert", _path("ncsn_1x28x28"), str(out)]) == 0
+        capsys.readouterr()
+        file = out if out.is_file() else out / "model.safetensors"
+        first = file.read_bytes()
+        assert "add --overwrite" in _fails(capsys, _path("ddpm_vp"), out)
+        assert file.read_bytes() == first
+        assert main(["convert", _path("ddpm_vp"), str(out), "--overwrite"]) == 0
+        assert scorefield.load(out).shape == (3, 32, 32)
+        capsys.readouterr()
+
+
+def test_a_place_for_no_model_is_refused(tmp_path, capsys):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file.txt").write_text("mine")
+    args = _path("ncsn_1x28x28"), "--overwrite"
+    assert "a directory" in _fails(capsys, *args, tmp_path / "folder.safetensors")
+    assert "ends in .safetensors" in _fails(capsys, *args, tmp_path / "file.txt")
+    message = _fails(capsys, *args, tmp_path / "file.txt/model.safetensors")
+    assert f"into {tmp_path / 'file.txt'};" in message
+    assert (tmp_path / "file.txt").read_text() == "mine"
+
+
+def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    # asked of the system by name, for root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert "another place" in _fails(capsys, _path("ncsn_1x28x28"), tmp_path / "new/model")
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def _picture(path):
+    matplotlib.image.imsave(path, np.zeros((4, 4, 3)), format="png")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "directory"),
+        (_picture, "another kind of file"),
+        (lambda path: path.write_bytes(pickle.dumps({"model": Hostile()})), "refused"),
+        (lambda path: torch.save({"model": Hostile()}, path), "refused"),
+        (lambda path: torch.save({"a": torch.zeros(1)}, path), "the keys a"),
+    ],
+    ids=["missing", "directory", "picture", "hostile pickle", "hostile checkpoint", "foreign"],
+)
+def test_what_is_no_checkpoint_is_refused_by_name(write, message, tmp_path, capsys):
+    path = tmp_path / "checkpoint.pth"
+    write(path)
+    found = _fails(capsys, path, tmp_path / "out")
+    assert str(path) in found
+    assert message in found
+    assert "this ran" not in found
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "args", "message"),
+    [
+        ("ncsn_1x28x28", ["--sde", "ve"], "sde: not for the checkpoints of ncsn"),
+        ("ddpm_vp", ["--sigma-max", "3"], "by beta_min and beta_max"),
+        ("ncsnpp_ve_continuous", ["--sigma-max", "3"], "its own ladder"),
+        ("ncsnpp_ve_continuous", ["--image-size", "31"], "a multiple of 2"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(folder, args, message, tmp_path, capsys):
+    assert message in _fails(capsys, _path(folder), tmp_path / "out", *args)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("args", [[], ["a.pth"], ["a.pth", "b", "--sde", "edm"]])
+def test_what_cannot_be_parsed_exits_with_two(args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", *args])
+    assert stop.value.code == 2
+    assert "--help" in capsys.readouterr().err
