@@ -33,8 +33,8 @@ GROUND = {"_ops", "score", "noise", "prior"}
 MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
 TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
-BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"ladder"}
-APPLICATION = BELOW_EXPERIMENT | {"experiment"}
+BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
+APPLICATION = BELOW_EXPERIMENT | {"config", "experiment"}
 PUBLIC = "scorefield"
 """The package itself: the names of `__init__.pyi`, whatever module they come from."""
 
@@ -54,11 +54,14 @@ ALLOWED = {
     "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
     "checkpoint": MODEL,
+    "draw": MODEL | {"ladder", "samplers"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles"},
     "train": set(),
-    "experiment": BELOW_EXPERIMENT,
+    # what a run is made of, for which nothing of the package need be loaded
+    "config": set(),
+    "experiment": BELOW_EXPERIMENT | {"config"},
     "evaluate": APPLICATION,
     "presets": APPLICATION,
     "paper": APPLICATION,

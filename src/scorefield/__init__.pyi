@@ -1,5 +1,7 @@
+from .checkpoint import load, save
 from .convert import from_official
 from .diagnose import Diagnosis, diagnose, wilson
+from .draw import sample
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .model import ScoreModel
@@ -141,6 +143,7 @@ __all__ = [
     "langevin",
     "likelihood_weight",
     "linear",
+    "load",
     "log_likelihood",
     "ncsn_weight",
     "perturb",
@@ -149,6 +152,8 @@ __all__ = [
     "replay",
     "rescale",
     "reverse_diffusion",
+    "sample",
+    "save",
     "seeded",
     "sliced",
     "suggest",

@@ -105,6 +105,13 @@ def suggest(
     return _descend(reach, sigma_min, x.shape[1], budget, farthest, reasons)
 
 
+def descend(
+    sigma_max: float, sigma_min: float, size: int, *, budget: int | None = None
+) -> Suggestion:
+    """What `suggest` says of L, T and ε between two noise levels, in so many dimensions."""
+    return _descend(sigma_max, sigma_min, size, budget, sigma_max, {})
+
+
 def _descend(
     sigma_max: float,
     sigma_min: float,

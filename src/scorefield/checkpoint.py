@@ -1,0 +1,298 @@
+"""Models on disk: one safetensors file, which says in its header, as JSON, what its tensors are.
+
+    {"format": 1,
+     "network": {"kind": "UNet", "width": 64, ...},  "precondition": {"kind": "EDM", ...},
+     "prior": ["mean", "cov"],  "shape": null,  "about": whatever the writer wants known,
+     "sha256": of all the rest}
+
+A directory is such a file, `model.safetensors`, beside a copy of the JSON for people to read.
+Nothing is unpickled, and nothing is allocated for a network that the tensors do not fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from . import precondition as rows
+from .model import ScoreModel
+from .nn import NETWORKS
+from .precondition import Precondition
+from .prior import Prior
+
+FORMAT = 1
+FILE = "model.safetensors"
+ROWS = {
+    row.__name__: row
+    for row in (
+        rows.NCSN,
+        rows.NCSNv2,
+        rows.VE,
+        rows.VEDiscrete,
+        rows.VP,
+        rows.VPDiscrete,
+        rows.SubVP,
+        rows.EDM,
+        rows.VPrediction,
+        rows.FlowMatching,
+        rows.Rescaled,
+    )
+}
+"""The preconditioners that a file may name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a file holds, found whole.
+
+    Attributes:
+        description: The JSON of its header.
+        tensors: By name; a model's are `net.…`, `prior.…` and `precondition.…`.
+    """
+
+    description: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the writer wanted known."""
+        return dict(self.description.get("about", {}))
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix.`, without it."""
+        start = prefix + "."
+        return {
+            name.removeprefix(start): value
+            for name, value in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+def save(
+    model: ScoreModel,
+    path: str | Path,
+    *,
+    about: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a model; what was there before stays whole until the new one is.
+
+    Args:
+        model: its network keeps what it was built with as `arguments`.
+        path: a file if it ends in .safetensors, else a directory.
+        about: JSON to be found in `read(path).about`.
+        extra: other tensors to keep in the file, found in `read(path).under("extra")`.
+    """
+    path, net = Path(path), model.net
+    arguments = getattr(net, "arguments", None)
+    if not isinstance(arguments, Mapping):
+        raise ValueError(
+            f"{type(net).__name__} does not say how it was built: give it an attribute `arguments`,"
+            f" a dict such that {type(net).__name__}(**arguments) builds it again"
+        )
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
+    prior = _prior_tensors(model.prior)
+    tensors |= {f"prior.{name}": value for name, value in prior.items()}
+    description = {
+        "format": FORMAT,
+        "network": {"kind": type(net).__name__, **arguments},
+        "precondition": _described(model.precondition, "precondition", tensors),
+        "prior": list(prior),
+        "shape": None if model.prior is not None or model.shape is None else list(model.shape),
+        "about": dict(about or {}),
+    }
+    if path.suffix == ".safetensors":
+        write(path, description, tensors)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    write(path / FILE, description, tensors)
+    replace(path / "model.json", json.dumps(description, indent=2).encode())
+
+
+def load(
+    path: str | Path, *, networks: Mapping[str, Callable[..., nn.Module]] | None = None
+) -> ScoreModel:
+    """The model of a file or directory that `save` wrote, ready to be evaluated.
+
+    Args:
+        path: the file or the directory.
+        networks: your own networks, by the name of their class.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    stored = read(path)
+    try:
+        precondition = _row(stored.description["precondition"], stored.tensors)
+        net = _network(stored, NETWORKS | dict(networks or {}))
+        prior, shape = stored.under("prior"), stored.description["shape"]
+        if sorted(prior) != sorted(stored.description["prior"]):
+            raise ValueError(f"the prior's tensors are {sorted(prior)}")
+        return ScoreModel(
+            net,
+            precondition,
+            prior=Prior(**prior) if prior else None,
+            shape=None if shape is None else tuple(shape),
+        ).eval()
+    except KeyError as error:
+        raise ValueError(f"{path} holds no model: {error} is missing from its header") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no model that can be built: {error}") from error
+
+
+def write(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors with a description and the checksum of both, in one move."""
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = json.dumps({**description, "sha256": _digest(description, kept)}, allow_nan=False)
+    replace(path, serialise(kept, {"scorefield": header}))
+
+
+def read(path: str | Path) -> Stored:
+    """What `save` or `write` left in a file, if it is whole and as it was written."""
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("scorefield")
+            # copied: what is mapped would change with the file
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
+    if header is None:
+        raise ValueError(f"{path} is a safetensors file of another program, not of scorefield")
+    try:
+        description = json.loads(header)
+        found, version = description.pop("sha256"), description["format"]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its header is not ours ({error})") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{path} is of format {version}, and this version of scorefield reads {FORMAT}: "
+            "install the version that wrote it"
+        )
+    if found != _digest(description, tensors):
+        raise ValueError(f"{path} is damaged: its contents do not match their checksum")
+    return Stored(description, tensors)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, force it to the disk, and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _settle(path.parent)
+
+
+def _settle(directory: Path) -> None:
+    """Force the renaming itself to the disk, where the system knows how."""
+    if os.name == "posix":
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _prior_tensors(prior: Prior | None) -> dict[str, Tensor]:
+    if prior is None:
+        return {}
+    named = {"mean": prior.mean, "cov": prior.cov, "factor": prior.factor}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _described(row: Precondition, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """A preconditioner's fields; its tensors go into `tensors`, a name into their place."""
+    kind = type(row).__name__
+    if ROWS.get(kind) is not type(row):
+        raise ValueError(f"precondition is a {kind}, which no file can name: {', '.join(ROWS)} can")
+    found: dict[str, Any] = {"kind": kind}
+    for key, value in _fields(row):
+        if isinstance(value, Tensor):
+            tensors[f"{name}.{key}"] = value
+            found[key] = {"tensor": f"{name}.{key}"}
+        elif isinstance(value, Precondition):
+            found[key] = _described(value, f"{name}.{key}", tensors)
+        else:
+            found[key] = value
+    return found
+
+
+def _fields(row: Any) -> Iterator[tuple[str, Any]]:
+    return ((field.name, getattr(row, field.name)) for field in fields(row) if field.init)
+
+
+def _row(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        if not isinstance(value, Mapping):
+            values[key] = value
+        elif "tensor" in value:
+            values[key] = tensors[value["tensor"]]
+        else:
+            values[key] = _row(value, tensors)
+    row: Precondition = _kind(ROWS, values.pop("kind"), "preconditioner")(**values)
+    return row
+
+
+def _network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
+    """The network that the header names with the file's weights, each of which it must have."""
+    arguments = dict(stored.description["network"])
+    build = _kind(networks, arguments.pop("kind"), "network")
+    state = stored.under("net")
+    _check_sizes(arguments, sum(value.numel() for value in state.values()))
+    with torch.device("meta"):  # nothing is allocated before the shapes have been compared
+        net: nn.Module = build(**arguments)
+    own = net.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+    if missing or unknown or wrong:
+        raise ValueError(
+            f"its weights are of another architecture than {arguments}: missing {missing[:5]}, "
+            f"unknown {unknown[:5]}, of another shape {wrong[:5]}"
+        )
+    net.load_state_dict(state, assign=True)
+    return net
+
+
+def _check_sizes(arguments: Any, elements: int) -> None:
+    """What an argument counts, the file must hold: no network of a billion blocks is begun."""
+    items = arguments.items() if isinstance(arguments, Mapping) else enumerate(arguments)
+    for name, value in items:
+        if isinstance(value, (list, Mapping)):
+            _check_sizes(value, elements)
+        elif isinstance(value, int) and value > elements:
+            raise ValueError(f"{name}={value} asks for more than the {elements} numbers stored")
+
+
+def _kind(known: Mapping[str, Callable[..., Any]], kind: object, what: str) -> Callable[..., Any]:
+    if kind not in known:
+        raise ValueError(f"{kind!r} is no {what} known here: {', '.join(known)}")
+    return known[str(kind)]

@@ -1,0 +1,273 @@
+"""What a run is made of: frozen dataclasses, as JSON in the run, from YAML or the command line.
+
+Where an option is `None` or "auto", the data or the machine decide, once: the run's config.json has
+what was decided, and a resumed run takes it from there. This module knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where samples come from.
+
+    Attributes:
+        source: A data set's name, or the path of a folder of images, of an .npy or an .npz file.
+        options: Of the source, such as `size` for a folder.
+        flip: Mirror images left to right at random.
+        workers: Processes that read ahead, for sources that read files.
+        labels: Learn the classes, if the data have them.
+    """
+
+    source: str = "digits"
+    options: dict[str, Any] = field(default_factory=dict)
+    flip: bool = False
+    workers: int = 0
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Which noise, and how the network is told of it.
+
+    Attributes:
+        precondition: A row of the table in `scorefield.precondition`.
+        law: Of σ in training.
+        sigma_max: The largest σ; the data's own largest distance if not given.
+        sigma_min: The smallest σ; `suggest`'s if not given.
+        count: Levels of a discrete law; `suggest`'s if not given.
+        mean: Of log σ, for the log-normal law.
+        std: Of log σ, for the log-normal law.
+        sigma_data: The data's standard deviation about the centre, for EDM.
+        centre: What is taken from x first; the data's mean for EDM, else what the network expects.
+    """
+
+    precondition: Literal["EDM", "NCSN", "NCSNv2", "VE", "FlowMatching"] = "EDM"
+    law: Literal["lognormal", "loguniform", "discrete"] = "lognormal"
+    sigma_max: float | None = None
+    sigma_min: float | None = None
+    count: int | None = None
+    mean: float = -1.2
+    std: float = 1.2
+    sigma_data: float | None = None
+    centre: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network learns.
+
+    Attributes:
+        objective: The loss at one σ.
+        weight: λ(σ), which makes levels comparable; `likelihood` bounds the divergence.
+        steps: Updates in all.
+        batch: Samples a step, over all processes.
+        rate: Adam's learning rate.
+        betas: Adam's.
+        eps: Adam's.
+        schedule: What becomes of the rate after the warm-up.
+        warmup: Steps of linear rise.
+        clip: The largest norm of the gradient.
+        ema: The decay of the running average of the weights, 0 for none.
+    """
+
+    objective: Literal["denoising", "sliced", "exact"] = "denoising"
+    weight: Literal["edm", "ncsn", "likelihood"] = "edm"
+    steps: int = 10_000
+    batch: int = 128
+    rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    clip: float | None = None
+    ema: float = 0.999
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn unless something else is asked for.
+
+    Attributes:
+        sampler: A name in `scorefield.SAMPLERS`.
+        steps: Levels of the grid, or steps at each level of the ladder for annealed Langevin.
+        epsilon: The step size of annealed Langevin; of the ladder's reasoning if not given.
+    """
+
+    sampler: str = "heun"
+    steps: int = 18
+    epsilon: float | None = None
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a run writes, and how often, in steps; 0 is never.
+
+    Attributes:
+        log: Lines in log.jsonl.
+        evaluate: The held-out loss.
+        samples: A grid of samples.
+        checkpoint: A state to resume from.
+        last: How many of these are kept.
+        tensorboard: Write TensorBoard's events too.
+    """
+
+    log: int = 1
+    evaluate: int = 500
+    samples: int = 1000
+    checkpoint: int = 500
+    last: int = 3
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the work is done; "auto" is decided once, and kept by the run.
+
+    Attributes:
+        device: cpu, cuda, mps.
+        autocast: Run the network in bfloat16.
+        channels_last: Keep images with their channels innermost.
+        compile: Run the network through torch.compile.
+        threads: Of the CPU; 0 leaves it to torch.
+    """
+
+    device: str = "auto"
+    autocast: Literal["auto", "on", "off"] = "auto"
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run, from the data to the samples.
+
+    Attributes:
+        network: `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments; what the data
+            decide (channels, shape, labels, levels) may be left out.
+        start: A model to begin with, its network and preconditioner in the place of these.
+        seed: Of everything random.
+    """
+
+    data: Data = Data()
+    network: dict[str, Any] = field(default_factory=lambda: {"kind": "UNet"})
+    levels: Levels = Levels()
+    training: Training = Training()
+    sampling: Sampling = Sampling()
+    keeping: Keeping = Keeping()
+    machine: Machine = Machine()
+    start: str | None = None
+    seed: int = 0
+
+
+# ── From files and the command line ──────────────────────────────────────────────────────────────
+
+Config = TypeVar("Config")
+
+
+def read(path: Path, default: Experiment | None = None) -> Experiment:
+    """The experiment in a YAML or JSON file; what it leaves out is the default's."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text())  # of which JSON is a part
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
+    try:
+        return changed(default or Experiment(), found or {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def as_json(experiment: Experiment) -> str:
+    """What `read` understands."""
+    return json.dumps(asdict(experiment), indent=2)
+
+
+def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
+    """The experiment with `field.name=value` settings, the values in YAML."""
+    import yaml
+
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting}: give a value, as in {name}=...")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{setting}: the value is not YAML ({error})") from error
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        experiment = changed(experiment, value)
+    return experiment
+
+
+def changed(default: Config, values: object, where: str = "") -> Config:
+    """A dataclass with some of its fields changed, nested ones by nested mappings."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'the configuration'} is {values!r}: give names and values")
+    hints, new = get_type_hints(type(default)), dict[str, Any]()
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            raise ValueError(f"{name} is no field: {nearest(str(key), hints)}")
+        now = getattr(default, key)
+        if is_dataclass(now):
+            new[key] = changed(cast(Any, now), value, name)
+        elif isinstance(now, dict) and isinstance(value, Mapping):
+            new[key] = now | {str(k): _number(v) for k, v in value.items()}
+        else:
+            new[key] = _as(hints[key], value, name)
+    result: Config = replace(cast(Any, default), **new)
+    return result
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+
+
+def _as(hint: Any, value: Any, name: str) -> Any:
+    """A value of a field's type, or a refusal that says which type that is."""
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is Literal:
+        # YAML reads on and off as true and false
+        text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        if text in get_args(hint):
+            return text
+        raise ValueError(f"{name}={value!r}: {nearest(str(value), map(str, get_args(hint)))}")
+    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        if len(value) == len(get_args(hint)):
+            return tuple(_as(h, v, name) for h, v in zip(get_args(hint), value, strict=True))
+    elif hint is float and isinstance(number := _number(value), (int, float)):
+        if not isinstance(number, bool):
+            return float(number)
+    elif hint is int and isinstance(number := _number(value), (int, float)):
+        if float(number).is_integer() and not isinstance(number, bool):
+            return int(number)
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    kind = getattr(hint, "__name__", str(hint)).removesuffix("'>")
+    raise ValueError(f"{name}={value!r}: give {'an' if kind == 'int' else 'a'} {kind}")
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 takes 3e-4 for a word."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
+        return float(value)
+    return value

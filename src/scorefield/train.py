@@ -1,0 +1,156 @@
+"""Training, a generator of updates.
+
+    g = ∇_θ mean loss(s_θ, x),   g ← g·min(1, c/‖g‖),   θ ← Adam(θ, g, ηλ(k)),   θ̄ ← dθ̄ + (1 − d)θ
+
+Logging, evaluation and checkpoints are what the loop around it does. Everything random in step k is
+a function of the seed and of k, so that `start=k` goes on as if nothing had been before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+Batch = Tensor | tuple[Tensor, Tensor | None]
+"""Samples, or samples and their classes."""
+
+
+class Update(NamedTuple):
+    """What one step of the optimiser did."""
+
+    step: int
+    """Steps done, from 1."""
+    loss: float
+    """The mean over the batch, before the step."""
+    norm: float
+    """Of the gradient, before it was clipped."""
+    rate: float
+    """The learning rate."""
+    skipped: bool
+    """Whether loss or gradient was not finite, and nothing was changed."""
+
+
+def train(
+    model: nn.Module,
+    batches: Callable[[int], Batch],
+    loss: Callable[..., Tensor],
+    *,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    start: int = 0,
+    schedule: Callable[[int], float] = lambda step: 1.0,
+    clip: float | None = None,
+    ema: AveragedModel | None = None,
+    autocast: torch.dtype | None = None,
+    seed: int = 0,
+) -> Generator[Update, None, None]:
+    """Train a model from one step to another, and yield after each.
+
+    Args:
+        model: a score with parameters; with `given(label)`, if the batches have classes.
+        batches: the batch of a step, the same whenever it is asked for.
+        loss: `loss(score, x, noise=...)`, one number a sample: `annealed(...)`.
+        optimizer: over the model's parameters; its rate is the schedule's unit.
+        steps: where to end; steps are counted from 0.
+        start: where to begin: with the state that model, optimiser and average had there.
+        schedule: the factor of the learning rate at each step.
+        clip: the largest norm of the gradient.
+        ema: the model's running average, updated after each step.
+        autocast: run the network in this type; the weights stay as they are.
+        seed: of σ, of the noise and of what the network draws (dropout).
+    """
+    if not 0 <= start <= steps:
+        raise ValueError(f"start={start}, steps={steps}: begin at a step from 0 to the last")
+    return _train(
+        model, batches, loss, optimizer, range(start, steps), schedule, clip, ema, autocast, seed
+    )
+
+
+def _train(
+    model: nn.Module,
+    batches: Callable[[int], Batch],
+    loss: Callable[..., Tensor],
+    optimizer: torch.optim.Optimizer,
+    steps: Sequence[int],
+    schedule: Callable[[int], float],
+    clip: float | None,
+    ema: AveragedModel | None,
+    autocast: torch.dtype | None,
+    seed: int,
+) -> Generator[Update, None, None]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    for step in steps:
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * schedule(step)
+        optimizer.zero_grad()
+        mean = _mean(model, batches(step), loss, autocast, mixed(seed, step))
+        mean.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
+        value = mean.item()
+        skipped = not math.isfinite(value) or not math.isfinite(norm)
+        if not skipped:
+            optimizer.step()
+            if ema is not None:
+                ema.update_parameters(model)
+        yield Update(step + 1, value, norm, optimizer.param_groups[0]["lr"], skipped)
+
+
+def _mean(
+    model: Any,
+    batch: Batch,
+    loss: Callable[..., Tensor],
+    autocast: torch.dtype | None,
+    seed: int,
+) -> Tensor:
+    x, label = (batch, None) if isinstance(batch, Tensor) else batch
+    score = model if label is None else model.given(label)
+    generator = torch.Generator(x.device).manual_seed(seed)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+    # dropout knows the global generator only, which is the caller's
+    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        torch.manual_seed(seed + 1)
+        with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
+            return loss(score, x, noise=noise).mean()
+
+
+def mixed(*numbers: int) -> int:
+    """A seed made of several: those of neighbouring steps have nothing in common."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
+
+
+def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
+    """θ̄ beside θ, with d = min(decay, (1 + k)/(10 + k)): it forgets how the training began.
+
+    The averaged model is its `module`.
+    """
+
+    def update(mean: Any, now: Any, count: Tensor | int) -> None:
+        k = float(count)
+        torch._foreach_lerp_(mean, now, 1 - min(decay, (1 + k) / (10 + k)))
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
+
+
+# ── Schedules ────────────────────────────────────────────────────────────────────────────────────
+
+
+def constant(warmup: int = 0) -> Callable[[int], float]:
+    """1, after a linear rise over the first steps."""
+    return lambda step: min(1.0, (step + 1) / (warmup + 1))
+
+
+def cosine(steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """½(1 + cos(πk/K)), after a linear rise (Loshchilov & Hutter 2017, eq. 5)."""
+    return lambda step: constant(warmup)(step) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,213 @@
+"""Files of models: what comes back, and what is refused."""
+
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from torch import nn
+
+from scorefield import EDM, NCSN, Prior, Rescaled, ScoreModel, VPDiscrete, ddpm_sigmas, geometric
+from scorefield.checkpoint import FILE, ROWS, _described, _row, load, read, save, write
+from scorefield.nn import NETWORKS, RefineNet, UNet
+
+SMALL = {
+    "UNet": lambda: UNet(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(), labels=3),
+    "RefineNet": lambda: RefineNet(1, 4, 5),
+}
+
+
+class Mine(nn.Module):
+    """A network of a user's own."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.arguments = {"size": size}
+        self.linear = nn.Linear(size, size)
+
+    def forward(self, x, cond):
+        return self.linear(x)
+
+
+def _model(**changes):
+    prior = Prior(torch.tensor([1.0, 2.0, 3.0]), torch.eye(3))
+    return ScoreModel(Mine(3), EDM(0.3, 7.0, 0.01, 0.5), **{"prior": prior, **changes})
+
+
+def _score(model, shape):
+    torch.manual_seed(3)
+    with torch.no_grad():
+        return model(torch.rand(2, *shape), 0.5)
+
+
+@pytest.mark.parametrize("where", ["folder", "one.safetensors"])
+@pytest.mark.parametrize("kind", [*SMALL])
+def test_a_model_comes_back_as_it_was(tmp_path, kind, where):
+    torch.manual_seed(0)
+    net, shape = SMALL[kind](), (1, 8, 8)
+    for parameter in net.parameters():  # those that begin at 0 would hide what is lost
+        nn.init.normal_(parameter, std=0.1)
+    row = NCSN(geometric(1.0, 0.01, 5)) if kind == "RefineNet" else EDM(0.3, 7.0, 0.01, 0.5)
+    model = ScoreModel(net.eval(), row, prior=Prior.fit(torch.rand(50, *shape)))
+    save(model, tmp_path / where, about={"step": 7})
+    again = load(tmp_path / where)
+    assert torch.equal(_score(model, shape), _score(again, shape))
+    assert torch.equal(again.prior.mean, model.prior.mean)
+    assert torch.equal(again.prior.cov, model.prior.cov)
+    assert (again.sigma_max, again.sigma_min) == (model.sigma_max, model.sigma_min)
+    assert not again.training
+    assert all(parameter.requires_grad for parameter in again.parameters())
+    assert read(tmp_path / where).about == {"step": 7}
+
+
+def test_every_network_can_be_named():
+    assert NETWORKS.keys() >= SMALL.keys()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_row_comes_back(name):
+    ladder = ddpm_sigmas(steps=20)
+    made = {"Rescaled": lambda: Rescaled(VPDiscrete(ladder, centre=0.25), 2.0, -1.0)}
+    ladders = {"NCSN", "VEDiscrete", "VPDiscrete"}
+    row = made.get(name, lambda: ROWS[name](*([ladder] if name in ladders else []), centre=0.25))()
+    tensors = {}
+    described = json.loads(json.dumps(_described(row, "precondition", tensors)))
+    again, sigma = _row(described, tensors), torch.tensor([0.02, 0.5, 3.0], dtype=torch.float64)
+    assert (again.centre, again.sigma_max) == (row.centre, row.sigma_max)
+    for mine, theirs in zip(row(sigma), again(sigma), strict=True):
+        assert (mine is None and theirs is None) or torch.equal(mine, theirs)
+
+
+def test_a_model_of_a_shape_and_no_prior(tmp_path):
+    model = _model(prior=None, shape=(3,))
+    save(model, tmp_path / "m")
+    again = load(tmp_path / "m", networks={"Mine": Mine})
+    assert again.shape == (3,)
+    assert again.prior is None
+
+
+def test_extra_tensors_and_types_are_kept(tmp_path):
+    extra = {"moment": torch.arange(6).view(2, 3).t(), "count": torch.tensor(3)}
+    save(_model().bfloat16(), tmp_path / "m.safetensors", extra=extra)
+    found = read(tmp_path / "m.safetensors")
+    assert found.under("net")["linear.weight"].dtype == torch.bfloat16
+    assert torch.equal(found.under("extra")["moment"], extra["moment"])
+    assert torch.equal(found.under("extra")["count"], extra["count"])
+
+
+def test_the_header_can_be_read_by_people(tmp_path):
+    save(_model(), tmp_path / "m")
+    shown = json.loads((tmp_path / "m/model.json").read_text())
+    assert shown["network"] == {"kind": "Mine", "size": 3}
+    assert sorted(os.listdir(tmp_path / "m")) == ["model.json", FILE]
+
+
+# ── What is refused ──────────────────────────────────────────────────────────────────────────────
+
+
+def _broken(path, mend):
+    """Write a model, change its header, and give the file a right checksum again."""
+    save(_model(), path)
+    found = read(path)
+    mend(found.description)
+    write(path, found.description, found.tensors)
+
+
+def test_a_file_cut_short_anywhere(tmp_path):
+    save(_model(), tmp_path / "m.safetensors")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    for size in range(0, len(whole), 41):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="damaged"):
+            load(tmp_path / "cut.safetensors", networks={"Mine": Mine})
+
+
+def test_a_changed_bit_anywhere(tmp_path):
+    save(_model(), tmp_path / "m.safetensors")
+    whole = bytearray((tmp_path / "m.safetensors").read_bytes())
+    for place in range(0, len(whole), 37):
+        changed = whole.copy()
+        changed[place] ^= 4
+        (tmp_path / "bit.safetensors").write_bytes(changed)
+        with pytest.raises(ValueError, match=r"damaged|another program|format"):
+            load(tmp_path / "bit.safetensors", networks={"Mine": Mine})
+
+
+def test_another_version(tmp_path):
+    _broken(tmp_path / "m.safetensors", lambda d: d.update(format=2))
+    with pytest.raises(ValueError, match=r"format 2.*reads 1"):
+        load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("mend", "message"),
+    [
+        (lambda d: d["network"].update(size=4), r"another architecture.*linear\.weight"),
+        (lambda d: d["network"].update(kind="os.system"), r"'os\.system' is no network known"),
+        (lambda d: d["network"].update(kind=["Mine"]), "unhashable|no network known"),
+        (lambda d: d["network"].update(width=3), "width"),
+        (lambda d: d["network"].update(size=10**12), "more than the"),
+        (lambda d: d["network"].update(size={"deep": [10**12]}), "more than the"),
+        (lambda d: d["precondition"].update(kind="eval"), "no preconditioner known"),
+        (lambda d: d["precondition"].update(sigma_data="0.3", levels=[]), "levels"),
+        (lambda d: d.pop("precondition"), "'precondition' is missing"),
+        (lambda d: d.update(prior=["mean"]), "prior"),
+        (lambda d: d.update(network=3), "no model"),
+        (lambda d: d.update(precondition=None), "no model"),
+        (lambda d: d.update(shape=4), "no model"),
+        (lambda d: d.update(shape=[4]), "shape"),
+    ],
+)
+def test_a_header_that_means_something_else(tmp_path, mend, message):
+    _broken(tmp_path / "m.safetensors", mend)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "m.safetensors", networks={"Mine": Mine})
+
+
+def test_files_that_are_none_of_ours(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/ran",))
+
+    (tmp_path / "a.safetensors").write_bytes(pickle.dumps(Hostile()))
+    (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    (tmp_path / "c.safetensors").write_bytes(b"")
+    for name in "abc":
+        with pytest.raises(ValueError, match="damaged, or no safetensors file"):
+            load(tmp_path / f"{name}.safetensors")
+    assert not (tmp_path / "ran").exists()
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(2)}, tmp_path / "theirs.safetensors")
+    with pytest.raises(ValueError, match="another program"):
+        load(tmp_path / "theirs.safetensors")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(FileNotFoundError, match=FILE):
+        load(tmp_path)
+
+
+def test_a_model_that_cannot_be_named_is_not_written(tmp_path):
+    net = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="attribute `arguments`"):
+        save(ScoreModel(net, EDM()), tmp_path / "m")
+    with pytest.raises(ValueError, match="no file can name"):
+        save(ScoreModel(Mine(3), type("Own", (EDM,), {})()), tmp_path / "m")
+    save(_model(), tmp_path / "m")
+    with pytest.raises(ValueError, match="'Mine' is no network known"):
+        load(tmp_path / "m")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    save(_model(), tmp_path / "m.safetensors", about={"step": 1})
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(_model(), tmp_path / "m.safetensors", about={"step": 2})
+    assert read(tmp_path / "m.safetensors").about == {"step": 1}
+    assert os.listdir(tmp_path) == ["m.safetensors"]

@@ -1,0 +1,199 @@
+"""The training generator against what its equation says."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from scorefield import EDM, NCSN, Discrete, ScoreModel, annealed, denoising, geometric
+from scorefield.nn import UNet
+from scorefield.train import averaged, constant, cosine, mixed, train
+
+
+class Linear(nn.Module):
+    """s(x, σ) = a − b·x, exact for a Gaussian at one σ: b = 1/(v + σ²), a = b·mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, sigma):
+        return self.a - self.b * x
+
+
+MEAN, STD = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 2.0])
+
+
+def _gaussian(step):
+    generator = torch.Generator().manual_seed(mixed(5, step))
+    return MEAN + STD * torch.randn(512, 2, generator=generator)
+
+
+def _level(score, x, *, noise):
+    return denoising(score, x, 0.7, noise=noise)
+
+
+def _unet(seed=0, **changes):
+    torch.manual_seed(seed)
+    arguments = dict(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(), dropout=0.3)
+    return ScoreModel(UNet(**arguments | changes), EDM(0.3))
+
+
+def _images(step):
+    generator = torch.Generator().manual_seed(mixed(9, step))
+    return torch.rand(4, 1, 8, 8, generator=generator), torch.arange(4) % 3
+
+
+LOSS = annealed(denoising, Discrete(geometric(1.0, 0.01, 5)))
+
+
+def _run(model, batches, stop, start=0, optimizer=None, ema=None, **options):
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.9))
+    run = train(
+        model, batches, LOSS, optimizer=optimizer, steps=stop, start=start, ema=ema, **options
+    )
+    return list(run), optimizer
+
+
+def test_it_finds_the_score_of_a_gaussian():
+    model = Linear()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    updates = list(
+        train(model, _gaussian, _level, optimizer=optimizer, steps=800, schedule=cosine(800))
+    )
+    b = 1 / (STD**2 + 0.7**2)
+    # the standard error of 800 batches of 512 is 0.002; the last ones weigh most
+    torch.testing.assert_close(model.b.detach(), b, atol=0.01, rtol=0)
+    torch.testing.assert_close(model.a.detach(), b * MEAN, atol=0.02, rtol=0)
+    assert [u.step for u in updates] == list(range(1, 801))
+    # the least denoising loss: ½E‖s_q − s_z‖² = ½Σ(1/σ² − 1/(v + σ²))
+    least = 0.5 * (1 / 0.7**2 - b).sum().item()
+    assert sum(u.loss for u in updates[-200:]) / 200 == pytest.approx(least, rel=0.02)
+
+
+def test_it_goes_on_as_if_it_had_never_stopped():
+    through, model = _unet(labels=3), _unet(labels=3)
+    schedule, ema, again = cosine(8, 3), averaged(through), averaged(model)
+    first, _ = _run(through, _images, 8, schedule=schedule, clip=1.0, ema=ema)
+    start, optimizer = _run(model, _images, 5, schedule=schedule, clip=1.0, ema=again)
+    torch.rand(7)  # what others draw is no matter
+    # through files: model, optimiser and average as their state dicts
+    other = _unet(seed=1, labels=3)
+    mean = averaged(other)
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    mean.load_state_dict(copy.deepcopy(again.state_dict()))
+    adam = torch.optim.Adam(other.parameters(), lr=1e-3, betas=(0.5, 0.9))
+    adam.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    rest, _ = _run(other, _images, 8, 5, adam, mean, schedule=schedule, clip=1.0)
+    assert start + rest == first
+    assert all(map(torch.equal, through.state_dict().values(), other.state_dict().values()))
+    assert all(map(torch.equal, ema.state_dict().values(), mean.state_dict().values()))
+
+
+def test_the_global_generator_is_the_callers():
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    model = _unet()
+    torch.set_rng_state(before)
+    _run(model, lambda step: _images(step)[0], 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_steps_draw_differently_and_seeds_too():
+    losses = {}
+    for seed in (0, 1):
+        model = _unet(dropout=0.0)
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
+        updates, _ = _run(model, lambda step: _images(0)[0], 3, optimizer=still, seed=seed)
+        losses[seed] = [u.loss for u in updates]
+    assert len({*losses[0], *losses[1]}) == 6
+
+
+@pytest.mark.parametrize("where", ["data", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(where):
+    model = _unet()
+    ema = averaged(model)
+    _, optimizer = _run(model, _images_alone, 2, ema=ema)
+    kept = copy.deepcopy((model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]))
+
+    def poisoned(step):
+        return _images_alone(step) * math.nan
+
+    def infinite(score, x, *, noise):  # a finite loss whose gradient is not
+        return LOSS(score, x, noise=noise) + torch.sqrt((0 * score(x, 0.5)).flatten(1).sum(1))
+
+    optimizer.zero_grad()
+    bad, loss = (poisoned, LOSS) if where == "data" else (_images_alone, infinite)
+    (update,) = train(model, bad, loss, optimizer=optimizer, steps=3, start=2, ema=ema)
+    assert update.skipped
+    assert math.isfinite(update.loss) == (where == "gradient")
+    now = (model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"])
+    torch.testing.assert_close(now, kept, atol=0, rtol=0)
+
+
+def _images_alone(step):
+    return _images(step)[0]
+
+
+def test_the_average_is_the_recursion():
+    model = _unet()
+    ema = averaged(model, 0.5)
+    mean = [p.detach().clone() for p in model.parameters()]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for update in train(model, _images_alone, LOSS, optimizer=optimizer, steps=12, ema=ema):
+        k = update.step - 1
+        d = 0.0 if k == 0 else min(0.5, (1 + k) / (10 + k))  # torch begins with a copy
+        mean = [d * m + (1 - d) * p.detach() for m, p in zip(mean, model.parameters(), strict=True)]
+    torch.testing.assert_close(list(ema.module.parameters()), mean, atol=1e-6, rtol=1e-5)
+
+
+def test_clipping_bounds_the_gradient_and_tells_the_true_norm():
+    norms = {}
+    for clip in (None, 1e-3):
+        model = _unet(dropout=0.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        before = [p.detach().clone() for p in model.parameters()]
+        (update,) = train(model, _images_alone, LOSS, optimizer=optimizer, steps=1, clip=clip)
+        moves = [(p.detach() - b).norm() for p, b in zip(model.parameters(), before, strict=True)]
+        norms[clip] = (update.norm, torch.stack(moves).norm().item())
+    assert norms[None][0] == norms[1e-3][0] == pytest.approx(norms[None][1], rel=1e-4)
+    assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_rate_follows_its_schedule():
+    model = Linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    run = train(model, _gaussian, _level, optimizer=optimizer, steps=6, schedule=cosine(6, 2))
+    rise = [1 / 3, 2 / 3, 1, 1, 1, 1]
+    fall = [1, (2 + 3**0.5) / 4, 0.75, 0.5, 0.25, (2 - 3**0.5) / 4]
+    expected = [2 * a * b for a, b in zip(rise, fall, strict=True)]
+    assert [u.rate for u in run] == pytest.approx(expected)
+    assert [constant(3)(step) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+
+
+def test_bfloat16_is_the_networks_alone():
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, x, cond):
+            h = self.linear(x.flatten(1)).view_as(x)
+            seen.append((x.dtype, h.dtype))
+            return h
+
+    model = ScoreModel(Watched(), NCSN(geometric(1.0, 0.01, 5)))
+    updates, _ = _run(model, _images_alone, 1, autocast=torch.bfloat16)
+    plain, _ = _run(model, _images_alone, 1)
+    assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
+    assert model.net.linear.weight.dtype == torch.float32
+    assert updates[0].loss == pytest.approx(plain[0].loss, rel=0.05)
+
+
+def test_a_start_beyond_the_end_is_refused_when_called():
+    with pytest.raises(ValueError, match="start=3, steps=2"):
+        train(Linear(), _gaussian, _level, optimizer=None, steps=2, start=3)
