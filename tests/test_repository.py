@@ -56,7 +56,7 @@ ALLOWED = {
     "checkpoint": MODEL,
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
-    "data": {"oracles"},
+    "data": {"oracles", "prior"},
     "train": set(),
     "experiment": BELOW_EXPERIMENT,
     "evaluate": APPLICATION,
