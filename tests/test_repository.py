@@ -58,7 +58,7 @@ ALLOWED = {
     "images": {"checkpoint"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
-    "data": {"oracles"},
+    "data": {"oracles", "prior"},
     "train": set(),
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),

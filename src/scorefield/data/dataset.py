@@ -1,0 +1,37 @@
+"""A data set: what is trained on, and what is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from ..oracles import Oracle
+from .source import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples to train on and, held out for good, samples to test on."""
+
+    name: str
+    train: Source
+    test: Source | None = None
+    """None if there is a single sample."""
+    classes: int = 0
+    """How many labels there are, 0 if none."""
+    oracle: Oracle | None = None
+    """The law of the samples, where it is known."""
+    skipped: tuple[str, ...] = ()
+    """The files that could not be read and were left out."""
+
+    @property
+    def kind(self) -> Literal["images", "vectors"]:
+        """What one sample is."""
+        return "images" if len(self.train.shape) == 3 else "vectors"
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same with what is in memory on a device; the oracle stays where it is."""
+        test = None if self.test is None else self.test.to(device)
+        return replace(self, train=self.train.to(device), test=test)
