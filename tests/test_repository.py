@@ -34,7 +34,7 @@ MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
 TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
-APPLICATION = BELOW_EXPERIMENT | {"config", "experiment"}
+APPLICATION = BELOW_EXPERIMENT | {"config", "experiment", "run"}
 PUBLIC = "scorefield"
 """The package itself: the names of `__init__.pyi`, whatever module they come from."""
 
@@ -63,6 +63,7 @@ ALLOWED = {
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),
     "experiment": BELOW_EXPERIMENT | {"config"},
+    "run": BELOW_EXPERIMENT | {"config", "experiment"},
     "evaluate": APPLICATION,
     "presets": APPLICATION,
     "paper": APPLICATION,

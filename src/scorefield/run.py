@@ -1,0 +1,358 @@
+"""A run: a directory with a trained model in the end, interrupted as often as need be.
+
+    config.json       the experiment, with what was decided by data and machine
+    log.jsonl         a line a step, in order
+    checkpoints/      the last states to resume from: model, average, optimiser, step
+    samples/          grids on the way
+    model.safetensors, model.json    the averaged model, best by its held-out loss
+
+`start` and `resume` yield the updates of `train`. The state of a run is a function of the number of
+steps alone, so that one killed and resumed ends as one never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from . import checkpoint, config, images
+from .checkpoint import load, read
+from .config import Experiment
+from .data import Batches, Dataset, everything
+from .data import load as load_data
+from .draw import plan, sample
+from .experiment import begun, build, loss_of, resolved
+from .model import ScoreModel
+from .train import Update, averaged, constant, cosine, mixed, train
+
+PATIENCE = 5
+"""Steps in a row that may be skipped before the run goes back, or ends."""
+
+
+class Interrupted(Exception):
+    """The run was told to stop, and has saved its state."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Run:
+    """The state of a training run, and its directory."""
+
+    def __init__(
+        self, directory: Path, experiment: Experiment, data: Dataset, model: ScoreModel
+    ) -> None:
+        machine, training = experiment.machine, experiment.training
+        self.directory, self.experiment = directory, experiment
+        self.device = torch.device(machine.device)
+        self.data = data.to(self.device)
+        self.model = model.to(self.device)
+        if machine.channels_last == "on":
+            self.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = averaged(self.model, training.ema)
+        self.average = cast(ScoreModel, self.ema.module)
+        if machine.compile == "on":
+            self.model.net.compile()
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(),
+            lr=training.rate,
+            betas=training.betas,
+            eps=training.eps,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.loss = loss_of(experiment, self.model)
+        self.step, self.best = 0, math.inf
+        self.slower = 1.0
+        """The factor of the rate, less than 1 after the run went back."""
+        self.stop = 0
+        """The signal that asked for an end."""
+
+    @property
+    def mean(self) -> ScoreModel:
+        """The averaged model, or the model itself if none is kept."""
+        return self.average if self.experiment.training.ema else self.model
+
+    def updates(self) -> Generator[Update, None, None]:
+        """Train to the end, and yield after each step, when all that belongs to it is written."""
+        keeping, training = self.experiment.keeping, self.experiment.training
+        torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
+        with self._log() as log, self._signals():
+            if self.step == 0 and not self._checkpoints():
+                self.save()
+            bad = 0
+            while self.step < training.steps:
+                for update in self._train():
+                    bad = bad + 1 if update.skipped else 0
+                    if bad == PATIENCE:
+                        break
+                    self.step = update.step
+                    last = self.step == training.steps
+                    line = _line(update)
+                    if last or _due(self.step, keeping.evaluate):
+                        line |= self.evaluate()
+                    told = last or update.skipped or "heldout" in line
+                    if told or _due(self.step, keeping.log):
+                        log(line)
+                    if last or _due(self.step, keeping.samples):
+                        self.draw()
+                    if last or self.stop or _due(self.step, keeping.checkpoint):
+                        self.save()
+                    yield update
+                    self._heed()
+                if bad == PATIENCE:
+                    bad = 0
+                    self._back(update)
+                    log(None)
+
+    def _train(self) -> Generator[Update, None, None]:
+        training, machine = self.experiment.training, self.experiment.machine
+        data = self.experiment.data
+        batches = Batches(
+            self.data.train,
+            training.batch,
+            seed=self.experiment.seed,
+            flip=data.flip,
+            device=self.device,
+            workers=data.workers,
+        ).stream(self.step)
+
+        def batch(step: int) -> tuple[Tensor, Tensor | None]:
+            x, labels = next(batches)
+            return x, labels if data.labels else None
+
+        schedule = (
+            cosine(training.steps, training.warmup)
+            if training.schedule == "cosine"
+            else constant(training.warmup)
+        )
+        try:
+            yield from train(
+                self.model,
+                batch,
+                self.loss,
+                optimizer=self.optimizer,
+                steps=training.steps,
+                start=self.step,
+                schedule=lambda step: self.slower * schedule(step),
+                clip=training.clip,
+                ema=self.ema if training.ema else None,
+                autocast=torch.bfloat16 if machine.autocast == "on" else None,
+                seed=mixed(self.experiment.seed, 2),
+            )
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    # ── What is done on the way ──────────────────────────────────────────────────────────────────
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The held-out loss, always of the same samples and noise; the best model is kept."""
+        if self.data.test is None:
+            checkpoint.save(self.mean, self.directory, about=self.about())
+            return {}
+        x = everything(self.data.test, 1024).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(mixed(self.experiment.seed, 3))
+        self.mean.eval()
+
+        def noise(like: Tensor) -> Tensor:
+            return torch.randn(like.shape, generator=generator, device=like.device)
+
+        losses = torch.cat(
+            [self.loss(self.mean, part, noise=noise) for part in torch.split(x, 256)]
+        )
+        heldout = losses.mean().item()
+        if heldout < self.best:
+            self.best = heldout
+            checkpoint.save(self.mean, self.directory, about=self.about())
+        return {"heldout": heldout, "heldout_error": losses.std().item() / len(losses) ** 0.5}
+
+    def draw(self) -> None:
+        """A grid of samples of the averaged model."""
+        if self.data.kind != "images" or not self.experiment.keeping.samples:
+            return
+        sampling = self.experiment.sampling
+        options: dict[str, Any] = {} if sampling.epsilon is None else {"epsilon": sampling.epsilon}
+        planned = plan(self.mean, sampling.sampler, sampling.steps, **options)
+        x = sample(self.mean, 36, sampler=sampling.sampler, steps=sampling.steps, **options)
+        about = self.about() | {"sampler": sampling.sampler, "evaluations": planned.evaluations}
+        images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
+
+    def about(self) -> dict[str, Any]:
+        """What a file of the run says of itself."""
+        best = None if math.isinf(self.best) else self.best
+        return {"step": self.step, "heldout": best, "slower": self.slower}
+
+    # ── The state, to the disk and back ──────────────────────────────────────────────────────────
+
+    def save(self) -> None:
+        """Write a checkpoint, and remove those that are too old."""
+        extra = {f"raw.{name}": value for name, value in self.model.net.state_dict().items()}
+        extra["averaged"] = self.ema.n_averaged
+        states = self.optimizer.state_dict()["state"]
+        for index, state in states.items():
+            extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        path = self.directory / f"checkpoints/{self.step:08d}.safetensors"
+        checkpoint.save(self.average, path, about=self.about(), extra=extra)
+        for old in self._checkpoints()[: -max(self.experiment.keeping.last, 1)]:
+            old.unlink()
+
+    def restore(self, path: Path) -> None:
+        """Take the state of a checkpoint."""
+        stored = read(path)
+        extra = stored.under("extra")
+        self.average.net.load_state_dict(stored.under("net"))
+        self.ema.n_averaged.copy_(extra.pop("averaged"))
+        raw = {k.removeprefix("raw."): v for k, v in extra.items() if k.startswith("raw.")}
+        self.model.net.load_state_dict(raw)
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in extra.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                states.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        about = stored.about
+        self.step, self.slower = about["step"], about["slower"]
+        self.best = math.inf if about["heldout"] is None else about["heldout"]
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"))
+
+    def _back(self, update: Update) -> None:
+        """To the last checkpoint with half the rate, once; then it is no accident."""
+        path = self._checkpoints()[-1]
+        if self.slower < 1:
+            raise ValueError(
+                f"{PATIENCE} steps in a row up to {update.step} had a loss or gradient that is not "
+                f"finite, with half the rate as well: look for NaN in the data, or take a lower "
+                f"training.rate than {self.experiment.training.rate} or a training.clip"
+            )
+        self.restore(path)
+        self.slower = 0.5
+
+    def _heed(self) -> None:
+        if self.stop:
+            raise Interrupted(
+                f"stopped by {signal.Signals(self.stop).name} after step {self.step}, which is "
+                f"saved; to go on: scorefield resume {self.directory}",
+                self.stop,
+            )
+
+    @contextmanager
+    def _signals(self) -> Generator[None, None, None]:
+        """SIGTERM and the first Ctrl-C wait for the end of a step."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self.stop:
+                raise KeyboardInterrupt
+            self.stop = number
+
+        try:
+            before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread, where no signal comes
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def _log(self) -> Generator[Callable[[Mapping[str, Any] | None], None], None, None]:
+        """Write a line; nothing trims the log to the steps that are done."""
+        path = self.directory / "log.jsonl"
+        _trim(path, self.step)
+        file = path.open("a", buffering=1)  # a line is there before the checkpoint of its step
+
+        def write(line: Mapping[str, Any] | None) -> None:
+            nonlocal file
+            if line is not None:
+                file.write(json.dumps(line) + "\n")
+                return
+            file.close()
+            _trim(path, self.step)
+            file = path.open("a", buffering=1)
+
+        try:
+            yield write
+        finally:
+            file.close()
+
+
+def start(experiment: Experiment, directory: str | Path) -> Generator[Update, None, None]:
+    """Begin a run in a directory of its own."""
+    directory = Path(directory)
+    if (directory / "config.json").exists():
+        raise ValueError(
+            f"{directory} holds a run: continue it by `scorefield resume {directory}`, or name "
+            "another directory"
+        )
+    data = load_data(experiment.data.source, **experiment.data.options)
+    experiment = resolved(experiment, data)
+    if experiment.start is None:
+        model = build(experiment, data)
+    else:
+        model = begun(experiment, data)
+        experiment = replace(
+            experiment, network={"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    run = Run(directory, experiment, data, model)
+    checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())
+    return run.updates()
+
+
+def resume(directory: str | Path) -> Generator[Update, None, None]:
+    """Go on with a run from its last checkpoint."""
+    directory = Path(directory)
+    if not (directory / "config.json").exists():
+        raise ValueError(f"{directory} holds no run: there is no config.json in it")
+    experiment = config.read(directory / "config.json")
+    data = load_data(experiment.data.source, **experiment.data.options)
+    for left in (*directory.glob(".*"), *(directory / "checkpoints").glob(".*")):
+        left.unlink()  # what was being written when the run was killed
+    saved = sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+    model = load(saved[-1]) if saved else build(experiment, data)
+    run = Run(directory, experiment, data, model)
+    if saved:
+        run.restore(saved[-1])
+    return run.updates()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _line(update: Update) -> dict[str, Any]:
+    """JSON knows no NaN; a skipped step says why by which of the two is missing."""
+    line: dict[str, Any] = {"step": update.step, "time": round(time.time(), 3)}
+    for name in ("loss", "norm", "rate"):
+        value = getattr(update, name)
+        line[name] = value if math.isfinite(value) else None
+    return line | {"skipped": True} if update.skipped else line
+
+
+def _trim(path: Path, step: int) -> None:
+    """Leave the lines up to a step, which are whole."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    checkpoint.replace(path, "".join(kept).encode())

@@ -1,0 +1,287 @@
+"""Runs: what they leave, and that one killed, stopped or poisoned ends as it should."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield import load, sample
+from scorefield.checkpoint import read
+from scorefield.config import Experiment, overridden
+from scorefield.data import load as load_data
+from scorefield.experiment import Within, build, loss_of, resolved
+from scorefield.run import Interrupted, resume, start
+from scorefield.train import train
+
+SMALL = [
+    "network.width=8",
+    "network.multipliers=[1]",
+    "network.blocks=1",
+    "network.attention=[]",
+    "network.fir=null",
+    "network.progressive_input=none",
+    "network.groups=4",
+    "training.batch=8",
+    "training.schedule=cosine",
+    "training.warmup=3",
+    "training.clip=5",
+    "keeping.evaluate=8",
+    "keeping.checkpoint=5",
+    "keeping.samples=0",
+    "machine.threads=1",
+]
+
+
+def _experiment(*settings):
+    return overridden(Experiment(), [*SMALL, *settings])
+
+
+def _log(directory):
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+def _last(directory):
+    return sorted((directory / "checkpoints").glob("[0-9]*"))[-1]
+
+
+def _same(one, other):
+    first, second = read(one).tensors, read(other).tensors
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def _drain(updates):
+    return list(updates)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of 40 steps that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("run") / "whole"
+    _drain(start(_experiment("training.steps=40", "keeping.samples=40"), directory))
+    return directory
+
+
+def test_what_a_run_leaves(whole):
+    assert [line["step"] for line in _log(whole)] == list(range(1, 41))
+    heldout = {line["step"]: line["heldout"] for line in _log(whole) if "heldout" in line}
+    assert [*heldout] == [8, 16, 24, 32, 40]
+    assert [p.name for p in sorted((whole / "checkpoints").iterdir())] == [
+        f"{step:08d}.safetensors" for step in (30, 35, 40)
+    ]
+    best = min(heldout, key=heldout.get)
+    assert read(whole / "model.safetensors").about["step"] == best
+    assert (whole / "samples/00000040.png").exists()
+    assert sample(load(whole), 3, steps=2).shape == (3, 1, 8, 8)
+
+
+def test_the_config_leaves_nothing_open(whole):
+    kept = json.loads((whole / "config.json").read_text())
+    assert kept["network"]["channels"] == 1
+    assert kept["levels"]["sigma_max"] == pytest.approx(4.5, abs=0.4)
+    assert kept["machine"] == {
+        "device": "cpu", "autocast": "off", "channels_last": "off", "compile": "off", "threads": 1,
+    }  # fmt: skip
+    assert None not in kept["levels"].values()
+
+
+def test_the_weights_are_those_of_the_plain_loop(whole):
+    """The run is `train` and no more: from the same start, by hand."""
+    data = load_data("digits")
+    experiment = resolved(_experiment("training.steps=40"), data)
+    model = build(experiment, data)
+    from scorefield.data import Batches
+    from scorefield.train import cosine, mixed
+
+    batches = Batches(data.train, 8, seed=0)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    list(
+        train(
+            model,
+            lambda step: batches(step).x,
+            loss_of(experiment, model),
+            optimizer=adam,
+            steps=40,
+            schedule=cosine(40, 3),
+            clip=5.0,
+            seed=mixed(0, 2),
+        )
+    )
+    raw = read(_last(whole)).under("extra.raw")
+    assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
+
+
+def _child(directory, slow, begin):
+    """A process that trains until it is killed; writes last long, so that some are cut short."""
+    torch.set_num_threads(1)
+    if slow:
+        sync = os.fsync
+
+        def slowly(handle):
+            time.sleep(0.03)
+            sync(handle)
+
+        os.fsync = slowly
+    _drain(start(_experiment("training.steps=40"), directory) if begin else resume(directory))
+
+
+def test_killed_twenty_times_it_ends_as_the_whole(whole, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["scorefield.run", "sklearn.datasets", "test_run"])
+    directory, chance, during_writes = tmp_path / "run", random.Random(0), 0
+    for kill in range(20):
+        begin = not (directory / "config.json").exists()
+        child = context.Process(target=_child, args=(directory, kill % 2, begin))
+        child.start()
+        before, wait = _done(directory), chance.randrange(1, 5)
+        while child.is_alive():
+            writing = any((directory / "checkpoints").glob(".*"))
+            if writing and kill % 2:
+                during_writes += 1
+                break
+            if not kill % 2 and _done(directory) >= before + wait:
+                break
+            time.sleep(0.001)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    assert during_writes >= 5
+    if (directory / "config.json").exists() and _done(directory) < 40:
+        _drain(resume(directory))
+    assert _same(_last(directory), _last(whole))
+    assert _same(directory / "model.safetensors", whole / "model.safetensors")
+    ours, theirs = ([{**x, "time": 0} for x in _log(d)] for d in (directory, whole))
+    assert ours == theirs
+    assert not [p for p in directory.rglob(".*")]
+
+
+def _done(directory):
+    log = directory / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_saves(whole, tmp_path, number):
+    before = signal.getsignal(number)
+
+    def kick(updates):
+        for update in updates:
+            if update.step == 6:
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match=r"after step 7.*scorefield resume") as caught:
+        kick(start(_experiment("training.steps=40"), tmp_path / "run"))
+    assert caught.value.number == number
+    assert signal.getsignal(number) == before
+    assert read(_last(tmp_path / "run")).about["step"] == 7
+    _drain(resume(tmp_path / "run"))
+    assert _same(_last(tmp_path / "run"), _last(whole))
+
+
+@pytest.fixture
+def poisoned(tmp_path):
+    """Vectors whose rows from some on are NaN only after the data have been looked at."""
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(400, 3)).astype("float32"))
+    return path
+
+
+VECTORS = [
+    "network={kind: MLP, width: 16, blocks: 1}",
+    "training.batch=8",
+    "training.steps=30",
+    "keeping.checkpoint=10",
+    "keeping.evaluate=0",
+    "machine.threads=1",
+]
+
+
+def _vectors(path, *settings):
+    made = overridden(Experiment(), [*VECTORS, f"data.source={path}", *settings])
+    return replace(made, network={"kind": "MLP", "width": 16, "blocks": 1})
+
+
+def _poison(monkeypatch, steps):
+    """Batches of these steps are NaN; which of them were asked for is returned."""
+    from scorefield.data import Batch, Batches
+
+    stream, asked = Batches.stream, []
+
+    def bad(self, begin=0):
+        for step, (x, labels) in enumerate(stream(self, begin), begin):
+            asked.append(step)
+            yield Batch(x * math.nan if steps(step, len(asked)) else x, labels)
+
+    monkeypatch.setattr(Batches, "stream", bad)
+    return asked
+
+
+def test_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monkeypatch):
+    _poison(monkeypatch, lambda step, _: step in (3, 4, 11))
+    updates = _drain(start(_vectors(poisoned), tmp_path / "run"))
+    assert [u.step for u in updates if u.skipped] == [4, 5, 12]
+    lines = {line["step"]: line for line in _log(tmp_path / "run")}
+    assert [*lines] == list(range(1, 31))
+    assert lines[4]["skipped"]
+    assert lines[4]["loss"] is None
+    assert "skipped" not in lines[6]
+    assert all(value.isfinite().all() for value in read(_last(tmp_path / "run")).tensors.values())
+
+
+def test_after_several_it_goes_back_with_half_the_rate(poisoned, tmp_path, monkeypatch):
+    asked = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21)
+    updates = _drain(start(_vectors(poisoned), tmp_path / "run"))
+    assert asked == [*range(17), *range(10, 30)]
+    assert [line["step"] for line in _log(tmp_path / "run")] == list(range(1, 31))
+    assert updates[5].rate == 2 * updates[-1].rate
+    assert read(_last(tmp_path / "run")).about["slower"] == 0.5
+
+
+def test_it_goes_back_once_only(poisoned, tmp_path, monkeypatch):
+    _poison(monkeypatch, lambda step, _: step >= 12)
+    with pytest.raises(ValueError, match=r"up to 17.*half the rate as well.*NaN in the data"):
+        _drain(start(_vectors(poisoned), tmp_path / "run"))
+    assert read(_last(tmp_path / "run")).about["step"] == 10
+
+
+def test_a_model_can_be_trained_on(whole, tmp_path):
+    path = whole / "model.safetensors"
+    begun = _experiment("training.steps=1", "training.rate=0", f"start={path}")
+    _drain(start(begun, tmp_path / "run"))
+    old, new = read(path).under("net"), read(_last(tmp_path / "run")).under("net")
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    with pytest.raises(ValueError, match=r"for samples of shape \(1, 8, 8\)"):
+        start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")
+
+
+def test_classes_are_learnt_when_asked_for(tmp_path):
+    _drain(start(_experiment("training.steps=2", "data.labels=true"), tmp_path / "run"))
+    model = load(tmp_path / "run")
+    assert model.net.label.labels == 10
+    with pytest.raises(ValueError, match="has no classes"):
+        start(_experiment("data.labels=true", "data.source=mixture", "network.kind=MLP"), tmp_path)
+
+
+def test_runs_that_cannot_be(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"holds a run.*scorefield resume"):
+        start(_experiment(), whole)
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        resume(tmp_path)
+    with pytest.raises(ValueError, match=r"network\.widht is no argument: did you mean width"):
+        start(_experiment("network.widht=3"), tmp_path / "a")
+    with pytest.raises(ValueError, match="did you mean UNet"):
+        start(_experiment("network.kind=Unet"), tmp_path / "a")
+    with pytest.raises(ValueError, match="data are vectors of 2 numbers"):
+        start(_experiment("data.source=mixture"), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_tails_of_a_law_move_to_its_ends():
+    law = Within(lambda z: z.exp(), 3.0, 0.5)
+    assert law(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.5, 1.0, 3.0]
