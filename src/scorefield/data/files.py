@@ -49,12 +49,17 @@ def numpy_file(path: str | Path, *, memory: int = 2**30) -> Dataset:
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """The samples, mapped where that can be, and the labels."""
     try:
-        # copy-on-write: torch warns of an array that it must not write to
-        found = np.load(path, mmap_mode="c", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found, None
-        with found as archive:
-            held = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            # mapped copy-on-write, for torch warns of an array that it must not write to; from an
+            # open file where it cannot be mapped, for of a damaged one numpy leaves its own open
+            if path.suffix.lower() == ".npy":
+                found = np.load(path, mmap_mode="c", allow_pickle=False)
+            else:
+                found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found, None
+            with found as archive:
+                held = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:

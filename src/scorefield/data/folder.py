@@ -90,7 +90,7 @@ def folder(
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: it spares a look at each file's header.
     """
-    if (size or 1) < 1 or (crop or 1) < 1 or 0 in (size, crop):
+    if any(side is not None and side < 1 for side in (size, crop)):
         raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or leave it out")
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or leave it out")
@@ -109,7 +109,7 @@ def folder(
     held = _held_out(names)
     train = source([name for name in names if name not in held])
     test = source([name for name in names if name in held]) if held else None
-    return Dataset(root.name, train, test, classes=len(classes), skipped=tuple(skipped))
+    return Dataset(root.resolve().name, train, test, classes=len(classes), skipped=tuple(skipped))
 
 
 def _names(root: Path) -> list[str]:

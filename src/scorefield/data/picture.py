@@ -131,4 +131,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _unreadable(path: str | Path, error: Exception) -> OSError:
-    return OSError(f"{path} cannot be read as an image: {error or type(error).__name__}")
+    # of the system's errors the words alone, for they hold the path again
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return OSError(f"{path} cannot be read as an image: {reason}")

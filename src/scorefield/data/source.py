@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -18,6 +18,7 @@ from ..prior import Prior
 from ._draws import permutation
 
 
+@runtime_checkable
 class Source(Protocol):
     """Samples by index."""
 

@@ -1,0 +1,173 @@
+"""Files of arrays: vectors and images in all their orders, and nothing that is run."""
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield.data import Arrays, Part, load
+
+RNG = np.random.default_rng(0)
+
+
+def _rows(source):
+    return source.take(torch.arange(len(source)))
+
+
+def _sorted(dataset):
+    x = torch.cat([_rows(dataset.train)[0], _rows(dataset.test)[0]]).flatten(1)
+    return sorted(x.tolist())
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+def test_vectors(tmp_path, dtype, memory):
+    x = RNG.standard_normal((50, 3)).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    data = load(tmp_path / "x.npy", memory=memory)
+    assert (data.kind, data.name, len(data.train), len(data.test)) == ("vectors", "x", 45, 5)
+    assert isinstance(data.train, Arrays if memory else Part)
+    assert _sorted(data) == sorted(x.tolist())
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((20, 4, 6), None),
+        ((20, 1, 4, 6), (0, 1, 2, 3)),
+        ((20, 3, 4, 6), (0, 1, 2, 3)),
+        ((20, 4, 6, 1), (0, 3, 1, 2)),
+        ((20, 4, 6, 3), (0, 3, 1, 2)),
+    ],
+)
+def test_images(tmp_path, shape, axes, memory):
+    for x in (RNG.integers(0, 256, shape, dtype=np.uint8), RNG.random(shape, dtype=np.float32)):
+        np.save(tmp_path / "x.npy", x)
+        data = load(tmp_path / "x.npy", memory=memory)
+        expected = x[:, None] if axes is None else x.transpose(axes)
+        assert data.kind == "images"
+        assert data.train.shape == expected.shape[1:]
+        assert _sorted(data) == sorted(expected.reshape(20, -1).tolist())
+        assert _rows(data.train)[0].dtype == (torch.uint8 if x.dtype == np.uint8 else torch.float32)
+
+
+@pytest.mark.parametrize("name", ["labels", "y"])
+def test_labels_stay_with_their_samples(tmp_path, name):
+    labels = RNG.integers(0, 7, 40)
+    labels[0] = 6
+    x = labels[:, None] + np.linspace(0, 0.5, 40)[:, None]
+    np.savez_compressed(tmp_path / "x.npz", **{"points": x, name: labels.astype(np.uint8)})
+    data = load(str(tmp_path / "x.npz"))
+    assert data.classes == 7
+    for part in (data.train, data.test):
+        x, found = _rows(part)
+        assert torch.equal(x[:, 0].floor().long(), found)
+
+
+def test_the_same_tenth_is_held_out_each_time(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(100.0)[:, None])
+    first, again = load(tmp_path / "x.npy"), load(tmp_path / "x.npy")
+    held = _rows(first.test)[0].flatten()
+    assert torch.equal(held, _rows(again.test)[0].flatten())
+    assert held.tolist() != sorted(held.tolist())[::-1]
+    assert 20 < held.mean() < 80
+    np.save(tmp_path / "x.npy", np.ones((1, 2)))
+    assert load(tmp_path / "x.npy").test is None
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_nothing_is_unpickled(tmp_path, suffix):
+    save = np.save if suffix == ".npy" else np.savez
+    mark = tmp_path / "mark"
+    save(tmp_path / f"x{suffix}", np.array([Bomb(str(mark))], dtype=object))
+    with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
+        load(tmp_path / f"x{suffix}")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "flipped"])
+def test_a_damaged_file_is_named(tmp_path, suffix, kind):
+    path = tmp_path / f"x{suffix}"
+    (np.save if suffix == ".npy" else np.savez_compressed)(path, RNG.random((50, 3)))
+    good = path.read_bytes()
+    content = {
+        "empty": b"",
+        "text": b"1,2,3\n" * 100,
+        "truncated": good[: len(good) // 2],
+        "flipped": good[:5] + bytes(b ^ 0xFF for b in good[5:200]) + good[200:],
+    }
+    path.write_bytes(content[kind])
+    with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
+        load(path)
+
+
+BROKEN = np.random.default_rng(1).random((2500, 3))
+BROKEN[1234, 1] = np.nan
+HUGE = BROKEN.copy()
+HUGE[1234, 1] = 1e300
+BRIGHT = np.random.default_rng(1).random((2500, 2, 2))
+BRIGHT[2100] = 255
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (BROKEN, "row 1234 is not finite"),
+        (HUGE, "row 1234 is not finite in float32"),
+        (BRIGHT, r"row 2100 is an image with values from .* to 255; .* x/255"),
+        (BRIGHT.clip(max=1) * 2 - 1, r"row \d is an image with values from -"),
+        (np.arange(10), r"int64 of shape \(10,\)"),
+        (np.ones((5, 2), dtype=np.int64), "give floats"),
+        (np.ones((5, 4), dtype=np.uint8), r"shape \(5, 4\)"),
+        (np.ones((5, 2), dtype=complex), "complex128"),
+        (np.ones(5), r"float64 of shape \(5,\)"),
+        (np.ones((5, 4, 4, 4), dtype=np.uint8), "1 or 3 channels"),
+        (np.ones((5, 3, 4, 3), dtype=np.uint8), "1 or 3 channels"),
+    ],
+)
+def test_wrong_arrays_are_told_what_is_right(tmp_path, x, message):
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match=message) as error:
+        load(tmp_path / "x.npy")
+    assert "x.npy" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": np.ones((5, 2)), "b": np.ones((5, 2))}, "holds the arrays a, b"),
+        ({"y": np.arange(5)}, "of labels alone"),
+        ({"a": np.ones((5, 2)), "y": np.arange(4)}, r"labels of int64 and shape \(4,\) beside 5"),
+        ({"a": np.ones((5, 2)), "y": np.arange(5) - 1}, "an integer ≥ 0"),
+        ({"a": np.ones((5, 2)), "y": np.ones(5)}, "labels of float64"),
+        ({"a": np.ones((0, 2))}, r"no samples: its shape is \(0, 2\)"),
+    ],
+)
+def test_wrong_archives_are_told_what_is_right(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "x.npz")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"x\.npy"):
+        load(tmp_path / "x.npy")
+
+
+def test_what_is_in_a_file_counts_not_what_it_is_called(tmp_path):
+    x = RNG.random((5, 2))
+    np.save(tmp_path / "x.npy", x)
+    (tmp_path / "x.npy").rename(tmp_path / "a.npz")
+    np.savez(tmp_path / "x.npz", x=x)
+    (tmp_path / "x.npz").rename(tmp_path / "b.npy")
+    for name in ("a.npz", "b.npy"):
+        assert _sorted(load(tmp_path / name)) == sorted(x.tolist())
