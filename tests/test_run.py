@@ -2,18 +2,20 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from scorefield import load, sample
+from scorefield import LogNormal, load, sample
 from scorefield.checkpoint import read
 from scorefield.config import Experiment, overridden
 from scorefield.data import load as load_data
@@ -118,47 +120,35 @@ def test_the_weights_are_those_of_the_plain_loop(whole):
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
 
 
-def _child(directory, slow, begin):
-    """A process that trains until it is killed; writes last long, so that some are cut short."""
-    torch.set_num_threads(1)
-    if slow:
-        sync = os.fsync
-
-        def slowly(handle):
-            time.sleep(0.03)
-            sync(handle)
-
-        os.fsync = slowly
-    _drain(start(_experiment("training.steps=40"), directory) if begin else resume(directory))
-
-
 def test_killed_twenty_times_it_ends_as_the_whole(whole, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["scorefield.run", "sklearn.datasets", "test_run"])
     directory, chance, during_writes = tmp_path / "run", random.Random(0), 0
-    for kill in range(20):
-        begin = not (directory / "config.json").exists()
-        child = context.Process(target=_child, args=(directory, kill % 2, begin))
-        child.start()
-        before, wait = _done(directory), chance.randrange(1, 5)
-        while child.is_alive():
-            writing = any((directory / "checkpoints").glob(".*"))
-            if writing and kill % 2:
-                during_writes += 1
-                break
-            if not kill % 2 and _done(directory) >= before + wait:
-                break
-            time.sleep(0.001)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-    assert during_writes >= 5
-    if (directory / "config.json").exists() and _done(directory) < 40:
-        _drain(resume(directory))
+    command = [sys.executable, Path(__file__).parent / "trainer.py", *SMALL, "training.steps=40"]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **pipes) as trainer:
+        for kill in range(20):
+            slow = kill % 2
+            print(directory, 0.02 * slow, file=trainer.stdin, flush=True)
+            child, enough = (
+                int(trainer.stdout.readline()),
+                _done(directory) + chance.randrange(1, 5),
+            )
+            while _done(directory) < 40:
+                if slow and any(directory.rglob(".*.safetensors*")):
+                    during_writes += 1
+                    break
+                if not slow and _done(directory) >= enough:
+                    break
+                time.sleep(0.001)
+            os.kill(child, signal.SIGKILL)
+            assert trainer.stdout.readline() == "gone\n"
+    assert _done(directory) < 40
+    assert during_writes == 10
+    _drain(resume(directory))
     assert _same(_last(directory), _last(whole))
     assert _same(directory / "model.safetensors", whole / "model.safetensors")
     ours, theirs = ([{**x, "time": 0} for x in _log(d)] for d in (directory, whole))
     assert ours == theirs
-    assert not [p for p in directory.rglob(".*")]
+    assert not [*directory.rglob(".*")]
 
 
 def _done(directory):
@@ -175,11 +165,11 @@ def test_a_signal_finishes_the_step_and_saves(whole, tmp_path, number):
             if update.step == 6:
                 os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match=r"after step 7.*scorefield resume") as caught:
+    with pytest.raises(Interrupted, match=r"after step 6.*scorefield resume") as caught:
         kick(start(_experiment("training.steps=40"), tmp_path / "run"))
     assert caught.value.number == number
     assert signal.getsignal(number) == before
-    assert read(_last(tmp_path / "run")).about["step"] == 7
+    assert read(_last(tmp_path / "run")).about["step"] == 6
     _drain(resume(tmp_path / "run"))
     assert _same(_last(tmp_path / "run"), _last(whole))
 
@@ -283,5 +273,5 @@ def test_runs_that_cannot_be(whole, tmp_path):
 
 
 def test_the_tails_of_a_law_move_to_its_ends():
-    law = Within(lambda z: z.exp(), 3.0, 0.5)
+    law = Within(LogNormal(0.0, 1.0), 3.0, 0.5)
     assert law(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.5, 1.0, 3.0]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -189,14 +190,24 @@ class Within:
         return self.law.density(sigma)
 
 
-def begun(experiment: Experiment, data: Dataset) -> ScoreModel:
-    """The model to begin with, with the prior of its new data."""
-    assert experiment.start is not None
-    model = load(experiment.start)
+def begun(experiment: Experiment, data: Dataset) -> tuple[ScoreModel, Experiment]:
+    """The model to begin with, with the prior of its new data, and the experiment as it decides."""
+    path = Path(str(experiment.start))
+    if path.is_file() and path.suffix != ".safetensors":
+        raise ValueError(f"{path} is no .safetensors file: scorefield convert {path} OUT makes one")
+    model = load(path)
     if model.shape is not None and model.shape != data.train.shape:
         raise ValueError(
-            f"{experiment.start} is for samples of shape {tuple(model.shape)}, and "
-            f"{data.name} has {tuple(data.train.shape)}: resize them by data.options"
+            f"{path} is for samples of shape {tuple(model.shape)}, and {data.name} has "
+            f"{tuple(data.train.shape)}: resize them by data.options"
         )
-    prior = Prior.fit(everything(data.train, FEW))
-    return ScoreModel(model.net, model.precondition, prior=prior)
+    model = ScoreModel(model.net, model.precondition, prior=Prior.fit(everything(data.train, FEW)))
+    network = {"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
+    levels = replace(
+        experiment.levels,
+        sigma_max=model.sigma_max,
+        sigma_min=model.sigma_min,
+        centre=model.precondition.centre,
+        sigma_data=getattr(model.precondition, "sigma_data", experiment.levels.sigma_data),
+    )
+    return model, resolved(replace(experiment, network=network, levels=levels), data)

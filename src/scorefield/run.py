@@ -18,7 +18,6 @@ import signal
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -107,7 +106,7 @@ class Run:
                         log(line)
                     if last or _due(self.step, keeping.samples):
                         self.draw()
-                    if last or self.stop or _due(self.step, keeping.checkpoint):
+                    if last or _due(self.step, keeping.checkpoint):
                         self.save()
                     yield update
                     self._heed()
@@ -203,8 +202,7 @@ class Run:
         states = self.optimizer.state_dict()["state"]
         for index, state in states.items():
             extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        path = self.directory / f"checkpoints/{self.step:08d}.safetensors"
-        checkpoint.save(self.average, path, about=self.about(), extra=extra)
+        checkpoint.save(self.average, self._path(), about=self.about(), extra=extra)
         for old in self._checkpoints()[: -max(self.experiment.keeping.last, 1)]:
             old.unlink()
 
@@ -227,6 +225,9 @@ class Run:
         self.step, self.slower = about["step"], about["slower"]
         self.best = math.inf if about["heldout"] is None else about["heldout"]
 
+    def _path(self) -> Path:
+        return self.directory / f"checkpoints/{self.step:08d}.safetensors"
+
     def _checkpoints(self) -> list[Path]:
         return sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"))
 
@@ -243,7 +244,10 @@ class Run:
         self.slower = 0.5
 
     def _heed(self) -> None:
+        """End here if a signal has asked for it; it may have come since the step was saved."""
         if self.stop:
+            if not self._path().exists():
+                self.save()
             raise Interrupted(
                 f"stopped by {signal.Signals(self.stop).name} after step {self.step}, which is "
                 f"saved; to go on: scorefield resume {self.directory}",
@@ -300,14 +304,11 @@ def start(experiment: Experiment, directory: str | Path) -> Generator[Update, No
             "another directory"
         )
     data = load_data(experiment.data.source, **experiment.data.options)
-    experiment = resolved(experiment, data)
     if experiment.start is None:
+        experiment = resolved(experiment, data)
         model = build(experiment, data)
     else:
-        model = begun(experiment, data)
-        experiment = replace(
-            experiment, network={"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
-        )
+        model, experiment = begun(experiment, data)
     directory.mkdir(parents=True, exist_ok=True)
     run = Run(directory, experiment, data, model)
     checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())

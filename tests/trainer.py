@@ -1,0 +1,45 @@
+"""Trains in a forked process for each line it is told, so that nothing has to be loaded again.
+
+A line is a run's directory and how many seconds a write lasts, so that some can be cut short.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from scorefield.config import Experiment, overridden
+from scorefield.run import resume, start
+
+
+def train(directory, seconds, settings):
+    """Begin the run, or go on with it."""
+    sync = os.fsync
+
+    def slowly(handle):
+        time.sleep(seconds)
+        sync(handle)
+
+    os.fsync = slowly
+    begun = (directory / "config.json").exists()
+    updates = resume(directory) if begun else start(overridden(Experiment(), settings), directory)
+    for _ in updates:
+        pass
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:  # for what is imported when first used
+        train(Path(place), 0.0, [*sys.argv[1:], "training.steps=1"])
+    for line in sys.stdin:
+        place, wait = line.split()
+        child = os.fork()
+        if child == 0:
+            train(Path(place), float(wait), sys.argv[1:])
+            os._exit(0)
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("gone", flush=True)
