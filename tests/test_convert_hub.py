@@ -5,9 +5,11 @@ What is refused is refused before the library is imported, and tested without it
 
 import json
 import sys
+import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from scorefield import euler, final, integrate, to_noise
 from scorefield.convert import from_diffusers
@@ -19,7 +21,11 @@ UNET = {"_class_name": "UNet2DModel"}
 
 @pytest.fixture
 def diffusers():
-    return pytest.importorskip("diffusers")
+    library = pytest.importorskip("diffusers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions warn of a missing GPU when they are loaded
+        assert library.UNet2DModel
+    return library
 
 
 @pytest.fixture
@@ -108,6 +114,8 @@ def test_euler_is_ddim(save, diffusers, tmp_path):
 
 
 @torch.no_grad()
+# the library's own, in older versions
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning")
 @pytest.mark.parametrize("embedding", ["fourier", "positional"])
 @pytest.mark.parametrize("centred", [True, False])
 def test_the_output_of_score_sde_is_the_score(save, diffusers, tmp_path, embedding, centred):
@@ -198,9 +206,25 @@ def test_what_is_inferred_and_assumed_is_said(save, diffusers, tmp_path):
     assert "σ from 78.7 to" in lines[1]  # half of √(1/ᾱ − 1) = 157.4
 
 
-def test_weights_of_another_network_are_refused(save, diffusers, tmp_path):
-    from safetensors.torch import load_file, save_file
+@torch.no_grad()
+def test_attention_may_have_its_old_names(save, diffusers, tmp_path):
+    """As in what Google published: the library renames them."""
+    scheduler = diffusers.DDPMScheduler()
+    unet = save(scheduler)
+    before = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = {}
+    for name, value in unet.state_dict().items():
+        for new, old in before.items():
+            name = name.replace(f".{new}.", f".{old}.")
+        weights[name] = value
+    assert len(weights.keys() - unet.state_dict().keys()) == 32  # four attentions
+    file = tmp_path / "unet/diffusion_pytorch_model.safetensors"
+    save_file(weights, file, metadata={"format": "pt"})
+    y, x, sigma = _at(scheduler, 300, _images())
+    assert _error(from_diffusers(tmp_path)(x, sigma), -unet(y, 300).sample / sigma) <= 1e-5
 
+
+def test_weights_of_another_network_are_refused(save, diffusers, tmp_path):
     save(diffusers.DDPMScheduler())
     file = tmp_path / "unet/diffusion_pytorch_model.safetensors"
     weights = load_file(file)
@@ -255,7 +279,7 @@ def test_what_is_not_a_score_of_images_is_refused(tmp_path, content, error, mess
 
 
 def test_a_name_is_not_downloaded():
-    with pytest.raises(FileNotFoundError, match="nothing is downloaded.*hf download"):
+    with pytest.raises(FileNotFoundError, match=r"nothing is downloaded.*hf download"):
         from_diffusers("google/ddpm-cifar10-32")
 
 

@@ -51,7 +51,9 @@ def from_diffusers(
 ) -> ScoreModel:
     """The model of a folder that `diffusers` has saved; needs `pip install 'scorefield[hub]'`.
 
-    Classes, if it was trained with any, are told by `model.given(label)`.
+    Classes, if it was trained with any, are told by `model.given(label)`. The library's attention
+    has first derivatives in reverse mode only: guides and likelihoods can do with them, the
+    objectives `exact` and `sliced` cannot.
 
     Args:
         path: a pipeline of `UNet2DModel` and its scheduler, or the model's folder with
