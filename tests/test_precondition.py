@@ -19,13 +19,16 @@ from scorefield.precondition import (
     NCSN,
     VE,
     VP,
+    CleanDiscrete,
     FlowMatching,
     NCSNv2,
+    Plain,
     Rescaled,
     SubVP,
     VEDiscrete,
     VPDiscrete,
     VPrediction,
+    VPredictionDiscrete,
     ddpm_sigmas,
 )
 
@@ -67,10 +70,24 @@ def _sub_vp(y, cond):
     return _noise(y, alpha, 1 - alpha**2)
 
 
-def _ddpm(y, cond):
+def _ddpm_alpha(cond):
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    alpha = torch.cumprod(1 - betas, 0).sqrt()[cond.long()]
+    return torch.cumprod(1 - betas, 0).sqrt()[cond.long()]
+
+
+def _ddpm(y, cond):
+    alpha = _ddpm_alpha(cond)
     return _noise(y, alpha, (1 - alpha**2).sqrt())
+
+
+def _ddpm_clean(y, cond):
+    alpha = _ddpm_alpha(cond)
+    return _clean(y, alpha, (1 - alpha**2).sqrt())
+
+
+def _ddpm_v(y, cond):
+    alpha = _ddpm_alpha(cond)
+    return alpha * _ddpm(y, cond) - (1 - alpha**2).sqrt() * _ddpm_clean(y, cond)
 
 
 def _v(y, cond):
@@ -100,6 +117,9 @@ EXACT = {
     "VE": (VE(), lambda y, c: -c.exp() * y / (V + (2 * c).exp())),
     "VP": (VP(), _vp),
     "VPDiscrete": (VPDiscrete(ddpm_sigmas()), _ddpm),
+    "VPredictionDiscrete": (VPredictionDiscrete(ddpm_sigmas()), _ddpm_v),
+    "CleanDiscrete": (CleanDiscrete(ddpm_sigmas()), _ddpm_clean),
+    "Plain": (Plain(), lambda y, sigma: -y / (V + sigma**2)),
     "SubVP": (SubVP(), _sub_vp),
     "EDM": (EDM(), _edm),
     "VPrediction": (VPrediction(), _v),

@@ -44,6 +44,9 @@ ROWS = {
         rows.SubVP,
         rows.EDM,
         rows.VPrediction,
+        rows.VPredictionDiscrete,
+        rows.CleanDiscrete,
+        rows.Plain,
         rows.FlowMatching,
         rows.Rescaled,
     )

@@ -12,6 +12,10 @@
     EDM              −1/(σ²+σ_d²)     σ_d/(σ√(σ²+σ_d²)) (σ²+σ_d²)^−½     ¼log σ (Karras et al. 2022)
     VPrediction      −1/(1+σ²)        −1/(σ√(1+σ²))     (1+σ²)^−½        t     (Salimans & Ho 2022)
     FlowMatching     −1/(σ(1+σ))      −1/(σ(1+σ))       1/(1+σ)          t     (Lipman et al. 2023)
+    CleanDiscrete    −1/σ²            1/σ²              (1+σ²)^−½        t     (F is E[x₀])
+    Plain            0                1                 1                σ     (F is the score)
+
+VPredictionDiscrete is VPrediction at the timesteps of a DDPM.
 
 A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; `scale` is that α, and t the time at
 which it has this σ. The centre is 0 where the network computes 2x − 1 itself; for VE's, where it
@@ -91,6 +95,10 @@ class _Ladder:
     def _index(self, sigma: Tensor) -> Tensor:
         return self._law.index(sigma)
 
+    def _timestep(self, sigma: Tensor) -> Tensor:
+        """Counted from the least noise, as DDPM's are."""
+        return len(self.sigmas) - 1 - self._index(sigma)
+
 
 class NCSN(_Ladder):
     """F is the score at the nearest level σᵢ, and σ·s is the same beside it."""
@@ -118,8 +126,26 @@ class VPDiscrete(_Ladder):
 
     def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
         """−F(αu, timestep)/σ."""
-        timestep = len(self.sigmas) - 1 - self._index(sigma)
-        return Coefficients(torch.zeros_like(sigma), -1 / sigma, (1 + sigma**2).rsqrt(), timestep)
+        alpha = (1 + sigma**2).rsqrt()
+        return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._timestep(sigma))
+
+
+class VPredictionDiscrete(_Ladder):
+    """F is v = αz − s·x₀ at a timestep of DDPM's."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """−u/(1 + σ²) − F(αu, timestep)/(σ√(1 + σ²))."""
+        alpha = (1 + sigma**2).rsqrt()
+        return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._timestep(sigma))
+
+
+class CleanDiscrete(_Ladder):
+    """F is x₀, the clean sample, at a timestep of DDPM's."""
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """(F(αu, timestep) − u)/σ²."""
+        alpha, out = (1 + sigma**2).rsqrt(), sigma**-2
+        return Coefficients(-out, out, alpha, self._timestep(sigma))
 
 
 def ddpm_sigmas(
@@ -165,6 +191,21 @@ class VE:
     def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
         """F(scale·u, log σ)/σ."""
         return _divided(sigma, sigma.log(), self.scale)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The score itself, of a network that is told σ."""
+
+    sigma_max: float = 50.0
+    sigma_min: float = 0.01
+    centre: float = 0.0
+    levels: ClassVar[None] = None
+
+    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+        """F(u, σ)."""
+        one = torch.ones_like(sigma)
+        return Coefficients(torch.zeros_like(sigma), one, one, sigma)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Checkpoints of the authors' programs as models of this package.
+"""Checkpoints of other programs as models of this package.
 
-The networks differ from theirs in their names alone; each family has a table of them.
+Of the authors' checkpoints the networks are ours, and differ from theirs in their names alone; each
+family has a table of them. Of a model of `diffusers` the network is that library's.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 
 from ..model import ScoreModel
 from . import ncsn, score_sde
+from .hub import from_diffusers
 
-__all__ = ["from_official"]
+__all__ = ["from_diffusers", "from_official"]
 
 FAMILIES = {"ncsn": ncsn, "score_sde": score_sde}
 """Each recognises its own checkpoints, names its options, and builds the model of one."""
