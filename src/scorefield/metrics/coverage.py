@@ -65,9 +65,9 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Precision Σᵢ 1[xᵢ ∈ ∪ⱼ B(yⱼ)]/n of samples x, and recall Σⱼ 1[yⱼ ∈ ∪ᵢ B(xᵢ)]/m of data y.
 
-    Kynkäänniemi et al. 2019, eqs. 1 and 2. Take n = m: with too few samples their balls are wider,
-    and both numbers larger or smaller as k and n say; they compare at equal k, n and m only, and
-    two sets from one law do not score 1. A single outlier among the real ones covers much.
+    Kynkäänniemi et al. 2019, eqs. 1 and 2, there at n = m = 50,000. Too few points have wide balls,
+    which forgive more: values compare at equal k, n and m only, and two sets from one law do not
+    score 1. A single outlier, which has the widest ball of all, is enough to raise either.
 
     Args:
         samples: of the model, more than k.
@@ -155,8 +155,8 @@ def neighbour_ratio(
 
     The comparison of Meehan, Chaudhuri & Dasgupta 2020, by medians. 1 is a model as far from its
     training data as new data are; far below 1 it copies, far above it is elsewhere. Distances
-    depend on how many training data there are, which both sides share; too few samples or held-out
-    data make the ratio uncertain, not biased, by about 1/√n of its distances' spread.
+    depend on how many training data there are, which both sides share: too few samples or held-out
+    data make the ratio less certain, not smaller or larger.
 
     Args:
         samples: of the model.

@@ -1,0 +1,397 @@
+"""Fréchet, kernel and sliced Wasserstein distances and the inception score, against the truth."""
+
+import itertools
+import math
+import statistics
+
+import pytest
+import scipy.linalg
+import scipy.optimize
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from scorefield.metrics import (
+    Moments,
+    density_coverage,
+    frechet,
+    frechet_gaussian,
+    inception_score,
+    kernel_distance,
+    neighbour_ratio,
+    precision_recall,
+    sliced_wasserstein,
+)
+
+
+def spread(n, d, rank=None):
+    """Correlated samples of unequal widths about a mean that is not zero, of a rank at most d."""
+    return torch.randn(n, rank or d).double() @ torch.randn(rank or d, d).double() + 3
+
+
+def rotation(d):
+    return torch.linalg.qr(torch.randn(d, d).double()).Q
+
+
+# ── Moments ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def assert_same(found, x):
+    assert found.n == len(x)
+    torch.testing.assert_close(found.mean, x.double().mean(0), rtol=1e-14, atol=1e-12)
+    torch.testing.assert_close(found.cov, x.double().T.cov(), rtol=1e-10, atol=1e-12)
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(1, 7))
+def test_streaming_moments_are_those_of_all_samples(sizes, chunk):
+    # a mean of 10⁴ deviations: sums of squares in single precision would lose all digits
+    x = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(1)) + 1e4
+    found = Moments()
+    for batch in x.split(sizes):
+        found = found.update(batch, chunk=chunk)
+    assert_same(found, x)
+
+
+def test_moments_merge_in_any_order_and_grouping():
+    a, b, c = parts = spread(7, 4), 10 * spread(1, 4), spread(20, 4) - 100
+    x, y, z = (Moments().update(part) for part in parts)
+    for merged in (x.merge(y).merge(z), x.merge(y.merge(z)), z.merge(x).merge(y)):
+        assert_same(merged, torch.cat([a, b, c]))
+    assert_same(Moments().merge(x).merge(Moments()), a)
+
+
+def test_moments_flatten_images_and_keep_what_they_were():
+    images = torch.rand(10, 3, 2, 2)
+    before = Moments().update(images[:4])
+    assert_same(before.update(images[4:]), images.flatten(1))
+    assert_same(before, images[:4].flatten(1))
+
+
+def test_moments_say_what_is_missing():
+    moments = Moments()
+    moments.update(torch.randn(10, 3))  # and forgotten
+    with pytest.raises(ValueError, match=r"0 were counted: `update` returns the new moments"):
+        _ = moments.cov
+    with pytest.raises(ValueError, match="moments of 3 and of 2 dimensions"):
+        moments.update(torch.randn(10, 3)).update(torch.randn(10, 2))
+
+
+# ── Fréchet ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_frechet_of_commuting_covariances():
+    """With one eigenbasis it is ‖m₁ − m₂‖² + Σ (σᵢ − τᵢ)²; zeros among them are no exception."""
+    q = rotation(5)
+    sigma = torch.tensor([3.0, 1.0, 0.0, 0.0, 1e-3]).double()
+    tau = torch.tensor([1.0, 4.0, 2.0, 0.0, 1e-4]).double()
+    m, zero = torch.arange(5.0).double(), torch.zeros(5).double()
+    covs = [(q * s**2) @ q.T for s in (sigma, tau)]
+    truth = (m.square().sum() + (sigma - tau).square().sum()).item()
+    assert frechet_gaussian(m, covs[0], zero, covs[1]) == pytest.approx(truth, rel=1e-13)
+    assert frechet_gaussian(zero, covs[0], zero, covs[0]) < 1e-14
+
+
+def test_frechet_of_degenerate_gaussians():
+    """Two segments in the plane at the angle φ: W₂² = 2 − 2|cos φ|; two points: the gap alone."""
+    zero = torch.zeros(2).double()
+    for angle in (0.0, 0.4, 1.0, math.pi / 2, 2.5):
+        v = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
+        found = frechet_gaussian(zero, e11(), zero, torch.outer(v, v))
+        assert found == pytest.approx(2 - 2 * abs(math.cos(angle)), abs=1e-14)
+    none = torch.zeros(2, 2).double()
+    assert frechet_gaussian(zero, none, zero + 3, none) == pytest.approx(18)
+    assert frechet(torch.ones(2, 3), torch.zeros(4, 3)) == pytest.approx(3)
+
+
+def e11():
+    return torch.tensor([[1.0, 0.0], [0.0, 0.0]]).double()
+
+
+@pytest.mark.parametrize("d", [1, 4, 30])
+def test_frechet_against_scipy(d):
+    x, y = spread(100, d), spread(80, d)
+    a, b = x.T.cov().reshape(d, d), y.T.cov().reshape(d, d)
+    root = scipy.linalg.sqrtm((a @ b).numpy()).real
+    gap = (x.mean(0) - y.mean(0)).square().sum()
+    truth = gap + a.trace() + b.trace() - 2 * root.trace()
+    assert frechet(x, y) == pytest.approx(truth.item(), rel=1e-10)
+    single = frechet_gaussian(x.mean(0).float(), a.float(), y.mean(0).float(), b.float())
+    assert single == pytest.approx(truth.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_frechet_of_few_samples_is_exact(n):
+    """The trace is Σ of the singular values of X Yᵀ too, of the centred samples themselves."""
+    x, y = spread(n, 64), spread(n + 1, 64)
+    u, v = (z - z.mean(0) for z in (x, y))
+    u, v = u / math.sqrt(n - 1), v / math.sqrt(n)
+    shared = torch.linalg.svdvals(u @ v.T).sum()
+    gap = (x.mean(0) - y.mean(0)).square().sum()
+    truth = (gap + u.square().sum() + v.square().sum() - 2 * shared).item()
+    assert frechet(x, y) == pytest.approx(truth, rel=1e-12)
+    scale = u.square().sum().item()
+    assert frechet(x, x) < 1e-12 * scale
+    assert frechet(x, x.flip(0)) < 1e-12 * scale
+
+
+def test_frechet_sees_what_it_should_and_nothing_else():
+    x, y = spread(60, 6), spread(50, 6)
+    value = frechet(x, y)
+    q, shift = rotation(6), 100 * torch.randn(6).double()
+    assert frechet(y, x) == pytest.approx(value, rel=1e-11)
+    assert frechet(x[torch.randperm(60)], y) == pytest.approx(value, rel=1e-11)
+    assert frechet(x @ q + shift, y @ q + shift) == pytest.approx(value, rel=1e-10)
+    assert frechet(3 * x, 3 * y) == pytest.approx(9 * value, rel=1e-11)
+    assert frechet(x, x + shift) == pytest.approx(shift.square().sum().item(), rel=1e-11)
+
+
+@pytest.mark.parametrize(("d", "n"), [(1, 100), (4, 400)])
+def test_frechet_of_one_law_is_its_bias(d, n):
+    x = torch.randn(2, 400, n, d)
+    values = torch.tensor([frechet(*pair) for pair in zip(*x, strict=True)])
+    error = (values.std() / math.sqrt(len(values))).item()
+    assert values.mean().item() == pytest.approx(d * (d + 5) / (2 * n), abs=3 * error + 0.03 / n)
+
+
+def test_frechet_gaussian_names_what_is_wrong(unchecked):
+    m, c = torch.zeros(3), torch.eye(3)
+    with pytest.raises(ValueError, match=r"cov_y has shape \(2, 2\): beside mean_x give \(3, 3\)"):
+        frechet_gaussian(m, c, m, torch.eye(2))
+    with pytest.raises(ValueError, match=r"mean_y has shape \(1,\)"):  # it would broadcast
+        frechet_gaussian(m, c, torch.zeros(1), c)
+    with pytest.raises(ValueError, match="cov_x holds NaN"):
+        frechet_gaussian(m, c * math.nan, m, c)
+    with pytest.raises(ValueError, match="cov_x is not symmetric"):
+        frechet_gaussian(m, c + torch.ones(3, 3).triu(1), m, c)
+    with pytest.raises(ValueError, match="cov_y has the negative eigenvalue -1"):
+        frechet_gaussian(m, c, m, torch.diag(torch.tensor([1.0, 2.0, -1.0])))
+
+
+# ── Kernel distance ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_kernel_distance_is_its_definition():
+    x, y = spread(6, 3), spread(5, 3)
+
+    def k(a, b):
+        return (a @ b / 3 + 1).item() ** 3
+
+    within = [
+        sum(k(a, b) for a, b in itertools.permutations(z, 2)) / (len(z) * (len(z) - 1))
+        for z in (x, y)
+    ]
+    between = sum(k(a, b) for a in x for b in y) / 30
+    truth = sum(within) - 2 * between
+    for chunk in (None, 1, 4):
+        assert kernel_distance(x, y, chunk=chunk).value == pytest.approx(truth, rel=1e-12)
+
+
+def several(repeats, n, m, shift, **options):
+    """Means, standard deviation and claimed error over repeats."""
+    x, y = 1 + torch.randn(repeats, n, 4), 1 + torch.randn(repeats, m, 4) * (1 + shift) + shift
+    found = [kernel_distance(*pair, **options) for pair in zip(x, y, strict=True)]
+    value, error = torch.tensor(found, dtype=torch.float64).T
+    return value.mean().item(), value.std().item(), error.square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_kernel_distance_is_unbiased(shift):
+    """For (γaᵀb + c)² it is γ²‖M₁ − M₂‖² + 2γc‖m₁ − m₂‖² in the first two moments."""
+    options = {"degree": 2, "scale": 0.5, "offset": 2.0}
+    mean, deviation, _ = several(300, 12, 7, shift, **options)
+    ones, eye = torch.ones(4, 4), torch.eye(4)
+    second = eye * (1 + shift) ** 2 + ones * (1 + shift) ** 2 - (eye + ones)
+    truth = 0.5**2 * second.square().sum().item() + 2 * 0.5 * 2 * 4 * shift**2
+    assert mean == pytest.approx(truth, abs=3 * deviation / math.sqrt(300))
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "shift", "low", "high"), [(25, 80, 0.0, 0.95, 1.4), (60, 20, 0.4, 0.85, 1.15)]
+)
+def test_kernel_distance_knows_its_error(n, m, shift, low, high):
+    _, deviation, error = several(400, n, m, shift, degree=2)
+    assert low < error / deviation < high
+
+
+def test_kernel_distance_takes_equal_samples():
+    """With all points in one place there is nothing to vary."""
+    found = kernel_distance(torch.ones(5, 3), 2 * torch.ones(6, 3))
+    assert found.value == pytest.approx(2**3 + 5**3 - 2 * 3**3)
+    assert found.error == pytest.approx(0, abs=1e-6)
+
+
+# ── Sliced Wasserstein ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (5, 5), (7, 3), (4, 6), (1, 9), (60, 77)])
+def test_sliced_wasserstein_on_a_line_against_scipy(n, m):
+    """In one dimension all directions are ±1. scipy has W₁; W₂ comes from a linear program."""
+    x, y = torch.randn(n, 1).double(), torch.randn(m, 1).double() + 0.5
+    truth = scipy.stats.wasserstein_distance(x[:, 0].numpy(), y[:, 0].numpy())
+    found = sliced_wasserstein(x, y, order=1, directions=3)
+    assert found == pytest.approx(truth, rel=1e-12)
+    cost = (x - y.T).square().flatten()
+    marginals = torch.cat([torch.eye(n).repeat_interleave(m, 1), torch.eye(m).repeat(1, n)])
+    weights = [1 / n] * n + [1 / m] * m
+    plan = scipy.optimize.linprog(cost.numpy(), A_eq=marginals.numpy(), b_eq=weights)
+    assert sliced_wasserstein(x, y, directions=3) == pytest.approx(plan.fun**0.5, rel=1e-6)
+
+
+def test_sliced_wasserstein_of_gaussians_on_a_line():
+    """W₂² of N(m, s²) and N(μ, τ²) is (m − μ)² + (s − τ)²."""
+    u = (torch.arange(10_000).double() + 0.5) / 10_000
+    z = torch.special.ndtri(u)[:, None]
+    found = sliced_wasserstein(1 + 2 * z, 0.5 * z.flip(0) - 1, directions=10)
+    assert found == pytest.approx(2.5, rel=1e-3)
+
+
+def test_sliced_wasserstein_of_a_shift():
+    """E_θ (θᵀδ)² = ‖δ‖²/d, whatever the samples."""
+    x, delta = spread(30, 5), torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5]).double()
+    found = sliced_wasserstein(x, x + delta, directions=20_000)
+    # Var (θᵀδ)² = 2(d − 1)/(d + 2) of its mean squared
+    deviation = math.sqrt(2 * 4 / 7 / 20_000)
+    truth = (delta.square().sum() / 5).item()
+    assert found**2 == pytest.approx(truth, rel=3 * deviation)
+
+
+def test_sliced_wasserstein_is_a_distance_that_the_seed_decides():
+    x, y = spread(20, 4), spread(30, 4)
+
+    def seeded(x):
+        return torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).to(x)
+
+    value = sliced_wasserstein(x, y, noise=seeded)
+    assert sliced_wasserstein(y, x.flip(0), noise=seeded) == pytest.approx(value, rel=1e-12)
+    assert sliced_wasserstein(x, y, noise=seeded, chunk=3) == pytest.approx(value, rel=1e-12)
+    assert sliced_wasserstein(x + 7, y + 7, noise=seeded) == pytest.approx(value, rel=1e-10)
+    assert sliced_wasserstein(x, x.repeat(3, 1)) == pytest.approx(0, abs=1e-12)
+    directions = seeded(torch.empty(512, 4)).double()
+    directions = directions / directions.norm(dim=1, keepdim=True)
+    u, v = (z.repeat_interleave(r, 0) @ directions.T for z, r in ((x, 3), (y, 2)))
+    truth = (u.sort(0).values - v.sort(0).values).square().mean().sqrt()
+    assert value == pytest.approx(truth.item(), rel=1e-6)
+    with pytest.raises(ValueError, match=r"order=0.5"):
+        sliced_wasserstein(x, y, order=0.5)
+
+
+# ── Inception score ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_inception_score_of_known_classifiers():
+    sure = torch.eye(10).repeat(50, 1)
+    assert inception_score(sure) == pytest.approx((10, 0), abs=1e-12)
+    assert inception_score(torch.full((500, 10), 0.1)) == pytest.approx((1, 0), abs=1e-6)
+    # for the classes ½, ¼, ¼: exp of their entropy
+    some = torch.eye(3)[[0, 0, 1, 2] * 10]
+    assert inception_score(some, 2).value == pytest.approx(2**1.5)
+    # one class a split: nothing differs within one
+    assert inception_score(torch.eye(10).repeat_interleave(5, 0), 10).value == pytest.approx(1)
+
+
+def test_inception_score_is_its_definition():
+    p = torch.randn(103, 7).double().softmax(1)
+    scores = [
+        math.exp(sum(scipy.stats.entropy(row, part.mean(0)) for row in part) / len(part))
+        for part in p.tensor_split(5)
+    ]
+    truth = (statistics.fmean(scores), statistics.pstdev(scores))
+    assert inception_score(p, 5) == pytest.approx(truth, rel=1e-10)
+    assert inception_score(p, 5, chunk=4) == pytest.approx(truth, rel=1e-10)
+
+
+def test_inception_score_names_what_is_wrong():
+    with pytest.raises(ValueError, match=r"give softmax\(logits\), not logits"):
+        inception_score(torch.randn(50, 10))
+    with pytest.raises(ValueError, match=r"give softmax\(logits\), not logits"):
+        inception_score(torch.ones(50, 10) / 11)
+    with pytest.raises(ValueError, match="splits=10 of 5 samples"):
+        inception_score(torch.ones(5, 10) / 10)
+
+
+# ── All of them ──────────────────────────────────────────────────────────────────────────────────
+
+PAIRED = [
+    frechet,
+    kernel_distance,
+    sliced_wasserstein,
+    precision_recall,
+    density_coverage,
+]
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor in double precision that is made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, torch.Tensor) and x.dtype == torch.float64:
+                self.size = max(self.size, x.numel())
+        return result
+
+
+@pytest.mark.parametrize("metric", [*PAIRED, neighbour_ratio])
+def test_memory_is_that_of_a_block(metric):
+    n, d = 1000, 80
+    sets = [torch.randn(n, d) for _ in range(3 if metric is neighbour_ratio else 2)]
+    with Largest() as largest:
+        metric(*sets, chunk=50)
+    assert largest.size < n * d
+
+
+@pytest.mark.parametrize("metric", PAIRED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_precision_is_that_of_the_samples(metric, dtype):
+    x, y = torch.randn(40, 3).to(dtype), torch.randn(30, 3).to(dtype)
+    torch.manual_seed(1)
+    found = metric(x, y)
+    torch.manual_seed(1)
+
+    def options(x):
+        return torch.randn_like(x.to(dtype)).double()
+
+    same = {"noise": options} if metric is sliced_wasserstein else {}
+    assert found == pytest.approx(metric(x.double(), y.double(), **same), rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", PAIRED)
+def test_images_are_vectors(metric):
+    x, y = torch.randn(20, 1, 2, 3), torch.randn(30, 1, 2, 3)
+    torch.manual_seed(1)
+    found = metric(x, y)
+    torch.manual_seed(1)
+    assert found == metric(x.flatten(1), y.flatten(1))
+
+
+@pytest.mark.parametrize("metric", PAIRED)
+def test_errors_name_the_argument(metric, unchecked):
+    first, second = (
+        ("samples", "real") if metric in (precision_recall, density_coverage) else ("x", "y")
+    )
+    x, bad = torch.randn(20, 3), torch.randn(20, 3)
+    bad[7, 1] = math.nan
+    with pytest.raises(ValueError, match=rf"^{second} holds NaN or infinite"):
+        metric(x, bad)
+    with pytest.raises(ValueError, match=rf"^{first} holds NaN or infinite"):
+        metric(bad / 0, x)
+    with pytest.raises(ValueError, match=rf"^{first} has 3 dimensions and {second} 4"):
+        metric(x, torch.randn(20, 4))
+    with pytest.raises(ValueError, match=rf"^{first} has shape \(20,\)"):
+        metric(x[:, 0], x)
+    with pytest.raises(ValueError, match=rf"^{second} is of torch.uint8"):
+        metric(x, x.byte())
+    least = {frechet: 2, sliced_wasserstein: 1, kernel_distance: 4}
+    few = least.get(metric, {precision_recall: 4, density_coverage: 6}.get(metric)) - 1
+    if few:
+        with pytest.raises(ValueError, match=rf"^{second} has {few} of the {few + 1} samples"):
+            metric(x, x[:few])
+    with pytest.raises(ValueError, match=rf"^{second} has shape \(0, 3\)"):
+        metric(x, x[:0])
+    with pytest.raises(ValueError, match="chunk=0"):
+        metric(x, x, chunk=0)
