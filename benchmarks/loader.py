@@ -34,7 +34,7 @@ def generate(root: Path) -> None:
         place = root / "PNG 32 × 32" / f"{i % 100:02d}"
         place.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{i}.png")
+        Image.fromarray(pixels).save(place / f"{i}.png", compress_level=1)
     (root / "JPEG 512 × 384").mkdir()
     for i in range(FOLDERS["JPEG 512 × 384"][1]):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
