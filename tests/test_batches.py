@@ -1,5 +1,6 @@
 """Batches are functions of (seed, step, position), whoever computes them."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from scipy import stats
 
 from scorefield.data import Arrays, Batches, load
+from scorefield.data._draws import DEQUANTISE, FLIP, ORDER, words
 
 
 def _numbered(n, shape=(3, 4, 5)):
@@ -60,6 +62,13 @@ def test_the_bits_are_kept_for_ever():
     x, labels = Batches(Arrays(data, torch.arange(50)), 16, seed=3, flip=True)(0)
     assert labels[:6].tolist() == [43, 6, 13, 31, 26, 1]
     assert (x[0, 0, 0, :3].double() * 2**24).tolist() == [7891050, 5455894, 3030779]
+
+
+def test_no_word_is_drawn_twice():
+    """Not for another seed, use, step or place: else one step's noise would be the next one's."""
+    places = itertools.product((0, 1, 2), (ORDER, FLIP, DEQUANTISE), range(5), (0, 10))
+    drawn = [words(seed, use, step, 40, block=block) for seed, use, step, block in places]
+    assert len(np.unique(drawn)) == np.size(drawn)
 
 
 @pytest.mark.parametrize("world", [2, 3, 6])

@@ -167,6 +167,9 @@ def test_a_part_is_some_of_the_rows():
     x, labels = part.take(torch.tensor([2, 0]))
     assert (x[:, 0].tolist(), labels.tolist()) == ([10, 14], [5, 7])
     assert (len(part), part.shape, part.levels) == (3, (2,), 9)
+    assert part.to("meta") is part
+    (batch, _) = Batches(part, 3, device="meta")(0)
+    assert batch.device.type == "meta"
 
 
 @pytest.mark.parametrize("name", ["digits", "photos", "rings"])

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from scorefield.data import Arrays, Batches, Folder, load
 from scorefield.data.picture import Reader, header
@@ -328,7 +328,17 @@ def test_damaged_files_are_left_out_and_listed_if_wanted(tmp_path, memory):
         load(tmp_path, skip=True)
 
 
-def test_an_image_that_shrank_since_is_scaled_to_the_shape_of_the_rest(tmp_path):
+def test_no_other_program_is_run(tmp_path, monkeypatch):
+    """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
+    calls = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: calls.append(args))
+    Image.new("RGB", (4, 4)).save(tmp_path / "bad.png", format="EPS")
+    with pytest.raises(OSError, match=r"bad\.png cannot be read as an image"):
+        load(tmp_path, size=4)
+    assert not calls
+
+
+def test_a_reader_gives_one_shape_whatever_it_reads(tmp_path):
     _save(tmp_path / "a.png", _noise(8, 8))
     assert Reader(3, 4, 6)(tmp_path / "a.png").shape == (3, 4, 6)
 

@@ -32,6 +32,6 @@ class Dataset:
         return "images" if len(self.train.shape) == 3 else "vectors"
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same with what is in memory on a device; the oracle stays where it is."""
+        """The same on a device, but for what is too large, and for the oracle."""
         test = None if self.test is None else self.test.to(device)
         return replace(self, train=self.train.to(device), test=test)

@@ -36,7 +36,7 @@ class Source(Protocol):
         """The samples of these indices, uint8 or floats, and their labels if they have any."""
 
     def to(self, device: torch.device | str) -> Source:
-        """The same on a device; files stay where they are."""
+        """The same on a device; what is too large for memory stays where it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +99,8 @@ class Part:
         return self.source.take(self.rows[index])
 
     def to(self, device: torch.device | str) -> Part:
-        """The same on a device."""
-        return replace(self, source=self.source.to(device))
+        """Itself: the whole would come along, for each of its parts."""
+        return self
 
 
 @dataclass(frozen=True, eq=False)
