@@ -71,7 +71,9 @@ ALLOWED = {
     "report": APPLICATION,
     "demo": {PUBLIC, "plots"},
     "studio": {PUBLIC},
-    "cli": {PUBLIC, "demo"},
+    # what the command line does, once it has been read
+    "commands": APPLICATION | {"presets"},
+    "cli": {PUBLIC, "commands", "config", "demo"},
     "__main__": {"cli"},
 }
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
+
+FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
+"""An option that is a field of the configuration."""
 
 ABOUT = """Learn the score of a distribution from its samples, and draw from it.
 
@@ -93,14 +97,146 @@ def convert(
     print(f"next, in Python: model = scorefield.load({str(out)!r})")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "convert": convert}
+Settings = Annotated[tuple[str, ...], arg(name="set", metavar="FIELD=VALUE")]
+
+
+def train(
+    preset: Annotated[Positional[str | None], arg(metavar="PRESET")] = None,
+    *,
+    data: str | None = None,
+    out: Path | None = None,
+    config: Path | None = None,
+    start: Annotated[Path | None, arg(name="from")] = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    settings: UseAppendAction[Settings] = (),
+    show: bool = False,
+) -> None:
+    """Learn a model from data, in a directory that holds all of the run.
+
+    Any field of the configuration can be set, as in --training.rate=3e-4 or
+    --network.width=64; --show prints them all.
+
+    Args:
+        preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
+            ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; digits if there is no --config.
+        data: a data set's name, a folder of images, an .npy or .npz file; the preset's own if
+            not given.
+        out: the directory of the run; runs/PRESET if not given.
+        config: a YAML or JSON file of fields, as a run's config.json.
+        start: a model to train on, as `save`, a run or `convert` wrote it.
+        steps: how many; the same as --training.steps.
+        seed: same seed, same run.
+        settings: a field of the configuration and its value in YAML; may be repeated.
+        show: print the configuration and do nothing.
+    """
+    given = {"training.steps": steps, "seed": seed, "start": start}
+    named = [f"{name}={value}" for name, value in given.items() if value is not None]
+    from . import commands
+    from .config import as_json
+
+    made = commands.experiment(preset, config, data, [*named, *settings])
+    if show:
+        print(as_json(made))
+        return
+    commands.train(made, out or Path("runs") / (preset or (config.stem if config else "digits")))
+
+
+def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
+    """Go on with a run that was stopped, to the same end as if it had not been.
+
+    Args:
+        run: its directory.
+    """
+    from . import commands
+
+    commands.resume(run)
+
+
+def sample(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    *,
+    n: Annotated[int, arg(aliases=["-n"])] = 64,
+    out: Path | None = None,
+    sampler: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    label: int | None = None,
+    guidance: float = 1.0,
+    animate: Path | None = None,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Draw samples of a trained model.
+
+    Args:
+        run: a run's directory, or a model that was saved or converted.
+        n: how many.
+        out: a .png grid, an .npy file of floats, or a folder of single images; samples.png for
+            images and samples.npy for vectors if not given.
+        sampler: heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn,
+            ancestral, reverse_diffusion or consistent; the run's own if not given.
+        steps: levels of the grid; for annealed Langevin the steps at each level.
+        seed: same seed, same samples.
+        label: the class of all.
+        guidance: how much more of the class than the model has, 1 for as much.
+        animate: also write the way of the samples, a .gif or a .png that moves.
+        batch: how many at once.
+        device: cpu, cuda, mps.
+    """
+    if n < 1 or batch < 1:
+        raise ValueError(f"-n {n} --batch {batch}: draw at least one")
+    _check_animation(animate)
+    from . import commands
+
+    commands.sample(
+        run,
+        n=n,
+        out=out,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        label=label,
+        guidance=guidance,
+        animate=animate,
+        batch=batch,
+        device=device,
+    )
+
+
+def suggest(
+    data: Annotated[Positional[str], arg(metavar="DATA")],
+    *,
+    budget: int | None = None,
+    sigma_min: float | None = None,
+) -> None:
+    """Say which noise levels, how many steps and which step size a data set asks for, and why.
+
+    Args:
+        data: a data set's name, a folder of images, an .npy or .npz file.
+        budget: how often a chain may evaluate the score.
+        sigma_min: the last level, if you know better.
+    """
+    from . import commands
+
+    commands.suggest(data, budget=budget, sigma_min=sigma_min)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "train": train,
+    "resume": resume,
+    "sample": sample,
+    "suggest": suggest,
+    "convert": convert,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 if the user can mend what is wrong."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    args = [each for each in args if each != "--debug"]
+    args = _settings([each for each in args if each != "--debug"])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
@@ -108,14 +244,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="scorefield", description=ABOUT, args=args
         )
-    except (ValueError, OSError) as error:  # the package says in them what to change
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        # the package says in them what to change; other errors are its own
         if debug:
             raise
         print(f"scorefield: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130  # as a shell counts it
+    except KeyboardInterrupt as stopped:
+        if str(stopped):
+            print(f"scorefield: {stopped}", file=sys.stderr)
+        return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0
+
+
+def _settings(args: list[str]) -> list[str]:
+    """--training.rate=3e-4 and --training.rate 3e-4 as --set training.rate=3e-4."""
+    found: list[str] = []
+    rest = iter(args)
+    for each in rest:
+        if FIELD.match(each) is None:
+            found.append(each)
+        else:
+            found += ["--set", each[2:] if "=" in each else f"{each[2:]}={next(rest, '')}"]
+    return found
+
+
+def _check_animation(path: Path | None) -> None:
+    if path is not None and path.suffix not in (".gif", ".png"):
+        raise ValueError(f"--animate {path}: an animation is a .gif or a .png")
 
 
 def _check_picture(option: str, path: Path) -> None:

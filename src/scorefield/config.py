@@ -226,7 +226,10 @@ def changed(default: Config, values: object, where: str = "") -> Config:
         if is_dataclass(now):
             new[key] = changed(cast(Any, now), value, name)
         elif isinstance(now, dict) and isinstance(value, Mapping):
-            new[key] = now | {str(k): _number(v) for k, v in value.items()}
+            given = {str(k): _number(v) for k, v in value.items()}
+            # another network has other arguments
+            other = given.get("kind", now.get("kind")) != now.get("kind")
+            new[key] = given if other else now | given
         else:
             new[key] = _as(hints[key], value, name)
     result: Config = replace(cast(Any, default), **new)

@@ -127,6 +127,12 @@ def chains(
     if label is None and guidance != 1:
         raise ValueError(f"guidance={guidance} needs a label to go towards")
     classes = None if label is None else torch.as_tensor(label).expand(n)
+    known = getattr(model.net, "arguments", {}).get("labels")
+    if classes is not None and known is not None:
+        if not known:
+            raise ValueError(f"label={label}: the model was trained without classes")
+        if not 0 <= classes.min() <= classes.max() < known:
+            raise ValueError(f"label={label}: the model's classes are 0 to {known - 1}")
     return _chains(model, n, planned, seed, classes, guidance, batch)
 
 

@@ -80,9 +80,7 @@ def _levels(levels: Levels, x: Tensor) -> Levels:
 
 
 def _machine(machine: Machine) -> Machine:
-    device = machine.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(device_of(machine.device))
     # compiling takes minutes, and on a CPU pays for large networks only
     fast: Literal["on", "off"] = "on" if device.startswith("cuda") else "off"
     return replace(
@@ -93,6 +91,17 @@ def _machine(machine: Machine) -> Machine:
         compile="off" if machine.compile == "auto" else machine.compile,
         threads=machine.threads or torch.get_num_threads(),
     )
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name, or the machine's best."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device {name!r} is not to be had here: {reason}") from error
 
 
 def _network(experiment: Experiment, data: Dataset) -> dict[str, Any]:

@@ -6,7 +6,7 @@
     samples/          grids on the way
     model.safetensors, model.json    the averaged model, best by its held-out loss
 
-`start` and `resume` yield the updates of `train`. The state of a run is a function of the number of
+`for update in start(experiment, directory)` trains. The state of a run is a function of the number of
 steps alone, so that one killed and resumed ends as one never stopped.
 """
 
@@ -39,7 +39,7 @@ PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The run was told to stop, and has saved its state."""
 
     def __init__(self, message: str, number: int) -> None:
@@ -83,12 +83,12 @@ class Run:
         """The averaged model, or the model itself if none is kept."""
         return self.average if self.experiment.training.ema else self.model
 
-    def updates(self) -> Generator[Update, None, None]:
+    def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end, and yield after each step, when all that belongs to it is written."""
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
         with self._log() as log, self._signals():
-            if self.step == 0 and not self._checkpoints():
+            if self.step == 0 and not checkpoints(self.directory):
                 self.save()
             bad = 0
             while self.step < training.steps:
@@ -175,7 +175,8 @@ class Run:
         if heldout < self.best:
             self.best = heldout
             checkpoint.save(self.mean, self.directory, about=self.about())
-        return {"heldout": heldout, "heldout_error": losses.std().item() / len(losses) ** 0.5}
+        error = losses.std(correction=min(1, len(losses) - 1)).item() / len(losses) ** 0.5
+        return {"heldout": heldout, "heldout_error": error}
 
     def draw(self) -> None:
         """A grid of samples of the averaged model."""
@@ -203,7 +204,7 @@ class Run:
         for index, state in states.items():
             extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         checkpoint.save(self.average, self._path(), about=self.about(), extra=extra)
-        for old in self._checkpoints()[: -max(self.experiment.keeping.last, 1)]:
+        for old in checkpoints(self.directory)[: -max(self.experiment.keeping.last, 1)]:
             old.unlink()
 
     def restore(self, path: Path) -> None:
@@ -228,12 +229,9 @@ class Run:
     def _path(self) -> Path:
         return self.directory / f"checkpoints/{self.step:08d}.safetensors"
 
-    def _checkpoints(self) -> list[Path]:
-        return sorted((self.directory / "checkpoints").glob("[0-9]*.safetensors"))
-
     def _back(self, update: Update) -> None:
         """To the last checkpoint with half the rate, once; then it is no accident."""
-        path = self._checkpoints()[-1]
+        path = checkpoints(self.directory)[-1]
         if self.slower < 1:
             raise ValueError(
                 f"{PATIENCE} steps in a row up to {update.step} had a loss or gradient that is not "
@@ -295,8 +293,8 @@ class Run:
             file.close()
 
 
-def start(experiment: Experiment, directory: str | Path) -> Generator[Update, None, None]:
-    """Begin a run in a directory of its own."""
+def start(experiment: Experiment, directory: str | Path) -> Run:
+    """Begin a run in a directory of its own; to iterate over it is to train."""
     directory = Path(directory)
     if (directory / "config.json").exists():
         raise ValueError(
@@ -312,11 +310,11 @@ def start(experiment: Experiment, directory: str | Path) -> Generator[Update, No
     directory.mkdir(parents=True, exist_ok=True)
     run = Run(directory, experiment, data, model)
     checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())
-    return run.updates()
+    return run
 
 
-def resume(directory: str | Path) -> Generator[Update, None, None]:
-    """Go on with a run from its last checkpoint."""
+def resume(directory: str | Path) -> Run:
+    """Go on with a run from its last checkpoint, by iterating over it."""
     directory = Path(directory)
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
@@ -324,12 +322,17 @@ def resume(directory: str | Path) -> Generator[Update, None, None]:
     data = load_data(experiment.data.source, **experiment.data.options)
     for left in (*directory.glob(".*"), *(directory / "checkpoints").glob(".*")):
         left.unlink()  # what was being written when the run was killed
-    saved = sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+    saved = checkpoints(directory)
     model = load(saved[-1]) if saved else build(experiment, data)
     run = Run(directory, experiment, data, model)
     if saved:
         run.restore(saved[-1])
-    return run.updates()
+    return run
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The states that a run has kept, the last one last."""
+    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
 
 
 def _due(step: int, every: int) -> bool:

@@ -1,0 +1,178 @@
+"""What the commands do, once the command line has been read.
+
+They print what a person wants to know, and raise ValueError with what to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import checkpoint, config, images, run
+from .checkpoint import load, read
+from .config import Experiment
+from .data import everything
+from .data import load as load_data
+from .draw import Plan, chains, plan
+from .experiment import device_of
+from .ladder import suggest as suggested
+from .model import ScoreModel
+from .presets import PRESETS
+from .run import Run
+from .samplers import State, every
+
+FRAMES = 60
+"""Of an animation, at most."""
+
+
+def experiment(
+    preset: str | None, file: Path | None, source: str | None, settings: Sequence[str]
+) -> Experiment:
+    """A preset, changed by a file, then by the name of the data, then by settings."""
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"{preset!r} is no preset: {config.nearest(preset, PRESETS)}")
+    made = PRESETS[preset or "digits"]()
+    if file is not None:
+        made = config.read(file, made if preset else None)
+    if source is not None and source != made.data.source:
+        # options are those of a source, and another has others
+        made = replace(made, data=replace(made.data, source=source, options={}))
+    return config.overridden(made, settings)
+
+
+def train(made: Experiment, out: Path) -> None:
+    """Begin a run."""
+    begun = run.start(made, out)
+    print(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
+    _follow(begun)
+
+
+def resume(out: Path) -> None:
+    """Go on with a run."""
+    begun = run.resume(out)
+    steps = begun.experiment.training.steps
+    if begun.step == steps:
+        print(f"{out} has all of its {steps} steps")
+        return
+    print(f"{out}: from step {begun.step} to {steps}")
+    _follow(begun)
+
+
+def _follow(begun: Run) -> None:
+    """Train to the end behind a progress bar, and say what there is."""
+    if left := begun.data.skipped:
+        print(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
+    steps, smooth, skipped = begun.experiment.training.steps, math.nan, 0
+    with tqdm(total=steps, initial=begun.step, disable=None, unit="step") as bar:
+        for update in begun:
+            skipped += update.skipped
+            if not update.skipped:
+                known = math.isfinite(smooth)
+                smooth = 0.98 * smooth + 0.02 * update.loss if known else update.loss
+                bar.set_postfix(loss=f"{smooth:.4g}", refresh=False)
+            bar.update(update.step - bar.n)  # a run may go back
+    out, about = begun.directory, read(begun.directory).about
+    best = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
+    print(f"wrote {out / 'model.safetensors'} (averaged weights of step {about['step']}{best})")
+    if skipped:
+        print(f"{skipped} steps were skipped, for their loss or gradient was not finite")
+    print(f"next: scorefield sample {out} -n 64")
+
+
+def sample(
+    where: Path,
+    *,
+    n: int,
+    out: Path | None,
+    sampler: str | None,
+    steps: int | None,
+    seed: int,
+    label: int | None,
+    guidance: float,
+    animate: Path | None,
+    batch: int,
+    device: str,
+) -> None:
+    """Draw samples of a run's model, or of any that `save` wrote, into a file."""
+    model = load(where).to(device_of(device))
+    if model.shape is None or model.prior is None:
+        raise ValueError(f"{where} has no prior to start from: save it with ScoreModel(prior=...)")
+    pictures = len(model.shape) == 3
+    out = out or Path("samples.png" if pictures else "samples.npy")
+    images.check(out, model.prior.mean[None])
+    if animate is not None and not pictures:
+        raise ValueError(f"--animate {animate}: these samples are no images")
+    planned = _planned(where, model, sampler, steps)
+    about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
+    parts, frames = list[Tensor](), list[State]()
+    with tqdm(total=-(-n // batch) * _length(planned), disable=None, unit="step") as bar:
+        for states in chains(
+            model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch
+        ):
+            last = next(states)
+            shown = [last]
+            for last in states:
+                bar.update()
+                if animate is not None and not parts:
+                    shown.append(last)
+            frames = frames or shown
+            parts.append(last.x.cpu())
+    images.write(out, torch.cat(parts), about)
+    print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
+    if animate is not None:
+        thinned = [*every(frames, -(-len(frames) // FRAMES))]
+        sheets = [images.grid(state.x[:64]) for state in thinned]
+        checkpoint.replace(animate, images.animation(sheets, animate.suffix, about))
+        print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
+
+
+def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
+    """The run's own way of sampling, unless another is asked for."""
+    if sampler is None and (where / "config.json").exists():
+        own = config.read(where / "config.json").sampling
+        epsilon = {} if own.epsilon is None else {"epsilon": own.epsilon}
+        return plan(model, own.sampler, own.steps if steps is None else steps, **epsilon)
+    return plan(model, sampler, steps)
+
+
+def _about(where: Path, planned: Plan) -> dict[str, Any]:
+    """How samples came to be."""
+    return {
+        "model": str(where),
+        "trained": read(where).about,
+        "weights": "averaged, if the training averaged them",
+        "sampler": planned.sampler,
+        "options": planned.options,
+        "sigmas": [planned.sigmas[0].item(), planned.sigmas[-1].item(), len(planned.sigmas)],
+        "evaluations": planned.evaluations,
+        "scorefield": version("scorefield"),
+    }
+
+
+def _length(planned: Plan) -> int:
+    """How many states a chain yields."""
+    each = planned.options["steps"] if planned.sampler == "annealed_langevin" else 1
+    return len(planned.sigmas) * int(each)
+
+
+def suggest(source: str, *, budget: int | None, sigma_min: float | None) -> None:
+    """Print the ladder that a data set asks for, with its reasons."""
+    data = load_data(source)
+    x = everything(data.train, 5000)
+    found = suggested(x, budget=budget, sigma_min=sigma_min)
+    shape = " × ".join(map(str, data.train.shape))
+    print(f"{data.name}: {len(data.train)} samples of {shape}, {len(x)} of them looked at\n")
+    print(found)
+    print(
+        "\nin Python: annealed_langevin(score, x, geometric("
+        f"{found.sigmas[0].item():.4g}, {found.sigmas[-1].item():.4g}, {len(found.sigmas)}), "
+        f"steps={found.steps}, epsilon={found.epsilon:.4g})"
+    )
