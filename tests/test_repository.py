@@ -63,7 +63,8 @@ ALLOWED = {
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),
     "experiment": BELOW_EXPERIMENT | {"config"},
-    "run": BELOW_EXPERIMENT | {"config", "experiment"},
+    "journal": {"checkpoint"},
+    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
     "evaluate": APPLICATION,
     "presets": APPLICATION,
     "paper": APPLICATION,

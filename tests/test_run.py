@@ -240,6 +240,21 @@ def test_it_goes_back_once_only(poisoned, tmp_path, monkeypatch):
     assert read(_last(tmp_path / "run")).about["step"] == 10
 
 
+def test_tensorboard_sees_each_step_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = ["training.steps=9", "keeping.tensorboard=true"]
+    for update in start(_experiment(*settings), tmp_path / "run"):
+        if update.step == 7:  # the checkpoint is that of step 5
+            break
+    _drain(resume(tmp_path / "run"))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    losses = {line["step"]: line["loss"] for line in _log(tmp_path / "run")}
+    seen = {event.step: event.value for event in events.Scalars("loss")}
+    assert seen == pytest.approx(losses, rel=1e-6)
+    assert [event.step for event in events.Scalars("heldout")] == [8, 9]
+
+
 def test_a_model_can_be_trained_on(whole, tmp_path):
     path = whole / "model.safetensors"
     begun = _experiment("training.steps=1", "training.rate=0", f"start={path}")

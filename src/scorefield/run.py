@@ -6,18 +6,17 @@
     samples/          grids on the way
     model.safetensors, model.json    the averaged model, best by its held-out loss
 
-`for update in start(experiment, directory)` trains. The state of a run is a function of the number of
-steps alone, so that one killed and resumed ends as one never stopped.
+`for update in start(experiment, directory)` trains. The state of a run is a function of the number
+of steps alone, so that one killed and resumed ends as one never stopped.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -32,6 +31,7 @@ from .data import Batches, Dataset, everything
 from .data import load as load_data
 from .draw import plan, sample
 from .experiment import begun, build, loss_of, resolved
+from .journal import Journal
 from .model import ScoreModel
 from .train import Update, averaged, constant, cosine, mixed, train
 
@@ -87,7 +87,8 @@ class Run:
         """Train to the end, and yield after each step, when all that belongs to it is written."""
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
-        with self._log() as log, self._signals():
+        journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
+        with closing(journal), self._signals():
             if self.step == 0 and not checkpoints(self.directory):
                 self.save()
             bad = 0
@@ -97,23 +98,27 @@ class Run:
                     if bad == PATIENCE:
                         break
                     self.step = update.step
-                    last = self.step == training.steps
-                    line = _line(update)
-                    if last or _due(self.step, keeping.evaluate):
-                        line |= self.evaluate()
-                    told = last or update.skipped or "heldout" in line
-                    if told or _due(self.step, keeping.log):
-                        log(line)
-                    if last or _due(self.step, keeping.samples):
-                        self.draw()
-                    if last or _due(self.step, keeping.checkpoint):
-                        self.save()
+                    self._keep(update, journal)
                     yield update
                     self._heed()
                 if bad == PATIENCE:
                     bad = 0
                     self._back(update)
-                    log(None)
+                    journal.rewind(self.step)
+
+    def _keep(self, update: Update, journal: Journal) -> None:
+        """Write what is due after a step; the line is there before the checkpoint of its step."""
+        keeping = self.experiment.keeping
+        last = self.step == self.experiment.training.steps
+        line = _line(update)
+        if last or _due(self.step, keeping.evaluate):
+            line |= self.evaluate()
+        if last or update.skipped or "heldout" in line or _due(self.step, keeping.log):
+            journal.write(line)
+        if last or _due(self.step, keeping.samples):
+            self.draw()
+        if last or _due(self.step, keeping.checkpoint):
+            self.save()
 
     def _train(self) -> Generator[Update, None, None]:
         training, machine = self.experiment.training, self.experiment.machine
@@ -271,27 +276,6 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextmanager
-    def _log(self) -> Generator[Callable[[Mapping[str, Any] | None], None], None, None]:
-        """Write a line; nothing trims the log to the steps that are done."""
-        path = self.directory / "log.jsonl"
-        _trim(path, self.step)
-        file = path.open("a", buffering=1)  # a line is there before the checkpoint of its step
-
-        def write(line: Mapping[str, Any] | None) -> None:
-            nonlocal file
-            if line is not None:
-                file.write(json.dumps(line) + "\n")
-                return
-            file.close()
-            _trim(path, self.step)
-            file = path.open("a", buffering=1)
-
-        try:
-            yield write
-        finally:
-            file.close()
-
 
 def start(experiment: Experiment, directory: str | Path) -> Run:
     """Begin a run in a directory of its own; to iterate over it is to train."""
@@ -346,17 +330,3 @@ def _line(update: Update) -> dict[str, Any]:
         value = getattr(update, name)
         line[name] = value if math.isfinite(value) else None
     return line | {"skipped": True} if update.skipped else line
-
-
-def _trim(path: Path, step: int) -> None:
-    """Leave the lines up to a step, which are whole."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    checkpoint.replace(path, "".join(kept).encode())
