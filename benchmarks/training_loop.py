@@ -4,8 +4,8 @@
     run    the same in a run: batches drawn and dequantised, noise by position, the running average,
            a line in the log
 
-The two take turns in one process; the ratio of the medians is printed. CPU time, one thread, so that
-other programs disturb it little.
+The two take turns in one process; printed is the ratio of their medians. CPU time of one thread, so
+that other programs disturb it little.
 """
 
 from __future__ import annotations

@@ -88,7 +88,8 @@ def _train(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     for step in steps:
-        model.train()
+        if not model.training:
+            model.train()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(step)
         optimizer.zero_grad()
