@@ -6,6 +6,7 @@ from torch import nn
 
 from scorefield import EDM, NCSN, VE, Prior, ScoreModel, geometric, sample
 from scorefield.draw import plan
+from scorefield.ladder import descend
 
 MEAN = torch.tensor([2.0, -1.0])
 
@@ -48,6 +49,19 @@ def test_annealed_langevin_takes_the_ladder_of_suggest():
     assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 500**0.5 + 0.01
     # in two dimensions the ladder is coarse, and its variances stay above their own
     assert (x.std(0) / 0.5 - 1.1).abs().max() < 4 / 1000**0.5 + 0.02
+
+
+def test_levels_and_grid_may_be_given():
+    planned = plan(_model(), "annealed_langevin", levels=9)
+    torch.testing.assert_close(planned.sigmas, geometric(20.0, 0.002, 9))
+    own = descend(20.0, 0.002, 2, levels=9)
+    assert planned.options == {"denoise": True, "steps": 5, "epsilon": own.epsilon}
+    planned = plan(_model(), "heun", 9, grid="geometric")
+    torch.testing.assert_close(planned.sigmas, geometric(20.0, 0.002, 9))
+    with pytest.raises(ValueError, match="grid='linear': there are karras, geometric"):
+        plan(_model(), "heun", 9, grid="linear")
+    with pytest.raises(ValueError, match="levels=1: a ladder has at least its two ends"):
+        plan(_model(), "annealed_langevin", levels=1)
 
 
 def test_a_sample_is_the_same_in_any_batch():

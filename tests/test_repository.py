@@ -66,7 +66,7 @@ ALLOWED = {
     "journal": {"checkpoint"},
     "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
     "evaluate": APPLICATION,
-    "presets": APPLICATION,
+    "presets": {"config"},
     "paper": APPLICATION,
     "plots": APPLICATION,
     "report": APPLICATION,

@@ -138,8 +138,7 @@ def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | N
     """The run's own way of sampling, unless another is asked for."""
     if sampler is None and (where / "config.json").exists():
         own = config.read(where / "config.json").sampling
-        epsilon = {} if own.epsilon is None else {"epsilon": own.epsilon}
-        return plan(model, own.sampler, own.steps if steps is None else steps, **epsilon)
+        return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
     return plan(model, sampler, steps)
 
 

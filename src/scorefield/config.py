@@ -102,11 +102,23 @@ class Sampling:
         sampler: A name in `scorefield.SAMPLERS`.
         steps: Levels of the grid, or steps at each level of the ladder for annealed Langevin.
         epsilon: The step size of annealed Langevin; of the ladder's reasoning if not given.
+        levels: Of its ladder, for a network that knows all σ; `suggest`'s number if not given.
+        grid: How the levels of the other samplers are spaced.
+        denoise: End with the step to σ = 0.
     """
 
     sampler: str = "heun"
     steps: int = 18
     epsilon: float | None = None
+    levels: int | None = None
+    grid: Literal["karras", "geometric"] = "karras"
+    denoise: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the sampler and its steps, as `scorefield.draw.plan` takes them."""
+        epsilon = {} if self.epsilon is None else {"epsilon": self.epsilon}
+        return {"levels": self.levels, "grid": self.grid, "denoise": self.denoise, **epsilon}
 
 
 @dataclass(frozen=True)

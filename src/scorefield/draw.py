@@ -18,9 +18,12 @@ from torch import Tensor
 
 from .ladder import descend
 from .model import ScoreModel
-from .noise import karras, seeded
+from .noise import geometric, karras, seeded
 from .samplers import SAMPLERS, States, final
 from .score import Score, guide
+
+GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
+"""From σ₁ to σ_L in so many levels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,13 @@ class Plan:
 
 
 def plan(
-    model: ScoreModel, sampler: str | None = None, steps: int | None = None, **options: Any
+    model: ScoreModel,
+    sampler: str | None = None,
+    steps: int | None = None,
+    *,
+    levels: int | None = None,
+    grid: str = "karras",
+    **options: Any,
 ) -> Plan:
     """The grid and the options for a sampler.
 
@@ -59,10 +68,12 @@ def plan(
         sampler: a name; if not given, Heun's, or annealed Langevin for a model of few levels.
         steps: levels of the grid, 18 if not given; for annealed Langevin the steps T at each level
             of a ladder, which `suggest`'s reasoning makes unless the model has its own.
+        levels: of that ladder, if they are to be so many.
+        grid: how the levels are spaced otherwise, "karras" or "geometric".
         options: of the sampler.
     """
-    levels = model.precondition.levels
-    sampler = sampler or ("heun" if levels is None else "annealed_langevin")
+    own = model.precondition.levels
+    sampler = sampler or ("heun" if own is None else "annealed_langevin")
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler={sampler!r}: there are {', '.join(SAMPLERS)}")
     if steps is not None and steps < 1:
@@ -70,13 +81,15 @@ def plan(
     if sampler == "annealed_langevin":
         if model.shape is None:
             raise ValueError("the model has no shape, of which the ladder is made: give it a prior")
-        ladder = descend(model.sigma_max, model.sigma_min, model.shape.numel())
-        known = {} if levels is not None else {"steps": ladder.steps, "epsilon": ladder.epsilon}
-        sigmas = ladder.sigmas if levels is None else levels
+        ladder = descend(model.sigma_max, model.sigma_min, model.shape.numel(), levels=levels)
+        known = {} if own is not None else {"steps": ladder.steps, "epsilon": ladder.epsilon}
+        sigmas = ladder.sigmas if own is None else own
         chosen = {} if steps is None else {"steps": steps}
         return Plan(sampler, sigmas, {"denoise": True} | known | chosen | options)
-    sigmas = model.round(karras(model.sigma_max, model.sigma_min, max(steps or 18, 2)))
-    return Plan(sampler, sigmas, options)
+    if grid not in GRIDS:
+        raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
+    sigmas = GRIDS[grid](model.sigma_max, model.sigma_min, max(steps or 18, 2))
+    return Plan(sampler, model.round(sigmas), options)
 
 
 def sample(
@@ -102,7 +115,7 @@ def sample(
         label: their class, or that of each.
         guidance: how much more of the class than the model has, 1 for as much.
         batch: how many at once.
-        options: of the sampler.
+        options: of the sampler and of `plan`.
     """
     planned = plan(model, sampler, steps, **options)
     parts = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)

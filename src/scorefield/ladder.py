@@ -106,10 +106,20 @@ def suggest(
 
 
 def descend(
-    sigma_max: float, sigma_min: float, size: int, *, budget: int | None = None
+    sigma_max: float,
+    sigma_min: float,
+    size: int,
+    *,
+    budget: int | None = None,
+    levels: int | None = None,
 ) -> Suggestion:
-    """What `suggest` says of L, T and ε between two noise levels, in so many dimensions."""
-    return _descend(sigma_max, sigma_min, size, budget, sigma_max, {})
+    """What `suggest` says of L, T and ε between two noise levels, in so many dimensions.
+
+    Of T and ε only, if the levels are counted already.
+    """
+    if levels is not None and levels < 2:
+        raise ValueError(f"levels={levels}: a ladder has at least its two ends")
+    return _descend(sigma_max, sigma_min, size, budget, sigma_max, {}, levels)
 
 
 def _descend(
@@ -119,11 +129,13 @@ def _descend(
     budget: int | None,
     farthest: float,
     reasons: dict[str, str],
+    levels: int | None = None,
 ) -> Suggestion:
     # C = ½ where √(2D)(γ−1) = 3γ; in few dimensions that γ is too coarse, or there is none
     spread = math.sqrt(2 * size)
     coarsest = min(1.5, spread / (spread - 3)) if spread > 3 else 1.5
-    levels = 1 + max(1, math.ceil(math.log(sigma_max / sigma_min) / math.log(coarsest)))
+    if levels is None:
+        levels = 1 + max(1, math.ceil(math.log(sigma_max / sigma_min) / math.log(coarsest)))
     gamma = (sigma_max / sigma_min) ** (1 / (levels - 1))
     c = overlap(gamma, size)
     reasons["L"] = f"{levels} levels, γ = {gamma:.4g}: neighbours overlap by C = {c:.2f}"

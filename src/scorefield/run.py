@@ -188,9 +188,10 @@ class Run:
         if self.data.kind != "images" or not self.experiment.keeping.samples:
             return
         sampling = self.experiment.sampling
-        options: dict[str, Any] = {} if sampling.epsilon is None else {"epsilon": sampling.epsilon}
-        planned = plan(self.mean, sampling.sampler, sampling.steps, **options)
-        x = sample(self.mean, 36, sampler=sampling.sampler, steps=sampling.steps, **options)
+        planned = plan(self.mean, sampling.sampler, sampling.steps, **sampling.options)
+        x = sample(
+            self.mean, 36, sampler=sampling.sampler, steps=sampling.steps, **sampling.options
+        )
         about = self.about() | {"sampler": sampling.sampler, "evaluations": planned.evaluations}
         images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 

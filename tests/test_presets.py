@@ -1,0 +1,193 @@
+"""The presets against the papers' numbers, networks by their size, and that the small ones run."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from scorefield.config import Experiment, as_json, overridden, read
+from scorefield.data import Arrays, Dataset
+from scorefield.draw import plan
+from scorefield.experiment import build, resolved
+from scorefield.ladder import descend
+from scorefield.nn import NETWORKS
+from scorefield.presets import PRESETS
+from scorefield.run import start
+
+ADAM = "training.betas=[0.9,0.999] training.eps=1e-8 training.schedule=constant"
+PAPERS = {
+    "ncsn-mnist": f"""
+        data.source=mnist data.flip=false network.kind=RefineNet network.width=64
+        levels.precondition=NCSN levels.sigma_max=1 levels.sigma_min=0.01 levels.count=10
+        training.objective=denoising training.weight=ncsn training.steps=200000 training.batch=128
+        training.rate=1e-3 training.warmup=0 training.clip=null training.ema=0 {ADAM}
+        sampling.sampler=annealed_langevin sampling.steps=100 sampling.epsilon=2e-5
+        sampling.denoise=false keeping.checkpoint=5000""",
+    "ncsnv2-cifar10": f"""
+        data.source=cifar10 data.flip=true network.kind=RefineNet network.width=128
+        levels.precondition=NCSNv2 levels.law=discrete levels.count=232
+        levels.sigma_max=50 levels.sigma_min=0.01
+        training.objective=denoising training.weight=ncsn training.steps=300000 training.batch=128
+        training.rate=1e-4 training.warmup=0 training.clip=null training.ema=0.999 {ADAM}
+        sampling.sampler=annealed_langevin sampling.steps=5 sampling.epsilon=6.2e-6
+        sampling.levels=232 sampling.denoise=true keeping.checkpoint=5000""",
+    "ncsnpp-cifar10": f"""
+        data.source=cifar10 data.flip=true network.kind=UNet network.blocks=4
+        network.progressive_input=residual network.fourier_scale=16.0 network.dropout=0.1
+        levels.precondition=VE levels.law=loguniform levels.sigma_max=50 levels.sigma_min=0.01
+        training.objective=denoising training.weight=ncsn training.steps=950000 training.batch=128
+        training.rate=2e-4 training.warmup=5000 training.clip=1 training.ema=0.999 {ADAM}
+        sampling.sampler=predictor_corrector sampling.steps=1000 sampling.grid=geometric
+        sampling.denoise=true""",
+}
+SAME = {
+    "ncsn-cifar10": ("ncsn-mnist", "data.source=cifar10 data.flip=true network.width=128"),
+    "ncsn-celeba": (
+        "ncsn-cifar10",
+        "data.source=celeba data.options.crop=140 data.options.size=32",
+    ),
+    "ncsnv2-celeba": (
+        "ncsnv2-cifar10",
+        """data.source=celeba data.options.crop=140 data.options.size=64
+        levels.sigma_max=90 levels.count=500 training.steps=210000
+        sampling.epsilon=3.3e-6 sampling.levels=500""",
+    ),
+    "digits-ncsn": ("ncsn-mnist", "data.source=digits training.steps=10000"),
+}
+"""What differs from another preset, beside how often things are kept."""
+
+SHAPES = {
+    "digits": (1, 8, 8),
+    "photos": (3, 32, 32),
+    "mixture": (2,),
+    "mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+}
+
+each = pytest.mark.parametrize("name", PRESETS)
+
+
+def _data(made):
+    """Noise in the shape of the preset's data, which may not be on this machine."""
+    size = made.data.options.get("size")
+    shape = SHAPES.get(made.data.source, (3, size, size))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((24, *shape), generator=generator)
+    if len(shape) == 3:
+        x = (255 * x.sigmoid()).to(torch.uint8)
+    return Dataset(made.data.source, Arrays(x), Arrays(x))
+
+
+def _net(made):
+    arguments = dict(resolved(made, _data(made)).network)
+    with torch.device("meta"):
+        return NETWORKS[arguments.pop("kind")](**arguments)
+
+
+def _size(name, *changes):
+    net = _net(overridden(PRESETS[name](), changes))
+    return sum(p.numel() for p in net.parameters())
+
+
+@each
+def test_each_is_an_experiment_that_json_keeps(name, tmp_path):
+    made = PRESETS[name]()
+    assert type(made) is Experiment
+    (tmp_path / "config.json").write_text(as_json(made))
+    assert read(tmp_path / "config.json") == made
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_numbers_are_the_papers(name):
+    made = PRESETS[name]()
+    for setting in PAPERS[name].split():
+        assert overridden(made, [setting]) == made, setting
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_others_differ_where_the_paper_says(name):
+    like, changes = SAME[name]
+    expected = overridden(PRESETS[like](), changes.split())
+    found = PRESETS[name]()
+    for part in ("data", "network", "levels", "training", "sampling"):
+        assert getattr(found, part) == getattr(expected, part), part
+
+
+@each
+def test_the_networks_fit_their_data(name):
+    made = PRESETS[name]()
+    net = _net(made)
+    x = torch.empty(2, *_data(made).train.shape, device="meta")
+    assert net(x, torch.zeros(2, device="meta", dtype=torch.int64)).shape == x.shape
+
+
+def test_the_networks_are_of_the_published_size():
+    """NCSNv2's is logged by who uses its checkpoint; a norm of the NCSN has 30 numbers for 3."""
+    assert _size("ncsnv2-cifar10") == _size("ncsnv2-celeba") == 29_694_083
+    # in widths of 128: the norms of the residual blocks and the last, which NCSNv2 has as well,
+    # and those of the four refinement blocks, which it has not
+    shared, refining = 4 + 6 + 8 + 8 + 1, 16 + 28 + 24 + 18
+    more = 3 * 128 * (9 * shared + 10 * refining)
+    assert _size("ncsn-cifar10") == _size("ncsn-celeba") == 29_694_083 + more
+    assert _size("ncsnpp-cifar10") == pytest.approx(62.8e6, abs=5e4)
+    assert _size("ncsnpp-cifar10", "network.blocks=8") == pytest.approx(107.6e6, abs=5e5)
+
+
+def test_the_step_of_ncsnv2_is_what_its_theory_says():
+    """Song & Ermon 2020, technique 4, which was solved on a grid."""
+    for name, size in (("ncsnv2-cifar10", 32), ("ncsnv2-celeba", 64)):
+        made = PRESETS[name]()
+        ends = made.levels.sigma_max, made.levels.sigma_min
+        ladder = descend(*ends, 3 * size**2, levels=made.sampling.levels)
+        assert ladder.steps == made.sampling.steps
+        assert ladder.epsilon == pytest.approx(made.sampling.epsilon, rel=0.015)
+
+
+def _plan(name):
+    made = overridden(PRESETS[name](), ["network.width=8"])
+    data = _data(made)
+    made = resolved(made, data)
+    sampling = made.sampling
+    return plan(build(made, data), sampling.sampler, sampling.steps, **sampling.options)
+
+
+def test_samples_are_drawn_as_in_the_papers():
+    ncsn = _plan("ncsn-mnist")
+    assert ncsn.evaluations == 10 * 100
+    assert ncsn.options == {"steps": 100, "epsilon": 2e-5, "denoise": False}
+    v2 = _plan("ncsnv2-cifar10")
+    assert v2.evaluations == 232 * 5 + 1
+    assert v2.options == {"steps": 5, "epsilon": 6.2e-6, "denoise": True}
+    pp = _plan("ncsnpp-cifar10")
+    assert pp.evaluations == 2 * 999 + 1
+    for found, ratio in ((ncsn, 100 ** (1 / 9)), (v2, 5000 ** (1 / 231)), (pp, 5000 ** (1 / 999))):
+        steps = found.sigmas.double()
+        torch.testing.assert_close(
+            steps[:-1] / steps[1:], torch.full_like(steps[1:], ratio), rtol=1e-5, atol=0
+        )
+
+
+def test_presets_do_not_import_torch():
+    code = "import sys, scorefield.presets; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    {
+        "digits": ["network.width=8", "sampling.steps=2"],
+        "digits-ncsn": ["network.width=4", "sampling.steps=1"],
+        "photos": ["network.width=8", "data.options={side: 8}", "sampling.steps=2"],
+        "vectors": ["network.width=8", "data.options={n: 200}"],
+    }.items(),
+)
+def test_those_that_need_no_download_run(name, small, tmp_path):
+    few = ["training.batch=4", "training.steps=2", "machine.threads=1"]
+    made = overridden(PRESETS[name](), [*small, *few])
+    updates = list(start(made, tmp_path))
+    assert [update.step for update in updates] == [1, 2]
+    assert all(math.isfinite(update.loss) for update in updates)
+    assert (tmp_path / "model.safetensors").exists()
+    assert (tmp_path / "samples/00000002.png").exists() == (name != "vectors")
