@@ -197,3 +197,9 @@ def test_bfloat16_is_the_networks_alone():
 def test_a_start_beyond_the_end_is_refused_when_called():
     with pytest.raises(ValueError, match="start=3, steps=2"):
         train(Linear(), _gaussian, _level, optimizer=None, steps=2, start=3)
+
+
+def test_without_an_end_it_goes_on():
+    optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
+    run = train(model, _gaussian, _level, optimizer=optimizer, start=5)
+    assert [next(run).step for _ in range(4)] == [6, 7, 8, 9]

@@ -19,10 +19,17 @@ from .config import Data, Experiment, Keeping, Levels, Sampling, Training
 
 
 def digits() -> Experiment:
-    """A small UNet under EDM for the 8 × 8 digits; σ is [S]."""
+    """An MLP under EDM for the 8 × 8 digits, in a minute or two on two cores; σ's range is [S].
+
+    At so few pixels it learns faster than a UNet: in the same time UNets of 1.1 and 2.6 million
+    weights stayed underfitted, 1.29 × the Fréchet distance of real digits, where this one reached
+    1.20 to 1.25 (360 Heun samples against the 360 held-out, three seeds). With 1,500 steps the
+    distance is the same, and samples are further from the training digits than new ones are.
+    """
     return Experiment(
-        network=_unet(width=32, multipliers=[1, 2], blocks=2, attention=[]),
-        training=Training(steps=10_000, schedule="cosine"),
+        network={"kind": "MLP", "width": 384, "blocks": 4},
+        levels=Levels(mean=-1.2, std=1.1),
+        training=Training(steps=3000, rate=2e-3, schedule="cosine", warmup=50, clip=1.0, ema=0.998),
     )
 
 

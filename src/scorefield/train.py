@@ -9,7 +9,8 @@ a function of the seed and of k, so that `start=k` goes on as if nothing had bee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ def train(
     loss: Callable[..., Tensor],
     *,
     optimizer: torch.optim.Optimizer,
-    steps: int,
+    steps: int | None = None,
     start: int = 0,
     schedule: Callable[[int], float] = lambda step: 1.0,
     clip: float | None = None,
@@ -57,7 +58,7 @@ def train(
         batches: the batch of a step, the same whenever it is asked for.
         loss: `loss(score, x, noise=...)`, one number a sample: `annealed(...)`.
         optimizer: over the model's parameters; its rate is the schedule's unit.
-        steps: where to end; steps are counted from 0.
+        steps: where to end, counted from 0; never if not given.
         start: where to begin: with the state that model, optimiser and average had there.
         schedule: the factor of the learning rate at each step.
         clip: the largest norm of the gradient.
@@ -65,11 +66,10 @@ def train(
         autocast: run the network in this type; the weights stay as they are.
         seed: of σ, of the noise and of what the network draws (dropout).
     """
-    if not 0 <= start <= steps:
+    if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: begin at a step from 0 to the last")
-    return _train(
-        model, batches, loss, optimizer, range(start, steps), schedule, clip, ema, autocast, seed
-    )
+    numbers = count(start) if steps is None else range(start, steps)
+    return _train(model, batches, loss, optimizer, numbers, schedule, clip, ema, autocast, seed)
 
 
 def _train(
@@ -77,7 +77,7 @@ def _train(
     batches: Callable[[int], Batch],
     loss: Callable[..., Tensor],
     optimizer: torch.optim.Optimizer,
-    steps: Sequence[int],
+    steps: Iterable[int],
     schedule: Callable[[int], float],
     clip: float | None,
     ema: AveragedModel | None,
@@ -137,8 +137,8 @@ def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     The averaged model is its `module`.
     """
 
-    def update(mean: Any, now: Any, count: Tensor | int) -> None:
-        k = float(count)
+    def update(mean: Any, now: Any, updates: Tensor | int) -> None:
+        k = float(updates)
         torch._foreach_lerp_(mean, now, 1 - min(decay, (1 + k) / (10 + k)))
 
     return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
