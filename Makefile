@@ -8,14 +8,14 @@ READY := .venv/.ready
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(READY) ## sample a mixture with four samplers and draw demo.png
-	$(BIN)/scorefield demo
+demo: $(READY) ## learn digits, sample them by five ways, write runs/demo/report.html
+	$(BIN)/scorefield demo --overwrite
 
 # one thread for each worker, for more would fight over the cores; and glibc is to keep the memory of
 # large tensors, which it otherwise gives back and faults in again at each step of a sampler
 test study: export OMP_NUM_THREADS = 1
-test study: export MALLOC_TRIM_THRESHOLD_ = 268435456
-test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
+demo test study: export MALLOC_TRIM_THRESHOLD_ = 268435456
+demo test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
 test: $(READY) ## lint, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -29,7 +29,7 @@ bench: $(READY) ## side-by-side measurements
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 clean: ## remove what make made; runs/ stays
-	rm -rf .venv build dist demo.png frontier_oracles.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist mixture.png frontier_oracles.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # written last, so that an interrupted installation is taken up again

@@ -25,22 +25,33 @@ ABOUT = """Learn the score of a distribution from its samples, and draw from it.
 With --debug, anywhere, an error shows where it arose."""
 
 
-def demo(*, out: Path = Path("demo.png"), n: int = 2000, seed: int = 0) -> None:
-    """Sample two Gaussians four ways, weigh what came out, and draw it.
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    seed: int = 0,
+    steps: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Learn digits, sample them by five ways, judge the samples, and write a report.
+
+    It takes two to three minutes on two cores.
 
     Args:
-        out: the picture to write, a .png file.
-        n: how many samples of each kind.
-        seed: same seed, same samples.
+        out: the directory for all of it, report.html included.
+        seed: same seed, same digits.
+        steps: of training; fewer for a quick look.
+        overwrite: in the place of a run that is there.
     """
-    _check_picture("--out", out)
-    if n < 1:
-        raise ValueError(f"--n {n}: draw at least one sample, as in --n 2000")
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps {steps}: train for one step at least, as in --steps 300")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
-    from .demo import run
+    _check_run(out, overwrite)
+    from . import demo
 
-    run(out, n=n, seed=seed)
+    if overwrite:
+        demo.clear(out)
+    demo.run(out, seed=seed, steps=steps)
 
 
 def convert(
@@ -274,16 +285,16 @@ def _check_animation(path: Path | None) -> None:
         raise ValueError(f"--animate {path}: an animation is a .gif or a .png")
 
 
-def _check_picture(option: str, path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"{option} {path}: the picture is a PNG, name it {path.stem}.png")
-    if path.is_dir():
-        raise ValueError(f"{option} {path}: this is a directory, name a file in it")
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no directory {path.parent}, make it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{option} {path}: you may not write there, choose another place")
+def _check_run(out: Path, overwrite: bool) -> None:
+    """Refuse a place that holds something; a run may be overwritten, other things may not."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: this is a file, name a directory")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / "config.json").exists():
+            raise ValueError(f"--out {out}: there is something else than a run in it, name another")
+        if not overwrite:
+            raise ValueError(f"--out {out}: holds a run; add --overwrite, or name another --out")
+    _check_writable(out / "report.html")
 
 
 def _check_model(path: Path, overwrite: bool) -> None:
@@ -294,6 +305,11 @@ def _check_model(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path}: this is {kind}; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: there is one already; choose another name, or add --overwrite")
+    _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse before the work what could not be written after it."""
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ValueError(f"{path}: nothing can be written into {place}; choose another place")

@@ -6,7 +6,7 @@ Colours are those of Okabe & Ito (2008), which the colour-blind can tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -130,6 +130,73 @@ def health(diagnosis: Diagnosis) -> Figure:
     modes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if found:
         modes.legend(frameon=False)
+    return figure
+
+
+def losses(
+    sigmas: Float[Tensor, "levels"],
+    curves: Mapping[str, Float[Tensor, "levels n"]],
+    label: str,
+    *,
+    top: float,
+) -> Figure:
+    """Losses of n samples at each σ: mean and its 95 % interval, cut off at the top."""
+    figure = _figure(9, 4.2)
+    axes = figure.subplots()
+    for i, ((name, values), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
+        mean, reach = values.mean(1), 1.96 * values.std(1) / values.shape[1] ** 0.5
+        over = len(curves) - i  # the first above the others
+        axes.plot(sigmas, mean, color=colour, marker=".", label=name, zorder=2 + over)
+        axes.fill_between(
+            sigmas, mean - reach, mean + reach, color=colour, alpha=0.2, linewidth=0, zorder=over
+        )
+    axes.set(xscale="log", xlabel="σ", ylabel=label, ylim=(0, top))
+    axes.legend(frameon=False)
+    return figure
+
+
+def training(
+    losses: Mapping[int, float], heldout: Mapping[int, tuple[float, float]], label: str
+) -> Figure:
+    """The loss of each step, its running mean, and held-out losses by mean and standard error."""
+    figure = _figure(9, 3.6)
+    axes = figure.subplots()
+    steps, values = list(losses), list(losses.values())
+    axes.plot(steps, values, color="#CCCCCC", linewidth=0.7, label="a batch")
+    width = max(len(values) // 40, 1)
+    total = torch.tensor([0.0, *values], dtype=torch.float64).cumsum(0)
+    axes.plot(
+        steps[width - 1 :],
+        (total[width:] - total[:-width]) / width,
+        color=COLOURS[0],
+        label=f"running mean, width {width}",
+    )
+    means, errors = zip(*heldout.values(), strict=True) if heldout else ((), ())
+    axes.errorbar(
+        list(heldout),
+        means,
+        [1.96 * error for error in errors],
+        fmt="o",
+        color=COLOURS[1],
+        label="held out, averaged weights, with 95 % intervals",
+    )
+    axes.set(xlabel="step", ylabel=label)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return figure
+
+
+def ladders(grids: Mapping[str, Float[Tensor, "_"]]) -> Figure:
+    """Grids of σ under each other, on one logarithmic axis that falls from left to right."""
+    figure = _figure(9, 0.9 + 0.45 * len(grids))
+    axes = figure.subplots()
+    for row, (sigmas, colour) in enumerate(zip(grids.values(), COLOURS, strict=False)):
+        axes.plot(sigmas, [row] * len(sigmas), "|", color=colour, markersize=16, markeredgewidth=2)
+    axes.set_yticks(range(len(grids)), list(grids))
+    axes.set(xscale="log", xlabel="σ", ylim=(len(grids) - 0.4, -0.6))
+    axes.invert_xaxis()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params("y", length=0)
     return figure
 
 

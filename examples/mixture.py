@@ -1,5 +1,7 @@
 """Figure 3 of the paper in seconds: samplers against a mixture whose score is known.
 
+    python examples/mixture.py [--out mixture.png] [--n 2000] [--seed 0]
+
     p = 1/5 N((−5, −5), I) + 4/5 N((5, 5), I)        (Song & Ermon 2019, §3.2.2 and §4.3)
 
 Between the modes there is next to no mass, so the score of p does not know their weights, and
@@ -9,6 +11,7 @@ large σ to small, annealed Langevin dynamics and the probability-flow ODE find 
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import (
+from scorefield import (
     GaussianMixture,
     Score,
     Suggestion,
@@ -82,9 +85,7 @@ def run(out: Path, *, n: int, seed: int) -> None:
     draw(oracle, results).savefig(out, dpi=150)
     print("\nWith more steps at each level annealed Langevin comes closer; the ODE does with few.")
     print(f"wrote {out.resolve()}")
-    print(
-        f"next: scorefield demo --n {10 * n} for narrower intervals, --seed {seed + 1} for others"
-    )
+    print(f"next: --n {10 * n} for narrower intervals, --seed {seed + 1} for others")
 
 
 def compare(n: int, seed: int) -> tuple[GaussianMixture, Suggestion, list[Result]]:
@@ -161,3 +162,12 @@ def draw(oracle: GaussianMixture, results: list[Result]) -> Figure:
     shown = f"\nOf {n} samples the first {plots.MOST} are shown." if n > plots.MOST else ""
     figure.supxlabel(caption + shown, fontsize=9)
     return figure
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Sample two Gaussians four ways.")
+    parser.add_argument("--out", type=Path, default=Path("mixture.png"), help="the picture")
+    parser.add_argument("--n", type=int, default=2000, help="samples of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same samples")
+    given = parser.parse_args()
+    run(given.out, n=given.n, seed=given.seed)

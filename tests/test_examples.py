@@ -1,0 +1,55 @@
+"""The examples, run as a user runs them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """The output and the picture of a small run of the mixture."""
+    out = tmp_path_factory.mktemp("mixture") / "small.png"
+    command = [sys.executable, "-W", "error", EXAMPLES / "mixture.py", "--n", "500", "--out", out]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout, out
+
+
+def test_the_mixture_is_weighed(mixture):
+    row = re.compile(
+        r"^(\w[\w, ]+?) +(\d+) +([\d.]+)  ([\d.]+), 95 % in ([\d.]+) to ([\d.]+)", re.M
+    )
+    table = {name: tuple(map(float, rest)) for name, *rest in row.findall(mixture[0])}
+    exact, plain, annealed, heun = table.values()
+    for _, _, weight, low, high in (exact, heun):
+        assert low <= 0.2 <= high
+        assert low < weight < high
+    assert plain[2] > 0.4  # half of the square it starts in is nearer to the small mode
+    assert abs(annealed[2] - 0.2) < 0.1  # near, at this many steps not yet there
+    assert [row[0] for row in (exact, plain, heun)] == [0, 1000, 63]
+    assert 900 < annealed[0] <= 1000
+    assert f"wrote {mixture[1]}" in mixture[0]
+
+
+def test_the_mixture_is_drawn_as_four_clouds_in_two_colours(mixture):
+    red, _, blue = np.moveaxis(matplotlib.image.imread(mixture[1])[..., :3], -1, 0)
+    half, quarter = len(red) // 2, len(red) // 4
+    orange_share = []
+    for top in (0, half):
+        for left in (0, half):
+            upper = np.s_[top : top + quarter, left + quarter : left + half]
+            lower = np.s_[top + quarter : top + half, left : left + quarter]
+            blues = (blue[upper] - red[upper] > 0.3).sum()
+            oranges = (red[lower] - blue[lower] > 0.3).sum()
+            assert blues > 500
+            orange_share.append(oranges / (oranges + blues))
+    assert max(orange_share) == orange_share[1] > 0.4  # plain Langevin
+    assert min(orange_share) > 0.1
