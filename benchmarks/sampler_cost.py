@@ -6,8 +6,8 @@ The score is free (it returns a tensor made before), the batch 128 points of the
 options the default.
 
 Time is that of a step, the least and the median of interleaved repeats; the least is held against
-the bound, 30 µs if not given, for what else runs on a machine can only add to it. Memory is how much the resident set
-grows over a run of 30,000 steps after shorter ones.
+the bound, 30 µs if not given, for what else runs on a machine can only add to it. Memory is how
+much the resident set grows over a run of 30,000 steps after shorter ones.
 """
 
 from __future__ import annotations
