@@ -84,6 +84,16 @@ def test_what_a_run_leaves(whole):
     assert sample(load(whole), 3, steps=2).shape == (3, 1, 8, 8)
 
 
+def test_the_last_state_can_be_the_model_too(tmp_path):
+    wrong = ["training.rate=3", "training.clip=null", "training.warmup=0"]
+    settings = [*wrong, "training.ema=0", "training.steps=16", "keeping.best=last"]
+    _drain(start(_experiment(*settings), tmp_path / "run"))
+    heldout = [line["heldout"] for line in _log(tmp_path / "run") if "heldout" in line]
+    assert heldout[1] > heldout[0]  # at so high a rate it only gets worse
+    about = read(tmp_path / "run/model.safetensors").about
+    assert about == {"step": 16, "best": heldout[0], "slower": 1.0, "heldout": heldout[1]}
+
+
 def test_the_config_leaves_nothing_open(whole):
     kept = json.loads((whole / "config.json").read_text())
     assert kept["network"]["channels"] == 1

@@ -131,6 +131,8 @@ class Keeping:
         samples: A grid of samples.
         checkpoint: A state to resume from.
         last: How many of these are kept.
+        best: Which state is the run's model: that of the least held-out loss, or the last, so that
+            what is held out chooses nothing.
         tensorboard: Write TensorBoard's events too.
     """
 
@@ -139,6 +141,7 @@ class Keeping:
     samples: int = 1000
     checkpoint: int = 500
     last: int = 3
+    best: Literal["heldout", "last"] = "heldout"
     tensorboard: bool = False
 
 

@@ -4,7 +4,7 @@
     log.jsonl         a line a step, in order
     checkpoints/      the last states to resume from: model, average, optimiser, step
     samples/          grids on the way
-    model.safetensors, model.json    the averaged model, best by its held-out loss
+    model.safetensors, model.json    the averaged model, best by its held-out loss or the last
 
 `for update in start(experiment, directory)` trains. The state of a run is a function of the number
 of steps alone, so that one killed and resumed ends as one never stopped.
@@ -161,10 +161,10 @@ class Run:
     # ── What is done on the way ──────────────────────────────────────────────────────────────────
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float | None]:
         """The held-out loss, always of the same samples and noise; the best model is kept."""
         if self.data.test is None:
-            checkpoint.save(self.mean, self.directory, about=self.about())
+            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": None})
             return {}
         x = everything(self.data.test, 1024).to(self.device)
         generator = torch.Generator(self.device).manual_seed(mixed(self.experiment.seed, 3))
@@ -176,10 +176,14 @@ class Run:
         losses = torch.cat(
             [self.loss(self.mean, part, noise=noise) for part in torch.split(x, 256)]
         )
-        heldout = losses.mean().item()
-        if heldout < self.best:
-            self.best = heldout
-            checkpoint.save(self.mean, self.directory, about=self.about())
+        mean = losses.mean().item()
+        better = mean < self.best or self.experiment.keeping.best == "last"
+        self.best = min(mean, self.best) if math.isfinite(mean) else self.best
+        heldout = mean if math.isfinite(mean) else None
+        if better or not (self.directory / checkpoint.FILE).exists():
+            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": heldout})
+        if heldout is None:
+            return {"heldout": None}
         error = losses.std(correction=min(1, len(losses) - 1)).item() / len(losses) ** 0.5
         return {"heldout": heldout, "heldout_error": error}
 
@@ -198,7 +202,7 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What a file of the run says of itself."""
         best = None if math.isinf(self.best) else self.best
-        return {"step": self.step, "heldout": best, "slower": self.slower}
+        return {"step": self.step, "best": best, "slower": self.slower}
 
     # ── The state, to the disk and back ──────────────────────────────────────────────────────────
 
@@ -230,7 +234,7 @@ class Run:
         self.optimizer.load_state_dict({"state": states, "param_groups": groups})
         about = stored.about
         self.step, self.slower = about["step"], about["slower"]
-        self.best = math.inf if about["heldout"] is None else about["heldout"]
+        self.best = math.inf if about["best"] is None else about["best"]
 
     def _path(self) -> Path:
         return self.directory / f"checkpoints/{self.step:08d}.safetensors"

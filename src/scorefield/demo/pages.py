@@ -68,8 +68,8 @@ def _digits(found: Findings) -> Section:
 def _quality(found: Findings) -> Section:
     judge = found.judge
     text = (
-        f"Reference: the {len(judge.test)} held-out digits; seed {found.experiment.seed}. They "
-        "have chosen which step's weights are sampled, by their loss, and nothing else. In small "
+        f"Reference: the {len(judge.test)} held-out digits, which had no part in the training "
+        f"nor in its end; seed {found.experiment.seed}. In small "
         "type: where 95 % of other sets of that size would lie, for real digits by "
         f"{DRAWS} random sets of training digits, whose means are given, else by the jackknife "
         "(Fréchet), Wilson (shares) and order statistics (nearest).\n\n"
@@ -144,8 +144,7 @@ def _learning(found: Findings) -> Section:
         plots.training(batches, heldout, "loss per pixel"),
         "Training.",
         f"{found.experiment.training.steps} steps of {found.experiment.training.batch} digits; "
-        f"sampled is the state of step {read(found.directory).about['step']}, the best by its "
-        "held-out loss.",
+        f"sampled is the state of step {read(found.directory).about['step']}.",
     )
     sigmas = geometric(found.model.sigma_max, found.model.sigma_min, 12)
     curves = losses(found.model, judge, sigmas, levels.sigma_data or 0.5, found.experiment.seed)
