@@ -133,18 +133,19 @@ class UNet(nn.Module):
         """F of a batch, at one conditioning number a sample, and a class where the net has them."""
         self._check(x)
         embedding = self.embedding(cond, told(self.label, label, len(x)))
-        fused, image = not differentiated(x), pad(x, self.factor)
+        fused, image = not differentiated(x, cond), pad(x, self.factor)
         h = self.stem(image)
         kept = [h]
         for down in self.down:
             image, features = down(image, kept[-1], embedding, fused)
             kept += features
         first, attention, second = self.middle
-        h = second(attention(first(kept[-1], embedding), fused), embedding)
+        h = first(kept[-1], embedding, fused)
+        h = second(attention(h, fused), embedding, fused)
         out: Any = None
         for up in self.up:
             out, h = up(out, h, kept, embedding, fused)
-        result: Tensor = out if self.head is None else self.head(h)
+        result: Tensor = out if self.head is None else self.head(h, fused)
         return crop(result, x.shape[2:])
 
     def _check(self, x: Tensor) -> None:
