@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from torch.profiler import profile
 from score_sde_reference import attention, group_norm
+from torch.profiler import profile
 
 from scorefield.nn.blocks import Attention, GroupNorm, ResidualBlock, normalization
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scorefield import EDM, Gaussian, ScoreModel, exact, log_likelihood
+from scorefield import EDM, VE, Gaussian, ScoreModel, exact, log_likelihood
 from scorefield.nn import unet
 from scorefield.nn.unet import UNet
 
@@ -246,7 +246,9 @@ def test_classes_matter_and_can_be_left_out():
     mixed = net(x, cond, torch.tensor([2, 0]))
     assert torch.allclose(mixed[0], outs[2][0], atol=1e-5)
     assert torch.allclose(mixed[1], outs[0][1], atol=1e-5)
-    assert torch.equal(net(x, cond), net(x, cond, torch.tensor([3, 3])))
+    for wrong in (3, -1, 7):  # 3 is the row of no class, which nobody asks for by a number
+        with pytest.raises(ValueError, match=r"labels from .* has 3 classes, 0 to 2"):
+            net(x, cond, torch.tensor([1, wrong]))
     with pytest.raises(ValueError, match="no classes"):
         small()(x, cond, torch.tensor([0, 0]))
 
@@ -284,6 +286,48 @@ def test_any_size_is_padded_to_what_the_halvings_allow(kind, size):
     found = net(x, cond)
     assert found.shape == x.shape
     assert torch.equal(found, net(framed, cond)[middle])
+
+
+@pytest.mark.parametrize("sigma", [0.35, 0.1, 0.03])
+def test_in_bfloat16_the_noise_level_stays_what_it_is(sigma):
+    """NCSN++ is told log σ at frequencies of scale 16."""
+    net, x = small(width=16).eval(), torch.randn(4, 3, 8, 8)
+    torch.nn.init.normal_(net.embedding.out.weight, std=0.3)
+    model = ScoreModel(net, VE())
+    with torch.no_grad():
+        expected = model(x, sigma)
+        found = model.bfloat16()(x, sigma)
+    assert ((found - expected).norm() / expected.norm()).item() < 0.05
+    assert net.embedding.features.frequencies.dtype == torch.float32
+    assert net.double().embedding.features.frequencies.dtype == torch.float64
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"embedding": "fourrier"}, "embedding='fourrier': one of fourier, sinusoidal"),
+        ({"form": "BigGAN"}, "form='BigGAN': one of ddpm, biggan"),
+        ({"progressive_input": "residua"}, "progressive_input='residua': one of none, skip, res"),
+        ({"progressive_output": "sum"}, "progressive_output='sum': one of none, skip, residual"),
+        ({"combine": "concat"}, "combine='concat': one of sum, cat"),
+        ({"attention": (7,)}, r"attention=\(7,\): the levels are 0 to 3, as many as multipliers"),
+        ({"attention": (-1,)}, r"attention=\(-1,\): the levels are 0 to 3"),
+        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a share, from 0 to 1"),
+        ({"dropout": -0.1}, r"dropout=-0\.1: a share, from 0 to 1"),
+        ({"groups": 0}, "groups=0: 1 at least, or None"),
+        ({"multipliers": ()}, r"multipliers=\(\): one for each level, 1 at least"),
+        ({"multipliers": (1, 0)}, "multipliers=.*: one for each level"),
+        ({"blocks": 0}, "blocks=0: 1 at least"),
+        ({"channels": 0}, "channels=0: 1 at least"),
+        ({"width": 2, "embedding": "sinusoidal"}, "width=2: 4 at least"),
+        ({"labels": -1}, "labels=-1: 0 at least"),
+        ({"width": 14}, "14 channels are no multiple of 3 groups"),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused(argument, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(**argument)
 
 
 def test_images_of_other_channels_are_refused():

@@ -55,14 +55,14 @@ class GroupNorm(nn.GroupNorm):
         self, x: Float[Tensor, "batch channels height width"], fused: bool = True
     ) -> Float[Tensor, "batch channels height width"]:
         """Each group of channels less its mean and over its deviation; plain if not `fused`."""
-        # in channels_last torch's backward crashes where x is to have no gradient: behind frozen layers
+        # torch's backward crashes in channels_last where x has no gradient, as behind frozen layers
         frozen = torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad
         if fused and not frozen:
             normal: Tensor = super().forward(x)
             return normal
         # statistics of 16-bit activations are taken in 32 bits, as the kernel does
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        grouped = wide.unflatten(1, (self.num_groups, -1))
+        grouped = wide.view(len(x), self.num_groups, -1, *x.shape[2:])
         centred = grouped - grouped.mean((2, 3, 4), keepdim=True)
         variance = centred.square().mean((2, 3, 4), keepdim=True)
         out = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
@@ -178,7 +178,7 @@ class Attention(nn.Module):
 
 
 def _pixels(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:
-    """The pixels as a sequence, for one head; the fused kernels want a pixel's channels adjacent."""
+    """The pixels as a sequence, for one head; fused kernels want a pixel's channels adjacent."""
     return x.flatten(2).transpose(1, 2).contiguous()[:, None]
 
 
