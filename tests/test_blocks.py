@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from score_sde_reference import attention, group_norm
+from torch.profiler import profile
 
-from scorefield.nn.blocks import Attention, ResidualBlock, normalization
+from scorefield.nn.blocks import Attention, GroupNorm, ResidualBlock, normalization
 
 
 def random(module):
@@ -25,6 +26,62 @@ def test_normalisation_is_by_moments_of_groups(channels, asked, groups):
     expected = group_norm(x, norm.weight, norm.bias, groups)
     assert norm.num_groups == groups
     assert torch.allclose(norm(x), expected)
+
+
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+
+
+@LAYOUTS
+def test_plain_normalisation_is_that_of_the_kernel(layout):
+    norm = random(normalization(8))
+    x = (3 + torch.randn(2, 8, 4, 3).double()).to(memory_format=layout)
+    torch.testing.assert_close(norm(x, fused=False), norm(x), rtol=1e-12, atol=1e-12)
+    half, norm = x.bfloat16(), norm.float()  # as autocast hands over
+    found = norm(half, fused=False)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), norm(half.float()), rtol=0.01, atol=0.01)
+    assert norm.state_dict().keys() == torch.nn.GroupNorm(2, 8).state_dict().keys()
+
+
+@LAYOUTS
+def test_plain_normalisation_has_every_derivative(layout):
+    norm = random(normalization(4, 2))
+    x = torch.randn(2, 4, 2, 3).double().to(memory_format=layout).requires_grad_()
+
+    def plain(x):
+        return norm(x, fused=False)
+
+    assert torch.autograd.gradcheck(plain, x, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(plain, x, check_batched_grad=True)
+
+
+@LAYOUTS
+def test_layers_before_the_norm_may_be_frozen(layout):
+    """Their output has no gradient, of which torch's kernel makes a crash in channels_last."""
+    norm, x = random(normalization(8)), torch.randn(2, 8, 4, 6).double().to(memory_format=layout)
+    (found,) = torch.autograd.grad(norm(x).square().sum(), norm.bias)
+    torch.testing.assert_close(found, 2 * norm(x).sum((0, 2, 3)))
+
+
+def test_channels_that_no_groups_hold_are_refused():
+    assert isinstance(normalization(12), GroupNorm)
+    with pytest.raises(ValueError, match="14 channels are no multiple of 3 groups: change width"):
+        normalization(14)
+
+
+@LAYOUTS
+def test_the_fused_kernel_of_attention_is_in_use(layout):
+    """In first derivatives too, which are those of the formula."""
+    block, x = random(Attention(8)), torch.randn(2, 8, 4, 6).double().to(memory_format=layout)
+    gradients = []
+    for fused in (True, False):
+        with profile() as profiler:
+            out = block(x, fused)
+        ran = {event.key for event in profiler.key_averages()}
+        assert fused == ("aten::_scaled_dot_product_flash_attention_for_cpu" in ran)
+        assert "aten::_scaled_dot_product_attention_math" not in ran
+        gradients.append(torch.autograd.grad(out.square().sum(), list(block.parameters())))
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("rescale", [True, False])

@@ -213,3 +213,19 @@ def test_compiled_values_and_gradients_are_the_eager_ones():
         found.append([out.detach(), *(p.grad.clone() for p in net.parameters())])
     for eager, compiled in zip(*found, strict=True):
         assert relative(compiled, eager) < 1e-5
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"embedding": "fourrier"}, "embedding='fourrier': one of fourier, sinusoidal"),
+        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a share, from 0 to 1"),
+        ({"dropout": 2.0}, r"dropout=2\.0: a share, from 0 to 1"),
+        ({"blocks": 0}, "blocks=0: 1 at least"),
+        ({"labels": -1}, "labels=-1: 0 at least"),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused(argument, message):
+    with pytest.raises(ValueError, match=message):
+        MLP(3, **argument)

@@ -1,4 +1,8 @@
 import copy
+import math
+import re
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -19,7 +23,7 @@ from scorefield import (
     karras,
 )
 from scorefield.model import ScoreModel
-from scorefield.nn import RefineNet
+from scorefield.nn import MLP, RefineNet
 from scorefield.precondition import EDM, NCSN, VE, NCSNv2
 
 LADDER = geometric(1.0, 0.01, 10)
@@ -178,3 +182,63 @@ def test_derivatives_go_through_a_model():
     model, x, w = _model(EDM(), shape=(3,)), torch.rand(2, 3), torch.rand(2, 3)
     _, pushed = torch.func.jvp(lambda x: model(x, 0.3), (x,), (w,))
     torch.testing.assert_close(pushed, model(w, 0.3))  # the recorder's answer is linear
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("levels", [10, None])
+def test_a_refinenet_runs_in_16_bits(levels, dtype):
+    net, x = RefineNet(1, 8, levels), torch.rand(2, 1, 8, 8)
+    model = ScoreModel(net, NCSN(LADDER) if levels else NCSNv2())
+    with torch.no_grad():
+        expected = model(x, 0.1)
+        found = model.to(dtype)(x, 0.1)
+    assert ((found - expected).norm() / expected.norm()).item() < 0.05
+
+
+def test_the_noise_level_keeps_32_bits():
+    model = ScoreModel(Recorder(torch.bfloat16), VE())
+    model(torch.rand(3, 2), 0.03)
+    assert model.net.asked[1].dtype == torch.float32
+    assert model.net.asked[1][0].item() == pytest.approx(math.log(0.03), rel=1e-6)
+    model.double()(torch.rand(3, 2), 0.03)
+    assert model.net.asked[1].dtype == torch.float64
+
+
+@pytest.mark.parametrize("label", [3, -1, 7, torch.tensor([0, 3])])
+def test_a_class_beyond_the_network_s_is_named(label):
+    model = ScoreModel(MLP(3, width=8, blocks=1, labels=3), EDM())
+    with pytest.raises(ValueError, match="the network has 3 classes, 0 to 2"):
+        model.given(label)(torch.rand(2, 3), 0.5)
+
+
+def test_a_network_without_classes_says_so():
+    with pytest.raises(ValueError, match="label=0: the network, RefineNet, has no classes"):
+        ScoreModel(RefineNet(1, 4, 10), NCSN(LADDER)).given(0)
+
+
+def test_a_table_of_levels_is_as_long_as_the_ladder():
+    with pytest.raises(ValueError, match="levels=5, but the ladder has 10"):
+        ScoreModel(RefineNet(1, 4, 5), NCSN(LADDER))
+
+
+WARNED = """
+import torch
+from scorefield import EDM, MLP, ScoreModel, euler, final, integrate
+
+def model():
+    return ScoreModel(MLP(2, width=8, blocks=1, labels=2), EDM())
+
+x = torch.rand(2, 2)
+model()(x, 100.0)
+model().given(1)(x, 100.0)
+final(integrate(euler, model(), x, torch.tensor([100.0, 50.0])))
+"""
+
+
+def test_the_warning_points_at_who_asked(tmp_path):
+    """In a process of its own: the checks of shapes are frames of other packages."""
+    (tmp_path / "asks.py").write_text(WARNED)
+    run = [sys.executable, "-W", "always", tmp_path / "asks.py"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    lines = re.findall(r"asks.py:(\d+): UserWarning: sigma from", done.stderr)
+    assert lines == ["9", "10", "11"], done.stderr

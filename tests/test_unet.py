@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from scorefield import EDM, VE, Gaussian, ScoreModel, exact, log_likelihood
 from scorefield.nn import unet
 from scorefield.nn.unet import UNet
 
@@ -66,6 +68,89 @@ def test_forward_mode_is_the_backward_mode_transposed(kind):
     assert relative(value, net(x, cond)) < 1e-5
     (pulled,) = torch.autograd.grad((net(x.requires_grad_(), cond) * v).sum(), x)
     assert (pushed * v).sum().item() == pytest.approx((pulled * u).sum().item(), rel=1e-4)
+
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+@layouts
+def test_the_exact_objective_goes_through(layout):
+    """½‖s‖² + tr ∂s/∂x and its gradients, against the trace of a Jacobian one row at a time."""
+    net = small(channels=1).double().to(memory_format=layout)
+    model, x = ScoreModel(net, EDM()), torch.rand(2, 1, 3, 2, dtype=torch.float64)
+    losses = exact(model, x, 0.5, noise=torch.zeros_like)
+    s = model(x, 0.5)
+    for i, loss in enumerate(losses):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda y, i=i: model(x.index_copy(0, torch.tensor([i]), y[None]), 0.5)[i], x[i]
+        )
+        trace = jacobian.reshape(6, 6).trace().item()
+        assert loss.item() == pytest.approx(0.5 * s[i].square().sum().item() + trace, rel=1e-9)
+    weight = net.middle[1].norm.weight
+    (found,) = torch.autograd.grad(losses.sum(), weight)
+    direction, ends = torch.randn_like(weight), []
+    for h in (1e-5, -2e-5):
+        weight.data.add_(h * direction)
+        ends.append(exact(model, x, 0.5, noise=torch.zeros_like).sum().item())
+    expected = (ends[0] - ends[1]) / 2e-5
+    assert (found * direction).sum().item() == pytest.approx(expected, rel=1e-5)
+
+
+@layouts
+def test_an_exact_likelihood_goes_through(layout):
+    """Along the flow of a fresh network, whose score is that of a Gaussian."""
+    net = small(channels=1, init_scale=0.0).eval().double().to(memory_format=layout)
+    data, x = (
+        Gaussian(torch.zeros(1, 2, 2).double(), torch.tensor(0.25).double()),
+        torch.rand(2, 1, 2, 2),
+    )
+    found = log_likelihood(
+        ScoreModel(net, EDM()), x.double(), data.prior, sigma_min=0.5, sigma_max=2.0
+    )
+    expected = data.log_prob(x.double(), 0.5)
+    torch.testing.assert_close(found.log_prob, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@layouts
+@pytest.mark.parametrize("autocast", [False, True])
+def test_forward_mode_in_any_layout_and_under_autocast(layout, autocast):
+    net, (x, cond) = small(), batch()
+    u = torch.randn_like(x)
+    _, expected = torch.func.jvp(lambda x: net(x, cond), (x,), (u,))
+    net, x, u = (each.to(memory_format=layout) for each in (net, x, u))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        _, found = torch.func.jvp(lambda x: net(x, cond), (x,), (u,))
+    error = (found.float() - expected).norm() / expected.norm()
+    assert error < (0.05 if autocast else 1e-5)
+
+
+@layouts
+def test_second_derivatives_by_the_noise_level(layout):
+    net, (x, cond) = small(fourier_scale=1.0).double().to(memory_format=layout), batch()
+    x = x.double().to(memory_format=layout)
+
+    def slope(cond):
+        (g,) = torch.autograd.grad(net(x, cond).square().sum(), cond, create_graph=True)
+        return g.sum()
+
+    cond, h = cond.double().requires_grad_(), 1e-5
+    (found,) = torch.autograd.grad(slope(cond), cond)
+    expected = (slope(cond + h) - slope(cond - h)) / (2 * h)
+    assert found.sum().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@layouts
+def test_second_derivatives_by_the_parameters_alone_need_the_kernel_of_formulas(layout):
+    """What `differentiated` says of them."""
+    net, (x, cond) = small().double().to(memory_format=layout), batch(dtype=torch.float64)
+    weight = net.middle[1].query.weight
+    with sdpa_kernel(SDPBackend.MATH):
+        out = net(x, cond).square().sum()
+    (g,) = torch.autograd.grad(out, weight, create_graph=True)
+    (found,) = torch.autograd.grad(g.square().sum(), weight)
+    assert found.norm() > 0
 
 
 @kinds
@@ -161,7 +246,9 @@ def test_classes_matter_and_can_be_left_out():
     mixed = net(x, cond, torch.tensor([2, 0]))
     assert torch.allclose(mixed[0], outs[2][0], atol=1e-5)
     assert torch.allclose(mixed[1], outs[0][1], atol=1e-5)
-    assert torch.equal(net(x, cond), net(x, cond, torch.tensor([3, 3])))
+    for wrong in (3, -1, 7):  # 3 is the row of no class, which nobody asks for by a number
+        with pytest.raises(ValueError, match=r"labels from .* has 3 classes, 0 to 2"):
+            net(x, cond, torch.tensor([1, wrong]))
     with pytest.raises(ValueError, match="no classes"):
         small()(x, cond, torch.tensor([0, 0]))
 
@@ -199,6 +286,48 @@ def test_any_size_is_padded_to_what_the_halvings_allow(kind, size):
     found = net(x, cond)
     assert found.shape == x.shape
     assert torch.equal(found, net(framed, cond)[middle])
+
+
+@pytest.mark.parametrize("sigma", [0.35, 0.1, 0.03])
+def test_in_bfloat16_the_noise_level_stays_what_it_is(sigma):
+    """NCSN++ is told log σ at frequencies of scale 16."""
+    net, x = small(width=16).eval(), torch.randn(4, 3, 8, 8)
+    torch.nn.init.normal_(net.embedding.out.weight, std=0.3)
+    model = ScoreModel(net, VE())
+    with torch.no_grad():
+        expected = model(x, sigma)
+        found = model.bfloat16()(x, sigma)
+    assert ((found - expected).norm() / expected.norm()).item() < 0.05
+    assert net.embedding.features.frequencies.dtype == torch.float32
+    assert net.double().embedding.features.frequencies.dtype == torch.float64
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"embedding": "fourrier"}, "embedding='fourrier': one of fourier, sinusoidal"),
+        ({"form": "BigGAN"}, "form='BigGAN': one of ddpm, biggan"),
+        ({"progressive_input": "residua"}, "progressive_input='residua': one of none, skip, res"),
+        ({"progressive_output": "sum"}, "progressive_output='sum': one of none, skip, residual"),
+        ({"combine": "concat"}, "combine='concat': one of sum, cat"),
+        ({"attention": (7,)}, r"attention=\(7,\): the levels are 0 to 3, as many as multipliers"),
+        ({"attention": (-1,)}, r"attention=\(-1,\): the levels are 0 to 3"),
+        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a share, from 0 to 1"),
+        ({"dropout": -0.1}, r"dropout=-0\.1: a share, from 0 to 1"),
+        ({"groups": 0}, "groups=0: 1 at least, or None"),
+        ({"multipliers": ()}, r"multipliers=\(\): one for each level, 1 at least"),
+        ({"multipliers": (1, 0)}, "multipliers=.*: one for each level"),
+        ({"blocks": 0}, "blocks=0: 1 at least"),
+        ({"channels": 0}, "channels=0: 1 at least"),
+        ({"width": 2, "embedding": "sinusoidal"}, "width=2: 4 at least"),
+        ({"labels": -1}, "labels=-1: 0 at least"),
+        ({"width": 14}, "14 channels are no multiple of 3 groups"),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused(argument, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(**argument)
 
 
 def test_images_of_other_channels_are_refused():

@@ -8,6 +8,8 @@ being told σ and the levels it knows, ends here.
 
 from __future__ import annotations
 
+import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +33,8 @@ class ScoreModel(nn.Module):
     It takes x of any float type, returns the same, and runs the network in the network's own.
 
     Args:
-        net: F(x, cond), or F(x, cond, label) if classes are to be told apart.
+        net: F(x, cond), or F(x, cond, label) if classes are to be told apart; x comes in the type
+            of its parameters, a cond that is no index in 32 bits at least.
         precondition: a row of the table.
         prior: moments of the training data, where chains start.
         shape: of one sample, if there is no prior to tell it; samplers then refuse others.
@@ -51,6 +54,7 @@ class ScoreModel(nn.Module):
                 f"shape is {tuple(shape)}, but the prior's mean {tuple(prior.mean.shape)}: "
                 "leave shape out, the prior tells it"
             )
+        _check_levels(net, precondition)
         self.net = net
         self.precondition = precondition
         self.prior = prior
@@ -68,7 +72,7 @@ class ScoreModel(nn.Module):
         skip, out, scale, cond = self.precondition(each)
         u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
         told = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
-        f: Tensor = self.net(self._cast(match(scale, u) * u), self._cast(cond), *told)
+        f: Tensor = self.net(self._cast(match(scale, u) * u), self._told(cond), *told)
         return (match(skip, u) * u + match(out, u) * f.to(u.dtype)).to(x.dtype)
 
     def given(self, label: Label) -> Given:
@@ -76,6 +80,11 @@ class ScoreModel(nn.Module):
 
         In training too: `loss(model.given(labels), x)`.
         """
+        try:
+            inspect.signature(self.net.forward).bind(None, None, label)
+        except TypeError:
+            kind = type(self.net).__name__
+            raise ValueError(f"label={label}: the network, {kind}, has no classes") from None
         return Given(self, label)
 
     def round(self, sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "rounded"]:
@@ -109,12 +118,17 @@ class ScoreModel(nn.Module):
         """The smallest noise level the network was trained for."""
         return self.precondition.sigma_min
 
-    def _cast(self, value: Tensor | None) -> Tensor | None:
-        """Floats in the network's type; an index stays one."""
+    def _cast(self, value: Tensor) -> Tensor:
+        """A float in the network's type."""
         parameter = next(self.net.parameters(), None)
-        if value is None or parameter is None or not value.is_floating_point():
-            return value
-        return value.to(parameter.dtype)
+        return value if parameter is None else value.to(parameter.dtype)
+
+    def _told(self, cond: Tensor | None) -> Tensor | None:
+        """In 32 bits at least: in 16, log σ would be another σ's. An index stays one."""
+        parameter = next(self.net.parameters(), None)
+        if cond is None or parameter is None or not cond.is_floating_point():
+            return cond
+        return cond.to(torch.promote_types(parameter.dtype, torch.float32))
 
     def _watch(self, sigma: Sigma) -> None:
         """Refuse σ ≤ 0, and say once that a σ is beyond the training.
@@ -139,7 +153,7 @@ class ScoreModel(nn.Module):
                 f"sigma from {low:.4g} to {high:.4g} asked of a model trained from "
                 f"{self.sigma_min:.4g} to {self.sigma_max:.4g}: what it says there is a guess; "
                 "`round` moves a grid to where it is not",
-                stacklevel=5,  # past forward and the two frames of Module's call
+                stacklevel=_outside(),
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScoreModel:
@@ -149,6 +163,25 @@ class ScoreModel(nn.Module):
             factor = None if self.prior.factor is None else fn(self.prior.factor)
             self.prior = Prior(fn(self.prior.mean), fn(self.prior.cov), factor)
         return self
+
+
+def _check_levels(net: nn.Module, precondition: Precondition) -> None:
+    """A table of levels, which a RefineNet has, is as long as the ladder."""
+    table, ladder = getattr(net, "arguments", {}).get("levels"), precondition.levels
+    if table is not None and ladder is not None and len(ladder) != table:
+        raise ValueError(
+            f"the network was built with levels={table}, but the ladder has {len(ladder)}: "
+            "make them equal"
+        )
+
+
+def _outside() -> int:
+    """The stacklevel of a warning, by the caller of this, at the code that asked for the score."""
+    frame, level = sys._getframe(1), 1
+    within = (__package__, torch.__name__)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in within:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @dataclass(frozen=True, eq=False)

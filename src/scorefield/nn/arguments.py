@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def arguments(names: Mapping[str, Any]) -> dict[str, Any]:
     """Those among the `locals()` at the top of an `__init__`."""
     return {name: value for name, value in names.items() if name not in ("self", "__class__")}
+
+
+def check_choices(given: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a word that is none of an argument's."""
+    for name, known in choices.items():
+        if given[name] not in known:
+            raise ValueError(f"{name}={given[name]!r}: one of {', '.join(known)}")
+
+
+def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """Refuse numbers below the least that makes a network."""
+    for name, bound in least.items():
+        if given[name] < bound:
+            raise ValueError(f"{name}={given[name]}: {bound} at least")
+
+
+def check_shares(given: Mapping[str, Any], *names: str) -> None:
+    """Refuse what is no share."""
+    for name in names:
+        if not 0 <= given[name] <= 1:
+            raise ValueError(f"{name}={given[name]}: a share, from 0 to 1")

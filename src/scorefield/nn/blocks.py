@@ -48,9 +48,36 @@ def linear(size: int, out: int) -> nn.Linear:
     return layer
 
 
-def normalization(channels: int, groups: int | None = None) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """torch's, also in operations that have every derivative, in any layout and mixed types."""
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], fused: bool = True
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Each group of channels less its mean and over its deviation; plain if not `fused`."""
+        # torch's backward crashes in channels_last where x has no gradient, as behind frozen layers
+        frozen = torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad
+        if fused and not frozen:
+            normal: Tensor = super().forward(x)
+            return normal
+        # statistics of 16-bit activations are taken in 32 bits, as the kernel does
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        grouped = wide.view(len(x), self.num_groups, -1, *x.shape[2:])
+        centred = grouped - grouped.mean((2, 3, 4), keepdim=True)
+        variance = centred.square().mean((2, 3, 4), keepdim=True)
+        out = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
+        gain, bias = (each.to(wide.dtype)[:, None, None] for each in (self.weight, self.bias))
+        return torch.addcmul(bias, out, gain).to(x.dtype)
+
+
+def normalization(channels: int, groups: int | None = None) -> GroupNorm:
     """Group normalisation (Wu & He 2018): DDPM's 32 groups, else min(channels/4, 32)."""
-    return nn.GroupNorm(groups or max(1, min(channels // 4, 32)), channels, eps=1e-6)
+    count = groups or max(1, min(channels // 4, 32))
+    if channels % count:
+        raise ValueError(
+            f"{channels} channels are no multiple of {count} groups: change width or groups"
+        )
+    return GroupNorm(count, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
@@ -99,11 +126,12 @@ class ResidualBlock(nn.Module):
         self,
         x: Float[Tensor, "batch channels height width"],
         embedding: Float[Tensor, "batch size"],
+        fused: bool = True,
     ) -> Float[Tensor, "batch out h w"]:
         """The block's output, given φ of the embedded noise level."""
-        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        h = self.conv_in(self.resample(F.silu(self.norm_in(x, fused))))
         h = h + self.shift(embedding)[:, :, None, None]
-        h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
+        h = self.conv_out(self.dropout(F.silu(self.norm_out(h, fused))))
         total: Tensor = (self.shortcut(self.resample(x)) + h) / self.divisor
         return total
 
@@ -138,7 +166,7 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "batch channels height width"], fused: bool = True
     ) -> Float[Tensor, "batch channels height width"]:
         """The attended image; not `fused`, in operations that have every derivative."""
-        h = self.norm(x)
+        h = self.norm(x, fused)
         q, k, v = (_pixels(project(h)) for project in (self.query, self.key, self.value))
         if fused:
             mixed = F.scaled_dot_product_attention(q, k, v)
@@ -150,14 +178,18 @@ class Attention(nn.Module):
 
 
 def _pixels(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:
-    """The pixels as a sequence, for one head."""
-    return x.flatten(2).transpose(1, 2)[:, None]
+    """The pixels as a sequence, for one head; fused kernels want a pixel's channels adjacent."""
+    return x.flatten(2).transpose(1, 2).contiguous()[:, None]
 
 
-def differentiated(x: Tensor) -> bool:
-    """Whether derivatives by x are being taken: they may be of second order or in forward mode.
+def differentiated(*inputs: Tensor) -> bool:
+    """Whether derivatives by an input are being taken: they may be of second order or forward.
 
-    The fused kernels of attention have neither; training by denoising asks for neither.
+    The fused kernels lack some of those; training by denoising asks for none. Derivatives by the
+    parameters alone are taken for training: second ones need `torch.nn.attention.sdpa_kernel` with
+    `SDPBackend.MATH` around the forward pass.
     """
-    tracked = x.requires_grad and torch.is_grad_enabled()
-    return tracked or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+    return any(
+        (x.requires_grad and torch.is_grad_enabled()) or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+        for x in inputs
+    )

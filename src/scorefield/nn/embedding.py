@@ -12,6 +12,7 @@ for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -47,6 +48,14 @@ class GaussianFourier(nn.Module):
     def __init__(self, features: int, *, scale: float = 16.0) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.randn(features) * scale)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianFourier:
+        """What `.to` and `.bfloat16` call; frequencies of 16 bits would be others."""
+        exact = self.frequencies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.frequencies.dtype != _at_least_float32(self.frequencies):
+            self.frequencies = exact.to(self.frequencies.device)
+        return self
 
     def forward(self, cond: Real[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
         """The sines, then the cosines."""
@@ -109,6 +118,15 @@ def told(
         raise ValueError("the network has no classes: build it with labels=their number")
     if table is None:
         return 0.0
+    # another device would have to be waited for, and a compiler cannot look
+    seen = label is not None and label.device.type == "cpu" and len(label) > 0
+    if label is not None and seen and not torch.compiler.is_compiling():
+        least, most = (int(end) for end in label.aminmax())
+        if least < 0 or most >= table.labels:
+            raise ValueError(
+                f"labels from {least} to {most}: the network has {table.labels} classes, 0 to "
+                f"{table.labels - 1}; leave label out for none"
+            )
     vectors: Tensor = table(table.absent(batch) if label is None else label)
     return vectors
 

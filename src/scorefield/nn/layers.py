@@ -49,7 +49,7 @@ class InstanceNormPlus(nn.Module):
         deviation = (centred.square().mean((2, 3), keepdim=True) + self.eps).sqrt()
         gamma, alpha, beta = self._affine(level).to(x.dtype)[..., None, None].unbind(1)
         shift = torch.addcmul(beta, gamma * alpha, _standardise(mean, self.eps))
-        return torch.addcmul(shift, centred, gamma / deviation)
+        return torch.addcmul(shift, centred, gamma / deviation).to(self.affine.dtype)
 
     def _affine(self, level: Level) -> Float[Tensor, "rows 3 features"]:
         if not self.conditional:

@@ -34,9 +34,9 @@ class Head(nn.Module):
         self.norm = normalization(channels, groups)
         self.conv = convolution(channels, out, scale=scale)
 
-    def forward(self, h: Picture) -> Picture:
+    def forward(self, h: Picture, fused: bool = True) -> Picture:
         """The image."""
-        image: Tensor = self.conv(F.silu(self.norm(h)))
+        image: Tensor = self.conv(F.silu(self.norm(h, fused)))
         return image
 
 
@@ -78,9 +78,9 @@ class SkipOutput(nn.Module):
         super().__init__()
         self.head, self.taps = head, taps or BOX
 
-    def forward(self, image: Picture | None, h: Picture) -> tuple[Picture, Picture]:
+    def forward(self, image: Picture | None, h: Picture, fused: bool) -> tuple[Picture, Picture]:
         """The sum of images, and the features as they were."""
-        own: Tensor = self.head(h)
+        own: Tensor = self.head(h, fused)
         return own if image is None else upsample(image, self.taps) + own, h
 
 
@@ -92,11 +92,11 @@ class ResidualOutput(nn.Module):
         self.start, self.grow = start, grow
         self.divisor = math.sqrt(2) if rescale else 1.0
 
-    def forward(self, image: Picture | None, h: Picture) -> tuple[Picture, Picture]:
+    def forward(self, image: Picture | None, h: Picture, fused: bool) -> tuple[Picture, Picture]:
         """What the next level enlarges, and the features."""
         if self.grow is None or image is None:
             assert self.start is not None
-            return self.start(h), h
+            return self.start(h, fused), h
         total: Tensor = (self.grow(image) + h) / self.divisor
         return total, total
 
@@ -121,11 +121,11 @@ class DownLevel(nn.Module):
         """The image for the next level, and the features to keep; the last of them go on."""
         kept = []
         for i, block in enumerate(self.blocks):
-            h = block(h, embedding)
+            h = block(h, embedding, fused)
             h = self.attentions[i](h, fused) if self.attentions else h
             kept.append(h)
         if self.shrink is not None:
-            h = self.shrink(h, embedding)
+            h = self.shrink(h, embedding, fused)
             if self.join is not None:
                 image, h = self.join(image, h)
             kept.append(h)
@@ -156,11 +156,11 @@ class UpLevel(nn.Module):
     ) -> tuple[Picture | None, Picture]:
         """The output so far and the features; what it uses of the kept it takes away."""
         for block in self.blocks:
-            h = block(torch.cat([h, kept.pop()], dim=1), embedding)
+            h = block(torch.cat([h, kept.pop()], dim=1), embedding, fused)
         h = self.attention(h, fused) if self.attention else h
         if self.output is not None:
-            image, h = self.output(image, h)
-        return image, self.grow(h, embedding) if self.grow else h
+            image, h = self.output(image, h, fused)
+        return image, self.grow(h, embedding, fused) if self.grow else h
 
 
 def resize(

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
-from .arguments import arguments
+from .arguments import arguments, check_choices, check_least, check_shares
 from .embedding import Embedding, Kind, LabelEmbedding, told
 
 
@@ -52,6 +53,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments = arguments(locals())
+        check_choices(self.arguments, {"embedding": get_args(Kind)})
+        check_least(self.arguments, dict(blocks=1, labels=0))
+        check_shares(self.arguments, "dropout", "label_dropout")
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.size, features = math.prod(self.shape), max(width // 4, 4)
         if min(self.size, width) < 1:

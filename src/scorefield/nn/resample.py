@@ -69,7 +69,10 @@ class Downsample(nn.Module):
         self.conv, self.taps = convolution(channels, out), taps
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], embedding: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        embedding: Tensor | None = None,
+        fused: bool = True,
     ) -> Float[Tensor, "batch out h w"]:
         """The image at half the size; the noise level has no part in it."""
         if self.taps is None:
@@ -87,7 +90,10 @@ class Upsample(nn.Module):
         self.conv, self.taps = convolution(channels, out), taps
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], embedding: Tensor | None = None
+        self,
+        x: Float[Tensor, "batch channels height width"],
+        embedding: Tensor | None = None,
+        fused: bool = True,
     ) -> Float[Tensor, "batch out h w"]:
         """The image at twice the size; the noise level has no part in it."""
         if self.taps is None:

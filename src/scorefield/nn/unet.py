@@ -14,20 +14,21 @@ height and width will do: it is padded inside to what the halvings allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from . import levels
-from .arguments import arguments
+from .arguments import arguments, check_choices, check_least, check_shares
 from .blocks import Attention, Form, ResidualBlock, convolution, differentiated
 from .embedding import Embedding, Kind, LabelEmbedding, told
 from .levels import Progressive
 from .padding import crop, pad
 
+Combine: TypeAlias = Literal["sum", "cat"]
 FIR = (1.0, 3.0, 3.0, 1.0)
 """The taps of the anti-aliasing filter."""
 
@@ -70,7 +71,7 @@ class UNet(nn.Module):
         fir: Sequence[float] | None = FIR,
         progressive_input: Progressive = "residual",
         progressive_output: Progressive = "none",
-        combine: Literal["sum", "cat"] = "sum",
+        combine: Combine = "sum",
         skip_rescale: bool = True,
         groups: int | None = None,
         dropout: float = 0.1,
@@ -80,6 +81,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments = arguments(locals())
+        _check(self.arguments)
         widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
         common: dict[str, Any] = dict(groups=groups, rescale=skip_rescale, init_scale=init_scale)
         block: Callable[..., nn.Module] = partial(
@@ -131,28 +133,56 @@ class UNet(nn.Module):
         label: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """F of a batch, at one conditioning number a sample, and a class where the net has them."""
-        self._check(x)
+        self._check_image(x)
         embedding = self.embedding(cond, told(self.label, label, len(x)))
-        fused, image = not differentiated(x), pad(x, self.factor)
+        fused, image = not differentiated(x, cond), pad(x, self.factor)
         h = self.stem(image)
         kept = [h]
         for down in self.down:
             image, features = down(image, kept[-1], embedding, fused)
             kept += features
         first, attention, second = self.middle
-        h = second(attention(first(kept[-1], embedding), fused), embedding)
+        h = first(kept[-1], embedding, fused)
+        h = second(attention(h, fused), embedding, fused)
         out: Any = None
         for up in self.up:
             out, h = up(out, h, kept, embedding, fused)
-        result: Tensor = out if self.head is None else self.head(h)
+        result: Tensor = out if self.head is None else self.head(h, fused)
         return crop(result, x.shape[2:])
 
-    def _check(self, x: Tensor) -> None:
+    def _check_image(self, x: Tensor) -> None:
         if x.shape[1] != self.channels:
             raise ValueError(
                 f"x has shape {tuple(x.shape)}: this network takes images of {self.channels} "
                 "channels, (batch, channels, height, width)"
             )
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    check_choices(given, {name: get_args(kind) for name, kind in CHOICES.items()})
+    # a sinusoidal embedding divides by width/2 − 1
+    least = dict(width=4 if given["embedding"] == "sinusoidal" else 1)
+    check_least(given, least | dict(channels=1, blocks=1, labels=0, init_scale=0))
+    check_shares(given, "dropout", "label_dropout")
+    multipliers, attention, groups = (given[n] for n in ("multipliers", "attention", "groups"))
+    if not multipliers or min(multipliers) < 1:
+        raise ValueError(f"multipliers={multipliers}: one for each level, 1 at least")
+    if not set(attention) <= set(range(len(multipliers))):
+        raise ValueError(
+            f"attention={attention}: the levels are 0 to {len(multipliers) - 1}, as many as "
+            "multipliers"
+        )
+    if groups is not None and groups < 1:
+        raise ValueError(f"groups={groups}: 1 at least, or None for min(channels/4, 32)")
+
+
+CHOICES: dict[str, Any] = dict(
+    form=Form,
+    embedding=Kind,
+    progressive_input=Progressive,
+    progressive_output=Progressive,
+    combine=Combine,
+)
 
 
 # ── The published sizes ──────────────────────────────────────────────────────────────────────────
