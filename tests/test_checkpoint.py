@@ -9,6 +9,7 @@ import struct
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from scorefield import EDM, NCSN, Prior, Rescaled, ScoreModel, VPDiscrete, ddpm_sigmas, geometric
 from scorefield.checkpoint import FILE, ROWS, _described, _row, load, read, save, write
@@ -70,7 +71,7 @@ def test_every_network_can_be_named():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_each_row_comes_back(name):
-    ladder = ddpm_sigmas(steps=20)
+    ladder = ddpm_sigmas(steps=30)  # of 20, with β = 1 at the last, the first σ is infinite
     made = {"Rescaled": lambda: Rescaled(VPDiscrete(ladder, centre=0.25), 2.0, -1.0)}
     ladders = [ladder] if "sigmas" in inspect.signature(ROWS[name]).parameters else []
     row = made.get(name, lambda: ROWS[name](*ladders, centre=0.25))()
@@ -105,6 +106,13 @@ def test_the_header_can_be_read_by_people(tmp_path):
     assert shown["network"] == {"kind": "Mine", "size": 3}
     assert sorted(os.listdir(tmp_path / "m")) == ["model.json", FILE]
 
+
+RESCALED = {
+    "kind": "Rescaled",
+    "precondition": {"kind": "EDM"},
+    "scale": 2.0,
+    "shift": -1.0,
+}
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────
 
@@ -154,6 +162,15 @@ def test_another_version(tmp_path):
         (lambda d: d["network"].update(size={"deep": [10**12]}), "more than the"),
         (lambda d: d["precondition"].update(kind="eval"), "no preconditioner known"),
         (lambda d: d["precondition"].update(sigma_data="0.3", levels=[]), "levels"),
+        (lambda d: d["precondition"].update(sigma_data="0.3"), "sigma_data='0.3' is no finite"),
+        (lambda d: d["precondition"].update(sigma_max="7"), "sigma_max='7'"),
+        (lambda d: d["precondition"].update(sigma_min=None), "sigma_min=None"),
+        (lambda d: d["precondition"].update(sigma_max=True), "sigma_max=True"),
+        (lambda d: d["precondition"].update(sigma_max=10**400), "sigma_max=1000"),
+        (lambda d: d["precondition"].update(sigma_max=0.001), r"levels 0\.001 to 0\.01"),
+        (lambda d: d.update(precondition=RESCALED | {"precondition": "EDM"}), "='EDM' is neither"),
+        (lambda d: d.update(precondition=RESCALED | {"scale": 0}), "scale=0 is no"),
+        (lambda d: d["network"].update(size=[1] * 4000), "4000 arguments in a row"),
         (lambda d: d.pop("precondition"), "'precondition' is missing"),
         (lambda d: d.update(prior=["mean"]), "prior"),
         (lambda d: d.update(network=3), "no model"),
@@ -166,6 +183,29 @@ def test_a_header_that_means_something_else(tmp_path, mend, message):
     _broken(tmp_path / "m.safetensors", mend)
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "m.safetensors", networks={"Mine": Mine})
+
+
+def test_a_prior_that_is_no_number_is_refused(tmp_path):
+    save(_model(prior=Prior(torch.full((3,), torch.nan), torch.eye(3))), tmp_path / "m")
+    with pytest.raises(ValueError, match=r"prior\.mean must be finite"):
+        load(tmp_path / "m", networks={"Mine": Mine})
+
+
+@pytest.mark.parametrize("change", [{"blocks": 13_000}, {"multipliers": [1] * 60}])
+def test_a_network_of_more_than_is_stored_is_not_built(tmp_path, change):
+    """Neither all of the network nor all of its arguments: counted by the parameters begun."""
+    save(ScoreModel(SMALL["UNet"](), EDM(), shape=(1, 8, 8)), tmp_path / "m.safetensors")
+    found, begun = read(tmp_path / "m.safetensors"), []
+    found.description["network"] |= change
+    found.tensors["net.more"] = torch.zeros(13_000)
+    write(tmp_path / "m.safetensors", found.description, found.tensors)
+    handle = register_module_parameter_registration_hook(lambda *_: begun.append(1))
+    with pytest.raises(ValueError, match="more parameters than the") as error:
+        load(tmp_path / "m.safetensors")
+    handle.remove()
+    assert len(begun) <= 3 * len(found.tensors)
+    assert len(str(error.value)) < 1500
+    nn.Sequential(*(nn.Linear(1, 1) for _ in range(1000)))  # which is counted no longer
 
 
 def test_files_that_are_none_of_ours(tmp_path):

@@ -147,6 +147,8 @@ def test_what_is_no_checkpoint_is_refused_by_name(write, message, tmp_path, caps
         ("ddpm_vp", ["--sigma-max", "3"], "by beta_min and beta_max"),
         ("ncsnpp_ve_continuous", ["--sigma-max", "3"], "its own ladder"),
         ("ncsnpp_ve_continuous", ["--image-size", "31"], "a multiple of 2"),
+        ("ncsn_1x28x28", ["--image-size", "0"], "image_size=0"),
+        ("ddpm_vp", ["--groups", "0"], "groups=0"),
     ],
 )
 def test_an_option_that_does_not_fit_is_named(folder, args, message, tmp_path, capsys):

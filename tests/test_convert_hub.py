@@ -4,6 +4,7 @@ What is refused is refused before the library is imported, and tested without it
 """
 
 import json
+import subprocess
 import sys
 import warnings
 
@@ -295,3 +296,20 @@ def test_the_library_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ImportError, match=r"pip install 'scorefield\[hub\]'"):
         from_diffusers(tmp_path)
+
+
+def test_a_size_that_the_network_cannot_halve_is_refused(save, diffusers, tmp_path):
+    save(diffusers.DDPMScheduler())
+    with pytest.raises(ValueError, match="image_size=7: give a multiple of 2"):
+        from_diffusers(tmp_path, image_size=7)
+    for size in (0, (8, -2)):
+        with pytest.raises(ValueError, match="give the pixels a side, from 1"):
+            from_diffusers(tmp_path, image_size=size)
+    assert from_diffusers(tmp_path, image_size=(4, 6)).shape == (3, 4, 6)
+
+
+def test_it_is_public_and_the_library_is_not_loaded_for_it():
+    code = (
+        "import sys, scorefield; scorefield.from_diffusers; assert 'diffusers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,6 +1,7 @@
 """Against what the authors' programs computed: golden/ holds their checkpoints and results."""
 
 import inspect
+import itertools
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,79 @@ def test_what_is_no_checkpoint_is_refused(write, message, tmp_path, capsys):
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         from_official(tmp_path / "checkpoint.pth")
+
+
+# ── Damage ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_cut_short_anywhere_is_named(tmp_path):
+    """Some cuts make the reader seek to before the file, and the system's error has no name."""
+    path = tmp_path / "cut.pth"
+    for folder in ("ddpm_vp", "ncsn_1x28x28"):
+        whole = (GOLDEN / folder / "checkpoint.pth").read_bytes()
+        for size in range(0, len(whole), len(whole) // 60):
+            path.write_bytes(whole[:size])
+            with pytest.raises(ValueError, match=r"cut\.pth is not a checkpoint"):
+                from_official(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("normalizer.embed.weight", torch.ones(10, 7), r"normalizer\.embed\.weight .*\(10, 7\)"),
+        ("normalizer.embed.weight", torch.ones(9), r"normalizer\.embed\.weight .*2 dimensions"),
+        ("begin_conv.weight", torch.ones(4), r"begin_conv\.weight .*\(4,\).* of 4 dimensions"),
+        ("sigmas", torch.tensor(1.0), r"sigmas .*of 1 dimensions"),
+        ("sigmas", torch.ones(5, 2), r"sigmas .*\(5, 2\)"),
+        ("sigmas", torch.ones(0), "sigmas .*not empty"),
+        ("sigmas", torch.tensor([3.0, 2.0, 1.0]), r"sigmas has 3 levels, .* a table of 5"),
+        ("end_conv.bias", torch.ones(1).to_sparse(), r"end_conv\.bias .*sparse"),
+        ("end_conv.bias", torch.ones(1).int(), r"end_conv\.bias .*int32"),
+    ],
+)
+def test_a_malformed_tensor_is_named(key, value, message, tmp_path):
+    sigmas = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
+    state = {**_official(RefineNet(1, 4, 5), "original"), "sigmas": sigmas, key: value}
+    torch.save(state, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=message):
+        from_official(tmp_path / "checkpoint.pth")
+
+
+def test_gamma_of_another_length_is_named(tmp_path):
+    state = _official(RefineNet(1, 4, 1), "original")
+    state["normalizer.gamma"] = torch.ones(9)
+    torch.save(state, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=r"end\.norm have the shapes \[\(4,\), \(9,\)\]"):
+        from_official(tmp_path / "checkpoint.pth")
+
+
+@pytest.mark.parametrize("size", [0, -5, 100_000])
+@pytest.mark.parametrize("folder", ["ncsn_1x28x28", "ddpm_vp"])
+def test_a_size_that_no_image_has_is_refused(folder, size):
+    with pytest.raises(ValueError, match=f"image_size={size}: give the pixels a side, from 1"):
+        from_official(GOLDEN / folder / "checkpoint.pth", image_size=size)
+
+
+MALFORMED = {
+    "a number": lambda v: torch.tensor(1.0),
+    "a row": lambda v: torch.ones(7),
+    "a table": lambda v: torch.ones(10, 7),
+    "empty": lambda v: v[:0],
+    "integers": lambda v: v.long(),
+    "sparse": lambda v: v.to_sparse(),
+    "longer": lambda v: torch.cat([v, v[:1]]),
+}
+
+
+@pytest.mark.parametrize("levels", [None, 5])
+def test_whatever_a_tensor_is_replaced_by(levels, monkeypatch):
+    """Each in turn by the next; a RuntimeError from within a network would be no ValueError."""
+    sigmas = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
+    state = {**_official(RefineNet(1, 4, levels), "original"), "sigmas": sigmas}
+    for (key, value), name in zip(state.items(), itertools.cycle(MALFORMED), strict=False):
+        damaged = {**state, key: MALFORMED[name](value)}
+        monkeypatch.setattr(torch, "load", lambda *_, damaged=damaged, **__: damaged)
+        with pytest.raises(ValueError, match=r"\w") as error:
+            from_official("file.pth")
+        # none was caught by the net below all others, which cannot name the tensor
+        assert error.value.__cause__ is None, (key, name)

@@ -1,6 +1,7 @@
 """score_sde's checkpoints as scores, against what the authors' programs computed for golden/."""
 
 import inspect
+import itertools
 import math
 import pickle
 from pathlib import Path
@@ -253,6 +254,7 @@ def test_every_key_is_used_once(folder, tmp_path):
         ("ddpm_vp", dict(beta_min=30.0), "beta_max > beta_min > 0"),
         ("ddpm_vp", dict(image_size=31), "image_size=31: give a multiple of 2"),
         ("ddpm_vp", dict(image_size=0), "image_size=0"),
+        ("ddpm_vp", dict(groups=0), "groups=0: give the groups"),
         ("ncsnpp_ve_continuous", dict(sde="vp"), "sde='vp' .* has sde='ve' with continuous=True"),
         ("ncsnpp_ve_continuous", dict(continuous=False), "continuous=False does not fit"),
         ("ncsnpp_ve_continuous", dict(beta_max=3.0), "beta_max=3.0: .* by sigma_max and sigma_min"),
@@ -289,6 +291,31 @@ def test_a_mismatch_names_the_keys(small, tmp_path):
         _converted({**small, key.removeprefix("module."): small[key]}, tmp_path)
     with pytest.raises(ValueError, match="no named tensors"):
         _converted({**small, key: 3}, tmp_path)
+
+
+MALFORMED = {
+    "a number": lambda v: torch.tensor(1.0),
+    "a row": lambda v: torch.ones(7),
+    "a table": lambda v: torch.ones(10, 7),
+    "empty": lambda v: v[:0],
+    "integers": lambda v: v.long(),
+    "sparse": lambda v: v.to_sparse(),
+    "longer": lambda v: torch.cat([v, v[:1]]),
+}
+
+
+@pytest.mark.parametrize("changes", [FOURIER, dict(OLD, progressive_input="skip")], ids=["a", "b"])
+def test_whatever_a_tensor_is_replaced_by(changes, monkeypatch):
+    reference = Reference(**{**BASE, **changes})
+    reference.run(torch.randn(1, 3, 8, 8).double(), torch.tensor([3.0]).double())
+    state, ladder = {k: v.float() for k, v in reference.state.items()}, geometric(3.0, 0.1, 7)
+    for (key, value), name in zip(state.items(), itertools.cycle(MALFORMED), strict=False):
+        damaged = {**state, "module.sigmas": ladder, key: MALFORMED[name](value)}
+        monkeypatch.setattr(torch, "load", lambda *_, damaged=damaged, **__: damaged)
+        with pytest.raises(ValueError, match=r"\w") as error:
+            from_official("file.pth", groups=changes.get("groups"))
+        # none was caught by the net below all others, which cannot name the tensor
+        assert error.value.__cause__ is None, (key, name)
 
 
 class Hostile:

@@ -107,6 +107,15 @@ PUBLISHED = {
         attention=(6,),
     ),
 }
+SCALE = dict(fourier_scale=16.0, init_scale=0.0, labels=0)
+UNSEEN = {
+    "ncsnpp_cifar10": dict(SCALE, fir=FIR, skip_rescale=True, groups=None, dropout=0.1),
+    "ddpmpp_cifar10": dict(SCALE, fir=None, skip_rescale=True, groups=None, dropout=0.1),
+    "ddpm_cifar10": dict(SCALE, fir=None, skip_rescale=False, groups=32, dropout=0.1),
+    "ddpm_celebahq256": dict(SCALE, fir=None, skip_rescale=False, groups=32, dropout=0.0),
+    "ncsnpp_ffhq256": dict(SCALE, fir=FIR, skip_rescale=True, groups=None, dropout=0.0),
+    "ncsnpp_ffhq1024": dict(SCALE, fir=FIR, skip_rescale=True, groups=None, dropout=0.0),
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -116,11 +125,16 @@ def test_the_published_sizes_are_recognised_without_a_hint(name):
         reference = Reference(**arguments)
         reference.run(torch.randn(1, 3, 128, 128).double(), torch.ones(1).double())
         state = convert(reference.state, ema=False)
-        preset = getattr(unet, name)().state_dict()
+        preset = getattr(unet, name)()
     assert {k: state.arguments[k] for k in arguments} == arguments
-    assert {k: t.shape for k, t in state.state.items()} == {k: t.shape for k, t in preset.items()}
-    dropout = 0.1 if name.endswith("cifar10") else 0.0
-    assert name == "ddpm_celebahq256" or state.arguments["dropout"] == dropout
+    shapes = {k: t.shape for k, t in preset.state_dict().items()}
+    assert {k: t.shape for k, t in state.state.items()} == shapes
+    # what no tensor shows
+    assert {key: preset.arguments[key] for key in UNSEEN[name]} == UNSEEN[name]
+    assert {k: preset.arguments[k] for k in arguments} == arguments
+    # Ho et al. have the same network with dropout for CIFAR-10, and without it for larger images
+    told = {"dropout": 0.0} if name == "ddpm_celebahq256" else {}
+    assert {k: preset.arguments[k] for k in state.arguments} == state.arguments | told
 
 
 def _small(**changes):

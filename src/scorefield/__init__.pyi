@@ -1,5 +1,5 @@
 from .checkpoint import load, save
-from .convert import from_official
+from .convert import from_diffusers, from_official
 from .diagnose import Diagnosis, diagnose, wilson
 from .draw import sample
 from .ladder import Suggestion, suggest
@@ -131,6 +131,7 @@ __all__ = [
     "exact",
     "final",
     "from_denoiser",
+    "from_diffusers",
     "from_energy",
     "from_noise",
     "from_official",

@@ -14,15 +14,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import precondition as rows
 from .model import ScoreModel
@@ -32,6 +35,9 @@ from .prior import Prior
 
 FORMAT = 1
 FILE = "model.safetensors"
+SLACK = 64
+"""Parameters and entries of a list that a network may have beyond the tensors of its file."""
+
 ROWS = {
     row.__name__: row
     for row in (
@@ -52,6 +58,9 @@ ROWS = {
     )
 }
 """The preconditioners that a file may name."""
+
+MISMATCHES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a header that means something else may set off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +150,8 @@ def load(
         prior, shape = stored.under("prior"), stored.description["shape"]
         if sorted(prior) != sorted(stored.description["prior"]):
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
+        for name, value in prior.items():
+            _check_tensor(f"prior.{name}", value)
         return ScoreModel(
             net,
             precondition,
@@ -148,9 +159,10 @@ def load(
             shape=None if shape is None else tuple(shape),
         ).eval()
     except KeyError as error:
-        raise ValueError(f"{path} holds no model: {error} is missing from its header") from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no model that can be built: {error}") from error
+        reason = f"{error!s:.100} is missing from its header"
+        raise ValueError(f"{path} holds no model: {reason}") from error
+    except MISMATCHES as error:
+        raise ValueError(f"{path} holds no model that can be built: {error!s:.1000}") from error
 
 
 def write(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -182,7 +194,7 @@ def read(path: str | Path) -> Stored:
         raise ValueError(f"{path} is damaged: its header is not ours ({error})") from error
     if version != FORMAT:
         raise ValueError(
-            f"{path} is of format {version}, and this version of scorefield reads {FORMAT}: "
+            f"{path} is of format {version!s:.40}, and this version of scorefield reads {FORMAT}: "
             "install the version that wrote it"
         )
     if found != _digest(description, tensors):
@@ -253,16 +265,39 @@ def _fields(row: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _row(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
-    values: dict[str, Any] = {}
-    for key, value in found.items():
-        if not isinstance(value, Mapping):
-            values[key] = value
-        elif "tensor" in value:
-            values[key] = tensors[value["tensor"]]
-        else:
-            values[key] = _row(value, tensors)
-    row: Precondition = _kind(ROWS, values.pop("kind"), "preconditioner")(**values)
+    kind: Any = _kind(ROWS, found["kind"], "preconditioner")
+    given = {key: value for key, value in found.items() if key != "kind"}
+    if unknown := given.keys() - {field.name for field in fields(kind) if field.init}:
+        raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+    types = get_type_hints(kind)
+    values = {k: _field(k, value, types[k], tensors) for k, value in given.items()}
+    row: Precondition = kind(**values)
+    if not sys.float_info.max >= row.sigma_max >= row.sigma_min > 0:
+        raise ValueError(
+            f"{kind.__name__} has the noise levels {row.sigma_max} to {row.sigma_min}: they must "
+            "be finite, positive, and the first the largest"
+        )
     return row
+
+
+def _field(name: str, value: Any, wanted: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What a header says of a field of a row, which must be of the field's type."""
+    if wanted is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not abs(value) <= sys.float_info.max or (name == "scale" and value == 0):
+            raise ValueError(f"{name}={value!r:.40} is no finite number that {name} can be")
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}={value!r:.40} is neither a tensor nor a preconditioner")
+    if wanted is Precondition:
+        return _row(value, tensors)
+    return _check_tensor(name, tensors[value["tensor"]])
+
+
+def _check_tensor(name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point() or not value.isfinite().all():
+        raise ValueError(f"{name} must be finite floats, and is {value.dtype}, or not finite")
+    return value
 
 
 def _network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
@@ -270,8 +305,9 @@ def _network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -
     arguments = dict(stored.description["network"])
     build = _kind(networks, arguments.pop("kind"), "network")
     state = stored.under("net")
-    _check_sizes(arguments, sum(value.numel() for value in state.values()))
-    with torch.device("meta"):  # nothing is allocated before the shapes have been compared
+    _check_sizes(arguments, sum(value.numel() for value in state.values()), len(state))
+    # nothing is allocated before the shapes have been compared
+    with torch.device("meta"), _counted(len(state)):
         net: nn.Module = build(**arguments)
     own = net.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -285,17 +321,37 @@ def _network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -
     return net
 
 
-def _check_sizes(arguments: Any, elements: int) -> None:
+def _check_sizes(arguments: Any, elements: int, tensors: int) -> None:
     """What an argument counts, the file must hold: no network of a billion blocks is begun."""
+    if len(arguments) > tensors + SLACK:
+        raise ValueError(f"{len(arguments)} arguments in a row, of a network of {tensors} tensors")
     items = arguments.items() if isinstance(arguments, Mapping) else enumerate(arguments)
     for name, value in items:
         if isinstance(value, (list, Mapping)):
-            _check_sizes(value, elements)
+            _check_sizes(value, elements, tensors)
         elif isinstance(value, int) and value > elements:
-            raise ValueError(f"{name}={value} asks for more than the {elements} numbers stored")
+            raise ValueError(f"{name}={value:.6g} asks for more than the {elements} numbers stored")
+
+
+@contextmanager
+def _counted(tensors: int) -> Iterator[None]:
+    """Stop the building of a network that has far more parameters than the file has tensors."""
+    left = 2 * tensors + SLACK  # some are replaced while a network is built
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"its network has more parameters than the {tensors} tensors stored")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _kind(known: Mapping[str, Callable[..., Any]], kind: object, what: str) -> Callable[..., Any]:
     if kind not in known:
-        raise ValueError(f"{kind!r} is no {what} known here: {', '.join(known)}")
+        raise ValueError(f"{kind!r:.40} is no {what} known here: {', '.join(known)}")
     return known[str(kind)]

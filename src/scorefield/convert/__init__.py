@@ -20,6 +20,9 @@ from .hub import from_diffusers
 
 __all__ = ["from_diffusers", "from_official"]
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
+"""What tensors of unheard-of shapes may still set off; most are named where they are first read."""
+
 FAMILIES = {"ncsn": ncsn, "score_sde": score_sde}
 """Each recognises its own checkpoints, names its options, and builds the model of one."""
 
@@ -46,12 +49,23 @@ def from_official(
                     f"{', '.join(unknown)}: not for the checkpoints of {name}; their options are "
                     f"{', '.join(sorted(family.OPTIONS))}"
                 )
-            model: ScoreModel = family.build(checkpoint, report=report, **options)
-            return model.eval()
+            return _build(family.build, path, checkpoint, report=report, **options)
     raise ValueError(
         f"{path} is none of the checkpoints known here ({', '.join(FAMILIES)}): it holds "
         f"{_summary(checkpoint)}"
     )
+
+
+def _build(
+    build: Callable[..., ScoreModel], path: str | Path, checkpoint: object, **options: Any
+) -> ScoreModel:
+    try:
+        return build(checkpoint, **options).eval()
+    except MALFORMED as error:
+        raise ValueError(
+            f"{path} is damaged, or an option has a value that can not be: no model is built of it "
+            f"({type(error).__name__}: {error!s:.300})"
+        ) from error
 
 
 def _read(path: Path) -> object:
@@ -60,9 +74,10 @@ def _read(path: Path) -> object:
         with warnings.catch_warnings():  # the error below says it better
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # bytes that are no checkpoint fail in many ways
+        # the system names the file; an OSError without one is of a seek to where no bytes are
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         # theirs goes on to say how to run the code all the same
         reason = re.search(r"WeightsUnpickler error:\s*([^.\n]+)", str(error))
         raise ValueError(

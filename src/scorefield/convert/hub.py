@@ -29,6 +29,7 @@ from ..precondition import (
     VPredictionDiscrete,
 )
 from ..prior import Prior
+from .shared import image_size as checked_size
 
 VARIANCE_PRESERVING = ("DDPMScheduler", "DDIMScheduler")
 """Trained alike: a sampler apart, they say the same."""
@@ -63,11 +64,7 @@ def from_diffusers(
     """
     parts = _find(Path(path))
     unet, scheduler = _load(parts)
-    size = image_size or unet.config.sample_size
-    if size is None:
-        raise ValueError(f"{parts.unet} does not tell the size of its images: give image_size")
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (unet.config.in_channels, height, width)
+    shape = (unet.config.in_channels, *_size(parts, unet, image_size))
     report(
         f"inferred: images of {' × '.join(map(str, shape))}, trained for {parts.scheduler_class}"
     )
@@ -75,6 +72,20 @@ def from_diffusers(
     report("assumed: the prior has the moments of uniform pixels, ½ and 1/12 for each")
     prior = Prior(torch.full(shape, 0.5), torch.tensor(1 / 12))
     return ScoreModel(_Network(unet), precondition, prior=prior).eval()
+
+
+def _size(parts: _Parts, unet: Any, given: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width, which the network halves between its levels and could not put back."""
+    size = unet.config.sample_size if given is None else given
+    if size is None:
+        raise ValueError(f"{parts.unet} does not tell the size of its images: give image_size")
+    height, width = (size, size) if isinstance(size, int) else size
+    multiple = 1 << (len(unet.config.block_out_channels) - 1)
+    if checked_size(height) % multiple or checked_size(width) % multiple:
+        raise ValueError(
+            f"image_size={size}: give a multiple of {multiple}, for the network halves it"
+        )
+    return height, width
 
 
 class _Network(nn.Module):

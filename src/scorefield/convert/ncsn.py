@@ -16,7 +16,17 @@ from ..model import ScoreModel
 from ..nn import DEPTHS, Depth, RefineNet
 from ..noise import geometric
 from ..precondition import NCSN, NCSNv2
-from .shared import Report, State, ends, names, plain, raw_state, uniform_prior
+from .shared import (
+    Report,
+    State,
+    checked,
+    ends,
+    names,
+    plain,
+    raw_state,
+    uniform_prior,
+)
+from .shared import image_size as checked_size
 
 STAGES: dict[Depth, tuple[str, ...]] = {
     "original": ("1", "2", "3", "4"),
@@ -92,11 +102,17 @@ def build(
     sigmas = state.pop("sigmas", None)
     depth, net = _network(state, report)
     load(net, state, depth)
-    size = image_size or (28 if depth == "original" and _channels(state) == 1 else SIZES[depth])
-    if image_size is None:
-        report(f"assumed: images of {size} × {size} pixels (image_size)")
+    size = _size(state, depth, image_size, report)
     precondition = _precondition(state, sigmas, sigma_max, sigma_min, report)
     return ScoreModel(net, precondition, prior=uniform_prior(_channels(state), size, report))
+
+
+def _size(state: State, depth: Depth, given: int | None, report: Report) -> int:
+    if given is not None:
+        return checked_size(given)
+    size = 28 if depth == "original" and _channels(state) == 1 else SIZES[depth]
+    report(f"assumed: images of {size} × {size} pixels (image_size)")
+    return size
 
 
 def load(net: RefineNet, state: State, depth: Depth) -> None:
@@ -127,8 +143,7 @@ def rename(state: State, depth: Depth) -> dict[str, Tensor]:
         if part in ("gamma", "alpha", "beta"):
             parts.setdefault(norm, {})[part] = value
         elif ours.endswith(".norm.embed.weight"):
-            table = value.view(len(value), 3, -1)  # of γ, α, β, in this order
-            renamed[ours.replace("embed.weight", "affine")] = table
+            renamed[ours.replace("embed.weight", "affine")] = _table(name, value)
         elif ours in renamed:
             raise ValueError(f"{name} and another key both mean {ours}")
         else:
@@ -136,9 +151,18 @@ def rename(state: State, depth: Depth) -> dict[str, Tensor]:
     for norm, found in parts.items():
         if len(found) < 3:
             raise ValueError(f"{norm} has only {sorted(found)} of gamma, alpha and beta")
+        if len(shapes := {tuple(value.shape) for value in found.values()}) > 1:
+            raise ValueError(f"gamma, alpha and beta of {norm} have the shapes {sorted(shapes)}")
         table = torch.stack([found["gamma"], found["alpha"], found["beta"]])
         renamed[f"{norm}.affine"] = table[None]
     return renamed
+
+
+def _table(name: str, value: Tensor) -> Tensor:
+    """One row a level, of γ, α, β in this order."""
+    if checked(name, value, ndim=2).shape[1] % 3:
+        raise ValueError(f"{name} has the shape {tuple(value.shape)}: 3 does not divide its rows")
+    return value.reshape(len(value), 3, -1)
 
 
 def _rename(name: str, depth: Depth) -> str:
@@ -158,17 +182,17 @@ def _network(state: State, report: Report) -> tuple[Depth, RefineNet]:
     stages = {found[1] for name in state if (found := re.match(r"res(\d+)\.", name))}
     depth: Depth = "deepest" if "31" in stages else "deeper" if "5" in stages else "original"
     table = state.get("normalizer.embed.weight")
-    levels = None if table is None else len(table)
-    width = len(state["begin_conv.weight"])
+    levels = None if table is None else len(checked("normalizer.embed.weight", table, ndim=2))
+    channels, width = _channels(state), len(state["begin_conv.weight"])
     report(
         f"inferred: {'NCSNv2' if levels is None else f'NCSN of {levels} levels'}, depth {depth!r} "
-        f"({len(DEPTHS[depth])} stages), width {width}, {_channels(state)} channels"
+        f"({len(DEPTHS[depth])} stages), width {width}, {channels} channels"
     )
-    return depth, RefineNet(_channels(state), width, levels, depth=depth)
+    return depth, RefineNet(channels, width, levels, depth=depth)
 
 
 def _channels(state: State) -> int:
-    return state["begin_conv.weight"].shape[1]
+    return checked("begin_conv.weight", state["begin_conv.weight"], ndim=4).shape[1]
 
 
 def _precondition(
@@ -183,6 +207,11 @@ def _precondition(
     first, last = ends(sigmas, sigma_max, sigma_min, published, report)
     if table is None:
         return NCSNv2(first, last)
+    if sigmas is not None and len(sigmas) != len(table):
+        raise ValueError(
+            f"sigmas has {len(sigmas)} levels, but normalizer.embed.weight a table of "
+            f"{len(table)}: the checkpoint is damaged, or put together from two"
+        )
     return NCSN(geometric(first, last, len(table)) if sigmas is None else sigmas)
 
 

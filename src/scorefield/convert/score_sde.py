@@ -33,7 +33,8 @@ from ..precondition import (
 )
 from .score_sde_network import Converted, convert
 from .score_sde_units import UNIT
-from .shared import Report, ends, names, uniform_prior
+from .shared import Report, checked, ends, names, uniform_prior
+from .shared import image_size as checked_size
 
 SDES = ("ve", "vp", "subvp")
 RANGES = {"sigma_max": "ve", "sigma_min": "ve", "beta_min": "vp", "beta_max": "vp"}
@@ -180,16 +181,18 @@ def _preserving(
     report(f"{source}: β from {low:.4g} to {high:.4g} (beta_min, beta_max)")
     if continuous:
         return Rescaled(VP(low, high) if sde == "vp" else SubVP(low, high))
-    steps = 1000 if ladder is None else len(ladder)  # the ladder itself is idle, but as long
+    # the ladder itself is idle, but as long
+    steps = 1000 if ladder is None else len(checked("sigmas", ladder, ndim=1))
     report(f"{'assumed' if ladder is None else 'inferred'}: {steps} timesteps")
     return Rescaled(VPDiscrete(ddpm_sigmas(low, high, steps)))
 
 
 def _size(seen: Mapping[str, Any], given: int | None, report: Report) -> int:
     """Pixels a side: the published networks attend first where the image has 16."""
+    given = None if given is None else checked_size(given)
     size = (16 << min(seen["attention"]) if seen["attention"] else 32) if given is None else given
     multiple = 1 << (len(seen["multipliers"]) - 1)
-    if size < 1 or size % multiple:
+    if size % multiple:
         raise ValueError(
             f"image_size={size}: give a multiple of {multiple}, for the network halves it"
         )

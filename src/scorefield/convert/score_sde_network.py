@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..nn.unet import FIR, UNet
 from .score_sde_units import LADDER, Unit, arguments_seen, units_of
-from .shared import raw_state
+from .shared import checked, raw_state
 
 NAMES = {
     "fourier": {"W": "frequencies"},
@@ -97,6 +97,8 @@ def convert(checkpoint: object, *, ema: bool = True, **options: Any) -> Converte
     for name in options.keys() & seen.keys():
         if options[name] != seen[name]:
             raise ValueError(f"{name}={options[name]}: the checkpoint's keys say {seen[name]}")
+    if (groups := options.get("groups")) is not None and groups < 1:
+        raise ValueError(f"groups={groups}: give the groups of the normalisations, 1 or more")
     arguments = published | options | seen
     arguments["fir"] = FIR if arguments["fir"] else None
     weights = units_of(_averaged(around, model))[0] if ema else units
@@ -126,7 +128,7 @@ def _averaged(checkpoint: Mapping[str, Any], model: Mapping[str, Tensor]) -> dic
         raise ValueError(
             f"{len(averages)} averaged tensors do not fit the {len(named)} of the model: {wrong}"
         )
-    return {**model, **dict(pairs)}
+    return {**model, **{key: checked(f"the average of {key}", value) for key, value in pairs}}
 
 
 def _published(seen: dict[str, Any]) -> dict[str, Any]:
@@ -199,8 +201,8 @@ def _state(arguments: dict[str, Any], units: list[Unit]) -> dict[str, Tensor]:
         if unit.kind != kind:
             keys = [f"all_modules.{unit.number}.{name}" for name in unit.tensors]
             raise ValueError(f"{keys} are not the {kind} that is {ours} of {arguments}")
-        for theirs, tensor in unit.tensors.items():
-            key, tensor = _translated(kind, theirs, tensor)
+        for theirs in unit.tensors:
+            key, tensor = _translated(unit, theirs)
             name = f"{ours}.{key}"
             if shapes.pop(name, None) == tensor.shape:
                 state[name] = tensor
@@ -211,14 +213,15 @@ def _state(arguments: dict[str, Any], units: list[Unit]) -> dict[str, Tensor]:
     return state
 
 
-def _translated(kind: str, theirs: str, tensor: Tensor) -> tuple[str, Tensor]:
+def _translated(unit: Unit, theirs: str) -> tuple[str, Tensor]:
     """Our name of a tensor within its module, and the tensor as we keep it."""
     part, _, leaf = theirs.partition(".")
+    tensor, ours = unit.tensors[theirs], NAMES[unit.kind]
     if not leaf:
-        return NAMES[kind].get(part, theirs), tensor
+        return ours.get(part, theirs), tensor
     if leaf == "W":  # a linear map of channels, stored input first
-        tensor = tensor.T[:, :, None, None]
+        tensor = checked(f"all_modules.{unit.number}.{theirs}", tensor, ndim=2).T[:, :, None, None]
     return (
-        f"{NAMES[kind].get(part, part)}.{'weight' if leaf in ('W', 'weight') else 'bias'}",
+        f"{ours.get(part, part)}.{'weight' if leaf in ('W', 'weight') else 'bias'}",
         tensor,
     )

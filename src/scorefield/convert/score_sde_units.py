@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .shared import checked
+
 UNIT = re.compile(r"all_modules\.(\d+)\.(.+)")
 LADDER = "sigmas"
 LETTERS = {"block": "b", "attention": "a", "resample": "r", "combine": "m"}
@@ -41,7 +43,7 @@ class Unit:
             return "unknown"
         if "Conv_1" in parts:
             return "block"
-        return "combine" if self.tensors["Conv_0.weight"].shape[-1] == 1 else "resample"
+        return "combine" if self.tensors["Conv_0.weight"].shape[-1:] == (1,) else "resample"
 
     def has(self, part: str) -> bool:
         """Whether a part is there."""
@@ -50,7 +52,8 @@ class Unit:
     @property
     def channels(self) -> tuple[int, int]:
         """Channels of a block's, or a convolution's, input and output."""
-        weight = self.tensors["Conv_0.weight" if self.kind == "block" else "weight"]
+        name = "Conv_0.weight" if self.kind == "block" else "weight"
+        weight = checked(f"all_modules.{self.number}.{name}", self.tensors[name], ndim=4)
         return weight.shape[1], weight.shape[0]
 
     @property

@@ -16,6 +16,10 @@ State = Mapping[str, Tensor]
 Report = Callable[[str], None]
 
 
+LARGEST = 65_536
+"""Pixels a side."""
+
+
 def names(checkpoint: object) -> set[str]:
     """The names in a checkpoint's model, none if it has no such thing."""
     state = _inner(_first(checkpoint))
@@ -36,8 +40,30 @@ def plain(state: object) -> dict[str, Tensor]:
     for name, value in state.items():
         if _bare(name) in found:
             raise ValueError(f"{_bare(name)} is there twice, with and without module. before it")
-        found[_bare(name)] = value
+        found[_bare(name)] = checked(_bare(name), value)
     return found
+
+
+def checked(name: str, value: Tensor, ndim: int | None = None) -> Tensor:
+    """A tensor that is floating, dense, not empty, and of so many dimensions."""
+    if value.layout != torch.strided or not value.is_floating_point():
+        raise ValueError(
+            f"{name} is of {value.dtype} and {value.layout}: the checkpoint is damaged, for its "
+            "tensors are dense floats"
+        )
+    if value.numel() == 0 or ndim not in (None, value.ndim):
+        raise ValueError(
+            f"{name} has the shape {tuple(value.shape)}: the checkpoint is damaged, for it is "
+            f"{'not empty' if ndim is None else f'of {ndim} dimensions, and not empty'}"
+        )
+    return value
+
+
+def image_size(given: int) -> int:
+    """Pixels a side, if they can be."""
+    if not isinstance(given, int) or not 1 <= given <= LARGEST:
+        raise ValueError(f"image_size={given}: give the pixels a side, from 1 to {LARGEST}")
+    return given
 
 
 def _first(checkpoint: object) -> object:
@@ -62,6 +88,8 @@ def ends(
     report: Report,
 ) -> tuple[float, float]:
     """The largest σ and the smallest: the stored ladder's, those given, or the paper's."""
+    if ladder is not None:
+        checked("sigmas", ladder, ndim=1)
     known = published if ladder is None else (ladder[0].item(), ladder[-1].item())
     first = known[0] if sigma_max is None else sigma_max
     last = known[1] if sigma_min is None else sigma_min
