@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from scorefield.checkpoint import read
 from scorefield.config import Experiment, overridden
 from scorefield.data import load as load_data
 from scorefield.experiment import Within, build, loss_of, resolved
-from scorefield.run import Interrupted, resume, start
+from scorefield.run import Interrupted, Run, resume, start
 from scorefield.train import train
 
 SMALL = [
@@ -84,14 +85,16 @@ def test_what_a_run_leaves(whole):
     assert sample(load(whole), 3, steps=2).shape == (3, 1, 8, 8)
 
 
-def test_the_last_state_can_be_the_model_too(tmp_path):
-    wrong = ["training.rate=3", "training.clip=null", "training.warmup=0"]
-    settings = [*wrong, "training.ema=0", "training.steps=16", "keeping.best=last"]
-    _drain(start(_experiment(*settings), tmp_path / "run"))
+@pytest.mark.parametrize("best", ["heldout", "last"])
+def test_the_model_is_the_best_or_the_last(tmp_path, monkeypatch, best):
+    losses = iter([3.0, 1.0, math.nan, 2.0])
+    monkeypatch.setattr(Run, "_heldout", lambda run: torch.full((2,), next(losses)))
+    _drain(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
     heldout = [line["heldout"] for line in _log(tmp_path / "run") if "heldout" in line]
-    assert heldout[1] > heldout[0]  # at so high a rate it only gets worse
+    assert heldout == [3.0, 1.0, None, 2.0]
     about = read(tmp_path / "run/model.safetensors").about
-    assert about == {"step": 16, "best": heldout[0], "slower": 1.0, "heldout": heldout[1]}
+    chosen = {"heldout": (16, 1.0), "last": (32, 2.0)}[best]
+    assert (about["step"], about["heldout"], about["best"]) == (*chosen, 1.0)
 
 
 def test_the_config_leaves_nothing_open(whole):
@@ -265,6 +268,68 @@ def test_tensorboard_sees_each_step_once(tmp_path):
     assert [event.step for event in events.Scalars("heldout")] == [8, 9]
 
 
+def test_skips_in_a_row_are_counted_over_a_kill(poisoned, tmp_path, monkeypatch):
+    """NaN on both sides of the checkpoint at 10: the killed run goes back when the whole does."""
+    settings = ["training.steps=22"]
+    _poison(monkeypatch, lambda step, _: 8 <= step < 13)
+    _drain(start(_vectors(poisoned, *settings), tmp_path / "whole"))
+    for update in start(_vectors(poisoned, *settings), tmp_path / "run"):
+        if update.step == 11:
+            break
+    _drain(resume(tmp_path / "run"))
+    assert read(_last(tmp_path / "run")).about["slower"] == 0.5
+    assert _same(_last(tmp_path / "run"), _last(tmp_path / "whole"))
+    ours, theirs = ([{**x, "time": 0} for x in _log(tmp_path / d)] for d in ("run", "whole"))
+    assert ours == theirs
+
+
+def test_resuming_removes_nothing_of_others(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/.env").write_text("secret")
+    (tmp_path / "run/.git").mkdir()
+    (tmp_path / "run/checkpoints/.00000040.safetensors.123").write_text("cut sh")
+    _drain(resume(tmp_path / "run"))
+    assert (tmp_path / "run/.env").read_text() == "secret"
+    assert [p.name for p in (tmp_path / "run/checkpoints").glob(".*")] == []
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_model(whole, tmp_path):
+    path = whole / "model.safetensors"
+    start(_experiment("training.steps=1", "training.rate=0", f"start={path}"), tmp_path / "run")
+    _drain(resume(tmp_path / "run"))  # which was never iterated over
+    old, new = read(path).under("net"), read(_last(tmp_path / "run")).under("net")
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_a_run_is_resumed_from_anywhere(poisoned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start(_vectors(poisoned.name, "training.steps=2"), "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    _drain(resume("../run"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sampling.sampler=foo", "there are annealed_langevin"),
+        ("sampling.epsilon=1e-3", "epsilon"),
+        ("training.batch=0", r"training\.batch=0: give 1 or more"),
+        ("training.steps=0", r"training\.steps=0: give 1"),
+        ("training.ema=2", r"training\.ema=2\.0"),
+        ("training.clip=-1", r"training\.clip=-1\.0: give more than 0"),
+        ("levels.std=0", r"levels\.std=0\.0"),
+        ("keeping.checkpoint=-3", r"keeping\.checkpoint=-3"),
+        ("data.workers=-1", r"data\.workers=-1"),
+        ("seed=-1", "seed=-1"),
+    ],
+)
+def test_what_could_only_fail_later_fails_at_the_start(tmp_path, setting, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        start(_experiment(setting), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_can_be_trained_on(whole, tmp_path):
     path = whole / "model.safetensors"
     begun = _experiment("training.steps=1", "training.rate=0", f"start={path}")
@@ -279,8 +344,9 @@ def test_classes_are_learnt_when_asked_for(tmp_path):
     _drain(start(_experiment("training.steps=2", "data.labels=true"), tmp_path / "run"))
     model = load(tmp_path / "run")
     assert model.net.label.labels == 10
+    wrong = _experiment("data.labels=true", "data.source=mixture", "network.kind=MLP")
     with pytest.raises(ValueError, match="has no classes"):
-        start(_experiment("data.labels=true", "data.source=mixture", "network.kind=MLP"), tmp_path)
+        start(wrong, tmp_path / "other")
 
 
 def test_runs_that_cannot_be(whole, tmp_path):

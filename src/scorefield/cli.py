@@ -130,7 +130,8 @@ def train(
 
     Args:
         preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
-            ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; digits if there is no --config.
+            ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the data if there
+            is no --config. Those of MNIST, CIFAR-10 and CelebA need a folder of images as --data.
         data: a data set's name, a folder of images, an .npy or .npz file; the preset's own if
             not given.
         out: the directory of the run; runs/PRESET if not given.
@@ -147,10 +148,11 @@ def train(
     from .config import as_json
 
     made = commands.experiment(preset, config, data, [*named, *settings])
+    name = preset or (config.stem if config else Path(data).stem if data else "digits")
     if show:
         print(as_json(made))
         return
-    commands.train(made, out or Path("runs") / (preset or (config.stem if config else "digits")))
+    commands.train(made, out or Path("runs") / name)
 
 
 def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
@@ -218,6 +220,7 @@ def sample(
 def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
+    size: int | None = None,
     budget: int | None = None,
     sigma_min: float | None = None,
 ) -> None:
@@ -225,12 +228,13 @@ def suggest(
 
     Args:
         data: a data set's name, a folder of images, an .npy or .npz file.
+        size: to which images are scaled, if a folder's are not all of one size.
         budget: how often a chain may evaluate the score.
         sigma_min: the last level, if you know better.
     """
     from . import commands
 
-    commands.suggest(data, budget=budget, sigma_min=sigma_min)
+    commands.suggest(data, size=size, budget=budget, sigma_min=sigma_min)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -6,20 +6,21 @@ They print what a person wants to know, and raise ValueError with what to change
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import checkpoint, config, images, run
 from .checkpoint import load, read
 from .config import Experiment
-from .data import everything
+from .data import DATASETS, everything
 from .data import load as load_data
 from .draw import Plan, chains, plan
 from .experiment import device_of
@@ -27,7 +28,7 @@ from .ladder import suggest as suggested
 from .model import ScoreModel
 from .presets import PRESETS
 from .run import Run
-from .samplers import State, every
+from .samplers import State, final
 
 FRAMES = 60
 """Of an animation, at most."""
@@ -39,13 +40,29 @@ def experiment(
     """A preset, changed by a file, then by the name of the data, then by settings."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is no preset: {config.nearest(preset, PRESETS)}")
-    made = PRESETS[preset or "digits"]()
+    made = PRESETS[preset or ("digits" if source is None else _suited(source))]()
     if file is not None:
         made = config.read(file, made if preset else None)
     if source is not None and source != made.data.source:
-        # options are those of a source, and another has others
-        made = replace(made, data=replace(made.data, source=source, options={}))
-    return config.overridden(made, settings)
+        # options are those of a source, and another has others; but a folder may stand in for
+        # data that have no reader yet
+        options = {} if made.data.source in DATASETS else made.data.options
+        flip = made.data.flip and preset is not None
+        made = replace(made, data=replace(made.data, source=source, options=options, flip=flip))
+    made = config.overridden(made, settings)
+    if made.data.source in ("mnist", "cifar10", "celeba") and not Path(made.data.source).exists():
+        raise ValueError(
+            f"there is no reader of {made.data.source} yet: name a folder of its images by --data"
+        )
+    return made
+
+
+def _suited(source: str) -> str:
+    """The preset for data of this kind."""
+    if source == "digits":
+        return source
+    images = Path(source).is_dir() or load_data(source).kind == "images"
+    return "photos" if images else "vectors"
 
 
 def train(made: Experiment, out: Path) -> None:
@@ -108,37 +125,53 @@ def sample(
     pictures = len(model.shape) == 3
     out = out or Path("samples.png" if pictures else "samples.npy")
     images.check(out, model.prior.mean[None])
+    if seed < 0:
+        raise ValueError(f"--seed {seed}: give a whole number of 0 or more")
+    if animate == out:
+        raise ValueError(f"--animate {animate}: the samples go there, name another file")
     if animate is not None and not pictures:
         raise ValueError(f"--animate {animate}: these samples are no images")
     planned = _planned(where, model, sampler, steps)
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
-    parts, frames = list[Tensor](), list[State]()
+    parts, sheets = list[Tensor](), list[Image]()
+    each = -(-_length(planned) // FRAMES)
     with tqdm(total=-(-n // batch) * _length(planned), disable=None, unit="step") as bar:
         for states in chains(
             model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch
         ):
-            last = next(states)
-            shown = [last]
-            for last in states:
-                bar.update()
-                if animate is not None and not parts:
-                    shown.append(last)
-            frames = frames or shown
-            parts.append(last.x.cpu())
+            shown = states if parts or animate is None else watched(states, each, sheets)
+            parts.append(final(counted(shown, bar)).cpu())
     images.write(out, torch.cat(parts), about)
     print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
     if animate is not None:
-        thinned = [*every(frames, -(-len(frames) // FRAMES))]
-        sheets = [images.grid(state.x[:64]) for state in thinned]
         checkpoint.replace(animate, images.animation(sheets, animate.suffix, about))
         print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
 
 
+def counted(states: Iterable[State], bar: Any) -> Iterator[State]:
+    """The same states, each a step of a bar."""
+    for state in states:
+        bar.update()
+        yield state
+
+
+def watched(states: Iterable[State], each: int, sheets: list[Image]) -> Iterator[State]:
+    """The same states; of each so many, and of the last, a grid is kept."""
+    state = None
+    for state in states:
+        if state.step % each == 0:
+            sheets.append(images.grid(state.x[:64]))
+        yield state
+    if state is not None and state.step % each:
+        sheets.append(images.grid(state.x[:64]))
+
+
 def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """The run's own way of sampling, unless another is asked for."""
-    if sampler is None and (where / "config.json").exists():
+    if (where / "config.json").exists():
         own = config.read(where / "config.json").sampling
-        return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
+        if sampler in (None, own.sampler):
+            return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
     return plan(model, sampler, steps)
 
 
@@ -162,9 +195,9 @@ def _length(planned: Plan) -> int:
     return len(planned.sigmas) * int(each)
 
 
-def suggest(source: str, *, budget: int | None, sigma_min: float | None) -> None:
+def suggest(source: str, *, size: int | None, budget: int | None, sigma_min: float | None) -> None:
     """Print the ladder that a data set asks for, with its reasons."""
-    data = load_data(source)
+    data = load_data(source, **({} if size is None else {"size": size}))
     x = everything(data.train, 5000)
     found = suggested(x, budget=budget, sigma_min=sigma_min)
     shape = " × ".join(map(str, data.train.shape))

@@ -251,6 +251,52 @@ def changed(default: Config, values: object, where: str = "") -> Config:
     return result
 
 
+LEAST = {
+    "data.workers": 0,
+    "levels.count": 2,
+    "training.steps": 1,
+    "training.batch": 1,
+    "training.rate": 0,
+    "training.warmup": 0,
+    "training.ema": 0,
+    "sampling.steps": 1,
+    "sampling.levels": 2,
+    "keeping.log": 0,
+    "keeping.evaluate": 0,
+    "keeping.samples": 0,
+    "keeping.checkpoint": 0,
+    "keeping.last": 1,
+    "machine.threads": 0,
+    "seed": 0,
+}
+"""The least value of a field; those in `POSITIVE` are to be more than 0."""
+POSITIVE = ("levels.std", "levels.sigma_data", "levels.sigma_min", "training.clip", "training.eps")
+
+
+def checked(experiment: Experiment) -> Experiment:
+    """The experiment, if its numbers can be meant, its paths made absolute."""
+    values = {
+        f"{part}.{name}": value
+        for part, fields in asdict(experiment).items()
+        if isinstance(fields, dict)
+        for name, value in fields.items()
+    } | {"seed": experiment.seed}
+    for name, least in LEAST.items():
+        if values[name] is not None and not values[name] >= least:
+            raise ValueError(f"{name}={values[name]}: give {least} or more")
+    for name in POSITIVE:
+        if values[name] is not None and not values[name] > 0:
+            raise ValueError(f"{name}={values[name]}: give more than 0")
+    if not experiment.training.ema < 1:
+        raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
+    source, begin = Path(experiment.data.source), experiment.start
+    if source.exists():
+        experiment = replace(
+            experiment, data=replace(experiment.data, source=str(source.resolve()))
+        )
+    return experiment if begin is None else replace(experiment, start=str(Path(begin).resolve()))
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What somebody may have meant."""
     known = list(known)

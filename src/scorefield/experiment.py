@@ -124,8 +124,15 @@ def _network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         arguments.setdefault("levels", experiment.levels.count)
     if experiment.data.labels:
         if not data.classes:
-            raise ValueError(f"data.labels=true, but {data.name} has no classes")
-        arguments.setdefault("labels", data.classes)
+            raise ValueError(
+                f"data.labels=true, but {data.name} has no classes (those of a folder are its "
+                "folders, with data.options.labels=true)"
+            )
+        if arguments.setdefault("labels", data.classes) != data.classes:
+            raise ValueError(
+                f"data.labels=true, and {data.name} has {data.classes} classes, but the network "
+                f"{arguments['labels']}"
+            )
     return {"kind": kind, **arguments}
 
 

@@ -13,6 +13,7 @@ of steps alone, so that one killed and resumed ends as one never stopped.
 from __future__ import annotations
 
 import math
+import re
 import signal
 import time
 from collections.abc import Generator
@@ -37,6 +38,9 @@ from .train import Update, averaged, constant, cosine, mixed, train
 
 PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
+
+PARTIAL = re.compile(r"\.(config\.json|log\.jsonl|model\.json|(model|\d{8})\.safetensors)\.\d+")
+"""What was being written when a run was killed."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -72,7 +76,17 @@ class Run:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.loss = loss_of(experiment, self.model)
+        self.batches = Batches(
+            self.data.train,
+            training.batch,
+            seed=experiment.seed,
+            flip=experiment.data.flip,
+            device=self.device,
+            workers=experiment.data.workers,
+        )
         self.step, self.best = 0, math.inf
+        self.bad = 0
+        """Steps skipped in a row."""
         self.slower = 1.0
         """The factor of the rate, less than 1 after the run went back."""
         self.stop = 0
@@ -91,18 +105,16 @@ class Run:
         with closing(journal), self._signals():
             if self.step == 0 and not checkpoints(self.directory):
                 self.save()
-            bad = 0
             while self.step < training.steps:
                 for update in self._train():
-                    bad = bad + 1 if update.skipped else 0
-                    if bad == PATIENCE:
+                    self.bad = self.bad + 1 if update.skipped else 0
+                    if self.bad == PATIENCE:
                         break
                     self.step = update.step
                     self._keep(update, journal)
                     yield update
                     self._heed()
-                if bad == PATIENCE:
-                    bad = 0
+                if self.bad == PATIENCE:
                     self._back(update)
                     journal.rewind(self.step)
 
@@ -115,22 +127,15 @@ class Run:
             line |= self.evaluate()
         if last or update.skipped or "heldout" in line or _due(self.step, keeping.log):
             journal.write(line)
-        if last or _due(self.step, keeping.samples):
-            self.draw()
         if last or _due(self.step, keeping.checkpoint):
             self.save()
+        if last or _due(self.step, keeping.samples):
+            self.draw()
 
     def _train(self) -> Generator[Update, None, None]:
         training, machine = self.experiment.training, self.experiment.machine
         data = self.experiment.data
-        batches = Batches(
-            self.data.train,
-            training.batch,
-            seed=self.experiment.seed,
-            flip=data.flip,
-            device=self.device,
-            workers=data.workers,
-        ).stream(self.step)
+        batches = self.batches.stream(self.step)
 
         def batch(step: int) -> tuple[Tensor, Tensor | None]:
             x, labels = next(batches)
@@ -161,11 +166,9 @@ class Run:
     # ── What is done on the way ──────────────────────────────────────────────────────────────────
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float | None]:
-        """The held-out loss, always of the same samples and noise; the best model is kept."""
-        if self.data.test is None:
-            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": None})
-            return {}
+    def _heldout(self) -> Tensor:
+        """The loss of each held-out sample, always of the same samples and noise."""
+        assert self.data.test is not None
         x = everything(self.data.test, 1024).to(self.device)
         generator = torch.Generator(self.device).manual_seed(mixed(self.experiment.seed, 3))
         self.mean.eval()
@@ -173,9 +176,15 @@ class Run:
         def noise(like: Tensor) -> Tensor:
             return torch.randn(like.shape, generator=generator, device=like.device)
 
-        losses = torch.cat(
-            [self.loss(self.mean, part, noise=noise) for part in torch.split(x, 256)]
-        )
+        parts = torch.split(x, 256)
+        return torch.cat([self.loss(self.mean, part, noise=noise) for part in parts])
+
+    def evaluate(self) -> dict[str, float | None]:
+        """The held-out loss with its standard error; the model that is to be kept is written."""
+        if self.data.test is None:
+            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": None})
+            return {}
+        losses = self._heldout()
         mean = losses.mean().item()
         better = mean < self.best or self.experiment.keeping.best == "last"
         self.best = min(mean, self.best) if math.isfinite(mean) else self.best
@@ -202,7 +211,7 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What a file of the run says of itself."""
         best = None if math.isinf(self.best) else self.best
-        return {"step": self.step, "best": best, "slower": self.slower}
+        return {"step": self.step, "best": best, "slower": self.slower, "bad": self.bad}
 
     # ── The state, to the disk and back ──────────────────────────────────────────────────────────
 
@@ -233,7 +242,7 @@ class Run:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": states, "param_groups": groups})
         about = stored.about
-        self.step, self.slower = about["step"], about["slower"]
+        self.step, self.slower, self.bad = about["step"], about["slower"], about["bad"]
         self.best = math.inf if about["best"] is None else about["best"]
 
     def _path(self) -> Path:
@@ -241,15 +250,17 @@ class Run:
 
     def _back(self, update: Update) -> None:
         """To the last checkpoint with half the rate, once; then it is no accident."""
-        path = checkpoints(self.directory)[-1]
+        kept = checkpoints(self.directory)
+        # not one that a signal left, or the end would depend on when it came
+        due = [path for path in kept if _due(int(path.stem), self.experiment.keeping.checkpoint)]
         if self.slower < 1:
             raise ValueError(
                 f"{PATIENCE} steps in a row up to {update.step} had a loss or gradient that is not "
                 f"finite, with half the rate as well: look for NaN in the data, or take a lower "
                 f"training.rate than {self.experiment.training.rate} or a training.clip"
             )
-        self.restore(path)
-        self.slower = 0.5
+        self.restore((due or kept)[-1])
+        self.slower, self.bad = 0.5, 0
 
     def _heed(self) -> None:
         """End here if a signal has asked for it; it may have come since the step was saved."""
@@ -290,14 +301,19 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
             f"{directory} holds a run: continue it by `scorefield resume {directory}`, or name "
             "another directory"
         )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} is there already and holds no run: name another directory")
+    experiment = config.checked(experiment)
     data = load_data(experiment.data.source, **experiment.data.options)
     if experiment.start is None:
         experiment = resolved(experiment, data)
         model = build(experiment, data)
     else:
         model, experiment = begun(experiment, data)
-    directory.mkdir(parents=True, exist_ok=True)
     run = Run(directory, experiment, data, model)
+    sampling = experiment.sampling  # what would fail at the first grid fails here
+    _ = plan(model, sampling.sampler, sampling.steps, **sampling.options).evaluations
+    directory.mkdir(parents=True, exist_ok=True)
     checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())
     return run
 
@@ -310,9 +326,13 @@ def resume(directory: str | Path) -> Run:
     experiment = config.read(directory / "config.json")
     data = load_data(experiment.data.source, **experiment.data.options)
     for left in (*directory.glob(".*"), *(directory / "checkpoints").glob(".*")):
-        left.unlink()  # what was being written when the run was killed
+        if PARTIAL.fullmatch(left.name):
+            left.unlink()
     saved = checkpoints(directory)
-    model = load(saved[-1]) if saved else build(experiment, data)
+    if saved:
+        model = load(saved[-1])
+    else:
+        model = build(experiment, data) if experiment.start is None else begun(experiment, data)[0]
     run = Run(directory, experiment, data, model)
     if saved:
         run.restore(saved[-1])
