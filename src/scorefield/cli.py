@@ -255,9 +255,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
-    # threads that spin while they wait take, beside another busy program, ten times as long for the
-    # small steps of small networks; torch reads this when it is loaded
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="scorefield", description=ABOUT, args=args
