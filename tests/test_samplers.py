@@ -532,6 +532,13 @@ def test_the_cost_of_a_step():
     assert set(SAMPLERS) <= set(run.stdout.split())
 
 
+@pytest.mark.slow
+def test_the_cost_of_a_step_where_nothing_else_runs():
+    script = Path(__file__).parent.parent / "benchmarks/sampler_cost.py"
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 @given(
     name=st.sampled_from(list(RUNS)),
     batch=st.integers(1, 4),

@@ -145,7 +145,13 @@ def build(experiment: Experiment, data: Dataset) -> ScoreModel:
         raise ValueError(f"network.{name} is no argument: {config.nearest(name, known)}")
     with torch.random.fork_rng([]):
         torch.manual_seed(mixed(experiment.seed, 1))
-        net = network(**arguments)
+        try:
+            net = network(**arguments)
+        except TypeError as error:
+            raise ValueError(
+                f"network={experiment.network} cannot be built, one of its arguments is of another "
+                f"type than it should be: {str(error).splitlines()[0]}"
+            ) from error
     return ScoreModel(net, _row(experiment), prior=Prior.fit(everything(data.train, FEW)))
 
 

@@ -7,7 +7,9 @@ x, labels = batches(0)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +58,26 @@ def load(name: str | Path, **options: Any) -> Dataset:
         name: one of `DATASETS`, or a path. A folder that is called like one of them is `./digits`.
         options: those of the function in `DATASETS`, of `folder` or of `numpy_file`.
     """
-    if isinstance(name, str) and name in DATASETS:
-        return DATASETS[name](**options)
     path = Path(name)
+    if isinstance(name, str) and name in DATASETS:
+        return _checked(DATASETS[name], options)(**options)
     if path.suffix.lower() in FILES and not path.is_dir():
-        return FILES[path.suffix.lower()](path, **options)
+        return _checked(FILES[path.suffix.lower()], options)(path, **options)
     if path.is_dir():
-        return folder(path, **options)
+        return _checked(folder, options)(path, **options)
     raise ValueError(
         f"name={str(name)!r} is neither a folder nor a file of {' or '.join(FILES)}, nor one of "
         f"the names {', '.join(DATASETS)}"
     )
+
+
+def _checked(read: Callable[..., Dataset], options: Mapping[str, Any]) -> Callable[..., Dataset]:
+    """The reader, if it knows all of these options."""
+    known = [p.name for p in signature(read).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            there = f"there are {', '.join(known)}" if known else "it has none"
+            hint = f"did you mean {close[0]}?" if close else there
+            raise ValueError(f"{read.__name__} has no option {name}: {hint}")
+    return read
