@@ -1,0 +1,370 @@
+// 3 × 3 convolutions with 4 times fewer multiplications, and what surrounds them in a score network.
+//
+//     y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A      for 4 × 4 pixels y of 6 × 6 pixels d     (Lavin & Gray 2016)
+//
+// Summed over input channels, the product ⊙ is 36 products of matrices, U (weights) and V (image).
+// Images are (n, height, width, channels), so that a vector register holds neighbouring channels.
+// A dilation d makes d × d interleaved images, each with tiles of its own.
+//
+// A convolution reads f((x − mean)·scale + offset), f the identity or ELU, and adds to its result.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <omp.h>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+// registers: ROWS × COLUMNS vectors of sums, one row of the right matrix, one element of the left
+constexpr int COLUMNS = LANES == 8 ? 2 : 4, ROWS = LANES == 8 ? 6 : LANES == 4 ? 5 : 6;
+constexpr int64_t PANEL = COLUMNS * LANES;
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline vec load(const float* p) { return *(const vec*)p; }
+static inline void store(float* p, vec v) { *(vec*)p = v; }
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Memory of a thread, kept between calls: fresh pages cost more than the work done in them.
+struct Scratch {
+    float* at = nullptr;
+    int64_t size = 0;
+    float* get(int64_t wanted) {
+        if (wanted > size) {
+            std::free(at);
+            at = (float*)std::aligned_alloc(64, round_up(wanted * 4, 64));
+            size = wanted;
+        }
+        return at;
+    }
+    ~Scratch() { std::free(at); }
+};
+static thread_local Scratch image_scratch, left_scratch, right_scratch;
+
+// ── Products of matrices ────────────────────────────────────────────────────────────────────────
+
+// R rows and NV vectors of columns of c (+)= a·b; a's element (r, l) is at a[r·row + l·step].
+template <int R, int NV>
+static void block(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row, float* c,
+                  int64_t c_row, int64_t length, bool add) {
+    vec sum[R][NV];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < NV; v++)
+            sum[r][v] = add ? load(c + r * c_row + v * LANES) : vec{};
+    for (int64_t l = 0; l < length; l++) {
+        vec right[NV];
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; v++) right[v] = load(b + l * b_row + v * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; v++) sum[r][v] += a[r * row + l * step] * right[v];
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < NV; v++) store(c + r * c_row + v * LANES, sum[r][v]);
+}
+
+template <int NV>
+static void rows_of(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row,
+                    float* c, int64_t c_row, int64_t rows, int64_t length, bool add) {
+    constexpr decltype(&block<1, NV>) blocks[] = {block<1, NV>, block<2, NV>, block<3, NV>,
+                                                  block<4, NV>, block<5, NV>, block<6, NV>};
+    for (int64_t r = 0; r < rows; r += ROWS)
+        blocks[std::min<int64_t>(ROWS, rows - r) - 1](a + r * row, row, step, b, b_row,
+                                                      c + r * c_row, c_row, length, add);
+}
+
+// `width` columns, a multiple of LANES, at most PANEL.
+static void product(const float* a, int64_t row, int64_t step, const float* b, int64_t b_row,
+                    float* c, int64_t c_row, int64_t rows, int64_t width, int64_t length, bool add) {
+    constexpr decltype(&rows_of<1>) widths[] = {rows_of<1>, rows_of<2>, rows_of<3>, rows_of<4>};
+    widths[width / LANES - 1](a, row, step, b, b_row, c, c_row, rows, length, add);
+}
+
+// ── The transforms, each along one axis ─────────────────────────────────────────────────────────
+
+template <class T> static inline void image_axis(const T* d, int64_t s, T* out, int64_t t) {  // Bᵀ
+    T odd = d[3 * s] - 4 * d[s], even = d[4 * s] - 4 * d[2 * s];
+    T wide = 2 * (d[3 * s] - d[s]), near = d[4 * s] - d[2 * s];
+    out[0] = 4 * d[0] - 5 * d[2 * s] + d[4 * s];
+    out[t] = even + odd;
+    out[2 * t] = even - odd;
+    out[3 * t] = near + wide;
+    out[4 * t] = near - wide;
+    out[5 * t] = 4 * d[s] - 5 * d[3 * s] + d[5 * s];
+}
+
+template <class T> static inline void sum_axis(const T* m, int64_t s, T* out, int64_t t) {  // Aᵀ
+    T a = m[s] + m[2 * s], b = m[s] - m[2 * s], c = m[3 * s] + m[4 * s], d = m[3 * s] - m[4 * s];
+    out[0] = m[0] + a + c;
+    out[t] = b + 2 * d;
+    out[2 * t] = a + 4 * c;
+    out[3 * t] = b + 8 * d + m[5 * s];
+}
+
+template <class T> static inline void spread_axis(const T* y, int64_t s, T* out, int64_t t) {  // A
+    T even = y[0] + y[2 * s], odd = y[s] + y[3 * s];
+    T wide = y[0] + 4 * y[2 * s], far = 2 * y[s] + 8 * y[3 * s];
+    out[0] = y[0];
+    out[t] = even + odd;
+    out[2 * t] = even - odd;
+    out[3 * t] = wide + far;
+    out[4 * t] = wide - far;
+    out[5 * t] = y[3 * s];
+}
+
+template <class T> static inline void weight_axis(const T* g, int64_t s, T* out, int64_t t) {  // G
+    T even = (g[0] + g[2 * s]) * (1.f / 6), odd = g[s] * (1.f / 6);
+    T wide = g[0] * (1.f / 24) + g[2 * s] * (1.f / 6), far = g[s] * (1.f / 12);
+    out[0] = g[0] * 0.25f;
+    out[t] = -even - odd;
+    out[2 * t] = odd - even;
+    out[3 * t] = wide + far;
+    out[4 * t] = wide - far;
+    out[5 * t] = g[2 * s];
+}
+
+template <class T> static inline void tap_axis(const T* u, int64_t s, T* out, int64_t t) {  // Gᵀ
+    T near = u[s] + u[2 * s], far = u[3 * s] + u[4 * s];
+    out[0] = u[0] * 0.25f - near * (1.f / 6) + far * (1.f / 24);
+    out[t] = (u[2 * s] - u[s]) * (1.f / 6) + (u[3 * s] - u[4 * s]) * (1.f / 12);
+    out[2 * t] = (far - near) * (1.f / 6) + u[5 * s];
+}
+
+// ── Activations ─────────────────────────────────────────────────────────────────────────────────
+
+// exp(z) − 1 for z ≤ 0 and z for z > 0, by 2ⁿ·(eʳ − 1) + 2ⁿ − 1.
+static inline vec elu(vec z) {
+    const vec least = vec{} - 87.f, half = vec{} + 12582912.f;  // 1.5·2²³: adding it rounds
+    vec low = z < least ? least : z;
+    low = low > 0.f ? vec{} : low;
+    vec n = low * 1.44269504f + half;
+    vec r = low - (n - half) * 0.693359375f + (n - half) * 2.12194440e-4f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r;
+    ints power = ((ints)n << 23) + 0x3f800000;
+    vec s = (vec)power;
+    return z > 0.f ? z : s * p + (s - 1.f);
+}
+
+// mean, scale and offset of the channels of one image
+struct Norm {
+    const float *mean, *scale, *offset;
+    Norm(const float* all, int64_t n, int64_t c)
+        : mean(all ? all + 3 * n * c : nullptr), scale(mean + c), offset(mean + 2 * c) {}
+    inline vec operator()(vec x, int64_t c) const {
+        return mean ? (x - load(mean + c)) * load(scale + c) + load(offset + c) : x;
+    }
+};
+
+// The lanes of x from c on, zeros beyond the last.
+static inline vec some(const float* x, int64_t c, int64_t channels) {
+    if (c + LANES <= channels) return load(x + c);
+    vec v{};
+    std::memcpy(&v, x + c, 4 * std::max<int64_t>(channels - c, 0));
+    return v;
+}
+
+static inline void put(float* x, int64_t c, int64_t channels, vec v) {
+    if (c + LANES <= channels) store(x + c, v);
+    else std::memcpy(x + c, &v, 4 * (channels - c));
+}
+
+// ── Tiles ───────────────────────────────────────────────────────────────────────────────────────
+
+// Rows of tiles, over all images and, with a dilation d, their d × d interleaved parts.
+struct Grid {
+    int64_t height, width, d, down, across, rows, tiles;
+    Grid(int64_t n, int64_t height, int64_t width, int64_t d)
+        : height(height), width(width), d(d), down(((height + d - 1) / d + 3) / 4),
+          across(((width + d - 1) / d + 3) / 4), rows(n * d * down), tiles(d * across) {}
+    int64_t image(int64_t row) const { return row / (d * down); }
+    int64_t y(int64_t row, int64_t i) const { return row / down % d + d * (4 * (row % down) + i); }
+    int64_t x(int64_t tile, int64_t j) const { return tile / across + d * (4 * (tile % across) + j); }
+    // The pixel (i, j) of a tile, or null outside of the image.
+    template <class T> T* pixel(T* of, int64_t c, int64_t row, int64_t i, int64_t tile, int64_t j) const {
+        int64_t y = this->y(row, i), x = this->x(tile, j);
+        return y < height && x < width ? of + ((image(row) * height + y) * width + x) * c : nullptr;
+    }
+};
+
+// Bᵀ d B for rows of tiles, each position to a plane of v, each tile to a row of it.
+static void image_tiles(const float* x, const float* norms, bool function, int64_t channels,
+                        const Grid& g, int64_t row, int64_t rows, float* v, int64_t v_row,
+                        int64_t plane) {
+    int64_t padded = round_up(channels, LANES), columns = 4 * g.across + 2;
+    for (int64_t run; rows > 0; row += run, rows -= run) {
+        run = std::min(rows, g.down - row % g.down);
+        // the pixels that this run of rows sees, f(norm(x)), the d interleaved parts apart
+        float* strip = image_scratch.get((4 * run + 2) * g.d * columns * padded);
+        Norm norm(norms, g.image(row), padded);
+        float* to = strip;
+        for (int64_t i = -1; i <= 4 * run; i++)
+            for (int64_t p = 0; p < g.d; p++)
+                for (int64_t j = -1; j <= 4 * g.across; j++, to += padded) {
+                    int64_t y = g.y(row, i), at = p + g.d * j;
+                    if (y < 0 || y >= g.height || at < 0 || at >= g.width) {
+                        std::memset(to, 0, 4 * padded);
+                        continue;
+                    }
+                    const float* from = x + ((g.image(row) * g.height + y) * g.width + at) * channels;
+                    for (int64_t c = 0; c < padded; c += LANES) {
+                        vec z = norm(some(from, c, channels), c);
+                        store(to + c, function ? elu(z) : z);
+                    }
+                }
+        const int64_t next = padded / LANES, below = g.d * columns * next;
+        for (int64_t r = 0; r < run; r++)
+            for (int64_t tile = 0; tile < g.tiles; tile++, v += v_row) {
+                int64_t start = 4 * r * g.d * columns + tile / g.across * columns + tile % g.across * 4;
+                for (int64_t c = 0; c < padded; c += LANES) {
+                    const vec* d = (const vec*)(strip + start * padded + c);
+                    vec half[36];
+                    for (int j = 0; j < 6; j++) image_axis(d + j * next, below, half + j, 6);
+                    for (int i = 0; i < 6; i++)
+                        image_axis(half + 6 * i, 1, (vec*)(v + 6 * i * plane + c), plane / LANES);
+                }
+            }
+    }
+}
+
+// A dy Aᵀ for rows of tiles, laid out as above.
+static void spread_tiles(const float* dy, int64_t features, const Grid& g, int64_t row, int64_t rows,
+                         float* m, int64_t m_row, int64_t plane) {
+    int64_t padded = round_up(features, LANES);
+    for (int64_t r = row; r < row + rows; r++)
+        for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row)
+            for (int64_t k = 0; k < padded; k += LANES) {
+                vec y[16], half[24];
+                for (int i = 0; i < 16; i++) {
+                    const float* from = g.pixel(dy, features, r, i / 4, tile, i % 4);
+                    y[i] = from ? some(from, k, features) : vec{};
+                }
+                for (int j = 0; j < 4; j++) spread_axis(y + j, 4, half + j, 4);
+                for (int i = 0; i < 6; i++)
+                    spread_axis(half + 4 * i, 1, (vec*)(m + 6 * i * plane + k), plane / LANES);
+            }
+}
+
+// Aᵀ m A for rows of tiles, with what is added to it.
+static void result_tiles(const float* m, int64_t m_row, int64_t plane, const float* bias,
+                         const float* plus, float* out, int64_t features, const Grid& g, int64_t row,
+                         int64_t rows) {
+    int64_t padded = round_up(features, LANES);
+    for (int64_t r = row; r < row + rows; r++)
+        for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row)
+            for (int64_t k = 0; k < padded; k += LANES) {
+                vec half[24], y[16], start = bias ? some(bias, k, features) : vec{};
+                for (int j = 0; j < 6; j++)
+                    sum_axis((const vec*)(m + j * plane + k), 6 * plane / LANES, half + j, 6);
+                for (int i = 0; i < 4; i++) sum_axis(half + 6 * i, 1, y + 4 * i, 1);
+                for (int i = 0; i < 16; i++)
+                    if (float* to = g.pixel(out, features, r, i / 4, tile, i % 4)) {
+                        vec sum = y[i] + start;
+                        if (plus) sum += some(plus + (to - out), k, features);
+                        put(to, k, features, sum);
+                    }
+            }
+}
+
+// ── What Python calls ───────────────────────────────────────────────────────────────────────────
+
+constexpr int64_t TILES = 48, MANY_TILES = 384;
+
+// U = G g Gᵀ of weights g[k·k_step + c·c_step + tap], the taps backwards if `flip`.
+extern "C" void transform_weights(const float* g, int64_t k_step, int64_t c_step, bool flip,
+                                  int64_t channels, int64_t features, float* u, int threads) {
+    int64_t padded = round_up(features, LANES), plane = channels * padded;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t k = 0; k < padded; k += LANES) {
+            vec taps[9] = {}, half[18];
+            for (int64_t lane = 0; lane < std::min<int64_t>(LANES, features - k); lane++)
+                for (int i = 0; i < 9; i++)
+                    taps[i][lane] = g[(k + lane) * k_step + c * c_step + (flip ? 8 - i : i)];
+            int64_t panel = k / PANEL * PANEL, width = std::min(PANEL, padded - panel);
+            float* to = u + panel * channels + c * width + k - panel;
+            for (int j = 0; j < 3; j++) weight_axis(taps + j, 3, half + j, 3);
+            for (int i = 0; i < 6; i++)
+                weight_axis(half + 3 * i, 1, (vec*)(to + 6 * i * plane), plane / LANES);
+        }
+}
+
+extern "C" void convolve(const float* x, const float* norms, bool function, const float* u,
+                         const float* bias, const float* plus, float* out, int64_t n, int64_t height,
+                         int64_t width, int64_t channels, int64_t features, int64_t dilation,
+                         int threads) {
+    Grid g(n, height, width, dilation);
+    int64_t in = round_up(channels, LANES), padded = round_up(features, LANES);
+    int64_t rows = std::max<int64_t>(1, std::min(TILES / g.tiles, (g.rows + threads - 1) / threads));
+    int64_t tiles = rows * g.tiles;
+    // a line more, or planes a power of 2 apart would meet in one set of the cache
+    int64_t v_plane = tiles * in + 16, m_plane = tiles * padded + 16;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t row = 0; row < g.rows; row += rows) {
+        int64_t here = std::min(rows, g.rows - row);
+        float *v = left_scratch.get(36 * v_plane), *m = right_scratch.get(36 * m_plane);
+        image_tiles(x, norms, function, channels, g, row, here, v, in, v_plane);
+        for (int64_t i = 0; i < 36; i++)
+            for (int64_t k = 0; k < padded; k += PANEL) {
+                int64_t panel = std::min(PANEL, padded - k);
+                product(v + i * v_plane, in, 1, u + (i * padded + k) * channels, panel,
+                        m + i * m_plane + k, padded, here * g.tiles, panel, channels, false);
+            }
+        result_tiles(m, padded, m_plane, bias, plus, out, features, g, row, here);
+    }
+}
+
+// The gradient of the weights, Gᵀ(Σ Vᵀ·A dy Aᵀ)G, as (features, channels, 3, 3).
+extern "C" void correlate(const float* x, const float* norms, bool function, const float* dy,
+                          float* dg, int64_t n, int64_t height, int64_t width, int64_t channels,
+                          int64_t features, int64_t dilation, int threads) {
+    Grid g(n, height, width, dilation);
+    int64_t padded = round_up(features, LANES), in = round_up(channels, LANES) + 16, out = padded + 16;
+    int64_t rows = std::min(g.rows, std::max<int64_t>(1, MANY_TILES / g.tiles));
+    int64_t v_plane = rows * g.tiles * in + 16, m_plane = rows * g.tiles * out + 16;
+    float* v = left_scratch.get(36 * (v_plane + m_plane)), *m = v + 36 * v_plane;
+    float* du = right_scratch.get(36 * channels * padded);
+#pragma omp parallel num_threads(threads)
+    {
+        for (int64_t row = 0; row < g.rows; row += rows) {
+            int64_t here = std::min(rows, g.rows - row);
+#pragma omp for schedule(dynamic)
+            for (int64_t r = 0; r < here; r += 4) {
+                int64_t few = std::min<int64_t>(4, here - r), tile = r * g.tiles;
+                image_tiles(x, norms, function, channels, g, row + r, few, v + tile * in, in, v_plane);
+                spread_tiles(dy, features, g, row + r, few, m + tile * out, out, m_plane);
+            }
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < 36; i++)
+                for (int64_t k = 0; k < padded; k += PANEL)
+                    product(v + i * v_plane, 1, in, m + i * m_plane + k, out,
+                            du + i * channels * padded + k, padded, channels,
+                            std::min(PANEL, padded - k), here * g.tiles, row > 0);
+        }
+#pragma omp for
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t k = 0; k < padded; k += LANES) {
+                vec half[18], taps[9];
+                const float* from = du + c * padded + k;
+                int64_t plane = channels * padded;
+                for (int j = 0; j < 6; j++)
+                    tap_axis((const vec*)(from + j * plane), 6 * plane / LANES, half + j, 6);
+                for (int i = 0; i < 3; i++) tap_axis(half + 6 * i, 1, taps + 3 * i, 1);
+                for (int64_t lane = 0; lane < std::min<int64_t>(LANES, features - k); lane++)
+                    for (int i = 0; i < 9; i++)
+                        dg[((k + lane) * channels + c) * 9 + i] = taps[i][lane];
+            }
+    }
+}
