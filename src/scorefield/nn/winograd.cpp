@@ -9,6 +9,7 @@
 // A convolution reads f((x − mean)·scale + offset), f the identity or ELU, and adds to its result.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -158,11 +159,11 @@ static inline vec elu(vec z) {
     return z > 0.f ? z : s * p + (s - 1.f);
 }
 
-// mean, scale and offset of the channels of one image
+// mean, scale, offset and 1/deviation of the channels of one image, each of round_up(channels)
 struct Norm {
     const float *mean, *scale, *offset;
     Norm(const float* all, int64_t n, int64_t c)
-        : mean(all ? all + 3 * n * c : nullptr), scale(mean + c), offset(mean + 2 * c) {}
+        : mean(all ? all + 4 * n * c : nullptr), scale(mean + c), offset(mean + 2 * c) {}
     inline vec operator()(vec x, int64_t c) const {
         return mean ? (x - load(mean + c)) * load(scale + c) + load(offset + c) : x;
     }
@@ -192,10 +193,13 @@ struct Grid {
     int64_t image(int64_t row) const { return row / (d * down); }
     int64_t y(int64_t row, int64_t i) const { return row / down % d + d * (4 * (row % down) + i); }
     int64_t x(int64_t tile, int64_t j) const { return tile / across + d * (4 * (tile % across) + j); }
-    // The pixel (i, j) of a tile, or null outside of the image.
-    template <class T> T* pixel(T* of, int64_t c, int64_t row, int64_t i, int64_t tile, int64_t j) const {
-        int64_t y = this->y(row, i), x = this->x(tile, j);
-        return y < height && x < width ? of + ((image(row) * height + y) * width + x) * c : nullptr;
+    // The 4 × 4 pixels of a tile as offsets into images of c channels, -1 outside.
+    void pixels(int64_t row, int64_t tile, int64_t c, int64_t* at) const {
+        int64_t first = y(row, 0), left = x(tile, 0), start = image(row) * height;
+        for (int64_t i = 0; i < 16; i++) {
+            int64_t y = first + i / 4 * d, x = left + i % 4 * d;
+            at[i] = y < height && x < width ? ((start + y) * width + x) * c : -1;
+        }
     }
 };
 
@@ -244,17 +248,18 @@ static void spread_tiles(const float* dy, int64_t features, const Grid& g, int64
                          float* m, int64_t m_row, int64_t plane) {
     int64_t padded = round_up(features, LANES);
     for (int64_t r = row; r < row + rows; r++)
-        for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row)
+        for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row) {
+            int64_t at[16];
+            g.pixels(r, tile, features, at);
             for (int64_t k = 0; k < padded; k += LANES) {
                 vec y[16], half[24];
-                for (int i = 0; i < 16; i++) {
-                    const float* from = g.pixel(dy, features, r, i / 4, tile, i % 4);
-                    y[i] = from ? some(from, k, features) : vec{};
-                }
+                for (int i = 0; i < 16; i++)
+                    y[i] = at[i] < 0 ? vec{} : some(dy + at[i], k, features);
                 for (int j = 0; j < 4; j++) spread_axis(y + j, 4, half + j, 4);
                 for (int i = 0; i < 6; i++)
                     spread_axis(half + 4 * i, 1, (vec*)(m + 6 * i * plane + k), plane / LANES);
             }
+        }
 }
 
 // Aᵀ m A for rows of tiles, with what is added to it.
@@ -263,19 +268,22 @@ static void result_tiles(const float* m, int64_t m_row, int64_t plane, const flo
                          int64_t rows) {
     int64_t padded = round_up(features, LANES);
     for (int64_t r = row; r < row + rows; r++)
-        for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row)
+        for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row) {
+            int64_t at[16];
+            g.pixels(r, tile, features, at);
             for (int64_t k = 0; k < padded; k += LANES) {
                 vec half[24], y[16], start = bias ? some(bias, k, features) : vec{};
                 for (int j = 0; j < 6; j++)
                     sum_axis((const vec*)(m + j * plane + k), 6 * plane / LANES, half + j, 6);
                 for (int i = 0; i < 4; i++) sum_axis(half + 6 * i, 1, y + 4 * i, 1);
                 for (int i = 0; i < 16; i++)
-                    if (float* to = g.pixel(out, features, r, i / 4, tile, i % 4)) {
+                    if (at[i] >= 0) {
                         vec sum = y[i] + start;
-                        if (plus) sum += some(plus + (to - out), k, features);
-                        put(to, k, features, sum);
+                        if (plus) sum += some(plus + at[i], k, features);
+                        put(out + at[i], k, features, sum);
                     }
             }
+        }
 }
 
 // ── What Python calls ───────────────────────────────────────────────────────────────────────────
@@ -366,5 +374,145 @@ extern "C" void correlate(const float* x, const float* norms, bool function, con
                     for (int i = 0; i < 9; i++)
                         dg[((k + lane) * channels + c) * 9 + i] = taps[i][lane];
             }
+    }
+}
+
+// ── What stands between convolutions ────────────────────────────────────────────────────────────
+
+// S sums over the pixels of an image for each channel; f(pixel, c, sums) adds one pixel's.
+template <int S, class F> static void sums(int64_t pixels, int64_t padded, float* out, F f) {
+    for (int64_t c = 0; c < padded; c += LANES) {
+        vec all[S] = {};
+        for (int64_t p = 0; p < pixels;) {
+            vec part[S] = {};  // sums of sums lose fewer digits
+            for (int64_t end = std::min(p + 64, pixels); p < end; p++) f(p, c, part);
+            for (int s = 0; s < S; s++) all[s] += part[s];
+        }
+        for (int s = 0; s < S; s++) store(out + s * padded + c, all[s]);
+    }
+}
+
+// InstanceNorm++ as a mean, scale and offset: z = γ((x − μ)/σ + α·(μ − m)/v) + β. A row of the table
+// holds γ, α, β of a level; without levels there is one.
+extern "C" void statistics(const float* x, const float* table, const int64_t* level, float* norms,
+                           int64_t n, int64_t pixels, int64_t channels, float eps, int threads) {
+    int64_t padded = round_up(channels, LANES);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t image = 0; image < n; image++) {
+        const float* from = x + image * pixels * channels;
+        const float* gamma = table + (level ? level[image] : 0) * 3 * channels;
+        float *mean = norms + image * 4 * padded, *scale = mean + padded, *offset = scale + padded;
+        float* inverse = offset + padded;
+        sums<1>(pixels, padded, mean, [&](int64_t p, int64_t c, vec* sum) {
+            *sum += some(from + p * channels, c, channels);
+        });
+        for (int64_t c = 0; c < padded; c++) mean[c] /= pixels;
+        sums<1>(pixels, padded, inverse, [&](int64_t p, int64_t c, vec* sum) {
+            vec gap = some(from + p * channels, c, channels) - load(mean + c);
+            *sum += gap * gap;
+        });
+        double middle = 0, spread = 0;
+        for (int64_t c = 0; c < channels; c++) middle += mean[c] / channels;
+        for (int64_t c = 0; c < channels; c++) spread += (mean[c] - middle) * (mean[c] - middle);
+        double across = 1 / std::sqrt(spread / (channels - 1) + eps);
+        for (int64_t c = 0; c < padded; c++) {
+            bool real = c < channels;
+            inverse[c] = 1 / std::sqrt(inverse[c] / pixels + eps);
+            scale[c] = real ? gamma[c] * inverse[c] : 0;
+            float shift = real ? gamma[c + channels] * float((mean[c] - middle) * across) : 0;
+            offset[c] = real ? gamma[c] * shift + gamma[c + 2 * channels] : 0;
+        }
+    }
+}
+
+// From the gradient by f(norm(x)) those by x and by each image's γ, α, β; norms may be null.
+extern "C" void normalize_backward(const float* da, const float* x, const float* norms, bool function,
+                                   const float* table, const int64_t* level, float* dx, float* dtable,
+                                   int64_t n, int64_t pixels, int64_t channels, float eps,
+                                   int threads) {
+    int64_t padded = round_up(channels, LANES);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t image = 0; image < n; image++) {
+        const int64_t start = image * pixels * channels;
+        float* sum = right_scratch.get(4 * padded);
+        Norm norm(norms, image, padded);
+        const vec one = vec{} + 1.f;
+        // dz to dx for now, Σ dz and Σ dz·(x − μ)
+        sums<2>(pixels, padded, sum, [&](int64_t p, int64_t c, vec* part) {
+            const int64_t at = start + p * channels;
+            vec here = some(x + at, c, channels), dz = some(da + at, c, channels);
+            if (function) {
+                vec a = elu(norm(here, c));
+                dz *= a > 0.f ? one : a + 1.f;
+            }
+            put(dx + at, c, channels, dz);
+            part[0] += dz;
+            if (norms) part[1] += dz * (here - load(norm.mean + c));
+        });
+        if (!norms) continue;
+        const float* gamma = table + (level ? level[image] : 0) * 3 * channels;
+        const float *alpha = gamma + channels, *inverse = norm.offset + padded;
+        float *dgamma = dtable + image * 3 * channels, *dalpha = dgamma + channels;
+        float *along = sum + 2 * padded, *push = sum + 3 * padded;
+        double middle = 0, spread = 0, pull = 0, mean_push = 0;
+        for (int64_t c = 0; c < channels; c++) middle += norm.mean[c] / channels;
+        for (int64_t c = 0; c < channels; c++)
+            spread += (norm.mean[c] - middle) * (norm.mean[c] - middle);
+        const double across = 1 / std::sqrt(spread / (channels - 1) + eps);
+        for (int64_t c = 0; c < channels; c++)
+            pull += gamma[c] * alpha[c] * sum[c] * (norm.mean[c] - middle);
+        for (int64_t c = 0; c < channels; c++) {
+            double gap = norm.mean[c] - middle, ds = gamma[c] * alpha[c] * sum[c];
+            push[c] = across * (ds - across * across * gap * pull / (channels - 1));
+            mean_push += push[c] / channels;
+            dgamma[c] = inverse[c] * sum[padded + c] + alpha[c] * gap * across * sum[c];
+            dalpha[c] = gamma[c] * gap * across * sum[c];
+            dalpha[c + channels] = sum[c];
+        }
+        for (int64_t c = 0; c < padded; c++) {
+            push[c] = c < channels ? (push[c] - mean_push - norm.scale[c] * sum[c]) / pixels : 0;
+            along[c] = norm.scale[c] * inverse[c] * inverse[c] * sum[padded + c] / pixels;
+        }
+        for (int64_t p = 0; p < pixels; p++)
+            for (int64_t c = 0; c < padded; c += LANES) {
+                const int64_t at = start + p * channels;
+                vec gap = some(x + at, c, channels) - load(norm.mean + c);
+                vec dz = some(dx + at, c, channels);
+                put(dx + at, c, channels, dz * load(norm.scale + c) + load(push + c) - gap * load(along + c));
+            }
+    }
+}
+
+// The mean over 5 × 5 pixels of norm(x), zeros outside; its own adjoint where there is no norm.
+extern "C" void box(const float* x, const float* norms, float* out, int64_t n, int64_t height,
+                    int64_t width, int64_t channels, int threads) {
+    int64_t padded = round_up(channels, LANES), line = width * padded;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t image = 0; image < n; image++) {
+        Norm norm(norms, image, padded);
+        float *here = image_scratch.get((width + 4) * padded), *across = left_scratch.get(5 * line);
+        std::memset(here, 0, 4 * (width + 4) * padded);
+        std::memset(across, 0, 4 * 5 * line);
+        // sums over columns y - 2 ... y + 2 of the sums along rows, kept in a ring of five
+        for (int64_t y = 0; y < height + 2; y++) {
+            float* last = across + y % 5 * line;
+            const float* from = x + (image * height + y) * width * channels;
+            for (int64_t i = 0; y < height && i < width; i++)
+                for (int64_t c = 0; c < padded; c += LANES)
+                    store(here + (i + 2) * padded + c, norm(some(from + i * channels, c, channels), c));
+            for (int64_t i = 0; i < line; i += LANES) {
+                const float* p = here + i;
+                vec row = load(p) + load(p + padded) + load(p + 2 * padded) + load(p + 3 * padded) +
+                          load(p + 4 * padded);
+                store(last + i, y < height ? row : vec{});
+            }
+            for (int64_t i = 0; y >= 2 && i < width; i++)
+                for (int64_t c = 0; c < padded; c += LANES) {
+                    const float* p = across + i * padded + c;
+                    vec all = load(p) + load(p + line) + load(p + 2 * line) + load(p + 3 * line) +
+                              load(p + 4 * line);
+                    put(out + ((image * height + y - 2) * width + i) * channels, c, channels, all * 0.04f);
+                }
+        }
     }
 }
