@@ -22,6 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from .layers import Conv3
+
 Form: TypeAlias = Literal["ddpm", "biggan"]
 NEARLY_ZERO = 1e-10
 """The scale that stands for 0 in the published initialisation."""
@@ -34,7 +36,7 @@ def scaled(weight: Tensor, scale: float) -> None:
 
 def convolution(channels: int, out: int, size: int = 3, *, scale: float = 1.0) -> nn.Conv2d:
     """A convolution that keeps height and width, drawn as published."""
-    layer = nn.Conv2d(channels, out, size, padding=size // 2)
+    layer = Conv3(channels, out) if size == 3 else nn.Conv2d(channels, out, size, padding=size // 2)
     scaled(layer.weight, scale)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

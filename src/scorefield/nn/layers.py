@@ -111,7 +111,13 @@ def upsample(
     if x.shape[2:] == size:
         return x
     (height, width), (height_next, width_next) = x.shape[2:], size
-    return bilinear(height, height_next, x) @ x @ bilinear(width, width_next, x).T
+    down, across = bilinear(height, height_next, x), bilinear(width, width_next, x)
+    if x.is_contiguous():
+        return down @ x @ across.T
+    inner = x.permute(0, 2, 3, 1)  # where channels are innermost in memory, without moving them
+    rows = (down @ inner.flatten(2)).view(len(x), height_next, width, -1)
+    out: Tensor = (across @ rows).permute(0, 3, 1, 2)
+    return out
 
 
 def mean_pool(x: Float[Tensor, "batch features height width"]) -> Tensor:
@@ -147,9 +153,7 @@ class Conv3(nn.Conv2d):
     fast = False
 
     def __init__(self, features: int, features_out: int, *, dilation: int = 1, bias: bool = True):
-        super().__init__(
-            features, features_out, 3, padding=dilation, dilation=dilation, bias=bias
-        )
+        super().__init__(features, features_out, 3, padding=dilation, dilation=dilation, bias=bias)
 
     def forward(self, x: Float[Tensor, "batch _ height width"]) -> Tensor:
         """The convolution of x, with zeros around."""
@@ -181,7 +185,11 @@ class Unit(nn.Module):
             return self._fused(x, level, plus)
         if self.norm is not None:
             x = self.norm(x, level)
-        out: Tensor = self.conv(self.function(x))
+        if self.conv.fast and self.function is max_pool:
+            x = winograd.max_pool(x, max_pool)
+        else:
+            x = self.function(x)
+        out: Tensor = self.conv(x)
         return out if plus is None else out + plus
 
     def _fused(self, x: Tensor, level: Level, plus: Tensor | None) -> Tensor:
@@ -255,8 +263,10 @@ class Residual(nn.Module):
     def forward(self, x: Float[Tensor, "batch _ _ _"], level: Level) -> Tensor:
         """shortcut(x) + units(x), at half the size if the block halves."""
         first, second = self.units
-        h = first(x, level)
+        h: Tensor = first(x, level)
+        shortcut = same if self.shortcut is None else self.shortcut
         if self.halves:  # the mean and a 1 × 1 convolution commute
             h, x = F.avg_pool2d(second(h, level), 2), F.avg_pool2d(x, 2)
-            return h + self.shortcut(x)
-        return second(h, level, x if self.shortcut is None else self.shortcut(x))
+            return h + shortcut(x)
+        h = second(h, level, shortcut(x))
+        return h

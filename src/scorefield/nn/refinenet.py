@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from . import winograd
 from .arguments import arguments
 from .layers import (
     Conv3,
@@ -125,6 +126,8 @@ class Refinement(nn.Module):
         last: the finest one, which is smoothed three times.
     """
 
+    fast = False
+
     def __init__(
         self,
         features: int,
@@ -160,7 +163,7 @@ class Refinement(nn.Module):
         if refined is not None:
             fine, coarse = self.merge
             h = fine(h, level, upsample(coarse(paths[1], level), x.shape[2:]))
-        h = path = F.elu(h)
+        h = path = winograd.elu(h) if self.fast else F.elu(h)
         for unit in self.pools:
             path = unit(path, level)
             h = h + path

@@ -384,19 +384,26 @@ template <int S, class F> static void sums(int64_t pixels, int64_t padded, float
     for (int64_t c = 0; c < padded; c += LANES) {
         vec all[S] = {};
         for (int64_t p = 0; p < pixels;) {
-            vec part[S] = {};  // sums of sums lose fewer digits
-            for (int64_t end = std::min(p + 64, pixels); p < end; p++) f(p, c, part);
-            for (int s = 0; s < S; s++) all[s] += part[s];
+            vec part[4][S] = {};  // sums of sums lose fewer digits, and four need not wait for each other
+            const int64_t end = std::min(p + 64, pixels);
+            for (; p + 4 <= end; p += 4)
+                for (int i = 0; i < 4; i++) f(p + i, c, part[i]);
+            for (; p < end; p++) f(p, c, part[0]);
+            for (int s = 0; s < S; s++)
+                all[s] += (part[0][s] + part[1][s]) + (part[2][s] + part[3][s]);
         }
         for (int s = 0; s < S; s++) store(out + s * padded + c, all[s]);
     }
 }
 
 // InstanceNorm++ as a mean, scale and offset: z = γ((x − μ)/σ + α·(μ − m)/v) + β. A row of the table
-// holds γ, α, β of a level; without levels there is one.
-extern "C" void statistics(const float* x, const float* table, const int64_t* level, float* norms,
-                           int64_t n, int64_t pixels, int64_t channels, float eps, int threads) {
+// holds γ, α, β of a level; without levels there is one. False if a level is beyond the table.
+extern "C" bool statistics(const float* x, const float* table, const int64_t* level, float* norms,
+                           int64_t n, int64_t pixels, int64_t channels, int64_t levels, float eps,
+                           int threads) {
     int64_t padded = round_up(channels, LANES);
+    for (int64_t image = 0; level && image < n; image++)
+        if (level[image] < 0 || level[image] >= levels) return false;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t image = 0; image < n; image++) {
         const float* from = x + image * pixels * channels;
@@ -423,6 +430,7 @@ extern "C" void statistics(const float* x, const float* table, const int64_t* le
             offset[c] = real ? gamma[c] * shift + gamma[c + 2 * channels] : 0;
         }
     }
+    return true;
 }
 
 // From the gradient by f(norm(x)) those by x and by each image's γ, α, β; norms may be null.
@@ -515,4 +523,62 @@ extern "C" void box(const float* x, const float* norms, float* out, int64_t n, i
                 }
         }
     }
+}
+
+extern "C" void activate(const float* x, float* out, int64_t count, int threads) {
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < count; i += LANES) put(out, i, count, elu(some(x, i, count)));
+}
+
+// The maximum of the 5 × 5 pixels around each.
+extern "C" void largest(const float* x, float* out, int64_t n, int64_t height, int64_t width,
+                        int64_t channels, int threads) {
+    int64_t padded = round_up(channels, LANES), line = width * channels;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t image = 0; image < n; image++) {
+        float* across = image_scratch.get(height * width * padded);
+        const float* from = x + image * height * line;
+        for (int64_t i = 0; i < height * width; i++)
+            for (int64_t c = 0; c < padded; c += LANES) {
+                vec most = some(from + i * channels, c, channels);
+                int64_t last = std::min(i % width + 2, width - 1) - i % width;
+                for (int64_t j = -std::min<int64_t>(2, i % width); j <= last; j++) {
+                    vec other = some(from + (i + j) * channels, c, channels);
+                    most = other > most ? other : most;
+                }
+                store(across + i * padded + c, most);
+            }
+        for (int64_t i = 0; i < height * width; i++)
+            for (int64_t c = 0; c < padded; c += LANES) {
+                vec most = load(across + i * padded + c);
+                int64_t y = i / width, last = std::min(y + 2, height - 1) - y;
+                for (int64_t j = -std::min<int64_t>(2, y); j <= last; j++) {
+                    vec other = load(across + (i + j * width) * padded + c);
+                    most = other > most ? other : most;
+                }
+                put(out + (image * height * width + i) * channels, c, channels, most);
+            }
+    }
+}
+
+// dx, zeros before: each dy goes to the first of the pixels that are as large as the maximum y.
+extern "C" void largest_backward(const float* x, const float* y, const float* dy, float* dx, int64_t n,
+                                 int64_t height, int64_t width, int64_t channels, int threads) {
+    int64_t padded = round_up(channels, LANES);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t image = 0; image < n; image++)
+        for (int64_t i = 0; i < height * width; i++)
+            for (int64_t c = 0; c < padded; c += LANES) {
+                const int64_t start = image * height * width, here = (start + i) * channels;
+                vec most = some(y + here, c, channels), left = some(dy + here, c, channels);
+                int64_t row = i / width, column = i % width;
+                for (int64_t r = std::max<int64_t>(row - 2, 0); r <= std::min(row + 2, height - 1); r++)
+                    for (int64_t k = std::max<int64_t>(column - 2, 0);
+                         k <= std::min(column + 2, width - 1); k++) {
+                        const int64_t at = (start + r * width + k) * channels;
+                        ints hit = some(x + at, c, channels) == most;
+                        put(dx + at, c, channels, some(dx + at, c, channels) + (hit ? left : vec{}));
+                        left = hit ? vec{} : left;
+                    }
+            }
 }

@@ -1,4 +1,4 @@
-"""3 × 3 convolutions on a CPU with a quarter of the multiplications, fused with what surrounds them.
+"""3 × 3 convolutions on a CPU with a quarter of the multiplications, and what surrounds them.
 
     y = conv(f(norm(x))) + bias + plus        f the identity, ELU or the mean over 5 × 5 pixels
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -58,17 +59,30 @@ def kernels() -> ctypes.CDLL:
     return found
 
 
+def built() -> bool:
+    """Whether they have been compiled before, so that to use them costs nothing."""
+    compiler = _compiler()
+    return compiler is not None and _path(compiler).exists()
+
+
 @functools.cache
 def _kernels() -> ctypes.CDLL | str:
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    if compiler is None or shutil.which(compiler) is None:
+    compiler = _compiler()
+    if compiler is None:
         return "there is no C++ compiler: install g++"
     try:
-        return ctypes.CDLL(str(_built(compiler)))
+        library = ctypes.CDLL(str(_built(compiler)))
     except subprocess.CalledProcessError as error:
         return f"{compiler} failed: {_last_line(error.stderr)}"
     except OSError as error:
         return f"the compiled convolutions could not be kept or loaded: {error}"
+    library.statistics.restype = ctypes.c_bool
+    return library
+
+
+def _compiler() -> str | None:
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
 
 
 def _last_line(text: str) -> str:
@@ -77,28 +91,39 @@ def _last_line(text: str) -> str:
 
 def _built(compiler: str) -> Path:
     """The library's file, made if this processor and compiler have none of this source yet."""
-    command = [compiler, *FLAGS, str(SOURCE), *_openmp()]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    told = [SOURCE.read_text(), *command, version, _processor()]
-    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:20]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
-    path = folder / f"winograd-{key}.so"
+    path = _path(compiler)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as place:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as place:
             made = Path(place) / path.name
-            subprocess.run([*command, "-o", made], check=True, capture_output=True, text=True)
+            command = [*_command(compiler), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
             made.replace(path)  # a process beside this one sees all of it or nothing
     return path
 
 
+def _path(compiler: str) -> Path:
+    command = _command(compiler)
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    told = [SOURCE.read_text(), *command, version, _processor()]
+    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:20]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
+    return folder / f"winograd-{key}.so"
+
+
+def _command(compiler: str) -> list[str]:
+    return [compiler, *FLAGS, str(SOURCE), *_openmp()]
+
+
 def _openmp() -> list[str]:
-    """torch's own OpenMP to link with: the threads of a second one would fight with its over cores."""
+    """torch's own OpenMP, to link with it: the threads of two would fight over the cores."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
     files = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines()}
-    return sorted(f for f in files if Path(f).name.startswith(("libgomp", "libiomp5", "libomp")))[:1]
+    return sorted(f for f in files if Path(f).name.startswith(("libgomp", "libiomp5", "libomp")))[
+        :1
+    ]
 
 
 def _processor() -> str:
@@ -138,11 +163,18 @@ def takes(*tensors: Tensor | None) -> bool:
     return all(t is None or _simple(t) for t in tensors)
 
 
+def pays(height: int, width: int, dilation: int) -> bool:
+    """Whether tiles of 4 × 4 fit images of this size well enough to save multiplications."""
+    down, across = ((-(-size // dilation) + 3) // 4 for size in (height, width))
+    return 36 * dilation**2 * across * down <= 0.6 * 9 * height * width
+
+
 def _simple(x: Tensor) -> bool:
     return (
         x.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch._C._functorch.is_legacy_batchedtensor(x)  # of is_grads_batched
         and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
     )
 
@@ -158,7 +190,7 @@ def convolve(
     plus: Tensor | None = None,
 ) -> Tensor:
     """conv(f(norm(x))) + bias + plus; channels are innermost in the result's memory."""
-    if not takes(x, weight, affine, bias, plus):
+    if not takes(x, weight, affine, bias, plus) or not pays(x.shape[2], x.shape[3], kind.dilation):
         return kind.plain(x, affine, level, weight, bias, plus)
     inputs = (x, affine, weight, bias, plus)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
@@ -269,6 +301,72 @@ def _before(
     return dx, torch.zeros_like(affine).index_add_(0, level, rows)
 
 
+# ── Beside convolutions ──────────────────────────────────────────────────────────────────────────
+
+
+def elu(x: Tensor) -> Tensor:
+    """ELU."""
+    return _derived(_Elu, F.elu, x)
+
+
+def max_pool(x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """The maximum over 5 × 5 pixels, as `plain` computes it in operations of every derivative."""
+    return _derived(_MaxPool, plain, x)
+
+
+def _derived(function: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    out: Tensor = function.apply(plain, x) if takes(x) else plain(x)
+    return out
+
+
+class _Elu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        ctx.plain = plain
+        ctx.save_for_backward(x)
+        inner = _inner(x)
+        out = torch.empty_like(inner)
+        kernels().activate(*map(_at, (inner, out)), *_long(x.numel()), torch.get_num_threads())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not takes(dy):
+            return None, _derivative(ctx.plain, x, dy)
+        return None, _before(Kind(ctx.plain, elu=True), _inner(dy), _inner(x), None, None, None)[0]
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        inner = _inner(x)
+        out = torch.empty_like(inner)
+        ctx.plain = plain
+        ctx.save_for_backward(x, out)
+        kernels().largest(*map(_at, (inner, out)), *_long(*_sizes(x)), torch.get_num_threads())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        if torch.is_grad_enabled() or not takes(dy):
+            return None, _derivative(ctx.plain, x, dy)
+        inner, dy = _inner(x), _inner(dy)
+        dx = torch.zeros_like(inner)
+        kernels().largest_backward(
+            *map(_at, (inner, y, dy, dx)), *_long(*_sizes(x)), torch.get_num_threads()
+        )
+        return None, dx
+
+
+def _derivative(plain: Callable[[Tensor], Tensor], x: Tensor, dy: Tensor) -> Tensor:
+    """xᵀ-derivative that can be differentiated again."""
+    with torch.enable_grad():
+        y = plain(x)
+    return torch.autograd.grad(y, x, dy, create_graph=torch.is_grad_enabled())[0]
+
+
 # ── Calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -278,6 +376,12 @@ def _at(t: Tensor | None) -> ctypes.c_void_p:
 
 def _long(*numbers: int) -> tuple[ctypes.c_int64, ...]:
     return tuple(map(ctypes.c_int64, numbers))
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+    """Of an image in the kernels' order."""
+    n, channels, height, width = x.shape
+    return n, height, width, channels
 
 
 def _inner(x: Tensor) -> Tensor:
@@ -319,13 +423,13 @@ def _kept_weights(weight: Tensor) -> Tensor:
 
 def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> Tensor:
     n, channels, height, width = x.shape
-    if level is not None and not 0 <= int(level.min()) <= int(level.max()) < len(affine):
-        raise IndexError(f"levels from {int(level.min())} to {int(level.max())} of {len(affine)}")
     norms = x.new_empty(n, 4, _padded(channels))
-    kernels().statistics(
-        *map(_at, (x, affine, level, norms)), *_long(n, height * width, channels),
+    known = kernels().statistics(
+        *map(_at, (x, affine, level, norms)), *_long(n, height * width, channels, len(affine)),
         ctypes.c_float(eps), torch.get_num_threads(),
     )  # fmt: skip
+    if not known:
+        raise IndexError(f"a noise level beyond the table of {len(affine)}: {level}")
     return norms
 
 
