@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from scorefield.data import Arrays, Batches, Folder, load
+from scorefield.data import Arrays, Batches, Pictures, load
 from scorefield.data.picture import Reader, header
 
 RNG = np.random.default_rng(0)
@@ -224,12 +224,12 @@ def test_at_least_one_is_held_out_if_there_are_two(tmp_path):
 def test_files_give_what_memory_gives(many):
     kept, read = load(many, labels=True), load(many, labels=True, memory=0)
     assert isinstance(kept.train, Arrays)
-    assert isinstance(read.train, Folder)
+    assert isinstance(read.train, Pictures)
     for a, b in ((kept.train, read.train), (kept.test, read.test)):
         assert all(torch.equal(*both) for both in zip(_everything(a), _everything(b), strict=True))
     exact = 300 * 3 * 4 * 4
     assert isinstance(load(many, memory=exact).test, Arrays)
-    assert isinstance(load(many, memory=exact - 1).test, Folder)
+    assert isinstance(load(many, memory=exact - 1).test, Pictures)
     batches = Batches(kept.train, 16, flip=True)
     stream = Batches(read.train, 16, flip=True, workers=2).stream(3)
     for step in range(3, 30):
