@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-OPERATIONS = 200_000
+OPERATIONS = 100_000
 """In a pickle, at most; each makes one small thing. A batch of CIFAR-10 has some 30,000."""
 NAMES = {
     "numpy.core.multiarray _reconstruct": "_reconstruct",

@@ -8,8 +8,8 @@ module reads them, and nothing in them is called.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ def _of_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def _members(stream: BinaryIO, path: Path) -> Iterator[tuple[str, int]]:
+def _members(stream: BufferedIOBase, path: Path) -> Iterator[tuple[str, int]]:
     """The name and size of each plain file of a tar, when its content comes next."""
     total = 0
     while header := bytes(exactly(stream, BLOCK)).rstrip(b"\0"):
@@ -121,7 +121,7 @@ def _octal(field: bytes) -> int | None:
     return int(text, 8) if text.isdigit() and not set(text) & set(b"89") else None
 
 
-def _skip(stream: BinaryIO, count: int) -> None:
+def _skip(stream: BufferedIOBase, count: int) -> None:
     while count > 0:
         count -= len(exactly(stream, min(count, CHUNK)))
 

@@ -224,7 +224,9 @@ def _streamed(
         raise ValueError(f"buffer={buffer}: draw from at least 1 row")
     total = _count(train)
     if held is None:
-        few = min(HELD, max(1, (total or HELD * 10) // 10))
+        # where nobody has counted, a look at the first rows says whether there are few
+        few = max(1, (total or sum(1 for _ in islice(train, 10 * HELD))) // 10)
+        few = min(few, HELD)
         held, train = train.take(few), train.skip(few)
         total = total and total - few
     rows = _endless(train, total, buffer)

@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from tqdm.auto import tqdm
 
@@ -78,7 +78,7 @@ def fetch(remote: Remote, folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _copied(remote: Remote, file: BinaryIO) -> str:
+def _copied(remote: Remote, file: BufferedIOBase) -> str:
     """The SHA-256 of what was downloaded into a file, which is of the published size."""
     digest, size = hashlib.sha256(), 0
     try:
@@ -109,7 +109,7 @@ def _copied(remote: Remote, file: BinaryIO) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedIOBase]:
     """The content of a file, gzipped or not; what is damaged in it becomes an OSError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file")
@@ -119,14 +119,14 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             file.seek(0)
             if zipped:
                 with gzip.GzipFile(fileobj=file) as stream:
-                    yield cast(BinaryIO, stream)
+                    yield stream
             else:
                 yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise OSError(f"{path} is damaged: {error}; get it anew") from error
 
 
-def exactly(stream: BinaryIO, count: int) -> bytearray:
+def exactly(stream: BufferedIOBase, count: int) -> bytearray:
     """So many bytes, for which memory is taken as they come."""
     found = bytearray()
     while len(found) < count:
