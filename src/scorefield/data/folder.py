@@ -44,6 +44,7 @@ def folder(
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: it spares a look at each file's header.
     """
+    check(size, crop, channels)
     root = Path(path)
     names, skipped = listed(root), list[str]()
     if skip:
@@ -61,6 +62,14 @@ def folder(
     train = source([name for name in names if name not in held])
     test = source([name for name in names if name in held]) if held else None
     return Dataset(root.resolve().name, train, test, classes=len(classes), skipped=tuple(skipped))
+
+
+def check(size: int | None, crop: int | None, channels: int | None) -> None:
+    """Refuse what cannot be made of images."""
+    if any(side is not None and side < 1 for side in (size, crop)):
+        raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or leave it out")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or leave it out")
 
 
 def listed(root: Path) -> list[str]:
@@ -107,10 +116,6 @@ def reading(
     channels: int | None,
 ) -> Reader:
     """How images become of one shape; what is not given comes from the headers of all files."""
-    if any(side is not None and side < 1 for side in (size, crop)):
-        raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or leave it out")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or leave it out")
     size = size or crop
     if size is not None and channels is not None:
         return Reader(channels, size, size, crop)

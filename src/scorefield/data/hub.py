@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .dataset import Dataset
-from .folder import reading
+from .folder import check, reading
 from .picture import Encoded, File
 from .pictures import Pictures
 from .source import Arrays, Part, Source, hold_out
@@ -68,6 +68,7 @@ def hub(
         streaming: download while training, and keep nothing on the disk.
         buffer: rows of a stream among which the next is drawn.
     """
+    check(size, crop, channels)
     parts = _loaded(name, config, revision, streaming)
     if split not in parts or (test is not None and test not in parts):
         raise ValueError(f"hub:{name} has the splits {', '.join(parts)}: name them by split, test")
