@@ -181,7 +181,7 @@ def _instead(old, new):
 
 
 # t = (t, t), sixty times over: a key that takes 2⁶⁰ steps to hash
-DEEP = b"\x80\x02}K\x00q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s."
+DEEP = b"\x80\x02K\x00q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00K\x01s."
 DATA = b"U\x04dataq"
 SHAPE = b"(K\x01K\x02M\x00\x0c\x86"
 NOT_BATCHES = {
@@ -303,7 +303,7 @@ NOT_TARS = {
     "a size in another base": _tar_header(FIRST, b"\x80" + b"\xff" * 11),
     "a size that is negative": _tar_header(FIRST, b"-0000000010\0"),
     "a size of no digits": _tar_header(FIRST, b"            "),
-    "a wrong sum": _tar_header(FIRST, b"00000010000\0")[:-1] + b"x",
+    "a wrong sum": _tar_header(FIRST, b"00000000000\0")[:-1] + b"x",
     "text": b"<html>" * 200,
     "nothing": b"",
 }

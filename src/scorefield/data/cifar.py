@@ -63,7 +63,7 @@ def cifar10(*, root: str | Path | None = None, download: bool = False) -> Datase
 
 def _there(place: Path) -> Path | None:
     if place.is_file():
-        return place
+        return place.parent if place.name in TRAIN else place
     known = (place / FOLDER, place / ARCHIVE.name)
     return place if (place / TRAIN[0]).exists() else next((p for p in known if p.exists()), None)
 

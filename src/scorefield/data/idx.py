@@ -52,6 +52,8 @@ def mnist(*, root: str | Path | None = None, download: bool = False) -> Dataset:
         download: fetch those that are not there, 12 MB.
     """
     folder = home("mnist", root)
+    if folder.is_file():
+        folder = folder.parent
     if root is not None and not download and (folder / "MNIST/raw").is_dir():
         folder = folder / "MNIST/raw"  # torchvision's
     missing = [remote for remote in FILES if _there(folder, remote) is None]
