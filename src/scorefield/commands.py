@@ -6,8 +6,6 @@ They print what a person wants to know, and raise ValueError with what to change
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -76,10 +74,7 @@ def train(made: Experiment, out: Path) -> None:
 
 def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
-    with warnings.catch_warnings(record=True) as found:
-        begun = run.resume(out, changed_data=changed_data)
-    for each in found:
-        print(f"scorefield: {each.message}", file=sys.stderr)
+    begun = run.resume(out, changed_data=changed_data)
     steps = begun.experiment.training.steps
     if begun.step == steps:
         print(f"{out} has all of its {steps} steps")
