@@ -107,11 +107,12 @@ def disk(tmp_path):
 class Full:
     """A disk that is full from the k-th write or flush on: half of what is written then is there.
 
-    It counts them too, for which it never is.
+    Or only at that one, as when somebody makes room. It counts them too, and then never is full.
     """
 
-    def __init__(self, patch, room=sys.maxsize):
-        self.asked, self.room, write, fsync = 0, room, os.write, os.fsync
+    def __init__(self, patch, room=sys.maxsize, once=False):
+        self.asked, self.room, self.once = 0, room, once
+        write, fsync = os.write, os.fsync
 
         def half(handle, content):
             if self._more():
@@ -129,7 +130,7 @@ class Full:
 
     def _more(self):
         self.asked += 1
-        return self.asked <= self.room
+        return self.asked <= self.room or (self.once and self.asked > self.room + 1)
 
 
 def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
@@ -139,26 +140,32 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
     messages = [
         _on_a_full_disk(points, tmp_path / f"{room}", room) for room in range(counted.asked)
     ]
-    for room, message in enumerate(messages):
+    for room in range(counted.asked):
         _same_end(tmp_path / f"{room}", whole)
+    told = [message for message in messages if message]
+    assert len(told) >= counted.asked - 2  # a lock holds without the number that is for people
+    for message in told:
         assert "could not be written: No space left on device" in message
         assert "MiB are free there" in message
         assert "config.json" in message or f"go on by scorefield resume {tmp_path}" in message
-    saved = [re.search(r"step (\d) is saved whole|(no) step is saved", m) for m in messages[8:]]
-    assert [*dict.fromkeys(m[1] or m[2] for m in saved)] == ["no", "0", "2", "4"]
+    saved = [re.search(r"step (\d) is saved whole|(no) step is saved", m) for m in told]
+    assert [*dict.fromkeys(m[1] or m[2] for m in saved if m)] == ["no", "0", "2", "4"]
 
 
 def _on_a_full_disk(points, directory, room):
     """The message of a run on a disk with so much room, which is then resumed with more."""
+    told = ""
     with pytest.MonkeyPatch.context() as patch:
-        Full(patch, room)
-        with pytest.raises(OSError, match="No space") as caught:
+        Full(patch, room, once=room % 2 == 1)
+        try:
             _train(start(_vectors(points), directory))
+        except OSError as error:
+            told = str(error)
     for path in _states(directory):
         assert read(path).about["step"] == int(path.stem)
     begun = (directory / "config.json").exists()
     _train(resume(directory) if begun else start(_vectors(points), directory))
-    return str(caught.value)
+    return told
 
 
 DIGITS = overridden(
