@@ -17,7 +17,7 @@ from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import checkpoint, config, images, run
+from . import config, disk, images, run
 from .checkpoint import load, read
 from .config import Experiment
 from .data import DATASETS, HUB, PUBLISHED, everything
@@ -75,9 +75,9 @@ def train(made: Experiment, out: Path) -> None:
     _follow(begun)
 
 
-def resume(out: Path) -> None:
+def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
-    begun = run.resume(out)
+    begun = run.resume(out, changed_data=changed_data)
     steps = begun.experiment.training.steps
     if begun.step == steps:
         print(f"{out} has all of its {steps} steps")
@@ -150,7 +150,7 @@ def sample(
     images.write(out, torch.cat(parts), about)
     print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
     if animate is not None:
-        checkpoint.replace(animate, images.animation(sheets, animate.suffix, about))
+        disk.replace(animate, images.animation(sheets, animate.suffix, about))
         print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
 
 
@@ -174,8 +174,10 @@ def watched(states: Iterable[State], each: int, sheets: list[Image]) -> Iterator
 
 def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """The run's own way of sampling, unless another is asked for."""
-    if (where / "config.json").exists():
-        own = config.read(where / "config.json").sampling
+    run_of = where if where.is_dir() else where.parent
+    run_of = run_of.parent if run_of.name == "checkpoints" else run_of
+    if (run_of / "config.json").exists():
+        own = config.read(run_of / "config.json").sampling
         if sampler in (None, own.sampler):
             return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
     return plan(model, sampler, steps)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -23,6 +23,9 @@ from torch import Tensor
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
 from .stream import Stream, Taken
+
+LOST = 60.0
+"""Seconds after which a batch that no worker brings is read without them."""
 
 
 class Batch(NamedTuple):
@@ -103,13 +106,20 @@ class Batches:
         return (self._finish(step, each) for step, each in zip(count(start), taken, strict=False))
 
     def _ahead(self, start: int, take: Callable[[int], Taken], workers: int) -> Iterator[Batch]:
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
-        waiting: deque[Future[Taken]] = deque()
+        pool, waiting = _pool(workers), deque[Future[Taken]]()
+        again = not isinstance(self.source, Stream)
         try:
             for step in count(start):
                 while len(waiting) < 2 * workers:
                     waiting.append(pool.submit(take, step + len(waiting)))
-                yield self._finish(step, waiting.popleft().result())
+                if again and _lost(waiting[0]):
+                    # others begin after this batch, which is the same whoever reads it
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool = _pool(workers)
+                    waiting.clear()
+                    yield self(step)
+                else:
+                    yield self._finish(step, waiting.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -145,6 +155,19 @@ class Batches:
         else:
             x = centre(x, self.source.levels)
         return Batch(x, None if labels is None else labels.to(self.device))
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="batches")
+
+
+def _lost(future: Future[Taken]) -> bool:
+    """Whether the worker has died instead of reading; then it is not heard of, or was ended."""
+    try:
+        error = future.exception(LOST)
+    except TimeoutError:
+        return True
+    return error is not None and not isinstance(error, Exception)
 
 
 def _checked(step: int) -> int:
