@@ -1,6 +1,7 @@
 """A run: a directory with a trained model in the end, interrupted as often as need be.
 
     config.json       the experiment, with what was decided by data and machine
+    table.json        of a table, the way back from vectors to rows
     log.jsonl         a line a step, in order
     checkpoints/      the last states to resume from: model, average, optimiser, step
     samples/          grids on the way
@@ -28,7 +29,7 @@ from torch import Tensor
 from . import checkpoint, config, images
 from .checkpoint import load, read
 from .config import Experiment
-from .data import Batches, Dataset, everything
+from .data import TABLE, Batches, Dataset, Table, everything
 from .data import load as load_data
 from .draw import plan, sample
 from .experiment import begun, build, loss_of, resolved
@@ -39,7 +40,7 @@ from .train import Update, averaged, constant, cosine, mixed, train
 PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
 
-PARTIAL = re.compile(r"\.(config\.json|log\.jsonl|model\.json|(model|\d{8})\.safetensors)\.\d+")
+PARTIAL = re.compile(r"\.((config|table|model)\.json|log\.jsonl|(model|\d{8})\.safetensors)\.\d+")
 """What was being written when a run was killed."""
 
 
@@ -314,6 +315,8 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     sampling = experiment.sampling  # what would fail at the first grid fails here
     _ = plan(model, sampling.sampler, sampling.steps, **sampling.options).evaluations
     directory.mkdir(parents=True, exist_ok=True)
+    if data.table is not None:
+        checkpoint.replace(directory / TABLE, data.table.as_json().encode())
     checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())
     return run
 
@@ -325,6 +328,11 @@ def resume(directory: str | Path) -> Run:
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
     experiment = config.read(directory / "config.json")
     data = load_data(experiment.data.source, **experiment.data.options)
+    if data.table is not None and data.table != Table.read(directory):
+        raise ValueError(
+            f"{directory}: {experiment.data.source} is not the table that the run began with; put "
+            "that back, or start another run"
+        )
     for left in (*directory.glob(".*"), *(directory / "checkpoints").glob(".*")):
         if PARTIAL.fullmatch(left.name):
             left.unlink()

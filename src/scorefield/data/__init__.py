@@ -1,4 +1,4 @@
-"""Data by name, or from a folder of images or a file of arrays; batches of it by step.
+"""Data by name, or from a folder of images, a file of arrays or a table; batches of it by step.
 
 dataset = load("digits")
 batches = Batches(dataset.train, size=128)
@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from .batches import Batch, Batches
-from .bundled import digits, photos
+from .bundled import breast_cancer, digits, photos, wine
 from .dataset import Dataset
+from .delimited import csv_file
 from .files import numpy_file
 from .folder import Folder, folder
 from .source import Arrays, Crops, Part, Source, everything, moments
-from .toys import checkerboard, mixture, rings, spirals, subspace
+from .table import FILE as TABLE
+from .table import Table
+from .toys import checkerboard, mixture, rings, signals, spirals, subspace
 
 __all__ = [
     "DATASETS",
+    "TABLE",
     "Arrays",
     "Batch",
     "Batches",
@@ -31,6 +35,7 @@ __all__ = [
     "Folder",
     "Part",
     "Source",
+    "Table",
     "everything",
     "load",
     "moments",
@@ -44,19 +49,28 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "checkerboard": checkerboard,
     "mixture": mixture,
     "subspace": subspace,
+    "signals": signals,
+    "wine": wine,
+    "breast-cancer": breast_cancer,
 }
 """All data that has a name; each function says what its options are."""
 
-FILES: dict[str, Callable[..., Dataset]] = {".npy": numpy_file, ".npz": numpy_file}
+FILES: dict[str, Callable[..., Dataset]] = {
+    ".npy": numpy_file,
+    ".npz": numpy_file,
+    ".csv": csv_file,
+    ".tsv": csv_file,
+}
 """What a file is read with, by its extension."""
 
 
 def load(name: str | Path, **options: Any) -> Dataset:
-    """The data set of a name, or what a folder of images, a .npy or a .npz holds.
+    """The data set of a name, or what a folder of images, a .npy, .npz, .csv or .tsv holds.
 
     Args:
         name: one of `DATASETS`, or a path. A folder that is called like one of them is `./digits`.
-        options: those of the function in `DATASETS`, of `folder` or of `numpy_file`.
+        options: those of the function in `DATASETS`, of `folder`, of `numpy_file` or of
+            `csv_file`.
     """
     path = Path(name)
     if isinstance(name, str) and name in DATASETS:

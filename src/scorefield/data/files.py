@@ -1,4 +1,7 @@
-"""NumPy's files: vectors (n, size), or images (n, h, w), (n, h, w, c) or (n, c, h, w)."""
+"""NumPy's files: vectors (n, size), images (n, h, w), (n, h, w, c) or (n, c, h, w), or signals.
+
+Signals are (n, channels, length), or (n, length) of one channel, and have to be asked for.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .source import Arrays, Part, Source, hold_out
 LABELS = ("labels", "y")
 
 
-def numpy_file(path: str | Path, *, memory: int = 2**30) -> Dataset:
+def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) -> Dataset:
     """A .npy file, or a .npz of one array of samples and, as `labels` or `y`, one of their labels.
 
     Vectors are floats, images uint8 or floats in [0, 1]. Nothing is unpickled. A fixed tenth is
@@ -25,11 +28,12 @@ def numpy_file(path: str | Path, *, memory: int = 2**30) -> Dataset:
 
     Args:
         path: the file.
+        signals: take floats (n, channels, length), or (n, length), for signals.
         memory: of a .npy with more bytes than this, only the rows asked for are read.
     """
     path = Path(path)
     array, labels = _read(path)
-    array = _arranged(path, array)
+    array = _signals(path, array) if signals else _arranged(path, array)
     _check_values(path, array)
     numbers = None if labels is None else torch.from_numpy(_checked_labels(path, labels, array))
     whole = Arrays(torch.from_numpy(array), numbers)
@@ -97,6 +101,18 @@ def _arranged(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     return array if first else array.transpose(0, 3, 1, 2)
 
 
+def _signals(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Samples as (n, channels, length)."""
+    plain = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+    if not (plain and array.ndim in (2, 3) and array.size):
+        raise ValueError(
+            f"{path} holds {array.dtype} of shape {array.shape}: signals are floats (n, channels, "
+            "length), or (n, length)"
+        )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.ndim == 3 else array[:, None]
+
+
 def _check_values(path: Path, array: NDArray[Any]) -> None:
     """Finite in float32, which batches are in, and images in [0, 1]; a thousand rows at a time."""
     if array.dtype == np.uint8:
@@ -116,7 +132,8 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
             raise ValueError(
                 f"{path}: row {start + int(inside.argmin())} is an image with values from "
                 f"{rows.min():.4g} to {rows.max():.4g}; save 8-bit images as uint8, and bring "
-                "floats to [0, 1] by x/255 or (x + 1)/2"
+                "floats to [0, 1] by x/255 or (x + 1)/2; signals (n, channels, length) need "
+                "signals=true (--data.options.signals=true)"
             )
 
 
