@@ -131,12 +131,13 @@ def train(
     --network.width=64; --show prints them all.
 
     Args:
-        preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
-            ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the data if there
-            is no --config. Those of MNIST and CIFAR-10 read data/mnist and data/cifar10, or what
-            --data.options.root=FOLDER names, and fetch it with --data.options.download=true.
-        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy or .npz file; the
-            preset's own if not given.
+        preset: digits, digits-ncsn, photos, vectors, table, signals, ncsn-mnist, ncsn-cifar10,
+            ncsn-celeba, ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the
+            data if there is no --config. Those of MNIST and CIFAR-10 read data/mnist and
+            data/cifar10, or what --data.options.root=FOLDER names, and fetch it with
+            --data.options.download=true.
+        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy, .npz, .csv or .tsv
+            file; the preset's own if not given.
         out: the directory of the run; runs/PRESET if not given.
         config: a YAML or JSON file of fields, as a run's config.json.
         start: a model to train on, as `save`, a run or `convert` wrote it.
@@ -191,8 +192,9 @@ def sample(
     Args:
         run: a run's directory, or a model that was saved or converted.
         n: how many.
-        out: a .png grid, an .npy file of floats, or a folder of single images; samples.png for
-            images and samples.npy for vectors if not given.
+        out: a .png grid, an .npy file of floats, a .csv of the rows of a table, or a folder of
+            single images; samples.png for images, samples.csv for a table and samples.npy for
+            other vectors if not given.
         sampler: heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn,
             ancestral, reverse_diffusion or consistent; the run's own if not given.
         steps: levels of the grid; for annealed Langevin the steps at each level.
@@ -227,20 +229,22 @@ def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
     size: int | None = None,
+    signals: bool = False,
     budget: int | None = None,
     sigma_min: float | None = None,
 ) -> None:
     """Say which noise levels, how many steps and which step size a data set asks for, and why.
 
     Args:
-        data: a data set's name, a folder of images, an .npy or .npz file.
+        data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
         size: to which images are scaled, if a folder's are not all of one size.
+        signals: the file holds signals, (n, channels, length) or (n, length).
         budget: how often a chain may evaluate the score.
         sigma_min: the last level, if you know better.
     """
     from . import commands
 
-    commands.suggest(data, size=size, budget=budget, sigma_min=sigma_min)
+    commands.suggest(data, size=size, signals=signals, budget=budget, sigma_min=sigma_min)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -5,6 +5,7 @@ They print what a person wants to know, and raise ValueError with what to change
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from . import config, disk, images, run
 from .checkpoint import load, read
 from .config import Experiment
-from .data import DATASETS, HUB, PUBLISHED, everything
+from .data import DATASETS, HUB, PUBLISHED, TABLE, Table, everything
 from .data import load as load_data
 from .draw import Plan, chains, plan
 from .experiment import device_of
@@ -29,6 +30,9 @@ from .model import ScoreModel
 from .presets import PRESETS
 from .run import Run
 from .samplers import State, final
+
+TABLES = (".csv", ".tsv")
+"""Of files in which samples are rows of text."""
 
 FRAMES = 60
 """Of an animation, at most."""
@@ -40,7 +44,7 @@ def experiment(
     """A preset, changed by a file, then by the name of the data, then by settings."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is no preset: {config.nearest(preset, PRESETS)}")
-    made = PRESETS[preset or ("digits" if source is None else _suited(source))]()
+    made = PRESETS[preset or ("digits" if source is None else _suited(source, settings))]()
     if file is not None:
         made = config.read(file, made if preset else None)
     if source is not None and source != made.data.source:
@@ -59,13 +63,18 @@ def _kept(data: config.Data, source: str) -> dict[str, Any]:
     return {k: v for k, v in data.options.items() if k not in ("root", "download")}
 
 
-def _suited(source: str) -> str:
+def _suited(source: str, settings: Sequence[str]) -> str:
     """The preset for data of this kind."""
     if source == "digits":
         return source
     published = source.startswith(HUB) or DATASETS.get(source) in PUBLISHED.values()
-    images = published or Path(source).is_dir() or load_data(source).kind == "images"
-    return "photos" if images else "vectors"
+    if published or Path(source).is_dir():
+        return "photos"
+    own = [each for each in settings if each.startswith("data.options.")]
+    data = load_data(source, **config.overridden(Experiment(), own).data.options)
+    if data.table is not None:
+        return "table"
+    return {"images": "photos", "signals": "signals", "vectors": "vectors"}[data.kind]
 
 
 def train(made: Experiment, out: Path) -> None:
@@ -129,8 +138,14 @@ def sample(
     if model.shape is None or model.prior is None:
         raise ValueError(f"{where} has no prior to start from: save it with ScoreModel(prior=...)")
     pictures = len(model.shape) == 3
-    out = out or Path("samples.png" if pictures else "samples.npy")
-    images.check(out, model.prior.mean[None])
+    table = Table.read(where) if (where / TABLE).exists() else None
+    out = out or Path(f"samples.{'png' if pictures else 'npy' if table is None else 'csv'}")
+    if out.suffix not in TABLES:
+        images.check(out, model.prior.mean[None])
+    elif table is None or table.size != model.shape.numel():
+        raise ValueError(f"{out}: {where} has no {TABLE} of its rows; write its samples as .npy")
+    else:
+        images.check_place(out)
     if seed < 0:
         raise ValueError(f"--seed {seed}: give a whole number of 0 or more")
     if animate == out:
@@ -147,8 +162,14 @@ def sample(
         ):
             shown = states if parts or animate is None else watched(states, each, sheets)
             parts.append(final(counted(shown, bar)).cpu())
-    images.write(out, torch.cat(parts), about)
+    if table is not None and out.suffix in TABLES:
+        disk.replace(out, table.text(torch.cat(parts)).encode())
+        disk.replace(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
+    else:
+        images.write(out, torch.cat(parts), about)
     print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
+    if table is not None and out.suffix == ".npy":
+        print("they are standardised: Table.read(RUN).decode(x) makes rows of them")
     if animate is not None:
         disk.replace(animate, images.animation(sheets, animate.suffix, about))
         print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
@@ -203,9 +224,17 @@ def _length(planned: Plan) -> int:
     return len(planned.sigmas) * int(each)
 
 
-def suggest(source: str, *, size: int | None, budget: int | None, sigma_min: float | None) -> None:
+def suggest(
+    source: str,
+    *,
+    size: int | None,
+    signals: bool,
+    budget: int | None,
+    sigma_min: float | None,
+) -> None:
     """Print the ladder that a data set asks for, with its reasons."""
-    data = load_data(source, **({} if size is None else {"size": size}))
+    given = {} if size is None else {"size": size}
+    data = load_data(source, **given, **({"signals": True} if signals else {}))
     x = everything(data.train, 5000)
     found = suggested(x, budget=budget, sigma_min=sigma_min)
     shape = " × ".join(map(str, data.train.shape))

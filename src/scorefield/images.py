@@ -97,6 +97,11 @@ def check(path: Path, x: Tensor) -> None:
         raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
     if path.suffix != ".npy" and (x.ndim != 4 or x.shape[1] not in (1, 3)):
         raise ValueError(f"{path}: these samples are no images, write them as .npy")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file, or a folder for single images, that could not be written."""
     if path.suffix and path.is_dir():
         raise ValueError(f"{path} is a directory: name a file in it")
     if not path.suffix and path.exists() and not path.is_dir():

@@ -2,6 +2,7 @@
 
     config.json       the experiment, with what was decided by data and machine
     data.json         what its data are known by, so that it goes on with no others
+    table.json        of a table, the way back from vectors to rows
     log.jsonl         a line a step, in order
     checkpoints/      the last states to resume from: model, average, optimiser, step
     samples/          grids on the way
@@ -30,7 +31,7 @@ from torch import Tensor
 from . import checkpoint, config, images, recover
 from .checkpoint import Stored, load, read
 from .config import Experiment
-from .data import DATASETS, Batches, Dataset, everything
+from .data import DATASETS, TABLE, Batches, Dataset, Table, everything
 from .data import load as load_data
 from .disk import LOCK, check_writable, locked, replace
 from .draw import plan, sample
@@ -44,7 +45,7 @@ PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
 
 PARTIAL = re.compile(
-    r"\.((config|data|model)\.json|log\.jsonl|(model|\d{8})\.safetensors|\d{8}\.png)\.\d+"
+    r"\.((config|data|model|table)\.json|log\.jsonl|(model|\d{8})\.safetensors|\d{8}\.png)\.\d+"
 )
 """What was being written when a run was killed."""
 
@@ -340,6 +341,8 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
         _check_new(directory)  # another process may have begun there meanwhile
+        if data.table is not None:
+            replace(directory / TABLE, data.table.as_json().encode())
         replace(directory / "config.json", config.as_json(experiment).encode())
         recover.note(directory, experiment.data.source, data)
     return run
@@ -374,6 +377,11 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
         saved = recover.last(directory)
         experiment = recover.experiment(directory, saved[1].about if saved else {})
         data = recover.data(directory, experiment, changed=changed_data)
+        if data.table is not None and data.table != Table.read(directory):
+            raise ValueError(
+                f"{directory}: {experiment.data.source} is not the table that the run began with, "
+                "and is standardised otherwise; put that back, or start another run"
+            )
     if saved:
         model = load(saved[0])
     else:

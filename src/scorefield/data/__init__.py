@@ -1,4 +1,4 @@
-"""Data by name, or from a folder of images or a file of arrays; batches of it by step.
+"""Data by name, or from a folder of images, a file of arrays or a table; batches of it by step.
 
 dataset = load("digits")
 batches = Batches(dataset.train, size=128)
@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .batches import Batch, Batches
-from .bundled import digits, photos
+from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import cifar10
 from .dataset import Dataset
+from .delimited import csv_file
 from .files import numpy_file
 from .fingerprint import difference, of_file, of_folder, of_samples
 from .folder import folder, listed
@@ -26,12 +28,15 @@ from .idx import mnist
 from .pictures import Pictures
 from .source import Arrays, Crops, Part, Source, everything, moments
 from .stream import Stream
-from .toys import checkerboard, mixture, rings, spirals, subspace
+from .table import FILE as TABLE
+from .table import Table
+from .toys import checkerboard, mixture, rings, signals, spirals, subspace
 
 __all__ = [
     "DATASETS",
     "HUB",
     "PUBLISHED",
+    "TABLE",
     "Arrays",
     "Batch",
     "Batches",
@@ -41,6 +46,7 @@ __all__ = [
     "Pictures",
     "Source",
     "Stream",
+    "Table",
     "difference",
     "everything",
     "files_of",
@@ -60,10 +66,18 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "checkerboard": checkerboard,
     "mixture": mixture,
     "subspace": subspace,
+    "signals": signals,
+    "wine": wine,
+    "breast-cancer": breast_cancer,
 }
 """All data that has a name; each function says what its options are."""
 
-FILES: dict[str, Callable[..., Dataset]] = {".npy": numpy_file, ".npz": numpy_file}
+FILES: dict[str, Callable[..., Dataset]] = {
+    ".npy": numpy_file,
+    ".npz": numpy_file,
+    ".csv": csv_file,
+    ".tsv": csv_file,
+}
 """What a file is read with, by its extension."""
 
 PUBLISHED: dict[str, Callable[..., Dataset]] = {
@@ -81,12 +95,13 @@ HUB = "hub:"
 
 
 def load(name: str | Path, **options: Any) -> Dataset:
-    """The data set of a name, or what a folder of images, a .npy or a .npz holds.
+    """The data set of a name, or what a folder of images, a .npy, .npz, .csv or .tsv holds.
 
     Args:
         name: one of `DATASETS`, hub:owner/name, or a path, of published files too. A folder that
             is called like one of them is `./digits`.
-        options: those of the function in `DATASETS`, of `hub`, `folder` or `numpy_file`.
+        options: those of the function in `DATASETS`, of `hub`, `folder`, `numpy_file` or
+            `csv_file`.
     """
     path = Path(name)
     if isinstance(name, str) and name.startswith(HUB):
@@ -147,7 +162,7 @@ KINDS: dict[Any, str] = {
 
 def _typed(name: str, value: object, hint: Any) -> object:
     """A value of a reader's type."""
-    allowed = get_args(hint) or (hint,)
+    allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     right = type(value) in allowed or (isinstance(value, Path) and Path in allowed)
     if right or not set(allowed) <= {*KINDS, type(None)}:
         return value

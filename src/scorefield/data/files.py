@@ -1,4 +1,7 @@
-"""NumPy's files: vectors (n, size), or images (n, h, w), (n, h, w, c) or (n, c, h, w)."""
+"""NumPy's files: vectors (n, size), images (n, h, w), (n, h, w, c) or (n, c, h, w), or signals.
+
+Signals are (n, channels, length), or (n, length) of one channel, and have to be asked for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from .source import Arrays, Part, Source, hold_out
 LABELS = ("labels", "y")
 
 
-def numpy_file(path: str | Path, *, memory: int = 2**30) -> Dataset:
+def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) -> Dataset:
     """A .npy file, or a .npz of one array of samples and, as `labels` or `y`, one of their labels.
 
     Vectors are floats, images uint8 or floats in [0, 1]. Nothing is unpickled. A fixed tenth is
@@ -30,18 +33,19 @@ def numpy_file(path: str | Path, *, memory: int = 2**30) -> Dataset:
 
     Args:
         path: the file.
+        signals: take floats (n, channels, length), or (n, length), for signals.
         memory: of a .npy with more bytes than this, only the rows asked for are read, if they lie
             in it one after the other, as NumPy has them unless told otherwise.
     """
     path = Path(path)
-    before = stamp(path)
+    before, arrange = stamp(path), _signals if signals else _arranged
     array, labels = _read(path, memory)
     whole: Arrays | Rows
     if isinstance(array, np.memmap) and array.flags.c_contiguous:
-        whole = Rows(path, array.offset, array.dtype, array.shape, before)
+        whole = Rows(path, array.offset, array.dtype, array.shape, before, arrange)
         _check_values(path, len(whole), whole.between)
     else:
-        arranged = _arranged(path, array)
+        arranged = arrange(path, array)
         _check_values(path, len(arranged), lambda start, stop: arranged[start:stop])
         numbers = None if labels is None else _checked_labels(path, labels, arranged)
         whole = Arrays(torch.from_numpy(arranged), numbers)
@@ -73,6 +77,8 @@ class Rows:
     """The shape of all, as the file has it."""
     stamp: Stamp
     """Of the file when it was opened first; one that differs later is refused."""
+    arrange: Callable[[Path, NDArray[Any]], NDArray[Any]]
+    """How rows become samples."""
     levels: int = 256
 
     def __post_init__(self) -> None:
@@ -82,7 +88,7 @@ class Rows:
     def shape(self) -> torch.Size:
         """The shape of one sample."""
         native = np.empty((), self.dtype.newbyteorder("="))
-        return torch.Size(_arranged(self.path, np.broadcast_to(native, self.stored)).shape[1:])
+        return torch.Size(self.arrange(self.path, np.broadcast_to(native, self.stored)).shape[1:])
 
     def __len__(self) -> int:
         return self.stored[0]
@@ -110,7 +116,7 @@ class Rows:
             check_stamp(self.path, self.stamp, file.fileno())
         if place:
             raise OSError(f"{self.path} could not be read to the end of a row")
-        return _arranged(self.path, rows)
+        return self.arrange(self.path, rows)
 
 
 def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -164,6 +170,18 @@ def _arranged(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     return array if first else array.transpose(0, 3, 1, 2)
 
 
+def _signals(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Samples as (n, channels, length)."""
+    plain = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+    if not (plain and array.ndim in (2, 3) and array.size):
+        raise ValueError(
+            f"{path} holds {array.dtype} of shape {array.shape}: signals are floats (n, channels, "
+            "length), or (n, length)"
+        )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.ndim == 3 else array[:, None]
+
+
 def _check_values(path: Path, n: int, between: Callable[[int, int], NDArray[Any]]) -> None:
     """Finite in float32, which batches are in, and images in [0, 1]; a thousand rows at a time."""
     if between(0, 1).dtype == np.uint8:
@@ -183,7 +201,8 @@ def _check_values(path: Path, n: int, between: Callable[[int, int], NDArray[Any]
             raise ValueError(
                 f"{path}: row {start + int(inside.argmin())} is an image with values from "
                 f"{rows.min():.4g} to {rows.max():.4g}; save 8-bit images as uint8, and bring "
-                "floats to [0, 1] by x/255 or (x + 1)/2"
+                "floats to [0, 1] by x/255 or (x + 1)/2; signals (n, channels, length) need "
+                "signals=true (--data.options.signals=true)"
             )
 
 
