@@ -7,15 +7,17 @@ it runs is imported when it is called, so that `--help` answers before torch has
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+
+from .disk import check_writable
 
 FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
 """An option that is a field of the configuration."""
@@ -129,11 +131,13 @@ def train(
     --network.width=64; --show prints them all.
 
     Args:
-        preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
-            ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the data if there
-            is no --config. Those of MNIST, CIFAR-10 and CelebA need a folder of images as --data.
-        data: a data set's name, a folder of images, an .npy or .npz file; the preset's own if
-            not given.
+        preset: digits, digits-ncsn, photos, vectors, table, signals, ncsn-mnist, ncsn-cifar10,
+            ncsn-celeba, ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the
+            data if there is no --config. Those of MNIST and CIFAR-10 read data/mnist and
+            data/cifar10, or what --data.options.root=FOLDER names, and fetch it with
+            --data.options.download=true.
+        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy, .npz, .csv or .tsv
+            file; the preset's own if not given.
         out: the directory of the run; runs/PRESET if not given.
         config: a YAML or JSON file of fields, as a run's config.json.
         start: a model to train on, as `save`, a run or `convert` wrote it.
@@ -155,15 +159,18 @@ def train(
     commands.train(made, out or Path("runs") / name)
 
 
-def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
+def resume(
+    run: Annotated[Positional[Path], arg(metavar="RUN")], *, changed_data: bool = False
+) -> None:
     """Go on with a run that was stopped, to the same end as if it had not been.
 
     Args:
         run: its directory.
+        changed_data: go on though the data are not those that it began with.
     """
     from . import commands
 
-    commands.resume(run)
+    commands.resume(run, changed_data=changed_data)
 
 
 def sample(
@@ -185,8 +192,9 @@ def sample(
     Args:
         run: a run's directory, or a model that was saved or converted.
         n: how many.
-        out: a .png grid, an .npy file of floats, or a folder of single images; samples.png for
-            images and samples.npy for vectors if not given.
+        out: a .png grid, an .npy file of floats, a .csv of the rows of a table, or a folder of
+            single images; samples.png for images, samples.csv for a table and samples.npy for
+            other vectors if not given.
         sampler: heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn,
             ancestral, reverse_diffusion or consistent; the run's own if not given.
         steps: levels of the grid; for annealed Langevin the steps at each level.
@@ -221,20 +229,22 @@ def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
     size: int | None = None,
+    signals: bool = False,
     budget: int | None = None,
     sigma_min: float | None = None,
 ) -> None:
     """Say which noise levels, how many steps and which step size a data set asks for, and why.
 
     Args:
-        data: a data set's name, a folder of images, an .npy or .npz file.
+        data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
         size: to which images are scaled, if a folder's are not all of one size.
+        signals: the file holds signals, (n, channels, length) or (n, length).
         budget: how often a chain may evaluate the score.
         sigma_min: the last level, if you know better.
     """
     from . import commands
 
-    commands.suggest(data, size=size, budget=budget, sigma_min=sigma_min)
+    commands.suggest(data, size=size, signals=signals, budget=budget, sigma_min=sigma_min)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -256,9 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="scorefield", description=ABOUT, args=args
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _say  # type: ignore[assignment]
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="scorefield", description=ABOUT, args=args
+            )
     except (ValueError, TypeError, ImportError, OSError) as error:
         # the package says in them what to change; other errors are its own
         if debug:
@@ -270,6 +282,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"scorefield: {stopped}", file=sys.stderr)
         return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0
+
+
+def _say(message: Warning | str, *where: object) -> None:
+    """A warning as a line, which says what was found amiss, not where in the code."""
+    print(f"scorefield: {message}", file=sys.stderr)
 
 
 def _settings(args: list[str]) -> list[str]:
@@ -298,7 +315,7 @@ def _check_run(out: Path, overwrite: bool) -> None:
             raise ValueError(f"--out {out}: there is something else than a run in it, name another")
         if not overwrite:
             raise ValueError(f"--out {out}: holds a run; add --overwrite, or name another --out")
-    _check_writable(out / "report.html")
+    check_writable(out / "report.html")
 
 
 def _check_model(path: Path, overwrite: bool) -> None:
@@ -309,11 +326,4 @@ def _check_model(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path}: this is {kind}; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: there is one already; choose another name, or add --overwrite")
-    _check_writable(path)
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{path}: nothing can be written into {place}; choose another place")
+    check_writable(path)

@@ -5,6 +5,7 @@ They print what a person wants to know, and raise ValueError with what to change
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,18 +18,22 @@ from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import checkpoint, config, images, run
+from . import config, disk, images, run
 from .checkpoint import load, read
 from .config import Experiment
-from .data import DATASETS, everything
+from .data import DATASETS, HUB, PUBLISHED, TABLE, Table, everything
 from .data import load as load_data
 from .draw import Plan, chains, plan
 from .experiment import device_of
 from .ladder import suggest as suggested
 from .model import ScoreModel
+from .optimize import keep_memory, optimize
 from .presets import PRESETS
 from .run import Run
 from .samplers import State, final
+
+TABLES = (".csv", ".tsv")
+"""Of files in which samples are rows of text."""
 
 FRAMES = 60
 """Of an animation, at most."""
@@ -40,41 +45,52 @@ def experiment(
     """A preset, changed by a file, then by the name of the data, then by settings."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is no preset: {config.nearest(preset, PRESETS)}")
-    made = PRESETS[preset or ("digits" if source is None else _suited(source))]()
+    made = PRESETS[preset or ("digits" if source is None else _suited(source, settings))]()
     if file is not None:
         made = config.read(file, made if preset else None)
     if source is not None and source != made.data.source:
-        # options are those of a source, and another has others; but a folder may stand in for
-        # data that have no reader yet
-        options = {} if made.data.source in DATASETS else made.data.options
+        options = _kept(made.data, source)
         flip = made.data.flip and preset is not None
         made = replace(made, data=replace(made.data, source=source, options=options, flip=flip))
-    made = config.overridden(made, settings)
-    if made.data.source in ("mnist", "cifar10", "celeba") and not Path(made.data.source).exists():
-        raise ValueError(
-            f"there is no reader of {made.data.source} yet: name a folder of its images by --data"
-        )
-    return made
+    return config.overridden(made, settings)
 
 
-def _suited(source: str) -> str:
+def _kept(data: config.Data, source: str) -> dict[str, Any]:
+    """The options that go with another source too: they are a source's, and another has others."""
+    reader = DATASETS.get(data.source)
+    if source in DATASETS or source.startswith(HUB) or reader not in (None, *PUBLISHED.values()):
+        return {}
+    # a folder of images may stand in for published ones, to be cut and scaled like them
+    return {k: v for k, v in data.options.items() if k not in ("root", "download")}
+
+
+def _suited(source: str, settings: Sequence[str]) -> str:
     """The preset for data of this kind."""
     if source == "digits":
         return source
-    images = Path(source).is_dir() or load_data(source).kind == "images"
-    return "photos" if images else "vectors"
+    published = source.startswith(HUB) or DATASETS.get(source) in PUBLISHED.values()
+    if published or Path(source).is_dir():
+        return "photos"
+    own = [each for each in settings if each.startswith("data.options.")]
+    data = load_data(source, **config.overridden(Experiment(), own).data.options)
+    if data.table is not None:
+        return "table"
+    return {"images": "photos", "signals": "signals", "vectors": "vectors"}[data.kind]
 
 
 def train(made: Experiment, out: Path) -> None:
     """Begin a run."""
+    keep_memory()
     begun = run.start(made, out)
+    print(f"computing: {begun.reasons}")
     print(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
     _follow(begun)
 
 
-def resume(out: Path) -> None:
+def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
-    begun = run.resume(out)
+    keep_memory()
+    begun = run.resume(out, changed_data=changed_data)
     steps = begun.experiment.training.steps
     if begun.step == steps:
         print(f"{out} has all of its {steps} steps")
@@ -87,6 +103,9 @@ def _follow(begun: Run) -> None:
     """Train to the end behind a progress bar, and say what there is."""
     if left := begun.data.skipped:
         print(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
+    if not begun.data.exact:
+        print(f"{begun.data.name} is streamed: if this run is stopped, `scorefield resume` goes on")
+        print("at about the same place, but an exact resume cannot be promised")
     steps, smooth, skipped = begun.experiment.training.steps, math.nan, 0
     with tqdm(total=steps, initial=begun.step, disable=None, unit="step") as bar:
         for update in begun:
@@ -123,8 +142,14 @@ def sample(
     if model.shape is None or model.prior is None:
         raise ValueError(f"{where} has no prior to start from: save it with ScoreModel(prior=...)")
     pictures = len(model.shape) == 3
-    out = out or Path("samples.png" if pictures else "samples.npy")
-    images.check(out, model.prior.mean[None])
+    table = Table.read(where) if (where / TABLE).exists() else None
+    out = out or Path(f"samples.{'png' if pictures else 'npy' if table is None else 'csv'}")
+    if out.suffix not in TABLES:
+        images.check(out, model.prior.mean[None])
+    elif table is None or table.size != model.shape.numel():
+        raise ValueError(f"{out}: {where} has no {TABLE} of its rows; write its samples as .npy")
+    else:
+        images.check_place(out)
     if seed < 0:
         raise ValueError(f"--seed {seed}: give a whole number of 0 or more")
     if animate == out:
@@ -132,6 +157,9 @@ def sample(
     if animate is not None and not pictures:
         raise ValueError(f"--animate {animate}: these samples are no images")
     planned = _planned(where, model, sampler, steps)
+    keep_memory()
+    evaluations = -(-n // batch) * planned.evaluations
+    print(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
     parts, sheets = list[Tensor](), list[Image]()
     each = -(-_length(planned) // FRAMES)
@@ -141,10 +169,16 @@ def sample(
         ):
             shown = states if parts or animate is None else watched(states, each, sheets)
             parts.append(final(counted(shown, bar)).cpu())
-    images.write(out, torch.cat(parts), about)
+    if table is not None and out.suffix in TABLES:
+        disk.replace(out, table.text(torch.cat(parts)).encode())
+        disk.replace(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
+    else:
+        images.write(out, torch.cat(parts), about)
     print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
+    if table is not None and out.suffix == ".npy":
+        print("they are standardised: Table.read(RUN).decode(x) makes rows of them")
     if animate is not None:
-        checkpoint.replace(animate, images.animation(sheets, animate.suffix, about))
+        disk.replace(animate, images.animation(sheets, animate.suffix, about))
         print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
 
 
@@ -168,8 +202,10 @@ def watched(states: Iterable[State], each: int, sheets: list[Image]) -> Iterator
 
 def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """The run's own way of sampling, unless another is asked for."""
-    if (where / "config.json").exists():
-        own = config.read(where / "config.json").sampling
+    run_of = where if where.is_dir() else where.parent
+    run_of = run_of.parent if run_of.name == "checkpoints" else run_of
+    if (run_of / "config.json").exists():
+        own = config.read(run_of / "config.json").sampling
         if sampler in (None, own.sampler):
             return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
     return plan(model, sampler, steps)
@@ -195,9 +231,17 @@ def _length(planned: Plan) -> int:
     return len(planned.sigmas) * int(each)
 
 
-def suggest(source: str, *, size: int | None, budget: int | None, sigma_min: float | None) -> None:
+def suggest(
+    source: str,
+    *,
+    size: int | None,
+    signals: bool,
+    budget: int | None,
+    sigma_min: float | None,
+) -> None:
     """Print the ladder that a data set asks for, with its reasons."""
-    data = load_data(source, **({} if size is None else {"size": size}))
+    given = {} if size is None else {"size": size}
+    data = load_data(source, **given, **({"signals": True} if signals else {}))
     x = everything(data.train, 5000)
     found = suggested(x, budget=budget, sigma_min=sigma_min)
     shape = " × ".join(map(str, data.train.shape))

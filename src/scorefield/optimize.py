@@ -65,8 +65,13 @@ class Choice:
             model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.autocast = torch.bfloat16 if self.autocast else None
         if self.compile:
-            on_cuda = model.device is not None and model.device.type == "cuda"
-            model.net.compile(mode="reduce-overhead" if on_cuda else None)
+            self.compiled(model)
+
+    @staticmethod
+    def compiled(model: ScoreModel) -> None:
+        """Compile a model's network; on a GPU its launches are replayed as CUDA graphs."""
+        on_cuda = model.device is not None and model.device.type == "cuda"
+        model.net.compile(mode="reduce-overhead" if on_cuda else None)
 
 
 def optimize(
@@ -120,7 +125,7 @@ def _on_cpu(
     if dtypes != {torch.float32}:
         return Choice(reasons=(f"as it is: the weights are {_names(dtypes)}, not float32",))
     seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
-    if seconds < BUILD and not winograd.built():
+    if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
         return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))
     if (lacking := winograd.why_not()) is None:
         reason = "Winograd convolutions in float32: a quarter of the multiplications, error 1e-5"

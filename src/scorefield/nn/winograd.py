@@ -59,12 +59,6 @@ def kernels() -> ctypes.CDLL:
     return found
 
 
-def built() -> bool:
-    """Whether they have been compiled before, so that to use them costs nothing."""
-    compiler = _compiler()
-    return compiler is not None and _path(compiler).exists()
-
-
 @functools.cache
 def _kernels() -> ctypes.CDLL | str:
     compiler = _compiler()
@@ -91,20 +85,19 @@ def _last_line(text: str) -> str:
 
 def _built(compiler: str) -> Path:
     """The library's file, made if this processor and compiler have none of this source yet."""
-    path = _path(compiler)
+    command = _command(compiler)
+    path = _path(command)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as place:
             made = Path(place) / path.name
-            command = [*_command(compiler), "-o", str(made)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
             made.replace(path)  # a process beside this one sees all of it or nothing
     return path
 
 
-def _path(compiler: str) -> Path:
-    command = _command(compiler)
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+def _path(command: list[str]) -> Path:
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
     told = [SOURCE.read_text(), *command, version, _processor()]
     key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:20]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
