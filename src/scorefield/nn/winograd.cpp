@@ -1,8 +1,8 @@
 // 3 × 3 convolutions with 4 times fewer multiplications, and what surrounds them in a score network.
 //
-//     y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A      for 4 × 4 pixels y of 6 × 6 pixels d     (Lavin & Gray 2016)
+//     y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A      for M × M pixels y, M + 2 × M + 2 pixels d (Lavin & Gray 2016)
 //
-// Summed over input channels, the product ⊙ is 36 products of matrices, U (weights) and V (image).
+// Summed over input channels, the product ⊙ is (M + 2)² products of matrices, U (weights) and V (image).
 // Images are (n, height, width, channels), so that a vector register holds neighbouring channels.
 // A dilation d makes d × d interleaved images, each with tiles of its own.
 //
@@ -91,59 +91,109 @@ static void product(const float* a, int64_t row, int64_t step, const float* b, i
 
 // ── The transforms, each along one axis ─────────────────────────────────────────────────────────
 
-// Polynomials are multiplied by their values at 0, ±P, ±Q and ∞. Rounding errors are less than half
-// of those at the usual 0, ±1, ±2, ∞; R and S divide as Lagrange's formula does.
-constexpr float P = 0.625f, Q = 1.5f, P2 = P * P, Q2 = Q * Q;
-constexpr float R = 1 / (2 * P2 * (P2 - Q2)), S = 1 / (2 * Q2 * (Q2 - P2));
+// Polynomials are multiplied by their values at N = M + 2 points, which makes M outputs of 3 taps:
+// pairs ±p, ∞, and where N is even 0. These points round less than the usual 0, ±1, ±2, ...
+template <int M> struct Axis {
+    static constexpr int N = M + 2, ZERO = N % 2 == 0, PAIRS = (M + 1) / 2;
+    float p[PAIRS] = {}, scale[PAIRS] = {};  // scale, as Lagrange's formula has it
+    float whole[PAIRS + 1] = {};             // Π (x² − p²), by powers of x²
+    float without[PAIRS][PAIRS] = {};        // the same without one of them
+    float sign = ZERO ? 1 : -1;              // of the scale at −p
 
-template <class T> static inline void image_axis(const T* d, int64_t s, T* out, int64_t t) {  // Bᵀ
-    T even = d[4 * s] - Q2 * d[2 * s], odd = P * (d[3 * s] - Q2 * d[s]);
-    T wide = d[4 * s] - P2 * d[2 * s], far = Q * (d[3 * s] - P2 * d[s]);
-    out[0] = P2 * Q2 * d[0] - (P2 + Q2) * d[2 * s] + d[4 * s];
-    out[t] = even + odd;
-    out[2 * t] = even - odd;
-    out[3 * t] = wide + far;
-    out[4 * t] = wide - far;
-    out[5 * t] = P2 * Q2 * d[s] - (P2 + Q2) * d[3 * s] + d[5 * s];
+    constexpr Axis() {
+        const double four[] = {0.625, 1.5}, five[] = {0.25, 0.875, 1.75};
+        for (int i = 0; i < PAIRS; i++) p[i] = ZERO ? four[i] : five[i];
+        for (int skip = 0; skip <= PAIRS; skip++) {
+            double product[PAIRS + 2] = {1}, gap = 1;
+            for (int i = 0, k = 0; i < PAIRS; i++) {
+                if (i == skip) continue;
+                k++;
+                for (int j = k; j >= 0; j--)
+                    product[j] = (j ? product[j - 1] : 0) - double(p[i]) * p[i] * (j < k ? product[j] : 0);
+                if (skip < PAIRS) gap *= double(p[skip]) * p[skip] - double(p[i]) * p[i];
+            }
+            for (int j = 0; j <= PAIRS; j++)
+                if (skip == PAIRS) whole[j] = product[j];
+                else if (j < PAIRS) without[skip][j] = product[j];
+            if (skip < PAIRS) scale[skip] = 1 / (2 * (ZERO ? p[skip] : 1) * p[skip] * gap);
+        }
+    }
+};
+template <int M> constexpr Axis<M> AXIS{};
+
+#define EACH _Pragma("GCC unroll 8") for
+
+template <int M, class T> static inline void image_axis(const T* d, int64_t s, T* out, int64_t t) {  // Bᵀ
+    constexpr auto& A = AXIS<M>;
+    T first = d[0] * A.whole[0], last = d[A.ZERO * s] * A.whole[0];
+    EACH(int k = 1; k <= A.PAIRS; k++) {
+        first += d[2 * k * s] * A.whole[k];
+        last += d[(2 * k + A.ZERO) * s] * A.whole[k];
+    }
+    if (A.ZERO) out[0] = first;
+    EACH(int i = 0; i < A.PAIRS; i++) {
+        T even = d[A.ZERO * s] * A.without[i][0], odd = d[(1 + A.ZERO) * s] * A.without[i][0];
+        EACH(int k = 1; k < A.PAIRS; k++) {
+            even += d[(2 * k + A.ZERO) * s] * A.without[i][k];
+            odd += d[(2 * k + 1 + A.ZERO) * s] * A.without[i][k];
+        }
+        out[(2 * i + A.ZERO) * t] = odd + even * A.p[i];
+        out[(2 * i + 1 + A.ZERO) * t] = odd - even * A.p[i];
+    }
+    out[(A.N - 1) * t] = last;
 }
 
-template <class T> static inline void sum_axis(const T* m, int64_t s, T* out, int64_t t) {  // Aᵀ
-    T even = m[s] + m[2 * s], odd = P * (m[s] - m[2 * s]);
-    T wide = m[3 * s] + m[4 * s], far = Q * (m[3 * s] - m[4 * s]);
-    out[0] = m[0] + even + wide;
-    out[t] = odd + far;
-    out[2 * t] = P2 * even + Q2 * wide;
-    out[3 * t] = P2 * odd + Q2 * far + m[5 * s];
+template <int M, class T> static inline void sum_axis(const T* m, int64_t s, T* out, int64_t t) {  // Aᵀ
+    constexpr auto& A = AXIS<M>;
+    T sum[M] = {};
+    EACH(int i = 0; i < A.PAIRS; i++) {
+        const T *plus = m + (2 * i + A.ZERO) * s, *minus = plus + s;
+        T even = *plus + *minus, odd = *plus - *minus;
+        EACH(int j = 0; j < M; j++) {
+            sum[j] += j % 2 ? odd : even;
+            (j % 2 ? odd : even) *= A.p[i] * A.p[i];
+            if (j == 0) odd *= A.p[i];
+        }
+    }
+    if (A.ZERO) sum[0] += m[0];
+    sum[M - 1] += m[(A.N - 1) * s];
+    EACH(int j = 0; j < M; j++) out[j * t] = sum[j];
 }
 
-template <class T> static inline void spread_axis(const T* y, int64_t s, T* out, int64_t t) {  // A
-    T even = y[0] + P2 * y[2 * s], odd = P * (y[s] + P2 * y[3 * s]);
-    T wide = y[0] + Q2 * y[2 * s], far = Q * (y[s] + Q2 * y[3 * s]);
-    out[0] = y[0];
-    out[t] = even + odd;
-    out[2 * t] = even - odd;
-    out[3 * t] = wide + far;
-    out[4 * t] = wide - far;
-    out[5 * t] = y[3 * s];
+template <int M, class T> static inline void spread_axis(const T* y, int64_t s, T* out, int64_t t) {  // A
+    constexpr auto& A = AXIS<M>;
+    if (A.ZERO) out[0] = y[0];
+    EACH(int i = 0; i < A.PAIRS; i++) {
+        T even = y[(M - 1) / 2 * 2 * s], odd = y[(M / 2 * 2 - 1) * s];
+        EACH(int j = (M - 1) / 2 * 2 - 2; j >= 0; j -= 2) even = even * (A.p[i] * A.p[i]) + y[j * s];
+        EACH(int j = M / 2 * 2 - 3; j >= 0; j -= 2) odd = odd * (A.p[i] * A.p[i]) + y[j * s];
+        out[(2 * i + A.ZERO) * t] = even + odd * A.p[i];
+        out[(2 * i + 1 + A.ZERO) * t] = even - odd * A.p[i];
+    }
+    out[(A.N - 1) * t] = y[(M - 1) * s];
 }
 
-template <class T> static inline void weight_axis(const T* g, int64_t s, T* out, int64_t t) {  // G
-    T even = R * (g[0] + P2 * g[2 * s]), odd = R * P * g[s];
-    T wide = S * (g[0] + Q2 * g[2 * s]), far = S * Q * g[s];
-    out[0] = g[0] * (1 / (P2 * Q2));
-    out[t] = even + odd;
-    out[2 * t] = even - odd;
-    out[3 * t] = wide + far;
-    out[4 * t] = wide - far;
-    out[5 * t] = g[2 * s];
+template <int M, class T> static inline void weight_axis(const T* g, int64_t s, T* out, int64_t t) {  // G
+    constexpr auto& A = AXIS<M>;
+    if (A.ZERO) out[0] = g[0] * (1 / A.whole[0]);
+    EACH(int i = 0; i < A.PAIRS; i++) {
+        T even = (g[0] + g[2 * s] * (A.p[i] * A.p[i])) * A.scale[i], odd = g[s] * (A.p[i] * A.scale[i]);
+        out[(2 * i + A.ZERO) * t] = even + odd;
+        out[(2 * i + 1 + A.ZERO) * t] = (even - odd) * A.sign;
+    }
+    out[(A.N - 1) * t] = g[2 * s];
 }
 
-template <class T> static inline void tap_axis(const T* u, int64_t s, T* out, int64_t t) {  // Gᵀ
-    T even = R * (u[s] + u[2 * s]), odd = R * P * (u[s] - u[2 * s]);
-    T wide = S * (u[3 * s] + u[4 * s]), far = S * Q * (u[3 * s] - u[4 * s]);
-    out[0] = u[0] * (1 / (P2 * Q2)) + even + wide;
-    out[t] = odd + far;
-    out[2 * t] = P2 * even + Q2 * wide + u[5 * s];
+template <int M, class T> static inline void tap_axis(const T* u, int64_t s, T* out, int64_t t) {  // Gᵀ
+    constexpr auto& A = AXIS<M>;
+    T tap[3] = {A.ZERO ? u[0] * (1 / A.whole[0]) : T{}, T{}, u[(A.N - 1) * s]};
+    EACH(int i = 0; i < A.PAIRS; i++) {
+        T plus = u[(2 * i + A.ZERO) * s], minus = u[(2 * i + 1 + A.ZERO) * s] * A.sign;
+        tap[0] += (plus + minus) * A.scale[i];
+        tap[1] += (plus - minus) * (A.scale[i] * A.p[i]);
+        tap[2] += (plus + minus) * (A.scale[i] * A.p[i] * A.p[i]);
+    }
+    EACH(int j = 0; j < 3; j++) out[j * t] = tap[j];
 }
 
 // ── Activations ─────────────────────────────────────────────────────────────────────────────────
@@ -192,38 +242,39 @@ static inline void put(float* x, int64_t c, int64_t channels, vec v) {
 // ── Tiles ───────────────────────────────────────────────────────────────────────────────────────
 
 // Rows of tiles, over all images and, with a dilation d, their d × d interleaved parts.
-struct Grid {
+template <int M> struct Grid {
     int64_t height, width, d, down, across, rows, tiles;
     Grid(int64_t n, int64_t height, int64_t width, int64_t d)
-        : height(height), width(width), d(d), down(((height + d - 1) / d + 3) / 4),
-          across(((width + d - 1) / d + 3) / 4), rows(n * d * down), tiles(d * across) {}
+        : height(height), width(width), d(d), down(((height + d - 1) / d + M - 1) / M),
+          across(((width + d - 1) / d + M - 1) / M), rows(n * d * down), tiles(d * across) {}
     int64_t image(int64_t row) const { return row / (d * down); }
-    int64_t y(int64_t row, int64_t i) const { return row / down % d + d * (4 * (row % down) + i); }
-    int64_t x(int64_t tile, int64_t j) const { return tile / across + d * (4 * (tile % across) + j); }
-    // The 4 × 4 pixels of a tile as offsets into images of c channels, -1 outside.
+    int64_t y(int64_t row, int64_t i) const { return row / down % d + d * (M * (row % down) + i); }
+    int64_t x(int64_t tile, int64_t j) const { return tile / across + d * (M * (tile % across) + j); }
+    // The M × M pixels of a tile as offsets into images of c channels, -1 outside.
     void pixels(int64_t row, int64_t tile, int64_t c, int64_t* at) const {
         int64_t first = y(row, 0), left = x(tile, 0), start = image(row) * height;
-        for (int64_t i = 0; i < 16; i++) {
-            int64_t y = first + i / 4 * d, x = left + i % 4 * d;
+        for (int64_t i = 0; i < M * M; i++) {
+            int64_t y = first + i / M * d, x = left + i % M * d;
             at[i] = y < height && x < width ? ((start + y) * width + x) * c : -1;
         }
     }
 };
 
 // Bᵀ d B for rows of tiles, each position to a plane of v, each tile to a row of it.
+template <int M>
 static void image_tiles(const float* x, const float* norms, bool function, int64_t channels,
-                        const Grid& g, int64_t row, int64_t rows, float* v, int64_t v_row,
+                        const Grid<M>& g, int64_t row, int64_t rows, float* v, int64_t v_row,
                         int64_t plane) {
-    int64_t padded = round_up(channels, LANES), columns = 4 * g.across + 2;
+    int64_t padded = round_up(channels, LANES), columns = M * g.across + 2;
     for (int64_t run; rows > 0; row += run, rows -= run) {
         run = std::min(rows, g.down - row % g.down);
         // the pixels that this run of rows sees, f(norm(x)), the d interleaved parts apart
-        float* strip = image_scratch.get((4 * run + 2) * g.d * columns * padded);
+        float* strip = image_scratch.get((M * run + 2) * g.d * columns * padded);
         Norm norm(norms, g.image(row), padded);
         float* to = strip;
-        for (int64_t i = -1; i <= 4 * run; i++)
+        for (int64_t i = -1; i <= M * run; i++)
             for (int64_t p = 0; p < g.d; p++)
-                for (int64_t j = -1; j <= 4 * g.across; j++, to += padded) {
+                for (int64_t j = -1; j <= M * g.across; j++, to += padded) {
                     int64_t y = g.y(row, i), at = p + g.d * j;
                     if (y < 0 || y >= g.height || at < 0 || at >= g.width) {
                         std::memset(to, 0, 4 * padded);
@@ -238,52 +289,57 @@ static void image_tiles(const float* x, const float* norms, bool function, int64
         const int64_t next = padded / LANES, below = g.d * columns * next;
         for (int64_t r = 0; r < run; r++)
             for (int64_t tile = 0; tile < g.tiles; tile++, v += v_row) {
-                int64_t start = 4 * r * g.d * columns + tile / g.across * columns + tile % g.across * 4;
+                int64_t start = M * r * g.d * columns + tile / g.across * columns + tile % g.across * M;
                 for (int64_t c = 0; c < padded; c += LANES) {
                     const vec* d = (const vec*)(strip + start * padded + c);
-                    vec half[36];
-                    for (int j = 0; j < 6; j++) image_axis(d + j * next, below, half + j, 6);
-                    for (int i = 0; i < 6; i++)
-                        image_axis(half + 6 * i, 1, (vec*)(v + 6 * i * plane + c), plane / LANES);
+                    constexpr int N = M + 2;
+                    vec half[N * N];
+                    for (int j = 0; j < N; j++) image_axis<M>(d + j * next, below, half + j, N);
+                    for (int i = 0; i < N; i++)
+                        image_axis<M>(half + N * i, 1, (vec*)(v + N * i * plane + c), plane / LANES);
                 }
             }
     }
 }
 
 // A dy Aᵀ for rows of tiles, laid out as above.
-static void spread_tiles(const float* dy, int64_t features, const Grid& g, int64_t row, int64_t rows,
+template <int M>
+static void spread_tiles(const float* dy, int64_t features, const Grid<M>& g, int64_t row, int64_t rows,
                          float* m, int64_t m_row, int64_t plane) {
     int64_t padded = round_up(features, LANES);
     for (int64_t r = row; r < row + rows; r++)
         for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row) {
-            int64_t at[16];
+            int64_t at[M * M];
             g.pixels(r, tile, features, at);
             for (int64_t k = 0; k < padded; k += LANES) {
-                vec y[16], half[24];
-                for (int i = 0; i < 16; i++)
+                constexpr int N = M + 2;
+                vec y[M * M], half[M * N];
+                for (int i = 0; i < M * M; i++)
                     y[i] = at[i] < 0 ? vec{} : some(dy + at[i], k, features);
-                for (int j = 0; j < 4; j++) spread_axis(y + j, 4, half + j, 4);
-                for (int i = 0; i < 6; i++)
-                    spread_axis(half + 4 * i, 1, (vec*)(m + 6 * i * plane + k), plane / LANES);
+                for (int j = 0; j < M; j++) spread_axis<M>(y + j, M, half + j, M);
+                for (int i = 0; i < N; i++)
+                    spread_axis<M>(half + M * i, 1, (vec*)(m + N * i * plane + k), plane / LANES);
             }
         }
 }
 
 // Aᵀ m A for rows of tiles, with what is added to it.
+template <int M>
 static void result_tiles(const float* m, int64_t m_row, int64_t plane, const float* bias,
-                         const float* plus, float* out, int64_t features, const Grid& g, int64_t row,
+                         const float* plus, float* out, int64_t features, const Grid<M>& g, int64_t row,
                          int64_t rows) {
     int64_t padded = round_up(features, LANES);
     for (int64_t r = row; r < row + rows; r++)
         for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row) {
-            int64_t at[16];
+            int64_t at[M * M];
             g.pixels(r, tile, features, at);
             for (int64_t k = 0; k < padded; k += LANES) {
-                vec half[24], y[16], start = bias ? some(bias, k, features) : vec{};
-                for (int j = 0; j < 6; j++)
-                    sum_axis((const vec*)(m + j * plane + k), 6 * plane / LANES, half + j, 6);
-                for (int i = 0; i < 4; i++) sum_axis(half + 6 * i, 1, y + 4 * i, 1);
-                for (int i = 0; i < 16; i++)
+                constexpr int N = M + 2;
+                vec half[M * N], y[M * M], start = bias ? some(bias, k, features) : vec{};
+                for (int j = 0; j < N; j++)
+                    sum_axis<M>((const vec*)(m + j * plane + k), N * plane / LANES, half + j, N);
+                for (int i = 0; i < M; i++) sum_axis<M>(half + N * i, 1, y + M * i, 1);
+                for (int i = 0; i < M * M; i++)
                     if (at[i] >= 0) {
                         vec sum = y[i] + start;
                         if (plus) sum += some(plus + at[i], k, features);
@@ -298,29 +354,33 @@ static void result_tiles(const float* m, int64_t m_row, int64_t plane, const flo
 constexpr int64_t TILES = 48, MANY_TILES = 384;
 
 // U = G g Gᵀ of weights g[k·k_step + c·c_step + tap], the taps backwards if `flip`.
-extern "C" void transform_weights(const float* g, int64_t k_step, int64_t c_step, bool flip,
-                                  int64_t channels, int64_t features, float* u, int threads) {
+template <int M>
+static void weights_by(const float* g, int64_t k_step, int64_t c_step, bool flip, int64_t channels,
+                       int64_t features, float* u, int threads) {
     int64_t padded = round_up(features, LANES), plane = channels * padded;
 #pragma omp parallel for num_threads(threads)
     for (int64_t c = 0; c < channels; c++)
         for (int64_t k = 0; k < padded; k += LANES) {
-            vec taps[9] = {}, half[18];
+            constexpr int N = M + 2;
+            vec taps[9] = {}, half[3 * N];
             for (int64_t lane = 0; lane < std::min<int64_t>(LANES, features - k); lane++)
                 for (int i = 0; i < 9; i++)
                     taps[i][lane] = g[(k + lane) * k_step + c * c_step + (flip ? 8 - i : i)];
             int64_t panel = k / PANEL * PANEL, width = std::min(PANEL, padded - panel);
             float* to = u + panel * channels + c * width + k - panel;
-            for (int j = 0; j < 3; j++) weight_axis(taps + j, 3, half + j, 3);
-            for (int i = 0; i < 6; i++)
-                weight_axis(half + 3 * i, 1, (vec*)(to + 6 * i * plane), plane / LANES);
+            for (int j = 0; j < 3; j++) weight_axis<M>(taps + j, 3, half + j, 3);
+            for (int i = 0; i < N; i++)
+                weight_axis<M>(half + 3 * i, 1, (vec*)(to + N * i * plane), plane / LANES);
         }
 }
 
-extern "C" void convolve(const float* x, const float* norms, bool function, const float* u,
-                         const float* bias, const float* plus, float* out, int64_t n, int64_t height,
-                         int64_t width, int64_t channels, int64_t features, int64_t dilation,
-                         int threads) {
-    Grid g(n, height, width, dilation);
+template <int M>
+static void convolve_by(const float* x, const float* norms, bool function, const float* u,
+                        const float* bias, const float* plus, float* out, int64_t n, int64_t height,
+                        int64_t width, int64_t channels, int64_t features, int64_t dilation,
+                        int threads) {
+    constexpr int POSITIONS = (M + 2) * (M + 2);
+    Grid<M> g(n, height, width, dilation);
     int64_t in = round_up(channels, LANES), padded = round_up(features, LANES);
     int64_t rows = std::max<int64_t>(1, std::min(TILES / g.tiles, (g.rows + threads - 1) / threads));
     int64_t tiles = rows * g.tiles;
@@ -329,9 +389,9 @@ extern "C" void convolve(const float* x, const float* norms, bool function, cons
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t row = 0; row < g.rows; row += rows) {
         int64_t here = std::min(rows, g.rows - row);
-        float *v = left_scratch.get(36 * v_plane), *m = right_scratch.get(36 * m_plane);
+        float *v = left_scratch.get(POSITIONS * v_plane), *m = right_scratch.get(POSITIONS * m_plane);
         image_tiles(x, norms, function, channels, g, row, here, v, in, v_plane);
-        for (int64_t i = 0; i < 36; i++)
+        for (int64_t i = 0; i < POSITIONS; i++)
             for (int64_t k = 0; k < padded; k += PANEL) {
                 int64_t panel = std::min(PANEL, padded - k);
                 product(v + i * v_plane, in, 1, u + (i * padded + k) * channels, panel,
@@ -342,15 +402,17 @@ extern "C" void convolve(const float* x, const float* norms, bool function, cons
 }
 
 // The gradient of the weights, Gᵀ(Σ Vᵀ·A dy Aᵀ)G, as (features, channels, 3, 3).
-extern "C" void correlate(const float* x, const float* norms, bool function, const float* dy,
-                          float* dg, int64_t n, int64_t height, int64_t width, int64_t channels,
-                          int64_t features, int64_t dilation, int threads) {
-    Grid g(n, height, width, dilation);
+template <int M>
+static void correlate_by(const float* x, const float* norms, bool function, const float* dy, float* dg,
+                         int64_t n, int64_t height, int64_t width, int64_t channels,
+                         int64_t features, int64_t dilation, int threads) {
+    constexpr int N = M + 2, POSITIONS = N * N;
+    Grid<M> g(n, height, width, dilation);
     int64_t padded = round_up(features, LANES), in = round_up(channels, LANES) + 16, out = padded + 16;
     int64_t rows = std::min(g.rows, std::max<int64_t>(1, MANY_TILES / g.tiles));
     int64_t v_plane = rows * g.tiles * in + 16, m_plane = rows * g.tiles * out + 16;
-    float* v = left_scratch.get(36 * (v_plane + m_plane)), *m = v + 36 * v_plane;
-    float* du = right_scratch.get(36 * channels * padded);
+    float* v = left_scratch.get(POSITIONS * (v_plane + m_plane)), *m = v + POSITIONS * v_plane;
+    float* du = right_scratch.get(POSITIONS * channels * padded);
 #pragma omp parallel num_threads(threads)
     {
         for (int64_t row = 0; row < g.rows; row += rows) {
@@ -362,7 +424,7 @@ extern "C" void correlate(const float* x, const float* norms, bool function, con
                 spread_tiles(dy, features, g, row + r, few, m + tile * out, out, m_plane);
             }
 #pragma omp for schedule(dynamic)
-            for (int64_t i = 0; i < 36; i++)
+            for (int64_t i = 0; i < POSITIONS; i++)
                 for (int64_t k = 0; k < padded; k += PANEL)
                     product(v + i * v_plane, 1, in, m + i * m_plane + k, out,
                             du + i * channels * padded + k, padded, channels,
@@ -371,17 +433,39 @@ extern "C" void correlate(const float* x, const float* norms, bool function, con
 #pragma omp for
         for (int64_t c = 0; c < channels; c++)
             for (int64_t k = 0; k < padded; k += LANES) {
-                vec half[18], taps[9];
+                vec half[3 * N], taps[9];
                 const float* from = du + c * padded + k;
                 int64_t plane = channels * padded;
-                for (int j = 0; j < 6; j++)
-                    tap_axis((const vec*)(from + j * plane), 6 * plane / LANES, half + j, 6);
-                for (int i = 0; i < 3; i++) tap_axis(half + 6 * i, 1, taps + 3 * i, 1);
+                for (int j = 0; j < N; j++)
+                    tap_axis<M>((const vec*)(from + j * plane), N * plane / LANES, half + j, N);
+                for (int i = 0; i < 3; i++) tap_axis<M>(half + N * i, 1, taps + 3 * i, 1);
                 for (int64_t lane = 0; lane < std::min<int64_t>(LANES, features - k); lane++)
                     for (int i = 0; i < 9; i++)
                         dg[((k + lane) * channels + c) * 9 + i] = taps[i][lane];
             }
     }
+}
+
+// Each for tiles of 4 × 4 or 5 × 5 outputs, which Python chooses by the size of the image.
+extern "C" {
+void transform_weights(int tile, const float* g, int64_t k_step, int64_t c_step, bool flip,
+                       int64_t channels, int64_t features, float* u, int threads) {
+    (tile == 5 ? weights_by<5> : weights_by<4>)(g, k_step, c_step, flip, channels, features, u, threads);
+}
+
+void convolve(int tile, const float* x, const float* norms, bool function, const float* u,
+              const float* bias, const float* plus, float* out, int64_t n, int64_t height,
+              int64_t width, int64_t channels, int64_t features, int64_t dilation, int threads) {
+    (tile == 5 ? convolve_by<5> : convolve_by<4>)(x, norms, function, u, bias, plus, out, n, height,
+                                                  width, channels, features, dilation, threads);
+}
+
+void correlate(int tile, const float* x, const float* norms, bool function, const float* dy, float* dg,
+               int64_t n, int64_t height, int64_t width, int64_t channels, int64_t features,
+               int64_t dilation, int threads) {
+    (tile == 5 ? correlate_by<5> : correlate_by<4>)(x, norms, function, dy, dg, n, height, width,
+                                                    channels, features, dilation, threads);
+}
 }
 
 // ── What stands between convolutions ────────────────────────────────────────────────────────────

@@ -2,7 +2,7 @@
 
     y = conv(f(norm(x))) + bias + plus        f the identity, ELU or the mean over 5 × 5 pixels
 
-by F(4 × 4, 3 × 3) of Lavin & Gray 2016, in float32: `winograd.cpp` beside this file, which the
+by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32: `winograd.cpp` beside this file, which the
 machine's own compiler translates when it is first wanted, in some seconds, once for this version
 and processor. Where there is none, `kernels` says so, and the ordinary operations do the same.
 
@@ -157,9 +157,20 @@ def takes(*tensors: Tensor | None) -> bool:
 
 
 def pays(height: int, width: int, dilation: int) -> bool:
-    """Whether tiles of 4 × 4 fit images of this size well enough to save multiplications."""
-    down, across = ((-(-size // dilation) + 3) // 4 for size in (height, width))
-    return 36 * dilation**2 * across * down <= 0.6 * 9 * height * width
+    """Whether tiles fit images of this size well enough to save multiplications."""
+    tile = _tile(height, width, dilation)
+    return _products(height, width, dilation, tile) <= 0.6 * 9 * height * width
+
+
+def _tile(height: int, width: int, dilation: int) -> int:
+    """Outputs of a tile along each axis, 4 or 5: what needs fewer multiplications."""
+    return min((4, 5), key=lambda tile: _products(height, width, dilation, tile))
+
+
+def _products(height: int, width: int, dilation: int, tile: int) -> int:
+    """Multiplications of a channel by a channel."""
+    down, across = ((-(-size // dilation) + tile - 1) // tile for size in (height, width))
+    return (tile + 2) ** 2 * dilation**2 * down * across
 
 
 def _simple(x: Tensor) -> bool:
@@ -189,7 +200,8 @@ def convolve(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
         out: Tensor = _Convolve.apply(kind, x, affine, level, weight, bias, plus)  # type: ignore[no-untyped-call]
         return out
-    return _forward(kind, x, affine, level, _kept_weights(weight), len(weight), bias, plus)[0]
+    tile = _tile(x.shape[2], x.shape[3], kind.dilation)
+    return _forward(kind, x, affine, level, _kept_weights(weight, tile), len(weight), bias, plus)[0]
 
 
 def _forward(
@@ -233,7 +245,7 @@ class _Convolve(torch.autograd.Function):
         bias: Tensor | None,
         plus: Tensor | None,
     ) -> Tensor:
-        u = _weights(weight)
+        u = _weights(weight, _tile(x.shape[2], x.shape[3], kind.dilation))
         out, norms, seen = _forward(kind, x, affine, level, u, len(weight), bias, plus)
         ctx.kind = kind
         ctx.save_for_backward(x, affine, level, weight, bias, plus, norms, seen)
@@ -251,7 +263,8 @@ class _Convolve(torch.autograd.Function):
             source, norm = (inner, norms) if seen is None else (seen, None)
             dweight = _correlate(source, norm, kind, dy)
         if needed[1] or needed[2]:
-            back = _weights(weight, transposed=True)
+            tile = _tile(x.shape[2], x.shape[3], kind.dilation)
+            back = _weights(weight, tile, transposed=True)
             da = _apply(dy, back, weight.shape[1], kind.dilation)
             dx, dtable = _before(kind, da, inner, affine, level, norms)
         dbias = dy.sum((0, 2, 3)) if needed[5] else None
@@ -387,16 +400,16 @@ def _padded(channels: int) -> int:
     return -(-channels // 16) * 16
 
 
-def _weights(weight: Tensor, *, transposed: bool = False) -> Tensor:
+def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
     """G g Gᵀ, for the convolution or for its transpose."""
     weight = weight.detach().contiguous()
     features, channels = weight.shape[:2]
     steps = 9 * channels, 9
     if transposed:
         features, channels, steps = channels, features, steps[::-1]
-    u = weight.new_empty(36, channels, _padded(features))
+    u = weight.new_empty((tile + 2) ** 2, channels, _padded(features))
     kernels().transform_weights(
-        _at(weight), *_long(*steps), ctypes.c_bool(transposed), *_long(channels, features), _at(u),
+        tile, _at(weight), *_long(*steps), ctypes.c_bool(transposed), *_long(channels, features), _at(u),
         torch.get_num_threads(),
     )  # fmt: skip
     return u
@@ -406,10 +419,10 @@ _KEPT = WeakTensorKeyDictionary()
 """Transformed weights of networks that are not being trained, with the version they are of."""
 
 
-def _kept_weights(weight: Tensor) -> Tensor:
-    version = (weight._version, weight.data_ptr())
+def _kept_weights(weight: Tensor, tile: int) -> Tensor:
+    version = (weight._version, weight.data_ptr(), tile)
     if weight not in _KEPT or _KEPT[weight][0] != version:
-        _KEPT[weight] = (version, _weights(weight))
+        _KEPT[weight] = (version, _weights(weight, tile))
     u: Tensor = _KEPT[weight][1]
     return u
 
@@ -448,8 +461,9 @@ def _apply(
     n, channels, height, width = x.shape
     size = (n, features, height, width)
     out = torch.empty(size, memory_format=torch.channels_last)
+    tile = _tile(height, width, dilation)
     kernels().convolve(
-        *map(_at, (x, norms)), ctypes.c_bool(elu), *map(_at, (u, bias, plus, out)),
+        tile, *map(_at, (x, norms)), ctypes.c_bool(elu), *map(_at, (u, bias, plus, out)),
         *_long(n, height, width, channels, features, dilation), torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -458,8 +472,9 @@ def _apply(
 def _correlate(x: Tensor, norms: Tensor | None, kind: Kind, dy: Tensor) -> Tensor:
     n, channels, height, width = x.shape
     out = x.new_empty(dy.shape[1], channels, 3, 3)
+    tile = _tile(height, width, kind.dilation)
     kernels().correlate(
-        *map(_at, (x, norms)), ctypes.c_bool(kind.elu), *map(_at, (dy, out)),
+        tile, *map(_at, (x, norms)), ctypes.c_bool(kind.elu), *map(_at, (dy, out)),
         *_long(n, height, width, channels, dy.shape[1], kind.dilation), torch.get_num_threads(),
     )  # fmt: skip
     return out
