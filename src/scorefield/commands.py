@@ -157,16 +157,15 @@ def sample(
     if animate is not None and not pictures:
         raise ValueError(f"--animate {animate}: these samples are no images")
     planned = _planned(where, model, sampler, steps)
-    keep_memory()
-    evaluations = -(-n // batch) * planned.evaluations
-    print(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
+    drawn = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
+    evaluations = -(-n // batch) * planned.evaluations
+    keep_memory()
+    print(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
     parts, sheets = list[Tensor](), list[Image]()
     each = -(-_length(planned) // FRAMES)
     with tqdm(total=-(-n // batch) * _length(planned), disable=None, unit="step") as bar:
-        for states in chains(
-            model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch
-        ):
+        for states in drawn:
             shown = states if parts or animate is None else watched(states, each, sheets)
             parts.append(final(counted(shown, bar)).cpu())
     if table is not None and out.suffix in TABLES:
