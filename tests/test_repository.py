@@ -32,7 +32,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUND = {"_ops", "score", "noise", "prior"}
 MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
-TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
+TRAINING = {"optimize", "disk", "checkpoint", "convert", "metrics", "data", "train"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
 APPLICATION = BELOW_EXPERIMENT | {"config", "experiment", "run"}
 PUBLIC = "scorefield"
@@ -53,9 +53,10 @@ ALLOWED = {
     "precondition": GROUND,
     "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
-    "checkpoint": MODEL,
+    "disk": set(),
+    "checkpoint": MODEL | {"disk"},
     "draw": MODEL | {"ladder", "samplers"},
-    "images": {"checkpoint"},
+    "images": {"disk"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles", "prior"},
@@ -63,8 +64,9 @@ ALLOWED = {
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),
     "experiment": BELOW_EXPERIMENT | {"config"},
-    "journal": {"checkpoint"},
-    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
+    "journal": {"disk"},
+    "recover": {"checkpoint", "config", "data", "disk"},
+    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal", "recover"},
     "evaluate": APPLICATION,
     "presets": {"config"},
     "paper": APPLICATION,
@@ -74,7 +76,7 @@ ALLOWED = {
     "studio": {PUBLIC},
     # what the command line does, once it has been read
     "commands": APPLICATION | {"presets"},
-    "cli": {PUBLIC, "commands", "config", "demo"},
+    "cli": {PUBLIC, "commands", "config", "demo", "disk"},
     "__main__": {"cli"},
 }
 

@@ -7,7 +7,6 @@ it runs is imported when it is called, so that `--help` answers before torch has
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+
+from .disk import check_writable
 
 FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
 """An option that is a field of the configuration."""
@@ -155,15 +156,18 @@ def train(
     commands.train(made, out or Path("runs") / name)
 
 
-def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
+def resume(
+    run: Annotated[Positional[Path], arg(metavar="RUN")], *, changed_data: bool = False
+) -> None:
     """Go on with a run that was stopped, to the same end as if it had not been.
 
     Args:
         run: its directory.
+        changed_data: go on though the data are not those that it began with.
     """
     from . import commands
 
-    commands.resume(run)
+    commands.resume(run, changed_data=changed_data)
 
 
 def sample(
@@ -298,7 +302,7 @@ def _check_run(out: Path, overwrite: bool) -> None:
             raise ValueError(f"--out {out}: there is something else than a run in it, name another")
         if not overwrite:
             raise ValueError(f"--out {out}: holds a run; add --overwrite, or name another --out")
-    _check_writable(out / "report.html")
+    check_writable(out / "report.html")
 
 
 def _check_model(path: Path, overwrite: bool) -> None:
@@ -309,11 +313,4 @@ def _check_model(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path}: this is {kind}; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: there is one already; choose another name, or add --overwrite")
-    _check_writable(path)
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{path}: nothing can be written into {place}; choose another place")
+    check_writable(path)

@@ -6,6 +6,8 @@ They print what a person wants to know, and raise ValueError with what to change
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,7 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import checkpoint, config, images, run
+from . import config, disk, images, run
 from .checkpoint import load, read
 from .config import Experiment
 from .data import DATASETS, everything
@@ -72,9 +74,12 @@ def train(made: Experiment, out: Path) -> None:
     _follow(begun)
 
 
-def resume(out: Path) -> None:
+def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
-    begun = run.resume(out)
+    with warnings.catch_warnings(record=True) as found:
+        begun = run.resume(out, changed_data=changed_data)
+    for each in found:
+        print(f"scorefield: {each.message}", file=sys.stderr)
     steps = begun.experiment.training.steps
     if begun.step == steps:
         print(f"{out} has all of its {steps} steps")
@@ -144,7 +149,7 @@ def sample(
     images.write(out, torch.cat(parts), about)
     print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
     if animate is not None:
-        checkpoint.replace(animate, images.animation(sheets, animate.suffix, about))
+        disk.replace(animate, images.animation(sheets, animate.suffix, about))
         print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
 
 
@@ -168,8 +173,10 @@ def watched(states: Iterable[State], each: int, sheets: list[Image]) -> Iterator
 
 def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """The run's own way of sampling, unless another is asked for."""
-    if (where / "config.json").exists():
-        own = config.read(where / "config.json").sampling
+    run_of = where if where.is_dir() else where.parent
+    run_of = run_of.parent if run_of.name == "checkpoints" else run_of
+    if (run_of / "config.json").exists():
+        own = config.read(run_of / "config.json").sampling
         if sampler in (None, own.sampler):
             return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
     return plan(model, sampler, steps)

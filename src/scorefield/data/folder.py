@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import picture
 from .dataset import Dataset
+from .fingerprint import Stamp, check_stamp, stamp
 from .picture import Reader
 from .source import Arrays, Source
 
@@ -33,6 +34,8 @@ class Folder:
     reader: Reader
     labels: Int[Tensor, "n"] | None = None
     levels: int = 256
+    stamps: Sequence[Stamp] | None = None
+    """Of the files when they were found; one that differs later is refused."""
 
     @property
     def shape(self) -> torch.Size:
@@ -46,8 +49,14 @@ class Folder:
         """The images of these indices, from their files, and their labels."""
         images = torch.empty(len(index), *self.shape, dtype=torch.uint8)
         for image, i in zip(images, index.tolist(), strict=True):
-            image.copy_(self.reader(self.root / self.names[i]))
+            image.copy_(self._read(self.root / self.names[i], i))
         return images, None if self.labels is None else self.labels[index]
+
+    def _read(self, path: Path, i: int) -> Tensor:
+        pixels = self.reader(path)
+        if self.stamps is not None:
+            check_stamp(path, self.stamps[i])
+        return pixels
 
     def to(self, device: torch.device | str) -> Folder:
         """Itself: files stay where they are."""
@@ -95,7 +104,7 @@ def folder(
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or leave it out")
     root = Path(path)
-    names, skipped = _names(root), list[str]()
+    names, skipped = image_names(root), list[str]()
     if skip:
         names, skipped = _sound(root, names)
     reader = _reader(root, names, size or crop, crop, channels)
@@ -104,7 +113,9 @@ def folder(
     def source(some: Sequence[str]) -> Source:
         index = [classes[_first(name)] for name in some] if labels else None
         files = Folder(root, some, reader, None if index is None else torch.tensor(index))
-        return files.read() if len(names) * files.shape.numel() <= memory else files
+        if len(names) * files.shape.numel() <= memory:
+            return files.read()
+        return replace(files, stamps=[stamp(root / name) for name in some])
 
     held = _held_out(names)
     train = source([name for name in names if name not in held])
@@ -112,7 +123,7 @@ def folder(
     return Dataset(root.resolve().name, train, test, classes=len(classes), skipped=tuple(skipped))
 
 
-def _names(root: Path) -> list[str]:
+def image_names(root: Path) -> list[str]:
     """The image files below a folder, sorted, relative to it."""
 
     def stop(error: OSError) -> None:
