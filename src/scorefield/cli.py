@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,9 +262,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="scorefield", description=ABOUT, args=args
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _say  # type: ignore[assignment]
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="scorefield", description=ABOUT, args=args
+            )
     except (ValueError, TypeError, ImportError, OSError) as error:
         # the package says in them what to change; other errors are its own
         if debug:
@@ -276,6 +279,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"scorefield: {stopped}", file=sys.stderr)
         return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0
+
+
+def _say(message: Warning | str, *where: object) -> None:
+    """A warning as a line, which says what was found amiss, not where in the code."""
+    print(f"scorefield: {message}", file=sys.stderr)
 
 
 def _settings(args: list[str]) -> list[str]:

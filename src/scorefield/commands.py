@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -78,10 +77,7 @@ def train(made: Experiment, out: Path) -> None:
 def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
     _join()
-    with warnings.catch_warnings(record=True) as found:
-        begun = run.resume(out, changed_data=changed_data)
-    for each in found if processes.first() else ():
-        print(f"scorefield: {each.message}", file=sys.stderr)
+    begun = run.resume(out, changed_data=changed_data)
     steps = begun.experiment.training.steps
     if begun.step == steps:
         _say(f"{out} has all of its {steps} steps")

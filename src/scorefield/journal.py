@@ -106,7 +106,7 @@ def _step(line: bytes) -> int | None:
 def precede(events: Path) -> None:
     """Let older events come first: TensorBoard reads files by their names, which a clock gave."""
     files = sorted(events.glob("events.out.tfevents.*"))
-    if files and files[-1].name.split(".")[3] >= f"{time.time():010.0f}":
+    if files and files[-1].name.split(".")[3] >= f"{int(time.time()):010d}":
         for number, path in enumerate(files):
             *start, _, rest = path.name.split(".", 4)
             path.rename(path.with_name(".".join([*start, f"{number:010d}", rest])))

@@ -110,7 +110,10 @@ def data(directory: Path, experiment: Experiment, *, changed: bool = False) -> D
 def note(directory: Path, source: str, found: Dataset) -> None:
     """Write down what the data of a run are known by."""
     known = files_of(source) or of_samples(found)
-    replace(directory / DATA, json.dumps(known, indent=0, ensure_ascii=True).encode())
+    try:
+        replace(directory / DATA, json.dumps(known, indent=0).encode())
+    except OSError as error:
+        raise stopped(error, directory) from error
 
 
 def _known(path: Path) -> dict[str, str]:

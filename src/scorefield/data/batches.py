@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple, TypeAlias
@@ -23,6 +23,9 @@ from torch import Tensor
 from ..processes import share
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
+
+LOST = 60.0
+"""Seconds after which a batch that no worker brings is read without them."""
 
 Taken: TypeAlias = "tuple[Tensor, Tensor | None]"
 
@@ -94,15 +97,24 @@ class Batches:
         return (self(step) for step in count(start))
 
     def _ahead(self, start: int) -> Iterator[Batch]:
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
-        waiting: deque[Future[Taken]] = deque()
+        pool, waiting = self._pool(), deque[Future[Taken]]()
         try:
             for step in count(start):
                 while len(waiting) < 2 * self.workers:
                     waiting.append(pool.submit(self._take, step + len(waiting)))
-                yield self._finish(step, waiting.popleft().result())
+                if _lost(waiting[0]):
+                    # others begin after this batch, which is the same whoever reads it
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool = self._pool()
+                    waiting.clear()
+                    yield self(step)
+                else:
+                    yield self._finish(step, waiting.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
 
     @property
     def _rows(self) -> range:
@@ -135,6 +147,15 @@ class Batches:
         else:
             x = centre(x, self.source.levels)
         return Batch(x, None if labels is None else labels.to(self.device))
+
+
+def _lost(future: Future[Taken]) -> bool:
+    """Whether the worker has died instead of reading; then it is not heard of, or was ended."""
+    try:
+        error = future.exception(LOST)
+    except TimeoutError:
+        return True
+    return error is not None and not isinstance(error, Exception)
 
 
 def _checked(step: int) -> int:
