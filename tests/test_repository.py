@@ -32,7 +32,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUND = {"_ops", "score", "noise", "prior"}
 MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
-TRAINING = {"optimize", "disk", "checkpoint", "convert", "metrics", "data", "train"}
+TRAINING = {"optimize", "disk", "checkpoint", "convert", "metrics", "data", "train", "processes"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
 APPLICATION = BELOW_EXPERIMENT | {"config", "experiment", "run"}
 PUBLIC = "scorefield"
@@ -55,12 +55,14 @@ ALLOWED = {
     "optimize": MODEL,
     "disk": set(),
     "checkpoint": MODEL | {"disk"},
-    "draw": MODEL | {"ladder", "samplers"},
+    # who of many this is; it knows of nothing else
+    "processes": set(),
+    "draw": MODEL | {"ladder", "samplers", "processes"},
     "images": {"disk"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
-    "data": {"oracles", "prior"},
-    "train": set(),
+    "data": {"oracles", "prior", "processes"},
+    "train": {"processes"},
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),
     "experiment": BELOW_EXPERIMENT | {"config"},

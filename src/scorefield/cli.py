@@ -7,6 +7,7 @@ it runs is imported when it is called, so that `--help` answers before torch has
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import warnings
@@ -278,7 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scorefield: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        if str(stopped):
+        # a launcher's processes stop together, and the first one says it
+        if str(stopped) and os.environ.get("RANK", "0") == "0":
             print(f"scorefield: {stopped}", file=sys.stderr)
         return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0
