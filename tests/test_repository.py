@@ -65,15 +65,15 @@ ALLOWED = {
     "experiment": BELOW_EXPERIMENT | {"config"},
     "journal": {"checkpoint"},
     "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
-    "evaluate": APPLICATION,
+    "evaluate": APPLICATION | {"plots", "report"},
     "presets": {"config"},
     "paper": APPLICATION,
     "plots": APPLICATION,
     "report": APPLICATION,
-    "demo": APPLICATION | {"plots", "presets", "report"},
+    "demo": APPLICATION | {"evaluate", "plots", "presets", "report"},
     "studio": {PUBLIC},
     # what the command line does, once it has been read
-    "commands": APPLICATION | {"presets"},
+    "commands": APPLICATION | {"evaluate", "presets"},
     "cli": {PUBLIC, "commands", "config", "demo"},
     "__main__": {"cli"},
 }

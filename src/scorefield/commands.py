@@ -6,6 +6,7 @@ They print what a person wants to know, and raise ValueError with what to change
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -193,6 +194,23 @@ def _length(planned: Plan) -> int:
     """How many states a chain yields."""
     each = planned.options["steps"] if planned.sampler == "annealed_langevin" else 1
     return len(planned.sigmas) * int(each)
+
+
+def evaluate(run: Path, out: Path, **options: Any) -> None:
+    """Judge a run's model, print the figures, write metrics.json and a page of the report."""
+    from . import evaluate as measures
+
+    def told(what: str) -> None:
+        print(f"   {what}", file=sys.stderr, flush=True)
+
+    found = measures.evaluate(run, **options, cache=measures.cache_folder(), watch=told)
+    found.write(out)
+    print(found.table())
+    for note in found.notes:
+        print(f"not measured: {note}")
+    if found.memory is not None:
+        print(f"\n{found.memory.verdict}")
+    print(f"wrote {out / measures.FILE} and {out / 'report.html'}")
 
 
 def suggest(source: str, *, size: int | None, budget: int | None, sigma_min: float | None) -> None:

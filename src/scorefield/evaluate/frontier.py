@@ -1,0 +1,68 @@
+"""Quality against cost: the Fréchet distance of every sampler at several numbers of evaluations."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..draw import Plan, plan
+from ..metrics import Moments
+from ..model import ScoreModel
+from ..samplers import SAMPLERS
+from .features import Features
+from .figure import Interval
+from .gather import gather
+from .quality import distance
+from .subject import drawn
+
+BUDGETS = (5, 10, 20, 40, 80)
+"""Evaluations of the score, about."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A sampler at a cost.
+
+    Attributes:
+        sampler: Its name.
+        evaluations: Of the score, for each sample.
+        seconds: For all samples.
+        samples: How many.
+        frechet: Their distance.
+    """
+
+    sampler: str
+    evaluations: int
+    seconds: float
+    samples: int
+    frechet: Interval
+
+
+def frontier(
+    model: ScoreModel, n: int, features: Features, reference: Moments, *, seed: int, batch: int
+) -> Iterator[Point]:
+    """All samplers, each at the budgets that it can meet."""
+    for sampler in SAMPLERS:
+        for planned in plans(model, sampler):
+            begun = time.perf_counter()
+            # of few levels, churn goes beyond the largest that the model knows
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                # with the time of the features
+                found = gather(drawn(model, n, planned, seed=seed, batch=batch), features, kept=0)
+            seconds = time.perf_counter() - begun
+            yield Point(sampler, planned.evaluations, seconds, n, distance(found, reference))
+
+
+def plans(model: ScoreModel, sampler: str) -> Iterator[Plan]:
+    """The plans of a sampler whose costs are nearest to the budgets, none of them twice."""
+    every = [plan(model, sampler, steps) for steps in range(1, max(BUDGETS) + 1)]
+    used = set()
+    for budget in BUDGETS:
+        best = min(every, key=lambda each: abs(each.evaluations - budget))
+        cost = best.evaluations
+        if cost not in used and budget / 1.5 <= cost <= 1.5 * budget:
+            used.add(cost)
+            yield best
