@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import checkpoint
+from .costs import Point, frontier
 from .features import FEATURES
 from .figure import Figure, Interval, number, shown
-from .frontier import Point, frontier
 from .gather import cache_folder
 from .job import Job, Split
 from .memory import Memory

@@ -104,7 +104,8 @@ def shown(figure: Figure) -> tuple[str, str]:
 
 def share(value: float, n: int) -> Interval:
     """A share of n."""
-    return Interval(value, *wilson(round(value * n), n))
+    low, high = wilson(round(value * n), n)
+    return Interval(value, max(low, 0.0), min(high, 1.0))  # of rounding
 
 
 def mean(values: Float[Tensor, "n"]) -> Interval:

@@ -10,8 +10,8 @@ import torch
 
 from .. import images, plots, report
 from ..report import Picture, Section, Table, drawn
+from .costs import Point
 from .figure import Figure, number, shown
-from .frontier import Point
 from .memory import Memory
 
 if TYPE_CHECKING:
@@ -29,16 +29,20 @@ def write(path: Path, found: Evaluation) -> None:
 
 
 def table(figures: Sequence[Figure]) -> Table:
-    """Figures under each other, each with what it is of, their intervals in small type."""
+    """Figures under each other, each with what it is of, their intervals in small type.
+
+    A column in which nothing would be is left out.
+    """
     rows = []
     for figure in figures:
-        of = f" of {figure.features}" if figure.features else ""
+        of = f" of {figure.features.split(',')[0]}" if figure.features else ""
         value, interval = shown(figure)
         real = "" if figure.real is None else number(figure.real)
         name = f"{figure.name}\n{figure.samples} samples{of}"
-        ends = f"{value}\n{interval}"
+        ends = f"{value}\n{interval}".replace(" ", "\u00a0")
         rows.append([name, ends, real, figure.reference, figure.method, figure.warning])
-    return Table(HEADS, rows)
+    used = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
+    return Table([HEADS[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
 def _quality(found: Evaluation) -> Section:
@@ -48,7 +52,8 @@ def _quality(found: Evaluation) -> Section:
     notes = "".join(f"\n\nNot measured: {note}." for note in found.notes)
     text = (
         f"Samples by {draw.sampler}, {draw.evaluations} evaluations of the score each, seed "
-        f"{draw.seed}, σ from {first:.3g} to {last:.3g} in {count} levels; weights {draw.weights}. "
+        f"{draw.seed}, σ from {first:.3g} to {last:.3g} in {count} levels; weights {draw.weights}; "
+        f"features: {figures[0].features}. "
         "Real: the same figure of as many real samples of the other split, which is where a "
         "perfect model would be; of the last three, that of the held-out data. In small type: "
         f"where 95 % of other sets of that size would lie.{notes}"
@@ -130,18 +135,13 @@ def _frontier(points: Sequence[Point], found: Evaluation) -> list[Section]:
         }
         figure = plots.frontier(curves, label, across, floor=distance.real)
         pictures.append(drawn(figure, f"{label}.", f"Against {across}; bands are 95 % intervals."))
-    rows = [
-        [
-            point.sampler,
-            str(point.evaluations),
-            f"{point.seconds:.2f}",
-            "{}\n{} – {}".format(*map(number, point.frechet)),
-        ]
-        for point in sorted(points, key=lambda point: point.frechet.value)
+    lines = [
+        f"{p.sampler:20s} {p.evaluations:4d} evaluations {p.seconds:8.2f} s   "
+        "{:>8s}  ({} – {})".format(*map(number, p.frechet))
+        for p in sorted(points, key=lambda p: p.frechet.value)
     ]
-    heads = ("sampler", "evaluations", "seconds", "Fréchet distance")
     text = (
         f"{points[0].samples} samples each, against {distance.reference}; features: "
         f"{distance.features}; seed {distance.seed}."
     )
-    return [Section("Quality against cost", text, [Table(heads, rows)], pictures=pictures)]
+    return [Section("Quality against cost", text, pictures=pictures, folded="\n".join(lines))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,10 +59,16 @@ def frontier(
 
 def plans(model: ScoreModel, sampler: str) -> Iterator[Plan]:
     """The plans of a sampler whose costs are nearest to the budgets, none of them twice."""
-    every = [plan(model, sampler, steps) for steps in range(1, max(BUDGETS) + 1)]
+
+    def cost_of(steps: int) -> int:
+        return plan(model, sampler, steps).evaluations
+
     used = set()
     for budget in BUDGETS:
-        best = min(every, key=lambda each: abs(each.evaluations - budget))
+        # the cost grows with the steps
+        over = bisect_left(range(1, 2 * budget), budget, key=cost_of) + 1
+        near = [plan(model, sampler, steps) for steps in (max(over - 1, 1), over)]
+        best = min(near, key=lambda each: abs(each.evaluations - budget))
         cost = best.evaluations
         if cost not in used and budget / 1.5 <= cost <= 1.5 * budget:
             used.add(cost)
