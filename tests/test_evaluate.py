@@ -20,13 +20,15 @@ from scorefield.config import Experiment, overridden
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, everything
 from scorefield.data import load as load_data
 from scorefield.diagnose import wilson
+from scorefield.draw import plan
 from scorefield.evaluate import Subject, evaluate
 from scorefield.evaluate.costs import BUDGETS, plans
 from scorefield.evaluate.features import classifier, inception, pixels
 from scorefield.evaluate.figure import around, jackknife, mean, median, share
-from scorefield.evaluate.gather import Reference, content, gather, reference_of
+from scorefield.evaluate.gather import Reference, content, gather, merged, reference_of
 from scorefield.evaluate.memory import memory, nearest_in
 from scorefield.evaluate.quality import quality, too_few
+from scorefield.evaluate.subject import drawn
 from scorefield.metrics import Moments, density_coverage, frechet, kernel_distance, nearest
 from scorefield.run import start
 from scorefield.samplers import SAMPLERS
@@ -333,6 +335,23 @@ def test_a_stream_has_the_moments_of_the_whole():
     left = x[torch.arange(len(x)) % 20 != 3].double()
     np.testing.assert_allclose(found.without(3).cov, np.cov(left.T), rtol=1e-9)
     assert found.without(3).n == len(left)
+
+
+def test_processes_see_together_what_one_sees(memorised, digits):
+    model, features = load(memorised), classifier(digits, None, CPU)
+    planned = plan(model, "heun", 3)
+    whole = gather(drawn(model, 47, planned, seed=1, batch=5), features, kept=23)
+    shares = [
+        gather(drawn(model, 47, planned, seed=1, batch=5, rank=r, world=3), features, kept=23)
+        for r in range(3)
+    ]
+    assert [share.n for share in shares] == [17, 15, 15]
+    found = merged(shares)
+    assert found.n == 47
+    for name in ("index", "x", "features", "probabilities"):
+        assert torch.equal(getattr(found, name), getattr(whole, name))
+    for one, other in zip(found.parts, whole.parts, strict=True):
+        torch.testing.assert_close(one.scatter, other.scatter, rtol=1e-9, atol=1e-9)
 
 
 def test_fifty_thousand_images_take_no_more_memory_than_five_hundred():

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import checkpoint
@@ -43,13 +43,15 @@ class Gathered:
         n: How many came.
         parts: Moments of the features of every k-th, every k-th after the first, and so on; none
             where there are too many features.
-        x: The first samples.
-        features: Theirs.
+        index: The numbers of the first samples,
+        x: these samples,
+        features: and their features.
         probabilities: Of their classes, if the features know any.
     """
 
     n: int
     parts: tuple[Moments, ...]
+    index: Int[Tensor, "kept"]
     x: Float[Tensor, "kept *shape"]
     features: Float[Tensor, "kept size"]
     probabilities: Float[Tensor, "kept classes"] | None
@@ -94,7 +96,7 @@ def gather(
         kept: how many of the first samples are held, if they have few numbers.
     """
     n, parts = 0, list[Moments]()
-    x, seen, classes = list[Tensor](), list[Tensor](), list[Tensor]()
+    index, x, seen, classes = (list[Tensor]() for _ in range(4))
     for first, batch in batches:
         found, probabilities = features.extract(batch)
         size = found.shape[1]
@@ -104,6 +106,7 @@ def gather(
             part = (first + i) % len(parts)
             parts[part] = parts[part].update(found[i :: len(parts)])
         few = max(0, min(kept, HELD // max(size, batch[0].numel())) - first)
+        index.append(torch.arange(first, first + len(batch))[:few])
         # copied, for a view would hold the whole batch
         x.append(batch[:few].clone())
         seen.append(found[:few].clone())
@@ -111,7 +114,24 @@ def gather(
         n += len(batch)
     if not n:
         raise ValueError("batches is empty: there is nothing to look at")
-    return Gathered(n, tuple(parts), torch.cat(x), torch.cat(seen), _joined(classes))
+    rows, samples, found = (torch.cat(each) for each in (index, x, seen))
+    return Gathered(n, tuple(parts), rows, samples, found, _joined(classes))
+
+
+def merged(shares: Sequence[Gathered]) -> Gathered:
+    """What several processes have seen, each of batches of its own, as if one had seen it all."""
+    each = zip(*(share.parts for share in shares), strict=True)
+    index = torch.cat([share.index for share in shares])
+    order = index.argsort()
+    classes = _joined([s.probabilities for s in shares if s.probabilities is not None])
+    return Gathered(
+        sum(share.n for share in shares),
+        tuple(reduce(Moments.merge, same) for same in each),
+        index[order],
+        torch.cat([share.x for share in shares])[order],
+        torch.cat([share.features for share in shares])[order],
+        None if classes is None else classes[order],
+    )
 
 
 def _joined(parts: list[Tensor]) -> Tensor | None:
