@@ -39,7 +39,8 @@ def table(figures: Sequence[Figure]) -> Table:
         value, interval = shown(figure)
         real = "" if figure.real is None else number(figure.real)
         name = f"{figure.name}\n{figure.samples} samples{of}"
-        ends = f"{value}\n{interval}".replace(" ", "\u00a0")
+        # a line may be broken after a dash, but for a word joiner
+        ends = f"{value}\n{interval}".replace(" ", "\u00a0").replace("–", "–\u2060")
         rows.append([name, ends, real, figure.reference, figure.method, figure.warning])
     used = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
     return Table([HEADS[i] for i in used], [[row[i] for i in used] for row in rows])
