@@ -132,4 +132,6 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     together(place)
     assert main(["sample", str(place / "two"), "-n", "5", "--batch", "2", "--out", "x.npy"]) == 0
+    options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "found"]
+    assert main(["evaluate", str(place / "two"), *options]) == 0
     fail(place)

@@ -1,6 +1,7 @@
 """Two processes beside one: the same weights, samples and files, and none is left waiting."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 import scorefield
 from scorefield import load, sample
 from scorefield.checkpoint import read
+from scorefield.cli import main
 from scorefield.data import Arrays, Batches
 from scorefield.processes import device, remarks, share
 from scorefield.run import resume
@@ -122,6 +124,19 @@ def test_samples_are_those_of_one_process(place, found):
         torch.testing.assert_close(each["batch3"], truth, rtol=0, atol=1e-4)
     x = sample(load(place / "two"), 5, batch=2)
     assert np.array_equal(np.load(place / "x.npy"), x.numpy())
+
+
+def test_figures_are_those_of_one_process(place, tmp_path):
+    together = json.loads((place / "found/metrics.json").read_text())["figures"]
+    options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", str(tmp_path)]
+    assert main(["evaluate", str(place / "two"), *options]) == 0
+    alone = json.loads((tmp_path / "metrics.json").read_text())["figures"]
+    assert [f["name"] for f in together] == [f["name"] for f in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one["samples"] == other["samples"]
+        for name in ("value", "low", "high"):
+            theirs = [math.nan if each[name] is None else each[name] for each in (one, other)]
+            np.testing.assert_allclose(*theirs, rtol=1e-5, atol=1e-9, err_msg=one["name"])
 
 
 def test_who_knows_something_else_is_refused(own):

@@ -69,15 +69,15 @@ ALLOWED = {
     "journal": {"disk"},
     "recover": {"checkpoint", "config", "data", "disk"},
     "run": BELOW_EXPERIMENT | {"config", "experiment", "journal", "recover"},
-    "evaluate": APPLICATION,
+    "evaluate": APPLICATION | {"plots", "recover", "report"},
     "presets": {"config"},
     "paper": APPLICATION,
     "plots": APPLICATION,
     "report": APPLICATION,
-    "demo": APPLICATION | {"plots", "presets", "report"},
+    "demo": APPLICATION | {"evaluate", "plots", "presets", "report"},
     "studio": {PUBLIC},
     # what the command line does, once it has been read
-    "commands": APPLICATION | {"presets"},
+    "commands": APPLICATION | {"evaluate", "presets"},
     "cli": {PUBLIC, "commands", "config", "demo", "disk"},
     "__main__": {"cli"},
 }

@@ -226,6 +226,69 @@ def sample(
     )
 
 
+def evaluate(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    *,
+    n: Annotated[int, arg(aliases=["-n"])] = 360,
+    features: Literal["pixels", "classifier", "inception"] = "pixels",
+    inception: Path | None = None,
+    reference: Literal["test", "train"] = "test",
+    sampler: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    bits: int = 32,
+    frontier: bool = False,
+    out: Path | None = None,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Judge a run's model: its samples, its fit to held-out data, and whether it has memorised.
+
+    Writes metrics.json, in which every figure says what it is of and how uncertain it is, and a
+    page in report.html.
+
+    Args:
+        run: its directory.
+        n: how many samples are drawn.
+        features: in which samples are compared: their own numbers, those of a classifier of the
+            data's classes, or of the Inception network of FID.
+        inception: the file of that network's weights.
+        reference: what is held out, or as in the papers the training data.
+        sampler: the run's own if not given.
+        steps: levels of the grid; for annealed Langevin the steps at each level.
+        seed: same seed, same samples.
+        raw: the weights as they were trained last, not their average.
+        bits: held-out samples whose likelihood is computed; 0 for none.
+        frontier: also draw by every sampler at several costs.
+        out: a directory for both files; the run's if not given.
+        batch: samples at once.
+        device: cpu, cuda, mps.
+    """
+    place = run if out is None else out
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"--out {place}: this is a file, name a directory")
+    check_writable(place / "report.html")
+    from . import commands
+
+    commands.evaluate(
+        run,
+        place,
+        n=n,
+        features=features,
+        inception=inception,
+        reference=reference,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        raw=raw,
+        bits=bits,
+        with_frontier=frontier,
+        batch=batch,
+        device=device,
+    )
+
+
 def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
@@ -253,6 +316,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "resume": resume,
     "sample": sample,
+    "evaluate": evaluate,
     "suggest": suggest,
     "convert": convert,
 }

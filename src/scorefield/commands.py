@@ -264,6 +264,26 @@ def _length(planned: Plan) -> int:
     return len(planned.sigmas) * int(each)
 
 
+def evaluate(run: Path, out: Path, **options: Any) -> None:
+    """Judge a run's model, print the figures, write metrics.json and a page of the report."""
+    from . import evaluate as measures
+
+    def told(what: str) -> None:
+        if processes.first():
+            print(f"   {what}", file=sys.stderr, flush=True)
+
+    found = measures.evaluate(run, **options, cache=measures.cache_folder(), watch=told)
+    if not processes.first():
+        return
+    found.write(out)
+    print(found.table())
+    for note in found.notes:
+        print(f"not measured: {note}")
+    if found.memory is not None:
+        print(f"\n{found.memory.verdict}")
+    print(f"wrote {out / measures.FILE} and {out / 'report.html'}")
+
+
 def suggest(
     source: str,
     *,

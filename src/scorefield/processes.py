@@ -131,15 +131,22 @@ def agreed(**facts: object) -> None:
     """Refuse to go on with processes that know different things; and wait for all of them."""
     if world() == 1:
         return
-    everyone: list[dict[str, object]] = [{}] * world()
-    dist.all_gather_object(everyone, facts)
+    theirs = everyone(facts)
     for name in facts:
-        found = [other[name] for other in everyone]
+        found = [other[name] for other in theirs]
         if any(other != found[0] for other in found):
             raise ValueError(
                 f"{name} is not the same in all processes: {', '.join(map(str, found))}; let all "
                 "see the same files by the same paths, and begin at the same time"
             )
+
+
+def everyone(item: Item) -> list[Item]:
+    """What each process has, in each of them."""
+    items = [item] * world()
+    if world() > 1:
+        dist.all_gather_object(items, item)
+    return items
 
 
 def dealt(pieces: Sequence[Item]) -> Sequence[Item]:
