@@ -5,9 +5,9 @@
 Four laws whose posterior is known, each measured in two ways:
 
     gauss2, mix2     in 2 dimensions: a correlated Gaussian, and three Gaussians
-    gauss64, mix64   8 × 8 fields with correlation exp(−distance/1.5): one law, and three patterns with
-                     a field of half the standard deviation about each
-    mask             x₁ in 2 dimensions, a left part of 2 columns in 64; without noise
+    gauss64, mix64   8 × 8 fields with correlation exp(−distance/1.5): one law, and three patterns
+                     with a field of half the standard deviation about each
+    mask             x₁ in 2 dimensions, the 2 columns to the left in 64; without noise
     matrix           one row of normal numbers in 2 dimensions, 4 in 64; with noise of 0.2
 
 y is that of one draw of the law. For each method, over the coordinates that are not known:
@@ -17,9 +17,9 @@ y is that of one draw of the law. For each method, over the coordinates that are
     cov     the largest |covariance − exact|, each in units of its two exact standard deviations
 
 `chance` is what as many exact draws score. A method is called exact here if mean and std are within
-3 %, and otherwise biased by so much. Scores (replace, dps, pigdm) go down 32 levels by Heun's method,
-`algorithm2` takes 20 steps at each of 16 levels with α = 0.1σ². `particle_filter` goes down 64 levels;
-its particles are five sets, each with its own noisy path of y.
+3 %, and otherwise biased by so much. Scores (replace, dps, pigdm) go down 32 levels by Heun's
+method, `algorithm2` takes 20 steps at each of 16 levels with α = 0.1σ². `particle_filter` goes
+down 64 levels; its particles are five sets, each with its own noisy path of y.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Problem(NamedTuple):
 
     @property
     def sigma_max(self) -> float:
+        """Where what is left of the law is its mean and covariance."""
         return 6 * self.law.prior.dense.diagonal().max().sqrt().item()
 
 
@@ -198,9 +199,11 @@ def main() -> None:
             row |= measure(this, x)
             rows.append(row)
             verdict = "exact" if row["bias"] <= CLOSE else f"biased by {row['bias']:.0%}"
+            said = "" if name == "chance" else verdict
             print(
-                f"{this.name:16s}{name:16s}  {row['mean']:.3f}  {row['least']:.3f}–{row['most']:.3f}  "
-                f"{row['cov']:.3f}  {row['seconds']:6.1f}  {'' if name == 'chance' else verdict}",
+                f"{this.name:16s}{name:16s}  {row['mean']:.3f}  "
+                f"{row['least']:.3f}–{row['most']:.3f}  {row['cov']:.3f}  "
+                f"{row['seconds']:6.1f}  {said}",
                 flush=True,
             )
     args.out.write_text(json.dumps({"n": n, "rows": rows}, indent=2))

@@ -46,6 +46,7 @@ ALLOWED = {
     "prior": {"_ops"},
     "ladder": {"_ops", "noise"},
     **{module: GROUND for module in CORE},
+    "inverse": GROUND | {"samplers"},
     # it runs a chain, and takes data for the oracle that they are
     "diagnose": GROUND | {"oracles", "samplers"},
     "nn": {"_ops"},
@@ -56,6 +57,7 @@ ALLOWED = {
     "checkpoint": MODEL,
     "draw": MODEL | {"ladder", "samplers"},
     "images": {"checkpoint"},
+    "restoring": MODEL | {"checkpoint", "data", "draw", "images", "inverse", "samplers"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles", "prior"},
@@ -74,7 +76,7 @@ ALLOWED = {
     "studio": {PUBLIC},
     # what the command line does, once it has been read
     "commands": APPLICATION | {"presets"},
-    "cli": {PUBLIC, "commands", "config", "demo"},
+    "cli": {PUBLIC, "commands", "config", "demo", "experiment", "restoring"},
     "__main__": {"cli"},
 }
 

@@ -162,7 +162,8 @@ def blur(sigma: float) -> LinearOperator:
         columns = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)
         square = (2 * torch.pi) ** 2 * (rows[:, None] ** 2 + columns**2)
         kept = (-0.5 * sigma**2 * square).exp()
-        return torch.where(kept < LOST, 0, kept)
+        left: Tensor = torch.where(kept < LOST, 0, kept)
+        return left
 
     def through(factor: Map, x: Tensor) -> Tensor:
         waves = torch.fft.rfft2(x) * factor(response(x))
@@ -190,7 +191,8 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
 
     def gram(f: Map, y: Tensor) -> Tensor:
         basis = left.to(y)
-        return (y @ basis * f(scales.to(y) ** 2)) @ basis.T
+        out: Tensor = (y @ basis * f(scales.to(y) ** 2)) @ basis.T
+        return out
 
     return LinearOperator(
         lambda x: x.flatten(1) @ rows.to(x).T,

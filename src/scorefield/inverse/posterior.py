@@ -1,13 +1,13 @@
 """Samplers of what may have been measured, over any score.
 
-    algorithm2        Langevin dynamics, its known pixels overwritten   (Song & Ermon 2019, Algorithm 2)
+    algorithm2        Langevin dynamics, known pixels overwritten (Song & Ermon 2019, Algorithm 2)
     particle_filter   reverse diffusions that compete in foreseeing a noisy y
 
 The second is exact for many particles and small steps. If x_σ = x₀ + σz, then A·x_σ is y with more
-noise as long as σ²AAᵀ is more than σ_y²; so one path y_σ of it can be drawn, upwards from y, without
-knowing x₀. Downwards, at each step from σ to σ',
+noise as long as σ²AAᵀ is more than σ_y²; so one path y_σ of it can be drawn, upwards from y, and
+without knowing x₀. Downwards, at each step from σ to σ',
 
-    log w = log N(y_σ' | A(x + hs), h·AAᵀ),   h = σ² − σ'²     how well a particle foresees y_σ'
+    log w = log N(y_σ' | A(x + hs), h·AAᵀ),   h = σ² − σ'²    how well a particle foresees y_σ'
     x     ← the reverse diffusion of the particles drawn by w, given that A·x' = y_σ'
 
 (Trippe et al. 2023, Algorithm 2, for a mask; Dou & Song 2024 and Cardoso et al. 2024 for others.)
@@ -148,8 +148,8 @@ def _particle_filter(
         x, s = x[chosen], s[chosen]
         denoised = x.add(s, alpha=sigma**2)
         ahead = step.meet(x, x.add(s, alpha=step.h).add(noise(x), alpha=step.h**0.5), aim, noise)
-        # the noise that is left of √h is √h for a flat law and √h·σ'/σ for a point: the second score,
-        # which is the first on average, makes it that, and what is between to the second order
+        # of the noise √h there is √h left for a flat law and √h·σ'/σ for a point: the second score,
+        # which is the first on average, sees to that, and to the second order to what is between
         turn = step.off(score(ahead, low) - s)
         x = ahead.add(turn, alpha=low**2 * (1 - low / sigma))
         yield State(x, low, denoised, i)
