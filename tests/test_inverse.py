@@ -71,8 +71,8 @@ def test_functions_of_the_gram_matrix(case):
     measured = operator(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:]
     y = operator(torch.randn(2, *shape, dtype=torch.float64))  # in the range of A
     gram = a @ a.T
-    truth = torch.linalg.solve(0.01 * torch.eye(len(gram)) + 0.49 * gram, y.flatten(1).T).T
-    found = operator.solve(y, 0.1, torch.tensor(0.7))
+    truth = torch.linalg.solve(0.01 * torch.eye(len(gram)).double() + 0.49 * gram, y.flatten(1).T).T
+    found = operator.solve(y, 0.1, 0.7)
     torch.testing.assert_close(found, truth.view(2, *measured), rtol=1e-8, atol=1e-8)
 
 
@@ -147,15 +147,17 @@ def test_dps_takes_the_gradient_of_its_likelihood():
 
 def test_algorithm2_holds_the_known_at_one_noise_a_level():
     law = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
-    known, y, sigmas = torch.tensor([True, False]), torch.tensor([[1.0, 0.0]]), geometric(5, 0.1, 4)
-    run = algorithm2(law, torch.zeros(4000, 2), sigmas, known=known, y=y, steps=50, epsilon=1e-3)
+    known, y, sigmas = torch.tensor([True, False]), torch.tensor([[1.0, 0.0]]), geometric(2, 0.3, 3)
+    run = algorithm2(law, torch.zeros(3000, 2), sigmas, known=known, y=y, steps=200, epsilon=0.02)
     states = list(run)
-    for level, sigma in zip((states[i : i + 50] for i in range(0, 200, 50)), sigmas, strict=True):
-        assert all(torch.equal(each.x[:, 0], level[0].x[:, 0]) for each in level)
-        assert (level[0].x[:, 0] - 1).std() == pytest.approx(sigma.item(), rel=0.05)
-    # at the last level it is Langevin dynamics of the rest given the known, but for the step's bias
-    rest = states[-1].x[:, 1] - 0.8 / 1.01 * states[-1].x[:, 0]
-    assert rest.std() == pytest.approx((1.01 - 0.64 / 1.01) ** 0.5, rel=0.05)
+    parts = (states[i : i + 200] for i in range(0, 600, 200))
+    for part, sigma in zip(parts, sigmas, strict=True):
+        assert all(torch.equal(each.x[:, 0], part[0].x[:, 0]) for each in part)
+        assert (part[0].x[:, 0] - 1).std() == pytest.approx(sigma.item(), rel=0.05)
+    # at the last level: Langevin dynamics of the rest given the known, with the bias of its step
+    rest = states[-1].x[:, 1] - 0.8 / 1.09 * states[-1].x[:, 0]
+    assert rest.std() == pytest.approx((1.09 - 0.64 / 1.09) ** 0.5, rel=0.05)
+    assert abs(rest.mean()) < 0.05
 
 
 def two():
@@ -203,9 +205,9 @@ def worst(law, kind, n, levels, sets):
 
 @pytest.mark.parametrize("kind", ["mask", "matrix"])
 def test_the_particle_filter_draws_from_the_posterior(kind):
-    mean, std = worst(two(), kind, 8000, 48, 4)
-    assert mean < 0.05
-    assert std < 0.05
+    mean, std = worst(two(), kind, 4000, 40, 4)
+    assert mean < 0.07
+    assert std < 0.07
 
 
 @pytest.mark.slow
@@ -234,9 +236,9 @@ def test_a_score_that_is_conditioned_runs_in_any_sampler():
     score = pigdm(law, mask(torch.tensor([True, False])), torch.tensor([[0.5, 0.0]]).double(),
                   sigma_data=1.0)  # fmt: skip
     sigmas = geometric(50, 0.01, 64, dtype=torch.float64)
-    x = final(integrate(heun, score, law.prior.sample(4000, sigmas[0]), sigmas))
+    x = final(integrate(heun, score, law.prior.sample(2000, sigmas[0]), sigmas))
     assert (x[:, 0] - 0.5).abs().max() < 0.05
-    assert x[:, 1].std() == pytest.approx(1, rel=0.04)
+    assert x[:, 1].std() == pytest.approx(1, rel=0.06)
 
 
 @pytest.mark.parametrize(
