@@ -35,7 +35,12 @@ def test_right_halves_of_digits(tmp_path):
     for _ in start(PRESETS["digits"](), tmp_path / "run"):
         pass
     found = study(load(tmp_path / "run"))
-    ASSERTS
+    assert found["true"] >= 0.96
+    assert found["particle_filter"] >= 0.85
+    assert found["particle_filter"] >= found["pigdm"] >= found["mean-filled"]
+    # of 38 particles many descend from one, so that they differ too little
+    assert 0.65 <= found["particle_filter covers"] <= 0.9
+    assert 0.85 <= found["pigdm covers"] <= 0.97
 
 
 def study(model, every=1, methods=tuple(METHODS)):
