@@ -32,7 +32,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUND = {"_ops", "score", "noise", "prior"}
 MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
-TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
+TRAINING = {"optimize", "disk", "checkpoint", "convert", "metrics", "data", "train"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
 APPLICATION = BELOW_EXPERIMENT | {"config", "experiment", "run"}
 PUBLIC = "scorefield"
@@ -54,10 +54,11 @@ ALLOWED = {
     "precondition": GROUND,
     "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
-    "checkpoint": MODEL,
+    "disk": set(),
+    "checkpoint": MODEL | {"disk"},
     "draw": MODEL | {"ladder", "samplers"},
-    "images": {"checkpoint"},
-    "restoring": MODEL | {"checkpoint", "data", "draw", "images", "inverse", "samplers"},
+    "images": {"disk"},
+    "restoring": MODEL | {"checkpoint", "data", "disk", "draw", "images", "inverse", "samplers"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles", "prior"},
@@ -65,8 +66,9 @@ ALLOWED = {
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),
     "experiment": BELOW_EXPERIMENT | {"config"},
-    "journal": {"checkpoint"},
-    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
+    "journal": {"disk"},
+    "recover": {"checkpoint", "config", "data", "disk"},
+    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal", "recover"},
     "evaluate": APPLICATION,
     "presets": {"config"},
     "paper": APPLICATION,
@@ -76,7 +78,7 @@ ALLOWED = {
     "studio": {PUBLIC},
     # what the command line does, once it has been read
     "commands": APPLICATION | {"presets"},
-    "cli": {PUBLIC, "commands", "config", "demo", "experiment", "restoring"},
+    "cli": {PUBLIC, "commands", "config", "demo", "disk", "experiment", "restoring"},
     "__main__": {"cli"},
 }
 

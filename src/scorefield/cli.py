@@ -7,15 +7,17 @@ it runs is imported when it is called, so that `--help` answers before torch has
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+
+from .disk import check_writable
 
 FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
 """An option that is a field of the configuration."""
@@ -131,9 +133,10 @@ def train(
     Args:
         preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
             ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the data if there
-            is no --config. Those of MNIST, CIFAR-10 and CelebA need a folder of images as --data.
-        data: a data set's name, a folder of images, an .npy or .npz file; the preset's own if
-            not given.
+            is no --config. Those of MNIST and CIFAR-10 read data/mnist and data/cifar10, or what
+            --data.options.root=FOLDER names, and fetch it with --data.options.download=true.
+        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy or .npz file; the
+            preset's own if not given.
         out: the directory of the run; runs/PRESET if not given.
         config: a YAML or JSON file of fields, as a run's config.json.
         start: a model to train on, as `save`, a run or `convert` wrote it.
@@ -155,15 +158,18 @@ def train(
     commands.train(made, out or Path("runs") / name)
 
 
-def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
+def resume(
+    run: Annotated[Positional[Path], arg(metavar="RUN")], *, changed_data: bool = False
+) -> None:
     """Go on with a run that was stopped, to the same end as if it had not been.
 
     Args:
         run: its directory.
+        changed_data: go on though the data are not those that it began with.
     """
     from . import commands
 
-    commands.resume(run)
+    commands.resume(run, changed_data=changed_data)
 
 
 def sample(
@@ -259,7 +265,7 @@ def restore(
     """
     if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
         raise ValueError(f"--out {out}: there is something; add --overwrite, or name another")
-    _check_writable(out / "restored.png")
+    check_writable(out / "restored.png")
     from . import restoring
     from .experiment import device_of
 
@@ -322,9 +328,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="scorefield", description=ABOUT, args=args
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _say  # type: ignore[assignment]
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="scorefield", description=ABOUT, args=args
+            )
     except (ValueError, TypeError, ImportError, OSError) as error:
         # the package says in them what to change; other errors are its own
         if debug:
@@ -336,6 +344,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"scorefield: {stopped}", file=sys.stderr)
         return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0
+
+
+def _say(message: Warning | str, *where: object) -> None:
+    """A warning as a line, which says what was found amiss, not where in the code."""
+    print(f"scorefield: {message}", file=sys.stderr)
 
 
 def _settings(args: list[str]) -> list[str]:
@@ -364,7 +377,7 @@ def _check_run(out: Path, overwrite: bool) -> None:
             raise ValueError(f"--out {out}: there is something else than a run in it, name another")
         if not overwrite:
             raise ValueError(f"--out {out}: holds a run; add --overwrite, or name another --out")
-    _check_writable(out / "report.html")
+    check_writable(out / "report.html")
 
 
 def _check_model(path: Path, overwrite: bool) -> None:
@@ -375,11 +388,4 @@ def _check_model(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path}: this is {kind}; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: there is one already; choose another name, or add --overwrite")
-    _check_writable(path)
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{path}: nothing can be written into {place}; choose another place")
+    check_writable(path)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from .checkpoint import replace
+from .disk import replace
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff;

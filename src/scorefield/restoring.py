@@ -19,8 +19,8 @@ from torch import Tensor
 
 from . import images, inverse
 from .checkpoint import load, read
-from .checkpoint import replace as write_file
 from .data.picture import upright
+from .disk import replace as write_file
 from .draw import plan
 from .inverse import LinearOperator
 from .inverse.operators import measured

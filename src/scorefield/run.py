@@ -1,6 +1,7 @@
 """A run: a directory with a trained model in the end, interrupted as often as need be.
 
     config.json       the experiment, with what was decided by data and machine
+    data.json         what its data are known by, so that it goes on with no others
     log.jsonl         a line a step, in order
     checkpoints/      the last states to resume from: model, average, optimiser, step
     samples/          grids on the way
@@ -17,7 +18,8 @@ import re
 import signal
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -25,21 +27,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from . import checkpoint, config, images
-from .checkpoint import load, read
+from . import checkpoint, config, images, recover
+from .checkpoint import Stored, load, read
 from .config import Experiment
-from .data import Batches, Dataset, everything
+from .data import DATASETS, Batches, Dataset, everything
 from .data import load as load_data
+from .disk import LOCK, check_writable, locked, replace
 from .draw import plan, sample
 from .experiment import begun, build, loss_of, resolved
 from .journal import Journal
 from .model import ScoreModel
+from .recover import checkpoints
 from .train import Update, averaged, constant, cosine, mixed, train
 
 PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
 
-PARTIAL = re.compile(r"\.(config\.json|log\.jsonl|model\.json|(model|\d{8})\.safetensors)\.\d+")
+PARTIAL = re.compile(
+    r"\.((config|data|model)\.json|log\.jsonl|(model|\d{8})\.safetensors|\d{8}\.png)\.\d+"
+)
 """What was being written when a run was killed."""
 
 
@@ -85,6 +91,8 @@ class Run:
             workers=experiment.data.workers,
         )
         self.step, self.best = 0, math.inf
+        self.kept = 0
+        """The last step of which all is written that belongs to it, but perhaps its state."""
         self.bad = 0
         """Steps skipped in a row."""
         self.slower = 1.0
@@ -99,6 +107,22 @@ class Run:
 
     def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end, and yield after each step, when all that belongs to it is written."""
+        with locked(self.directory):
+            later = [path for path in checkpoints(self.directory) if int(path.stem) > self.step]
+            if later:
+                raise ValueError(
+                    f"{self.directory} has gone on to step {int(later[-1].stem)} meanwhile: "
+                    "resume it again"
+                )
+            try:
+                yield from self._updates()
+            except OSError as error:
+                if self.kept == self.step:  # it was the data; a file that fails leaves a gap
+                    with suppress(OSError):
+                        self._save_once()
+                raise recover.stopped(error, self.directory) from error
+
+    def _updates(self) -> Generator[Update, None, None]:
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
         journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
@@ -112,6 +136,7 @@ class Run:
                         break
                     self.step = update.step
                     self._keep(update, journal)
+                    self.kept = self.step
                     yield update
                     self._heed()
                 if self.bad == PATIENCE:
@@ -222,13 +247,17 @@ class Run:
         states = self.optimizer.state_dict()["state"]
         for index, state in states.items():
             extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        checkpoint.save(self.average, self._path(), about=self.about(), extra=extra)
+        about = self.about() | {"config": asdict(self.experiment)}
+        checkpoint.save(self.average, self._path(), about=about, extra=extra)
         for old in checkpoints(self.directory)[: -max(self.experiment.keeping.last, 1)]:
             old.unlink()
 
-    def restore(self, path: Path) -> None:
+    def _save_once(self) -> None:
+        if not self._path().exists():
+            self.save()
+
+    def restore(self, stored: Stored) -> None:
         """Take the state of a checkpoint."""
-        stored = read(path)
         extra = stored.under("extra")
         self.average.net.load_state_dict(stored.under("net"))
         self.ema.n_averaged.copy_(extra.pop("averaged"))
@@ -244,6 +273,7 @@ class Run:
         about = stored.about
         self.step, self.slower, self.bad = about["step"], about["slower"], about["bad"]
         self.best = math.inf if about["best"] is None else about["best"]
+        self.kept = self.step
 
     def _path(self) -> Path:
         return self.directory / f"checkpoints/{self.step:08d}.safetensors"
@@ -259,14 +289,13 @@ class Run:
                 f"finite, with half the rate as well: look for NaN in the data, or take a lower "
                 f"training.rate than {self.experiment.training.rate} or a training.clip"
             )
-        self.restore((due or kept)[-1])
+        self.restore(read((due or kept)[-1]))
         self.slower, self.bad = 0.5, 0
 
     def _heed(self) -> None:
         """End here if a signal has asked for it; it may have come since the step was saved."""
         if self.stop:
-            if not self._path().exists():
-                self.save()
+            self._save_once()
             raise Interrupted(
                 f"stopped by {signal.Signals(self.stop).name} after step {self.step}, which is "
                 f"saved; to go on: scorefield resume {self.directory}",
@@ -296,14 +325,9 @@ class Run:
 def start(experiment: Experiment, directory: str | Path) -> Run:
     """Begin a run in a directory of its own; to iterate over it is to train."""
     directory = Path(directory)
-    if (directory / "config.json").exists():
-        raise ValueError(
-            f"{directory} holds a run: continue it by `scorefield resume {directory}`, or name "
-            "another directory"
-        )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} is there already and holds no run: name another directory")
-    experiment = config.checked(experiment)
+    _check_new(directory)
+    check_writable(directory / "config.json")
+    experiment = config.checked(experiment, DATASETS)
     data = load_data(experiment.data.source, **experiment.data.options)
     if experiment.start is None:
         experiment = resolved(experiment, data)
@@ -314,34 +338,50 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     sampling = experiment.sampling  # what would fail at the first grid fails here
     _ = plan(model, sampling.sampler, sampling.steps, **sampling.options).evaluations
     directory.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())
+    with locked(directory):
+        _check_new(directory)  # another process may have begun there meanwhile
+        replace(directory / "config.json", config.as_json(experiment).encode())
+        recover.note(directory, experiment.data.source, data)
     return run
 
 
-def resume(directory: str | Path) -> Run:
-    """Go on with a run from its last checkpoint, by iterating over it."""
+def _check_new(directory: Path) -> None:
+    if (directory / "config.json").exists():
+        raise ValueError(
+            f"{directory} holds a run: continue it by `scorefield resume {directory}`, or name "
+            "another directory"
+        )
+    there = directory.exists()
+    if there and (not directory.is_dir() or any(p.name != LOCK for p in directory.iterdir())):
+        raise ValueError(f"{directory} is there already and holds no run: name another directory")
+
+
+def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
+    """Go on with a run from its last state that is whole, by iterating over it.
+
+    Args:
+        directory: of the run.
+        changed_data: go on though the data are not those that it began with.
+    """
     directory = Path(directory)
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
-    experiment = config.read(directory / "config.json")
-    data = load_data(experiment.data.source, **experiment.data.options)
-    for left in (*directory.glob(".*"), *(directory / "checkpoints").glob(".*")):
-        if PARTIAL.fullmatch(left.name):
-            left.unlink()
-    saved = checkpoints(directory)
+    with locked(directory):
+        for place in (directory, directory / "checkpoints", directory / "samples"):
+            for left in place.glob(".*"):
+                if PARTIAL.fullmatch(left.name):
+                    left.unlink()
+        saved = recover.last(directory)
+        experiment = recover.experiment(directory, saved[1].about if saved else {})
+        data = recover.data(directory, experiment, changed=changed_data)
     if saved:
-        model = load(saved[-1])
+        model = load(saved[0])
     else:
         model = build(experiment, data) if experiment.start is None else begun(experiment, data)[0]
     run = Run(directory, experiment, data, model)
     if saved:
-        run.restore(saved[-1])
+        run.restore(saved[1])
     return run
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """The states that a run has kept, the last one last."""
-    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
 
 
 def _due(step: int, every: int) -> bool:

@@ -9,11 +9,11 @@ a permutation of its own. So a run can start at any step, on any number of proce
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
+from .stream import Stream, Taken
 
-Taken: TypeAlias = "tuple[Tensor, Tensor | None]"
+LOST = 60.0
+"""Seconds after which a batch that no worker brings is read without them."""
 
 
 class Batch(NamedTuple):
@@ -80,6 +82,8 @@ class Batches:
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, from 0 on."""
+        if isinstance(self.source, Stream):
+            raise ValueError("what is streamed has no batch by step: take stream(start)")
         return self._finish(step, self._take(_checked(step)))
 
     def stream(self, start: int = 0) -> Iterator[Batch]:
@@ -88,18 +92,34 @@ class Batches:
         Closing the generator stops the workers.
         """
         _checked(start)
+        if isinstance(self.source, Stream):
+            return self._drawn(start, self.source)
         if self.workers:
-            return self._ahead(start)
+            return self._ahead(start, self._take, self.workers)
         return (self(step) for step in count(start))
 
-    def _ahead(self, start: int) -> Iterator[Batch]:
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
-        waiting: deque[Future[Taken]] = deque()
+    def _drawn(self, start: int, source: Stream) -> Iterator[Batch]:
+        """As they come; no more than one thread can wait for them."""
+        taken = source.batches(start * self.size, self.size, self._rows)
+        if self.workers:
+            return self._ahead(start, lambda step: next(taken), 1)
+        return (self._finish(step, each) for step, each in zip(count(start), taken, strict=False))
+
+    def _ahead(self, start: int, take: Callable[[int], Taken], workers: int) -> Iterator[Batch]:
+        pool, waiting = _pool(workers), deque[Future[Taken]]()
+        again = not isinstance(self.source, Stream)
         try:
             for step in count(start):
-                while len(waiting) < 2 * self.workers:
-                    waiting.append(pool.submit(self._take, step + len(waiting)))
-                yield self._finish(step, waiting.popleft().result())
+                while len(waiting) < 2 * workers:
+                    waiting.append(pool.submit(take, step + len(waiting)))
+                if again and _lost(waiting[0]):
+                    # others begin after this batch, which is the same whoever reads it
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool = _pool(workers)
+                    waiting.clear()
+                    yield self(step)
+                else:
+                    yield self._finish(step, waiting.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -135,6 +155,19 @@ class Batches:
         else:
             x = centre(x, self.source.levels)
         return Batch(x, None if labels is None else labels.to(self.device))
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="batches")
+
+
+def _lost(future: Future[Taken]) -> bool:
+    """Whether the worker has died instead of reading; then it is not heard of, or was ended."""
+    try:
+        error = future.exception(LOST)
+    except TimeoutError:
+        return True
+    return error is not None and not isinstance(error, Exception)
 
 
 def _checked(step: int) -> int:
