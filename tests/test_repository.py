@@ -46,6 +46,7 @@ ALLOWED = {
     "prior": {"_ops"},
     "ladder": {"_ops", "noise"},
     **{module: GROUND for module in CORE},
+    "inverse": GROUND | {"samplers"},
     # it runs a chain, and takes data for the oracle that they are
     "diagnose": GROUND | {"oracles", "samplers"},
     "nn": {"_ops"},
@@ -59,6 +60,7 @@ ALLOWED = {
     "processes": set(),
     "draw": MODEL | {"ladder", "samplers", "processes"},
     "images": {"disk"},
+    "restoring": MODEL | {"checkpoint", "data", "disk", "draw", "images", "inverse", "samplers"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles", "prior", "processes"},
@@ -78,7 +80,7 @@ ALLOWED = {
     "studio": {PUBLIC},
     # what the command line does, once it has been read
     "commands": APPLICATION | {"evaluate", "presets"},
-    "cli": {PUBLIC, "commands", "config", "demo", "disk"},
+    "cli": {PUBLIC, "commands", "config", "demo", "disk", "experiment", "restoring"},
     "__main__": {"cli"},
 }
 

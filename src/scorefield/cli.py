@@ -289,6 +289,71 @@ def evaluate(
     )
 
 
+def restore(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")],
+    *,
+    task: Literal["inpaint", "colorize", "super-resolve", "deblur"],
+    mask: Path | None = None,
+    factor: int | None = None,
+    sigma: float | None = None,
+    noise: float | None = None,
+    n: Annotated[int, arg(aliases=["-n"])] = 8,
+    out: Path = Path("restored"),
+    overwrite: bool = False,
+    method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
+    steps: int | None = None,
+    particles: int = 64,
+    seed: int = 0,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Complete an image of which a part was measured: many times, with their mean and spread.
+
+    Args:
+        run: a run's directory, or a model that was saved or converted.
+        image: what was measured: the damaged, the grey, the small or the blurred image.
+        task: what is wrong with it.
+        mask: for inpaint, an image of its size, white where it is known.
+        factor: for super-resolve, how many pixels a side became one.
+        sigma: for deblur, the standard deviation of the Gaussian blur in pixels.
+        noise: the standard deviation of the measurement's noise, in images from 0 to 1; for deblur
+            that of 8 bits if not given, else 0, and known pixels come back as they are.
+        n: how many completions.
+        out: the directory for them.
+        overwrite: what a restoration left there.
+        method: particle_filter is exact for many particles, the others are not.
+        steps: levels of the grid; for algorithm2 the steps at each level.
+        particles: of the particle filter.
+        seed: same seed, same completions.
+        batch: how many chains at once.
+        device: cpu, cuda, mps.
+    """
+    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
+        raise ValueError(f"--out {out}: there is something; add --overwrite, or name another")
+    check_writable(out / "restored.png")
+    from . import restoring
+    from .experiment import device_of
+
+    restoring.restore_image(
+        run,
+        image,
+        task=task,
+        out=out,
+        mask=mask,
+        factor=factor,
+        blur=sigma,
+        sigma_y=noise,
+        n=n,
+        device=device_of(device),
+        method=method,
+        steps=steps,
+        particles=particles,
+        seed=seed,
+        batch=batch,
+    )
+
+
 def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
@@ -317,6 +382,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "sample": sample,
     "evaluate": evaluate,
+    "restore": restore,
     "suggest": suggest,
     "convert": convert,
 }
