@@ -67,14 +67,14 @@ ALLOWED = {
     "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
     "evaluate": APPLICATION,
     "presets": {"config"},
-    "paper": APPLICATION,
     "plots": APPLICATION,
+    "paper": APPLICATION | {"plots", "presets"},
     "report": APPLICATION,
     "demo": APPLICATION | {"plots", "presets", "report"},
     "studio": {PUBLIC},
     # what the command line does, once it has been read
     "commands": APPLICATION | {"presets"},
-    "cli": {PUBLIC, "commands", "config", "demo"},
+    "cli": {PUBLIC, "commands", "config", "demo", "experiment", "paper"},
     "__main__": {"cli"},
 }
 
