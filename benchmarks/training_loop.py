@@ -3,10 +3,10 @@
     bare      zero_grad, loss of a batch that is there already, backward, clip, Adam
     averaged  and the running average of the weights
     run       the same in a run: batches drawn and dequantised, noise by position, the running
-              average, a line in the log
+              average as often as a run updates it, a line in the log
 
-They take turns in one process; printed is the ratio of their medians. CPU time of one thread, so
-that other programs disturb it little.
+They take turns step by step; printed is the median, over turns of ten steps, of the ratio of their
+CPU times of one thread, so that other programs disturb it little.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from scorefield import run
 from scorefield.data import Batches
 from scorefield.presets import PRESETS
-from scorefield.train import averaged
+from scorefield.train import OFTEN, SELDOM, averaged
 
-TURNS, STEPS = 12, 12
+TURNS = 40
 
 
 def main() -> None:
@@ -38,6 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         begun = run.start(made, f"{place}/run")
         updates = iter(begun)
+        for _ in range(OFTEN):  # it is updated less often after these
+            next(updates)
         x = Batches(begun.data.train, made.training.batch)(0).x
         model, clip = begun.model, made.training.clip or float("inf")
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
@@ -57,20 +59,29 @@ def main() -> None:
         ways = {"bare": bare, "averaged": with_average, "run": lambda: next(updates)}
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(TURNS + 1):
-            for name, step in ways.items():
-                for _ in range(STEPS):
+            spent = dict.fromkeys(ways, 0.0)
+            for _ in range(SELDOM):  # a turn has one update of the run's average
+                for name, step in ways.items():
                     begin = time.process_time()
                     step()
-                    if turn:  # the first turn is to warm up
-                        seconds[name].append(time.process_time() - begin)
+                    spent[name] += (time.process_time() - begin) / SELDOM
+            if turn:  # the first is to warm up
+                for name, value in spent.items():
+                    seconds[name].append(value)
         updates.close()
     middle = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"digits, batch {made.training.batch}, {TURNS * STEPS} steps each, one thread")
+    print(f"digits, batch {made.training.batch}, {TURNS * SELDOM} steps each, one thread")
     for name, value in middle.items():
         print(f"{name:9s} {1000 * value:7.2f} ms")
     for name in ("bare", "averaged"):
-        print(f"run over {name}: {100 * (middle['run'] / middle[name] - 1):+.1f} %")
+        ratios = [a / b for a, b in zip(seconds["run"], seconds[name], strict=True)]
+        low, ratio, high = map(_percent, statistics.quantiles(ratios, n=4))
+        print(f"run over {name}: {ratio} (quartiles {low}, {high})")
     print("bound, over bare: +3 %")
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"
 
 
 if __name__ == "__main__":

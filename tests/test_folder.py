@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from scorefield.data import Arrays, Batches, Folder, load
+from scorefield.data import Arrays, Batches, Pictures, load
 from scorefield.data.picture import Reader, header
 
 RNG = np.random.default_rng(0)
@@ -169,17 +169,17 @@ def test_listing_is_sorted_deep_and_ignores_the_rest(tmp_path):
     (tmp_path / "a/notes.txt").write_text("not an image")
     (tmp_path / "a/data.h5").write_text("nor this")
     data = load(tmp_path, labels=True, memory=0)
-    assert sorted([*data.train.names, *data.test.names]) == [
+    assert sorted([*data.train.files.names, *data.test.files.names]) == [
         "a/10.png",
         "a/9.jpeg",
         "b/2.png",
         "b/deep/1.BMP",
     ]
-    assert list(data.train.names) == sorted(data.train.names)
+    assert list(data.train.files.names) == sorted(data.train.files.names)
     assert (data.classes, data.name) == (2, tmp_path.name)
     for part in (data.train, data.test):
         _, labels = _everything(part)
-        assert labels.tolist() == [int(name.startswith("b")) for name in part.names]
+        assert labels.tolist() == [int(name.startswith("b")) for name in part.files.names]
     _save(tmp_path / "loose.png", _noise(2, 2))
     with pytest.raises(ValueError, match=r"loose\.png lies in none"):
         load(tmp_path, labels=True)
@@ -200,13 +200,13 @@ def many(tmp_path_factory):
 
 
 def test_a_twentieth_is_held_out_and_stays_so(many):
-    held = set(load(many, memory=0).test.names)
+    held = set(load(many, memory=0).test.files.names)
     assert abs(len(held) - 15) < 4 * (300 * 0.05 * 0.95) ** 0.5
     for i in range(300, 340):
         _save(many / f"a/{i}.png", _noise(4, 4, 3))
     later = load(many, memory=0)
-    assert held == {name for name in later.test.names if int(name[2:-4]) < 300}
-    assert not set(later.test.names) & set(later.train.names)
+    assert held == {name for name in later.test.files.names if int(name[2:-4]) < 300}
+    assert not set(later.test.files.names) & set(later.train.files.names)
     for i in range(300, 340):
         (many / f"a/{i}.png").unlink()
 
@@ -224,12 +224,12 @@ def test_at_least_one_is_held_out_if_there_are_two(tmp_path):
 def test_files_give_what_memory_gives(many):
     kept, read = load(many, labels=True), load(many, labels=True, memory=0)
     assert isinstance(kept.train, Arrays)
-    assert isinstance(read.train, Folder)
+    assert isinstance(read.train, Pictures)
     for a, b in ((kept.train, read.train), (kept.test, read.test)):
         assert all(torch.equal(*both) for both in zip(_everything(a), _everything(b), strict=True))
     exact = 300 * 3 * 4 * 4
     assert isinstance(load(many, memory=exact).test, Arrays)
-    assert isinstance(load(many, memory=exact - 1).test, Folder)
+    assert isinstance(load(many, memory=exact - 1).test, Pictures)
     batches = Batches(kept.train, 16, flip=True)
     stream = Batches(read.train, 16, flip=True, workers=2).stream(3)
     for step in range(3, 30):
@@ -299,7 +299,7 @@ def test_a_damaged_file_is_named(tmp_path, kind):
         load(tmp_path)
     # and when nothing is read before it is asked for
     data = load(tmp_path, size=16, channels=3, memory=0)
-    part = data.train if "bad.png" in data.train.names else data.test
+    part = data.train if "bad.png" in data.train.files.names else data.test
     with pytest.raises(OSError, match=r"bad\.png cannot be read as an image: ."):
         _everything(part)
 

@@ -138,15 +138,26 @@ def _images_alone(step):
 
 
 def test_the_average_is_the_recursion():
-    model = _unet()
-    ema = averaged(model, 0.5)
+    model = torch.nn.Linear(2, 2)
+
+    def loss(score, x, *, noise):
+        return (score(x) - noise(x)).square().sum(1)
+
+    ema = averaged(model, 0.95)
     mean = [p.detach().clone() for p in model.parameters()]
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for update in train(model, _images_alone, LOSS, optimizer=optimizer, steps=12, ema=ema):
-        k = update.step - 1
-        d = 0.0 if k == 0 else min(0.5, (1 + k) / (10 + k))  # torch begins with a copy
-        mean = [d * m + (1 - d) * p.detach() for m, p in zip(mean, model.parameters(), strict=True)]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    batches, updates = (lambda step: torch.ones(4, 2)), 0
+    for update in train(model, batches, loss, optimizer=optimizer, steps=135, ema=ema):
+        late = update.step > 100
+        if not late or update.step % 10 == 0:
+            k = 100 + 10 * (updates - 100) if late else updates
+            d = min(0.95, (1 + k) / (10 + k)) ** (10 if late else 1)
+            d = d if updates else 0.0  # torch begins with a copy
+            now = zip(mean, model.parameters(), strict=True)
+            mean = [d * m + (1 - d) * p.detach() for m, p in now]
+            updates += 1
     torch.testing.assert_close(list(ema.module.parameters()), mean, atol=1e-6, rtol=1e-5)
+    assert updates == 103
 
 
 def test_clipping_bounds_the_gradient_and_tells_the_true_norm():

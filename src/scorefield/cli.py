@@ -131,9 +131,10 @@ def train(
     Args:
         preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
             ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the data if there
-            is no --config. Those of MNIST, CIFAR-10 and CelebA need a folder of images as --data.
-        data: a data set's name, a folder of images, an .npy or .npz file; the preset's own if
-            not given.
+            is no --config. Those of MNIST and CIFAR-10 read data/mnist and data/cifar10, or what
+            --data.options.root=FOLDER names, and fetch it with --data.options.download=true.
+        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy or .npz file; the
+            preset's own if not given.
         out: the directory of the run; runs/PRESET if not given.
         config: a YAML or JSON file of fields, as a run's config.json.
         start: a model to train on, as `save`, a run or `convert` wrote it.

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from . import checkpoint, config, images, run
 from .checkpoint import load, read
 from .config import Experiment
-from .data import DATASETS, everything
+from .data import DATASETS, HUB, PUBLISHED, everything
 from .data import load as load_data
 from .draw import Plan, chains, plan
 from .experiment import device_of
@@ -44,24 +44,27 @@ def experiment(
     if file is not None:
         made = config.read(file, made if preset else None)
     if source is not None and source != made.data.source:
-        # options are those of a source, and another has others; but a folder may stand in for
-        # data that have no reader yet
-        options = {} if made.data.source in DATASETS else made.data.options
+        options = _kept(made.data, source)
         flip = made.data.flip and preset is not None
         made = replace(made, data=replace(made.data, source=source, options=options, flip=flip))
-    made = config.overridden(made, settings)
-    if made.data.source in ("mnist", "cifar10", "celeba") and not Path(made.data.source).exists():
-        raise ValueError(
-            f"there is no reader of {made.data.source} yet: name a folder of its images by --data"
-        )
-    return made
+    return config.overridden(made, settings)
+
+
+def _kept(data: config.Data, source: str) -> dict[str, Any]:
+    """The options that go with another source too: they are a source's, and another has others."""
+    reader = DATASETS.get(data.source)
+    if source in DATASETS or source.startswith(HUB) or reader not in (None, *PUBLISHED.values()):
+        return {}
+    # a folder of images may stand in for published ones, to be cut and scaled like them
+    return {k: v for k, v in data.options.items() if k not in ("root", "download")}
 
 
 def _suited(source: str) -> str:
     """The preset for data of this kind."""
     if source == "digits":
         return source
-    images = Path(source).is_dir() or load_data(source).kind == "images"
+    published = source.startswith(HUB) or DATASETS.get(source) in PUBLISHED.values()
+    images = published or Path(source).is_dir() or load_data(source).kind == "images"
     return "photos" if images else "vectors"
 
 
@@ -87,6 +90,9 @@ def _follow(begun: Run) -> None:
     """Train to the end behind a progress bar, and say what there is."""
     if left := begun.data.skipped:
         print(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
+    if not begun.data.exact:
+        print(f"{begun.data.name} is streamed: if this run is stopped, `scorefield resume` goes on")
+        print("at about the same place, but an exact resume cannot be promised")
     steps, smooth, skipped = begun.experiment.training.steps, math.nan, 0
     with tqdm(total=steps, initial=begun.step, disable=None, unit="step") as bar:
         for update in begun:

@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -273,8 +273,13 @@ LEAST = {
 POSITIVE = ("levels.std", "levels.sigma_data", "levels.sigma_min", "training.clip", "training.eps")
 
 
-def checked(experiment: Experiment) -> Experiment:
-    """The experiment, if its numbers can be meant, its paths made absolute."""
+def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
+    """The experiment, if its numbers can be meant, its paths made absolute.
+
+    Args:
+        experiment: any.
+        names: what is no path as a source, even if there is a file of that name.
+    """
     values = {
         f"{part}.{name}": value
         for part, fields in asdict(experiment).items()
@@ -289,11 +294,13 @@ def checked(experiment: Experiment) -> Experiment:
             raise ValueError(f"{name}={values[name]}: give more than 0")
     if not experiment.training.ema < 1:
         raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
-    source, begin = Path(experiment.data.source), experiment.start
-    if source.exists():
-        experiment = replace(
-            experiment, data=replace(experiment.data, source=str(source.resolve()))
-        )
+    data, begin = experiment.data, experiment.start
+    if data.source not in names and Path(data.source).exists():
+        data = replace(data, source=str(Path(data.source).resolve()))
+    if "root" in data.options:
+        root = str(Path(str(data.options["root"])).expanduser().resolve())
+        data = replace(data, options=data.options | {"root": root})
+    experiment = replace(experiment, data=data)
     return experiment if begin is None else replace(experiment, start=str(Path(begin).resolve()))
 
 

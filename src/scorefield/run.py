@@ -28,7 +28,7 @@ from torch import Tensor
 from . import checkpoint, config, images
 from .checkpoint import load, read
 from .config import Experiment
-from .data import Batches, Dataset, everything
+from .data import DATASETS, Batches, Dataset, everything
 from .data import load as load_data
 from .draw import plan, sample
 from .experiment import begun, build, loss_of, resolved
@@ -303,7 +303,7 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} is there already and holds no run: name another directory")
-    experiment = config.checked(experiment)
+    experiment = config.checked(experiment, DATASETS)
     data = load_data(experiment.data.source, **experiment.data.options)
     if experiment.start is None:
         experiment = resolved(experiment, data)

@@ -9,11 +9,11 @@ a permutation of its own. So a run can start at any step, on any number of proce
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from torch import Tensor
 
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
-
-Taken: TypeAlias = "tuple[Tensor, Tensor | None]"
+from .stream import Stream, Taken
 
 
 class Batch(NamedTuple):
@@ -80,6 +79,8 @@ class Batches:
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, from 0 on."""
+        if isinstance(self.source, Stream):
+            raise ValueError("what is streamed has no batch by step: take stream(start)")
         return self._finish(step, self._take(_checked(step)))
 
     def stream(self, start: int = 0) -> Iterator[Batch]:
@@ -88,17 +89,26 @@ class Batches:
         Closing the generator stops the workers.
         """
         _checked(start)
+        if isinstance(self.source, Stream):
+            return self._drawn(start, self.source)
         if self.workers:
-            return self._ahead(start)
+            return self._ahead(start, self._take, self.workers)
         return (self(step) for step in count(start))
 
-    def _ahead(self, start: int) -> Iterator[Batch]:
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
+    def _drawn(self, start: int, source: Stream) -> Iterator[Batch]:
+        """As they come; no more than one thread can wait for them."""
+        taken = source.batches(start * self.size, self.size, self._rows)
+        if self.workers:
+            return self._ahead(start, lambda step: next(taken), 1)
+        return (self._finish(step, each) for step, each in zip(count(start), taken, strict=False))
+
+    def _ahead(self, start: int, take: Callable[[int], Taken], workers: int) -> Iterator[Batch]:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         waiting: deque[Future[Taken]] = deque()
         try:
             for step in count(start):
-                while len(waiting) < 2 * self.workers:
-                    waiting.append(pool.submit(self._take, step + len(waiting)))
+                while len(waiting) < 2 * workers:
+                    waiting.append(pool.submit(take, step + len(waiting)))
                 yield self._finish(step, waiting.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)

@@ -25,6 +25,8 @@ class Dataset:
     """The law of the samples, where it is known."""
     skipped: tuple[str, ...] = ()
     """The files that could not be read and were left out."""
+    exact: bool = True
+    """Whether a run that is stopped and resumed is certain to see what it would have seen."""
 
     @property
     def kind(self) -> Literal["images", "vectors"]:

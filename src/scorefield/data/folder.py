@@ -4,62 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from . import picture
 from .dataset import Dataset
 from .picture import Reader
-from .source import Arrays, Source
-
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """Image files, read when they are taken."""
-
-    root: Path
-    names: Sequence[str]
-    """Relative to the root, with forward slashes."""
-    reader: Reader
-    labels: Int[Tensor, "n"] | None = None
-    levels: int = 256
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of one image."""
-        return torch.Size([self.reader.channels, self.reader.height, self.reader.width])
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def take(self, index: Int[Tensor, "batch"]) -> tuple[Tensor, Int[Tensor, "batch"] | None]:
-        """The images of these indices, from their files, and their labels."""
-        images = torch.empty(len(index), *self.shape, dtype=torch.uint8)
-        for image, i in zip(images, index.tolist(), strict=True):
-            image.copy_(self.reader(self.root / self.names[i]))
-        return images, None if self.labels is None else self.labels[index]
-
-    def to(self, device: torch.device | str) -> Folder:
-        """Itself: files stay where they are."""
-        return self
-
-    def read(self) -> Arrays:
-        """The same in memory."""
-        images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
-        paths = (self.root / name for name in self.names)
-        for image, pixels in zip(images, _each(self.reader, paths), strict=True):
-            image.copy_(pixels)
-        return Arrays(images, self.labels)
+from .pictures import Below, Files, Pictures, each
+from .source import Source
 
 
 def folder(
@@ -90,20 +44,18 @@ def folder(
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: it spares a look at each file's header.
     """
-    if any(side is not None and side < 1 for side in (size, crop)):
-        raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or leave it out")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or leave it out")
+    check(size, crop, channels)
     root = Path(path)
-    names, skipped = _names(root), list[str]()
+    names, skipped = listed(root), list[str]()
     if skip:
         names, skipped = _sound(root, names)
-    reader = _reader(root, names, size or crop, crop, channels)
+    reader = reading(root, Below(root, tuple(names)), names, size, crop, channels)
     classes = _classes(root, names) if labels else {}
 
     def source(some: Sequence[str]) -> Source:
         index = [classes[_first(name)] for name in some] if labels else None
-        files = Folder(root, some, reader, None if index is None else torch.tensor(index))
+        numbers = None if index is None else torch.tensor(index)
+        files = Pictures(Below(root, tuple(some)), reader, numbers)
         return files.read() if len(names) * files.shape.numel() <= memory else files
 
     held = _held_out(names)
@@ -112,7 +64,15 @@ def folder(
     return Dataset(root.resolve().name, train, test, classes=len(classes), skipped=tuple(skipped))
 
 
-def _names(root: Path) -> list[str]:
+def check(size: int | None, crop: int | None, channels: int | None) -> None:
+    """Refuse what cannot be made of images."""
+    if any(side is not None and side < 1 for side in (size, crop)):
+        raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or leave it out")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or leave it out")
+
+
+def listed(root: Path) -> list[str]:
     """The image files below a folder, sorted, relative to it."""
 
     def stop(error: OSError) -> None:
@@ -130,14 +90,6 @@ def _names(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _each(do: Callable[[Path], Found], paths: Iterable[Path]) -> Iterator[Found]:
-    """What becomes of each file, in order, by as many threads as there are processors."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = iter(paths)
-        while some := list(islice(paths, 1024)):
-            yield from pool.map(do, some)
-
-
 def _sound(root: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """What can be read, and what cannot."""
 
@@ -148,27 +100,33 @@ def _sound(root: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
             return False
         return True
 
-    verdicts = list(_each(readable, (root / name for name in names)))
+    verdicts = list(each(readable, (root / name for name in names)))
     good = [name for name, fine in zip(names, verdicts, strict=True) if fine]
     if not good:
         raise OSError(f"{root} holds {len(names)} images, none of which can be read")
     return good, [name for name, fine in zip(names, verdicts, strict=True) if not fine]
 
 
-def _reader(
-    root: Path, names: Sequence[str], size: int | None, crop: int | None, channels: int | None
+def reading(
+    where: str | Path,
+    files: Files,
+    names: Sequence[str],
+    size: int | None,
+    crop: int | None,
+    channels: int | None,
 ) -> Reader:
-    """What is not given comes from the headers of all files."""
+    """How images become of one shape; what is not given comes from the headers of all files."""
+    size = size or crop
     if size is not None and channels is not None:
         return Reader(channels, size, size, crop)
     first: tuple[str, int, int] | None = None
     grey = True
-    found = _each(picture.header, (root / name for name in names))
+    found = each(lambda i: picture.header(files[i]), range(len(files)))
     for name, header in zip(names, found, strict=True):
         first = first or (name, header.height, header.width)
         if size is None and first[1:] != (header.height, header.width):
             raise ValueError(
-                f"size is not given, but the images of {root} differ in it: {first[0]} has "
+                f"size is not given, but the images of {where} differ in it: {first[0]} has "
                 f"{first[2]} × {first[1]} pixels, {name} {header.width} × {header.height}; give "
                 "the side to scale them to"
             )

@@ -6,10 +6,11 @@ and the like to RGB · the central square, scaled by Lanczos
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,21 @@ from torch import Tensor
 
 FOREIGN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow knows and does not decode itself; for EPS it would run Ghostscript."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that lies in another file."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+File: TypeAlias = str | Path | Encoded
+"""What an image is read from; as a str, what an error calls it."""
 
 
 class Header(NamedTuple):
@@ -43,7 +59,7 @@ def suffixes() -> frozenset[str]:
     return frozenset(s for s, name in Image.registered_extensions().items() if name in known)
 
 
-def header(path: str | Path) -> Header:
+def header(path: File) -> Header:
     """Size and kind of an image, without its pixels."""
     try:
         with _open(path) as image:
@@ -54,7 +70,7 @@ def header(path: str | Path) -> Header:
         raise _unreadable(path, error) from error
 
 
-def upright(path: str | Path, mode: Literal["L", "RGB"]) -> Image.Image:
+def upright(path: File, mode: Literal["L", "RGB"]) -> Image.Image:
     """An image of 8 bits, turned as its EXIF says, without transparency."""
     try:
         with _open(path) as image:
@@ -81,13 +97,13 @@ class Reader:
     width: int
     crop: int | None = None
 
-    def __call__(self, path: str | Path) -> UInt8[Tensor, "channels height width"]:
+    def __call__(self, path: File) -> UInt8[Tensor, "channels height width"]:
         """The pixels of a file."""
         plain = upright(path, "L" if self.channels == 1 else "RGB")
         pixels = np.array(self._fit(plain, path)).reshape(self.height, self.width, self.channels)
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
-    def _fit(self, image: Image.Image, path: str | Path) -> Image.Image:
+    def _fit(self, image: Image.Image, path: File) -> Image.Image:
         if self.crop is not None:
             if self.crop > min(image.size):
                 raise ValueError(
@@ -101,10 +117,12 @@ class Reader:
         return ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
 
 
-def _open(path: str | Path) -> Image.Image:
-    if not Path(path).stat().st_size:
+def _open(path: File) -> Image.Image:
+    inside = io.BytesIO(path.content) if isinstance(path, Encoded) else None
+    size = Path(str(path)).stat().st_size if inside is None else len(inside.getbuffer())
+    if not size:
         raise ValueError("the file is empty")
-    image = Image.open(path, formats=formats())
+    image = Image.open(str(path) if inside is None else inside, formats=formats())
     # Pillow itself only warns of what is up to twice as large
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
         image.close()
@@ -130,7 +148,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image
 
 
-def _unreadable(path: str | Path, error: Exception) -> OSError:
+def _unreadable(path: File, error: Exception) -> OSError:
     # of the system's errors the words alone, for they hold the path again
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return OSError(f"{path} cannot be read as an image: {reason}")

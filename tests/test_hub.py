@@ -1,0 +1,230 @@
+"""Data sets as Hugging Face's library has them, made here: nothing is asked of the network."""
+
+import io
+import sys
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+datasets = pytest.importorskip("datasets")
+import pyarrow.parquet  # noqa: E402
+
+from scorefield.cli import main  # noqa: E402
+from scorefield.data import Arrays, Batches, Pictures, Stream, load  # noqa: E402
+
+N = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _offline(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+        datasets.disable_progress_bars()
+        yield
+        datasets.enable_progress_bars()
+
+
+def _png(value, size=6):
+    out = io.BytesIO()
+    Image.fromarray(np.full((size, size), value, np.uint8)).save(out, "PNG")
+    return {"bytes": out.getvalue(), "path": None}
+
+
+def _table(values, names=("even", "odd"), image="image", label="label"):
+    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("int64")
+    features = datasets.Features(
+        {image: datasets.Image(), label: kind, "n": datasets.Value("int8")}
+    )
+    rows = {image: [_png(v) for v in values], label: [v % 2 for v in values], "n": list(values)}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Sixty images to train on, each of one grey value, and ten held out."""
+    path = tmp_path_factory.mktemp("hub") / "saved"
+    parts = {"train": _table(range(N)), "test": _table(range(100, 110))}
+    datasets.DatasetDict(parts).save_to_disk(path)
+    return path
+
+
+def _rows(source):
+    return source.take(torch.arange(len(source)))
+
+
+def _values(source):
+    x, labels = _rows(source)
+    values = x[:, 0, 0, 0]
+    assert torch.equal(x, values[:, None, None, None].expand_as(x))
+    assert torch.equal(values % 2, labels.to(torch.uint8))
+    return values.tolist()
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_a_saved_data_set_is_what_was_saved(saved, memory):
+    data = load(f"hub:{saved}", memory=memory)
+    assert isinstance(data.train, Arrays if memory else Pictures)
+    assert (data.classes, data.train.shape, data.exact) == (2, (1, 6, 6), True)
+    assert _values(data.train) == list(range(N))
+    assert _values(data.test) == list(range(100, 110))
+    colour = load(f"hub:{saved}", channels=3, size=4, crop=5, split="test", test="train")
+    assert (len(colour.train), len(colour.test), colour.train.shape) == (10, N, (3, 4, 4))
+
+
+def test_without_a_test_split_a_fixed_tenth_is_held_out(tmp_path):
+    _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
+    data = load(f"hub:{tmp_path}")
+    train, test = _values(data.train), _values(data.test)
+    assert len(test) == N // 10
+    assert sorted(train + test) == list(range(N))
+    assert _values(load(f"hub:{tmp_path}").test) == test
+
+
+def test_columns_are_guessed_or_named(tmp_path):
+    _table(range(20), image="img", names=None).save_to_disk(tmp_path / "plain")
+    data = load(f"hub:{tmp_path / 'plain'}")
+    assert (data.classes, _rows(data.train)[1]) == (0, None)
+    data = load(f"hub:{tmp_path / 'plain'}", label="label", image="img")
+    assert data.classes == 2
+    assert sorted(_values(data.train) + _values(data.test)) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(image="picture"), "columns image, label, n: say by image"),
+        (dict(label="picture"), "columns image, label, n: say by label"),
+        (dict(image="n"), "n holds no images"),
+        (dict(split="all"), "splits train, test"),
+        (dict(test="all"), "splits train, test"),
+        (dict(channels=2), "channels=2"),
+        (dict(streaming=True, buffer=0), "buffer=0"),
+        (dict(streaming=True, label="n"), "say how many classes"),
+        (dict(tokens=1), "hub has no option tokens"),
+    ],
+)
+def test_wrong_options_are_named(saved, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(f"hub:{saved}", **options)
+
+
+def test_false_rows_are_named(tmp_path):
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+    )
+    cases = [
+        ([{"bytes": b"no image", "path": None}, _png(1)], [0, 1], "row 0 cannot be read as an im"),
+        ([_png(0), None], [0, 1], "row 1 has no image"),
+        ([_png(0), _png(1)], [0, -1], "label is not a class for each row"),
+        ([_png(0), _png(1, 7)], [0, 1], "row 0 has 6 × 6 pixels, row 1 7 × 7"),
+    ]
+    for i, (images, labels, message) in enumerate(cases):
+        table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+        table.save_to_disk(tmp_path / f"{i}")
+        with pytest.raises((OSError, ValueError), match=message):
+            load(f"hub:{tmp_path / f'{i}'}")
+
+
+def test_files_need_not_say_that_they_hold_images(tmp_path):
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    (tmp_path / "a.png").write_bytes(_png(7)["bytes"])
+    here = {"bytes": None, "path": str(tmp_path / "a.png")}
+    for name, last in (("good", here), ("bad", {"bytes": None, "path": "/dev/zero"})):
+        table = pyarrow.table({"image": pyarrow.array([_png(0), last], kind)})
+        (tmp_path / name).mkdir()
+        pyarrow.parquet.write_table(table, tmp_path / name / "train.parquet")
+    data = load(f"hub:{tmp_path / 'good'}", memory=0)
+    assert sorted(x.max().item() for part in (data.train, data.test) for x in _rows(part)[0]) == [
+        0,
+        7,
+    ]
+    with pytest.raises(OSError, match="/dev/zero cannot be read as an image: the file is empty"):
+        load(f"hub:{tmp_path / 'bad'}")
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="hub:nobody/nothing cannot be loaded: "):
+        load("hub:nobody/nothing")
+    ran = tmp_path / "ran"
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script/script.py").write_text(f"open({str(ran)!r}, 'w')")
+    with pytest.raises(OSError, match="script cannot be loaded"):
+        load(f"hub:{tmp_path / 'script'}")
+    assert not ran.exists()
+    monkeypatch.setattr(datasets, "__version__", "3.6.0")
+    with pytest.raises(ImportError, match="install 4 or newer"):
+        load("hub:nobody/nothing")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"pip install 'scorefield\[hub\]'"):
+        load("hub:nobody/nothing")
+
+
+# ── Streamed ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _greys(batch):
+    """Which images these are, by their grey value v, of which (v + ½)/256 came."""
+    return (256 * batch.x[:, 0, 0, 0] - 0.5).round().int().tolist()
+
+
+def _joined(lists):
+    return list(chain.from_iterable(lists))
+
+
+def _stream(data, start=0, **options):
+    return Batches(data.train, 5, dequantise=False, **options).stream(start)
+
+
+def test_a_stream_goes_through_all_samples_in_each_pass(saved):
+    data = load(f"hub:{saved}", streaming=True, buffer=16)
+    assert isinstance(data.train, Stream)
+    assert (data.exact, data.classes, len(data.train), len(data.test)) == (False, 2, 16, 10)
+    assert _values(data.test) == list(range(100, 110))
+    batches = list(islice(_stream(data), 24))
+    passes = [_joined(map(_greys, batches[i : i + 12])) for i in (0, 12)]
+    for seen in passes:
+        assert sorted(seen) == list(range(N))
+        assert seen != sorted(seen)
+    assert passes[0] != passes[1]
+    for batch in batches:
+        assert batch.labels.tolist() == [v % 2 for v in _greys(batch)]
+
+
+def test_a_stream_is_read_ahead_and_shared(saved):
+    data = load(f"hub:{saved}", streaming=True, buffer=16)
+    plain = [_greys(batch) for batch in islice(_stream(data), 20)]
+    ahead = _stream(data, workers=3)
+    assert [_greys(batch) for batch in islice(ahead, 20)] == plain
+    ahead.close()
+    shares = [
+        [_greys(b) for b in islice(_stream(data, rank=rank, world=5), 20)] for rank in range(5)
+    ]
+    assert [_joined(parts) for parts in zip(*shares, strict=True)] == plain
+    with pytest.raises(ValueError, match="no batch by step"):
+        Batches(data.train, 5)(3)
+
+
+def test_a_stream_without_a_test_split_holds_out_its_first_rows(tmp_path):
+    _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
+    data = load(f"hub:{tmp_path}", streaming=True)
+    held = _values(data.test)
+    assert held == list(range(N // 10))
+    seen = _joined(map(_greys, islice(_stream(data), 11)))
+    assert sorted(seen[: N - N // 10]) == list(range(N // 10, N))
+
+
+def test_a_streamed_run_says_that_it_cannot_promise_to_resume(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = ["--training.batch=4", "--keeping.samples=0", "--machine.threads=1"]
+    quick += ["--set=network={kind: MLP, width: 8, blocks: 1}", "--data.options.buffer=20"]
+    source = ["--data", f"hub:{saved}", "--data.options.streaming=true"]
+    assert main(["train", *source, "--out", "runs/a", "--steps", "2", *quick]) == 0
+    assert "exact resume cannot be promised" in capsys.readouterr().out
+    assert Path("runs/a/model.safetensors").exists()
