@@ -49,7 +49,7 @@ def test_images_without_noise_are_the_middles_of_their_cells(tmp_path, monkeypat
     monkeypatch.setattr(
         fig1, "sliced", lambda score, x, sigma, noise: seen.append((x, sigma)) or score(x, 0).sum()
     )
-    scale = fig1.Scale(Data("digits"), steps=1, batch=5)
+    scale = fig1.Scale(Data("digits"), steps=1, batch=5, widths=(2, 2))
     fig1.losses(scale, Setting(tmp_path, most=1), 0.0)
     ((x, sigma),) = seen
     cells = x * 17 - 0.5

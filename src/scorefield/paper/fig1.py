@@ -52,15 +52,17 @@ class Scale:
     data: Data
     steps: int
     batch: int
+    widths: tuple[int, ...]
     rate: float = 1e-3
 
 
 SCALES = {
-    "paper": Scale(Data("cifar10"), steps=50_000, batch=128),
-    "small": Scale(Data("photos", {"side": 16}), steps=300, batch=32),
+    "paper": Scale(Data("cifar10"), steps=50_000, batch=128, widths=(32, 64, 64, 128, 128)),
+    "small": Scale(Data("photos", {"side": 8}), steps=1000, batch=256, widths=(8, 16, 16, 32, 32)),
 }
 SCALED = (
-    "crops of two photographs, 16 × 16 in colour, for CIFAR-10; 300 steps of 32, not 50,000 of 128"
+    "crops of two photographs, 8 × 8 in colour, for CIFAR-10; a quarter of the features; 1,000 steps "
+    "of 256, not 50,000 of 128"
 )
 
 
@@ -96,7 +98,7 @@ def losses(scale: Scale, setting: Setting, sigma: float) -> Tensor:
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(setting.seed)
-        net = Autoencoder(source.shape[0]).to(setting.device)
+        net = Autoencoder(source.shape[0], widths=scale.widths).to(setting.device)
 
     def loss(model: Score, x: Tensor, *, noise: Noise) -> Tensor:
         return sliced(unconditional(net), x, sigma, noise=noise)
