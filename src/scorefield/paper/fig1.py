@@ -61,8 +61,8 @@ SCALES = {
     "small": Scale(Data("photos", {"side": 8}), steps=1000, batch=256, widths=(8, 16, 16, 32, 32)),
 }
 SCALED = (
-    "crops of two photographs, 8 × 8 in colour, for CIFAR-10; a quarter of the features; 1,000 steps "
-    "of 256, not 50,000 of 128"
+    "crops of two photographs, 8 × 8 in colour, for CIFAR-10; a quarter of the features; 1,000 "
+    "steps of 256, not 50,000 of 128"
 )
 
 
