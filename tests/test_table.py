@@ -213,7 +213,7 @@ def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     whole = path.read_text()
     path.write_text(whole.replace("1", "2"))
-    with pytest.raises(ValueError, match="people.csv has changed"):
+    with pytest.raises(ValueError, match=r"people\.csv has changed"):
         resume(moved)
     with pytest.raises(ValueError, match="not the table"):
         resume(moved, changed_data=True)

@@ -7,6 +7,7 @@ it runs is imported when it is called, so that `--help` answers before torch has
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import warnings
@@ -225,6 +226,134 @@ def sample(
     )
 
 
+def evaluate(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    *,
+    n: Annotated[int, arg(aliases=["-n"])] = 360,
+    features: Literal["pixels", "classifier", "inception"] = "pixels",
+    inception: Path | None = None,
+    reference: Literal["test", "train"] = "test",
+    sampler: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    bits: int = 32,
+    frontier: bool = False,
+    out: Path | None = None,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Judge a run's model: its samples, its fit to held-out data, and whether it has memorised.
+
+    Writes metrics.json, in which every figure says what it is of and how uncertain it is, and a
+    page in report.html.
+
+    Args:
+        run: its directory.
+        n: how many samples are drawn.
+        features: in which samples are compared: their own numbers, those of a classifier of the
+            data's classes, or of the Inception network of FID.
+        inception: the file of that network's weights.
+        reference: what is held out, or as in the papers the training data.
+        sampler: the run's own if not given.
+        steps: levels of the grid; for annealed Langevin the steps at each level.
+        seed: same seed, same samples.
+        raw: the weights as they were trained last, not their average.
+        bits: held-out samples whose likelihood is computed; 0 for none.
+        frontier: also draw by every sampler at several costs.
+        out: a directory for both files; the run's if not given.
+        batch: samples at once.
+        device: cpu, cuda, mps.
+    """
+    place = run if out is None else out
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"--out {place}: this is a file, name a directory")
+    check_writable(place / "report.html")
+    from . import commands
+
+    commands.evaluate(
+        run,
+        place,
+        n=n,
+        features=features,
+        inception=inception,
+        reference=reference,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        raw=raw,
+        bits=bits,
+        with_frontier=frontier,
+        batch=batch,
+        device=device,
+    )
+
+
+def restore(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")],
+    *,
+    task: Literal["inpaint", "colorize", "super-resolve", "deblur"],
+    mask: Path | None = None,
+    factor: int | None = None,
+    sigma: float | None = None,
+    noise: float | None = None,
+    n: Annotated[int, arg(aliases=["-n"])] = 8,
+    out: Path = Path("restored"),
+    overwrite: bool = False,
+    method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
+    steps: int | None = None,
+    particles: int = 64,
+    seed: int = 0,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Complete an image of which a part was measured: many times, with their mean and spread.
+
+    Args:
+        run: a run's directory, or a model that was saved or converted.
+        image: what was measured: the damaged, the grey, the small or the blurred image.
+        task: what is wrong with it.
+        mask: for inpaint, an image of its size, white where it is known.
+        factor: for super-resolve, how many pixels a side became one.
+        sigma: for deblur, the standard deviation of the Gaussian blur in pixels.
+        noise: the standard deviation of the measurement's noise, in images from 0 to 1; for deblur
+            that of 8 bits if not given, else 0, and known pixels come back as they are.
+        n: how many completions.
+        out: the directory for them.
+        overwrite: what a restoration left there.
+        method: particle_filter is exact for many particles, the others are not.
+        steps: levels of the grid; for algorithm2 the steps at each level.
+        particles: of the particle filter.
+        seed: same seed, same completions.
+        batch: how many chains at once.
+        device: cpu, cuda, mps.
+    """
+    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
+        raise ValueError(f"--out {out}: there is something; add --overwrite, or name another")
+    check_writable(out / "restored.png")
+    from . import restoring
+    from .experiment import device_of
+
+    restoring.restore_image(
+        run,
+        image,
+        task=task,
+        out=out,
+        mask=mask,
+        factor=factor,
+        blur=sigma,
+        sigma_y=noise,
+        n=n,
+        device=device_of(device),
+        method=method,
+        steps=steps,
+        particles=particles,
+        seed=seed,
+        batch=batch,
+    )
+
+
 def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
@@ -247,12 +376,55 @@ def suggest(
     commands.suggest(data, size=size, signals=signals, budget=budget, sigma_min=sigma_min)
 
 
+def reproduce(
+    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT ...")],
+    *,
+    scale: Literal["small", "paper"] = "small",
+    out: Path = Path("runs/paper"),
+    data: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    steps: int | None = None,
+) -> None:
+    """Repeat experiments of Song & Ermon 2019, and say of each whether it came out as published.
+
+    PASS or FAIL is against a statement that is printed with the numbers; a picture is saved beside
+    them. What was trained and sampled is kept, and taken up where it was stopped.
+
+    Args:
+        experiments: fig1 to fig5, fig7 to fig9, fig11 to fig15, or all.
+        scale: small is minutes on data that come with scikit-learn; paper is the published setting,
+            for a GPU and MNIST, CelebA and CIFAR-10.
+        out: a directory; each experiment has a folder in it.
+        data: a folder with mnist, cifar10 and celeba in it; where `train` looks if not given.
+        seed: same seed, same findings.
+        device: cpu, cuda, mps.
+        steps: as many at most of anything, only to see whether it runs.
+    """
+    if not experiments:
+        raise ValueError("name an experiment, as fig3, or all")
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps {steps}: take one at least")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
+    check_writable(out / "fig1")
+    from . import paper
+    from .experiment import device_of
+
+    setting = paper.Setting(out, scale, seed, data, str(device_of(device)), steps)
+    if not paper.reproduce(experiments, setting):
+        sys.exit(1)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
     "resume": resume,
     "sample": sample,
+    "evaluate": evaluate,
+    "restore": restore,
     "suggest": suggest,
+    "reproduce": reproduce,
     "convert": convert,
 }
 
@@ -278,7 +450,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scorefield: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        if str(stopped):
+        # a launcher's processes stop together, and the first one says it
+        if str(stopped) and os.environ.get("RANK", "0") == "0":
             print(f"scorefield: {stopped}", file=sys.stderr)
         return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import config, disk, images, run
+from . import config, disk, images, processes, run
 from .checkpoint import load, read
 from .config import Experiment
 from .data import DATASETS, HUB, PUBLISHED, TABLE, Table, everything
 from .data import load as load_data
-from .draw import Plan, chains, plan
+from .draw import Plan, chains, gathered, plan
 from .experiment import device_of
 from .ladder import suggest as suggested
 from .model import ScoreModel
@@ -80,34 +81,55 @@ def _suited(source: str, settings: Sequence[str]) -> str:
 
 def train(made: Experiment, out: Path) -> None:
     """Begin a run."""
-    keep_memory()
+    _join()
     begun = run.start(made, out)
-    print(f"computing: {begun.reasons}")
-    print(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
+    _say(f"computing: {begun.reasons}")
+    _say(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
     _follow(begun)
 
 
 def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
-    keep_memory()
+    _join()
     begun = run.resume(out, changed_data=changed_data)
     steps = begun.experiment.training.steps
     if begun.step == steps:
-        print(f"{out} has all of its {steps} steps")
+        _say(f"{out} has all of its {steps} steps")
         return
-    print(f"{out}: from step {begun.step} to {steps}")
+    _say(f"{out}: from step {begun.step} to {steps}")
     _follow(begun)
+
+
+def _join() -> None:
+    """Make ready, and meet the processes that a launcher has started with this one."""
+    processes.join()
+    keep_memory()
+    if processes.first():
+        for remark in processes.remarks(os.environ):
+            print(f"scorefield: {remark}", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    """Print what one of many processes is to say for all."""
+    if processes.first():
+        print(text)
+
+
+def _bar(total: int, done: int = 0) -> Any:
+    """A progress bar in a terminal, of one process."""
+    hidden = None if processes.first() else True
+    return tqdm(total=total, initial=done, disable=hidden, unit="step")
 
 
 def _follow(begun: Run) -> None:
     """Train to the end behind a progress bar, and say what there is."""
     if left := begun.data.skipped:
-        print(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
+        _say(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
     if not begun.data.exact:
-        print(f"{begun.data.name} is streamed: if this run is stopped, `scorefield resume` goes on")
-        print("at about the same place, but an exact resume cannot be promised")
+        _say(f"{begun.data.name} is streamed: if this run is stopped, `scorefield resume` goes on")
+        _say("at about the same place, but an exact resume cannot be promised")
     steps, smooth, skipped = begun.experiment.training.steps, math.nan, 0
-    with tqdm(total=steps, initial=begun.step, disable=None, unit="step") as bar:
+    with _bar(steps, begun.step) as bar:
         for update in begun:
             skipped += update.skipped
             if not update.skipped:
@@ -115,7 +137,13 @@ def _follow(begun: Run) -> None:
                 smooth = 0.98 * smooth + 0.02 * update.loss if known else update.loss
                 bar.set_postfix(loss=f"{smooth:.4g}", refresh=False)
             bar.update(update.step - bar.n)  # a run may go back
-    out, about = begun.directory, read(begun.directory).about
+    if processes.first():
+        _conclude(begun.directory, skipped)
+
+
+def _conclude(out: Path, skipped: int) -> None:
+    """Say what a run has left."""
+    about = read(out).about
     best = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
     print(f"wrote {out / 'model.safetensors'} (averaged weights of step {about['step']}{best})")
     if skipped:
@@ -138,7 +166,8 @@ def sample(
     device: str,
 ) -> None:
     """Draw samples of a run's model, or of any that `save` wrote, into a file."""
-    model = load(where).to(device_of(device))
+    _join()
+    model = load(where).to(processes.device(device_of(device)))
     if model.shape is None or model.prior is None:
         raise ValueError(f"{where} has no prior to start from: save it with ScoreModel(prior=...)")
     pictures = len(model.shape) == 3
@@ -158,27 +187,36 @@ def sample(
         raise ValueError(f"--animate {animate}: these samples are no images")
     planned = _planned(where, model, sampler, steps)
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
+    processes.agreed(**about)  # and none has written where another still looks
     drawn = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
     evaluations = -(-n // batch) * planned.evaluations
-    keep_memory()
-    print(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
+    _say(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
     parts, sheets = list[Tensor](), list[Image]()
     each = -(-_length(planned) // FRAMES)
-    with tqdm(total=-(-n // batch) * _length(planned), disable=None, unit="step") as bar:
+    own = len(processes.dealt(range(0, n, batch)))
+    with _bar(own * _length(planned)) as bar:
         for states in drawn:
             shown = states if parts or animate is None else watched(states, each, sheets)
             parts.append(final(counted(shown, bar)).cpu())
+    x = gathered(model, parts, n, batch).cpu()
+    if processes.first():
+        _write(out, x, table, about)
+        cost = planned.evaluations
+        print(f"wrote {out}: {n} samples by {planned.sampler}, {cost} evaluations each")
+        if table is not None and out.suffix == ".npy":
+            print("they are standardised: Table.read(RUN).decode(x) makes rows of them")
+        if animate is not None:
+            disk.replace(animate, images.animation(sheets, animate.suffix, about))
+            print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
+
+
+def _write(out: Path, x: Tensor, table: Table | None, about: dict[str, Any]) -> None:
+    """Samples in the form that the file's name asks for, and how they were made."""
     if table is not None and out.suffix in TABLES:
-        disk.replace(out, table.text(torch.cat(parts)).encode())
+        disk.replace(out, table.text(x).encode())
         disk.replace(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
     else:
-        images.write(out, torch.cat(parts), about)
-    print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
-    if table is not None and out.suffix == ".npy":
-        print("they are standardised: Table.read(RUN).decode(x) makes rows of them")
-    if animate is not None:
-        disk.replace(animate, images.animation(sheets, animate.suffix, about))
-        print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
+        images.write(out, x, about)
 
 
 def counted(states: Iterable[State], bar: Any) -> Iterator[State]:
@@ -228,6 +266,26 @@ def _length(planned: Plan) -> int:
     """How many states a chain yields."""
     each = planned.options["steps"] if planned.sampler == "annealed_langevin" else 1
     return len(planned.sigmas) * int(each)
+
+
+def evaluate(run: Path, out: Path, **options: Any) -> None:
+    """Judge a run's model, print the figures, write metrics.json and a page of the report."""
+    from . import evaluate as measures
+
+    def told(what: str) -> None:
+        if processes.first():
+            print(f"   {what}", file=sys.stderr, flush=True)
+
+    found = measures.evaluate(run, **options, cache=measures.cache_folder(), watch=told)
+    if not processes.first():
+        return
+    found.write(out)
+    print(found.table())
+    for note in found.notes:
+        print(f"not measured: {note}")
+    if found.memory is not None:
+        print(f"\n{found.memory.verdict}")
+    print(f"wrote {out / measures.FILE} and {out / 'report.html'}")
 
 
 def suggest(

@@ -256,7 +256,7 @@ def changed(default: Config, values: object, where: str = "") -> Config:
 
 LEAST = {
     "data.workers": 0,
-    "levels.count": 2,
+    "levels.count": 1,
     "training.steps": 1,
     "training.batch": 1,
     "training.rate": 0,

@@ -25,16 +25,22 @@ class Journal:
         directory: of the run.
         step: the last one that is done.
         tensorboard: write events beside the lines.
+        silent: write nothing, where another process does.
     """
 
-    def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, directory: Path, step: int, *, tensorboard: bool = False, silent: bool = False
+    ) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.board = _board() if tensorboard else None
+        self.silent = silent
+        self.board = _board() if tensorboard and not silent else None
         self.writer: Any = None
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """A line, which is in the file when this returns."""
+        if self.silent:
+            return
         with _naming(self.path):
             put(self.file.fileno(), f"{json.dumps(line)}\n".encode())
         with _naming(self.events):
@@ -44,6 +50,8 @@ class Journal:
 
     def rewind(self, step: int) -> None:
         """Forget what comes after a step."""
+        if self.silent:
+            return
         self.close()
         trim(self.path, step)
         with _naming(self.path):

@@ -33,6 +33,12 @@ def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Seque
     return figure, list(axes.flat)
 
 
+def charts(columns: int, *, width: float = 5.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure of charts side by side, each with axes of its own."""
+    figure = _figure(width * columns, height)
+    return figure, list(figure.subplots(1, columns, squeeze=False).flat)
+
+
 @torch.no_grad()
 def field(
     axes: Axes,
@@ -197,6 +203,32 @@ def ladders(grids: Mapping[str, Float[Tensor, "_"]]) -> Figure:
     axes.invert_xaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params("y", length=0)
+    return figure
+
+
+def frontier(
+    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    label: str,
+    across: str,
+    *,
+    floor: float | None = None,
+) -> Figure:
+    """Quality against cost: of each name its points (cost, value, low, high)."""
+    figure = _figure(9, 4.6)
+    axes = figure.subplots()
+    styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
+    for (name, points), (colour, marker) in zip(curves.items(), styles, strict=False):
+        cost, value, low, high = zip(*sorted(points), strict=True)
+        axes.plot(cost, value, color=colour, marker=marker, markersize=4, label=name)
+        axes.fill_between(cost, low, high, color=colour, alpha=0.12, linewidth=0)
+    if floor is not None:
+        axes.axhline(floor, color="#999999", linewidth=1, linestyle="--")
+        axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", color="#666666")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    least = min(value for points in curves.values() for _, value, _, _ in points)
+    axes.set_ylim(bottom=0.8 * min(least, floor or least))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -19,7 +19,7 @@ import re
 import signal
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from . import checkpoint, config, images, recover
+from . import checkpoint, config, images, processes, recover
 from .checkpoint import Stored, load, read
 from .config import Experiment
 from .data import DATASETS, TABLE, Batches, Dataset, Table, everything
@@ -40,7 +40,7 @@ from .journal import Journal
 from .model import ScoreModel
 from .optimize import Choice
 from .recover import checkpoints
-from .train import Update, averaged, constant, cosine, mixed, train
+from .train import Update, averaged, constant, cosine, mixed, placed, train
 
 PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
@@ -67,7 +67,7 @@ class Run:
     ) -> None:
         machine, training = experiment.machine, experiment.training
         self.directory, self.experiment = directory, experiment
-        self.device = torch.device(machine.device)
+        self.device = processes.device(torch.device(machine.device))
         self.data = data.to(self.device)
         self.model = model.to(self.device)
         # bfloat16 is the trainer's, and what is compiled is not copied
@@ -93,6 +93,8 @@ class Run:
             flip=experiment.data.flip,
             device=self.device,
             workers=experiment.data.workers,
+            rank=processes.rank(),
+            world=processes.world(),
         )
         self.step, self.best = 0, math.inf
         self.kept = 0
@@ -113,7 +115,7 @@ class Run:
 
     def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end, and yield after each step, when all that belongs to it is written."""
-        with locked(self.directory):
+        with _owned(self.directory):
             later = [path for path in checkpoints(self.directory) if int(path.stem) > self.step]
             if later:
                 raise ValueError(
@@ -131,7 +133,13 @@ class Run:
     def _updates(self) -> Generator[Update, None, None]:
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
-        journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
+        self._meet()
+        journal = Journal(
+            self.directory,
+            self.step,
+            tensorboard=keeping.tensorboard,
+            silent=not processes.first(),
+        )
         with closing(journal), self._signals():
             if self.step == 0 and not checkpoints(self.directory):
                 self.save()
@@ -147,6 +155,7 @@ class Run:
                     self._heed()
                 if self.bad == PATIENCE:
                     self._back(update)
+                    self._meet()
                     journal.rewind(self.step)
 
     def _keep(self, update: Update, journal: Journal) -> None:
@@ -189,6 +198,7 @@ class Run:
                 clip=training.clip,
                 ema=self.ema if training.ema else None,
                 autocast=torch.bfloat16 if machine.autocast == "on" else None,
+                size=training.batch,
                 seed=mixed(self.experiment.seed, 2),
             )
         finally:
@@ -203,17 +213,17 @@ class Run:
         x = everything(self.data.test, 1024).to(self.device)
         generator = torch.Generator(self.device).manual_seed(mixed(self.experiment.seed, 3))
         self.mean.eval()
-
-        def noise(like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator, device=like.device)
-
-        parts = torch.split(x, 256)
-        return torch.cat([self.loss(self.mean, part, noise=noise) for part in parts])
+        losses = x.new_zeros(len(x))
+        for part, found in zip(torch.split(x, 256), torch.split(losses, 256), strict=True):
+            rows = processes.mine(len(part))
+            if len(part[rows]):
+                found[rows] = self.loss(self.mean, part[rows], noise=placed(generator, len(part)))
+        return processes.total(losses)
 
     def evaluate(self) -> dict[str, float | None]:
         """The held-out loss with its standard error; the model that is to be kept is written."""
         if self.data.test is None:
-            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": None})
+            self._keep_model(None)
             return {}
         losses = self._heldout()
         mean = losses.mean().item()
@@ -221,11 +231,15 @@ class Run:
         self.best = min(mean, self.best) if math.isfinite(mean) else self.best
         heldout = mean if math.isfinite(mean) else None
         if better or not (self.directory / checkpoint.FILE).exists():
-            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": heldout})
+            self._keep_model(heldout)
         if heldout is None:
             return {"heldout": None}
         error = losses.std(correction=min(1, len(losses) - 1)).item() / len(losses) ** 0.5
         return {"heldout": heldout, "heldout_error": error}
+
+    def _keep_model(self, heldout: float | None) -> None:
+        if processes.first():
+            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": heldout})
 
     def draw(self) -> None:
         """A grid of samples of the averaged model."""
@@ -237,7 +251,8 @@ class Run:
             self.mean, 36, sampler=sampling.sampler, steps=sampling.steps, **sampling.options
         )
         about = self.about() | {"sampler": sampling.sampler, "evaluations": planned.evaluations}
-        images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
+        if processes.first():
+            images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 
     def about(self) -> dict[str, Any]:
         """What a file of the run says of itself."""
@@ -248,6 +263,8 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint, and remove those that are too old."""
+        if not processes.first():
+            return
         extra = {f"raw.{name}": value for name, value in self.model.net.state_dict().items()}
         extra["averaged"] = self.ema.n_averaged
         states = self.optimizer.state_dict()["state"]
@@ -298,22 +315,32 @@ class Run:
         self.restore(read((due or kept)[-1]))
         self.slower, self.bad = 0.5, 0
 
+    def _meet(self) -> None:
+        """Wait for the other processes, which must be where this one is."""
+        weights = sum(p.cpu().double().abs().sum().item() for p in self.mean.parameters())
+        processes.agreed(step=self.step, weights=f"{weights:.6g}", samples=len(self.data.train))
+
     def _heed(self) -> None:
         """End here if a signal has asked for it; it may have come since the step was saved."""
-        if self.stop:
+        number = processes.highest(self.stop)  # while it waits, a signal may come for the next step
+        if number:
             self._save_once()
+            self._meet()  # a launcher ends all as soon as one has ended
             raise Interrupted(
-                f"stopped by {signal.Signals(self.stop).name} after step {self.step}, which is "
+                f"stopped by {signal.Signals(number).name} after step {self.step}, which is "
                 f"saved; to go on: scorefield resume {self.directory}",
-                self.stop,
+                number,
             )
 
     @contextmanager
     def _signals(self) -> Generator[None, None, None]:
-        """SIGTERM and the first Ctrl-C wait for the end of a step."""
+        """SIGTERM and the first Ctrl-C wait for the end of a step.
+
+        A launcher passes on what the terminal has sent already, and ends who does not heed it.
+        """
 
         def note(number: int, frame: FrameType | None) -> None:
-            if self.stop:
+            if self.stop and processes.world() == 1:
                 raise KeyboardInterrupt
             self.stop = number
 
@@ -329,14 +356,18 @@ class Run:
 
 
 def start(experiment: Experiment, directory: str | Path) -> Run:
-    """Begin a run in a directory of its own; to iterate over it is to train."""
+    """Begin a run in a directory of its own; to iterate over it is to train.
+
+    Under a launcher, all processes begin it together, and the first one writes.
+    """
+    processes.join()
     directory = Path(directory)
     _check_new(directory)
     check_writable(directory / "config.json")
     experiment = config.checked(experiment, DATASETS)
     data = load_data(experiment.data.source, **experiment.data.options)
     if experiment.start is None:
-        experiment = resolved(experiment, data)
+        experiment = processes.told(resolved(experiment, data))
         model = build(experiment, data)
     else:
         model, experiment = begun(experiment, data)
@@ -345,13 +376,15 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     run.reasons = reasons
     sampling = experiment.sampling  # what would fail at the first grid fails here
     _ = plan(model, sampling.sampler, sampling.steps, **sampling.options).evaluations
-    directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory):
-        _check_new(directory)  # another process may have begun there meanwhile
-        if data.table is not None:
-            replace(directory / TABLE, data.table.as_json().encode())
-        replace(directory / "config.json", config.as_json(experiment).encode())
-        recover.note(directory, experiment.data.source, data)
+    run._meet()  # all have found the directory empty
+    if processes.first():
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory):
+            _check_new(directory)  # another process may have begun there meanwhile
+            if data.table is not None:
+                replace(directory / TABLE, data.table.as_json().encode())
+            replace(directory / "config.json", config.as_json(experiment).encode())
+            recover.note(directory, experiment.data.source, data)
     return run
 
 
@@ -373,17 +406,20 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
         directory: of the run.
         changed_data: go on though the data are not those that it began with.
     """
+    processes.join()
     directory = Path(directory)
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
-    with locked(directory):
+    with processes.in_turn(), _owned(directory):
         for place in (directory, directory / "checkpoints", directory / "samples"):
             for left in place.glob(".*"):
                 if PARTIAL.fullmatch(left.name):
                     left.unlink()
         saved = recover.last(directory)
         experiment = recover.experiment(directory, saved[1].about if saved else {})
-        data = recover.data(directory, experiment, changed=changed_data)
+        # what the first process has noted, the others compare with theirs
+        changed = changed_data and processes.first()
+        data = recover.data(directory, experiment, changed=changed)
         if data.table is not None and data.table != Table.read(directory):
             raise ValueError(
                 f"{directory}: {experiment.data.source} is not the table that the run began with, "
@@ -397,6 +433,11 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
     if saved:
         run.restore(saved[1])
     return run
+
+
+def _owned(directory: Path) -> AbstractContextManager[None]:
+    """The lock of a run, which is held by the first of its processes."""
+    return locked(directory) if processes.first() else nullcontext()
 
 
 def _due(step: int, every: int) -> bool:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..processes import share
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
 from .stream import Stream, Taken
@@ -41,7 +42,7 @@ class Batches:
 
     Args:
         source: the samples.
-        size: of the global batch; each of `world` processes gets an equal share of it.
+        size: of the global batch; each of `world` processes gets a share of it, equal if it can be.
         seed: of order, mirroring and dequantisation.
         flip: mirror every other image, left to right.
         dequantise: draw a point of each 8-bit cell, (v + u)/256; else its middle, (v + ½)/256.
@@ -65,10 +66,10 @@ class Batches:
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank={self.rank}, world={self.world}: a rank is below the world")
-        if self.size < 1 or self.size % self.world:
+        if self.size < self.world:
             raise ValueError(
-                f"size={self.size} beside world={self.world}: give a global batch of at least 1 "
-                "that each process gets an equal share of"
+                f"size={self.size} beside world={self.world}: give a global batch of at least one "
+                "sample for each process"
             )
         if not 0 <= self.seed < 2**64 or self.workers < 0:
             raise ValueError(
@@ -126,8 +127,7 @@ class Batches:
     @property
     def _rows(self) -> range:
         """The positions in the global batch that are this process's."""
-        share = self.size // self.world
-        return range(self.rank * share, (self.rank + 1) * share)
+        return share(self.size, self.rank, self.world)
 
     def _take(self, step: int) -> Taken:
         n, rows = len(self.source), self._rows

@@ -22,8 +22,12 @@ constexpr int LANES = 8;
 #else
 constexpr int LANES = 4;
 #endif
-// registers: ROWS × COLUMNS vectors of sums, one row of the right matrix, one element of the left
-constexpr int COLUMNS = LANES == 8 ? 2 : 4, ROWS = LANES == 8 ? 6 : LANES == 4 ? 5 : 6;
+// registers hold ROWS × COLUMNS vectors of sums, a row of the right matrix, an element of the left
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int COLUMNS = 4, ROWS = 6;
+#else
+constexpr int COLUMNS = 2, ROWS = 6;
+#endif
 constexpr int64_t PANEL = COLUMNS * LANES;
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -220,7 +224,8 @@ static inline vec elu(vec z) {
 struct Norm {
     const float *mean, *scale, *offset;
     Norm(const float* all, int64_t n, int64_t c)
-        : mean(all ? all + 4 * n * c : nullptr), scale(mean + c), offset(mean + 2 * c) {}
+        : mean(all ? all + 4 * n * c : nullptr), scale(all ? mean + c : nullptr),
+          offset(all ? scale + c : nullptr) {}
     inline vec operator()(vec x, int64_t c) const {
         return mean ? (x - load(mean + c)) * load(scale + c) + load(offset + c) : x;
     }

@@ -2,9 +2,10 @@
 
     y = conv(f(norm(x))) + bias + plus        f the identity, ELU or the mean over 5 × 5 pixels
 
-by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32: `winograd.cpp` beside this file, which the
-machine's own compiler translates when it is first wanted, in some seconds, once for this version
-and processor. Where there is none, `kernels` says so, and the ordinary operations do the same.
+by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32: `winograd.cpp` beside this
+file, which the machine's own compiler translates when it is first wanted, in some seconds, once for
+this version and processor. Where there is none, `kernels` says so, and the ordinary operations do
+the same.
 
 The fast way has first derivatives. Whatever else is asked for (higher ones, forward mode, several
 at once, other types, tensors that are traced) goes the plain way, without being told to.
@@ -409,8 +410,8 @@ def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
         features, channels, steps = channels, features, steps[::-1]
     u = weight.new_empty((tile + 2) ** 2, channels, _padded(features))
     kernels().transform_weights(
-        tile, _at(weight), *_long(*steps), ctypes.c_bool(transposed), *_long(channels, features), _at(u),
-        torch.get_num_threads(),
+        tile, _at(weight), *_long(*steps), ctypes.c_bool(transposed),
+        *_long(channels, features), _at(u), torch.get_num_threads(),
     )  # fmt: skip
     return u
 
