@@ -6,8 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
+from scorefield.config import overridden, read
+from scorefield.experiment import settled
 from scorefield.nn import MLP, winograd
 from scorefield.optimize import Choice, choose, keep_memory, optimize
+from scorefield.presets import digits_ncsn
+from scorefield.run import start
 from scorefield.train import averaged
 
 needs_compiler = pytest.mark.skipif(
@@ -172,3 +176,43 @@ def test_the_memory_of_large_tensors_is_kept():
 
     faults()
     assert min(faults() for _ in range(5)) < 500
+
+
+# ── In a run ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settled(*settings):
+    experiment = overridden(digits_ncsn(), ["machine.device=cpu", *settings])
+    return settled(experiment, _ncsn())
+
+
+@needs_compiler
+def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
+    chosen, reasons = _settled("training.steps=200000")
+    assert chosen.machine.winograd == "on"
+    assert {chosen.machine.autocast, chosen.machine.channels_last, chosen.machine.compile} == {
+        "off"
+    }
+    assert "a quarter of the multiplications" in reasons
+    again, _ = settled(chosen, _ncsn())  # as from config.json
+    assert again == chosen
+    assert _settled("machine.winograd=off")[0].machine.winograd == "off"
+    half, reasons = _settled("machine.autocast=on")
+    assert (half.machine.autocast, half.machine.winograd) == ("on", "off")
+    assert reasons == "bfloat16, as told"
+    assert _settled("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
+
+
+@needs_compiler
+def test_a_run_trains_by_what_it_keeps(tmp_path):
+    """Its first loss is the plain way's but for rounding, and its averaged model is as fast."""
+    small = ["network.width=8", "training.steps=2", "training.batch=4", "machine.threads=1"]
+    losses = {}
+    for way in ("on", "off"):
+        made = overridden(digits_ncsn(), [*small, f"machine.winograd={way}", "training.ema=0.9"])
+        begun = start(made, tmp_path / way)
+        assert begun.average.net.begin.fast == (way == "on")
+        losses[way] = [update.loss for update in begun]
+        assert read(tmp_path / way / "config.json").machine.winograd == way
+    assert losses["on"] != losses["off"]
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)
