@@ -206,10 +206,13 @@ def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
 @needs_compiler
 def test_a_run_trains_by_what_it_keeps(tmp_path):
     """Its first loss is the plain way's but for rounding, and its averaged model is as fast."""
-    small = ["network.width=8", "training.steps=2", "training.batch=4", "machine.threads=1"]
+    small = ["network.width=8", "training.steps=2", "training.batch=4", "keeping.samples=0"]
     losses = {}
     for way in ("on", "off"):
-        made = overridden(digits_ncsn(), [*small, f"machine.winograd={way}", "training.ema=0.9"])
+        made = overridden(
+            digits_ncsn(),
+            [*small, f"machine.winograd={way}", "machine.threads=1", "training.ema=0.9"],
+        )
         begun = start(made, tmp_path / way)
         assert begun.average.net.begin.fast == (way == "on")
         losses[way] = [update.loss for update in begun]
