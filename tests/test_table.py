@@ -13,6 +13,7 @@ from scorefield import cli
 from scorefield.config import overridden
 from scorefield.data import Table, everything, load
 from scorefield.data import delimited as module
+from scorefield.evaluate.subject import Subject
 from scorefield.presets import PRESETS
 from scorefield.run import resume, start
 
@@ -217,6 +218,14 @@ def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
         resume(moved)
     with pytest.raises(ValueError, match="not the table"):
         resume(moved, changed_data=True)
+    with pytest.raises(ValueError, match="not the table"):
+        Subject.of(moved)
+    path.write_text(whole + whole.splitlines()[-1] + "\n")
+    with pytest.raises(ValueError, match=r"not the (table|data)"):
+        Subject.of(moved)
+    path.write_text(whole)
+    resume(moved)  # what was refused has left no mark
+    assert Subject.of(moved).data.table == Table.read(moved)
     path.unlink()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["sample", "moved", "-n", "20"]) == 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .dataset import Dataset
+from .fingerprint import Stamp, check_stamp, stamp
 from .folder import listed
 from .picture import Encoded, Reader
 from .pictures import Below, Files, Pictures
@@ -41,14 +42,19 @@ def celeba(
         raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel")
     images = _images(home("celeba", root))
     names = listed(images) if images.is_dir() else _members(images)
+    before = stamp(images)
     archive = None if images.is_dir() else zipfile.ZipFile(images)
     train, test = _parts(images, names)
 
     def source(rows: list[int]) -> Source:
         some = tuple(names[i] for i in rows)
-        files: Files = Below(images, some) if archive is None else Members(archive, some)
-        pictures = Pictures(files, Reader(3, size, size, crop))
-        total = (len(train) + len(test)) * pictures.shape.numel()
+        total, reader = (len(train) + len(test)) * 3 * size * size, Reader(3, size, size, crop)
+        if archive is not None:
+            files: Files = Members(archive, some, before)
+        else:
+            stamps = None if total <= memory else tuple(stamp(images / name) for name in some)
+            files = Below(images, some, stamps)
+        pictures = Pictures(files, reader)
         return pictures.read() if total <= memory else pictures
 
     return Dataset("celeba", source(train), source(test) if test else None)
@@ -114,12 +120,15 @@ class Members:
 
     archive: zipfile.ZipFile
     names: tuple[str, ...]
+    stamp: Stamp
+    """Of the zip when it was opened; one that differs later is refused."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Encoded:
         name = self.names[index]
+        check_stamp(Path(str(self.archive.filename)), self.stamp)
         try:
             return Encoded(f"{self.archive.filename}: {name}", self.archive.read(name))
         except Exception as error:  # zipfile and what it unpacks with may raise anything

@@ -17,7 +17,7 @@ from ..data import load as load_data
 from ..draw import Plan, chains, plan
 from ..experiment import device_of
 from ..model import ScoreModel
-from ..recover import checkpoints
+from ..recover import check_data, checkpoints
 from ..samplers import final
 
 
@@ -61,6 +61,7 @@ class Subject:
                 f"{run}: its model is for samples of {model.shape}, and {data.name} has "
                 f"{tuple(data.train.shape)}: the data have changed since"
             )
+        check_data(run, experiment, data)
         return cls(str(run), model.to(device_of(device)), data, experiment, weights)
 
     @property
