@@ -158,36 +158,33 @@ def made(name, target, seeds, number):
 # ── Many, in a process of their own ──────────────────────────────────────────────────────────────
 
 
-def _work(name, target, numbers, at, results):
+def _work(name, target, numbers, top, at, results):
     """Judge inputs, and tell of each by its number before it is read."""
     warnings.simplefilter("ignore")
-    outcome, seen, top = Outcome(), set[str](), Path(tempfile.mkdtemp(dir=place()))
-    try:
-        seeds = target.seeds()
-        for number in range(len(seeds)):
-            # the first may load modules, for which there is no limit
-            kind, why = judge(target, seeds[number], top / f"seed{number}", 0)
-            assert kind == "right", f"seed {number} of {name}: {kind}, {why}"
-        for number in numbers:
-            at.value = number
-            files = made(name, target, seeds, number)
-            base, begun = held(), time.process_time()
-            kind, why = judge(target, files, top / "input", SECONDS)
-            seconds, memory = time.process_time() - begun, peak() - base
-            shutil.rmtree(top / "input")
-            outcome.slowest = max(outcome.slowest, seconds)
-            outcome.memory = max(outcome.memory, memory)
-            if memory > MEMORY:
-                why = why or f"{memory / 2**20:.0f} MB"
-            outcome.inputs += 1
-            outcome.kinds[kind] += 1
-            if why and why[:70] not in seen:
-                seen.add(why[:70])
-                outcome.faults.append((number, why))
-            if len(seen) == ENOUGH:
-                break
-    finally:
-        shutil.rmtree(top)
+    outcome, seen = Outcome(), set[str]()
+    seeds = target.seeds()
+    for number in range(len(seeds)):
+        # the first may load modules, for which there is no limit
+        kind, why = judge(target, seeds[number], top / f"seed{number}", 0)
+        assert kind == "right", f"seed {number} of {name}: {kind}, {why}"
+    for number in numbers:
+        at.value = number
+        files = made(name, target, seeds, number)
+        base, begun = held(), time.process_time()
+        kind, why = judge(target, files, top / "input", SECONDS)
+        seconds, memory = time.process_time() - begun, peak() - base
+        shutil.rmtree(top / "input")
+        outcome.slowest = max(outcome.slowest, seconds)
+        outcome.memory = max(outcome.memory, memory)
+        if memory > MEMORY:
+            why = why or f"{memory / 2**20:.0f} MB"
+        outcome.inputs += 1
+        outcome.kinds[kind] += 1
+        if why and why[:70] not in seen:
+            seen.add(why[:70])
+            outcome.faults.append((number, why))
+        if len(seen) == ENOUGH:
+            break
     results.put(outcome)
 
 
@@ -200,7 +197,8 @@ def run(name, target, numbers):
     """What comes of the inputs of these numbers, whatever becomes of the process of theirs."""
     context = multiprocessing.get_context("fork")  # torch has been loaded once
     at, results = context.Value("q", -1), context.SimpleQueue()
-    process = context.Process(target=_work, args=(name, target, numbers, at, results))
+    top = Path(tempfile.mkdtemp(dir=place()))
+    process = context.Process(target=_work, args=(name, target, numbers, top, at, results))
     process.start()
     last, since = -2, time.monotonic()
     while process.is_alive() and results.empty():
@@ -210,6 +208,7 @@ def run(name, target, numbers):
         elif time.monotonic() - since > PATIENCE:
             process.kill()
             process.join()
+    shutil.rmtree(top)
     if not results.empty():
         outcome = results.get()
         process.join()
