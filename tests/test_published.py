@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mutations import zip_bomb
 from PIL import Image
 from standins import (
     CIFAR10,
@@ -389,6 +390,7 @@ def test_a_false_zip_is_named(tmp_path):
         (lambda: _zip(path, method=zipfile.ZIP_LZMA), "packed as zips are"),
         (lambda: _zip(path, b"/etc/passwd", mode=0o120777), "no image of at most"),
         (lambda: _zip(path, b"no jpeg"), r"000001\.jpg cannot be read as an image"),
+        (lambda: path.write_bytes(zip_bomb("x" * 300 + ".jpg", 1)), f": {'x' * 255} is no image"),
     ]
     for make, message in cases:
         make()
@@ -396,6 +398,13 @@ def test_a_false_zip_is_named(tmp_path):
             load(path)
     _zip(path, b"A" * 1000, method=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"AAAA", b"AAAB", 1))
+    with pytest.raises(OSError, match=r"000001\.jpg is damaged: Bad CRC"):
+        load(path)
+
+
+def test_a_zip_that_holds_more_than_it_says_is_not_unpacked(tmp_path, modest):
+    path = tmp_path / "img_align_celeba.zip"
+    path.write_bytes(zip_bomb("img_align_celeba/000001.jpg", 400, size=100))
     with pytest.raises(OSError, match=r"000001\.jpg is damaged: Bad CRC"):
         load(path)
 

@@ -156,6 +156,7 @@ BAD = {
     'a,b\n1,"2"x\n3,4\n': "after line 2",
     "a,b\n1,2\n3,1e400\n" + "4,5.5\n" * 30: "line 3: 1e400 for 'b' is beyond",
     "a,b\n1,2\n3,-1e101\n" + "4,5.5\n" * 30: "beyond 1e.100",
+    "a,b\n" + "1,2.5\n2,3\n" * 11 + "2,3\n1,1e60\n": "1e.60 for 'b' is too far",
     "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(50)) + "1,2x\n": "line 52: '2x'",
     "a\n" + "".join(f"x{i}\n" for i in range(200)): "more than 100 different texts",
     "a,b\n1,2\n1,2\n": "nothing to learn",
