@@ -429,9 +429,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
+SHARED = ("train", "resume", "sample", "evaluate")
+"""Commands that many processes do together; of others, the first does all."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 if the user can mend what is wrong."""
     args = list(sys.argv[1:] if argv is None else argv)
+    other = "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+    if other and not any(each in SHARED for each in args[:2]):  # --debug may come first
+        return 0
     debug = "--debug" in args
     args = _settings([each for each in args if each != "--debug"])
     for stream in (sys.stdout, sys.stderr):
