@@ -97,6 +97,8 @@ def data(directory: Path, experiment: Experiment, *, changed: bool = False) -> D
     hint = f"put back what was there, or go on by scorefield resume {directory} --changed-data"
     # the files first, for to read others may fail for another reason
     files = files_of(source)
+    if files and before is not None and "trained on" in before:  # what was known by its samples
+        raise ValueError(f"{source} does not hold any more what the run began with; {hint}")
     if files and before is not None and (words := difference(before, files)):
         raise ValueError(f"the data in {source} are not those the run began with: {words}; {hint}")
     found = load_data(source, **experiment.data.options)
