@@ -190,8 +190,8 @@ def test_replay_says_when_it_ends_or_does_not_fit():
 def test_laws_and_paths_refuse_nonsense():
     with pytest.raises(ValueError, match=r"sigma_max=0.01, sigma_min=20.0"):
         LogUniform(0.01, 20.0)
-    for sigmas in (torch.tensor([0.1, 1.0]), torch.ones(1), torch.tensor([1.0, 0.0])):
-        with pytest.raises(ValueError, match="two positive levels that strictly decrease"):
+    for sigmas in (torch.tensor([0.1, 1.0]), torch.ones(0), torch.tensor([1.0, 0.0])):
+        with pytest.raises(ValueError, match="positive levels that strictly decrease"):
             Discrete(sigmas)
     with pytest.raises(ValueError, match=r"levels=100 do not differ in torch.float32"):
         linear(1.0, 0.999999, 100)
@@ -228,3 +228,10 @@ def test_density_of_log_uniform_integrates_to_one():
     law = LogUniform(20.0, 0.01)
     mass = quad(lambda s: law.density(torch.tensor([s]).double()).item(), 0.01, 20, limit=200)[0]
     assert mass == pytest.approx(1, abs=1e-6)
+
+
+def test_a_law_may_be_a_single_level_which_has_no_density():
+    law = Discrete(torch.tensor([0.3]))
+    assert law(torch.randn(50)).unique().tolist() == pytest.approx([0.3])
+    with pytest.raises(ValueError, match="single level"):
+        law.density(torch.ones(2))

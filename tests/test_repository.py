@@ -73,14 +73,14 @@ ALLOWED = {
     "run": BELOW_EXPERIMENT | {"config", "experiment", "journal", "recover"},
     "evaluate": APPLICATION | {"plots", "recover", "report"},
     "presets": {"config"},
-    "paper": APPLICATION,
     "plots": APPLICATION,
+    "paper": APPLICATION | {"plots", "presets", "recover"},
     "report": APPLICATION,
     "demo": APPLICATION | {"evaluate", "plots", "presets", "report"},
     "studio": {PUBLIC},
     # what the command line does, once it has been read
     "commands": APPLICATION | {"evaluate", "presets"},
-    "cli": {PUBLIC, "commands", "config", "demo", "disk", "experiment", "restoring"},
+    "cli": {PUBLIC, "commands", "config", "demo", "disk", "experiment", "paper", "restoring"},
     "__main__": {"cli"},
 }
 

@@ -77,7 +77,7 @@ def picture(path, *shape, seed=0):
 
 def run(models, name, image, *args, out):
     options = ["-n", "3", "--steps", "4", "--particles", "4", "--out", str(out)]
-    return main(["restore", str(models / name), str(image), *args, *options])
+    return main(["restore", str(models / name), str(image), *options, *args])
 
 
 @pytest.mark.parametrize("name", ["grey", "colour"])
@@ -136,7 +136,11 @@ def test_deblurring_takes_bytes_as_noisy(models, tmp_path):
         (["--task", "deblur"], "needs --sigma"),
         (["--task", "inpaint", "--mask", "white.png"], "all of one"),
         (["--task", "inpaint", "--mask", "small.png"], "5 × 5 pixels"),
+        (["--task", "inpaint", "--mask", "clear.png"], "transparent counts as white"),
         (["--task", "deblur", "--sigma", "1", "--factor", "2"], "has no --factor"),
+        (["--task", "deblur", "--sigma", "0"], "above 0"),
+        (["--task", "deblur", "--sigma", "inf"], "above 0"),
+        (["--task", "deblur", "--sigma", "1", "--steps", "0"], "steps=0"),
         (["--task", "deblur", "--sigma", "1", "--method", "algorithm2"], "noiseless masks"),
     ],
 )
@@ -144,6 +148,9 @@ def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, says):
     monkeypatch.chdir(tmp_path)
     picture("in.png", 8, 8)
     Image.new("L", (8, 8), 255).save("white.png")
+    Image.fromarray(np.dstack([np.full((8, 8, 3), 255), 255 * np.eye(8)]).astype(np.uint8)).save(
+        "clear.png"
+    )
     Image.new("L", (5, 5), 255).save("small.png")
     assert run(models, "grey", "in.png", *args, out="out") == 2
     assert says in capsys.readouterr().err

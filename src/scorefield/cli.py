@@ -379,6 +379,46 @@ def suggest(
     commands.suggest(data, size=size, signals=signals, budget=budget, sigma_min=sigma_min)
 
 
+def reproduce(
+    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="EXPERIMENT ...")],
+    *,
+    scale: Literal["small", "paper"] = "small",
+    out: Path = Path("runs/paper"),
+    data: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    steps: int | None = None,
+) -> None:
+    """Repeat experiments of Song & Ermon 2019, and say of each whether it came out as published.
+
+    PASS or FAIL is against a statement that is printed with the numbers; a picture is saved beside
+    them. What was trained and sampled is kept, and taken up where it was stopped.
+
+    Args:
+        experiments: fig1 to fig5, fig7 to fig9, fig11 to fig15, or all.
+        scale: small is minutes on data that come with scikit-learn; paper is the published setting,
+            for a GPU and MNIST, CelebA and CIFAR-10.
+        out: a directory; each experiment has a folder in it.
+        data: a folder with mnist, cifar10 and celeba in it; where `train` looks if not given.
+        seed: same seed, same findings.
+        device: cpu, cuda, mps.
+        steps: as many at most of anything, only to see whether it runs.
+    """
+    if not experiments:
+        raise ValueError("name an experiment, as fig3, or all")
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps {steps}: take one at least")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
+    check_writable(out / "fig1")
+    from . import paper
+    from .experiment import device_of
+
+    setting = paper.Setting(out, scale, seed, data, str(device_of(device)), steps)
+    if not paper.reproduce(experiments, setting):
+        sys.exit(1)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
@@ -387,13 +427,21 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "restore": restore,
     "suggest": suggest,
+    "reproduce": reproduce,
     "convert": convert,
 }
+
+
+SHARED = ("train", "resume", "sample", "evaluate")
+"""Commands that many processes do together; of others, the first does all."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 if the user can mend what is wrong."""
     args = list(sys.argv[1:] if argv is None else argv)
+    other = "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+    if other and not any(each in SHARED for each in args[:2]):  # --debug may come first
+        return 0
     debug = "--debug" in args
     args = _settings([each for each in args if each != "--debug"])
     for stream in (sys.stdout, sys.stderr):

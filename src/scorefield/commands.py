@@ -268,6 +268,8 @@ def evaluate(run: Path, out: Path, **options: Any) -> None:
     """Judge a run's model, print the figures, write metrics.json and a page of the report."""
     from . import evaluate as measures
 
+    _join()
+
     def told(what: str) -> None:
         if processes.first():
             print(f"   {what}", file=sys.stderr, flush=True)

@@ -83,11 +83,12 @@ def plan(
     if sampler == "annealed_langevin":
         if model.shape is None:
             raise ValueError("the model has no shape, of which the ladder is made: give it a prior")
+        chosen = options if steps is None else {"steps": steps} | options
+        if own is not None:
+            return Plan(sampler, own, {"denoise": True} | chosen)
         ladder = descend(model.sigma_max, model.sigma_min, model.shape.numel(), levels=levels)
-        known = {} if own is not None else {"steps": ladder.steps, "epsilon": ladder.epsilon}
-        sigmas = ladder.sigmas if own is None else own
-        chosen = {} if steps is None else {"steps": steps}
-        return Plan(sampler, sigmas, {"denoise": True} | known | chosen | options)
+        known = {"denoise": True, "steps": ladder.steps, "epsilon": ladder.epsilon}
+        return Plan(sampler, ladder.sigmas, known | chosen)
     if grid not in GRIDS:
         raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
     sigmas = GRIDS[grid](model.sigma_max, model.sigma_min, max(steps or 18, 2))

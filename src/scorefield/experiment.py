@@ -173,6 +173,8 @@ def _row(experiment: Experiment) -> Precondition:
 
 def _ladder(experiment: Experiment) -> Tensor:
     levels = experiment.levels
+    if levels.count == 1:
+        return torch.tensor([levels.sigma_max or 1.0])
     return geometric(levels.sigma_max or 1.0, levels.sigma_min or 0.01, levels.count or 10)
 
 
@@ -181,11 +183,12 @@ def loss_of(experiment: Experiment, model: ScoreModel) -> Callable[..., Tensor]:
     levels, training = experiment.levels, experiment.training
     known = model.precondition.levels
     ladder = _ladder(experiment) if known is None else known
-    law: Any = {
-        "lognormal": LogNormal(levels.mean or 0.0, levels.std),
-        "loguniform": LogUniform(model.sigma_max, model.sigma_min),
-        "discrete": Discrete(ladder),
-    }["discrete" if known is not None else levels.law]
+    laws: dict[str, Callable[[], Any]] = {
+        "lognormal": lambda: LogNormal(levels.mean or 0.0, levels.std),
+        "loguniform": lambda: LogUniform(model.sigma_max, model.sigma_min),
+        "discrete": lambda: Discrete(ladder),
+    }
+    law = laws["discrete" if known is not None else levels.law]()
     weight = {
         "edm": edm_weight(levels.sigma_data or 0.5),
         "ncsn": ncsn_weight,

@@ -96,8 +96,8 @@ class Discrete:
 
     def __post_init__(self) -> None:
         falling = torch.cat([self.sigmas, self.sigmas.new_zeros(1)]).diff() < 0
-        if len(self.sigmas) < 2 or not falling.all():
-            raise ValueError("sigmas must be at least two positive levels that strictly decrease")
+        if not len(self.sigmas) or not falling.all():
+            raise ValueError("sigmas must be positive levels that strictly decrease")
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """The σ that belong to standard normal draws."""
@@ -110,6 +110,8 @@ class Discrete:
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """p(σ) if each level stands for the stretch of σ around it."""
+        if len(self.sigmas) == 1:
+            raise ValueError("sigmas is a single level, which has no density: give two at least")
         width = -torch.gradient(self.sigmas.to(sigma))[0]
         return 1 / (len(self.sigmas) * width[self.index(sigma)])
 

@@ -33,6 +33,12 @@ def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Seque
     return figure, list(axes.flat)
 
 
+def charts(columns: int, *, width: float = 5.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure of charts side by side, each with axes of its own."""
+    figure = _figure(width * columns, height)
+    return figure, list(figure.subplots(1, columns, squeeze=False).flat)
+
+
 @torch.no_grad()
 def field(
     axes: Axes,

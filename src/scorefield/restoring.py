@@ -8,6 +8,7 @@ the method, a noiseless measurement ends with `A.project(x, y)`: known pixels co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -75,6 +76,8 @@ def restore(
             f"n={n}, particles={particles}, filters={filters}, batch={batch}, seed={seed}: whole "
             "numbers of 1 or more, the seed of 0 or more"
         )
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps={steps}: take at least one")
     measured(operator, y, sigma_y)
     if model.prior is None:
         raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
@@ -195,13 +198,20 @@ def _measurement(
     if mask is not None:
         known = _pixels(mask, (1, height, width), "--mask") > 0.5
         if known.all() or not known.any():
-            raise ValueError(f"--mask {mask}: white is known and black is not; it is all of one")
+            raise ValueError(
+                f"--mask {mask}: white is known and black is not, and "
+                "transparent counts as white; it is all of one"
+            )
         return inverse.mask(known), (channels, height, width)
     if factor is not None:
         if factor < 2 or height % factor or width % factor:
             raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")
         return inverse.downsample(factor), (channels, height // factor, width // factor)
     if blur is not None:
+        if not 0 < blur < math.inf:
+            raise ValueError(
+                f"--sigma {blur}: give the blur's standard deviation in pixels, above 0"
+            )
         return inverse.blur(blur), (channels, height, width)
     if channels != 3:
         raise ValueError("--task colorize: this model's images are grey")

@@ -31,7 +31,7 @@ from torch import Tensor
 from . import checkpoint, config, images, processes, recover
 from .checkpoint import Stored, load, read
 from .config import Experiment
-from .data import DATASETS, TABLE, Batches, Dataset, Table, everything
+from .data import DATASETS, TABLE, Batches, Dataset, everything
 from .data import load as load_data
 from .disk import LOCK, check_writable, locked, replace
 from .draw import plan, sample
@@ -413,11 +413,6 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
         # what the first process has noted, the others compare with theirs
         changed = changed_data and processes.first()
         data = recover.data(directory, experiment, changed=changed)
-        if data.table is not None and data.table != Table.read(directory):
-            raise ValueError(
-                f"{directory}: {experiment.data.source} is not the table that the run began with, "
-                "and is standardised otherwise; put that back, or start another run"
-            )
     if saved:
         model = load(saved[0])
     else:

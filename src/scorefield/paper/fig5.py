@@ -1,0 +1,48 @@
+"""Figures 5 and 11 to 13: uncurated samples of annealed Langevin dynamics.
+
+Figure 5 has MNIST, CelebA and CIFAR-10 (§5); Figures 11, 12 and 13 more of each (C.3).
+
+Setting   the paper's, as `models` has it.
+Ours      what is to be seen in numbers: the Fréchet distance of pixels between samples and held-out
+          images, beside that of as many training images; and that of noise of the images' own mean
+          and variance, which is what a model that learned nothing else would draw.
+"""
+
+from __future__ import annotations
+
+from .. import images
+from ..data import everything
+from ..metrics import frechet
+from .finding import Finding, Setting, stacked
+from .models import SCALED, data_of, reference, sampled
+
+SHOWN = 100
+N = {"paper": 1000, "small": 240}
+"""Samples."""
+TIMES = 3.0
+STATEMENT = (
+    f"the Fréchet distance of samples to held-out images is at most {TIMES:g} × that of as many "
+    "training images"
+)
+
+
+def run(setting: Setting, data: tuple[str, ...]) -> Finding:
+    """Draw, and compare."""
+    found = {
+        name: sampled(setting, "ncsn", name, N[setting.scale]).x for name in data_of(setting, data)
+    }
+    numbers, passed = dict[str, float](), True
+    for name, x in found.items():
+        there = reference(setting, name)
+        assert there.test is not None
+        train, test = everything(there.train, len(x)), everything(there.test, 10_000)
+        distance, floor = frechet(x, test), frechet(train, test)
+        numbers |= {f"{name}: Fréchet distance": distance, f"{name}: of real images": floor}
+        passed &= distance <= TIMES * floor
+    return Finding(
+        STATEMENT,
+        numbers,
+        passed,
+        stacked([images.grid(x[:SHOWN]) for x in found.values()]),
+        scaled=SCALED if setting.scale == "small" else "",
+    )

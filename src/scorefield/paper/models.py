@@ -1,0 +1,172 @@
+"""The networks and samples that figures share: each made once, in a folder of its own.
+
+    NCSN       the paper's network, at σ from 1 to 0.01 in 10 levels      annealed Langevin dynamics
+    baseline   the same network, at σ = 0.01 only                         plain Langevin dynamics
+
+Chains start from uniform noise, T = 100 steps at each level or T = 1,000 at the only one, ε = 2e-5
+as the authors' code counts it (drift α·s), without a last step to σ = 0.     (§5, B.2, Algorithm 1)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import checkpoint, run
+from ..config import Experiment, Keeping, Machine
+from ..data import Dataset
+from ..data import load as load_data
+from ..model import ScoreModel
+from ..noise import seeded, uniform_like
+from ..presets import PRESETS
+from ..samplers import annealed_langevin, progress
+from .finding import Setting
+
+Kind = Literal["ncsn", "baseline"]
+
+PRESET = {
+    "mnist": "ncsn-mnist",
+    "celeba": "ncsn-celeba",
+    "cifar10": "ncsn-cifar10",
+    "digits": "digits-ncsn",
+}
+"""By data set."""
+WIDTH = 16
+STEPS: dict[Kind, int] = {"ncsn": 2500, "baseline": 1000}
+"""The filters, and the steps of training, at the small scale."""
+SCALED = (
+    "digits of 8 × 8 pixels for all data sets; the paper's network with 16 filters, not 64 or 128, "
+    "for 2,500 steps of 64 images, not 200,000 of 128, its rate falling as a cosine, its weights "
+    "averaged; the ladder, T and ε are the paper's"
+)
+"""What differs from the paper at the small scale."""
+EPSILON = 2e-5
+BATCH = 512
+"""Chains at once."""
+FEW = 64
+"""Chains that are kept on the way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples of a model, and the first few on the way.
+
+    Attributes:
+        x: All.
+        way: Of the first few, the states from the start to the end, a tenth of the chain apart.
+    """
+
+    x: Float[Tensor, "n *shape"]
+    way: Float[Tensor, "few states *shape"]
+
+
+def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
+    """The run that makes a model: the paper's, or the baseline of one noise level."""
+    made = PRESETS[PRESET[data]]()
+    if setting.scale == "small":
+        made = replace(
+            made,
+            network={**made.network, "width": WIDTH},
+            training=replace(
+                made.training, steps=STEPS[kind], batch=64, schedule="cosine", ema=0.99
+            ),
+            keeping=Keeping(log=10, evaluate=500, checkpoint=250, best="last"),
+            machine=Machine(threads=1),
+        )
+    if kind == "baseline":
+        levels = replace(made.levels, sigma_max=made.levels.sigma_min, count=1)
+        made = replace(made, levels=levels, sampling=replace(made.sampling, steps=1000))
+    return replace(
+        made,
+        data=setting.source(made.data),
+        training=replace(made.training, steps=setting.steps(made.training.steps)),
+        sampling=replace(made.sampling, steps=setting.steps(made.sampling.steps)),
+        keeping=replace(made.keeping, samples=0),
+        machine=replace(made.machine, device=setting.device),
+        seed=setting.seed,
+    )
+
+
+def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
+    """The model of a run, which is begun, gone on with, or found complete."""
+    made, place = experiment(setting, kind, data), _place(setting, kind, data)
+    begun = run.resume(place) if (place / "config.json").exists() else run.start(made, place)
+    if _told(begun.experiment) != _told(made):
+        raise ValueError(
+            f"{place} is a run of another scale, seed or length: remove it, or name another --out"
+        )
+    steps = made.training.steps
+    if begun.step < steps:
+        print(f"  {place}: training, step {begun.step} to {steps}", flush=True)
+    for _ in progress(begun, steps - begun.step):
+        pass
+    return checkpoint.load(place).to(begun.device)
+
+
+def _place(setting: Setting, kind: Kind, data: str) -> Path:
+    return setting.out / "models" / f"{data}-{kind}"
+
+
+def _told(made: Experiment) -> dict[str, Any]:
+    """What an experiment says before its data and machine decide the rest."""
+    return {
+        "data": asdict(made.data),
+        "width": made.network["width"],
+        "levels": made.levels.count,
+        "training": asdict(made.training),
+        "seed": made.seed,
+    }
+
+
+def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
+    """n samples of a model by the paper's algorithm; those that were drawn before are kept."""
+    model, made = trained(setting, kind, data), experiment(setting, kind, data)
+    path = _place(setting, kind, data) / "samples.safetensors"
+    about = {"steps": made.sampling.steps, "seed": setting.seed}
+    kept = checkpoint.read(path) if path.exists() else None
+    if kept is not None and kept.about != about:
+        kept = None
+    parts = [] if kept is None else [Samples(kept.tensors["x"], kept.tensors["way"])]
+    first = sum(len(part.x) for part in parts)
+    if first >= n:
+        return Samples(parts[0].x[:n], parts[0].way)
+    print(f"  {path.parent}: sampling, {n - first} chains", flush=True)
+    for start in range(first, n, BATCH):
+        parts.append(_drawn(model, made, min(BATCH, n - start), start))
+    found = Samples(torch.cat([part.x for part in parts]), parts[0].way)
+    description = {"format": checkpoint.FORMAT, "about": about}
+    checkpoint.write(path, description, {"x": found.x, "way": found.way})
+    return found
+
+
+def _drawn(model: ScoreModel, made: Experiment, n: int, first: int) -> Samples:
+    """Chains first to first + n."""
+    sigmas, steps = model.precondition.levels, made.sampling.steps
+    assert model.shape is not None
+    assert sigmas is not None
+    noise = seeded(made.seed, first=first)
+    x = uniform_like(torch.empty(n, *model.shape, device=model.device), noise=noise)
+    way, length = [x[:FEW].cpu()], steps * len(sigmas)
+    chain = annealed_langevin(
+        model, x, sigmas, steps=steps, epsilon=made.sampling.epsilon or EPSILON, noise=noise
+    )
+    for state in progress(chain, length):
+        if state.step % max(length // 10, 1) == 0:
+            way.append(state.x[:FEW].cpu())
+    return Samples(state.x.cpu(), torch.stack(way, 1))
+
+
+def data_of(setting: Setting, data: tuple[str, ...]) -> tuple[str, ...]:
+    """The data sets of a figure, at this scale."""
+    return data if setting.scale == "paper" else ("digits",)
+
+
+def reference(setting: Setting, data: str) -> Dataset:
+    """The data that a model learned from, and what was held out."""
+    found = experiment(setting, "ncsn", data).data
+    return load_data(found.source, **found.options)

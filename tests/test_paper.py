@@ -1,0 +1,234 @@
+"""The paper's experiments: that they judge rightly, and that a run of each is one."""
+
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from scorefield import Gaussian, geometric
+from scorefield.checkpoint import read
+from scorefield.cli import main
+from scorefield.config import Data
+from scorefield.paper import ALIKE, EXPERIMENTS, Finding, Setting, fig1, fig2, fig3, fig4, reproduce
+from scorefield.paper import models as shared
+from scorefield.paper.toy import mixture, unconditional
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """A folder, in which the networks are tiny."""
+    monkeypatch.setattr(shared, "WIDTH", 2)
+    monkeypatch.setattr(shared, "STEPS", {"ncsn": 3, "baseline": 2})
+
+
+def _result(out, name):
+    return json.loads((out / name / "result.json").read_text())
+
+
+# ── Figure 1 ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_fluctuation_is_that_about_the_trend_of_the_second_half():
+    t = torch.arange(1000.0)
+    wild = torch.where(t < 500, 1e6 * torch.sin(t), 0)
+    assert fig1.fluctuation(wild + 3 * t) < 1e-6
+    # a sine of amplitude 2 and long period has deviation √2, and its trend over 5 periods is small
+    wave = 2 * torch.sin(2 * math.pi * t / 100)
+    assert fig1.fluctuation(wave - 5 * t) == pytest.approx(2**0.5, rel=0.1)
+
+
+def test_what_is_faster_than_the_running_mean_does_not_count():
+    t = torch.arange(1000.0)
+    assert fig1.fluctuation(100 * torch.sin(2 * math.pi * t / 20)) < 0.01
+
+
+def test_images_without_noise_are_the_middles_of_their_cells(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        fig1, "sliced", lambda score, x, sigma, noise: seen.append((x, sigma)) or score(x, 0).sum()
+    )
+    scale = fig1.Scale(Data("digits"), steps=1, batch=5, widths=(2, 2))
+    fig1.losses(scale, Setting(tmp_path, most=1), 0.0)
+    ((x, sigma),) = seen
+    cells = x * 17 - 0.5
+    torch.testing.assert_close(cells, cells.round(), atol=1e-4, rtol=0)
+    assert sigma == 0.0
+    assert len(x) == scale.batch
+
+
+# ── Figures 2 and 3 ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_relative_error_is_known_of_a_score_that_is_off_by_a_factor():
+    x = fig2.lattice(9)
+    assert fig2.relative_error(lambda x, sigma: 1.25 * mixture()(x, 0.0), x) == pytest.approx(0.25)
+    assert x.abs().max() == 8
+    assert fig2.relative_error(mixture(), x) == 0
+
+
+class Modes(torch.nn.Module):
+    """The true score within a distance of a mode, and a multiple of it elsewhere."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def forward(self, x):
+        near = torch.cdist(x, mixture().means).amin(1) < 3.5
+        return torch.where(near[:, None], 1.1, self.times) * mixture()(x, 0.0)
+
+
+@pytest.mark.parametrize(("times", "passed"), [(1.29, False), (1.31, True), (1.1, False)])
+def test_figure_2_weighs_the_error_between_the_modes(tmp_path, monkeypatch, times, passed):
+    monkeypatch.setattr(fig2, "trained", lambda scale, setting: Modes(times))
+    found = fig2.run(Setting(tmp_path))
+    dense, between = found.numbers.values()
+    assert dense == pytest.approx(0.1)
+    assert between == pytest.approx(times - 1)
+    assert found.passed == passed
+
+
+def test_figure_2_learns(tmp_path):
+    x = fig2.lattice(21)
+    dense = x[mixture().responsibilities(x, 0.0).amax(1) > 0.99]
+    errors = [
+        fig2.relative_error(unconditional(fig2.trained(fig2.Scale(), setting)), dense)
+        for setting in (Setting(tmp_path, most=1), Setting(tmp_path, most=150))
+    ]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_figure_3_is_reproduced(tmp_path):
+    assert main(["reproduce", "fig3", "--out", str(tmp_path)]) == 0
+    about = _result(tmp_path, "fig3")
+    exact, plain, annealed = about["numbers"].values()
+    assert about["passed"]
+    assert abs(exact - 0.2) < 4 * math.sqrt(0.16 / 1280)
+    assert abs(plain - 0.5) < 0.08  # half begin nearer to either
+    assert abs(annealed - 0.2) <= fig3.CLOSE
+    with Image.open(tmp_path / "fig3/picture.png") as picture:
+        assert json.loads(picture.text["scorefield"])["numbers"] == about["numbers"]
+
+
+def test_figure_3_ends_at_the_target_itself(tmp_path):
+    x = fig3.sampled(fig3.Scale(), Setting(tmp_path, seed=1))["annealed"]
+    large = x[x.sum(1) > 0]
+    # one deviation, and the bias 2/(2 − α/v) of a step of α/v = 0.05
+    assert large.std(0).mean().item() == pytest.approx((2 / 1.95) ** 0.5, abs=0.05)
+
+
+# ── What shares a network ────────────────────────────────────────────────────────────────────────
+
+
+def test_spread_is_one_for_chains_of_the_law_itself():
+    sigmas = geometric(2.0, 0.5, 3)
+    data = Gaussian(torch.tensor([1.0, -1.0, 0.0]), torch.tensor([4.0, 1.0, 0.25]))
+    states = [torch.rand(4000, 3), *(data.sample(4000, s) for s in sigmas.tolist())]
+    ratios = fig4.spread(torch.stack(states, 1), data.sample(4000, 0.0), sigmas)
+    torch.testing.assert_close(ratios, torch.ones(3), atol=0.08, rtol=0)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_network_is_trained_and_sampled_once(tmp_path, capsys):
+    setting = Setting(tmp_path, most=1)
+    reproduce(["fig4"], setting)
+    assert "training, step 0 to 1" in capsys.readouterr().out
+    weights = (tmp_path / "models/digits-ncsn/model.safetensors").read_bytes()
+    first = read(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
+    reproduce(["fig5"], setting)
+    out = capsys.readouterr().out
+    assert "training, step" not in out
+    assert f"sampling, {240 - shared.FEW} chains" in out
+    assert (tmp_path / "models/digits-ncsn/model.safetensors").read_bytes() == weights
+    more = read(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
+    assert torch.equal(more["x"][: shared.FEW], first["x"])
+    assert torch.equal(more["way"], first["way"])
+
+
+@pytest.mark.usefixtures("made")
+def test_chains_do_not_depend_on_how_many_are_drawn_at_once(tmp_path):
+    setting = Setting(tmp_path, most=1)
+    together = shared.sampled(setting, "ncsn", "digits", 6)
+    assert together.way.shape == (6, 11, 1, 8, 8)
+    torch.testing.assert_close(together.way[:, -1], together.x)
+    (tmp_path / "models/digits-ncsn/samples.safetensors").unlink()
+    shared.sampled(setting, "ncsn", "digits", 2)
+    torch.testing.assert_close(shared.sampled(setting, "ncsn", "digits", 6).x, together.x)
+
+
+@pytest.mark.usefixtures("made")
+def test_the_baseline_knows_one_level_and_takes_a_thousand_steps(tmp_path):
+    setting = Setting(tmp_path)
+    model = shared.trained(setting, "baseline", "digits")
+    assert model.precondition.levels.tolist() == pytest.approx([0.01])
+    assert model.net.arguments["levels"] == 1
+    made = shared.experiment(setting, "baseline", "digits").sampling
+    assert (made.steps, made.epsilon, made.denoise) == (1000, 2e-5, False)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_folder_of_another_seed_is_not_taken_for_this_one(tmp_path):
+    shared.trained(Setting(tmp_path), "baseline", "digits")
+    with pytest.raises(ValueError, match="another scale, seed or length"):
+        shared.trained(Setting(tmp_path, seed=1), "baseline", "digits")
+
+
+def test_at_the_papers_scale_the_networks_are_the_papers(tmp_path):
+    setting = Setting(tmp_path, "paper", data=tmp_path / "sets")
+    made = shared.experiment(setting, "ncsn", "cifar10")
+    assert made.data.options == {"root": str(tmp_path / "sets/cifar10")}
+    assert (made.network["width"], made.training.steps, made.training.batch) == (128, 200_000, 128)
+    assert (made.training.schedule, made.training.ema, made.levels.count) == ("constant", 0, 10)
+    single = shared.experiment(setting, "baseline", "mnist")
+    assert (single.levels.sigma_max, single.levels.count, single.sampling.steps) == (0.01, 1, 1000)
+
+
+# ── The command ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _finding(passed):
+    return Finding("it is so", {"a": 1.0, "b": math.nan}, passed, Image.new("RGB", (4, 4)), "much")
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_verdict_is_the_exit_code(tmp_path, monkeypatch, capsys, passed):
+    monkeypatch.setitem(EXPERIMENTS, "fig1", lambda setting: _finding(passed))
+    arguments = ["reproduce", "fig1", "--out", str(tmp_path)]
+    if passed:
+        assert main(arguments) == 0
+    else:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"  {'PASS' if passed else 'FAIL'}: it is so"
+    assert "small scale" in out
+    assert "scaled: much" in out
+    assert _result(tmp_path, "fig1")["numbers"] == {"a": 1.0, "b": None}
+
+
+def test_what_is_alike_is_done_once(tmp_path, monkeypatch, capsys):
+    done = []
+    for name in EXPERIMENTS:
+        run = lambda setting, name=name: done.append(name) or _finding(True)  # noqa: E731
+        monkeypatch.setitem(EXPERIMENTS, name, run)
+    assert reproduce(["all"], Setting(tmp_path))
+    assert done == [name for name in EXPERIMENTS if name not in ALIKE]
+    assert "fig14: at the small scale it is fig4" in capsys.readouterr().out
+    done.clear()
+    reproduce(["all"], Setting(tmp_path, "paper"))
+    assert done == list(EXPERIMENTS)
+
+
+def test_what_does_not_exist_is_refused_before_anything_runs(tmp_path, capsys):
+    for arguments, message in (
+        (["fig3", "fig99"], "fig99"),
+        ([], "name an experiment"),
+        (["fig3", "--steps", "0"], "--steps 0"),
+        (["fig3", "--seed", "-1"], "--seed -1"),
+    ):
+        assert main(["reproduce", *arguments, "--out", str(tmp_path)]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
