@@ -156,6 +156,7 @@ class Machine:
         autocast: Run the network in bfloat16.
         channels_last: Keep images with their channels innermost.
         compile: Run the network through torch.compile.
+        winograd: Convolve with a quarter of the multiplications, where the machine is a CPU.
         threads: Of the CPU; 0 leaves it to torch.
     """
 
@@ -163,6 +164,7 @@ class Machine:
     autocast: Literal["auto", "on", "off"] = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
+    winograd: Literal["auto", "on", "off"] = "auto"
     threads: int = 0
 
 
