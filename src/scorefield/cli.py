@@ -303,7 +303,8 @@ def restore(
     overwrite: bool = False,
     method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
     steps: int | None = None,
-    particles: int = 64,
+    particles: int = 32,
+    filters: int = 4,
     seed: int = 0,
     batch: int = 256,
     device: str = "auto",
@@ -324,7 +325,8 @@ def restore(
         overwrite: what a restoration left there.
         method: particle_filter is exact for many particles, the others are not.
         steps: levels of the grid; for algorithm2 the steps at each level.
-        particles: of the particle filter.
+        particles: of each particle filter.
+        filters: of the particle filter, n at most; completions of one are akin.
         seed: same seed, same completions.
         batch: how many chains at once.
         device: cpu, cuda, mps.
@@ -349,6 +351,7 @@ def restore(
         method=method,
         steps=steps,
         particles=particles,
+        filters=filters,
         seed=seed,
         batch=batch,
     )
