@@ -62,6 +62,8 @@ SHAPES = {
     "digits": (1, 8, 8),
     "photos": (3, 32, 32),
     "mixture": (2,),
+    "wine": (16,),
+    "signals": (1, 64),
     "mnist": (1, 28, 28),
     "cifar10": (3, 32, 32),
 }

@@ -32,7 +32,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 GROUND = {"_ops", "score", "noise", "prior"}
 MODEL = GROUND | {"nn", "precondition", "model"}
 CORE = {"objectives", "oracles", "samplers", "likelihood", "inverse", "diagnose"}
-TRAINING = {"optimize", "checkpoint", "convert", "metrics", "data", "train"}
+TRAINING = {"optimize", "disk", "checkpoint", "convert", "metrics", "data", "train", "processes"}
 BELOW_EXPERIMENT = MODEL | CORE | TRAINING | {"draw", "images", "ladder"}
 APPLICATION = BELOW_EXPERIMENT | {"config", "experiment", "run"}
 PUBLIC = "scorefield"
@@ -46,6 +46,7 @@ ALLOWED = {
     "prior": {"_ops"},
     "ladder": {"_ops", "noise"},
     **{module: GROUND for module in CORE},
+    "inverse": GROUND | {"samplers"},
     # it runs a chain, and takes data for the oracle that they are
     "diagnose": GROUND | {"oracles", "samplers"},
     "nn": {"_ops"},
@@ -53,28 +54,33 @@ ALLOWED = {
     "precondition": GROUND,
     "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
-    "checkpoint": MODEL,
-    "draw": MODEL | {"ladder", "samplers"},
-    "images": {"checkpoint"},
+    "disk": set(),
+    "checkpoint": MODEL | {"disk"},
+    # who of many this is; it knows of nothing else
+    "processes": set(),
+    "draw": MODEL | {"ladder", "samplers", "processes"},
+    "images": {"disk"},
+    "restoring": MODEL | {"checkpoint", "data", "disk", "draw", "images", "inverse", "samplers"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
-    "data": {"oracles", "prior"},
-    "train": set(),
+    "data": {"oracles", "prior", "processes"},
+    "train": {"processes"},
     # what a run is made of, for which nothing of the package need be loaded
     "config": set(),
     "experiment": BELOW_EXPERIMENT | {"config"},
-    "journal": {"checkpoint"},
-    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal"},
-    "evaluate": APPLICATION,
+    "journal": {"disk"},
+    "recover": {"checkpoint", "config", "data", "disk"},
+    "run": BELOW_EXPERIMENT | {"config", "experiment", "journal", "recover"},
+    "evaluate": APPLICATION | {"plots", "recover", "report"},
     "presets": {"config"},
     "plots": APPLICATION,
     "paper": APPLICATION | {"plots", "presets"},
     "report": APPLICATION,
-    "demo": APPLICATION | {"plots", "presets", "report"},
+    "demo": APPLICATION | {"evaluate", "plots", "presets", "report"},
     "studio": {PUBLIC},
     # what the command line does, once it has been read
-    "commands": APPLICATION | {"presets"},
-    "cli": {PUBLIC, "commands", "config", "demo", "experiment", "paper"},
+    "commands": APPLICATION | {"evaluate", "presets"},
+    "cli": {PUBLIC, "commands", "config", "demo", "disk", "experiment", "paper", "restoring"},
     "__main__": {"cli"},
 }
 

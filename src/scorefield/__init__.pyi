@@ -2,6 +2,7 @@ from .checkpoint import load, save
 from .convert import from_diffusers, from_official
 from .diagnose import Diagnosis, diagnose, wilson
 from .draw import sample
+from .inverse import LinearOperator
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .model import ScoreModel
@@ -46,6 +47,7 @@ from .precondition import (
     ddpm_sigmas,
 )
 from .prior import Prior
+from .restoring import restore
 from .samplers import (
     SAMPLERS,
     Sampler,
@@ -94,6 +96,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Likelihood",
+    "LinearOperator",
     "LogNormal",
     "LogUniform",
     "Mixture",
@@ -152,6 +155,7 @@ __all__ = [
     "progress",
     "replay",
     "rescale",
+    "restore",
     "reverse_diffusion",
     "sample",
     "save",

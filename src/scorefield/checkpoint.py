@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import precondition as rows
+from .disk import replace
 from .model import ScoreModel
 from .nn import NETWORKS
 from .precondition import Precondition
@@ -200,32 +200,6 @@ def read(path: str | Path) -> Stored:
     if found != _digest(description, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum")
     return Stored(description, tensors)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, force it to the disk, and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _settle(path.parent)
-
-
-def _settle(directory: Path) -> None:
-    """Force the renaming itself to the disk, where the system knows how."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -10,12 +10,15 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+
+from .disk import check_writable
 
 FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
 """An option that is a field of the configuration."""
@@ -129,12 +132,13 @@ def train(
     --network.width=64; --show prints them all.
 
     Args:
-        preset: digits, digits-ncsn, photos, vectors, ncsn-mnist, ncsn-cifar10, ncsn-celeba,
-            ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the data if there
-            is no --config. Those of MNIST and CIFAR-10 read data/mnist and data/cifar10, or what
-            --data.options.root=FOLDER names, and fetch it with --data.options.download=true.
-        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy or .npz file; the
-            preset's own if not given.
+        preset: digits, digits-ncsn, photos, vectors, table, signals, ncsn-mnist, ncsn-cifar10,
+            ncsn-celeba, ncsnv2-cifar10, ncsnv2-celeba or ncsnpp-cifar10; the one that suits the
+            data if there is no --config. Those of MNIST and CIFAR-10 read data/mnist and
+            data/cifar10, or what --data.options.root=FOLDER names, and fetch it with
+            --data.options.download=true.
+        data: a data set's name, hub:OWNER/NAME, a folder of images, an .npy, .npz, .csv or .tsv
+            file; the preset's own if not given.
         out: the directory of the run; runs/PRESET if not given.
         config: a YAML or JSON file of fields, as a run's config.json.
         start: a model to train on, as `save`, a run or `convert` wrote it.
@@ -156,15 +160,18 @@ def train(
     commands.train(made, out or Path("runs") / name)
 
 
-def resume(run: Annotated[Positional[Path], arg(metavar="RUN")]) -> None:
+def resume(
+    run: Annotated[Positional[Path], arg(metavar="RUN")], *, changed_data: bool = False
+) -> None:
     """Go on with a run that was stopped, to the same end as if it had not been.
 
     Args:
         run: its directory.
+        changed_data: go on though the data are not those that it began with.
     """
     from . import commands
 
-    commands.resume(run)
+    commands.resume(run, changed_data=changed_data)
 
 
 def sample(
@@ -186,8 +193,9 @@ def sample(
     Args:
         run: a run's directory, or a model that was saved or converted.
         n: how many.
-        out: a .png grid, an .npy file of floats, or a folder of single images; samples.png for
-            images and samples.npy for vectors if not given.
+        out: a .png grid, an .npy file of floats, a .csv of the rows of a table, or a folder of
+            single images; samples.png for images, samples.csv for a table and samples.npy for
+            other vectors if not given.
         sampler: heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn,
             ancestral, reverse_diffusion or consistent; the run's own if not given.
         steps: levels of the grid; for annealed Langevin the steps at each level.
@@ -218,24 +226,154 @@ def sample(
     )
 
 
+def evaluate(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    *,
+    n: Annotated[int, arg(aliases=["-n"])] = 360,
+    features: Literal["pixels", "classifier", "inception"] = "pixels",
+    inception: Path | None = None,
+    reference: Literal["test", "train"] = "test",
+    sampler: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    raw: bool = False,
+    bits: int = 32,
+    frontier: bool = False,
+    out: Path | None = None,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Judge a run's model: its samples, its fit to held-out data, and whether it has memorised.
+
+    Writes metrics.json, in which every figure says what it is of and how uncertain it is, and a
+    page in report.html.
+
+    Args:
+        run: its directory.
+        n: how many samples are drawn.
+        features: in which samples are compared: their own numbers, those of a classifier of the
+            data's classes, or of the Inception network of FID.
+        inception: the file of that network's weights.
+        reference: what is held out, or as in the papers the training data.
+        sampler: the run's own if not given.
+        steps: levels of the grid; for annealed Langevin the steps at each level.
+        seed: same seed, same samples.
+        raw: the weights as they were trained last, not their average.
+        bits: held-out samples whose likelihood is computed; 0 for none.
+        frontier: also draw by every sampler at several costs.
+        out: a directory for both files; the run's if not given.
+        batch: samples at once.
+        device: cpu, cuda, mps.
+    """
+    place = run if out is None else out
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"--out {place}: this is a file, name a directory")
+    check_writable(place / "report.html")
+    from . import commands
+
+    commands.evaluate(
+        run,
+        place,
+        n=n,
+        features=features,
+        inception=inception,
+        reference=reference,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        raw=raw,
+        bits=bits,
+        with_frontier=frontier,
+        batch=batch,
+        device=device,
+    )
+
+
+def restore(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")],
+    *,
+    task: Literal["inpaint", "colorize", "super-resolve", "deblur"],
+    mask: Path | None = None,
+    factor: int | None = None,
+    sigma: float | None = None,
+    noise: float | None = None,
+    n: Annotated[int, arg(aliases=["-n"])] = 8,
+    out: Path = Path("restored"),
+    overwrite: bool = False,
+    method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
+    steps: int | None = None,
+    particles: int = 64,
+    seed: int = 0,
+    batch: int = 256,
+    device: str = "auto",
+) -> None:
+    """Complete an image of which a part was measured: many times, with their mean and spread.
+
+    Args:
+        run: a run's directory, or a model that was saved or converted.
+        image: what was measured: the damaged, the grey, the small or the blurred image.
+        task: what is wrong with it.
+        mask: for inpaint, an image of its size, white where it is known.
+        factor: for super-resolve, how many pixels a side became one.
+        sigma: for deblur, the standard deviation of the Gaussian blur in pixels.
+        noise: the standard deviation of the measurement's noise, in images from 0 to 1; for deblur
+            that of 8 bits if not given, else 0, and known pixels come back as they are.
+        n: how many completions.
+        out: the directory for them.
+        overwrite: what a restoration left there.
+        method: particle_filter is exact for many particles, the others are not.
+        steps: levels of the grid; for algorithm2 the steps at each level.
+        particles: of the particle filter.
+        seed: same seed, same completions.
+        batch: how many chains at once.
+        device: cpu, cuda, mps.
+    """
+    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
+        raise ValueError(f"--out {out}: there is something; add --overwrite, or name another")
+    check_writable(out / "restored.png")
+    from . import restoring
+    from .experiment import device_of
+
+    restoring.restore_image(
+        run,
+        image,
+        task=task,
+        out=out,
+        mask=mask,
+        factor=factor,
+        blur=sigma,
+        sigma_y=noise,
+        n=n,
+        device=device_of(device),
+        method=method,
+        steps=steps,
+        particles=particles,
+        seed=seed,
+        batch=batch,
+    )
+
+
 def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
     size: int | None = None,
+    signals: bool = False,
     budget: int | None = None,
     sigma_min: float | None = None,
 ) -> None:
     """Say which noise levels, how many steps and which step size a data set asks for, and why.
 
     Args:
-        data: a data set's name, a folder of images, an .npy or .npz file.
+        data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
         size: to which images are scaled, if a folder's are not all of one size.
+        signals: the file holds signals, (n, channels, length) or (n, length).
         budget: how often a chain may evaluate the score.
         sigma_min: the last level, if you know better.
     """
     from . import commands
 
-    commands.suggest(data, size=size, budget=budget, sigma_min=sigma_min)
+    commands.suggest(data, size=size, signals=signals, budget=budget, sigma_min=sigma_min)
 
 
 def reproduce(
@@ -283,6 +421,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "resume": resume,
     "sample": sample,
+    "evaluate": evaluate,
+    "restore": restore,
     "suggest": suggest,
     "reproduce": reproduce,
     "convert": convert,
@@ -298,9 +438,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?, and no traceback
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="scorefield", description=ABOUT, args=args
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _say  # type: ignore[assignment]
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="scorefield", description=ABOUT, args=args
+            )
     except (ValueError, TypeError, ImportError, OSError) as error:
         # the package says in them what to change; other errors are its own
         if debug:
@@ -308,10 +450,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"scorefield: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        if str(stopped):
+        # a launcher's processes stop together, and the first one says it
+        if str(stopped) and os.environ.get("RANK", "0") == "0":
             print(f"scorefield: {stopped}", file=sys.stderr)
         return 128 + getattr(stopped, "number", 2)  # as a shell counts it
     return 0
+
+
+def _say(message: Warning | str, *where: object) -> None:
+    """A warning as a line, which says what was found amiss, not where in the code."""
+    print(f"scorefield: {message}", file=sys.stderr)
 
 
 def _settings(args: list[str]) -> list[str]:
@@ -340,7 +488,7 @@ def _check_run(out: Path, overwrite: bool) -> None:
             raise ValueError(f"--out {out}: there is something else than a run in it, name another")
         if not overwrite:
             raise ValueError(f"--out {out}: holds a run; add --overwrite, or name another --out")
-    _check_writable(out / "report.html")
+    check_writable(out / "report.html")
 
 
 def _check_model(path: Path, overwrite: bool) -> None:
@@ -351,11 +499,4 @@ def _check_model(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path}: this is {kind}; choose another name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: there is one already; choose another name, or add --overwrite")
-    _check_writable(path)
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{path}: nothing can be written into {place}; choose another place")
+    check_writable(path)

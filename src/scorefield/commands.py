@@ -5,30 +5,35 @@ They print what a person wants to know, and raise ValueError with what to change
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import checkpoint, config, images, run
+from . import config, disk, images, processes, run
 from .checkpoint import load, read
 from .config import Experiment
-from .data import DATASETS, HUB, PUBLISHED, everything
+from .data import DATASETS, HUB, PUBLISHED, TABLE, Table, everything
 from .data import load as load_data
-from .draw import Plan, chains, plan
+from .draw import Plan, chains, gathered, plan
 from .experiment import device_of
 from .ladder import suggest as suggested
 from .model import ScoreModel
 from .presets import PRESETS
 from .run import Run
 from .samplers import State, final
+
+TABLES = (".csv", ".tsv")
+"""Of files in which samples are rows of text."""
 
 FRAMES = 60
 """Of an animation, at most."""
@@ -40,7 +45,7 @@ def experiment(
     """A preset, changed by a file, then by the name of the data, then by settings."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is no preset: {config.nearest(preset, PRESETS)}")
-    made = PRESETS[preset or ("digits" if source is None else _suited(source))]()
+    made = PRESETS[preset or ("digits" if source is None else _suited(source, settings))]()
     if file is not None:
         made = config.read(file, made if preset else None)
     if source is not None and source != made.data.source:
@@ -59,42 +64,69 @@ def _kept(data: config.Data, source: str) -> dict[str, Any]:
     return {k: v for k, v in data.options.items() if k not in ("root", "download")}
 
 
-def _suited(source: str) -> str:
+def _suited(source: str, settings: Sequence[str]) -> str:
     """The preset for data of this kind."""
     if source == "digits":
         return source
     published = source.startswith(HUB) or DATASETS.get(source) in PUBLISHED.values()
-    images = published or Path(source).is_dir() or load_data(source).kind == "images"
-    return "photos" if images else "vectors"
+    if published or Path(source).is_dir():
+        return "photos"
+    own = [each for each in settings if each.startswith("data.options.")]
+    data = load_data(source, **config.overridden(Experiment(), own).data.options)
+    if data.table is not None:
+        return "table"
+    return {"images": "photos", "signals": "signals", "vectors": "vectors"}[data.kind]
 
 
 def train(made: Experiment, out: Path) -> None:
     """Begin a run."""
+    _join()
     begun = run.start(made, out)
-    print(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
+    _say(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
     _follow(begun)
 
 
-def resume(out: Path) -> None:
+def resume(out: Path, *, changed_data: bool = False) -> None:
     """Go on with a run."""
-    begun = run.resume(out)
+    _join()
+    begun = run.resume(out, changed_data=changed_data)
     steps = begun.experiment.training.steps
     if begun.step == steps:
-        print(f"{out} has all of its {steps} steps")
+        _say(f"{out} has all of its {steps} steps")
         return
-    print(f"{out}: from step {begun.step} to {steps}")
+    _say(f"{out}: from step {begun.step} to {steps}")
     _follow(begun)
+
+
+def _join() -> None:
+    """Meet the processes that a launcher has started with this one, and say what it does not."""
+    processes.join()
+    if processes.first():
+        for remark in processes.remarks(os.environ):
+            print(f"scorefield: {remark}", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    """Print what one of many processes is to say for all."""
+    if processes.first():
+        print(text)
+
+
+def _bar(total: int, done: int = 0) -> Any:
+    """A progress bar in a terminal, of one process."""
+    hidden = None if processes.first() else True
+    return tqdm(total=total, initial=done, disable=hidden, unit="step")
 
 
 def _follow(begun: Run) -> None:
     """Train to the end behind a progress bar, and say what there is."""
     if left := begun.data.skipped:
-        print(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
+        _say(f"left out {len(left)} files that could not be read: {', '.join(left[:5])}...")
     if not begun.data.exact:
-        print(f"{begun.data.name} is streamed: if this run is stopped, `scorefield resume` goes on")
-        print("at about the same place, but an exact resume cannot be promised")
+        _say(f"{begun.data.name} is streamed: if this run is stopped, `scorefield resume` goes on")
+        _say("at about the same place, but an exact resume cannot be promised")
     steps, smooth, skipped = begun.experiment.training.steps, math.nan, 0
-    with tqdm(total=steps, initial=begun.step, disable=None, unit="step") as bar:
+    with _bar(steps, begun.step) as bar:
         for update in begun:
             skipped += update.skipped
             if not update.skipped:
@@ -102,7 +134,13 @@ def _follow(begun: Run) -> None:
                 smooth = 0.98 * smooth + 0.02 * update.loss if known else update.loss
                 bar.set_postfix(loss=f"{smooth:.4g}", refresh=False)
             bar.update(update.step - bar.n)  # a run may go back
-    out, about = begun.directory, read(begun.directory).about
+    if processes.first():
+        _conclude(begun.directory, skipped)
+
+
+def _conclude(out: Path, skipped: int) -> None:
+    """Say what a run has left."""
+    about = read(out).about
     best = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
     print(f"wrote {out / 'model.safetensors'} (averaged weights of step {about['step']}{best})")
     if skipped:
@@ -125,12 +163,19 @@ def sample(
     device: str,
 ) -> None:
     """Draw samples of a run's model, or of any that `save` wrote, into a file."""
-    model = load(where).to(device_of(device))
+    _join()
+    model = load(where).to(processes.device(device_of(device)))
     if model.shape is None or model.prior is None:
         raise ValueError(f"{where} has no prior to start from: save it with ScoreModel(prior=...)")
     pictures = len(model.shape) == 3
-    out = out or Path("samples.png" if pictures else "samples.npy")
-    images.check(out, model.prior.mean[None])
+    table = Table.read(where) if (where / TABLE).exists() else None
+    out = out or Path(f"samples.{'png' if pictures else 'npy' if table is None else 'csv'}")
+    if out.suffix not in TABLES:
+        images.check(out, model.prior.mean[None])
+    elif table is None or table.size != model.shape.numel():
+        raise ValueError(f"{out}: {where} has no {TABLE} of its rows; write its samples as .npy")
+    else:
+        images.check_place(out)
     if seed < 0:
         raise ValueError(f"--seed {seed}: give a whole number of 0 or more")
     if animate == out:
@@ -139,19 +184,35 @@ def sample(
         raise ValueError(f"--animate {animate}: these samples are no images")
     planned = _planned(where, model, sampler, steps)
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
+    processes.agreed(**about)  # and none has written where another still looks
     parts, sheets = list[Tensor](), list[Image]()
     each = -(-_length(planned) // FRAMES)
-    with tqdm(total=-(-n // batch) * _length(planned), disable=None, unit="step") as bar:
+    own = len(processes.dealt(range(0, n, batch)))
+    with _bar(own * _length(planned)) as bar:
         for states in chains(
             model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch
         ):
             shown = states if parts or animate is None else watched(states, each, sheets)
             parts.append(final(counted(shown, bar)).cpu())
-    images.write(out, torch.cat(parts), about)
-    print(f"wrote {out}: {n} samples by {planned.sampler}, {planned.evaluations} evaluations each")
-    if animate is not None:
-        checkpoint.replace(animate, images.animation(sheets, animate.suffix, about))
-        print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
+    x = gathered(model, parts, n, batch).cpu()
+    if processes.first():
+        _write(out, x, table, about)
+        cost = planned.evaluations
+        print(f"wrote {out}: {n} samples by {planned.sampler}, {cost} evaluations each")
+        if table is not None and out.suffix == ".npy":
+            print("they are standardised: Table.read(RUN).decode(x) makes rows of them")
+        if animate is not None:
+            disk.replace(animate, images.animation(sheets, animate.suffix, about))
+            print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
+
+
+def _write(out: Path, x: Tensor, table: Table | None, about: dict[str, Any]) -> None:
+    """Samples in the form that the file's name asks for, and how they were made."""
+    if table is not None and out.suffix in TABLES:
+        disk.replace(out, table.text(x).encode())
+        disk.replace(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
+    else:
+        images.write(out, x, about)
 
 
 def counted(states: Iterable[State], bar: Any) -> Iterator[State]:
@@ -174,8 +235,10 @@ def watched(states: Iterable[State], each: int, sheets: list[Image]) -> Iterator
 
 def _planned(where: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """The run's own way of sampling, unless another is asked for."""
-    if (where / "config.json").exists():
-        own = config.read(where / "config.json").sampling
+    run_of = where if where.is_dir() else where.parent
+    run_of = run_of.parent if run_of.name == "checkpoints" else run_of
+    if (run_of / "config.json").exists():
+        own = config.read(run_of / "config.json").sampling
         if sampler in (None, own.sampler):
             return plan(model, own.sampler, own.steps if steps is None else steps, **own.options)
     return plan(model, sampler, steps)
@@ -201,9 +264,37 @@ def _length(planned: Plan) -> int:
     return len(planned.sigmas) * int(each)
 
 
-def suggest(source: str, *, size: int | None, budget: int | None, sigma_min: float | None) -> None:
+def evaluate(run: Path, out: Path, **options: Any) -> None:
+    """Judge a run's model, print the figures, write metrics.json and a page of the report."""
+    from . import evaluate as measures
+
+    def told(what: str) -> None:
+        if processes.first():
+            print(f"   {what}", file=sys.stderr, flush=True)
+
+    found = measures.evaluate(run, **options, cache=measures.cache_folder(), watch=told)
+    if not processes.first():
+        return
+    found.write(out)
+    print(found.table())
+    for note in found.notes:
+        print(f"not measured: {note}")
+    if found.memory is not None:
+        print(f"\n{found.memory.verdict}")
+    print(f"wrote {out / measures.FILE} and {out / 'report.html'}")
+
+
+def suggest(
+    source: str,
+    *,
+    size: int | None,
+    signals: bool,
+    budget: int | None,
+    sigma_min: float | None,
+) -> None:
     """Print the ladder that a data set asks for, with its reasons."""
-    data = load_data(source, **({} if size is None else {"size": size}))
+    given = {} if size is None else {"size": size}
+    data = load_data(source, **given, **({"signals": True} if signals else {}))
     x = everything(data.train, 5000)
     found = suggested(x, budget=budget, sigma_min=sigma_min)
     shape = " × ".join(map(str, data.train.shape))

@@ -22,10 +22,11 @@ class Data:
     """Where samples come from.
 
     Attributes:
-        source: A data set's name, or the path of a folder of images, of an .npy or an .npz file.
+        source: A data set's name, or the path of a folder of images, or of a file: .npy, .npz,
+            .csv or .tsv.
         options: Of the source, such as `size` for a folder.
         flip: Mirror images left to right at random.
-        workers: Processes that read ahead, for sources that read files.
+        workers: Threads that read ahead, for sources that read files.
         labels: Learn the classes, if the data have them.
     """
 

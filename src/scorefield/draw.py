@@ -3,7 +3,8 @@
     x₁ ~ prior at σ₁,   then down the grid that suits the sampler and the model
 
 A model trained at the levels of a ladder is asked at these only. Sample i of a seed is the same
-whatever the batch: the noise is a function of seed, sample and draw.
+whatever the batch: the noise is a function of seed, sample and draw. Many processes share the
+batches out, each of which is the same wherever it is drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from . import processes
 from .ladder import descend
 from .model import ScoreModel
 from .noise import geometric, karras, seeded
@@ -107,6 +109,8 @@ def sample(
 ) -> Float[Tensor, "n *shape"]:
     """Draw n samples from a model, in the data's own units.
 
+    Of many processes, all of which must call it, each draws its part and gets the whole.
+
     Args:
         model: with a prior, where chains start.
         n: how many.
@@ -120,7 +124,7 @@ def sample(
     """
     planned = plan(model, sampler, steps, **options)
     parts = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
-    return torch.cat([final(states) for states in parts])
+    return gathered(model, [final(states) for states in parts], n, batch)
 
 
 def chains(
@@ -133,7 +137,10 @@ def chains(
     guidance: float = 1.0,
     batch: int = 256,
 ) -> Iterator[States]:
-    """The chains of n samples, one for each batch of them; the arguments are those of `sample`."""
+    """The chains of n samples, one for each batch; the arguments are those of `sample`.
+
+    Of many processes each gets every so many of them; `gathered` brings their ends together.
+    """
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: draw at least one")
     if model.prior is None:
@@ -160,7 +167,7 @@ def _chains(
     batch: int,
 ) -> Iterator[States]:
     model.eval()  # a network in training drops features
-    for first in range(0, n, batch):
+    for first in processes.dealt(range(0, n, batch)):
         noise = seeded(seed, first=first)
         count = min(batch, n - first)
         x = model.prior.sample(count, planned.sigmas[0].item(), noise=noise)
@@ -169,3 +176,12 @@ def _chains(
             score = model.given(classes[first : first + count].to(x.device))
             score = score if guidance == 1 else guide(score, model, guidance)
         yield planned.run(score, x, noise)
+
+
+def gathered(
+    model: ScoreModel, ends: list[Tensor], n: int, batch: int
+) -> Float[Tensor, "n *shape"]:
+    """The n samples whose batches are drawn, in each of the processes that have drawn them."""
+    assert model.prior is not None  # where the chains began
+    sizes = [min(batch, n - first) for first in range(0, n, batch)]
+    return torch.cat(processes.gathered(ends, sizes, model.prior.mean))

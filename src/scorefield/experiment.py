@@ -112,9 +112,11 @@ def _network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         raise ValueError(f"network.kind={kind!r}: {config.nearest(str(kind), NETWORKS)}")
     shape = data.train.shape
     if kind in ("UNet", "RefineNet", "Autoencoder"):
-        if len(shape) != 3:
+        if data.kind == "signals" and kind == "UNet":
+            arguments.setdefault("dims", 1)
+        elif data.kind != "images":
             raise ValueError(
-                f"a {kind} is for images, and the data are vectors of {shape.numel()} numbers: "
+                f"a {kind} is for images, and the data are {data.kind} of {shape.numel()} numbers: "
                 "take network.kind=MLP, or the preset vectors"
             )
         arguments.setdefault("channels", shape[0])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from .checkpoint import replace
+from .disk import check_writable, replace
 
 SMALLEST = 96
 """Pixels a side to which small images are enlarged in grids, by whole factors."""
@@ -98,13 +97,16 @@ def check(path: Path, x: Tensor) -> None:
         raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
     if path.suffix != ".npy" and (x.ndim != 4 or x.shape[1] not in (1, 3)):
         raise ValueError(f"{path}: these samples are no images, write them as .npy")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file, or a folder for single images, that could not be written."""
     if path.suffix and path.is_dir():
         raise ValueError(f"{path} is a directory: name a file in it")
     if not path.suffix and path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: name a folder for single images")
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{path}: nothing can be written into {place}")
+    check_writable(path)
 
 
 def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:

@@ -7,11 +7,15 @@ lines of later ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from .checkpoint import replace
+from .disk import put, replace, unwritten
 
 
 class Journal:
@@ -21,48 +25,100 @@ class Journal:
         directory: of the run.
         step: the last one that is done.
         tensorboard: write events beside the lines.
+        silent: write nothing, where another process does.
     """
 
-    def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, directory: Path, step: int, *, tensorboard: bool = False, silent: bool = False
+    ) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.board = _board() if tensorboard else None
+        self.silent = silent
+        self.board = _board() if tensorboard and not silent else None
+        self.writer: Any = None
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """A line, which is in the file when this returns."""
-        self.file.write(json.dumps(line) + "\n")
-        for name, value in line.items():
-            if self.writer is not None and isinstance(value, float) and name != "time":
-                self.writer.add_scalar(name, value, line["step"])
+        if self.silent:
+            return
+        with _naming(self.path):
+            put(self.file.fileno(), f"{json.dumps(line)}\n".encode())
+        with _naming(self.events):
+            for name, value in line.items():
+                if self.writer is not None and isinstance(value, float) and name != "time":
+                    self.writer.add_scalar(name, value, line["step"])
 
     def rewind(self, step: int) -> None:
         """Forget what comes after a step."""
+        if self.silent:
+            return
         self.close()
         trim(self.path, step)
-        self.file: TextIO = self.path.open("a", buffering=1)
-        # TensorBoard itself leaves out what an interrupted run wrote too much
-        self.writer = self.board and self.board(str(self.events), purge_step=step + 1)
+        with _naming(self.path):
+            self.file: FileIO = self.path.open("ab", buffering=0)
+        with _naming(self.events):
+            precede(self.events)
+            # TensorBoard itself leaves out what an interrupted run wrote too much
+            self.writer = self.board and self.board(str(self.events), purge_step=step + 1)
 
     def close(self) -> None:
         """Close the files."""
         if hasattr(self, "file"):
             self.file.close()
-            if self.writer is not None:
+        if self.writer is not None:
+            with _naming(self.events):
                 self.writer.close()
 
 
 def trim(path: Path, step: int) -> None:
-    """Leave the lines up to a step, which are whole."""
+    """Leave the lines up to a step, each of which is there once; what is none is told of."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):  # cut short when the run was killed
-            continue
-    replace(path, "".join(kept).encode())
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept, foreign, before = list[bytes](), 0, 0
+    for line in lines:
+        number = _step(line)
+        if number is not None and before < number <= step:
+            kept.append(line)
+            before = number
+        # the last one may have been cut short when the run was killed
+        elif (number is None or number <= before) and line.endswith(b"\n"):
+            foreign += 1
+    if foreign:
+        warnings.warn(
+            f"{path} had {foreign} lines that are none of this run, or out of order; they are "
+            "removed",
+            stacklevel=2,
+        )
+    if len(kept) < len(lines):
+        replace(path, b"".join(kept))
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a line that is whole."""
+    try:
+        found = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if line.endswith(b"\n") and type(found) is int else None
+
+
+def precede(events: Path) -> None:
+    """Let older events come first: TensorBoard reads files by their names, which a clock gave."""
+    files = sorted(events.glob("events.out.tfevents.*"))
+    if files and files[-1].name.split(".")[3] >= f"{int(time.time()):010d}":
+        for number, path in enumerate(files):
+            *start, _, rest = path.name.split(".", 4)
+            path.rename(path.with_name(".".join([*start, f"{number:010d}", rest])))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error of the system, with the file that could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(path, error) from error
 
 
 def _board() -> Any:

@@ -206,6 +206,32 @@ def ladders(grids: Mapping[str, Float[Tensor, "_"]]) -> Figure:
     return figure
 
 
+def frontier(
+    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    label: str,
+    across: str,
+    *,
+    floor: float | None = None,
+) -> Figure:
+    """Quality against cost: of each name its points (cost, value, low, high)."""
+    figure = _figure(9, 4.6)
+    axes = figure.subplots()
+    styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
+    for (name, points), (colour, marker) in zip(curves.items(), styles, strict=False):
+        cost, value, low, high = zip(*sorted(points), strict=True)
+        axes.plot(cost, value, color=colour, marker=marker, markersize=4, label=name)
+        axes.fill_between(cost, low, high, color=colour, alpha=0.12, linewidth=0)
+    if floor is not None:
+        axes.axhline(floor, color="#999999", linewidth=1, linestyle="--")
+        axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", color="#666666")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    least = min(value for points in curves.values() for _, value, _, _ in points)
+    axes.set_ylim(bottom=0.8 * min(least, floor or least))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from .checkpoint import replace
+from .disk import replace
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff;
@@ -94,14 +94,45 @@ class Section:
 
 def write(path: Path, sections: Sequence[Section], *, title: str) -> None:
     """Write the page."""
-    body = "\n".join(_section(section) for section in sections)
-    page = (
+    replace(path, _page(title, _titled(title, sections)).encode())
+
+
+def add(path: Path, sections: Sequence[Section], *, title: str, part: str) -> None:
+    """Write a part of a page, which stays as it is but for an earlier state of that part.
+
+    Args:
+        path: the page, which is made if there is none.
+        sections: of the part.
+        title: its heading.
+        part: its name, of letters.
+    """
+    begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
+    made = f"{begin}\n{_titled(title, sections)}\n{end}"
+    if not path.exists():
+        replace(path, _page(title, made).encode())
+        return
+    page = path.read_text(encoding="utf-8")
+    before, found, after = page.partition(begin)
+    after = after.partition(end)[2]
+    if not found:
+        before, found, after = page.rpartition("</body>")
+        after = f"\n</body>{after}"
+    if not found:
+        raise ValueError(f"{path} is no whole page of HTML: move it away")
+    replace(path, f"{before}{made}{after}".encode())
+
+
+def _titled(title: str, sections: Sequence[Section]) -> str:
+    return "\n".join([f"<h1>{escape(title)}</h1>", *(_section(section) for section in sections)])
+
+
+def _page(title: str, body: str) -> str:
+    return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
     )
-    replace(path, page.encode())
 
 
 def drawn(figure: Figure, title: str, caption: str) -> Picture:

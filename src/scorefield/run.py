@@ -1,6 +1,8 @@
 """A run: a directory with a trained model in the end, interrupted as often as need be.
 
     config.json       the experiment, with what was decided by data and machine
+    data.json         what its data are known by, so that it goes on with no others
+    table.json        of a table, the way back from vectors to rows
     log.jsonl         a line a step, in order
     checkpoints/      the last states to resume from: model, average, optimiser, step
     samples/          grids on the way
@@ -17,7 +19,8 @@ import re
 import signal
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -25,21 +28,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from . import checkpoint, config, images
-from .checkpoint import load, read
+from . import checkpoint, config, images, processes, recover
+from .checkpoint import Stored, load, read
 from .config import Experiment
-from .data import DATASETS, Batches, Dataset, everything
+from .data import DATASETS, TABLE, Batches, Dataset, Table, everything
 from .data import load as load_data
+from .disk import LOCK, check_writable, locked, replace
 from .draw import plan, sample
 from .experiment import begun, build, loss_of, resolved
 from .journal import Journal
 from .model import ScoreModel
-from .train import Update, averaged, constant, cosine, mixed, train
+from .recover import checkpoints
+from .train import Update, averaged, constant, cosine, mixed, placed, train
 
 PATIENCE = 5
 """Steps in a row that may be skipped before the run goes back, or ends."""
 
-PARTIAL = re.compile(r"\.(config\.json|log\.jsonl|model\.json|(model|\d{8})\.safetensors)\.\d+")
+PARTIAL = re.compile(
+    r"\.((config|data|model|table)\.json|log\.jsonl|(model|\d{8})\.safetensors|\d{8}\.png)\.\d+"
+)
 """What was being written when a run was killed."""
 
 
@@ -59,7 +66,7 @@ class Run:
     ) -> None:
         machine, training = experiment.machine, experiment.training
         self.directory, self.experiment = directory, experiment
-        self.device = torch.device(machine.device)
+        self.device = processes.device(torch.device(machine.device))
         self.data = data.to(self.device)
         self.model = model.to(self.device)
         if machine.channels_last == "on":
@@ -83,8 +90,12 @@ class Run:
             flip=experiment.data.flip,
             device=self.device,
             workers=experiment.data.workers,
+            rank=processes.rank(),
+            world=processes.world(),
         )
         self.step, self.best = 0, math.inf
+        self.kept = 0
+        """The last step of which all is written that belongs to it, but perhaps its state."""
         self.bad = 0
         """Steps skipped in a row."""
         self.slower = 1.0
@@ -99,9 +110,31 @@ class Run:
 
     def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end, and yield after each step, when all that belongs to it is written."""
+        with _owned(self.directory):
+            later = [path for path in checkpoints(self.directory) if int(path.stem) > self.step]
+            if later:
+                raise ValueError(
+                    f"{self.directory} has gone on to step {int(later[-1].stem)} meanwhile: "
+                    "resume it again"
+                )
+            try:
+                yield from self._updates()
+            except OSError as error:
+                if self.kept == self.step:  # it was the data; a file that fails leaves a gap
+                    with suppress(OSError):
+                        self._save_once()
+                raise recover.stopped(error, self.directory) from error
+
+    def _updates(self) -> Generator[Update, None, None]:
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
-        journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
+        self._meet()
+        journal = Journal(
+            self.directory,
+            self.step,
+            tensorboard=keeping.tensorboard,
+            silent=not processes.first(),
+        )
         with closing(journal), self._signals():
             if self.step == 0 and not checkpoints(self.directory):
                 self.save()
@@ -112,10 +145,12 @@ class Run:
                         break
                     self.step = update.step
                     self._keep(update, journal)
+                    self.kept = self.step
                     yield update
                     self._heed()
                 if self.bad == PATIENCE:
                     self._back(update)
+                    self._meet()
                     journal.rewind(self.step)
 
     def _keep(self, update: Update, journal: Journal) -> None:
@@ -158,6 +193,7 @@ class Run:
                 clip=training.clip,
                 ema=self.ema if training.ema else None,
                 autocast=torch.bfloat16 if machine.autocast == "on" else None,
+                size=training.batch,
                 seed=mixed(self.experiment.seed, 2),
             )
         finally:
@@ -172,17 +208,17 @@ class Run:
         x = everything(self.data.test, 1024).to(self.device)
         generator = torch.Generator(self.device).manual_seed(mixed(self.experiment.seed, 3))
         self.mean.eval()
-
-        def noise(like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator, device=like.device)
-
-        parts = torch.split(x, 256)
-        return torch.cat([self.loss(self.mean, part, noise=noise) for part in parts])
+        losses = x.new_zeros(len(x))
+        for part, found in zip(torch.split(x, 256), torch.split(losses, 256), strict=True):
+            rows = processes.mine(len(part))
+            if len(part[rows]):
+                found[rows] = self.loss(self.mean, part[rows], noise=placed(generator, len(part)))
+        return processes.total(losses)
 
     def evaluate(self) -> dict[str, float | None]:
         """The held-out loss with its standard error; the model that is to be kept is written."""
         if self.data.test is None:
-            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": None})
+            self._keep_model(None)
             return {}
         losses = self._heldout()
         mean = losses.mean().item()
@@ -190,11 +226,15 @@ class Run:
         self.best = min(mean, self.best) if math.isfinite(mean) else self.best
         heldout = mean if math.isfinite(mean) else None
         if better or not (self.directory / checkpoint.FILE).exists():
-            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": heldout})
+            self._keep_model(heldout)
         if heldout is None:
             return {"heldout": None}
         error = losses.std(correction=min(1, len(losses) - 1)).item() / len(losses) ** 0.5
         return {"heldout": heldout, "heldout_error": error}
+
+    def _keep_model(self, heldout: float | None) -> None:
+        if processes.first():
+            checkpoint.save(self.mean, self.directory, about=self.about() | {"heldout": heldout})
 
     def draw(self) -> None:
         """A grid of samples of the averaged model."""
@@ -206,7 +246,8 @@ class Run:
             self.mean, 36, sampler=sampling.sampler, steps=sampling.steps, **sampling.options
         )
         about = self.about() | {"sampler": sampling.sampler, "evaluations": planned.evaluations}
-        images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
+        if processes.first():
+            images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 
     def about(self) -> dict[str, Any]:
         """What a file of the run says of itself."""
@@ -217,18 +258,24 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint, and remove those that are too old."""
+        if not processes.first():
+            return
         extra = {f"raw.{name}": value for name, value in self.model.net.state_dict().items()}
         extra["averaged"] = self.ema.n_averaged
         states = self.optimizer.state_dict()["state"]
         for index, state in states.items():
             extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        checkpoint.save(self.average, self._path(), about=self.about(), extra=extra)
+        about = self.about() | {"config": asdict(self.experiment)}
+        checkpoint.save(self.average, self._path(), about=about, extra=extra)
         for old in checkpoints(self.directory)[: -max(self.experiment.keeping.last, 1)]:
             old.unlink()
 
-    def restore(self, path: Path) -> None:
+    def _save_once(self) -> None:
+        if not self._path().exists():
+            self.save()
+
+    def restore(self, stored: Stored) -> None:
         """Take the state of a checkpoint."""
-        stored = read(path)
         extra = stored.under("extra")
         self.average.net.load_state_dict(stored.under("net"))
         self.ema.n_averaged.copy_(extra.pop("averaged"))
@@ -244,6 +291,7 @@ class Run:
         about = stored.about
         self.step, self.slower, self.bad = about["step"], about["slower"], about["bad"]
         self.best = math.inf if about["best"] is None else about["best"]
+        self.kept = self.step
 
     def _path(self) -> Path:
         return self.directory / f"checkpoints/{self.step:08d}.safetensors"
@@ -259,26 +307,35 @@ class Run:
                 f"finite, with half the rate as well: look for NaN in the data, or take a lower "
                 f"training.rate than {self.experiment.training.rate} or a training.clip"
             )
-        self.restore((due or kept)[-1])
+        self.restore(read((due or kept)[-1]))
         self.slower, self.bad = 0.5, 0
+
+    def _meet(self) -> None:
+        """Wait for the other processes, which must be where this one is."""
+        weights = sum(p.cpu().double().abs().sum().item() for p in self.mean.parameters())
+        processes.agreed(step=self.step, weights=f"{weights:.6g}", samples=len(self.data.train))
 
     def _heed(self) -> None:
         """End here if a signal has asked for it; it may have come since the step was saved."""
-        if self.stop:
-            if not self._path().exists():
-                self.save()
+        number = processes.highest(self.stop)  # while it waits, a signal may come for the next step
+        if number:
+            self._save_once()
+            self._meet()  # a launcher ends all as soon as one has ended
             raise Interrupted(
-                f"stopped by {signal.Signals(self.stop).name} after step {self.step}, which is "
+                f"stopped by {signal.Signals(number).name} after step {self.step}, which is "
                 f"saved; to go on: scorefield resume {self.directory}",
-                self.stop,
+                number,
             )
 
     @contextmanager
     def _signals(self) -> Generator[None, None, None]:
-        """SIGTERM and the first Ctrl-C wait for the end of a step."""
+        """SIGTERM and the first Ctrl-C wait for the end of a step.
+
+        A launcher passes on what the terminal has sent already, and ends who does not heed it.
+        """
 
         def note(number: int, frame: FrameType | None) -> None:
-            if self.stop:
+            if self.stop and processes.world() == 1:
                 raise KeyboardInterrupt
             self.stop = number
 
@@ -294,54 +351,86 @@ class Run:
 
 
 def start(experiment: Experiment, directory: str | Path) -> Run:
-    """Begin a run in a directory of its own; to iterate over it is to train."""
+    """Begin a run in a directory of its own; to iterate over it is to train.
+
+    Under a launcher, all processes begin it together, and the first one writes.
+    """
+    processes.join()
     directory = Path(directory)
-    if (directory / "config.json").exists():
-        raise ValueError(
-            f"{directory} holds a run: continue it by `scorefield resume {directory}`, or name "
-            "another directory"
-        )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} is there already and holds no run: name another directory")
+    _check_new(directory)
+    check_writable(directory / "config.json")
     experiment = config.checked(experiment, DATASETS)
     data = load_data(experiment.data.source, **experiment.data.options)
     if experiment.start is None:
-        experiment = resolved(experiment, data)
+        experiment = processes.told(resolved(experiment, data))
         model = build(experiment, data)
     else:
         model, experiment = begun(experiment, data)
     run = Run(directory, experiment, data, model)
     sampling = experiment.sampling  # what would fail at the first grid fails here
     _ = plan(model, sampling.sampler, sampling.steps, **sampling.options).evaluations
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace(directory / "config.json", config.as_json(experiment).encode())
+    run._meet()  # all have found the directory empty
+    if processes.first():
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory):
+            _check_new(directory)  # another process may have begun there meanwhile
+            if data.table is not None:
+                replace(directory / TABLE, data.table.as_json().encode())
+            replace(directory / "config.json", config.as_json(experiment).encode())
+            recover.note(directory, experiment.data.source, data)
     return run
 
 
-def resume(directory: str | Path) -> Run:
-    """Go on with a run from its last checkpoint, by iterating over it."""
+def _check_new(directory: Path) -> None:
+    if (directory / "config.json").exists():
+        raise ValueError(
+            f"{directory} holds a run: continue it by `scorefield resume {directory}`, or name "
+            "another directory"
+        )
+    there = directory.exists()
+    if there and (not directory.is_dir() or any(p.name != LOCK for p in directory.iterdir())):
+        raise ValueError(f"{directory} is there already and holds no run: name another directory")
+
+
+def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
+    """Go on with a run from its last state that is whole, by iterating over it.
+
+    Args:
+        directory: of the run.
+        changed_data: go on though the data are not those that it began with.
+    """
+    processes.join()
     directory = Path(directory)
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
-    experiment = config.read(directory / "config.json")
-    data = load_data(experiment.data.source, **experiment.data.options)
-    for left in (*directory.glob(".*"), *(directory / "checkpoints").glob(".*")):
-        if PARTIAL.fullmatch(left.name):
-            left.unlink()
-    saved = checkpoints(directory)
+    with processes.in_turn(), _owned(directory):
+        for place in (directory, directory / "checkpoints", directory / "samples"):
+            for left in place.glob(".*"):
+                if PARTIAL.fullmatch(left.name):
+                    left.unlink()
+        saved = recover.last(directory)
+        experiment = recover.experiment(directory, saved[1].about if saved else {})
+        # what the first process has noted, the others compare with theirs
+        changed = changed_data and processes.first()
+        data = recover.data(directory, experiment, changed=changed)
+        if data.table is not None and data.table != Table.read(directory):
+            raise ValueError(
+                f"{directory}: {experiment.data.source} is not the table that the run began with, "
+                "and is standardised otherwise; put that back, or start another run"
+            )
     if saved:
-        model = load(saved[-1])
+        model = load(saved[0])
     else:
         model = build(experiment, data) if experiment.start is None else begun(experiment, data)[0]
     run = Run(directory, experiment, data, model)
     if saved:
-        run.restore(saved[-1])
+        run.restore(saved[1])
     return run
 
 
-def checkpoints(directory: Path) -> list[Path]:
-    """The states that a run has kept, the last one last."""
-    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+def _owned(directory: Path) -> AbstractContextManager[None]:
+    """The lock of a run, which is held by the first of its processes."""
+    return locked(directory) if processes.first() else nullcontext()
 
 
 def _due(step: int, every: int) -> bool:

@@ -3,7 +3,8 @@
     g = ∇_θ mean loss(s_θ, x),   g ← g·min(1, c/‖g‖),   θ ← Adam(θ, g, ηλ(k)),   θ̄ ← dθ̄ + (1 − d)θ
 
 Logging, evaluation and checkpoints are what the loop around it does. Everything random in step k is
-a function of the seed and of k, so that `start=k` goes on as if nothing had been before.
+a function of the seed, of k and of the position in the batch, so that `start=k` goes on as if
+nothing had been before, and many processes end where one does; but dropout is each process's own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+from . import processes
 
 OFTEN, SELDOM = 100, 10
 """The average is updated after each of the first so many steps, then after each so many.
@@ -56,6 +59,7 @@ def train(
     clip: float | None = None,
     ema: AveragedModel | None = None,
     autocast: torch.dtype | None = None,
+    size: int | None = None,
     seed: int = 0,
 ) -> Generator[Update, None, None]:
     """Train a model from one step to another, and yield after each.
@@ -72,12 +76,16 @@ def train(
         ema: the model's running average, `averaged(model)`; it is updated after each of the first
             `OFTEN` steps, then after each tenth.
         autocast: run the network in this type; the weights stay as they are.
+        size: of the batch of all processes, if `batches` gives this one's rows of it only;
+            if not given, it gives all of them to each.
         seed: of σ, of the noise and of what the network draws (dropout).
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: begin at a step from 0 to the last")
     numbers = count(start) if steps is None else range(start, steps)
-    return _train(model, batches, loss, optimizer, numbers, schedule, clip, ema, autocast, seed)
+    return _train(
+        model, batches, loss, optimizer, numbers, schedule, clip, ema, autocast, size, seed
+    )
 
 
 def _train(
@@ -90,6 +98,7 @@ def _train(
     clip: float | None,
     ema: AveragedModel | None,
     autocast: torch.dtype | None,
+    size: int | None,
     seed: int,
 ) -> Generator[Update, None, None]:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -101,8 +110,9 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(step)
         optimizer.zero_grad()
-        mean = _mean(model, batches(step), loss, autocast, mixed(seed, step))
+        mean = _mean(model, batches(step), loss, autocast, size, mixed(seed, step))
         mean.backward()  # type: ignore[no-untyped-call]
+        mean = _total(mean.detach(), parameters)
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
         value = mean.item()
         skipped = not math.isfinite(value) or not math.isfinite(norm)
@@ -118,18 +128,46 @@ def _mean(
     batch: Batch,
     loss: Callable[..., Tensor],
     autocast: torch.dtype | None,
+    size: int | None,
     seed: int,
 ) -> Tensor:
+    """This process's part of the mean over the whole batch."""
     x, label = (batch, None) if isinstance(batch, Tensor) else batch
+    if size is None:
+        rows = processes.mine(size := len(x))
+        x, label = x[rows], None if label is None else label[rows]
+    if not len(x):
+        raise ValueError(f"a batch of {size}: give one sample to each process at least")
     score = model if label is None else model.given(label)
-    generator = torch.Generator(x.device).manual_seed(seed)
-
-    def noise(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+    noise = placed(torch.Generator(x.device).manual_seed(seed), size)
 
     running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-    with _drawing(x.device, seed + 1), running:
-        return loss(score, x, noise=noise).mean()
+    with _drawing(x.device, seed + 1 + processes.rank()), running:
+        return loss(score, x, noise=noise).sum() / size
+
+
+def placed(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:
+    """Noise for this process's rows of a batch of a size: drawn for all rows, on any number."""
+    rows = processes.mine(size)
+
+    def noise(like: Tensor) -> Tensor:
+        shape = (size, *like.shape[1:])
+        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)[rows]
+
+    return noise
+
+
+def _total(mean: Tensor, parameters: list[Tensor]) -> Tensor:
+    """The mean over all processes, and the gradients likewise, in one message."""
+    if processes.world() == 1:
+        return mean
+    held = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([mean.reshape(1), *(gradient.flatten() for gradient in held)])
+    sizes = [1, *(gradient.numel() for gradient in held)]
+    mean, *parts = torch.split(processes.total(flat), sizes)
+    for gradient, part in zip(held, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return mean
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Data by name, or from a folder of images or a file of arrays; batches of it by step.
+"""Data by name, or from a folder of images, a file of arrays or a table; batches of it by step.
 
 dataset = load("digits")
 batches = Batches(dataset.train, size=128)
@@ -11,26 +11,32 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .batches import Batch, Batches
-from .bundled import digits, photos
+from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import cifar10
 from .dataset import Dataset
+from .delimited import csv_file
 from .files import numpy_file
-from .folder import folder
+from .fingerprint import difference, of_file, of_folder, of_samples
+from .folder import folder, listed
 from .hub import hub
 from .idx import mnist
 from .pictures import Pictures
 from .source import Arrays, Crops, Part, Source, everything, moments
 from .stream import Stream
-from .toys import checkerboard, mixture, rings, spirals, subspace
+from .table import FILE as TABLE
+from .table import Table
+from .toys import checkerboard, mixture, rings, signals, spirals, subspace
 
 __all__ = [
     "DATASETS",
     "HUB",
     "PUBLISHED",
+    "TABLE",
     "Arrays",
     "Batch",
     "Batches",
@@ -40,9 +46,13 @@ __all__ = [
     "Pictures",
     "Source",
     "Stream",
+    "Table",
+    "difference",
     "everything",
+    "files_of",
     "load",
     "moments",
+    "of_samples",
 ]
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -56,10 +66,18 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "checkerboard": checkerboard,
     "mixture": mixture,
     "subspace": subspace,
+    "signals": signals,
+    "wine": wine,
+    "breast-cancer": breast_cancer,
 }
 """All data that has a name; each function says what its options are."""
 
-FILES: dict[str, Callable[..., Dataset]] = {".npy": numpy_file, ".npz": numpy_file}
+FILES: dict[str, Callable[..., Dataset]] = {
+    ".npy": numpy_file,
+    ".npz": numpy_file,
+    ".csv": csv_file,
+    ".tsv": csv_file,
+}
 """What a file is read with, by its extension."""
 
 PUBLISHED: dict[str, Callable[..., Dataset]] = {
@@ -77,24 +95,27 @@ HUB = "hub:"
 
 
 def load(name: str | Path, **options: Any) -> Dataset:
-    """The data set of a name, or what a folder of images, a .npy or a .npz holds.
+    """The data set of a name, or what a folder of images, a .npy, .npz, .csv or .tsv holds.
 
     Args:
         name: one of `DATASETS`, hub:owner/name, or a path, of published files too. A folder that
             is called like one of them is `./digits`.
-        options: those of the function in `DATASETS`, of `hub`, `folder` or `numpy_file`.
+        options: those of the function in `DATASETS`, of `hub`, `folder`, `numpy_file` or
+            `csv_file`.
     """
     path = Path(name)
     if isinstance(name, str) and name.startswith(HUB):
-        return _checked(hub, options)(name.removeprefix(HUB), **options)
+        return hub(name.removeprefix(HUB), **_checked(hub, options))
     if isinstance(name, str) and name in DATASETS:
-        return _checked(DATASETS[name], options)(**options)
+        read = DATASETS[name]
+        return read(**_checked(read, options))
     if path.suffix.lower() in FILES and not path.is_dir():
-        return _checked(FILES[path.suffix.lower()], options)(path, **options)
+        read = FILES[path.suffix.lower()]
+        return read(path, **_checked(read, options))
     if (published := _published(path)) is not None:
-        return _checked(published, options)(**{"root": path, **options})
+        return published(**{"root": path, **_checked(published, options)})
     if path.is_dir():
-        return _checked(folder, options)(path, **options)
+        return folder(path, **_checked(folder, options))
     raise ValueError(
         f"name={str(name)!r} is neither a folder nor a file of {' or '.join(FILES)}, nor one of "
         f"the names {', '.join(DATASETS)} or {HUB}OWNER/NAME"
@@ -108,8 +129,16 @@ def _published(path: Path) -> Callable[..., Dataset] | None:
     return called or next(within, None)
 
 
-def _checked(read: Callable[..., Dataset], options: Mapping[str, Any]) -> Callable[..., Dataset]:
-    """The reader, if it knows all of these options."""
+def files_of(name: str) -> dict[str, str]:
+    """What the files of data are known by, so that others are told from them; none of a name's."""
+    path = Path(name)
+    if name in DATASETS or name.startswith(HUB) or _published(path) is not None:
+        return {}
+    return of_folder(path, listed(path)) if path.is_dir() else of_file(path)
+
+
+def _checked(read: Callable[..., Dataset], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, if the reader knows all of them, in its types."""
     known = [p.name for p in signature(read).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in options:
         if name not in known:
@@ -117,4 +146,30 @@ def _checked(read: Callable[..., Dataset], options: Mapping[str, Any]) -> Callab
             there = f"there are {', '.join(known)}" if known else "it has none"
             hint = f"did you mean {close[0]}?" if close else there
             raise ValueError(f"{read.__name__} has no option {name}: {hint}")
-    return read
+    hints = get_type_hints(read)
+    return {name: _typed(name, value, hints[name]) for name, value in options.items()}
+
+
+KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    Path: "a path",
+}
+"""What options are, in words; readers check others themselves."""
+
+
+def _typed(name: str, value: object, hint: Any) -> object:
+    """A value of a reader's type."""
+    allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    right = type(value) in allowed or (isinstance(value, Path) and Path in allowed)
+    if right or not set(allowed) <= {*KINDS, type(None)}:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if float in allowed:
+            return float(value)
+        if int in allowed and float(value).is_integer():
+            return int(value)  # YAML has 1e6 for a float
+    kinds = " or ".join(KINDS[kind] for kind in allowed if kind in KINDS)
+    raise ValueError(f"data option {name}={value!r}: give {kinds}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -20,9 +20,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..processes import share
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
 from .stream import Stream, Taken
+
+LOST = 60.0
+"""Seconds after which a batch that no worker brings is read without them."""
 
 
 class Batch(NamedTuple):
@@ -38,7 +42,7 @@ class Batches:
 
     Args:
         source: the samples.
-        size: of the global batch; each of `world` processes gets an equal share of it.
+        size: of the global batch; each of `world` processes gets a share of it, equal if it can be.
         seed: of order, mirroring and dequantisation.
         flip: mirror every other image, left to right.
         dequantise: draw a point of each 8-bit cell, (v + u)/256; else its middle, (v + ½)/256.
@@ -62,10 +66,10 @@ class Batches:
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank={self.rank}, world={self.world}: a rank is below the world")
-        if self.size < 1 or self.size % self.world:
+        if self.size < self.world:
             raise ValueError(
-                f"size={self.size} beside world={self.world}: give a global batch of at least 1 "
-                "that each process gets an equal share of"
+                f"size={self.size} beside world={self.world}: give a global batch of at least one "
+                "sample for each process"
             )
         if not 0 <= self.seed < 2**64 or self.workers < 0:
             raise ValueError(
@@ -103,21 +107,27 @@ class Batches:
         return (self._finish(step, each) for step, each in zip(count(start), taken, strict=False))
 
     def _ahead(self, start: int, take: Callable[[int], Taken], workers: int) -> Iterator[Batch]:
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
-        waiting: deque[Future[Taken]] = deque()
+        pool, waiting = _pool(workers), deque[Future[Taken]]()
+        again = not isinstance(self.source, Stream)
         try:
             for step in count(start):
                 while len(waiting) < 2 * workers:
                     waiting.append(pool.submit(take, step + len(waiting)))
-                yield self._finish(step, waiting.popleft().result())
+                if again and _lost(waiting[0]):
+                    # others begin after this batch, which is the same whoever reads it
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool = _pool(workers)
+                    waiting.clear()
+                    yield self(step)
+                else:
+                    yield self._finish(step, waiting.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)
 
     @property
     def _rows(self) -> range:
         """The positions in the global batch that are this process's."""
-        share = self.size // self.world
-        return range(self.rank * share, (self.rank + 1) * share)
+        return share(self.size, self.rank, self.world)
 
     def _take(self, step: int) -> Taken:
         n, rows = len(self.source), self._rows
@@ -145,6 +155,19 @@ class Batches:
         else:
             x = centre(x, self.source.levels)
         return Batch(x, None if labels is None else labels.to(self.device))
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="batches")
+
+
+def _lost(future: Future[Taken]) -> bool:
+    """Whether the worker has died instead of reading; then it is not heard of, or was ended."""
+    try:
+        error = future.exception(LOST)
+    except TimeoutError:
+        return True
+    return error is not None and not isinstance(error, Exception)
 
 
 def _checked(step: int) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ._draws import permutation
 from .dataset import Dataset
+from .delimited import Reading
 from .source import Arrays, Crops
 
 
@@ -26,14 +31,46 @@ def digits() -> Dataset:
     bundle = load_digits()
     images = torch.from_numpy(bundle.images.astype(np.uint8))[:, None]
     labels = torch.from_numpy(bundle.target.astype(np.int64))
-    # a fixed permutation, sorted by class: every fifth is held out
-    shuffled = permutation(4, 0, len(images))
-    order = torch.from_numpy(shuffled[np.argsort(bundle.target[shuffled], kind="stable")])
-    held = torch.arange(len(order)) % 5 == 0
     train, test = (
-        Arrays(images[rows], labels[rows], levels=17) for rows in (order[~held], order[held])
+        Arrays(images[rows], labels[rows], levels=17) for rows in _stratified(bundle.target)
     )
     return Dataset("digits", train, test, classes=10)
+
+
+def wine() -> Dataset:
+    """178 wines as a table: 13 chemical measures and the vineyard, one of three; 36 held out."""
+    from sklearn.datasets import load_wine
+
+    return _table("wine", load_wine(), "class")
+
+
+def breast_cancer() -> Dataset:
+    """569 tumours as a table: 30 measures of cell nuclei and the diagnosis; 114 held out."""
+    from sklearn.datasets import load_breast_cancer
+
+    return _table("breast-cancer", load_breast_cancer(), "diagnosis")
+
+
+def _table(name: str, bundle: Any, target: str) -> Dataset:
+    """A bundle as the table that a file of it would be, a fifth of each class held out."""
+    names = [str(each) for each in bundle.target_names]
+    rows = [
+        [*(f"{value:.10g}" for value in values), names[label]]
+        for values, label in zip(bundle.data.tolist(), bundle.target, strict=True)
+    ]
+    table = [[*map(str, bundle.feature_names), target], *rows]
+    return Reading(name).dataset(
+        name, lambda: enumerate(table, 1), lambda _: _stratified(bundle.target)
+    )
+
+
+def _stratified(target: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The rows to train on, and a fixed fifth of each class."""
+    # a fixed permutation, sorted by class
+    shuffled = permutation(4, 0, len(target))
+    order = torch.from_numpy(shuffled[np.argsort(target[shuffled], kind="stable")])
+    held = torch.arange(len(order)) % 5 == 0
+    return order[~held], order[held]
 
 
 def photos(*, side: int = 32) -> Dataset:

@@ -9,6 +9,10 @@ import torch
 
 from ..oracles import Oracle
 from .source import Source
+from .table import Table
+
+KINDS: dict[int, Literal["images", "signals"]] = {2: "signals", 3: "images"}
+"""By the axes of a sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +32,13 @@ class Dataset:
     exact: bool = True
     """Whether a run that is stopped and resumed is certain to see what it would have seen."""
 
+    table: Table | None = None
+    """The way back from vectors to the rows of a table."""
+
     @property
-    def kind(self) -> Literal["images", "vectors"]:
-        """What one sample is."""
-        return "images" if len(self.train.shape) == 3 else "vectors"
+    def kind(self) -> Literal["images", "signals", "vectors"]:
+        """What one sample is: (channels, height, width), (channels, length), or anything else."""
+        return KINDS.get(len(self.train.shape), "vectors")
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same on a device, but for what is too large, and for the oracle."""

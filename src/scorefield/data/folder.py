@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from . import picture
 from .dataset import Dataset
+from .fingerprint import stamp
 from .picture import Reader
 from .pictures import Below, Files, Pictures, each
 from .source import Source
@@ -56,7 +58,10 @@ def folder(
         index = [classes[_first(name)] for name in some] if labels else None
         numbers = None if index is None else torch.tensor(index)
         files = Pictures(Below(root, tuple(some)), reader, numbers)
-        return files.read() if len(names) * files.shape.numel() <= memory else files
+        if len(names) * files.shape.numel() <= memory:
+            return files.read()
+        stamps = tuple(stamp(root / name) for name in some)
+        return replace(files, files=Below(root, tuple(some), stamps))
 
     held = _held_out(names)
     train = source([name for name in names if name not in held])

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .fingerprint import Stamp, check_stamp
 from .picture import File, Reader
 from .source import Arrays
 
@@ -37,12 +38,17 @@ class Below:
     root: Path
     names: tuple[str, ...]
     """Relative to the root, with forward slashes."""
+    stamps: tuple[Stamp, ...] | None = None
+    """Of the files when they were found; one that differs later is refused."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Path:
-        return self.root / self.names[index]
+        path = self.root / self.names[index]
+        if self.stamps is not None and path.exists():  # who reads it will say that it is gone
+            check_stamp(path, self.stamps[index])
+        return path
 
 
 @dataclass(frozen=True, eq=False)

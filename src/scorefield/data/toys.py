@@ -1,4 +1,4 @@
-"""Toys: points of a plane, and of a plane in a larger space, most with a known law.
+"""Toys: points of a plane, of a plane in a larger space, and signals; most with a known law.
 
 Where the law is an oracle, `Dataset.oracle` is it: the score that a model should learn.
 """
@@ -44,6 +44,24 @@ def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -
     drawn = torch.randn(size, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     factor = torch.linalg.qr(drawn).Q.float()
     return _of("subspace", Gaussian(torch.zeros(size), 0.0, factor), n, seed)
+
+
+def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
+    """An autoregressive process x_t = a·x_{t−1} + b·x_{t−2} + e of variance 1, in one channel.
+
+    Waves of about 16 samples that lose their phase: the roots are 0.95·exp(±2πi/16). A Gaussian,
+    whose covariance ρ_k = a·ρ_{k−1} + b·ρ_{k−2} depends on the lag k alone.
+    """
+    if length < 1:
+        raise ValueError(f"length={length}: a signal has at least 1 sample")
+    a, b = 2 * 0.95 * math.cos(2 * math.pi / 16), -(0.95**2)
+    rho = [1.0, a / (1 - b)]
+    while len(rho) < length:
+        rho.append(a * rho[-1] + b * rho[-2])
+    place = torch.arange(length)
+    lags = (place[:, None] - place).abs()
+    cov = torch.tensor(rho, dtype=torch.float64)[lags].float()
+    return _of("signals", Gaussian(torch.zeros(1, length), cov), n, seed)
 
 
 def rings(*, n: int = 10_000, seed: int = 0) -> Dataset:

@@ -21,6 +21,7 @@ from .. import run as runs
 from ..checkpoint import load
 from ..config import Experiment
 from ..data import load as load_data
+from ..disk import locked
 from ..model import ScoreModel
 from ..presets import PRESETS
 from ..train import Update
@@ -80,10 +81,14 @@ def experiment(seed: int, steps: int | None) -> Experiment:
 
 def clear(out: Path) -> None:
     """Remove what an earlier demo has left, and nothing else."""
-    for name in ("config.json", "log.jsonl", "model.safetensors", "model.json", PAGE):
-        (out / name).unlink(missing_ok=True)
-    for folder in ("checkpoints", "samples", ARRAYS):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    if not out.is_dir():
+        return
+    names = ("config.json", "data.json", "log.jsonl", "model.safetensors", "model.json", PAGE)
+    with locked(out):
+        for name in names:
+            (out / name).unlink(missing_ok=True)
+        for folder in ("checkpoints", "samples", ARRAYS):
+            shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def watched(

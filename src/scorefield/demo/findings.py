@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Experiment
+from ..evaluate import Interval
 from ..model import ScoreModel
-from .measures import DRAWS, Interval, Judge, Measures
+from .measures import DRAWS, Judge, Measures
 from .ways import Drawn, Way
 
 

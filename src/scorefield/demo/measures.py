@@ -8,10 +8,8 @@ nearest ratio      a median, between the order statistics n/2 ± 0.98·√n
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import Dataset, Source, everything
-from ..diagnose import wilson
+from ..evaluate import fit
+from ..evaluate.figure import Interval, around, jackknife, median, share, spread
 from ..metrics import density_coverage, frechet, neighbour_ratio, precision_recall
 from ..model import ScoreModel
-from ..noise import seeded
-from ..objectives import denoising, edm_weight
 from ..oracles import Empirical
 from ..score import Score
 
@@ -33,14 +30,6 @@ PARTS = 20
 """Of the jackknife."""
 DRAWS = 20
 """Sets of real digits from which the floor is known."""
-
-
-class Interval(NamedTuple):
-    """A figure, and where 95 % of other sets of the same size would have it."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -96,12 +85,12 @@ class Judge:
     def measure(self, x: Float[Tensor, "n *shape"]) -> Measures:
         """Of samples of a model, against the held-out digits."""
         distance, precision, coverage = self._compared(x)
-        reach = 1.96 * _jackknife(x, lambda part: frechet(part, self.test))
+        error = _jackknife(x, lambda part: frechet(part, self.test))
         return Measures(
             len(x),
-            Interval(distance, distance - reach, distance + reach),
-            _share(precision, len(x)),
-            _share(coverage, len(self.test)),
+            around(distance, error),
+            share(precision, len(x)),
+            share(coverage, len(self.test)),
             self._ratio(x),
             self.shares(x),
         )
@@ -116,7 +105,7 @@ class Judge:
         rows = [torch.randperm(len(self.train), generator=generator)[:n] for _ in range(DRAWS)]
         found = [self._compared(self.train[chosen]) for chosen in rows]
         shares = [sorted(self.shares(self.train[chosen])) for chosen in rows]
-        distance, precision, coverage = map(_spread, zip(*found, strict=True))
+        distance, precision, coverage = map(spread, zip(*found, strict=True))
         ranked = tuple(float(np.mean(rank)) for rank in zip(*shares, strict=True))
         return Measures(n, distance, precision, coverage, self._ratio(self.test), ranked)
 
@@ -136,12 +125,9 @@ class Judge:
     def _ratio(self, x: Tensor) -> Interval:
         found = neighbour_ratio(x, self.train, self.test, worst=len(x))
         unit = found.distances.median().item() / found.ratio
-        rank, reach = len(x) / 2, 0.98 * math.sqrt(len(x))
-        low, high = max(round(rank - reach), 0), min(round(rank + reach), len(x) - 1)
-        return Interval(found.ratio, *(found.distances[i].item() / unit for i in (low, high)))
+        return Interval(*(value / unit for value in median(found.distances)))
 
 
-@torch.no_grad()
 def losses(
     model: ScoreModel, judge: Judge, sigmas: Float[Tensor, "levels"], sigma_data: float, seed: int
 ) -> Mapping[str, Float[Tensor, "levels n"]]:
@@ -158,16 +144,7 @@ def losses(
         "Gaussian of the training digits, held-out": (model.prior.score, judge.test),
         "training digits by heart, held-out": (Empirical(judge.train), judge.test),
     }
-    weight = edm_weight(sigma_data)(sigmas)
-    return {
-        name: torch.stack(
-            [
-                w * denoising(score, x, sigma, noise=seeded(seed)) / x[0].numel()
-                for w, sigma in zip(weight, sigmas.tolist(), strict=True)
-            ]
-        )
-        for name, (score, x) in curves.items()
-    }
+    return fit.losses(curves, sigmas, sigma_data, seed)
 
 
 def _labelled(source: Source | None) -> tuple[Tensor, Tensor]:
@@ -181,17 +158,7 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.flatten(1).numpy()
 
 
-def _share(share: float, n: int) -> Interval:
-    return Interval(share, *wilson(round(share * n), n))
-
-
-def _spread(values: Sequence[float]) -> Interval:
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    return Interval(mean, mean - 1.96 * deviation, mean + 1.96 * deviation)
-
-
 def _jackknife(x: Tensor, statistic: Callable[[Tensor], float]) -> float:
     """The standard error, from the set without each of its parts."""
     part = torch.arange(len(x)) % PARTS
-    left = [statistic(x[part != i]) for i in range(PARTS)]
-    return math.sqrt((PARTS - 1) * np.var(left))
+    return jackknife([statistic(x[part != i]) for i in range(PARTS)])

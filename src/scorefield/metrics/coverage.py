@@ -106,6 +106,25 @@ def density_coverage(
     return DensityCoverage(around_real.double().mean().item() / k, _share(held > 0))
 
 
+def crowding(
+    samples: Float[Tensor, "n *shape"],
+    real: Float[Tensor, "m *shape"],
+    *,
+    k: int = 5,
+    chunk: int | None = None,
+) -> Int[Tensor, "n"]:
+    """In how many balls B(yⱼ) each sample is, whose mean over k is the density.
+
+    Args:
+        samples: of the model.
+        real: data, more than k.
+        k: which neighbour gives the radius.
+        chunk: rows taken at a time; as many as 128 MB hold if not given.
+    """
+    samples, real = _more_than(k, samples, real)
+    return _balls(samples, real, _radii(real, k, chunk), chunk)[0]
+
+
 def nearest(
     x: Float[Tensor, "n *shape"],
     reference: Float[Tensor, "m *shape"],

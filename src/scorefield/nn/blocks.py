@@ -6,7 +6,7 @@
 φ is SiLU, e the embedded noise level, and r = √2 where the skip is rescaled, else 1. Blocks are of
 DDPM's form (Ho et al. 2020) or of BigGAN's, which changes the size inside the block (Brock et al.
 2019; Song et al. 2021, appendix H.1). Every weight starts uniform with variance scale/fan_avg, the
-last of a branch at 1e-10: a fresh block is nearly its shortcut.
+last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` all is for signals.
 """
 
 from __future__ import annotations
@@ -32,9 +32,15 @@ def scaled(weight: Tensor, scale: float) -> None:
     nn.init.xavier_uniform_(weight, gain=math.sqrt(max(scale, NEARLY_ZERO)))
 
 
-def convolution(channels: int, out: int, size: int = 3, *, scale: float = 1.0) -> nn.Conv2d:
-    """A convolution that keeps height and width, drawn as published."""
-    layer = nn.Conv2d(channels, out, size, padding=size // 2)
+CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+"""By how many axes a sample has beside its channels: 1 for signals, 2 for images."""
+
+
+def convolution(
+    channels: int, out: int, size: int = 3, *, scale: float = 1.0, dims: int = 2
+) -> nn.Conv1d | nn.Conv2d:
+    """A convolution that keeps the length, or height and width, drawn as published."""
+    layer = CONVOLUTIONS[dims](channels, out, size, padding=size // 2)
     scaled(layer.weight, scale)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
@@ -52,8 +58,8 @@ class GroupNorm(nn.GroupNorm):
     """torch's, also in operations that have every derivative, in any layout and mixed types."""
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], fused: bool = True
-    ) -> Float[Tensor, "batch channels height width"]:
+        self, x: Float[Tensor, "batch channels *size"], fused: bool = True
+    ) -> Float[Tensor, "batch channels *size"]:
         """Each group of channels less its mean and over its deviation; plain if not `fused`."""
         # torch's backward crashes in channels_last where x has no gradient, as behind frozen layers
         frozen = torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad
@@ -63,11 +69,17 @@ class GroupNorm(nn.GroupNorm):
         # statistics of 16-bit activations are taken in 32 bits, as the kernel does
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         grouped = wide.view(len(x), self.num_groups, -1, *x.shape[2:])
-        centred = grouped - grouped.mean((2, 3, 4), keepdim=True)
-        variance = centred.square().mean((2, 3, 4), keepdim=True)
+        axes = tuple(range(2, grouped.ndim))
+        centred = grouped - grouped.mean(axes, keepdim=True)
+        variance = centred.square().mean(axes, keepdim=True)
         out = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
-        gain, bias = (each.to(wide.dtype)[:, None, None] for each in (self.weight, self.bias))
+        gain, bias = (beside(each.to(wide.dtype), x) for each in (self.weight, self.bias))
         return torch.addcmul(bias, out, gain).to(x.dtype)
+
+
+def beside(features: Float[Tensor, "*channels"], x: Tensor) -> Float[Tensor, "*spread"]:
+    """A number a channel, shaped to be added to x, or multiplied with it."""
+    return features.view(*features.shape, *[1] * (x.ndim - 2))
 
 
 def normalization(channels: int, groups: int | None = None) -> GroupNorm:
@@ -93,6 +105,7 @@ class ResidualBlock(nn.Module):
         rescale: Divide the sum of the branches by √2.
         dropout: The share of features dropped before the second convolution.
         init_scale: The scale of the second convolution's first weights.
+        dims: 1 for signals, 2 for images.
     """
 
     def __init__(
@@ -107,16 +120,18 @@ class ResidualBlock(nn.Module):
         rescale: bool = True,
         dropout: float = 0.0,
         init_scale: float = 0.0,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         self.norm_in = normalization(channels, groups)
-        self.conv_in = convolution(channels, out)
+        self.conv_in = convolution(channels, out, dims=dims)
         self.shift = linear(embedding, out)
         self.norm_out = normalization(out, groups)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = convolution(out, out, scale=init_scale)
+        self.conv_out = convolution(out, out, scale=init_scale, dims=dims)
         # DDPM's are drawn like its attention's weights, smaller
-        new_shortcut = partial(convolution, size=1, scale=0.1 if form == "ddpm" else 1.0)
+        scale = 0.1 if form == "ddpm" else 1.0
+        new_shortcut = partial(convolution, size=1, scale=scale, dims=dims)
         changed = channels != out or resample is not None
         self.shortcut = new_shortcut(channels, out) if changed else nn.Identity()
         self.resample = resample or nn.Identity()
@@ -124,13 +139,13 @@ class ResidualBlock(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch channels height width"],
-        embedding: Float[Tensor, "batch size"],
+        x: Float[Tensor, "batch channels ..."],
+        embedding: Float[Tensor, "batch embedded"],
         fused: bool = True,
-    ) -> Float[Tensor, "batch out h w"]:
+    ) -> Float[Tensor, "batch out ..."]:
         """The block's output, given φ of the embedded noise level."""
         h = self.conv_in(self.resample(F.silu(self.norm_in(x, fused))))
-        h = h + self.shift(embedding)[:, :, None, None]
+        h = h + beside(self.shift(embedding), x)
         h = self.conv_out(self.dropout(F.silu(self.norm_out(h, fused))))
         total: Tensor = (self.shortcut(self.resample(x)) + h) / self.divisor
         return total
@@ -144,6 +159,7 @@ class Attention(nn.Module):
         groups: Groups of the normalisation; `None` is min(channels/4, 32).
         rescale: Divide the sum with the input by √2.
         init_scale: The scale of the last projection's first weights.
+        dims: 1 for signals, 2 for images.
     """
 
     def __init__(
@@ -153,18 +169,20 @@ class Attention(nn.Module):
         groups: int | None = None,
         rescale: bool = True,
         init_scale: float = 0.0,
+        dims: int = 2,
     ) -> None:
         super().__init__()
+        project = partial(convolution, channels, channels, 1, dims=dims)
         self.norm = normalization(channels, groups)
-        self.query = convolution(channels, channels, 1, scale=0.1)
-        self.key = convolution(channels, channels, 1, scale=0.1)
-        self.value = convolution(channels, channels, 1, scale=0.1)
-        self.out = convolution(channels, channels, 1, scale=init_scale)
+        self.query = project(scale=0.1)
+        self.key = project(scale=0.1)
+        self.value = project(scale=0.1)
+        self.out = project(scale=init_scale)
         self.divisor = math.sqrt(2) if rescale else 1.0
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], fused: bool = True
-    ) -> Float[Tensor, "batch channels height width"]:
+        self, x: Float[Tensor, "batch channels *size"], fused: bool = True
+    ) -> Float[Tensor, "batch channels *size"]:
         """The attended image; not `fused`, in operations that have every derivative."""
         h = self.norm(x, fused)
         q, k, v = (_pixels(project(h)) for project in (self.query, self.key, self.value))

@@ -23,16 +23,18 @@ from .blocks import Form, convolution, normalization
 from .resample import BOX, Downsample, Upsample, downsample, upsample
 
 Progressive: TypeAlias = Literal["none", "skip", "residual"]
-Picture: TypeAlias = Float[Tensor, "batch _channels _height _width"]
+Picture: TypeAlias = Float[Tensor, "batch _channels ..."]
 
 
 class Head(nn.Module):
     """conv(φ(norm(h))): features to an image."""
 
-    def __init__(self, channels: int, out: int, *, groups: int | None, scale: float) -> None:
+    def __init__(
+        self, channels: int, out: int, *, groups: int | None, scale: float, dims: int = 2
+    ) -> None:
         super().__init__()
         self.norm = normalization(channels, groups)
-        self.conv = convolution(channels, out, scale=scale)
+        self.conv = convolution(channels, out, scale=scale, dims=dims)
 
     def forward(self, h: Picture, fused: bool = True) -> Picture:
         """The image."""
@@ -43,9 +45,11 @@ class Head(nn.Module):
 class SkipInput(nn.Module):
     """The shrunken input, by a 1×1 convolution, is added to the features or set beside them."""
 
-    def __init__(self, image: int, channels: int, *, taps: Sequence[float] | None, cat: bool):
+    def __init__(
+        self, image: int, channels: int, *, taps: Sequence[float] | None, cat: bool, dims: int = 2
+    ) -> None:
         super().__init__()
-        self.conv = convolution(image, channels, 1)
+        self.conv = convolution(image, channels, 1, dims=dims)
         self.taps, self.cat = taps or BOX, cat
 
     def forward(self, image: Picture, h: Picture) -> tuple[Picture, Picture]:
@@ -59,10 +63,16 @@ class ResidualInput(nn.Module):
     """The features so far, from the image on, are shrunk by a convolution and added."""
 
     def __init__(
-        self, image: int, channels: int, *, taps: Sequence[float] | None, rescale: bool
+        self,
+        image: int,
+        channels: int,
+        *,
+        taps: Sequence[float] | None,
+        rescale: bool,
+        dims: int = 2,
     ) -> None:
         super().__init__()
-        self.shrink = Downsample(image, channels, taps=taps)
+        self.shrink = Downsample(image, channels, taps=taps, dims=dims)
         self.divisor = math.sqrt(2) if rescale else 1.0
 
     def forward(self, image: Picture, h: Picture) -> tuple[Picture, Picture]:
@@ -167,12 +177,15 @@ def resize(
     form: Form,
     block: Callable[..., nn.Module],
     fir: Sequence[float] | None,
+    dims: int,
     direction: Literal["down", "up"],
     channels: int,
 ) -> nn.Module:
     """What changes the size between levels: a convolution (DDPM) or a residual block (BigGAN)."""
     if form == "ddpm":
-        return {"down": Downsample, "up": Upsample}[direction](channels, channels, taps=fir)
+        return {"down": Downsample, "up": Upsample}[direction](
+            channels, channels, taps=fir, dims=dims
+        )
     change = {"down": downsample, "up": upsample}[direction]
     return block(channels, channels, resample=partial(change, taps=fir or BOX))
 
@@ -182,13 +195,16 @@ def join(
     fir: Sequence[float] | None,
     cat: bool,
     rescale: bool,
+    dims: int,
     image: int,
     channels: int,
 ) -> nn.Module | None:
     """How the shrunken image enters."""
     if kind == "skip":
-        return SkipInput(image, channels, taps=fir, cat=cat)
-    return ResidualInput(image, channels, taps=fir, rescale=rescale) if kind == "residual" else None
+        return SkipInput(image, channels, taps=fir, cat=cat, dims=dims)
+    if kind == "residual":
+        return ResidualInput(image, channels, taps=fir, rescale=rescale, dims=dims)
+    return None
 
 
 def output(
@@ -197,6 +213,7 @@ def output(
     head: Callable[..., Head],
     rescale: bool,
     init_scale: float,
+    dims: int,
     image: int,
     channels: int,
     below: int | None,
@@ -208,4 +225,5 @@ def output(
         return SkipOutput(head(channels, image, scale=init_scale), taps=fir)
     if below is None:
         return ResidualOutput(head(channels, channels, scale=1.0), None, rescale=rescale)
-    return ResidualOutput(None, Upsample(below, channels, taps=fir), rescale=rescale)
+    grow = Upsample(below, channels, taps=fir, dims=dims)
+    return ResidualOutput(None, grow, rescale=rescale)

@@ -1,4 +1,4 @@
-"""Images of any size for networks that halve it."""
+"""Images and signals of any size for networks that halve it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def pad(x: Float[Tensor, "batch channels _ _"], factor: int) -> Float[Tensor, "batch channels _ _"]:
+def pad(x: Float[Tensor, "batch channels ..."], factor: int) -> Float[Tensor, "batch channels ..."]:
     """Zeros around x, which convolutions see there anyway, up to multiples of a factor."""
-    height, width = (-size % factor for size in x.shape[2:])
-    if height == width == 0:
+    missing = [-size % factor for size in x.shape[2:]]
+    if not any(missing):
         return x
-    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+    # torch counts axes from the last
+    return F.pad(x, [part for size in reversed(missing) for part in (size // 2, size - size // 2)])
 
 
 def crop(
-    x: Float[Tensor, "batch channels _ _"], size: torch.Size
-) -> Float[Tensor, "batch channels _ _"]:
+    x: Float[Tensor, "batch channels ..."], size: torch.Size
+) -> Float[Tensor, "batch channels ..."]:
     """The middle of x, where `pad` put an image of this height and width."""
-    top, left = ((have - want) // 2 for have, want in zip(x.shape[2:], size, strict=True))
-    return x[:, :, top : top + size[0], left : left + size[1]]
+    starts = [(have - want) // 2 for have, want in zip(x.shape[2:], size, strict=True)]
+    for axis, (start, want) in enumerate(zip(starts, size, strict=True), 2):
+        x = x.narrow(axis, start, want)
+    return x

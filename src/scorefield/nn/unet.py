@@ -9,7 +9,8 @@
 e is the embedded noise level, and a class if there is one. The network is F alone: centring its
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
 forms and paths are arguments; the published sizes are the functions at the end. An image of any
-height and width will do: it is padded inside to what the halvings allow.
+height and width will do: it is padded inside to what the halvings allow. With `dims=1` all of it
+is for signals of any length: convolutions, filters and halvings along one axis.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class UNet(nn.Module):
         init_scale: The scale of the first weights that end a branch.
         labels: The number of classes, 0 for none.
         label_dropout: The share of a training batch whose class is withheld.
+        dims: 2 for images, 1 for signals (batch, channels, length).
     """
 
     def __init__(
@@ -78,25 +80,29 @@ class UNet(nn.Module):
         init_scale: float = 0.0,
         labels: int = 0,
         label_dropout: float = 0.1,
+        dims: Literal[1, 2] = 2,
     ) -> None:
         super().__init__()
         self.arguments = arguments(locals())
         _check(self.arguments)
         widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
-        common: dict[str, Any] = dict(groups=groups, rescale=skip_rescale, init_scale=init_scale)
+        common: dict[str, Any] = dict(groups=groups, dims=dims)
+        branch: dict[str, Any] = dict(rescale=skip_rescale, init_scale=init_scale, **common)
         block: Callable[..., nn.Module] = partial(
-            ResidualBlock, embedding=4 * width, form=form, dropout=dropout, **common
+            ResidualBlock, embedding=4 * width, form=form, dropout=dropout, **branch
         )
-        resize = partial(levels.resize, form, block, fir)
-        attend: Callable[..., nn.Module] = partial(Attention, **common)
-        join = partial(levels.join, progressive_input, fir, combine == "cat", skip_rescale)
-        head = partial(levels.Head, groups=groups)
-        output = partial(levels.output, progressive_output, fir, head, skip_rescale, init_scale)
+        resize = partial(levels.resize, form, block, fir, dims)
+        attend: Callable[..., nn.Module] = partial(Attention, **branch)
+        join = partial(levels.join, progressive_input, fir, combine == "cat", skip_rescale, dims)
+        head: Callable[..., Any] = partial(levels.Head, **common)
+        output = partial(
+            levels.output, progressive_output, fir, head, skip_rescale, init_scale, dims
+        )
 
-        self.channels, self.factor = channels, 2**last
+        self.channels, self.dims, self.factor = channels, dims, 2**last
         self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * width, dropout=label_dropout) if labels else None
-        self.stem = convolution(channels, width)
+        self.stem = convolution(channels, width, dims=dims)
         doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
         entering = [width, *(doubled * here for here in widths[:-1])]
         images = (
@@ -128,10 +134,10 @@ class UNet(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch channels height width"],
+        x: Float[Tensor, "batch channels *size"],
         cond: Real[Tensor, "batch"],
         label: Int[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch channels height width"]:
+    ) -> Float[Tensor, "batch channels *size"]:
         """F of a batch, at one conditioning number a sample, and a class where the net has them."""
         self._check_image(x)
         embedding = self.embedding(cond, told(self.label, label, len(x)))
@@ -151,10 +157,11 @@ class UNet(nn.Module):
         return crop(result, x.shape[2:])
 
     def _check_image(self, x: Tensor) -> None:
-        if x.shape[1] != self.channels:
+        if x.ndim != 2 + self.dims or x.shape[1] != self.channels:
+            kind, axes = {1: ("signals", "length"), 2: ("images", "height, width")}[self.dims]
             raise ValueError(
-                f"x has shape {tuple(x.shape)}: this network takes images of {self.channels} "
-                "channels, (batch, channels, height, width)"
+                f"x has shape {tuple(x.shape)}: this network takes {kind} of {self.channels} "
+                f"channels, (batch, channels, {axes})"
             )
 
 
@@ -164,6 +171,8 @@ def _check(given: Mapping[str, Any]) -> None:
     least = dict(width=4 if given["embedding"] == "sinusoidal" else 1)
     check_least(given, least | dict(channels=1, blocks=1, labels=0, init_scale=0))
     check_shares(given, "dropout", "label_dropout")
+    if given["dims"] not in (1, 2):
+        raise ValueError(f"dims={given['dims']}: 1 for signals, 2 for images")
     multipliers, attention, groups = (given[n] for n in ("multipliers", "attention", "groups"))
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers={multipliers}: one for each level, 1 at least")

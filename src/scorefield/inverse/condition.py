@@ -1,0 +1,115 @@
+"""Conditioning as a map Score → Score, for any sampler and any linear measurement y = Ax + σ_y·n.
+
+    s(x, σ) + ∇ₓ log p(y | x)
+
+    replace   off the measured directions s, on them the score of N(y, σ_y²I + σ²AAᵀ)
+    dps       p(y | x) ≈ N(y | A·D, vI), v by the size of the residual     (Chung et al. 2023)
+    pigdm     p(y | x) ≈ N(y | A·D, σ_y²I + r²AAᵀ), r² = σ²σ_d²/(σ²+σ_d²)  (Song et al. 2023)
+
+None is the posterior's score, but `pigdm` for a Gaussian N(μ, σ_d²I). y is one measurement (a batch
+of one) or one for each sample.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+from .._ops import Sigma, linearize, match, positive, sq_norm
+from ..score import Score, _like, to_denoiser
+from .operators import LinearOperator, measured
+
+Measured = Float[Tensor, "rows *measured"]
+
+
+def replace(score: Score, operator: LinearOperator, y: Measured, *, sigma_y: float = 0.0) -> Score:
+    """What is measured follows y, the rest the score of both (Song et al. 2021, appendix I.2).
+
+    The rest never learns how well it fits y but through x at the same σ: known pixels are noisy
+    when the large shapes are decided.
+
+    Args:
+        score: of the data.
+        operator: A.
+        y: the measurement.
+        sigma_y: its noise.
+    """
+    measured(operator, y, sigma_y)
+
+    def conditional(x: Tensor, sigma: Sigma) -> Tensor:
+        s, gap = score(x, sigma), y.to(x) - operator(x)
+        pull = operator.adjoint(operator.solve(gap, sigma_y, positive(sigma, gap)))
+        return s - operator.pinv(operator(s)) + pull
+
+    return _like(score, conditional)
+
+
+def dps(
+    score: Score,
+    operator: LinearOperator,
+    y: Measured,
+    *,
+    sigma_y: float = 0.0,
+    zeta: float = 1.0,
+) -> Score:
+    """Diffusion posterior sampling, v = σ_y² + σ·‖y − A·D‖/ζ√m for m measured numbers.
+
+    The paper (eq. 15) has v = σ_y², and in its algorithm 1 the step ζ'·∇‖y − A·D‖ at each of N
+    transitions instead, whatever their length. v is that step as a score: from σ to σ(1 − δ) it
+    moves x by 2δζ√m·σ·∇‖y − A·D‖, so that ζ means the same on any grid.
+
+    Args:
+        score: of the data.
+        operator: A.
+        y: the measurement.
+        sigma_y: its noise.
+        zeta: ζ; with 1, a residual of σ a number counts as noise of variance σ².
+    """
+    measured(operator, y, sigma_y)
+    if not 0 < zeta < math.inf:
+        raise ValueError(f"zeta={zeta}: give a strength above 0")
+
+    def conditional(x: Tensor, sigma: Sigma) -> Tensor:
+        denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
+        gap = y.to(x) - operator(denoised)
+        gap = gap if operator.known is None else operator(gap)
+        size = match((sq_norm(gap) / operator.count(x)).sqrt(), gap)
+        variance = sigma_y**2 + positive(sigma, gap) * size / zeta
+        pull = pullback(operator.adjoint(gap / variance.clamp(min=1e-30)))
+        return (denoised - x) / match(sigma, x) ** 2 + pull
+
+    return _like(score, conditional)
+
+
+def pigdm(
+    score: Score,
+    operator: LinearOperator,
+    y: Measured,
+    *,
+    sigma_y: float = 0.0,
+    sigma_data: float = 0.5,
+) -> Score:
+    """Pseudoinverse guidance: x₀ given x as N(D, r²I), through which y is seen (eq. 7).
+
+    Args:
+        score: of the data.
+        operator: A.
+        y: the measurement.
+        sigma_y: its noise.
+        sigma_data: σ_d, the data's standard deviation.
+    """
+    measured(operator, y, sigma_y)
+    if not 0 < sigma_data < math.inf:
+        raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
+
+    def conditional(x: Tensor, sigma: Sigma) -> Tensor:
+        denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
+        gap = y.to(x) - operator(denoised)
+        level = positive(sigma, gap)
+        spread = level * sigma_data / (level**2 + sigma_data**2).sqrt()
+        pull = pullback(operator.adjoint(operator.solve(gap, sigma_y, spread)))
+        return (denoised - x) / match(sigma, x) ** 2 + pull
+
+    return _like(score, conditional)

@@ -1,0 +1,651 @@
+"""Faults on purpose: what is saved stays whole, the error says what to do, and the end is the same.
+
+Each test makes one happen, and holds the run that went on after it to one that nothing disturbed.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scorefield import draw, load
+from scorefield.checkpoint import read
+from scorefield.cli import main
+from scorefield.config import Experiment, overridden
+from scorefield.data import DATASETS, Arrays, Batches, Dataset, batches, files_of
+from scorefield.data import load as load_data
+from scorefield.disk import locked
+from scorefield.run import resume, start
+
+STEPS = 4
+TINY = [
+    "network={kind: MLP, width: 8, blocks: 1}",
+    "training.batch=4",
+    f"training.steps={STEPS}",
+    "keeping.checkpoint=2",
+    "keeping.evaluate=4",
+    "machine.threads=1",
+]
+
+
+def _vectors(path, *settings):
+    return overridden(Experiment(), [*TINY, f"data.source={path}", *settings])
+
+
+def _train(run):
+    return list(run)
+
+
+def _log(directory):
+    lines = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    return [{**line, "time": 0} for line in lines]
+
+
+def _states(directory):
+    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def _same_end(one, other):
+    """To the bit, in the state, the model and the log; and nothing else is left."""
+    for name in (_states(other)[-1].relative_to(other), "model.safetensors"):
+        first, second = read(one / name).tensors, read(other / name).tensors
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert _log(one) == _log(other)
+    hidden = [*one.rglob(".*"), *one.glob("lock")]
+    assert not hidden
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "x.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(points, tmp_path_factory):
+    """A run that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    _train(start(_vectors(points), directory))
+    return directory
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of a megabyte, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(["mount", *options]).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+# ── A full disk ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Full:
+    """A disk that is full from the k-th write or flush on: half of what is written then is there.
+
+    Or only at that one, as when somebody makes room. It counts them too, and then never is full.
+    """
+
+    def __init__(self, patch, room=sys.maxsize, once=False):
+        self.asked, self.room, self.once = 0, room, once
+        write, fsync = os.write, os.fsync
+
+        def half(handle, content):
+            if self._more():
+                return write(handle, content)
+            write(handle, bytes(content[: len(content) // 2]))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def flush(handle):
+            if not self._more():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return fsync(handle)
+
+        patch.setattr(os, "write", half)
+        patch.setattr(os, "fsync", flush)
+
+    def _more(self):
+        self.asked += 1
+        return self.asked <= self.room or (self.once and self.asked > self.room + 1)
+
+
+def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        counted = Full(patch)
+        _train(start(_vectors(points), tmp_path / "counted"))
+    messages = [
+        _on_a_full_disk(points, tmp_path / f"{room}", room) for room in range(counted.asked)
+    ]
+    for room in range(counted.asked):
+        _same_end(tmp_path / f"{room}", whole)
+    told = [message for message in messages if message]
+    assert len(told) >= counted.asked - 2  # a lock holds without the number that is for people
+    for message in told:
+        assert "could not be written: No space left on device" in message
+        assert "MiB are free there" in message
+        assert "config.json" in message or f"go on by scorefield resume {tmp_path}" in message
+    saved = [re.search(r"step (\d) is saved whole|(no) step is saved", m) for m in told]
+    assert [*dict.fromkeys(m[1] or m[2] for m in saved if m)] == ["no", "0", "2", "4"]
+
+
+def _on_a_full_disk(points, directory, room):
+    """The message of a run on a disk with so much room, which is then resumed with more."""
+    told = ""
+    with pytest.MonkeyPatch.context() as patch:
+        Full(patch, room, once=room % 2 == 1)
+        try:
+            _train(start(_vectors(points), directory))
+        except OSError as error:
+            told = str(error)
+    for path in _states(directory):
+        assert read(path).about["step"] == int(path.stem)
+    begun = (directory / "config.json").exists()
+    _train(resume(directory) if begun else start(_vectors(points), directory))
+    return told
+
+
+DIGITS = overridden(
+    Experiment(), [*TINY, "keeping.samples=2", "sampling.steps=2", "keeping.tensorboard=true"]
+)
+"""With all that a run can write: states, the model, pictures, events."""
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "digits"
+    _train(start(DIGITS, directory))
+    return directory
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("left", [2, 12, 30, 48])
+def test_a_disk_that_fills_up_in_earnest(disk, digits, left):
+    with suppress(OSError):
+        (disk / "ballast").write_bytes(bytes(2**20 - 4096 * left))
+    with pytest.raises(OSError, match=r"could not be written: No space left .*MiB are free there"):
+        _train(start(DIGITS, disk / "run"))
+    (disk / "ballast").unlink()
+    for path in _states(disk / "run"):
+        assert read(path).about["step"] == int(path.stem)
+    begun = (disk / "run/config.json").exists()
+    _train(resume(disk / "run") if begun else start(DIGITS, disk / "run"))
+    _same_end(disk / "run", digits)
+
+
+def test_samples_on_a_full_disk(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples.npy").write_bytes(b"those of before")
+    with pytest.MonkeyPatch.context() as patch:
+        Full(patch, 0)
+        assert main(["sample", str(whole), "-n", "2", "--steps", "2"]) == 2
+    assert re.search(r"samples\.npy could not be written: No space.*free", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npy"]
+    assert (tmp_path / "samples.npy").read_bytes() == b"those of before"
+
+
+def test_a_limit_of_the_size_of_files(points, whole, tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (_states(whole)[0]).stat().st_size
+    made = _vectors(points)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"00000000.* could not be written: File too large"):
+            _train(start(made, tmp_path / "run"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    _train(resume(tmp_path / "run"))
+    _same_end(tmp_path / "run", whole)
+
+
+# ── A directory that cannot be written to ────────────────────────────────────────────────────────
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_at_once(points, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr("scorefield.run.load_data", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=rf"run/config.json: nothing can be .* into {tmp_path}"):
+        start(_vectors(points), tmp_path / "run")
+
+
+@contextmanager
+def _unwritable(directory):
+    """For a time; root writes where it may not, but not on what is mounted to be read only."""
+    if os.geteuid():
+        folders = [directory, directory / "checkpoints"]
+        for folder in folders:
+            folder.chmod(0o500)
+        try:
+            yield
+        finally:
+            for folder in folders:
+                folder.chmod(0o700)
+        return
+    there = str(directory)
+    if subprocess.run(["mount", "--bind", there, there]).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", there], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", there], check=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
+    run, told = start(_vectors(points), tmp_path / "run"), ""
+    with ExitStack() as stack:
+        try:
+            for update in run:
+                if update.step == 3:
+                    stack.enter_context(_unwritable(tmp_path / "run"))
+        except OSError as error:
+            told = str(error)
+        with pytest.raises(OSError, match=r"run/lock could not be written: |Permission denied"):
+            resume(tmp_path / "run")
+    assert re.search(
+        r"could not be written: (Read-only|Permission).*; step 2 is saved whole; when", told
+    )
+    _train(resume(tmp_path / "run"))
+    _same_end(tmp_path / "run", whole)
+
+
+# ── Data that vanish or change ───────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """A folder of images, more than a run takes into memory, and a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    _train(start(_folder(folder), folder / ".run"))
+    return folder
+
+
+@pytest.fixture
+def pictures(gallery, tmp_path):
+    return Path(shutil.copytree(gallery, tmp_path / "pictures"))
+
+
+def _folder(path, *settings):
+    given = [f"data.source={path}", "data.options={memory: 0, size: 8, channels: 3}", *settings]
+    return overridden(Experiment(), [*TINY, *given])
+
+
+def _vanish(path):
+    path.unlink()
+
+
+def _cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _rewrite(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def _touched(run, files, fault):
+    """What the run says of a fault in its data after its first step, and the files as they were."""
+    contents = {path: path.read_bytes() for path in files}
+    told = ""
+    try:
+        for update in run:
+            if update.step == 1:
+                for path in files:
+                    fault(path)
+    except OSError as error:
+        told = str(error)
+    for path in files:
+        changed = path.read_bytes() if path.exists() else None
+        assert changed != contents[path]
+        path.write_bytes(contents[path])
+    return told
+
+
+@pytest.mark.parametrize("fault", [_vanish, _cut, _rewrite])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_change_under_a_run(pictures, tmp_path, fault, workers):
+    run = start(_folder(pictures, f"data.workers={workers}"), tmp_path / "run")
+    told = _touched(run, sorted(pictures.glob("*.png")), fault)
+    assert re.search(rf"{pictures}/\d+.png (cannot be read|has changed|was written to)", told)
+    assert re.search(r"step [123] is saved whole; when that is mended, go on by scorefield", told)
+    _train(resume(tmp_path / "run"))
+    _same_end(tmp_path / "run", pictures / ".run")
+
+
+@pytest.mark.parametrize("fault", [_vanish, _cut, _rewrite])
+def test_an_array_that_changes_under_a_run(points, whole, tmp_path, fault):
+    """Were it mapped, to read what has been cut off would end the process, by SIGBUS."""
+    path = Path(shutil.copy(points, tmp_path / "x.npy"))
+    made = _vectors(path, "data.options={memory: 0}")
+    told = _touched(start(made, tmp_path / "run"), [path], fault)
+    assert str(path) in told
+    assert "step 1 is saved whole" in told
+    _train(resume(tmp_path / "run"))
+    _same_end(tmp_path / "run", whole)
+
+
+def test_rows_are_those_of_the_array(tmp_path):
+    """Read in any order, of any byte order and layout, as from memory."""
+    x = np.random.default_rng(0).random((30, 4, 5, 3)).astype(">f4")
+    for stored in (x, np.asfortranarray(x), (255 * x).astype(np.uint8)):
+        np.save(tmp_path / "x.npy", stored)
+        read_later, held = (load_data(tmp_path / "x.npy", memory=m) for m in (0, 2**20))
+        index = torch.tensor([20, 3, 3, 26, 0])
+        assert torch.equal(read_later.train.take(index)[0], held.train.take(index)[0])
+        assert read_later.train.shape == held.train.shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda d: (d / "3.png").unlink(), r"3\.png is gone; put back"),
+        (lambda d: shutil.copy(d / "1.png", d / "x.png"), r"x\.png is new; put back"),
+        (lambda d: shutil.copy(d / "1.png", d / "2.png"), r"2\.png has changed; put back"),
+        (lambda d: [f.unlink() for f in d.glob("?.png")], r"0\.png is gone, .*, and 7 more; put"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_data(pictures, tmp_path, capsys, fault, message):
+    run = start(_folder(pictures), tmp_path / "run")
+    next(iter(run))
+    moved = shutil.copytree(pictures, tmp_path / "moved", copy_function=shutil.copyfile)
+    config = tmp_path / "run/config.json"
+    config.write_text(config.read_text().replace(str(pictures), str(moved)))
+    resume(tmp_path / "run")  # a copy is the same data, whatever its times
+    fault(moved)
+    with pytest.raises(ValueError, match=rf"not those the run began with: {message}"):
+        resume(tmp_path / "run")
+    assert main(["resume", str(tmp_path / "run"), "--changed-data"]) == 0
+    resume(tmp_path / "run")
+
+
+def test_data_of_a_name_are_known_too(tmp_path, monkeypatch):
+    next(iter(start(overridden(Experiment(), TINY), tmp_path / "run")))
+    resume(tmp_path / "run")
+    digits = DATASETS["digits"]()
+    data = digits.train.data.clone()
+    data[0, 0, 0, 0] += 1
+    other = Dataset("digits", Arrays(data, digits.train.labels, 17), digits.test)
+    monkeypatch.setitem(DATASETS, "digits", lambda: other)
+    with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
+        resume(tmp_path / "run")
+
+
+def test_a_large_file_is_known_by_pieces_of_it(tmp_path):
+    """Both ends and what lies between; and twenty thousand images in no time to speak of."""
+    path = tmp_path / "x.npy"
+    path.write_bytes(bytes(2**26 + 2**20))
+    before = files_of(str(path))
+    for place in (0, 2**25, 2**26 + 2**20 - 1):
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"!")
+        assert files_of(str(path)) != before
+        before = files_of(str(path))
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(2000):
+        (many / f"{i}.png").write_bytes(b"%d" % i)
+    begun = time.process_time()
+    known = files_of(str(many))
+    assert time.process_time() - begun < 0.5  # a tenth of that, and ten times as many
+    assert len(set(known.values())) == 2000
+
+
+# ── Workers that die ─────────────────────────────────────────────────────────────────────────────
+
+
+class Deadly(Arrays):
+    """A worker that takes the seventh batch is ended by an exception, or never heard of again."""
+
+    def take(self, index):
+        if threading.current_thread() is not threading.main_thread():
+            self.taken.append(index)
+            if len(self.taken) == 7:
+                self.fault()
+        return super().take(index)
+
+
+def _end_thread():
+    thread = ctypes.c_ulong(threading.get_ident())
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(SystemExit))
+    time.sleep(0.01)
+
+
+@pytest.mark.parametrize("fault", [_end_thread, threading.Event().wait])
+def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
+    monkeypatch.setattr(batches, "LOST", 0.2)
+    Deadly.taken, Deadly.fault = [], staticmethod(lambda: fault(*[0.6][: fault != _end_thread]))
+    x = torch.rand(40, 2)
+    stream = Batches(Deadly(x), 4, workers=2).stream()
+    expected = Batches(Arrays(x), 4)
+    assert all(torch.equal(next(stream).x, expected(step).x) for step in range(25))
+    assert len(Deadly.taken) > 20  # by new workers
+    stream.close()
+
+
+# ── States that are not whole ────────────────────────────────────────────────────────────────────
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("fault", [_cut, _flip, lambda path: path.write_bytes(b"")])
+def test_the_state_before_a_damaged_one_is_used(copy, whole, capsys, fault):
+    fault(_states(copy)[-1])
+    assert main(["resume", str(copy)]) == 0
+    out, err = capsys.readouterr()
+    assert f"from step 2 to {STEPS}" in out
+    assert re.search(r"00000004.safetensors is damaged.* now 0+4.safetensors.damaged, and .*2", err)
+    assert (copy / "checkpoints/00000004.safetensors.damaged").exists()
+    _same_end(copy, whole)
+    assert main(["resume", str(copy)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_without_any_whole_state_nothing_is_begun_over(copy, capsys):
+    for path in _states(copy):
+        _cut(path)
+    log = (copy / "log.jsonl").read_text()
+    for _ in range(2):
+        assert main(["resume", str(copy)]) == 2
+        err = capsys.readouterr().err
+        assert re.search(r"has no state that is whole \(.*00000004.safetensors is damaged", err)
+        assert f"--config {copy}/config.json --from {copy}/model.safetensors --out NEW" in err
+        assert [path.stem for path in _states(copy)] == ["00000000", "00000002", "00000004"]
+    shutil.rmtree(copy / "checkpoints")
+    with pytest.raises(ValueError, match="has no state that is whole: put back a file of"):
+        resume(copy)
+    assert (copy / "log.jsonl").read_text() == log
+    again = ["--config", f"{copy}/config.json", "--from", f"{copy}/model.safetensors"]
+    assert main(["train", *again, "--out", f"{copy}/../new"]) == 0
+
+
+@pytest.mark.parametrize("kept", [0, 1, 40, -2])
+def test_a_configuration_that_was_cut_short(copy, kept):
+    path = copy / "config.json"
+    path.write_text(path.read_text()[:kept])
+    with pytest.raises(ValueError, match=r"config.json is damaged: .*; put it back as it was"):
+        resume(copy)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"rate": 0.001', '"rate": 0.002', r"training.rate is 0.002, and was 0.001 when step 4"),
+        ('"width": 8', '"width": 16', r"network.width is 16, and was 8 when step 4 was saved"),
+        ('"seed": 0', '"seed": -1', "seed=-1: give 0 or more"),
+        ('"clip": null', '"clipp": null', "training.clipp is no field: did you mean clip"),
+        ('"start": null,', "", "it has no start"),
+    ],
+)
+def test_a_configuration_that_was_altered(copy, old, new, message):
+    path = copy / "config.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=f"config.json.*{message}|{message}"):
+        resume(copy)
+
+
+def test_a_log_with_what_is_no_line_of_it(copy, whole):
+    path = copy / "log.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    (copy / "checkpoints/00000004.safetensors").unlink()
+    path.write_bytes(first + b"\xff\x00 garbage\n{}\n" + first + b"".join(rest) + b'{"step": 5')
+    run = resume(copy)
+    with pytest.warns(UserWarning, match=r"log.jsonl had 3 lines that are none of this run"):
+        _train(run)
+    _same_end(copy, whole)
+
+
+# ── Two processes, and others that only read ─────────────────────────────────────────────────────
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from scorefield.disk import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_has_one_process(copy, whole, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (copy / "checkpoints/00000004.safetensors").unlink()
+    (copy / "checkpoints/.00000004.safetensors.77").write_text("what the other one is writing")
+    with subprocess.Popen([sys.executable, "-c", HOLD, copy], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert main(["resume", str(copy)]) == 2
+        assert f"is in use by the process {other.pid}: wait" in capsys.readouterr().err
+        assert (copy / "checkpoints/.00000004.safetensors.77").exists()
+        assert main(["sample", str(copy), "-n", "1", "--steps", "2"]) == 0  # which only reads
+        other.kill()
+    _train(resume(copy))  # the system has taken the lock of the dead
+    _same_end(copy, whole)
+
+
+def test_a_run_that_another_has_gone_on_with_is_read_again(copy, points):
+    (copy / "checkpoints/00000004.safetensors").unlink()
+    first, second = resume(copy), resume(copy)
+    updates = iter(first)
+    next(updates)
+    with pytest.raises(ValueError, match=rf"in use by the process {os.getpid()}"):
+        next(iter(second))
+    list(updates)
+    with pytest.raises(ValueError, match=r"has gone on to step 4 meanwhile"):
+        next(iter(second))
+    with pytest.raises(ValueError, match="holds a run"):
+        start(_vectors(points), copy)
+
+
+def test_a_lock_that_its_owner_removes_is_not_taken_for_another(tmp_path):
+    """Many at once, each alone: the count is read and written under the lock."""
+    (tmp_path / "count").write_text("0")
+
+    def add():
+        done = 0
+        while done < 20:
+            with suppress(ValueError), locked(tmp_path):
+                count = int((tmp_path / "count").read_text())
+                time.sleep(0)
+                (tmp_path / "count").write_text(str(count + 1))
+                done += 1
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (tmp_path / "count").read_text() == "80"
+    assert not (tmp_path / "lock").exists()
+
+
+# ── A clock that jumps ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_clock_that_jumps(points, whole, tmp_path, monkeypatch, capsys):
+    """To and fro by years, at each look, with all that asks for the time."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    directory, looks = tmp_path / "run", iter(range(10**9))
+    made = _vectors(points, "keeping.tensorboard=true")
+    for update in start(made, directory):
+        if update.step == 3:
+            break
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 1e8 + 2e6 * (-1) ** next(looks))
+    for path in _states(directory)[:-1]:
+        os.utime(path, (now + 1e8, now + 1e8))
+    assert main(["resume", str(directory)]) == 0
+    monkeypatch.undo()
+    _same_end(directory, whole)
+    events = accumulator.EventAccumulator(str(directory / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+
+
+# ── Options, and a state as a model ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "message"),
+    [
+        ("pictures", "size=abc", "data option size='abc': give a whole number"),
+        ("pictures", "size=1.5", "data option size=1.5: give a whole number"),
+        ("pictures", "size=true", "data option size=True: give a whole number"),
+        ("pictures", "size=-3", "size=-3"),
+        ("pictures", "labels=1", "data option labels=1: give true or false"),
+        ("photos", "side=x", "data option side='x': give a whole number"),
+        ("photos", "side=null", "data option side=None: give a whole number"),
+        ("rings", "n=[3]", r"data option n=\[3\]: give a whole number"),
+        ("rings", "n=inf", "data option n='inf': give a whole number"),
+    ],
+)
+def test_options_of_another_type(pictures, monkeypatch, capsys, source, option, message):
+    monkeypatch.chdir(pictures.parent)
+    assert main(["train", "--data", source, f"--data.options.{option}"]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_options_as_yaml_has_them():
+    assert len(load_data("rings", n=1e3).train) == len(load_data("rings", n=1000).train)
+
+
+@pytest.mark.parametrize("name", ["checkpoints/00000004.safetensors", "model.safetensors", "."])
+def test_a_state_is_sampled_as_its_run_says(points, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    _train(start(_vectors(points, "sampling.sampler=euler", "sampling.steps=3"), "run"))
+    assert main(["sample", f"run/{name}", "-n", "2"]) == 0
+    assert "by euler, 3 evaluations" in capsys.readouterr().out
+    expected = draw.sample(load(f"run/{name}"), 2, sampler="euler", steps=3)
+    np.testing.assert_array_equal(np.load("samples.npy"), expected)

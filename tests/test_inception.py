@@ -1,0 +1,72 @@
+"""The Inception network against torch-fidelity 0.4.0, whose numbers these are."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scorefield.evaluate.inception import Inception, resized
+
+
+def weights(net):
+    """Numbers for each tensor, such that all features are alive and no two branches alike."""
+    chance, made = torch.Generator().manual_seed(0), {}
+    for name, value in net.state_dict().items():
+        z = torch.randn(value.shape, generator=chance)
+        if name.endswith("conv.weight"):
+            z *= math.sqrt(2 / value[0].numel())
+        elif name.endswith(("running_var", "bn.weight")):
+            z = 1 + 0.1 * z
+        elif name.endswith("tracked"):
+            z = torch.tensor(0)
+        elif name != "fc.weight":
+            z *= 0.1
+        made[name] = z
+    return made
+
+
+def pictures():
+    """One image that is smaller than what the network sees, not square."""
+    chance = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (1, 3, 20, 33), generator=chance, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def net():
+    net = Inception().eval()
+    net.load_state_dict(weights(net))
+    return net
+
+
+def test_features_are_those_of_torch_fidelity(net):
+    with torch.no_grad():
+        features, logits = net(pictures())
+    torch.testing.assert_close(
+        features[0, :3], torch.tensor([0.916953, 0.015425, 0.179545]), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        logits[0, :3], torch.tensor([-42.127270, 22.222460, 31.149307]), rtol=1e-4, atol=1e-3
+    )
+    spread = [features.mean().item(), features.std().item(), logits.std().item()]
+    assert spread == pytest.approx([0.418846, 0.552934, 30.273680], rel=1e-4)
+
+
+def test_it_has_as_many_parameters_as_the_published_one(net):
+    # Inception-v3 has 27,161,264 with 1,000 classes; its auxiliary classifier, of a 1 × 1 and a
+    # 5 × 5 convolution with their norms and a linear layer, is left out, and 8 classes are more
+    auxiliary = 768 * 128 + 2 * 128 + 128 * 768 * 25 + 2 * 768 + 768 * 1000 + 1000
+    assert sum(p.numel() for p in net.parameters()) == 27_161_264 - auxiliary + 8 * 2049
+
+
+def test_images_are_resized_from_their_corner():
+    # enlarged threefold, every third pixel is one of the image, the last repeated
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    wide = resized(x, 12)
+    torch.testing.assert_close(wide[..., ::4, ::3], x)
+    torch.testing.assert_close(
+        wide[0, 0, 0], torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9.0]) / 3
+    )
+    # and where half a pixel is put in between, as later programs do, it is another image
+    other = F.interpolate(x, (12, 12), mode="bilinear")
+    assert (wide - other).abs().max() > 0.3

@@ -1,0 +1,260 @@
+"""Inverse problems against linear algebra, and what is drawn against the exact posterior."""
+
+import math
+
+import pytest
+import torch
+
+from scorefield import Gaussian, GaussianMixture, Mixture, final, geometric, heun, integrate, seeded
+from scorefield.inverse import (
+    algorithm2,
+    blur,
+    downsample,
+    dps,
+    grayscale,
+    mask,
+    matrix,
+    particle_filter,
+    pigdm,
+    replace,
+)
+
+IMAGE = (3, 8, 12)
+OPERATORS = {
+    "mask of a shape": (lambda: mask(torch.rand(IMAGE) < 0.4), IMAGE),
+    "mask of pixels": (lambda: mask(torch.rand(8, 12) < 0.4), IMAGE),
+    "grayscale": (grayscale, IMAGE),
+    "downsample": (lambda: downsample(4), IMAGE),
+    "blur": (lambda: blur(1.5), IMAGE),
+    "blur of odd sides": (lambda: blur(0.7), (1, 7, 9)),
+    "matrix": (lambda: matrix(torch.randn(5, 9).double()), (9,)),
+    "matrix of lower rank": (
+        lambda: matrix(torch.randn(7, 3).double() @ torch.randn(3, 24).double(), (2, 3, 4)),
+        (2, 3, 4),
+    ),
+}
+
+
+def dense(linear, shape):
+    """The matrix of a linear map, from what it does to unit vectors."""
+    units = torch.eye(math.prod(shape), dtype=torch.float64).view(-1, *shape)
+    return linear(units).flatten(1).T
+
+
+@pytest.fixture(params=list(OPERATORS))
+def case(request):
+    make, shape = OPERATORS[request.param]
+    return make(), shape
+
+
+def test_adjoint(case):
+    operator, shape = case
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    y = torch.randn_like(operator(x))
+    left, right = (operator(x) * y).sum(), (x * operator.adjoint(y)).sum()
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+def test_pseudoinverse_is_moore_and_penroses(case):
+    operator, shape = case
+    a = dense(operator, shape)
+    measured = operator(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:]
+    b = dense(operator.pinv, measured)
+    torch.testing.assert_close(a @ b @ a, a, rtol=0, atol=1e-7)
+    torch.testing.assert_close(b @ a @ b, b, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(b @ a, (b @ a).T, rtol=0, atol=1e-7)
+
+
+def test_functions_of_the_gram_matrix(case):
+    operator, shape = case
+    a = dense(operator, shape)
+    measured = operator(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:]
+    y = operator(torch.randn(2, *shape, dtype=torch.float64))  # in the range of A
+    gram = a @ a.T
+    truth = torch.linalg.solve(0.01 * torch.eye(len(gram)).double() + 0.49 * gram, y.flatten(1).T).T
+    found = operator.solve(y, 0.1, 0.7)
+    torch.testing.assert_close(found, truth.view(2, *measured), rtol=1e-8, atol=1e-8)
+
+
+def test_projection_agrees_with_y_and_moves_as_little_as_it_can(case):
+    operator, shape = case
+    x, other = torch.randn(2, 3, *shape, dtype=torch.float64)
+    found = operator.project(x, operator(other))
+    torch.testing.assert_close(operator(found), operator(other), rtol=1e-6, atol=1e-6)
+    null = other - operator.pinv(operator(other))
+    torch.testing.assert_close(((found - x) * null).sum(), torch.tensor(0.0).double())
+
+
+def test_a_mask_gives_what_is_known_to_the_bit():
+    known = torch.rand(5, 5) < 0.5
+    x, y = torch.randn(2, 4, 3, 5, 5)
+    found = mask(known).project(x, y)
+    assert torch.equal(found[..., known], y[..., known])
+    assert torch.equal(found[..., ~known], x[..., ~known])
+
+
+def test_operators_do_what_they_are_called():
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(grayscale((0.0, 1.0, 0.0))(x), x[:, 1:2])
+    torch.testing.assert_close(downsample(8)(x), x.mean((2, 3), keepdim=True))
+    wide = torch.zeros(1, 1, 64, 64)
+    wide[0, 0, 30, 33] = 1
+    seen, at = blur(2.0)(wide)[0, 0].sum(1), torch.arange(64.0)
+    torch.testing.assert_close((seen * at).sum(), torch.tensor(30.0), rtol=0, atol=1e-3)
+    torch.testing.assert_close((seen * (at - 30) ** 2).sum(), torch.tensor(4.0), rtol=0, atol=0.02)
+
+
+# ── Scores ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pigdm_is_the_posteriors_score_for_the_gaussian_it_assumes():
+    law = Gaussian(torch.randn(4).double(), 0.36)
+    rows = torch.randn(2, 4).double()
+    y = torch.randn(1, 2).double()
+    truth = law.posterior(rows, y[0], 0.3)
+    score = pigdm(law, matrix(rows), y, sigma_y=0.3, sigma_data=0.6)
+    x = torch.randn(6, 4).double()
+    for sigma in (0.1, 2.0, torch.rand(6).double() + 0.1):
+        torch.testing.assert_close(score(x, sigma), truth(x, sigma))
+
+
+def test_replace_is_exact_where_coordinates_do_not_know_of_each_other():
+    law = Gaussian(torch.randn(3).double(), torch.tensor([0.3, 2.0, 1.0]).double())
+    known, y = torch.tensor([True, False, False]), torch.tensor([[0.7, math.nan, 9.0]]).double()
+    y = torch.where(known, y, 0)
+    score, x = replace(law, mask(known), y), torch.randn(5, 3).double()
+    found = score(x, 0.8)
+    torch.testing.assert_close(found[:, 1:], law(x, 0.8)[:, 1:])
+    torch.testing.assert_close(found[:, 0], (0.7 - x[:, 0]) / 0.64)
+
+
+def test_dps_takes_the_gradient_of_its_likelihood():
+    law = GaussianMixture(torch.randn(3, 4).double(), 0.2, torch.ones(3))
+    rows, y, x = torch.randn(2, 4).double(), torch.randn(1, 2).double(), torch.randn(5, 4).double()
+    found = dps(law, matrix(rows), y, sigma_y=0.2, zeta=2.0)(x, 0.5) - law(x, 0.5)
+    for each, pull in zip(x, found, strict=True):
+
+        def residual(x):
+            return (y - (x + 0.25 * law(x[None], 0.5)[0]) @ rows.T).norm()
+
+        size = residual(each) / math.sqrt(2)
+        slope = torch.autograd.functional.jacobian(lambda x, f=residual: f(x) ** 2, each)
+        torch.testing.assert_close(pull, -0.5 * slope / (0.04 + 0.25 * size))
+
+
+# ── Samplers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_algorithm2_holds_the_known_at_one_noise_a_level():
+    law = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
+    known, y, sigmas = torch.tensor([True, False]), torch.tensor([[1.0, 0.0]]), geometric(2, 0.3, 3)
+    run = algorithm2(law, torch.zeros(3000, 2), sigmas, known=known, y=y, steps=200, epsilon=0.02)
+    states = list(run)
+    parts = (states[i : i + 200] for i in range(0, 600, 200))
+    for part, sigma in zip(parts, sigmas, strict=True):
+        assert all(torch.equal(each.x[:, 0], part[0].x[:, 0]) for each in part)
+        assert (part[0].x[:, 0] - 1).std() == pytest.approx(sigma.item(), rel=0.05)
+    # at the last level: Langevin dynamics of the rest given the known, with the bias of its step
+    rest = states[-1].x[:, 1] - 0.8 / 1.09 * states[-1].x[:, 0]
+    assert rest.std() == pytest.approx((1.09 - 0.64 / 1.09) ** 0.5, rel=0.05)
+    assert abs(rest.mean()) < 0.05
+
+
+def two():
+    parts = [
+        Gaussian(torch.tensor([-1.5, -1.0]), torch.tensor([[0.3, 0.2], [0.2, 0.3]])),
+        Gaussian(torch.tensor([-0.3, 2.0]), torch.tensor([[0.3, -0.2], [-0.2, 0.3]])),
+    ]
+    return Mixture(parts, torch.tensor([0.6, 0.4]))
+
+
+def field():
+    """8 × 8 pixels, two patterns and a correlated field about each."""
+    at = torch.arange(8.0).double()
+    places = torch.cartesian_prod(at, at)
+    cov = (-(places[:, None] - places).norm(dim=2) / 1.5).exp() / 4
+    means = 0.3 * torch.stack([places[:, 0].sin(), places[:, 1].sin()])
+    return Mixture([Gaussian(mean, cov) for mean in means], torch.tensor([0.6, 0.4]).double())
+
+
+def worst(law, kind, n, levels, sets):
+    """Errors of means and standard deviations, in exact standard deviations."""
+    size = law.shape.numel()
+    known = torch.arange(size) % 8 < (1 if size == 2 else 2)
+    x = law.sample(1, noise=seeded(3)).float()
+    if kind == "mask":
+        operator, y, sigma_y, rows = mask(known), mask(known)(x), 0.0, torch.eye(size)[known]
+        free, seen = ~known, y[0, known]
+    else:
+        rows = torch.randn(1 if size == 2 else 4, size) / size**0.5
+        operator, sigma_y, free = matrix(rows), 0.2, known >= 0
+        y = x @ rows.T + 0.2 * torch.randn(1, len(rows))
+        seen = y[0]
+    exact = law.posterior(rows.double(), seen.double(), sigma_y).prior
+    mean, std = exact.mean[free], exact.dense.diagonal()[free].sqrt()
+    sigmas = geometric(6 * law.prior.dense.diagonal().max().sqrt().item(), 0.02, levels)
+    drawn = torch.cat([
+        final(particle_filter(
+            law, law.prior.sample(n // sets, sigmas[0]).float(), sigmas,
+            operator=operator, y=y, sigma_y=sigma_y,
+        ))
+        for _ in range(sets)
+    ])[:, free].double()  # fmt: skip
+    return ((drawn.mean(0) - mean) / std).abs().max(), (drawn.std(0) / std - 1).abs().max()
+
+
+@pytest.mark.parametrize("kind", ["mask", "matrix"])
+def test_the_particle_filter_draws_from_the_posterior(kind):
+    mean, std = worst(two(), kind, 4000, 40, 4)
+    assert mean < 0.07
+    assert std < 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", [two, field])
+@pytest.mark.parametrize("kind", ["mask", "matrix"])
+def test_the_particle_filter_is_within_three_percent(law, kind):
+    mean, std = worst(law(), kind, 50_000, 64, 5)
+    print(f"\n{law.__name__} {kind}: mean {mean:.3f}, std {std:.3f}")
+    assert mean < 0.03
+    assert std < 0.03
+
+
+def test_particles_of_different_measurements_do_not_meet():
+    law, y = two(), torch.tensor([[-1.5, 0.0], [-0.3, 0.0]]).repeat_interleave(500, 0)
+    operator, sigmas = mask(torch.tensor([True, False])), geometric(10, 0.02, 32)
+    start = law.prior.sample(1000, sigmas[0])
+    x = final(particle_filter(law, start, sigmas, operator=operator, y=y))
+    assert torch.equal(x[:, 0], y[:, 0])
+    for part, at in ((x[:500], -1.5), (x[500:], -0.3)):
+        exact = law.posterior(torch.tensor([[1.0, 0.0]]), torch.tensor([at]).double(), 0.0).prior
+        assert abs(part[:, 1].mean() - exact.mean[1]) < 0.15 * exact.dense[1, 1].sqrt()
+
+
+def test_a_score_that_is_conditioned_runs_in_any_sampler():
+    law = Gaussian(torch.zeros(2).double(), 1.0)
+    score = pigdm(law, mask(torch.tensor([True, False])), torch.tensor([[0.5, 0.0]]).double(),
+                  sigma_data=1.0)  # fmt: skip
+    sigmas = geometric(50, 0.01, 64, dtype=torch.float64)
+    x = final(integrate(heun, score, law.prior.sample(2000, sigmas[0]), sigmas))
+    assert (x[:, 0] - 0.5).abs().max() < 0.05
+    assert x[:, 1].std() == pytest.approx(1, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: mask(torch.tensor([0.5, 1.0])), "threshold"),
+        (lambda: downsample(0), "factor=0"),
+        (lambda: downsample(3)(torch.zeros(1, 1, 8, 9)), "divides"),
+        (lambda: grayscale()(torch.zeros(1, 1, 8, 8)), "3 channels"),
+        (lambda: blur(-1.0), "sigma=-1"),
+        (lambda: matrix(torch.zeros(2, 3), (2, 2)), "3 columns"),
+        (lambda: pigdm(two(), matrix(torch.ones(1, 2)), torch.zeros(1, 1), sigma_y=-1), "sigma_y"),
+        (lambda: dps(two(), matrix(torch.ones(1, 2)), torch.zeros(1, 1), zeta=0), "zeta=0"),
+        (lambda: replace(two(), matrix(torch.ones(1, 2)), torch.full((1, 1), math.nan)), "NaN"),
+    ],
+)
+def test_mistakes_are_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

@@ -1,0 +1,163 @@
+"""Signals: the UNet along one axis, against that of images and a process of known score."""
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield import EDM, ScoreModel, exact
+from scorefield.config import overridden
+from scorefield.data import everything, load
+from scorefield.nn import UNet
+from scorefield.nn.resample import Downsample, Upsample, blur, downsample, upsample
+from scorefield.presets import PRESETS
+from scorefield.run import start
+
+KINDS = {
+    "ncsn++": dict(progressive_input="residual"),
+    "pyramids": dict(progressive_input="skip", progressive_output="skip", combine="cat"),
+    "residual out": dict(progressive_output="residual", progressive_input="none"),
+    "ddpm": dict(form="ddpm", embedding="sinusoidal", fir=None, progressive_input="none"),
+}
+
+
+def _small(kind, **changes):
+    arguments = dict(channels=2, width=8, multipliers=(1, 2), blocks=1, attention=(0, 1))
+    return UNet(**{**arguments, "dropout": 0.0, "init_scale": 1.0, **KINDS[kind], **changes})
+
+
+def _flat(net):
+    """The same network of images whose kernels act along one axis, the width, alone."""
+    twin = _small("ncsn++", **{**net.arguments, "dims": 2})
+    state = net.state_dict()
+    for name, weight in twin.state_dict().items():
+        if weight.ndim == 4:
+            weight.zero_()
+            weight[:, :, weight.shape[2] // 2] = state[name]
+        else:
+            weight.copy_(state[name])
+    return twin
+
+
+@pytest.mark.parametrize("fir", [None, (1.0, 3.0, 3.0, 1.0)])
+def test_resampling_is_that_of_the_rows_of_an_image(fir):
+    """An image whose rows all are the signal, away from its upper and lower border."""
+    taps, x = fir or (1.0, 1.0), torch.randn(2, 3, 16, dtype=torch.float64)
+    rows = x[:, :, None].expand(-1, -1, 16, -1)
+    for change in (downsample, upsample):
+        expected = change(rows, taps)
+        torch.testing.assert_close(change(x, taps), expected[:, :, expected.shape[2] // 2])
+    torch.testing.assert_close(
+        blur(x, taps, padding=len(taps) // 2), blur(rows, taps, padding=len(taps) // 2)[:, :, 8]
+    )
+
+
+@pytest.mark.parametrize("fir", [None, (1.0, 3.0, 3.0, 1.0)])
+def test_learned_resampling_is_that_of_the_rows_of_an_image(fir):
+    x = torch.randn(2, 3, 16, dtype=torch.float64)
+    rows = x[:, :, None].expand(-1, -1, 16, -1)
+    for kind in (Downsample, Upsample):
+        line = kind(3, 5, taps=fir, dims=1).double()
+        image = kind(3, 5, taps=fir).double()
+        torch.nn.init.normal_(line.conv.bias)
+        image.conv.bias.data.copy_(line.conv.bias)
+        # each row of a kernel has a third of the weight, and sees the same row
+        image.conv.weight.data.copy_(line.conv.weight[:, :, None].expand(-1, -1, 3, -1) / 3)
+        expected = image(rows)
+        torch.testing.assert_close(line(x), expected[:, :, expected.shape[2] // 2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_halvings_it_is_the_network_of_images_of_height_one(kind):
+    net = _small(kind, dims=1, multipliers=(1,), attention=(0,))
+    x, cond = torch.randn(3, 2, 21), torch.tensor([0.1, 0.7, 2.0])
+    torch.testing.assert_close(net(x, cond), _flat(net)(x[:, :, None], cond)[:, :, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [16, 13])
+def test_derivatives_of_every_way(kind, length):
+    net = _small(kind, dims=1).double()
+    x, cond = torch.randn(1, 2, length, dtype=torch.float64), torch.tensor([0.3]).double()
+    v = torch.randn_like(x)
+    assert net(x, cond).shape == x.shape
+    (grad,) = torch.autograd.grad((net(x.requires_grad_(), cond) * v).sum(), x)
+    h, x = 1e-6, x.detach()
+    step = (net(x + h * v, cond) - net(x - h * v, cond)) / (2 * h)
+    # vᵀJv, from behind by the plain operations, and by differences of the fused ones
+    assert (grad * v).sum().item() == pytest.approx((step * v).sum().item(), rel=1e-6)
+
+
+def test_the_exact_objective_goes_through():
+    net = _small("ncsn++", dims=1, channels=1).double()
+    model, x = ScoreModel(net, EDM(0.5)), torch.randn(2, 1, 6, dtype=torch.float64)
+    sigma, z = torch.tensor([0.5, 0.9]).double(), torch.randn_like(x)
+    found = exact(model, x, sigma, noise=lambda _: z)
+    noisy = x + sigma[:, None, None] * z
+    score = model(noisy, sigma)
+    jacobian = torch.autograd.functional.jacobian(lambda x: model(x, sigma), noisy).reshape(12, 12)
+    trace = torch.stack([jacobian[i * 6 : i * 6 + 6, i * 6 : i * 6 + 6].trace() for i in (0, 1)])
+    torch.testing.assert_close(found, score.square().sum((1, 2)) / 2 + trace)
+    found.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_images_and_signals_are_not_taken_for_each_other():
+    with pytest.raises(ValueError, match="takes signals of 2 channels"):
+        _small("ncsn++", dims=1)(torch.randn(1, 2, 8, 8), torch.ones(1))
+    with pytest.raises(ValueError, match="takes images of 2 channels"):
+        _small("ncsn++")(torch.randn(1, 2, 8), torch.ones(1))
+    with pytest.raises(ValueError, match="dims=3"):
+        _small("ncsn++", dims=3)
+
+
+def test_the_process_has_the_covariance_that_it_claims():
+    """x_t = a·x_{t−1} + b·x_{t−2} + e, drawn by the recursion, from far enough before."""
+    a, b = 2 * 0.95 * np.cos(np.pi / 8), -(0.95**2)
+    e = np.random.default_rng(0).normal(size=(400, 20_000))
+    for t in range(2, 400):
+        e[t] += a * e[t - 1] + b * e[t - 2]
+    drawn = e[-24:] / e[-24:].std()
+    cov = load("signals", n=10, length=24).oracle.prior.dense.numpy()
+    assert np.abs(np.corrcoef(drawn) - cov).max() < 0.03
+
+
+def test_numpy_files_of_signals(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 3, 17)).astype(np.float32)
+    np.save(tmp_path / "a.npy", x)
+    data = load(tmp_path / "a.npy", signals=True)
+    assert data.kind == "signals"
+    assert data.train.shape == (3, 17)
+    held = {row.tobytes() for row in everything(data.test).numpy()}
+    assert len(held) == 2
+    assert held < {row.tobytes() for row in x}
+    np.save(tmp_path / "a.npy", x[:, 0])
+    assert load(tmp_path / "a.npy", signals=True).train.shape == (1, 17)
+    np.save(tmp_path / "a.npy", x)
+    with pytest.raises(ValueError, match="signals=true"):
+        load(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", x[:, 0].astype(int))
+    with pytest.raises(ValueError, match="signals are floats"):
+        load(tmp_path / "a.npy", signals=True)
+
+
+def test_a_short_training_finds_the_score_of_the_process(tmp_path):
+    settings = [
+        "data.options.length=32", "training.steps=60", "training.batch=32", "training.rate=3e-3",
+        "training.ema=0.9", "network.width=16", "keeping.evaluate=0", "keeping.checkpoint=0",
+        "levels.sigma_max=20", "levels.sigma_min=0.05", "levels.count=10", "machine.threads=1",
+    ]  # fmt: skip
+    run = start(overridden(PRESETS["signals"](), settings), tmp_path / "run")
+    assert run.experiment.network["dims"] == 1
+    for _ in run:
+        pass
+    oracle, model = run.data.oracle, run.mean.eval()
+    for sigma in (0.3, 1.0):
+        x = oracle.sample(500, sigma, noise=torch.randn_like)
+        truth = oracle.score(x, sigma)
+        with torch.no_grad():
+            error = (model(x, sigma) - truth).square().mean() / truth.square().mean()
+        # the score of independent numbers of the same variance, as a fresh model has it
+        trivial = (-x / (1 + sigma**2) - truth).square().mean() / truth.square().mean()
+        print(f"σ {sigma}: {error:.4f} of a trained network, {trivial:.4f} of the trivial score")
+        assert error < 0.35 * trivial

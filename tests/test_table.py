@@ -1,0 +1,255 @@
+"""Tables: from text to vectors and back, and files that are not what they should be."""
+
+import csv
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield import cli
+from scorefield.config import overridden
+from scorefield.data import Table, everything, load
+from scorefield.data import delimited as module
+from scorefield.presets import PRESETS
+from scorefield.run import resume, start
+
+HEADER = "height,children,region,smoker\n"
+
+
+def _text(n=60, seed=0):
+    chance, regions = random.Random(seed), ["north", "south", '"east, far"']
+    rows = [
+        f"{chance.gauss(170, 9):.1f},{chance.randrange(-3, 40)},"
+        f"{chance.choice(regions)},{chance.randrange(2)}\n"
+        for _ in range(n)
+    ]
+    return HEADER + "".join(rows)
+
+
+def _file(directory, text, name="people.csv", encoding="utf-8"):
+    path = directory / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+    return path
+
+
+def _rows(text, delimiter=","):
+    return [tuple(row) for row in csv.reader(text.splitlines(), delimiter=delimiter)]
+
+
+def test_every_row_comes_back_as_it_was(tmp_path):
+    data = load(_file(tmp_path, _text()))
+    rows = _rows(_text())
+    assert [c.kind for c in data.table.columns] == ["real", "integer", "category", "category"]
+    assert data.table.size == 1 + 1 + 3 + 2
+    both = [*data.table.decode(everything(data.train)), *data.table.decode(everything(data.test))]
+    assert len(data.test) == 6
+    assert sorted(both[: len(data.train)]) == sorted(set(both[: len(data.train)]) & set(rows[1:]))
+    assert _rows(data.table.text(everything(data.train)))[0] == rows[0]
+
+
+@pytest.mark.parametrize("name", ["wine", "breast-cancer"])
+def test_bundled_tables_are_scikit_learns(name):
+    from sklearn import datasets
+
+    bundle = {"wine": datasets.load_wine, "breast-cancer": datasets.load_breast_cancer}[name]()
+    data = load(name)
+    cells = [*data.table.decode(everything(data.train))]
+    real = {
+        tuple(row): bundle.target_names[y]
+        for row, y in zip(bundle.data, bundle.target, strict=True)
+    }
+    for row in cells:
+        assert real[tuple(float(text) for text in row[:-1])] == row[-1]
+    held = [row[-1] for row in data.table.decode(everything(data.test))]
+    for label, count in zip(*np.unique(bundle.target, return_counts=True), strict=True):
+        found = held.count(bundle.target_names[label])
+        assert abs(found - count / 5) <= 1
+
+
+def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):
+    data = load(_file(tmp_path, _text(1000)))
+    x, table = everything(data.train).double(), data.table
+    torch.testing.assert_close(x.mean(0), torch.zeros(7).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(x[:, 0].std(), torch.tensor(1.0).double(), atol=1e-3, rtol=0)
+    # dequantised: the variance of uniform integers of 43 values, and of a cell of 1
+    assert table.columns[1].scale == pytest.approx(43 / math.sqrt(12), rel=0.03)
+    # whose cells are filled evenly
+    values = x[:, 1] * table.columns[1].scale + table.columns[1].mean[0]
+    part = (values + 0.5) % 1
+    assert part.std().item() == pytest.approx(1 / math.sqrt(12), rel=0.05)
+    # each category's numbers have the variance p(1 − p)/s², 1 on average
+    assert x[:, 2:5].var(0).mean().item() == pytest.approx(1, rel=0.01)
+
+
+def test_samples_are_kept_within_the_range_and_rounded(tmp_path):
+    table = load(_file(tmp_path, _text())).table
+    low, high = (table.decode(torch.full((1, 7), v)) for v in (-9.0, 9.0))
+    heights, children = zip(*(map(float, row[:2]) for row in _rows(_text())[1:]), strict=True)
+    (low,), (high,) = low, high
+    assert float(low[0]) >= min(heights)
+    assert float(high[0]) <= max(heights)
+    assert (int(low[1]), int(high[1])) == (
+        table.columns[1].range[0],
+        table.columns[1].range[1],
+    )
+    assert max(children) >= int(high[1])
+    with pytest.raises(ValueError, match="not finite"):
+        table.decode(torch.full((1, 7), math.nan))
+    with pytest.raises(ValueError, match="7 numbers"):
+        table.decode(torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("mark", "start", "end"), [(";", "", "\r\n"), ("\t", "\ufeff", "\n"), (",", "\ufeff", "\r")]
+)
+def test_delimiters_ends_of_lines_and_marks_are_found(mark, start, end, tmp_path):
+    text = _text().replace('"east, far"', "east").replace(",", mark).replace("\n", end)
+    data = load(_file(tmp_path, start + text))
+    assert data.table.delimiter == mark
+    assert [c.name for c in data.table.columns] == HEADER.strip().split(",")
+    assert data.table.text(everything(data.train)).startswith(HEADER.replace(",", mark))
+
+
+def test_types_and_columns_are_what_the_user_says(tmp_path):
+    path = _file(tmp_path, _text())
+    table = load(path, types={"smoker": "integer", "children": "real"}, drop=["region"]).table
+    assert [c.kind for c in table.columns] == ["real", "real", "integer"]
+    with pytest.raises(ValueError, match="did you mean height"):
+        load(path, drop=["hight"])
+    with pytest.raises(ValueError, match=r"'\"?\w+, far|north|south.*no number"):
+        load(path, types={"region": "real"})
+    with pytest.raises(ValueError, match="no whole number"):
+        load(path, types={"height": "integer"})
+    with pytest.raises(ValueError, match="may be real"):
+        load(path, types={"height": "text"})
+
+
+def test_missing_values_are_named_or_dropped(tmp_path):
+    path = _file(tmp_path, _text() + "170.0,NA,north,1\n")
+    with pytest.raises(ValueError, match=r"line 62: no value for 'children'.*missing=drop"):
+        load(path)
+    data = load(path, missing="drop")
+    assert len(data.train) + len(data.test) == 60
+
+
+def test_a_constant_column_comes_back_and_takes_no_number(tmp_path):
+    lines = [line + ",7.50" for line in _text().splitlines()]
+    lines[0] = HEADER.strip() + ",unit"
+    table = load(_file(tmp_path, "\n".join(lines))).table
+    assert table.size == 7
+    assert {row[-1] for row in table.decode(torch.randn(9, 7))} == {"7.50"}
+
+
+BAD = {
+    "": "no header",
+    "a,b\n": "0 rows",
+    "a,b\n1,2\n": "1 rows",
+    "1,2\n3,4\n5,6\n": "begins with numbers",
+    "a,a\n1,2\n3,4\n": "two columns are called 'a'",
+    ",a\n1,2\n3,4\n": "column 1 has no name",
+    "a,b\n1,2\n3\n": "line 3: 1 fields, but the header has 2",
+    "a,b\n1,2\n3,4,5\n": "line 3: 3 fields",
+    'a,b\n1,"2\n3,4\n': "after line 3: unexpected end",
+    'a,b\n1,"2"x\n3,4\n': "after line 2",
+    "a,b\n1,2\n3,1e400\n" + "4,5.5\n" * 30: "line 3: 1e400 for 'b' is beyond",
+    "a,b\n1,2\n3,-1e101\n" + "4,5.5\n" * 30: "beyond 1e.100",
+    "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(50)) + "1,2x\n": "line 52: '2x'",
+    "a\n" + "".join(f"x{i}\n" for i in range(200)): "more than 100 different texts",
+    "a,b\n1,2\n1,2\n": "nothing to learn",
+    "a,b\n1,\x002\n3,4\n": "code 0",
+    b"\xff\xfea\x00,\x00b\x00\n\x001\x00,\x002\x00": "UTF-8",
+    b"a,b\n1,\xe9t\xe9\n2,x\n": "UTF-8",
+    "a,b\n" + "1," * 600_000: "more than 1,048,576 characters",
+    'a,b\n1,"' + "x\n" * 600_000: "line",
+    ",".join(f"c{i}" for i in range(3000)) + "\n": "3000 columns",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
+def test_what_is_no_table_is_refused_with_a_reason(text, tmp_path):
+    with pytest.raises(ValueError, match=BAD[text]):
+        load(_file(tmp_path, text))
+
+
+def test_sizes_are_checked_before_anything_is_allocated(tmp_path, monkeypatch):
+    path = _file(tmp_path, _text())
+    monkeypatch.setattr(module, "LARGEST", 100)
+    with pytest.raises(ValueError, match="bytes, and a table at most 100"):
+        load(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(np, "empty", lambda *shape: pytest.fail("allocated"))
+    with pytest.raises(ValueError, match="60 rows of 7 numbers take 6,720 bytes"):
+        load(path, memory=6719)
+
+
+def test_no_mutation_of_a_table_is_worse_than_an_error(tmp_path):
+    chance, whole = random.Random(0), _text(40).encode()
+    alphabet = [b",", b'"', b"\n", b"\r", b"\0", b"\xff", b";", b"1", b"e9", b"-", b"nan", b"x"]
+    good = 0
+    for _ in range(150):
+        text = bytearray(whole)
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(len(text))
+            text[at : at + chance.randrange(9)] = chance.choice(alphabet) * chance.randrange(3)
+        try:
+            data = load(_file(tmp_path, bytes(text)))
+        except ValueError:  # any other fails the test
+            continue
+        rows = [*data.table.decode(everything(data.train))]
+        known = _rows(text.decode("utf-8-sig"), data.table.delimiter)
+        assert len(rows) + len(data.test) == len([row for row in known if row]) - 1
+        good += 1
+    assert good > 10
+
+
+def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
+    path = _file(tmp_path, _text().replace(",", ";").replace('"east; far"', "east"))
+    settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
+    for _ in start(overridden(PRESETS["table"](), settings), tmp_path / "run"):
+        pass
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    whole = path.read_text()
+    path.write_text(whole.replace("1", "2"))
+    with pytest.raises(ValueError, match=r"people\.csv has changed"):
+        resume(moved)
+    with pytest.raises(ValueError, match="not the table"):
+        resume(moved, changed_data=True)
+    path.unlink()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sample", "moved", "-n", "20"]) == 0
+    rows = _rows((tmp_path / "samples.csv").read_text(), ";")
+    assert ";".join(rows[0]) + "\n" == HEADER.replace(",", ";")
+    assert len(rows) == 21
+    for height, children, region, smoker in rows[1:]:
+        assert float(height) > 100
+        assert height[-2] == "."
+        assert -3 <= int(children) < 40
+        assert region in ("north", "south", "east")
+        assert smoker in "01"
+    assert json.loads((tmp_path / "samples.json").read_text())["n"] == 20
+    assert cli.main(["sample", "moved", "-n", "20", "--out", "x.npy"]) == 0
+    x = torch.from_numpy(np.load("x.npy"))
+    assert [*Table.read(moved).decode(x)] == rows[1:]
+    Table.read("moved").to_csv(x, "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "samples.csv").read_bytes()
+    (moved / "table.json").unlink()
+    assert cli.main(["sample", "moved", "--out", "x.csv"]) == 2
+    assert "has no table.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scale", 0), ("scale", math.inf), ("kind", "x"), ("mean", []), ("decimals", -1), ("new", 1)],
+)
+def test_a_damaged_table_is_refused(name, value, tmp_path):
+    table = json.loads(load("wine").table.as_json())
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(table))
+    assert Table.read(tmp_path) == load("wine").table
+    table["columns"][3][name] = value
+    path.write_text(json.dumps(table))
+    with pytest.raises(ValueError, match="no table of a run"):
+        Table.read(path)
