@@ -407,7 +407,7 @@ def reproduce(
         raise ValueError(f"--steps {steps}: take one at least")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
-    _check_writable(out / "fig1")
+    check_writable(out / "fig1")
     from . import paper
     from .experiment import device_of
 
