@@ -94,7 +94,11 @@ def losses(scale: Scale, setting: Setting, sigma: float) -> Tensor:
     data = setting.source(scale.data)
     source = load_data(data.source, **data.options).train.to(setting.device)
     batches = Batches(
-        source, scale.batch, seed=setting.seed, dequantise=False, device=setting.device
+        source,
+        setting.samples(scale.batch),
+        seed=setting.seed,
+        dequantise=False,
+        device=setting.device,
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(setting.seed)
