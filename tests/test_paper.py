@@ -291,7 +291,8 @@ def test_neighbours_are_those_of_pixels_or_of_features(tmp_path, samples):
     assert by_features.numbers["digits: ratio of distances"] < 0.05
     assert not by_features.passed
     samples["x"] = everything(load("digits").test)
-    assert fig9.run(setting, ("celeba",)).numbers == {"digits: ratio of distances": 1}
+    (ratio,) = fig9.run(setting, ("celeba",)).numbers.values()
+    assert ratio == pytest.approx(1, abs=0.1)
     assert fig9.run_features(setting, ("celeba",)).passed
 
 
