@@ -306,6 +306,15 @@ def test_table_1_tells_real_images_from_dim_ones(tmp_path, samples):
     assert not table1.run(Setting(tmp_path)).passed
 
 
+def test_real_images_are_not_scored_class_by_class(tmp_path, monkeypatch, samples):
+    sorted_ = (torch.arange(240) >= 120).float()[:, None, None, None].expand(240, 1, 8, 8)
+    monkeypatch.setattr(table1, "everything", lambda source, limit=None: sorted_)
+    samples["x"] = sorted_
+    values = list(table1.run(Setting(tmp_path)).numbers.values())
+    assert values[0] == 1  # each split has one class
+    assert values[3] == pytest.approx(2, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("scale", "score", "distance", "passed"),
     [
