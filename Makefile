@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test study bench clean
+.PHONY: help demo test study fuzz bench clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -13,7 +13,7 @@ demo: $(READY) ## learn digits, sample them by five ways, write runs/demo/report
 
 # one thread for each worker, for more would fight over the cores; and glibc is to keep the memory of
 # large tensors, which it otherwise gives back and faults in again at each step of a sampler
-test study: export OMP_NUM_THREADS = 1
+test study fuzz: export OMP_NUM_THREADS = 1
 demo test study: export MALLOC_TRIM_THRESHOLD_ = 268435456
 demo test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
 test: $(READY) ## lint, types and tests
@@ -24,6 +24,9 @@ test: $(READY) ## lint, types and tests
 
 study: $(READY) ## the slow studies, minutes each
 	$(BIN)/pytest -m slow -n 2 -rP
+
+fuzz: $(READY) ## 10,000 damaged and hostile inputs for each parser
+	$(BIN)/python tests/fuzz.py
 
 bench: $(READY) ## side-by-side measurements
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done

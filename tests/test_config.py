@@ -62,6 +62,21 @@ def test_yaml_is_read_as_people_write_it(tmp_path):
         ("data=digits", "data is 'digits': give names and values"),
         ("training.steps", "give a value"),
         ("training.steps=[", "not YAML"),
+        ("training.steps=*x", "not YAML"),
+        ("seed=!!timestamp x", "seed=!!timestamp x: the value is not YAML"),
+        ("seed=" + "9" * 5000, "^seed=9{75}: the value is not YAML .*5000 digits"),
+        ("seed=0x" + "f" * 5000, "^seed=0xf.*digits"),
+        ("seed=0x" + "f" * 16, "seed: give text, .*a number below 9e.18"),
+        ("seed=2001-01-01", "seed: give text"),
+        ("training.rate=1.2.3", "training.rate='1.2.3': give a float"),
+        ("training.rate=.nan", "training.rate: give .*not nan"),
+        ("training.rate=1e999", "training.rate: give .*not inf"),
+        ("network={kind: MLP, width: .inf}", r"network\.width: give .*not inf"),
+        ("network.width.0.0.0.0.0.0.0.0=1", r"network\.width\.0.*: give"),
+        ("network.width=" + "[" * 5000, "not YAML .*lists and mappings in each other"),
+        ("data.source=" + "x" * 5000, "data.source: give text"),
+        ('start="a\\0b"', "start: give text"),
+        ("x" * 50_000 + "=1", "^x{80} is no field"),
     ],
 )
 def test_a_mistake_is_named(setting, message):
@@ -69,12 +84,38 @@ def test_a_mistake_is_named(setting, message):
         overridden(Experiment(), [setting])
 
 
-@pytest.mark.parametrize("text", ["a: [", "3", "- 1", "\x00", "[" * 10_000])
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 15)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "3",
+        "- 1",
+        "\x00",
+        "[" * 10_000,
+        "false",
+        "!!int ''",
+        BOMB,
+        "seed: &a 3\nlevels: {count: *a}",
+        "# much\n" * 5000,
+    ],
+)
 def test_a_file_that_is_no_configuration(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"bad\.yaml"):
         read(path)
+
+
+def test_what_json_says_and_yaml_reads_otherwise_comes_back(tmp_path):
+    path = tmp_path / "config.json"
+    meant = overridden(Experiment(), ["training.eps=1e-10", "start=\U0001f600"])
+    path.write_text(as_json(meant))
+    assert read(path) == meant
 
 
 def test_a_field_that_may_be_none_can_be_made_so_again():

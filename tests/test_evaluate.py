@@ -21,13 +21,13 @@ from scorefield.data import DATASETS, Arrays, Batches, Dataset, everything
 from scorefield.data import load as load_data
 from scorefield.diagnose import wilson
 from scorefield.draw import plan
-from scorefield.evaluate import Subject, evaluate
-from scorefield.evaluate.costs import BUDGETS, plans
+from scorefield.evaluate import Interval, Subject, evaluate
+from scorefield.evaluate.costs import BUDGETS, frontier, plans
 from scorefield.evaluate.features import classifier, inception, pixels
-from scorefield.evaluate.figure import around, jackknife, mean, median, share
+from scorefield.evaluate.figure import around, jackknife, mean, median, over, share
 from scorefield.evaluate.gather import Reference, content, gather, merged, reference_of
 from scorefield.evaluate.memory import memory, nearest_in
-from scorefield.evaluate.quality import quality, too_few
+from scorefield.evaluate.quality import coverage, quality, too_few
 from scorefield.evaluate.subject import drawn
 from scorefield.metrics import Moments, density_coverage, frechet, kernel_distance, nearest
 from scorefield.run import start
@@ -274,6 +274,38 @@ def test_intervals_hold_the_truth_in_nineteen_of_twenty_cases():
     assert all(0.88 <= hit / cases <= 0.99 for hit in hits)
 
 
+def test_the_ratio_of_distances_holds_one_for_fresh_samples():
+    """Held-out data are a sample as well: of a fixed unit the interval held 1 in 4 of 5 cases."""
+    hits, cases = 0, 150
+    for seed in range(cases):
+        x = torch.randn(700, 3, generator=torch.Generator().manual_seed(seed))
+        ratio = memory(x[500:], Dataset("normal", Arrays(x[:300]), Arrays(x[300:500]))).ratio
+        hits += ratio.low <= 1 <= ratio.high
+    assert 0.9 <= hits / cases <= 0.99
+
+
+def test_the_interval_of_coverage_holds_it_for_other_samples():
+    """One sample covers many data or none: the data are no independent cases."""
+    y = torch.randn(120, 4, generator=torch.Generator().manual_seed(7))
+    intervals = []
+    for seed in range(40):
+        x = 1.1 * torch.randn(120, 4, generator=torch.Generator().manual_seed(seed))
+        intervals.append(coverage(x, y).interval)
+    middle = np.mean([each.value for each in intervals])
+    hits = sum(each.low <= middle <= each.high for each in intervals)
+    assert 36 <= hits <= 40
+    everywhere = coverage(y, y).interval
+    assert everywhere.value == everywhere.high == 1
+    assert everywhere.low < wilson(120, 120)[0] + 1e-9
+
+
+def test_a_ratio_is_as_uncertain_as_both_its_parts():
+    found = over(Interval(6, 3, 9), Interval(3, 1, 5))
+    assert found.value == 2
+    assert (found.low, found.high) == pytest.approx((2 - 5 / 3, 2 + 5 / 3))
+    assert over(Interval(0, 0, 0), Interval(3, 1, 5)) == (0, 0, 0)
+
+
 def _plane():
     return Dataset("plane", Arrays(torch.zeros(1, 2)))
 
@@ -353,6 +385,17 @@ def test_processes_see_together_what_one_sees(memorised, digits, monkeypatch):
         assert torch.equal(getattr(found, name), getattr(whole, name))
     for one, other in zip(found.parts, whole.parts, strict=True):
         torch.testing.assert_close(one.scatter, other.scatter, rtol=1e-9, atol=1e-9)
+
+
+def test_the_command_meets_the_other_processes_of_a_launcher(memorised, tmp_path, monkeypatch):
+    met = []
+    monkeypatch.setattr(processes, "join", lambda: met.append(processes.first()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("scorefield.evaluate.evaluate", lambda *_, **__: met.append("judged"))
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    assert main(["evaluate", str(memorised), "--out", str(tmp_path / "out")]) == 0
+    assert met == [False, "judged"]
+    assert not (tmp_path / "out").exists()  # the first one writes
 
 
 def test_fifty_thousand_images_take_no_more_memory_than_five_hundred():
@@ -452,6 +495,44 @@ def test_vectors_are_judged_too(tmp_path, monkeypatch):
     assert found.memory is not None
     found.write("out")
     assert Path("out/metrics.json").exists()
+
+
+def test_a_model_of_classes_draws_them_as_frequent_as_in_training(tmp_path, monkeypatch):
+    digits = load_data("digits")
+    x, labels = digits.train.take(torch.arange(len(digits.train)))
+    kept = torch.cat([(labels == 3).nonzero()[:60, 0], (labels == 7).nonzero()[:20, 0]])
+    data = Dataset("odd", Arrays(x[kept], labels[kept], 17), digits.test, classes=10)
+    monkeypatch.setitem(DATASETS, "odd", lambda: data)
+    fast = ["data.source=odd", "data.labels=true", "training.steps=3", "training.rate=0.05"]
+    for _ in start(overridden(Experiment(), [*BY_HEART, *fast]), tmp_path / "run"):
+        pass
+    subject = Subject.of(tmp_path / "run")
+    classes = subject.classes(4000, 0)
+    counts = torch.bincount(classes, minlength=10)
+    assert counts.nonzero()[:, 0].tolist() == [3, 7]
+    assert counts[3] / 4000 == pytest.approx(0.75, abs=0.03)
+    found = evaluate(subject, n=40, steps=4, bits=4, seed=5)
+    own = {"sampler": "heun", "steps": 4, "seed": 5, "batch": 40}
+    x = sample(subject.model, 40, label=subject.classes(40, 5), **own)
+    torch.testing.assert_close(found.samples, x)
+    assert (x - sample(subject.model, 40, **own)).abs().max() > 1e-3
+    for figure in found.figures:
+        if figure.draw:
+            assert figure.draw.classes == "as frequent as in training"
+        else:
+            assert figure.warning.startswith("of the model when it is not told the class")
+    found.write(tmp_path)
+    assert "; classes as frequent as in training; " in (tmp_path / "report.html").read_text()
+    monkeypatch.setattr("scorefield.evaluate.costs.BUDGETS", (5,))
+    points = frontier(subject.model, 40, pixels(data, None, CPU), _moments(data), seed=5, batch=40,
+                      classes=subject.classes(40, 5))  # fmt: skip
+    point = next(p for p in points if p.sampler == "heun")
+    x = sample(subject.model, 40, label=subject.classes(40, 5), **own | {"steps": 3})
+    assert point.frechet.value == pytest.approx(frechet(x, everything(data.test)), rel=1e-4)
+
+
+def _moments(data):
+    return Moments().update(everything(data.test))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from scorefield.config import Experiment, overridden
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, batches, files_of
 from scorefield.data import load as load_data
 from scorefield.disk import locked
+from scorefield.evaluate.subject import Subject
 from scorefield.run import resume, start
 
 STEPS = 4
@@ -387,13 +389,19 @@ def test_a_run_goes_on_with_its_own_data(pictures, tmp_path, capsys, fault, mess
 
 
 def test_data_of_a_name_are_known_too(tmp_path, monkeypatch):
-    next(iter(start(overridden(Experiment(), TINY), tmp_path / "run")))
+    list(start(overridden(Experiment(), TINY), tmp_path / "run"))
     resume(tmp_path / "run")
     digits = DATASETS["digits"]()
     data = digits.train.data.clone()
     data[0, 0, 0, 0] += 1
     other = Dataset("digits", Arrays(data, digits.train.labels, 17), digits.test)
     monkeypatch.setitem(DATASETS, "digits", lambda: other)
+    with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
+        resume(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
+        Subject.of(tmp_path / "run")
+    named = Dataset("digits", replace(digits.train, labels=1 - digits.train.labels), digits.test)
+    monkeypatch.setitem(DATASETS, "digits", lambda: named)
     with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
         resume(tmp_path / "run")
 

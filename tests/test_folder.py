@@ -272,6 +272,8 @@ def _damage(path, kind):
             "flipped": good[:100] + bytes(b ^ 0xFF for b in good[100:200]) + good[200:],
             "bomb": _bomb(),
             "small bomb": _bomb(10_000, 10_000),  # of which Pillow only warns
+            "smaller bomb": _bomb(5_000, 5_000),
+            "icon": struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(good), 22) + good,
             "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n",
         }
         path.write_bytes(contents[kind])
@@ -284,6 +286,8 @@ KINDS = [
     "flipped",
     "bomb",
     "small bomb",
+    "smaller bomb",
+    "icon",
     "postscript",
     "dangling",
     "float",
@@ -309,6 +313,24 @@ def test_a_bomb_is_told_how_to_be_trusted(tmp_path):
     _damage(tmp_path / "bad.png", "small bomb")
     with pytest.raises(OSError, match=r"10000 × 10000 pixels.* raise PIL\.Image\.MAX"):
         load(tmp_path)
+    _damage(tmp_path / "bad.png", "smaller bomb")
+    with pytest.raises(OSError, match=r"5000 × 5000 pixels in \d+ bytes.* scale it to 16,777,216"):
+        load(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_size_that_is_no_number_of_pixels(tmp_path):
+    head = b"Image type: L image\r\nImage size (x*y): 0.5*7\r\n".ljust(511, b"\0")
+    (tmp_path / "bad.im").write_bytes(head + b"\x1a" + bytes(99))
+    with pytest.raises(OSError, match=r"bad\.im cannot be read as an image: its size of 0\.5 × 7"):
+        load(tmp_path)
+
+
+def test_an_image_may_be_large_that_is_not_small(tmp_path, monkeypatch):
+    pixels = _noise(16, 16, 3)
+    _save(tmp_path / "a.png", pixels)
+    monkeypatch.setattr("scorefield.data.picture.PIXELS", 10)
+    assert _one(tmp_path / "a.png").permute(1, 2, 0).tolist() == pixels.tolist()
 
 
 @pytest.mark.parametrize("memory", [0, 2**30])
@@ -324,7 +346,7 @@ def test_damaged_files_are_left_out_and_listed_if_wanted(tmp_path, memory):
     assert found == sorted(image.flatten().tolist() for image in pixels.values())
     for name in pixels:
         (tmp_path / name).unlink()
-    with pytest.raises(OSError, match="9 images, none of which can be read"):
+    with pytest.raises(OSError, match="11 images, none of which can be read"):
         load(tmp_path, skip=True)
 
 

@@ -214,10 +214,42 @@ def test_the_particle_filter_draws_from_the_posterior(kind):
 @pytest.mark.parametrize("law", [two, field])
 @pytest.mark.parametrize("kind", ["mask", "matrix"])
 def test_the_particle_filter_is_within_three_percent(law, kind):
-    mean, std = worst(law(), kind, 50_000, 64, 5)
+    mean, std = worst(law(), kind, 50_000, 64, 25)
     print(f"\n{law.__name__} {kind}: mean {mean:.3f}, std {std:.3f}")
     assert mean < 0.03
     assert std < 0.03
+
+
+def unit(levels, n, **measured):
+    """What is drawn of N(0, I) in two dimensions, of which the first is measured."""
+    law, sigmas = Gaussian(torch.zeros(2), 1.0), geometric(8, 0.02, levels)
+    return final(particle_filter(law, law.prior.sample(n, sigmas[0]), sigmas, **measured))
+
+
+def test_few_levels_leave_the_rest_its_spread():
+    # by a first-order step, 1.25
+    y = torch.tensor([[0.5, 0.0]])
+    x = unit(16, 4000, operator=mask(torch.tensor([True, False])), y=y)
+    assert x[:, 1].std() == pytest.approx(1.03, abs=0.06)
+
+
+def test_noise_of_y_that_ends_within_a_step():
+    # 0.8 without the noise of the bridge between its ends
+    noisy = {"operator": matrix(torch.tensor([[1.0, 0.0]])), "y": torch.tensor([[0.5]])}
+    x = torch.cat([unit(8, 1000, sigma_y=0.2, **noisy) for _ in range(4)])
+    assert x[:, 0].std() == pytest.approx(0.2 / 1.04**0.5, rel=0.06)
+    assert x[:, 0].mean() == pytest.approx(0.5 / 1.04, abs=0.02)
+
+
+def test_each_filter_has_its_own_path():
+    law, sigmas = two(), geometric(10, 0.02, 12)
+    known, y = torch.tensor([True, False]), torch.tensor([[-1.0, math.nan]])
+    run = particle_filter(
+        law, law.prior.sample(60, sigmas[0]), sigmas, operator=mask(known), y=y, each=15
+    )
+    seen = list(run)[4].x[:, 0].view(4, 15)
+    torch.testing.assert_close(seen, seen[:, :1].expand(4, 15))
+    assert seen[:, 0].diff().abs().min() > 0.01
 
 
 def test_particles_of_different_measurements_do_not_meet():
@@ -241,6 +273,11 @@ def test_a_score_that_is_conditioned_runs_in_any_sampler():
     assert x[:, 1].std() == pytest.approx(1, rel=0.06)
 
 
+def filtered(y, each):
+    operator, sigmas = matrix(torch.ones(1, 2)), geometric(10, 0.02, 4)
+    return particle_filter(two(), torch.zeros(4, 2), sigmas, operator=operator, y=y, each=each)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -253,6 +290,8 @@ def test_a_score_that_is_conditioned_runs_in_any_sampler():
         (lambda: pigdm(two(), matrix(torch.ones(1, 2)), torch.zeros(1, 1), sigma_y=-1), "sigma_y"),
         (lambda: dps(two(), matrix(torch.ones(1, 2)), torch.zeros(1, 1), zeta=0), "zeta=0"),
         (lambda: replace(two(), matrix(torch.ones(1, 2)), torch.full((1, 1), math.nan)), "NaN"),
+        (lambda: filtered(torch.zeros(1, 1), 3), "divides 4"),
+        (lambda: filtered(torch.arange(4.0)[:, None], 2), "one y"),
     ],
 )
 def test_mistakes_are_named(call, says):

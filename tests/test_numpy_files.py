@@ -1,8 +1,13 @@
 """Files of arrays: vectors and images in all their orders, and nothing that is run."""
 
+import io
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 import torch
+from mutations import zip_bomb
 
 from scorefield.data import Arrays, Part, load
 
@@ -149,6 +154,7 @@ def test_wrong_arrays_are_told_what_is_right(tmp_path, x, message):
         ({"a": np.ones((5, 2)), "y": np.arange(4)}, r"labels of int64 and shape \(4,\) beside 5"),
         ({"a": np.ones((5, 2)), "y": np.arange(5) - 1}, "an integer ≥ 0"),
         ({"a": np.ones((5, 2)), "y": np.ones(5)}, "labels of float64"),
+        ({"a": np.ones((5, 2)), "y": np.arange(5) + 2**16}, "below 65,536"),
         ({"a": np.ones((0, 2))}, r"no samples: its shape is \(0, 2\)"),
     ],
 )
@@ -156,6 +162,52 @@ def test_wrong_archives_are_told_what_is_right(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "x.npz")
+
+
+def _packed(content, packing=zipfile.ZIP_STORED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packing) as archive:
+        archive.writestr("x.npy", content)
+    return out.getvalue()
+
+
+def _array(x):
+    out = io.BytesIO()
+    np.save(out, x)
+    return out.getvalue()
+
+
+HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4
+ARCHIVES = {
+    "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
+    "no array": (_packed(b"x" * 100), "magic string"),
+    "lzma": (_packed(_array(np.ones((5, 2))), zipfile.ZIP_LZMA), "not packed as numpy does"),
+    "of a false size": (zip_bomb("x.npy", 400, size=100), "Bad CRC"),
+    "of a false length": (zip_bomb("x.npy", 400, 10_000, HEADER_OF_4_GB), "Bad CRC"),
+    "encrypted": (
+        _packed(b"x").replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"),
+        "encrypted",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_hostile_archive_is_refused_without_taking_memory(tmp_path, name):
+    content, message = ARCHIVES[name]
+    (tmp_path / "x.npz").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(OSError, match=rf"x\.npz cannot be read as arrays of numbers: .*{message}"):
+        load(tmp_path / "x.npz")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**25
+
+
+def test_an_archive_may_be_large_that_is_not_small(tmp_path, monkeypatch):
+    x = RNG.random((50, 3))
+    np.savez(tmp_path / "x.npz", x)
+    monkeypatch.setattr("scorefield.data.files.UNPACKED", 10)
+    assert _sorted(load(tmp_path / "x.npz")) == sorted(x.tolist())
 
 
 def test_a_file_that_is_not_there(tmp_path):

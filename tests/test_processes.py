@@ -212,3 +212,27 @@ def test_what_a_launcher_does_not_say_is_said(environment, said):
     found = remarks(environment)
     assert len(found) == len(said)
     assert all(part in line for line, part in zip(found, said, strict=True))
+
+
+def test_of_other_commands_the_first_process_does_all(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["suggest", "digits"]) == 0
+        assert ("digits" in capsys.readouterr().out) == said
+
+
+def test_accelerate_starts_one_process_where_two_were_asked_for(tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    settings = ["--steps", "1", "--network.width=8", "--keeping.samples=0", "--out", "run"]
+    found = subprocess.run(
+        [*launch, "-m", "scorefield", "train", "vectors", *settings],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"HF_HOME": str(tmp_path)},
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "torchrun --standalone --nproc_per_node 2" in found.stderr
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1

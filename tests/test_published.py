@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mutations import zip_bomb
 from PIL import Image
 from standins import (
     CIFAR10,
@@ -35,6 +36,7 @@ from scorefield.cli import main
 from scorefield.data import Arrays, Pictures, load
 from scorefield.data import cifar as cifar_module
 from scorefield.data import idx as idx_module
+from scorefield.data._pickled import array, unpickled
 from scorefield.data.published import Remote, fetch
 
 
@@ -145,6 +147,13 @@ def test_cifar10_is_what_was_written(tmp_path, packed):
         assert torch.equal(_rows(load(path).train)[0], x)
 
 
+def test_an_array_in_the_order_of_fortran_is_turned():
+    x = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
+    content = cifar10_batch(x, [0, 1, 2, 3])
+    turned = content.replace(b"tb\x89", b"tb\x88").replace(x.tobytes(), x.T.tobytes())
+    assert array(unpickled(turned)["data"]).content == x.tobytes()
+
+
 def test_the_stand_in_is_a_pickle_of_python_2():
     content, x, labels = cifar10_batches(300)["test_batch"]
     held = pickle.loads(content, encoding="bytes")
@@ -211,7 +220,7 @@ NOT_BATCHES = {
     "a shape of terabytes": _instead(SHAPE, SHAPE[:3] + b"J\xff\xff\xff\x7fM\x00\x0c\x86"),
     "a negative shape": _instead(SHAPE, SHAPE[:3] + b"J\xff\xff\xff\xffM\x00\x0c\x86"),
     "a row less": _instead(SHAPE, b"(K\x01K\x01M\x00\x0c\x86"),
-    "another order": _instead(b"tb\x89", b"tb\x88"),
+    "another order": _instead(b"tb\x89", b"tbN"),
     "images of 31 pixels": _batch(np.zeros((2, 3 * 31 * 31), np.uint8)),
     "no images": _batch(np.zeros((0, 3072), np.uint8), []),
     "a label too few": _batch(labels=[1]),
@@ -351,6 +360,17 @@ def test_celeba_is_cut_scaled_and_split_as_published(faces, kind):
     assert torch.equal(_rows(lazy.test)[0], _rows(data.test)[0])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_faces_that_change_under_a_run_are_refused(tmp_path, packed):
+    write_celeba(tmp_path, 20, packed=packed)
+    data = load("celeba", root=tmp_path, size=16, memory=0)
+    _rows(data.train)
+    path = tmp_path / ("img_align_celeba.zip" if packed else "img_align_celeba/000001.jpg")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(OSError, match="has changed since it was opened"):
+        _rows(data.train)
+
+
 def test_celeba_is_known_by_its_path(faces, tmp_path):
     top = faces[0]
     shape = (3, 64, 64)
@@ -389,6 +409,7 @@ def test_a_false_zip_is_named(tmp_path):
         (lambda: _zip(path, method=zipfile.ZIP_LZMA), "packed as zips are"),
         (lambda: _zip(path, b"/etc/passwd", mode=0o120777), "no image of at most"),
         (lambda: _zip(path, b"no jpeg"), r"000001\.jpg cannot be read as an image"),
+        (lambda: path.write_bytes(zip_bomb("x" * 300 + ".jpg", 1)), f": {'x' * 255} is no image"),
     ]
     for make, message in cases:
         make()
@@ -396,6 +417,13 @@ def test_a_false_zip_is_named(tmp_path):
             load(path)
     _zip(path, b"A" * 1000, method=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"AAAA", b"AAAB", 1))
+    with pytest.raises(OSError, match=r"000001\.jpg is damaged: Bad CRC"):
+        load(path)
+
+
+def test_a_zip_that_holds_more_than_it_says_is_not_unpacked(tmp_path, modest):
+    path = tmp_path / "img_align_celeba.zip"
+    path.write_bytes(zip_bomb("img_align_celeba/000001.jpg", 400, size=100))
     with pytest.raises(OSError, match=r"000001\.jpg is damaged: Bad CRC"):
         load(path)
 

@@ -21,7 +21,7 @@ METHODS = {
     "dps": {},
     "pigdm": {},
     "algorithm2": {},
-    "particle_filter": {"particles": 2 * N, "steps": 24},
+    "particle_filter": {"particles": 32, "steps": 24},  # in 4 filters, as by default
 }
 
 
@@ -36,10 +36,9 @@ def test_right_halves_of_digits(tmp_path):
         pass
     found = study(load(tmp_path / "run"))
     assert found["true"] >= 0.96
-    assert found["particle_filter"] >= 0.85
+    assert found["particle_filter"] >= 0.83
     assert found["particle_filter"] >= found["pigdm"] >= found["mean-filled"]
-    # of 38 particles many descend from one, so that they differ too little
-    assert 0.65 <= found["particle_filter covers"] <= 0.9
+    assert 0.78 <= found["particle_filter covers"] <= 0.93
     assert 0.85 <= found["pigdm covers"] <= 0.97
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from scorefield import EDM, Gaussian, Prior, ScoreModel, inverse, restore, save
 from scorefield.cli import main
 from scorefield.nn import MLP, UNet
+from scorefield.samplers import State
 
 
 def gaussian_model(law):
@@ -31,21 +32,29 @@ def gaussian_model(law):
 def test_each_method_keeps_what_is_known(method):
     law = Gaussian(torch.zeros(2), torch.tensor([[0.25, 0.2], [0.2, 0.25]]))
     known, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])
-    steps = 5 if method == "algorithm2" else 32
-    x = restore(
-        gaussian_model(law), inverse.mask(known), y, 200, method=method, steps=steps,
-        particles=400,
-    )  # fmt: skip
+    model, steps = gaussian_model(law), {"algorithm2": 1, "particle_filter": 32}.get(method, 6)
+    x = restore(model, inverse.mask(known), y, 200, method=method, steps=steps, particles=100)
     assert x.shape == (2, 200, 2)
     assert torch.equal(x[:, :, 0], y[:, :1].expand(2, 200))
-    again = restore(
-        gaussian_model(law), inverse.mask(known), y, 200, method=method, steps=steps,
-        particles=400,
-    )  # fmt: skip
+    again = restore(model, inverse.mask(known), y, 200, method=method, steps=steps, particles=100)
     assert torch.equal(x, again)
     if method == "particle_filter":
         torch.testing.assert_close(x[:, :, 1].mean(1), 0.8 * y[:, 0], rtol=0, atol=0.06)
         torch.testing.assert_close(x[:, :, 1].std(1), torch.tensor([0.3, 0.3]), rtol=0.15, atol=0)
+
+
+def test_completions_come_from_all_filters_alike(monkeypatch):
+    def numbered(score, x, sigmas, *, y, each, **_):
+        assert each == 8
+        yield State(torch.arange(len(x)).float()[:, None].expand_as(x), 0.0, x, 1)
+
+    monkeypatch.setattr(inverse, "particle_filter", numbered)
+    law, known = Gaussian(torch.zeros(2), 1.0), torch.tensor([True, False])
+    y = torch.tensor([[0.6, 0.0], [-0.6, 0.0], [0.1, 0.0]])
+    x = restore(gaussian_model(law), inverse.mask(known), y, 6, particles=8, filters=4, batch=64)
+    # two measurements fit into a batch of 64
+    first = torch.tensor([0.0, 8.0, 16.0, 24.0, 4.0, 12.0])
+    assert torch.equal(x[:, :, 1], torch.stack([first, first + 32, first]))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +77,7 @@ def picture(path, *shape, seed=0):
 
 def run(models, name, image, *args, out):
     options = ["-n", "3", "--steps", "4", "--particles", "4", "--out", str(out)]
-    return main(["restore", str(models / name), str(image), *args, *options])
+    return main(["restore", str(models / name), str(image), *options, *args])
 
 
 @pytest.mark.parametrize("name", ["grey", "colour"])
@@ -127,7 +136,11 @@ def test_deblurring_takes_bytes_as_noisy(models, tmp_path):
         (["--task", "deblur"], "needs --sigma"),
         (["--task", "inpaint", "--mask", "white.png"], "all of one"),
         (["--task", "inpaint", "--mask", "small.png"], "5 × 5 pixels"),
+        (["--task", "inpaint", "--mask", "clear.png"], "transparent counts as white"),
         (["--task", "deblur", "--sigma", "1", "--factor", "2"], "has no --factor"),
+        (["--task", "deblur", "--sigma", "0"], "above 0"),
+        (["--task", "deblur", "--sigma", "inf"], "above 0"),
+        (["--task", "deblur", "--sigma", "1", "--steps", "0"], "steps=0"),
         (["--task", "deblur", "--sigma", "1", "--method", "algorithm2"], "noiseless masks"),
     ],
 )
@@ -135,6 +148,9 @@ def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, says):
     monkeypatch.chdir(tmp_path)
     picture("in.png", 8, 8)
     Image.new("L", (8, 8), 255).save("white.png")
+    Image.fromarray(np.dstack([np.full((8, 8, 3), 255), 255 * np.eye(8)]).astype(np.uint8)).save(
+        "clear.png"
+    )
     Image.new("L", (5, 5), 255).save("small.png")
     assert run(models, "grey", "in.png", *args, out="out") == 2
     assert says in capsys.readouterr().err

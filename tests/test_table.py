@@ -13,6 +13,7 @@ from scorefield import cli
 from scorefield.config import overridden
 from scorefield.data import Table, everything, load
 from scorefield.data import delimited as module
+from scorefield.evaluate.subject import Subject
 from scorefield.presets import PRESETS
 from scorefield.run import resume, start
 
@@ -156,6 +157,7 @@ BAD = {
     'a,b\n1,"2"x\n3,4\n': "after line 2",
     "a,b\n1,2\n3,1e400\n" + "4,5.5\n" * 30: "line 3: 1e400 for 'b' is beyond",
     "a,b\n1,2\n3,-1e101\n" + "4,5.5\n" * 30: "beyond 1e.100",
+    "a,b\n" + "1,2.5\n2,3\n" * 11 + "2,3\n1,1e60\n": "1e.60 for 'b' is too far",
     "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(50)) + "1,2x\n": "line 52: '2x'",
     "a\n" + "".join(f"x{i}\n" for i in range(200)): "more than 100 different texts",
     "a,b\n1,2\n1,2\n": "nothing to learn",
@@ -217,6 +219,14 @@ def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
         resume(moved)
     with pytest.raises(ValueError, match="not the table"):
         resume(moved, changed_data=True)
+    with pytest.raises(ValueError, match="not the table"):
+        Subject.of(moved)
+    path.write_text(whole + whole.splitlines()[-1] + "\n")
+    with pytest.raises(ValueError, match=r"not the (table|data)"):
+        Subject.of(moved)
+    path.write_text(whole)
+    resume(moved)  # what was refused has left no mark
+    assert Subject.of(moved).data.table == Table.read(moved)
     path.unlink()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["sample", "moved", "-n", "20"]) == 0

@@ -303,7 +303,8 @@ def restore(
     overwrite: bool = False,
     method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
     steps: int | None = None,
-    particles: int = 64,
+    particles: int = 32,
+    filters: int = 4,
     seed: int = 0,
     batch: int = 256,
     device: str = "auto",
@@ -324,7 +325,8 @@ def restore(
         overwrite: what a restoration left there.
         method: particle_filter is exact for many particles, the others are not.
         steps: levels of the grid; for algorithm2 the steps at each level.
-        particles: of the particle filter.
+        particles: of each particle filter.
+        filters: of the particle filter, n at most; completions of one are akin.
         seed: same seed, same completions.
         batch: how many chains at once.
         device: cpu, cuda, mps.
@@ -349,6 +351,7 @@ def restore(
         method=method,
         steps=steps,
         particles=particles,
+        filters=filters,
         seed=seed,
         batch=batch,
     )
@@ -432,9 +435,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
+SHARED = ("train", "resume", "sample", "evaluate")
+"""Commands that many processes do together; of others, the first does all."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 if the user can mend what is wrong."""
     args = list(sys.argv[1:] if argv is None else argv)
+    other = "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+    if other and not any(each in SHARED for each in args[:2]):  # --debug may come first
+        return 0
     debug = "--debug" in args
     args = _settings([each for each in args if each != "--debug"])
     for stream in (sys.stdout, sys.stderr):

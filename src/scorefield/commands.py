@@ -28,6 +28,7 @@ from .draw import Plan, chains, gathered, plan
 from .experiment import device_of
 from .ladder import suggest as suggested
 from .model import ScoreModel
+from .optimize import keep_memory, optimize
 from .presets import PRESETS
 from .run import Run
 from .samplers import State, final
@@ -82,6 +83,7 @@ def train(made: Experiment, out: Path) -> None:
     """Begin a run."""
     _join()
     begun = run.start(made, out)
+    _say(f"computing: {begun.reasons}")
     _say(f"{out}: {made.training.steps} steps on {begun.data.name}; Ctrl-C saves and stops")
     _follow(begun)
 
@@ -99,8 +101,9 @@ def resume(out: Path, *, changed_data: bool = False) -> None:
 
 
 def _join() -> None:
-    """Meet the processes that a launcher has started with this one, and say what it does not."""
+    """Make ready, and meet the processes that a launcher has started with this one."""
     processes.join()
+    keep_memory()
     if processes.first():
         for remark in processes.remarks(os.environ):
             print(f"scorefield: {remark}", file=sys.stderr)
@@ -185,13 +188,14 @@ def sample(
     planned = _planned(where, model, sampler, steps)
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
     processes.agreed(**about)  # and none has written where another still looks
+    drawn = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
+    evaluations = -(-n // batch) * planned.evaluations
+    _say(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
     parts, sheets = list[Tensor](), list[Image]()
     each = -(-_length(planned) // FRAMES)
     own = len(processes.dealt(range(0, n, batch)))
     with _bar(own * _length(planned)) as bar:
-        for states in chains(
-            model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch
-        ):
+        for states in drawn:
             shown = states if parts or animate is None else watched(states, each, sheets)
             parts.append(final(counted(shown, bar)).cpu())
     x = gathered(model, parts, n, batch).cpu()
@@ -267,6 +271,8 @@ def _length(planned: Plan) -> int:
 def evaluate(run: Path, out: Path, **options: Any) -> None:
     """Judge a run's model, print the figures, write metrics.json and a page of the report."""
     from . import evaluate as measures
+
+    _join()
 
     def told(what: str) -> None:
         if processes.first():

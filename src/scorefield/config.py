@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import os
 import re
 import types
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -155,6 +156,7 @@ class Machine:
         autocast: Run the network in bfloat16.
         channels_last: Keep images with their channels innermost.
         compile: Run the network through torch.compile.
+        winograd: Convolve with a quarter of the multiplications, where the machine is a CPU.
         threads: Of the CPU; 0 leaves it to torch.
     """
 
@@ -162,6 +164,7 @@ class Machine:
     autocast: Literal["auto", "on", "off"] = "auto"
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
+    winograd: Literal["auto", "on", "off"] = "auto"
     threads: int = 0
 
 
@@ -192,18 +195,56 @@ class Experiment:
 Config = TypeVar("Config")
 
 
+LONGEST = 2**15
+"""Characters of a configuration, at most; one of all fields has 2,000."""
+
+
 def read(path: Path, default: Experiment | None = None) -> Experiment:
     """The experiment in a YAML or JSON file; what it leaves out is the default's."""
+    if (size := path.stat().st_size) > LONGEST:
+        raise ValueError(f"{path} has {size:,} bytes, and a configuration at most {LONGEST:,}")
+    try:
+        found = _parsed(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
+    try:
+        return changed(default or Experiment(), {} if found is None else found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _parsed(text: str) -> Any:
+    """What YAML or JSON says.
+
+    Aliases are not taken: a few lines of them stand for gigabytes.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"{len(text):,} characters, more than {LONGEST:,}")
+    try:
+        found = _of_json_or_yaml(text)
+        repr(found)  # what cannot be shown, as a number of 5,000 digits, no error could name
+    except Exception as error:  # of a wrong !!tag, yaml raises anything
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{reason:.500}") from error
+    return found
+
+
+def _of_json_or_yaml(text: str) -> Any:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text())  # of which JSON is a part
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
-    try:
-        return changed(default or Experiment(), found or {})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        return json.loads(text)  # of which YAML reads 1e-05 and pairs of \\u otherwise
+    except (ValueError, RecursionError):
+        pass
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias (*): write out what is meant")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > 2 * DEEPEST:
+            raise ValueError(f"it has more than {2 * DEEPEST} lists and mappings in each other")
+    return yaml.safe_load(text)
 
 
 def as_json(experiment: Experiment) -> str:
@@ -213,16 +254,14 @@ def as_json(experiment: Experiment) -> str:
 
 def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
     """The experiment with `field.name=value` settings, the values in YAML."""
-    import yaml
-
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"{setting}: give a value, as in {name}=...")
+            raise ValueError(f"{setting:.80}: give a value, as in {name:.80}=...")
         try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{setting}: the value is not YAML ({error})") from error
+            value: Any = _parsed(text)
+        except ValueError as error:
+            raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
         for key in reversed(name.split(".")):
             value = {key: value}
         experiment = changed(experiment, value)
@@ -232,22 +271,23 @@ def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
 def changed(default: Config, values: object, where: str = "") -> Config:
     """A dataclass with some of its fields changed, nested ones by nested mappings."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where or 'the configuration'} is {values!r}: give names and values")
+        what = where or "the configuration"
+        raise ValueError(f"{what} is {values!r:.80}: give names and values")
     hints, new = get_type_hints(type(default)), dict[str, Any]()
     for key, value in values.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in hints:
-            raise ValueError(f"{name} is no field: {nearest(str(key), hints)}")
+            raise ValueError(f"{name:.80} is no field: {nearest(str(key)[:80], hints)}")
         now = getattr(default, key)
         if is_dataclass(now):
             new[key] = changed(cast(Any, now), value, name)
         elif isinstance(now, dict) and isinstance(value, Mapping):
-            given = {str(k): _number(v) for k, v in value.items()}
+            given = {str(k): _number(v) for k, v in _plain(value, name).items()}
             # another network has other arguments
             other = given.get("kind", now.get("kind")) != now.get("kind")
             new[key] = given if other else now | given
         else:
-            new[key] = _as(hints[key], value, name)
+            new[key] = _as(hints[key], _plain(value, name), name)
     result: Config = replace(cast(Any, default), **new)
     return result
 
@@ -296,7 +336,8 @@ def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
     if not experiment.training.ema < 1:
         raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
     data, begin = experiment.data, experiment.start
-    if data.source not in names and Path(data.source).exists():
+    # not Path's, which fails on what is too long to be one
+    if data.source not in names and os.path.exists(data.source):
         data = replace(data, source=str(Path(data.source).resolve()))
     if "root" in data.options:
         root = str(Path(str(data.options["root"])).expanduser().resolve())
@@ -317,6 +358,31 @@ def signature(build: Callable[..., Any]) -> set[str]:
     return set(inspect.signature(build).parameters)
 
 
+LARGEST = 2**63
+"""No number of a configuration is as large."""
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+PATH = 4096
+"""Characters of a path, and of any text."""
+DEEPEST = 8
+"""Lists and mappings in each other, in a field."""
+
+
+def _plain(value: Any, name: str, depth: int = 0) -> Any:
+    """A value, if it is one that JSON can keep for the run."""
+    if isinstance(value, Mapping) and depth < DEEPEST:
+        return {str(k): _plain(v, f"{name}.{k}", depth + 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and depth < DEEPEST:
+        return [_plain(each, name, depth + 1) for each in value]
+    number = isinstance(value, (int, float)) and abs(value) < LARGEST
+    text = isinstance(value, str) and len(value) <= PATH and "\0" not in value
+    if number or text or value is None:
+        return value
+    raise ValueError(
+        f"{name:.80}: give text, true, false, null, a number below {LARGEST:.0e}, or lists and "
+        f"mappings of these, not {value!r:.80}"
+    )
+
+
 def _as(hint: Any, value: Any, name: str) -> Any:
     """A value of a field's type, or a refusal that says which type that is."""
     if get_origin(hint) in (Union, types.UnionType):
@@ -328,7 +394,7 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
         if text in get_args(hint):
             return text
-        raise ValueError(f"{name}={value!r}: {nearest(str(value), map(str, get_args(hint)))}")
+        raise ValueError(f"{name}={value!r:.80}: {nearest(str(value), map(str, get_args(hint)))}")
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         if len(value) == len(get_args(hint)):
             return tuple(_as(h, v, name) for h, v in zip(get_args(hint), value, strict=True))
@@ -336,16 +402,16 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(number, bool):
             return float(number)
     elif hint is int and isinstance(number := _number(value), (int, float)):
-        if float(number).is_integer() and not isinstance(number, bool):
+        if number == int(number) and not isinstance(number, bool):
             return int(number)
     elif isinstance(hint, type) and type(value) is hint:
         return value
     kind = getattr(hint, "__name__", str(hint)).removesuffix("'>")
-    raise ValueError(f"{name}={value!r}: give {'an' if kind == 'int' else 'a'} {kind}")
+    raise ValueError(f"{name}={value!r:.80}: give {'an' if kind == 'int' else 'a'} {kind}")
 
 
 def _number(value: Any) -> Any:
     """YAML 1.1 takes 3e-4 for a word."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
+    if isinstance(value, str) and NUMBER.fullmatch(value) and abs(float(value)) < LARGEST:
         return float(value)
     return value

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from . import config
 from .checkpoint import load
-from .config import Experiment, Levels, Machine
+from .config import Experiment, Levels
 from .data import Dataset, everything
 from .ladder import suggest
 from .model import ScoreModel
@@ -33,6 +33,7 @@ from .objectives import (
     ncsn_weight,
     sliced,
 )
+from .optimize import Choice, choose
 from .precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from .prior import Prior
 from .train import mixed
@@ -50,7 +51,11 @@ def resolved(experiment: Experiment, data: Dataset) -> Experiment:
     return replace(
         experiment,
         levels=(levels := _levels(experiment.levels, everything(data.train, FEW))),
-        machine=_machine(experiment.machine),
+        machine=replace(
+            experiment.machine,
+            device=str(device_of(experiment.machine.device)),
+            threads=experiment.machine.threads or torch.get_num_threads(),
+        ),
         network=_network(replace(experiment, levels=levels), data),
     )
 
@@ -79,18 +84,16 @@ def _levels(levels: Levels, x: Tensor) -> Levels:
     )
 
 
-def _machine(machine: Machine) -> Machine:
-    device = str(device_of(machine.device))
-    # compiling takes minutes, and on a CPU pays for large networks only
-    fast: Literal["on", "off"] = "on" if device.startswith("cuda") else "off"
-    return replace(
-        machine,
-        device=device,
-        autocast=fast if machine.autocast == "auto" else machine.autocast,
-        channels_last=fast if machine.channels_last == "auto" else machine.channels_last,
-        compile="off" if machine.compile == "auto" else machine.compile,
-        threads=machine.threads or torch.get_num_threads(),
-    )
+def settled(experiment: Experiment, model: ScoreModel) -> tuple[Experiment, str]:
+    """The experiment with the way of computing that suits its model and machine, and why that."""
+    machine, training = experiment.machine, experiment.training
+    found = choose(model, batch=training.batch, evaluations=training.steps, train=True)
+    if machine.autocast == "on" and found.winograd:  # which is float32
+        found = Choice(reasons=("bfloat16, as told",))
+    ways = ("autocast", "channels_last", "compile", "winograd")
+    chosen = {way: "on" if getattr(found, way) else "off" for way in ways}
+    told = {way: getattr(machine, way) for way in ways if getattr(machine, way) != "auto"}
+    return replace(experiment, machine=replace(machine, **chosen | told)), str(found)
 
 
 def device_of(name: str) -> torch.device:

@@ -60,6 +60,8 @@ class ScoreModel(nn.Module):
         self.prior = prior
         self._shape = None if shape is None else torch.Size(shape)
         self._warned = False
+        self.autocast: torch.dtype | None = None
+        """The type that the network runs in, if not its own."""
 
     def forward(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma, label: Label | None = None
@@ -72,7 +74,7 @@ class ScoreModel(nn.Module):
         skip, out, scale, cond = self.precondition(each)
         u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
         told = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
-        f: Tensor = self.net(self._cast(match(scale, u) * u), self._told(cond), *told)
+        f: Tensor = self._run(self._cast(match(scale, u) * u), self._told(cond), *told)
         return (match(skip, u) * u + match(out, u) * f.to(u.dtype)).to(x.dtype)
 
     def given(self, label: Label) -> Given:
@@ -117,6 +119,15 @@ class ScoreModel(nn.Module):
     def sigma_min(self) -> float:
         """The smallest noise level the network was trained for."""
         return self.precondition.sigma_min
+
+    def _run(self, *inputs: Tensor | None) -> Tensor:
+        if self.autocast is None:  # the caller's autocast, if any, holds
+            out: Tensor = self.net(*inputs)
+            return out
+        assert self.device is not None
+        with torch.autocast(self.device.type, self.autocast):
+            out = self.net(*inputs)
+        return out
 
     def _cast(self, value: Tensor) -> Tensor:
         """A float in the network's type."""

@@ -16,7 +16,7 @@ from typing import Any
 from . import config
 from .checkpoint import FILE, Stored, read
 from .config import Experiment
-from .data import DATASETS, Dataset, difference, files_of, of_samples
+from .data import DATASETS, Dataset, Table, difference, files_of, of_samples
 from .data import load as load_data
 from .disk import replace
 
@@ -97,14 +97,36 @@ def data(directory: Path, experiment: Experiment, *, changed: bool = False) -> D
     hint = f"put back what was there, or go on by scorefield resume {directory} --changed-data"
     # the files first, for to read others may fail for another reason
     files = files_of(source)
+    if files and before is not None and "trained on" in before:  # what was known by its samples
+        raise ValueError(f"{source} does not hold any more what the run began with; {hint}")
     if files and before is not None and (words := difference(before, files)):
         raise ValueError(f"the data in {source} are not those the run began with: {words}; {hint}")
     found = load_data(source, **experiment.data.options)
     if not files and before is not None and (words := difference(before, of_samples(found))):
         raise ValueError(f"{source} is not the data the run began with: {words}; {hint}")
-    if before is None:
+    check_table(directory, source, found)
+    if before is None:  # noted last: what was refused is not what the run has
         note(directory, source, found)
     return found
+
+
+def check_table(directory: Path, source: str, found: Dataset) -> None:
+    """Refuse a table that is standardised otherwise than the run's."""
+    if found.table is not None and found.table != Table.read(directory):
+        raise ValueError(
+            f"{directory}: {source} is not the table that the run began with, and is standardised "
+            "otherwise; put that back, or start another run"
+        )
+
+
+def check_data(directory: Path, experiment: Experiment, found: Dataset) -> None:
+    """Refuse to judge a run by data that are not those it began with."""
+    path, source = directory / DATA, experiment.data.source
+    check_table(directory, source, found)
+    known = files_of(source) or of_samples(found)
+    # a stream is not known to be the same twice
+    if found.exact and path.exists() and (words := difference(_known(path), known)):
+        raise ValueError(f"{source} is not the data the run began with: {words}; put that back")
 
 
 def note(directory: Path, source: str, found: Dataset) -> None:

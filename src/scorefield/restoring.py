@@ -8,6 +8,7 @@ the method, a noiseless measurement ends with `A.project(x, y)`: known pixels co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,8 @@ def restore(
     method: Method = "particle_filter",
     sigma_y: float = 0.0,
     steps: int | None = None,
-    particles: int = 64,
+    particles: int = 32,
+    filters: int = 4,
     seed: int = 0,
     batch: int = 256,
     **options: Any,
@@ -60,33 +62,42 @@ def restore(
         method: a way of conditioning.
         sigma_y: the noise of y; with 0 each completion has Ax = y.
         steps: levels of the grid, 64 for the particle filter if not given, else as `plan` says.
-        particles: of each measurement, for the particle filter; n of them are returned.
+        particles: of each particle filter.
+        filters: of each measurement, n at most. Completions of one filter are akin, as many may
+            descend from one particle; those of different filters are not.
         seed: same seed, same completions.
         batch: how many chains at once, but at least those of one measurement.
         options: of the method, as zeta=0.5 for "dps".
     """
     if method not in get_args(Method):
         raise ValueError(f"method={method!r}: there are {', '.join(get_args(Method))}")
-    if n < 1 or particles < 1 or batch < 1 or seed < 0:
+    if min(n, particles, filters, batch) < 1 or seed < 0:
         raise ValueError(
-            f"n={n}, particles={particles}, batch={batch}, seed={seed}: whole numbers of 1 or "
-            "more, the seed of 0 or more"
+            f"n={n}, particles={particles}, filters={filters}, batch={batch}, seed={seed}: whole "
+            "numbers of 1 or more, the seed of 0 or more"
         )
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps={steps}: take at least one")
     measured(operator, y, sigma_y)
     if model.prior is None:
         raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
     model.eval()
     y = y.to(model.prior.mean)
-    each = max(n, particles) if method == "particle_filter" else n
+    each, take, apart = n, 1, n
+    if method == "particle_filter":
+        apart = min(filters, n)
+        take = -(-n // apart)
+        options = {"each": max(particles, take), **options}
+        each = apart * options["each"]
     rows, parts = max(1, batch // each), list[Tensor]()
     for first in range(0, len(y), rows):
         block = y[first : first + rows].repeat_interleave(each, 0)
         noise = seeded(seed, first=first * each)
         chain = _chain(model, operator, block, method, sigma_y, steps, noise, options)
         x = operator.project(final(chain), block) if sigma_y == 0 else final(chain)
-        # what descends from one particle stands side by side
-        x = x.view(-1, each, *x.shape[1:])
-        parts.append(x[:, :: each // n][:, :n])
+        # of a filter, what descends from one particle stands side by side
+        x = x.view(-1, apart, each // apart, *x.shape[1:])[:, :, :: each // apart // take]
+        parts.append(x[:, :, :take].transpose(1, 2).flatten(1, 2)[:, :n])
     return torch.cat(parts)
 
 
@@ -187,13 +198,20 @@ def _measurement(
     if mask is not None:
         known = _pixels(mask, (1, height, width), "--mask") > 0.5
         if known.all() or not known.any():
-            raise ValueError(f"--mask {mask}: white is known and black is not; it is all of one")
+            raise ValueError(
+                f"--mask {mask}: white is known and black is not, and "
+                "transparent counts as white; it is all of one"
+            )
         return inverse.mask(known), (channels, height, width)
     if factor is not None:
         if factor < 2 or height % factor or width % factor:
             raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")
         return inverse.downsample(factor), (channels, height // factor, width // factor)
     if blur is not None:
+        if not 0 < blur < math.inf:
+            raise ValueError(
+                f"--sigma {blur}: give the blur's standard deviation in pixels, above 0"
+            )
         return inverse.blur(blur), (channels, height, width)
     if channels != 3:
         raise ValueError("--task colorize: this model's images are grey")

@@ -31,13 +31,14 @@ from torch import Tensor
 from . import checkpoint, config, images, processes, recover
 from .checkpoint import Stored, load, read
 from .config import Experiment
-from .data import DATASETS, TABLE, Batches, Dataset, Table, everything
+from .data import DATASETS, TABLE, Batches, Dataset, everything
 from .data import load as load_data
 from .disk import LOCK, check_writable, locked, replace
 from .draw import plan, sample
-from .experiment import begun, build, loss_of, resolved
+from .experiment import begun, build, loss_of, resolved, settled
 from .journal import Journal
 from .model import ScoreModel
+from .optimize import Choice
 from .recover import checkpoints
 from .train import Update, averaged, constant, cosine, mixed, placed, train
 
@@ -69,12 +70,14 @@ class Run:
         self.device = processes.device(torch.device(machine.device))
         self.data = data.to(self.device)
         self.model = model.to(self.device)
-        if machine.channels_last == "on":
-            self.model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # bfloat16 is the trainer's, and what is compiled is not copied
+        Choice(
+            winograd=machine.winograd == "on", channels_last=machine.channels_last == "on"
+        ).apply(self.model)
         self.ema = averaged(self.model, training.ema)
         self.average = cast(ScoreModel, self.ema.module)
         if machine.compile == "on":
-            self.model.net.compile()
+            Choice.compiled(self.model)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=training.rate,
@@ -102,6 +105,8 @@ class Run:
         """The factor of the rate, less than 1 after the run went back."""
         self.stop = 0
         """The signal that asked for an end."""
+        self.reasons = ""
+        """For the way of computing that was chosen when it began."""
 
     @property
     def mean(self) -> ScoreModel:
@@ -366,7 +371,9 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
         model = build(experiment, data)
     else:
         model, experiment = begun(experiment, data)
+    experiment, reasons = settled(experiment, model.to(torch.device(experiment.machine.device)))
     run = Run(directory, experiment, data, model)
+    run.reasons = reasons
     sampling = experiment.sampling  # what would fail at the first grid fails here
     _ = plan(model, sampling.sampler, sampling.steps, **sampling.options).evaluations
     run._meet()  # all have found the directory empty
@@ -413,11 +420,6 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
         # what the first process has noted, the others compare with theirs
         changed = changed_data and processes.first()
         data = recover.data(directory, experiment, changed=changed)
-        if data.table is not None and data.table != Table.read(directory):
-            raise ValueError(
-                f"{directory}: {experiment.data.source} is not the table that the run began with, "
-                "and is standardised otherwise; put that back, or start another run"
-            )
     if saved:
         model = load(saved[0])
     else:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 OPERATIONS = 100_000
 """In a pickle, at most; each makes one small thing. A batch of CIFAR-10 has some 30,000."""
 NAMES = {
@@ -105,11 +107,14 @@ def array(made: Any) -> Array:
     # version, shape, dtype, whether the order is Fortran's, content
     _, shape, dtype, fortran, raw = made.state
     byte = type(dtype) is _Made and dtype.name == "dtype" and dtype.arguments[:1] == ("u1",)
-    if not byte or fortran is not False or type(raw) is not str or type(shape) is not tuple:
+    if not byte or type(fortran) is not bool or type(raw) is not str or type(shape) is not tuple:
         raise ValueError("its array is none of bytes")
     if not all(type(length) is int for length in shape):
         raise ValueError("its array has no shape")
-    return Array(shape, raw.encode("latin-1"))  # strings of Python 2 are bytes
+    content = raw.encode("latin-1")  # strings of Python 2 are bytes
+    if fortran:  # the transpose of C's; reshape refuses what does not fit
+        content = np.frombuffer(content, np.uint8).reshape(shape[::-1]).T.tobytes()
+    return Array(shape, content)
 
 
 def _put(machine: _Machine, index: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .dataset import Dataset
+from .fingerprint import Stamp, check_stamp, stamp
 from .folder import listed
 from .picture import Encoded, Reader
 from .pictures import Below, Files, Pictures
@@ -19,6 +20,8 @@ IMAGES = "img_align_celeba"
 PARTITION = "list_eval_partition.txt"
 IMAGE = 2**24
 """Bytes of an image in a zip, at most; those of CelebA have some 10,000."""
+NAME = 255
+"""Characters of its name."""
 LIST = 2**24
 """Bytes of the list of the three parts, at most; it has 3 million."""
 
@@ -41,14 +44,19 @@ def celeba(
         raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel")
     images = _images(home("celeba", root))
     names = listed(images) if images.is_dir() else _members(images)
+    before = stamp(images)
     archive = None if images.is_dir() else zipfile.ZipFile(images)
     train, test = _parts(images, names)
 
     def source(rows: list[int]) -> Source:
         some = tuple(names[i] for i in rows)
-        files: Files = Below(images, some) if archive is None else Members(archive, some)
-        pictures = Pictures(files, Reader(3, size, size, crop))
-        total = (len(train) + len(test)) * pictures.shape.numel()
+        total, reader = (len(train) + len(test)) * 3 * size * size, Reader(3, size, size, crop)
+        if archive is not None:
+            files: Files = Members(archive, some, before)
+        else:
+            stamps = None if total <= memory else tuple(stamp(images / name) for name in some)
+            files = Below(images, some, stamps)
+        pictures = Pictures(files, reader)
         return pictures.read() if total <= memory else pictures
 
     return Dataset("celeba", source(train), source(test) if test else None)
@@ -114,16 +122,21 @@ class Members:
 
     archive: zipfile.ZipFile
     names: tuple[str, ...]
+    stamp: Stamp
+    """Of the zip when it was opened; one that differs later is refused."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Encoded:
         name = self.names[index]
+        check_stamp(Path(str(self.archive.filename)), self.stamp)
         try:
-            return Encoded(f"{self.archive.filename}: {name}", self.archive.read(name))
+            # not by `read` without a number, which unpacks more than the size that was checked
+            with self.archive.open(name) as file:
+                return Encoded(f"{self.archive.filename}: {name}", file.read(IMAGE))
         except Exception as error:  # zipfile and what it unpacks with may raise anything
-            raise OSError(f"{self.archive.filename}: {name} is damaged: {error}") from error
+            raise OSError(f"{self.archive.filename}: {name} is damaged: {error!s:.500}") from error
 
 
 def _members(path: Path) -> list[str]:
@@ -132,15 +145,16 @@ def _members(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             found = {info.filename: info for info in archive.infolist()}
     except Exception as error:  # zipfile may raise anything on a damaged file
-        raise OSError(f"{path} cannot be read as a zip: {error}; get it anew") from error
+        raise OSError(f"{path} cannot be read as a zip: {error!s:.500}; get it anew") from error
     jpegs = (name for name in found if name.lower().endswith(".jpg"))
     names = sorted(name for name in jpegs if not _plain(name).startswith("."))
     for info in (found[name] for name in names):
         plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         linked = stat.S_ISLNK(info.external_attr >> 16)
-        if not plain or linked or info.file_size > IMAGE:
+        if not plain or linked or info.file_size > IMAGE or len(info.filename) > NAME:
             raise OSError(
-                f"{path}: {info.filename} is no image of at most {IMAGE} bytes, packed as zips are"
+                f"{path}: {info.filename:.{NAME}} is no image of at most {IMAGE} bytes, packed as "
+                "zips are"
             )
     if not names:
         raise OSError(f"{path} holds no .jpg")

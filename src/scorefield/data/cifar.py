@@ -136,7 +136,7 @@ def _batch(content: bytes, name: str) -> tuple[Tensor, Tensor]:
         images, labels = array(held["data"]), held["labels"]
     except Exception as error:  # what is not such a pickle may fail anywhere in it
         reason = str(error) or type(error).__name__
-        raise OSError(f"{name} is no batch of CIFAR-10 ({reason}): get it anew") from error
+        raise OSError(f"{name} is no batch of CIFAR-10 ({reason:.500}): get it anew") from error
     count = len(images.content) // SIZE
     whole = len(images.content) == count * SIZE and images.shape == (count, SIZE)
     if not whole or not 1 <= count <= COUNT:

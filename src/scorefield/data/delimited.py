@@ -223,5 +223,8 @@ def _of(
 ) -> Dataset:
     if not table.size:
         raise ValueError(f"{source}: every column has one value only, there is nothing to learn")
-    x = table.vectors(values)
+    try:
+        x = table.vectors(values)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     return Dataset(name, Arrays(x[train]), Arrays(x[test]), table=table)

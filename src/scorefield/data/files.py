@@ -6,11 +6,11 @@ Signals are (n, channels, length), or (n, length) of one channel, and have to be
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,9 +20,14 @@ from torch import Tensor
 
 from .dataset import Dataset
 from .fingerprint import Stamp, check_stamp, stamp
+from .published import CHUNK
 from .source import Arrays, Part, Source, hold_out
 
 LABELS = ("labels", "y")
+CLASSES = 2**16
+"""Above any label; a network has numbers for each class."""
+UNPACKED, RATIO = 2**26, 100
+"""A .npz may unpack to more bytes than the first if that is not this many times its size."""
 
 
 def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) -> Dataset:
@@ -132,11 +137,16 @@ def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
             if isinstance(found, np.ndarray):
                 return found, None
             with found as archive:
-                held = {name: archive[name] for name in archive.files}
+                _check_packed(path, archive.zip.infolist())
+                held = {
+                    info.filename.removesuffix(".npy"): _member(archive.zip, info)
+                    for info in archive.zip.infolist()
+                }
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
-        raise OSError(f"{path} cannot be read as arrays of numbers: {error}") from error
+    except Exception as error:  # numpy and zipfile may raise anything on a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"{path} cannot be read as arrays of numbers: {reason:.500}") from error
     labels = [held.pop(name) for name in LABELS if name in held]
     if len(held) != 1 or len(labels) > 1:
         raise ValueError(
@@ -144,6 +154,36 @@ def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
             f"and one of labels ({' or '.join(LABELS)}) or none"
         )
     return next(iter(held.values())), labels[0] if labels else None
+
+
+def _check_packed(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    """Refuse what a small file unpacks to gigabytes, and packings that take memory of their own."""
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
+        raise ValueError("it is not packed as numpy does")
+    total, size = sum(info.file_size for info in infos), path.stat().st_size
+    if total > max(UNPACKED, RATIO * size):
+        raise ValueError(
+            f"it unpacks to {total:,} bytes from {size:,}; if you trust it, save its arrays by "
+            "np.savez, unpacked"
+        )
+
+
+@dataclass(frozen=True)
+class _Sips:
+    """A packed file, little of it at once: zipfile would unpack as much as it is asked for."""
+
+    file: BufferedIOBase
+
+    def read(self, count: int) -> bytes:
+        """Some of so many bytes, none at the end."""
+        return self.file.read(min(count, CHUNK))
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(info) as file:
+        sips: Any = _Sips(cast(BufferedIOBase, file))
+        found: NDArray[Any] = np.lib.format.read_array(sips, allow_pickle=False)
+        return found
 
 
 def _arranged(path: Path, array: NDArray[Any]) -> NDArray[Any]:
@@ -208,9 +248,9 @@ def _check_values(path: Path, n: int, between: Callable[[int, int], NDArray[Any]
 
 def _checked_labels(path: Path, labels: NDArray[Any], array: NDArray[Any]) -> Tensor:
     whole = labels.dtype.kind in "iu" and labels.shape == array.shape[:1]
-    if not whole or labels.min() < 0:
+    if not whole or labels.min() < 0 or labels.max() >= CLASSES:
         raise ValueError(
             f"{path} has labels of {labels.dtype} and shape {labels.shape} beside {len(array)} "
-            "samples: give an integer ≥ 0 for each"
+            f"samples: give an integer ≥ 0 and below {CLASSES:,} for each"
         )
     return torch.from_numpy(labels.astype(np.int64))

@@ -101,9 +101,11 @@ def _mark(path: str | Path, pieces: int, length: int) -> str:
 
 def _samples(source: Source) -> str:
     n = len(source)
-    x = source.take(torch.linspace(0, n - 1, min(n, 1000), dtype=torch.float64).long())[0].cpu()
-    values = x.double()
+    x, labels = source.take(torch.linspace(0, n - 1, min(n, 1000), dtype=torch.float64).long())
+    x, values = x.cpu(), x.cpu().double()
     known = f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
     if x.dtype == torch.uint8:
         known = f"{zlib.crc32(x.numpy().tobytes()):08x}"
+    if labels is not None:
+        known += f", labels {zlib.crc32(labels.cpu().numpy().tobytes()):08x}"
     return f"{n} × {tuple(x.shape[1:])} {known}"

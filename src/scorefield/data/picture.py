@@ -18,8 +18,11 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-FOREIGN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow knows and does not decode itself; for EPS it would run Ghostscript."""
+FOREIGN = {"BUFR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "MPEG", "WMF"}
+"""Formats that Pillow knows and does not decode itself, and icons, in which lies an image of any
+size; for EPS it would run Ghostscript."""
+PIXELS, RATIO = 2**24, 100
+"""An image may have more pixels than the first if that is not this many for each of its bytes."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,21 @@ def _open(path: File) -> Image.Image:
     if not size:
         raise ValueError("the file is empty")
     image = Image.open(str(path) if inside is None else inside, formats=formats())
+    if not all(type(length) is int and length >= 1 for length in image.size):
+        image.close()
+        raise ValueError(f"its size of {image.width} × {image.height} is none")
     # Pillow itself only warns of what is up to twice as large
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
         image.close()
         raise Image.DecompressionBombError(
             f"it claims {image.width} × {image.height} pixels, more than {Image.MAX_IMAGE_PIXELS}; "
             "if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+    if image.width * image.height > max(PIXELS, RATIO * size):
+        image.close()
+        raise Image.DecompressionBombError(
+            f"it claims {image.width} × {image.height} pixels in {size} bytes; if you trust it, "
+            f"scale it to {PIXELS:,} pixels at most"
         )
     return image
 
@@ -138,7 +150,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floats, of which nobody knows what is white")
     if image.mode[0] == "I":
-        values = np.array(image).astype(np.int64)
+        values = np.array(image).astype(np.int32)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels do not fit into 16 bits")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8))

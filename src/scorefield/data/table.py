@@ -150,7 +150,16 @@ class Table:
         for i, column in enumerate(self.columns):
             u = (bits[:, i].astype(np.float64) + 2**15 + 0.5) / 2**16
             u = MARGIN + (1 - 2 * MARGIN) * u
-            out[:, first : first + column.width] = column.forth(values[:, i], u)
+            with np.errstate(over="ignore"):
+                part = column.forth(values[:, i], u).astype(np.float32)
+            finite = np.isfinite(part).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f"{values[finite.argmin(), i]:.4g} for {column.name[:40]!r} is too far from "
+                    f"the rows to train on, which are about {column.mean[0]:.4g} ± "
+                    f"{column.scale:.4g}: mend it, or leave its row out"
+                )
+            out[:, first : first + column.width] = part
             first += column.width
         return torch.from_numpy(out)
 

@@ -172,7 +172,15 @@ def evaluate(
     figures += likelihoods
     points = list[Point]()
     if with_frontier and held.moments is not None:
-        for point in frontier(subject.model, n, made, held.moments, seed=seed, batch=batch):
+        for point in frontier(
+            subject.model,
+            n,
+            made,
+            held.moments,
+            seed=seed,
+            batch=batch,
+            classes=subject.classes(n, seed),
+        ):
             points.append(point)
             watch(f"frontier: {point.sampler}, {point.evaluations} evaluations each")
     notes += reasons

@@ -8,6 +8,9 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jaxtyping import Int
+from torch import Tensor
+
 from ..draw import Plan, plan
 from ..metrics import Moments
 from ..model import ScoreModel
@@ -42,7 +45,14 @@ class Point:
 
 
 def frontier(
-    model: ScoreModel, n: int, features: Features, reference: Moments, *, seed: int, batch: int
+    model: ScoreModel,
+    n: int,
+    features: Features,
+    reference: Moments,
+    *,
+    seed: int,
+    batch: int,
+    classes: Int[Tensor, "n"] | None = None,
 ) -> Iterator[Point]:
     """All samplers, each at the budgets that it can meet."""
     for sampler in SAMPLERS:
@@ -52,7 +62,7 @@ def frontier(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 # with the time of the features
-                parts = drawn(model, n, planned, seed=seed, batch=batch)
+                parts = drawn(model, n, planned, seed=seed, batch=batch, classes=classes)
                 found = together(gather(parts, features, kept=0))
             seconds = time.perf_counter() - begun
             yield Point(sampler, planned.evaluations, seconds, n, distance(found, reference))

@@ -43,6 +43,7 @@ class Draw:
         weights: Of the network, averaged or raw, and of which step.
         options: Of the sampler.
         levels: σ from and to, and in how many steps.
+        classes: How those of the samples were chosen; empty for a model without.
     """
 
     sampler: str
@@ -51,6 +52,7 @@ class Draw:
     weights: str
     options: dict[str, Any]
     levels: tuple[float, float, int]
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,17 @@ def spread(values: Sequence[float]) -> Interval:
 def jackknife(left: Sequence[float]) -> float:
     """The standard error of a figure, of its values where one part at a time is left out."""
     return math.sqrt((len(left) - 1) * float(np.var(left)))
+
+
+def over(a: Interval, b: Interval) -> Interval:
+    """A ratio of two independent figures above 0; the parts of its error in squares.
+
+    a/b ± hypot(δa, δb·a/b)/b
+    """
+    ratio = a.value / b.value
+    low = math.hypot(a.value - a.low, (b.high - b.value) * ratio) / b.value
+    high = math.hypot(a.high - a.value, (b.value - b.low) * ratio) / b.value
+    return Interval(ratio, max(ratio - low, 0.0), ratio + high)
 
 
 def median(values: Float[Tensor, "n"]) -> Interval:

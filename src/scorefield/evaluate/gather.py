@@ -25,7 +25,7 @@ from .features import Features
 
 KEPT, HELD = 10_000, 2**26
 """Samples that are kept for what looks at pairs of them, at most; and their numbers, 256 MB."""
-WIDEST = 4096
+WIDEST = 2048
 """Features of which a covariance is still computed."""
 BATCH = 250
 

@@ -63,7 +63,8 @@ class Job:
         sigmas, planned = self.plan.sigmas, self.plan
         ends = sigmas[0].item(), sigmas[-1].item(), len(sigmas)
         weights, cost = self.subject.weights, planned.evaluations
-        return Draw(planned.sampler, cost, self.seed, weights, planned.options, ends)
+        classes = "as frequent as in training" if self.subject.experiment.data.labels else ""
+        return Draw(planned.sampler, cost, self.seed, weights, planned.options, ends, classes)
 
     def _source(self, split: Split) -> Source | None:
         data = self.subject.data
@@ -79,7 +80,14 @@ class Job:
 
     def samples(self) -> Gathered:
         """Those of the model."""
-        parts = drawn(self.subject.model, self.n, self.plan, seed=self.seed, batch=self.batch)
+        parts = drawn(
+            self.subject.model,
+            self.n,
+            self.plan,
+            seed=self.seed,
+            batch=self.batch,
+            classes=self.subject.classes(self.n, self.seed),
+        )
         return together(gather(parts, self.features))
 
     def _figure(self, **given: Any) -> Figure:
@@ -138,6 +146,11 @@ class Job:
 
     # ── The model itself ─────────────────────────────────────────────────────────────────────────
 
+    @property
+    def _unlabelled(self) -> str:
+        labels = self.subject.experiment.data.labels
+        return "of the model when it is not told the class" if labels else ""
+
     def losses(self) -> tuple[Tensor, Mapping[str, Float[Tensor, "levels n"]]]:
         """Noise levels and the loss at each, of held-out data and of as many from the training."""
         subject, data = self.subject, self.subject.data
@@ -165,6 +178,7 @@ class Job:
                 features="",
                 samples=len(row),
                 reference=f"{self.subject.data.name}, held out",
+                warning=self._unlabelled,
             )
 
     def likelihoods(self, n: int) -> tuple[list[Figure], list[str]]:
@@ -178,12 +192,13 @@ class Job:
             found, bits = nats(subject.model, test, n, self.seed)
         except ValueError as error:
             return [], [f"likelihood: {error}"]
+        few = "" if len(found) >= 30 else f"{len(found)} samples tell a mean roughly"
         make = partial(
             self._figure,
             method="± 1.96 of its standard error",
             features="",
             samples=len(found),
-            warning="" if len(found) >= 30 else f"{len(found)} samples tell a mean roughly",
+            warning="; ".join(each for each in (self._unlabelled, few) if each),
         )
         where = f"{subject.data.name}, held out, with noise σ = {subject.model.sigma_min:.3g}"
         if test.take(torch.zeros(1, dtype=torch.int64))[0].dtype != torch.uint8:

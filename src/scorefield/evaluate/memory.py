@@ -4,7 +4,8 @@
 
 of samples, and of held-out data, which show what distance is usual. Three figures:
 
-    ratio         median d of samples over that of held-out data (after Meehan et al. 2020)
+    ratio         median d of samples over that of held-out data (after Meehan et al. 2020), its
+                  interval wide enough for what is uncertain in either
     near copies   the share with d ≤ half of the distance that 95 % of held-out data exceed
     exact copies  the share equal to their nearest training sample in all 8-bit values; of floats,
                   the share with d ≤ a hundredth of the usual
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ..data import Dataset, Part, Source, everything
 from ..metrics import Neighbours, nearest
-from .figure import Interval, median, share
+from .figure import Interval, median, over, share
 from .gather import HELD, KEPT
 
 TYPICAL, NEAR, EQUAL = 0.5, 0.5, 0.01
@@ -129,7 +130,7 @@ def memory(
     unit, bound = u.median().item(), NEAR * u.quantile(RARE).item()
     if unit == 0:
         raise ValueError(f"most of what {data.name} holds out is in its training data as well")
-    ratio = Interval(*(value / unit for value in median(d)))
+    ratio = over(median(d), median(u))
     order = d.argsort(stable=True)[:worst]
     near, near_heldout = ((each <= bound).double().mean().item() for each in (d, u))
     exact, exact_heldout = (

@@ -54,6 +54,7 @@ def _quality(found: Evaluation) -> Section:
     text = (
         f"Samples by {draw.sampler}, {draw.evaluations} evaluations of the score each, seed "
         f"{draw.seed}, σ from {first:.3g} to {last:.3g} in {count} levels; weights {draw.weights}; "
+        f"{'classes ' * bool(draw.classes)}{draw.classes}{'; ' * bool(draw.classes)}"
         f"features: {figures[0].features}. "
         "Real: the same figure of as many real samples of the other split, which is where a "
         "perfect model would be; of the last three, that of the held-out data. In small type: "

@@ -131,8 +131,23 @@ def _of_rows(x: Tensor, y: Tensor, seed: int) -> Iterator[Measured]:
     yield Measured(f"recall (k = {NEAR})", share(near.recall, m), "Wilson", n)
     density = mean(crowding(x, y, k=AROUND).double() / AROUND)
     yield Measured(f"density (k = {AROUND})", density, "± 1.96 of its standard error", n)
-    coverage = density_coverage(x, y, k=AROUND).coverage
-    yield Measured(f"coverage (k = {AROUND})", share(coverage, m), "Wilson", n)
+    yield coverage(x, y)
+
+
+def coverage(x: Tensor, y: Tensor) -> Measured:
+    """The share of data with a sample near, as uncertain as the samples make it.
+
+    One sample may be near many data, so Wilson's interval of independent cases is too short.
+    """
+
+    def covered(x: Tensor) -> float:
+        return density_coverage(x, y, k=AROUND).coverage
+
+    among, method = _jackknifed(x, covered)
+    least = share(among.value, len(y))
+    low, high = max(min(among.low, least.low), 0.0), min(max(among.high, least.high), 1.0)
+    name = f"coverage (k = {AROUND})"
+    return Measured(name, Interval(among.value, low, high), f"{method}, at least Wilson", len(x))
 
 
 def _jackknifed(x: Tensor, statistic: Callable[[Tensor], float]) -> tuple[Interval, str]:

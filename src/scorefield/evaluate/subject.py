@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from .. import config, processes
@@ -17,8 +18,11 @@ from ..data import load as load_data
 from ..draw import Plan, chains, plan
 from ..experiment import device_of
 from ..model import ScoreModel
-from ..recover import checkpoints
+from ..recover import check_data, checkpoints
 from ..samplers import final
+
+BATCH = 250
+"""Training samples that are read at a time, for their classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,9 @@ class Subject:
                 f"{run}: its model is for samples of {model.shape}, and {data.name} has "
                 f"{tuple(data.train.shape)}: the data have changed since"
             )
-        return cls(str(run), model.to(device_of(device)), data, experiment, weights)
+        check_data(run, experiment, data)
+        model = model.to(processes.device(device_of(device)))
+        return cls(str(run), model, data, experiment, weights)
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +78,20 @@ class Subject:
     def sigma_data(self) -> float:
         """The data's deviation."""
         return self.experiment.levels.sigma_data or 0.5
+
+    def classes(self, n: int, seed: int) -> Int[Tensor, "n"] | None:
+        """Those that n samples are to have, as frequent as in training; None without classes.
+
+        Args:
+            n: how many.
+            seed: of the choice.
+        """
+        if not self.experiment.data.labels:
+            return None
+        chance = torch.Generator().manual_seed(seed)
+        rows = torch.randint(len(self.data.train), (n,), generator=chance)
+        found = [self.data.train.take(part)[1] for part in torch.split(rows, BATCH)]
+        return torch.cat([labels.cpu() for labels in found if labels is not None])
 
     def plan(self, sampler: str | None, steps: int | None) -> Plan:
         """The run's own way of sampling, unless another is asked for."""
@@ -110,6 +130,7 @@ def drawn(
     *,
     seed: int,
     batch: int,
+    classes: Int[Tensor, "n"] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Samples in batches, each with the number of its first; of many processes each has its own.
 
@@ -119,8 +140,9 @@ def drawn(
         planned: how.
         seed: sample i of a seed is the same, whatever the batch.
         batch: how many at once.
+        classes: of each sample, for a model that knows any.
     """
-    parts = chains(model, n, planned, seed=seed, batch=batch)
+    parts = chains(model, n, planned, seed=seed, label=classes, batch=batch)
     for first, states in zip(processes.dealt(range(0, n, batch)), parts, strict=True):
         x = final(states).cpu()
         broken = int((~x.flatten(1).isfinite().all(1)).sum())

@@ -100,20 +100,24 @@ def particle_filter(
     operator: LinearOperator,
     y: Float[Tensor, "rows *measured"],
     sigma_y: float = 0.0,
+    each: int | None = None,
     noise: Noise = torch.randn_like,
 ) -> States:
     """Draws from p(x | y), exact for many particles and a fine grid from high to low.
 
-    The particles of one y are no independent draws: of few of them, many may descend from one. Two
-    evaluations a step; the last state is x₀, on which a noiseless y is imposed.
+    The particles of one filter are no independent draws: of few of them many may descend from one,
+    and all follow one noisy path of y, on which a part of the error depends. Filters of their own
+    (`each`) share neither. Two evaluations a step; the last state is x₀, on which a noiseless y is
+    imposed.
 
     Args:
         score: any score.
         x: a sample of q at sigmas[0], such as a prior's. There y must tell little of the rest.
         sigmas: decreasing grid.
         operator: A.
-        y: the measurement, a batch of one or one for each particle; those of equal y compete.
+        y: the measurement, a batch of one or one for each particle.
         sigma_y: its noise.
+        each: how many, one after another and of one y, make a filter; all of equal y if not given.
         noise: source of noise.
     """
     score, levels = check_steps(score, x, sigmas, True)
@@ -122,7 +126,8 @@ def particle_filter(
         raise ValueError(
             f"y has {len(y)} rows beside {len(x)} particles: give one, or one for each"
         )
-    return _particle_filter(score, x, levels, operator, y.to(x), sigma_y, noise)
+    y = y.to(x) if operator.known is None else operator(y.to(x))  # what is unknown may be NaN
+    return _particle_filter(score, x, levels, operator, *_filters(x, y, each), sigma_y, noise)
 
 
 @torch.no_grad()
@@ -132,12 +137,11 @@ def _particle_filter(
     levels: list[float],
     operator: LinearOperator,
     y: Tensor,
+    groups: Tensor,
     sigma_y: float,
     noise: Noise,
 ) -> States:
-    distinct, groups = torch.unique(y, dim=0, return_inverse=True)
-    groups = groups.expand(len(x))
-    path = _path(operator, distinct, levels, sigma_y, noise)
+    path = _path(operator, y, levels, sigma_y, noise)
     x = _begin(operator, score, x, path[0][groups], levels[0], sigma_y)
     log_w = x.new_zeros(len(x))
     for i, (sigma, low) in enumerate(pairwise(levels), 1):
@@ -154,9 +158,24 @@ def _particle_filter(
         x = ahead.add(turn, alpha=low**2 * (1 - low / sigma))
         yield State(x, low, denoised, i)
     x = x.add(score(x, levels[-1]), alpha=levels[-1] ** 2)
-    x = operator.project(x, y) if sigma_y == 0 else x
+    x = operator.project(x, y[groups]) if sigma_y == 0 else x
     yield State(x, 0.0, x, len(levels))
     return x
+
+
+def _filters(
+    x: Tensor, y: Tensor, each: int | None
+) -> tuple[Float[Tensor, "filters *measured"], Int[Tensor, "batch"]]:
+    """The y of each filter, and which one each particle belongs to."""
+    if each is None:
+        distinct, groups = torch.unique(y, dim=0, return_inverse=True)
+        return distinct, groups.expand(len(x))
+    if each < 1 or len(x) % each:
+        raise ValueError(f"each={each}: give a whole number that divides {len(x)}, the particles")
+    y = y.expand(len(x), *y.shape[1:])
+    if not torch.equal(y, y[::each].repeat_interleave(each, 0)):
+        raise ValueError(f"each={each}: the particles of one filter must have one y")
+    return y[::each], torch.arange(len(x), device=x.device) // each
 
 
 def _path(

@@ -22,6 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from .layers import Conv3
+
 Form: TypeAlias = Literal["ddpm", "biggan"]
 NEARLY_ZERO = 1e-10
 """The scale that stands for 0 in the published initialisation."""
@@ -40,7 +42,10 @@ def convolution(
     channels: int, out: int, size: int = 3, *, scale: float = 1.0, dims: int = 2
 ) -> nn.Conv1d | nn.Conv2d:
     """A convolution that keeps the length, or height and width, drawn as published."""
-    layer = CONVOLUTIONS[dims](channels, out, size, padding=size // 2)
+    if (size, dims) == (3, 2):
+        layer: nn.Conv1d | nn.Conv2d = Conv3(channels, out)
+    else:
+        layer = CONVOLUTIONS[dims](channels, out, size, padding=size // 2)
     scaled(layer.weight, scale)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

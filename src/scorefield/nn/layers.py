@@ -13,6 +13,7 @@ of that name on a CPU, and differentiable as often as one likes, eager or compil
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -21,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from . import winograd
 
 Level = Int[Tensor, "batch"] | None
 """The index of each sample's noise level, for networks that have a table of them."""
@@ -41,22 +44,35 @@ class InstanceNormPlus(nn.Module):
         self, x: Float[Tensor, "batch features height width"], level: Level = None
     ) -> Float[Tensor, "batch features height width"]:
         """Each channel normalised, its mean kept in relation to the others' means."""
-        # statistics of 16-bit activations, which autocast hands over, are taken in 32 bits
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = x.mean((2, 3), keepdim=True)
-        centred = x - mean
-        # not var_mean, which is 15 times slower on a CPU
-        deviation = (centred.square().mean((2, 3), keepdim=True) + self.eps).sqrt()
-        gamma, alpha, beta = self._affine(level).to(x.dtype)[..., None, None].unbind(1)
-        shift = torch.addcmul(beta, gamma * alpha, _standardise(mean, self.eps))
-        return torch.addcmul(shift, centred, gamma / deviation).to(self.affine.dtype)
+        return normalize(x, self.affine, self.known(level), self.eps)
 
-    def _affine(self, level: Level) -> Float[Tensor, "rows 3 features"]:
-        if not self.conditional:
-            return self.affine
-        if level is None:
+    def known(self, level: Level) -> Level:
+        """The level, where there is a table of them."""
+        if self.conditional and level is None:
             raise ValueError("this network has a table of noise levels: give each sample's index")
-        return F.embedding(level, self.affine.flatten(1)).view(len(level), 3, -1)
+        return level if self.conditional else None
+
+
+def normalize(
+    x: Float[Tensor, "batch features height width"],
+    affine: Float[Tensor, "rows 3 features"],
+    level: Level,
+    eps: float,
+) -> Float[Tensor, "batch features height width"]:
+    """InstanceNorm++ with γ, α, β from the row of each sample's level, or the only one."""
+    # statistics of 16-bit activations, which autocast hands over, are taken in 32 bits
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean = x.mean((2, 3), keepdim=True)
+    centred = x - mean
+    # not var_mean, which is 15 times slower on a CPU
+    deviation = (centred.square().mean((2, 3), keepdim=True) + eps).sqrt()
+    if level is None:
+        rows = affine
+    else:
+        rows = F.embedding(level, affine.flatten(1)).view(len(level), 3, -1)
+    gamma, alpha, beta = rows.to(x.dtype)[..., None, None].unbind(1)
+    shift = torch.addcmul(beta, gamma * alpha, _standardise(mean, eps))
+    return torch.addcmul(shift, centred, gamma / deviation).to(affine.dtype)
 
 
 def _standardise(means: Tensor, eps: float) -> Tensor:
@@ -95,7 +111,13 @@ def upsample(
     if x.shape[2:] == size:
         return x
     (height, width), (height_next, width_next) = x.shape[2:], size
-    return bilinear(height, height_next, x) @ x @ bilinear(width, width_next, x).T
+    down, across = bilinear(height, height_next, x), bilinear(width, width_next, x)
+    if x.is_contiguous():
+        return down @ x @ across.T
+    inner = x.permute(0, 2, 3, 1)  # where channels are innermost in memory, without moving them
+    rows = (down @ inner.flatten(2)).view(len(x), height_next, width, -1)
+    out: Tensor = (across @ rows).permute(0, 3, 1, 2)
+    return out
 
 
 def mean_pool(x: Float[Tensor, "batch features height width"]) -> Tensor:
@@ -120,6 +142,27 @@ def _max5(x: Tensor, dim: Literal[2, 3]) -> Tensor:
 # ── Blocks ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def same(x: Tensor) -> Tensor:
+    """x."""
+    return x
+
+
+class Conv3(nn.Conv2d):
+    """A 3 × 3 convolution that keeps the size; `fast`, with fewer multiplications (`winograd`)."""
+
+    fast = False
+
+    def __init__(self, features: int, features_out: int, *, dilation: int = 1, bias: bool = True):
+        super().__init__(features, features_out, 3, padding=dilation, dilation=dilation, bias=bias)
+
+    def forward(self, x: Float[Tensor, "batch _ height width"]) -> Tensor:
+        """The convolution of x, with zeros around."""
+        if self.fast:
+            kind = _kind(None, same, self.dilation[0])
+            return winograd.convolve(kind, x, self.weight, bias=self.bias)
+        return super().forward(x)
+
+
 class Unit(nn.Module):
     """Normalise, apply a function, convolve: what every block repeats."""
 
@@ -127,24 +170,66 @@ class Unit(nn.Module):
         self,
         norm: InstanceNormPlus | None,
         function: Callable[[Tensor], Tensor],
-        conv: nn.Conv2d,
+        conv: Conv3,
     ):
         super().__init__()
         self.norm = norm
         self.function = function
         self.conv = conv
 
-    def forward(self, x: Float[Tensor, "batch _ _ _"], level: Level) -> Tensor:
-        """conv(function(norm(x)))."""
+    def forward(
+        self, x: Float[Tensor, "batch _ _ _"], level: Level, plus: Tensor | None = None
+    ) -> Tensor:
+        """conv(function(norm(x))) + plus."""
+        if self.conv.fast and self.function in FUSED:
+            return self._fused(x, level, plus)
         if self.norm is not None:
             x = self.norm(x, level)
-        out: Tensor = self.conv(self.function(x))
-        return out
+        if self.conv.fast and self.function is max_pool:
+            x = winograd.max_pool(x, max_pool)
+        else:
+            x = self.function(x)
+        out: Tensor = self.conv(x)
+        return out if plus is None else out + plus
+
+    def _fused(self, x: Tensor, level: Level, plus: Tensor | None) -> Tensor:
+        norm, conv = self.norm, self.conv
+        return winograd.convolve(
+            _kind(norm and norm.eps, self.function, conv.dilation[0]),
+            x,
+            conv.weight,
+            affine=None if norm is None else norm.affine,
+            level=None if norm is None else norm.known(level),
+            bias=conv.bias,
+            plus=plus,
+        )
 
 
-def conv3(features: int, features_out: int, *, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
-    """A 3 × 3 convolution that keeps the size."""
-    return nn.Conv2d(features, features_out, 3, padding=dilation, dilation=dilation, bias=bias)
+FUSED: dict[Callable[[Tensor], Tensor], dict[str, bool]] = {
+    same: {},
+    F.elu: {"elu": True},
+    mean_pool: {"pool": True},
+}
+"""The functions that `winograd` computes on the way."""
+
+
+@functools.cache
+def _kind(eps: float | None, function: Callable[[Tensor], Tensor], dilation: int) -> winograd.Kind:
+    """What `winograd` is to compute, beside the same in operations that have every derivative."""
+
+    def plain(
+        x: Tensor,
+        affine: Tensor | None,
+        level: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        plus: Tensor | None,
+    ) -> Tensor:
+        h = x if affine is None or eps is None else normalize(x, affine, level, eps)
+        out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
+        return out if plus is None else out + plus
+
+    return winograd.Kind(plain, dilation, **FUSED[function], eps=eps or 0.0)
 
 
 class Residual(nn.Module):
@@ -166,20 +251,22 @@ class Residual(nn.Module):
         super().__init__()
         self.halves = opens and dilation == 1
         norms = [InstanceNormPlus(features, levels) for _ in range(2)]
-        first = conv3(features, features, dilation=dilation)
-        second = conv3(features, features_out, dilation=dilation)
+        first = Conv3(features, features, dilation=dilation)
+        second = Conv3(features, features_out, dilation=dilation)
         self.units = nn.ModuleList([Unit(norms[0], F.elu, first), Unit(norms[1], F.elu, second)])
         self.shortcut: nn.Conv2d | None = None
         if self.halves:
             self.shortcut = nn.Conv2d(features, features_out, 1)
         elif opens:
-            self.shortcut = conv3(features, features_out, dilation=dilation)
+            self.shortcut = Conv3(features, features_out, dilation=dilation)
 
     def forward(self, x: Float[Tensor, "batch _ _ _"], level: Level) -> Tensor:
         """shortcut(x) + units(x), at half the size if the block halves."""
-        h = x
-        for unit in self.units:
-            h = unit(h, level)
+        first, second = self.units
+        h: Tensor = first(x, level)
+        shortcut = same if self.shortcut is None else self.shortcut
         if self.halves:  # the mean and a 1 × 1 convolution commute
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        return h + (x if self.shortcut is None else self.shortcut(x))
+            h, x = F.avg_pool2d(second(h, level), 2), F.avg_pool2d(x, 2)
+            return h + shortcut(x)
+        h = second(h, level, shortcut(x))
+        return h

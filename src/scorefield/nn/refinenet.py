@@ -16,15 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from . import winograd
 from .arguments import arguments
 from .layers import (
+    Conv3,
     InstanceNormPlus,
     Level,
     Residual,
     Unit,
-    conv3,
     max_pool,
     mean_pool,
+    same,
     upsample,
 )
 from .padding import crop, pad
@@ -77,7 +79,7 @@ class RefineNet(nn.Module):
         stages = DEPTHS[depth]
         self.halvings = sum(stage.dilation == 1 for stage in stages[1:])
         widths = [width, *(width * stage.width for stage in stages)]
-        self.begin = conv3(channels, width)
+        self.begin = Conv3(channels, width)
         self.encoder = nn.ModuleList(
             nn.ModuleList(
                 [
@@ -92,7 +94,7 @@ class RefineNet(nn.Module):
             Refinement(widths[i + 1], widths[i], levels, first=i == len(stages) - 1, last=i == 0)
             for i in reversed(range(len(stages)))
         )
-        self.end = Unit(InstanceNormPlus(width, levels), F.elu, conv3(width, channels))
+        self.end = Unit(InstanceNormPlus(width, levels), F.elu, Conv3(width, channels))
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], cond: Level = None
@@ -124,6 +126,8 @@ class Refinement(nn.Module):
         last: the finest one, which is smoothed three times.
     """
 
+    fast = False
+
     def __init__(
         self,
         features: int,
@@ -137,12 +141,12 @@ class Refinement(nn.Module):
         inputs, out = (1, features) if first else (2, features_out)
         self.adapt = nn.ModuleList(_smoothing(features, 2, levels) for _ in range(inputs))
         self.merge = nn.ModuleList(
-            Unit(_norm(features, levels), _same, conv3(features, out))
+            Unit(_norm(features, levels), same, Conv3(features, out))
             for _ in range(0 if first else 2)
         )
         pool = max_pool if levels is None else mean_pool
         self.pools = nn.ModuleList(
-            Unit(_norm(out, levels), pool, conv3(out, out, bias=False)) for _ in range(2)
+            Unit(_norm(out, levels), pool, Conv3(out, out, bias=False)) for _ in range(2)
         )
         self.smooth = _smoothing(out, 3 if last else 1, levels)
 
@@ -157,9 +161,9 @@ class Refinement(nn.Module):
         paths = [_smooth(h, units, level) for h, units in zip(inputs, self.adapt, strict=True)]
         h = paths[0]
         if refined is not None:
-            merged = [unit(h, level) for h, unit in zip(paths, self.merge, strict=True)]
-            h = merged[0] + upsample(merged[1], x.shape[2:])
-        h = path = F.elu(h)
+            fine, coarse = self.merge
+            h = fine(h, level, upsample(coarse(paths[1], level), x.shape[2:]))
+        h = path = winograd.elu(h) if self.fast else F.elu(h)
         for unit in self.pools:
             path = unit(path, level)
             h = h + path
@@ -169,7 +173,7 @@ class Refinement(nn.Module):
 def _smoothing(features: int, times: int, levels: int | None) -> nn.ModuleList:
     """The units of residual convolutions, two for each time."""
     return nn.ModuleList(
-        Unit(_norm(features, levels), F.elu, conv3(features, features, bias=False))
+        Unit(_norm(features, levels), F.elu, Conv3(features, features, bias=False))
         for _ in range(2 * times)
     )
 
@@ -177,16 +181,12 @@ def _smoothing(features: int, times: int, levels: int | None) -> nn.ModuleList:
 def _smooth(h: Tensor, units: nn.Module, level: Level) -> Tensor:
     pairs = units.children()
     for first, second in zip(pairs, pairs, strict=True):
-        h = h + second(first(h, level), level)
+        h = second(first(h, level), level, h)
     return h
 
 
 def _norm(features: int, levels: int | None) -> InstanceNormPlus | None:
     return None if levels is None else InstanceNormPlus(features, levels)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 def _check(channels: int, width: int, levels: int | None, depth: str) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from .arguments import arguments
-from .layers import conv3
+from .layers import Conv3
 from .padding import crop, pad
 from .resample import downsample, upsample
 
@@ -60,11 +60,11 @@ class Autoencoder(nn.Module):
         self.arguments = arguments(locals())
         steps = list(pairwise([widths[0], *widths]))
         self.factor = 2 ** (len(widths) // 2)
-        self.begin = conv3(channels, widths[0])
+        self.begin = Conv3(channels, widths[0])
         down = [Block(a, b, resize="down" if i % 2 else "") for i, (a, b) in enumerate(steps)]
         up = [Block(b, a, resize="up" if i % 2 else "") for i, (a, b) in enumerate(steps)]
         self.blocks = nn.Sequential(*down, *reversed(up))
-        self.end = conv3(widths[0], channels)
+        self.end = Conv3(widths[0], channels)
 
     def forward(
         self,
@@ -84,7 +84,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.resize = RESIZE[resize]
-        self.first, self.second = conv3(features, features_out), conv3(features_out, features_out)
+        self.first, self.second = Conv3(features, features_out), Conv3(features_out, features_out)
         changes = resize or features != features_out
         self.shortcut = nn.Conv2d(features, features_out, 1) if changes else nn.Identity()
 

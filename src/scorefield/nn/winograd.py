@@ -1,0 +1,481 @@
+"""3 × 3 convolutions on a CPU with a quarter of the multiplications, and what surrounds them.
+
+    y = conv(f(norm(x))) + bias + plus        f the identity, ELU or the mean over 5 × 5 pixels
+
+by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32: `winograd.cpp` beside this
+file, which the machine's own compiler translates when it is first wanted, in some seconds, once for
+this version and processor. Where there is none, `kernels` says so, and the ordinary operations do
+the same.
+
+The fast way has first derivatives. Whatever else is asked for (higher ones, forward mode, several
+at once, other types, tensors that are traced) goes the plain way, without being told to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.utils.weak import WeakTensorKeyDictionary
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+
+
+class Unavailable(Exception):
+    """Why the fast convolutions are not to be had here."""
+
+
+# ── The library ──────────────────────────────────────────────────────────────────────────────────
+
+
+def why_not() -> str | None:
+    """Why the fast convolutions are not to be had here, or None if they are."""
+    try:
+        kernels()
+    except Unavailable as reason:
+        return str(reason)
+    return None
+
+
+def kernels() -> ctypes.CDLL:
+    """The compiled functions, or `Unavailable`."""
+    found = _kernels()
+    if isinstance(found, str):
+        raise Unavailable(found)
+    return found
+
+
+@functools.cache
+def _kernels() -> ctypes.CDLL | str:
+    compiler = _compiler()
+    if compiler is None:
+        return "there is no C++ compiler: install g++"
+    try:
+        library = ctypes.CDLL(str(_built(compiler)))
+    except subprocess.CalledProcessError as error:
+        return f"{compiler} failed: {_last_line(error.stderr)}"
+    except OSError as error:
+        return f"the compiled convolutions could not be kept or loaded: {error}"
+    library.statistics.restype = ctypes.c_bool
+    return library
+
+
+def _compiler() -> str | None:
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["without a word"])[-1]
+
+
+def _built(compiler: str) -> Path:
+    """The library's file, made if this processor and compiler have none of this source yet."""
+    command = _command(compiler)
+    path = _path(command)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as place:
+            made = Path(place) / path.name
+            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
+            made.replace(path)  # a process beside this one sees all of it or nothing
+    return path
+
+
+def _path(command: list[str]) -> Path:
+    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
+    told = [SOURCE.read_text(), *command, version, _processor()]
+    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:20]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
+    return folder / f"winograd-{key}.so"
+
+
+def _command(compiler: str) -> list[str]:
+    return [compiler, *FLAGS, str(SOURCE), *_openmp()]
+
+
+def _openmp() -> list[str]:
+    """torch's own OpenMP, to link with it: the threads of two would fight over the cores."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    files = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines()}
+    return sorted(f for f in files if Path(f).name.startswith(("libgomp", "libiomp5", "libomp")))[
+        :1
+    ]
+
+
+def _processor() -> str:
+    """What the compiler may have made use of."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    return "\n".join([platform.machine(), platform.processor(), *flags[:2]])
+
+
+# ── The operation ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What does not change between calls.
+
+    Attributes:
+        plain: The same in differentiable operations, of (x, affine, level, weight, bias, plus).
+        dilation: Of the convolution.
+        elu: Whether f is ELU.
+        pool: Whether f is the mean over 5 × 5 pixels.
+        eps: Of the norm.
+    """
+
+    plain: Callable[..., Tensor]
+    dilation: int = 1
+    elu: bool = False
+    pool: bool = False
+    eps: float = 1e-5
+
+
+def takes(*tensors: Tensor | None) -> bool:
+    """Whether these can go the fast way: dense float32 on a CPU, not traced, without tangents."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(t is None or _simple(t) for t in tensors)
+
+
+def pays(height: int, width: int, dilation: int) -> bool:
+    """Whether tiles fit images of this size well enough to save multiplications."""
+    tile = _tile(height, width, dilation)
+    return _products(height, width, dilation, tile) <= 0.6 * 9 * height * width
+
+
+def _tile(height: int, width: int, dilation: int) -> int:
+    """Outputs of a tile along each axis, 4 or 5: what needs fewer multiplications."""
+    return min((4, 5), key=lambda tile: _products(height, width, dilation, tile))
+
+
+def _products(height: int, width: int, dilation: int, tile: int) -> int:
+    """Multiplications of a channel by a channel."""
+    down, across = ((-(-size // dilation) + tile - 1) // tile for size in (height, width))
+    return (tile + 2) ** 2 * dilation**2 * down * across
+
+
+def _simple(x: Tensor) -> bool:
+    return (
+        x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch._C._functorch.is_legacy_batchedtensor(x)  # of is_grads_batched
+        and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
+    )
+
+
+def convolve(
+    kind: Kind,
+    x: Tensor,
+    weight: Tensor,
+    *,
+    affine: Tensor | None = None,
+    level: Tensor | None = None,
+    bias: Tensor | None = None,
+    plus: Tensor | None = None,
+) -> Tensor:
+    """conv(f(norm(x))) + bias + plus; channels are innermost in the result's memory."""
+    if not takes(x, weight, affine, bias, plus) or not pays(x.shape[2], x.shape[3], kind.dilation):
+        return kind.plain(x, affine, level, weight, bias, plus)
+    inputs = (x, affine, weight, bias, plus)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+        out: Tensor = _Convolve.apply(kind, x, affine, level, weight, bias, plus)  # type: ignore[no-untyped-call]
+        return out
+    tile = _tile(x.shape[2], x.shape[3], kind.dilation)
+    return _forward(kind, x, affine, level, _kept_weights(weight, tile), len(weight), bias, plus)[0]
+
+
+def _forward(
+    kind: Kind,
+    x: Tensor,
+    affine: Tensor | None,
+    level: Tensor | None,
+    u: Tensor,
+    features: int,
+    bias: Tensor | None,
+    plus: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The result, and what its derivative needs: the norm's statistics and the pooled image."""
+    inner = _inner(x)
+    norms = None if affine is None else _statistics(inner, affine, level, kind.eps)
+    seen = _box(inner, norms) if kind.pool else None
+    out = _apply(
+        inner if seen is None else seen,
+        u,
+        features,
+        kind.dilation,
+        norms=None if kind.pool else norms,
+        elu=kind.elu,
+        bias=bias,
+        plus=None if plus is None else _inner(plus),
+    )
+    return out, norms, seen
+
+
+class _Convolve(torch.autograd.Function):
+    """The first derivative by kernels; with `create_graph` that of the plain way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kind: Kind,
+        x: Tensor,
+        affine: Tensor | None,
+        level: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        plus: Tensor | None,
+    ) -> Tensor:
+        u = _weights(weight, _tile(x.shape[2], x.shape[3], kind.dilation))
+        out, norms, seen = _forward(kind, x, affine, level, u, len(weight), bias, plus)
+        ctx.kind = kind
+        ctx.save_for_backward(x, affine, level, weight, bias, plus, norms, seen)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        kind, needed = ctx.kind, ctx.needs_input_grad
+        x, affine, level, weight, bias, plus, norms, seen = ctx.saved_tensors
+        if torch.is_grad_enabled() or not takes(dy):
+            return _plainly(kind, needed, dy, x, affine, level, weight, bias, plus)
+        inner, dy = _inner(x), _inner(dy)
+        dx = dtable = dweight = None
+        if needed[4]:
+            source, norm = (inner, norms) if seen is None else (seen, None)
+            dweight = _correlate(source, norm, kind, dy)
+        if needed[1] or needed[2]:
+            tile = _tile(x.shape[2], x.shape[3], kind.dilation)
+            back = _weights(weight, tile, transposed=True)
+            da = _apply(dy, back, weight.shape[1], kind.dilation)
+            dx, dtable = _before(kind, da, inner, affine, level, norms)
+        dbias = dy.sum((0, 2, 3)) if needed[5] else None
+        return None, dx, dtable, None, dweight, dbias, dy if needed[6] else None
+
+
+def _plainly(kind: Kind, needed: tuple[bool, ...], dy: Tensor, *inputs: Tensor | None) -> Any:
+    """Derivatives that can be differentiated again."""
+    with torch.enable_grad():
+        y = kind.plain(*inputs)
+    wanted = [t for t, need in zip(inputs, needed[1:], strict=True) if need and t is not None]
+    grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=torch.is_grad_enabled()))
+    return None, *(next(grads) if need else None for need in needed[1:])
+
+
+def _before(
+    kind: Kind,
+    da: Tensor,
+    x: Tensor,
+    affine: Tensor | None,
+    level: Tensor | None,
+    norms: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """From the gradient by f(norm(x)) those by x and by the norm's table."""
+    if kind.pool:
+        da = _box(da, None)
+    if affine is None and not kind.elu:
+        return da, None
+    n, channels, height, width = x.shape
+    dx = torch.empty_like(x)
+    rows = None if affine is None else affine.new_empty(n, *affine.shape[1:])
+    kernels().normalize_backward(
+        *map(_at, (da, x, norms)), ctypes.c_bool(kind.elu), *map(_at, (affine, level, dx, rows)),
+        *_long(n, height * width, channels), ctypes.c_float(kind.eps), torch.get_num_threads(),
+    )  # fmt: skip
+    if affine is None or rows is None:
+        return dx, None
+    if level is None:
+        return dx, rows.sum(0, keepdim=True)
+    return dx, torch.zeros_like(affine).index_add_(0, level, rows)
+
+
+# ── Beside convolutions ──────────────────────────────────────────────────────────────────────────
+
+
+def elu(x: Tensor) -> Tensor:
+    """ELU."""
+    return _derived(_Elu, F.elu, x)
+
+
+def max_pool(x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """The maximum over 5 × 5 pixels, as `plain` computes it in operations of every derivative."""
+    return _derived(_MaxPool, plain, x)
+
+
+def _derived(function: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    out: Tensor = function.apply(plain, x) if takes(x) else plain(x)
+    return out
+
+
+class _Elu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        ctx.plain = plain
+        ctx.save_for_backward(x)
+        inner = _inner(x)
+        out = torch.empty_like(inner)
+        kernels().activate(*map(_at, (inner, out)), *_long(x.numel()), torch.get_num_threads())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not takes(dy):
+            return None, _derivative(ctx.plain, x, dy)
+        return None, _before(Kind(ctx.plain, elu=True), _inner(dy), _inner(x), None, None, None)[0]
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        inner = _inner(x)
+        out = torch.empty_like(inner)
+        ctx.plain = plain
+        ctx.save_for_backward(x, out)
+        kernels().largest(*map(_at, (inner, out)), *_long(*_sizes(x)), torch.get_num_threads())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        if torch.is_grad_enabled() or not takes(dy):
+            return None, _derivative(ctx.plain, x, dy)
+        inner, dy = _inner(x), _inner(dy)
+        dx = torch.zeros_like(inner)
+        kernels().largest_backward(
+            *map(_at, (inner, y, dy, dx)), *_long(*_sizes(x)), torch.get_num_threads()
+        )
+        return None, dx
+
+
+def _derivative(plain: Callable[[Tensor], Tensor], x: Tensor, dy: Tensor) -> Tensor:
+    """xᵀ-derivative that can be differentiated again."""
+    with torch.enable_grad():
+        y = plain(x)
+    return torch.autograd.grad(y, x, dy, create_graph=torch.is_grad_enabled())[0]
+
+
+# ── Calls ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _at(t: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if t is None else t.data_ptr())
+
+
+def _long(*numbers: int) -> tuple[ctypes.c_int64, ...]:
+    return tuple(map(ctypes.c_int64, numbers))
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int, int]:
+    """Of an image in the kernels' order."""
+    n, channels, height, width = x.shape
+    return n, height, width, channels
+
+
+def _inner(x: Tensor) -> Tensor:
+    """x with its channels innermost in memory."""
+    return x.detach().contiguous(memory_format=torch.channels_last)
+
+
+def _padded(channels: int) -> int:
+    """What the kernels round channels up to, at most."""
+    return -(-channels // 16) * 16
+
+
+def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
+    """G g Gᵀ, for the convolution or for its transpose."""
+    weight = weight.detach().contiguous()
+    features, channels = weight.shape[:2]
+    steps = 9 * channels, 9
+    if transposed:
+        features, channels, steps = channels, features, steps[::-1]
+    u = weight.new_empty((tile + 2) ** 2, channels, _padded(features))
+    kernels().transform_weights(
+        tile, _at(weight), *_long(*steps), ctypes.c_bool(transposed),
+        *_long(channels, features), _at(u), torch.get_num_threads(),
+    )  # fmt: skip
+    return u
+
+
+_KEPT = WeakTensorKeyDictionary()
+"""Transformed weights of networks that are not being trained, with the version they are of."""
+
+
+def _kept_weights(weight: Tensor, tile: int) -> Tensor:
+    version = (weight._version, weight.data_ptr(), tile)
+    if weight not in _KEPT or _KEPT[weight][0] != version:
+        _KEPT[weight] = (version, _weights(weight, tile))
+    u: Tensor = _KEPT[weight][1]
+    return u
+
+
+def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> Tensor:
+    n, channels, height, width = x.shape
+    norms = x.new_empty(n, 4, _padded(channels))
+    known = kernels().statistics(
+        *map(_at, (x, affine, level, norms)), *_long(n, height * width, channels, len(affine)),
+        ctypes.c_float(eps), torch.get_num_threads(),
+    )  # fmt: skip
+    if not known:
+        raise IndexError(f"a noise level beyond the table of {len(affine)}: {level}")
+    return norms
+
+
+def _box(x: Tensor, norms: Tensor | None) -> Tensor:
+    n, channels, height, width = x.shape
+    out = torch.empty_like(x)
+    sizes = _long(n, height, width, channels)
+    kernels().box(*map(_at, (x, norms, out)), *sizes, torch.get_num_threads())
+    return out
+
+
+def _apply(
+    x: Tensor,
+    u: Tensor,
+    features: int,
+    dilation: int,
+    *,
+    norms: Tensor | None = None,
+    elu: bool = False,
+    bias: Tensor | None = None,
+    plus: Tensor | None = None,
+) -> Tensor:
+    n, channels, height, width = x.shape
+    size = (n, features, height, width)
+    out = torch.empty(size, memory_format=torch.channels_last)
+    tile = _tile(height, width, dilation)
+    kernels().convolve(
+        tile, *map(_at, (x, norms)), ctypes.c_bool(elu), *map(_at, (u, bias, plus, out)),
+        *_long(n, height, width, channels, features, dilation), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _correlate(x: Tensor, norms: Tensor | None, kind: Kind, dy: Tensor) -> Tensor:
+    n, channels, height, width = x.shape
+    out = x.new_empty(dy.shape[1], channels, 3, 3)
+    tile = _tile(height, width, kind.dilation)
+    kernels().correlate(
+        tile, *map(_at, (x, norms)), ctypes.c_bool(kind.elu), *map(_at, (dy, out)),
+        *_long(n, height, width, channels, dy.shape[1], kind.dilation), torch.get_num_threads(),
+    )  # fmt: skip
+    return out

@@ -1,0 +1,182 @@
+"""Which way of running a network pays, on which device, and why.
+
+    CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
+            there: the score moves by less than 1e-5, and its gradients with it
+    CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
+
+The model stays the object that it is, its parameters too: only how it computes is changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .model import ScoreModel
+from .nn import winograd
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+BUILD = 20.0
+"""Seconds of work that are worth the building of the convolutions, which takes some five."""
+COMPILE = 2000
+"""Evaluations that are worth a compilation, which takes a minute or more."""
+RATE = 5e10
+"""Operations a second of one core, roughly, by which work is told from play."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a network is to be run; `str` of it says why.
+
+    Attributes:
+        winograd: Convolutions with fewer multiplications, in float32 on a CPU.
+        channels_last: Images with their channels innermost in memory.
+        autocast: The network in bfloat16, its weights in float32.
+        compile: Through torch.compile.
+        reasons: A sentence for each thing chosen, and for what was not to be had.
+    """
+
+    winograd: bool = False
+    channels_last: bool = False
+    autocast: bool = False
+    compile: bool = False
+    reasons: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons)
+
+    def apply(self, model: ScoreModel) -> None:
+        """Let the model compute so. What is not to be had any more is left out, with a warning."""
+        lacking = winograd.why_not() if self.winograd else None
+        if lacking is not None:
+            warnings.warn(f"ordinary convolutions, for {lacking}", stacklevel=2)
+        fast: Any = self.winograd and lacking is None
+        for module in model.net.modules():
+            if hasattr(module, "fast"):
+                module.fast = fast
+        if self.channels_last:
+            model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.autocast = torch.bfloat16 if self.autocast else None
+        if self.compile:
+            self.compiled(model)
+
+    @staticmethod
+    def compiled(model: ScoreModel) -> None:
+        """Compile a model's network; on a GPU its launches are replayed as CUDA graphs."""
+        on_cuda = model.device is not None and model.device.type == "cuda"
+        model.net.compile(mode="reduce-overhead" if on_cuda else None)
+
+
+def optimize(
+    model: ScoreModel,
+    *,
+    batch: int = 1,
+    evaluations: int | None = None,
+    train: bool = False,
+    precision: Precision = "auto",
+) -> Choice:
+    """Let a model compute in the way that pays where it is, and say which.
+
+    Args:
+        model: changed in place; call this after `to`.
+        batch: samples at once.
+        evaluations: how often the network will be called; not given, often.
+        train: whether its gradients are wanted.
+        precision: "float32" keeps the score to 1e-5, "bfloat16" to 2 %; "auto" is float32, but
+            bfloat16 for training on a GPU that has it.
+    """
+    choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
+    choice.apply(model)
+    return choice
+
+
+def choose(
+    model: ScoreModel,
+    *,
+    batch: int = 1,
+    evaluations: int | None = None,
+    train: bool = False,
+    precision: Precision = "auto",
+) -> Choice:
+    """What `optimize` would do; the arguments are its."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision={precision!r}: one of auto, float32, bfloat16")
+    device = model.device or torch.device("cpu")
+    if device.type == "cuda":
+        return _on_cuda(model, evaluations, train, precision)
+    if device.type != "cpu":
+        return Choice(reasons=(f"as it is: nothing has been measured on {device.type}",))
+    return _on_cpu(model, batch, evaluations, train, precision)
+
+
+def _on_cpu(
+    model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
+) -> Choice:
+    if not any(getattr(module, "fast", None) is not None for module in model.net.modules()):
+        return Choice(reasons=("as it is: the network has no 3 × 3 convolutions",))
+    dtypes = {p.dtype for p in model.net.parameters()}
+    if dtypes != {torch.float32}:
+        return Choice(reasons=(f"as it is: the weights are {_names(dtypes)}, not float32",))
+    seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
+    if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
+        return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))
+    if (lacking := winograd.why_not()) is None:
+        reason = "Winograd convolutions in float32: a quarter of the multiplications, error 1e-5"
+        also = ("more exact than bfloat16 and faster on a CPU",) * (precision == "bfloat16")
+        return Choice(winograd=True, reasons=(reason, *also))
+    reasons = (f"ordinary convolutions, for {lacking}",)
+    if precision == "bfloat16":
+        return Choice(channels_last=True, autocast=True, reasons=(*reasons, "in bfloat16"))
+    return Choice(reasons=reasons)
+
+
+def _on_cuda(
+    model: ScoreModel, evaluations: int | None, train: bool, precision: Precision
+) -> Choice:
+    half = precision == "bfloat16" or (precision == "auto" and train)
+    half = half and torch.cuda.is_bf16_supported()
+    images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
+    long = evaluations is None or evaluations >= COMPILE
+    reasons = [
+        *["bfloat16: the tensor cores' type"] * half,
+        *["channels innermost: the layout of their convolutions"] * images,
+        *["compiled, replayed as CUDA graphs: the run is long enough"] * long,
+    ]
+    return Choice(
+        channels_last=images, autocast=half, compile=long, reasons=tuple(reasons or ["as it is"])
+    )
+
+
+def _names(dtypes: Iterable[torch.dtype]) -> str:
+    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or "missing"
+
+
+def _seconds(model: ScoreModel, batch: int, evaluations: int | None) -> float:
+    """Of the ordinary way, at most: as if all convolutions were of the full size."""
+    if evaluations is None or model.shape is None:
+        return float("inf")
+    pixels = model.shape[-2:].numel()
+    weights = sum(p.numel() for p in model.net.parameters() if p.ndim == 4)
+    return 2 * weights * pixels * batch * evaluations / (RATE * torch.get_num_threads())
+
+
+def keep_memory() -> bool:
+    """Let glibc keep the memory of large tensors; whether it is glibc, and does.
+
+    It gives the memory of a tensor above some size back at each free, and the kernel clears the
+    pages at each allocation, which takes longer than many an operation on them.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    mmap_threshold, trim_threshold = -3, -1
+    # 32 MiB is the most that it takes; setting one ends the adjustment of the other
+    return bool(mallopt(mmap_threshold, 32 << 20) & mallopt(trim_threshold, 1 << 30))

@@ -1,0 +1,221 @@
+import copy
+import resource
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
+from scorefield.config import overridden, read
+from scorefield.experiment import settled
+from scorefield.nn import MLP, winograd
+from scorefield.optimize import Choice, choose, keep_memory, optimize
+from scorefield.presets import digits_ncsn
+from scorefield.run import start
+from scorefield.train import averaged
+
+needs_compiler = pytest.mark.skipif(
+    winograd.why_not() is not None, reason=winograd.why_not() or "there are fast convolutions"
+)
+
+
+def _ncsn(width=16, levels=4, size=16):
+    net, prior = RefineNet(1, width, levels), Prior(torch.zeros(1, size, size), torch.tensor(1.0))
+    return ScoreModel(net, NCSN(geometric(1.0, 0.01, levels)), prior=prior)
+
+
+def _ncsnv2():
+    ends = dict(sigma_max=1.0, sigma_min=0.01)
+    return ScoreModel(RefineNet(1, 16), NCSNv2(**ends), shape=(1, 16, 16))
+
+
+def _unet():
+    # Fourier features of a large scale have other digits in float64
+    form = dict(multipliers=(1, 2), blocks=1, attention=(), init_scale=1.0, fourier_scale=1.0)
+    net = UNet(channels=1, width=16, **form)
+    ends = dict(sigma_max=1.0, sigma_min=0.01, centre=0.0)
+    return ScoreModel(net, VE(**ends), shape=(1, 16, 16))
+
+
+# ── Results stay what they are ───────────────────────────────────────────────────────────────────
+
+
+def _gradients(model, x, sigma, weight):
+    model.zero_grad()
+    y = model(x, sigma)
+    (y * weight * sigma[:, None, None, None]).sum().backward()
+    return y.detach(), [p.grad.clone() for p in model.parameters()]
+
+
+@needs_compiler
+@pytest.mark.parametrize("build", [_ncsn, _ncsnv2, _unet])
+def test_score_and_gradients_are_those_of_float64(build):
+    model = build().eval()
+    exact = copy.deepcopy(model).double()
+    x, weight = torch.rand(2, 3, 1, 16, 16)
+    sigma = torch.tensor([1.0, 0.1, 0.01])
+    assert optimize(model, train=True).winograd
+    y, found = _gradients(model, x, sigma, weight)
+    truth, expected = _gradients(exact, x.double(), sigma.double(), weight.double())
+    for ours, theirs in zip(y, truth, strict=True):
+        assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+    with torch.no_grad():
+        assert (model(x, sigma) - truth).norm() < 1e-5 * truth.norm()
+    largest = max(each.norm() for each in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        if theirs.norm() > 1e-3 * largest:
+            assert F.cosine_similarity(ours.double().flatten(), theirs.flatten(), dim=0) > 0.99999
+        assert (ours - theirs).norm() < 1e-4 * largest
+
+
+@needs_compiler
+def test_a_copy_computes_in_the_same_way():
+    model = _ncsn()
+    optimize(model)
+    mean = averaged(model).module
+    x = torch.rand(2, 1, 16, 16)
+    assert torch.equal(mean(x, 0.1), model(x, 0.1))
+    assert mean.net.begin.fast
+
+
+@needs_compiler
+def test_it_can_be_undone():
+    model, x = _ncsn(), torch.rand(2, 1, 16, 16)
+    before = model(x, 0.1)
+    optimize(model)
+    assert not torch.equal(model(x, 0.1), before)
+    Choice().apply(model)
+    assert torch.equal(model(x, 0.1), before)
+
+
+# ── What is chosen, and why ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def _no_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    winograd._kernels.cache_clear()
+    yield
+    winograd._kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_without_a_compiler_the_model_stays_and_the_reason_is_told():
+    model, x = _ncsn(), torch.rand(1, 1, 16, 16)
+    before = model(x, 0.1)
+    choice = optimize(model)
+    assert choice == Choice()
+    assert "no C++ compiler: install g++" in str(choice)
+    assert torch.equal(model(x, 0.1), before)
+    half = optimize(model, precision="bfloat16")
+    assert half == Choice(channels_last=True, autocast=True)
+    assert 0 < (model(x, 0.1) - before).norm() < 0.05 * before.norm()
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_a_choice_that_is_not_to_be_had_any_more_is_left_out():
+    model = _ncsn()
+    with pytest.warns(UserWarning, match="ordinary convolutions, for there is no C"):
+        Choice(winograd=True).apply(model)
+    assert not model.net.begin.fast
+
+
+@needs_compiler
+def test_bfloat16_on_a_cpu_is_the_faster_float32():
+    choice = choose(_ncsn(), precision="bfloat16")
+    assert choice == Choice(winograd=True)
+    assert "more exact than bfloat16" in str(choice)
+
+
+@needs_compiler
+def test_what_is_soon_done_is_not_worth_a_build():
+    model = _ncsn()
+    assert choose(model, evaluations=3) == Choice()
+    assert "do not repay" in str(choose(model, evaluations=3))
+    assert choose(model, batch=128, evaluations=10**6).winograd
+    assert choose(model, evaluations=None).winograd
+
+
+def test_what_is_no_use_is_left():
+    ends = dict(sigma_max=1.0, sigma_min=0.01)
+    vectors = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
+    assert optimize(vectors) == Choice()
+    assert "no 3 × 3 convolutions" in str(optimize(vectors))
+    assert "float64, not float32" in str(choose(_ncsn().double()))
+    assert "nothing has been measured on meta" in str(choose(_ncsn().to("meta")))
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_a_gpu_gets_its_own(monkeypatch, has_bfloat16):
+    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+    model = _ncsn()
+    training = choose(model, train=True)
+    assert training == Choice(channels_last=True, compile=True, autocast=has_bfloat16)
+    assert "CUDA graphs" in str(training)
+    assert not choose(model).autocast
+    assert choose(model, precision="bfloat16").autocast == has_bfloat16
+    assert not choose(model, evaluations=100).compile
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_precision_is_named():
+    with pytest.raises(ValueError, match="precision='half'"):
+        choose(_ncsn(), precision="half")
+
+
+def test_the_memory_of_large_tensors_is_kept():
+    if not keep_memory():
+        pytest.skip("the C library is not glibc")
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(5 << 20)  # 20 MiB, five thousand pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert min(faults() for _ in range(5)) < 500
+
+
+# ── In a run ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settled(*settings):
+    experiment = overridden(digits_ncsn(), ["machine.device=cpu", *settings])
+    return settled(experiment, _ncsn())
+
+
+@needs_compiler
+def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
+    chosen, reasons = _settled("training.steps=200000")
+    assert chosen.machine.winograd == "on"
+    assert {chosen.machine.autocast, chosen.machine.channels_last, chosen.machine.compile} == {
+        "off"
+    }
+    assert "a quarter of the multiplications" in reasons
+    again, _ = settled(chosen, _ncsn())  # as from config.json
+    assert again == chosen
+    assert _settled("machine.winograd=off")[0].machine.winograd == "off"
+    half, reasons = _settled("machine.autocast=on")
+    assert (half.machine.autocast, half.machine.winograd) == ("on", "off")
+    assert reasons == "bfloat16, as told"
+    assert _settled("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
+
+
+@needs_compiler
+def test_a_run_trains_by_what_it_keeps(tmp_path):
+    """Its first loss is the plain way's but for rounding, and its averaged model is as fast."""
+    small = ["network.width=8", "training.steps=2", "training.batch=4", "keeping.samples=0"]
+    losses = {}
+    for way in ("on", "off"):
+        made = overridden(
+            digits_ncsn(),
+            [*small, f"machine.winograd={way}", "machine.threads=1", "training.ema=0.9"],
+        )
+        begun = start(made, tmp_path / way)
+        assert begun.average.net.begin.fast == (way == "on")
+        losses[way] = [update.loss for update in begun]
+        assert read(tmp_path / way / "config.json").machine.winograd == way
+    assert losses["on"] != losses["off"]
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)

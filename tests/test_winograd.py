@@ -1,0 +1,273 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from scorefield.nn import winograd
+from scorefield.nn.layers import Conv3, InstanceNormPlus, Unit, max_pool, mean_pool, same, upsample
+
+needs_compiler = pytest.mark.skipif(
+    winograd.why_not() is not None, reason=winograd.why_not() or "there are fast convolutions"
+)
+
+
+@pytest.fixture
+def _any_size(monkeypatch):
+    """The fast way also where it does not pay."""
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+
+
+def _error(found, expected):
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+def _unit(channels, features, function, *, levels=0, dilation=1, bias=False):
+    """A unit and its exact twin; levels 0 for no norm, None for one without a table."""
+    norm = None if levels == 0 else InstanceNormPlus(channels, levels)
+    if norm is not None:
+        norm.affine.data.normal_()
+    unit = Unit(norm, function, Conv3(channels, features, dilation=dilation, bias=bias))
+    exact = copy.deepcopy(unit).double()
+    unit.conv.fast = True
+    return unit, exact
+
+
+def _gradients(unit, x, level, plus, weight):
+    x, plus = (t if t is None else t.detach().clone().requires_grad_() for t in (x, plus))
+    inputs = [x, *unit.parameters(), *([] if plus is None else [plus])]
+    unit.zero_grad()
+    y = unit(x, level, plus)
+    (y * weight).sum().backward()
+    return [y.detach(), *(each.grad for each in inputs)]
+
+
+# ── One operation against float64 ────────────────────────────────────────────────────────────────
+
+SHAPES = [
+    # batch, channels, features, height, width, dilation
+    (2, 64, 64, 28, 28, 1),
+    (1, 1, 64, 8, 8, 1),
+    (3, 17, 5, 9, 14, 1),
+    (2, 3, 130, 14, 14, 2),
+    (1, 130, 1, 15, 13, 4),
+    (5, 16, 80, 3, 1, 4),
+    (1, 33, 31, 70, 6, 1),
+]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+@pytest.mark.parametrize("function", [same, F.elu, mean_pool])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_unit_and_its_gradients_are_those_of_float64(shape, function):
+    n, channels, features, height, width, dilation = shape
+    levels = {same: 0, F.elu: 4, mean_pool: None}[function] if channels > 1 else 0
+    unit, exact = _unit(
+        channels, features, function, levels=levels, dilation=dilation, bias=function is not F.elu
+    )
+    x = 0.5 + torch.randn(n, channels, height, width)
+    plus, weight = torch.randn(2, n, features, height, width)
+    level = torch.arange(n) % 4 if levels else None
+    for plus_or_not in (plus, None):
+        found = _gradients(unit, x, level, plus_or_not, weight)
+        twin = None if plus_or_not is None else plus.double()
+        expected = _gradients(exact, x.double(), level, twin, weight.double())
+        assert len(found) == len(expected)
+        for ours, truth in zip(found, expected, strict=True):
+            assert _error(ours, truth) < 5e-6
+
+
+@needs_compiler
+def test_the_fast_way_is_taken(monkeypatch):
+    unit, _ = _unit(4, 4, F.elu)
+    monkeypatch.setattr(winograd, "_apply", lambda *args, **kw: torch.full((1,), 7.0))
+    with torch.no_grad():
+        assert unit(torch.zeros(1, 4, 8, 8), None).item() == 7
+
+
+def test_images_too_small_for_their_dilation_go_the_plain_way():
+    assert winograd.pays(28, 28, 1)
+    assert winograd.pays(14, 14, 4)
+    assert not winograd.pays(4, 4, 4)  # a tile for each of 16 pixels
+    assert not winograd.pays(1, 1, 1)
+
+
+@needs_compiler
+def test_memory_of_any_order_is_understood():
+    unit, exact = _unit(6, 5, F.elu, levels=None)
+    x = torch.randn(2, 10, 6, 8).permute(0, 2, 1, 3)  # neither order
+    assert _error(unit(x, None), exact(x.double(), None)) < 5e-6
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [(2, 3, 9, 6), (1, 40, 1, 1), (3, 16, 3, 30)])
+def test_maxima_and_elu(size):
+    for fast, exact in (
+        (lambda x: winograd.max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)),
+        (winograd.elu, F.elu),
+    ):
+        x, dy = torch.randn(2, *size)
+        x.requires_grad_()
+        twin = x.detach().double().requires_grad_()
+        y, truth = fast(x), exact(twin)
+        y.backward(dy)
+        truth.backward(dy.double())
+        assert _error(y, truth) < 1e-6
+        assert _error(x.grad, twin.grad) < 1e-6
+
+
+@needs_compiler
+def test_elu_is_exact_at_its_ends():
+    x = torch.tensor([-math.inf, -1e4, -88.0, -1e-6, -0.0, 0.0, 1e-6, 50.0, math.inf])
+    assert (winograd.elu(x.view(1, 1, 1, -1)) - F.elu(x)).nan_to_num().abs().max() < 1e-7
+
+
+def test_nan_is_kept():
+    unit, _ = _unit(4, 4, F.elu)
+    x = torch.full((1, 4, 8, 8), math.nan)
+    assert unit(x, None).isnan().all()
+
+
+def test_upsampling_is_the_same_in_either_order():
+    x = torch.randn(2, 3, 7, 9)
+    expected = upsample(x, torch.Size([14, 20]))
+    found = upsample(x.contiguous(memory_format=torch.channels_last), torch.Size([14, 20]))
+    assert _error(found, expected.double()) < 1e-6
+
+
+@needs_compiler
+def test_a_level_beyond_the_table_is_refused():
+    unit, _ = _unit(4, 4, F.elu, levels=3)
+    for level in (3, -1):
+        with pytest.raises(IndexError, match="table of 3"):
+            unit(torch.zeros(1, 4, 8, 8), torch.tensor([level]))
+
+
+@needs_compiler
+def test_any_number_of_threads_gives_the_same_bits():
+    unit, _ = _unit(20, 20, F.elu, levels=None)
+    x, before, found = torch.randn(3, 20, 13, 13), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(_gradients(unit, x, None, None, torch.ones(())))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0][1:], other[1:], strict=True))
+
+
+# ── What the kernels cannot do is done the plain way ─────────────────────────────────────────────
+
+
+@needs_compiler
+@pytest.mark.parametrize("function", [F.elu, mean_pool, max_pool])
+def test_the_derivative_of_a_derivative(function):
+    unit, exact = _unit(4, 4, function, levels=None)
+    x, v = torch.randn(2, 2, 4, 8, 8)
+
+    def second(unit, x, v):
+        x.requires_grad_()
+        y = torch.tanh(unit(x, None))
+        (pulled,) = torch.autograd.grad(y, x, v, create_graph=True)
+        return torch.autograd.grad((pulled**2).sum(), [x, *unit.parameters()])
+
+    found, expected = second(unit, x, v), second(exact, x.detach().double(), v.double())
+    for ours, truth in zip(found, expected, strict=True):
+        assert _error(ours, truth) < 1e-5
+
+
+@needs_compiler
+def test_forward_mode_and_rows_of_a_jacobian():
+    unit, exact = _unit(4, 4, F.elu, levels=None)
+    x, w = torch.randn(2, 1, 4, 8, 8)
+    _, pushed = torch.func.jvp(lambda x: unit(x, None), (x,), (w,))
+    _, truth = torch.func.jvp(lambda x: exact(x, None), (x.double(),), (w.double(),))
+    assert _error(pushed, truth) < 1e-5
+    x.requires_grad_()
+    y, v = unit(x, None), torch.randn(3, 1, 4, 8, 8)
+    (together,) = torch.autograd.grad(y, x, v, is_grads_batched=True, retain_graph=True)
+    alone = torch.stack([torch.autograd.grad(y, x, each, retain_graph=True)[0] for each in v])
+    assert _error(together, alone.double()) < 1e-5
+
+
+@needs_compiler
+def test_other_types_go_the_plain_way():
+    unit, _ = _unit(4, 4, F.elu, levels=None)
+    x = torch.randn(1, 4, 8, 8)
+    assert unit.double()(x.double(), None).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert unit.float()(x, None).dtype == torch.bfloat16
+
+
+@needs_compiler
+def test_weights_that_changed_are_seen():
+    unit, _ = _unit(4, 4, F.elu)
+    x = torch.randn(1, 4, 8, 8)
+    with torch.no_grad():
+        y = unit(x, None)
+        unit.conv.weight.mul_(2)
+        assert torch.equal(unit(x, None), 2 * y)
+        unit.load_state_dict({"conv.weight": torch.zeros(4, 4, 3, 3)})
+        assert unit(x, None).abs().max() == 0
+        unit.conv.weight = torch.nn.Parameter(torch.ones(4, 4, 3, 3))
+        assert unit(x, None).abs().max() > 0
+
+
+# ── The library ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A cache of its own, nothing built in it, and a source that takes no time."""
+    source = tmp_path / "winograd.cpp"
+    source.write_text('extern "C" bool statistics() { return true; }')
+    monkeypatch.setattr(winograd, "SOURCE", source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    winograd._kernels.cache_clear()
+    yield source
+    winograd._kernels.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_a_compiler_it_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert winograd.why_not() == "there is no C++ compiler: install g++"
+    with pytest.raises(winograd.Unavailable, match=r"install g\+\+"):
+        winograd.kernels()
+
+
+@needs_compiler
+def test_what_is_built_is_kept_for_its_source(fresh, monkeypatch, tmp_path):
+    assert winograd.kernels().statistics() is True
+    (kept,) = (tmp_path / "cache/scorefield").iterdir()
+    written = kept.stat().st_mtime_ns
+    winograd._kernels.cache_clear()
+    assert winograd.why_not() is None
+    assert kept.stat().st_mtime_ns == written
+    fresh.write_text('extern "C" bool statistics() { return false; }')
+    winograd._kernels.cache_clear()
+    assert winograd.kernels().statistics() is False
+    assert len(list(kept.parent.iterdir())) == 2
+
+
+@needs_compiler
+def test_a_failure_to_build_or_keep_is_a_reason(fresh, monkeypatch, tmp_path):
+    fresh.write_text("this is no C++")
+    assert "failed" in winograd.why_not()
+    winograd._kernels.cache_clear()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "could not be kept" in winograd.why_not()
+
+
+@needs_compiler
+def test_a_process_has_one_openmp():
+    """With two their threads fight over the cores."""
+    winograd.kernels()
+    with open("/proc/self/maps") as maps:
+        found = {line.split()[-1] for line in maps if "omp" in line.split()[-1].rpartition("/")[2]}
+    assert len({path for path in found if "gomp" in path or "iomp" in path}) <= 1
