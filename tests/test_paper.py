@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from scorefield.paper import (
 )
 from scorefield.paper import models as shared
 from scorefield.paper.toy import mixture, unconditional
+from scorefield.presets import PRESETS
 
 
 @pytest.fixture
@@ -357,7 +359,21 @@ QUICK = ("fig1", "fig2", "fig3")
 )
 def test_the_papers_setting_begins(published, name):
     """Two steps of training and of each level of sampling, two images a batch, whole networks."""
-    out = published / "out"
+    _begin(published, name, published / "out")
+
+
+@pytest.mark.parametrize("name", ["fig4", "fig6", "fig9"])
+def test_the_papers_setting_begins_with_thin_networks(published, monkeypatch, name):
+    def thin(preset):
+        made = PRESETS[preset]()
+        return lambda: replace(made, network={**made.network, "width": 2})
+
+    names = shared.PRESET.values()
+    monkeypatch.setattr(shared, "PRESETS", {preset: thin(preset) for preset in names})
+    _begin(published, name, published / "thin")
+
+
+def _begin(published, name, out):
     arguments = ["--scale", "paper", "--steps", "2", "--device", "cpu", "--out", str(out)]
     files = ["--data", str(published), "--inception", str(published / "inception.pth")]
     with suppress(SystemExit):  # with which it fails, as it must
