@@ -74,7 +74,7 @@ ALLOWED = {
     "evaluate": APPLICATION | {"plots", "recover", "report"},
     "presets": {"config"},
     "plots": APPLICATION,
-    "paper": APPLICATION | {"plots", "presets", "recover"},
+    "paper": APPLICATION | {"evaluate", "plots", "presets", "recover"},
     "report": APPLICATION,
     "demo": APPLICATION | {"evaluate", "plots", "presets", "report"},
     "studio": {PUBLIC},

@@ -388,6 +388,7 @@ def reproduce(
     seed: int = 0,
     device: str = "auto",
     steps: int | None = None,
+    inception: Path | None = None,
 ) -> None:
     """Repeat experiments of Song & Ermon 2019, and say of each whether it came out as published.
 
@@ -395,14 +396,16 @@ def reproduce(
     them. What was trained and sampled is kept, and taken up where it was stopped.
 
     Args:
-        experiments: fig1 to fig5, fig7 to fig9, fig11 to fig15, or all.
+        experiments: fig1 to fig17, table1, or all.
         scale: small is minutes on data that come with scikit-learn; paper is the published setting,
             for a GPU and MNIST, CelebA and CIFAR-10.
         out: a directory; each experiment has a folder in it.
         data: a folder with mnist, cifar10 and celeba in it; where `train` looks if not given.
         seed: same seed, same findings.
         device: cpu, cuda, mps.
-        steps: as many at most of anything, only to see whether it runs.
+        steps: as many at most of anything, be it steps, samples or a batch, only to see whether it
+            runs.
+        inception: the weights of the network of FID, for fig10 and table1 at the paper's scale.
     """
     if not experiments:
         raise ValueError("name an experiment, as fig3, or all")
@@ -414,7 +417,7 @@ def reproduce(
     from . import paper
     from .experiment import device_of
 
-    setting = paper.Setting(out, scale, seed, data, str(device_of(device)), steps)
+    setting = paper.Setting(out, scale, seed, data, str(device_of(device)), steps, inception)
     if not paper.reproduce(experiments, setting):
         sys.exit(1)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..config import nearest
-from . import fig1, fig2, fig3, fig4, fig5, fig7, fig9
+from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1
 from .finding import Finding, Scale, Setting
 
 __all__ = ["EXPERIMENTS", "Finding", "Scale", "Setting", "reproduce"]
@@ -25,18 +25,31 @@ EXPERIMENTS: dict[str, Callable[[Setting], Finding]] = {
     "fig3": fig3.run,
     "fig4": partial(fig4.run, data=ALL),
     "fig5": partial(fig5.run, data=ALL),
+    "fig6": partial(fig6.run, data=COLOUR),
     "fig7": partial(fig7.run, data=ALL),
     "fig8": partial(fig7.run_way, data=ALL),
     "fig9": partial(fig9.run, data=COLOUR),
+    "fig10": partial(fig9.run_features, data=COLOUR),
     "fig11": partial(fig5.run, data=("mnist",)),
     "fig12": partial(fig5.run, data=("celeba",)),
     "fig13": partial(fig5.run, data=("cifar10",)),
     "fig14": partial(fig4.run, data=("celeba",)),
     "fig15": partial(fig4.run, data=("cifar10",)),
+    "fig16": partial(fig6.run, data=("celeba",)),
+    "fig17": partial(fig6.run, data=("cifar10",)),
+    "table1": table1.run,
 }
 """What `scorefield reproduce` takes."""
 
-ALIKE = {"fig11": "fig5", "fig12": "fig5", "fig13": "fig5", "fig14": "fig4", "fig15": "fig4"}
+ALIKE = {
+    "fig11": "fig5",
+    "fig12": "fig5",
+    "fig13": "fig5",
+    "fig14": "fig4",
+    "fig15": "fig4",
+    "fig16": "fig6",
+    "fig17": "fig6",
+}
 """What differs by its data alone, and so not at the small scale, where all data are digits."""
 
 

@@ -34,7 +34,7 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
     for name in data_of(setting, data):
         sigmas = trained(setting, "ncsn", name).precondition.levels
         assert sigmas is not None
-        ways.append(way := sampled(setting, "ncsn", name, FEW).way)
+        ways.append(way := sampled(setting, "ncsn", name, setting.samples(FEW)).way)
         ratios[name] = spread(way, everything(reference(setting, name).train, 10_000), sigmas.cpu())
     return Finding(
         STATEMENT,

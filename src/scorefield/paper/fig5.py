@@ -28,9 +28,8 @@ STATEMENT = (
 
 def run(setting: Setting, data: tuple[str, ...]) -> Finding:
     """Draw, and compare."""
-    found = {
-        name: sampled(setting, "ncsn", name, N[setting.scale]).x for name in data_of(setting, data)
-    }
+    n = setting.samples(N[setting.scale])
+    found = {name: sampled(setting, "ncsn", name, n).x for name in data_of(setting, data)}
     numbers, passed = dict[str, float](), True
     for name, x in found.items():
         there = reference(setting, name)

@@ -45,7 +45,8 @@ def run_way(setting: Setting, data: tuple[str, ...]) -> Finding:
 def _compared(
     setting: Setting, data: tuple[str, ...], sheet: Callable[[Samples], Image.Image]
 ) -> Finding:
-    n, numbers, sheets, passed = N[setting.scale], dict[str, float](), list[Image.Image](), True
+    n, passed = setting.samples(N[setting.scale]), True
+    numbers, sheets = dict[str, float](), list[Image.Image]()
     for name in data_of(setting, data):
         there = reference(setting, name).test
         assert there is not None

@@ -1,6 +1,8 @@
-"""Figure 9: samples beside the training images that are nearest to them.
+"""Figures 9 and 10: samples beside the training images that are nearest to them.
 
-    rows: a sample, then its neighbours by ‖x − y‖₂, the nearest first                      (C.2)
+    rows: a sample, then its neighbours by ‖f(x) − f(y)‖₂, the nearest first               (C.2)
+
+In Figure 9 f(x) are pixels, in Figure 10 the features of an Inception v3 network.
 
 The model has not learned its data by heart: its samples are as far from training images as new
 images are.
@@ -12,13 +14,17 @@ Ours      how near: the median distance of samples to their nearest training ima
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from .. import images
 from ..data import everything
 from ..metrics import nearest, neighbour_ratio
+from .features import features_of, mapped
 from .fig5 import N
 from .finding import Finding, Setting, stacked
 from .models import SCALED, data_of, reference, sampled
@@ -31,15 +37,28 @@ STATEMENT = (
 
 
 def run(setting: Setting, data: tuple[str, ...]) -> Finding:
-    """Find the neighbours."""
+    """Figure 9."""
+    return _found(setting, data, lambda name, x: x)
+
+
+def run_features(setting: Setting, data: tuple[str, ...]) -> Finding:
+    """Figure 10."""
+    return _found(setting, data, lambda name, x: mapped(features_of(setting, name), x)[0])
+
+
+def _found(
+    setting: Setting, data: tuple[str, ...], space: Callable[[str, Tensor], Tensor]
+) -> Finding:
     sheets, ratios = list[Image.Image](), dict[str, float]()
     for name in data_of(setting, data):
         there = reference(setting, name)
         assert there.test is not None
-        train, test = everything(there.train), everything(there.test)
-        x = sampled(setting, "ncsn", name, N[setting.scale]).x
-        ratios[f"{name}: ratio of distances"] = neighbour_ratio(x, train, test).ratio
-        sheets.append(_sheet(x[:SHOWN], train))
+        x = sampled(setting, "ncsn", name, setting.samples(N[setting.scale])).x
+        train = everything(there.train)
+        sides = [space(name, each) for each in (x, train, everything(there.test))]
+        ratios[f"{name}: ratio of distances"] = neighbour_ratio(*sides).ratio
+        found = nearest(sides[0][:SHOWN], sides[1], min(NEIGHBOURS, len(train))).indices
+        sheets.append(_sheet(x[:SHOWN], train[found]))
     return Finding(
         STATEMENT,
         ratios,
@@ -49,8 +68,7 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
     )
 
 
-def _sheet(x: Tensor, train: Tensor) -> Image.Image:
+def _sheet(x: Float[Tensor, "n *shape"], found: Float[Tensor, "n k *shape"]) -> Image.Image:
     """Each sample, an empty place, its neighbours."""
-    found = train[nearest(x, train, NEIGHBOURS).indices]
     rows = torch.cat([x[:, None], torch.ones_like(x[:, None]), found], 1)
     return images.grid(rows.flatten(0, 1), rows.shape[1])

@@ -32,7 +32,9 @@ class Setting:
         data: A folder with the paper's data sets in folders mnist, cifar10 and celeba; where they
             are looked for otherwise, if not given.
         device: Where networks run.
-        most: Steps that anything may take, to see in a moment whether it runs.
+        most: Of anything, be it steps, samples or a batch, to see in a moment whether it runs.
+        inception: The weights of the network of FID, at the paper's scale; where other programs
+            keep them, if not given.
     """
 
     out: Path
@@ -41,10 +43,15 @@ class Setting:
     data: Path | None = None
     device: str = "cpu"
     most: int | None = None
+    inception: Path | None = None
 
     def steps(self, wanted: int) -> int:
         """As many as wanted, but for a glance."""
         return wanted if self.most is None else min(wanted, self.most)
+
+    def samples(self, wanted: int) -> int:
+        """As many as wanted, but for a glance; two at least, for less have no variance."""
+        return wanted if self.most is None else min(wanted, max(self.most, 2))
 
     def source(self, data: Data) -> Data:
         """The data, one of the paper's from where the user has them."""

@@ -84,7 +84,11 @@ def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
     return replace(
         made,
         data=setting.source(made.data),
-        training=replace(made.training, steps=setting.steps(made.training.steps)),
+        training=replace(
+            made.training,
+            steps=setting.steps(made.training.steps),
+            batch=setting.samples(made.training.batch),
+        ),
         sampling=replace(made.sampling, steps=setting.steps(made.sampling.steps)),
         keeping=replace(made.keeping, samples=0),
         machine=replace(made.machine, device=setting.device),
@@ -94,7 +98,7 @@ def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
 
 def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
     """The model of a run, which is begun, gone on with, or found complete."""
-    made, place = experiment(setting, kind, data), _place(setting, kind, data)
+    made, place = experiment(setting, kind, data), place_of(setting, kind, data)
     begun = run.resume(place) if (place / "config.json").exists() else run.start(made, place)
     if _told(begun.experiment) != _told(made):
         raise ValueError(
@@ -108,7 +112,8 @@ def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
     return checkpoint.load(place).to(begun.device)
 
 
-def _place(setting: Setting, kind: Kind, data: str) -> Path:
+def place_of(setting: Setting, kind: Kind, data: str) -> Path:
+    """The run's directory."""
     return setting.out / "models" / f"{data}-{kind}"
 
 
@@ -126,7 +131,7 @@ def _told(made: Experiment) -> dict[str, Any]:
 def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
     """n samples of a model by the paper's algorithm; those that were drawn before are kept."""
     model, made = trained(setting, kind, data), experiment(setting, kind, data)
-    path = _place(setting, kind, data) / "samples.safetensors"
+    path = place_of(setting, kind, data) / "samples.safetensors"
     about = {"steps": made.sampling.steps, "seed": setting.seed}
     kept = checkpoint.read(path) if path.exists() else None
     if kept is not None and kept.about != about:
