@@ -15,6 +15,7 @@ import pyarrow.parquet  # noqa: E402
 
 from scorefield.cli import main  # noqa: E402
 from scorefield.data import Arrays, Batches, Pictures, Stream, load  # noqa: E402
+from scorefield.data.hub import _endless  # noqa: E402
 
 N = 60
 
@@ -228,3 +229,15 @@ def test_a_streamed_run_says_that_it_cannot_promise_to_resume(saved, tmp_path, m
     assert main(["train", *source, "--out", "runs/a", "--steps", "2", *quick]) == 0
     assert "exact resume cannot be promised" in capsys.readouterr().out
     assert Path("runs/a/model.safetensors").exists()
+
+
+def test_a_stream_that_breaks_off_is_named():
+    class Breaking:
+        def shuffle(self, **options):
+            yield {"image": None}
+            raise RuntimeError("the footer is gone")
+
+    rows = _endless("faces", Breaking(), None, 16)(0)
+    assert next(rows) == {"image": None}
+    with pytest.raises(OSError, match="hub:faces could not be read further: the footer is gone"):
+        next(rows)

@@ -230,7 +230,7 @@ def _streamed(
         few = min(few, HELD)
         held, train = train.take(few), train.skip(few)
         total = total and total - few
-    rows = _endless(train, total, buffer)
+    rows = _endless(columns.name, train, total, buffer)
     first = columns.file(next(rows(0), {columns.image: None}), "the first row")
     reader = reading(f"hub:{columns.name}", [first], ["the first row"], *shape)
 
@@ -256,10 +256,20 @@ def _count(table: Any) -> int | None:
     return (known.num_examples or None) if known else None
 
 
-def _endless(table: Any, total: int | None, buffer: int) -> Callable[[int], Iterator[Any]]:
+def _endless(
+    name: str, table: Any, total: int | None, buffer: int
+) -> Callable[[int], Iterator[Any]]:
     """All rows from a position on, in another order each time."""
 
     def rows(start: int) -> Iterator[Any]:
+        try:
+            yield from all_rows(start)
+        except OSError:
+            raise
+        except Exception as error:  # of Arrow, or of the network; at an OSError a run is saved
+            raise OSError(f"hub:{name} could not be read further: {error}") from error
+
+    def all_rows(start: int) -> Iterator[Any]:
         # where the number of rows is not known, a run goes on with a pass of its own
         epoch, skip = divmod(start, total) if total else (start, 0)
         for number in count(epoch):
