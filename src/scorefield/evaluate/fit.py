@@ -21,10 +21,15 @@ from ..noise import geometric, seeded
 from ..objectives import denoising, edm_weight
 from ..score import Score
 
-LEVELS, LOOKED_AT, BATCH = 12, 2000, 250
-"""Noise levels, samples at each at most, and samples at a time."""
+LEVELS, BATCH = 12, 250
+"""Noise levels, and samples at a time."""
 EXACT = 16
 """Numbers of a sample up to which the trace is computed, and not estimated."""
+
+
+def looked_at(numbers: int) -> int:
+    """How many samples' loss is taken: fewer of large ones, for which a network takes long."""
+    return max(200, min(2000, 2**19 // numbers))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from ..draw import Plan
 from ..score import Score
 from .features import Features
 from .figure import Draw, Figure, Interval, mean
-from .fit import LOOKED_AT, levels, losses, nats
+from .fit import levels, looked_at, losses, nats
 from .gather import Gathered, Reference, batches_of, gather, reference_of, together
 from .memory import Memory, memory
 from .quality import quality
@@ -155,8 +155,9 @@ class Job:
         """Noise levels and the loss at each, of held-out data and of as many from the training."""
         subject, data = self.subject, self.subject.data
         assert subject.model.prior is not None
-        test = None if data.test is None else everything(data.test, LOOKED_AT)
-        seen = everything(data.train, LOOKED_AT if test is None else len(test))
+        limit = looked_at(data.train.shape.numel())
+        test = None if data.test is None else everything(data.test, limit)
+        seen = everything(data.train, limit if test is None else len(test))
         there = {TRAINED: seen} if test is None else {HELDOUT: test, TRAINED: seen}
         model, device = subject.model.eval(), subject.device
         curves: dict[str, tuple[Score, Tensor]] = {
