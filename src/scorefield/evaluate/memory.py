@@ -35,6 +35,8 @@ RARE = 0.05
 """The share of held-out data that are nearer than nearly all."""
 FEW = 20
 """Held-out samples, of which less would say nothing."""
+WORK = 10**12
+"""Products in the distances between held-out and training data, at most: a minute of a core."""
 BLOCK = 2**24
 """Numbers of the training data that are looked at together."""
 
@@ -123,7 +125,9 @@ def memory(
             f"{data.name} has fewer than {FEW} held-out samples: how far new data are from the "
             "training data, without which no copy can be told, is not known"
         )
-    heldout = everything(data.test, max(FEW, min(KEPT, HELD // data.test.shape.numel())))
+    numbers = data.test.shape.numel()
+    some = min(KEPT, HELD // numbers, WORK // (numbers * len(data.train)))
+    heldout = everything(data.test, max(FEW, some))
     found = nearest_in(samples, data.train, flips=flips)
     usual = nearest_in(heldout, data.train, flips=flips)
     d, u = found.distances[:, 0], usual.distances[:, 0]
