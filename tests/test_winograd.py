@@ -283,3 +283,21 @@ def test_a_process_has_one_openmp():
     names = {Path(line.split()[-1]).name for line in maps.splitlines() if line}
     assert sum("gomp" in name or "iomp" in name for name in names) == 1
     assert any(name.startswith("winograd-") for name in names)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+@pytest.mark.parametrize("change", ["a fused optimiser", "data"])
+def test_weights_that_have_changed_are_transformed_anew(change):
+    conv = Conv3(16, 16)
+    conv.fast = True
+    x = torch.rand(2, 16, 16, 16)
+    optimizer = torch.optim.Adam(conv.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            assert _error(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1).double()) < 1e-5
+        if change == "data":
+            conv.weight.data.mul_(2)
+        else:
+            conv(x).square().mean().backward()
+            optimizer.step()

@@ -21,7 +21,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -416,16 +416,17 @@ def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
     return u
 
 
-_KEPT = WeakTensorKeyDictionary()
-"""Transformed weights of networks that are not being trained, with the version they are of."""
+_KEPT: MutableMapping[Tensor, tuple[int, Tensor, Tensor]] = WeakTensorKeyDictionary()
+"""Transformed weights of networks that are not being trained, with the tile and the weights."""
 
 
 def _kept_weights(weight: Tensor, tile: int) -> Tensor:
-    version = (weight._version, weight.data_ptr(), tile)
-    if weight not in _KEPT or _KEPT[weight][0] != version:
-        _KEPT[weight] = (version, _weights(weight, tile))
-    u: Tensor = _KEPT[weight][1]
-    return u
+    # by their values, for fused optimisers and `.data` change them without a new version
+    kept = _KEPT.get(weight)
+    if kept is None or kept[0] != tile or not torch.equal(kept[1], weight):
+        kept = (tile, weight.detach().clone(), _weights(weight, tile))
+        _KEPT[weight] = kept
+    return kept[2]
 
 
 def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> Tensor:
