@@ -451,6 +451,8 @@ static void correlate_by(const float* x, const float* norms, bool function, cons
     }
 }
 
+extern "C" bool same(const void* a, const void* b, int64_t bytes) { return !std::memcmp(a, b, bytes); }
+
 // Each for tiles of 4 × 4 or 5 × 5 outputs, which Python chooses by the size of the image.
 extern "C" {
 void transform_weights(int tile, const float* g, int64_t k_step, int64_t c_step, bool flip,

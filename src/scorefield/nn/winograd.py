@@ -36,6 +36,28 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 
 
+TYPES = {
+    "p": ctypes.c_void_p,
+    "b": ctypes.c_bool,
+    "i": ctypes.c_int,
+    "q": ctypes.c_int64,
+    "f": ctypes.c_float,
+}
+SIGNATURES = {
+    "transform_weights": "ipqqbqqpi",
+    "convolve": "ippbppppqqqqqqi",
+    "correlate": "ippbppqqqqqqi",
+    "statistics": "ppppqqqqfi",
+    "normalize_backward": "pppbppppqqqfi",
+    "box": "pppqqqqi",
+    "activate": "ppqi",
+    "largest": "ppqqqqi",
+    "largest_backward": "ppppqqqqi",
+    "same": "ppq",
+}
+"""What the library's functions take."""
+
+
 class Unavailable(Exception):
     """Why the fast convolutions are not to be had here."""
 
@@ -71,7 +93,10 @@ def _kernels() -> ctypes.CDLL | str:
         return f"{compiler} failed: {_last_line(error.stderr)}"
     except OSError as error:
         return f"the compiled convolutions could not be kept or loaded: {error}"
-    library.statistics.restype = ctypes.c_bool
+    for name, letters in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = [TYPES[letter] for letter in letters]
+        function.restype = ctypes.c_bool if name in ("statistics", "same") else None
     return library
 
 
@@ -298,8 +323,8 @@ def _before(
     dx = torch.empty_like(x)
     rows = None if affine is None else affine.new_empty(n, *affine.shape[1:])
     kernels().normalize_backward(
-        *map(_at, (da, x, norms)), ctypes.c_bool(kind.elu), *map(_at, (affine, level, dx, rows)),
-        *_long(n, height * width, channels), ctypes.c_float(kind.eps), torch.get_num_threads(),
+        *map(_at, (da, x, norms)), kind.elu, *map(_at, (affine, level, dx, rows)),
+        n, height * width, channels, kind.eps, torch.get_num_threads(),
     )  # fmt: skip
     if affine is None or rows is None:
         return dx, None
@@ -333,7 +358,7 @@ class _Elu(torch.autograd.Function):
         ctx.save_for_backward(x)
         inner = _inner(x)
         out = torch.empty_like(inner)
-        kernels().activate(*map(_at, (inner, out)), *_long(x.numel()), torch.get_num_threads())
+        kernels().activate(*map(_at, (inner, out)), x.numel(), torch.get_num_threads())
         return out
 
     @staticmethod
@@ -351,7 +376,7 @@ class _MaxPool(torch.autograd.Function):
         out = torch.empty_like(inner)
         ctx.plain = plain
         ctx.save_for_backward(x, out)
-        kernels().largest(*map(_at, (inner, out)), *_long(*_sizes(x)), torch.get_num_threads())
+        kernels().largest(*map(_at, (inner, out)), *_sizes(x), torch.get_num_threads())
         return out
 
     @staticmethod
@@ -362,7 +387,7 @@ class _MaxPool(torch.autograd.Function):
         inner, dy = _inner(x), _inner(dy)
         dx = torch.zeros_like(inner)
         kernels().largest_backward(
-            *map(_at, (inner, y, dy, dx)), *_long(*_sizes(x)), torch.get_num_threads()
+            *map(_at, (inner, y, dy, dx)), *_sizes(x), torch.get_num_threads()
         )
         return None, dx
 
@@ -377,12 +402,8 @@ def _derivative(plain: Callable[[Tensor], Tensor], x: Tensor, dy: Tensor) -> Ten
 # ── Calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _at(t: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if t is None else t.data_ptr())
-
-
-def _long(*numbers: int) -> tuple[ctypes.c_int64, ...]:
-    return tuple(map(ctypes.c_int64, numbers))
+def _at(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, int]:
@@ -410,8 +431,8 @@ def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
         features, channels, steps = channels, features, steps[::-1]
     u = weight.new_empty((tile + 2) ** 2, channels, _padded(features))
     kernels().transform_weights(
-        tile, _at(weight), *_long(*steps), ctypes.c_bool(transposed),
-        *_long(channels, features), _at(u), torch.get_num_threads(),
+        tile, _at(weight), *steps, transposed,
+        channels, features, _at(u), torch.get_num_threads(),
     )  # fmt: skip
     return u
 
@@ -423,18 +444,25 @@ _KEPT: MutableMapping[Tensor, tuple[int, Tensor, Tensor]] = WeakTensorKeyDiction
 def _kept_weights(weight: Tensor, tile: int) -> Tensor:
     # by their values, for fused optimisers and `.data` change them without a new version
     kept = _KEPT.get(weight)
-    if kept is None or kept[0] != tile or not torch.equal(kept[1], weight):
-        kept = (tile, weight.detach().clone(), _weights(weight, tile))
+    now = weight.detach().contiguous()
+    if kept is None or kept[0] != tile or not _same(kept[1], now):
+        kept = (tile, now.clone(), _weights(now, tile))
         _KEPT[weight] = kept
     return kept[2]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two dense tensors of a size hold the same bits; torch.equal is slower."""
+    equal: bool = kernels().same(_at(a), _at(b), a.numel() * a.element_size())
+    return equal
 
 
 def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> Tensor:
     n, channels, height, width = x.shape
     norms = x.new_empty(n, 4, _padded(channels))
     known = kernels().statistics(
-        *map(_at, (x, affine, level, norms)), *_long(n, height * width, channels, len(affine)),
-        ctypes.c_float(eps), torch.get_num_threads(),
+        *map(_at, (x, affine, level, norms)), n, height * width, channels, len(affine),
+        eps, torch.get_num_threads(),
     )  # fmt: skip
     if not known:
         raise IndexError(f"a noise level beyond the table of {len(affine)}: {level}")
@@ -444,8 +472,7 @@ def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> 
 def _box(x: Tensor, norms: Tensor | None) -> Tensor:
     n, channels, height, width = x.shape
     out = torch.empty_like(x)
-    sizes = _long(n, height, width, channels)
-    kernels().box(*map(_at, (x, norms, out)), *sizes, torch.get_num_threads())
+    kernels().box(*map(_at, (x, norms, out)), n, height, width, channels, torch.get_num_threads())
     return out
 
 
@@ -465,8 +492,8 @@ def _apply(
     out = torch.empty(size, memory_format=torch.channels_last)
     tile = _tile(height, width, dilation)
     kernels().convolve(
-        tile, *map(_at, (x, norms)), ctypes.c_bool(elu), *map(_at, (u, bias, plus, out)),
-        *_long(n, height, width, channels, features, dilation), torch.get_num_threads(),
+        tile, *map(_at, (x, norms)), elu, *map(_at, (u, bias, plus, out)),
+        n, height, width, channels, features, dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -476,7 +503,7 @@ def _correlate(x: Tensor, norms: Tensor | None, kind: Kind, dy: Tensor) -> Tenso
     out = x.new_empty(dy.shape[1], channels, 3, 3)
     tile = _tile(height, width, kind.dilation)
     kernels().correlate(
-        tile, *map(_at, (x, norms)), ctypes.c_bool(kind.elu), *map(_at, (dy, out)),
-        *_long(n, height, width, channels, dy.shape[1], kind.dilation), torch.get_num_threads(),
+        tile, *map(_at, (x, norms)), kind.elu, *map(_at, (dy, out)),
+        n, height, width, channels, dy.shape[1], kind.dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out
