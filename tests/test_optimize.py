@@ -1,5 +1,4 @@
 import copy
-import resource
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet
 from scorefield.config import overridden, read
 from scorefield.experiment import settled
 from scorefield.nn import MLP, winograd
-from scorefield.optimize import Choice, choose, keep_memory, optimize
+from scorefield.optimize import Choice, choose, optimize
 from scorefield.presets import digits_ncsn
 from scorefield.run import start
 from scorefield.train import averaged
@@ -163,19 +162,6 @@ def test_a_gpu_gets_its_own(monkeypatch, has_bfloat16):
 def test_an_unknown_precision_is_named():
     with pytest.raises(ValueError, match="precision='half'"):
         choose(_ncsn(), precision="half")
-
-
-def test_the_memory_of_large_tensors_is_kept():
-    if not keep_memory():
-        pytest.skip("the C library is not glibc")
-
-    def faults():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.zeros(5 << 20)  # 20 MiB, five thousand pages
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert min(faults() for _ in range(5)) < 500
 
 
 # ── In a run ─────────────────────────────────────────────────────────────────────────────────────

@@ -55,6 +55,7 @@ ALLOWED = {
     "model": GROUND | {"nn", "precondition"},
     "optimize": MODEL,
     "disk": set(),
+    "startup": set(),
     "checkpoint": MODEL | {"disk"},
     # who of many this is; it knows of nothing else
     "processes": set(),
@@ -78,9 +79,13 @@ ALLOWED = {
     "report": APPLICATION,
     "demo": APPLICATION | {"evaluate", "plots", "presets", "report"},
     "studio": {PUBLIC},
+    "bench": APPLICATION | {"evaluate", "presets"},
     # what the command line does, once it has been read
-    "commands": APPLICATION | {"evaluate", "presets"},
-    "cli": {PUBLIC, "commands", "config", "demo", "disk", "experiment", "paper", "restoring"},
+    "commands": APPLICATION | {"bench", "evaluate", "presets"},
+    "cli": {
+        PUBLIC,
+        *("commands", "config", "demo", "disk", "experiment", "paper", "restoring", "startup"),
+    },
     "__main__": {"cli"},
 }
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
+from . import startup
 from .disk import check_writable
 
 FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
@@ -422,6 +423,38 @@ def reproduce(
         sys.exit(1)
 
 
+def bench(
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="WHAT ...")],
+    *,
+    only: tuple[str, ...] = (),
+    out: Path = Path("runs/bench"),
+    quick: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Measure how fast this machine learns and samples, by each way and beside other packages.
+
+    Tables are printed, and written as JSON with a description of the machine. Let nothing else run
+    beside it.
+
+    Args:
+        names: step, or all.
+        only: parts of the names of networks or samplers; others are left out.
+        out: a directory for the results, and for models that are trained on the way.
+        quick: only to see whether it runs; the numbers say nothing.
+        seed: of models and samples.
+        device: cpu, cuda, mps.
+    """
+    if not names:
+        raise ValueError("name what is to be measured, as step, or all")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
+    check_writable(out / "step.json")
+    from . import commands
+
+    commands.bench(names, only=only, out=out, quick=quick, seed=seed, device=device)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
@@ -432,6 +465,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "suggest": suggest,
     "reproduce": reproduce,
     "convert": convert,
+    "bench": bench,
 }
 
 
@@ -445,6 +479,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     other = "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
     if other and not any(each in SHARED for each in args[:2]):  # --debug may come first
         return 0
+    startup.prepare()
     debug = "--debug" in args
     args = _settings([each for each in args if each != "--debug"])
     for stream in (sys.stdout, sys.stderr):

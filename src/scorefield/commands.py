@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -28,7 +29,7 @@ from .draw import Plan, chains, gathered, plan
 from .experiment import device_of
 from .ladder import suggest as suggested
 from .model import ScoreModel
-from .optimize import keep_memory, optimize
+from .optimize import optimize
 from .presets import PRESETS
 from .run import Run
 from .samplers import State, final
@@ -103,7 +104,6 @@ def resume(out: Path, *, changed_data: bool = False) -> None:
 def _join() -> None:
     """Make ready, and meet the processes that a launcher has started with this one."""
     processes.join()
-    keep_memory()
     if processes.first():
         for remark in processes.remarks(os.environ):
             print(f"scorefield: {remark}", file=sys.stderr)
@@ -311,3 +311,14 @@ def suggest(
         f"{found.sigmas[0].item():.4g}, {found.sigmas[-1].item():.4g}, {len(found.sigmas)}), "
         f"steps={found.steps}, epsilon={found.epsilon:.4g})"
     )
+
+
+def bench(
+    names: Sequence[str], *, only: tuple[str, ...], out: Path, quick: bool, seed: int, device: str
+) -> None:
+    """Measure speed."""
+    from . import bench as benches  # here, for it loads what only measurements want
+
+    threads = torch.get_num_threads()
+    setting = benches.Setting(out, quick, only, str(device_of(device)), threads, seed)
+    benches.bench(names, setting)

@@ -9,7 +9,6 @@ The model stays the object that it is, its parameters too: only how it computes 
 
 from __future__ import annotations
 
-import ctypes
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -165,18 +164,3 @@ def _seconds(model: ScoreModel, batch: int, evaluations: int | None) -> float:
     pixels = model.shape[-2:].numel()
     weights = sum(p.numel() for p in model.net.parameters() if p.ndim == 4)
     return 2 * weights * pixels * batch * evaluations / (RATE * torch.get_num_threads())
-
-
-def keep_memory() -> bool:
-    """Let glibc keep the memory of large tensors; whether it is glibc, and does.
-
-    It gives the memory of a tensor above some size back at each free, and the kernel clears the
-    pages at each allocation, which takes longer than many an operation on them.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    mmap_threshold, trim_threshold = -3, -1
-    # 32 MiB is the most that it takes; setting one ends the adjustment of the other
-    return bool(mallopt(mmap_threshold, 32 << 20) & mallopt(trim_threshold, 1 << 30))

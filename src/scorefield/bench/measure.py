@@ -1,0 +1,104 @@
+"""How time and memory are measured.
+
+Times are compared within one process, where the ways take turns: a ratio is the median over the
+turns of the two times of one turn, so that a machine that slows down slows both.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+Way = Callable[[], object]
+
+
+def turns(
+    ways: Mapping[str, Way], *, repeats: int, least: float = 0.2, most: int = 1000
+) -> dict[str, list[float]]:
+    """Seconds of a call of each way in each of its turns, after one to warm up.
+
+    Args:
+        ways: what is compared.
+        repeats: turns of each.
+        least: seconds of a turn, for which a quick way is called many times.
+        most: calls in a turn.
+    """
+    calls = dict[str, int]()
+    for name, run in ways.items():
+        run()
+        calls[name] = max(min(math.ceil(least / max(seconds(run), 1e-9)), most), 1)
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            found[name].append(seconds(run, calls[name]))
+    return found
+
+
+def seconds(run: Way, calls: int = 1) -> float:
+    """Of a call; a GPU is waited for."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / calls
+
+
+def ratio(base: list[float], other: list[float]) -> float:
+    """How many times faster the other is, by the median of the turns."""
+    return statistics.median(a / b for a, b in zip(base, other, strict=True))
+
+
+def peak_memory(task: Callable[..., tuple[Way, Way]], *given: Any) -> float:
+    """MiB that something adds, at most, in a process of its own.
+
+    Args:
+        task: a function of a module. It makes two things to be called: a small one, with which
+            libraries take what they always take, and the one that is measured.
+        given: its arguments, which are sent to the process.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_told, args=(there, task, given))
+    process.start()
+    there.close()
+    try:
+        found: float = here.recv()
+    except EOFError:
+        raise RuntimeError("the process that was to measure memory ended without a word") from None
+    finally:
+        process.join()
+    return found
+
+
+def _told(pipe: Any, task: Callable[..., tuple[Way, Way]], given: tuple[Any, ...]) -> None:
+    small, run = task(*given)
+    small()
+    cuda = torch.cuda.is_available()
+    before = torch.cuda.memory_allocated() if cuda else _resident()
+    run()
+    run()
+    pipe.send(((torch.cuda.max_memory_allocated() if cuda else _most()) - before) / 2**20)
+
+
+def _most() -> int:
+    """The largest that this process has been, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _resident() -> int:
+    """What this process is now."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return _most()

@@ -1,0 +1,167 @@
+"""What a step of training and of sampling costs by each way of computing, and how exact it is.
+
+Ways take turns in one process, products of matrices among them: the faster product is the machine's
+peak. A ratio to eager float32 is the median of the turns' ratios. Operations are those of the plain
+way, whatever a way saves. Errors are to the same network in float64: the relative one of σ·score,
+and of the parameters' gradients the least cosine, where the norm is above 1e-3 of the largest, and
+the largest error over the largest norm. Memory is what a step adds to a process of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..model import ScoreModel
+from ..optimize import Choice, optimize
+from .machine import SIZE, products
+from .measure import Way, peak_memory, ratio, turns
+from .networks import NETWORKS, QUICK, STEPS, Network, inputs
+from .setting import Setting
+from .table import Cell, Table
+
+EAGER = "eager float32"
+FEW = 4
+"""Images on which errors are found."""
+
+
+def compiled(model: ScoreModel, train: bool, **settings: Any) -> None:
+    """Through torch.compile, with the weights as constants where they are not trained."""
+    Choice(**settings).apply(model)
+    torch._inductor.config.freezing = not train
+    model.net.compile()
+
+
+WAYS: dict[str, Callable[[ScoreModel, bool], object]] = {
+    EAGER: lambda model, train: Choice().apply(model),
+    "channels_last": lambda model, train: Choice(channels_last=True).apply(model),
+    "bfloat16": lambda model, train: Choice(channels_last=True, autocast=True).apply(model),
+    "compiled": compiled,
+    "compiled bfloat16": lambda model, train: compiled(
+        model, train, channels_last=True, autocast=True
+    ),
+    "optimize": lambda model, train: optimize(model, train=train),
+}
+QUICKLY = (EAGER, "channels_last", "optimize")
+"""Ways that take no minute to prepare."""
+
+COLUMNS = {
+    "way": "",
+    "ms a step": ".1f",
+    "ratio": ".2f",
+    "GFLOP/s": ".0f",
+    "of the peak": ".0%",
+    "MiB": ".0f",
+    "error of the score": ".1e",
+    "1 − cosine": ".1e",
+    "error of gradients": ".1e",
+}
+
+
+def run(setting: Setting) -> Iterator[Table]:
+    """A table for each network and kind of step."""
+    for name, network in setting.chosen(QUICK if setting.quick else NETWORKS).items():
+        for kind in STEPS:
+            yield table(setting, name, network, kind)
+
+
+def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
+    """Of one network and one kind of step."""
+    torch.manual_seed(0)
+    plain, train = network.build().to(setting.device), kind == "training"
+    exact = copy.deepcopy(plain).double()
+    x, sigma = (t.to(setting.device) for t in inputs(network, network.batch))
+    work = operations(STEPS[kind](copy.deepcopy(plain), x, sigma))
+    names = QUICKLY if setting.quick else tuple(WAYS)
+    steps, found, failed = dict[str, Way](), dict[str, list[Cell]](), list[str]()
+    for way in names:
+        model = copy.deepcopy(plain)
+        try:
+            WAYS[way](model, train)
+            found[way] = errors(model, exact, network, train)
+            steps[way] = STEPS[kind](model, x, sigma)
+            steps[way]()
+        except Exception as error:  # a compiler's own, of any kind; the other ways still stand
+            steps.pop(way, None)
+            failed.append(f"{way}: not to be had, {str(error).splitlines()[0]}")
+    limits = products(torch.device(setting.device))
+    spent = turns(limits | steps, repeats=setting.repeats)
+    middle = {name: statistics.median(times) for name, times in spent.items()}
+    peak = 2 * SIZE**3 / min(middle[name] for name in limits)
+    rows: list[list[Cell]] = []
+    for way in steps:
+        speed, gain = work / middle[way], ratio(spent[EAGER], spent[way])
+        memory = memory_of(setting, name, kind, way)
+        rows.append([way, 1e3 * middle[way], gain, speed / 1e9, speed / peak, memory, *found[way]])
+    notes = [f"The peak: {peak / 1e9:.0f} GFLOP/s of float32.", *failed]
+    return Table(f"{name}, {kind}", COLUMNS, rows, notes)
+
+
+def operations(run: Way) -> int:
+    """Multiplications and additions of what is called."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def memory_of(setting: Setting, name: str, kind: str, way: str) -> float | None:
+    """MiB of a step; compilation has too much of its own to tell."""
+    if "compiled" in way:
+        return None
+    return peak_memory(_steps, setting, name, kind, way)
+
+
+def _steps(setting: Setting, name: str, kind: str, way: str) -> tuple[Way, Way]:
+    """A step of one image, and the one of a batch."""
+    torch.set_num_threads(setting.threads)
+    network = (NETWORKS | QUICK)[name]
+    model = network.build().to(setting.device)
+    WAYS[way](model, kind == "training")
+
+    def step(batch: int) -> Way:
+        return STEPS[kind](model, *(t.to(setting.device) for t in inputs(network, batch)))
+
+    return step(1), step(network.batch)
+
+
+# ── Errors ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def errors(model: ScoreModel, exact: ScoreModel, network: Network, train: bool) -> list[Cell]:
+    """Of the score, and in training of the gradients."""
+    x, sigma = (t.to(model.device) for t in inputs(network, FEW))
+    with torch.set_grad_enabled(train):
+        y, truth = scaled(model.eval(), x, sigma), scaled(exact.eval(), x.double(), sigma.double())
+    score = ((y - truth).norm() / truth.norm()).item()
+    if not train:
+        return [score, None, None]
+    found, expected = gradients(model, y), gradients(exact, truth)
+    largest = max(each.norm() for each in expected)
+    pairs = list(zip(found, expected, strict=True))
+    cosines = [
+        F.cosine_similarity(a.double().flatten(), b.flatten(), dim=0).item()
+        for a, b in pairs
+        if b.norm() > 1e-3 * largest
+    ]
+    return [score, 1 - min(cosines), max(((a - b).norm() / largest).item() for a, b in pairs)]
+
+
+def scaled(model: ScoreModel, x: Tensor, sigma: Tensor) -> Tensor:
+    """σ·score, which is of one size at all levels."""
+    score: Tensor = model(x, sigma)
+    return score * sigma.view(-1, *[1] * (x.ndim - 1))
+
+
+def gradients(model: ScoreModel, y: Tensor) -> list[Tensor]:
+    """By the parameters, of the product of y with a fixed image."""
+    weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    model.zero_grad()
+    (y * weight).sum().backward()  # type: ignore[no-untyped-call]
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]

@@ -1,0 +1,146 @@
+"""Measurements: what is timed, how it is compared, and what is kept of it."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from scorefield.bench import Setting, Table, bench, measure, step
+from scorefield.bench.networks import QUICK, inputs, training
+from scorefield.cli import main
+
+# ── Time and memory ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_ways_take_turns_and_a_ratio_is_of_their_times():
+    order = []
+
+    def nap(name, seconds):
+        def run():
+            order.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    found = measure.turns(
+        {"slow": nap("slow", 0.04), "fast": nap("fast", 0.01)}, repeats=3, least=0
+    )
+    assert order[-6:] == ["slow", "fast"] * 3
+    assert found["fast"][0] == pytest.approx(0.01, rel=0.3)
+    assert measure.ratio(found["slow"], found["fast"]) == pytest.approx(4, rel=0.3)
+
+
+def test_a_ratio_is_of_one_turn_when_the_machine_slows_down():
+    assert measure.ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == 2
+
+
+def test_quick_ways_are_called_often_in_a_turn():
+    calls = []
+    measure.turns({"quick": lambda: calls.append(None)}, repeats=1, least=0.01, most=50)
+    assert len(calls) == 2 + 50
+
+
+def _allocate(mib):
+    return lambda: None, lambda: torch.ones(mib << 18)
+
+
+def test_memory_is_what_is_added_at_most():
+    assert measure.peak_memory(_allocate, 200) == pytest.approx(200, abs=20)
+
+
+def _fall():
+    raise SystemExit(3)
+
+
+def test_a_process_that_dies_is_reported():
+    with pytest.raises(RuntimeError, match="ended without a word"):
+        measure.peak_memory(_fall)
+
+
+# ── Tables ───────────────────────────────────────────────────────────────────────────────────────
+
+TABLE = Table("Speed", {"way": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["A note."])
+
+
+def test_a_table_for_a_terminal_and_for_a_document():
+    assert TABLE.text() == "\nSpeed\nway      ms\neager  12.3\nnone      –\nA note."
+    rows = "| way | ms |\n| --- | ---: |\n| eager | 12.3 |\n| none | – |"
+    assert TABLE.markdown() == f"**Speed**\n\n{rows}\n\nA note."
+
+
+def test_json_keeps_the_raw_numbers():
+    again = Table(**json.loads(json.dumps(TABLE.as_dict())))
+    assert again.markdown() == TABLE.markdown()
+    assert again.rows[0][1] == 12.345
+
+
+# ── A step ───────────────────────────────────────────────────────────────────────────────────────
+
+(NETWORK,) = QUICK.values()
+
+
+def test_errors_tell_types_apart():
+    torch.manual_seed(0)
+    plain, exact, half = (NETWORK.build() for _ in range(3))
+    exact.load_state_dict(plain.state_dict())
+    half.load_state_dict(plain.state_dict())
+    step.WAYS["bfloat16"](half, True)
+    exact.double()
+    score, cosine, gradient = step.errors(plain, exact, NETWORK, True)
+    assert max(score, cosine, gradient) < 1e-4
+    score, cosine, gradient = step.errors(half, exact, NETWORK, True)
+    assert 1e-3 < score < 0.1
+    assert 1e-6 < cosine < 0.1
+    assert step.errors(half, exact, NETWORK, False) == [pytest.approx(score, rel=0.2), None, None]
+
+
+def test_operations_are_those_of_the_convolutions():
+    """A training step is three products for each weight, less the first image's gradient."""
+    torch.manual_seed(0)
+    model = NETWORK.build()
+    count = step.operations(training(model, *inputs(NETWORK, 2)))
+    forward = step.operations(lambda: model(*inputs(NETWORK, 2)))
+    assert 2.8 < count / forward <= 3
+    assert step.operations(lambda: torch.randn(3, 5) @ torch.randn(5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_the_command_writes_what_it_prints(tmp_path, capsys):
+    assert main(["bench", "step", "--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert found["quick"]
+    assert found["machine"]["torch"] == torch.__version__
+    for table in (Table(**each) for each in found["tables"]):
+        assert table.text() in printed
+        rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+        assert rows["eager float32"]["ratio"] == 1
+        assert rows["optimize"]["error of the score"] < 1e-5
+
+
+def test_what_is_not_measured_is_named(tmp_path, capsys):
+    assert main(["bench", "stepp", "--out", str(tmp_path)]) == 2
+    assert "did you mean step" in capsys.readouterr().err
+    assert main(["bench", "--out", str(tmp_path)]) == 2
+    assert main(["bench", "step", "--quick", "--only", "ResNet", "--out", str(tmp_path)]) == 2
+    assert "there are NCSN 16" in capsys.readouterr().err
+
+
+def test_a_way_that_fails_is_left_out_with_its_reason(monkeypatch, tmp_path):
+    def broken(model, train):
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setitem(step.WAYS, "optimize", broken)
+    monkeypatch.setattr(step, "memory_of", lambda *_: None)
+    (name,) = QUICK
+    table = step.table(Setting(tmp_path, quick=True), name, NETWORK, "sampling")
+    assert [row[0] for row in table.rows] == ["eager float32", "channels_last"]
+    assert "optimize: not to be had, no compiler" in table.notes
+
+
+@pytest.mark.usefixtures("capsys")
+def test_all_is_everything(monkeypatch, tmp_path):
+    monkeypatch.setattr("scorefield.bench.BENCHES", ("step",))
+    monkeypatch.setattr(step, "run", lambda _: iter([TABLE]))
+    bench(["all"], Setting(tmp_path))
+    assert (tmp_path / "step.json").exists()
