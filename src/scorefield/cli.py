@@ -438,7 +438,8 @@ def bench(
     beside it.
 
     Args:
-        names: step, a step by each way of computing; scale, how time and memory grow; or all.
+        names: step, a step by each way of computing; scale, how time and memory grow; startup;
+            or all.
         only: parts of the names of networks or series; others are left out.
         out: a directory for the results, and for models that are trained on the way.
         quick: only to see whether it runs; the numbers say nothing.

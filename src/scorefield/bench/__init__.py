@@ -2,6 +2,7 @@
 
     step       a step of training and of sampling, by each way of computing
     scale      how time and memory grow
+    startup    how long it takes to begin
 
 Each prints tables, and writes them with the machine's description into NAME.json.
 """
@@ -22,7 +23,7 @@ from .table import Table
 
 __all__ = ["BENCHES", "Setting", "Table", "bench"]
 
-BENCHES = ("step", "scale")
+BENCHES = ("step", "scale", "startup")
 """Modules of this package, each with a function `run` from a setting to tables."""
 
 
