@@ -11,6 +11,7 @@ at once, other types, tensors that are traced) goes the plain way, without being
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,12 +53,14 @@ def takes(*tensors: Tensor | None) -> bool:
     return all(t is None or _simple(t) for t in tensors)
 
 
+@functools.cache
 def pays(height: int, width: int, dilation: int) -> bool:
     """Whether tiles fit images of this size well enough to save multiplications."""
     tile = _tile(height, width, dilation)
     return _products(height, width, dilation, tile) <= 0.6 * 9 * height * width
 
 
+@functools.cache
 def _tile(height: int, width: int, dilation: int) -> int:
     """Outputs of a tile along each axis, 4 or 5: what needs fewer multiplications."""
     return min((4, 5), key=lambda tile: _products(height, width, dilation, tile))
@@ -72,7 +75,7 @@ def _products(height: int, width: int, dilation: int, tile: int) -> int:
 def _simple(x: Tensor) -> bool:
     return (
         x.dtype == torch.float32
-        and x.device.type == "cpu"
+        and x.is_cpu
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._functorch.is_legacy_batchedtensor(x)  # of is_grads_batched
         and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
