@@ -438,7 +438,7 @@ def bench(
     beside it.
 
     Args:
-        names: step, or all.
+        names: step, peers (which needs the extra of that name), or all.
         only: parts of the names of networks or samplers; others are left out.
         out: a directory for the results, and for models that are trained on the way.
         quick: only to see whether it runs; the numbers say nothing.

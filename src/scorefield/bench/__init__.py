@@ -1,6 +1,7 @@
 """How fast the package is, beside others and beside the machine's limit.
 
     step       a step of training and of sampling, by each way of computing
+    peers      the same work through other packages: samplers, and U-Nets of equal size
 
 Each prints tables, and writes them with the machine's description into NAME.json.
 """
@@ -21,7 +22,7 @@ from .table import Table
 
 __all__ = ["BENCHES", "Setting", "Table", "bench"]
 
-BENCHES = ("step",)
+BENCHES = ("step", "peers")
 """Modules of this package, each with a function `run` from a setting to tables."""
 
 
