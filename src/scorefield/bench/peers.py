@@ -66,7 +66,7 @@ def work() -> dict[str, Make]:
             one_network, build=lambda: digits().net, shape=(128, 1, 8, 8)
         ),
         "Samples of one network, UNet 64, 1×8×8": partial(
-            one_network, build=lambda: unet().net, shape=(64, 1, 8, 8)
+            one_network, build=lambda: unet().net, shape=(16, 1, 8, 8)
         ),
         "Samples, each package’s own UNet 64, 1×28×28": partial(
             own_networks, size=SIZES["UNet 64, 1×28×28"]._replace(batch=8)
