@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from scorefield.bench import Setting, Table, bench, measure, step
+from scorefield.bench import Setting, Table, bench, measure, scale, step
 from scorefield.bench.networks import QUICK, inputs, training
 from scorefield.cli import main
 
@@ -144,3 +144,37 @@ def test_all_is_everything(monkeypatch, tmp_path):
     monkeypatch.setattr(step, "run", lambda _: iter([TABLE]))
     bench(["all"], Setting(tmp_path))
     assert (tmp_path / "step.json").exists()
+
+
+# ── How things grow ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_growth_is_a_power():
+    found = scale.table("Time", "rows", [10, 100, 1000], [0.001, 0.1, 0.1], [None, None, 3.0])
+    assert found.columns == {"rows": "d", "ms": ".1f", "grows as the power": ".2f", "MiB": ".0f"}
+    assert found.rows == [[10, 1.0, None, None], [100, 100.0, 2.0, None], [1000, 100.0, 0.0, 3.0]]
+
+
+def test_memory_of_a_step_grows_with_its_batch(tmp_path):
+    """At 64 × 64 pixels and 16 features the activations outweigh all else."""
+
+    def mib(batch):
+        given = (1, "training", batch, 64, 2, 16, "cpu")
+        return measure.peak_memory(scale.steps, *given)
+
+    few, many = mib(4), mib(16)
+    assert 3 < many / few < 5
+
+
+@pytest.mark.parametrize("series", ["levels", "data"])
+def test_series_have_a_row_for_each_size(tmp_path, series):
+    tables = list(scale.run(Setting(tmp_path, quick=True, only=(series,))))
+    assert tables
+    for found in tables:
+        assert len(found.rows) == 2
+        assert all(row[1] > 0 for row in found.rows)
+
+
+def test_processes_share_a_run(tmp_path):
+    (found,) = scale.run(Setting(tmp_path, quick=True, only=("processes",)))
+    assert [row[0] for row in found.rows] == [1, 2][: len(found.rows)]

@@ -2,6 +2,7 @@
 
     step       a step of training and of sampling, by each way of computing
     peers      the same work through other packages: samplers, and U-Nets of equal size
+    scale      how time and memory grow
 
 Each prints tables, and writes them with the machine's description into NAME.json.
 """
@@ -22,7 +23,7 @@ from .table import Table
 
 __all__ = ["BENCHES", "Setting", "Table", "bench"]
 
-BENCHES = ("step", "peers")
+BENCHES = ("step", "peers", "scale")
 """Modules of this package, each with a function `run` from a setting to tables."""
 
 
