@@ -438,9 +438,10 @@ def bench(
     beside it.
 
     Args:
-        names: step, a step by each way of computing; scale, how time and memory grow; startup;
+        names: step, a step by each way of computing; peers, the same work through other packages,
+            for which the extra of that name is needed; scale, how time and memory grow; startup;
             or all.
-        only: parts of the names of networks or series; others are left out.
+        only: parts of the names of networks, series or tables; others are left out.
         out: a directory for the results, and for models that are trained on the way.
         quick: only to see whether it runs; the numbers say nothing.
         seed: of models and samples.
