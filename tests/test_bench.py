@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scorefield.bench import Setting, Table, bench, measure, scale, step
 from scorefield.bench.networks import QUICK, inputs, training
@@ -103,6 +104,13 @@ def test_operations_are_those_of_the_convolutions():
     forward = step.operations(lambda: model(*inputs(NETWORK, 2)))
     assert 2.8 < count / forward <= 3
     assert step.operations(lambda: torch.randn(3, 5) @ torch.randn(5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_operations_of_attention_are_counted():
+    """q·kᵀ and its product with v, of n × n pairs of d numbers."""
+    q = torch.randn(1, 1, 10, 4)
+    count = step.operations(lambda: F.scaled_dot_product_attention(q, q, q))
+    assert count == 2 * (2 * 10 * 10 * 4)
 
 
 def test_the_command_writes_what_it_prints(tmp_path, capsys):

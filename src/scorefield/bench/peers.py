@@ -15,7 +15,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..metrics import sliced_wasserstein
 from ..oracles import GaussianMixture, Oracle
@@ -257,8 +256,7 @@ def training(setting: Setting, title: str, size: Size) -> Table:
         return UNETS[name].training(nets[name], x)
 
     ways, failed = prepared({name: partial(make, name) for name in unets()})
-    with sdpa_kernel(SDPBackend.MATH):  # of which the counter sees the operations
-        works = {name: operations(ways[name]) for name in ways if name != OPTIMIZED}
+    works = {name: operations(ways[name]) for name in ways if name != OPTIMIZED}
     works[OPTIMIZED] = works[OURS]  # as if none were saved
     spent = turns(ways, repeats=setting.repeats)
     rows: list[list[Cell]] = []
