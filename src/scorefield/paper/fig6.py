@@ -30,7 +30,17 @@ from ..model import ScoreModel
 from ..noise import seeded, uniform_like
 from ..samplers import final, progress
 from .finding import Finding, Setting, stacked
-from .models import BATCH, EPSILON, SCALED, data_of, experiment, place_of, reference, trained
+from .models import (
+    BATCH,
+    EPSILON,
+    SCALED,
+    data_of,
+    experiment,
+    place_of,
+    prepared,
+    reference,
+    trained,
+)
 
 IMAGES, COMPLETIONS = 20, 20
 SHOWN = 8
@@ -80,6 +90,7 @@ def completed(
     if path.exists() and (kept := checkpoint.read(path)).about == about:
         return kept.tensors["x"]
     print(f"  {path.parent}: inpainting, {len(x) * m} chains", flush=True)
+    prepared(model, made, len(x) * m)
     parts = list[Tensor]()
     for i, y in enumerate(torch.split(x.repeat_interleave(m, 0), BATCH)):
         parts.append(_drawn(model, made, y, known, i * BATCH))
