@@ -41,7 +41,7 @@ from scorefield.presets import PRESETS
 def made(monkeypatch):
     """A folder, in which the networks are tiny."""
     monkeypatch.setattr(shared, "WIDTH", 2)
-    monkeypatch.setattr(shared, "STEPS", {"ncsn": 3, "baseline": 2})
+    monkeypatch.setattr(shared, "STEPS", 3)
 
 
 def _result(out, name):
@@ -77,6 +77,22 @@ def test_images_without_noise_are_the_middles_of_their_cells(tmp_path, monkeypat
     torch.testing.assert_close(cells, cells.round(), atol=1e-4, rtol=0)
     assert sigma == 0.0
     assert len(x) == scale.batch
+
+
+def test_a_loss_settles_that_falls_smoothly_to_near_its_level():
+    falling = [-1.0, -3.0, -5.0, -6.0, -6.5]
+    assert fig1.settles(falling, end=-6.6, fluctuates=0.4, level=-10)
+    assert not fig1.settles([-1, -3, -5, -4.9, -6.5], end=-6.6, fluctuates=0.4, level=-10)
+    assert not fig1.settles(falling, end=-4.9, fluctuates=0.4, level=-10)
+    assert not fig1.settles(falling, end=-6.6, fluctuates=0.6, level=-10)
+
+
+def test_enlarged_images_fill_a_quarter_of_the_dimensions():
+    x = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    large = fig1.enlarged(x)
+    assert large.shape == (200, 1, 8, 8)
+    assert torch.linalg.matrix_rank(large.double().flatten(1), rtol=1e-5) == 16
+    torch.testing.assert_close(fig1.enlarged(torch.full((1, 3, 4, 4), 0.3)).mean().item(), 0.3)
 
 
 # ── Figures 2 and 3 ──────────────────────────────────────────────────────────────────────────────
