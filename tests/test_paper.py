@@ -41,7 +41,7 @@ from scorefield.presets import PRESETS
 def made(monkeypatch):
     """A folder, in which the networks are tiny."""
     monkeypatch.setattr(shared, "WIDTH", 2)
-    monkeypatch.setattr(shared, "STEPS", 3)
+    monkeypatch.setattr(shared, "STEPS", {"ncsn": 3, "baseline": 2})
 
 
 def _result(out, name):

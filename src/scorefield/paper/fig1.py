@@ -22,7 +22,8 @@ Small     with noise the network has to learn a gain of 1/σ² = 10⁴ across th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -83,6 +84,7 @@ class Scale:
         given: What the network is given of a noisy image.
         schedule: The factor of the rate at each step of so many.
         clip: The largest norm of a gradient.
+        threads: Of a CPU, for steps so small that they gain nothing from more.
     """
 
     data: Data
@@ -94,6 +96,7 @@ class Scale:
     given: Callable[[Tensor], Tensor] = as_they_are
     schedule: Callable[[int], Callable[[int], float]] = lambda steps: constant()
     clip: float | None = None
+    threads: int | None = None
 
 
 SCALES = {
@@ -108,6 +111,7 @@ SCALES = {
         given=standardised,
         schedule=partial(cosine, warmup=50),
         clip=1.0,
+        threads=1,
     ),
 }
 SCALED = (
@@ -180,7 +184,19 @@ def losses(scale: Scale, setting: Setting, sigma: float) -> Tensor:
         seed=setting.seed,
     )
     print(f"  the loss with noise of {sigma:g}: {steps} steps", flush=True)
-    return torch.tensor([update.loss for update in progress(updates, steps)])
+    with threads(scale.threads):
+        return torch.tensor([update.loss for update in progress(updates, steps)])
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """So many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def running_mean(losses: Tensor) -> Tensor:
