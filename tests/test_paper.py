@@ -243,6 +243,14 @@ def test_half_of_the_way_to_whole_images_is_asked_for(completions, passed):
     assert fig6.far_enough(completions, filled=0.5, whole=1.0) == passed
 
 
+def test_images_that_are_completed_are_of_many_classes():
+    test = load("digits").test
+    rows = fig6.chosen(len(test), fig6.IMAGES)
+    assert len(rows.unique()) == fig6.IMAGES
+    assert len(test.take(rows)[1].unique()) >= 7
+    assert len(fig6.chosen(3, fig6.IMAGES)) == 3
+
+
 def _brightness(data=None, weights=None, device=None):
     """Means of the rows, which a mirrored image shares, and two classes: dark and bright."""
 
