@@ -79,6 +79,22 @@ def test_images_without_noise_are_the_middles_of_their_cells(tmp_path, monkeypat
     assert len(x) == scale.batch
 
 
+def test_a_loss_settles_that_falls_smoothly_to_near_its_level():
+    falling = [-1.0, -3.0, -5.0, -6.0, -6.5]
+    assert fig1.settles(falling, end=-6.6, fluctuates=0.4, level=-10)
+    assert not fig1.settles([-1, -3, -5, -4.9, -6.5], end=-6.6, fluctuates=0.4, level=-10)
+    assert not fig1.settles(falling, end=-4.9, fluctuates=0.4, level=-10)
+    assert not fig1.settles(falling, end=-6.6, fluctuates=0.6, level=-10)
+
+
+def test_enlarged_images_fill_a_quarter_of_the_dimensions():
+    x = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    large = fig1.enlarged(x)
+    assert large.shape == (200, 1, 8, 8)
+    assert torch.linalg.matrix_rank(large.double().flatten(1), rtol=1e-5) == 16
+    torch.testing.assert_close(fig1.enlarged(torch.full((1, 3, 4, 4), 0.3)).mean().item(), 0.3)
+
+
 # ── Figures 2 and 3 ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -225,6 +241,14 @@ def test_completions_are_judged_by_known_pixels_and_by_the_image_that_varies_lea
 )
 def test_half_of_the_way_to_whole_images_is_asked_for(completions, passed):
     assert fig6.far_enough(completions, filled=0.5, whole=1.0) == passed
+
+
+def test_images_that_are_completed_are_of_many_classes():
+    test = load("digits").test
+    rows = fig6.chosen(len(test), fig6.IMAGES)
+    assert len(rows.unique()) == fig6.IMAGES
+    assert len(test.take(rows)[1].unique()) >= 7
+    assert len(fig6.chosen(3, fig6.IMAGES)) == 3
 
 
 def _brightness(data=None, weights=None, device=None):

@@ -2,7 +2,11 @@
 
     Figure 2   2 → 128 → 128 → 2, softplus between                               (app. B.1)
     Figure 1   conv, residual blocks 32, 64 ↓, 64, 128 ↓, 128, the same back, conv, ELU
-    block      y = shortcut(x) + conv(φ(resize(conv(φ(x)))))
+    block      y = shortcut(x) + conv(φ(conv(φ(x))))
+
+Where a block subsamples, its shortcut and its first convolution take steps of two pixels, and the
+decoder's are their transposes. A mean of 2 × 2 pixels would lose the fine detail, which is just
+where the score of images with little noise is large: that network hardly learned it.
 
 Softplus and ELU have the continuous derivative that sliced score matching differentiates again.
 """
@@ -10,6 +14,7 @@ Softplus and ELU have the continuous derivative that sliced score matching diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -20,7 +25,6 @@ from torch import Tensor, nn
 from .arguments import arguments
 from .layers import Conv3
 from .padding import crop, pad
-from .resample import downsample, upsample
 
 
 class ToyMLP(nn.Module):
@@ -77,26 +81,29 @@ class Autoencoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut, the size changed between them."""
+    """Two convolutions beside a shortcut; the first, and the shortcut, change the size."""
 
     def __init__(
         self, features: int, features_out: int, *, resize: Literal["", "down", "up"]
     ) -> None:
         super().__init__()
-        self.resize = RESIZE[resize]
-        self.first, self.second = Conv3(features, features_out), Conv3(features_out, features_out)
-        changes = resize or features != features_out
-        self.shortcut = nn.Conv2d(features, features_out, 1) if changes else nn.Identity()
+        change = RESIZE[resize]
+        self.first, self.second = change(features, features_out), Conv3(features_out, features_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if resize:
+            self.shortcut = change(features, features_out)
+        elif features != features_out:
+            self.shortcut = nn.Conv2d(features, features_out, 1)
 
     def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         """shortcut(x) + convolutions(x)."""
-        h: Tensor = self.second(F.elu(self.resize(self.first(F.elu(x)))))
-        shortcut: Tensor = self.shortcut(self.resize(x))
+        h: Tensor = self.second(F.elu(self.first(F.elu(x))))
+        shortcut: Tensor = self.shortcut(x)
         return shortcut + h
 
 
-RESIZE: dict[str, Callable[[Tensor], Tensor]] = {
-    "": nn.Identity(),
-    "down": downsample,
-    "up": upsample,
+RESIZE: dict[str, Callable[[int, int], nn.Module]] = {
+    "": Conv3,
+    "down": partial(nn.Conv2d, kernel_size=3, stride=2, padding=1),
+    "up": partial(nn.ConvTranspose2d, kernel_size=3, stride=2, padding=1, output_padding=1),
 }

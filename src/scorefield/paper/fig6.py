@@ -17,7 +17,7 @@ Ours      the right half of 20 held-out images is hidden, each is completed 20 t
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +30,17 @@ from ..model import ScoreModel
 from ..noise import seeded, uniform_like
 from ..samplers import final, progress
 from .finding import Finding, Setting, stacked
-from .models import BATCH, EPSILON, SCALED, data_of, experiment, place_of, reference, trained
+from .models import (
+    BATCH,
+    EPSILON,
+    SCALED,
+    data_of,
+    experiment,
+    place_of,
+    prepared,
+    reference,
+    trained,
+)
 
 IMAGES, COMPLETIONS = 20, 20
 SHOWN = 8
@@ -50,7 +60,7 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
     for name in data_of(setting, data):
         there = reference(setting, name)
         assert there.test is not None
-        rows = torch.arange(min(setting.samples(IMAGES), len(there.test)))
+        rows = chosen(len(there.test), setting.samples(IMAGES))
         x, labels = everything(Part(there.test, rows)), there.test.take(rows)[1]
         known = (torch.arange(x.shape[3]) < x.shape[3] // 2).expand(x.shape[1:])
         found = completed(setting, name, x, known)
@@ -67,6 +77,11 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
     return Finding(STATEMENT, numbers, passed, stacked(sheets), scaled)
 
 
+def chosen(n: int, wanted: int) -> Int[Tensor, "rows"]:
+    """Held-out images at random, for they may come class by class."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:wanted]
+
+
 def completed(
     setting: Setting, data: str, x: Float[Tensor, "n *shape"], known: Bool[Tensor, "*shape"]
 ) -> Float[Tensor, "n m *shape"]:
@@ -80,6 +95,7 @@ def completed(
     if path.exists() and (kept := checkpoint.read(path)).about == about:
         return kept.tensors["x"]
     print(f"  {path.parent}: inpainting, {len(x) * m} chains", flush=True)
+    prepared(model, made, len(x) * m)
     parts = list[Tensor]()
     for i, y in enumerate(torch.split(x.repeat_interleave(m, 0), BATCH)):
         parts.append(_drawn(model, made, y, known, i * BATCH))
