@@ -2,12 +2,13 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from scorefield.bench import Setting, Table, bench, measure, scale, step
+from scorefield.bench import Setting, Table, bench, machine, measure, scale, step
 from scorefield.bench.networks import QUICK, inputs, training
 from scorefield.cli import main
 
@@ -87,13 +88,17 @@ def test_errors_tell_types_apart():
     exact.load_state_dict(plain.state_dict())
     half.load_state_dict(plain.state_dict())
     step.WAYS["bfloat16"](half, True)
-    exact.double()
-    score, cosine, gradient = step.errors(plain, exact, NETWORK, True)
+    x, sigma = inputs(NETWORK, step.FEW)
+    truth = step.outcome(exact.double(), x.double(), sigma.double(), True)
+    score, cosine, gradient = step.errors(step.outcome(plain, x, sigma, True), truth)
     assert max(score, cosine, gradient) < 1e-4
-    score, cosine, gradient = step.errors(half, exact, NETWORK, True)
+    score, cosine, gradient = step.errors(step.outcome(half, x, sigma, True), truth)
     assert 1e-3 < score < 0.1
     assert 1e-6 < cosine < 0.1
-    assert step.errors(half, exact, NETWORK, False) == [pytest.approx(score, rel=0.2), None, None]
+    truth = step.outcome(exact, x.double(), sigma.double(), False)
+    assert step.errors(step.outcome(half, x, sigma, False), truth) == [
+        pytest.approx(score, rel=0.2), None, None,
+    ]  # fmt: skip
 
 
 def test_operations_are_those_of_the_convolutions():
@@ -152,6 +157,21 @@ def test_all_is_everything(monkeypatch, tmp_path):
     monkeypatch.setattr(step, "run", lambda _: iter([TABLE]))
     bench(["all"], Setting(tmp_path))
     assert (tmp_path / "step.json").exists()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path, same):
+    def titles():
+        return [t["title"] for t in json.loads((tmp_path / "step.json").read_text())["tables"]]
+
+    for title in ("A", "B", "A"):
+        monkeypatch.setattr(step, "run", lambda _, title=title: iter([replace(TABLE, title=title)]))
+        bench(["step"], Setting(tmp_path))
+    assert titles() == ["A", "B"]
+    if not same:
+        monkeypatch.setattr("scorefield.bench.about", lambda: {**machine.about(), "cores": 99})
+    bench(["step"], Setting(tmp_path))
+    assert titles() == (["A", "B"] if same else ["A"])
 
 
 # ── How things grow ──────────────────────────────────────────────────────────────────────────────

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
 
 from .. import disk
 from ..config import nearest
@@ -40,20 +41,24 @@ def bench(names: Sequence[str], setting: Setting) -> None:
 
 
 def _measured(name: str, setting: Setting) -> None:
-    begun, tables = time.perf_counter(), list[Table]()
+    """Print and keep each table; others of the same machine, measured before, stay."""
+    path = setting.out / f"{name}.json"
+    told = {"bench": name, "quick": setting.quick, "machine": about()}
+    tables = _kept(path, told)
     made: Iterator[Table] = importlib.import_module(f".{name}", __name__).run(setting)
     for table in made:
         print(table.text(), flush=True)
-        tables.append(table)
-    found = {
-        "bench": name,
-        "machine": about(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "quick": setting.quick,
-        "only": setting.only,
-        "seconds": round(time.perf_counter() - begun),
-        "tables": [table.as_dict() for table in tables],
-    }
-    path = setting.out / f"{name}.json"
-    disk.replace(path, json.dumps(found, indent=1, ensure_ascii=False).encode())
+        tables[table.title] = table.as_dict()
+        date = datetime.now(timezone.utc).date().isoformat()
+        found = told | {"date": date, "tables": list(tables.values())}
+        disk.replace(path, json.dumps(found, indent=1, ensure_ascii=False).encode())
     print(f"\n{path}")
+
+
+def _kept(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a file that were measured in the same way on the same machine, by title."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    same = {name: found.get(name) for name in told} == told
+    return {table["title"]: table for table in found["tables"]} if same else {}

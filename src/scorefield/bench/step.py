@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..model import ScoreModel
 from ..optimize import Choice, optimize
 from .machine import SIZE, products
-from .measure import Way, peak_memory, ratio, turns
+from .measure import Way, peak_memory, ratio, seconds, turns
 from .networks import NETWORKS, QUICK, STEPS, Network, inputs
 from .setting import Setting
 from .table import Cell, Table
@@ -31,6 +31,8 @@ from .table import Cell, Table
 EAGER = "eager float32"
 FEW = 4
 """Images on which errors are found."""
+LONG = 1.0
+"""Seconds of a step that is measured in few turns."""
 
 
 def compiled(model: ScoreModel, train: bool, **settings: Any) -> None:
@@ -80,20 +82,24 @@ def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
     exact = copy.deepcopy(plain).double()
     x, sigma = (t.to(setting.device) for t in inputs(network, network.batch))
     work = operations(STEPS[kind](copy.deepcopy(plain), x, sigma))
+    y, level = (t.to(setting.device) for t in inputs(network, FEW))
+    truth = outcome(exact, y.double(), level.double(), train)
     names = QUICKLY if setting.quick else tuple(WAYS)
     steps, found, failed = dict[str, Way](), dict[str, list[Cell]](), list[str]()
     for way in names:
         model = copy.deepcopy(plain)
         try:
             WAYS[way](model, train)
-            found[way] = errors(model, exact, network, train)
+            found[way] = errors(outcome(model, y, level, train), truth)
             steps[way] = STEPS[kind](model, x, sigma)
             steps[way]()
         except Exception as error:  # a compiler's own, of any kind; the other ways still stand
             steps.pop(way, None)
             failed.append(f"{way}: not to be had, {str(error).splitlines()[0]}")
     limits = products(torch.device(setting.device))
-    spent = turns(limits | steps, repeats=setting.repeats)
+    # of long steps a few turns tell as much
+    slow = seconds(steps[EAGER]) > LONG
+    spent = turns(limits | steps, repeats=min(setting.repeats, 3 if slow else setting.repeats))
     middle = {name: statistics.median(times) for name, times in spent.items()}
     peak = 2 * SIZE**3 / min(middle[name] for name in limits)
     rows: list[list[Cell]] = []
@@ -114,8 +120,8 @@ def operations(run: Way) -> int:
 
 
 def memory_of(setting: Setting, name: str, kind: str, way: str) -> float | None:
-    """MiB of a step; compilation has too much of its own to tell."""
-    if "compiled" in way:
+    """MiB of a step; compilation has too much of its own to tell, and a layout takes no more."""
+    if "compiled" in way or way == "channels_last":
         return None
     return peak_memory(_steps, setting, name, kind, way)
 
@@ -136,17 +142,27 @@ def _steps(setting: Setting, name: str, kind: str, way: str) -> tuple[Way, Way]:
 # ── Errors ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def errors(model: ScoreModel, exact: ScoreModel, network: Network, train: bool) -> list[Cell]:
-    """Of the score, and in training of the gradients."""
-    x, sigma = (t.to(model.device) for t in inputs(network, FEW))
+class Outcome(NamedTuple):
+    """What a network makes of a few images."""
+
+    score: Tensor
+    gradients: list[Tensor]
+
+
+def outcome(model: ScoreModel, x: Tensor, sigma: Tensor, train: bool) -> Outcome:
+    """The score, and in training the parameters' gradients."""
     with torch.set_grad_enabled(train):
-        y, truth = scaled(model.eval(), x, sigma), scaled(exact.eval(), x.double(), sigma.double())
-    score = ((y - truth).norm() / truth.norm()).item()
-    if not train:
+        y = scaled(model.eval(), x, sigma)
+    return Outcome(y.detach(), gradients(model, y) if train else [])
+
+
+def errors(found: Outcome, truth: Outcome) -> list[Cell]:
+    """Of the score, and in training of the gradients."""
+    score = ((found.score - truth.score).norm() / truth.score.norm()).item()
+    if not truth.gradients:
         return [score, None, None]
-    found, expected = gradients(model, y), gradients(exact, truth)
-    largest = max(each.norm() for each in expected)
-    pairs = list(zip(found, expected, strict=True))
+    largest = max(each.norm() for each in truth.gradients)
+    pairs = list(zip(found.gradients, truth.gradients, strict=True))
     cosines = [
         F.cosine_similarity(a.double().flatten(), b.flatten(), dim=0).item()
         for a, b in pairs
