@@ -14,7 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
-from scorefield import load, sample
+from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
+from scorefield.bench.measure import peak_memory
 from scorefield.checkpoint import read
 from scorefield.cli import COMMANDS, main
 
@@ -183,7 +184,26 @@ def test_pictures_and_animations(trained):
     with Image.open("way.gif") as way:
         assert way.n_frames == 3
     assert main([*args, "--out", "singly"]) == 0
-    assert len(list(Path("singly").iterdir())) == 9
+    names = sorted(each.name for each in Path("singly").iterdir())
+    assert names == [f"{i:06d}.png" for i in range(9)]
+
+
+def _sampling(place, n):
+    def samples(n, batch):
+        args = ["--out", f"{place}/x.npy", "--device", "cpu", "--steps", "2", "--batch", str(batch)]
+        return lambda: main(["sample", f"{place}/model", "-n", str(n), *args])
+
+    return samples(100, 100), samples(n, 100)
+
+
+def test_many_samples_go_to_disk_in_constant_memory(tmp_path):
+    """Of 3 × 32 × 32 pixels: 10,000 of them would be 117 MiB."""
+    prior = Prior(torch.full((3, 32, 32), 0.5), torch.full((3, 32, 32), 0.1))
+    net = MLP((3, 32, 32), width=2, blocks=1)
+    save(ScoreModel(net, EDM(0.5, sigma_max=1.0, sigma_min=0.1), prior=prior), tmp_path / "model")
+    most = peak_memory(_sampling, str(tmp_path), 10_000)
+    assert np.load(tmp_path / "x.npy", mmap_mode="r").shape == (10_000, 3, 32, 32)
+    assert most < 30
 
 
 @pytest.mark.parametrize(

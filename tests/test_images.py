@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.images import animation, as_bytes, grid, write
+from scorefield.images import animation, as_bytes, grid, write, writing
 
 ABOUT = {"sampler": "heun", "seed": 3, "σ": [1.0, 0.5]}
 
@@ -52,6 +52,30 @@ def test_single_files_and_arrays(tmp_path):
     write(tmp_path / "x.npy", x, ABOUT)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.numpy())  # nothing is clipped
     assert json.loads((tmp_path / "x.json").read_text()) == ABOUT
+
+
+@pytest.mark.parametrize("name", ["x.npy", "grid.png", "singly"])
+def test_parts_make_the_same_files_as_the_whole(tmp_path, name):
+    x = torch.rand(7, 3, 8, 8)
+    write(tmp_path / "whole" / name, x, ABOUT)
+    with writing(tmp_path / "parts" / name, 7, x.shape[1:], ABOUT) as add:
+        for part in x.split(3):
+            add(part)
+    whole, parts = (
+        {p.relative_to(top): p.read_bytes() for p in top.rglob("*.*")}
+        for top in (tmp_path / "whole", tmp_path / "parts")
+    )
+    assert whole == parts
+
+
+def test_an_array_that_breaks_off_leaves_nothing(tmp_path):
+    (tmp_path / "x.npy").write_bytes(b"before")
+    parts = iter([torch.rand(2, 1, 8, 8)])
+    writer = writing(tmp_path / "x.npy", 4, (1, 8, 8), ABOUT)
+    with pytest.raises(StopIteration), writer as add:  # noqa: PT012
+        add(next(parts))
+        add(next(parts))
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png"])

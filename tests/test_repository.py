@@ -61,7 +61,8 @@ ALLOWED = {
     "processes": set(),
     "draw": MODEL | {"ladder", "samplers", "processes"},
     "images": {"disk"},
-    "restoring": MODEL | {"checkpoint", "data", "disk", "draw", "images", "inverse", "samplers"},
+    "restoring": MODEL
+    | {"checkpoint", "data", "disk", "draw", "images", "inverse", "optimize", "samplers"},
     "convert": MODEL | {"optimize", "checkpoint"},
     "metrics": set(),
     "data": {"oracles", "prior", "processes"},

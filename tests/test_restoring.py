@@ -7,9 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield import EDM, Gaussian, Prior, ScoreModel, inverse, restore, save
+from scorefield import (
+    EDM,
+    NCSN,
+    Gaussian,
+    Prior,
+    ScoreModel,
+    geometric,
+    inverse,
+    restore,
+    restoring,
+    save,
+)
 from scorefield.cli import main
 from scorefield.nn import MLP, UNet
+from scorefield.optimize import Choice
 from scorefield.samplers import State
 
 
@@ -171,3 +183,27 @@ def test_a_vector_model_is_no_model_of_images(tmp_path, capsys):
     args = ["--task", "deblur", "--sigma", "1"]
     assert run(tmp_path, "m", tmp_path / "in.png", *args, out=tmp_path / "out") == 2
     assert "no model of images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "batch", "calls"),
+    [
+        ({"filters": 2, "particles": 5}, 10, 4),  # the four levels, all chains at once
+        ({"filters": 2, "particles": 5, "batch": 4}, 4, 12),
+        ({"filters": 2, "particles": 1}, 3, 4),  # as many as are wanted
+        ({"method": "pigdm"}, 3, 4 * 10 + 1),  # by annealed Langevin, as the model has levels
+        ({"method": "algorithm2", "batch": 2}, 2, 2 * (4 * 10 + 1)),
+    ],
+)
+def test_work_is_counted_to_choose_how_to_compute(monkeypatch, options, batch, calls):
+    given = {}
+
+    def optimize(model, **found):
+        given.update(found)
+        return Choice()
+
+    monkeypatch.setattr(restoring, "optimize", optimize)
+    sigmas = geometric(1.0, 0.01, 10)
+    model = ScoreModel(MLP(2, width=4, blocks=1), NCSN(sigmas), shape=(2,))
+    restoring._optimized(model, 3, steps=4, **options)
+    assert given == {"batch": batch, "evaluations": calls}

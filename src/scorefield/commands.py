@@ -9,9 +9,11 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +193,21 @@ def sample(
     drawn = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
     evaluations = -(-n // batch) * planned.evaluations
     _say(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
-    parts, sheets = list[Tensor](), list[Image]()
-    each = -(-_length(planned) // FRAMES)
+    sheets, each = list[Image](), -(-_length(planned) // FRAMES)
     own = len(processes.dealt(range(0, n, batch)))
-    with _bar(own * _length(planned)) as bar:
-        for states in drawn:
-            shown = states if parts or animate is None else watched(states, each, sheets)
-            parts.append(final(counted(shown, bar)).cpu())
-    x = gathered(model, parts, n, batch).cpu()
+    with (
+        _bar(own * _length(planned)) as bar,
+        _writing(out, n, model, table, about) as write,
+    ):
+
+        def ends() -> Iterator[Tensor]:
+            for i, states in enumerate(drawn):
+                shown = states if i or animate is None else watched(states, each, sheets)
+                yield final(counted(shown, bar))
+
+        for x in gathered(model, ends(), n, batch):
+            write(x)
     if processes.first():
-        _write(out, x, table, about)
         cost = planned.evaluations
         print(f"wrote {out}: {n} samples by {planned.sampler}, {cost} evaluations each")
         if table is not None and out.suffix == ".npy":
@@ -210,13 +217,22 @@ def sample(
             print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
 
 
-def _write(out: Path, x: Tensor, table: Table | None, about: dict[str, Any]) -> None:
-    """Samples in the form that the file's name asks for, and how they were made."""
-    if table is not None and out.suffix in TABLES:
-        disk.replace(out, table.text(x).encode())
+@contextmanager
+def _writing(
+    out: Path, n: int, model: ScoreModel, table: Table | None, about: dict[str, Any]
+) -> Iterator[Callable[[Tensor], None]]:
+    """Samples, part by part, in the form that the file's name asks for, and how they were made."""
+    assert model.shape is not None
+    if not processes.first():
+        yield lambda x: None
+    elif table is not None and out.suffix in TABLES:
+        with disk.written(out) as put:
+            header = chain([True], repeat(False))
+            yield lambda x: put(table.text(x.cpu(), header=next(header)).encode())
         disk.replace(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
     else:
-        images.write(out, x, about)
+        with images.writing(out, n, model.shape, about) as add:
+            yield add
 
 
 def counted(states: Iterable[State], bar: Any) -> Iterator[State]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 try:
@@ -29,11 +30,18 @@ LOCK = "lock"
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, force it to the disk, and move it into place."""
+    with written(path) as write:
+        write(content)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """The same for a file that comes part by part; what fails on the way leaves none of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb", buffering=0) as file:
-            put(file.fileno(), content)
+            yield partial(put, file.fileno())
             os.fsync(file.fileno())
         temporary.replace(path)
         _settle(path.parent)

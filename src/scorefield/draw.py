@@ -9,7 +9,7 @@ batches out, each of which is the same wherever it is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def sample(
     """
     planned = plan(model, sampler, steps, **options)
     parts = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
-    return gathered(model, [final(states) for states in parts], n, batch)
+    return torch.cat(list(gathered(model, map(final, parts), n, batch)))
 
 
 def chains(
@@ -179,9 +179,15 @@ def _chains(
 
 
 def gathered(
-    model: ScoreModel, ends: list[Tensor], n: int, batch: int
-) -> Float[Tensor, "n *shape"]:
-    """The n samples whose batches are drawn, in each of the processes that have drawn them."""
+    model: ScoreModel, ends: Iterable[Tensor], n: int, batch: int
+) -> Iterator[Float[Tensor, "part *shape"]]:
+    """The n samples in order, batch by batch, in each process; each has drawn its own, the ends.
+
+    No more of them are taken, and kept, at a time than a batch of each process.
+    """
     assert model.prior is not None  # where the chains began
-    sizes = [min(batch, n - first) for first in range(0, n, batch)]
-    return torch.cat(processes.gathered(ends, sizes, model.prior.mean))
+    sizes, own = [min(batch, n - first) for first in range(0, n, batch)], iter(ends)
+    for start in range(0, len(sizes), processes.world()):
+        now = sizes[start : start + processes.world()]
+        made = [next(own)] if processes.rank() < len(now) else []
+        yield from processes.gathered(made, now, model.prior.mean)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from .disk import check_writable, replace
+from .disk import check_writable, replace, written
 
 SMALLEST = 96
 """Pixels a side to which small images are enlarged in grids, by whole factors."""
@@ -42,7 +44,12 @@ def picture(x: UInt8[Tensor, "channels height width"]) -> Image.Image:
 
 def grid(x: Pictures, columns: int | None = None, *, gap: int = 1) -> Image.Image:
     """Images side by side, small ones enlarged."""
-    pixels = as_bytes(x)
+    return _sheet(as_bytes(x), columns, gap)
+
+
+def _sheet(
+    pixels: UInt8[Tensor, "n channels height width"], columns: int | None = None, gap: int = 1
+) -> Image.Image:
     n, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -114,14 +121,39 @@ def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:
 
     An .npy file cannot say how it was made: a .json file beside it does.
     """
-    check(path, x)
+    with writing(path, len(x), x.shape[1:], about) as add:
+        add(x)
+
+
+@contextmanager
+def writing(
+    path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
+) -> Iterator[Callable[[Tensor], None]]:
+    """The same, for n samples that come in parts; none is kept, but for a grid its pixels."""
+    check(path, torch.empty(1, *shape))
     if path.suffix == ".npy":
-        content = io.BytesIO()
-        np.save(content, x.detach().cpu().numpy(), allow_pickle=False)
-        replace(path, content.getvalue())
+        with written(path) as put:
+            put(_header((n, *shape)))
+            yield lambda x: put(x.detach().cpu().numpy().astype("<f4", order="C").tobytes())
         replace(path.with_suffix(".json"), json.dumps(about, indent=2).encode())
     elif path.suffix == ".png":
-        replace(path, png(grid(x), about))
+        parts = list[Tensor]()
+        yield lambda x: parts.append(as_bytes(x))
+        replace(path, png(_sheet(torch.cat(parts)), about))
     else:
-        for i, each in enumerate(as_bytes(x)):
-            replace(path / f"{i:06d}.png", png(picture(each), {**about, "sample": i}))
+        numbers = count()
+
+        def add(x: Tensor) -> None:
+            for each in as_bytes(x):
+                i = next(numbers)
+                replace(path / f"{i:06d}.png", png(picture(each), {**about, "sample": i}))
+
+        yield add
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an .npy file of float32 begins with."""
+    content = io.BytesIO()
+    about = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, about)
+    return content.getvalue()

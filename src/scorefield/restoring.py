@@ -27,6 +27,7 @@ from .inverse import LinearOperator
 from .inverse.operators import measured
 from .model import ScoreModel
 from .noise import geometric, seeded
+from .optimize import Choice, optimize
 from .samplers import States, final
 from .score import Score
 
@@ -163,6 +164,7 @@ def restore_image(
     if sigma_y is None:  # 8 bits are noise where inverting A would make much of it
         sigma_y = ROUNDING if task == "deblur" else 0.0
     y = _pixels(image, shape, "IMAGE")[None].to(device)
+    print(f"computing: {_optimized(model, n, **options)}")
     x = restore(model, operator, y, n, sigma_y=sigma_y, **options)[0]
     about = {
         "model": str(where), "trained": read(where).about, "image": str(image), "task": task,
@@ -178,6 +180,25 @@ def restore_image(
     _write_one(out / "std.png", spread / max(white, 1e-12) * (255 / 256), {**about, "white": white})
     print(f"wrote {n} completions into {out}: restored.png and .npy, completions/, mean.png,")
     print(f"std.png, where white is a standard deviation of {white:.3g}")
+
+
+def _optimized(
+    model: ScoreModel,
+    n: int,
+    method: Method = "particle_filter",
+    steps: int | None = None,
+    particles: int = 32,
+    filters: int = 4,
+    batch: int = 256,
+    **_: Any,
+) -> Choice:
+    """Let the model compute in the way that pays for so many chains."""
+    filtered, known = method == "particle_filter", "annealed_langevin"
+    chains = max(n, min(filters, n) * particles) if filtered else n
+    planned = plan(model, known if method == "algorithm2" else None, steps)
+    evaluations = max(steps or 64, 2) if filtered else planned.evaluations
+    calls = -(-chains // batch) * evaluations
+    return optimize(model, batch=min(chains, batch), evaluations=calls)
 
 
 def _measurement(

@@ -176,11 +176,12 @@ class Table:
         texts = [column.back(part) for column, part in zip(self.columns, parts, strict=True)]
         return zip(*texts, strict=True)
 
-    def text(self, x: Float[Tensor, "n size"]) -> str:
-        """The file of vectors, with its header."""
+    def text(self, x: Float[Tensor, "n size"], *, header: bool = True) -> str:
+        """The file of vectors, with its header, or more of its rows."""
         out = io.StringIO()
         writer = csv.writer(out, delimiter=self.delimiter, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
+        if header:
+            writer.writerow([column.name for column in self.columns])
         writer.writerows(self.decode(x))
         return out.getvalue()
 

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import disk, processes
+from ..optimize import optimize
 from .costs import Point, frontier
 from .features import FEATURES
 from .figure import Figure, Interval, number, shown
@@ -158,6 +159,8 @@ def evaluate(
     job = Job(subject, made, reference, n, subject.plan(sampler, steps), seed, batch)
     watch(f"reference: {job.against}")
     held = job.reference(cache)
+    calls = -(-n // batch) * job.plan.evaluations
+    watch(f"computing: {optimize(subject.model, batch=batch, evaluations=calls)}")
     watch(f"{n} samples by {job.plan.sampler}, {job.plan.evaluations} evaluations each")
     found = job.samples()
     figures = list(job.quality(found, held))
