@@ -438,8 +438,8 @@ def bench(
     beside it.
 
     Args:
-        names: step, or all.
-        only: parts of the names of networks or samplers; others are left out.
+        names: step, frontier, or all.
+        only: parts of the names of networks or models, or directories of runs; others are left out.
         out: a directory for the results, and for models that are trained on the way.
         quick: only to see whether it runs; the numbers say nothing.
         seed: of models and samples.

@@ -1,6 +1,7 @@
 """How fast the package is, beside others and beside the machine's limit.
 
     step       a step of training and of sampling, by each way of computing
+    frontier   quality against evaluations and seconds, of all samplers on trained models
 
 Each prints tables, and writes them with the machine's description into NAME.json.
 """
@@ -21,7 +22,7 @@ from .table import Table
 
 __all__ = ["BENCHES", "Setting", "Table", "bench"]
 
-BENCHES = ("step",)
+BENCHES = ("step", "frontier")
 """Modules of this package, each with a function `run` from a setting to tables."""
 
 
