@@ -40,7 +40,7 @@ from . import overhead
 from .measure import ratio, seconds, turns
 from .setting import Setting
 from .table import Cell, Table
-from .trained import MODELS, features_of, trained
+from .trained import MODELS, described, features_of, trained
 
 SAMPLES, FEW = 360, 60
 """Of each sampler; only to see whether it runs."""
@@ -52,7 +52,7 @@ LEVELS, STEPS = 10, 100
 """Of the paper's annealed Langevin."""
 LANGEVIN, OWN = "annealed Langevin, the paper’s σ", "annealed Langevin, the model’s σ"
 OVERHEAD = "overhead"
-ENDS = ("digits", "ncsn")
+ENDS = ("digits",)
 """Models that are timed from end to end,"""
 TURNS = 3
 """in so many turns, for the slow way takes half a minute."""
@@ -128,7 +128,7 @@ def tables(setting: Setting, name: str) -> Iterator[Table]:
         for planned in plans(model, sampler, QUICK if setting.quick else BUDGETS):
             found.append(point(model, judge, n, sampler, planned, setting.seed))
     about = f"{n} samples against {judge.references[0].n} held out, {judge.features[0].about}."
-    notes = [about, f"The network: {choice}.", *closing(held, found)]
+    notes = [described(subject, name), about, f"The network: {choice}.", *closing(held, found)]
     yield Table(f"frontier, {name}", columns(judge), rows(held[0], held + found), notes)
     if name in ENDS:
         yield end_to_end(setting, name, (plain, model), judge, held, found)

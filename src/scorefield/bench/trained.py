@@ -7,6 +7,7 @@ ncsn     the first paper's network with 16 filters on the digits, at its ten lev
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +33,12 @@ FEW = 10_000
 
 
 def digits() -> Experiment:
-    """The preset."""
+    """The preset of the name."""
     return PRESETS["digits"]()
 
 
 def photos() -> Experiment:
-    """The preset, on smaller crops, with a smaller network, in 4,000 steps for 50,000."""
+    """The preset scaled down: crops of 16 × 16, 16 filters, 4,000 steps of 32, not 50,000 of 64."""
     made = PRESETS["photos"]()
     small = {"width": 16, "multipliers": [1, 2], "blocks": 1, "attention": []}
     return replace(
@@ -50,22 +51,9 @@ def photos() -> Experiment:
     )
 
 
-def ncsn() -> Experiment:
-    """The preset `digits-ncsn` with a quarter of the filters, steps and, at a time, digits."""
-    made = PRESETS["digits-ncsn"]()
-    return replace(
-        made,
-        network=made.network | {"width": 16},
-        training=replace(made.training, steps=2500, batch=32, schedule="cosine", ema=0.99),
-        keeping=Keeping(samples=0, best="last"),
-        machine=Machine(threads=1),
-    )
-
-
 MODELS: dict[str, Callable[[], Experiment]] = {
     "digits": digits,
     "photos": photos,
-    "ncsn": ncsn,
 }
 
 
@@ -90,6 +78,12 @@ def trained(setting: Setting, name: str) -> Subject:
         pass
     torch.set_num_threads(setting.threads)  # a run has its own
     return Subject.of(place, device=setting.device)
+
+
+def described(subject: Subject, name: str) -> str:
+    """A model as a sentence."""
+    what = inspect.getdoc(MODELS[name]) if name in MODELS else f"The run {subject.name}."
+    return f"{what} Weights: {subject.weights}."
 
 
 def experiment(setting: Setting, name: str) -> Experiment:
