@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -122,21 +121,23 @@ def test_the_reference_is_the_papers_and_one_between_the_models_own_levels():
     assert (own.sigmas[0].item(), own.sigmas[-1].item()) == pytest.approx((10.0, 0.01))
 
 
-def test_principal_components_are_the_axes_of_the_largest_variance():
-    """A shift along the first axis is a distance of its square, one along the last is not seen."""
-    kept = trained.PRINCIPAL
-    scale = torch.full((kept + 8,), 0.3)
-    scale[:kept], scale[:2] = 0.6, torch.tensor([3.0, 2.0])
-    x = scale * torch.randn(5000, len(scale))
-    features = trained.principal(Dataset("points", Arrays(x)))
-    share = 100 * x.var(0)[:kept].sum() / x.var(0).sum()
-    count, told = re.findall(r"[\d.]+", features.about)
-    assert (int(count), float(told)) == (kept, pytest.approx(share.item(), abs=0.15))
-    judge = Judge((features,), (reference_of(Arrays(x), "", features, None),))
-    for axis, expected in ((0, 0.25), (kept, 0.0)):
-        moved = x.clone()
-        moved[:, axis] += 0.5
-        assert judge.distances(moved)[0].value == pytest.approx(expected, abs=0.01)
+def test_random_convolutions_tell_apart_what_has_the_same_moments():
+    """Images of one contrast, and of two with the same variance, both without a mean."""
+
+    def draw(n, contrasts):
+        z = torch.randn(n, 3, 8, 8)
+        return z * torch.tensor(contrasts)[torch.arange(n) % 2, None, None, None]
+
+    one, two = (1.0, 1.0), (0.1, (2 - 0.1**2) ** 0.5)
+    data = Dataset("noise", Arrays(draw(5000, one)))
+    (features,), again = trained.features_of(data, 100), trained.convolved(data)
+    x = draw(10, one)
+    assert torch.equal(features.extract(x)[0], again.extract(x)[0])
+    (plain,) = trained.features_of(Dataset("rows", Arrays(data.train.data.flatten(1))), 100)
+    for seen, factor in ((features, 100), (plain, 1)):
+        judge = Judge((seen,), (reference_of(data.train, "", seen, None),))
+        floor, other = (judge.distances(draw(4000, each))[0].value for each in (one, two))
+        assert factor < other / floor < 2 or (factor * floor < other and factor > 1)
 
 
 # ── Beside the score ─────────────────────────────────────────────────────────────────────────────

@@ -1,8 +1,8 @@
 """Quality against evaluations and seconds, of all samplers on one trained model, end to end too.
 
-Samples are held against held-out data by the Fréchet distance: in a classifier's features, or
-along principal components; with 95 % intervals by the jackknife, and of all numbers of a sample
-where these are few. Seconds are those of drawing the samples, on the model as `optimize` makes it.
+Samples are held against data by the Fréchet distance: in a classifier's features, or those of
+random convolutions; with 95 % intervals by the jackknife, and of all numbers of a sample where
+these are few. Seconds are those of drawing the samples, on the model as `optimize` makes it.
 
 The reference is annealed Langevin of 1,000 steps, 10 levels × T = 100, in eager float32: as in the
 paper, from σ = 1 to 0.01 with ε = 2e-5, and between the model's own σ with the ε of `suggest`. No
@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data import Part
 from ..draw import Plan, plan
 from ..evaluate import Interval, Subject
 from ..evaluate.costs import plans
@@ -40,13 +39,11 @@ from . import overhead
 from .measure import ratio, seconds, turns
 from .setting import Setting
 from .table import Cell, Table
-from .trained import MODELS, described, features_of, trained
+from .trained import MODELS, compared, described, features_of, trained
 
 SAMPLES, FEW = 360, 60
 """Of each sampler; only to see whether it runs."""
-HELD = 10_000
-"""Held-out samples, at most."""
-BUDGETS, QUICK = (4, 6, 8, 10, 20, 40, 80), (6, 10)
+BUDGETS, QUICK = (4, 6, 8, 10, 20, 40), (6, 10)
 """Evaluations, about; only to see whether it runs."""
 LEVELS, STEPS = 10, 100
 """Of the paper's annealed Langevin."""
@@ -71,9 +68,7 @@ class Judge:
     @classmethod
     def of(cls, subject: Subject, n: int) -> Judge:
         """For n samples."""
-        whole = subject.data.test or subject.data.train
-        held = Part(whole, torch.arange(0, len(whole), -(-len(whole) // HELD)))
-        features = features_of(subject, n)
+        (_, held), features = compared(subject.data), features_of(subject.data, n)
         return cls(features, tuple(reference_of(held, "", each, None) for each in features))
 
     def distances(self, x: Tensor) -> tuple[Interval, ...]:
@@ -127,7 +122,8 @@ def tables(setting: Setting, name: str) -> Iterator[Table]:
     for sampler in SAMPLERS:
         for planned in plans(model, sampler, QUICK if setting.quick else BUDGETS):
             found.append(point(model, judge, n, sampler, planned, setting.seed))
-    about = f"{n} samples against {judge.references[0].n} held out, {judge.features[0].about}."
+    against, seen = f"{judge.references[0].n} {compared(subject.data)[0]}", judge.features[0].about
+    about = f"{n} samples against {against}, {seen}."
     notes = [described(subject, name), about, f"The network: {choice}.", *closing(held, found)]
     yield Table(f"frontier, {name}", columns(judge), rows(held[0], held + found), notes)
     if name in ENDS:

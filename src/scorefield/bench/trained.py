@@ -10,26 +10,29 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import run
 from ..config import Data, Experiment, Keeping, Machine
-from ..data import Dataset, everything
+from ..data import Dataset, Part, Source, everything
 from ..evaluate import FEATURES, Subject
 from ..evaluate.features import Features
+from ..noise import seeded
 from ..presets import PRESETS
 from ..samplers import progress
 from .setting import Setting
 
 QUICK = 20
 """Steps of training, only to see whether it runs."""
-PRINCIPAL = 64
-"""Components that stand for images without classes,"""
+CONVOLVED = (32, 64)
+"""Filters of the two layers that see images without classes."""
 FEW = 10_000
-"""of as many images."""
+"""Images that are looked at, at most."""
 
 
 def digits() -> Experiment:
@@ -99,27 +102,51 @@ def experiment(setting: Setting, name: str) -> Experiment:
 # ── In what samples are compared ─────────────────────────────────────────────────────────────────
 
 
-def features_of(subject: Subject, n: int) -> tuple[Features, ...]:
+def features_of(data: Dataset, n: int) -> tuple[Features, ...]:
     """Those that n samples can be compared in, the first the best.
 
-    Of data with classes a classifier's, of others principal components; and all numbers of a
-    sample, where they are fewer than the samples.
+    Of data with classes a classifier's, of other images those of random convolutions; and all
+    numbers of a sample, where they are fewer than the samples or there is nothing else.
     """
-    data, device = subject.data, subject.device
-    best = FEATURES["classifier"](data, None, device) if data.classes else principal(data)
-    plain = FEATURES["pixels"](data, None, device)
-    return (best, plain) if data.train.shape.numel() < n else (best,)
+    device, best = torch.device("cpu"), list[Features]()
+    if data.classes:
+        best.append(FEATURES["classifier"](data, None, device))
+    elif data.kind == "images":
+        best.append(convolved(data))
+    few = data.train.shape.numel() < n
+    return *best, *([FEATURES["pixels"](data, None, device)] if few or not best else [])
 
 
-def principal(data: Dataset) -> Features:
-    """The coordinates of a sample along the axes on which the training data vary most."""
-    x = everything(data.train, FEW).flatten(1).double()
-    mean, cov = x.mean(0), x.T.cov()
-    axes = torch.linalg.eigh(cov).eigenvectors[:, -PRINCIPAL:]
-    share = (axes.T @ cov @ axes).trace() / cov.trace()
-    about = f"{axes.shape[1]} principal components, {100 * share:.1f} % of the variance"
+def compared(data: Dataset) -> tuple[str, Source]:
+    """What samples are held against: not what a classifier has learned from, else the training.
+
+    Of the photographs other regions are held out, which are further from the training crops than
+    the model's samples are.
+    """
+    name, held = ("held out", data.test) if data.classes else ("to learn from", data.train)
+    held = held or data.train
+    return name, Part(held, torch.arange(0, len(held), -(-len(held) // FEW)))
+
+
+def convolved(data: Dataset) -> Features:
+    """Means over an image of two layers of random convolutions, always the same, with ReLU.
+
+    Principal components would not do: of linear features the two moments are those of the prior,
+    whose own samples would be the best.
+    """
+    x = everything(data.train, FEW)
+    centre, scale = x.mean(), x.std()
+    noise, sizes = seeded(0), (x.shape[1], *CONVOLVED)
+    weights = [
+        noise(torch.empty(1, after, before, 3, 3))[0] * (2 / (9 * before)) ** 0.5
+        for before, after in pairwise(sizes)
+    ]
 
     def extract(x: Tensor) -> tuple[Tensor, None]:
-        return ((x.flatten(1).cpu().double() - mean) @ axes).float(), None
+        h = (x.float().cpu() - centre) / scale
+        for stride, weight in enumerate(weights, 1):
+            h = F.conv2d(h, weight, stride=stride).relu()
+        return h.mean((2, 3)), None
 
+    about = f"{sizes[-1]} means of random convolutions"
     return Features(about, about, extract)
