@@ -5,8 +5,9 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from scorefield.bench import Setting, Table, bench, measure, step
+from scorefield.bench import Setting, Table, bench, measure, scale, step
 from scorefield.bench.networks import QUICK, inputs, training
 from scorefield.cli import main
 
@@ -42,7 +43,7 @@ def test_quick_ways_are_called_often_in_a_turn():
 
 
 def _allocate(mib):
-    return lambda: None, lambda: torch.ones(mib << 18)
+    return lambda: torch.ones(1 << 18), lambda: torch.ones(mib << 18)
 
 
 def test_memory_is_what_is_added_at_most():
@@ -105,6 +106,13 @@ def test_operations_are_those_of_the_convolutions():
     assert step.operations(lambda: torch.randn(3, 5) @ torch.randn(5, 7)) == 2 * 3 * 5 * 7
 
 
+def test_operations_of_attention_are_counted():
+    """q·kᵀ and its product with v, of n × n pairs of d numbers."""
+    q = torch.randn(1, 1, 10, 4)
+    count = step.operations(lambda: F.scaled_dot_product_attention(q, q, q))
+    assert count == 2 * (2 * 10 * 10 * 4)
+
+
 def test_the_command_writes_what_it_prints(tmp_path, capsys):
     assert main(["bench", "step", "--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -144,3 +152,37 @@ def test_all_is_everything(monkeypatch, tmp_path):
     monkeypatch.setattr(step, "run", lambda _: iter([TABLE]))
     bench(["all"], Setting(tmp_path))
     assert (tmp_path / "step.json").exists()
+
+
+# ── How things grow ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_growth_is_a_power():
+    found = scale.table("Time", "rows", [10, 100, 1000], [0.001, 0.1, 0.1], [None, None, 3.0])
+    assert found.columns == {"rows": "d", "ms": ".1f", "grows as the power": ".2f", "MiB": ".0f"}
+    assert found.rows == [[10, 1.0, None, None], [100, 100.0, 2.0, None], [1000, 100.0, 0.0, 3.0]]
+
+
+def test_memory_of_a_step_grows_with_its_batch(tmp_path):
+    """At 64 × 64 pixels and 16 features the activations outweigh all else."""
+
+    def mib(batch):
+        given = (1, "training", batch, 64, 2, 16, "cpu")
+        return measure.peak_memory(scale.steps, *given)
+
+    few, many = mib(4), mib(16)
+    assert 3 < many / few < 5
+
+
+@pytest.mark.parametrize("series", ["levels", "data"])
+def test_series_have_a_row_for_each_size(tmp_path, series):
+    tables = list(scale.run(Setting(tmp_path, quick=True, only=(series,))))
+    assert tables
+    for found in tables:
+        assert len(found.rows) == 2
+        assert all(row[1] > 0 for row in found.rows)
+
+
+def test_processes_share_a_run(tmp_path):
+    (found,) = scale.run(Setting(tmp_path, quick=True, only=("processes",)))
+    assert [row[0] for row in found.rows] == [1, 2][: len(found.rows)]

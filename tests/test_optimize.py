@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
 from scorefield.config import overridden, read
 from scorefield.experiment import settled
-from scorefield.nn import MLP, dense, winograd
+from scorefield.nn import MLP, dense, kernels
 from scorefield.optimize import Choice, choose, optimize
 from scorefield.presets import digits_ncsn
 from scorefield.run import start
 from scorefield.train import averaged
 
 needs_compiler = pytest.mark.skipif(
-    winograd.why_not() is not None, reason=winograd.why_not() or "there are fast convolutions"
+    kernels.why_not() is not None, reason=kernels.why_not() or "there are fast convolutions"
 )
 
 
@@ -94,9 +94,9 @@ def test_it_can_be_undone():
 def _no_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    winograd._kernels.cache_clear()
+    kernels._loaded.cache_clear()
     yield
-    winograd._kernels.cache_clear()
+    kernels._loaded.cache_clear()
 
 
 @pytest.mark.usefixtures("_no_compiler")

@@ -266,7 +266,8 @@ def test_a_users_torch_is_kept():
 def test_the_wheel_is_whole(tmp_path):
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
     packed = set(zipfile.ZipFile(wheel).namelist())
-    source = {f"scorefield/{path.relative_to(SOURCE)}" for path in SOURCE.rglob("*.py")}
+    files = [path for kind in ("*.py", "*.cpp", "*.h") for path in SOURCE.rglob(kind)]
+    source = {f"scorefield/{path.relative_to(SOURCE)}" for path in files}
     assert source | {"scorefield/py.typed", "scorefield/__init__.pyi"} <= packed
     assert not {name.split("/")[0] for name in packed} - {
         "scorefield",

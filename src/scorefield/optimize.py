@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .model import ScoreModel
-from .nn import MLP, dense, winograd
+from .nn import MLP, dense, kernels
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -56,7 +56,7 @@ class Choice:
 
     def apply(self, model: ScoreModel) -> None:
         """Let the model compute so. What is not to be had any more is left out, with a warning."""
-        lacking = winograd.why_not() if self.winograd else None
+        lacking = kernels.why_not() if self.winograd else None
         if lacking is not None:
             warnings.warn(f"ordinary convolutions, for {lacking}", stacklevel=2)
         fast: Any = self.winograd and lacking is None
@@ -136,7 +136,7 @@ def _on_cpu(
     seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
     if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
         return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))
-    if (lacking := winograd.why_not()) is None:
+    if (lacking := kernels.why_not()) is None:
         reason = "Winograd convolutions in float32: a quarter of the multiplications, error 1e-5"
         also = ("more exact than bfloat16 and faster on a CPU",) * (precision == "bfloat16")
         return Choice(winograd=True, reasons=(reason, *also))

@@ -2,6 +2,9 @@
 
     step       a step of training and of sampling, by each way of computing
     frontier   quality against evaluations and seconds, of all samplers on trained models
+    peers      the same work through other packages: samplers, and U-Nets of equal size
+    scale      how time and memory grow
+    startup    how long it takes to begin
 
 Each prints tables, and writes them with the machine's description into NAME.json.
 """
@@ -22,7 +25,7 @@ from .table import Table
 
 __all__ = ["BENCHES", "Setting", "Table", "bench"]
 
-BENCHES = ("step", "frontier")
+BENCHES = ("step", "frontier", "peers", "scale", "startup")
 """Modules of this package, each with a function `run` from a setting to tables."""
 
 

@@ -25,10 +25,10 @@ class Network(NamedTuple):
     batch: int
 
 
-def ncsn(channels: int, width: int, size: int) -> ScoreModel:
-    """The first paper's network with its ten levels."""
-    sigmas = geometric(ENDS["sigma_max"], ENDS["sigma_min"], LEVELS)
-    net = RefineNet(channels, width, levels=LEVELS)
+def ncsn(channels: int, width: int, size: int, levels: int = LEVELS) -> ScoreModel:
+    """The first paper's network."""
+    sigmas = geometric(ENDS["sigma_max"], ENDS["sigma_min"], levels)
+    net = RefineNet(channels, width, levels=levels)
     return ScoreModel(net, NCSN(sigmas), shape=(channels, size, size))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..model import ScoreModel
@@ -106,7 +107,8 @@ def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
 
 def operations(run: Way) -> int:
     """Multiplications and additions of what is called."""
-    with FlopCounterMode(display=False) as counter:
+    # the counter does not see those of fused attention
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())
 

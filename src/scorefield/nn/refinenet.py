@@ -163,10 +163,10 @@ class Refinement(nn.Module):
         if refined is not None:
             fine, coarse = self.merge
             h = fine(h, level, upsample(coarse(paths[1], level), x.shape[2:]))
-        h = path = winograd.elu(h) if self.fast else F.elu(h)
-        for unit in self.pools:
-            path = unit(path, level)
-            h = h + path
+        h = winograd.elu(h) if self.fast else F.elu(h)
+        first, last = self.pools.children()
+        path = first(h, level)
+        h = last(path, level, h + path)
         return _smooth(h, self.smooth, level)
 
 

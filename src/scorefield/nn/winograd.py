@@ -2,10 +2,8 @@
 
     y = conv(f(norm(x))) + bias + plus        f the identity, ELU or the mean over 5 × 5 pixels
 
-by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32: `winograd.cpp` beside this
-file, which the machine's own compiler translates when it is first wanted, in some seconds, once for
-this version and processor. Where there is none, `kernels` says so, and the ordinary operations do
-the same.
+by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, in the C++ of `kernels`.
+Where that is not to be had, `kernels.why_not` says why, and the ordinary operations do the same.
 
 The fast way has first derivatives. Whatever else is asked for (higher ones, forward mode, several
 at once, other types, tensors that are traced) goes the plain way, without being told to.
@@ -13,17 +11,9 @@ at once, other types, tensors that are traced) goes the plain way, without being
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,126 +22,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils.weak import WeakTensorKeyDictionary
 
-SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
-
-
-TYPES = {
-    "p": ctypes.c_void_p,
-    "b": ctypes.c_bool,
-    "i": ctypes.c_int,
-    "q": ctypes.c_int64,
-    "f": ctypes.c_float,
-}
-SIGNATURES = {
-    "transform_weights": "ipqqbqqpi",
-    "convolve": "ippbppppqqqqqqi",
-    "correlate": "ippbppqqqqqqi",
-    "statistics": "ppppqqqqfi",
-    "normalize_backward": "pppbppppqqqfi",
-    "box": "pppqqqqi",
-    "activate": "ppqi",
-    "largest": "ppqqqqi",
-    "largest_backward": "ppppqqqqi",
-    "same": "ppq",
-}
-"""What the library's functions take."""
-
-
-class Unavailable(Exception):
-    """Why the fast convolutions are not to be had here."""
-
-
-# ── The library ──────────────────────────────────────────────────────────────────────────────────
-
-
-def why_not() -> str | None:
-    """Why the fast convolutions are not to be had here, or None if they are."""
-    try:
-        kernels()
-    except Unavailable as reason:
-        return str(reason)
-    return None
-
-
-def kernels() -> ctypes.CDLL:
-    """The compiled functions, or `Unavailable`."""
-    found = _kernels()
-    if isinstance(found, str):
-        raise Unavailable(found)
-    return found
-
-
-@functools.cache
-def _kernels() -> ctypes.CDLL | str:
-    compiler = _compiler()
-    if compiler is None:
-        return "there is no C++ compiler: install g++"
-    try:
-        library = ctypes.CDLL(str(_built(compiler)))
-    except subprocess.CalledProcessError as error:
-        return f"{compiler} failed: {_last_line(error.stderr)}"
-    except OSError as error:
-        return f"the compiled convolutions could not be kept or loaded: {error}"
-    for name, letters in SIGNATURES.items():
-        function = getattr(library, name)
-        function.argtypes = [TYPES[letter] for letter in letters]
-        function.restype = ctypes.c_bool if name in ("statistics", "same") else None
-    return library
-
-
-def _compiler() -> str | None:
-    named = os.environ.get("CXX")
-    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["without a word"])[-1]
-
-
-def _built(compiler: str) -> Path:
-    """The library's file, made if this processor and compiler have none of this source yet."""
-    command = _command(compiler)
-    path = _path(command)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as place:
-            made = Path(place) / path.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
-            made.replace(path)  # a process beside this one sees all of it or nothing
-    return path
-
-
-def _path(command: list[str]) -> Path:
-    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
-    told = [SOURCE.read_text(), *command, version, _processor()]
-    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:20]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
-    return folder / f"winograd-{key}.so"
-
-
-def _command(compiler: str) -> list[str]:
-    return [compiler, *FLAGS, str(SOURCE), *_openmp()]
-
-
-def _openmp() -> list[str]:
-    """torch's own OpenMP, to link with it: the threads of two would fight over the cores."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return []
-    files = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines()}
-    return sorted(f for f in files if Path(f).name.startswith(("libgomp", "libiomp5", "libomp")))[
-        :1
-    ]
-
-
-def _processor() -> str:
-    """What the compiler may have made use of."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
-    return "\n".join([platform.machine(), platform.processor(), *flags[:2]])
-
+from .kernels import library
 
 # ── The operation ────────────────────────────────────────────────────────────────────────────────
 
@@ -182,12 +53,14 @@ def takes(*tensors: Tensor | None) -> bool:
     return all(t is None or _simple(t) for t in tensors)
 
 
+@functools.cache
 def pays(height: int, width: int, dilation: int) -> bool:
     """Whether tiles fit images of this size well enough to save multiplications."""
     tile = _tile(height, width, dilation)
     return _products(height, width, dilation, tile) <= 0.6 * 9 * height * width
 
 
+@functools.cache
 def _tile(height: int, width: int, dilation: int) -> int:
     """Outputs of a tile along each axis, 4 or 5: what needs fewer multiplications."""
     return min((4, 5), key=lambda tile: _products(height, width, dilation, tile))
@@ -202,7 +75,7 @@ def _products(height: int, width: int, dilation: int, tile: int) -> int:
 def _simple(x: Tensor) -> bool:
     return (
         x.dtype == torch.float32
-        and x.device.type == "cpu"
+        and x.is_cpu
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._functorch.is_legacy_batchedtensor(x)  # of is_grads_batched
         and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
@@ -322,7 +195,7 @@ def _before(
     n, channels, height, width = x.shape
     dx = torch.empty_like(x)
     rows = None if affine is None else affine.new_empty(n, *affine.shape[1:])
-    kernels().normalize_backward(
+    library().normalize_backward(
         *map(_at, (da, x, norms)), kind.elu, *map(_at, (affine, level, dx, rows)),
         n, height * width, channels, kind.eps, torch.get_num_threads(),
     )  # fmt: skip
@@ -358,7 +231,7 @@ class _Elu(torch.autograd.Function):
         ctx.save_for_backward(x)
         inner = _inner(x)
         out = torch.empty_like(inner)
-        kernels().activate(*map(_at, (inner, out)), x.numel(), torch.get_num_threads())
+        library().activate(*map(_at, (inner, out)), x.numel(), torch.get_num_threads())
         return out
 
     @staticmethod
@@ -376,7 +249,7 @@ class _MaxPool(torch.autograd.Function):
         out = torch.empty_like(inner)
         ctx.plain = plain
         ctx.save_for_backward(x, out)
-        kernels().largest(*map(_at, (inner, out)), *_sizes(x), torch.get_num_threads())
+        library().largest(*map(_at, (inner, out)), *_sizes(x), torch.get_num_threads())
         return out
 
     @staticmethod
@@ -386,7 +259,7 @@ class _MaxPool(torch.autograd.Function):
             return None, _derivative(ctx.plain, x, dy)
         inner, dy = _inner(x), _inner(dy)
         dx = torch.zeros_like(inner)
-        kernels().largest_backward(
+        library().largest_backward(
             *map(_at, (inner, y, dy, dx)), *_sizes(x), torch.get_num_threads()
         )
         return None, dx
@@ -430,7 +303,7 @@ def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
     if transposed:
         features, channels, steps = channels, features, steps[::-1]
     u = weight.new_empty((tile + 2) ** 2, channels, _padded(features))
-    kernels().transform_weights(
+    library().transform_weights(
         tile, _at(weight), *steps, transposed,
         channels, features, _at(u), torch.get_num_threads(),
     )  # fmt: skip
@@ -453,14 +326,14 @@ def _kept_weights(weight: Tensor, tile: int) -> Tensor:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors of a size hold the same bits; torch.equal is slower."""
-    equal: bool = kernels().same(_at(a), _at(b), a.numel() * a.element_size())
+    equal: bool = library().same(_at(a), _at(b), a.numel() * a.element_size())
     return equal
 
 
 def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> Tensor:
     n, channels, height, width = x.shape
     norms = x.new_empty(n, 4, _padded(channels))
-    known = kernels().statistics(
+    known = library().statistics(
         *map(_at, (x, affine, level, norms)), n, height * width, channels, len(affine),
         eps, torch.get_num_threads(),
     )  # fmt: skip
@@ -472,7 +345,7 @@ def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> 
 def _box(x: Tensor, norms: Tensor | None) -> Tensor:
     n, channels, height, width = x.shape
     out = torch.empty_like(x)
-    kernels().box(*map(_at, (x, norms, out)), n, height, width, channels, torch.get_num_threads())
+    library().box(*map(_at, (x, norms, out)), n, height, width, channels, torch.get_num_threads())
     return out
 
 
@@ -491,7 +364,7 @@ def _apply(
     size = (n, features, height, width)
     out = torch.empty(size, memory_format=torch.channels_last)
     tile = _tile(height, width, dilation)
-    kernels().convolve(
+    library().convolve(
         tile, *map(_at, (x, norms)), elu, *map(_at, (u, bias, plus, out)),
         n, height, width, channels, features, dilation, torch.get_num_threads(),
     )  # fmt: skip
@@ -502,7 +375,7 @@ def _correlate(x: Tensor, norms: Tensor | None, kind: Kind, dy: Tensor) -> Tenso
     n, channels, height, width = x.shape
     out = x.new_empty(dy.shape[1], channels, 3, 3)
     tile = _tile(height, width, kind.dilation)
-    kernels().correlate(
+    library().correlate(
         tile, *map(_at, (x, norms)), kind.elu, *map(_at, (dy, out)),
         n, height, width, channels, dy.shape[1], kind.dilation, torch.get_num_threads(),
     )  # fmt: skip

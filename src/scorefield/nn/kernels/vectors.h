@@ -1,0 +1,83 @@
+// Vectors of floats, and what is done with each pixel's channels: shared by the kernels beside it.
+//
+// Images are (n, height, width, channels), so that a vector register holds neighbouring channels.
+
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline vec load(const float* p) { return *(const vec*)p; }
+static inline void store(float* p, vec v) { *(vec*)p = v; }
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Memory of a thread, kept between calls: fresh pages cost more than the work done in them.
+struct Scratch {
+    float* at = nullptr;
+    int64_t size = 0;
+    float* get(int64_t wanted) {
+        if (wanted > size) {
+            std::free(at);
+            at = (float*)std::aligned_alloc(64, round_up(wanted * 4, 64));
+            size = wanted;
+        }
+        return at;
+    }
+    ~Scratch() { std::free(at); }
+};
+
+// ── Activations ─────────────────────────────────────────────────────────────────────────────────
+
+// exp(z) − 1 for z ≤ 0 and z for z > 0, by 2ⁿ·(eʳ − 1) + 2ⁿ − 1.
+static inline vec elu(vec z) {
+    const vec least = vec{} - 87.f, half = vec{} + 12582912.f;  // 1.5·2²³: adding it rounds
+    vec low = z < least ? least : z;
+    low = low > 0.f ? vec{} : low;
+    vec n = low * 1.44269504f + half;
+    vec r = low - (n - half) * 0.693359375f + (n - half) * 2.12194440e-4f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r;
+    ints power = ((ints)n << 23) + 0x3f800000;
+    vec s = (vec)power;
+    return z > 0.f ? z : s * p + (s - 1.f);
+}
+
+// mean, scale, offset and 1/deviation of the channels of one image, each of round_up(channels)
+struct Norm {
+    const float *mean, *scale, *offset;
+    Norm(const float* all, int64_t n, int64_t c)
+        : mean(all ? all + 4 * n * c : nullptr), scale(all ? mean + c : nullptr),
+          offset(all ? scale + c : nullptr) {}
+    inline vec operator()(vec x, int64_t c) const {
+        return mean ? (x - load(mean + c)) * load(scale + c) + load(offset + c) : x;
+    }
+};
+
+// The lanes of x from c on, zeros beyond the last.
+static inline vec some(const float* x, int64_t c, int64_t channels) {
+    if (c + LANES <= channels) return load(x + c);
+    vec v{};
+    std::memcpy(&v, x + c, 4 * std::max<int64_t>(channels - c, 0));
+    return v;
+}
+
+static inline void put(float* x, int64_t c, int64_t channels, vec v) {
+    if (c + LANES <= channels) store(x + c, v);
+    else std::memcpy(x + c, &v, 4 * (channels - c));
+}
