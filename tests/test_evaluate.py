@@ -454,7 +454,7 @@ def test_moments_are_cached_by_content(digits, tmp_path, monkeypatch):
 def test_the_frontier_has_every_sampler_near_its_budgets(memorised):
     model = load(memorised)
     for name in SAMPLERS:
-        costs = [planned.evaluations for planned in plans(model, name)]
+        costs = [planned.evaluations for planned in plans(model, name, BUDGETS)]
         assert len(costs) >= 2
         assert costs == sorted(set(costs))
         assert all(any(b / 1.5 <= cost <= 1.5 * b for b in BUDGETS) for cost in costs)

@@ -17,6 +17,7 @@ from scorefield import (
     denoising,
     edm_weight,
 )
+from scorefield.nn import dense
 from scorefield.nn.embedding import Embedding
 
 
@@ -229,3 +230,61 @@ def test_compiled_values_and_gradients_are_the_eager_ones():
 def test_arguments_that_make_no_network_are_refused(argument, message):
     with pytest.raises(ValueError, match=message):
         MLP(3, **argument)
+
+
+# ── The fast way ─────────────────────────────────────────────────────────────────────────────────
+
+
+def wide(**changes):
+    """One whose products are large enough to go to oneDNN, and the same in float64."""
+    net = MLP(8, width=256, blocks=2, **changes)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    exact = MLP(8, width=256, blocks=2, **changes).double()
+    exact.load_state_dict(net.state_dict())
+    net.onednn = True
+    return net.eval(), exact.eval()
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.parametrize(
+    "cond", [torch.full((64,), 0.3), torch.linspace(-1.5, 1.1, 64)], ids=["one level", "many"]
+)
+def test_the_fast_way_is_as_near_to_float64_as_the_plain_one(monkeypatch, cond):
+    net, exact = wide()
+    x = torch.randn(64, 8)
+    used = []
+    fast = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda *args: (used.append(args[0]), fast(*args))[1]
+    )
+    with torch.no_grad():
+        found, truth = net(x, cond), exact(x.double(), cond.double())
+        assert relative(found, truth) < 2e-6
+    assert len(used) == (4 if len(cond.unique()) == 1 else 6)  # those of σ are of one row, or many
+
+
+def test_the_fast_way_tells_classes_apart_at_one_level():
+    net, exact = wide(labels=3)
+    x, label = torch.randn(64, 8), torch.arange(64) % 3
+    cond = torch.full((64,), 0.3)
+    with torch.no_grad():
+        assert relative(net(x, cond, label), exact(x.double(), cond.double(), label)) < 2e-6
+        assert relative(net(x, cond), exact(x.double(), cond.double())) < 2e-6
+        assert relative(net(x, cond, label), net(x, cond)) > 1e-2
+        assert net(x[:0], cond[:0]).shape == (0, 8)
+
+
+def test_derivatives_never_go_the_fast_way():
+    """To the bit those of a network that knows of none."""
+    net, _ = wide()
+    plain = MLP(8, width=256, blocks=2).eval()
+    plain.load_state_dict(net.state_dict())
+    x, cond, v = torch.randn(64, 8), torch.full((64,), 0.3), torch.randn(64, 8)
+    found = []
+    for each in (net, plain):
+        (each(x, cond) * v).sum().backward()
+        found.append([p.grad for p in each.parameters()])
+        with torch.no_grad():  # forward mode needs no graph
+            found[-1].append(torch.func.jvp(lambda x, each=each: each(x, cond), (x,), (v,))[1])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
 from scorefield.config import overridden, read
 from scorefield.experiment import settled
-from scorefield.nn import MLP, kernels
+from scorefield.nn import MLP, dense, kernels
 from scorefield.optimize import Choice, choose, optimize
 from scorefield.presets import digits_ncsn
 from scorefield.run import start
@@ -139,10 +139,22 @@ def test_what_is_soon_done_is_not_worth_a_build():
 def test_what_is_no_use_is_left():
     ends = dict(sigma_max=1.0, sigma_min=0.01)
     vectors = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
-    assert optimize(vectors) == Choice()
-    assert "no 3 × 3 convolutions" in str(optimize(vectors))
+    assert optimize(vectors, train=True) == Choice()
+    assert "no 3 × 3 convolutions" in str(optimize(vectors, train=True))
+    assert "float64, not float32" in str(choose(copy.deepcopy(vectors).double()))
     assert "float64, not float32" in str(choose(_ncsn().double()))
     assert "nothing has been measured on meta" in str(choose(_ncsn().to("meta")))
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+def test_an_mlp_is_faster_in_sampling_only():
+    ends = dict(sigma_max=1.0, sigma_min=0.01)
+    model = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
+    assert optimize(model) == Choice(onednn=True)
+    assert model.net.onednn
+    assert "oneDNN" in str(choose(model))
+    Choice().apply(model)
+    assert not model.net.onednn
 
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])

@@ -438,10 +438,11 @@ def bench(
     beside it.
 
     Args:
-        names: step, a step by each way of computing; peers, the same work through other packages,
-            for which the extra of that name is needed; scale, how time and memory grow; startup;
-            or all.
-        only: parts of the names of networks, series or tables; others are left out.
+        names: step, a step by each way of computing; frontier, quality against evaluations and
+            seconds; peers, the same work through other packages, for which the extra of that name
+            is needed; scale, how time and memory grow; startup; or all.
+        only: parts of the names of networks, models, series or tables, or for frontier directories
+            of runs; others are left out.
         out: a directory for the results, and for models that are trained on the way.
         quick: only to see whether it runs; the numbers say nothing.
         seed: of models and samples.

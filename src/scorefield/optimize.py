@@ -1,7 +1,8 @@
 """Which way of running a network pays, on which device, and why.
 
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
-            there: the score moves by less than 1e-5, and its gradients with it
+            there: the score moves by less than 1e-5, and its gradients with it; in sampling an
+            MLP's products by oneDNN, and what depends on σ alone once a batch, error 1e-6
     CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
 
 The model stays the object that it is, its parameters too: only how it computes is changed.
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from .model import ScoreModel
-from .nn import kernels
+from .nn import MLP, dense, kernels
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -36,6 +37,7 @@ class Choice:
 
     Attributes:
         winograd: Convolutions with fewer multiplications, in float32 on a CPU.
+        onednn: An MLP's products by oneDNN, where no gradients are wanted, in float32 on a CPU.
         channels_last: Images with their channels innermost in memory.
         autocast: The network in bfloat16, its weights in float32.
         compile: Through torch.compile.
@@ -43,6 +45,7 @@ class Choice:
     """
 
     winograd: bool = False
+    onednn: bool = False
     channels_last: bool = False
     autocast: bool = False
     compile: bool = False
@@ -60,6 +63,8 @@ class Choice:
         for module in model.net.modules():
             if hasattr(module, "fast"):
                 module.fast = fast
+            if isinstance(module, MLP):
+                module.onednn = self.onednn
         if self.channels_last:
             model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.autocast = torch.bfloat16 if self.autocast else None
@@ -118,11 +123,16 @@ def choose(
 def _on_cpu(
     model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
-    if not any(getattr(module, "fast", None) is not None for module in model.net.modules()):
+    perceptron = isinstance(model.net, MLP) and not train and dense.available()
+    convolves = any(getattr(module, "fast", None) is not None for module in model.net.modules())
+    if not perceptron and not convolves:
         return Choice(reasons=("as it is: the network has no 3 × 3 convolutions",))
     dtypes = {p.dtype for p in model.net.parameters()}
     if dtypes != {torch.float32}:
         return Choice(reasons=(f"as it is: the weights are {_names(dtypes)}, not float32",))
+    if perceptron:
+        reason = "products by oneDNN, and of σ alone once a batch, in float32: error 1e-6"
+        return Choice(onednn=True, reasons=(reason,))
     seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
     if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
         return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))

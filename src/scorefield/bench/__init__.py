@@ -1,6 +1,7 @@
 """How fast the package is, beside others and beside the machine's limit.
 
     step       a step of training and of sampling, by each way of computing
+    frontier   quality against evaluations and seconds, of all samplers on trained models
     peers      the same work through other packages: samplers, and U-Nets of equal size
     scale      how time and memory grow
     startup    how long it takes to begin
@@ -25,7 +26,7 @@ from .table import Table
 
 __all__ = ["BENCHES", "Setting", "Table", "bench"]
 
-BENCHES = ("step", "peers", "scale", "startup")
+BENCHES = ("step", "frontier", "peers", "scale", "startup")
 """Modules of this package, each with a function `run` from a setting to tables."""
 
 

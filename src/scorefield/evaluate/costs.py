@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Int
@@ -56,7 +56,7 @@ def frontier(
 ) -> Iterator[Point]:
     """All samplers, each at the budgets that it can meet."""
     for sampler in SAMPLERS:
-        for planned in plans(model, sampler):
+        for planned in plans(model, sampler, BUDGETS):
             begun = time.perf_counter()
             # of few levels, churn goes beyond the largest that the model knows
             with warnings.catch_warnings():
@@ -68,14 +68,14 @@ def frontier(
             yield Point(sampler, planned.evaluations, seconds, n, distance(found, reference))
 
 
-def plans(model: ScoreModel, sampler: str) -> Iterator[Plan]:
+def plans(model: ScoreModel, sampler: str, budgets: Sequence[int]) -> Iterator[Plan]:
     """The plans of a sampler whose costs are nearest to the budgets, none of them twice."""
 
     def cost_of(steps: int) -> int:
         return plan(model, sampler, steps).evaluations
 
     used = set()
-    for budget in BUDGETS:
+    for budget in budgets:
         # the cost grows with the steps
         over = bisect_left(range(1, 2 * budget), budget, key=cost_of) + 1
         near = [plan(model, sampler, steps) for steps in (max(over - 1, 1), over)]
