@@ -29,6 +29,7 @@ fuzz: $(READY) ## 10,000 damaged and hostile inputs for each parser
 	$(BIN)/python tests/fuzz.py
 
 bench: $(READY) ## side-by-side measurements
+	$(BIN)/scorefield bench all --out benchmarks/results
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 clean: ## remove what make made; runs/ stays

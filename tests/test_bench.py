@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from scorefield.bench import Setting, Table, bench, machine, measure, scale, step
-from scorefield.bench.networks import QUICK, inputs, training
+from scorefield.bench.networks import QUICK, digits, inputs, training, unet
 from scorefield.cli import main
 
 # ── Time and memory ──────────────────────────────────────────────────────────────────────────────
@@ -99,6 +99,14 @@ def test_errors_tell_types_apart():
     assert step.errors(step.outcome(half, x, sigma, False), truth) == [
         pytest.approx(score, rel=0.2), None, None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", [unet, digits])
+def test_networks_that_begin_at_zero_are_stirred(build):
+    torch.manual_seed(0)
+    model, x = build(), torch.rand(2, 1, 8, 8)
+    assert model.net(x, torch.zeros(2)).std() < 1e-3
+    assert step.stirred(model).net(x, torch.zeros(2)).std() > 0.1
 
 
 def test_operations_are_those_of_the_convolutions():

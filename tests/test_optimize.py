@@ -123,8 +123,24 @@ def test_a_choice_that_is_not_to_be_had_any_more_is_left_out():
 @needs_compiler
 def test_bfloat16_on_a_cpu_is_the_faster_float32():
     choice = choose(_ncsn(), precision="bfloat16")
-    assert choice == Choice(winograd=True)
+    assert choice == Choice(winograd=True, coarse=True)
     assert "more exact than bfloat16" in str(choice)
+    assert choose(_ncsn(), precision="bfloat16", train=True) == Choice(winograd=True)
+    assert choose(_ncsn()) == Choice(winograd=True)
+
+
+@needs_compiler
+def test_what_may_err_does_so_by_little():
+    torch.manual_seed(0)
+    model, x = _ncsn(size=28), torch.rand(4, 1, 28, 28)
+    exact = copy.deepcopy(model).double()(x.double(), 0.1)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        optimize(model, precision=precision)
+        with torch.no_grad():
+            found[precision] = ((model(x, 0.1) - exact).norm() / exact.norm()).item()
+    assert found["float32"] < 1e-5
+    assert found["float32"] < found["bfloat16"] < 2e-4
 
 
 @needs_compiler

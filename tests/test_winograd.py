@@ -80,6 +80,28 @@ def test_a_unit_and_its_gradients_are_those_of_float64(shape, function):
 
 
 @needs_compiler
+@pytest.mark.usefixtures("_any_size")
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 19, 34, 21, 20, 3)])
+def test_large_tiles_err_by_little_and_derivatives_take_small_ones(shape):
+    n, channels, features, height, width, dilation = shape
+    unit, exact = _unit(channels, features, same, dilation=dilation)
+    x = torch.randn(n, channels, height, width)
+    fine = unit(x, None)
+    unit.conv.coarse = True
+    assert torch.equal(unit(x, None), fine)
+    with torch.no_grad():
+        rough = unit(x, None)
+    assert _error(rough, exact(x.double(), None)) < 5e-5
+    taken = winograd._tile(height, width, dilation, True)
+    assert torch.equal(rough, fine) == (taken == winograd._tile(height, width, dilation))
+
+
+def test_large_tiles_are_taken_where_they_save():
+    assert [winograd._tile(size, size, 1, True) for size in (7, 14, 28, 16)] == [7, 7, 7, 4]
+    assert [winograd._tile(size, size, 1) for size in (7, 14, 28, 16)] == [4, 5, 4, 4]
+
+
+@needs_compiler
 def test_the_fast_way_is_taken(monkeypatch):
     unit, _ = _unit(4, 4, F.elu)
     monkeypatch.setattr(winograd, "_apply", lambda *args, **kw: torch.full((1,), 7.0))

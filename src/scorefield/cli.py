@@ -429,6 +429,7 @@ def bench(
     only: tuple[str, ...] = (),
     out: Path = Path("runs/bench"),
     quick: bool = False,
+    compile: bool = True,
     seed: int = 0,
     device: str = "auto",
 ) -> None:
@@ -445,6 +446,7 @@ def bench(
             of runs; others are left out.
         out: a directory for the results, and for models that are trained on the way.
         quick: only to see whether it runs; the numbers say nothing.
+        compile: measure torch.compile too, which takes minutes to prepare for each network.
         seed: of models and samples.
         device: cpu, cuda, mps.
     """
@@ -455,7 +457,9 @@ def bench(
     check_writable(out / "step.json")
     from . import commands
 
-    commands.bench(names, only=only, out=out, quick=quick, seed=seed, device=device)
+    commands.bench(
+        names, only=only, out=out, quick=quick, compile=compile, seed=seed, device=device
+    )
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -330,11 +330,25 @@ def suggest(
 
 
 def bench(
-    names: Sequence[str], *, only: tuple[str, ...], out: Path, quick: bool, seed: int, device: str
+    names: Sequence[str],
+    *,
+    only: tuple[str, ...],
+    out: Path,
+    quick: bool,
+    compile: bool,
+    seed: int,
+    device: str,
 ) -> None:
     """Measure speed."""
     from . import bench as benches  # here, for it loads what only measurements want
 
-    threads = torch.get_num_threads()
-    setting = benches.Setting(out, quick, only, str(device_of(device)), threads, seed)
+    setting = benches.Setting(
+        out,
+        quick=quick,
+        only=only,
+        compile=compile,
+        device=str(device_of(device)),
+        threads=torch.get_num_threads(),
+        seed=seed,
+    )
     benches.bench(names, setting)

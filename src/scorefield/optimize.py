@@ -27,6 +27,7 @@ BUILD = 20.0
 """Seconds of work that are worth the building of the convolutions, which takes some five."""
 COMPILE = 2000
 """Evaluations that are worth a compilation, which takes a minute or more."""
+EXACT = "a quarter of the multiplications, error 1e-5"
 RATE = 5e10
 """Operations a second of one core, roughly, by which work is told from play."""
 
@@ -37,6 +38,7 @@ class Choice:
 
     Attributes:
         winograd: Convolutions with fewer multiplications, in float32 on a CPU.
+        coarse: Fewer still, where no gradients are wanted and 2 % of error are allowed.
         onednn: An MLP's products by oneDNN, where no gradients are wanted, in float32 on a CPU.
         channels_last: Images with their channels innermost in memory.
         autocast: The network in bfloat16, its weights in float32.
@@ -45,6 +47,7 @@ class Choice:
     """
 
     winograd: bool = False
+    coarse: bool = False
     onednn: bool = False
     channels_last: bool = False
     autocast: bool = False
@@ -60,9 +63,12 @@ class Choice:
         if lacking is not None:
             warnings.warn(f"ordinary convolutions, for {lacking}", stacklevel=2)
         fast: Any = self.winograd and lacking is None
+        coarse: Any = fast and self.coarse
         for module in model.net.modules():
             if hasattr(module, "fast"):
                 module.fast = fast
+            if hasattr(module, "coarse"):
+                module.coarse = coarse
             if isinstance(module, MLP):
                 module.onednn = self.onednn
         if self.channels_last:
@@ -93,8 +99,8 @@ def optimize(
         batch: samples at once.
         evaluations: how often the network will be called; not given, often.
         train: whether its gradients are wanted.
-        precision: "float32" keeps the score to 1e-5, "bfloat16" to 2 %; "auto" is float32, but
-            bfloat16 for training on a GPU that has it.
+        precision: "float32" keeps the score to 1e-5, "bfloat16" to 2 %, which a CPU need not use
+            up; "auto" is float32, but bfloat16 for training on a GPU that has it.
     """
     choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
     choice.apply(model)
@@ -137,9 +143,11 @@ def _on_cpu(
     if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
         return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))
     if (lacking := kernels.why_not()) is None:
-        reason = "Winograd convolutions in float32: a quarter of the multiplications, error 1e-5"
+        coarse = precision == "bfloat16" and not train
+        error = "a fifth of the multiplications, error 1e-4" if coarse else EXACT
         also = ("more exact than bfloat16 and faster on a CPU",) * (precision == "bfloat16")
-        return Choice(winograd=True, reasons=(reason, *also))
+        reason = f"Winograd convolutions in float32: {error}"
+        return Choice(winograd=True, coarse=coarse, reasons=(reason, *also))
     reasons = (f"ordinary convolutions, for {lacking}",)
     if precision == "bfloat16":
         return Choice(channels_last=True, autocast=True, reasons=(*reasons, "in bfloat16"))

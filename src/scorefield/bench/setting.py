@@ -18,6 +18,7 @@ class Setting:
         out: A folder for what is found, and for models that are trained on the way.
         quick: Only to see whether it runs.
         only: Parts of names; what has none of them is left out.
+        compile: Whether torch.compile is measured too.
         device: Where networks run.
         threads: Of a process.
         seed: Of everything random.
@@ -26,6 +27,7 @@ class Setting:
     out: Path
     quick: bool = False
     only: tuple[str, ...] = ()
+    compile: bool = True
     device: str = "cpu"
     threads: int = 1
     seed: int = 0

@@ -148,9 +148,15 @@ def same(x: Tensor) -> Tensor:
 
 
 class Conv3(nn.Conv2d):
-    """A 3 × 3 convolution that keeps the size; `fast`, with fewer multiplications (`winograd`)."""
+    """A 3 × 3 convolution that keeps the size.
+
+    Attributes:
+        fast: Whether it takes fewer multiplications (`winograd`).
+        coarse: Whether it takes fewer still, and errs by more.
+    """
 
     fast = False
+    coarse = False
 
     def __init__(self, features: int, features_out: int, *, dilation: int = 1, bias: bool = True):
         super().__init__(features, features_out, 3, padding=dilation, dilation=dilation, bias=bias)
@@ -158,7 +164,7 @@ class Conv3(nn.Conv2d):
     def forward(self, x: Float[Tensor, "batch _ height width"]) -> Tensor:
         """The convolution of x, with zeros around."""
         if self.fast:
-            kind = _kind(None, same, self.dilation[0])
+            kind = _kind(None, same, self.dilation[0], self.coarse)
             return winograd.convolve(kind, x, self.weight, bias=self.bias)
         return super().forward(x)
 
@@ -195,7 +201,7 @@ class Unit(nn.Module):
     def _fused(self, x: Tensor, level: Level, plus: Tensor | None) -> Tensor:
         norm, conv = self.norm, self.conv
         return winograd.convolve(
-            _kind(norm and norm.eps, self.function, conv.dilation[0]),
+            _kind(norm and norm.eps, self.function, conv.dilation[0], conv.coarse),
             x,
             conv.weight,
             affine=None if norm is None else norm.affine,
@@ -214,7 +220,9 @@ FUSED: dict[Callable[[Tensor], Tensor], dict[str, bool]] = {
 
 
 @functools.cache
-def _kind(eps: float | None, function: Callable[[Tensor], Tensor], dilation: int) -> winograd.Kind:
+def _kind(
+    eps: float | None, function: Callable[[Tensor], Tensor], dilation: int, coarse: bool
+) -> winograd.Kind:
     """What `winograd` is to compute, beside the same in operations that have every derivative."""
 
     def plain(
@@ -229,7 +237,7 @@ def _kind(eps: float | None, function: Callable[[Tensor], Tensor], dilation: int
         out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
         return out if plus is None else out + plus
 
-    return winograd.Kind(plain, dilation, **FUSED[function], eps=eps or 0.0)
+    return winograd.Kind(plain, dilation, **FUSED[function], eps=eps or 0.0, coarse=coarse)
 
 
 class Residual(nn.Module):

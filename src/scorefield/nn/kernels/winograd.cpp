@@ -75,8 +75,8 @@ template <int M> struct Axis {
     float sign = ZERO ? 1 : -1;              // of the scale at −p
 
     constexpr Axis() {
-        const double four[] = {0.625, 1.5}, five[] = {0.25, 0.875, 1.75};
-        for (int i = 0; i < PAIRS; i++) p[i] = ZERO ? four[i] : five[i];
+        const double points[][4] = {{0.625, 1.5}, {0.25, 0.875, 1.75}, {}, {0.25, 0.75, 1.125, 2.25}};
+        for (int i = 0; i < PAIRS; i++) p[i] = points[M - 4][i];
         for (int skip = 0; skip <= PAIRS; skip++) {
             double product[PAIRS + 2] = {1}, gap = 1;
             for (int i = 0, k = 0; i < PAIRS; i++) {
@@ -282,7 +282,7 @@ static void result_tiles(const float* m, int64_t m_row, int64_t plane, const flo
 
 // ── What Python calls ───────────────────────────────────────────────────────────────────────────
 
-constexpr int64_t TILES = 48, MANY_TILES = 384;
+constexpr int64_t TILES = 48, LARGE_TILES = 18, MANY_TILES = 384;  // at a time, as caches have room
 
 // U = G g Gᵀ of weights g[k·k_step + c·c_step + tap], the taps backwards if `flip`.
 template <int M>
@@ -313,7 +313,8 @@ static void convolve_by(const float* x, const float* norms, bool function, const
     constexpr int POSITIONS = (M + 2) * (M + 2);
     Grid<M> g(n, height, width, dilation);
     int64_t in = round_up(channels, LANES), padded = round_up(features, LANES);
-    int64_t rows = std::max<int64_t>(1, std::min(TILES / g.tiles, (g.rows + threads - 1) / threads));
+    const int64_t few = M == 7 ? LARGE_TILES : TILES;
+    int64_t rows = std::max<int64_t>(1, std::min(few / g.tiles, (g.rows + threads - 1) / threads));
     int64_t tiles = rows * g.tiles;
     // a line more, or planes a power of 2 apart would meet in one set of the cache
     int64_t v_plane = tiles * in + 16, m_plane = tiles * padded + 16;
@@ -379,17 +380,17 @@ static void correlate_by(const float* x, const float* norms, bool function, cons
 
 extern "C" bool same(const void* a, const void* b, int64_t bytes) { return !std::memcmp(a, b, bytes); }
 
-// Each for tiles of 4 × 4 or 5 × 5 outputs, which Python chooses by the size of the image.
+// Each for tiles of 4 × 4 or 5 × 5 outputs, or roughly of 7 × 7, which Python chooses by the size of the image.
 extern "C" {
 void transform_weights(int tile, const float* g, int64_t k_step, int64_t c_step, bool flip,
                        int64_t channels, int64_t features, float* u, int threads) {
-    (tile == 5 ? weights_by<5> : weights_by<4>)(g, k_step, c_step, flip, channels, features, u, threads);
+    (tile == 7 ? weights_by<7> : tile == 5 ? weights_by<5> : weights_by<4>)(g, k_step, c_step, flip, channels, features, u, threads);
 }
 
 void convolve(int tile, const float* x, const float* norms, bool function, const float* u,
               const float* bias, const float* plus, float* out, int64_t n, int64_t height,
               int64_t width, int64_t channels, int64_t features, int64_t dilation, int threads) {
-    (tile == 5 ? convolve_by<5> : convolve_by<4>)(x, norms, function, u, bias, plus, out, n, height,
+    (tile == 7 ? convolve_by<7> : tile == 5 ? convolve_by<5> : convolve_by<4>)(x, norms, function, u, bias, plus, out, n, height,
                                                   width, channels, features, dilation, threads);
 }
 
