@@ -1,8 +1,10 @@
 """Measurements: what is timed, how it is compared, and what is kept of it."""
 
+import importlib.util
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -187,7 +189,7 @@ def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path, same):
 
 def test_growth_is_a_power():
     found = scale.table("Time", "rows", [10, 100, 1000], [0.001, 0.1, 0.1], [None, None, 3.0])
-    assert found.columns == {"rows": "d", "ms": ".1f", "grows as the power": ".2f", "MiB": ".0f"}
+    assert found.columns == {"rows": "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
     assert found.rows == [[10, 1.0, None, None], [100, 100.0, 2.0, None], [1000, 100.0, 0.0, 3.0]]
 
 
@@ -214,3 +216,39 @@ def test_series_have_a_row_for_each_size(tmp_path, series):
 def test_processes_share_a_run(tmp_path):
     (found,) = scale.run(Setting(tmp_path, quick=True, only=("processes",)))
     assert [row[0] for row in found.rows] == [1, 2][: len(found.rows)]
+
+
+# ── The page ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tables(monkeypatch, tmp_path):
+    path = Path(__file__).parents[1] / "benchmarks/tables.py"
+    spec = importlib.util.spec_from_file_location("tables", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_page_has_what_was_measured_last(tables):
+    """`python benchmarks/tables.py` writes it."""
+    page = tables.PAGE.read_text()
+    assert tables.filled(page) == page
+
+
+def test_tables_are_taken_by_their_titles(tables, monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    about = {"quick": False, "date": "2026-01-01", "machine": machine.about()}
+    made = [replace(TABLE, title=title).as_dict() for title in ("this one", "another")]
+    (tmp_path / "step.json").write_text(json.dumps(about | {"tables": made}))
+    page = "Before.\n\n<!-- step: this -->\nold\n<!-- end -->\n\nAfter."
+    filled = tables.filled(page)
+    assert "**this one**" in filled
+    assert "another" not in filled
+    assert "old" not in filled
+    assert tables.filled(filled) == filled
+    with pytest.raises(ValueError, match="no table of 'that'"):
+        tables.filled(page.replace("this", "that"))
+    (tmp_path / "step.json").write_text(json.dumps(about | {"quick": True, "tables": made}))
+    with pytest.raises(ValueError, match="--quick"):
+        tables.filled(page)

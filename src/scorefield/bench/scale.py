@@ -34,7 +34,7 @@ from .networks import STEPS, Network, inputs, ncsn
 from .setting import Setting
 from .table import Cell, Table
 
-COLUMNS = {"": "d", "ms": ".1f", "grows as the power": ".2f", "MiB": ".0f"}
+COLUMNS = {"": "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
 
 BATCHES, SIZES, LEVELS = (1, 8, 32, 128), (8, 16, 28, 32, 64), (2, 10, 100)
 ROWS, PROCESSES = (1000, 10_000, 60_000), (1, 2)
