@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,32 +16,46 @@ from scorefield.cli import main
 # ── Time and memory ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_ways_take_turns_and_a_ratio_is_of_their_times():
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only when somebody waits for it."""
+    now = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_ways_take_turns_and_a_ratio_is_of_their_times(clock):
     order = []
 
-    def nap(name, seconds):
+    def waits(name, seconds):
         def run():
             order.append(name)
-            time.sleep(seconds)
+            clock[0] += seconds
 
         return run
 
-    found = measure.turns(
-        {"slow": nap("slow", 0.04), "fast": nap("fast", 0.01)}, repeats=3, least=0
-    )
+    ways = {"slow": waits("slow", 4.0), "fast": waits("fast", 1.0)}
+    found = measure.turns(ways, repeats=3, least=0)
     assert order[-6:] == ["slow", "fast"] * 3
-    assert found["fast"][0] == pytest.approx(0.01, rel=0.3)
-    assert measure.ratio(found["slow"], found["fast"]) == pytest.approx(4, rel=0.3)
+    assert found == {"slow": [4.0] * 3, "fast": [1.0] * 3}
+    assert measure.ratio(found["slow"], found["fast"]) == 4
 
 
 def test_a_ratio_is_of_one_turn_when_the_machine_slows_down():
     assert measure.ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == 2
 
 
-def test_quick_ways_are_called_often_in_a_turn():
-    calls = []
-    measure.turns({"quick": lambda: calls.append(None)}, repeats=1, least=0.01, most=50)
-    assert len(calls) == 2 + 50
+@pytest.mark.parametrize(("least", "most", "calls"), [(1.0, 50, 10), (100.0, 50, 50)])
+def test_quick_ways_are_called_often_in_a_turn(clock, least, most, calls):
+    made = []
+
+    def run():
+        made.append(None)
+        clock[0] += 0.1
+
+    (seconds,) = measure.turns({"": run}, repeats=1, least=least, most=most)[""]
+    assert len(made) == 2 + calls
+    assert seconds == pytest.approx(0.1)
 
 
 def _allocate(mib):

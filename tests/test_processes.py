@@ -19,6 +19,7 @@ from scorefield import load, sample
 from scorefield.checkpoint import read
 from scorefield.cli import main
 from scorefield.data import Arrays, Batches
+from scorefield.optimize import optimize
 from scorefield.processes import device, remarks, share
 from scorefield.run import resume
 
@@ -122,7 +123,9 @@ def test_samples_are_those_of_one_process(place, found):
         assert torch.equal(each["batch4"], truth)
         assert torch.equal(each["batch16"], worker.drawn(16))
         torch.testing.assert_close(each["batch3"], truth, rtol=0, atol=1e-4)
-    x = sample(load(place / "two"), 5, batch=2)
+    model = load(place / "two")
+    optimize(model, batch=2)  # as the command does
+    x = sample(model, 5, batch=2)
     assert np.array_equal(np.load(place / "x.npy"), x.numpy())
 
 

@@ -208,7 +208,7 @@ def _blocks(document, *languages):
             yield "\n" * text.count("\n", 0, match.start(2)) + match[2]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/speed.md"])
 def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "document"}
