@@ -19,7 +19,7 @@ def spin_briefly() -> None:
     """Let threads that wait for each other sleep soon, unless the environment says otherwise.
 
     GNU's OpenMP lets them spin for milliseconds, and beside another busy program a thread then
-    spins where the one that it waits for could run: small steps take up to a hundred times as long.
+    spins where the one that it waits for could run: small steps take many times as long.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ["GOMP_SPINCOUNT"] = SPINS

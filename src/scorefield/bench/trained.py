@@ -2,7 +2,6 @@
 
 digits   the preset
 photos   a small UNet on crops of 16 × 16, for the preset of the name takes days on a CPU
-ncsn     the first paper's network with 16 filters on the digits, at its ten levels
 """
 
 from __future__ import annotations

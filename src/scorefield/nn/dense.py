@@ -2,8 +2,8 @@
 
     y = W·x + b        in float32, without derivatives
 
-On some processors it is twice as fast as what torch takes for products of matrices; the sums are
-the same in another order. Where it is not to be had, or does not pay, the layer itself does it.
+On some processors it is faster than what torch takes for products of matrices; the sums are the
+same in another order. Where it is not to be had, or does not pay, the layer itself does it.
 """
 
 from __future__ import annotations
