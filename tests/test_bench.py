@@ -103,7 +103,7 @@ def test_errors_tell_types_apart():
     exact.load_state_dict(plain.state_dict())
     half.load_state_dict(plain.state_dict())
     step.WAYS["bfloat16"](half, True)
-    x, sigma = inputs(NETWORK, step.FEW)
+    x, sigma = inputs(NETWORK, 4)
     truth = step.outcome(exact.double(), x.double(), sigma.double(), True)
     score, cosine, gradient = step.errors(step.outcome(plain, x, sigma, True), truth)
     assert max(score, cosine, gradient) < 1e-4

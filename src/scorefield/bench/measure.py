@@ -43,6 +43,11 @@ def turns(
     return found
 
 
+def say(what: str) -> None:
+    """What is being done, beside the tables: it may take minutes."""
+    print(f"  {what}", file=sys.stderr, flush=True)
+
+
 def seconds(run: Way, calls: int = 1) -> float:
     """Of a call; a GPU is waited for."""
     start = time.perf_counter()

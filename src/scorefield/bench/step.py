@@ -2,9 +2,10 @@
 
 Ways take turns in one process, products of matrices among them: the faster product is the machine's
 peak. A ratio to eager float32 is the median of the turns' ratios. Operations are those of the plain
-way, whatever a way saves. Errors are to the same network in float64: the relative one of σ·score,
-and of the parameters' gradients the least cosine, where the norm is above 1e-3 of the largest, and
-the largest error over the largest norm. Memory is what a step adds to a process of its own.
+way, whatever a way saves. Errors are to the same network in float64, on the batch that is timed:
+the relative one of σ·score, and of the parameters' gradients the least cosine, where the norm is
+above 1e-3 of the largest, and the largest error over the largest norm. Memory is what a step adds
+to a process of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..model import ScoreModel
 from ..optimize import Choice, optimize
 from .machine import SIZE, products
-from .measure import Way, peak_memory, ratio, seconds, turns
+from .measure import Way, peak_memory, ratio, say, seconds, turns
 from .networks import NETWORKS, QUICK, STEPS, Network, inputs
 from .setting import Setting
 from .table import Cell, Table
@@ -31,8 +32,6 @@ from .table import Cell, Table
 EAGER = "eager float32"
 ROUGHLY = "optimize, to 2 %"
 """In training the same as `optimize`."""
-FEW = 4
-"""Images on which errors are found."""
 LONG = 1.0
 """Seconds of a step that is measured in few turns."""
 
@@ -85,22 +84,23 @@ def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
     exact = copy.deepcopy(plain).double()
     x, sigma = (t.to(setting.device) for t in inputs(network, network.batch))
     work = operations(STEPS[kind](copy.deepcopy(plain), x, sigma))
-    y, level = (t.to(setting.device) for t in inputs(network, FEW))
-    truth = outcome(exact, y.double(), level.double(), train)
+    truth = outcome(exact, x.double(), sigma.double(), train)
     names = QUICKLY if setting.quick else tuple(WAYS)
     names = tuple(way for way in names if setting.compile or "compiled" not in way)
     names = tuple(way for way in names if not train or way != ROUGHLY)
     steps, found, failed = dict[str, Way](), dict[str, list[Cell]](), list[str]()
     for way in names:
         model = copy.deepcopy(plain)
+        say(f"{name}, {kind}: preparing {way}")
         try:
             WAYS[way](model, train)
-            found[way] = errors(outcome(model, y, level, train), truth)
+            found[way] = errors(outcome(model, x, sigma, train), truth)
             steps[way] = STEPS[kind](model, x, sigma)
             steps[way]()
         except Exception as error:  # a compiler's own, of any kind; the other ways still stand
             steps.pop(way, None)
             failed.append(f"{way}: not to be had, {str(error).splitlines()[0]}")
+    say(f"{name}, {kind}: measuring")
     limits = products(torch.device(setting.device))
     # of long steps a few turns tell as much
     slow = seconds(steps[EAGER]) > LONG
@@ -156,7 +156,7 @@ def _steps(setting: Setting, name: str, kind: str, way: str) -> tuple[Way, Way]:
 
 
 class Outcome(NamedTuple):
-    """What a network makes of a few images."""
+    """What a network makes of a batch."""
 
     score: Tensor
     gradients: list[Tensor]
@@ -164,8 +164,9 @@ class Outcome(NamedTuple):
 
 def outcome(model: ScoreModel, x: Tensor, sigma: Tensor, train: bool) -> Outcome:
     """The score, and in training the parameters' gradients."""
+    # in the mode of the step, or a compiled network would be compiled once more
     with torch.set_grad_enabled(train):
-        y = scaled(model.eval(), x, sigma)
+        y = scaled(model.train(train), x, sigma)
     return Outcome(y.detach(), gradients(model, y) if train else [])
 
 
