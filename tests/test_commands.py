@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
+from scorefield import EDM, MLP, Prior, ScoreModel, commands, load, sample, save
 from scorefield.bench.measure import peak_memory
 from scorefield.checkpoint import read
 from scorefield.cli import COMMANDS, main
@@ -174,6 +174,17 @@ def test_samples_are_those_of_python_and_say_how_they_were_made(trained, capsys)
     assert (about["sampler"], about["seed"], about["evaluations"], about["n"]) == ("heun", 3, 7, 5)
     assert about["trained"]["step"] in (5, 10)
     assert about["model"] == str(trained)
+
+
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+def test_the_precision_that_is_asked_for_is_chosen_and_kept(trained, monkeypatch, precision):
+    given = {}
+    monkeypatch.setattr(commands, "optimize", lambda model, **found: given.update(found))
+    assert (
+        main(["sample", str(trained), "-n", "2", "--precision", precision, "--out", "x.npy"]) == 0
+    )
+    assert given["precision"] == precision
+    assert json.loads(Path("x.json").read_text())["precision"] == precision
 
 
 def test_pictures_and_animations(trained):

@@ -39,6 +39,7 @@ from scorefield.data import load as load_data
 from scorefield.demo.measures import DRAWS, PARTS, Judge, _jackknife, losses
 from scorefield.demo.ways import draw, ways
 from scorefield.draw import Plan
+from scorefield.optimize import optimize
 
 SMALL = [
     "network={kind: MLP, width: 16, blocks: 1}",
@@ -187,6 +188,7 @@ def test_progress_counts_the_states_that_come(made):
 
 def test_samples_are_those_of_the_public_functions(made):
     model = load(made[0])
+    optimize(model, batch=SAMPLES)
     for name, steps in (("heun", 18), ("dpm_solver", 20), ("annealed_langevin", None)):
         drawn = sample(model, SAMPLES, sampler=name, steps=steps, seed=SEED)
         assert torch.equal(drawn, _kept(made[0], name))

@@ -8,7 +8,7 @@ from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet
 from scorefield.config import overridden, read
 from scorefield.experiment import settled
 from scorefield.nn import MLP, dense, kernels
-from scorefield.optimize import Choice, choose, optimize
+from scorefield.optimize import Choice, choose, optimize, why_not_compiled
 from scorefield.presets import digits_ncsn
 from scorefield.run import start
 from scorefield.train import averaged
@@ -173,9 +173,67 @@ def test_an_mlp_is_faster_in_sampling_only():
     assert not model.net.onednn
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_an_mlp_is_in_bfloat16_where_that_is_allowed_and_the_processor_has_it(monkeypatch, train):
+    ends = dict(sigma_max=1.0, sigma_min=0.01)
+    model = ScoreModel(MLP((2,), width=64), EDM(0.5, **ends), shape=(2,))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    x, sigma = torch.randn(8, 2), 0.3
+    torch.nn.init.normal_(model.net.head.weight, std=0.1)  # it begins at zero, without error
+    before = model(x, sigma)
+    assert optimize(model, train=train, precision="bfloat16") == Choice(autocast=True)
+    assert 0 < (model(x, sigma) - before).norm() < 0.02 * before.norm()
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not choose(model, train=train, precision="bfloat16").autocast
+
+
+@pytest.fixture
+def _a_gpu(monkeypatch):
+    """As far as a choice goes: what stands in for a compiler is content with anything."""
+    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda call: lambda: None)
+    why_not_compiled.cache_clear()
+    yield
+    why_not_compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("_a_gpu")
+def test_without_a_compiler_a_gpu_goes_without_and_says_so(monkeypatch):
+    def missing():
+        raise RuntimeError("Cannot find a working triton installation.\nMore of it")
+
+    monkeypatch.setattr(torch, "compile", lambda call: missing)
+    model = _ncsn()
+    choice = choose(model, train=True)
+    assert choice == Choice(channels_last=True, autocast=True)
+    assert "not compiled, for torch.compile cannot work here: Cannot find" in str(choice)
+    assert "More" not in str(choice)
+    with pytest.warns(UserWarning, match="not compiled, for .* triton"):
+        Choice.compiled(model)  # as a run that was told to, or began elsewhere
+    assert model.net._compiled_call_impl is None
+
+
+def test_compilation_and_layout_can_be_undone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda call, **_: lambda *x: calls.append(1) or call(*x))
+    why_not_compiled.cache_clear()
+    model, x = _ncsn(), torch.rand(2, 1, 16, 16)
+    before = model(x, 0.1)
+    Choice(channels_last=True, compile=True).apply(model)
+    model(x, 0.1)
+    found = len(calls)
+    Choice().apply(model)
+    assert torch.equal(model(x, 0.1), before)
+    assert found == len(calls) > 1  # the trial is one
+    assert all(p.is_contiguous() for p in model.parameters())
+    why_not_compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("_a_gpu")
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_a_gpu_gets_its_own(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
     model = _ncsn()
     training = choose(model, train=True)

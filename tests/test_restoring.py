@@ -191,7 +191,8 @@ def test_a_vector_model_is_no_model_of_images(tmp_path, capsys):
         ({"filters": 2, "particles": 5}, 10, 4),  # the four levels, all chains at once
         ({"filters": 2, "particles": 5, "batch": 4}, 4, 12),
         ({"filters": 2, "particles": 1}, 3, 4),  # as many as are wanted
-        ({"method": "pigdm"}, 3, 4 * 10 + 1),  # by annealed Langevin, as the model has levels
+        # by annealed Langevin, as the model has levels
+        ({"method": "pigdm", "precision": "bfloat16"}, 3, 4 * 10 + 1),
         ({"method": "algorithm2", "batch": 2}, 2, 2 * (4 * 10 + 1)),
     ],
 )
@@ -206,4 +207,5 @@ def test_work_is_counted_to_choose_how_to_compute(monkeypatch, options, batch, c
     sigmas = geometric(1.0, 0.01, 10)
     model = ScoreModel(MLP(2, width=4, blocks=1), NCSN(sigmas), shape=(2,))
     restoring._optimized(model, 3, steps=4, **options)
-    assert given == {"batch": batch, "evaluations": calls}
+    precision = options.get("precision", "auto")
+    assert given == {"batch": batch, "evaluations": calls, "precision": precision}

@@ -31,7 +31,7 @@ from .draw import Plan, chains, gathered, plan
 from .experiment import device_of
 from .ladder import suggest as suggested
 from .model import ScoreModel
-from .optimize import optimize
+from .optimize import Precision, optimize
 from .presets import PRESETS
 from .run import Run
 from .samplers import State, final
@@ -166,6 +166,7 @@ def sample(
     animate: Path | None,
     batch: int,
     device: str,
+    precision: Precision,
 ) -> None:
     """Draw samples of a run's model, or of any that `save` wrote, into a file."""
     _join()
@@ -189,10 +190,13 @@ def sample(
         raise ValueError(f"--animate {animate}: these samples are no images")
     planned = _planned(where, model, sampler, steps)
     about = _about(where, planned) | {"n": n, "seed": seed, "label": label, "guidance": guidance}
+    about["precision"] = precision
     processes.agreed(**about)  # and none has written where another still looks
     drawn = chains(model, n, planned, seed=seed, label=label, guidance=guidance, batch=batch)
     evaluations = -(-n // batch) * planned.evaluations
-    _say(f"computing: {optimize(model, batch=min(n, batch), evaluations=evaluations)}")
+    size = min(n, batch)
+    chosen = optimize(model, batch=size, evaluations=evaluations, precision=precision)
+    _say(f"computing: {chosen}")
     sheets, each = list[Image](), -(-_length(planned) // FRAMES)
     own = len(processes.dealt(range(0, n, batch)))
     with (

@@ -2,7 +2,8 @@
 
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
             there: the score moves by less than 1e-5, and its gradients with it; in sampling an
-            MLP's products by oneDNN, and what depends on σ alone once a batch, error 1e-6
+            MLP's products by oneDNN, and what depends on σ alone once a batch, error 1e-6; where
+            2 % are allowed an MLP in bfloat16, if the processor has it
     CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
 
 The model stays the object that it is, its parameters too: only how it computes is changed.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -28,6 +30,7 @@ BUILD = 20.0
 COMPILE = 2000
 """Evaluations that are worth a compilation, which takes a minute or more."""
 EXACT = "a quarter of the multiplications, error 1e-5"
+HALF = "in bfloat16: error up to 2 %"
 RATE = 5e10
 """Operations a second of one core, roughly, by which work is told from play."""
 
@@ -71,17 +74,34 @@ class Choice:
                 module.coarse = coarse
             if isinstance(module, MLP):
                 module.onednn = self.onednn
-        if self.channels_last:
-            model.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        model.net.to(memory_format=layout)  # type: ignore[call-overload]
         model.autocast = torch.bfloat16 if self.autocast else None
+        model.net._compiled_call_impl = None
         if self.compile:
             self.compiled(model)
 
     @staticmethod
     def compiled(model: ScoreModel) -> None:
         """Compile a model's network; on a GPU its launches are replayed as CUDA graphs."""
-        on_cuda = model.device is not None and model.device.type == "cuda"
-        model.net.compile(mode="reduce-overhead" if on_cuda else None)
+        device = model.device or torch.device("cpu")
+        if (lacking := why_not_compiled(device.type)) is not None:
+            warnings.warn(f"not compiled, for {lacking}", stacklevel=2)
+            return
+        model.net.compile(mode="reduce-overhead" if device.type == "cuda" else None)
+
+
+@cache
+def why_not_compiled(device: str) -> str | None:
+    """What torch.compile lacks on a device, as a compiler or Triton; found by a small function.
+
+    A network that cannot be compiled says so no sooner than when it is called.
+    """
+    try:
+        torch.compile(lambda: torch.ones(8, device=device).sin() + 1)()
+    except Exception as error:  # of many kinds, those of the compilers among them
+        return f"torch.compile cannot work here: {str(error).strip().splitlines()[0]:.200}"
+    return None
 
 
 def optimize(
@@ -130,12 +150,15 @@ def _on_cpu(
     model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
     perceptron = isinstance(model.net, MLP) and not train and dense.available()
+    halves = isinstance(model.net, MLP) and precision == "bfloat16" and _has_bfloat16()
     convolves = any(getattr(module, "fast", None) is not None for module in model.net.modules())
-    if not perceptron and not convolves:
+    if not perceptron and not halves and not convolves:
         return Choice(reasons=("as it is: the network has no 3 × 3 convolutions",))
     dtypes = {p.dtype for p in model.net.parameters()}
     if dtypes != {torch.float32}:
         return Choice(reasons=(f"as it is: the weights are {_names(dtypes)}, not float32",))
+    if halves:
+        return Choice(autocast=True, reasons=(HALF,))
     if perceptron:
         reason = "products by oneDNN, and of σ alone once a batch, in float32: error 1e-6"
         return Choice(onednn=True, reasons=(reason,))
@@ -150,7 +173,7 @@ def _on_cpu(
         return Choice(winograd=True, coarse=coarse, reasons=(reason, *also))
     reasons = (f"ordinary convolutions, for {lacking}",)
     if precision == "bfloat16":
-        return Choice(channels_last=True, autocast=True, reasons=(*reasons, "in bfloat16"))
+        return Choice(channels_last=True, autocast=True, reasons=(*reasons, HALF))
     return Choice(reasons=reasons)
 
 
@@ -161,14 +184,23 @@ def _on_cuda(
     half = half and torch.cuda.is_bf16_supported()
     images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
     long = evaluations is None or evaluations >= COMPILE
+    lacking = why_not_compiled("cuda") if long else None
+    long = long and lacking is None
     reasons = [
-        *["bfloat16: the tensor cores' type"] * half,
+        *["bfloat16, the tensor cores' type: error up to 2 %"] * half,
         *["channels innermost: the layout of their convolutions"] * images,
         *["compiled, replayed as CUDA graphs: the run is long enough"] * long,
+        *[f"not compiled, for {lacking}"] * (lacking is not None),
     ]
     return Choice(
         channels_last=images, autocast=half, compile=long, reasons=tuple(reasons or ["as it is"])
     )
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16; where it is imitated it is slower."""
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in tests)
 
 
 def _names(dtypes: Iterable[torch.dtype]) -> str:

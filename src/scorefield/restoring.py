@@ -27,7 +27,7 @@ from .inverse import LinearOperator
 from .inverse.operators import measured
 from .model import ScoreModel
 from .noise import geometric, seeded
-from .optimize import Choice, optimize
+from .optimize import Choice, Precision, optimize
 from .samplers import States, final
 from .score import Score
 
@@ -154,6 +154,7 @@ def restore_image(
     sigma_y: float | None = None,
     n: int = 8,
     device: torch.device | str = "cpu",
+    precision: Precision = "auto",
     **options: Any,
 ) -> None:
     """What `scorefield restore` does: the completions of an image file, into a directory."""
@@ -164,12 +165,12 @@ def restore_image(
     if sigma_y is None:  # 8 bits are noise where inverting A would make much of it
         sigma_y = ROUNDING if task == "deblur" else 0.0
     y = _pixels(image, shape, "IMAGE")[None].to(device)
-    print(f"computing: {_optimized(model, n, **options)}")
+    print(f"computing: {_optimized(model, n, precision, **options)}")
     x = restore(model, operator, y, n, sigma_y=sigma_y, **options)[0]
     about = {
         "model": str(where), "trained": read(where).about, "image": str(image), "task": task,
         "mask": mask and str(mask), "factor": factor, "blur": blur, "sigma_y": sigma_y, "n": n,
-        **options, "scorefield": version("scorefield"),
+        "precision": precision, **options, "scorefield": version("scorefield"),
     }  # fmt: skip
     images.write(out / "restored.npy", x, about)
     images.write(out / "restored.png", x, about)
@@ -185,6 +186,7 @@ def restore_image(
 def _optimized(
     model: ScoreModel,
     n: int,
+    precision: Precision = "auto",
     method: Method = "particle_filter",
     steps: int | None = None,
     particles: int = 32,
@@ -198,7 +200,7 @@ def _optimized(
     planned = plan(model, known if method == "algorithm2" else None, steps)
     evaluations = max(steps or 64, 2) if filtered else planned.evaluations
     calls = -(-chains // batch) * evaluations
-    return optimize(model, batch=min(chains, batch), evaluations=calls)
+    return optimize(model, batch=min(chains, batch), evaluations=calls, precision=precision)
 
 
 def _measurement(

@@ -23,6 +23,7 @@ from ..config import Experiment
 from ..data import load as load_data
 from ..disk import locked
 from ..model import ScoreModel
+from ..optimize import optimize
 from ..presets import PRESETS
 from ..train import Update
 from .findings import HEADS, Findings, Result, rows
@@ -61,7 +62,10 @@ def run(
     print(f"   {trained:.0f} seconds; the run is in {out}")
     model, judge = load(out), Judge.of(load_data(made.data.source))
     print("2. draw samples by five ways", flush=True)
-    results = [_result(out, model, judge, way, seed) for way in ways(model, samples, few)]
+    planned = ways(model, samples, few)
+    calls = sum(way.plan.evaluations for way in planned)
+    print(f"   computing: {optimize(model, batch=samples, evaluations=calls)}", flush=True)
+    results = [_result(out, model, judge, way, seed) for way in planned]
     floors = {n: judge.floor(n, seed) for n in sorted({samples, few}, reverse=True)}
     kept = config.read(out / "config.json")
     found = Findings(out, kept, model, judge, floors, results, trained)

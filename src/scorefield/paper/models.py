@@ -156,7 +156,8 @@ def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
 def prepared(model: ScoreModel, made: Experiment, n: int) -> None:
     """Let a model compute in the way that pays for the chains of n samples."""
     batches, levels = -(-n // BATCH), made.levels.count or 1
-    optimize(model, batch=min(n, BATCH), evaluations=batches * levels * made.sampling.steps)
+    calls = batches * levels * made.sampling.steps
+    print(f"  computing: {optimize(model, batch=min(n, BATCH), evaluations=calls)}", flush=True)
 
 
 def _drawn(model: ScoreModel, made: Experiment, n: int, first: int) -> Samples:
