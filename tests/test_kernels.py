@@ -42,6 +42,31 @@ def test_without_a_compiler_it_says_so(monkeypatch):
         kernels.library()
 
 
+@pytest.mark.usefixtures("fresh")
+def test_a_compiler_that_was_named_is_looked_for(monkeypatch):
+    monkeypatch.setenv("CXX", "nowhere-g++")
+    assert (
+        kernels.why_not() == "CXX=nowhere-g++ is not there: let it name a C++ compiler, or unset it"
+    )
+
+
+@needs_compiler
+def test_a_compiler_may_have_something_before_it(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", f"env {' '.join(kernels._compiler())}")
+    assert kernels.library().same(None, None, 0) is True
+
+
+@needs_compiler
+@pytest.mark.usefixtures("fresh")
+def test_without_a_home_it_says_so(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(kernels.Path, "home", nobody)
+    assert "could not be kept or loaded: Could not determine home" in kernels.why_not()
+
+
 @needs_compiler
 def test_what_is_built_is_kept_for_its_source(fresh, monkeypatch, tmp_path):
     assert kernels.library().same(None, None, 0) is True
@@ -67,17 +92,22 @@ def test_a_failure_to_build_or_keep_is_a_reason(fresh, monkeypatch, tmp_path):
 
 
 @needs_compiler
-def test_a_process_has_one_openmp():
-    """With two their threads fight over the cores."""
-    code = """
+@pytest.mark.parametrize("before", ["torch", "sklearn.utils._openmp_helpers, torch"])
+def test_convolutions_have_torchs_openmp(before):
+    """With two their threads fight over the cores; scikit-learn brings one of its own."""
+    code = f"""
+        import {before}
         from scorefield.nn import kernels
         kernels.library()
+        print(kernels._openmp()[0])
         print(open("/proc/self/maps").read())
     """
-    # by itself, for others that the tests load (scikit-learn) bring their own
-    maps = subprocess.run(
+    # by itself, for the tests load others
+    linked, maps = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
-    ).stdout
+    ).stdout.split("\n", 1)
     names = {Path(line.split()[-1]).name for line in maps.splitlines() if line}
-    assert sum("gomp" in name or "iomp" in name for name in names) == 1
+    assert Path(linked).parts[-3].startswith("torch") or Path(linked).parts[-2] == "torch.libs"
     assert any(name.startswith("kernels-") for name in names)
+    found = sum("gomp" in name or "iomp" in name for name in names)
+    assert found == (1 if before == "torch" else 2)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from scorefield.nn import DEPTHS, RefineNet
 from scorefield.nn.layers import InstanceNormPlus, max_pool, mean_pool, upsample
 from scorefield.nn.refinenet import Refinement
+from scorefield.nn.small import Autoencoder
 
 
 def _error(found, expected):
@@ -220,3 +221,13 @@ def test_a_compiled_network_gives_the_same_values_and_gradients(levels):
     net = _net(levels)
     compiled = torch.compile(net, fullgraph=True)
     _compare(compiled, net, torch.rand(2, 1, 28, 28), _cond(levels, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 8, 8), (2, 8)])
+@pytest.mark.parametrize("build", [lambda: _net(2), lambda: Autoencoder(1, widths=(4, 4))])
+@pytest.mark.usefixtures("unchecked")
+def test_images_of_other_channels_are_named(build, shape):
+    with pytest.raises(
+        ValueError, match=r"x has shape \(.*\): this network takes images of 1 chan"
+    ):
+        build()(torch.zeros(shape))

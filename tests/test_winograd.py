@@ -160,6 +160,85 @@ def test_upsampling_is_the_same_in_either_order():
 
 
 @needs_compiler
+@pytest.mark.usefixtures("_any_size")
+@pytest.mark.parametrize(
+    ("x", "level", "plus"),
+    [
+        ((2, 5, 8, 8), [0, 1], (2, 4, 8, 8)),  # a channel too many
+        ((2, 3, 8, 8), [0, 1], (2, 4, 8, 8)),  # one too few
+        ((2, 4, 8, 8), [0], (2, 4, 8, 8)),  # a level for one image of two
+        ((2, 4, 8, 8), [0, 1], (2, 4, 8, 7)),
+        ((2, 4, 8, 8), [0, 1], (1, 4, 8, 8)),  # which torch repeats
+        ((4, 8, 8), [0], None),
+        ((0, 4, 8, 8), [], None),
+    ],
+)
+def test_what_does_not_fit_is_as_in_the_plain_way(x, level, plus):
+    """Never read as if it did: beyond the end of a tensor lies somebody else's memory."""
+    unit, _ = _unit(4, 4, F.elu, levels=3, bias=True)
+    inputs = (torch.randn(x), torch.tensor(level, dtype=torch.long))
+    beside = None if plus is None else torch.randn(plus)
+    found = []
+    for unit.conv.fast in (True, False):
+        try:
+            found.append(unit(*inputs, beside))
+        except Exception as error:
+            found.append(f"{type(error)} {error}")
+    fast, plain = found
+    assert isinstance(fast, str) == isinstance(plain, str)
+    if isinstance(fast, str):
+        assert fast == plain
+    else:
+        torch.testing.assert_close(fast, plain)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "level", [torch.tensor([2, 0, 1], dtype=torch.int32), torch.tensor([1]).expand(3)]
+)
+def test_levels_of_any_form_are_read(level):
+    unit, exact = _unit(4, 4, F.elu, levels=3)
+    x = torch.randn(3, 4, 8, 8)
+    assert _error(unit(x, level), exact(x.double(), level)) < 1e-6
+
+
+@needs_compiler
+def test_defaults_of_torch_have_no_part_in_it():
+    unit, exact = _unit(4, 4, F.elu)
+    x = torch.randn(3, 4, 8, 8)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = unit(x, None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert _error(found, exact(x.double(), None)) < 1e-6
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+def test_no_images_have_no_gradient():
+    unit, _ = _unit(4, 4, F.elu)
+    unit(torch.randn(2, 4, 8, 8), None).sum().backward()  # leaves something in the memory
+    unit.zero_grad()
+    unit(torch.randn(0, 4, 8, 8), None).sum().backward()
+    assert not unit.conv.weight.grad.any()
+
+
+@needs_compiler
+@pytest.mark.parametrize("place", [(0, 0), (3, 4), (7, 7)])
+def test_a_pool_keeps_nan(place):
+    x = torch.randn(1, 17, 8, 8)
+    x[0, 3][place] = math.nan
+    x.requires_grad_()
+    y = winograd.max_pool(x, max_pool)
+    assert torch.equal(y.isnan(), max_pool(x).isnan())
+    assert y.isnan().sum() in (9, 25)
+    torch.where(y.isnan(), y, 0).sum().backward()
+    assert x.grad[0, 3][place] == y.isnan().sum()
+
+
+@needs_compiler
 def test_a_level_beyond_the_table_is_refused():
     unit, _ = _unit(4, 4, F.elu, levels=3)
     for level in (3, -1):

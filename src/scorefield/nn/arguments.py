@@ -1,9 +1,14 @@
-"""What a network was built with: `type(net)(**net.arguments)` is the same architecture."""
+"""What a network was built with, and what it takes.
+
+`type(net)(**net.arguments)` is the same architecture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 
 def arguments(names: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,3 +35,13 @@ def check_shares(given: Mapping[str, Any], *names: str) -> None:
     for name in names:
         if not 0 <= given[name] <= 1:
             raise ValueError(f"{name}={given[name]}: a share, from 0 to 1")
+
+
+def check_image(x: Tensor, channels: int, dims: int = 2) -> None:
+    """Refuse what is no batch of images, or of signals, of so many channels."""
+    if x.ndim != 2 + dims or x.shape[1] != channels:
+        kind, axes = {1: ("signals", "length"), 2: ("images", "height, width")}[dims]
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}: this network takes {kind} of {channels} channels, "
+            f"(batch, channels, {axes})"
+        )

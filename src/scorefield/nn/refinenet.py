@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import winograd
-from .arguments import arguments
+from .arguments import arguments, check_image
 from .layers import (
     Conv3,
     InstanceNormPlus,
@@ -100,6 +100,7 @@ class RefineNet(nn.Module):
         self, x: Float[Tensor, "batch channels height width"], cond: Level = None
     ) -> Float[Tensor, "batch channels height width"]:
         """F(x, cond), cond the index of each sample's noise level, or nothing."""
+        check_image(x, self.begin.in_channels)
         padded = pad(2 * x - 1, 2**self.halvings)
         features = []
         h = self.begin(padded)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from .arguments import arguments
+from .arguments import arguments, check_image
 from .layers import Conv3
 from .padding import crop, pad
 
@@ -76,6 +76,7 @@ class Autoencoder(nn.Module):
         cond: Real[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """F(x); the noise level has no part in it."""
+        check_image(x, self.begin.in_channels)
         features = self.blocks(self.begin(pad(x, self.factor)))
         return crop(self.end(F.elu(features)), x.shape[2:])
 

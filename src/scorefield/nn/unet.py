@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from . import levels
-from .arguments import arguments, check_choices, check_least, check_shares
+from .arguments import arguments, check_choices, check_image, check_least, check_shares
 from .blocks import Attention, Form, ResidualBlock, convolution, differentiated
 from .embedding import Embedding, Kind, LabelEmbedding, told
 from .levels import Progressive
@@ -139,7 +139,7 @@ class UNet(nn.Module):
         label: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch channels *size"]:
         """F of a batch, at one conditioning number a sample, and a class where the net has them."""
-        self._check_image(x)
+        check_image(x, self.channels, self.dims)
         embedding = self.embedding(cond, told(self.label, label, len(x)))
         fused, image = not differentiated(x, cond), pad(x, self.factor)
         h = self.stem(image)
@@ -155,14 +155,6 @@ class UNet(nn.Module):
             out, h = up(out, h, kept, embedding, fused)
         result: Tensor = out if self.head is None else self.head(h, fused)
         return crop(result, x.shape[2:])
-
-    def _check_image(self, x: Tensor) -> None:
-        if x.ndim != 2 + self.dims or x.shape[1] != self.channels:
-            kind, axes = {1: ("signals", "length"), 2: ("images", "height, width")}[self.dims]
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: this network takes {kind} of {self.channels} "
-                f"channels, (batch, channels, {axes})"
-            )
 
 
 def _check(given: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, in t
 Where that is not to be had, `kernels.why_not` says why, and the ordinary operations do the same.
 
 The fast way has first derivatives. Whatever else is asked for (higher ones, forward mode, several
-at once, other types, tensors that are traced) goes the plain way, without being told to.
+at once, other types, tensors that are traced, shapes that do not fit) goes the plain way, without
+being told to.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .kernels import library
+from .kernels import library, why_not
 
 # ── The operation ────────────────────────────────────────────────────────────────────────────────
 
@@ -37,7 +38,7 @@ class Kind:
         elu: Whether f is ELU.
         pool: Whether f is the mean over 5 × 5 pixels.
         eps: Of the norm.
-        coarse: Whether tiles may be large, which errs by 1e-5; derivatives take small ones.
+        coarse: Whether tiles may be large, which errs by up to 1e-4; derivatives take small ones.
     """
 
     plain: Callable[..., Tensor]
@@ -85,6 +86,26 @@ def _simple(x: Tensor) -> bool:
     )
 
 
+def _fit(
+    x: Tensor,
+    weight: Tensor,
+    affine: Tensor | None,
+    level: Tensor | None,
+    bias: Tensor | None,
+    plus: Tensor | None,
+) -> bool:
+    """Whether shapes are those that the kernels take for granted; else torch says what is wrong."""
+    if x.ndim != 4 or x.numel() == 0 or weight.shape[1] != x.shape[1]:
+        return False
+    features, (n, channels, *size) = len(weight), x.shape
+    return (
+        (affine is None or affine.shape[1:] == (3, channels))
+        and (level is None or (level.is_cpu and level.shape == (n,)))
+        and (bias is None or bias.shape == (features,))
+        and (plus is None or plus.shape == (n, features, *size))
+    )
+
+
 def convolve(
     kind: Kind,
     x: Tensor,
@@ -96,8 +117,14 @@ def convolve(
     plus: Tensor | None = None,
 ) -> Tensor:
     """conv(f(norm(x))) + bias + plus; channels are innermost in the result's memory."""
-    if not takes(x, weight, affine, bias, plus) or not pays(x.shape[2], x.shape[3], kind.dilation):
+    if not (
+        takes(x, weight, affine, bias, plus)
+        and _fit(x, weight, affine, level, bias, plus)
+        and pays(x.shape[2], x.shape[3], kind.dilation)
+        and why_not() is None
+    ):
         return kind.plain(x, affine, level, weight, bias, plus)
+    level = None if level is None else level.long().contiguous()  # as the kernels read it
     inputs = (x, affine, weight, bias, plus)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
         out: Tensor = _Convolve.apply(kind, x, affine, level, weight, bias, plus)  # type: ignore[no-untyped-call]
@@ -227,7 +254,7 @@ def max_pool(x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _derived(function: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    out: Tensor = function.apply(plain, x) if takes(x) else plain(x)
+    out: Tensor = function.apply(plain, x) if takes(x) and why_not() is None else plain(x)
     return out
 
 
@@ -370,7 +397,9 @@ def _apply(
 ) -> Tensor:
     n, channels, height, width = x.shape
     size = (n, features, height, width)
-    out = torch.empty(size, memory_format=torch.channels_last)
+    out = torch.empty(
+        size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )  # not torch's defaults, which a user may have changed
     library().convolve(
         tile, *map(_at, (x, norms)), elu, *map(_at, (u, bias, plus, out)),
         n, height, width, channels, features, dilation, torch.get_num_threads(),

@@ -12,8 +12,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -68,14 +70,16 @@ def library() -> ctypes.CDLL:
 
 @functools.cache
 def _loaded() -> ctypes.CDLL | str:
-    compiler = _compiler()
+    named, compiler = os.environ.get("CXX"), _compiler()
+    if compiler is None and named:
+        return f"CXX={named} is not there: let it name a C++ compiler, or unset it"
     if compiler is None:
         return "there is no C++ compiler: install g++"
     try:
         found = ctypes.CDLL(str(_built(compiler)))
     except subprocess.CalledProcessError as error:
-        return f"{compiler} failed: {_last_line(error.stderr)}"
-    except OSError as error:
+        return f"{' '.join(compiler)} failed: {_last_line(error.stderr)}"
+    except (OSError, RuntimeError) as error:  # the latter where nobody has a home
         return f"the compiled convolutions could not be kept or loaded: {error}"
     for name, letters in SIGNATURES.items():
         function = getattr(found, name)
@@ -84,39 +88,46 @@ def _loaded() -> ctypes.CDLL | str:
     return found
 
 
-def _compiler() -> str | None:
+def _compiler() -> list[str] | None:
+    """The command that translates, and what goes before it, as in CXX="ccache g++"."""
     named = os.environ.get("CXX")
-    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
+    for words in [shlex.split(named)] if named else [["g++"], ["c++"]]:
+        if words and (path := shutil.which(words[0])) is not None:
+            return [path, *words[1:]]
+    return None
 
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["without a word"])[-1]
 
 
-def _built(compiler: str) -> Path:
+def _built(compiler: list[str]) -> Path:
     """The library's file, made if this processor and compiler have none of this source yet."""
-    command = _command(compiler)
-    path = _path(command)
+    command = [*compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cpp"))), *_openmp()]
+    path = _path(command, _run([*compiler, "--version"]))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as place:
             made = Path(place) / path.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
+            _run([*command, "-o", str(made)])
             made.replace(path)  # a process beside this one sees all of it or nothing
     return path
 
 
-def _path(command: list[str]) -> Path:
-    version = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout
-    sources = [path.read_text() for path in sorted(FOLDER.glob("*.[ch]*"))]
+def _run(command: list[str]) -> str:
+    """What it prints, whatever the user's language."""
+    done = subprocess.run(
+        command, check=True, capture_output=True, encoding="utf-8", errors="replace"
+    )
+    return done.stdout
+
+
+def _path(command: list[str], version: str) -> Path:
+    sources = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.[ch]*"))]
     told = [*sources, *command, version, _processor()]
     key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:20]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
     return folder / f"kernels-{key}.so"
-
-
-def _command(compiler: str) -> list[str]:
-    return [compiler, *FLAGS, *map(str, sorted(FOLDER.glob("*.cpp"))), *_openmp()]
 
 
 def _openmp() -> list[str]:
@@ -125,9 +136,10 @@ def _openmp() -> list[str]:
     if not maps.exists():
         return []
     files = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines()}
-    return sorted(f for f in files if Path(f).name.startswith(("libgomp", "libiomp5", "libomp")))[
-        :1
-    ]
+    found = [f for f in files if Path(f).name.startswith(("libgomp", "libiomp5", "libomp"))]
+    # other packages, as scikit-learn, may have brought theirs: torch's lie in torch/ or torch.libs/
+    torch = os.path.realpath(Path(importlib.import_module("torch").__file__ or "").parent)
+    return sorted(found, key=lambda f: (not f.startswith((f"{torch}/", f"{torch}.libs/")), f))[:1]
 
 
 def _processor() -> str:

@@ -178,6 +178,9 @@ extern "C" void activate(const float* x, float* out, int64_t count, int threads)
     for (int64_t i = 0; i < count; i += LANES) put(out, i, count, elu(some(x, i, count)));
 }
 
+// The larger; NaN if one of them is, as torch has it.
+static inline vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }
+
 // The maximum of the 5 × 5 pixels around each.
 extern "C" void largest(const float* x, float* out, int64_t n, int64_t height, int64_t width,
                         int64_t channels, int threads) {
@@ -192,7 +195,7 @@ extern "C" void largest(const float* x, float* out, int64_t n, int64_t height, i
                 int64_t last = std::min(i % width + 2, width - 1) - i % width;
                 for (int64_t j = -std::min<int64_t>(2, i % width); j <= last; j++) {
                     vec other = some(from + (i + j) * channels, c, channels);
-                    most = other > most ? other : most;
+                    most = larger(most, other);
                 }
                 store(across + i * padded + c, most);
             }
@@ -202,7 +205,7 @@ extern "C" void largest(const float* x, float* out, int64_t n, int64_t height, i
                 int64_t y = i / width, last = std::min(y + 2, height - 1) - y;
                 for (int64_t j = -std::min<int64_t>(2, y); j <= last; j++) {
                     vec other = load(across + (i + j * width) * padded + c);
-                    most = other > most ? other : most;
+                    most = larger(most, other);
                 }
                 put(out + (image * height * width + i) * channels, c, channels, most);
             }
@@ -217,14 +220,15 @@ extern "C" void largest_backward(const float* x, const float* y, const float* dy
     for (int64_t image = 0; image < n; image++)
         for (int64_t i = 0; i < height * width; i++)
             for (int64_t c = 0; c < padded; c += LANES) {
-                const int64_t start = image * height * width, here = (start + i) * channels;
-                vec most = some(y + here, c, channels), left = some(dy + here, c, channels);
+                const int64_t start = image * height * width, middle = (start + i) * channels;
+                vec most = some(y + middle, c, channels), left = some(dy + middle, c, channels);
                 int64_t row = i / width, column = i % width;
                 for (int64_t r = std::max<int64_t>(row - 2, 0); r <= std::min(row + 2, height - 1); r++)
                     for (int64_t k = std::max<int64_t>(column - 2, 0);
                          k <= std::min(column + 2, width - 1); k++) {
                         const int64_t at = (start + r * width + k) * channels;
-                        ints hit = some(x + at, c, channels) == most;
+                        const vec here = some(x + at, c, channels);
+                        ints hit = (here == most) | ((here != here) & (most != most));
                         put(dx + at, c, channels, some(dx + at, c, channels) + (hit ? left : vec{}));
                         left = hit ? vec{} : left;
                     }
