@@ -40,7 +40,9 @@ def _tables(name: str, part: str | None) -> str:
     chosen = [table for table in tables if part is None or part in table.title]
     if not chosen:
         raise ValueError(f"{name}.json has no table of {part!r}")
-    where = f"On {described(about['machine'])}; {about['date']}."
+    dates = sorted({table.date or about["date"] for table in chosen})
+    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+    where = f"On {described(about['machine'])}; {when}."
     return "\n\n".join(["", *(table.markdown() for table in chosen), where, ""])
 
 

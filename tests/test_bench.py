@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from scorefield.bench import Setting, Table, bench, machine, measure, scale, step
 from scorefield.bench.networks import QUICK, digits, inputs, training, unet
 from scorefield.cli import main
+from scorefield.nn import kernels
 
 # ── Time and memory ──────────────────────────────────────────────────────────────────────────────
 
@@ -64,6 +66,18 @@ def _allocate(mib):
 
 def test_memory_is_what_is_added_at_most():
     assert measure.peak_memory(_allocate, 200) == pytest.approx(200, abs=20)
+
+
+def _kept(mib):
+    def build():
+        held = torch.ones(mib << 18)  # as weights are
+        return lambda: held + 1
+
+    return lambda: torch.ones(1 << 18), measure.late(build)
+
+
+def test_memory_has_in_it_what_is_built_first():
+    assert measure.peak_memory(_kept, 100) == pytest.approx(200, abs=20)
 
 
 def _fall():
@@ -150,8 +164,14 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
     for table in (Table(**each) for each in found["tables"]):
         assert table.text() in printed
         rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
-        assert rows["eager float32"]["ratio"] == 1
+        assert rows["eager float32"]["error of the score"] < 1e-5
+        if kernels.why_not() is None:  # else it is the plain way too
+            assert (
+                rows["optimize"]["error of the score"]
+                != rows["eager float32"]["error of the score"]
+            )
         assert rows["optimize"]["error of the score"] < 1e-5
+        assert table.date
 
 
 def test_what_is_not_measured_is_named(tmp_path, capsys):
@@ -174,6 +194,31 @@ def test_a_way_that_fails_is_left_out_with_its_reason(monkeypatch, tmp_path):
     assert "optimize: not to be had, no compiler" in table.notes
 
 
+@pytest.mark.parametrize(("least", "noted"), [(0.5, False), (0.7, True)])
+def test_a_baseline_too_slow_to_compare_with_is_told(monkeypatch, tmp_path, least, noted):
+    """The network does 6 GFLOP a second where the machine does 10, and twice that if optimized."""
+    work = 2 * step.SIZE**3
+    spent = {step.EAGER: [2.0, 4.0, 2.0], "channels_last": [2.0] * 3, "optimize": [1.0, 2.0, 1.0]}
+    limits = {"product": [1.0] * 3, "product, oneDNN": [0.6] * 3}
+    monkeypatch.setattr(step, "memory_of", lambda *_: 5.0)
+    monkeypatch.setattr(step, "operations", lambda _: 2 * work)
+    monkeypatch.setattr(step, "turns", lambda *_, **__: limits | spent)
+    (name,) = QUICK
+    setting = Setting(tmp_path, quick=True)
+    table = step.table(setting, name, NETWORK._replace(least=least), "sampling")
+    rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert [rows[way]["ratio"] for way in spent] == [1, 1, 2]
+    assert [rows[way]["of the peak"] for way in spent] == pytest.approx([0.6, 0.6, 1.2])
+    assert ("less than 70%: the ratios mean little" in " ".join(table.notes)) == noted
+
+
+def test_a_gpu_is_named_where_it_was_measured_and_only_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU, {device}")
+    assert machine.about("cuda")["GPU"] == "a GPU, cuda"
+    assert machine.about("cpu")["GPU"] is None
+
+
 @pytest.mark.usefixtures("capsys")
 def test_all_is_everything(monkeypatch, tmp_path):
     monkeypatch.setattr("scorefield.bench.BENCHES", ("step",))
@@ -192,7 +237,7 @@ def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path, same):
         bench(["step"], Setting(tmp_path))
     assert titles() == ["A", "B"]
     if not same:
-        monkeypatch.setattr("scorefield.bench.about", lambda: {**machine.about(), "cores": 99})
+        monkeypatch.setattr("scorefield.bench.about", lambda _: {**machine.about(), "cores": 99})
     bench(["step"], Setting(tmp_path))
     assert titles() == (["A", "B"] if same else ["A"])
 
@@ -224,11 +269,14 @@ def test_series_have_a_row_for_each_size(tmp_path, series):
     for found in tables:
         assert len(found.rows) == 2
         assert all(row[1] > 0 for row in found.rows)
+        if "exact score" in found.title:  # ten times the rows, of which the larger has 30 MiB
+            assert found.rows[1][3] - found.rows[0][3] > 20
 
 
 def test_processes_share_a_run(tmp_path):
     (found,) = scale.run(Setting(tmp_path, quick=True, only=("processes",)))
-    assert [row[0] for row in found.rows] == [1, 2][: len(found.rows)]
+    assert [row[0] for row in found.rows] == [1, 2][: os.cpu_count()]
+    assert all(100 < row[3] < 2000 for row in found.rows)  # with torch in it
 
 
 # ── The page ─────────────────────────────────────────────────────────────────────────────────────
@@ -251,12 +299,14 @@ def test_the_page_has_what_was_measured_last(tables):
 
 def test_tables_are_taken_by_their_titles(tables, monkeypatch, tmp_path):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    about = {"quick": False, "date": "2026-01-01", "machine": machine.about()}
-    made = [replace(TABLE, title=title).as_dict() for title in ("this one", "another")]
+    about = {"quick": False, "machine": machine.about()}
+    titles = {"this one": "2026-01-01", "this too": "2026-01-03", "another": "2026-01-09"}
+    made = [replace(TABLE, title=title, date=date).as_dict() for title, date in titles.items()]
     (tmp_path / "step.json").write_text(json.dumps(about | {"tables": made}))
     page = "Before.\n\n<!-- step: this -->\nold\n<!-- end -->\n\nAfter."
     filled = tables.filled(page)
     assert "**this one**" in filled
+    assert "; 2026-01-01 to 2026-01-03." in filled
     assert "another" not in filled
     assert "old" not in filled
     assert tables.filled(filled) == filled

@@ -227,7 +227,5 @@ def test_a_compiled_network_gives_the_same_values_and_gradients(levels):
 @pytest.mark.parametrize("build", [lambda: _net(2), lambda: Autoencoder(1, widths=(4, 4))])
 @pytest.mark.usefixtures("unchecked")
 def test_images_of_other_channels_are_named(build, shape):
-    with pytest.raises(
-        ValueError, match=r"x has shape \(.*\): this network takes images of 1 chan"
-    ):
+    with pytest.raises(ValueError, match="this network takes images of 1 channels"):
         build()(torch.zeros(shape))

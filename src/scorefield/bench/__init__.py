@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def bench(names: Sequence[str], setting: Setting) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{name!r} is not measured: {nearest(name, known)}")
-    print(described(about()), flush=True)
+    print(described(about(setting.device)), flush=True)
     for name in BENCHES if "all" in names else names:
         _measured(name, setting)
 
@@ -44,14 +45,14 @@ def bench(names: Sequence[str], setting: Setting) -> None:
 def _measured(name: str, setting: Setting) -> None:
     """Print and keep each table; others of the same machine, measured before, stay."""
     path = setting.out / f"{name}.json"
-    told = {"bench": name, "quick": setting.quick, "machine": about()}
+    told = {"bench": name, "quick": setting.quick, "machine": about(setting.device)}
     tables = _kept(path, told)
     made: Iterator[Table] = importlib.import_module(f".{name}", __name__).run(setting)
     for table in made:
         print(table.text(), flush=True)
-        tables[table.title] = table.as_dict()
         date = datetime.now(timezone.utc).date().isoformat()
-        found = told | {"date": date, "tables": list(tables.values())}
+        tables[table.title] = replace(table, date=date).as_dict()
+        found = told | {"tables": list(tables.values())}
         disk.replace(path, json.dumps(found, indent=1, ensure_ascii=False).encode())
     print(f"\n{path}")
 

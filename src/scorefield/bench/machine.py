@@ -13,16 +13,15 @@ import torch
 from .measure import Way
 
 
-def about() -> dict[str, Any]:
-    """The machine and the versions of what computes."""
-    cuda = torch.cuda.is_available()
+def about(device: str = "cpu") -> dict[str, Any]:
+    """The machine and the versions of what computes; a GPU if it is what was measured."""
     return {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory in GiB": _memory(),
-        "GPU": torch.cuda.get_device_name() if cuda else None,
+        "GPU": torch.cuda.get_device_name(device) if "cuda" in device else None,
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -63,6 +63,18 @@ def ratio(base: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(base, other, strict=True))
 
 
+def late(build: Callable[[], Way]) -> Way:
+    """What `build` makes when it is first called, for what it takes to be measured too."""
+    made: list[Way] = []
+
+    def run() -> object:
+        if not made:
+            made.append(build())
+        return made[0]()
+
+    return run
+
+
 def peak_memory(task: Callable[..., tuple[Way, Way]], *given: Any) -> float:
     """MiB that something adds, at most, in a process of its own.
 
@@ -88,14 +100,17 @@ def peak_memory(task: Callable[..., tuple[Way, Way]], *given: Any) -> float:
 def _told(pipe: Any, task: Callable[..., tuple[Way, Way]], given: tuple[Any, ...]) -> None:
     small, run = task(*given)
     small()
-    cuda = torch.cuda.is_available()
+    # only by a task that has to do with a GPU
+    cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if cuda else _resident()
     run()
     run()
-    pipe.send(((torch.cuda.max_memory_allocated() if cuda else _most()) - before) / 2**20)
+    pipe.send(((torch.cuda.max_memory_allocated() if cuda else most()) - before) / 2**20)
 
 
-def _most() -> int:
+def most() -> int:
     """The largest that this process has been, in bytes."""
     # not getrusage's, which on Linux begins with what the parent was when it started this one
     status = Path("/proc/self/status")
@@ -111,4 +126,4 @@ def _resident() -> int:
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return _most()
+    return most()

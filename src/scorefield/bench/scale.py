@@ -1,8 +1,9 @@
 """How time and memory grow: with the batch, the image, the levels, the data set and the processes.
 
 Of each series the table has the time, and the exponent by which it grew since the row above: 1 is
-in proportion, 0 not at all. Networks compute as `optimize` chooses. Memory is what a step adds to a
-process of its own.
+in proportion, 0 not at all. Networks compute as `optimize` chooses. Memory is all that the work
+adds to a process of its own, what it works on included; of several processes it is what the largest
+has.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..noise import geometric
 from ..optimize import optimize
 from ..oracles import Empirical
 from ..samplers import annealed_langevin, final
-from .measure import Way, peak_memory, turns
+from .measure import Way, late, peak_memory, turns
 from .networks import STEPS, Network, inputs, ncsn
 from .setting import Setting
 from .table import Cell, Table
@@ -39,6 +40,8 @@ COLUMNS = {"": "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
 BATCHES, SIZES, LEVELS = (1, 8, 32, 128), (8, 16, 28, 32, 64), (2, 10, 100)
 ROWS, PROCESSES = (1000, 10_000, 60_000), (1, 2)
 WIDTH, SIZE, SMALL, BATCH = 64, 28, 8, 8
+RUNS = 3
+"""Of each number of processes."""
 
 
 def run(setting: Setting) -> Iterator[Table]:
@@ -80,8 +83,11 @@ def steps(
 ) -> tuple[Way, Way]:
     """A small step and the one that is measured, in a process of its own."""
     torch.set_num_threads(threads)
-    made = partial(step, kind, levels=levels, width=width, device=device)
-    return made(batch=1, size=8), made(batch=batch, size=size)
+    made = partial(step, kind, device=device)
+    return (
+        late(lambda: made(batch=1, size=8, levels=2, width=8)),
+        late(lambda: made(batch=batch, size=size, levels=levels, width=width)),
+    )
 
 
 def grown(
@@ -142,70 +148,95 @@ def image(setting: Setting) -> Iterator[Table]:
 
 
 def timed(
-    setting: Setting, title: str, what: str, build: Callable[[int], Way], values: Sequence[int]
+    setting: Setting,
+    title: str,
+    what: str,
+    build: Callable[[int], Way],
+    values: Sequence[int],
 ) -> Table:
-    """What is built for each size, in turns."""
+    """What is built for each size, in turns; `build` is sent to processes of their own, too."""
     spent = turns({str(value): build(value) for value in values}, repeats=setting.repeats)
+    memory = [peak_memory(_built, setting.threads, build, values[0], value) for value in values]
     times = [statistics.median(spent[str(value)]) for value in values]
-    return table(title, what, values, times, [None] * len(values))
+    return table(title, what, values, times, memory)
+
+
+def _built(threads: int, build: Callable[[int], Way], least: int, value: int) -> tuple[Way, Way]:
+    """The first of a series, which warms up, and one of them."""
+    torch.set_num_threads(threads)
+    return late(lambda: build(least)), late(lambda: build(value))
 
 
 def levels(setting: Setting) -> Iterator[Table]:
     """Noise levels, which each have a row in the network's norms and a step in the chain."""
-
-    def chain(count: int) -> Way:
-        model = ncsn(1, width(setting), SMALL, count).to(setting.device)
-        optimize(model, batch=BATCH)
-        x = torch.rand(BATCH, 1, SMALL, SMALL, device=setting.device)
-        sigmas = geometric(1.0, 0.01, count)
-        return lambda: final(annealed_langevin(model, x, sigmas, steps=1, denoise=False))
-
     title = f"{BATCH} chains of one step a level, 1 × {SMALL} × {SMALL}"
-    yield timed(setting, title, "levels", chain, few(setting, LEVELS))
+    build = partial(chain, width(setting), setting.device)
+    yield timed(setting, title, "levels", build, few(setting, LEVELS))
+
+
+def chain(width: int, device: str, count: int) -> Way:
+    """A step at each of so many levels."""
+    model = ncsn(1, width, SMALL, count).to(device)
+    optimize(model, batch=BATCH)
+    x = torch.rand(BATCH, 1, SMALL, SMALL, device=device)
+    sigmas = geometric(1.0, 0.01, count)
+    return lambda: final(annealed_langevin(model, x, sigmas, steps=1, denoise=False))
 
 
 def data(setting: Setting) -> Iterator[Table]:
     """Rows of a data set: a batch of training, and the exact score of all."""
     values = few(setting, ROWS)
     rows = np.random.default_rng(0).random((values[-1], 1, SIZE, SIZE), dtype=np.float32)
-
     with tempfile.TemporaryDirectory() as place:
-
-        def batch(n: int) -> Way:
-            path = Path(place) / f"{n}.npy"
-            np.save(path, rows[:n])
-            draw, steps = Batches(load_data(str(path)).train, 128, seed=setting.seed), count()
-            return lambda: draw(next(steps))
-
-        def score(n: int) -> Way:
-            law, x = Empirical(torch.from_numpy(rows[:n])), torch.rand(32, 1, SIZE, SIZE)
-            return lambda: law(x, torch.tensor(1.0))
-
+        for n in values:
+            np.save(Path(place) / f"{n}.npy", rows[:n])
         shape = f"1 × {SIZE} × {SIZE}"
-        yield timed(setting, f"A batch of 128 of a data set of {shape}", "rows", batch, values)
-        yield timed(setting, f"The exact score of a data set of {shape}", "rows", score, values)
+        for title, build in (("A batch of 128", draws), ("The exact score", scores)):
+            about = f"{title} of a data set of {shape}"
+            yield timed(setting, about, "rows", partial(build, place), values)
+
+
+def draws(place: str, n: int) -> Way:
+    """Batches of a file of n rows."""
+    draw, steps = Batches(load_data(f"{place}/{n}.npy").train, 128, seed=0), count()
+    return lambda: draw(next(steps))
+
+
+def scores(place: str, n: int) -> Way:
+    """The score of q_σ of n rows, at 32 points."""
+    law = Empirical(torch.from_numpy(np.load(f"{place}/{n}.npy")))
+    x = torch.rand(32, 1, SIZE, SIZE)
+    return lambda: law(x, torch.tensor(1.0))
 
 
 def processes(setting: Setting) -> Iterator[Table]:
-    """Processes of one thread each, that share the batches of a run."""
+    """Processes of one thread each, that share the batches of a run; runs take turns."""
     values = [n for n in PROCESSES if n <= (os.cpu_count() or 1)]
     if setting.device != "cpu":
         return
-    times = [_of_a_run(n, quick=setting.quick) for n in values]
+    repeats = 1 if setting.quick else RUNS
+    found = [[_of_a_run(n, quick=setting.quick) for n in values] for _ in range(repeats)]
+    times, memory = (
+        [statistics.median(side) for side in zip(*sides, strict=True)]
+        for sides in ([[run[i] for run in turn] for turn in found] for i in range(2))
+    )
     title = "A step of the run digits-ncsn, batch 128, by processes of one thread"
-    yield table(title, "processes", values, times, [None] * len(values))
+    note = f"Medians of {repeats} runs; MiB of the largest process, with Python and torch in it."
+    yield table(title, "processes", values, times, memory, note)
 
 
-def _of_a_run(processes: int, *, quick: bool) -> float:
-    """The median of the seconds between lines of the log, for each step."""
+def _of_a_run(processes: int, *, quick: bool) -> tuple[float, float]:
+    """The median of the seconds between lines of the log, for each step; MiB of a process."""
     steps, every = (6, 2) if quick else (60, 5)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     with tempfile.TemporaryDirectory() as place:
-        told = ["--out", place, "--steps", str(steps), f"--keeping.log={every}"]
+        told = ["--out", f"{place}/run", "--steps", str(steps), f"--keeping.log={every}"]
         told += ["--keeping.evaluate=0", "--keeping.samples=0", "--machine.device=cpu"]
         told += ["--machine.threads=1", *["--network.width=8"] * quick]
-        train = [*launcher, "-m", "scorefield", "train", "digits-ncsn", *told]
+        train = [*launcher, "-m", "scorefield.bench.weighed", place, "train", "digits-ncsn", *told]
         subprocess.run([sys.executable, *train], check=True, capture_output=True)
-        lines = (Path(place) / "log.jsonl").read_text().splitlines()
+        lines = (Path(place) / "run/log.jsonl").read_text().splitlines()
+        weights = [int(path.read_text()) for path in Path(place).glob("*.bytes")]
     moments = [found["time"] for found in map(json.loads, lines) if "loss" in found]
-    return float(statistics.median(b - a for a, b in pairwise(moments[1:])) / every)
+    spent = statistics.median(b - a for a, b in pairwise(moments[1:])) / every
+    return float(spent), max(weights) / 2**20

@@ -4,8 +4,9 @@ Ways take turns in one process, products of matrices among them: the faster prod
 peak. A ratio to eager float32 is the median of the turns' ratios. Operations are those of the plain
 way, whatever a way saves. Errors are to the same network in float64, on the batch that is timed:
 the relative one of σ·score, and of the parameters' gradients the least cosine, where the norm is
-above 1e-3 of the largest, and the largest error over the largest norm. Memory is what a step adds
-to a process of its own.
+above 1e-3 of the largest, and the largest error over the largest norm. Memory is all that a network
+and its steps add to a process of their own: weights, in whatever form a way keeps them, gradients,
+the optimiser's moments, and what is between.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..model import ScoreModel
 from ..optimize import Choice, optimize
 from .machine import SIZE, products
-from .measure import Way, peak_memory, ratio, say, seconds, turns
+from .measure import Way, late, peak_memory, ratio, say, seconds, turns
 from .networks import NETWORKS, QUICK, STEPS, Network, inputs
 from .setting import Setting
 from .table import Cell, Table
@@ -107,12 +108,17 @@ def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
     spent = turns(limits | steps, repeats=min(setting.repeats, 3 if slow else setting.repeats))
     middle = {name: statistics.median(times) for name, times in spent.items()}
     peak = 2 * SIZE**3 / min(middle[name] for name in limits)
+    share = work / middle[EAGER] / peak
     rows: list[list[Cell]] = []
     for way in steps:
         speed, gain = work / middle[way], ratio(spent[EAGER], spent[way])
         memory = memory_of(setting, name, kind, way)
         rows.append([way, 1e3 * middle[way], gain, speed / 1e9, speed / peak, memory, *found[way]])
-    notes = [f"The peak: {peak / 1e9:.0f} GFLOP/s of float32.", *failed]
+    notes = [f"The peak: {peak / 1e9:.0f} GFLOP/s of float32."]
+    if share < network.least:
+        less = f"{EAGER} reaches {share:.0%} of it, less than {network.least:.0%}"
+        notes.append(f"{less}: the ratios mean little.")
+    notes += failed
     return Table(f"{name}, {kind}", COLUMNS, rows, notes)
 
 
@@ -133,23 +139,24 @@ def operations(run: Way) -> int:
 
 
 def memory_of(setting: Setting, name: str, kind: str, way: str) -> float | None:
-    """MiB of a step; compilation has too much of its own to tell, and a layout takes no more."""
-    if "compiled" in way or way == "channels_last":
+    """MiB of a network and its steps; compilation has too much of its own to tell."""
+    if "compiled" in way:
         return None
     return peak_memory(_steps, setting, name, kind, way)
 
 
 def _steps(setting: Setting, name: str, kind: str, way: str) -> tuple[Way, Way]:
-    """A step of one image, and the one of a batch."""
+    """A step of a network that takes next to nothing, and one of that which is measured."""
     torch.set_num_threads(setting.threads)
-    network = (NETWORKS | QUICK)[name]
-    model = network.build().to(setting.device)
-    WAYS[way](model, kind == "training")
 
-    def step(batch: int) -> Way:
-        return STEPS[kind](model, *(t.to(setting.device) for t in inputs(network, batch)))
+    def step(network: Network) -> Way:
+        model = network.build().to(setting.device)
+        WAYS[way](model, kind == "training")
+        x, sigma = inputs(network, network.batch)
+        return STEPS[kind](model, x.to(setting.device), sigma.to(setting.device))
 
-    return step(1), step(network.batch)
+    (little,) = QUICK.values()
+    return late(lambda: step(little)), late(lambda: step((NETWORKS | QUICK)[name]))
 
 
 # ── Errors ───────────────────────────────────────────────────────────────────────────────────────

@@ -18,12 +18,14 @@ class Table:
         columns: Heads, each with the format of its numbers, empty for text.
         rows: A cell for each column, None where there is nothing to say.
         notes: Sentences below.
+        date: When it was measured.
     """
 
     title: str
     columns: Mapping[str, str]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = field(default=())
+    date: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
