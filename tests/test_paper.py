@@ -18,6 +18,7 @@ from scorefield.config import Data
 from scorefield.data import everything, load
 from scorefield.evaluate.features import Features
 from scorefield.evaluate.inception import Inception
+from scorefield.inverse import algorithm2
 from scorefield.paper import (
     ALIKE,
     EXPERIMENTS,
@@ -243,12 +244,17 @@ def test_half_of_the_way_to_whole_images_is_asked_for(completions, passed):
     assert fig6.far_enough(completions, filled=0.5, whole=1.0) == passed
 
 
-def test_images_that_are_completed_are_of_many_classes():
+def test_images_that_are_completed_are_as_many_of_each_class():
     test = load("digits").test
-    rows = fig6.chosen(len(test), fig6.IMAGES)
+    labels = fig6._labels(test)
+    assert torch.equal(labels, test.take(torch.arange(len(test)))[1])
+    rows = fig6.chosen(labels, fig6.IMAGES)
     assert len(rows.unique()) == fig6.IMAGES
-    assert len(test.take(rows)[1].unique()) >= 7
-    assert len(fig6.chosen(3, fig6.IMAGES)) == 3
+    assert labels[rows].bincount().tolist() == [2] * 10
+    assert labels[fig6.chosen(labels, 10)].unique().tolist() == list(range(10))
+    assert len(fig6.chosen(torch.zeros(3, dtype=torch.long), fig6.IMAGES)) == 3
+    nameless = load("photos", side=100).test
+    assert not fig6._labels(nameless).any()
 
 
 def _brightness(data=None, weights=None, device=None):
@@ -289,9 +295,20 @@ def test_images_are_completed_once_and_whatever_the_batch(tmp_path, monkeypatch,
     assert "inpainting, 4 chains" in capsys.readouterr().out
     assert torch.equal(fig6.completed(setting, "digits", x, known), found)
     assert "inpainting" not in capsys.readouterr().out
+    others = fig6.completed(setting, "digits", 1 - x, known)  # not what was kept of the first
+    assert fig6.differences(others, 1 - x, known)[0] == 0
+    assert fig6.differences(others, x, known)[0] > 0
     (tmp_path / "models/digits-ncsn/inpainted.safetensors").unlink()
     monkeypatch.setattr(fig6, "BATCH", 3)
+    told = []
+
+    def watched(*args, **given):
+        told.append(args[2])
+        return algorithm2(*args, **given)
+
+    monkeypatch.setattr(fig6, "algorithm2", watched)
     torch.testing.assert_close(fig6.completed(setting, "digits", x, known), found)
+    torch.testing.assert_close(told[0], geometric(1.0, 0.01, 40))
 
 
 # ── Features ─────────────────────────────────────────────────────────────────────────────────────
