@@ -473,3 +473,12 @@ def test_what_does_not_exist_is_refused_before_anything_runs(tmp_path, capsys):
         assert main(["reproduce", *arguments, "--out", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig5", "table1"])
+def test_data_that_are_not_there_are_told_of_as_this_command_has_them(tmp_path, capsys, name):
+    arguments = ["--scale", "paper", "--steps", "2", "--device", "cpu", "--out", str(tmp_path)]
+    assert main(["reproduce", name, *arguments, "--data", str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr().err
+    assert "to `reproduce` it is --data FOLDER, with the folders mnist" in said
+    assert said.count("\n") == 1

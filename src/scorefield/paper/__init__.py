@@ -74,7 +74,15 @@ def reproduce(names: Sequence[str], setting: Setting) -> bool:
 def _run(name: str, setting: Setting) -> bool:
     print(f"{name}, {setting.scale} scale", flush=True)
     begun = time.perf_counter()
-    found = EXPERIMENTS[name](setting)
+    try:
+        found = EXPERIMENTS[name](setting)
+    except FileNotFoundError as error:
+        if setting.scale == "small":
+            raise
+        raise FileNotFoundError(  # the readers know of `train` only
+            f"{error}. That is how it is said to `train`; to `reproduce` it is --data FOLDER, with "
+            "the folders mnist, celeba and cifar10 in it"
+        ) from error
     seconds = time.perf_counter() - begun
     place = found.save(name, setting, seconds)
     print(f"  {place / 'picture.png'}, {seconds:.0f} seconds")
