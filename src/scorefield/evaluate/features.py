@@ -93,7 +93,7 @@ def inception(data: Dataset, weights: Path | None, device: torch.device) -> Feat
     """Those of FID as the papers have it, of samples in 8 bits; grey ones in three channels."""
     if data.kind != "images" or data.train.shape[0] not in (1, 3):
         raise ValueError(f"features=inception are of images, grey or in colour: not of {data.name}")
-    path = _weights(weights)
+    path = weights_file(weights)
     net = Inception().eval().requires_grad_(False)
     try:
         # weights alone: nothing in the file is run
@@ -123,7 +123,7 @@ FEATURES: dict[str, Callable[[Dataset, Path | None, torch.device], Features]] = 
 """All that there are, each by its name; of a data set, with a file of weights, on a device."""
 
 
-def _weights(given: Path | None) -> Path:
+def weights_file(given: Path | None) -> Path:
     """The file of the network: that which was named, or one that other programs have fetched."""
     if given is not None:
         if not given.is_file():

@@ -5,9 +5,12 @@
 Sliced score matching looks at s only where samples fall, and between the modes none do.
 
 Setting   the paper's, appendix B.1: an MLP of 2, 128, 128 and 2 units with softplus, Adam at 1e-3,
-          batches of 128, 10,000 steps. Each batch is drawn anew from p.
-Ours      the variance-reduced loss, one Rademacher direction; how large an error is where: the root
-          mean square of s − ∇ log p over that of ∇ log p, on a lattice of [−8, 8]².
+          batches of 128, 10,000 steps, the variance-reduced loss with one direction.
+Code      no part of this experiment is taken from it.
+Ours      each batch is drawn anew from p, the direction is Rademacher's; how large an error is
+          where: the root mean square of s − ∇ log p over that of ∇ log p, on a lattice of [−8, 8]².
+PASS      the error is ≤ 0.20 where the density is above 1 % of its maximum, and ≥ 3 × that between
+          the modes.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ class Setting:
         """The data, one of the paper's from where the user has them."""
         if data.source not in PUBLISHED or self.data is None:
             return data
-        return replace(data, options={**data.options, "root": str(self.data / data.source)})
+        root = (self.data / data.source).expanduser().resolve()  # as a run keeps it
+        return replace(data, options={**data.options, "root": str(root)})
 
 
 PUBLISHED = ("mnist", "cifar10", "celeba")

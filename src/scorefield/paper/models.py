@@ -3,12 +3,21 @@
     NCSN       the paper's network, at σ from 1 to 0.01 in 10 levels      annealed Langevin dynamics
     baseline   the same network, at σ = 0.01 only                         plain Langevin dynamics
 
-Chains start from uniform noise, T = 100 steps at each level or T = 1,000 at the only one, ε = 2e-5
-as the authors' code counts it (drift α·s), without a last step to σ = 0.     (§5, B.2, Algorithm 1)
+Chains start from uniform noise, T = 100 steps at each level or T = 1,000 at the only one, ε = 2e-5,
+without a last step to σ = 0.                                                 (§5, B.2, Algorithm 1)
+
+Setting   the paper's: 64 filters for MNIST and 128 for the others, 200,000 steps of 128 images,
+          Adam at 1e-3, random flips of CIFAR-10 and CelebA.
+Code      its ε, which counts twice what the paper's text does (drift α·s, not α/2·s), for with it
+          the paper's images were made; its 8-bit pixels with uniform noise in their cells, its β
+          and ε of Adam, and γ also on the shifted mean of CondInstanceNorm++.
+Ours      the samples are the states after the last step, which the code's stored chains leave out;
+          and the weights those of the least held-out loss, not of the least FID of 1,000 samples.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -44,10 +53,11 @@ the samples that one of NCSN's ten gets."""
 SCALED = (
     f"digits of 8 × 8 pixels for all data sets; the paper's network with {WIDTH} filters, not 64 "
     f"or 128, for {STEPS['ncsn']:,} steps of 64 images, the baseline for {STEPS['baseline']:,}, "
-    "not 200,000 of 128, the rate falling as a cosine, the weights averaged; the ladder, T and ε "
-    "are the paper's"
+    "not 200,000 of 128, the rate falling as a cosine, the weights averaged, the last ones taken; "
+    "the ladder, T and ε of sampling are the paper's"
 )
-"""What differs from the paper at the small scale."""
+CHOSEN = "the weights are those of the least held-out loss, not of the least FID of 1,000 samples"
+"""What differs from the paper at its own scale."""
 EPSILON = 2e-5
 BATCH = 512
 """Chains at once."""
@@ -68,6 +78,11 @@ class Samples:
     way: Float[Tensor, "few states *shape"]
 
 
+def scaled(setting: Setting, *small: str) -> str:
+    """What differs from the paper, at the small scale these things too."""
+    return "; ".join((SCALED, *small)) if setting.scale == "small" else CHOSEN
+
+
 def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
     """The run that makes a model: the paper's, or the baseline of one noise level."""
     made = PRESETS[PRESET[data]]()
@@ -81,6 +96,9 @@ def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
             keeping=Keeping(log=10, evaluate=500, checkpoint=250, best="last"),
             machine=Machine(threads=1),
         )
+    else:
+        # as published, on a GPU too, where training would be in bfloat16 by itself
+        made = replace(made, machine=replace(made.machine, autocast="off"))
     if kind == "baseline":
         levels = replace(made.levels, sigma_max=made.levels.sigma_min, count=1)
         made = replace(made, levels=levels, sampling=replace(made.sampling, steps=1000))
@@ -105,7 +123,8 @@ def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
     begun = run.resume(place) if (place / "config.json").exists() else run.start(made, place)
     if _told(begun.experiment) != _told(made):
         raise ValueError(
-            f"{place} is a run of another scale, seed or length: remove it, or name another --out"
+            f"{place} is a run of another scale, seed, length or --data: remove it, or name "
+            "another --out"
         )
     steps = made.training.steps
     if begun.step < steps:
@@ -135,7 +154,11 @@ def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
     """n samples of a model by the paper's algorithm; those that were drawn before are kept."""
     model, made = trained(setting, kind, data), experiment(setting, kind, data)
     path = place_of(setting, kind, data) / "samples.safetensors"
-    about = {"steps": made.sampling.steps, "seed": setting.seed}
+    about = {
+        "steps": made.sampling.steps,
+        "seed": setting.seed,
+        "model": digest(setting, kind, data),
+    }
     kept = checkpoint.read(path) if path.exists() else None
     if kept is not None and kept.about != about:
         kept = None
@@ -151,6 +174,12 @@ def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
     description = {"format": checkpoint.FORMAT, "about": about}
     checkpoint.write(path, description, {"x": found.x, "way": found.way})
     return found
+
+
+def digest(setting: Setting, kind: Kind, data: str) -> str:
+    """Of a model's weights, by which samples are kept."""
+    file = place_of(setting, kind, data) / "model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def prepared(model: ScoreModel, made: Experiment, n: int, levels: int | None = None) -> None:
