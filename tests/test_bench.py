@@ -227,6 +227,37 @@ def test_all_is_everything(monkeypatch, tmp_path):
     assert (tmp_path / "step.json").exists()
 
 
+@pytest.mark.usefixtures("capsys")
+def test_tables_of_a_gpu_are_kept_beside_those_of_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr(step, "run", lambda _, of=device: iter([replace(TABLE, title=of)]))
+        bench(["step"], Setting(tmp_path, device=device))
+    found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    titles = {name: each["tables"][0]["title"] for name, each in found.items()}
+    assert titles == {"step.json": "cpu", "step-cuda.json": "cuda"}
+    assert found["step.json"]["machine"]["GPU"] is None
+
+
+@pytest.mark.usefixtures("capsys")
+def test_all_is_measured_with_one_number_of_threads(monkeypatch, tmp_path):
+    def changed(setting):
+        yield TABLE
+        torch.set_num_threads(setting.threads + 1)
+        yield replace(TABLE, title="of more threads")
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(step, "run", changed)
+    try:
+        with pytest.raises(RuntimeError, match="of more threads: measured with 3 threads"):
+            bench(["step"], Setting(tmp_path, threads=2))
+    finally:
+        torch.set_num_threads(before)
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert found["machine"]["threads"] == 2
+    assert [table["title"] for table in found["tables"]] == ["Speed"]
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path, same):
     def titles():
