@@ -18,7 +18,7 @@ from scorefield.bench.machine import described
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/speed.md"
 RESULTS = ROOT / "benchmarks/results"
-PLACE = re.compile(r"<!-- (\w+)(?:: (.+?))? -->\n.*?<!-- end -->", re.DOTALL)
+PLACE = re.compile(r"<!-- ([\w-]+)(?:: (.+?))? -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def filled(page: str) -> str:

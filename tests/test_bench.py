@@ -227,6 +227,37 @@ def test_all_is_everything(monkeypatch, tmp_path):
     assert (tmp_path / "step.json").exists()
 
 
+@pytest.mark.usefixtures("capsys")
+def test_tables_of_a_gpu_are_kept_beside_those_of_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr(step, "run", lambda _, of=device: iter([replace(TABLE, title=of)]))
+        bench(["step"], Setting(tmp_path, device=device))
+    found = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    titles = {name: each["tables"][0]["title"] for name, each in found.items()}
+    assert titles == {"step.json": "cpu", "step-cuda.json": "cuda"}
+    assert found["step.json"]["machine"]["GPU"] is None
+
+
+@pytest.mark.usefixtures("capsys")
+def test_all_is_measured_with_one_number_of_threads(monkeypatch, tmp_path):
+    def changed(setting):
+        yield TABLE
+        torch.set_num_threads(setting.threads + 1)
+        yield replace(TABLE, title="of more threads")
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(step, "run", changed)
+    try:
+        with pytest.raises(RuntimeError, match="of more threads: measured with 3 threads"):
+            bench(["step"], Setting(tmp_path, threads=2))
+    finally:
+        torch.set_num_threads(before)
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert found["machine"]["threads"] == 2
+    assert [table["title"] for table in found["tables"]] == ["Speed"]
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path, same):
     def titles():
@@ -246,9 +277,31 @@ def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path, same):
 
 
 def test_growth_is_a_power():
-    found = scale.table("Time", "rows", [10, 100, 1000], [0.001, 0.1, 0.1], [None, None, 3.0])
+    times = [[0.001], [0.1], [0.1]]
+    found = scale.table("Time", "rows", [10, 100, 1000], times, [None, None, 3.0])
     assert found.columns == {"rows": "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
     assert found.rows == [[10, 1.0, None, None], [100, 100.0, 2.0, None], [1000, 100.0, 0.0, 3.0]]
+
+
+def test_growth_is_of_one_turn_when_the_machine_slows_down():
+    found = scale.table("Time", "rows", [1, 2], [[1.0, 9.0, 1.0], [2.0, 18.0, 20.0]], [None] * 2)
+    assert [row[1:3] for row in found.rows] == [[1e3, None], [18e3, 1.0]]
+
+
+def test_runs_of_several_processes_take_turns(monkeypatch, tmp_path):
+    """On a machine that is ten times as slow in the second turn."""
+    runs = []
+
+    def of_a_run(processes, *, quick):
+        runs.append(processes)
+        slow = 10 if len(runs) in (3, 4) else 1
+        return slow * 2.0 / processes, 100.0 * processes
+
+    monkeypatch.setattr(scale, "_of_a_run", of_a_run)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    (found,) = scale.run(Setting(tmp_path, only=("processes",)))
+    assert runs == [1, 2] * 3
+    assert found.rows == [[1, 2e3, None, 100.0], [2, 1e3, -1.0, 200.0]]
 
 
 def test_memory_of_a_step_grows_with_its_batch(tmp_path):

@@ -6,7 +6,8 @@
     scale      how time and memory grow
     startup    how long it takes to begin
 
-Each prints tables, and writes them with the machine's description into NAME.json.
+Each prints tables, and writes them with the machine's description into NAME.json, those of a GPU
+into NAME-cuda.json.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from .. import disk
 from ..config import nearest
@@ -37,6 +40,7 @@ def bench(names: Sequence[str], setting: Setting) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{name!r} is not measured: {nearest(name, known)}")
+    torch.set_num_threads(setting.threads)
     print(described(about(setting.device)), flush=True)
     for name in BENCHES if "all" in names else names:
         _measured(name, setting)
@@ -44,11 +48,14 @@ def bench(names: Sequence[str], setting: Setting) -> None:
 
 def _measured(name: str, setting: Setting) -> None:
     """Print and keep each table; others of the same machine, measured before, stay."""
-    path = setting.out / f"{name}.json"
+    kind = setting.device.partition(":")[0]
+    path = setting.out / (f"{name}.json" if kind == "cpu" else f"{name}-{kind}.json")
     told = {"bench": name, "quick": setting.quick, "machine": about(setting.device)}
     tables = _kept(path, told)
     made: Iterator[Table] = importlib.import_module(f".{name}", __name__).run(setting)
     for table in made:
+        if (used := torch.get_num_threads()) != setting.threads:
+            raise RuntimeError(f"{table.title}: measured with {used} threads, not as it is told")
         print(table.text(), flush=True)
         date = datetime.now(timezone.utc).date().isoformat()
         tables[table.title] = replace(table, date=date).as_dict()

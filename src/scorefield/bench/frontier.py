@@ -16,7 +16,7 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,10 @@ from ..noise import geometric
 from ..optimize import optimize
 from ..samplers import SAMPLERS
 from . import overhead
-from .measure import ratio, seconds, turns
+from .measure import apart, ratio, seconds, turns
 from .setting import Setting
 from .table import Cell, Table
-from .trained import MODELS, compared, described, features_of, trained
+from .trained import MODELS, compared, described, features_of, place_of, trained
 
 SAMPLES, FEW = 360, 60
 """Of each sampler; only to see whether it runs."""
@@ -54,6 +54,8 @@ ENDS = ("digits",)
 TURNS = 3
 """in so many turns, for the slow way takes half a minute."""
 COST = ("sampler", "NFE", "seconds", "times faster")
+Draw = Callable[[ScoreModel, int, Plan, int], Tensor]
+"""Samples of a model, so many, by a plan, from a seed."""
 SHORT = 1.0
 """Seconds below which a time is taken again."""
 
@@ -228,7 +230,7 @@ def end_to_end(
     held: Sequence[Point],
     found: Sequence[Point],
 ) -> Table:
-    """All after the model is loaded, with `optimize` itself, in turns.
+    """All after the model is loaded, with `optimize` itself: in turns, and once in a new process.
 
     Args:
         setting: as told.
@@ -243,21 +245,37 @@ def end_to_end(
     ten = [p for p in found if p.name == "dpm_solver" and p.plan.evaluations == 10]
     chosen = {_called(each): each for each in (*ten, *no_worse(held, found)[:1])}
 
-    def optimized(planned: Plan) -> Tensor:
-        optimize(model, batch=n, evaluations=planned.evaluations)
-        return samples(model, n, planned, seed)
-
-    ways = {f"{LANGEVIN}, eager": partial(samples, plain, n, held[0].plan, seed)}
+    # how samples are drawn, on which model, and the plan
+    ways: dict[str, tuple[Draw, ScoreModel, Plan]] = {
+        f"{LANGEVIN}, eager": (samples, plain, held[0].plan)
+    }
     for called, each in chosen.items():
-        ways[f"{called}, eager"] = partial(samples, plain, n, each.plan, seed)
-        ways[f"{called}, optimized"] = partial(optimized, each.plan)
-    spent = turns(ways, repeats=1 if setting.quick else TURNS)
+        ways[f"{called}, eager"] = samples, plain, each.plan
+        ways[f"{called}, optimized"] = optimized, model, each.plan
+    draws = {way: partial(draw, on, n, what, seed) for way, (draw, on, what) in ways.items()}
+    spent = turns(draws, repeats=1 if setting.quick else TURNS)
     base, *_ = spent.values()
     made: list[list[Cell]] = []
-    for way, draw in ways.items():
-        distances = judge.distances(draw()) if way != next(iter(ways)) else held[0].distances
+    for way, (draw, _, planned) in ways.items():
+        distances = judge.distances(draws[way]()) if made else held[0].distances
         values = (*distances[0], *(other.value for other in distances[1:]))
-        made.append([way, 1e3 * statistics.median(spent[way]), ratio(base, spent[way]), *values])
-    heads = {"way": "", "ms": ".1f", "ratio": ".1f"}
+        new = apart(first, place_of(setting, name), draw, n, planned, setting)
+        times = 1e3 * new, 1e3 * statistics.median(spent[way]), ratio(base, spent[way])
+        made.append([way, *times, *values])
+    heads = {"way": "", "first, ms": ".1f", "ms": ".1f", "ratio": ".1f"}
     kept = {head: form for head, form in columns(judge).items() if head not in COST}
-    return Table(f"end to end, {name}, {n} samples", heads | kept, made)
+    note = "First: the first call of a new process that has loaded the model; the others once warm."
+    return Table(f"end to end, {name}, {n} samples", heads | kept, made, [note])
+
+
+def optimized(model: ScoreModel, n: int, planned: Plan, seed: int) -> Tensor:
+    """The samples with what has to be done before."""
+    optimize(model, batch=n, evaluations=planned.evaluations)
+    return samples(model, n, planned, seed)
+
+
+def first(place: Path, draw: Draw, n: int, planned: Plan, setting: Setting) -> float:
+    """Seconds of the first call in this process, by the model of a run."""
+    torch.set_num_threads(setting.threads)
+    model = Subject.of(place, device=setting.device).model
+    return seconds(partial(draw, model, n, planned, setting.seed))

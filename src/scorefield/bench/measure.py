@@ -83,21 +83,29 @@ def peak_memory(task: Callable[..., tuple[Way, Way]], *given: Any) -> float:
             libraries take what they always take, and the one that is measured.
         given: its arguments, which are sent to the process.
     """
+    return float(apart(_added, task, given))
+
+
+def apart(task: Callable[..., Any], *given: Any) -> Any:
+    """What a function of a module returns in a process of its own, to which both are sent."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_told, args=(there, task, given))
     process.start()
     there.close()
     try:
-        found: float = here.recv()
+        return here.recv()
     except EOFError:
-        raise RuntimeError("the process that was to measure memory ended without a word") from None
+        raise RuntimeError("a process that was to measure something ended without a word") from None
     finally:
         process.join()
-    return found
 
 
-def _told(pipe: Any, task: Callable[..., tuple[Way, Way]], given: tuple[Any, ...]) -> None:
+def _told(pipe: Any, task: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    pipe.send(task(*given))
+
+
+def _added(task: Callable[..., tuple[Way, Way]], given: tuple[Any, ...]) -> float:
     small, run = task(*given)
     small()
     # only by a task that has to do with a GPU
@@ -107,7 +115,7 @@ def _told(pipe: Any, task: Callable[..., tuple[Way, Way]], given: tuple[Any, ...
     before = torch.cuda.memory_allocated() if cuda else _resident()
     run()
     run()
-    pipe.send(((torch.cuda.max_memory_allocated() if cuda else most()) - before) / 2**20)
+    return ((torch.cuda.max_memory_allocated() if cuda else most()) - before) / 2**20
 
 
 def most() -> int:

@@ -30,7 +30,7 @@ from ..noise import geometric
 from ..optimize import optimize
 from ..oracles import Empirical
 from ..samplers import annealed_langevin, final
-from .measure import Way, late, peak_memory, turns
+from .measure import Way, late, peak_memory, ratio, turns
 from .networks import STEPS, Network, inputs, ncsn
 from .setting import Setting
 from .table import Cell, Table
@@ -102,7 +102,7 @@ def grown(
         memory = [
             peak_memory(partial(steps, setting.threads, kind, **each)) for each in sizes.values()
         ]
-        times = [statistics.median(spent[str(value)]) for value in values]
+        times = [spent[str(value)] for value in values]
         yield table(f"A step of {kind} by {what}", what, values, times, memory)
 
 
@@ -110,15 +110,17 @@ def table(
     title: str,
     what: str,
     values: Sequence[int],
-    times: Sequence[float],
+    times: Sequence[list[float]],
     memory: Sequence[float | None],
     *notes: str,
 ) -> Table:
-    """Times over sizes, with the power by which they grew."""
+    """Times over sizes, those of each turn, with the power by which they grew."""
     rows, last = list[list[Cell]](), None
     for value, seconds, mib in zip(values, times, memory, strict=True):
-        power = None if last is None else math.log(seconds / last[1]) / math.log(value / last[0])
-        rows.append([value, 1e3 * seconds, power, mib])
+        power = None
+        if last is not None:
+            power = math.log(ratio(seconds, last[1])) / math.log(value / last[0])
+        rows.append([value, 1e3 * statistics.median(seconds), power, mib])
         last = value, seconds
     columns = {what if head == "" else head: form for head, form in COLUMNS.items()}
     return Table(title, columns, rows, notes)
@@ -157,7 +159,7 @@ def timed(
     """What is built for each size, in turns; `build` is sent to processes of their own, too."""
     spent = turns({str(value): build(value) for value in values}, repeats=setting.repeats)
     memory = [peak_memory(_built, setting.threads, build, values[0], value) for value in values]
-    times = [statistics.median(spent[str(value)]) for value in values]
+    times = [spent[str(value)] for value in values]
     return table(title, what, values, times, memory)
 
 
@@ -191,14 +193,17 @@ def data(setting: Setting) -> Iterator[Table]:
         for n in values:
             np.save(Path(place) / f"{n}.npy", rows[:n])
         shape = f"1 × {SIZE} × {SIZE}"
-        for title, build in (("A batch of 128", draws), ("The exact score", scores)):
+        for title, build in (
+            ("A batch of 128", partial(draws, setting.seed)),
+            ("The exact score", scores),
+        ):
             about = f"{title} of a data set of {shape}"
             yield timed(setting, about, "rows", partial(build, place), values)
 
 
-def draws(place: str, n: int) -> Way:
+def draws(seed: int, place: str, n: int) -> Way:
     """Batches of a file of n rows."""
-    draw, steps = Batches(load_data(f"{place}/{n}.npy").train, 128, seed=0), count()
+    draw, steps = Batches(load_data(f"{place}/{n}.npy").train, 128, seed=seed), count()
     return lambda: draw(next(steps))
 
 
@@ -216,10 +221,8 @@ def processes(setting: Setting) -> Iterator[Table]:
         return
     repeats = 1 if setting.quick else RUNS
     found = [[_of_a_run(n, quick=setting.quick) for n in values] for _ in range(repeats)]
-    times, memory = (
-        [statistics.median(side) for side in zip(*sides, strict=True)]
-        for sides in ([[run[i] for run in turn] for turn in found] for i in range(2))
-    )
+    times, sizes = ([[turn[at][i] for turn in found] for at in range(len(values))] for i in (0, 1))
+    memory = [statistics.median(each) for each in sizes]
     title = "A step of the run digits-ncsn, batch 128, by processes of one thread"
     note = f"Medians of {repeats} runs; MiB of the largest process, with Python and torch in it."
     yield table(title, "processes", values, times, memory, note)

@@ -68,7 +68,7 @@ def trained(setting: Setting, name: str) -> Subject:
     """
     if name not in MODELS:
         return Subject.of(Path(name), device=setting.device)
-    place = setting.out / "models" / (f"{name}-quick" if setting.quick else name)
+    place = place_of(setting, name)
     there = (place / "config.json").exists()
     begun = run.resume(place) if there else run.start(experiment(setting, name), place)
     if begun.experiment.seed != setting.seed:
@@ -80,6 +80,11 @@ def trained(setting: Setting, name: str) -> Subject:
         pass
     torch.set_num_threads(setting.threads)  # a run has its own
     return Subject.of(place, device=setting.device)
+
+
+def place_of(setting: Setting, name: str) -> Path:
+    """The directory of a model's run."""
+    return setting.out / "models" / (f"{name}-quick" if setting.quick else name)
 
 
 def described(subject: Subject, name: str) -> str:
