@@ -17,7 +17,7 @@ def test_the_memory_of_large_tensors_is_kept():
 
     def faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.zeros(5 << 20)  # 20 MiB, five thousand pages
+        torch.zeros(16 << 20)  # 64 MiB, sixteen thousand pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     faults()

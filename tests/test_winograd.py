@@ -203,6 +203,47 @@ def test_levels_of_any_form_are_read(level):
 
 
 @needs_compiler
+@pytest.mark.parametrize("axes", [(3, 8), (2, 4, 8)])
+def test_elu_takes_any_axes(axes):
+    x = torch.randn(axes)
+    torch.testing.assert_close(winograd.elu(x), F.elu(x))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+def test_memory_of_any_order_is_read():
+    unit, exact = _unit(4, 4, F.elu, levels=3, bias=True)
+    for one in (unit, exact):
+        table, bias = one.norm.affine, one.conv.bias
+        one.norm.affine.data = table.data.transpose(0, 2).contiguous().transpose(0, 2)
+        one.conv.bias.data = bias.data[:1].expand(4)
+    x, level = torch.randn(2, 4, 8, 8), torch.tensor([2, 0])
+    with torch.no_grad():
+        assert _error(unit(x, level), exact(x.double(), level)) < 1e-6
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+def test_weights_that_grow_are_not_taken_for_those_before():
+    """Their first values are those of a smaller convolution that was kept."""
+    x, weight = torch.randn(1, 4, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 3, 3))
+    kind = winograd.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=1))
+    with torch.no_grad():
+        winograd.convolve(kind, x, weight)
+        weight.data = torch.cat([weight.data, torch.randn(70, 4, 3, 3)])
+        found = winograd.convolve(kind, x, weight)
+    assert _error(found, F.conv2d(x.double(), weight.double(), padding=1)) < 1e-6
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+def test_larger_kernels_go_the_plain_way():
+    x, weight = torch.randn(1, 4, 8, 8), torch.randn(2, 4, 5, 5)
+    kind = winograd.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=2))
+    assert torch.equal(winograd.convolve(kind, x, weight), F.conv2d(x, weight, padding=2))
+
+
+@needs_compiler
 def test_defaults_of_torch_have_no_part_in_it():
     unit, exact = _unit(4, 4, F.elu)
     x = torch.randn(3, 4, 8, 8)

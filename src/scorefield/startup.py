@@ -29,12 +29,13 @@ def keep_memory() -> bool:
     """Let glibc keep the memory of large tensors; whether it is glibc, and does.
 
     It gives the memory of a tensor above some size back at each free, and the kernel clears the
-    pages at each allocation, which takes longer than many an operation on them.
+    pages at each allocation, which takes longer than many an operation on them. So none is mapped
+    on its own, and of what is free at the heap's end a gigabyte stays.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    mmap_threshold, trim_threshold = -3, -1
-    # 32 MiB is the most that it takes; setting one ends the adjustment of the other
-    return bool(mallopt(mmap_threshold, 32 << 20) & mallopt(trim_threshold, 1 << 30))
+    mmap_max, trim_threshold = -4, -1
+    # a threshold for mapping would be 32 MiB at most, which a batch of features passes
+    return bool(mallopt(mmap_max, 0) & mallopt(trim_threshold, 1 << 30))

@@ -80,6 +80,7 @@ def run(setting: Setting) -> Iterator[Table]:
 
 def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
     """Of one network and one kind of step."""
+    torch._dynamo.reset()  # which compiles the same code a few times only, and then no more
     torch.manual_seed(0)
     plain, train = stirred(network.build()).to(setting.device), kind == "training"
     exact = copy.deepcopy(plain).double()

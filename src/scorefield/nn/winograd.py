@@ -95,11 +95,12 @@ def _fit(
     plus: Tensor | None,
 ) -> bool:
     """Whether shapes are those that the kernels take for granted; else torch says what is wrong."""
-    if x.ndim != 4 or x.numel() == 0 or weight.shape[1] != x.shape[1]:
+    if x.ndim != 4 or x.numel() == 0 or weight.shape[1:] != (x.shape[1], 3, 3):
         return False
     features, (n, channels, *size) = len(weight), x.shape
     return (
         (affine is None or affine.shape[1:] == (3, channels))
+        and (affine is None or level is not None or len(affine) == 1)
         and (level is None or (level.is_cpu and level.shape == (n,)))
         and (bias is None or bias.shape == (features,))
         and (plus is None or plus.shape == (n, features, *size))
@@ -124,7 +125,9 @@ def convolve(
         and why_not() is None
     ):
         return kind.plain(x, affine, level, weight, bias, plus)
-    level = None if level is None else level.long().contiguous()  # as the kernels read it
+    # as the kernels read them
+    level = None if level is None else level.long().contiguous()
+    affine, bias = (t if t is None else t.contiguous() for t in (affine, bias))
     inputs = (x, affine, weight, bias, plus)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
         out: Tensor = _Convolve.apply(kind, x, affine, level, weight, bias, plus)  # type: ignore[no-untyped-call]
@@ -254,7 +257,8 @@ def max_pool(x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _derived(function: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    out: Tensor = function.apply(plain, x) if takes(x) and why_not() is None else plain(x)
+    fast = x.ndim == 4 and takes(x) and why_not() is None
+    out: Tensor = function.apply(plain, x) if fast else plain(x)
     return out
 
 
@@ -352,7 +356,7 @@ def _kept_weights(weight: Tensor, tile: int) -> Tensor:
     # by their values, for fused optimisers and `.data` change them without a new version
     kept = _KEPT.get(weight)
     now = weight.detach().contiguous()
-    if kept is None or kept[0] != tile or not _same(kept[1], now):
+    if kept is None or kept[0] != tile or kept[1].shape != now.shape or not _same(kept[1], now):
         kept = (tile, now.clone(), _weights(now, tile))
         _KEPT[weight] = kept
     return kept[2]
