@@ -19,7 +19,6 @@ from scorefield.config import Data, checked
 from scorefield.data import DATASETS, everything, load
 from scorefield.evaluate.features import Features
 from scorefield.evaluate.inception import Inception
-from scorefield.inverse import algorithm2
 from scorefield.paper import (
     ALIKE,
     EXPERIMENTS,
@@ -248,7 +247,15 @@ def test_completions_are_judged_by_known_pixels_and_by_the_image_that_varies_lea
     ],
 )  # fmt: skip
 def test_half_of_the_way_to_whole_images_is_asked_for(completions, whole, passed):
-    assert fig6.far_enough(completions, filled=0.5, whole=whole) == passed
+    assert fig6.far_enough(completions, filled=0.5, whole=whole, way=0.5) == passed
+    assert fig6.far_enough(completions, filled=0.5, whole=whole, way=0) == (completions > 0.5)
+
+
+def test_a_half_and_the_middle_are_hidden():
+    assert fig6.half((1, 2, 4)).tolist() == [[[True, True, False, False]] * 2]
+    hidden = ~fig6.middle((3, 8, 8))
+    assert hidden.sum() == 3 * 16
+    assert hidden[:, 2:6, 2:6].all()
 
 
 def test_images_that_are_completed_are_as_many_of_each_class():
@@ -294,28 +301,21 @@ def test_mean_filled_images_are_those_of_the_training_mean(monkeypatch):
 def test_images_are_completed_once_and_whatever_the_batch(tmp_path, monkeypatch, capsys):
     setting, known = Setting(tmp_path, most=1), torch.arange(64).reshape(1, 8, 8) % 3 == 0
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = fig6.completed(setting, "digits", x, known, 2)
+    found = fig6.completed(setting, "digits", "some", x, known, 2)
     assert found.shape == (2, 2, 1, 8, 8)
     error, apart = fig6.differences(found, x, known)
     assert error == 0
     assert apart > 0.1
-    assert "inpainting, 4 chains" in capsys.readouterr().out
-    assert torch.equal(fig6.completed(setting, "digits", x, known, 2), found)
+    assert "inpainting, some hidden, 4 chains" in capsys.readouterr().out
+    assert torch.equal(fig6.completed(setting, "digits", "some", x, known, 2), found)
     assert "inpainting" not in capsys.readouterr().out
-    others = fig6.completed(setting, "digits", 1 - x, known, 2)  # not what was kept of the first
+    # others are not taken for those that were kept
+    others = fig6.completed(setting, "digits", "some", 1 - x, known, 2)
     assert fig6.differences(others, 1 - x, known)[0] == 0
     assert fig6.differences(others, x, known)[0] > 0
-    (tmp_path / "models/digits-ncsn/inpainted-2.safetensors").unlink()
+    (tmp_path / "models/digits-ncsn/some-2.safetensors").unlink()
     monkeypatch.setattr(fig6, "BATCH", 3)
-    told = []
-
-    def watched(*args, **given):
-        told.append(args[2])
-        return algorithm2(*args, **given)
-
-    monkeypatch.setattr(fig6, "algorithm2", watched)
-    torch.testing.assert_close(fig6.completed(setting, "digits", x, known, 2), found)
-    torch.testing.assert_close(told[0], geometric(1.0, 0.01, 40))
+    torch.testing.assert_close(fig6.completed(setting, "digits", "some", x, known, 2), found)
 
 
 # ── Features ─────────────────────────────────────────────────────────────────────────────────────

@@ -182,9 +182,9 @@ def digest(setting: Setting, kind: Kind, data: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def prepared(model: ScoreModel, made: Experiment, n: int, levels: int | None = None) -> None:
+def prepared(model: ScoreModel, made: Experiment, n: int) -> None:
     """Let a model compute in the way that pays for the chains of n samples."""
-    batches, levels = -(-n // BATCH), levels or made.levels.count or 1
+    batches, levels = -(-n // BATCH), made.levels.count or 1
     calls = batches * levels * made.sampling.steps
     print(f"  computing: {optimize(model, batch=min(n, BATCH), evaluations=calls)}", flush=True)
 
