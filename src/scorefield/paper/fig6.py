@@ -7,7 +7,6 @@ Figure 6 has CelebA and CIFAR-10, Figure 16 more of CelebA, Figure 17 more of CI
 Setting   the paper's network, T and ε, as `models` has them, which says what is the code's. As its
           Algorithm 2 has it, the noise of known pixels is drawn once a level, and they are put back
           after each step. What is hidden may have any shape.
-Code      hides the right half.
 Ours      the right half of 20 held-out images, as many of each class, is hidden, and the quarter in
           their middle; each is completed 20 times from uniform noise, and at the end known pixels
           are put back without noise. What is to be seen in numbers: how far completions differ on
