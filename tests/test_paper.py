@@ -247,8 +247,7 @@ def test_completions_are_judged_by_known_pixels_and_by_the_image_that_varies_lea
     ],
 )  # fmt: skip
 def test_half_of_the_way_to_whole_images_is_asked_for(completions, whole, passed):
-    assert fig6.far_enough(completions, filled=0.5, whole=whole, way=0.5) == passed
-    assert fig6.far_enough(completions, filled=0.5, whole=whole, way=0) == (completions > 0.5)
+    assert fig6.far_enough(completions, filled=0.5, whole=whole) == passed
 
 
 def test_a_half_and_the_middle_are_hidden():
