@@ -2,6 +2,7 @@
 
 import os
 import resource
+import statistics
 import subprocess
 import sys
 
@@ -35,9 +36,9 @@ def test_help_is_quick_and_needs_no_torch(args):
 
 
 def _processor_time(code, says=""):
-    """Of a process of its own; the machine may be busy, the best of three is not."""
+    """Of a process of its own; the machine may be busy, the best of five is not."""
     found = []
-    for _ in range(3):
+    for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -48,9 +49,25 @@ def _processor_time(code, says=""):
 
 
 def test_all_of_the_package_loads_in_little_more_than_torch():
-    torch = _processor_time("import torch")
-    assert _processor_time("import scorefield") < 0.2 * torch
-    assert _processor_time("from scorefield import *") < 1.3 * torch
+    """Both in one process, for a busy machine slows both; the median of five such processes."""
+    code = """
+from time import process_time
+begun = process_time()
+import scorefield
+own = process_time() - begun
+import torch
+torch_loaded = process_time()
+from scorefield import *
+print(1 + own / (torch_loaded - begun - own), (process_time() - begun) / (torch_loaded - begun))
+"""
+    found = []
+    for _ in range(5):
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert said.returncode == 0, said.stderr
+        found.append([float(x) for x in said.stdout.split()])
+    lazily, whole = map(statistics.median, zip(*found, strict=True))
+    assert lazily < 1.1
+    assert whole < 1.3
 
 
 def test_help_names_every_option(capsys):
