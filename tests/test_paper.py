@@ -296,6 +296,19 @@ def test_mean_filled_images_are_those_of_the_training_mean(monkeypatch):
     assert fig6.accuracies(data, found, x, known, labels)["mean-filled images"] == 0.5
 
 
+def test_the_small_scale_completes_by_fine_levels_and_knows_what_noise_they_leave(tmp_path):
+    chain = fig6.annealing(Setting(tmp_path), "digits")
+    assert (len(chain.sigmas), chain.steps) == (4000, 1)
+    assert (chain.sigmas.diff() < 0).all()
+    assert chain.sigmas[0] == pytest.approx(1, abs=0.01)
+    assert chain.sigmas[-1].item() == pytest.approx(0.01)
+    # of a single point the score is −x/σ², by which steps at σ_L go to a variance of their own
+    variance, sigma = 0.0, chain.sigmas[-1].item()
+    for _ in range(100):
+        variance = (1 - chain.epsilon / sigma**2) ** 2 * variance + 2 * chain.epsilon
+    assert chain.noise_left == pytest.approx(variance**0.5)
+
+
 @pytest.mark.usefixtures("made")
 def test_images_are_completed_once_and_whatever_the_batch(tmp_path, monkeypatch, capsys):
     setting, known = Setting(tmp_path, most=1), torch.arange(64).reshape(1, 8, 8) % 3 == 0

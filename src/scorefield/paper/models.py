@@ -167,7 +167,7 @@ def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
     if first >= n:
         return Samples(parts[0].x[:n], parts[0].way)
     print(f"  {path.parent}: sampling, {n - first} chains", flush=True)
-    prepared(model, made, n - first)
+    prepared(model, n - first, made.sampling.steps * (made.levels.count or 1))
     for start in range(first, n, BATCH):
         parts.append(_drawn(model, made, min(BATCH, n - start), start))
     found = Samples(torch.cat([part.x for part in parts]), parts[0].way)
@@ -182,10 +182,9 @@ def digest(setting: Setting, kind: Kind, data: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def prepared(model: ScoreModel, made: Experiment, n: int) -> None:
-    """Let a model compute in the way that pays for the chains of n samples."""
-    batches, levels = -(-n // BATCH), made.levels.count or 1
-    calls = batches * levels * made.sampling.steps
+def prepared(model: ScoreModel, n: int, steps: int) -> None:
+    """Let a model compute in the way that pays for n chains of so many steps."""
+    calls = -(-n // BATCH) * steps
     print(f"  computing: {optimize(model, batch=min(n, BATCH), evaluations=calls)}", flush=True)
 
 
