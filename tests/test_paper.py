@@ -250,11 +250,8 @@ def test_half_of_the_way_to_whole_images_is_asked_for(completions, whole, passed
     assert fig6.far_enough(completions, filled=0.5, whole=whole) == passed
 
 
-def test_a_half_and_the_middle_are_hidden():
+def test_the_left_half_is_known():
     assert fig6.half((1, 2, 4)).tolist() == [[[True, True, False, False]] * 2]
-    hidden = ~fig6.middle((3, 8, 8))
-    assert hidden.sum() == 3 * 16
-    assert hidden[:, 2:6, 2:6].all()
 
 
 def test_images_that_are_completed_are_as_many_of_each_class():
@@ -313,21 +310,21 @@ def test_the_small_scale_completes_by_fine_levels_and_knows_what_noise_they_leav
 def test_images_are_completed_once_and_whatever_the_batch(tmp_path, monkeypatch, capsys):
     setting, known = Setting(tmp_path, most=1), torch.arange(64).reshape(1, 8, 8) % 3 == 0
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = fig6.completed(setting, "digits", "some", x, known, 2)
+    found = fig6.completed(setting, "digits", x, known, 2)
     assert found.shape == (2, 2, 1, 8, 8)
     error, apart = fig6.differences(found, x, known)
     assert error == 0
     assert apart > 0.1
-    assert "inpainting, some hidden, 4 chains" in capsys.readouterr().out
-    assert torch.equal(fig6.completed(setting, "digits", "some", x, known, 2), found)
+    assert "inpainting, 4 chains" in capsys.readouterr().out
+    assert torch.equal(fig6.completed(setting, "digits", x, known, 2), found)
     assert "inpainting" not in capsys.readouterr().out
     # others are not taken for those that were kept
-    others = fig6.completed(setting, "digits", "some", 1 - x, known, 2)
+    others = fig6.completed(setting, "digits", 1 - x, known, 2)
     assert fig6.differences(others, 1 - x, known)[0] == 0
     assert fig6.differences(others, x, known)[0] > 0
-    (tmp_path / "models/digits-ncsn/some-2.safetensors").unlink()
+    (tmp_path / "models/digits-ncsn/inpainted-2.safetensors").unlink()
     monkeypatch.setattr(fig6, "BATCH", 3)
-    torch.testing.assert_close(fig6.completed(setting, "digits", "some", x, known, 2), found)
+    torch.testing.assert_close(fig6.completed(setting, "digits", x, known, 2), found)
 
 
 # ── Features ─────────────────────────────────────────────────────────────────────────────────────

@@ -26,8 +26,7 @@ PASS      in the second half the loss without noise fluctuates ≥ 3 × as much 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -48,7 +47,7 @@ from ..objectives import sliced
 from ..samplers import progress
 from ..score import Score
 from ..train import constant, cosine, train
-from .finding import Finding, Setting, drawn
+from .finding import Finding, Setting, drawn, threads
 
 SIGMA = 0.01
 TIMES, NEAR, SMOOTH, PARTS = 3.0, 0.5, 0.05, 5
@@ -191,17 +190,6 @@ def losses(scale: Scale, setting: Setting, sigma: float) -> Tensor:
     print(f"  the loss with noise of {sigma:g}: {steps} steps", flush=True)
     with threads(scale.threads):
         return torch.tensor([update.loss for update in progress(updates, steps)])
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """So many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def running_mean(losses: Tensor) -> Tensor:

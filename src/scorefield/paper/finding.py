@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -121,3 +123,14 @@ def stacked(sheets: Sequence[Image.Image], *, gap: int = 12) -> Image.Image:
         whole.paste(sheet, (left, 0))
         left += sheet.width + gap
     return whole
+
+
+@contextmanager
+def threads(number: int | None = None) -> Iterator[None]:
+    """So many threads for a while, and in the end those of before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -35,7 +35,7 @@ from ..noise import seeded, uniform_like
 from ..optimize import optimize
 from ..presets import PRESETS
 from ..samplers import annealed_langevin, progress
-from .finding import Setting
+from .finding import Setting, threads
 
 Kind = Literal["ncsn", "baseline"]
 
@@ -129,8 +129,9 @@ def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
     steps = made.training.steps
     if begun.step < steps:
         print(f"  {place}: training, step {begun.step} to {steps}", flush=True)
-    for _ in progress(begun, steps - begun.step):
-        pass
+    with threads():  # a run has its own
+        for _ in progress(begun, steps - begun.step):
+            pass
     return checkpoint.load(place).to(begun.device)
 
 
