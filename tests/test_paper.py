@@ -36,6 +36,7 @@ from scorefield.paper import (
     table1,
 )
 from scorefield.paper import models as shared
+from scorefield.paper.finding import threads
 from scorefield.paper.toy import mixture, unconditional
 from scorefield.presets import PRESETS
 
@@ -185,6 +186,13 @@ def test_a_network_is_trained_and_sampled_once(tmp_path, capsys):
     more = read(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
     assert torch.equal(more["x"][:2], first["x"])
     assert torch.equal(more["way"], first["way"])
+
+
+@pytest.mark.usefixtures("made")
+def test_the_one_thread_that_trains_is_not_all_that_samples(tmp_path):
+    with threads(2):
+        shared.trained(Setting(tmp_path, most=1), "ncsn", "digits")
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("made")
