@@ -66,7 +66,7 @@ PARSERS = {
     "error: UnicodeDecodeError": _raises(UnicodeDecodeError("x.bin", b"", 0, 1, "")),
     "5001 characters": _raises(ValueError("x.bin" + "x" * 4996)),
     "a wrong result": _wrong,
-    "more than 1.0 s": _hangs,
+    "more than 2.0 s": _hangs,
     "ended with -9": _hears_no_alarm,
     "ended with -6": lambda path: os.abort(),
     "MB": lambda path: b"x" * (400 * 2**20),
@@ -91,15 +91,15 @@ GOOD = {
 
 
 def test_each_harm_is_seen_and_can_be_had_again():
-    begin = "import sys, fuzz, test_fuzz; fuzz.SECONDS, fuzz.PATIENCE = 1.0, 3; "
+    begin = "import sys, fuzz, test_fuzz; fuzz.SECONDS, fuzz.PATIENCE = 2.0, 5; "
     code, told = _python("-c", begin + "sys.exit(fuzz.main(['-n', '3'], test_fuzz.BAD))")
     assert code == 1
     for (name, _), what in zip(BAD.items(), PARSERS, strict=True):
-        # on a busy machine others may be found slow besides
+        # on a busy machine one may be found slow besides, even before the harm that it does
         faults = [
             part
             for part in told.split("python tests/fuzz.py ")
-            if part.startswith(f"{name} --seed 1\n")
+            if part.startswith(f"{name} --seed ")
         ]
         assert any(what in fault for fault in faults), told
     again = "sys.exit(fuzz.main(['bad0', '--seed', '1'], test_fuzz.BAD))"
