@@ -427,7 +427,7 @@ def test_the_papers_setting_begins(published, name):
     _begin(published, name, published / "out")
 
 
-@pytest.mark.parametrize("name", [n for n in EXPERIMENTS if n not in (*QUICK, *ALIKE)])
+@pytest.mark.parametrize("name", [n for n in EXPERIMENTS if n not in QUICK])
 def test_the_papers_setting_begins_with_thin_networks(published, monkeypatch, name):
     def thin(preset):
         made = PRESETS[preset]()
