@@ -204,7 +204,7 @@ def _drawn(model: ScoreModel, chain: Annealing, y: Tensor, known: Tensor, noise:
 
 
 def far_enough(completions: float, filled: float, whole: float) -> bool:
-    """Whether the accuracy is most of the way from that of mean-filled images to whole ones'."""
+    """Whether the accuracy is half of the way from mean-filled images' to whole ones', or more."""
     return whole > filled and completions >= filled + WAY * (whole - filled)
 
 
