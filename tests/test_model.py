@@ -24,7 +24,22 @@ from scorefield import (
 )
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP, RefineNet
-from scorefield.precondition import EDM, NCSN, VE, NCSNv2
+from scorefield.precondition import (
+    EDM,
+    NCSN,
+    VE,
+    VP,
+    CleanDiscrete,
+    FlowMatching,
+    NCSNv2,
+    Plain,
+    Rescaled,
+    SubVP,
+    VEDiscrete,
+    VPDiscrete,
+    VPrediction,
+    VPredictionDiscrete,
+)
 
 LADDER = geometric(1.0, 0.01, 10)
 
@@ -55,6 +70,26 @@ def test_a_model_is_a_score_for_samplers_and_training():
     loss = annealed(denoising, Discrete(LADDER))(model, torch.rand(3, 1, 8, 8))
     loss.mean().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+ROWS = [
+    *(row(LADDER) for row in (NCSN, VEDiscrete, VPDiscrete, VPredictionDiscrete, CleanDiscrete)),
+    *(row() for row in (NCSNv2, VE, Plain, EDM, FlowMatching, VP, VPrediction, SubVP)),
+    VE(centre=0.5, scale=2.0),
+    Rescaled(VP()),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
+def test_one_sigma_for_all_is_the_same_for_each_to_the_bit(row):
+    model, x = _model(row), torch.rand(3, 2)
+    expected = model(x, torch.full((3,), 0.07, dtype=torch.float64))
+    y, cond, _ = model.net.asked
+    for sigma in (0.07, torch.tensor(0.07, dtype=torch.float64)):
+        assert torch.equal(model(x, sigma), expected)
+        asked, told, _ = model.net.asked
+        assert torch.equal(asked, y)
+        assert told is None if cond is None else torch.equal(told, cond)
 
 
 @pytest.mark.parametrize("sigma", [0.5, torch.tensor(0.5), torch.full((3,), 0.5)])

@@ -68,14 +68,15 @@ class ScoreModel(nn.Module):
     ) -> Float[Tensor, "batch *shape"]:
         """The score of each sample; `given` says why label is not a part of a score."""
         self._watch(sigma)
-        # a table of levels and the inverse of σ(t) need more digits than the images have
-        wide = torch.float32 if x.device.type == "mps" else torch.float64
-        each = match(sigma, x.new_empty(len(x), dtype=wide)).expand(len(x))
-        skip, out, scale, cond = self.precondition(each)
-        u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
+        parameter = next(self.net.parameters(), None)
+        u = x.to(torch.promote_types(x.dtype, torch.float32))
+        dtype = u.dtype if parameter is None else parameter.dtype
+        if self.precondition.centre:
+            u = u - self.precondition.centre
+        skip, out, scale, cond = self.precondition(_levels(sigma, x))
         told = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
-        f: Tensor = self._run(self._cast(match(scale, u) * u), self._told(cond), *told)
-        return (match(skip, u) * u + match(out, u) * f.to(u.dtype)).to(x.dtype)
+        f: Tensor = self._run((_beside(scale, u) * u).to(dtype), _told(cond, x, dtype), *told)
+        return (_beside(skip, u) * u + _beside(out, u) * f.to(u.dtype)).to(x.dtype)
 
     def given(self, label: Label) -> Given:
         """The score of one class, or of one for each sample: a function of (x, σ) like any other.
@@ -129,18 +130,6 @@ class ScoreModel(nn.Module):
             out = self.net(*inputs)
         return out
 
-    def _cast(self, value: Tensor) -> Tensor:
-        """A float in the network's type."""
-        parameter = next(self.net.parameters(), None)
-        return value if parameter is None else value.to(parameter.dtype)
-
-    def _told(self, cond: Tensor | None) -> Tensor | None:
-        """In 32 bits at least: in 16, log σ would be another σ's. An index stays one."""
-        parameter = next(self.net.parameters(), None)
-        if cond is None or parameter is None or not cond.is_floating_point():
-            return cond
-        return cond.to(torch.promote_types(parameter.dtype, torch.float32))
-
     def _watch(self, sigma: Sigma) -> None:
         """Refuse σ ≤ 0, and say once that a σ is beyond the training.
 
@@ -174,6 +163,36 @@ class ScoreModel(nn.Module):
             factor = None if self.prior.factor is None else fn(self.prior.factor)
             self.prior = Prior(fn(self.prior.mean), fn(self.prior.cov), factor)
         return self
+
+
+def _levels(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
+    """σ, one for all samples or one for each, in the digits that levels and times need.
+
+    A table of levels and the inverse of σ(t) need more than the images have.
+    """
+    if x.device.type == "mps":  # it has no float64
+        return match(sigma, x.new_empty(len(x), dtype=torch.float32)).expand(len(x))
+    each = torch.as_tensor(sigma, dtype=torch.float64)
+    if each.ndim == 0:  # where it is: the processor's own numbers need not go to another device
+        return each
+    return match(each, x.new_empty(len(x), dtype=torch.float64))
+
+
+def _beside(coefficient: Float[Tensor, "*batch"], u: Tensor) -> Tensor:
+    """Shaped to be multiplied with u; one for all samples is a number to torch."""
+    return match(coefficient, u) if coefficient.ndim else coefficient
+
+
+def _told(cond: Tensor | None, x: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What the network is told of each sample.
+
+    In 32 bits at least: in 16, log σ would be another σ's. An index stays one.
+    """
+    if cond is None:
+        return None
+    if cond.is_floating_point():
+        cond = cond.to(torch.promote_types(dtype, torch.float32))
+    return cond.to(x.device).expand(len(x))
 
 
 def _check_levels(net: nn.Module, precondition: Precondition) -> None:

@@ -104,9 +104,9 @@ class Discrete:
         index = (ndtr(z) * len(self.sigmas)).long()
         return self.sigmas.to(z)[index.clamp(max=len(self.sigmas) - 1)]
 
-    def index(self, sigma: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+    def index(self, sigma: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """The nearest level of each σ, in log σ."""
-        return (sigma[:, None].log() - self.sigmas.to(sigma).log()).abs().argmin(1)
+        return (sigma[..., None].log() - self.sigmas.to(sigma).log()).abs().argmin(-1)
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """p(σ) if each level stands for the stretch of σ around it."""

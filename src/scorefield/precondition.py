@@ -35,12 +35,12 @@ from .noise import Discrete
 
 
 class Coefficients(NamedTuple):
-    """The four functions of σ, for each sample."""
+    """The four functions of σ: for each sample, or once where all have the same."""
 
-    skip: Float[Tensor, "batch"]
-    out: Float[Tensor, "batch"]
-    scale: Float[Tensor, "batch"]
-    cond: Float[Tensor, "batch"] | Int[Tensor, "batch"] | None
+    skip: Float[Tensor, "*batch"]
+    out: Float[Tensor, "*batch"]
+    scale: Float[Tensor, "*batch"]
+    cond: Float[Tensor, "*batch"] | Int[Tensor, "*batch"] | None
 
 
 @runtime_checkable
@@ -63,7 +63,7 @@ class Precondition(Protocol):
     def levels(self) -> Float[Tensor, "levels"] | None:
         """The only ones that the network knows, decreasing; None if it knows all between."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"], /) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"], /) -> Coefficients:
         """The coefficients at each σ, which comes in float64."""
 
 
@@ -103,10 +103,10 @@ class _Ladder:
 class NCSN(_Ladder):
     """F is the score at the nearest level σᵢ, and σ·s is the same beside it."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """σᵢ/σ·F(u, i)."""
         index = self._index(sigma)
-        out = self.sigmas.to(sigma)[index] / sigma
+        out = self.sigmas.to(sigma).take(index) / sigma
         return Coefficients(torch.zeros_like(out), out, torch.ones_like(out), index)
 
 
@@ -116,7 +116,7 @@ class VEDiscrete(_Ladder):
 
     scale: float = 1.0
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(scale·u, i)/σ."""
         return _divided(sigma, self._index(sigma), self.scale)
 
@@ -124,7 +124,7 @@ class VEDiscrete(_Ladder):
 class VPDiscrete(_Ladder):
     """DDPM: F is the noise at a timestep, which grows with σ: 0 has the least."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−F(αu, timestep)/σ."""
         alpha = (1 + sigma**2).rsqrt()
         return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._timestep(sigma))
@@ -133,7 +133,7 @@ class VPDiscrete(_Ladder):
 class VPredictionDiscrete(_Ladder):
     """F is v = αz − s·x₀ at a timestep of DDPM's."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−u/(1 + σ²) − F(αu, timestep)/(σ√(1 + σ²))."""
         alpha = (1 + sigma**2).rsqrt()
         return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._timestep(sigma))
@@ -142,7 +142,7 @@ class VPredictionDiscrete(_Ladder):
 class CleanDiscrete(_Ladder):
     """F is x₀, the clean sample, at a timestep of DDPM's."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """(F(αu, timestep) − u)/σ²."""
         alpha, out = (1 + sigma**2).rsqrt(), sigma**-2
         return Coefficients(-out, out, alpha, self._timestep(sigma))
@@ -173,7 +173,7 @@ class NCSNv2:
     centre: float = 0.0
     levels: ClassVar[None] = None
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(u)/σ."""
         return _divided(sigma, None)
 
@@ -188,7 +188,7 @@ class VE:
     scale: float = 1.0
     levels: ClassVar[None] = None
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(scale·u, log σ)/σ."""
         return _divided(sigma, sigma.log(), self.scale)
 
@@ -202,7 +202,7 @@ class Plain:
     centre: float = 0.0
     levels: ClassVar[None] = None
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(u, σ)."""
         one = torch.ones_like(sigma)
         return Coefficients(torch.zeros_like(sigma), one, one, sigma)
@@ -218,7 +218,7 @@ class EDM:
     centre: float = 0.0
     levels: ClassVar[None] = None
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """Karras et al. 2022, table 1, as a score: (D − x)/σ²."""
         total = sigma**2 + self.sigma_data**2
         out = self.sigma_data / (sigma * total.sqrt())
@@ -234,7 +234,7 @@ class FlowMatching:
     centre: float = 0.0
     levels: ClassVar[None] = None
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−(u + F)/(σ(1 + σ)), t = σ/(1 + σ)."""
         out = -1 / (sigma * (1 + sigma))
         return Coefficients(out, out, 1 / (1 + sigma), sigma / (1 + sigma))
@@ -291,7 +291,7 @@ class _VariancePreserving(_LinearBeta):
 class VP(_VariancePreserving):
     """DDPM and DDPM++ in continuous time: −F/s is the score of x_t, F the noise."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−F(αu, t)/σ."""
         alpha = (1 + sigma**2).rsqrt()
         return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._time(sigma))
@@ -300,7 +300,7 @@ class VP(_VariancePreserving):
 class VPrediction(_VariancePreserving):
     """F is v = αz − s·x₀."""
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−u/(1 + σ²) − F(αu, t)/(σ√(1 + σ²))."""
         alpha = (1 + sigma**2).rsqrt()
         return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._time(sigma))
@@ -319,7 +319,7 @@ class SubVP(_LinearBeta):
         """At time_min."""
         return 2 * (self._integral(self.time_min) / 2).sinh().item()
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−F(αu, t)/σ."""
         half = (sigma / 2).asinh()
         return Coefficients(
@@ -362,7 +362,7 @@ class Rescaled:
         levels = self.precondition.levels
         return None if levels is None else levels / abs(self.scale)
 
-    def __call__(self, sigma: Float[Tensor, "batch"]) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """The coefficients in y by the chain rule."""
         skip, out, scale, cond = self.precondition(abs(self.scale) * sigma)
         return Coefficients(self.scale**2 * skip, self.scale * out, self.scale * scale, cond)
