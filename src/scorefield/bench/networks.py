@@ -65,6 +65,11 @@ NETWORKS = {
     "UNet 64, 1×8×8, batch 128": Network(unet, (1, 8, 8), 128),
     "digits’ MLP, 1×8×8, batch 128": Network(digits, (1, 8, 8), 128),
 }
+ON_A_GPU = {
+    f"NCSN 128, 3×32×32, batch {batch}": Network(lambda: ncsn(3, 128, 32), (3, 32, 32), batch)
+    for batch in (16, 128)
+}
+"""Measured there as well: the small batch's time is mostly launches, the large one's products."""
 QUICK = {"NCSN 16, 1×8×8, batch 8": Network(lambda: ncsn(1, 16, 8), (1, 8, 8), 8)}
 """Only to see whether it runs."""
 

@@ -26,7 +26,7 @@ from ..model import ScoreModel
 from ..optimize import Choice, optimize
 from .machine import SIZE, products
 from .measure import Way, late, peak_memory, ratio, say, seconds, turns
-from .networks import NETWORKS, QUICK, STEPS, Network, inputs
+from .networks import NETWORKS, ON_A_GPU, QUICK, STEPS, Network, inputs
 from .setting import Setting
 from .table import Cell, Table
 
@@ -73,7 +73,8 @@ COLUMNS = {
 
 def run(setting: Setting) -> Iterator[Table]:
     """A table for each network and kind of step."""
-    for name, network in setting.chosen(QUICK if setting.quick else NETWORKS).items():
+    networks = NETWORKS | ON_A_GPU if "cuda" in setting.device else NETWORKS
+    for name, network in setting.chosen(QUICK if setting.quick else networks).items():
         for kind in STEPS:
             yield table(setting, name, network, kind)
 
@@ -157,7 +158,7 @@ def _steps(setting: Setting, name: str, kind: str, way: str) -> tuple[Way, Way]:
         return STEPS[kind](model, x.to(setting.device), sigma.to(setting.device))
 
     (little,) = QUICK.values()
-    return late(lambda: step(little)), late(lambda: step((NETWORKS | QUICK)[name]))
+    return late(lambda: step(little)), late(lambda: step((NETWORKS | ON_A_GPU | QUICK)[name]))
 
 
 # ── Errors ───────────────────────────────────────────────────────────────────────────────────────
