@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from scorefield.nn import kernels, winograd
+from scorefield.nn.blocks import GroupNorm, ResidualBlock, convolved
 from scorefield.nn.layers import Conv3, InstanceNormPlus, Unit, max_pool, mean_pool, same, upsample
+from scorefield.nn.resample import upsample as upsample_twice
 
 needs_compiler = pytest.mark.skipif(
     kernels.why_not() is not None, reason=kernels.why_not() or "there are fast convolutions"
@@ -377,3 +379,133 @@ def test_weights_that_have_changed_are_transformed_anew(change):
         else:
             conv(x).square().mean().backward()
             optimizer.step()
+
+
+# ── Group normalisation and SiLU, of a UNet's blocks ─────────────────────────────────────────────
+
+
+def _block(channels, out, groups):
+    """A norm and a convolution with their exact twins."""
+    norm, conv = GroupNorm(groups, channels, eps=1e-6), Conv3(channels, out)
+    for each in (norm.weight, norm.bias, conv.bias):
+        torch.nn.init.normal_(each)
+    exact = copy.deepcopy(norm).double(), copy.deepcopy(conv).double()
+    conv.fast = True
+    return (norm, conv), exact
+
+
+def _all_gradients(parts, x, shift, plus, weight, between=None):
+    inputs = [each.detach().clone().requires_grad_() for each in (x, shift, plus)]
+    y = convolved(*parts, inputs[0], True, between=between, shift=inputs[1], plus=inputs[2])
+    wanted = [*inputs, *parts[0].parameters(), *parts[1].parameters()]
+    return [y, *torch.autograd.grad(y, wanted, weight)]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size")
+@pytest.mark.parametrize("between", [None, torch.sin])
+@pytest.mark.parametrize(
+    ("channels", "out", "groups", "size"),
+    [
+        (32, 48, 8, (2, 8, 8)),
+        (20, 3, 4, (3, 5, 9)),
+        (1, 17, 1, (1, 4, 4)),
+        (18, 16, 18, (2, 30, 3)),
+    ],
+)
+def test_a_block_and_its_gradients_are_those_of_float64(channels, out, groups, size, between):
+    parts, exact = _block(channels, out, groups)
+    n, *image = size
+    x, shift = 3 + 2 * torch.randn(n, channels, *image), torch.randn(n, out)
+    plus, weight = torch.randn(2, n, out, *image)
+    found = _all_gradients(parts, x, shift, plus, weight, between)
+    doubles = (each.double() for each in (x, shift, plus, weight))
+    expected = _all_gradients(exact, *doubles, between)
+    for ours, truth in zip(found, expected, strict=True):
+        assert _error(ours, truth) < 1e-5
+    with torch.no_grad():
+        alone = convolved(*parts, x, True, between=between, shift=shift)
+        truth = convolved(*exact, x.double(), True, between=between, shift=shift.double())
+    assert _error(alone, truth) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.usefixtures("unchecked")
+def test_a_block_goes_the_fast_way(monkeypatch):
+    parts, _ = _block(8, 8, 2)
+    monkeypatch.setattr(winograd, "_apply", lambda *args, **kw: torch.full((1,), 7.0))
+    with torch.no_grad():
+        assert convolved(*parts, torch.zeros(1, 8, 8, 8), True).item() == 7
+
+
+@needs_compiler
+def test_silu_is_exact_at_its_ends():
+    kind = winograd.Kind(lambda x, affine: F.silu(x), function="silu")
+    ends = [-1e4, -88.0, -20.0, -1.0, -1e-6, -0.0, 0.0, 1e-6, 20.0, 88.0, 1e4, math.nan, math.inf]
+    x = torch.tensor(ends).view(1, 1, 1, -1)
+    torch.testing.assert_close(
+        winograd.activated(kind, x), F.silu(x), rtol=1e-6, atol=1e-33, equal_nan=True
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("between", [None, torch.sin])
+def test_a_block_has_every_derivative(between):
+    parts, exact = _block(8, 8, 2)
+    x, v = torch.randn(2, 1, 8, 8, 8)
+
+    def second(parts, x, v):
+        x = x.clone().requires_grad_()
+        y = torch.tanh(convolved(*parts, x, False, between=between))
+        (pulled,) = torch.autograd.grad(y, x, v, create_graph=True)
+        return torch.autograd.grad((pulled**2).sum(), [x, *parts[0].parameters()])
+
+    for ours, truth in zip(second(parts, x, v), second(exact, x.double(), v.double()), strict=True):
+        assert _error(ours, truth) < 1e-5
+    _, pushed = torch.func.jvp(lambda x: convolved(*parts, x, False, between=between), (x,), (v,))
+    _, truth = torch.func.jvp(
+        lambda x: convolved(*exact, x, False, between=between), (x.double(),), (v.double(),)
+    )
+    assert _error(pushed, truth) < 1e-5
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_any_size", "unchecked")
+@pytest.mark.parametrize(
+    ("x", "shift", "plus"),
+    [
+        ((2, 9, 8, 8), None, None),  # a channel too many
+        ((2, 4, 8, 8), None, None),  # too few, though the groups divide them
+        ((2, 8, 8, 8), (3, 6), None),
+        ((2, 8, 8, 8), (1, 6), None),  # which torch repeats
+        ((2, 8, 8, 8), (2, 6), (2, 6, 8, 7)),
+        ((0, 8, 8, 8), None, None),
+    ],
+)
+def test_what_does_not_fit_a_block_is_as_in_the_plain_way(x, shift, plus):
+    (norm, conv), _ = _block(8, 6, 2)
+    given = [None if shape is None else torch.randn(shape) for shape in (x, shift, plus)]
+    found = []
+    for conv.fast in (True, False):
+        try:
+            found.append(convolved(norm, conv, given[0], True, shift=given[1], plus=given[2]))
+        except RuntimeError:
+            found.append(None)
+    fast, plain = found
+    assert (fast is None) == (plain is None)
+    if fast is not None:
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+def test_dropout_and_resampling_stand_between_the_function_and_the_convolution():
+    block = ResidualBlock(8, 8, 4, dropout=0.5, resample=upsample_twice)
+    x, e = torch.randn(2, 8, 8, 8), torch.randn(2, 4)
+    torch.nn.init.normal_(block.conv_out.weight)
+    exact = copy.deepcopy(block).double().eval()
+    block.conv_in.fast = block.conv_out.fast = True
+    block.eval()
+    assert _error(block(x, e), exact(x.double(), e.double())) < 1e-5
+    torch.manual_seed(0)
+    dropped = block.train()(x, e)
+    assert _error(dropped, exact(x.double(), e.double())) > 0.1

@@ -11,6 +11,8 @@ last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` a
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
+from . import winograd
 from .layers import Conv3
 
 Form: TypeAlias = Literal["ddpm", "biggan"]
@@ -66,20 +69,31 @@ class GroupNorm(nn.GroupNorm):
         self, x: Float[Tensor, "batch channels *size"], fused: bool = True
     ) -> Float[Tensor, "batch channels *size"]:
         """Each group of channels less its mean and over its deviation; plain if not `fused`."""
-        # torch's backward crashes in channels_last where x has no gradient, as behind frozen layers
-        frozen = torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad
-        if fused and not frozen:
-            normal: Tensor = super().forward(x)
-            return normal
-        # statistics of 16-bit activations are taken in 32 bits, as the kernel does
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        grouped = wide.view(len(x), self.num_groups, -1, *x.shape[2:])
-        axes = tuple(range(2, grouped.ndim))
-        centred = grouped - grouped.mean(axes, keepdim=True)
-        variance = centred.square().mean(axes, keepdim=True)
-        out = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
-        gain, bias = (beside(each.to(wide.dtype), x) for each in (self.weight, self.bias))
-        return torch.addcmul(bias, out, gain).to(x.dtype)
+        return normalize(x, self.weight, self.bias, self.num_groups, self.eps, fused)
+
+
+def normalize(
+    x: Float[Tensor, "batch channels *size"],
+    gain: Float[Tensor, "channels"],
+    bias: Float[Tensor, "channels"],
+    groups: int,
+    eps: float,
+    fused: bool,
+) -> Float[Tensor, "batch channels *size"]:
+    """What `GroupNorm` does."""
+    # torch's backward crashes in channels_last where x has no gradient, as behind frozen layers
+    frozen = torch.is_grad_enabled() and gain.requires_grad and not x.requires_grad
+    if fused and not frozen:
+        return F.group_norm(x, groups, gain, bias, eps)
+    # statistics of 16-bit activations are taken in 32 bits, as the kernel does
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    grouped = wide.view(len(x), groups, -1, *x.shape[2:])
+    axes = tuple(range(2, grouped.ndim))
+    centred = grouped - grouped.mean(axes, keepdim=True)
+    variance = centred.square().mean(axes, keepdim=True)
+    out = (centred * (variance + eps).rsqrt()).flatten(1, 2)
+    gain, bias = (beside(each.to(wide.dtype), x) for each in (gain, bias))
+    return torch.addcmul(bias, out, gain).to(x.dtype)
 
 
 def beside(features: Float[Tensor, "*channels"], x: Tensor) -> Float[Tensor, "*spread"]:
@@ -95,6 +109,72 @@ def normalization(channels: int, groups: int | None = None) -> GroupNorm:
             f"{channels} channels are no multiple of {count} groups: change width or groups"
         )
     return GroupNorm(count, channels, eps=1e-6)
+
+
+def rescaled(total: Tensor, divisor: float) -> Tensor:
+    """A sum of two branches, over √2 or as it is."""
+    return total if divisor == 1 else total / divisor
+
+
+def convolved(
+    norm: GroupNorm,
+    conv: nn.Conv1d | nn.Conv2d,
+    x: Float[Tensor, "batch channels *size"],
+    fused: bool,
+    *,
+    between: Callable[[Tensor], Tensor] | None = None,
+    shift: Float[Tensor, "batch out"] | None = None,
+    plus: Float[Tensor, "batch out *size_next"] | None = None,
+) -> Float[Tensor, "batch out *size_next"]:
+    """conv(between(φ(norm(x)))) + shift + plus, the shift a number a channel."""
+    fast = isinstance(conv, Conv3) and conv.fast
+    if fast and between is None:
+        kind = _convolution(norm.num_groups, norm.eps, conv.coarse, fused)
+        assert conv.bias is not None  # as `convolution` makes them
+        bias = conv.bias if shift is None else conv.bias + shift
+        table = _table(norm)
+        return winograd.convolve(kind, x, conv.weight, affine=table, bias=bias, plus=plus)
+    if fast:
+        before = winograd.activated(_activation(norm.num_groups, norm.eps, fused), x, _table(norm))
+    else:
+        before = F.silu(norm(x, fused))
+    h: Tensor = conv(before if between is None else between(before))
+    h = h if shift is None else h + beside(shift, h)
+    return h if plus is None else h + plus
+
+
+def _table(norm: GroupNorm) -> Float[Tensor, "1 2 channels"]:
+    return torch.stack([norm.weight, norm.bias])[None]
+
+
+@functools.cache
+def _activation(groups: int, eps: float, fused: bool) -> winograd.Kind:
+    """φ(norm(x)) as `winograd` is told of it."""
+
+    def plain(x: Tensor, affine: Tensor) -> Tensor:
+        gain, bias = affine[0]
+        return F.silu(normalize(x, gain, bias, groups, eps, fused))
+
+    return winograd.Kind(plain, function="silu", groups=groups, eps=eps)
+
+
+@functools.cache
+def _convolution(groups: int, eps: float, coarse: bool, fused: bool) -> winograd.Kind:
+    """conv(φ(norm(x))) + bias + plus, likewise."""
+    before = _activation(groups, eps, fused)
+
+    def plain(
+        x: Tensor,
+        affine: Tensor,
+        level: None,
+        weight: Tensor,
+        bias: Tensor,
+        plus: Tensor | None,
+    ) -> Tensor:
+        h = F.conv2d(before.plain(x, affine), weight, padding=1) + beside(bias, x)
+        return h if plus is None else h + plus
+
+    return dataclasses.replace(before, plain=plain, coarse=coarse)
 
 
 class ResidualBlock(nn.Module):
@@ -139,7 +219,7 @@ class ResidualBlock(nn.Module):
         new_shortcut = partial(convolution, size=1, scale=scale, dims=dims)
         changed = channels != out or resample is not None
         self.shortcut = new_shortcut(channels, out) if changed else nn.Identity()
-        self.resample = resample or nn.Identity()
+        self.resample = resample
         self.divisor = math.sqrt(2) if rescale else 1.0
 
     def forward(
@@ -149,11 +229,26 @@ class ResidualBlock(nn.Module):
         fused: bool = True,
     ) -> Float[Tensor, "batch out ..."]:
         """The block's output, given φ of the embedded noise level."""
-        h = self.conv_in(self.resample(F.silu(self.norm_in(x, fused))))
-        h = h + beside(self.shift(embedding), x)
-        h = self.conv_out(self.dropout(F.silu(self.norm_out(h, fused))))
-        total: Tensor = (self.shortcut(self.resample(x)) + h) / self.divisor
-        return total
+        drops = self.training and self.dropout.p > 0
+        h = convolved(
+            self.norm_in,
+            self.conv_in,
+            x,
+            fused,
+            between=self.resample,
+            shift=self.shift(embedding),
+        )
+        if self.resample is not None:
+            x = self.resample(x)
+        total = convolved(
+            self.norm_out,
+            self.conv_out,
+            h,
+            fused,
+            between=self.dropout if drops else None,
+            plus=self.shortcut(x),
+        )
+        return rescaled(total, self.divisor)
 
 
 class Attention(nn.Module):
@@ -196,8 +291,7 @@ class Attention(nn.Module):
         else:
             mixed = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
         mixed = mixed.squeeze(1).transpose(1, 2).reshape(x.shape)
-        total: Tensor = (x + self.out(mixed)) / self.divisor
-        return total
+        return rescaled(x + self.out(mixed), self.divisor)
 
 
 def _pixels(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:

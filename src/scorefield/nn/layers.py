@@ -211,10 +211,10 @@ class Unit(nn.Module):
         )
 
 
-FUSED: dict[Callable[[Tensor], Tensor], dict[str, bool]] = {
-    same: {},
-    F.elu: {"elu": True},
-    mean_pool: {"pool": True},
+FUSED: dict[Callable[[Tensor], Tensor], Literal["same", "elu", "pool"]] = {
+    same: "same",
+    F.elu: "elu",
+    mean_pool: "pool",
 }
 """The functions that `winograd` computes on the way."""
 
@@ -237,7 +237,7 @@ def _kind(
         out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
         return out if plus is None else out + plus
 
-    return winograd.Kind(plain, dilation, **FUSED[function], eps=eps or 0.0, coarse=coarse)
+    return winograd.Kind(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
 
 
 class Residual(nn.Module):

@@ -15,11 +15,10 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .blocks import Form, convolution, normalization
+from .blocks import Form, convolution, convolved, normalization, rescaled
 from .resample import BOX, Downsample, Upsample, downsample, upsample
 
 Progressive: TypeAlias = Literal["none", "skip", "residual"]
@@ -38,8 +37,7 @@ class Head(nn.Module):
 
     def forward(self, h: Picture, fused: bool = True) -> Picture:
         """The image."""
-        image: Tensor = self.conv(F.silu(self.norm(h, fused)))
-        return image
+        return convolved(self.norm, self.conv, h, fused)
 
 
 class SkipInput(nn.Module):
@@ -77,7 +75,7 @@ class ResidualInput(nn.Module):
 
     def forward(self, image: Picture, h: Picture) -> tuple[Picture, Picture]:
         """The sum, twice: it goes on as the image and as the features."""
-        total: Tensor = (self.shrink(image) + h) / self.divisor
+        total = rescaled(self.shrink(image) + h, self.divisor)
         return total, total
 
 
@@ -107,7 +105,7 @@ class ResidualOutput(nn.Module):
         if self.grow is None or image is None:
             assert self.start is not None
             return self.start(h, fused), h
-        total: Tensor = (self.grow(image) + h) / self.divisor
+        total = rescaled(self.grow(image) + h, self.divisor)
         return total, total
 
 

@@ -1,6 +1,6 @@
 """3 × 3 convolutions on a CPU with a quarter of the multiplications, and what surrounds them.
 
-    y = conv(f(norm(x))) + bias + plus        f the identity, ELU or the mean over 5 × 5 pixels
+    y = conv(f(norm(x))) + bias + plus      f the identity, ELU, SiLU or the mean over 5 × 5 pixels
 
 by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, in the C++ of `kernels`.
 Where that is not to be had, `kernels.why_not` says why, and the ordinary operations do the same.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,18 +35,23 @@ class Kind:
     Attributes:
         plain: The same in differentiable operations, of (x, affine, level, weight, bias, plus).
         dilation: Of the convolution.
-        elu: Whether f is ELU.
-        pool: Whether f is the mean over 5 × 5 pixels.
+        function: f; "pool" is the mean over 5 × 5 pixels.
+        groups: Of the norm; 0 is InstanceNorm++.
         eps: Of the norm.
         coarse: Whether tiles may be large, which errs by up to 1e-4; derivatives take small ones.
     """
 
     plain: Callable[..., Tensor]
     dilation: int = 1
-    elu: bool = False
-    pool: bool = False
+    function: Literal["same", "elu", "silu", "pool"] = "same"
+    groups: int = 0
     eps: float = 1e-5
     coarse: bool = False
+
+    @property
+    def code(self) -> int:
+        """The function's number among the kernels' own."""
+        return {"elu": 1, "silu": 2}.get(self.function, 0)
 
 
 def takes(*tensors: Tensor | None) -> bool:
@@ -87,6 +92,7 @@ def _simple(x: Tensor) -> bool:
 
 
 def _fit(
+    kind: Kind,
     x: Tensor,
     weight: Tensor,
     affine: Tensor | None,
@@ -99,12 +105,20 @@ def _fit(
         return False
     features, (n, channels, *size) = len(weight), x.shape
     return (
-        (affine is None or affine.shape[1:] == (3, channels))
+        _norm_fits(kind, channels, affine)
         and (affine is None or level is not None or len(affine) == 1)
         and (level is None or (level.is_cpu and level.shape == (n,)))
-        and (bias is None or bias.shape == (features,))
+        and (bias is None or bias.shape in ((features,), (n, features)))
         and (plus is None or plus.shape == (n, features, *size))
     )
+
+
+def _norm_fits(kind: Kind, channels: int, affine: Tensor | None) -> bool:
+    if affine is None:
+        return True
+    if kind.groups:
+        return affine.shape == (1, 2, channels) and channels % kind.groups == 0
+    return affine.shape[1:] == (3, channels)
 
 
 def convolve(
@@ -117,10 +131,13 @@ def convolve(
     bias: Tensor | None = None,
     plus: Tensor | None = None,
 ) -> Tensor:
-    """conv(f(norm(x))) + bias + plus; channels are innermost in the result's memory."""
+    """conv(f(norm(x))) + bias + plus; channels are innermost in the result's memory.
+
+    The bias is one for all images, or one for each.
+    """
     if not (
         takes(x, weight, affine, bias, plus)
-        and _fit(x, weight, affine, level, bias, plus)
+        and _fit(kind, x, weight, affine, level, bias, plus)
         and pays(x.shape[2], x.shape[3], kind.dilation)
         and why_not() is None
     ):
@@ -150,16 +167,17 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The result, and what its derivative needs: the norm's statistics and the pooled image."""
     inner = _inner(x)
-    norms = None if affine is None else _statistics(inner, affine, level, kind.eps)
-    seen = _box(inner, norms) if kind.pool else None
+    norms = None if affine is None else _statistics(kind, inner, affine, level)
+    pooled = kind.function == "pool"
+    seen = _box(inner, norms) if pooled else None
     out = _apply(
         inner if seen is None else seen,
         u,
         features,
         kind.dilation,
         tile,
-        norms=None if kind.pool else norms,
-        elu=kind.elu,
+        norms=None if pooled else norms,
+        function=kind.code,
         bias=bias,
         plus=None if plus is None else _inner(plus),
     )
@@ -203,7 +221,9 @@ class _Convolve(torch.autograd.Function):
             back = _weights(weight, tile, transposed=True)
             da = _apply(dy, back, weight.shape[1], kind.dilation, tile)
             dx, dtable = _before(kind, da, inner, affine, level, norms)
-        dbias = dy.sum((0, 2, 3)) if needed[5] else None
+        dbias = None
+        if needed[5]:
+            dbias = dy.sum((2, 3) if bias.ndim == 2 else (0, 2, 3))
         return None, dx, dtable, None, dweight, dbias, dy if needed[6] else None
 
 
@@ -225,16 +245,16 @@ def _before(
     norms: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """From the gradient by f(norm(x)) those by x and by the norm's table."""
-    if kind.pool:
+    if kind.function == "pool":
         da = _box(da, None)
-    if affine is None and not kind.elu:
+    if affine is None and not kind.code:
         return da, None
     n, channels, height, width = x.shape
     dx = torch.empty_like(x)
     rows = None if affine is None else affine.new_empty(n, *affine.shape[1:])
     library().normalize_backward(
-        *map(_at, (da, x, norms)), kind.elu, *map(_at, (affine, level, dx, rows)),
-        n, height * width, channels, kind.eps, torch.get_num_threads(),
+        *map(_at, (da, x, norms)), kind.code, *map(_at, (affine, level, dx, rows)),
+        n, height * width, channels, kind.groups, kind.eps, torch.get_num_threads(),
     )  # fmt: skip
     if affine is None or rows is None:
         return dx, None
@@ -246,38 +266,52 @@ def _before(
 # ── Beside convolutions ──────────────────────────────────────────────────────────────────────────
 
 
+def activated(kind: Kind, x: Tensor, affine: Tensor | None = None) -> Tensor:
+    """f(norm(x)), where no convolution follows at once; kind.plain is of (x, affine)."""
+    fits = x.ndim == 4 and x.numel() > 0 and _norm_fits(kind, x.shape[1], affine)
+    if not (fits and takes(x, affine) and why_not() is None):
+        return kind.plain(x, affine)
+    affine = None if affine is None else affine.contiguous()
+    out: Tensor = _Activated.apply(kind, x, affine)  # type: ignore[no-untyped-call]
+    return out
+
+
+_ELU = Kind(lambda x, affine: F.elu(x), function="elu")
+
+
 def elu(x: Tensor) -> Tensor:
     """ELU."""
-    return _derived(_Elu, F.elu, x)
+    return activated(_ELU, x)
 
 
 def max_pool(x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
     """The maximum over 5 × 5 pixels, as `plain` computes it in operations of every derivative."""
-    return _derived(_MaxPool, plain, x)
-
-
-def _derived(function: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    fast = x.ndim == 4 and takes(x) and why_not() is None
-    out: Tensor = function.apply(plain, x) if fast else plain(x)
+    if x.ndim != 4 or not takes(x) or why_not() is not None:
+        return plain(x)
+    out: Tensor = _MaxPool.apply(plain, x)  # type: ignore[no-untyped-call]
     return out
 
 
-class _Elu(torch.autograd.Function):
+class _Activated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        ctx.plain = plain
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, kind: Kind, x: Tensor, affine: Tensor | None) -> Tensor:
         inner = _inner(x)
-        out = torch.empty_like(inner)
-        library().activate(*map(_at, (inner, out)), x.numel(), torch.get_num_threads())
+        norms = None if affine is None else _statistics(kind, inner, affine, None)
+        out, (n, height, width, channels) = torch.empty_like(inner), _sizes(x)
+        library().activate(
+            *map(_at, (inner, norms)), kind.code, _at(out),
+            n, height * width, channels, torch.get_num_threads(),
+        )  # fmt: skip
+        ctx.kind = kind
+        ctx.save_for_backward(x, affine, norms)
         return out
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
+        x, affine, norms = ctx.saved_tensors
         if torch.is_grad_enabled() or not takes(dy):
-            return None, _derivative(ctx.plain, x, dy)
-        return None, _before(Kind(ctx.plain, elu=True), _inner(dy), _inner(x), None, None, None)[0]
+            return _plainly(ctx.kind, ctx.needs_input_grad, dy, x, affine)
+        return None, *_before(ctx.kind, _inner(dy), _inner(x), affine, None, norms)
 
 
 class _MaxPool(torch.autograd.Function):
@@ -368,12 +402,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return equal
 
 
-def _statistics(x: Tensor, affine: Tensor, level: Tensor | None, eps: float) -> Tensor:
+def _statistics(kind: Kind, x: Tensor, affine: Tensor, level: Tensor | None) -> Tensor:
     n, channels, height, width = x.shape
     norms = x.new_empty(n, 4, _padded(channels))
     known = library().statistics(
-        *map(_at, (x, affine, level, norms)), n, height * width, channels, len(affine),
-        eps, torch.get_num_threads(),
+        *map(_at, (x, affine, level, norms)), n, height * width, channels, kind.groups, len(affine),
+        kind.eps, torch.get_num_threads(),
     )  # fmt: skip
     if not known:
         raise IndexError(f"a noise level beyond the table of {len(affine)}: {level}")
@@ -395,17 +429,19 @@ def _apply(
     tile: int,
     *,
     norms: Tensor | None = None,
-    elu: bool = False,
+    function: int = 0,
     bias: Tensor | None = None,
     plus: Tensor | None = None,
 ) -> Tensor:
     n, channels, height, width = x.shape
     size = (n, features, height, width)
+    bias_step = features if bias is not None and bias.ndim == 2 else 0
     out = torch.empty(
         size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
     )  # not torch's defaults, which a user may have changed
     library().convolve(
-        tile, *map(_at, (x, norms)), elu, *map(_at, (u, bias, plus, out)),
+        tile, *map(_at, (x, norms)), function,
+        *map(_at, (u, bias)), bias_step, *map(_at, (plus, out)),
         n, height, width, channels, features, dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -416,7 +452,7 @@ def _correlate(x: Tensor, norms: Tensor | None, kind: Kind, dy: Tensor) -> Tenso
     out = x.new_empty(dy.shape[1], channels, 3, 3)
     tile = _tile(height, width, kind.dilation)
     library().correlate(
-        tile, *map(_at, (x, norms)), kind.elu, *map(_at, (dy, out)),
+        tile, *map(_at, (x, norms)), kind.code, *map(_at, (dy, out)),
         n, height, width, channels, dy.shape[1], kind.dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out

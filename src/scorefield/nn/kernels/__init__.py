@@ -34,12 +34,12 @@ TYPES = {
 }
 SIGNATURES = {
     "transform_weights": "ipqqbqqpi",
-    "convolve": "ippbppppqqqqqqi",
-    "correlate": "ippbppqqqqqqi",
-    "statistics": "ppppqqqqfi",
-    "normalize_backward": "pppbppppqqqfi",
+    "convolve": "ippippqppqqqqqqi",
+    "correlate": "ippippqqqqqqi",
+    "statistics": "ppppqqqqqfi",
+    "normalize_backward": "pppippppqqqqfi",
     "box": "pppqqqqi",
-    "activate": "ppqi",
+    "activate": "ppipqqqi",
     "largest": "ppqqqqi",
     "largest_backward": "ppppqqqqi",
     "same": "ppq",

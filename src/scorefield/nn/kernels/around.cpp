@@ -51,84 +51,139 @@ static void moments(const float* x, int64_t pixels, int64_t channels, int64_t c,
     store(squares + c, all_squares);
 }
 
-// InstanceNorm++ as a mean, scale and offset: z = γ((x − μ)/σ + α·(μ − m)/v) + β. A row of the table
-// holds γ, α, β of a level; without levels there is one. False if a level is beyond the table.
+// ── Norms: z = (x − mean)·scale + offset ────────────────────────────────────────────────────────
+
+// InstanceNorm++: z = γ((x − μ)/σ + α·(μ − m)/v) + β, from μ in `mean` and Σ(x − μ)² in `inverse`.
+static void norm_plus(const float* gamma, int64_t pixels, int64_t channels, float eps,
+                      const float* mean, float* scale, float* offset, float* inverse) {
+    double middle = 0, spread = 0;
+    for (int64_t c = 0; c < channels; c++) middle += mean[c] / channels;
+    for (int64_t c = 0; c < channels; c++) spread += (mean[c] - middle) * (mean[c] - middle);
+    const double across = 1 / std::sqrt(spread / (channels - 1) + eps);
+    for (int64_t c = 0; c < channels; c++) {
+        inverse[c] = 1 / std::sqrt(inverse[c] / pixels + eps);
+        scale[c] = gamma[c] * inverse[c];
+        float shift = gamma[c + channels] * float((mean[c] - middle) * across);
+        offset[c] = gamma[c] * shift + gamma[c + 2 * channels];
+    }
+}
+
+// Group normalisation: z = γ(x − μ)/σ + β, μ and σ of all channels of a group, from those of each.
+static void norm_groups(const float* gamma, int64_t pixels, int64_t channels, int64_t groups,
+                        float eps, float* mean, float* scale, float* offset, float* inverse) {
+    const int64_t size = channels / groups;
+    for (int64_t first = 0; first < channels; first += size) {
+        double middle = 0, squares = 0;
+        for (int64_t c = first; c < first + size; c++) middle += mean[c] / double(size);
+        for (int64_t c = first; c < first + size; c++)
+            squares += inverse[c] / double(pixels) + (mean[c] - middle) * (mean[c] - middle);
+        const double over = 1 / std::sqrt(squares / size + eps);
+        for (int64_t c = first; c < first + size; c++) {
+            mean[c] = middle;
+            inverse[c] = over;
+            scale[c] = gamma[c] * over;
+            offset[c] = gamma[c + channels];
+        }
+    }
+}
+
+// Of each image, by γ, α, β of its level in the table, of which there is one without levels; by γ, β
+// where there are groups of channels. False if a level is beyond the table.
 extern "C" bool statistics(const float* x, const float* table, const int64_t* level, float* norms,
-                           int64_t n, int64_t pixels, int64_t channels, int64_t levels, float eps,
-                           int threads) {
+                           int64_t n, int64_t pixels, int64_t channels, int64_t groups,
+                           int64_t levels, float eps, int threads) {
     int64_t padded = round_up(channels, LANES);
     for (int64_t image = 0; level && image < n; image++)
         if (level[image] < 0 || level[image] >= levels) return false;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t image = 0; image < n; image++) {
         const float* from = x + image * pixels * channels;
-        const float* gamma = table + (level ? level[image] : 0) * 3 * channels;
+        const float* gamma = table + (level ? level[image] : 0) * (groups ? 2 : 3) * channels;
         float *mean = norms + image * 4 * padded, *scale = mean + padded, *offset = scale + padded;
         float* inverse = offset + padded;
+        std::memset(scale, 0, 4 * 2 * padded);
         for (int64_t c = 0; c < padded; c += LANES) moments(from, pixels, channels, c, mean, inverse);
-        double middle = 0, spread = 0;
-        for (int64_t c = 0; c < channels; c++) middle += mean[c] / channels;
-        for (int64_t c = 0; c < channels; c++) spread += (mean[c] - middle) * (mean[c] - middle);
-        double across = 1 / std::sqrt(spread / (channels - 1) + eps);
-        for (int64_t c = 0; c < padded; c++) {
-            bool real = c < channels;
-            inverse[c] = 1 / std::sqrt(inverse[c] / pixels + eps);
-            scale[c] = real ? gamma[c] * inverse[c] : 0;
-            float shift = real ? gamma[c + channels] * float((mean[c] - middle) * across) : 0;
-            offset[c] = real ? gamma[c] * shift + gamma[c + 2 * channels] : 0;
-        }
+        if (groups) norm_groups(gamma, pixels, channels, groups, eps, mean, scale, offset, inverse);
+        else norm_plus(gamma, pixels, channels, eps, mean, scale, offset, inverse);
     }
     return true;
 }
 
-// From the gradient by f(norm(x)) those by x and by each image's γ, α, β; norms may be null.
-extern "C" void normalize_backward(const float* da, const float* x, const float* norms, bool function,
+// What dz makes of an image: dx = dz·scale + push − (x − μ)·along, and of γ, α, β. The sums are Σ dz
+// and Σ dz·(x − μ) over the pixels of each channel.
+struct Pull {
+    const float *gamma, *inverse, *once, *twice;
+    float *push, *along, *dgamma;
+};
+
+static void pull_plus(const Norm& norm, const Pull& p, int64_t pixels, int64_t channels, float eps) {
+    const float* alpha = p.gamma + channels;
+    float *dalpha = p.dgamma + channels, *dbeta = dalpha + channels;
+    double middle = 0, spread = 0, pull = 0, mean_push = 0;
+    for (int64_t c = 0; c < channels; c++) middle += norm.mean[c] / channels;
+    for (int64_t c = 0; c < channels; c++)
+        spread += (norm.mean[c] - middle) * (norm.mean[c] - middle);
+    const double across = 1 / std::sqrt(spread / (channels - 1) + eps);
+    for (int64_t c = 0; c < channels; c++)
+        pull += p.gamma[c] * alpha[c] * p.once[c] * (norm.mean[c] - middle);
+    for (int64_t c = 0; c < channels; c++) {
+        double gap = norm.mean[c] - middle, ds = p.gamma[c] * alpha[c] * p.once[c];
+        p.push[c] = across * (ds - across * across * gap * pull / (channels - 1));
+        mean_push += p.push[c] / channels;
+        p.dgamma[c] = p.inverse[c] * p.twice[c] + alpha[c] * gap * across * p.once[c];
+        dalpha[c] = p.gamma[c] * gap * across * p.once[c];
+        dbeta[c] = p.once[c];
+    }
+    for (int64_t c = 0; c < channels; c++) {
+        p.push[c] = (p.push[c] - mean_push - norm.scale[c] * p.once[c]) / pixels;
+        p.along[c] = norm.scale[c] * p.inverse[c] * p.inverse[c] * p.twice[c] / pixels;
+    }
+}
+
+static void pull_groups(const Pull& p, int64_t pixels, int64_t channels, int64_t groups) {
+    const int64_t size = channels / groups;
+    for (int64_t first = 0; first < channels; first += size) {
+        double one = 0, two = 0;
+        const double over = p.inverse[first];
+        for (int64_t c = first; c < first + size; c++) {
+            one += p.gamma[c] * over * p.once[c] / (size * pixels);
+            two += p.gamma[c] * over * p.twice[c] / (size * pixels);
+        }
+        for (int64_t c = first; c < first + size; c++) {
+            p.push[c] = -one;
+            p.along[c] = over * over * two;
+            p.dgamma[c] = over * p.twice[c];
+            p.dgamma[c + channels] = p.once[c];
+        }
+    }
+}
+
+// From the gradient by f(norm(x)) those by x and by each image's row of the table; norms may be null.
+extern "C" void normalize_backward(const float* da, const float* x, const float* norms, int function,
                                    const float* table, const int64_t* level, float* dx, float* dtable,
-                                   int64_t n, int64_t pixels, int64_t channels, float eps,
-                                   int threads) {
-    int64_t padded = round_up(channels, LANES);
+                                   int64_t n, int64_t pixels, int64_t channels, int64_t groups,
+                                   float eps, int threads) {
+    int64_t padded = round_up(channels, LANES), row = (groups ? 2 : 3) * channels;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t image = 0; image < n; image++) {
         const int64_t start = image * pixels * channels;
-        float* sum = right_scratch.get(4 * padded);
+        float *sum = right_scratch.get(4 * padded), *along = sum + 2 * padded, *push = sum + 3 * padded;
         Norm norm(norms, image, padded);
-        const vec one = vec{} + 1.f;
         // dz to dx for now, Σ dz and Σ dz·(x − μ)
         sums<2>(pixels, padded, sum, [&](int64_t p, int64_t c, vec* part) {
             const int64_t at = start + p * channels;
             vec here = some(x + at, c, channels), dz = some(da + at, c, channels);
-            if (function) {
-                vec a = elu(norm(here, c));
-                dz *= a > 0.f ? one : a + 1.f;
-            }
+            if (function) dz *= slope(function, norm(here, c));
             put(dx + at, c, channels, dz);
             part[0] += dz;
             if (norms) part[1] += dz * (here - load(norm.mean + c));
         });
         if (!norms) continue;
-        const float* gamma = table + (level ? level[image] : 0) * 3 * channels;
-        const float *alpha = gamma + channels, *inverse = norm.offset + padded;
-        float *dgamma = dtable + image * 3 * channels, *dalpha = dgamma + channels;
-        float *along = sum + 2 * padded, *push = sum + 3 * padded;
-        double middle = 0, spread = 0, pull = 0, mean_push = 0;
-        for (int64_t c = 0; c < channels; c++) middle += norm.mean[c] / channels;
-        for (int64_t c = 0; c < channels; c++)
-            spread += (norm.mean[c] - middle) * (norm.mean[c] - middle);
-        const double across = 1 / std::sqrt(spread / (channels - 1) + eps);
-        for (int64_t c = 0; c < channels; c++)
-            pull += gamma[c] * alpha[c] * sum[c] * (norm.mean[c] - middle);
-        for (int64_t c = 0; c < channels; c++) {
-            double gap = norm.mean[c] - middle, ds = gamma[c] * alpha[c] * sum[c];
-            push[c] = across * (ds - across * across * gap * pull / (channels - 1));
-            mean_push += push[c] / channels;
-            dgamma[c] = inverse[c] * sum[padded + c] + alpha[c] * gap * across * sum[c];
-            dalpha[c] = gamma[c] * gap * across * sum[c];
-            dalpha[c + channels] = sum[c];
-        }
-        for (int64_t c = 0; c < padded; c++) {
-            push[c] = c < channels ? (push[c] - mean_push - norm.scale[c] * sum[c]) / pixels : 0;
-            along[c] = norm.scale[c] * inverse[c] * inverse[c] * sum[padded + c] / pixels;
-        }
+        const Pull pull{table + (level ? level[image] : 0) * row, norm.offset + padded, sum,
+                        sum + padded, push, along, dtable + image * row};
+        std::memset(along, 0, 4 * 2 * padded);
+        if (groups) pull_groups(pull, pixels, channels, groups);
+        else pull_plus(norm, pull, pixels, channels, eps);
         for (int64_t p = 0; p < pixels; p++)
             for (int64_t c = 0; c < padded; c += LANES) {
                 const int64_t at = start + p * channels;
@@ -138,6 +193,22 @@ extern "C" void normalize_backward(const float* da, const float* x, const float*
             }
     }
 }
+
+// f(norm(x)).
+extern "C" void activate(const float* x, const float* norms, int function, float* out, int64_t n,
+                         int64_t pixels, int64_t channels, int threads) {
+    int64_t padded = round_up(channels, LANES);
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < n * pixels; i++) {
+        Norm norm(norms, i / pixels, padded);
+        for (int64_t c = 0; c < padded; c += LANES) {
+            vec z = norm(some(x + i * channels, c, channels), c);
+            put(out + i * channels, c, channels, activated(function, z));
+        }
+    }
+}
+
+// ── Pools ───────────────────────────────────────────────────────────────────────────────────────
 
 // The mean over 5 × 5 pixels of norm(x), zeros outside; its own adjoint where there is no norm.
 extern "C" void box(const float* x, const float* norms, float* out, int64_t n, int64_t height,
@@ -171,11 +242,6 @@ extern "C" void box(const float* x, const float* norms, float* out, int64_t n, i
                 }
         }
     }
-}
-
-extern "C" void activate(const float* x, float* out, int64_t count, int threads) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < count; i += LANES) put(out, i, count, elu(some(x, i, count)));
 }
 
 // The larger; NaN if one of them is, as torch has it.

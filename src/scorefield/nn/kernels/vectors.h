@@ -40,22 +40,51 @@ struct Scratch {
 
 // ── Activations ─────────────────────────────────────────────────────────────────────────────────
 
-// exp(z) − 1 for z ≤ 0 and z for z > 0, by 2ⁿ·(eʳ − 1) + 2ⁿ − 1.
+// exp(z) = s + s·p for z ≤ 0: s = 2ⁿ, p = eʳ − 1.
+struct Power {
+    vec s, p;
+    explicit Power(vec z) {
+        const vec least = vec{} - 87.f, half = vec{} + 12582912.f;  // 1.5·2²³: adding it rounds
+        vec low = z < least ? least : z;
+        vec n = low * 1.44269504f + half;
+        vec r = low - (n - half) * 0.693359375f + (n - half) * 2.12194440e-4f;
+        p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+        p = p * r + 8.3334519073e-3f;
+        p = p * r + 4.1665795894e-2f;
+        p = p * r + 1.6666665459e-1f;
+        p = p * r + 5.0000001201e-1f;
+        p = p * r * r + r;
+        ints power = ((ints)n << 23) + 0x3f800000;
+        s = (vec)power;
+    }
+};
+
+// exp(z) − 1 for z ≤ 0 and z for z > 0.
 static inline vec elu(vec z) {
-    const vec least = vec{} - 87.f, half = vec{} + 12582912.f;  // 1.5·2²³: adding it rounds
-    vec low = z < least ? least : z;
-    low = low > 0.f ? vec{} : low;
-    vec n = low * 1.44269504f + half;
-    vec r = low - (n - half) * 0.693359375f + (n - half) * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r;
-    ints power = ((ints)n << 23) + 0x3f800000;
-    vec s = (vec)power;
-    return z > 0.f ? z : s * p + (s - 1.f);
+    const Power e(z > 0.f ? vec{} : z);
+    return z > 0.f ? z : e.s * e.p + (e.s - 1.f);
+}
+
+static inline vec sigmoid(vec z) {
+    const Power e(z > 0.f ? -z : z);
+    const vec small = e.s * e.p + e.s, large = 1.f / (small + 1.f);
+    return z > 0.f ? large : small * large;
+}
+
+enum Function : int { SAME, ELU, SILU };
+
+static inline vec activated(int function, vec z) {
+    return function == ELU ? elu(z) : function == SILU ? z * sigmoid(z) : z;
+}
+
+static inline vec slope(int function, vec z) {
+    const vec one = vec{} + 1.f;
+    if (function == ELU) {
+        const vec a = elu(z);
+        return a > 0.f ? one : a + 1.f;
+    }
+    const vec s = sigmoid(z);
+    return function == SILU ? s * (z * (1.f - s) + 1.f) : one;
 }
 
 // mean, scale, offset and 1/deviation of the channels of one image, each of round_up(channels)

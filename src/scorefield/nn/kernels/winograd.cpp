@@ -6,7 +6,7 @@
 // Images are (n, height, width, channels), so that a vector register holds neighbouring channels.
 // A dilation d makes d × d interleaved images, each with tiles of its own.
 //
-// A convolution reads f((x − mean)·scale + offset), f the identity or ELU, and adds to its result.
+// A convolution reads f((x − mean)·scale + offset), f the identity, ELU or SiLU, and adds to its result.
 
 #include <algorithm>
 #include <omp.h>
@@ -192,7 +192,7 @@ template <int M> struct Grid {
 
 // Bᵀ d B for rows of tiles, each position to a plane of v, each tile to a row of it.
 template <int M>
-static void image_tiles(const float* x, const float* norms, bool function, int64_t channels,
+static void image_tiles(const float* x, const float* norms, int function, int64_t channels,
                         const Grid<M>& g, int64_t row, int64_t rows, float* v, int64_t v_row,
                         int64_t plane) {
     int64_t padded = round_up(channels, LANES), columns = M * g.across + 2;
@@ -213,7 +213,7 @@ static void image_tiles(const float* x, const float* norms, bool function, int64
                     const float* from = x + ((g.image(row) * g.height + y) * g.width + at) * channels;
                     for (int64_t c = 0; c < padded; c += LANES) {
                         vec z = norm(some(from, c, channels), c);
-                        store(to + c, function ? elu(z) : z);
+                        store(to + c, activated(function, z));
                     }
                 }
         const int64_t next = padded / LANES, below = g.d * columns * next;
@@ -255,11 +255,12 @@ static void spread_tiles(const float* dy, int64_t features, const Grid<M>& g, in
 
 // Aᵀ m A for rows of tiles, with what is added to it.
 template <int M>
-static void result_tiles(const float* m, int64_t m_row, int64_t plane, const float* bias,
-                         const float* plus, float* out, int64_t features, const Grid<M>& g, int64_t row,
-                         int64_t rows) {
+static void result_tiles(const float* m, int64_t m_row, int64_t plane, const float* biases,
+                         int64_t bias_step, const float* plus, float* out, int64_t features,
+                         const Grid<M>& g, int64_t row, int64_t rows) {
     int64_t padded = round_up(features, LANES);
-    for (int64_t r = row; r < row + rows; r++)
+    for (int64_t r = row; r < row + rows; r++) {
+        const float* bias = biases ? biases + g.image(r) * bias_step : nullptr;
         for (int64_t tile = 0; tile < g.tiles; tile++, m += m_row) {
             int64_t at[M * M];
             g.pixels(r, tile, features, at);
@@ -277,6 +278,7 @@ static void result_tiles(const float* m, int64_t m_row, int64_t plane, const flo
                     }
             }
         }
+    }
 }
 
 
@@ -306,10 +308,10 @@ static void weights_by(const float* g, int64_t k_step, int64_t c_step, bool flip
 }
 
 template <int M>
-static void convolve_by(const float* x, const float* norms, bool function, const float* u,
-                        const float* bias, const float* plus, float* out, int64_t n, int64_t height,
-                        int64_t width, int64_t channels, int64_t features, int64_t dilation,
-                        int threads) {
+static void convolve_by(const float* x, const float* norms, int function, const float* u,
+                        const float* bias, int64_t bias_step, const float* plus, float* out,
+                        int64_t n, int64_t height, int64_t width, int64_t channels,
+                        int64_t features, int64_t dilation, int threads) {
     constexpr int POSITIONS = (M + 2) * (M + 2);
     Grid<M> g(n, height, width, dilation);
     int64_t in = round_up(channels, LANES), padded = round_up(features, LANES);
@@ -329,13 +331,13 @@ static void convolve_by(const float* x, const float* norms, bool function, const
                 product(v + i * v_plane, in, 1, u + (i * padded + k) * channels, panel,
                         m + i * m_plane + k, padded, here * g.tiles, panel, channels, false);
             }
-        result_tiles(m, padded, m_plane, bias, plus, out, features, g, row, here);
+        result_tiles(m, padded, m_plane, bias, bias_step, plus, out, features, g, row, here);
     }
 }
 
 // The gradient of the weights, Gᵀ(Σ Vᵀ·A dy Aᵀ)G, as (features, channels, 3, 3).
 template <int M>
-static void correlate_by(const float* x, const float* norms, bool function, const float* dy, float* dg,
+static void correlate_by(const float* x, const float* norms, int function, const float* dy, float* dg,
                          int64_t n, int64_t height, int64_t width, int64_t channels,
                          int64_t features, int64_t dilation, int threads) {
     constexpr int N = M + 2, POSITIONS = N * N;
@@ -387,14 +389,15 @@ void transform_weights(int tile, const float* g, int64_t k_step, int64_t c_step,
     (tile == 7 ? weights_by<7> : tile == 5 ? weights_by<5> : weights_by<4>)(g, k_step, c_step, flip, channels, features, u, threads);
 }
 
-void convolve(int tile, const float* x, const float* norms, bool function, const float* u,
-              const float* bias, const float* plus, float* out, int64_t n, int64_t height,
-              int64_t width, int64_t channels, int64_t features, int64_t dilation, int threads) {
-    (tile == 7 ? convolve_by<7> : tile == 5 ? convolve_by<5> : convolve_by<4>)(x, norms, function, u, bias, plus, out, n, height,
-                                                  width, channels, features, dilation, threads);
+void convolve(int tile, const float* x, const float* norms, int function, const float* u,
+              const float* bias, int64_t bias_step, const float* plus, float* out, int64_t n,
+              int64_t height, int64_t width, int64_t channels, int64_t features, int64_t dilation,
+              int threads) {
+    (tile == 7 ? convolve_by<7> : tile == 5 ? convolve_by<5> : convolve_by<4>)(
+        x, norms, function, u, bias, bias_step, plus, out, n, height, width, channels, features, dilation, threads);
 }
 
-void correlate(int tile, const float* x, const float* norms, bool function, const float* dy, float* dg,
+void correlate(int tile, const float* x, const float* norms, int function, const float* dy, float* dg,
                int64_t n, int64_t height, int64_t width, int64_t channels, int64_t features,
                int64_t dilation, int threads) {
     (tile == 5 ? correlate_by<5> : correlate_by<4>)(x, norms, function, dy, dg, n, height, width,
