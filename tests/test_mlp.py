@@ -275,16 +275,40 @@ def test_the_fast_way_tells_classes_apart_at_one_level():
         assert net(x[:0], cond[:0]).shape == (0, 8)
 
 
-def test_derivatives_never_go_the_fast_way():
-    """To the bit those of a network that knows of none."""
-    net, _ = wide()
-    plain = MLP(8, width=256, blocks=2).eval()
-    plain.load_state_dict(net.state_dict())
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+def test_gradients_by_onednn_are_those_of_float64(monkeypatch):
+    net, exact = wide()
+    used = []
+    product = dense._product
+    monkeypatch.setattr(dense, "_product", lambda *of: (used.append(of[0].shape), product(*of))[1])
+    x, cond, v = torch.randn(64, 8), torch.linspace(-1.5, 1.1, 64), torch.randn(64, 8)
+    found = []
+    for each, dtype in ((net, torch.float32), (exact, torch.float64)):
+        start = x.to(dtype, copy=True).requires_grad_()
+        (each(start, cond.to(dtype)) * v.to(dtype)).sum().backward()
+        found.append([start.grad, *(p.grad for p in each.parameters())])
+    for ours, truth in zip(*found, strict=True):
+        assert relative(ours, truth) < 5e-6
+    assert (
+        len(used) == 3 * 6
+    )  # the layers of two blocks, their inputs' and their weights' gradients
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+def test_other_derivatives_never_go_the_fast_way():
+    net, exact = wide()
     x, cond, v = torch.randn(64, 8), torch.full((64,), 0.3), torch.randn(64, 8)
     found = []
-    for each in (net, plain):
-        (each(x, cond) * v).sum().backward()
-        found.append([p.grad for p in each.parameters()])
+    for each, dtype in ((net, torch.float32), (exact, torch.float64)):
+        start, level, w = x.to(dtype, copy=True).requires_grad_(), cond.to(dtype), v.to(dtype)
+        y = torch.tanh(each(start, level))
+        rows = torch.stack([w, 2 * w, w.flip(0)])
+        (several,) = torch.autograd.grad(y, start, rows, is_grads_batched=True, retain_graph=True)
+        (pulled,) = torch.autograd.grad(y, start, w, create_graph=True)
+        second = torch.autograd.grad((pulled**2).sum(), [start, *each.blocks.parameters()])
         with torch.no_grad():  # forward mode needs no graph
-            found[-1].append(torch.func.jvp(lambda x, each=each: each(x, cond), (x,), (v,))[1])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+            call = lambda x, each=each, level=level: each(x, level)  # noqa: E731
+            pushed = torch.func.jvp(call, (start.detach(),), (w,))[1]
+        found.append([several, *second, pushed])
+    for ours, truth in zip(*found, strict=True):
+        assert relative(ours, truth) < 1e-5

@@ -9,7 +9,7 @@ from scorefield.config import overridden, read
 from scorefield.experiment import settled
 from scorefield.nn import MLP, dense, kernels
 from scorefield.optimize import Choice, choose, optimize, why_not_compiled
-from scorefield.presets import digits_ncsn
+from scorefield.presets import digits, digits_ncsn
 from scorefield.run import start
 from scorefield.samplers import SAMPLERS
 from scorefield.train import averaged
@@ -153,9 +153,10 @@ def test_what_is_soon_done_is_not_worth_a_build():
     assert choose(model, evaluations=None).winograd
 
 
-def test_what_is_no_use_is_left():
+def test_what_is_no_use_is_left(monkeypatch):
     ends = dict(sigma_max=1.0, sigma_min=0.01)
     vectors = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
+    monkeypatch.setattr(dense, "trains_faster", lambda: False)
     assert optimize(vectors, train=True) == Choice()
     assert "no 3 × 3 convolutions" in str(optimize(vectors, train=True))
     assert "float64, not float32" in str(choose(copy.deepcopy(vectors).double()))
@@ -164,12 +165,16 @@ def test_what_is_no_use_is_left():
 
 
 @pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
-def test_an_mlp_is_faster_in_sampling_only():
+@pytest.mark.parametrize("known", [True, False])
+def test_an_mlp_is_faster_in_sampling_and_where_that_is_known_in_training(monkeypatch, known):
+    monkeypatch.setattr(dense, "trains_faster", lambda: known)
     ends = dict(sigma_max=1.0, sigma_min=0.01)
     model = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
     assert optimize(model) == Choice(onednn=True)
     assert model.net.onednn
-    assert "oneDNN" in str(choose(model))
+    assert "of σ alone once a batch" in str(choose(model))
+    assert choose(model, train=True) == Choice(onednn=known)
+    assert "once a batch" not in str(choose(model, train=True))
     Choice().apply(model)
     assert not model.net.onednn
 
@@ -301,6 +306,16 @@ def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
     assert (half.machine.autocast, half.machine.winograd) == ("on", "off")
     assert reasons == "bfloat16, as told"
     assert _settled("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("way", ["auto", "on", "off"])
+def test_a_run_keeps_how_an_mlp_is_multiplied(monkeypatch, tmp_path, way):
+    monkeypatch.setattr(dense, "trains_faster", lambda: True)
+    small = ["training.steps=1", "training.batch=4", "keeping.samples=0", "machine.device=cpu"]
+    begun = start(overridden(digits(), [*small, f"machine.onednn={way}"]), tmp_path)
+    assert begun.model.net.onednn == (way != "off")
+    assert read(tmp_path / "config.json").machine.onednn == ("off" if way == "off" else "on")
 
 
 @needs_compiler

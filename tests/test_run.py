@@ -103,7 +103,7 @@ def test_the_config_leaves_nothing_open(whole):
     assert kept["levels"]["sigma_max"] == pytest.approx(4.5, abs=0.4)
     assert kept["machine"] == {
         "device": "cpu", "autocast": "off", "channels_last": "off", "compile": "off", "threads": 1,
-        "winograd": "off",
+        "winograd": "off", "onednn": "off",
     }  # fmt: skip
     assert None not in kept["levels"].values()
 

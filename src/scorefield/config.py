@@ -157,6 +157,7 @@ class Machine:
         channels_last: Keep images with their channels innermost.
         compile: Run the network through torch.compile.
         winograd: Convolve with a quarter of the multiplications, where the machine is a CPU.
+        onednn: Multiply the matrices of an MLP by oneDNN, where the machine is a CPU.
         threads: Of the CPU; 0 leaves it to torch.
     """
 
@@ -165,6 +166,7 @@ class Machine:
     channels_last: Literal["auto", "on", "off"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     winograd: Literal["auto", "on", "off"] = "auto"
+    onednn: Literal["auto", "on", "off"] = "auto"
     threads: int = 0
 
 

@@ -88,9 +88,9 @@ def settled(experiment: Experiment, model: ScoreModel) -> tuple[Experiment, str]
     """The experiment with the way of computing that suits its model and machine, and why that."""
     machine, training = experiment.machine, experiment.training
     found = choose(model, batch=training.batch, evaluations=training.steps, train=True)
-    if machine.autocast == "on" and found.winograd:  # which is float32
+    if machine.autocast == "on" and (found.winograd or found.onednn):  # which are float32
         found = Choice(reasons=("bfloat16, as told",))
-    ways = ("autocast", "channels_last", "compile", "winograd")
+    ways = ("autocast", "channels_last", "compile", "winograd", "onednn")
     chosen = {way: "on" if getattr(found, way) else "off" for way in ways}
     told = {way: getattr(machine, way) for way in ways if getattr(machine, way) != "auto"}
     return replace(experiment, machine=replace(machine, **chosen | told)), str(found)

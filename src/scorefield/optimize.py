@@ -1,9 +1,10 @@
 """Which way of running a network pays, on which device, and why.
 
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
-            there: the score moves by less than 1e-5, and its gradients with it; in sampling an
-            MLP's products by oneDNN, and what depends on σ alone once a batch, error 1e-6; where
-            2 % are allowed an MLP in bfloat16, if the processor has it
+            there: the score moves by less than 1e-5, and its gradients with it; an MLP's products
+            by oneDNN (in training where that is known to be faster), and in sampling what depends
+            on σ alone once a batch, error 1e-6; where 2 % are allowed an MLP in bfloat16, if the
+            processor has it
     CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
 
 The model stays the object that it is, its parameters too: only how it computes is changed.
@@ -42,7 +43,7 @@ class Choice:
     Attributes:
         winograd: Convolutions with fewer multiplications, in float32 on a CPU.
         coarse: Fewer still, where no gradients are wanted and 2 % of error are allowed.
-        onednn: An MLP's products by oneDNN, where no gradients are wanted, in float32 on a CPU.
+        onednn: An MLP's products by oneDNN, in float32 on a CPU.
         channels_last: Images with their channels innermost in memory.
         autocast: The network in bfloat16, its weights in float32.
         compile: Through torch.compile.
@@ -149,7 +150,8 @@ def choose(
 def _on_cpu(
     model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
-    perceptron = isinstance(model.net, MLP) and not train and dense.available()
+    pays = dense.trains_faster() if train else True
+    perceptron = isinstance(model.net, MLP) and pays and dense.available()
     halves = isinstance(model.net, MLP) and precision == "bfloat16" and _has_bfloat16()
     convolves = any(getattr(module, "fast", None) is not None for module in model.net.modules())
     if not perceptron and not halves and not convolves:
@@ -160,8 +162,8 @@ def _on_cpu(
     if halves:
         return Choice(autocast=True, reasons=(HALF,))
     if perceptron:
-        reason = "products by oneDNN, and of σ alone once a batch, in float32: error 1e-6"
-        return Choice(onednn=True, reasons=(reason,))
+        once = "" if train else ", and of σ alone once a batch"
+        return Choice(onednn=True, reasons=(f"products by oneDNN{once}, in float32: error 1e-6",))
     seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
     if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
         return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))

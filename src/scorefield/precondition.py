@@ -221,8 +221,8 @@ class EDM:
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """Karras et al. 2022, table 1, as a score: (D − x)/σ²."""
         total = sigma**2 + self.sigma_data**2
-        out = self.sigma_data / (sigma * total.sqrt())
-        return Coefficients(-1 / total, out, total.rsqrt(), sigma.log() / 4)
+        scale = total.rsqrt()
+        return Coefficients(-1 / total, self.sigma_data * scale / sigma, scale, sigma.log() / 4)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ class Run:
         self.model = model.to(self.device)
         # bfloat16 is the trainer's, and what is compiled is not copied
         Choice(
-            winograd=machine.winograd == "on", channels_last=machine.channels_last == "on"
+            winograd=machine.winograd == "on",
+            onednn=machine.onednn == "on",
+            channels_last=machine.channels_last == "on",
         ).apply(self.model)
         self.ema = averaged(self.model, training.ema)
         self.average = cast(ScoreModel, self.ema.module)

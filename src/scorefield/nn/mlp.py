@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import get_args
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from . import dense
 from .arguments import arguments, check_choices, check_least, check_shares
 from .embedding import Embedding, Kind, LabelEmbedding, told
+from .winograd import takes
 
 Apply = Callable[[nn.Linear, Tensor], Tensor]
 
@@ -43,8 +45,8 @@ class MLP(nn.Module):
     """
 
     onednn = False
-    """Whether, where no derivatives are wanted, products are oneDNN's, and what depends on the
-    noise level alone is computed once for a batch of one level."""
+    """Whether products are oneDNN's, and what depends on the noise level alone is computed once for
+    a batch of one level where no derivatives are wanted."""
 
     def __init__(
         self,
@@ -87,10 +89,10 @@ class MLP(nn.Module):
                 f"x is a batch of {tuple(x.shape[1:])}, but the network was built for {self.shape}"
             )
         cond = x.new_zeros(len(x)) if cond is None else cond
-        fast = self.onednn and dense.plain(x, cond)
-        if fast and label is None and (cond == cond[:1]).all():
+        once = self.onednn and label is None and not torch.is_grad_enabled()
+        if once and takes(x, cond) and (cond == cond[:1]).all():
             cond = cond[:1]
-        apply: Apply = dense.linear if fast else _layer
+        apply: Apply = dense.linear if self.onednn else _layer
         embedding = self.embedding(cond, told(self.label, label, len(cond)))
         h = apply(self.stem, x.reshape(len(x), self.size))
         for block in self.blocks:
