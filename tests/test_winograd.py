@@ -509,3 +509,25 @@ def test_dropout_and_resampling_stand_between_the_function_and_the_convolution()
     torch.manual_seed(0)
     dropped = block.train()(x, e)
     assert _error(dropped, exact(x.double(), e.double())) > 0.1
+
+
+@needs_compiler
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 100_003, 600_000])
+def test_a_fingerprint_tells_any_change_on_any_number_of_threads(count):
+    x, before = torch.randn(count), torch.get_num_threads()
+    known = winograd._fingerprint(x)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert winograd._fingerprint(x.clone()) == known
+    finally:
+        torch.set_num_threads(before)
+    for at in {0, count // 2, count - 1}:
+        changed = x.clone()
+        changed[at] = torch.nextafter(x[at], torch.tensor(math.inf))
+        assert winograd._fingerprint(changed) != known
+    for apart in (1, 64, 65_536):  # which are of one lane, but for the first
+        if apart < count:
+            changed = x.clone()
+            changed[[0, apart]] = x[[apart, 0]]
+            assert winograd._fingerprint(changed) != known

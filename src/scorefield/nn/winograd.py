@@ -12,6 +12,7 @@ being told to.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -382,24 +383,26 @@ def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
     return u
 
 
-_KEPT: MutableMapping[Tensor, tuple[int, Tensor, Tensor]] = WeakTensorKeyDictionary()
-"""Transformed weights of networks that are not being trained, with the tile and the weights."""
+_KEPT: MutableMapping[Tensor, tuple[tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
+"""Transformed weights of networks that are not being trained, with what tells them from others."""
 
 
 def _kept_weights(weight: Tensor, tile: int) -> Tensor:
     # by their values, for fused optimisers and `.data` change them without a new version
-    kept = _KEPT.get(weight)
     now = weight.detach().contiguous()
-    if kept is None or kept[0] != tile or kept[1].shape != now.shape or not _same(kept[1], now):
-        kept = (tile, now.clone(), _weights(now, tile))
+    known = (tile, now.shape, _fingerprint(now))
+    kept = _KEPT.get(weight)
+    if kept is None or kept[0] != known:
+        kept = (known, _weights(now, tile))
         _KEPT[weight] = kept
-    return kept[2]
+    return kept[1]
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two dense tensors of a size hold the same bits; torch.equal is slower."""
-    equal: bool = library().same(_at(a), _at(b), a.numel() * a.element_size())
-    return equal
+def _fingerprint(x: Tensor) -> bytes:
+    """What another tensor has too only if its bits are the same, or by a chance of 2⁻³²."""
+    out = ctypes.create_string_buffer(4 * 4 * 16)
+    library().fingerprint(_at(x), x.numel(), out, torch.get_num_threads())
+    return out.raw
 
 
 def _statistics(kind: Kind, x: Tensor, affine: Tensor, level: Tensor | None) -> Tensor:

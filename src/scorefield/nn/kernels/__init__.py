@@ -42,7 +42,7 @@ SIGNATURES = {
     "activate": "ppipqqqi",
     "largest": "ppqqqqi",
     "largest_backward": "ppppqqqqi",
-    "same": "ppq",
+    "fingerprint": "pqpi",
 }
 """What the library's functions take."""
 
@@ -84,7 +84,7 @@ def _loaded() -> ctypes.CDLL | str:
     for name, letters in SIGNATURES.items():
         function = getattr(found, name)
         function.argtypes = [TYPES[letter] for letter in letters]
-        function.restype = ctypes.c_bool if name in ("statistics", "same") else None
+        function.restype = ctypes.c_bool if name == "statistics" else None
     return found
 
 
