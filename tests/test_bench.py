@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from scorefield.bench import Setting, Table, bench, machine, measure, scale, step
-from scorefield.bench.networks import QUICK, digits, inputs, training, unet
+from scorefield.bench.networks import NETWORKS, QUICK, digits, inputs, training, unet
 from scorefield.cli import main
 from scorefield.nn import kernels
 
@@ -348,6 +348,55 @@ def test_the_page_has_what_was_measured_last(tables):
     """`python benchmarks/tables.py` writes it."""
     page = tables.PAGE.read_text()
     assert tables.filled(page) == page
+
+
+def _published(tables, name):
+    """The rows of each table by their first cell."""
+    found = {}
+    for each in json.loads((tables.RESULTS / f"{name}.json").read_text())["tables"]:
+        rows = [dict(zip(each["columns"], row, strict=True)) for row in each["rows"]]
+        found[each["title"]] = {next(iter(row.values())): row for row in rows}
+    return found
+
+
+@pytest.mark.parametrize("name", ["NCSN 64, 1×28×28, batch 32", "NCSN 128, 3×32×32, batch 32"])
+def test_the_published_steps_are_as_fast_and_as_exact_as_they_should_be(tables, name):
+    steps = _published(tables, "step")
+    training, sampling = steps[f"{name}, training"], steps[f"{name}, sampling"]
+    for rows in (training, sampling):
+        assert rows["eager float32"]["of the peak"] >= NETWORKS[name].least
+    assert training["optimize"]["ratio"] >= 2
+    assert training["optimize"]["1 − cosine"] <= 1e-3
+    assert sampling["optimize"]["ratio"] >= 1.6
+    assert sampling["optimize"]["error of the score"] <= 1e-5
+    assert sampling["optimize, to 2 %"]["ratio"] >= 2.8
+    assert sampling["optimize, to 2 %"]["error of the score"] <= 0.02
+
+
+def test_the_published_samplers_are_as_fast_as_they_should_be(tables):
+    frontier, (start,) = _published(tables, "frontier"), _published(tables, "startup").values()
+    ways = frontier["end to end, digits, 360 samples"]
+    slow, *_ = ways.values()
+    optimized = [row for way, row in ways.items() if way.endswith("optimized")]
+    assert any(row["ratio"] >= 100 and row["Fréchet"] <= slow["Fréchet"] for row in optimized)
+    overhead = frontier["overhead, NCSN 64, 1×28×28, batch 32"]
+    assert all(row["beyond it"] <= 0.02 for row in overhead.values())
+    assert start["import scorefield"]["of import torch"] <= 1.3
+    assert start["from scorefield import *"]["of import torch"] <= 1.3
+    assert start["scorefield --help"]["s"] <= 0.3
+
+
+def test_the_readme_says_of_steps_what_was_measured(tables):
+    readme = " ".join((tables.ROOT / "README.md").read_text().split())
+    steps, said = _published(tables, "step"), []
+    for name in ("NCSN 128, 3×32×32, batch 32", "NCSN 64, 1×28×28, batch 32"):
+        for kind in ("training", "sampling"):
+            row = steps[f"{name}, {kind}"]["optimize"]
+            said.append(f"{row['ratio']:.1f}")
+            assert row["error of the score"] < 3.5e-6
+    wide = f"takes {said[0]} (training) and {said[1]} (sampling) times less than in eager torch"
+    assert wide in readme
+    assert f"with 64 filters {said[2]} and {said[3]}" in readme
 
 
 def test_tables_are_taken_by_their_titles(tables, monkeypatch, tmp_path):

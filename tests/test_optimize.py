@@ -11,7 +11,6 @@ from scorefield.nn import MLP, dense, kernels
 from scorefield.optimize import Choice, choose, optimize, why_not_compiled
 from scorefield.presets import digits, digits_ncsn
 from scorefield.run import start
-from scorefield.samplers import SAMPLERS
 from scorefield.train import averaged
 
 needs_compiler = pytest.mark.skipif(
@@ -108,8 +107,7 @@ def test_without_a_compiler_the_model_stays_and_the_reason_is_told():
     assert choice == Choice()
     assert "no C++ compiler: install g++" in str(choice)
     assert torch.equal(model(x, 0.1), before)
-    half = optimize(model, precision="bfloat16")
-    assert half == Choice(channels_last=True, autocast=True)
+    Choice(channels_last=True, autocast=True).apply(model)
     assert 0 < (model(x, 0.1) - before).norm() < 0.05 * before.norm()
 
 
@@ -158,7 +156,8 @@ def test_what_is_no_use_is_left(monkeypatch):
     vectors = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
     monkeypatch.setattr(dense, "trains_faster", lambda: False)
     assert optimize(vectors, train=True) == Choice()
-    assert "no 3 × 3 convolutions" in str(optimize(vectors, train=True))
+    signals = ScoreModel(UNet(dims=1, channels=1, width=8, blocks=1), EDM(0.5), shape=(1, 32))
+    assert "no 3 × 3 convolutions" in str(choose(signals))
     assert "float64, not float32" in str(choose(copy.deepcopy(vectors).double()))
     assert "float64, not float32" in str(choose(_ncsn().double()))
     assert "nothing has been measured on meta" in str(choose(_ncsn().to("meta")))
@@ -179,26 +178,63 @@ def test_an_mlp_is_faster_in_sampling_and_where_that_is_known_in_training(monkey
     assert not model.net.onednn
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_an_mlp_is_in_bfloat16_where_that_is_allowed_and_the_processor_has_it(monkeypatch, train):
+@pytest.fixture
+def halves(monkeypatch):
+    """Whether the processor is to have bfloat16."""
+
+    def has(it):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda: it, raising=False)
+
+    has(True)
+    return has
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+def test_an_mlp_is_in_bfloat16_where_that_is_allowed_and_faster(halves):
     ends = dict(sigma_max=1.0, sigma_min=0.01)
-    model = ScoreModel(MLP((2,), width=64), EDM(0.5, **ends), shape=(2,))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    x, sigma = torch.randn(8, 2), 0.3
+    model = ScoreModel(MLP((2,), width=256), EDM(0.5, **ends), shape=(2,))
+    x, sigma = torch.randn(128, 2), 0.3
     torch.nn.init.normal_(model.net.head.weight, std=0.1)  # it begins at zero, without error
-    before = model(x, sigma)
-    assert optimize(model, train=train, precision="bfloat16") == Choice(autocast=True)
+    before, asked = model(x, sigma), dict(train=True, precision="bfloat16")
+    assert optimize(model, batch=128, **asked) == Choice(autocast=True)
     assert 0 < (model(x, sigma) - before).norm() < 0.02 * before.norm()
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
-    assert not choose(model, train=train, precision="bfloat16").autocast
+    assert not choose(model, batch=8, **asked).autocast  # small products are slower
+    sampling = choose(model, batch=128, precision="bfloat16")
+    assert sampling == Choice(onednn=True)
+    assert "more exact than bfloat16" in str(sampling)
+    halves(False)
+    assert not choose(model, batch=128, **asked).autocast
+
+
+@pytest.mark.usefixtures("_no_compiler")
+def test_without_a_compiler_images_are_in_bfloat16_where_that_is_faster(halves):
+    half = Choice(channels_last=True, autocast=True)
+    assert choose(_ncsn(), precision="bfloat16") == half
+    assert choose(_unet(), precision="bfloat16") == Choice()
+    halves(False)
+    assert choose(_ncsn(), precision="bfloat16") == Choice()
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+def test_an_mlps_reasons_are_its_own(monkeypatch):
+    vectors = MLP((2,), width=8)
+    indexed = ScoreModel(vectors, NCSN(geometric(1.0, 0.01, 4)), shape=(2,))
+    told = ScoreModel(MLP((2,), width=8, labels=3), EDM(0.5), shape=(2,))
+    for model in (indexed, told):
+        assert choose(model) == Choice(onednn=True)
+        assert "once a batch" not in str(choose(model))
+    monkeypatch.setattr(dense, "trains_faster", lambda: False)
+    assert "only on AMD's processors" in str(choose(indexed, train=True))
+    monkeypatch.setattr(dense, "available", lambda: False)
+    assert "this torch has no oneDNN" in str(choose(indexed))
 
 
 @pytest.fixture
 def _a_gpu(monkeypatch):
     """As far as a choice goes: what stands in for a compiler is content with anything."""
     monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr(torch, "compile", lambda call: lambda: None)
     why_not_compiled.cache_clear()
     yield
@@ -240,7 +276,7 @@ def test_compilation_and_layout_can_be_undone(monkeypatch):
 @pytest.mark.usefixtures("_a_gpu")
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_a_gpu_gets_its_own(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
     model = _ncsn()
     training = choose(model, train=True)
     assert training == Choice(channels_last=True, compile=True, autocast=has_bfloat16)
@@ -264,17 +300,12 @@ class Replayed(torch.nn.Module):
         return self.answer
 
 
-@pytest.mark.filterwarnings("ignore:sigma from")  # churn begins above the levels
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_samplers_keep_nothing_that_a_replay_overwrites(sampler):
-    model, sigmas = _ncsn(4, size=8), geometric(1.0, 0.01, 4)
-    x, found = torch.rand(2, 1, 8, 8), []
-    for each in (model, ScoreModel(Replayed(model.net), model.precondition, prior=model.prior)):
-        torch.manual_seed(0)
-        states = list(SAMPLERS[sampler].run(each, x, sigmas))
-        found.append([*(state.x for state in states), *(state.denoised for state in states)])
-    for plain, replayed in zip(*found, strict=True):
-        assert torch.equal(plain, replayed)
+def test_a_score_is_its_own_though_the_networks_answer_is_written_over():
+    model, x = _ncsn(4, size=8), torch.rand(2, 1, 8, 8)
+    replayed = ScoreModel(Replayed(model.net), model.precondition, prior=model.prior)
+    found = [replayed(x, sigma) for sigma in (1.0, 0.1)]
+    for score, sigma in zip(found, (1.0, 0.1), strict=True):
+        assert torch.equal(score, model(x, sigma))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -301,10 +332,13 @@ def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
     assert "a quarter of the multiplications" in reasons
     again, _ = settled(chosen, _ncsn())  # as from config.json
     assert again == chosen
-    assert _settled("machine.winograd=off")[0].machine.winograd == "off"
-    half, reasons = _settled("machine.autocast=on")
-    assert (half.machine.autocast, half.machine.winograd) == ("on", "off")
-    assert reasons == "bfloat16, as told"
+    off, reasons = _settled("training.steps=200000", "machine.winograd=off")
+    assert off.machine.winograd == "off"
+    assert reasons == "machine.winograd=off, as told"
+    for way in ("autocast", "compile"):
+        other, reasons = _settled("training.steps=200000", f"machine.{way}=on")
+        assert (getattr(other.machine, way), other.machine.winograd) == ("on", "off")
+        assert reasons == f"machine.{way}=on, as told"
     assert _settled("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
 
 

@@ -99,8 +99,9 @@ def test_large_tiles_err_by_little_and_derivatives_take_small_ones(shape):
 
 
 def test_large_tiles_are_taken_where_they_save():
-    assert [winograd._tile(size, size, 1, True) for size in (7, 14, 28, 16)] == [7, 7, 7, 4]
-    assert [winograd._tile(size, size, 1) for size in (7, 14, 28, 16)] == [4, 5, 4, 4]
+    sizes = (7, 14, 28, 16, 32)  # at 32 they save an eighth, which is less than what they cost
+    assert [winograd._tile(size, size, 1, True) for size in sizes] == [7, 7, 7, 4, 4]
+    assert [winograd._tile(size, size, 1) for size in sizes] == [4, 5, 4, 4, 4]
 
 
 @needs_compiler
@@ -512,7 +513,7 @@ def test_dropout_and_resampling_stand_between_the_function_and_the_convolution()
 
 
 @needs_compiler
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 100_003, 600_000])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 36_864, 100_003, 147_456, 600_000])
 def test_a_fingerprint_tells_any_change_on_any_number_of_threads(count):
     x, before = torch.randn(count), torch.get_num_threads()
     known = winograd._fingerprint(x)
@@ -526,8 +527,26 @@ def test_a_fingerprint_tells_any_change_on_any_number_of_threads(count):
         changed = x.clone()
         changed[at] = torch.nextafter(x[at], torch.tensor(math.inf))
         assert winograd._fingerprint(changed) != known
+    for alike in (torch.neg, lambda x: 2 * x, lambda x: x / 16, torch.zeros_like, torch.ones_like):
+        assert winograd._fingerprint(alike(x)) != known
+    twos = [torch.full((count,), each) for each in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+    assert len({winograd._fingerprint(each) for each in twos}) == 5
     for apart in (1, 64, 65_536):  # which are of one lane, but for the first
         if apart < count:
             changed = x.clone()
             changed[[0, apart]] = x[[apart, 0]]
             assert winograd._fingerprint(changed) != known
+
+
+@needs_compiler
+def test_a_convolution_with_hooks_is_called():
+    """As torch's pruning has them, which makes the weight anew at each call."""
+    (norm, conv), _ = _block(8, 8, 2)
+    unit, _ = _unit(8, 8, F.elu)
+    called = []
+    for each, of in ((conv, "block"), (unit.conv, "unit")):
+        each.register_forward_pre_hook(lambda *_, of=of: called.append(of))
+    x = torch.randn(1, 8, 8, 8)
+    convolved(norm, conv, x, True)
+    unit(x, None)
+    assert called == ["block", "unit"]

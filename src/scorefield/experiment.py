@@ -88,12 +88,15 @@ def settled(experiment: Experiment, model: ScoreModel) -> tuple[Experiment, str]
     """The experiment with the way of computing that suits its model and machine, and why that."""
     machine, training = experiment.machine, experiment.training
     found = choose(model, batch=training.batch, evaluations=training.steps, train=True)
-    if machine.autocast == "on" and (found.winograd or found.onednn):  # which are float32
-        found = Choice(reasons=("bfloat16, as told",))
+    exact = found.winograd or found.onednn  # in float32, and not to be traced
+    if exact and "on" in (machine.autocast, machine.compile):
+        found = Choice()
     ways = ("autocast", "channels_last", "compile", "winograd", "onednn")
     chosen = {way: "on" if getattr(found, way) else "off" for way in ways}
     told = {way: getattr(machine, way) for way in ways if getattr(machine, way) != "auto"}
-    return replace(experiment, machine=replace(machine, **chosen | told)), str(found)
+    against = [f"machine.{way}={value}" for way, value in told.items() if value != chosen[way]]
+    reason = f"{', '.join(against)}, as told" if against else str(found)
+    return replace(experiment, machine=replace(machine, **chosen | told)), reason
 
 
 def device_of(name: str) -> torch.device:

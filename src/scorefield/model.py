@@ -173,8 +173,8 @@ def _levels(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
     if x.device.type == "mps":  # it has no float64
         return match(sigma, x.new_empty(len(x), dtype=torch.float32)).expand(len(x))
     each = torch.as_tensor(sigma, dtype=torch.float64)
-    if each.ndim == 0:  # where it is: the processor's own numbers need not go to another device
-        return each
+    if each.ndim == 0:  # the processor's own numbers need not go to another device
+        return each if each.device.type == "cpu" else each.to(x.device)
     return match(each, x.new_empty(len(x), dtype=torch.float64))
 
 
@@ -192,7 +192,9 @@ def _told(cond: Tensor | None, x: Tensor, dtype: torch.dtype) -> Tensor | None:
         return None
     if cond.is_floating_point():
         cond = cond.to(torch.promote_types(dtype, torch.float32))
-    return cond.to(x.device).expand(len(x))
+    if cond.device != x.device:  # one for all: no copy, for which that device would be waited for
+        cond = torch.full((), cond.item(), dtype=cond.dtype, device=x.device)
+    return cond.expand(len(x))
 
 
 def _check_levels(net: nn.Module, precondition: Precondition) -> None:

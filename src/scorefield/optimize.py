@@ -1,11 +1,14 @@
 """Which way of running a network pays, on which device, and why.
 
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
-            there: the score moves by less than 1e-5, and its gradients with it; an MLP's products
-            by oneDNN (in training where that is known to be faster), and in sampling what depends
-            on σ alone once a batch, error 1e-6; where 2 % are allowed an MLP in bfloat16, if the
-            processor has it
+            there: the score moves by less than 1e-5; an MLP's products by oneDNN (in training where
+            that is known to be faster), and in sampling what depends on σ alone once a batch, error
+            1e-6
     CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
+
+Gradients move by what the same rounding makes of them: in float32 by some 1e-5, but where maxima
+are taken, as in NCSNv2, by 1e-3 like those of any two ways in float32; in bfloat16 by several per
+cent.
 
 The model stays the object that it is, its parameters too: only how it computes is changed.
 """
@@ -22,7 +25,7 @@ import torch
 from torch import nn
 
 from .model import ScoreModel
-from .nn import MLP, dense, kernels
+from .nn import MLP, RefineNet, dense, kernels
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -31,7 +34,8 @@ BUILD = 20.0
 COMPILE = 2000
 """Evaluations that are worth a compilation, which takes a minute or more."""
 EXACT = "a quarter of the multiplications, error 1e-5"
-HALF = "in bfloat16: error up to 2 %"
+HALF = "in bfloat16: error of the score up to 2 %"
+BETTER = "more exact than bfloat16 and faster on a CPU"
 RATE = 5e10
 """Operations a second of one core, roughly, by which work is told from play."""
 
@@ -120,8 +124,10 @@ def optimize(
         batch: samples at once.
         evaluations: how often the network will be called; not given, often.
         train: whether its gradients are wanted.
-        precision: "float32" keeps the score to 1e-5, "bfloat16" to 2 %, which a CPU need not use
-            up; "auto" is float32, but bfloat16 for training on a GPU that has it.
+        precision: "float32" keeps the score to 1e-5 on a CPU, and on a GPU to what torch's own
+            convolutions do (TF32, 1e-3, unless `torch.backends.cudnn.allow_tf32` is off);
+            "bfloat16" keeps it to 2 %, which a CPU need not use up; "auto" is float32, but bfloat16
+            for training on a GPU that has it.
     """
     choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
     choice.apply(model)
@@ -150,31 +156,49 @@ def choose(
 def _on_cpu(
     model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
-    pays = dense.trains_faster() if train else True
-    perceptron = isinstance(model.net, MLP) and pays and dense.available()
-    halves = isinstance(model.net, MLP) and precision == "bfloat16" and _has_bfloat16()
+    perceptron = isinstance(model.net, MLP)
     convolves = any(getattr(module, "fast", None) is not None for module in model.net.modules())
-    if not perceptron and not halves and not convolves:
+    if not perceptron and not convolves:
         return Choice(reasons=("as it is: the network has no 3 × 3 convolutions",))
     dtypes = {p.dtype for p in model.net.parameters()}
     if dtypes != {torch.float32}:
         return Choice(reasons=(f"as it is: the weights are {_names(dtypes)}, not float32",))
-    if halves:
-        return Choice(autocast=True, reasons=(HALF,))
     if perceptron:
-        once = "" if train else ", and of σ alone once a batch"
-        return Choice(onednn=True, reasons=(f"products by oneDNN{once}, in float32: error 1e-6",))
+        return _of_vectors(model, batch, train, precision)
+    return _of_images(model, batch, evaluations, train, precision)
+
+
+def _of_vectors(model: ScoreModel, batch: int, train: bool, precision: Precision) -> Choice:
+    large = batch * max(p.numel() for p in model.net.parameters()) >= dense.LEAST_TRAINED
+    if precision == "bfloat16" and train and large and _has_bfloat16():
+        return Choice(autocast=True, reasons=(HALF,))
+    if not dense.available():
+        return Choice(reasons=("as it is: this torch has no oneDNN",))
+    if train and not dense.trains_faster():
+        reason = "as it is: only on AMD's processors oneDNN is known to be faster in training"
+        return Choice(reasons=(reason,))
+    told_of_levels = model.precondition.levels is not None
+    once = not train and not told_of_levels and getattr(model.net, "label", None) is None
+    also = ", and of σ alone once a batch" if once else ""
+    reason = f"products by oneDNN{also}, in float32: error 1e-6"
+    return Choice(onednn=True, reasons=(reason, *(BETTER,) * (precision == "bfloat16")))
+
+
+def _of_images(
+    model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
+) -> Choice:
     seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
     if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
         return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))
     if (lacking := kernels.why_not()) is None:
         coarse = precision == "bfloat16" and not train
         error = "a fifth of the multiplications, error 1e-4" if coarse else EXACT
-        also = ("more exact than bfloat16 and faster on a CPU",) * (precision == "bfloat16")
         reason = f"Winograd convolutions in float32: {error}"
+        also = (BETTER,) * (precision == "bfloat16")
         return Choice(winograd=True, coarse=coarse, reasons=(reason, *also))
     reasons = (f"ordinary convolutions, for {lacking}",)
-    if precision == "bfloat16":
+    # a UNet's small images and group norms were measured to be slower
+    if precision == "bfloat16" and isinstance(model.net, RefineNet) and _has_bfloat16():
         return Choice(channels_last=True, autocast=True, reasons=(*reasons, HALF))
     return Choice(reasons=reasons)
 
@@ -183,13 +207,13 @@ def _on_cuda(
     model: ScoreModel, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
     half = precision == "bfloat16" or (precision == "auto" and train)
-    half = half and torch.cuda.is_bf16_supported()
+    half = half and torch.cuda.is_bf16_supported(including_emulation=False)
     images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
     long = evaluations is None or evaluations >= COMPILE
     lacking = why_not_compiled("cuda") if long else None
     long = long and lacking is None
     reasons = [
-        *["bfloat16, the tensor cores' type: error up to 2 %"] * half,
+        *["bfloat16, the tensor cores' type: error of the score up to 2 %"] * half,
         *["channels innermost: the layout of their convolutions"] * images,
         *["compiled, replayed as CUDA graphs: the run is long enough"] * long,
         *[f"not compiled, for {lacking}"] * (lacking is not None),

@@ -48,7 +48,16 @@ def products(device: torch.device) -> dict[str, Way]:
     other = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if device.type == "cpu" and torch.backends.mkldnn.enabled and other is not None:
         found["product, oneDNN"] = lambda: other(a, b, None, "none", [], "")
+    if device.type == "cuda":  # in which torch's convolutions are, unless it is told otherwise
+        found["product, TF32"] = lambda: _in_tf32(lambda: a @ b)
     return found
+
+
+def _in_tf32(run: Way) -> None:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    run()
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _processor() -> str:

@@ -96,11 +96,12 @@ def training(model: ScoreModel, x: Tensor, sigma: Tensor) -> Callable[[], object
 
 
 def sampling(model: ScoreModel, x: Tensor, sigma: Tensor) -> Callable[[], object]:
-    """A step of Langevin dynamics."""
+    """A step of Langevin dynamics, at one level as in a chain."""
+    level = sigma[0].item()
 
     @torch.no_grad()
     def step() -> None:
-        _ = x + 1e-5 * model(x, sigma) + (2e-5) ** 0.5 * torch.randn_like(x)
+        _ = x + 1e-5 * model(x, level) + (2e-5) ** 0.5 * torch.randn_like(x)
 
     model.eval()
     return step

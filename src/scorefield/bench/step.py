@@ -95,6 +95,7 @@ def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
     for way in names:
         model = copy.deepcopy(plain)
         say(f"{name}, {kind}: preparing {way}")
+        torch._inductor.config.freezing = False  # but where a way wants it
         try:
             WAYS[way](model, train)
             found[way] = errors(outcome(model, x, sigma, train), truth)
@@ -116,7 +117,10 @@ def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
         speed, gain = work / middle[way], ratio(spent[EAGER], spent[way])
         memory = memory_of(setting, name, kind, way)
         rows.append([way, 1e3 * middle[way], gain, speed / 1e9, speed / peak, memory, *found[way]])
-    notes = [f"The peak: {peak / 1e9:.0f} GFLOP/s of float32."]
+    kinds = "TF32 or float32, the faster" if "cuda" in setting.device else "float32"
+    notes = [f"The peak: {peak / 1e9:.0f} GFLOP/s of {kinds}."]
+    if "cuda" in setting.device and torch.backends.cudnn.allow_tf32:
+        notes.append("Convolutions in float32 are torch's, which round to TF32 on a GPU.")
     if share < network.least:
         less = f"{EAGER} reaches {share:.0%} of it, less than {network.least:.0%}"
         notes.append(f"{less}: the ratios mean little.")

@@ -148,21 +148,24 @@ def stepped(net: nn.Module, loss: Callable[[], Tensor]) -> Way:
 
 def train_ours(net: nn.Module, x: Tensor) -> Way:
     """Denoising score matching over all σ."""
-    model = ScoreModel(net, EDM(1.0, **ENDS), shape=x.shape[1:])
-    loss = annealed(denoising, LogUniform(**ENDS), edm_weight(1.0))
-    return stepped(net, lambda: loss(model, x).mean())
+    return _train(modelled(net, x), x)
 
 
 def train_optimized(net: nn.Module, x: Tensor) -> Way:
     """The same through `optimize`."""
-    optimized(net, x, train=True)
-    return train_ours(net, x)
+    model = modelled(net, x)
+    optimize(model, batch=len(x), train=True)
+    return _train(model, x)
 
 
-def optimized(net: nn.Module, x: Tensor, train: bool) -> None:
-    """Let the network compute in the way that pays here."""
-    model = ScoreModel(net, EDM(1.0, **ENDS), shape=x.shape[1:])
-    optimize(model, batch=len(x), train=train)
+def _train(model: ScoreModel, x: Tensor) -> Way:
+    loss = annealed(denoising, LogUniform(**ENDS), edm_weight(1.0))
+    return stepped(model.net, lambda: loss(model, x).mean())
+
+
+def modelled(net: nn.Module, x: Tensor) -> ScoreModel:
+    """A network as a score."""
+    return ScoreModel(net, EDM(1.0, **ENDS), shape=x.shape[1:])
 
 
 def train_diffusers(net: nn.Module, x: Tensor) -> Way:

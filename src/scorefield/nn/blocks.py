@@ -128,7 +128,7 @@ def convolved(
 ) -> Float[Tensor, "batch out *size_next"]:
     """conv(between(φ(norm(x)))) + shift + plus, the shift a number a channel."""
     fast = isinstance(conv, Conv3) and conv.fast
-    if fast and between is None:
+    if isinstance(conv, Conv3) and conv.fused and between is None:
         kind = _convolution(norm.num_groups, norm.eps, conv.coarse, fused)
         assert conv.bias is not None  # as `convolution` makes them
         bias = conv.bias if shift is None else conv.bias + shift

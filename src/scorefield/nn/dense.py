@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .winograd import takes
 
-LEAST = 2**20
-"""Multiplications from which on it pays: fewer are done before it has begun."""
+LEAST, LEAST_TRAINED = 2**20, 5 * 2**20
+"""Multiplications from which on it pays: fewer are done before it has begun, and its gradients."""
 SIDE = 256
 """Rows and columns of a gradient of weights from which on it pays: both factors are turned."""
 
@@ -30,22 +30,22 @@ def available() -> bool:
 
 
 @functools.cache
-def trains_faster() -> bool:
+def trains_faster(info: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether it is known to be faster in training.
 
     On AMD's processors, of which MKL, torch's own, leaves half unused; elsewhere nothing has been
     measured.
     """
-    info = Path("/proc/cpuinfo")
     return "AMD" in (info.read_text() if info.exists() else platform.processor())
 
 
 def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """What the layer makes of the rows of x."""
-    weight, bias = layer.weight, layer.bias
-    if len(x) * weight.numel() < LEAST or not takes(x, weight, bias) or not available():
+    weight, bias, trained = layer.weight, layer.bias, torch.is_grad_enabled()
+    pays = len(x) * weight.numel() >= (LEAST_TRAINED if trained else LEAST)
+    if not (pays and takes(x, weight, bias) and available()):
         out: Tensor = layer(x)
-    elif torch.is_grad_enabled():
+    elif trained:
         out = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     else:
         out = _product(x, weight, bias)

@@ -57,7 +57,8 @@ def upsample(
 def _kernel(taps: Sequence[float], x: Tensor) -> Float[Tensor, "channels 1 *taps"]:
     if len(taps) % 2:
         raise ValueError(f"{len(taps)} taps: take an even number, such as (1, 3, 3, 1)")
-    row = torch.tensor(taps, dtype=x.dtype, device=x.device)
+    # not from a list, for which another device would be waited for
+    row = torch.stack([torch.full((), tap, dtype=x.dtype, device=x.device) for tap in taps])
     kernel = row if x.ndim == 3 else torch.outer(row, row)
     return (kernel / kernel.sum()).expand(x.shape[1], 1, *kernel.shape)
 

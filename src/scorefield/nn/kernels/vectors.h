@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -32,6 +33,7 @@ struct Scratch {
         if (wanted > size) {
             std::free(at);
             at = (float*)std::aligned_alloc(64, round_up(wanted * 4, 64));
+            if (!at) std::fputs("scorefield's kernels: out of memory\n", stderr), std::abort();
             size = wanted;
         }
         return at;

@@ -380,11 +380,17 @@ static void correlate_by(const float* x, const float* norms, int function, const
     }
 }
 
-// 4 × LANES numbers by which to know weights again: those of each lane are the coefficients of a
-// polynomial modulo 2³², which any change of one of them changes. Threads take blocks in any order.
+// h after x: one to one in each of them, and no sum of what they were (sums cancel where all weights
+// change alike, as in their signs).
+static inline words stirred(words h, words x) {
+    h ^= x;
+    h = ((h << 13) | (h >> 19)) * 0x9e3779b1u;
+    return h ^ (h >> 16);
+}
+
+// 4 × LANES numbers by which to know weights again, on any number of threads.
 extern "C" void fingerprint(const float* x, int64_t count, uint32_t* out, int threads) {
     constexpr int64_t STEP = 4 * LANES, BLOCK = 1024 * STEP;
-    const words odd = words{} + 0x01000193u, next = words{} + 0x5bd1e995u;
     const int64_t blocks = (count + BLOCK - 1) / BLOCK;
     words* part = (words*)left_scratch.get(blocks * STEP);
 #pragma omp parallel for num_threads(threads) if (blocks > 4)
@@ -393,12 +399,13 @@ extern "C" void fingerprint(const float* x, int64_t count, uint32_t* out, int th
         const float* from = x + b * BLOCK;
         const int64_t size = std::min(BLOCK, count - b * BLOCK);
         for (int64_t i = 0; i < size; i += STEP)
-            for (int v = 0; v < 4; v++) here[v] = here[v] * odd + (words)some(from, i + v * LANES, size);
+            for (int v = 0; v < 4; v++)
+                here[v] = stirred(here[v], (words)some(from, i + v * LANES, size));
         std::memcpy(part + 4 * b, here, sizeof here);
     }
     words all[4] = {};
     for (int64_t b = 0; b < blocks; b++)
-        for (int v = 0; v < 4; v++) all[v] = all[v] * next + part[4 * b + v];
+        for (int v = 0; v < 4; v++) all[v] = stirred(all[v], part[4 * b + v]);
     std::memcpy(out, all, sizeof all);
 }
 
