@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scorefield.nn import kernels, winograd
+from scorefield.nn import around, kernels, winograd
 from scorefield.nn.blocks import GroupNorm, ResidualBlock, convolved
 from scorefield.nn.layers import Conv3, InstanceNormPlus, Unit, max_pool, mean_pool, same, upsample
 from scorefield.nn.resample import upsample as upsample_twice
@@ -130,8 +130,8 @@ def test_memory_of_any_order_is_understood():
 @pytest.mark.parametrize("size", [(2, 3, 9, 6), (1, 40, 1, 1), (3, 16, 3, 30)])
 def test_maxima_and_elu(size):
     for fast, exact in (
-        (lambda x: winograd.max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)),
-        (winograd.elu, F.elu),
+        (lambda x: around.max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)),
+        (around.elu, F.elu),
     ):
         x, dy = torch.randn(2, *size)
         x.requires_grad_()
@@ -146,7 +146,7 @@ def test_maxima_and_elu(size):
 @needs_compiler
 def test_elu_is_exact_at_its_ends():
     x = torch.tensor([-math.inf, -1e4, -88.0, -1e-6, -0.0, 0.0, 1e-6, 50.0, math.inf])
-    assert (winograd.elu(x.view(1, 1, 1, -1)) - F.elu(x)).nan_to_num().abs().max() < 1e-7
+    assert (around.elu(x.view(1, 1, 1, -1)) - F.elu(x)).nan_to_num().abs().max() < 1e-7
 
 
 def test_nan_is_kept():
@@ -209,7 +209,7 @@ def test_levels_of_any_form_are_read(level):
 @pytest.mark.parametrize("axes", [(3, 8), (2, 4, 8)])
 def test_elu_takes_any_axes(axes):
     x = torch.randn(axes)
-    torch.testing.assert_close(winograd.elu(x), F.elu(x))
+    torch.testing.assert_close(around.elu(x), F.elu(x))
 
 
 @needs_compiler
@@ -230,7 +230,7 @@ def test_memory_of_any_order_is_read():
 def test_weights_that_grow_are_not_taken_for_those_before():
     """Their first values are those of a smaller convolution that was kept."""
     x, weight = torch.randn(1, 4, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 3, 3))
-    kind = winograd.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=1))
+    kind = around.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=1))
     with torch.no_grad():
         winograd.convolve(kind, x, weight)
         weight.data = torch.cat([weight.data, torch.randn(70, 4, 3, 3)])
@@ -242,7 +242,7 @@ def test_weights_that_grow_are_not_taken_for_those_before():
 @pytest.mark.usefixtures("_any_size")
 def test_larger_kernels_go_the_plain_way():
     x, weight = torch.randn(1, 4, 8, 8), torch.randn(2, 4, 5, 5)
-    kind = winograd.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=2))
+    kind = around.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=2))
     assert torch.equal(winograd.convolve(kind, x, weight), F.conv2d(x, weight, padding=2))
 
 
@@ -275,7 +275,7 @@ def test_a_pool_keeps_nan(place):
     x = torch.randn(1, 17, 8, 8)
     x[0, 3][place] = math.nan
     x.requires_grad_()
-    y = winograd.max_pool(x, max_pool)
+    y = around.max_pool(x, max_pool)
     assert torch.equal(y.isnan(), max_pool(x).isnan())
     assert y.isnan().sum() in (9, 25)
     torch.where(y.isnan(), y, 0).sum().backward()
@@ -441,11 +441,11 @@ def test_a_block_goes_the_fast_way(monkeypatch):
 
 @needs_compiler
 def test_silu_is_exact_at_its_ends():
-    kind = winograd.Kind(lambda x, affine: F.silu(x), function="silu")
+    kind = around.Kind(lambda x, affine: F.silu(x), function="silu")
     ends = [-1e4, -88.0, -20.0, -1.0, -1e-6, -0.0, 0.0, 1e-6, 20.0, 88.0, 1e4, math.nan, math.inf]
     x = torch.tensor(ends).view(1, 1, 1, -1)
     torch.testing.assert_close(
-        winograd.activated(kind, x), F.silu(x), rtol=1e-6, atol=1e-33, equal_nan=True
+        around.activated(kind, x), F.silu(x), rtol=1e-6, atol=1e-33, equal_nan=True
     )
 
 

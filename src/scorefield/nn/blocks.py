@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from . import winograd
+from . import around, winograd
 from .layers import Conv3
 
 Form: TypeAlias = Literal["ddpm", "biggan"]
@@ -135,7 +135,7 @@ def convolved(
         table = _table(norm)
         return winograd.convolve(kind, x, conv.weight, affine=table, bias=bias, plus=plus)
     if fast:
-        before = winograd.activated(_activation(norm.num_groups, norm.eps, fused), x, _table(norm))
+        before = around.activated(_activation(norm.num_groups, norm.eps, fused), x, _table(norm))
     else:
         before = F.silu(norm(x, fused))
     h: Tensor = conv(before if between is None else between(before))
@@ -148,18 +148,18 @@ def _table(norm: GroupNorm) -> Float[Tensor, "1 2 channels"]:
 
 
 @functools.cache
-def _activation(groups: int, eps: float, fused: bool) -> winograd.Kind:
+def _activation(groups: int, eps: float, fused: bool) -> around.Kind:
     """φ(norm(x)) as `winograd` is told of it."""
 
     def plain(x: Tensor, affine: Tensor) -> Tensor:
         gain, bias = affine[0]
         return F.silu(normalize(x, gain, bias, groups, eps, fused))
 
-    return winograd.Kind(plain, function="silu", groups=groups, eps=eps)
+    return around.Kind(plain, function="silu", groups=groups, eps=eps)
 
 
 @functools.cache
-def _convolution(groups: int, eps: float, coarse: bool, fused: bool) -> winograd.Kind:
+def _convolution(groups: int, eps: float, coarse: bool, fused: bool) -> around.Kind:
     """conv(φ(norm(x))) + bias + plus, likewise."""
     before = _activation(groups, eps, fused)
 

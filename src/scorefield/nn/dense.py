@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .winograd import takes
+from .around import takes
 
 LEAST, LEAST_TRAINED = 2**20, 5 * 2**20
 """Multiplications from which on it pays: fewer are done before it has begun, and its gradients."""

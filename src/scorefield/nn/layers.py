@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import winograd
+from . import around, winograd
 
 Level = Int[Tensor, "batch"] | None
 """The index of each sample's noise level, for networks that have a table of them."""
@@ -197,7 +197,7 @@ class Unit(nn.Module):
         if self.norm is not None:
             x = self.norm(x, level)
         if self.conv.fast and self.function is max_pool:
-            x = winograd.max_pool(x, max_pool)
+            x = around.max_pool(x, max_pool)
         else:
             x = self.function(x)
         out: Tensor = self.conv(x)
@@ -227,7 +227,7 @@ FUSED: dict[Callable[[Tensor], Tensor], Literal["same", "elu", "pool"]] = {
 @functools.cache
 def _kind(
     eps: float | None, function: Callable[[Tensor], Tensor], dilation: int, coarse: bool
-) -> winograd.Kind:
+) -> around.Kind:
     """What `winograd` is to compute, beside the same in operations that have every derivative."""
 
     def plain(
@@ -242,7 +242,7 @@ def _kind(
         out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
         return out if plus is None else out + plus
 
-    return winograd.Kind(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
+    return around.Kind(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
 
 
 class Residual(nn.Module):

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from . import dense
 from .arguments import arguments, check_choices, check_least, check_shares
+from .around import takes
 from .embedding import Embedding, Kind, LabelEmbedding, told
-from .winograd import takes
 
 Apply = Callable[[nn.Linear, Tensor], Tensor]
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from . import winograd
+from . import around
 from .arguments import arguments, check_image
 from .layers import (
     Conv3,
@@ -164,7 +164,7 @@ class Refinement(nn.Module):
         if refined is not None:
             fine, coarse = self.merge
             h = fine(h, level, upsample(coarse(paths[1], level), x.shape[2:]))
-        h = winograd.elu(h) if self.fast else F.elu(h)
+        h = around.elu(h) if self.fast else F.elu(h)
         first, last = self.pools.children()
         path = first(h, level)
         h = last(path, level, h + path)
