@@ -124,3 +124,13 @@ def test_the_shortcut_of_ddpm_is_drawn_smaller():
     }
     assert scales["ddpm"] == pytest.approx(0.1, rel=0.1)
     assert scales["biggan"] == pytest.approx(1.0, rel=0.1)
+
+
+def test_dropout_obeys_its_own_mode():
+    """Monte Carlo dropout turns it on in a network that is evaluated."""
+    block = ResidualBlock(8, 8, 4, dropout=0.5).eval()
+    torch.nn.init.normal_(block.conv_out.weight)
+    x, e = torch.randn(2, 8, 8, 8), torch.randn(2, 4)
+    assert torch.equal(block(x, e), block(x, e))
+    block.dropout.train()
+    assert not torch.equal(block(x, e), block(x, e))

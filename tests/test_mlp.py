@@ -320,3 +320,17 @@ def test_training_is_known_to_be_faster_on_amds_processors(tmp_path):
     for vendor, faster in (("AuthenticAMD", True), ("GenuineIntel", False)):
         info.write_text(f"processor : 0\nvendor_id : {vendor}\n")
         assert known(info) == faster
+
+
+@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+def test_layers_with_hooks_or_of_other_kinds_are_called():
+    class Twice(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    x, called = torch.randn(128, 384), []
+    hooked, other = torch.nn.Linear(384, 384), Twice(384, 384)
+    hooked.register_forward_pre_hook(lambda *_: called.append("hook"))
+    dense.linear(hooked, x)
+    assert called == ["hook"]
+    assert torch.equal(dense.linear(other, x), other(x))

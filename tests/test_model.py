@@ -92,6 +92,15 @@ def test_one_sigma_for_all_is_the_same_for_each_to_the_bit(row):
         assert told is None if cond is None else torch.equal(told, cond)
 
 
+def test_one_sigma_for_all_is_told_on_another_device():
+    model = ScoreModel(Recorder(), EDM()).to("meta")
+    for sigma in (0.5, torch.tensor(0.5), torch.tensor(0.5, requires_grad=True)):
+        assert model(torch.empty(3, 2, device="meta"), sigma).device.type == "meta"
+        cond = model.net.asked[1]
+        assert (cond.device.type, cond.shape) == ("meta", (3,))
+        assert cond.requires_grad == (isinstance(sigma, torch.Tensor) and sigma.requires_grad)
+
+
 @pytest.mark.parametrize("sigma", [0.5, torch.tensor(0.5), torch.full((3,), 0.5)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_types_are_cast_at_the_boundary(sigma, dtype):

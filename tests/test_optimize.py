@@ -334,7 +334,7 @@ def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
     assert again == chosen
     off, reasons = _settled("training.steps=200000", "machine.winograd=off")
     assert off.machine.winograd == "off"
-    assert reasons == "machine.winograd=off, as told"
+    assert reasons.startswith("machine.winograd=off, as told; by itself it would be Winograd")
     for way in ("autocast", "compile"):
         other, reasons = _settled("training.steps=200000", f"machine.{way}=on")
         assert (getattr(other.machine, way), other.machine.winograd) == ("on", "off")

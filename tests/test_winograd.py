@@ -539,14 +539,17 @@ def test_a_fingerprint_tells_any_change_on_any_number_of_threads(count):
 
 
 @needs_compiler
-def test_a_convolution_with_hooks_is_called():
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook", "full_backward_hook"])
+def test_what_has_hooks_is_called(kind):
     """As torch's pruning has them, which makes the weight anew at each call."""
     (norm, conv), _ = _block(8, 8, 2)
-    unit, _ = _unit(8, 8, F.elu)
-    called = []
-    for each, of in ((conv, "block"), (unit.conv, "unit")):
-        each.register_forward_pre_hook(lambda *_, of=of: called.append(of))
-    x = torch.randn(1, 8, 8, 8)
-    convolved(norm, conv, x, True)
-    unit(x, None)
-    assert called == ["block", "unit"]
+    unit, _ = _unit(8, 8, F.elu, levels=None)
+    called = set()
+    x = torch.randn(1, 8, 8, 8, requires_grad=True)
+    runs = {norm: None, conv: None, unit.norm: None, unit.conv: None}
+    for each in runs:
+        handle = getattr(each, f"register_{kind}")(lambda module, *_: called.add(module))
+        convolved(norm, conv, x, True).sum().backward()
+        unit(x, None).sum().backward()
+        handle.remove()
+    assert called == set(runs)

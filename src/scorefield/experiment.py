@@ -95,7 +95,10 @@ def settled(experiment: Experiment, model: ScoreModel) -> tuple[Experiment, str]
     chosen = {way: "on" if getattr(found, way) else "off" for way in ways}
     told = {way: getattr(machine, way) for way in ways if getattr(machine, way) != "auto"}
     against = [f"machine.{way}={value}" for way, value in told.items() if value != chosen[way]]
-    reason = f"{', '.join(against)}, as told" if against else str(found)
+    reason = str(found)
+    if against:
+        alone = f"; by itself it would be {reason}" if reason else ""
+        reason = f"{', '.join(against)}, as told{alone}"
     return replace(experiment, machine=replace(machine, **chosen | told)), reason
 
 

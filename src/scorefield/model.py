@@ -70,12 +70,14 @@ class ScoreModel(nn.Module):
         self._watch(sigma)
         parameter = next(self.net.parameters(), None)
         u = x.to(torch.promote_types(x.dtype, torch.float32))
-        dtype = u.dtype if parameter is None else parameter.dtype
+        dtype = None if parameter is None else parameter.dtype
         if self.precondition.centre:
             u = u - self.precondition.centre
         skip, out, scale, cond = self.precondition(_levels(sigma, x))
         told = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
-        f: Tensor = self._run((_beside(scale, u) * u).to(dtype), _told(cond, x, dtype), *told)
+        f: Tensor = self._run(
+            (_beside(scale, u) * u).to(dtype or u.dtype), _told(cond, x, dtype), *told
+        )
         return (_beside(skip, u) * u + _beside(out, u) * f.to(u.dtype)).to(x.dtype)
 
     def given(self, label: Label) -> Given:
@@ -183,15 +185,17 @@ def _beside(coefficient: Float[Tensor, "*batch"], u: Tensor) -> Tensor:
     return match(coefficient, u) if coefficient.ndim else coefficient
 
 
-def _told(cond: Tensor | None, x: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _told(cond: Tensor | None, x: Tensor, dtype: torch.dtype | None) -> Tensor | None:
     """What the network is told of each sample.
 
     In 32 bits at least: in 16, log σ would be another σ's. An index stays one.
     """
     if cond is None:
         return None
-    if cond.is_floating_point():
+    if cond.is_floating_point() and dtype is not None:
         cond = cond.to(torch.promote_types(dtype, torch.float32))
+    if cond.device != x.device and cond.requires_grad:
+        cond = cond.to(x.device)
     if cond.device != x.device:  # one for all: no copy, for which that device would be waited for
         cond = torch.full((), cond.item(), dtype=cond.dtype, device=x.device)
     return cond.expand(len(x))

@@ -35,7 +35,7 @@ COMPILE = 2000
 """Evaluations that are worth a compilation, which takes a minute or more."""
 EXACT = "a quarter of the multiplications, error 1e-5"
 HALF = "in bfloat16: error of the score up to 2 %"
-BETTER = "more exact than bfloat16 and faster on a CPU"
+BETTER = "more exact than bfloat16 and as fast on a CPU"
 RATE = 5e10
 """Operations a second of one core, roughly, by which work is told from play."""
 

@@ -64,7 +64,11 @@ class Precondition(Protocol):
         """The only ones that the network knows, decreasing; None if it knows all between."""
 
     def __call__(self, sigma: Float[Tensor, "*batch"], /) -> Coefficients:
-        """The coefficients at each σ, which comes in float64."""
+        """The coefficients at each σ, which comes in float64.
+
+        Of shape (batch,), where the samples are; or (), and then the processor's, where all samples
+        have the same.
+        """
 
 
 # ── A ladder of levels ───────────────────────────────────────────────────────────────────────────

@@ -56,8 +56,10 @@ def products(device: torch.device) -> dict[str, Way]:
 def _in_tf32(run: Way) -> None:
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
-    run()
-    torch.backends.cuda.matmul.allow_tf32 = before
+    try:
+        run()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _processor() -> str:

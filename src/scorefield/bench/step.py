@@ -2,11 +2,11 @@
 
 Ways take turns in one process, products of matrices among them: the faster product is the machine's
 peak. A ratio to eager float32 is the median of the turns' ratios. Operations are those of the plain
-way, whatever a way saves. Errors are to the same network in float64, on the batch that is timed:
-the relative one of σ·score, and of the parameters' gradients the least cosine, where the norm is
-above 1e-3 of the largest, and the largest error over the largest norm. Memory is all that a network
-and its steps add to a process of their own: weights, in whatever form a way keeps them, gradients,
-the optimiser's moments, and what is between.
+way, whatever a way saves. Errors are to the same network in float64, on the images that are timed,
+at all levels: the relative one of σ·score, and of the parameters' gradients the least cosine, where
+the norm is above 1e-3 of the largest, and the largest error over the largest norm. Memory is all
+that a network and its steps add to a process of their own: weights, in whatever form a way keeps
+them, gradients, the optimiser's moments, and what is between.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .table import Cell, Table
 
 EAGER = "eager float32"
 ROUGHLY = "optimize, to 2 %"
-"""In training the same as `optimize`."""
+"""In sampling only."""
 LONG = 1.0
 """Seconds of a step that is measured in few turns."""
 

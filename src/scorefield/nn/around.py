@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from .kernels import library, why_not
@@ -26,7 +26,8 @@ class Kind:
     """What does not change between calls.
 
     Attributes:
-        plain: The same in differentiable operations, of (x, affine, level, weight, bias, plus).
+        plain: The same in differentiable operations: of (x, affine, level, weight, bias, plus), or
+            of as many of them as there are.
         dilation: Of the convolution.
         function: f; "pool" is the mean over 5 × 5 pixels.
         groups: Of the norm; 0 is InstanceNorm++.
@@ -61,6 +62,18 @@ def _simple(x: Tensor) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._functorch.is_legacy_batchedtensor(x)  # of is_grads_batched
         and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
+    )
+
+
+def bare(*modules: nn.Module | None) -> bool:
+    """Whether none has hooks of torch's, which wait for it to be called."""
+    return not any(
+        module._forward_pre_hooks
+        or module._forward_hooks
+        or module._backward_pre_hooks
+        or module._backward_hooks
+        for module in modules
+        if module is not None
     )
 
 

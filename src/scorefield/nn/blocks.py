@@ -127,8 +127,8 @@ def convolved(
     plus: Float[Tensor, "batch out *size_next"] | None = None,
 ) -> Float[Tensor, "batch out *size_next"]:
     """conv(between(φ(norm(x)))) + shift + plus, the shift a number a channel."""
-    fast = isinstance(conv, Conv3) and conv.fast
-    if isinstance(conv, Conv3) and conv.fused and between is None:
+    fast = isinstance(conv, Conv3) and conv.fast and around.bare(conv, norm)
+    if isinstance(conv, Conv3) and fast and between is None:
         kind = _convolution(norm.num_groups, norm.eps, conv.coarse, fused)
         assert conv.bias is not None  # as `convolution` makes them
         bias = conv.bias if shift is None else conv.bias + shift
@@ -149,7 +149,7 @@ def _table(norm: GroupNorm) -> Float[Tensor, "1 2 channels"]:
 
 @functools.cache
 def _activation(groups: int, eps: float, fused: bool) -> around.Kind:
-    """φ(norm(x)) as `winograd` is told of it."""
+    """φ(norm(x)) as `around` is told of it."""
 
     def plain(x: Tensor, affine: Tensor) -> Tensor:
         gain, bias = affine[0]
@@ -229,7 +229,7 @@ class ResidualBlock(nn.Module):
         fused: bool = True,
     ) -> Float[Tensor, "batch out ..."]:
         """The block's output, given φ of the embedded noise level."""
-        drops = self.training and self.dropout.p > 0
+        drops = self.dropout.training and self.dropout.p > 0
         h = convolved(
             self.norm_in,
             self.conv_in,

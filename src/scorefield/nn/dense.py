@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .around import takes
+from .around import bare, takes
 
 LEAST, LEAST_TRAINED = 2**20, 5 * 2**20
 """Multiplications from which on it pays: fewer are done before it has begun, and its gradients."""
@@ -43,7 +43,8 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """What the layer makes of the rows of x."""
     weight, bias, trained = layer.weight, layer.bias, torch.is_grad_enabled()
     pays = len(x) * weight.numel() >= (LEAST_TRAINED if trained else LEAST)
-    if not (pays and takes(x, weight, bias) and available()):
+    simple = type(layer) is nn.Linear and bare(layer)
+    if not (pays and simple and takes(x, weight, bias) and available()):
         out: Tensor = layer(x)
     elif trained:
         out = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]

@@ -161,11 +161,6 @@ class Conv3(nn.Conv2d):
     def __init__(self, features: int, features_out: int, *, dilation: int = 1, bias: bool = True):
         super().__init__(features, features_out, 3, padding=dilation, dilation=dilation, bias=bias)
 
-    @property
-    def fused(self) -> bool:
-        """Whether what is around it may be computed with it: none of torch's hooks wait for it."""
-        return self.fast and not (self._forward_pre_hooks or self._forward_hooks)
-
     def forward(self, x: Float[Tensor, "batch _ height width"]) -> Tensor:
         """The convolution of x, with zeros around."""
         if self.fast:
@@ -192,7 +187,7 @@ class Unit(nn.Module):
         self, x: Float[Tensor, "batch _ _ _"], level: Level, plus: Tensor | None = None
     ) -> Tensor:
         """conv(function(norm(x))) + plus."""
-        if self.conv.fused and self.function in FUSED:
+        if self.conv.fast and self.function in FUSED and around.bare(self.conv, self.norm):
             return self._fused(x, level, plus)
         if self.norm is not None:
             x = self.norm(x, level)
