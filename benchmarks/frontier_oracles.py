@@ -68,7 +68,7 @@ from scorefield import (
     karras,
     suggest,
 )
-from scorefield.plots import COLOURS
+from scorefield.show.plots import COLOURS
 
 BUDGETS = (10, 20, 50, 100, 200, 500)
 QUICK = (10, 50)

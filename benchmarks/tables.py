@@ -12,8 +12,8 @@ import json
 import re
 from pathlib import Path
 
-from scorefield.bench import Table
-from scorefield.bench.machine import described
+from benchmarks import Table
+from benchmarks.machine import described
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/speed.md"

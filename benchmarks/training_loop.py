@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import torch
 
-from scorefield import run
+from scorefield import runs
 from scorefield.data import Batches
-from scorefield.presets import PRESETS
-from scorefield.train import OFTEN, SELDOM, averaged
+from scorefield.runs.presets import PRESETS
+from scorefield.train import EMA_UPDATE_EVERY, EMA_WARMUP, moving_average
 
 TURNS = 40
 
@@ -36,21 +36,21 @@ def main() -> None:
         machine=replace(made.machine, threads=1),
     )
     with tempfile.TemporaryDirectory() as place:
-        begun = run.start(made, f"{place}/run")
+        begun = runs.start(made, f"{place}/run")
         updates = iter(begun)
-        for _ in range(OFTEN):  # it is updated less often after these
+        for _ in range(EMA_WARMUP):  # it is updated less often after these
             next(updates)
-        x = Batches(begun.data.train, made.training.batch)(0).x
-        model, clip = begun.model, made.training.clip or float("inf")
+        x = Batches(begun.parts.data.train, made.training.batch)(0).x
+        model, clip = begun.parts.model, made.training.clip or float("inf")
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
         def bare() -> None:
             optimizer.zero_grad()
-            begun.loss(model, x).mean().backward()
+            begun.parts.loss(model, x).mean().backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
 
-        ema = averaged(model, made.training.ema)
+        ema = moving_average(model, made.training.ema)
 
         def with_average() -> None:
             bare()
@@ -60,17 +60,17 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(TURNS + 1):
             spent = dict.fromkeys(ways, 0.0)
-            for _ in range(SELDOM):  # a turn has one update of the run's average
+            for _ in range(EMA_UPDATE_EVERY):  # a turn has one update of the run's average
                 for name, step in ways.items():
                     begin = time.process_time()
                     step()
-                    spent[name] += (time.process_time() - begin) / SELDOM
+                    spent[name] += (time.process_time() - begin) / EMA_UPDATE_EVERY
             if turn:  # the first is to warm up
                 for name, value in spent.items():
                     seconds[name].append(value)
         updates.close()
     middle = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"digits, batch {made.training.batch}, {TURNS * SELDOM} steps each, one thread")
+    print(f"digits, batch {made.training.batch}, {TURNS * EMA_UPDATE_EVERY} steps each, one thread")
     for name, value in middle.items():
         print(f"{name:9s} {1000 * value:7.2f} ms")
     for name in ("bare", "averaged"):

@@ -31,11 +31,11 @@ from scorefield import (
     integrate,
     karras,
     langevin,
-    plots,
     suggest,
     uniform_like,
     wilson,
 )
+from scorefield.show import plots
 
 WEIGHT = 0.2
 BUDGET = 1000

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.torch import save as serialise
 
 from scorefield import checkpoint, load
-from scorefield.config import Experiment, as_json, checked, overridden, read
 from scorefield.data import DATASETS
 from scorefield.data import load as load_data
 from scorefield.data.picture import formats
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP, UNet
 from scorefield.precondition import EDM, VP, NCSNv2, Rescaled, VEDiscrete
-from scorefield.presets import PRESETS
 from scorefield.prior import Prior
+from scorefield.runs.config import Experiment, as_json, checked, overridden, read
+from scorefield.runs.presets import PRESETS
 
 RARE = 0.003
 """The share of inputs that unpack to hundreds of megabytes."""

@@ -14,10 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
-from scorefield import EDM, MLP, Prior, ScoreModel, commands, load, sample, save
-from scorefield.bench.measure import peak_memory
+from benchmarks.measure import peak_memory
+from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
 from scorefield.checkpoint import read
-from scorefield.cli import COMMANDS, main
+from scorefield.cli import COMMANDS, commands, main
 
 TINY = [
     "--set=network={kind: UNet, width: 8, multipliers: [1], blocks: 1, attention: [], "
@@ -114,7 +114,7 @@ def test_another_model_is_trained_on(trained):
         (["--set", "machine.device=tpu9"], "tpu9"),
         (["photos", "--data.options.sid=8"], "photos has no option sid: did you mean side"),
         (["--data.options.size=8"], "digits has no option size: it has none"),
-        (["photos", "--network.multipliers=3"], "one of its arguments is of another type"),
+        (["photos", "--network.multipliers=3"], "an argument has the wrong type"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--from", "none.safetensors"], "does not exist"),
         (["--data.labels=true", "--data", "mixture", "--set", "network.kind=MLP"], "no classes"),
@@ -145,7 +145,7 @@ def test_a_signal_is_answered_and_the_run_resumed(number):
         err = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number
     assert "Traceback" not in err
-    assert "to go on: scorefield resume run" in err
+    assert "to continue: scorefield resume run" in err
     done = json.loads(log.read_text().splitlines()[-1])["step"]
     config = Path("run/config.json")
     config.write_text(config.read_text().replace("100000", str(done + 2)))
@@ -168,7 +168,7 @@ def test_samples_are_those_of_python_and_say_how_they_were_made(trained, capsys)
     command = ["sample", str(trained), "-n", "5", "--seed", "3", "--steps", "4", "--out", "x.npy"]
     assert main(command) == 0
     assert "5 samples by heun, 7 evaluations" in capsys.readouterr().out
-    expected = sample(load(trained), 5, sampler="heun", steps=4, seed=3)
+    expected = sample(load(trained), 5, "heun", steps=4, seed=3)
     np.testing.assert_array_equal(np.load("x.npy"), expected.numpy())
     about = json.loads(Path("x.json").read_text())
     assert (about["sampler"], about["seed"], about["evaluations"], about["n"]) == ("heun", 3, 7, 5)
@@ -254,7 +254,7 @@ def test_suggest_prints_what_the_function_says(capsys):
 
 
 def test_the_help_names_all_presets_and_samplers(capsys):
-    from scorefield.presets import PRESETS
+    from scorefield.runs.presets import PRESETS
     from scorefield.samplers import SAMPLERS
 
     assert all(name in COMMANDS["train"].__doc__ for name in PRESETS)

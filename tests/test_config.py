@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from scorefield.config import Experiment, as_json, changed, overridden, read
+from scorefield.runs.config import Experiment, as_json, changed, overridden, read
 
 
 def test_a_config_comes_back_through_its_own_json(tmp_path):
@@ -128,5 +128,5 @@ def test_it_is_json_for_others_too():
 
 
 def test_it_does_not_wait_for_torch():
-    code = "import sys, scorefield.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, scorefield.runs.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

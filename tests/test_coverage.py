@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from scorefield.metrics import (
-    density_coverage,
-    nearest,
-    neighbour_ratio,
-    precision_recall,
-)
+from scorefield.metrics import density_coverage, nearest, neighbour_ratio, precision_recall
 
 # ── Nearest neighbours ───────────────────────────────────────────────────────────────────────────
 

@@ -22,9 +22,7 @@ from sklearn.svm import SVC
 from scorefield import (
     annealed_langevin,
     geometric,
-    images,
     load,
-    report,
     sample,
     seeded,
     suggest,
@@ -33,13 +31,14 @@ from scorefield import (
 )
 from scorefield import demo as package
 from scorefield.cli import main
-from scorefield.config import Experiment, overridden
 from scorefield.data import everything
 from scorefield.data import load as load_data
 from scorefield.demo.measures import DRAWS, PARTS, Judge, _jackknife, losses
 from scorefield.demo.ways import draw, ways
-from scorefield.draw import Plan
-from scorefield.optimize import optimize
+from scorefield.fast.optimize import optimize
+from scorefield.runs.config import Experiment, overridden
+from scorefield.sample import Plan
+from scorefield.show import images, report
 
 SMALL = [
     "network={kind: MLP, width: 16, blocks: 1}",
@@ -190,7 +189,7 @@ def test_samples_are_those_of_the_public_functions(made):
     model = load(made[0])
     optimize(model, batch=SAMPLES)
     for name, steps in (("heun", 18), ("dpm_solver", 20), ("annealed_langevin", None)):
-        drawn = sample(model, SAMPLES, sampler=name, steps=steps, seed=SEED)
+        drawn = sample(model, SAMPLES, name, steps=steps, seed=SEED)
         assert torch.equal(drawn, _kept(made[0], name))
 
 

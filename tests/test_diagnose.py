@@ -20,7 +20,7 @@ from scorefield import (
     suggest,
     wilson,
 )
-from scorefield.plots import health
+from scorefield.show.plots import health
 
 FIGURE_3 = GaussianMixture(torch.tensor([[-5.0, -5.0], [5.0, 5.0]]), 1.0, torch.tensor([0.2, 0.8]))
 

@@ -14,13 +14,11 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from scorefield import Empirical, Gaussian, load, processes, report, sample
+from scorefield import Empirical, Gaussian, distributed, load, sample
 from scorefield.cli import main
-from scorefield.config import Experiment, overridden
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, everything
 from scorefield.data import load as load_data
 from scorefield.diagnose import wilson
-from scorefield.draw import plan
 from scorefield.evaluate import Interval, Subject, evaluate
 from scorefield.evaluate.costs import BUDGETS, frontier, plans
 from scorefield.evaluate.features import classifier, inception, pixels
@@ -30,8 +28,11 @@ from scorefield.evaluate.memory import memory, nearest_in
 from scorefield.evaluate.quality import coverage, quality, too_few
 from scorefield.evaluate.subject import drawn
 from scorefield.metrics import Moments, density_coverage, frechet, kernel_distance, nearest
-from scorefield.run import start
+from scorefield.runs import start
+from scorefield.runs.config import Experiment, overridden
+from scorefield.sample import make_plan
 from scorefield.samplers import SAMPLERS
+from scorefield.show import report
 
 CPU = torch.device("cpu")
 KNOWN = 50
@@ -107,7 +108,7 @@ def test_a_model_that_learned_fifty_digits_by_heart_is_caught(judged, memorised)
 
 @pytest.mark.slow
 def test_the_digits_of_the_preset_are_not(tmp_path):
-    from scorefield.presets import PRESETS
+    from scorefield.runs.presets import PRESETS
 
     for _ in start(PRESETS["digits"](), tmp_path / "run"):
         pass
@@ -209,7 +210,7 @@ def test_figures_say_what_they_are_of(judged, memorised):
 
 def test_the_figures_are_those_of_the_samples(judged, memorised):
     data = few()
-    x = sample(load(memorised), 120, sampler="heun", steps=8, seed=2)
+    x = sample(load(memorised), 120, "heun", steps=8, seed=2)
     extract = classifier(data, None, CPU).extract
     (a, _), (b, _) = extract(x), extract(everything(data.test))
     assert _named(judged, "Fréchet")["value"] == pytest.approx(frechet(a, b), rel=1e-4)
@@ -371,12 +372,12 @@ def test_a_stream_has_the_moments_of_the_whole():
 
 def test_processes_see_together_what_one_sees(memorised, digits, monkeypatch):
     model, features = load(memorised), classifier(digits, None, CPU)
-    planned = plan(model, "heun", 3)
+    planned = make_plan(model, "heun", 3)
     whole = gather(drawn(model, 47, planned, seed=1, batch=5), features, kept=23)
     shares = []
-    monkeypatch.setattr(processes, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "world", lambda: 3)
     for rank in range(3):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         shares.append(gather(drawn(model, 47, planned, seed=1, batch=5), features, kept=23))
     assert [share.n for share in shares] == [17, 15, 15]
     found = merged(shares)
@@ -389,10 +390,10 @@ def test_processes_see_together_what_one_sees(memorised, digits, monkeypatch):
 
 def test_the_command_meets_the_other_processes_of_a_launcher(memorised, tmp_path, monkeypatch):
     met = []
-    monkeypatch.setattr(processes, "join", lambda: met.append(processes.first()))
+    monkeypatch.setattr(distributed, "join", lambda: met.append(distributed.is_main()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("scorefield.evaluate.evaluate", lambda *_, **__: met.append("judged"))
-    monkeypatch.setattr(processes, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
     assert main(["evaluate", str(memorised), "--out", str(tmp_path / "out")]) == 0
     assert met == [False, "judged"]
     assert not (tmp_path / "out").exists()  # the first one writes
@@ -467,7 +468,7 @@ def test_a_frontier_is_drawn(memorised, tmp_path, monkeypatch):
     points = json.loads((tmp_path / "metrics.json").read_text())["frontier"]
     assert {point["sampler"] for point in points} == set(SAMPLERS)
     (point,) = (p for p in points if p["sampler"] == "dpm_solver" and p["evaluations"] == 22)
-    x = sample(load(memorised), 45, sampler="dpm_solver", steps=22, seed=0)
+    x = sample(load(memorised), 45, "dpm_solver", steps=22, seed=0)
     truth = frechet(x, everything(load_data("digits").test))
     assert point["frechet"][0] == pytest.approx(truth, rel=1e-4)
     assert "Quality against cost" in (tmp_path / "report.html").read_text()
@@ -512,7 +513,7 @@ def test_a_model_of_classes_draws_them_as_frequent_as_in_training(tmp_path, monk
     assert counts.nonzero()[:, 0].tolist() == [3, 7]
     assert counts[3] / 4000 == pytest.approx(0.75, abs=0.03)
     found = evaluate(subject, n=40, steps=4, bits=4, seed=5)
-    own = {"sampler": "heun", "steps": 4, "seed": 5, "batch": 40}
+    own = {"plan": "heun", "steps": 4, "seed": 5, "batch": 40}
     x = sample(subject.model, 40, label=subject.classes(40, 5), **own)
     torch.testing.assert_close(found.samples, x)
     assert (x - sample(subject.model, 40, **own)).abs().max() > 1e-3

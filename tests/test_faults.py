@@ -22,15 +22,15 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield import draw, load
+from scorefield import load, sample
 from scorefield.checkpoint import read
 from scorefield.cli import main
-from scorefield.config import Experiment, overridden
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, batches, files_of
 from scorefield.data import load as load_data
 from scorefield.disk import locked
 from scorefield.evaluate.subject import Subject
-from scorefield.run import resume, start
+from scorefield.runs import resume, start
+from scorefield.runs.config import Experiment, overridden
 
 STEPS = 4
 TINY = [
@@ -149,8 +149,8 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
     for message in told:
         assert "could not be written: No space left on device" in message
         assert "MiB are free there" in message
-        assert "config.json" in message or f"go on by scorefield resume {tmp_path}" in message
-    saved = [re.search(r"step (\d) is saved whole|(no) step is saved", m) for m in told]
+        assert "config.json" in message or f"run scorefield resume {tmp_path}" in message
+    saved = [re.search(r"step (\d) is saved|(no) step is saved", m) for m in told]
     assert [*dict.fromkeys(m[1] or m[2] for m in saved if m)] == ["no", "0", "2", "4"]
 
 
@@ -229,7 +229,8 @@ def test_a_limit_of_the_size_of_files(points, whole, tmp_path):
 
 def test_a_place_that_cannot_be_written_to_is_refused_at_once(points, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    monkeypatch.setattr("scorefield.run.load_data", lambda *_, **__: pytest.fail("too late"))
+    module = sys.modules["scorefield.runs.finish"]  # the package has a function of that name
+    monkeypatch.setattr(module, "load_data", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(ValueError, match=rf"run/config.json: nothing can be .* into {tmp_path}"):
         start(_vectors(points), tmp_path / "run")
 
@@ -269,9 +270,7 @@ def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
             told = str(error)
         with pytest.raises(OSError, match=r"run/lock could not be written: |Permission denied"):
             resume(tmp_path / "run")
-    assert re.search(
-        r"could not be written: (Read-only|Permission).*; step 2 is saved whole; when", told
-    )
+    assert re.search(r"could not be written: (Read-only|Permission).*; step 2 is saved; once", told)
     _train(resume(tmp_path / "run"))
     _same_end(tmp_path / "run", whole)
 
@@ -337,7 +336,7 @@ def test_images_that_change_under_a_run(pictures, tmp_path, fault, workers):
     run = start(_folder(pictures, f"data.workers={workers}"), tmp_path / "run")
     told = _touched(run, sorted(pictures.glob("*.png")), fault)
     assert re.search(rf"{pictures}/\d+.png (cannot be read|has changed|was written to)", told)
-    assert re.search(r"step [123] is saved whole; when that is mended, go on by scorefield", told)
+    assert re.search(r"step [123] is saved; once that is fixed, run scorefield", told)
     _train(resume(tmp_path / "run"))
     _same_end(tmp_path / "run", pictures / ".run")
 
@@ -349,7 +348,7 @@ def test_an_array_that_changes_under_a_run(points, whole, tmp_path, fault):
     made = _vectors(path, "data.options={memory: 0}")
     told = _touched(start(made, tmp_path / "run"), [path], fault)
     assert str(path) in told
-    assert "step 1 is saved whole" in told
+    assert "step 1 is saved" in told
     _train(resume(tmp_path / "run"))
     _same_end(tmp_path / "run", whole)
 
@@ -368,9 +367,9 @@ def test_rows_are_those_of_the_array(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (lambda d: (d / "3.png").unlink(), r"3\.png is gone; put back"),
-        (lambda d: shutil.copy(d / "1.png", d / "x.png"), r"x\.png is new; put back"),
-        (lambda d: shutil.copy(d / "1.png", d / "2.png"), r"2\.png has changed; put back"),
+        (lambda d: (d / "3.png").unlink(), r"3\.png is gone; put the old"),
+        (lambda d: shutil.copy(d / "1.png", d / "x.png"), r"x\.png is new; put the old"),
+        (lambda d: shutil.copy(d / "1.png", d / "2.png"), r"2\.png has changed; put the old"),
         (lambda d: [f.unlink() for f in d.glob("?.png")], r"0\.png is gone, .*, and 7 more; put"),
     ],
 )
@@ -382,7 +381,7 @@ def test_a_run_goes_on_with_its_own_data(pictures, tmp_path, capsys, fault, mess
     config.write_text(config.read_text().replace(str(pictures), str(moved)))
     resume(tmp_path / "run")  # a copy is the same data, whatever its times
     fault(moved)
-    with pytest.raises(ValueError, match=rf"not those the run began with: {message}"):
+    with pytest.raises(ValueError, match=rf"not those the run started with: {message}"):
         resume(tmp_path / "run")
     assert main(["resume", str(tmp_path / "run"), "--changed-data"]) == 0
     resume(tmp_path / "run")
@@ -475,7 +474,9 @@ def test_the_state_before_a_damaged_one_is_used(copy, whole, capsys, fault):
     assert main(["resume", str(copy)]) == 0
     out, err = capsys.readouterr()
     assert f"from step 2 to {STEPS}" in out
-    assert re.search(r"00000004.safetensors is damaged.* now 0+4.safetensors.damaged, and .*2", err)
+    assert re.search(
+        r"00000004.safetensors is damaged.* renamed to 0+4.safetensors.damaged, .*2", err
+    )
     assert (copy / "checkpoints/00000004.safetensors.damaged").exists()
     _same_end(copy, whole)
     assert main(["resume", str(copy)]) == 0
@@ -489,11 +490,11 @@ def test_without_any_whole_state_nothing_is_begun_over(copy, capsys):
     for _ in range(2):
         assert main(["resume", str(copy)]) == 2
         err = capsys.readouterr().err
-        assert re.search(r"has no state that is whole \(.*00000004.safetensors is damaged", err)
+        assert re.search(r"has no undamaged checkpoint \(.*00000004.safetensors is damaged", err)
         assert f"--config {copy}/config.json --from {copy}/model.safetensors --out NEW" in err
         assert [path.stem for path in _states(copy)] == ["00000000", "00000002", "00000004"]
     shutil.rmtree(copy / "checkpoints")
-    with pytest.raises(ValueError, match="has no state that is whole: put back a file of"):
+    with pytest.raises(ValueError, match="has no undamaged checkpoint: put back a file of"):
         resume(copy)
     assert (copy / "log.jsonl").read_text() == log
     again = ["--config", f"{copy}/config.json", "--from", f"{copy}/model.safetensors"]
@@ -511,8 +512,8 @@ def test_a_configuration_that_was_cut_short(copy, kept):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"rate": 0.001', '"rate": 0.002', r"training.rate is 0.002, and was 0.001 when step 4"),
-        ('"width": 8', '"width": 16', r"network.width is 16, and was 8 when step 4 was saved"),
+        ('"rate": 0.001', '"rate": 0.002', r"training.rate is 0.002, but was 0.001 when step 4"),
+        ('"width": 8', '"width": 16', r"network.width is 16, but was 8 when step 4 was saved"),
         ('"seed": 0', '"seed": -1', "seed=-1: give 0 or more"),
         ('"clip": null', '"clipp": null', "training.clipp is no field: did you mean clip"),
         ('"start": null,', "", "it has no start"),
@@ -572,7 +573,7 @@ def test_a_run_that_another_has_gone_on_with_is_read_again(copy, points):
     with pytest.raises(ValueError, match=rf"in use by the process {os.getpid()}"):
         next(iter(second))
     list(updates)
-    with pytest.raises(ValueError, match=r"has gone on to step 4 meanwhile"):
+    with pytest.raises(ValueError, match=r"has meanwhile reached step 4"):
         next(iter(second))
     with pytest.raises(ValueError, match="holds a run"):
         start(_vectors(points), copy)
@@ -655,5 +656,5 @@ def test_a_state_is_sampled_as_its_run_says(points, tmp_path, monkeypatch, capsy
     _train(start(_vectors(points, "sampling.sampler=euler", "sampling.steps=3"), "run"))
     assert main(["sample", f"run/{name}", "-n", "2"]) == 0
     assert "by euler, 3 evaluations" in capsys.readouterr().out
-    expected = draw.sample(load(f"run/{name}"), 2, sampler="euler", steps=3)
+    expected = sample(load(f"run/{name}"), 2, "euler", steps=3)
     np.testing.assert_array_equal(np.load("samples.npy"), expected)

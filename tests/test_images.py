@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.images import animation, as_bytes, grid, write, writing
+from scorefield.show.images import animation, as_bytes, grid, write, writing
 
 ABOUT = {"sampler": "heun", "seed": 3, "σ": [1.0, 0.5]}
 

@@ -6,14 +6,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from scorefield import (
-    Gaussian,
-    GaussianMixture,
-    Prior,
-    bits_per_dim,
-    log_likelihood,
-    replay,
-)
+from scorefield import Gaussian, GaussianMixture, Prior, bits_per_dim, log_likelihood, replay
 
 
 def gaussian(size):

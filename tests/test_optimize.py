@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
-from scorefield.config import overridden, read
-from scorefield.experiment import settled
+from scorefield.data import load as load_data
+from scorefield.fast.optimize import Choice, choose, optimize, why_not_compiled
 from scorefield.nn import MLP, dense, kernels
-from scorefield.optimize import Choice, choose, optimize, why_not_compiled
-from scorefield.presets import digits, digits_ncsn
-from scorefield.run import start
-from scorefield.train import averaged
+from scorefield.runs import start
+from scorefield.runs.config import overridden, read
+from scorefield.runs.presets import digits, digits_ncsn
+from scorefield.runs.resolve import resolve
+from scorefield.train import moving_average
 
 needs_compiler = pytest.mark.skipif(
     kernels.why_not() is not None, reason=kernels.why_not() or "there are fast convolutions"
@@ -71,7 +72,7 @@ def test_score_and_gradients_are_those_of_float64(build):
 def test_a_copy_computes_in_the_same_way():
     model = _ncsn()
     optimize(model)
-    mean = averaged(model).module
+    mean = moving_average(model).module
     x = torch.rand(2, 1, 16, 16)
     assert torch.equal(mean(x, 0.1), model(x, 0.1))
     assert mean.net.begin.fast
@@ -319,7 +320,7 @@ def test_an_unknown_precision_is_named():
 
 def _settled(*settings):
     experiment = overridden(digits_ncsn(), ["machine.device=cpu", *settings])
-    return settled(experiment, _ncsn())
+    return resolve(experiment, load_data("digits"))
 
 
 @needs_compiler
@@ -330,15 +331,15 @@ def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
         "off"
     }
     assert "a quarter of the multiplications" in reasons
-    again, _ = settled(chosen, _ncsn())  # as from config.json
+    again, _ = resolve(chosen, load_data("digits"))  # as from config.json
     assert again == chosen
     off, reasons = _settled("training.steps=200000", "machine.winograd=off")
     assert off.machine.winograd == "off"
-    assert reasons.startswith("machine.winograd=off, as told; by itself it would be Winograd")
+    assert reasons.startswith("machine.winograd=off, as configured (the default here: Winograd")
     for way in ("autocast", "compile"):
         other, reasons = _settled("training.steps=200000", f"machine.{way}=on")
         assert (getattr(other.machine, way), other.machine.winograd) == ("on", "off")
-        assert reasons == f"machine.{way}=on, as told"
+        assert reasons == f"machine.{way}=on, as configured"
     assert _settled("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
 
 
@@ -348,7 +349,7 @@ def test_a_run_keeps_how_an_mlp_is_multiplied(monkeypatch, tmp_path, way):
     monkeypatch.setattr(dense, "trains_faster", lambda: True)
     small = ["training.steps=1", "training.batch=4", "keeping.samples=0", "machine.device=cpu"]
     begun = start(overridden(digits(), [*small, f"machine.onednn={way}"]), tmp_path)
-    assert begun.model.net.onednn == (way != "off")
+    assert begun.parts.model.net.onednn == (way != "off")
     assert read(tmp_path / "config.json").machine.onednn == ("off" if way == "off" else "on")
 
 
@@ -363,7 +364,7 @@ def test_a_run_trains_by_what_it_keeps(tmp_path):
             [*small, f"machine.winograd={way}", "machine.threads=1", "training.ema=0.9"],
         )
         begun = start(made, tmp_path / way)
-        assert begun.average.net.begin.fast == (way == "on")
+        assert begun.model.net.begin.fast == (way == "on")
         losses[way] = [update.loss for update in begun]
         assert read(tmp_path / way / "config.json").machine.winograd == way
     assert losses["on"] != losses["off"]

@@ -15,7 +15,6 @@ from test_inception import weights
 from scorefield import Gaussian, geometric
 from scorefield.checkpoint import read
 from scorefield.cli import main
-from scorefield.config import Data, checked
 from scorefield.data import DATASETS, everything, load
 from scorefield.evaluate.features import Features
 from scorefield.evaluate.inception import Inception
@@ -38,7 +37,8 @@ from scorefield.paper import (
 from scorefield.paper import models as shared
 from scorefield.paper.finding import threads
 from scorefield.paper.toy import mixture, unconditional
-from scorefield.presets import PRESETS
+from scorefield.runs.config import Data, checked
+from scorefield.runs.presets import PRESETS
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.path import Path
 from matplotlib.quiver import Quiver
 
-from scorefield import Gaussian, plots
+from scorefield import Gaussian
+from scorefield.show import plots
 
 MEAN = torch.tensor([3.0, -2.0])
 

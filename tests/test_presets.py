@@ -7,14 +7,15 @@ import sys
 import pytest
 import torch
 
-from scorefield.config import Experiment, as_json, overridden, read
 from scorefield.data import Arrays, Dataset
-from scorefield.draw import plan
-from scorefield.experiment import build, resolved
 from scorefield.ladder import descend
 from scorefield.nn import NETWORKS
-from scorefield.presets import PRESETS
-from scorefield.run import start
+from scorefield.runs import start
+from scorefield.runs.build import build_model
+from scorefield.runs.config import Experiment, as_json, overridden, read
+from scorefield.runs.presets import PRESETS
+from scorefield.runs.resolve import resolve
+from scorefield.sample import make_plan
 
 ADAM = "training.betas=[0.9,0.999] training.eps=1e-8 training.schedule=constant"
 PAPERS = {
@@ -83,7 +84,7 @@ def _data(made):
 
 
 def _net(made):
-    arguments = dict(resolved(made, _data(made)).network)
+    arguments = dict(resolve(made, _data(made))[0].network)
     with torch.device("meta"):
         return NETWORKS[arguments.pop("kind")](**arguments)
 
@@ -150,9 +151,9 @@ def test_the_step_of_ncsnv2_is_what_its_theory_says():
 def _plan(name):
     made = overridden(PRESETS[name](), ["network.width=8"])
     data = _data(made)
-    made = resolved(made, data)
+    made, _ = resolve(made, data)
     sampling = made.sampling
-    return plan(build(made, data), sampling.sampler, sampling.steps, **sampling.options)
+    return make_plan(build_model(made, data), sampling.sampler, sampling.steps, **sampling.options)
 
 
 def test_samples_are_drawn_as_in_the_papers():
@@ -172,7 +173,7 @@ def test_samples_are_drawn_as_in_the_papers():
 
 
 def test_presets_do_not_import_torch():
-    code = "import sys, scorefield.presets; sys.exit('torch' in sys.modules)"
+    code = "import sys, scorefield.runs.presets; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

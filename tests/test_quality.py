@@ -8,7 +8,6 @@ import torch
 from sklearn.svm import SVC
 
 from scorefield import load, sample
-from scorefield.config import overridden
 from scorefield.data import everything
 from scorefield.data import load as load_data
 from scorefield.metrics import (
@@ -18,8 +17,9 @@ from scorefield.metrics import (
     precision_recall,
     sliced_wasserstein,
 )
-from scorefield.presets import PRESETS
-from scorefield.run import start
+from scorefield.runs import start
+from scorefield.runs.config import overridden
+from scorefield.runs.presets import PRESETS
 
 
 def _trained(preset, directory, *settings):
@@ -47,8 +47,7 @@ def test_digits_are_near_the_floor(tmp_path, seed):
     found = {}
     for sampler, steps in (("heun", 18), ("dpm_solver", 20), ("annealed_langevin", None)):
         drawn = [
-            sample(model, len(test), sampler=sampler, steps=steps, seed=s).flatten(1)
-            for s in range(5)
+            sample(model, len(test), sampler, steps=steps, seed=s).flatten(1) for s in range(5)
         ]
         counts = [np.bincount(classes.predict(x.numpy()), minlength=10) / len(x) for x in drawn]
         found[sampler] = {

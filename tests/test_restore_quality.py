@@ -9,8 +9,8 @@ from sklearn.svm import SVC
 from scorefield import inverse, load, restore
 from scorefield.data import everything
 from scorefield.data import load as load_data
-from scorefield.presets import PRESETS
-from scorefield.run import start
+from scorefield.runs import start
+from scorefield.runs.presets import PRESETS
 
 N = 19
 """Completions: the truth is below or above all of 19 equals in 10 % of cases."""

@@ -18,10 +18,11 @@ import torch
 
 from scorefield import LogNormal, load, sample
 from scorefield.checkpoint import read
-from scorefield.config import Experiment, overridden
 from scorefield.data import load as load_data
-from scorefield.experiment import Within, build, loss_of, resolved
-from scorefield.run import Interrupted, Run, resume, start
+from scorefield.runs import Interrupted, Run, resume, start
+from scorefield.runs.build import Clamped, build_loss, build_model
+from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.resolve import resolve
 from scorefield.train import train
 
 SMALL = [
@@ -111,10 +112,10 @@ def test_the_config_leaves_nothing_open(whole):
 def test_the_weights_are_those_of_the_plain_loop(whole):
     """The run is `train` and no more: from the same start, by hand."""
     data = load_data("digits")
-    experiment = resolved(_experiment("training.steps=40"), data)
-    model = build(experiment, data)
+    experiment, _ = resolve(_experiment("training.steps=40"), data)
+    model = build_model(experiment, data)
     from scorefield.data import Batches
-    from scorefield.train import cosine, mixed
+    from scorefield.train import cosine, derive_seed
 
     batches = Batches(data.train, 8, seed=0)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -122,12 +123,12 @@ def test_the_weights_are_those_of_the_plain_loop(whole):
         train(
             model,
             lambda step: batches(step).x,
-            loss_of(experiment, model),
+            build_loss(experiment, model),
             optimizer=adam,
             steps=40,
             schedule=cosine(40, 3),
             clip=5.0,
-            seed=mixed(0, 2),
+            seed=derive_seed(0, 2),
         )
     )
     raw = read(_last(whole)).under("extra.raw")
@@ -249,7 +250,7 @@ def test_after_several_it_goes_back_with_half_the_rate(poisoned, tmp_path, monke
 
 def test_it_goes_back_once_only(poisoned, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
-    with pytest.raises(ValueError, match=r"up to 17.*half the rate as well.*NaN in the data"):
+    with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
         _drain(start(_vectors(poisoned), tmp_path / "run"))
     assert read(_last(tmp_path / "run")).about["step"] == 10
 
@@ -355,7 +356,7 @@ def test_runs_that_cannot_be(whole, tmp_path):
         start(_experiment(), whole)
     with pytest.raises(ValueError, match=r"no config\.json"):
         resume(tmp_path)
-    with pytest.raises(ValueError, match=r"network\.widht is no argument: did you mean width"):
+    with pytest.raises(ValueError, match=r"network\.widht is not an argument: did you mean width"):
         start(_experiment("network.widht=3"), tmp_path / "a")
     with pytest.raises(ValueError, match="did you mean UNet"):
         start(_experiment("network.kind=Unet"), tmp_path / "a")
@@ -365,5 +366,5 @@ def test_runs_that_cannot_be(whole, tmp_path):
 
 
 def test_the_tails_of_a_law_move_to_its_ends():
-    law = Within(LogNormal(0.0, 1.0), 3.0, 0.5)
+    law = Clamped(LogNormal(0.0, 1.0), 3.0, 0.5)
     assert law(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.5, 1.0, 3.0]

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from scorefield import EDM, ScoreModel, exact
-from scorefield.config import overridden
 from scorefield.data import everything, load
 from scorefield.nn import UNet
 from scorefield.nn.resample import Downsample, Upsample, blur, downsample, upsample
-from scorefield.presets import PRESETS
-from scorefield.run import start
+from scorefield.runs import start
+from scorefield.runs.config import overridden
+from scorefield.runs.presets import PRESETS
 
 KINDS = {
     "ncsn++": dict(progressive_input="residual"),

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from scorefield.startup import SPINS, keep_memory, spin_briefly
+from scorefield.cli.startup import SPINS, keep_memory, spin_briefly
 
 
 def test_the_memory_of_large_tensors_is_kept():
@@ -38,7 +38,7 @@ def test_threads_spin_briefly_unless_told_otherwise(monkeypatch, said):
 def test_the_command_line_settles_it_before_torch_is_loaded():
     code = """
 import sys
-from scorefield import startup
+from scorefield.cli import startup
 def prepare():
     print("torch" in sys.modules)
 startup.prepare = prepare

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from scorefield import cli
-from scorefield.config import overridden
 from scorefield.data import Table, everything, load
 from scorefield.data import delimited as module
 from scorefield.evaluate.subject import Subject
-from scorefield.presets import PRESETS
-from scorefield.run import resume, start
+from scorefield.runs import resume, start
+from scorefield.runs.config import overridden
+from scorefield.runs.presets import PRESETS
 
 HEADER = "height,children,region,smoker\n"
 

@@ -15,11 +15,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from scorefield import load, sample
-from scorefield.config import overridden
 from scorefield.data import Table, everything
 from scorefield.metrics import neighbour_ratio, sliced_wasserstein
-from scorefield.presets import PRESETS
-from scorefield.run import start
+from scorefield.runs import start
+from scorefield.runs.config import overridden
+from scorefield.runs.presets import PRESETS
 
 DRAWN = 5000
 """Rows, of whose correlations the error by chance is about 0.014."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from scorefield import EDM, NCSN, Discrete, ScoreModel, annealed, denoising, geometric
 from scorefield.nn import UNet
-from scorefield.train import averaged, constant, cosine, mixed, train
+from scorefield.train import constant, cosine, derive_seed, moving_average, train
 
 
 class Linear(nn.Module):
@@ -27,7 +27,7 @@ MEAN, STD = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 2.0])
 
 
 def _gaussian(step):
-    generator = torch.Generator().manual_seed(mixed(5, step))
+    generator = torch.Generator().manual_seed(derive_seed(5, step))
     return MEAN + STD * torch.randn(512, 2, generator=generator)
 
 
@@ -42,7 +42,7 @@ def _unet(seed=0, **changes):
 
 
 def _images(step):
-    generator = torch.Generator().manual_seed(mixed(9, step))
+    generator = torch.Generator().manual_seed(derive_seed(9, step))
     return torch.rand(4, 1, 8, 8, generator=generator), torch.arange(4) % 3
 
 
@@ -75,13 +75,13 @@ def test_it_finds_the_score_of_a_gaussian():
 
 def test_it_goes_on_as_if_it_had_never_stopped():
     through, model = _unet(labels=3), _unet(labels=3)
-    schedule, ema, again = cosine(8, 3), averaged(through), averaged(model)
+    schedule, ema, again = cosine(8, 3), moving_average(through), moving_average(model)
     first, _ = _run(through, _images, 8, schedule=schedule, clip=1.0, ema=ema)
     start, optimizer = _run(model, _images, 5, schedule=schedule, clip=1.0, ema=again)
     torch.rand(7)  # what others draw is no matter
     # through files: model, optimiser and average as their state dicts
     other = _unet(seed=1, labels=3)
-    mean = averaged(other)
+    mean = moving_average(other)
     other.load_state_dict(copy.deepcopy(model.state_dict()))
     mean.load_state_dict(copy.deepcopy(again.state_dict()))
     adam = torch.optim.Adam(other.parameters(), lr=1e-3, betas=(0.5, 0.9))
@@ -114,7 +114,7 @@ def test_steps_draw_differently_and_seeds_too():
 @pytest.mark.parametrize("where", ["data", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing(where):
     model = _unet()
-    ema = averaged(model)
+    ema = moving_average(model)
     _, optimizer = _run(model, _images_alone, 2, ema=ema)
     kept = copy.deepcopy((model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]))
 
@@ -143,7 +143,7 @@ def test_the_average_is_the_recursion():
     def loss(score, x, *, noise):
         return (score(x) - noise(x)).square().sum(1)
 
-    ema = averaged(model, 0.95)
+    ema = moving_average(model, 0.95)
     mean = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     batches, updates = (lambda step: torch.ones(4, 2)), 0

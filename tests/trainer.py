@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from scorefield.config import Experiment, overridden
-from scorefield.run import resume, start
+from scorefield.runs import resume, start
+from scorefield.runs.config import Experiment, overridden
 
 
 def train(directory, seconds, settings):

@@ -1,7 +1,6 @@
 from .checkpoint import load, save
 from .convert import from_diffusers, from_official
 from .diagnose import Diagnosis, diagnose, wilson
-from .draw import sample
 from .inverse import LinearOperator
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
@@ -47,7 +46,8 @@ from .precondition import (
     ddpm_sigmas,
 )
 from .prior import Prior
-from .restoring import restore
+from .restore import restore
+from .sample import Plan, make_plan, sample
 from .samplers import (
     SAMPLERS,
     Sampler,
@@ -103,6 +103,7 @@ __all__ = [
     "NCSNv2",
     "Objective",
     "Oracle",
+    "Plan",
     "Precondition",
     "Prior",
     "RefineNet",
@@ -149,6 +150,7 @@ __all__ = [
     "linear",
     "load",
     "log_likelihood",
+    "make_plan",
     "ncsn_weight",
     "perturb",
     "predictor_corrector",

@@ -1,16 +1,16 @@
-"""Training, a generator of updates.
+"""Training as a generator of updates.
 
     g = ∇_θ mean loss(s_θ, x),   g ← g·min(1, c/‖g‖),   θ ← Adam(θ, g, ηλ(k)),   θ̄ ← dθ̄ + (1 − d)θ
 
-Logging, evaluation and checkpoints are what the loop around it does. Everything random in step k is
-a function of the seed, of k and of the position in the batch, so that `start=k` goes on as if
-nothing had been before, and many processes end where one does; but dropout is each process's own.
+Logging, evaluation and checkpoints belong to the loop around it. Everything random in step k is a
+function of the seed, of k and of the position in the batch, so `start=k` continues a run exactly
+and the number of processes does not matter. Dropout is the exception: each process draws its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -20,31 +20,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from . import processes
+from . import distributed
 
-OFTEN, SELDOM = 100, 10
-"""The average is updated after each of the first so many steps, then after each so many.
-
-A pass over all weights costs a small network several per cent of its step.
-"""
+EMA_WARMUP = 100
+"""Steps after each of which the moving average is updated."""
+EMA_UPDATE_EVERY = 10
+"""Steps between updates after that: a pass over all weights costs a small network several per cent
+of its step."""
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 """Samples, or samples and their classes."""
 
 
 class Update(NamedTuple):
-    """What one step of the optimiser did."""
+    """The result of one optimiser step."""
 
     step: int
-    """Steps done, from 1."""
+    """Number of steps done, from 1."""
     loss: float
-    """The mean over the batch, before the step."""
+    """Mean loss of the batch, before the step."""
     norm: float
-    """Of the gradient, before it was clipped."""
+    """Norm of the gradient, before clipping."""
     rate: float
-    """The learning rate."""
+    """Learning rate."""
     skipped: bool
-    """Whether loss or gradient was not finite, and nothing was changed."""
+    """True if loss or gradient was not finite, so that nothing was changed."""
 
 
 def train(
@@ -62,68 +62,52 @@ def train(
     size: int | None = None,
     seed: int = 0,
 ) -> Generator[Update, None, None]:
-    """Train a model from one step to another, and yield after each.
+    """Train a model and yield an `Update` after each step.
 
     Args:
         model: a score with parameters; with `given(label)`, if the batches have classes.
-        batches: the batch of a step, the same whenever it is asked for.
-        loss: `loss(score, x, noise=...)`, one number a sample: `annealed(...)`.
-        optimizer: over the model's parameters; its rate is the schedule's unit.
-        steps: where to end, counted from 0; never if not given.
-        start: where to begin: with the state that model, optimiser and average had there.
-        schedule: the factor of the learning rate at each step.
-        clip: the largest norm of the gradient.
-        ema: the model's running average, `averaged(model)`; it is updated after each of the first
-            `OFTEN` steps, then after each tenth.
-        autocast: run the network in this type; the weights stay as they are.
-        size: of the batch of all processes, if `batches` gives this one's rows of it only;
-            if not given, it gives all of them to each.
-        seed: of σ, of the noise and of what the network draws (dropout).
+        batches: returns the batch of a step, the same one each time it is asked.
+        loss: `loss(score, x, noise=...)`, one number per sample: `annealed(...)`.
+        optimizer: over the model's parameters; its learning rate is multiplied by the schedule.
+        steps: the step to end at, counted from 0; None never ends.
+        start: the step to start from, given the state that model, optimiser and average had there.
+        schedule: factor of the learning rate at each step.
+        clip: largest norm of the gradient.
+        ema: the moving average from `moving_average(model)`; it is updated after each of the first
+            `EMA_WARMUP` steps, then after every `EMA_UPDATE_EVERY`-th.
+        autocast: dtype to run the network in; the weights keep theirs.
+        size: size of the global batch, if `batches` returns only this process's rows of it. If
+            None, `batches` returns the global batch in every process.
+        seed: seed of σ, of the noise and of what the network draws (dropout).
     """
     if start < 0 or (steps is not None and start > steps):
-        raise ValueError(f"start={start}, steps={steps}: begin at a step from 0 to the last")
-    numbers = count(start) if steps is None else range(start, steps)
-    return _train(
-        model, batches, loss, optimizer, numbers, schedule, clip, ema, autocast, size, seed
-    )
-
-
-def _train(
-    model: nn.Module,
-    batches: Callable[[int], Batch],
-    loss: Callable[..., Tensor],
-    optimizer: torch.optim.Optimizer,
-    steps: Iterable[int],
-    schedule: Callable[[int], float],
-    clip: float | None,
-    ema: AveragedModel | None,
-    autocast: torch.dtype | None,
-    size: int | None,
-    seed: int,
-) -> Generator[Update, None, None]:
+        raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    for step in steps:
+
+    def update(step: int) -> Update:
         if not model.training:
             model.train()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(step)
         optimizer.zero_grad()
-        mean = _mean(model, batches(step), loss, autocast, size, mixed(seed, step))
+        mean = _mean_loss(model, batches(step), loss, autocast, size, derive_seed(seed, step))
         mean.backward()  # type: ignore[no-untyped-call]
-        mean = _total(mean.detach(), parameters)
+        mean = _sum_over_processes(mean.detach(), parameters)
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
         value = mean.item()
         skipped = not math.isfinite(value) or not math.isfinite(norm)
         if not skipped:
             optimizer.step()
-            if ema is not None and (step < OFTEN or (step + 1) % SELDOM == 0):
+            if ema is not None and (step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0):
                 ema.update_parameters(model)
-        yield Update(step + 1, value, norm, optimizer.param_groups[0]["lr"], skipped)
+        return Update(step + 1, value, norm, optimizer.param_groups[0]["lr"], skipped)
+
+    return (update(step) for step in (count(start) if steps is None else range(start, steps)))
 
 
-def _mean(
+def _mean_loss(
     model: Any,
     batch: Batch,
     loss: Callable[..., Tensor],
@@ -131,24 +115,24 @@ def _mean(
     size: int | None,
     seed: int,
 ) -> Tensor:
-    """This process's part of the mean over the whole batch."""
+    """Return this process's share of the mean over the global batch."""
     x, label = (batch, None) if isinstance(batch, Tensor) else batch
     if size is None:
-        rows = processes.mine(size := len(x))
+        rows = distributed.own_rows(size := len(x))
         x, label = x[rows], None if label is None else label[rows]
     if not len(x):
-        raise ValueError(f"a batch of {size}: give one sample to each process at least")
+        raise ValueError(f"a batch of {size}: give each process at least one sample")
     score = model if label is None else model.given(label)
-    noise = placed(torch.Generator(x.device).manual_seed(seed), size)
+    noise = row_noise(torch.Generator(x.device).manual_seed(seed), size)
 
     running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-    with _drawing(x.device, seed + 1 + processes.rank()), running:
+    with _seeded_globally(x.device, seed + 1 + distributed.rank()), running:
         return loss(score, x, noise=noise).sum() / size
 
 
-def placed(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:
-    """Noise for this process's rows of a batch of a size: drawn for all rows, on any number."""
-    rows = processes.mine(size)
+def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:
+    """Return noise for this process's rows; it is drawn for all rows of the batch."""
+    rows = distributed.own_rows(size)
 
     def noise(like: Tensor) -> Tensor:
         shape = (size, *like.shape[1:])
@@ -157,28 +141,28 @@ def placed(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:
     return noise
 
 
-def _total(mean: Tensor, parameters: list[Tensor]) -> Tensor:
-    """The mean over all processes, and the gradients likewise, in one message."""
-    if processes.world() == 1:
+def _sum_over_processes(mean: Tensor, parameters: list[Tensor]) -> Tensor:
+    """Sum the mean and, in place, the gradients over all processes, in one message."""
+    if distributed.world() == 1:
         return mean
-    held = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([mean.reshape(1), *(gradient.flatten() for gradient in held)])
-    sizes = [1, *(gradient.numel() for gradient in held)]
-    mean, *parts = torch.split(processes.total(flat), sizes)
-    for gradient, part in zip(held, parts, strict=True):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([mean.reshape(1), *(gradient.flatten() for gradient in gradients)])
+    sizes = [1, *(gradient.numel() for gradient in gradients)]
+    mean, *parts = torch.split(distributed.all_sum(flat), sizes)
+    for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
     return mean
 
 
 @contextmanager
-def _drawing(device: torch.device, seed: int) -> Generator[None, None, None]:
-    """A seed for dropout, which knows the global generators only; these are the caller's."""
+def _seeded_globally(device: torch.device, seed: int) -> Generator[None, None, None]:
+    """Seed the global generators, the only ones that dropout uses, and restore them at the end."""
     if device.type != "cpu":
         with torch.random.fork_rng([device], device_type=device.type):
             torch.manual_seed(seed)
             yield
         return
-    # the same in three microseconds instead of a hundred
+    # fork_rng takes 100 µs on the CPU, this 3 µs
     state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -187,23 +171,24 @@ def _drawing(device: torch.device, seed: int) -> Generator[None, None, None]:
         torch.default_generator.set_state(state)
 
 
-def mixed(*numbers: int) -> int:
-    """A seed made of several: those of neighbouring steps have nothing in common."""
+def derive_seed(*numbers: int) -> int:
+    """Hash several numbers to one seed; the seeds of neighbouring steps are unrelated."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
 
 
-def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
-    """θ̄ beside θ, with d = min(decay, (1 + k)/(10 + k)): it forgets how the training began.
+def moving_average(model: nn.Module, decay: float = 0.999) -> AveragedModel:
+    """Return θ̄ with d = min(decay, (1 + k)/(10 + k)), so that early weights are forgotten.
 
-    An update that stands for ten steps takes the tenth power of d. The averaged model is its
-    `module`.
+    An update that stands for ten steps uses d¹⁰. The averaged model is its `module`.
     """
 
-    def update(mean: Any, now: Any, updates: Tensor | int) -> None:
+    def update(average: Any, weights: Any, updates: Tensor | int) -> None:
         n = int(updates)
-        k, power = (n, 1) if n < OFTEN else (OFTEN + SELDOM * (n - OFTEN), SELDOM)
+        k, power = n, 1
+        if n >= EMA_WARMUP:
+            k, power = EMA_WARMUP + EMA_UPDATE_EVERY * (n - EMA_WARMUP), EMA_UPDATE_EVERY
         d = min(decay, (1 + k) / (10 + k)) ** power
-        torch._foreach_lerp_(mean, now, 1 - d)
+        torch._foreach_lerp_(average, weights, 1 - d)
 
     return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
 
@@ -212,10 +197,10 @@ def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
 
 
 def constant(warmup: int = 0) -> Callable[[int], float]:
-    """1, after a linear rise over the first steps."""
+    """Return a schedule that is 1 after a linear warm-up."""
     return lambda step: min(1.0, (step + 1) / (warmup + 1))
 
 
 def cosine(steps: int, warmup: int = 0) -> Callable[[int], float]:
-    """½(1 + cos(πk/K)), after a linear rise (Loshchilov & Hutter 2017, eq. 5)."""
+    """Return ½(1 + cos(πk/K)) after a linear warm-up (Loshchilov & Hutter 2017, eq. 5)."""
     return lambda step: constant(warmup)(step) * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..processes import share
+from ..distributed import split_rows
 from ._draws import FLIP, permutation, uniforms, words
 from .source import Source, centre
 from .stream import Stream, Taken
@@ -127,7 +127,7 @@ class Batches:
     @property
     def _rows(self) -> range:
         """The positions in the global batch that are this process's."""
-        return share(self.size, self.rank, self.world)
+        return split_rows(self.size, self.rank, self.world)
 
     def _take(self, step: int) -> Taken:
         n, rows = len(self.source), self._rows

@@ -16,15 +16,16 @@ from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-from .. import config, images, report
-from .. import run as runs
+from .. import runs
 from ..checkpoint import load
-from ..config import Experiment
 from ..data import load as load_data
 from ..disk import locked
+from ..fast.optimize import optimize
 from ..model import ScoreModel
-from ..optimize import optimize
-from ..presets import PRESETS
+from ..runs import config
+from ..runs.config import Experiment
+from ..runs.presets import PRESETS
+from ..show import images, report
 from ..train import Update
 from .findings import HEADS, Findings, Result, rows
 from .measures import DRAWS, Judge

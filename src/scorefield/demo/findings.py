@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import Experiment
 from ..evaluate import Interval
 from ..model import ScoreModel
+from ..runs.config import Experiment
 from .measures import DRAWS, Judge, Measures
 from .ways import Drawn, Way
 

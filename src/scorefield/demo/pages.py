@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import config, images, plots
 from ..checkpoint import read
 from ..ladder import suggest
 from ..metrics import neighbour_ratio
 from ..noise import geometric, perturb, seeded
-from ..report import Picture, Section, Table, drawn
+from ..runs import config
 from ..samplers import State
+from ..show import images, plots
+from ..show.report import Picture, Section, Table, drawn
 from .findings import HEADS, Findings, rows
 from .measures import DRAWS, K, losses
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..draw import Plan, plan
 from ..model import ScoreModel
 from ..noise import geometric, seeded, uniform_like
+from ..sample import Plan, make_plan
 from ..samplers import State
 
 FRAMES = 40
@@ -60,19 +60,25 @@ def ways(model: ScoreModel, n: int, few: int) -> list[Way]:
         Way(
             "annealed Langevin",
             "annealed_langevin",
-            plan(model, "annealed_langevin"),
+            make_plan(model, "annealed_langevin"),
             n,
             "the paper's algorithm; σ, L, T and ε from suggest, which looked at these data",
         ),
         Way(
             "predictor–corrector",
             "predictor_corrector",
-            plan(model, "predictor_corrector", 36),
+            make_plan(model, "predictor_corrector", 36),
             n,
             "36 levels; reverse diffusion, a Langevin step at each",
         ),
-        Way("Heun", "heun", plan(model, "heun", 18), n, "18 levels of the ODE, no noise"),
-        Way("DPM-Solver++", "dpm_solver", plan(model, "dpm_solver", 20), n, "20 levels, no noise"),
+        Way("Heun", "heun", make_plan(model, "heun", 18), n, "18 levels of the ODE, no noise"),
+        Way(
+            "DPM-Solver++",
+            "dpm_solver",
+            make_plan(model, "dpm_solver", 20),
+            n,
+            "20 levels, no noise",
+        ),
         Way(
             "published ladder",
             "published_ladder",

@@ -21,8 +21,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import disk, processes
-from ..optimize import optimize
+from .. import disk, distributed
+from ..fast.optimize import optimize
 from .costs import Point, frontier
 from .features import FEATURES
 from .figure import Figure, Interval, number, shown
@@ -148,11 +148,11 @@ def evaluate(
         cache: a folder for statistics of reference data.
         watch: is told what is being done.
     """
-    if n < 2 or n < processes.world() or batch < 1 or bits < 0 or not 0 <= seed < 2**63:
+    if n < 2 or n < distributed.world() or batch < 1 or bits < 0 or not 0 <= seed < 2**63:
         raise ValueError(f"n={n}, batch={batch}, bits={bits}, seed={seed}: give n ≥ 2, batch ≥ 1")
     if features not in FEATURES:
         raise ValueError(f"features={features!r}: there are {', '.join(FEATURES)}")
-    batch = min(batch, n // processes.world())  # each process has at least one
+    batch = min(batch, n // distributed.world())  # each process has at least one
     subject = run if isinstance(run, Subject) else Subject.of(Path(run), raw=raw, device=device)
     watch(f"features: {features}")
     made = FEATURES[features](subject.data, inception, subject.device)

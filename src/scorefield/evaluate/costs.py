@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from ..draw import Plan, plan
 from ..metrics import Moments
 from ..model import ScoreModel
+from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .features import Features
 from .figure import Interval
@@ -72,13 +72,13 @@ def plans(model: ScoreModel, sampler: str, budgets: Sequence[int]) -> Iterator[P
     """The plans of a sampler whose costs are nearest to the budgets, none of them twice."""
 
     def cost_of(steps: int) -> int:
-        return plan(model, sampler, steps).evaluations
+        return make_plan(model, sampler, steps).evaluations
 
     used = set()
     for budget in budgets:
         # the cost grows with the steps
         over = bisect_left(range(1, 2 * budget), budget, key=cost_of) + 1
-        near = [plan(model, sampler, steps) for steps in (max(over - 1, 1), over)]
+        near = [make_plan(model, sampler, steps) for steps in (max(over - 1, 1), over)]
         best = min(near, key=lambda each: abs(each.evaluations - budget))
         cost = best.evaluations
         if cost not in used and budget / 1.5 <= cost <= 1.5 * budget:

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import images
 from ..data import Dataset, Part, Source, everything
+from ..show import images
 from .inception import Inception
 
 WIDTHS = (128, 64)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .. import checkpoint, processes
+from .. import checkpoint, distributed
 from ..data import Part, Source, everything
 from ..metrics import Moments
 from .features import Features
@@ -120,7 +120,7 @@ def gather(
 
 def together(share: Gathered) -> Gathered:
     """What all processes have seen, in each of them."""
-    return merged(processes.everyone(share))
+    return merged(distributed.all_gather(share))
 
 
 def merged(shares: Sequence[Gathered]) -> Gathered:

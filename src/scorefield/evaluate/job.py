@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data import Source, everything
-from ..draw import Plan
+from ..sample import Plan
 from ..score import Score
 from .features import Features
 from .figure import Draw, Figure, Interval, mean

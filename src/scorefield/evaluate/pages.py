@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .. import images, plots, report
-from ..report import Picture, Section, Table, drawn
+from ..show import images, plots, report
+from ..show.report import Picture, Section, Table, drawn
 from .costs import Point
 from .figure import Figure, number, shown
 from .memory import Memory

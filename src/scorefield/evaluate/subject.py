@@ -10,15 +10,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .. import config, processes
+from .. import distributed
 from ..checkpoint import load, read
-from ..config import Experiment
 from ..data import Dataset
 from ..data import load as load_data
-from ..draw import Plan, chains, plan
-from ..experiment import device_of
 from ..model import ScoreModel
-from ..recover import check_data, checkpoints
+from ..runs import config
+from ..runs.config import Experiment
+from ..runs.resolve import choose_device
+from ..runs.resume import check_data
+from ..runs.state import checkpoints, raw_weights
+from ..sample import Plan, chains, make_plan
 from ..samplers import final
 
 BATCH = 250
@@ -66,7 +68,7 @@ class Subject:
                 f"{tuple(data.train.shape)}: the data have changed since"
             )
         check_data(run, experiment, data)
-        model = model.to(processes.device(device_of(device)))
+        model = model.to(distributed.local_device(choose_device(device)))
         return cls(str(run), model, data, experiment, weights)
 
     @property
@@ -98,8 +100,8 @@ class Subject:
         own = self.experiment.sampling
         if sampler in (None, own.sampler):
             steps = own.steps if steps is None else steps
-            return plan(self.model, own.sampler, steps, **own.options)
-        return plan(self.model, sampler, steps)
+            return make_plan(self.model, own.sampler, steps, **own.options)
+        return make_plan(self.model, sampler, steps)
 
 
 def _averaged(run: Path, experiment: Experiment) -> tuple[ScoreModel, str]:
@@ -113,13 +115,7 @@ def _raw(run: Path) -> tuple[ScoreModel, str]:
     if not kept:
         raise ValueError(f"{run} has no checkpoints, where raw weights are kept")
     model, stored = load(kept[-1]), read(kept[-1])
-    start = "raw."
-    state = {
-        name.removeprefix(start): value
-        for name, value in stored.under("extra").items()
-        if name.startswith(start)
-    }
-    model.net.load_state_dict(state)
+    model.net.load_state_dict(raw_weights(stored))
     return model, f"raw, step {stored.about['step']}"
 
 
@@ -143,7 +139,7 @@ def drawn(
         classes: of each sample, for a model that knows any.
     """
     parts = chains(model, n, planned, seed=seed, label=classes, batch=batch)
-    for first, states in zip(processes.dealt(range(0, n, batch)), parts, strict=True):
+    for first, states in parts:
         x = final(states).cpu()
         broken = int((~x.flatten(1).isfinite().all(1)).sum())
         if broken:

@@ -37,15 +37,15 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import plots
 from .._ops import Noise, Sigma
-from ..config import Data
 from ..data import Batches
 from ..data import load as load_data
 from ..nn.small import Autoencoder
 from ..objectives import sliced
+from ..runs.config import Data
 from ..samplers import progress
 from ..score import Score
+from ..show import plots
 from ..train import constant, cosine, train
 from .finding import Finding, Setting, drawn, threads
 

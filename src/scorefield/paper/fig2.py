@@ -23,11 +23,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import plots
 from .._ops import Noise
 from ..nn.small import ToyMLP
 from ..objectives import sliced
 from ..score import Score
+from ..show import plots
 from ..train import train
 from .finding import Finding, Setting, drawn
 from .toy import generated, mixture, unconditional

@@ -21,11 +21,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import plots
 from ..diagnose import wilson
 from ..noise import geometric, uniform_like
 from ..oracles import GaussianMixture
 from ..samplers import annealed_langevin, final, langevin
+from ..show import plots
 from .finding import Finding, Setting, drawn
 from .toy import WEIGHT, generated, mixture
 

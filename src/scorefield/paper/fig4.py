@@ -17,8 +17,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import images
 from ..data import everything
+from ..show import images
 from .finding import Finding, Setting, stacked
 from .models import FEW, data_of, reference, sampled, scaled, trained
 

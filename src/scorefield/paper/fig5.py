@@ -10,9 +10,9 @@ PASS      the samples' distance is at most 3 × that of the training images.
 
 from __future__ import annotations
 
-from .. import images
 from ..data import everything
 from ..metrics import frechet
+from ..show import images
 from .finding import Finding, Setting, stacked
 from .models import data_of, reference, sampled, scaled
 

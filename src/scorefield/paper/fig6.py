@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from .. import checkpoint, images
+from .. import checkpoint
 from .._ops import Noise
 from ..data import Dataset, Part, Source, everything
 from ..evaluate.features import classifier
@@ -42,6 +42,7 @@ from ..inverse import algorithm2, mask
 from ..model import ScoreModel
 from ..noise import geometric, seeded, uniform_like
 from ..samplers import final, progress
+from ..show import images
 from .finding import Finding, Setting, stacked
 from .models import (
     BATCH,

@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from .. import images
 from ..data import everything
 from ..metrics import frechet
+from ..show import images
 from .fig5 import N
 from .finding import Finding, Setting, stacked
 from .models import Samples, data_of, reference, sampled, scaled

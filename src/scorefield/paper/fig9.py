@@ -23,9 +23,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from .. import images
 from ..data import everything
 from ..metrics import nearest, neighbour_ratio
+from ..show import images
 from .features import features_of, mapped
 from .fig5 import N
 from .finding import Finding, Setting, stacked

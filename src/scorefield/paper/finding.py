@@ -16,9 +16,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .. import images
-from ..config import Data
 from ..disk import replace as write
+from ..runs.config import Data
+from ..show import images
 
 Scale = Literal["small", "paper"]
 

@@ -26,14 +26,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import checkpoint, run
-from ..config import Experiment, Keeping, Machine
+from .. import checkpoint, runs
 from ..data import Dataset
 from ..data import load as load_data
+from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import seeded, uniform_like
-from ..optimize import optimize
-from ..presets import PRESETS
+from ..runs.config import Experiment, Keeping, Machine
+from ..runs.presets import PRESETS
 from ..samplers import annealed_langevin, progress
 from .finding import Setting, threads
 
@@ -120,7 +120,7 @@ def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
 def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
     """The model of a run, which is begun, gone on with, or found complete."""
     made, place = experiment(setting, kind, data), place_of(setting, kind, data)
-    begun = run.resume(place) if (place / "config.json").exists() else run.start(made, place)
+    begun = runs.resume(place) if (place / "config.json").exists() else runs.start(made, place)
     if _told(begun.experiment) != _told(made):
         raise ValueError(
             f"{place} is a run of another scale, seed, length or --data: remove it, or name "
@@ -132,7 +132,7 @@ def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
     with threads():  # a run has its own
         for _ in progress(begun, steps - begun.step):
             pass
-    return checkpoint.load(place).to(begun.device)
+    return checkpoint.load(place).to(begun.parts.device)
 
 
 def place_of(setting: Setting, kind: Kind, data: str) -> Path:

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import plots
 from ..data import everything
 from ..metrics import frechet, inception_score
+from ..show import plots
 from .features import features_of, mapped
 from .fig5 import N as SMALL
 from .finding import Finding, Setting, drawn

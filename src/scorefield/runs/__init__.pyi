@@ -1,0 +1,7 @@
+from .config import Experiment
+from .finish import finish, start
+from .presets import PRESETS
+from .resume import resume
+from .run import Interrupted, Run
+
+__all__ = ["PRESETS", "Experiment", "Interrupted", "Run", "finish", "resume", "start"]

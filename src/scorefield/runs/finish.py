@@ -1,0 +1,111 @@
+"""Start a run, or bring one to its end: train, resume or load, whichever is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import distributed
+from ..checkpoint import load
+from ..data import DATASETS, TABLE
+from ..data import load as load_data
+from ..disk import LOCK, check_writable, locked, replace
+from ..model import ScoreModel
+from ..sample import make_plan
+from ..train import Update
+from . import config
+from .build import build
+from .config import Experiment
+from .resolve import resolve
+from .resume import resume, write_fingerprints
+from .run import Run
+
+
+def start(experiment: Experiment, directory: str | Path) -> Run:
+    """Start a run in a new directory; iterating over it trains.
+
+    Under a launcher, all processes call this together, and rank 0 writes.
+    """
+    distributed.join()
+    directory = Path(directory)
+    _check_new(directory)
+    check_writable(directory / "config.json")
+    experiment = config.checked(experiment, DATASETS)
+    data = load_data(experiment.data.source, **experiment.data.options)
+    experiment, reasons = distributed.broadcast(resolve(experiment, data))
+    run = Run(directory, experiment, build(experiment, data))
+    run.reasons = reasons
+    # Fail now on what would fail at the first grid of samples.
+    sampling = experiment.sampling
+    _ = make_plan(run.model, sampling.sampler, sampling.steps, **sampling.options).evaluations
+    run.check_in_step()  # every process has found the directory empty
+    if distributed.is_main():
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory):
+            _check_new(directory)  # another process may have started a run there meanwhile
+            if data.table is not None:
+                replace(directory / TABLE, data.table.as_json().encode())
+            replace(directory / "config.json", config.as_json(experiment).encode())
+            write_fingerprints(directory, experiment.data.source, data)
+    return run
+
+
+def _check_new(directory: Path) -> None:
+    if (directory / "config.json").exists():
+        raise ValueError(
+            f"{directory} holds a run: continue it with `scorefield resume {directory}`, or name "
+            "another directory"
+        )
+    exists = directory.exists()
+    if exists and (not directory.is_dir() or any(p.name != LOCK for p in directory.iterdir())):
+        raise ValueError(f"{directory} exists and holds no run: name another directory")
+
+
+def finish(
+    experiment: Experiment,
+    directory: str | Path,
+    *,
+    watch: Callable[[Run], Iterator[Update]] = iter,
+) -> ScoreModel:
+    """Train, resume or load the model of an experiment, whichever its directory needs.
+
+    Args:
+        experiment: the experiment; a run that is there must have been started with it.
+        directory: the run's directory.
+        watch: called with the run and returns its updates, for example behind a progress bar.
+    """
+    directory, threads = Path(directory), torch.get_num_threads()
+    if (directory / "config.json").exists():
+        run = resume(directory)
+        _check_same(directory, run.experiment, experiment)
+    else:
+        run = start(experiment, directory)
+    try:
+        if run.step < run.experiment.training.steps:
+            for _ in watch(run):
+                pass
+    finally:
+        torch.set_num_threads(threads)  # a run sets its own
+    return load(directory).to(run.parts.device)
+
+
+def _check_same(directory: Path, there: Experiment, experiment: Experiment) -> None:
+    """Refuse a run whose configuration contradicts the experiment's; open fields agree with all."""
+    experiment = config.checked(experiment, DATASETS)
+    wanted, found = asdict(experiment), asdict(there)
+    for part in ("data", "network", "levels", "training", "start", "seed"):
+        if not _agree(wanted[part], found[part]):
+            raise ValueError(
+                f"{directory} holds another run, with {part}={found[part]!r:.300}, not "
+                f"{wanted[part]!r:.300}: remove it, or name another directory"
+            )
+
+
+def _agree(wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, dict):
+        return all(_agree(value, found.get(name)) for name, value in wanted.items())
+    return wanted is None or wanted == (tuple(found) if isinstance(wanted, tuple) else found)

@@ -1,0 +1,157 @@
+"""Decide once: configuration + data + machine → a configuration with nothing left open.
+
+Every automatic choice of a run (range of σ, network sizes, device, backend) is made here, and the
+run's config.json records it. A resumed run reads the choices back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset, everything
+from ..fast.optimize import Choice, choose
+from ..ladder import suggest
+from ..model import ScoreModel
+from ..nn import NETWORKS
+from . import config
+from .build import LOOKED_AT, build_network, precondition, read_start
+from .config import Experiment, Levels, Machine
+
+BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
+"""Fields of `Machine` that say how the network is computed."""
+CENTRES = {"NCSN": 0.0, "NCSNv2": 0.0, "VE": 0.5}
+"""What these preconditioners subtract from images in [0, 1]; the others subtract the mean."""
+
+
+def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
+    """Return the experiment with nothing left open, and the reasons for its backend."""
+    if experiment.start is not None:
+        experiment = _from_start(experiment, data)
+    levels = _fill_levels(experiment.levels, everything(data.train, LOOKED_AT))
+    machine = replace(
+        experiment.machine,
+        device=str(choose_device(experiment.machine.device)),
+        threads=experiment.machine.threads or torch.get_num_threads(),
+    )
+    experiment = replace(experiment, levels=levels, machine=machine)
+    experiment = replace(experiment, network=_fill_network(experiment, data))
+    return _choose_backend(experiment, data)
+
+
+def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
+    """Take the network and the levels of the model that training starts from."""
+    model = read_start(experiment, data)
+    row = model.precondition
+    levels = replace(
+        experiment.levels,
+        sigma_max=model.sigma_max,
+        sigma_min=model.sigma_min,
+        centre=row.centre,
+        sigma_data=getattr(row, "sigma_data", experiment.levels.sigma_data),
+    )
+    network = {"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
+    return replace(experiment, network=network, levels=levels)
+
+
+def _fill_levels(levels: Levels, x: Tensor) -> Levels:
+    centre = levels.centre
+    if centre is None:
+        centre = CENTRES.get(levels.precondition, x.mean().item())
+    sigma_data = levels.sigma_data or (x - centre).square().mean().sqrt().item()
+    sigma_max, sigma_min, count = levels.sigma_max, levels.sigma_min, levels.count
+    if sigma_max is None or sigma_min is None or count is None:
+        ladder = suggest(x[:2000], sigma_min=sigma_min).sigmas
+        sigma_max = sigma_max or ladder[0].item()
+        sigma_min = sigma_min or ladder[-1].item()
+        count = count or len(ladder)
+    return replace(
+        levels,
+        centre=centre,
+        sigma_data=sigma_data,
+        sigma_max=sigma_max,
+        sigma_min=sigma_min,
+        count=count,
+        mean=math.log(0.6 * sigma_data) if levels.mean is None else levels.mean,
+    )
+
+
+def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
+    """Return the network's arguments, including those that the data determine."""
+    arguments = dict(experiment.network)
+    kind = arguments.pop("kind", "UNet")
+    if kind not in NETWORKS:
+        raise ValueError(f"network.kind={kind!r}: {config.nearest(str(kind), NETWORKS)}")
+    shape = data.train.shape
+    if kind in ("UNet", "RefineNet", "Autoencoder"):
+        if data.kind == "signals" and kind == "UNet":
+            arguments.setdefault("dims", 1)
+        elif data.kind != "images":
+            raise ValueError(
+                f"a {kind} is for images, but the data are {data.kind} of {shape.numel()} numbers: "
+                "use network.kind=MLP, or the preset vectors"
+            )
+        arguments.setdefault("channels", shape[0])
+    if kind == "MLP":
+        arguments.setdefault("shape", list(shape))
+    if kind == "RefineNet" and experiment.levels.precondition == "NCSN":
+        arguments.setdefault("levels", experiment.levels.count)
+    if experiment.data.labels:
+        if not data.classes:
+            raise ValueError(
+                f"data.labels=true, but {data.name} has no classes (the classes of a folder are "
+                "its subfolders, with data.options.labels=true)"
+            )
+        if arguments.setdefault("labels", data.classes) != data.classes:
+            raise ValueError(
+                f"data.labels=true, and {data.name} has {data.classes} classes, but the network "
+                f"has {arguments['labels']}"
+            )
+    return {"kind": kind, **arguments}
+
+
+def _choose_backend(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
+    """Fill in how the network is computed on this machine, and say why."""
+    with torch.device("meta"):  # only its sizes are needed
+        net = build_network(experiment)
+    model = ScoreModel(net, precondition(experiment), shape=tuple(data.train.shape))
+    machine, training = experiment.machine, experiment.training
+    choice = choose(
+        model,
+        device=torch.device(machine.device),
+        batch=training.batch,
+        evaluations=training.steps,
+        train=True,
+    )
+    machine, reasons = _fill_backend(machine, choice)
+    return replace(experiment, machine=machine), reasons
+
+
+def _fill_backend(machine: Machine, choice: Choice) -> tuple[Machine, str]:
+    """Return the machine with every "auto" replaced by the choice, and the reasons in words."""
+    # These kernels compute in float32 and cannot be traced by a compiler.
+    if (choice.winograd or choice.onednn) and "on" in (machine.autocast, machine.compile):
+        choice = Choice()
+    chosen = {name: "on" if getattr(choice, name) else "off" for name in BACKENDS}
+    fixed = {k: v for k, v in asdict(machine).items() if k in BACKENDS and v != "auto"}
+    reasons = str(choice)
+    if against := [f"machine.{k}={v}" for k, v in fixed.items() if v != chosen[k]]:
+        default = f" (the default here: {reasons})" if reasons else ""
+        reasons = f"{', '.join(against)}, as configured{default}"
+    values: dict[str, Any] = chosen | fixed
+    return replace(machine, **values), reasons
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of this name; "auto" is a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} is not available: {reason}") from error

@@ -1,0 +1,157 @@
+"""Continue a run: from its last undamaged state, with its own configuration and its own data.
+
+Other data or another configuration are refused, because the result would be a different one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import distributed
+from ..checkpoint import load
+from ..data import DATASETS, Dataset, Table, difference, files_of, of_samples
+from ..data import load as load_data
+from ..disk import replace
+from . import config
+from .build import build
+from .config import Experiment
+from .run import Run, owned
+from .state import interrupted_write, last_state
+
+FREE = ("training.steps", "data.source", "data.workers", "sampling", "keeping", "machine")
+"""What may change between sessions; data are recognised by their content, not their path."""
+DATA = "data.json"
+
+PARTIAL = re.compile(
+    r"\.((config|data|model|table)\.json|log\.jsonl|(model|\d{8})\.safetensors|\d{8}\.png)\.\d+"
+)
+"""Temporary files that a killed run leaves."""
+
+
+def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
+    """Return a run that continues from its last undamaged checkpoint when iterated over.
+
+    Args:
+        directory: the run's directory.
+        changed_data: accept data that differ from those the run started with.
+    """
+    distributed.join()
+    directory = Path(directory)
+    if not (directory / "config.json").exists():
+        raise ValueError(f"{directory} holds no run: there is no config.json in it")
+    with distributed.main_first(), owned(directory):
+        for place in (directory, directory / "checkpoints", directory / "samples"):
+            for path in place.glob(".*"):
+                if PARTIAL.fullmatch(path.name):
+                    path.unlink()
+        state = last_state(directory)
+        experiment = read_experiment(directory, state[1].about if state else {})
+        # Rank 0 records new data; the others compare theirs with the record.
+        changed = changed_data and distributed.is_main()
+        data = read_data(directory, experiment, changed=changed)
+    run = Run(directory, experiment, build(experiment, data, load(state[0]) if state else None))
+    if state:
+        run.restore(state[1])
+    return run
+
+
+def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
+    """Return the configuration of a run; refuse one that its last state does not agree with.
+
+    Args:
+        directory: the run's directory.
+        about: the header of its last state.
+    """
+    path = directory / "config.json"
+    try:
+        missing = asdict(Experiment()).keys() - json.loads(path.read_text()).keys()
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}; put it back as it was") from error
+    if missing:
+        raise ValueError(f"{path} is damaged: it has no {', '.join(sorted(missing))}")
+    experiment = config.checked(config.read(path), DATASETS)
+    now = dict(_flatten(json.loads(config.as_json(experiment))))
+    for name, value in _flatten(about.get("config", {})):
+        free = name in FREE or name.partition(".")[0] in FREE
+        if not free and now.get(name) != value:
+            raise ValueError(
+                f"{path}: {name} is {now.get(name)!r}, but was {value!r} when step "
+                f"{about['step']} was saved; put it back, or start another run with scorefield "
+                f"train --config {path} --out NEW"
+            )
+    return experiment
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read_data(directory: Path, experiment: Experiment, *, changed: bool = False) -> Dataset:
+    """Return the data of a run; refuse different ones unless they may have `changed`."""
+    path, source = directory / DATA, experiment.data.source
+    before = _read_fingerprints(path) if path.exists() and not changed else None
+    hint = f"put the old data back, or run scorefield resume {directory} --changed-data"
+    # Compare files before reading them, because reading different ones may fail in other ways.
+    files = files_of(source)
+    if files and before is not None and "trained on" in before:  # recorded by its samples
+        raise ValueError(f"{source} does not hold any more what the run started with; {hint}")
+    if files and before is not None and (words := difference(before, files)):
+        raise ValueError(
+            f"the data in {source} are not those the run started with: {words}; {hint}"
+        )
+    data = load_data(source, **experiment.data.options)
+    if not files and before is not None and (words := difference(before, of_samples(data))):
+        raise ValueError(f"{source} is not the data the run started with: {words}; {hint}")
+    check_table(directory, source, data)
+    if before is None:  # recorded last, so that refused data are not
+        write_fingerprints(directory, source, data)
+    return data
+
+
+def check_table(directory: Path, source: str, data: Dataset) -> None:
+    """Refuse a table that is standardised differently from the run's."""
+    if data.table is not None and data.table != Table.read(directory):
+        raise ValueError(
+            f"{directory}: {source} is not the table that the run started with, and is "
+            "standardised differently; put the old one back, or start another run"
+        )
+
+
+def check_data(directory: Path, experiment: Experiment, data: Dataset) -> None:
+    """Refuse to evaluate a run on data that it did not start with."""
+    path, source = directory / DATA, experiment.data.source
+    check_table(directory, source, data)
+    # A stream may differ each time it is read.
+    if not data.exact or not path.exists():
+        return
+    now = files_of(source) or of_samples(data)
+    if words := difference(_read_fingerprints(path), now):
+        raise ValueError(f"{source} is not the data the run started with: {words}; put them back")
+
+
+def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
+    """Record fingerprints of the run's data."""
+    fingerprints = files_of(source) or of_samples(data)
+    try:
+        replace(directory / DATA, json.dumps(fingerprints, indent=0).encode())
+    except OSError as error:
+        raise interrupted_write(error, directory) from error
+
+
+def _read_fingerprints(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}, which holds the fingerprints of the data, is damaged: {error}; if the data "
+            "are unchanged, remove it"
+        ) from error

@@ -1,0 +1,314 @@
+"""A run: a directory in which a model is trained, interrupted as often as need be.
+
+    config.json       the experiment, with every automatic choice filled in
+    data.json         fingerprints of the training data, so that `resume` can refuse different data
+    table.json        for a table: how to turn vectors back into rows
+    log.jsonl         one line per step, in order
+    checkpoints/      the last states to resume from
+    samples/          grids of samples during training
+    model.safetensors, model.json    the averaged model: best held-out loss, or the last
+
+`for update in start(experiment, directory)` trains. The state is a function of the number of steps
+alone, so a run that is killed and resumed gives the same result as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint, distributed
+from ..checkpoint import Stored, read
+from ..data import everything
+from ..disk import locked
+from ..model import ScoreModel
+from ..sample import make_plan, sample
+from ..show import images
+from ..train import Update, constant, cosine, derive_seed, row_noise, train
+from .build import Parts
+from .config import Experiment
+from .journal import Journal
+from .state import (
+    Progress,
+    average_of,
+    checkpoint_path,
+    checkpoints,
+    interrupted_write,
+    restore_state,
+    save_state,
+)
+
+MAX_SKIPPED = 5
+"""Steps in a row that may be skipped before the run rolls back, or ends."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has stopped the run, which has saved its state."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Run:
+    """The training loop of a run. Iterating trains to the end and yields an `Update` per step."""
+
+    def __init__(self, directory: Path, experiment: Experiment, parts: Parts) -> None:
+        self.directory, self.experiment, self.parts = directory, experiment, parts
+        self.progress = Progress()
+        self.reasons = ""
+        """Why the network is computed as it is."""
+        self._written = 0
+        """Last step whose files are all written, except perhaps its checkpoint."""
+        self._signal = 0
+        """The signal that asked the run to stop."""
+
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return self.progress.step
+
+    @property
+    def model(self) -> ScoreModel:
+        """The averaged model, or the model itself if none is kept."""
+        return average_of(self.parts) if self.experiment.training.ema else self.parts.model
+
+    def restore(self, stored: Stored) -> None:
+        """Continue from a checkpoint."""
+        self.progress = restore_state(self.parts, stored)
+        self._written = self.step
+
+    def __iter__(self) -> Generator[Update, None, None]:
+        """Train to the end; a step is yielded after everything due at it has been written."""
+        with owned(self.directory):
+            later = [path for path in checkpoints(self.directory) if int(path.stem) > self.step]
+            if later:
+                raise ValueError(
+                    f"{self.directory} has meanwhile reached step {int(later[-1].stem)}: "
+                    "resume it again"
+                )
+            try:
+                yield from self._updates()
+            except OSError as error:
+                if self._written == self.step:  # reading data failed; a failed write leaves a gap
+                    with suppress(OSError):
+                        self._save_once()
+                raise interrupted_write(error, self.directory) from error
+
+    def _updates(self) -> Generator[Update, None, None]:
+        keeping, training = self.experiment.keeping, self.experiment.training
+        torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
+        self.check_in_step()
+        journal = Journal(
+            self.directory,
+            self.step,
+            tensorboard=keeping.tensorboard,
+            silent=not distributed.is_main(),
+        )
+        with closing(journal), self._signals():
+            if self.step == 0 and not checkpoints(self.directory):
+                self.save()
+            while self.step < training.steps:
+                for update in self._train():
+                    self.progress.bad = self.progress.bad + 1 if update.skipped else 0
+                    if self.progress.bad == MAX_SKIPPED:
+                        break
+                    self.progress.step = update.step
+                    self._write_due(update, journal)
+                    self._written = self.step
+                    yield update
+                    self._stop_if_signalled()
+                if self.progress.bad == MAX_SKIPPED:
+                    self._roll_back(update)
+                    self.check_in_step()
+                    journal.rewind(self.step)
+
+    def _train(self) -> Generator[Update, None, None]:
+        training, machine = self.experiment.training, self.experiment.machine
+        labels = self.experiment.data.labels
+        batches = self.parts.batches.stream(self.step)
+
+        def batch(step: int) -> tuple[Tensor, Tensor | None]:
+            x, classes = next(batches)
+            return x, classes if labels else None
+
+        schedule = (
+            cosine(training.steps, training.warmup)
+            if training.schedule == "cosine"
+            else constant(training.warmup)
+        )
+        try:
+            yield from train(
+                self.parts.model,
+                batch,
+                self.parts.loss,
+                optimizer=self.parts.optimizer,
+                steps=training.steps,
+                start=self.step,
+                schedule=lambda step: self.progress.slower * schedule(step),
+                clip=training.clip,
+                ema=self.parts.ema if training.ema else None,
+                autocast=torch.bfloat16 if machine.autocast == "on" else None,
+                size=training.batch,
+                seed=derive_seed(self.experiment.seed, 2),
+            )
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    # ── Files ────────────────────────────────────────────────────────────────────────────────────
+
+    def _write_due(self, update: Update, journal: Journal) -> None:
+        """Write what is due after a step; its line comes before its checkpoint."""
+        keeping = self.experiment.keeping
+        last = self.step == self.experiment.training.steps
+        line = _line(update)
+        if last or _due(self.step, keeping.evaluate):
+            line |= self.evaluate()
+        if last or update.skipped or "heldout" in line or _due(self.step, keeping.log):
+            journal.write(line)
+        if last or _due(self.step, keeping.checkpoint):
+            self.save()
+        if last or _due(self.step, keeping.samples):
+            self.draw()
+
+    @torch.no_grad()
+    def _heldout(self) -> Tensor:
+        """Return the loss of each held-out sample; samples and noise are always the same."""
+        assert self.parts.data.test is not None
+        x = everything(self.parts.data.test, 1024).to(self.parts.device)
+        generator = torch.Generator(x.device).manual_seed(derive_seed(self.experiment.seed, 3))
+        self.model.eval()
+        losses = x.new_zeros(len(x))
+        for part, loss in zip(torch.split(x, 256), torch.split(losses, 256), strict=True):
+            rows = distributed.own_rows(len(part))
+            if len(part[rows]):
+                noise = row_noise(generator, len(part))
+                loss[rows] = self.parts.loss(self.model, part[rows], noise=noise)
+        return distributed.all_sum(losses)
+
+    def evaluate(self) -> dict[str, float | None]:
+        """Return the held-out loss with its standard error, and keep the model if it is better."""
+        if self.parts.data.test is None:
+            self._keep_model(None)
+            return {}
+        losses = self._heldout()
+        mean = losses.mean().item()
+        finite = math.isfinite(mean)
+        better = mean < self.progress.best or self.experiment.keeping.best == "last"
+        self.progress.best = min(mean, self.progress.best) if finite else self.progress.best
+        if better or not (self.directory / checkpoint.FILE).exists():
+            self._keep_model(mean if finite else None)
+        if not finite:
+            return {"heldout": None}
+        error = losses.std(correction=min(1, len(losses) - 1)).item() / len(losses) ** 0.5
+        return {"heldout": mean, "heldout_error": error}
+
+    def _keep_model(self, heldout: float | None) -> None:
+        if distributed.is_main():
+            about = self.progress.as_json() | {"heldout": heldout}
+            checkpoint.save(self.model, self.directory, about=about)
+
+    def draw(self) -> None:
+        """Write a grid of samples of the averaged model."""
+        if self.parts.data.kind != "images" or not self.experiment.keeping.samples:
+            return
+        sampling = self.experiment.sampling
+        plan = make_plan(self.model, sampling.sampler, sampling.steps, **sampling.options)
+        x = sample(self.model, 36, plan)
+        about = {"sampler": plan.sampler, "evaluations": plan.evaluations}
+        if distributed.is_main():
+            path = self.directory / f"samples/{self.step:08d}.png"
+            images.write(path, x, self.progress.as_json() | about)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if distributed.is_main():
+            save_state(self.directory, self.experiment, self.parts, self.progress)
+
+    def _save_once(self) -> None:
+        if not checkpoint_path(self.directory, self.step).exists():
+            self.save()
+
+    # ── When something goes wrong ────────────────────────────────────────────────────────────────
+
+    def _roll_back(self, update: Update) -> None:
+        """Reload the last checkpoint and halve the learning rate; fail the second time."""
+        paths = checkpoints(self.directory)
+        # Skip a checkpoint that a signal caused, or the result would depend on when it came.
+        every = self.experiment.keeping.checkpoint
+        scheduled = [path for path in paths if _due(int(path.stem), every)]
+        if self.progress.slower < 1:
+            raise ValueError(
+                f"{MAX_SKIPPED} steps in a row up to {update.step} had a loss or gradient that is "
+                "not finite, with half the learning rate as well: look for NaN in the data, or try "
+                f"a training.rate below {self.experiment.training.rate} or a training.clip"
+            )
+        self.restore(read((scheduled or paths)[-1]))
+        self.progress.slower, self.progress.bad = 0.5, 0
+
+    def check_in_step(self) -> None:
+        """Wait for the other processes and check that they have the same step and weights."""
+        weights = sum(p.cpu().double().abs().sum().item() for p in self.model.parameters())
+        samples = len(self.parts.data.train)
+        distributed.check_equal(step=self.step, weights=f"{weights:.6g}", samples=samples)
+
+    def _stop_if_signalled(self) -> None:
+        number = distributed.all_max(self._signal)
+        if number:
+            self._save_once()
+            self.check_in_step()  # a launcher ends all processes as soon as one has ended
+            raise Interrupted(
+                f"stopped by {signal.Signals(number).name} after step {self.step}, which is "
+                f"saved; to continue: scorefield resume {self.directory}",
+                number,
+            )
+
+    @contextmanager
+    def _signals(self) -> Generator[None, None, None]:
+        """Let SIGTERM and the first Ctrl-C wait for the end of a step.
+
+        A launcher forwards a Ctrl-C that the terminal has sent to every process already, so with
+        several processes a second one is not an order to stop at once.
+        """
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self._signal and distributed.world() == 1:
+                raise KeyboardInterrupt
+            self._signal = number
+
+        try:
+            before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # only the main thread receives signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def owned(directory: Path) -> AbstractContextManager[None]:
+    """Return the run's lock, which rank 0 holds for all processes."""
+    return locked(directory) if distributed.is_main() else nullcontext()
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _line(update: Update) -> dict[str, Any]:
+    """Return the log line of a step; a loss, norm or rate that is not finite is null."""
+    line: dict[str, Any] = {"step": update.step, "time": round(time.time(), 3)}
+    for name in ("loss", "norm", "rate"):
+        value = getattr(update, name)
+        line[name] = value if math.isfinite(value) else None
+    return line | {"skipped": True} if update.skipped else line

@@ -1,0 +1,134 @@
+"""The state of a run on disk: checkpoints to resume from, and the held-out best model.
+
+A checkpoint is a model file of the moving average, with the weights in training and the optimiser's
+state as extra tensors.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from .. import checkpoint
+from ..checkpoint import FILE, Stored, read
+from ..model import ScoreModel
+from .build import Parts
+from .config import Experiment
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: Number of steps done.
+        best: Least held-out loss so far.
+        slower: Factor of the learning rate, less than 1 after the run has rolled back.
+        bad: Number of steps skipped in a row.
+    """
+
+    step: int = 0
+    best: float = math.inf
+    slower: float = 1.0
+    bad: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields for a file's header."""
+        return asdict(self) | {"best": None if math.isinf(self.best) else self.best}
+
+
+def average_of(parts: Parts) -> ScoreModel:
+    """Return the averaged model."""
+    return cast(ScoreModel, parts.ema.module)
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
+    return directory / f"checkpoints/{step:08d}.safetensors"
+
+
+def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: Progress) -> None:
+    """Write a checkpoint and remove those that are too old."""
+    net = parts.model.net.state_dict()
+    extra = {f"raw.{name}": value for name, value in net.items()}
+    extra["averaged"] = parts.ema.n_averaged
+    for index, state in parts.optimizer.state_dict()["state"].items():
+        extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    about = progress.as_json() | {"config": asdict(experiment)}
+    path = checkpoint_path(directory, progress.step)
+    checkpoint.save(average_of(parts), path, about=about, extra=extra)
+    for old in checkpoints(directory)[: -max(experiment.keeping.last, 1)]:
+        old.unlink()
+
+
+def restore_state(parts: Parts, stored: Stored) -> Progress:
+    """Load a checkpoint into the parts, and return how far the run had come."""
+    average_of(parts).net.load_state_dict(stored.under("net"))
+    parts.model.net.load_state_dict(raw_weights(stored))
+    extra = stored.under("extra")
+    parts.ema.n_averaged.copy_(extra["averaged"])
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in extra.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            states.setdefault(int(index), {})[name] = value
+    groups = parts.optimizer.state_dict()["param_groups"]
+    parts.optimizer.load_state_dict({"state": states, "param_groups": groups})
+    about = {name: stored.about[name] for name in asdict(Progress())}
+    return Progress(**about | {"best": math.inf if about["best"] is None else about["best"]})
+
+
+def raw_weights(stored: Stored) -> Mapping[str, Tensor]:
+    """Return the weights in training, not their average, from a checkpoint."""
+    prefix = "raw."
+    extra = stored.under("extra").items()
+    return {k.removeprefix(prefix): value for k, value in extra if k.startswith(prefix)}
+
+
+def last_state(directory: Path) -> tuple[Path, Stored] | None:
+    """Return the newest undamaged checkpoint, and rename the damaged ones that are newer."""
+    damaged: list[tuple[Path, ValueError]] = []
+    for path in reversed(checkpoints(directory)):
+        try:
+            state = path, read(path)
+        except ValueError as error:
+            damaged.append((path, error))
+            continue
+        for other, reason in damaged:
+            aside = other.replace(other.with_name(f"{other.name}.damaged"))
+            warnings.warn(f"{reason}; renamed to {aside.name}, {path} is used", stacklevel=3)
+        return state
+    log = directory / "log.jsonl"
+    if damaged or (log.exists() and log.stat().st_size):
+        raise ValueError(_no_checkpoint(directory, damaged[0][1] if damaged else None))
+    return None
+
+
+def _no_checkpoint(directory: Path, error: ValueError | None) -> str:
+    model = directory / FILE
+    start = f" --from {model}" if model.exists() else ""
+    return (
+        f"{directory} has no undamaged checkpoint{f' ({error})' if error else ''}: put back a file "
+        f"of {directory / 'checkpoints'}, or train again with scorefield train --config "
+        f"{directory / 'config.json'}{start} --out NEW"
+    )
+
+
+def interrupted_write(error: OSError, directory: Path) -> OSError:
+    """Return the error with the last saved step and the way to continue."""
+    saved = checkpoints(directory)
+    state = f"step {int(saved[-1].stem)} is saved" if saved else "no step is saved yet"
+    new = OSError(f"{error}; {state}; once that is fixed, run scorefield resume {directory}")
+    new.errno = error.errno
+    return new

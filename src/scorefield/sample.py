@@ -1,0 +1,228 @@
+"""Samples of a model: which levels, which sampler, how many at once.
+
+    x₁ ~ prior at σ₁,   then down the plan's grid of noise levels
+
+A model trained on the levels of a ladder is evaluated at these levels only. Sample i of a seed does
+not depend on the batch size: noise is a function of (seed, sample, draw). Several processes share
+the batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from . import distributed
+from ._ops import Noise
+from .ladder import descend
+from .model import ScoreModel
+from .noise import geometric, karras, seeded, uniform_like
+from .samplers import SAMPLERS, States, final
+from .score import Score, guide
+
+GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
+"""Spacings of the levels between σ₁ and σ_L, by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A sampler with its grid and options.
+
+    Attributes:
+        sampler: A name in `SAMPLERS`.
+        sigmas: The grid.
+        options: Options of the sampler.
+        uniform: Start from uniform noise, as Song & Ermon 2019 do, instead of the model's prior.
+        title: What tables call it; the sampler's name if empty.
+        note: One sentence about it, for reports.
+    """
+
+    sampler: str
+    sigmas: Float[Tensor, "levels"]
+    options: dict[str, Any] = field(default_factory=dict)
+    uniform: bool = False
+    title: str = ""
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The title, or the sampler's name."""
+        return self.title or self.sampler
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the score per sample."""
+        return SAMPLERS[self.sampler].evaluations(len(self.sigmas), **self.options)
+
+    @property
+    def states(self) -> int:
+        """Number of states that a chain yields."""
+        each = self.options["steps"] if self.sampler == "annealed_langevin" else 1
+        return len(self.sigmas) * int(each)
+
+    def start(self, model: ScoreModel, n: int, noise: Noise) -> Tensor:
+        """Return n starting points of chains."""
+        if model.prior is None:
+            raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+        if self.uniform:
+            mean = model.prior.mean
+            return uniform_like(mean.new_empty(n, *mean.shape), noise=noise)
+        return model.prior.sample(n, self.sigmas[0].item(), noise=noise)
+
+    def run(self, score: Score, x: Tensor, noise: Noise) -> States:
+        """Return the states of the chains that start at x."""
+        sampler = SAMPLERS[self.sampler]
+        options = {"noise": noise} if "noise" in sampler.defaults else {}
+        return sampler.run(score, x, self.sigmas.to(x), **self.options, **options)
+
+
+def make_plan(
+    model: ScoreModel,
+    sampler: str | None = None,
+    steps: int | None = None,
+    *,
+    levels: int | None = None,
+    grid: str = "karras",
+    title: str = "",
+    note: str = "",
+    **options: Any,
+) -> Plan:
+    """Choose the grid and the options for a sampler.
+
+    Args:
+        model: its range of σ, its levels and the shape of its samples decide.
+        sampler: a name in `SAMPLERS`; by default Heun's method, or annealed Langevin dynamics for
+            a model of few levels.
+        steps: number of levels, 18 by default. For annealed Langevin, the steps T at each level of
+            the model's ladder, or of the one that `suggest` would choose.
+        levels: number of levels of that ladder.
+        grid: spacing of the levels for other samplers, "karras" or "geometric".
+        title: what tables call the plan.
+        note: one sentence about it, for reports.
+        options: options of the sampler.
+    """
+    own = model.precondition.levels
+    sampler = sampler or ("heun" if own is None else "annealed_langevin")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler={sampler!r}: there are {', '.join(SAMPLERS)}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps={steps}: take at least one")
+    if sampler != "annealed_langevin":
+        if grid not in GRIDS:
+            raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
+        sigmas = model.round(GRIDS[grid](model.sigma_max, model.sigma_min, max(steps or 18, 2)))
+        return Plan(sampler, sigmas, options, title=title, note=note)
+    if model.shape is None:
+        raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
+    defaults: dict[str, Any] = {"denoise": True}
+    if own is None:
+        ladder = descend(model.sigma_max, model.sigma_min, model.shape.numel(), levels=levels)
+        own = ladder.sigmas
+        defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
+    options = defaults | ({} if steps is None else {"steps": steps}) | options
+    return Plan(sampler, own, options, title=title, note=note)
+
+
+def sample(
+    model: ScoreModel,
+    n: int,
+    plan: Plan | str | None = None,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    label: int | Int[Tensor, "n"] | None = None,
+    guidance: float = 1.0,
+    batch: int = 256,
+    **options: Any,
+) -> Float[Tensor, "n *shape"]:
+    """Sample n times from a model, in the units of the data.
+
+    Several processes share the work if all of them call it; each gets all samples.
+
+    Args:
+        model: with a prior, where chains start.
+        n: number of samples.
+        plan: a plan, or the name of a sampler in `SAMPLERS`; Heun's by default.
+        steps: see `make_plan`.
+        seed: same seed, same samples.
+        label: class of all samples, or of each.
+        guidance: strength of classifier-free guidance towards the class; 1 is none.
+        batch: number of samples at a time.
+        options: options of the sampler and of `make_plan`.
+    """
+    if not isinstance(plan, Plan):
+        plan = make_plan(model, plan, steps, **options)
+    elif options or steps is not None:
+        raise ValueError("steps and options belong to a sampler's name, not to a finished plan")
+    parts = chains(model, n, plan, seed=seed, label=label, guidance=guidance, batch=batch)
+    return torch.cat(list(gather(model, (final(states) for _, states in parts), n, batch)))
+
+
+def chains(
+    model: ScoreModel,
+    n: int,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    label: int | Int[Tensor, "n"] | None = None,
+    guidance: float = 1.0,
+    batch: int = 256,
+) -> Iterator[tuple[int, States]]:
+    """Return this process's batches of chains, each with the index of its first sample.
+
+    The arguments are those of `sample`. `gather` collects the final samples from all processes.
+    """
+    if n < 1 or batch < 1:
+        raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
+    if model.prior is None:
+        raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+    if label is None and guidance != 1:
+        raise ValueError(f"guidance={guidance} needs a label to go towards")
+    classes = None if label is None else torch.as_tensor(label).expand(n)
+    known = getattr(model.net, "arguments", {}).get("labels")
+    if classes is not None and known is not None:
+        if not known:
+            raise ValueError(f"label={label}: the model was trained without classes")
+        if not 0 <= classes.min() <= classes.max() < known:
+            raise ValueError(f"label={label}: the model's classes are 0 to {known - 1}")
+
+    def conditioned(first: int, x: Tensor) -> Score:
+        if classes is None:
+            return model
+        score = model.given(classes[first : first + len(x)].to(x.device))
+        return score if guidance == 1 else guide(score, model, guidance)
+
+    def batches() -> Iterator[tuple[int, States]]:
+        model.eval()  # dropout is for training
+        for first in distributed.shard(range(0, n, batch)):
+            noise = seeded(seed, first=first)
+            x = plan.start(model, min(batch, n - first), noise)
+            yield first, plan.run(conditioned(first, x), x, noise)
+
+    return batches()
+
+
+def gather(
+    model: ScoreModel, ends: Iterable[Tensor], n: int, batch: int
+) -> Iterator[Float[Tensor, "part *shape"]]:
+    """Yield the n samples in order, batch by batch, in every process.
+
+    At most one batch per process is held at a time.
+
+    Args:
+        model: the model that was sampled.
+        ends: the final samples of this process's `chains`.
+        n: number of samples.
+        batch: number of samples in a batch.
+    """
+    assert model.prior is not None  # where the chains started
+    sizes, own = [min(batch, n - first) for first in range(0, n, batch)], iter(ends)
+    for start in range(0, len(sizes), distributed.world()):
+        now = sizes[start : start + distributed.world()]
+        parts = [next(own)] if distributed.rank() < len(now) else []
+        yield from distributed.gather_shards(parts, now, model.prior.mean)

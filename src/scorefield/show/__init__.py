@@ -1,0 +1,1 @@
+"""Show results: image files, plots, text tables and report pages."""

@@ -1,0 +1,159 @@
+"""Samples as files: PNG grids, single PNGs, arrays and animations, each with how it was made.
+
+Values are the data's own floats until a picture is written; there [0, 1] becomes the byte ⌊256x⌋,
+of which dequantisation is the inverse, and what is beyond is clipped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from ..disk import check_writable, replace, written
+
+SMALLEST = 96
+"""Pixels a side to which small images are enlarged in grids, by whole factors."""
+
+Pictures = Float[Tensor, "n channels height width"]
+
+
+def as_bytes(x: Pictures) -> UInt8[Tensor, "n channels height width"]:
+    """⌊256x⌋, clipped to a byte; what is not a number becomes 0."""
+    return x.detach().cpu().float().nan_to_num(0.0).mul(256).floor().clamp(0, 255).to(torch.uint8)
+
+
+def picture(x: UInt8[Tensor, "channels height width"]) -> Image.Image:
+    """One image of 1 or 3 channels."""
+    array = x.permute(1, 2, 0).numpy()
+    if array.shape[2] not in (1, 3):
+        raise ValueError(f"an image of {array.shape[2]} channels is no PNG: write .npy instead")
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
+
+
+def grid(x: Pictures, columns: int | None = None, *, gap: int = 1) -> Image.Image:
+    """Images side by side, small ones enlarged."""
+    return _sheet(as_bytes(x), columns, gap)
+
+
+def _sheet(
+    pixels: UInt8[Tensor, "n channels height width"], columns: int | None = None, gap: int = 1
+) -> Image.Image:
+    n, channels, height, width = pixels.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = torch.full(
+        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap),
+        255,
+        dtype=torch.uint8,
+    )
+    for i, each in enumerate(pixels):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = each
+    whole = picture(sheet)
+    factor = max(1, min(SMALLEST // max(height, width), 4096 // max(whole.size)))
+    return whole.resize((whole.width * factor, whole.height * factor), Image.Resampling.NEAREST)
+
+
+def png(image: Image.Image, about: Mapping[str, Any]) -> bytes:
+    """The file of an image, which says in a text chunk how it was made."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("scorefield", json.dumps(about))
+    content = io.BytesIO()
+    image.save(content, "png", pnginfo=info, optimize=True)
+    return content.getvalue()
+
+
+def animation(
+    frames: Sequence[Image.Image], suffix: str, about: Mapping[str, Any], *, seconds: float = 4.0
+) -> bytes:
+    """A GIF, or an animated PNG, that stays a while at its end."""
+    if not frames:
+        raise ValueError("frames is empty: there is nothing to show")
+    each = max(20, round(1000 * seconds / len(frames)))
+    options: dict[str, Any] = dict(
+        save_all=True, append_images=list(frames[1:]), loop=0,
+        duration=[each] * (len(frames) - 1) + [1500],
+    )  # fmt: skip
+    content = io.BytesIO()
+    if suffix == ".gif":
+        frames[0].save(content, "gif", comment=json.dumps(about).encode(), **options)
+    elif suffix in (".png", ".apng"):
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("scorefield", json.dumps(about))
+        frames[0].save(content, "png", pnginfo=info, **options)
+    else:
+        raise ValueError(f"an animation is a .gif or a .png, not {suffix or 'without a suffix'}")
+    return content.getvalue()
+
+
+def check(path: Path, x: Tensor) -> None:
+    """Refuse a file's name that does not suit the samples, before the work."""
+    if path.suffix not in ("", ".png", ".npy"):
+        raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
+    if path.suffix != ".npy" and (x.ndim != 4 or x.shape[1] not in (1, 3)):
+        raise ValueError(f"{path}: these samples are no images, write them as .npy")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file, or a folder for single images, that could not be written."""
+    if path.suffix and path.is_dir():
+        raise ValueError(f"{path} is a directory: name a file in it")
+    if not path.suffix and path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: name a folder for single images")
+    check_writable(path)
+
+
+def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:
+    """Samples as one PNG grid, as .npy in their own units, or singly into a folder.
+
+    An .npy file cannot say how it was made: a .json file beside it does.
+    """
+    with writing(path, len(x), x.shape[1:], about) as add:
+        add(x)
+
+
+@contextmanager
+def writing(
+    path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
+) -> Iterator[Callable[[Tensor], None]]:
+    """The same, for n samples that come in parts; none is kept, but for a grid its pixels."""
+    check(path, torch.empty(1, *shape))
+    if path.suffix == ".npy":
+        with written(path) as put:
+            put(_header((n, *shape)))
+            yield lambda x: put(x.detach().cpu().numpy().astype("<f4", order="C").tobytes())
+        replace(path.with_suffix(".json"), json.dumps(about, indent=2).encode())
+    elif path.suffix == ".png":
+        parts = list[Tensor]()
+        yield lambda x: parts.append(as_bytes(x))
+        replace(path, png(_sheet(torch.cat(parts)), about))
+    else:
+        numbers = count()
+
+        def add(x: Tensor) -> None:
+            for each in as_bytes(x):
+                i = next(numbers)
+                replace(path / f"{i:06d}.png", png(picture(each), {**about, "sample": i}))
+
+        yield add
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What an .npy file of float32 begins with."""
+    content = io.BytesIO()
+    about = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, about)
+    return content.getvalue()

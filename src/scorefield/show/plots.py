@@ -1,0 +1,251 @@
+"""Pictures: a density with its score field, and clouds of samples.
+
+Figures are objects of their own, never pyplot's: nothing global is set, and no window opens.
+Colours are those of Okabe & Ito (2008), which the colour-blind can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from ..diagnose import Diagnosis
+from ..score import Score
+
+MOST = 4000
+"""Points a scatter shows at most; more would be one blot."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of equal square panels, row by row, on the same axes."""
+    figure = _figure(size * columns, size * rows)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def charts(columns: int, *, width: float = 5.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure of charts side by side, each with axes of its own."""
+    figure = _figure(width * columns, height)
+    return figure, list(figure.subplots(1, columns, squeeze=False).flat)
+
+
+@torch.no_grad()
+def field(
+    axes: Axes,
+    score: Score,
+    sigma: float,
+    *,
+    limit: float,
+    log_prob: Callable[[Tensor, float], Tensor] | None = None,
+    arrows: int = 15,
+) -> None:
+    """The score of a 2-D distribution on the square |xᵢ| ≤ limit, over its density if known.
+
+    Arrows have one length, for only their direction can be read beside each other: the score of
+    N(0, 1) is 8 at x = 8 and 0 at its mode. Contours hold 50, 90 and 99 % of the mass.
+    """
+    if log_prob is not None:
+        x = _lattice(limit, 200)
+        density = log_prob(x, sigma).exp()
+        side = x[:200, 0]
+        levels = [*_mass_levels(density, (0.99, 0.9, 0.5)), density.max().item() * 1.01]
+        shades = ("#EEEEEE", "#DDDDDD", "#C8C8C8")
+        axes.contourf(side, side, density.view(200, 200), levels=levels, colors=shades, zorder=0)
+    x = _lattice(limit * (1 - 1 / arrows), arrows)
+    heading = torch.nn.functional.normalize(score(x, sigma), dim=1)
+    axes.quiver(
+        *x.T,
+        *heading.T,
+        color="#B0B0B0",
+        pivot="mid",
+        angles="xy",
+        scale=1.6 * arrows,
+        width=0.0035,
+        zorder=1,
+    )
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, symmetric=True))
+    axes.tick_params(colors="#666666", labelsize=9)
+    axes.spines[:].set_color("#BBBBBB")
+
+
+def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None = None) -> None:
+    """The first `MOST` samples as points, coloured by kind."""
+    colour = torch.zeros(len(x)) if kind is None else kind % len(COLOURS)
+    axes.scatter(
+        x[:MOST, 0],
+        x[:MOST, 1],
+        c=colour[:MOST],
+        cmap=ListedColormap(COLOURS),
+        vmin=-0.5,
+        vmax=len(COLOURS) - 0.5,
+        s=5,
+        alpha=0.5,
+        linewidths=0,
+        zorder=2,
+    )
+
+
+def health(diagnosis: Diagnosis) -> Figure:
+    """What `diagnose` found: stability, variance and score error against σ, and the modes."""
+    figure = _figure(11, 7.5)
+    stable, variance, error, modes = figure.subplots(2, 2).flat
+    levels, grey = diagnosis.levels, {"color": "#999999", "linewidth": 1}
+    sigmas = [level.sigma for level in levels]
+    for ax in (stable, variance, error):
+        ax.set_xscale("log")
+        ax.invert_xaxis()  # as the chain goes
+        ax.set_xlabel("σ")
+    stable.plot(sigmas, [diagnosis.epsilon / v.bound for v in levels], color=COLOURS[0], marker=".")
+    stable.axhline(1, **grey)
+    stable.set(title="ε over its bound: stable below 1", yscale="log")
+    for name, colour in zip(("widest", "local"), COLOURS, strict=False):
+        values = [getattr(level, name) for level in levels]
+        variance.plot(sigmas, values, color=colour, marker=".", label=name)
+        settled = [getattr(level, f"{name}_settled") for level in levels]
+        variance.plot(sigmas, settled, ":", color=colour, label=f"{name}, settled")
+    variance.axhline(1, **grey)
+    variance.set_title("the chain's variance over that of q")
+    variance.legend(frameon=False)
+    for i, name in enumerate(("all", "dense half", "middle", "sparse 5 %")):
+        error.plot(sigmas, [v.errors[i] for v in levels], color=COLOURS[i], marker=".", label=name)
+    error.set_title("relative score error")
+    seen = [e for level in levels for e in level.errors if e > 0]
+    if seen:
+        error.set(yscale="log", ylim=(min(seen) / 3, max(seen) * 3))
+        error.legend(frameon=False)
+    found = diagnosis.modes
+    reach = [[m.found - m.low for m in found], [m.high - m.found for m in found]]
+    modes.errorbar(
+        range(len(found)), [m.found for m in found], reach, fmt="o", color=COLOURS[0], label="found"
+    )
+    modes.plot([m.weight for m in found], "_", color=COLOURS[1], markersize=18, label="true")
+    modes.set(title="modes: share with 95 % interval" if found else "no modes weighed")
+    modes.set_ylim(bottom=0)
+    modes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if found:
+        modes.legend(frameon=False)
+    return figure
+
+
+def losses(
+    sigmas: Float[Tensor, "levels"],
+    curves: Mapping[str, Float[Tensor, "levels n"]],
+    label: str,
+    *,
+    top: float,
+) -> Figure:
+    """Losses of n samples at each σ: mean and its 95 % interval, cut off at the top."""
+    figure = _figure(9, 4.2)
+    axes = figure.subplots()
+    for i, ((name, values), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
+        mean, reach = values.mean(1), 1.96 * values.std(1) / values.shape[1] ** 0.5
+        over = len(curves) - i  # the first above the others
+        axes.plot(sigmas, mean, color=colour, marker=".", label=name, zorder=2 + over)
+        axes.fill_between(
+            sigmas, mean - reach, mean + reach, color=colour, alpha=0.2, linewidth=0, zorder=over
+        )
+    axes.set(xscale="log", xlabel="σ", ylabel=label, ylim=(0, top))
+    axes.legend(frameon=False)
+    return figure
+
+
+def training(
+    losses: Mapping[int, float], heldout: Mapping[int, tuple[float, float]], label: str
+) -> Figure:
+    """The loss of each step, its running mean, and held-out losses by mean and standard error."""
+    figure = _figure(9, 3.6)
+    axes = figure.subplots()
+    steps, values = list(losses), list(losses.values())
+    axes.plot(steps, values, color="#CCCCCC", linewidth=0.7, label="a batch")
+    width = max(len(values) // 40, 1)
+    total = torch.tensor([0.0, *values], dtype=torch.float64).cumsum(0)
+    axes.plot(
+        steps[width - 1 :],
+        (total[width:] - total[:-width]) / width,
+        color=COLOURS[0],
+        label=f"running mean, width {width}",
+    )
+    means, errors = zip(*heldout.values(), strict=True) if heldout else ((), ())
+    axes.errorbar(
+        list(heldout),
+        means,
+        [1.96 * error for error in errors],
+        fmt="o",
+        color=COLOURS[1],
+        label="held out, averaged weights, with 95 % intervals",
+    )
+    axes.set(xlabel="step", ylabel=label)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return figure
+
+
+def ladders(grids: Mapping[str, Float[Tensor, "_"]]) -> Figure:
+    """Grids of σ under each other, on one logarithmic axis that falls from left to right."""
+    figure = _figure(9, 0.9 + 0.45 * len(grids))
+    axes = figure.subplots()
+    for row, (sigmas, colour) in enumerate(zip(grids.values(), COLOURS, strict=False)):
+        axes.plot(sigmas, [row] * len(sigmas), "|", color=colour, markersize=16, markeredgewidth=2)
+    axes.set_yticks(range(len(grids)), list(grids))
+    axes.set(xscale="log", xlabel="σ", ylim=(len(grids) - 0.4, -0.6))
+    axes.invert_xaxis()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params("y", length=0)
+    return figure
+
+
+def frontier(
+    curves: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    label: str,
+    across: str,
+    *,
+    floor: float | None = None,
+) -> Figure:
+    """Quality against cost: of each name its points (cost, value, low, high)."""
+    figure = _figure(9, 4.6)
+    axes = figure.subplots()
+    styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
+    for (name, points), (colour, marker) in zip(curves.items(), styles, strict=False):
+        cost, value, low, high = zip(*sorted(points), strict=True)
+        axes.plot(cost, value, color=colour, marker=marker, markersize=4, label=name)
+        axes.fill_between(cost, low, high, color=colour, alpha=0.12, linewidth=0)
+    if floor is not None:
+        axes.axhline(floor, color="#999999", linewidth=1, linestyle="--")
+        axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", ha="right", color="#666666")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    least = min(value for points in curves.values() for _, value, _, _ in points)
+    axes.set_ylim(bottom=0.8 * min(least, floor or least))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:
+    side = torch.linspace(-limit, limit, points)
+    return torch.cartesian_prod(side, side).flip(1)  # x runs fastest, as in a picture
+
+
+def _mass_levels(density: Float[Tensor, "cells"], shares: Sequence[float]) -> list[float]:
+    """The densities above which these shares of the mass lie."""
+    falling = density.sort(descending=True).values
+    mass = falling.cumsum(0) / falling.sum()
+    return [falling[int((mass < share).sum())].item() for share in shares]

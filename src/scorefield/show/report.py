@@ -1,0 +1,178 @@
+"""A page that says what was found: one HTML file that needs nothing but itself.
+
+Pictures are in it as base64, there is no script, and it asks nothing of the network. What goes into
+it are plain pieces, whatever they came from.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.figure import Figure
+
+from ..disk import replace
+
+STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff;
+       max-width: 66rem; margin: 2rem auto; padding: 0 1.2rem; }
+h1, h2 { line-height: 1.25; } h2 { margin-top: 2.6rem; }
+p { max-width: 48rem; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1.4rem; align-items: flex-start; }
+figure { margin: 0; }
+figure.whole { width: 100%; }
+figure.half { width: calc(50% - 0.7rem); } figure.third { width: calc(33.3% - 0.95rem); }
+@media (max-width: 45rem) { figure.half, figure.third { width: 100%; } }
+img { width: 100%; height: auto; display: block; }
+figure.half img, figure.third img { image-rendering: pixelated; border: 1px solid #ddd; }
+figcaption { font-size: 0.85rem; color: #555; margin-top: 0.35rem; }
+figcaption b { color: #222; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums;
+        margin: 0.8rem 0; }
+th, td { padding: 0.3rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd;
+         vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } td small { color: #666; }
+th { border-bottom: 2px solid #888; font-weight: 600; vertical-align: bottom; }
+pre { font-size: 0.85rem; background: #f5f5f5; padding: 0.8rem 1rem; overflow-x: auto;
+      white-space: pre-wrap; }
+.note { font-size: 0.88rem; color: #444; }
+"""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, one that moves, or a GIF, with what is to be said of it.
+
+    Attributes:
+        content: The file.
+        caption: Stands below; its title is also what is read out in place of the picture.
+        title: In bold before the caption.
+        width: Of the page; grids of small images, half or a third wide, keep their square pixels.
+    """
+
+    content: bytes
+    caption: str
+    title: str
+    width: Literal["whole", "half", "third"] = "whole"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under their heads; a second line in a cell is written small."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, its pieces in this order.
+
+    Attributes:
+        title: Its heading.
+        text: Paragraphs, with a blank line between them.
+        tables: Each with its note below.
+        verbatim: Text whose lines stay as they are.
+        pictures: Side by side as far as there is room.
+        folded: Text whose lines stay as they are, out of sight until asked for.
+    """
+
+    title: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    verbatim: str = ""
+    pictures: Sequence[Picture] = ()
+    folded: str = ""
+
+
+def write(path: Path, sections: Sequence[Section], *, title: str) -> None:
+    """Write the page."""
+    replace(path, _page(title, _titled(title, sections)).encode())
+
+
+def add(path: Path, sections: Sequence[Section], *, title: str, part: str) -> None:
+    """Write a part of a page, which stays as it is but for an earlier state of that part.
+
+    Args:
+        path: the page, which is made if there is none.
+        sections: of the part.
+        title: its heading.
+        part: its name, of letters.
+    """
+    begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
+    made = f"{begin}\n{_titled(title, sections)}\n{end}"
+    if not path.exists():
+        replace(path, _page(title, made).encode())
+        return
+    page = path.read_text(encoding="utf-8")
+    before, found, after = page.partition(begin)
+    after = after.partition(end)[2]
+    if not found:
+        before, found, after = page.rpartition("</body>")
+        after = f"\n</body>{after}"
+    if not found:
+        raise ValueError(f"{path} is no whole page of HTML: move it away")
+    replace(path, f"{before}{made}{after}".encode())
+
+
+def _titled(title: str, sections: Sequence[Section]) -> str:
+    return "\n".join([f"<h1>{escape(title)}</h1>", *(_section(section) for section in sections)])
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def drawn(figure: Figure, title: str, caption: str) -> Picture:
+    """A figure as a picture of the page."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    return Picture(content.getvalue(), caption, title)
+
+
+def _section(section: Section) -> str:
+    paragraphs = [f"<p>{escape(part)}</p>" for part in section.text.split("\n\n") if part]
+    tables = [_table(table) for table in section.tables]
+    verbatim = [f"<pre>{escape(section.verbatim)}</pre>"] if section.verbatim else []
+    shown = "\n".join(_picture(picture) for picture in section.pictures)
+    pictures = [f'<div class="pictures">\n{shown}\n</div>'] if shown else []
+    more = f"<details><summary>Details</summary><pre>{escape(section.folded)}</pre></details>"
+    folded = [more] if section.folded else []
+    pieces = [*paragraphs, *tables, *verbatim, *pictures, *folded]
+    return "\n".join(["<section>", f"<h2>{escape(section.title)}</h2>", *pieces, "</section>"])
+
+
+def _table(table: Table) -> str:
+    heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+    rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    note = f'\n<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return f'<div class="scroll"><table>\n<tr>{heads}</tr>\n{rows}\n</table></div>{note}'
+
+
+def _cell(text: str) -> str:
+    first, newline, second = text.partition("\n")
+    small = f"<br><small>{escape(second)}</small>" if newline else ""
+    return f"<td>{escape(first)}{small}</td>"
+
+
+def _picture(picture: Picture) -> str:
+    kind = "gif" if picture.content.startswith(b"GIF") else "png"
+    data = base64.b64encode(picture.content).decode()
+    title = escape(picture.title)
+    return (
+        f'<figure class="{picture.width}">\n'
+        f'<img alt="{title}" src="data:image/{kind};base64,{data}">\n'
+        f"<figcaption><b>{title}</b> {escape(picture.caption)}</figcaption>\n</figure>"
+    )

@@ -1,0 +1,137 @@
+"""What two processes do together, in one launch, for their test to look at; the last of it fails.
+
+The argument is a directory.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+import scorefield
+from scorefield import EDM, MLP, LogNormal, Prior, ScoreModel, annealed, denoising
+from scorefield.cli import main
+from scorefield.data import Arrays
+from scorefield.distributed import check_equal, is_main, join, rank
+from scorefield.runs import Interrupted, Run, resume, start
+from scorefield.runs.config import Experiment, overridden
+from scorefield.train import train
+
+STEPS = 24
+SETTINGS = [
+    "data.source=mixture",
+    "network.kind=MLP",
+    "network.width=16",
+    "network.blocks=1",
+    f"training.steps={STEPS}",
+    "training.batch=9",  # which is no multiple of two
+    "training.schedule=cosine",
+    "training.clip=5",
+    "keeping.evaluate=12",
+    "keeping.checkpoint=8",
+    "machine.threads=1",
+]
+BAD = 6
+"""The step in whose batch one sample, the last one, is NaN."""
+
+
+def begin(directory):
+    made = overridden(Experiment(network={"kind": "MLP"}), SETTINGS)
+    return start(made, directory)
+
+
+def poison():
+    """Let one sample be NaN, and return a list to which the indices of all that is taken go."""
+    take, taken = Arrays.take, []
+
+    def noted(self, index):
+        taken.append(index.tolist())
+        return take(self, index)
+
+    Arrays.take = noted
+    stream = scorefield.data.Batches.stream
+
+    def poisoned(self, begin=0):
+        for step, batch in enumerate(stream(self, begin), begin):
+            if step == BAD and self.rank == self.world - 1:
+                batch.x[-1] *= math.nan
+            yield batch
+
+    scorefield.data.Batches.stream = poisoned
+    return taken
+
+
+def model():
+    torch.manual_seed(0)
+    prior = Prior(torch.zeros(2), torch.tensor(1.0))
+    net = MLP(2, width=16, blocks=1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(std=0.3)
+    return ScoreModel(net, EDM(1.0, sigma_max=20.0), prior=prior)
+
+
+def whole_batches():
+    """`train` where each process is given all of a batch; the losses and the weights."""
+    trained = model()
+    updates = train(
+        trained,
+        lambda step: torch.randn(5, 2, generator=torch.Generator().manual_seed(step)),
+        annealed(denoising, LogNormal()),
+        optimizer=torch.optim.Adam(trained.parameters(), lr=1e-2),
+        steps=10,
+    )
+    return [update.loss for update in updates], trained.net.state_dict()
+
+
+def drawn(batch):
+    return scorefield.sample(model(), 10, "ancestral", steps=6, batch=batch, seed=5)
+
+
+def together(place):
+    join()
+    taken = poison()
+    updates = list(begin(place / "two"))
+    own = {"taken": [*taken], "skipped": [u.step for u in updates if u.skipped]}
+    run = resume(place / "one")  # in which one process has done some of the steps
+    own["from"] = run.step
+    list(run)
+    try:
+        for update in begin(place / "stopped"):
+            if update.step == 11 and not is_main():
+                os.kill(os.getpid(), signal.SIGTERM)
+    except Interrupted as stopped:
+        own["stopped"] = str(stopped)
+    try:
+        check_equal(step=7, weights=rank())
+    except ValueError as error:
+        own["differ"] = str(error)
+    (place / f"own{rank()}.json").write_text(json.dumps(own))
+    losses, weights = whole_batches()
+    found = {"losses": losses, "weights": weights, **{f"batch{b}": drawn(b) for b in (4, 3, 16)}}
+    torch.save(found, place / f"found{rank()}.pt")
+
+
+def fail(place):
+    """The first process cannot write, and the other one waits for it."""
+
+    def full(run):
+        if is_main() and run.step:
+            raise OSError("no space left on device")
+
+    Run.save = full
+    list(begin(place / "full"))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = Path(sys.argv[1])
+    together(place)
+    assert main(["sample", str(place / "two"), "-n", "5", "--batch", "2", "--out", "x.npy"]) == 0
+    options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "found"]
+    assert main(["evaluate", str(place / "two"), *options]) == 0
+    fail(place)

@@ -1,0 +1,241 @@
+"""Two processes beside one: the same weights, samples and files, and none is left waiting."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import distributed_worker as worker
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+from scorefield import load, sample
+from scorefield.checkpoint import read
+from scorefield.cli import main
+from scorefield.data import Arrays, Batches
+from scorefield.distributed import launcher_warnings, local_device, split_rows
+from scorefield.fast.optimize import optimize
+from scorefield.runs import resume
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+SOURCE = str(Path(scorefield.__file__).resolve().parents[1])
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCE}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where one process has trained alone, and two have done all that their script says."""
+    place = tmp_path_factory.mktemp("processes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Arrays, "take", Arrays.take)
+        patch.setattr(Batches, "stream", Batches.stream)
+        taken = worker.poison()
+        list(worker.begin(place / "alone"))
+        (place / "alone.json").write_text(json.dumps(taken))
+        for update in worker.begin(place / "one"):
+            if update.step == 10:
+                break
+    command = [*TORCHRUN, worker.__file__, str(place)]
+    launched = subprocess.run(
+        command, cwd=place, env=ENVIRONMENT, timeout=120, stderr=subprocess.PIPE, text=True
+    )
+    assert (place / "x.npy").exists(), launched.stderr
+    (place / "stderr").write_text(launched.stderr)
+    return place
+
+
+@pytest.fixture(scope="module")
+def own(place):
+    return [json.loads((place / f"own{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def found(place):
+    return [torch.load(place / f"found{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def _log(directory):
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+def _assert_same_run(directory, alone):
+    name = f"checkpoints/{worker.STEPS:08d}.safetensors"
+    ours, truth = read(directory / name), read(alone / name)
+    torch.testing.assert_close(ours.tensors, truth.tensors, rtol=1e-5, atol=1e-6)
+    assert ours.about["best"] == pytest.approx(truth.about["best"], rel=1e-5)
+    lines, expected = _log(directory), _log(alone)
+    assert [line["step"] for line in lines] == [*range(1, worker.STEPS + 1)]
+    for line, other in zip(lines, expected, strict=True):
+        assert line.keys() == other.keys()
+        for name in line.keys() - {"time"}:  # None, where it was not finite
+            assert (line[name] is None) == (other[name] is None)
+            assert (line[name] or 0) == pytest.approx(other[name] or 0, rel=1e-5)
+
+
+def test_two_processes_end_with_the_weights_of_one(place, own):
+    _assert_same_run(place / "two", place / "alone")
+    files = [
+        {path.relative_to(place / name) for path in (place / name).rglob("*")}
+        for name in ("two", "alone")
+    ]
+    assert files[0] == files[1]
+    # one NaN, in the share of the second process, is a step that neither makes
+    assert own[0]["skipped"] == own[1]["skipped"] == [worker.BAD + 1]
+
+
+def test_they_share_the_data(place, own):
+    def batches(taken, size):
+        return [rows for rows in taken if len(rows) == size]
+
+    alone = batches(json.loads((place / "alone.json").read_text()), 9)[: worker.STEPS]
+    first, second = batches(own[0]["taken"], 4), batches(own[1]["taken"], 5)
+    assert [a + b for a, b in zip(first, second, strict=True)] == alone
+
+
+def test_a_run_goes_on_with_more_processes_or_with_fewer(place, own):
+    assert own[0]["from"] == own[1]["from"] == 8
+    _assert_same_run(place / "one", place / "alone")
+    # one of two was told to stop, and both did after the same step
+    assert all("SIGTERM after step 11" in each["stopped"] for each in own)
+    run = resume(place / "stopped")
+    assert run.step == 11
+    list(run)
+    # whose step BAD was poisoned as well
+    _assert_same_run(place / "stopped", place / "alone")
+
+
+def test_a_loop_of_ones_own_may_give_whole_batches(found):
+    losses, weights = worker.whole_batches()
+    assert found[0]["losses"] == found[1]["losses"] == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(found[0]["weights"], weights, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(found[0]["weights"][k], found[1]["weights"][k]) for k in weights)
+
+
+def test_samples_are_those_of_one_process(place, found):
+    truth = worker.drawn(4)
+    for each in found:
+        assert torch.equal(each["batch4"], truth)
+        assert torch.equal(each["batch16"], worker.drawn(16))
+        torch.testing.assert_close(each["batch3"], truth, rtol=0, atol=1e-4)
+    model = load(place / "two")
+    optimize(model, batch=2)  # as the command does
+    x = sample(model, 5, batch=2)
+    assert np.array_equal(np.load(place / "x.npy"), x.numpy())
+
+
+def test_figures_are_those_of_one_process(place, tmp_path):
+    together = json.loads((place / "found/metrics.json").read_text())["figures"]
+    options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", str(tmp_path)]
+    assert main(["evaluate", str(place / "two"), *options]) == 0
+    alone = json.loads((tmp_path / "metrics.json").read_text())["figures"]
+    assert [f["name"] for f in together] == [f["name"] for f in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one["samples"] == other["samples"]
+        for name in ("value", "low", "high"):
+            theirs = [math.nan if each[name] is None else each[name] for each in (one, other)]
+            np.testing.assert_allclose(*theirs, rtol=1e-5, atol=1e-9, err_msg=one["name"])
+
+
+def test_who_knows_something_else_is_refused(own):
+    for each in own:
+        assert each["differ"].startswith("weights is not the same in all processes: 0, 1")
+
+
+def test_none_waits_for_one_that_failed(place):
+    """The fixture's launch has ended in time."""
+    stderr = (place / "stderr").read_text()
+    assert "OSError: no space left on device" in stderr
+    assert "exitcode  : 1" in stderr
+
+
+def test_a_launcher_that_is_stopped_leaves_a_run_to_resume(tmp_path):
+    settings = ["--network.width=16", "--network.blocks=1", "--training.steps=100000"]
+    command = [*TORCHRUN, "-m", "scorefield", "train", "vectors", *settings, "--out", "run"]
+    log = tmp_path / "run/log.jsonl"
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as launched:
+        try:
+            until = time.monotonic() + 100
+            while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
+                time.sleep(0.05)
+            launched.send_signal(signal.SIGTERM)
+            _, stderr = launched.communicate(timeout=60)
+        finally:
+            launched.kill()
+    assert launched.returncode != 0
+    done = _log(tmp_path / "run")[-1]["step"]
+    assert stderr.count(f"stopped by SIGTERM after step {done}, which is saved") == 1
+    assert resume(tmp_path / "run").step == done
+
+
+@pytest.mark.parametrize(("n", "world"), [(9, 2), (12, 3), (7, 7), (3, 5)])
+def test_shares_are_even_and_make_up_the_whole(n, world):
+    shares = [split_rows(n, rank, world) for rank in range(world)]
+    assert [i for rows in shares for i in rows] == [*range(n)]
+    assert {len(rows) for rows in shares} <= {n // world, -(-n // world)}
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu = torch.device("cuda:0")
+    assert local_device(gpu) == gpu
+    for name, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert local_device(gpu) == torch.device("cuda:1")
+    assert local_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="3 processes on a machine with 2 GPUs"):
+        local_device(gpu)
+
+
+# what `accelerate launch` 1.15 sets
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO"}
+ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, []),
+        (ADDRESS | {"RANK": "0", "WORLD_SIZE": "2"}, []),
+        (LAUNCHED, []),
+        (LAUNCHED | ADDRESS | {"RANK": "0", "WORLD_SIZE": "2"}, []),
+        (LAUNCHED | ADDRESS | {"ACCELERATE_USE_CPU": "True"}, ["torchrun --standalone"]),
+        (LAUNCHED | {"ACCELERATE_MIXED_PRECISION": "bf16"}, ["MIXED_PRECISION=bf16 has no effect"]),
+    ],
+)
+def test_what_a_launcher_does_not_say_is_said(environment, said):
+    found = launcher_warnings(environment)
+    assert len(found) == len(said)
+    assert all(part in line for line, part in zip(found, said, strict=True))
+
+
+def test_of_other_commands_the_first_process_does_all(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["suggest", "digits"]) == 0
+        assert ("digits" in capsys.readouterr().out) == said
+
+
+def test_accelerate_starts_one_process_where_two_were_asked_for(tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    settings = ["--steps", "1", "--network.width=8", "--keeping.samples=0", "--out", "run"]
+    found = subprocess.run(
+        [*launch, "-m", "scorefield", "train", "vectors", *settings],
+        cwd=tmp_path,
+        env=ENVIRONMENT | {"HF_HOME": str(tmp_path)},
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "torchrun --standalone --nproc_per_node 2" in found.stderr
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1

@@ -1,0 +1,201 @@
+"""From Python and from files: what is known comes back as given, and the rest agrees with y."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scorefield.cli.restore as command
+from scorefield import EDM, NCSN, Gaussian, Prior, ScoreModel, geometric, inverse, restore, save
+from scorefield.cli import main
+from scorefield.fast.optimize import Choice
+from scorefield.nn import MLP, UNet
+from scorefield.samplers import State
+
+
+def gaussian_model(law):
+    """A model whose score is a Gaussian's own: EDM's F that makes D its denoiser."""
+
+    class Net(torch.nn.Module):
+        def forward(self, x, cond):
+            sigma = (4 * cond).exp()
+            scale = (sigma**2 + 0.25).rsqrt()[:, None]
+            noisy, sigma = x / scale, sigma[:, None]
+            denoised = noisy + sigma**2 * law(noisy, sigma[:, 0])
+            skip, out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 * scale
+            return (denoised - skip * noisy) / out
+
+    return ScoreModel(Net(), EDM(0.5, sigma_max=40.0, sigma_min=0.01), prior=law.prior)
+
+
+@pytest.mark.parametrize("method", ["particle_filter", "pigdm", "dps", "replace", "algorithm2"])
+def test_each_method_keeps_what_is_known(method):
+    law = Gaussian(torch.zeros(2), torch.tensor([[0.25, 0.2], [0.2, 0.25]]))
+    known, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])
+    model, steps = gaussian_model(law), {"algorithm2": 1, "particle_filter": 32}.get(method, 6)
+    x = restore(model, inverse.mask(known), y, 200, method=method, steps=steps, particles=100)
+    assert x.shape == (2, 200, 2)
+    assert torch.equal(x[:, :, 0], y[:, :1].expand(2, 200))
+    again = restore(model, inverse.mask(known), y, 200, method=method, steps=steps, particles=100)
+    assert torch.equal(x, again)
+    if method == "particle_filter":
+        torch.testing.assert_close(x[:, :, 1].mean(1), 0.8 * y[:, 0], rtol=0, atol=0.06)
+        torch.testing.assert_close(x[:, :, 1].std(1), torch.tensor([0.3, 0.3]), rtol=0.15, atol=0)
+
+
+def test_completions_come_from_all_filters_alike(monkeypatch):
+    def numbered(score, x, sigmas, *, y, each, **_):
+        assert each == 8
+        yield State(torch.arange(len(x)).float()[:, None].expand_as(x), 0.0, x, 1)
+
+    monkeypatch.setattr(inverse, "particle_filter", numbered)
+    law, known = Gaussian(torch.zeros(2), 1.0), torch.tensor([True, False])
+    y = torch.tensor([[0.6, 0.0], [-0.6, 0.0], [0.1, 0.0]])
+    x = restore(gaussian_model(law), inverse.mask(known), y, 6, particles=8, filters=4, batch=64)
+    # two measurements fit into a batch of 64
+    first = torch.tensor([0.0, 8.0, 16.0, 24.0, 4.0, 12.0])
+    assert torch.equal(x[:, :, 1], torch.stack([first, first + 32, first]))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Untrained networks of images, grey and in colour."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, channels in (("grey", 1), ("colour", 3)):
+        torch.manual_seed(0)
+        prior = Prior(torch.full((channels, 8, 8), 0.5), torch.tensor(0.1))
+        net = UNet(channels=channels, width=8, multipliers=(1,), blocks=1, attention=())
+        save(ScoreModel(net, EDM(0.5, sigma_max=5.0, sigma_min=0.01), prior=prior), folder / name)
+    return folder
+
+
+def picture(path, *shape, seed=0):
+    array = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(array).save(path)
+    return array
+
+
+def run(models, name, image, *args, out):
+    options = ["-n", "3", "--steps", "4", "--particles", "4", "--out", str(out)]
+    return main(["restore", str(models / name), str(image), *options, *args])
+
+
+@pytest.mark.parametrize("name", ["grey", "colour"])
+def test_known_bytes_come_back_in_every_file(models, tmp_path, name):
+    shape = (8, 8) if name == "grey" else (8, 8, 3)
+    given = picture(tmp_path / "in.png", *shape)
+    known = picture(tmp_path / "m.png", 8, 8, seed=1) > 127
+    mask = ["--mask", str(tmp_path / "m.png")]
+    out = tmp_path / "out"
+    assert run(models, name, tmp_path / "in.png", "--task", "inpaint", *mask, out=out) == 0
+    for file in [*(out / "completions").iterdir(), out / "mean.png"]:
+        found = np.array(Image.open(file))
+        assert (found[known] == given[known]).all(), file.name
+    assert (np.array(Image.open(out / "std.png"))[known] == 0).all()
+    assert np.array(Image.open(out / "std.png")).max() == 255
+    x = np.load(out / "restored.npy")
+    white = json.loads(Image.open(out / "std.png").text["scorefield"])["white"]
+    assert white == pytest.approx(x.std(0, ddof=1).mean(0).max(), rel=1e-5)
+    mean = np.array(Image.open(out / "mean.png")).reshape(8, 8, -1)
+    truth = np.floor(256 * x.mean(0).transpose(1, 2, 0)).clip(0, 255)
+    assert np.abs(mean - truth).max() <= 1
+    about = json.loads((out / "restored.json").read_text())
+    assert (about["task"], about["n"], about["method"]) == ("inpaint", 3, "particle_filter")
+
+
+@pytest.mark.parametrize(
+    ("args", "shape", "operator"),
+    [
+        (["--task", "colorize"], (8, 8), inverse.grayscale()),
+        (["--task", "super-resolve", "--factor", "4"], (2, 2, 3), inverse.downsample(4)),
+    ],
+)
+def test_completions_agree_with_what_was_measured(models, tmp_path, args, shape, operator):
+    given = picture(tmp_path / "in.png", *shape)
+    assert run(models, "colour", tmp_path / "in.png", *args, out=tmp_path / "out") == 0
+    seen = operator(torch.from_numpy(np.load(tmp_path / "out/restored.npy")))
+    y = (torch.from_numpy(given.reshape(*given.shape[:2], -1)).permute(2, 0, 1) + 0.5) / 256
+    torch.testing.assert_close(seen, y.expand_as(seen), rtol=0, atol=1e-4)
+
+
+def test_deblurring_takes_bytes_as_noisy(models, tmp_path):
+    picture(tmp_path / "in.png", 8, 8)
+    args = ["--task", "deblur", "--sigma", "1"]
+    assert run(models, "grey", tmp_path / "in.png", *args, out=tmp_path / "out") == 0
+    about = json.loads((tmp_path / "out/restored.json").read_text())
+    assert about["sigma_y"] == pytest.approx(1 / 256 / 12**0.5)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--task", "inpaint"], "needs --mask"),
+        (["--task", "colorize"], "grey"),
+        (["--task", "super-resolve", "--factor", "3"], "divide"),
+        (["--task", "super-resolve", "--factor", "4"], "2 × 2"),
+        (["--task", "deblur"], "needs --sigma"),
+        (["--task", "inpaint", "--mask", "white.png"], "all of one"),
+        (["--task", "inpaint", "--mask", "small.png"], "5 × 5 pixels"),
+        (["--task", "inpaint", "--mask", "clear.png"], "transparent counts as white"),
+        (["--task", "deblur", "--sigma", "1", "--factor", "2"], "has no --factor"),
+        (["--task", "deblur", "--sigma", "0"], "above 0"),
+        (["--task", "deblur", "--sigma", "inf"], "above 0"),
+        (["--task", "deblur", "--sigma", "1", "--steps", "0"], "steps=0"),
+        (["--task", "deblur", "--sigma", "1", "--method", "algorithm2"], "noiseless masks"),
+    ],
+)
+def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, says):
+    monkeypatch.chdir(tmp_path)
+    picture("in.png", 8, 8)
+    Image.new("L", (8, 8), 255).save("white.png")
+    Image.fromarray(np.dstack([np.full((8, 8, 3), 255), 255 * np.eye(8)]).astype(np.uint8)).save(
+        "clear.png"
+    )
+    Image.new("L", (5, 5), 255).save("small.png")
+    assert run(models, "grey", "in.png", *args, out="out") == 2
+    assert says in capsys.readouterr().err
+
+
+def test_what_is_there_is_left_alone(models, tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    picture(tmp_path / "in.png", 8, 8)
+    args = ["--task", "deblur", "--sigma", "1"]
+    assert run(models, "grey", tmp_path / "in.png", *args, out=tmp_path) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_vector_model_is_no_model_of_images(tmp_path, capsys):
+    prior = Prior(torch.zeros(2), torch.tensor(1.0))
+    save(ScoreModel(MLP(2, width=8, blocks=1), EDM(0.5), prior=prior), tmp_path / "m")
+    picture(tmp_path / "in.png", 8, 8)
+    args = ["--task", "deblur", "--sigma", "1"]
+    assert run(tmp_path, "m", tmp_path / "in.png", *args, out=tmp_path / "out") == 2
+    assert "no model of images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "batch", "calls"),
+    [
+        ({"filters": 2, "particles": 5}, 10, 4),  # the four levels, all chains at once
+        ({"filters": 2, "particles": 5, "batch": 4}, 4, 12),
+        ({"filters": 2, "particles": 1}, 3, 4),  # as many as are wanted
+        # by annealed Langevin, as the model has levels
+        ({"method": "pigdm", "precision": "bfloat16"}, 3, 4 * 10 + 1),
+        ({"method": "algorithm2", "batch": 2}, 2, 2 * (4 * 10 + 1)),
+    ],
+)
+def test_work_is_counted_to_choose_how_to_compute(monkeypatch, options, batch, calls):
+    given = {}
+
+    def optimize(model, **found):
+        given.update(found)
+        return Choice()
+
+    monkeypatch.setattr(command, "optimize", optimize)
+    sigmas = geometric(1.0, 0.01, 10)
+    model = ScoreModel(MLP(2, width=4, blocks=1), NCSN(sigmas), shape=(2,))
+    command._optimized(model, 3, steps=4, **options)
+    precision = options.get("precision", "auto")
+    assert given == {"batch": batch, "evaluations": calls, "precision": precision}
