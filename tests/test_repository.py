@@ -74,7 +74,7 @@ LAYERS = [
         }
     },
     {"data": {"disk", "distributed", "noise", "oracles", "prior"}},
-    {"show": {"diagnose", "disk", "score"}},
+    {"show": {"diagnose", "disk", "distributed", "score"}},
     {"runs": ...},
     {"evaluate": ...},
     {"paper": ..., "demo": ...},

@@ -6,6 +6,7 @@ Colours are those of Okabe & Ito (2008), which the colour-blind can tell apart.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -24,6 +25,13 @@ MOST = 4000
 """Points a scatter shows at most; more would be one blot."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+def as_png(figure: Figure, *, dpi: int = 110) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
+    return content.getvalue()
 
 
 def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Sequence[Axes]]:

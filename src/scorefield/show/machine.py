@@ -1,0 +1,50 @@
+"""The machine that a figure was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Return the processor, the GPU if it is `device`, and the versions that matter for speed."""
+    return {
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory in GiB": _memory(),
+        "GPU": torch.cuda.get_device_name(device) if "cuda" in device else None,
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scorefield": version("scorefield"),
+    }
+
+
+def in_words(machine: dict[str, Any]) -> str:
+    """Return the same as one sentence."""
+    place = machine["GPU"] or f"{machine['processor']} ({machine['instructions']})"
+    memory = f"{machine['memory in GiB']} GiB"
+    cores = f"{machine['cores']} cores, {machine['threads']} threads, {memory}"
+    return f"{place}; {cores}; torch {machine['torch']}, Python {machine['python']}"
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names or [platform.processor() or platform.machine()])[0]
+
+
+def _memory() -> int | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,32 @@
+"""Text tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+
+def number(value: float) -> str:
+    """Format a number with three digits."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def text_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)
+) -> str:
+    """Align columns with two spaces between them.
+
+    Args:
+        heads: one per column.
+        rows: one text per column.
+        left: indices of the columns that are aligned to the left.
+    """
+    cells = [list(heads), *(list(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            f"{text:<{width}}" if place in left else f"{text:>{width}}"
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,51 @@
+"""Progress of a loop: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+from .. import distributed
+
+LINE_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+
+Item = TypeVar("Item")
+
+
+def track(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    *,
+    done: int = 0,
+    position: Callable[[Item], int] | None = None,
+    describe: Callable[[Item], str] = lambda item: "",
+) -> Iterator[Item]:
+    """Yield the items and show how far the loop has come. Only rank 0 shows anything.
+
+    Args:
+        items: what to loop over.
+        total: number of items in all.
+        what: name of the work.
+        done: number of items that were done before.
+        position: how far the work is after an item, if items may be repeated; else one more each.
+        describe: a few words about an item, shown next to the bar.
+    """
+    start = last = time.perf_counter()
+    hidden = None if distributed.is_main() else True  # None: hidden off a terminal
+    with tqdm(total=total, initial=done, desc=what, disable=hidden, dynamic_ncols=True) as bar:
+        for count, item in enumerate(items, done + 1):
+            yield item
+            place = count if position is None else position(item)
+            bar.set_postfix_str(describe(item), refresh=False)
+            bar.update(place - bar.n)
+            now = time.perf_counter()
+            if bar.disable and distributed.is_main() and now - last > LINE_EVERY:
+                last = now
+                line = f"{what}: {place} of {total}, {now - start:.0f} s  {describe(item)}"
+                print(line.rstrip(), file=sys.stderr, flush=True)
