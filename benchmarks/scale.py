@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scorefield.data import Batches
-from scorefield.data import load as load_data
+from scorefield.data import Batches, load_data
 from scorefield.fast.optimize import optimize
 from scorefield.noise import geometric
 from scorefield.oracles import Empirical

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scorefield import runs
-from scorefield.data import Dataset, Part, Source, everything
+from scorefield.data import Dataset, Part, Source, all_samples
 from scorefield.evaluate import FEATURES, Subject
 from scorefield.evaluate.features import Features
 from scorefield.noise import seeded
@@ -139,7 +139,7 @@ def convolved(data: Dataset) -> Features:
     Principal components would not do: of linear features the two moments are those of the prior,
     whose own samples would be the best.
     """
-    x = everything(data.train, FEW)
+    x = all_samples(data.train, FEW)
     centre, scale = x.mean(), x.std()
     noise, sizes = seeded(0), (x.shape[1], *CONVOLVED)
     weights = [

@@ -16,8 +16,7 @@ from PIL import Image
 from safetensors.torch import save as serialise
 
 from scorefield import checkpoint, load
-from scorefield.data import DATASETS
-from scorefield.data import load as load_data
+from scorefield.data import DATASETS, load_data
 from scorefield.data.picture import formats
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP, UNet

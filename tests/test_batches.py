@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from scorefield.data import Arrays, Batches, load
+from scorefield.data import Arrays, Batches, load_data
 from scorefield.data._draws import DEQUANTISE, FLIP, ORDER, words
 
 
@@ -188,7 +188,7 @@ def test_errors(options, message):
 
 
 def test_a_step_is_not_negative():
-    batches = Batches(load("rings", n=10).train, 4)
+    batches = Batches(load_data("rings", n=10).train, 4)
     for call in (batches, batches.stream):
         with pytest.raises(ValueError, match="step=-1"):
             call(-1)

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.datasets import load_digits, load_sample_images
 
 from scorefield import Prior
-from scorefield.data import DATASETS, Arrays, Batches, Crops, Part, everything, load, moments
+from scorefield.data import DATASETS, Arrays, Batches, Crops, Part, all_samples, load_data, moments
 
 
 def _frechet(a, b):
@@ -20,7 +20,7 @@ def _frechet(a, b):
 
 
 def test_digits_are_those_of_scikit_learn():
-    data, truth = load("digits"), load_digits()
+    data, truth = load_data("digits"), load_digits()
     assert (len(data.train), len(data.test), data.classes, data.kind) == (1437, 360, 10, "images")
     parts = [part.take(torch.arange(len(part))) for part in (data.train, data.test)]
     images, labels = (torch.cat(both).numpy() for both in zip(*parts, strict=True))
@@ -33,16 +33,16 @@ def test_digits_are_those_of_scikit_learn():
 
 def test_the_floor_of_digits():
     """360 digits to train on are 0.149 from the 360 held out, on average."""
-    data, generator = load("digits"), torch.Generator().manual_seed(0)
+    data, generator = load_data("digits"), torch.Generator().manual_seed(0)
     test = Batches(data.test, 360)(0).x.flatten(1).double()
-    train = everything(data.train).flatten(1).double()
+    train = all_samples(data.train).flatten(1).double()
     draws = [torch.randperm(1437, generator=generator)[:360] for _ in range(30)]
     floor = np.mean([_frechet(train[rows], test) for rows in draws])
     assert floor == pytest.approx(0.149, abs=0.01)
 
 
 def test_photos_hold_out_the_right_fifth():
-    data = load("photos", side=32)
+    data = load_data("photos", side=32)
     truth = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
     assert (len(data.train), len(data.test)) == (2 * 396 * 481, 2 * 396 * 97)
     for part, low, high in ((data.train, 0, 512), (data.test, 512, 640)):
@@ -72,8 +72,8 @@ def test_crops_are_every_square():
 
 @pytest.mark.parametrize("name", ["mixture", "checkerboard", "subspace"])
 def test_toys_follow_their_oracle(name):
-    data = load(name, n=20_000)
-    prior, x = data.oracle.prior, everything(data.train).double()
+    data = load_data(name, n=20_000)
+    prior, x = data.oracle.prior, all_samples(data.train).double()
     spread = prior.dense.double().diagonal().clamp(min=1e-12).sqrt()
     assert ((x.mean(0) - prior.mean).abs() < 4.5 * spread / 20_000**0.5).all()
     bound = 4.5 * 1.5 * torch.outer(spread, spread) / 20_000**0.5
@@ -85,7 +85,7 @@ def test_toys_follow_their_oracle(name):
 
 
 def test_checkerboard_is_even_on_black_and_empty_on_white():
-    x = everything(load("checkerboard").train)
+    x = all_samples(load_data("checkerboard").train)
     i, j = ((x + 4) / 2).floor().long().T
     assert ((i + j) % 2 == 0).all()
     assert stats.chisquare((4 * i + j).unique(return_counts=True)[1]).pvalue > 1e-3
@@ -93,14 +93,14 @@ def test_checkerboard_is_even_on_black_and_empty_on_white():
 
 
 def test_subspace_is_a_plane():
-    x = everything(load("subspace", size=10, rank=3).train)
+    x = all_samples(load_data("subspace", size=10, rank=3).train)
     s = torch.linalg.svdvals(x.double()) / len(x) ** 0.5
     assert s[:3].tolist() == pytest.approx([1, 1, 1], abs=0.03)
     assert s[3:].max() < 1e-6
 
 
 def test_rings_are_three_blurred_circles():
-    x = everything(load("rings").train).double()
+    x = all_samples(load_data("rings").train).double()
     radius, angle = x.norm(dim=1), torch.atan2(*x.T)
     nearest = radius.round()
     assert stats.chisquare(nearest.unique(return_counts=True)[1]).pvalue > 1e-3
@@ -110,7 +110,7 @@ def test_rings_are_three_blurred_circles():
 
 
 def test_spirals_are_two_arms_of_even_density():
-    x = everything(load("spirals").train).double()
+    x = all_samples(load_data("spirals").train).double()
     radius, angle = x.norm(dim=1), torch.atan2(x[:, 1], x[:, 0])
     # r = θ/π on one arm; on the other θ is half a turn further, and r = θ/π − 1 at the same angle
     turn = radius - angle / torch.pi
@@ -126,7 +126,7 @@ def test_spirals_are_two_arms_of_even_density():
 
 @pytest.mark.parametrize("name", ["rings", "spirals", "checkerboard", "mixture", "subspace"])
 def test_toys_are_the_same_each_time(name):
-    one, two, other = load(name, n=500), load(name, n=500), load(name, n=500, seed=1)
+    one, two, other = load_data(name, n=500), load_data(name, n=500), load_data(name, n=500, seed=1)
     assert torch.equal(one.train.data, two.train.data)
     assert not torch.equal(one.train.data, other.train.data)
     assert (len(one.train), len(one.test), one.kind) == (500, 50, "vectors")
@@ -139,19 +139,19 @@ def test_toys_are_the_same_each_time(name):
 
 def test_everything_is_the_middle_of_each_cell():
     data = torch.randint(17, (2500, 1, 2, 2)).byte()
-    assert torch.equal(everything(Arrays(data, levels=17)), (data.float() + 0.5) / 17)
+    assert torch.equal(all_samples(Arrays(data, levels=17)), (data.float() + 0.5) / 17)
     vectors = torch.randn(2500, 3)
-    assert torch.equal(everything(Arrays(vectors)), vectors)
-    some = everything(Arrays(vectors), limit=100)
-    assert torch.equal(some, everything(Arrays(vectors), limit=100))
+    assert torch.equal(all_samples(Arrays(vectors)), vectors)
+    some = all_samples(Arrays(vectors), limit=100)
+    assert torch.equal(some, all_samples(Arrays(vectors), limit=100))
     assert len(some.unique(dim=0)) == 100
     assert set(map(tuple, some.tolist())) <= set(map(tuple, vectors.tolist()))
     with pytest.raises(ValueError, match="limit=0"):
-        everything(Arrays(vectors), limit=0)
+        all_samples(Arrays(vectors), limit=0)
 
 
 def test_moments_are_those_of_dequantised_data():
-    data = load("digits").train
+    data = load_data("digits").train
     prior = moments(data)
     x = torch.cat([Batches(data, 1437)(step).x for step in range(30)]).flatten(1).double()
     assert isinstance(prior, Prior)
@@ -174,7 +174,7 @@ def test_a_part_is_some_of_the_rows():
 
 @pytest.mark.parametrize("name", ["digits", "photos", "rings"])
 def test_small_data_goes_to_a_device_as_it_is(name):
-    moved = load(name).to("meta")
+    moved = load_data(name).to("meta")
     for part in (moved.train, moved.test):
         x, labels = part.take(torch.arange(3))
         assert x.device.type == "meta"
@@ -192,10 +192,10 @@ def test_arrays_need_a_label_for_each_sample():
 
 def test_an_unknown_name_is_told_the_known_ones():
     with pytest.raises(ValueError, match="'didgits' is neither a folder") as error:
-        load("didgits")
+        load_data("didgits")
     assert all(name in str(error.value) for name in DATASETS)
     for name in ("rings", "subspace"):
         with pytest.raises(ValueError, match="n=0"):
-            load(name, n=0)
+            load_data(name, n=0)
     with pytest.raises(ValueError, match="rank=16"):
-        load("subspace", rank=16)
+        load_data("subspace", rank=16)

@@ -31,8 +31,7 @@ from scorefield import (
 )
 from scorefield import demo as package
 from scorefield.cli import main
-from scorefield.data import everything
-from scorefield.data import load as load_data
+from scorefield.data import all_samples, load_data
 from scorefield.demo.measures import DRAWS, PARTS, Judge, _jackknife, losses
 from scorefield.demo.ways import draw, ways
 from scorefield.fast.optimize import optimize
@@ -100,7 +99,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits():
     data = load_data("digits")
-    return everything(data.train), everything(data.test)
+    return all_samples(data.train), all_samples(data.test)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +306,7 @@ def test_the_page_is_whole_and_needs_nothing_else(made):
 
 def test_the_page_says_how_it_was_made(made):
     text = html.unescape(made[2])
-    assert str(suggest(everything(load_data("digits").train))) in text
+    assert str(suggest(all_samples(load_data("digits").train))) in text
     assert f"scorefield demo --seed {SEED} --steps 20" in text
     assert f"torch {torch.__version__}" in text
     assert (made[0] / "config.json").read_text() in text

@@ -16,8 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scorefield import Empirical, Gaussian, distributed, load, sample
 from scorefield.cli import main
-from scorefield.data import DATASETS, Arrays, Batches, Dataset, everything
-from scorefield.data import load as load_data
+from scorefield.data import DATASETS, Arrays, Batches, Dataset, all_samples, load_data
 from scorefield.diagnose import wilson
 from scorefield.evaluate import Interval, Subject, evaluate
 from scorefield.evaluate.costs import BUDGETS, frontier, plans
@@ -121,14 +120,14 @@ def test_the_digits_of_the_preset_are_not(tmp_path):
 
 def test_new_digits_are_no_copies_and_the_training_digits_are(digits):
     order = torch.randperm(len(digits.test), generator=torch.Generator().manual_seed(0))
-    x = everything(digits.test)[order]
+    x = all_samples(digits.test)[order]
     data = replace(digits, test=Arrays(*digits.test.take(order[180:]), 17))
     fresh = memory(x[:180], data)
     assert not fresh.memorised
     assert fresh.ratio.low < 1 < fresh.ratio.high
     assert fresh.near.value == fresh.exact.value == 0
     # what the law by heart draws, at so little noise that the cells of 17 levels stay
-    copies = Empirical(everything(digits.train)).sample(100, 0.002)
+    copies = Empirical(all_samples(digits.train)).sample(100, 0.002)
     found = memory(copies, data)
     assert found.typical
     assert found.exact.value == 1
@@ -144,7 +143,7 @@ def test_new_digits_are_no_copies_and_the_training_digits_are(digits):
 
 
 def test_mirrored_copies_are_found_where_flips_were_trained(digits):
-    copies = everything(digits.train)[::20].flip(-1)
+    copies = all_samples(digits.train)[::20].flip(-1)
     assert memory(copies, digits, flips=True).exact.value == 1
     assert memory(copies, digits).exact.value < 0.1
 
@@ -170,9 +169,9 @@ def test_fresh_samples_of_a_law_are_cleared_in_nineteen_of_twenty_cases_and_more
 
 def test_nearest_in_pieces_is_nearest(digits, monkeypatch):
     monkeypatch.setattr("scorefield.evaluate.memory.BLOCK", 64 * 100)
-    x = everything(digits.test)[:50]
+    x = all_samples(digits.test)[:50]
     found = nearest_in(x, digits.train, flips=True)
-    whole = nearest(x, everything(digits.train), flips=True)
+    whole = nearest(x, all_samples(digits.train), flips=True)
     assert torch.equal(found.distances, whole.distances)
     assert torch.equal(found.indices, whole.indices)
 
@@ -212,12 +211,12 @@ def test_the_figures_are_those_of_the_samples(judged, memorised):
     data = few()
     x = sample(load(memorised), 120, "heun", steps=8, seed=2)
     extract = classifier(data, None, CPU).extract
-    (a, _), (b, _) = extract(x), extract(everything(data.test))
+    (a, _), (b, _) = extract(x), extract(all_samples(data.test))
     assert _named(judged, "Fréchet")["value"] == pytest.approx(frechet(a, b), rel=1e-4)
     assert _named(judged, "kernel")["value"] == pytest.approx(kernel_distance(a, b).value, rel=1e-3)
     density = density_coverage(a, b).density
     assert _named(judged, "density")["value"] == pytest.approx(density, rel=1e-6)
-    train, test = (everything(part).flatten(1).numpy() for part in (data.train, data.test))
+    train, test = (all_samples(part).flatten(1).numpy() for part in (data.train, data.test))
     search = NearestNeighbors(n_neighbors=1).fit(train)
     distances = [search.kneighbors(z)[0] for z in (x.flatten(1), test)]
     medians = [np.quantile(each, 0.5, method="lower") for each in distances]
@@ -324,7 +323,7 @@ def test_shares_are_in_wilsons_interval():
 def test_the_classifier_is_the_same_each_time_and_right(digits):
     one, two = (classifier(digits, None, CPU) for _ in range(2))
     assert one.digest == two.digest
-    features, probabilities = one.extract(everything(digits.test))
+    features, probabilities = one.extract(all_samples(digits.test))
     assert features.shape == (360, 64)
     labels = digits.test.take(torch.arange(360))[1]
     accuracy = (probabilities.argmax(1) == labels).double().mean().item()
@@ -343,7 +342,7 @@ def test_inception_is_loaded_from_a_file_that_runs_nothing(digits, tmp_path, mon
     torch.save(weights(Inception()), path)
     features = inception(digits, path, CPU)
     assert re.fullmatch(r"Inception-v3 of FID, weights [0-9a-f]{8}", features.about)
-    found, probabilities = features.extract(everything(digits.test)[:1])
+    found, probabilities = features.extract(all_samples(digits.test)[:1])
     assert found.shape == (1, 2048)
     assert probabilities.sum() == pytest.approx(1, abs=1e-5)
     torch.save({"net": Path("x")}, path)
@@ -422,7 +421,7 @@ def test_moments_are_cached_by_content(digits, tmp_path, monkeypatch):
     features = pixels(digits, None, CPU)
     first = reference_of(digits.test, "held out", features, tmp_path)
     (path,) = tmp_path.iterdir()
-    x = everything(digits.test).flatten(1).double()
+    x = all_samples(digits.test).flatten(1).double()
     np.testing.assert_allclose(first.moments.cov, np.cov(x.T), atol=1e-12)
     with monkeypatch.context() as patch:
         patch.setattr("scorefield.evaluate.gather.gather", None)  # nothing is computed
@@ -469,7 +468,7 @@ def test_a_frontier_is_drawn(memorised, tmp_path, monkeypatch):
     assert {point["sampler"] for point in points} == set(SAMPLERS)
     (point,) = (p for p in points if p["sampler"] == "dpm_solver" and p["evaluations"] == 22)
     x = sample(load(memorised), 45, "dpm_solver", steps=22, seed=0)
-    truth = frechet(x, everything(load_data("digits").test))
+    truth = frechet(x, all_samples(load_data("digits").test))
     assert point["frechet"][0] == pytest.approx(truth, rel=1e-4)
     assert "Quality against cost" in (tmp_path / "report.html").read_text()
 
@@ -529,11 +528,11 @@ def test_a_model_of_classes_draws_them_as_frequent_as_in_training(tmp_path, monk
                       classes=subject.classes(40, 5))  # fmt: skip
     point = next(p for p in points if p.sampler == "heun")
     x = sample(subject.model, 40, label=subject.classes(40, 5), **own | {"steps": 3})
-    assert point.frechet.value == pytest.approx(frechet(x, everything(data.test)), rel=1e-4)
+    assert point.frechet.value == pytest.approx(frechet(x, all_samples(data.test)), rel=1e-4)
 
 
 def _moments(data):
-    return Moments().update(everything(data.test))
+    return Moments().update(all_samples(data.test))
 
 
 @pytest.mark.parametrize(

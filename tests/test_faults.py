@@ -25,8 +25,15 @@ from PIL import Image
 from scorefield import load, sample
 from scorefield.checkpoint import read
 from scorefield.cli import main
-from scorefield.data import DATASETS, Arrays, Batches, Dataset, batches, files_of
-from scorefield.data import load as load_data
+from scorefield.data import (
+    DATASETS,
+    Arrays,
+    Batches,
+    Dataset,
+    batches,
+    fingerprint_files,
+    load_data,
+)
 from scorefield.disk import locked
 from scorefield.evaluate.subject import Subject
 from scorefield.runs import resume, start
@@ -409,19 +416,19 @@ def test_a_large_file_is_known_by_pieces_of_it(tmp_path):
     """Both ends and what lies between; and twenty thousand images in no time to speak of."""
     path = tmp_path / "x.npy"
     path.write_bytes(bytes(2**26 + 2**20))
-    before = files_of(str(path))
+    before = fingerprint_files(str(path))
     for place in (0, 2**25, 2**26 + 2**20 - 1):
         with path.open("r+b") as file:
             file.seek(place)
             file.write(b"!")
-        assert files_of(str(path)) != before
-        before = files_of(str(path))
+        assert fingerprint_files(str(path)) != before
+        before = fingerprint_files(str(path))
     many = tmp_path / "many"
     many.mkdir()
     for i in range(2000):
         (many / f"{i}.png").write_bytes(b"%d" % i)
     begun = time.process_time()
-    known = files_of(str(many))
+    known = fingerprint_files(str(many))
     assert time.process_time() - begun < 0.5  # a tenth of that, and ten times as many
     assert len(set(known.values())) == 2000
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from scorefield.data import Arrays, Batches, Pictures, load
+from scorefield.data import Arrays, Batches, Pictures, load_data
 from scorefield.data.picture import Reader, header
 
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def _whole(dataset):
 
 def _one(path, **options):
     """The only image of a folder."""
-    data = load(path.parent, **options)
+    data = load_data(path.parent, **options)
     assert data.test is None
     return _everything(data.train)[0][0]
 
@@ -120,10 +120,10 @@ def test_transparency_lies_over_white(tmp_path):
 def test_channels_are_grey_only_if_every_image_is(tmp_path):
     _save(tmp_path / "a.png", _noise(3, 3))
     _save(tmp_path / "b.png", _noise(3, 3))
-    assert _whole(load(tmp_path)).shape == (2, 1, 3, 3)
-    assert _whole(load(tmp_path, channels=3)).shape == (2, 3, 3, 3)
+    assert _whole(load_data(tmp_path)).shape == (2, 1, 3, 3)
+    assert _whole(load_data(tmp_path, channels=3)).shape == (2, 3, 3, 3)
     _save(tmp_path / "c.png", _noise(3, 3, 3))
-    assert _whole(load(tmp_path)).shape == (3, 3, 3, 3)
+    assert _whole(load_data(tmp_path)).shape == (3, 3, 3, 3)
 
 
 def test_crop_and_scale(tmp_path):
@@ -139,7 +139,7 @@ def test_crop_and_scale(tmp_path):
     _save(tmp_path / "a.png", framed)
     assert _one(tmp_path / "a.png", crop=4, size=32).unique().tolist() == [100]
     with pytest.raises(ValueError, match=r"crop=9, but .*a\.png has 12 × 8"):
-        load(tmp_path, crop=9)
+        load_data(tmp_path, crop=9)
 
 
 def test_scaling_down_keeps_the_mean(tmp_path):
@@ -154,8 +154,8 @@ def test_images_of_several_sizes_ask_for_one(tmp_path):
     _save(tmp_path / "a.png", _noise(4, 6))
     _save(tmp_path / "b.png", _noise(6, 4))
     with pytest.raises(ValueError, match=r"a\.png has 6 × 4 pixels, b\.png 4 × 6; give"):
-        load(tmp_path)
-    assert _whole(load(tmp_path, size=4)).shape == (2, 1, 4, 4)
+        load_data(tmp_path)
+    assert _whole(load_data(tmp_path, size=4)).shape == (2, 1, 4, 4)
 
 
 # ── Which files ──────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +168,7 @@ def test_listing_is_sorted_deep_and_ignores_the_rest(tmp_path):
         _save(tmp_path / name, _noise(9, 9))
     (tmp_path / "a/notes.txt").write_text("not an image")
     (tmp_path / "a/data.h5").write_text("nor this")
-    data = load(tmp_path, labels=True, memory=0)
+    data = load_data(tmp_path, labels=True, memory=0)
     assert sorted([*data.train.files.names, *data.test.files.names]) == [
         "a/10.png",
         "a/9.jpeg",
@@ -182,13 +182,13 @@ def test_listing_is_sorted_deep_and_ignores_the_rest(tmp_path):
         assert labels.tolist() == [int(name.startswith("b")) for name in part.files.names]
     _save(tmp_path / "loose.png", _noise(2, 2))
     with pytest.raises(ValueError, match=r"loose\.png lies in none"):
-        load(tmp_path, labels=True)
+        load_data(tmp_path, labels=True)
 
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(OSError, match="holds no images, and 1 files that are none"):
-        load(tmp_path)
+        load_data(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -200,11 +200,11 @@ def many(tmp_path_factory):
 
 
 def test_a_twentieth_is_held_out_and_stays_so(many):
-    held = set(load(many, memory=0).test.files.names)
+    held = set(load_data(many, memory=0).test.files.names)
     assert abs(len(held) - 15) < 4 * (300 * 0.05 * 0.95) ** 0.5
     for i in range(300, 340):
         _save(many / f"a/{i}.png", _noise(4, 4, 3))
-    later = load(many, memory=0)
+    later = load_data(many, memory=0)
     assert held == {name for name in later.test.files.names if int(name[2:-4]) < 300}
     assert not set(later.test.files.names) & set(later.train.files.names)
     for i in range(300, 340):
@@ -213,23 +213,23 @@ def test_a_twentieth_is_held_out_and_stays_so(many):
 
 def test_at_least_one_is_held_out_if_there_are_two(tmp_path):
     _save(tmp_path / "a.png", _noise(2, 2))
-    assert load(tmp_path).test is None
+    assert load_data(tmp_path).test is None
     for i in range(10):
         _save(tmp_path / f"{i}.png", _noise(2, 2))
-        data = load(tmp_path)
+        data = load_data(tmp_path)
         assert len(data.test) >= 1
         assert len(data.train) + len(data.test) == i + 2
 
 
 def test_files_give_what_memory_gives(many):
-    kept, read = load(many, labels=True), load(many, labels=True, memory=0)
+    kept, read = load_data(many, labels=True), load_data(many, labels=True, memory=0)
     assert isinstance(kept.train, Arrays)
     assert isinstance(read.train, Pictures)
     for a, b in ((kept.train, read.train), (kept.test, read.test)):
         assert all(torch.equal(*both) for both in zip(_everything(a), _everything(b), strict=True))
     exact = 300 * 3 * 4 * 4
-    assert isinstance(load(many, memory=exact).test, Arrays)
-    assert isinstance(load(many, memory=exact - 1).test, Pictures)
+    assert isinstance(load_data(many, memory=exact).test, Arrays)
+    assert isinstance(load_data(many, memory=exact - 1).test, Pictures)
     batches = Batches(kept.train, 16, flip=True)
     stream = Batches(read.train, 16, flip=True, workers=2).stream(3)
     for step in range(3, 30):
@@ -300,9 +300,9 @@ def test_a_damaged_file_is_named(tmp_path, kind):
         _save(tmp_path / f"{i}.png", _noise(16, 16, 3))
     _damage(tmp_path / "bad.png", kind)
     with pytest.raises(OSError, match=r"bad\.png cannot be read as an image: ."):
-        load(tmp_path)
+        load_data(tmp_path)
     # and when nothing is read before it is asked for
-    data = load(tmp_path, size=16, channels=3, memory=0)
+    data = load_data(tmp_path, size=16, channels=3, memory=0)
     part = data.train if "bad.png" in data.train.files.names else data.test
     with pytest.raises(OSError, match=r"bad\.png cannot be read as an image: ."):
         _everything(part)
@@ -312,10 +312,10 @@ def test_a_damaged_file_is_named(tmp_path, kind):
 def test_a_bomb_is_told_how_to_be_trusted(tmp_path):
     _damage(tmp_path / "bad.png", "small bomb")
     with pytest.raises(OSError, match=r"10000 × 10000 pixels.* raise PIL\.Image\.MAX"):
-        load(tmp_path)
+        load_data(tmp_path)
     _damage(tmp_path / "bad.png", "smaller bomb")
     with pytest.raises(OSError, match=r"5000 × 5000 pixels in \d+ bytes.* scale it to 16,777,216"):
-        load(tmp_path)
+        load_data(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -323,7 +323,7 @@ def test_a_size_that_is_no_number_of_pixels(tmp_path):
     head = b"Image type: L image\r\nImage size (x*y): 0.5*7\r\n".ljust(511, b"\0")
     (tmp_path / "bad.im").write_bytes(head + b"\x1a" + bytes(99))
     with pytest.raises(OSError, match=r"bad\.im cannot be read as an image: its size of 0\.5 × 7"):
-        load(tmp_path)
+        load_data(tmp_path)
 
 
 def test_an_image_may_be_large_that_is_not_small(tmp_path, monkeypatch):
@@ -340,14 +340,14 @@ def test_damaged_files_are_left_out_and_listed_if_wanted(tmp_path, memory):
         _save(tmp_path / name, image)
     for kind in KINDS:
         _damage(tmp_path / f"{kind}.png", kind)
-    data = load(tmp_path, skip=True, memory=memory)
+    data = load_data(tmp_path, skip=True, memory=memory)
     assert data.skipped == tuple(sorted(f"{kind}.png" for kind in KINDS))
     found = sorted(_whole(data).permute(0, 2, 3, 1).flatten(1).tolist())
     assert found == sorted(image.flatten().tolist() for image in pixels.values())
     for name in pixels:
         (tmp_path / name).unlink()
     with pytest.raises(OSError, match="11 images, none of which can be read"):
-        load(tmp_path, skip=True)
+        load_data(tmp_path, skip=True)
 
 
 def test_no_other_program_is_run(tmp_path, monkeypatch):
@@ -356,7 +356,7 @@ def test_no_other_program_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: calls.append(args))
     Image.new("RGB", (4, 4)).save(tmp_path / "bad.png", format="EPS")
     with pytest.raises(OSError, match=r"bad\.png cannot be read as an image"):
-        load(tmp_path, size=4)
+        load_data(tmp_path, size=4)
     assert not calls
 
 
@@ -371,4 +371,4 @@ def test_a_reader_gives_one_shape_whatever_it_reads(tmp_path):
 )
 def test_errors(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        load(tmp_path, **options)
+        load_data(tmp_path, **options)

@@ -14,7 +14,7 @@ datasets = pytest.importorskip("datasets")
 import pyarrow.parquet  # noqa: E402
 
 from scorefield.cli import main  # noqa: E402
-from scorefield.data import Arrays, Batches, Pictures, Stream, load  # noqa: E402
+from scorefield.data import Arrays, Batches, Pictures, Stream, load_data  # noqa: E402
 from scorefield.data.hub import _endless  # noqa: E402
 
 N = 60
@@ -70,29 +70,29 @@ def _values(source):
 
 @pytest.mark.parametrize("memory", [0, 2**30])
 def test_a_saved_data_set_is_what_was_saved(saved, memory):
-    data = load(f"hub:{saved}", memory=memory)
+    data = load_data(f"hub:{saved}", memory=memory)
     assert isinstance(data.train, Arrays if memory else Pictures)
     assert (data.classes, data.train.shape, data.exact) == (2, (1, 6, 6), True)
     assert _values(data.train) == list(range(N))
     assert _values(data.test) == list(range(100, 110))
-    colour = load(f"hub:{saved}", channels=3, size=4, crop=5, split="test", test="train")
+    colour = load_data(f"hub:{saved}", channels=3, size=4, crop=5, split="test", test="train")
     assert (len(colour.train), len(colour.test), colour.train.shape) == (10, N, (3, 4, 4))
 
 
 def test_without_a_test_split_a_fixed_tenth_is_held_out(tmp_path):
     _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
-    data = load(f"hub:{tmp_path}")
+    data = load_data(f"hub:{tmp_path}")
     train, test = _values(data.train), _values(data.test)
     assert len(test) == N // 10
     assert sorted(train + test) == list(range(N))
-    assert _values(load(f"hub:{tmp_path}").test) == test
+    assert _values(load_data(f"hub:{tmp_path}").test) == test
 
 
 def test_columns_are_guessed_or_named(tmp_path):
     _table(range(20), image="img", names=None).save_to_disk(tmp_path / "plain")
-    data = load(f"hub:{tmp_path / 'plain'}")
+    data = load_data(f"hub:{tmp_path / 'plain'}")
     assert (data.classes, _rows(data.train)[1]) == (0, None)
-    data = load(f"hub:{tmp_path / 'plain'}", label="label", image="img")
+    data = load_data(f"hub:{tmp_path / 'plain'}", label="label", image="img")
     assert data.classes == 2
     assert sorted(_values(data.train) + _values(data.test)) == list(range(20))
 
@@ -113,7 +113,7 @@ def test_columns_are_guessed_or_named(tmp_path):
 )
 def test_wrong_options_are_named(saved, options, message):
     with pytest.raises(ValueError, match=message):
-        load(f"hub:{saved}", **options)
+        load_data(f"hub:{saved}", **options)
 
 
 def test_false_rows_are_named(tmp_path):
@@ -130,7 +130,7 @@ def test_false_rows_are_named(tmp_path):
         table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
         table.save_to_disk(tmp_path / f"{i}")
         with pytest.raises((OSError, ValueError), match=message):
-            load(f"hub:{tmp_path / f'{i}'}")
+            load_data(f"hub:{tmp_path / f'{i}'}")
 
 
 def test_files_need_not_say_that_they_hold_images(tmp_path):
@@ -141,30 +141,30 @@ def test_files_need_not_say_that_they_hold_images(tmp_path):
         table = pyarrow.table({"image": pyarrow.array([_png(0), last], kind)})
         (tmp_path / name).mkdir()
         pyarrow.parquet.write_table(table, tmp_path / name / "train.parquet")
-    data = load(f"hub:{tmp_path / 'good'}", memory=0)
+    data = load_data(f"hub:{tmp_path / 'good'}", memory=0)
     assert sorted(x.max().item() for part in (data.train, data.test) for x in _rows(part)[0]) == [
         0,
         7,
     ]
     with pytest.raises(OSError, match="/dev/zero cannot be read as an image: the file is empty"):
-        load(f"hub:{tmp_path / 'bad'}")
+        load_data(f"hub:{tmp_path / 'bad'}")
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="hub:nobody/nothing cannot be loaded: "):
-        load("hub:nobody/nothing")
+        load_data("hub:nobody/nothing")
     ran = tmp_path / "ran"
     (tmp_path / "script").mkdir()
     (tmp_path / "script/script.py").write_text(f"open({str(ran)!r}, 'w')")
     with pytest.raises(OSError, match="script cannot be loaded"):
-        load(f"hub:{tmp_path / 'script'}")
+        load_data(f"hub:{tmp_path / 'script'}")
     assert not ran.exists()
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
     with pytest.raises(ImportError, match="install 4 or newer"):
-        load("hub:nobody/nothing")
+        load_data("hub:nobody/nothing")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'scorefield\[hub\]'"):
-        load("hub:nobody/nothing")
+        load_data("hub:nobody/nothing")
 
 
 # ── Streamed ─────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,7 @@ def _stream(data, start=0, **options):
 
 
 def test_a_stream_goes_through_all_samples_in_each_pass(saved):
-    data = load(f"hub:{saved}", streaming=True, buffer=16)
+    data = load_data(f"hub:{saved}", streaming=True, buffer=16)
     assert isinstance(data.train, Stream)
     assert (data.exact, data.classes, len(data.train), len(data.test)) == (False, 2, 16, 10)
     assert _values(data.test) == list(range(100, 110))
@@ -199,7 +199,7 @@ def test_a_stream_goes_through_all_samples_in_each_pass(saved):
 
 
 def test_a_stream_is_read_ahead_and_shared(saved):
-    data = load(f"hub:{saved}", streaming=True, buffer=16)
+    data = load_data(f"hub:{saved}", streaming=True, buffer=16)
     plain = [_greys(batch) for batch in islice(_stream(data), 20)]
     ahead = _stream(data, workers=3)
     assert [_greys(batch) for batch in islice(ahead, 20)] == plain
@@ -214,7 +214,7 @@ def test_a_stream_is_read_ahead_and_shared(saved):
 
 def test_a_stream_without_a_test_split_holds_out_its_first_rows(tmp_path):
     _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
-    data = load(f"hub:{tmp_path}", streaming=True)
+    data = load_data(f"hub:{tmp_path}", streaming=True)
     held = _values(data.test)
     assert held == list(range(N // 10))
     seen = _joined(map(_greys, islice(_stream(data), 11)))

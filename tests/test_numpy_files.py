@@ -9,7 +9,7 @@ import pytest
 import torch
 from mutations import zip_bomb
 
-from scorefield.data import Arrays, Part, load
+from scorefield.data import Arrays, Part, load_data
 
 RNG = np.random.default_rng(0)
 
@@ -28,7 +28,7 @@ def _sorted(dataset):
 def test_vectors(tmp_path, dtype, memory):
     x = RNG.standard_normal((50, 3)).astype(dtype)
     np.save(tmp_path / "x.npy", x)
-    data = load(tmp_path / "x.npy", memory=memory)
+    data = load_data(tmp_path / "x.npy", memory=memory)
     assert (data.kind, data.name, len(data.train), len(data.test)) == ("vectors", "x", 45, 5)
     assert isinstance(data.train, Arrays if memory else Part)
     assert _sorted(data) == sorted(x.tolist())
@@ -48,7 +48,7 @@ def test_vectors(tmp_path, dtype, memory):
 def test_images(tmp_path, shape, axes, memory):
     for x in (RNG.integers(0, 256, shape, dtype=np.uint8), RNG.random(shape, dtype=np.float32)):
         np.save(tmp_path / "x.npy", x)
-        data = load(tmp_path / "x.npy", memory=memory)
+        data = load_data(tmp_path / "x.npy", memory=memory)
         expected = x[:, None] if axes is None else x.transpose(axes)
         assert data.kind == "images"
         assert data.train.shape == expected.shape[1:]
@@ -62,7 +62,7 @@ def test_labels_stay_with_their_samples(tmp_path, name):
     labels[0] = 6
     x = labels[:, None] + np.linspace(0, 0.5, 40)[:, None]
     np.savez_compressed(tmp_path / "x.npz", **{"points": x, name: labels.astype(np.uint8)})
-    data = load(str(tmp_path / "x.npz"))
+    data = load_data(str(tmp_path / "x.npz"))
     assert data.classes == 7
     for part in (data.train, data.test):
         x, found = _rows(part)
@@ -71,13 +71,13 @@ def test_labels_stay_with_their_samples(tmp_path, name):
 
 def test_the_same_tenth_is_held_out_each_time(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(100.0)[:, None])
-    first, again = load(tmp_path / "x.npy"), load(tmp_path / "x.npy")
+    first, again = load_data(tmp_path / "x.npy"), load_data(tmp_path / "x.npy")
     held = _rows(first.test)[0].flatten()
     assert torch.equal(held, _rows(again.test)[0].flatten())
     assert held.tolist() != sorted(held.tolist())[::-1]
     assert 20 < held.mean() < 80
     np.save(tmp_path / "x.npy", np.ones((1, 2)))
-    assert load(tmp_path / "x.npy").test is None
+    assert load_data(tmp_path / "x.npy").test is None
 
 
 class Bomb:
@@ -94,7 +94,7 @@ def test_nothing_is_unpickled(tmp_path, suffix):
     mark = tmp_path / "mark"
     save(tmp_path / f"x{suffix}", np.array([Bomb(str(mark))], dtype=object))
     with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
-        load(tmp_path / f"x{suffix}")
+        load_data(tmp_path / f"x{suffix}")
     assert not mark.exists()
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_named(tmp_path, suffix, kind):
     }
     path.write_bytes(content[kind])
     with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
-        load(path)
+        load_data(path)
 
 
 BROKEN = np.random.default_rng(1).random((2500, 3))
@@ -142,7 +142,7 @@ BRIGHT[2100] = 255
 def test_wrong_arrays_are_told_what_is_right(tmp_path, x, message):
     np.save(tmp_path / "x.npy", x)
     with pytest.raises(ValueError, match=message) as error:
-        load(tmp_path / "x.npy")
+        load_data(tmp_path / "x.npy")
     assert "x.npy" in str(error.value)
 
 
@@ -161,7 +161,7 @@ def test_wrong_arrays_are_told_what_is_right(tmp_path, x, message):
 def test_wrong_archives_are_told_what_is_right(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        load(tmp_path / "x.npz")
+        load_data(tmp_path / "x.npz")
 
 
 def _packed(content, packing=zipfile.ZIP_STORED):
@@ -197,7 +197,7 @@ def test_a_hostile_archive_is_refused_without_taking_memory(tmp_path, name):
     (tmp_path / "x.npz").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(OSError, match=rf"x\.npz cannot be read as arrays of numbers: .*{message}"):
-        load(tmp_path / "x.npz")
+        load_data(tmp_path / "x.npz")
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**25
@@ -207,12 +207,12 @@ def test_an_archive_may_be_large_that_is_not_small(tmp_path, monkeypatch):
     x = RNG.random((50, 3))
     np.savez(tmp_path / "x.npz", x)
     monkeypatch.setattr("scorefield.data.files.UNPACKED", 10)
-    assert _sorted(load(tmp_path / "x.npz")) == sorted(x.tolist())
+    assert _sorted(load_data(tmp_path / "x.npz")) == sorted(x.tolist())
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x\.npy"):
-        load(tmp_path / "x.npy")
+        load_data(tmp_path / "x.npy")
 
 
 def test_what_is_in_a_file_counts_not_what_it_is_called(tmp_path):
@@ -222,4 +222,4 @@ def test_what_is_in_a_file_counts_not_what_it_is_called(tmp_path):
     np.savez(tmp_path / "x.npz", x=x)
     (tmp_path / "x.npz").rename(tmp_path / "b.npy")
     for name in ("a.npz", "b.npy"):
-        assert _sorted(load(tmp_path / name)) == sorted(x.tolist())
+        assert _sorted(load_data(tmp_path / name)) == sorted(x.tolist())

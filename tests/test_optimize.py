@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
-from scorefield.data import load as load_data
+from scorefield.data import load_data
 from scorefield.fast.optimize import Choice, choose, optimize, why_not_compiled
 from scorefield.nn import MLP, dense, kernels
 from scorefield.runs import start

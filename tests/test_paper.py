@@ -15,7 +15,7 @@ from test_inception import weights
 from scorefield import Gaussian, geometric
 from scorefield.checkpoint import read
 from scorefield.cli import main
-from scorefield.data import DATASETS, everything, load
+from scorefield.data import DATASETS, all_samples, load_data
 from scorefield.evaluate.features import Features
 from scorefield.evaluate.inception import Inception
 from scorefield.paper import (
@@ -263,7 +263,7 @@ def test_the_left_half_is_known():
 
 
 def test_images_that_are_completed_are_as_many_of_each_class():
-    test = load("digits").test
+    test = load_data("digits").test
     labels = fig6._labels(test)
     assert torch.equal(labels, test.take(torch.arange(len(test)))[1])
     rows = fig6.chosen(labels, fig6.IMAGES)
@@ -271,7 +271,7 @@ def test_images_that_are_completed_are_as_many_of_each_class():
     assert labels[rows].bincount().tolist() == [2] * 10
     assert labels[fig6.chosen(labels, 10)].unique().tolist() == list(range(10))
     assert len(fig6.chosen(torch.zeros(3, dtype=torch.long), fig6.IMAGES)) == 3
-    nameless = load("photos", side=100).test
+    nameless = load_data("photos", side=100).test
     assert not fig6._labels(nameless).any()
 
 
@@ -287,16 +287,16 @@ def _brightness(data=None, weights=None, device=None):
 
 def test_mean_filled_images_are_those_of_the_training_mean(monkeypatch):
     monkeypatch.setattr(fig6, "classifier", _brightness)
-    monkeypatch.setattr(fig6, "everything", lambda source, limit: torch.full((5, 1, 1, 4), 0.9))
+    monkeypatch.setattr(fig6, "all_samples", lambda source, limit: torch.full((5, 1, 1, 4), 0.9))
     known = torch.tensor([True, True, False, False])
     x, labels = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 1, 1, 4), torch.arange(2)
     found = torch.stack([x, 1 - x, 1 - x], 1)
-    data = load("digits")
+    data = load_data("digits")
     # a dark image is 0.45 bright when filled, and the bright one 0.95: both are known
     right = fig6.accuracies(data, found, x, known, labels)
     assert list(right.values()) == pytest.approx([1 / 3, 1, 1])
     dark = torch.zeros(5, 1, 1, 4)
-    monkeypatch.setattr(fig6, "everything", lambda source, limit: dark)
+    monkeypatch.setattr(fig6, "all_samples", lambda source, limit: dark)
     # 0 and 0.5: of the second the classes are equal, and the first is taken
     assert fig6.accuracies(data, found, x, known, labels)["mean-filled images"] == 0.5
 
@@ -350,21 +350,21 @@ def samples(monkeypatch):
 
 
 def test_neighbours_are_those_of_pixels_or_of_features(tmp_path, samples):
-    train = everything(load("digits").train)
+    train = all_samples(load_data("digits").train)
     samples["x"] = train[:20].flip(3)  # with the same rows, and other images
     setting = Setting(tmp_path)
     by_pixels, by_features = (run(setting, ("celeba",)) for run in (fig9.run, fig9.run_features))
     assert by_pixels.numbers["digits: ratio of distances"] > 1
     assert by_features.numbers["digits: ratio of distances"] < 0.05
     assert not by_features.passed
-    samples["x"] = everything(load("digits").test)
+    samples["x"] = all_samples(load_data("digits").test)
     (ratio,) = fig9.run(setting, ("celeba",)).numbers.values()
     assert ratio == pytest.approx(1, abs=0.1)
     assert fig9.run_features(setting, ("celeba",)).passed
 
 
 def test_table_1_tells_real_images_from_dim_ones(tmp_path, samples):
-    samples["x"] = real = everything(load("digits").test, 240)
+    samples["x"] = real = all_samples(load_data("digits").test, 240)
     found = table1.run(Setting(tmp_path))
     values = list(found.numbers.values())
     assert found.passed
@@ -375,7 +375,7 @@ def test_table_1_tells_real_images_from_dim_ones(tmp_path, samples):
 
 def test_real_images_are_not_scored_class_by_class(tmp_path, monkeypatch, samples):
     sorted_ = (torch.arange(240) >= 120).float()[:, None, None, None].expand(240, 1, 8, 8)
-    monkeypatch.setattr(table1, "everything", lambda source, limit=None: sorted_)
+    monkeypatch.setattr(table1, "all_samples", lambda source, limit=None: sorted_)
     samples["x"] = sorted_
     values = list(table1.run(Setting(tmp_path)).numbers.values())
     assert values[0] == 1  # each split has one class
@@ -550,7 +550,7 @@ def _samples(good):
     """Digits that nobody trained on for samples, or noise."""
 
     def sampled(setting, kind, data, n):
-        x = everything(load("digits").test, n)
+        x = all_samples(load_data("digits").test, n)
         bad = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
         fine = x if good[kind] else bad
         return shared.Samples(fine, fine[:, None])

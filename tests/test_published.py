@@ -33,7 +33,7 @@ from standins import (
 
 from scorefield import load as load_model
 from scorefield.cli import main
-from scorefield.data import Arrays, Pictures, load
+from scorefield.data import Arrays, Pictures, load_data
 from scorefield.data import cifar as cifar_module
 from scorefield.data import idx as idx_module
 from scorefield.data._pickled import array, unpickled
@@ -62,19 +62,19 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 @pytest.mark.parametrize("zipped", [True, False])
 def test_mnist_is_what_was_written(tmp_path, zipped):
     written = write_mnist(tmp_path, 30, zipped=zipped)
-    data = load("mnist", root=str(tmp_path))
+    data = load_data("mnist", root=str(tmp_path))
     assert (data.name, data.classes, data.kind) == ("mnist", 10, "images")
     for part, (x, y) in zip((data.train, data.test), written.values(), strict=True):
         found, labels = _rows(part)
         assert torch.equal(found, torch.from_numpy(x)[:, None])
         assert labels.tolist() == y.tolist()
-    assert torch.equal(_rows(load(tmp_path).train)[0], _rows(data.train)[0])
+    assert torch.equal(_rows(load_data(tmp_path).train)[0], _rows(data.train)[0])
 
 
 def _mnist(folder, name, content):
     write_mnist(folder, 4)
     (folder / name).write_bytes(content)
-    return load("mnist", root=folder)
+    return load_data("mnist", root=folder)
 
 
 def _header(*lengths):
@@ -135,7 +135,7 @@ def test_labels_are_as_many_as_images_and_below_ten(tmp_path):
 @pytest.mark.parametrize("packed", [True, False])
 def test_cifar10_is_what_was_written(tmp_path, packed):
     written = write_cifar10(tmp_path, 7, packed=packed)
-    data = load("cifar10", root=tmp_path)
+    data = load_data("cifar10", root=tmp_path)
     assert (data.name, data.classes, data.train.shape) == ("cifar10", 10, (3, 32, 32))
     x, labels = _rows(data.train)
     truth = np.concatenate([written[name][0] for name in CIFAR10[:5]]).reshape(35, 3, 32, 32)
@@ -144,7 +144,7 @@ def test_cifar10_is_what_was_written(tmp_path, packed):
     assert torch.equal(_rows(data.test)[0].flatten(1), torch.from_numpy(written["test_batch"][0]))
     inside = "cifar-10-python.tar.gz" if packed else "cifar-10-batches-py"
     for path in (tmp_path, tmp_path / inside):
-        assert torch.equal(_rows(load(path).train)[0], x)
+        assert torch.equal(_rows(load_data(path).train)[0], x)
 
 
 def test_an_array_in_the_order_of_fortran_is_turned():
@@ -168,7 +168,7 @@ def _cifar10(folder, content):
     batches = {name: cifar10_batches(2)[name][0] for name in CIFAR10} | {"test_batch": content}
     files = [(f"cifar-10-batches-py/{name}", held) for name, held in batches.items()]
     write_tar(folder / "cifar-10-python.tar.gz", files)
-    return load("cifar10", root=folder)
+    return load_data("cifar10", root=folder)
 
 
 RAN = []
@@ -275,13 +275,13 @@ def test_an_archive_writes_nothing_anywhere(tmp_path):
     ]
     path = inside / "cifar-10-python.tar.gz"
     write_tar(path, [*others, *batches])
-    assert len(load(path).test) == 2
+    assert len(load_data(path).test) == 2
     assert {p.name for p in tmp_path.rglob("*")} == {"inside", "test_batch", path.name}
     # a link is not followed, so that a batch is missing
     link = _kind("cifar-10-batches-py/test_batch", tarfile.SYMTYPE, str(secret))
     write_tar(path, [*batches[:-1], (link, b"")])
     with pytest.raises(OSError, match="lacks test_batch"):
-        load(path)
+        load_data(path)
 
 
 def test_a_batch_is_there_once(tmp_path):
@@ -289,10 +289,10 @@ def test_a_batch_is_there_once(tmp_path):
     batches = [(f"cifar-10-batches-py/{n}", cifar10_batches(2)[n][0]) for n in CIFAR10]
     write_tar(path, batches[:-2])
     with pytest.raises(OSError, match="lacks data_batch_5, test_batch: get it anew"):
-        load(path)
+        load_data(path)
     write_tar(path, [*batches, batches[0]])
     with pytest.raises(OSError, match="data_batch_1 twice"):
-        load(path)
+        load_data(path)
 
 
 def _tar_header(name, size, kind=b"0"):
@@ -323,7 +323,7 @@ def test_what_is_no_such_archive_is_named(tmp_path, what, modest):
     for pack in (gzip.compress, bytes):
         (tmp_path / "cifar-10-python.tar.gz").write_bytes(pack(NOT_TARS[what]))
         with pytest.raises(OSError, match=r"cifar-10-python\.tar\.gz .*(damaged|more than)"):
-            load("cifar10", root=tmp_path)
+            load_data("cifar10", root=tmp_path)
 
 
 def test_an_archive_that_unpacks_to_gigabytes_is_left(tmp_path, modest, monkeypatch):
@@ -331,7 +331,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_left(tmp_path, modest, monkeypa
     files = [(f"{i}", bytes(2**22)) for i in range(5)]
     write_tar(tmp_path / "cifar-10-python.tar.gz", files)
     with pytest.raises(OSError, match="unpacks to more than 16777216 bytes"):
-        load("cifar10", root=tmp_path)
+        load_data("cifar10", root=tmp_path)
 
 
 # ── CelebA ───────────────────────────────────────────────────────────────────────────────────────
@@ -347,7 +347,7 @@ def faces(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["open", "packed"])
 def test_celeba_is_cut_scaled_and_split_as_published(faces, kind):
     top, written, _ = faces
-    data = load("celeba", root=top / kind, size=16)
+    data = load_data("celeba", root=top / kind, size=16)
     sides = [i for i in range(20) if i % 10 < 8], [9, 19]
     for part, rows in zip((data.train, data.test), sides, strict=True):
         assert isinstance(part, Arrays)
@@ -355,7 +355,7 @@ def test_celeba_is_cut_scaled_and_split_as_published(faces, kind):
             whole = Image.open(io.BytesIO(written[f"{i + 1:06}.jpg"]))
             cut = whole.crop((19, 39, 159, 179)).resize((16, 16), Image.Resampling.LANCZOS)
             assert np.array_equal(x.permute(1, 2, 0).numpy(), np.array(cut))
-    lazy = load("celeba", root=top / kind, size=16, memory=0)
+    lazy = load_data("celeba", root=top / kind, size=16, memory=0)
     assert isinstance(lazy.test, Pictures)
     assert torch.equal(_rows(lazy.test)[0], _rows(data.test)[0])
 
@@ -363,7 +363,7 @@ def test_celeba_is_cut_scaled_and_split_as_published(faces, kind):
 @pytest.mark.parametrize("packed", [False, True])
 def test_faces_that_change_under_a_run_are_refused(tmp_path, packed):
     write_celeba(tmp_path, 20, packed=packed)
-    data = load("celeba", root=tmp_path, size=16, memory=0)
+    data = load_data("celeba", root=tmp_path, size=16, memory=0)
     _rows(data.train)
     path = tmp_path / ("img_align_celeba.zip" if packed else "img_align_celeba/000001.jpg")
     path.write_bytes(path.read_bytes() + b"x")
@@ -375,10 +375,10 @@ def test_celeba_is_known_by_its_path(faces, tmp_path):
     top = faces[0]
     shape = (3, 64, 64)
     for path in ("open", "open/img_align_celeba", "packed", "packed/img_align_celeba.zip"):
-        found = load(top / path)
+        found = load_data(top / path)
         assert (found.name, len(found.train), found.train.shape) == ("celeba", 16, shape)
     write_celeba(tmp_path, 20, partition=False)
-    data = load("celeba", root=tmp_path, size=8)
+    data = load_data("celeba", root=tmp_path, size=8)
     assert (len(data.train), len(data.test)) == (18, 2)
 
 
@@ -390,7 +390,7 @@ def test_a_false_list_of_parts_is_named(tmp_path, lines):
     write_celeba(tmp_path, 2)
     (tmp_path / "list_eval_partition.txt").write_text(lines)
     with pytest.raises(OSError, match=r"list_eval_partition\.txt(, line [12]:| has no line for)"):
-        load("celeba", root=tmp_path)
+        load_data("celeba", root=tmp_path)
 
 
 def _zip(path, content=b"x", *, method=zipfile.ZIP_DEFLATED, mode=0o644):
@@ -414,18 +414,18 @@ def test_a_false_zip_is_named(tmp_path):
     for make, message in cases:
         make()
         with pytest.raises(OSError, match=rf"celeba\.zip.*{message}"):
-            load(path)
+            load_data(path)
     _zip(path, b"A" * 1000, method=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"AAAA", b"AAAB", 1))
     with pytest.raises(OSError, match=r"000001\.jpg is damaged: Bad CRC"):
-        load(path)
+        load_data(path)
 
 
 def test_a_zip_that_holds_more_than_it_says_is_not_unpacked(tmp_path, modest):
     path = tmp_path / "img_align_celeba.zip"
     path.write_bytes(zip_bomb("img_align_celeba/000001.jpg", 400, size=100))
     with pytest.raises(OSError, match=r"000001\.jpg is damaged: Bad CRC"):
-        load(path)
+        load_data(path)
 
 
 # ── Downloads ────────────────────────────────────────────────────────────────────────────────────
@@ -500,32 +500,32 @@ def test_nothing_is_downloaded_unasked(site, tmp_path, monkeypatch):
     monkeypatch.setattr(idx_module, "FILES", files)
     here = tmp_path / "here"
     with pytest.raises(OSError, match=rf"in {here}, .* train-images.*download=true"):
-        load("mnist", root=here)
+        load_data("mnist", root=here)
     assert not here.exists()
-    data = load("mnist", root=here, download=True)
+    data = load_data("mnist", root=here, download=True)
     assert np.array_equal(data.train.data[:, 0].numpy(), written["train"][0])
     PAGES.clear()
-    load("mnist", root=here, download=True)  # what is there is not asked for again
+    load_data("mnist", root=here, download=True)  # what is there is not asked for again
     write_cifar10(tmp_path / "there", 2)
     content = (tmp_path / "there/cifar-10-python.tar.gz").read_bytes()
     archive = _offer(site, "cifar-10-python.tar.gz", content)
     monkeypatch.setattr(cifar_module, "ARCHIVE", archive)
     with pytest.raises(OSError, match=r"no cifar-10-python\.tar\.gz"):
-        load("cifar10", root=here)
-    assert len(load("cifar10", root=here, download=True).test) == 2
+        load_data("cifar10", root=here)
+    assert len(load_data("cifar10", root=here, download=True).test) == 2
 
 
 def test_where_data_are_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_mnist(Path("data/mnist"), 6)
-    assert len(load("mnist").train) == 6
+    assert len(load_data("mnist").train) == 6
     monkeypatch.setenv("SCOREFIELD_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(OSError, match="elsewhere/mnist"):
-        load("mnist")
+        load_data("mnist")
     with pytest.raises(OSError, match=r"elsewhere/celeba.*terms: see https://mmlab"):
-        load("celeba")
+        load_data("celeba")
     write_mnist(tmp_path / "torchvision/MNIST/raw", 8, zipped=False)
-    assert len(load("mnist", root=tmp_path / "torchvision").train) == 8
+    assert len(load_data("mnist", root=tmp_path / "torchvision").train) == 8
 
 
 def test_the_published_files_are_known_by_sum_and_size():

@@ -8,8 +8,7 @@ import torch
 from sklearn.svm import SVC
 
 from scorefield import load, sample
-from scorefield.data import everything
-from scorefield.data import load as load_data
+from scorefield.data import all_samples, load_data
 from scorefield.metrics import (
     density_coverage,
     frechet,
@@ -41,7 +40,7 @@ def _floor(train, test, sets=200):
 def test_digits_are_near_the_floor(tmp_path, seed):
     model, seconds = _trained("digits", tmp_path / "run", f"seed={seed}")
     data = load_data("digits")
-    train, test = (everything(part).flatten(1) for part in (data.train, data.test))
+    train, test = (all_samples(part).flatten(1) for part in (data.train, data.test))
     floor = _floor(train, test)
     classes = SVC(gamma="scale").fit(train.numpy(), data.train.labels.numpy())
     found = {}

@@ -7,8 +7,7 @@ import torch
 from sklearn.svm import SVC
 
 from scorefield import inverse, load, restore
-from scorefield.data import everything
-from scorefield.data import load as load_data
+from scorefield.data import all_samples, load_data
 from scorefield.runs import start
 from scorefield.runs.presets import PRESETS
 
@@ -44,7 +43,7 @@ def test_right_halves_of_digits(tmp_path):
 
 def study(model, every=1, methods=tuple(METHODS)):
     data = load_data("digits")
-    train, test = everything(data.train), everything(data.test)[::every]
+    train, test = all_samples(data.train), all_samples(data.test)[::every]
     labels = data.test.labels.numpy()[::every]
     classes = SVC(gamma="scale").fit(train.flatten(1).numpy(), data.train.labels.numpy())
 

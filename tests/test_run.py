@@ -18,7 +18,7 @@ import torch
 
 from scorefield import LogNormal, load, sample
 from scorefield.checkpoint import read
-from scorefield.data import load as load_data
+from scorefield.data import load_data
 from scorefield.runs import Interrupted, Run, resume, start
 from scorefield.runs.build import Clamped, build_loss, build_model
 from scorefield.runs.config import Experiment, overridden

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scorefield import EDM, ScoreModel, exact
-from scorefield.data import everything, load
+from scorefield.data import all_samples, load_data
 from scorefield.nn import UNet
 from scorefield.nn.resample import Downsample, Upsample, blur, downsample, upsample
 from scorefield.runs import start
@@ -118,27 +118,27 @@ def test_the_process_has_the_covariance_that_it_claims():
     for t in range(2, 400):
         e[t] += a * e[t - 1] + b * e[t - 2]
     drawn = e[-24:] / e[-24:].std()
-    cov = load("signals", n=10, length=24).oracle.prior.dense.numpy()
+    cov = load_data("signals", n=10, length=24).oracle.prior.dense.numpy()
     assert np.abs(np.corrcoef(drawn) - cov).max() < 0.03
 
 
 def test_numpy_files_of_signals(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 3, 17)).astype(np.float32)
     np.save(tmp_path / "a.npy", x)
-    data = load(tmp_path / "a.npy", signals=True)
+    data = load_data(tmp_path / "a.npy", signals=True)
     assert data.kind == "signals"
     assert data.train.shape == (3, 17)
-    held = {row.tobytes() for row in everything(data.test).numpy()}
+    held = {row.tobytes() for row in all_samples(data.test).numpy()}
     assert len(held) == 2
     assert held < {row.tobytes() for row in x}
     np.save(tmp_path / "a.npy", x[:, 0])
-    assert load(tmp_path / "a.npy", signals=True).train.shape == (1, 17)
+    assert load_data(tmp_path / "a.npy", signals=True).train.shape == (1, 17)
     np.save(tmp_path / "a.npy", x)
     with pytest.raises(ValueError, match="signals=true"):
-        load(tmp_path / "a.npy")
+        load_data(tmp_path / "a.npy")
     np.save(tmp_path / "a.npy", x[:, 0].astype(int))
     with pytest.raises(ValueError, match="signals are floats"):
-        load(tmp_path / "a.npy", signals=True)
+        load_data(tmp_path / "a.npy", signals=True)
 
 
 def test_a_short_training_finds_the_score_of_the_process(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scorefield import cli
-from scorefield.data import Table, everything, load
+from scorefield.data import Table, all_samples, load_data
 from scorefield.data import delimited as module
 from scorefield.evaluate.subject import Subject
 from scorefield.runs import resume, start
@@ -41,14 +41,14 @@ def _rows(text, delimiter=","):
 
 
 def test_every_row_comes_back_as_it_was(tmp_path):
-    data = load(_file(tmp_path, _text()))
+    data = load_data(_file(tmp_path, _text()))
     rows = _rows(_text())
     assert [c.kind for c in data.table.columns] == ["real", "integer", "category", "category"]
     assert data.table.size == 1 + 1 + 3 + 2
-    both = [*data.table.decode(everything(data.train)), *data.table.decode(everything(data.test))]
+    both = [*data.table.decode(all_samples(data.train)), *data.table.decode(all_samples(data.test))]
     assert len(data.test) == 6
     assert sorted(both[: len(data.train)]) == sorted(set(both[: len(data.train)]) & set(rows[1:]))
-    assert _rows(data.table.text(everything(data.train)))[0] == rows[0]
+    assert _rows(data.table.text(all_samples(data.train)))[0] == rows[0]
 
 
 @pytest.mark.parametrize("name", ["wine", "breast-cancer"])
@@ -56,23 +56,23 @@ def test_bundled_tables_are_scikit_learns(name):
     from sklearn import datasets
 
     bundle = {"wine": datasets.load_wine, "breast-cancer": datasets.load_breast_cancer}[name]()
-    data = load(name)
-    cells = [*data.table.decode(everything(data.train))]
+    data = load_data(name)
+    cells = [*data.table.decode(all_samples(data.train))]
     real = {
         tuple(row): bundle.target_names[y]
         for row, y in zip(bundle.data, bundle.target, strict=True)
     }
     for row in cells:
         assert real[tuple(float(text) for text in row[:-1])] == row[-1]
-    held = [row[-1] for row in data.table.decode(everything(data.test))]
+    held = [row[-1] for row in data.table.decode(all_samples(data.test))]
     for label, count in zip(*np.unique(bundle.target, return_counts=True), strict=True):
         found = held.count(bundle.target_names[label])
         assert abs(found - count / 5) <= 1
 
 
 def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):
-    data = load(_file(tmp_path, _text(1000)))
-    x, table = everything(data.train).double(), data.table
+    data = load_data(_file(tmp_path, _text(1000)))
+    x, table = all_samples(data.train).double(), data.table
     torch.testing.assert_close(x.mean(0), torch.zeros(7).double(), atol=0.01, rtol=0)
     torch.testing.assert_close(x[:, 0].std(), torch.tensor(1.0).double(), atol=1e-3, rtol=0)
     # dequantised: the variance of uniform integers of 43 values, and of a cell of 1
@@ -86,7 +86,7 @@ def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):
 
 
 def test_samples_are_kept_within_the_range_and_rounded(tmp_path):
-    table = load(_file(tmp_path, _text())).table
+    table = load_data(_file(tmp_path, _text())).table
     low, high = (table.decode(torch.full((1, 7), v)) for v in (-9.0, 9.0))
     heights, children = zip(*(map(float, row[:2]) for row in _rows(_text())[1:]), strict=True)
     (low,), (high,) = low, high
@@ -108,38 +108,38 @@ def test_samples_are_kept_within_the_range_and_rounded(tmp_path):
 )
 def test_delimiters_ends_of_lines_and_marks_are_found(mark, start, end, tmp_path):
     text = _text().replace('"east, far"', "east").replace(",", mark).replace("\n", end)
-    data = load(_file(tmp_path, start + text))
+    data = load_data(_file(tmp_path, start + text))
     assert data.table.delimiter == mark
     assert [c.name for c in data.table.columns] == HEADER.strip().split(",")
-    assert data.table.text(everything(data.train)).startswith(HEADER.replace(",", mark))
+    assert data.table.text(all_samples(data.train)).startswith(HEADER.replace(",", mark))
 
 
 def test_types_and_columns_are_what_the_user_says(tmp_path):
     path = _file(tmp_path, _text())
-    table = load(path, types={"smoker": "integer", "children": "real"}, drop=["region"]).table
+    table = load_data(path, types={"smoker": "integer", "children": "real"}, drop=["region"]).table
     assert [c.kind for c in table.columns] == ["real", "real", "integer"]
     with pytest.raises(ValueError, match="did you mean height"):
-        load(path, drop=["hight"])
+        load_data(path, drop=["hight"])
     with pytest.raises(ValueError, match=r"'\"?\w+, far|north|south.*no number"):
-        load(path, types={"region": "real"})
+        load_data(path, types={"region": "real"})
     with pytest.raises(ValueError, match="no whole number"):
-        load(path, types={"height": "integer"})
+        load_data(path, types={"height": "integer"})
     with pytest.raises(ValueError, match="may be real"):
-        load(path, types={"height": "text"})
+        load_data(path, types={"height": "text"})
 
 
 def test_missing_values_are_named_or_dropped(tmp_path):
     path = _file(tmp_path, _text() + "170.0,NA,north,1\n")
     with pytest.raises(ValueError, match=r"line 62: no value for 'children'.*missing=drop"):
-        load(path)
-    data = load(path, missing="drop")
+        load_data(path)
+    data = load_data(path, missing="drop")
     assert len(data.train) + len(data.test) == 60
 
 
 def test_a_constant_column_comes_back_and_takes_no_number(tmp_path):
     lines = [line + ",7.50" for line in _text().splitlines()]
     lines[0] = HEADER.strip() + ",unit"
-    table = load(_file(tmp_path, "\n".join(lines))).table
+    table = load_data(_file(tmp_path, "\n".join(lines))).table
     assert table.size == 7
     assert {row[-1] for row in table.decode(torch.randn(9, 7))} == {"7.50"}
 
@@ -173,18 +173,18 @@ BAD = {
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
 def test_what_is_no_table_is_refused_with_a_reason(text, tmp_path):
     with pytest.raises(ValueError, match=BAD[text]):
-        load(_file(tmp_path, text))
+        load_data(_file(tmp_path, text))
 
 
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path, monkeypatch):
     path = _file(tmp_path, _text())
     monkeypatch.setattr(module, "LARGEST", 100)
     with pytest.raises(ValueError, match="bytes, and a table at most 100"):
-        load(path)
+        load_data(path)
     monkeypatch.undo()
     monkeypatch.setattr(np, "empty", lambda *shape: pytest.fail("allocated"))
     with pytest.raises(ValueError, match="60 rows of 7 numbers take 6,720 bytes"):
-        load(path, memory=6719)
+        load_data(path, memory=6719)
 
 
 def test_no_mutation_of_a_table_is_worse_than_an_error(tmp_path):
@@ -197,10 +197,10 @@ def test_no_mutation_of_a_table_is_worse_than_an_error(tmp_path):
             at = chance.randrange(len(text))
             text[at : at + chance.randrange(9)] = chance.choice(alphabet) * chance.randrange(3)
         try:
-            data = load(_file(tmp_path, bytes(text)))
+            data = load_data(_file(tmp_path, bytes(text)))
         except ValueError:  # any other fails the test
             continue
-        rows = [*data.table.decode(everything(data.train))]
+        rows = [*data.table.decode(all_samples(data.train))]
         known = _rows(text.decode("utf-8-sig"), data.table.delimiter)
         assert len(rows) + len(data.test) == len([row for row in known if row]) - 1
         good += 1
@@ -255,10 +255,10 @@ def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
     [("scale", 0), ("scale", math.inf), ("kind", "x"), ("mean", []), ("decimals", -1), ("new", 1)],
 )
 def test_a_damaged_table_is_refused(name, value, tmp_path):
-    table = json.loads(load("wine").table.as_json())
+    table = json.loads(load_data("wine").table.as_json())
     path = tmp_path / "table.json"
     path.write_text(json.dumps(table))
-    assert Table.read(tmp_path) == load("wine").table
+    assert Table.read(tmp_path) == load_data("wine").table
     table["columns"][3][name] = value
     path.write_text(json.dumps(table))
     with pytest.raises(ValueError, match="no table of a run"):

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from scorefield import load, sample
-from scorefield.data import Table, everything
+from scorefield.data import Table, all_samples
 from scorefield.metrics import neighbour_ratio, sliced_wasserstein
 from scorefield.runs import start
 from scorefield.runs.config import overridden
@@ -66,7 +66,7 @@ def test_rows_are_as_good_as_real_ones(name, seed, tmp_path):
     for _ in training:
         pass
     seconds, table = time.process_time() - begun, Table.read(run)
-    train, test = everything(training.data.train), everything(training.data.test)
+    train, test = all_samples(training.data.train), all_samples(training.data.test)
     drawn = sample(load(run), DRAWN, steps=32, seed=seed, batch=DRAWN)
     rows = table.encode(list(table.decode(drawn)))
     sets = [rows[i : i + len(train)] for i in range(0, DRAWN - len(train) + 1, len(train))]

@@ -23,8 +23,7 @@ from tqdm.auto import tqdm
 
 from .. import disk, distributed
 from ..checkpoint import load, read
-from ..data import DATASETS, HUB, PUBLISHED, TABLE, Table, everything
-from ..data import load as load_data
+from ..data import DATASETS, HUB_PREFIX, PUBLISHED_FILES, TABLE_FILE, Table, all_samples, load_data
 from ..fast.optimize import Precision, optimize
 from ..ladder import suggest as suggested
 from ..model import ScoreModel
@@ -63,7 +62,11 @@ def experiment(
 def _kept(data: config.Data, source: str) -> dict[str, Any]:
     """The options that go with another source too: they are a source's, and another has others."""
     reader = DATASETS.get(data.source)
-    if source in DATASETS or source.startswith(HUB) or reader not in (None, *PUBLISHED.values()):
+    if (
+        source in DATASETS
+        or source.startswith(HUB_PREFIX)
+        or reader not in (None, *PUBLISHED_FILES.values())
+    ):
         return {}
     # a folder of images may stand in for published ones, to be cut and scaled like them
     return {k: v for k, v in data.options.items() if k not in ("root", "download")}
@@ -73,7 +76,7 @@ def _suited(source: str, settings: Sequence[str]) -> str:
     """The preset for data of this kind."""
     if source == "digits":
         return source
-    published = source.startswith(HUB) or DATASETS.get(source) in PUBLISHED.values()
+    published = source.startswith(HUB_PREFIX) or DATASETS.get(source) in PUBLISHED_FILES.values()
     if published or Path(source).is_dir():
         return "photos"
     own = [each for each in settings if each.startswith("data.options.")]
@@ -175,12 +178,14 @@ def sample(
     if model.shape is None or model.prior is None:
         raise ValueError(f"{where} has no prior to start from: save it with ScoreModel(prior=...)")
     pictures = len(model.shape) == 3
-    table = Table.read(where) if (where / TABLE).exists() else None
+    table = Table.read(where) if (where / TABLE_FILE).exists() else None
     out = out or Path(f"samples.{'png' if pictures else 'npy' if table is None else 'csv'}")
     if out.suffix not in TABLES:
         images.check(out, model.prior.mean[None])
     elif table is None or table.size != model.shape.numel():
-        raise ValueError(f"{out}: {where} has no {TABLE} of its rows; write its samples as .npy")
+        raise ValueError(
+            f"{out}: {where} has no {TABLE_FILE} of its rows; write its samples as .npy"
+        )
     else:
         images.check_place(out)
     if seed < 0:
@@ -318,7 +323,7 @@ def suggest(
     """Print the ladder that a data set asks for, with its reasons."""
     given = {} if size is None else {"size": size}
     data = load_data(source, **given, **({"signals": True} if signals else {}))
-    x = everything(data.train, 5000)
+    x = all_samples(data.train, 5000)
     found = suggested(x, budget=budget, sigma_min=sigma_min)
     shape = " × ".join(map(str, data.train.shape))
     print(f"{data.name}: {len(data.train)} samples of {shape}, {len(x)} of them looked at\n")

@@ -1,6 +1,6 @@
 """Data by name, or from a folder of images, a file of arrays or a table; batches of it by step.
 
-dataset = load("digits")
+dataset = load_data("digits")
 batches = Batches(dataset.train, size=128)
 x, labels = batches(0)
 """
@@ -21,22 +21,21 @@ from .cifar import cifar10
 from .dataset import Dataset
 from .delimited import csv_file
 from .files import numpy_file
-from .fingerprint import difference, of_file, of_folder, of_samples
+from .fingerprint import describe_changes, fingerprint_samples, of_file, of_folder
 from .folder import folder, listed
 from .hub import hub
 from .idx import mnist
 from .pictures import Pictures
-from .source import Arrays, Crops, Part, Source, everything, moments
+from .source import Arrays, Crops, Part, Source, all_samples, moments
 from .stream import Stream
-from .table import FILE as TABLE
-from .table import Table
+from .table import TABLE_FILE, Table
 from .toys import checkerboard, mixture, rings, signals, spirals, subspace
 
 __all__ = [
     "DATASETS",
-    "HUB",
-    "PUBLISHED",
-    "TABLE",
+    "HUB_PREFIX",
+    "PUBLISHED_FILES",
+    "TABLE_FILE",
     "Arrays",
     "Batch",
     "Batches",
@@ -47,12 +46,12 @@ __all__ = [
     "Source",
     "Stream",
     "Table",
-    "difference",
-    "everything",
-    "files_of",
-    "load",
+    "all_samples",
+    "describe_changes",
+    "fingerprint_files",
+    "fingerprint_samples",
+    "load_data",
     "moments",
-    "of_samples",
 ]
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -72,7 +71,7 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 }
 """All data that has a name; each function says what its options are."""
 
-FILES: dict[str, Callable[..., Dataset]] = {
+FILE_READERS: dict[str, Callable[..., Dataset]] = {
     ".npy": numpy_file,
     ".npz": numpy_file,
     ".csv": csv_file,
@@ -80,7 +79,7 @@ FILES: dict[str, Callable[..., Dataset]] = {
 }
 """What a file is read with, by its extension."""
 
-PUBLISHED: dict[str, Callable[..., Dataset]] = {
+PUBLISHED_FILES: dict[str, Callable[..., Dataset]] = {
     "train-images-idx3-ubyte.gz": mnist,
     "train-images-idx3-ubyte": mnist,
     "cifar-10-python.tar.gz": cifar10,
@@ -90,11 +89,11 @@ PUBLISHED: dict[str, Callable[..., Dataset]] = {
     "img_align_celeba.zip": celeba,
 }
 """What a path is read with that is called so, or a folder with one that is."""
-HUB = "hub:"
+HUB_PREFIX = "hub:"
 """What the names of the Hugging Face Hub begin with here."""
 
 
-def load(name: str | Path, **options: Any) -> Dataset:
+def load_data(name: str | Path, **options: Any) -> Dataset:
     """The data set of a name, or what a folder of images, a .npy, .npz, .csv or .tsv holds.
 
     Args:
@@ -104,35 +103,35 @@ def load(name: str | Path, **options: Any) -> Dataset:
             `csv_file`.
     """
     path = Path(name)
-    if isinstance(name, str) and name.startswith(HUB):
-        return hub(name.removeprefix(HUB), **_checked(hub, options))
+    if isinstance(name, str) and name.startswith(HUB_PREFIX):
+        return hub(name.removeprefix(HUB_PREFIX), **_checked(hub, options))
     if isinstance(name, str) and name in DATASETS:
         read = DATASETS[name]
         return read(**_checked(read, options))
-    if path.suffix.lower() in FILES and not path.is_dir():
-        read = FILES[path.suffix.lower()]
+    if path.suffix.lower() in FILE_READERS and not path.is_dir():
+        read = FILE_READERS[path.suffix.lower()]
         return read(path, **_checked(read, options))
     if (published := _published(path)) is not None:
         return published(**{"root": path, **_checked(published, options)})
     if path.is_dir():
         return folder(path, **_checked(folder, options))
     raise ValueError(
-        f"name={str(name)!r} is neither a folder nor a file of {' or '.join(FILES)}, nor one of "
-        f"the names {', '.join(DATASETS)} or {HUB}OWNER/NAME"
+        f"name={str(name)!r} is neither a folder nor a file of {' or '.join(FILE_READERS)}, nor "
+        f"one of the names {', '.join(DATASETS)} or {HUB_PREFIX}OWNER/NAME"
     )
 
 
 def _published(path: Path) -> Callable[..., Dataset] | None:
     """The reader of published data, if a path is theirs."""
-    called = PUBLISHED.get(path.name) if path.exists() else None
-    within = (read for name, read in PUBLISHED.items() if (path / name).exists())
+    called = PUBLISHED_FILES.get(path.name) if path.exists() else None
+    within = (read for name, read in PUBLISHED_FILES.items() if (path / name).exists())
     return called or next(within, None)
 
 
-def files_of(name: str) -> dict[str, str]:
+def fingerprint_files(name: str) -> dict[str, str]:
     """What the files of data are known by, so that others are told from them; none of a name's."""
     path = Path(name)
-    if name in DATASETS or name.startswith(HUB) or _published(path) is not None:
+    if name in DATASETS or name.startswith(HUB_PREFIX) or _published(path) is not None:
         return {}
     return of_folder(path, listed(path)) if path.is_dir() else of_file(path)
 

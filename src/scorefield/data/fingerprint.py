@@ -46,13 +46,13 @@ def of_folder(root: Path, names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def of_samples(data: Dataset) -> dict[str, str]:
+def fingerprint_samples(data: Dataset) -> dict[str, str]:
     """What data are known by that are in no file of the user's."""
     held = {} if data.test is None else {"held out": data.test}
     return {name: _samples(source) for name, source in ({"trained on": data.train} | held).items()}
 
 
-def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """What of the data is not as it was, in words; nothing if all is."""
     gone = [f"{name} is gone" for name in before if name not in now]
     new = [f"{name} is new" for name in now if name not in before]

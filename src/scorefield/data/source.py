@@ -1,7 +1,7 @@
 """Where samples come from: anything that can be taken from by index.
 
 8-bit samples are integers 0 … levels − 1, and stand for the cells [v, v + 1)/levels of [0, 1]: a
-batch draws a point of the cell (Theis et al. 2016, §3.1), `everything` takes its middle.
+batch draws a point of the cell (Theis et al. 2016, §3.1), `all_samples` takes its middle.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def centre(x: Tensor, levels: int) -> Tensor:
     return (x.float() + 0.5) / levels if x.dtype == torch.uint8 else x.float()
 
 
-def everything(source: Source, limit: int | None = None) -> Float[Tensor, "n *shape"]:
+def all_samples(source: Source, limit: int | None = None) -> Float[Tensor, "n *shape"]:
     """The clean data in the model's units, for priors, metrics and `suggest`.
 
     Args:
@@ -184,7 +184,7 @@ def moments(source: Source, limit: int = 10_000) -> Prior:
     eight_bit = source.take(torch.zeros(1, dtype=torch.int64))[0].dtype == torch.uint8
     # Var u/levels: a pixel that is black throughout still has a density
     blur = 1 / (12 * source.levels**2) if eight_bit else 0.0
-    return Prior.fit(everything(source, limit), blur=blur)
+    return Prior.fit(all_samples(source, limit), blur=blur)
 
 
 def _chosen(n: int, limit: int | None) -> Iterator[Int[Tensor, "rows"]]:

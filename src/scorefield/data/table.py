@@ -32,7 +32,7 @@ Kind: TypeAlias = Literal["real", "integer", "category"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DELIMITERS = (",", ";", "\t")
 
-FILE = "table.json"
+TABLE_FILE = "table.json"
 """Where a run keeps its table."""
 PLAIN = 12
 """Decimals up to which a number is written without an exponent."""
@@ -197,7 +197,7 @@ class Table:
     def read(cls, path: str | Path) -> Table:
         """The table of a run, from its directory or from the table.json in it."""
         path = Path(path)
-        path = path / FILE if path.is_dir() else path
+        path = path / TABLE_FILE if path.is_dir() else path
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             columns = tuple(_column(each) for each in found["columns"])

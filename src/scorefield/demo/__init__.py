@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .. import runs
 from ..checkpoint import load
-from ..data import load as load_data
+from ..data import load_data
 from ..disk import locked
 from ..fast.optimize import optimize
 from ..model import ScoreModel

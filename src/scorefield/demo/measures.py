@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import Dataset, Source, everything
+from ..data import Dataset, Source, all_samples
 from ..evaluate import fit
 from ..evaluate.figure import Interval, around, jackknife, median, share, spread
 from ..metrics import density_coverage, frechet, neighbour_ratio, precision_recall
@@ -151,7 +151,7 @@ def _labelled(source: Source | None) -> tuple[Tensor, Tensor]:
     labels = None if source is None else source.take(torch.arange(len(source)))[1]
     if source is None or labels is None:
         raise ValueError("data has no held-out samples or no classes: judge by others")
-    return everything(source), labels
+    return all_samples(source), labels
 
 
 def _flat(x: Tensor) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data import Dataset, Part, Source, everything
+from ..data import Dataset, Part, Source, all_samples
 from ..show import images
 from .inception import Inception
 
@@ -147,4 +147,4 @@ def _labelled(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
     found = [each for each in labels if each is not None]
     if len(found) != len(labels):
         raise ValueError("features=classifier: the samples have no labels")
-    return everything(Part(source, rows)).flatten(1), torch.cat(found)
+    return all_samples(Part(source, rows)).flatten(1), torch.cat(found)

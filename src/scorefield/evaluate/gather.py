@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .. import checkpoint, distributed
-from ..data import Part, Source, everything
+from ..data import Part, Source, all_samples
 from ..metrics import Moments
 from .features import Features
 
@@ -150,7 +150,7 @@ def batches_of(source: Source, limit: int | None = None) -> Iterable[tuple[int, 
         chance = torch.Generator().manual_seed(0)
         rows = torch.randperm(len(source), generator=chance)[:limit]
     for i, part in enumerate(torch.split(rows, BATCH)):
-        yield i * BATCH, everything(Part(source, part))
+        yield i * BATCH, all_samples(Part(source, part))
 
 
 def reference_of(source: Source, about: str, features: Features, cache: Path | None) -> Reference:
@@ -162,7 +162,7 @@ def reference_of(source: Source, about: str, features: Features, cache: Path | N
         features: in which they are seen.
         cache: a folder; None for no cache.
     """
-    rows = everything(source, min(KEPT, max(HELD // source.shape.numel(), 1)))
+    rows = all_samples(source, min(KEPT, max(HELD // source.shape.numel(), 1)))
     found = [features.extract(part) for part in torch.split(rows, BATCH)]
     seen = torch.cat([part for part, _ in found])
     classes = _joined([part for _, part in found if part is not None])

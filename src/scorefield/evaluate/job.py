@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data import Source, everything
+from ..data import Source, all_samples
 from ..sample import Plan
 from ..score import Score
 from .features import Features
@@ -156,8 +156,8 @@ class Job:
         subject, data = self.subject, self.subject.data
         assert subject.model.prior is not None
         limit = looked_at(data.train.shape.numel())
-        test = None if data.test is None else everything(data.test, limit)
-        seen = everything(data.train, limit if test is None else len(test))
+        test = None if data.test is None else all_samples(data.test, limit)
+        seen = all_samples(data.train, limit if test is None else len(test))
         there = {TRAINED: seen} if test is None else {HELDOUT: test, TRAINED: seen}
         model, device = subject.model.eval(), subject.device
         curves: dict[str, tuple[Score, Tensor]] = {

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import Dataset, Part, Source, everything
+from ..data import Dataset, Part, Source, all_samples
 from ..metrics import Neighbours, nearest
 from .figure import Interval, median, over, share
 from .gather import HELD, KEPT
@@ -127,7 +127,7 @@ def memory(
         )
     numbers = data.test.shape.numel()
     some = min(KEPT, HELD // numbers, WORK // (numbers * len(data.train)))
-    heldout = everything(data.test, max(FEW, some))
+    heldout = all_samples(data.test, max(FEW, some))
     found = nearest_in(samples, data.train, flips=flips)
     usual = nearest_in(heldout, data.train, flips=flips)
     d, u = found.distances[:, 0], usual.distances[:, 0]
@@ -153,7 +153,7 @@ def memory(
         share(exact, len(d)),
         share(exact_heldout, len(u)),
         order,
-        everything(Part(data.train, found.indices[order, 0])),
+        all_samples(Part(data.train, found.indices[order, 0])),
         d[order],
     )
 
@@ -163,7 +163,7 @@ def nearest_in(x: Float[Tensor, "n *shape"], source: Source, *, flips: bool) -> 
     size = max(1, BLOCK // source.shape.numel())
     best: Neighbours | None = None
     for rows in torch.split(torch.arange(len(source)), size):
-        found = nearest(x, everything(Part(source, rows)), flips=flips)
+        found = nearest(x, all_samples(Part(source, rows)), flips=flips)
         indices = rows[found.indices]
         if best is None:
             best = Neighbours(found.distances, indices)

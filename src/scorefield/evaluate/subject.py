@@ -12,8 +12,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import load, read
-from ..data import Dataset
-from ..data import load as load_data
+from ..data import Dataset, load_data
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.config import Experiment

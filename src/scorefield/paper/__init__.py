@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ..data import load as load_data
+from ..data import load_data
 from ..evaluate.features import weights_file
 from ..runs.config import Data, nearest
 from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1

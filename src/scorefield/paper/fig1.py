@@ -38,8 +38,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .._ops import Noise, Sigma
-from ..data import Batches
-from ..data import load as load_data
+from ..data import Batches, load_data
 from ..nn.small import Autoencoder
 from ..objectives import sliced
 from ..runs.config import Data

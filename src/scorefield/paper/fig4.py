@@ -17,7 +17,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data import everything
+from ..data import all_samples
 from ..show import images
 from .finding import Finding, Setting, stacked
 from .models import FEW, data_of, reference, sampled, scaled, trained
@@ -36,7 +36,9 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
         sigmas = trained(setting, "ncsn", name).precondition.levels
         assert sigmas is not None
         ways.append(way := sampled(setting, "ncsn", name, setting.samples(FEW)).way)
-        ratios[name] = spread(way, everything(reference(setting, name).train, 10_000), sigmas.cpu())
+        ratios[name] = spread(
+            way, all_samples(reference(setting, name).train, 10_000), sigmas.cpu()
+        )
     return Finding(
         STATEMENT,
         {

@@ -10,7 +10,7 @@ PASS      the samples' distance is at most 3 × that of the training images.
 
 from __future__ import annotations
 
-from ..data import everything
+from ..data import all_samples
 from ..metrics import frechet
 from ..show import images
 from .finding import Finding, Setting, stacked
@@ -34,7 +34,7 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
     for name, x in found.items():
         there = reference(setting, name)
         assert there.test is not None
-        train, test = everything(there.train, len(x)), everything(there.test, 10_000)
+        train, test = all_samples(there.train, len(x)), all_samples(there.test, 10_000)
         distance, floor = frechet(x, test), frechet(train, test)
         numbers |= {f"{name}: Fréchet distance": distance, f"{name}: of real images": floor}
         passed &= distance <= TIMES * floor

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from .._ops import Noise
-from ..data import Dataset, Part, Source, everything
+from ..data import Dataset, Part, Source, all_samples
 from ..evaluate.features import classifier
 from ..inverse import algorithm2, mask
 from ..model import ScoreModel
@@ -97,7 +97,7 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
         there = reference(setting, name)
         assert there.test is not None
         rows = chosen(_labels(there.test), setting.samples(JUDGED))
-        x, labels = everything(Part(there.test, rows)), there.test.take(rows)[1]
+        x, labels = all_samples(Part(there.test, rows)), there.test.take(rows)[1]
         known = half(x.shape[1:])
         found = completed(setting, name, x[:few], known, m)
         error, apart = differences(found, x[:few], known)
@@ -235,7 +235,7 @@ def accuracies(
         assert probabilities is not None
         return (probabilities.argmax(1) == labels).double().mean().item()
 
-    filled = torch.where(known, x, everything(data.train, 10_000).mean(0))
+    filled = torch.where(known, x, all_samples(data.train, 10_000).mean(0))
     return {
         "completions": right(found.flatten(0, 1), labels.repeat_interleave(found.shape[1])),
         "mean-filled images": right(filled, labels),

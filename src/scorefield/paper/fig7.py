@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from ..data import everything
+from ..data import all_samples
 from ..metrics import frechet
 from ..show import images
 from .fig5 import N
@@ -52,7 +52,7 @@ def _compared(
     for name in data_of(setting, data):
         there = reference(setting, name).test
         assert there is not None
-        test = everything(there, 10_000)
+        test = all_samples(there, 10_000)
         single = sampled(setting, "baseline", name, n)
         annealed = sampled(setting, "ncsn", name, n)
         distances = frechet(single.x, test), frechet(annealed.x, test)

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..data import everything
+from ..data import all_samples
 from ..metrics import nearest, neighbour_ratio
 from ..show import images
 from .features import features_of, mapped
@@ -57,10 +57,10 @@ def _found(
         there = reference(setting, name)
         assert there.test is not None
         x = sampled(setting, "ncsn", name, setting.samples(N[setting.scale])).x
-        train = everything(there.train)
+        train = all_samples(there.train)
         if experiment(setting, "ncsn", name).data.flip:
             train = torch.cat([train, train.flip(-1)])
-        sides = [space(name, each) for each in (x, train, everything(there.test))]
+        sides = [space(name, each) for each in (x, train, all_samples(there.test))]
         ratios[f"{name}: ratio of distances"] = neighbour_ratio(*sides).ratio
         found = nearest(sides[0][:SHOWN], sides[1], min(NEIGHBOURS, len(train))).indices
         sheets.append(_sheet(x[:SHOWN], train[found]))

@@ -27,8 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import checkpoint, runs
-from ..data import Dataset
-from ..data import load as load_data
+from ..data import Dataset, load_data
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import seeded, uniform_like

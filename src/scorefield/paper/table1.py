@@ -20,7 +20,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data import everything
+from ..data import all_samples
 from ..metrics import frechet, inception_score
 from ..show import plots
 from .features import features_of, mapped
@@ -51,7 +51,7 @@ def run(setting: Setting) -> Finding:
     n, there = setting.samples(N[setting.scale]), reference(setting, name)
     assert there.test is not None
     features, x = features_of(setting, name), sampled(setting, "ncsn", name, n).x
-    real, (train, _) = mixed(everything(there.test, n)), mapped(features, everything(there.train))
+    real, (train, _) = mixed(all_samples(there.test, n)), mapped(features, all_samples(there.train))
     numbers = dict[str, float]()
     for what, images in (("samples", x), ("held-out images", real)):
         found, probabilities = mapped(features, images)

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from .. import distributed
 from ..checkpoint import load
-from ..data import Batches, Dataset, everything
+from ..data import Batches, Dataset, all_samples
 from ..fast.optimize import Choice
 from ..model import ScoreModel
 from ..nn import NETWORKS
@@ -109,7 +109,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
 
 def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
     """Return the untrained model, or the one that training starts from, with the data's prior."""
-    prior = Prior.fit(everything(data.train, LOOKED_AT))
+    prior = Prior.fit(all_samples(data.train, LOOKED_AT))
     if experiment.start is not None:
         model = read_start(experiment, data)
         return ScoreModel(model.net, model.precondition, prior=prior)

@@ -11,8 +11,7 @@ import torch
 
 from .. import distributed
 from ..checkpoint import load
-from ..data import DATASETS, TABLE
-from ..data import load as load_data
+from ..data import DATASETS, TABLE_FILE, load_data
 from ..disk import LOCK, check_writable, locked, replace
 from ..model import ScoreModel
 from ..sample import make_plan
@@ -48,7 +47,7 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
         with locked(directory):
             _check_new(directory)  # another process may have started a run there meanwhile
             if data.table is not None:
-                replace(directory / TABLE, data.table.as_json().encode())
+                replace(directory / TABLE_FILE, data.table.as_json().encode())
             replace(directory / "config.json", config.as_json(experiment).encode())
             write_fingerprints(directory, experiment.data.source, data)
     return run

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..data import Dataset, everything
+from ..data import Dataset, all_samples
 from ..fast.optimize import Choice, choose
 from ..ladder import suggest
 from ..model import ScoreModel
@@ -32,7 +32,7 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
     """Return the experiment with nothing left open, and the reasons for its backend."""
     if experiment.start is not None:
         experiment = _from_start(experiment, data)
-    levels = _fill_levels(experiment.levels, everything(data.train, LOOKED_AT))
+    levels = _fill_levels(experiment.levels, all_samples(data.train, LOOKED_AT))
     machine = replace(
         experiment.machine,
         device=str(choose_device(experiment.machine.device)),

@@ -14,8 +14,15 @@ from typing import Any
 
 from .. import distributed
 from ..checkpoint import load
-from ..data import DATASETS, Dataset, Table, difference, files_of, of_samples
-from ..data import load as load_data
+from ..data import (
+    DATASETS,
+    Dataset,
+    Table,
+    describe_changes,
+    fingerprint_files,
+    fingerprint_samples,
+    load_data,
+)
 from ..disk import replace
 from . import config
 from .build import build
@@ -101,15 +108,19 @@ def read_data(directory: Path, experiment: Experiment, *, changed: bool = False)
     before = _read_fingerprints(path) if path.exists() and not changed else None
     hint = f"put the old data back, or run scorefield resume {directory} --changed-data"
     # Compare files before reading them, because reading different ones may fail in other ways.
-    files = files_of(source)
+    files = fingerprint_files(source)
     if files and before is not None and "trained on" in before:  # recorded by its samples
         raise ValueError(f"{source} does not hold any more what the run started with; {hint}")
-    if files and before is not None and (words := difference(before, files)):
+    if files and before is not None and (words := describe_changes(before, files)):
         raise ValueError(
             f"the data in {source} are not those the run started with: {words}; {hint}"
         )
     data = load_data(source, **experiment.data.options)
-    if not files and before is not None and (words := difference(before, of_samples(data))):
+    if (
+        not files
+        and before is not None
+        and (words := describe_changes(before, fingerprint_samples(data)))
+    ):
         raise ValueError(f"{source} is not the data the run started with: {words}; {hint}")
     check_table(directory, source, data)
     if before is None:  # recorded last, so that refused data are not
@@ -133,14 +144,14 @@ def check_data(directory: Path, experiment: Experiment, data: Dataset) -> None:
     # A stream may differ each time it is read.
     if not data.exact or not path.exists():
         return
-    now = files_of(source) or of_samples(data)
-    if words := difference(_read_fingerprints(path), now):
+    now = fingerprint_files(source) or fingerprint_samples(data)
+    if words := describe_changes(_read_fingerprints(path), now):
         raise ValueError(f"{source} is not the data the run started with: {words}; put them back")
 
 
 def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
     """Record fingerprints of the run's data."""
-    fingerprints = files_of(source) or of_samples(data)
+    fingerprints = fingerprint_files(source) or fingerprint_samples(data)
     try:
         replace(directory / DATA, json.dumps(fingerprints, indent=0).encode())
     except OSError as error:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from .. import checkpoint, distributed
 from ..checkpoint import Stored, read
-from ..data import everything
+from ..data import all_samples
 from ..disk import locked
 from ..model import ScoreModel
 from ..sample import make_plan, sample
@@ -184,7 +184,7 @@ class Run:
     def _heldout(self) -> Tensor:
         """Return the loss of each held-out sample; samples and noise are always the same."""
         assert self.parts.data.test is not None
-        x = everything(self.parts.data.test, 1024).to(self.parts.device)
+        x = all_samples(self.parts.data.test, 1024).to(self.parts.device)
         generator = torch.Generator(x.device).manual_seed(derive_seed(self.experiment.seed, 3))
         self.model.eval()
         losses = x.new_zeros(len(x))
