@@ -1,43 +1,59 @@
 PYTHON ?= python3
 BIN := .venv/bin
-READY := .venv/.ready
+# chosen by hand, because rounding and speed depend on it; `make lock` chooses the rest
+TORCH := torch==2.13.0
+# also where pip builds the package; a newer pip reads the second name there
+INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(BIN)/python -m pip --disable-pip-version-check install
 
-.PHONY: help demo test study fuzz bench clean
+.PHONY: help demo test study fuzz bench lock clean
 .DEFAULT_GOAL := help
 
-help: ## list what can be made
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(READY) ## learn digits, sample them by five ways, write runs/demo/report.html
+demo: .venv/.package ## learn digits, sample them with five samplers, write runs/demo/report.html
 	$(BIN)/scorefield demo --overwrite
 
-# one thread for each worker, for more would fight over the cores; and glibc is to keep the memory of
-# large tensors, which it otherwise gives back and faults in again at each step of a sampler
+# One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
+# which it would otherwise return to the system and fault in again at each step of a sampler.
 test study fuzz: export OMP_NUM_THREADS = 1
 demo test study: export MALLOC_TRIM_THRESHOLD_ = 268435456
 demo test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
-test: $(READY) ## lint, types and tests
+test: .venv/.tools ## lint, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
 
-study: $(READY) ## the slow studies, minutes each
+study: .venv/.tools ## the slow studies, minutes each
 	$(BIN)/pytest -m slow -n 2 -rP
 
-fuzz: $(READY) ## 10,000 damaged and hostile inputs for each parser
+fuzz: .venv/.tools ## 10,000 damaged and hostile inputs for each parser
 	$(BIN)/python tests/fuzz.py
 
-bench: $(READY) ## side-by-side measurements
-	$(BIN)/scorefield bench all --out benchmarks/results
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+bench: .venv/.tools ## measure speed; tables are written to benchmarks/results
+	$(BIN)/python -m benchmarks all --out benchmarks/results
 
-clean: ## remove what make made; runs/ stays
-	rm -rf .venv build dist mixture.png frontier_oracles.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+lock: ## choose the newest version of every package, and write them to constraints.txt
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip --disable-pip-version-check install --quiet uv
+	{ sed '/^$$/q' constraints.txt; echo $(TORCH) | .venv-lock/bin/uv pip compile --quiet \
+		--universal --python-version 3.10 --prerelease disallow --no-header --no-annotate \
+		--extra dev --constraint - pyproject.toml; } > .venv-lock/constraints.txt
+	mv .venv-lock/constraints.txt constraints.txt
+	rm -rf .venv-lock
+
+clean: ## remove what make made, except runs/
+	rm -rf .venv .venv-lock build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# written last, so that an interrupted installation is taken up again
-$(READY): requirements.txt constraints.txt pyproject.toml
+# Each stamp is written last, so that an interrupted installation is repeated.
+.venv/.package: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/.tools: .venv/.package
+	$(INSTALL) -e '.[dev]'
 	touch $@
