@@ -61,7 +61,7 @@ def _measured(name: str, setting: Setting) -> None:
         date = datetime.now(timezone.utc).date().isoformat()
         tables[table.title] = replace(table, date=date).as_dict()
         found = told | {"tables": list(tables.values())}
-        disk.replace(path, json.dumps(found, indent=1, ensure_ascii=False).encode())
+        disk.write_file(path, json.dumps(found, indent=1, ensure_ascii=False).encode())
     print(f"\n{path}")
 
 

@@ -12,7 +12,16 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from scorefield import EDM, NCSN, Prior, Rescaled, ScoreModel, VPDiscrete, ddpm_sigmas, geometric
-from scorefield.checkpoint import FILE, ROWS, _described, _row, load, read, save, write
+from scorefield.checkpoint import (
+    MODEL_FILE,
+    PRECONDITIONERS,
+    _described,
+    _row,
+    load,
+    read_stored,
+    save,
+    write_stored,
+)
 from scorefield.nn import MLP, NETWORKS, RefineNet, UNet
 
 SMALL = {
@@ -62,19 +71,19 @@ def test_a_model_comes_back_as_it_was(tmp_path, kind, where):
     assert (again.sigma_max, again.sigma_min) == (model.sigma_max, model.sigma_min)
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
-    assert read(tmp_path / where).about == {"step": 7}
+    assert read_stored(tmp_path / where).about == {"step": 7}
 
 
 def test_every_network_can_be_named():
     assert NETWORKS.keys() >= SMALL.keys()
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", PRECONDITIONERS)
 def test_each_row_comes_back(name):
     ladder = ddpm_sigmas(steps=30)  # of 20, with β = 1 at the last, the first σ is infinite
     made = {"Rescaled": lambda: Rescaled(VPDiscrete(ladder, centre=0.25), 2.0, -1.0)}
-    ladders = [ladder] if "sigmas" in inspect.signature(ROWS[name]).parameters else []
-    row = made.get(name, lambda: ROWS[name](*ladders, centre=0.25))()
+    ladders = [ladder] if "sigmas" in inspect.signature(PRECONDITIONERS[name]).parameters else []
+    row = made.get(name, lambda: PRECONDITIONERS[name](*ladders, centre=0.25))()
     tensors = {}
     described = json.loads(json.dumps(_described(row, "precondition", tensors)))
     again, sigma = _row(described, tensors), torch.tensor([0.02, 0.5, 3.0], dtype=torch.float64)
@@ -94,7 +103,7 @@ def test_a_model_of_a_shape_and_no_prior(tmp_path):
 def test_extra_tensors_and_types_are_kept(tmp_path):
     extra = {"moment": torch.arange(6).view(2, 3).t(), "count": torch.tensor(3)}
     save(_model().bfloat16(), tmp_path / "m.safetensors", extra=extra)
-    found = read(tmp_path / "m.safetensors")
+    found = read_stored(tmp_path / "m.safetensors")
     assert found.under("net")["linear.weight"].dtype == torch.bfloat16
     assert torch.equal(found.under("extra")["moment"], extra["moment"])
     assert torch.equal(found.under("extra")["count"], extra["count"])
@@ -104,7 +113,7 @@ def test_the_header_can_be_read_by_people(tmp_path):
     save(_model(), tmp_path / "m")
     shown = json.loads((tmp_path / "m/model.json").read_text())
     assert shown["network"] == {"kind": "Mine", "size": 3}
-    assert sorted(os.listdir(tmp_path / "m")) == ["model.json", FILE]
+    assert sorted(os.listdir(tmp_path / "m")) == ["model.json", MODEL_FILE]
 
 
 RESCALED = {
@@ -120,9 +129,9 @@ RESCALED = {
 def _broken(path, mend):
     """Write a model, change its header, and give the file a right checksum again."""
     save(_model(), path)
-    found = read(path)
+    found = read_stored(path)
     mend(found.description)
-    write(path, found.description, found.tensors)
+    write_stored(path, found.description, found.tensors)
 
 
 def test_a_file_cut_short_anywhere(tmp_path):
@@ -195,10 +204,10 @@ def test_a_prior_that_is_no_number_is_refused(tmp_path):
 def test_a_network_of_more_than_is_stored_is_not_built(tmp_path, change):
     """Neither all of the network nor all of its arguments: counted by the parameters begun."""
     save(ScoreModel(SMALL["UNet"](), EDM(), shape=(1, 8, 8)), tmp_path / "m.safetensors")
-    found, begun = read(tmp_path / "m.safetensors"), []
+    found, begun = read_stored(tmp_path / "m.safetensors"), []
     found.description["network"] |= change
     found.tensors["net.more"] = torch.zeros(13_000)
-    write(tmp_path / "m.safetensors", found.description, found.tensors)
+    write_stored(tmp_path / "m.safetensors", found.description, found.tensors)
     handle = register_module_parameter_registration_hook(lambda *_: begun.append(1))
     with pytest.raises(ValueError, match="more parameters than the") as error:
         load(tmp_path / "m.safetensors")
@@ -227,7 +236,7 @@ def test_files_that_are_none_of_ours(tmp_path):
         load(tmp_path / "theirs.safetensors")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load(tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match=FILE):
+    with pytest.raises(FileNotFoundError, match=MODEL_FILE):
         load(tmp_path)
 
 
@@ -251,5 +260,5 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         save(_model(), tmp_path / "m.safetensors", about={"step": 2})
-    assert read(tmp_path / "m.safetensors").about == {"step": 1}
+    assert read_stored(tmp_path / "m.safetensors").about == {"step": 1}
     assert os.listdir(tmp_path) == ["m.safetensors"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import scorefield
-from scorefield.checkpoint import read
+from scorefield.checkpoint import read_stored
 from scorefield.cli import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -76,7 +76,7 @@ def test_what_is_written_is_the_model_with_these_options(folder, args, options, 
     assert found.shape == expected.shape
     assert (found.sigma_max, found.sigma_min) == (expected.sigma_max, expected.sigma_min)
     assert json.dumps(found.net.arguments) == json.dumps(expected.net.arguments)  # lists, tuples
-    assert read(out).about == {"converted from": "checkpoint.pth", "report": lines}
+    assert read_stored(out).about == {"converted from": "checkpoint.pth", "report": lines}
 
 
 def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path, capsys):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.measure import peak_memory
 from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
-from scorefield.checkpoint import read
+from scorefield.checkpoint import read_stored
 from scorefield.cli import COMMANDS, commands, main
 
 TINY = [
@@ -83,7 +83,9 @@ def test_a_config_file_is_read_and_written_back(capsys):
     assert kept["network"] == {"kind": "MLP", "width": 8, "blocks": 1, "shape": [2]}
     # and what was written back makes the same run
     assert main(["train", "--config", "runs/my/config.json", "--out", "again"]) == 0
-    one, other = (read(d / "model.safetensors").tensors for d in (Path("runs/my"), Path("again")))
+    one, other = (
+        read_stored(d / "model.safetensors").tensors for d in (Path("runs/my"), Path("again"))
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

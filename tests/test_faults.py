@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from scorefield import load, sample
-from scorefield.checkpoint import read
+from scorefield.checkpoint import read_stored
 from scorefield.cli import main
 from scorefield.data import (
     DATASETS,
@@ -34,7 +34,7 @@ from scorefield.data import (
     fingerprint_files,
     load_data,
 )
-from scorefield.disk import locked
+from scorefield.disk import hold_lock
 from scorefield.evaluate.subject import Subject
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, overridden
@@ -70,7 +70,7 @@ def _states(directory):
 def _same_end(one, other):
     """To the bit, in the state, the model and the log; and nothing else is left."""
     for name in (_states(other)[-1].relative_to(other), "model.safetensors"):
-        first, second = read(one / name).tensors, read(other / name).tensors
+        first, second = read_stored(one / name).tensors, read_stored(other / name).tensors
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
     assert _log(one) == _log(other)
@@ -171,7 +171,7 @@ def _on_a_full_disk(points, directory, room):
         except OSError as error:
             told = str(error)
     for path in _states(directory):
-        assert read(path).about["step"] == int(path.stem)
+        assert read_stored(path).about["step"] == int(path.stem)
     begun = (directory / "config.json").exists()
     _train(resume(directory) if begun else start(_vectors(points), directory))
     return told
@@ -199,7 +199,7 @@ def test_a_disk_that_fills_up_in_earnest(disk, digits, left):
         _train(start(DIGITS, disk / "run"))
     (disk / "ballast").unlink()
     for path in _states(disk / "run"):
-        assert read(path).about["step"] == int(path.stem)
+        assert read_stored(path).about["step"] == int(path.stem)
     begun = (disk / "run/config.json").exists()
     _train(resume(disk / "run") if begun else start(DIGITS, disk / "run"))
     _same_end(disk / "run", digits)
@@ -550,8 +550,8 @@ def test_a_log_with_what_is_no_line_of_it(copy, whole):
 HOLD = """
 import sys, time
 from pathlib import Path
-from scorefield.disk import locked
-with locked(Path(sys.argv[1])):
+from scorefield.disk import hold_lock
+with hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -593,7 +593,7 @@ def test_a_lock_that_its_owner_removes_is_not_taken_for_another(tmp_path):
     def add():
         done = 0
         while done < 20:
-            with suppress(ValueError), locked(tmp_path):
+            with suppress(ValueError), hold_lock(tmp_path):
                 count = int((tmp_path / "count").read_text())
                 time.sleep(0)
                 (tmp_path / "count").write_text(str(count + 1))

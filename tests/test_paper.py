@@ -13,7 +13,7 @@ from standins import write_celeba, write_cifar10, write_mnist
 from test_inception import weights
 
 from scorefield import Gaussian, geometric
-from scorefield.checkpoint import read
+from scorefield.checkpoint import read_stored
 from scorefield.cli import main
 from scorefield.data import DATASETS, all_samples, load_data
 from scorefield.evaluate.features import Features
@@ -177,13 +177,13 @@ def test_a_network_is_trained_and_sampled_once(tmp_path, capsys):
     reproduce(["fig4"], setting)
     assert "training, step 0 to 1" in capsys.readouterr().out
     weights = (tmp_path / "models/digits-ncsn/model.safetensors").read_bytes()
-    first = read(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
+    first = read_stored(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
     reproduce(["fig5"], setting)
     assert "training, step" not in capsys.readouterr().out
     shared.sampled(setting, "ncsn", "digits", 5)
     assert "sampling, 3 chains" in capsys.readouterr().out
     assert (tmp_path / "models/digits-ncsn/model.safetensors").read_bytes() == weights
-    more = read(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
+    more = read_stored(tmp_path / "models/digits-ncsn/samples.safetensors").tensors
     assert torch.equal(more["x"][:2], first["x"])
     assert torch.equal(more["way"], first["way"])
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from scorefield import LogNormal, load, sample
-from scorefield.checkpoint import read
+from scorefield.checkpoint import read_stored
 from scorefield.data import load_data
 from scorefield.runs import Interrupted, Run, resume, start
 from scorefield.runs.build import Clamped, build_loss, build_model
@@ -57,7 +57,7 @@ def _last(directory):
 
 
 def _same(one, other):
-    first, second = read(one).tensors, read(other).tensors
+    first, second = read_stored(one).tensors, read_stored(other).tensors
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
@@ -81,7 +81,7 @@ def test_what_a_run_leaves(whole):
         f"{step:08d}.safetensors" for step in (30, 35, 40)
     ]
     best = min(heldout, key=heldout.get)
-    assert read(whole / "model.safetensors").about["step"] == best
+    assert read_stored(whole / "model.safetensors").about["step"] == best
     assert (whole / "samples/00000040.png").exists()
     assert sample(load(whole), 3, steps=2).shape == (3, 1, 8, 8)
 
@@ -93,7 +93,7 @@ def test_the_model_is_the_best_or_the_last(tmp_path, monkeypatch, best):
     _drain(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
     heldout = [line["heldout"] for line in _log(tmp_path / "run") if "heldout" in line]
     assert heldout == [3.0, 1.0, None, 2.0]
-    about = read(tmp_path / "run/model.safetensors").about
+    about = read_stored(tmp_path / "run/model.safetensors").about
     chosen = {"heldout": (16, 1.0), "last": (32, 2.0)}[best]
     assert (about["step"], about["heldout"], about["best"]) == (*chosen, 1.0)
 
@@ -131,7 +131,7 @@ def test_the_weights_are_those_of_the_plain_loop(whole):
             seed=derive_seed(0, 2),
         )
     )
-    raw = read(_last(whole)).under("extra.raw")
+    raw = read_stored(_last(whole)).under("extra.raw")
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
 
 
@@ -184,7 +184,7 @@ def test_a_signal_finishes_the_step_and_saves(whole, tmp_path, number):
         kick(start(_experiment("training.steps=40"), tmp_path / "run"))
     assert caught.value.number == number
     assert signal.getsignal(number) == before
-    assert read(_last(tmp_path / "run")).about["step"] == 6
+    assert read_stored(_last(tmp_path / "run")).about["step"] == 6
     _drain(resume(tmp_path / "run"))
     assert _same(_last(tmp_path / "run"), _last(whole))
 
@@ -236,7 +236,9 @@ def test_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monkeypatch):
     assert lines[4]["skipped"]
     assert lines[4]["loss"] is None
     assert "skipped" not in lines[6]
-    assert all(value.isfinite().all() for value in read(_last(tmp_path / "run")).tensors.values())
+    assert all(
+        value.isfinite().all() for value in read_stored(_last(tmp_path / "run")).tensors.values()
+    )
 
 
 def test_after_several_it_goes_back_with_half_the_rate(poisoned, tmp_path, monkeypatch):
@@ -245,14 +247,14 @@ def test_after_several_it_goes_back_with_half_the_rate(poisoned, tmp_path, monke
     assert asked == [*range(17), *range(10, 30)]
     assert [line["step"] for line in _log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate
-    assert read(_last(tmp_path / "run")).about["slower"] == 0.5
+    assert read_stored(_last(tmp_path / "run")).about["slower"] == 0.5
 
 
 def test_it_goes_back_once_only(poisoned, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
         _drain(start(_vectors(poisoned), tmp_path / "run"))
-    assert read(_last(tmp_path / "run")).about["step"] == 10
+    assert read_stored(_last(tmp_path / "run")).about["step"] == 10
 
 
 def test_tensorboard_sees_each_step_once(tmp_path):
@@ -279,7 +281,7 @@ def test_skips_in_a_row_are_counted_over_a_kill(poisoned, tmp_path, monkeypatch)
         if update.step == 11:
             break
     _drain(resume(tmp_path / "run"))
-    assert read(_last(tmp_path / "run")).about["slower"] == 0.5
+    assert read_stored(_last(tmp_path / "run")).about["slower"] == 0.5
     assert _same(_last(tmp_path / "run"), _last(tmp_path / "whole"))
     ours, theirs = ([{**x, "time": 0} for x in _log(tmp_path / d)] for d in ("run", "whole"))
     assert ours == theirs
@@ -299,7 +301,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_model(who
     path = whole / "model.safetensors"
     start(_experiment("training.steps=1", "training.rate=0", f"start={path}"), tmp_path / "run")
     _drain(resume(tmp_path / "run"))  # which was never iterated over
-    old, new = read(path).under("net"), read(_last(tmp_path / "run")).under("net")
+    old, new = read_stored(path).under("net"), read_stored(_last(tmp_path / "run")).under("net")
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
@@ -336,7 +338,7 @@ def test_a_model_can_be_trained_on(whole, tmp_path):
     path = whole / "model.safetensors"
     begun = _experiment("training.steps=1", "training.rate=0", f"start={path}")
     _drain(start(begun, tmp_path / "run"))
-    old, new = read(path).under("net"), read(_last(tmp_path / "run")).under("net")
+    old, new = read_stored(path).under("net"), read_stored(_last(tmp_path / "run")).under("net")
     assert all(torch.equal(old[name], new[name]) for name in old)
     with pytest.raises(ValueError, match=r"for samples of shape \(1, 8, 8\)"):
         start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")

@@ -27,18 +27,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from . import precondition as rows
-from .disk import replace
+from .disk import write_file
 from .model import ScoreModel
 from .nn import NETWORKS
 from .precondition import Precondition
 from .prior import Prior
 
 FORMAT = 1
-FILE = "model.safetensors"
+MODEL_FILE = "model.safetensors"
 SLACK = 64
 """Parameters and entries of a list that a network may have beyond the tensors of its file."""
 
-ROWS = {
+PRECONDITIONERS = {
     row.__name__: row
     for row in (
         rows.NCSN,
@@ -102,8 +102,8 @@ def save(
     Args:
         model: its network keeps what it was built with as `arguments`.
         path: a file if it ends in .safetensors, else a directory.
-        about: JSON to be found in `read(path).about`.
-        extra: other tensors to keep in the file, found in `read(path).under("extra")`.
+        about: JSON to be found in `read_stored(path).about`.
+        extra: other tensors to keep in the file, found in `read_stored(path).under("extra")`.
     """
     path, net = Path(path), model.net
     arguments = getattr(net, "arguments", None)
@@ -125,11 +125,11 @@ def save(
         "about": dict(about or {}),
     }
     if path.suffix == ".safetensors":
-        write(path, description, tensors)
+        write_stored(path, description, tensors)
         return
     path.mkdir(parents=True, exist_ok=True)
-    write(path / FILE, description, tensors)
-    replace(path / "model.json", json.dumps(description, indent=2).encode())
+    write_stored(path / MODEL_FILE, description, tensors)
+    write_file(path / "model.json", json.dumps(description, indent=2).encode())
 
 
 def load(
@@ -142,8 +142,8 @@ def load(
         networks: your own networks, by the name of their class.
     """
     path = Path(path)
-    path = path / FILE if path.is_dir() else path
-    stored = read(path)
+    path = path / MODEL_FILE if path.is_dir() else path
+    stored = read_stored(path)
     try:
         precondition = _row(stored.description["precondition"], stored.tensors)
         net = _network(stored, NETWORKS | dict(networks or {}))
@@ -165,17 +165,17 @@ def load(
         raise ValueError(f"{path} holds no model that can be built: {error!s:.1000}") from error
 
 
-def write(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_stored(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write tensors with a description and the checksum of both, in one move."""
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = json.dumps({**description, "sha256": _digest(description, kept)}, allow_nan=False)
-    replace(path, serialise(kept, {"scorefield": header}))
+    write_file(path, serialise(kept, {"scorefield": header}))
 
 
-def read(path: str | Path) -> Stored:
+def read_stored(path: str | Path) -> Stored:
     """What `save` or `write` left in a file, if it is whole and as it was written."""
     path = Path(path)
-    path = path / FILE if path.is_dir() else path
+    path = path / MODEL_FILE if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -220,8 +220,10 @@ def _prior_tensors(prior: Prior | None) -> dict[str, Tensor]:
 def _described(row: Precondition, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """A preconditioner's fields; its tensors go into `tensors`, a name into their place."""
     kind = type(row).__name__
-    if ROWS.get(kind) is not type(row):
-        raise ValueError(f"precondition is a {kind}, which no file can name: {', '.join(ROWS)} can")
+    if PRECONDITIONERS.get(kind) is not type(row):
+        raise ValueError(
+            f"precondition is a {kind}, which no file can name: {', '.join(PRECONDITIONERS)} can"
+        )
     found: dict[str, Any] = {"kind": kind}
     for key, value in _fields(row):
         if isinstance(value, Tensor):
@@ -239,7 +241,7 @@ def _fields(row: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _row(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
-    kind: Any = _kind(ROWS, found["kind"], "preconditioner")
+    kind: Any = _kind(PRECONDITIONERS, found["kind"], "preconditioner")
     given = {key: value for key, value in found.items() if key != "kind"}
     if unknown := given.keys() - {field.name for field in fields(kind) if field.init}:
         raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")

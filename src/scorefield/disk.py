@@ -22,49 +22,51 @@ try:
 except ImportError:  # on Windows, where a run is not locked
     fcntl = None  # type: ignore[assignment]
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a system calls it that there is no room."""
 
-LOCK = "lock"
+LOCK_FILE = "lock"
 
 
-def replace(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, force it to the disk, and move it into place."""
-    with written(path) as write:
+    with write_parts(path) as write:
         write(content)
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Callable[[bytes], None]]:
+def write_parts(path: Path) -> Iterator[Callable[[bytes], None]]:
     """The same for a file that comes part by part; what fails on the way leaves none of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb", buffering=0) as file:
-            yield partial(put, file.fileno())
+            yield partial(write_all, file.fileno())
             os.fsync(file.fileno())
         temporary.replace(path)
-        _settle(path.parent)
+        _sync_directory(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise unwritten(path, error) from error
+            raise write_error(path, error) from error
         raise
 
 
-def put(handle: int, content: bytes) -> None:
+def write_all(handle: int, content: bytes) -> None:
     """Write all of it; the system may take a part at a time."""
     left = memoryview(content)
     while left:
         left = left[os.write(handle, left) :]
 
 
-def unwritten(path: Path, error: OSError) -> OSError:
+def write_error(path: Path, error: OSError) -> OSError:
     """The error that says which file could not be written, and how much room there is."""
     reason = error.strerror or str(error)
-    if error.errno in FULL:
-        reason += f" ({shutil.disk_usage(_there(path)).free / 2**20:.1f} MiB are free there)"
+    if error.errno in FULL_DISK_ERRORS:
+        reason += (
+            f" ({shutil.disk_usage(_nearest_directory(path)).free / 2**20:.1f} MiB are free there)"
+        )
     found = OSError(f"{path} could not be written: {reason}")
     found.errno = error.errno
     return found
@@ -72,17 +74,17 @@ def unwritten(path: Path, error: OSError) -> OSError:
 
 def check_writable(path: Path) -> None:
     """Refuse before the work what could not be written after it."""
-    place = _there(path)
+    place = _nearest_directory(path)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ValueError(f"{path}: nothing can be written into {place}; choose another place")
 
 
-def _there(path: Path) -> Path:
+def _nearest_directory(path: Path) -> Path:
     """The nearest directory above a file that is there already."""
     return next(parent for parent in path.absolute().parents if parent.exists())
 
 
-def _settle(directory: Path) -> None:
+def _sync_directory(directory: Path) -> None:
     """Force the renaming itself to the disk, where the system knows how."""
     if os.name == "posix":
         handle = os.open(directory, os.O_RDONLY)
@@ -93,12 +95,12 @@ def _settle(directory: Path) -> None:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def hold_lock(directory: Path) -> Iterator[None]:
     """Keep other processes out of a run's directory; those that only read it need not ask.
 
     Where the system or its file system knows no locks there is none.
     """
-    path = directory / LOCK
+    path = directory / LOCK_FILE
     handle = None if fcntl is None else _lock(path)
     try:
         yield
@@ -114,7 +116,7 @@ def _lock(path: Path) -> int | None:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise unwritten(path, error) from error
+            raise write_error(path, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import disk, distributed
-from ..checkpoint import load, read
+from ..checkpoint import load, read_stored
 from ..data import DATASETS, HUB_PREFIX, PUBLISHED_FILES, TABLE_FILE, Table, all_samples, load_data
 from ..fast.optimize import Precision, optimize
 from ..ladder import suggest as suggested
@@ -149,7 +149,7 @@ def _follow(begun: Run) -> None:
 
 def _conclude(out: Path, skipped: int) -> None:
     """Say what a run has left."""
-    about = read(out).about
+    about = read_stored(out).about
     best = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
     print(f"wrote {out / 'model.safetensors'} (averaged weights of step {about['step']}{best})")
     if skipped:
@@ -223,7 +223,7 @@ def sample(
         if table is not None and out.suffix == ".npy":
             print("they are standardised: Table.read(RUN).decode(x) makes rows of them")
         if animate is not None:
-            disk.replace(animate, images.animation(sheets, animate.suffix, about))
+            disk.write_file(animate, images.animation(sheets, animate.suffix, about))
             print(f"wrote {animate}: {len(sheets)} states of its first {min(n, batch, 64)} samples")
 
 
@@ -236,10 +236,10 @@ def _writing(
     if not distributed.is_main():
         yield lambda x: None
     elif table is not None and out.suffix in TABLES:
-        with disk.written(out) as put:
+        with disk.write_parts(out) as put:
             header = chain([True], repeat(False))
             yield lambda x: put(table.text(x.cpu(), header=next(header)).encode())
-        disk.replace(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
+        disk.write_file(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
     else:
         with images.writing(out, n, model.shape, about) as add:
             yield add
@@ -280,7 +280,7 @@ def _about(where: Path, planned: Plan) -> dict[str, Any]:
     """How samples came to be."""
     return {
         "model": str(where),
-        "trained": read(where).about,
+        "trained": read_stored(where).about,
         "weights": "averaged, if the training averaged them",
         "sampler": planned.sampler,
         "options": planned.options,

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import inverse
-from ..checkpoint import load, read
+from ..checkpoint import load, read_stored
 from ..data.picture import upright
-from ..disk import replace as write_file
+from ..disk import write_file
 from ..fast.optimize import Choice, Precision, optimize
 from ..inverse import LinearOperator
 from ..model import ScoreModel
@@ -54,7 +54,7 @@ def restore_image(
     print(f"computing: {_optimized(model, n, precision, **options)}")
     x = restore(model, operator, y, n, sigma_y=sigma_y, **options)[0]
     about = {
-        "model": str(where), "trained": read(where).about, "image": str(image), "task": task,
+        "model": str(where), "trained": read_stored(where).about, "image": str(image), "task": task,
         "mask": mask and str(mask), "factor": factor, "blur": blur, "sigma_y": sigma_y, "n": n,
         "precision": precision, **options, "scorefield": version("scorefield"),
     }  # fmt: skip

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .. import runs
 from ..checkpoint import load
 from ..data import load_data
-from ..disk import locked
+from ..disk import hold_lock
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..runs import config
@@ -89,7 +89,7 @@ def clear(out: Path) -> None:
     if not out.is_dir():
         return
     names = ("config.json", "data.json", "log.jsonl", "model.safetensors", "model.json", PAGE)
-    with locked(out):
+    with hold_lock(out):
         for name in names:
             (out / name).unlink(missing_ok=True)
         for folder in ("checkpoints", "samples", ARRAYS):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..checkpoint import read
+from ..checkpoint import read_stored
 from ..ladder import suggest
 from ..metrics import neighbour_ratio
 from ..noise import geometric, perturb, seeded
@@ -145,7 +145,7 @@ def _learning(found: Findings) -> Section:
         plots.training(batches, heldout, "loss per pixel"),
         "Training.",
         f"{found.experiment.training.steps} steps of {found.experiment.training.batch} digits; "
-        f"sampled is the state of step {read(found.directory).about['step']}.",
+        f"sampled is the state of step {read_stored(found.directory).about['step']}.",
     )
     sigmas = geometric(found.model.sigma_max, found.model.sigma_min, 12)
     curves = losses(found.model, judge, sigmas, levels.sigma_data or 0.5, found.experiment.seed)

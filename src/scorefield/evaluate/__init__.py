@@ -105,7 +105,7 @@ class Evaluation:
         from .pages import write  # here, for it draws
 
         directory = Path(directory)
-        disk.replace(directory / FILE, self.as_json().encode())
+        disk.write_file(directory / FILE, self.as_json().encode())
         write(directory / "report.html", self)
 
 

@@ -184,13 +184,15 @@ def _cached(
         return count().moments
     path = cache / f"moments-{content(source, features)}.safetensors"
     with suppress(ValueError, KeyError, OSError):  # damaged, it is computed and written anew
-        stored = checkpoint.read(path)
+        stored = checkpoint.read_stored(path)
         n, tensors = stored.about["n"], stored.tensors
         return Moments(n, tensors["mean"], tensors["scatter"])
     moments = count().moments
     description = {"format": checkpoint.FORMAT, "about": {"n": moments.n, "of": features.about}}
     with suppress(OSError):  # where nothing can be written, it takes its time again
-        checkpoint.write(path, description, {"mean": moments.mean, "scatter": moments.scatter})
+        checkpoint.write_stored(
+            path, description, {"mean": moments.mean, "scatter": moments.scatter}
+        )
     return moments
 
 

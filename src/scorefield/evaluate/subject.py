@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import load, read
+from ..checkpoint import load, read_stored
 from ..data import Dataset, load_data
 from ..model import ScoreModel
 from ..runs import config
@@ -104,7 +104,7 @@ class Subject:
 
 
 def _averaged(run: Path, experiment: Experiment) -> tuple[ScoreModel, str]:
-    step, decay = read(run).about.get("step"), experiment.training.ema
+    step, decay = read_stored(run).about.get("step"), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, for the run keeps no average"
     return load(run), f"{kind}, step {step}"
 
@@ -113,7 +113,7 @@ def _raw(run: Path) -> tuple[ScoreModel, str]:
     kept = checkpoints(run)
     if not kept:
         raise ValueError(f"{run} has no checkpoints, where raw weights are kept")
-    model, stored = load(kept[-1]), read(kept[-1])
+    model, stored = load(kept[-1]), read_stored(kept[-1])
     model.net.load_state_dict(raw_weights(stored))
     return model, f"raw, step {stored.about['step']}"
 

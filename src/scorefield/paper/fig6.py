@@ -182,7 +182,7 @@ def completed(
         "seed": setting.seed, "size": [len(x), m],
         "images": hashed.hexdigest(), "model": digest(setting, "ncsn", data),
     }  # fmt: skip
-    if path.exists() and (kept := checkpoint.read(path)).about == about:
+    if path.exists() and (kept := checkpoint.read_stored(path)).about == about:
         return kept.tensors["x"]
     print(f"  {path.parent}: inpainting, {len(x) * m} chains", flush=True)
     prepared(model, len(x) * m, len(chain.sigmas) * chain.steps)
@@ -190,7 +190,7 @@ def completed(
     for i, y in enumerate(torch.split(x.repeat_interleave(m, 0), BATCH)):
         parts.append(_drawn(model, chain, y, known, seeded(setting.seed, first=i * BATCH)))
     found = torch.cat(parts).reshape(len(x), m, *x.shape[1:])
-    checkpoint.write(path, {"format": checkpoint.FORMAT, "about": about}, {"x": found})
+    checkpoint.write_stored(path, {"format": checkpoint.FORMAT, "about": about}, {"x": found})
     return found
 
 

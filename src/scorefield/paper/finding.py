@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..disk import replace as write
+from ..disk import write_file as write
 from ..runs.config import Data
 from ..show import images
 

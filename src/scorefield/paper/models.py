@@ -159,7 +159,7 @@ def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
         "seed": setting.seed,
         "model": digest(setting, kind, data),
     }
-    kept = checkpoint.read(path) if path.exists() else None
+    kept = checkpoint.read_stored(path) if path.exists() else None
     if kept is not None and kept.about != about:
         kept = None
     parts = [] if kept is None else [Samples(kept.tensors["x"], kept.tensors["way"])]
@@ -172,7 +172,7 @@ def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
         parts.append(_drawn(model, made, min(BATCH, n - start), start))
     found = Samples(torch.cat([part.x for part in parts]), parts[0].way)
     description = {"format": checkpoint.FORMAT, "about": about}
-    checkpoint.write(path, description, {"x": found.x, "way": found.way})
+    checkpoint.write_stored(path, description, {"x": found.x, "way": found.way})
     return found
 
 

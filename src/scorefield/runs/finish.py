@@ -12,7 +12,7 @@ import torch
 from .. import distributed
 from ..checkpoint import load
 from ..data import DATASETS, TABLE_FILE, load_data
-from ..disk import LOCK, check_writable, locked, replace
+from ..disk import LOCK_FILE, check_writable, hold_lock, write_file
 from ..model import ScoreModel
 from ..sample import make_plan
 from ..train import Update
@@ -44,11 +44,11 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     run.check_in_step()  # every process has found the directory empty
     if distributed.is_main():
         directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory):
+        with hold_lock(directory):
             _check_new(directory)  # another process may have started a run there meanwhile
             if data.table is not None:
-                replace(directory / TABLE_FILE, data.table.as_json().encode())
-            replace(directory / "config.json", config.as_json(experiment).encode())
+                write_file(directory / TABLE_FILE, data.table.as_json().encode())
+            write_file(directory / "config.json", config.as_json(experiment).encode())
             write_fingerprints(directory, experiment.data.source, data)
     return run
 
@@ -60,7 +60,7 @@ def _check_new(directory: Path) -> None:
             "another directory"
         )
     exists = directory.exists()
-    if exists and (not directory.is_dir() or any(p.name != LOCK for p in directory.iterdir())):
+    if exists and (not directory.is_dir() or any(p.name != LOCK_FILE for p in directory.iterdir())):
         raise ValueError(f"{directory} exists and holds no run: name another directory")
 
 

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ..disk import put, replace, unwritten
+from ..disk import write_all, write_error, write_file
 
 
 class Journal:
@@ -42,7 +42,7 @@ class Journal:
         if self.silent:
             return
         with _naming(self.path):
-            put(self.file.fileno(), f"{json.dumps(line)}\n".encode())
+            write_all(self.file.fileno(), f"{json.dumps(line)}\n".encode())
         with _naming(self.events):
             for name, value in line.items():
                 if self.writer is not None and isinstance(value, float) and name != "time":
@@ -91,7 +91,7 @@ def trim(path: Path, step: int) -> None:
             stacklevel=2,
         )
     if len(kept) < len(lines):
-        replace(path, b"".join(kept))
+        write_file(path, b"".join(kept))
 
 
 def _step(line: bytes) -> int | None:
@@ -118,7 +118,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unwritten(path, error) from error
+        raise write_error(path, error) from error
 
 
 def _board() -> Any:

@@ -23,7 +23,7 @@ from ..data import (
     fingerprint_samples,
     load_data,
 )
-from ..disk import replace
+from ..disk import write_file
 from . import config
 from .build import build
 from .config import Experiment
@@ -153,7 +153,7 @@ def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
     """Record fingerprints of the run's data."""
     fingerprints = fingerprint_files(source) or fingerprint_samples(data)
     try:
-        replace(directory / DATA, json.dumps(fingerprints, indent=0).encode())
+        write_file(directory / DATA, json.dumps(fingerprints, indent=0).encode())
     except OSError as error:
         raise interrupted_write(error, directory) from error
 

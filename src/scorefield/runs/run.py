@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, distributed
-from ..checkpoint import Stored, read
+from ..checkpoint import Stored, read_stored
 from ..data import all_samples
-from ..disk import locked
+from ..disk import hold_lock
 from ..model import ScoreModel
 from ..sample import make_plan, sample
 from ..show import images
@@ -205,7 +205,7 @@ class Run:
         finite = math.isfinite(mean)
         better = mean < self.progress.best or self.experiment.keeping.best == "last"
         self.progress.best = min(mean, self.progress.best) if finite else self.progress.best
-        if better or not (self.directory / checkpoint.FILE).exists():
+        if better or not (self.directory / checkpoint.MODEL_FILE).exists():
             self._keep_model(mean if finite else None)
         if not finite:
             return {"heldout": None}
@@ -252,7 +252,7 @@ class Run:
                 "not finite, with half the learning rate as well: look for NaN in the data, or try "
                 f"a training.rate below {self.experiment.training.rate} or a training.clip"
             )
-        self.restore(read((scheduled or paths)[-1]))
+        self.restore(read_stored((scheduled or paths)[-1]))
         self.progress.slower, self.progress.bad = 0.5, 0
 
     def check_in_step(self) -> None:
@@ -298,7 +298,7 @@ class Run:
 
 def owned(directory: Path) -> AbstractContextManager[None]:
     """Return the run's lock, which rank 0 holds for all processes."""
-    return locked(directory) if distributed.is_main() else nullcontext()
+    return hold_lock(directory) if distributed.is_main() else nullcontext()
 
 
 def _due(step: int, every: int) -> bool:

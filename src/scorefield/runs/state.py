@@ -16,7 +16,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from .. import checkpoint
-from ..checkpoint import FILE, Stored, read
+from ..checkpoint import MODEL_FILE, Stored, read_stored
 from ..model import ScoreModel
 from .build import Parts
 from .config import Experiment
@@ -101,7 +101,7 @@ def last_state(directory: Path) -> tuple[Path, Stored] | None:
     damaged: list[tuple[Path, ValueError]] = []
     for path in reversed(checkpoints(directory)):
         try:
-            state = path, read(path)
+            state = path, read_stored(path)
         except ValueError as error:
             damaged.append((path, error))
             continue
@@ -116,7 +116,7 @@ def last_state(directory: Path) -> tuple[Path, Stored] | None:
 
 
 def _no_checkpoint(directory: Path, error: ValueError | None) -> str:
-    model = directory / FILE
+    model = directory / MODEL_FILE
     start = f" --from {model}" if model.exists() else ""
     return (
         f"{directory} has no undamaged checkpoint{f' ({error})' if error else ''}: put back a file "

@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ..disk import check_writable, replace, written
+from ..disk import check_writable, write_file, write_parts
 
 SMALLEST = 96
 """Pixels a side to which small images are enlarged in grids, by whole factors."""
@@ -132,21 +132,21 @@ def writing(
     """The same, for n samples that come in parts; none is kept, but for a grid its pixels."""
     check(path, torch.empty(1, *shape))
     if path.suffix == ".npy":
-        with written(path) as put:
+        with write_parts(path) as put:
             put(_header((n, *shape)))
             yield lambda x: put(x.detach().cpu().numpy().astype("<f4", order="C").tobytes())
-        replace(path.with_suffix(".json"), json.dumps(about, indent=2).encode())
+        write_file(path.with_suffix(".json"), json.dumps(about, indent=2).encode())
     elif path.suffix == ".png":
         parts = list[Tensor]()
         yield lambda x: parts.append(as_bytes(x))
-        replace(path, png(_sheet(torch.cat(parts)), about))
+        write_file(path, png(_sheet(torch.cat(parts)), about))
     else:
         numbers = count()
 
         def add(x: Tensor) -> None:
             for each in as_bytes(x):
                 i = next(numbers)
-                replace(path / f"{i:06d}.png", png(picture(each), {**about, "sample": i}))
+                write_file(path / f"{i:06d}.png", png(picture(each), {**about, "sample": i}))
 
         yield add
 

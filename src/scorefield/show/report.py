@@ -16,7 +16,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from ..disk import replace
+from ..disk import write_file
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff;
@@ -94,7 +94,7 @@ class Section:
 
 def write(path: Path, sections: Sequence[Section], *, title: str) -> None:
     """Write the page."""
-    replace(path, _page(title, _titled(title, sections)).encode())
+    write_file(path, _page(title, _titled(title, sections)).encode())
 
 
 def add(path: Path, sections: Sequence[Section], *, title: str, part: str) -> None:
@@ -109,7 +109,7 @@ def add(path: Path, sections: Sequence[Section], *, title: str, part: str) -> No
     begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
     made = f"{begin}\n{_titled(title, sections)}\n{end}"
     if not path.exists():
-        replace(path, _page(title, made).encode())
+        write_file(path, _page(title, made).encode())
         return
     page = path.read_text(encoding="utf-8")
     before, found, after = page.partition(begin)
@@ -119,7 +119,7 @@ def add(path: Path, sections: Sequence[Section], *, title: str, part: str) -> No
         after = f"\n</body>{after}"
     if not found:
         raise ValueError(f"{path} is no whole page of HTML: move it away")
-    replace(path, f"{before}{made}{after}".encode())
+    write_file(path, f"{before}{made}{after}".encode())
 
 
 def _titled(title: str, sections: Sequence[Section]) -> str:
