@@ -48,8 +48,8 @@ def test_yaml_is_read_as_people_write_it(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("training.stepz=5", r"training\.stepz is no field: did you mean steps\?"),
-        ("trainning.steps=5", r"trainning is no field: did you mean training\?"),
+        ("training.stepz=5", r"training\.stepz is not a field: did you mean steps\?"),
+        ("trainning.steps=5", r"trainning is not a field: did you mean training\?"),
         ("seed.deep=5", "seed={'deep': 5}: give an int"),
         ("training.steps=many", "training.steps='many': give an int"),
         ("training.steps=2.5", r"training\.steps=2\.5: give an int"),
@@ -73,10 +73,10 @@ def test_yaml_is_read_as_people_write_it(tmp_path):
         ("training.rate=1e999", "training.rate: give .*not inf"),
         ("network={kind: MLP, width: .inf}", r"network\.width: give .*not inf"),
         ("network.width.0.0.0.0.0.0.0.0=1", r"network\.width\.0.*: give"),
-        ("network.width=" + "[" * 5000, "not YAML .*lists and mappings in each other"),
+        ("network.width=" + "[" * 5000, "not YAML .*lists and mappings are nested"),
         ("data.source=" + "x" * 5000, "data.source: give text"),
         ('start="a\\0b"', "start: give text"),
-        ("x" * 50_000 + "=1", "^x{80} is no field"),
+        ("x" * 50_000 + "=1", "^x{80} is not a field"),
     ],
 )
 def test_a_mistake_is_named(setting, message):

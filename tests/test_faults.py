@@ -522,7 +522,7 @@ def test_a_configuration_that_was_cut_short(copy, kept):
         ('"rate": 0.001', '"rate": 0.002', r"training.rate is 0.002, but was 0.001 when step 4"),
         ('"width": 8', '"width": 16', r"network.width is 16, but was 8 when step 4 was saved"),
         ('"seed": 0', '"seed": -1', "seed=-1: give 0 or more"),
-        ('"clip": null', '"clipp": null', "training.clipp is no field: did you mean clip"),
+        ('"clip": null', '"clipp": null', "training.clipp is not a field: did you mean clip"),
         ('"start": null,', "", "it has no start"),
     ],
 )
@@ -540,7 +540,7 @@ def test_a_log_with_what_is_no_line_of_it(copy, whole):
     (copy / "checkpoints/00000004.safetensors").unlink()
     path.write_bytes(first + b"\xff\x00 garbage\n{}\n" + first + b"".join(rest) + b'{"step": 5')
     run = resume(copy)
-    with pytest.warns(UserWarning, match=r"log.jsonl had 3 lines that are none of this run"):
+    with pytest.warns(UserWarning, match=r"log.jsonl had 3 lines that are not from this run"):
         _train(run)
     _same_end(copy, whole)
 

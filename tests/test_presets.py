@@ -28,7 +28,7 @@ PAPERS = {
         sampling.denoise=false keeping.checkpoint=5000""",
     "ncsnv2-cifar10": f"""
         data.source=cifar10 data.flip=true network.kind=RefineNet network.width=128
-        levels.precondition=NCSNv2 levels.law=discrete levels.count=232
+        levels.precondition=NCSNv2 levels.distribution=discrete levels.count=232
         levels.sigma_max=50 levels.sigma_min=0.01
         training.objective=denoising training.weight=ncsn training.steps=300000 training.batch=128
         training.rate=1e-4 training.warmup=0 training.clip=null training.ema=0.999 {ADAM}
@@ -37,7 +37,8 @@ PAPERS = {
     "ncsnpp-cifar10": f"""
         data.source=cifar10 data.flip=true network.kind=UNet network.blocks=4
         network.progressive_input=residual network.fourier_scale=16.0 network.dropout=0.1
-        levels.precondition=VE levels.law=loguniform levels.sigma_max=50 levels.sigma_min=0.01
+        levels.precondition=VE levels.distribution=loguniform
+        levels.sigma_max=50 levels.sigma_min=0.01
         training.objective=denoising training.weight=ncsn training.steps=950000 training.batch=128
         training.rate=2e-4 training.warmup=5000 training.clip=1 training.ema=0.999 {ADAM}
         sampling.sampler=predictor_corrector sampling.steps=1000 sampling.grid=geometric

@@ -183,7 +183,7 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
         "loguniform": lambda: LogUniform(model.sigma_max, model.sigma_min),
         "discrete": lambda: Discrete(ladder),
     }
-    law = laws["discrete" if own is not None else levels.law]()
+    law = laws["discrete" if own is not None else levels.distribution]()
     weight = {
         "edm": edm_weight(levels.sigma_data or 0.5),
         "ncsn": ncsn_weight,

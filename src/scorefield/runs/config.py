@@ -1,7 +1,7 @@
-"""What a run is made of: frozen dataclasses, as JSON in the run, from YAML or the command line.
+"""The configuration of a run: frozen dataclasses, read from YAML, JSON or the command line.
 
-Where an option is `None` or "auto", the data or the machine decide, once: the run's config.json has
-what was decided, and a resumed run takes it from there. This module knows nothing of torch.
+A field that is `None` or "auto" is filled in by `resolve`, once; the run's config.json records the
+value, and a resumed run reads it from there. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 @dataclass(frozen=True)
 class Data:
-    """Where samples come from.
+    """The training data.
 
     Attributes:
-        source: A data set's name, or the path of a folder of images, or of a file: .npy, .npz,
-            .csv or .tsv.
-        options: Of the source, such as `size` for a folder.
+        source: Name of a data set, or path of a folder of images or of a .npy, .npz, .csv or .tsv
+            file.
+        options: Options of the source, such as `size` for a folder.
         flip: Mirror images left to right at random.
         workers: Threads that read ahead, for sources that read files.
-        labels: Learn the classes, if the data have them.
+        labels: Train a class-conditional model, if the data have classes.
     """
 
     source: str = "digits"
@@ -40,22 +40,22 @@ class Data:
 
 @dataclass(frozen=True)
 class Levels:
-    """Which noise, and how the network is told of it.
+    """The noise levels, and the preconditioner that conditions the network on them.
 
     Attributes:
-        precondition: A row of the table in `scorefield.precondition`.
-        law: Of σ in training.
-        sigma_max: The largest σ; the data's own largest distance if not given.
-        sigma_min: The smallest σ; `suggest`'s if not given.
-        count: Levels of a discrete law; `suggest`'s if not given.
-        mean: Of log σ, for the log-normal law; log(0.6σ_d), as EDM's own, if not given.
-        std: Of log σ, for the log-normal law.
-        sigma_data: The data's standard deviation about the centre, for EDM.
-        centre: What is taken from x first; the data's mean for EDM, else what the network expects.
+        precondition: A class in `scorefield.precondition`.
+        distribution: Distribution of σ in training.
+        sigma_max: Largest σ; by default the largest distance between two samples.
+        sigma_min: Smallest σ; by default that of `suggest`.
+        count: Number of levels of the discrete distribution; by default that of `suggest`.
+        mean: Mean of log σ for the log-normal distribution; by default log(0.6σ_d), as in EDM.
+        std: Standard deviation of log σ for the log-normal distribution.
+        sigma_data: Standard deviation σ_d of the data about the centre, for EDM.
+        centre: Subtracted from x; by default the data's mean for EDM, else the network's own.
     """
 
     precondition: Literal["EDM", "NCSN", "NCSNv2", "VE", "FlowMatching"] = "EDM"
-    law: Literal["lognormal", "loguniform", "discrete"] = "lognormal"
+    distribution: Literal["lognormal", "loguniform", "discrete"] = "lognormal"
     sigma_max: float | None = None
     sigma_min: float | None = None
     count: int | None = None
@@ -67,20 +67,20 @@ class Levels:
 
 @dataclass(frozen=True)
 class Training:
-    """How the network learns.
+    """The optimisation.
 
     Attributes:
         objective: The loss at one σ.
         weight: λ(σ), which makes levels comparable; `likelihood` bounds the divergence.
-        steps: Updates in all.
-        batch: Samples a step, over all processes.
+        steps: Number of optimiser steps.
+        batch: Samples per step, over all processes.
         rate: Adam's learning rate.
-        betas: Adam's.
-        eps: Adam's.
-        schedule: What becomes of the rate after the warm-up.
-        warmup: Steps of linear rise.
-        clip: The largest norm of the gradient.
-        ema: The decay of the running average of the weights, 0 for none.
+        betas: Adam's β₁ and β₂.
+        eps: Adam's ε.
+        schedule: Learning rate after the warm-up.
+        warmup: Steps of linear warm-up.
+        clip: Largest norm of the gradient.
+        ema: Decay of the moving average of the weights; 0 for none.
     """
 
     objective: Literal["denoising", "sliced", "exact"] = "denoising"
@@ -98,14 +98,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn unless something else is asked for.
+    """The run's own way to sample, the default of `sample` and `evaluate`.
 
     Attributes:
         sampler: A name in `scorefield.SAMPLERS`.
-        steps: Levels of the grid, or steps at each level of the ladder for annealed Langevin.
-        epsilon: The step size of annealed Langevin; of the ladder's reasoning if not given.
-        levels: Of its ladder, for a network that knows all σ; `suggest`'s number if not given.
-        grid: How the levels of the other samplers are spaced.
+        steps: Number of levels, or for annealed Langevin the steps at each level.
+        epsilon: Step size of annealed Langevin; by default chosen for the ladder.
+        levels: Number of levels of its ladder, for a network that knows all σ; by default that of
+            `suggest`.
+        grid: Spacing of the levels of the other samplers.
         denoise: End with the step to σ = 0.
     """
 
@@ -118,24 +119,24 @@ class Sampling:
 
     @property
     def options(self) -> dict[str, Any]:
-        """All but the sampler and its steps, as `scorefield.draw.plan` takes them."""
+        """The options of `make_plan`, other than the sampler and its steps."""
         epsilon = {} if self.epsilon is None else {"epsilon": self.epsilon}
         return {"levels": self.levels, "grid": self.grid, "denoise": self.denoise, **epsilon}
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """What a run writes, and how often, in steps; 0 is never.
+    """The files of a run and the number of steps between them; 0 is never.
 
     Attributes:
-        log: Lines in log.jsonl.
-        evaluate: The held-out loss.
-        samples: A grid of samples.
-        checkpoint: A state to resume from.
-        last: How many of these are kept.
-        best: Which state is the run's model: that of the least held-out loss, or the last, so that
-            what is held out chooses nothing.
-        tensorboard: Write TensorBoard's events too.
+        log: Steps between lines of log.jsonl.
+        evaluate: Steps between held-out losses.
+        samples: Steps between grids of samples.
+        checkpoint: Steps between checkpoints.
+        last: Number of checkpoints to keep.
+        best: Weights that become the run's model: those of the least held-out loss, or the last
+            ones, so that the held-out data choose nothing.
+        tensorboard: Write TensorBoard events too.
     """
 
     log: int = 1
@@ -149,16 +150,16 @@ class Keeping:
 
 @dataclass(frozen=True)
 class Machine:
-    """How the work is done; "auto" is decided once, and kept by the run.
+    """The device and the backend; "auto" is resolved once and recorded.
 
     Attributes:
-        device: cpu, cuda, mps.
+        device: cpu, cuda or mps.
         autocast: Run the network in bfloat16.
-        channels_last: Keep images with their channels innermost.
+        channels_last: Store images with their channels innermost.
         compile: Run the network through torch.compile.
-        winograd: Convolve with a quarter of the multiplications, where the machine is a CPU.
-        onednn: Multiply the matrices of an MLP by oneDNN, where the machine is a CPU.
-        threads: Of the CPU; 0 leaves it to torch.
+        winograd: Use Winograd convolutions, on a CPU.
+        onednn: Multiply the matrices of an MLP with oneDNN, on a CPU.
+        threads: Number of CPU threads; 0 leaves it to torch.
     """
 
     device: str = "auto"
@@ -175,10 +176,16 @@ class Experiment:
     """A run, from the data to the samples.
 
     Attributes:
-        network: `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments; what the data
-            decide (channels, shape, labels, levels) may be left out.
-        start: A model to begin with, its network and preconditioner in the place of these.
-        seed: Of everything random.
+        data: The training data.
+        network: `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments. Those that the data
+            determine (channels, shape, labels, levels) may be left out.
+        levels: The noise levels.
+        training: The optimisation.
+        sampling: The run's own way to sample.
+        keeping: The files of a run.
+        machine: The device and the backend.
+        start: A model to start from; its network and preconditioner replace those above.
+        seed: Seed of everything random.
     """
 
     data: Data = Data()
@@ -192,109 +199,20 @@ class Experiment:
     seed: int = 0
 
 
-# ── From files and the command line ──────────────────────────────────────────────────────────────
+# ── Files and the command line ───────────────────────────────────────────────────────────────────
 
 Config = TypeVar("Config")
 
+MAX_CONFIG_CHARACTERS = 2**15
+"""A configuration of all fields has 2,000."""
+MAX_NUMBER = 2**63
+MAX_TEXT = 4096
+"""Characters of a path, and of any other text."""
+MAX_DEPTH = 8
+"""Nesting of lists and mappings in a field."""
+YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
 
-LONGEST = 2**15
-"""Characters of a configuration, at most; one of all fields has 2,000."""
-
-
-def read(path: Path, default: Experiment | None = None) -> Experiment:
-    """The experiment in a YAML or JSON file; what it leaves out is the default's."""
-    if (size := path.stat().st_size) > LONGEST:
-        raise ValueError(f"{path} has {size:,} bytes, and a configuration at most {LONGEST:,}")
-    try:
-        found = _parsed(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
-    try:
-        return changed(default or Experiment(), {} if found is None else found)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _parsed(text: str) -> Any:
-    """What YAML or JSON says.
-
-    Aliases are not taken: a few lines of them stand for gigabytes.
-    """
-    if len(text) > LONGEST:
-        raise ValueError(f"{len(text):,} characters, more than {LONGEST:,}")
-    try:
-        found = _of_json_or_yaml(text)
-        repr(found)  # what cannot be shown, as a number of 5,000 digits, no error could name
-    except Exception as error:  # of a wrong !!tag, yaml raises anything
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{reason:.500}") from error
-    return found
-
-
-def _of_json_or_yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return json.loads(text)  # of which YAML reads 1e-05 and pairs of \\u otherwise
-    except (ValueError, RecursionError):
-        pass
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias (*): write out what is meant")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > 2 * DEEPEST:
-            raise ValueError(f"it has more than {2 * DEEPEST} lists and mappings in each other")
-    return yaml.safe_load(text)
-
-
-def as_json(experiment: Experiment) -> str:
-    """What `read` understands."""
-    return json.dumps(asdict(experiment), indent=2)
-
-
-def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
-    """The experiment with `field.name=value` settings, the values in YAML."""
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"{setting:.80}: give a value, as in {name:.80}=...")
-        try:
-            value: Any = _parsed(text)
-        except ValueError as error:
-            raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
-        for key in reversed(name.split(".")):
-            value = {key: value}
-        experiment = changed(experiment, value)
-    return experiment
-
-
-def changed(default: Config, values: object, where: str = "") -> Config:
-    """A dataclass with some of its fields changed, nested ones by nested mappings."""
-    if not isinstance(values, Mapping):
-        what = where or "the configuration"
-        raise ValueError(f"{what} is {values!r:.80}: give names and values")
-    hints, new = get_type_hints(type(default)), dict[str, Any]()
-    for key, value in values.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in hints:
-            raise ValueError(f"{name:.80} is no field: {nearest(str(key)[:80], hints)}")
-        now = getattr(default, key)
-        if is_dataclass(now):
-            new[key] = changed(cast(Any, now), value, name)
-        elif isinstance(now, dict) and isinstance(value, Mapping):
-            given = {str(k): _number(v) for k, v in _plain(value, name).items()}
-            # another network has other arguments
-            other = given.get("kind", now.get("kind")) != now.get("kind")
-            new[key] = given if other else now | given
-        else:
-            new[key] = _as(hints[key], _plain(value, name), name)
-    result: Config = replace(cast(Any, default), **new)
-    return result
-
-
-LEAST = {
+MINIMUM = {
     "data.workers": 0,
     "levels.count": 1,
     "training.steps": 1,
@@ -312,16 +230,115 @@ LEAST = {
     "machine.threads": 0,
     "seed": 0,
 }
-"""The least value of a field; those in `POSITIVE` are to be more than 0."""
-POSITIVE = ("levels.std", "levels.sigma_data", "levels.sigma_min", "training.clip", "training.eps")
+"""Smallest value of a field."""
+ABOVE_ZERO = (
+    "levels.std",
+    "levels.sigma_data",
+    "levels.sigma_min",
+    "training.clip",
+    "training.eps",
+)
+
+
+def read(path: Path, default: Experiment | None = None) -> Experiment:
+    """Read an experiment from a YAML or JSON file; missing fields keep the default's values."""
+    if (size := path.stat().st_size) > MAX_CONFIG_CHARACTERS:
+        raise ValueError(
+            f"{path} has {size:,} bytes, but a configuration at most {MAX_CONFIG_CHARACTERS:,}"
+        )
+    try:
+        values = _parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
+    try:
+        return changed(default or Experiment(), {} if values is None else values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _parse(text: str) -> Any:
+    """Return the content of YAML or JSON text."""
+    if len(text) > MAX_CONFIG_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters, more than {MAX_CONFIG_CHARACTERS:,}")
+    try:
+        values = _parse_json_or_yaml(text)
+        repr(values)  # fails for a number of 5,000 digits, which no error message could show
+    except Exception as error:  # yaml raises anything for a wrong !!tag
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{reason:.500}") from error
+    return values
+
+
+def _parse_json_or_yaml(text: str) -> Any:
+    """Parse JSON, else YAML without aliases, a few lines of which can stand for gigabytes."""
+    import yaml
+
+    try:
+        return json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
+    except (ValueError, RecursionError):
+        pass
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has an alias (*): write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > 2 * MAX_DEPTH:
+            raise ValueError(f"lists and mappings are nested more than {2 * MAX_DEPTH} deep")
+    return yaml.safe_load(text)
+
+
+def as_json(experiment: Experiment) -> str:
+    """Return JSON that `read` understands."""
+    return json.dumps(asdict(experiment), indent=2)
+
+
+def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
+    """Apply settings of the form `field.name=value`, with values in YAML."""
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting:.80}: give a value, as in {name:.80}=...")
+        try:
+            value: Any = _parse(text)
+        except ValueError as error:
+            raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        experiment = changed(experiment, value)
+    return experiment
+
+
+def changed(default: Config, values: object, prefix: str = "") -> Config:
+    """Return a dataclass with some fields replaced, those of nested ones by nested mappings."""
+    if not isinstance(values, Mapping):
+        name = prefix or "the configuration"
+        raise ValueError(f"{name} is {values!r:.80}: give names and values")
+    hints, new = get_type_hints(type(default)), dict[str, Any]()
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if key not in hints:
+            raise ValueError(f"{name:.80} is not a field: {nearest(str(key)[:80], hints)}")
+        now = getattr(default, key)
+        if is_dataclass(now):
+            new[key] = changed(cast(Any, now), value, name)
+        elif isinstance(now, dict) and isinstance(value, Mapping):
+            items = {str(k): _as_number(v) for k, v in _as_plain(value, name).items()}
+            # another kind of network has other arguments
+            other = items.get("kind", now.get("kind")) != now.get("kind")
+            new[key] = items if other else now | items
+        else:
+            new[key] = _as_type(hints[key], _as_plain(value, name), name)
+    result: Config = replace(cast(Any, default), **new)
+    return result
 
 
 def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
-    """The experiment, if its numbers can be meant, its paths made absolute.
+    """Refuse numbers out of range, and make paths absolute.
 
     Args:
-        experiment: any.
-        names: what is no path as a source, even if there is a file of that name.
+        experiment: the experiment to check.
+        names: sources that are names and not paths, even if a file of that name exists.
     """
     values = {
         f"{part}.{name}": value
@@ -329,64 +346,55 @@ def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
         if isinstance(fields, dict)
         for name, value in fields.items()
     } | {"seed": experiment.seed}
-    for name, least in LEAST.items():
-        if values[name] is not None and not values[name] >= least:
-            raise ValueError(f"{name}={values[name]}: give {least} or more")
-    for name in POSITIVE:
+    for name, minimum in MINIMUM.items():
+        if values[name] is not None and not values[name] >= minimum:
+            raise ValueError(f"{name}={values[name]}: give {minimum} or more")
+    for name in ABOVE_ZERO:
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name}={values[name]}: give more than 0")
     if not experiment.training.ema < 1:
         raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
-    data, begin = experiment.data, experiment.start
-    # not Path's, which fails on what is too long to be one
+    data, start = experiment.data, experiment.start
+    # os.path's, because Path's fails on text that is too long to be a path
     if data.source not in names and os.path.exists(data.source):
         data = replace(data, source=str(Path(data.source).resolve()))
     if "root" in data.options:
         root = str(Path(str(data.options["root"])).expanduser().resolve())
         data = replace(data, options=data.options | {"root": root})
-    experiment = replace(experiment, data=data)
-    return experiment if begin is None else replace(experiment, start=str(Path(begin).resolve()))
+    start = None if start is None else str(Path(start).resolve())
+    return replace(experiment, data=data, start=start)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What somebody may have meant."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return a hint for a misspelt name: the most similar choice, or all of them."""
+    choices = list(choices)
+    similar = difflib.get_close_matches(name, choices, 1)
+    return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(choices)}"
 
 
-def signature(build: Callable[..., Any]) -> set[str]:
-    """The names of a function's arguments."""
-    return set(inspect.signature(build).parameters)
+def signature(function: Callable[..., Any]) -> set[str]:
+    """Return the names of a function's arguments."""
+    return set(inspect.signature(function).parameters)
 
 
-LARGEST = 2**63
-"""No number of a configuration is as large."""
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
-PATH = 4096
-"""Characters of a path, and of any text."""
-DEEPEST = 8
-"""Lists and mappings in each other, in a field."""
-
-
-def _plain(value: Any, name: str, depth: int = 0) -> Any:
-    """A value, if it is one that JSON can keep for the run."""
-    if isinstance(value, Mapping) and depth < DEEPEST:
-        return {str(k): _plain(v, f"{name}.{k}", depth + 1) for k, v in value.items()}
-    if isinstance(value, (list, tuple)) and depth < DEEPEST:
-        return [_plain(each, name, depth + 1) for each in value]
-    number = isinstance(value, (int, float)) and abs(value) < LARGEST
-    text = isinstance(value, str) and len(value) <= PATH and "\0" not in value
+def _as_plain(value: Any, name: str, depth: int = 0) -> Any:
+    """Return a value that JSON can keep, or refuse it."""
+    if isinstance(value, Mapping) and depth < MAX_DEPTH:
+        return {str(k): _as_plain(v, f"{name}.{k}", depth + 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and depth < MAX_DEPTH:
+        return [_as_plain(item, name, depth + 1) for item in value]
+    number = isinstance(value, (int, float)) and abs(value) < MAX_NUMBER
+    text = isinstance(value, str) and len(value) <= MAX_TEXT and "\0" not in value
     if number or text or value is None:
         return value
     raise ValueError(
-        f"{name:.80}: give text, true, false, null, a number below {LARGEST:.0e}, or lists and "
+        f"{name:.80}: give text, true, false, null, a number below {MAX_NUMBER:.0e}, or lists and "
         f"mappings of these, not {value!r:.80}"
     )
 
 
-def _as(hint: Any, value: Any, name: str) -> Any:
-    """A value of a field's type, or a refusal that says which type that is."""
+def _as_type(hint: Any, value: Any, name: str) -> Any:
+    """Return a value of a field's type, or name the type in an error."""
     if get_origin(hint) in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):
             return None
@@ -399,11 +407,12 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         raise ValueError(f"{name}={value!r:.80}: {nearest(str(value), map(str, get_args(hint)))}")
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         if len(value) == len(get_args(hint)):
-            return tuple(_as(h, v, name) for h, v in zip(get_args(hint), value, strict=True))
-    elif hint is float and isinstance(number := _number(value), (int, float)):
+            pairs = zip(get_args(hint), value, strict=True)
+            return tuple(_as_type(item_hint, item, name) for item_hint, item in pairs)
+    elif hint is float and isinstance(number := _as_number(value), (int, float)):
         if not isinstance(number, bool):
             return float(number)
-    elif hint is int and isinstance(number := _number(value), (int, float)):
+    elif hint is int and isinstance(number := _as_number(value), (int, float)):
         if number == int(number) and not isinstance(number, bool):
             return int(number)
     elif isinstance(hint, type) and type(value) is hint:
@@ -412,8 +421,8 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     raise ValueError(f"{name}={value!r:.80}: give {'an' if kind == 'int' else 'a'} {kind}")
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 takes 3e-4 for a word."""
-    if isinstance(value, str) and NUMBER.fullmatch(value) and abs(float(value)) < LARGEST:
+def _as_number(value: Any) -> Any:
+    """Convert text such as 3e-4, which YAML 1.1 does not read as a number."""
+    if isinstance(value, str) and YAML_NUMBER.fullmatch(value) and abs(float(value)) < MAX_NUMBER:
         return float(value)
     return value

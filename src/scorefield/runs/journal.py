@@ -1,7 +1,6 @@
-"""What a run writes down of its steps: lines of JSON, and TensorBoard's events when asked for.
+"""The log of a run: lines of JSON, and TensorBoard events if asked for.
 
-No step is there twice and none is missing: a run that goes on from a step begins by removing the
-lines of later ones.
+Each step has exactly one line: a run that continues from a step first removes later lines.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ class Journal:
     """The log of a run, from a step on.
 
     Args:
-        directory: of the run.
-        step: the last one that is done.
-        tensorboard: write events beside the lines.
-        silent: write nothing, where another process does.
+        directory: the run's directory.
+        step: the last step that is done.
+        tensorboard: write TensorBoard events too.
+        silent: write nothing, because another process does.
     """
 
     def __init__(
@@ -33,12 +32,12 @@ class Journal:
     ) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
         self.silent = silent
-        self.board = _board() if tensorboard and not silent else None
+        self.board = _summary_writer() if tensorboard and not silent else None
         self.writer: Any = None
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """A line, which is in the file when this returns."""
+        """Write a line; it is in the file when this returns."""
         if self.silent:
             return
         with _naming(self.path):
@@ -49,7 +48,7 @@ class Journal:
                     self.writer.add_scalar(name, value, line["step"])
 
     def rewind(self, step: int) -> None:
-        """Forget what comes after a step."""
+        """Remove what comes after a step."""
         if self.silent:
             return
         self.close()
@@ -57,8 +56,8 @@ class Journal:
         with _naming(self.path):
             self.file: FileIO = self.path.open("ab", buffering=0)
         with _naming(self.events):
-            precede(self.events)
-            # TensorBoard itself leaves out what an interrupted run wrote too much
+            rename_older(self.events)
+            # TensorBoard itself hides what an interrupted run wrote after this step
             self.writer = self.board and self.board(str(self.events), purge_step=step + 1)
 
     def close(self) -> None:
@@ -71,40 +70,44 @@ class Journal:
 
 
 def trim(path: Path, step: int) -> None:
-    """Leave the lines up to a step, each of which is there once; what is none is told of."""
+    """Keep the lines up to a step, in order; warn about lines that are not the run's."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    kept, foreign, before = list[bytes](), 0, 0
+    good, foreign, before = list[bytes](), 0, 0
     for line in lines:
-        number = _step(line)
+        number = _step_of_line(line)
         if number is not None and before < number <= step:
-            kept.append(line)
+            good.append(line)
             before = number
-        # the last one may have been cut short when the run was killed
+        # the last line may have been cut short when the run was killed
         elif (number is None or number <= before) and line.endswith(b"\n"):
             foreign += 1
     if foreign:
         warnings.warn(
-            f"{path} had {foreign} lines that are none of this run, or out of order; they are "
+            f"{path} had {foreign} lines that are not from this run or out of order; they are "
             "removed",
             stacklevel=2,
         )
-    if len(kept) < len(lines):
-        write_file(path, b"".join(kept))
+    if len(good) < len(lines):
+        write_file(path, b"".join(good))
 
 
-def _step(line: bytes) -> int | None:
-    """The step of a line that is whole."""
+def _step_of_line(line: bytes) -> int | None:
+    """Return the step of a complete line."""
     try:
-        found = json.loads(line)["step"]
+        step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return found if line.endswith(b"\n") and type(found) is int else None
+    return step if line.endswith(b"\n") and type(step) is int else None
 
 
-def precede(events: Path) -> None:
-    """Let older events come first: TensorBoard reads files by their names, which a clock gave."""
+def rename_older(events: Path) -> None:
+    """Rename existing event files so that they sort before new ones.
+
+    TensorBoard reads files in the order of their names, which contain the time of a clock that may
+    have been wrong.
+    """
     files = sorted(events.glob("events.out.tfevents.*"))
     if files and files[-1].name.split(".")[3] >= f"{int(time.time()):010d}":
         for number, path in enumerate(files):
@@ -114,14 +117,14 @@ def precede(events: Path) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """An error of the system, with the file that could not be written."""
+    """Add the path of the file to an error of the system."""
     try:
         yield
     except OSError as error:
         raise write_error(path, error) from error
 
 
-def _board() -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

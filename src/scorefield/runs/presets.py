@@ -1,10 +1,10 @@
-"""Experiments by name: the papers' own, and ours on data that need no download.
+"""Experiments by name: those of the papers, and ours on data that need no download.
 
-    [P]  the paper gives the number        [C]  the authors' configuration does
-    [S]  `suggest` does, from the data     what bears no mark is ours
+    [P]  number from the paper             [C]  from the authors' configuration
+    [S]  from `suggest`, given the data    unmarked numbers are ours
 
-In all of them 8-bit pixels are dequantised, and chains start from a Gaussian of the data's two
-moments; the authors start from uniform noise, and only the first code dequantises.
+All of them dequantise 8-bit pixels and start chains from a Gaussian with the data's mean and
+covariance. The authors start from uniform noise, and only their first code dequantises.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .config import Data, Experiment, Keeping, Levels, Machine, Sampling, Traini
 
 
 def digits() -> Experiment:
-    """An MLP under EDM for the 8 × 8 digits, in a minute or two on two cores; σ's range is [S].
+    """An MLP with EDM's preconditioner for 8 × 8 digits, in about two minutes; σ's range is [S].
 
-    At so few pixels it learned more in the same time than the UNets that were tried. What it is
-    worth beside real digits is printed by `make study`.
+    With so few pixels it learned more in the same time than the UNets that were tried. `make study`
+    compares its samples with real digits.
     """
     return Experiment(
         network={"kind": "MLP", "width": 384, "blocks": 4},
         levels=Levels(mean=-1.2, std=1.1),
         training=Training(steps=3000, rate=2e-3, schedule="cosine", warmup=50, clip=1.0, ema=0.998),
         keeping=Keeping(best="last"),
-        machine=Machine(threads=1),  # two take as long at so small a step
+        machine=Machine(threads=1),  # a step is too small for two
     )
 
 
 def digits_ncsn() -> Experiment:
-    """The NCSN for MNIST, on the 8 × 8 digits: all as in `ncsn_mnist` but for 10,000 steps."""
+    """The NCSN for MNIST on 8 × 8 digits: `ncsn_mnist` with 10,000 steps."""
     paper = ncsn_mnist()
     return replace(
         paper,
@@ -45,7 +45,7 @@ def digits_ncsn() -> Experiment:
 
 
 def photos() -> Experiment:
-    """A UNet under EDM for 32 × 32 crops of two photographs, in colour; σ is [S]."""
+    """A UNet with EDM's preconditioner for 32 × 32 colour crops of two photographs; σ is [S]."""
     return Experiment(
         data=Data("photos", flip=True),
         network=_unet(width=64, multipliers=[1, 2, 2], blocks=2, attention=[2]),
@@ -56,11 +56,11 @@ def photos() -> Experiment:
 
 
 def vectors() -> Experiment:
-    """A residual network under EDM for points of the plane, eight Gaussians on a circle; σ is [S].
+    """An MLP with EDM's preconditioner for eight Gaussians on a circle in the plane; σ is [S].
 
-    In a minute on one core. How far its samples are from exact ones is printed by `make study`. The
-    modes of only 10,000 samples to learn from would have their chance weights, and the samples be
-    √1.5 times as far as exact ones.
+    It trains in a minute on one core; `make study` compares its samples with exact ones. There are
+    100,000 training samples because with 10,000 the random weights of the modes alone would put
+    the samples √1.5 times as far from the truth as exact ones.
     """
     return Experiment(
         data=Data("mixture", {"n": 100_000}),
@@ -71,10 +71,10 @@ def vectors() -> Experiment:
 
 
 def table() -> Experiment:
-    """A small MLP under EDM for the rows of a table, the wines; σ is in standard deviations.
+    """A small MLP with EDM's preconditioner for the rows of a table; σ is in standard deviations.
 
-    For tables of some hundred rows, which it could learn by heart: a fifth of its features is
-    dropped in training. What it is worth is printed by `make study`.
+    It drops a fifth of its features in training, because it could memorise a table of some hundred
+    rows. `make study` measures its samples.
     """
     return Experiment(
         data=Data("wine"),
@@ -88,7 +88,7 @@ def table() -> Experiment:
 
 
 def signals() -> Experiment:
-    """A one-dimensional UNet under EDM for signals, waves that lose their phase; σ is [S]."""
+    """A one-dimensional UNet with EDM's preconditioner for signals; σ is [S]."""
     return Experiment(
         data=Data("signals"),
         network=_unet(width=32, multipliers=[1, 2, 2], blocks=1, attention=[2], dropout=0.0),
@@ -98,7 +98,7 @@ def signals() -> Experiment:
 
 
 def _unet(**changes: Any) -> dict[str, Any]:
-    """A network in the form of DDPM++, told ¼ log σ, which changes less than log σ."""
+    """A UNet in the form of DDPM++, conditioned on ¼ log σ, which varies less than log σ."""
     form = {"fourier_scale": 1.0, "fir": None, "progressive_input": "none"}
     return {"kind": "UNet", **form, **changes}
 
@@ -111,7 +111,7 @@ def ncsn_mnist() -> Experiment:
 
     [P] RefineNet of 4 cascades, half of 128 filters; 10 levels from 1 to 0.01; λ = σ²; Adam, 1e-3,
     batch 128, 200,000 steps, a checkpoint each 5,000; T = 100, ε = 2e-5.
-    [P] by their absence: averaged weights, a last step to σ = 0. [C] Adam's β and ε.
+    [P] has no averaged weights and no last step to σ = 0. [C] Adam's β and ε.
     """
     return Experiment(
         data=Data("mnist"),
@@ -126,7 +126,7 @@ def ncsn_mnist() -> Experiment:
 def ncsn_cifar10() -> Experiment:
     """NCSN on CIFAR-10 (Song & Ermon 2019): `ncsn_mnist` with [P] 128 filters and random flips.
 
-    The published figures are those of the checkpoint with the least FID on 1,000 samples [P].
+    [P] publishes the figures of the checkpoint with the least FID on 1,000 samples.
     """
     return replace(
         ncsn_mnist(),
@@ -146,9 +146,10 @@ def ncsn_celeba() -> Experiment:
 def ncsnv2_cifar10() -> Experiment:
     """NCSNv2 on CIFAR-10 (Song & Ermon 2020, app. B).
 
-    [P] RefineNet of 128 filters, not told σ; 232 levels from 50 to 0.01; λ = σ²; Adam, 1e-4, batch
-    128, 300,000 steps; averaged at 0.999; random flips; T = 5, ε = 6.2e-6, a last step to σ = 0.
-    [C] Adam's β and ε; a checkpoint each 5,000.
+    [P] RefineNet of 128 filters, not conditioned on σ; 232 levels from 50 to 0.01; λ = σ²; Adam,
+    1e-4, batch 128, 300,000 steps; averaged at 0.999; random flips; T = 5, ε = 6.2e-6, a last step
+    to σ = 0.
+    [C] Adam's β and ε; a checkpoint every 5,000.
     """
     return Experiment(
         data=Data("cifar10", flip=True),
@@ -164,7 +165,7 @@ def ncsnv2_celeba() -> Experiment:
     """NCSNv2 on CelebA at 64 × 64: `ncsnv2_cifar10` with other numbers.
 
     [P] the central 140 × 140 pixels, scaled; 500 levels from 90; 210,000 steps; ε = 3.3e-6.
-    [C] the network of CIFAR-10, for it is the 128 × 128 pixels of LSUN that have the deeper one.
+    [C] the network of CIFAR-10; the deeper one is for the 128 × 128 pixels of LSUN.
     """
     cifar10 = ncsnv2_cifar10()
     return replace(
@@ -187,8 +188,8 @@ def ncsnpp_cifar10() -> Experiment:
     Adam, 2e-4, a warm-up of 5,000 and gradients clipped at 1, by Ho et al. 2020; 1,000 steps of
     reverse diffusion with one correction each, r = 0.16.
     [C] width 128 × (1, 2, 2, 2), attention at 16 × 16, dropout 0.1; σ from 50 to 0.01, λ = σ²;
-    Adam's β and ε; random flips; a checkpoint each 50,000, and one to resume from each 10,000.
-    Our corrections have the same step for each sample: `predictor_corrector` says why.
+    Adam's β and ε; random flips; a checkpoint every 50,000, and one to resume from every 10,000.
+    Our corrections use the same step for each sample; `predictor_corrector` explains why.
     """
     return Experiment(
         data=Data("cifar10", flip=True),
@@ -219,7 +220,7 @@ def ncsnpp_cifar10() -> Experiment:
 
 
 RARELY = Keeping(log=50, evaluate=5000, samples=5000, checkpoint=5000)
-"""For runs of days."""
+"""For runs that take days."""
 
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "digits": digits,
@@ -235,4 +236,4 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "ncsnv2-celeba": ncsnv2_celeba,
     "ncsnpp-cifar10": ncsnpp_cifar10,
 }
-"""What `scorefield train` and the page offer."""
+"""All presets, as `scorefield train PRESET` takes them."""
