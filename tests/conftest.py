@@ -1,18 +1,9 @@
-"""Shapes and types are checked in every call that a test makes."""
-
-from pathlib import Path
+"""Check shapes and types in every call of every module of scorefield."""
 
 import jaxtyping
 
-# The checks wrap a function so that torch.no_grad cannot see it is a generator, and would then not
-# hold inside it: modules of generators go unchecked. The hook must come before the first import.
-SOURCE = Path(__file__).parent.parent / "src"
-CHECKED = [
-    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-    for path in SOURCE.rglob("*.py")
-    if path.name != "__init__.py" and "torch.no_grad()" not in path.read_text()
-]
-jaxtyping.install_import_hook(CHECKED, "typecheck.check")
+# before the first import of scorefield
+jaxtyping.install_import_hook("scorefield", "typecheck.check")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -29,7 +20,7 @@ def _seed():
 
 @pytest.fixture
 def unchecked():
-    """Without the checks of shapes: a compiler cannot look through them, and theirs come first."""
+    """Switch the checks off: for a compiler, or for an error message that they would precede."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -152,7 +152,7 @@ def test_bits_per_dim():
         ({"x": torch.tensor([[0.0, 0.0], [math.inf, 0.0]])}, r"samples \[1\] are not"),
     ],
 )
-def test_errors(change, message):
+def test_errors(change, message, unchecked):
     oracle = Gaussian(torch.zeros(2), 1.0)
     arguments = {"score": oracle, "x": torch.zeros(2, 2), "prior": oracle.prior, **change}
     with pytest.raises((ValueError, TypeError), match=message):

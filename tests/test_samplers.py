@@ -438,6 +438,7 @@ BAD_X = [
 ]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize(("x", "error", "message"), BAD_X)
 def test_a_bad_start_is_refused_when_the_sampler_is_called(name, x, error, message):
@@ -445,6 +446,7 @@ def test_a_bad_start_is_refused_when_the_sampler_is_called(name, x, error, messa
         RUNS[name](GAUSSIAN, x)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("sampler", [annealed_langevin, lambda *a: integrate(heun, *a)])
 @pytest.mark.parametrize(
     ("sigmas", "message"),
@@ -466,6 +468,7 @@ def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas, mes
         sampler(GAUSSIAN, torch.zeros(2, 2), sigmas)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -205,6 +205,7 @@ def test_bfloat16_is_the_networks_alone():
     assert updates[0].loss == pytest.approx(plain[0].loss, rel=0.05)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_start_beyond_the_end_is_refused_when_called():
     with pytest.raises(ValueError, match="start=3, steps=2"):
         train(Linear(), _gaussian, _level, optimizer=None, steps=2, start=3)

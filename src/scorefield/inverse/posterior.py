@@ -29,7 +29,7 @@ from .._ops import Noise
 from ..noise import perturb
 from ..samplers import State, States
 from ..samplers.langevin import Convention, _drift
-from ..samplers.state import check, check_steps
+from ..samplers.state import check, check_steps, without_gradients
 from ..score import Score
 from .operators import LinearOperator, mask, measured
 
@@ -69,7 +69,7 @@ def algorithm2(
     return _algorithm2(score, x, levels, known, y, drift, steps, noise)
 
 
-@torch.no_grad()
+@without_gradients
 def _algorithm2(
     score: Score,
     x: Tensor,
@@ -130,7 +130,7 @@ def particle_filter(
     return _particle_filter(score, x, levels, operator, *_filters(x, y, each), sigma_y, noise)
 
 
-@torch.no_grad()
+@without_gradients
 def _particle_filter(
     score: Score,
     x: Tensor,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._ops import Noise, sq_norm
 from ..score import Score
-from .state import State, States, check_steps, to_zero
+from .state import State, States, check_steps, to_zero, without_gradients
 from .steps import Step, reverse_diffusion
 
 Rule = Literal["sample", "batch"]
@@ -58,7 +58,7 @@ def predictor_corrector(
     return _alternate(score, x, levels, predictor, corrections, ratio, rule, denoise, noise)
 
 
-@torch.no_grad()
+@without_gradients
 def _alternate(
     score: Score,
     x: Tensor,

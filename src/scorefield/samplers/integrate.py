@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, States, check_steps, to_zero
+from .state import State, States, check_steps, to_zero, without_gradients
 from .steps import Step, heun
 
 
@@ -97,7 +97,7 @@ def dpm_solver(
     return _dpm_solver(score, x, levels, denoise)
 
 
-@torch.no_grad()
+@without_gradients
 def descend(
     step: Step, score: Score, x: Tensor, levels: list[float], denoise: bool, noise: Noise
 ) -> States:
@@ -110,7 +110,7 @@ def descend(
     return x
 
 
-@torch.no_grad()
+@without_gradients
 def _dpm_solver(score: Score, x: Tensor, levels: list[float], denoise: bool) -> States:
     h_last, d_last = math.inf, x  # an infinite step before the first leaves it without a slope
     for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):

@@ -19,7 +19,7 @@ from torch import Tensor
 from .._ops import Noise
 from ..score import Score
 from .integrate import descend
-from .state import State, States, check, check_steps, to_zero
+from .state import State, States, check, check_steps, to_zero, without_gradients
 
 Convention = Literal["official", "paper"]
 
@@ -49,7 +49,7 @@ def langevin(
     if isinstance(sigma, Tensor) or not 0 <= sigma < math.inf:
         raise ValueError(f"sigma={sigma}: give one noise level ≥ 0, as a float")
     drift = _drift(convention, "alpha", alpha, steps)
-    return torch.no_grad()(_langevin)(score, x, sigma, drift, steps, noise)
+    return without_gradients(_langevin)(score, x, sigma, drift, steps, noise)
 
 
 def annealed_langevin(
@@ -133,7 +133,7 @@ def _drift(convention: Convention, name: str, size: float, steps: int) -> float:
     return size if convention == "official" else size / 2
 
 
-@torch.no_grad()
+@without_gradients
 def _annealed(
     score: Score,
     x: Tensor,

@@ -6,9 +6,10 @@ A sampler is a generator of states; the last state is the sample. Stopping early
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import wraps
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,29 @@ class State(NamedTuple):
 
 States: TypeAlias = Generator[State, None, Tensor]
 Item = TypeVar("Item")
+Arguments = ParamSpec("Arguments")
+
+
+def without_gradients(run: Callable[Arguments, States]) -> Callable[Arguments, States]:
+    """Run a generator of states without gradients, and leave the caller's grad mode as it is.
+
+    `torch.no_grad()` does the same, but only for a function that it recognises as a generator,
+    which it does not under another decorator.
+    """
+
+    @wraps(run)
+    def run_without_gradients(*args: Arguments.args, **kwargs: Arguments.kwargs) -> States:
+        states = run(*args, **kwargs)
+        while True:
+            with torch.no_grad():
+                try:
+                    state = next(states)
+                except StopIteration as end:
+                    sample: Tensor = end.value
+                    return sample
+            yield state
+
+    return run_without_gradients
 
 
 def final(states: Iterable[State]) -> Float[Tensor, "batch *shape"]:
