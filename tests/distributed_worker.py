@@ -1,4 +1,4 @@
-"""What two processes do together, in one launch, for their test to look at; the last of it fails.
+"""The work of two processes in one launch, for `test_distributed.py`. The last part fails.
 
 The argument is a directory.
 """
@@ -28,7 +28,7 @@ SETTINGS = [
     "network.width=16",
     "network.blocks=1",
     f"training.steps={STEPS}",
-    "training.batch=9",  # which is no multiple of two
+    "training.batch=9",  # not a multiple of two
     "training.schedule=cosine",
     "training.clip=5",
     "keeping.evaluate=12",
@@ -36,16 +36,16 @@ SETTINGS = [
     "machine.threads=1",
 ]
 BAD = 6
-"""The step in whose batch one sample, the last one, is NaN."""
+"""The step whose last sample is NaN."""
 
 
 def begin(directory):
-    made = overridden(Experiment(network={"kind": "MLP"}), SETTINGS)
-    return start(made, directory)
+    experiment = overridden(Experiment(network={"kind": "MLP"}), SETTINGS)
+    return start(experiment, directory)
 
 
 def poison():
-    """Let one sample be NaN, and return a list to which the indices of all that is taken go."""
+    """Make one sample NaN; return a list that collects the indices of samples that are read."""
     take, taken = Arrays.take, []
 
     def noted(self, index):
@@ -76,7 +76,7 @@ def model():
 
 
 def whole_batches():
-    """`train` where each process is given all of a batch; the losses and the weights."""
+    """Train with whole batches in every process; return the losses and the weights."""
     trained = model()
     updates = train(
         trained,
@@ -97,7 +97,7 @@ def together(place):
     taken = poison()
     updates = list(begin(place / "two"))
     own = {"taken": [*taken], "skipped": [u.step for u in updates if u.skipped]}
-    run = resume(place / "one")  # in which one process has done some of the steps
+    run = resume(place / "one")  # started by one process
     own["from"] = run.step
     list(run)
     try:
@@ -117,7 +117,7 @@ def together(place):
 
 
 def fail(place):
-    """The first process cannot write, and the other one waits for it."""
+    """Let rank 0 fail to write while the other process waits for it."""
 
     def full(run):
         if is_main() and run.step:

@@ -1,4 +1,4 @@
-"""Two processes beside one: the same weights, samples and files, and none is left waiting."""
+"""Two processes compared with one: the same weights, samples and files, and no deadlock."""
 
 import json
 import math
@@ -30,7 +30,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": SOURCE}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Where one process has trained alone, and two have done all that their script says."""
+    """A folder in which one process has trained, and two have run `distributed_worker.py`."""
     place = tmp_path_factory.mktemp("processes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Arrays, "take", Arrays.take)
@@ -78,18 +78,18 @@ def _assert_same_run(directory, alone):
             assert (line[name] or 0) == pytest.approx(other[name] or 0, rel=1e-5)
 
 
-def test_two_processes_end_with_the_weights_of_one(place, own):
+def test_two_processes_train_the_weights_of_one(place, own):
     _assert_same_run(place / "two", place / "alone")
     files = [
         {path.relative_to(place / name) for path in (place / name).rglob("*")}
         for name in ("two", "alone")
     ]
     assert files[0] == files[1]
-    # one NaN, in the share of the second process, is a step that neither makes
+    # a NaN in the rows of the second process makes both skip the step
     assert own[0]["skipped"] == own[1]["skipped"] == [worker.BAD + 1]
 
 
-def test_they_share_the_data(place, own):
+def test_each_process_reads_its_own_rows(place, own):
     def batches(taken, size):
         return [rows for rows in taken if len(rows) == size]
 
@@ -98,38 +98,37 @@ def test_they_share_the_data(place, own):
     assert [a + b for a, b in zip(first, second, strict=True)] == alone
 
 
-def test_a_run_goes_on_with_more_processes_or_with_fewer(place, own):
+def test_a_run_is_resumed_with_more_or_fewer_processes(place, own):
     assert own[0]["from"] == own[1]["from"] == 8
     _assert_same_run(place / "one", place / "alone")
-    # one of two was told to stop, and both did after the same step
+    # one of two was signalled, and both stopped after the same step
     assert all("SIGTERM after step 11" in each["stopped"] for each in own)
     run = resume(place / "stopped")
     assert run.step == 11
     list(run)
-    # whose step BAD was poisoned as well
     _assert_same_run(place / "stopped", place / "alone")
 
 
-def test_a_loop_of_ones_own_may_give_whole_batches(found):
+def test_a_custom_loop_may_pass_whole_batches_to_every_process(found):
     losses, weights = worker.whole_batches()
     assert found[0]["losses"] == found[1]["losses"] == pytest.approx(losses, rel=1e-5)
     torch.testing.assert_close(found[0]["weights"], weights, rtol=1e-5, atol=1e-6)
     assert all(torch.equal(found[0]["weights"][k], found[1]["weights"][k]) for k in weights)
 
 
-def test_samples_are_those_of_one_process(place, found):
+def test_two_processes_draw_the_samples_of_one(place, found):
     truth = worker.drawn(4)
     for each in found:
         assert torch.equal(each["batch4"], truth)
         assert torch.equal(each["batch16"], worker.drawn(16))
         torch.testing.assert_close(each["batch3"], truth, rtol=0, atol=1e-4)
     model = load(place / "two")
-    optimize(model, batch=2)  # as the command does
+    optimize(model, batch=2)  # as `scorefield sample` does
     x = sample(model, 5, batch=2)
     assert np.array_equal(np.load(place / "x.npy"), x.numpy())
 
 
-def test_figures_are_those_of_one_process(place, tmp_path):
+def test_two_processes_compute_the_figures_of_one(place, tmp_path):
     together = json.loads((place / "found/metrics.json").read_text())["figures"]
     options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", str(tmp_path)]
     assert main(["evaluate", str(place / "two"), *options]) == 0
@@ -142,19 +141,19 @@ def test_figures_are_those_of_one_process(place, tmp_path):
             np.testing.assert_allclose(*theirs, rtol=1e-5, atol=1e-9, err_msg=one["name"])
 
 
-def test_who_knows_something_else_is_refused(own):
+def test_processes_that_disagree_are_stopped(own):
     for each in own:
         assert each["differ"].startswith("weights is not the same in all processes: 0, 1")
 
 
-def test_none_waits_for_one_that_failed(place):
-    """The fixture's launch has ended in time."""
+def test_a_failed_process_ends_the_others(place):
+    # otherwise the fixture would have timed out
     stderr = (place / "stderr").read_text()
     assert "OSError: no space left on device" in stderr
     assert "exitcode  : 1" in stderr
 
 
-def test_a_launcher_that_is_stopped_leaves_a_run_to_resume(tmp_path):
+def test_a_stopped_launcher_leaves_a_resumable_run(tmp_path):
     settings = ["--network.width=16", "--network.blocks=1", "--training.steps=100000"]
     command = [*TORCHRUN, "-m", "scorefield", "train", "vectors", *settings, "--out", "run"]
     log = tmp_path / "run/log.jsonl"
@@ -176,13 +175,13 @@ def test_a_launcher_that_is_stopped_leaves_a_run_to_resume(tmp_path):
 
 
 @pytest.mark.parametrize(("n", "world"), [(9, 2), (12, 3), (7, 7), (3, 5)])
-def test_shares_are_even_and_make_up_the_whole(n, world):
-    shares = [split_rows(n, rank, world) for rank in range(world)]
-    assert [i for rows in shares for i in rows] == [*range(n)]
-    assert {len(rows) for rows in shares} <= {n // world, -(-n // world)}
+def test_rows_are_split_evenly(n, world):
+    parts = [split_rows(n, rank, world) for rank in range(world)]
+    assert [i for rows in parts for i in rows] == [*range(n)]
+    assert {len(rows) for rows in parts} <= {n // world, -(-n // world)}
 
 
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+def test_each_process_uses_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpu = torch.device("cuda:0")
     assert local_device(gpu) == gpu
@@ -201,7 +200,7 @@ ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "warnings"),
     [
         ({}, []),
         (ADDRESS | {"RANK": "0", "WORLD_SIZE": "2"}, []),
@@ -211,24 +210,24 @@ ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
         (LAUNCHED | {"ACCELERATE_MIXED_PRECISION": "bf16"}, ["MIXED_PRECISION=bf16 has no effect"]),
     ],
 )
-def test_what_a_launcher_does_not_say_is_said(environment, said):
-    found = launcher_warnings(environment)
-    assert len(found) == len(said)
-    assert all(part in line for line, part in zip(found, said, strict=True))
+def test_settings_of_accelerate_without_effect_are_warned_about(environment, warnings):
+    lines = launcher_warnings(environment)
+    assert len(lines) == len(warnings)
+    assert all(part in line for line, part in zip(lines, warnings, strict=True))
 
 
-def test_of_other_commands_the_first_process_does_all(monkeypatch, capsys):
+def test_other_commands_run_in_rank_0_only(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, said in (("1", False), ("0", True)):
+    for rank, printed in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
         assert main(["suggest", "digits"]) == 0
-        assert ("digits" in capsys.readouterr().out) == said
+        assert ("digits" in capsys.readouterr().out) == printed
 
 
-def test_accelerate_starts_one_process_where_two_were_asked_for(tmp_path):
+def test_accelerate_starting_a_single_process_is_warned_about(tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     settings = ["--steps", "1", "--network.width=8", "--keeping.samples=0", "--out", "run"]
-    found = subprocess.run(
+    launched = subprocess.run(
         [*launch, "-m", "scorefield", "train", "vectors", *settings],
         cwd=tmp_path,
         env=ENVIRONMENT | {"HF_HOME": str(tmp_path)},
@@ -236,6 +235,6 @@ def test_accelerate_starts_one_process_where_two_were_asked_for(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert found.returncode == 0, found.stderr
-    assert "torchrun --standalone --nproc_per_node 2" in found.stderr
+    assert launched.returncode == 0, launched.stderr
+    assert "torchrun --standalone --nproc_per_node 2" in launched.stderr
     assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1

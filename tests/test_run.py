@@ -1,4 +1,4 @@
-"""Runs: what they leave, and that one killed, stopped or poisoned ends as it should."""
+"""Runs: their files, and that a killed, stopped or poisoned run ends as an undisturbed one."""
 
 import json
 import math
@@ -9,21 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorefield import LogNormal, load, sample
 from scorefield.checkpoint import read_stored
-from scorefield.data import load_data
-from scorefield.runs import Interrupted, Run, resume, start
+from scorefield.data import Batch, Batches, load_data
+from scorefield.runs import Interrupted, Run, finish, resume, start
 from scorefield.runs.build import Clamped, build_loss, build_model
 from scorefield.runs.config import Experiment, overridden
 from scorefield.runs.resolve import resolve
-from scorefield.train import train
+from scorefield.train import cosine, derive_seed, train
 
 SMALL = [
     "network.width=8",
@@ -61,19 +61,15 @@ def _same(one, other):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def _drain(updates):
-    return list(updates)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of 40 steps that nothing disturbed."""
+    """An undisturbed run of 40 steps."""
     directory = tmp_path_factory.mktemp("run") / "whole"
-    _drain(start(_experiment("training.steps=40", "keeping.samples=40"), directory))
+    list(start(_experiment("training.steps=40", "keeping.samples=40"), directory))
     return directory
 
 
-def test_what_a_run_leaves(whole):
+def test_a_run_writes_its_log_checkpoints_model_and_grids(whole):
     assert [line["step"] for line in _log(whole)] == list(range(1, 41))
     heldout = {line["step"]: line["heldout"] for line in _log(whole) if "heldout" in line}
     assert [*heldout] == [8, 16, 24, 32, 40]
@@ -87,10 +83,10 @@ def test_what_a_run_leaves(whole):
 
 
 @pytest.mark.parametrize("best", ["heldout", "last"])
-def test_the_model_is_the_best_or_the_last(tmp_path, monkeypatch, best):
+def test_the_model_kept_is_the_best_or_the_last(tmp_path, monkeypatch, best):
     losses = iter([3.0, 1.0, math.nan, 2.0])
     monkeypatch.setattr(Run, "_heldout", lambda run: torch.full((2,), next(losses)))
-    _drain(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
+    list(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
     heldout = [line["heldout"] for line in _log(tmp_path / "run") if "heldout" in line]
     assert heldout == [3.0, 1.0, None, 2.0]
     about = read_stored(tmp_path / "run/model.safetensors").about
@@ -98,7 +94,7 @@ def test_the_model_is_the_best_or_the_last(tmp_path, monkeypatch, best):
     assert (about["step"], about["heldout"], about["best"]) == (*chosen, 1.0)
 
 
-def test_the_config_leaves_nothing_open(whole):
+def test_config_json_has_no_open_field(whole):
     kept = json.loads((whole / "config.json").read_text())
     assert kept["network"]["channels"] == 1
     assert kept["levels"]["sigma_max"] == pytest.approx(4.5, abs=0.4)
@@ -109,14 +105,10 @@ def test_the_config_leaves_nothing_open(whole):
     assert None not in kept["levels"].values()
 
 
-def test_the_weights_are_those_of_the_plain_loop(whole):
-    """The run is `train` and no more: from the same start, by hand."""
+def test_a_run_has_the_weights_of_the_plain_training_loop(whole):
     data = load_data("digits")
     experiment, _ = resolve(_experiment("training.steps=40"), data)
     model = build_model(experiment, data)
-    from scorefield.data import Batches
-    from scorefield.train import cosine, derive_seed
-
     batches = Batches(data.train, 8, seed=0)
     adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     list(
@@ -135,7 +127,7 @@ def test_the_weights_are_those_of_the_plain_loop(whole):
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
 
 
-def test_killed_twenty_times_it_ends_as_the_whole(whole, tmp_path):
+def test_a_run_killed_twenty_times_is_bit_identical(whole, tmp_path):
     directory, chance, during_writes = tmp_path / "run", random.Random(0), 0
     command = [sys.executable, Path(__file__).parent / "trainer.py", *SMALL, "training.steps=40"]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -158,7 +150,7 @@ def test_killed_twenty_times_it_ends_as_the_whole(whole, tmp_path):
             assert trainer.stdout.readline() == "gone\n"
     assert _done(directory) < 40
     assert during_writes == 10
-    _drain(resume(directory))
+    list(resume(directory))
     assert _same(_last(directory), _last(whole))
     assert _same(directory / "model.safetensors", whole / "model.safetensors")
     ours, theirs = ([{**x, "time": 0} for x in _log(d)] for d in (directory, whole))
@@ -172,7 +164,7 @@ def _done(directory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_the_step_and_saves(whole, tmp_path, number):
+def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
     before = signal.getsignal(number)
 
     def kick(updates):
@@ -185,13 +177,13 @@ def test_a_signal_finishes_the_step_and_saves(whole, tmp_path, number):
     assert caught.value.number == number
     assert signal.getsignal(number) == before
     assert read_stored(_last(tmp_path / "run")).about["step"] == 6
-    _drain(resume(tmp_path / "run"))
+    list(resume(tmp_path / "run"))
     assert _same(_last(tmp_path / "run"), _last(whole))
 
 
 @pytest.fixture
 def poisoned(tmp_path):
-    """Vectors whose rows from some on are NaN only after the data have been looked at."""
+    """Vectors, for runs whose batches become NaN."""
     path = tmp_path / "x.npy"
     np.save(path, np.random.default_rng(0).normal(size=(400, 3)).astype("float32"))
     return path
@@ -208,14 +200,11 @@ VECTORS = [
 
 
 def _vectors(path, *settings):
-    made = overridden(Experiment(), [*VECTORS, f"data.source={path}", *settings])
-    return replace(made, network={"kind": "MLP", "width": 16, "blocks": 1})
+    return overridden(Experiment(), [*VECTORS, f"data.source={path}", *settings])
 
 
 def _poison(monkeypatch, steps):
-    """Batches of these steps are NaN; which of them were asked for is returned."""
-    from scorefield.data import Batch, Batches
-
+    """Make the batches of some steps NaN; return the list of steps that are asked for."""
     stream, asked = Batches.stream, []
 
     def bad(self, begin=0):
@@ -227,9 +216,9 @@ def _poison(monkeypatch, steps):
     return asked
 
 
-def test_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monkeypatch):
+def test_a_step_with_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step in (3, 4, 11))
-    updates = _drain(start(_vectors(poisoned), tmp_path / "run"))
+    updates = list(start(_vectors(poisoned), tmp_path / "run"))
     assert [u.step for u in updates if u.skipped] == [4, 5, 12]
     lines = {line["step"]: line for line in _log(tmp_path / "run")}
     assert [*lines] == list(range(1, 31))
@@ -241,30 +230,28 @@ def test_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monkeypatch):
     )
 
 
-def test_after_several_it_goes_back_with_half_the_rate(poisoned, tmp_path, monkeypatch):
+def test_several_bad_batches_roll_the_run_back_with_half_the_rate(poisoned, tmp_path, monkeypatch):
     asked = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21)
-    updates = _drain(start(_vectors(poisoned), tmp_path / "run"))
+    updates = list(start(_vectors(poisoned), tmp_path / "run"))
     assert asked == [*range(17), *range(10, 30)]
     assert [line["step"] for line in _log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate
     assert read_stored(_last(tmp_path / "run")).about["slower"] == 0.5
 
 
-def test_it_goes_back_once_only(poisoned, tmp_path, monkeypatch):
+def test_a_run_rolls_back_only_once(poisoned, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
-        _drain(start(_vectors(poisoned), tmp_path / "run"))
+        list(start(_vectors(poisoned), tmp_path / "run"))
     assert read_stored(_last(tmp_path / "run")).about["step"] == 10
 
 
-def test_tensorboard_sees_each_step_once(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_tensorboard_has_each_step_once(tmp_path):
     settings = ["training.steps=9", "keeping.tensorboard=true"]
     for update in start(_experiment(*settings), tmp_path / "run"):
         if update.step == 7:  # the checkpoint is that of step 5
             break
-    _drain(resume(tmp_path / "run"))
+    list(resume(tmp_path / "run"))
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     losses = {line["step"]: line["loss"] for line in _log(tmp_path / "run")}
     seen = {event.step: event.value for event in events.Scalars("loss")}
@@ -272,45 +259,45 @@ def test_tensorboard_sees_each_step_once(tmp_path):
     assert [event.step for event in events.Scalars("heldout")] == [8, 9]
 
 
-def test_skips_in_a_row_are_counted_over_a_kill(poisoned, tmp_path, monkeypatch):
-    """NaN on both sides of the checkpoint at 10: the killed run goes back when the whole does."""
+def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch):
+    # NaN on both sides of the checkpoint at step 10
     settings = ["training.steps=22"]
     _poison(monkeypatch, lambda step, _: 8 <= step < 13)
-    _drain(start(_vectors(poisoned, *settings), tmp_path / "whole"))
+    list(start(_vectors(poisoned, *settings), tmp_path / "whole"))
     for update in start(_vectors(poisoned, *settings), tmp_path / "run"):
         if update.step == 11:
             break
-    _drain(resume(tmp_path / "run"))
+    list(resume(tmp_path / "run"))
     assert read_stored(_last(tmp_path / "run")).about["slower"] == 0.5
     assert _same(_last(tmp_path / "run"), _last(tmp_path / "whole"))
     ours, theirs = ([{**x, "time": 0} for x in _log(tmp_path / d)] for d in ("run", "whole"))
     assert ours == theirs
 
 
-def test_resuming_removes_nothing_of_others(whole, tmp_path):
+def test_resuming_removes_only_its_own_partial_files(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run/.env").write_text("secret")
     (tmp_path / "run/.git").mkdir()
     (tmp_path / "run/checkpoints/.00000040.safetensors.123").write_text("cut sh")
-    _drain(resume(tmp_path / "run"))
+    list(resume(tmp_path / "run"))
     assert (tmp_path / "run/.env").read_text() == "secret"
     assert [p.name for p in (tmp_path / "run/checkpoints").glob(".*")] == []
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_with_the_same_model(whole, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_model(whole, tmp_path):
     path = whole / "model.safetensors"
     start(_experiment("training.steps=1", "training.rate=0", f"start={path}"), tmp_path / "run")
-    _drain(resume(tmp_path / "run"))  # which was never iterated over
+    list(resume(tmp_path / "run"))  # it was never iterated over
     old, new = read_stored(path).under("net"), read_stored(_last(tmp_path / "run")).under("net")
     assert all(torch.equal(old[name], new[name]) for name in old)
 
 
-def test_a_run_is_resumed_from_anywhere(poisoned, tmp_path, monkeypatch):
+def test_a_run_can_be_resumed_from_another_folder(poisoned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     start(_vectors(poisoned.name, "training.steps=2"), "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    _drain(resume("../run"))
+    list(resume("../run"))
 
 
 @pytest.mark.parametrize(
@@ -328,24 +315,24 @@ def test_a_run_is_resumed_from_anywhere(poisoned, tmp_path, monkeypatch):
         ("seed=-1", "seed=-1"),
     ],
 )
-def test_what_could_only_fail_later_fails_at_the_start(tmp_path, setting, message):
+def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
     with pytest.raises((ValueError, TypeError), match=message):
         start(_experiment(setting), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_can_be_trained_on(whole, tmp_path):
+def test_training_starts_from_a_saved_model(whole, tmp_path):
     path = whole / "model.safetensors"
-    begun = _experiment("training.steps=1", "training.rate=0", f"start={path}")
-    _drain(start(begun, tmp_path / "run"))
+    still = _experiment("training.steps=1", "training.rate=0", f"start={path}")
+    list(start(still, tmp_path / "run"))
     old, new = read_stored(path).under("net"), read_stored(_last(tmp_path / "run")).under("net")
     assert all(torch.equal(old[name], new[name]) for name in old)
     with pytest.raises(ValueError, match=r"for samples of shape \(1, 8, 8\)"):
         start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")
 
 
-def test_classes_are_learnt_when_asked_for(tmp_path):
-    _drain(start(_experiment("training.steps=2", "data.labels=true"), tmp_path / "run"))
+def test_a_run_is_class_conditional_if_asked_for(tmp_path):
+    list(start(_experiment("training.steps=2", "data.labels=true"), tmp_path / "run"))
     model = load(tmp_path / "run")
     assert model.net.label.labels == 10
     wrong = _experiment("data.labels=true", "data.source=mixture", "network.kind=MLP")
@@ -353,7 +340,7 @@ def test_classes_are_learnt_when_asked_for(tmp_path):
         start(wrong, tmp_path / "other")
 
 
-def test_runs_that_cannot_be(whole, tmp_path):
+def test_impossible_runs_are_refused(whole, tmp_path):
     with pytest.raises(ValueError, match=r"holds a run.*scorefield resume"):
         start(_experiment(), whole)
     with pytest.raises(ValueError, match=r"no config\.json"):
@@ -367,6 +354,56 @@ def test_runs_that_cannot_be(whole, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_the_tails_of_a_law_move_to_its_ends():
-    law = Clamped(LogNormal(0.0, 1.0), 3.0, 0.5)
-    assert law(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.5, 1.0, 3.0]
+def test_sigmas_beyond_the_range_are_clamped_to_its_ends():
+    clamped = Clamped(LogNormal(0.0, 1.0), 3.0, 0.5)
+    assert clamped(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.5, 1.0, 3.0]
+
+
+# ── finish ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_finish_trains_resumes_or_loads(poisoned, tmp_path):
+    experiment = _vectors(poisoned)
+    trained = finish(experiment, tmp_path / "whole")
+    for update in start(experiment, tmp_path / "run"):
+        if update.step == 13:  # its last checkpoint is that of step 10
+            break
+    steps = []
+
+    def watch(run):
+        for update in run:
+            steps.append(update.step)
+            yield update
+
+    resumed = finish(experiment, tmp_path / "run", watch=watch)
+    assert steps == list(range(11, 31))
+    loaded = finish(experiment, tmp_path / "run", watch=watch)
+    assert len(steps) == 20
+    states = [model.net.state_dict() for model in (trained, resumed, loaded)]
+    for state in states[1:]:
+        assert all(torch.equal(state[name], states[0][name]) for name in states[0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("training.rate=0.5", "training"),
+        ("network.width=8", "network"),
+        ("levels.sigma_max=3", "levels"),
+        ("seed=1", "seed"),
+    ],
+)
+def test_finish_refuses_a_run_of_another_experiment(poisoned, tmp_path, setting, part):
+    start(_vectors(poisoned), tmp_path / "run")
+    with pytest.raises(ValueError, match=f"holds another run, with {part}="):
+        finish(_vectors(poisoned, setting), tmp_path / "run")
+
+
+def test_finish_leaves_the_number_of_threads(poisoned, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        finish(_vectors(poisoned, "training.steps=1"), tmp_path / "run")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

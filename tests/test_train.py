@@ -1,4 +1,4 @@
-"""The training generator against what its equation says."""
+"""The training generator compared with its equation."""
 
 import copy
 import math
@@ -57,29 +57,28 @@ def _run(model, batches, stop, start=0, optimizer=None, ema=None, **options):
     return list(run), optimizer
 
 
-def test_it_finds_the_score_of_a_gaussian():
+def test_training_finds_the_score_of_a_gaussian():
     model = Linear()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     updates = list(
         train(model, _gaussian, _level, optimizer=optimizer, steps=800, schedule=cosine(800))
     )
     b = 1 / (STD**2 + 0.7**2)
-    # the standard error of 800 batches of 512 is 0.002; the last ones weigh most
+    # bounds: 5 standard errors of about 0.002, those of 800 batches of 512
     torch.testing.assert_close(model.b.detach(), b, atol=0.01, rtol=0)
     torch.testing.assert_close(model.a.detach(), b * MEAN, atol=0.02, rtol=0)
     assert [u.step for u in updates] == list(range(1, 801))
-    # the least denoising loss: ½E‖s_q − s_z‖² = ½Σ(1/σ² − 1/(v + σ²))
+    # smallest denoising loss: ½E‖s_q − s_z‖² = ½Σ(1/σ² − 1/(v + σ²))
     least = 0.5 * (1 / 0.7**2 - b).sum().item()
     assert sum(u.loss for u in updates[-200:]) / 200 == pytest.approx(least, rel=0.02)
 
 
-def test_it_goes_on_as_if_it_had_never_stopped():
+def test_training_continues_from_state_dicts_bit_identically():
     through, model = _unet(labels=3), _unet(labels=3)
     schedule, ema, again = cosine(8, 3), moving_average(through), moving_average(model)
     first, _ = _run(through, _images, 8, schedule=schedule, clip=1.0, ema=ema)
     start, optimizer = _run(model, _images, 5, schedule=schedule, clip=1.0, ema=again)
-    torch.rand(7)  # what others draw is no matter
-    # through files: model, optimiser and average as their state dicts
+    torch.rand(7)  # the global generator does not matter
     other = _unet(seed=1, labels=3)
     mean = moving_average(other)
     other.load_state_dict(copy.deepcopy(model.state_dict()))
@@ -92,7 +91,7 @@ def test_it_goes_on_as_if_it_had_never_stopped():
     assert all(map(torch.equal, ema.state_dict().values(), mean.state_dict().values()))
 
 
-def test_the_global_generator_is_the_callers():
+def test_training_restores_the_global_generator():
     torch.manual_seed(4)
     before = torch.get_rng_state()
     model = _unet()
@@ -101,7 +100,7 @@ def test_the_global_generator_is_the_callers():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_steps_draw_differently_and_seeds_too():
+def test_noise_differs_between_steps_and_seeds():
     losses = {}
     for seed in (0, 1):
         model = _unet(dropout=0.0)
@@ -116,7 +115,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     model = _unet()
     ema = moving_average(model)
     _, optimizer = _run(model, _images_alone, 2, ema=ema)
-    kept = copy.deepcopy((model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]))
+    before = copy.deepcopy((model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]))
 
     def poisoned(step):
         return _images_alone(step) * math.nan
@@ -130,15 +129,15 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     assert update.skipped
     assert math.isfinite(update.loss) == (where == "gradient")
     now = (model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"])
-    torch.testing.assert_close(now, kept, atol=0, rtol=0)
+    torch.testing.assert_close(now, before, atol=0, rtol=0)
 
 
 def _images_alone(step):
     return _images(step)[0]
 
 
-def test_the_average_is_the_recursion():
-    model = torch.nn.Linear(2, 2)
+def test_the_moving_average_follows_its_recursion():
+    model = torch.nn.Linear(2, 2).double()
 
     def loss(score, x, *, noise):
         return (score(x) - noise(x)).square().sum(1)
@@ -146,21 +145,22 @@ def test_the_average_is_the_recursion():
     ema = moving_average(model, 0.95)
     mean = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    batches, updates = (lambda step: torch.ones(4, 2)), 0
+    batches, updates = (lambda step: torch.ones(4, 2).double()), 0
     for update in train(model, batches, loss, optimizer=optimizer, steps=135, ema=ema):
         late = update.step > 100
         if not late or update.step % 10 == 0:
             k = 100 + 10 * (updates - 100) if late else updates
             d = min(0.95, (1 + k) / (10 + k)) ** (10 if late else 1)
-            d = d if updates else 0.0  # torch begins with a copy
+            d = d if updates else 0.0  # the first update copies
             now = zip(mean, model.parameters(), strict=True)
             mean = [d * m + (1 - d) * p.detach() for m, p in now]
             updates += 1
-    torch.testing.assert_close(list(ema.module.parameters()), mean, atol=1e-6, rtol=1e-5)
+    # 103 updates, each rounded to 1.1e-16 of weights below 2
+    torch.testing.assert_close(list(ema.module.parameters()), mean, atol=1e-12, rtol=0)
     assert updates == 103
 
 
-def test_clipping_bounds_the_gradient_and_tells_the_true_norm():
+def test_clipping_bounds_the_step_and_reports_the_unclipped_norm():
     norms = {}
     for clip in (None, 1e-3):
         model = _unet(dropout=0.0)
@@ -168,12 +168,13 @@ def test_clipping_bounds_the_gradient_and_tells_the_true_norm():
         before = [p.detach().clone() for p in model.parameters()]
         (update,) = train(model, _images_alone, LOSS, optimizer=optimizer, steps=1, clip=clip)
         moves = [(p.detach() - b).norm() for p, b in zip(model.parameters(), before, strict=True)]
+        # in float32 a norm of 10⁴ parameters rounds by about 1e-6 of itself
         norms[clip] = (update.norm, torch.stack(moves).norm().item())
     assert norms[None][0] == norms[1e-3][0] == pytest.approx(norms[None][1], rel=1e-4)
     assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_the_rate_follows_its_schedule():
+def test_the_learning_rate_follows_its_schedule():
     model = Linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
     run = train(model, _gaussian, _level, optimizer=optimizer, steps=6, schedule=cosine(6, 2))
@@ -184,7 +185,7 @@ def test_the_rate_follows_its_schedule():
     assert [constant(3)(step) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
 
 
-def test_bfloat16_is_the_networks_alone():
+def test_autocast_reaches_only_the_network():
     seen = []
 
     class Watched(nn.Module):
@@ -202,6 +203,7 @@ def test_bfloat16_is_the_networks_alone():
     plain, _ = _run(model, _images_alone, 1)
     assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
     assert model.net.linear.weight.dtype == torch.float32
+    # bfloat16 rounds to 2⁻⁹ = 0.002; sums of 64 products and a square keep it below 0.05
     assert updates[0].loss == pytest.approx(plain[0].loss, rel=0.05)
 
 
@@ -211,7 +213,7 @@ def test_a_start_beyond_the_end_is_refused_when_called():
         train(Linear(), _gaussian, _level, optimizer=None, steps=2, start=3)
 
 
-def test_without_an_end_it_goes_on():
+def test_training_without_steps_never_ends():
     optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
     run = train(model, _gaussian, _level, optimizer=optimizer, start=5)
     assert [next(run).step for _ in range(4)] == [6, 7, 8, 9]

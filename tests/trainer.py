@@ -1,6 +1,6 @@
-"""Trains in a forked process for each line it is told, so that nothing has to be loaded again.
+"""Train in a forked process for each line of input, so that nothing has to be loaded again.
 
-A line is a run's directory and how many seconds a write lasts, so that some can be cut short.
+A line is a run's directory and the seconds that a write takes, so that writes can be cut short.
 """
 
 import os
@@ -16,23 +16,23 @@ from scorefield.runs.config import Experiment, overridden
 
 
 def train(directory, seconds, settings):
-    """Begin the run, or go on with it."""
+    """Start the run, or resume it."""
     sync = os.fsync
 
-    def slowly(handle):
+    def slow_sync(handle):
         time.sleep(seconds)
         sync(handle)
 
-    os.fsync = slowly
-    begun = (directory / "config.json").exists()
-    updates = resume(directory) if begun else start(overridden(Experiment(), settings), directory)
+    os.fsync = slow_sync
+    exists = (directory / "config.json").exists()
+    updates = resume(directory) if exists else start(overridden(Experiment(), settings), directory)
     for _ in updates:
         pass
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place:  # for what is imported when first used
+    with tempfile.TemporaryDirectory() as place:  # import now what is imported when first used
         train(Path(place), 0.0, [*sys.argv[1:], "training.steps=1"])
     for line in sys.stdin:
         place, wait = line.split()
