@@ -143,7 +143,7 @@ def test_what_is_no_checkpoint_is_refused_by_name(write, message, tmp_path, caps
 @pytest.mark.parametrize(
     ("folder", "args", "message"),
     [
-        ("ncsn_1x28x28", ["--sde", "ve"], "sde: not for the checkpoints of ncsn"),
+        ("ncsn_1x28x28", ["--sde", "ve"], "sde: not an option for checkpoints of ncsn"),
         ("ddpm_vp", ["--sigma-max", "3"], "by beta_min and beta_max"),
         ("ncsnpp_ve_continuous", ["--sigma-max", "3"], "its own ladder"),
         ("ncsnpp_ve_continuous", ["--image-size", "31"], "a multiple of 2"),

@@ -1,11 +1,12 @@
-"""Checkpoints of other programs as models of this package.
+"""Read the checkpoints of other programs as models of this package.
 
-Of the authors' checkpoints the networks are ours, and differ from theirs in their names alone; each
-family has a table of them. Of a model of `diffusers` the network is that library's.
+The networks of the official checkpoints are ours and differ only in the names of their tensors,
+which each family translates. The network of a `diffusers` model stays that library's.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from collections.abc import Callable
@@ -15,79 +16,82 @@ from typing import Any
 import torch
 
 from ..model import ScoreModel
-from . import ncsn, score_sde
 from .hub import from_diffusers
+from .ncsn import build_ncsn
+from .score_sde import build_score_sde
+from .score_sde_modules import MODULE_KEY
+from .shared import weight_names
 
 __all__ = ["from_diffusers", "from_official"]
 
-MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
-"""What tensors of unheard-of shapes may still set off; most are named where they are first read."""
+FAMILIES: dict[str, tuple[re.Pattern[str], Callable[..., ScoreModel]]] = {
+    "ncsn": (re.compile(r"begin_conv\.weight"), build_ncsn),
+    "score_sde": (MODULE_KEY, build_score_sde),
+}
+"""For each family, the name of a tensor that only it has, and the function that builds a model."""
 
-FAMILIES = {"ncsn": ncsn, "score_sde": score_sde}
-"""Each recognises its own checkpoints, names its options, and builds the model of one."""
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
+"""Errors that malformed tensors may still raise; most are refused by name where they are read."""
 
 
 def from_official(
     path: str | Path, *, report: Callable[[str], None] = lambda line: None, **options: Any
 ) -> ScoreModel:
-    """The model of an official checkpoint, its averaged weights if it has any.
+    """Build the model of an official checkpoint, with its averaged weights if it has any.
 
-    Nothing in the file is run: a pickle that asks for it is refused.
+    No code in the file is run: a pickle that asks for it is refused.
 
     Args:
-        path: a file as their programs save it.
-        report: called with a line for each thing inferred from the tensors, or assumed.
-        options: what the file may not tell. For all: `ema`, `image_size`, `sigma_max`,
-            `sigma_min`. For score_sde: `sde` ("ve", "vp" or "subvp"), `continuous`, `beta_min`,
-            `beta_max`, and of the network `fir`, `skip_rescale`, `groups`, `dropout`.
+        path: a file as the official programs save it.
+        report: called with a line for each value inferred from the tensors, or assumed.
+        options: values that the file may not contain. All families: `ema`, `image_size`,
+            `sigma_max`, `sigma_min`. score_sde also: `sde` ("ve", "vp" or "subvp"), `continuous`,
+            `beta_min`, `beta_max`, and for the network `fir`, `skip_rescale`, `groups`, `dropout`.
     """
-    checkpoint = _read(Path(path))
-    for name, family in FAMILIES.items():
-        if family.recognises(checkpoint):
-            if unknown := sorted(options.keys() - set(family.OPTIONS)):
-                raise ValueError(
-                    f"{', '.join(unknown)}: not for the checkpoints of {name}; their options are "
-                    f"{', '.join(sorted(family.OPTIONS))}"
-                )
-            return _build(family.build, path, checkpoint, report=report, **options)
+    checkpoint = _read_tensors(Path(path))
+    names = weight_names(checkpoint)
+    for family, (key, build) in FAMILIES.items():
+        if not any(key.fullmatch(name) for name in names):
+            continue
+        known = inspect.signature(build).parameters.keys() - {"checkpoint", "report"}
+        if unknown := sorted(options.keys() - known):
+            raise ValueError(
+                f"{', '.join(unknown)}: not an option for checkpoints of {family}, whose options "
+                f"are {', '.join(sorted(known))}"
+            )
+        try:
+            return build(checkpoint, report=report, **options).eval()
+        except MALFORMED as error:
+            raise ValueError(
+                f"no model can be built from {path}: the file is damaged, or an option has an "
+                f"impossible value ({type(error).__name__}: {error!s:.300})"
+            ) from error
     raise ValueError(
-        f"{path} is none of the checkpoints known here ({', '.join(FAMILIES)}): it holds "
-        f"{_summary(checkpoint)}"
+        f"{path} is not a checkpoint of {' or '.join(FAMILIES)}: it contains "
+        f"{_describe_content(checkpoint)}"
     )
 
 
-def _build(
-    build: Callable[..., ScoreModel], path: str | Path, checkpoint: object, **options: Any
-) -> ScoreModel:
+def _read_tensors(path: Path) -> object:
+    """Unpickle tensors and plain data; this is the only place where a pickle is opened."""
     try:
-        return build(checkpoint, **options).eval()
-    except MALFORMED as error:
-        raise ValueError(
-            f"{path} is damaged, or an option has a value that can not be: no model is built of it "
-            f"({type(error).__name__}: {error!s:.300})"
-        ) from error
-
-
-def _read(path: Path) -> object:
-    """The one place where a pickle is opened: tensors and plain data come out, or an error."""
-    try:
-        with warnings.catch_warnings():  # the error below says it better
+        with warnings.catch_warnings():  # the error below is clearer
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint fail in many ways
-        # the system names the file; an OSError without one is of a seek to where no bytes are
+    except Exception as error:  # bytes that are not a checkpoint fail in many ways
+        # an OSError with a file name is the system's; one without comes from an impossible seek
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        # theirs goes on to say how to run the code all the same
+        # torch's message goes on to explain how to run the code anyway
         reason = re.search(r"WeightsUnpickler error:\s*([^.\n]+)", str(error))
         raise ValueError(
             f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of file, "
-            "or wants to run code when loaded, which is refused "
+            "or would run code when loaded, which is refused "
             f"({reason[1] if reason else type(error).__name__})"
         ) from error
 
 
-def _summary(checkpoint: object) -> str:
+def _describe_content(checkpoint: object) -> str:
     if isinstance(checkpoint, dict):
         names = [str(name) for name in checkpoint]
         return f"the keys {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"

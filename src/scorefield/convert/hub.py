@@ -1,11 +1,11 @@
-"""Models of the Hugging Face library `diffusers` as ours: a `UNet2DModel` and its scheduler.
+"""Models of the Hugging Face library `diffusers`: a `UNet2DModel` and its scheduler.
 
     DDPM         x_t = √ᾱ_t·y + √(1 − ᾱ_t)·z,  y = 2x − 1;   2σ_t = √((1 − ᾱ_t)/ᾱ_t)
     ScoreSdeVe   x_σ = x + σz;   the network's output is the score
 
-The network is theirs, told a timestep (DDPM, DDIM) or σ; its `prediction_type` chooses the row of
-`precondition`, and the σ_t are those of its own scheduler, digit by digit. Nothing is downloaded,
-and only safetensors are read.
+The network stays theirs and is conditioned on a timestep (DDPM, DDIM) or σ. Its `prediction_type`
+chooses the row of `precondition`, and σ_t comes from its own scheduler without rounding. Nothing is
+downloaded, and only safetensors are read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..model import ScoreModel
@@ -28,20 +27,19 @@ from ..precondition import (
     VPDiscrete,
     VPredictionDiscrete,
 )
-from ..prior import Prior
-from .shared import image_size as checked_size
+from .shared import Report, choose_size, uniform_prior
 
 VARIANCE_PRESERVING = ("DDPMScheduler", "DDIMScheduler")
-"""Trained alike: a sampler apart, they say the same."""
+"""Schedulers with the same training and different samplers."""
 
 VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
 
-ROWS: dict[str, Callable[[Tensor], Precondition]] = {
+PREDICTIONS: dict[str, Callable[[Tensor], Precondition]] = {
     "epsilon": VPDiscrete,
     "v_prediction": VPredictionDiscrete,
     "sample": CleanDiscrete,
 }
-"""What a network of the first kind predicts."""
+"""`prediction_type` of a variance-preserving scheduler."""
 
 
 def from_diffusers(
@@ -50,42 +48,31 @@ def from_diffusers(
     report: Callable[[str], None] = lambda line: None,
     image_size: int | tuple[int, int] | None = None,
 ) -> ScoreModel:
-    """The model of a folder that `diffusers` has saved; needs `pip install 'scorefield[hub]'`.
+    """Build the model of a folder saved by `diffusers`; needs `pip install 'scorefield[hub]'`.
 
-    Classes, if it was trained with any, are told by `model.given(label)`. The library's attention
-    has first derivatives in reverse mode only: guides and likelihoods can do with them, the
-    objectives `exact` and `sliced` cannot.
+    If the network was trained with classes, condition on one by `model.given(label)`. The library's
+    attention has first derivatives in reverse mode only, which suffice for guidance and
+    likelihoods, but not for the objectives `exact` and `sliced`.
 
     Args:
         path: a pipeline of `UNet2DModel` and its scheduler, or the model's folder with
             `scheduler_config.json` in it or in `scheduler/`.
-        report: called with a line for each thing read off the configuration, or assumed.
-        image_size: pixels a side, or (height, width), if the configuration does not tell.
+        report: called with a line for each value inferred from the configuration, or assumed.
+        image_size: pixels a side, or (height, width), if the configuration does not contain it.
     """
-    parts = _find(Path(path))
-    unet, scheduler = _load(parts)
-    shape = (unet.config.in_channels, *_size(parts, unet, image_size))
-    report(
-        f"inferred: images of {' × '.join(map(str, shape))}, trained for {parts.scheduler_class}"
-    )
-    precondition = _precondition(parts, scheduler, report)
-    report("assumed: the prior has the moments of uniform pixels, ½ and 1/12 for each")
-    prior = Prior(torch.full(shape, 0.5), torch.tensor(1 / 12))
-    return ScoreModel(_Network(unet), precondition, prior=prior).eval()
-
-
-def _size(parts: _Parts, unet: Any, given: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width, which the network halves between its levels and could not put back."""
-    size = unet.config.sample_size if given is None else given
+    folders = _find_folders(Path(path))
+    unet, scheduler = _load_parts(folders)
+    size = unet.config.sample_size if image_size is None else image_size
     if size is None:
-        raise ValueError(f"{parts.unet} does not tell the size of its images: give image_size")
-    height, width = (size, size) if isinstance(size, int) else size
+        raise ValueError(f"{folders.unet} does not contain the size of its images: give image_size")
+    size = size if isinstance(size, int) else tuple(size)
     multiple = 1 << (len(unet.config.block_out_channels) - 1)
-    if checked_size(height) % multiple or checked_size(width) % multiple:
-        raise ValueError(
-            f"image_size={size}: give a multiple of {multiple}, for the network halves it"
-        )
-    return height, width
+    shape = (unet.config.in_channels, *choose_size(size, 0, report, multiple=multiple))
+    report(
+        f"inferred: images of {' × '.join(map(str, shape))}, trained for {folders.scheduler_class}"
+    )
+    precondition = _read_precondition(folders, scheduler, report)
+    return ScoreModel(_Network(unet), precondition, prior=uniform_prior(shape, report)).eval()
 
 
 class _Network(nn.Module):
@@ -96,7 +83,7 @@ class _Network(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, cond: Tensor, label: Tensor | None = None) -> Tensor:
-        """Without the variances that some predict beside it."""
+        """Return the prediction, without the variances that some networks append to it."""
         output: Tensor = self.unet(x, cond, class_labels=label).sample
         return output[:, : x.shape[1]]
 
@@ -105,49 +92,44 @@ class _Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """Where a folder has its two halves."""
+class _Folders:
+    """Folders of the network and of its scheduler."""
 
     unet: Path
     scheduler: Path
     scheduler_class: str
 
 
-def _find(path: Path) -> _Parts:
-    """The halves of a pipeline, also if it is its network that is pointed at."""
+def _find_folders(path: Path) -> _Folders:
+    """Find both folders from the pipeline's, or from the network's within it."""
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path} is not a folder here, and nothing is downloaded: fetch the model first, for "
             "instance with `hf download NAME --local-dir FOLDER`"
         )
     root = path.parent if path.name == "unet" else path
-    _check_pipeline(root / "model_index.json")
+    index = root / "model_index.json"
+    parts = _read_json(index) if index.is_file() else {}
+    if others := {part for part in parts if part[:1] != "_"} - {"unet", "scheduler"}:
+        raise ValueError(
+            f"{root} is a pipeline with {', '.join(sorted(others))} in addition to the network: it "
+            "does not denoise images"
+        )
     unet = root / "unet" if (root / "unet").is_dir() else root
-    model = _json(unet / "config.json").get("_class_name")
+    model = _read_json(unet / "config.json").get("_class_name")
     if model != "UNet2DModel":
-        raise ValueError(f"{unet} holds a {model}: only UNet2DModel is a score of images alone")
+        raise ValueError(f"{unet} contains a {model}: only UNet2DModel is a score of images alone")
     _check_weights(unet)
     places = [root / "scheduler", unet, unet / "scheduler"]
     scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), places[0])
-    name = _json(scheduler / "scheduler_config.json").get("_class_name")
-    known = (*VARIANCE_PRESERVING, VARIANCE_EXPLODING)
-    if name not in known:
+    name = _read_json(scheduler / "scheduler_config.json").get("_class_name")
+    supported = (*VARIANCE_PRESERVING, VARIANCE_EXPLODING)
+    if name not in supported:
         raise ValueError(
-            f"{scheduler} holds a {name}, whose noise levels are not known here: they are of "
-            f"{', '.join(known)}"
+            f"{scheduler} contains a {name}, whose noise levels are not supported: use one of "
+            f"{', '.join(supported)}"
         )
-    return _Parts(unet, scheduler, str(name))
-
-
-def _check_pipeline(index: Path) -> None:
-    if not index.is_file():
-        return
-    others = {part for part in _json(index) if not part.startswith("_")} - {"unet", "scheduler"}
-    if others:
-        raise ValueError(
-            f"{index.parent} is a pipeline with {', '.join(sorted(others))} beside the network: "
-            "what that denoises are not images"
-        )
+    return _Folders(unet, scheduler, str(name))
 
 
 def _check_weights(folder: Path) -> None:
@@ -164,41 +146,41 @@ def _check_weights(folder: Path) -> None:
     raise FileNotFoundError(f"{folder} has no weights: {name}.safetensors is missing")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{path} is missing: give a folder saved by diffusers, `unet` and `scheduler` in it"
+            f"{path} is missing: give a folder saved by diffusers, with `unet` and `scheduler` in "
+            "it"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not the configuration of anything: it holds {content!r:.40}")
+        raise ValueError(f"{path} is not a configuration: it contains {content!r:.40}")
     return content
 
 
-def _load(parts: _Parts) -> tuple[Any, Any]:
-    """The network and the scheduler as the library makes them."""
+def _load_parts(folders: _Folders) -> tuple[Any, Any]:
+    """Load the network and the scheduler by the library."""
     try:
         import diffusers
     except ImportError as error:
         raise ImportError(
             "models of diffusers need that library: pip install 'scorefield[hub]'"
         ) from error
-    unet, loaded = diffusers.UNet2DModel.from_pretrained(  # type: ignore[no-untyped-call]
-        parts.unet,
+    unet, info = diffusers.UNet2DModel.from_pretrained(  # type: ignore[no-untyped-call]
+        folders.unet,
         use_safetensors=True,
         local_files_only=True,
         low_cpu_mem_usage=False,  # True needs yet another library
         output_loading_info=True,
     )
-    # the library would leave what is missing at random, and say so in a log
-    wrong = {fault: names for fault, names in loaded.items() if names}
-    if wrong:
-        raise ValueError(f"the weights in {parts.unet} are not those of its config.json: {wrong}")
-    scheduler = getattr(diffusers, parts.scheduler_class).from_pretrained(
-        parts.scheduler, local_files_only=True
+    # the library would leave missing weights at random, and only log it
+    if wrong := {fault: names for fault, names in info.items() if names}:
+        raise ValueError(f"the weights in {folders.unet} do not fit its config.json: {wrong}")
+    scheduler = getattr(diffusers, folders.scheduler_class).from_pretrained(
+        folders.scheduler, local_files_only=True
     )
     return unet, scheduler
 
@@ -206,24 +188,25 @@ def _load(parts: _Parts) -> tuple[Any, Any]:
 # ── Noise levels ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _precondition(parts: _Parts, scheduler: Any, report: Callable[[str], None]) -> Precondition:
+def _read_precondition(folders: _Folders, scheduler: Any, report: Report) -> Precondition:
     config = scheduler.config
-    if parts.scheduler_class == VARIANCE_EXPLODING:
+    if folders.scheduler_class == VARIANCE_EXPLODING:
         report(f"inferred: F is the score, σ from {config.sigma_max:.4g} to {config.sigma_min:.4g}")
         report("assumed: images in [0, 1], as in ScoreSdeVePipeline")
         return Plain(config.sigma_max, config.sigma_min)
     kind = config.prediction_type
-    if kind not in ROWS:
+    if kind not in PREDICTIONS:
         raise ValueError(
-            f"{parts.scheduler} says prediction_type={kind!r}: known are {', '.join(ROWS)}"
+            f"{folders.scheduler} has prediction_type={kind!r}: supported are "
+            f"{', '.join(PREDICTIONS)}"
         )
-    kept = scheduler.alphas_cumprod.double()
-    sigmas = ((1 - kept) / kept).sqrt().flip(0)
-    # with rescale_betas_zero_snr the last timestep is noise alone, σ = ∞
-    row = Rescaled(ROWS[kind](sigmas[sigmas.isfinite()]))
+    alpha_bar = scheduler.alphas_cumprod.double()
+    sigmas = ((1 - alpha_bar) / alpha_bar).sqrt().flip(0)
+    # with rescale_betas_zero_snr the last timestep is pure noise, σ = ∞
+    precondition = Rescaled(PREDICTIONS[kind](sigmas[sigmas.isfinite()]))
     report(
-        f"inferred: F is {kind} at {len(kept)} timesteps, σ from {row.sigma_max:.4g} to "
-        f"{row.sigma_min:.4g}"
+        f"inferred: F is {kind} at {len(alpha_bar)} timesteps, σ from "
+        f"{precondition.sigma_max:.4g} to {precondition.sigma_min:.4g}"
     )
     report("assumed: the network's images are in [−1, 1], as in DDPMPipeline; ours in [0, 1]")
-    return row
+    return precondition

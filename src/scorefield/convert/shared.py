@@ -1,115 +1,159 @@
-"""What the families do alike: find the weights, the ends of the noise, and the prior."""
+"""Steps shared by all families: find and check the weights, choose range and size, the prior."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..prior import Prior
 
-State = Mapping[str, Tensor]
-Report = Callable[[str], None]
+Weights: TypeAlias = Mapping[str, Tensor]
+Report: TypeAlias = Callable[[str], None]
+
+Range: TypeAlias = tuple[float | None, float | None]
+"""Largest and smallest value, None where not given."""
+
+MAX_SIDE = 65_536
+"""Largest image side, in pixels."""
 
 
-LARGEST = 65_536
-"""Pixels a side."""
+# ── Weights ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def names(checkpoint: object) -> set[str]:
-    """The names in a checkpoint's model, none if it has no such thing."""
-    state = _inner(_first(checkpoint))
-    return {_bare(name) for name in state} if isinstance(state, Mapping) else set()
+def weight_names(checkpoint: object) -> set[str]:
+    """Return the names in a checkpoint's model; empty if it has no such thing."""
+    state = _model_state(checkpoint)
+    return {_bare_name(name) for name in state} if isinstance(state, Mapping) else set()
 
 
-def raw_state(checkpoint: object) -> dict[str, Tensor]:
-    """The weights as trained, without `module.`: of a list, a dict around them, or themselves."""
-    return plain(_first(checkpoint))
-
-
-def plain(state: object) -> dict[str, Tensor]:
-    """Named tensors without `module.`, which may stand under a name of their own."""
-    state = _inner(state)
+def named_weights(checkpoint: object) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's model, without `module.` before their names."""
+    state = _model_state(checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError("no named tensors where a model's weights should be")
-    found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if _bare(name) in found:
-            raise ValueError(f"{_bare(name)} is there twice, with and without module. before it")
-        found[_bare(name)] = checked(_bare(name), value)
-    return found
+        raise ValueError("there are no named tensors where a model's weights should be")
+    weights: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = _bare_name(key)
+        if name in weights:
+            raise ValueError(f"{name} appears twice, with and without module. before it")
+        weights[name] = check_tensor(name, value)
+    return weights
 
 
-def checked(name: str, value: Tensor, ndim: int | None = None) -> Tensor:
-    """A tensor that is floating, dense, not empty, and of so many dimensions."""
+def check_tensor(name: str, value: Tensor, ndim: int | None = None) -> Tensor:
+    """Return the tensor if it is floating, dense, not empty and of `ndim` dimensions."""
     if value.layout != torch.strided or not value.is_floating_point():
         raise ValueError(
-            f"{name} is of {value.dtype} and {value.layout}: the checkpoint is damaged, for its "
-            "tensors are dense floats"
+            f"{name} is of {value.dtype} and {value.layout}: the checkpoint is damaged, its "
+            "tensors must be dense floats"
         )
     if value.numel() == 0 or ndim not in (None, value.ndim):
         raise ValueError(
-            f"{name} has the shape {tuple(value.shape)}: the checkpoint is damaged, for it is "
-            f"{'not empty' if ndim is None else f'of {ndim} dimensions, and not empty'}"
+            f"{name} has the shape {tuple(value.shape)}: the checkpoint is damaged, it must be "
+            f"{'not empty' if ndim is None else f'of {ndim} dimensions and not empty'}"
         )
     return value
 
 
-def image_size(given: int) -> int:
-    """Pixels a side, if they can be."""
-    if not isinstance(given, int) or not 1 <= given <= LARGEST:
-        raise ValueError(f"image_size={given}: give the pixels a side, from 1 to {LARGEST}")
-    return given
+def fit_weights(
+    build: Callable[[], nn.Module], weights: Iterable[tuple[str, str, Tensor]], description: str
+) -> dict[str, Tensor]:
+    """Return the state of a network from weights that must be exactly its own.
 
-
-def _first(checkpoint: object) -> object:
-    return checkpoint[0] if isinstance(checkpoint, (list, tuple)) and checkpoint else checkpoint
-
-
-def _inner(state: Any) -> Any:
-    for name in ("model_state", "model", "state_dict"):
-        state = state.get(name, state) if isinstance(state, Mapping) else state
+    Args:
+        build: makes the network, of which only the shapes are used.
+        weights: the official name, our name and the tensor.
+        description: of the network, for the error, which lists everything that does not fit.
+    """
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in build().state_dict().items()}
+    state, wrong = {}, []
+    for theirs, ours, tensor in weights:
+        if shapes.pop(ours, None) == tensor.shape:
+            state[ours] = tensor
+        else:
+            wrong.append(f"{theirs} {tuple(tensor.shape)}")
+    if wrong or shapes:
+        raise ValueError(
+            f"not the weights of a {description}: not in this network: {wrong}; "
+            f"missing: {list(shapes)}"
+        )
     return state
 
 
-def _bare(name: object) -> str:
+def _model_state(checkpoint: Any) -> Any:
+    """Return the model: in a list the first entry, in a dict the entry of a usual name."""
+    if isinstance(checkpoint, (list, tuple)) and checkpoint:
+        checkpoint = checkpoint[0]
+    for name in ("model_state", "model", "state_dict"):
+        if isinstance(checkpoint, Mapping):
+            checkpoint = checkpoint.get(name, checkpoint)
+    return checkpoint
+
+
+def _bare_name(name: object) -> str:
     return str(name).removeprefix("module.")
 
 
-def ends(
-    ladder: Tensor | None,
-    sigma_max: float | None,
-    sigma_min: float | None,
-    published: tuple[float, float],
+# ── Values that the file may not contain ─────────────────────────────────────────────────────────
+
+
+def choose_range(
+    name: str,
+    chosen: Range,
+    default: tuple[float, float],
     report: Report,
+    source: str = "assumed",
 ) -> tuple[float, float]:
-    """The largest σ and the smallest: the stored ladder's, those given, or the paper's."""
-    if ladder is not None:
-        checked("sigmas", ladder, ndim=1)
-    known = published if ladder is None else (ladder[0].item(), ladder[-1].item())
-    first = known[0] if sigma_max is None else sigma_max
-    last = known[1] if sigma_min is None else sigma_min
+    """Return the largest and smallest value of a parameter, the default ones where not chosen."""
+    high, low = (d if c is None else c for c, d in zip(chosen, default, strict=True))
+    if not high > low > 0:
+        raise ValueError(f"{name} from {high:.4g} to {low:.4g}: give {name}_max > {name}_min > 0")
+    source = source if None in chosen else "given"
+    report(f"{source}: {name}_max = {high:.4g}, {name}_min = {low:.4g}")
+    return high, low
+
+
+def choose_sigmas(
+    ladder: Tensor | None, chosen: Range, published: tuple[float, float], report: Report
+) -> tuple[float, float]:
+    """Return the largest and smallest σ: the stored ladder's, those chosen, or the paper's."""
     if ladder is None:
-        source = "assumed" if None in (sigma_max, sigma_min) else "given"
-    # ladders are stored in float32, or as exponentials of logarithms
-    elif all(map(partial(math.isclose, rel_tol=1e-5), known, (first, last))):
-        (first, last), source = known, "inferred"
-    else:
+        return choose_range("sigma", chosen, published, report)
+    check_tensor("sigmas", ladder, ndim=1)
+    stored = ladder[0].item(), ladder[-1].item()
+    for value, end in zip(chosen, stored, strict=True):
+        # ladders are stored in float32, or as exponentials of logarithms
+        if value is not None and not math.isclose(value, end, rel_tol=1e-5):
+            raise ValueError(
+                f"the checkpoint has its own ladder, {stored[0]:.4g} to {stored[1]:.4g}: leave "
+                "out sigma_max and sigma_min"
+            )
+    return choose_range("sigma", (None, None), stored, report, "inferred")
+
+
+def choose_size(
+    size: int | tuple[int, int] | None, assumed: int, report: Report, *, multiple: int = 1
+) -> tuple[int, int]:
+    """Return height and width in pixels, which the network must be able to halve."""
+    if size is None:
+        report(f"assumed: image_size = {assumed}")
+    size = assumed if size is None else size
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in sides):
+        raise ValueError(f"image_size={size}: give the pixels a side, from 1 to {MAX_SIDE}")
+    if any(side % multiple for side in sides):
         raise ValueError(
-            f"the checkpoint has its own ladder, {known[0]:.4g} to {known[1]:.4g}: leave out "
-            "sigma_max and sigma_min"
+            f"image_size={size}: give a multiple of {multiple}, because the network halves it"
         )
-    if not first > last > 0:
-        raise ValueError(f"σ from {first:.4g} to {last:.4g}: give sigma_max > sigma_min > 0")
-    report(f"{source}: σ from {first:.4g} to {last:.4g} (sigma_max, sigma_min)")
-    return first, last
+    return sides[0], sides[1]
 
 
-def uniform_prior(channels: int, size: int, report: Report) -> Prior:
-    """The moments of images whose pixels are uniform in [0, 1]."""
-    report("assumed: the prior has the moments of uniform pixels, mean ½ and variance 1/12")
-    return Prior(torch.full((channels, size, size), 0.5), torch.tensor(1 / 12))
+def uniform_prior(shape: tuple[int, ...], report: Report) -> Prior:
+    """Return the moments of images whose pixels are uniform in [0, 1]."""
+    report("assumed: the prior has the moments of uniform pixels, mean 1/2 and variance 1/12")
+    return Prior(torch.full(shape, 0.5), torch.tensor(1 / 12))

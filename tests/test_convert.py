@@ -1,0 +1,399 @@
+"""Official checkpoints: golden/ holds files of the authors' programs and what these computed."""
+
+import itertools
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from scorefield import (
+    VE,
+    VP,
+    Rescaled,
+    SubVP,
+    VEDiscrete,
+    VPDiscrete,
+    annealed_langevin,
+    denoising,
+    final,
+    geometric,
+    replay,
+    sliced,
+)
+from scorefield.convert import from_official
+from scorefield.objectives import gaussian
+
+GOLDEN = Path(__file__).parent / "golden"
+NCSN = ("ncsn_1x28x28", "ncsn_3x32x32")
+NCSNV2 = ("ncsnv2_3x32x32", "ncsnv2_deeper_3x64x64", "ncsnv2_deepest_3x64x64")
+SCORE_SDE = {
+    "ncsnpp_ve_continuous": (VE, {}),
+    "ncsnpp_ve_discrete": (VEDiscrete, {}),
+    "ncsnpp_ve_ffhq256": (VE, {}),
+    "ddpmpp_vp_continuous": (VP, {}),
+    "ddpmpp_subvp_continuous": (SubVP, {"sde": "subvp"}),
+    "ddpm_vp": (VPDiscrete, {}),
+}
+"""The row that each must become, and the options besides the image size that it needs."""
+
+
+def golden(folder):
+    """Tensors, their metadata, and the model."""
+    path = GOLDEN / folder / "expected.safetensors"
+    with safe_open(path, "pt") as file:
+        return load_file(path), file.metadata()
+
+
+def model_of(folder, **options):
+    size = int(golden(folder)[1]["image_size"])
+    return from_official(GOLDEN / folder / "checkpoint.pth", image_size=size, **options)
+
+
+def checkpoint_of(folder):
+    return torch.load(GOLDEN / folder / "checkpoint.pth", weights_only=True)
+
+
+def weights_of(folder):
+    """The raw weights alone, without `module.`, and without a ladder."""
+    content = checkpoint_of(folder)
+    state = content["model"] if isinstance(content, dict) else content[0]
+    named = {key.removeprefix("module."): value for key, value in state.items()}
+    named.pop("sigmas", None)
+    return named
+
+
+@pytest.fixture
+def convert(tmp_path):
+    def save_and_convert(content, **options):
+        torch.save(content, tmp_path / "checkpoint.pth")
+        return from_official(tmp_path / "checkpoint.pth", **options)
+
+    return save_and_convert
+
+
+def relative_error(actual, expected):
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+# ── The authors' numbers ─────────────────────────────────────────────────────────────────────────
+# float32 networks of up to 60 layers: 60 × 1.2e-7 is 7e-6, so 1e-5; chains of up to 20 steps, 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("folder", NCSN + NCSNV2)
+def test_ncsn_scores_are_the_authors(folder):
+    expected, _ = golden(folder)
+    x, sigma = expected["x"], expected["sigmas"][expected["labels"]]
+    assert relative_error(model_of(folder)(x, sigma), expected["score"]) <= 1e-5
+    if folder in NCSNV2:
+        raw = model_of(folder, ema=False)(x, sigma)
+        assert relative_error(raw, expected["score_raw_weights"]) <= 1e-5
+        assert relative_error(raw, expected["score"]) > 1e-3
+
+
+@pytest.mark.parametrize("folder", NCSN)
+def test_losses_and_a_gradient_are_the_authors(folder):
+    expected, _ = golden(folder)
+    x, sigma = expected["x"], expected["sigmas"][expected["labels"]]
+    model = model_of(folder)
+    loss = (sigma**2 * denoising(model, x, sigma, noise=replay([expected["noise"]]))).mean()
+    loss.backward()
+    assert relative_error(loss, expected["dsm_loss"]) <= 1e-5
+    assert relative_error(model.net.begin.weight.grad, expected["dsm_grad_begin_conv"]) <= 1e-5
+    noise = replay([expected["noise"], expected["projection"]])
+    loss = (sigma**2 * sliced(model, x, sigma, noise=noise, projection=gaussian)).mean()
+    assert relative_error(loss, expected["ssm_vr_loss"]) <= 1e-4
+
+
+@pytest.mark.parametrize("folder", NCSN + NCSNV2)
+def test_annealed_langevin_ends_where_the_authors_does(folder):
+    expected, facts = golden(folder)
+    chain = annealed_langevin(
+        model_of(folder),
+        expected["ald_init"],
+        expected["sigmas"],
+        steps=int(facts["steps_per_level"]),
+        epsilon=float(facts["step_size"]),
+        denoise=folder in NCSNV2,
+        noise=replay(expected["ald_noise"]),
+    )
+    name = "ald_final_denoised" if folder in NCSNV2 else "ald_final"
+    assert relative_error(final(chain), expected[name]) <= 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("folder", SCORE_SDE)
+def test_score_sde_scores_are_the_authors(folder):
+    """Theirs is of x_t = αx₀ + s·z, in [−1, 1] if centred; ours of x₀ + σz in [0, 1].
+
+    y = x_t/α has σ = s/α and α times the score; x = (y + 1)/2 has half that σ, twice the score.
+    """
+    expected, facts = golden(folder)
+    row, options = SCORE_SDE[folder]
+    model = model_of(folder, **options)
+    precondition = model.precondition
+    bare = precondition.precondition if isinstance(precondition, Rescaled) else precondition
+    assert type(bare) is row
+    centred = facts["centered"] == "True"
+    alpha, scale = expected["alpha"].double()[:, None, None, None], 2 if centred else 1
+    x = (expected["x_t"] / alpha + centred) / scale
+    sigma, score = expected["std"] / expected["alpha"] / scale, scale * alpha * expected["score"]
+    for i in range(len(x)):  # each σ on its own: the largest score must not hide the others
+        assert relative_error(model(x[[i]].float(), sigma[[i]]), score[[i]]) <= 1e-5
+
+
+# ── Noise of score_sde ───────────────────────────────────────────────────────────────────────────
+
+LADDER = geometric(3.0, 0.1, 7, dtype=torch.float64)
+
+
+def alpha_at(time, low, high):
+    """Song et al. 2021, eq. 33."""
+    return math.exp(-(time**2) * (high - low) / 4 - time * low / 2)
+
+
+def ddpm_alpha(timestep, low, high, steps):
+    """√ᾱ, Ho et al. 2020, eq. 4."""
+    betas = torch.linspace(low / steps, high / steps, steps, dtype=torch.float64)
+    return (1 - betas).cumprod(0)[timestep].sqrt().item()
+
+
+NOISES = {
+    "VE": ("ncsnpp_ve_continuous", None, {}, math.log(7.0), (1, 7.0)),
+    "VE discrete": ("ddpmpp_vp_continuous", LADDER, dict(sde="ve"), 4, (1, LADDER[4].item())),
+    "VE discrete, no ladder": (
+        *("ddpm_vp", None, dict(sde="ve", sigma_max=9, sigma_min=0.3)),
+        *(999, (1, 0.3)),
+    ),
+    "VP": ("ddpm_vp", LADDER, dict(continuous=True), 400, alpha_at(400 / 999, 0.1, 20)),
+    "VP of other β": (
+        *("ddpmpp_vp_continuous", None, dict(beta_min=0.2, beta_max=9.0)),
+        *(700, alpha_at(700 / 999, 0.2, 9)),
+    ),
+    "VP discrete": (
+        *("ddpmpp_vp_continuous", None, dict(continuous=False, beta_max=10.0)),
+        *(300, ddpm_alpha(300, 0.1, 10, 1000)),
+    ),
+    "VP of 7 steps": ("ddpm_vp", LADDER, dict(beta_max=4.0), 2, ddpm_alpha(2, 0.1, 4, 7)),
+    "sub-VP": (
+        *("ddpmpp_vp_continuous", None, dict(sde="subvp", beta_max=15.0), 500),
+        *[(a, 1 - a**2) for a in [alpha_at(500 / 999, 0.1, 15)]],
+    ),
+}
+"""Network, ladder in the file, options, the network's input for the noise, α or (α, s)."""
+
+
+@pytest.mark.parametrize("case", NOISES)
+def test_any_noise_has_its_coefficients(case, convert):
+    folder, ladder, options, cond, alpha = NOISES[case]
+    state = weights_of(folder) | ({} if ladder is None else {"sigmas": ladder})
+    alpha, s = alpha if isinstance(alpha, tuple) else (alpha, math.sqrt(1 - alpha**2))
+    precondition = convert(state, image_size=16, **options).precondition
+    # for VE the data are in [0, 1] and the network sees 2x − 1, else all is in [−1, 1]
+    sigma = s if case.startswith("VE") else s / alpha / 2
+    found = precondition(torch.tensor(sigma, dtype=torch.float64))
+    assert precondition.centre == 0.5
+    assert found.skip == 0
+    # float64, through exp and log of numbers up to 1e3
+    assert found.cond.item() == pytest.approx(cond, rel=1e-12, abs=1e-9)
+    assert found.scale.item() == pytest.approx(2 * alpha, rel=1e-12)
+    sign = 1 if case.startswith("VE") else -1
+    assert found.out.item() == pytest.approx(sign / sigma, rel=1e-12)
+
+
+# ── Files and options ────────────────────────────────────────────────────────────────────────────
+
+LAYOUTS = {
+    "itself": lambda state: state,
+    "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "list": lambda state: [state, {}],
+    "tuple": lambda state: (state, {}, 3, 4),
+    "state_dict": lambda state: {"state_dict": state},
+    "model_state": lambda state: {"model_state": state},
+    "model": lambda state: {"model": state, "step": 3},
+    "EMA": lambda state: [state, {}, 3, 4, state],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("folder", ["ncsn_1x28x28", "ddpm_vp"])
+def test_weights_are_read_from_every_layout(folder, layout, convert):
+    if (folder, layout) == ("ddpm_vp", "EMA"):
+        pytest.skip("a layout of NCSNv2 alone")
+    net = convert(LAYOUTS[layout](weights_of(folder))).net
+    expected = from_official(GOLDEN / folder / "checkpoint.pth", ema=False).net.state_dict()
+    assert net.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in net.state_dict().items())
+
+
+def test_a_report_names_what_is_inferred_and_assumed():
+    lines = []
+    model = from_official(GOLDEN / "ddpmpp_vp_continuous/checkpoint.pth", report=lines.append)
+    assert lines[0] == "inferred: weights averaged (EMA)"
+    assert "inferred: training step 777" in lines
+    assert any(line.startswith("inferred: DDPM++") and "width 16" in line for line in lines)
+    assert "assumed: sde = vp, continuous = True" in lines
+    assert "assumed: beta_max = 20, beta_min = 0.1" in lines
+    assert "assumed: image_size = 32" in lines
+    assert model.shape == (3, 32, 32)
+    assert not model.training
+    assert torch.equal(model.prior.mean, torch.full((3, 32, 32), 0.5))
+    assert model.prior.cov.item() == pytest.approx(1 / 12, rel=1e-6)
+    lines.clear()
+    model = from_official(GOLDEN / NCSN[0] / "checkpoint.pth", sigma_max=3, report=lines.append)
+    assert lines[0] == "inferred: weights as trained"
+    assert any("10 levels" in line and "width 8" in line for line in lines)
+    assert "assumed: sigma_max = 3, sigma_min = 0.01" in lines
+    assert (model.sigma_max, model.shape) == (3, (1, 28, 28))
+
+
+def test_a_stored_ladder_may_be_repeated_but_not_overruled(convert):
+    """The file's ladder ends at 49.99999999999999, and 50 is what the paper has."""
+    assert 49 < model_of("ncsnpp_ve_discrete", sigma_max=50, sigma_min=0.01).sigma_max < 50
+    state = {**weights_of("ncsnv2_3x32x32"), "sigmas": torch.tensor([2.0, 0.5])}
+    assert convert(state).sigma_max == 2
+    with pytest.raises(ValueError, match=r"its own ladder, 2 to 0\.5"):
+        convert(state, sigma_max=50)
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "message"),
+    [
+        ("ncsn_1x28x28", dict(sde="ve"), "sde: not an option for .* ncsn, whose options are ema"),
+        ("ddpm_vp", dict(widht=3), r"widht: not .* of score_sde, .* beta_max, .* dropout"),
+        ("ddpm_vp", dict(sde="vpsde"), "sde='vpsde': give one of ve, vp, subvp"),
+        ("ddpm_vp", dict(sde="subvp", continuous=False), "sde='subvp' with continuous=False"),
+        ("ddpm_vp", dict(sde="ve", sigma_max=0.001), "sigma_max > sigma_min > 0"),
+        ("ddpm_vp", dict(sigma_max=3.0), "sigma_max=3.0: .* by beta_min and beta_max"),
+        ("ddpm_vp", dict(beta_min=30.0), "beta_max > beta_min > 0"),
+        ("ddpm_vp", dict(image_size=31), "image_size=31: give a multiple of 2"),
+        ("ddpm_vp", dict(groups=0), "groups=0: give the groups"),
+        ("ncsnpp_ve_continuous", dict(sde="vp"), "sde='vp' .* has sde='ve' with continuous=True"),
+        ("ncsnpp_ve_continuous", dict(continuous=False), "continuous=False does not fit"),
+        ("ncsnpp_ve_continuous", dict(beta_max=3.0), "beta_max=3.0: .* by sigma_min and sigma_max"),
+        ("ncsnpp_ve_continuous", dict(sigma_max=348.0), r"its own ladder, 50 to 0\.01: leave out"),
+        ("ncsnpp_ve_continuous", dict(fir=False), "fir=False: the tensors show True"),
+        *(
+            (folder, dict(image_size=size), f"image_size={size}: give the pixels a side, from 1")
+            for folder in ("ncsn_1x28x28", "ddpm_vp")
+            for size in (0, -5, 100_000)
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_with_the_remedy(folder, options, message, convert):
+    if options.get("sde") == "ve" and folder == "ddpm_vp":
+        with pytest.raises(ValueError, match=message):
+            convert(weights_of(folder), **options)  # the file has a ladder
+        return
+    with pytest.raises(ValueError, match=message):
+        from_official(GOLDEN / folder / "checkpoint.pth", **options)
+
+
+# ── Damage ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: torch.save([Hostile()], path), "refused"),
+        (lambda path: torch.save({"model": {}, "step": Hostile()}, path), "refused.*GLOBAL"),
+        *(
+            (lambda path, p=p: path.write_bytes(pickle.dumps({"model": Hostile()}, p)), "refused")
+            for p in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+        (lambda path: path.write_bytes(b"PK\x03\x04 and then nothing"), "damaged"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: torch.save({"a": torch.zeros(1)}, path), "the keys a"),
+        (lambda path: torch.save(torch.zeros(1), path), "one Tensor"),
+    ],
+)
+def test_a_file_that_is_not_a_checkpoint_is_refused(write, message, tmp_path, capsys):
+    write(tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match=message):
+        from_official(tmp_path / "checkpoint.pth")
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        from_official(tmp_path / "checkpoint.pth")
+
+
+@pytest.mark.parametrize("folder", ["ddpm_vp", "ncsn_1x28x28"])
+def test_a_file_cut_short_anywhere_is_refused(folder, tmp_path):
+    """Some cuts make the reader seek to before the file, and the system's error has no name."""
+    path, whole = tmp_path / "cut.pth", (GOLDEN / folder / "checkpoint.pth").read_bytes()
+    for size in range(0, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"cut\.pth is not a checkpoint"):
+            from_official(path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "changes", "message"),
+    [
+        (NCSN[0], {"res9.0.conv1.weight": torch.ones(3)}, r"in this network: \['res9\.0\.conv1"),
+        (NCSN[0], {"end_conv.bias": torch.ones(9)}, r"end_conv\.bias \(9,\)"),
+        (NCSN[0], {"refine2.msf.convs.1.bias": None}, r"missing: .*decoder\.1\.merge\.1\.conv\.bi"),
+        (NCSN[0], {"module.end_conv.bias": torch.ones(1)}, r"end_conv\.bias appears twice"),
+        (NCSN[0], {"end_conv.bias": torch.ones(1).int()}, r"end_conv\.bias .*int32"),
+        (NCSN[0], {"end_conv.bias": torch.ones(1).to_sparse()}, r"end_conv\.bias .*sparse"),
+        (NCSN[0], {"end_conv.bias": 3}, "no named tensors"),
+        (NCSN[0], {"normalizer.embed.weight": torch.ones(10, 7)}, r"embed\.weight .*\(10, 7\)"),
+        (NCSN[0], {"normalizer.embed.weight": torch.ones(9)}, r"embed\.weight .*2 dimensions"),
+        (NCSN[0], {"begin_conv.weight": torch.ones(4)}, r"begin_conv\.weight .*of 4 dimensions"),
+        (NCSN[0], {"sigmas": torch.tensor(1.0)}, r"sigmas .*of 1 dimensions"),
+        (NCSN[0], {"sigmas": torch.ones(5, 2)}, r"sigmas .*\(5, 2\)"),
+        (NCSN[0], {"sigmas": torch.ones(0)}, "sigmas .*not empty"),
+        (NCSN[0], {"sigmas": torch.tensor([3.0, 2.0])}, "sigmas has 2 levels, .* a table of 10"),
+        (NCSNV2[0], {"normalizer.gamma": torch.ones(9)}, r"end\.norm .*\[\(8,\), \(9"),
+        (NCSNV2[0], {"normalizer.gamma": None}, r"end\.norm has only \['alpha', 'beta'\]"),
+        # without 31 it is taken for a network of depth "deeper" with a block too many
+        (NCSNV2[2], {"res31.": None}, r"depth 'deeper': not in this network: .*'refine31\."),
+        ("ddpm_vp", {"all_modules.3.Conv_0.bias": None}, r"missing: \['down\.0\.blocks\.0\.conv_i"),
+        ("ddpm_vp", {"all_modules.3.Conv_7.weight": torch.ones(2)}, r"\['all_modules\.3\.Conv_7"),
+        ("ddpm_vp", {"all_modules.3.Conv_0.bias": torch.ones(5)}, r"3\.Conv_0\.bias \(5"),
+        ("ddpm_vp", {"stranger": torch.ones(5)}, "stranger"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_does_not_fit_is_named(folder, changes, message, convert):
+    state = weights_of(folder)
+    for key, value in changes.items():
+        state = {k: v for k, v in state.items() if value is not None or not k.startswith(key)}
+        state |= {} if value is None else {key: value}
+    with pytest.raises(ValueError, match=message):
+        convert(state)
+
+
+MALFORMED = {
+    "a number": lambda v: torch.tensor(1.0),
+    "a row": lambda v: torch.ones(7),
+    "a table": lambda v: torch.ones(10, 7),
+    "empty": lambda v: v[:0],
+    "integers": lambda v: v.long(),
+    "sparse": lambda v: v.to_sparse(),
+    "longer": lambda v: torch.cat([v, v[:1]]),
+}
+
+
+@pytest.mark.parametrize("folder", [NCSN[0], NCSNV2[0], "ncsnpp_ve_ffhq256", "ddpm_vp"])
+def test_any_malformed_tensor_is_refused_where_it_is_read(folder, monkeypatch):
+    """Every fifth tensor by one kind of damage; all errors come from a check, none from torch."""
+    state = weights_of(folder)
+    some = list(state.items())[::5]
+    for (key, value), kind in zip(some, itertools.cycle(MALFORMED), strict=False):
+        damaged = {**state, key: MALFORMED[kind](value)}
+        monkeypatch.setattr(torch, "load", lambda *_, damaged=damaged, **__: damaged)
+        with pytest.raises(ValueError, match=r"\w") as error:
+            from_official("file.pth")
+        # not caught by the last resort in `from_official`, which cannot name the tensor
+        assert error.value.__cause__ is None, (key, kind)
