@@ -1,7 +1,7 @@
 """Metrics of samples against data: functions of plain tensors, n × d features or whole images.
 
-None knows of models or of scores. All take memory for a block of rows at a time, beside what they
-are given, and compute in double precision.
+They import neither models nor scores, compute in double precision, and need memory for one block
+of rows in addition to their arguments.
 """
 
 from .coverage import (

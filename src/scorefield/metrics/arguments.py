@@ -1,4 +1,4 @@
-"""What every metric takes: samples as n × d, in double precision one block of rows at a time."""
+"""Arguments of every metric: samples as n × d, in double precision one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-HELD = 2**24
-"""Numbers of a block, 128 MB in double precision, where no chunk is asked for."""
+BLOCK_NUMBERS = 2**24
+"""Numbers in a block, 128 MB in double precision."""
+
+BLOCK_ROWS = 4096
+"""Most rows in a block, because pairs of blocks make square matrices."""
 
 
-def matrix(name: str, x: Tensor, *, least: int) -> Tensor:
-    """Samples as n × d, images flattened; an error if they cannot be measured."""
+def sample_matrix(name: str, x: Tensor, *, least: int) -> Tensor:
+    """Return samples as n × d, images flattened, or raise if they cannot be measured."""
     if x.ndim < 2 or not x[:1].numel():
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}: give n × d features or a batch of images; "
@@ -21,17 +24,17 @@ def matrix(name: str, x: Tensor, *, least: int) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"{name} is of {x.dtype}: give floats, as x.float()")
     if len(x) < least:
-        raise ValueError(f"{name} has {len(x)} of the {least} samples that this takes at least")
+        raise ValueError(f"{name} has {len(x)} samples: give at least {least}")
     if not all(bound.isfinite() for bound in torch.aminmax(x.detach())):
-        raise ValueError(f"{name} holds NaN or infinite values: find the samples that diverged")
+        raise ValueError(f"{name} has NaN or infinite values: find the samples that diverged")
     x = x.detach().flatten(1)
     return x.cpu() if x.device.type == "mps" else x  # which has no double precision
 
 
-def matrices(*, least: int, **samples: Tensor) -> tuple[Tensor, ...]:
-    """`matrix` of each, by its name; an error if they do not live in one space."""
-    checked = {name: matrix(name, x, least=least) for name, x in samples.items()}
-    (first, x), *others = checked.items()
+def sample_matrices(*, least: int, **samples: Tensor) -> tuple[Tensor, ...]:
+    """Return `sample_matrix` of several samples, or raise if they are not of one space."""
+    matrices = {name: sample_matrix(name, x, least=least) for name, x in samples.items()}
+    (first, x), *others = matrices.items()
     for name, y in others:
         if y.shape[1] != x.shape[1]:
             raise ValueError(
@@ -40,17 +43,16 @@ def matrices(*, least: int, **samples: Tensor) -> tuple[Tensor, ...]:
             )
         if y.device != x.device:
             raise ValueError(f"{first} is on {x.device} and {name} on {y.device}: move one")
-    return tuple(checked.values())
+    return tuple(matrices.values())
 
 
-def rows(x: Tensor, chunk: int | None) -> int:
-    """How many rows are taken at a time."""
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk={chunk}: take 1 row at a time at least, or as many as fit by None")
-    return chunk or min(4096, max(1, HELD // x.shape[1]))
+def split_rows(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Split x by rows as `like`, or itself, is split into blocks."""
+    width = (x if like is None else like).shape[1]
+    return torch.split(x, min(BLOCK_ROWS, max(1, BLOCK_NUMBERS // width)))
 
 
-def blocks(x: Tensor, chunk: int | None) -> Iterator[Tensor]:
-    """The rows of x in order, in double precision."""
-    for block in torch.split(x, rows(x, chunk)):
+def blocks(x: Tensor) -> Iterator[Tensor]:
+    """Yield the rows of x in order, in double precision."""
+    for block in split_rows(x):
         yield block.double()
