@@ -172,10 +172,12 @@ def chains(
     label: int | Int[Tensor, "n"] | None = None,
     guidance: float = 1.0,
     batch: int = 256,
+    first: int = 0,
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
 
-    The arguments are those of `sample`. `gather` collects the final samples from all processes.
+    The arguments are those of `sample`; samples before `first` are left out. `gather` collects the
+    final samples from all processes.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
@@ -199,10 +201,10 @@ def chains(
 
     def batches() -> Iterator[tuple[int, States]]:
         model.eval()  # dropout is for training
-        for first in distributed.shard(range(0, n, batch)):
-            noise = seeded(seed, first=first)
-            x = plan.start(model, min(batch, n - first), noise)
-            yield first, plan.run(conditioned(first, x), x, noise)
+        for start in distributed.shard(range(first, n, batch)):
+            noise = seeded(seed, first=start)
+            x = plan.start(model, min(batch, n - start), noise)
+            yield start, plan.run(conditioned(start, x), x, noise)
 
     return batches()
 

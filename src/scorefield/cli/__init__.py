@@ -427,7 +427,7 @@ def reproduce(
     from ..runs.resolve import choose_device
 
     setting = paper.Setting(out, scale, seed, data, str(choose_device(device)), steps, inception)
-    if not paper.reproduce(experiments, setting):
+    if not paper.run_experiments(experiments, setting):
         sys.exit(1)
 
 

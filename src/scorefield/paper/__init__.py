@@ -1,13 +1,12 @@
-"""The experiments of Song & Ermon 2019, one module each, and whether they came out as published.
+"""The experiments of Song & Ermon 2019, one module each, with PASS or FAIL against a statement.
 
-Each runs at the paper's own scale, or at a small one on data that come with scikit-learn; the
-modules say what is whose. Figures 2 and 3 are the paper's in either.
+Each runs at the paper's own scale, or at a small one on data that come with scikit-learn. A module
+says which numbers are the paper's, its code's or ours. Figures 2 and 3 have one scale.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,24 +16,23 @@ from ..data import load_data
 from ..evaluate.features import weights_file
 from ..runs.config import Data, nearest
 from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1
-from .finding import Finding, Scale, Setting
+from .finding import PAPER_DATA, Finding, Setting
 
-__all__ = ["EXPERIMENTS", "Finding", "Scale", "Setting", "reproduce"]
+__all__ = ["EXPERIMENTS", "Finding", "Setting", "run_experiments"]
 
-ALL = ("mnist", "celeba", "cifar10")
-COLOUR = ("celeba", "cifar10")
+COLOUR_DATA = ("celeba", "cifar10")
 
 EXPERIMENTS: dict[str, Callable[[Setting], Finding]] = {
     "fig1": fig1.run,
     "fig2": fig2.run,
     "fig3": fig3.run,
-    "fig4": partial(fig4.run, data=ALL),
-    "fig5": partial(fig5.run, data=ALL),
-    "fig6": partial(fig6.run, data=COLOUR),
-    "fig7": partial(fig7.run, data=ALL),
-    "fig8": partial(fig7.run_way, data=ALL),
-    "fig9": partial(fig9.run, data=COLOUR),
-    "fig10": partial(fig9.run_features, data=COLOUR),
+    "fig4": partial(fig4.run, data=PAPER_DATA),
+    "fig5": partial(fig5.run, data=PAPER_DATA),
+    "fig6": partial(fig6.run, data=COLOUR_DATA),
+    "fig7": partial(fig7.run, data=PAPER_DATA),
+    "fig8": partial(fig7.run, data=PAPER_DATA, paths=True),
+    "fig9": partial(fig9.run, data=COLOUR_DATA),
+    "fig10": partial(fig9.run, data=COLOUR_DATA, features=True),
     "fig11": partial(fig5.run, data=("mnist",)),
     "fig12": partial(fig5.run, data=("celeba",)),
     "fig13": partial(fig5.run, data=("cifar10",)),
@@ -44,82 +42,76 @@ EXPERIMENTS: dict[str, Callable[[Setting], Finding]] = {
     "fig17": partial(fig6.run, data=("cifar10",)),
     "table1": table1.run,
 }
-"""What `scorefield reproduce` takes."""
-
-NEEDS = {
+"""The experiments of `scorefield reproduce`."""
+DATA_OF_EXPERIMENT = {
     name: getattr(run, "keywords", {}).get("data", ()) for name, run in EXPERIMENTS.items()
 } | {"fig1": ("cifar10",), "table1": ("cifar10",)}
-"""The data sets of an experiment, at the paper's scale."""
-INCEPTION = {"fig10", "table1"}
-"""Experiments in the features of an Inception network, there."""
-
-ALIKE = {
-    "fig11": "fig5",
-    "fig12": "fig5",
-    "fig13": "fig5",
-    "fig14": "fig4",
-    "fig15": "fig4",
-    "fig16": "fig6",
-    "fig17": "fig6",
-}
-"""What differs by its data alone, and so not at the small scale, where all data are digits."""
+"""Data sets of an experiment at the paper's scale."""
+NEEDS_INCEPTION = {"fig10", "table1"}
+SAME_AT_SMALL_SCALE = (
+    dict.fromkeys(("fig11", "fig12", "fig13"), "fig5")
+    | dict.fromkeys(("fig14", "fig15"), "fig4")
+    | dict.fromkeys(("fig16", "fig17"), "fig6")
+)
+"""Figures that differ from another by their data alone, which at the small scale are digits."""
 
 
-def reproduce(names: Sequence[str], setting: Setting) -> bool:
-    """Run experiments one after another, print what they found, and tell whether all passed."""
-    known, begun = [*EXPERIMENTS, "all"], time.perf_counter()
+def run_experiments(names: Sequence[str], setting: Setting) -> bool:
+    """Run experiments one after another, print what they find, and return True if all pass."""
+    choices, start = [*EXPERIMENTS, "all"], time.perf_counter()
     for name in names:
-        if name not in known:
-            raise ValueError(f"{name!r} is no experiment: {nearest(name, known)}")
+        if name not in choices:
+            raise ValueError(f"{name!r} is not an experiment: {nearest(name, choices)}")
     names = list(EXPERIMENTS) if "all" in names else list(dict.fromkeys(names))
-    check(names, setting)
+    check_inputs(names, setting)
     passed = dict[str, bool]()
     for name in names:
-        same = ALIKE.get(name, name) if setting.scale == "small" else name
+        same = SAME_AT_SMALL_SCALE.get(name, name) if setting.scale == "small" else name
         if same != name:
             print(f"{name}: at the small scale it is {same}")
         if same not in passed:
-            passed[same] = _run(same, setting)
+            passed[same] = run_experiment(same, setting)
         passed[name] = passed[same]
     if len(names) > 1:
         print("\n".join(f"{'PASS' if passed[name] else 'FAIL'}  {name}" for name in names))
-        minutes, cores = (time.perf_counter() - begun) / 60, os.cpu_count()
+        minutes, cores = (time.perf_counter() - start) / 60, os.cpu_count()
         print(f"{setting.scale} scale, {minutes:.1f} minutes on {setting.device}, {cores} cores")
     return all(passed.values())
 
 
-def check(names: Sequence[str], setting: Setting) -> None:
-    """Look for what experiments need, before any of them takes days."""
+def check_inputs(names: Sequence[str], setting: Setting) -> None:
+    """Refuse missing data and weights before an experiment runs for days."""
     if setting.scale == "small":
         if setting.data is not None or setting.inception is not None:
-            raise ValueError("--data and --inception are of --scale paper: small has digits")
+            raise ValueError("--data and --inception are for --scale paper: small has digits")
         return
-    for data in sorted({data for name in names for data in NEEDS.get(name, ())}):
-        source = setting.source(Data(data))
+    for name in sorted({data for each in names for data in DATA_OF_EXPERIMENT[each]}):
+        source = setting.source(Data(name))
         try:
             load_data(source.source, **source.options)
         except FileNotFoundError as error:
-            # the readers tell of `train` how it is told
-            missing = re.split(": name its folder|, then name its folder", str(error))[0]
+            place = source.options.get("root", "its default folder")
             raise FileNotFoundError(
-                f"{missing}; name by --data a folder with the folders {', '.join(ALL)} in it"
+                f"{name} is not in {place}: name by --data a folder that holds the folders "
+                f"{', '.join(PAPER_DATA)}"
             ) from error
-    if INCEPTION.intersection(names):
+    if NEEDS_INCEPTION.intersection(names):
         weights_file(setting.inception)
 
 
-def _run(name: str, setting: Setting) -> bool:
+def run_experiment(name: str, setting: Setting) -> bool:
+    """Run one experiment, save and print what it finds, and return True if it passes."""
     print(f"{name}, {setting.scale} scale", flush=True)
-    begun = time.perf_counter()
-    found = EXPERIMENTS[name](setting)
+    start = time.perf_counter()
+    finding = EXPERIMENTS[name](setting)
     if setting.most is not None:
-        less = f"at most {setting.most} of anything, be it steps, samples or a batch"
-        found = replace(found, scaled="; ".join(filter(None, (less, found.scaled))))
-    seconds = time.perf_counter() - begun
-    place = found.save(name, setting, seconds)
-    print(f"  {place / 'picture.png'}, {seconds:.0f} seconds")
-    print(f"  scaled: {found.scaled or 'nothing, this is the paper’s setting'}")
+        limit = f"at most {setting.most} steps, samples and images per batch"
+        finding = replace(finding, scaled="; ".join(filter(None, (limit, finding.scaled))))
+    seconds = time.perf_counter() - start
+    folder = finding.save(name, setting, seconds)
+    print(f"  {folder / 'picture.png'}, {seconds:.0f} seconds")
+    print(f"  scaled: {finding.scaled or 'nothing, this is the paper’s setting'}")
     if setting.most is not None:
-        print(f"  after {setting.most} steps only, which says nothing:")
-    print(found, flush=True)
-    return found.passed
+        print(f"  after {setting.most} steps only, which shows nothing but that it runs:")
+    print(finding, flush=True)
+    return finding.passed

@@ -2,22 +2,22 @@
 
     E[vᵀ(∇ₓs)v + ½‖s‖²] of images, and of images + N(0, 1e-4)                       (§3.1, B.1)
 
-Images lie near a surface of fewer dimensions, and have no density whose score could be learned: the
-loss falls without a bound and fluctuates. With a little noise they have one, and the loss a least
-value, −½E‖∇ log q‖², near −D/(2·1e-4) if they fill few of the D dimensions.
+Images lie near a surface of fewer dimensions and have no density whose score could be learned: the
+loss falls without bound and fluctuates. With a little noise they have one, and the loss has a
+minimum, −½E‖∇ log q‖², near −D/(2·1e-4) if they fill few of the D dimensions.
 
 Setting   the paper's, appendix B.1: CIFAR-10; an autoencoder of 5 residual blocks of 32, 64, 64,
           128 and 128 features, the second and the fourth halving the image, and the same back, with
           ELU; Adam at 1e-3, batches of 128, 50,000 steps.
           The loss is the variance-reduced one with one direction.
 Code      no part of this experiment is taken from it.
-Ours      the direction is Rademacher's; pixels are the middles of their 8-bit cells, for what is
-          dequantised has a density already. The fluctuation: the standard deviation of the running
-          mean over a 50th of the steps, in the second half and without its linear trend.
+Ours      the direction is Rademacher's; pixels are the middles of their 8-bit cells, because
+          dequantised ones have a density already. The fluctuation is the standard deviation of the
+          running mean over a 50th of the steps, in the second half and without its linear trend.
 Small     with noise the network has to learn a gain of 1/σ² = 10⁴ across the images' surface, and
-          next to none along it: to be near the level it must know the surface to σ = 0.01. In
-          minutes it can if images fill a quarter of the dimensions (they are enlarged), if it is
-          given standardised pixels, and if gradients are clipped: one that is too large fills
+          almost none along it: to come near the minimum it must know the surface to σ = 0.01. It
+          can in minutes if images fill a quarter of the dimensions (they are enlarged), if it gets
+          standardised pixels, and if gradients are clipped: a single one that is too large fills
           Adam's second moments for a thousand steps, in which hardly anything is learned.
 PASS      in the second half the loss without noise fluctuates ≥ 3 × as much as with noise, where it
           falls from each fifth of the training to the next, to at least half of −D/(2·1e-4), and
@@ -27,8 +27,6 @@ PASS      in the second half the loss without noise fluctuates ≥ 3 × as much 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -42,135 +40,92 @@ from ..data import Batches, load_data
 from ..nn.small import Autoencoder
 from ..objectives import sliced
 from ..runs.config import Data
-from ..samplers import progress
 from ..score import Score
 from ..show import plots
+from ..show.track import track
 from ..train import constant, cosine, train
-from .finding import Finding, Setting, drawn, threads
+from .finding import Finding, Setting
 
-SIGMA = 0.01
-TIMES, NEAR, SMOOTH, PARTS = 3.0, 0.5, 0.05, 5
+ADDED_SIGMA = 0.01
+TRAINING_PARTS = 5
+FLUCTUATION_RATIO = 3.0
+"""Fluctuation without noise over that with noise, at least."""
+SHARE_OF_MINIMUM = 0.5
+"""Share of −D/(2·1e-4) that the loss with noise reaches, at least."""
+FLUCTUATION_SHARE = 0.05
+"""Share of it by which the loss with noise fluctuates, at most."""
 STATEMENT = (
-    f"in the second half of training the loss fluctuates at least {TIMES:g} × as much without "
-    f"noise as with N(0, 1e-4), where it falls from each of {PARTS} parts of the training to the "
-    f"next, to at least {NEAR:g} of -D/(2e-4), and fluctuates by at most {SMOOTH:g} of that"
+    f"in the second half of training the loss fluctuates at least {FLUCTUATION_RATIO:g} × as much "
+    f"without noise as with N(0, 1e-4), where it falls from each of {TRAINING_PARTS} parts of the "
+    f"training to the next, to at least {SHARE_OF_MINIMUM:g} of -D/(2e-4), and fluctuates by at "
+    f"most {FLUCTUATION_SHARE:g} of that"
 )
 
 
-def as_they_are(x: Tensor) -> Tensor:
-    """What the paper's setting does to images."""
-    return x
-
-
-def enlarged(x: Tensor) -> Tensor:
-    """The mean of the colours, twice as large: of the dimensions three quarters are empty."""
-    return F.interpolate(x.mean(1, keepdim=True), scale_factor=2, mode="bicubic")
-
-
-def standardised(x: Tensor) -> Tensor:
-    """About the mean and deviation of photographs to 0 and 1."""
-    return 4 * (x - 0.5)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of the experiment is done, and with what help.
-
-    Attributes:
-        data: The images.
-        steps: Of training.
-        batch: Of images.
-        widths: Features of the encoder.
-        rate: Of Adam, at the start.
-        prepared: What is done to the images.
-        given: What the network is given of a noisy image.
-        schedule: The factor of the rate at each step of so many.
-        clip: The largest norm of a gradient.
-        threads: Of a CPU, for steps so small that they gain nothing from more.
-    """
-
-    data: Data
-    steps: int
-    batch: int
-    widths: tuple[int, ...]
-    rate: float = 1e-3
-    prepared: Callable[[Tensor], Tensor] = as_they_are
-    given: Callable[[Tensor], Tensor] = as_they_are
-    schedule: Callable[[int], Callable[[int], float]] = lambda steps: constant()
-    clip: float | None = None
-    threads: int | None = None
-
-
-SCALES = {
-    "paper": Scale(Data("cifar10"), steps=50_000, batch=128, widths=(32, 64, 64, 128, 128)),
-    "small": Scale(
-        Data("photos", {"side": 4}),
-        steps=6000,
-        batch=128,
-        widths=(8, 16, 16, 32, 32),
-        rate=3e-3,
-        prepared=enlarged,
-        given=standardised,
-        schedule=partial(cosine, warmup=50),
-        clip=1.0,
-        threads=1,
-    ),
-}
-SCALED = (
+SMALL_TRAINING = (
     "for CIFAR-10, crops of two photographs, 4 × 4 in grey, enlarged to 8 × 8; a quarter of the "
-    "features; the network is given standardised pixels; 6,000 steps, not 50,000, Adam's rate "
-    "rising to 3e-3 in 50 steps and falling as a cosine, not 1e-3 throughout, gradients clipped to "
-    "a norm of 1"
+    "features; the network gets standardised pixels; 6,000 steps, not 50,000, Adam's rate rising "
+    "to 3e-3 in 50 steps and falling as a cosine, not 1e-3 throughout, gradients clipped to a norm "
+    "of 1"
 )
 
 
 def run(setting: Setting) -> Finding:
-    """Train twice, and compare how the losses end."""
-    scale = SCALES[setting.scale]
-    curves = {sigma: losses(scale, setting, sigma) for sigma in (0.0, SIGMA)}
+    """Train with noise and without, and compare how the losses end."""
+    curves = {sigma: training_losses(setting, sigma) for sigma in (0.0, ADDED_SIGMA)}
     plain, noisy = (fluctuation(curve) for curve in curves.values())
-    level = -0.5 * batches_of(scale, setting)(0)[0].numel() / SIGMA**2
-    parts = [part.double().mean().item() for part in curves[SIGMA].tensor_split(PARTS)]
-    end = running_mean(curves[SIGMA])[-1].item()
+    minimum = -0.5 * images_by_step(setting)(0)[0].numel() / ADDED_SIGMA**2
+    parts = [p.double().mean().item() for p in curves[ADDED_SIGMA].tensor_split(TRAINING_PARTS)]
+    end = running_mean(curves[ADDED_SIGMA])[-1].item()
     return Finding(
         STATEMENT,
         {
             "fluctuation without noise": plain,
             "fluctuation with noise": noisy,
-            **{f"loss with noise, part {i} of {PARTS}": part for i, part in enumerate(parts, 1)},
+            **{f"loss with noise, part {i} of {len(parts)}": x for i, x in enumerate(parts, 1)},
             "loss with noise, at the end": end,
-            "its level, -D/(2e-4)": level,
+            "-D/(2e-4)": minimum,
         },
-        plain >= TIMES * noisy and settles(parts, end, noisy, level),
-        drawn(_picture(curves, level)),
-        scaled=SCALED if setting.scale == "small" else "",
+        plain >= FLUCTUATION_RATIO * noisy and settles(parts, end, noisy, minimum),
+        _loss_curves(curves, minimum),
+        SMALL_TRAINING if setting.scale == "small" else "",
     )
 
 
-def settles(parts: Sequence[float], end: float, fluctuates: float, level: float) -> bool:
-    """Whether a loss falls smoothly towards its level."""
+def settles(parts: Sequence[float], end: float, fluctuation: float, minimum: float) -> bool:
+    """Return True if a loss falls smoothly to near its minimum."""
     falls = all(after < before for before, after in pairwise(parts))
-    return falls and end <= NEAR * level and fluctuates <= SMOOTH * abs(level)
+    near = end <= SHARE_OF_MINIMUM * minimum
+    return falls and near and fluctuation <= FLUCTUATION_SHARE * abs(minimum)
 
 
-def batches_of(scale: Scale, setting: Setting) -> Callable[[int], Tensor]:
-    """The images of each step."""
-    data = setting.source(scale.data)
+def images_by_step(setting: Setting) -> Callable[[int], Tensor]:
+    """Return the function that gives the images of each step."""
+    small = setting.scale == "small"
+    data = Data("photos", {"side": 4}) if small else setting.source(Data("cifar10"))
     source = load_data(data.source, **data.options).train.to(setting.device)
-    size = setting.samples(scale.batch)
+    size = setting.samples(128)
     batches = Batches(source, size, seed=setting.seed, dequantise=False, device=setting.device)
-    return lambda step: scale.prepared(batches(step).x)
+    return lambda step: enlarge(batches(step).x) if small else batches(step).x
 
 
-def losses(scale: Scale, setting: Setting, sigma: float) -> Tensor:
-    """The loss of each step."""
-    batches = batches_of(scale, setting)
+def enlarge(x: Tensor) -> Tensor:
+    """Return grey images of twice the size, which leave three quarters of the dimensions empty."""
+    return F.interpolate(x.mean(1, keepdim=True), scale_factor=2, mode="bicubic")
+
+
+def training_losses(setting: Setting, sigma: float) -> Tensor:
+    """Train on images with noise of σ, and return the loss of each step."""
+    images, small = images_by_step(setting), setting.scale == "small"
+    steps = setting.steps(6000 if small else 50_000)
+    widths = (8, 16, 16, 32, 32) if small else (32, 64, 64, 128, 128)
     with torch.random.fork_rng([]):
         torch.manual_seed(setting.seed)
-        net = Autoencoder(batches(0).shape[1], widths=scale.widths).to(setting.device)
+        net = Autoencoder(images(0).shape[1], widths=widths).to(setting.device)
 
     def score(x: Tensor, sigma: Sigma) -> Tensor:
-        s: Tensor = net(scale.given(x))
+        # the mean and the deviation of photographs become about 0 and 1
+        s: Tensor = net(4 * (x - 0.5) if small else x)
         return s
 
     def loss(model: Score, x: Tensor, *, noise: Noise) -> Tensor:
@@ -178,26 +133,29 @@ def losses(scale: Scale, setting: Setting, sigma: float) -> Tensor:
 
     updates = train(
         net,
-        batches,
+        images,
         loss,
-        optimizer=torch.optim.Adam(net.parameters(), lr=scale.rate),
-        steps=(steps := setting.steps(scale.steps)),
-        schedule=scale.schedule(steps),
-        clip=scale.clip,
+        optimizer=torch.optim.Adam(net.parameters(), lr=3e-3 if small else 1e-3),
+        steps=steps,
+        schedule=cosine(steps, warmup=50) if small else constant(),
+        clip=1.0 if small else None,
         seed=setting.seed,
     )
-    print(f"  the loss with noise of {sigma:g}: {steps} steps", flush=True)
-    with threads(scale.threads):
-        return torch.tensor([update.loss for update in progress(updates, steps)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if small else threads)  # more gain nothing at so small a step
+    try:
+        return torch.tensor([u.loss for u in track(updates, steps, f"noise of {sigma:g}")])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def running_mean(losses: Tensor) -> Tensor:
-    """Means over a 50th of the steps."""
+    """Return means over a 50th of the steps."""
     return losses.double().unfold(0, max(len(losses) // 50, 1), 1).mean(1)
 
 
 def fluctuation(losses: Tensor) -> float:
-    """The deviation of the second half of the running mean from its line of least squares."""
+    """Standard deviation of the second half of the running mean from its regression line."""
     y = running_mean(losses)[len(losses) // 2 :].numpy()
     if len(y) < 3:
         return float("nan")
@@ -205,17 +163,16 @@ def fluctuation(losses: Tensor) -> float:
     return float(np.std(y - np.polyval(np.polyfit(t, y, 1), t)))
 
 
-def _picture(curves: dict[float, Tensor], level: float) -> Figure:
+def _loss_curves(curves: dict[float, Tensor], minimum: float) -> Figure:
     figure, axes = plots.charts(2)
-    titles = ("no noise", f"N(0, {SIGMA**2:g}) added")
+    titles = ("no noise", f"N(0, {ADDED_SIGMA**2:g}) added")
     for ax, (sigma, curve), title in zip(axes, curves.items(), titles, strict=True):
         ax.plot(range(1, len(curve) + 1), curve, color="#CCCCCC", linewidth=0.7, label="a batch")
         smooth = running_mean(curve)
-        first = len(curve) - len(smooth) + 1
-        steps = range(first, len(curve) + 1)
+        steps = range(len(curve) - len(smooth) + 1, len(curve) + 1)
         ax.plot(steps, smooth, color=plots.COLOURS[0], label="running mean")
         if sigma:
-            ax.axhline(level, color="#999999", linestyle=":", label="−D/(2·1e-4)")
+            ax.axhline(minimum, color="#999999", linestyle=":", label="−D/(2·1e-4)")
         ax.set(title=title, xlabel="step", ylabel="loss of sliced score matching")
         ax.legend(frameon=False)
     return figure

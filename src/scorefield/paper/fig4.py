@@ -5,60 +5,55 @@
 Figure 4 has MNIST, CelebA and CIFAR-10, Figure 14 more of CelebA, Figure 15 more of CIFAR-10 (its
 caption says CelebA again).
 
-Setting   the paper's, as `models` has it, which says what is the code's.
-Ours      what is to be seen in numbers: after T steps at a level the chains are spread as q_σ is,
-          which has the data's variance and Dσ² more. Were a level left out, or its step too short,
-          they would be spread too far.
+Setting   the paper's, as in `models`, which says what is the code's.
+Ours      the figure in numbers: after T steps at a level the chains are spread as q_σ is, whose
+          variance is the data's plus Dσ². If a level were left out, or its step too small, they
+          would be spread too far.
 PASS      the variance of the chains at the end of each level is that of q_σ, to 25 %.
 """
 
 from __future__ import annotations
 
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
-from ..data import all_samples
 from ..show import images
-from .finding import Finding, Setting, stacked
-from .models import FEW, data_of, reference, sampled, scaled, trained
+from .finding import Finding, Setting, side_by_side
+from .models import RECORDED_CHAINS, REFERENCE_IMAGES, Samples, paper_models, scaled_setting
 
-CLOSE = 0.25
-SHOWN = 10
+VARIANCE_TOLERANCE = 0.25
 STATEMENT = (
-    f"at the end of each noise level the variance of {FEW} chains is that of q_σ, to {CLOSE:.0%}"
+    f"at the end of each noise level the variance of {RECORDED_CHAINS} chains is that of q_σ, to "
+    f"{VARIANCE_TOLERANCE:.0%}"
 )
 
 
 def run(setting: Setting, data: tuple[str, ...]) -> Finding:
-    """Sample each data set's model, and look at the first chains."""
-    ways, ratios = list[Tensor](), dict[str, Tensor]()
-    for name in data_of(setting, data):
-        sigmas = trained(setting, "ncsn", name).precondition.levels
-        assert sigmas is not None
-        ways.append(way := sampled(setting, "ncsn", name, setting.samples(FEW)).way)
-        ratios[name] = spread(
-            way, all_samples(reference(setting, name).train, 10_000), sigmas.cpu()
-        )
-    return Finding(
-        STATEMENT,
-        {
-            f"{name}: variance over that of q, level {i}": ratio
-            for name, found in ratios.items()
-            for i, ratio in enumerate(found.tolist(), 1)
-        },
-        all((found - 1).abs().max() <= CLOSE for found in ratios.values()),
-        stacked([images.grid(way[:SHOWN].flatten(0, 1), way.shape[1]) for way in ways]),
-        scaled=scaled(setting),
-    )
+    """Sample each data set's model, and compare the spread of the chains with q_σ's."""
+    sheets, numbers = list[Image.Image](), dict[str, float]()
+    for model in paper_models(setting, data):
+        samples = model.samples(setting.samples(RECORDED_CHAINS))
+        real, sigmas = model.training_images(REFERENCE_IMAGES), model.plan.sigmas.cpu()
+        for i, ratio in enumerate(variance_ratios(samples.paths, real, sigmas).tolist(), 1):
+            numbers[f"{model.data}: variance over that of q, level {i}"] = ratio
+        sheets.append(path_sheet(samples))
+    passed = all(abs(ratio - 1) <= VARIANCE_TOLERANCE for ratio in numbers.values())
+    return Finding(STATEMENT, numbers, passed, side_by_side(sheets), scaled_setting(setting))
 
 
-def spread(
-    way: Float[Tensor, "chains states *shape"],
+def variance_ratios(
+    paths: Float[Tensor, "chains states *shape"],
     x: Float[Tensor, "n *shape"],
     sigmas: Float[Tensor, "levels"],
 ) -> Float[Tensor, "levels"]:
-    """The variance of the chains at the end of each level over tr Cov(x) + Dσ²."""
-    found = way[:, -len(sigmas) :].flatten(2).var(0).sum(1)
+    """Variance of the chains at the end of each level over tr Cov(x) + Dσ²."""
+    chains = paths[:, -len(sigmas) :].flatten(2).var(0).sum(1)
     data = x.flatten(1)
-    ratio: Tensor = found / (data.var(0).sum() + data.shape[1] * sigmas**2)
-    return ratio
+    ratios: Tensor = chains / (data.var(0).sum() + data.shape[1] * sigmas**2)
+    return ratios
+
+
+def path_sheet(samples: Samples) -> Image.Image:
+    """Show the states of the first ten chains, a row each."""
+    return images.grid(samples.paths[:10].flatten(0, 1), samples.paths.shape[1])

@@ -4,22 +4,21 @@
 
 Figure 6 has CelebA and CIFAR-10, Figure 16 more of CelebA, Figure 17 more of CIFAR-10.
 
-Setting   the paper's network, T and ε, as `models` has them, which says what is the code's. As its
-          Algorithm 2 has it, the noise of known pixels is drawn once a level, and they are put back
-          after each step. What is hidden may have any shape.
+Setting   the paper's network, T and ε, as in `models`, which says what is the code's. As its
+          Algorithm 2 has it, the noise of known pixels is drawn once per level, and they are put
+          back after each step. The hidden part may have any shape.
 Code      hides the right half of 20 images and completes each 20 times from uniform noise.
-Ours      the same of held-out images, as many of each class, and at the end known pixels are put
-          back without noise. What is to be seen in numbers: how far completions differ on hidden
-          pixels, beside the noise that is left; and how often a classifier that never saw the
-          images is right about 360 held-out images, completed once each, whole, and with the
-          training data's mean for hidden pixels. Of CelebA the images have no classes.
-          At the small scale there are 4,000 levels, most of them from σ = 0.4 to 0.1, where half a
-          digit is settled while its known pixels are noise as well; T is 1, so that a chain sees
-          many draws of it, and ε five times the paper's. Between its own levels the network is
-          asked at the nearest. The ladder was chosen by the accuracy on these 360 digits.
+Ours      the same with held-out images, as many of each class, and at the end known pixels are put
+          back without noise. The figure in numbers: how far completions differ on hidden pixels,
+          compared with the noise that is left; and a classifier's accuracy on 360 held-out images,
+          completed once each, whole, and with the training mean in place of hidden pixels. The
+          images of CelebA have no classes.
+Small     the ladder is the best of `candidate_plans` by the accuracy on 200 training digits, of a
+          classifier trained on the others: `compare_plans` prints them. Between its own levels the
+          network is evaluated at the nearest.
 PASS      known pixels are exact, completions of every image deviate from each other by > 3 × the
-          noise that is left, and of images that have classes the classifier is right about more
-          completions than mean-filled images, by half of what it is right about more whole ones.
+          noise that is left, and, where images have classes, the accuracy on completions is at
+          least half of the way from that on mean-filled images up to that on whole ones.
 """
 
 from __future__ import annotations
@@ -27,138 +26,161 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from .. import checkpoint
-from .._ops import Noise
 from ..data import Dataset, Part, Source, all_samples
 from ..evaluate.features import classifier
 from ..inverse import algorithm2, mask
-from ..model import ScoreModel
-from ..noise import geometric, seeded, uniform_like
-from ..samplers import final, progress
+from ..noise import geometric, seeded
+from ..sample import Plan
+from ..samplers import final
 from ..show import images
-from .finding import Finding, Setting, stacked
-from .models import (
-    BATCH,
-    EPSILON,
-    data_of,
-    digest,
-    experiment,
-    place_of,
-    prepared,
-    reference,
-    scaled,
-    trained,
-)
+from ..show.text import text_table
+from ..show.track import track
+from .finding import Finding, Setting, side_by_side
+from .models import CHAINS_AT_ONCE, REFERENCE_IMAGES, PaperModel, paper_models, scaled_setting
 
-IMAGES, COMPLETIONS = 20, 20
-JUDGED = 360
-"""Images that a classifier is asked about, for of 20 one is 5 %; the 20 are among them."""
-SHOWN = 8
-"""Images and completions, in the picture."""
-NOISE = 3.0
-WAY = 0.5
-FINE = ((1.0, 0.4, 100), (0.4, 0.1, 3700), (0.1, 0.01, 200))
-"""From σ to σ in so many levels, at the small scale."""
-LARGE = 1e-4
-"""ε of it."""
-SCALED = (
-    f"but completions have {sum(n for *_, n in FINE):,} levels, most of them from σ = 0.4 to 0.1, "
-    f"for which the network is asked at the nearest of its 10, T = 1 and ε = {LARGE:g}"
-)
+COMPLETED_IMAGES = 20
+COMPLETIONS = 20
+"""Completions of each of these images."""
+JUDGED_IMAGES = 360
+"""Images that the classifier judges, because one of 20 is 5 %; the 20 are among them."""
+CHOICE_IMAGES = 200
+"""Training images that choose the ladder of the small scale."""
+SHOWN_COMPLETIONS = 8
+"""Images, and completions of each, in the picture."""
+DEVIATION_RATIO = 3.0
+"""Deviation of completions over the noise that is left, more than this."""
+ACCURACY_SHARE = 0.5
+"""Share of the accuracy's way from mean-filled to whole images, at least."""
 STATEMENT = (
     "known pixels are exact, completions of every image deviate from each other by more than "
-    f"{NOISE:g} × the noise that is left"
+    f"{DEVIATION_RATIO:g} × the noise that is left"
 )
-OF_CLASSES = (
-    f", and the classifier's accuracy on {JUDGED} completions is at least {WAY:.0%} of the way "
-    "from that on mean-filled images up to that on whole ones"
+STATEMENT_OF_CLASSES = (
+    f", and the classifier's accuracy on {JUDGED_IMAGES} completions is at least "
+    f"{ACCURACY_SHARE:.0%} of the way from that on mean-filled images up to that on whole ones"
 )
-"""Where the images have classes."""
+"""The addition where images have classes."""
 
 
-def half(shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
-    """The left half is known."""
+def run(setting: Setting, data: tuple[str, ...]) -> Finding:
+    """Complete each data set's images, and judge the completions."""
+    sheets, numbers, passed = list[Image.Image](), dict[str, float](), True
+    statement, few = STATEMENT, setting.samples(COMPLETED_IMAGES)
+    scaled = scaled_setting(setting)
+    for model in paper_models(setting, data):
+        plan, test = completion_plan(model), model.dataset.test
+        assert test is not None
+        rows = balanced_rows(classes_of(test), setting.samples(JUDGED_IMAGES))
+        x, labels = all_samples(Part(test, rows)), test.take(rows)[1]
+        known = left_half(x.shape[1:])
+        completions = complete(model, plan, x[:few], known, setting.samples(COMPLETIONS))
+        error, deviation = differences(completions, x[:few], known)
+        numbers[f"{model.data}: largest error of a known pixel"] = error
+        numbers[f"{model.data}: smallest deviation of completions"] = deviation
+        passed &= error == 0 and deviation > DEVIATION_RATIO * noise_left(plan)
+        if labels is not None:
+            statement = STATEMENT + STATEMENT_OF_CLASSES
+            once = complete(model, plan, x, known, 1)
+            accuracy = accuracies(model.dataset, once, x, known, labels)
+            numbers |= {f"{model.data}: accuracy on {kind}": a for kind, a in accuracy.items()}
+            passed &= closes_half_the_gap(*accuracy.values())
+        sheets.append(_completion_rows(completions, x[:few], known))
+        if setting.scale == "small":
+            scaled = scaled_setting(setting, f"but completions are by {plan.name}")
+    return Finding(statement, numbers, passed, side_by_side(sheets), scaled)
+
+
+def completion_plan(model: PaperModel) -> Plan:
+    """Return the plan for completions: the paper's, at the small scale the chosen candidate."""
+    if model.setting.scale == "paper":
+        return model.plan
+    return candidate_plans(model)[CHOSEN_PLAN]
+
+
+CHOSEN_PLAN = "4,000 levels, ε = 1e-4"
+"""The best candidate by `compare_plans`, seed 0."""
+
+
+def candidate_plans(model: PaperModel) -> dict[str, Plan]:
+    """Return the ladders that `compare_plans` compares."""
+    setting = model.setting
+
+    def plan(title: str, sigmas: Tensor, steps: int, epsilon: float) -> Plan:
+        options = {"steps": setting.steps(steps), "epsilon": epsilon}
+        return Plan("annealed_langevin", sigmas, options, uniform=True, title=title)
+
+    def dense(levels: int) -> Tensor:
+        """Levels of which most lie between σ = 0.4 and 0.1, where half a digit is settled."""
+        parts = ((1.0, 0.4, 1), (0.4, 0.1, 37), (0.1, 0.01, 2))
+        grids = [
+            geometric(high, low, setting.steps(levels * share // 40) + 1)[1:]
+            for high, low, share in parts
+        ]
+        return torch.cat(grids)
+
+    plans = (
+        plan("the paper's 10 levels of 100 steps", geometric(1.0, 0.01, 10), 100, 2e-5),
+        plan("1,000 levels evenly in log σ, ε = 1e-4", geometric(1.0, 0.01, 1000), 1, 1e-4),
+        plan("1,000 levels, ε = 1e-4", dense(1000), 1, 1e-4),
+        plan("2,000 levels, ε = 1e-4", dense(2000), 1, 1e-4),
+        plan("4,000 levels, ε = 2e-5", dense(4000), 1, 2e-5),
+        plan("4,000 levels, ε = 1e-4", dense(4000), 1, 1e-4),
+    )
+    return {plan.title: plan for plan in plans}
+
+
+def compare_plans(setting: Setting) -> dict[str, float]:
+    """Print and return the accuracy of each candidate on training digits.
+
+    The classifier is trained on the other training digits; the held-out ones are not used.
+    """
+    (model,) = paper_models(setting, ("digits",))
+    source = model.dataset.train
+    rows = balanced_rows(classes_of(source), setting.samples(CHOICE_IMAGES))
+    others = torch.ones(len(source), dtype=torch.bool).index_fill(0, rows, False).nonzero()[:, 0]
+    split = Dataset("digits", Part(source, others), Part(source, rows), model.dataset.classes)
+    x, labels = all_samples(Part(source, rows)), source.take(rows)[1]
+    assert labels is not None
+    known, accuracy = left_half(x.shape[1:]), dict[str, float]()
+    for title, plan in candidate_plans(model).items():
+        all_kinds = accuracies(split, complete(model, plan, x, known, 1), x, known, labels)
+        accuracy[title] = all_kinds.pop("completions")
+    cells = [[title, f"{value:.3f}"] for title, value in (accuracy | all_kinds).items()]
+    print(text_table(["ladder", f"accuracy on {len(rows)} training digits"], cells))
+    return accuracy
+
+
+def noise_left(plan: Plan) -> float:
+    """Standard deviation that steps as large as α leave of the last level's noise σ_L."""
+    sigma = plan.sigmas[-1].item()
+    return sigma / math.sqrt(1 - plan.options["epsilon"] / (2 * sigma**2))
+
+
+def left_half(shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Return the mask of known pixels."""
     across = torch.arange(shape[-1])
     return (across < shape[-1] // 2).expand(*shape)
 
 
-def run(setting: Setting, data: tuple[str, ...]) -> Finding:
-    """Complete images, and look at the completions."""
-    sheets, numbers, passed = list[Image.Image](), dict[str, float](), True
-    statement, few, m = STATEMENT, setting.samples(IMAGES), setting.samples(COMPLETIONS)
-    for name in data_of(setting, data):
-        there = reference(setting, name)
-        assert there.test is not None
-        rows = chosen(_labels(there.test), setting.samples(JUDGED))
-        x, labels = all_samples(Part(there.test, rows)), there.test.take(rows)[1]
-        known = half(x.shape[1:])
-        found = completed(setting, name, x[:few], known, m)
-        error, apart = differences(found, x[:few], known)
-        numbers[f"{name}: largest error of a known pixel"] = error
-        numbers[f"{name}: least deviation of completions"] = apart
-        passed &= error == 0 and apart > NOISE * annealing(setting, name).noise_left
-        if labels is not None:
-            statement = STATEMENT + OF_CLASSES
-            once = completed(setting, name, x, known, 1)
-            right = accuracies(there, once, x, known, labels)
-            numbers |= {f"{name}: accuracy on {kind}": share for kind, share in right.items()}
-            passed &= far_enough(*right.values())
-        sheets.append(images.grid(_rows(found, x[:few], known).flatten(0, 1), SHOWN + 2))
-    return Finding(statement, numbers, passed, stacked(sheets), scaled(setting, SCALED))
-
-
-@dataclass(frozen=True, eq=False)
-class Annealing:
-    """How Algorithm 2 is run.
-
-    Attributes:
-        sigmas: The levels.
-        steps: T.
-        epsilon: ε.
-    """
-
-    sigmas: Float[Tensor, "levels"]
-    steps: int
-    epsilon: float
-
-    @property
-    def noise_left(self) -> float:
-        """The deviation that steps as large as α leave of the last level's noise σ_L."""
-        sigma = self.sigmas[-1].item()
-        return sigma / math.sqrt(1 - self.epsilon / (2 * sigma**2))
-
-
-def annealing(setting: Setting, data: str) -> Annealing:
-    """The paper's at its scale; slower at the small one."""
-    made = experiment(setting, "ncsn", data)
-    if setting.scale == "paper":
-        levels = trained(setting, "ncsn", data).precondition.levels
-        assert levels is not None
-        return Annealing(levels, made.sampling.steps, made.sampling.epsilon or EPSILON)
-    parts = [geometric(high, low, setting.steps(n) + 1)[1:] for high, low, n in FINE]
-    return Annealing(torch.cat(parts), 1, LARGE)
-
-
-def chosen(labels: Int[Tensor, "n"], wanted: int) -> Int[Tensor, "rows"]:
-    """Held-out images at random, as many of each class."""
+def balanced_rows(labels: Int[Tensor, "n"], wanted: int) -> Int[Tensor, "rows"]:
+    """Choose images at random, as many of each class."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    seen = dict[int, int]()
+    count = dict[int, int]()
     rank = list[int]()  # how many of its class came before
     for label in labels[shuffled].tolist():
-        rank.append(seen.get(label, 0))
-        seen[label] = rank[-1] + 1
+        rank.append(count.get(label, 0))
+        count[label] = rank[-1] + 1
     return shuffled[torch.tensor(rank).argsort(stable=True)][:wanted]
 
 
-def _labels(source: Source) -> Int[Tensor, "n"]:
-    """The classes of all images, one where there are none."""
+def classes_of(source: Source) -> Int[Tensor, "n"]:
+    """Return the classes of all images, or zeros if there are none."""
     rows = torch.arange(len(source))
     if source.take(rows[:1])[1] is None:
         return torch.zeros_like(rows)
@@ -166,87 +188,84 @@ def _labels(source: Source) -> Int[Tensor, "n"]:
     return torch.cat([labels for labels in parts if labels is not None])
 
 
-def completed(
-    setting: Setting,
-    data: str,
+def complete(
+    model: PaperModel,
+    plan: Plan,
     x: Float[Tensor, "n *shape"],
     known: Bool[Tensor, "*shape"],
     m: int,
 ) -> Float[Tensor, "n m *shape"]:
-    """m completions of each image; they are kept."""
-    model, chain = trained(setting, "ncsn", data), annealing(setting, data)
-    path = place_of(setting, "ncsn", data) / f"inpainted-{m}.safetensors"
-    hashed = hashlib.sha256(x.numpy().tobytes() + known.numpy().tobytes())
+    """Complete each image m times by Algorithm 2; the completions are kept."""
+    name, digest = f"inpainted-{len(x)}x{m}", hashlib.sha256(x.numpy().tobytes())
+    digest.update(known.numpy().tobytes())
     about = {
-        "levels": chain.sigmas.tolist(), "steps": chain.steps, "epsilon": chain.epsilon,
-        "seed": setting.seed, "size": [len(x), m],
-        "images": hashed.hexdigest(), "model": digest(setting, "ncsn", data),
-    }  # fmt: skip
-    if path.exists() and (kept := checkpoint.read_stored(path)).about == about:
-        return kept.tensors["x"]
-    print(f"  {path.parent}: inpainting, {len(x) * m} chains", flush=True)
-    prepared(model, len(x) * m, len(chain.sigmas) * chain.steps)
+        "levels": plan.sigmas.tolist(),
+        **plan.options,
+        "size": [len(x), m],
+        "images": digest.hexdigest(),
+    }
+    if (kept := model.kept(name, about)) is not None:
+        return kept["x"]
+    print(f"  {model.directory}: inpainting, {len(x) * m} chains", flush=True)
+    model.optimize(len(x) * m, plan)
     parts = list[Tensor]()
-    for i, y in enumerate(torch.split(x.repeat_interleave(m, 0), BATCH)):
-        parts.append(_drawn(model, chain, y, known, seeded(setting.seed, first=i * BATCH)))
-    found = torch.cat(parts).reshape(len(x), m, *x.shape[1:])
-    checkpoint.write_stored(path, {"format": checkpoint.FORMAT, "about": about}, {"x": found})
-    return found
+    for i, y in enumerate(torch.split(x.repeat_interleave(m, 0), CHAINS_AT_ONCE)):
+        noise = seeded(model.setting.seed, first=i * CHAINS_AT_ONCE)
+        start = plan.start(model.model, len(y), noise)
+        chain = algorithm2(
+            model.model, start, plan.sigmas, known=known, y=y, noise=noise, **plan.options
+        )
+        end = final(track(chain, plan.states, "inpainting")).cpu()
+        parts.append(mask(known).project(end, torch.where(known, y, 0)))
+    completions = torch.cat(parts).reshape(len(x), m, *x.shape[1:])
+    model.keep(name, about, {"x": completions})
+    return completions
 
 
-def _drawn(model: ScoreModel, chain: Annealing, y: Tensor, known: Tensor, noise: Noise) -> Tensor:
-    x = uniform_like(y.to(model.device or "cpu"), noise=noise)
-    states = algorithm2(
-        model, x, chain.sigmas, known=known, y=y, steps=chain.steps, epsilon=chain.epsilon,
-        noise=noise,
-    )  # fmt: skip
-    x = final(progress(states, chain.steps * len(chain.sigmas))).cpu()
-    return mask(known).project(x, torch.where(known, y, 0))
-
-
-def far_enough(completions: float, filled: float, whole: float) -> bool:
-    """Whether the accuracy is half of the way from mean-filled images' to whole ones', or more."""
-    return whole > filled and completions >= filled + WAY * (whole - filled)
+def closes_half_the_gap(completions: float, filled: float, whole: float) -> bool:
+    """Return True if the accuracy is high enough between mean-filled and whole images'."""
+    return whole > filled and completions >= filled + ACCURACY_SHARE * (whole - filled)
 
 
 def differences(
-    found: Float[Tensor, "n m *shape"],
+    completions: Float[Tensor, "n m *shape"],
     x: Float[Tensor, "n *shape"],
     known: Bool[Tensor, "..."],
 ) -> tuple[float, float]:
-    """The largest error of a known pixel; the least deviation of an image's hidden pixels."""
-    error = torch.where(known, found - x[:, None], 0).abs().max()
-    hidden = found[..., ~known.expand(x.shape[1:])]
+    """Return the largest error of a known pixel, and the smallest deviation of an image's rest."""
+    error = torch.where(known, completions - x[:, None], 0).abs().max()
+    hidden = completions[..., ~known.expand(x.shape[1:])]
     return error.item(), hidden.var(1).mean(1).sqrt().min().item()
 
 
 def accuracies(
     data: Dataset,
-    found: Float[Tensor, "n m *shape"],
+    completions: Float[Tensor, "n m *shape"],
     x: Float[Tensor, "n *shape"],
     known: Bool[Tensor, "..."],
-    labels: Tensor,
+    labels: Int[Tensor, "n"],
 ) -> dict[str, float]:
-    """How often the classifier is right."""
+    """Return a classifier's accuracy on completions, mean-filled images and whole ones."""
     features = classifier(data, None, torch.device("cpu"))
 
-    def right(x: Tensor, labels: Tensor) -> float:
+    def accuracy(x: Tensor, labels: Tensor) -> float:
         probabilities = features.extract(x)[1]
         assert probabilities is not None
         return (probabilities.argmax(1) == labels).double().mean().item()
 
-    filled = torch.where(known, x, all_samples(data.train, 10_000).mean(0))
+    filled = torch.where(known, x, all_samples(data.train, REFERENCE_IMAGES).mean(0))
+    repeated = labels.repeat_interleave(completions.shape[1])
     return {
-        "completions": right(found.flatten(0, 1), labels.repeat_interleave(found.shape[1])),
-        "mean-filled images": right(filled, labels),
-        "images": right(x, labels),
+        "completions": accuracy(completions.flatten(0, 1), repeated),
+        "mean-filled images": accuracy(filled, labels),
+        "images": accuracy(x, labels),
     }
 
 
-def _rows(
-    found: Float[Tensor, "n m *shape"], x: Float[Tensor, "n *shape"], known: Bool[Tensor, "..."]
-) -> Float[Tensor, "rows columns *shape"]:
-    """A row an image: what was known of it on grey, some completions, itself."""
-    occluded = torch.where(known, x, 0.5)
-    rows = torch.cat([occluded[:, None], found[:, :SHOWN], x[:, None]], 1)
-    return rows[:SHOWN]
+def _completion_rows(
+    completions: Float[Tensor, "n m *shape"], x: Float[Tensor, "n *shape"], known: Tensor
+) -> Image.Image:
+    """Show what was known of each image on grey, some completions and the image, a row each."""
+    hidden = torch.where(known, x, 0.5)
+    rows = torch.cat([hidden[:, None], completions[:, :SHOWN_COMPLETIONS], x[:, None]], 1)
+    return images.grid(rows[:SHOWN_COMPLETIONS].flatten(0, 1), SHOWN_COMPLETIONS + 2)

@@ -1,79 +1,77 @@
-"""Figures 9 and 10: samples beside the training images that are nearest to them.
+"""Figures 9 and 10: samples next to the training images that are nearest to them.
 
     rows: a sample, then its neighbours by ‖f(x) − f(y)‖₂, the nearest first               (C.2)
 
 In Figure 9 f(x) are pixels, in Figure 10 the features of an Inception v3 network.
 
-The model has not learned its data by heart: its samples are as far from training images as new
-images are.
+The model has not memorised its data: its samples are as far from training images as new images are.
 
-Setting   the paper's, CelebA and CIFAR-10, as `models` has it, which says what is the code's.
-Ours      how near: the median distance of samples to their nearest training image over that of
-          held-out images, 1 for a model of the data's law, far below 1 for copies. Where training
-          mirrors images, a mirrored image is a training image too.
+Setting   the paper's, CelebA and CIFAR-10, as in `models`, which says what is the code's.
+Ours      the figure in numbers: the median distance of samples to their nearest training image over
+          that of held-out images, 1 for a model of the data's distribution, far below 1 for copies.
+          If training mirrors images, a mirrored image counts as a training image.
 PASS      the ratio is from 0.9 to 1.25.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ..data import all_samples
+from ..evaluate.features import Features
 from ..metrics import nearest, neighbour_ratio
 from ..show import images
-from .features import features_of, mapped
-from .fig5 import N
-from .finding import Finding, Setting, stacked
-from .models import data_of, experiment, reference, sampled, scaled
+from .finding import Finding, Setting, side_by_side
+from .models import COMPARED_SAMPLES, paper_models, scaled_setting
 
-SHOWN, NEIGHBOURS = 10, 9
-LEAST, MOST = 0.9, 1.25
+SMALLEST_RATIO = 0.9
+LARGEST_RATIO = 1.25
+FEATURES_AT_ONCE = 250
+"""Images whose features are computed together."""
 STATEMENT = (
-    f"samples are {LEAST} to {MOST} × as far from their nearest training image as held-out images"
+    f"samples are {SMALLEST_RATIO} to {LARGEST_RATIO} × as far from their nearest training image "
+    "as held-out images"
 )
 
 
-def run(setting: Setting, data: tuple[str, ...]) -> Finding:
-    """Figure 9."""
-    return _found(setting, data, lambda name, x: x)
-
-
-def run_features(setting: Setting, data: tuple[str, ...]) -> Finding:
-    """Figure 10."""
-    small = "features of a classifier of the digits, not of an Inception network"
-    return _found(setting, data, lambda name, x: mapped(features_of(setting, name), x)[0], small)
-
-
-def _found(
-    setting: Setting, data: tuple[str, ...], space: Callable[[str, Tensor], Tensor], *small: str
-) -> Finding:
+def run(setting: Setting, data: tuple[str, ...], *, features: bool = False) -> Finding:
+    """Compare distances to training images, of pixels or in Figure 10 of features."""
+    n = setting.samples(COMPARED_SAMPLES[setting.scale])
     sheets, ratios = list[Image.Image](), dict[str, float]()
-    for name in data_of(setting, data):
-        there = reference(setting, name)
-        assert there.test is not None
-        x = sampled(setting, "ncsn", name, setting.samples(N[setting.scale])).x
-        train = all_samples(there.train)
-        if experiment(setting, "ncsn", name).data.flip:
+    for model in paper_models(setting, data):
+        x, train, heldout = model.samples(n).x, model.training_images(), model.heldout_images()
+        if model.experiment.data.flip:
             train = torch.cat([train, train.flip(-1)])
-        sides = [space(name, each) for each in (x, train, all_samples(there.test))]
-        ratios[f"{name}: ratio of distances"] = neighbour_ratio(*sides).ratio
-        found = nearest(sides[0][:SHOWN], sides[1], min(NEIGHBOURS, len(train))).indices
-        sheets.append(_sheet(x[:SHOWN], train[found]))
+        sets = [x, train, heldout]
+        if features:
+            sets = [extract_all(model.features, part)[0] for part in sets]
+        ratios[f"{model.data}: ratio of distances"] = neighbour_ratio(*sets).ratio
+        rows = nearest(sets[0][:10], sets[1], min(9, len(train))).indices
+        sheets.append(_neighbour_rows(x[:10], train[rows]))
+    small = ["features of a classifier of the digits, not of an Inception network"] * features
     return Finding(
         STATEMENT,
         ratios,
-        all(LEAST <= ratio <= MOST for ratio in ratios.values()),
-        stacked(sheets),
-        scaled=scaled(setting, f"{N['small']} samples", *small),
+        all(SMALLEST_RATIO <= ratio <= LARGEST_RATIO for ratio in ratios.values()),
+        side_by_side(sheets),
+        scaled_setting(setting, f"{n} samples", *small),
     )
 
 
-def _sheet(x: Float[Tensor, "n *shape"], found: Float[Tensor, "n k *shape"]) -> Image.Image:
-    """Each sample, an empty place, its neighbours."""
-    rows = torch.cat([x[:, None], torch.ones_like(x[:, None]), found], 1)
+def extract_all(
+    features: Features, x: Float[Tensor, "n *shape"]
+) -> tuple[Float[Tensor, "n size"], Float[Tensor, "n classes"]]:
+    """Return the features of many images, and the probabilities of their classes."""
+    parts = [features.extract(part) for part in torch.split(x, FEATURES_AT_ONCE)]
+    values, probabilities = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat([p for p in probabilities if p is not None])
+
+
+def _neighbour_rows(
+    x: Float[Tensor, "n *shape"], neighbours: Float[Tensor, "n k *shape"]
+) -> Image.Image:
+    """Show each sample, an empty place and its neighbours, a row each."""
+    rows = torch.cat([x[:, None], torch.ones_like(x[:, None]), neighbours], 1)
     return images.grid(rows.flatten(0, 1), rows.shape[1])

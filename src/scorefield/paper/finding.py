@@ -1,46 +1,47 @@
-"""What an experiment is told, and what it finds: numbers, a picture, and whether they agree."""
+"""The setting that the paper's experiments share, and what each of them returns."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..disk import write_file as write
+from ..disk import write_file
 from ..runs.config import Data
-from ..show import images
+from ..show import images, plots
+from ..show.text import text_table
 
-Scale = Literal["small", "paper"]
+PAPER_DATA = ("mnist", "celeba", "cifar10")
+"""The paper's data sets."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the experiments are run.
+    """The setting of all experiments.
 
     Attributes:
-        out: The directory of all; each has a folder in it.
-        scale: The paper's, or minutes on data that nobody has to download.
-        seed: Of everything random.
-        data: A folder with the paper's data sets in folders mnist, cifar10 and celeba; where they
-            are looked for otherwise, if not given.
-        device: Where networks run.
-        most: Of anything, be it steps, samples or a batch, to see in a moment whether it runs.
-        inception: The weights of the network of FID, at the paper's scale; where other programs
-            keep them, if not given.
+        out: directory of the results; each experiment has a folder in it.
+        scale: "paper" is the published setting, "small" takes minutes on data that need no
+            download.
+        seed: seed of all_samples random.
+        data: folder with the paper's data sets in folders mnist, celeba and cifar10; by default
+            the folders that `load` reads.
+        device: where networks run.
+        most: upper limit of steps, samples and batch sizes, for a quick check that all of it runs.
+        inception: weights of the FID network, for the paper's scale; by default the files that
+            other programs have downloaded.
     """
 
     out: Path
-    scale: Scale = "small"
+    scale: Literal["small", "paper"] = "small"
     seed: int = 0
     data: Path | None = None
     device: str = "cpu"
@@ -48,40 +49,42 @@ class Setting:
     inception: Path | None = None
 
     def steps(self, wanted: int) -> int:
-        """As many as wanted, but for a glance."""
+        """Return the number of steps within the limit."""
         return wanted if self.most is None else min(wanted, self.most)
 
     def samples(self, wanted: int) -> int:
-        """As many as wanted, but for a glance; two at least, for less have no variance."""
+        """Return the number of samples within the limit, at least two: one has no variance."""
         return wanted if self.most is None else min(wanted, max(self.most, 2))
 
     def source(self, data: Data) -> Data:
-        """The data, one of the paper's from where the user has them."""
-        if data.source not in PUBLISHED or self.data is None:
+        """Return the data, read from the user's folder if they are the paper's."""
+        if data.source not in PAPER_DATA or self.data is None:
             return data
-        root = (self.data / data.source).expanduser().resolve()  # as a run keeps it
+        root = (self.data / data.source).expanduser().resolve()  # as a run's configuration has it
         return replace(data, options={**data.options, "root": str(root)})
-
-
-PUBLISHED = ("mnist", "cifar10", "celeba")
-"""The paper's data sets."""
 
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What came of an experiment."""
+    """The result of an experiment.
+
+    Attributes:
+        statement: the criterion that counts as reproduced.
+        numbers: what was measured, by name.
+        passed: True if the numbers meet the criterion.
+        picture: an image, or a figure.
+        scaled: differences from the paper's setting, empty if there are none.
+    """
 
     statement: str
-    """What counts as reproduced."""
     numbers: Mapping[str, float]
     passed: bool
-    picture: Image.Image
-    scaled: str
-    """What differs from the paper's setting, empty if nothing does."""
+    picture: Image.Image | Figure
+    scaled: str = ""
 
     def save(self, name: str, setting: Setting, seconds: float) -> Path:
-        """Write result.json and picture.png into the experiment's folder."""
-        place = setting.out / name
+        """Write result.json and picture.png into the experiment's folder, and return it."""
+        folder = setting.out / name
         about = {
             "experiment": name,
             "statement": self.statement,
@@ -94,26 +97,23 @@ class Finding:
             "seconds": round(seconds, 1),
             "scorefield": version("scorefield"),
         }
-        write(place / "picture.png", images.png(self.picture, about))
-        write(place / "result.json", json.dumps(about, indent=2, ensure_ascii=False).encode())
-        return place
+        picture = self.picture
+        if isinstance(picture, Figure):
+            content = plots.as_png(picture, dpi=100)
+            picture = Image.open(io.BytesIO(content)).convert("RGB")
+        write_file(folder / "picture.png", images.png(picture, about))
+        write_file(folder / "result.json", json.dumps(about, indent=2, ensure_ascii=False).encode())
+        return folder
 
     def __str__(self) -> str:
-        width = max(map(len, self.numbers), default=0)
-        lines = [f"  {name:{width}}  {value:.4g}" for name, value in self.numbers.items()]
-        verdict = "PASS" if self.passed else "FAIL"
-        return "\n".join([*lines, f"  {verdict}: {self.statement}"])
+        rows = [[name, f"{value:.4g}"] for name, value in self.numbers.items()]
+        lines = text_table(["measured", "value"], rows).split("\n")
+        verdict = f"{'PASS' if self.passed else 'FAIL'}: {self.statement}"
+        return "\n".join(f"  {line}" for line in [*lines, verdict])
 
 
-def drawn(figure: Figure) -> Image.Image:
-    """A figure as pixels."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100)
-    return Image.open(content).convert("RGB")
-
-
-def stacked(sheets: Sequence[Image.Image], *, gap: int = 12) -> Image.Image:
-    """Pictures beside each other, on white."""
+def side_by_side(sheets: Sequence[Image.Image], *, gap: int = 12) -> Image.Image:
+    """Return pictures next to each other, on white."""
     if len(sheets) == 1:
         return sheets[0]
     width = sum(sheet.width + gap for sheet in sheets) - gap
@@ -123,14 +123,3 @@ def stacked(sheets: Sequence[Image.Image], *, gap: int = 12) -> Image.Image:
         whole.paste(sheet, (left, 0))
         left += sheet.width + gap
     return whole
-
-
-@contextmanager
-def threads(number: int | None = None) -> Iterator[None]:
-    """So many threads for a while, and in the end those of before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

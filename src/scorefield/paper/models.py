@@ -1,6 +1,6 @@
-"""The networks and samples that figures share: each made once, in a folder of its own.
+"""The networks and samples that experiments share, each computed once and kept.
 
-    NCSN       the paper's network, at σ from 1 to 0.01 in 10 levels      annealed Langevin dynamics
+    ncsn       the paper's network, at σ from 1 to 0.01 in 10 levels      annealed Langevin dynamics
     baseline   the same network, at σ = 0.01 only                         plain Langevin dynamics
 
 Chains start from uniform noise, T = 100 steps at each level or T = 1,000 at the only one, ε = 2e-5,
@@ -8,17 +8,19 @@ without a last step to σ = 0.                                                 (
 
 Setting   the paper's: 64 filters for MNIST and 128 for the others, 200,000 steps of 128 images,
           Adam at 1e-3, random flips of CIFAR-10 and CelebA.
-Code      its ε, which counts twice what the paper's text does (drift α·s, not α/2·s), for with it
-          the paper's images were made; its 8-bit pixels with uniform noise in their cells, its β
-          and ε of Adam, and γ also on the shifted mean of CondInstanceNorm++.
+Code      its ε, which counts twice what the paper's text does (drift α·s, not α/2·s), because the
+          paper's images were made with it; 8-bit pixels with uniform noise in their cells, β and ε
+          of Adam, and γ also on the shifted mean of CondInstanceNorm++.
 Ours      the samples are the states after the last step, which the code's stored chains leave out;
-          and the weights those of the least held-out loss, not of the least FID of 1,000 samples.
+          the weights are those of the lowest held-out loss, not of the lowest FID of 1,000 samples.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,191 +28,214 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .. import checkpoint, runs
-from ..data import Dataset, load_data
+from .. import checkpoint
+from ..data import Dataset, all_samples, load_data
+from ..evaluate.features import FEATURES, Features
 from ..fast.optimize import optimize
 from ..model import ScoreModel
-from ..noise import seeded, uniform_like
+from ..noise import seeded
 from ..runs.config import Experiment, Keeping, Machine
+from ..runs.finish import finish
 from ..runs.presets import PRESETS
-from ..samplers import annealed_langevin, progress
-from .finding import Setting, threads
+from ..runs.run import Run
+from ..sample import Plan, chains
+from ..show.track import track
+from ..train import Update
+from .finding import Setting
 
-Kind = Literal["ncsn", "baseline"]
+ModelKind = Literal["ncsn", "baseline"]
 
-PRESET = {
+PRESET_OF_DATA = {
     "mnist": "ncsn-mnist",
     "celeba": "ncsn-celeba",
     "cifar10": "ncsn-cifar10",
     "digits": "digits-ncsn",
 }
-"""By data set."""
-WIDTH = 16
-STEPS: dict[Kind, int] = {"ncsn": 8000, "baseline": 4000}
-"""The filters, and the steps of training, at the small scale: the baseline's level gets five times
-the samples that one of NCSN's ten gets."""
-SCALED = (
-    f"digits of 8 × 8 pixels for all data sets; the paper's network with {WIDTH} filters, not 64 "
-    f"or 128, for {STEPS['ncsn']:,} steps of 64 images, the baseline for {STEPS['baseline']:,}, "
-    "not 200,000 of 128, the rate falling as a cosine, the weights averaged, the last ones taken; "
-    "the ladder, T and ε of sampling are the paper's"
+SMALL_WIDTH = 16
+"""Filters at the small scale."""
+SMALL_STEPS: dict[ModelKind, int] = {"ncsn": 8000, "baseline": 4000}
+"""Steps of training at the small scale. The baseline's level still gets five times the samples that
+one of NCSN's ten gets."""
+COMPARED_SAMPLES = {"paper": 10_000, "small": 240}
+"""Samples of Figures 5 and 7 to 10; a Fréchet distance takes many more than there are pixels."""
+REFERENCE_IMAGES = 10_000
+"""Real images that a distance or a variance is estimated from, at most."""
+CHAINS_AT_ONCE = 512
+RECORDED_CHAINS = 64
+"""Chains whose states are kept from the start to the end."""
+SMALL_SETTING = (
+    f"digits of 8 × 8 pixels for all data sets; the paper's network with {SMALL_WIDTH} filters, "
+    f"not 64 or 128, for {SMALL_STEPS['ncsn']:,} steps of 64 images, the baseline for "
+    f"{SMALL_STEPS['baseline']:,}, not 200,000 of 128, the rate falling as a cosine, the weights "
+    "averaged, the last ones taken; the ladder, T and ε of sampling are the paper's"
 )
-CHOSEN = "the weights are those of the least held-out loss, not of the least FID of 1,000 samples"
-"""What differs from the paper at its own scale."""
-EPSILON = 2e-5
-BATCH = 512
-"""Chains at once."""
-FEW = 64
-"""Chains that are kept on the way."""
+PAPER_SETTING = (
+    "the weights are those of the lowest held-out loss, not of the lowest FID of 1,000 samples"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples of a model, and the first few on the way.
+    """Samples of a model, and the paths of the first few.
 
     Attributes:
-        x: All.
-        way: Of the first few, the states from the start to the end, a tenth of the chain apart.
+        x: all samples.
+        paths: of the first `RECORDED_CHAINS`, the start and the state after each tenth of the
+            chain.
     """
 
     x: Float[Tensor, "n *shape"]
-    way: Float[Tensor, "few states *shape"]
+    paths: Float[Tensor, "few states *shape"]
 
 
-def scaled(setting: Setting, *small: str) -> str:
-    """What differs from the paper, at the small scale these things too."""
-    return "; ".join((SCALED, *small)) if setting.scale == "small" else CHOSEN
+@dataclass(frozen=True)
+class PaperModel:
+    """A model of the paper on one data set: its run, its plan of sampling and its samples.
 
+    Attributes:
+        setting: scale, seed and device.
+        data: name of the data set.
+        kind: the paper's network, or the baseline of one noise level.
+    """
 
-def experiment(setting: Setting, kind: Kind, data: str) -> Experiment:
-    """The run that makes a model: the paper's, or the baseline of one noise level."""
-    made = PRESETS[PRESET[data]]()
-    if setting.scale == "small":
-        made = replace(
-            made,
-            network={**made.network, "width": WIDTH},
+    setting: Setting
+    data: str
+    kind: ModelKind = "ncsn"
+
+    @property
+    def directory(self) -> Path:
+        """The run's directory."""
+        return self.setting.out / "models" / f"{self.data}-{self.kind}"
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The run's configuration."""
+        setting, experiment = self.setting, PRESETS[PRESET_OF_DATA[self.data]]()
+        training, keeping = experiment.training, experiment.keeping
+        levels, sampling = experiment.levels, experiment.sampling
+        # float32 as published, on a GPU too, where the default would be bfloat16
+        network, machine = experiment.network, replace(experiment.machine, autocast="off")
+        if setting.scale == "small":
+            network = {**network, "width": SMALL_WIDTH}
+            training = replace(
+                training, steps=SMALL_STEPS[self.kind], batch=64, schedule="cosine", ema=0.999
+            )
+            keeping = Keeping(log=10, evaluate=500, checkpoint=250, best="last")
+            machine = Machine(threads=1)
+        if self.kind == "baseline":
+            levels = replace(levels, sigma_max=levels.sigma_min, count=1)
+            sampling = replace(sampling, steps=1000)
+        return replace(
+            experiment,
+            data=setting.source(experiment.data),
+            network=network,
+            levels=levels,
             training=replace(
-                made.training, steps=STEPS[kind], batch=64, schedule="cosine", ema=0.999
+                training,
+                steps=setting.steps(training.steps),
+                batch=setting.samples(training.batch),
             ),
-            keeping=Keeping(log=10, evaluate=500, checkpoint=250, best="last"),
-            machine=Machine(threads=1),
+            sampling=replace(sampling, steps=setting.steps(sampling.steps)),
+            keeping=replace(keeping, samples=0),
+            machine=replace(machine, device=setting.device),
+            seed=setting.seed,
         )
-    else:
-        # as published, on a GPU too, where training would be in bfloat16 by itself
-        made = replace(made, machine=replace(made.machine, autocast="off"))
-    if kind == "baseline":
-        levels = replace(made.levels, sigma_max=made.levels.sigma_min, count=1)
-        made = replace(made, levels=levels, sampling=replace(made.sampling, steps=1000))
-    return replace(
-        made,
-        data=setting.source(made.data),
-        training=replace(
-            made.training,
-            steps=setting.steps(made.training.steps),
-            batch=setting.samples(made.training.batch),
-        ),
-        sampling=replace(made.sampling, steps=setting.steps(made.sampling.steps)),
-        keeping=replace(made.keeping, samples=0),
-        machine=replace(made.machine, device=setting.device),
-        seed=setting.seed,
-    )
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The training images and the held-out ones."""
+        data = self.experiment.data
+        return load_data(data.source, **data.options)
+
+    def training_images(self, limit: int | None = None) -> Float[Tensor, "n *shape"]:
+        """Return the images that the model learned from, or some of them."""
+        return all_samples(self.dataset.train, limit)
+
+    def heldout_images(self, limit: int | None = None) -> Float[Tensor, "n *shape"]:
+        """Return the held-out images, or some of them."""
+        assert self.dataset.test is not None  # all of the paper's data have some
+        return all_samples(self.dataset.test, limit)
+
+    @cached_property
+    def features(self) -> Features:
+        """Inception's features, or at the small scale those of a classifier of the digits."""
+        kind = "inception" if self.setting.scale == "paper" else "classifier"
+        device = torch.device(self.setting.device)
+        return FEATURES[kind](self.dataset, self.setting.inception, device)
+
+    @cached_property
+    def model(self) -> ScoreModel:
+        """The trained model; its run is started, resumed or loaded."""
+        return finish(self.experiment, self.directory, watch=self._watch)
+
+    def _watch(self, run: Run) -> Iterator[Update]:
+        steps = run.experiment.training.steps
+        print(f"  {self.directory}: training, step {run.step} to {steps}", flush=True)
+        return track(run, steps, "training", done=run.step)
+
+    @property
+    def plan(self) -> Plan:
+        """The paper's sampling, from uniform noise down the model's own levels."""
+        sampling, levels = self.experiment.sampling, self.model.precondition.levels
+        assert levels is not None  # a model of a ladder
+        options = {"steps": sampling.steps, "epsilon": sampling.epsilon}
+        return Plan(sampling.sampler, levels, options, uniform=True)
+
+    def samples(self, n: int) -> Samples:
+        """Return the first n samples; they are kept, and a later call adds to them."""
+        name, about = "samples", {"steps": self.experiment.sampling.steps}
+        kept = self.kept(name, about)
+        parts, paths = ([kept["x"]], [kept["paths"]]) if kept else ([], [])
+        first, plan = sum(map(len, parts)), self.plan
+        if first < n:
+            print(f"  {self.directory}: sampling, {n - first} chains", flush=True)
+            self.optimize(n - first, plan)
+            for start, states in chains(
+                self.model, n, plan, first=first, seed=self.setting.seed, batch=CHAINS_AT_ONCE
+            ):
+                few = min(RECORDED_CHAINS, n - start)
+                path = [plan.start(self.model, few, seeded(self.setting.seed, first=start))]
+                for state in track(states, plan.states, "sampling"):
+                    if state.step % max(plan.states // 10, 1) == 0:
+                        path.append(state.x[:few])
+                parts.append(state.x.cpu())
+                paths.append(torch.stack(path, 1).cpu())
+            self.keep(name, about, {"x": torch.cat(parts), "paths": paths[0]})
+        return Samples(torch.cat(parts)[:n], paths[0])
+
+    def optimize(self, n: int, plan: Plan) -> None:
+        """Let the model compute in the way that is fastest for n chains of a plan."""
+        calls = -(-n // CHAINS_AT_ONCE) * plan.states
+        chosen = optimize(self.model, batch=min(n, CHAINS_AT_ONCE), evaluations=calls)
+        print(f"  computing: {chosen}", flush=True)
+
+    def kept(self, name: str, about: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        """Return the tensors that `keep` wrote, if they are about the same and of this model."""
+        path = self.directory / f"{name}.safetensors"
+        stored = checkpoint.read_stored(path) if path.exists() else None
+        same = stored is not None and stored.about == self._origin(about)
+        return stored.tensors if stored is not None and same else None
+
+    def keep(self, name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors that were computed from the model into its run's directory."""
+        description = {"format": checkpoint.FORMAT, "about": self._origin(about)}
+        checkpoint.write_stored(self.directory / f"{name}.safetensors", description, dict(tensors))
+
+    def _origin(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        _ = self.model  # whose file exists from then on
+        weights = (self.directory / checkpoint.MODEL_FILE).read_bytes()
+        digest = hashlib.sha256(weights).hexdigest()
+        return {**about, "seed": self.setting.seed, "model": digest}
 
 
-def trained(setting: Setting, kind: Kind, data: str) -> ScoreModel:
-    """The model of a run, which is begun, gone on with, or found complete."""
-    made, place = experiment(setting, kind, data), place_of(setting, kind, data)
-    begun = runs.resume(place) if (place / "config.json").exists() else runs.start(made, place)
-    if _told(begun.experiment) != _told(made):
-        raise ValueError(
-            f"{place} is a run of another scale, seed, length or --data: remove it, or name "
-            "another --out"
-        )
-    steps = made.training.steps
-    if begun.step < steps:
-        print(f"  {place}: training, step {begun.step} to {steps}", flush=True)
-    with threads():  # a run has its own
-        for _ in progress(begun, steps - begun.step):
-            pass
-    return checkpoint.load(place).to(begun.parts.device)
+def paper_models(
+    setting: Setting, data: tuple[str, ...], kind: ModelKind = "ncsn"
+) -> list[PaperModel]:
+    """Return the models of a figure's data sets; at the small scale there is one, of digits."""
+    names = data if setting.scale == "paper" else ("digits",)
+    return [PaperModel(setting, name, kind) for name in names]
 
 
-def place_of(setting: Setting, kind: Kind, data: str) -> Path:
-    """The run's directory."""
-    return setting.out / "models" / f"{data}-{kind}"
-
-
-def _told(made: Experiment) -> dict[str, Any]:
-    """What an experiment says before its data and machine decide the rest."""
-    return {
-        "data": asdict(made.data),
-        "width": made.network["width"],
-        "levels": made.levels.count,
-        "training": asdict(made.training),
-        "seed": made.seed,
-    }
-
-
-def sampled(setting: Setting, kind: Kind, data: str, n: int) -> Samples:
-    """n samples of a model by the paper's algorithm; those that were drawn before are kept."""
-    model, made = trained(setting, kind, data), experiment(setting, kind, data)
-    path = place_of(setting, kind, data) / "samples.safetensors"
-    about = {
-        "steps": made.sampling.steps,
-        "seed": setting.seed,
-        "model": digest(setting, kind, data),
-    }
-    kept = checkpoint.read_stored(path) if path.exists() else None
-    if kept is not None and kept.about != about:
-        kept = None
-    parts = [] if kept is None else [Samples(kept.tensors["x"], kept.tensors["way"])]
-    first = sum(len(part.x) for part in parts)
-    if first >= n:
-        return Samples(parts[0].x[:n], parts[0].way)
-    print(f"  {path.parent}: sampling, {n - first} chains", flush=True)
-    prepared(model, n - first, made.sampling.steps * (made.levels.count or 1))
-    for start in range(first, n, BATCH):
-        parts.append(_drawn(model, made, min(BATCH, n - start), start))
-    found = Samples(torch.cat([part.x for part in parts]), parts[0].way)
-    description = {"format": checkpoint.FORMAT, "about": about}
-    checkpoint.write_stored(path, description, {"x": found.x, "way": found.way})
-    return found
-
-
-def digest(setting: Setting, kind: Kind, data: str) -> str:
-    """Of a model's weights, by which samples are kept."""
-    file = place_of(setting, kind, data) / "model.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def prepared(model: ScoreModel, n: int, steps: int) -> None:
-    """Let a model compute in the way that pays for n chains of so many steps."""
-    calls = -(-n // BATCH) * steps
-    print(f"  computing: {optimize(model, batch=min(n, BATCH), evaluations=calls)}", flush=True)
-
-
-def _drawn(model: ScoreModel, made: Experiment, n: int, first: int) -> Samples:
-    """Chains first to first + n."""
-    sigmas, steps = model.precondition.levels, made.sampling.steps
-    assert model.shape is not None
-    assert sigmas is not None
-    noise = seeded(made.seed, first=first)
-    x = uniform_like(torch.empty(n, *model.shape, device=model.device), noise=noise)
-    way, length = [x[:FEW].cpu()], steps * len(sigmas)
-    chain = annealed_langevin(
-        model, x, sigmas, steps=steps, epsilon=made.sampling.epsilon or EPSILON, noise=noise
-    )
-    for state in progress(chain, length):
-        if state.step % max(length // 10, 1) == 0:
-            way.append(state.x[:FEW].cpu())
-    return Samples(state.x.cpu(), torch.stack(way, 1))
-
-
-def data_of(setting: Setting, data: tuple[str, ...]) -> tuple[str, ...]:
-    """The data sets of a figure, at this scale."""
-    return data if setting.scale == "paper" else ("digits",)
-
-
-def reference(setting: Setting, data: str) -> Dataset:
-    """The data that a model learned from, and what was held out."""
-    found = experiment(setting, "ncsn", data).data
-    return load_data(found.source, **found.options)
+def scaled_setting(setting: Setting, *small: str) -> str:
+    """Describe the differences from the paper, at the small scale with those of the figure."""
+    return "; ".join((SMALL_SETTING, *small)) if setting.scale == "small" else PAPER_SETTING
