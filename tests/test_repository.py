@@ -1,4 +1,4 @@
-"""The house rules: who imports whom, how long the core is, what the documents promise."""
+"""Rules of the repository: imports, names, size, documents and package."""
 
 import ast
 import io
@@ -27,7 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/scorefield"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-# ── Who may import whom ──────────────────────────────────────────────────────────────────────────
+# ── Imports ──────────────────────────────────────────────────────────────────────────────────────
+
+PUBLIC = "scorefield"
+"""The package itself, whose names come from any module."""
 
 MATHEMATICS = {
     "_ops": set(),
@@ -45,7 +48,7 @@ MATHEMATICS = {
     "precondition": {"_ops", "score", "noise"},
     "model": {"_ops", "noise", "score", "precondition", "prior"},
 }
-"""Read in an evening: it imports neither a network nor an application."""
+"""The mathematics imports neither a network nor an application."""
 
 LAYERS = [
     MATHEMATICS,
@@ -79,20 +82,18 @@ LAYERS = [
     {"evaluate": ...},
     {"paper": ..., "demo": ...},
     # doors, which nothing imports
-    {"cli": ..., "studio": {"scorefield"}},
+    {"cli": ..., "studio": {PUBLIC}},
     {"__init__": set(), "__main__": {"cli"}},
 ]
 """Each layer names the modules it may import; `...` is everything in the layers above it."""
-
-PUBLIC = "scorefield"
-"""The package itself: the names of `__init__.pyi`, whatever module they come from."""
 
 
 def _allowed():
     allowed = {}
     for layer in LAYERS:
-        below = {*allowed, PUBLIC}
+        below = set(allowed)
         allowed |= {unit: below if names is ... else names for unit, names in layer.items()}
+    allowed["cli"] = allowed["cli"] | {PUBLIC}
     return allowed
 
 
@@ -104,7 +105,7 @@ def _unit(path):
 
 
 def _imports(path, code=None):
-    """The modules of this package that a file imports, anywhere in it; `PUBLIC` for its names."""
+    """Yield the units that a file imports, anywhere in it; `PUBLIC` for names of the package."""
     package = ("scorefield", *path.relative_to(SOURCE).parent.parts)
     for node in ast.walk(ast.parse(code or path.read_text())):
         if isinstance(node, ast.Import):
@@ -127,19 +128,19 @@ def _trespasses(path, code=None):
     return {name for name in _imports(path, code) if name not in ALLOWED[unit] | {unit}}
 
 
-def test_each_module_has_its_place():
+def test_every_module_has_a_layer():
     units = {_unit(path) for path in SOURCE.rglob("*.py")}
-    assert units <= ALLOWED.keys(), "say in ALLOWED what a new module may import"
+    assert units <= ALLOWED.keys(), "add new modules to LAYERS"
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: p.name)
-def test_modules_import_only_what_stands_below(path):
-    if _unit(path) in ALLOWED:  # else the test above has said it
+def test_a_module_imports_only_layers_below(path):
+    if _unit(path) in ALLOWED:  # otherwise the test above fails
         assert not _trespasses(path), f"{path.relative_to(ROOT)} may not import these"
 
 
 @pytest.mark.parametrize(
-    ("file", "code", "found"),
+    ("file", "code", "trespasses"),
     [
         ("score.py", "from .noise import perturb", {"noise"}),
         ("score.py", "from . import noise", {"noise"}),
@@ -151,11 +152,30 @@ def test_modules_import_only_what_stands_below(path):
         ("show/plots.py", "import scorefield.studio.page as page", {"studio"}),
     ],
 )
-def test_the_walk_sees_every_form_of_import(file, code, found):
-    assert _trespasses(SOURCE / file, code) == found
+def test_every_form_of_import_is_seen(file, code, trespasses):
+    assert _trespasses(SOURCE / file, code) == trespasses
 
 
-def test_the_order_has_no_cycle_and_nothing_imports_the_command_line():
+def _imported_modules(path):
+    """Yield the files of the package that a file imports, anywhere in it."""
+    package = path.parent
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = package.joinpath(*[".."] * (node.level - 1), *(node.module or "").split("."))
+        for target in [base, *(base / alias.name for alias in node.names)]:
+            for file in (target.with_suffix(".py"), target / "__init__.py"):
+                if file.exists() and target.resolve() != package.resolve():
+                    yield file.resolve()
+
+
+def test_no_module_imports_itself_through_others():
+    files = {path.resolve() for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
+    graph = {path: set(_imported_modules(path)) & files for path in files}
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_layers_have_no_cycle_and_nothing_imports_the_command_line():
     TopologicalSorter({unit: below - {PUBLIC} for unit, below in ALLOWED.items()}).prepare()
     assert {unit for unit, below in ALLOWED.items() if "cli" in below} == {"__main__"}
     assert not [unit for unit, below in ALLOWED.items() if "studio" in below]
@@ -165,7 +185,7 @@ def test_the_order_has_no_cycle_and_nothing_imports_the_command_line():
 
 
 def _code_lines(text):
-    """Lines that hold code: blank ones, comments and docstrings are not to be saved on."""
+    """Count lines of code, without blank lines, comments and docstrings."""
     documented = {
         line
         for node in ast.walk(ast.parse(text))
@@ -173,22 +193,22 @@ def _code_lines(text):
         if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
         for line in range(child.lineno, child.end_lineno + 1)
     }
-    held = set()
+    code = set()
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in layout and token.string:
-            held |= set(range(token.start[0], token.end[0] + 1))
-    return len(held - documented)
+            code |= set(range(token.start[0], token.end[0] + 1))
+    return len(code - documented)
 
 
-def test_code_is_counted_without_its_documentation():
+def test_documentation_is_not_counted_as_code():
     text = (
         '"""Say\n\nit."""\n\nx = 1  # why\n# why\ndef f():\n    """Do."""\n    return """a\nb"""\n'
     )
     assert _code_lines(text) == 4
 
 
-def test_the_core_is_small():
+def test_the_mathematics_is_at_most_1500_lines_of_code():
     core = {"score", "noise", "prior", "ladder", "objectives", "oracles", "samplers", "likelihood"}
     files = [path for path in sorted(SOURCE.rglob("*.py")) if _unit(path) in core]
     lines = {str(path.relative_to(SOURCE)): _code_lines(path.read_text()) for path in files}
@@ -200,7 +220,7 @@ def test_the_core_is_small():
     )
 
 
-def test_nothing_is_left_to_do_in_the_source():
+def test_the_source_has_no_todo():
     files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.pyi")]
     assert not [str(path) for path in files if re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text())]
 
@@ -209,7 +229,7 @@ def test_nothing_is_left_to_do_in_the_source():
 
 
 def _blocks(document, *languages):
-    """The fenced blocks of a document, each after as many blank lines as stand before it there."""
+    """Yield the fenced blocks of a document, padded so that line numbers agree with it."""
     text = (ROOT / document).read_text()
     for match in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         if match[1] in languages:
@@ -238,13 +258,13 @@ def _commands(document):
 def test_commands_in_the_readme_run(args, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = [arg for arg in args[:1] if arg in COMMANDS]
-    with pytest.raises(SystemExit) as stop:  # what may take long is only looked up
+    with pytest.raises(SystemExit) as stop:  # the command itself may take long
         main([*command, "--help"])
     assert stop.value.code == 0
     assert set(args[:1]) <= {*COMMANDS, "--help"}
-    known = capsys.readouterr().out
+    printed = capsys.readouterr().out
     options = [arg for arg in args if arg.startswith("--") and not FIELD.match(arg)]
-    assert not [option for option in options if option not in known]
+    assert not [option for option in options if option not in printed]
 
 
 # ── Package ──────────────────────────────────────────────────────────────────────────────────────
@@ -258,19 +278,19 @@ def _required():
 
 
 def test_no_requirement_brings_torchvision():
-    """Beside a CPU build of torch it breaks at import, and breaks others."""
+    """With a CPU build of torch it fails at import, and breaks other packages."""
     requirements = _required()
     assert "torch" in {requirement.name for requirement in requirements}
     assert "torchvision" not in {requirement.name for requirement in requirements}
     assert not [r for r in requirements if r.name == "torchmetrics" and "image" in r.extras]
 
 
-def test_a_users_torch_is_kept():
+def test_any_torch_from_2_6_on_is_accepted():
     (torch,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "torch"]
     assert str(torch.specifier) == ">=2.6"
 
 
-def test_the_wheel_is_whole(tmp_path):
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
     packed = set(zipfile.ZipFile(wheel).namelist())
     files = [path for kind in ("*.py", "*.cpp", "*.h") for path in SOURCE.rglob(kind)]
