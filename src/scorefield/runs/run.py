@@ -28,15 +28,13 @@ from torch import Tensor
 
 from .. import checkpoint, distributed
 from ..checkpoint import Stored, read_stored
-from ..data import all_samples
 from ..disk import hold_lock
 from ..model import ScoreModel
-from ..sample import make_plan, sample
-from ..show import images
-from ..train import Update, constant, cosine, derive_seed, row_noise, train
+from ..train import Update, constant, cosine, derive_seed, train
 from .build import Parts
 from .config import Experiment
 from .journal import Journal
+from .keep import heldout_losses, write_grid
 from .state import (
     Progress,
     average_of,
@@ -177,30 +175,16 @@ class Run:
             journal.write(line)
         if last or _due(self.step, keeping.checkpoint):
             self.save()
-        if last or _due(self.step, keeping.samples):
-            self.draw()
-
-    @torch.no_grad()
-    def _heldout(self) -> Tensor:
-        """Return the loss of each held-out sample; samples and noise are always the same."""
-        assert self.parts.data.test is not None
-        x = all_samples(self.parts.data.test, 1024).to(self.parts.device)
-        generator = torch.Generator(x.device).manual_seed(derive_seed(self.experiment.seed, 3))
-        self.model.eval()
-        losses = x.new_zeros(len(x))
-        for part, loss in zip(torch.split(x, 256), torch.split(losses, 256), strict=True):
-            rows = distributed.own_rows(len(part))
-            if len(part[rows]):
-                noise = row_noise(generator, len(part))
-                loss[rows] = self.parts.loss(self.model, part[rows], noise=noise)
-        return distributed.all_sum(losses)
+        grids = keeping.samples and self.parts.data.kind == "images"
+        if grids and (last or _due(self.step, keeping.samples)):
+            write_grid(self.directory, self.experiment, self.model, self.progress)
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the held-out loss with its standard error, and keep the model if it is better."""
         if self.parts.data.test is None:
             self._keep_model(None)
             return {}
-        losses = self._heldout()
+        losses = heldout_losses(self.experiment, self.parts, self.model)
         mean = losses.mean().item()
         finite = math.isfinite(mean)
         better = mean < self.progress.best or self.experiment.keeping.best == "last"
@@ -216,18 +200,6 @@ class Run:
         if distributed.is_main():
             about = self.progress.as_json() | {"heldout": heldout}
             checkpoint.save(self.model, self.directory, about=about)
-
-    def draw(self) -> None:
-        """Write a grid of samples of the averaged model."""
-        if self.parts.data.kind != "images" or not self.experiment.keeping.samples:
-            return
-        sampling = self.experiment.sampling
-        plan = make_plan(self.model, sampling.sampler, sampling.steps, **sampling.options)
-        x = sample(self.model, 36, plan)
-        about = {"sampler": plan.sampler, "evaluations": plan.evaluations}
-        if distributed.is_main():
-            path = self.directory / f"samples/{self.step:08d}.png"
-            images.write(path, x, self.progress.as_json() | about)
 
     def save(self) -> None:
         """Write a checkpoint."""
