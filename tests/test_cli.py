@@ -1,18 +1,31 @@
-"""The command line, as a user meets it."""
+"""The command line: what it imports, its help, its errors, and the process that it sets up."""
 
+import inspect
 import os
 import resource
-import statistics
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
+import torch
 
 from scorefield import cli
-from scorefield.cli import main
+from scorefield.cli import COMMANDS, main
+from scorefield.cli.startup import SPIN_COUNT, keep_memory, spin_briefly
+from scorefield.runs.presets import PRESETS
+from scorefield.samplers import SAMPLERS
+
+HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "scipy", "PIL", "diffusers", "datasets")
 
 
-def _fails(capsys, *args):
+def _run_python(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _error_of(capsys, *args):
     """The message of a command that must fail with 2, in one line and without output."""
     assert main(args) == 2
     out, err = capsys.readouterr()
@@ -22,68 +35,79 @@ def _fails(capsys, *args):
     return err
 
 
-# ── Help and errors ──────────────────────────────────────────────────────────────────────────────
+# ── Imports ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("args", [["--help"], ["demo", "--help"], ["convert", "--help"]])
-def test_help_is_quick_and_needs_no_torch(args):
-    code = (
-        "import sys; from scorefield.cli import main\n"
-        f"try: main({args})\n"
-        "finally: assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    )
-    assert _processor_time(code, says="scorefield") < 0.3
-
-
-def _processor_time(code, says=""):
-    """Of a process of its own; the machine may be busy, the best of five is not."""
-    found = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert result.returncode == 0, result.stderr
-        assert says in result.stdout
-        found.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
-    return min(found)
-
-
-def test_all_of_the_package_loads_in_little_more_than_torch():
-    """Both in one process, for a busy machine slows both; the median of five such processes."""
-    code = """
-from time import process_time
-begun = process_time()
-import scorefield
-own = process_time() - begun
-import torch
-torch_loaded = process_time()
-from scorefield import *
-print(1 + own / (torch_loaded - begun - own), (process_time() - begun) / (torch_loaded - begun))
+def test_help_configurations_and_presets_import_nothing_heavy():
+    code = f"""
+import sys, scorefield, scorefield.runs.presets
+from scorefield.cli import COMMANDS, main
+for command in ([], *([name] for name in COMMANDS)):
+    try: main([*command, "--help"])
+    except SystemExit as stop: assert stop.code == 0
+print(*(name for name in {HEAVY} if name in sys.modules))
 """
-    found = []
-    for _ in range(5):
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert said.returncode == 0, said.stderr
-        found.append([float(x) for x in said.stdout.split()])
-    lazily, whole = map(statistics.median, zip(*found, strict=True))
-    assert lazily < 1.1
-    assert whole < 1.3
-
-
-def test_help_names_every_option(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["demo", "--help"])
-    assert stop.value.code == 0
-    out = capsys.readouterr().out
-    assert all(
-        option in out for option in ("--out", "runs/demo", "--steps", "--seed", "--overwrite")
-    )
+    lines = _run_python(code).splitlines()
+    assert any("scorefield" in line for line in lines)
+    assert lines[-1] == ""
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["dance"], ["demo", "--number", "3"], ["demo", "--steps", "x"]]
+    ("statement", "own", "others"),
+    [
+        ("import scorefield", 1, ()),
+        # every module of the mathematics and the networks, but no application and no plots
+        ("from scorefield import *", None, ("torch", "numpy")),
+    ],
 )
-def test_what_cannot_be_parsed_exits_with_two(args, capsys):
+def test_the_package_imports_no_more_than_it_needs(statement, own, others):
+    code = f"""
+import sys
+{statement}
+loaded = [name for name in sys.modules if name.split(".")[0] == "scorefield"]
+print(len(loaded), *(name for name in {HEAVY} if name in sys.modules))
+assert not [name for name in loaded if name.split(".")[1:2] in (["cli"], ["demo"], ["paper"])]
+"""
+    count, *heavy = _run_python(code).split()
+    assert own is None or int(count) == own
+    assert set(heavy) == set(others)
+
+
+def test_the_process_is_prepared_before_torch_is_imported():
+    code = """
+import sys
+from scorefield.cli import main, startup
+startup.prepare = lambda: print("torch" in sys.modules)
+main(["suggest", "digits"])
+print("torch" in sys.modules)
+"""
+    lines = _run_python(code).splitlines()
+    assert (lines[0], lines[-1]) == ("False", "True")
+
+
+# ── Help and errors ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_describes_every_option_preset_and_sampler(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    names = {"train": PRESETS, "sample": SAMPLERS, "evaluate": SAMPLERS}.get(command, ())
+    assert not [name for name in names if name not in out]
+    function = COMMANDS[command]
+    for name, option in inspect.signature(function, eval_str=True).parameters.items():
+        shared = any(getattr(mark, "help", None) for mark in get_args(option.annotation))
+        assert shared or f" {name}: " in function.__doc__, name
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["dance"], ["demo", "--number", "3"], ["demo", "--steps", "x"], ["convert", "a.pth"],
+     ["convert", "a.pth", "b", "--sde", "edm"]],
+)  # fmt: skip
+def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
     with pytest.raises(SystemExit) as stop:
         main(args)
     assert stop.value.code == 2
@@ -93,14 +117,27 @@ def test_what_cannot_be_parsed_exits_with_two(args, capsys):
 @pytest.mark.parametrize(
     ("args", "argument", "fix"),
     [
-        (["--steps", "0"], "--steps 0", "--steps 300"),
-        (["--steps", "-3"], "--steps -3", "--steps 300"),
-        (["--seed", "-1"], "--seed -1", "from 0"),
-        (["--seed", str(2**63)], f"--seed {2**63}", "2^63 - 1"),
-        (["--out", "taken"], "--out taken", "a directory"),
-        (["--out", "full"], "--out full", "name another"),
-        (["--out", "full", "--overwrite"], "--out full", "name another"),
-        (["--out", "old"], "--out old", "--overwrite"),
+        ("demo --steps 0", "--steps 0", "1 or more"),
+        ("demo --steps -3", "--steps -3", "1 or more"),
+        ("demo --seed -1", "--seed -1", "from 0"),
+        (f"demo --seed {2**63}", f"--seed {2**63}", "2^63 - 1"),
+        ("demo --out taken", "--out taken", "a directory"),
+        ("demo --out full", "--out full", "name another"),
+        ("demo --out full --overwrite", "--out full", "name another"),
+        ("demo --out old", "--out old", "--overwrite"),
+        ("sample nowhere", "RUN nowhere", "`scorefield train`"),
+        ("sample full", "full holds no run", "model.safetensors"),
+        ("sample old", "old has no model yet", "`scorefield resume old`"),
+        ("sample taken", "taken is damaged", "no safetensors file"),
+        ("evaluate nowhere", "RUN nowhere", "`scorefield train`"),
+        ("evaluate old -n 0", "-n 0", "1 or more"),
+        ("restore nowhere x.png --task colorize", "RUN nowhere", "`scorefield train`"),
+        ("resume nowhere", "nowhere holds no run", "config.json"),
+        ("suggest nowhere", "nowhere", "neither a folder"),
+        ("suggest digits --budget 0", "--budget 0", "1 or more"),
+        ("reproduce", "experiment", "fig3"),
+        ("reproduce fig99", "'fig99'", "did you mean"),
+        ("reproduce fig3 --steps 0", "--steps 0", "1 or more"),
     ],
 )
 def test_errors_name_the_argument_and_the_fix(args, argument, fix, tmp_path, monkeypatch, capsys):
@@ -109,26 +146,25 @@ def test_errors_name_the_argument_and_the_fix(args, argument, fix, tmp_path, mon
     for name in ("full/letter.txt", "old/config.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    message = _fails(capsys, "demo", *args)
+    message = _error_of(capsys, *args.split())
     assert argument in message
     assert fix in message
 
 
 def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
-    # asked of the system by name, for root may write anywhere
+    # by a changed answer of the system, because root may write anywhere
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert "another place" in _fails(capsys, "demo", "--out", str(tmp_path / "a"))
+    for args in (["demo", "--out", str(tmp_path / "a")], ["convert", "x.pth", str(tmp_path / "b")]):
+        assert "another place" in _error_of(capsys, *args)
 
 
-@pytest.mark.parametrize(
-    "args", [["--debug", "demo", "--steps", "0"], ["demo", "--steps", "0", "--debug"]]
-)
+@pytest.mark.parametrize("args", ["--debug demo --steps 0", "demo --steps 0 --debug"])
 def test_debug_shows_where_an_error_arose(args):
     with pytest.raises(ValueError, match="--steps 0"):
-        main(args)
+        main(args.split())
 
 
-def test_bugs_are_not_taken_for_mistakes_of_the_user(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken():
         raise RuntimeError("a bug")
 
@@ -144,3 +180,32 @@ def test_interruption_is_quiet(monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS, "demo", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == ""
+
+
+# ── The process ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_memory_of_large_tensors_is_kept():
+    """Counted by page faults: fresh memory has one for each of its pages."""
+    if not keep_memory():
+        pytest.skip("the C library is not glibc")
+    size = 64 << 20
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(size // 4)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert min(faults() for _ in range(5)) < size // resource.getpagesize() // 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
+def test_threads_spin_briefly_unless_the_environment_says_otherwise(monkeypatch, settings):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    spin_briefly()
+    expected = settings.get("GOMP_SPINCOUNT") if settings else SPIN_COUNT
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -7,12 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-import scorefield.cli.restore as command
-from scorefield import EDM, NCSN, Gaussian, Prior, ScoreModel, geometric, inverse, restore, save
+from scorefield import EDM, Gaussian, Prior, ScoreModel, inverse, restore, save
 from scorefield.cli import main
-from scorefield.fast.optimize import Choice
 from scorefield.nn import MLP, UNet
-from scorefield.samplers import State
+from scorefield.restore import workload
+from scorefield.samplers import State, final
 
 
 def gaussian_model(law):
@@ -125,7 +124,7 @@ def test_deblurring_takes_bytes_as_noisy(models, tmp_path):
     args = ["--task", "deblur", "--sigma", "1"]
     assert run(models, "grey", tmp_path / "in.png", *args, out=tmp_path / "out") == 0
     about = json.loads((tmp_path / "out/restored.json").read_text())
-    assert about["sigma_y"] == pytest.approx(1 / 256 / 12**0.5)
+    assert about["noise"] == pytest.approx(1 / 256 / 12**0.5)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +135,14 @@ def test_deblurring_takes_bytes_as_noisy(models, tmp_path):
         (["--task", "super-resolve", "--factor", "3"], "divide"),
         (["--task", "super-resolve", "--factor", "4"], "2 × 2"),
         (["--task", "deblur"], "needs --sigma"),
-        (["--task", "inpaint", "--mask", "white.png"], "all of one"),
+        (["--task", "inpaint", "--mask", "white.png"], "it is all white"),
         (["--task", "inpaint", "--mask", "small.png"], "5 × 5 pixels"),
         (["--task", "inpaint", "--mask", "clear.png"], "transparent counts as white"),
         (["--task", "deblur", "--sigma", "1", "--factor", "2"], "has no --factor"),
         (["--task", "deblur", "--sigma", "0"], "above 0"),
         (["--task", "deblur", "--sigma", "inf"], "above 0"),
-        (["--task", "deblur", "--sigma", "1", "--steps", "0"], "steps=0"),
-        (["--task", "deblur", "--sigma", "1", "--method", "algorithm2"], "noiseless masks"),
+        (["--task", "deblur", "--sigma", "1", "--steps", "0"], "--steps 0"),
+        (["--task", "deblur", "--sigma", "1", "--method", "algorithm2"], "a noiseless mask"),
     ],
 )
 def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, says):
@@ -172,30 +171,36 @@ def test_a_vector_model_is_no_model_of_images(tmp_path, capsys):
     picture(tmp_path / "in.png", 8, 8)
     args = ["--task", "deblur", "--sigma", "1"]
     assert run(tmp_path, "m", tmp_path / "in.png", *args, out=tmp_path / "out") == 2
-    assert "no model of images" in capsys.readouterr().err
+    assert "not a model of images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("options", "batch", "calls"),
+    ("options", "at_once"),
     [
-        ({"filters": 2, "particles": 5}, 10, 4),  # the four levels, all chains at once
-        ({"filters": 2, "particles": 5, "batch": 4}, 4, 12),
-        ({"filters": 2, "particles": 1}, 3, 4),  # as many as are wanted
-        # by annealed Langevin, as the model has levels
-        ({"method": "pigdm", "precision": "bfloat16"}, 3, 4 * 10 + 1),
-        ({"method": "algorithm2", "batch": 2}, 2, 2 * (4 * 10 + 1)),
+        ({"filters": 2, "particles": 5}, 10),
+        ({"filters": 2, "particles": 5, "batch": 4}, 5),  # a filter is not divided
+        ({"filters": 2, "particles": 1}, 4),  # enough particles for n = 3
+        ({"method": "pigdm"}, 3),
+        ({"method": "algorithm2", "batch": 2}, 2),
     ],
 )
-def test_work_is_counted_to_choose_how_to_compute(monkeypatch, options, batch, calls):
-    given = {}
+def test_workload_is_what_restore_computes(options, at_once):
+    """Batches, states and network calls, counted; the fast kernels are chosen by them."""
+    law = Gaussian(torch.zeros(2), torch.eye(2))
+    model = gaussian_model(law)
+    sizes, states = [], []
+    model.net.register_forward_pre_hook(lambda net, inputs: sizes.append(len(inputs[0])))
 
-    def optimize(model, **found):
-        given.update(found)
-        return Choice()
+    def watch(chains):
+        for chain in chains:
+            states.extend(chain := list(chain))
+            yield final(chain)
 
-    monkeypatch.setattr(command, "optimize", optimize)
-    sigmas = geometric(1.0, 0.01, 10)
-    model = ScoreModel(MLP(2, width=4, blocks=1), NCSN(sigmas), shape=(2,))
-    command._optimized(model, 3, steps=4, **options)
-    precision = options.get("precision", "auto")
-    assert given == {"batch": batch, "evaluations": calls, "precision": precision}
+    y = torch.tensor([[0.6, 0.0]])
+    options = {"steps": 4} | options
+    x = restore(model, inverse.mask(torch.tensor([True, False])), y, 3, watch=watch, **options)
+    size = {"method": "particle_filter", "particles": 32, "filters": 4, "batch": 256} | options
+    work = workload(model, 3, **size)
+    assert x.shape == (1, 3, 2)
+    assert (max(sizes), work.at_once) == (at_once, at_once)
+    assert (len(sizes), len(states)) == (work.calls, work.states)

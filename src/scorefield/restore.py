@@ -1,15 +1,15 @@
-"""Restoration in one call, and from file to file: the completions of what was measured.
+"""Restoration in one call: completions of what was measured.
 
-    y = Ax + σ_y·n   ↦   n draws of x given y, their mean, their standard deviation
+    y = Ax + σ_y·n   ↦   n samples of x given y
 
-Which methods draw from the posterior, and which only near it, is in docs/restoration.md. Whatever
-the method, a noiseless measurement ends with `A.project(x, y)`: known pixels come back as given.
+docs/restoration.md compares the methods. With a noiseless measurement each method ends with
+`A.project(x, y)`, so that known pixels come back unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,22 @@ from .samplers import States, final
 from .score import Score
 
 Method = Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"]
+FILTER_LEVELS = 64
+"""Noise levels of a particle filter."""
+
+
+class Workload(NamedTuple):
+    """Chains of a restoration: `groups` of `size` per measurement, `at_once` of them at a time.
+
+    A group is a particle filter or a single chain. Together, the batches of chains yield `states`
+    states, for which the score is evaluated `calls` times.
+    """
+
+    groups: int
+    size: int
+    at_once: int
+    states: int
+    calls: int
 
 
 def restore(
@@ -40,59 +56,92 @@ def restore(
     filters: int = 4,
     seed: int = 0,
     batch: int = 256,
+    watch: Callable[[Iterable[States]], Iterable[Tensor]] = lambda parts: map(final, parts),
     **options: Any,
 ) -> Float[Tensor, "rows n *shape"]:
-    """Draw n completions of each measurement.
+    """Sample n completions of each measurement.
 
     Args:
         model: with a prior, where chains start.
-        operator: A, as `inverse.mask(known)`.
-        y: the measurements, a batch; y[None] of one.
-        n: how many of each.
-        method: a way of conditioning.
-        sigma_y: the noise of y; with 0 each completion has Ax = y.
-        steps: levels of the grid, 64 for the particle filter if not given, else as `plan` says.
-        particles: of each particle filter.
-        filters: of each measurement, n at most. Completions of one filter are akin, as many may
-            descend from one particle; those of different filters are not.
+        operator: A, such as `inverse.mask(known)`.
+        y: a batch of measurements; y[None] for one.
+        n: number of completions of each.
+        method: "particle_filter" is asymptotically exact, the other methods are biased.
+        sigma_y: standard deviation of the noise of y; with 0 each completion has Ax = y.
+        steps: number of noise levels, 64 by default for the particle filter; see `make_plan` for
+            the other methods.
+        particles: number of particles in a filter.
+        filters: number of filters per measurement, at most n. Completions from one filter are
+            correlated, because they may descend from one particle.
         seed: same seed, same completions.
-        batch: how many chains at once, but at least those of one measurement.
-        options: of the method, as zeta=0.5 for "dps".
+        batch: number of chains at a time, but at least those of one filter.
+        watch: turns the chains, batch by batch, into their final samples, for example behind a
+            progress bar.
+        options: options of the method, such as zeta=0.5 for "dps".
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method={method!r}: there are {', '.join(get_args(Method))}")
-    if min(n, particles, filters, batch) < 1 or seed < 0:
-        raise ValueError(
-            f"n={n}, particles={particles}, filters={filters}, batch={batch}, seed={seed}: whole "
-            "numbers of 1 or more, the seed of 0 or more"
-        )
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps={steps}: take at least one")
-    measured(operator, y, sigma_y)
+    if seed < 0:
+        raise ValueError(f"seed={seed}: give a whole number of 0 or more")
     if model.prior is None:
         raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+    measured(operator, y, sigma_y)
+    work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
+    if method == "particle_filter":
+        options = {"each": work.size} | options
     model.eval()
     y = y.to(model.prior.mean)
-    each, take, apart = n, 1, n
+    rows = torch.arange(len(y)).repeat_interleave(work.groups * work.size)
+    batches = torch.split(rows, work.at_once)
+    parts = (
+        _chains(model, operator, y[index], method, sigma_y, steps, noise, options)
+        for i, index in enumerate(batches)
+        for noise in [seeded(seed, first=i * work.at_once)]
+    )
+    take, kept = -(-n // work.groups), list[Tensor]()
+    for index, x in zip(batches, watch(parts), strict=True):
+        x = operator.project(x, y[index]) if sigma_y == 0 else x
+        # Descendants of one particle are neighbours in a filter: take particles far apart.
+        x = x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take]
+        kept.append(x[:, :take])
+    x = torch.cat(kept).view(len(y), work.groups, take, *model.prior.mean.shape)
+    return x.transpose(1, 2).flatten(1, 2)[:, :n]
+
+
+def workload(
+    model: ScoreModel,
+    n: int,
+    method: Method,
+    steps: int | None,
+    particles: int,
+    filters: int,
+    batch: int,
+    *,
+    rows: int = 1,
+) -> Workload:
+    """Return how much `restore` computes for a number of measurements, `rows`."""
+    if method not in get_args(Method):
+        raise ValueError(f"method={method!r}: there are {', '.join(get_args(Method))}")
+    counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give 1 or more")
+    groups, size = n, 1
     if method == "particle_filter":
-        apart = min(filters, n)
-        take = -(-n // apart)
-        options = {"each": max(particles, take), **options}
-        each = apart * options["each"]
-    rows, parts = max(1, batch // each), list[Tensor]()
-    for first in range(0, len(y), rows):
-        block = y[first : first + rows].repeat_interleave(each, 0)
-        noise = seeded(seed, first=first * each)
-        chain = _chain(model, operator, block, method, sigma_y, steps, noise, options)
-        x = operator.project(final(chain), block) if sigma_y == 0 else final(chain)
-        # of a filter, what descends from one particle stands side by side
-        x = x.view(-1, apart, each // apart, *x.shape[1:])[:, :, :: each // apart // take]
-        parts.append(x[:, :, :take].transpose(1, 2).flatten(1, 2)[:, :n])
-    return torch.cat(parts)
+        groups = min(filters, n)
+        size = max(particles, -(-n // groups))
+        states = max(steps or FILTER_LEVELS, 2)
+        calls = 2 * states + 1
+    else:
+        plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
+        states = plan.states
+        calls = states if method == "algorithm2" else plan.evaluations
+    total = rows * groups * size
+    at_once = min(total, max(1, batch // size) * size)
+    batches = -(-total // at_once)
+    return Workload(groups, size, at_once, batches * states, batches * calls)
 
 
-def _chain(
-    model: Any,
+def _chains(
+    model: ScoreModel,
     operator: LinearOperator,
     y: Tensor,
     method: Method,
@@ -101,28 +150,30 @@ def _chain(
     noise: Callable[[Tensor], Tensor],
     options: dict[str, Any],
 ) -> States:
-    """The chains of one method, a row of y for each."""
+    """Return the chains of one method, one for each row of y."""
+    assert model.prior is not None
     if method == "particle_filter":
-        sigmas = model.round(geometric(model.sigma_max, model.sigma_min, max(steps or 64, 2)))
-        x = model.prior.sample(len(y), sigmas[0], noise=noise)
+        levels = max(steps or FILTER_LEVELS, 2)
+        sigmas = model.round(geometric(model.sigma_max, model.sigma_min, levels))
+        x = model.prior.sample(len(y), sigmas[0].item(), noise=noise)
         return inverse.particle_filter(
             model, x, sigmas, operator=operator, y=y, sigma_y=sigma_y, noise=noise, **options
         )
     if method == "algorithm2":
         if operator.known is None or sigma_y > 0:
-            raise ValueError("method='algorithm2' is for noiseless masks: take 'particle_filter'")
-        ladder = make_plan(model, "annealed_langevin", steps)
-        x = model.prior.sample(len(y), ladder.sigmas[0], noise=noise)
-        own = {name: value for name, value in ladder.options.items() if name != "denoise"}
+            raise ValueError("method='algorithm2' needs a noiseless mask: take 'particle_filter'")
+        plan = make_plan(model, "annealed_langevin", steps)
+        x = plan.start(model, len(y), noise)
+        own = {name: value for name, value in plan.options.items() if name != "denoise"}
         return inverse.algorithm2(
-            model, x, ladder.sigmas.to(x), known=operator.known, y=y, noise=noise, **own | options
+            model, x, plan.sigmas.to(x), known=operator.known, y=y, noise=noise, **own | options
         )
-    maps: dict[str, Callable[..., Score]] = {
+    if method == "pigdm":
+        sigma_data = model.prior.dense.diagonal().mean().sqrt().item()
+        options = {"sigma_data": sigma_data} | options
+    conditions: dict[str, Callable[..., Score]] = {
         "pigdm": inverse.pigdm, "dps": inverse.dps, "replace": inverse.replace
     }  # fmt: skip
-    if method == "pigdm":
-        spread = model.prior.dense.diagonal().mean().sqrt().item()
-        options = {"sigma_data": spread, **options}
-    score = maps[method](model, operator, y, sigma_y=sigma_y, **options)
-    planned = make_plan(model, None, steps)
-    return planned.run(score, model.prior.sample(len(y), planned.sigmas[0], noise=noise), noise)
+    score = conditions[method](model, operator, y, sigma_y=sigma_y, **options)
+    plan = make_plan(model, None, steps)
+    return plan.run(score, plan.start(model, len(y), noise), noise)

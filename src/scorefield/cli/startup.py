@@ -1,41 +1,60 @@
-"""What is settled for a whole process before it computes; the command line does so."""
+"""Settings of the process that the command line makes, some of them before torch is loaded."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
-SPINS = "3000"
-"""How often an idle thread of OpenMP looks for work before it sleeps, some ten microseconds."""
+SPIN_COUNT = "3000"
+"""Checks for work that an idle OpenMP thread makes before it sleeps; about ten microseconds."""
+KEPT_BYTES = 1 << 30
+"""Free memory at the end of the heap that glibc keeps instead of returning it to the system."""
 
 
 def prepare() -> None:
-    """Both of the below. To be called before torch is loaded."""
+    """Set up the process; to be called before torch is loaded."""
     spin_briefly()
     keep_memory()
 
 
 def spin_briefly() -> None:
-    """Let threads that wait for each other sleep soon, unless the environment says otherwise.
+    """Let waiting OpenMP threads sleep soon, unless the environment asks for something else.
 
-    GNU's OpenMP lets them spin for milliseconds, and beside another busy program a thread then
-    spins where the one that it waits for could run: small steps take many times as long.
+    GNU's OpenMP lets a waiting thread spin for milliseconds. If another program is busy, it then
+    spins on the core that the thread it waits for needs, and small steps take many times as long.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
-        os.environ["GOMP_SPINCOUNT"] = SPINS
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
 def keep_memory() -> bool:
-    """Let glibc keep the memory of large tensors; whether it is glibc, and does.
+    """Let glibc keep the memory of large tensors. Returns False if there is no glibc.
 
-    It gives the memory of a tensor above some size back at each free, and the kernel clears the
-    pages at each allocation, which takes longer than many an operation on them. So none is mapped
-    on its own, and of what is free at the heap's end a gigabyte stays.
+    By default glibc returns the memory of a large tensor at each free, and the kernel clears the
+    pages at each allocation, which takes longer than many operations on the tensor.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
     mmap_max, trim_threshold = -4, -1
-    # a threshold for mapping would be 32 MiB at most, which a batch of features passes
-    return bool(mallopt(mmap_max, 0) & mallopt(trim_threshold, 1 << 30))
+    # M_MMAP_THRESHOLD is at most 32 MiB, less than a batch of features: no mapping at all instead.
+    return bool(mallopt(mmap_max, 0) & mallopt(trim_threshold, KEPT_BYTES))
+
+
+def join_group() -> None:
+    """Join the process group of a launcher, and warn about settings of it that have no effect."""
+    from .. import distributed
+
+    distributed.join()
+    for warning in distributed.launcher_warnings(os.environ) if distributed.is_main() else ():
+        print(f"scorefield: {warning}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """Print a line, in rank 0 only."""
+    from .. import distributed
+
+    if distributed.is_main():
+        print(text, flush=True)

@@ -42,10 +42,11 @@ def track(
         for count, item in enumerate(items, done + 1):
             yield item
             place = count if position is None else position(item)
-            bar.set_postfix_str(describe(item), refresh=False)
+            text = describe(item)
+            bar.set_postfix_str(text, refresh=False)
             bar.update(place - bar.n)
             now = time.perf_counter()
             if bar.disable and distributed.is_main() and now - last > LINE_EVERY:
                 last = now
-                line = f"{what}: {place} of {total}, {now - start:.0f} s  {describe(item)}"
+                line = f"{what}: {place} of {total}, {now - start:.0f} s  {text}"
                 print(line.rstrip(), file=sys.stderr, flush=True)

@@ -1,0 +1,69 @@
+"""`scorefield evaluate`: figures of a trained model, with their uncertainty."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from . import options
+from .startup import join_group
+
+
+def evaluate(
+    run: options.Run,
+    *,
+    n: options.N = 360,
+    features: Literal["pixels", "classifier", "inception"] = "pixels",
+    inception: options.Inception = None,
+    reference: Literal["test", "train"] = "test",
+    sampler: options.Sampler = None,
+    steps: options.Steps = None,
+    seed: options.Seed = 0,
+    raw: bool = False,
+    bits: int = 32,
+    frontier: bool = False,
+    out: Path | None = None,
+    batch: options.Batch = 256,
+    device: options.Device = "auto",
+) -> None:
+    """Evaluate a run's model: its samples, its fit to held-out data, and memorisation.
+
+    Writes metrics.json, in which every figure has its setting and its uncertainty, and a section of
+    report.html.
+
+    Args:
+        features: space in which samples are compared: their own numbers, the features of a
+            classifier of the data's classes, or those of FID's Inception network.
+        reference: compare samples with held-out data, or as the papers do with training data.
+        raw: take the last weights instead of their average.
+        bits: number of held-out samples whose likelihood is computed; 0 for none.
+        frontier: also sample with every sampler at several costs.
+        out: directory for both files; by default the run's.
+    """
+    options.check(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    out = run if out is None else out
+    options.check_directory(out)
+    from .. import distributed
+    from .. import evaluate as measures
+
+    join_group()
+
+    def watch(what: str) -> None:
+        if distributed.is_main():
+            print(f"   {what}", file=sys.stderr, flush=True)
+
+    result = measures.evaluate(
+        run, n=n, features=features, inception=inception, reference=reference, sampler=sampler,
+        steps=steps, seed=seed, raw=raw, bits=bits, with_frontier=frontier, batch=batch,
+        device=device, cache=measures.cache_folder(), watch=watch,
+    )  # fmt: skip
+    if not distributed.is_main():
+        return
+    result.write(out)
+    print(result.table())
+    for note in result.notes:
+        print(f"not measured: {note}")
+    if result.memory is not None:
+        print(f"\n{result.memory.verdict}")
+    print(f"wrote {out / measures.FILE} and {out / 'report.html'}")

@@ -1,0 +1,60 @@
+"""Options that several commands share, and checks of them that need no torch.
+
+A command is a function: its signature is the options, its docstring the help. It imports what it
+needs when it is called, so that `--help` does not load torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from tyro.conf import Positional, arg
+
+from ..disk import check_writable
+
+Run: TypeAlias = Annotated[
+    Positional[Path], arg(metavar="RUN", help="a run's directory, or a saved or converted model")
+]
+N: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
+Sampler: TypeAlias = Annotated[
+    str | None,
+    arg(
+        help="heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn, ancestral, "
+        "reverse_diffusion or consistent; by default the run's own"
+    ),
+]
+Steps: TypeAlias = Annotated[
+    int | None, arg(help="number of noise levels; for annealed Langevin, steps at each level")
+]
+Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]
+Batch: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
+Device: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes the fastest")]
+Overwrite: TypeAlias = Annotated[bool, arg(help="replace what is there")]
+Inception: TypeAlias = Annotated[Path | None, arg(help="weights of the Inception network, a file")]
+Precision: TypeAlias = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    arg(help="float32: errors up to 1e-5; bfloat16: up to 2 %, may be faster; auto is float32"),
+]
+
+
+def check(*, run: Path | None = None, seed: int = 0, **counts: int | None) -> None:
+    """Refuse a run without a model, an impossible seed, and counts below 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{'-n' if name == 'n' else f'--{name}'} {value}: give 1 or more")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
+    if run is not None and not run.exists():
+        raise ValueError(f"RUN {run} does not exist: name a run, or make one by `scorefield train`")
+    if run is not None and run.is_dir() and not (run / "model.safetensors").exists():
+        if (run / "config.json").exists():
+            raise ValueError(f"{run} has no model yet: continue it with `scorefield resume {run}`")
+        raise ValueError(f"{run} holds no run: there is no model.safetensors in it")
+
+
+def check_directory(out: Path) -> None:
+    """Refuse a directory for results that is a file, or that cannot be written to."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: this is a file, name a directory")
+    check_writable(out / "report.html")

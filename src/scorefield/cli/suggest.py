@@ -1,0 +1,47 @@
+"""`scorefield suggest`: the noise levels that a data set needs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from . import options
+
+LOOKED_AT_MOST = 5000
+"""Samples of the data that the suggestion is computed from."""
+
+
+def suggest(
+    data: Annotated[Positional[str], arg(metavar="DATA")],
+    *,
+    size: int | None = None,
+    signals: bool = False,
+    budget: int | None = None,
+    sigma_min: float | None = None,
+) -> None:
+    """Print the noise levels, the number of steps and the step size for a data set, with reasons.
+
+    Args:
+        data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
+        size: side that images are scaled to, if a folder's images differ in size.
+        signals: the file holds signals, (n, channels, length) or (n, length).
+        budget: number of score evaluations that a chain may take.
+        sigma_min: the smallest noise level, instead of the suggested one.
+    """
+    options.check(size=size, budget=budget)
+    from .. import ladder
+    from ..data import all_samples, load_data
+
+    given: dict[str, Any] = {"size": size, "signals": signals or None}
+    source = load_data(data, **{k: v for k, v in given.items() if v is not None})
+    x = all_samples(source.train, LOOKED_AT_MOST)
+    suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
+    sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))
+    print(f"{source.name}: {len(source.train)} samples of {shape}, {len(x)} of them looked at\n")
+    print(suggestion)
+    print(
+        f"\nin Python: annealed_langevin(score, x, geometric({sigmas[0].item():.4g}, "
+        f"{sigmas[-1].item():.4g}, {len(sigmas)}), steps={suggestion.steps}, "
+        f"epsilon={suggestion.epsilon:.4g})"
+    )

@@ -1,0 +1,111 @@
+"""`scorefield train` and `scorefield resume`: learn a model in a directory that holds the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from ..runs.choose import choose_experiment
+from ..runs.config import Experiment, as_json
+from ..runs.presets import PRESETS
+from . import options
+from .startup import join_group, say
+
+Settings = Annotated[tuple[str, ...], arg(name="set", metavar="FIELD=VALUE")]
+PRESET_HELP = f"""{", ".join(PRESETS)}; by default the one that suits the data. Presets of MNIST and
+CIFAR-10 read data/mnist and data/cifar10, or --data.options.root=FOLDER, and download the data with
+--data.options.download=true"""
+
+
+def train(
+    preset: Annotated[Positional[str | None], arg(metavar="PRESET", help=PRESET_HELP)] = None,
+    *,
+    data: str | None = None,
+    out: Path | None = None,
+    config: Path | None = None,
+    start: Annotated[Path | None, arg(name="from")] = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    settings: UseAppendAction[Settings] = (),
+    show: bool = False,
+) -> None:
+    """Learn a model from data, in a directory that holds the whole run.
+
+    Any field of the configuration can be set, as in --training.rate=3e-4 or --network.width=64;
+    --show prints them all.
+
+    Args:
+        data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .csv or .tsv
+            file; by default the preset's own.
+        out: directory of the run; runs/PRESET by default.
+        config: YAML or JSON file of fields, such as a run's config.json.
+        start: a model to continue training from, as written by `save`, a run or `convert`.
+        steps: number of training steps, the same as --training.steps.
+        seed: same seed, same run.
+        settings: a field of the configuration and its value in YAML; may be repeated.
+        show: print the configuration and do nothing else.
+    """
+    options.check(steps=steps)
+    named = {"training.steps": steps, "seed": seed, "start": start}
+    own = [f"{name}={value}" for name, value in named.items() if value is not None]
+    experiment = choose_experiment(preset, file=config, source=data, settings=[*own, *settings])
+    name = preset or (config.stem if config else Path(data).stem if data else "digits")
+    if show:
+        print(as_json(experiment))
+    else:
+        _train(out or Path("runs") / name, experiment)
+
+
+def resume(
+    run: Annotated[Positional[Path], arg(metavar="RUN")], *, changed_data: bool = False
+) -> None:
+    """Continue a run that was stopped, with the same result as an uninterrupted one.
+
+    Args:
+        run: the run's directory.
+        changed_data: continue even if the data differ from those the run started with.
+    """
+    _train(run, changed_data=changed_data)
+
+
+def _train(
+    directory: Path, experiment: Experiment | None = None, *, changed_data: bool = False
+) -> None:
+    """Start or resume a run, train it to the end, and print what there is then."""
+    from .. import runs
+    from ..checkpoint import read_stored
+    from ..distributed import is_main
+    from ..runs.track import track_training
+
+    join_group()
+    if experiment is None:
+        run = runs.resume(directory, changed_data=changed_data)
+    else:
+        run = runs.start(experiment, directory)
+    steps, data = run.experiment.training.steps, run.parts.data
+    if run.step == steps:
+        say(f"{directory} has all of its {steps} steps")
+        return
+    if experiment is None:
+        say(f"{directory}: from step {run.step} to {steps}")
+    else:
+        say(f"computing: {run.reasons}")
+        say(f"{directory}: {steps} steps on {data.name}; Ctrl-C saves and stops")
+    if data.skipped:
+        names = ", ".join(data.skipped[:5])
+        say(f"left out {len(data.skipped)} files that could not be read: {names}...")
+    if not data.exact:
+        say(f"{data.name} is streamed: if this run is stopped, `scorefield resume`")
+        say("continues at about the same place, but an exact resume cannot be promised")
+    skipped = sum(update.skipped for update in track_training(run))
+    if not is_main():
+        return
+    about = read_stored(directory).about
+    loss = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
+    print(f"wrote {directory / 'model.safetensors'}", end=" ")
+    print(f"(averaged weights of step {about['step']}{loss})")
+    if skipped:
+        print(f"{skipped} steps were skipped, because their loss or gradient was not finite")
+    print(f"next: scorefield sample {directory} -n 64")
