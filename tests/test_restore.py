@@ -45,8 +45,8 @@ def test_each_method_keeps_what_is_known(method):
 
 
 def test_completions_come_from_all_filters_alike(monkeypatch):
-    def numbered(score, x, sigmas, *, y, each, **_):
-        assert each == 8
+    def numbered(score, x, sigmas, *, y, filter_size, **_):
+        assert filter_size == 8
         yield State(torch.arange(len(x)).float()[:, None].expand_as(x), 0.0, x, 1)
 
     monkeypatch.setattr(inverse, "particle_filter", numbered)

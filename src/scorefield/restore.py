@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import inverse
 from .inverse import LinearOperator
-from .inverse.operators import measured
+from .inverse.operators import check_measurement
 from .model import ScoreModel
 from .noise import geometric, seeded
 from .sample import make_plan
@@ -83,10 +83,10 @@ def restore(
         raise ValueError(f"seed={seed}: give a whole number of 0 or more")
     if model.prior is None:
         raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
-    measured(operator, y, sigma_y)
+    check_measurement(operator, y, sigma_y)
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
     if method == "particle_filter":
-        options = {"each": work.size} | options
+        options = {"filter_size": work.size} | options
     model.eval()
     y = y.to(model.prior.mean)
     rows = torch.arange(len(y)).repeat_interleave(work.groups * work.size)

@@ -1,4 +1,4 @@
-"""Inverse problems: what is measured, scores that know of it, samplers of what it may have been."""
+"""Inverse problems: linear measurements, conditional scores and posterior samplers."""
 
 from __future__ import annotations
 

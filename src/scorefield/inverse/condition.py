@@ -2,12 +2,12 @@
 
     s(x, σ) + ∇ₓ log p(y | x)
 
-    replace   off the measured directions s, on them the score of N(y, σ_y²I + σ²AAᵀ)
+    replace   s where nothing is measured, else the score of N(y, σ_y²I + σ²AAᵀ)
     dps       p(y | x) ≈ N(y | A·D, vI), v by the size of the residual     (Chung et al. 2023)
     pigdm     p(y | x) ≈ N(y | A·D, σ_y²I + r²AAᵀ), r² = σ²σ_d²/(σ²+σ_d²)  (Song et al. 2023)
 
-None is the posterior's score, but `pigdm` for a Gaussian N(μ, σ_d²I). y is one measurement (a batch
-of one) or one for each sample.
+None is the posterior's score, except `pigdm` for a Gaussian N(μ, σ_d²I). y is one measurement (a
+batch of one) or one for each sample.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ from torch import Tensor
 
 from .._ops import Sigma, linearize, match, positive, sq_norm
 from ..score import Score, _like, to_denoiser
-from .operators import LinearOperator, measured
+from .operators import LinearOperator, check_measurement
 
-Measured = Float[Tensor, "rows *measured"]
+Measurement = Float[Tensor, "rows *measured"]
 
 
-def replace(score: Score, operator: LinearOperator, y: Measured, *, sigma_y: float = 0.0) -> Score:
-    """What is measured follows y, the rest the score of both (Song et al. 2021, appendix I.2).
+def replace(
+    score: Score, operator: LinearOperator, y: Measurement, *, sigma_y: float = 0.0
+) -> Score:
+    """Replace the score in the measured directions (Song et al. 2021, appendix I.2).
 
-    The rest never learns how well it fits y but through x at the same σ: known pixels are noisy
-    when the large shapes are decided.
+    The other directions see y only through x at the same σ: known pixels are noisy when the large
+    shapes are decided.
 
     Args:
         score: of the data.
         operator: A.
         y: the measurement.
-        sigma_y: its noise.
+        sigma_y: standard deviation of its noise.
     """
-    measured(operator, y, sigma_y)
+    check_measurement(operator, y, sigma_y)
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
         s, gap = score(x, sigma), y.to(x) - operator(x)
@@ -49,25 +51,25 @@ def replace(score: Score, operator: LinearOperator, y: Measured, *, sigma_y: flo
 def dps(
     score: Score,
     operator: LinearOperator,
-    y: Measured,
+    y: Measurement,
     *,
     sigma_y: float = 0.0,
     zeta: float = 1.0,
 ) -> Score:
     """Diffusion posterior sampling, v = σ_y² + σ·‖y − A·D‖/ζ√m for m measured numbers.
 
-    The paper (eq. 15) has v = σ_y², and in its algorithm 1 the step ζ'·∇‖y − A·D‖ at each of N
-    transitions instead, whatever their length. v is that step as a score: from σ to σ(1 − δ) it
-    moves x by 2δζ√m·σ·∇‖y − A·D‖, so that ζ means the same on any grid.
+    The paper (eq. 15) has v = σ_y², but its algorithm 1 takes the step ζ'·∇‖y − A·D‖ at each of N
+    transitions of any length. v is that step as a score: from σ to σ(1 − δ) it moves x by
+    2δζ√m·σ·∇‖y − A·D‖, so ζ means the same on any grid.
 
     Args:
         score: of the data.
         operator: A.
         y: the measurement.
-        sigma_y: its noise.
+        sigma_y: standard deviation of its noise.
         zeta: ζ; with 1, a residual of σ a number counts as noise of variance σ².
     """
-    measured(operator, y, sigma_y)
+    check_measurement(operator, y, sigma_y)
     if not 0 < zeta < math.inf:
         raise ValueError(f"zeta={zeta}: give a strength above 0")
 
@@ -86,21 +88,21 @@ def dps(
 def pigdm(
     score: Score,
     operator: LinearOperator,
-    y: Measured,
+    y: Measurement,
     *,
     sigma_y: float = 0.0,
     sigma_data: float = 0.5,
 ) -> Score:
-    """Pseudoinverse guidance: x₀ given x as N(D, r²I), through which y is seen (eq. 7).
+    """Pseudoinverse guidance: y as a measurement of x₀ ~ N(D, r²I) given x (eq. 7).
 
     Args:
         score: of the data.
         operator: A.
         y: the measurement.
-        sigma_y: its noise.
-        sigma_data: σ_d, the data's standard deviation.
+        sigma_y: standard deviation of its noise.
+        sigma_data: σ_d, that of the data.
     """
-    measured(operator, y, sigma_y)
+    check_measurement(operator, y, sigma_y)
     if not 0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
 

@@ -1,9 +1,9 @@
-"""What is measured: linear operators A of images and vectors, each with what inverts it.
+"""Measurements: linear operators A of images and vectors, with adjoint and pseudoinverse.
 
     y = Ax + σ_y·n,   A⁺ = Aᵀ(AAᵀ)⁺,   project(x, y) = x − A⁺(Ax − y)
 
-The projection is the point nearest to x of which A is what A⁺ can reach of y. An operator knows
-the eigenvalues of AAᵀ, so that any f(AAᵀ) costs as much as A. All act on batches.
+The projection is the nearest point to x whose measurement is y, as far as y is in the range of A.
+The eigenvalues of AAᵀ are known, so any f(AAᵀ) costs as much as A. All act on batches.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Map = Callable[[Tensor], Tensor]
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601, as Pillow's grey images and JPEG."""
 
-LOST = 1e-4
-"""A factor below which a blur leaves nothing of a wave: beyond what 8 bits, or 12, can hold."""
+BLUR_CUTOFF = 1e-4
+"""Smallest factor that a blur leaves of a wave; smaller ones, below 12 bits, count as 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator:
-    """A with its adjoint and f(AAᵀ); `mask`, `grayscale`, `downsample`, `blur`, `matrix` make them.
+    """A with its adjoint and f(AAᵀ), as made by `mask`, `grayscale`, `downsample`, ...
 
     Attributes:
         forward: x ↦ Ax.
         adjoint: y ↦ Aᵀy.
         gram: (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues.
-        known: of a mask, the entries of x that are entries of y.
+        known: for a mask, the entries of x that are entries of y.
     """
 
     forward: Map
@@ -43,23 +43,23 @@ class LinearOperator:
     known: Tensor | None = None
 
     def __call__(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *measured"]:
-        """Ax."""
+        """Return Ax."""
         return self.forward(x)
 
     def count(self, x: Float[Tensor, "batch *shape"]) -> int:
-        """m, how many numbers are measured of a sample."""
+        """Return m, the number of measured values of a sample."""
         if self.known is not None:
             return int(self.known.expand(x.shape[1:]).sum())
         return self(x[:1]).numel()
 
     def pinv(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *shape"]:
-        """A⁺y, the smallest x that explains y best."""
-        return self.gain(y, 0.0, 1.0)
+        """Return A⁺y, the smallest x with the least residual."""
+        return self.adjoint(self.solve(y, 0.0, 1.0))
 
     def solve(
         self, y: Float[Tensor, "batch *measured"], sigma_y: float, spread: Tensor | float
     ) -> Float[Tensor, "batch *measured"]:
-        """(σ_y²I + spread²·AAᵀ)⁺y, the precision of Ax + σ_y·n for x of that spread."""
+        """Return (σ_y²I + spread²·AAᵀ)⁺y; the matrix is the precision of Ax + σ_y·n."""
 
         def inverse(values: Tensor) -> Tensor:
             variance = sigma_y**2 + spread**2 * values
@@ -67,23 +67,17 @@ class LinearOperator:
 
         return self.gram(inverse, y)
 
-    def gain(
-        self, y: Float[Tensor, "batch *measured"], sigma_y: float, spread: Tensor | float
-    ) -> Float[Tensor, "batch *shape"]:
-        """Ky with Kalman's K = spread²·Aᵀ(σ_y²I + spread²·AAᵀ)⁺."""
-        return spread**2 * self.adjoint(self.solve(y, sigma_y, spread))
-
     def project(
         self, x: Float[Tensor, "batch *shape"], y: Float[Tensor, "*any"]
     ) -> Float[Tensor, "batch *shape"]:
-        """x moved as little as makes Ax = y; what a mask knows becomes y to the bit."""
+        """Return the nearest point with Ax = y; known pixels of a mask become y exactly."""
         if self.known is not None:
             return torch.where(self.known.to(x.device), y.to(x), x)
         return x - self.pinv(self(x) - y)
 
 
-def measured(operator: LinearOperator, y: object, sigma_y: float) -> None:
-    """Refuse what is no measurement, or no noise."""
+def check_measurement(operator: LinearOperator, y: object, sigma_y: float) -> None:
+    """Raise if y is not a finite measurement, or sigma_y not a standard deviation."""
     if not isinstance(y, Tensor) or not y.is_floating_point():
         kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"y is {kind}: give a batch of floats, such as operator(x)")
@@ -91,15 +85,15 @@ def measured(operator: LinearOperator, y: object, sigma_y: float) -> None:
         raise ValueError(f"y has shape {tuple(y.shape)}: give a batch, y[None] for one measurement")
     finite = operator(y) if operator.known is not None else y
     if not finite.isfinite().all():
-        raise ValueError("y has NaN or infinite values: leave those out by a mask")
+        raise ValueError("y has NaN or infinite values: exclude them by a mask")
     if not 0 <= sigma_y < math.inf:
         raise ValueError(f"sigma_y={sigma_y}: give the noise's standard deviation, 0 or more")
 
 
 def mask(known: Tensor) -> LinearOperator:
-    """y = m ⊙ x: inpainting. m broadcasts to a sample; 1 or True is known; y has x's shape."""
+    """Inpainting, y = m ⊙ x. m broadcasts to a sample, 1 or True is known; y has x's shape."""
     if not ((known == 0) | (known == 1)).all():
-        raise ValueError("known has values besides 0 and 1: threshold it, as in known > 0.5")
+        raise ValueError("known has values other than 0 and 1: threshold it, as in known > 0.5")
     known = known.bool()
 
     def keep(x: Tensor) -> Tensor:
@@ -109,7 +103,7 @@ def mask(known: Tensor) -> LinearOperator:
 
 
 def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
-    """y = Σ w_c·x_c over the channels: colourisation. y has one channel."""
+    """Colourisation, y = Σ w_c·x_c over the channels."""
     square = sum(w**2 for w in weights)
     if square == 0:
         raise ValueError("weights are all 0: give one number for each channel")
@@ -130,7 +124,7 @@ def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
 
 
 def downsample(factor: int) -> LinearOperator:
-    """y = means over factor × factor pixels: super-resolution."""
+    """Super-resolution, y = means over factor × factor pixels."""
     if factor < 1:
         raise ValueError(f"factor={factor}: give a whole number of pixels, 1 or more")
 
@@ -149,9 +143,9 @@ def downsample(factor: int) -> LinearOperator:
 
 
 def blur(sigma: float) -> LinearOperator:
-    """y = x ∗ N(0, sigma²) in pixels, past an edge in again at the other: deblurring, by FFT.
+    """Deblurring, y = x ∗ N(0, sigma²) in pixels with periodic edges, by FFT.
 
-    A wave of frequency ω keeps the factor exp(−sigma²ω²/2), or 0 if that is below `LOST`.
+    A wave of frequency ω keeps the factor exp(−sigma²ω²/2), or 0 if that is below `BLUR_CUTOFF`.
     """
     if not sigma >= 0:
         raise ValueError(f"sigma={sigma}: give the blur's standard deviation in pixels")
@@ -162,7 +156,7 @@ def blur(sigma: float) -> LinearOperator:
         columns = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)
         square = (2 * torch.pi) ** 2 * (rows[:, None] ** 2 + columns**2)
         kept = (-0.5 * sigma**2 * square).exp()
-        left: Tensor = torch.where(kept < LOST, 0, kept)
+        left: Tensor = torch.where(kept < BLUR_CUTOFF, 0, kept)
         return left
 
     def through(factor: Map, x: Tensor) -> Tensor:
@@ -179,7 +173,7 @@ def blur(sigma: float) -> LinearOperator:
 
 
 def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) -> LinearOperator:
-    """y = rows·x for flattened x; `shape` of a sample if it is no vector. Any rank."""
+    """Any matrix, y = rows·x for flattened x; `shape` is that of a sample if not a vector."""
     if rows.ndim != 2 or not rows.is_floating_point():
         raise ValueError(f"rows has shape {tuple(rows.shape)}: give a matrix of floats, m × size")
     shape = torch.Size(shape or rows.shape[1:])

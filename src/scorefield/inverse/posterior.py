@@ -1,17 +1,17 @@
-"""Samplers of what may have been measured, over any score.
+"""Samplers of the posterior p(x | y) of a measurement, over any score.
 
-    algorithm2        Langevin dynamics, known pixels overwritten (Song & Ermon 2019, Algorithm 2)
-    particle_filter   reverse diffusions that compete in foreseeing a noisy y
+    algorithm2        Langevin dynamics with overwritten known pixels (Song & Ermon 2019, Alg. 2)
+    particle_filter   reverse diffusions, weighted by how well they predict a noisy y
 
 The second is exact for many particles and small steps. If x_σ = x₀ + σz, then A·x_σ is y with more
-noise as long as σ²AAᵀ is more than σ_y²; so one path y_σ of it can be drawn, upwards from y, and
-without knowing x₀. Downwards, at each step from σ to σ',
+noise as long as σ²AAᵀ exceeds σ_y². So one path y_σ of it can be sampled upwards from y, without
+knowing x₀. Downwards, at each step from σ to σ',
 
-    log w = log N(y_σ' | A(x + hs), h·AAᵀ),   h = σ² − σ'²    how well a particle foresees y_σ'
-    x     ← the reverse diffusion of the particles drawn by w, given that A·x' = y_σ'
+    log w = log N(y_σ' | A(x + hs), h·AAᵀ),   h = σ² − σ'²    the prediction of y_σ'
+    x     ← the reverse diffusion of particles resampled by w, conditioned on A·x' = y_σ'
 
 (Trippe et al. 2023, Algorithm 2, for a mask; Dou & Song 2024 and Cardoso et al. 2024 for others.)
-A direction of y is done with when σ'² times its eigenvalue passes below σ_y².
+A direction of y ends when σ'² times its eigenvalue falls below σ_y².
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..samplers import State, States
 from ..samplers.langevin import Convention, _drift
 from ..samplers.state import check, check_steps, without_gradients
 from ..score import Score
-from .operators import LinearOperator, mask, measured
+from .operators import LinearOperator, check_measurement, mask
 
 
 def algorithm2(
@@ -48,8 +48,8 @@ def algorithm2(
 ) -> States:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
-    At each level z is drawn once, and after each step the known pixels are y + σ_i·z. They end
-    with the noise of σ_L: `mask(known).project(x, y)` makes them y.
+    z is sampled once a level, and after each step the known pixels are y + σ_i·z. They end with the
+    noise of σ_L: `mask(known).project(x, y)` makes them y.
 
     Args:
         score: any score.
@@ -59,11 +59,11 @@ def algorithm2(
         y: an image, in the shape of x or broadcasting to it.
         steps: T, at each level.
         epsilon: ε, the step size at σ_L; see `annealed_langevin`.
-        convention: how ε is counted; the paper's text has "paper", its images "official".
+        convention: scale of ε; the paper's text uses "paper", its images "official".
         noise: source of z.
     """
     score, levels = check(score, x, sigmas)
-    measured(mask(known), y, 0.0)
+    check_measurement(mask(known), y, 0.0)
     y, known = y.to(x).expand_as(x), known.to(x.device).bool().expand(x.shape[1:])
     drift = _drift(convention, "epsilon", epsilon, steps)
     return _algorithm2(score, x, levels, known, y, drift, steps, noise)
@@ -85,8 +85,8 @@ def _algorithm2(
         noisy = perturb(y, sigma, noise(x))
         for step in range(i * steps + 1, (i + 1) * steps + 1):
             s = score(x, sigma)
-            denoised = x.add(s, alpha=sigma**2)
-            x = x.add(s, alpha=alpha).add(noise(x), alpha=math.sqrt(2 * alpha))
+            denoised = x + sigma**2 * s
+            x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
             x = torch.where(known, noisy, x)
             yield State(x, sigma, denoised, step)
     return x
@@ -100,34 +100,33 @@ def particle_filter(
     operator: LinearOperator,
     y: Float[Tensor, "rows *measured"],
     sigma_y: float = 0.0,
-    each: int | None = None,
+    filter_size: int | None = None,
     noise: Noise = torch.randn_like,
 ) -> States:
-    """Draws from p(x | y), exact for many particles and a fine grid from high to low.
+    """Sample from p(x | y), exactly for many particles and a fine grid from high to low.
 
-    The particles of one filter are no independent draws: of few of them many may descend from one,
-    and all follow one noisy path of y, on which a part of the error depends. Filters of their own
-    (`each`) share neither. Two evaluations a step; the last state is x₀, on which a noiseless y is
-    imposed.
+    The particles of one filter are not independent: several may descend from one, and all follow
+    one noisy path of y, on which a part of the error depends. Separate filters (`filter_size`)
+    share neither. Two evaluations a step; the last state is x₀, with a noiseless y imposed on it.
 
     Args:
         score: any score.
-        x: a sample of q at sigmas[0], such as a prior's. There y must tell little of the rest.
+        x: a sample of q at sigmas[0], such as a prior's, where y must say little about the rest.
         sigmas: decreasing grid.
         operator: A.
         y: the measurement, a batch of one or one for each particle.
-        sigma_y: its noise.
-        each: how many, one after another and of one y, make a filter; all of equal y if not given.
+        sigma_y: standard deviation of its noise.
+        filter_size: number of consecutive particles, all with one y, that make a filter; if not
+            given, particles with equal y make one.
         noise: source of noise.
     """
     score, levels = check_steps(score, x, sigmas, True)
-    measured(operator, y, sigma_y)
+    check_measurement(operator, y, sigma_y)
     if len(y) not in (1, len(x)):
-        raise ValueError(
-            f"y has {len(y)} rows beside {len(x)} particles: give one, or one for each"
-        )
-    y = y.to(x) if operator.known is None else operator(y.to(x))  # what is unknown may be NaN
-    return _particle_filter(score, x, levels, operator, *_filters(x, y, each), sigma_y, noise)
+        raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")
+    y = y.to(x) if operator.known is None else operator(y.to(x))  # unknown pixels may be NaN
+    y, groups = _filters(x, y, filter_size)
+    return _particle_filter(score, x, levels, operator, y, groups, sigma_y, noise)
 
 
 @without_gradients
@@ -141,85 +140,84 @@ def _particle_filter(
     sigma_y: float,
     noise: Noise,
 ) -> States:
-    path = _path(operator, y, levels, sigma_y, noise)
-    x = _begin(operator, score, x, path[0][groups], levels[0], sigma_y)
+    path = _noisy_path(operator, y, levels, sigma_y, noise)
+    x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
     log_w = x.new_zeros(len(x))
     for i, (sigma, low) in enumerate(pairwise(levels), 1):
-        step, aim = _Step(operator, sigma, low, sigma_y), path[i][groups]
+        step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][groups]
         s = score(x, sigma)
-        log_w = log_w + step.log_weight(x, s, aim)
-        chosen, log_w = _survivors(log_w, groups, noise, least=0.5 if i < len(levels) - 1 else 1)
-        x, s = x[chosen], s[chosen]
-        denoised = x.add(s, alpha=sigma**2)
-        ahead = step.meet(x, x.add(s, alpha=step.h).add(noise(x), alpha=step.h**0.5), aim, noise)
-        # of the noise √h there is √h left for a flat law and √h·σ'/σ for a point: the second score,
-        # which is the first on average, sees to that, and to the second order to what is between
-        turn = step.off(score(ahead, low) - s)
-        x = ahead.add(turn, alpha=low**2 * (1 - low / sigma))
+        log_w = log_w + step.log_weight(x, s, target)
+        last = i == len(levels) - 1
+        parents, log_w = _resample(log_w, groups, noise, threshold=1 if last else 0.5)
+        x, s = x[parents], s[parents]
+        denoised = x + sigma**2 * s
+        ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
+        # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose mean
+        # is the first, makes this exact for both, and second order between them
+        turn = step.unmeasured(score(ahead, low) - s)
+        x = ahead + low**2 * (1 - low / sigma) * turn
         yield State(x, low, denoised, i)
-    x = x.add(score(x, levels[-1]), alpha=levels[-1] ** 2)
+    x = x + levels[-1] ** 2 * score(x, levels[-1])
     x = operator.project(x, y[groups]) if sigma_y == 0 else x
     yield State(x, 0.0, x, len(levels))
     return x
 
 
 def _filters(
-    x: Tensor, y: Tensor, each: int | None
+    x: Tensor, y: Tensor, filter_size: int | None
 ) -> tuple[Float[Tensor, "filters *measured"], Int[Tensor, "batch"]]:
-    """The y of each filter, and which one each particle belongs to."""
-    if each is None:
+    """Return the y of each filter, and the filter of each particle."""
+    if filter_size is None:
         distinct, groups = torch.unique(y, dim=0, return_inverse=True)
         return distinct, groups.expand(len(x))
-    if each < 1 or len(x) % each:
-        raise ValueError(f"each={each}: give a whole number that divides {len(x)}, the particles")
+    if filter_size < 1 or len(x) % filter_size:
+        raise ValueError(f"filter_size={filter_size}: give a number that divides {len(x)}")
     y = y.expand(len(x), *y.shape[1:])
-    if not torch.equal(y, y[::each].repeat_interleave(each, 0)):
-        raise ValueError(f"each={each}: the particles of one filter must have one y")
-    return y[::each], torch.arange(len(x), device=x.device) // each
+    if not torch.equal(y, y[::filter_size].repeat_interleave(filter_size, 0)):
+        raise ValueError(f"filter_size={filter_size}: the particles of a filter must have one y")
+    return y[::filter_size], torch.arange(len(x), device=x.device) // filter_size
 
 
-def _path(
+def _noisy_path(
     operator: LinearOperator, y: Tensor, levels: list[float], sigma_y: float, noise: Noise
 ) -> list[Tensor]:
-    """y_σ at each level: y, with what σ²AAᵀ has more of noise than σ_y²."""
+    """Return y_σ at each level: y with the noise by which σ²AAᵀ exceeds σ_y²."""
     path, below = [y], 0.0
     for sigma in reversed(levels):
 
-        def fresh(values: Tensor, low: float = below, high: float = sigma) -> Tensor:
-            more, less = (values * each**2 - sigma_y**2 for each in (high, low))
+        def added(values: Tensor, low: float = below, high: float = sigma) -> Tensor:
+            more, less = (values * end**2 - sigma_y**2 for end in (high, low))
             return (more.clamp(min=0) - less.clamp(min=0)).sqrt()
 
-        path.append(path[-1] + operator.gram(fresh, noise(y)))
+        path.append(path[-1] + operator.gram(added, noise(y)))
         below = sigma
     return path[:0:-1]
 
 
-def _begin(
-    operator: LinearOperator, score: Score, x: Tensor, aim: Tensor, sigma: float, sigma_y: float
+def _start_particles(
+    operator: LinearOperator, score: Score, x: Tensor, target: Tensor, sigma: float, sigma_y: float
 ) -> Tensor:
-    """A sample of q at a high σ moved to where A·x = y_σ."""
+    """Move a sample of q at a high σ to where A·x = y_σ."""
 
     def meet(x: Tensor) -> Tensor:
-        gap = operator.gram(
-            lambda values: _where(values * sigma**2 > sigma_y**2, values), aim - operator(x)
-        )
-        return x + operator.adjoint(gap)
+        noisier = lambda values: _inverse_where(values * sigma**2 > sigma_y**2, values)  # noqa: E731
+        return x + operator.adjoint(operator.gram(noisier, target - operator(x)))
 
-    # to the first order in Σ/σ², the rest follows as a Gaussian does given a part of it
+    # to first order in Σ/σ², the rest follows as a Gaussian conditioned on a part of it
     there = meet(x)
-    return meet(there.add(score(there, sigma) - score(x, sigma), alpha=sigma**2))
+    return meet(there + sigma**2 * (score(there, sigma) - score(x, sigma)))
 
 
-def _where(kept: Tensor, values: Tensor) -> Tensor:
-    """1/values where they are kept, else 0."""
-    return torch.where(kept & (values > 0), 1 / values, 0)
+def _inverse_where(condition: Tensor, values: Tensor) -> Tensor:
+    """Return 1/values where the condition holds, else 0."""
+    return torch.where(condition & (values > 0), 1 / values, 0)
 
 
 @dataclass(frozen=True)
-class _Step:
-    """From σ to σ', given y_σ' where y is noisier than σ', and y itself where it ceases to be.
+class _FilterStep:
+    """A step from σ to σ', conditioned on y_σ' where y is noisier than σ', else on y itself.
 
-    There y lies on the way, at a share t of h before σ'.
+    In a direction where y's noise level lies between the two, y is met at a share t of h before σ'.
     """
 
     operator: LinearOperator
@@ -232,62 +230,62 @@ class _Step:
         """σ² − σ'²."""
         return self.sigma**2 - self.low**2
 
-    def _left(self, values: Tensor) -> Tensor:
-        """t for each eigenvalue of AAᵀ; 1 where y tells nothing."""
+    def _share(self, values: Tensor) -> Tensor:
+        """Return t for each eigenvalue of AAᵀ; 1 where y has no information."""
         share = (self.sigma_y**2 / values - self.low**2) / self.h
         return torch.where(values > 0, share, 1).clamp(0, 1)
 
     def _gain(self, gap: Tensor) -> Tensor:
         return self.operator.adjoint(
-            self.operator.gram(lambda values: _where(self._left(values) < 1, values), gap)
+            self.operator.gram(lambda values: _inverse_where(self._share(values) < 1, values), gap)
         )
 
-    def log_weight(self, x: Tensor, s: Tensor, aim: Tensor) -> Float[Tensor, "batch"]:
-        """How well x foresees its aim, but for what all share."""
+    def log_weight(self, x: Tensor, s: Tensor, target: Tensor) -> Float[Tensor, "batch"]:
+        """Return how well x predicts its target, up to a constant."""
         gram = self.operator.gram
-        ahead = gram(lambda values: self.h * (1 - self._left(values)), self.operator(s))
-        gap = aim - self.operator(x) - ahead
+        ahead = gram(lambda values: self.h * (1 - self._share(values)), self.operator(s))
+        gap = target - self.operator(x) - ahead
 
         def precision(values: Tensor) -> Tensor:
-            left = self._left(values)
-            return _where(left < 1, values * self.h * (1 - left) * (self.low / self.sigma))
+            t = self._share(values)
+            return _inverse_where(t < 1, values * self.h * (1 - t) * (self.low / self.sigma))
 
         return -0.5 * (gap * gram(precision, gap)).flatten(1).sum(1)
 
-    def meet(self, x: Tensor, ahead: Tensor, aim: Tensor, noise: Noise) -> Tensor:
-        """A draw of x at σ' moved to agree with its aim (Matheron's rule)."""
+    def condition(self, x: Tensor, ahead: Tensor, target: Tensor, noise: Noise) -> Tensor:
+        """Move a sample of x at σ' to agree with its target (Matheron's rule)."""
         gram, there = self.operator.gram, self.operator(ahead)
-        seen = there + gram(self._left, self.operator(x) - there)
+        y = there + gram(self._share, self.operator(x) - there)
         if self.sigma_y > 0:
 
             def bridge(values: Tensor) -> Tensor:
-                left = self._left(values)
-                return (values * self.h * left * (1 - left)).sqrt()
+                t = self._share(values)
+                return (values * self.h * t * (1 - t)).sqrt()
 
-            seen = seen + gram(bridge, noise(seen))
-        return ahead + self._gain(aim - seen)
+            y = y + gram(bridge, noise(y))
+        return ahead + self._gain(target - y)
 
-    def off(self, v: Tensor) -> Tensor:
-        """The part of v of which y tells nothing."""
+    def unmeasured(self, v: Tensor) -> Tensor:
+        """Return the part of v on which y has no information."""
         return v - self._gain(self.operator(v))
 
 
-def _survivors(
-    log_w: Tensor, groups: Tensor, noise: Noise, least: float
+def _resample(
+    log_w: Tensor, groups: Tensor, noise: Noise, threshold: float
 ) -> tuple[Int[Tensor, "batch"], Float[Tensor, "batch"]]:
-    """Who goes on in the place of each, and with which weight.
+    """Return the parent of each particle, and the new log-weights (systematic resampling).
 
-    A group whose effective size is below `least` of it is drawn anew (systematic resampling): not
-    sooner, for each drawing loses some that were as good.
+    A group is resampled only if its effective size is below `threshold` times its size, because
+    each resampling loses some particles that were as good.
     """
-    chosen, kept = torch.arange(len(log_w), device=log_w.device), log_w.clone()
+    parents, weights = torch.arange(len(log_w), device=log_w.device), log_w.clone()
     uniform = ndtr(noise(log_w)).double()
     for group in range(int(groups.max()) + 1):
         rows = (groups == group).nonzero().squeeze(1)
         w = log_w[rows].double().softmax(0)
-        if 1 / w.square().sum() < least * len(rows):
+        if 1 / w.square().sum() < threshold * len(rows):
             total = w.cumsum(0)
             places = torch.arange(len(rows), device=rows.device) + uniform[rows[0]]
-            drawn = torch.searchsorted(total, places * total[-1] / len(rows), right=True)
-            chosen[rows], kept[rows] = rows[drawn.clamp(max=len(rows) - 1)], 0.0
-    return chosen, kept
+            picks = torch.searchsorted(total, places * total[-1] / len(rows), right=True)
+            parents[rows], weights[rows] = rows[picks.clamp(max=len(rows) - 1)], 0.0
+    return parents, weights

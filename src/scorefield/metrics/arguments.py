@@ -46,7 +46,7 @@ def sample_matrices(*, least: int, **samples: Tensor) -> tuple[Tensor, ...]:
     return tuple(matrices.values())
 
 
-def split_rows(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
+def row_blocks(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
     """Split x by rows as `like`, or itself, is split into blocks."""
     width = (x if like is None else like).shape[1]
     return torch.split(x, min(BLOCK_ROWS, max(1, BLOCK_NUMBERS // width)))
@@ -54,5 +54,5 @@ def split_rows(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
 
 def blocks(x: Tensor) -> Iterator[Tensor]:
     """Yield the rows of x in order, in double precision."""
-    for block in split_rows(x):
+    for block in row_blocks(x):
         yield block.double()

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import blocks, sample_matrices, split_rows
+from .arguments import blocks, row_blocks, sample_matrices
 
 DISTANCE_ROUNDING = 1e-12
 """Slack of a squared distance, relative to the norms it is computed from."""
@@ -226,7 +226,7 @@ def _count_in_balls(points: Tensor, centres: Tensor, k: int) -> tuple[Tensor, Te
     """
     radii = nearest(centres, centres, k + 1).distances[:, -1]
     middle, inside = _mean(centres), torch.zeros_like(radii, dtype=torch.int64)
-    parts = list(zip(*(split_rows(z, centres) for z in (centres, radii, inside)), strict=True))
+    parts = list(zip(*(row_blocks(z, centres) for z in (centres, radii, inside)), strict=True))
     around = []
     for a in blocks(points):
         a, count = a - middle, inside.new_zeros(len(a))

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .arguments import blocks, sample_matrices, split_rows
+from .arguments import blocks, row_blocks, sample_matrices
 from .distances import Estimate
 
 Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +74,7 @@ def kernel_distance(
 def _sums_within(x: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
     """Return Σⱼ k(xᵢ,xⱼ) over j ≠ i, and Σ k² over all such pairs."""
     total, square = x.new_zeros(len(x), dtype=torch.float64), x.new_zeros(()).double()
-    parts, sums = split_rows(x), split_rows(total, x)  # views of the total
+    parts, sums = row_blocks(x), row_blocks(total, x)  # views of the total
     for i, a in enumerate(blocks(x)):
         for j in range(i, len(parts)):
             k = kernel(a, parts[j].double())
@@ -91,8 +91,8 @@ def _sums_across(x: Tensor, y: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, 
     """Return Σⱼ k(xᵢ,yⱼ), Σᵢ k(xᵢ,yⱼ) and Σ k²."""
     rows, square = x.new_zeros(len(x), dtype=torch.float64), x.new_zeros(()).double()
     columns = y.new_zeros(len(y), dtype=torch.float64)
-    for a, row in zip(blocks(x), split_rows(rows, x), strict=True):
-        for b, column in zip(blocks(y), split_rows(columns, y), strict=True):
+    for a, row in zip(blocks(x), row_blocks(rows, x), strict=True):
+        for b, column in zip(blocks(y), row_blocks(columns, y), strict=True):
             k = kernel(a, b)
             row.add_(k.sum(1))  # a view, as the next
             column.add_(k.sum(0))
