@@ -17,7 +17,7 @@ from safetensors.torch import save as serialise
 
 from scorefield import checkpoint, load
 from scorefield.data import DATASETS, load_data
-from scorefield.data.picture import formats
+from scorefield.data.image import image_formats
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP, UNet
 from scorefield.precondition import EDM, VP, NCSNv2, Rescaled, VEDiscrete
@@ -261,12 +261,12 @@ def _picture(name, mode="RGB", **options):
 
 def _folder_seeds():
     found = []
-    for name in formats():
+    for name in image_formats():
         for mode in ("RGB", "L", "RGBA", "P", "1", "I;16") if name != "SPIDER" else ():
             try:
                 content = _picture(name, mode)
                 assert len(content) < 5000  # ICNS is an icon of all sizes
-                Image.open(io.BytesIO(content), formats=formats()).load()
+                Image.open(io.BytesIO(content), formats=image_formats()).load()
             except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError):
                 continue  # not of this mode, or not written at all
             found.append({"x.png": content})

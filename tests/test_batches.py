@@ -1,4 +1,4 @@
-"""Batches are functions of (seed, step, position), whoever computes them."""
+"""Batches are functions of (seed, step, position), whichever process or thread computes them."""
 
 import itertools
 import threading
@@ -9,11 +9,11 @@ import torch
 from scipy import stats
 
 from scorefield.data import Arrays, Batches, load_data
-from scorefield.data._draws import DEQUANTISE, FLIP, ORDER, words
+from scorefield.data._philox import DEQUANTISE, FLIP, ORDER, philox
 
 
 def _numbered(n, shape=(3, 4, 5)):
-    """Random images, labelled by their place."""
+    """Random images, labelled by their index."""
     data = torch.randint(256, (n, *shape), generator=torch.Generator().manual_seed(1))
     return Arrays(data.byte(), torch.arange(n))
 
@@ -25,15 +25,14 @@ def _same(a, b):
 @pytest.mark.parametrize(("n", "size"), [(7, 3), (10, 10), (5, 12), (1, 4), (64, 1)])
 def test_each_epoch_visits_each_sample_once(n, size):
     batches = Batches(_numbered(n), size)
-    seen = torch.cat([batches(step).labels for step in range(-(-4 * n // size))])
-    epochs = seen[: 4 * n].view(4, n)
+    labels = torch.cat([batches(step).labels for step in range(-(-4 * n // size))])
+    epochs = labels[: 4 * n].view(4, n)
     assert torch.equal(epochs.sort(1).values, torch.arange(n).expand(4, n))
     if n > 8:
         assert len(epochs.unique(dim=0)) == 4
 
 
-def test_orders_are_uniform():
-    """Of the orders of 4 samples each comes as often, over epochs and over seeds."""
+def test_orders_are_uniform_over_epochs_and_over_seeds():
     source = _numbered(4)
     for orders in (
         [Batches(source, 4)(step).labels for step in range(1200)],
@@ -49,67 +48,69 @@ def test_a_batch_is_a_function_of_seed_and_step():
     batches = Batches(source, 16, seed=3, flip=True)
     first = [batches(step) for step in range(8)]
     torch.manual_seed(17)
-    np.random.default_rng(0)
     again = Batches(source, 16, seed=3, flip=True)
     assert all(_same(again(step), first[step]) for step in (7, 2, 2, 0, 5))
     other = Batches(source, 16, seed=4, flip=True)
     assert not any(_same(other(step), first[step]) for step in range(8))
 
 
-def test_the_bits_are_kept_for_ever():
-    """A run that is resumed by a later version must go on with the same batches."""
+def test_the_bits_of_a_batch_never_change():
+    """A run that a later version resumes continues with the same batches."""
     data = (torch.arange(50 * 60) * 37 % 256).view(50, 3, 4, 5).byte()
     x, labels = Batches(Arrays(data, torch.arange(50)), 16, seed=3, flip=True)(0)
     assert labels[:6].tolist() == [43, 6, 13, 31, 26, 1]
     assert (x[0, 0, 0, :3].double() * 2**24).tolist() == [7891050, 5455894, 3030779]
 
 
-def test_no_word_is_drawn_twice():
-    """Not for another seed, use, step or place: else one step's noise would be the next one's."""
+def test_no_random_word_is_used_twice():
+    """For another seed, use, step or block; otherwise the noise of one step would repeat."""
     places = itertools.product((0, 1, 2), (ORDER, FLIP, DEQUANTISE), range(5), (0, 10))
-    drawn = [words(seed, use, step, 40, block=block) for seed, use, step, block in places]
-    assert len(np.unique(drawn)) == np.size(drawn)
+    words = [philox(seed, use, step, 40, block=block) for seed, use, step, block in places]
+    assert len(np.unique(words)) == np.size(words)
 
 
 @pytest.mark.parametrize("world", [2, 3, 6])
 def test_the_shares_of_processes_make_up_the_batch(world):
     source = _numbered(20)
     whole = Batches(source, 12, flip=True)
-    for step in (0, 1, 9):  # the batches 1 and 9 lie in two epochs
+    for step in (0, 1, 9):  # batches 1 and 9 lie in two epochs
         shares = [Batches(source, 12, flip=True, rank=r, world=world)(step) for r in range(world)]
         assert torch.equal(torch.cat([share.x for share in shares]), whole(step).x)
         assert torch.equal(torch.cat([share.labels for share in shares]), whole(step).labels)
 
 
+def _no_worker_is_left():
+    return not [t for t in threading.enumerate() if t.name.startswith("batches")]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_stream_is_the_batches_in_turn(workers):
-    source = _numbered(20)
-    batches = Batches(source, 6, flip=True, workers=workers)
+    batches = Batches(_numbered(20), 6, flip=True, workers=workers)
     stream = batches.stream(start=5)
     assert all(_same(next(stream), batches(step)) for step in range(5, 25))
     stream.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("batches")]
+    assert _no_worker_is_left()
 
 
-def test_workers_read_ahead_but_not_without_end():
-    taken, ready = [], threading.Event()
+def test_workers_read_ahead_by_two_batches_each():
+    sizes, ready = [], threading.Event()
 
     class Counting(Arrays):
         def take(self, index):
-            taken.append(len(index))
-            if len(taken) == 5:
+            sizes.append(len(index))
+            if len(sizes) == 5:
                 ready.set()
             return super().take(index)
 
     stream = Batches(Counting(torch.rand(100, 2)), 4, workers=2).stream()
     next(stream)
     next(stream)
-    assert ready.wait(10)
-    assert 5 <= len(taken) <= 6
+    assert ready.wait(60)
+    assert 5 <= len(sizes) <= 6
     stream.close()
 
 
-def test_an_error_in_a_worker_comes_to_the_caller():
+def test_an_error_in_a_worker_reaches_the_caller():
     class Broken(Arrays):
         def take(self, index):
             raise OSError("cat.png")
@@ -117,21 +118,21 @@ def test_an_error_in_a_worker_comes_to_the_caller():
     stream = Batches(Broken(torch.rand(10, 2)), 4, workers=2).stream()
     with pytest.raises(OSError, match=r"cat\.png"):
         next(stream)
-    assert not [t for t in threading.enumerate() if t.name.startswith("batches")]
+    assert _no_worker_is_left()
 
 
 @pytest.mark.parametrize("levels", [256, 17])
-def test_dequantisation_is_uniform_in_each_cell(levels):
+def test_dequantisation_is_uniform_and_independent_in_each_cell(levels):
     v = torch.arange(levels, dtype=torch.uint8).repeat(40)[: 40 * levels].view(-1, 1, 1, 1)
     source = Arrays(v.expand(-1, 3, 5, 5).contiguous(), torch.arange(len(v)), levels)
     x, rows = Batches(source, len(v))(0)
     byte = source.data[rows]
-    # no point leaves its cell, the highest one's included
+    # no point leaves its cell, not even the highest
     assert torch.equal((x * levels).floor().byte(), byte)
     assert x.max() < 1
     u = (x.double() * levels - byte).flatten()
     assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-3
-    # and no number knows of its neighbours, in the row, in the batch and in the next batch
+    # nor is any number correlated with those next to it in row, batch and step: 4 standard errors
     u = u.view(len(v), -1)
     after = Batches(source, len(v))(1)
     w = (after.x.double() * levels - source.data[after.labels]).flatten(1)
@@ -140,23 +141,17 @@ def test_dequantisation_is_uniform_in_each_cell(levels):
         assert abs(r) < 4 / a.numel() ** 0.5
 
 
-def test_without_dequantisation_a_byte_is_the_middle_of_its_cell():
-    source = _numbered(9)
-    x, rows = Batches(source, 9, dequantise=False)(0)
-    assert torch.equal(x, (source.data[rows].float() + 0.5) / 256)
-
-
-def test_flip_mirrors_every_other_image_and_nothing_else():
+def test_flip_mirrors_a_random_half_of_the_images_and_changes_nothing_else():
     source = _numbered(2000)
     x, rows = Batches(source, 2000, flip=True, dequantise=False)(0)
-    plain = (source.data[rows].float() + 0.5) / 256
-    kept = (x == plain).flatten(1).all(1)
-    turned = (x == plain.flip(3)).flatten(1).all(1)
-    assert torch.equal(kept, ~turned)
-    assert abs(turned.float().mean() - 0.5) < 4 * 0.5 / 2000**0.5
+    plain = (source.data[rows].float() + 0.5) / 256  # the middles of the cells
+    same = (x == plain).flatten(1).all(1)
+    mirrored = (x == plain.flip(3)).flatten(1).all(1)
+    assert torch.equal(same, ~mirrored)
+    assert abs(mirrored.float().mean() - 0.5) < 4 * 0.5 / 2000**0.5
 
 
-def test_floats_are_left_alone():
+def test_floats_are_unchanged():
     data = torch.randn(30, 3) * 100
     x, labels = Batches(Arrays(data), 30)(0)
     assert labels is None
@@ -164,30 +159,28 @@ def test_floats_are_left_alone():
     assert Batches(Arrays(data.double()), 5)(0).x.dtype == torch.float32
 
 
-def test_a_device_gets_the_same_bits():
-    """`meta` stands in for another device: the shape and the place are all it can tell."""
+def test_batches_are_made_on_the_device():
     x = Batches(_numbered(10), 4, flip=True, device="meta")(0).x
-    assert x.device.type == "meta"
-    assert x.shape == (4, 3, 4, 5)
+    assert (x.device.type, x.shape) == ("meta", (4, 3, 4, 5))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"size": 0}, "size=0"),
-        ({"size": 1, "world": 2}, "size=1 beside world=2"),
+        ({"size": 1, "world": 2}, "size=1 with world=2"),
         ({"size": 4, "rank": 2, "world": 2}, "rank=2"),
         ({"size": 4, "seed": -1}, "seed=-1"),
         ({"size": 4, "workers": -1}, "workers=-1"),
         ({"size": 4, "flip": True}, "flip mirrors images"),
     ],
 )
-def test_errors(options, message):
+def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Batches(Arrays(torch.rand(10, 2)), **options)
 
 
-def test_a_step_is_not_negative():
+def test_a_negative_step_is_refused():
     batches = Batches(load_data("rings", n=10).train, 4)
     for call in (batches, batches.stream):
         with pytest.raises(ValueError, match="step=-1"):

@@ -1,4 +1,4 @@
-"""Named data, and what is made of a source."""
+"""Data sets by name, and sources."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,7 @@ import torch
 from scipy import stats
 from sklearn.datasets import load_digits, load_sample_images
 
-from scorefield import Prior
-from scorefield.data import DATASETS, Arrays, Batches, Crops, Part, all_samples, load_data, moments
+from scorefield.data import DATASETS, Arrays, Batches, Crops, Part, all_samples, load_data
 
 
 def _frechet(a, b):
@@ -19,26 +18,25 @@ def _frechet(a, b):
 # ── Digits and photographs ───────────────────────────────────────────────────────────────────────
 
 
-def test_digits_are_those_of_scikit_learn():
+def test_digits_are_scikit_learns_with_a_fifth_of_each_class_held_out():
     data, truth = load_data("digits"), load_digits()
     assert (len(data.train), len(data.test), data.classes, data.kind) == (1437, 360, 10, "images")
     parts = [part.take(torch.arange(len(part))) for part in (data.train, data.test)]
     images, labels = (torch.cat(both).numpy() for both in zip(*parts, strict=True))
-    found = np.column_stack([images.reshape(1797, 64), labels])
+    rows = np.column_stack([images.reshape(1797, 64), labels])
     expected = np.column_stack([truth.data, truth.target])
-    assert (found[np.lexsort(found.T)] == expected[np.lexsort(expected.T)]).all()
-    held = data.test.labels.bincount() / torch.from_numpy(truth.target).bincount()
-    assert (held - 0.2).abs().max() < 1 / 170
+    assert (rows[np.lexsort(rows.T)] == expected[np.lexsort(expected.T)]).all()
+    share = data.test.labels.bincount() / torch.from_numpy(truth.target).bincount()
+    assert (share - 0.2).abs().max() < 1 / 170
 
 
-def test_the_floor_of_digits():
-    """360 digits to train on are 0.149 from the 360 held out, on average."""
+def test_the_held_out_digits_are_as_far_from_others_as_documented():
     data, generator = load_data("digits"), torch.Generator().manual_seed(0)
     test = Batches(data.test, 360)(0).x.flatten(1).double()
     train = all_samples(data.train).flatten(1).double()
-    draws = [torch.randperm(1437, generator=generator)[:360] for _ in range(30)]
-    floor = np.mean([_frechet(train[rows], test) for rows in draws])
-    assert floor == pytest.approx(0.149, abs=0.01)
+    choices = [torch.randperm(1437, generator=generator)[:360] for _ in range(30)]
+    floor = np.mean([_frechet(train[rows], test) for rows in choices])
+    assert floor == pytest.approx(0.149, abs=0.01)  # 4.5 standard errors of 0.012/√30
 
 
 def test_photos_hold_out_the_right_fifth():
@@ -56,18 +54,18 @@ def test_photos_hold_out_the_right_fifth():
             assert torch.equal(crop, truth[picture, :, row : row + 32, left : left + 32])
 
 
-def test_crops_are_every_square():
-    pictures = torch.randint(256, (2, 3, 5, 7)).byte()
-    crops = Crops(pictures, 3)
-    expected = [p[:, i : i + 3, j : j + 3] for p in pictures for i in range(3) for j in range(5)]
+def test_crops_are_all_squares():
+    images = torch.randint(256, (2, 3, 5, 7)).byte()
+    crops = Crops(images, 3)
+    expected = [p[:, i : i + 3, j : j + 3] for p in images for i in range(3) for j in range(5)]
     assert len(crops) == len(expected) == 30
     assert torch.equal(crops.take(torch.arange(30))[0], torch.stack(expected))
     assert crops.shape == (3, 3, 3)
     with pytest.raises(ValueError, match=r"side=6: .* from 1 to 5"):
-        Crops(pictures, 6)
+        Crops(images, 6)
 
 
-# ── Toys ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Toys (bounds of 4 or 4.5 standard errors, or p > 10⁻³, at fixed seeds) ────────────────────────
 
 
 @pytest.mark.parametrize("name", ["mixture", "checkerboard", "subspace"])
@@ -78,13 +76,13 @@ def test_toys_follow_their_oracle(name):
     assert ((x.mean(0) - prior.mean).abs() < 4.5 * spread / 20_000**0.5).all()
     bound = 4.5 * 1.5 * torch.outer(spread, spread) / 20_000**0.5
     assert ((x.T.cov() - prior.dense).abs() < bound + 1e-6).all()
-    # E ‖∇ log q‖² = −E tr ∇² log q: by Stein's identity E[x·s(x)] = −D, whatever the law
+    # Stein's identity: E[x·s(x)] = −D for any distribution
     noisy = data.oracle.sample(20_000, 0.3)
     product = (noisy * data.oracle(noisy, 0.3)).sum(1)
     assert abs(product.mean() + x.shape[1]) < 4.5 * product.std() / 20_000**0.5
 
 
-def test_checkerboard_is_even_on_black_and_empty_on_white():
+def test_checkerboard_is_uniform_on_black_and_empty_on_white():
     x = all_samples(load_data("checkerboard").train)
     i, j = ((x + 4) / 2).floor().long().T
     assert ((i + j) % 2 == 0).all()
@@ -92,14 +90,14 @@ def test_checkerboard_is_even_on_black_and_empty_on_white():
     assert stats.kstest(((x[:, 0] + 4) / 2 % 1).numpy(), "uniform").pvalue > 1e-3
 
 
-def test_subspace_is_a_plane():
+def test_subspace_has_the_rank_asked_for():
     x = all_samples(load_data("subspace", size=10, rank=3).train)
     s = torch.linalg.svdvals(x.double()) / len(x) ** 0.5
-    assert s[:3].tolist() == pytest.approx([1, 1, 1], abs=0.03)
-    assert s[3:].max() < 1e-6
+    assert s[:3].tolist() == pytest.approx([1, 1, 1], abs=0.03)  # 4 standard errors 1/√(2n)
+    assert s[3:].max() < 1e-6  # float32: 1.2e-7 × a few products
 
 
-def test_rings_are_three_blurred_circles():
+def test_rings_are_three_equally_likely_circles():
     x = all_samples(load_data("rings").train).double()
     radius, angle = x.norm(dim=1), torch.atan2(*x.T)
     nearest = radius.round()
@@ -112,9 +110,9 @@ def test_rings_are_three_blurred_circles():
 def test_spirals_are_two_arms_of_even_density():
     x = all_samples(load_data("spirals").train).double()
     radius, angle = x.norm(dim=1), torch.atan2(x[:, 1], x[:, 0])
-    # r = θ/π on one arm; on the other θ is half a turn further, and r = θ/π − 1 at the same angle
+    # r = θ/π on one arm; on the other θ is half a turn further, so r = θ/π − 1 at the same angle
     turn = radius - angle / torch.pi
-    # the gap to the nearest arm is nearly normal to it, blurred by 0.08 along r = θ/π
+    # the distance to the nearest arm is nearly normal to it
     assert (turn - turn.round()).std().item() == pytest.approx(0.08, rel=0.1)
     arm = turn.round() % 2
     assert abs(arm.mean() - 0.5) < 4 * 0.5 / len(x) ** 0.5
@@ -125,19 +123,28 @@ def test_spirals_are_two_arms_of_even_density():
 
 
 @pytest.mark.parametrize("name", ["rings", "spirals", "checkerboard", "mixture", "subspace"])
-def test_toys_are_the_same_each_time(name):
+def test_toys_are_a_function_of_their_seed(name):
     one, two, other = load_data(name, n=500), load_data(name, n=500), load_data(name, n=500, seed=1)
     assert torch.equal(one.train.data, two.train.data)
     assert not torch.equal(one.train.data, other.train.data)
     assert (len(one.train), len(one.test), one.kind) == (500, 50, "vectors")
-    # nothing that is held out is trained on
-    assert torch.cdist(one.train.data, one.test.data).min() > 0
+    assert torch.cdist(one.train.data, one.test.data).min() > 0  # no test sample is trained on
+
+
+def test_signals_have_the_covariance_of_the_process():
+    """x_t = a·x_{t−1} + b·x_{t−2} + e by its recursion, started 376 steps earlier."""
+    a, b = 2 * 0.95 * np.cos(np.pi / 8), -(0.95**2)
+    e = np.random.default_rng(0).normal(size=(400, 20_000))
+    for t in range(2, 400):
+        e[t] += a * e[t - 1] + b * e[t - 2]
+    cov = load_data("signals", n=10, length=24).oracle.prior.dense.numpy()
+    assert np.abs(np.corrcoef(e[-24:]) - cov).max() < 0.03  # 4.2 standard errors of 1/√20,000
 
 
 # ── Sources ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_everything_is_the_middle_of_each_cell():
+def test_all_samples_are_the_middles_of_cells_or_a_fixed_choice():
     data = torch.randint(17, (2500, 1, 2, 2)).byte()
     assert torch.equal(all_samples(Arrays(data, levels=17)), (data.float() + 0.5) / 17)
     vectors = torch.randn(2500, 3)
@@ -150,30 +157,18 @@ def test_everything_is_the_middle_of_each_cell():
         all_samples(Arrays(vectors), limit=0)
 
 
-def test_moments_are_those_of_dequantised_data():
-    data = load_data("digits").train
-    prior = moments(data)
-    x = torch.cat([Batches(data, 1437)(step).x for step in range(30)]).flatten(1).double()
-    assert isinstance(prior, Prior)
-    torch.testing.assert_close(prior.mean.flatten().double(), x.mean(0), rtol=0, atol=1e-3)
-    torch.testing.assert_close(prior.cov.double(), x.T.cov(correction=0), rtol=0, atol=3e-4)
-    # a pixel that is always black has the variance of its dequantisation alone
-    assert prior.spectrum[1].min().item() == pytest.approx(1 / (12 * 17**2), rel=1e-2)
-
-
-def test_a_part_is_some_of_the_rows():
+def test_a_part_has_some_of_the_rows():
     whole = Arrays(torch.arange(20.0).view(10, 2), torch.arange(10), levels=9)
     part = Part(whole, torch.tensor([7, 2, 5]))
     x, labels = part.take(torch.tensor([2, 0]))
     assert (x[:, 0].tolist(), labels.tolist()) == ([10, 14], [5, 7])
     assert (len(part), part.shape, part.levels) == (3, (2,), 9)
     assert part.to("meta") is part
-    (batch, _) = Batches(part, 3, device="meta")(0)
-    assert batch.device.type == "meta"
+    assert Batches(part, 3, device="meta")(0).x.device.type == "meta"
 
 
 @pytest.mark.parametrize("name", ["digits", "photos", "rings"])
-def test_small_data_goes_to_a_device_as_it_is(name):
+def test_data_in_memory_move_to_a_device_as_they_are(name):
     moved = load_data(name).to("meta")
     for part in (moved.train, moved.test):
         x, labels = part.take(torch.arange(3))
@@ -184,13 +179,13 @@ def test_small_data_goes_to_a_device_as_it_is(name):
 
 @pytest.mark.usefixtures("unchecked")
 def test_arrays_need_a_label_for_each_sample():
-    with pytest.raises(ValueError, match="4 rows beside 3 labels"):
+    with pytest.raises(ValueError, match="4 rows and 3 labels"):
         Arrays(torch.rand(4, 2), torch.arange(3))
     with pytest.raises(ValueError, match="0 rows"):
         Arrays(torch.rand(0, 2))
 
 
-def test_an_unknown_name_is_told_the_known_ones():
+def test_wrong_names_and_sizes_are_refused_with_a_hint():
     with pytest.raises(ValueError, match="'didgits' is neither a folder") as error:
         load_data("didgits")
     assert all(name in str(error.value) for name in DATASETS)

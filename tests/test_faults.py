@@ -455,7 +455,7 @@ def _end_thread():
 
 @pytest.mark.parametrize("fault", [_end_thread, threading.Event().wait])
 def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
-    monkeypatch.setattr(batches, "LOST", 0.2)
+    monkeypatch.setattr(batches, "WORKER_TIMEOUT_SECONDS", 0.2)
     Deadly.taken, Deadly.fault = [], staticmethod(lambda: fault(*[0.6][: fault != _end_thread]))
     x = torch.rand(40, 2)
     stream = Batches(Deadly(x), 4, workers=2).stream()

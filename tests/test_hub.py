@@ -1,4 +1,4 @@
-"""Data sets as Hugging Face's library has them, made here: nothing is asked of the network."""
+"""Data sets in the formats of Hugging Face's library, written here; the network is not used."""
 
 import io
 import sys
@@ -14,8 +14,8 @@ datasets = pytest.importorskip("datasets")
 import pyarrow.parquet  # noqa: E402
 
 from scorefield.cli import main  # noqa: E402
-from scorefield.data import Arrays, Batches, Pictures, Stream, load_data  # noqa: E402
-from scorefield.data.hub import _endless  # noqa: E402
+from scorefield.data import Arrays, Batches, Part, Stream, load_data  # noqa: E402
+from scorefield.data.hub import _endless_rows  # noqa: E402
 
 N = 60
 
@@ -69,9 +69,9 @@ def _values(source):
 
 
 @pytest.mark.parametrize("memory", [0, 2**30])
-def test_a_saved_data_set_is_what_was_saved(saved, memory):
+def test_a_saved_data_set_is_read_as_saved(saved, memory):
     data = load_data(f"hub:{saved}", memory=memory)
-    assert isinstance(data.train, Arrays if memory else Pictures)
+    assert isinstance(data.train, Arrays if memory else Part)
     assert (data.classes, data.train.shape, data.exact) == (2, (1, 6, 6), True)
     assert _values(data.train) == list(range(N))
     assert _values(data.test) == list(range(100, 110))
@@ -100,14 +100,14 @@ def test_columns_are_guessed_or_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(image="picture"), "columns image, label, n: say by image"),
-        (dict(label="picture"), "columns image, label, n: say by label"),
+        (dict(image="picture"), "columns image, label, n: choose one by image"),
+        (dict(label="picture"), "columns image, label, n: choose one by label"),
         (dict(image="n"), "n holds no images"),
         (dict(split="all"), "splits train, test"),
         (dict(test="all"), "splits train, test"),
         (dict(channels=2), "channels=2"),
         (dict(streaming=True, buffer=0), "buffer=0"),
-        (dict(streaming=True, label="n"), "say how many classes"),
+        (dict(streaming=True, label="n"), "needs the number of classes"),
         (dict(tokens=1), "hub has no option tokens"),
     ],
 )
@@ -116,7 +116,7 @@ def test_wrong_options_are_named(saved, options, message):
         load_data(f"hub:{saved}", **options)
 
 
-def test_false_rows_are_named(tmp_path):
+def test_invalid_rows_are_named(tmp_path):
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
     )
@@ -133,7 +133,7 @@ def test_false_rows_are_named(tmp_path):
             load_data(f"hub:{tmp_path / f'{i}'}")
 
 
-def test_files_need_not_say_that_they_hold_images(tmp_path):
+def test_columns_of_bytes_and_paths_are_read_as_images(tmp_path):
     kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
     (tmp_path / "a.png").write_bytes(_png(7)["bytes"])
     here = {"bytes": None, "path": str(tmp_path / "a.png")}
@@ -142,15 +142,12 @@ def test_files_need_not_say_that_they_hold_images(tmp_path):
         (tmp_path / name).mkdir()
         pyarrow.parquet.write_table(table, tmp_path / name / "train.parquet")
     data = load_data(f"hub:{tmp_path / 'good'}", memory=0)
-    assert sorted(x.max().item() for part in (data.train, data.test) for x in _rows(part)[0]) == [
-        0,
-        7,
-    ]
+    assert sorted(_rows(part)[0].max().item() for part in (data.train, data.test)) == [0, 7]
     with pytest.raises(OSError, match="/dev/zero cannot be read as an image: the file is empty"):
         load_data(f"hub:{tmp_path / 'bad'}")
 
 
-def test_what_cannot_be_loaded_is_named(tmp_path, monkeypatch):
+def test_data_that_cannot_be_loaded_are_named_and_run_no_code(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="hub:nobody/nothing cannot be loaded: "):
         load_data("hub:nobody/nothing")
     ran = tmp_path / "ran"
@@ -171,7 +168,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path, monkeypatch):
 
 
 def _greys(batch):
-    """Which images these are, by their grey value v, of which (v + ½)/256 came."""
+    """The grey values v of images, from (v + ½)/256."""
     return (256 * batch.x[:, 0, 0, 0] - 0.5).round().int().tolist()
 
 
@@ -221,7 +218,7 @@ def test_a_stream_without_a_test_split_holds_out_its_first_rows(tmp_path):
     assert sorted(seen[: N - N // 10]) == list(range(N // 10, N))
 
 
-def test_a_streamed_run_says_that_it_cannot_promise_to_resume(saved, tmp_path, monkeypatch, capsys):
+def test_a_streamed_run_warns_that_its_resume_is_not_exact(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     quick = ["--training.batch=4", "--keeping.samples=0", "--machine.threads=1"]
     quick += ["--set=network={kind: MLP, width: 8, blocks: 1}", "--data.options.buffer=20"]
@@ -231,13 +228,13 @@ def test_a_streamed_run_says_that_it_cannot_promise_to_resume(saved, tmp_path, m
     assert Path("runs/a/model.safetensors").exists()
 
 
-def test_a_stream_that_breaks_off_is_named():
+def test_a_broken_stream_is_named():
     class Breaking:
         def shuffle(self, **options):
             yield {"image": None}
             raise RuntimeError("the footer is gone")
 
-    rows = _endless("faces", Breaking(), None, 16)(0)
+    rows = _endless_rows("faces", Breaking(), None, 16)(0)
     assert next(rows) == {"image": None}
     with pytest.raises(OSError, match="hub:faces could not be read further: the footer is gone"):
         next(rows)

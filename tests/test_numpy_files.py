@@ -1,4 +1,4 @@
-"""Files of arrays: vectors and images in all their orders, and nothing that is run."""
+"""Files of arrays: vectors, images and signals in all layouts, and nothing in them is run."""
 
 import io
 import tracemalloc
@@ -25,7 +25,7 @@ def _sorted(dataset):
 
 @pytest.mark.parametrize("memory", [0, 2**30])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
-def test_vectors(tmp_path, dtype, memory):
+def test_vectors_are_read_as_written(tmp_path, dtype, memory):
     x = RNG.standard_normal((50, 3)).astype(dtype)
     np.save(tmp_path / "x.npy", x)
     data = load_data(tmp_path / "x.npy", memory=memory)
@@ -45,7 +45,7 @@ def test_vectors(tmp_path, dtype, memory):
         ((20, 4, 6, 3), (0, 3, 1, 2)),
     ],
 )
-def test_images(tmp_path, shape, axes, memory):
+def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, axes, memory):
     for x in (RNG.integers(0, 256, shape, dtype=np.uint8), RNG.random(shape, dtype=np.float32)):
         np.save(tmp_path / "x.npy", x)
         data = load_data(tmp_path / "x.npy", memory=memory)
@@ -54,6 +54,21 @@ def test_images(tmp_path, shape, axes, memory):
         assert data.train.shape == expected.shape[1:]
         assert _sorted(data) == sorted(expected.reshape(20, -1).tolist())
         assert _rows(data.train)[0].dtype == (torch.uint8 if x.dtype == np.uint8 else torch.float32)
+
+
+def test_signals_are_read_when_asked_for(tmp_path):
+    x = RNG.standard_normal((20, 3, 17)).astype(np.float32)
+    for signals, shape in ((x, (3, 17)), (x[:, 0], (1, 17))):
+        np.save(tmp_path / "a.npy", signals)
+        data = load_data(tmp_path / "a.npy", signals=True)
+        assert (data.kind, data.train.shape) == ("signals", shape)
+        assert _sorted(data) == sorted(signals.reshape(20, -1).tolist())
+    np.save(tmp_path / "a.npy", x)
+    with pytest.raises(ValueError, match="signals=true"):
+        load_data(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", x[:, 0].astype(int))
+    with pytest.raises(ValueError, match="signals are floats"):
+        load_data(tmp_path / "a.npy", signals=True)
 
 
 @pytest.mark.parametrize("name", ["labels", "y"])
@@ -65,17 +80,16 @@ def test_labels_stay_with_their_samples(tmp_path, name):
     data = load_data(str(tmp_path / "x.npz"))
     assert data.classes == 7
     for part in (data.train, data.test):
-        x, found = _rows(part)
-        assert torch.equal(x[:, 0].floor().long(), found)
+        x, classes = _rows(part)
+        assert torch.equal(x[:, 0].floor().long(), classes)
 
 
-def test_the_same_tenth_is_held_out_each_time(tmp_path):
+def test_the_same_random_tenth_is_held_out_each_time(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(100.0)[:, None])
-    first, again = load_data(tmp_path / "x.npy"), load_data(tmp_path / "x.npy")
-    held = _rows(first.test)[0].flatten()
-    assert torch.equal(held, _rows(again.test)[0].flatten())
-    assert held.tolist() != sorted(held.tolist())[::-1]
-    assert 20 < held.mean() < 80
+    first, again = (_rows(load_data(tmp_path / "x.npy").test)[0].flatten() for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.tolist() != sorted(first.tolist())[::-1]
+    assert 20 < first.mean() < 80
     np.save(tmp_path / "x.npy", np.ones((1, 2)))
     assert load_data(tmp_path / "x.npy").test is None
 
@@ -89,30 +103,23 @@ class Bomb:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_nothing_is_unpickled(tmp_path, suffix):
-    save = np.save if suffix == ".npy" else np.savez
-    mark = tmp_path / "mark"
-    save(tmp_path / f"x{suffix}", np.array([Bomb(str(mark))], dtype=object))
-    with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
-        load_data(tmp_path / f"x{suffix}")
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "flipped"])
-def test_a_damaged_file_is_named(tmp_path, suffix, kind):
-    path = tmp_path / f"x{suffix}"
-    (np.save if suffix == ".npy" else np.savez_compressed)(path, RNG.random((50, 3)))
+@pytest.mark.parametrize("kind", ["pickle", "empty", "text", "truncated", "flipped"])
+def test_an_invalid_file_is_refused_by_name_and_nothing_is_unpickled(tmp_path, suffix, kind):
+    path, mark = tmp_path / f"x{suffix}", tmp_path / "mark"
+    array = np.array([Bomb(str(mark))], dtype=object) if kind == "pickle" else RNG.random((50, 3))
+    (np.save if suffix == ".npy" else np.savez_compressed)(path, array)
     good = path.read_bytes()
-    content = {
+    contents = {
+        "pickle": good,
         "empty": b"",
         "text": b"1,2,3\n" * 100,
         "truncated": good[: len(good) // 2],
         "flipped": good[:5] + bytes(b ^ 0xFF for b in good[5:200]) + good[200:],
     }
-    path.write_bytes(content[kind])
+    path.write_bytes(contents[kind])
     with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
         load_data(path)
+    assert not mark.exists()
 
 
 BROKEN = np.random.default_rng(1).random((2500, 3))
@@ -137,31 +144,21 @@ BRIGHT[2100] = 255
         (np.ones(5), r"float64 of shape \(5,\)"),
         (np.ones((5, 4, 4, 4), dtype=np.uint8), "1 or 3 channels"),
         (np.ones((5, 3, 4, 3), dtype=np.uint8), "1 or 3 channels"),
-    ],
-)
-def test_wrong_arrays_are_told_what_is_right(tmp_path, x, message):
-    np.save(tmp_path / "x.npy", x)
-    with pytest.raises(ValueError, match=message) as error:
-        load_data(tmp_path / "x.npy")
-    assert "x.npy" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
         ({"a": np.ones((5, 2)), "b": np.ones((5, 2))}, "holds the arrays a, b"),
         ({"y": np.arange(5)}, "of labels alone"),
-        ({"a": np.ones((5, 2)), "y": np.arange(4)}, r"labels of int64 and shape \(4,\) beside 5"),
+        ({"a": np.ones((5, 2)), "y": np.arange(4)}, r"labels of int64 and shape \(4,\) for 5"),
         ({"a": np.ones((5, 2)), "y": np.arange(5) - 1}, "an integer ≥ 0"),
         ({"a": np.ones((5, 2)), "y": np.ones(5)}, "labels of float64"),
         ({"a": np.ones((5, 2)), "y": np.arange(5) + 2**16}, "below 65,536"),
         ({"a": np.ones((0, 2))}, r"no samples: its shape is \(0, 2\)"),
     ],
 )
-def test_wrong_archives_are_told_what_is_right(tmp_path, arrays, message):
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        load_data(tmp_path / "x.npz")
+def test_wrong_arrays_are_refused_with_what_is_expected(tmp_path, x, message):
+    path = tmp_path / ("x.npz" if isinstance(x, dict) else "x.npy")
+    np.savez(path, **x) if isinstance(x, dict) else np.save(path, x)
+    with pytest.raises(ValueError, match=message) as error:
+        load_data(path)
+    assert path.name in str(error.value)
 
 
 def _packed(content, packing=zipfile.ZIP_STORED):
@@ -178,44 +175,37 @@ def _array(x):
 
 
 HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4
+ENCRYPTED = _packed(b"x").replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
 ARCHIVES = {
     "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
     "no array": (_packed(b"x" * 100), "magic string"),
     "lzma": (_packed(_array(np.ones((5, 2))), zipfile.ZIP_LZMA), "not packed as numpy does"),
-    "of a false size": (zip_bomb("x.npy", 400, size=100), "Bad CRC"),
-    "of a false length": (zip_bomb("x.npy", 400, 10_000, HEADER_OF_4_GB), "Bad CRC"),
-    "encrypted": (
-        _packed(b"x").replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"),
-        "encrypted",
-    ),
+    "a false size": (zip_bomb("x.npy", 400, size=100), "Bad CRC"),
+    "a false length": (zip_bomb("x.npy", 400, 10_000, HEADER_OF_4_GB), "Bad CRC"),
+    "encrypted": (ENCRYPTED, "encrypted"),
 }
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_hostile_archive_is_refused_without_taking_memory(tmp_path, name):
+def test_a_hostile_archive_is_refused_without_allocating_its_memory(tmp_path, name):
     content, message = ARCHIVES[name]
     (tmp_path / "x.npz").write_bytes(content)
     tracemalloc.start()
     with pytest.raises(OSError, match=rf"x\.npz cannot be read as arrays of numbers: .*{message}"):
         load_data(tmp_path / "x.npz")
-    _, most = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 2**25
+    assert peak < 2**25
 
 
-def test_an_archive_may_be_large_that_is_not_small(tmp_path, monkeypatch):
+def test_a_large_array_may_be_large_in_its_archive_too(tmp_path, monkeypatch):
     x = RNG.random((50, 3))
     np.savez(tmp_path / "x.npz", x)
-    monkeypatch.setattr("scorefield.data.files.UNPACKED", 10)
+    monkeypatch.setattr("scorefield.data.numpy_files.MAX_UNPACKED_BYTES", 10)
     assert _sorted(load_data(tmp_path / "x.npz")) == sorted(x.tolist())
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"x\.npy"):
-        load_data(tmp_path / "x.npy")
-
-
-def test_what_is_in_a_file_counts_not_what_it_is_called(tmp_path):
+def test_the_content_of_a_file_decides_not_its_name(tmp_path):
     x = RNG.random((5, 2))
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "x.npy").rename(tmp_path / "a.npz")
@@ -223,3 +213,5 @@ def test_what_is_in_a_file_counts_not_what_it_is_called(tmp_path):
     (tmp_path / "x.npz").rename(tmp_path / "b.npy")
     for name in ("a.npz", "b.npy"):
         assert _sorted(load_data(tmp_path / name)) == sorted(x.tolist())
+    with pytest.raises(FileNotFoundError, match=r"x\.npy"):
+        load_data(tmp_path / "x.npy")

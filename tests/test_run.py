@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scorefield import LogNormal, load, sample
 from scorefield.checkpoint import read_stored
-from scorefield.data import Batch, Batches, load_data
+from scorefield.data import Batches, LabelledBatch, load_data
 from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import Clamped, build_loss, build_model
 from scorefield.runs.config import Experiment, overridden
@@ -211,7 +211,7 @@ def _poison(monkeypatch, steps):
     def bad(self, begin=0):
         for step, (x, labels) in enumerate(stream(self, begin), begin):
             asked.append(step)
-            yield Batch(x * math.nan if steps(step, len(asked)) else x, labels)
+            yield LabelledBatch(x * math.nan if steps(step, len(asked)) else x, labels)
 
     monkeypatch.setattr(Batches, "stream", bad)
     return asked

@@ -1,11 +1,9 @@
 """Signals: the UNet along one axis, against that of images and a process of known score."""
 
-import numpy as np
 import pytest
 import torch
 
 from scorefield import EDM, ScoreModel, exact
-from scorefield.data import all_samples, load_data
 from scorefield.nn import UNet
 from scorefield.nn.resample import Downsample, Upsample, blur, downsample, upsample
 from scorefield.runs import start
@@ -111,36 +109,6 @@ def test_images_and_signals_are_not_taken_for_each_other():
         _small("ncsn++", dims=3)
 
 
-def test_the_process_has_the_covariance_that_it_claims():
-    """x_t = a·x_{t−1} + b·x_{t−2} + e, drawn by the recursion, from far enough before."""
-    a, b = 2 * 0.95 * np.cos(np.pi / 8), -(0.95**2)
-    e = np.random.default_rng(0).normal(size=(400, 20_000))
-    for t in range(2, 400):
-        e[t] += a * e[t - 1] + b * e[t - 2]
-    drawn = e[-24:] / e[-24:].std()
-    cov = load_data("signals", n=10, length=24).oracle.prior.dense.numpy()
-    assert np.abs(np.corrcoef(drawn) - cov).max() < 0.03
-
-
-def test_numpy_files_of_signals(tmp_path):
-    x = np.random.default_rng(0).normal(size=(20, 3, 17)).astype(np.float32)
-    np.save(tmp_path / "a.npy", x)
-    data = load_data(tmp_path / "a.npy", signals=True)
-    assert data.kind == "signals"
-    assert data.train.shape == (3, 17)
-    held = {row.tobytes() for row in all_samples(data.test).numpy()}
-    assert len(held) == 2
-    assert held < {row.tobytes() for row in x}
-    np.save(tmp_path / "a.npy", x[:, 0])
-    assert load_data(tmp_path / "a.npy", signals=True).train.shape == (1, 17)
-    np.save(tmp_path / "a.npy", x)
-    with pytest.raises(ValueError, match="signals=true"):
-        load_data(tmp_path / "a.npy")
-    np.save(tmp_path / "a.npy", x[:, 0].astype(int))
-    with pytest.raises(ValueError, match="signals are floats"):
-        load_data(tmp_path / "a.npy", signals=True)
-
-
 def test_a_short_training_finds_the_score_of_the_process(tmp_path):
     settings = [
         "data.options.length=32", "training.steps=60", "training.batch=32", "training.rate=3e-3",
@@ -151,7 +119,7 @@ def test_a_short_training_finds_the_score_of_the_process(tmp_path):
     assert run.experiment.network["dims"] == 1
     for _ in run:
         pass
-    oracle, model = run.data.oracle, run.mean.eval()
+    oracle, model = run.parts.data.oracle, run.parts.ema.eval()
     for sigma in (0.3, 1.0):
         x = oracle.sample(500, sigma, noise=torch.randn_like)
         truth = oracle.score(x, sigma)

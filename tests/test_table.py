@@ -1,4 +1,4 @@
-"""Tables: from text to vectors and back, and files that are not what they should be."""
+"""Tables: text to vectors and back, and files that are refused."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import torch
 
 from scorefield import cli
 from scorefield.data import Table, all_samples, load_data
-from scorefield.data import delimited as module
+from scorefield.data import csv_table as module
 from scorefield.evaluate.subject import Subject
 from scorefield.runs import resume, start
 from scorefield.runs.config import overridden
@@ -40,7 +40,7 @@ def _rows(text, delimiter=","):
     return [tuple(row) for row in csv.reader(text.splitlines(), delimiter=delimiter)]
 
 
-def test_every_row_comes_back_as_it_was(tmp_path):
+def test_rows_are_decoded_as_they_were_written(tmp_path):
     data = load_data(_file(tmp_path, _text()))
     rows = _rows(_text())
     assert [c.kind for c in data.table.columns] == ["real", "integer", "category", "category"]
@@ -52,22 +52,18 @@ def test_every_row_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["wine", "breast-cancer"])
-def test_bundled_tables_are_scikit_learns(name):
+def test_bundled_tables_are_scikit_learns_with_a_fifth_of_each_class_held_out(name):
     from sklearn import datasets
 
     bundle = {"wine": datasets.load_wine, "breast-cancer": datasets.load_breast_cancer}[name]()
     data = load_data(name)
-    cells = [*data.table.decode(all_samples(data.train))]
-    real = {
-        tuple(row): bundle.target_names[y]
-        for row, y in zip(bundle.data, bundle.target, strict=True)
-    }
-    for row in cells:
+    names = bundle.target_names[bundle.target]
+    real = {tuple(row): name for row, name in zip(bundle.data, names, strict=True)}
+    for row in data.table.decode(all_samples(data.train)):
         assert real[tuple(float(text) for text in row[:-1])] == row[-1]
     held = [row[-1] for row in data.table.decode(all_samples(data.test))]
     for label, count in zip(*np.unique(bundle.target, return_counts=True), strict=True):
-        found = held.count(bundle.target_names[label])
-        assert abs(found - count / 5) <= 1
+        assert abs(held.count(bundle.target_names[label]) - count / 5) <= 1
 
 
 def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):
@@ -85,17 +81,14 @@ def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):
     assert x[:, 2:5].var(0).mean().item() == pytest.approx(1, rel=0.01)
 
 
-def test_samples_are_kept_within_the_range_and_rounded(tmp_path):
+def test_samples_are_clipped_to_the_range_and_rounded(tmp_path):
     table = load_data(_file(tmp_path, _text())).table
     low, high = (table.decode(torch.full((1, 7), v)) for v in (-9.0, 9.0))
     heights, children = zip(*(map(float, row[:2]) for row in _rows(_text())[1:]), strict=True)
     (low,), (high,) = low, high
     assert float(low[0]) >= min(heights)
     assert float(high[0]) <= max(heights)
-    assert (int(low[1]), int(high[1])) == (
-        table.columns[1].range[0],
-        table.columns[1].range[1],
-    )
+    assert (int(low[1]), int(high[1])) == table.columns[1].range
     assert max(children) >= int(high[1])
     with pytest.raises(ValueError, match="not finite"):
         table.decode(torch.full((1, 7), math.nan))
@@ -106,7 +99,7 @@ def test_samples_are_kept_within_the_range_and_rounded(tmp_path):
 @pytest.mark.parametrize(
     ("mark", "start", "end"), [(";", "", "\r\n"), ("\t", "\ufeff", "\n"), (",", "\ufeff", "\r")]
 )
-def test_delimiters_ends_of_lines_and_marks_are_found(mark, start, end, tmp_path):
+def test_delimiters_line_ends_and_byte_order_marks_are_recognised(mark, start, end, tmp_path):
     text = _text().replace('"east, far"', "east").replace(",", mark).replace("\n", end)
     data = load_data(_file(tmp_path, start + text))
     assert data.table.delimiter == mark
@@ -114,21 +107,21 @@ def test_delimiters_ends_of_lines_and_marks_are_found(mark, start, end, tmp_path
     assert data.table.text(all_samples(data.train)).startswith(HEADER.replace(",", mark))
 
 
-def test_types_and_columns_are_what_the_user_says(tmp_path):
+def test_types_and_drop_overrule_the_guess(tmp_path):
     path = _file(tmp_path, _text())
     table = load_data(path, types={"smoker": "integer", "children": "real"}, drop=["region"]).table
     assert [c.kind for c in table.columns] == ["real", "real", "integer"]
     with pytest.raises(ValueError, match="did you mean height"):
         load_data(path, drop=["hight"])
-    with pytest.raises(ValueError, match=r"'\"?\w+, far|north|south.*no number"):
+    with pytest.raises(ValueError, match=r"is not a number"):
         load_data(path, types={"region": "real"})
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="is not a whole number"):
         load_data(path, types={"height": "integer"})
     with pytest.raises(ValueError, match="may be real"):
         load_data(path, types={"height": "text"})
 
 
-def test_missing_values_are_named_or_dropped(tmp_path):
+def test_rows_with_missing_values_are_named_or_dropped(tmp_path):
     path = _file(tmp_path, _text() + "170.0,NA,north,1\n")
     with pytest.raises(ValueError, match=r"line 62: no value for 'children'.*missing=drop"):
         load_data(path)
@@ -136,7 +129,7 @@ def test_missing_values_are_named_or_dropped(tmp_path):
     assert len(data.train) + len(data.test) == 60
 
 
-def test_a_constant_column_comes_back_and_takes_no_number(tmp_path):
+def test_a_constant_column_is_decoded_and_takes_no_component(tmp_path):
     lines = [line + ",7.50" for line in _text().splitlines()]
     lines[0] = HEADER.strip() + ",unit"
     table = load_data(_file(tmp_path, "\n".join(lines))).table
@@ -160,7 +153,7 @@ BAD = {
     "a,b\n" + "1,2.5\n2,3\n" * 11 + "2,3\n1,1e60\n": "1e.60 for 'b' is too far",
     "a,b\n" + "".join(f"{i},{i}.5\n" for i in range(50)) + "1,2x\n": "line 52: '2x'",
     "a\n" + "".join(f"x{i}\n" for i in range(200)): "more than 100 different texts",
-    "a,b\n1,2\n1,2\n": "nothing to learn",
+    "a,b\n1,2\n1,2\n": "one value only",
     "a,b\n1,\x002\n3,4\n": "code 0",
     b"\xff\xfea\x00,\x00b\x00\n\x001\x00,\x002\x00": "UTF-8",
     b"a,b\n1,\xe9t\xe9\n2,x\n": "UTF-8",
@@ -171,14 +164,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
-def test_what_is_no_table_is_refused_with_a_reason(text, tmp_path):
+def test_an_invalid_table_is_refused_with_the_reason(text, tmp_path):
     with pytest.raises(ValueError, match=BAD[text]):
         load_data(_file(tmp_path, text))
 
 
-def test_sizes_are_checked_before_anything_is_allocated(tmp_path, monkeypatch):
+def test_sizes_are_checked_before_memory_is_allocated(tmp_path, monkeypatch):
     path = _file(tmp_path, _text())
-    monkeypatch.setattr(module, "LARGEST", 100)
+    monkeypatch.setattr(module, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match="bytes, and a table at most 100"):
         load_data(path)
     monkeypatch.undo()
@@ -187,27 +180,7 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path, monkeypatch):
         load_data(path, memory=6719)
 
 
-def test_no_mutation_of_a_table_is_worse_than_an_error(tmp_path):
-    chance, whole = random.Random(0), _text(40).encode()
-    alphabet = [b",", b'"', b"\n", b"\r", b"\0", b"\xff", b";", b"1", b"e9", b"-", b"nan", b"x"]
-    good = 0
-    for _ in range(150):
-        text = bytearray(whole)
-        for _ in range(chance.randrange(1, 4)):
-            at = chance.randrange(len(text))
-            text[at : at + chance.randrange(9)] = chance.choice(alphabet) * chance.randrange(3)
-        try:
-            data = load_data(_file(tmp_path, bytes(text)))
-        except ValueError:  # any other fails the test
-            continue
-        rows = [*data.table.decode(all_samples(data.train))]
-        known = _rows(text.decode("utf-8-sig"), data.table.delimiter)
-        assert len(rows) + len(data.test) == len([row for row in known if row]) - 1
-        good += 1
-    assert good > 10
-
-
-def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
+def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypatch, capsys):
     path = _file(tmp_path, _text().replace(",", ";").replace('"east; far"', "east"))
     settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
     for _ in start(overridden(PRESETS["table"](), settings), tmp_path / "run"):
@@ -225,7 +198,7 @@ def test_a_run_keeps_the_way_back(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"not the (table|data)"):
         Subject.of(moved)
     path.write_text(whole)
-    resume(moved)  # what was refused has left no mark
+    resume(moved)  # the refusals have changed nothing
     assert Subject.of(moved).data.table == Table.read(moved)
     path.unlink()
     monkeypatch.chdir(tmp_path)
@@ -261,5 +234,5 @@ def test_a_damaged_table_is_refused(name, value, tmp_path):
     assert Table.read(tmp_path) == load_data("wine").table
     table["columns"][3][name] = value
     path.write_text(json.dumps(table))
-    with pytest.raises(ValueError, match="no table of a run"):
+    with pytest.raises(ValueError, match="not the table of a run"):
         Table.read(path)

@@ -1,4 +1,4 @@
-"""Data by name, or from a folder of images, a file of arrays or a table; batches of it by step.
+"""Data by name, from a folder of images, a file of arrays or a table; batches of it by step.
 
 dataset = load_data("digits")
 batches = Batches(dataset.train, size=128)
@@ -14,20 +14,22 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from .batches import Batch, Batches
+from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import cifar10
-from .dataset import Dataset
-from .delimited import csv_file
-from .files import numpy_file
-from .fingerprint import describe_changes, fingerprint_samples, of_file, of_folder
-from .folder import folder, listed
+from .csv_table import csv_file
+from .fingerprint import (
+    describe_changes,
+    fingerprint_file,
+    fingerprint_folder,
+    fingerprint_samples,
+)
 from .hub import hub
-from .idx import mnist
-from .pictures import Pictures
-from .source import Arrays, Crops, Part, Source, all_samples, moments
-from .stream import Stream
+from .images import ImageFiles, folder, image_names
+from .mnist import mnist
+from .numpy_files import numpy_file
+from .sources import Arrays, Crops, Dataset, Part, Source, Stream, all_samples
 from .table import TABLE_FILE, Table
 from .toys import checkerboard, mixture, rings, signals, spirals, subspace
 
@@ -37,12 +39,12 @@ __all__ = [
     "PUBLISHED_FILES",
     "TABLE_FILE",
     "Arrays",
-    "Batch",
     "Batches",
     "Crops",
     "Dataset",
+    "ImageFiles",
+    "LabelledBatch",
     "Part",
-    "Pictures",
     "Source",
     "Stream",
     "Table",
@@ -51,35 +53,25 @@ __all__ = [
     "fingerprint_files",
     "fingerprint_samples",
     "load_data",
-    "moments",
 ]
 
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits,
-    "photos": photos,
-    "mnist": mnist,
-    "cifar10": cifar10,
-    "celeba": celeba,
-    "rings": rings,
-    "spirals": spirals,
-    "checkerboard": checkerboard,
-    "mixture": mixture,
-    "subspace": subspace,
-    "signals": signals,
-    "wine": wine,
-    "breast-cancer": breast_cancer,
-}
-"""All data that has a name; each function says what its options are."""
+Loader = Callable[..., Dataset]
 
-FILE_READERS: dict[str, Callable[..., Dataset]] = {
+LOADERS = (
+    *(digits, photos, mnist, cifar10, celeba, rings, spirals, checkerboard, mixture, subspace),
+    *(signals, wine, breast_cancer),
+)
+DATASETS: dict[str, Loader] = {loader.__name__.replace("_", "-"): loader for loader in LOADERS}
+"""Data sets by name; the keyword arguments of each function are its options."""
+
+FILE_LOADERS: dict[str, Loader] = {
     ".npy": numpy_file,
     ".npz": numpy_file,
     ".csv": csv_file,
     ".tsv": csv_file,
 }
-"""What a file is read with, by its extension."""
 
-PUBLISHED_FILES: dict[str, Callable[..., Dataset]] = {
+PUBLISHED_FILES: dict[str, Loader] = {
     "train-images-idx3-ubyte.gz": mnist,
     "train-images-idx3-ubyte": mnist,
     "cifar-10-python.tar.gz": cifar10,
@@ -88,87 +80,89 @@ PUBLISHED_FILES: dict[str, Callable[..., Dataset]] = {
     "img_align_celeba": celeba,
     "img_align_celeba.zip": celeba,
 }
-"""What a path is read with that is called so, or a folder with one that is."""
+"""Loaders of paths with these names, and of folders that hold one."""
 HUB_PREFIX = "hub:"
-"""What the names of the Hugging Face Hub begin with here."""
 
 
 def load_data(name: str | Path, **options: Any) -> Dataset:
-    """The data set of a name, or what a folder of images, a .npy, .npz, .csv or .tsv holds.
+    """Load data by name, or from a path.
 
     Args:
-        name: one of `DATASETS`, hub:owner/name, or a path, of published files too. A folder that
-            is called like one of them is `./digits`.
-        options: those of the function in `DATASETS`, of `hub`, `folder`, `numpy_file` or
-            `csv_file`.
+        name: one of `DATASETS`, hub:owner/name, or the path of a folder of images, of a .npy, .npz,
+            .csv or .tsv file, or of published files. A folder whose name is also that of a data
+            set is `./digits`.
+        options: keyword arguments of the function in `DATASETS`, of `hub`, `folder`, `numpy_file`
+            or `csv_file`.
     """
-    path = Path(name)
+    path, arguments = Path(name), [name]
+    loader: Loader | None = None
     if isinstance(name, str) and name.startswith(HUB_PREFIX):
-        return hub(name.removeprefix(HUB_PREFIX), **_checked(hub, options))
-    if isinstance(name, str) and name in DATASETS:
-        read = DATASETS[name]
-        return read(**_checked(read, options))
-    if path.suffix.lower() in FILE_READERS and not path.is_dir():
-        read = FILE_READERS[path.suffix.lower()]
-        return read(path, **_checked(read, options))
-    if (published := _published(path)) is not None:
-        return published(**{"root": path, **_checked(published, options)})
-    if path.is_dir():
-        return folder(path, **_checked(folder, options))
-    raise ValueError(
-        f"name={str(name)!r} is neither a folder nor a file of {' or '.join(FILE_READERS)}, nor "
-        f"one of the names {', '.join(DATASETS)} or {HUB_PREFIX}OWNER/NAME"
-    )
+        loader, arguments = hub, [name.removeprefix(HUB_PREFIX)]
+    elif isinstance(name, str) and name in DATASETS:
+        loader, arguments = DATASETS[name], []
+    elif path.suffix.lower() in FILE_LOADERS and not path.is_dir():
+        loader = FILE_LOADERS[path.suffix.lower()]
+    elif (published := _published_loader(path)) is not None:
+        loader, arguments, options = published, [], {"root": path, **options}
+    elif path.is_dir():
+        loader = folder
+    if loader is None:
+        raise ValueError(
+            f"name={str(name)!r} is neither a folder nor a {', '.join(FILE_LOADERS)} file, nor "
+            f"one of the names {', '.join(DATASETS)} or {HUB_PREFIX}OWNER/NAME"
+        )
+    return loader(*arguments, **_check_options(loader, options))
 
 
-def _published(path: Path) -> Callable[..., Dataset] | None:
-    """The reader of published data, if a path is theirs."""
-    called = PUBLISHED_FILES.get(path.name) if path.exists() else None
-    within = (read for name, read in PUBLISHED_FILES.items() if (path / name).exists())
-    return called or next(within, None)
+def _published_loader(path: Path) -> Loader | None:
+    """Return the loader of a path to published data."""
+    if path.exists() and path.name in PUBLISHED_FILES:
+        return PUBLISHED_FILES[path.name]
+    inside = (loader for name, loader in PUBLISHED_FILES.items() if (path / name).exists())
+    return next(inside, None)
 
 
 def fingerprint_files(name: str) -> dict[str, str]:
-    """What the files of data are known by, so that others are told from them; none of a name's."""
+    """Return fingerprints of the files of a path; none for data that have a name."""
     path = Path(name)
-    if name in DATASETS or name.startswith(HUB_PREFIX) or _published(path) is not None:
+    if name in DATASETS or name.startswith(HUB_PREFIX) or _published_loader(path) is not None:
         return {}
-    return of_folder(path, listed(path)) if path.is_dir() else of_file(path)
+    return fingerprint_folder(path, image_names(path)) if path.is_dir() else fingerprint_file(path)
 
 
-def _checked(read: Callable[..., Dataset], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, if the reader knows all of them, in its types."""
-    known = [p.name for p in signature(read).parameters.values() if p.kind is p.KEYWORD_ONLY]
+def _check_options(loader: Loader, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options in the types of the loader, if it has all of them."""
+    names = [p.name for p in signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in options:
-        if name not in known:
-            close = get_close_matches(name, known, 1)
-            there = f"there are {', '.join(known)}" if known else "it has none"
-            hint = f"did you mean {close[0]}?" if close else there
-            raise ValueError(f"{read.__name__} has no option {name}: {hint}")
-    hints = get_type_hints(read)
-    return {name: _typed(name, value, hints[name]) for name, value in options.items()}
+        if name not in names:
+            close = get_close_matches(name, names, 1)
+            others = f"there are {', '.join(names)}" if names else "it has none"
+            hint = f"did you mean {close[0]}?" if close else others
+            raise ValueError(f"{loader.__name__} has no option {name}: {hint}")
+    hints = get_type_hints(loader)
+    return {name: _check_type(name, value, hints[name]) for name, value in options.items()}
 
 
-KINDS: dict[Any, str] = {
+OPTION_TYPES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "a word",
     Path: "a path",
 }
-"""What options are, in words; readers check others themselves."""
+"""Types checked here, in words; loaders check others themselves."""
 
 
-def _typed(name: str, value: object, hint: Any) -> object:
-    """A value of a reader's type."""
-    allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    right = type(value) in allowed or (isinstance(value, Path) and Path in allowed)
-    if right or not set(allowed) <= {*KINDS, type(None)}:
+def _check_type(name: str, value: object, hint: Any) -> object:
+    """Return a value in the type of an option."""
+    types = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    valid = type(value) in types or (isinstance(value, Path) and Path in types)
+    if valid or not set(types) <= {*OPTION_TYPES, type(None)}:
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if float in allowed:
+        if float in types:
             return float(value)
-        if int in allowed and float(value).is_integer():
-            return int(value)  # YAML has 1e6 for a float
-    kinds = " or ".join(KINDS[kind] for kind in allowed if kind in KINDS)
-    raise ValueError(f"data option {name}={value!r}: give {kinds}")
+        if int in types and float(value).is_integer():
+            return int(value)  # in YAML 1e6 is a float
+    words = " or ".join(OPTION_TYPES[kind] for kind in types if kind in OPTION_TYPES)
+    raise ValueError(f"data option {name}={value!r}: give {words}")

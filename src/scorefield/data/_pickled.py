@@ -1,40 +1,43 @@
-"""A few operations of pickles, enough for NumPy's arrays of bytes in lists and dictionaries.
+"""An interpreter for the few pickle operations that NumPy arrays of bytes and lists of them need.
 
-`pickletools` splits a pickle into operations, and holds each length in it against what is left of
-the file. Those that are known here are done on a stack; the three names that an array needs are
-words, not functions, and no other name is taken.
+`pickletools` splits a pickle into operations and checks each length against the rest of the file.
+The known operations are carried out on a stack; the three global names that an array needs stay
+words, no other name is accepted, and nothing is called.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-OPERATIONS = 100_000
-"""In a pickle, at most; each makes one small thing. A batch of CIFAR-10 has some 30,000."""
-NAMES = {
+MAX_OPERATIONS = 100_000
+"""In one pickle; a batch of CIFAR-10 has about 30,000."""
+ARRAY_NAMES = {
     "numpy.core.multiarray _reconstruct": "_reconstruct",
     "numpy ndarray": "ndarray",
     "numpy dtype": "dtype",
 }
+PUSHED = {"BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "BINUNICODE"}
+"""Operations that push their argument."""
+CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 @dataclass(frozen=True)
-class Array:
-    """An array of bytes, in C's order; the shape is as the pickle has it."""
+class ByteArray:
+    """An array of bytes in C order; the shape is the one that the pickle claims."""
 
     shape: tuple[Any, ...]
     content: bytes
 
 
 @dataclass(eq=False)
-class _Made:
-    """What a pickle would have made by calling a function, and given a state to."""
+class _Call:
+    """A function call that a pickle asks for, and the state it gives to the result."""
 
     name: str
     arguments: Any
@@ -47,119 +50,97 @@ class _Machine:
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def since_mark(self) -> list[Any]:
-        """What was pushed since the last mark, taken off the stack."""
-        mark = self.marks.pop()
-        items, self.stack[mark:] = self.stack[mark:], []
+    def pop(self, count: int | None = None) -> list[Any]:
+        """Remove the last items from the stack, by default those since the last mark."""
+        start = self.marks.pop() if count is None else len(self.stack) - count
+        if start < 0:
+            raise IndexError("it takes more than the stack holds")
+        items, self.stack[start:] = self.stack[start:], []
         return items
 
-    def name(self, argument: str) -> None:
-        """A name that an array needs."""
-        if argument not in NAMES:
-            raise ValueError("it asks for a name that no array needs")
-        self.stack.append(NAMES[argument])
-
-    def items(self, items: list[Any]) -> None:
-        """Into the dictionary below; keys are words, for others may take for ever to hash."""
-        if type(self.stack[-1]) is not dict or not all(type(key) is str for key in items[::2]):
-            raise TypeError("it has keys that are no words, or no dictionary for them")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+    def step(self, operation: str, argument: Any) -> None:
+        """Carry out an operation."""
+        push = self.stack.append
+        if operation in PUSHED:
+            push(argument)
+        elif operation in CONSTANTS:
+            push(CONSTANTS[operation])
+        elif operation in TUPLES or operation == "TUPLE":
+            push(tuple(self.pop(TUPLES.get(operation))))
+        elif operation == "MARK":
+            self.marks.append(len(self.stack))
+        elif operation == "EMPTY_LIST":
+            push([])
+        elif operation == "EMPTY_DICT":
+            push({})
+        elif operation in ("APPEND", "APPENDS"):
+            self.extend(self.pop(1 if operation == "APPEND" else None))
+        elif operation in ("SETITEM", "SETITEMS"):
+            self.update(self.pop(2 if operation == "SETITEM" else None))
+        elif operation in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
+        elif operation in ("BINGET", "LONG_BINGET"):
+            push(self.memo[argument])
+        elif operation == "GLOBAL":
+            if argument not in ARRAY_NAMES:
+                raise ValueError("it asks for a name that no array needs")
+            push(ARRAY_NAMES[argument])
+        elif operation == "REDUCE":
+            self.call(*self.pop(2))
+        elif operation == "BUILD":
+            self.set_state(*self.pop(1))
+        elif operation != "PROTO":
+            raise ValueError(f"it has the operation {operation}")
 
     def extend(self, items: list[Any]) -> None:
-        """Into the list below."""
+        """Append to the list on top."""
         if type(self.stack[-1]) is not list:
-            raise TypeError("it has no list for what it lists")
+            raise TypeError("it appends to something that is not a list")
         self.stack[-1].extend(items)
 
-    def call(self) -> None:
-        """Note what would be called, or was finished by a state."""
-        arguments, name = self.stack.pop(), self.stack.pop()
+    def update(self, items: list[Any]) -> None:
+        """Add to the dictionary on top; other keys than words might take for ever to hash."""
+        if type(self.stack[-1]) is not dict or not all(type(key) is str for key in items[::2]):
+            raise TypeError("it has keys that are not words, or no dictionary for them")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def call(self, name: Any, arguments: Any) -> None:
+        """Record a call."""
         if name not in ("_reconstruct", "dtype") or type(arguments) is not tuple:
-            raise TypeError("it calls what is no function")
-        self.stack.append(_Made(name, arguments))
+            raise TypeError("it calls something that is not a function")
+        self.stack.append(_Call(name, arguments))
 
-    def build(self) -> None:
-        """Give a state to what was made, an array if it is one."""
-        state, made = self.stack.pop(), self.stack[-1]
-        if type(made) is not _Made or made.state is not None or type(state) is not tuple:
-            raise TypeError("it gives a state to what has none")
-        made.state = state
+    def set_state(self, state: Any) -> None:
+        """Give a state to the result of the call on top."""
+        call = self.stack[-1]
+        if type(call) is not _Call or call.state is not None or type(state) is not tuple:
+            raise TypeError("it gives a state to something that has none")
+        call.state = state
 
 
-def unpickled(content: bytes) -> Any:
-    """What a pickle describes, its words as str and its arrays for `array` to finish."""
+def parse_pickle(content: bytes) -> Any:
+    """Return the object of a pickle: words as str, arrays in a form for `parse_array`."""
     machine = _Machine()
-    for operation, argument, position in islice(pickletools.genops(content), OPERATIONS):
+    for operation, argument, position in islice(pickletools.genops(content), MAX_OPERATIONS):
         if operation.name == "STOP":
             if position != len(content) - 1 or len(machine.stack) != 1:
-                raise ValueError("it goes on after its end")
+                raise ValueError("it continues after its end")
             return machine.stack.pop()
-        if operation.name not in _DO:
-            raise ValueError(f"it has the operation {operation.name}")
-        _DO[operation.name](machine, argument)
-    raise ValueError(f"it has no end, or more than {OPERATIONS} operations")
+        machine.step(operation.name, argument)
+    raise ValueError(f"it has no end, or more than {MAX_OPERATIONS} operations")
 
 
-def array(made: Any) -> Array:
-    """The array of bytes that something in a pickle stands for."""
-    if type(made) is not _Made or made.name != "_reconstruct" or len(made.state or ()) != 5:
+def parse_array(call: Any) -> ByteArray:
+    """Return the array of bytes that a recorded call stands for."""
+    if type(call) is not _Call or call.name != "_reconstruct" or len(call.state or ()) != 5:
         raise ValueError("it has something else in the place of an array")
-    # version, shape, dtype, whether the order is Fortran's, content
-    _, shape, dtype, fortran, raw = made.state
-    byte = type(dtype) is _Made and dtype.name == "dtype" and dtype.arguments[:1] == ("u1",)
+    _, shape, dtype, fortran, raw = call.state  # the first is a version
+    byte = type(dtype) is _Call and dtype.name == "dtype" and dtype.arguments[:1] == ("u1",)
     if not byte or type(fortran) is not bool or type(raw) is not str or type(shape) is not tuple:
-        raise ValueError("its array is none of bytes")
+        raise ValueError("its array is not one of bytes")
     if not all(type(length) is int for length in shape):
         raise ValueError("its array has no shape")
     content = raw.encode("latin-1")  # strings of Python 2 are bytes
-    if fortran:  # the transpose of C's; reshape refuses what does not fit
+    if fortran:  # the transpose of an array in C order; reshape refuses a wrong size
         content = np.frombuffer(content, np.uint8).reshape(shape[::-1]).T.tobytes()
-    return Array(shape, content)
-
-
-def _put(machine: _Machine, index: int) -> None:
-    machine.memo[index] = machine.stack[-1]
-
-
-def _push(machine: _Machine, argument: Any) -> None:
-    machine.stack.append(argument)
-
-
-def _some(count: int) -> Callable[[_Machine, Any], None]:
-    def tuple_of(machine: _Machine, _: Any) -> None:
-        if len(machine.stack) < count:
-            raise IndexError("it takes more than there is")
-        items, machine.stack[-count:] = machine.stack[-count:], []
-        machine.stack.append(tuple(items))
-
-    return tuple_of
-
-
-_DO: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda machine, _: None,
-    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    **dict.fromkeys(
-        ("BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "BINUNICODE"), _push
-    ),
-    "NONE": lambda machine, _: machine.stack.append(None),
-    "NEWFALSE": lambda machine, _: machine.stack.append(False),
-    "NEWTRUE": lambda machine, _: machine.stack.append(True),
-    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
-    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
-    "TUPLE1": _some(1),
-    "TUPLE2": _some(2),
-    "TUPLE3": _some(3),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.since_mark())),
-    "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),
-    "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
-    "SETITEM": lambda machine, _: machine.items([machine.stack.pop(-2), machine.stack.pop()]),
-    "SETITEMS": lambda machine, _: machine.items(machine.since_mark()),
-    "BINPUT": _put,
-    "LONG_BINPUT": _put,
-    "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "GLOBAL": lambda machine, argument: machine.name(argument),
-    "REDUCE": lambda machine, _: machine.call(),
-    "BUILD": lambda machine, _: machine.build(),
-}
+    return ByteArray(shape, content)

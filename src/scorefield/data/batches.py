@@ -2,8 +2,8 @@
 
     x = (v + u)/levels,  v an 8-bit sample,  u ~ U[0, 1)    uniform dequantisation
 
-Position p = step · size + i of the endless stream is sample p mod n of epoch ⌊p/n⌋, whose order is
-a permutation of its own. So a run can start at any step, on any number of processes.
+Position p = step · size + i of the endless stream is sample p mod n of epoch ⌊p/n⌋, and each epoch
+has its own permutation. So a run can start at any step, with any number of processes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..distributed import split_rows
-from ._draws import FLIP, permutation, uniforms, words
-from .source import Source, centre
-from .stream import Stream, Taken
+from ._philox import FLIP, permutation, philox, uniform_bits
+from .sources import Labelled, Source, Stream, cell_centres
 
-LOST = 60.0
-"""Seconds after which a batch that no worker brings is read without them."""
+WORKER_TIMEOUT_SECONDS = 60.0
+"""After which a batch that no worker has read is read without them."""
 
 
-class Batch(NamedTuple):
+class LabelledBatch(NamedTuple):
     """Clean samples in the model's units, images in [0, 1], and their labels if they have any."""
 
     x: Float[Tensor, "batch *shape"]
@@ -42,15 +41,16 @@ class Batches:
 
     Args:
         source: the samples.
-        size: of the global batch; each of `world` processes gets a share of it, equal if it can be.
+        size: size of the global batch, which is shared by the processes as equally as possible.
         seed: of order, mirroring and dequantisation.
-        flip: mirror every other image, left to right.
-        dequantise: draw a point of each 8-bit cell, (v + u)/256; else its middle, (v + ½)/256.
-        device: where batches go; the bits are the same on any.
-        workers: threads that `stream` reads ahead with, for sources that decode files (Pillow
-            lets other threads run while it does). Each has two batches under way at most.
-        rank: of this process.
-        world: how many processes there are.
+        flip: mirror a random half of the images, left to right.
+        dequantise: sample a point of each 8-bit cell, (v + u)/256; otherwise take its middle,
+            (v + ½)/256.
+        device: device of the batches; the bits are the same on any.
+        workers: number of threads that `stream` reads ahead with, for sources that decode files
+            (Pillow releases the lock of the interpreter). Each reads at most two batches ahead.
+        rank: index of this process.
+        world: number of processes.
     """
 
     source: Source
@@ -65,10 +65,10 @@ class Batches:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
-            raise ValueError(f"rank={self.rank}, world={self.world}: a rank is below the world")
+            raise ValueError(f"rank={self.rank}, world={self.world}: give a rank below the world")
         if self.size < self.world:
             raise ValueError(
-                f"size={self.size} beside world={self.world}: give a global batch of at least one "
+                f"size={self.size} with world={self.world}: give a global batch of at least one "
                 "sample for each process"
             )
         if not 0 <= self.seed < 2**64 or self.workers < 0:
@@ -81,42 +81,40 @@ class Batches:
                 "it out"
             )
 
-    def __call__(self, step: int) -> Batch:
-        """The batch of a step, from 0 on."""
+    def __call__(self, step: int) -> LabelledBatch:
+        """Return the batch of a step; the first is 0."""
         if isinstance(self.source, Stream):
-            raise ValueError("what is streamed has no batch by step: take stream(start)")
-        return self._finish(step, self._take(_checked(step)))
+            raise ValueError("a stream has no batch by step: use stream(start)")
+        return self._finish(step, self._take(_check_step(step)))
 
-    def stream(self, start: int = 0) -> Iterator[Batch]:
-        """The batches from a step on, for ever, read ahead if there are workers.
+    def stream(self, start: int = 0) -> Iterator[LabelledBatch]:
+        """Return an endless iterator of the batches from a step on; closing it stops the workers.
 
-        Closing the generator stops the workers.
+        With workers, batches are read ahead.
         """
-        _checked(start)
-        if isinstance(self.source, Stream):
-            return self._drawn(start, self.source)
+        _check_step(start)
+        if isinstance(self.source, Stream):  # read in order, so by one thread at most
+            taken = self.source.batches(start * self.size, self.size, self._rows)
+            if self.workers:
+                return self._read_ahead(start, lambda step: next(taken), 1)
+            return (self._finish(step, samples) for step, samples in enumerate(taken, start))
         if self.workers:
-            return self._ahead(start, self._take, self.workers)
+            return self._read_ahead(start, self._take, self.workers)
         return (self(step) for step in count(start))
 
-    def _drawn(self, start: int, source: Stream) -> Iterator[Batch]:
-        """As they come; no more than one thread can wait for them."""
-        taken = source.batches(start * self.size, self.size, self._rows)
-        if self.workers:
-            return self._ahead(start, lambda step: next(taken), 1)
-        return (self._finish(step, each) for step, each in zip(count(start), taken, strict=False))
-
-    def _ahead(self, start: int, take: Callable[[int], Taken], workers: int) -> Iterator[Batch]:
-        pool, waiting = _pool(workers), deque[Future[Taken]]()
-        again = not isinstance(self.source, Stream)
+    def _read_ahead(
+        self, start: int, take: Callable[[int], Labelled], workers: int
+    ) -> Iterator[LabelledBatch]:
+        pool, waiting = _thread_pool(workers), deque[Future[Labelled]]()
+        repeatable = not isinstance(self.source, Stream)
         try:
             for step in count(start):
                 while len(waiting) < 2 * workers:
                     waiting.append(pool.submit(take, step + len(waiting)))
-                if again and _lost(waiting[0]):
-                    # others begin after this batch, which is the same whoever reads it
+                if repeatable and _is_lost(waiting[0]):
+                    # New workers continue after this batch, which is the same whoever reads it.
                     pool.shutdown(wait=False, cancel_futures=True)
-                    pool = _pool(workers)
+                    pool = _thread_pool(workers)
                     waiting.clear()
                     yield self(step)
                 else:
@@ -126,51 +124,47 @@ class Batches:
 
     @property
     def _rows(self) -> range:
-        """The positions in the global batch that are this process's."""
+        """This process's positions in the global batch."""
         return split_rows(self.size, self.rank, self.world)
 
-    def _take(self, step: int) -> Taken:
+    def _take(self, step: int) -> Labelled:
         n, rows = len(self.source), self._rows
         epoch, offset = np.divmod(step * self.size + np.arange(rows.start, rows.stop), n)
-        index = np.concatenate(
-            [
-                permutation(self.seed, e, n)[offset[epoch == e]]
-                for e in range(int(epoch[0]), int(epoch[-1]) + 1)
-            ]
-        )
-        return self.source.take(torch.from_numpy(index))
+        epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
+        parts = [permutation(self.seed, e, n)[offset[epoch == e]] for e in epochs]
+        return self.source.take(torch.from_numpy(np.concatenate(parts)))
 
-    def _finish(self, step: int, taken: Taken) -> Batch:
-        x, labels = taken[0].to(self.device), taken[1]
+    def _finish(self, step: int, samples: Labelled) -> LabelledBatch:
+        x, labels = samples[0].to(self.device), samples[1]
         rows = self._rows
         if self.flip:
-            coins = words(self.seed, FLIP, step, self.size)[rows.start : rows.stop] >> 63
+            coins = philox(self.seed, FLIP, step, self.size)[rows.start : rows.stop] >> 63
             heads = torch.from_numpy(coins.astype(bool)).to(x.device)
             x = torch.where(heads[:, None, None, None], x.flip(3), x)
         if x.dtype == torch.uint8 and self.dequantise:
-            bits = uniforms(self.seed, step, rows, self.source.shape.numel())
+            bits = uniform_bits(self.seed, step, rows, self.source.shape.numel())
             k = torch.from_numpy(bits).to(x.device).reshape(x.shape)
-            # v + u is a multiple of 2⁻¹⁶ below 256, which float32 holds exactly
+            # v + u is a multiple of 2⁻¹⁶ below 256, exact in float32.
             x = (x.float() + (k.float() + 2**15) / 2**16) / self.source.levels
         else:
-            x = centre(x, self.source.levels)
-        return Batch(x, None if labels is None else labels.to(self.device))
+            x = cell_centres(x, self.source.levels)
+        return LabelledBatch(x, None if labels is None else labels.to(self.device))
 
 
-def _pool(workers: int) -> ThreadPoolExecutor:
+def _thread_pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="batches")
 
 
-def _lost(future: Future[Taken]) -> bool:
-    """Whether the worker has died instead of reading; then it is not heard of, or was ended."""
+def _is_lost(future: Future[Labelled]) -> bool:
+    """True if the worker died instead of reading: it does not answer, or its thread was ended."""
     try:
-        error = future.exception(LOST)
+        error = future.exception(WORKER_TIMEOUT_SECONDS)
     except TimeoutError:
         return True
     return error is not None and not isinstance(error, Exception)
 
 
-def _checked(step: int) -> int:
+def _check_step(step: int) -> int:
     if step < 0:
-        raise ValueError(f"step={step}: the first one is 0")
+        raise ValueError(f"step={step}: the first step is 0")
     return step

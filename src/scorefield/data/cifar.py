@@ -1,8 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009) from its archive, or from the folder that is in it.
 
-The archive is walked through, never unpacked. Its batches are pickles of Python 2, of which the
-operations that make numbers, strings, lists and dictionaries are done here, one by one: no pickle
-module reads them, and nothing in them is called.
+The archive is read in sequence, never unpacked. Its batches are pickles of Python 2, which
+`_pickled` interprets without the pickle module and without calling anything in them.
 """
 
 from __future__ import annotations
@@ -14,106 +13,108 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ._pickled import array, unpickled
-from .dataset import Dataset
-from .published import CHUNK, Remote, exactly, home, opened, provided
-from .source import Arrays
+from ._pickled import parse_array, parse_pickle
+from .download import CHUNK_BYTES, Remote, data_folder, ensure_files, open_file, read_exactly
+from .sources import Arrays, Dataset
 
-ARCHIVE = Remote(
+CIFAR_ARCHIVE = Remote(
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     170_498_071,
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
 )
-FOLDER = "cifar-10-batches-py"
-TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
-TEST = "test_batch"
+CIFAR_FOLDER = "cifar-10-batches-py"
+TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+TEST_BATCH = "test_batch"
 
-SIZE = 3 * 32 * 32
-COUNT = 10_000
-"""Images in a batch, at most."""
-MEMBER = 2**25
-"""Bytes of a batch, at most; they have 31 million."""
-TOTAL = 2**28
-"""Bytes of the whole archive, at most; it has 186 million."""
-BLOCK = 512
-"""Of a tar file."""
+IMAGE_BYTES = 3 * 32 * 32
+MAX_BATCH_IMAGES = 10_000
+MAX_BATCH_BYTES = 2**25
+"""The published batches have 31 million."""
+MAX_ARCHIVE_BYTES = 2**28
+"""Unpacked; the published archive has 186 million."""
+TAR_BLOCK = 512
 
 
 def cifar10(*, root: str | Path | None = None, download: bool = False) -> Dataset:
-    """50,000 photographs of 32 × 32 pixels in colour to train on, 10,000 held out, as published.
+    """Load 50,000 colour photographs of 32 × 32 pixels to train on and 10,000 held out.
 
     Args:
-        root: cifar-10-python.tar.gz, the folder cifar-10-batches-py, or a folder with either;
-            data/cifar10 if not given.
-        download: fetch the archive if neither is there, 170 MB.
+        root: cifar-10-python.tar.gz, the folder cifar-10-batches-py, or a folder with either; by
+            default data/cifar10.
+        download: fetch the archive if neither exists, 170 MB.
     """
-    place = home("cifar10", root)
-    found = _there(place)
-    if found is None:
-        provided("CIFAR-10", place, [ARCHIVE], download)
-        found = place / ARCHIVE.name
-    batches = _of_folder(found) if found.is_dir() else _of_archive(found)
-    missing = [name for name in (*TRAIN, TEST) if name not in batches]
+    place = data_folder("cifar10", root)
+    path = _find(place)
+    if path is None:
+        ensure_files("CIFAR-10", place, [CIFAR_ARCHIVE], download)
+        path = place / CIFAR_ARCHIVE.name
+    batches = _read_folder(path) if path.is_dir() else _read_archive(path)
+    missing = [name for name in (*TRAIN_BATCHES, TEST_BATCH) if name not in batches]
     if missing:
-        raise OSError(f"{found} lacks {', '.join(missing)}: get it anew")
-    images, labels = zip(*(batches[name] for name in TRAIN), strict=True)
+        raise OSError(f"{path} lacks {', '.join(missing)}: download it again")
+    images, labels = zip(*(batches[name] for name in TRAIN_BATCHES), strict=True)
     train = Arrays(torch.cat(images), torch.cat(labels))
-    return Dataset("cifar10", train, Arrays(*batches[TEST]), classes=10)
+    return Dataset("cifar10", train, Arrays(*batches[TEST_BATCH]), classes=10)
 
 
-def _there(place: Path) -> Path | None:
+def _find(place: Path) -> Path | None:
+    """Return the archive or the folder of batches."""
     if place.is_file():
-        return place.parent if place.name in TRAIN else place
-    known = (place / FOLDER, place / ARCHIVE.name)
-    return place if (place / TRAIN[0]).exists() else next((p for p in known if p.exists()), None)
+        return place.parent if place.name in TRAIN_BATCHES else place
+    if (place / TRAIN_BATCHES[0]).exists():
+        return place
+    paths = (place / CIFAR_FOLDER, place / CIFAR_ARCHIVE.name)
+    return next((path for path in paths if path.exists()), None)
 
 
-def _of_folder(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in (*TRAIN, TEST):
+def _read_folder(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    batches: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in (*TRAIN_BATCHES, TEST_BATCH):
         path = folder / name
         if not path.is_file():
             continue
-        if path.stat().st_size > MEMBER:
-            raise OSError(f"{path} has {path.stat().st_size} bytes, a batch {MEMBER} at most")
-        found[name] = _batch(path.read_bytes(), str(path))
-    return found
+        if path.stat().st_size > MAX_BATCH_BYTES:
+            raise OSError(f"{path} has more than the {MAX_BATCH_BYTES} bytes of a batch")
+        batches[name] = _read_batch(path.read_bytes(), str(path))
+    return batches
 
 
 # ── The archive ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _of_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    found: dict[str, tuple[Tensor, Tensor]] = {}
-    with opened(path) as stream:
-        for name, size in _members(stream, path):
-            batch = name.removeprefix("./").removeprefix(f"{FOLDER}/")
-            if batch not in (*TRAIN, TEST):
+def _read_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    batches: dict[str, tuple[Tensor, Tensor]] = {}
+    with open_file(path) as stream:
+        for name, size in _tar_members(stream, path):
+            batch = name.removeprefix("./").removeprefix(f"{CIFAR_FOLDER}/")
+            if batch not in (*TRAIN_BATCHES, TEST_BATCH):
                 _skip(stream, size)
-            elif batch in found or size > MEMBER:
-                raise OSError(f"{path} holds {name} twice, or with more than {MEMBER} bytes")
+            elif batch in batches or size > MAX_BATCH_BYTES:
+                raise OSError(f"{path} holds {name} twice, or above {MAX_BATCH_BYTES} bytes")
             else:
-                found[batch] = _batch(bytes(exactly(stream, size)), f"{path}: {name}")
-            _skip(stream, -size % BLOCK)
-    return found
+                batches[batch] = _read_batch(bytes(read_exactly(stream, size)), f"{path}: {name}")
+            _skip(stream, -size % TAR_BLOCK)
+    return batches
 
 
-def _members(stream: BufferedIOBase, path: Path) -> Iterator[tuple[str, int]]:
-    """The name and size of each plain file of a tar, when its content comes next."""
+def _tar_members(stream: BufferedIOBase, path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the name and size of each plain file of a tar when its content is next."""
     total = 0
-    while header := bytes(exactly(stream, BLOCK)).rstrip(b"\0"):
-        header = header.ljust(BLOCK, b"\0")
+    while header := bytes(read_exactly(stream, TAR_BLOCK)).rstrip(b"\0"):
+        header = header.ljust(TAR_BLOCK, b"\0")
         size = _octal(header[124:136])
-        summed = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-        if size is None or _octal(header[148:156]) != summed:
-            raise OSError(f"{path} is damaged, a header in it is none of a tar's: get it anew")
-        total += BLOCK + size
-        if total > TOTAL:
-            raise OSError(f"{path} unpacks to more than {TOTAL} bytes: get it anew")
+        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        if size is None or _octal(header[148:156]) != checksum:
+            raise OSError(f"{path} is damaged, a tar header in it is not valid: download it again")
+        total += TAR_BLOCK + size
+        if total > MAX_ARCHIVE_BYTES:
+            raise OSError(
+                f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes: download it again"
+            )
         if header[156:157] in b"0\0":
             yield header[:100].partition(b"\0")[0].decode("latin-1"), size
-        else:  # folders, links, and what says more of the next file
-            _skip(stream, size + -size % BLOCK)
+        else:  # folders, links, and extended headers
+            _skip(stream, size + -size % TAR_BLOCK)
 
 
 def _octal(field: bytes) -> int | None:
@@ -123,27 +124,29 @@ def _octal(field: bytes) -> int | None:
 
 def _skip(stream: BufferedIOBase, count: int) -> None:
     while count > 0:
-        count -= len(exactly(stream, min(count, CHUNK)))
+        count -= len(read_exactly(stream, min(count, CHUNK_BYTES)))
 
 
 # ── A batch ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _batch(content: bytes, name: str) -> tuple[Tensor, Tensor]:
-    """Images and labels of a pickled batch, every number of it checked."""
+def _read_batch(content: bytes, name: str) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of a pickled batch after checking all of them."""
     try:
-        held = unpickled(content)
-        images, labels = array(held["data"]), held["labels"]
-    except Exception as error:  # what is not such a pickle may fail anywhere in it
+        batch = parse_pickle(content)
+        images, labels = parse_array(batch["data"]), batch["labels"]
+    except Exception as error:  # a foreign pickle may fail anywhere
         reason = str(error) or type(error).__name__
-        raise OSError(f"{name} is no batch of CIFAR-10 ({reason:.500}): get it anew") from error
-    count = len(images.content) // SIZE
-    whole = len(images.content) == count * SIZE and images.shape == (count, SIZE)
-    if not whole or not 1 <= count <= COUNT:
-        raise OSError(f"{name} has images of another size than {SIZE} bytes each, or too many")
-    if type(labels) is not list or len(labels) != count:
-        raise OSError(f"{name} has {count} images, but not a list of as many labels")
+        raise OSError(
+            f"{name} is not a batch of CIFAR-10 ({reason:.500}): download it again"
+        ) from error
+    n = len(images.content) // IMAGE_BYTES
+    whole = len(images.content) == n * IMAGE_BYTES and images.shape == (n, IMAGE_BYTES)
+    if not whole or not 1 <= n <= MAX_BATCH_IMAGES:
+        raise OSError(f"{name} has images of another size than {IMAGE_BYTES} bytes, or too many")
+    if type(labels) is not list or len(labels) != n:
+        raise OSError(f"{name} has {n} images, but not a list of {n} labels")
     if not all(type(label) is int and 0 <= label <= 9 for label in labels):
-        raise OSError(f"{name} has a label that is no integer from 0 to 9")
-    data = torch.frombuffer(bytearray(images.content), dtype=torch.uint8).view(count, 3, 32, 32)
+        raise OSError(f"{name} has a label that is not an integer from 0 to 9")
+    data = torch.frombuffer(bytearray(images.content), dtype=torch.uint8).view(n, 3, 32, 32)
     return data, torch.tensor(labels)

@@ -1,11 +1,11 @@
-"""What data are known by, so that a run goes on with those that it began with.
+"""Fingerprints of the training data, so that `resume` can refuse different data.
 
-    a file     its size, and a checksum of pieces spread over it, of all of it if it is small
-    a folder   each image's size, and the same of so many of them
-    a name     8-bit samples by a checksum, others by their moments, which machines agree on
+    a file     its size, and a checksum of all of it, or of pieces spread over a large one
+    a folder   the size of each image, and a checksum of both ends of at most 20,000 of them
+    a name     a checksum of 8-bit samples; of floats the moments, which are equal on all machines
 
-Times do not count: a copy is the same data. While a run reads files they do: whoever writes to one
-changes its time.
+Times are not part of a fingerprint, so a copy is the same data. While a run reads files, their
+times are compared too, because writing to a file changes its time.
 """
 
 from __future__ import annotations
@@ -18,62 +18,62 @@ from typing import TypeAlias
 
 import torch
 
-from .dataset import Dataset
-from .source import Source
+from .sources import Dataset, Source
 
 Stamp: TypeAlias = "tuple[int, int]"
-"""The size of a file, and when it was last written to."""
+"""Size of a file and time of the last write to it."""
 
-PIECES, PIECE = 1024, 2**16
-"""Of a file of arrays: all of one of 64 MiB."""
-ENDS = 2**12
-"""Bytes at both ends of an image; those of a PNG hold a checksum of all."""
-LOOKED_INTO = 20_000
-"""Images of a folder."""
-
-
-def of_file(path: Path) -> dict[str, str]:
-    """What a file of arrays is known by."""
-    return {path.name: _mark(path, PIECES, PIECE)}
+PIECES = 1024
+PIECE_BYTES = 2**16
+"""A file of arrays of up to 64 MiB is read whole."""
+END_BYTES = 2**12
+"""Read at both ends of an image; those of a PNG hold checksums of all of it."""
+CHECKED_IMAGES = 20_000
+"""Number of images of a folder that are opened."""
 
 
-def of_folder(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """What the images of a folder are known by, by their names."""
-    every = -(-len(names) // LOOKED_INTO)
+def fingerprint_file(path: Path) -> dict[str, str]:
+    """Return the fingerprint of a file of arrays or a table."""
+    return {path.name: _checksum(path, PIECES, PIECE_BYTES)}
+
+
+def fingerprint_folder(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return fingerprints of the images of a folder, by their names."""
+    every = -(-len(names) // CHECKED_IMAGES)
     return {
-        name: _mark(f"{root}/{name}", 2 if i % every == 0 else 0, ENDS)
+        name: _checksum(f"{root}/{name}", 2 if i % every == 0 else 0, END_BYTES)
         for i, name in enumerate(names)
     }
 
 
 def fingerprint_samples(data: Dataset) -> dict[str, str]:
-    """What data are known by that are in no file of the user's."""
-    held = {} if data.test is None else {"held out": data.test}
-    return {name: _samples(source) for name, source in ({"trained on": data.train} | held).items()}
+    """Return fingerprints of data that are not in a file of the user's."""
+    parts = {"trained on": data.train, "held out": data.test}
+    return {name: _summary(source) for name, source in parts.items() if source is not None}
 
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What of the data is not as it was, in words; nothing if all is."""
+    """Return the differences between two fingerprints in words, or an empty string."""
     gone = [f"{name} is gone" for name in before if name not in now]
     new = [f"{name} is new" for name in now if name not in before]
     other = [f"{name} has changed" for name in before if name in now and before[name] != now[name]]
-    found = [*gone, *new, *other]
-    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
+    changes = [*gone, *new, *other]
+    more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return ", ".join(changes[:3]) + more
 
 
-def stamp(file: Path | int) -> Stamp:
-    """What changes when somebody writes to a file, or to one that is open."""
+def file_stamp(file: Path | int) -> Stamp:
+    """Return the size and time of a file, or of an open one; (−1, −1) if it is missing."""
     try:
-        found = os.stat(file)
-    except OSError:  # a link to nowhere, which who reads it will name
+        status = os.stat(file)
+    except OSError:  # for example a broken link; it is reported when it is opened
         return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
-def check_stamp(path: Path, before: Stamp, file: int | None = None) -> None:
-    """Refuse a file, perhaps open, that is not as it was."""
-    now = stamp(path if file is None else file)
+def check_unchanged(path: Path, before: Stamp, file: int | None = None) -> None:
+    """Refuse a file, or an open one, that has been written to since a stamp was taken."""
+    now = file_stamp(path if file is None else file)
     if now != before:
         raise OSError(
             f"{path} has changed since it was opened, from {before[0]} to {now[0]} bytes"
@@ -82,8 +82,8 @@ def check_stamp(path: Path, before: Stamp, file: int | None = None) -> None:
         )
 
 
-def _mark(path: str | Path, pieces: int, length: int) -> str:
-    """A file's size, and a checksum of pieces spread evenly over it, both ends included."""
+def _checksum(path: str | Path, pieces: int, length: int) -> str:
+    """Return the size of a file, and a checksum of pieces spread evenly from end to end."""
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -99,13 +99,14 @@ def _mark(path: str | Path, pieces: int, length: int) -> str:
     return f"{size} {total:08x}"
 
 
-def _samples(source: Source) -> str:
+def _summary(source: Source) -> str:
+    """Return the number, shape and checksum or moments of up to 1,000 samples spread evenly."""
     n = len(source)
     x, labels = source.take(torch.linspace(0, n - 1, min(n, 1000), dtype=torch.float64).long())
     x, values = x.cpu(), x.cpu().double()
-    known = f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
+    content = f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
     if x.dtype == torch.uint8:
-        known = f"{zlib.crc32(x.numpy().tobytes()):08x}"
+        content = f"{zlib.crc32(x.numpy().tobytes()):08x}"
     if labels is not None:
-        known += f", labels {zlib.crc32(labels.cpu().numpy().tobytes()):08x}"
-    return f"{n} × {tuple(x.shape[1:])} {known}"
+        content += f", labels {zlib.crc32(labels.cpu().numpy().tobytes()):08x}"
+    return f"{n} × {tuple(x.shape[1:])} {content}"

@@ -1,12 +1,12 @@
-"""Tables as vectors: what each column becomes, and the way back to the text of a file.
+"""Tables as vectors, and back to the text of a file.
 
     real       z = (v − m)/s                         v rounded to the decimals of the file
     integer    z = (v + u − ½ − m)/s, u ~ U(0, 1)    v = ⌊m + sz + ½⌋, uniform dequantisation
     category   z = (one-hot(v) − p)/s                v = argmax(p + sz)
 
-m and s are mean and standard deviation of the rows to train on, p the shares of the categories, and
-s² the mean of p(1 − p). A column of one value takes no number at all. Numbers that come back are
-kept within the range of the rows to train on: no area is below 0 where none was.
+m and s are mean and standard deviation of the rows to train on, p the frequencies of the
+categories, and s² the mean of p(1 − p). A column with one value takes no number at all. Numbers
+that are converted back are clipped to the range of the rows to train on.
 """
 
 from __future__ import annotations
@@ -26,36 +26,35 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ._draws import uniforms
+from ._philox import uniform_bits
 
-Kind: TypeAlias = Literal["real", "integer", "category"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ColumnKind: TypeAlias = Literal["real", "integer", "category"]
+COLUMN_KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 DELIMITERS = (",", ";", "\t")
-
 TABLE_FILE = "table.json"
-"""Where a run keeps its table."""
-PLAIN = 12
-"""Decimals up to which a number is written without an exponent."""
+"""File of a run that holds its table."""
+PLAIN_DECIMALS = 12
+"""Numbers with more decimals are written with an exponent."""
 MARGIN = 0.01
-"""Of u from 0 and 1, so that no rounding in float32 makes a whole number its neighbour."""
+"""Distance of u from 0 and 1, so that rounding in float32 never changes a whole number."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its kind, and the numbers of its transform.
+    """A column and its transform.
 
     Attributes:
-        name: In the header.
+        name: Name in the header.
         kind: "real", "integer" or "category".
-        mean: m, or the shares p of the categories.
+        mean: m, or the frequencies p of the categories.
         scale: s.
-        range: The least and the largest value in training; not of categories.
-        decimals: Of a real number in the file.
-        categories: The texts, in the order of the one-hot numbers.
+        range: Smallest and largest value to train on; not of categories.
+        decimals: Decimals of a real number in the file.
+        categories: Texts, in the order of the one-hot numbers.
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     mean: tuple[float, ...]
     scale: float
     range: tuple[float, float] = (0.0, 0.0)
@@ -64,54 +63,54 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many numbers of the vector it takes."""
+        """Number of components of the vector."""
         return 0 if len(self.categories) == 1 else len(self.mean)
 
-    def number(self, text: str) -> float:
-        """The number of a cell; of a category its position."""
+    def parse(self, text: str) -> float:
+        """Return the number in a cell; of a category its position."""
         if self.kind != "category":
             return float(text)
         if text not in self.categories:
             raise ValueError(f"column {self.name!r} has no category {text[:40]!r}")
         return float(self.categories.index(text))
 
-    def forth(self, values: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """z of the numbers of its cells."""
+    def encode(self, values: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return z of numbers in cells."""
         if self.kind == "category":
             hot = np.eye(len(self.categories))[values.astype(np.int64)]
             return ((hot - self.mean) / self.scale)[:, : self.width]
         shifted = values + u - 0.5 if self.kind == "integer" else values
         return ((shifted - self.mean[0]) / self.scale)[:, None]
 
-    def back(self, z: NDArray[np.float64]) -> list[str]:
-        """The texts of its cells."""
+    def decode(self, z: NDArray[np.float64]) -> list[str]:
+        """Return the texts of cells."""
         if self.kind == "category":
-            found = (z * self.scale + self.mean).argmax(1) if self.width else np.zeros(len(z), int)
-            return [self.categories[i] for i in found]
+            best = (z * self.scale + self.mean).argmax(1) if self.width else np.zeros(len(z), int)
+            return [self.categories[i] for i in best]
         values = (z[:, 0] * self.scale + self.mean[0]).clip(*self.range).tolist()
         if self.kind == "integer":
             return [str(math.floor(v + 0.5)) for v in values]
-        if self.decimals > PLAIN:
+        if self.decimals > PLAIN_DECIMALS:
             return [f"{v:.9g}" for v in values]
         # + 0 turns −0 into 0
         return [f"{round(v, self.decimals) + 0.0:.{self.decimals}f}" for v in values]
 
 
-def fitted(
+def fit_column(
     name: str,
-    kind: Kind,
+    kind: ColumnKind,
     values: NDArray[np.float64],
     *,
     decimals: int = 0,
     categories: Sequence[str] = (),
 ) -> Column:
-    """The column of these numbers of its cells, those to train on."""
+    """Return the column of these numbers in its cells to train on."""
     if kind == "category":
         p = np.bincount(values.astype(np.int64), minlength=len(categories)) / len(values)
         scale = float(np.sqrt((p * (1 - p)).mean())) or 1.0
         return Column(name, kind, tuple(p.tolist()), scale, categories=tuple(categories))
     mean = float(values.mean())
-    # the deviation of a share of the largest, whose squares neither vanish nor overflow
+    # relative to the largest deviation, so that squares neither vanish nor overflow
     largest = float(np.abs(values - mean).max()) or 1.0
     scale = largest * float(((values - mean) / largest).std())
     if kind == "integer":
@@ -122,7 +121,7 @@ def fitted(
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a table, in order, and what stands between them in a file.
+    """The columns of a table, in order, and the delimiter of its file.
 
     >>> table = Table.read("runs/wine")
     >>> table.to_csv(sample(load("runs/wine"), 1000), "samples.csv")
@@ -133,38 +132,35 @@ class Table:
 
     @property
     def size(self) -> int:
-        """Numbers of a vector."""
+        """Number of components of a vector."""
         return sum(column.width for column in self.columns)
 
     def encode(self, rows: Sequence[Sequence[str]]) -> Float[Tensor, "n size"]:
-        """The vectors of rows of text, in the order of the columns."""
-        return self.vectors(
-            np.array([[c.number(t) for c, t in zip(self.columns, r, strict=True)] for r in rows])
+        """Return the vectors of rows of text, in the order of the columns."""
+        return self.standardise(
+            np.array([[c.parse(t) for c, t in zip(self.columns, r, strict=True)] for r in rows])
         )
 
-    def vectors(self, values: NDArray[np.float64]) -> Float[Tensor, "n size"]:
-        """The vectors of the numbers of cells, n × columns."""
-        out = np.empty((len(values), self.size), np.float32)
-        bits = uniforms(0, 0, range(len(values)), len(self.columns))
-        first = 0
-        for i, column in enumerate(self.columns):
-            u = (bits[:, i].astype(np.float64) + 2**15 + 0.5) / 2**16
-            u = MARGIN + (1 - 2 * MARGIN) * u
+    def standardise(self, values: NDArray[np.float64]) -> Float[Tensor, "n size"]:
+        """Return the vectors of the numbers in cells, n × columns."""
+        bits = uniform_bits(0, 0, range(len(values)), len(self.columns))
+        u = MARGIN + (1 - 2 * MARGIN) * (bits.astype(np.float64) + 2**15 + 0.5) / 2**16
+        parts = []
+        for column, cells, v in zip(self.columns, values.T, u.T, strict=True):
             with np.errstate(over="ignore"):
-                part = column.forth(values[:, i], u).astype(np.float32)
+                part = column.encode(cells, v).astype(np.float32)
             finite = np.isfinite(part).all(1)
             if not finite.all():
                 raise ValueError(
-                    f"{values[finite.argmin(), i]:.4g} for {column.name[:40]!r} is too far from "
-                    f"the rows to train on, which are about {column.mean[0]:.4g} ± "
-                    f"{column.scale:.4g}: mend it, or leave its row out"
+                    f"{cells[finite.argmin()]:.4g} for {column.name[:40]!r} is too far from the "
+                    f"rows to train on, which are about {column.mean[0]:.4g} ± {column.scale:.4g}: "
+                    "correct it, or leave its row out"
                 )
-            out[:, first : first + column.width] = part
-            first += column.width
-        return torch.from_numpy(out)
+            parts.append(part)
+        return torch.from_numpy(np.concatenate(parts, 1))
 
     def decode(self, x: Float[Tensor, "n size"]) -> Iterator[tuple[str, ...]]:
-        """The rows of text of vectors."""
+        """Return the rows of text of vectors."""
         if x.ndim != 2 or x.shape[1] != self.size or not x.isfinite().all():
             raise ValueError(
                 f"x of shape {tuple(x.shape)} is not finite, or not of this table: give vectors of "
@@ -172,12 +168,11 @@ class Table:
             )
         z = x.detach().cpu().double().numpy()
         ends = np.cumsum([column.width for column in self.columns])[:-1]
-        parts = np.split(z, ends, axis=1)
-        texts = [column.back(part) for column, part in zip(self.columns, parts, strict=True)]
-        return zip(*texts, strict=True)
+        parts = zip(self.columns, np.split(z, ends, axis=1), strict=True)
+        return zip(*(column.decode(part) for column, part in parts), strict=True)
 
     def text(self, x: Float[Tensor, "n size"], *, header: bool = True) -> str:
-        """The file of vectors, with its header, or more of its rows."""
+        """Return vectors as the text of a file, with or without its header."""
         out = io.StringIO()
         writer = csv.writer(out, delimiter=self.delimiter, lineterminator="\n")
         if header:
@@ -186,43 +181,43 @@ class Table:
         return out.getvalue()
 
     def to_csv(self, x: Float[Tensor, "n size"], path: str | Path) -> None:
-        """Write vectors as a file like the one the table was read from."""
+        """Write vectors as a file like the one that the table was read from."""
         Path(path).write_text(self.text(x), encoding="utf-8", newline="")
 
     def as_json(self) -> str:
-        """What `read` understands."""
+        """Return the content of a file for `read`."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
-        """The table of a run, from its directory or from the table.json in it."""
+        """Return the table of a run, from its directory or from the table.json in it."""
         path = Path(path)
         path = path / TABLE_FILE if path.is_dir() else path
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            columns = tuple(_column(each) for each in found["columns"])
-            if not columns or found["delimiter"] not in DELIMITERS:
-                raise ValueError("it has no columns, or a delimiter that is none")
+            content = json.loads(path.read_text(encoding="utf-8"))
+            columns = tuple(_read_column(entry) for entry in content["columns"])
+            if not columns or content["delimiter"] not in DELIMITERS:
+                raise ValueError("it has no columns, or an unknown delimiter")
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            raise ValueError(f"{path} is no table of a run: {error}") from error
-        return cls(columns, found["delimiter"])
+            raise ValueError(f"{path} is not the table of a run: {error}") from error
+        return cls(columns, content["delimiter"])
 
 
-def _column(found: dict[str, Any]) -> Column:
-    """A column from JSON, if it can be one."""
+def _read_column(entry: dict[str, Any]) -> Column:
+    """Return a column from JSON, if it is valid."""
     lists = {"mean": float, "range": float, "categories": str}
-    column = Column(**found | {name: tuple(map(kind, found[name])) for name, kind in lists.items()})
+    column = Column(**entry | {name: tuple(map(kind, entry[name])) for name, kind in lists.items()})
     numbers = (*column.mean, *column.range, column.scale)
-    shares = len(column.categories) if column.kind == "category" else 1
+    components = len(column.categories) if column.kind == "category" else 1
     if not (
-        column.kind in KINDS
+        column.kind in COLUMN_KINDS
         and isinstance(column.name, str)
         and all(map(math.isfinite, numbers))
         and column.scale > 0
-        and len(column.mean) == shares >= 1
+        and len(column.mean) == components >= 1
         and len(column.range) == 2
         and type(column.decimals) is int
         and column.decimals >= 0
     ):
-        raise ValueError(f"the column {column.name!r} is none")
+        raise ValueError(f"the column {column.name!r} is not valid")
     return column

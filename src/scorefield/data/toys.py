@@ -1,6 +1,7 @@
-"""Toys: points of a plane, of a plane in a larger space, and signals; most with a known law.
+"""Toys: points of a plane, of a plane in a larger space, and signals.
 
-Where the law is an oracle, `Dataset.oracle` is it: the score that a model should learn.
+`Dataset.oracle` is their distribution where it has a closed form: the score that a model should
+learn.
 """
 
 from __future__ import annotations
@@ -12,109 +13,108 @@ import torch
 from torch import Tensor
 
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
-from .dataset import Dataset
-from .source import Arrays
+from .sources import Arrays, Dataset
 
 
 def mixture(*, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Eight Gaussians of standard deviation 0.3 on a circle of radius 4, of equal weight."""
+    """Sample eight equal Gaussians of standard deviation 0.3 on a circle of radius 4."""
     angle = torch.arange(8) * (math.pi / 4)
     means = 4 * torch.stack([angle.cos(), angle.sin()], 1)
-    return _of("mixture", GaussianMixture(means, 0.3**2, torch.ones(8)), n, seed)
+    return _sample_oracle("mixture", GaussianMixture(means, 0.3**2, torch.ones(8)), n, seed)
 
 
 def checkerboard(*, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Uniform on the black squares of a 4 × 4 board, from −4 to 4."""
+    """Sample uniformly on the black squares of a 4 × 4 board, from −4 to 4."""
     corners = [(i, j) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
     lows = [2.0 * torch.tensor(corner) - 4 for corner in corners]
-    return _of("checkerboard", Mixture([Box(a, a + 2) for a in lows], torch.ones(8)), n, seed)
+    squares = Mixture([Box(low, low + 2) for low in lows], torch.ones(8))
+    return _sample_oracle("checkerboard", squares, n, seed)
 
 
 def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -> Dataset:
-    """A Gaussian N(0, FFᵀ) that fills a subspace: without noise it has no score at all.
+    """Sample a Gaussian N(0, FFᵀ) in a subspace, which has no score without noise.
 
     Args:
-        size: of the space.
-        rank: of the subspace; F has orthonormal columns.
-        n: how many samples to train on; a tenth as many are held out.
+        size: dimension of the space.
+        rank: dimension of the subspace; F has orthonormal columns.
+        n: number of samples to train on; a tenth as many are held out.
         seed: of the samples, not of F.
     """
     if not 1 <= rank < size:
-        raise ValueError(f"rank={rank}, size={size}: a subspace is of a rank from 1 to size − 1")
-    drawn = torch.randn(size, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    factor = torch.linalg.qr(drawn).Q.float()
-    return _of("subspace", Gaussian(torch.zeros(size), 0.0, factor), n, seed)
+        raise ValueError(f"rank={rank}, size={size}: give a rank from 1 to size − 1")
+    z = torch.randn(size, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    factor = torch.linalg.qr(z).Q.float()
+    return _sample_oracle("subspace", Gaussian(torch.zeros(size), 0.0, factor), n, seed)
 
 
 def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
-    """An autoregressive process x_t = a·x_{t−1} + b·x_{t−2} + e of variance 1, in one channel.
+    """Sample an autoregressive process x_t = a·x_{t−1} + b·x_{t−2} + e of variance 1.
 
-    Waves of about 16 samples that lose their phase: the roots are 0.95·exp(±2πi/16). A Gaussian,
-    whose covariance ρ_k = a·ρ_{k−1} + b·ρ_{k−2} depends on the lag k alone.
+    Its waves of about 16 steps lose their phase: the roots are 0.95·exp(±2πi/16). The covariance of
+    this Gaussian, ρ_k = a·ρ_{k−1} + b·ρ_{k−2}, depends on the lag k alone.
     """
     if length < 1:
-        raise ValueError(f"length={length}: a signal has at least 1 sample")
+        raise ValueError(f"length={length}: give at least 1")
     a, b = 2 * 0.95 * math.cos(2 * math.pi / 16), -(0.95**2)
     rho = [1.0, a / (1 - b)]
     while len(rho) < length:
         rho.append(a * rho[-1] + b * rho[-2])
-    place = torch.arange(length)
-    lags = (place[:, None] - place).abs()
-    cov = torch.tensor(rho, dtype=torch.float64)[lags].float()
-    return _of("signals", Gaussian(torch.zeros(1, length), cov), n, seed)
+    t = torch.arange(length)
+    cov = torch.tensor(rho, dtype=torch.float64)[(t[:, None] - t).abs()].float()
+    return _sample_oracle("signals", Gaussian(torch.zeros(1, length), cov), n, seed)
 
 
 def rings(*, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Three circles of radius 1, 2 and 3, each as likely, blurred by a standard deviation 0.08."""
+    """Sample three circles of radius 1, 2 and 3, equally likely, with noise of deviation 0.08."""
 
-    def draw(count: int, noise: Callable[..., Tensor]) -> Tensor:
+    def points(count: int, noise: Callable[..., Tensor]) -> Tensor:
         radius = 1 + (3 * _uniform(noise(count))).floor()
         angle = 2 * math.pi * _uniform(noise(count))
         return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.08 * noise(count, 2)
 
-    return _drawn("rings", draw, n, seed)
+    return _sample_toy("rings", points, n, seed)
 
 
 def spirals(*, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Two arms r = θ/π for θ from π/2 to 3π, even in length, blurred by 0.08."""
+    """Sample two arms r = θ/π, θ from π/2 to 3π, evenly in length, with noise of deviation 0.08."""
 
-    def draw(count: int, noise: Callable[..., Tensor]) -> Tensor:
-        # ∫ r dθ is close to the length, and even in θ²
-        share = _uniform(noise(count))
-        angle = ((math.pi / 2) ** 2 + share * ((3 * math.pi) ** 2 - (math.pi / 2) ** 2)).sqrt()
+    def points(count: int, noise: Callable[..., Tensor]) -> Tensor:
+        # ∫ r dθ is close to the length, so θ² is uniform
+        low, high = (math.pi / 2) ** 2, (3 * math.pi) ** 2
+        angle = (low + _uniform(noise(count)) * (high - low)).sqrt()
         arm = torch.where(noise(count) > 0, 1.0, -1.0) * angle / math.pi
         return arm[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.08 * noise(count, 2)
 
-    return _drawn("spirals", draw, n, seed)
+    return _sample_toy("spirals", points, n, seed)
 
 
 def _uniform(z: Tensor) -> Tensor:
-    # Φ of a large z rounds to 1, where ⌊3u⌋ would be a fourth ring
+    # Φ of a large z rounds to 1, for which ⌊3u⌋ would be a fourth ring
     u: Tensor = torch.special.ndtr(z)
     return u.clamp(max=1 - 2.0**-24)
 
 
-def _of(name: str, oracle: Oracle, n: int, seed: int) -> Dataset:
-    def draw(count: int, noise: Callable[..., Tensor]) -> Tensor:
+def _sample_oracle(name: str, oracle: Oracle, n: int, seed: int) -> Dataset:
+    def points(count: int, noise: Callable[..., Tensor]) -> Tensor:
         return oracle.sample(count, noise=lambda x: noise(*x.shape))
 
-    return _drawn(name, draw, n, seed, oracle)
+    return _sample_toy(name, points, n, seed, oracle)
 
 
-def _drawn(
+def _sample_toy(
     name: str,
-    draw: Callable[[int, Callable[..., Tensor]], Tensor],
+    points: Callable[[int, Callable[..., Tensor]], Tensor],
     n: int,
     seed: int,
     oracle: Oracle | None = None,
 ) -> Dataset:
-    """n samples to train on, and a tenth as many (at least one) held out."""
+    """Sample n points to train on, and a tenth as many, at least one, to hold out."""
     if n < 1:
-        raise ValueError(f"n={n}: draw at least 1 sample")
+        raise ValueError(f"n={n}: give at least 1 sample")
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    train, test = draw(n, noise), draw(max(1, n // 10), noise)
+    train, test = points(n, noise), points(max(1, n // 10), noise)
     return Dataset(name, Arrays(train), Arrays(test), oracle=oracle)

@@ -1,0 +1,135 @@
+"""Published data: their place on this machine, and downloads, only when asked for.
+
+A download is kept only if it is, to the bit, the file that was published.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import os
+import urllib.request
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+CHUNK_BYTES = 2**20
+"""Read at once, whatever length a file claims."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A published file, with its size and SHA-256."""
+
+    url: str
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file on this machine."""
+        return self.url.rpartition("/")[2]
+
+
+def data_folder(name: str, root: str | Path | None) -> Path:
+    """Return the folder of a data set: `root`, or its own in $SCOREFIELD_DATA or in data/."""
+    if root is None:
+        return Path(os.environ.get("SCOREFIELD_DATA") or "data") / name
+    return Path(str(root)).expanduser()
+
+
+def ensure_files(name: str, folder: Path, missing: Sequence[Remote], download: bool) -> None:
+    """Download the missing files if that was asked for, or raise an error that names them."""
+    if not missing:
+        return
+    if not download:
+        names = ", ".join(remote.name for remote in missing)
+        size = sum(remote.size for remote in missing) / 1e6
+        raise FileNotFoundError(
+            f"{name} is looked for in {folder}, which has no {names}: name its folder by "
+            f"--data.options.root=FOLDER (in Python root=...), or download {size:.0f} MB from "
+            f"{missing[0].url.rpartition('/')[0]} by --data.options.download=true (download=True)"
+        )
+    for remote in missing:
+        fetch(remote, folder)
+
+
+def fetch(remote: Remote, folder: Path) -> None:
+    """Download a file into a folder, all of it or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, partial = folder / remote.name, folder / f".{remote.name}.{os.getpid()}"
+    try:
+        with partial.open("wb") as file:
+            digest = _download(remote, file)
+        if digest != remote.sha256:
+            raise OSError(
+                f"{remote.url} is not the file that was published, its SHA-256 is {digest}: "
+                f"nothing was kept; try again later, or put the right one into {folder}"
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _download(remote: Remote, file: BufferedIOBase) -> str:
+    """Write what the URL returns to a file, check its size and return its SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with (
+            urllib.request.urlopen(remote.url, timeout=30) as answer,
+            tqdm(
+                total=remote.size, desc=remote.name, disable=None, unit="B", unit_scale=True
+            ) as bar,
+        ):
+            while size <= remote.size and (chunk := answer.read(CHUNK_BYTES)):
+                digest.update(chunk)
+                file.write(chunk)
+                size += len(chunk)
+                bar.update(len(chunk))
+    except (OSError, http.client.HTTPException) as error:
+        raise OSError(
+            f"{remote.url} cannot be downloaded: {error or type(error).__name__}; try again later, "
+            "or put the file where it is looked for"
+        ) from error
+    if size != remote.size:
+        amount = "more" if size > remote.size else f"{size} bytes, less"
+        raise OSError(
+            f"{remote.url} gave {amount} than the {remote.size} bytes that were published: "
+            "nothing was kept; try again later"
+        )
+    return digest.hexdigest()
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedIOBase]:
+    """Open a file, gzipped or not; damage found while reading becomes an OSError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if zipped:
+                with gzip.GzipFile(fileobj=file) as stream:
+                    yield stream
+            else:
+                yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise OSError(f"{path} is damaged: {error}; download it again") from error
+
+
+def read_exactly(stream: BufferedIOBase, count: int) -> bytearray:
+    """Return `count` bytes, allocating memory as they arrive."""
+    content = bytearray()
+    while len(content) < count:
+        chunk = stream.read(min(CHUNK_BYTES, count - len(content)))
+        if not chunk:
+            raise EOFError(f"{count - len(content)} bytes are missing at its end")
+        content += chunk
+    return content

@@ -1,0 +1,276 @@
+"""Sources, from which samples are taken by index, and data sets made of them.
+
+An 8-bit sample v of 0 … levels − 1 stands for the cell [v, v + 1)/levels of [0, 1]. A batch samples
+a point of the cell (Theis et al. 2016, §3.1); `all_samples` takes its middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ..oracles import Oracle
+from ._philox import permutation
+from .table import Table
+
+Labelled: TypeAlias = "tuple[Tensor, Int[Tensor, 'batch'] | None]"
+"""Samples, uint8 or floats, and their labels if they have any."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Samples by index."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one sample: (channels, height, width) of an image, (size,) of a vector."""
+
+    @property
+    def levels(self) -> int:
+        """Number of values that an 8-bit sample can take."""
+        return 256
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
+        """Return the samples of these indices and their labels."""
+
+    def part(self, rows: Int[Tensor, "n"]) -> Source:
+        """Return the source of some rows."""
+        return Part(self, rows)
+
+    def to(self, device: torch.device | str) -> Source:
+        """Return the source on a device; one that is not in memory stays where it is."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays(Source):
+    """Samples in memory, on any device: uint8, or floats, which are used unchanged."""
+
+    data: UInt8[Tensor, "n *shape"] | Float[Tensor, "n *shape"]
+    labels: Int[Tensor, "n"] | None = None
+    levels: int = 256
+
+    def __post_init__(self) -> None:
+        if not len(self.data) or (self.labels is not None and len(self.labels) != len(self.data)):
+            count = "no" if self.labels is None else f"{len(self.labels)}"
+            raise ValueError(
+                f"data has {len(self.data)} rows and {count} labels: give at least one sample, and "
+                "one label for each or none at all"
+            )
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one sample."""
+        return self.data.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
+        """Return the samples of these indices and their labels."""
+        index = index.to(self.data.device)
+        return self.data[index], None if self.labels is None else self.labels[index]
+
+    def part(self, rows: Int[Tensor, "n"]) -> Arrays:
+        """Return a copy of some rows."""
+        return Arrays(*self.take(rows), self.levels)
+
+    def to(self, device: torch.device | str) -> Arrays:
+        """Return the samples and labels on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, data=self.data.to(device), labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Part(Source):
+    """Some rows of another source, which is not copied."""
+
+    source: Source
+    rows: Int[Tensor, "n"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one sample."""
+        return self.source.shape
+
+    @property
+    def levels(self) -> int:
+        """Number of values that an 8-bit sample can take."""
+        return self.source.levels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
+        """Return the samples of these indices and their labels."""
+        return self.source.take(self.rows[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Crops(Source):
+    """Every square of one side length in several images of equal size.
+
+    An index counts positions: images first, then rows, then columns.
+    """
+
+    images: UInt8[Tensor, "images channels height width"]
+    side: int = 32
+
+    def __post_init__(self) -> None:
+        height, width = self.images.shape[2:]
+        if not 1 <= self.side <= min(height, width):
+            raise ValueError(
+                f"side={self.side}: a crop of an image of {height} × {width} pixels has a side "
+                f"from 1 to {min(height, width)}"
+            )
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one crop."""
+        return torch.Size([self.images.shape[1], self.side, self.side])
+
+    def _windows(self) -> Tensor:
+        """Return a view: image × channel × row × column × side × side."""
+        return self.images.unfold(2, self.side, 1).unfold(3, self.side, 1)
+
+    def __len__(self) -> int:
+        images, _, rows, columns = self._windows().shape[:4]
+        return images * rows * columns
+
+    def take(self, index: Int[Tensor, "batch"]) -> tuple[Tensor, None]:
+        """Return the crops of these indices."""
+        windows = self._windows()
+        rows, columns = windows.shape[2:4]
+        index = index.to(windows.device)
+        position = index % (rows * columns)
+        row, column = position // columns, position % columns
+        return windows[index // (rows * columns), :, row, column], None
+
+    def to(self, device: torch.device | str) -> Crops:
+        """Return the images on a device."""
+        return replace(self, images=self.images.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Stream(Source):
+    """Samples in the provider's order, which cannot be taken by index.
+
+    As a `Source`, for moments and noise levels, it is its head. A resumed run continues at about
+    the same place; the provider's order and data may have changed since.
+
+    Args:
+        head: some samples, in memory.
+        rows: yields all rows from a position on, again and again.
+        decode: returns the pixels of a row and its label.
+    """
+
+    head: Arrays
+    rows: Callable[[int], Iterator[Any]]
+    decode: Callable[[Any], tuple[Tensor, int | None]]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one sample."""
+        return self.head.shape
+
+    def __len__(self) -> int:
+        return len(self.head)
+
+    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
+        """Return samples of the head and their labels."""
+        return self.head.take(index)
+
+    def batches(self, start: int, size: int, share: range) -> Iterator[Labelled]:
+        """Yield one process's share of each batch from a position on; only that is decoded."""
+        rows = self.rows(start)
+        while True:
+            batch = [next(rows) for _ in range(size)]
+            yield stack_samples([self.decode(batch[i]) for i in share])
+
+
+def stack_samples(pairs: list[tuple[Tensor, int | None]]) -> Labelled:
+    """Stack samples and their labels, if they have any."""
+    labels = [label for _, label in pairs if label is not None]
+    return torch.stack([x for x, _ in pairs]), torch.tensor(labels) if labels else None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples to train on and samples held out.
+
+    Attributes:
+        name: Name of the data.
+        train: Samples to train on.
+        test: Samples held out; None if there is a single sample.
+        classes: Number of classes, 0 without labels.
+        oracle: Distribution of the samples, where it is known.
+        skipped: Files that could not be read and were left out.
+        exact: True if a resumed run is certain to see the same samples.
+        table: Conversion of vectors back to rows of a table.
+    """
+
+    name: str
+    train: Source
+    test: Source | None = None
+    classes: int = 0
+    oracle: Oracle | None = None
+    skipped: tuple[str, ...] = ()
+    exact: bool = True
+    table: Table | None = None
+
+    @classmethod
+    def split(
+        cls, name: str, source: Source, rows: tuple[Tensor, Tensor], **attributes: Any
+    ) -> Dataset:
+        """Split a source into rows to train on and rows held out, if there are any."""
+        train, test = rows
+        held_out = source.part(test) if len(test) else None
+        return cls(name, source.part(train), held_out, **attributes)
+
+    @property
+    def kind(self) -> Literal["images", "signals", "vectors"]:
+        """Kind of a sample: (channels, height, width), (channels, length), or any other shape."""
+        axes = len(self.train.shape)
+        return "images" if axes == 3 else "signals" if axes == 2 else "vectors"
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """Return the data on a device, except for sources not in memory and the oracle."""
+        test = None if self.test is None else self.test.to(device)
+        return replace(self, train=self.train.to(device), test=test)
+
+
+def hold_out(n: int, share: float) -> tuple[Int[Tensor, "train"], Int[Tensor, "test"]]:
+    """Split n rows at random, the same each time; hold out at least one row if there are two."""
+    order = torch.from_numpy(permutation(0, 0, n).copy())
+    train = n - min(max(round(n * share), 1), n - 1)
+    return order[:train], order[train:]
+
+
+def cell_centres(x: Tensor, levels: int) -> Tensor:
+    """Return the middles (v + ½)/levels of 8-bit cells; floats stay as they are."""
+    return (x.float() + 0.5) / levels if x.dtype == torch.uint8 else x.float()
+
+
+def all_samples(source: Source, limit: int | None = None) -> Float[Tensor, "n *shape"]:
+    """Return the clean data in the model's units, for priors, metrics and noise levels.
+
+    Args:
+        source: the samples.
+        limit: largest number of samples; if there are more, a fixed random choice.
+    """
+    n = len(source)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: give at least 1 sample, or None for all")
+    rows = torch.arange(n)
+    if limit is not None and limit < n:
+        rows = torch.from_numpy(permutation(0, 0, n)[:limit].copy()).sort().values
+    # A thousand at a time, so that little more than the result is in memory.
+    parts = torch.split(rows, 1000)
+    return torch.cat([cell_centres(source.take(part)[0], source.levels) for part in parts])
