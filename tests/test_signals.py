@@ -119,7 +119,7 @@ def test_a_short_training_finds_the_score_of_the_process(tmp_path):
     assert run.experiment.network["dims"] == 1
     for _ in run:
         pass
-    oracle, model = run.parts.data.oracle, run.parts.ema.eval()
+    oracle, model = run.parts.data.oracle, run.model.eval()
     for sigma in (0.3, 1.0):
         x = oracle.sample(500, sigma, noise=torch.randn_like)
         truth = oracle.score(x, sigma)
