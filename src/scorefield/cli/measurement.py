@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import inverse
-from ..data.picture import upright
+from ..data.image import read_image
 from ..inverse import LinearOperator
 
 BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
@@ -48,7 +48,7 @@ def read_pixels(
 ) -> Float[Tensor, "channels height width"]:
     """Read an image of this shape; the byte v becomes (v + ½)/256, and ⌊256x⌋ is v again."""
     channels, height, width = shape
-    picture = upright(path, "L" if channels == 1 else "RGB")
+    picture = read_image(path, "L" if channels == 1 else "RGB")
     if picture.size != (width, height):
         raise ValueError(
             f"{name} {path} has {picture.width} × {picture.height} pixels, but this task needs "
