@@ -1,4 +1,4 @@
-"""Score matching: its estimates agree with the exact loss, in value, in gradient and in optimum."""
+"""Estimates of the score-matching loss against the exact one: value, gradient and optimum."""
 
 import math
 
@@ -17,6 +17,7 @@ from scorefield import (
     geometric,
     likelihood_weight,
     ncsn_weight,
+    replay,
     seeded,
     sliced,
     to_denoiser,
@@ -53,7 +54,7 @@ def convolutions():
 
 
 def still():
-    """A source of noise that gives the same draws each time it is made."""
+    """Return a source of noise that starts with the same draws every time."""
     generator = torch.Generator().manual_seed(5)
     return lambda x: torch.randn(x.shape, generator=generator).to(x)
 
@@ -77,35 +78,33 @@ def test_exact_on_images_adds_the_noise():
     torch.testing.assert_close(exact(truth, x, 0.3, noise=still()), by_hand)
 
 
-@pytest.mark.parametrize("projection", [rademacher, gaussian, sphere])
+SIGNS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).double()
+AXES = 3**0.5 * torch.eye(3).double()
+
+
+@pytest.mark.parametrize(
+    ("projection", "directions"), [(rademacher, SIGNS), (gaussian, AXES), (sphere, AXES)]
+)
 @pytest.mark.parametrize("reduced", [True, False])
-@pytest.mark.parametrize("projections", [1, 4])
-def test_sliced_averages_to_exact(projection, reduced, projections):
+@pytest.mark.parametrize("sigma", [0.0, 0.4])
+def test_sliced_averages_to_exact(projection, directions, reduced, sigma):
+    """Over all signs, or √3 times the axes, the mean of vvᵀ is the identity without chance."""
     _, score = mlp(3)
-    x, n = torch.randn(1, 3).double(), 20_000
-    truth = exact(score, x, 0.0)
+    x, z, n = torch.randn(1, 3).double(), torch.randn(1, 3).double(), len(directions)
+    draws = replay([z.expand(n, 3), directions])
     losses = sliced(
-        score,
-        x.expand(n, 3),
-        0.0,
-        projection=projection,
-        reduced=reduced,
-        projections=projections,
+        score, x.expand(n, 3), sigma, projection=projection, reduced=reduced, noise=draws
     )
-    assert (losses.mean() - truth).abs() < 3 * losses.std() / math.sqrt(n)
-    # M directions divide the variance of one by M
-    one = sliced(score, x.expand(n, 3), 0.0, projection=projection, reduced=reduced)
-    assert (one.var() / losses.var() / projections).log().abs() < 0.2
+    truth = exact(score, x, sigma, noise=replay([z]))
+    torch.testing.assert_close(losses.mean(0, keepdim=True), truth)
 
 
-def test_sliced_averages_to_exact_on_images_with_noise():
+def test_projections_are_averaged():
     _, score = convolutions()
-    x, n = torch.randn(1, 2, 4, 4).double(), 4000
-    noise = torch.randn(1, 2, 4, 4).double()
-    truth = exact(score, x, 0.4, noise=lambda _: noise)
-    draws = iter([noise.expand(n, 2, 4, 4), torch.randn(n, 2, 4, 4).double()])
-    losses = sliced(score, x.expand(n, 2, 4, 4), 0.4, noise=lambda _: next(draws))
-    assert (losses.mean() - truth).abs() < 3 * losses.std() / math.sqrt(n)
+    x, draws = torch.randn(3, 2, 4, 4).double(), torch.randn(5, 3, 2, 4, 4).double()
+    losses = sliced(score, x, 0.4, projections=4, noise=replay(draws))
+    singles = [sliced(score, x, 0.4, noise=replay([draws[0], v])) for v in draws[1:]]
+    torch.testing.assert_close(losses, torch.stack(singles).mean(0))
 
 
 def test_objectives_refuse_nonsense():
@@ -118,7 +117,7 @@ def test_objectives_refuse_nonsense():
         exact(truth, x, 1.0, chunk=0)
 
 
-def test_annealed_by_seed():
+def test_seeded_annealed_losses_do_not_depend_on_the_batch():
     truth, x = Gaussian(torch.zeros(3), 0.5), torch.randn(6, 3)
     loss = annealed(denoising, Discrete(geometric(1.0, 0.01, 10)))
     whole = loss(truth, x, noise=seeded(1))
@@ -129,16 +128,20 @@ def test_projections_are_isotropic():
     z = torch.randn(50_000, 3)
     for projection in (rademacher, gaussian, sphere):
         v = projection(z)
+        # standard errors are at most √(2/50,000) = 0.0063, of gaussian on the diagonal
         assert (v.T @ v / 50_000 - torch.eye(3)).abs().max() < 0.03
     assert rademacher(z).abs().unique().tolist() == [1.0]
     torch.testing.assert_close(sphere(z).norm(dim=1), torch.full((50_000,), math.sqrt(3)))
 
 
 def test_variance_reduction_reduces_variance():
-    _, score = mlp(3)
-    x = torch.randn(1, 3).double().expand(20_000, 3)
-    plain, reduced = (sliced(score, x, 0.0, reduced=r).var() for r in (False, True))
-    assert reduced < plain
+    """Of s = −x the trace term is the same for all signs v; ½(vᵀs)² alone varies."""
+    x = torch.tensor([[1.0, -0.5, 2.0]]).double().expand(8, 3)
+    plain, reduced = (
+        sliced(lambda x, sigma: -x, x, 0.0, reduced=r, noise=replay([x, SIGNS])).var()
+        for r in (False, True)
+    )
+    assert reduced == 0 < plain
 
 
 def test_denoising_by_hand():
@@ -155,14 +158,14 @@ def test_denoising_by_hand():
 def test_gradients_agree_in_expectation(name):
     """Over a Gaussian family s = −a(x − m), against J's own gradient, in closed form.
 
-    With x ~ N(0, w): J = ½a²(w + m²)·D − a·D, for D equal dimensions.
+    With x ~ N(0, w): J = ½a²(w + m²)·D − a·D, for D equal dimensions. Within four standard errors.
     """
-    n, size, sigma, w = 200_000, 2, 0.5, 0.8 + 0.5**2
+    n, size, sigma, w = 50_000, 2, 0.5, 0.8 + 0.5**2
     x = math.sqrt(0.8) * torch.randn(n, size).double()
     a, m = 0.7, 0.3
-    each_a, each_m = (torch.full((n, 1), v).double().requires_grad_() for v in (a, m))
-    loss = OBJECTIVES[name](lambda x, sigma: -each_a * (x - each_m), x, sigma)
-    grads = torch.autograd.grad(loss.sum(), (each_a, each_m))
+    slope, mean = (torch.full((n, 1), v).double().requires_grad_() for v in (a, m))
+    loss = OBJECTIVES[name](lambda x, sigma: -slope * (x - mean), x, sigma)
+    grads = torch.autograd.grad(loss.sum(), (slope, mean))
     for grad, truth in zip(grads, (size * (a * (w + m**2) - 1), size * a**2 * m), strict=True):
         assert (grad.mean() - truth).abs() < 4 * grad.std() / math.sqrt(n)
 
@@ -184,14 +187,18 @@ def test_all_lead_to_the_same_optimum(name):
 
     optimizer.step(closure)
     precision = torch.linalg.inv(cov + sigma**2 * torch.eye(2).double())
-    assert (net.weight + precision).abs().max() < 0.06
-    assert (net.bias - precision @ truth.prior.mean).abs().max() < 0.06
+    # four standard errors of the estimate that varies most, sliced without reduction, over seeds
+    assert (net.weight + precision).abs().max() < 4 * 0.022
+    assert (net.bias - precision @ truth.prior.mean).abs().max() < 4 * 0.033
 
 
 @pytest.mark.parametrize("make", [lambda: mlp(3), convolutions], ids=["vectors", "images"])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_backward_through_the_loss(name, make):
-    """The gradient of every loss in the parameters against central differences."""
+    """The gradient of every loss in the parameters against central differences.
+
+    A step h = 1e-5 leaves h² and 2e-16/h = 2e-11 times a third derivative or a loss of up to 1e3.
+    """
     net, score = make()
     shape = (3,) if isinstance(net[0], torch.nn.Linear) else (2, 4, 4)
     x = torch.randn(3, *shape).double()
@@ -212,7 +219,7 @@ def test_backward_through_the_loss(name, make):
     assert slope.item() == pytest.approx(((values[0] - values[1]) / 2e-5).item(), rel=1e-6)
 
 
-def test_losses_under_no_grad_hold_no_graph():
+def test_losses_under_no_grad_have_no_graph():
     net, score = mlp(3)
     with torch.no_grad():
         for objective in OBJECTIVES.values():
@@ -222,7 +229,7 @@ def test_losses_under_no_grad_hold_no_graph():
 
 def test_the_true_score_has_the_least_loss():
     truth = GaussianMixture(torch.randn(3, 2), 0.1, torch.ones(3))
-    x = truth.sample(50_000)
+    x = truth.sample(20_000)
     for objective in (exact, sliced, denoising):
         torch.manual_seed(1)
         best = objective(truth, x, 0.3)
@@ -233,7 +240,7 @@ def test_the_true_score_has_the_least_loss():
             assert gain.mean() > 4 * gain.std() / math.sqrt(len(x))
 
 
-def test_annealed_weighs_each_level():
+def test_annealed_weights_each_level():
     truth, noise = Gaussian(torch.zeros(3), 0.5), still()
     law, x = Discrete(geometric(1.0, 0.01, 10)), torch.randn(64, 3)
     loss = annealed(denoising, law)(truth, x, noise=still())
@@ -252,9 +259,6 @@ def test_published_weights():
     edm = (sigma**2 + 0.25) / (sigma * 0.5) ** 2 * (d - x).square().sum(1)
     torch.testing.assert_close(edm_weight(0.5)(sigma) * loss, edm)
     assert ncsn_weight(sigma).equal(sigma**2)
-    # E over the law of the weighted loss is ∫ 2σ·loss dσ, whatever the law
-    for law in (LogUniform(2.0, 0.5), LogUniform(2.0, 0.4)):
-        draws = law(torch.randn(200_000).double())
-        inside = torch.where((draws > 0.5) & (draws < 2), likelihood_weight(law)(draws), 0)
-        error = inside.std() / math.sqrt(len(draws))
-        assert abs(inside.mean() - (2.0**2 - 0.5**2)) < 4 * error + 1e-9
+    # p(σ) times the weight is 2σ, whatever the distribution
+    law = LogUniform(2.0, 0.01)
+    torch.testing.assert_close(likelihood_weight(law)(sigma) * law.density(sigma), 2 * sigma)

@@ -1,8 +1,6 @@
-"""Oracles are the truth for everything else; here they face autograd, scipy, mpmath and Bayes."""
+"""Oracles, the truth for all other tests, against autograd, scipy, mpmath and Bayes' rule."""
 
 import math
-import subprocess
-import sys
 
 import mpmath
 import pytest
@@ -11,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from scorefield import Box, Empirical, Gaussian, GaussianMixture, Mixture, seeded
 
@@ -62,9 +62,14 @@ KINDS = [
 ]
 
 
-def has_density(kind, shape):
-    """Whether there is one at σ = 0."""
-    return kind != "empirical" and (kind != "plane" or math.prod(shape) == 1)
+CASES = [
+    (kind, shape, sigma)
+    for kind in KINDS
+    for shape in SHAPES
+    for sigma in (0.0, 1e-3, 1.0, 50.0)
+    # points and planes have no density at σ = 0
+    if sigma > 0 or not (kind == "empirical" or (kind == "plane" and math.prod(shape) > 1))
+]
 
 
 def assert_gradient(oracle, x, sigma):
@@ -74,30 +79,29 @@ def assert_gradient(oracle, x, sigma):
     error = (oracle.score(x.detach(), sigma).flatten(1) - truth).norm(dim=1)
     assert log_prob.isfinite().all()
     assert truth.isfinite().all()
+    # 2e-16 × exponents ‖x−μ‖²/σ² of up to 5e5, where components at σ = 1e-3 are 1 apart
     assert (error <= 1e-10 * truth.norm(dim=1)).all(), (error / truth.norm(dim=1)).max()
 
 
-@pytest.mark.parametrize("sigma", [0.0, 1e-3, 1.0, 50.0])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "shape", "sigma"), CASES)
 def test_score_is_the_gradient_of_log_prob(kind, shape, sigma):
-    if sigma == 0 and not has_density(kind, shape):
-        pytest.skip("no density at σ = 0")
     oracle = make(kind, shape)
     assert_gradient(oracle, oracle.sample(50, sigma), sigma)
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 1.0, 50.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_box_is_right_far_outside(shape, sigma):
+def test_box_score_is_accurate_far_outside(shape, sigma):
     box = make("box", shape)
     side = torch.randn(50, *shape, dtype=torch.float64).sign()
     x = torch.where(side > 0, box.high, box.low) + 30 * sigma * side
     assert_gradient(box, x, sigma)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-4)])
-def test_box_against_high_precision(dtype, tolerance):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_box_against_high_precision(dtype):
+    # a quotient of two exponentials of at most 30²/2, each rounded about twice
+    tolerance = 2000 * torch.finfo(dtype).eps
     mpmath.mp.dps = 500
     box = Box(torch.tensor([-0.5], dtype=dtype), torch.tensor([0.5], dtype=dtype))
     for sigma in (1e-3, 0.125, 1.0, 50.0):
@@ -119,9 +123,7 @@ def test_box_against_high_precision(dtype, tolerance):
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 20.0])
 @pytest.mark.parametrize("kind", ["scalar", "diagonal", "dense", "thick plane", "plane"])
 def test_gaussian_density_is_torchs(kind, sigma):
-    if kind == "plane" and sigma == 0:
-        pytest.skip("no density at σ = 0")
-    oracle = make(kind, (4,))
+    oracle, sigma = make(kind, (4,)), sigma or (0.1 if kind == "plane" else 0.0)
     prior = oracle.prior
     cov = prior.cov if prior.cov.ndim == 2 else prior.cov * torch.eye(4, dtype=torch.float64)
     if prior.factor is not None:
@@ -130,6 +132,7 @@ def test_gaussian_density_is_torchs(kind, sigma):
         prior.mean, cov + sigma**2 * torch.eye(4).double()
     )
     x = oracle.sample(20, sigma)
+    # 2e-16 × a condition number below 1e4, with room
     torch.testing.assert_close(oracle.log_prob(x, sigma), truth.log_prob(x), rtol=1e-10, atol=1e-9)
     torch.testing.assert_close(prior.dense, cov, rtol=1e-10, atol=1e-10)
 
@@ -152,9 +155,12 @@ def test_gaussian_mixture_density_is_torchs(sigma):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sigma", [0.0, 0.5])
-def test_samples_have_the_stated_law(kind, sigma):
-    """Moments as the prior's; and Stein's E[x·s] = −D, E[s] = 0 tie samples to scores."""
-    shape, n = (2,), 40_000
+def test_samples_have_the_stated_moments(kind, sigma):
+    """Moments as the prior's; and Stein's E[x·s] = −D, E[s] = 0 tie samples to scores.
+
+    Each within four standard errors, of a fixed seed.
+    """
+    shape, n = (2,), 10_000
     oracle = make(kind, shape)
     x = oracle.sample(n, sigma)
     cov = oracle.prior.dense + sigma**2 * torch.eye(2)
@@ -171,7 +177,7 @@ def test_samples_have_the_stated_law(kind, sigma):
 
 def test_marginals_of_samples():
     box = Box(torch.zeros(1), torch.full((1,), 2.0))
-    assert kstest(box.sample(5_000).flatten(), "uniform", args=(0, 2)).pvalue > 1e-3
+    assert kstest(box.sample(5_000).flatten(), "uniform", args=(0, 2)).pvalue > 1e-4
     atoms = Empirical(torch.arange(7.0)[:, None])
     counts = torch.bincount(atoms.sample(7_000).flatten().long(), minlength=7)
     assert (counts - 1000).abs().max() < 4 * math.sqrt(1000)
@@ -186,15 +192,18 @@ def test_empirical_in_float32_with_near_duplicates(shape, sigma):
     single, double = Empirical(data), Empirical(data.double())
     truth = double.score(x.double(), sigma)
     error = (single.score(x, sigma) - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+    # exponents of D/2 = 1,536, rounded to 1.2e-7, move weights by 2e-4 between points 0.14σ apart
     assert error.max() <= 1e-4
+    # five roundings of a log-density of 16,400
     assert (single.log_prob(x, sigma) - double.log_prob(x.double(), sigma)).abs().max() <= 0.01
 
 
 def test_empirical_in_pieces():
+    # rtol: 2e-16 × exponents of 1e3 × cancellation in small components of the score
     data, x = torch.rand(500, 3, 4, dtype=torch.float64), torch.rand(7, 3, 4, dtype=torch.float64)
     sigma = torch.linspace(0.05, 3, 7, dtype=torch.float64)
     whole, pieces = Empirical(data), Empirical(data, budget=100)
-    torch.testing.assert_close(pieces.score(x, sigma), whole.score(x, sigma), rtol=1e-12, atol=0)
+    torch.testing.assert_close(pieces.score(x, sigma), whole.score(x, sigma), rtol=1e-9, atol=0)
     torch.testing.assert_close(pieces.log_prob(x, sigma), whole.log_prob(x, sigma))
 
 
@@ -212,25 +221,36 @@ def test_means_of_no_weight_are_as_if_absent():
         assert whole.responsibilities(x, 0.2)[:, gone].eq(0).all()
 
 
-@pytest.mark.parametrize("graph", [False, True])
-def test_empirical_of_60000_colour_images_fits_in_2_gib(graph):
-    """Also where a graph is asked for, as guidance does: there with a fifth of the data."""
-    program = """
-import resource, torch
-from scorefield import Empirical
-data = torch.rand(60_000, 3, 32, 32)
-oracle = Empirical(data)
-x = data[:4] + 0.1 * torch.randn(4, 3, 32, 32)
-assert oracle.score(x, 0.1).isfinite().all()
-{more}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-"""
-    gradient = "oracle.log_prob(x.requires_grad_(), 0.1).sum().backward()"
-    program = program.replace("{more}", gradient if graph else "")
-    program = program.replace("60_000", "12_000") if graph else program
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert float(run.stdout) < (0.95 if graph else 2)
+class Sizes(TorchDispatchMode):
+    """Record how many numbers the largest result of any operation has."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        tensors = [r for r in tree_leaves(results) if isinstance(r, torch.Tensor)]
+        self.largest = max(self.largest, *(r.numel() for r in tensors), 0)
+        return results
+
+
+def test_empirical_never_holds_more_than_its_budget():
+    """Neither in one tensor nor, where x is differentiated through, in what backward needs."""
+    n, size, budget, saved = 3000, 40, 20_000, []
+    data, x = torch.rand(n, size).double(), torch.rand(4, size).double()
+    oracle = Empirical(data, budget=budget)
+    with Sizes() as sizes:
+        score = oracle.score(x, 0.1)
+    assert 0 < sizes.largest <= budget
+    x.requires_grad_()
+    with Sizes() as sizes:
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: saved.append(t.numel()) or t, lambda t: t
+        ):
+            log_prob = oracle.log_prob(x, 0.1).sum()
+        log_prob.backward()
+    assert 0 < sizes.largest <= budget
+    assert 0 < sum(saved) < 0.1 * n * size * len(x)
+    torch.testing.assert_close(x.grad, score)
 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.4])
@@ -241,6 +261,7 @@ def test_posterior_is_bayes(kind, sigma_y):
     posterior = oracle.posterior(matrix, y, sigma_y)
     x = posterior.sample(40)
     if sigma_y == 0:
+        # the covariance along y is 0 up to 2e-16, so its deviation is 1.5e-8
         torch.testing.assert_close(x.flatten(1) @ matrix.T, y.expand(40, 2), rtol=0, atol=1e-6)
         return
     gap = y - x.flatten(1) @ matrix.T
@@ -257,10 +278,12 @@ def test_posterior_in_single_precision_keeps_small_variances():
         x = torch.tensor([[1.0 + sigma_y, 0.5, 0.0]], dtype=torch.float64)
         v = sigma_y**2 / (1 + sigma_y**2)
         truth = (1 / (1 + sigma_y**2) - x[0, 0]) / (v + sigma_y**2)
-        assert posterior.score(x, sigma_y)[0, 0] == pytest.approx(truth.item(), rel=1e-6)
+        # in float64 throughout: 2e-16 × prior variance/σ_y² ≤ 1e10
+        assert posterior.score(x, sigma_y)[0, 0] == pytest.approx(truth.item(), rel=5e-6)
 
 
 def test_posterior_of_points_is_that_of_narrow_gaussians():
+    # 1e-6: the variance of the narrow ones, 1e-10, over 0.3²·0.5², and room
     data, matrix = torch.randn(20, 3).double(), torch.randn(1, 3).double()
     y = torch.zeros(1).double()
     points = Empirical(data).posterior(matrix, y, 0.3)
@@ -269,7 +292,7 @@ def test_posterior_of_points_is_that_of_narrow_gaussians():
     torch.testing.assert_close(points.score(x, 0.5), narrow.score(x, 0.5), rtol=1e-6, atol=1e-6)
 
 
-def test_posterior_refuses_what_does_not_fit():
+def test_posterior_refuses_mismatched_measurements():
     oracle, y = Gaussian(torch.zeros(3), 1.0), torch.zeros(2)
     for matrix, sigma_y in (
         (torch.ones(2, 4), 0.1),
@@ -287,8 +310,8 @@ def test_posterior_refuses_what_does_not_fit():
         Mixture([box], torch.ones(1)).posterior(torch.eye(3)[:2], y, 0.1)
 
 
-def test_a_flat_factor_is_a_plane():
-    """Three columns of rank two: singular, however the columns were written."""
+def test_a_factor_of_low_rank_is_singular():
+    """Three columns of rank two have no density at σ = 0."""
     columns = torch.randn(3, 2)
     factor = torch.cat([columns, columns.sum(1, keepdim=True)], 1)
     with pytest.raises(ValueError, match="fill only a plane"):
@@ -297,7 +320,7 @@ def test_a_flat_factor_is_a_plane():
     torch.testing.assert_close(cov, factor @ factor.T + 0.1 * torch.eye(3))
 
 
-def test_samples_by_seed():
+def test_seeded_samples_do_not_depend_on_the_batch():
     for kind in KINDS:
         oracle = make(kind, (2,))
         x = oracle.sample(6, 0.5, noise=seeded(3))
@@ -306,6 +329,7 @@ def test_samples_by_seed():
 
 
 def test_posterior_without_noise_is_the_limit():
+    # 1e-6: σ_y² = 1e-12 over the least variance along y
     oracle = make("gaussian mixture", (3,))
     matrix, y = torch.randn(1, 3, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     exact, nearly = (oracle.posterior(matrix, y, sigma_y) for sigma_y in (0.0, 1e-6))
@@ -314,7 +338,10 @@ def test_posterior_without_noise_is_the_limit():
 
 
 def test_second_derivatives():
-    """A divergence of the score, and a score made of log_prob, can be differentiated."""
+    """The score and the gradient of log_prob have the Jacobian of central differences.
+
+    A step h = 1e-5 leaves h² and 2e-16/h = 2e-11, below torch's default tolerance in float64.
+    """
     for kind in KINDS:
         oracle = make(kind, (2,))
         x = oracle.sample(3, 0.5).requires_grad_()
@@ -347,6 +374,7 @@ def test_shapes_types_and_the_forms_of_sigma(kind, shape, batch, dtype, sigma):
         torch.testing.assert_close(method(x, tensor), value)
         torch.testing.assert_close(method(x, tensor.expand(batch)), value)
         rows = torch.cat([method(x[i : i + 1], sigma) for i in range(batch)])
+        # of float32, 1.2e-7 × exponents of up to 100 for samples of 27 numbers
         torch.testing.assert_close(rows, value, rtol=1e-4, atol=1e-6)
 
 
