@@ -65,7 +65,9 @@ def test_layers_before_the_norm_may_be_frozen(layout):
 
 def test_channels_that_no_groups_hold_are_refused():
     assert isinstance(normalization(12), GroupNorm)
-    with pytest.raises(ValueError, match="14 channels are no multiple of 3 groups: change width"):
+    with pytest.raises(
+        ValueError, match="14 channels are not a multiple of 3 groups: change width"
+    ):
         normalization(14)
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from scorefield.nn import kernels
 
-needs_compiler = pytest.mark.skipif(
-    kernels.why_not() is not None, reason=kernels.why_not() or "there are fast convolutions"
-)
+REASON = kernels.unavailable_reason()
+needs_compiler = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 
 
 def _trivial(answer: str) -> str:
@@ -31,19 +30,19 @@ def fresh(monkeypatch, tmp_path):
     """A cache of its own, nothing built in it, and a source that takes no time."""
     source = tmp_path / "all.cpp"
     source.write_text(_trivial("true"))
-    monkeypatch.setattr(kernels, "FOLDER", tmp_path)
+    monkeypatch.setattr(kernels, "KERNEL_FOLDER", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    kernels._loaded.cache_clear()
+    kernels.load_library.cache_clear()
     yield source
-    kernels._loaded.cache_clear()
+    kernels.load_library.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
 def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert kernels.why_not() == "there is no C++ compiler: install g++"
-    with pytest.raises(kernels.Unavailable, match=r"install g\+\+"):
+    assert kernels.unavailable_reason() == "there is no C++ compiler: install g++"
+    with pytest.raises(RuntimeError, match=r"install g\+\+"):
         kernels.library()
 
 
@@ -51,7 +50,8 @@ def test_without_a_compiler_it_says_so(monkeypatch):
 def test_a_compiler_that_was_named_is_looked_for(monkeypatch):
     monkeypatch.setenv("CXX", "nowhere-g++")
     assert (
-        kernels.why_not() == "CXX=nowhere-g++ is not there: let it name a C++ compiler, or unset it"
+        kernels.unavailable_reason()
+        == "CXX=nowhere-g++ was not found: set it to a C++ compiler, or unset it"
     )
 
 
@@ -69,7 +69,7 @@ def test_without_a_home_it_says_so(monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(kernels.Path, "home", nobody)
-    assert "could not be kept or loaded: Could not determine home" in kernels.why_not()
+    assert "could not be stored or loaded: Could not determine home" in kernels.unavailable_reason()
 
 
 @needs_compiler
@@ -77,11 +77,11 @@ def test_what_is_built_is_kept_for_its_source(fresh, monkeypatch, tmp_path):
     assert _answer() is True
     (kept,) = (tmp_path / "cache/scorefield").iterdir()
     written = kept.stat().st_mtime_ns
-    kernels._loaded.cache_clear()
-    assert kernels.why_not() is None
+    kernels.load_library.cache_clear()
+    assert kernels.unavailable_reason() is None
     assert kept.stat().st_mtime_ns == written
     fresh.write_text(_trivial("false"))
-    kernels._loaded.cache_clear()
+    kernels.load_library.cache_clear()
     assert _answer() is False
     assert len(list(kept.parent.iterdir())) == 2
 
@@ -89,11 +89,11 @@ def test_what_is_built_is_kept_for_its_source(fresh, monkeypatch, tmp_path):
 @needs_compiler
 def test_a_failure_to_build_or_keep_is_a_reason(fresh, monkeypatch, tmp_path):
     fresh.write_text("this is no C++")
-    assert "failed" in kernels.why_not()
-    kernels._loaded.cache_clear()
+    assert "failed" in kernels.unavailable_reason()
+    kernels.load_library.cache_clear()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert "could not be kept" in kernels.why_not()
+    assert "could not be stored" in kernels.unavailable_reason()
 
 
 @needs_compiler

@@ -17,7 +17,7 @@ from scorefield import (
     denoising,
     edm_weight,
 )
-from scorefield.nn import dense
+from scorefield.nn import onednn
 from scorefield.nn.embedding import Embedding
 
 
@@ -221,8 +221,8 @@ def test_compiled_values_and_gradients_are_the_eager_ones():
     ("argument", "message"),
     [
         ({"embedding": "fourrier"}, "embedding='fourrier': one of fourier, sinusoidal"),
-        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a share, from 0 to 1"),
-        ({"dropout": 2.0}, r"dropout=2\.0: a share, from 0 to 1"),
+        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a fraction, from 0 to 1"),
+        ({"dropout": 2.0}, r"dropout=2\.0: a fraction, from 0 to 1"),
         ({"blocks": 0}, "blocks=0: 1 at least"),
         ({"labels": -1}, "labels=-1: 0 at least"),
     ],
@@ -246,7 +246,7 @@ def wide(**changes):
     return net.eval(), exact.eval()
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize(
     "cond", [torch.full((64,), 0.3), torch.linspace(-1.5, 1.1, 64)], ids=["one level", "many"]
 )
@@ -275,12 +275,12 @@ def test_the_fast_way_tells_classes_apart_at_one_level():
         assert net(x[:0], cond[:0]).shape == (0, 8)
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 def test_gradients_by_onednn_are_those_of_float64(monkeypatch):
     net, exact = wide()
     used = []
-    product = dense._product
-    monkeypatch.setattr(dense, "_product", lambda *of: (used.append(of[0].shape), product(*of))[1])
+    product = onednn._product
+    monkeypatch.setattr(onednn, "_product", lambda *of: (used.append(of[0].shape), product(*of))[1])
     x, cond, v = torch.randn(64, 8), torch.linspace(-1.5, 1.1, 64), torch.randn(64, 8)
     found = []
     for each, dtype in ((net, torch.float32), (exact, torch.float64)):
@@ -294,7 +294,7 @@ def test_gradients_by_onednn_are_those_of_float64(monkeypatch):
     )  # the layers of two blocks, their inputs' and their weights' gradients
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 def test_other_derivatives_never_go_the_fast_way():
     net, exact = wide()
     x, cond, v = torch.randn(64, 8), torch.full((64,), 0.3), torch.randn(64, 8)
@@ -315,14 +315,14 @@ def test_other_derivatives_never_go_the_fast_way():
 
 
 def test_training_is_known_to_be_faster_on_amds_processors(tmp_path):
-    known = dense.trains_faster.__wrapped__
+    known = onednn.trains_faster.__wrapped__
     info = tmp_path / "cpuinfo"
     for vendor, faster in (("AuthenticAMD", True), ("GenuineIntel", False)):
         info.write_text(f"processor : 0\nvendor_id : {vendor}\n")
         assert known(info) == faster
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 def test_layers_with_hooks_or_of_other_kinds_are_called():
     class Twice(torch.nn.Linear):
         def forward(self, x):
@@ -331,6 +331,6 @@ def test_layers_with_hooks_or_of_other_kinds_are_called():
     x, called = torch.randn(128, 384), []
     hooked, other = torch.nn.Linear(384, 384), Twice(384, 384)
     hooked.register_forward_pre_hook(lambda *_: called.append("hook"))
-    dense.linear(hooked, x)
+    onednn.onednn_linear(hooked, x)
     assert called == ["hook"]
-    assert torch.equal(dense.linear(other, x), other(x))
+    assert torch.equal(onednn.onednn_linear(other, x), other(x))

@@ -3,20 +3,17 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from test_kernels import needs_compiler
 
 from scorefield import EDM, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
 from scorefield.data import load_data
-from scorefield.fast.optimize import Choice, choose, optimize, why_not_compiled
-from scorefield.nn import MLP, dense, kernels
+from scorefield.fast.optimize import Choice, choose, compile_unavailable_reason, optimize
+from scorefield.nn import MLP, kernels, onednn
 from scorefield.runs import start
 from scorefield.runs.config import overridden, read
 from scorefield.runs.presets import digits, digits_ncsn
 from scorefield.runs.resolve import resolve
 from scorefield.train import moving_average
-
-needs_compiler = pytest.mark.skipif(
-    kernels.why_not() is not None, reason=kernels.why_not() or "there are fast convolutions"
-)
 
 
 def _ncsn(width=16, levels=4, size=16):
@@ -95,9 +92,9 @@ def test_it_can_be_undone():
 def _no_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    kernels._loaded.cache_clear()
+    kernels.load_library.cache_clear()
     yield
-    kernels._loaded.cache_clear()
+    kernels.load_library.cache_clear()
 
 
 @pytest.mark.usefixtures("_no_compiler")
@@ -115,7 +112,7 @@ def test_without_a_compiler_the_model_stays_and_the_reason_is_told():
 @pytest.mark.usefixtures("_no_compiler")
 def test_a_choice_that_is_not_to_be_had_any_more_is_left_out():
     model = _ncsn()
-    with pytest.warns(UserWarning, match="ordinary convolutions, for there is no C"):
+    with pytest.warns(UserWarning, match="standard convolutions, because there is no C"):
         Choice(winograd=True).apply(model)
     assert not model.net.begin.fast
 
@@ -155,7 +152,7 @@ def test_what_is_soon_done_is_not_worth_a_build():
 def test_what_is_no_use_is_left(monkeypatch):
     ends = dict(sigma_max=1.0, sigma_min=0.01)
     vectors = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
-    monkeypatch.setattr(dense, "trains_faster", lambda: False)
+    monkeypatch.setattr(onednn, "trains_faster", lambda: False)
     assert optimize(vectors, train=True) == Choice()
     signals = ScoreModel(UNet(dims=1, channels=1, width=8, blocks=1), EDM(0.5), shape=(1, 32))
     assert "no 3 × 3 convolutions" in str(choose(signals))
@@ -164,15 +161,15 @@ def test_what_is_no_use_is_left(monkeypatch):
     assert "nothing has been measured on meta" in str(choose(_ncsn().to("meta")))
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("known", [True, False])
 def test_an_mlp_is_faster_in_sampling_and_where_that_is_known_in_training(monkeypatch, known):
-    monkeypatch.setattr(dense, "trains_faster", lambda: known)
+    monkeypatch.setattr(onednn, "trains_faster", lambda: known)
     ends = dict(sigma_max=1.0, sigma_min=0.01)
     model = ScoreModel(MLP((2,), width=8), EDM(0.5, **ends), shape=(2,))
     assert optimize(model) == Choice(onednn=True)
     assert model.net.onednn
-    assert "of σ alone once a batch" in str(choose(model))
+    assert "embedded once a batch" in str(choose(model))
     assert choose(model, train=True) == Choice(onednn=known)
     assert "once a batch" not in str(choose(model, train=True))
     Choice().apply(model)
@@ -191,7 +188,7 @@ def halves(monkeypatch):
     return has
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 def test_an_mlp_is_in_bfloat16_where_that_is_allowed_and_faster(halves):
     ends = dict(sigma_max=1.0, sigma_min=0.01)
     model = ScoreModel(MLP((2,), width=256), EDM(0.5, **ends), shape=(2,))
@@ -217,7 +214,7 @@ def test_without_a_compiler_images_are_in_bfloat16_where_that_is_faster(halves):
     assert choose(_ncsn(), precision="bfloat16") == Choice()
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 def test_an_mlps_reasons_are_its_own(monkeypatch):
     vectors = MLP((2,), width=8)
     indexed = ScoreModel(vectors, NCSN(geometric(1.0, 0.01, 4)), shape=(2,))
@@ -225,10 +222,10 @@ def test_an_mlps_reasons_are_its_own(monkeypatch):
     for model in (indexed, told):
         assert choose(model) == Choice(onednn=True)
         assert "once a batch" not in str(choose(model))
-    monkeypatch.setattr(dense, "trains_faster", lambda: False)
-    assert "only on AMD's processors" in str(choose(indexed, train=True))
-    monkeypatch.setattr(dense, "available", lambda: False)
-    assert "this torch has no oneDNN" in str(choose(indexed))
+    monkeypatch.setattr(onednn, "trains_faster", lambda: False)
+    assert "only on AMD processors" in str(choose(indexed, train=True))
+    monkeypatch.setattr(onednn, "onednn_available", lambda: False)
+    assert "this build of torch has no oneDNN" in str(choose(indexed))
 
 
 @pytest.fixture
@@ -237,9 +234,9 @@ def _a_gpu(monkeypatch):
     monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr(torch, "compile", lambda call: lambda: None)
-    why_not_compiled.cache_clear()
+    compile_unavailable_reason.cache_clear()
     yield
-    why_not_compiled.cache_clear()
+    compile_unavailable_reason.cache_clear()
 
 
 @pytest.mark.usefixtures("_a_gpu")
@@ -251,17 +248,17 @@ def test_without_a_compiler_a_gpu_goes_without_and_says_so(monkeypatch):
     model = _ncsn()
     choice = choose(model, train=True)
     assert choice == Choice(channels_last=True, autocast=True)
-    assert "not compiled, for torch.compile cannot work here: Cannot find" in str(choice)
+    assert "not compiled, because torch.compile does not work here: Cannot find" in str(choice)
     assert "More" not in str(choice)
-    with pytest.warns(UserWarning, match="not compiled, for .* triton"):
-        Choice.compiled(model)  # as a run that was told to, or began elsewhere
+    with pytest.warns(UserWarning, match="not compiled, because .* triton"):
+        Choice.compile_network(model)  # as a run that was told to, or began elsewhere
     assert model.net._compiled_call_impl is None
 
 
 def test_compilation_and_layout_can_be_undone(monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "compile", lambda call, **_: lambda *x: calls.append(1) or call(*x))
-    why_not_compiled.cache_clear()
+    compile_unavailable_reason.cache_clear()
     model, x = _ncsn(), torch.rand(2, 1, 16, 16)
     before = model(x, 0.1)
     Choice(channels_last=True, compile=True).apply(model)
@@ -271,7 +268,7 @@ def test_compilation_and_layout_can_be_undone(monkeypatch):
     assert torch.equal(model(x, 0.1), before)
     assert found == len(calls) > 1  # the trial is one
     assert all(p.is_contiguous() for p in model.parameters())
-    why_not_compiled.cache_clear()
+    compile_unavailable_reason.cache_clear()
 
 
 @pytest.mark.usefixtures("_a_gpu")
@@ -343,10 +340,10 @@ def test_a_run_keeps_what_was_chosen_and_what_it_was_told():
     assert _settled("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
 
 
-@pytest.mark.skipif(not dense.available(), reason="torch without oneDNN")
+@pytest.mark.skipif(not onednn.onednn_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("way", ["auto", "on", "off"])
 def test_a_run_keeps_how_an_mlp_is_multiplied(monkeypatch, tmp_path, way):
-    monkeypatch.setattr(dense, "trains_faster", lambda: True)
+    monkeypatch.setattr(onednn, "trains_faster", lambda: True)
     small = ["training.steps=1", "training.batch=4", "keeping.samples=0", "machine.device=cpu"]
     begun = start(overridden(digits(), [*small, f"machine.onednn={way}"]), tmp_path)
     assert begun.parts.model.net.onednn == (way != "off")

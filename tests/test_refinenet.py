@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from scorefield.nn import DEPTHS, RefineNet
-from scorefield.nn.layers import InstanceNormPlus, max_pool, mean_pool, upsample
+from scorefield.nn.layers import InstanceNormPlus, max_pool, mean_pool, resize_bilinear
 from scorefield.nn.refinenet import Refinement
 from scorefield.nn.small import Autoencoder
 
@@ -52,14 +52,14 @@ def test_a_norm_with_levels_wants_one():
 def test_upsampling_is_bilinear_with_aligned_corners(size):
     before, after = size
     x = torch.randn(2, 3, before, before + 1, dtype=torch.float64)
-    found = upsample(x, torch.Size([after, after + 2]))
+    found = resize_bilinear(x, torch.Size([after, after + 2]))
     expected = F.interpolate(x, (after, after + 2), mode="bilinear", align_corners=True)
     assert (found - expected).abs().max() < 1e-12
 
 
 def test_upsampling_to_the_same_size_does_nothing():
     x = torch.randn(1, 2, 4, 4)
-    assert upsample(x, x.shape[2:]) is x
+    assert resize_bilinear(x, x.shape[2:]) is x
 
 
 @pytest.mark.parametrize("size", [(9, 6), (2, 3), (1, 1)])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from score_sde_reference import filtered
 
-from scorefield.nn.resample import BOX, Downsample, Upsample, blur, downsample, upsample
+from scorefield.nn.resample import BOX, Downsample, Upsample, double_size, fir_filter, half_size
 
 FIR = (1.0, 3.0, 3.0, 1.0)
 TAPS = pytest.mark.parametrize("taps", [BOX, FIR, (1.0, 2.0, 4.0, 8.0), (1.0, 0, 2.0, 5.0, 3.0, 1)])
@@ -29,39 +29,41 @@ def test_the_formula(taps):
         for j in range(8):
             n = i - 2 * j + len(taps) // 2 - 1
             up[i, j] = 2 * k[n] if 0 <= n < len(taps) else 0
-    assert torch.allclose(downsample(x[None, None], taps)[0, 0], down @ x @ down.T)
-    assert torch.allclose(upsample(x[None, None], taps)[0, 0], up @ x @ up.T)
+    assert torch.allclose(half_size(x[None, None], taps)[0, 0], down @ x @ down.T)
+    assert torch.allclose(double_size(x[None, None], taps)[0, 0], up @ x @ up.T)
 
 
 @TAPS
 def test_zero_insertion_gives_the_same(taps):
     x, p = image(), len(taps) - 2
     down = filtered(x, taps, down=2, pad=((p + 1) // 2, p // 2))
-    assert torch.allclose(downsample(x, taps), down)
+    assert torch.allclose(half_size(x, taps), down)
     assert torch.allclose(
-        upsample(x, taps), filtered(x, taps, up=2, pad=((p + 1) // 2 + 1, p // 2))
+        double_size(x, taps), filtered(x, taps, up=2, pad=((p + 1) // 2 + 1, p // 2))
     )
 
 
 def test_plain_resampling_averages_and_repeats():
     x = image()
-    assert torch.allclose(downsample(x), F.avg_pool2d(x, 2))
-    assert torch.allclose(upsample(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.allclose(half_size(x), F.avg_pool2d(x, 2))
+    assert torch.allclose(double_size(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 @pytest.mark.parametrize("taps", [BOX, FIR])
 def test_constants_stay_inside(taps):
     ones = torch.ones(1, 2, 16, 16)
-    for out in (downsample(ones, taps), upsample(ones, taps)):
+    for out in (half_size(ones, taps), double_size(ones, taps)):
         assert torch.allclose(out[:, :, 3:-3, 3:-3], torch.ones(()))
 
 
 def test_up_and_down_are_transposes_of_each_other():
     x, y = image(2, 3, 8, 6), image(2, 3, 4, 3)
-    assert (downsample(x, FIR) * y).sum() * 4 == pytest.approx((x * upsample(y, FIR)).sum().item())
+    assert (half_size(x, FIR) * y).sum() * 4 == pytest.approx(
+        (x * double_size(y, FIR)).sum().item()
+    )
 
 
-def test_learned_resampling_is_the_convolution_beside_the_blur():
+def test_learned_resampling_is_the_convolution_beside_the_fir_filter():
     x = image()
     for taps in (None, FIR):
         down, up = Downsample(3, 5, taps=taps).double(), Upsample(3, 5, taps=taps).double()
@@ -69,17 +71,17 @@ def test_learned_resampling_is_the_convolution_beside_the_blur():
         torch.nn.init.normal_(up.conv.bias)
         assert down(x).shape == (2, 5, 4, 3)
         assert up(x).shape == (2, 5, 16, 12)
-    smooth = F.conv2d(blur(x, FIR, padding=2), down.conv.weight, down.conv.bias)
+    smooth = F.conv2d(fir_filter(x, FIR, padding=2), down.conv.weight, down.conv.bias)
     assert torch.allclose(down(x), smooth[:, :, ::2, ::2])
     spread = x.new_zeros(2, 3, 15, 11)
     spread[:, :, ::2, ::2] = x
     raw = F.conv2d(spread, up.conv.weight, padding=2)
-    expected = 4 * blur(raw, FIR, padding=1) + up.conv.bias[:, None, None]
+    expected = 4 * fir_filter(raw, FIR, padding=1) + up.conv.bias[:, None, None]
     assert torch.allclose(up(x), expected)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
-@pytest.mark.parametrize("change", [downsample, upsample])
+@pytest.mark.parametrize("change", [half_size, double_size])
 def test_every_derivative_is_right(change):
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: change(x, FIR), x, check_forward_ad=True)
@@ -88,4 +90,4 @@ def test_every_derivative_is_right(change):
 
 def test_an_odd_filter_is_refused():
     with pytest.raises(ValueError, match="3 taps"):
-        downsample(image(), (1.0, 2.0, 1.0))
+        half_size(image(), (1.0, 2.0, 1.0))

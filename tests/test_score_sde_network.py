@@ -110,7 +110,7 @@ def test_the_published_sizes_are_recognised_without_a_hint(name):
         reference = Reference(**arguments)
         reference.run(torch.randn(1, 3, 128, 128).double(), torch.ones(1).double())
         state = convert_network(reference.state, ema=False)
-        preset = getattr(unet, name)()
+        preset = UNet(**unet.PUBLISHED_UNETS[name])
     assert {k: state.arguments[k] for k in arguments} == arguments
     shapes = {k: t.shape for k, t in preset.state_dict().items()}
     assert {k: t.shape for k, t in state.state.items()} == shapes

@@ -5,7 +5,7 @@ import torch
 
 from scorefield import EDM, ScoreModel, exact
 from scorefield.nn import UNet
-from scorefield.nn.resample import Downsample, Upsample, blur, downsample, upsample
+from scorefield.nn.resample import Downsample, Upsample, double_size, fir_filter, half_size
 from scorefield.runs import start
 from scorefield.runs.config import overridden
 from scorefield.runs.presets import PRESETS
@@ -41,11 +41,12 @@ def test_resampling_is_that_of_the_rows_of_an_image(fir):
     """An image whose rows all are the signal, away from its upper and lower border."""
     taps, x = fir or (1.0, 1.0), torch.randn(2, 3, 16, dtype=torch.float64)
     rows = x[:, :, None].expand(-1, -1, 16, -1)
-    for change in (downsample, upsample):
+    for change in (half_size, double_size):
         expected = change(rows, taps)
         torch.testing.assert_close(change(x, taps), expected[:, :, expected.shape[2] // 2])
     torch.testing.assert_close(
-        blur(x, taps, padding=len(taps) // 2), blur(rows, taps, padding=len(taps) // 2)[:, :, 8]
+        fir_filter(x, taps, padding=len(taps) // 2),
+        fir_filter(rows, taps, padding=len(taps) // 2)[:, :, 8],
     )
 
 

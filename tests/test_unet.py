@@ -313,8 +313,8 @@ def test_in_bfloat16_the_noise_level_stays_what_it_is(sigma):
         ({"combine": "concat"}, "combine='concat': one of sum, cat"),
         ({"attention": (7,)}, r"attention=\(7,\): the levels are 0 to 3, as many as multipliers"),
         ({"attention": (-1,)}, r"attention=\(-1,\): the levels are 0 to 3"),
-        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a share, from 0 to 1"),
-        ({"dropout": -0.1}, r"dropout=-0\.1: a share, from 0 to 1"),
+        ({"label_dropout": 1.5}, r"label_dropout=1\.5: a fraction, from 0 to 1"),
+        ({"dropout": -0.1}, r"dropout=-0\.1: a fraction, from 0 to 1"),
         ({"groups": 0}, "groups=0: 1 at least, or None"),
         ({"multipliers": ()}, r"multipliers=\(\): one for each level, 1 at least"),
         ({"multipliers": (1, 0)}, "multipliers=.*: one for each level"),
@@ -322,7 +322,7 @@ def test_in_bfloat16_the_noise_level_stays_what_it_is(sigma):
         ({"channels": 0}, "channels=0: 1 at least"),
         ({"width": 2, "embedding": "sinusoidal"}, "width=2: 4 at least"),
         ({"labels": -1}, "labels=-1: 0 at least"),
-        ({"width": 14}, "14 channels are no multiple of 3 groups"),
+        ({"width": 14}, "14 channels are not a multiple of 3 groups"),
     ],
 )
 def test_arguments_that_make_no_network_are_refused(argument, message):

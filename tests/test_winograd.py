@@ -4,15 +4,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from test_kernels import needs_compiler
 
-from scorefield.nn import around, kernels, winograd
-from scorefield.nn.blocks import GroupNorm, ResidualBlock, convolved
-from scorefield.nn.layers import Conv3, InstanceNormPlus, Unit, max_pool, mean_pool, same, upsample
-from scorefield.nn.resample import upsample as upsample_twice
-
-needs_compiler = pytest.mark.skipif(
-    kernels.why_not() is not None, reason=kernels.why_not() or "there are fast convolutions"
+from scorefield.nn import norms, winograd
+from scorefield.nn.blocks import GroupNorm, ResidualBlock, norm_silu_conv
+from scorefield.nn.layers import (
+    Conv3,
+    InstanceNormPlus,
+    PreActivation,
+    identity,
+    max_pool,
+    mean_pool,
+    resize_bilinear,
 )
+from scorefield.nn.resample import double_size
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def _unit(channels, features, function, *, levels=0, dilation=1, bias=False):
     norm = None if levels == 0 else InstanceNormPlus(channels, levels)
     if norm is not None:
         norm.affine.data.normal_()
-    unit = Unit(norm, function, Conv3(channels, features, dilation=dilation, bias=bias))
+    unit = PreActivation(norm, function, Conv3(channels, features, dilation=dilation, bias=bias))
     exact = copy.deepcopy(unit).double()
     unit.conv.fast = True
     return unit, exact
@@ -61,11 +66,11 @@ SHAPES = [
 
 @needs_compiler
 @pytest.mark.usefixtures("_any_size")
-@pytest.mark.parametrize("function", [same, F.elu, mean_pool])
+@pytest.mark.parametrize("function", [identity, F.elu, mean_pool])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_unit_and_its_gradients_are_those_of_float64(shape, function):
     n, channels, features, height, width, dilation = shape
-    levels = {same: 0, F.elu: 4, mean_pool: None}[function] if channels > 1 else 0
+    levels = {identity: 0, F.elu: 4, mean_pool: None}[function] if channels > 1 else 0
     unit, exact = _unit(
         channels, features, function, levels=levels, dilation=dilation, bias=function is not F.elu
     )
@@ -86,7 +91,7 @@ def test_a_unit_and_its_gradients_are_those_of_float64(shape, function):
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 19, 34, 21, 20, 3)])
 def test_large_tiles_err_by_little_and_derivatives_take_small_ones(shape):
     n, channels, features, height, width, dilation = shape
-    unit, exact = _unit(channels, features, same, dilation=dilation)
+    unit, exact = _unit(channels, features, identity, dilation=dilation)
     x = torch.randn(n, channels, height, width)
     fine = unit(x, None)
     unit.conv.coarse = True
@@ -130,8 +135,8 @@ def test_memory_of_any_order_is_understood():
 @pytest.mark.parametrize("size", [(2, 3, 9, 6), (1, 40, 1, 1), (3, 16, 3, 30)])
 def test_maxima_and_elu(size):
     for fast, exact in (
-        (lambda x: around.max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)),
-        (around.elu, F.elu),
+        (lambda x: norms.fast_max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)),
+        (norms.fast_elu, F.elu),
     ):
         x, dy = torch.randn(2, *size)
         x.requires_grad_()
@@ -146,7 +151,7 @@ def test_maxima_and_elu(size):
 @needs_compiler
 def test_elu_is_exact_at_its_ends():
     x = torch.tensor([-math.inf, -1e4, -88.0, -1e-6, -0.0, 0.0, 1e-6, 50.0, math.inf])
-    assert (around.elu(x.view(1, 1, 1, -1)) - F.elu(x)).nan_to_num().abs().max() < 1e-7
+    assert (norms.fast_elu(x.view(1, 1, 1, -1)) - F.elu(x)).nan_to_num().abs().max() < 1e-7
 
 
 def test_nan_is_kept():
@@ -157,8 +162,8 @@ def test_nan_is_kept():
 
 def test_upsampling_is_the_same_in_either_order():
     x = torch.randn(2, 3, 7, 9)
-    expected = upsample(x, torch.Size([14, 20]))
-    found = upsample(x.contiguous(memory_format=torch.channels_last), torch.Size([14, 20]))
+    expected = resize_bilinear(x, torch.Size([14, 20]))
+    found = resize_bilinear(x.contiguous(memory_format=torch.channels_last), torch.Size([14, 20]))
     assert _error(found, expected.double()) < 1e-6
 
 
@@ -209,7 +214,7 @@ def test_levels_of_any_form_are_read(level):
 @pytest.mark.parametrize("axes", [(3, 8), (2, 4, 8)])
 def test_elu_takes_any_axes(axes):
     x = torch.randn(axes)
-    torch.testing.assert_close(around.elu(x), F.elu(x))
+    torch.testing.assert_close(norms.fast_elu(x), F.elu(x))
 
 
 @needs_compiler
@@ -230,11 +235,11 @@ def test_memory_of_any_order_is_read():
 def test_weights_that_grow_are_not_taken_for_those_before():
     """Their first values are those of a smaller convolution that was kept."""
     x, weight = torch.randn(1, 4, 8, 8), torch.nn.Parameter(torch.randn(2, 4, 3, 3))
-    kind = around.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=1))
+    kind = norms.Operation(lambda x, w, bias, affine, level, plus: F.conv2d(x, w, padding=1))
     with torch.no_grad():
-        winograd.convolve(kind, x, weight)
+        winograd.convolve(kind, winograd.Operands(x, weight))
         weight.data = torch.cat([weight.data, torch.randn(70, 4, 3, 3)])
-        found = winograd.convolve(kind, x, weight)
+        found = winograd.convolve(kind, winograd.Operands(x, weight))
     assert _error(found, F.conv2d(x.double(), weight.double(), padding=1)) < 1e-6
 
 
@@ -242,8 +247,10 @@ def test_weights_that_grow_are_not_taken_for_those_before():
 @pytest.mark.usefixtures("_any_size")
 def test_larger_kernels_go_the_plain_way():
     x, weight = torch.randn(1, 4, 8, 8), torch.randn(2, 4, 5, 5)
-    kind = around.Kind(lambda x, affine, level, w, bias, plus: F.conv2d(x, w, padding=2))
-    assert torch.equal(winograd.convolve(kind, x, weight), F.conv2d(x, weight, padding=2))
+    kind = norms.Operation(lambda x, w, bias, affine, level, plus: F.conv2d(x, w, padding=2))
+    assert torch.equal(
+        winograd.convolve(kind, winograd.Operands(x, weight)), F.conv2d(x, weight, padding=2)
+    )
 
 
 @needs_compiler
@@ -275,7 +282,7 @@ def test_a_pool_keeps_nan(place):
     x = torch.randn(1, 17, 8, 8)
     x[0, 3][place] = math.nan
     x.requires_grad_()
-    y = around.max_pool(x, max_pool)
+    y = norms.fast_max_pool(x, max_pool)
     assert torch.equal(y.isnan(), max_pool(x).isnan())
     assert y.isnan().sum() in (9, 25)
     torch.where(y.isnan(), y, 0).sum().backward()
@@ -397,7 +404,7 @@ def _block(channels, out, groups):
 
 def _all_gradients(parts, x, shift, plus, weight, between=None):
     inputs = [each.detach().clone().requires_grad_() for each in (x, shift, plus)]
-    y = convolved(*parts, inputs[0], True, between=between, shift=inputs[1], plus=inputs[2])
+    y = norm_silu_conv(*parts, inputs[0], True, between=between, shift=inputs[1], plus=inputs[2])
     wanted = [*inputs, *parts[0].parameters(), *parts[1].parameters()]
     return [y, *torch.autograd.grad(y, wanted, weight)]
 
@@ -425,8 +432,8 @@ def test_a_block_and_its_gradients_are_those_of_float64(channels, out, groups, s
     for ours, truth in zip(found, expected, strict=True):
         assert _error(ours, truth) < 1e-5
     with torch.no_grad():
-        alone = convolved(*parts, x, True, between=between, shift=shift)
-        truth = convolved(*exact, x.double(), True, between=between, shift=shift.double())
+        alone = norm_silu_conv(*parts, x, True, between=between, shift=shift)
+        truth = norm_silu_conv(*exact, x.double(), True, between=between, shift=shift.double())
     assert _error(alone, truth) < 1e-5
 
 
@@ -436,16 +443,16 @@ def test_a_block_goes_the_fast_way(monkeypatch):
     parts, _ = _block(8, 8, 2)
     monkeypatch.setattr(winograd, "_apply", lambda *args, **kw: torch.full((1,), 7.0))
     with torch.no_grad():
-        assert convolved(*parts, torch.zeros(1, 8, 8, 8), True).item() == 7
+        assert norm_silu_conv(*parts, torch.zeros(1, 8, 8, 8), True).item() == 7
 
 
 @needs_compiler
 def test_silu_is_exact_at_its_ends():
-    kind = around.Kind(lambda x, affine: F.silu(x), function="silu")
+    kind = norms.Operation(lambda x, affine: F.silu(x), function="silu")
     ends = [-1e4, -88.0, -20.0, -1.0, -1e-6, -0.0, 0.0, 1e-6, 20.0, 88.0, 1e4, math.nan, math.inf]
     x = torch.tensor(ends).view(1, 1, 1, -1)
     torch.testing.assert_close(
-        around.activated(kind, x), F.silu(x), rtol=1e-6, atol=1e-33, equal_nan=True
+        norms.norm_activation(kind, x), F.silu(x), rtol=1e-6, atol=1e-33, equal_nan=True
     )
 
 
@@ -457,15 +464,17 @@ def test_a_block_has_every_derivative(between):
 
     def second(parts, x, v):
         x = x.clone().requires_grad_()
-        y = torch.tanh(convolved(*parts, x, False, between=between))
+        y = torch.tanh(norm_silu_conv(*parts, x, False, between=between))
         (pulled,) = torch.autograd.grad(y, x, v, create_graph=True)
         return torch.autograd.grad((pulled**2).sum(), [x, *parts[0].parameters()])
 
     for ours, truth in zip(second(parts, x, v), second(exact, x.double(), v.double()), strict=True):
         assert _error(ours, truth) < 1e-5
-    _, pushed = torch.func.jvp(lambda x: convolved(*parts, x, False, between=between), (x,), (v,))
+    _, pushed = torch.func.jvp(
+        lambda x: norm_silu_conv(*parts, x, False, between=between), (x,), (v,)
+    )
     _, truth = torch.func.jvp(
-        lambda x: convolved(*exact, x, False, between=between), (x.double(),), (v.double(),)
+        lambda x: norm_silu_conv(*exact, x, False, between=between), (x.double(),), (v.double(),)
     )
     assert _error(pushed, truth) < 1e-5
 
@@ -489,7 +498,7 @@ def test_what_does_not_fit_a_block_is_as_in_the_plain_way(x, shift, plus):
     found = []
     for conv.fast in (True, False):
         try:
-            found.append(convolved(norm, conv, given[0], True, shift=given[1], plus=given[2]))
+            found.append(norm_silu_conv(norm, conv, given[0], True, shift=given[1], plus=given[2]))
         except RuntimeError:
             found.append(None)
     fast, plain = found
@@ -500,7 +509,7 @@ def test_what_does_not_fit_a_block_is_as_in_the_plain_way(x, shift, plus):
 
 @needs_compiler
 def test_dropout_and_resampling_stand_between_the_function_and_the_convolution():
-    block = ResidualBlock(8, 8, 4, dropout=0.5, resample=upsample_twice)
+    block = ResidualBlock(8, 8, 4, dropout=0.5, resample=double_size)
     x, e = torch.randn(2, 8, 8, 8), torch.randn(2, 4)
     torch.nn.init.normal_(block.conv_out.weight)
     exact = copy.deepcopy(block).double().eval()
@@ -549,7 +558,7 @@ def test_what_has_hooks_is_called(kind):
     runs = {norm: None, conv: None, unit.norm: None, unit.conv: None}
     for each in runs:
         handle = getattr(each, f"register_{kind}")(lambda module, *_: called.add(module))
-        convolved(norm, conv, x, True).sum().backward()
+        norm_silu_conv(norm, conv, x, True).sum().backward()
         unit(x, None).sum().backward()
         handle.remove()
     assert called == set(runs)

@@ -1,22 +1,18 @@
-"""Which way of running a network pays, on which device, and why.
+"""Choose the fastest way to compute a network on its device, with reasons.
 
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
-            there: the score moves by less than 1e-5; an MLP's products by oneDNN (in training where
-            that is known to be faster), and in sampling what depends on σ alone once a batch, error
-            1e-6
+            available: the score moves by less than 1e-5. An MLP multiplies by oneDNN (in training
+            where that is known to be faster), and embeds a σ that a batch shares once: error 1e-6
     CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
 
-Gradients move by what the same rounding makes of them: in float32 by some 1e-5, but where maxima
-are taken, as in NCSNv2, by 1e-3 like those of any two ways in float32; in bfloat16 by several per
-cent.
-
-The model stays the object that it is, its parameters too: only how it computes is changed.
+Gradients move as under the same rounding anywhere: in float32 by some 1e-5, where maxima are taken,
+as in NCSNv2, by 1e-3, as between any two implementations in float32; in bfloat16 by several per
+cent. The model stays the same object with the same parameters: only how it computes is changed.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -25,33 +21,31 @@ import torch
 from torch import nn
 
 from ..model import ScoreModel
-from ..nn import MLP, RefineNet, dense, kernels
+from ..nn import MLP, RefineNet, kernels, onednn
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-BUILD = 20.0
-"""Seconds of work that are worth the building of the convolutions, which takes some five."""
-COMPILE = 2000
-"""Evaluations that are worth a compilation, which takes a minute or more."""
-EXACT = "a quarter of the multiplications, error 1e-5"
-HALF = "in bfloat16: error of the score up to 2 %"
-BETTER = "more exact than bfloat16 and as fast on a CPU"
-RATE = 5e10
-"""Operations a second of one core, roughly, by which work is told from play."""
+MIN_SECONDS = 20.0
+"""Seconds of work that are worth compiling the kernels, which takes about five."""
+MIN_EVALUATIONS = 2000
+"""Network calls that are worth torch.compile, which takes a minute or more."""
+FLOPS_PER_CORE = 5e10
+"""A rough rate of one core, to estimate the seconds of work."""
+BFLOAT16_ERROR = "error of the score up to 2 %"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a network is to be run; `str` of it says why.
+    """How to compute a network; `str(choice)` gives the reasons.
 
     Attributes:
         winograd: Convolutions with fewer multiplications, in float32 on a CPU.
-        coarse: Fewer still, where no gradients are wanted and 2 % of error are allowed.
+        coarse: Fewer still, where no gradients are needed and 2 % of error are allowed.
         onednn: An MLP's products by oneDNN, in float32 on a CPU.
         channels_last: Images with their channels innermost in memory.
         autocast: The network in bfloat16, its weights in float32.
         compile: Through torch.compile.
-        reasons: A sentence for each thing chosen, and for what was not to be had.
+        reasons: A sentence for each choice, and for each that is not available.
     """
 
     winograd: bool = False
@@ -66,11 +60,11 @@ class Choice:
         return "; ".join(self.reasons)
 
     def apply(self, model: ScoreModel) -> None:
-        """Let the model compute so. What is not to be had any more is left out, with a warning."""
-        lacking = kernels.why_not() if self.winograd else None
-        if lacking is not None:
-            warnings.warn(f"ordinary convolutions, for {lacking}", stacklevel=2)
-        fast: Any = self.winograd and lacking is None
+        """Make the model compute in this way; skip what is not available, with a warning."""
+        reason = kernels.unavailable_reason() if self.winograd else None
+        if reason is not None:
+            warnings.warn(f"standard convolutions, because {reason}", stacklevel=2)
+        fast: Any = self.winograd and reason is None
         coarse: Any = fast and self.coarse
         for module in model.net.modules():
             if hasattr(module, "fast"):
@@ -84,28 +78,28 @@ class Choice:
         model.autocast = torch.bfloat16 if self.autocast else None
         model.net._compiled_call_impl = None
         if self.compile:
-            self.compiled(model)
+            self.compile_network(model)
 
     @staticmethod
-    def compiled(model: ScoreModel) -> None:
+    def compile_network(model: ScoreModel) -> None:
         """Compile a model's network; on a GPU its launches are replayed as CUDA graphs."""
         device = model.device or torch.device("cpu")
-        if (lacking := why_not_compiled(device.type)) is not None:
-            warnings.warn(f"not compiled, for {lacking}", stacklevel=2)
+        if (reason := compile_unavailable_reason(device.type)) is not None:
+            warnings.warn(f"not compiled, because {reason}", stacklevel=2)
             return
         model.net.compile(mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 @cache
-def why_not_compiled(device: str) -> str | None:
-    """What torch.compile lacks on a device, as a compiler or Triton; found by a small function.
+def compile_unavailable_reason(device: str) -> str | None:
+    """Return why torch.compile does not work on a device, for lack of a compiler or Triton.
 
-    A network that cannot be compiled says so no sooner than when it is called.
+    Tries a small function, because a network only fails when it is first called.
     """
     try:
         torch.compile(lambda: torch.ones(8, device=device).sin() + 1)()
-    except Exception as error:  # of many kinds, those of the compilers among them
-        return f"torch.compile cannot work here: {str(error).strip().splitlines()[0]:.200}"
+    except Exception as error:  # compilers raise many kinds
+        return f"torch.compile does not work here: {str(error).strip().splitlines()[0]:.200}"
     return None
 
 
@@ -117,15 +111,15 @@ def optimize(
     train: bool = False,
     precision: Precision = "auto",
 ) -> Choice:
-    """Let a model compute in the way that pays where it is, and say which.
+    """Make a model compute in the fastest way on its device, and return the choice.
 
     Args:
-        model: changed in place; call this after `to`.
-        batch: samples at once.
-        evaluations: how often the network will be called; not given, often.
-        train: whether its gradients are wanted.
-        precision: "float32" keeps the score to 1e-5 on a CPU, and on a GPU to what torch's own
-            convolutions do (TF32, 1e-3, unless `torch.backends.cudnn.allow_tf32` is off);
+        model: Changed in place; call this after `to`.
+        batch: Number of samples at once.
+        evaluations: Number of calls of the network; None means many.
+        train: True if gradients are needed.
+        precision: "float32" keeps the score to 1e-5 on a CPU, and on a GPU to the error of torch's
+            own convolutions (TF32, 1e-3, unless `torch.backends.cudnn.allow_tf32` is off);
             "bfloat16" keeps it to 2 %, which a CPU need not use up; "auto" is float32, but bfloat16
             for training on a GPU that has it.
     """
@@ -143,101 +137,100 @@ def choose(
     train: bool = False,
     precision: Precision = "auto",
 ) -> Choice:
-    """Return what `optimize` would do, here or on another device; the arguments are its own."""
+    """Return the choice of `optimize` without applying it, for the model's or another device."""
     if precision not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"precision={precision!r}: one of auto, float32, bfloat16")
     device = device or model.device or torch.device("cpu")
     if device.type == "cuda":
-        return _on_cuda(model, evaluations, train, precision)
+        return _choose_on_cuda(model, evaluations, train, precision)
     if device.type != "cpu":
-        return Choice(reasons=(f"as it is: nothing has been measured on {device.type}",))
-    return _on_cpu(model, batch, evaluations, train, precision)
-
-
-def _on_cpu(
-    model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
-) -> Choice:
+        return _no_speedup(f"nothing has been measured on {device.type}")
     perceptron = isinstance(model.net, MLP)
-    convolves = any(getattr(module, "fast", None) is not None for module in model.net.modules())
-    if not perceptron and not convolves:
-        return Choice(reasons=("as it is: the network has no 3 × 3 convolutions",))
+    if not perceptron and not any(hasattr(module, "fast") for module in model.net.modules()):
+        return _no_speedup("the network has no 3 × 3 convolutions")
     dtypes = {p.dtype for p in model.net.parameters()}
     if dtypes != {torch.float32}:
-        return Choice(reasons=(f"as it is: the weights are {_names(dtypes)}, not float32",))
+        names = sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        return _no_speedup(f"the weights are {', '.join(names) or 'missing'}, not float32")
     if perceptron:
-        return _of_vectors(model, batch, train, precision)
-    return _of_images(model, batch, evaluations, train, precision)
+        return _choose_for_mlp(model, batch, train, precision)
+    return _choose_for_images(model, batch, evaluations, train, precision)
 
 
-def _of_vectors(model: ScoreModel, batch: int, train: bool, precision: Precision) -> Choice:
-    large = batch * max(p.numel() for p in model.net.parameters()) >= dense.LEAST_TRAINED
+def _no_speedup(reason: str) -> Choice:
+    return Choice(reasons=(f"no speed-up expected: {reason}",))
+
+
+def _choose_for_mlp(model: ScoreModel, batch: int, train: bool, precision: Precision) -> Choice:
+    products = batch * max(p.numel() for p in model.net.parameters())
+    large = products >= onednn.MIN_MULTIPLICATIONS_TRAINING
     if precision == "bfloat16" and train and large and _has_bfloat16():
-        return Choice(autocast=True, reasons=(HALF,))
-    if not dense.available():
-        return Choice(reasons=("as it is: this torch has no oneDNN",))
-    if train and not dense.trains_faster():
-        reason = "as it is: only on AMD's processors oneDNN is known to be faster in training"
-        return Choice(reasons=(reason,))
-    told_of_levels = model.precondition.levels is not None
-    once = not train and not told_of_levels and getattr(model.net, "label", None) is None
-    also = ", and of σ alone once a batch" if once else ""
-    reason = f"products by oneDNN{also}, in float32: error 1e-6"
-    return Choice(onednn=True, reasons=(reason, *(BETTER,) * (precision == "bfloat16")))
+        return Choice(autocast=True, reasons=(f"bfloat16: {BFLOAT16_ERROR}",))
+    if not onednn.onednn_available():
+        return _no_speedup("this build of torch has no oneDNN")
+    if train and not onednn.trains_faster():
+        return _no_speedup("oneDNN is known to train faster only on AMD processors")
+    indexed = model.precondition.levels is not None
+    once = not train and not indexed and getattr(model.net, "label", None) is None
+    shared = ", a shared σ embedded once a batch" if once else ""
+    reason = f"matrix products by oneDNN{shared}, in float32: error 1e-6"
+    return Choice(onednn=True, reasons=(reason, *_instead_of_bfloat16(precision)))
 
 
-def _of_images(
+def _choose_for_images(
     model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
     seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
-    if seconds < BUILD:  # built or not: the choice is to be the same tomorrow
-        return Choice(reasons=(f"as it is: {seconds:.0f} s of work do not repay a build",))
-    if (lacking := kernels.why_not()) is None:
+    if seconds < MIN_SECONDS:  # compiled or not, so that the choice is the same tomorrow
+        return _no_speedup(f"{seconds:.0f} s of work do not repay compiling the kernels")
+    if (reason := kernels.unavailable_reason()) is None:
         coarse = precision == "bfloat16" and not train
-        error = "a fifth of the multiplications, error 1e-4" if coarse else EXACT
-        reason = f"Winograd convolutions in float32: {error}"
-        also = (BETTER,) * (precision == "bfloat16")
-        return Choice(winograd=True, coarse=coarse, reasons=(reason, *also))
-    reasons = (f"ordinary convolutions, for {lacking}",)
-    # a UNet's small images and group norms were measured to be slower
+        saving = ("a fifth", "1e-4") if coarse else ("a quarter", "1e-5")
+        text = "Winograd convolutions in float32: {} of the multiplications, error {}"
+        reasons = (text.format(*saving), *_instead_of_bfloat16(precision))
+        return Choice(winograd=True, coarse=coarse, reasons=reasons)
+    standard = f"standard convolutions, because {reason}"
+    # bfloat16 was measured to be slower for a UNet's small images and group norms
     if precision == "bfloat16" and isinstance(model.net, RefineNet) and _has_bfloat16():
-        return Choice(channels_last=True, autocast=True, reasons=(*reasons, HALF))
-    return Choice(reasons=reasons)
+        reasons = (standard, f"bfloat16: {BFLOAT16_ERROR}")
+        return Choice(channels_last=True, autocast=True, reasons=reasons)
+    return Choice(reasons=(standard,))
 
 
-def _on_cuda(
+def _instead_of_bfloat16(precision: Precision) -> tuple[str, ...]:
+    return ("more exact than bfloat16 and as fast on a CPU",) * (precision == "bfloat16")
+
+
+def _choose_on_cuda(
     model: ScoreModel, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
     half = precision == "bfloat16" or (precision == "auto" and train)
     half = half and torch.cuda.is_bf16_supported(including_emulation=False)
     images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
-    long = evaluations is None or evaluations >= COMPILE
-    lacking = why_not_compiled("cuda") if long else None
-    long = long and lacking is None
+    long = evaluations is None or evaluations >= MIN_EVALUATIONS
+    reason = compile_unavailable_reason("cuda") if long else None
+    compiles = long and reason is None
     reasons = [
-        *["bfloat16, the tensor cores' type: error of the score up to 2 %"] * half,
-        *["channels innermost: the layout of their convolutions"] * images,
-        *["compiled, replayed as CUDA graphs: the run is long enough"] * long,
-        *[f"not compiled, for {lacking}"] * (lacking is not None),
+        *[f"bfloat16 on the tensor cores: {BFLOAT16_ERROR}"] * half,
+        *["channels innermost in memory, as its convolutions work"] * images,
+        *["compiled and replayed as CUDA graphs, because the run is long enough"] * compiles,
+        *[f"not compiled, because {reason}"] * (reason is not None),
     ]
-    return Choice(
-        channels_last=images, autocast=half, compile=long, reasons=tuple(reasons or ["as it is"])
-    )
+    if not reasons:
+        return _no_speedup("the run is short and the network has no convolutions")
+    return Choice(channels_last=images, autocast=half, compile=compiles, reasons=tuple(reasons))
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16; where it is imitated it is slower."""
+    """Return True if the processor multiplies in bfloat16; emulation is slower than float32."""
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in tests)
 
 
-def _names(dtypes: Iterable[torch.dtype]) -> str:
-    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or "missing"
-
-
 def _seconds(model: ScoreModel, batch: int, evaluations: int | None) -> float:
-    """Of the ordinary way, at most: as if all convolutions were of the full size."""
+    """Return an upper bound of the plain network's time, as if all convolutions had full size."""
     if evaluations is None or model.shape is None:
         return float("inf")
     pixels = model.shape[-2:].numel()
     weights = sum(p.numel() for p in model.net.parameters() if p.ndim == 4)
-    return 2 * weights * pixels * batch * evaluations / (RATE * torch.get_num_threads())
+    return 2 * weights * pixels * batch * evaluations / (FLOPS_PER_CORE * torch.get_num_threads())

@@ -1,47 +1,32 @@
-"""What a network was built with, and what it takes.
-
-`type(net)(**net.arguments)` is the same architecture.
-"""
+"""Keep and check the arguments of a network: `type(net)(**net.arguments)` builds it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
 
-
-def arguments(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Those among the `locals()` at the top of an `__init__`."""
+def constructor_arguments(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments among the `locals()` at the top of an `__init__`."""
     return {name: value for name, value in names.items() if name not in ("self", "__class__")}
 
 
-def check_choices(given: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a word that is none of an argument's."""
-    for name, known in choices.items():
-        if given[name] not in known:
-            raise ValueError(f"{name}={given[name]!r}: one of {', '.join(known)}")
+def check_choices(arguments: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a word that an argument does not accept."""
+    for name, words in choices.items():
+        if arguments[name] not in words:
+            raise ValueError(f"{name}={arguments[name]!r}: one of {', '.join(words)}")
 
 
-def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
-    """Refuse numbers below the least that makes a network."""
-    for name, bound in least.items():
-        if given[name] < bound:
-            raise ValueError(f"{name}={given[name]}: {bound} at least")
+def check_minimum(arguments: Mapping[str, Any], minimum: Mapping[str, int]) -> None:
+    """Refuse numbers that are too small."""
+    for name, bound in minimum.items():
+        if arguments[name] < bound:
+            raise ValueError(f"{name}={arguments[name]}: {bound} at least")
 
 
-def check_shares(given: Mapping[str, Any], *names: str) -> None:
-    """Refuse what is no share."""
+def check_fractions(arguments: Mapping[str, Any], *names: str) -> None:
+    """Refuse numbers outside [0, 1]."""
     for name in names:
-        if not 0 <= given[name] <= 1:
-            raise ValueError(f"{name}={given[name]}: a share, from 0 to 1")
-
-
-def check_image(x: Tensor, channels: int, dims: int = 2) -> None:
-    """Refuse what is no batch of images, or of signals, of so many channels."""
-    if x.ndim != 2 + dims or x.shape[1] != channels:
-        kind, axes = {1: ("signals", "length"), 2: ("images", "height, width")}[dims]
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}: this network takes {kind} of {channels} channels, "
-            f"(batch, channels, {axes})"
-        )
+        if not 0 <= arguments[name] <= 1:
+            raise ValueError(f"{name}={arguments[name]}: a fraction, from 0 to 1")

@@ -1,10 +1,10 @@
-"""What a UNet is built of: normalisation, convolutions, residual blocks and attention.
+"""The parts of a UNet: normalisation, convolutions, residual blocks and attention.
 
     residual    y = (shortcut(x) + conv(φ(norm(conv(φ(norm(x))) + We))))/r     (He et al. 2016)
     attention   y = (x + W_o·softmax(qᵀk/√C)·v)/r,  q, k, v = W·norm(x)        (Vaswani et al. 2017)
 
-φ is SiLU, e the embedded noise level, and r = √2 where the skip is rescaled, else 1. Blocks are of
-DDPM's form (Ho et al. 2020) or of BigGAN's, which changes the size inside the block (Brock et al.
+φ is SiLU, e the embedded noise level, and r = √2 where the skip is rescaled, else 1. Blocks have
+DDPM's form (Ho et al. 2020) or BigGAN's, which changes the size inside the block (Brock et al.
 2019; Song et al. 2021, appendix H.1). Every weight starts uniform with variance scale/fan_avg, the
 last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` all is for signals.
 """
@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from . import around, winograd
+from . import norms, winograd
+from .images import Images, Vectors
 from .layers import Conv3
 
 Form: TypeAlias = Literal["ddpm", "biggan"]
@@ -32,163 +33,148 @@ NEARLY_ZERO = 1e-10
 """The scale that stands for 0 in the published initialisation."""
 
 
-def scaled(weight: Tensor, scale: float) -> None:
-    """Draw a weight uniform with variance scale/fan_avg, in place."""
+def variance_scaling_(weight: Tensor, scale: float) -> None:
+    """Fill a weight, in place, with uniform numbers of variance scale/fan_avg."""
     nn.init.xavier_uniform_(weight, gain=math.sqrt(max(scale, NEARLY_ZERO)))
 
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-"""By how many axes a sample has beside its channels: 1 for signals, 2 for images."""
+"""Keyed by `dims`: 1 for signals, 2 for images."""
 
 
 def convolution(
     channels: int, out: int, size: int = 3, *, scale: float = 1.0, dims: int = 2
 ) -> nn.Conv1d | nn.Conv2d:
-    """A convolution that keeps the length, or height and width, drawn as published."""
+    """Return a convolution that keeps the size of its input, initialised as published."""
     if (size, dims) == (3, 2):
         layer: nn.Conv1d | nn.Conv2d = Conv3(channels, out)
     else:
         layer = CONVOLUTIONS[dims](channels, out, size, padding=size // 2)
-    scaled(layer.weight, scale)
+    variance_scaling_(layer.weight, scale)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 
 
-def linear(size: int, out: int) -> nn.Linear:
-    """A linear layer, drawn as published."""
+def linear_layer(size: int, out: int) -> nn.Linear:
+    """Return a linear layer, initialised as published."""
     layer = nn.Linear(size, out)
-    scaled(layer.weight, 1.0)
+    variance_scaling_(layer.weight, 1.0)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, also in operations that have every derivative, in any layout and mixed types."""
+    """torch's, with every derivative, any memory layout and mixed types if not `fused`."""
 
-    def forward(
-        self, x: Float[Tensor, "batch channels *size"], fused: bool = True
-    ) -> Float[Tensor, "batch channels *size"]:
-        """Each group of channels less its mean and over its deviation; plain if not `fused`."""
-        return normalize(x, self.weight, self.bias, self.num_groups, self.eps, fused)
+    def forward(self, x: Images, fused: bool = True) -> Images:
+        """Centre each group of channels and divide it by its deviation."""
+        return group_norm(x, self.weight, self.bias, self.num_groups, self.eps, fused)
 
 
-def normalize(
-    x: Float[Tensor, "batch channels *size"],
-    gain: Float[Tensor, "channels"],
-    bias: Float[Tensor, "channels"],
-    groups: int,
-    eps: float,
-    fused: bool,
-) -> Float[Tensor, "batch channels *size"]:
-    """What `GroupNorm` does."""
-    # torch's backward crashes in channels_last where x has no gradient, as behind frozen layers
+def group_norm(
+    x: Images, gain: Tensor, bias: Tensor, groups: int, eps: float, fused: bool
+) -> Images:
+    """Return the group normalisation of x, by torch's kernel or by elementary operations."""
+    # torch's backward crashes in channels_last where x has no gradient, as after frozen layers
     frozen = torch.is_grad_enabled() and gain.requires_grad and not x.requires_grad
     if fused and not frozen:
         return F.group_norm(x, groups, gain, bias, eps)
-    # statistics of 16-bit activations are taken in 32 bits, as the kernel does
+    # at least float32 for the statistics, as in torch's kernel
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     grouped = wide.view(len(x), groups, -1, *x.shape[2:])
     axes = tuple(range(2, grouped.ndim))
     centred = grouped - grouped.mean(axes, keepdim=True)
     variance = centred.square().mean(axes, keepdim=True)
     out = (centred * (variance + eps).rsqrt()).flatten(1, 2)
-    gain, bias = (beside(each.to(wide.dtype), x) for each in (gain, bias))
+    gain, bias = (per_channel(p.to(wide.dtype), x) for p in (gain, bias))
     return torch.addcmul(bias, out, gain).to(x.dtype)
 
 
-def beside(features: Float[Tensor, "*channels"], x: Tensor) -> Float[Tensor, "*spread"]:
-    """A number a channel, shaped to be added to x, or multiplied with it."""
+def per_channel(features: Tensor, x: Tensor) -> Tensor:
+    """Reshape one number a channel so that it broadcasts over the pixels of x."""
     return features.view(*features.shape, *[1] * (x.ndim - 2))
 
 
 def normalization(channels: int, groups: int | None = None) -> GroupNorm:
-    """Group normalisation (Wu & He 2018): DDPM's 32 groups, else min(channels/4, 32)."""
+    """Return group normalisation (Wu & He 2018): DDPM's 32 groups, else min(channels/4, 32)."""
     count = groups or max(1, min(channels // 4, 32))
     if channels % count:
         raise ValueError(
-            f"{channels} channels are no multiple of {count} groups: change width or groups"
+            f"{channels} channels are not a multiple of {count} groups: change width or groups"
         )
     return GroupNorm(count, channels, eps=1e-6)
 
 
-def rescaled(total: Tensor, divisor: float) -> Tensor:
-    """A sum of two branches, over √2 or as it is."""
+def divided(total: Tensor, divisor: float) -> Tensor:
+    """Return a sum of two branches over √2, or as it is where the divisor is 1."""
     return total if divisor == 1 else total / divisor
 
 
-def convolved(
+def norm_silu_conv(
     norm: GroupNorm,
     conv: nn.Conv1d | nn.Conv2d,
-    x: Float[Tensor, "batch channels *size"],
+    x: Images,
     fused: bool,
     *,
     between: Callable[[Tensor], Tensor] | None = None,
-    shift: Float[Tensor, "batch out"] | None = None,
-    plus: Float[Tensor, "batch out *size_next"] | None = None,
-) -> Float[Tensor, "batch out *size_next"]:
-    """conv(between(φ(norm(x)))) + shift + plus, the shift a number a channel."""
-    fast = isinstance(conv, Conv3) and conv.fast and around.bare(conv, norm)
+    shift: Vectors | None = None,
+    plus: Images | None = None,
+) -> Images:
+    """Return conv(between(φ(norm(x)))) + shift + plus, the shift one number a channel."""
+    fast = isinstance(conv, Conv3) and conv.fast and norms.without_hooks(conv, norm)
+    table = torch.stack([norm.weight, norm.bias])[None] if fast else None
     if isinstance(conv, Conv3) and fast and between is None:
-        kind = _convolution(norm.num_groups, norm.eps, conv.coarse, fused)
-        assert conv.bias is not None  # as `convolution` makes them
+        op = _norm_silu_conv(norm.num_groups, norm.eps, conv.coarse, fused)
+        assert conv.bias is not None  # `convolution` makes it
         bias = conv.bias if shift is None else conv.bias + shift
-        table = _table(norm)
-        return winograd.convolve(kind, x, conv.weight, affine=table, bias=bias, plus=plus)
+        return winograd.convolve(op, winograd.Operands(x, conv.weight, bias, table, None, plus))
+    h: Tensor
     if fast:
-        before = around.activated(_activation(norm.num_groups, norm.eps, fused), x, _table(norm))
+        h = norms.norm_activation(_norm_silu(norm.num_groups, norm.eps, fused), x, table)
     else:
-        before = F.silu(norm(x, fused))
-    h: Tensor = conv(before if between is None else between(before))
-    h = h if shift is None else h + beside(shift, h)
+        h = F.silu(norm(x, fused))
+    h = conv(h if between is None else between(h))
+    h = h if shift is None else h + per_channel(shift, h)
     return h if plus is None else h + plus
 
 
-def _table(norm: GroupNorm) -> Float[Tensor, "1 2 channels"]:
-    return torch.stack([norm.weight, norm.bias])[None]
-
-
 @functools.cache
-def _activation(groups: int, eps: float, fused: bool) -> around.Kind:
-    """φ(norm(x)) as `around` is told of it."""
+def _norm_silu(groups: int, eps: float, fused: bool) -> norms.Operation:
+    """Describe φ(norm(x)) to `norms`."""
 
     def plain(x: Tensor, affine: Tensor) -> Tensor:
         gain, bias = affine[0]
-        return F.silu(normalize(x, gain, bias, groups, eps, fused))
+        return F.silu(group_norm(x, gain, bias, groups, eps, fused))
 
-    return around.Kind(plain, function="silu", groups=groups, eps=eps)
+    return norms.Operation(plain, function="silu", groups=groups, eps=eps)
 
 
 @functools.cache
-def _convolution(groups: int, eps: float, coarse: bool, fused: bool) -> around.Kind:
-    """conv(φ(norm(x))) + bias + plus, likewise."""
-    before = _activation(groups, eps, fused)
+def _norm_silu_conv(groups: int, eps: float, coarse: bool, fused: bool) -> norms.Operation:
+    """Describe conv(φ(norm(x))) + bias + plus to `winograd`."""
+    before = _norm_silu(groups, eps, fused)
 
     def plain(
-        x: Tensor,
-        affine: Tensor,
-        level: None,
-        weight: Tensor,
-        bias: Tensor,
-        plus: Tensor | None,
+        x: Tensor, weight: Tensor, bias: Tensor, affine: Tensor, level: None, plus: Tensor | None
     ) -> Tensor:
-        h = F.conv2d(before.plain(x, affine), weight, padding=1) + beside(bias, x)
+        h = F.conv2d(before.plain(x, affine), weight, padding=1) + per_channel(bias, x)
         return h if plus is None else h + plus
 
     return dataclasses.replace(before, plain=plain, coarse=coarse)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, told the noise level between them.
+    """Two convolutions and a shortcut, conditioned on the noise level between them.
 
     Args:
         channels: Channels of the input.
         out: Channels of the output.
         embedding: The length of the embedded noise level.
         form: "ddpm" or "biggan"; they differ in the shortcut.
-        resample: What is done to the image in both branches (BigGAN's form), if anything.
+        resample: Applied to the image in both branches (BigGAN's form), if anything.
         groups: Groups of the normalisation; `None` is min(channels/4, 32).
         rescale: Divide the sum of the branches by √2.
-        dropout: The share of features dropped before the second convolution.
+        dropout: The fraction of features dropped before the second convolution.
         init_scale: The scale of the second convolution's first weights.
         dims: 1 for signals, 2 for images.
     """
@@ -210,45 +196,26 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm_in = normalization(channels, groups)
         self.conv_in = convolution(channels, out, dims=dims)
-        self.shift = linear(embedding, out)
+        self.shift = linear_layer(embedding, out)
         self.norm_out = normalization(out, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = convolution(out, out, scale=init_scale, dims=dims)
-        # DDPM's are drawn like its attention's weights, smaller
-        scale = 0.1 if form == "ddpm" else 1.0
-        new_shortcut = partial(convolution, size=1, scale=scale, dims=dims)
-        changed = channels != out or resample is not None
-        self.shortcut = new_shortcut(channels, out) if changed else nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
+        if channels != out or resample is not None:
+            # DDPM's start as small as its attention's weights
+            scale = 0.1 if form == "ddpm" else 1.0
+            self.shortcut = convolution(channels, out, 1, scale=scale, dims=dims)
         self.resample = resample
         self.divisor = math.sqrt(2) if rescale else 1.0
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch channels ..."],
-        embedding: Float[Tensor, "batch embedded"],
-        fused: bool = True,
-    ) -> Float[Tensor, "batch out ..."]:
-        """The block's output, given φ of the embedded noise level."""
-        drops = self.dropout.training and self.dropout.p > 0
-        h = convolved(
-            self.norm_in,
-            self.conv_in,
-            x,
-            fused,
-            between=self.resample,
-            shift=self.shift(embedding),
-        )
-        if self.resample is not None:
-            x = self.resample(x)
-        total = convolved(
-            self.norm_out,
-            self.conv_out,
-            h,
-            fused,
-            between=self.dropout if drops else None,
-            plus=self.shortcut(x),
-        )
-        return rescaled(total, self.divisor)
+    def forward(self, x: Images, embedding: Vectors, fused: bool = True) -> Images:
+        """Return the block's output, given φ of the embedded noise level."""
+        change, shift = self.resample, self.shift(embedding)
+        dropout = self.dropout if self.dropout.training and self.dropout.p > 0 else None
+        h = norm_silu_conv(self.norm_in, self.conv_in, x, fused, between=change, shift=shift)
+        plus = self.shortcut(x if change is None else change(x))
+        h = norm_silu_conv(self.norm_out, self.conv_out, h, fused, between=dropout, plus=plus)
+        return divided(h, self.divisor)
 
 
 class Attention(nn.Module):
@@ -280,30 +247,28 @@ class Attention(nn.Module):
         self.out = project(scale=init_scale)
         self.divisor = math.sqrt(2) if rescale else 1.0
 
-    def forward(
-        self, x: Float[Tensor, "batch channels *size"], fused: bool = True
-    ) -> Float[Tensor, "batch channels *size"]:
-        """The attended image; not `fused`, in operations that have every derivative."""
+    def forward(self, x: Images, fused: bool = True) -> Images:
+        """Return the attended image, with every derivative if not `fused`."""
         h = self.norm(x, fused)
-        q, k, v = (_pixels(project(h)) for project in (self.query, self.key, self.value))
+        q, k, v = (_pixel_sequence(project(h)) for project in (self.query, self.key, self.value))
         if fused:
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
             mixed = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
         mixed = mixed.squeeze(1).transpose(1, 2).reshape(x.shape)
-        return rescaled(x + self.out(mixed), self.divisor)
+        return divided(x + self.out(mixed), self.divisor)
 
 
-def _pixels(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:
-    """The pixels as a sequence, for one head; fused kernels want a pixel's channels adjacent."""
+def _pixel_sequence(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:
+    """Return the pixels as a sequence for one head; fused kernels want adjacent channels."""
     return x.flatten(2).transpose(1, 2).contiguous()[:, None]
 
 
 def differentiated(*inputs: Tensor) -> bool:
-    """Whether derivatives by an input are being taken: they may be of second order or forward.
+    """Return True if derivatives by an input are taken, which may be of second order or forward.
 
-    The fused kernels lack some of those; training by denoising asks for none. Derivatives by the
-    parameters alone are taken for training: second ones need `torch.nn.attention.sdpa_kernel` with
+    The fused kernels lack some of those; training by denoising needs none. Derivatives by the
+    parameters alone are for training: second ones need `torch.nn.attention.sdpa_kernel` with
     `SDPBackend.MATH` around the forward pass.
     """
     return any(

@@ -1,4 +1,4 @@
-"""How a network is told the noise level: a number a sample turned into a vector.
+"""Embedding of the noise level and the class: one number a sample becomes a vector.
 
     sinusoidal   [sin(ω₀t) ... sin(ω_{h−1}t), cos(ω₀t) ... cos(ω_{h−1}t)],  ω_k = 10000^{−k/(h−1)}
     Fourier      [sin(2πw₁c) ... sin(2πw_m c), cos(2πw₁c) ... cos(2πw_m c)],  w_k ~ N(0, scale²)
@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
-from .blocks import linear
+from .blocks import linear_layer
 
-Kind: TypeAlias = Literal["fourier", "sinusoidal"]
+EmbeddingKind: TypeAlias = Literal["fourier", "sinusoidal"]
 
 
 def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "batch {size}"]:
-    """The sinusoidal embedding of a timestep or index, 4 numbers or more; odd sizes end in 0."""
+    """Return the sinusoidal embedding of a timestep or index; size ≥ 4, odd sizes end in 0."""
     half = size // 2
     # float32 in this order: at t = 999 a last bit of ω is already 6e-5 of a phase
     steps = torch.arange(half, dtype=torch.float32, device=position.device)
@@ -36,7 +36,7 @@ def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "bat
 
 
 class GaussianFourier(nn.Module):
-    """Random Fourier features of log σ, at frequencies drawn once and never trained.
+    """Random Fourier features of log σ, with frequencies that are drawn once and never trained.
 
     Args:
         features: The number of frequencies; the embedding has twice as many entries.
@@ -50,7 +50,7 @@ class GaussianFourier(nn.Module):
         self.register_buffer("frequencies", torch.randn(features) * scale)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianFourier:
-        """What `.to` and `.bfloat16` call; frequencies of 16 bits would be others."""
+        """Move or cast, as `.to` and `.bfloat16` do, but keep the frequencies at least float32."""
         exact = self.frequencies
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.frequencies.dtype != _at_least_float32(self.frequencies):
@@ -58,7 +58,7 @@ class GaussianFourier(nn.Module):
         return self
 
     def forward(self, cond: Real[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
-        """The sines, then the cosines."""
+        """Return the sines, then the cosines."""
         cond = cond.to(_at_least_float32(cond))
         phase = cond[:, None] * self.frequencies * 2 * math.pi
         return torch.cat([phase.sin(), phase.cos()], dim=1)
@@ -70,7 +70,7 @@ class LabelEmbedding(nn.Module):
     Args:
         labels: The number of classes.
         size: The length of a vector.
-        dropout: The share of a training batch whose class is withheld.
+        dropout: The fraction of a training batch whose class is withheld.
     """
 
     def __init__(self, labels: int, size: int, *, dropout: float = 0.1) -> None:
@@ -79,7 +79,7 @@ class LabelEmbedding(nn.Module):
         self.labels, self.dropout = labels, dropout
 
     def forward(self, label: Int[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
-        """The vectors of a batch of classes; class `labels` is none."""
+        """Return the vectors of a batch of classes; class `labels` means no class."""
         if self.training and self.dropout > 0:
             withheld = torch.rand(label.shape, device=label.device) < self.dropout
             label = torch.where(withheld, self.labels, label)
@@ -87,45 +87,45 @@ class LabelEmbedding(nn.Module):
         return vectors
 
     def absent(self, batch: int) -> Int[Tensor, "batch"]:
-        """The class of samples that have none."""
+        """Return the class of samples without a class."""
         return torch.full((batch,), self.labels, device=self.table.weight.device)
 
 
 class Embedding(nn.Module):
     """φ of the embedded noise level and class: features → linear → φ → linear (+ class) → φ."""
 
-    def __init__(self, kind: Kind, width: int, *, fourier_scale: float = 16.0) -> None:
+    def __init__(self, kind: EmbeddingKind, width: int, *, fourier_scale: float = 16.0) -> None:
         super().__init__()
         fourier, self.width = kind == "fourier", width
         self.features = GaussianFourier(width, scale=fourier_scale) if fourier else None
-        self.hidden = linear(2 * width if fourier else width, 4 * width)
-        self.out = linear(4 * width, 4 * width)
+        self.hidden = linear_layer(2 * width if fourier else width, 4 * width)
+        self.out = linear_layer(4 * width, 4 * width)
 
     def forward(
         self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch size"] | float = 0.0
     ) -> Float[Tensor, "batch size"]:
-        """The embedding, with what is added before the last φ."""
-        known = self.features(cond) if self.features else sinusoidal(cond, self.width)
-        hidden = self.hidden(known.to(self.hidden.weight.dtype))
+        """Return the embedding, with `extra` added before the last φ."""
+        features = self.features(cond) if self.features else sinusoidal(cond, self.width)
+        hidden = self.hidden(features.to(self.hidden.weight.dtype))
         return F.silu(self.out(F.silu(hidden)) + extra)
 
 
-def told(
+def class_vectors(
     table: LabelEmbedding | None, label: Int[Tensor, "batch"] | None, batch: int
 ) -> Float[Tensor, "batch size"] | float:
-    """The vectors of classes, or of none, for an `Embedding`; 0 where there is no table."""
+    """Return the vectors of classes, or of no class, for an `Embedding`; 0 without a table."""
     if table is None and label is not None:
         raise ValueError("the network has no classes: build it with labels=their number")
     if table is None:
         return 0.0
-    # another device would have to be waited for, and a compiler cannot look
-    seen = label is not None and label.device.type == "cpu" and len(label) > 0
-    if label is not None and seen and not torch.compiler.is_compiling():
-        least, most = (int(end) for end in label.aminmax())
-        if least < 0 or most >= table.labels:
+    # not on a GPU, which the check would have to wait for, nor in a compiler
+    checkable = label is not None and label.device.type == "cpu" and len(label) > 0
+    if label is not None and checkable and not torch.compiler.is_compiling():
+        lowest, highest = (int(end) for end in label.aminmax())
+        if lowest < 0 or highest >= table.labels:
             raise ValueError(
-                f"labels from {least} to {most}: the network has {table.labels} classes, 0 to "
-                f"{table.labels - 1}; leave label out for none"
+                f"labels from {lowest} to {highest}: the network has {table.labels} classes, 0 to "
+                f"{table.labels - 1}; leave label out for samples without a class"
             )
     vectors: Tensor = table(table.absent(batch) if label is None else label)
     return vectors

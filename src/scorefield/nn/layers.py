@@ -7,8 +7,8 @@ CondInstanceNorm++ a γ, α, β for each noise level. The paper adds αₖ·(μ�
 with γₖ; the authors' networks are as above. The two are one family (α of the paper is γα of ours),
 but weights of one do not fit the other.
 
-Resampling and the mean over a window are products with small matrices, R·x·Cᵀ: faster than the ops
-of that name on a CPU, and differentiable as often as one likes, eager or compiled.
+Resampling and the mean over a window are products with small matrices, R·x·Cᵀ: faster on a CPU than
+torch's own operations for them, and differentiable any number of times, eager or compiled.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import around, winograd
+from . import norms, winograd
+from .images import Images
 
-Level = Int[Tensor, "batch"] | None
+LevelIndex: TypeAlias = Int[Tensor, "batch"] | None
 """The index of each sample's noise level, for networks that have a table of them."""
 
 
@@ -40,53 +41,44 @@ class InstanceNormPlus(nn.Module):
         self.affine = nn.Parameter(torch.zeros(levels or 1, 3, features))
         nn.init.normal_(self.affine[:, :2].detach(), 1.0, 0.02)
 
-    def forward(
-        self, x: Float[Tensor, "batch features height width"], level: Level = None
-    ) -> Float[Tensor, "batch features height width"]:
-        """Each channel normalised, its mean kept in relation to the others' means."""
-        return normalize(x, self.affine, self.known(level), self.eps)
+    def forward(self, x: Images, level: LevelIndex = None) -> Images:
+        """Normalise each channel, and keep its mean in relation to the other channels' means."""
+        return instance_norm_plus(x, self.affine, self.row(level), self.eps)
 
-    def known(self, level: Level) -> Level:
-        """The level, where there is a table of them."""
+    def row(self, level: LevelIndex) -> LevelIndex:
+        """Return the row of the table for each sample, None if there is one for all."""
         if self.conditional and level is None:
             raise ValueError("this network has a table of noise levels: give each sample's index")
         return level if self.conditional else None
 
 
-def normalize(
-    x: Float[Tensor, "batch features height width"],
-    affine: Float[Tensor, "rows 3 features"],
-    level: Level,
-    eps: float,
-) -> Float[Tensor, "batch features height width"]:
-    """InstanceNorm++ with γ, α, β from the row of each sample's level, or the only one."""
-    # statistics of 16-bit activations, which autocast hands over, are taken in 32 bits
+def instance_norm_plus(
+    x: Images, affine: Float[Tensor, "rows 3 features"], level: LevelIndex, eps: float
+) -> Images:
+    """Return InstanceNorm++ with γ, α, β from the row of each sample's level, or the only row."""
+    # at least float32 for the statistics: autocast passes activations of 16 bits
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = x.mean((2, 3), keepdim=True)
     centred = x - mean
-    # not var_mean, which is 15 times slower on a CPU
+    # var_mean is 15 times slower on a CPU
     deviation = (centred.square().mean((2, 3), keepdim=True) + eps).sqrt()
     if level is None:
         rows = affine
     else:
         rows = F.embedding(level, affine.flatten(1)).view(len(level), 3, -1)
     gamma, alpha, beta = rows.to(x.dtype)[..., None, None].unbind(1)
-    shift = torch.addcmul(beta, gamma * alpha, _standardise(mean, eps))
+    # (μₖ − m)/v, with the unbiased deviation v
+    gap = mean - mean.mean(1, keepdim=True)
+    variance = gap.square().sum(1, keepdim=True) / (mean.shape[1] - 1)
+    shift = torch.addcmul(beta, gamma * alpha, gap / (variance + eps).sqrt())
     return torch.addcmul(shift, centred, gamma / deviation).to(affine.dtype)
-
-
-def _standardise(means: Tensor, eps: float) -> Tensor:
-    """The channels' means, less their mean and over their (unbiased) deviation."""
-    gap = means - means.mean(1, keepdim=True)
-    variance = gap.square().sum(1, keepdim=True) / (means.shape[1] - 1)
-    return gap / (variance + eps).sqrt()
 
 
 # ── Resampling and pooling ───────────────────────────────────────────────────────────────────────
 
 
 def bilinear(size: int, size_next: int, like: Tensor) -> Float[Tensor, "size_next size"]:
-    """Linear interpolation along one axis whose end points stay (align_corners) as a matrix.
+    """Return linear interpolation along one axis, with aligned end points, as a matrix.
 
     Output i lies at i·(size − 1)/(size_next − 1), and each input's weight is a hat around it.
     """
@@ -98,16 +90,14 @@ def bilinear(size: int, size_next: int, like: Tensor) -> Float[Tensor, "size_nex
 
 
 def window(size: int, reach: int, like: Tensor) -> Float[Tensor, "size size"]:
-    """The mean over 2·reach + 1 neighbours along one axis as a matrix; zeros lie outside."""
+    """Return the mean over 2·reach + 1 neighbours along one axis as a matrix; zeros lie outside."""
     index = torch.arange(size, device=like.device)
     near = (index[:, None] - index).abs() <= reach
     return near.to(like.dtype) / (2 * reach + 1)
 
 
-def upsample(
-    x: Float[Tensor, "batch features _ _"], size: torch.Size
-) -> Float[Tensor, "batch features _ _"]:
-    """Bilinear interpolation to a height and width, corners aligned."""
+def resize_bilinear(x: Images, size: torch.Size) -> Images:
+    """Resize x to a height and width by bilinear interpolation with aligned corners."""
     if x.shape[2:] == size:
         return x
     (height, width), (height_next, width_next) = x.shape[2:], size
@@ -120,13 +110,13 @@ def upsample(
     return out
 
 
-def mean_pool(x: Float[Tensor, "batch features height width"]) -> Tensor:
-    """The mean over 5 × 5 pixels around each; the zeros outside count."""
+def mean_pool(x: Images) -> Images:
+    """Return the mean over 5 × 5 pixels around each; the zeros outside count."""
     return window(x.shape[2], 2, x) @ x @ window(x.shape[3], 2, x)
 
 
-def max_pool(x: Float[Tensor, "batch features height width"]) -> Tensor:
-    """The maximum of the 5 × 5 pixels around each, one axis after the other."""
+def max_pool(x: Images) -> Images:
+    """Return the maximum of the 5 × 5 pixels around each, one axis after the other."""
     return _max5(_max5(x, 2), 3)
 
 
@@ -142,8 +132,8 @@ def _max5(x: Tensor, dim: Literal[2, 3]) -> Tensor:
 # ── Blocks ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def same(x: Tensor) -> Tensor:
-    """x."""
+def identity(x: Tensor) -> Tensor:
+    """Return x."""
     return x
 
 
@@ -151,130 +141,106 @@ class Conv3(nn.Conv2d):
     """A 3 × 3 convolution that keeps the size.
 
     Attributes:
-        fast: Whether it takes fewer multiplications (`winograd`).
-        coarse: Whether it takes fewer still, and errs by more.
+        fast: Use fewer multiplications (`winograd`).
+        coarse: Use fewer still, with larger errors.
     """
 
     fast = False
     coarse = False
 
-    def __init__(self, features: int, features_out: int, *, dilation: int = 1, bias: bool = True):
-        super().__init__(features, features_out, 3, padding=dilation, dilation=dilation, bias=bias)
+    def __init__(self, features: int, out: int, *, dilation: int = 1, bias: bool = True):
+        super().__init__(features, out, 3, padding=dilation, dilation=dilation, bias=bias)
 
-    def forward(self, x: Float[Tensor, "batch _ height width"]) -> Tensor:
-        """The convolution of x, with zeros around."""
+    def forward(self, x: Images) -> Images:
+        """Convolve x, with zeros around it."""
         if self.fast:
-            kind = _kind(None, same, self.dilation[0], self.coarse)
-            return winograd.convolve(kind, x, self.weight, bias=self.bias)
+            op = _operation(None, identity, self.dilation[0], self.coarse)
+            return winograd.convolve(op, winograd.Operands(x, self.weight, self.bias))
         return super().forward(x)
 
 
-class Unit(nn.Module):
-    """Normalise, apply a function, convolve: what every block repeats."""
+class PreActivation(nn.Module):
+    """Normalise, apply a function, convolve: the unit that every block repeats."""
 
     def __init__(
-        self,
-        norm: InstanceNormPlus | None,
-        function: Callable[[Tensor], Tensor],
-        conv: Conv3,
+        self, norm: InstanceNormPlus | None, function: Callable[[Tensor], Tensor], conv: Conv3
     ):
         super().__init__()
         self.norm = norm
         self.function = function
         self.conv = conv
 
-    def forward(
-        self, x: Float[Tensor, "batch _ _ _"], level: Level, plus: Tensor | None = None
-    ) -> Tensor:
-        """conv(function(norm(x))) + plus."""
-        if self.conv.fast and self.function in FUSED and around.bare(self.conv, self.norm):
-            return self._fused(x, level, plus)
-        if self.norm is not None:
-            x = self.norm(x, level)
-        if self.conv.fast and self.function is max_pool:
-            x = around.max_pool(x, max_pool)
-        else:
-            x = self.function(x)
-        out: Tensor = self.conv(x)
+    def forward(self, x: Images, level: LevelIndex, plus: Tensor | None = None) -> Images:
+        """Return conv(function(norm(x))) + plus."""
+        norm, conv, function = self.norm, self.conv, self.function
+        if conv.fast and function in FUSED and norms.without_hooks(conv, norm):
+            op = _operation(norm and norm.eps, function, conv.dilation[0], conv.coarse)
+            affine, row = (None, None) if norm is None else (norm.affine, norm.row(level))
+            operands = winograd.Operands(x, conv.weight, conv.bias, affine, row, plus)
+            return winograd.convolve(op, operands)
+        if norm is not None:
+            x = norm(x, level)
+        maximum = conv.fast and function is max_pool
+        out: Tensor = conv(norms.fast_max_pool(x, max_pool) if maximum else function(x))
         return out if plus is None else out + plus
-
-    def _fused(self, x: Tensor, level: Level, plus: Tensor | None) -> Tensor:
-        norm, conv = self.norm, self.conv
-        return winograd.convolve(
-            _kind(norm and norm.eps, self.function, conv.dilation[0], conv.coarse),
-            x,
-            conv.weight,
-            affine=None if norm is None else norm.affine,
-            level=None if norm is None else norm.known(level),
-            bias=conv.bias,
-            plus=plus,
-        )
 
 
 FUSED: dict[Callable[[Tensor], Tensor], Literal["same", "elu", "pool"]] = {
-    same: "same",
+    identity: "same",
     F.elu: "elu",
     mean_pool: "pool",
 }
-"""The functions that `winograd` computes on the way."""
+"""The functions that `winograd` computes together with the convolution."""
 
 
 @functools.cache
-def _kind(
+def _operation(
     eps: float | None, function: Callable[[Tensor], Tensor], dilation: int, coarse: bool
-) -> around.Kind:
-    """What `winograd` is to compute, beside the same in operations that have every derivative."""
+) -> norms.Operation:
+    """Describe the unit to `winograd`, together with the same in torch's operations."""
 
     def plain(
         x: Tensor,
-        affine: Tensor | None,
-        level: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
+        affine: Tensor | None,
+        level: Tensor | None,
         plus: Tensor | None,
     ) -> Tensor:
-        h = x if affine is None or eps is None else normalize(x, affine, level, eps)
+        h = x if affine is None or eps is None else instance_norm_plus(x, affine, level, eps)
         out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
         return out if plus is None else out + plus
 
-    return around.Kind(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
+    return norms.Operation(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
 
 
-class Residual(nn.Module):
-    """Two units beside a shortcut (Song & Ermon 2019, app. A.2: pre-activation ResNet).
+class PreActivationBlock(nn.Module):
+    """Two units and a shortcut (Song & Ermon 2019, app. A.2: pre-activation ResNet).
 
     The block that opens a stage (`opens`) has a convolution for shortcut and, where it is not
     dilated, halves the size after it.
     """
 
     def __init__(
-        self,
-        features: int,
-        features_out: int,
-        levels: int | None,
-        *,
-        opens: bool = False,
-        dilation: int = 1,
+        self, features: int, out: int, levels: int | None, *, opens: bool = False, dilation: int = 1
     ):
         super().__init__()
         self.halves = opens and dilation == 1
-        norms = [InstanceNormPlus(features, levels) for _ in range(2)]
-        first = Conv3(features, features, dilation=dilation)
-        second = Conv3(features, features_out, dilation=dilation)
-        self.units = nn.ModuleList([Unit(norms[0], F.elu, first), Unit(norms[1], F.elu, second)])
+        instance_norms = [InstanceNormPlus(features, levels) for _ in range(2)]
+        convs = [Conv3(features, size, dilation=dilation) for size in (features, out)]
+        self.units = nn.ModuleList(map(PreActivation, instance_norms, [F.elu] * 2, convs))
         self.shortcut: nn.Conv2d | None = None
         if self.halves:
-            self.shortcut = nn.Conv2d(features, features_out, 1)
+            self.shortcut = nn.Conv2d(features, out, 1)
         elif opens:
-            self.shortcut = Conv3(features, features_out, dilation=dilation)
+            self.shortcut = Conv3(features, out, dilation=dilation)
 
-    def forward(self, x: Float[Tensor, "batch _ _ _"], level: Level) -> Tensor:
-        """shortcut(x) + units(x), at half the size if the block halves."""
+    def forward(self, x: Images, level: LevelIndex) -> Images:
+        """Return shortcut(x) + units(x), at half the size if the block halves."""
         first, second = self.units
         h: Tensor = first(x, level)
-        shortcut = same if self.shortcut is None else self.shortcut
+        shortcut = identity if self.shortcut is None else self.shortcut
         if self.halves:  # the mean and a 1 × 1 convolution commute
-            h, x = F.avg_pool2d(second(h, level), 2), F.avg_pool2d(x, 2)
-            return h + shortcut(x)
+            return F.avg_pool2d(second(h, level), 2) + shortcut(F.avg_pool2d(x, 2))
         h = second(h, level, shortcut(x))
         return h

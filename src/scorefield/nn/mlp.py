@@ -4,49 +4,48 @@
     h ← h + W₂·φ(W₁·((1 + a)·norm(h) + b)),   (a, b) = W·e      for each block
     F = W_out·h
 
-e is the embedded noise level and class, φ is SiLU, the norm Ba et al.'s (2016) with its gain and
-bias told by e (Perez et al. 2018; the form of Peebles & Xie 2023). W_out starts at 0, so that a
-fresh model under EDM is the score of N(centre, σ_d²I).
+e is the embedded noise level and class, φ is SiLU, and the norm is Ba et al.'s (2016) with its gain
+and bias computed from e (Perez et al. 2018; the form of Peebles & Xie 2023). W_out starts at 0, so
+that a fresh model under EDM is the score of N(centre, σ_d²I).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
-from . import dense
-from .arguments import arguments, check_choices, check_least, check_shares
-from .around import takes
-from .embedding import Embedding, Kind, LabelEmbedding, told
+from .arguments import check_choices, check_fractions, check_minimum, constructor_arguments
+from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
+from .norms import supported
+from .onednn import onednn_linear
 
-Apply = Callable[[nn.Linear, Tensor], Tensor]
+Apply = Callable[[nn.Linear, Tensor], Any]
 
 
 class MLP(nn.Module):
-    """F(x, cond) of samples of any one shape, which are flattened inside.
+    """F(x, cond) of samples of one shape, which are flattened inside.
 
     Args:
-        shape: Of one sample; a number is the size of a vector.
+        shape: Shape of a sample; a number is the size of a vector.
         width: Features of every layer.
         blocks: The number of residual blocks.
         embedding: "fourier" for a cond like ¼ log σ or log σ, "sinusoidal" for one that counts:
             an index or a timestep.
         fourier_scale: The deviation of the frequencies. At 1 the features change when ¼ log σ
             does by 1/2π, σ by a factor of 1.9.
-        dropout: The share of features dropped in each block while training.
+        dropout: The fraction of features dropped in each block while training.
         labels: The number of classes, 0 for none.
-        label_dropout: The share of a training batch whose class is withheld.
+        label_dropout: The fraction of a training batch whose class is withheld.
     """
 
     onednn = False
-    """Whether products are oneDNN's, and what depends on the noise level alone is computed once for
-    a batch of one level where no derivatives are wanted."""
+    """Multiply by oneDNN, and without gradients embed a noise level that a batch shares once."""
 
     def __init__(
         self,
@@ -54,17 +53,17 @@ class MLP(nn.Module):
         *,
         width: int = 256,
         blocks: int = 4,
-        embedding: Kind = "fourier",
+        embedding: EmbeddingKind = "fourier",
         fourier_scale: float = 1.0,
         dropout: float = 0.0,
         labels: int = 0,
         label_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.arguments = arguments(locals())
-        check_choices(self.arguments, {"embedding": get_args(Kind)})
-        check_least(self.arguments, dict(blocks=1, labels=0))
-        check_shares(self.arguments, "dropout", "label_dropout")
+        self.arguments = constructor_arguments(locals())
+        check_choices(self.arguments, {"embedding": get_args(EmbeddingKind)})
+        check_minimum(self.arguments, dict(blocks=1, labels=0))
+        check_fractions(self.arguments, "dropout", "label_dropout")
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.size, features = math.prod(self.shape), max(width // 4, 4)
         if min(self.size, width) < 1:
@@ -72,7 +71,7 @@ class MLP(nn.Module):
         self.embedding = Embedding(embedding, features, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * features, dropout=label_dropout) if labels else None
         self.stem = nn.Linear(self.size, width)
-        self.blocks = nn.ModuleList(Block(width, 4 * features, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(MLPBlock(width, 4 * features, dropout) for _ in range(blocks))
         self.head = nn.Linear(width, self.size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -83,30 +82,26 @@ class MLP(nn.Module):
         cond: Real[Tensor, "batch"] | None = None,
         label: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch *shape"]:
-        """F of a batch, at one conditioning number a sample (none is 0), and a class."""
+        """Return F of a batch: one conditioning number a sample (default 0), and a class."""
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x is a batch of {tuple(x.shape[1:])}, but the network was built for {self.shape}"
             )
         cond = x.new_zeros(len(x)) if cond is None else cond
         once = self.onednn and label is None and not torch.is_grad_enabled()
-        if once and takes(x, cond) and (cond == cond[:1]).all():
+        if once and supported(x, cond) and (cond == cond[:1]).all():
             cond = cond[:1]
-        apply: Apply = dense.linear if self.onednn else _layer
-        embedding = self.embedding(cond, told(self.label, label, len(cond)))
+        apply: Apply = onednn_linear if self.onednn else nn.Linear.__call__
+        embedding = self.embedding(cond, class_vectors(self.label, label, len(cond)))
         h = apply(self.stem, x.reshape(len(x), self.size))
         for block in self.blocks:
             h = block(h, embedding, apply)
-        return apply(self.head, h).view(x.shape)
+        out: Tensor = apply(self.head, h).view(x.shape)
+        return out
 
 
-def _layer(layer: nn.Linear, x: Tensor) -> Tensor:
-    out: Tensor = layer(x)
-    return out
-
-
-class Block(nn.Module):
-    """Two layers beside a shortcut, told the noise level by the norm before them."""
+class MLPBlock(nn.Module):
+    """Two layers and a shortcut, conditioned on the noise level by the norm before them."""
 
     def __init__(self, width: int, embedding: int, dropout: float) -> None:
         super().__init__()
@@ -116,12 +111,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        h: Float[Tensor, "batch width"],
-        embedding: Float[Tensor, "told size"],
-        apply: Apply,
+        self, h: Float[Tensor, "batch width"], embedding: Float[Tensor, "rows size"], apply: Apply
     ) -> Float[Tensor, "batch width"]:
-        """The block's output, given φ of the embedded noise level, of each sample or of all."""
+        """Return the block's output, given φ of the embedded noise level, one row or a batch."""
         gain, bias = apply(self.film, embedding).chunk(2, dim=1)
         branch = F.silu(apply(self.first, (1 + gain) * self.norm(h) + bias))
-        return h + apply(self.second, self.dropout(branch))
+        out: Tensor = h + apply(self.second, self.dropout(branch))
+        return out

@@ -3,39 +3,38 @@
     s(x, σᵢ) = F(x, i)             with CondInstanceNorm++ (Song & Ermon 2019, app. A)
     s(x, σ)  = F(x)/σ              with InstanceNorm++     (Song & Ermon 2020, §3.3 and app. B)
 
-A pre-activation ResNet whose later stages dilate in place of halving, and a chain of refinement
+A pre-activation ResNet whose later stages dilate instead of halving, and a chain of refinement
 blocks (Lin et al. 2017) back up. The division by σ is the preconditioner's.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from . import around
-from .arguments import arguments, check_image
+from . import norms
+from .arguments import check_choices, constructor_arguments
+from .images import Images, check_image, crop, pad
 from .layers import (
     Conv3,
     InstanceNormPlus,
-    Level,
-    Residual,
-    Unit,
+    LevelIndex,
+    PreActivation,
+    PreActivationBlock,
+    identity,
     max_pool,
     mean_pool,
-    same,
-    upsample,
+    resize_bilinear,
 )
-from .padding import crop, pad
 
 Depth = Literal["original", "deeper", "deepest"]
 
 
 class Stage(NamedTuple):
-    """Two residual blocks: their width (times the network's), and how the first one widens them.
+    """Two residual blocks: their width (times the network's) and their dilation.
 
     After the first stage, a dilation of 1 halves the size, a larger one keeps it.
     """
@@ -58,10 +57,10 @@ class RefineNet(nn.Module):
     Any height and width will do: the image is padded inside to what the halvings allow.
 
     Args:
-        channels: of the image.
-        width: features of the first stage; the papers' 64 for MNIST, 128 for others.
-        levels: how many noise levels CondInstanceNorm++ tells apart, for the NCSN; None for the
-            NCSNv2: InstanceNorm++, no norm in the refinement, and maxima where NCSN takes means.
+        channels: Channels of the image.
+        width: Features of the first stage; the papers' 64 for MNIST, 128 for others.
+        levels: Number of noise levels that CondInstanceNorm++ distinguishes (NCSN). None is NCSNv2:
+            InstanceNorm++, no norm in the refinement, and maxima where NCSN takes means.
         depth: "original" (28 and 32 pixels), "deeper" (64 to 128) or "deepest" (256).
     """
 
@@ -74,36 +73,35 @@ class RefineNet(nn.Module):
         depth: Depth = "original",
     ):
         super().__init__()
-        self.arguments = arguments(locals())
-        _check(channels, width, levels, depth)
+        self.arguments = constructor_arguments(locals())
+        check_choices(self.arguments, {"depth": list(DEPTHS)})
+        if channels < 1 or width < 2 or (levels is not None and levels < 1):
+            raise ValueError(
+                f"channels={channels}, width={width}, levels={levels}: at least 1, 2 and 1 "
+                "(InstanceNorm++ compares channels with each other)"
+            )
         stages = DEPTHS[depth]
         self.halvings = sum(stage.dilation == 1 for stage in stages[1:])
         widths = [width, *(width * stage.width for stage in stages)]
+        dilations = [stage.dilation for stage in stages]
         self.begin = Conv3(channels, width)
+        block = partial(PreActivationBlock, levels=levels)
         self.encoder = nn.ModuleList(
-            nn.ModuleList(
-                [
-                    Residual(before, after, levels, opens=i > 0, dilation=stage.dilation),
-                    Residual(after, after, levels, dilation=stage.dilation),
-                ]
-            )
-            for i, (stage, (before, after)) in enumerate(zip(stages, pairwise(widths), strict=True))
+            nn.ModuleList([block(a, b, opens=i > 0, dilation=d), block(b, b, dilation=d)])
+            for i, (a, b, d) in enumerate(zip(widths, widths[1:], dilations, strict=False))
         )
-        # each block hands on what the next finer stage is wide
+        # each block ends with the width of the next finer stage
         self.decoder = nn.ModuleList(
             Refinement(widths[i + 1], widths[i], levels, first=i == len(stages) - 1, last=i == 0)
             for i in reversed(range(len(stages)))
         )
-        self.end = Unit(InstanceNormPlus(width, levels), F.elu, Conv3(width, channels))
+        self.end = PreActivation(InstanceNormPlus(width, levels), F.elu, Conv3(width, channels))
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"], cond: Level = None
-    ) -> Float[Tensor, "batch channels height width"]:
-        """F(x, cond), cond the index of each sample's noise level, or nothing."""
+    def forward(self, x: Images, cond: LevelIndex = None) -> Images:
+        """Return F(x, cond), with cond the index of each sample's noise level, if any."""
         check_image(x, self.begin.in_channels)
-        padded = pad(2 * x - 1, 2**self.halvings)
         features = []
-        h = self.begin(padded)
+        h = self.begin(pad(2 * x - 1, 2**self.halvings))
         for blocks in self.encoder:
             for block in blocks.children():
                 h = block(h, cond)
@@ -115,16 +113,16 @@ class RefineNet(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Adapt a stage, merge it with what is refined so far, pool in a chain, and smooth.
+    """Adapt a stage, merge it with the coarser result, pool in a chain, and smooth.
 
     Song & Ermon 2019, app. A.2; Lin et al. 2017, §3.2. Only the NCSN's blocks normalise.
 
     Args:
-        features: of the stage.
-        features_out: of the result.
-        levels: of the NCSN; None for the NCSNv2.
-        first: the coarsest stage, where there is nothing to merge.
-        last: the finest one, which is smoothed three times.
+        features: Features of the stage.
+        out: Features of the result, except that the first keeps the stage's.
+        levels: Number of noise levels of the NCSN; None for the NCSNv2.
+        first: The coarsest stage, where there is nothing to merge.
+        last: The finest stage, which is smoothed three times.
     """
 
     fast = False
@@ -132,54 +130,49 @@ class Refinement(nn.Module):
     def __init__(
         self,
         features: int,
-        features_out: int,
+        out: int,
         levels: int | None,
         *,
         first: bool = False,
         last: bool = False,
     ):
         super().__init__()
-        inputs, out = (1, features) if first else (2, features_out)
+        inputs, out = (1, features) if first else (2, out)
         self.adapt = nn.ModuleList(_smoothing(features, 2, levels) for _ in range(inputs))
         self.merge = nn.ModuleList(
-            Unit(_norm(features, levels), same, Conv3(features, out))
+            PreActivation(_norm(features, levels), identity, Conv3(features, out))
             for _ in range(0 if first else 2)
         )
         pool = max_pool if levels is None else mean_pool
         self.pools = nn.ModuleList(
-            Unit(_norm(out, levels), pool, Conv3(out, out, bias=False)) for _ in range(2)
+            PreActivation(_norm(out, levels), pool, Conv3(out, out, bias=False)) for _ in range(2)
         )
         self.smooth = _smoothing(out, 3 if last else 1, levels)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch _ height width"],
-        refined: Float[Tensor, "batch _ _ _"] | None,
-        level: Level,
-    ) -> Float[Tensor, "batch _ height width"]:
-        """The stage's features x, refined by those of the coarser stages."""
+    def forward(self, x: Images, refined: Images | None, level: LevelIndex) -> Images:
+        """Return the stage's features x, refined by those of the coarser stages."""
         inputs = [x] if refined is None else [x, refined]
         paths = [_smooth(h, units, level) for h, units in zip(inputs, self.adapt, strict=True)]
         h = paths[0]
         if refined is not None:
             fine, coarse = self.merge
-            h = fine(h, level, upsample(coarse(paths[1], level), x.shape[2:]))
-        h = around.elu(h) if self.fast else F.elu(h)
-        first, last = self.pools.children()
+            h = fine(h, level, resize_bilinear(coarse(paths[1], level), x.shape[2:]))
+        h = norms.fast_elu(h) if self.fast else F.elu(h)
+        first, last = self.pools
         path = first(h, level)
         h = last(path, level, h + path)
         return _smooth(h, self.smooth, level)
 
 
 def _smoothing(features: int, times: int, levels: int | None) -> nn.ModuleList:
-    """The units of residual convolutions, two for each time."""
+    """Return the units of `times` residual convolutions, two for each."""
     return nn.ModuleList(
-        Unit(_norm(features, levels), F.elu, Conv3(features, features, bias=False))
+        PreActivation(_norm(features, levels), F.elu, Conv3(features, features, bias=False))
         for _ in range(2 * times)
     )
 
 
-def _smooth(h: Tensor, units: nn.Module, level: Level) -> Tensor:
+def _smooth(h: Tensor, units: nn.Module, level: LevelIndex) -> Tensor:
     pairs = units.children()
     for first, second in zip(pairs, pairs, strict=True):
         h = second(first(h, level), level, h)
@@ -188,13 +181,3 @@ def _smooth(h: Tensor, units: nn.Module, level: Level) -> Tensor:
 
 def _norm(features: int, levels: int | None) -> InstanceNormPlus | None:
     return None if levels is None else InstanceNormPlus(features, levels)
-
-
-def _check(channels: int, width: int, levels: int | None, depth: str) -> None:
-    if depth not in DEPTHS:
-        raise ValueError(f"depth={depth!r}: one of {', '.join(DEPTHS)}")
-    if channels < 1 or width < 2 or (levels is not None and levels < 1):
-        raise ValueError(
-            f"channels={channels}, width={width}, levels={levels}: at least 1, 2 and 1 "
-            "(InstanceNorm++ compares channels with each other)"
-        )

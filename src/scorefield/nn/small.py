@@ -1,12 +1,12 @@
-"""The small networks of two figures, which know no noise level (Song & Ermon 2019).
+"""The small networks of two figures, which ignore the noise level (Song & Ermon 2019).
 
     Figure 2   2 → 128 → 128 → 2, softplus between                               (app. B.1)
     Figure 1   conv, residual blocks 32, 64 ↓, 64, 128 ↓, 128, the same back, conv, ELU
     block      y = shortcut(x) + conv(φ(conv(φ(x))))
 
 Where a block subsamples, its shortcut and its first convolution take steps of two pixels, and the
-decoder's are their transposes. A mean of 2 × 2 pixels would lose the fine detail, which is just
-where the score of images with little noise is large: that network hardly learned it.
+decoder's are their transposes. A mean of 2 × 2 pixels would lose the fine detail, where the score
+of images with little noise is large: a network with such means hardly learned.
 
 Softplus and ELU have the continuous derivative that sliced score matching differentiates again.
 """
@@ -22,29 +22,29 @@ import torch.nn.functional as F
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from .arguments import arguments, check_image
+from .arguments import constructor_arguments
+from .images import Images, check_image, crop, pad
 from .layers import Conv3
-from .padding import crop, pad
 
 
 class ToyMLP(nn.Module):
     """The network of Figure 2, for points of the plane.
 
     Args:
-        size: of a vector.
-        width: of the two hidden layers.
+        size: Size of a vector.
+        width: Features of the two hidden layers.
     """
 
     def __init__(self, size: int = 2, *, width: int = 128) -> None:
         super().__init__()
-        self.arguments = arguments(locals())
+        self.arguments = constructor_arguments(locals())
         sizes = pairwise([size, width, width, size])
         self.first, self.second, self.last = (nn.Linear(before, after) for before, after in sizes)
 
     def forward(
         self, x: Float[Tensor, "batch size"], cond: Real[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch size"]:
-        """F(x); the noise level has no part in it."""
+        """Return F(x); the noise level is ignored."""
         out: Tensor = self.last(F.softplus(self.second(F.softplus(self.first(x)))))
         return out
 
@@ -53,51 +53,43 @@ class Autoencoder(nn.Module):
     """The network of Figure 1, for images of any size; every second block halves it.
 
     Args:
-        channels: of the image.
-        widths: features of the encoder's blocks.
+        channels: Channels of the image.
+        widths: Features of the encoder's blocks.
     """
 
-    def __init__(
-        self, channels: int = 1, *, widths: Sequence[int] = (32, 64, 64, 128, 128)
-    ) -> None:
+    def __init__(self, channels: int = 1, *, widths: Sequence[int] = (32, 64, 64, 128, 128)):
         super().__init__()
-        self.arguments = arguments(locals())
-        steps = list(pairwise([widths[0], *widths]))
+        self.arguments = constructor_arguments(locals())
+        steps = list(enumerate(pairwise([widths[0], *widths])))
         self.factor = 2 ** (len(widths) // 2)
         self.begin = Conv3(channels, widths[0])
-        down = [Block(a, b, resize="down" if i % 2 else "") for i, (a, b) in enumerate(steps)]
-        up = [Block(b, a, resize="up" if i % 2 else "") for i, (a, b) in enumerate(steps)]
+        down = [AutoencoderBlock(a, b, resize="down" if i % 2 else "") for i, (a, b) in steps]
+        up = [AutoencoderBlock(b, a, resize="up" if i % 2 else "") for i, (a, b) in steps]
         self.blocks = nn.Sequential(*down, *reversed(up))
         self.end = Conv3(widths[0], channels)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch channels height width"],
-        cond: Real[Tensor, "batch"] | None = None,
-    ) -> Float[Tensor, "batch channels height width"]:
-        """F(x); the noise level has no part in it."""
+    def forward(self, x: Images, cond: Real[Tensor, "batch"] | None = None) -> Images:
+        """Return F(x); the noise level is ignored."""
         check_image(x, self.begin.in_channels)
         features = self.blocks(self.begin(pad(x, self.factor)))
         return crop(self.end(F.elu(features)), x.shape[2:])
 
 
-class Block(nn.Module):
-    """Two convolutions beside a shortcut; the first, and the shortcut, change the size."""
+class AutoencoderBlock(nn.Module):
+    """Two convolutions and a shortcut; the first, and the shortcut, change the size."""
 
-    def __init__(
-        self, features: int, features_out: int, *, resize: Literal["", "down", "up"]
-    ) -> None:
+    def __init__(self, features: int, out: int, *, resize: Literal["", "down", "up"]):
         super().__init__()
         change = RESIZE[resize]
-        self.first, self.second = change(features, features_out), Conv3(features_out, features_out)
+        self.first, self.second = change(features, out), Conv3(out, out)
         self.shortcut: nn.Module = nn.Identity()
         if resize:
-            self.shortcut = change(features, features_out)
-        elif features != features_out:
-            self.shortcut = nn.Conv2d(features, features_out, 1)
+            self.shortcut = change(features, out)
+        elif features != out:
+            self.shortcut = nn.Conv2d(features, out, 1)
 
-    def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
-        """shortcut(x) + convolutions(x)."""
+    def forward(self, x: Images) -> Images:
+        """Return shortcut(x) + convolutions(x)."""
         h: Tensor = self.second(F.elu(self.first(F.elu(x))))
         shortcut: Tensor = self.shortcut(x)
         return shortcut + h

@@ -8,9 +8,9 @@
 
 e is the embedded noise level, and a class if there is one. The network is F alone: centring its
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
-forms and paths are arguments; the published sizes are the functions at the end. An image of any
-height and width will do: it is padded inside to what the halvings allow. With `dims=1` all of it
-is for signals of any length: convolutions, filters and halvings along one axis.
+forms and paths are arguments; `PUBLISHED_UNETS` has those of the papers. An image of any height and
+width will do: it is padded inside to what the halvings allow. With `dims=1` all of it is for
+signals of any length: convolutions, filters and halvings along one axis.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from . import levels
-from .arguments import arguments, check_choices, check_image, check_least, check_shares
+from .arguments import check_choices, check_fractions, check_minimum, constructor_arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, differentiated
-from .embedding import Embedding, Kind, LabelEmbedding, told
-from .levels import Progressive
-from .padding import crop, pad
+from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
+from .images import check_image, crop, pad
+from .resample import BOX, Downsample, Resample, Upsample, double_size, half_size
 
+Progressive: TypeAlias = Literal["none", "skip", "residual"]
 Combine: TypeAlias = Literal["sum", "cat"]
 FIR = (1.0, 3.0, 3.0, 1.0)
 """The taps of the anti-aliasing filter."""
@@ -52,10 +53,10 @@ class UNet(nn.Module):
         combine: Whether a "skip" input is summed ("sum") or concatenated ("cat").
         skip_rescale: Divide sums of two branches by √2.
         groups: Groups of all normalisations; `None` is min(channels/4, 32), DDPM's is 32.
-        dropout: The share of features dropped in each block while training.
+        dropout: The fraction of features dropped in each block while training.
         init_scale: The scale of the first weights that end a branch.
         labels: The number of classes, 0 for none.
-        label_dropout: The share of a training batch whose class is withheld.
+        label_dropout: The fraction of a training batch whose class is withheld.
         dims: 2 for images, 1 for signals (batch, channels, length).
     """
 
@@ -68,7 +69,7 @@ class UNet(nn.Module):
         blocks: int = 4,
         attention: Sequence[int] = (1,),
         form: Form = "biggan",
-        embedding: Kind = "fourier",
+        embedding: EmbeddingKind = "fourier",
         fourier_scale: float = 16.0,
         fir: Sequence[float] | None = FIR,
         progressive_input: Progressive = "residual",
@@ -83,21 +84,37 @@ class UNet(nn.Module):
         dims: Literal[1, 2] = 2,
     ) -> None:
         super().__init__()
-        self.arguments = arguments(locals())
-        _check(self.arguments)
+        self.arguments = constructor_arguments(locals())
+        _check_arguments(self.arguments)
         widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
         common: dict[str, Any] = dict(groups=groups, dims=dims)
         branch: dict[str, Any] = dict(rescale=skip_rescale, init_scale=init_scale, **common)
         block: Callable[..., nn.Module] = partial(
             ResidualBlock, embedding=4 * width, form=form, dropout=dropout, **branch
         )
-        resize = partial(levels.resize, form, block, fir, dims)
         attend: Callable[..., nn.Module] = partial(Attention, **branch)
-        join = partial(levels.join, progressive_input, fir, combine == "cat", skip_rescale, dims)
-        head: Callable[..., Any] = partial(levels.Head, **common)
-        output = partial(
-            levels.output, progressive_output, fir, head, skip_rescale, init_scale, dims
-        )
+        head: Callable[..., levels.Head] = partial(levels.Head, **common)
+
+        def resize(here: int, layer: type[Resample], change: Callable[..., Tensor]) -> nn.Module:
+            if form == "ddpm":
+                return layer(here, here, taps=fir, dims=dims)
+            return block(here, here, resample=partial(change, taps=fir or BOX))
+
+        def join(image: int, here: int) -> nn.Module | None:
+            if progressive_input == "skip":
+                return levels.SkipInput(image, here, taps=fir, cat=combine == "cat", dims=dims)
+            if progressive_input == "residual":
+                return levels.ResidualInput(image, here, taps=fir, rescale=skip_rescale, dims=dims)
+            return None
+
+        def output(here: int, below: int | None) -> nn.Module | None:
+            if progressive_output == "skip":
+                return levels.SkipOutput(head(here, channels, scale=init_scale), taps=fir)
+            if progressive_output == "residual":
+                first = head(here, here, scale=1.0) if below is None else None
+                enlarge = None if below is None else Upsample(below, here, taps=fir, dims=dims)
+                return levels.ResidualOutput(first, enlarge, rescale=skip_rescale)
+            return None
 
         self.channels, self.dims, self.factor = channels, dims, 2**last
         self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
@@ -105,18 +122,15 @@ class UNet(nn.Module):
         self.stem = convolution(channels, width, dims=dims)
         doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
         entering = [width, *(doubled * here for here in widths[:-1])]
-        images = (
-            [channels, *widths] if progressive_input == "residual" else [channels] * len(widths)
-        )
+        images = [channels, *(widths if progressive_input == "residual" else [channels] * last)]
         self.down, kept = nn.ModuleList(), [width]
         for level, here in enumerate(widths):
             sizes = [entering[level]] + [here] * (blocks - 1)
             stages = [block(size, here) for size in sizes]
             attends = [attend(here) for _ in sizes if level in attention]
-            ends = (
-                (resize("down", here), join(images[level], here)) if level < last else (None,) * 2
-            )
-            self.down.append(levels.DownLevel(stages, attends, *ends))
+            smaller = resize(here, Downsample, half_size) if level < last else None
+            joined = join(images[level], here) if level < last else None
+            self.down.append(levels.DownLevel(stages, attends, smaller, joined))
             kept += [here] * blocks + entering[level + 1 : level + 2]
 
         here = widths[-1]
@@ -126,9 +140,9 @@ class UNet(nn.Module):
             before = widths[min(level + 1, last)]
             stages = [block((here if i else before) + kept.pop(), here) for i in range(blocks + 1)]
             attended = attend(here) if level in attention else None
-            grow = resize("up", here) if level > 0 else None
-            below = before if level < last else None
-            self.up.append(levels.UpLevel(stages, attended, output(channels, here, below), grow))
+            larger = resize(here, Upsample, double_size) if level > 0 else None
+            part = output(here, before if level < last else None)
+            self.up.append(levels.UpLevel(stages, attended, part, larger))
         no_head = progressive_output == "skip"
         self.head = None if no_head else head(widths[0], channels, scale=init_scale)
 
@@ -138,9 +152,9 @@ class UNet(nn.Module):
         cond: Real[Tensor, "batch"],
         label: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch channels *size"]:
-        """F of a batch, at one conditioning number a sample, and a class where the net has them."""
+        """Return F of a batch: one conditioning number a sample, and a class if there are any."""
         check_image(x, self.channels, self.dims)
-        embedding = self.embedding(cond, told(self.label, label, len(x)))
+        embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
         fused, image = not differentiated(x, cond), pad(x, self.factor)
         h = self.stem(image)
         kept = [h]
@@ -157,15 +171,16 @@ class UNet(nn.Module):
         return crop(result, x.shape[2:])
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    check_choices(given, {name: get_args(kind) for name, kind in CHOICES.items()})
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    check_choices(arguments, {name: get_args(kind) for name, kind in CHOICES.items()})
     # a sinusoidal embedding divides by width/2 − 1
-    least = dict(width=4 if given["embedding"] == "sinusoidal" else 1)
-    check_least(given, least | dict(channels=1, blocks=1, labels=0, init_scale=0))
-    check_shares(given, "dropout", "label_dropout")
-    if given["dims"] not in (1, 2):
-        raise ValueError(f"dims={given['dims']}: 1 for signals, 2 for images")
-    multipliers, attention, groups = (given[n] for n in ("multipliers", "attention", "groups"))
+    width = 4 if arguments["embedding"] == "sinusoidal" else 1
+    minimum = dict(width=width, channels=1, blocks=1, labels=0, init_scale=0)
+    check_minimum(arguments, minimum)
+    check_fractions(arguments, "dropout", "label_dropout")
+    if arguments["dims"] not in (1, 2):
+        raise ValueError(f"dims={arguments['dims']}: 1 for signals, 2 for images")
+    multipliers, attention, groups = (arguments[n] for n in ("multipliers", "attention", "groups"))
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers={multipliers}: one for each level, 1 at least")
     if not set(attention) <= set(range(len(multipliers))):
@@ -179,52 +194,11 @@ def _check(given: Mapping[str, Any]) -> None:
 
 CHOICES: dict[str, Any] = dict(
     form=Form,
-    embedding=Kind,
+    embedding=EmbeddingKind,
     progressive_input=Progressive,
     progressive_output=Progressive,
     combine=Combine,
 )
-
-
-# ── The published sizes ──────────────────────────────────────────────────────────────────────────
-
-
-def ncsnpp_cifar10(**changes: Any) -> UNet:
-    """NCSN++ for 32×32, continuous in σ; the "deep" one by `blocks=8`.
-
-    The discrete one takes an index: `embedding="sinusoidal"`.
-    """
-    return UNet(**changes)
-
-
-def ddpmpp_cifar10(**changes: Any) -> UNet:
-    """DDPM++ for 32×32; the "deep" one by `blocks=8`."""
-    published = dict(embedding="sinusoidal", fir=None, progressive_input="none")
-    return UNet(**published | changes)
-
-
-def ddpm_cifar10(**changes: Any) -> UNet:
-    """The UNet of DDPM for 32×32, with one attention a level upwards (Ho et al. have three)."""
-    return UNet(**_DDPM | changes)
-
-
-def ddpm_celebahq256(**changes: Any) -> UNet:
-    """The UNet of DDPM for 256×256: CelebA-HQ and LSUN."""
-    published = dict(multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0)
-    return UNet(**_DDPM | published | changes)
-
-
-def ncsnpp_ffhq256(**changes: Any) -> UNet:
-    """NCSN++ for 256×256: FFHQ, CelebA-HQ, and LSUN's bedrooms and churches."""
-    published = dict(multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, attention=(4,))
-    return UNet(**_PYRAMIDS | published | changes)
-
-
-def ncsnpp_ffhq1024(**changes: Any) -> UNet:
-    """NCSN++ for 1024×1024: FFHQ and CelebA-HQ."""
-    published = dict(width=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=1, attention=(6,))
-    return UNet(**_PYRAMIDS | published | changes)
-
 
 _DDPM: dict[str, Any] = dict(
     blocks=2,
@@ -235,4 +209,21 @@ _DDPM: dict[str, Any] = dict(
     skip_rescale=False,
     groups=32,
 )
-_PYRAMIDS: dict[str, Any] = dict(progressive_input="skip", progressive_output="skip", dropout=0.0)
+_SKIPS: dict[str, Any] = dict(progressive_input="skip", progressive_output="skip", dropout=0.0)
+PUBLISHED_UNETS: dict[str, dict[str, Any]] = {
+    "ncsnpp_cifar10": {},
+    "ddpmpp_cifar10": dict(embedding="sinusoidal", fir=None, progressive_input="none"),
+    "ddpm_cifar10": _DDPM,
+    "ddpm_celebahq256": dict(_DDPM, multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0),
+    "ncsnpp_ffhq256": dict(_SKIPS, multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, attention=(4,)),
+    "ncsnpp_ffhq1024": dict(
+        _SKIPS, width=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), blocks=1, attention=(6,)
+    ),
+}
+"""Arguments of the published networks: `UNet(**PUBLISHED_UNETS["ncsnpp_cifar10"])`.
+
+NCSN++ and DDPM++ for 32×32 have a "deep" form by `blocks=8`; the discrete NCSN++ takes an index, by
+`embedding="sinusoidal"`. `ddpm_cifar10` has one attention a level upwards (Ho et al. have three).
+The 256×256 of DDPM are CelebA-HQ and LSUN; of NCSN++ FFHQ, CelebA-HQ, and LSUN's bedrooms and
+churches; 1024×1024 are FFHQ and CelebA-HQ.
+"""

@@ -1,10 +1,10 @@
-"""3 × 3 convolutions on a CPU with a quarter of the multiplications, and what surrounds them.
+"""3 × 3 convolutions on a CPU with a quarter of the multiplications, fused with their neighbours.
 
     y = conv(f(norm(x))) + bias + plus      f the identity, ELU, SiLU or the mean over 5 × 5 pixels
 
-by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, in the C++ of `kernels`.
-Where that is not to be had, `kernels.why_not` says why, and the ordinary operations do the same, as
-`around` says of what else goes that way.
+by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, by the C++ in `kernels`.
+Where that is unavailable (`kernels.unavailable_reason`), or asked for something that it cannot do
+(`norms`), torch's operations compute the same.
 """
 
 from __future__ import annotations
@@ -12,49 +12,41 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .around import (
-    Kind,
-    at,
-    box,
-    inner_of,
-    norm_backward,
-    norm_fits,
-    padded,
-    plainly,
-    statistics,
-    takes,
-)
-from .kernels import library, why_not
+from . import norms
+from .kernels import library, unavailable_reason
+from .norms import Operation, channels_last, nhwc, pointer, supported
 
 # ── Tiles ────────────────────────────────────────────────────────────────────────────────────────
 
 
-LARGE = 1.15
-"""What a multiplication takes in the largest tiles, fewer of which fit a cache."""
+LARGE_TILE_COST = 1.15
+"""Relative time of a multiplication in the largest tiles, fewer of which fit into a cache."""
 
 
 @functools.cache
 def pays(height: int, width: int, dilation: int) -> bool:
-    """Whether tiles fit images of this size well enough to save multiplications."""
+    """Return True if tiles fit images of this size well enough to save multiplications."""
     tile = _tile(height, width, dilation)
-    return _products(height, width, dilation, tile) <= 0.6 * 9 * height * width
+    return _multiplications(height, width, dilation, tile) <= 0.6 * 9 * height * width
 
 
 @functools.cache
 def _tile(height: int, width: int, dilation: int, coarse: bool = False) -> int:
-    """Outputs of a tile along each axis: what needs fewest multiplications, by their cost."""
-    tiles = {4: 1.0, 5: 1.0, 7: LARGE} if coarse else {4: 1.0, 5: 1.0}
-    return min(tiles, key=lambda tile: tiles[tile] * _products(height, width, dilation, tile))
+    """Return the cheapest tile size: outputs along each axis."""
+    costs = {4: 1.0, 5: 1.0, 7: LARGE_TILE_COST} if coarse else {4: 1.0, 5: 1.0}
+    return min(
+        costs, key=lambda tile: costs[tile] * _multiplications(height, width, dilation, tile)
+    )
 
 
-def _products(height: int, width: int, dilation: int, tile: int) -> int:
-    """Multiplications of a channel by a channel."""
+def _multiplications(height: int, width: int, dilation: int, tile: int) -> int:
+    """Number of multiplications for one pair of channels."""
     down, across = ((-(-size // dilation) + tile - 1) // tile for size in (height, width))
     return (tile + 2) ** 2 * dilation**2 * down * across
 
@@ -62,54 +54,55 @@ def _products(height: int, width: int, dilation: int, tile: int) -> int:
 # ── The operation ────────────────────────────────────────────────────────────────────────────────
 
 
-def convolve(
-    kind: Kind,
-    x: Tensor,
-    weight: Tensor,
-    *,
-    affine: Tensor | None = None,
-    level: Tensor | None = None,
-    bias: Tensor | None = None,
-    plus: Tensor | None = None,
-) -> Tensor:
-    """conv(f(norm(x))) + bias + plus; channels are innermost in the result's memory.
+class Operands(NamedTuple):
+    """The tensors of a convolution, in the order in which its `plain` function takes them.
 
-    The bias is one for all images, or one for each.
+    Attributes:
+        x: Images.
+        weight: The 3 × 3 weights.
+        bias: One number a feature, or a row of them for each image.
+        affine: The norm's table; None for no norm.
+        level: Each image's row of the table.
+        plus: Images that are added to the result.
     """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    affine: Tensor | None = None
+    level: Tensor | None = None
+    plus: Tensor | None = None
+
+
+def convolve(op: Operation, t: Operands) -> Tensor:
+    """Return conv(f(norm(x))) + bias + plus, with channels innermost in memory."""
+    floats = t._replace(level=None)
     if not (
-        takes(x, weight, affine, bias, plus)
-        and _fit(kind, x, weight, affine, level, bias, plus)
-        and pays(x.shape[2], x.shape[3], kind.dilation)
-        and why_not() is None
+        supported(*floats)
+        and _shapes_fit(op, t)
+        and pays(t.x.shape[2], t.x.shape[3], op.dilation)
+        and unavailable_reason() is None
     ):
-        return kind.plain(x, affine, level, weight, bias, plus)
+        return op.plain(*t)
     # as the kernels read them
-    level = None if level is None else level.long().contiguous()
-    affine, bias = (t if t is None else t.contiguous() for t in (affine, bias))
-    inputs = (x, affine, weight, bias, plus)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-        out: Tensor = _Convolve.apply(kind, x, affine, level, weight, bias, plus)  # type: ignore[no-untyped-call]
+    level = None if t.level is None else t.level.long().contiguous()
+    affine, bias = (p if p is None else p.contiguous() for p in (t.affine, t.bias))
+    t = t._replace(affine=affine, bias=bias, level=level)
+    if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in floats):
+        out: Tensor = _Convolve.apply(op, *t)  # type: ignore[no-untyped-call]
         return out
-    tile = _tile(x.shape[2], x.shape[3], kind.dilation, kind.coarse)
-    u = _kept_weights(weight, tile)
-    return _forward(kind, tile, x, affine, level, u, len(weight), bias, plus)[0]
+    tile = _tile(t.x.shape[2], t.x.shape[3], op.dilation, op.coarse)
+    return _forward(op, tile, t, _cached_weights(t.weight, tile))[0]
 
 
-def _fit(
-    kind: Kind,
-    x: Tensor,
-    weight: Tensor,
-    affine: Tensor | None,
-    level: Tensor | None,
-    bias: Tensor | None,
-    plus: Tensor | None,
-) -> bool:
-    """Whether shapes are those that the kernels take for granted; else torch says what is wrong."""
+def _shapes_fit(op: Operation, t: Operands) -> bool:
+    """Return True if shapes are as the kernels assume; if not, torch will say what is wrong."""
+    x, weight, bias, affine, level, plus = t
     if x.ndim != 4 or x.numel() == 0 or weight.shape[1:] != (x.shape[1], 3, 3):
         return False
     features, (n, channels, *size) = len(weight), x.shape
     return (
-        norm_fits(kind, channels, affine)
+        norms.norm_fits(op, channels, affine)
         and (affine is None or level is not None or len(affine) == 1)
         and (level is None or (level.is_cpu and level.shape == (n,)))
         and (bias is None or bias.shape in ((features,), (n, features)))
@@ -118,150 +111,124 @@ def _fit(
 
 
 def _forward(
-    kind: Kind,
-    tile: int,
-    x: Tensor,
-    affine: Tensor | None,
-    level: Tensor | None,
-    u: Tensor,
-    features: int,
-    bias: Tensor | None,
-    plus: Tensor | None,
+    op: Operation, tile: int, t: Operands, u: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The result, and what its derivative needs: the norm's statistics and the pooled image."""
-    inner = inner_of(x)
-    norms = None if affine is None else statistics(kind, inner, affine, level)
-    pooled = kind.function == "pool"
-    seen = box(inner, norms) if pooled else None
-    out = _apply(
-        inner if seen is None else seen,
-        u,
-        features,
-        kind.dilation,
-        tile,
-        norms=None if pooled else norms,
-        function=kind.code,
-        bias=bias,
-        plus=None if plus is None else inner_of(plus),
-    )
-    return out, norms, seen
+    """Return the result, and the norm's statistics and the pooled image for its derivative."""
+    x, features = channels_last(t.x), len(t.weight)
+    stats = None if t.affine is None else norms.norm_statistics(op, x, t.affine, t.level)
+    pooled = norms.box_filter(x, stats) if op.function == "pool" else None
+    source, norm = (x, stats) if pooled is None else (pooled, None)
+    plus = None if t.plus is None else channels_last(t.plus)
+    out = _convolve_tiles(source, u, features, op.dilation, tile, op.code, norm, t.bias, plus)
+    return out, stats, pooled
 
 
 class _Convolve(torch.autograd.Function):
-    """The first derivative by kernels; with `create_graph` that of the plain way."""
+    """First derivatives by kernels; with `create_graph` by torch's operations."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        kind: Kind,
-        x: Tensor,
-        affine: Tensor | None,
-        level: Tensor | None,
-        weight: Tensor,
-        bias: Tensor | None,
-        plus: Tensor | None,
-    ) -> Tensor:
-        tile = _tile(x.shape[2], x.shape[3], kind.dilation)
-        u = _weights(weight, tile)
-        out, norms, seen = _forward(kind, tile, x, affine, level, u, len(weight), bias, plus)
-        ctx.kind = kind
-        ctx.save_for_backward(x, affine, level, weight, bias, plus, norms, seen)
+    def forward(ctx: Any, op: Operation, *tensors: Any) -> Tensor:
+        t = Operands(*tensors)
+        tile = _tile(t.x.shape[2], t.x.shape[3], op.dilation)
+        out, stats, pooled = _forward(op, tile, t, _transformed_weights(t.weight, tile))
+        ctx.op = op
+        ctx.save_for_backward(*t, stats, pooled)
         return out
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        kind, needed = ctx.kind, ctx.needs_input_grad
-        x, affine, level, weight, bias, plus, norms, seen = ctx.saved_tensors
-        if torch.is_grad_enabled() or not takes(dy):
-            return plainly(kind, needed, dy, x, affine, level, weight, bias, plus)
-        inner, dy = inner_of(x), inner_of(dy)
-        dx = dtable = dweight = None
-        if needed[4]:
-            source, norm = (inner, norms) if seen is None else (seen, None)
-            dweight = _correlate(source, norm, kind, dy)
-        if needed[1] or needed[2]:
-            tile = _tile(x.shape[2], x.shape[3], kind.dilation)
-            back = _weights(weight, tile, transposed=True)
-            da = _apply(dy, back, weight.shape[1], kind.dilation, tile)
-            dx, dtable = norm_backward(kind, da, inner, affine, level, norms)
-        dbias = None
-        if needed[5]:
-            dbias = dy.sum((2, 3) if bias.ndim == 2 else (0, 2, 3))
-        return None, dx, dtable, None, dweight, dbias, dy if needed[6] else None
+        op, (*tensors, stats, pooled) = ctx.op, ctx.saved_tensors
+        if torch.is_grad_enabled() or not supported(dy):
+            return norms.plain_backward(op.plain, ctx.needs_input_grad, dy, *tensors)
+        t = Operands(*tensors)
+        _, needs_x, needs_weight, needs_bias, needs_affine, _, needs_plus = ctx.needs_input_grad
+        x, dy = channels_last(t.x), channels_last(dy)
+        tile = _tile(x.shape[2], x.shape[3], op.dilation)
+        dx = daffine = dweight = dbias = None
+        if needs_weight:
+            source, norm = (x, stats) if pooled is None else (pooled, None)
+            dweight = _correlate_tiles(source, norm, op, tile, dy)
+        if needs_x or needs_affine:
+            back = _transformed_weights(t.weight, tile, transposed=True)
+            da = _convolve_tiles(dy, back, x.shape[1], op.dilation, tile)
+            dx, daffine = norms.norm_backward(op, da, x, t.affine, t.level, stats)
+        if needs_bias:
+            assert t.bias is not None
+            dbias = dy.sum((2, 3) if t.bias.ndim == 2 else (0, 2, 3))
+        return None, dx, dweight, dbias, daffine, None, dy if needs_plus else None
 
 
 # ── Calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
-    """G g Gᵀ, for the convolution or for its transpose."""
+def _transformed_weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
+    """Return G g Gᵀ, for the convolution or for its transpose."""
     weight = weight.detach().contiguous()
     features, channels = weight.shape[:2]
     steps = 9 * channels, 9
     if transposed:
         features, channels, steps = channels, features, steps[::-1]
-    u = weight.new_empty((tile + 2) ** 2, channels, padded(features))
+    u = weight.new_empty((tile + 2) ** 2, channels, norms.padded_channels(features))
     library().transform_weights(
-        tile, at(weight), *steps, transposed,
-        channels, features, at(u), torch.get_num_threads(),
+        tile, pointer(weight), *steps, transposed,
+        channels, features, pointer(u), torch.get_num_threads(),
     )  # fmt: skip
     return u
 
 
-_KEPT: MutableMapping[Tensor, tuple[tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
-"""Transformed weights of networks that are not being trained, with what tells them from others."""
+_CACHE: MutableMapping[Tensor, tuple[tuple[Any, ...], Tensor]] = WeakTensorKeyDictionary()
+"""Transformed weights of networks that are not being trained, each with its key."""
 
 
-def _kept_weights(weight: Tensor, tile: int) -> Tensor:
-    # by their values, for fused optimisers and `.data` change them without a new version
-    now = weight.detach().contiguous()
-    known = (tile, now.shape, _fingerprint(now))
-    kept = _KEPT.get(weight)
-    if kept is None or kept[0] != known:
-        kept = (known, _weights(now, tile))
-        _KEPT[weight] = kept
-    return kept[1]
+def _cached_weights(weight: Tensor, tile: int) -> Tensor:
+    # keyed by values: fused optimisers and `.data` change them without a new version
+    values = weight.detach().contiguous()
+    key = (tile, values.shape, _fingerprint(values))
+    cached = _CACHE.get(weight)
+    if cached is None or cached[0] != key:
+        cached = (key, _transformed_weights(values, tile))
+        _CACHE[weight] = cached
+    return cached[1]
 
 
 def _fingerprint(x: Tensor) -> bytes:
-    """What another tensor has too only if its bits are the same, or by a chance of 2⁻³²."""
+    """Return a hash of the bits of x; two tensors collide with probability 2⁻³²."""
     out = ctypes.create_string_buffer(4 * 4 * 16)
-    library().fingerprint(at(x), x.numel(), out, torch.get_num_threads())
+    library().fingerprint(pointer(x), x.numel(), out, torch.get_num_threads())
     return out.raw
 
 
-def _apply(
+def _convolve_tiles(
     x: Tensor,
     u: Tensor,
     features: int,
     dilation: int,
     tile: int,
-    *,
-    norms: Tensor | None = None,
     function: int = 0,
+    stats: Tensor | None = None,
     bias: Tensor | None = None,
     plus: Tensor | None = None,
 ) -> Tensor:
     n, channels, height, width = x.shape
-    size = (n, features, height, width)
     bias_step = features if bias is not None and bias.ndim == 2 else 0
-    out = torch.empty(
-        size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-    )  # not torch's defaults, which a user may have changed
+    # x's type and device, not torch's defaults, which a user may have changed
+    out = x.new_empty(n, height, width, features).permute(0, 3, 1, 2)
     library().convolve(
-        tile, *map(at, (x, norms)), function,
-        *map(at, (u, bias)), bias_step, *map(at, (plus, out)),
+        tile, *map(pointer, (x, stats)), function,
+        *map(pointer, (u, bias)), bias_step, *map(pointer, (plus, out)),
         n, height, width, channels, features, dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out
 
 
-def _correlate(x: Tensor, norms: Tensor | None, kind: Kind, dy: Tensor) -> Tensor:
-    n, channels, height, width = x.shape
-    out = x.new_empty(dy.shape[1], channels, 3, 3)
-    tile = _tile(height, width, kind.dilation)
+def _correlate_tiles(
+    x: Tensor, stats: Tensor | None, op: Operation, tile: int, dy: Tensor
+) -> Tensor:
+    """Return the gradient of the weights."""
+    features, channels = dy.shape[1], x.shape[1]
+    out = x.new_empty(features, channels, 3, 3)
     library().correlate(
-        tile, *map(at, (x, norms)), kind.code, *map(at, (dy, out)),
-        n, height, width, channels, dy.shape[1], kind.dilation, torch.get_num_threads(),
+        tile, *map(pointer, (x, stats)), op.code, *map(pointer, (dy, out)),
+        *nhwc(x), features, op.dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out

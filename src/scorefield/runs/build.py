@@ -86,7 +86,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     ).apply(model)
     ema = moving_average(model, training.ema)
     if machine.compile == "on":
-        Choice.compiled(model)
+        Choice.compile_network(model)
     optimizer = torch.optim.Adam(
         model.parameters(),
         lr=training.rate,

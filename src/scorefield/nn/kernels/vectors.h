@@ -1,4 +1,4 @@
-// Vectors of floats, and what is done with each pixel's channels: shared by the kernels beside it.
+// Vectors of floats and operations on each pixel's channels, shared by the kernels.
 //
 // Images are (n, height, width, channels), so that a vector register holds neighbouring channels.
 
@@ -25,7 +25,7 @@ static inline vec load(const float* p) { return *(const vec*)p; }
 static inline void store(float* p, vec v) { *(vec*)p = v; }
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Memory of a thread, kept between calls: fresh pages cost more than the work done in them.
+// Scratch memory of a thread, kept between calls: page faults cost more than the work.
 struct Scratch {
     float* at = nullptr;
     int64_t size = 0;
@@ -101,7 +101,7 @@ struct Norm {
     }
 };
 
-// The lanes of x from c on, zeros beyond the last.
+// The lanes of x from c on, with zeros after the last.
 static inline vec some(const float* x, int64_t c, int64_t channels) {
     if (c + LANES <= channels) return load(x + c);
     vec v{};

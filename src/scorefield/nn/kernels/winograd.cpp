@@ -1,4 +1,4 @@
-// 3 × 3 convolutions with 4 times fewer multiplications, and what surrounds them in a score network.
+// 3 × 3 convolutions with a quarter of the multiplications, fused with the norm and activation before.
 //
 //     y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A      for M × M pixels y, M + 2 × M + 2 pixels d (Lavin & Gray 2016)
 //
@@ -6,7 +6,7 @@
 // Images are (n, height, width, channels), so that a vector register holds neighbouring channels.
 // A dilation d makes d × d interleaved images, each with tiles of its own.
 //
-// A convolution reads f((x − mean)·scale + offset), f the identity, ELU or SiLU, and adds to its result.
+// A convolution reads f((x − mean)·scale + offset), f the identity, ELU or SiLU, and adds bias and plus.
 
 #include <algorithm>
 #include <omp.h>
@@ -69,10 +69,10 @@ static void product(const float* a, int64_t row, int64_t step, const float* b, i
 // pairs ±p, ∞, and where N is even 0. These points round less than the usual 0, ±1, ±2, ...
 template <int M> struct Axis {
     static constexpr int N = M + 2, ZERO = N % 2 == 0, PAIRS = (M + 1) / 2;
-    float p[PAIRS] = {}, scale[PAIRS] = {};  // scale, as Lagrange's formula has it
-    float whole[PAIRS + 1] = {};             // Π (x² − p²), by powers of x²
+    float p[PAIRS] = {}, scale[PAIRS] = {};  // scale in Lagrange's formula
+    float whole[PAIRS + 1] = {};             // Π (x² − p²), in powers of x²
     float without[PAIRS][PAIRS] = {};        // the same without one of them
-    float sign = ZERO ? 1 : -1;              // of the scale at −p
+    float sign = ZERO ? 1 : -1;              // sign of the scale at −p
 
     constexpr Axis() {
         const double points[][4] = {{0.625, 1.5}, {0.25, 0.875, 1.75}, {}, {0.25, 0.75, 1.125, 2.25}};
@@ -198,7 +198,7 @@ static void image_tiles(const float* x, const float* norms, int function, int64_
     int64_t padded = round_up(channels, LANES), columns = M * g.across + 2;
     for (int64_t run; rows > 0; row += run, rows -= run) {
         run = std::min(rows, g.down - row % g.down);
-        // the pixels that this run of rows sees, f(norm(x)), the d interleaved parts apart
+        // the pixels that these rows read, f(norm(x)), with the d interleaved parts separated
         float* strip = image_scratch.get((M * run + 2) * g.d * columns * padded);
         Norm norm(norms, g.image(row), padded);
         float* to = strip;
@@ -253,7 +253,7 @@ static void spread_tiles(const float* dy, int64_t features, const Grid<M>& g, in
         }
 }
 
-// Aᵀ m A for rows of tiles, with what is added to it.
+// Aᵀ m A for rows of tiles, plus bias and image.
 template <int M>
 static void result_tiles(const float* m, int64_t m_row, int64_t plane, const float* biases,
                          int64_t bias_step, const float* plus, float* out, int64_t features,
@@ -282,11 +282,11 @@ static void result_tiles(const float* m, int64_t m_row, int64_t plane, const flo
 }
 
 
-// ── What Python calls ───────────────────────────────────────────────────────────────────────────
+// ── Called from Python ──────────────────────────────────────────────────────────────────────────
 
-constexpr int64_t TILES = 48, LARGE_TILES = 18, MANY_TILES = 384;  // at a time, as caches have room
+constexpr int64_t TILES = 48, LARGE_TILES = 18, MANY_TILES = 384;  // tiles at a time that fit the caches
 
-// U = G g Gᵀ of weights g[k·k_step + c·c_step + tap], the taps backwards if `flip`.
+// U = G g Gᵀ of weights g[k·k_step + c·c_step + tap], with the taps reversed if `flip`.
 template <int M>
 static void weights_by(const float* g, int64_t k_step, int64_t c_step, bool flip, int64_t channels,
                        int64_t features, float* u, int threads) {
@@ -318,7 +318,7 @@ static void convolve_by(const float* x, const float* norms, int function, const 
     const int64_t few = M == 7 ? LARGE_TILES : TILES;
     int64_t rows = std::max<int64_t>(1, std::min(few / g.tiles, (g.rows + threads - 1) / threads));
     int64_t tiles = rows * g.tiles;
-    // a line more, or planes a power of 2 apart would meet in one set of the cache
+    // one extra line: planes a power of 2 apart would share a set of the cache
     int64_t v_plane = tiles * in + 16, m_plane = tiles * padded + 16;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t row = 0; row < g.rows; row += rows) {
@@ -380,15 +380,15 @@ static void correlate_by(const float* x, const float* norms, int function, const
     }
 }
 
-// h after x: one to one in each of them, and no sum of what they were (sums cancel where all weights
-// change alike, as in their signs).
-static inline words stirred(words h, words x) {
+// Mix x into the hash h: bijective in each of them, and not a sum (sums cancel where all weights change
+// alike, as in their signs).
+static inline words mixed(words h, words x) {
     h ^= x;
     h = ((h << 13) | (h >> 19)) * 0x9e3779b1u;
     return h ^ (h >> 16);
 }
 
-// 4 × LANES numbers by which to know weights again, on any number of threads.
+// A hash of 4 × LANES numbers, the same for any number of threads.
 extern "C" void fingerprint(const float* x, int64_t count, uint32_t* out, int threads) {
     constexpr int64_t STEP = 4 * LANES, BLOCK = 1024 * STEP;
     const int64_t blocks = (count + BLOCK - 1) / BLOCK;
@@ -400,16 +400,16 @@ extern "C" void fingerprint(const float* x, int64_t count, uint32_t* out, int th
         const int64_t size = std::min(BLOCK, count - b * BLOCK);
         for (int64_t i = 0; i < size; i += STEP)
             for (int v = 0; v < 4; v++)
-                here[v] = stirred(here[v], (words)some(from, i + v * LANES, size));
+                here[v] = mixed(here[v], (words)some(from, i + v * LANES, size));
         std::memcpy(part + 4 * b, here, sizeof here);
     }
     words all[4] = {};
     for (int64_t b = 0; b < blocks; b++)
-        for (int v = 0; v < 4; v++) all[v] = stirred(all[v], part[4 * b + v]);
+        for (int v = 0; v < 4; v++) all[v] = mixed(all[v], part[4 * b + v]);
     std::memcpy(out, all, sizeof all);
 }
 
-// Each for tiles of 4 × 4 or 5 × 5 outputs, or roughly of 7 × 7, which Python chooses by the size of the image.
+// For tiles of 4 × 4, 5 × 5 or (coarse) 7 × 7 outputs, which Python chooses by the size of the image.
 extern "C" {
 void transform_weights(int tile, const float* g, int64_t k_step, int64_t c_step, bool flip,
                        int64_t channels, int64_t features, float* u, int threads) {

@@ -1,4 +1,4 @@
-// What stands between 3 × 3 convolutions in a score network: norms, activations and pools.
+// The operations between 3 × 3 convolutions in a score network: norms, activations and pools.
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +13,7 @@ template <int S, class F> static void sums(int64_t pixels, int64_t padded, float
     for (int64_t c = 0; c < padded; c += LANES) {
         vec all[S] = {};
         for (int64_t p = 0; p < pixels;) {
-            vec part[4][S] = {};  // sums of sums lose fewer digits, and four need not wait for each other
+            vec part[4][S] = {};  // sums of sums round less, and four are independent
             const int64_t end = std::min(p + 64, pixels);
             for (; p + 4 <= end; p += 4)
                 for (int i = 0; i < 4; i++) f(p + i, c, part[i]);
@@ -25,15 +25,15 @@ template <int S, class F> static void sums(int64_t pixels, int64_t padded, float
     }
 }
 
-// The mean over the pixels, and Σ(x − mean)², of the lanes from c on: of 64 pixels at a time, which
-// the first cache still has when their deviations are taken, and then of all (Chan et al. 1983).
+// The mean over the pixels, and Σ(x − mean)², of the lanes from c on: 64 pixels at a time, which
+// are still in the first cache for the deviations, then all together (Chan et al. 1983).
 static void moments(const float* x, int64_t pixels, int64_t channels, int64_t c, float* mean,
                     float* squares) {
     vec all_mean{}, all_squares{};
     for (int64_t first = 0; first < pixels; first += 64) {
         const int64_t count = std::min<int64_t>(64, pixels - first);
         const float* from = x + first * channels;
-        const auto total = [&](auto f) {  // four need not wait for each other
+        const auto total = [&](auto f) {  // four independent sums
             vec part[4] = {};
             int64_t p = 0;
             for (; p + 4 <= count; p += 4)
@@ -68,7 +68,7 @@ static void norm_plus(const float* gamma, int64_t pixels, int64_t channels, floa
     }
 }
 
-// Group normalisation: z = γ(x − μ)/σ + β, μ and σ of all channels of a group, from those of each.
+// Group normalisation: z = γ(x − μ)/σ + β, with a group's μ and σ computed from its channels'.
 static void norm_groups(const float* gamma, int64_t pixels, int64_t channels, int64_t groups,
                         float eps, float* mean, float* scale, float* offset, float* inverse) {
     const int64_t size = channels / groups;
@@ -87,8 +87,8 @@ static void norm_groups(const float* gamma, int64_t pixels, int64_t channels, in
     }
 }
 
-// Of each image, by γ, α, β of its level in the table, of which there is one without levels; by γ, β
-// where there are groups of channels. False if a level is beyond the table.
+// The norm of each image: with γ, α, β from its level's row of the table, or the only row; with groups
+// of channels γ, β. False if a level is outside the table.
 extern "C" bool statistics(const float* x, const float* table, const int64_t* level, float* norms,
                            int64_t n, int64_t pixels, int64_t channels, int64_t groups,
                            int64_t levels, float eps, int threads) {
@@ -109,8 +109,8 @@ extern "C" bool statistics(const float* x, const float* table, const int64_t* le
     return true;
 }
 
-// What dz makes of an image: dx = dz·scale + push − (x − μ)·along, and of γ, α, β. The sums are Σ dz
-// and Σ dz·(x − μ) over the pixels of each channel.
+// Backward from dz: dx = dz·scale + push − (x − μ)·along, and the gradients of γ, α, β, from the sums
+// `once` = Σ dz and `twice` = Σ dz·(x − μ) over the pixels of each channel.
 struct Pull {
     const float *gamma, *inverse, *once, *twice;
     float *push, *along, *dgamma;
@@ -158,7 +158,7 @@ static void pull_groups(const Pull& p, int64_t pixels, int64_t channels, int64_t
     }
 }
 
-// From the gradient by f(norm(x)) those by x and by each image's row of the table; norms may be null.
+// From the gradient by f(norm(x)), those by x and by each image's row of the table; norms may be null.
 extern "C" void normalize_backward(const float* da, const float* x, const float* norms, int function,
                                    const float* table, const int64_t* level, float* dx, float* dtable,
                                    int64_t n, int64_t pixels, int64_t channels, int64_t groups,
@@ -169,7 +169,7 @@ extern "C" void normalize_backward(const float* da, const float* x, const float*
         const int64_t start = image * pixels * channels;
         float *sum = right_scratch.get(4 * padded), *along = sum + 2 * padded, *push = sum + 3 * padded;
         Norm norm(norms, image, padded);
-        // dz to dx for now, Σ dz and Σ dz·(x − μ)
+        // store dz in dx for now; sum dz and dz·(x − μ)
         sums<2>(pixels, padded, sum, [&](int64_t p, int64_t c, vec* part) {
             const int64_t at = start + p * channels;
             vec here = some(x + at, c, channels), dz = some(da + at, c, channels);
@@ -244,11 +244,11 @@ extern "C" void box(const float* x, const float* norms, float* out, int64_t n, i
     }
 }
 
-// The larger; NaN if one of them is, as torch has it.
+// The larger; NaN if one of them is, as in torch.
 static inline vec larger(vec a, vec b) { return (b > a) | (b != b) ? b : a; }
 
-// The maximum of the 5 × 5 pixels around each.
-extern "C" void largest(const float* x, float* out, int64_t n, int64_t height, int64_t width,
+// The maximum of the 5 × 5 pixels around each pixel.
+extern "C" void max_pool(const float* x, float* out, int64_t n, int64_t height, int64_t width,
                         int64_t channels, int threads) {
     int64_t padded = round_up(channels, LANES), line = width * channels;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
@@ -278,8 +278,8 @@ extern "C" void largest(const float* x, float* out, int64_t n, int64_t height, i
     }
 }
 
-// dx, zeros before: each dy goes to the first of the pixels that are as large as the maximum y.
-extern "C" void largest_backward(const float* x, const float* y, const float* dy, float* dx, int64_t n,
+// Add each dy to dx, which starts at zero, at the first pixel that equals the maximum y.
+extern "C" void max_pool_backward(const float* x, const float* y, const float* dy, float* dx, int64_t n,
                                  int64_t height, int64_t width, int64_t channels, int threads) {
     int64_t padded = round_up(channels, LANES);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)

@@ -1,0 +1,41 @@
+"""Batches of images and signals of any size, for networks that halve the size."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Images: TypeAlias = Float[Tensor, "batch _channels ..."]
+"""Images (batch, channels, height, width) or signals (batch, channels, length)."""
+Vectors: TypeAlias = Float[Tensor, "batch _size"]
+"""A vector for each image, such as the embedded noise level."""
+
+
+def check_image(x: Tensor, channels: int, dims: int = 2) -> None:
+    """Refuse anything but a batch of images (`dims=2`) or signals (1) with `channels` channels."""
+    if x.ndim != 2 + dims or x.shape[1] != channels:
+        kind, axes = {1: ("signals", "length"), 2: ("images", "height, width")}[dims]
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}: this network takes {kind} of {channels} channels, "
+            f"(batch, channels, {axes})"
+        )
+
+
+def pad(x: Images, factor: int) -> Images:
+    """Pad x with zeros on all sides, which convolutions assume anyway, to multiples of `factor`."""
+    missing = [-size % factor for size in x.shape[2:]]
+    if not any(missing):
+        return x
+    # torch counts axes from the last
+    return F.pad(x, [part for size in reversed(missing) for part in (size // 2, size - size // 2)])
+
+
+def crop(x: Images, size: torch.Size) -> Images:
+    """Cut out the middle of x, where `pad` put an image of this size."""
+    for axis, target in enumerate(size, 2):
+        x = x.narrow(axis, (x.shape[axis] - target) // 2, target)
+    return x

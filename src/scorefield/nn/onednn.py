@@ -1,0 +1,82 @@
+"""Linear layers on a CPU by oneDNN, the library behind torch's convolutions.
+
+    y = W·x + b        in float32, with first derivatives
+
+On some processors it multiplies matrices faster than torch's default library; it adds the same
+products in another order. Where it is missing or does not pay, the layer itself is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .norms import supported, without_hooks
+
+MIN_MULTIPLICATIONS = 2**20
+"""Multiplications from which oneDNN pays; below, its start-up takes longer than the product."""
+MIN_MULTIPLICATIONS_TRAINING = 5 * 2**20
+"""The same where gradients are needed."""
+MIN_GRADIENT_SIDE = 256
+"""Rows and columns from which it pays for a weight's gradient, which transposes both factors."""
+
+
+def onednn_available() -> bool:
+    """Return True if this build of torch has oneDNN."""
+    return bool(torch.backends.mkldnn.enabled) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def trains_faster(info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return True if oneDNN is known to be faster in training.
+
+    This was measured on AMD processors, which torch's default library, MKL, uses only half.
+    """
+    return "AMD" in (info.read_text() if info.exists() else platform.processor())
+
+
+def onednn_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return layer(x), for rows x."""
+    weight, bias, trained = layer.weight, layer.bias, torch.is_grad_enabled()
+    minimum = MIN_MULTIPLICATIONS_TRAINING if trained else MIN_MULTIPLICATIONS
+    simple = type(layer) is nn.Linear and without_hooks(layer) and supported(x, weight, bias)
+    if not (simple and len(x) * weight.numel() >= minimum and onednn_available()):
+        out: Tensor = layer(x)
+    elif trained:
+        out = _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    else:
+        out = _product(x, weight, bias)
+    return out
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """First derivatives by oneDNN, all others by torch's default products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        fast = supported(dy) and not torch.is_grad_enabled()
+        dx = dweight = None
+        if needs_x:
+            dx = _product(dy, weight.T) if fast else dy @ weight
+        if needs_weight:
+            wide = fast and min(weight.shape) >= MIN_GRADIENT_SIDE
+            dweight = _product(dy.T, x.T) if wide else dy.T @ x
+        return dx, dweight, dy.sum(0) if needs_bias else None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x·Wᵀ + b."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
