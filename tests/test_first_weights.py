@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_unet import KINDS
+from test_networks import KINDS
 from torch import nn
 
 from scorefield import (

@@ -17,8 +17,8 @@ NETWORKS = {
 both = pytest.mark.parametrize(("build", "shape"), NETWORKS.values(), ids=NETWORKS)
 
 
-def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+def relative(result, expected):
+    return ((result - expected).norm() / expected.norm()).item()
 
 
 def score_of(net):
@@ -29,17 +29,15 @@ def test_the_network_of_figure_2_is_2_128_128_2_with_softplus():
     net, x = ToyMLP(), torch.randn(5, 2)
     layers = [nn.Linear(2, 128), nn.Softplus(), nn.Linear(128, 128), nn.Softplus()]
     plain = nn.Sequential(*layers, nn.Linear(128, 2))
-    plain.load_state_dict(
-        dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)), strict=True
-    )
+    plain.load_state_dict(dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)))
     assert torch.equal(net(x), plain(x))
     assert torch.equal(net(x, torch.ones(5)), plain(x))
 
 
 @torch.no_grad()
 def test_a_block_is_the_formula():
-    """A step of two takes every other pixel of a whole convolution; its transpose puts zeros in."""
-    net, x = Autoencoder(1, widths=(2, 3)), torch.randn(2, 1, 4, 8)
+    """A stride of two takes every other pixel of a convolution; its transpose inserts zeros."""
+    net, x = Autoencoder(1, widths=(2, 3)).double(), torch.randn(2, 1, 4, 8).double()
     first, down, up, last = net.blocks
 
     def plain(layer, x):
@@ -60,47 +58,47 @@ def test_a_block_is_the_formula():
     h = run(down, h, halved, lambda x: halved(down.shortcut, x))
     assert h.shape == (2, 3, 2, 4)
     h = run(up, h, spread, lambda x: spread(up.shortcut, x))
-    assert relative(net(x), net.end(F.elu(run(last, h, plain, lambda x: x)))) < 1e-6
+    assert relative(net(x), net.end(F.elu(run(last, h, plain, lambda x: x)))) < 1e-12
 
 
-@pytest.mark.parametrize("size", [(28, 28), (32, 32), (9, 13), (1, 2)])
+@pytest.mark.parametrize("size", [(28, 28), (9, 13), (1, 2)])
+@torch.no_grad()
 def test_the_network_of_figure_1_takes_images_of_any_size(size):
-    net, seen = Autoencoder(3), []
+    net, shapes = Autoencoder(3), []
     for block in net.blocks:
-        block.register_forward_hook(lambda block, args, out: seen.append(tuple(out.shape[1:])))
-    with torch.no_grad():
-        x = torch.randn(2, 3, *size)
-        assert net(x).shape == x.shape
-        height, width = (-(-n // 4) * 4 for n in size)
-        full, half, quarter = ((height // n, width // n) for n in (1, 2, 4))
-        encoded = [(32, *full), (64, *half), (64, *half), (128, *quarter), (128, *quarter)]
-        decoded = [(128, *quarter), (64, *half), (64, *half), (32, *full), (32, *full)]
-        assert seen == encoded + decoded
-        margin = ((height - size[0]) // 2, (width - size[1]) // 2)
-        framed = x.new_zeros(2, 3, height, width)
-        middle = (..., slice(margin[0], margin[0] + size[0]), slice(margin[1], margin[1] + size[1]))
-        framed[middle] = x
-        assert torch.equal(net(x), net(framed)[middle])
+        block.register_forward_hook(lambda block, args, out: shapes.append(tuple(out.shape[1:])))
+    x = torch.randn(2, 3, *size)
+    result = net(x)
+    assert result.shape == x.shape
+    height, width = (-(-n // 4) * 4 for n in size)
+    full, half, quarter = ((height // n, width // n) for n in (1, 2, 4))
+    encoded = [(32, *full), (64, *half), (64, *half), (128, *quarter), (128, *quarter)]
+    decoded = [(128, *quarter), (64, *half), (64, *half), (32, *full), (32, *full)]
+    assert shapes == encoded + decoded
+    top, left = ((height - size[0]) // 2, (width - size[1]) // 2)
+    framed = x.new_zeros(2, 3, height, width)
+    middle = (..., slice(top, top + size[0]), slice(left, left + size[1]))
+    framed[middle] = x
+    assert torch.equal(result, net(framed)[middle])
 
 
 @both
 def test_sliced_matching_is_exact_matching_in_the_mean(build, shape):
-    """Over an orthogonal basis of ±1 or all signs: the mean of vᵀJv is the trace, to rounding.
+    """Over an orthogonal basis of ±1 the mean of vᵀJv is the trace, to rounding.
 
-    Of the loss, and of its gradient by every parameter, which is of second order.
+    For the loss, and for its gradient by every parameter, which is of second order.
     """
     net = build().double()
     for parameter in net.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     x = torch.randn(3, *shape).double()
-    size = x[0].numel()
-    directions = _orthogonal_signs(size, x).view(-1, *shape)
-    draws = itertools.chain([torch.zeros_like(x)], (v.expand_as(x) for v in directions))
-    found = sliced(score_of(net), x, 0.0, noise=lambda _: next(draws), projections=len(directions))
+    directions = _orthogonal_signs(x[0].numel(), x).view(-1, *shape)
+    noises = itertools.chain([torch.zeros_like(x)], (v.expand_as(x) for v in directions))
+    loss = sliced(score_of(net), x, 0.0, noise=lambda _: next(noises), projections=len(directions))
     expected = exact(score_of(net), x, 0.0)
-    assert relative(found, expected) < 1e-12
+    assert relative(loss, expected) < 1e-11
     parameters = list(net.parameters())
-    ours = torch.autograd.grad(found.sum(), parameters)
+    ours = torch.autograd.grad(loss.sum(), parameters)
     truth = torch.autograd.grad(expected.sum(), parameters)
     for g, t in zip(ours, truth, strict=True):
         assert (g - t).norm() <= 1e-10 * max(t.norm(), 1)
@@ -115,6 +113,7 @@ def _orthogonal_signs(size, like):
 
 
 @both
+@torch.no_grad()
 def test_exact_matching_is_that_of_finite_differences(build, shape):
     net = build().double()
     x = torch.randn(2, *shape).double()
@@ -122,39 +121,7 @@ def test_exact_matching_is_that_of_finite_differences(build, shape):
     for axis in torch.eye(x[0].numel()).double().view(-1, *shape):
         trace = trace + ((net(x + h * axis) - net(x - h * axis)) * axis).flatten(1).sum(1) / (2 * h)
     expected = trace + net(x).square().flatten(1).sum(1) / 2
-    assert relative(exact(score_of(net), x, 0.0), expected) < 1e-7
-
-
-@both
-def test_forward_mode_is_the_backward_mode_transposed(build, shape):
-    net = build().double()
-    x, u, v = torch.randn(3, 2, *shape).double()
-    value, pushed = torch.func.jvp(net, (x,), (u,))
-    assert relative(value, net(x)) < 1e-12
-    (pulled,) = torch.autograd.grad((net(x.requires_grad_()) * v).sum(), x)
-    assert (pushed * v).sum().item() == pytest.approx((pulled * u).sum().item(), rel=1e-10)
-
-
-@torch.no_grad()
-def test_channels_last_and_bfloat16_change_little():
-    net, x = Autoencoder(3), torch.randn(2, 3, 10, 12)
-    expected = net(x)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert relative(net(x).float(), expected) < 0.03
-    net = net.to(memory_format=torch.channels_last)
-    assert relative(net(x.to(memory_format=torch.channels_last)), expected) < 1e-5
-
-
-@pytest.mark.slow
-@both
-@pytest.mark.usefixtures("unchecked")
-def test_compiled_values_and_gradients_are_the_eager_ones(build, shape):
-    net, x = build(), torch.randn(2, *shape)
-    found = []
-    for run in (net, torch.compile(net, fullgraph=True)):
-        net.zero_grad()
-        out = run(x)
-        out.square().mean().backward()
-        found.append([out.detach(), *(p.grad.clone() for p in net.parameters())])
-    for eager, compiled in zip(*found, strict=True):
-        assert relative(compiled, eager) < 1e-4
+    with torch.enable_grad():
+        loss = exact(score_of(net), x, 0.0)
+    # ε/h = 2e-10 a difference
+    assert relative(loss.detach(), expected) < 1e-7
