@@ -184,7 +184,7 @@ def test_replay_refuses_missing_or_mismatched_samples():
     assert noise(torch.empty(2, 3, dtype=torch.float64)).dtype == torch.float64
     with pytest.raises(ValueError, match=r"shape \(2, 2\) where shape \(2, 3\)"):
         noise(torch.empty(2, 3))
-    with pytest.raises(ValueError, match="no more draws"):
+    with pytest.raises(ValueError, match="no more tensors"):
         noise(torch.empty(2, 3))
 
 
@@ -196,7 +196,7 @@ def test_distributions_and_paths_refuse_nonsense():
             Discrete(sigmas)
     with pytest.raises(ValueError, match=r"levels=100 do not differ in torch.float32"):
         linear(1.0, 0.999999, 100)
-    with pytest.raises(ValueError, match="weights has 3 rows beside a batch of 2"):
+    with pytest.raises(ValueError, match="weights has 3 rows for a batch of 2"):
         interpolated(seeded(0), seeded(1), torch.ones(3))(torch.empty(2, 5))
 
 

@@ -148,7 +148,7 @@ def test_a_module_imports_only_layers_below(path):
         ("score.py", "from scorefield import denoising", {PUBLIC}),
         ("samplers/steps.py", "from ..oracles import Box", {"oracles"}),
         ("samplers/steps.py", "from .. import oracles", {"oracles"}),
-        ("samplers/steps.py", "from .state import check\nfrom .._ops import match", set()),
+        ("samplers/steps.py", "from .state import State\nfrom .._ops import match", set()),
         ("show/plots.py", "import scorefield.studio.page as page", {"studio"}),
     ],
 )

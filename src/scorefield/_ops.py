@@ -1,4 +1,4 @@
-"""What every formula needs: σ against a batch, squared norms, pullbacks vᵀ∂f/∂x and traces."""
+"""Operations of every formula: σ against a batch, squared norms, pullbacks vᵀ∂f/∂x, traces."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Sigma: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, "batch"]
 """A noise level: a float, a scalar tensor, or one per sample."""
 
 Noise: TypeAlias = Callable[[Tensor], Tensor]
-"""A source of randomness: standard normal draws in the shape, type and device of its argument."""
+"""A source of randomness: standard normal numbers in the shape, type and device of its argument."""
 
 
 def match(sigma: Sigma, x: Tensor) -> Tensor:
-    """σ in the type and on the device of x, shaped to broadcast against it."""
+    """Return σ in the type and on the device of x, in a shape that broadcasts against it."""
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.ndim == 0:
         return sigma
     if sigma.shape != x.shape[:1]:
         raise ValueError(
-            f"sigma has shape {tuple(sigma.shape)} beside a batch of {len(x)}: "
+            f"sigma has shape {tuple(sigma.shape)} for a batch of {len(x)}: "
             "give a float, a scalar tensor or one value per sample"
         )
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def positive(sigma: Sigma, x: Tensor) -> Tensor:
-    """`match`, where σ is divided by."""
+    """Return `match(sigma, x)` as a divisor, after checking that σ > 0."""
     lowest = sigma.min() if isinstance(sigma, Tensor) else sigma
     if not lowest > 0:
         raise ValueError(f"sigma={float(lowest)}: give a noise level above 0")
@@ -38,16 +38,16 @@ def positive(sigma: Sigma, x: Tensor) -> Tensor:
 
 
 def sq_norm(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
-    """‖x‖² of each sample."""
+    """Return ‖x‖² of each sample."""
     return x.flatten(1).square().sum(1)
 
 
 def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[..., Tensor]]:
-    """y = f(x) and the pullback v ↦ vᵀ∂f/∂x.
+    """Return y = f(x) and the pullback v ↦ vᵀ∂f/∂x.
 
-    Both can be differentiated again if the caller is in grad mode, and neither holds on to a graph
-    if not, so one function serves training and sampling. `pullback(v, batched=True)` takes a stack
-    of v, one vectorised backward pass for all.
+    In grad mode both can be differentiated again, otherwise y has no graph, so that one function
+    serves training and sampling. `pullback(v, batched=True)` takes a stack of v in one vectorised
+    backward pass.
     """
     training = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -55,8 +55,8 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callabl
         y = f(x)
     if not y.requires_grad:
         raise ValueError(
-            "the score or energy does not depend on x as far as autograd can see: call it without "
-            "no_grad or detach; a constant one can be written as c + 0 * x"
+            "autograd does not see the score or energy depend on x: call it without no_grad or "
+            "detach, and write a constant as c + 0 * x"
         )
 
     def pullback(v: Tensor, batched: bool = False) -> Tensor:
@@ -76,9 +76,9 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callabl
 def trace(
     pullback: Callable[..., Tensor], y: Float[Tensor, "batch *shape"], *, chunk: int = 64
 ) -> Float[Tensor, "batch"]:
-    """tr ∂y/∂x of each sample, exactly: one row of the Jacobian a dimension, `chunk` at a time.
+    """Return tr ∂y/∂x of each sample, exactly: the Jacobian's rows, `chunk` at a time.
 
-    The samples of a batch must not influence each other. `chunk=1` uses no vectorised backward
+    The samples of a batch must not influence each other. `chunk=1` avoids the vectorised backward
     pass, for operations that have none.
     """
     if chunk < 1:

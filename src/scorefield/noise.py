@@ -1,9 +1,9 @@
-"""Noise: which levels, in which order, and where the draws come from.
+"""Noise: grids of σ for samplers, distributions of σ for training, and sources of randomness.
 
-    q_σ is the law of x + σz,  x ~ p,  z ~ N(0, I)
+    q_σ is the distribution of x + σz,  x ~ p,  z ~ N(0, I)
 
-Grids are positive, strictly decreasing tensors for samplers. Laws are distributions of σ for
-training. All randomness is a function with the signature of `torch.randn_like`.
+A grid is a positive, strictly decreasing tensor. A distribution of σ is a function of standard
+normal numbers, with a density. A source of randomness has the signature of `torch.randn_like`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ._ops import Noise, Sigma, match
 def perturb(
     x: Float[Tensor, "batch *shape"], sigma: Sigma, z: Float[Tensor, "batch *shape"]
 ) -> Float[Tensor, "batch *shape"]:
-    """x + σz, the one perturbation."""
+    """Return x + σz."""
     return x + match(sigma, x) * z
 
 
@@ -35,8 +35,8 @@ def perturb(
 def geometric(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
-    """σᵢ with a constant ratio (Song & Ermon 2019, §4.1; theirs is `geometric(1.0, 0.01, 10)`)."""
-    return _grid(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
+    """Return σᵢ of constant ratio (Song & Ermon 2019, §4.1, with `geometric(1.0, 0.01, 10)`)."""
+    return _evenly_spaced(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
 
 
 def karras(
@@ -47,18 +47,20 @@ def karras(
     rho: float = 7.0,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "levels"]:
-    """σᵢ evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5)."""
-    return _grid(sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho)
+    """Return σᵢ evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5)."""
+    return _evenly_spaced(
+        sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho
+    )
 
 
 def linear(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
-    """σᵢ evenly spaced."""
-    return _grid(sigma_max, sigma_min, levels, dtype, torch.clone, torch.clone)
+    """Return σᵢ evenly spaced."""
+    return _evenly_spaced(sigma_max, sigma_min, levels, dtype, torch.clone, torch.clone)
 
 
-def _grid(
+def _evenly_spaced(
     sigma_max: float,
     sigma_min: float,
     levels: int,
@@ -68,7 +70,7 @@ def _grid(
 ) -> Tensor:
     if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(
-            f"sigma_max={sigma_max}, sigma_min={sigma_min}: a grid descends from sigma_max to "
+            f"sigma_max={sigma_max}, sigma_min={sigma_min}: a grid decreases from sigma_max to "
             "sigma_min > 0; zero is never in it (samplers step to it with denoise=True)"
         )
     if levels < 2:
@@ -80,17 +82,17 @@ def _grid(
     grid = grid.to(dtype or torch.get_default_dtype())
     if not (grid.diff() < 0).all():
         raise ValueError(
-            f"levels={levels} do not differ in {grid.dtype}: take fewer, or a wider dtype"
+            f"levels={levels} do not differ in {grid.dtype}: use fewer, or a wider dtype"
         )
     return grid
 
 
-# ── Laws of σ in training ────────────────────────────────────────────────────────────────────────
+# ── Distributions of σ in training ───────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, eq=False)
 class Discrete:
-    """The levels of a grid, each as likely as any other (Song & Ermon 2019, eq. 6)."""
+    """The levels of a grid with equal probability (Song & Ermon 2019, eq. 6)."""
 
     sigmas: Float[Tensor, "levels"]
 
@@ -100,18 +102,18 @@ class Discrete:
             raise ValueError("sigmas must be positive levels that strictly decrease")
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """The σ that belong to standard normal draws."""
+        """Map standard normal numbers to σ."""
         index = (ndtr(z) * len(self.sigmas)).long()
         return self.sigmas.to(z)[index.clamp(max=len(self.sigmas) - 1)]
 
     def index(self, sigma: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-        """The nearest level of each σ, in log σ."""
+        """Return the index of the level nearest to each σ, in log σ."""
         return (sigma[..., None].log() - self.sigmas.to(sigma).log()).abs().argmin(-1)
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """p(σ) if each level stands for the stretch of σ around it."""
+        """Return p(σ) where each level stands for the interval around it."""
         if len(self.sigmas) == 1:
-            raise ValueError("sigmas is a single level, which has no density: give two at least")
+            raise ValueError("sigmas is a single level, which has no density: give at least two")
         width = -torch.gradient(self.sigmas.to(sigma))[0]
         return 1 / (len(self.sigmas) * width[self.index(sigma)])
 
@@ -130,28 +132,28 @@ class LogUniform:
             )
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """The σ that belong to standard normal draws."""
+        """Map standard normal numbers to σ."""
         share: Tensor = ndtr(z)
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** share
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """p(σ) = 1/(σ log(σ_max/σ_min))."""
+        """Return p(σ) = 1/(σ log(σ_max/σ_min))."""
         return 1 / (sigma * math.log(self.sigma_max / self.sigma_min))
 
 
 @dataclass(frozen=True)
 class LogNormal:
-    """log σ ~ N(mean, std²) (Karras et al. 2022, table 1; theirs is for data in [−1, 1])."""
+    """log σ ~ N(mean, std²) (Karras et al. 2022, table 1, for data in [−1, 1])."""
 
     mean: float = -1.2
     std: float = 1.2
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """The σ that belong to standard normal draws."""
+        """Map standard normal numbers to σ."""
         return (self.mean + self.std * z).exp()
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """p(σ) = N(log σ | mean, std²)/σ."""
+        """Return p(σ) = N(log σ | mean, std²)/σ."""
         z = (sigma.log() - self.mean) / self.std
         return (-0.5 * z.square()).exp() / (sigma * self.std * math.sqrt(2 * math.pi))
 
@@ -160,19 +162,19 @@ class LogNormal:
 
 
 def uniform_like(x: Tensor, *, noise: Noise = torch.randn_like) -> Tensor:
-    """Φ(z): uniform on [0, 1], where the official annealed Langevin code starts its images."""
+    """Return Φ(z), uniform on [0, 1]: the start of the official annealed Langevin code."""
     u: Tensor = ndtr(noise(x))
     return u
 
 
 def seeded(seed: int, *, first: int = 0) -> Noise:
-    """Noise that is a function of position: of seed, sample, and how many draws came before.
+    """Return noise that is a function of the seed, the sample and the number of earlier calls.
 
     Row i is sample `first + i`, and its bits are the same in any batch, on any device and in any
-    process. Make a new one for each run of a sampler.
+    process. Create a new one for each run of a sampler.
     """
     draw = count()
-    # one stream whose state is set for each row: to make a new one takes four times as long
+    # one stream whose state is set for each row: creating one takes four times as long
     bits = np.random.Philox(key=0)
     normal, state = np.random.Generator(bits).standard_normal, bits.state
 
@@ -181,7 +183,7 @@ def seeded(seed: int, *, first: int = 0) -> Noise:
         z = np.empty(x.shape)
         for i in range(len(z)):
             state["state"]["key"][:] = (seed, first + i)
-            bits.state = state  # copied, with nothing left over from another row
+            bits.state = state  # replaces all that the last row left
             z[i] = normal(x.shape[1:])
         return torch.from_numpy(z).to(x)
 
@@ -189,14 +191,14 @@ def seeded(seed: int, *, first: int = 0) -> Noise:
 
 
 def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> Noise:
-    """The path cos(πw/2)·z₀ + sin(πw/2)·z₁ between two draws, a row a weight, each N(0, I).
+    """Return cos(πw/2)·z₀ + sin(πw/2)·z₁ for one weight w a row: N(0, I) for every w.
 
     With `seeded` ends, a sampler turns it into a path from one sample to another.
     """
 
     def noise(x: Tensor) -> Tensor:
         if len(x) != len(weights):
-            raise ValueError(f"weights has {len(weights)} rows beside a batch of {len(x)}")
+            raise ValueError(f"weights has {len(weights)} rows for a batch of {len(x)}")
         angle = match(weights * (math.pi / 2), x)
         return angle.cos() * start(x[:1]) + angle.sin() * end(x[:1])
 
@@ -204,14 +206,14 @@ def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> N
 
 
 def replay(draws: Iterable[Tensor]) -> Noise:
-    """Recorded noise, one tensor a call: to repeat a published run."""
+    """Return recorded noise, one tensor a call, to repeat a published run."""
     recorded = iter(draws)
 
     def noise(x: Tensor) -> Tensor:
         z = next(recorded, None)
         if z is None or z.shape != x.shape:
-            found = "no more draws" if z is None else f"a draw of shape {tuple(z.shape)}"
-            raise ValueError(f"draws hold {found} where shape {tuple(x.shape)} is asked for")
+            content = "no more tensors" if z is None else f"a tensor of shape {tuple(z.shape)}"
+            raise ValueError(f"draws has {content} where shape {tuple(x.shape)} is needed")
         return z.to(x)
 
     return noise

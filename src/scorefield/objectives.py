@@ -9,8 +9,8 @@ Three unbiased estimates of J, up to constants, and the mixture over σ that tra
     denoising    ½‖s(x + σz, σ) + z/σ‖²                             (eq. 2 and 5)
     annealed     E_σ[λ(σ)·loss(σ)]                                  (eq. 6)
 
-Each has the signature `(score, x, sigma, *, noise) -> loss of each sample`, with x clean: it adds
-the noise itself. `exact` and `sliced` accept σ = 0, the data's own score.
+Each has the signature `(score, x, sigma, *, noise) -> loss of each sample`. x is clean, and the
+objective adds the noise. `exact` and `sliced` accept σ = 0, the score of the data itself.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Objective(Protocol):
         *,
         noise: Noise = torch.randn_like,
     ) -> Float[Tensor, "batch"]:
-        """The loss of each sample."""
+        """Return the loss of each sample."""
 
 
 @runtime_checkable
-class Law(Protocol):
-    """A distribution of σ, as a function of standard normal draws."""
+class SigmaDistribution(Protocol):
+    """A distribution of σ, as a function of standard normal numbers."""
 
     def __call__(self, z: Float[Tensor, "batch"], /) -> Float[Tensor, "batch"]:
-        """The σ that belong to the draws."""
+        """Map standard normal numbers to σ."""
 
     def density(self, sigma: Float[Tensor, "batch"], /) -> Float[Tensor, "batch"]:
-        """p(σ)."""
+        """Return p(σ)."""
 
 
 def exact(
@@ -62,24 +62,24 @@ def exact(
     noise: Noise = torch.randn_like,
     chunk: int = 64,
 ) -> Float[Tensor, "batch"]:
-    """½‖s‖² + tr ∇ₓs, the trace exact: `chunk` rows of the Jacobian at a time."""
+    """Return ½‖s‖² + tr ∇ₓs, with the exact trace: `chunk` rows of the Jacobian at a time."""
     x = perturb(x, sigma, noise(x))
     s, pullback = linearize(lambda x: score(x, sigma), x)
     return 0.5 * sq_norm(s) + trace(pullback, s, chunk=chunk)
 
 
 def rademacher(z: Tensor) -> Tensor:
-    """±1 in each dimension: the least variance of vᵀAv."""
+    """Map z to ±1 in each dimension, for which vᵀAv has the least variance."""
     return torch.ones_like(z).copysign(z)
 
 
 def gaussian(z: Tensor) -> Tensor:
-    """Standard normal."""
+    """Return z itself, standard normal."""
     return z
 
 
 def sphere(z: Tensor) -> Tensor:
-    """Uniform on the sphere of radius √D, so that E[vvᵀ] = I."""
+    """Map z to the uniform distribution on the sphere of radius √D, so that E[vvᵀ] = I."""
     return z * match((z[0].numel() / sq_norm(z)).sqrt(), z)
 
 
@@ -93,16 +93,16 @@ def sliced(
     projections: int = 1,
     reduced: bool = True,
 ) -> Float[Tensor, "batch"]:
-    """vᵀ(∇ₓs)v + ½(vᵀs)² or, reduced, + ½‖s‖², over random directions v (Song et al. 2019, SSM).
+    """Return vᵀ(∇ₓs)v + ½(vᵀs)², or + ½‖s‖² if reduced, over random v (Song et al. 2019, SSM).
 
     Args:
         score: the score to be learned.
         x: clean samples.
         sigma: noise level, 0 included.
         noise: source of the perturbation and, after it, of the directions.
-        projection: `rademacher`, `gaussian` or `sphere`; makes directions of normal draws.
-        projections: how many directions are averaged.
-        reduced: take ½‖s‖², the mean of the second term, in its place: less variance.
+        projection: `rademacher`, `gaussian` or `sphere`: turns normal numbers into directions.
+        projections: number of directions to average.
+        reduced: replace the second term by its mean ½‖s‖², which has less variance.
     """
     if projections < 1:
         raise ValueError(f"projections={projections}: give at least one direction")
@@ -123,7 +123,7 @@ def denoising(
     *,
     noise: Noise = torch.randn_like,
 ) -> Float[Tensor, "batch"]:
-    """½‖σs(x + σz, σ) + z‖²/σ² (Vincent 2011)."""
+    """Return ½‖σs(x + σz, σ) + z‖²/σ² (Vincent 2011)."""
     level = positive(sigma, x)
     z = noise(x)
     return 0.5 * sq_norm((level * score(perturb(x, sigma, z), sigma) + z) / level)
@@ -133,29 +133,31 @@ def denoising(
 
 
 def ncsn_weight(sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-    """λ(σ) = σ² (Song & Ermon 2019, §4.2): every level contributes alike."""
+    """Return λ(σ) = σ² (Song & Ermon 2019, §4.2), for which every level contributes alike."""
     return sigma**2
 
 
 def edm_weight(sigma_data: float) -> Callable[[Tensor], Tensor]:
-    """λ(σ) = 2σ²(σ² + σ_d²)/σ_d² (Karras et al. 2022, table 1): unit loss at the start."""
+    """Return λ(σ) = 2σ²(σ² + σ_d²)/σ_d² (Karras et al. 2022, table 1): unit loss at the start."""
     return lambda sigma: 2 * sigma**2 * (sigma**2 + sigma_data**2) / sigma_data**2
 
 
-def likelihood_weight(law: Law) -> Callable[[Tensor], Tensor]:
-    """λ(σ) = 2σ/p(σ): the mean bounds the divergence from the data (Song et al. 2021b, thm 1)."""
-    return lambda sigma: 2 * sigma / law.density(sigma)
+def likelihood_weight(levels: SigmaDistribution) -> Callable[[Tensor], Tensor]:
+    """Return λ(σ) = 2σ/p(σ), whose mean loss bounds a divergence (Song et al. 2021b, theorem 1)."""
+    return lambda sigma: 2 * sigma / levels.density(sigma)
 
 
 def annealed(
-    objective: Objective, law: Law, weight: Callable[[Tensor], Tensor] = ncsn_weight
+    objective: Objective,
+    levels: SigmaDistribution,
+    weight: Callable[[Tensor], Tensor] = ncsn_weight,
 ) -> Callable[..., Float[Tensor, "batch"]]:
-    """λ(σ)·objective at a σ drawn for each sample: `loss(score, x, *, noise) -> per sample`."""
+    """Return λ(σ)·objective at a random σ for each sample: `loss(score, x, *, noise)`."""
 
     def loss(
         score: Score, x: Float[Tensor, "batch *shape"], *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "batch"]:
-        sigma = law(noise(x.new_empty(len(x))))
+        sigma = levels(noise(x.new_empty(len(x))))
         return weight(sigma) * objective(score, x, sigma, noise=noise)
 
     return loss

@@ -1,12 +1,12 @@
-"""Distributions whose q_σ is known in closed form: the truth that the rest is tested against.
+"""Oracles: distributions whose q_σ is known in closed form, the truth that all tests stand on.
 
     Gaussian          q_σ = N(μ, Σ + σ²I)
     Mixture           q_σ = Σₖ wₖ q_σ⁽ᵏ⁾,  ∇ log q_σ = Σₖ p(k | x) ∇ log q_σ⁽ᵏ⁾
     GaussianMixture   q_σ = Σᵢ wᵢ N(μᵢ, (v + σ²)I)
-    Empirical         q_σ = 1/n Σᵢ N(xᵢ, σ²I), what a network trained on n samples tends to
+    Empirical         q_σ = 1/n Σᵢ N(xᵢ, σ²I), the limit of a network trained on n samples
     Box               q_σ = Πᵢ (Φ((xᵢ−aᵢ)/σ) − Φ((xᵢ−bᵢ)/σ))/(bᵢ−aᵢ)
 
-An oracle is a `Score`. It computes in the wider of its own type and that of x, and answers in x's.
+An oracle is a `Score`. It computes in the wider of its own type and that of x, and returns x's.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Oracle(ABC):
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of one sample."""
+        """Shape of one sample."""
         return self._like.shape
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """Device of its tensors."""
         return self._like.device
 
     def score(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
     ) -> Float[Tensor, "batch *shape"]:
-        """∇ₓ log q_σ(x)."""
+        """Return ∇ₓ log q_σ(x)."""
         wide, lowest = self._admit(x, sigma)
         if lowest == 0 and self._log_prob(wide, sigma).isneginf().any():
             raise ValueError(
@@ -70,20 +70,20 @@ class Oracle(ABC):
     __call__ = score
 
     def log_prob(self, x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch"]:
-        """log q_σ(x)."""
+        """Return log q_σ(x)."""
         return self._log_prob(self._admit(x, sigma)[0], sigma).to(x.dtype)
 
     def sample(
         self, n: int, sigma: float | Float[Tensor, ""] = 0.0, *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "n *shape"]:
-        """n draws from q_σ."""
+        """Return n samples of q_σ."""
         if not sigma >= 0:
-            raise ValueError(f"sigma={float(sigma)}: a noise level is not negative")
+            raise ValueError(f"sigma={float(sigma)}: give a noise level ≥ 0")
         x = self._clean(n, noise)
         return perturb(x, sigma, noise(x))
 
     def _admit(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, float]:
-        """x in the wider type, and the least σ."""
+        """Return x in the wider type, and the least σ."""
         if not x.is_floating_point():
             raise TypeError(f"x is {x.dtype}: give floats, x.float()")
         if x.shape[1:] != self.shape or x.device != self.device:
@@ -93,15 +93,15 @@ class Oracle(ABC):
             )
         lowest = sigma.min().item() if isinstance(sigma, Tensor) else sigma
         if not lowest >= 0:
-            raise ValueError(f"sigma={lowest}: a noise level is not negative")
+            raise ValueError(f"sigma={lowest}: give a noise level ≥ 0")
         return x.to(torch.promote_types(x.dtype, self._like.dtype)), lowest
 
 
 class Gaussian(Oracle):
-    """N(mean, Σ), Σ a scalar, a diagonal in the mean's shape, or dense; see `Prior`.
+    """N(mean, Σ), where Σ is a scalar, a diagonal in the mean's shape, or dense; see `Prior`.
 
     `factor` adds factor·factorᵀ to a scalar cov. With cov = 0 the samples fill a plane, and the
-    score exists for σ > 0 alone.
+    score exists for σ > 0 only.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Gaussian(Oracle):
         return self.prior.sample(n, 0.0, noise=noise)
 
     def measure(self, matrix: Float[Tensor, "m size"], sigma_y: float) -> Gaussian:
-        """The law of y = Ax + σ_y·n, A acting on flattened x; in float64."""
+        """Return the distribution of y = Ax + σ_y·n, for flattened x, in float64."""
         mean, cov = self.prior.mean.double().flatten(), self.prior.dense.double()
         if matrix.ndim != 2 or matrix.shape[1] != len(mean) or not sigma_y >= 0:
             raise ValueError(
@@ -138,18 +138,18 @@ class Gaussian(Oracle):
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
     ) -> Gaussian:
-        """p(x | y) for y = Ax + σ_y·n: mean μ + K(y − Aμ), covariance (I − KA)Σ; in float64."""
+        """Return p(x | y) for y = Ax + σ_y·n, N(μ + K(y − Aμ), (I − KA)Σ), in float64."""
         measured = self.measure(matrix, sigma_y).prior
         mean, cov, matrix = self.prior.mean.double(), self.prior.dense.double(), matrix.double()
         if y.shape != matrix.shape[:1]:
             raise ValueError(f"y has shape {tuple(y.shape)}: give one value for each row of matrix")
         if torch.linalg.matrix_rank(measured.cov, hermitian=True) < len(y):
             raise ValueError(
-                "matrix has rows that depend on each other: drop some or give sigma_y > 0"
+                "matrix has rows that depend on each other: remove some or give sigma_y > 0"
             )
         gain = torch.linalg.solve(measured.cov, matrix @ cov).T
         rest = torch.eye(len(cov)).to(cov) - gain @ matrix
-        # Joseph's form: (I − KA)Σ loses symmetry and sign to rounding
+        # Joseph's form: rounding makes (I − KA)Σ neither symmetric nor positive
         cov = rest @ cov @ rest.T + sigma_y**2 * gain @ gain.T
         return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), (cov + cov.T) / 2)
 
@@ -157,7 +157,7 @@ class Gaussian(Oracle):
 Component = TypeVar("Component", bound=Oracle)
 
 
-def _normalised(weights: Tensor, n: int) -> Tensor:
+def _normalise(weights: Tensor, n: int) -> Tensor:
     weights = torch.as_tensor(weights)
     if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
         raise ValueError(f"weights must be {n} numbers ≥ 0, one per component, not all 0")
@@ -170,10 +170,10 @@ def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
 
 
 class Mixture(Oracle, Generic[Component]):
-    """Σₖ wₖ pₖ, of any oracles; the weights are normalised."""
+    """Σₖ wₖ pₖ of any oracles. The weights are normalised."""
 
     def __init__(self, components: Sequence[Component], weights: Float[Tensor, "k"]) -> None:
-        self.components, self.weights = list(components), _normalised(weights, len(components))
+        self.components, self.weights = list(components), _normalise(weights, len(components))
         self._like = self.components[0]._like
 
     @cached_property
@@ -186,14 +186,14 @@ class Mixture(Oracle, Generic[Component]):
         return Prior(between.mean, between.dense + torch.tensordot(weights, within, 1))
 
     def _joint(self, x: Tensor, sigma: Sigma) -> Float[Tensor, "batch k"]:
-        """log wₖ + log q_σ⁽ᵏ⁾(x)."""
+        """Return log wₖ + log q_σ⁽ᵏ⁾(x)."""
         logs = torch.stack([c._log_prob(x, sigma) for c in self.components], 1)
         return logs + self.weights.log()
 
     def responsibilities(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
     ) -> Float[Tensor, "batch k"]:
-        """p(k | x) under q_σ."""
+        """Return p(k | x) under q_σ."""
         return self._joint(self._admit(x, sigma)[0], sigma).softmax(1).to(x.dtype)
 
     def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
@@ -207,7 +207,7 @@ class Mixture(Oracle, Generic[Component]):
 
     def _clean(self, n: int, noise: Noise) -> Tensor:
         choice = _choose(self.weights, n, noise)
-        # each component draws for every sample, so that sample i depends on its position alone
+        # each component samples every row, so that row i depends on its position only
         draws = torch.stack([c._clean(n, noise) for c in self.components])
         return draws[choice, torch.arange(n, device=choice.device)]
 
@@ -217,7 +217,7 @@ class Mixture(Oracle, Generic[Component]):
         y: Float[Tensor, "m"],
         sigma_y: float,
     ) -> Mixture[Gaussian]:
-        """p(x | y) for y = Ax + σ_y·n: each Gaussian's, weighted by how well it explains y."""
+        """Return p(x | y) for y = Ax + σ_y·n: each Gaussian's, weighted by its evidence for y."""
         if not all(isinstance(c, Gaussian) for c in self.components):
             raise TypeError("components must all be Gaussian for an exact posterior")
         parts = [c.posterior(matrix, y, sigma_y) for c in self.components]
@@ -229,11 +229,11 @@ class Mixture(Oracle, Generic[Component]):
 
 
 class GaussianMixture(Oracle):
-    """Σᵢ wᵢ N(μᵢ, vI), n means with one variance; for others, `Mixture([Gaussian(...), ...], w)`.
+    """Σᵢ wᵢ N(μᵢ, vI): n means with one variance. Others are `Mixture([Gaussian(...), ...], w)`.
 
-    Distances come from differences, not from expanded squares, which cancel: at σ = 1e-3 in
-    float32 they are off by a hundred nats. `budget` bounds the numbers held at a time, also when
-    x is differentiated through, so n may be a whole data set.
+    Distances are computed from differences: expanded squares cancel, and at σ = 1e-3 in float32
+    they are wrong by a hundred nats. `budget` bounds how many numbers are in memory at a time, also
+    when x is differentiated through, so n may be a whole data set.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class GaussianMixture(Oracle):
                 f"means are {means.dtype}: give floats, x.float() / 255 for 8-bit images"
             )
         self.means, self.variance = means, variance
-        self.weights = _normalised(weights, len(means)).to(means)
+        self.weights = _normalise(weights, len(means)).to(means)
         self.budget, self._like = budget, means[0]
 
     @cached_property
@@ -260,44 +260,44 @@ class GaussianMixture(Oracle):
         return Prior.fit(self.means, self.weights, self.variance)
 
     def _width(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """v + σ², for flat x."""
+        """Return v + σ², for flat x."""
         width = self.variance + match(sigma, x) ** 2
         if self.variance == 0 and (width == 0).any():
             raise ValueError("sigma is 0, where points have no density: give sigma > 0")
         return width
 
     def _joint(self, x: Tensor, width: Tensor, part: slice) -> Float[Tensor, "batch part"]:
-        """log wᵢ − ‖x − μᵢ‖²/2(v + σ²), for flat x."""
+        """Return log wᵢ − ‖x − μᵢ‖²/2(v + σ²), for flat x."""
         means = self.means[part].flatten(1).to(x.dtype)
-        if x.requires_grad:  # cdist is several times faster, but differentiable only once
+        if x.requires_grad:  # cdist is several times faster, but can be differentiated only once
             square = (x[:, None] - means).square().sum(2)
         else:
             square = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist").square()
         return self.weights[part].log().to(x.dtype) - 0.5 * square / width
 
     def _part(self, x: Tensor, width: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        """log Σᵢ exp(joint), and the mean of μᵢ − x under p(i | x), of some of the means."""
+        """Return log Σᵢ exp(joint) and the mean of μᵢ − x under p(i | x), over some means."""
         joint = self._joint(x, width, part)
-        # of no weight at all: as little as there is, for −∞ would turn into NaN below
+        # where all weights are 0: the least number, because −∞ would turn into NaN below
         log_mass = joint.logsumexp(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
-        # Σ pᵢμᵢ − x cancels where x is close to the data, but not in float64
+        # in float64, because Σ pᵢμᵢ − x cancels where x is close to the data
         shares = (joint - log_mass).exp().double()
         shares = shares / shares.sum(1, keepdim=True).clamp(min=0.5)  # 1 up to rounding, or 0
         return log_mass, (shares @ self.means[part].flatten(1).double()).sub(x).to(x.dtype)
 
     def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor]:
-        """The same over all means, piece by piece; and v + σ²."""
-        width, kept = self._width(x, sigma), x.requires_grad
-        step = max(1, self.budget // (x.numel() if kept else len(x) + 2 * x.shape[1]))
+        """Return the same over all means, part by part, and v + σ²."""
+        width, graph = self._width(x, sigma), x.requires_grad
+        step = max(1, self.budget // (x.numel() if graph else len(x) + 2 * x.shape[1]))
         parts = [slice(i, i + step) for i in range(0, len(self.means), step)]
         if len(parts) == 1:
             return *self._part(x, width, parts[0]), width
         log_mass, shift = x.new_full((len(x), 1), -math.inf), torch.zeros_like(x)
         for part in parts:
-            # a graph would hold every piece: it is made again in the backward pass
+            # a graph would keep every part in memory: the backward pass computes them again
             log_part, gap = (
                 checkpoint(self._part, x, width, part, use_reentrant=False)
-                if kept
+                if graph
                 else self._part(x, width, part)
             )
             log_mass = torch.logaddexp(log_mass, log_part)
@@ -307,7 +307,7 @@ class GaussianMixture(Oracle):
     def responsibilities(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
     ) -> Float[Tensor, "batch n"]:
-        """p(i | x) under q_σ."""
+        """Return p(i | x) under q_σ."""
         flat = self._admit(x, sigma)[0].flatten(1)
         return self._joint(flat, self._width(flat, sigma), slice(None)).softmax(1).to(x.dtype)
 
@@ -326,7 +326,7 @@ class GaussianMixture(Oracle):
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
     ) -> Oracle:
-        """p(x | y) for y = Ax + σ_y·n; of points, the same points by how well they explain y."""
+        """Return p(x | y) for y = Ax + σ_y·n; for points, the points weighted by evidence."""
         if self.variance == 0 and sigma_y > 0:
             gap = (y - self.means.flatten(1) @ matrix.T) / sigma_y
             weights = (self.weights.log() - 0.5 * sq_norm(gap)).softmax(0)
@@ -336,14 +336,14 @@ class GaussianMixture(Oracle):
 
 
 class Empirical(GaussianMixture):
-    """The samples themselves: n points of equal weight, seen through N(0, σ²I)."""
+    """n points of equal weight: q_σ = 1/n Σᵢ N(xᵢ, σ²I)."""
 
     def __init__(self, data: Float[Tensor, "n *shape"], *, budget: int = 2**22) -> None:
         super().__init__(data, 0.0, torch.ones(len(data), device=data.device), budget=budget)
 
 
 class Box(Oracle):
-    """Uniform on the box from `low` to `high`."""
+    """The uniform distribution on the box from `low` to `high`."""
 
     def __init__(self, low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> None:
         if low.shape != high.shape or not (low < high).all():
@@ -352,9 +352,9 @@ class Box(Oracle):
         self.prior = Prior((low + high) / 2, (high - low) ** 2 / 12)
 
     def _fold(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """σ (1 for 0), half width h, distance t from the centre, log(Φ((h−t)/σ) − Φ((−h−t)/σ)).
+        """Return σ (1 for 0), half width h, distance t from the centre, and the log mass.
 
-        With both arguments of Φ folded to the lower side nothing cancels, however far x is.
+        The mass is Φ((h−t)/σ) − Φ((−h−t)/σ): with t ≥ 0 nothing cancels, however far x is.
         """
         sigma = match(sigma, x)
         sigma = torch.where(sigma == 0, 1, sigma)

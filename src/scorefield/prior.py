@@ -1,9 +1,9 @@
-"""Where a chain starts and a likelihood ends.
+"""The Gaussian where a chain starts and a likelihood ends.
 
-    q_σ ≈ N(mean, Σ + σ²I)   for σ so large that two moments of the data are all that shows
+    q_σ ≈ N(mean, Σ + σ²I)   for σ so large that q_σ depends on two moments of the data alone
 
-With N(0, σ₁²I) in its place the weights of modes go wrong: the mean of the data is not 0, and its
-spread beside σ₁ is not nothing.
+N(0, σ₁²I) in its place would give modes wrong weights: the mean of the data is not 0, and its
+spread is not negligible compared with σ₁.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ._ops import Noise, Sigma, match
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """N(mean, Σ + σ²I), Σ = cov + factor·factorᵀ: what is left of the data at a large σ.
+    """N(mean, Σ + σ²I), Σ = cov + factor·factorᵀ: the limit of q_σ at a large σ.
 
-    `cov` is a scalar, the diagonal (in the shape of `mean`) or dense, over flattened samples;
-    `factor` (dimension × rank, beside a scalar cov) makes a covariance of low rank.
+    `cov` is a scalar, the diagonal (in the shape of `mean`) or dense, over flattened samples.
+    `factor` (dimension × rank, with a scalar cov) makes a covariance of low rank.
     """
 
     mean: Float[Tensor, "*shape"]
@@ -35,7 +35,7 @@ class Prior:
         size, cov = self.mean.numel(), self.cov
         if cov.shape not in (torch.Size(), self.mean.shape, (size, size)):
             raise ValueError(
-                f"cov has shape {tuple(cov.shape)} beside a mean of shape "
+                f"cov has shape {tuple(cov.shape)} for a mean of shape "
                 f"{tuple(self.mean.shape)}: give a scalar, a diagonal in the mean's shape, or a "
                 f"{size} × {size} matrix"
             )
@@ -44,7 +44,7 @@ class Prior:
         if self.factor is not None and (
             cov.ndim > 0 or self.factor.ndim != 2 or len(self.factor) != size
         ):
-            raise ValueError(f"factor must be {size} rows by its rank, beside a scalar cov")
+            raise ValueError(f"factor must have {size} rows, and cov must be a scalar with it")
 
     @classmethod
     def fit(
@@ -53,9 +53,9 @@ class Prior:
         weights: Float[Tensor, "n"] | None = None,
         blur: float = 0.0,
     ) -> Prior:
-        """The moments of weighted samples, each blurred by a variance.
+        """Return the Gaussian with the moments of weighted samples and `blur` added variance.
 
-        The covariance is dense up to 1,024 dimensions, diagonal above.
+        The covariance is dense up to 1,024 dimensions and diagonal above.
         """
         share = data.new_ones(len(data)) if weights is None else weights
         mean = torch.tensordot(share / share.sum(), data, 1)
@@ -66,10 +66,10 @@ class Prior:
 
     @cached_property
     def spectrum(self) -> tuple[Tensor | None, Tensor, float]:
-        """Orthonormal columns (None: the axes), the variances along them, the variance off them."""
+        """Orthonormal columns (None: the axes), variances along them, variance across them."""
         if self.factor is not None:
             basis, scales, _ = torch.linalg.svd(self.factor.double(), full_matrices=False)
-            values, rest = _cleaned(scales**2) + self.cov, self.cov.item()
+            values, rest = _zero_rounding(scales**2) + self.cov, self.cov.item()
         elif self.cov.shape == (self.mean.numel(),) * 2 and self.cov.shape != self.mean.shape:
             cov, precision = self.cov.double(), torch.finfo(self.cov.dtype).eps
             values, basis = torch.linalg.eigh(cov)
@@ -78,7 +78,7 @@ class Prior:
                 raise ValueError(
                     "cov is not a covariance: it must be symmetric, with no negative eigenvalue"
                 )
-            values, rest = _cleaned(values), 0.0
+            values, rest = _zero_rounding(values), 0.0
         else:
             basis, values, rest = None, self.cov.flatten(), 0.0
         if values.min() < 0 or rest < 0:
@@ -86,7 +86,7 @@ class Prior:
         return basis if basis is None else basis.to(self.mean), values.to(self.mean), rest
 
     def _apply(self, v: Tensor, sigma: Tensor, power: float) -> Tensor:
-        """(Σ + σ²I)^power · v for flat v."""
+        """Return (Σ + σ²I)^power · v for flat v."""
         basis, values, rest = self.spectrum
         if basis is None:
             return (values + sigma**2) ** power * v
@@ -109,7 +109,7 @@ class Prior:
         thin = basis is not None and basis.shape[1] < basis.shape[0] and rest == 0
         return thin or values.min().item() == 0
 
-    def _centred(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+    def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         v = (x - self.mean).flatten(1)
         sigma = match(sigma, v)
         if self._singular and (sigma == 0).any():
@@ -122,20 +122,20 @@ class Prior:
     def sample(
         self, n: int, sigma: float | Float[Tensor, ""], *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "n *shape"]:
-        """n draws from N(mean, Σ + σ²I)."""
+        """Return n samples of N(mean, Σ + σ²I)."""
         z = noise(self.mean.new_empty(n, *self.mean.shape))
         return self.mean + self._apply(z.flatten(1), match(sigma, z), 0.5).view_as(z)
 
     def score(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
     ) -> Float[Tensor, "batch *shape"]:
-        """−(Σ + σ²I)⁻¹(x − mean)."""
-        v, sigma = self._centred(x, sigma)
+        """Return −(Σ + σ²I)⁻¹(x − mean)."""
+        v, sigma = self._centre(x, sigma)
         return -self._apply(v, sigma, -1).view_as(x)
 
     def log_prob(self, x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch"]:
-        """log N(x | mean, Σ + σ²I)."""
-        v, sigma = self._centred(x, sigma)
+        """Return log N(x | mean, Σ + σ²I)."""
+        v, sigma = self._centre(x, sigma)
         basis, values, rest = self.spectrum
         size = v.shape[1] if basis is None else basis.shape[1]
         log_det = (values + sigma**2).log().expand(len(v), size).sum(1)
@@ -145,8 +145,8 @@ class Prior:
         return -0.5 * (square + log_det + v.shape[1] * math.log(2 * math.pi))
 
 
-def _cleaned(values: Tensor) -> Tensor:
-    """Eigenvalues in float64, less what rounding makes of a zero."""
+def _zero_rounding(values: Tensor) -> Tensor:
+    """Set eigenvalues in float64 to zero that differ from it by rounding."""
     return torch.where(
         values < 10 * len(values) * torch.finfo(values.dtype).eps * values.max(), 0, values
     )

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Sigma, linearize, match, positive, sq_norm
-from ..score import Score, _like, to_denoiser
+from ..score import Score, keep_shape_and_device, to_denoiser
 from .operators import LinearOperator, check_measurement
 
 Measurement = Float[Tensor, "rows *measured"]
@@ -45,7 +45,7 @@ def replace(
         pull = operator.adjoint(operator.solve(gap, sigma_y, positive(sigma, gap)))
         return s - operator.pinv(operator(s)) + pull
 
-    return _like(score, conditional)
+    return keep_shape_and_device(score, conditional)
 
 
 def dps(
@@ -82,7 +82,7 @@ def dps(
         pull = pullback(operator.adjoint(gap / variance.clamp(min=1e-30)))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 
-    return _like(score, conditional)
+    return keep_shape_and_device(score, conditional)
 
 
 def pigdm(
@@ -114,4 +114,4 @@ def pigdm(
         pull = pullback(operator.adjoint(operator.solve(gap, sigma_y, spread)))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 
-    return _like(score, conditional)
+    return keep_shape_and_device(score, conditional)

@@ -28,8 +28,8 @@ from torch.special import ndtr
 from .._ops import Noise
 from ..noise import perturb
 from ..samplers import State, States
-from ..samplers.langevin import Convention, _drift
-from ..samplers.state import check, check_steps, without_gradients
+from ..samplers.langevin import Convention, drift_factor
+from ..samplers.state import check_descent, check_start, without_gradients
 from ..score import Score
 from .operators import LinearOperator, check_measurement, mask
 
@@ -62,10 +62,10 @@ def algorithm2(
         convention: scale of ε; the paper's text uses "paper", its images "official".
         noise: source of z.
     """
-    score, levels = check(score, x, sigmas)
+    score, levels = check_start(score, x, sigmas)
     check_measurement(mask(known), y, 0.0)
     y, known = y.to(x).expand_as(x), known.to(x.device).bool().expand(x.shape[1:])
-    drift = _drift(convention, "epsilon", epsilon, steps)
+    drift = drift_factor(convention, "epsilon", epsilon, steps)
     return _algorithm2(score, x, levels, known, y, drift, steps, noise)
 
 
@@ -120,7 +120,7 @@ def particle_filter(
             given, particles with equal y make one.
         noise: source of noise.
     """
-    score, levels = check_steps(score, x, sigmas, True)
+    score, levels = check_descent(score, x, sigmas, True)
     check_measurement(operator, y, sigma_y)
     if len(y) not in (1, len(x)):
         raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")

@@ -23,7 +23,7 @@ from ..model import ScoreModel
 from ..nn import NETWORKS
 from ..noise import Discrete, LogNormal, LogUniform, geometric
 from ..objectives import (
-    Law,
+    SigmaDistribution,
     annealed,
     denoising,
     edm_weight,
@@ -197,7 +197,7 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
 class Clamped:
     """A distribution of σ whose tails are moved to the ends of the model's range."""
 
-    law: Law
+    law: SigmaDistribution
     sigma_max: float
     sigma_min: float
 

@@ -15,56 +15,59 @@ from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
 
 class Sampler(NamedTuple):
-    """A sampler reached by its name: `SAMPLERS["heun"].run(score, x, sigmas)`."""
+    """A sampler and the number of its evaluations: `SAMPLERS["heun"].run(score, x, sigmas)`."""
 
     run: Callable[..., States]
     count: Callable[..., int]
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its options, and what they are if not given."""
+        """Its options and their default values."""
         options = inspect.signature(self.run).parameters.values()
         return {o.name: o.default for o in options if o.kind is o.KEYWORD_ONLY}
 
     def evaluations(self, levels: int, **options: Any) -> int:
-        """How often a run down so many levels evaluates the score."""
+        """Return how many times a run down a ladder of that many levels evaluates the score."""
         unknown = options.keys() - self.defaults.keys()
         if unknown:
-            raise TypeError(f"no such option: {', '.join(unknown)}; there are {[*self.defaults]}")
+            raise TypeError(f"no such option: {', '.join(unknown)}; choose from {[*self.defaults]}")
         return self.count(levels, **{**self.defaults, **options})
 
 
-def _once(levels: int, *, denoise: bool, **_: Any) -> int:
+def _count_once(levels: int, *, denoise: bool, **_: Any) -> int:
     return levels - 1 + denoise
 
 
-def _twice(levels: int, *, denoise: bool, **_: Any) -> int:
+def _count_twice(levels: int, *, denoise: bool, **_: Any) -> int:
     return 2 * (levels - 1) + denoise
 
 
-def _annealed(levels: int, *, steps: int, denoise: bool, **_: Any) -> int:
+def _count_annealed(levels: int, *, steps: int, denoise: bool, **_: Any) -> int:
     return levels * steps + denoise
 
 
-def _corrected(levels: int, *, predictor: Step, corrections: int, denoise: bool, **_: Any) -> int:
-    known = {euler: 1, heun: 2, ancestral: 1, reverse_diffusion: 1}
-    if predictor not in known:
+def _count_corrected(
+    levels: int, *, predictor: Step, corrections: int, denoise: bool, **_: Any
+) -> int:
+    evaluations = {euler: 1, heun: 2, ancestral: 1, reverse_diffusion: 1}
+    if predictor not in evaluations:
         raise ValueError(
-            "predictor is not one of ours: add its own evaluations to those of 'euler'"
+            f"predictor={predictor!r} is not a step of this package: count with 'euler', and add "
+            "the evaluations of yours"
         )
-    return (levels - 1) * (corrections + known[predictor]) + denoise
+    return (levels - 1) * (corrections + evaluations[predictor]) + denoise
 
 
 SAMPLERS = {
-    "annealed_langevin": Sampler(annealed_langevin, _annealed),
-    "consistent": Sampler(consistent, _once),
-    "euler": Sampler(partial(integrate, euler), _once),
-    "heun": Sampler(partial(integrate, heun), _twice),
-    "ancestral": Sampler(partial(integrate, ancestral), _once),
-    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion), _once),
-    "churn": Sampler(churn, _twice),
-    "dpm_solver": Sampler(dpm_solver, _once),
-    "predictor_corrector": Sampler(predictor_corrector, _corrected),
+    "annealed_langevin": Sampler(annealed_langevin, _count_annealed),
+    "consistent": Sampler(consistent, _count_once),
+    "euler": Sampler(partial(integrate, euler), _count_once),
+    "heun": Sampler(partial(integrate, heun), _count_twice),
+    "ancestral": Sampler(partial(integrate, ancestral), _count_once),
+    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion), _count_once),
+    "churn": Sampler(churn, _count_twice),
+    "dpm_solver": Sampler(dpm_solver, _count_once),
+    "predictor_corrector": Sampler(predictor_corrector, _count_corrected),
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Predictor–corrector sampling (Song et al. 2021, Algorithms 2 and 4).
 
-A predictor carries q at σ to q at σ'; a few Langevin steps at σ' then undo some of its error:
+A predictor takes samples of q at σ to σ'; a few Langevin steps at σ' then reduce its error:
 
     x ← x + α·s(x, σ') + √(2α)·z
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._ops import Noise, sq_norm
 from ..score import Score
-from .state import State, States, check_steps, to_zero, without_gradients
+from .state import State, States, check_descent, to_zero, without_gradients
 from .steps import Step, reverse_diffusion
 
 Rule = Literal["sample", "batch"]
@@ -34,21 +34,21 @@ def predictor_corrector(
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> States:
-    """A step of the predictor, then Langevin corrections, at each level.
+    """Take a step of the predictor and then Langevin corrections, from level to level.
 
     Args:
         score: any score.
         x: where the chains start.
         sigmas: decreasing grid.
         predictor: the step from one level to the next.
-        corrections: Langevin steps at each.
+        corrections: Langevin steps at each level after the first.
         ratio: r, the signal-to-noise ratio of a correction (0.16 for CIFAR-10).
-        rule: α = 2r²σ², the same for any sample ("sample"); or score_sde's 2(r·mean‖z‖/mean‖s‖)²,
-            by which a sample depends on the rest of its batch ("batch").
+        rule: "sample" for α = 2r²σ², the same for every sample; "batch" for score_sde's
+            α = 2(r·mean‖z‖/mean‖s‖)², by which a sample depends on the rest of its batch.
         denoise: end with the step to σ = 0.
         noise: source of noise.
     """
-    score, levels = check_steps(score, x, sigmas, denoise)
+    score, levels = check_descent(score, x, sigmas, denoise)
     if rule not in ("sample", "batch"):
         raise ValueError(f"rule={rule!r}: 'sample' (α = 2r²σ²) or 'batch' (score_sde's)")
     if corrections < 0 or int(corrections) != corrections or not 0 < ratio < math.inf:
@@ -74,10 +74,10 @@ def _alternate(
         x, denoised = predictor(score, x, sigma, sigma_next, noise)
         for _ in range(corrections):
             s, z = score(x, sigma_next), noise(x)
-            reach = sigma_next if rule == "sample" else _mean_norm(z) / _mean_norm(s)
-            alpha = 2 * (ratio * reach) ** 2
-            denoised = x.add(s, alpha=sigma_next**2)
-            x = x.add(s, alpha=alpha).add(z, alpha=math.sqrt(2 * alpha))
+            scale = sigma_next if rule == "sample" else _mean_norm(z) / _mean_norm(s)
+            alpha = 2 * (ratio * scale) ** 2
+            denoised = x + sigma_next**2 * s
+            x = x + alpha * s + math.sqrt(2 * alpha) * z
         yield State(x, sigma_next, denoised, i)
     if denoise:
         x = yield from to_zero(score, x, levels[-1], len(levels))
@@ -85,5 +85,5 @@ def _alternate(
 
 
 def _mean_norm(x: Tensor) -> float:
-    """The mean over a batch of ‖x‖."""
+    """Return the mean of ‖x‖ over a batch."""
     return sq_norm(x).sqrt().mean().clamp(min=torch.finfo(x.dtype).tiny).item()

@@ -1,4 +1,4 @@
-"""From the top of a grid to its end: any one-step method, EDM's churn, a multistep method."""
+"""Samplers down a grid of σ: any one-step method, EDM's churn, and DPM-Solver++(2M)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, States, check_steps, to_zero, without_gradients
+from .state import State, States, check_descent, to_zero, without_gradients
 from .steps import Step, heun
 
 
@@ -23,18 +23,18 @@ def integrate(
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> States:
-    """Take x, a sample of q at sigmas[0], down the grid: `integrate(heun, score, x, sigmas)`.
+    """Take a step from each level to the next: `integrate(heun, score, x, sigmas)`.
 
     Args:
         step: the transition, such as `euler` or `heun`.
         score: any score.
-        x: where the chains start, usually `prior.sample(n, sigmas[0])`.
+        x: samples of q at sigmas[0], usually `prior.sample(n, sigmas[0])`.
         sigmas: decreasing grid.
-        denoise: end with the step to σ = 0, which is x + σ²s whatever the method.
-        noise: source of noise for the steps that use any.
+        denoise: end with the step to σ = 0, which is x + σ²s for every method.
+        noise: source of noise, for steps that add some.
     """
-    score, levels = check_steps(score, x, sigmas, denoise)
-    return descend(step, score, x, levels, denoise, noise)
+    score, levels = check_descent(score, x, sigmas, denoise)
+    return step_down(step, score, x, levels, denoise, noise)
 
 
 def churn(
@@ -49,35 +49,35 @@ def churn(
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> States:
-    """Heun's steps, each begun by going up to a higher σ (Karras et al. 2022, Algorithm 2).
+    """Add noise up to a higher σ before each of Heun's steps (Karras et al. 2022, Algorithm 2).
 
     Args:
         score: any score.
         x: where the chains start.
         sigmas: decreasing grid.
-        amount: S_churn, over all steps; 0 is Heun's method. The defaults are the paper's for
-            ImageNet at 64².
-        s_min: least σ that is raised.
-        s_max: greatest σ that is raised.
-        s_noise: factor of the noise that is added, against what the model's denoising loses.
+        amount: S_churn, the total over all steps; 0 is Heun's method. The defaults are the paper's
+            for ImageNet at 64².
+        s_min: lowest σ that is raised.
+        s_max: highest σ that is raised.
+        s_noise: factor of the added noise; above 1 it makes up for what the model over-smooths.
         denoise: end with the step to σ = 0.
         noise: source of noise.
     """
-    score, levels = check_steps(score, x, sigmas, denoise)
+    score, levels = check_descent(score, x, sigmas, denoise)
     if not (0 <= amount < math.inf and 0 <= s_noise < math.inf):
         raise ValueError(f"amount={amount}, s_noise={s_noise}: give finite numbers ≥ 0")
     # the paper counts the step to 0 among its N
-    most = min(amount / len(levels), math.sqrt(2) - 1)
+    gamma = min(amount / len(levels), math.sqrt(2) - 1)
 
     def step(
         score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        sigma_hat = sigma * (1 + most) if s_min <= sigma <= s_max else sigma
+        sigma_hat = sigma * (1 + gamma) if s_min <= sigma <= s_max else sigma
         if sigma_hat > sigma:
-            x = x.add(noise(x), alpha=s_noise * math.sqrt(sigma_hat**2 - sigma**2))
+            x = x + s_noise * math.sqrt(sigma_hat**2 - sigma**2) * noise(x)
         return heun(score, x, sigma_hat, sigma_next, noise)
 
-    return descend(step, score, x, levels, denoise, noise)
+    return step_down(step, score, x, levels, denoise, noise)
 
 
 def dpm_solver(
@@ -90,18 +90,18 @@ def dpm_solver(
 ) -> States:
     """DPM-Solver++(2M): order 2 with one evaluation a step (Lu et al. 2022b, Algorithm 2).
 
-    It is exact where D is constant, and corrects for its slope by the last two values. Its
-    arguments are `integrate`'s; it draws no noise.
+    A step is exact where D is constant, and corrects for the slope of D by its last two values.
+    The arguments are `integrate`'s; `noise` is not used.
     """
-    score, levels = check_steps(score, x, sigmas, denoise)
+    score, levels = check_descent(score, x, sigmas, denoise)
     return _dpm_solver(score, x, levels, denoise)
 
 
 @without_gradients
-def descend(
+def step_down(
     step: Step, score: Score, x: Tensor, levels: list[float], denoise: bool, noise: Noise
 ) -> States:
-    """The loop of `integrate`, its arguments checked."""
+    """Take the steps of `integrate`, whose arguments have been checked."""
     for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
         x, denoised = step(score, x, sigma, sigma_next, noise)
         yield State(x, sigma_next, denoised, i)
@@ -112,11 +112,11 @@ def descend(
 
 @without_gradients
 def _dpm_solver(score: Score, x: Tensor, levels: list[float], denoise: bool) -> States:
-    h_last, d_last = math.inf, x  # an infinite step before the first leaves it without a slope
+    h_last, d_last = math.inf, x  # an infinite step before the first makes its slope 0
     for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
         h = math.log(sigma / sigma_next)
-        d = x.add(score(x, sigma), alpha=sigma**2)
-        x = d.lerp(d_last, -h / (2 * h_last)).lerp(x, sigma_next / sigma)
+        d, r = x + sigma**2 * score(x, sigma), h_last / h
+        x = sigma_next / sigma * x - math.expm1(-h) * (d + (d - d_last) / (2 * r))
         h_last, d_last = h, d
         yield State(x, sigma_next, d, i)
     if denoise:

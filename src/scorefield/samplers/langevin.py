@@ -3,8 +3,8 @@
     x ← x + α/2·s(x, σ) + √α·z          (Song & Ermon 2019, eq. 4, "paper")
     x ← x + α·s(x, σ) + √(2α)·z         (their code for images, "official")
 
-The two are one chain with α counted differently: the same number is twice the step in the official
-convention, which made the paper's images and is the default here.
+Both are the same chain with α counted differently: the same number is twice the step in the
+"official" convention, which made the paper's images and is the default here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .integrate import descend
-from .state import State, States, check, check_steps, to_zero, without_gradients
+from .integrate import step_down
+from .state import State, States, check_descent, check_start, to_zero, without_gradients
 
 Convention = Literal["official", "paper"]
 
@@ -34,22 +34,22 @@ def langevin(
     convention: Convention = "official",
     noise: Noise = torch.randn_like,
 ) -> States:
-    """Plain Langevin dynamics at one σ, whose stationary law is q_σ as α → 0.
+    """Run Langevin dynamics at one σ, whose stationary distribution tends to q_σ as α → 0.
 
     Args:
         score: any score.
         x: where the chains start.
-        sigma: noise level; 0 if the score is that of the data itself.
-        alpha: step size.
-        steps: how many.
+        sigma: noise level; 0 for the score of the data itself.
+        alpha: α, the step size.
+        steps: number of steps.
         convention: how α is counted, see above.
         noise: source of z.
     """
-    score, _ = check(score, x, torch.ones(1))
+    score, _ = check_start(score, x, torch.ones(1))
     if isinstance(sigma, Tensor) or not 0 <= sigma < math.inf:
         raise ValueError(f"sigma={sigma}: give one noise level ≥ 0, as a float")
-    drift = _drift(convention, "alpha", alpha, steps)
-    return without_gradients(_langevin)(score, x, sigma, drift, steps, noise)
+    drift = drift_factor(convention, "alpha", alpha, steps)
+    return without_gradients(_langevin_steps)(score, x, sigma, drift, steps, noise)
 
 
 def annealed_langevin(
@@ -63,22 +63,23 @@ def annealed_langevin(
     denoise: bool = False,
     noise: Noise = torch.randn_like,
 ) -> States:
-    """Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1).
+    """Run annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1).
 
     Args:
         score: any score.
         x: where the chains start: a `Prior`'s sample, or `uniform_like` as the official code.
         sigmas: decreasing ladder σ₁ … σ_L.
-        steps: T, at each level.
+        steps: T, the number of steps at each level.
         epsilon: ε, the step size at σ_L. The paper's 2e-5 belongs to a ladder that ends at 0.01;
-            `suggest` gives the one for yours.
-        convention: how ε is counted, see above; stable below 2σ_L² if official, 4σ_L² if paper.
+            `suggest` chooses one for any other ladder.
+        convention: how ε is counted, see above; a step is stable for ε below 2σ_L² ("official") or
+            4σ_L² ("paper").
         denoise: end with x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1).
         noise: source of z.
     """
-    score, levels = check(score, x, sigmas)
-    drift = _drift(convention, "epsilon", epsilon, steps)
-    return _annealed(score, x, levels, drift, steps, denoise, noise)
+    score, levels = check_start(score, x, sigmas)
+    drift = drift_factor(convention, "epsilon", epsilon, steps)
+    return _anneal(score, x, levels, drift, steps, denoise, noise)
 
 
 def consistent(
@@ -90,22 +91,22 @@ def consistent(
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> States:
-    """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021, §3).
+    """Run consistent annealed sampling (Jolicoeur-Martineau et al. 2021, §3).
 
-    One Langevin step a level, x + ησ²s + βσ'z, with β such that what is left of the old noise and
-    the new are σ' together: β² = 1 − (1−η)²σ²/σ'². With γ = σ'/σ, η = 1 − γ is Euler's step and
-    η = 1 − γ² the ancestral one.
+    There is one Langevin step a level, x + ησ²s + βσ'z, where β makes the rest of the old noise
+    and the new noise add up to σ': β² = 1 − (1−η)²σ²/σ'². With γ = σ'/σ, η = 1 − γ is Euler's step
+    and η = 1 − γ² the ancestral one.
 
     Args:
         score: any score.
         x: where the chains start.
-        sigmas: decreasing ladder, as long as there may be evaluations.
-        eta: η = ε/σ_L², at least 1 − γ at each level. The paper tunes it for each model; if not
-            given it is halfway from 1 − γ to 1 − γ², whatever the ladder.
+        sigmas: decreasing ladder, one level for each evaluation.
+        eta: η = ε/σ_L², at least 1 − γ at every level. The paper tunes it for each model; the
+            default is halfway between 1 − γ and 1 − γ², at each level.
         denoise: end with the step to σ = 0.
         noise: source of z.
     """
-    score, levels = check_steps(score, x, sigmas, denoise)
+    score, levels = check_descent(score, x, sigmas, denoise)
     least = max((1 - low / high for high, low in pairwise(levels)), default=0.0)
     if eta is not None and not least <= eta <= 1:
         raise ValueError(f"eta={eta}: on this ladder from {least:.4g} (no new noise) to 1")
@@ -114,27 +115,25 @@ def consistent(
         score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         gamma = sigma_next / sigma
-        share = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
-        left = (1 - share) * sigma
-        fresh = math.sqrt(max(sigma_next**2 - left**2, 0.0))
-        s = score(x, sigma)
-        x_next = x.add(s, alpha=share * sigma**2).add(noise(x), alpha=fresh)
-        return x_next, x.add(s, alpha=sigma**2)
+        own_eta = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
+        rest = (1 - own_eta) * sigma
+        s, fresh = score(x, sigma), math.sqrt(max(sigma_next**2 - rest**2, 0.0))
+        return x + own_eta * sigma**2 * s + fresh * noise(x), x + sigma**2 * s
 
-    return descend(step, score, x, levels, denoise, noise)
+    return step_down(step, score, x, levels, denoise, noise)
 
 
-def _drift(convention: Convention, name: str, size: float, steps: int) -> float:
-    """The factor before the score; the noise's is √(2·drift) in both conventions."""
+def drift_factor(convention: Convention, name: str, size: float, steps: int) -> float:
+    """Return the factor of the score; that of the noise is √(2·drift) in both conventions."""
     if convention not in ("official", "paper"):
         raise ValueError(f"convention={convention!r}: 'official' (α·s) or 'paper' (α/2·s)")
     if not 0 < size < math.inf or steps < 1 or int(steps) != steps:
-        raise ValueError(f"{name}={size}, steps={steps}: both positive, steps a whole number")
+        raise ValueError(f"{name}={size}, steps={steps}: give a number > 0 and a whole number ≥ 1")
     return size if convention == "official" else size / 2
 
 
 @without_gradients
-def _annealed(
+def _anneal(
     score: Score,
     x: Tensor,
     levels: list[float],
@@ -145,19 +144,19 @@ def _annealed(
 ) -> States:
     for i, sigma in enumerate(levels):
         alpha = epsilon * (sigma / levels[-1]) ** 2
-        x = yield from _langevin(score, x, sigma, alpha, steps, noise, done=i * steps)
+        x = yield from _langevin_steps(score, x, sigma, alpha, steps, noise, done=i * steps)
     if denoise:
         x = yield from to_zero(score, x, levels[-1], len(levels) * steps + 1)
     return x
 
 
-def _langevin(
+def _langevin_steps(
     score: Score, x: Tensor, sigma: float, alpha: float, steps: int, noise: Noise, done: int = 0
 ) -> States:
     diffusion = math.sqrt(2 * alpha)
     for step in range(done + 1, done + steps + 1):
         s = score(x, sigma)
-        denoised = x.add(s, alpha=sigma**2)
-        x = x.add(s, alpha=alpha).add(noise(x), alpha=diffusion)
+        denoised = x + sigma**2 * s
+        x = x + alpha * s + diffusion * noise(x)
         yield State(x, sigma, denoised, step)
     return x

@@ -1,4 +1,4 @@
-"""What samplers yield, what may be done with it, and the check of their arguments.
+"""States that samplers yield, functions of them, and the checks of a sampler's arguments.
 
 A sampler is a generator of states; the last state is the sample. Stopping early is `break`.
 """
@@ -20,19 +20,19 @@ from ..score import Score
 
 
 class State(NamedTuple):
-    """A chain after one step; its tensors are never written to again."""
+    """A chain after one step. Its tensors are never written to again."""
 
     x: Float[Tensor, "batch *shape"]
     sigma: float
     """The noise level of x."""
     denoised: Float[Tensor, "batch *shape"]
-    """D = x + σ²s where the score was last evaluated."""
+    """D = x + σ²s at the last evaluation of the score."""
     step: int
-    """Steps done, from 1."""
+    """The number of steps so far, from 1."""
 
 
 States: TypeAlias = Generator[State, None, Tensor]
-Item = TypeVar("Item")
+Tracked = TypeVar("Tracked")
 Arguments = ParamSpec("Arguments")
 
 
@@ -59,23 +59,23 @@ def without_gradients(run: Callable[Arguments, States]) -> Callable[Arguments, S
 
 
 def final(states: Iterable[State]) -> Float[Tensor, "batch *shape"]:
-    """The x of the last state: the sample."""
+    """Return the x of the last state: the sample."""
     last = None
     for state in states:
         last = state
     if last is None:
-        raise ValueError("states is empty: a generator gives its states only once")
+        raise ValueError("states is empty: a generator yields its states only once")
     return last.x
 
 
 def every(states: Iterable[State], n: int) -> Iterator[State]:
-    """Each n-th state, and the last."""
+    """Yield every n-th state, and the last."""
     if n < 1:
         raise ValueError(f"n={n}: keep every n-th state, n at least 1")
-    return _every(states, n)
+    return _every_nth(states, n)
 
 
-def _every(states: Iterable[State], n: int) -> Iterator[State]:
+def _every_nth(states: Iterable[State], n: int) -> Iterator[State]:
     skipped = None
     for state in states:
         skipped = state if state.step % n else None
@@ -85,24 +85,25 @@ def _every(states: Iterable[State], n: int) -> Iterator[State]:
         yield skipped
 
 
-def progress(items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
-    """The same items behind a progress bar, which is silent when not in a terminal."""
+def progress(items: Iterable[Tracked], total: int | None = None) -> Iterator[Tracked]:
+    """Yield the items and show a progress bar, in a terminal only."""
     from tqdm.auto import tqdm
 
     yield from tqdm(items, total=total, disable=None)
 
 
-def check(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
-    """Refuse what a sampler cannot use, naming the argument and the fix.
+def check_start(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
+    """Refuse arguments that a sampler cannot use.
 
-    Returns the score, which from then on answers in the shape and type of x or not at all, and the
-    levels as floats.
+    Returns:
+        The score, which is now checked to return the shape of x and converted to its type, and the
+        levels as floats.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
             f"x is {kind}, but a chain needs floats: x.float() / 255 for 8-bit images, "
-            "x.float() for others"
+            "x.float() for other data"
         )
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}: give a batch, x[None] for one sample")
@@ -115,36 +116,36 @@ def check(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
             f"{tuple(shape)} on {device}: reshape x or move one of them"
         )
     if not torch.isfinite(x).all():
-        raise ValueError("x has NaN or infinite values: draw the start from a Prior")
-    return _guard(score), _levels(sigmas)
+        raise ValueError("x has NaN or infinite values: sample the start from a Prior")
+    return _guard(score), _check_levels(sigmas)
 
 
-def check_steps(
+def check_descent(
     score: Score, x: object, sigmas: object, denoise: bool
 ) -> tuple[Score, list[float]]:
-    """`check`, for samplers that go from level to level."""
-    score, levels = check(score, x, sigmas)
+    """Check the arguments of a sampler that steps from level to level, as `check_start` does."""
+    score, levels = check_start(score, x, sigmas)
     if len(levels) == 1 and not denoise:
         raise ValueError("sigmas has one level and denoise=False: there is no step to take")
     return score, levels
 
 
 def to_zero(score: Score, x: Tensor, sigma: float, step: int) -> States:
-    """The last step of a sampler, to the denoiser's x + σ²s."""
-    x = x.add(score(x, sigma), alpha=sigma**2)
+    """Take the last step of a sampler, to the denoiser's x + σ²s."""
+    x = x + sigma**2 * score(x, sigma)
     yield State(x, 0.0, x, step)
     return x
 
 
-def _levels(sigmas: object) -> list[float]:
+def _check_levels(sigmas: object) -> list[float]:
     levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else None
     if not levels:
         raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
     bad = [sigma for sigma in levels if not 0 < sigma < math.inf]
     if bad:
         raise ValueError(
-            f"sigmas must be positive and finite, found {bad[0]}: leave 0 out, "
-            "denoise=True steps to it"
+            f"sigmas must be positive and finite, found {bad[0]}: leave 0 out; "
+            "denoise=True takes the step to it"
         )
     if any(low >= high for high, low in pairwise(levels)):
         raise ValueError("sigmas must strictly decrease: sort them with .sort(descending=True)")
@@ -157,7 +158,7 @@ def _guard(score: Score) -> Score:
         if s.shape != x.shape:
             raise ValueError(
                 f"score returned shape {tuple(s.shape)} for x of shape {tuple(x.shape)}: "
-                "it must give one number for each of x"
+                "it must return one number for each number of x"
             )
         return s if s.dtype == x.dtype else s.to(x.dtype)
 

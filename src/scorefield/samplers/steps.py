@@ -1,11 +1,11 @@
-"""One transition from σ to σ' < σ, each a pure function.
+"""Steps from σ to σ' < σ, each a pure function.
 
 The probability-flow ODE of q_σ (Song et al. 2021, eq. 13, with σ as the time; Karras et al. 2022,
-eq. 1) carries samples of one level to the next without noise:
+eq. 1) takes samples of one level to another without noise:
 
     dx/dσ = −σ·s(x, σ)
 
-The reverse diffusion of the same process (eq. 6) removes twice as much and puts noise back:
+The reverse diffusion of the same process (eq. 6) removes twice as much noise and adds new noise:
 
     dx = −2σ·s(x, σ) dσ + √(2σ) dw
 """
@@ -35,42 +35,40 @@ class Step(Protocol):
         noise: Noise,
         /,
     ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]:
-        """A sample of q at sigma_next from one at sigma."""
+        """Turn a sample of q at sigma into one at sigma_next."""
 
 
 def euler(
     score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Euler's step, order 1; equal to DDIM (Song, Meng & Ermon 2021). To σ' = 0 it denoises."""
+    """Take Euler's step, order 1: DDIM (Song, Meng & Ermon 2021). To σ' = 0 it denoises."""
     s = score(x, sigma)
-    return x.add(s, alpha=sigma * (sigma - sigma_next)), x.add(s, alpha=sigma**2)
+    return x + sigma * (sigma - sigma_next) * s, x + sigma**2 * s
 
 
 def heun(
     score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Heun's step, order 2, two evaluations (Karras et al. 2022, Algorithm 1)."""
+    """Take Heun's step, order 2, with two evaluations (Karras et al. 2022, Algorithm 1)."""
     half = (sigma - sigma_next) / 2
     s = score(x, sigma)
-    x_euler = x.add(s, alpha=2 * half * sigma)
+    x_euler = x + 2 * half * sigma * s
     s_next = score(x_euler, sigma_next)
-    denoised = x_euler.add(s_next, alpha=sigma_next**2)
-    return x.add(s, alpha=half * sigma).add(s_next, alpha=half * sigma_next), denoised
+    return x + half * (sigma * s + sigma_next * s_next), x_euler + sigma_next**2 * s_next
 
 
 def reverse_diffusion(
     score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """The reverse diffusion as it was discretised forward (Song et al. 2021, appendix E)."""
+    """Discretise the reverse diffusion like the forward one (Song et al. 2021, appendix E)."""
     s, variance = score(x, sigma), sigma**2 - sigma_next**2
-    x_next = x.add(s, alpha=variance).add(noise(x), alpha=math.sqrt(variance))
-    return x_next, x.add(s, alpha=sigma**2)
+    return x + variance * s + math.sqrt(variance) * noise(x), x + sigma**2 * s
 
 
 def ancestral(
     score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """q(x' | x, x₀) with D(x) in the place of x₀ (Ho et al. 2020; Song et al. 2021, appendix F)."""
+    """Sample q(x' | x, x₀ = D(x)) (Ho et al. 2020; Song et al. 2021, appendix F)."""
     s, variance = score(x, sigma), sigma**2 - sigma_next**2
-    x_next = x.add(s, alpha=variance).add(noise(x), alpha=sigma_next / sigma * math.sqrt(variance))
-    return x_next, x.add(s, alpha=sigma**2)
+    width = sigma_next / sigma * math.sqrt(variance)
+    return x + variance * s + width * noise(x), x + sigma**2 * s
