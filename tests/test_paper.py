@@ -13,31 +13,18 @@ from PIL import Image
 from standins import write_celeba, write_cifar10, write_mnist
 from test_inception import weights
 
-from scorefield import Gaussian, geometric
+from scorefield import Gaussian, geometric, paper
 from scorefield.cli import main
 from scorefield.data import all_samples, load_data
 from scorefield.evaluate.features import Features
 from scorefield.evaluate.inception import Inception
-from scorefield.paper import (
-    EXPERIMENTS,
-    SAME_AT_SMALL_SCALE,
-    Finding,
-    Setting,
-    fig1,
-    fig2,
-    fig3,
-    fig4,
-    fig5,
-    fig6,
-    fig7,
-    fig9,
-    models,
-    run_experiments,
-    table1,
-)
 from scorefield.paper.models import PaperModel, Samples
 from scorefield.runs.presets import PRESETS
 from scorefield.sample import Plan
+
+fig1, fig2, fig3, fig4, fig5 = paper.fig1, paper.fig2, paper.fig3, paper.fig4, paper.fig5
+fig6, fig7, fig9, table1 = paper.fig6, paper.fig7, paper.fig9, paper.table1
+Setting, models = paper.Setting, paper.models
 
 
 @pytest.fixture
@@ -47,11 +34,38 @@ def tiny(monkeypatch):
     monkeypatch.setattr(models, "SMALL_STEPS", {"ncsn": 3, "baseline": 2})
 
 
+@pytest.fixture
+def samples(monkeypatch):
+    """Samples by kind of model that replace computed ones, and features of brightness."""
+    x = {}
+    monkeypatch.setattr(
+        PaperModel, "samples", lambda self, n: Samples(x[self.kind][:n], x[self.kind][:n, None])
+    )
+    monkeypatch.setattr(PaperModel, "features", _brightness())
+    return x
+
+
+def _brightness(*arguments):
+    """Means of the rows, which a mirrored image shares, and two classes: dark and bright."""
+
+    def extract(x):
+        bright = x.flatten(1).mean(1, keepdim=True)
+        return x.mean(3).flatten(1), torch.cat([1 - bright, bright], 1)
+
+    return Features("brightness", "", extract)
+
+
+def _digits(good=True):
+    """240 digits that no model is trained on, or noise."""
+    x = all_samples(load_data("digits").test, 240)
+    return x if good else torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+
+
 def _result(out, name):
     return json.loads((out / name / "result.json").read_text())
 
 
-# ── Figure 1 ─────────────────────────────────────────────────────────────────────────────────────
+# ── Figures 1 to 3 ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_fluctuation_is_the_slow_deviation_from_the_trend_of_the_second_half():
@@ -66,28 +80,27 @@ def test_fluctuation_is_the_slow_deviation_from_the_trend_of_the_second_half():
 
 
 @pytest.mark.parametrize(
-    ("parts", "end", "fluctuation", "settled"),
+    ("parts", "end", "fluctuation", "plain", "passed"),
     [
-        ([-1, -3, -5, -6, -6.5], -6.6, 0.4, True),
-        ([-1, -3, -5, -4.9, -6.5], -6.6, 0.4, False),
-        ([-1, -3, -5, -6, -6.5], -4.9, 0.4, False),
-        ([-1, -3, -5, -6, -6.5], -6.6, 0.6, False),
+        ([1, 3, 5, 6, 6.5], 6.6, 0.4, 1.3, True),
+        ([1, 3, 5, 4.9, 6.5], 6.6, 0.4, 1.3, False),  # rises again
+        ([1, 3, 5, 6, 6.5], 4.9, 0.4, 1.3, False),  # far from the minimum
+        ([1, 3, 5, 6, 6.5], 6.6, 0.6, 2.0, False),  # fluctuates
+        ([1, 3, 5, 6, 6.5], 6.6, 0.4, 1.1, False),  # no less than without noise
     ],
 )
-def test_a_loss_settles_if_it_falls_smoothly_to_near_its_minimum(parts, end, fluctuation, settled):
-    assert fig1.settles(parts, end, fluctuation, minimum=-10) == settled
-
-
-@pytest.mark.parametrize(("factor", "passed"), [(100, True), (0.1, False)])
-def test_figure_1_compares_the_fluctuation_without_noise_with_that_with_noise(
-    tmp_path, monkeypatch, factor, passed
+def test_figure_1_requires_that_the_loss_settles_with_noise_alone(
+    tmp_path, monkeypatch, parts, end, fluctuation, plain, passed
 ):
-    t = torch.arange(1000.0)
-    falling = -3.2e5 * (0.6 + 0.3 * t / 1000) + 10 * torch.sin(2 * math.pi * t / 100)
-    losses = {0.0: factor * 10 * torch.sin(2 * math.pi * t / 100), fig1.ADDED_SIGMA: falling}
-    monkeypatch.setattr(fig1, "training_losses", lambda setting, sigma: losses[sigma])
+    """All in tenths of −D/(2·1e-4)."""
+    unit = -3.2e4
+    noisy = unit * torch.tensor(parts).repeat_interleave(20)
+    curves, fluctuations = {0.0: 0 * noisy, fig1.ADDED_SIGMA: noisy}, iter((plain, fluctuation))
+    monkeypatch.setattr(fig1, "training_losses", lambda setting, sigma: curves[sigma])
+    monkeypatch.setattr(fig1, "fluctuation", lambda curve: -unit * next(fluctuations))
+    monkeypatch.setattr(fig1, "running_mean", lambda curve: unit * torch.tensor([0.0, end]))
     finding = fig1.run(Setting(tmp_path))
-    assert finding.numbers["-D/(2e-4)"] == -3.2e5
+    assert finding.numbers["-D/(2e-4)"] == 10 * unit
     assert finding.passed == passed
 
 
@@ -102,32 +115,23 @@ def test_figure_1_trains_on_enlarged_middles_of_cells(tmp_path, monkeypatch):
     cells = images[0] * 256 - 0.5
     torch.testing.assert_close(cells, cells.round(), atol=256 * 2**-23, rtol=0)  # float32 of [0, 1]
     monkeypatch.undo()
-    x = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    large = fig1.enlarge(x)
+    large = fig1.enlarge(torch.rand(200, 3, 4, 4))
     assert large.shape == (200, 1, 8, 8)
     assert torch.linalg.matrix_rank(large.double().flatten(1), rtol=1e-5) == 16
-
-
-# ── Figures 2 and 3 ──────────────────────────────────────────────────────────────────────────────
-
-
-class Modes(torch.nn.Module):
-    """The true score times 1.1 near a mode, and times a factor elsewhere."""
-
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x):
-        near = torch.cdist(x, fig2.two_modes().means).amin(1) < 3.5
-        return torch.where(near[:, None], 1.1, self.factor) * fig2.two_modes()(x, 0.0)
 
 
 @pytest.mark.parametrize(("factor", "passed"), [(1.29, False), (1.31, True)])
 def test_figure_2_compares_errors_between_the_modes_and_near_them(
     tmp_path, monkeypatch, factor, passed
 ):
-    monkeypatch.setattr(fig2, "train_toy_score", lambda setting: Modes(factor))
+    truth = fig2.two_modes()
+
+    class Learned(torch.nn.Module):
+        def forward(self, x):
+            near = torch.cdist(x, truth.means).amin(1) < 3.5
+            return torch.where(near[:, None], 1.1, factor) * truth(x, 0.0)
+
+    monkeypatch.setattr(fig2, "train_toy_score", lambda setting: Learned())
     finding = fig2.run(Setting(tmp_path))
     assert list(finding.numbers.values()) == pytest.approx([0.1, factor - 1])
     assert finding.passed == passed
@@ -165,21 +169,19 @@ def test_figure_3_is_reproduced(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("tiny")
 def test_a_model_is_trained_once_and_its_samples_are_extended(tmp_path, capsys):
     setting, threads = Setting(tmp_path, most=1), torch.get_num_threads()
-    run_experiments(["fig4"], setting)
+    paper.run_experiments(["fig4"], setting)
     assert "training, step 0 to 1" in capsys.readouterr().out
     assert torch.get_num_threads() == threads  # training has one
-    weights = (tmp_path / "models/digits-ncsn/model.safetensors").read_bytes()
     model = PaperModel(setting, "digits")
     two, five = model.samples(2), model.samples(5)
     out = capsys.readouterr().out
     assert "training, step" not in out
     assert out.count("sampling") == 1
     assert "sampling, 3 chains" in out
-    assert (tmp_path / "models/digits-ncsn/model.safetensors").read_bytes() == weights
     assert torch.equal(five.x[:2], two.x)
     assert torch.equal(five.paths, two.paths)
-    # neither the number of chains nor other kept samples matter
-    (tmp_path / "models/digits-ncsn/samples.safetensors").unlink()
+    # chains do not depend on how many are computed at once
+    (model.directory / "samples.safetensors").unlink()
     together = model.samples(5)
     assert together.paths.shape == (5, 11, 1, 8, 8)
     torch.testing.assert_close(together.paths[:, -1], together.x)
@@ -198,14 +200,15 @@ def test_a_folder_of_another_setting_is_refused_and_samples_of_other_weights_are
         with pytest.raises(ValueError, match="digits-baseline holds another run, with"):
             _ = PaperModel(other, "digits", "baseline").model
     path = model.directory / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    path.write_bytes(path.read_bytes() + b"\0")
     assert model.kept("samples", {"steps": 2}) is None
 
 
-def test_at_the_papers_scale_the_networks_are_the_papers(tmp_path):
-    setting = Setting(tmp_path, "paper", data=tmp_path / "sets")
+def test_at_the_papers_scale_the_networks_are_the_papers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    setting = Setting(Path("out"), "paper", data=Path("sets"))
     cifar10 = PaperModel(setting, "cifar10").experiment
-    assert cifar10.data.options == {"root": str(tmp_path / "sets/cifar10")}
+    assert cifar10.data.options == {"root": str(tmp_path / "sets/cifar10")}  # from any directory
     assert (cifar10.network["width"], cifar10.levels.count, cifar10.data.flip) == (128, 10, True)
     training = cifar10.training
     assert (training.steps, training.batch, training.rate) == (200_000, 128, 1e-3)
@@ -219,52 +222,18 @@ def test_at_the_papers_scale_the_networks_are_the_papers(tmp_path):
 # ── Verdicts, given good samples and bad ones ────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def samples(monkeypatch):
-    """Samples by kind of model that take the place of drawn ones, and features of brightness."""
-    x = {}
-    monkeypatch.setattr(
-        PaperModel, "samples", lambda self, n: Samples(x[self.kind][:n], x[self.kind][:n, None])
-    )
-    monkeypatch.setattr(PaperModel, "features", _brightness())
-    return x
-
-
-def _brightness(*arguments):
-    """Means of the rows, which a mirrored image shares, and two classes: dark and bright."""
-
-    def extract(x):
-        bright = x.flatten(1).mean(1, keepdim=True)
-        return x.mean(3).flatten(1), torch.cat([1 - bright, bright], 1)
-
-    return Features("brightness", "", extract)
-
-
-def _digits(good=True):
-    """240 digits that no model is trained on, or noise."""
-    x = all_samples(load_data("digits").test, 240)
-    return x if good else torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize(("scale", "passed"), [(1.0, True), (0.8, False), (1.2, False)])
-def test_figure_4_compares_the_spread_with_that_of_every_level(
-    tmp_path, monkeypatch, scale, passed
-):
-    sigmas = geometric(2.0, 0.5, 3)
+def test_figure_4_compares_the_spread_at_every_level(tmp_path, monkeypatch, scale, passed):
+    sigmas, x = geometric(2.0, 0.5, 3), torch.zeros(2, 1, 8, 8)
     data = Gaussian(torch.tensor([1.0, -1.0, 0.0]), torch.tensor([4.0, 1.0, 0.25]))
     states = [data.sample(4000, s) for s in sigmas.tolist()]
-    states[1] = scale * states[1]
-    paths = torch.stack([torch.rand(4000, 3), *states], 1)
+    paths = torch.stack([torch.rand(4000, 3), states[0], scale * states[1], states[2]], 1)
     ratios = fig4.variance_ratios(paths, data.sample(4000, 0.0), sigmas)
-    # a variance of 4,000 chains in one dimension has an error of 2.2 %, and that of the data too
-    torch.testing.assert_close(
-        ratios, torch.tensor([1, scale**2, 1]) + 0 * ratios, atol=0.08, rtol=0
-    )
-    x = torch.zeros(2, 1, 8, 8)
+    # the variance of 4,000 numbers has a standard error of 2.2 %, that of the data too
+    torch.testing.assert_close(ratios, torch.tensor([1.0, scale**2, 1.0]), atol=0.1, rtol=0)
     monkeypatch.setattr(PaperModel, "samples", lambda self, n: Samples(x, x[:, None]))
     monkeypatch.setattr(PaperModel, "plan", Plan("annealed_langevin", sigmas))
     monkeypatch.setattr(fig4, "variance_ratios", lambda paths, x, levels: ratios)
-    monkeypatch.setattr(fig4, "path_sheet", lambda samples: Image.new("L", (4, 4)))
     assert fig4.run(Setting(tmp_path), ("mnist",)).passed == passed
 
 
@@ -291,44 +260,36 @@ def test_neighbours_are_those_of_pixels_or_of_features(tmp_path, samples):
     assert pixels.numbers["digits: ratio of distances"] > 1
     assert features.numbers["digits: ratio of distances"] < 0.05
     assert not features.passed
-    assert "not of an Inception network" in features.scaled
     samples["ncsn"] = _digits()
-    (ratio,) = fig9.run(setting, ("celeba",)).numbers.values()
-    assert ratio == pytest.approx(1, abs=0.1)
+    assert fig9.run(setting, ("celeba",)).passed
     assert fig9.run(setting, ("celeba",), features=True).passed
 
 
-def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, samples):
+def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, monkeypatch, samples):
     samples["ncsn"] = _digits()
     finding = table1.run(Setting(tmp_path))
-    values = list(finding.numbers.values())
+    score, _, _, heldout_score, _, _ = finding.numbers.values()
     assert finding.passed
-    assert values[0] == pytest.approx(values[3], rel=0.01)
+    assert score == pytest.approx(heldout_score, rel=0.01)
     samples["ncsn"] = 0.7 * samples["ncsn"]
     assert not table1.run(Setting(tmp_path)).passed
-
-
-def test_held_out_images_are_scored_in_mixed_order(tmp_path, monkeypatch, samples):
-    by_class = (torch.arange(240) >= 120).float()[:, None, None, None].expand(240, 1, 8, 8)
+    # held-out images are scored in mixed order: class by class, each split would have one
+    samples["ncsn"] = by_class = (
+        (torch.arange(240) >= 120).float().view(-1, 1, 1, 1).repeat(1, 1, 8, 8)
+    )
     monkeypatch.setattr(PaperModel, "heldout_images", lambda self, limit: by_class)
-    samples["ncsn"] = by_class
-    values = list(table1.run(Setting(tmp_path)).numbers.values())
-    assert values[0] == 1  # each split has one class
-    assert values[3] == pytest.approx(2, rel=0.1)
+    score, _, _, heldout_score, _, _ = table1.run(Setting(tmp_path)).numbers.values()
+    assert score == 1
+    assert heldout_score == pytest.approx(2, rel=0.1)
 
 
 @pytest.mark.parametrize(
     ("scale", "score", "distance", "passed"),
     [
-        ("paper", 8.87, 25.32, True),
-        ("paper", 8.50, 25.32, False),
-        ("paper", 8.52, 27.8, True),
-        ("paper", 8.87, 27.9, False),
-        ("small", 8.0, 2.9, True),
-        ("small", 7.8, 2.9, False),
-        ("small", 8.0, 3.1, False),
+        ("paper", 8.52, 27.8, True), ("paper", 8.50, 25.32, False), ("paper", 8.87, 27.9, False),
+        ("small", 8.0, 2.9, True), ("small", 7.8, 2.9, False), ("small", 8.0, 3.1, False),
     ],
-)
+)  # fmt: skip
 def test_table_1_is_compared_with_the_published_numbers_or_real_images(
     tmp_path, scale, score, distance, passed
 ):
@@ -337,16 +298,6 @@ def test_table_1_is_compared_with_the_published_numbers_or_real_images(
 
 
 # ── Figure 6 ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_completions_are_judged_by_known_pixels_and_by_the_image_that_varies_least():
-    known = torch.tensor([True, True, False, False])
-    x, completions = torch.zeros(2, 1, 1, 4), torch.zeros(2, 3, 1, 1, 4)
-    completions[0, :, ..., 2] = torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # of variance 1
-    completions[1, :, ..., 2:] = torch.tensor([0.0, 2.0, 4.0])[:, None, None, None]  # 4
-    assert fig6.differences(completions, x, known) == (0, pytest.approx(0.5**0.5))
-    completions[1, 2, ..., 1] = -0.25
-    assert fig6.differences(completions, x, known)[0] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -369,6 +320,16 @@ def test_figure_6_requires_exact_pixels_variety_and_half_of_the_accuracy(
     assert fig6.CHOSEN_PLAN in finding.scaled
 
 
+def test_completions_are_judged_by_known_pixels_and_by_the_image_that_varies_least():
+    known = torch.tensor([True, True, False, False])
+    x, completions = torch.zeros(2, 1, 1, 4), torch.zeros(2, 3, 1, 1, 4)
+    completions[0, :, ..., 2] = torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # of variance 1
+    completions[1, :, ..., 2:] = torch.tensor([0.0, 2.0, 4.0])[:, None, None, None]  # 4
+    assert fig6.differences(completions, x, known) == (0, pytest.approx(0.5**0.5))
+    completions[1, 2, ..., 1] = -0.25
+    assert fig6.differences(completions, x, known)[0] == 0.25
+
+
 def test_the_left_half_is_known_and_images_are_as_many_of_each_class():
     assert fig6.left_half((1, 2, 4)).tolist() == [[[True, True, False, False]] * 2]
     test = load_data("digits").test
@@ -377,7 +338,6 @@ def test_the_left_half_is_known_and_images_are_as_many_of_each_class():
     rows = fig6.balanced_rows(labels, 20)
     assert len(rows.unique()) == 20
     assert labels[rows].bincount().tolist() == [2] * 10
-    assert labels[fig6.balanced_rows(labels, 10)].unique().tolist() == list(range(10))
     assert len(fig6.balanced_rows(torch.zeros(3, dtype=torch.long), 20)) == 3
     assert not fig6.classes_of(load_data("photos", side=100).test).any()  # without classes
 
@@ -410,14 +370,14 @@ def test_images_are_completed_once_and_the_same_in_any_batch(tmp_path, monkeypat
     assert "inpainting" not in capsys.readouterr().out
     # completions of other images are not used
     assert fig6.differences(fig6.complete(model, plan, 1 - x, known, 2), 1 - x, known)[0] == 0
+    for path in model.directory.glob("inpainted-*"):
+        path.unlink()
     monkeypatch.setattr(fig6, "CHAINS_AT_ONCE", 3)
     torch.testing.assert_close(fig6.complete(model, plan, x, known, 2), completions)
-    assert "inpainting, 4 chains" in capsys.readouterr().out
 
 
 def test_the_small_scale_completes_by_fine_levels_and_the_noise_left_is_known(tmp_path):
     plan = fig6.completion_plan(PaperModel(Setting(tmp_path), "digits"))
-    assert (len(plan.sigmas), plan.states) == (4000, 4000)
     assert (plan.sigmas.diff() < 0).all()
     assert plan.sigmas[-1].item() == pytest.approx(0.01)
     # the score of a single point is −x/σ², and steps at σ_L converge to a variance of their own
@@ -430,10 +390,10 @@ def test_the_small_scale_completes_by_fine_levels_and_the_noise_left_is_known(tm
 def test_the_ladder_is_chosen_on_training_digits_that_the_classifier_does_not_see(
     tmp_path, monkeypatch, capsys
 ):
-    digits, calls = load_data("digits"), []
+    calls = []
 
     def accuracies(data, completions, x, known, labels):
-        calls.append((data, x))
+        calls.append((all_samples(data.train), x))
         return {"completions": len(calls) % 4, "mean-filled images": 0.0, "images": 1.0}
 
     monkeypatch.setattr(fig6, "complete", lambda model, plan, x, known, m: x[:, None])
@@ -441,15 +401,14 @@ def test_the_ladder_is_chosen_on_training_digits_that_the_classifier_does_not_se
     accuracy = fig6.compare_plans(Setting(tmp_path))
     assert list(accuracy.values()) == [1, 2, 3, 0, 1, 2]
     assert list(accuracy)[2] in capsys.readouterr().out
-    seen, judged = all_samples(calls[0][0].train), calls[0][1]
-    assert len(judged) == fig6.CHOICE_IMAGES
-    train, both = all_samples(digits.train), torch.cat([seen, judged])
+    assert len(calls[0][1]) == fig6.CHOICE_IMAGES
+    both, train = torch.cat(calls[0]), all_samples(load_data("digits").train)
     assert len(both) == len(train)
     assert torch.equal(both.flatten(1).unique(dim=0), train.flatten(1).unique(dim=0))
 
 
 @pytest.mark.slow
-def test_the_chosen_ladder_is_the_best_or_within_two_standard_errors(tmp_path):
+def test_the_chosen_ladder_is_the_best_within_two_standard_errors(tmp_path):
     accuracy = fig6.compare_plans(Setting(tmp_path))
     error = math.sqrt(0.25 / fig6.CHOICE_IMAGES)
     assert accuracy[fig6.CHOSEN_PLAN] >= max(accuracy.values()) - 2 * error
@@ -504,21 +463,21 @@ def test_experiments_run_at_the_papers_scale(published, monkeypatch, name, run, 
     monkeypatch.setattr(models, "PRESETS", presets)
     monkeypatch.setitem(models.FEATURES, "inception", _brightness)
     monkeypatch.setattr(fig6, "classifier", _brightness)
-    monkeypatch.setitem(EXPERIMENTS, name, partial(run, **options))
-    monkeypatch.setattr("scorefield.paper.check_inputs", lambda names, setting: None)
+    monkeypatch.setitem(paper.EXPERIMENTS, name, partial(run, **options))
+    monkeypatch.setattr(paper, "check_inputs", lambda names, setting: None)
     out = published / "thin"
-    run_experiments([name], Setting(out, "paper", data=published, most=2))
+    paper.run_experiments([name], Setting(out, "paper", data=published, most=2))
     _check_result(out, name)
 
 
 def test_figure_1_runs_at_the_papers_scale(tmp_path):
     write_cifar10(tmp_path / "cifar10", 4)
-    run_experiments(["fig1"], Setting(tmp_path / "out", "paper", data=tmp_path, most=2))
+    paper.run_experiments(["fig1"], Setting(tmp_path / "out", "paper", data=tmp_path, most=2))
     _check_result(tmp_path / "out", "fig1")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", paper.EXPERIMENTS)
 def test_whole_networks_run_at_the_papers_scale(published, name):
     if not (published / "inception.pth").exists():
         write_cifar10(published / "cifar10", 12)
@@ -530,31 +489,23 @@ def test_whole_networks_run_at_the_papers_scale(published, name):
     _check_result(published / "out", name)
 
 
-def test_a_relative_folder_of_data_is_the_same_run_from_another_directory(published, monkeypatch):
-    monkeypatch.chdir(published.parent)
-    setting = Setting(Path("out"), "paper", data=Path(published.name))
-    root = PaperModel(setting, "mnist").experiment.data.options["root"]
-    assert root == str((published / "mnist").resolve())
-
-
 # ── The command ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _finding(passed):
     numbers = {"a": 1.0, "b": math.nan}
-    return Finding("the criterion", numbers, passed, Image.new("RGB", (4, 4)), "much")
+    return paper.Finding("the criterion", numbers, passed, Image.new("RGB", (4, 4)), "much")
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_the_verdict_is_the_exit_code(tmp_path, monkeypatch, capsys, passed):
-    monkeypatch.setitem(EXPERIMENTS, "fig1", lambda setting: _finding(passed))
-    arguments = ["reproduce", "fig1", "--out", str(tmp_path)]
-    if passed:
-        assert main(arguments) == 0
-    else:
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 1
+    monkeypatch.setitem(paper.EXPERIMENTS, "fig1", lambda setting: _finding(passed))
+    code = 0
+    try:
+        main(["reproduce", "fig1", "--out", str(tmp_path)])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == (0 if passed else 1)
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == f"  {'PASS' if passed else 'FAIL'}: the criterion"
     assert "small scale" in out
@@ -563,20 +514,19 @@ def test_the_verdict_is_the_exit_code(tmp_path, monkeypatch, capsys, passed):
 
 
 def test_experiments_that_are_the_same_at_the_small_scale_run_once(tmp_path, monkeypatch, capsys):
-    ran = []
-    for name in EXPERIMENTS:
+    ran, names = [], list(paper.EXPERIMENTS)
+    for name in names:
         run = lambda setting, name=name: ran.append(name) or _finding(True)  # noqa: E731
-        monkeypatch.setitem(EXPERIMENTS, name, run)
-    monkeypatch.setattr("scorefield.paper.check_inputs", lambda names, setting: None)
-    assert run_experiments(["all"], Setting(tmp_path))
-    assert ran == [name for name in EXPERIMENTS if name not in SAME_AT_SMALL_SCALE]
+        monkeypatch.setitem(paper.EXPERIMENTS, name, run)
+    monkeypatch.setattr(paper, "check_inputs", lambda names, setting: None)
+    assert paper.run_experiments(["all"], Setting(tmp_path))
+    assert ran == [name for name in names if name not in paper.SAME_AT_SMALL_SCALE]
     out = capsys.readouterr().out
     assert "fig14: at the small scale it is fig4" in out
-    assert [line[6:] for line in out.splitlines() if line.startswith("PASS")] == list(EXPERIMENTS)
-    assert "small scale, 0.0 minutes on cpu" in out.splitlines()[-1]
+    assert [line[6:] for line in out.splitlines() if line.startswith("PASS")] == names
     ran.clear()
-    run_experiments(["all"], Setting(tmp_path, "paper"))
-    assert ran == list(EXPERIMENTS)
+    paper.run_experiments(["all"], Setting(tmp_path, "paper"))
+    assert ran == names
 
 
 @pytest.mark.parametrize(
@@ -609,4 +559,4 @@ def test_missing_inception_weights_are_reported_before_anything_is_trained(tmp_p
     write_cifar10(tmp_path / "cifar10", 4)
     arguments = ["--scale", "paper", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main(["reproduce", "table1", *arguments, "--inception", str(tmp_path / "no")]) == 2
-    assert "inception" in capsys.readouterr().err.lower()
+    assert str(tmp_path / "no") in capsys.readouterr().err

@@ -31,6 +31,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ..data import Dataset, Part, Source, all_samples
 from ..evaluate.features import classifier
@@ -38,7 +39,7 @@ from ..inverse import algorithm2, mask
 from ..noise import geometric, seeded
 from ..sample import Plan
 from ..samplers import final
-from ..show import images
+from ..show.images import grid
 from ..show.text import text_table
 from ..show.track import track
 from .finding import Finding, Setting, side_by_side
@@ -109,30 +110,28 @@ CHOSEN_PLAN = "4,000 levels, ε = 1e-4"
 
 def candidate_plans(model: PaperModel) -> dict[str, Plan]:
     """Return the ladders that `compare_plans` compares."""
-    setting = model.setting
-
-    def plan(title: str, sigmas: Tensor, steps: int, epsilon: float) -> Plan:
-        options = {"steps": setting.steps(steps), "epsilon": epsilon}
-        return Plan("annealed_langevin", sigmas, options, uniform=True, title=title)
+    steps = model.setting.steps
 
     def dense(levels: int) -> Tensor:
         """Levels of which most lie between σ = 0.4 and 0.1, where half a digit is settled."""
         parts = ((1.0, 0.4, 1), (0.4, 0.1, 37), (0.1, 0.01, 2))
-        grids = [
-            geometric(high, low, setting.steps(levels * share // 40) + 1)[1:]
-            for high, low, share in parts
-        ]
+        grids = [geometric(a, b, steps(levels * share // 40) + 1)[1:] for a, b, share in parts]
         return torch.cat(grids)
 
-    plans = (
-        plan("the paper's 10 levels of 100 steps", geometric(1.0, 0.01, 10), 100, 2e-5),
-        plan("1,000 levels evenly in log σ, ε = 1e-4", geometric(1.0, 0.01, 1000), 1, 1e-4),
-        plan("1,000 levels, ε = 1e-4", dense(1000), 1, 1e-4),
-        plan("2,000 levels, ε = 1e-4", dense(2000), 1, 1e-4),
-        plan("4,000 levels, ε = 2e-5", dense(4000), 1, 2e-5),
-        plan("4,000 levels, ε = 1e-4", dense(4000), 1, 1e-4),
+    candidates = (
+        ("the paper's 10 levels of 100 steps", geometric(1.0, 0.01, 10), steps(100), 2e-5),
+        ("1,000 levels evenly in log σ, ε = 1e-4", geometric(1.0, 0.01, 1000), 1, 1e-4),
+        ("1,000 levels, ε = 1e-4", dense(1000), 1, 1e-4),
+        ("2,000 levels, ε = 1e-4", dense(2000), 1, 1e-4),
+        ("4,000 levels, ε = 2e-5", dense(4000), 1, 2e-5),
+        ("4,000 levels, ε = 1e-4", dense(4000), 1, 1e-4),
     )
-    return {plan.title: plan for plan in plans}
+    return {
+        title: Plan(
+            "annealed_langevin", sigmas, {"steps": t, "epsilon": e}, uniform=True, title=title
+        )
+        for title, sigmas, t, e in candidates
+    }
 
 
 def compare_plans(setting: Setting) -> dict[str, float]:
@@ -171,12 +170,9 @@ def left_half(shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
 def balanced_rows(labels: Int[Tensor, "n"], wanted: int) -> Int[Tensor, "rows"]:
     """Choose images at random, as many of each class."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    count = dict[int, int]()
-    rank = list[int]()  # how many of its class came before
-    for label in labels[shuffled].tolist():
-        rank.append(count.get(label, 0))
-        count[label] = rank[-1] + 1
-    return shuffled[torch.tensor(rank).argsort(stable=True)][:wanted]
+    mixed = labels[shuffled]
+    count = one_hot(mixed).cumsum(0).gather(1, mixed[:, None])[:, 0]  # of its class up to it
+    return shuffled[count.argsort(stable=True)][:wanted]
 
 
 def classes_of(source: Source) -> Int[Tensor, "n"]:
@@ -196,14 +192,9 @@ def complete(
     m: int,
 ) -> Float[Tensor, "n m *shape"]:
     """Complete each image m times by Algorithm 2; the completions are kept."""
-    name, digest = f"inpainted-{len(x)}x{m}", hashlib.sha256(x.numpy().tobytes())
-    digest.update(known.numpy().tobytes())
-    about = {
-        "levels": plan.sigmas.tolist(),
-        **plan.options,
-        "size": [len(x), m],
-        "images": digest.hexdigest(),
-    }
+    images = hashlib.sha256(x.numpy().tobytes() + known.numpy().tobytes()).hexdigest()
+    about = {"levels": plan.sigmas.tolist(), **plan.options, "size": [len(x), m], "images": images}
+    name = f"inpainted-{hashlib.sha256(repr(about).encode()).hexdigest()[:8]}"
     if (kept := model.kept(name, about)) is not None:
         return kept["x"]
     print(f"  {model.directory}: inpainting, {len(x) * m} chains", flush=True)
@@ -268,4 +259,4 @@ def _completion_rows(
     """Show what was known of each image on grey, some completions and the image, a row each."""
     hidden = torch.where(known, x, 0.5)
     rows = torch.cat([hidden[:, None], completions[:, :SHOWN_COMPLETIONS], x[:, None]], 1)
-    return images.grid(rows[:SHOWN_COMPLETIONS].flatten(0, 1), SHOWN_COMPLETIONS + 2)
+    return grid(rows[:SHOWN_COMPLETIONS].flatten(0, 1), SHOWN_COMPLETIONS + 2)

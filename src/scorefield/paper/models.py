@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,7 @@ from ..evaluate.features import FEATURES, Features
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import seeded
-from ..runs.config import Experiment, Keeping, Machine
+from ..runs.config import Experiment, changed
 from ..runs.finish import finish
 from ..runs.presets import PRESETS
 from ..runs.run import Run
@@ -74,18 +74,12 @@ PAPER_SETTING = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Samples of a model, and the paths of the first few.
-
-    Attributes:
-        x: all samples.
-        paths: of the first `RECORDED_CHAINS`, the start and the state after each tenth of the
-            chain.
-    """
+class Samples(NamedTuple):
+    """Samples of a model, and the paths of the first few."""
 
     x: Float[Tensor, "n *shape"]
     paths: Float[Tensor, "few states *shape"]
+    """Start and state after each tenth of the chain, of the first `RECORDED_CHAINS`."""
 
 
 @dataclass(frozen=True)
@@ -111,34 +105,30 @@ class PaperModel:
     def experiment(self) -> Experiment:
         """The run's configuration."""
         setting, experiment = self.setting, PRESETS[PRESET_OF_DATA[self.data]]()
-        training, keeping = experiment.training, experiment.keeping
-        levels, sampling = experiment.levels, experiment.sampling
         # float32 as published, on a GPU too, where the default would be bfloat16
-        network, machine = experiment.network, replace(experiment.machine, autocast="off")
+        scale: dict[str, Any] = {"machine": {"autocast": "off"}}
         if setting.scale == "small":
-            network = {**network, "width": SMALL_WIDTH}
-            training = replace(
-                training, steps=SMALL_STEPS[self.kind], batch=64, schedule="cosine", ema=0.999
-            )
-            keeping = Keeping(log=10, evaluate=500, checkpoint=250, best="last")
-            machine = Machine(threads=1)
+            steps = SMALL_STEPS[self.kind]
+            scale = {
+                "network": {"width": SMALL_WIDTH},
+                "training": {"steps": steps, "batch": 64, "schedule": "cosine", "ema": 0.999},
+                "keeping": {"log": 10, "evaluate": 500, "checkpoint": 250, "best": "last"},
+                "machine": {"threads": 1},
+            }
         if self.kind == "baseline":
-            levels = replace(levels, sigma_max=levels.sigma_min, count=1)
-            sampling = replace(sampling, steps=1000)
-        return replace(
-            experiment,
-            data=setting.source(experiment.data),
-            network=network,
-            levels=levels,
-            training=replace(
-                training,
-                steps=setting.steps(training.steps),
-                batch=setting.samples(training.batch),
-            ),
-            sampling=replace(sampling, steps=setting.steps(sampling.steps)),
-            keeping=replace(keeping, samples=0),
-            machine=replace(machine, device=setting.device),
-            seed=setting.seed,
+            scale["levels"] = {"sigma_max": experiment.levels.sigma_min, "count": 1}
+            scale["sampling"] = {"steps": 1000}
+        experiment = changed(experiment, scale)
+        training, steps = experiment.training, setting.steps(experiment.sampling.steps)
+        limits = {"steps": setting.steps(training.steps), "batch": setting.samples(training.batch)}
+        return changed(
+            replace(experiment, data=setting.source(experiment.data), seed=setting.seed),
+            {
+                "training": limits,
+                "sampling": {"steps": steps},
+                "keeping": {"samples": 0},
+                "machine": {"device": setting.device},
+            },
         )
 
     @cached_property
