@@ -25,23 +25,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scorefield.evaluate import Interval, Subject
-from scorefield.evaluate.costs import plans
-from scorefield.evaluate.features import Features
-from scorefield.evaluate.gather import Reference, gather, reference_of
-from scorefield.evaluate.quality import distance
-from scorefield.evaluate.subject import drawn
+from scorefield.evaluate import (
+    Features,
+    Gathered,
+    Interval,
+    frechet_interval,
+    frontier_plans,
+    gather_features,
+    open_run,
+    reference_of,
+)
 from scorefield.fast.optimize import optimize
 from scorefield.model import ScoreModel
 from scorefield.noise import geometric
-from scorefield.sample import Plan, make_plan
+from scorefield.sample import Plan, make_plan, sample
 from scorefield.samplers import SAMPLERS, final
 
 from . import overhead
 from .measure import apart, ratio, seconds, turns
 from .setting import Setting
 from .table import Cell, Table
-from .trained import MODELS, compared, described, features_of, place_of, trained
+from .trained import MODELS, Subject, compared, described, features_of, place_of, trained
 
 SAMPLES, FEW = 360, 60
 """Of each sampler; only to see whether it runs."""
@@ -67,20 +71,20 @@ class Judge:
     """The data that samples are held against, in all their features."""
 
     features: tuple[Features, ...]
-    references: tuple[Reference, ...]
+    references: tuple[Gathered, ...]
 
     @classmethod
     def of(cls, subject: Subject, n: int) -> Judge:
         """For n samples."""
         (_, held), features = compared(subject.data), features_of(subject.data, n)
-        return cls(features, tuple(reference_of(held, "", each, None) for each in features))
+        return cls(features, tuple(reference_of(held, each) for each in features))
 
     def distances(self, x: Tensor) -> tuple[Interval, ...]:
         """In each of the features."""
         found = []
         for features, reference in zip(self.features, self.references, strict=True):
-            assert reference.moments is not None  # the features are few
-            found.append(distance(gather([(0, x)], features, kept=0), reference.moments))
+            samples = gather_features([(0, x)], features, kept=0)
+            found.append(frechet_interval(samples, reference.moments))
         return tuple(found)
 
 
@@ -124,7 +128,7 @@ def tables(setting: Setting, name: str) -> Iterator[Table]:
     model, found = subject.model, list[Point]()
     choice = optimize(model, batch=n, evaluations=sum(BUDGETS) * len(SAMPLERS))
     for sampler in SAMPLERS:
-        for planned in plans(model, sampler, QUICK if setting.quick else BUDGETS):
+        for planned in frontier_plans(model, sampler, QUICK if setting.quick else BUDGETS):
             found.append(point(model, judge, n, sampler, planned, setting.seed))
     against, seen = f"{judge.references[0].n} {compared(subject.data)[0]}", judge.features[0].about
     about = f"{n} samples against {against}, {seen}."
@@ -169,7 +173,7 @@ def samples(model: ScoreModel, n: int, planned: Plan, seed: int) -> Tensor:
     """All in one batch."""
     with warnings.catch_warnings():  # churn goes beyond the largest σ
         warnings.simplefilter("ignore", UserWarning)
-        return torch.cat([x for _, x in drawn(model, n, planned, seed=seed, batch=n)])
+        return sample(model, n, planned, seed=seed, batch=n).cpu()
 
 
 def plainly(model: ScoreModel, n: int, planned: Plan, seed: int) -> Tensor:
@@ -300,5 +304,5 @@ def optimized(model: ScoreModel, n: int, planned: Plan, seed: int) -> Tensor:
 def first(place: Path, draw: Draw, n: int, planned: Plan, setting: Setting) -> float:
     """Seconds of the first call in this process, by the model of a run."""
     torch.set_num_threads(setting.threads)
-    model = Subject.of(place, device=setting.device).model
+    model = open_run(place, device=setting.device)[0]
     return seconds(partial(draw, model, n, planned, setting.seed))

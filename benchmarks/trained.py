@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from scorefield import runs
 from scorefield.data import Dataset, Part, Source, all_samples
-from scorefield.evaluate import FEATURES, Subject
-from scorefield.evaluate.features import Features
+from scorefield.evaluate import Features, make_features, open_run
+from scorefield.model import ScoreModel
 from scorefield.noise import seeded
 from scorefield.runs.config import Data, Experiment, Keeping, Machine
 from scorefield.runs.presets import PRESETS
@@ -60,6 +61,21 @@ MODELS: dict[str, Callable[[], Experiment]] = {
 }
 
 
+class Subject(NamedTuple):
+    """A trained model with its data, the name of its run, and which weights it has."""
+
+    name: str
+    model: ScoreModel
+    data: Dataset
+    weights: str
+
+
+def open_subject(place: Path, device: str) -> Subject:
+    """Open a run."""
+    model, data, _, weights = open_run(place, device=device)
+    return Subject(str(place), model, data, weights)
+
+
 def trained(setting: Setting, name: str) -> Subject:
     """The model of a name, whose run is begun, gone on with, or found complete; or that of a run.
 
@@ -68,7 +84,7 @@ def trained(setting: Setting, name: str) -> Subject:
         name: in `MODELS`, or a run's directory.
     """
     if name not in MODELS:
-        return Subject.of(Path(name), device=setting.device)
+        return open_subject(Path(name), setting.device)
     place = place_of(setting, name)
     there = (place / "config.json").exists()
     begun = runs.resume(place) if there else run.start(experiment(setting, name), place)
@@ -80,7 +96,7 @@ def trained(setting: Setting, name: str) -> Subject:
     for _ in progress(begun, steps - begun.step):
         pass
     torch.set_num_threads(setting.threads)  # a run has its own
-    return Subject.of(place, device=setting.device)
+    return open_subject(place, setting.device)
 
 
 def place_of(setting: Setting, name: str) -> Path:
@@ -113,13 +129,13 @@ def features_of(data: Dataset, n: int) -> tuple[Features, ...]:
     Of data with classes a classifier's, of other images those of random convolutions; and all
     numbers of a sample, where they are fewer than the samples or there is nothing else.
     """
-    device, best = torch.device("cpu"), list[Features]()
+    best = list[Features]()
     if data.classes:
-        best.append(FEATURES["classifier"](data, None, device))
+        best.append(make_features("classifier", data))
     elif data.kind == "images":
         best.append(convolved(data))
     few = data.train.shape.numel() < n
-    return *best, *([FEATURES["pixels"](data, None, device)] if few or not best else [])
+    return *best, *([make_features("pixels", data)] if few or not best else [])
 
 
 def compared(data: Dataset) -> tuple[str, Source]:

@@ -35,7 +35,7 @@ from scorefield.data import (
     load_data,
 )
 from scorefield.disk import hold_lock
-from scorefield.evaluate.subject import Subject
+from scorefield.evaluate import open_run
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, overridden
 
@@ -405,7 +405,7 @@ def test_data_of_a_name_are_known_too(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
         resume(tmp_path / "run")
     with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
-        Subject.of(tmp_path / "run")
+        open_run(tmp_path / "run")
     named = Dataset("digits", replace(digits.train, labels=1 - digits.train.labels), digits.test)
     monkeypatch.setitem(DATASETS, "digits", lambda: named)
     with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):

@@ -80,7 +80,7 @@ LAYERS = [
     {"show": {"diagnose", "disk", "distributed", "score"}},
     {"runs": ...},
     {"evaluate": ...},
-    {"paper": ..., "demo": ...},
+    {"paper": ...},
     # doors, which nothing imports
     {"cli": ..., "studio": {PUBLIC}},
     {"__init__": set(), "__main__": {"cli"}},

@@ -12,7 +12,7 @@ import torch
 from scorefield import cli
 from scorefield.data import Table, all_samples, load_data
 from scorefield.data import csv_table as module
-from scorefield.evaluate.subject import Subject
+from scorefield.evaluate import open_run
 from scorefield.runs import resume, start
 from scorefield.runs.config import overridden
 from scorefield.runs.presets import PRESETS
@@ -193,13 +193,13 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     with pytest.raises(ValueError, match="not the table"):
         resume(moved, changed_data=True)
     with pytest.raises(ValueError, match="not the table"):
-        Subject.of(moved)
+        open_run(moved)
     path.write_text(whole + whole.splitlines()[-1] + "\n")
     with pytest.raises(ValueError, match=r"not the (table|data)"):
-        Subject.of(moved)
+        open_run(moved)
     path.write_text(whole)
     resume(moved)  # the refusals have changed nothing
-    assert Subject.of(moved).data.table == Table.read(moved)
+    assert open_run(moved)[1].table == Table.read(moved)
     path.unlink()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["sample", "moved", "-n", "20"]) == 0

@@ -62,8 +62,8 @@ class Plan:
     @property
     def states(self) -> int:
         """Number of states that a chain yields."""
-        each = self.options["steps"] if self.sampler == "annealed_langevin" else 1
-        return len(self.sigmas) * int(each)
+        annealed = self.sampler == "annealed_langevin"  # a state for each evaluation
+        return self.evaluations if annealed else len(self.sigmas)
 
     def start(self, model: ScoreModel, n: int, noise: Noise) -> Tensor:
         """Return n starting points of chains."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +28,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run's model: its samples, its fit to held-out data, and memorisation.
 
-    Writes metrics.json, in which every figure has its setting and its uncertainty, and a section of
-    report.html.
+    Writes metrics.json, in which every figure has its setting and its uncertainty, and report.html.
 
     Args:
         features: space in which samples are compared: their own numbers, the features of a
@@ -45,25 +43,20 @@ def evaluate(
     out = run if out is None else out
     options.check_directory(out)
     from .. import distributed
-    from .. import evaluate as measures
+    from ..evaluate import METRICS_FILE, REPORT_FILE, cache_folder, evaluate_run, write_evaluation
 
     join_group()
-
-    def watch(what: str) -> None:
-        if distributed.is_main():
-            print(f"   {what}", file=sys.stderr, flush=True)
-
-    result = measures.evaluate(
+    evaluation = evaluate_run(
         run, n=n, features=features, inception=inception, reference=reference, sampler=sampler,
-        steps=steps, seed=seed, raw=raw, bits=bits, with_frontier=frontier, batch=batch,
-        device=device, cache=measures.cache_folder(), watch=watch,
+        steps=steps, seed=seed, raw=raw, bits=bits, frontier=frontier, batch=batch, device=device,
+        cache=cache_folder(), progress=True,
     )  # fmt: skip
     if not distributed.is_main():
         return
-    result.write(out)
-    print(result.table())
-    for note in result.notes:
+    write_evaluation(evaluation, out)
+    print(evaluation.table())
+    for note in evaluation.notes:
         print(f"not measured: {note}")
-    if result.memory is not None:
-        print(f"\n{result.memory.verdict}")
-    print(f"wrote {out / measures.FILE} and {out / 'report.html'}")
+    if evaluation.verdict:
+        print(f"\n{evaluation.verdict}")
+    print(f"wrote {out / METRICS_FILE} and {out / REPORT_FILE}")

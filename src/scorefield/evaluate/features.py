@@ -1,6 +1,6 @@
-"""In which numbers samples are compared: their own, a classifier's, or an Inception network's.
+"""Features in which samples are compared: their own numbers, a classifier's, or an Inception's.
 
-What made the features goes into every figure that is taken of them.
+The description of what computes the features is part of every figure that uses them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from ..data import Dataset, Part, Source, all_samples
 from ..show import images
 from .inception import Inception
 
-WIDTHS = (128, 64)
-"""Of the classifier; the last are its features."""
-LABELLED = 20_000
-"""Samples that the classifier learns from, at most."""
-FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
-"""As torch-fidelity and pytorch-fid call the same weights."""
+CLASSIFIER_WIDTHS = (128, 64)
+"""Hidden units of the classifier's layers; the last ones are its features."""
+MAX_LABELLED = 20_000
+"""Most samples that the classifier is trained on."""
+INCEPTION_FILES = (
+    "weights-inception-2015-12-05-6726825d.pth",
+    "pt_inception-2015-12-05-6726825d.pth",
+)
+"""Names that torch-fidelity and pytorch-fid give to the same weights."""
 
 Extract = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
@@ -36,79 +39,110 @@ class Features:
     """A map of samples into ℝᵈ.
 
     Attributes:
-        about: What made it, said in every figure.
-        digest: Of all that it depends on.
-        extract: The features of a batch, and the probabilities of its classes if it knows any.
+        about: Description, part of every figure.
+        digest: Hash of all_samples that the features depend on.
+        extract: Returns the features of a batch, and class probabilities or None.
+        classes: Number of the data's classes, if these are what the probabilities are of; else 0.
     """
 
     about: str
     digest: str
     extract: Extract
+    classes: int = 0
 
 
-def pixels(data: Dataset, weights: Path | None, device: torch.device) -> Features:
-    """The samples' own numbers."""
+def make_features(
+    name: str,
+    data: Dataset,
+    *,
+    weights: Path | None = None,
+    device: torch.device | str = "cpu",
+) -> Features:
+    """Return the features of a name in `FEATURES`.
+
+    Args:
+        name: "pixels", "classifier" or "inception".
+        data: the samples' own data; a classifier is trained on them.
+        weights: file of the Inception network's weights.
+        device: where the Inception network runs.
+    """
+    if name not in FEATURES:
+        raise ValueError(f"features={name!r}: there are {', '.join(FEATURES)}")
+    return FEATURES[name](data, weights, torch.device(device))
+
+
+def pixel_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
+    """Return the samples' own numbers."""
     name = "pixels" if data.kind == "images" else "coordinates"
     return Features(name, name, lambda x: (x.flatten(1).float().cpu(), None))
 
 
-def classifier(data: Dataset, weights: Path | None, device: torch.device) -> Features:
-    """The last layer of a network of two, trained on the data's classes; the same each time."""
+def classifier_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
+    """Return the last hidden layer of a perceptron trained on the data's classes.
+
+    The training is deterministic. Probabilities have a column for each of the data's classes.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     if not data.classes or data.test is None:
         raise ValueError(f"features=classifier: {data.name} has no classes or none held out")
-    (x, labels), (test, true) = (_labelled(part) for part in (data.train, data.test))
+    (x, labels), (test, truth) = (_labelled_rows(part) for part in (data.train, data.test))
     centre, scale = x.mean(), x.std()
-    machine = MLPClassifier(WIDTHS, random_state=0, max_iter=100)
+    network = MLPClassifier(CLASSIFIER_WIDTHS, random_state=0, max_iter=100)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred rounds are enough
-        machine.fit(((x - centre) / scale).numpy(), labels.numpy())
-    layers = [
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred epochs are enough
+        network.fit(((x - centre) / scale).numpy(), labels.numpy())
+    *hidden, (last_weight, last_bias) = [
         (torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32)))
-        for w, b in zip(machine.coefs_, machine.intercepts_, strict=True)
+        for w, b in zip(network.coefs_, network.intercepts_, strict=True)
     ]
+    columns = torch.from_numpy(network.classes_)
 
     def extract(x: Tensor) -> tuple[Tensor, Tensor]:
         h = (x.flatten(1).float().cpu() - centre) / scale
-        for weight, bias in layers[:-1]:
+        for weight, bias in hidden:
             h = (h @ weight + bias).relu()
-        weight, bias = layers[-1]
-        return h, (h @ weight + bias).softmax(1)
+        out = h @ last_weight + last_bias
+        if len(columns) == 2:  # scikit-learn has a single output for two classes
+            out = torch.cat([torch.zeros_like(out), out], 1)
+        logits = out.new_full((len(h), data.classes), -torch.inf)
+        logits[:, columns] = out
+        return h, logits.softmax(1)
 
-    probabilities = extract(test)[1]
-    right = (torch.from_numpy(machine.classes_)[probabilities.argmax(1)] == true).double().mean()
-    total = hashlib.sha256(f"{centre.item()} {scale.item()}".encode())
-    for each in (part for layer in layers for part in layer):
-        total.update(each.contiguous().numpy().tobytes())
+    accuracy = (extract(test)[1].argmax(1) == truth).double().mean().item()
+    digest = hashlib.sha256(f"{centre.item()} {scale.item()}".encode())
+    for tensor in [*(part for layer in hidden for part in layer), last_weight, last_bias]:
+        digest.update(tensor.contiguous().numpy().tobytes())
     about = (
-        f"classifier of {data.name}, {WIDTHS[-1]} features, right about "
-        f"{100 * right.item():.1f} % of the held-out, {total.hexdigest()[:8]}"
+        f"classifier of {data.name}, {CLASSIFIER_WIDTHS[-1]} features, {100 * accuracy:.1f} % of "
+        f"the held-out samples right, {digest.hexdigest()[:8]}"
     )
-    return Features(about, total.hexdigest(), extract)
+    return Features(about, digest.hexdigest(), extract, data.classes)
 
 
-def inception(data: Dataset, weights: Path | None, device: torch.device) -> Features:
-    """Those of FID as the papers have it, of samples in 8 bits; grey ones in three channels."""
+def inception_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
+    """Return the features of FID, computed from 8-bit images; grey ones get three channels."""
     if data.kind != "images" or data.train.shape[0] not in (1, 3):
-        raise ValueError(f"features=inception are of images, grey or in colour: not of {data.name}")
+        raise ValueError(
+            f"features=inception is for grey or colour images, and {data.name} has samples of "
+            f"{tuple(data.train.shape)}: take pixels"
+        )
     path = weights_file(weights)
-    net = Inception().eval().requires_grad_(False)
+    network = Inception().eval().requires_grad_(False)
     try:
-        # weights alone: nothing in the file is run
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        net.load_state_dict(stored)
+        # weights_only: nothing in the file is executed
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError, EOFError) as error:
         raise ValueError(
             f"{path} does not hold the weights of the FID Inception network: {error!s:.300}"
         ) from error
-    net.to(device)
+    network.to(device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def extract(x: Tensor) -> tuple[Tensor, Tensor]:
         pictures = images.as_bytes(x).expand(-1, 3, -1, -1).to(device)
-        parts = [net(part) for part in torch.split(pictures, 32)]
+        parts = [network(part) for part in torch.split(pictures, 32)]
         features, logits = (torch.cat(side).cpu() for side in zip(*parts, strict=True))
         return features, logits.softmax(1)
 
@@ -116,35 +150,35 @@ def inception(data: Dataset, weights: Path | None, device: torch.device) -> Feat
 
 
 FEATURES: dict[str, Callable[[Dataset, Path | None, torch.device], Features]] = {
-    "pixels": pixels,
-    "classifier": classifier,
-    "inception": inception,
+    "pixels": pixel_features,
+    "classifier": classifier_features,
+    "inception": inception_features,
 }
-"""All that there are, each by its name; of a data set, with a file of weights, on a device."""
+"""Features by name; `make_features` calls them."""
 
 
-def weights_file(given: Path | None) -> Path:
-    """The file of the network: that which was named, or one that other programs have fetched."""
-    if given is not None:
-        if not given.is_file():
-            raise ValueError(f"{given} is no file: name one of {' or '.join(FILES)}")
-        return given
+def weights_file(path: Path | None) -> Path:
+    """Return the file of the Inception network: the one named, or one that is in torch's cache."""
+    if path is not None:
+        if not path.is_file():
+            raise ValueError(f"{path} is not a file: name one of {' or '.join(INCEPTION_FILES)}")
+        return path
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in FILES:
+    for name in INCEPTION_FILES:
         if (folder / name).is_file():
             return folder / name
     raise ValueError(
         f"features=inception needs the network's weights, and nothing is downloaded unasked: name "
-        f"the file {FILES[0]} (a release of torch-fidelity on GitHub) by --inception, or put it "
-        f"into {folder}, where torch-fidelity and pytorch-fid keep it"
+        f"the file {INCEPTION_FILES[0]} (a release of torch-fidelity on GitHub) with --inception, "
+        f"or put it into {folder}, where torch-fidelity and pytorch-fid keep it"
     )
 
 
-def _labelled(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
-    """Samples as rows, and their labels; of many, evenly spaced ones."""
-    rows = torch.arange(0, len(source), -(-len(source) // LABELLED))
+def _labelled_rows(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
+    """Return samples as rows and their labels; evenly spaced ones of a large source."""
+    rows = torch.arange(0, len(source), -(-len(source) // MAX_LABELLED))
     labels = [source.take(part)[1] for part in torch.split(rows, 1000)]
-    found = [each for each in labels if each is not None]
-    if len(found) != len(labels):
+    if any(part is None for part in labels):
         raise ValueError("features=classifier: the samples have no labels")
-    return all_samples(Part(source, rows)).flatten(1), torch.cat(found)
+    x = all_samples(Part(source, rows)).flatten(1).cpu()
+    return x, torch.cat([part.cpu() for part in labels if part is not None])

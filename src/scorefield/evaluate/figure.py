@@ -1,16 +1,16 @@
-"""A figure and all that it depends on, and where it might have been instead.
+"""Figures with 95 % intervals.
 
 shares       Wilson's interval
 means        ± 1.96 standard errors
-the rest     ± t standard errors by the jackknife: the set without one of its parts at a time
-             (Tukey 1958), √((k − 1)/k·Σ(θᵢ − θ̄)²), t Student's of k − 1 degrees of freedom
 medians      between the order statistics n/2 ± 0.98·√n
+the rest     ± t standard errors by the jackknife (Tukey 1958), √((k − 1)/k·Σ(θᵢ − θ̄)²), where θᵢ
+is the figure without part i of k; t is Student's with k − 1 degrees of freedom
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,13 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diagnose import wilson
+from ..show.text import number
 
-STUDENT = {5: 2.776, 10: 2.262, 20: 2.093}
-"""The 97.5 % quantile of Student's t, of one degree of freedom less than parts."""
+NORMAL = "± 1.96 of its standard error"
+"""Method of an interval."""
+STUDENT_T = {5: 2.776, 10: 2.262, 20: 2.093}
+"""97.5 % quantile of Student's t by number of parts, one more than the degrees of freedom."""
 
 
 class Interval(NamedTuple):
-    """A figure, and where 95 % of other sets of the same size would have it."""
+    """A figure, and the interval in which 95 % of other sets of the same size have it."""
 
     value: float
     low: float
@@ -33,48 +36,26 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Draw:
-    """How samples were made.
-
-    Attributes:
-        sampler: Its name.
-        evaluations: Of the score, for each sample.
-        seed: Of the noise.
-        weights: Of the network, averaged or raw, and of which step.
-        options: Of the sampler.
-        levels: σ from and to, and in how many steps.
-        classes: How those of the samples were chosen; empty for a model without.
-    """
-
-    sampler: str
-    evaluations: int
-    seed: int
-    weights: str
-    options: dict[str, Any]
-    levels: tuple[float, float, int]
-    classes: str = ""
-
-
-@dataclass(frozen=True)
 class Figure:
-    """One number with what it is of.
+    """A number and all_samples that it depends on.
 
-    Two figures can be compared only where `name`, `features`, `reference` and `samples` agree.
+    Two figures can be compared only if `name`, `features`, `reference` and `samples` agree.
 
     Attributes:
-        name: What is measured, and in which unit.
-        value: The number; None if it cannot be had, for the reason in `warning`.
-        low: From here
-        high: to here it would be in 95 % of all cases,
-        method: by what.
-        features: Of what it is measured, and what made them; empty if of the model itself.
-        samples: How many were drawn or looked at.
-        reference: Data set, split and number that they are held against.
-        draw: How the samples were made; None for figures of the model itself.
-        weights: Of the network.
-        seed: Of what is random in the measurement.
-        real: The same figure of as many real samples of the other split.
-        warning: Why it is to be taken with care.
+        name: Name of the quantity, with its unit.
+        value: The number; None if it cannot be computed, for the reason in `warning`.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        method: Method by which the interval was computed.
+        samples: Number of samples.
+        warning: Reason to take the figure with care.
+        features: Features of the samples; empty for figures of the model itself.
+        reference: Data set, split and number of the real samples.
+        weights: Weights of the network: averaged or raw, and of which step.
+        seed: Seed of the samples and of the measurement.
+        draw: How the samples were drawn: plan, sampler, evaluations, levels, options, classes and
+            seconds; None for figures of the model itself.
+        real: The same figure of as many real samples of the other split, in the mean.
     """
 
     name: str
@@ -82,69 +63,69 @@ class Figure:
     low: float | None
     high: float | None
     method: str
-    features: str
     samples: int
-    reference: str
-    weights: str
-    seed: int
-    draw: Draw | None = None
-    real: float | None = None
     warning: str = ""
+    features: str = ""
+    reference: str = ""
+    weights: str = ""
+    seed: int = 0
+    draw: Mapping[str, Any] | None = None
+    real: float | None = None
 
 
-def number(value: float) -> str:
-    """Three digits."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def shown(figure: Figure) -> tuple[str, str]:
-    """The value of a figure and its interval as text."""
+def in_text(figure: Interval | Figure) -> tuple[str, str]:
+    """Return the value and the interval as text; empty where there is none."""
     if figure.value is None or figure.low is None or figure.high is None:
         return "–", ""
+    if math.isnan(figure.low):
+        return number(figure.value), ""
     return number(figure.value), f"{number(figure.low)} – {number(figure.high)}"
 
 
-def share(value: float, n: int) -> Interval:
-    """A share of n."""
+def real_text(figure: Figure) -> str:
+    """Return the figure of real samples as text; empty if there is none."""
+    return "" if figure.real is None else number(figure.real)
+
+
+def share_interval(value: float, n: int) -> Interval:
+    """Return the interval of a share of n."""
     low, high = wilson(round(value * n), n)
-    return Interval(value, max(low, 0.0), min(high, 1.0))  # of rounding
+    return Interval(value, max(low, 0.0), min(high, 1.0))  # rounding
 
 
-def mean(values: Float[Tensor, "n"]) -> Interval:
-    """A mean of independent values."""
+def mean_interval(values: Float[Tensor, "n"]) -> Interval:
+    """Return the interval of the mean of independent values."""
     n = len(values)
     error = values.double().std().item() / math.sqrt(n) if n > 1 else math.inf
-    return around(values.double().mean().item(), error)
+    return normal_interval(values.double().mean().item(), error)
 
 
-def around(value: float, error: float, reach: float = 1.96) -> Interval:
-    """A value and its standard error."""
+def normal_interval(value: float, error: float, reach: float = 1.96) -> Interval:
+    """Return the interval of a value with a standard error."""
     return Interval(value, value - reach * error, value + reach * error)
 
 
-def spread(values: Sequence[float]) -> Interval:
-    """The mean of several sets, and where 95 % of such sets lie."""
-    return around(float(np.mean(values)), float(np.std(values, ddof=1)))
+def spread_interval(values: Sequence[float]) -> Interval:
+    """Return the mean of several sets and the range of 95 % of them; NaN for a single set."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return normal_interval(float(np.mean(values)), deviation)
 
 
-def jackknife(left: Sequence[float]) -> float:
-    """The standard error of a figure, of its values where one part at a time is left out."""
-    return math.sqrt((len(left) - 1) * float(np.var(left)))
+def jackknife_error(values: Sequence[float]) -> float:
+    """Return the standard error of a figure, given its values without each of the parts."""
+    return math.sqrt((len(values) - 1) * float(np.var(values)))
 
 
-def over(a: Interval, b: Interval) -> Interval:
-    """A ratio of two independent figures above 0; the parts of its error in squares.
-
-    a/b ± hypot(δa, δb·a/b)/b
-    """
+def ratio_interval(a: Interval, b: Interval) -> Interval:
+    """Return a/b ± hypot(δa, δb·a/b)/b, for two independent positive figures."""
     ratio = a.value / b.value
     low = math.hypot(a.value - a.low, (b.high - b.value) * ratio) / b.value
     high = math.hypot(a.high - a.value, (b.value - b.low) * ratio) / b.value
     return Interval(ratio, max(ratio - low, 0.0), ratio + high)
 
 
-def median(values: Float[Tensor, "n"]) -> Interval:
-    """The lower median."""
+def median_interval(values: Float[Tensor, "n"]) -> Interval:
+    """Return the interval of the lower median."""
     ordered, n = values.sort().values, len(values)
     rank, reach = n / 2, 0.98 * math.sqrt(n)
     low, high = max(round(rank - reach), 0), min(round(rank + reach), n - 1)

@@ -1,97 +1,171 @@
-"""How well a model fits data that it has not seen: its loss at each σ, and its likelihood.
+"""Fit of a model to held-out data: its loss at each σ, and its likelihood.
 
     loss(σ) = E‖D(x + σz, σ) − x‖²·(σ² + σ_d²)/(σσ_d)², per number
 
-Weighted as by EDM (Karras et al. 2022), so that who knows the data's mean and deviation σ_d only
-has about 1 at every σ.
+With EDM's weight (Karras et al. 2022), a model that knows only the data's mean and deviation σ_d
+has a loss of about 1 at every σ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data import Batches, Source
+from ..data import Batches, Dataset, Source, all_samples
 from ..likelihood import bits_per_dim, log_likelihood
 from ..model import ScoreModel
 from ..noise import geometric, seeded
 from ..objectives import denoising, edm_weight
+from ..oracles import Empirical
 from ..score import Score
+from .figure import NORMAL, Figure, mean_interval
 
-LEVELS, BATCH = 12, 250
-"""Noise levels, and samples at a time."""
-EXACT = 16
-"""Numbers of a sample up to which the trace is computed, and not estimated."""
+LOSS_LEVELS = 12
+"""Noise levels at which the loss is measured."""
+LOSS_BATCH = 250
+"""Samples at a time."""
+MAX_EXACT_TRACE = 16
+"""Most numbers of a sample for which the trace is computed exactly."""
+MAX_MEMORISED_WORK = 10**10
+"""Most products of the curve of a model that has memorised its training data."""
+HELDOUT = "the model, held-out data"
+TRAINED = "the model, data it was trained on"
+GAUSSIAN = "Gaussian of the data, held-out data"
+MEMORISED = "training data memorised, held-out data"
 
 
-def looked_at(numbers: int) -> int:
-    """How many samples' loss is taken: fewer of large ones, for which a network takes long."""
+def samples_for_loss(numbers: int) -> int:
+    """Return the number of samples whose loss is measured: fewer of large ones."""
     return max(200, min(2000, 2**19 // numbers))
 
 
+def data_deviation(model: ScoreModel, data: Dataset) -> float:
+    """Return σ_d: the one of the model's preconditioner, else that of the data about their mean."""
+    own = getattr(model.precondition, "sigma_data", None)
+    return float(all_samples(data.train, 10_000).std() if own is None else own)
+
+
+def loss_curves(
+    model: ScoreModel, data: Dataset, *, seed: int = 0
+) -> tuple[Tensor, Mapping[str, Float[Tensor, "levels n"]]]:
+    """Return noise levels and the loss of samples at each, for the model and for comparison.
+
+    Args:
+        model: a model with a prior.
+        data: its data; as many training samples are taken as are held out.
+        seed: seed of the noise.
+    """
+    assert model.prior is not None
+    device = model.prior.mean.device
+    limit = samples_for_loss(data.train.shape.numel())
+    test = None if data.test is None else all_samples(data.test, limit).to(device)
+    train = all_samples(data.train, limit if test is None else len(test)).to(device)
+    curves: dict[str, tuple[Score, Tensor]] = {TRAINED: (model.eval(), train)}
+    if test is not None:
+        curves = {HELDOUT: (model, test)} | curves | {GAUSSIAN: (model.prior.score, test)}
+        if test.numel() * len(data.train) * LOSS_LEVELS <= MAX_MEMORISED_WORK:
+            curves[MEMORISED] = Empirical(all_samples(data.train).to(device)), test
+    # a model of a ladder knows only its own levels
+    sigmas = model.round(geometric(model.sigma_max, model.sigma_min, LOSS_LEVELS)).cpu()
+    return sigmas, losses_at(sigmas, curves, data_deviation(model, data), seed)
+
+
 @torch.no_grad()
-def losses(
-    curves: Mapping[str, tuple[Score, Tensor]],
+def losses_at(
     sigmas: Float[Tensor, "levels"],
+    curves: Mapping[str, tuple[Score, Tensor]],
     sigma_data: float,
     seed: int,
 ) -> Mapping[str, Float[Tensor, "levels n"]]:
-    """The loss of each sample at each σ; all curves see the same noise.
+    """Return the loss of each sample at each σ, with the same noise for all curves.
 
     Args:
-        curves: by their name a score, and the samples on which it is tried.
         sigmas: noise levels.
-        sigma_data: the data's deviation σ_d.
-        seed: of the noise.
+        curves: for each name a score, and the samples that it is tried on.
+        sigma_data: σ_d.
+        seed: seed of the noise.
     """
     weight = edm_weight(sigma_data)(sigmas)
-    found = {}
+    losses = {}
     for name, (score, x) in curves.items():
         rows = []
         for w, sigma in zip(weight, sigmas.tolist(), strict=True):
             parts = [
-                denoising(score, part, sigma, noise=seeded(seed, first=i * BATCH))
-                for i, part in enumerate(torch.split(x, BATCH))
+                denoising(score, part, sigma, noise=seeded(seed, first=i * LOSS_BATCH))
+                for i, part in enumerate(torch.split(x, LOSS_BATCH))
             ]
             rows.append(w * torch.cat(parts).cpu() / x[0].numel())
-        found[name] = torch.stack(rows)
-    return found
+        losses[name] = torch.stack(rows)
+    return losses
 
 
-def levels(model: ScoreModel) -> Float[Tensor, "levels"]:
-    """The σ at which a model is tried: over its range, where it knows them."""
-    return model.round(geometric(model.sigma_max, model.sigma_min, LEVELS))
-
-
-def nats(
+def negative_log_likelihood(
     model: ScoreModel, source: Source, n: int, seed: int
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """−log q_σmin of n held-out samples in nats, and if they are in 8 bits in bits per number.
+    """Return −log q_σmin of held-out samples in nats, and in bits per number for 8-bit samples.
 
-    8-bit samples are dequantised: a point of each cell at random, so the bits are an upper bound of
-    those of the integers. The trace is exact for few numbers, else estimated without bias by one
-    random direction for each sample, whose noise is part of that among samples.
+    8-bit samples are dequantised, so that their bits are an upper bound. The trace is exact for few
+    numbers; else one random direction per sample estimates it without bias.
 
     Args:
-        model: with a prior.
+        model: a model with a prior.
         source: held-out samples.
-        n: how many, no more than there are.
-        seed: of the choice and of the noise.
+        n: number of samples; no more than there are.
+        seed: seed of the choice and of the noise.
     """
     assert model.prior is not None
     x = Batches(source, min(n, len(source)), seed=seed)(0).x.to(model.prior.mean)
-    probes = None if source.shape.numel() <= EXACT else 1
-    found = log_likelihood(
+    log_prob = log_likelihood(
         model,
         x,
         model.prior,
         sigma_min=model.sigma_min,
         sigma_max=model.sigma_max,
-        probes=probes,
+        probes=None if source.shape.numel() <= MAX_EXACT_TRACE else 1,
         tolerance=1e-3,
         noise=seeded(seed),
     ).log_prob.cpu()
-    return -found, bits_per_dim(found, source.shape.numel(), levels=source.levels)
+    return -log_prob, bits_per_dim(log_prob, source.shape.numel(), levels=source.levels)
+
+
+def is_eight_bit(source: Source) -> bool:
+    """Return True if the samples are integers, which stand for cells of [0, 1]."""
+    return source.take(torch.zeros(1, dtype=torch.int64))[0].dtype == torch.uint8
+
+
+def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Iterator[Figure]:
+    """Yield the held-out loss at each σ.
+
+    Args:
+        sigmas: noise levels.
+        losses: the curves of `loss_curves`.
+        name: name of the data.
+    """
+    for sigma, row in zip(sigmas.tolist(), losses.get(HELDOUT, ()), strict=False):
+        title = f"denoising loss at σ = {sigma:.3g}"
+        yield Figure(title, *mean_interval(row), NORMAL, len(row), reference=f"{name}, held out")
+
+
+def likelihood_figures(
+    model: ScoreModel, data: Dataset, n: int, seed: int
+) -> tuple[list[Figure], list[str]]:
+    """Return bits per dimension of 8-bit samples, else nats; or a note why there are none."""
+    if n < 2 or data.test is None:
+        return [], []
+    if model.precondition.levels is not None:
+        return [], ["likelihood: the model knows only its ladder's levels, and the ODE needs all σ"]
+    try:
+        nats, bits = negative_log_likelihood(model, data.test, n, seed)
+    except ValueError as error:
+        return [], [f"likelihood: {error}"]
+    warning = "" if len(nats) >= 30 else f"{len(nats)} samples give a rough mean"
+    reference = f"{data.name}, held out, with noise σ = {model.sigma_min:.3g}"
+    name, values = "negative log-likelihood, nats", nats
+    if is_eight_bit(data.test):
+        name, values = "bits per dimension", bits
+        reference += f", dequantised from {data.test.levels} levels"
+    interval = mean_interval(values)
+    return [Figure(name, *interval, NORMAL, len(values), warning, reference=reference)], []

@@ -1,17 +1,19 @@
-"""What is kept of a stream of samples: moments of all, the first rows of them, and no more.
+"""Samples drawn and reduced as they come: moments of all of them, and the first rows.
 
-Memory is that of a few d × d matrices and of `KEPT` rows, however many samples come. The moments of
-a data set are kept in a file, by the content of the data and of what made the features.
+Memory is that of a few d × d matrices and of `MAX_KEPT` rows, however many samples come. The
+moments of a data set are cached in a file, by the content of the data and of the features.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -21,32 +23,42 @@ from torch import Tensor
 from .. import checkpoint, distributed
 from ..data import Part, Source, all_samples
 from ..metrics import Moments
+from ..model import ScoreModel
+from ..sample import Plan, chains
+from ..samplers import State
+from ..show.track import track
 from .features import Features
 
-KEPT, HELD = 10_000, 2**26
-"""Samples that are kept for what looks at pairs of them, at most; and their numbers, 256 MB."""
-WIDEST = 2048
-"""Features of which a covariance is still computed."""
-BATCH = 250
-
-
-def parts_of(size: int) -> int:
-    """Of the jackknife; each costs a covariance."""
-    return 20 if size <= 512 else 5
+MAX_KEPT = 10_000
+"""Most samples that are kept, for the figures that compare pairs of samples."""
+MAX_KEPT_NUMBERS = 2**26
+"""Most numbers of these samples: 256 MB."""
+MAX_FEATURES = 2048
+"""Most features of which a covariance is computed."""
+READ_BATCH = 250
+"""Real samples that are read at a time."""
+FRAMES = 40
+"""About the number of states of a chain that are kept."""
+FRAME_ROWS = 32
+"""Most samples of a state that are kept."""
+MAX_FRAME_NUMBERS = 2**23
+"""Most numbers of all states that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """What is known of a set of samples.
+    """A set of samples, reduced.
 
     Attributes:
-        n: How many came.
-        parts: Moments of the features of every k-th, every k-th after the first, and so on; none
-            where there are too many features.
-        index: The numbers of the first samples,
-        x: these samples,
-        features: and their features.
-        probabilities: Of their classes, if the features know any.
+        n: Number of samples.
+        parts: Moments of the features, of every k-th sample, of every k-th after the first, and so
+            on; empty if there are more than `MAX_FEATURES` features.
+        index: Indices of the samples that are kept.
+        x: The samples that are kept.
+        features: Their features.
+        probabilities: Their class probabilities, if the features have any.
+        seconds: Time that drawing them took.
+        states: Some states of the first samples' chains, if asked for.
     """
 
     n: int
@@ -55,151 +67,205 @@ class Gathered:
     x: Float[Tensor, "kept *shape"]
     features: Float[Tensor, "kept size"]
     probabilities: Float[Tensor, "kept classes"] | None
+    seconds: float = 0.0
+    states: tuple[State, ...] = ()
 
     @property
     def moments(self) -> Moments:
-        """Of all."""
+        """Moments of all samples."""
         return reduce(Moments.merge, self.parts)
 
     def without(self, left: int) -> Moments:
-        """Of all but one part."""
+        """Return the moments without one part, for the jackknife."""
         return reduce(Moments.merge, (p for i, p in enumerate(self.parts) if i != left))
 
 
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """What samples are held against.
-
-    Attributes:
-        about: Data set, split and number.
-        n: How many.
-        moments: Of the features of all, None where there are too many features.
-        features: Of some.
-        probabilities: Of their classes.
-    """
-
-    about: str
-    n: int
-    moments: Moments | None
-    features: Float[Tensor, "kept size"]
-    probabilities: Float[Tensor, "kept classes"] | None
+def jackknife_parts(size: int) -> int:
+    """Return the number of jackknife parts for a number of features; each costs a covariance."""
+    return 20 if size <= 512 else 5
 
 
-def gather(
-    batches: Iterable[tuple[int, Tensor]], features: Features, *, kept: int = KEPT
+def gather_features(
+    batches: Iterable[tuple[int, Tensor]], features: Features, *, kept: int = MAX_KEPT
 ) -> Gathered:
-    """Look at batches, each with the number of its first sample.
+    """Reduce batches of samples.
 
     Args:
-        batches: of samples.
-        features: in which they are seen.
-        kept: how many of the first samples are held, if they have few numbers.
+        batches: pairs of the index of a batch's first sample and the batch.
+        features: features of the samples.
+        kept: number of samples to keep; fewer of large ones.
     """
     n, parts = 0, list[Moments]()
-    index, x, seen, classes = (list[Tensor]() for _ in range(4))
+    index, x, values, classes = (list[Tensor]() for _ in range(4))
     for first, batch in batches:
-        found, probabilities = features.extract(batch)
-        size = found.shape[1]
-        if not n and size <= WIDEST:
-            parts = [Moments()] * parts_of(size)
-        for i in range(min(len(parts), len(found))):
+        value, probabilities = features.extract(batch)
+        size = value.shape[1]
+        if not n and size <= MAX_FEATURES:
+            parts = [Moments()] * jackknife_parts(size)
+        for i in range(min(len(parts), len(value))):
             part = (first + i) % len(parts)
-            parts[part] = parts[part].update(found[i :: len(parts)])
-        few = max(0, min(kept, HELD // max(size, batch[0].numel())) - first)
+            parts[part] = parts[part].update(value[i :: len(parts)])
+        few = max(0, min(kept, MAX_KEPT_NUMBERS // max(size, batch[0].numel())) - first)
         index.append(torch.arange(first, first + len(batch))[:few])
-        # copied, for a view would hold the whole batch
+        # clone: a view would keep the whole batch alive
         x.append(batch[:few].clone())
-        seen.append(found[:few].clone())
+        values.append(value[:few].clone())
         classes += [] if probabilities is None else [probabilities[:few].clone()]
         n += len(batch)
     if not n:
-        raise ValueError("batches is empty: there is nothing to look at")
-    rows, samples, found = (torch.cat(each) for each in (index, x, seen))
-    return Gathered(n, tuple(parts), rows, samples, found, _joined(classes))
+        raise ValueError("batches is empty: give at least one batch of samples")
+    rows, samples, value = (torch.cat(tensors) for tensors in (index, x, values))
+    return Gathered(n, tuple(parts), rows, samples, value, _concatenate(classes))
 
 
-def together(share: Gathered) -> Gathered:
-    """What all processes have seen, in each of them."""
-    return merged(distributed.all_gather(share))
-
-
-def merged(shares: Sequence[Gathered]) -> Gathered:
-    """What several processes have seen, each of batches of its own, as if one had seen it all."""
-    each = zip(*(share.parts for share in shares), strict=True)
+def merge_shares(shares: Sequence[Gathered]) -> Gathered:
+    """Merge what several processes gathered, each of its own batches."""
+    by_part = zip(*(share.parts for share in shares), strict=True)
     index = torch.cat([share.index for share in shares])
     order = index.argsort()
-    classes = _joined([s.probabilities for s in shares if s.probabilities is not None])
+    classes = _concatenate([s.probabilities for s in shares if s.probabilities is not None])
     return Gathered(
         sum(share.n for share in shares),
-        tuple(reduce(Moments.merge, same) for same in each),
+        tuple(reduce(Moments.merge, same) for same in by_part),
         index[order],
         torch.cat([share.x for share in shares])[order],
         torch.cat([share.features for share in shares])[order],
         None if classes is None else classes[order],
+        max(share.seconds for share in shares),
+        tuple(state for share in shares for state in share.states),
     )
 
 
-def _joined(parts: list[Tensor]) -> Tensor | None:
+def _concatenate(parts: list[Tensor]) -> Tensor | None:
     return torch.cat(parts) if parts else None
 
 
-def batches_of(source: Source, limit: int | None = None) -> Iterable[tuple[int, Tensor]]:
-    """The samples of a source in batches, as `gather` takes them; of a limit, some at random."""
-    rows = torch.arange(len(source))
-    if limit is not None:
-        chance = torch.Generator().manual_seed(0)
-        rows = torch.randperm(len(source), generator=chance)[:limit]
-    for i, part in enumerate(torch.split(rows, BATCH)):
-        yield i * BATCH, all_samples(Part(source, part))
+# ── Samples of a model ───────────────────────────────────────────────────────────────────────────
 
 
-def reference_of(source: Source, about: str, features: Features, cache: Path | None) -> Reference:
-    """A data set as reference, its moments from the cache if they are there.
+def draw(
+    model: ScoreModel,
+    n: int,
+    plan: Plan,
+    features: Features,
+    *,
+    seed: int = 0,
+    batch: int = 256,
+    label: Int[Tensor, "n"] | None = None,
+    kept: int = MAX_KEPT,
+    frames: bool = False,
+    progress: bool = False,
+) -> Gathered:
+    """Sample a model and reduce the samples; several processes share the work.
 
     Args:
-        source: the samples.
-        about: what they are.
-        features: in which they are seen.
-        cache: a folder; None for no cache.
+        model: model with a prior.
+        n: number of samples over all processes.
+        plan: how to sample.
+        features: features of the samples.
+        seed: same seed, same samples, whatever the batch.
+        batch: number of samples at a time.
+        label: class of each sample, for a conditional model.
+        kept: number of samples to keep.
+        frames: keep some states of the first samples' chains.
+        progress: show a progress bar.
     """
-    rows = all_samples(source, min(KEPT, max(HELD // source.shape.numel(), 1)))
-    found = [features.extract(part) for part in torch.split(rows, BATCH)]
-    seen = torch.cat([part for part, _ in found])
-    classes = _joined([part for _, part in found if part is not None])
-    moments = None
-    if seen.shape[1] <= WIDEST:
-        moments = _cached(source, features, cache, lambda: gather(batches_of(source), features))
-    return Reference(f"{about}, {len(source)} samples", len(source), moments, seen, classes)
+    parts = chains(model, n, plan, seed=seed, label=label, batch=batch)
+    states: Iterator[tuple[int, State]]
+    states = ((first, state) for first, chain in parts for state in chain)
+    if progress:
+        own = len(distributed.shard(range(0, n, batch)))
+        states = track(states, own * plan.states, f"   {plan.name}")
+    every, shown, seconds = max(plan.states // FRAMES, 1), list[State](), 0.0
+
+    def batches() -> Iterator[tuple[int, Tensor]]:
+        nonlocal seconds
+        start = time.perf_counter()
+        for first, chain in groupby(states, key=lambda item: item[0]):
+            for _, state in chain:
+                if frames and first == 0 and state.step % every == 0:
+                    shown.append(_first_rows(state))
+            if frames and first == 0 and (not shown or shown[-1].step != state.step):
+                shown.append(_first_rows(state))
+            x = state.x.cpu()
+            seconds += time.perf_counter() - start
+            _check_finite(x, plan)
+            yield first, x
+            start = time.perf_counter()
+
+    share = gather_features(batches(), features, kept=kept)
+    share = replace(share, seconds=seconds, states=tuple(shown))
+    return merge_shares(distributed.all_gather(share))
+
+
+def _first_rows(state: State) -> State:
+    few = min(FRAME_ROWS, max(4, MAX_FRAME_NUMBERS // (2 * FRAMES * state.x[0].numel())))
+    x, denoised = (tensor[:few].cpu().clone() for tensor in (state.x, state.denoised))
+    return State(x, state.sigma, denoised, state.step)
+
+
+def _check_finite(x: Tensor, plan: Plan) -> None:
+    broken = int((~x.flatten(1).isfinite().all(1)).sum())
+    if broken:
+        raise ValueError(
+            f"{broken} of {len(x)} samples by {plan.name} are not finite: more steps or another "
+            "sampler may help, and `diagnose` shows where the score is wrong"
+        )
+
+
+# ── Real samples ─────────────────────────────────────────────────────────────────────────────────
+
+
+def source_batches(
+    source: Source, rows: Int[Tensor, "n"] | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the samples of a source, or some of its rows, as `gather_features` takes them."""
+    rows = torch.arange(len(source)) if rows is None else rows
+    for i, part in enumerate(torch.split(rows, READ_BATCH)):
+        yield i * READ_BATCH, all_samples(Part(source, part)).cpu()
+
+
+def reference_of(source: Source, features: Features, cache: Path | None = None) -> Gathered:
+    """Reduce a data set that samples are compared with; its moments come from the cache.
+
+    Args:
+        source: real samples.
+        features: features of the samples.
+        cache: folder of cached moments; None for no cache.
+    """
+    x = all_samples(source, min(MAX_KEPT, max(MAX_KEPT_NUMBERS // source.shape.numel(), 1))).cpu()
+    split = torch.split(x, READ_BATCH)
+    some = gather_features(((i * READ_BATCH, part) for i, part in enumerate(split)), features)
+    if not some.parts or len(x) == len(source):
+        return replace(some, n=len(source))
+    return replace(some, n=len(source), parts=(_cached_moments(source, features, cache),))
 
 
 def cache_folder() -> Path:
-    """Where statistics of data sets are kept, by the custom of the system's users."""
+    """Return the folder of cached moments."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scorefield"
 
 
-def _cached(
-    source: Source, features: Features, cache: Path | None, count: Callable[[], Gathered]
-) -> Moments:
+def _cached_moments(source: Source, features: Features, cache: Path | None) -> Moments:
     if cache is None:
-        return count().moments
-    path = cache / f"moments-{content(source, features)}.safetensors"
-    with suppress(ValueError, KeyError, OSError):  # damaged, it is computed and written anew
+        return gather_features(source_batches(source), features, kept=0).moments
+    path = cache / f"moments-{content_hash(source, features)}.safetensors"
+    with suppress(ValueError, KeyError, OSError):  # a damaged file is computed and written again
         stored = checkpoint.read_stored(path)
-        n, tensors = stored.about["n"], stored.tensors
-        return Moments(n, tensors["mean"], tensors["scatter"])
-    moments = count().moments
+        return Moments(stored.about["n"], stored.tensors["mean"], stored.tensors["scatter"])
+    moments = gather_features(source_batches(source), features, kept=0).moments
     description = {"format": checkpoint.FORMAT, "about": {"n": moments.n, "of": features.about}}
-    with suppress(OSError):  # where nothing can be written, it takes its time again
+    with suppress(OSError):  # a cache that cannot be written is no error
         checkpoint.write_stored(
             path, description, {"mean": moments.mean, "scatter": moments.scatter}
         )
     return moments
 
 
-def content(source: Source, features: Features) -> str:
-    """A hash of the samples and of what makes their features."""
+def content_hash(source: Source, features: Features) -> str:
+    """Return a hash of the samples and of the features."""
     total = hashlib.sha256(f"1 {features.digest} {source.levels} {source.shape}".encode())
-    for rows in torch.split(torch.arange(len(source)), BATCH):
+    for rows in torch.split(torch.arange(len(source)), READ_BATCH):
         block = source.take(rows)[0].cpu().contiguous()
         total.update(f"{block.dtype}".encode())
         total.update(block.numpy().tobytes())

@@ -1,22 +1,22 @@
-"""Has a model learned its training data by heart? By how near its samples are to them.
+"""Memorisation: distances of samples to the training data.
 
-    d(x) = min over training data y of ‖x − y‖, of images trained with flips also to their mirrors
+    d(x) = min over training data y of ‖x − y‖, or to its mirror image where training flipped
 
-of samples, and of held-out data, which show what distance is usual. Three figures:
+is measured for samples and for held-out data, which show what distance is usual. Three figures:
 
-    ratio         median d of samples over that of held-out data (after Meehan et al. 2020), its
-                  interval wide enough for what is uncertain in either
-    near copies   the share with d ≤ half of the distance that 95 % of held-out data exceed
-    exact copies  the share equal to their nearest training sample in all 8-bit values; of floats,
-                  the share with d ≤ a hundredth of the usual
+    ratio         median d of samples over median d of held-out data (after Meehan et al. 2020); its
+                  interval includes the uncertainty of both
+    near copies   share with d ≤ half of the distance that 95 % of held-out data exceed
+    exact copies  share equal to their nearest training sample in all 8-bit values; for floats, the
+                  share with d ≤ a hundredth of the usual distance
 
-A model has memorised if its typical sample is a copy, the whole interval of the ratio being below
-½; or if some are, the share of near copies being above that of held-out data, interval above
-interval (if the shares are equal, by chance in less than one case of a hundred).
+A model has memorised if the whole interval of the ratio is below ½, or if the interval of its share
+of near copies is above that of held-out data (for equal shares less than one case in a hundred).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,40 +25,45 @@ from torch import Tensor
 
 from ..data import Dataset, Part, Source, all_samples
 from ..metrics import Neighbours, nearest
-from .figure import Interval, median, over, share
-from .gather import HELD, KEPT
+from .figure import Figure, Interval, median_interval, ratio_interval, share_interval
+from .fit import is_eight_bit
+from .gather import MAX_KEPT, MAX_KEPT_NUMBERS
 
-TYPICAL, NEAR, EQUAL = 0.5, 0.5, 0.01
-"""The ratio below which the typical sample is a copy; what part of the distance that nearly all new
-data exceed makes a near copy; and what part of the usual one, of floats, an equal one."""
-RARE = 0.05
-"""The share of held-out data that are nearer than nearly all."""
-FEW = 20
-"""Held-out samples, of which less would say nothing."""
-WORK = 10**12
-"""Products in the distances between held-out and training data, at most: a minute of a core."""
-BLOCK = 2**24
-"""Numbers of the training data that are looked at together."""
+TYPICAL_RATIO = 0.5
+"""Ratio below which the typical sample is a copy."""
+NEAR_COPY = 0.5
+"""Largest distance of a near copy, relative to the one that nearly all held-out data exceed."""
+FLOAT_COPY = 0.01
+"""Largest distance of an exact copy of floats, relative to the usual distance."""
+NEAREST_HELDOUT = 0.05
+"""Share of held-out data that do not exceed the distance of "nearly all"."""
+MIN_HELDOUT = 20
+"""Fewest held-out samples that show what distance is usual."""
+MAX_PRODUCTS = 10**12
+"""Most products in the distances between held-out and training data: a minute of a core."""
+BLOCK_NUMBERS = 2**24
+"""Numbers of the training data that are read together."""
+NEAREST = "distance to training data, held-out = 1"
 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """How samples lie to training data, beside held-out data.
+    """Distances of samples to the training data, compared with held-out data.
 
     Attributes:
-        n: Samples.
-        trained: Training data.
-        heldout: Held-out data.
-        flips: Whether mirror images were looked for.
-        usual: The median distance of held-out data.
-        ratio: The samples' median distance over it.
-        near: The share of near copies,
-        near_heldout: and of held-out data;
-        exact: the share of exact ones,
-        exact_heldout: and of held-out data.
-        worst: The samples nearest to training data, the nearest first,
-        sources: what they are near to,
-        distances: and how near.
+        n: Number of samples.
+        trained: Number of training samples.
+        heldout: Number of held-out samples.
+        flips: True if mirror images were compared too.
+        usual: Median distance of held-out data.
+        ratio: Median distance of the samples, relative to `usual`.
+        near: Share of near copies.
+        near_heldout: Share of near copies among held-out data.
+        exact: Share of exact copies.
+        exact_heldout: Share of exact copies among held-out data.
+        worst: Indices of the samples nearest to the training data, the nearest first.
+        sources: Training samples that these are nearest to.
+        distances: Distances of these.
     """
 
     n: int
@@ -77,117 +82,141 @@ class Memory:
 
     @property
     def memorised(self) -> bool:
-        """By the rule above."""
-        return self.typical or self.some
+        """True if the model has memorised."""
+        return self.typical or self.near.low > self.near_heldout.high
 
     @property
     def typical(self) -> bool:
-        """The typical sample is a copy."""
-        return self.ratio.high < TYPICAL
-
-    @property
-    def some(self) -> bool:
-        """More samples are near copies than held-out data."""
-        return self.near.low > self.near_heldout.high
+        """True if the typical sample is a copy."""
+        return self.ratio.high < TYPICAL_RATIO
 
     @property
     def verdict(self) -> str:
-        """The finding in words, with its numbers."""
+        """The finding as a sentence with its numbers."""
         ratio, near = self.ratio, self.near
-        usual = (
-            f"the typical sample is {ratio.value:.2f} × as far from the {self.trained} training "
-            f"samples as held-out data are (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
-        )
-        copies = (
-            f"{100 * near.value:.1f} % of {self.n} samples are near copies "
+        words = "No sign of memorisation"
+        if self.memorised:
+            words = "Memorised" if self.typical else "Memorised in part"
+        return (
+            f"{words}: the typical sample is {ratio.value:.2f} × as far from the {self.trained} "
+            f"training samples as held-out data are (95 % interval {ratio.low:.2f} to "
+            f"{ratio.high:.2f}), and {100 * near.value:.1f} % of {self.n} samples are near copies "
             f"({100 * near.low:.1f} to {100 * near.high:.1f} %; of held-out data "
-            f"{100 * self.near_heldout.value:.1f} %), {100 * self.exact.value:.1f} % exact ones"
+            f"{100 * self.near_heldout.value:.1f} %), {100 * self.exact.value:.1f} % exact ones."
         )
-        if not self.memorised:
-            return f"No sign of memorisation: {usual}, and {copies}."
-        what = "Memorised" if self.typical else "Memorised in part"
-        return f"{what}: {usual}, and {copies}."
 
 
-def memory(
-    samples: Float[Tensor, "n *shape"], data: Dataset, *, flips: bool = False, worst: int = 10
-) -> Memory:
-    """How samples lie to training data.
+def memorisation(
+    sets: Sequence[Float[Tensor, "_ *shape"]],
+    data: Dataset,
+    *,
+    flips: bool = False,
+    worst: int = 10,
+) -> list[Memory]:
+    """Compare sets of samples with the training data; the held-out data are compared once.
 
     Args:
-        samples: of a model.
-        data: what it was trained on, and what was held out.
-        flips: also look for mirrored copies, of images.
-        worst: how many of the nearest samples are kept.
+        sets: samples of a model, one set for each plan.
+        data: the model's training data and held-out data.
+        flips: compare mirror images too.
+        worst: number of nearest samples to return.
     """
-    if data.test is None or len(data.test) < FEW:
+    if data.test is None or len(data.test) < MIN_HELDOUT:
         raise ValueError(
-            f"{data.name} has fewer than {FEW} held-out samples: how far new data are from the "
-            "training data, without which no copy can be told, is not known"
+            f"{data.name} has fewer than {MIN_HELDOUT} held-out samples, so that the usual "
+            "distance of new data to the training data is unknown"
         )
     numbers = data.test.shape.numel()
-    some = min(KEPT, HELD // numbers, WORK // (numbers * len(data.train)))
-    heldout = all_samples(data.test, max(FEW, some))
-    found = nearest_in(samples, data.train, flips=flips)
+    affordable = MAX_PRODUCTS // (numbers * len(data.train))
+    few = min(MAX_KEPT, MAX_KEPT_NUMBERS // numbers, affordable)
+    heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
     usual = nearest_in(heldout, data.train, flips=flips)
-    d, u = found.distances[:, 0], usual.distances[:, 0]
-    unit, bound = u.median().item(), NEAR * u.quantile(RARE).item()
+    unit = usual.distances.median().item()
     if unit == 0:
         raise ValueError(f"most of what {data.name} holds out is in its training data as well")
-    ratio = over(median(d), median(u))
+    return [_compare(x, heldout, usual, data.train, flips, worst) for x in sets]
+
+
+def _compare(
+    x: Tensor, heldout: Tensor, usual: Neighbours, train: Source, flips: bool, worst: int
+) -> Memory:
+    found = nearest_in(x, train, flips=flips)
+    d, u = found.distances[:, 0], usual.distances[:, 0]
+    unit, bound = u.median().item(), NEAR_COPY * u.quantile(NEAREST_HELDOUT).item()
     order = d.argsort(stable=True)[:worst]
-    near, near_heldout = ((each <= bound).double().mean().item() for each in (d, u))
-    exact, exact_heldout = (
-        _equal(x, each, data.train, unit, flips).double().mean().item()
-        for x, each in ((samples, found), (heldout, usual))
-    )
+
+    def share(copies: Tensor) -> Interval:
+        return share_interval(copies.double().mean().item(), len(copies))
+
     return Memory(
-        len(samples),
-        len(data.train),
-        len(heldout),
-        flips,
-        unit,
-        ratio,
-        share(near, len(d)),
-        share(near_heldout, len(u)),
-        share(exact, len(d)),
-        share(exact_heldout, len(u)),
-        order,
-        all_samples(Part(data.train, found.indices[order, 0])),
-        d[order],
+        n=len(x),
+        trained=len(train),
+        heldout=len(heldout),
+        flips=flips,
+        usual=unit,
+        ratio=ratio_interval(median_interval(d), median_interval(u)),
+        near=share(d <= bound),
+        near_heldout=share(u <= bound),
+        exact=share(_exact_copies(x, found, train, unit, flips)),
+        exact_heldout=share(_exact_copies(heldout, usual, train, unit, flips)),
+        worst=order,
+        sources=all_samples(Part(train, found.indices[order, 0])).cpu(),
+        distances=d[order],
     )
 
 
 def nearest_in(x: Float[Tensor, "n *shape"], source: Source, *, flips: bool) -> Neighbours:
-    """Of each x the nearest sample of a source, which is read a block at a time."""
-    size = max(1, BLOCK // source.shape.numel())
-    best: Neighbours | None = None
+    """Return each sample's nearest sample of a source, which is read a block at a time."""
+    size = max(1, BLOCK_NUMBERS // source.shape.numel())
+    distances, indices = x.new_full((len(x), 1), torch.inf, dtype=torch.float64), None
     for rows in torch.split(torch.arange(len(source)), size):
-        found = nearest(x, all_samples(Part(source, rows)), flips=flips)
-        indices = rows[found.indices]
-        if best is None:
-            best = Neighbours(found.distances, indices)
-            continue
-        nearer = found.distances < best.distances
-        best = Neighbours(
-            found.distances.where(nearer, best.distances), indices.where(nearer, best.indices)
-        )
-    assert best is not None
-    return best
+        block = nearest(x, all_samples(Part(source, rows)).cpu(), flips=flips)
+        there = rows[block.indices]
+        nearer = block.distances < distances
+        distances = block.distances.where(nearer, distances)
+        indices = there if indices is None else there.where(nearer, indices)
+    assert indices is not None
+    return Neighbours(distances, indices)
 
 
-def _equal(x: Tensor, found: Neighbours, source: Source, unit: float, flips: bool) -> Tensor:
-    """Which are exact copies of their nearest training sample."""
-    eight_bit = source.take(torch.zeros(1, dtype=torch.int64))[0].dtype == torch.uint8
+def _exact_copies(x: Tensor, found: Neighbours, train: Source, unit: float, flips: bool) -> Tensor:
+    """Return which samples are exact copies of their nearest training sample."""
     d = found.distances[:, 0]
-    if not eight_bit:
-        return d <= EQUAL * unit
-    # values of one cell are no further than half of it from its middle
-    close = (d <= 0.5001 * source.shape.numel() ** 0.5 / source.levels).nonzero()[:, 0]
+    if not is_eight_bit(train):
+        return d <= FLOAT_COPY * unit
+    # values of one cell are at most half of it away from its centre
+    close = (d <= 0.5001 * train.shape.numel() ** 0.5 / train.levels).nonzero()[:, 0]
     equal = torch.zeros(len(x), dtype=torch.bool)
     for rows in torch.split(close, 1000):
-        there = source.take(found.indices[rows, 0])[0].cpu().flatten(1)
+        there = train.take(found.indices[rows, 0])[0].cpu().flatten(1)
         views = [x[rows], x[rows].flip(-1)] if flips else [x[rows]]
-        cells = [(v * source.levels).floor().clamp(0, source.levels - 1) for v in views]
+        cells = [(v * train.levels).floor().clamp(0, train.levels - 1) for v in views]
         equal[rows] = torch.stack([(c.flatten(1) == there).all(1) for c in cells]).any(0)
     return equal
+
+
+def memory_figures(memory: Memory, kind: str) -> Iterator[Figure]:
+    """Yield the figures of memorisation; `real` is the one of the held-out data.
+
+    Args:
+        memory: the distances.
+        kind: "images", "signals" or "vectors".
+    """
+    mirrored = " and their mirror images" if memory.flips else ""
+    reference = (
+        f"{memory.trained} training samples{mirrored}, compared with {memory.heldout} held out"
+    )
+    for name, interval, real, method in (
+        (NEAREST, memory.ratio, 1.0, "order statistics"),
+        ("near copies", memory.near, memory.near_heldout.value, "Wilson"),
+        ("exact copies", memory.exact, memory.exact_heldout.value, "Wilson"),
+    ):
+        yield Figure(
+            name,
+            *interval,
+            method,
+            memory.n,
+            features="pixels" if kind == "images" else "coordinates",
+            reference=reference,
+            real=real,
+        )

@@ -1,149 +1,358 @@
-"""The page of an evaluation in a run's report."""
+"""The report of an evaluation, section by section; what does not apply to the data is left out."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from matplotlib.figure import Figure as Plot
+from PIL import Image
+from torch import Tensor
 
+from ..data import Part, Source, all_samples
+from ..disk import write_file
+from ..ladder import suggest
+from ..noise import geometric, perturb, seeded
+from ..runs import config
+from ..samplers import State
 from ..show import images, plots, report
-from ..show.report import Picture, Section, Table, drawn
-from .costs import Point
-from .figure import Figure, number, shown
-from .memory import Memory
+from ..show.machine import in_words, machine
+from ..show.report import Picture, Section, Table
+from .evaluation import Evaluation
+from .figure import Figure, in_text, real_text
+from .fit import data_deviation
+from .quality import FRECHET
 
-if TYPE_CHECKING:
-    from . import Evaluation
+METRICS_FILE = "metrics.json"
+REPORT_FILE = "report.html"
+FIGURE_HEADS = ("", "value", "real", "compared with", "interval by", "take care")
+GRID_IMAGES = 64
+"""Images of a grid."""
+STRIP_LEVELS = 10
+"""Noise levels of the strip with one noisy image."""
+SUGGEST_SAMPLES = 5000
+"""Most training samples from which the ladder is suggested."""
+LOG_POINTS = 20_000
+"""Most steps of a training curve."""
 
-HEADS = ("", "value", "real", "of", "interval by", "to be taken with care")
-SHOWN = 100
-"""Samples of a grid."""
+
+def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
+    """Write metrics.json and report.html into a directory; earlier ones are replaced."""
+    directory = Path(directory)
+    write_file(directory / METRICS_FILE, evaluation.as_json().encode())
+    title = f"Evaluation of {evaluation.name}"
+    report.write(directory / REPORT_FILE, sections(evaluation), title=title)
 
 
-def write(path: Path, found: Evaluation) -> None:
-    """Add the page, or write it anew."""
-    sections = [_quality(found), _memory(found), _fit(found), *_frontier(found.points, found)]
-    report.add(path, sections, title=f"Evaluation of {found.subject.name}", part="evaluation")
+def sections(evaluation: Evaluation) -> list[Section]:
+    """Return the sections of the report."""
+    pictured = evaluation.data.kind == "images" and evaluation.data.train.shape[0] in (1, 3)
+    return [
+        *(_samples(evaluation) if pictured else ()),
+        _quality(evaluation),
+        *(_chain(evaluation) if pictured else ()),
+        *_cost(evaluation),
+        _memorisation(evaluation, pictured),
+        _fit(evaluation),
+        *_levels(evaluation, pictured),
+        _making(evaluation),
+    ]
 
 
-def table(figures: Sequence[Figure]) -> Table:
-    """Figures under each other, each with what it is of, their intervals in small type.
+def _samples(evaluation: Evaluation) -> list[Section]:
+    """Show real images and those of each plan side by side."""
+    source = evaluation.data.test or evaluation.data.train
+    split = "held out, not trained on" if evaluation.data.test else "of the training data"
+    rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:GRID_IMAGES]
+    real = _grid(
+        _rows_of(source, rows),
+        f"Real {evaluation.data.name}.",
+        f"{len(rows)} of {len(source)}, {split}.",
+    )
+    drawn = [
+        _grid(
+            evaluation.samples[plan.name].x[:GRID_IMAGES],
+            _sentence(plan.name),
+            f"{plan.evaluations} evaluations of the score per sample. {_sentence(plan.note)}",
+        )
+        for plan in evaluation.plans
+    ]
+    text = (
+        "One network has learned ∇ₓ log q_σ(x). These are the first samples of each plan, not "
+        "selected; images in the same place of two grids started from the same noise."
+    )
+    return [Section("Samples and real data", text, pictures=[real, *drawn])]
 
-    A column in which nothing would be is left out.
-    """
+
+def _quality(evaluation: Evaluation) -> Section:
+    """Tabulate the figures of all plans, or every figure of the only one."""
+    notes = "".join(f"\n\nNot measured: {note}." for note in evaluation.notes)
+    text = f"{evaluation.caption()} In small type: the 95 % interval.{notes}"
+    tables, folded = [], ""
+    if len(evaluation.plans) > 1:
+        tables.append(Table(*evaluation.comparison()))
+        folded = "\n".join(_line(figure) for figure in evaluation.figures if figure.draw)
+    else:
+        (plan,) = evaluation.plans
+        first, last = plan.sigmas[0].item(), plan.sigmas[-1].item()
+        text = (
+            f"Samples by {plan.name}: {plan.evaluations} evaluations of the score each, σ from "
+            f"{first:.3g} to {last:.3g} in {len(plan.sigmas)} levels"
+            f"{_classes(evaluation.of_plan(plan.name))}. {text}"
+        )
+        tables.append(_figure_table(evaluation.of_plan(plan.name)))
+    if evaluation.shares:
+        heads = ["class, %", *map(str, range(evaluation.data.classes))]
+        rows = [
+            [f"real {evaluation.data.name}" if name == "real" else name]
+            + [f"{100 * share:.1f}" for share in shares]
+            for name, shares in evaluation.shares.items()
+        ]
+        tables.append(Table(heads, rows))
+    return Section("Quality of the samples", text, tables, folded=folded)
+
+
+def _classes(figures: Sequence[Figure]) -> str:
+    classes = next((f.draw["classes"] for f in figures if f.draw), "")
+    return f"; classes {classes}" if classes else ""
+
+
+def _line(figure: Figure) -> str:
+    value, interval = in_text(figure)
+    plan = figure.draw["plan"] if figure.draw else ""
+    warning = f"  ({figure.warning})" if figure.warning else ""
+    return f"{plan}: {figure.name} {value}, {interval} by {figure.method}{warning}"
+
+
+def _figure_table(figures: Sequence[Figure]) -> Table:
+    """List figures, each with what it was computed from; empty columns are left out."""
     rows = []
     for figure in figures:
         of = f" of {figure.features.split(',')[0]}" if figure.features else ""
-        value, interval = shown(figure)
-        real = "" if figure.real is None else number(figure.real)
+        value, interval = in_text(figure)
         name = f"{figure.name}\n{figure.samples} samples{of}"
-        # a line may be broken after a dash, but for a word joiner
+        # a no-break space and a word joiner keep an interval on one line
         ends = f"{value}\n{interval}".replace(" ", "\u00a0").replace("–", "–\u2060")
-        rows.append([name, ends, real, figure.reference, figure.method, figure.warning])
-    used = [i for i in range(len(HEADS)) if any(row[i] for row in rows)]
-    return Table([HEADS[i] for i in used], [[row[i] for i in used] for row in rows])
-
-
-def _quality(found: Evaluation) -> Section:
-    figures = [figure for figure in found.figures if figure.draw is not None]
-    (draw, *_) = (figure.draw for figure in figures if figure.draw is not None)
-    first, last, count = draw.levels
-    notes = "".join(f"\n\nNot measured: {note}." for note in found.notes)
-    text = (
-        f"Samples by {draw.sampler}, {draw.evaluations} evaluations of the score each, seed "
-        f"{draw.seed}, σ from {first:.3g} to {last:.3g} in {count} levels; weights {draw.weights}; "
-        f"{'classes ' * bool(draw.classes)}{draw.classes}{'; ' * bool(draw.classes)}"
-        f"features: {figures[0].features}. "
-        "Real: the same figure of as many real samples of the other split, which is where a "
-        "perfect model would be; of the last three, that of the held-out data. In small type: "
-        f"where 95 % of other sets of that size would lie.{notes}"
-    )
-    return Section("Samples", text, [table(figures)], pictures=_grid(found))
-
-
-def _grid(found: Evaluation) -> list[Picture]:
-    if found.samples.ndim != 4 or found.samples.shape[1] not in (1, 3):
-        return []
-    shown = images.png(images.grid(found.samples[:SHOWN]), {})
-    n = min(SHOWN, len(found.samples))
-    return [Picture(shown, "The first of them, not chosen.", f"{n} samples.", "half")]
-
-
-def _memory(found: Evaluation) -> Section:
-    title = "Has it learned its training data by heart?"
-    known = found.memory
-    if known is None:
-        return Section(title, "That cannot be told, for the reason given above.")
-    text = (
-        f"{known.verdict}\n\nA model has memorised if the interval of that ratio is below one half "
-        "as a whole, or if there are more near copies than among held-out data, interval above "
-        "interval. A near copy is at most half as far from a training sample as 95 % of held-out "
-        f"data are at least. Distances are Euclidean{', to the image or its mirror' * known.flips}."
-    )
-    return Section(title, text, pictures=_pairs(found, known))
-
-
-def _pairs(found: Evaluation, known: Memory) -> list[Picture]:
-    """The worst offenders, each above what it is nearest to."""
-    if found.samples.ndim != 4 or found.samples.shape[1] not in (1, 3):
-        return []
-    pairs = torch.cat([found.samples[known.worst], known.sources.to(found.samples)])
-    apart = ", ".join(f"{d / known.usual:.2f}" for d in known.distances.tolist())
-    return [
-        Picture(
-            images.png(images.grid(pairs, len(known.worst)), {}),
-            f"Above: samples. Below: the training data that they are nearest to. Distances, where "
-            f"those of held-out data are 1 in the median: {apart}.",
-            "The nearest of all.",
-            "half",
+        rows.append(
+            [name, ends, real_text(figure), figure.reference, figure.method, figure.warning]
         )
-    ]
+    used = [i for i in range(len(FIGURE_HEADS)) if any(row[i] for row in rows)]
+    return Table([FIGURE_HEADS[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
-def _fit(found: Evaluation) -> Section:
-    figures = [figure for figure in found.figures if figure.draw is None]
-    most = max(values.mean(1).max().item() for values in found.losses.values())
-    curve = drawn(
-        plots.losses(
-            found.sigmas, found.losses, "denoising loss per number", top=min(1.4, 1.1 * most)
-        ),
-        "Loss at each σ.",
-        f"E‖D(x + σz, σ) − x‖²·(σ² + σ_d²)/(σσ_d)² per number at {len(found.sigmas)} levels, σ_d = "
-        f"{found.subject.sigma_data:.3g}, the same noise for all curves; bands are 95 % intervals "
-        "of the mean.",
+def _chain(evaluation: Evaluation) -> list[Section]:
+    """Show the first plan's chain from noise to samples."""
+    plan = evaluation.plans[0]
+    frames = [_frame(state) for state in evaluation.samples[plan.name].states]
+    if not frames:
+        return []
+    about = {"sampler": plan.sampler, "seed": evaluation.seed}
+    moving = Picture(
+        images.animation(frames, ".png", about, seconds=6),
+        f"{len(frames)} of {plan.states} states. Left: x, its contrast lowered to 1/(1 + 4σ) to "
+        "show the noise. Right: the denoiser's x + σ²s(x, σ) at the same time, the mean of the "
+        "images that x may come from.",
+        f"{_sentence(plan.name)[:-1]}, from σ = {plan.sigmas[0].item():.3g} to 0.",
     )
-    text = (
-        "Who knows the mean and the deviation of the data only has a loss of about 1 at each σ. A "
-        "gap between held-out and training data is what the model has learned by heart."
-    )
-    return Section("Fit to data that it has not seen", text, [table(figures)], pictures=[curve])
+    return [Section("From noise to samples", pictures=[moving])]
 
 
-def _frontier(points: Sequence[Point], found: Evaluation) -> list[Section]:
+def _frame(state: State) -> Image.Image:
+    """Put some noisy images next to their denoised versions."""
+    noisy = _lower_contrast(state.x, torch.tensor(state.sigma))
+    columns = min(8, len(noisy))
+    left, right = (images.grid(side, columns) for side in (noisy, state.denoised))
+    sheet = Image.new(left.mode, (2 * left.width + 24, left.height), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + 24, 0))
+    return sheet
+
+
+def _cost(evaluation: Evaluation) -> list[Section]:
+    """Plot the Fréchet distance of all samplers against evaluations and seconds."""
+    points = [(figure, figure.draw) for figure in evaluation.frontier if figure.draw]
     if not points:
         return []
-    (distance, *_) = (f for f in found.figures if f.name.startswith("Fréchet"))
-    names = list(dict.fromkeys(point.sampler for point in points))
-    label = f"Fréchet distance of {distance.features.split(',')[0]}"
+    label = f"{FRECHET} of {evaluation.features.about.split(',')[0]}"
+    n = points[0][0].samples
+    floor = evaluation.floors[n].get(FRECHET)
     pictures = []
-    for across, cost in (
-        ("evaluations of the score for each sample", lambda p: float(p.evaluations)),
-        (f"seconds for {points[0].samples} samples", lambda p: p.seconds),
+    for axis, key in (
+        ("evaluations of the score per sample", "evaluations"),
+        (f"seconds for {n} samples", "seconds"),
     ):
-        curves = {
-            name: [(cost(p), *p.frechet) for p in points if p.sampler == name] for name in names
-        }
-        figure = plots.frontier(curves, label, across, floor=distance.real)
-        pictures.append(drawn(figure, f"{label}.", f"Against {across}; bands are 95 % intervals."))
+        curves = dict[str, list[tuple[float, float, float, float]]]()
+        for figure, draw in points:
+            ends = (figure.value or 0.0, figure.low or 0.0, figure.high or 0.0)
+            curves.setdefault(draw["sampler"], []).append((float(draw[key]), *ends))
+        plot = plots.frontier(curves, label, axis, floor=floor and floor.value)
+        pictures.append(_plot(plot, f"{label}.", f"Against {axis}; bands are 95 % intervals."))
     lines = [
-        f"{p.sampler:20s} {p.evaluations:4d} evaluations {p.seconds:8.2f} s   "
-        "{:>8s}  ({} – {})".format(*map(number, p.frechet))
-        for p in sorted(points, key=lambda p: p.frechet.value)
+        f"{draw['sampler']:20s} {draw['evaluations']:4d} evaluations {draw['seconds']:8.2f} s   "
+        "{:>8s}  ({})".format(*in_text(figure))
+        for figure, draw in sorted(points, key=lambda point: point[0].value or 0.0)
     ]
-    text = (
-        f"{points[0].samples} samples each, against {distance.reference}; features: "
-        f"{distance.features}; seed {distance.seed}."
-    )
+    text = f"{n} samples each, compared with {evaluation.reference}; seed {evaluation.seed}."
     return [Section("Quality against cost", text, pictures=pictures, folded="\n".join(lines))]
+
+
+def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
+    """Show the samples nearest to training data, above what they are near to."""
+    title = "Nearest neighbours in the training data"
+    if not evaluation.memory:
+        return Section(title, "Memorisation was not measured, for the reason given above.")
+    mirrored = ", to the image or its mirror image" if any(
+        memory.flips for memory in evaluation.memory.values()
+    ) else ""  # fmt: skip
+    text = (
+        f"{evaluation.verdict}\n\nA model has memorised if the whole interval of that ratio is "
+        "below one half, or if the interval of its share of near copies is above that of held-out "
+        "data. A near copy is at most half as far from a training sample as 95 % of held-out data "
+        f"are. Distances are Euclidean{mirrored}."
+    )
+    pictures = []
+    for name, memory in evaluation.memory.items() if pictured else ():
+        pairs = torch.cat([evaluation.samples[name].x[memory.worst], memory.sources])
+        apart = ", ".join(f"{d / memory.usual:.2f}" for d in memory.distances.tolist())
+        caption = (
+            f"Above: of {memory.n} samples the {len(memory.worst)} nearest to the training data. "
+            f"Below: the training images they are nearest to. Distances, relative to the median of "
+            f"held-out data: {apart}."
+        )
+        png = images.png(images.grid(pairs, len(memory.worst)), {})
+        pictures.append(Picture(png, caption, _sentence(name), "half"))
+    return Section(title, text, pictures=pictures)
+
+
+def _fit(evaluation: Evaluation) -> Section:
+    """Plot the loss at each σ, and the training curve of the run."""
+    sigma_data = data_deviation(evaluation.model, evaluation.data)
+    most = max(values.mean(1).max().item() for values in evaluation.losses.values())
+    count = next(iter(evaluation.losses.values())).shape[1]
+    curves = plots.losses(
+        evaluation.sigmas, evaluation.losses, "denoising loss per number", top=min(1.4, 1.1 * most)
+    )
+    by_sigma = _plot(
+        curves,
+        "Loss at each σ.",
+        f"E‖D(x + σz, σ) − x‖²·(σ² + σ_d²)/(σσ_d)² per number, σ_d = {sigma_data:.3g}, over "
+        f"{count} samples, with the same z for all curves; bands are 95 % intervals of the mean. "
+        f"The largest mean is {most:.3g}.",
+    )
+    text = (
+        "A model that knows only the mean and the deviation of the data has a loss of about 1 at "
+        "each σ; the Gaussian knows their mean and covariance. The gap between held-out and "
+        "training data is overfitting. A model that had memorised its training data would fail on "
+        "held-out data at small σ."
+    )
+    tables = [_figure_table(evaluation.of_plan(None))] if evaluation.of_plan(None) else []
+    return Section(
+        "Fit to held-out data", text, tables, pictures=[by_sigma, *_training(evaluation)]
+    )
+
+
+def _training(evaluation: Evaluation) -> list[Picture]:
+    """Plot the run's log, if there is one."""
+    lines = _log(evaluation.run)
+    size = evaluation.data.train.shape.numel()
+    heldout = {
+        line["step"]: (line["heldout"] / size, line["heldout_error"] / size)
+        for line in lines
+        if line.get("heldout") is not None
+    }
+    lines = lines[:: -(-len(lines) // LOG_POINTS) or 1]
+    batches = {line["step"]: line["loss"] / size for line in lines if line["loss"] is not None}
+    if not batches:
+        return []
+    caption = f"{max(batches)} steps; the weights are {evaluation.weights}."
+    return [_plot(plots.training(batches, heldout, "loss per number"), "Training.", caption)]
+
+
+def _log(run: Path | None) -> list[dict[str, Any]]:
+    path = None if run is None else run / "log.jsonl"
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def _levels(evaluation: Evaluation, pictured: bool) -> list[Section]:
+    """Show the noise levels of each plan, and those that `suggest` computes from the data."""
+    data = evaluation.data
+    try:
+        suggestion = suggest(all_samples(data.train, SUGGEST_SAMPLES))
+    except ValueError:  # of a single sample, or one that is repeated
+        return []
+    grids = {plan.name: plan.sigmas for plan in evaluation.plans}
+    pictures = [_plot(plots.ladders(grids), "The levels of each plan.", "A tick is a level.")]
+    if pictured:
+        first, last = suggestion.sigmas[0].item(), suggestion.sigmas[-1].item()
+        sigmas = geometric(first, last, STRIP_LEVELS)
+        source = data.test or data.train
+        x = _rows_of(source, torch.tensor([len(source) // 2])).repeat(STRIP_LEVELS, 1, 1, 1)
+        noisy = _lower_contrast(perturb(x, sigmas, seeded(evaluation.seed)(x)), sigmas)
+        caption = f"σ = {', '.join(f'{s:.2g}' for s in sigmas.tolist())}; contrast 1/(1 + 4σ)."
+        strip = images.png(images.grid(noisy, STRIP_LEVELS), {})
+        pictures.append(Picture(strip, caption, "One image at ten levels."))
+    text = (
+        "Annealed Langevin dynamics goes down a ladder of noise levels. The levels, the number of "
+        "steps T at each and the step size ε follow from the data alone, by the rules of Song & "
+        "Ermon 2020 (`scorefield suggest`):"
+    )
+    return [
+        Section("Noise levels, with reasons", text, verbatim=str(suggestion), pictures=pictures)
+    ]
+
+
+def _making(evaluation: Evaluation) -> Section:
+    """List what it takes to repeat the evaluation."""
+    model, data, run = evaluation.model, evaluation.data, evaluation.run
+    count = sum(p.numel() for p in model.net.parameters())
+    facts = {
+        "data": f"{data.name}: {len(data.train)} to train on, "
+        f"{0 if data.test is None else len(data.test)} held out",
+        "network": f"{type(model.net).__name__}, {count:,} weights, "
+        f"{evaluation.weights or 'as given'}",
+        "seed": f"{evaluation.seed}, of samples and measurements",
+        "machine": in_words(machine(str(model.device or "cpu"))),
+        "versions": ", ".join(f"{p} {version(p)}" for p in ("scorefield", "numpy", "scikit-learn")),
+    }
+    folded, log = "", _log(run)
+    if run is not None and (run / "config.json").exists():
+        experiment = config.read(run / "config.json")
+        folded = config.as_json(experiment)
+        facts["training"] = f"{experiment.training.steps} steps, seed {experiment.seed}"
+        if len(log) > 1:
+            seconds = log[-1]["time"] - log[0]["time"]
+            facts["training"] += f", {seconds:.0f} seconds from the first to the last"
+        facts["again"] = f"scorefield train --config {run}/config.json --out NEW"
+    listed = "\n".join(f"{name:9s} {fact}" for name, fact in facts.items())
+    return Section("How this was made", verbatim=listed, folded=folded)
+
+
+# ── Pieces ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows_of(source: Source, rows: Tensor) -> Tensor:
+    return all_samples(Part(source, rows)).cpu()
+
+
+def _grid(x: Tensor, title: str, caption: str) -> Picture:
+    return Picture(images.png(images.grid(x), {}), caption, title, "third")
+
+
+def _plot(figure: Plot, title: str, caption: str) -> Picture:
+    return Picture(plots.as_png(figure), caption, title)
+
+
+def _lower_contrast(x: Tensor, sigma: Tensor) -> Tensor:
+    """Pull noise towards grey, as it would otherwise be black and white."""
+    return 0.5 + (x - 0.5) / (1 + 4 * sigma.view(-1, 1, 1, 1))
+
+
+def _sentence(text: str) -> str:
+    """Add a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

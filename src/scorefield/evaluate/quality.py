@@ -1,10 +1,10 @@
-"""How near samples are to a data set: distances of laws, and who lies among whom."""
+"""Figures of samples compared with real ones: distances, precision, coverage, class shares."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,85 +20,91 @@ from ..metrics import (
     sliced_wasserstein,
 )
 from ..noise import seeded
-from .figure import STUDENT, Interval, around, jackknife, mean, share
-from .gather import WIDEST, Gathered, Reference, parts_of
+from .features import Features
+from .figure import (
+    NORMAL,
+    STUDENT_T,
+    Figure,
+    Interval,
+    jackknife_error,
+    mean_interval,
+    normal_interval,
+    share_interval,
+)
+from .gather import MAX_FEATURES, READ_BATCH, Gathered, jackknife_parts
 
-NEAR, AROUND = 3, 5
-"""The neighbour that gives the radius, of precision and recall, and of density and coverage."""
-SPLITS = 10
-"""Of the inception score."""
+PRECISION_K = 3
+"""Neighbour whose distance is the radius in precision and recall."""
+COVERAGE_K = 5
+"""Neighbour whose distance is the radius in density and coverage."""
+SCORE_SPLITS = 10
+"""Parts of the inception score."""
 
-
-@dataclass(frozen=True)
-class Measured:
-    """A figure of samples beside a reference, and what it was of.
-
-    Attributes:
-        name: As everywhere.
-        interval: None if it cannot be had.
-        method: Of the interval.
-        samples: How many were looked at.
-        warning: Why it is to be taken with care.
-    """
-
-    name: str
-    interval: Interval | None
-    method: str
-    samples: int
-    warning: str = ""
+FRECHET = "Fréchet distance"
+PRECISION = f"precision (k = {PRECISION_K})"
+COVERAGE = f"coverage (k = {COVERAGE_K})"
+RAREST, COMMONEST = "share of the rarest class", "share of the commonest class"
 
 
-def quality(found: Gathered, reference: Reference, seed: int) -> Iterator[Measured]:
-    """All figures that compare samples with a reference.
+def quality(
+    samples: Gathered, reference: Gathered, *, seed: int = 0, intervals: bool = True
+) -> Iterator[Figure]:
+    """Yield all figures that compare samples with a reference.
 
     Args:
-        found: the samples.
-        reference: what they are held against.
-        seed: of the directions of the sliced distance.
+        samples: the samples.
+        reference: real samples in the same features.
+        seed: seed of the sliced distance's directions.
+        intervals: False leaves out the jackknife, for floors.
     """
-    x, y = found.features, reference.features
-    yield _frechet(found, reference)
-    few = f"the first {len(x)} of {found.n} samples" if len(x) < found.n else ""
-    if min(len(x), len(y)) > AROUND:
-        yield from (replaced(each, few) for each in _of_rows(x, y, seed))
-    if found.probabilities is not None:
-        yield replaced(_inception_score(found.probabilities), few)
+    x, y = samples.features, reference.features
+    yield _frechet(samples, reference, intervals)
+    few = f"the first {len(x)} of {samples.n} samples" if len(x) < samples.n else ""
+    if min(len(x), len(y)) > COVERAGE_K:
+        yield from (_warn_first(f, few) for f in _pairwise_figures(x, y, seed, intervals))
+    if samples.probabilities is not None:
+        yield _warn_first(_inception_score(samples.probabilities), few)
 
 
-def replaced(measured: Measured, warning: str) -> Measured:
-    """With a warning before its own."""
-    both = "; ".join(each for each in (warning, measured.warning) if each)
-    return Measured(measured.name, measured.interval, measured.method, measured.samples, both)
+def _warn_first(figure: Figure, warning: str) -> Figure:
+    warnings = [text for text in (warning, figure.warning) if text]
+    return replace(figure, warning="; ".join(warnings))
 
 
-def distance(found: Gathered, reference: Moments) -> Interval:
-    """The Fréchet distance with its interval."""
-    parts = len(found.parts)
-
-    def to(moments: Moments) -> float:
-        return frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
-
-    if found.n < 2 * parts:
-        return around(to(found.moments), math.inf)
-    error = jackknife([to(found.without(i)) for i in range(parts)])
-    return around(to(found.moments), error, STUDENT[parts])
+def frechet_interval(samples: Gathered, reference: Moments) -> Interval:
+    """Return the Fréchet distance with its jackknife interval."""
+    parts = len(samples.parts)
+    if samples.n < 2 * parts:
+        return normal_interval(_distance(samples.moments, reference), math.inf)
+    error = jackknife_error([_distance(samples.without(i), reference) for i in range(parts)])
+    return normal_interval(_distance(samples.moments, reference), error, STUDENT_T[parts])
 
 
-def _frechet(found: Gathered, reference: Reference) -> Measured:
-    name = "Fréchet distance"
-    size = found.features.shape[1]
-    if reference.moments is None:
-        reason = f"{size} features are too many for a covariance, {WIDEST} at most: take others"
-        return Measured(name, None, "", found.n, reason)
-    if min(found.n, reference.n) < 2:
-        return Measured(name, None, "", found.n, "a covariance takes two samples at least")
-    method = f"jackknife over {len(found.parts)} parts of the samples"
-    measured = distance(found, reference.moments)
-    return Measured(name, measured, method, found.n, too_few(found.n, reference.n, size))
+def _distance(moments: Moments, reference: Moments) -> float:
+    return frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
 
 
-def too_few(n: int, m: int, size: int) -> str:
-    """A warning where covariances of so many samples are not to be trusted."""
+def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:
+    size = samples.features.shape[1]
+    missing = Figure(FRECHET, None, None, None, "", samples.n)
+    if not reference.parts:
+        reason = f"{size} features are too many for a covariance, {MAX_FEATURES} at most"
+        return replace(missing, warning=f"{reason}: take others")
+    if min(samples.n, reference.n) < 2:
+        return replace(missing, warning="a covariance takes two samples at least")
+    moments = reference.moments
+    interval = (
+        frechet_interval(samples, moments)
+        if intervals
+        else normal_interval(_distance(samples.moments, moments), math.nan)
+    )
+    method = f"jackknife over {len(samples.parts)} parts of the samples"
+    warning = too_few_samples(samples.n, reference.n, size)
+    return Figure(FRECHET, *interval, method, samples.n, warning)
+
+
+def too_few_samples(n: int, m: int, size: int) -> str:
+    """Return a warning if the covariances of n and m samples are not to be trusted, else ""."""
     least = min(n, m)
     if least <= size:
         return (
@@ -113,61 +119,86 @@ def too_few(n: int, m: int, size: int) -> str:
     return ""
 
 
-def _of_rows(x: Tensor, y: Tensor, seed: int) -> Iterator[Measured]:
+def _pairwise_figures(x: Tensor, y: Tensor, seed: int, intervals: bool) -> Iterator[Figure]:
     n, m = len(x), len(y)
-    kernel = kernel_distance(x, y)
-    yield Measured("kernel distance", around(*kernel), "± 1.96 of its standard error", n)
+    yield Figure("kernel distance", *normal_interval(*kernel_distance(x, y)), NORMAL, n)
 
     def sliced(x: Tensor) -> float:
         return sliced_wasserstein(x, y, noise=seeded(seed))
 
-    yield Measured(
-        "sliced Wasserstein distance",
-        *_jackknifed(x, sliced),
-        n,
-    )
-    near = precision_recall(x, y, k=NEAR)
-    yield Measured(f"precision (k = {NEAR})", share(near.precision, n), "Wilson", n)
-    yield Measured(f"recall (k = {NEAR})", share(near.recall, m), "Wilson", n)
-    density = mean(crowding(x, y, k=AROUND).double() / AROUND)
-    yield Measured(f"density (k = {AROUND})", density, "± 1.96 of its standard error", n)
-    yield coverage(x, y)
+    interval, method = _jackknife(x, sliced, intervals)
+    yield Figure("sliced Wasserstein distance", *interval, method, n)
+    near = precision_recall(x, y, k=PRECISION_K)
+    yield Figure(PRECISION, *share_interval(near.precision, n), "Wilson", n)
+    yield Figure(f"recall (k = {PRECISION_K})", *share_interval(near.recall, m), "Wilson", n)
+    density = mean_interval(crowding(x, y, k=COVERAGE_K).double() / COVERAGE_K)
+    yield Figure(f"density (k = {COVERAGE_K})", *density, NORMAL, n)
+    yield coverage_figure(x, y, intervals=intervals)
 
 
-def coverage(x: Tensor, y: Tensor) -> Measured:
-    """The share of data with a sample near, as uncertain as the samples make it.
+def coverage_figure(x: Tensor, y: Tensor, *, intervals: bool = True) -> Figure:
+    """Return the share of real samples with a sample nearby.
 
-    One sample may be near many data, so Wilson's interval of independent cases is too short.
+    One sample may cover many real ones, which are therefore not independent cases: Wilson's
+    interval alone would be too short.
     """
 
     def covered(x: Tensor) -> float:
-        return density_coverage(x, y, k=AROUND).coverage
+        return density_coverage(x, y, k=COVERAGE_K).coverage
 
-    among, method = _jackknifed(x, covered)
-    least = share(among.value, len(y))
-    low, high = max(min(among.low, least.low), 0.0), min(max(among.high, least.high), 1.0)
-    name = f"coverage (k = {AROUND})"
-    return Measured(name, Interval(among.value, low, high), f"{method}, at least Wilson", len(x))
+    jackknife, method = _jackknife(x, covered, intervals)
+    value, low, high = jackknife
+    least = share_interval(value, len(y))
+    interval = (
+        Interval(value, max(min(low, least.low), 0.0), min(max(high, least.high), 1.0))
+        if intervals
+        else least
+    )
+    return Figure(COVERAGE, *interval, f"{method}, at least Wilson", len(x))
 
 
-def _jackknifed(x: Tensor, statistic: Callable[[Tensor], float]) -> tuple[Interval, str]:
-    parts = parts_of(x.shape[1]) if len(x) <= 2000 else 5
-    if len(x) < 2 * parts:
-        return around(statistic(x), math.inf), "too few for an interval"
+def _jackknife(
+    x: Tensor, statistic: Callable[[Tensor], float], intervals: bool
+) -> tuple[Interval, str]:
+    """Return a statistic with its jackknife interval and the method in words."""
+    parts = jackknife_parts(x.shape[1]) if len(x) <= 2000 else 5
+    if len(x) < 2 * parts or not intervals:
+        return normal_interval(statistic(x), math.inf), "too few for an interval"
     part = torch.arange(len(x)) % parts
-    error = jackknife([statistic(x[part != i]) for i in range(parts)])
-    interval = around(statistic(x), error, STUDENT[parts])
+    error = jackknife_error([statistic(x[part != i]) for i in range(parts)])
+    interval = normal_interval(statistic(x), error, STUDENT_T[parts])
     return interval, f"jackknife over {parts} parts of the samples"
 
 
-def _inception_score(probabilities: Tensor) -> Measured:
+def _inception_score(probabilities: Tensor) -> Figure:
     n, classes = probabilities.shape
-    if n < SPLITS:
-        return Measured("inception score", None, "", n, f"takes {SPLITS} samples at least")
-    score = inception_score(probabilities, SPLITS)
-    # among the splits is the deviation of one; their mean is more precise
-    interval = around(score.value, score.error / math.sqrt(SPLITS - 1), STUDENT[SPLITS])
-    few = "" if n >= 100 * classes else f"{n} samples in {SPLITS} splits for {classes} classes"
+    if n < SCORE_SPLITS:
+        reason = f"takes {SCORE_SPLITS} samples at least"
+        return Figure("inception score", None, None, None, "", n, reason)
+    score = inception_score(probabilities, SCORE_SPLITS)
+    # the error is the deviation of a split; the mean over splits is more precise
+    error = score.error / math.sqrt(SCORE_SPLITS - 1)
+    interval = normal_interval(score.value, error, STUDENT_T[SCORE_SPLITS])
+    few = (
+        "" if n >= 100 * classes else f"{n} samples in {SCORE_SPLITS} splits for {classes} classes"
+    )
     warning = f"{few}: the score is too small" if few else ""
-    method = f"of {SPLITS} splits, whose deviation is {score.error:.3g}"
-    return Measured("inception score", interval, method, n, warning)
+    method = f"{SCORE_SPLITS} splits, with deviation {score.error:.3g}"
+    return Figure("inception score", *interval, method, n, warning)
+
+
+# ── Class shares ─────────────────────────────────────────────────────────────────────────────────
+
+
+def class_shares(samples: Gathered, classifier: Features) -> tuple[float, ...]:
+    """Return the share of each class among the samples that are kept, by a classifier."""
+    probabilities = [classifier.extract(part)[1] for part in torch.split(samples.x, READ_BATCH)]
+    classes = torch.cat([p.argmax(1) for p in probabilities if p is not None])
+    counts = torch.bincount(classes, minlength=classifier.classes)
+    return tuple((counts.double() / len(classes)).tolist())
+
+
+def share_figures(shares: Sequence[float], n: int) -> Iterator[Figure]:
+    """Yield the shares of the rarest and of the commonest class."""
+    for name, share in ((RAREST, min(shares)), (COMMONEST, max(shares))):
+        yield Figure(name, *share_interval(share, n), "Wilson, of that class", n)

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..data import Dataset, Part, Source, all_samples
-from ..evaluate.features import classifier
+from ..evaluate import make_features
 from ..inverse import algorithm2, mask
 from ..noise import geometric, seeded
 from ..sample import Plan
@@ -237,7 +237,7 @@ def accuracies(
     labels: Int[Tensor, "n"],
 ) -> dict[str, float]:
     """Return a classifier's accuracy on completions, mean-filled images and whole ones."""
-    features = classifier(data, None, torch.device("cpu"))
+    features = make_features("classifier", data)
 
     def accuracy(x: Tensor, labels: Tensor) -> float:
         probabilities = features.extract(x)[1]

@@ -7,14 +7,11 @@ it are plain pieces, whatever they came from.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Literal
-
-from matplotlib.figure import Figure
 
 from ..disk import write_file
 
@@ -97,31 +94,6 @@ def write(path: Path, sections: Sequence[Section], *, title: str) -> None:
     write_file(path, _page(title, _titled(title, sections)).encode())
 
 
-def add(path: Path, sections: Sequence[Section], *, title: str, part: str) -> None:
-    """Write a part of a page, which stays as it is but for an earlier state of that part.
-
-    Args:
-        path: the page, which is made if there is none.
-        sections: of the part.
-        title: its heading.
-        part: its name, of letters.
-    """
-    begin, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
-    made = f"{begin}\n{_titled(title, sections)}\n{end}"
-    if not path.exists():
-        write_file(path, _page(title, made).encode())
-        return
-    page = path.read_text(encoding="utf-8")
-    before, found, after = page.partition(begin)
-    after = after.partition(end)[2]
-    if not found:
-        before, found, after = page.rpartition("</body>")
-        after = f"\n</body>{after}"
-    if not found:
-        raise ValueError(f"{path} is no whole page of HTML: move it away")
-    write_file(path, f"{before}{made}{after}".encode())
-
-
 def _titled(title: str, sections: Sequence[Section]) -> str:
     return "\n".join([f"<h1>{escape(title)}</h1>", *(_section(section) for section in sections)])
 
@@ -133,13 +105,6 @@ def _page(title: str, body: str) -> str:
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
-
-
-def drawn(figure: Figure, title: str, caption: str) -> Picture:
-    """A figure as a picture of the page."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
-    return Picture(content.getvalue(), caption, title)
 
 
 def _section(section: Section) -> str:

@@ -1,0 +1,330 @@
+"""`evaluate`: from a model, its data and plans to an `Evaluation`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from .. import distributed
+from ..data import Dataset, Source
+from ..fast.optimize import optimize
+from ..model import ScoreModel
+from ..sample import Plan, make_plan
+from ..samplers import SAMPLERS
+from .evaluation import Evaluation
+from .features import Features, make_features
+from .figure import Figure, Interval, spread_interval
+from .fit import likelihood_figures, loss_curves, loss_figures
+from .from_run import open_run, plan_of_run
+from .frontier import frontier_plans
+from .gather import Gathered, draw, gather_features, reference_of, source_batches
+from .memory import Memory, memorisation, memory_figures
+from .quality import class_shares, quality, share_figures
+
+LABEL_BATCH = 250
+"""Training samples whose classes are read at a time."""
+
+
+def evaluate(
+    model: ScoreModel,
+    data: Dataset,
+    *,
+    plans: Sequence[Plan] = (),
+    n: int | Sequence[int] = 360,
+    features: str | Features = "pixels",
+    classifier: Features | None = None,
+    reference: Literal["test", "train"] = "test",
+    floor_sets: int = 1,
+    seed: int = 0,
+    bits: int = 32,
+    frontier: Sequence[Plan] = (),
+    flips: bool = False,
+    batch: int = 256,
+    name: str = "",
+    weights: str = "",
+    run: Path | None = None,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Judge a model by its samples, its loss and likelihood, and what it has memorised.
+
+    Several processes share the samples if all of them call it. The model computes in the way that
+    `optimize` chooses, afterwards too.
+
+    Args:
+        model: a model with a prior.
+        data: its training data and held-out data.
+        plans: how to sample; by default `make_plan(model)`.
+        n: number of samples, of all plans or of each.
+        features: features in which samples are compared: a name in `FEATURES`, or made before.
+        classifier: features with probabilities of the data's classes, which count the classes of
+            samples; by default `features`, if they have them.
+        reference: compare samples with held-out data, or with training data as papers do.
+        floor_sets: number of random sets of real samples for the floors.
+        seed: seed of the samples and of the measurement.
+        bits: number of held-out samples whose likelihood is computed; 0 for none.
+        frontier: further plans, of which only the Fréchet distance and the seconds are measured.
+        flips: also compare samples with mirror images of the training data.
+        batch: number of samples at a time.
+        name: name of the model; by default the data's.
+        weights: which weights the model has, in words.
+        run: directory of the model's run, whose log and configuration the report shows.
+        cache: folder for moments of real data, such as `cache_folder()`.
+        progress: report progress on stderr.
+    """
+    plans = tuple(plans) or (make_plan(model),)
+    sizes = (n,) * len(plans) if isinstance(n, int) else tuple(n)
+    _check_arguments(plans, sizes, batch, bits, seed, floor_sets)
+    if not isinstance(features, Features):
+        features = make_features(features, data, device=model.device or "cpu")
+    classifier = classifier or (features if features.classes else None)
+    source, other = (data.test, data.train) if reference == "test" else (data.train, data.test)
+    if source is None:
+        raise ValueError(f"{data.name} has nothing held out: take reference train")
+    split = "held out" if reference == "test" else "training data"
+    against = f"{data.name}, {split}, {len(source)} samples"
+    say = partial(_say, progress)
+    say(f"reference: {against}; features: {features.about}")
+    real = reference_of(source, features, cache)
+    calls = sum(-(-size // batch) * p.evaluations for p, size in zip(plans, sizes, strict=True))
+    choice = optimize(model, batch=min(batch, max(sizes)), evaluations=calls)
+    say(f"computing: {choice}")
+
+    sampled = partial(
+        _draw, model, data, features=features, seed=seed, batch=batch, progress=progress
+    )
+    judged = partial(_sample_figures, real, features, classifier, against, seed)
+    samples = {
+        plan.name: sampled(plan, size, frames=data.kind == "images" and plan is plans[0])
+        for plan, size in zip(plans, sizes, strict=True)
+    }
+    say("real samples of the other split, and nearest neighbours in the training data")
+    sets = partial(_real_sets, other, features=features, count=floor_sets, seed=seed)
+    floors = {
+        size: _floor(map(partial(judged, intervals=False), sets(size)))
+        for size in dict.fromkeys(sizes)
+    }
+    memory, notes = _memory(samples, data, flips)
+    facts = partial(_draw_facts, model, data, seed=seed, weights=weights)
+    figures = list[Figure]()
+    for plan in plans:
+        drawn, floor = samples[plan.name], floors[samples[plan.name].n]
+        for figure in judged(drawn):
+            mean = floor[figure.name].value if figure.name in floor else None
+            figures.append(replace(figure, draw=facts(plan, drawn), real=mean))
+        if plan.name in memory:
+            copies = memory_figures(memory[plan.name], data.kind)
+            figures += [replace(figure, draw=facts(plan, drawn)) for figure in copies]
+    say("loss at each noise level, and likelihood")
+    sigmas, losses = loss_curves(model, data, seed=seed)
+    likelihoods, reasons = likelihood_figures(model, data, bits, seed)
+    for figure in [*loss_figures(sigmas, losses, data.name), *likelihoods]:
+        unlabelled = "of the model without a class" if is_conditional(model, data) else ""
+        words = [text for text in (unlabelled, figure.warning) if text]
+        figures.append(replace(figure, warning="; ".join(words)))
+    points = list[Figure]()
+    for plan in frontier if real.parts else ():
+        with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
+            warnings.simplefilter("ignore", UserWarning)
+            drawn = sampled(plan, sizes[0], kept=0)
+        points.append(replace(judged(drawn)[0], draw=facts(plan, drawn)))
+    return Evaluation(
+        name=name or data.name,
+        model=model,
+        data=data,
+        weights=weights,
+        seed=seed,
+        reference=against,
+        features=features,
+        plans=plans,
+        samples=samples,
+        figures=tuple(replace(f, weights=weights, seed=seed) for f in figures),
+        floors=floors,
+        floor_sets=floor_sets,
+        shares=_all_shares(real, samples, classifier),
+        memory=memory,
+        sigmas=sigmas,
+        losses=losses,
+        frontier=tuple(replace(f, weights=weights, seed=seed) for f in points),
+        notes=(*notes, *reasons),
+        run=run,
+    )
+
+
+def evaluate_run(
+    directory: str | Path,
+    *,
+    features: str = "pixels",
+    inception: Path | None = None,
+    sampler: str | None = None,
+    steps: int | None = None,
+    frontier: bool = False,
+    raw: bool = False,
+    device: str = "auto",
+    **options: Any,
+) -> Evaluation:
+    """Judge the model of a run by its own plan; data that have changed are refused.
+
+    Args:
+        directory: the run's directory.
+        features: a name in `FEATURES`.
+        inception: file of the Inception network's weights.
+        sampler: a name in `SAMPLERS`; by default the run's own.
+        steps: number of levels; see `make_plan`.
+        frontier: also measure every sampler at several costs.
+        raw: take the last weights in training, not their average.
+        device: where the model computes.
+        options: n, reference, seed, bits, batch, cache, progress and floor_sets of `evaluate`.
+    """
+    model, data, experiment, weights = open_run(directory, raw=raw, device=device)
+    plan = plan_of_run(model, experiment.sampling, sampler, steps)
+    others = [p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else []
+    return evaluate(
+        model,
+        data,
+        plans=[plan],
+        features=make_features(features, data, weights=inception, device=model.device or "cpu"),
+        frontier=others,
+        flips=experiment.data.flip,
+        name=str(directory),
+        weights=weights,
+        run=Path(directory),
+        **options,
+    )
+
+
+def _check_arguments(
+    plans: Sequence[Plan], sizes: Sequence[int], batch: int, bits: int, seed: int, sets: int
+) -> None:
+    least = max(2, distributed.world())
+    if min(sizes) < least or batch < 1 or bits < 0 or sets < 1 or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"n={', '.join(map(str, sizes))}, batch={batch}, bits={bits}, seed={seed}, "
+            f"floor_sets={sets}: give n ≥ {least}, batch ≥ 1, bits ≥ 0, floor_sets ≥ 1 and a "
+            "seed from 0 to 2^63 - 1"
+        )
+    names = [plan.name for plan in plans]
+    if len(set(names)) < len(names) or len(sizes) != len(plans):
+        raise ValueError(
+            f"plans are {', '.join(names)}, n={sizes}: give each plan its own title, and one n or "
+            "as many as there are plans"
+        )
+
+
+def _say(progress: bool, text: str) -> None:
+    if progress and distributed.is_main():
+        print(f"   {text}", file=sys.stderr, flush=True)
+
+
+# ── Samples of the model ─────────────────────────────────────────────────────────────────────────
+
+
+def _draw(
+    model: ScoreModel, data: Dataset, plan: Plan, n: int, *, seed: int, batch: int, **options: Any
+) -> Gathered:
+    label = training_labels(data, n, seed) if is_conditional(model, data) else None
+    batch = min(batch, n // distributed.world())  # every process has at least one sample
+    return draw(model, n, plan, seed=seed, batch=batch, label=label, **options)
+
+
+def is_conditional(model: ScoreModel, data: Dataset) -> bool:
+    """Return True if the network knows the data's classes."""
+    return bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
+
+
+def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
+    """Return the classes of n random training samples."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(data.train), (n,), generator=generator)
+    labels = [data.train.take(part)[1] for part in torch.split(rows, LABEL_BATCH)]
+    return torch.cat([part.cpu() for part in labels if part is not None])
+
+
+def _draw_facts(
+    model: ScoreModel, data: Dataset, plan: Plan, samples: Gathered, *, seed: int, weights: str
+) -> dict[str, Any]:
+    """Return how samples were drawn, for their figures."""
+    return {
+        "plan": plan.name,
+        "sampler": plan.sampler,
+        "evaluations": plan.evaluations,
+        "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
+        "options": plan.options,
+        "start": "uniform noise" if plan.uniform else "the model's prior",
+        "classes": "as frequent as in training" if is_conditional(model, data) else "",
+        "seed": seed,
+        "weights": weights,
+        "seconds": samples.seconds,
+    }
+
+
+def _sample_figures(
+    real: Gathered,
+    features: Features,
+    classifier: Features | None,
+    against: str,
+    seed: int,
+    samples: Gathered,
+    *,
+    intervals: bool = True,
+) -> list[Figure]:
+    found = [
+        replace(figure, features=features.about, reference=against)
+        for figure in quality(samples, real, seed=seed, intervals=intervals)
+    ]
+    if classifier is not None and len(samples.x):
+        for figure in share_figures(class_shares(samples, classifier), len(samples.x)):
+            found.append(replace(figure, features=classifier.about, reference=against))
+    return found
+
+
+def _all_shares(
+    real: Gathered, samples: Mapping[str, Gathered], classifier: Features | None
+) -> dict[str, tuple[float, ...]]:
+    if classifier is None:
+        return {}
+    return {k: class_shares(x, classifier) for k, x in ({"real": real} | dict(samples)).items()}
+
+
+def _memory(
+    samples: Mapping[str, Gathered], data: Dataset, flips: bool
+) -> tuple[dict[str, Memory], list[str]]:
+    """Return the memorisation of each plan; a note if it cannot be measured."""
+    try:
+        found = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
+    except ValueError as error:
+        return {}, [f"memorisation: {error}"]
+    return dict(zip(samples, found, strict=True)), []
+
+
+# ── Real samples, for the floors ─────────────────────────────────────────────────────────────────
+
+
+def _real_sets(
+    source: Source | None, n: int, *, features: Features, count: int, seed: int
+) -> Iterator[Gathered]:
+    """Yield random sets of n real samples; none if there are fewer."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count if source is not None and len(source) >= n else 0):
+        assert source is not None
+        rows = torch.randperm(len(source), generator=generator)[:n]
+        yield gather_features(source_batches(source, rows), features)
+
+
+def _floor(sets: Iterator[list[Figure]]) -> dict[str, Interval]:
+    """Return the mean of each figure over sets of real samples, and the range of 95 % of them."""
+    values = dict[str, list[float]]()
+    for figures in sets:
+        for figure in figures:
+            if figure.value is not None:
+                values.setdefault(figure.name, []).append(figure.value)
+    return {name: spread_interval(numbers) for name, numbers in values.items()}
