@@ -1,12 +1,12 @@
-"""Damaged and hostile files for every parser: a clear error or a right result, and nothing else.
+"""Damaged and hostile files for every parser: each gives a clear error or a right result.
 
-    python tests/fuzz.py                    10,000 inputs for each target, a table at the end
-    python tests/fuzz.py idx npz -n 500     some of them
-    python tests/fuzz.py idx --seed 1234    one input again, with what comes of it
+    python tests/fuzz.py                    10,000 inputs for each target, and a table
+    python tests/fuzz.py idx npz -n 500     some targets
+    python tests/fuzz.py idx --seed 1234    one input again, with its result
 
-Clear is a ValueError or an OSError that names the file, or the field. Anything else is a fault, as
-is a result that the file cannot hold, more than 5 seconds of the processor, more than 300 MB, and
-the end of the process in which the inputs of a target are read.
+A clear error is a ValueError or an OSError that names the file or the field. Faults are any other
+error, a result that the file cannot hold, more than 300 MB of memory, an input without end, and the
+end of the process. Processor times are shown and not judged.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -22,22 +21,17 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
-SECONDS = 5
-"""Of the processor, which others may be using too, for one input."""
-MEMORY = 300 * 2**20
-"""By which one input may raise the most memory that its process has held."""
-LONGEST = 5000
-"""Characters of an error's message, at most."""
-PATIENCE = 120
-"""Seconds without an input done, after which a process that hears no alarm is ended."""
-ENOUGH = 12
-"""Faults of a target after which it is left."""
+MEMORY_BYTES = 300 * 2**20
+"""By which one input may raise the peak memory of its process."""
+MESSAGE_LENGTH = 5000
+WATCHDOG_SECONDS = 300
+"""Without an input done, after which the process is ended; no sound input takes a second."""
+MAX_FAULTS = 12
+"""Of a target, after which it is left."""
 
 Files = dict[str, bytes]
 """An input, by the names of its files."""
@@ -45,13 +39,13 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Target:
-    """A parser, and what it is given.
+    """A parser and its inputs.
 
     Attributes:
-        seeds: What it must read.
-        mutate: Makes an input of a random generator and the seeds.
-        read: Takes the folder of the input, and checks what it made of it by assertions.
-        named: Whether an error's message names what is wrong; as a rule, one of the files.
+        seeds: Inputs that it must read.
+        mutate: Makes an input from a random generator and the seeds.
+        read: Reads the folder of an input, and checks the result by assertions.
+        named: Whether an error's message names what is wrong; by default, one of the files.
     """
 
     seeds: Callable[[], list[Files]]
@@ -64,7 +58,7 @@ class Target:
 
 @dataclass
 class Outcome:
-    """What came of the inputs of a target."""
+    """Results of the inputs of a target."""
 
     inputs: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -73,70 +67,47 @@ class Outcome:
     faults: list[tuple[int, str]] = field(default_factory=list)
 
 
-class Hang(BaseException):
-    """Not an Exception: a parser that catches all of those must not catch it."""
-
-
 # ── One input ────────────────────────────────────────────────────────────────────────────────────
 
 
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def held():
-    """The bytes that this process holds; from here on `peak` begins anew, where the system can."""
+def resident():
+    """Bytes that this process holds now; resets `peak` where the system can."""
     try:
-        FORGET.write_text("5")
-        return _line("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
     except (OSError, ValueError):
         return peak()
 
 
 def peak():
-    """The most bytes that this process has held."""
+    """Largest number of bytes that this process has held."""
     try:
-        return _line("VmHWM")
+        return _status("VmHWM")
     except (OSError, ValueError):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _line(name):
-    _, _, rest = STATUS.read_text().partition(f"{name}:")
+def _status(name):
+    _, _, rest = Path("/proc/self/status").read_text().partition(f"{name}:")
     return int(rest.split()[0]) * 1024
 
 
-@contextmanager
-def alarm(seconds):
-    def ring(*_):
-        raise Hang
-
-    signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-def judge(target, files, folder, seconds):
-    """The kind of what comes of an input, and what is wrong with that if anything is."""
+def judge(target, files, folder):
+    """The kind of the result of an input, and what is wrong with it if anything is."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     try:
-        with alarm(seconds):
-            target.read(folder)
+        target.read(folder)
     except AssertionError:
         return "wrong", f"a wrong result: {traceback.format_exc(limit=-3)}"
     except (ValueError, OSError) as error:
-        # those of Python's own that say nothing of the file
+        # a UnicodeError is Python's own and says nothing of the file
         unclear = isinstance(error, UnicodeError) or not target.named(files, str(error))
-        if unclear or len(str(error)) > LONGEST:
+        if unclear or len(str(error)) > MESSAGE_LENGTH:
             return "unclear", f"an unclear error: {_brief(error)}"
         return type(error).__name__, None
-    except Hang:
-        return "hang", f"more than {seconds} s: {traceback.format_exc(limit=-4)}"
     except BaseException as error:
         return "other", f"no clear error: {_brief(error)}"
     return "right", None
@@ -144,60 +115,54 @@ def judge(target, files, folder, seconds):
 
 def _brief(error):
     *_, frame = traceback.extract_tb(error.__traceback__)
-    text = str(error) if len(str(error)) < LONGEST else f"{len(str(error))} characters"
+    text = str(error) if len(str(error)) < MESSAGE_LENGTH else f"{len(str(error))} characters"
     return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}: {text[:300]}"
 
 
-def made(name, target, seeds, number):
-    """The input of a number: the seeds themselves come first."""
-    return (
-        seeds[number] if number < len(seeds) else target.mutate(Random(f"{name} {number}"), seeds)
-    )
+def make_input(name, target, seeds, number):
+    """The input of a number; the first are the seeds."""
+    if number < len(seeds):
+        return seeds[number]
+    return target.mutate(Random(f"{name} {number}"), seeds)
 
 
 # ── Many, in a process of their own ──────────────────────────────────────────────────────────────
 
 
 def _work(name, target, numbers, top, at, results):
-    """Judge inputs, and tell of each by its number before it is read."""
+    """Judge inputs; publish the number of each before it is read."""
     warnings.simplefilter("ignore")
-    outcome, seen = Outcome(), set[str]()
+    outcome, faults = Outcome(), set[str]()
     seeds = target.seeds()
-    for number in range(len(seeds)):
-        # the first may load modules, for which there is no limit
-        kind, why = judge(target, seeds[number], top / f"seed{number}", 0)
+    for number, files in enumerate(seeds):  # the first may load modules, so memory has no limit
+        kind, why = judge(target, files, top / f"seed{number}")
         assert kind == "right", f"seed {number} of {name}: {kind}, {why}"
     for number in numbers:
         at.value = number
-        files = made(name, target, seeds, number)
-        base, begun = held(), time.process_time()
-        kind, why = judge(target, files, top / "input", SECONDS)
-        seconds, memory = time.process_time() - begun, peak() - base
+        files = make_input(name, target, seeds, number)
+        base, start = resident(), time.process_time()
+        kind, why = judge(target, files, top / "input")
+        outcome.slowest = max(outcome.slowest, time.process_time() - start)
+        memory = peak() - base
         shutil.rmtree(top / "input")
-        outcome.slowest = max(outcome.slowest, seconds)
         outcome.memory = max(outcome.memory, memory)
-        if memory > MEMORY:
+        if memory > MEMORY_BYTES:
             why = why or f"{memory / 2**20:.0f} MB"
         outcome.inputs += 1
         outcome.kinds[kind] += 1
-        if why and why[:70] not in seen:
-            seen.add(why[:70])
+        if why and why[:70] not in faults:
+            faults.add(why[:70])
             outcome.faults.append((number, why))
-        if len(seen) == ENOUGH:
+        if len(faults) == MAX_FAULTS:
             break
     results.put(outcome)
 
 
-def place():
-    """Where files cost least."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
 def run(name, target, numbers):
-    """What comes of the inputs of these numbers, whatever becomes of the process of theirs."""
-    context = multiprocessing.get_context("fork")  # torch has been loaded once
+    """The outcome of the inputs of these numbers, even if their process ends."""
+    context = multiprocessing.get_context("fork")  # torch is loaded once
     at, results = context.Value("q", -1), context.SimpleQueue()
-    top = Path(tempfile.mkdtemp(dir=place()))
+    top = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     process = context.Process(target=_work, args=(name, target, numbers, top, at, results))
     process.start()
     last, since = -2, time.monotonic()
@@ -205,7 +170,7 @@ def run(name, target, numbers):
         process.join(0.05)
         if at.value != last:
             last, since = at.value, time.monotonic()
-        elif time.monotonic() - since > PATIENCE:
+        elif time.monotonic() - since > WATCHDOG_SECONDS:
             process.kill()
             process.join()
     shutil.rmtree(top)
@@ -218,44 +183,44 @@ def run(name, target, numbers):
 
 
 def replay(name, target, number):
-    """One input again, here; its files are kept."""
+    """Read one input again in this process, and keep its files."""
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-{number}-"))
-    files = made(name, target, target.seeds(), number)
-    base = held()
-    kind, why = judge(target, files, folder, SECONDS)
+    files = make_input(name, target, target.seeds(), number)
+    base = resident()
+    kind, why = judge(target, files, folder)
     print(f"{folder}\n{kind}, {(peak() - base) / 2**20:.0f} MB more\n{why or ''}")
     return int(why is not None)
 
 
 def main(argv=None, targets=None):
-    """The faults of all targets on standard output, and a table; 1 if there are any."""
+    """Print the faults of all targets and a table; return 1 if there are any faults."""
     if targets is None:
         from fuzz_targets import TARGETS as targets  # they load torch
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="target", help=", ".join(targets))
-    parser.add_argument("-n", type=int, default=10_000, help="inputs for each, 10,000 if not given")
-    parser.add_argument("--seed", type=int, help="of one input, to see it again")
-    given = parser.parse_args(argv)
-    if unknown := set(given.names) - set(targets):
+    parser.add_argument("-n", type=int, default=10_000, help="inputs for each, by default 10,000")
+    parser.add_argument("--seed", type=int, help="number of one input, to see it again")
+    options = parser.parse_args(argv)
+    if unknown := set(options.names) - set(targets):
         parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(targets)}")
-    names = given.names or list(targets)
-    if given.seed is not None:
-        return max(replay(name, targets[name], given.seed) for name in names)
-    found = {name: run(name, targets[name], range(given.n)) for name in names}
-    for name, outcome in found.items():
+    names = options.names or list(targets)
+    if options.seed is not None:
+        return max(replay(name, targets[name], options.seed) for name in names)
+    outcomes = {name: run(name, targets[name], range(options.n)) for name in names}
+    for name, outcome in outcomes.items():
         for number, why in outcome.faults:
             print(f"python tests/fuzz.py {name} --seed {number}\n    {why}")
-    print(table(found))
-    return int(any(outcome.faults for outcome in found.values()))
+    print(table(outcomes))
+    return int(any(outcome.faults for outcome in outcomes.values()))
 
 
-def table(found: dict[str, Outcome]) -> str:
+def table(outcomes: dict[str, Outcome]) -> str:
     rows = [("", "inputs", "right", "ValueError", "OSError", "faults", "slowest", "memory")]
-    for name, outcome in found.items():
-        kinds: Any = outcome.kinds.copy()
+    for name, outcome in outcomes.items():
+        kinds = outcome.kinds.copy()
         right, value = kinds.pop("right", 0), kinds.pop("ValueError", 0)
-        bad = sum(kinds.pop(kind, 0) for kind in ("wrong", "unclear", "hang", "other", "ended"))
-        rest = sum(kinds.values())  # OSError and its kinds
+        bad = sum(kinds.pop(kind, 0) for kind in ("wrong", "unclear", "other", "ended"))
+        rest = sum(kinds.values())  # OSError and its subclasses
         numbers = (outcome.inputs, right, value, rest, max(bad, len(outcome.faults)))
         cost = (f"{1000 * outcome.slowest:.0f} ms", f"{outcome.memory / 2**20:.0f} MB")
         rows.append((name, *(f"{number:,}" for number in numbers), *cost))

@@ -1,10 +1,12 @@
-"""The parsers that `fuzz` tries, with sound files for each and ways to damage them."""
+"""The parsers that `fuzz` tests: sound files for each, and how to damage them."""
 
 import gzip
 import io
 import json
 import struct
+import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +33,15 @@ RARE = 0.003
 
 def _folder(write, *args, **options) -> Files:
     """What a function writes into a folder."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), *args, **options)
         paths = [path for path in sorted(Path(name).rglob("*")) if path.is_file()]
         return {path.relative_to(name).as_posix(): path.read_bytes() for path in paths}
 
 
-def _taken(dataset, most=100):
+def _all_samples(dataset, most=100):
     """All samples of a data set, of which the shape and the labels have been checked."""
-    found = []
+    parts = []
     for part in [dataset.train] + [dataset.test] * (dataset.test is not None):
         assert len(part) >= 1
         x, labels = part.take(torch.arange(min(len(part), most)))
@@ -51,8 +51,8 @@ def _taken(dataset, most=100):
         if labels is not None:
             assert labels.dtype == torch.int64
             assert 0 <= labels.min() <= labels.max() < dataset.classes
-        found.append(x)
-    return torch.cat(found)
+        parts.append(x)
+    return torch.cat(parts)
 
 
 # ── MNIST and CIFAR-10 ───────────────────────────────────────────────────────────────────────────
@@ -76,12 +76,17 @@ def _idx(rng, seeds):
     return files | {name: gzipped(rng, damaged(rng, files[name], others))}
 
 
-def _read_idx(folder):
-    data = load_data("mnist", root=folder)
-    x = _taken(data)
-    assert x.dtype == torch.uint8
-    assert x.shape[1:] == (1, 28, 28)
-    assert data.classes == 10
+def _read_images(name, *shapes, **options):
+    """A reader of images of one of these shapes, or of a folder if there is no name."""
+
+    def read(folder):
+        data = load_data(name, root=folder, **options) if name else load_data(folder)
+        x = _all_samples(data)
+        assert x.dtype == torch.uint8
+        assert x.shape[1:] in shapes or (not shapes and x.shape[1] in (1, 3))
+        assert data.classes == (10 if name in ("mnist", "cifar10") else 0)
+
+    return read
 
 
 def _cifar_seeds():
@@ -117,14 +122,6 @@ def _cifar(rng, seeds):
     return {packed: gzipped(rng, damaged(rng, whole) if rng.random() < 0.2 else whole)}
 
 
-def _read_cifar(folder):
-    data = load_data("cifar10", root=folder)
-    x = _taken(data)
-    assert x.dtype == torch.uint8
-    assert x.shape[1:] == (3, 32, 32)
-    assert data.classes == 10
-
-
 # ── NumPy's files ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -153,44 +150,16 @@ def _npz_seeds():
 
 SHAPES = (
     *("()", "(0,)", "(1,)", "(2, 3)", "(-1, 3)", "(3, -1)", "(0, 5)", "(5, 0)", "(6, 3, 1)", "6"),
-    *(
-        "(2**62, 3)",
-        f"({2**62}, 4)",
-        f"({2**31}, {2**31})",
-        f"({2**63}, 1)",
-        "(1e9, 3)",
-        "(True, 3)",
-    ),
-    *(
-        f"({2**28},)",
-        f"({2**24}, 64)",
-        "(" + "1, " * 70 + ")",
-        "('6', 3)",
-        "(6, 3",
-        "[6, 3]",
-        "None",
-    ),
+    *("(2**62, 3)", f"({2**62}, 4)", f"({2**31}, {2**31})", f"({2**63}, 1)", "(1e9, 3)", "None"),
+    *(f"({2**28},)", f"({2**24}, 64)", "(" + "1, " * 70 + ")", "('6', 3)", "(6, 3", "[6, 3]"),
+    "(True, 3)",
 )
 TYPES = (
     *("'<f4'", "'>f8'", "'<f2'", "'|u1'", "'|b1'", "'<i8'", "'|O'", "'<c8'", "'<U9'", "'|S0'"),
     *("'|V8'", "'<U999999999'", "'|V0'", "'<M8[s]'", "'<g'", "'<f16'", "'(2,)<f4'", "'f4,f4'", "8"),
-    *(
-        "[('a', '<f4')]",
-        "[('a', '|O')]",
-        "[('a', '<f4', (99999, 99999))]",
-        "{}",
-        "'x'",
-        "None",
-        "'>'",
-    ),
-    *(
-        "[]",
-        "('<f4', (2,))",
-        "('<f4', {})",
-        "'<f4'" + " " * 9000,
-        "(" * 90 + ")" * 90,
-        "__import__",
-    ),
+    *("[('a', '<f4')]", "[('a', '|O')]", "[('a', '<f4', (99999, 99999))]", "{}", "'x'", "None"),
+    *("'>'", "[]", "('<f4', (2,))", "('<f4', {})", "'<f4'" + " " * 9000, "(" * 90 + ")" * 90),
+    "__import__",
 )
 
 
@@ -219,11 +188,11 @@ def _npz(rng, seeds):
     if rng.random() < 0.2:
         return {name: damaged(rng, content)}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = [(each, archive.read(each)) for each in archive.namelist()]
+        members = [(member, archive.read(member)) for member in archive.namelist()]
     i = rng.randrange(len(members))
-    each, inside = members[i]
+    member, inside = members[i]
     change = rng.choice([_npy, damaged])
-    members[i] = (each, change(rng, inside))
+    members[i] = (member, change(rng, inside))
     more = ["z.npy", "y.npy", "labels.npy", "x", "../x.npy", "x.npy", "\u00e9.npy", ".npy", "a/"]
     members += [(rng.choice(more), inside)] * (rng.random() < 0.1)
     return {rng.choice([name, "signals.npz"]): zipped(rng, members)}
@@ -245,7 +214,7 @@ def _read_npz(folder):
 def _samples(path, **options):
     """What a file holds, or the error."""
     try:
-        return _taken(load_data(path, **options))
+        return _all_samples(load_data(path, **options))
     except (ValueError, OSError) as error:
         return error
 
@@ -260,7 +229,7 @@ def _picture(name, mode="RGB", **options):
 
 
 def _folder_seeds():
-    found = []
+    seeds = []
     for name in image_formats():
         for mode in ("RGB", "L", "RGBA", "P", "1", "I;16") if name != "SPIDER" else ():
             try:
@@ -269,13 +238,13 @@ def _folder_seeds():
                 Image.open(io.BytesIO(content), formats=image_formats()).load()
             except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError):
                 continue  # not of this mode, or not written at all
-            found.append({"x.png": content})
+            seeds.append({"x.png": content})
             if name not in ("PNG", "TIFF"):
                 break
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "turned"
-    found += [{"x.png": _picture(name, exif=exif)} for name in ("PNG", "JPEG", "WEBP", "TIFF")]
-    return found
+    seeds += [{"x.png": _picture(name, exif=exif)} for name in ("PNG", "JPEG", "WEBP", "TIFF")]
+    return seeds
 
 
 def _images(rng, seeds):
@@ -288,8 +257,6 @@ def _images(rng, seeds):
 
 def _png_bomb(rng):
     """A PNG of 9,000 × 9,000 pixels in some hundred kilobytes, of any kind; or in an icon."""
-    import zlib
-
     depth, colour = rng.choice([(8, 0), (8, 2), (16, 6), (16, 0), (8, 6), (1, 3)])
     head, pixels = struct.pack(">IIBBBBB", 9000, 9000, depth, colour, 0, 0, 0), deflated(640)
     out = b"\x89PNG\r\n\x1a\n"
@@ -301,12 +268,6 @@ def _png_bomb(rng):
     if rng.random() < 0.3:
         out = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(out), 22) + out
     return out
-
-
-def _read_folder(folder):
-    x = _taken(load_data(folder))
-    assert x.dtype == torch.uint8
-    assert x.shape[1] in (1, 3)
 
 
 def _celeba_seeds():
@@ -346,12 +307,6 @@ def _celeba(rng, seeds):
     return files | {name: zipped(rng, members)}
 
 
-def _read_celeba(folder):
-    x = _taken(load_data("celeba", root=folder, size=4, crop=6))
-    assert x.dtype == torch.uint8
-    assert x.shape[1:] == (3, 4, 4)
-
-
 # ── Tables ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -369,55 +324,11 @@ def _csv_seeds():
 
 
 CELLS = (
-    *(
-        b'"',
-        b'""',
-        b'","',
-        b",",
-        b",,",
-        b"\n",
-        b"\r",
-        b"\r\n",
-        b";",
-        b"\t",
-        b"\0",
-        b"nan",
-        b"NA",
-        b"?",
-    ),
-    *(
-        b"1e999",
-        b"-1e99",
-        b"1e-400",
-        b"9" * 400,
-        b"inf",
-        b"0x10",
-        b"1_000",
-        b"+5",
-        b"-0",
-        b"1.",
-        b".",
-    ),
-    *(
-        b"\xff",
-        b"\xef\xbb\xbf",
-        "٣".encode(),
-        "\u2028".encode(),
-        b"\x1c",
-        b"\x85",
-        b"1 2",
-        b" ",
-        b"e5",
-    ),
-    *(b"x" * 1_100_000, b"a," * 3000, b"\n" * 3000, b"1\n" * 500, b'"' * 999, b"1e" + b"9" * 40),
-    *(
-        b"\n1.0,2,red,1",
-        b"\n1e99,1e99,red,1",
-        b"\n1,99999999999999999999,x,1",
-        b"0.5",
-        b"-7",
-        b"\\",
-    ),
+    *b'" "" "," , ,, ; nan NA ? 1e999 -1e99 1e-400 inf 0x10 1_000 +5 -0 1. . e5 0.5 -7'.split(),
+    *(b"\n", b"\r", b"\r\n", b"\t", b"\0", b" ", b"1 2", b"\xff", b"\xef\xbb\xbf", b"\x1c", b"\\"),
+    *(b"\x85", "\u0663".encode(), "\u2028".encode(), b"9" * 400, b"x" * 1_100_000, b"a," * 3000),
+    *(b"\n" * 3000, b"1\n" * 500, b'"' * 999, b"1e" + b"9" * 40, b"\n1.0,2,red,1"),
+    *(b"\n1e99,1e99,red,1", b"\n1,99999999999999999999,x,1"),
 )
 
 
@@ -434,7 +345,7 @@ def _csv(rng, seeds):
 def _read_csv(folder):
     (path,) = folder.iterdir()
     data = load_data(path)
-    x, text = _taken(data, 10**6), path.read_text("utf-8-sig")
+    x, text = _all_samples(data, 10**6), path.read_text("utf-8-sig")
     assert x.dtype == torch.float32
     assert x.shape == (len(data.train) + len(data.test), data.table.size)
     assert 2 <= len(x) <= text.count("\n") + text.count("\r") + 1
@@ -459,68 +370,13 @@ LAUGHS = b"".join(
     for i in range(12)
 )
 YAML = (
-    *(
-        b"&a ",
-        b"*a",
-        b"<<: *a\n",
-        b"? ",
-        b"- ",
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b": ",
-        b"\t",
-        b"---\n",
-        b"#",
-    ),
-    *(
-        b"!!binary ",
-        b"!!set ",
-        b"!!python/object/apply:os.system [ls]",
-        b"!!int ",
-        b"!!float x",
-        b"~",
-    ),
-    *(b"2001-01-01", b"2001-99-99", b".nan", b".inf", b"-.inf", b"0x" + b"f" * 5000, b"9" * 5000),
-    *(
-        b"1:60:60",
-        b"|\n",
-        b"!!int ''",
-        b"!!timestamp x",
-        b"!!bool x",
-        b"%YAML 9.9\n",
-        b"\xc2\x85",
-        b"\xff",
-        b"\0",
-        b"[" * 3000,
-        b"{a: " * 500,
-    ),
-    *(
-        b"- " * 2000,
-        b"&a [*a]",
-        LAUGHS,
-        b"{x: &a [x], y: *a}",
-        b"1e999",
-        b"0o7",
-        b"0b1",
-        b"on",
-        b"10" * 160,
-    ),
-    *(b"seed: ", b"network: ", b"data: ", b"options: ", b"{kind: MLP, width: ", b"training.steps"),
-    *(
-        "😀".encode(),
-        b"1.2.3",
-        b"'",
-        b'"',
-        b"x" * 70_000,
-        b"null",
-        b"true",
-        b"-1",
-        b"0.5",
-        b"10000000000000000000",
-        b"5e-324",
-    ),
+    *b"&a |*a|<<: *a\n|? |- |{|}|[|]|: |\t|---\n|#|!!binary |!!set |!!int |!!float x|~".split(b"|"),
+    *b"!!python/object/apply:os.system [ls]|2001-01-01|2001-99-99|.nan|.inf|-.inf".split(b"|"),
+    *b"1:60:60|!!int ''|!!timestamp x|!!bool x|%YAML 9.9\n|\xc2\x85|\xff|\0|&a [*a]".split(b"|"),
+    *b"{x: &a [x], y: *a}|1e999|0o7|0b1|on|seed: |network: |data: |options: ".split(b"|"),
+    *b"{kind: MLP, width: |training.steps|1.2.3|'|null|true|-1|0.5|5e-324".split(b"|"),
+    *(b"|\n", b'"', b"0x" + b"f" * 5000, b"9" * 5000, b"[" * 3000, b"{a: " * 500, b"- " * 2000),
+    *(LAUGHS, b"10" * 160, "\N{GRINNING FACE}".encode(), b"x" * 70_000, b"10000000000000000000"),
 )
 
 
@@ -553,19 +409,22 @@ def _told(folder, experiment):
 
 
 FIELDS = [
-    f"{part}.{name}"
-    for part, fields in json.loads(as_json(Experiment())).items()
-    if isinstance(fields, dict)
-    for name in fields
-] + [
-    "seed",
-    "start",
-    "network",
-    "data",
-    "network.kind",
-    "network.width",
-    "data.options.size",
-    "x.y",
+    *(
+        "seed",
+        "start",
+        "network",
+        "data",
+        "network.kind",
+        "network.width",
+        "data.options.size",
+        "x.y",
+    ),
+    *(
+        f"{part}.{name}"
+        for part, fields in json.loads(as_json(Experiment())).items()
+        if isinstance(fields, dict)
+        for name in fields
+    ),
 ]
 
 
@@ -577,11 +436,8 @@ def _settings(rng, seeds):
         value = damaged(rng, value, (), YAML) if rng.random() < 0.8 else value
         texts.append(name + b"=" + value.replace(b"\n", b" "))
     whole = b"\n".join(texts)
-    return {
-        "x.txt": damaged(rng, whole, (), (b".", b"=", b"a.", b"x" * 999))
-        if rng.random() < 0.2
-        else whole
-    }
+    tokens = (b".", b"=", b"a.", b"x" * 999)
+    return {"x.txt": damaged(rng, whole, (), tokens) if rng.random() < 0.2 else whole}
 
 
 def _read_settings(folder):
@@ -699,11 +555,11 @@ def _read_checkpoint(folder):
 
 
 TARGETS = {
-    "idx": Target(_idx_seeds, _idx, _read_idx),
-    "cifar": Target(_cifar_seeds, _cifar, _read_cifar),
+    "idx": Target(_idx_seeds, _idx, _read_images("mnist", (1, 28, 28))),
+    "cifar": Target(_cifar_seeds, _cifar, _read_images("cifar10", (3, 32, 32))),
     "npz": Target(_npz_seeds, _npz, _read_npz),
-    "folder": Target(_folder_seeds, _images, _read_folder),
-    "celeba": Target(_celeba_seeds, _celeba, _read_celeba),
+    "folder": Target(_folder_seeds, _images, _read_images(None)),
+    "celeba": Target(_celeba_seeds, _celeba, _read_images("celeba", (3, 4, 4), size=4, crop=6)),
     "csv": Target(_csv_seeds, _csv, _read_csv),
     "config": Target(_config_seeds, _config, _read_config, _named_field),
     "settings": Target(

@@ -71,10 +71,10 @@ def _number(rng, data):
 
 def _digits(rng, data):
     """An integer that is extreme, where digits are."""
-    found = list(re.finditer(rb"[0-9]+", data))
-    if not found:
+    matches = list(re.finditer(rb"[0-9]+", data))
+    if not matches:
         return data
-    match = rng.choice(found)
+    match = rng.choice(matches)
     value = rng.choice([str(n) for n in (*EXTREMES, -1, 10**30)] + ["9" * 5000, "1e999", "0.5", ""])
     return data[: match.start()] + value.encode() + data[match.end() :]
 
@@ -86,10 +86,10 @@ def _splice(rng, data, other):
 def damaged(rng, data, others=(), tokens=()):
     """Bytes with one to four things changed; `others` to be spliced with, `tokens` to be put in."""
     for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
-        way = rng.randrange(10)
-        if way == 0 and others:
+        kind = rng.randrange(10)
+        if kind == 0 and others:
             data = _splice(rng, data, rng.choice(others))
-        elif way < 5 and tokens:
+        elif kind < 5 and tokens:
             start, end = rng.choice([_span(rng, data), (_place(rng, data),) * 2])
             data = data[:start] + rng.choice(tokens) + data[end:]
         else:
@@ -127,21 +127,24 @@ def tar(members):
 
 def untar(data):
     """(header, content) of each member of a sound archive."""
-    found, at = [], 0
+    members, at = [], 0
     while data[at : at + 512].strip(b"\0"):
         size = int(data[at + 124 : at + 135], 8)
-        found.append((data[at : at + 512], data[at + 512 : at + 512 + size]))
+        members.append((data[at : at + 512], data[at + 512 : at + 512 + size]))
         at += 512 + size + -size % 512
-    return found
+    return members
 
 
 def zipped(rng, members):
-    """A zip of (name, content), packed in any way and with the numbers of its headers damaged."""
+    """A zip of (name, content), packed in any kind and with the numbers of its headers damaged."""
     out = io.BytesIO()
-    ways = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED] * 4 + [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+    packings = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED] * 4 + [
+        zipfile.ZIP_BZIP2,
+        zipfile.ZIP_LZMA,
+    ]
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name), content, rng.choice(ways), 1)
+            archive.writestr(zipfile.ZipInfo(name), content, rng.choice(packings), 1)
     data = out.getvalue()
     for _ in range(rng.choice([0, 0, 1, 2])):
         # a field of the record of a member, or of that of the end
@@ -187,18 +190,18 @@ def changed_tree(rng, tree):
         if not nodes:
             break
         holder, key = rng.choice(nodes)
-        way = rng.randrange(8)
-        if way == 0:
+        kind = rng.randrange(8)
+        if kind == 0:
             del holder[key]
-        elif way == 1 and isinstance(holder, dict):
+        elif kind == 1 and isinstance(holder, dict):
             holder[str(rng.choice(HOSTILE))[:50]] = holder.pop(key)
-        elif way == 2:
+        elif kind == 2:
             other, where = rng.choice(nodes)
             holder[key] = json.loads(json.dumps(other[where]))
-        elif way == 3:
+        elif kind == 3:
             number = holder[key] if isinstance(holder[key], (int, float)) else 1
             holder[key] = rng.choice([number + 1, -number, number * 1000, number != 0, [number]])
-        elif way == 4:
+        elif kind == 4:
             holder[key] = nested(rng.choice([10, 100, 400]), holder[key])
         else:
             holder[key] = deepcopy(rng.choice(HOSTILE))

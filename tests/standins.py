@@ -20,7 +20,7 @@ def idx(array):
 
 def write_mnist(folder, n, *, zipped=True):
     """n images to train on, half as many to test on, and what they are."""
-    rng, held = np.random.default_rng(0), {}
+    rng, written = np.random.default_rng(0), {}
     folder.mkdir(parents=True, exist_ok=True)
     for side, count in (("train", n), ("t10k", max(1, n // 2))):
         x = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
@@ -31,8 +31,8 @@ def write_mnist(folder, n, *, zipped=True):
                 (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array), 1))
             else:
                 (folder / name).write_bytes(idx(array))
-        held[side] = (x, y)
-    return held
+        written[side] = (x, y)
+    return written
 
 
 # ── CIFAR-10 ─────────────────────────────────────────────────────────────────────────────────────
@@ -104,19 +104,19 @@ class Python2:
 
 def cifar10_batch(x, labels, title="training batch 1 of 5"):
     """The pickle of images n × 3072 and their labels."""
-    made = Python2()
-    made.out += b"}"
-    made.put()
-    made.out += b"("
-    made.word("batch_label")
-    made.word(title)
-    made.word("labels")
-    made.many(list(labels), made.number)
-    made.word("data")
-    made.array(x)
-    made.word("filenames")
-    made.many([f"leptodactylus_s_{i:06}.png" for i in range(len(x))], made.word)
-    return bytes(made.out + b"u.")
+    batch = Python2()
+    batch.out += b"}"
+    batch.put()
+    batch.out += b"("
+    batch.word("batch_label")
+    batch.word(title)
+    batch.word("labels")
+    batch.many(list(labels), batch.number)
+    batch.word("data")
+    batch.array(x)
+    batch.word("filenames")
+    batch.many([f"leptodactylus_s_{i:06}.png" for i in range(len(x))], batch.word)
+    return bytes(batch.out + b"u.")
 
 
 CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -124,12 +124,12 @@ CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 def cifar10_batches(n):
     """The six batches, by name, with what is in them; n images in each."""
-    rng, held = np.random.default_rng(0), {}
+    rng, written = np.random.default_rng(0), {}
     for name in CIFAR10:
         x = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
         labels = rng.integers(0, 10, n).tolist()
-        held[name] = (cifar10_batch(x, labels), x, labels)
-    return held
+        written[name] = (cifar10_batch(x, labels), x, labels)
+    return written
 
 
 def write_tar(path, members):
@@ -144,19 +144,19 @@ def write_tar(path, members):
 
 def write_cifar10(folder, n, *, packed=True):
     """n images in each of six batches, and what they are."""
-    held = cifar10_batches(n)
+    written = cifar10_batches(n)
     folder.mkdir(parents=True, exist_ok=True)
     if packed:
         top = tarfile.TarInfo("cifar-10-batches-py")
         top.type = tarfile.DIRTYPE
-        files = [(f"cifar-10-batches-py/{name}", held[name][0]) for name in CIFAR10]
+        files = [(f"cifar-10-batches-py/{name}", written[name][0]) for name in CIFAR10]
         more = [("cifar-10-batches-py/readme.html", b"<html>")]
         write_tar(folder / "cifar-10-python.tar.gz", [(top, b""), *more, *files])
     else:
         (folder / "cifar-10-batches-py").mkdir()
         for name in CIFAR10:
-            (folder / "cifar-10-batches-py" / name).write_bytes(held[name][0])
-    return {name: each[1:] for name, each in held.items()}
+            (folder / "cifar-10-batches-py" / name).write_bytes(written[name][0])
+    return {name: batch[1:] for name, batch in written.items()}
 
 
 # ── CelebA ───────────────────────────────────────────────────────────────────────────────────────
@@ -166,22 +166,22 @@ def write_celeba(folder, n, *, packed=False, partition=True):
     """n images of 178 × 218 pixels: of ten, eight to train on, one of each other part."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, names = np.random.default_rng(0), [f"{i:06}.jpg" for i in range(1, n + 1)]
-    found = {}
+    images = {}
     for name in names:
         coarse = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8))
         out = io.BytesIO()
         coarse.resize((178, 218), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
-        found[name] = out.getvalue()
+        images[name] = out.getvalue()
     if packed:
         with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
-            for name, content in found.items():
+            for name, content in images.items():
                 archive.writestr(f"img_align_celeba/{name}", content)
     else:
         (folder / "img_align_celeba").mkdir()
-        for name, content in found.items():
+        for name, content in images.items():
             (folder / "img_align_celeba" / name).write_bytes(content)
     if partition:
         sides = {8: 1, 9: 2}
         lines = [f"{name} {sides.get(i % 10, 0)}\n" for i, name in enumerate(names)]
         (folder / "list_eval_partition.txt").write_text("".join(lines))
-    return found
+    return images
