@@ -1,4 +1,4 @@
-"""Ways to damage a file, or to make a hostile one: functions of a random generator and bytes."""
+"""Damaged and hostile files, as functions of a random generator and bytes."""
 
 import gzip
 import io
@@ -15,7 +15,7 @@ HOSTILE = (
     *("../../x", "a" * 3000, "EDM", "MLP", "kind", [], {}, [[]], [0] * 300, [1, 2], ["x"]),
     *({"kind": "EDM"}, {"tensor": "net.stem.weight"}, {"kind": "Rescaled"}, {"": {"": 0}}),
 )
-"""In the place of anything in JSON."""
+"""Values to put anywhere in JSON."""
 
 
 # ── Bytes ────────────────────────────────────────────────────────────────────────────────────────
@@ -59,7 +59,7 @@ def _repeat(rng, data):
 
 
 def _number(rng, data):
-    """An integer that is extreme, in any width and order; most lengths stand at the beginning."""
+    """Write an extreme integer, in any width and byte order; most lengths are near the start."""
     width = rng.choice([1, 2, 4, 8])
     top = rng.choice([len(data), min(len(data), 64)])
     value = rng.choice([*EXTREMES, len(data), len(data) + 1]) % 256**width
@@ -70,7 +70,7 @@ def _number(rng, data):
 
 
 def _digits(rng, data):
-    """An integer that is extreme, where digits are."""
+    """Replace digits by an extreme number."""
     matches = list(re.finditer(rb"[0-9]+", data))
     if not matches:
         return data
@@ -84,7 +84,7 @@ def _splice(rng, data, other):
 
 
 def damaged(rng, data, others=(), tokens=()):
-    """Bytes with one to four things changed; `others` to be spliced with, `tokens` to be put in."""
+    """Change one to four places of bytes; `others` are spliced with, `tokens` inserted."""
     for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
         kind = rng.randrange(10)
         if kind == 0 and others:
@@ -102,7 +102,7 @@ def damaged(rng, data, others=(), tokens=()):
 
 
 def deflated(count, head=b"", wbits=-15):
-    """Some bytes and `count` MiB of zeros in `count` KiB; most was compressed once for all."""
+    """Compress some bytes and `count` MiB of zeros into `count` KiB; the zeros only once."""
     pack = zlib.compressobj(9, zlib.DEFLATED, wbits)
     first = pack.compress(head) + pack.flush(zlib.Z_FULL_FLUSH)
     again = pack.compress(bytes(2**20)) + pack.flush(zlib.Z_FULL_FLUSH)
@@ -110,13 +110,13 @@ def deflated(count, head=b"", wbits=-15):
 
 
 def gzipped(rng, data):
-    """Gzipped if the coin says so, and that damaged if another does."""
+    """Gzip half of the time, and then damage it a tenth of the time."""
     packed = gzip.compress(data, 1, mtime=0) if rng.random() < 0.5 else data
     return damaged(rng, packed) if rng.random() < 0.1 else packed
 
 
 def tar(members):
-    """An archive of (header of 512 bytes without a right sum, content)."""
+    """Make an archive of (header of 512 bytes, content), with correct checksums."""
     out = bytearray()
     for header, content in members:
         blank = header[:148] + b" " * 8 + header[156:]
@@ -126,7 +126,7 @@ def tar(members):
 
 
 def untar(data):
-    """(header, content) of each member of a sound archive."""
+    """Return (header, content) of each member of a sound archive."""
     members, at = [], 0
     while data[at : at + 512].strip(b"\0"):
         size = int(data[at + 124 : at + 135], 8)
@@ -136,12 +136,10 @@ def untar(data):
 
 
 def zipped(rng, members):
-    """A zip of (name, content), packed in any kind and with the numbers of its headers damaged."""
+    """Make a zip of (name, content) with any compression and damaged numbers in its headers."""
     out = io.BytesIO()
-    packings = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED] * 4 + [
-        zipfile.ZIP_BZIP2,
-        zipfile.ZIP_LZMA,
-    ]
+    packings = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED] * 4
+    packings += [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in members:
             archive.writestr(zipfile.ZipInfo(name), content, rng.choice(packings), 1)
@@ -157,7 +155,7 @@ def zipped(rng, members):
 
 
 def zip_bomb(name, count, size=None, head=b""):
-    """A zip of one file of `count` MiB, mostly zeros; its header may say another size."""
+    """Make a zip of one file of `count` MiB, mostly zeros; its header may claim another size."""
     pressed = deflated(count, head)
     size = count * 2**20 if size is None else size
     fields = (
@@ -174,7 +172,7 @@ def zip_bomb(name, count, size=None, head=b""):
 
 
 def _nodes(tree):
-    """Each place in a tree, as what holds it and where."""
+    """Yield each place in a tree as (container, key)."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     for key, value in list(items):
         yield tree, key
@@ -183,7 +181,7 @@ def _nodes(tree):
 
 
 def changed_tree(rng, tree):
-    """A copy of a tree of JSON with one to three places changed."""
+    """Return a copy of a tree of JSON with one to three places changed."""
     tree = json.loads(json.dumps(tree))
     for _ in range(rng.choice([1, 1, 2, 3])):
         nodes = list(_nodes(tree))
@@ -209,7 +207,7 @@ def changed_tree(rng, tree):
 
 
 def nested(depth, value):
-    """A value in so many lists, or in preconditioners of preconditioners."""
+    """Return a value inside `depth` lists, or preconditioners of preconditioners."""
     for _ in range(depth):
         value = {"kind": "Rescaled", "precondition": value} if isinstance(value, dict) else [value]
     return value

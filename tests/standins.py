@@ -1,4 +1,4 @@
-"""Noise in the formats of published data, small enough to train on for two steps."""
+"""Small files of noise in the formats of published data."""
 
 import gzip
 import io
@@ -13,13 +13,13 @@ from PIL import Image
 
 
 def idx(array):
-    """An array of bytes as an IDX file has it."""
+    """Return an array of bytes as an IDX file."""
     axes = struct.pack(f">{array.ndim}I", *array.shape)
     return bytes([0, 0, 8, array.ndim]) + axes + array.astype(np.uint8).tobytes()
 
 
 def write_mnist(folder, n, *, zipped=True):
-    """n images to train on, half as many to test on, and what they are."""
+    """Write n images to train on and half as many to test on; return them."""
     rng, written = np.random.default_rng(0), {}
     folder.mkdir(parents=True, exist_ok=True)
     for side, count in (("train", n), ("t10k", max(1, n // 2))):
@@ -39,7 +39,7 @@ def write_mnist(folder, n, *, zipped=True):
 
 
 class Python2:
-    """Protocol 2 as cPickle of Python 2 wrote it, with a memo of nearly everything."""
+    """Writer of protocol 2 as cPickle of Python 2 wrote it, with a memo of nearly everything."""
 
     def __init__(self):
         self.out, self.count = bytearray(b"\x80\x02"), 0
@@ -103,7 +103,7 @@ class Python2:
 
 
 def cifar10_batch(x, labels, title="training batch 1 of 5"):
-    """The pickle of images n × 3072 and their labels."""
+    """Return the pickle of images n × 3072 and their labels."""
     batch = Python2()
     batch.out += b"}"
     batch.put()
@@ -123,7 +123,7 @@ CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 def cifar10_batches(n):
-    """The six batches, by name, with what is in them; n images in each."""
+    """Return the six batches by name, as (pickle, images, labels), n images in each."""
     rng, written = np.random.default_rng(0), {}
     for name in CIFAR10:
         x = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
@@ -133,7 +133,7 @@ def cifar10_batches(n):
 
 
 def write_tar(path, members):
-    """A tar.gz of (TarInfo or name, content)."""
+    """Write a tar.gz of (TarInfo or name, content)."""
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for info, content in members:
             if not isinstance(info, tarfile.TarInfo):
@@ -143,7 +143,7 @@ def write_tar(path, members):
 
 
 def write_cifar10(folder, n, *, packed=True):
-    """n images in each of six batches, and what they are."""
+    """Write n images in each of six batches; return them."""
     written = cifar10_batches(n)
     folder.mkdir(parents=True, exist_ok=True)
     if packed:
@@ -163,7 +163,7 @@ def write_cifar10(folder, n, *, packed=True):
 
 
 def write_celeba(folder, n, *, packed=False, partition=True):
-    """n images of 178 × 218 pixels: of ten, eight to train on, one of each other part."""
+    """Write n images of 178 × 218 pixels: of ten, eight to train on, one of each other part."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, names = np.random.default_rng(0), [f"{i:06}.jpg" for i in range(1, n + 1)]
     images = {}

@@ -39,7 +39,7 @@ def celeba(
         memory: keep the pixels in memory if they take no more bytes than this.
     """
     choice = ImageSize(size, crop, 3)
-    place = _find(data_folder("celeba", root))
+    place = _find_faces(data_folder("celeba", root))
     names = image_names(place) if place.is_dir() else _zipped_images(place)
     train, test = _published_split(place, names)
     used = [names[i] for i in (*train, *test)]  # without the validation part
@@ -49,7 +49,7 @@ def celeba(
     return Dataset.split("celeba", images, (rows[: len(train)], rows[len(train) :]))
 
 
-def _find(place: Path) -> Path:
+def _find_faces(place: Path) -> Path:
     """Return the folder of images, or the zip of it."""
     tops = (place, place / "celeba")
     paths = [top / name for top in tops for name in (CELEBA_FOLDER, f"{CELEBA_FOLDER}.zip")]
@@ -102,12 +102,7 @@ def _base(name: str) -> str:
 
 
 class ZipFiles:
-    """Files of a zip, read when they are asked for; a zip that has changed is refused.
-
-    Args:
-        path: the zip.
-        names: names of its files.
-    """
+    """Files of a zip, read when they are asked for; a zip that has changed since is refused."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
         self.path, self.names, self.stamp = path, names, file_stamp(path)

@@ -44,7 +44,7 @@ def cifar10(*, root: str | Path | None = None, download: bool = False) -> Datase
         download: fetch the archive if neither exists, 170 MB.
     """
     place = data_folder("cifar10", root)
-    path = _find(place)
+    path = _find_batches(place)
     if path is None:
         ensure_files("CIFAR-10", place, [CIFAR_ARCHIVE], download)
         path = place / CIFAR_ARCHIVE.name
@@ -57,7 +57,7 @@ def cifar10(*, root: str | Path | None = None, download: bool = False) -> Datase
     return Dataset("cifar10", train, Arrays(*batches[TEST_BATCH]), classes=10)
 
 
-def _find(place: Path) -> Path | None:
+def _find_batches(place: Path) -> Path | None:
     """Return the archive or the folder of batches."""
     if place.is_file():
         return place.parent if place.name in TRAIN_BATCHES else place
@@ -69,17 +69,11 @@ def _find(place: Path) -> Path | None:
 
 def _read_folder(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     batches: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in (*TRAIN_BATCHES, TEST_BATCH):
-        path = folder / name
-        if not path.is_file():
-            continue
-        if path.stat().st_size > MAX_BATCH_BYTES:
-            raise OSError(f"{path} has more than the {MAX_BATCH_BYTES} bytes of a batch")
-        batches[name] = _read_batch(path.read_bytes(), str(path))
+    for path in (folder / name for name in (*TRAIN_BATCHES, TEST_BATCH)):
+        if path.is_file():
+            with open_file(path) as file:
+                batches[path.name] = _read_batch(file, path.stat().st_size, str(path))
     return batches
-
-
-# ── The archive ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _read_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -89,10 +83,10 @@ def _read_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
             batch = name.removeprefix("./").removeprefix(f"{CIFAR_FOLDER}/")
             if batch not in (*TRAIN_BATCHES, TEST_BATCH):
                 _skip(stream, size)
-            elif batch in batches or size > MAX_BATCH_BYTES:
-                raise OSError(f"{path} holds {name} twice, or above {MAX_BATCH_BYTES} bytes")
+            elif batch in batches:
+                raise OSError(f"{path} holds {name} twice: download it again")
             else:
-                batches[batch] = _read_batch(bytes(read_exactly(stream, size)), f"{path}: {name}")
+                batches[batch] = _read_batch(stream, size, f"{path}: {name}")
             _skip(stream, -size % TAR_BLOCK)
     return batches
 
@@ -130,8 +124,11 @@ def _skip(stream: BufferedIOBase, count: int) -> None:
 # ── A batch ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read_batch(content: bytes, name: str) -> tuple[Tensor, Tensor]:
+def _read_batch(stream: BufferedIOBase, size: int, name: str) -> tuple[Tensor, Tensor]:
     """Return the images and labels of a pickled batch after checking all of them."""
+    if size > MAX_BATCH_BYTES:
+        raise OSError(f"{name} has {size} bytes, and a batch at most {MAX_BATCH_BYTES}")
+    content = bytes(read_exactly(stream, size))
     try:
         batch = parse_pickle(content)
         images, labels = parse_array(batch["data"]), batch["labels"]

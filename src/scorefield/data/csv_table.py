@@ -27,7 +27,7 @@ Record: TypeAlias = "tuple[int, list[str]]"
 MAX_FILE_BYTES = 2**26
 MAX_RECORD_LENGTH = 2**20
 """Characters of a record."""
-MAX_NUMBER = 1e100
+MAX_TABLE_NUMBER = 1e100
 MAX_COLUMNS = 2048
 MAX_CATEGORIES = 100
 FEW_NUMBERS = 10
@@ -124,14 +124,9 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
 class ColumnScan:
     """Summary of the cells of a column.
 
-    Attributes:
-        name: Name in the header.
-        texts: Distinct cells, up to one more than there may be categories.
-        decimals: Largest number of decimals.
-        numbers: Number of cells that are numbers.
-        word: Line and text of the first cell that is not a number.
-        fraction: Line and text of the first number that is not written as a whole one.
-        kind: Kind of the column, set by `choose_kind`.
+    `texts` are the distinct cells, up to one more than there may be categories; `numbers` counts
+    the cells that are numbers, with at most `decimals` decimals; `word` and `fraction` are line and
+    text of the first cell that is not a number, and of the first that is not a whole one.
     """
 
     name: str
@@ -164,15 +159,13 @@ class ColumnScan:
             line, text = wrong
             whole = "whole " if self.kind == "integer" and self.word is None else ""
             raise ValueError(
-                f"{source}, line {line}: {text[:40]!r} in the column {self.name[:40]!r} is not a "
-                f"{whole}number; correct it, set the column's kind by types, or leave it out by "
-                "drop"
+                f"{source}, line {line}: {text[:40]!r} in {self.name[:40]!r} is not a {whole}"
+                "number; correct it, or set the column's kind by types, or leave it out by drop"
             )
         if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
             raise ValueError(
-                f"{source}: the column {self.name[:40]!r} holds more than {MAX_CATEGORIES} "
-                "different texts: leave it out by drop "
-                f"(--data.options.drop='[{self.name[:40]}]')"
+                f"{source}: {self.name[:40]!r} holds more than {MAX_CATEGORIES} different texts: "
+                f"leave the column out by drop (--data.options.drop='[{self.name[:40]}]')"
             )
 
     def _guess(self, n: int) -> ColumnKind:
@@ -319,10 +312,10 @@ class TableReader:
         for i, (line, row) in enumerate(rows):
             for j, text in enumerate(row):
                 number = places[j][text] if places[j] else float(text)
-                if not abs(number) < MAX_NUMBER:
+                if not abs(number) < MAX_TABLE_NUMBER:
                     raise ValueError(
                         f"{self.source}, line {line}: {text[:40]} for {scans[j].name[:40]!r} is "
-                        f"beyond {MAX_NUMBER:g}"
+                        f"beyond {MAX_TABLE_NUMBER:g}"
                     )
                 values[i, j] = number
         return values

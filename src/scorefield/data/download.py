@@ -66,27 +66,24 @@ def fetch(remote: Remote, folder: Path) -> None:
     path, partial = folder / remote.name, folder / f".{remote.name}.{os.getpid()}"
     try:
         with partial.open("wb") as file:
-            digest = _download(remote, file)
-        if digest != remote.sha256:
+            size, digest = _download(remote, file)
+        if (size, digest) != (remote.size, remote.sha256):
             raise OSError(
-                f"{remote.url} is not the file that was published, its SHA-256 is {digest}: "
-                f"nothing was kept; try again later, or put the right one into {folder}"
+                f"{remote.url} is not the file of {remote.size} bytes that was published: it gave "
+                f"{size} with SHA-256 {digest}, and nothing was kept; try again later, or put the "
+                f"right file into {folder}"
             )
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _download(remote: Remote, file: BufferedIOBase) -> str:
-    """Write what the URL returns to a file, check its size and return its SHA-256."""
+def _download(remote: Remote, file: BufferedIOBase) -> tuple[int, str]:
+    """Write what the URL returns, up to about the published size; return size and SHA-256."""
     digest, size = hashlib.sha256(), 0
+    bar = tqdm(total=remote.size, desc=remote.name, disable=None, unit="B", unit_scale=True)
     try:
-        with (
-            urllib.request.urlopen(remote.url, timeout=30) as answer,
-            tqdm(
-                total=remote.size, desc=remote.name, disable=None, unit="B", unit_scale=True
-            ) as bar,
-        ):
+        with urllib.request.urlopen(remote.url, timeout=30) as answer, bar:
             while size <= remote.size and (chunk := answer.read(CHUNK_BYTES)):
                 digest.update(chunk)
                 file.write(chunk)
@@ -97,13 +94,7 @@ def _download(remote: Remote, file: BufferedIOBase) -> str:
             f"{remote.url} cannot be downloaded: {error or type(error).__name__}; try again later, "
             "or put the file where it is looked for"
         ) from error
-    if size != remote.size:
-        amount = "more" if size > remote.size else f"{size} bytes, less"
-        raise OSError(
-            f"{remote.url} gave {amount} than the {remote.size} bytes that were published: "
-            "nothing was kept; try again later"
-        )
-    return digest.hexdigest()
+    return size, digest.hexdigest()
 
 
 @contextmanager

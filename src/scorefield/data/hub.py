@@ -112,14 +112,7 @@ def _load_splits(
 
 @dataclass(frozen=True)
 class HubColumns:
-    """Columns of images and labels of a data set.
-
-    Attributes:
-        name: Name of the data set.
-        image: Column of images.
-        label: Column of labels, if there is one.
-        classes: Number of classes, 0 if that is not known.
-    """
+    """Columns of images and labels of a data set; `classes` is 0 if their number is not known."""
 
     name: str
     image: str

@@ -82,14 +82,10 @@ def read_image(file: ImageFile, mode: Literal["L", "RGB"]) -> Image.Image:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Function from image files to tensors of one shape.
+    """Function from image files to tensors of one shape, of 1 channel for grey or 3 for colour.
 
-    Args:
-        channels: 1 for grey, 3 for colour.
-        height: height of the result.
-        width: width of the result.
-        crop: side of the central square to cut out first; if None, the largest part with the
-            proportions of the result.
+    `crop` is the side of the central square to cut out first; if None, the largest part with the
+    proportions of the result is cut out.
     """
 
     channels: int

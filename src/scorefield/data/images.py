@@ -19,8 +19,8 @@ from .fingerprint import check_unchanged, file_stamp
 from .image import ImageFile, ImageReader, image_suffixes, read_header, read_image
 from .sources import Arrays, Dataset, Labelled, Part, Source
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Argument = TypeVar("Argument")
+Value = TypeVar("Value")
 
 
 @runtime_checkable
@@ -33,12 +33,7 @@ class FileList(Protocol):
 
 
 class FolderFiles:
-    """Files of a folder; one that has changed since the list was made is refused.
-
-    Args:
-        root: the folder.
-        names: paths relative to the root, with forward slashes.
-    """
+    """Files of a folder, by their paths in it; one that has changed since is refused."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root, self.names = root, names
@@ -58,11 +53,7 @@ class FolderFiles:
 class ImageFiles(Source):
     """Image files, decoded when they are taken.
 
-    Args:
-        files: the files.
-        reader: makes tensors of one shape of them.
-        labels: one class each.
-        memory: a part is read at once if all files together take no more bytes than this.
+    A part of them is read at once if all together take at most `memory` bytes.
     """
 
     files: FileList
@@ -98,7 +89,9 @@ class ImageFiles(Source):
         return Arrays(*self._stack(map_in_threads(self._read, rows.tolist()), rows))
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_in_threads(
+    function: Callable[[Argument], Value], items: Iterable[Argument]
+) -> Iterator[Value]:
     """Yield function(item) of each item in order, computed by one thread a processor."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rest = iter(items)
@@ -108,13 +101,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) ->
 
 @dataclass(frozen=True)
 class ImageSize:
-    """The shape that images are brought to, as far as the user chooses it.
-
-    Args:
-        size: side of the square to scale to.
-        crop: side of the central square to cut out first.
-        channels: 1 for grey, 3 for colour.
-    """
+    """The shape that images are brought to, as far as the user chooses it; see `folder`."""
 
     size: int | None = None
     crop: int | None = None

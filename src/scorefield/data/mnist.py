@@ -15,28 +15,17 @@ from .download import Remote, data_folder, ensure_files, open_file, read_exactly
 from .sources import Arrays, Dataset
 
 SITE = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-MNIST_FILES = (
-    Remote(
-        f"{SITE}train-images-idx3-ubyte.gz",
-        9_912_422,
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    ),
-    Remote(
-        f"{SITE}train-labels-idx1-ubyte.gz",
-        28_881,
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    ),
-    Remote(
-        f"{SITE}t10k-images-idx3-ubyte.gz",
-        1_648_877,
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    ),
-    Remote(
-        f"{SITE}t10k-labels-idx1-ubyte.gz",
-        4_542,
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    ),
-)
+SHA256 = {
+    "train-images-idx3": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+SIZES = (9_912_422, 28_881, 1_648_877, 4_542)
+MNIST_FILES = [
+    Remote(f"{SITE}{name}-ubyte.gz", size, digest)
+    for (name, digest), size in zip(SHA256.items(), SIZES, strict=True)
+]
 MAX_IDX_SAMPLES = 2**18
 """In one file; MNIST has 60,000."""
 MAX_GZIP_RATIO = 1032

@@ -63,15 +63,8 @@ class NumpyRows(Source):
     """Rows of an .npy file, read when they are taken.
 
     The file is not mapped: reading a mapped file beyond a point where it was cut off would end the
-    process.
-
-    Args:
-        path: the file.
-        offset: position of the first row.
-        dtype: type of the numbers in the file.
-        stored: shape of all rows in the file.
-        stamp: of the file when it was first opened; a file that differs later is refused.
-        arrange: turns rows into samples.
+    process. One that has changed since `stamp` is refused. `stored` is the shape of all rows in the
+    file, which `arrange` turns into samples.
     """
 
     path: Path

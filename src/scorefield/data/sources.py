@@ -162,13 +162,9 @@ class Crops(Source):
 class Stream(Source):
     """Samples in the provider's order, which cannot be taken by index.
 
-    As a `Source`, for moments and noise levels, it is its head. A resumed run continues at about
-    the same place; the provider's order and data may have changed since.
-
-    Args:
-        head: some samples, in memory.
-        rows: yields all rows from a position on, again and again.
-        decode: returns the pixels of a row and its label.
+    As a `Source`, for moments and noise levels, it is its head, some samples in memory. `rows`
+    yields all rows from a position on, again and again. A resumed run continues at about the same
+    place; the provider's order and data may have changed since.
     """
 
     head: Arrays
