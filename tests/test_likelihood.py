@@ -1,4 +1,4 @@
-"""Likelihoods by the ODE against the oracles' own log-densities."""
+"""Likelihoods by the ODE against the closed log-densities of oracles."""
 
 import math
 
@@ -20,33 +20,33 @@ def mixture(size):
     return GaussianMixture(means, 0.2**2, torch.tensor([0.7, 0.2, 0.1]).double())
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("size", [2, 8, 64])
+@pytest.mark.parametrize(("size", "n"), [(2, 60), (8, 30), (64, 4)])
 @pytest.mark.parametrize("make", [gaussian, mixture])
-def test_exact_divergence_is_right_to_a_thousandth_of_a_nat(make, size, seed):
-    torch.manual_seed(seed)
+def test_the_exact_trace_is_right_to_a_thousandth_of_a_nat(make, size, n):
+    """About 60 steps of 3e-6 in each number, the error that `tolerance` allows."""
     oracle = make(size)
-    x = oracle.sample(100, 0.01)
-    found = log_likelihood(oracle, x, oracle.prior)
-    assert (found.log_prob - oracle.log_prob(x, 0.01)).abs().max() <= 1e-3
-    assert found.error.eq(0).all()
-    # what a wrong coefficient of the method would multiply
-    assert found.evaluations.max() <= 500
+    x = oracle.sample(n, 0.01)
+    result = log_likelihood(oracle, x, oracle.prior)
+    assert (result.log_prob - oracle.log_prob(x, 0.01)).abs().max() <= 1e-3
+    assert result.error.eq(0).all()
+    # a wrong coefficient of the method would multiply the steps
+    assert result.evaluations.max() <= 500
 
 
-def test_other_ends_images_and_single_precision():
-    oracle = GaussianMixture(torch.rand(3, 1, 4, 4), 0.05, torch.ones(3))
-    x = oracle.sample(10, 0.1)
-    for chunk in (1, 5, 64):
-        found = log_likelihood(oracle, x, oracle.prior, sigma_min=0.1, sigma_max=80.0, chunk=chunk)
-        assert found.log_prob.dtype == found.error.dtype == torch.float64
-        assert found.evaluations.max() <= 500
-        assert (found.log_prob - oracle.log_prob(x, 0.1)).abs().max() <= 2e-3
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+def test_images_in_single_precision_and_other_ends(chunk):
+    oracle = GaussianMixture(torch.rand(3, 1, 2, 3), 0.05, torch.ones(3))
+    x = oracle.sample(4, 0.1)
+    options = {"sigma_min": 0.1, "sigma_max": 80.0, "chunk": chunk}
+    result = log_likelihood(oracle, x, oracle.prior, **options)
+    assert result.log_prob.dtype == result.error.dtype == torch.float64
+    assert result.evaluations.max() <= 500
+    assert (result.log_prob - oracle.log_prob(x, 0.1)).abs().max() <= 2e-3
 
 
 def test_a_looser_tolerance_costs_less_and_errs_more():
-    oracle = mixture(8)
-    x = oracle.sample(40, 0.01)
+    oracle = mixture(4)
+    x = oracle.sample(20, 0.01)
     runs = [log_likelihood(oracle, x, oracle.prior, tolerance=t) for t in (1e-7, 1e-5, 1e-3)]
     errors = [(r.log_prob - oracle.log_prob(x, 0.01)).abs().max().item() for r in runs]
     assert errors == sorted(errors)
@@ -56,68 +56,59 @@ def test_a_looser_tolerance_costs_less_and_errs_more():
 
 @pytest.mark.parametrize("make", [gaussian, mixture])
 def test_hutchinsons_estimate_lies_within_its_own_error(make):
-    """50 repeats with 64 probes each: the estimates scatter as they say, about the truth."""
-    oracle, repeats, probes = make(8), 50, 64
-    x = oracle.sample(1, 0.01)
-    found = log_likelihood(
-        oracle, x.expand(repeats, 8), oracle.prior, probes=probes, tolerance=1e-4
-    )
-    z = (found.log_prob - oracle.log_prob(x, 0.01)) / found.error
+    """50 repeats with 64 probes each scatter about the truth by their own errors."""
+    oracle, repeats, probes = make(4), 50, 64
+    x, options = oracle.sample(1, 0.05), {"probes": probes, "tolerance": 1e-3, "sigma_min": 0.05}
+    result = log_likelihood(oracle, x.expand(repeats, 4), oracle.prior, **options)
+    gap = result.log_prob - oracle.log_prob(x, 0.05)
     # all together, by their own errors; each alone, where a mixture's probes have heavy tails
-    pooled = (found.error.square().mean() / repeats).sqrt()
-    assert abs(found.log_prob.mean() - oracle.log_prob(x, 0.01)) < 3 * pooled
-    assert (z.abs() > 3).sum() <= (0 if make is gaussian else 2)
-    assert 0.7 < z.std() < 1.3
-
-
-def test_hutchinsons_estimate_in_64_dimensions():
-    oracle = gaussian(64)
-    x = oracle.sample(1, 0.01)
-    found = log_likelihood(oracle, x.expand(50, 64), oracle.prior, probes=32, tolerance=1e-4)
-    z = (found.log_prob - oracle.log_prob(x, 0.01)) / found.error
-    assert z.abs().max() <= 3
-    assert 0.7 < z.std() < 1.3
+    pooled = (result.error.square().mean() / repeats).sqrt()
+    assert abs(gap.mean()) < 4 * pooled
+    z = gap / result.error
+    assert (z.abs() > 3).sum() <= 2
+    # a deviation of 50 is known to 10 %: four standard errors
+    assert 0.6 < z.std() < 1.4
 
 
 def test_one_probe_has_no_error_estimate():
     oracle = gaussian(3)
-    found = log_likelihood(oracle, oracle.sample(2, 0.01), oracle.prior, probes=1)
-    assert found.error.isnan().all()
-    assert found.log_prob.isfinite().all()
+    result = log_likelihood(oracle, oracle.sample(2, 0.1), oracle.prior, probes=1, sigma_min=0.1)
+    assert result.error.isnan().all()
+    assert result.log_prob.isfinite().all()
 
 
-@pytest.mark.parametrize("probes", [None, 3])
-def test_a_sample_does_not_depend_on_its_batch(probes):
-    oracle = mixture(8)
-    x = oracle.sample(6, 0.01)
+@pytest.mark.parametrize("probes", [None, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_sample_depends_on_its_batch_by_rounding_alone(probes, dtype):
+    means = 0.7 * torch.randn(3, 4, dtype=dtype)
+    oracle = GaussianMixture(means, 0.2**2, torch.tensor([0.7, 0.2, 0.1], dtype=dtype))
+    x = oracle.sample(3, 0.05)
     x[1] += 5  # a neighbour that needs other steps
-    v = torch.randn(3, 6, 8).double()
-    together = log_likelihood(oracle, x, oracle.prior, probes=probes, noise=replay(v))
-    for i in range(6):
-        one = log_likelihood(oracle, x[[i]], oracle.prior, probes=probes, noise=replay(v[:, [i]]))
-        assert abs(one.log_prob - together.log_prob[i]) <= 1e-5
-        assert one.evaluations == together.evaluations[i]
+    v = torch.randn(2, 3, 4, dtype=dtype)
+    options = {"probes": probes, "sigma_min": 0.05, "tolerance": 1e-4}
+    together = log_likelihood(oracle, x, oracle.prior, noise=replay(v), **options)
+    for i in range(3):
+        one = log_likelihood(oracle, x[[i]], oracle.prior, noise=replay(v[:, [i]]), **options)
+        gap = abs(one.log_prob - together.log_prob[i])
+        if dtype == torch.float64:  # the same steps: rounding alone, 2.2e-16 × 1e3 operations × 1e3
+            assert one.evaluations == together.evaluations[i]
+            assert gap <= 1e-9
+        else:  # rounding may change a step, each within the tolerance and 4ε of the number itself
+            steps = one.evaluations / 6
+            size = max(abs(together.log_prob[i]), 100)
+            assert gap <= 2 * steps * (1e-4 + 4 * torch.finfo(dtype).eps * size)
 
 
-def test_a_sample_in_single_precision_depends_on_its_batch_by_rounding_alone():
-    oracle = GaussianMixture(0.7 * torch.randn(3, 64), 0.2**2, torch.tensor([0.7, 0.2, 0.1]))
-    x = oracle.sample(6, 0.05)
-    together = log_likelihood(oracle, x, oracle.prior, sigma_min=0.05)
-    for i in range(6):
-        one = log_likelihood(oracle, x[[i]], oracle.prior, sigma_min=0.05)
-        assert abs(one.log_prob - together.log_prob[i]) <= 1e-3
-
-
-def test_it_integrates_to_one():
+def test_a_density_integrates_to_one():
     """∫ exp(log q) over a line, with a score that is no oracle's: its flow is still a flow."""
-    x = torch.linspace(-9, 9, 181).double()[:, None]
+    x = torch.linspace(-9, 9, 91).double()[:, None]
     prior = Prior(torch.zeros(1).double(), torch.tensor(1.0).double())
 
     def score(x, sigma):
         return -x / (1 + sigma[:, None] ** 2) + 0.2 * torch.cos(x) / (1 + sigma[:, None] ** 4)
 
-    found = log_likelihood(score, x, prior, sigma_min=0.3)
-    assert torch.trapezoid(found.log_prob.exp(), x[:, 0]) == pytest.approx(1, abs=1e-3)
+    result = log_likelihood(score, x, prior, sigma_min=0.3, tolerance=1e-5)
+    assert torch.trapezoid(result.log_prob.exp(), x[:, 0]) == pytest.approx(1, abs=1e-3)
 
 
 def test_bits_per_dim():
@@ -127,9 +118,10 @@ def test_bits_per_dim():
     edges = torch.from_numpy(norm.cdf(torch.arange(257) / 256, 0.5, 0.1))
     p = edges.diff()
     entropy = -(p * p.log2()).sum().item()
-    u = torch.rand(200_000).double()
-    k = torch.multinomial(p, 200_000, replacement=True)
+    u = torch.rand(50_000).double()
+    k = torch.multinomial(p, 50_000, replacement=True)
     log_prob = torch.from_numpy(norm.logpdf(((cells[k] + u) / 256).numpy(), 0.5, 0.1))
+    # the bits of a sample deviate by 0.7: three standard errors
     assert bits_per_dim(log_prob, 1).mean() == pytest.approx(entropy, abs=0.01)
     assert bits_per_dim(torch.tensor([0.0]), 3, levels=2).item() == 1
 
@@ -142,17 +134,17 @@ def test_bits_per_dim():
         ({"sigma_min": 0.0}, "sigma_min=0.0"),
         ({"sigma_max": 0.001}, "sigma_max=0.001"),
         ({"probes": 0}, "probes=0"),
-        ({"score": lambda x, sigma: x * math.nan}, "samples .* score is not finite"),
+        ({"score": lambda x, sigma: x * math.nan}, "samples .* the score is not finite"),
         ({"score": lambda x, sigma: x[:, :1]}, r"score returned shape \(2, 1\)"),
         ({"score": torch.no_grad()(lambda x, sigma: -x)}, "without no_grad or detach"),
         ({"tolerance": 0.0}, "tolerance=0.0"),
-        ({"max_evaluations": 20}, r"samples \[0, 1\] do not arrive within 20 evaluations"),
+        ({"max_evaluations": 20}, r"samples \[0, 1\] do not reach sigma_max within 20 evaluations"),
         ({"prior": Prior(torch.zeros(3), torch.tensor(1.0))}, r"prior is for samples of \(3,\)"),
         ({"x": torch.zeros(0, 2)}, "finite floats"),
         ({"x": torch.tensor([[0.0, 0.0], [math.inf, 0.0]])}, r"samples \[1\] are not"),
     ],
 )
-def test_errors(change, message, unchecked):
+def test_errors_name_the_argument(change, message, unchecked):
     oracle = Gaussian(torch.zeros(2), 1.0)
     arguments = {"score": oracle, "x": torch.zeros(2, 2), "prior": oracle.prior, **change}
     with pytest.raises((ValueError, TypeError), match=message):

@@ -5,8 +5,7 @@ Along dx/dσ = −σ·s(x, σ) the density of a moving sample changes by the div
     log q_σmin(x) = log N(x(σ_max) | prior) − ∫ σ·tr ∇ₓs(x(σ), σ) dσ,   σ from σ_min to σ_max
 
 The trace is exact, or Hutchinson's mean of vᵀ(∇ₓs)v over random v, which costs less in many
-dimensions and is unbiased. What is given is the density of the data with noise σ_min, not of the
-data.
+dimensions and is unbiased. The result is the density of the data with noise σ_min, not of the data.
 """
 
 from __future__ import annotations
@@ -25,15 +24,14 @@ from .score import Score
 
 
 class Likelihood(NamedTuple):
-    """log q_σmin of each sample in float64, and how it came about."""
+    """log q_σmin of each sample in float64, with its error and cost."""
 
     log_prob: Float[Tensor, "batch"]
     error: Float[Tensor, "batch"]
-    """Hutchinson's standard error: 0 if the trace is exact, NaN for a single probe, and from few
-    probes itself uncertain (the error over it is Student's t with probes − 1 degrees of freedom).
-    """
+    """Hutchinson's standard error: 0 if the trace is exact, NaN for a single probe. From few probes
+    it is uncertain: the true error over it is Student's t with probes − 1 degrees of freedom."""
     evaluations: Int[Tensor, "batch"]
-    """Evaluations of the score, each with a trace."""
+    """Number of evaluations of the score, each with a trace."""
 
 
 def log_likelihood(
@@ -49,25 +47,25 @@ def log_likelihood(
     chunk: int = 64,
     noise: Noise = torch.randn_like,
 ) -> Likelihood:
-    """The log-density of x under a score, at σ_min.
+    """Return the log-density of x under a score, at σ_min.
 
-    Each sample takes steps of its own size, so its value does not depend on the others' but for
-    the rounding of the score itself.
+    Each sample has its own step sizes, so its value depends on the other samples only through
+    rounding in the score.
 
     Args:
         score: any score, differentiable in x.
         x: samples of q at sigma_min.
-        prior: the Gaussian that q is taken for at sigma_max.
-        sigma_min: where the density is asked for.
-        sigma_max: where the prior takes over: far above the spread of the data, and above how far
-            x is from them. There q is taken for the prior's Gaussian, tails and all.
-        probes: how many random v Hutchinson's estimate takes; the trace is exact if not given.
-        tolerance: error of a step, in nats and in x as a share of σ.
-        max_evaluations: of a sample; more than a few hundred mean a score that is not smooth.
-        chunk: rows of the Jacobian at a time, if the trace is exact.
-        noise: source of the probes, made ±1.
+        prior: the Gaussian that stands for q at sigma_max, tails included.
+        sigma_min: noise level of the density.
+        sigma_max: noise level of the prior, far above the spread of the data and above the distance
+            of x from them.
+        probes: number of random v in Hutchinson's estimate; None for the exact trace.
+        tolerance: error of a step, in nats and in x/σ.
+        max_evaluations: most per sample; a smooth score needs a few hundred.
+        chunk: rows of the Jacobian at a time, for the exact trace.
+        noise: source of the probes, whose signs are used.
     """
-    _check(x, prior, sigma_min, sigma_max, probes, tolerance)
+    _check_arguments(x, prior, sigma_min, sigma_max, probes, tolerance)
     size, probed = x[0].numel(), probes or 1
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
     with torch.no_grad():
@@ -82,16 +80,14 @@ def log_likelihood(
         return Likelihood(base + integrals.mean(1), error, count)
 
 
-def _check(
+def _check_arguments(
     x: object, prior: Prior, low: float, high: float, probes: int | None, tolerance: float
 ) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise TypeError("x must be a batch of finite floats: 8-bit images as x.float() / 255")
     broken = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     if broken:
-        raise ValueError(
-            f"x must be finite floats, but samples {broken[:5]} are not: leave them out"
-        )
+        raise ValueError(f"x must be finite floats, but samples {broken[:5]} are not: exclude them")
     if x.shape[1:] != prior.mean.shape:
         raise ValueError(
             f"prior is for samples of {tuple(prior.mean.shape)}, x has {tuple(x.shape[1:])}"
@@ -108,7 +104,7 @@ Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow:
-    """(dx/dt, tr ∂(dx/dt)/∂x) in t = log σ, of the rows of x that are still on their way."""
+    """Return (dx/dt, tr ∂(dx/dt)/∂x) in t = log σ as a function of some rows of x."""
 
     def flow(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         point = y[:, : x[0].numel()].to(x.dtype).view(-1, *x.shape[1:])
@@ -127,7 +123,7 @@ def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow
 
 
 def _scale(x: Tensor, tolerance: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The error that a step may make: an x off by δ is off by about δ/σ nats a dimension."""
+    """Return the error that a step may make: δ in x is about δ/σ nats a dimension."""
 
     def scale(t: Tensor, y: Tensor) -> Tensor:
         units = torch.ones_like(y)
@@ -140,16 +136,16 @@ def _scale(x: Tensor, tolerance: float) -> Callable[[Tensor, Tensor], Tensor]:
 def bits_per_dim(
     log_prob: Float[Tensor, "batch"], size: int, *, levels: int = 256
 ) -> Float[Tensor, "batch"]:
-    """−log₂ of the probability of quantised data, a dimension, from a density on [0, 1].
+    """Return −log₂ of the probability of quantised data per dimension, from a density on [0, 1].
 
-    For x = (k + u)/levels with u uniform on [0, 1] (uniform dequantisation: add it before), a cell
-    has the side 1/levels, so bits = −log p/(size·log 2) + log₂ levels; in the mean over u this is a
-    bound on the bits of k (Theis et al. 2016). `size` is the number of values in a sample.
+    For x = (k + u)/levels with u uniform on [0, 1] (uniform dequantisation, to be added before), a
+    cell has the side 1/levels, so bits = −log p/(size·log 2) + log₂ levels. The mean over u is an
+    upper bound on the bits of k (Theis et al. 2016). `size` is the number of values in a sample.
     """
     return -log_prob / (size * math.log(2)) + math.log2(levels)
 
 
-# ── Dormand & Prince's method of order 5 (1980), each sample with steps of its own ────────────────
+# ── Dormand & Prince's method of order 5 (1980), with step sizes for each sample ─────────────────
 
 NODES = (0.2, 0.3, 0.8, 8 / 9, 1.0, 1.0)
 WEIGHTS = (
@@ -171,9 +167,9 @@ def _solve(
     scale: Callable[[Tensor, Tensor], Tensor],
     most: int,
 ) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
-    """y at the end, and how often each sample asked for f(t, y, rows).
+    """Return y at the end, and the evaluations of f(t, y, rows) for each sample.
 
-    scale(t, y) is the error that a step from there may make.
+    A step from (t, y) may have the error scale(t, y).
     """
     y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
     count = torch.zeros(len(y), dtype=torch.long, device=y.device)
@@ -194,12 +190,11 @@ def _solve(
         y[good], slope[good] = proposal[ratio <= 1], slopes[-1][ratio <= 1]
         t[good] += step[ratio <= 1]
         h[rows] = step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
-        lost = rows[(h[rows] < 1e-10) | (count[rows] > most)].tolist()
-        if lost:
+        stuck = rows[(h[rows] < 1e-10) | (count[rows] > most)].tolist()
+        if stuck:
             raise ValueError(
-                f"samples {lost[:5]} do not arrive within {most} evaluations: score is not finite "
-                "or not smooth on their way. Look at it there, or raise max_evaluations, tolerance "
-                "or sigma_min"
+                f"samples {stuck[:5]} do not reach sigma_max within {most} evaluations: the score "
+                "is not finite or not smooth there. Raise max_evaluations, tolerance or sigma_min"
             )
         rows = rows[end - t[rows] > 1e-12]
     return y, count
