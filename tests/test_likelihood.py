@@ -20,7 +20,7 @@ def mixture(size):
     return GaussianMixture(means, 0.2**2, torch.tensor([0.7, 0.2, 0.1]).double())
 
 
-@pytest.mark.parametrize(("size", "n"), [(2, 60), (8, 30), (64, 4)])
+@pytest.mark.parametrize(("size", "n"), [(2, 30), (24, 4)])
 @pytest.mark.parametrize("make", [gaussian, mixture])
 def test_the_exact_trace_is_right_to_a_thousandth_of_a_nat(make, size, n):
     """About 60 steps of 3e-6 in each number, the error that `tolerance` allows."""
@@ -33,7 +33,7 @@ def test_the_exact_trace_is_right_to_a_thousandth_of_a_nat(make, size, n):
     assert result.evaluations.max() <= 500
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 64])
+@pytest.mark.parametrize("chunk", [1, 4])
 def test_images_in_single_precision_and_other_ends(chunk):
     oracle = GaussianMixture(torch.rand(3, 1, 2, 3), 0.05, torch.ones(3))
     x = oracle.sample(4, 0.1)
@@ -45,10 +45,13 @@ def test_images_in_single_precision_and_other_ends(chunk):
 
 
 def test_a_looser_tolerance_costs_less_and_errs_more():
-    oracle = mixture(4)
-    x = oracle.sample(20, 0.01)
-    runs = [log_likelihood(oracle, x, oracle.prior, tolerance=t) for t in (1e-7, 1e-5, 1e-3)]
-    errors = [(r.log_prob - oracle.log_prob(x, 0.01)).abs().max().item() for r in runs]
+    oracle = mixture(3)
+    x, ends = oracle.sample(20, 0.2), {"sigma_min": 0.2, "sigma_max": 20.0}
+    runs = [
+        log_likelihood(oracle, x, oracle.prior, tolerance=t, **ends) for t in (1e-6, 1e-4, 1e-2)
+    ]
+    # the prior's own error at σ = 20 is common to all
+    errors = [(r.log_prob - oracle.log_prob(x, 0.2)).abs().max().item() for r in runs]
     assert errors == sorted(errors)
     counts = [r.evaluations.double().mean().item() for r in runs]
     assert counts == sorted(counts, reverse=True)
@@ -58,9 +61,9 @@ def test_a_looser_tolerance_costs_less_and_errs_more():
 def test_hutchinsons_estimate_lies_within_its_own_error(make):
     """50 repeats with 64 probes each scatter about the truth by their own errors."""
     oracle, repeats, probes = make(4), 50, 64
-    x, options = oracle.sample(1, 0.05), {"probes": probes, "tolerance": 1e-3, "sigma_min": 0.05}
+    x, options = oracle.sample(1, 0.2), {"probes": probes, "tolerance": 1e-3, "sigma_min": 0.2}
     result = log_likelihood(oracle, x.expand(repeats, 4), oracle.prior, **options)
-    gap = result.log_prob - oracle.log_prob(x, 0.05)
+    gap = result.log_prob - oracle.log_prob(x, 0.2)
     # all together, by their own errors; each alone, where a mixture's probes have heavy tails
     pooled = (result.error.square().mean() / repeats).sqrt()
     assert abs(gap.mean()) < 4 * pooled
@@ -82,10 +85,10 @@ def test_one_probe_has_no_error_estimate():
 def test_a_sample_depends_on_its_batch_by_rounding_alone(probes, dtype):
     means = 0.7 * torch.randn(3, 4, dtype=dtype)
     oracle = GaussianMixture(means, 0.2**2, torch.tensor([0.7, 0.2, 0.1], dtype=dtype))
-    x = oracle.sample(3, 0.05)
+    x = oracle.sample(3, 0.2)
     x[1] += 5  # a neighbour that needs other steps
     v = torch.randn(2, 3, 4, dtype=dtype)
-    options = {"probes": probes, "sigma_min": 0.05, "tolerance": 1e-4}
+    options = {"probes": probes, "sigma_min": 0.2, "sigma_max": 10.0, "tolerance": 1e-3}
     together = log_likelihood(oracle, x, oracle.prior, noise=replay(v), **options)
     for i in range(3):
         one = log_likelihood(oracle, x[[i]], oracle.prior, noise=replay(v[:, [i]]), **options)
@@ -96,7 +99,7 @@ def test_a_sample_depends_on_its_batch_by_rounding_alone(probes, dtype):
         else:  # rounding may change a step, each within the tolerance and 4ε of the number itself
             steps = one.evaluations / 6
             size = max(abs(together.log_prob[i]), 100)
-            assert gap <= 2 * steps * (1e-4 + 4 * torch.finfo(dtype).eps * size)
+            assert gap <= 2 * steps * (1e-3 + 4 * torch.finfo(dtype).eps * size)
 
 
 def test_a_density_integrates_to_one():

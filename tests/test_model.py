@@ -45,14 +45,14 @@ LADDER = geometric(1.0, 0.01, 10)
 
 
 class Recorder(nn.Module):
-    """Answers −y, and keeps what it was asked."""
+    """Return −y, and record the inputs."""
 
     def __init__(self, dtype=torch.float32):
         super().__init__()
         self.gain = nn.Parameter(torch.ones((), dtype=dtype))
 
     def forward(self, y, cond, label=None):
-        self.asked = y, cond, label
+        self.inputs = y, cond, label
         return -self.gain * y * (1 if label is None else label.to(y)[:, None])
 
 
@@ -81,22 +81,22 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: type(row).__name__)
-def test_one_sigma_for_all_is_the_same_for_each_to_the_bit(row):
+def test_one_sigma_for_all_is_bit_identical_to_one_for_each(row):
     model, x = _model(row), torch.rand(3, 2)
     expected = model(x, torch.full((3,), 0.07, dtype=torch.float64))
-    y, cond, _ = model.net.asked
+    y, cond, _ = model.net.inputs
     for sigma in (0.07, torch.tensor(0.07, dtype=torch.float64)):
         assert torch.equal(model(x, sigma), expected)
-        asked, told, _ = model.net.asked
-        assert torch.equal(asked, y)
-        assert told is None if cond is None else torch.equal(told, cond)
+        inputs = model.net.inputs
+        assert torch.equal(inputs[0], y)
+        assert inputs[1] is None if cond is None else torch.equal(inputs[1], cond)
 
 
-def test_one_sigma_for_all_is_told_on_another_device():
+def test_one_sigma_for_all_works_on_another_device():
     model = ScoreModel(Recorder(), EDM()).to("meta")
     for sigma in (0.5, torch.tensor(0.5), torch.tensor(0.5, requires_grad=True)):
         assert model(torch.empty(3, 2, device="meta"), sigma).device.type == "meta"
-        cond = model.net.asked[1]
+        cond = model.net.inputs[1]
         assert (cond.device.type, cond.shape) == ("meta", (3,))
         assert cond.requires_grad == (isinstance(sigma, torch.Tensor) and sigma.requires_grad)
 
@@ -107,17 +107,17 @@ def test_types_are_cast_at_the_boundary(sigma, dtype):
     model, x = _model(), torch.rand(3, 2).to(dtype)
     score = model(x, sigma)
     assert score.dtype == dtype
-    y, cond, label = model.net.asked
+    y, cond, label = model.net.inputs
     assert y.dtype == cond.dtype == torch.float32
     assert cond.shape == (3,)
     assert label is None
     torch.testing.assert_close(score.double(), -2 * x.double(), rtol=0.01, atol=0)
 
 
-def test_a_network_in_another_type_gets_that():
+def test_a_network_gets_inputs_of_its_own_type():
     model = ScoreModel(Recorder(torch.bfloat16), VE())
     assert model(torch.rand(3, 2), 0.5).dtype == torch.float32
-    assert model.net.asked[0].dtype == torch.bfloat16
+    assert model.net.inputs[0].dtype == torch.bfloat16
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -126,10 +126,10 @@ def test_a_wrong_number_of_levels_is_named():
         _model()(torch.rand(3, 2), torch.ones(2))
 
 
-def test_an_index_stays_one():
+def test_an_index_stays_an_index():
     model = _model(NCSN(LADDER))
     model(torch.rand(10, 2), LADDER)
-    assert model.net.asked[1].tolist() == list(range(10))
+    assert model.net.inputs[1].tolist() == list(range(10))
 
 
 @pytest.mark.parametrize("label", [3, torch.tensor(3), torch.tensor([3, 3])])
@@ -145,7 +145,7 @@ def test_a_class_enters_by_closure(label):
     assert model.net.gain.grad is not None
 
 
-def test_round_takes_a_grid_to_the_levels_that_are_known():
+def test_round_moves_a_grid_to_the_levels_of_the_training():
     grid = karras(5.0, 0.001, 40)
     rounded = _model(NCSN(LADDER)).round(grid)
     assert torch.isin(rounded, LADDER).all()
@@ -160,7 +160,7 @@ def test_round_takes_a_grid_to_the_levels_that_are_known():
 
 def test_beyond_its_range_a_model_warns_once():
     model, x = _model(NCSN(LADDER)), torch.rand(2, 2)
-    with pytest.warns(UserWarning, match=r"sigma from 3 to 3 .* from 0\.01 to 1"):
+    with pytest.warns(UserWarning, match=r"sigma from 3 to 3 is .* 0\.01 to 1"):
         model(x, 3.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -172,12 +172,12 @@ def test_beyond_its_range_a_model_warns_once():
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), torch.tensor([0.5, 0.0])])
-def test_no_noise_is_refused(sigma):
+def test_sigma_must_be_positive(sigma):
     with pytest.raises(ValueError, match="above 0"):
         _model()(torch.rand(2, 2), sigma)
 
 
-def test_the_prior_goes_where_the_model_goes():
+def test_the_prior_moves_with_the_model():
     prior = Prior(torch.zeros(2), torch.ones(2))
     model = _model(prior=prior).double()
     assert model.prior.mean.dtype == model.prior.cov.dtype == torch.float64
@@ -188,7 +188,7 @@ def test_the_prior_goes_where_the_model_goes():
     assert torch.equal(twin.prior.mean, model.prior.mean)
 
 
-def test_shape_comes_from_the_prior_or_is_told():
+def test_shape_comes_from_the_prior_or_the_argument():
     assert _model().shape is None
     assert _model(shape=(3, 8, 8)).shape == torch.Size([3, 8, 8])
     with pytest.raises(ValueError, match="leave shape out"):
@@ -204,7 +204,7 @@ def test_a_network_without_parameters_is_where_x_is():
     assert model(torch.rand(2, 2, dtype=torch.float64), 1.0).dtype == torch.float64
 
 
-def test_at_the_start_edm_knows_the_gaussian():
+def test_an_untrained_edm_has_the_score_of_a_gaussian():
     """F ≈ 0 leaves skip·u, the score of N(0, σ_d² + σ²)."""
     net = Recorder()
     net.gain.data.zero_()
@@ -242,25 +242,25 @@ def test_a_refinenet_runs_in_16_bits(levels, dtype):
 def test_the_noise_level_keeps_32_bits():
     model = ScoreModel(Recorder(torch.bfloat16), VE())
     model(torch.rand(3, 2), 0.03)
-    assert model.net.asked[1].dtype == torch.float32
-    assert model.net.asked[1][0].item() == pytest.approx(math.log(0.03), rel=1e-6)
+    assert model.net.inputs[1].dtype == torch.float32
+    assert model.net.inputs[1][0].item() == pytest.approx(math.log(0.03), rel=1e-6)
     model.double()(torch.rand(3, 2), 0.03)
-    assert model.net.asked[1].dtype == torch.float64
+    assert model.net.inputs[1].dtype == torch.float64
 
 
 @pytest.mark.parametrize("label", [3, -1, 7, torch.tensor([0, 3])])
-def test_a_class_beyond_the_network_s_is_named(label):
+def test_a_label_out_of_range_is_named(label):
     model = ScoreModel(MLP(3, width=8, blocks=1, labels=3), EDM())
     with pytest.raises(ValueError, match="the network has 3 classes, 0 to 2"):
         model.given(label)(torch.rand(2, 3), 0.5)
 
 
-def test_a_network_without_classes_says_so():
+def test_a_label_for_a_network_without_classes_is_refused():
     with pytest.raises(ValueError, match="label=0: the network, RefineNet, has no classes"):
         ScoreModel(RefineNet(1, 4, 10), NCSN(LADDER)).given(0)
 
 
-def test_a_table_of_levels_is_as_long_as_the_ladder():
+def test_a_table_of_levels_must_fit_the_ladder():
     with pytest.raises(ValueError, match="levels=5, but the ladder has 10"):
         ScoreModel(RefineNet(1, 4, 5), NCSN(LADDER))
 
@@ -279,7 +279,7 @@ final(integrate(euler, model(), x, torch.tensor([100.0, 50.0])))
 """
 
 
-def test_the_warning_points_at_who_asked(tmp_path):
+def test_the_warning_points_at_the_users_code(tmp_path):
     """In a process of its own: the checks of shapes are frames of other packages."""
     (tmp_path / "asks.py").write_text(WARNED)
     run = [sys.executable, "-W", "always", tmp_path / "asks.py"]

@@ -1,4 +1,4 @@
-"""Each row of the table against what its paper lets the network predict.
+"""Each row of the table with the network's prediction in its paper.
 
 For data N(centre, v) and a kernel N(αx₀, s²) all predictions are known, and so is the score:
 
@@ -37,7 +37,7 @@ LADDER = geometric(2.0, 0.01, 12, dtype=torch.float64)
 
 
 class Exact(nn.Module):
-    """What a network would say that predicts perfectly."""
+    """A network with a perfect prediction."""
 
     def __init__(self, predict):
         super().__init__()
@@ -143,7 +143,7 @@ def test_a_perfect_prediction_gives_the_score(name, centre):
     sigma = _grid(row)
     x = centre + (V + sigma**2).sqrt()[:, None] * torch.randn(len(sigma), 3, dtype=torch.float64)
     score = ScoreModel(Exact(predict), row)(x, sigma)
-    # float64 throughout; the longest way is by exp of a time and back, at the smallest σ
+    # float64 throughout; worst by exp of a time and back, at the smallest σ
     torch.testing.assert_close(score, -(x - centre) / (V + sigma**2)[:, None], rtol=1e-7, atol=0)
 
 
@@ -151,7 +151,7 @@ def test_a_perfect_prediction_gives_the_score(name, centre):
     ("row", "std"), [(VP(), lambda a: (1 - a**2).sqrt()), (SubVP(), lambda a: 1 - a**2)]
 )
 @pytest.mark.parametrize("time", [1e-5, 1e-3, 0.3, 1.0])
-def test_times_and_scales_are_found_from_sigma(row, std, time):
+def test_times_and_scales_follow_from_sigma(row, std, time):
     """The change of variables: x = x_t/α has σ = s/α, and the score α times that of x_t."""
     alpha = _alpha(torch.tensor([time], dtype=torch.float64))
     sigma = std(alpha) / alpha
@@ -185,7 +185,7 @@ def test_the_ddpm_ladder_is_the_papers():
     assert VPDiscrete(sigmas)(sigmas).cond.tolist() == list(range(999, -1, -1))
 
 
-def test_beside_the_ladder_ncsn_takes_the_nearest_level():
+def test_ncsn_takes_the_nearest_level_of_its_ladder():
     """σ·s is what hardly depends on σ (Song & Ermon 2019, §4.2)."""
     row = NCSN(LADDER)
     between = (LADDER[3] * LADDER[4]).sqrt()
@@ -195,13 +195,13 @@ def test_beside_the_ladder_ncsn_takes_the_nearest_level():
         assert out.item() == pytest.approx((LADDER[index] / sigma).item())
 
 
-def test_ncsnv2_divides_by_sigma_and_tells_the_network_nothing():
+def test_ncsnv2_divides_by_sigma_and_has_no_condition():
     skip, out, scale, cond = NCSNv2()(torch.tensor([0.25], dtype=torch.float64))
     assert (skip, out, scale, cond) == (0, 4, 1, None)
 
 
 @pytest.mark.parametrize("kind", [VE, partial(VEDiscrete, LADDER)])
-def test_a_ve_network_may_be_given_2x_minus_1_and_is_told_the_same(kind):
+def test_a_ve_network_may_take_2x_minus_1_with_the_same_condition(kind):
     sigma = LADDER[:3]
     row, plain = kind(centre=0.5, scale=2.0), kind()
     x = torch.rand(3, 2, dtype=torch.float64)
@@ -226,7 +226,7 @@ def test_rescaled_is_the_score_rescaled(name, scale):
         assert torch.equal(ours.round(_grid(row) / abs(scale)), _grid(row) / abs(scale))
 
 
-def test_a_ladder_is_checked():
+def test_a_ladder_must_decrease():
     with pytest.raises(ValueError, match="strictly decrease"):
         NCSN(LADDER.flip(0))
 

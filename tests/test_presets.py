@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scorefield.data import Arrays, Dataset
-from scorefield.ladder import descend
+from scorefield.ladder import suggest_between
 from scorefield.nn import NETWORKS
 from scorefield.runs import start
 from scorefield.runs.build import build_model
@@ -144,7 +144,7 @@ def test_the_step_of_ncsnv2_is_what_its_theory_says():
     for name, size in (("ncsnv2-cifar10", 32), ("ncsnv2-celeba", 64)):
         made = PRESETS[name]()
         ends = made.levels.sigma_max, made.levels.sigma_min
-        ladder = descend(*ends, 3 * size**2, levels=made.sampling.levels)
+        ladder = suggest_between(*ends, 3 * size**2, levels=made.sampling.levels)
         assert ladder.steps == made.sampling.steps
         assert ladder.epsilon == pytest.approx(made.sampling.epsilon, rel=0.015)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scorefield import EDM, NCSN, VE, Prior, ScoreModel, geometric, sample
-from scorefield.ladder import descend
+from scorefield.ladder import suggest_between
 from scorefield.sample import make_plan
 
 MEAN = torch.tensor([2.0, -1.0])
@@ -54,7 +54,7 @@ def test_annealed_langevin_takes_the_ladder_of_suggest():
 def test_levels_and_grid_may_be_given():
     planned = make_plan(_model(), "annealed_langevin", levels=9)
     torch.testing.assert_close(planned.sigmas, geometric(20.0, 0.002, 9))
-    own = descend(20.0, 0.002, 2, levels=9)
+    own = suggest_between(20.0, 0.002, 2, levels=9)
     assert planned.options == {"denoise": True, "steps": 5, "epsilon": own.epsilon}
     planned = make_plan(_model(), "heun", 9, grid="geometric")
     torch.testing.assert_close(planned.sigmas, geometric(20.0, 0.002, 9))

@@ -1,13 +1,13 @@
-"""The health of annealed Langevin dynamics, and of the score it runs on.
+"""Diagnosis of annealed Langevin dynamics, and of the score it runs on.
 
-    stability    α·λ < 2 at each level, λ the largest eigenvalue of −∇ₓs. Of a true score λ ≤ 1/σ²,
-                 for ∇ₓs = (Cov[x₀ | x]/σ² − I)/σ²; a guided or learned one may be stiffer
+    stability    α·λ < 2 at each level, λ the largest eigenvalue of −∇ₓs. A true score has λ ≤ 1/σ²,
+                 because ∇ₓs = (Cov[x₀ | x]/σ² − I)/σ²; a guided or learned one may be stiffer
     bias         on N(m, v) a chain settles at the variance b·v, b = 2/(2 − α/v)
-    lag          and T steps leave (1 − α/v)^2T of the excess that it came with, most where v is
-                 large beside α; but what narrow modes came with is kept when σ falls below them
+    lag          T steps leave (1 − α/v)^2T of the initial excess of variance, most where v is large
+                 compared with α; narrow modes keep theirs when σ falls below them
     score error  E‖s − ∇ log q_σ‖² / E‖∇ log q_σ‖², by σ and by how dense q_σ is
 
-The first is known before anything runs, and nothing runs if it does not hold.
+Stability is checked before anything runs, and nothing runs if it does not hold.
 """
 
 from __future__ import annotations
@@ -28,57 +28,57 @@ from .samplers.langevin import Convention
 from .score import Score
 
 REGIONS = (0.5, 0.95)
-"""The densest half of q_σ's samples, the next 45 %, and the sparsest 5 %."""
+"""Ends of the densest half of q_σ's samples and of the next 45 %; the sparsest 5 % remain."""
 
 
 @dataclass(frozen=True)
-class Level:
-    """One noise level: its step, the chain after it, the score on it."""
+class LevelHealth:
+    """Step, chain and score at one noise level."""
 
     sigma: float
     alpha: float
-    """The factor before the score."""
+    """Step size, the factor of the score."""
     stiffness: float
     """λσ², which is at most 1 for a true score."""
     bound: float
-    """The ε below which the step is stable, in the convention asked for."""
+    """Largest stable ε, in the convention of the call."""
     errors: tuple[float, ...]
     """Relative score error, over all of q_σ and by `REGIONS`."""
     mean: float = math.nan
-    """How far the chain's mean is from q_σ's, in standard errors: about 1 by chance."""
+    """Distance of the chain's mean from q_σ's, in standard errors: about 1 by chance."""
     variance: float = math.nan
-    """The chain's variance over q_σ's, in all directions together."""
+    """Variance of the chain over that of q_σ, in all directions together."""
     widest: float = math.nan
     """The same in the direction where the data are widest."""
     widest_settled: float = math.nan
-    """What that would be after steps without end: b there."""
+    """Its limit for T → ∞, b."""
     local: float = math.nan
-    """E‖∇ log q_σ‖² under the chain over that under q_σ: an excess of variance where q_σ is
-    narrow, be it across a plane or within a mode."""
+    """E‖∇ log q_σ‖² under the chain over that under q_σ: an excess of variance where q_σ is narrow,
+    across a plane or within a mode."""
     local_error: float = math.nan
-    """Its standard error."""
+    """Standard error of `local`."""
     local_settled: float = math.nan
-    """The largest b in any direction, that of the stiffest."""
+    """Largest b of all directions, that of the stiffest."""
 
 
 @dataclass(frozen=True)
-class Mode:
-    """The share of a mode: true, found, and the ends of Wilson's 95 % interval of the latter."""
+class ModeShare:
+    """True weight of a mode, its share of the chains, and Wilson's 95 % interval of that."""
 
     weight: float
-    found: float
+    share: float
     low: float
     high: float
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found, level by level; prints as a table with its verdicts."""
+    """Result of `diagnose`, level by level; prints as a table with verdicts."""
 
-    levels: tuple[Level, ...]
-    modes: tuple[Mode, ...]
+    levels: tuple[LevelHealth, ...]
+    modes: tuple[ModeShare, ...]
     verdicts: tuple[str, ...]
-    """What is wrong and what to do about it; empty if nothing is."""
+    """Each problem and its remedy; empty if there is none."""
     n: int
     steps: int
     epsilon: float
@@ -86,12 +86,12 @@ class Diagnosis:
 
     @property
     def unstable(self) -> list[int]:
-        """The levels, from 0, whose step is too long."""
+        """Levels, from 0, with too large a step."""
         return [i for i, level in enumerate(self.levels) if self.epsilon >= level.bound]
 
     @property
     def lagging(self) -> list[int]:
-        """The levels, from 0, with 5 % and three standard errors of variance left over."""
+        """Levels, from 0, with an excess variance of 5 % and three standard errors."""
         most = 1.05 + 3 * math.sqrt(2 / self.n)
         return [
             i
@@ -109,7 +109,7 @@ class Diagnosis:
             errors = " ".join(f"{e:8.2g}" for e in v.errors)
             rows.append(f"{i:9d}{v.sigma:9.4g}{v.stiffness:9.2f}{v.bound:9.3g}{shown}   {errors}")
         rows += [
-            f"mode {i}: {m.found:.3f} of {m.weight:.3f}, 95 % in {m.low:.3f} to {m.high:.3f}"
+            f"mode {i}: {m.share:.3f} of {m.weight:.3f}, 95 % in {m.low:.3f} to {m.high:.3f}"
             for i, m in enumerate(self.modes)
         ]
         fine = ("no instability, bias, lag, wrong weight or wrong score was found",)
@@ -127,22 +127,22 @@ def diagnose(
     n: int = 4000,
     noise: Noise = torch.randn_like,
 ) -> Diagnosis:
-    """Examine a score and the annealed Langevin dynamics that is to run on it.
+    """Examine a score and the annealed Langevin dynamics that will run on it.
 
     Args:
-        score: the score that the chain would use; guided ones too.
-        reference: an oracle, or data, which stand for their own q_σ. Modes are weighed if the
-            oracle is a mixture.
+        score: the score that the chain would use, also a guided one.
+        reference: an oracle, or data for their own q_σ. If it is a mixture, the shares of its modes
+            are compared.
         sigmas: decreasing ladder.
         steps: T, at each level.
         epsilon: ε of `annealed_langevin`.
-        convention: how ε is counted.
-        n: how many chains run, from the reference's prior, and how many points test the score;
-            with few, a small lag is not told from chance.
+        convention: scale of ε.
+        n: number of chains, which start from the reference's prior, and of points that test the
+            score; with few, a small lag cannot be distinguished from chance.
         noise: source of noise.
     """
     if n < 20 or int(n) != n:
-        raise ValueError(f"n={n}: give a whole number of chains, 20 at least")
+        raise ValueError(f"n={n}: give a whole number of chains, at least 20")
     if sigmas.ndim != 1 or not len(sigmas):
         raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
     truth = reference if isinstance(reference, Oracle) else Empirical(reference)
@@ -157,21 +157,21 @@ def diagnose(
         x = truth.sample(n, sigma, noise=noise)
         stiffness = _stiffness(score, x[:64], sigma, noise)
         if not math.isfinite(stiffness):
-            raise ValueError(f"score is not finite, or has no finite slope, at σ = {sigma:.4g}")
+            raise ValueError(f"score or its derivative is not finite at σ = {sigma:.4g}")
         bound = epsilon * 2 / (alpha * max(stiffness, 1e-12))
         errors = _errors(score, truth, x, sigma)
-        levels.append(Level(sigma, alpha, stiffness * sigma**2, bound, errors))
-    found = Diagnosis(tuple(levels), (), (), n, steps, epsilon, convention)
-    if found.unstable:
-        return replace(found, verdicts=(_instability(found),))
+        levels.append(LevelHealth(sigma, alpha, stiffness * sigma**2, bound, errors))
+    diagnosis = Diagnosis(tuple(levels), (), (), n, steps, epsilon, convention)
+    if diagnosis.unstable:
+        return replace(diagnosis, verdicts=(_instability(diagnosis),))
     for i, state in enumerate(every(chain, steps)):
-        levels[i] = _weighed(levels[i], state.x, truth, noise)
-    found = replace(found, levels=tuple(levels), modes=_modes(truth, state.x, sigma))
-    return replace(found, verdicts=tuple(_verdicts(found)))
+        levels[i] = _measure_chain(levels[i], state.x, truth, noise)
+    diagnosis = replace(diagnosis, levels=tuple(levels), modes=_mode_shares(truth, state.x, sigma))
+    return replace(diagnosis, verdicts=tuple(_verdicts(diagnosis)))
 
 
 def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share (Wilson 1927), sound for few samples and for none of a kind."""
+    """Return the interval of a share (Wilson 1927), valid also for few samples and for none."""
     p = hits / n
     centre, scale = p + z**2 / (2 * n), 1 + z**2 / n
     reach = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
@@ -183,9 +183,9 @@ def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
 
 @torch.no_grad()
 def _stiffness(score: Score, x: Tensor, sigma: float, noise: Noise, iterations: int = 30) -> float:
-    """The largest eigenvalue of −∇ₓs at any of the points, by power iteration.
+    """Return the largest eigenvalue of −∇ₓs at any of the points, by power iteration.
 
-    First of the largest in size, ρ, of either sign; then of ρI − ∇ₓs, whose largest is ρ + λ.
+    First for the largest absolute value, ρ; then for ρI − ∇ₓs, whose largest eigenvalue is ρ + λ.
     """
     _, pullback = linearize(lambda x: score(x, sigma), x)
     size = x.new_zeros(len(x))
@@ -209,8 +209,8 @@ def _errors(score: Score, truth: Oracle, x: Tensor, sigma: float) -> tuple[float
 
 
 @torch.no_grad()
-def _weighed(level: Level, x: Tensor, truth: Oracle, noise: Noise) -> Level:
-    """The level with the mean and variance of a chain, against q_σ's."""
+def _measure_chain(level: LevelHealth, x: Tensor, truth: Oracle, noise: Noise) -> LevelHealth:
+    """Return the level with the mean and variance of a chain, compared with q_σ's."""
     prior, sigma = truth.prior, level.sigma
     basis, values, rest = prior.spectrum
     values = values.double().expand(prior.mean.numel() if basis is None else -1)
@@ -235,32 +235,32 @@ def _weighed(level: Level, x: Tensor, truth: Oracle, noise: Noise) -> Level:
     )
 
 
-def _modes(truth: Oracle, x: Tensor, sigma: float) -> tuple[Mode, ...]:
-    """Weighed where the oracle is a mixture; points, as of a data set, are no modes."""
+def _mode_shares(truth: Oracle, x: Tensor, sigma: float) -> tuple[ModeShare, ...]:
+    """Return the shares of a mixture's modes; points, as of a data set, are not modes."""
     if not isinstance(truth, GaussianMixture | Mixture) or getattr(truth, "variance", 1) == 0:
         return ()
-    nearest = truth.responsibilities(x, sigma).argmax(1)
-    counts = torch.bincount(nearest, minlength=len(truth.weights)).tolist()
+    components = truth.responsibilities(x, sigma).argmax(1)
+    counts = torch.bincount(components, minlength=len(truth.weights)).tolist()
     pairs = zip(truth.weights.tolist(), counts, strict=True)
-    return tuple(Mode(weight, k / len(x), *wilson(k, len(x))) for weight, k in pairs)
+    return tuple(ModeShare(weight, k / len(x), *wilson(k, len(x))) for weight, k in pairs)
 
 
 # ── Verdicts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _instability(found: Diagnosis) -> str:
-    worst = min(found.unstable, key=lambda i: found.levels[i].bound)
-    level = found.levels[worst]
+def _instability(diagnosis: Diagnosis) -> str:
+    worst = min(diagnosis.unstable, key=lambda i: diagnosis.levels[i].bound)
+    level = diagnosis.levels[worst]
     stiff = " The score is stiffer than a true one (λσ² > 1)." if level.stiffness > 1.05 else ""
     return (
-        f"unstable: at level {worst + 1} (σ = {level.sigma:.4g}) ε = {found.epsilon:.4g} is not "
-        f"below the bound {level.bound:.4g} ({found.convention} convention), and the chain would "
-        f"diverge; nothing was run.{stiff} Lower epsilon, or end the ladder at a larger σ."
+        f"unstable: at level {worst + 1} (σ = {level.sigma:.4g}) ε = {diagnosis.epsilon:.4g} is "
+        f"not below the bound {level.bound:.4g} ({diagnosis.convention} convention), and the chain "
+        f"would diverge; nothing was run.{stiff} Lower epsilon, or end the ladder at a larger σ."
     )
 
 
-def _verdicts(found: Diagnosis) -> Iterator[str]:
-    levels = found.levels
+def _verdicts(diagnosis: Diagnosis) -> Iterator[str]:
+    levels = diagnosis.levels
     worst = max(range(len(levels)), key=lambda i: levels[i].local_settled)
     bias = levels[worst].local_settled
     if bias > 1.25:
@@ -268,15 +268,15 @@ def _verdicts(found: Diagnosis) -> Iterator[str]:
             f"bias: at level {worst + 1} (σ = {levels[worst].sigma:.4g}) the step alone makes a "
             f"variance {bias:.3f} × q's. Lower epsilon."
         )
-    if found.lagging:
-        worst = max(found.lagging, key=lambda i: _excess(levels[i]))
+    if diagnosis.lagging:
+        worst = max(diagnosis.lagging, key=lambda i: _excess(levels[i]))
         v = levels[worst]
         yield (
-            f"lag: at {len(found.lagging)} levels the chain has not settled, most at level "
+            f"lag: at {len(diagnosis.lagging)} levels the chain has not settled, most at level "
             f"{worst + 1} (σ = {v.sigma:.4g}): its variance is {v.widest:.3f} × q's where q is "
             f"widest and {v.local:.3f} × where it is narrow, and would settle at "
             f"{v.widest_settled:.3f} and {v.local_settled:.3f}. If the score is right, raise steps "
-            f"(T = {found.steps}) or add levels."
+            f"(T = {diagnosis.steps}) or add levels."
         )
     worst = max(range(len(levels)), key=lambda i: levels[i].mean)
     if levels[worst].mean > 5:
@@ -290,10 +290,10 @@ def _verdicts(found: Diagnosis) -> Iterator[str]:
             f"score: its mean square error is {levels[worst].errors[0]:.2g} of the true score's "
             f"mean square at level {worst + 1} (σ = {levels[worst].sigma:.4g})."
         )
-    # by chance no mode in 10,000 is off by four standard errors
-    counts = [round(m.found * found.n) for m in found.modes]
-    sure = [wilson(k, found.n, z=4.0) for k in counts]
-    pairs = zip(found.modes, sure, strict=True)
+    # four standard errors: one mode in 15,000 by chance
+    counts = [round(m.share * diagnosis.n) for m in diagnosis.modes]
+    sure = [wilson(k, diagnosis.n, z=4.0) for k in counts]
+    pairs = zip(diagnosis.modes, sure, strict=True)
     off = [str(i) for i, (m, (low, high)) in enumerate(pairs) if not low <= m.weight <= high]
     if off:
         yield (
@@ -302,5 +302,5 @@ def _verdicts(found: Diagnosis) -> Iterator[str]:
         )
 
 
-def _excess(level: Level) -> float:
+def _excess(level: LevelHealth) -> float:
     return max(level.widest / level.widest_settled, level.local / level.local_settled)

@@ -1,4 +1,4 @@
-"""`suggest`: the noise levels, T and ε of annealed Langevin dynamics, from the data.
+"""Choose the noise levels, T and ε of annealed Langevin dynamics from the data.
 
 The rules of *Improved Techniques for Training Score-Based Generative Models* (Song & Ermon 2020),
 with γ = σᵢ/σᵢ₊₁, D the dimension and e = ε/σ_L² (their code's ε, our `convention="official"`):
@@ -25,7 +25,7 @@ from .noise import geometric
 
 @dataclass(frozen=True, eq=False)
 class Suggestion:
-    """A ladder with the steps and step size to go down it, and why; prints as its reasons."""
+    """A ladder with its number of steps and step size; prints as the reasons for each."""
 
     sigmas: Float[Tensor, "levels"]
     steps: int
@@ -45,13 +45,13 @@ class Suggestion:
 
 
 def overlap(gamma: float, size: int) -> float:
-    """C, the mass of a level that lies where its neighbour's does (Song & Ermon 2020, prop. 2)."""
+    """Return C, the mass that neighbouring levels share (Song & Ermon 2020, prop. 2)."""
     centre, reach = math.sqrt(2 * size) * (gamma - 1), 3 * gamma
     return 0.5 * (math.erf((centre + reach) / math.sqrt(2)) - math.erf((centre - reach) / 2**0.5))
 
 
 def variance_ratio(e: float, gamma: float, steps: int) -> float:
-    """s_T²/σ² after T steps of e = ε/σ_L² from the level above (Song & Ermon 2020, prop. 3)."""
+    """Return s_T²/σ² after T steps of e = ε/σ_L² from the level above (ibid., prop. 3)."""
     b = 2 / (2 - e)
     return (1 - e) ** (2 * steps) * (gamma**2 - b) + b
 
@@ -61,13 +61,13 @@ def suggest(
 ) -> Suggestion:
     """Choose σ₁, σ_L, the number of levels, T and ε for annealed Langevin dynamics on this data.
 
-    As T grows, technique 4 makes ε shrink almost as fast. Where the weights of far modes matter
+    As T grows, technique 4 makes ε shrink almost as fast. If the weights of distant modes matter
     more than the last per cent of their variance, raise `steps` and keep the ε of a small budget.
 
     Args:
-        data: samples, first axis the sample; uint8 is for images, in 255th parts.
-        budget: evaluations of the score that a run may take; T = 5 if not given.
-        sigma_min: σ_L, if you know better.
+        data: a batch of samples; uint8 for images, in units of 1/255.
+        budget: most evaluations of the score in a run; T = 5 if not given.
+        sigma_min: σ_L, to replace the rule.
     """
     eight_bit = data.dtype == torch.uint8
     if data.ndim < 2 or len(data) < 2 or not (eight_bit or data.isfinite().all()):
@@ -78,18 +78,18 @@ def suggest(
         )
     x = data.flatten(1).float() / 255 if eight_bit else data.flatten(1)
     images = eight_bit or (data.ndim == 4 and 0 <= data.min() <= data.max() <= 1)
-    # float32 at the least, and about the mean: there is nothing left to cancel in a distance
+    # at least float32, and about the mean, so that distances do not cancel
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     x, reasons = x - x.mean(0), {}
-    typical = _typical(x)
-    farthest, outliers, reach = _farthest(x, 2 * typical)
+    typical = _median_distance(x)
+    farthest, outliers, reach = _largest_distances(x, 2 * typical)
     if farthest == 0:
         raise ValueError("data is one point, repeated: there is no distribution to learn")
     reasons["σ₁"] = f"{reach:.4g}, the largest distance between two samples"
     if outliers:
         reasons["σ₁"] += (
-            f", without {outliers} that are further from all others than twice the median distance "
-            f"{typical:.4g} (with them {farthest:.4g})"
+            f", without {outliers} outliers, further from all others than twice the median "
+            f"distance {typical:.4g} (with them {farthest:.4g})"
         )
     if sigma_min is not None and not 0 < sigma_min < reach:
         raise ValueError(f"sigma_min={sigma_min}: give a noise level from 0 to {reach:.4g} (σ₁)")
@@ -97,15 +97,17 @@ def suggest(
         reasons["σ_L"] = f"{sigma_min:.4g}, as given"
     elif images:
         sigma_min = 0.01
-        reasons["σ_L"] = "0.01, invisible in images of 8 bits"
+        reasons["σ_L"] = "0.01, invisible in 8-bit images"
     else:
-        nearest = _nearest(x, _rows(len(x), 1024)).median().item()
+        nearest = _nearest_distinct(x, _spaced_rows(len(x), 1024)).median().item()
         sigma_min = 0.1 * nearest / math.sqrt(x.shape[1])
-        reasons["σ_L"] = f"{sigma_min:.4g}, a tenth of the nearest neighbour's distance a dimension"
-    return _descend(reach, sigma_min, x.shape[1], budget, farthest, reasons)
+        reasons["σ_L"] = (
+            f"{sigma_min:.4g}, a tenth of the nearest neighbour's distance per dimension"
+        )
+    return _complete(reach, sigma_min, x.shape[1], budget, farthest, reasons)
 
 
-def descend(
+def suggest_between(
     sigma_max: float,
     sigma_min: float,
     size: int,
@@ -113,16 +115,13 @@ def descend(
     budget: int | None = None,
     levels: int | None = None,
 ) -> Suggestion:
-    """What `suggest` says of L, T and ε between two noise levels, in so many dimensions.
-
-    Of T and ε only, if the levels are counted already.
-    """
+    """Choose L, T and ε between two noise levels in `size` dimensions; T and ε if L is given."""
     if levels is not None and levels < 2:
-        raise ValueError(f"levels={levels}: a ladder has at least its two ends")
-    return _descend(sigma_max, sigma_min, size, budget, sigma_max, {}, levels)
+        raise ValueError(f"levels={levels}: give at least 2, the ends of the ladder")
+    return _complete(sigma_max, sigma_min, size, budget, sigma_max, {}, levels)
 
 
-def _descend(
+def _complete(
     sigma_max: float,
     sigma_min: float,
     size: int,
@@ -157,17 +156,17 @@ def _descend(
 # ── Distances ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _rows(n: int, most: int) -> Int[Tensor, "rows"]:
+def _spaced_rows(n: int, most: int) -> Int[Tensor, "rows"]:
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
 
 def _gaps(x: Tensor, y: Tensor) -> Float[Tensor, "n m"]:
-    """Distances by differences: by products, they cancel between samples close together."""
+    """Return distances by differences, because products cancel for close samples."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _nearest(x: Tensor, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
-    """Each row's distance to the nearest sample that is not a copy of it; ∞ if all are."""
+def _nearest_distinct(x: Tensor, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
+    """Return each row's distance to the nearest sample that is not a copy; ∞ if all are."""
     best = x.new_full((len(rows),), math.inf)
     for start in range(0, len(x), 4096):
         gaps = _gaps(x[rows], x[start : start + 4096])
@@ -175,31 +174,30 @@ def _nearest(x: Tensor, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
     return best
 
 
-def _typical(x: Tensor) -> float:
-    """The median distance between two of up to 512 samples that are not the same."""
-    pairs = torch.nn.functional.pdist(x[_rows(len(x), 512)])
+def _median_distance(x: Tensor) -> float:
+    """Return the median distance between two different samples, of up to 512."""
+    pairs = torch.nn.functional.pdist(x[_spaced_rows(len(x), 512)])
     apart = pairs[pairs > 0]
     return apart.median().item() if len(apart) else math.inf
 
 
-def _company(x: Tensor, rows: Int[Tensor, "rows"], reach: float) -> Int[Tensor, "rows"]:
-    """How many samples are within reach of each row, itself and its copies included."""
+def _count_within(x: Tensor, rows: Int[Tensor, "rows"], reach: float) -> Int[Tensor, "rows"]:
+    """Count the samples within reach of each row, itself and its copies included."""
     count = torch.zeros(len(rows), dtype=torch.long, device=x.device)
     for start in range(0, len(x), 4096):
         count += (_gaps(x[rows], x[start : start + 4096]) <= reach).sum(1)
     return count
 
 
-def _farthest(x: Tensor, lonely: float) -> tuple[float, int, float]:
-    """The largest distance; how many samples are lonely; the largest distance without them.
+def _largest_distances(x: Tensor, reach: float) -> tuple[float, int, float]:
+    """Return the largest distance, the number of outliers, and the largest distance without them.
 
-    Lonely is who has no neighbour within that distance. Of the samples, which are centred, only
-    those far out are asked.
+    An outlier has no neighbour within `reach`. Only samples far from the centre, 0, are tested.
     """
     radius = x.norm(dim=1)
     low, high = np.quantile(radius.cpu().numpy(), (0.25, 0.75))
     suspects = (radius > high + 3 * (high - low)).nonzero().flatten()
-    outliers = suspects[_company(x, suspects, lonely) == 1]
+    outliers = suspects[_count_within(x, suspects, reach) == 1]
     largest = _diameter(x)
     if not len(outliers):
         return largest, 0, largest
@@ -209,11 +207,11 @@ def _farthest(x: Tensor, lonely: float) -> tuple[float, int, float]:
 
 
 def _diameter(x: Tensor) -> float:
-    """The largest distance, exactly, without a matrix of all.
+    """Return the largest distance, exactly, without a matrix of all.
 
     Two samples are at most the sum of their distances r from the centre apart: in order of falling
-    r, a block of pairs that cannot beat the best so far is passed over. A block's widest pair is
-    found by products, which is fast, and measured by its difference.
+    r, blocks of pairs that cannot exceed the largest so far are skipped. Products, which are fast,
+    find the widest pair of a block, and its difference gives the distance.
     """
     radius, order = x.norm(dim=1).sort(descending=True)
     x, best = x[order], 0.0

@@ -1,4 +1,4 @@
-"""What stands between a network F and the score: one formula for every published parameterisation.
+"""From a network F to the score: one formula for every published parameterisation.
 
     s(x, σ) = skip·u + out·F(scale·u, cond),   u = x − centre
 
@@ -17,9 +17,9 @@
 
 VPredictionDiscrete is VPrediction at the timesteps of a DDPM.
 
-A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; `scale` is that α, and t the time at
-which it has this σ. The centre is 0 where the network computes 2x − 1 itself; for VE's, where it
-does not, the centre is ½ and c = 2, else c = 1.
+A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; `scale` is that α, and t the time with
+this σ. The centre is 0 if the network computes 2x − 1 itself. For a VE's network, which does not,
+the centre is ½ and c = 2, else c = 1.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .noise import Discrete
 
 
 class Coefficients(NamedTuple):
-    """The four functions of σ: for each sample, or once where all have the same."""
+    """The four functions of σ, for each sample or for all together."""
 
     skip: Float[Tensor, "*batch"]
     out: Float[Tensor, "*batch"]
@@ -45,29 +45,28 @@ class Coefficients(NamedTuple):
 
 @runtime_checkable
 class Precondition(Protocol):
-    """A row of the table, and the noise levels for which its network was trained."""
+    """A row of the table, and the noise levels of its network's training."""
 
     @property
     def centre(self) -> float:
-        """What is taken from x."""
+        """Value that is subtracted from x."""
 
     @property
     def sigma_max(self) -> float:
-        """The largest noise level of the training."""
+        """Largest noise level of the training."""
 
     @property
     def sigma_min(self) -> float:
-        """The smallest one."""
+        """Smallest noise level of the training."""
 
     @property
     def levels(self) -> Float[Tensor, "levels"] | None:
-        """The only ones that the network knows, decreasing; None if it knows all between."""
+        """Decreasing noise levels of the training; None if it has all between the two ends."""
 
     def __call__(self, sigma: Float[Tensor, "*batch"], /) -> Coefficients:
-        """The coefficients at each σ, which comes in float64.
+        """Return the coefficients at each σ, in float64.
 
-        Of shape (batch,), where the samples are; or (), and then the processor's, where all samples
-        have the same.
+        σ has the shape (batch,) on the samples' device, or () on the CPU, one for all samples.
         """
 
 
@@ -78,11 +77,11 @@ class Precondition(Protocol):
 class _Ladder:
     sigmas: Float[Tensor, "levels"]
     centre: float = 0.0
-    _law: Discrete = field(init=False, repr=False)
+    _grid: Discrete = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # made once: it looks at the levels, for which a compiler or another device had to wait
-        object.__setattr__(self, "_law", Discrete(self.sigmas))
+        # once, because its check reads the levels, which a compiler cannot and a device delays
+        object.__setattr__(self, "_grid", Discrete(self.sigmas))
 
     @property
     def sigma_max(self) -> float:
@@ -97,15 +96,15 @@ class _Ladder:
         return self.sigmas
 
     def _index(self, sigma: Tensor) -> Tensor:
-        return self._law.index(sigma)
+        return self._grid.index(sigma)
 
     def _timestep(self, sigma: Tensor) -> Tensor:
-        """Counted from the least noise, as DDPM's are."""
+        """Return the index from the least noise, as DDPM counts."""
         return len(self.sigmas) - 1 - self._index(sigma)
 
 
 class NCSN(_Ladder):
-    """F is the score at the nearest level σᵢ, and σ·s is the same beside it."""
+    """F is the score at the nearest level σᵢ, around which σ·s is constant."""
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """σᵢ/σ·F(u, i)."""
@@ -126,7 +125,7 @@ class VEDiscrete(_Ladder):
 
 
 class VPDiscrete(_Ladder):
-    """DDPM: F is the noise at a timestep, which grows with σ: 0 has the least."""
+    """DDPM: F is the noise at a timestep, which grows with σ from 0."""
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−F(αu, timestep)/σ."""
@@ -155,7 +154,7 @@ class CleanDiscrete(_Ladder):
 def ddpm_sigmas(
     beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 1000
 ) -> Float[Tensor, "steps"]:
-    """The ladder of a DDPM, σ² = (1 − ᾱ)/ᾱ, ᾱ the product of 1 − β (Ho et al. 2020, eq. 4).
+    """Return the ladder of a DDPM, σ² = (1 − ᾱ)/ᾱ, ᾱ the product of 1 − β (Ho et al. 2020, eq. 4).
 
     β rises linearly from beta_min/steps to beta_max/steps; the defaults are the paper's 10⁻⁴ and
     0.02.
@@ -170,7 +169,7 @@ def ddpm_sigmas(
 
 @dataclass(frozen=True)
 class NCSNv2:
-    """F/σ, of a network that is not told σ; the paper's range is CIFAR-10's."""
+    """F/σ, of a network without σ as input; the range is the paper's for CIFAR-10."""
 
     sigma_max: float = 50.0
     sigma_min: float = 0.01
@@ -199,7 +198,7 @@ class VE:
 
 @dataclass(frozen=True)
 class Plain:
-    """The score itself, of a network that is told σ."""
+    """F is the score, of a network with σ as input."""
 
     sigma_max: float = 50.0
     sigma_min: float = 0.01
@@ -214,7 +213,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class EDM:
-    """Inputs and targets of unit variance for data of deviation σ_d about the centre."""
+    """Inputs and targets have unit variance for data of deviation σ_d about the centre."""
 
     sigma_data: float = 0.5
     sigma_max: float = 80.0
@@ -255,7 +254,7 @@ def _divided(sigma: Tensor, cond: Tensor | None, scale: float = 1.0) -> Coeffici
 class _LinearBeta:
     """β(t) = β_min + t(β_max − β_min), and B(t) = ∫₀ᵗβ = −2 log α (Song et al. 2021, eq. 32).
 
-    The network is told timescale·t, and was trained on t from time_min to 1.
+    The network's input is timescale·t, and its training has t from time_min to 1.
     """
 
     beta_min: float = 0.1
@@ -270,7 +269,7 @@ class _LinearBeta:
         return torch.tensor(time * self.beta_min + time**2 * rise / 2, dtype=torch.float64)
 
     def _cond(self, integral: Tensor) -> Tensor:
-        """The time at which B has this value; the root is written so that nothing cancels."""
+        """Return the time at which B has this value, by a root without cancellation."""
         rise = self.beta_max - self.beta_min
         root = (self.beta_min**2 + 2 * rise * integral).sqrt()
         return self.timescale * 2 * integral / (self.beta_min + root)
@@ -315,12 +314,12 @@ class SubVP(_LinearBeta):
 
     @property
     def sigma_max(self) -> float:
-        """At time 1."""
+        """σ at time 1."""
         return 2 * (self._integral(1.0) / 2).sinh().item()
 
     @property
     def sigma_min(self) -> float:
-        """At time_min."""
+        """σ at time_min."""
         return 2 * (self._integral(self.time_min) / 2).sinh().item()
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
@@ -347,26 +346,26 @@ class Rescaled:
 
     @property
     def centre(self) -> float:
-        """Where y is at the centre of its own."""
+        """The x whose y is the centre of the inner row."""
         return (self.precondition.centre - self.shift) / self.scale
 
     @property
     def sigma_max(self) -> float:
-        """The largest noise level, in x."""
+        """Largest noise level, in x."""
         return self.precondition.sigma_max / abs(self.scale)
 
     @property
     def sigma_min(self) -> float:
-        """The smallest one."""
+        """Smallest noise level, in x."""
         return self.precondition.sigma_min / abs(self.scale)
 
     @property
     def levels(self) -> Float[Tensor, "levels"] | None:
-        """The ladder, in x."""
+        """Ladder, in x."""
         levels = self.precondition.levels
         return None if levels is None else levels / abs(self.scale)
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """The coefficients in y by the chain rule."""
+        """Return the coefficients in y by the chain rule."""
         skip, out, scale, cond = self.precondition(abs(self.scale) * sigma)
         return Coefficients(self.scale**2 * skip, self.scale * out, self.scale * scale, cond)

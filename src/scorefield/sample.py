@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import distributed
 from ._ops import Noise
-from .ladder import descend
+from .ladder import suggest_between
 from .model import ScoreModel
 from .noise import geometric, karras, seeded, uniform_like
 from .samplers import SAMPLERS, States, final
@@ -121,7 +121,9 @@ def make_plan(
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
     defaults: dict[str, Any] = {"denoise": True}
     if own is None:
-        ladder = descend(model.sigma_max, model.sigma_min, model.shape.numel(), levels=levels)
+        ladder = suggest_between(
+            model.sigma_max, model.sigma_min, model.shape.numel(), levels=levels
+        )
         own = ladder.sigmas
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options

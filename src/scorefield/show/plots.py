@@ -134,9 +134,9 @@ def health(diagnosis: Diagnosis) -> Figure:
         error.set(yscale="log", ylim=(min(seen) / 3, max(seen) * 3))
         error.legend(frameon=False)
     found = diagnosis.modes
-    reach = [[m.found - m.low for m in found], [m.high - m.found for m in found]]
+    reach = [[m.share - m.low for m in found], [m.high - m.share for m in found]]
     modes.errorbar(
-        range(len(found)), [m.found for m in found], reach, fmt="o", color=COLOURS[0], label="found"
+        range(len(found)), [m.share for m in found], reach, fmt="o", color=COLOURS[0], label="found"
     )
     modes.plot([m.weight for m in found], "_", color=COLOURS[1], markersize=18, label="true")
     modes.set(title="modes: share with 95 % interval" if found else "no modes weighed")
