@@ -60,7 +60,7 @@ def test_levels_and_grid_may_be_given():
     torch.testing.assert_close(planned.sigmas, geometric(20.0, 0.002, 9))
     with pytest.raises(ValueError, match="grid='linear': there are karras, geometric"):
         make_plan(_model(), "heun", 9, grid="linear")
-    with pytest.raises(ValueError, match="levels=1: a ladder has at least its two ends"):
+    with pytest.raises(ValueError, match="levels=1: give at least 2"):
         make_plan(_model(), "annealed_langevin", levels=1)
 
 
