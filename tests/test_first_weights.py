@@ -1,4 +1,4 @@
-"""First weights as published, of every layer of every kind, and what fresh networks answer."""
+"""Initial weights of every layer of every network, and the scores of fresh networks."""
 
 import math
 
@@ -25,7 +25,7 @@ from scorefield.nn import Autoencoder, ToyMLP
 
 
 def _check_uniform(weights):
-    """Weights, each over the bound of its uniform law, are uniform on [−1, 1]."""
+    """Weights, each divided by the bound of its uniform distribution, are uniform on [−1, 1]."""
     pooled = torch.cat([weight.flatten() for weight in weights]).detach()
     error = 1 / math.sqrt(len(pooled))
     assert pooled.abs().max() <= 1 + 1e-6
@@ -39,7 +39,7 @@ def _layers(net):
     return [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-# ── Torch's own, within 1/√fan_in: NCSN and NCSNv2 (as the authors left it) and the small ones ────
+# ── torch's own initialisation, within 1/√fan_in: NCSN, NCSNv2 and the small networks ─────────────
 
 
 @pytest.mark.parametrize(
@@ -63,25 +63,25 @@ def test_layers_are_uniform_within_one_over_the_root_of_fan_in(net):
 
 
 @pytest.mark.parametrize("levels", [None, 10])
-def test_refinenet_has_convolutions_and_tables_alone(levels):
-    """γ and α are N(1, 0.02²), β is 0, of each level."""
+def test_refinenets_norms_start_at_one_and_zero(levels):
+    """γ and α are N(1, 0.02²) and β is 0, for each level; there are no other parameters."""
     net = RefineNet(3, 16, levels)
-    known = {p for layer in _layers(net) for p in layer.parameters()}
-    tables = [p for p in net.parameters() if p not in known]
+    weights = {p for layer in _layers(net) for p in layer.parameters()}
+    tables = [p for p in net.parameters() if p not in weights]
     gamma, alpha, beta = torch.cat([p.detach().flatten(2) for p in tables], 2).unbind(1)
     assert {p.shape[0] for p in tables} == {levels or 1}
     for table in (gamma, alpha):
-        error = 0.02 / math.sqrt(table.numel())
+        error = 0.02 / math.sqrt(table.numel())  # standard errors: this, and over √2
         assert abs(table.mean() - 1) < 4 * error
         assert abs(table.std() - 0.02) < 4 * error / math.sqrt(2)
     assert not beta.any()
 
 
-# ── The UNets': variance scale/fan_avg (Ho et al. 2020; Song et al. 2021) ─────────────────────────
+# ── UNets: variance scale/fan_avg (Ho et al. 2020; Song et al. 2021) ──────────────────────────────
 
 
 def _scale(name, kind):
-    """That of a weight: the end of a branch is 0, which stands for 1e-10; attention's are 0.1."""
+    """The published scale of a weight: 1e-10, which stands for 0, at the end of a branch."""
     if ".conv_out." in name or name.startswith("head.") or name.endswith(".out.weight"):
         return 1.0 if name.startswith("embedding.") else 1e-10
     if ".output.head." in name:
@@ -94,7 +94,7 @@ def _scale(name, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_of_a_unet_have_the_published_variance(kind):
     net = UNet(width=16, multipliers=(1, 2), blocks=2, **{**KINDS[kind], "attention": (1,)})
-    found = {}
+    pooled = {}
     for name, layer in net.named_modules():
         if isinstance(layer, nn.GroupNorm):
             assert (layer.weight == 1).all()
@@ -102,14 +102,14 @@ def test_layers_of_a_unet_have_the_published_variance(kind):
         elif layer in _layers(net):
             weight, scale = layer.weight, _scale(f"{name}.weight", kind)
             fan = weight[0, :1].numel() * sum(weight.shape[:2]) / 2
-            found.setdefault(scale, []).append(weight / math.sqrt(3 * scale / fan))
+            pooled.setdefault(scale, []).append(weight / math.sqrt(3 * scale / fan))
             assert not layer.bias.any()
-    assert found.keys() == {1.0, 0.1, 1e-10}
-    for weights in found.values():
+    assert pooled.keys() == {1.0, 0.1, 1e-10}
+    for weights in pooled.values():
         _check_uniform(weights)
 
 
-# ── What fresh networks answer ───────────────────────────────────────────────────────────────────
+# ── Fresh networks ───────────────────────────────────────────────────────────────────────────────
 
 FRESH = {
     "mlp": (lambda: MLP((3, 8, 8), width=32), 1e-6),
@@ -127,7 +127,7 @@ fresh = pytest.mark.parametrize(("build", "error"), FRESH.values(), ids=FRESH)
 @fresh
 @torch.no_grad()
 def test_a_fresh_edm_is_the_denoiser_of_a_gaussian(build, error):
-    """Of N(centre, σ_d²I), at every σ; and its loss in a dimension is 1 (Karras et al. 2022)."""
+    """N(centre, σ_d²I), at every σ; and its loss in a dimension is 1 (Karras et al. 2022)."""
     row = EDM(sigma_data=0.4, centre=0.5)
     model, oracle = ScoreModel(build(), row), Gaussian(torch.full((3, 8, 8), 0.5), 0.4**2)
     for sigma in (0.002, 0.1, 1.0, 80.0):
@@ -147,8 +147,8 @@ def test_a_fresh_edm_is_the_denoiser_of_a_gaussian(build, error):
     ids=["NCSN++", "NCSNv2"],
 )
 @torch.no_grad()
-def test_a_fresh_model_loses_about_the_noise(row, build, least, most):
-    """½(‖z‖² + ‖F‖²): ½ in a dimension where F is 0, not twice as much where it is torch's."""
+def test_a_fresh_models_loss_is_about_that_of_the_noise(row, build, least, most):
+    """½(‖z‖² + ‖F‖²) a dimension: ½ where F is 0, less than 1 with torch's initialisation."""
     model, x = ScoreModel(build(), row), torch.rand(200, 3, 8, 8)
     for sigma in (0.01, 1.0, 50.0):
         loss = sigma**2 * denoising(model, x, sigma).mean() / 192

@@ -1,4 +1,4 @@
-"""Resampling against its formula, against zero insertion, and against what is known of it."""
+"""Resampling against its formula, zero insertion and torch's own operations."""
 
 import pytest
 import torch
@@ -37,10 +37,9 @@ def test_the_formula(taps):
 def test_zero_insertion_gives_the_same(taps):
     x, p = image(), len(taps) - 2
     down = filtered(x, taps, down=2, pad=((p + 1) // 2, p // 2))
+    up = filtered(x, taps, up=2, pad=((p + 1) // 2 + 1, p // 2))
     assert torch.allclose(half_size(x, taps), down)
-    assert torch.allclose(
-        double_size(x, taps), filtered(x, taps, up=2, pad=((p + 1) // 2 + 1, p // 2))
-    )
+    assert torch.allclose(double_size(x, taps), up)
 
 
 def test_plain_resampling_averages_and_repeats():
@@ -49,21 +48,7 @@ def test_plain_resampling_averages_and_repeats():
     assert torch.allclose(double_size(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
-@pytest.mark.parametrize("taps", [BOX, FIR])
-def test_constants_stay_inside(taps):
-    ones = torch.ones(1, 2, 16, 16)
-    for out in (half_size(ones, taps), double_size(ones, taps)):
-        assert torch.allclose(out[:, :, 3:-3, 3:-3], torch.ones(()))
-
-
-def test_up_and_down_are_transposes_of_each_other():
-    x, y = image(2, 3, 8, 6), image(2, 3, 4, 3)
-    assert (half_size(x, FIR) * y).sum() * 4 == pytest.approx(
-        (x * double_size(y, FIR)).sum().item()
-    )
-
-
-def test_learned_resampling_is_the_convolution_beside_the_fir_filter():
+def test_learned_resampling_is_a_convolution_and_a_filter():
     x = image()
     for taps in (None, FIR):
         down, up = Downsample(3, 5, taps=taps).double(), Upsample(3, 5, taps=taps).double()

@@ -10,11 +10,7 @@ from .small import Autoencoder, ToyMLP
 from .unet import UNet
 
 NETWORKS: dict[str, Callable[..., Module]] = {
-    "Autoencoder": Autoencoder,
-    "MLP": MLP,
-    "RefineNet": RefineNet,
-    "ToyMLP": ToyMLP,
-    "UNet": UNet,
+    net.__name__: net for net in (Autoencoder, MLP, RefineNet, ToyMLP, UNet)
 }
 """The networks that a file or a configuration may name; `NETWORKS[kind](**net.arguments)`."""
 

@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -38,10 +38,6 @@ def variance_scaling_(weight: Tensor, scale: float) -> None:
     nn.init.xavier_uniform_(weight, gain=math.sqrt(max(scale, NEARLY_ZERO)))
 
 
-CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-"""Keyed by `dims`: 1 for signals, 2 for images."""
-
-
 def convolution(
     channels: int, out: int, size: int = 3, *, scale: float = 1.0, dims: int = 2
 ) -> nn.Conv1d | nn.Conv2d:
@@ -49,7 +45,8 @@ def convolution(
     if (size, dims) == (3, 2):
         layer: nn.Conv1d | nn.Conv2d = Conv3(channels, out)
     else:
-        layer = CONVOLUTIONS[dims](channels, out, size, padding=size // 2)
+        kind = nn.Conv1d if dims == 1 else nn.Conv2d
+        layer = kind(channels, out, size, padding=size // 2)
     variance_scaling_(layer.weight, scale)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
@@ -154,9 +151,8 @@ def _norm_silu_conv(groups: int, eps: float, coarse: bool, fused: bool) -> norms
     """Describe conv(φ(norm(x))) + bias + plus to `winograd`."""
     before = _norm_silu(groups, eps, fused)
 
-    def plain(
-        x: Tensor, weight: Tensor, bias: Tensor, affine: Tensor, level: None, plus: Tensor | None
-    ) -> Tensor:
+    def plain(*tensors: Any) -> Tensor:
+        x, weight, bias, affine, _, plus = tensors
         h = F.conv2d(before.plain(x, affine), weight, padding=1) + per_channel(bias, x)
         return h if plus is None else h + plus
 
@@ -241,9 +237,7 @@ class Attention(nn.Module):
         super().__init__()
         project = partial(convolution, channels, channels, 1, dims=dims)
         self.norm = normalization(channels, groups)
-        self.query = project(scale=0.1)
-        self.key = project(scale=0.1)
-        self.value = project(scale=0.1)
+        self.query, self.key, self.value = (project(scale=0.1) for _ in range(3))
         self.out = project(scale=init_scale)
         self.divisor = math.sqrt(2) if rescale else 1.0
 

@@ -83,12 +83,7 @@ class LabelEmbedding(nn.Module):
         if self.training and self.dropout > 0:
             withheld = torch.rand(label.shape, device=label.device) < self.dropout
             label = torch.where(withheld, self.labels, label)
-        vectors: Tensor = self.table(label)
-        return vectors
-
-    def absent(self, batch: int) -> Int[Tensor, "batch"]:
-        """Return the class of samples without a class."""
-        return torch.full((batch,), self.labels, device=self.table.weight.device)
+        return F.embedding(label, self.table.weight)
 
 
 class Embedding(nn.Module):
@@ -114,20 +109,21 @@ def class_vectors(
     table: LabelEmbedding | None, label: Int[Tensor, "batch"] | None, batch: int
 ) -> Float[Tensor, "batch size"] | float:
     """Return the vectors of classes, or of no class, for an `Embedding`; 0 without a table."""
-    if table is None and label is not None:
-        raise ValueError("the network has no classes: build it with labels=their number")
     if table is None:
+        if label is not None:
+            raise ValueError("the network has no classes: build it with labels=their number")
         return 0.0
+    if label is None:
+        label = torch.full((batch,), table.labels, device=table.table.weight.device)
     # not on a GPU, which the check would have to wait for, nor in a compiler
-    checkable = label is not None and label.device.type == "cpu" and len(label) > 0
-    if label is not None and checkable and not torch.compiler.is_compiling():
+    elif label.device.type == "cpu" and len(label) > 0 and not torch.compiler.is_compiling():
         lowest, highest = (int(end) for end in label.aminmax())
         if lowest < 0 or highest >= table.labels:
             raise ValueError(
                 f"labels from {lowest} to {highest}: the network has {table.labels} classes, 0 to "
                 f"{table.labels - 1}; leave label out for samples without a class"
             )
-    vectors: Tensor = table(table.absent(batch) if label is None else label)
+    vectors: Tensor = table(label)
     return vectors
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -199,14 +199,8 @@ def _operation(
 ) -> norms.Operation:
     """Describe the unit to `winograd`, together with the same in torch's operations."""
 
-    def plain(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        affine: Tensor | None,
-        level: Tensor | None,
-        plus: Tensor | None,
-    ) -> Tensor:
+    def plain(*tensors: Any) -> Tensor:
+        x, weight, bias, affine, level, plus = winograd.Operands(*tensors)
         h = x if affine is None or eps is None else instance_norm_plus(x, affine, level, eps)
         out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
         return out if plus is None else out + plus

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .blocks import convolution, divided, norm_silu_conv, normalization
 from .images import Images, Vectors
-from .resample import BOX, Downsample, Upsample, double_size, half_size
+from .resample import BOX, Downsample, Taps, Upsample, double_size, half_size
 
 Part: TypeAlias = nn.Module | None
 
@@ -26,9 +26,7 @@ Part: TypeAlias = nn.Module | None
 class Head(nn.Module):
     """conv(φ(norm(h))): features to an image."""
 
-    def __init__(
-        self, channels: int, out: int, *, groups: int | None, scale: float, dims: int = 2
-    ) -> None:
+    def __init__(self, channels: int, out: int, *, groups: int | None, scale: float, dims: int):
         super().__init__()
         self.norm = normalization(channels, groups)
         self.conv = convolution(channels, out, scale=scale, dims=dims)
@@ -41,9 +39,7 @@ class Head(nn.Module):
 class SkipInput(nn.Module):
     """Add the shrunken input to the features by a 1×1 convolution, or concatenate it."""
 
-    def __init__(
-        self, image: int, channels: int, *, taps: Sequence[float] | None, cat: bool, dims: int = 2
-    ) -> None:
+    def __init__(self, image: int, channels: int, *, taps: Taps, cat: bool, dims: int) -> None:
         super().__init__()
         self.conv = convolution(image, channels, 1, dims=dims)
         self.taps, self.cat = taps or BOX, cat
@@ -58,9 +54,7 @@ class SkipInput(nn.Module):
 class ResidualInput(nn.Module):
     """Shrink the features so far, from the image on, by a convolution, and add them."""
 
-    def __init__(
-        self, image: int, channels: int, *, taps: Sequence[float] | None, rescale: bool, dims: int
-    ) -> None:
+    def __init__(self, image: int, channels: int, *, taps: Taps, rescale: bool, dims: int) -> None:
         super().__init__()
         self.shrink = Downsample(image, channels, taps=taps, dims=dims)
         self.divisor = math.sqrt(2) if rescale else 1.0
@@ -74,7 +68,7 @@ class ResidualInput(nn.Module):
 class SkipOutput(nn.Module):
     """Add each level's own image to the enlarged sum of those below."""
 
-    def __init__(self, head: Head, *, taps: Sequence[float] | None) -> None:
+    def __init__(self, head: Head, *, taps: Taps) -> None:
         super().__init__()
         self.head, self.taps = head, taps or BOX
 

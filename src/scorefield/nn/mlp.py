@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
 from .norms import supported
 from .onednn import onednn_linear
 
-Apply = Callable[[nn.Linear, Tensor], Any]
+Apply = Callable[[nn.Linear, Tensor], Tensor]
 
 
 class MLP(nn.Module):
@@ -96,8 +96,7 @@ class MLP(nn.Module):
         h = apply(self.stem, x.reshape(len(x), self.size))
         for block in self.blocks:
             h = block(h, embedding, apply)
-        out: Tensor = apply(self.head, h).view(x.shape)
-        return out
+        return apply(self.head, h).view(x.shape)
 
 
 class MLPBlock(nn.Module):
@@ -116,5 +115,4 @@ class MLPBlock(nn.Module):
         """Return the block's output, given φ of the embedded noise level, one row or a batch."""
         gain, bias = apply(self.film, embedding).chunk(2, dim=1)
         branch = F.silu(apply(self.first, (1 + gain) * self.norm(h) + bias))
-        out: Tensor = h + apply(self.second, self.dropout(branch))
-        return out
+        return h + apply(self.second, self.dropout(branch))

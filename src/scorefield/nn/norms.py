@@ -67,14 +67,8 @@ def _is_simple(x: Tensor) -> bool:
 
 def without_hooks(*modules: nn.Module | None) -> bool:
     """Return True if no module has hooks, which only run when the module itself is called."""
-    return not any(
-        module._forward_pre_hooks
-        or module._forward_hooks
-        or module._backward_pre_hooks
-        or module._backward_hooks
-        for module in modules
-        if module is not None
-    )
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return not any(getattr(module, kind) for module in modules if module for kind in kinds)
 
 
 def norm_fits(op: Operation, channels: int, affine: Tensor | None) -> bool:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import norms
-from .arguments import check_choices, constructor_arguments
+from .arguments import check_choices, check_minimum, constructor_arguments
 from .images import Images, check_image, crop, pad
 from .layers import (
     Conv3,
@@ -75,20 +75,16 @@ class RefineNet(nn.Module):
         super().__init__()
         self.arguments = constructor_arguments(locals())
         check_choices(self.arguments, {"depth": list(DEPTHS)})
-        if channels < 1 or width < 2 or (levels is not None and levels < 1):
-            raise ValueError(
-                f"channels={channels}, width={width}, levels={levels}: at least 1, 2 and 1 "
-                "(InstanceNorm++ compares channels with each other)"
-            )
+        minimum = dict(channels=1, width=2)  # InstanceNorm++ compares channels with each other
+        check_minimum(self.arguments, minimum if levels is None else minimum | dict(levels=1))
         stages = DEPTHS[depth]
         self.halvings = sum(stage.dilation == 1 for stage in stages[1:])
         widths = [width, *(width * stage.width for stage in stages)]
-        dilations = [stage.dilation for stage in stages]
         self.begin = Conv3(channels, width)
         block = partial(PreActivationBlock, levels=levels)
         self.encoder = nn.ModuleList(
             nn.ModuleList([block(a, b, opens=i > 0, dilation=d), block(b, b, dilation=d)])
-            for i, (a, b, d) in enumerate(zip(widths, widths[1:], dilations, strict=False))
+            for i, (a, b, (_, d)) in enumerate(zip(widths, widths[1:], stages, strict=False))
         )
         # each block ends with the width of the next finer stage
         self.decoder = nn.ModuleList(

@@ -11,6 +11,7 @@ compile with the right gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +21,12 @@ from torch import Tensor, nn
 from .blocks import convolution, per_channel
 from .images import Images
 
+Taps: TypeAlias = Sequence[float] | None
 BOX = (1.0, 1.0)
 """The taps of plain resampling."""
 CONVOLVE: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d}
-"""Keyed by the axes of a batch: 3 for signals, 4 for images."""
-CONVOLVE_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
-    3: F.conv_transpose1d,
-    4: F.conv_transpose2d,
-}
-"""Likewise."""
+TRANSPOSED: dict[int, Callable[..., Tensor]] = {3: F.conv_transpose1d, 4: F.conv_transpose2d}
+"""Both keyed by the axes of a batch: 3 for signals, 4 for images."""
 
 
 def fir_filter(x: Images, taps: Sequence[float], *, padding: int, stride: int = 1) -> Images:
@@ -45,7 +43,7 @@ def half_size(x: Images, taps: Sequence[float] = BOX) -> Images:
 def double_size(x: Images, taps: Sequence[float] = BOX) -> Images:
     """Return the image at twice the size."""
     kernel, padding = 2 ** (x.ndim - 2) * _kernel(taps, x), len(taps) // 2 - 1
-    return CONVOLVE_TRANSPOSE[x.ndim](x, kernel, stride=2, padding=padding, groups=x.shape[1])
+    return TRANSPOSED[x.ndim](x, kernel, stride=2, padding=padding, groups=x.shape[1])
 
 
 def _kernel(taps: Sequence[float], x: Tensor) -> Float[Tensor, "channels 1 *taps"]:
@@ -64,9 +62,7 @@ def _flipped(kernel: Tensor) -> Tensor:
 class Resample(nn.Module):
     """A 3×3 convolution, and the taps of a filter or None."""
 
-    def __init__(
-        self, channels: int, out: int, *, taps: Sequence[float] | None = None, dims: int = 2
-    ) -> None:
+    def __init__(self, channels: int, out: int, *, taps: Taps = None, dims: int = 2) -> None:
         super().__init__()
         self.conv, self.taps = convolution(channels, out, dims=dims), taps
 
@@ -95,7 +91,7 @@ class Upsample(Resample):
             plain: Tensor = self.conv(double_size(x))
             return plain
         weight, bias = _flipped(self.conv.weight).transpose(0, 1), self.conv.bias
-        spread = CONVOLVE_TRANSPOSE[x.ndim](x, weight, stride=2)
+        spread = TRANSPOSED[x.ndim](x, weight, stride=2)
         factor: float = 2 ** (x.ndim - 2)
         smooth = factor * fir_filter(spread, self.taps, padding=len(self.taps) // 2 - 1)
         return smooth if bias is None else smooth + per_channel(bias, x)

@@ -27,7 +27,7 @@ from .arguments import check_choices, check_fractions, check_minimum, constructo
 from .blocks import Attention, Form, ResidualBlock, convolution, differentiated
 from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
 from .images import check_image, crop, pad
-from .resample import BOX, Downsample, Resample, Upsample, double_size, half_size
+from .resample import BOX, Downsample, Resample, Taps, Upsample, double_size, half_size
 
 Progressive: TypeAlias = Literal["none", "skip", "residual"]
 Combine: TypeAlias = Literal["sum", "cat"]
@@ -71,7 +71,7 @@ class UNet(nn.Module):
         form: Form = "biggan",
         embedding: EmbeddingKind = "fourier",
         fourier_scale: float = 16.0,
-        fir: Sequence[float] | None = FIR,
+        fir: Taps = FIR,
         progressive_input: Progressive = "residual",
         progressive_output: Progressive = "none",
         combine: Combine = "sum",
@@ -172,11 +172,12 @@ class UNet(nn.Module):
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    check_choices(arguments, {name: get_args(kind) for name, kind in CHOICES.items()})
+    kinds: dict[str, Any] = dict(form=Form, embedding=EmbeddingKind, combine=Combine)
+    kinds |= dict.fromkeys(("progressive_input", "progressive_output"), Progressive)
+    check_choices(arguments, {name: get_args(kind) for name, kind in kinds.items()})
     # a sinusoidal embedding divides by width/2 − 1
     width = 4 if arguments["embedding"] == "sinusoidal" else 1
-    minimum = dict(width=width, channels=1, blocks=1, labels=0, init_scale=0)
-    check_minimum(arguments, minimum)
+    check_minimum(arguments, dict(width=width, channels=1, blocks=1, labels=0, init_scale=0))
     check_fractions(arguments, "dropout", "label_dropout")
     if arguments["dims"] not in (1, 2):
         raise ValueError(f"dims={arguments['dims']}: 1 for signals, 2 for images")
@@ -191,14 +192,6 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     if groups is not None and groups < 1:
         raise ValueError(f"groups={groups}: 1 at least, or None for min(channels/4, 32)")
 
-
-CHOICES: dict[str, Any] = dict(
-    form=Form,
-    embedding=EmbeddingKind,
-    progressive_input=Progressive,
-    progressive_output=Progressive,
-    combine=Combine,
-)
 
 _DDPM: dict[str, Any] = dict(
     blocks=2,

@@ -24,7 +24,6 @@ from .norms import Operation, channels_last, nhwc, pointer, supported
 
 # ── Tiles ────────────────────────────────────────────────────────────────────────────────────────
 
-
 LARGE_TILE_COST = 1.15
 """Relative time of a multiplication in the largest tiles, fewer of which fit into a cache."""
 
@@ -147,7 +146,11 @@ class _Convolve(torch.autograd.Function):
         dx = daffine = dweight = dbias = None
         if needs_weight:
             source, norm = (x, stats) if pooled is None else (pooled, None)
-            dweight = _correlate_tiles(source, norm, op, tile, dy)
+            dweight = torch.empty_like(t.weight, memory_format=torch.contiguous_format)
+            library().correlate(
+                tile, *map(pointer, (source, norm)), op.code, *map(pointer, (dy, dweight)),
+                *nhwc(x), dy.shape[1], op.dilation, torch.get_num_threads(),
+            )  # fmt: skip
         if needs_x or needs_affine:
             back = _transformed_weights(t.weight, tile, transposed=True)
             da = _convolve_tiles(dy, back, x.shape[1], op.dilation, tile)
@@ -217,18 +220,5 @@ def _convolve_tiles(
         tile, *map(pointer, (x, stats)), function,
         *map(pointer, (u, bias)), bias_step, *map(pointer, (plus, out)),
         n, height, width, channels, features, dilation, torch.get_num_threads(),
-    )  # fmt: skip
-    return out
-
-
-def _correlate_tiles(
-    x: Tensor, stats: Tensor | None, op: Operation, tile: int, dy: Tensor
-) -> Tensor:
-    """Return the gradient of the weights."""
-    features, channels = dy.shape[1], x.shape[1]
-    out = x.new_empty(features, channels, 3, 3)
-    library().correlate(
-        tile, *map(pointer, (x, stats)), op.code, *map(pointer, (dy, out)),
-        *nhwc(x), features, op.dilation, torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -23,13 +23,9 @@ from pathlib import Path
 
 KERNEL_FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
-C_TYPES = {
-    "p": ctypes.c_void_p,
-    "b": ctypes.c_bool,
-    "i": ctypes.c_int,
-    "q": ctypes.c_int64,
-    "f": ctypes.c_float,
-}
+C_TYPES = dict(
+    p=ctypes.c_void_p, b=ctypes.c_bool, i=ctypes.c_int, q=ctypes.c_int64, f=ctypes.c_float
+)
 SIGNATURES = {
     "transform_weights": "ipqqbqqpi",
     "convolve": "ippippqppqqqqqqi",
