@@ -111,7 +111,8 @@ def test_images_and_signals_are_not_confused():
         _small("ncsn++", dims=3)
 
 
-def test_a_short_training_finds_the_score_of_the_process(tmp_path):
+@pytest.mark.slow
+def test_a_short_training_learns_the_score_of_the_process(tmp_path):
     settings = [
         "data.options.length=32", "training.steps=60", "training.batch=32", "training.rate=3e-3",
         "training.ema=0.9", "network.width=16", "keeping.evaluate=0", "keeping.checkpoint=0",

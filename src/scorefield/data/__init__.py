@@ -26,7 +26,7 @@ from .fingerprint import (
     fingerprint_samples,
 )
 from .hub import hub
-from .images import ImageFiles, folder, image_names
+from .images import folder, image_names
 from .mnist import mnist
 from .numpy_files import numpy_file
 from .sources import Arrays, Crops, Dataset, Part, Source, Stream, all_samples
@@ -42,7 +42,6 @@ __all__ = [
     "Batches",
     "Crops",
     "Dataset",
-    "ImageFiles",
     "LabelledBatch",
     "Part",
     "Source",
