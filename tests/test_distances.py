@@ -334,7 +334,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("metric", [*PAIRED, neighbour_ratio])
 def test_memory_is_that_of_a_block(metric, monkeypatch):
     n, d = 600, 80  # more than the 512 directions
-    monkeypatch.setattr(arguments, "BLOCK_NUMBERS", 20 * d)
+    monkeypatch.setattr(arguments, "BLOCK_ELEMENTS", 20 * d)
     sets = [torch.randn(n, d) for _ in range(3 if metric is neighbour_ratio else 2)]
     with Largest() as largest:
         metric(*sets)

@@ -5,7 +5,6 @@ For data N(centre, v) and a kernel N(αx₀, s²) all predictions are known, and
     E[x₀|x_t] = αv·x_t/(α²v + s²)    E[z|x_t] = s·x_t/(α²v + s²)    ∇ₓ log q_σ = −u/(v + σ²)
 """
 
-import math
 from functools import partial
 
 import pytest
@@ -147,21 +146,6 @@ def test_a_perfect_prediction_gives_the_score(name, centre):
     torch.testing.assert_close(score, -(x - centre) / (V + sigma**2)[:, None], rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("row", "std"), [(VP(), lambda a: (1 - a**2).sqrt()), (SubVP(), lambda a: 1 - a**2)]
-)
-@pytest.mark.parametrize("time", [1e-5, 1e-3, 0.3, 1.0])
-def test_times_and_scales_follow_from_sigma(row, std, time):
-    """The change of variables: x = x_t/α has σ = s/α, and the score α times that of x_t."""
-    alpha = _alpha(torch.tensor([time], dtype=torch.float64))
-    sigma = std(alpha) / alpha
-    skip, out, scale, cond = row(sigma)
-    assert skip == 0
-    assert scale.item() == pytest.approx(alpha.item(), rel=1e-9)
-    assert cond.item() == pytest.approx(999 * time, rel=1e-6)
-    assert out.item() == pytest.approx((-alpha / std(alpha)).item(), rel=1e-9)
-
-
 @pytest.mark.parametrize("row", [VP(), SubVP(), VPrediction()])
 def test_the_range_of_sigma_is_that_of_the_times(row):
     ends = torch.tensor([row.sigma_max, row.sigma_min], dtype=torch.float64)
@@ -174,15 +158,6 @@ def test_times_do_not_cancel_at_small_sigma():
     # to first order t = σ²/β_min
     assert VP()(sigma).cond.item() / 999 == pytest.approx(1e-12 / 0.1, rel=1e-9)
     assert SubVP()(sigma).cond.item() / 999 == pytest.approx(1e-6 / 0.1, rel=1e-3)
-
-
-def test_the_ddpm_ladder_is_the_papers():
-    sigmas = ddpm_sigmas()
-    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
-    torch.testing.assert_close(
-        sigmas.flip(0), ((1 - alpha_bar) / alpha_bar).sqrt(), rtol=1e-9, atol=0
-    )
-    assert VPDiscrete(sigmas)(sigmas).cond.tolist() == list(range(999, -1, -1))
 
 
 def test_ncsn_takes_the_nearest_level_of_its_ladder():
@@ -229,9 +204,3 @@ def test_rescaled_is_the_score_rescaled(name, scale):
 def test_a_ladder_must_decrease():
     with pytest.raises(ValueError, match="strictly decrease"):
         NCSN(LADDER.flip(0))
-
-
-def test_the_scale_of_sub_vp_is_that_of_the_table():
-    for sigma in (1e-3, 1.0, 100.0):
-        scale = SubVP()(torch.tensor([sigma], dtype=torch.float64)).scale.item()
-        assert scale == pytest.approx((math.sqrt(sigma**2 + 4) - sigma) / 2, rel=1e-9)

@@ -65,7 +65,7 @@ def log_likelihood(
         chunk: rows of the Jacobian at a time, for the exact trace.
         noise: source of the probes, whose signs are used.
     """
-    _check_arguments(x, prior, sigma_min, sigma_max, probes, tolerance)
+    _check_likelihood_arguments(x, prior, sigma_min, sigma_max, probes, tolerance)
     size, probed = x[0].numel(), probes or 1
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
     with torch.no_grad():
@@ -80,7 +80,7 @@ def log_likelihood(
         return Likelihood(base + integrals.mean(1), error, count)
 
 
-def _check_arguments(
+def _check_likelihood_arguments(
     x: object, prior: Prior, low: float, high: float, probes: int | None, tolerance: float
 ) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):

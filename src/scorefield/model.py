@@ -54,7 +54,7 @@ class ScoreModel(nn.Module):
                 f"shape is {tuple(shape)}, but the prior's mean {tuple(prior.mean.shape)}: "
                 "leave shape out, the prior has it"
             )
-        _check_levels(net, precondition)
+        _check_table(net, precondition)
         self.net = net
         self.precondition = precondition
         self.prior = prior
@@ -201,7 +201,7 @@ def _network_cond(cond: Tensor | None, x: Tensor, dtype: torch.dtype | None) -> 
     return cond.expand(len(x))
 
 
-def _check_levels(net: nn.Module, precondition: Precondition) -> None:
+def _check_table(net: nn.Module, precondition: Precondition) -> None:
     """Raise if a network's table of levels, as a RefineNet has, does not fit the ladder."""
     table, ladder = getattr(net, "arguments", {}).get("levels"), precondition.levels
     if table is not None and ladder is not None and len(ladder) != table:

@@ -86,7 +86,7 @@ def build_ncsn(
         weights = named_weights(entries[4])
         sigmas = weights.pop("sigmas", sigmas)  # a buffer, which the average may leave out
     report(f"inferred: weights {'averaged (EMA)' if averaged else 'as trained'}")
-    net = _network(weights, report)
+    net = _build_network(weights, report)
     channels, depth = net.arguments["channels"], net.arguments["depth"]
     side = 28 if depth == "original" and channels == 1 else IMAGE_SIDES[depth]
     shape = (channels, *choose_size(image_size, side, report))
@@ -105,7 +105,7 @@ def build_ncsn(
     return ScoreModel(net, precondition, prior=uniform_prior(shape, report))
 
 
-def _network(weights: Weights, report: Report) -> RefineNet:
+def _build_network(weights: Weights, report: Report) -> RefineNet:
     stages = {match[1] for name in weights if (match := re.match(r"res(\d+)\.", name))}
     depth: Depth = "deepest" if "31" in stages else "deeper" if "5" in stages else "original"
     table = weights.get("normalizer.embed.weight")
@@ -119,13 +119,15 @@ def _network(weights: Weights, report: Report) -> RefineNet:
     def build() -> RefineNet:
         return RefineNet(channels, width, levels, depth=depth)
 
-    state = fit_weights(build, _translate(weights, depth), f"RefineNet of depth {depth!r}")
+    state = fit_weights(
+        build, _translate_refinenet(weights, depth), f"RefineNet of depth {depth!r}"
+    )
     net = build()
     net.load_state_dict(state)
     return net
 
 
-def _translate(weights: Weights, depth: Depth) -> Iterator[tuple[str, str, Tensor]]:
+def _translate_refinenet(weights: Weights, depth: Depth) -> Iterator[tuple[str, str, Tensor]]:
     """Yield their name, our name and the tensor; γ, α, β of a norm become one table."""
     norms: dict[str, dict[str, Tensor]] = {}
     for theirs, value in weights.items():

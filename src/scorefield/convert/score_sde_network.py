@@ -109,7 +109,9 @@ def convert_network(
     arguments["fir"] = FIR if arguments["fir"] else None
     if ema:
         modules, _ = numbered_modules(_average(around, weights))
-    state = fit_weights(lambda: UNet(**arguments), _translate(arguments, modules), "score_sde UNet")
+    state = fit_weights(
+        lambda: UNet(**arguments), _translate_unet(arguments, modules), "score_sde UNet"
+    )
     assumed = published.keys() - options.keys() - inferred.keys()
     return ConvertedNetwork(arguments, state, ladder, around.get("step"), tuple(sorted(assumed)))
 
@@ -192,7 +194,7 @@ def _layout(arguments: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("norm", "head.norm"), ("conv", "head.conv"))
 
 
-def _translate(
+def _translate_unet(
     arguments: dict[str, Any], modules: list[NumberedModule]
 ) -> Iterator[tuple[str, str, Tensor]]:
     """Yield their name, our name and the tensor, module by module."""

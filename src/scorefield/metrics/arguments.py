@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-BLOCK_NUMBERS = 2**24
+BLOCK_ELEMENTS = 2**24
 """Numbers in a block, 128 MB in double precision."""
 
 BLOCK_ROWS = 4096
@@ -49,7 +49,7 @@ def sample_matrices(*, least: int, **samples: Tensor) -> tuple[Tensor, ...]:
 def row_blocks(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
     """Split x by rows as `like`, or itself, is split into blocks."""
     width = (x if like is None else like).shape[1]
-    return torch.split(x, min(BLOCK_ROWS, max(1, BLOCK_NUMBERS // width)))
+    return torch.split(x, min(BLOCK_ROWS, max(1, BLOCK_ELEMENTS // width)))
 
 
 def blocks(x: Tensor) -> Iterator[Tensor]:
