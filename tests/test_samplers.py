@@ -253,24 +253,18 @@ def test_the_last_step_of_the_ode_is_the_denoiser():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_states_count_steps_and_hold_the_last_denoised(name):
-    seen = []
+def test_states_count_steps_and_are_never_written_to_again(name):
+    evaluations, tensors, copies = [], [], []
 
     def score(x, sigma):
-        seen.append((x, sigma))
+        evaluations.append((x, sigma))
         return GAUSSIAN(x, sigma)
 
-    for step, state in enumerate(RUNS[name](score, torch.randn(5, 2).double()), 1):
-        x, sigma = seen[-1]
+    start = torch.randn(5, 2).double()
+    for step, state in enumerate(RUNS[name](score, start), 1):
+        x, sigma = evaluations[-1]
         torch.testing.assert_close(state.denoised, x + sigma**2 * GAUSSIAN(x, sigma))
         assert state.step == step
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_states_are_never_written_to_again(name):
-    start = torch.randn(5, 2).double()
-    tensors, copies = [], []
-    for state in RUNS[name](GAUSSIAN, start):
         tensors += [start, state.x, state.denoised]
         copies += [start.clone(), state.x.clone(), state.denoised.clone()]
     assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
@@ -360,16 +354,9 @@ def test_every_keeps_each_nth_and_the_last():
     assert [s.step for s in every(run(), 3)] == [3, 6, 8]
     assert [s.step for s in every(run(), 4)] == [4, 8]
     assert [s.step for s in every(run(), 100)] == [8]
+    assert [s.step for s in progress(run(), total=8)] == [*range(1, 9)]
     with pytest.raises(ValueError, match="n=0"):
         every(run(), 0)
-
-
-def test_progress_passes_states_on():
-    run = RUNS["euler"](GAUSSIAN, torch.randn(5, 2).double())
-    assert [s.step for s in progress(run, total=4)] == [1, 2, 3, 4]
-
-
-def test_final_of_nothing():
     with pytest.raises(ValueError, match="states is empty"):
         final([])
 
@@ -460,12 +447,7 @@ def test_a_score_of_another_shape_is_refused(name):
         next(run)
 
 
-def test_a_wrapped_score_is_checked_when_the_sampler_is_called():
-    with pytest.raises(ValueError, match="reshape x"):
-        integrate(heun, from_denoiser(to_denoiser(GAUSSIAN)), torch.zeros(2, 3), LADDER)
-
-
-def test_a_module_may_use_the_names_shape_and_device_for_anything():
+def test_only_a_shape_of_torchs_type_is_compared():
     class Net(torch.nn.Module):
         shape, device = 7, "cuda"
 
@@ -473,6 +455,8 @@ def test_a_module_may_use_the_names_shape_and_device_for_anything():
             return -x
 
     assert final(integrate(heun, Net(), torch.randn(2, 2), LADDER)).shape == (2, 2)
+    with pytest.raises(ValueError, match="reshape x"):
+        integrate(heun, from_denoiser(to_denoiser(GAUSSIAN)), torch.zeros(2, 3), LADDER)
 
 
 def test_a_chain_keeps_its_type_whatever_the_score_answers_in():
