@@ -1,4 +1,4 @@
-"""The small operations: pullbacks and traces against autograd's own Jacobian."""
+"""Pullbacks and traces against autograd's Jacobian, and the forms of σ."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ def cubic(x):
     return x**3 + x.flip(1).square() * x
 
 
-def test_pullback_and_trace_are_those_of_the_jacobian():
+def test_pullback_and_trace_agree_with_the_jacobian():
     x = torch.randn(3, 4).double()
     jacobian = torch.autograd.functional.jacobian(lambda x: cubic(x).sum(0), x).movedim(1, 0)
     y, pullback = linearize(cubic, x)
@@ -23,7 +23,7 @@ def test_pullback_and_trace_are_those_of_the_jacobian():
         torch.testing.assert_close(trace(pullback, y, chunk=chunk), truth)
 
 
-def test_graphs_live_in_grad_mode_alone():
+def test_graphs_exist_in_grad_mode_only():
     w = torch.ones(2, requires_grad=True)
     x = torch.randn(3, 2, requires_grad=True)
     y, pullback = linearize(lambda x: w * x**2, x)
@@ -34,7 +34,7 @@ def test_graphs_live_in_grad_mode_alone():
         assert not pullback(y).requires_grad
 
 
-def test_what_autograd_cannot_see_is_an_error_and_no_slope_of_zero():
+def test_a_score_that_autograd_cannot_see_is_an_error():
     x = torch.randn(3, 2)
     for cut in (torch.ones_like, torch.no_grad()(cubic), lambda x: cubic(x).detach()):
         with pytest.raises(ValueError, match="without no_grad or detach"):

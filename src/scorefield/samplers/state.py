@@ -117,7 +117,7 @@ def check_start(score: Score, x: object, sigmas: object) -> tuple[Score, list[fl
         )
     if not torch.isfinite(x).all():
         raise ValueError("x has NaN or infinite values: sample the start from a Prior")
-    return _guard(score), _check_levels(sigmas)
+    return _guard(score), _read_ladder(sigmas)
 
 
 def check_descent(
@@ -137,7 +137,7 @@ def to_zero(score: Score, x: Tensor, sigma: float, step: int) -> States:
     return x
 
 
-def _check_levels(sigmas: object) -> list[float]:
+def _read_ladder(sigmas: object) -> list[float]:
     levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else None
     if not levels:
         raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
