@@ -1,74 +1,63 @@
-"""How fast the package is, beside others and beside the machine's limit.
+"""Benchmarks of speed, memory and quality per cost, on this machine and next to other packages.
 
-    step       a step of training and of sampling, by each way of computing
-    frontier   quality against evaluations and seconds, of all samplers on trained models
-    peers      the same work through other packages: samplers, and U-Nets of equal size
-    scale      how time and memory grow
-    startup    how long it takes to begin
-
-Each prints tables, and writes them with the machine's description into NAME.json, those of a GPU
-into NAME-cuda.json.
+Each is a module with a function `run` from a `Setting` to tables. This module loads no torch, so
+that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timezone
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import torch
+BENCHMARKS = ("step", "frontier", "peers", "scale", "startup", "posteriors", "oracles", "loader")
+BENCHMARKS += ("loop", "overhead")
+RESULTS = Path(__file__).parent / "results"
+"""The published measurements, a file per benchmark."""
 
-from scorefield import disk
-from scorefield.runs.config import nearest
-
-from .machine import about, described
-from .setting import Setting
-from .table import Table
-
-__all__ = ["BENCHES", "Setting", "Table", "bench"]
-
-BENCHES = ("step", "frontier", "peers", "scale", "startup")
-"""Modules of this package, each with a function `run` from a setting to tables."""
+Item = TypeVar("Item")
 
 
-def bench(names: Sequence[str], setting: Setting) -> None:
-    """Measure, print and keep."""
-    known = [*BENCHES, "all"]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{name!r} is not measured: {nearest(name, known)}")
-    torch.set_num_threads(setting.threads)
-    print(described(about(setting.device)), flush=True)
-    for name in BENCHES if "all" in names else names:
-        _measured(name, setting)
+@dataclass(frozen=True)
+class Setting:
+    """How to measure.
+
+    Attributes:
+        only: Parts of names of networks, models, series or tables; others are left out.
+        out: Directory for the results, and for the models that are trained for them.
+        quick: Only check that it runs; the numbers mean nothing.
+        compile: Measure torch.compile too, which takes minutes for each network.
+        seed: Seed of models and samples.
+        device: Where networks run: auto, cpu, cuda or mps.
+    """
+
+    only: tuple[str, ...] = ()
+    out: Path = Path("runs/bench")
+    quick: bool = False
+    compile: bool = True
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def repeats(self) -> int:
+        """Number of turns of each method."""
+        return 1 if self.quick else 7
+
+    def select(self, items: Mapping[str, Item]) -> dict[str, Item]:
+        """Return the items whose names contain one of `only`; all if it is empty."""
+        chosen = {
+            name: item
+            for name, item in items.items()
+            if not self.only or any(part in name for part in self.only)
+        }
+        if not chosen:
+            raise ValueError(f"--only {' '.join(self.only)}: there are {'; '.join(items)}")
+        return chosen
 
 
-def _measured(name: str, setting: Setting) -> None:
-    """Print and keep each table; others of the same machine, measured before, stay."""
-    kind = setting.device.partition(":")[0]
-    path = setting.out / (f"{name}.json" if kind == "cpu" else f"{name}-{kind}.json")
-    told = {"bench": name, "quick": setting.quick, "machine": about(setting.device)}
-    tables = _kept(path, told)
-    made: Iterator[Table] = importlib.import_module(f".{name}", __name__).run(setting)
-    for table in made:
-        if (used := torch.get_num_threads()) != setting.threads:
-            raise RuntimeError(f"{table.title}: measured with {used} threads, not as it is told")
-        print(table.text(), flush=True)
-        date = datetime.now(timezone.utc).date().isoformat()
-        tables[table.title] = replace(table, date=date).as_dict()
-        found = told | {"tables": list(tables.values())}
-        disk.write_file(path, json.dumps(found, indent=1, ensure_ascii=False).encode())
-    print(f"\n{path}")
-
-
-def _kept(path: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """The tables of a file that were measured in the same way on the same machine, by title."""
-    if not path.exists():
-        return {}
-    found = json.loads(path.read_text())
-    same = {name: found.get(name) for name in told} == told
-    return {table["title"]: table for table in found["tables"]} if same else {}
+def describe(name: str) -> str:
+    """Return a benchmark's docstring without importing it."""
+    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or ""

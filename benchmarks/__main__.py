@@ -1,56 +1,71 @@
-"""Measure speed: `python -m benchmarks step`."""
+"""The command `python -m benchmarks NAME [options]`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
 import tyro
-from tyro.conf import Positional, arg
 
 from scorefield.cli import startup
-from scorefield.runs.resolve import choose_device
+from scorefield.disk import check_writable
+from scorefield.runs.config import nearest
+from scorefield.show.text import text_table
 
-from . import Setting, bench
+from . import BENCHMARKS, RESULTS, Setting, describe
+
+PROGRAM = "python -m benchmarks"
+NAMES = (*BENCHMARKS, "tables", "all")
 
 
-def main(
-    names: Annotated[Positional[tuple[str, ...]], arg(metavar="WHAT ...")],
-    *,
-    only: tuple[str, ...] = (),
-    out: Path = Path("runs/bench"),
-    quick: bool = False,
-    compile: bool = True,
-    seed: int = 0,
-    device: str = "auto",
-) -> None:
-    """Measure how fast this machine trains and samples, compared with other packages.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark, or all; return 0, or 2 if an argument is wrong."""
+    name, *options = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
+    try:
+        if name in ("-h", "--help"):
+            print(overview())
+        else:
+            run(name, options)
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    return 0
 
-    Tables are printed, and written as JSON with a description of the machine. Run nothing else
-    meanwhile.
 
-    Args:
-        names: what to measure, or all.
-        only: parts of the names of networks, models, series or tables; others are left out.
-        out: directory for the results, and for models that are trained on the way.
-        quick: only check that it runs; the numbers mean nothing.
-        compile: measure torch.compile too, which takes minutes to prepare for each network.
-        seed: seed of models and samples.
-        device: cpu, cuda or mps.
-    """
-    setting = Setting(
-        out,
-        quick=quick,
-        only=only,
-        compile=compile,
-        device=str(choose_device(device)),
-        threads=torch.get_num_threads(),
-        seed=seed,
-    )
-    bench(names, setting)
+def overview() -> str:
+    """Return the help: a line per benchmark."""
+    lines = [(f"  {name}", describe(name).partition("\n")[0]) for name in NAMES[:-1]]
+    lines.append(("  all", "All of these except for tables, one after another."))
+    hint = f"`{PROGRAM} NAME --help` lists the options. Run nothing else on the machine meanwhile."
+    table = text_table(("name", "measures"), lines, left=(0, 1))
+    return f"usage: {PROGRAM} NAME [options]\n\n{table}\n\n{hint}"
+
+
+def run(name: str, options: Sequence[str]) -> None:
+    """Run a benchmark with the options of a command line."""
+    if name not in NAMES:
+        raise ValueError(f"there is no benchmark {name!r}: {nearest(name, NAMES)}")
+    default = Setting(device="auto", out=RESULTS if name == "tables" else Setting.out)
+    about, program = overview() if name == "all" else describe(name), f"{PROGRAM} {name}"
+    setting = tyro.cli(Setting, prog=program, description=about, default=default, args=options)
+    if not 0 <= setting.seed < 2**63:
+        raise ValueError(f"--seed {setting.seed}: give a whole number from 0 to 2^63 - 1")
+    startup.prepare()
+    if name == "tables":
+        from . import tables
+
+        print("\n\n".join(table.markdown() for table in tables.run(setting)))
+        return
+    check_writable(setting.out / f"{name}.json")
+    from scorefield.runs.resolve import choose_device
+
+    from .table import record
+
+    setting = replace(setting, device=str(choose_device(setting.device)))
+    for each in BENCHMARKS if name == "all" else (name,):
+        record(each, setting)
 
 
 if __name__ == "__main__":
-    startup.prepare()
-    tyro.cli(main)
+    sys.exit(main())

@@ -1,86 +1,71 @@
-"""How fast a folder of images feeds a step that costs nothing, and in how much memory.
+"""Speed and memory of feeding a folder of images to a training step that costs nothing.
 
-    python benchmarks/loader.py
-
-20,000 PNGs of 32 × 32 pixels and 400 JPEGs of 512 × 384 (scaled to 64) in a temporary folder: in
-memory, read in the step itself, and read ahead by one and by two threads. Batches of 100 are
-mirrored and dequantised, the first ones timed too, so that nothing has been read ahead for free.
-
-images/s is by the clock, which whatever else runs on the machine slows; images/CPU s is what one
-processor does for this process alone, and is held against the bound. Memory is the largest
-resident set, in a process of its own.
+20,000 PNGs of 32 × 32 pixels and 400 JPEGs of 512 × 384 (scaled to 64): in memory, read in the step
+itself, or read ahead by one or two threads. Batches of 100 are mirrored and dequantised, and the
+first ones are timed too, so that nothing has been read ahead. images/s is by the clock; images per
+CPU second is what one processor does for this process alone. Memory is the largest size of a
+process of its own.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-RATE, MEMORY = 2000.0, 1.5  # images a CPU second of the PNGs, and GiB
-WAYS = {"in memory": (2**30, 0), "in the step": (0, 0), "1 thread": (0, 1), "2 threads": (0, 2)}
+from scorefield.data import Batches, load_data
+
+from . import Setting
+from .measure import in_new_process, process_bytes
+from .table import Cell, Table
+
+THREADS = 1
+BATCH, STEPS = 100, 50
+METHODS = {"in memory": (2**30, 0), "in the step": (0, 0), "1 thread": (0, 1), "2 threads": (0, 2)}
+"""Bytes that may be kept in memory, and threads that read ahead."""
 FOLDERS = {"PNG 32 × 32": (32, 20_000), "JPEG 512 × 384": (64, 400)}
+"""Size that images are scaled to, and their number."""
+EXPECTED = "Expected: 2,000 PNGs per CPU second at least, 1.5 GiB at most."
 
 
-def generate(root: Path) -> None:
+def run(setting: Setting) -> Iterator[Table]:
+    rows: list[list[Cell]] = []
+    with tempfile.TemporaryDirectory() as root:
+        for name, (size, n) in setting.select(FOLDERS).items():
+            write_images(Path(root) / name, n // 4 if setting.quick else n)
+            for method, (memory, workers) in METHODS.items():
+                figures = in_new_process(feed, f"{root}/{name}", size, memory, workers)
+                rows.append([name, method, *figures])
+    heads = {"s to load": ".2f", "images/s": ".0f", "images/CPU s": ".0f", "GiB": ".2f"}
+    yield Table("Folders of images", {"images": "", "read": ""} | heads, rows, [EXPECTED])
+
+
+def write_images(folder: Path, n: int) -> None:
+    """Write n images of noise into a folder, which is named for their format and size."""
     rng = np.random.default_rng(0)
-    for i in range(FOLDERS["PNG 32 × 32"][1]):
-        place = root / "PNG 32 × 32" / f"{i % 100:02d}"
+    for i in range(n):
+        place = folder / f"{i % 100:02d}"
         place.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{i}.png", compress_level=1)
-    (root / "JPEG 512 × 384").mkdir()
-    for i in range(FOLDERS["JPEG 512 × 384"][1]):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        coarse.resize((512, 384)).save(root / "JPEG 512 × 384" / f"{i}.jpg", quality=90)
+        if folder.name.startswith("PNG"):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{i}.png", compress_level=1)
+        else:
+            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+            coarse.resize((512, 384)).save(place / f"{i}.jpg", quality=90)
 
 
-def measure(path: str, size: int, memory: int, workers: int) -> None:
-    """Seconds to load, images a second by the clock and of CPU, and GiB: printed."""
-    import torch
-
-    from scorefield.data import Batches, load
-
-    torch.set_num_threads(1)
+def feed(path: str, size: int, memory: int, workers: int) -> tuple[float, float, float, float]:
+    """Return the seconds to load, images per second and per CPU second, and GiB."""
     start = time.perf_counter()
-    source = load(path, size=size, channels=3, memory=memory).train
-    loaded = time.perf_counter() - start
-    steps = min(50, len(source) // 100)
+    source = load_data(path, size=size, channels=3, memory=memory).train
+    loaded, steps = time.perf_counter() - start, min(STEPS, len(source) // BATCH)
     start, busy = time.perf_counter(), time.process_time()
-    stream = Batches(source, 100, flip=True, workers=workers).stream()
+    batches = Batches(source, BATCH, flip=True, workers=workers).stream()
     for _ in range(steps):
-        next(stream)
+        next(batches)
     clock, cpu = time.perf_counter() - start, time.process_time() - busy
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(loaded, steps * 100 / clock, steps * 100 / cpu, peak)
-
-
-def main() -> int:
-    missed = 0
-    with tempfile.TemporaryDirectory() as name:
-        generate(Path(name))
-        print(f"{'':15} {'':12} {'load, s':>8} {'images/s':>9} {'/CPU s':>7} {'GiB':>6}")
-        for folder, (size, _) in FOLDERS.items():
-            for way, options in WAYS.items():
-                command = [sys.executable, __file__, str(Path(name) / folder), str(size)]
-                run = subprocess.run(
-                    [*command, *map(str, options)], check=True, capture_output=True, text=True
-                )
-                load, clock, cpu, peak = map(float, run.stdout.split())
-                print(f"{folder:15} {way:12} {load:8.2f} {clock:9.0f} {cpu:7.0f} {peak:6.2f}")
-                missed += peak > MEMORY or (size == 32 and cpu < RATE)
-    print(f"bounds: {RATE:.0f} images a CPU second of the PNGs, {MEMORY} GiB")
-    return min(missed, 1)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        measure(sys.argv[1], *map(int, sys.argv[2:]))
-    else:
-        sys.exit(main())
+    return loaded, steps * BATCH / clock, steps * BATCH / cpu, process_bytes(peak=True) / 2**30

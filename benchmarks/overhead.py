@@ -1,9 +1,14 @@
-"""What samplers take beside the score's evaluations, of the small network of the first paper."""
+"""Time that samplers take beyond the evaluations of the network, for a small NCSN.
+
+Both times are of the same runs. Noise is that of `sample`, a function of position. `peers` measures
+the same with a score that costs nothing.
+"""
 
 from __future__ import annotations
 
-import statistics
 import warnings
+from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 import torch
@@ -12,50 +17,48 @@ from torch import Tensor
 from scorefield._ops import Sigma
 from scorefield.fast.optimize import optimize
 from scorefield.model import ScoreModel
-from scorefield.noise import geometric, seeded
+from scorefield.noise import seeded
 from scorefield.sample import Plan
 from scorefield.samplers import SAMPLERS, final
 
+from . import Setting
 from .measure import seconds
-from .networks import ENDS, LEVELS, ncsn
-from .setting import Setting
+from .networks import LADDER, ncsn
 from .table import Cell, Table
 
 BATCH = 32
 OPTIONS: dict[str, dict[str, Any]] = {"annealed_langevin": {"steps": 2}}
 
 
-def table(setting: Setting) -> Table:
-    """By sampler; both times are of the same runs."""
-    torch.manual_seed(0)
-    size = (1, 16, 8) if setting.quick else (1, 64, 28)
-    model = ncsn(*size).to(setting.device).eval()
+def run(setting: Setting) -> Iterator[Table]:
+    torch.manual_seed(setting.seed)
+    channels, width, size = (1, 16, 8) if setting.quick else (1, 64, 28)
+    model = ncsn(channels, width, size).to(setting.device).eval()
     choice = optimize(model, batch=BATCH)
-    sigmas = geometric(ENDS["sigma_max"], ENDS["sigma_min"], LEVELS)
-    made: list[list[Cell]] = []
-    for sampler in SAMPLERS:
-        planned = Plan(sampler, sigmas, OPTIONS.get(sampler, {}))
+    rows: list[list[Cell]] = []
+    for sampler in setting.select(SAMPLERS):
+        plan = Plan(sampler, LADDER, OPTIONS.get(sampler, {}))
         with warnings.catch_warnings():  # churn goes beyond the largest σ
             warnings.simplefilter("ignore", UserWarning)
-            found = [beside(model, planned) for _ in range(setting.repeats + 1)][1:]
-        total, score = (statistics.median(times) for times in zip(*found, strict=True))
-        share = statistics.median(whole / inner - 1 for whole, inner in found)
-        made.append([sampler, planned.evaluations, 1e3 * total, 1e3 * score, share])
-    heads = {"sampler": "", "NFE": "d", "ms": ".1f", "of the score": ".1f", "beyond it": ".2%"}
-    title = f"overhead, NCSN {size[1]}, {size[0]}×{size[2]}×{size[2]}, batch {BATCH}"
-    return Table(title, heads, made, [f"The network: {choice}. Noise as of `sample`, by position."])
+            times = [run_and_score(model, plan) for _ in range(setting.repeats + 1)][1:]
+        whole, score = (median(column) for column in zip(*times, strict=True))
+        share = median(total / inner - 1 for total, inner in times)
+        rows.append([sampler, plan.evaluations, 1e3 * whole, 1e3 * score, share])
+    columns = {"sampler": "", "NFE": "d", "ms": ".1f", "of the score": ".1f", "beyond it": ".2%"}
+    title = f"overhead, NCSN {width}, {channels}×{size}×{size}, batch {BATCH}"
+    yield Table(title, columns, rows, [f"The network: {choice}."])
 
 
-def beside(model: ScoreModel, planned: Plan) -> tuple[float, float]:
-    """Seconds of a run, and of the evaluations of the score in it."""
+def run_and_score(model: ScoreModel, plan: Plan) -> tuple[float, float]:
+    """Return the seconds of a run, and of the evaluations of the score in it."""
     assert model.shape is not None
     spent = list[float]()
 
     def score(x: Tensor, sigma: Sigma) -> Tensor:
-        found = list[Tensor]()
-        spent.append(seconds(lambda: found.append(model(x, sigma))))
-        return found[0]
+        values = list[Tensor]()
+        spent.append(seconds(lambda: values.append(model(x, sigma))))
+        return values[0]
 
     noise = seeded(0)
     x = noise(torch.empty(BATCH, *model.shape, device=model.device))
-    return seconds(lambda: final(planned.run(score, x, noise))), sum(spent)
+    return seconds(lambda: final(plan.run(score, x, noise))), sum(spent)

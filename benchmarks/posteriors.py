@@ -1,39 +1,33 @@
-"""What each way of conditioning draws, against the exact posterior.
+"""Methods of conditioning compared with the exact posterior.
 
-    python benchmarks/posteriors.py [--out posteriors.json] [--n 50000] [--quick]
-        [--only mix64] [--methods dps pigdm]
-
-Four laws whose posterior is known, each measured in two ways:
+Four distributions whose posterior is known, each measured in two ways:
 
     gauss2, mix2     in 2 dimensions: a correlated Gaussian, and three Gaussians
-    gauss64, mix64   8 × 8 fields with correlation exp(−distance/1.5): one law, and three patterns
-                     with a field of half the standard deviation about each
-    mask             x₁ in 2 dimensions, in 64 a quarter: the 2 columns to the left; without noise
+    gauss64, mix64   8 × 8 fields with correlation exp(−distance/1.5): a Gaussian, and three
+                     patterns with a field of half the standard deviation around each
+    mask             x₁ in 2 dimensions, in 64 a quarter: the 2 left columns; without noise
     matrix           one row of normal numbers in 2 dimensions, 4 in 64; with noise of 0.2
 
-y is that of one draw of the law. For each method, over the coordinates that are not known:
+y comes from one sample of the distribution. Over the coordinates that are not known:
 
-    mean    the largest |mean − exact mean|, in exact standard deviations
-    std     the smallest and the largest ratio of the standard deviation to the exact one
-    cov     the largest |covariance − exact|, each in units of its two exact standard deviations
-    modes   of a mixture, the largest |mean of p(k | x) − p(k | y)|
+    mean      largest |mean − exact mean|, in exact standard deviations
+    std       smallest and largest ratio of the standard deviation to the exact one
+    cov       largest |covariance − exact|, in units of its two exact standard deviations
+    modes     of a mixture, the largest |mean of p(k | x) − p(k | y)|
+    bias      largest error of mean, std and modes
 
-`chance` is what as many exact draws score. A method is called exact here if mean, std and modes are
-within 3 %, and otherwise biased by so much. Scores (replace, dps, pigdm) go down 32 levels by Heun
-steps, 18 for mix64, whose score costs most; `algorithm2` takes 20 steps at each of 16 levels with
-α = 0.1σ². `particle_filter` goes down 64 levels with twice as many particles as are drawn, in sets
-of 2,000, each with its own noisy path of y, on which a part of the error depends; every other one
-is kept. All draw in float32, on one thread; seconds are of the processor.
+`exact` is what as many exact samples score. replace, dps and pigdm go down 32 levels by Heun's
+method (18 for mix64, whose score is the most expensive); algorithm2 takes 20 steps at each of 16
+levels with α = 0.1σ². particle_filter goes down 64 levels with twice as many particles as samples,
+in sets of 2,000, each with its own noisy path of y, on which part of the error depends; every
+second particle is kept. Everything is in float32; seconds are of one processor.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,203 +44,181 @@ from scorefield.inverse import (
     replace,
 )
 
-Law = Gaussian | Mixture
-CLOSE = 0.03
-AT_ONCE = 5_000
-PARTICLES = 2_000
+from . import Setting
+from .table import Cell, Table
+
+THREADS = 1
+SAMPLES, QUICK_SAMPLES = 50_000, 2_000
+CHAINS, PARTICLES = 5_000, 2_000
+"""Chains at once, and particles of a filter."""
+
+Distribution = Gaussian | Mixture
 
 
 class Problem(NamedTuple):
-    """A law, what is measured of it, and the exact posterior of what is not known."""
+    """A distribution, a measurement of it, and the exact posterior of the free coordinates."""
 
     name: str
-    law: Law
+    prior: Distribution
     operator: LinearOperator
     y: Tensor
     sigma_y: float
     free: Tensor
-    posterior: Law
+    posterior: Distribution
 
     @property
     def sigma_max(self) -> float:
-        """Where what is left of the law is its mean and covariance."""
-        return 6 * self.law.prior.dense.diagonal().max().sqrt().item()
+        """σ at which only the mean and the covariance are left of the distribution."""
+        return 6 * self.prior.prior.dense.diagonal().max().sqrt().item()
 
-    @property
-    def levels(self) -> int:
-        """Of Heun's method."""
-        return 18 if self.name.startswith("mix64") else 32
+    def start(self, n: int, sigmas: Tensor) -> Tensor:
+        """Return n starting points."""
+        return self.prior.prior.sample(n, sigmas[0])
 
 
-def laws() -> dict[str, Law]:
+def run(setting: Setting) -> Iterator[Table]:
+    n = QUICK_SAMPLES if setting.quick else SAMPLES
+    pairs = {
+        f"{problem.name}, {method}": (problem, method)
+        for problem in problems()
+        for method in METHODS
+        if method != "algorithm2" or problem.operator.known is not None
+    }
+    rows: list[list[Cell]] = []
+    for problem, method in setting.select(pairs).values():
+        torch.manual_seed(setting.seed)
+        start = time.process_time()
+        x = METHODS[method](problem, n)
+        spent = time.process_time() - start
+        x = x if method == "exact" else x[:, problem.free]
+        rows.append([problem.name, method, *errors(problem, x), spent])
+    heads = {"mean": ".3f", "std, least": ".3f", "std, most": ".3f", "cov": ".3f", "modes": ".3f"}
+    columns = {"problem": "", "method": "", **heads, "bias": ".0%", "CPU s": ".1f"}
+    yield Table("Posteriors", columns, rows, [f"{n} samples each."])
+
+
+# ── Problems ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def distributions() -> dict[str, Distribution]:
+    def double(*values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
     steps = torch.arange(8, dtype=torch.float64)
     places = torch.cartesian_prod(steps, steps)
     field = (-(places[:, None] - places).norm(dim=2) / 1.5).exp()
     patterns = torch.stack([places[:, 0].sin(), places[:, 1].sin(), (0.8 * places.sum(1)).cos()])
-    two = [
-        Gaussian(
-            torch.tensor([-1.5, -1.0]).double(), torch.tensor([[0.3, 0.2], [0.2, 0.3]]).double()
-        ),
-        Gaussian(
-            torch.tensor([-0.3, 2.0]).double(), torch.tensor([[0.3, -0.2], [-0.2, 0.3]]).double()
-        ),
-        Gaussian(torch.tensor([1.0, 0.0]).double(), 0.3),
+    modes = [
+        Gaussian(double(-1.5, -1.0), double([0.3, 0.2], [0.2, 0.3])),
+        Gaussian(double(-0.3, 2.0), double([0.3, -0.2], [-0.2, 0.3])),
+        Gaussian(double(1.0, 0.0), 0.3),
     ]
-    weights = torch.tensor([0.5, 0.3, 0.2]).double()
-    tilted = torch.tensor([[1.0, 0.8], [0.8, 1.0]]).double()
+    weights = double(0.5, 0.3, 0.2)
     return {
-        "gauss2": Gaussian(torch.tensor([-1.0, 1.0]).double(), tilted),
-        "mix2": Mixture(two, weights),
+        "gauss2": Gaussian(double(-1.0, 1.0), double([1.0, 0.8], [0.8, 1.0])),
+        "mix2": Mixture(modes, weights),
         "gauss64": Gaussian(0.1 * places[:, 1], field),
         "mix64": Mixture([Gaussian(0.3 * p, field / 4) for p in patterns], weights),
     }
 
 
 def problems() -> Iterator[Problem]:
-    for name, law in laws().items():
-        size = law.shape.numel()
-        x = law.sample(1, noise=seeded(3))
+    for name, prior in distributions().items():
+        size = prior.shape.numel()
+        x, prior32 = prior.sample(1, noise=seeded(3)), in_float32(prior)
         known = torch.arange(size) % 8 < (1 if size == 2 else 2)
-        y = mask(known)(x)
-        exact = law.posterior(torch.eye(size).double()[known], y[0, known], 0.0)
-        free, fast = torch.arange(size)[~known], single(law)
-        yield Problem(f"{name} mask", fast, mask(known), y.float(), 0.0, free, part(exact, free))
+        y, free = mask(known)(x), torch.arange(size)[~known]
+        exact = marginal(prior.posterior(torch.eye(size).double()[known], y[0, known], 0.0), free)
+        yield Problem(f"{name} mask", prior32, mask(known), y.float(), 0.0, free, exact)
         rows = seeded(5)(torch.empty(1 if size == 2 else 4, size).double()) / size**0.5
         y = x @ rows.T + 0.2 * seeded(6)(torch.empty(1, len(rows)).double())
-        exact = law.posterior(rows, y[0], 0.2)
-        yield Problem(
-            f"{name} matrix", fast, matrix(rows), y.float(), 0.2, torch.arange(size), exact
-        )
+        exact, free = prior.posterior(rows, y[0], 0.2), torch.arange(size)
+        yield Problem(f"{name} matrix", prior32, matrix(rows), y.float(), 0.2, free, exact)
 
 
-def single(law: Law) -> Law:
-    """The same in float32."""
-    if isinstance(law, Mixture):
-        return Mixture([single(each) for each in law.components], law.weights.float())
-    return Gaussian(law.prior.mean.float(), law.prior.cov.float())
+def in_float32(prior: Distribution) -> Distribution:
+    if isinstance(prior, Mixture):
+        return Mixture([in_float32(each) for each in prior.components], prior.weights.float())
+    return Gaussian(prior.prior.mean.float(), prior.prior.cov.float())
 
 
-def part(law: Law, rows: Tensor) -> Law:
-    """The law of some of the coordinates."""
-    if isinstance(law, Mixture):
-        return Mixture([part(each, rows) for each in law.components], law.weights)
-    return Gaussian(law.prior.mean[rows], law.prior.dense[rows][:, rows])
+def marginal(prior: Distribution, rows: Tensor) -> Distribution:
+    """Return the distribution of some coordinates."""
+    if isinstance(prior, Mixture):
+        return Mixture([marginal(each, rows) for each in prior.components], prior.weights)
+    return Gaussian(prior.prior.mean[rows], prior.prior.dense[rows][:, rows])
 
 
-# ── The methods ──────────────────────────────────────────────────────────────────────────────────
+# ── Methods ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def guided(make: Callable[..., Callable]) -> Callable[[Problem, int], Tensor]:
-    def run(this: Problem, n: int) -> Tensor:
-        score = make(this.law, this.operator, this.y, sigma_y=this.sigma_y)
-        sigmas = karras(5 * this.sigma_max, 0.01, this.levels)
-        return in_parts(
-            n, AT_ONCE, lambda n: final(integrate(heun, score, start(this, n, sigmas), sigmas))
-        )
-
-    return run
+def in_parts(n: int, most: int, sample: Callable[[int], Tensor]) -> Tensor:
+    return torch.cat([sample(min(most, n - done)) for done in range(0, n, most)])
 
 
-def pseudoinverse(law: Law, *args: object, **options: object) -> Callable:
-    spread = law.prior.dense.diagonal().mean().sqrt().item()
-    return pigdm(law, *args, sigma_data=spread, **options)
+def guided(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
+    """Return the sampler by a method that makes a conditional score."""
+
+    def sample(problem: Problem, n: int) -> Tensor:
+        score = make(problem.prior, problem.operator, problem.y, sigma_y=problem.sigma_y)
+        levels = 18 if problem.name.startswith("mix64") else 32
+        sigmas = karras(5 * problem.sigma_max, 0.01, levels)
+
+        def run(n: int) -> Tensor:
+            return final(integrate(heun, score, problem.start(n, sigmas), sigmas))
+
+        return in_parts(n, CHAINS, run)
+
+    return sample
 
 
-def overwritten(this: Problem, n: int) -> Tensor | None:
-    if this.operator.known is None:
-        return None
-    sigmas = geometric(this.sigma_max, 0.02, 16)
-    given = {"known": this.operator.known, "y": this.y, "steps": 20, "epsilon": 0.1 * 0.02**2}
-    return in_parts(
-        n, AT_ONCE, lambda n: final(algorithm2(this.law, start(this, n, sigmas), sigmas, **given))
-    )
+def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
+    deviation = prior.prior.dense.diagonal().mean().sqrt().item()
+    return pigdm(prior, *args, sigma_data=deviation, **options)
 
 
-def filtered(this: Problem, n: int) -> Tensor:
-    sigmas = geometric(this.sigma_max, 0.02, 64)
-    given = {"operator": this.operator, "y": this.y, "sigma_y": this.sigma_y}
+def overwritten(problem: Problem, n: int) -> Tensor:
+    sigmas = geometric(problem.sigma_max, 0.02, 16)
+    options = {"known": problem.operator.known, "y": problem.y, "steps": 20, "epsilon": 4e-5}
 
     def run(n: int) -> Tensor:
-        return final(particle_filter(this.law, start(this, n, sigmas), sigmas, **given))[::2]
+        return final(algorithm2(problem.prior, problem.start(n, sigmas), sigmas, **options))
+
+    return in_parts(n, CHAINS, run)
+
+
+def filtered(problem: Problem, n: int) -> Tensor:
+    sigmas = geometric(problem.sigma_max, 0.02, 64)
+    options = {"operator": problem.operator, "y": problem.y, "sigma_y": problem.sigma_y}
+
+    def run(n: int) -> Tensor:
+        x = problem.start(n, sigmas)
+        return final(particle_filter(problem.prior, x, sigmas, **options))[::2]
 
     return in_parts(2 * n, PARTICLES, run)
 
 
-def in_parts(n: int, most: int, run: Callable[[int], Tensor]) -> Tensor:
-    return torch.cat([run(min(most, n - done)) for done in range(0, n, most)])
-
-
-def start(this: Problem, n: int, sigmas: Tensor) -> Tensor:
-    return this.law.prior.sample(n, sigmas[0])
-
-
-METHODS: dict[str, Callable[[Problem, int], Tensor | None]] = {
-    "chance": lambda this, n: this.posterior.sample(n),
+METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
+    "exact": lambda problem, n: problem.posterior.sample(n),
     "replace": guided(replace),
     "dps": guided(dps),
-    "pigdm": guided(pseudoinverse),
+    "pigdm": guided(pigdm_score),
     "algorithm2": overwritten,
     "particle_filter": filtered,
 }
 
 
-# ── The measures ─────────────────────────────────────────────────────────────────────────────────
-
-
-def measure(this: Problem, x: Tensor) -> dict[str, float]:
-    mean, cov, x = this.posterior.prior.mean, this.posterior.prior.dense, x.double()
-    std = cov.diag().sqrt()
-    ratio = x.std(0) / std
-    found = {
-        "mean": ((x.mean(0) - mean) / std).abs().max().item(),
-        "least": ratio.min().item(),
-        "most": ratio.max().item(),
-        "cov": ((x.T.cov().view_as(cov) - cov) / (std[:, None] * std)).abs().max().item(),
-        "modes": 0.0,
-    }
-    if isinstance(this.posterior, Mixture):
-        shares = this.posterior.responsibilities(x, 0.0).mean(0)
-        found["modes"] = (shares - this.posterior.weights).abs().max().item()
-    return found | {
-        "bias": max(found["mean"], 1 - found["least"], found["most"] - 1, found["modes"])
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("posteriors.json"))
-    parser.add_argument("--n", type=int, default=50_000)
-    parser.add_argument("--quick", action="store_true", help="4,000 draws")
-    parser.add_argument("--only", default="", help="problems whose names begin so")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    args = parser.parse_args()
-    n = 4_000 if args.quick else args.n
-    torch.set_num_threads(1)
-    rows = []
-    print(f"{n} draws\n{'':16s}{'':16s}   mean        std         cov   modes  seconds")
-    for this in problems():
-        if not this.name.startswith(args.only):
-            continue
-        for name in args.methods:
-            torch.manual_seed(0)
-            begin = time.process_time()
-            x = METHODS[name](this, n)
-            if x is None:
-                continue
-            row = {"problem": this.name, "method": name, "seconds": time.process_time() - begin}
-            row |= measure(this, x if name == "chance" else x[:, this.free])
-            rows.append(row)
-            verdict = "exact" if row["bias"] <= CLOSE else f"biased by {row['bias']:.0%}"
-            said = "" if name == "chance" else verdict
-            print(
-                f"{this.name:16s}{name:16s}  {row['mean']:.3f}  "
-                f"{row['least']:.3f}–{row['most']:.3f}  {row['cov']:.3f}  {row['modes']:.3f} "
-                f"{row['seconds']:6.1f}  {said}",
-                flush=True,
-            )
-    args.out.write_text(json.dumps({"n": n, "rows": rows}, indent=2))
-    print(f"wrote {args.out}")
-
-
-if __name__ == "__main__":
-    main()
+def errors(problem: Problem, x: Tensor) -> list[float]:
+    """Return the errors of mean, standard deviation, covariance and modes, and the bias."""
+    exact = problem.posterior
+    mean, cov, x = exact.prior.mean, exact.prior.dense, x.double()
+    deviation = cov.diag().sqrt()
+    ratio = x.std(0) / deviation
+    least, most = ratio.min().item(), ratio.max().item()
+    shift = ((x.mean(0) - mean) / deviation).abs().max().item()
+    difference = (x.T.cov().view_as(cov) - cov) / (deviation[:, None] * deviation)
+    modes = 0.0
+    if isinstance(exact, Mixture):
+        modes = (exact.responsibilities(x, 0.0).mean(0) - exact.weights).abs().max().item()
+    bias = max(shift, 1 - least, most - 1, modes)
+    return [shift, least, most, difference.abs().max().item(), modes, bias]

@@ -1,9 +1,8 @@
-"""How time and memory grow: with the batch, the image, the levels, the data set and the processes.
+"""Growth of time and memory with the batch, the image, the levels, the data and the processes.
 
-Of each series the table has the time, and the exponent by which it grew since the row above: 1 is
-in proportion, 0 not at all. Networks compute as `optimize` chooses. Memory is all that the work
-adds to a process of its own, what it works on included; of several processes it is what the largest
-has.
+The power is the exponent by which the time grew since the row above: 1 is proportional, 0 constant.
+Networks compute as `optimize` chooses. Memory is what the work adds to a process of its own, with
+its inputs; for several processes it is the size of the largest.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import runpy
 import statistics
 import subprocess
 import sys
@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,216 +29,168 @@ from scorefield.noise import geometric
 from scorefield.oracles import Empirical
 from scorefield.samplers import annealed_langevin, final
 
-from .measure import Way, late, peak_memory, ratio, turns
-from .networks import STEPS, Network, inputs, ncsn
-from .setting import Setting
+from . import Setting
+from .measure import Task, peak_memory, process_bytes, ratio, turns
+from .networks import STEPS, make_step, ncsn
 from .table import Cell, Table
-
-COLUMNS = {"": "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
 
 BATCHES, SIZES, LEVELS = (1, 8, 32, 128), (8, 16, 28, 32, 64), (2, 10, 100)
 ROWS, PROCESSES = (1000, 10_000, 60_000), (1, 2)
-WIDTH, SIZE, SMALL, BATCH = 64, 28, 8, 8
-RUNS = 3
-"""Of each number of processes."""
+WIDTH, QUICK_WIDTH = 64, 8
+SIZE, SMALL_SIZE = 28, 8
+"""Pixels per side."""
+BATCH = 8
+PROCESS_RUNS = 3
+"""Training runs of each number of processes."""
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    """A table for each of what grows."""
     series: dict[str, Callable[[Setting], Iterator[Table]]] = {
-        "batch": batch,
-        "image": image,
+        "batch": partial(steps, head="images at once", varied="batch", values=BATCHES),
+        "image": partial(steps, head="pixels a side", varied="size", values=SIZES),
         "levels": levels,
         "data": data,
         "processes": processes,
     }
-    for each in setting.chosen(series).values():
-        yield from each(setting)
+    for tables in setting.select(series).values():
+        yield from tables(setting)
 
 
-def few(setting: Setting, values: Sequence[int]) -> tuple[int, ...]:
-    """The first two, where it is only to be seen whether it runs."""
-    return tuple(values[:2] if setting.quick else values)
-
-
-def width(setting: Setting) -> int:
-    """Features of the network."""
-    return 8 if setting.quick else WIDTH
-
-
-# ── Of a step ────────────────────────────────────────────────────────────────────────────────────
-
-
-def step(kind: str, batch: int, size: int, levels: int, width: int, device: str) -> Way:
-    """A step of an NCSN."""
-    network = Network(lambda: ncsn(1, width, size, levels), (1, size, size), batch)
-    model = network.build().to(device)
-    optimize(model, batch=batch, train=kind == "training")
-    return STEPS[kind](model, *(t.to(device) for t in inputs(network, batch)))
-
-
-def steps(
-    threads: int, kind: str, batch: int, size: int, levels: int, width: int, device: str
-) -> tuple[Way, Way]:
-    """A small step and the one that is measured, in a process of its own."""
-    torch.set_num_threads(threads)
-    made = partial(step, kind, device=device)
-    return (
-        late(lambda: made(batch=1, size=8, levels=2, width=8)),
-        late(lambda: made(batch=batch, size=size, levels=levels, width=width)),
-    )
-
-
-def grown(
-    setting: Setting, what: str, values: Sequence[int], given: Callable[[int], dict[str, int]]
-) -> Iterator[Table]:
-    """Steps of training and of sampling, over one of their sizes."""
-    for kind in STEPS:
-        common: dict[str, Any] = {"width": width(setting), "device": setting.device}
-        sizes: dict[int, Any] = {value: given(value) | common for value in values}
-        ways = {str(value): step(kind, **each) for value, each in sizes.items()}
-        spent = turns(ways, repeats=setting.repeats)
-        memory = [
-            peak_memory(partial(steps, setting.threads, kind, **each)) for each in sizes.values()
-        ]
-        times = [spent[str(value)] for value in values]
-        yield table(f"A step of {kind} by {what}", what, values, times, memory)
-
-
-def table(
+def grow(
+    setting: Setting,
     title: str,
-    what: str,
+    head: str,
+    build: Callable[[int], Task],
+    values: Sequence[int],
+    small: Callable[[], Task] | None = None,
+) -> Table:
+    """Time a task at each size, in turns, and measure its memory.
+
+    Args:
+        setting: how to measure.
+        title: of the table.
+        head: of the column of sizes.
+        build: builds the task of a size.
+        values: sizes.
+        small: builds the task that warms up; that of the first size by default.
+    """
+    small = small or partial(build, values[0])
+    times = turns({str(n): build(n) for n in values}, repeats=setting.repeats)
+    memory = [peak_memory(small, partial(build, n)) for n in values]
+    return growth(title, head, values, list(times.values()), memory)
+
+
+def growth(
+    title: str,
+    head: str,
     values: Sequence[int],
     times: Sequence[list[float]],
     memory: Sequence[float | None],
     *notes: str,
 ) -> Table:
-    """Times over sizes, those of each turn, with the power by which they grew."""
-    rows, last = list[list[Cell]](), None
-    for value, seconds, mib in zip(values, times, memory, strict=True):
-        power = None
-        if last is not None:
-            power = math.log(ratio(seconds, last[1])) / math.log(value / last[0])
-        rows.append([value, 1e3 * statistics.median(seconds), power, mib])
-        last = value, seconds
-    columns = {what if head == "" else head: form for head, form in COLUMNS.items()}
+    """Return the table of the times of each turn at each size, with the power of the growth."""
+    powers: list[float | None] = [None]
+    for (n, before), (larger, after) in pairwise(zip(values, times, strict=True)):
+        powers.append(math.log(ratio(after, before)) / math.log(larger / n))
+    rows: list[list[Cell]] = [
+        [n, 1e3 * statistics.median(seconds), power, mib]
+        for n, seconds, power, mib in zip(values, times, powers, memory, strict=True)
+    ]
+    columns = {head: "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
     return Table(title, columns, rows, notes)
 
 
-def batch(setting: Setting) -> Iterator[Table]:
-    """Images at once."""
-    return grown(
-        setting,
-        "images at once",
-        few(setting, BATCHES),
-        lambda n: {"batch": n, "size": SIZE, "levels": 10},
-    )
+def steps(setting: Setting, head: str, varied: str, values: Sequence[int]) -> Iterator[Table]:
+    width = QUICK_WIDTH if setting.quick else WIDTH
+    for kind in STEPS:
+        build = partial(step, setting.device, kind, width, varied)
+        small = partial(step, setting.device, kind, QUICK_WIDTH, "size", SMALL_SIZE)
+        title, sizes = f"A step of {kind} by {head}", values[:2] if setting.quick else values
+        yield grow(setting, title, head, build, sizes, small)
 
 
-def image(setting: Setting) -> Iterator[Table]:
-    """Pixels a side."""
-    return grown(
-        setting,
-        "pixels a side",
-        few(setting, SIZES),
-        lambda n: {"batch": BATCH, "size": n, "levels": 10},
-    )
-
-
-# ── Of more than a step ──────────────────────────────────────────────────────────────────────────
-
-
-def timed(
-    setting: Setting,
-    title: str,
-    what: str,
-    build: Callable[[int], Way],
-    values: Sequence[int],
-) -> Table:
-    """What is built for each size, in turns; `build` is sent to processes of their own, too."""
-    spent = turns({str(value): build(value) for value in values}, repeats=setting.repeats)
-    memory = [peak_memory(_built, setting.threads, build, values[0], value) for value in values]
-    times = [spent[str(value)] for value in values]
-    return table(title, what, values, times, memory)
-
-
-def _built(threads: int, build: Callable[[int], Way], least: int, value: int) -> tuple[Way, Way]:
-    """The first of a series, which warms up, and one of them."""
-    torch.set_num_threads(threads)
-    return late(lambda: build(least)), late(lambda: build(value))
+def step(device: str, kind: str, width: int, varied: str, value: int) -> Task:
+    """Return a step of an NCSN, of which the batch or the size is given."""
+    sizes = {"batch": BATCH, "size": SIZE, varied: value}
+    model = ncsn(1, width, sizes["size"]).to(device)
+    optimize(model, batch=sizes["batch"], train=kind == "training")
+    return make_step(model, kind, sizes["batch"])
 
 
 def levels(setting: Setting) -> Iterator[Table]:
-    """Noise levels, which each have a row in the network's norms and a step in the chain."""
-    title = f"{BATCH} chains of one step a level, 1 × {SMALL} × {SMALL}"
-    build = partial(chain, width(setting), setting.device)
-    yield timed(setting, title, "levels", build, few(setting, LEVELS))
+    build = partial(chain, setting.device, QUICK_WIDTH if setting.quick else WIDTH)
+    title = f"{BATCH} chains of one step a level, 1 × {SMALL_SIZE} × {SMALL_SIZE}"
+    yield grow(setting, title, "levels", build, LEVELS[:2] if setting.quick else LEVELS)
 
 
-def chain(width: int, device: str, count: int) -> Way:
-    """A step at each of so many levels."""
-    model = ncsn(1, width, SMALL, count).to(device)
+def chain(device: str, width: int, levels: int) -> Task:
+    """Return a run of one step at each level; the network's norms have a row per level too."""
+    model = ncsn(1, width, SMALL_SIZE, levels).to(device)
     optimize(model, batch=BATCH)
-    x = torch.rand(BATCH, 1, SMALL, SMALL, device=device)
-    sigmas = geometric(1.0, 0.01, count)
+    x = torch.rand(BATCH, 1, SMALL_SIZE, SMALL_SIZE, device=device)
+    sigmas = geometric(1.0, 0.01, levels)
     return lambda: final(annealed_langevin(model, x, sigmas, steps=1, denoise=False))
 
 
 def data(setting: Setting) -> Iterator[Table]:
-    """Rows of a data set: a batch of training, and the exact score of all."""
-    values = few(setting, ROWS)
+    values = ROWS[:2] if setting.quick else ROWS
     rows = np.random.default_rng(0).random((values[-1], 1, SIZE, SIZE), dtype=np.float32)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for n in values:
-            np.save(Path(place) / f"{n}.npy", rows[:n])
-        shape = f"1 × {SIZE} × {SIZE}"
-        for title, build in (
-            ("A batch of 128", partial(draws, setting.seed)),
-            ("The exact score", scores),
-        ):
-            about = f"{title} of a data set of {shape}"
-            yield timed(setting, about, "rows", partial(build, place), values)
+            np.save(Path(folder) / f"{n}.npy", rows[:n])
+        for what, build in {"A batch of 128": batches, "The exact score": scores}.items():
+            title = f"{what} of a data set of 1 × {SIZE} × {SIZE}"
+            yield grow(setting, title, "rows", partial(build, folder), values)
 
 
-def draws(seed: int, place: str, n: int) -> Way:
-    """Batches of a file of n rows."""
-    draw, steps = Batches(load_data(f"{place}/{n}.npy").train, 128, seed=seed), count()
-    return lambda: draw(next(steps))
+def batches(folder: str, n: int) -> Task:
+    """Return the drawing of batches of a file of n rows."""
+    draw, step = Batches(load_data(f"{folder}/{n}.npy").train, 128), count()
+    return lambda: draw(next(step))
 
 
-def scores(place: str, n: int) -> Way:
-    """The score of q_σ of n rows, at 32 points."""
-    law = Empirical(torch.from_numpy(np.load(f"{place}/{n}.npy")))
+def scores(folder: str, n: int) -> Task:
+    """Return the exact score of q_σ of n rows at 32 points."""
+    oracle = Empirical(torch.from_numpy(np.load(f"{folder}/{n}.npy")))
     x = torch.rand(32, 1, SIZE, SIZE)
-    return lambda: law(x, torch.tensor(1.0))
+    return lambda: oracle(x, torch.tensor(1.0))
 
 
 def processes(setting: Setting) -> Iterator[Table]:
-    """Processes of one thread each, that share the batches of a run; runs take turns."""
-    values = [n for n in PROCESSES if n <= (os.cpu_count() or 1)]
     if setting.device != "cpu":
         return
-    repeats = 1 if setting.quick else RUNS
-    found = [[_of_a_run(n, quick=setting.quick) for n in values] for _ in range(repeats)]
-    times, sizes = ([[turn[at][i] for turn in found] for at in range(len(values))] for i in (0, 1))
-    memory = [statistics.median(each) for each in sizes]
+    values = [n for n in PROCESSES if n <= (os.cpu_count() or 1)]
+    repeats = 1 if setting.quick else PROCESS_RUNS
+    runs = [[training_run(n, setting.quick) for n in values] for _ in range(repeats)]
+    columns = list(zip(*runs, strict=True))  # for each number of processes its runs
+    times = [[seconds for seconds, _ in column] for column in columns]
+    memory = [statistics.median(mib for _, mib in column) for column in columns]
     title = "A step of the run digits-ncsn, batch 128, by processes of one thread"
     note = f"Medians of {repeats} runs; MiB of the largest process, with Python and torch in it."
-    yield table(title, "processes", values, times, memory, note)
+    yield growth(title, "processes", values, times, memory, note)
 
 
-def _of_a_run(processes: int, *, quick: bool) -> tuple[float, float]:
-    """The median of the seconds between lines of the log, for each step; MiB of a process."""
+def training_run(processes: int, quick: bool) -> tuple[float, float]:
+    """Train under torchrun; return the median seconds per step, from the log, and the MiB."""
     steps, every = (6, 2) if quick else (60, 5)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    with tempfile.TemporaryDirectory() as place:
-        told = ["--out", f"{place}/run", "--steps", str(steps), f"--keeping.log={every}"]
-        told += ["--keeping.evaluate=0", "--keeping.samples=0", "--machine.device=cpu"]
-        told += ["--machine.threads=1", *["--network.width=8"] * quick]
-        train = [*launcher, "-m", "benchmarks.weighed", place, "train", "digits-ncsn", *told]
-        subprocess.run([sys.executable, *train], check=True, capture_output=True)
-        lines = (Path(place) / "run/log.jsonl").read_text().splitlines()
-        weights = [int(path.read_text()) for path in Path(place).glob("*.bytes")]
-    moments = [found["time"] for found in map(json.loads, lines) if "loss" in found]
-    spent = statistics.median(b - a for a, b in pairwise(moments[1:])) / every
-    return float(spent), max(weights) / 2**20
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--out", f"{folder}/run", "--steps", str(steps), f"--keeping.log={every}"]
+        options += ["--keeping.evaluate=0", "--keeping.samples=0", "--machine.device=cpu"]
+        options += ["--machine.threads=1", *["--network.width=8"] * quick]
+        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        train = [*launcher, "-m", __name__, folder, "train", "digits-ncsn", *options]
+        subprocess.run([sys.executable, "-m", *train], check=True, capture_output=True)
+        lines = (Path(folder) / "run/log.jsonl").read_text().splitlines()
+        sizes = [int(path.read_text()) for path in Path(folder).glob("*.bytes")]
+    moments = [line["time"] for line in map(json.loads, lines) if "loss" in line]
+    return statistics.median(b - a for a, b in pairwise(moments[1:])) / every, max(sizes) / 2**20
+
+
+if __name__ == "__main__":  # python -m benchmarks.scale FOLDER train ...: a command and its memory
+    directory = Path(sys.argv.pop(1))
+    try:
+        runpy.run_module("scorefield", run_name="__main__", alter_sys=True)
+    finally:
+        (directory / f"{os.environ.get('RANK', '0')}.bytes").write_text(
+            str(process_bytes(peak=True))
+        )

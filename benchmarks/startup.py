@@ -1,4 +1,4 @@
-"""How long it takes to begin: the package beside torch, and the command line's help."""
+"""Time to import the package, compared with torch, and to print the command line's help."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from .measure import Way, ratio, turns
-from .setting import Setting
-from .table import Cell, Table
+from . import Setting
+from .measure import Task, ratio, turns
+from .table import Table
 
-COLUMNS = {"": "", "s": ".3f", "of import torch": ".2f"}
 TORCH = "import torch"
 CODE = {
     TORCH: TORCH,
@@ -24,14 +23,10 @@ CODE = {
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    """One table."""
-    ways: dict[str, Way] = {
+    tasks: dict[str, Task] = {
         name: partial(subprocess.run, [sys.executable, "-c", code], check=True, capture_output=True)
         for name, code in CODE.items()
     }
-    spent = turns(ways, repeats=setting.repeats, least=0.0)
-    rows: list[list[Cell]] = [
-        [name, statistics.median(times), 1 / ratio(spent[TORCH], times)]
-        for name, times in spent.items()
-    ]
-    yield Table("Start-up", COLUMNS, rows)
+    times = turns(tasks, repeats=setting.repeats, calls=1)
+    rows = [[name, statistics.median(t), 1 / ratio(times[TORCH], t)] for name, t in times.items()]
+    yield Table("Start-up", {"": "", "s": ".3f", "of import torch": ".2f"}, rows)

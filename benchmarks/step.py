@@ -1,12 +1,12 @@
-"""What a step of training and of sampling costs by each way of computing, and how exact it is.
+"""Time, memory and error of a training step and a sampling step, by each method of computing.
 
-Ways take turns in one process, products of matrices among them: the faster product is the machine's
-peak. A ratio to eager float32 is the median of the turns' ratios. Operations are those of the plain
-way, whatever a way saves. Errors are to the same network in float64, on the images that are timed,
-at all levels: the relative one of σ·score, and of the parameters' gradients the least cosine, where
-the norm is above 1e-3 of the largest, and the largest error over the largest norm. Memory is all
-that a network and its steps add to a process of their own: weights, in whatever form a way keeps
-them, gradients, the optimiser's moments, and what is between.
+The methods take turns in one process, together with products of matrices, the faster of which is
+the machine's peak. A ratio to eager float32 is the median of the turns' ratios. Operations are
+those of eager torch, whatever a method saves. Errors are to the same network in float64 on the
+images that are timed, at all levels: of σ·score, relative; of the gradients 1 less the least cosine
+of a parameter whose norm is above 1e-3 of the largest, and the largest difference over the largest
+norm. Memory is all that a network and its steps add to a process of their own: weights,
+activations, gradients and Adam's moments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,43 +25,44 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scorefield.fast.optimize import Choice, optimize
 from scorefield.model import ScoreModel
+from scorefield.show.track import track
 
-from .machine import SIZE, products
-from .measure import Way, late, peak_memory, ratio, say, seconds, turns
-from .networks import NETWORKS, ON_A_GPU, QUICK, STEPS, Network, inputs
-from .setting import Setting
+from . import Setting
+from .measure import Task, peak_memory, ratio, seconds, turns
+from .networks import GPU_NETWORKS, NETWORKS, QUICK_NETWORKS, STEPS, Network, make_inputs, make_step
 from .table import Cell, Table
 
 EAGER = "eager float32"
-ROUGHLY = "optimize, to 2 %"
-"""In sampling only."""
-LONG = 1.0
-"""Seconds of a step that is measured in few turns."""
+INEXACT = "optimize, to 2 %"
+"""For sampling only."""
+LONG_STEP = 1.0
+"""Seconds of a step for which three turns are enough."""
+PRODUCT_SIZE = 2048
+"""Rows and columns of the matrices whose product gives the machine's peak."""
 
 
-def compiled(model: ScoreModel, train: bool, **settings: Any) -> None:
-    """Through torch.compile, with the weights as constants where they are not trained."""
-    Choice(**settings).apply(model)
+def compile_network(model: ScoreModel, train: bool, **choice: Any) -> None:
+    """Apply torch.compile, with the weights as constants where they are not trained."""
+    Choice(**choice).apply(model)
     torch._inductor.config.freezing = not train
-    model.net.compile(dynamic=False)  # a step's batch is always the same
+    model.net.compile(dynamic=False)  # the batch is always the same
 
 
-WAYS: dict[str, Callable[[ScoreModel, bool], object]] = {
+METHODS: dict[str, Callable[[ScoreModel, bool], object]] = {
     EAGER: lambda model, train: Choice().apply(model),
     "channels_last": lambda model, train: Choice(channels_last=True).apply(model),
     "bfloat16": lambda model, train: Choice(channels_last=True, autocast=True).apply(model),
-    "compiled": compiled,
-    "compiled bfloat16": lambda model, train: compiled(
+    "compiled": compile_network,
+    "compiled bfloat16": lambda model, train: compile_network(
         model, train, channels_last=True, autocast=True
     ),
     "optimize": lambda model, train: optimize(model, train=train),
-    ROUGHLY: lambda model, train: optimize(model, train=train, precision="bfloat16"),
+    INEXACT: lambda model, train: optimize(model, train=train, precision="bfloat16"),
 }
-QUICKLY = (EAGER, "channels_last", "optimize")
-"""Ways that take no minute to prepare."""
+QUICK_METHODS = (EAGER, "channels_last", "optimize")
 
 COLUMNS = {
-    "way": "",
+    "method": "",
     "ms a step": ".1f",
     "ratio": ".2f",
     "GFLOP/s": ".0f",
@@ -73,141 +75,135 @@ COLUMNS = {
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    """A table for each network and kind of step."""
-    networks = NETWORKS | ON_A_GPU if "cuda" in setting.device else NETWORKS
-    for name, network in setting.chosen(QUICK if setting.quick else networks).items():
+    networks = NETWORKS | GPU_NETWORKS if "cuda" in setting.device else NETWORKS
+    for name, network in setting.select(QUICK_NETWORKS if setting.quick else networks).items():
         for kind in STEPS:
-            yield table(setting, name, network, kind)
+            yield compare(setting, name, network, kind)
 
 
-def table(setting: Setting, name: str, network: Network, kind: str) -> Table:
-    """Of one network and one kind of step."""
-    torch._dynamo.reset()  # which compiles the same code a few times only, and then no more
-    torch.manual_seed(0)
-    plain, train = stirred(network.build()).to(setting.device), kind == "training"
-    exact = copy.deepcopy(plain).double()
-    x, sigma = (t.to(setting.device) for t in inputs(network, network.batch))
-    work = operations(STEPS[kind](copy.deepcopy(plain), x, sigma))
-    truth = outcome(exact, x.double(), sigma.double(), train)
-    names = QUICKLY if setting.quick else tuple(WAYS)
-    names = tuple(way for way in names if setting.compile or "compiled" not in way)
-    names = tuple(way for way in names if not train or way != ROUGHLY)
-    steps, found, failed = dict[str, Way](), dict[str, list[Cell]](), list[str]()
-    for way in names:
+def compare(setting: Setting, name: str, network: Network, kind: str) -> Table:
+    """Compare the methods on one network and one kind of step."""
+    torch._dynamo.reset()  # it compiles the same code only a few times
+    torch.manual_seed(setting.seed)
+    plain, train = randomize(network.build()).to(setting.device), kind == "training"
+    x, sigma = make_inputs(plain, network.batch)
+    truth = outcome(copy.deepcopy(plain).double(), x.double(), sigma.double(), train)
+    steps, error, notes = dict[str, Task](), dict[str, list[Cell]](), list[str]()
+    names = method_names(setting, train)
+    for method in track(names, len(names), f"{name}, {kind}"):
         model = copy.deepcopy(plain)
-        say(f"{name}, {kind}: preparing {way}")
-        torch._inductor.config.freezing = False  # but where a way wants it
+        torch._inductor.config.freezing = False
         try:
-            WAYS[way](model, train)
-            found[way] = errors(outcome(model, x, sigma, train), truth)
-            steps[way] = STEPS[kind](model, x, sigma)
-            steps[way]()
-        except Exception as error:  # a compiler's own, of any kind; the other ways still stand
-            steps.pop(way, None)
-            failed.append(f"{way}: not to be had, {str(error).splitlines()[0]}")
-    say(f"{name}, {kind}: measuring")
-    limits = products(torch.device(setting.device))
-    # of long steps a few turns tell as much
-    slow = seconds(steps[EAGER]) > LONG
-    spent = turns(limits | steps, repeats=min(setting.repeats, 3 if slow else setting.repeats))
-    middle = {name: statistics.median(times) for name, times in spent.items()}
-    peak = 2 * SIZE**3 / min(middle[name] for name in limits)
-    share = work / middle[EAGER] / peak
+            METHODS[method](model, train)
+            error[method] = errors(outcome(model, x, sigma, train), truth)
+            step = STEPS[kind](model, x, sigma)
+            step()
+        except Exception as failure:  # a compiler raises anything; the other methods still count
+            notes.append(f"{method} is not available: {str(failure).splitlines()[0]}")
+        else:
+            steps[method] = step
+    products = matrix_products(torch.device(setting.device))
+    repeats = min(setting.repeats, 3) if seconds(steps[EAGER]) > LONG_STEP else setting.repeats
+    times = turns(products | steps, repeats=repeats)
+    median = {method: statistics.median(values) for method, values in times.items()}
+    peak = 2 * PRODUCT_SIZE**3 / min(median[product] for product in products)
+    work = operations(STEPS[kind](copy.deepcopy(plain), x, sigma))
     rows: list[list[Cell]] = []
-    for way in steps:
-        speed, gain = work / middle[way], ratio(spent[EAGER], spent[way])
-        memory = memory_of(setting, name, kind, way)
-        rows.append([way, 1e3 * middle[way], gain, speed / 1e9, speed / peak, memory, *found[way]])
-    kinds = "TF32 or float32, the faster" if "cuda" in setting.device else "float32"
-    notes = [f"The peak: {peak / 1e9:.0f} GFLOP/s of {kinds}."]
-    if "cuda" in setting.device and torch.backends.cudnn.allow_tf32:
-        notes.append("Convolutions in float32 are torch's, which round to TF32 on a GPU.")
+    for method in steps:
+        speed, gain = work / median[method], ratio(times[EAGER], times[method])
+        memory = step_memory(setting, name, kind, method)
+        cells = [method, 1e3 * median[method], gain, speed / 1e9, speed / peak, memory]
+        rows.append([*cells, *error[method]])
+    gpu, share = "cuda" in setting.device, work / median[EAGER] / peak
     if share < network.least:
         less = f"{EAGER} reaches {share:.0%} of it, less than {network.least:.0%}"
-        notes.append(f"{less}: the ratios mean little.")
-    notes += failed
-    return Table(f"{name}, {kind}", COLUMNS, rows, notes)
+        notes.insert(0, f"{less}: the ratios mean little.")
+    if gpu and torch.backends.cudnn.allow_tf32:
+        notes.insert(0, "Convolutions in float32 are torch's, which round to TF32 on a GPU.")
+    about = f"The peak: {peak / 1e9:.0f} GFLOP/s of {'TF32 or ' * gpu}float32."
+    return Table(f"{name}, {kind}", COLUMNS, rows, [about, *notes])
 
 
-def stirred(model: ScoreModel) -> ScoreModel:
-    """The model, with weights that begin at or near zero drawn anew: they would hide all errors."""
+def method_names(setting: Setting, train: bool) -> list[str]:
+    return [
+        name
+        for name in (QUICK_METHODS if setting.quick else METHODS)
+        if (setting.compile or "compiled" not in name) and not (train and name == INEXACT)
+    ]
+
+
+def randomize(model: ScoreModel) -> ScoreModel:
+    """Draw weights that start at or near zero again: they would hide all errors."""
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.std() < 1e-3:
             torch.nn.init.xavier_uniform_(parameter)
     return model
 
 
-def operations(run: Way) -> int:
-    """Multiplications and additions of what is called."""
+def operations(task: Task) -> int:
+    """Count the multiplications and additions of a task."""
     # the counter does not see those of fused attention
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run()
+        task()
     return int(counter.get_total_flops())
 
 
-def memory_of(setting: Setting, name: str, kind: str, way: str) -> float | None:
-    """MiB of a network and its steps; compilation has too much of its own to tell."""
-    if "compiled" in way:
+def matrix_products(device: torch.device) -> dict[str, Task]:
+    """Return products of matrices by each library that torch has."""
+    a, b = torch.randn(2, PRODUCT_SIZE, PRODUCT_SIZE, device=device)
+
+    def in_tf32() -> None:
+        torch.set_float32_matmul_precision("high")
+        a @ b
+        torch.set_float32_matmul_precision("highest")
+
+    products: dict[str, Task] = {"product": lambda: a @ b}
+    # on some processors `@` reaches half of what the library of the convolutions does
+    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if device.type == "cpu" and torch.backends.mkldnn.enabled and linear is not None:
+        products["product, oneDNN"] = lambda: linear(a, b, None, "none", [], "")
+    return products | ({"product, TF32": in_tf32} if device.type == "cuda" else {})
+
+
+def step_memory(setting: Setting, name: str, kind: str, method: str) -> float | None:
+    """Return the MiB of a network and its steps; None if compiled: the compiler takes more."""
+    if "compiled" in method:
         return None
-    return peak_memory(_steps, setting, name, kind, way)
+    (quick,) = QUICK_NETWORKS
+    build = partial(build_step, setting.device, kind, method)
+    return peak_memory(partial(build, quick), partial(build, name))
 
 
-def _steps(setting: Setting, name: str, kind: str, way: str) -> tuple[Way, Way]:
-    """A step of a network that takes next to nothing, and one of that which is measured."""
-    torch.set_num_threads(setting.threads)
-
-    def step(network: Network) -> Way:
-        model = network.build().to(setting.device)
-        WAYS[way](model, kind == "training")
-        x, sigma = inputs(network, network.batch)
-        return STEPS[kind](model, x.to(setting.device), sigma.to(setting.device))
-
-    (little,) = QUICK.values()
-    return late(lambda: step(little)), late(lambda: step((NETWORKS | ON_A_GPU | QUICK)[name]))
+def build_step(device: str, kind: str, method: str, name: str) -> Task:
+    network = (NETWORKS | GPU_NETWORKS | QUICK_NETWORKS)[name]
+    model = network.build().to(device)
+    METHODS[method](model, kind == "training")
+    return make_step(model, kind, network.batch)
 
 
-# ── Errors ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class Outcome(NamedTuple):
-    """What a network makes of a batch."""
-
-    score: Tensor
-    gradients: list[Tensor]
-
-
-def outcome(model: ScoreModel, x: Tensor, sigma: Tensor, train: bool) -> Outcome:
-    """The score, and in training the parameters' gradients."""
+def outcome(model: ScoreModel, x: Tensor, sigma: Tensor, train: bool) -> list[Tensor]:
+    """Return σ·score, and in training the gradients of its product with a fixed image."""
     # in the mode of the step, or a compiled network would be compiled once more
     with torch.set_grad_enabled(train):
-        y = scaled(model.train(train), x, sigma)
-    return Outcome(y.detach(), gradients(model, y) if train else [])
-
-
-def errors(found: Outcome, truth: Outcome) -> list[Cell]:
-    """Of the score, and in training of the gradients."""
-    score = ((found.score - truth.score).norm() / truth.score.norm()).item()
-    if not truth.gradients:
-        return [score, None, None]
-    largest = max(each.norm() for each in truth.gradients)
-    pairs = list(zip(found.gradients, truth.gradients, strict=True))
-    cosines = [
-        F.cosine_similarity(a.double().flatten(), b.flatten(), dim=0).item()
-        for a, b in pairs
-        if b.norm() > 1e-3 * largest
-    ]
-    return [score, 1 - min(cosines), max(((a - b).norm() / largest).item() for a, b in pairs)]
-
-
-def scaled(model: ScoreModel, x: Tensor, sigma: Tensor) -> Tensor:
-    """σ·score, which is of one size at all levels."""
-    score: Tensor = model(x, sigma)
-    return score * sigma.view(-1, *[1] * (x.ndim - 1))
-
-
-def gradients(model: ScoreModel, y: Tensor) -> list[Tensor]:
-    """By the parameters, of the product of y with a fixed image."""
+        y = model.train(train)(x, sigma) * sigma.view(-1, *[1] * (x.ndim - 1))
+    if not train:
+        return [y]
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
     model.zero_grad()
-    (y * weight).sum().backward()  # type: ignore[no-untyped-call]
-    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    (y * weight).sum().backward()
+    return [y.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
+def errors(outcome: list[Tensor], truth: list[Tensor]) -> list[Cell]:
+    """Return the score's relative error, and in training those of the gradients."""
+    (score, exact), *gradients = zip(outcome, truth, strict=True)
+    error = ((score - exact).norm() / exact.norm()).item()
+    if not gradients:
+        return [error, None, None]
+    largest = max(b.norm() for _, b in gradients)
+    cosines = [
+        F.cosine_similarity(a.double().flatten(), b.flatten(), dim=0).item()
+        for a, b in gradients
+        if b.norm() > 1e-3 * largest
+    ]
+    return [error, 1 - min(cosines), max(((a - b).norm() / largest).item() for a, b in gradients)]

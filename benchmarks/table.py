@@ -1,66 +1,97 @@
-"""What a measurement prints and keeps: tables of raw numbers, and how they are shown."""
+"""Tables of raw numbers, printed and stored next to a description of the machine."""
 
 from __future__ import annotations
 
+import importlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from scorefield import disk
+from scorefield.show.machine import in_words, machine
+from scorefield.show.text import text_table
+
+from . import Setting
 
 Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of raw numbers, shown by the formats of their columns.
+    """Rows of raw numbers.
 
     Attributes:
         title: What was measured.
-        columns: Heads, each with the format of its numbers, empty for text.
-        rows: A cell for each column, None where there is nothing to say.
-        notes: Sentences below.
-        date: When it was measured.
+        columns: Names, each with the format of its numbers; empty for text.
+        rows: One cell per column, None where there is no value.
+        notes: Sentences below the table.
+        date: Day of the measurement.
     """
 
     title: str
     columns: Mapping[str, str]
     rows: Sequence[Sequence[Cell]]
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
     date: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     def text(self) -> str:
-        """For a terminal."""
-        cells = self._cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(self._aligned(row, widths)).rstrip() for row in cells]
-        return "\n".join(["", self.title, *lines, *self.notes])
+        """Return the table for a terminal."""
+        left = [place for place, form in enumerate(self.columns.values()) if not form]
+        table = text_table([*self.columns], self._cells(), left=left)
+        return "\n".join([self.title, table, *self.notes])
 
     def markdown(self) -> str:
-        """For a document."""
-        head, *rows = self._cells()
-        rule = ["---" if form == "" else "---:" for form in self.columns.values()]
-        lines = [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+        """Return the table for a document."""
+        rule = ["---:" if form else "---" for form in self.columns.values()]
+        lines = [f"| {' | '.join(row)} |" for row in ([*self.columns], rule, *self._cells())]
         return "\n\n".join([f"**{self.title}**", "\n".join(lines), *self.notes])
 
     def _cells(self) -> list[list[str]]:
         forms = self.columns.values()
-        shown = [
-            [_shown(cell, form) for cell, form in zip(row, forms, strict=True)] for row in self.rows
-        ]
-        return [list(self.columns), *shown]
-
-    def _aligned(self, row: Sequence[str], widths: Sequence[int]) -> list[str]:
-        forms = self.columns.values()
-        return [
-            f"{text:<{width}}" if form == "" else f"{text:>{width}}"
-            for text, width, form in zip(row, widths, forms, strict=True)
-        ]
+        return [[_format(c, form) for c, form in zip(row, forms, strict=True)] for row in self.rows]
 
 
-def _shown(cell: Cell, form: str) -> str:
+def _format(cell: Cell, form: str) -> str:
     if cell is None:
         return "–"
     return cell if isinstance(cell, str) else format(cell, form)
+
+
+def record(name: str, setting: Setting) -> None:
+    """Run a benchmark; print and store each table as soon as it is measured.
+
+    It goes to NAME.json, or NAME-cuda.json for a GPU. Tables in the file that were measured on the
+    same machine in the same way stay; others go.
+    """
+    module: Any = importlib.import_module(f".{name}", __package__)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads := getattr(module, "THREADS", before))
+    try:
+        about = {"bench": name, "quick": setting.quick, "machine": machine(setting.device)}
+        print(f"{in_words(about['machine'])}\n", flush=True)
+        kind = setting.device.partition(":")[0]
+        path = setting.out / f"{name}{'' if kind == 'cpu' else f'-{kind}'}.json"
+        tables = {table.title: table for table in stored_tables(path, about)}
+        for table in module.run(setting):
+            if (used := torch.get_num_threads()) != threads:
+                raise RuntimeError(f"{table.title}: measured with {used} threads, not {threads}")
+            print(f"{table.text()}\n", flush=True)
+            today = datetime.now(timezone.utc).date().isoformat()
+            tables[table.title] = replace(table, date=today)
+            content = about | {"tables": [asdict(each) for each in tables.values()]}
+            disk.write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        print(f"wrote {path}\n")
+    finally:
+        torch.set_num_threads(before)
+
+
+def stored_tables(path: Path, about: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of a file that has this description."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = all(content.get(key) == value for key, value in about.items())
+    return [Table(**table) for table in content.get("tables", ())] if same else []

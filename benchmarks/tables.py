@@ -1,50 +1,78 @@
-"""Writes the tables of docs/speed.md from what was measured.
+"""Print the tables of docs/speed.md in Markdown: rows and columns chosen from the stored results.
 
-    scorefield bench all --out benchmarks/results && python benchmarks/tables.py
-
-Between `<!-- NAME -->` and `<!-- end -->` stand the tables of results/NAME.json, with the machine;
-`<!-- NAME: PART -->` takes those whose titles have PART in them.
+--out is the directory of the results. --only prints whole tables instead, by parts of their titles.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from benchmarks import Table
-from benchmarks.machine import described
-
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs/speed.md"
-RESULTS = ROOT / "benchmarks/results"
-PLACE = re.compile(r"<!-- ([\w-]+)(?:: (.+?))? -->\n.*?<!-- end -->", re.DOTALL)
+from . import BENCHMARKS, Setting
+from .table import Cell, Table, stored_tables
 
 
-def filled(page: str) -> str:
-    """The page with the tables that were measured last."""
-    return PLACE.sub(
-        lambda found: f"{_marker(found)}\n{_tables(*found.groups())}\n<!-- end -->", page
-    )
+class Digest(NamedTuple):
+    """Rows and columns of the tables of one benchmark.
+
+    Attributes:
+        name: The benchmark.
+        part: Part of the titles of its tables. If there are several, the title is the first column.
+        columns: Columns that are taken.
+        rows: Beginnings of the rows that are taken, with "|" after each cell; all by default.
+    """
+
+    name: str
+    part: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...] = ("",)
 
 
-def _marker(found: re.Match[str]) -> str:
-    return found[0].partition("\n")[0]
+OPTIMIZED = ("ms a step", "ratio", "of the peak", "MiB", "error of the score")
+METHOD = ("method", "ms a step", "ratio", "MiB", "error of the score")
+COST = ("sampler", "NFE", "seconds", "times faster", "Fréchet", "from", "to")
+PLANS = ("annealed L", "euler|10|", "heun|9|", "heun|19|", "dpm_solver|4|", "dpm_solver|10|")
+CONTENDERS = ("scorefield|euler|", "diffusers|EDM", "azula|EulerS", "scorefield|dpm", "azula|xEAB")
+DIGESTS = {
+    "A step as `optimize` computes it": Digest("step", "", OPTIMIZED, ("optimize|",)),
+    "A sampling step of the NCSN with 128 filters": Digest(
+        "step", "NCSN 128, 3×32×32, batch 32, sampling", METHOD
+    ),
+    "Samples of the preset digits": Digest("frontier", "frontier, digits", COST, PLANS),
+    "A training step of a U-Net": Digest("peers", "training", ("package", "ms a step", "ratio")),
+    "Samples of a U-Net": Digest("peers", "own UNet", ("package", "samples/s", "ratio")),
+    "A sampler’s step without a network": Digest(
+        "peers",
+        "free network, 32×1×28×28",
+        ("package", "sampler", "µs a step", "ratio"),
+        CONTENDERS,
+    ),
+    "Processes": Digest("scale", "processes", ("processes", "ms", "grows as the power", "MiB")),
+    "Start-up": Digest("startup", "", ("", "s", "of import torch")),
+}
 
 
-def _tables(name: str, part: str | None) -> str:
-    about = json.loads((RESULTS / f"{name}.json").read_text())
-    if about["quick"]:
-        raise ValueError(f"{name}.json was measured with --quick, which says nothing")
-    tables = [Table(**each) for each in about["tables"]]
-    chosen = [table for table in tables if part is None or part in table.title]
-    if not chosen:
-        raise ValueError(f"{name}.json has no table of {part!r}")
-    dates = sorted({table.date or about["date"] for table in chosen})
-    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
-    where = f"On {described(about['machine'])}; {when}."
-    return "\n\n".join(["", *(table.markdown() for table in chosen), where, ""])
+def run(setting: Setting) -> Iterator[Table]:
+    stored = {name: stored_tables(setting.out / f"{name}.json", {}) for name in BENCHMARKS}
+    if setting.only:
+        titles = {table.title: table for tables in stored.values() for table in tables}
+        yield from setting.select(titles).values()
+        return
+    for title, digest in DIGESTS.items():
+        tables = [table for table in stored[digest.name] if digest.part in table.title]
+        if not tables:
+            raise ValueError(f"--out {setting.out}: no table of {digest.name} has {digest.part!r}")
+        yield excerpt(title, digest, tables)
 
 
-if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+def excerpt(title: str, digest: Digest, tables: Sequence[Table]) -> Table:
+    """Return the rows and columns of a digest as one table."""
+    several, rows = len(tables) > 1, list[list[Cell]]()
+    for table in tables:
+        for row in table.rows:
+            if "".join(f"{cell}|" for cell in row).startswith(digest.rows):
+                cells = dict(zip(table.columns, row, strict=True))
+                rows.append([table.title] * several + [cells[name] for name in digest.columns])
+    columns = {name: tables[0].columns[name] for name in digest.columns}
+    source = f"{digest.name}.json of {max(table.date for table in tables)}"
+    return Table(f"{title}, {source}", {"of": ""} | columns if several else columns, rows)

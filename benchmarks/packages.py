@@ -1,0 +1,307 @@
+"""Samplers and U-Nets of this package, `diffusers` and `azula`, in one form.
+
+Samplers run on one network F(u, cond), cond = ¼ log σ, which each package puts under its own
+preconditioning of EDM with σ_d = 1 (Karras et al. 2022, table 1); ScoreSdeVeScheduler has none and
+is given ours. All go down geometric grids with as many evaluations; ours and diffusers' that take
+one per step end at σ = 0, the others at the least σ.
+
+U-Nets are DDPM's (Ho et al. 2020) with two blocks per level and attention at the second. azula's
+has no attention and fewer wide convolutions; at 5/4 of the width and with one more block at the
+last level it does as many operations to 3 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scorefield.fast.optimize import optimize
+from scorefield.model import ScoreModel
+from scorefield.nn import UNet
+from scorefield.noise import LogUniform, geometric
+from scorefield.objectives import annealed, denoising, edm_weight
+from scorefield.precondition import EDM
+from scorefield.samplers import SAMPLERS, euler, final
+
+OURS = "scorefield"
+OPTIMIZED = f"{OURS}, optimize"
+INSTALL = {
+    "diffusers": "pip install 'scorefield[peers]'",
+    # it requires torchvision, which nothing here imports
+    "azula": "pip install 'scorefield[peers]', then pip install --no-deps azula",
+}
+ENDS: dict[str, float] = {"sigma_max": 20.0, "sigma_min": 0.01}
+CORRECTOR_RATIO = 0.16
+"""Signal-to-noise ratio of corrections."""
+
+Chain = Callable[[Tensor], Tensor]
+"""From samples at the largest σ to samples."""
+Loss = Callable[[], Tensor]
+
+
+def missing(package: str) -> str | None:
+    """Return why a package cannot run and how to install it; None if it can."""
+    try:
+        import_module("azula.sample" if package == "azula" else package)
+    except ImportError as error:
+        return f"{package} was skipped ({error}): {INSTALL[package]}"
+    return None
+
+
+def notes() -> list[str]:
+    """Return which packages are compared, and which are missing."""
+    absent = {package: missing(package) for package in INSTALL}
+    there = [f"{name} {version(name)}" for name, reason in absent.items() if reason is None]
+    return [
+        *[f"Compared with {' and '.join(there)}."] * bool(there),
+        *filter(None, absent.values()),
+    ]
+
+
+class Function(nn.Module):
+    """A function of (u, cond) as a network, with the modules or parameters that it uses."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *parts: nn.Module) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+
+    def forward(self, u: Tensor, cond: Tensor) -> Tensor:
+        """Return F(u, cond)."""
+        return self.function(u, cond)
+
+
+def free_network(answer: Tensor) -> nn.Module:
+    """Return a network that costs nothing; packages ask its parameters for their dtype."""
+    return Function(lambda u, cond: answer, nn.ParameterList([answer]))
+
+
+def as_score(net: nn.Module, shape: torch.Size | None = None) -> ScoreModel:
+    return ScoreModel(net, EDM(1.0, **ENDS), shape=shape)
+
+
+# ── Samplers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Contender(NamedTuple):
+    """A sampler of a package.
+
+    Attributes:
+        package: Name of the package.
+        name: Name of the sampler in it.
+        ours: The sampler of ours that does the same, or the nearest.
+        per_step: Evaluations in a step.
+        build: From a network and the number of evaluations to the run.
+    """
+
+    package: str
+    name: str
+    ours: str
+    per_step: int
+    build: Callable[[nn.Module, int], Chain]
+
+
+def own(sampler: str, label: str = "", per_step: int = 1, **options: Any) -> Contender:
+    def build(net: nn.Module, evaluations: int) -> Chain:
+        score = as_score(net)
+        levels = evaluations if per_step == 1 else evaluations // per_step + 1
+        ends = {"denoise": per_step == 1}
+        if sampler == "annealed_langevin":
+            levels, ends = evaluations // 2, {"steps": 2}
+
+        def chain(x: Tensor) -> Tensor:
+            grid = geometric(*ENDS.values(), levels)
+            return final(SAMPLERS[sampler].run(score, x, grid, **ends, **options))
+
+        return chain
+
+    return Contender(OURS, label or sampler, label or sampler, per_step, build)
+
+
+def edm_scheduler(name: str, ours: str) -> Contender:
+    def build(net: nn.Module, evaluations: int) -> Chain:
+        scheduler_class = getattr(import_module("diffusers"), name)
+        scheduler = scheduler_class(sigma_data=1.0, sigma_schedule="exponential", **ENDS)
+
+        @torch.no_grad()
+        def chain(x: Tensor) -> Tensor:
+            scheduler.set_timesteps(evaluations, device=x.device)
+            for t in scheduler.timesteps:
+                f = net(scheduler.scale_model_input(x, t), t.expand(len(x)))
+                x = scheduler.step(f, t, x, return_dict=False)[0]
+            return x
+
+        return chain
+
+    return Contender("diffusers", name, ours, 1, build)
+
+
+def score_sde_scheduler(label: str, ours: str, corrections: int) -> Contender:
+    def build(net: nn.Module, evaluations: int) -> Chain:
+        score = as_score(net)
+        scheduler = import_module("diffusers").ScoreSdeVeScheduler(
+            snr=CORRECTOR_RATIO, correct_steps=corrections, **ENDS
+        )
+
+        @torch.no_grad()
+        def chain(x: Tensor) -> Tensor:
+            mean = x
+            scheduler.set_timesteps(evaluations // (1 + corrections))
+            scheduler.set_sigmas(evaluations // (1 + corrections))
+            for t, level in zip(scheduler.timesteps, scheduler.sigmas, strict=True):
+                sigma = level * torch.ones(len(x), device=x.device)
+                for _ in range(corrections):
+                    x = scheduler.step_correct(score(x, sigma), x, return_dict=False)[0]
+                x, mean = scheduler.step_pred(score(x, sigma), t, x, return_dict=False)
+            return mean
+
+        return chain
+
+    return Contender("diffusers", f"ScoreSdeVeScheduler, {label}", ours, 1 + corrections, build)
+
+
+def azula_sampler(name: str, ours: str, per_step: int = 1) -> Contender:
+    def build(net: nn.Module, evaluations: int) -> Chain:
+        sampler = getattr(import_module("azula.sample"), name)
+        return sampler(azula_denoiser(net), steps=evaluations // per_step, silent=True)
+
+    return Contender("azula", name, ours, per_step, build)
+
+
+def azula_denoiser(net: nn.Module) -> Any:
+    """Return azula's own preconditioning of a network; it gives log σ, one for all samples."""
+    log_sigma_net = Function(lambda u, t: net(u, (t / 4).expand(len(u))), net)
+    schedule = import_module("azula.noise").VESchedule(ENDS["sigma_min"], ENDS["sigma_max"])
+    return import_module("azula.denoise").KarrasDenoiser(log_sigma_net, schedule)
+
+
+BATCH_RULE = "predictor_corrector, rule=batch"
+CONTENDERS = (
+    own("euler"),
+    edm_scheduler("EDMEulerScheduler", "euler"),
+    azula_sampler("EulerSampler", "euler"),
+    azula_sampler("DDIMSampler", "euler"),
+    own("heun", per_step=2),
+    azula_sampler("HeunSampler", "heun", per_step=2),
+    own("dpm_solver"),
+    edm_scheduler("EDMDPMSolverMultistepScheduler", "dpm_solver"),
+    azula_sampler("xEABSampler", "dpm_solver"),
+    own("ancestral"),
+    azula_sampler("DDPMSampler", "ancestral"),
+    own("reverse_diffusion"),
+    score_sde_scheduler("step_pred", "reverse_diffusion", 0),
+    azula_sampler("ItoSampler", "reverse_diffusion"),
+    own("predictor_corrector", per_step=2, predictor=euler, ratio=CORRECTOR_RATIO),
+    azula_sampler("PCSampler", "predictor_corrector", per_step=2),
+    own("predictor_corrector", BATCH_RULE, 2, rule="batch", ratio=CORRECTOR_RATIO),
+    score_sde_scheduler("step_correct and step_pred", BATCH_RULE, 1),
+    own("annealed_langevin"),
+)
+"""Each of ours, followed by those of other packages of its kind."""
+
+
+# ── U-Nets ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Size(NamedTuple):
+    """Size of the images, the U-Net and the batch."""
+
+    shape: tuple[int, int, int]
+    widths: tuple[int, ...]
+    batch: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of the normalisations: DDPM's 32, where there are as many channels."""
+        return min(32, self.widths[0])
+
+
+def own_unet(size: Size) -> nn.Module:
+    options: dict[str, Any] = {"form": "ddpm", "embedding": "sinusoidal", "fir": None}
+    options |= {"progressive_input": "none", "skip_rescale": False, "dropout": 0.0}
+    width, multipliers = size.widths[0], [width // size.widths[0] for width in size.widths]
+    options |= {"multipliers": multipliers, "blocks": 2, "attention": (1,), "groups": size.groups}
+    return UNet(channels=size.shape[0], width=width, **options)
+
+
+def diffusers_unet(size: Size) -> nn.Module:
+    down, up = ["DownBlock2D"] * len(size.widths), ["UpBlock2D"] * len(size.widths)
+    down[1], up[-2] = "AttnDownBlock2D", "AttnUpBlock2D"
+    net = import_module("diffusers").UNet2DModel(
+        sample_size=size.shape[1],
+        in_channels=size.shape[0],
+        out_channels=size.shape[0],
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        block_out_channels=size.widths,
+        layers_per_block=2,
+        attention_head_dim=None,
+        norm_num_groups=size.groups,
+    )
+    return Function(lambda u, cond: net(u, cond, return_dict=False)[0], net)
+
+
+def azula_unet(size: Size) -> nn.Module:
+    channels, features = size.shape[0], 4 * size.widths[0]
+    encoding = import_module("azula.nn.layers").SineEncoding(features)
+    net = import_module("azula.nn.unet").UNet(
+        channels,
+        channels,
+        hid_channels=[5 * width // 4 for width in size.widths],
+        hid_blocks=[2] * (len(size.widths) - 1) + [3],
+        mod_features=features,
+    )
+    return Function(lambda u, cond: net(u, encoding(cond)), net, encoding)
+
+
+def own_loss(net: nn.Module, x: Tensor, fast: bool = False) -> Loss:
+    """Denoising score matching over all σ."""
+    model, loss = (
+        as_score(net, x.shape[1:]),
+        annealed(denoising, LogUniform(**ENDS), edm_weight(1.0)),
+    )
+    if fast:
+        optimize(model, batch=len(x), train=True)
+    return lambda: loss(model, x).mean()
+
+
+def diffusers_loss(net: nn.Module, x: Tensor) -> Loss:
+    """Prediction of the noise that DDPM's scheduler added, as in the library's examples."""
+    scheduler: Any = import_module("diffusers").DDPMScheduler()
+
+    def loss() -> Tensor:
+        noise = torch.randn_like(x)
+        t = torch.randint(0, scheduler.config.num_train_timesteps, (len(x),), device=x.device)
+        return F.mse_loss(net(scheduler.add_noise(x, noise, t), t), noise)
+
+    return loss
+
+
+def azula_loss(net: nn.Module, x: Tensor) -> Loss:
+    denoiser = azula_denoiser(net)
+    return lambda: denoiser.loss(x, torch.rand(len(x), device=x.device))
+
+
+class PackageUNet(NamedTuple):
+    """A package's network, its own loss, and the sampler that it is sampled with."""
+
+    package: str
+    build: Callable[[Size], nn.Module]
+    loss: Callable[[nn.Module, Tensor], Loss]
+    sampler: str
+
+
+UNETS = {
+    OURS: PackageUNet(OURS, own_unet, own_loss, "dpm_solver"),
+    OPTIMIZED: PackageUNet(OURS, own_unet, partial(own_loss, fast=True), "dpm_solver"),
+    "diffusers": PackageUNet(
+        "diffusers", diffusers_unet, diffusers_loss, "EDMDPMSolverMultistepScheduler"
+    ),
+    "azula": PackageUNet("azula", azula_unet, azula_loss, "xEABSampler"),
+}

@@ -1,0 +1,313 @@
+"""Benchmarks: their arithmetic, what is stored, and that each of them runs."""
+
+import json
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict, replace
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import BENCHMARKS, Setting, measure, overhead, packages, peers, scale, step, tables
+from benchmarks.__main__ import main
+from benchmarks.networks import Network, digits, make_inputs, training
+from benchmarks.table import Table, record, stored_tables
+from scorefield import SAMPLERS, ScoreModel, final, geometric
+from scorefield.precondition import Plain
+from scorefield.sample import Plan
+
+TABLE = Table(
+    "Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["A note."]
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_turns(monkeypatch, unchecked):
+    monkeypatch.setattr(measure, "TURN_SECONDS", 0.0)
+    with warnings.catch_warnings():  # some versions of diffusers warn when they are imported
+        warnings.simplefilter("ignore")
+        packages.missing("diffusers")
+
+
+# ── Time and memory ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_tasks_take_turns():
+    now, order = [0.0], []
+
+    def wait(name, seconds):
+        order.append(name)
+        now[0] += seconds
+
+    tasks = {"slow": partial(wait, "slow", 4.0), "fast": partial(wait, "fast", 1.0)}
+    times = measure.turns(tasks, repeats=3, calls=2, clock=lambda: now[0])
+    assert order[-12:] == ["slow", "slow", "fast", "fast"] * 3
+    assert times == {"slow": [4.0] * 3, "fast": [1.0] * 3}
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1.0, 10), (1000.0, measure.MAX_CALLS)])
+def test_a_short_task_is_called_until_the_turn_is_filled(monkeypatch, seconds, calls):
+    now, done = [0.0], []
+
+    def task():
+        done.append(None)
+        now[0] += 0.1
+
+    monkeypatch.setattr(measure, "TURN_SECONDS", seconds)
+    measure.turns({"task": task}, repeats=1, clock=lambda: now[0])
+    assert len(done) == 2 + calls
+
+
+def test_a_ratio_is_the_median_of_the_turns_ratios():
+    assert measure.ratio([2.0, 20.0, 9.0], [1.0, 10.0, 1.0]) == 2
+
+
+def _allocate(mib):
+    weights = torch.ones(mib << 18)
+    return lambda: weights + 1
+
+
+def test_peak_memory_is_that_of_a_process_of_its_own():
+    """Weights and result, 128 MiB each; 20 MiB are left to the allocator."""
+    mib = measure.peak_memory(partial(_allocate, 1), partial(_allocate, 128))
+    assert mib == pytest.approx(256, abs=20)
+
+
+def test_growth_is_a_power_and_that_of_one_turn():
+    times = [[1.0, 9.0, 1.0], [2.0, 18.0, 20.0], [2.0, 18.0, 20.0]]
+    table = scale.growth("Time", "rows", [1, 2, 4], times, [None, None, 3.0])
+    assert table.rows == [[1, 1e3, None, None], [2, 18e3, 1.0, None], [4, 18e3, 0.0, 3.0]]
+
+
+def test_overhead_is_what_a_sampler_takes_beyond_the_score(monkeypatch):
+    """A clock on which the score and a draw of noise take a second each."""
+    now = [0.0]
+
+    def tick(x, *_):
+        now[0] += 1
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(overhead, "seconds", lambda task: measure.seconds(task, 1, lambda: now[0]))
+    monkeypatch.setattr(overhead, "seeded", lambda seed: tick)
+
+    class Slow(torch.nn.Module):
+        def forward(self, x, cond):
+            return tick(x)
+
+    model, sigmas = ScoreModel(Slow(), Plain(), shape=(1,)).eval(), geometric(1.0, 0.1, 5)
+    assert overhead.run_and_score(model, Plan("ancestral", sigmas)) == (9, 5)
+    assert overhead.run_and_score(model, Plan("heun", sigmas)) == (9, 9)
+
+
+# ── A step ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_errors_tell_types_apart():
+    """float32 has 24 bits and bfloat16 8: far apart, whatever the network's condition."""
+    plain, exact, half = digits(), digits().double(), digits()
+    step.randomize(plain)
+    x, sigma = make_inputs(plain, 4)
+    exact.load_state_dict(plain.state_dict())
+    half.load_state_dict(plain.state_dict())
+    step.METHODS["bfloat16"](half, True)
+    truth = step.outcome(exact, x.double(), sigma.double(), True)
+    assert max(step.errors(step.outcome(plain, x, sigma, True), truth)) < 1e-4
+    score, cosine, gradient = step.errors(step.outcome(half, x, sigma, True), truth)
+    assert 1e-3 < score < 0.1
+    assert gradient > 1e-3
+    assert cosine > 1e-6
+    assert step.errors(step.outcome(half, x, sigma, False), truth[:1])[1:] == [None, None]
+
+
+def test_weights_that_start_at_zero_are_drawn_again():
+    model, x = digits(), torch.rand(2, 1, 8, 8)
+    assert model.net(x, torch.zeros(2)).std() < 1e-3
+    assert step.randomize(model).net(x, torch.zeros(2)).std() > 0.1
+
+
+def test_operations_are_those_of_products_and_of_attention():
+    """A training step has three products per weight, less the gradient of the first images."""
+    q, model = torch.randn(1, 1, 10, 4), digits()
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert step.operations(lambda: torch.randn(3, 5) @ torch.randn(5, 7)) == 2 * 3 * 5 * 7
+    assert step.operations(lambda: attention(q, q, q)) == 2 * (2 * 10 * 10 * 4)
+    forward = step.operations(lambda: model(*make_inputs(model, 2)))
+    assert 2.8 < step.operations(training(model, *make_inputs(model, 2))) / forward <= 3
+
+
+def test_a_step_reports_what_failed_and_a_slow_baseline(monkeypatch):
+    """The network does 6 operations where the machine does 10; of the methods, one fails."""
+    work = 2 * step.PRODUCT_SIZE**3
+    times = {step.EAGER: [2.0, 4.0, 2.0], "optimize": [1.0, 2.0, 1.0]}
+    limits = {"product": [1.0] * 3, "product, oneDNN": [0.6] * 3}
+    monkeypatch.setitem(step.METHODS, "channels_last", lambda *_: 1 / 0)
+    monkeypatch.setattr(step, "peak_memory", lambda *_: 5.0)
+    monkeypatch.setattr(step, "operations", lambda _: 2 * work)
+    monkeypatch.setattr(step, "matrix_products", lambda _: limits)
+    monkeypatch.setattr(step, "turns", lambda *_, **__: limits | times)
+    network = Network(digits, batch=2, least=0.7)
+    table = step.compare(Setting(quick=True), "MLP", network, "sampling")
+    columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
+    assert columns["method"] == (step.EAGER, "optimize")
+    assert columns["ratio"] == (1, 2)
+    assert columns["of the peak"] == pytest.approx((0.6, 1.2))
+    assert "eager float32 reaches 60% of it, less than 70%: the ratios mean little." in table.notes
+    assert "channels_last is not available: division by zero" in table.notes
+
+
+# ── Other packages ───────────────────────────────────────────────────────────────────────────────
+
+TWINS = {
+    "EDMEulerScheduler": ("euler", 40, True),
+    "EDMDPMSolverMultistepScheduler": ("dpm_solver", 40, True),
+    "ScoreSdeVeScheduler, step_pred": ("reverse_diffusion", 40, True),
+    "EulerSampler": ("euler", 41, False),
+    "HeunSampler": ("heun", 21, False),
+    "DDPMSampler": ("ancestral", 41, False),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_sampler_of_another_package_follows_ours(name):
+    """On an exact score, from one start, with one seed and 40 evaluations.
+
+    A point between two modes may go to either, by the rounding of σ to float32.
+    """
+    (entry,) = (entry for entry in packages.CONTENDERS if entry.name == name)
+    if reason := packages.missing(entry.package):
+        pytest.skip(reason)
+    (ours, levels, denoise), oracle = TWINS[name], peers.mixture()
+    start, grid = oracle.sample(300, 20.0).float(), geometric(20.0, 0.01, levels)
+    torch.manual_seed(1)
+    expected = final(SAMPLERS[ours].run(oracle, start, grid, denoise=denoise))
+    torch.manual_seed(1)
+    x = entry.build(peers.exact_network(oracle), 40)(start)
+    assert ((x - expected).norm(dim=1) > 1e-2).double().mean() < 0.01
+    assert (x - expected).abs().median() < 1e-3
+
+
+def test_a_missing_package_is_skipped_with_how_to_install_it(monkeypatch):
+    for module in ("diffusers", "azula.sample", "azula"):
+        monkeypatch.setitem(sys.modules, module, None)  # an import then fails
+    monkeypatch.setattr(peers, "STEPS", 10)
+    (table,) = peers.run(Setting(quick=True, only=("overhead",)))
+    assert {row[0] for row in table.rows} == {packages.OURS}
+    diffusers, azula = table.notes[-2:]
+    assert "diffusers was skipped" in diffusers
+    assert diffusers.endswith("pip install 'scorefield[peers]'")
+    assert azula.endswith("pip install --no-deps azula")
+
+
+def test_a_ratio_is_to_ours_of_the_same_kind_and_failures_are_left_out(monkeypatch):
+    def fail(net, evaluations):
+        raise AttributeError("no set_timesteps\nand more")
+
+    euler, heun = (packages.own(name) for name in ("euler", "heun"))
+    others = (heun._replace(name="twin", ours="euler"), euler._replace(name="other", build=fail))
+    monkeypatch.setattr(peers, "CONTENDERS", (euler, *others))
+    monkeypatch.setattr(
+        peers, "turns", lambda tasks, **_: dict(zip(tasks, [[1.0], [4.0]], strict=True))
+    )
+    table = peers.overhead(Setting(quick=True), "Overhead", (4, 2))
+    assert [row[4] for row in table.rows] == [1.0, 0.25]
+    assert "scorefield other could not be run: no set_timesteps" in table.notes
+
+
+# ── Tables and the command ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_table_for_a_terminal_a_document_and_a_file():
+    assert TABLE.text() == "Speed\nmethod    ms\neager   12.3\nnone       –\nA note."
+    rows = "| method | ms |\n| --- | ---: |\n| eager | 12.3 |\n| none | – |"
+    assert TABLE.markdown() == f"**Speed**\n\n{rows}\n\nA note."
+    assert Table(**json.loads(json.dumps(asdict(TABLE)))).rows[0][1] == 12.345
+
+
+def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path):
+    for title, cores, kept in [("A", 2, ["A"]), ("B", 2, ["A", "B"]), ("A", 4, ["A"])]:
+        monkeypatch.setattr(step, "run", lambda _, title=title: iter([replace(TABLE, title=title)]))
+        about = {"processor": "p", "instructions": "i", "cores": cores, "threads": 1, "GPU": None}
+        about |= {"memory in GiB": 1, "torch": "t", "python": "3"}
+        monkeypatch.setattr("benchmarks.table.machine", lambda _, about=about: about)
+        record("step", Setting(out=tmp_path))
+        assert [table.title for table in stored_tables(tmp_path / "step.json", {})] == kept
+
+
+def test_a_table_of_other_threads_is_refused(monkeypatch, tmp_path):
+    def change(setting):
+        torch.set_num_threads(before + 1)
+        yield TABLE
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(step, "run", change)
+    with pytest.raises(RuntimeError, match=f"measured with {before + 1} threads, not {before}"):
+        record("step", Setting(out=tmp_path))
+    assert torch.get_num_threads() == before
+    assert not (tmp_path / "step.json").exists()
+
+
+def test_a_digest_takes_rows_and_columns():
+    other = replace(TABLE, title="Slow", date="2026-01-02")
+    digest = tables.Digest("step", "", ("ms",), ("eager|",))
+    assert tables.excerpt("Both", digest, [TABLE, other]).rows == [
+        ["Speed", 12.345],
+        ["Slow", 12.345],
+    ]
+    assert tables.excerpt("One", digest, [TABLE]).rows == [[12.345]]
+
+
+def test_wrong_arguments_are_refused_with_the_nearest_name(tmp_path, capsys):
+    for args, message in {
+        ("stepp",): "there is no benchmark 'stepp': did you mean step?",
+        ("step", "--quick", "--only", "ResNet"): "--only ResNet: there are NCSN 8",
+        ("step", "--seed", "-1"): "--seed -1: give a whole number",
+        ("tables",): "no table of step",
+    }.items():
+        assert main([*args, *(["--out", str(tmp_path)] if len(args) < 2 else [])]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_help_names_all_benchmarks_without_torch():
+    code = "import sys, benchmarks.__main__ as b; b.main([]); sys.exit('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {*BENCHMARKS, "tables", "all"} <= {*run.stdout.split()}
+
+
+QUICK = [
+    ("step", ""),
+    ("peers", "A step of training"),
+    ("scale", "levels"),
+    ("posteriors", "gauss2 mask, pigdm"),
+    ("oracles", "circle"),
+    ("overhead", "heun"),
+]
+
+
+@pytest.mark.parametrize(("name", "only"), QUICK, ids=[name for name, _ in QUICK])
+def test_a_benchmark_runs(monkeypatch, tmp_path, name, only):
+    for module in (step, scale):
+        monkeypatch.setattr(module, "peak_memory", lambda *_: 1.0)
+    monkeypatch.setattr(step, "PRODUCT_SIZE", 64)
+    _run(tmp_path, name, *(["--only", only] * bool(only)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_whole_benchmark_runs(tmp_path, name):
+    _run(tmp_path, name)
+
+
+def _run(out, name, *options):
+    """Without compilation; every table has rows, with a cell for each column."""
+    args = [name, "--quick", "--no-compile", "--device", "cpu", "--out", str(out), *options]
+    assert main(args) == 0
+    measured = stored_tables(out / f"{name}.json", {"bench": name, "quick": True})
+    assert measured
+    for table in measured:
+        assert table.rows
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+        assert table.date
