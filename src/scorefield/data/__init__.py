@@ -19,12 +19,7 @@ from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import cifar10
 from .csv_table import csv_file
-from .fingerprint import (
-    describe_changes,
-    fingerprint_file,
-    fingerprint_folder,
-    fingerprint_samples,
-)
+from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
 from .images import folder, image_names
 from .mnist import mnist
@@ -126,7 +121,7 @@ def fingerprint_files(name: str) -> dict[str, str]:
     path = Path(name)
     if name in DATASETS or name.startswith(HUB_PREFIX) or _published_loader(path) is not None:
         return {}
-    return fingerprint_folder(path, image_names(path)) if path.is_dir() else fingerprint_file(path)
+    return fingerprint_path(path, image_names(path) if path.is_dir() else ())
 
 
 def _check_options(loader: Loader, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ PUSHED = {"BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "BINUN
 """Operations that push their argument."""
 CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+Top = TypeVar("Top")
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,13 @@ class _Machine:
         elif operation == "EMPTY_DICT":
             push({})
         elif operation in ("APPEND", "APPENDS"):
-            self.extend(self.pop(1 if operation == "APPEND" else None))
+            items = self.pop(1 if operation == "APPEND" else None)
+            self.top(list).extend(items)
         elif operation in ("SETITEM", "SETITEMS"):
-            self.update(self.pop(2 if operation == "SETITEM" else None))
+            items = self.pop(2 if operation == "SETITEM" else None)
+            if not all(type(key) is str for key in items[::2]):  # others may hash for ever
+                raise TypeError("it has keys that are not words")
+            self.top(dict).update(zip(items[::2], items[1::2], strict=True))
         elif operation in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = self.stack[-1]
         elif operation in ("BINGET", "LONG_BINGET"):
@@ -86,36 +91,24 @@ class _Machine:
                 raise ValueError("it asks for a name that no array needs")
             push(ARRAY_NAMES[argument])
         elif operation == "REDUCE":
-            self.call(*self.pop(2))
+            name, arguments = self.pop(2)
+            if name not in ("_reconstruct", "dtype") or type(arguments) is not tuple:
+                raise TypeError("it calls something that is not a function")
+            push(_Call(name, arguments))
         elif operation == "BUILD":
-            self.set_state(*self.pop(1))
+            (state,) = self.pop(1)
+            if self.top(_Call).state is not None or type(state) is not tuple:
+                raise TypeError("it gives a state to something that has one")
+            self.top(_Call).state = state
         elif operation != "PROTO":
             raise ValueError(f"it has the operation {operation}")
 
-    def extend(self, items: list[Any]) -> None:
-        """Append to the list on top."""
-        if type(self.stack[-1]) is not list:
-            raise TypeError("it appends to something that is not a list")
-        self.stack[-1].extend(items)
-
-    def update(self, items: list[Any]) -> None:
-        """Add to the dictionary on top; other keys than words might take for ever to hash."""
-        if type(self.stack[-1]) is not dict or not all(type(key) is str for key in items[::2]):
-            raise TypeError("it has keys that are not words, or no dictionary for them")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-    def call(self, name: Any, arguments: Any) -> None:
-        """Record a call."""
-        if name not in ("_reconstruct", "dtype") or type(arguments) is not tuple:
-            raise TypeError("it calls something that is not a function")
-        self.stack.append(_Call(name, arguments))
-
-    def set_state(self, state: Any) -> None:
-        """Give a state to the result of the call on top."""
-        call = self.stack[-1]
-        if type(call) is not _Call or call.state is not None or type(state) is not tuple:
-            raise TypeError("it gives a state to something that has none")
-        call.state = state
+    def top(self, kind: type[Top]) -> Top:
+        """Return the last item, which must be of a type."""
+        item = self.stack[-1]
+        if type(item) is not kind:
+            raise TypeError(f"it changes something that is not a {kind.__name__}")
+        return item
 
 
 def parse_pickle(content: bytes) -> Any:

@@ -32,17 +32,15 @@ CHECKED_IMAGES = 20_000
 """Number of images of a folder that are opened."""
 
 
-def fingerprint_file(path: Path) -> dict[str, str]:
-    """Return the fingerprint of a file of arrays or a table."""
-    return {path.name: _checksum(path, PIECES, PIECE_BYTES)}
-
-
-def fingerprint_folder(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return fingerprints of the images of a folder, by their names."""
+def fingerprint_path(path: Path, names: Sequence[str] = ()) -> dict[str, str]:
+    """Return the fingerprint of a file, or of each named image of a folder."""
+    if not names:
+        return {path.name: _checksum(path, PIECES, PIECE_BYTES)}
     every = -(-len(names) // CHECKED_IMAGES)
+    pieces = (2 if i % every == 0 else 0 for i in range(len(names)))
     return {
-        name: _checksum(f"{root}/{name}", 2 if i % every == 0 else 0, END_BYTES)
-        for i, name in enumerate(names)
+        name: _checksum(f"{path}/{name}", p, END_BYTES)
+        for name, p in zip(names, pieces, strict=True)
     }
 
 
