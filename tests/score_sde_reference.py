@@ -1,4 +1,4 @@
-"""score_sde's UNet as a flat list of modules, drawn at random while it is computed, in float64.
+"""score_sde's UNet as a flat list of modules, made at random while it is computed, in float64.
 
 Written from the architecture's description alone: zero insertion for resampling, einsum for
 attention, moments for the normalisation. It shares nothing with the package.
@@ -35,7 +35,7 @@ def attention(x, q, k, v):
 
 
 class Reference:
-    """`run` returns F; `state` then holds the modules as the authors number them."""
+    """`run` returns F; `state` then contains the modules as the authors number them."""
 
     def __init__(self, *, gaps=True, **arguments):
         self.state, self.number, self.gaps = {}, 0, gaps
@@ -43,17 +43,17 @@ class Reference:
         self.rescale = math.sqrt(2) if self.skip_rescale else 1.0
 
     def draw(self, **shapes):
-        drawn = {}
+        tensors = {}
         for name, shape in shapes.items():
             name = name.replace("__", ".")
             leaf = name.split(".")[-1]
             fan = math.prod(shape[1:]) if leaf == "weight" else shape[0]
-            drawn[name] = torch.randn(shape, dtype=torch.float64) / math.sqrt(max(fan, 1))
+            tensors[name] = torch.randn(shape, dtype=torch.float64) / math.sqrt(max(fan, 1))
             if leaf == "weight" and len(shape) == 1:
-                drawn[name] = 1 + 0.1 * drawn[name]
-        self.state |= {f"module.all_modules.{self.number}.{k}": v for k, v in drawn.items()}
+                tensors[name] = 1 + 0.1 * tensors[name]
+        self.state |= {f"module.all_modules.{self.number}.{k}": v for k, v in tensors.items()}
         self.number += 1
-        return drawn
+        return tensors
 
     def norm(self, x, t, name=""):
         channels = x.shape[1]
@@ -123,7 +123,7 @@ class Reference:
         if change:
             h, x = self.plain(h, change), self.plain(x, change)
         h = F.conv2d(h, t["Conv_0.weight"], t["Conv_0.bias"], padding=1)
-        h = h + (self.told @ t["Dense_0.weight"].T + t["Dense_0.bias"])[:, :, None, None]
+        h = h + (self.conditioning @ t["Dense_0.weight"].T + t["Dense_0.bias"])[:, :, None, None]
         h = F.silu(self.norm(h, t, "GroupNorm_1."))
         h = F.conv2d(h, t["Conv_1.weight"], t["Conv_1.bias"], padding=1)
         if "Conv_2.weight" in t:
@@ -189,7 +189,7 @@ class Reference:
         return image, h
 
     def run(self, x, cond):
-        self.told = self.embed(cond)
+        self.conditioning = self.embed(cond)
         image, last = x, len(self.multipliers) - 1
         kept = [h := self.conv(x, self.width)]
         for level, multiplier in enumerate(self.multipliers):

@@ -1,6 +1,6 @@
 """Checkpoints of score_sde_pytorch (Song et al. 2021).
 
-Its networks are conditioned on the noise in four ways. Those that the tensors leave open:
+Its networks are conditioned on the noise in four ways, which the tensors do not fully determine:
 
     embedding       input     sde, continuous           row, for images in [0, 1]
     Fourier         log σ     ve, True                  VE of 2x − 1
