@@ -31,7 +31,7 @@ MESSAGE_LENGTH = 5000
 WATCHDOG_SECONDS = 300
 """Without an input done, after which the process is ended; no sound input takes a second."""
 MAX_FAULTS = 12
-"""Of a target, after which it is left."""
+"""Number of faults of a target after which it is left."""
 
 Files = dict[str, bytes]
 """An input, by the names of its files."""

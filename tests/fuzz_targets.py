@@ -32,7 +32,7 @@ RARE = 0.003
 
 
 def _folder(write, *args, **options) -> Files:
-    """What a function writes into a folder."""
+    """Return the files that a function writes into a folder."""
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), *args, **options)
         paths = [path for path in sorted(Path(name).rglob("*")) if path.is_file()]
@@ -212,7 +212,7 @@ def _read_npz(folder):
 
 
 def _samples(path, **options):
-    """What a file holds, or the error."""
+    """Return the samples of a file, or the error."""
     try:
         return _all_samples(load_data(path, **options))
     except (ValueError, OSError) as error:
@@ -271,8 +271,8 @@ def _png_bomb(rng):
 
 
 def _celeba_seeds():
-    found = {f"{i}.jpg": _picture("JPEG") for i in range(1, 4)}
-    whole = _saved(_zip_of, [(f"img_align_celeba/{name}", jpg) for name, jpg in found.items()])
+    faces = {f"{i}.jpg": _picture("JPEG") for i in range(1, 4)}
+    whole = _saved(_zip_of, [(f"img_align_celeba/{name}", jpg) for name, jpg in faces.items()])
     lines = b"1.jpg 0\n2.jpg 0\n3.jpg 2\n"
     packed = {"img_align_celeba.zip": whole}
     return [packed, packed | {"list_eval_partition.txt": lines}]
@@ -352,13 +352,15 @@ def _read_csv(folder):
     rows = list(data.table.decode(x))
     assert len(rows) == len(x)
     for i, column in enumerate(data.table.columns):
-        found = [row[i] for row in rows]
+        texts = [row[i] for row in rows]
         if column.kind == "category":
-            assert set(found) == set(column.categories)
-            assert all(each in text or '""' in text for each in found)
+            assert set(texts) == set(column.categories)
+            assert all(each in text or '""' in text for each in texts)
         else:
-            held = [float(each) for each in found]
-            assert column.range[0] - 0.5 <= min(held) <= max(held) <= column.range[1] + 0.5 or (
+            numbers = [float(each) for each in texts]
+            assert column.range[0] - 0.5 <= min(numbers) <= max(numbers) <= column.range[
+                1
+            ] + 0.5 or (
                 max(map(abs, column.range)) > 1e15  # where halves are rounded away
             )
 
@@ -396,16 +398,16 @@ def _config(rng, seeds):
 
 
 def _read_config(folder):
-    _told(folder, read(folder / "x.yaml"))
+    _check_round_trip(folder, read(folder / "x.yaml"))
 
 
-def _told(folder, experiment):
-    """An experiment comes back from what a run keeps of it."""
-    found = checked(experiment, DATASETS)
-    text = as_json(found)
+def _check_round_trip(folder, experiment):
+    """Check that the file of a run gives the experiment back."""
+    config = checked(experiment, DATASETS)
+    text = as_json(config)
     assert len(text) < 10**6
     (folder / "config.json").write_text(text)
-    assert read(folder / "config.json") == found
+    assert read(folder / "config.json") == config
 
 
 FIELDS = [
@@ -443,7 +445,7 @@ def _settings(rng, seeds):
 def _read_settings(folder):
     # as a shell hands over what is not text
     lines = (folder / "x.txt").read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    _told(folder, overridden(PRESETS["digits"](), lines))
+    _check_round_trip(folder, overridden(PRESETS["digits"](), lines))
 
 
 def _named_field(files, message):

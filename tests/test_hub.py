@@ -212,8 +212,7 @@ def test_a_stream_is_read_ahead_and_shared(saved):
 def test_a_stream_without_a_test_split_holds_out_its_first_rows(tmp_path):
     _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
     data = load_data(f"hub:{tmp_path}", streaming=True)
-    held = _values(data.test)
-    assert held == list(range(N // 10))
+    assert _values(data.test) == list(range(N // 10))
     seen = _joined(map(_greys, islice(_stream(data), 11)))
     assert sorted(seen[: N - N // 10]) == list(range(N // 10, N))
 

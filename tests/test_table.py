@@ -61,9 +61,9 @@ def test_bundled_tables_are_scikit_learns_with_a_fifth_of_each_class_held_out(na
     real = {tuple(row): name for row, name in zip(bundle.data, names, strict=True)}
     for row in data.table.decode(all_samples(data.train)):
         assert real[tuple(float(text) for text in row[:-1])] == row[-1]
-    held = [row[-1] for row in data.table.decode(all_samples(data.test))]
+    held_out = [row[-1] for row in data.table.decode(all_samples(data.test))]
     for label, count in zip(*np.unique(bundle.target, return_counts=True), strict=True):
-        assert abs(held.count(bundle.target_names[label]) - count / 5) <= 1
+        assert abs(held_out.count(bundle.target_names[label]) - count / 5) <= 1
 
 
 def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):

@@ -18,7 +18,7 @@ CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_FOLDER = "img_align_celeba"
 PARTITION_FILE = "list_eval_partition.txt"
 MAX_FACE_BYTES = 2**24
-"""Those of CelebA have about 10,000."""
+"""CelebA's have about 10,000."""
 MAX_NAME_LENGTH = 255
 MAX_PARTITION_BYTES = 2**24
 """The published file has 3 million."""

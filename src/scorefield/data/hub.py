@@ -23,9 +23,9 @@ from .sources import Arrays, Dataset, Stream, hold_out, stack_samples
 SAVED_FILES = ("dataset_dict.json", "state.json")
 """Written into a folder by `save_to_disk`."""
 MAX_HEAD_BYTES = 2**28
-"""Of the head of a stream."""
+"""Size of the head of a stream."""
 MAX_HELD_OUT_ROWS = 1024
-"""Of a stream."""
+"""Number of rows of a stream that are held out."""
 MAX_REMOTE_IMAGE_BYTES = 2**26
 
 

@@ -26,7 +26,7 @@ LABEL_NAMES = ("labels", "y")
 MAX_CLASSES = 2**16
 """A network has parameters for each class."""
 MAX_UNPACKED_BYTES = 2**26
-"""Of an .npz that unpacks to more than `MAX_NPZ_RATIO` times its size."""
+"""Limit of an .npz that unpacks to more than `MAX_NPZ_RATIO` times its size."""
 MAX_NPZ_RATIO = 100
 
 
