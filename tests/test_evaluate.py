@@ -55,6 +55,7 @@ from scorefield.runs.config import Experiment, overridden
 from scorefield.sample import make_plan
 from scorefield.samplers import SAMPLERS
 from scorefield.show import images
+from scorefield.show.report import Picture, Section, Table, write_report
 
 FIFTY = 50
 """Digits that a model is to memorise."""
@@ -195,7 +196,7 @@ def test_fresh_samples_are_cleared_and_their_ratio_holds_one():
 
 
 def test_nearest_neighbours_do_not_depend_on_the_blocks(digits, monkeypatch):
-    monkeypatch.setattr("scorefield.evaluate.memory.BLOCK_NUMBERS", 64 * 100)
+    monkeypatch.setattr("scorefield.evaluate.memory.TRAIN_BLOCK", 64 * 100)
     x = all_samples(digits.test)[:50]
     blocks = nearest_in(x, digits.train, flips=True)
     whole = nearest(x, all_samples(digits.train), flips=True)
@@ -698,6 +699,23 @@ def test_the_animation_ends_with_the_samples(judged, memorised):
     expected = np.asarray(images.grid(x[:32], 8)).astype(int)
     shown = np.asarray(moving.convert("L"))[:, : expected.shape[1]].astype(int)
     assert abs(shown - expected).max() <= 1  # rounding to bytes
+
+
+def test_a_page_escapes_its_text_and_embeds_animations(tmp_path):
+    gif = images.animation([Image.new("L", (2, 2), 9)] * 2, ".gif", {})
+    picture = Picture(gif, "a < b", 'the "first"')
+    table = Table(["&", "n"], [["<i>", "1\n0–2"]])
+    section = Section("<One>", "First & last.\n\nSecond.", [table], "x\n  y", [picture], "{}")
+    write_report(tmp_path / "page.html", [section, Section("Empty")], title="A & B")
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert page.titles == ["<One>", "Empty"]
+    assert page.tables == [[["&", "n"], ["<i>", "1"]]]
+    assert "<title>A &amp; B</title>" in text
+    assert "<small>0–2</small>" in text
+    assert page.images[0]["alt"] == 'the "first"'
+    assert page.images[0]["src"].startswith("data:image/gif;base64,")
+    assert text.count("<p>") == 2
 
 
 def test_frechet_distance_agrees_with_eigenvalues_of_the_product(compared):

@@ -98,8 +98,8 @@ def test_an_animation_has_its_frames_in_order(tmp_path, suffix):
     ("name", "shape", "message"),
     [
         ("a.jpg", (2, 1, 8, 8), "as .png, as .npy"),
-        ("a.png", (2, 64), "no images, write them as .npy"),
-        ("a.png", (2, 2, 8, 8), "no images"),
+        ("a.png", (2, 64), "not images, write them as .npy"),
+        ("a.png", (2, 2, 8, 8), "not images"),
         ("folder.png", (2, 1, 8, 8), "is a directory"),
         ("file", (2, 1, 8, 8), "is a file"),
     ],

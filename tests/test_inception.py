@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scorefield.evaluate.inception import Inception, resized
+from scorefield.evaluate.inception import Inception, resize_tensorflow
 
 
 def weights(net):
-    """Numbers for each tensor, such that all features are alive and no two branches alike."""
-    chance, made = torch.Generator().manual_seed(0), {}
+    """Return random tensors such that all features are alive and no two branches are alike."""
+    generator, tensors = torch.Generator().manual_seed(0), {}
     for name, value in net.state_dict().items():
-        z = torch.randn(value.shape, generator=chance)
+        z = torch.randn(value.shape, generator=generator)
         if name.endswith("conv.weight"):
             z *= math.sqrt(2 / value[0].numel())
         elif name.endswith(("running_var", "bn.weight")):
@@ -22,14 +22,14 @@ def weights(net):
             z = torch.tensor(0)
         elif name != "fc.weight":
             z *= 0.1
-        made[name] = z
-    return made
+        tensors[name] = z
+    return tensors
 
 
 def pictures():
-    """One image that is smaller than what the network sees, not square."""
-    chance = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (1, 3, 20, 33), generator=chance, dtype=torch.uint8)
+    """Return one image that is smaller than the network's input, and not square."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (1, 3, 20, 33), generator=generator, dtype=torch.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_features_are_those_of_torch_fidelity(net):
     assert spread == pytest.approx([0.418846, 0.552934, 30.273680], rel=1e-4)
 
 
-def test_it_has_as_many_parameters_as_the_published_one(net):
+def test_it_has_the_published_number_of_parameters(net):
     # Inception-v3 has 27,161,264 with 1,000 classes; its auxiliary classifier, of a 1 × 1 and a
     # 5 × 5 convolution with their norms and a linear layer, is left out, and 8 classes are more
     auxiliary = 768 * 128 + 2 * 128 + 128 * 768 * 25 + 2 * 768 + 768 * 1000 + 1000
@@ -62,7 +62,7 @@ def test_it_has_as_many_parameters_as_the_published_one(net):
 def test_images_are_resized_from_their_corner():
     # enlarged threefold, every third pixel is one of the image, the last repeated
     x = torch.arange(12.0).view(1, 1, 3, 4)
-    wide = resized(x, 12)
+    wide = resize_tensorflow(x, 12)
     torch.testing.assert_close(wide[..., ::4, ::3], x)
     torch.testing.assert_close(
         wide[0, 0, 0], torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9.0]) / 3

@@ -43,11 +43,11 @@ def test_contours_hold_their_share_of_the_samples():
 
 def test_scatter_shows_the_first_points_in_their_colours():
     _, (axes,) = plots.panels(1, 1)
-    x = torch.randn(plots.MOST + 10, 2)
+    x = torch.randn(plots.MAX_POINTS + 10, 2)
     kind = torch.arange(len(x)) % 2
     plots.scatter(axes, x, kind)
     (points,) = axes.collections
-    assert torch.equal(torch.tensor(points.get_offsets().tolist()), x[: plots.MOST])
+    assert torch.equal(torch.tensor(points.get_offsets().tolist()), x[: plots.MAX_POINTS])
     points.update_scalarmappable()
     shown = {tuple(rgb) for rgb in (points.get_facecolors()[:2, :3] * 255).round().astype(int)}
     assert shown == {tuple(bytes.fromhex(colour[1:])) for colour in plots.COLOURS[:2]}

@@ -7,6 +7,7 @@ from sklearn.svm import SVC
 
 from scorefield import sample
 from scorefield.data import all_samples, load_data
+from scorefield.evaluate.memory import memorisation
 from scorefield.metrics import (
     density_coverage,
     frechet,
@@ -59,6 +60,11 @@ def test_digits_are_near_the_floor(tmp_path, seed):
     # the demo's own seed is 0
     assert figures["heun"]["frechet"] <= (1.25 if seed == 0 else 1.35)
     assert figures["annealed_langevin"]["frechet"] <= 1.8
+    memory = memorisation([sample(model, 1000, "heun", steps=18)], data)[0]
+    print(memory.verdict)
+    assert not memory.memorised
+    assert memory.ratio.low > 0.9
+    assert memory.exact.value == 0
 
 
 @pytest.mark.slow

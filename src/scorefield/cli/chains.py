@@ -96,7 +96,7 @@ def choose_output(out: Path | None, run: Path, model: ScoreModel) -> tuple[Path,
         suffix = "png" if len(model.shape) == 3 else "npy" if table is None else "csv"
         out = Path(f"samples.{suffix}")
     if out.suffix not in TEXT_TABLES:
-        images.check(out, model.prior.mean[None])
+        images.check_name(out, model.prior.mean[None])
     elif table is None or table.size != model.shape.numel():
         raise ValueError(f"{out}: {run} has no {TABLE_FILE} of its rows; write samples as .npy")
     else:

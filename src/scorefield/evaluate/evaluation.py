@@ -141,16 +141,17 @@ class Evaluation:
         columns = {head: name for head, name in COMPARED.items() if name in names}
         rows = []
         for n, floor in self.floors.items():
-            real = [_cell(Interval(1, math.nan, math.nan) if name == NEAREST else floor.get(name))
-                    for name in columns.values()]  # fmt: skip
             if floor:
-                rows.append([f"real {self.data.name}", "–", "–", f"{self.floor_sets} × {n}", *real])
+                real = {NEAREST: Interval(1, math.nan, math.nan)} | dict(floor)
+                cells = [_comparison_cell(real.get(name)) for name in columns.values()]
+                cost = ["–", "–", f"{self.floor_sets} × {n}"]
+                rows.append([f"real {self.data.name}", *cost, *cells])
             for plan in self.plans:
                 samples = self.samples[plan.name]
                 if samples.n == n:
+                    figures = (self.figure(name, plan.name) for name in columns.values())
                     cost = [str(plan.evaluations), f"{samples.seconds:.1f}", str(n)]
-                    figures = [self.figure(name, plan.name) for name in columns.values()]
-                    rows.append([plan.name, *cost, *map(_cell, figures)])
+                    rows.append([plan.name, *cost, *map(_comparison_cell, figures)])
         return ["", "NFE", "seconds", "samples", *columns], rows
 
     def caption(self) -> str:
@@ -165,7 +166,7 @@ class Evaluation:
         )
 
 
-def _cell(figure: Interval | Figure | None) -> str:
+def _comparison_cell(figure: Interval | Figure | None) -> str:
     return "–" if figure is None else "\n".join(in_text(figure)).rstrip()
 
 

@@ -36,7 +36,7 @@ Extract = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """A map of samples into ℝᵈ.
+    """Map of samples into ℝᵈ.
 
     Attributes:
         about: Description, part of every figure.

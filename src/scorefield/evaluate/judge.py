@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -83,7 +83,7 @@ def evaluate(
     """
     plans = tuple(plans) or (make_plan(model),)
     sizes = (n,) * len(plans) if isinstance(n, int) else tuple(n)
-    _check_arguments(plans, sizes, batch, bits, seed, floor_sets)
+    _check_judging(plans, sizes, batch, bits, seed, floor_sets)
     if not isinstance(features, Features):
         features = make_features(features, data, device=model.device or "cpu")
     classifier = classifier or (features if features.classes else None)
@@ -99,44 +99,59 @@ def evaluate(
     choice = optimize(model, batch=min(batch, max(sizes)), evaluations=calls)
     say(f"computing: {choice}")
 
-    sampled = partial(
-        _draw, model, data, features=features, seed=seed, batch=batch, progress=progress
-    )
-    judged = partial(_sample_figures, real, features, classifier, against, seed)
+    conditional = bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
+    shared: dict[str, Any] = {"weights": weights, "seed": seed}
+
+    def sample_plan(plan: Plan, size: int, **options: Any) -> Gathered:
+        label = training_labels(data, size, seed) if conditional else None
+        rows = min(batch, size // distributed.world())  # every process has at least one
+        options |= {"seed": seed, "batch": rows, "label": label, "progress": progress}
+        return draw(model, size, plan, features, **options)
+
+    def judge(gathered: Gathered, *, intervals: bool = True, **facts: Any) -> Iterator[Figure]:
+        facts |= {"reference": against} | shared
+        for figure in quality(gathered, real, seed=seed, intervals=intervals):
+            yield replace(figure, features=features.about, **facts)
+        if classifier is not None and len(gathered.x):
+            for figure in share_figures(class_shares(gathered, classifier), len(gathered.x)):
+                yield replace(figure, features=classifier.about, **facts)
+
     samples = {
-        plan.name: sampled(plan, size, frames=data.kind == "images" and plan is plans[0])
+        plan.name: sample_plan(plan, size, frames=data.kind == "images" and plan is plans[0])
         for plan, size in zip(plans, sizes, strict=True)
     }
     say("real samples of the other split, and nearest neighbours in the training data")
-    sets = partial(_real_sets, other, features=features, count=floor_sets, seed=seed)
     floors = {
-        size: _floor(map(partial(judged, intervals=False), sets(size)))
+        size: _floor(
+            judge(gathered, intervals=False)
+            for gathered in _real_sets(other, size, features, floor_sets, seed)
+        )
         for size in dict.fromkeys(sizes)
     }
     memory, notes = _memory(samples, data, flips)
-    facts = partial(_draw_facts, model, data, seed=seed, weights=weights)
     figures = list[Figure]()
     for plan in plans:
-        drawn, floor = samples[plan.name], floors[samples[plan.name].n]
-        for figure in judged(drawn):
+        gathered = samples[plan.name]
+        facts = _draw_facts(plan, gathered, conditional) | shared
+        floor = floors[gathered.n]
+        for figure in judge(gathered, draw=facts):
             mean = floor[figure.name].value if figure.name in floor else None
-            figures.append(replace(figure, draw=facts(plan, drawn), real=mean))
-        if plan.name in memory:
-            copies = memory_figures(memory[plan.name], data.kind)
-            figures += [replace(figure, draw=facts(plan, drawn)) for figure in copies]
+            figures.append(replace(figure, real=mean))
+        for figure in memory_figures(memory.get(plan.name), data.kind):
+            figures.append(replace(figure, draw=facts, **shared))
     say("loss at each noise level, and likelihood")
     sigmas, losses = loss_curves(model, data, seed=seed)
     likelihoods, reasons = likelihood_figures(model, data, bits, seed)
     for figure in [*loss_figures(sigmas, losses, data.name), *likelihoods]:
-        unlabelled = "of the model without a class" if is_conditional(model, data) else ""
-        words = [text for text in (unlabelled, figure.warning) if text]
-        figures.append(replace(figure, warning="; ".join(words)))
+        words = ["of the model without a class"] * conditional + [figure.warning]
+        figures.append(replace(figure, warning="; ".join(filter(None, words)), **shared))
     points = list[Figure]()
     for plan in frontier if real.parts else ():
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
-            drawn = sampled(plan, sizes[0], kept=0)
-        points.append(replace(judged(drawn)[0], draw=facts(plan, drawn)))
+            gathered = sample_plan(plan, sizes[0], kept=0)
+        points.append(next(judge(gathered, draw=_draw_facts(plan, gathered, conditional) | shared)))
+    sets = {"real": real} | samples
     return Evaluation(
         name=name or data.name,
         model=model,
@@ -147,14 +162,14 @@ def evaluate(
         features=features,
         plans=plans,
         samples=samples,
-        figures=tuple(replace(f, weights=weights, seed=seed) for f in figures),
+        figures=tuple(figures),
         floors=floors,
         floor_sets=floor_sets,
-        shares=_all_shares(real, samples, classifier),
+        shares={k: class_shares(x, classifier) for k, x in sets.items()} if classifier else {},
         memory=memory,
         sigmas=sigmas,
         losses=losses,
-        frontier=tuple(replace(f, weights=weights, seed=seed) for f in points),
+        frontier=tuple(points),
         notes=(*notes, *reasons),
         run=run,
     )
@@ -202,7 +217,7 @@ def evaluate_run(
     )
 
 
-def _check_arguments(
+def _check_judging(
     plans: Sequence[Plan], sizes: Sequence[int], batch: int, bits: int, seed: int, sets: int
 ) -> None:
     least = max(2, distributed.world())
@@ -225,22 +240,6 @@ def _say(progress: bool, text: str) -> None:
         print(f"   {text}", file=sys.stderr, flush=True)
 
 
-# ── Samples of the model ─────────────────────────────────────────────────────────────────────────
-
-
-def _draw(
-    model: ScoreModel, data: Dataset, plan: Plan, n: int, *, seed: int, batch: int, **options: Any
-) -> Gathered:
-    label = training_labels(data, n, seed) if is_conditional(model, data) else None
-    batch = min(batch, n // distributed.world())  # every process has at least one sample
-    return draw(model, n, plan, seed=seed, batch=batch, label=label, **options)
-
-
-def is_conditional(model: ScoreModel, data: Dataset) -> bool:
-    """Return True if the network knows the data's classes."""
-    return bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
-
-
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
     """Return the classes of n random training samples."""
     generator = torch.Generator().manual_seed(seed)
@@ -249,9 +248,7 @@ def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
     return torch.cat([part.cpu() for part in labels if part is not None])
 
 
-def _draw_facts(
-    model: ScoreModel, data: Dataset, plan: Plan, samples: Gathered, *, seed: int, weights: str
-) -> dict[str, Any]:
+def _draw_facts(plan: Plan, samples: Gathered, conditional: bool) -> dict[str, Any]:
     """Return how samples were drawn, for their figures."""
     return {
         "plan": plan.name,
@@ -260,71 +257,37 @@ def _draw_facts(
         "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
         "options": plan.options,
         "start": "uniform noise" if plan.uniform else "the model's prior",
-        "classes": "as frequent as in training" if is_conditional(model, data) else "",
-        "seed": seed,
-        "weights": weights,
+        "classes": "as frequent as in training" if conditional else "",
         "seconds": samples.seconds,
     }
-
-
-def _sample_figures(
-    real: Gathered,
-    features: Features,
-    classifier: Features | None,
-    against: str,
-    seed: int,
-    samples: Gathered,
-    *,
-    intervals: bool = True,
-) -> list[Figure]:
-    found = [
-        replace(figure, features=features.about, reference=against)
-        for figure in quality(samples, real, seed=seed, intervals=intervals)
-    ]
-    if classifier is not None and len(samples.x):
-        for figure in share_figures(class_shares(samples, classifier), len(samples.x)):
-            found.append(replace(figure, features=classifier.about, reference=against))
-    return found
-
-
-def _all_shares(
-    real: Gathered, samples: Mapping[str, Gathered], classifier: Features | None
-) -> dict[str, tuple[float, ...]]:
-    if classifier is None:
-        return {}
-    return {k: class_shares(x, classifier) for k, x in ({"real": real} | dict(samples)).items()}
 
 
 def _memory(
     samples: Mapping[str, Gathered], data: Dataset, flips: bool
 ) -> tuple[dict[str, Memory], list[str]]:
-    """Return the memorisation of each plan; a note if it cannot be measured."""
+    """Return the memorisation of each plan, or a note why it cannot be measured."""
     try:
-        found = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
+        memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
     except ValueError as error:
         return {}, [f"memorisation: {error}"]
-    return dict(zip(samples, found, strict=True)), []
-
-
-# ── Real samples, for the floors ─────────────────────────────────────────────────────────────────
+    return dict(zip(samples, memories, strict=True)), []
 
 
 def _real_sets(
-    source: Source | None, n: int, *, features: Features, count: int, seed: int
+    source: Source | None, n: int, features: Features, sets: int, seed: int
 ) -> Iterator[Gathered]:
     """Yield random sets of n real samples; none if there are fewer."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(count if source is not None and len(source) >= n else 0):
-        assert source is not None
-        rows = torch.randperm(len(source), generator=generator)[:n]
-        yield gather_features(source_batches(source, rows), features)
+    if source is not None and len(source) >= n:
+        for _ in range(sets):
+            rows = torch.randperm(len(source), generator=generator)[:n]
+            yield gather_features(source_batches(source, rows), features)
 
 
-def _floor(sets: Iterator[list[Figure]]) -> dict[str, Interval]:
+def _floor(sets: Iterable[Iterable[Figure]]) -> dict[str, Interval]:
     """Return the mean of each figure over sets of real samples, and the range of 95 % of them."""
     values = dict[str, list[float]]()
-    for figures in sets:
-        for figure in figures:
-            if figure.value is not None:
-                values.setdefault(figure.name, []).append(figure.value)
+    for figure in (figure for figures in sets for figure in figures):
+        if figure.value is not None:
+            values.setdefault(figure.name, []).append(figure.value)
     return {name: spread_interval(numbers) for name, numbers in values.items()}

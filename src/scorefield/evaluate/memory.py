@@ -41,7 +41,7 @@ MIN_HELDOUT = 20
 """Fewest held-out samples that show what distance is usual."""
 MAX_PRODUCTS = 10**12
 """Most products in the distances between held-out and training data: a minute of a core."""
-BLOCK_NUMBERS = 2**24
+TRAIN_BLOCK = 2**24
 """Numbers of the training data that are read together."""
 NEAREST = "distance to training data, held-out = 1"
 
@@ -167,7 +167,7 @@ def _compare(
 
 def nearest_in(x: Float[Tensor, "n *shape"], source: Source, *, flips: bool) -> Neighbours:
     """Return each sample's nearest sample of a source, which is read a block at a time."""
-    size = max(1, BLOCK_NUMBERS // source.shape.numel())
+    size = max(1, TRAIN_BLOCK // source.shape.numel())
     distances, indices = x.new_full((len(x), 1), torch.inf, dtype=torch.float64), None
     for rows in torch.split(torch.arange(len(source)), size):
         block = nearest(x, all_samples(Part(source, rows)).cpu(), flips=flips)
@@ -195,28 +195,18 @@ def _exact_copies(x: Tensor, found: Neighbours, train: Source, unit: float, flip
     return equal
 
 
-def memory_figures(memory: Memory, kind: str) -> Iterator[Figure]:
-    """Yield the figures of memorisation; `real` is the one of the held-out data.
-
-    Args:
-        memory: the distances.
-        kind: "images", "signals" or "vectors".
-    """
+def memory_figures(memory: Memory | None, kind: str) -> Iterator[Figure]:
+    """Yield the figures of memorisation; `real` is the one of the held-out data."""
+    if memory is None:
+        return
     mirrored = " and their mirror images" if memory.flips else ""
     reference = (
         f"{memory.trained} training samples{mirrored}, compared with {memory.heldout} held out"
     )
+    features = "pixels" if kind == "images" else "coordinates"
     for name, interval, real, method in (
         (NEAREST, memory.ratio, 1.0, "order statistics"),
         ("near copies", memory.near, memory.near_heldout.value, "Wilson"),
         ("exact copies", memory.exact, memory.exact_heldout.value, "Wilson"),
     ):
-        yield Figure(
-            name,
-            *interval,
-            method,
-            memory.n,
-            features="pixels" if kind == "images" else "coordinates",
-            reference=reference,
-            real=real,
-        )
+        yield Figure(name, *interval, method, memory.n, "", features, reference, real=real)

@@ -19,9 +19,9 @@ from ..ladder import suggest
 from ..noise import geometric, perturb, seeded
 from ..runs import config
 from ..samplers import State
-from ..show import images, plots, report
+from ..show import images, plots
 from ..show.machine import in_words, machine
-from ..show.report import Picture, Section, Table
+from ..show.report import Picture, Section, Table, write_report
 from .evaluation import Evaluation
 from .figure import Figure, in_text, real_text
 from .fit import data_deviation
@@ -45,7 +45,7 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
     directory = Path(directory)
     write_file(directory / METRICS_FILE, evaluation.as_json().encode())
     title = f"Evaluation of {evaluation.name}"
-    report.write(directory / REPORT_FILE, sections(evaluation), title=title)
+    write_report(directory / REPORT_FILE, sections(evaluation), title=title)
 
 
 def sections(evaluation: Evaluation) -> list[Section]:
@@ -58,74 +58,56 @@ def sections(evaluation: Evaluation) -> list[Section]:
         *_cost(evaluation),
         _memorisation(evaluation, pictured),
         _fit(evaluation),
-        *_levels(evaluation, pictured),
+        *_levels_section(evaluation, pictured),
         _making(evaluation),
     ]
 
 
 def _samples(evaluation: Evaluation) -> list[Section]:
     """Show real images and those of each plan side by side."""
-    source = evaluation.data.test or evaluation.data.train
-    split = "held out, not trained on" if evaluation.data.test else "of the training data"
+    data, source = evaluation.data, evaluation.data.test or evaluation.data.train
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:GRID_IMAGES]
-    real = _grid(
-        _rows_of(source, rows),
-        f"Real {evaluation.data.name}.",
-        f"{len(rows)} of {len(source)}, {split}.",
-    )
-    drawn = [
-        _grid(
-            evaluation.samples[plan.name].x[:GRID_IMAGES],
-            _sentence(plan.name),
-            f"{plan.evaluations} evaluations of the score per sample. {_sentence(plan.note)}",
-        )
-        for plan in evaluation.plans
-    ]
+    grids = {f"Real {data.name}.": (_rows_of(source, rows), evaluation.reference)}
+    for plan in evaluation.plans:
+        note = f"{plan.evaluations} evaluations of the score per sample. {_sentence(plan.note)}"
+        grids[_sentence(plan.name)] = evaluation.samples[plan.name].x[:GRID_IMAGES], note
     text = (
         "One network has learned ∇ₓ log q_σ(x). These are the first samples of each plan, not "
         "selected; images in the same place of two grids started from the same noise."
     )
-    return [Section("Samples and real data", text, pictures=[real, *drawn])]
+    pictures = [
+        Picture(images.png(images.grid(x), {}), caption, title, "third")
+        for title, (x, caption) in grids.items()
+    ]
+    return [Section("Samples and real data", text, pictures=pictures)]
 
 
 def _quality(evaluation: Evaluation) -> Section:
-    """Tabulate the figures of all plans, or every figure of the only one."""
+    """Compare the plans, or list every figure of the only one."""
     notes = "".join(f"\n\nNot measured: {note}." for note in evaluation.notes)
     text = f"{evaluation.caption()} In small type: the 95 % interval.{notes}"
-    tables, folded = [], ""
     if len(evaluation.plans) > 1:
-        tables.append(Table(*evaluation.comparison()))
-        folded = "\n".join(_line(figure) for figure in evaluation.figures if figure.draw)
+        tables = [Table(*evaluation.comparison())]
+        text += "\n\nAll figures are in metrics.json."
     else:
         (plan,) = evaluation.plans
         first, last = plan.sigmas[0].item(), plan.sigmas[-1].item()
+        figures = evaluation.of_plan(plan.name)
+        classes = figures[0].draw["classes"] if figures[0].draw else ""
         text = (
             f"Samples by {plan.name}: {plan.evaluations} evaluations of the score each, σ from "
             f"{first:.3g} to {last:.3g} in {len(plan.sigmas)} levels"
-            f"{_classes(evaluation.of_plan(plan.name))}. {text}"
+            f"{'; classes ' * bool(classes)}{classes}. {text}"
         )
-        tables.append(_figure_table(evaluation.of_plan(plan.name)))
+        tables = [_figure_table(figures)]
     if evaluation.shares:
-        heads = ["class, %", *map(str, range(evaluation.data.classes))]
         rows = [
             [f"real {evaluation.data.name}" if name == "real" else name]
             + [f"{100 * share:.1f}" for share in shares]
             for name, shares in evaluation.shares.items()
         ]
-        tables.append(Table(heads, rows))
-    return Section("Quality of the samples", text, tables, folded=folded)
-
-
-def _classes(figures: Sequence[Figure]) -> str:
-    classes = next((f.draw["classes"] for f in figures if f.draw), "")
-    return f"; classes {classes}" if classes else ""
-
-
-def _line(figure: Figure) -> str:
-    value, interval = in_text(figure)
-    plan = figure.draw["plan"] if figure.draw else ""
-    warning = f"  ({figure.warning})" if figure.warning else ""
-    return f"{plan}: {figure.name} {value}, {interval} by {figure.method}{warning}"
+        tables.append(Table(["class, %", *map(str, range(evaluation.data.classes))], rows))
+    return Section("Quality of the samples", text, tables)
 
 
 def _figure_table(figures: Sequence[Figure]) -> Table:
@@ -191,13 +173,8 @@ def _cost(evaluation: Evaluation) -> list[Section]:
             curves.setdefault(draw["sampler"], []).append((float(draw[key]), *ends))
         plot = plots.frontier(curves, label, axis, floor=floor and floor.value)
         pictures.append(_plot(plot, f"{label}.", f"Against {axis}; bands are 95 % intervals."))
-    lines = [
-        f"{draw['sampler']:20s} {draw['evaluations']:4d} evaluations {draw['seconds']:8.2f} s   "
-        "{:>8s}  ({})".format(*in_text(figure))
-        for figure, draw in sorted(points, key=lambda point: point[0].value or 0.0)
-    ]
     text = f"{n} samples each, compared with {evaluation.reference}; seed {evaluation.seed}."
-    return [Section("Quality against cost", text, pictures=pictures, folded="\n".join(lines))]
+    return [Section("Quality against cost", text, pictures=pictures)]
 
 
 def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
@@ -205,9 +182,8 @@ def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
     title = "Nearest neighbours in the training data"
     if not evaluation.memory:
         return Section(title, "Memorisation was not measured, for the reason given above.")
-    mirrored = ", to the image or its mirror image" if any(
-        memory.flips for memory in evaluation.memory.values()
-    ) else ""  # fmt: skip
+    flips = any(memory.flips for memory in evaluation.memory.values())
+    mirrored = ", to the image or its mirror image" * flips
     text = (
         f"{evaluation.verdict}\n\nA model has memorised if the whole interval of that ratio is "
         "below one half, or if the interval of its share of near copies is above that of held-out "
@@ -279,7 +255,7 @@ def _log(run: Path | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
-def _levels(evaluation: Evaluation, pictured: bool) -> list[Section]:
+def _levels_section(evaluation: Evaluation, pictured: bool) -> list[Section]:
     """Show the noise levels of each plan, and those that `suggest` computes from the data."""
     data = evaluation.data
     try:
@@ -338,10 +314,6 @@ def _making(evaluation: Evaluation) -> Section:
 
 def _rows_of(source: Source, rows: Tensor) -> Tensor:
     return all_samples(Part(source, rows)).cpu()
-
-
-def _grid(x: Tensor, title: str, caption: str) -> Picture:
-    return Picture(images.png(images.grid(x), {}), caption, title, "third")
 
 
 def _plot(figure: Plot, title: str, caption: str) -> Picture:

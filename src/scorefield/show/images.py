@@ -1,7 +1,7 @@
-"""Samples as files: PNG grids, single PNGs, arrays and animations, each with how it was made.
+"""Samples as files: PNG grids, single PNGs, arrays and animations, each with its metadata.
 
-Values are the data's own floats until a picture is written; there [0, 1] becomes the byte ⌊256x⌋,
-of which dequantisation is the inverse, and what is beyond is clipped.
+Pictures hold the bytes ⌊256x⌋ of values in [0, 1], the inverse of dequantisation; other values are
+clipped. Arrays hold the floats as they are.
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ from torch import Tensor
 
 from ..disk import check_writable, write_file, write_parts
 
-SMALLEST = 96
+MIN_SIDE = 96
 """Pixels a side to which small images are enlarged in grids, by whole factors."""
+MAX_SHEET = 4096
+"""Pixels a side of the largest grid that is enlarged."""
 
 Pictures = Float[Tensor, "n channels height width"]
 
 
 def as_bytes(x: Pictures) -> UInt8[Tensor, "n channels height width"]:
-    """⌊256x⌋, clipped to a byte; what is not a number becomes 0."""
+    """Return ⌊256x⌋, clipped to a byte; NaN becomes 0."""
     return x.detach().cpu().float().nan_to_num(0.0).mul(256).floor().clamp(0, 255).to(torch.uint8)
 
 
 def picture(x: UInt8[Tensor, "channels height width"]) -> Image.Image:
-    """One image of 1 or 3 channels."""
+    """Return one image of 1 or 3 channels."""
     array = x.permute(1, 2, 0).numpy()
     if array.shape[2] not in (1, 3):
-        raise ValueError(f"an image of {array.shape[2]} channels is no PNG: write .npy instead")
+        raise ValueError(
+            f"an image of {array.shape[2]} channels cannot be a PNG: write .npy instead"
+        )
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
 
 
 def grid(x: Pictures, columns: int | None = None, *, gap: int = 1) -> Image.Image:
-    """Images side by side, small ones enlarged."""
+    """Return images side by side, small ones enlarged."""
     return _sheet(as_bytes(x), columns, gap)
 
 
@@ -58,16 +62,16 @@ def _sheet(
         255,
         dtype=torch.uint8,
     )
-    for i, each in enumerate(pixels):
+    for i, image in enumerate(pixels):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = each
+        sheet[:, top : top + height, left : left + width] = image
     whole = picture(sheet)
-    factor = max(1, min(SMALLEST // max(height, width), 4096 // max(whole.size)))
+    factor = max(1, min(MIN_SIDE // max(height, width), MAX_SHEET // max(whole.size)))
     return whole.resize((whole.width * factor, whole.height * factor), Image.Resampling.NEAREST)
 
 
 def png(image: Image.Image, about: Mapping[str, Any]) -> bytes:
-    """The file of an image, which says in a text chunk how it was made."""
+    """Return the content of a PNG file, with metadata in a text chunk."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt("scorefield", json.dumps(about))
     content = io.BytesIO()
@@ -78,13 +82,13 @@ def png(image: Image.Image, about: Mapping[str, Any]) -> bytes:
 def animation(
     frames: Sequence[Image.Image], suffix: str, about: Mapping[str, Any], *, seconds: float = 4.0
 ) -> bytes:
-    """A GIF, or an animated PNG, that stays a while at its end."""
+    """Return the content of a GIF or an animated PNG, which pauses at its end."""
     if not frames:
-        raise ValueError("frames is empty: there is nothing to show")
-    each = max(20, round(1000 * seconds / len(frames)))
+        raise ValueError("frames is empty: give at least one")
+    milliseconds = max(20, round(1000 * seconds / len(frames)))
     options: dict[str, Any] = dict(
         save_all=True, append_images=list(frames[1:]), loop=0,
-        duration=[each] * (len(frames) - 1) + [1500],
+        duration=[milliseconds] * (len(frames) - 1) + [1500],
     )  # fmt: skip
     content = io.BytesIO()
     if suffix == ".gif":
@@ -98,17 +102,17 @@ def animation(
     return content.getvalue()
 
 
-def check(path: Path, x: Tensor) -> None:
-    """Refuse a file's name that does not suit the samples, before the work."""
+def check_name(path: Path, x: Tensor) -> None:
+    """Refuse a file name that does not suit the samples, before the work."""
     if path.suffix not in ("", ".png", ".npy"):
         raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
     if path.suffix != ".npy" and (x.ndim != 4 or x.shape[1] not in (1, 3)):
-        raise ValueError(f"{path}: these samples are no images, write them as .npy")
+        raise ValueError(f"{path}: these samples are not images, write them as .npy")
     check_place(path)
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file, or a folder for single images, that could not be written."""
+    """Refuse a file, or a folder for single images, that cannot be written."""
     if path.suffix and path.is_dir():
         raise ValueError(f"{path} is a directory: name a file in it")
     if not path.suffix and path.exists() and not path.is_dir():
@@ -117,9 +121,9 @@ def check_place(path: Path) -> None:
 
 
 def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:
-    """Samples as one PNG grid, as .npy in their own units, or singly into a folder.
+    """Write samples as one PNG grid, as .npy in their own units, or singly into a folder.
 
-    An .npy file cannot say how it was made: a .json file beside it does.
+    The metadata of an .npy file is in a .json file next to it.
     """
     with writing(path, len(x), x.shape[1:], about) as add:
         add(x)
@@ -129,8 +133,8 @@ def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:
 def writing(
     path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
 ) -> Iterator[Callable[[Tensor], None]]:
-    """The same, for n samples that come in parts; none is kept, but for a grid its pixels."""
-    check(path, torch.empty(1, *shape))
+    """Write n samples that come in parts; only a grid's pixels are kept in memory."""
+    check_name(path, torch.empty(1, *shape))
     if path.suffix == ".npy":
         with write_parts(path) as put:
             put(_header((n, *shape)))
@@ -144,15 +148,15 @@ def writing(
         numbers = count()
 
         def add(x: Tensor) -> None:
-            for each in as_bytes(x):
+            for image in as_bytes(x):
                 i = next(numbers)
-                write_file(path / f"{i:06d}.png", png(picture(each), {**about, "sample": i}))
+                write_file(path / f"{i:06d}.png", png(picture(image), {**about, "sample": i}))
 
         yield add
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """What an .npy file of float32 begins with."""
+    """Return the header of an .npy file of float32."""
     content = io.BytesIO()
     about = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(content, about)

@@ -1,7 +1,7 @@
-"""Pictures: a density with its score field, and clouds of samples.
+"""Plots: a density with its score field, clouds of samples, losses, ladders, quality against cost.
 
-Figures are objects of their own, never pyplot's: nothing global is set, and no window opens.
-Colours are those of Okabe & Ito (2008), which the colour-blind can tell apart.
+Figures are created without pyplot, so that nothing global is set and no window opens. Colours are
+those of Okabe & Ito (2008), which the colour-blind can tell apart.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from ..diagnose import Diagnosis
 from ..score import Score
 
-MOST = 4000
-"""Points a scatter shows at most; more would be one blot."""
+MAX_POINTS = 4000
+"""Most points of a scatter plot; more would be one blot."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -35,14 +35,14 @@ def as_png(figure: Figure, *, dpi: int = 110) -> bytes:
 
 
 def panels(rows: int, columns: int, *, size: float = 4.2) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of equal square panels, row by row, on the same axes."""
+    """Return a figure of equal square panels, row by row, with shared axes."""
     figure = _figure(size * columns, size * rows)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     return figure, list(axes.flat)
 
 
 def charts(columns: int, *, width: float = 5.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A figure of charts side by side, each with axes of its own."""
+    """Return a figure of charts side by side, each with its own axes."""
     figure = _figure(width * columns, height)
     return figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
@@ -57,10 +57,10 @@ def field(
     log_prob: Callable[[Tensor, float], Tensor] | None = None,
     arrows: int = 15,
 ) -> None:
-    """The score of a 2-D distribution on the square |xᵢ| ≤ limit, over its density if known.
+    """Draw the score of a 2-D distribution on the square |xᵢ| ≤ limit, over its density if given.
 
-    Arrows have one length, for only their direction can be read beside each other: the score of
-    N(0, 1) is 8 at x = 8 and 0 at its mode. Contours hold 50, 90 and 99 % of the mass.
+    All arrows have the same length, because the score of N(0, 1) is 8 at x = 8 and 0 at its mode.
+    Contours contain 50, 90 and 99 % of the mass.
     """
     if log_prob is not None:
         x = _lattice(limit, 200)
@@ -89,12 +89,12 @@ def field(
 
 
 def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None = None) -> None:
-    """The first `MOST` samples as points, coloured by kind."""
+    """Draw the first `MAX_POINTS` samples, coloured by kind."""
     colour = torch.zeros(len(x)) if kind is None else kind % len(COLOURS)
     axes.scatter(
-        x[:MOST, 0],
-        x[:MOST, 1],
-        c=colour[:MOST],
+        x[:MAX_POINTS, 0],
+        x[:MAX_POINTS, 1],
+        c=colour[:MAX_POINTS],
         cmap=ListedColormap(COLOURS),
         vmin=-0.5,
         vmax=len(COLOURS) - 0.5,
@@ -106,7 +106,7 @@ def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None =
 
 
 def health(diagnosis: Diagnosis) -> Figure:
-    """What `diagnose` found: stability, variance and score error against σ, and the modes."""
+    """Plot a diagnosis: stability, variance and score error against σ, and the modes."""
     figure = _figure(11, 7.5)
     stable, variance, error, modes = figure.subplots(2, 2).flat
     levels, grey = diagnosis.levels, {"color": "#999999", "linewidth": 1}
@@ -133,16 +133,15 @@ def health(diagnosis: Diagnosis) -> Figure:
     if seen:
         error.set(yscale="log", ylim=(min(seen) / 3, max(seen) * 3))
         error.legend(frameon=False)
-    found = diagnosis.modes
-    reach = [[m.share - m.low for m in found], [m.high - m.share for m in found]]
-    modes.errorbar(
-        range(len(found)), [m.share for m in found], reach, fmt="o", color=COLOURS[0], label="found"
-    )
-    modes.plot([m.weight for m in found], "_", color=COLOURS[1], markersize=18, label="true")
-    modes.set(title="modes: share with 95 % interval" if found else "no modes weighed")
+    weighed = diagnosis.modes
+    shares = [m.share for m in weighed]
+    reach = [[m.share - m.low for m in weighed], [m.high - m.share for m in weighed]]
+    modes.errorbar(range(len(shares)), shares, reach, fmt="o", color=COLOURS[0], label="measured")
+    modes.plot([m.weight for m in weighed], "_", color=COLOURS[1], markersize=18, label="true")
+    modes.set(title="modes: share with 95 % interval" if weighed else "no modes weighed")
     modes.set_ylim(bottom=0)
     modes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if found:
+    if weighed:
         modes.legend(frameon=False)
     return figure
 
@@ -154,7 +153,7 @@ def losses(
     *,
     top: float,
 ) -> Figure:
-    """Losses of n samples at each σ: mean and its 95 % interval, cut off at the top."""
+    """Plot losses of n samples at each σ: the mean with its 95 % interval, cut off at the top."""
     figure = _figure(9, 4.2)
     axes = figure.subplots()
     for i, ((name, values), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
@@ -172,7 +171,7 @@ def losses(
 def training(
     losses: Mapping[int, float], heldout: Mapping[int, tuple[float, float]], label: str
 ) -> Figure:
-    """The loss of each step, its running mean, and held-out losses by mean and standard error."""
+    """Plot the loss of each step, its running mean, and held-out means with standard errors."""
     figure = _figure(9, 3.6)
     axes = figure.subplots()
     steps, values = list(losses), list(losses.values())
@@ -201,7 +200,7 @@ def training(
 
 
 def ladders(grids: Mapping[str, Float[Tensor, "_"]]) -> Figure:
-    """Grids of σ under each other, on one logarithmic axis that falls from left to right."""
+    """Plot grids of σ under each other, on a logarithmic axis that falls from left to right."""
     figure = _figure(9, 0.9 + 0.45 * len(grids))
     axes = figure.subplots()
     for row, (sigmas, colour) in enumerate(zip(grids.values(), COLOURS, strict=False)):
@@ -221,7 +220,7 @@ def frontier(
     *,
     floor: float | None = None,
 ) -> Figure:
-    """Quality against cost: of each name its points (cost, value, low, high)."""
+    """Plot quality against cost: for each name the points (cost, value, low, high)."""
     figure = _figure(9, 4.6)
     axes = figure.subplots()
     styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
@@ -253,7 +252,7 @@ def _lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:
 
 
 def _mass_levels(density: Float[Tensor, "cells"], shares: Sequence[float]) -> list[float]:
-    """The densities above which these shares of the mass lie."""
+    """Return the densities above which these shares of the mass lie."""
     falling = density.sort(descending=True).values
     mass = falling.cumsum(0) / falling.sum()
     return [falling[int((mass < share).sum())].item() for share in shares]

@@ -1,8 +1,4 @@
-"""A page that says what was found: one HTML file that needs nothing but itself.
-
-Pictures are in it as base64, there is no script, and it asks nothing of the network. What goes into
-it are plain pieces, whatever they came from.
-"""
+"""HTML reports: one file with its pictures as base64, without scripts and network requests."""
 
 from __future__ import annotations
 
@@ -38,19 +34,18 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; } td small {
 th { border-bottom: 2px solid #888; font-weight: 600; vertical-align: bottom; }
 pre { font-size: 0.85rem; background: #f5f5f5; padding: 0.8rem 1rem; overflow-x: auto;
       white-space: pre-wrap; }
-.note { font-size: 0.88rem; color: #444; }
 """
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, one that moves, or a GIF, with what is to be said of it.
+    """A PNG, an animated PNG or a GIF, with a caption.
 
     Attributes:
-        content: The file.
-        caption: Stands below; its title is also what is read out in place of the picture.
-        title: In bold before the caption.
-        width: Of the page; grids of small images, half or a third wide, keep their square pixels.
+        content: Content of the file.
+        caption: Text below the picture.
+        title: Bold text before the caption, and the picture's alternative text.
+        width: Width on the page; pictures of half or a third of it keep square pixels.
     """
 
     content: bytes
@@ -61,24 +56,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under their heads; a second line in a cell is written small."""
+    """Rows of text under their heads; the second line of a cell is small."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, its pieces in this order.
+    """A section of the page, with its pieces in this order.
 
     Attributes:
-        title: Its heading.
-        text: Paragraphs, with a blank line between them.
-        tables: Each with its note below.
-        verbatim: Text whose lines stay as they are.
-        pictures: Side by side as far as there is room.
-        folded: Text whose lines stay as they are, out of sight until asked for.
+        title: Heading.
+        text: Paragraphs, separated by blank lines.
+        tables: Tables.
+        verbatim: Preformatted text.
+        pictures: Pictures, side by side where there is room.
+        folded: Preformatted text that is hidden until opened.
     """
 
     title: str
@@ -89,29 +83,23 @@ class Section:
     folded: str = ""
 
 
-def write(path: Path, sections: Sequence[Section], *, title: str) -> None:
-    """Write the page."""
-    write_file(path, _page(title, _titled(title, sections)).encode())
-
-
-def _titled(title: str, sections: Sequence[Section]) -> str:
-    return "\n".join([f"<h1>{escape(title)}</h1>", *(_section(section) for section in sections)])
-
-
-def _page(title: str, body: str) -> str:
-    return (
+def write_report(path: Path, sections: Sequence[Section], *, title: str) -> None:
+    """Write a report; an earlier one is replaced."""
+    body = "\n".join([f"<h1>{escape(title)}</h1>", *map(_section, sections)])
+    page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
+    write_file(path, page.encode())
 
 
 def _section(section: Section) -> str:
     paragraphs = [f"<p>{escape(part)}</p>" for part in section.text.split("\n\n") if part]
-    tables = [_table(table) for table in section.tables]
+    tables = [_table_html(table) for table in section.tables]
     verbatim = [f"<pre>{escape(section.verbatim)}</pre>"] if section.verbatim else []
-    shown = "\n".join(_picture(picture) for picture in section.pictures)
+    shown = "\n".join(_picture_html(picture) for picture in section.pictures)
     pictures = [f'<div class="pictures">\n{shown}\n</div>'] if shown else []
     more = f"<details><summary>Details</summary><pre>{escape(section.folded)}</pre></details>"
     folded = [more] if section.folded else []
@@ -119,20 +107,19 @@ def _section(section: Section) -> str:
     return "\n".join(["<section>", f"<h2>{escape(section.title)}</h2>", *pieces, "</section>"])
 
 
-def _table(table: Table) -> str:
+def _table_html(table: Table) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
-    rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
-    note = f'\n<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f'<div class="scroll"><table>\n<tr>{heads}</tr>\n{rows}\n</table></div>{note}'
+    rows = "\n".join(f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in table.rows)
+    return f'<div class="scroll"><table>\n<tr>{heads}</tr>\n{rows}\n</table></div>'
 
 
-def _cell(text: str) -> str:
+def _cell_html(text: str) -> str:
     first, newline, second = text.partition("\n")
     small = f"<br><small>{escape(second)}</small>" if newline else ""
     return f"<td>{escape(first)}{small}</td>"
 
 
-def _picture(picture: Picture) -> str:
+def _picture_html(picture: Picture) -> str:
     kind = "gif" if picture.content.startswith(b"GIF") else "png"
     data = base64.b64encode(picture.content).decode()
     title = escape(picture.title)
