@@ -170,7 +170,7 @@ def folder(
     names, skipped = image_names(root), tuple[str, ...]()
     if skip:
         names, skipped = _readable(root, names)
-    classes = _classes(root, names) if labels else {}
+    classes = _number_classes(root, names) if labels else {}
     numbers = torch.tensor([classes[_top(name)] for name in names]) if labels else None
     files = FolderFiles(root, names)
     images = ImageFiles(files, choice.reader(root, files, names), numbers, memory)
@@ -218,7 +218,7 @@ def _top(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _classes(root: Path, names: Sequence[str]) -> dict[str, int]:
+def _number_classes(root: Path, names: Sequence[str]) -> dict[str, int]:
     """Number the folders of the first level."""
     loose = [name for name in names if "/" not in name]
     if loose:
