@@ -93,7 +93,7 @@ def _scale(name, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_of_a_unet_have_the_published_variance(kind):
-    net = UNet(width=16, multipliers=(1, 2), blocks=2, **{**KINDS[kind], "attention": (1,)})
+    net = _unet(kind, blocks=2, attention=(1,))
     pooled = {}
     for name, layer in net.named_modules():
         if isinstance(layer, nn.GroupNorm):
@@ -111,15 +111,14 @@ def test_layers_of_a_unet_have_the_published_variance(kind):
 
 # ── Fresh networks ───────────────────────────────────────────────────────────────────────────────
 
+
+def _unet(kind="ncsn++", **changes):
+    return UNet(**{**dict(width=16, multipliers=(1, 2), blocks=1), **KINDS[kind], **changes}).eval()
+
+
 FRESH = {
     "mlp": (lambda: MLP((3, 8, 8), width=32), 1e-6),
-    **{
-        kind: (
-            lambda kind=kind: UNet(width=16, multipliers=(1, 2), blocks=1, **KINDS[kind]).eval(),
-            1e-4,
-        )
-        for kind in KINDS
-    },
+    **{kind: (lambda kind=kind: _unet(kind), 1e-4) for kind in KINDS},
 }
 fresh = pytest.mark.parametrize(("build", "error"), FRESH.values(), ids=FRESH)
 
@@ -141,7 +140,7 @@ def test_a_fresh_edm_is_the_denoiser_of_a_gaussian(build, error):
 @pytest.mark.parametrize(
     ("row", "build", "least", "most"),
     [
-        (VE(), lambda: UNet(width=16, multipliers=(1, 2), blocks=1).eval(), 0.485, 0.515),
+        (VE(), _unet, 0.485, 0.515),
         (NCSNv2(), lambda: RefineNet(3, 16), 0.5, 1.0),
     ],
     ids=["NCSN++", "NCSNv2"],

@@ -168,6 +168,18 @@ def test_each_sample_is_computed_alone(name):
     torch.testing.assert_close(torch.cat(apart), _call(net, cond)(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["mlp", *KINDS])
+@torch.no_grad()
+def test_dropout_is_for_training(kind):
+    if kind == "mlp":
+        net, x = _randomised(MLP((3, 8, 8), width=16, dropout=0.5)), torch.randn(2, 3, 8, 8)
+    else:
+        net, x = small_unet(kind, dropout=0.5), torch.randn(2, 3, 8, 8)
+    cond = torch.tensor([0.3, 2.1])
+    assert not torch.equal(net(x, cond), net(x, cond))
+    assert torch.equal(net.eval()(x, cond), net(x, cond))
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 8, 8), (2, 8)])
 @pytest.mark.parametrize("name", ["ncsnv2", "autoencoder", "ncsn++"])
 @pytest.mark.usefixtures("unchecked")

@@ -1,9 +1,8 @@
-"""Resampling against its formula, zero insertion and torch's own operations."""
+"""Resampling against its formula and torch's own operations."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from score_sde_reference import filtered
 
 from scorefield.nn.resample import BOX, Downsample, Upsample, double_size, fir_filter, half_size
 
@@ -31,21 +30,6 @@ def test_the_formula(taps):
             up[i, j] = 2 * k[n] if 0 <= n < len(taps) else 0
     assert torch.allclose(half_size(x[None, None], taps)[0, 0], down @ x @ down.T)
     assert torch.allclose(double_size(x[None, None], taps)[0, 0], up @ x @ up.T)
-
-
-@TAPS
-def test_zero_insertion_gives_the_same(taps):
-    x, p = image(), len(taps) - 2
-    down = filtered(x, taps, down=2, pad=((p + 1) // 2, p // 2))
-    up = filtered(x, taps, up=2, pad=((p + 1) // 2 + 1, p // 2))
-    assert torch.allclose(half_size(x, taps), down)
-    assert torch.allclose(double_size(x, taps), up)
-
-
-def test_plain_resampling_averages_and_repeats():
-    x = image()
-    assert torch.allclose(half_size(x), F.avg_pool2d(x, 2))
-    assert torch.allclose(double_size(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def test_learned_resampling_is_a_convolution_and_a_filter():

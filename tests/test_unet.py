@@ -1,4 +1,4 @@
-"""The UNet: second derivatives in any layout, sizes, published networks, classes and dropout."""
+"""The UNet: second derivatives in any layout, sizes, published networks and classes."""
 
 import pytest
 import torch
@@ -132,7 +132,7 @@ def test_any_size_is_padded_to_multiples_of_the_halvings(kind, size):
     assert torch.equal(result, middle)
 
 
-# ── Classes, dropout, precision ──────────────────────────────────────────────────────────────────
+# ── Classes, precision ───────────────────────────────────────────────────────────────────────────
 
 
 def test_classes_change_the_result_and_can_be_left_out():
@@ -158,12 +158,6 @@ def test_classes_are_withheld_in_training_alone():
     share = (withheld == net.label.table.weight[3]).all(1).float().mean()
     # 6 standard errors, √(0.25·0.75/20,000) each
     assert share.item() == pytest.approx(0.25, abs=0.019)
-
-
-def test_dropout_is_for_training():
-    net, (x, cond) = small_unet(dropout=0.5), batch()
-    assert not torch.equal(net(x, cond), net(x, cond))
-    assert torch.equal(net.eval()(x, cond), net(x, cond))
 
 
 @pytest.mark.parametrize("sigma", [0.35, 0.1, 0.03])
