@@ -20,7 +20,8 @@ from .blocks import convolution, divided, norm_silu_conv, normalization
 from .images import Images, Vectors
 from .resample import BOX, Downsample, Taps, Upsample, double_size, half_size
 
-Part: TypeAlias = nn.Module | None
+Slot: TypeAlias = nn.Module | None
+"""A module of a level, or None where there is none."""
 
 
 class Head(nn.Module):
@@ -99,7 +100,7 @@ class DownLevel(nn.Module):
     """Residual blocks at one size, each with attention or without, then half the size."""
 
     def __init__(
-        self, blocks: Sequence[nn.Module], attentions: Sequence[nn.Module], shrink: Part, join: Part
+        self, blocks: Sequence[nn.Module], attentions: Sequence[nn.Module], shrink: Slot, join: Slot
     ) -> None:
         super().__init__()
         self.blocks, self.attentions = nn.ModuleList(blocks), nn.ModuleList(attentions)
@@ -126,7 +127,7 @@ class UpLevel(nn.Module):
     """Residual blocks at one size, each with features of the way down, then twice the size."""
 
     def __init__(
-        self, blocks: Sequence[nn.Module], attention: Part, output: Part, grow: Part
+        self, blocks: Sequence[nn.Module], attention: Slot, output: Slot, grow: Slot
     ) -> None:
         super().__init__()
         self.blocks, self.attention = nn.ModuleList(blocks), attention
