@@ -36,7 +36,7 @@ def run(setting: Setting) -> Iterator[Table]:
     rows: list[list[Cell]] = []
     with tempfile.TemporaryDirectory() as root:
         for name, (size, n) in setting.select(FOLDERS).items():
-            write_images(Path(root) / name, n // 4 if setting.quick else n)
+            write_images(Path(root) / name, max(n // 20, 200) if setting.quick else n)
             for method, (memory, workers) in METHODS.items():
                 figures = in_new_process(feed, f"{root}/{name}", size, memory, workers)
                 rows.append([name, method, *figures])

@@ -99,9 +99,6 @@ def time_all(
     return results, [*packages.notes(), *failures]
 
 
-# ── Samplers ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def time_samplers(
     setting: Setting, net: nn.Module, x: Tensor, evaluations: int
 ) -> tuple[list[tuple[Contender, Timed]], list[str]]:
@@ -189,9 +186,6 @@ def distance_to_truth(entry: Contender | None, evaluations: int = EVALUATIONS) -
         return torch.randn(x.shape, dtype=x.dtype, generator=generator)
 
     return sliced_wasserstein(x.double(), truth, order=1, noise=noise)
-
-
-# ── U-Nets ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def time_unets(

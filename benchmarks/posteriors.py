@@ -17,10 +17,9 @@ y comes from one sample of the distribution. Over the coordinates that are not k
     bias      largest error of mean, std and modes
 
 `exact` is what as many exact samples score. replace, dps and pigdm go down 32 levels by Heun's
-method (18 for mix64, whose score is the most expensive); algorithm2 takes 20 steps at each of 16
-levels with α = 0.1σ². particle_filter goes down 64 levels with twice as many particles as samples,
-in sets of 2,000, each with its own noisy path of y, on which part of the error depends; every
-second particle is kept. Everything is in float32; seconds are of one processor.
+method (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ²;
+particle_filter goes down 64 levels with twice as many particles as samples, in sets of 2,000, and
+keeps every second. Everything is in float32; seconds are of one processor.
 """
 
 from __future__ import annotations
@@ -97,9 +96,6 @@ def run(setting: Setting) -> Iterator[Table]:
     yield Table("Posteriors", columns, rows, [f"{n} samples each."])
 
 
-# ── Problems ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def distributions() -> dict[str, Distribution]:
     def double(*values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.float64)
@@ -147,9 +143,6 @@ def marginal(prior: Distribution, rows: Tensor) -> Distribution:
     if isinstance(prior, Mixture):
         return Mixture([marginal(each, rows) for each in prior.components], prior.weights)
     return Gaussian(prior.prior.mean[rows], prior.prior.dense[rows][:, rows])
-
-
-# ── Methods ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def in_parts(n: int, most: int, sample: Callable[[int], Tensor]) -> Tensor:
