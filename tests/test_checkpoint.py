@@ -1,4 +1,4 @@
-"""Files of models: what comes back, and what is refused."""
+"""Model files: what is loaded is what was saved, and anything else is refused."""
 
 import inspect
 import json
@@ -15,14 +15,14 @@ from scorefield import EDM, NCSN, Prior, Rescaled, ScoreModel, VPDiscrete, ddpm_
 from scorefield.checkpoint import (
     MODEL_FILE,
     PRECONDITIONERS,
-    _described,
-    _row,
+    _build_row,
+    _describe_row,
     load,
     read_stored,
     save,
     write_stored,
 )
-from scorefield.nn import MLP, NETWORKS, RefineNet, UNet
+from scorefield.nn import MLP, RefineNet, UNet
 
 SMALL = {
     "UNet": lambda: UNet(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(), labels=3),
@@ -32,7 +32,7 @@ SMALL = {
 
 
 class Mine(nn.Module):
-    """A network of a user's own."""
+    """A user's own network."""
 
     def __init__(self, size):
         super().__init__()
@@ -56,10 +56,10 @@ def _score(model, shape):
 
 @pytest.mark.parametrize("where", ["folder", "one.safetensors"])
 @pytest.mark.parametrize("kind", [*SMALL])
-def test_a_model_comes_back_as_it_was(tmp_path, kind, where):
+def test_a_loaded_model_equals_the_saved_one(tmp_path, kind, where):
     torch.manual_seed(0)
     net, shape = SMALL[kind](), (1, 8, 8)
-    for parameter in net.parameters():  # those that begin at 0 would hide what is lost
+    for parameter in net.parameters():  # zeros, where a parameter starts, would hide a lost one
         nn.init.normal_(parameter, std=0.1)
     row = NCSN(geometric(1.0, 0.01, 5)) if kind == "RefineNet" else EDM(0.3, 7.0, 0.01, 0.5)
     model = ScoreModel(net.eval(), row, prior=Prior.fit(torch.rand(50, *shape)))
@@ -74,25 +74,24 @@ def test_a_model_comes_back_as_it_was(tmp_path, kind, where):
     assert read_stored(tmp_path / where).about == {"step": 7}
 
 
-def test_every_network_can_be_named():
-    assert NETWORKS.keys() >= SMALL.keys()
-
-
 @pytest.mark.parametrize("name", PRECONDITIONERS)
-def test_each_row_comes_back(name):
-    ladder = ddpm_sigmas(steps=30)  # of 20, with β = 1 at the last, the first σ is infinite
-    made = {"Rescaled": lambda: Rescaled(VPDiscrete(ladder, centre=0.25), 2.0, -1.0)}
+def test_each_preconditioner_is_described_in_full(name):
+    ladder = ddpm_sigmas(steps=30)  # with 20, β = 1 at the last step, and the first σ is infinite
+    builders = {"Rescaled": lambda: Rescaled(VPDiscrete(ladder, centre=0.25), 2.0, -1.0)}
     ladders = [ladder] if "sigmas" in inspect.signature(PRECONDITIONERS[name]).parameters else []
-    row = made.get(name, lambda: PRECONDITIONERS[name](*ladders, centre=0.25))()
+    row = builders.get(name, lambda: PRECONDITIONERS[name](*ladders, centre=0.25))()
     tensors = {}
-    described = json.loads(json.dumps(_described(row, "precondition", tensors)))
-    again, sigma = _row(described, tensors), torch.tensor([0.02, 0.5, 3.0], dtype=torch.float64)
+    described = json.loads(json.dumps(_describe_row(row, "precondition", tensors)))
+    again, sigma = (
+        _build_row(described, tensors),
+        torch.tensor([0.02, 0.5, 3.0], dtype=torch.float64),
+    )
     assert (again.centre, again.sigma_max) == (row.centre, row.sigma_max)
     for mine, theirs in zip(row(sigma), again(sigma), strict=True):
         assert (mine is None and theirs is None) or torch.equal(mine, theirs)
 
 
-def test_a_model_of_a_shape_and_no_prior(tmp_path):
+def test_a_model_without_a_prior_keeps_its_shape(tmp_path):
     model = _model(prior=None, shape=(3,))
     save(model, tmp_path / "m")
     again = load(tmp_path / "m", networks={"Mine": Mine})
@@ -109,7 +108,7 @@ def test_extra_tensors_and_types_are_kept(tmp_path):
     assert torch.equal(found.under("extra")["count"], extra["count"])
 
 
-def test_the_header_can_be_read_by_people(tmp_path):
+def test_the_header_is_written_as_json_for_people(tmp_path):
     save(_model(), tmp_path / "m")
     shown = json.loads((tmp_path / "m/model.json").read_text())
     assert shown["network"] == {"kind": "Mine", "size": 3}
@@ -126,15 +125,15 @@ RESCALED = {
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────
 
 
-def _broken(path, mend):
+def _broken(path, change):
     """Write a model, change its header, and give the file a right checksum again."""
     save(_model(), path)
     found = read_stored(path)
-    mend(found.description)
+    change(found.description)
     write_stored(path, found.description, found.tensors)
 
 
-def test_a_file_cut_short_anywhere(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     save(_model(), tmp_path / "m.safetensors")
     whole = (tmp_path / "m.safetensors").read_bytes()
     for size in range(0, len(whole), 41):
@@ -143,7 +142,7 @@ def test_a_file_cut_short_anywhere(tmp_path):
             load(tmp_path / "cut.safetensors", networks={"Mine": Mine})
 
 
-def test_a_changed_bit_anywhere(tmp_path):
+def test_a_changed_bit_is_refused(tmp_path):
     save(_model(), tmp_path / "m.safetensors")
     whole = bytearray((tmp_path / "m.safetensors").read_bytes())
     for place in range(0, len(whole), 37):
@@ -154,70 +153,70 @@ def test_a_changed_bit_anywhere(tmp_path):
             load(tmp_path / "bit.safetensors", networks={"Mine": Mine})
 
 
-def test_another_version(tmp_path):
+def test_another_format_is_refused(tmp_path):
     _broken(tmp_path / "m.safetensors", lambda d: d.update(format=2))
     with pytest.raises(ValueError, match=r"format 2.*reads 1"):
         load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("mend", "message"),
+    ("change", "message"),
     [
         (lambda d: d["network"].update(size=4), r"another architecture.*linear\.weight"),
-        (lambda d: d["network"].update(kind="os.system"), r"'os\.system' is no network known"),
-        (lambda d: d["network"].update(kind=["Mine"]), "unhashable|no network known"),
+        (lambda d: d["network"].update(kind="os.system"), r"'os\.system' is not a known network"),
+        (lambda d: d["network"].update(kind=["Mine"]), "unhashable|not a known network"),
         (lambda d: d["network"].update(width=3), "width"),
         (lambda d: d["network"].update(size=10**12), "more than the"),
         (lambda d: d["network"].update(size={"deep": [10**12]}), "more than the"),
-        (lambda d: d["precondition"].update(kind="eval"), "no preconditioner known"),
+        (lambda d: d["precondition"].update(kind="eval"), "not a known preconditioner"),
         (lambda d: d["precondition"].update(sigma_data="0.3", levels=[]), "levels"),
-        (lambda d: d["precondition"].update(sigma_data="0.3"), "sigma_data='0.3' is no finite"),
+        (lambda d: d["precondition"].update(sigma_data="0.3"), "sigma_data='0.3' is not a finite"),
         (lambda d: d["precondition"].update(sigma_max="7"), "sigma_max='7'"),
         (lambda d: d["precondition"].update(sigma_min=None), "sigma_min=None"),
         (lambda d: d["precondition"].update(sigma_max=True), "sigma_max=True"),
         (lambda d: d["precondition"].update(sigma_max=10**400), "sigma_max=1000"),
         (lambda d: d["precondition"].update(sigma_max=0.001), r"levels 0\.001 to 0\.01"),
         (lambda d: d.update(precondition=RESCALED | {"precondition": "EDM"}), "='EDM' is neither"),
-        (lambda d: d.update(precondition=RESCALED | {"scale": 0}), "scale=0 is no"),
+        (lambda d: d.update(precondition=RESCALED | {"scale": 0}), "scale=0 is not"),
         (lambda d: d["network"].update(size=[1] * 4000), "4000 arguments in a row"),
         (lambda d: d.pop("precondition"), "'precondition' is missing"),
         (lambda d: d.update(prior=["mean"]), "prior"),
-        (lambda d: d.update(network=3), "no model"),
-        (lambda d: d.update(precondition=None), "no model"),
-        (lambda d: d.update(shape=4), "no model"),
+        (lambda d: d.update(network=3), "not a model"),
+        (lambda d: d.update(precondition=None), "not a model"),
+        (lambda d: d.update(shape=4), "not a model"),
         (lambda d: d.update(shape=[4]), "shape"),
     ],
 )
-def test_a_header_that_means_something_else(tmp_path, mend, message):
-    _broken(tmp_path / "m.safetensors", mend)
+def test_a_header_that_does_not_fit_is_refused(tmp_path, change, message):
+    _broken(tmp_path / "m.safetensors", change)
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "m.safetensors", networks={"Mine": Mine})
 
 
-def test_a_prior_that_is_no_number_is_refused(tmp_path):
+def test_a_prior_that_is_not_finite_is_refused(tmp_path):
     save(_model(prior=Prior(torch.full((3,), torch.nan), torch.eye(3))), tmp_path / "m")
     with pytest.raises(ValueError, match=r"prior\.mean must be finite"):
         load(tmp_path / "m", networks={"Mine": Mine})
 
 
 @pytest.mark.parametrize("change", [{"blocks": 13_000}, {"multipliers": [1] * 60}])
-def test_a_network_of_more_than_is_stored_is_not_built(tmp_path, change):
-    """Neither all of the network nor all of its arguments: counted by the parameters begun."""
+def test_a_network_larger_than_its_file_is_not_built(tmp_path, change):
+    """Building stops early: counted by the parameters that were created."""
     save(ScoreModel(SMALL["UNet"](), EDM(), shape=(1, 8, 8)), tmp_path / "m.safetensors")
-    found, begun = read_stored(tmp_path / "m.safetensors"), []
-    found.description["network"] |= change
-    found.tensors["net.more"] = torch.zeros(13_000)
-    write_stored(tmp_path / "m.safetensors", found.description, found.tensors)
-    handle = register_module_parameter_registration_hook(lambda *_: begun.append(1))
+    stored, created = read_stored(tmp_path / "m.safetensors"), []
+    stored.description["network"] |= change
+    stored.tensors["net.more"] = torch.zeros(13_000)
+    write_stored(tmp_path / "m.safetensors", stored.description, stored.tensors)
+    handle = register_module_parameter_registration_hook(lambda *_: created.append(1))
     with pytest.raises(ValueError, match="more parameters than the") as error:
         load(tmp_path / "m.safetensors")
     handle.remove()
-    assert len(begun) <= 3 * len(found.tensors)
+    assert len(created) <= 3 * len(stored.tensors)
     assert len(str(error.value)) < 1500
-    nn.Sequential(*(nn.Linear(1, 1) for _ in range(1000)))  # which is counted no longer
+    nn.Sequential(*(nn.Linear(1, 1) for _ in range(1000)))  # no longer counted
 
 
-def test_files_that_are_none_of_ours(tmp_path):
+def test_foreign_files_are_refused_and_nothing_in_them_runs(tmp_path):
     class Hostile:
         def __reduce__(self):
             return (os.system, (f"touch {tmp_path}/ran",))
@@ -226,7 +225,7 @@ def test_files_that_are_none_of_ours(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
     (tmp_path / "c.safetensors").write_bytes(b"")
     for name in "abc":
-        with pytest.raises(ValueError, match="damaged, or no safetensors file"):
+        with pytest.raises(ValueError, match="damaged, or not a safetensors file"):
             load(tmp_path / f"{name}.safetensors")
     assert not (tmp_path / "ran").exists()
     from safetensors.torch import save_file
@@ -240,18 +239,18 @@ def test_files_that_are_none_of_ours(tmp_path):
         load(tmp_path)
 
 
-def test_a_model_that_cannot_be_named_is_not_written(tmp_path):
+def test_a_model_that_a_file_cannot_name_is_not_written(tmp_path):
     net = nn.Linear(3, 3)
     with pytest.raises(ValueError, match="attribute `arguments`"):
         save(ScoreModel(net, EDM()), tmp_path / "m")
     with pytest.raises(ValueError, match="no file can name"):
         save(ScoreModel(Mine(3), type("Own", (EDM,), {})()), tmp_path / "m")
     save(_model(), tmp_path / "m")
-    with pytest.raises(ValueError, match="'Mine' is no network known"):
+    with pytest.raises(ValueError, match="'Mine' is not a known network"):
         load(tmp_path / "m")
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     save(_model(), tmp_path / "m.safetensors", about={"step": 1})
 
     def full(handle):

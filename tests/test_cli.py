@@ -128,7 +128,7 @@ def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
         ("sample nowhere", "RUN nowhere", "`scorefield train`"),
         ("sample full", "full holds no run", "model.safetensors"),
         ("sample old", "old has no model yet", "`scorefield resume old`"),
-        ("sample taken", "taken is damaged", "no safetensors file"),
+        ("sample taken", "taken is damaged", "not a safetensors file"),
         ("evaluate nowhere", "RUN nowhere", "`scorefield train`"),
         ("evaluate old -n 0", "-n 0", "1 or more"),
         ("restore nowhere x.png --task colorize", "RUN nowhere", "`scorefield train`"),

@@ -99,7 +99,7 @@ def test_a_place_for_no_model_is_refused(tmp_path, capsys):
     assert "a directory" in _fails(capsys, *args, tmp_path / "folder.safetensors")
     assert "ends in .safetensors" in _fails(capsys, *args, tmp_path / "file.txt")
     message = _fails(capsys, *args, tmp_path / "file.txt/model.safetensors")
-    assert f"into {tmp_path / 'file.txt'};" in message
+    assert f"{tmp_path / 'file.txt'} is not a writable directory" in message
     assert (tmp_path / "file.txt").read_text() == "mine"
 
 

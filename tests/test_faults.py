@@ -238,7 +238,9 @@ def test_a_place_that_cannot_be_written_to_is_refused_at_once(points, tmp_path, 
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     module = sys.modules["scorefield.runs.finish"]  # the package has a function of that name
     monkeypatch.setattr(module, "load_data", lambda *_, **__: pytest.fail("too late"))
-    with pytest.raises(ValueError, match=rf"run/config.json: nothing can be .* into {tmp_path}"):
+    with pytest.raises(
+        ValueError, match=rf"run/config.json: {tmp_path} is not a writable directory"
+    ):
         start(_vectors(points), tmp_path / "run")
 
 

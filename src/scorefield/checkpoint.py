@@ -1,12 +1,12 @@
-"""Models on disk: one safetensors file, which says in its header, as JSON, what its tensors are.
+"""Models on disk: one safetensors file whose header describes its tensors in JSON.
 
     {"format": 1,
      "network": {"kind": "UNet", "width": 64, ...},  "precondition": {"kind": "EDM", ...},
-     "prior": ["mean", "cov"],  "shape": null,  "about": whatever the writer wants known,
-     "sha256": of all the rest}
+     "prior": ["mean", "cov"],  "shape": null,  "about": notes of the writer,
+     "sha256": checksum of everything else}
 
-A directory is such a file, `model.safetensors`, beside a copy of the JSON for people to read.
-Nothing is unpickled, and nothing is allocated for a network that the tensors do not fit.
+A directory holds such a file, `model.safetensors`, and a copy of the JSON for people to read.
+Nothing is unpickled, and no memory is allocated for a network that the tensors do not fit.
 """
 
 from __future__ import annotations
@@ -35,41 +35,30 @@ from .prior import Prior
 
 FORMAT = 1
 MODEL_FILE = "model.safetensors"
-SLACK = 64
-"""Parameters and entries of a list that a network may have beyond the tensors of its file."""
+SPARE_PARAMETERS = 64
+"""Parameters, and entries of a list, that a network may have beyond the tensors of its file."""
 
-PRECONDITIONERS = {
+PRECONDITIONERS: dict[str, type[Precondition]] = {
     row.__name__: row
     for row in (
-        rows.NCSN,
-        rows.NCSNv2,
-        rows.VE,
-        rows.VEDiscrete,
-        rows.VP,
-        rows.VPDiscrete,
-        rows.SubVP,
-        rows.EDM,
-        rows.VPrediction,
-        rows.VPredictionDiscrete,
-        rows.CleanDiscrete,
-        rows.Plain,
-        rows.FlowMatching,
-        rows.Rescaled,
+        rows.NCSN, rows.NCSNv2, rows.VE, rows.VEDiscrete, rows.VP, rows.VPDiscrete, rows.SubVP,
+        rows.EDM, rows.VPrediction, rows.VPredictionDiscrete, rows.CleanDiscrete, rows.Plain,
+        rows.FlowMatching, rows.Rescaled,
     )
-}
+}  # fmt: skip
 """The preconditioners that a file may name."""
 
 MISMATCHES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a header that means something else may set off."""
+"""Errors that a header with another meaning may cause."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a file holds, found whole.
+    """Contents of an undamaged file.
 
     Attributes:
         description: The JSON of its header.
-        tensors: By name; a model's are `net.…`, `prior.…` and `precondition.…`.
+        tensors: By name; those of a model are `net.…`, `prior.…` and `precondition.…`.
     """
 
     description: dict[str, Any]
@@ -77,11 +66,11 @@ class Stored:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the writer wanted known."""
+        """Notes of the writer."""
         return dict(self.description.get("about", {}))
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin with `prefix.`, without it."""
+        """Return the tensors whose names begin with `prefix.`, without the prefix."""
         start = prefix + "."
         return {
             name.removeprefix(start): value
@@ -97,20 +86,20 @@ def save(
     about: Mapping[str, Any] | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model; what was there before stays whole until the new one is.
+    """Write a model, whole or not at all.
 
     Args:
-        model: its network keeps what it was built with as `arguments`.
+        model: its network has the arguments that build it as `arguments`.
         path: a file if it ends in .safetensors, else a directory.
-        about: JSON to be found in `read_stored(path).about`.
-        extra: other tensors to keep in the file, found in `read_stored(path).under("extra")`.
+        about: notes in JSON, returned by `read_stored(path).about`.
+        extra: other tensors, returned by `read_stored(path).under("extra")`.
     """
     path, net = Path(path), model.net
     arguments = getattr(net, "arguments", None)
     if not isinstance(arguments, Mapping):
         raise ValueError(
-            f"{type(net).__name__} does not say how it was built: give it an attribute `arguments`,"
-            f" a dict such that {type(net).__name__}(**arguments) builds it again"
+            f"{type(net).__name__} has no record of how it was built: give it an attribute "
+            f"`arguments`, a dict such that {type(net).__name__}(**arguments) builds it again"
         )
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
@@ -119,7 +108,7 @@ def save(
     description = {
         "format": FORMAT,
         "network": {"kind": type(net).__name__, **arguments},
-        "precondition": _described(model.precondition, "precondition", tensors),
+        "precondition": _describe_row(model.precondition, "precondition", tensors),
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
         "about": dict(about or {}),
@@ -135,18 +124,18 @@ def save(
 def load(
     path: str | Path, *, networks: Mapping[str, Callable[..., nn.Module]] | None = None
 ) -> ScoreModel:
-    """The model of a file or directory that `save` wrote, ready to be evaluated.
+    """Load a model that `save` wrote, ready to be evaluated.
 
     Args:
         path: the file or the directory.
-        networks: your own networks, by the name of their class.
+        networks: your own network classes, by name.
     """
     path = Path(path)
     path = path / MODEL_FILE if path.is_dir() else path
     stored = read_stored(path)
     try:
-        precondition = _row(stored.description["precondition"], stored.tensors)
-        net = _network(stored, NETWORKS | dict(networks or {}))
+        precondition = _build_row(stored.description["precondition"], stored.tensors)
+        net = _build_network(stored, NETWORKS | dict(networks or {}))
         prior, shape = stored.under("prior"), stored.description["shape"]
         if sorted(prior) != sorted(stored.description["prior"]):
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
@@ -160,20 +149,20 @@ def load(
         ).eval()
     except KeyError as error:
         reason = f"{error!s:.100} is missing from its header"
-        raise ValueError(f"{path} holds no model: {reason}") from error
+        raise ValueError(f"{path} is not a model: {reason}") from error
     except MISMATCHES as error:
-        raise ValueError(f"{path} holds no model that can be built: {error!s:.1000}") from error
+        raise ValueError(f"{path} is not a model that can be built: {error!s:.1000}") from error
 
 
 def write_stored(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors with a description and the checksum of both, in one move."""
+    """Write tensors with a description and the checksum of both, whole or not at all."""
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = json.dumps({**description, "sha256": _digest(description, kept)}, allow_nan=False)
     write_file(path, serialise(kept, {"scorefield": header}))
 
 
 def read_stored(path: str | Path) -> Stored:
-    """What `save` or `write` left in a file, if it is whole and as it was written."""
+    """Read what `save` or `write_stored` wrote; refuse a damaged file."""
     path = Path(path)
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.exists():
@@ -181,23 +170,23 @@ def read_stored(path: str | Path) -> Stored:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("scorefield")
-            # copied: what is mapped would change with the file
+            # Copied, because a mapped tensor would change with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged, or not a safetensors file: {error}") from error
     if header is None:
         raise ValueError(f"{path} is a safetensors file of another program, not of scorefield")
     try:
         description = json.loads(header)
-        found, version = description.pop("sha256"), description["format"]
+        checksum, version = description.pop("sha256"), description["format"]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: its header is not ours ({error})") from error
+        raise ValueError(f"{path} is damaged: its header has other contents ({error})") from error
     if version != FORMAT:
         raise ValueError(
             f"{path} is of format {version!s:.40}, and this version of scorefield reads {FORMAT}: "
             "install the version that wrote it"
         )
-    if found != _digest(description, tensors):
+    if checksum != _digest(description, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum")
     return Stored(description, tensors)
 
@@ -217,73 +206,72 @@ def _prior_tensors(prior: Prior | None) -> dict[str, Tensor]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _described(row: Precondition, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """A preconditioner's fields; its tensors go into `tensors`, a name into their place."""
+def _describe_row(row: Precondition, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return a preconditioner's fields, with its tensors moved to `tensors` and named."""
     kind = type(row).__name__
     if PRECONDITIONERS.get(kind) is not type(row):
         raise ValueError(
             f"precondition is a {kind}, which no file can name: {', '.join(PRECONDITIONERS)} can"
         )
-    found: dict[str, Any] = {"kind": kind}
+    description: dict[str, Any] = {"kind": kind}
     for key, value in _fields(row):
         if isinstance(value, Tensor):
             tensors[f"{name}.{key}"] = value
-            found[key] = {"tensor": f"{name}.{key}"}
+            description[key] = {"tensor": f"{name}.{key}"}
         elif isinstance(value, Precondition):
-            found[key] = _described(value, f"{name}.{key}", tensors)
+            description[key] = _describe_row(value, f"{name}.{key}", tensors)
         else:
-            found[key] = value
-    return found
+            description[key] = value
+    return description
 
 
 def _fields(row: Any) -> Iterator[tuple[str, Any]]:
     return ((field.name, getattr(row, field.name)) for field in fields(row) if field.init)
 
 
-def _row(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
-    kind: Any = _kind(PRECONDITIONERS, found["kind"], "preconditioner")
-    given = {key: value for key, value in found.items() if key != "kind"}
-    if unknown := given.keys() - {field.name for field in fields(kind) if field.init}:
+def _build_row(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
+    kind: Any = _look_up(PRECONDITIONERS, description["kind"], "preconditioner")
+    values = {key: value for key, value in description.items() if key != "kind"}
+    if unknown := values.keys() - {field.name for field in fields(kind) if field.init}:
         raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
     types = get_type_hints(kind)
-    values = {k: _field(k, value, types[k], tensors) for k, value in given.items()}
-    row: Precondition = kind(**values)
+    row: Precondition = kind(**{k: _field(k, v, types[k], tensors) for k, v in values.items()})
     if not sys.float_info.max >= row.sigma_max >= row.sigma_min > 0:
         raise ValueError(
             f"{kind.__name__} has the noise levels {row.sigma_max} to {row.sigma_min}: they must "
-            "be finite, positive, and the first the largest"
+            "be finite, positive and in decreasing order"
         )
     return row
 
 
 def _field(name: str, value: Any, wanted: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What a header says of a field of a row, which must be of the field's type."""
+    """Return a field of a preconditioner; refuse a value of another type."""
     if wanted is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not abs(value) <= sys.float_info.max or (name == "scale" and value == 0):
-            raise ValueError(f"{name}={value!r:.40} is no finite number that {name} can be")
+            raise ValueError(f"{name}={value!r:.40} is not a finite number that {name} can be")
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}={value!r:.40} is neither a tensor nor a preconditioner")
     if wanted is Precondition:
-        return _row(value, tensors)
+        return _build_row(value, tensors)
     return _check_tensor(name, tensors[value["tensor"]])
 
 
 def _check_tensor(name: str, value: Tensor) -> Tensor:
     if not value.is_floating_point() or not value.isfinite().all():
-        raise ValueError(f"{name} must be finite floats, and is {value.dtype}, or not finite")
+        raise ValueError(f"{name} must be finite floats, but is {value.dtype} or not finite")
     return value
 
 
-def _network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
-    """The network that the header names with the file's weights, each of which it must have."""
+def _build_network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
+    """Build the network that the header names, with exactly the file's weights."""
     arguments = dict(stored.description["network"])
-    build = _kind(networks, arguments.pop("kind"), "network")
+    build = _look_up(networks, arguments.pop("kind"), "network")
     state = stored.under("net")
     _check_sizes(arguments, sum(value.numel() for value in state.values()), len(state))
-    # nothing is allocated before the shapes have been compared
-    with torch.device("meta"), _counted(len(state)):
+    # No memory is allocated before the shapes have been compared.
+    with torch.device("meta"), _limit_parameters(len(state)):
         net: nn.Module = build(**arguments)
     own = net.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -298,9 +286,9 @@ def _network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -
 
 
 def _check_sizes(arguments: Any, elements: int, tensors: int) -> None:
-    """What an argument counts, the file must hold: no network of a billion blocks is begun."""
-    if len(arguments) > tensors + SLACK:
-        raise ValueError(f"{len(arguments)} arguments in a row, of a network of {tensors} tensors")
+    """Refuse arguments larger than the file, such as a billion blocks, before building starts."""
+    if len(arguments) > tensors + SPARE_PARAMETERS:
+        raise ValueError(f"{len(arguments)} arguments in a row, for a network of {tensors} tensors")
     items = arguments.items() if isinstance(arguments, Mapping) else enumerate(arguments)
     for name, value in items:
         if isinstance(value, (list, Mapping)):
@@ -310,9 +298,9 @@ def _check_sizes(arguments: Any, elements: int, tensors: int) -> None:
 
 
 @contextmanager
-def _counted(tensors: int) -> Iterator[None]:
-    """Stop the building of a network that has far more parameters than the file has tensors."""
-    left = 2 * tensors + SLACK  # some are replaced while a network is built
+def _limit_parameters(tensors: int) -> Iterator[None]:
+    """Stop building a network that has far more parameters than the file has tensors."""
+    left = 2 * tensors + SPARE_PARAMETERS  # some are replaced during the building
 
     def count(*_: object) -> None:
         nonlocal left
@@ -327,7 +315,9 @@ def _counted(tensors: int) -> Iterator[None]:
         handle.remove()
 
 
-def _kind(known: Mapping[str, Callable[..., Any]], kind: object, what: str) -> Callable[..., Any]:
-    if kind not in known:
-        raise ValueError(f"{kind!r:.40} is no {what} known here: {', '.join(known)}")
-    return known[str(kind)]
+def _look_up(
+    choices: Mapping[str, Callable[..., Any]], name: object, what: str
+) -> Callable[..., Any]:
+    if name not in choices:
+        raise ValueError(f"{name!r:.40} is not a known {what}: {', '.join(choices)}")
+    return choices[str(name)]

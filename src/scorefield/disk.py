@@ -1,9 +1,9 @@
 """Files that are written whole or not at all, by one process at a time.
 
-    write beside it  →  fsync  →  rename over it  →  fsync of the directory
+    write to a temporary file  →  fsync  →  rename  →  fsync of the directory
 
-A full disk, a directory that cannot be written to or a kill leave what was there before. A run's
-directory belongs to the process that holds its lock, which the system takes back when that ends,
+After a full disk, a refused permission or a kill, the previous file is still there. A run's
+directory belongs to the process that holds its lock; the system releases it when that process ends,
 however it ends.
 """
 
@@ -19,24 +19,24 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # on Windows, where a run is not locked
+except ImportError:  # Windows, where runs are not locked
     fcntl = None  # type: ignore[assignment]
 
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a system calls it that there is no room."""
+"""Error numbers that mean that there is no room."""
 
 LOCK_FILE = "lock"
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, force it to the disk, and move it into place."""
+    """Write a file whole or not at all."""
     with write_parts(path) as write:
         write(content)
 
 
 @contextmanager
 def write_parts(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """The same for a file that comes part by part; what fails on the way leaves none of it."""
+    """Yield a function that appends to a file, which appears when the block ends without error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,38 +54,37 @@ def write_parts(path: Path) -> Iterator[Callable[[bytes], None]]:
 
 
 def write_all(handle: int, content: bytes) -> None:
-    """Write all of it; the system may take a part at a time."""
-    left = memoryview(content)
-    while left:
-        left = left[os.write(handle, left) :]
+    """Write all bytes; the system may take a part of them at a time."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def write_error(path: Path, error: OSError) -> OSError:
-    """The error that says which file could not be written, and how much room there is."""
+    """Return an error that names the file, and the free space if the disk is full."""
     reason = error.strerror or str(error)
     if error.errno in FULL_DISK_ERRORS:
-        reason += (
-            f" ({shutil.disk_usage(_nearest_directory(path)).free / 2**20:.1f} MiB are free there)"
-        )
-    found = OSError(f"{path} could not be written: {reason}")
-    found.errno = error.errno
-    return found
+        free = shutil.disk_usage(_nearest_directory(path)).free / 2**20
+        reason += f" ({free:.1f} MiB are free there)"
+    named = OSError(f"{path} could not be written: {reason}")
+    named.errno = error.errno
+    return named
 
 
 def check_writable(path: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    place = _nearest_directory(path)
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"{path}: nothing can be written into {place}; choose another place")
+    """Refuse, before the work, a path that could not be written after it."""
+    directory = _nearest_directory(path)
+    if not directory.is_dir() or not os.access(directory, os.W_OK):
+        raise ValueError(f"{path}: {directory} is not a writable directory; choose another place")
 
 
 def _nearest_directory(path: Path) -> Path:
-    """The nearest directory above a file that is there already."""
+    """Return the nearest parent that exists."""
     return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def _sync_directory(directory: Path) -> None:
-    """Force the renaming itself to the disk, where the system knows how."""
+    """Force a renaming to the disk, where the system can."""
     if os.name == "posix":
         handle = os.open(directory, os.O_RDONLY)
         try:
@@ -96,12 +95,12 @@ def _sync_directory(directory: Path) -> None:
 
 @contextmanager
 def hold_lock(directory: Path) -> Iterator[None]:
-    """Keep other processes out of a run's directory; those that only read it need not ask.
+    """Keep other processes from writing to a run's directory; readers need no lock.
 
-    Where the system or its file system knows no locks there is none.
+    Does nothing where the system or the file system has no locks.
     """
     path = directory / LOCK_FILE
-    handle = None if fcntl is None else _lock(path)
+    handle = None if fcntl is None else _acquire_lock(path)
     try:
         yield
     finally:
@@ -111,7 +110,7 @@ def hold_lock(directory: Path) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(path: Path) -> int | None:
+def _acquire_lock(path: Path) -> int | None:
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -123,22 +122,23 @@ def _lock(path: Path) -> int | None:
             owner = os.read(handle, 20).decode(errors="replace").strip()
             os.close(handle)
             raise ValueError(
-                f"{path.parent} is in use by the process {owner or 'of another'}: wait for its "
-                "end, or stop it; no other may write there meanwhile"
+                f"{path.parent} is in use by the process {owner or 'of another'}: wait until it "
+                "ends, or stop it; only one process may write there"
             ) from error
         except OSError:  # a file system without locks
             os.close(handle)
             return None
-        if _is_still(path, handle):
+        if _is_at(path, handle):
             break
         os.close(handle)  # its owner has just removed it
-    with suppress(OSError):  # the number is for people; on a full disk the lock holds without
+    with suppress(OSError):  # the number is for people; on a full disk the lock works without it
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
     return handle
 
 
-def _is_still(path: Path, handle: int) -> bool:
+def _is_at(path: Path, handle: int) -> bool:
+    """Return True if the path still names the open file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:

@@ -31,6 +31,7 @@ ABOUT = """Learn the score of a distribution from its samples, and sample from i
 
 With --debug, errors show a traceback."""
 
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,

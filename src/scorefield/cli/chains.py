@@ -105,7 +105,7 @@ def choose_output(out: Path | None, run: Path, model: ScoreModel) -> tuple[Path,
 
 
 @contextmanager
-def writing(
+def open_output(
     out: Path, n: int, model: ScoreModel, table: Table | None, about: dict[str, Any]
 ) -> Iterator[Callable[[Tensor], None]]:
     """Yield a function that writes a batch of samples; only rank 0 writes."""

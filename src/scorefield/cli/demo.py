@@ -39,7 +39,7 @@ def demo(
         out: directory for all results, report.html among them.
         steps: number of training steps; fewer for a quick look.
     """
-    options.check(steps=steps, seed=seed)
+    options.check_options(steps=steps, seed=seed)
     options.check_directory(out)
     if out.exists() and any(out.iterdir()):
         if not (out / "config.json").exists():

@@ -10,21 +10,21 @@ from .startup import join_group
 
 
 def evaluate(
-    run: options.Run,
+    run: options.RunPath,
     *,
-    n: options.N = 360,
+    n: options.Count = 360,
     features: Literal["pixels", "classifier", "inception"] = "pixels",
-    inception: options.Inception = None,
+    inception: options.InceptionFile = None,
     reference: Literal["test", "train"] = "test",
-    sampler: options.Sampler = None,
+    sampler: options.SamplerName = None,
     steps: options.Steps = None,
     seed: options.Seed = 0,
     raw: bool = False,
     bits: int = 32,
     frontier: bool = False,
     out: Path | None = None,
-    batch: options.Batch = 256,
-    device: options.Device = "auto",
+    batch: options.BatchSize = 256,
+    device: options.DeviceName = "auto",
 ) -> None:
     """Evaluate a run's model: its samples, its fit to held-out data, and memorisation.
 
@@ -39,7 +39,7 @@ def evaluate(
         frontier: also sample with every sampler at several costs.
         out: directory for both files; by default the run's.
     """
-    options.check(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
     out = run if out is None else out
     options.check_directory(out)
     from .. import distributed

@@ -13,11 +13,11 @@ from tyro.conf import Positional, arg
 
 from ..disk import check_writable
 
-Run: TypeAlias = Annotated[
+RunPath: TypeAlias = Annotated[
     Positional[Path], arg(metavar="RUN", help="a run's directory, or a saved or converted model")
 ]
-N: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
-Sampler: TypeAlias = Annotated[
+Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
+SamplerName: TypeAlias = Annotated[
     str | None,
     arg(
         help="heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn, ancestral, "
@@ -28,17 +28,17 @@ Steps: TypeAlias = Annotated[
     int | None, arg(help="number of noise levels; for annealed Langevin, steps at each level")
 ]
 Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]
-Batch: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
-Device: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes the fastest")]
+BatchSize: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
+DeviceName: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes the fastest")]
 Overwrite: TypeAlias = Annotated[bool, arg(help="replace what is there")]
-Inception: TypeAlias = Annotated[Path | None, arg(help="weights of the Inception network, a file")]
-Precision: TypeAlias = Annotated[
+InceptionFile: TypeAlias = Annotated[Path | None, arg(help="file of the Inception network")]
+PrecisionName: TypeAlias = Annotated[
     Literal["auto", "float32", "bfloat16"],
     arg(help="float32: errors up to 1e-5; bfloat16: up to 2 %, may be faster; auto is float32"),
 ]
 
 
-def check(*, run: Path | None = None, seed: int = 0, **counts: int | None) -> None:
+def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | None) -> None:
     """Refuse a run without a model, an impossible seed, and counts below 1."""
     for name, value in counts.items():
         if value is not None and value < 1:

@@ -18,9 +18,9 @@ def reproduce(
     out: Path = Path("runs/paper"),
     data: Path | None = None,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
+    device: options.DeviceName = "auto",
     steps: int | None = None,
-    inception: options.Inception = None,
+    inception: options.InceptionFile = None,
 ) -> None:
     """Repeat experiments of Song & Ermon 2019 and compare them with what was published.
 
@@ -38,7 +38,7 @@ def reproduce(
     """
     if not experiments:
         raise ValueError("name an experiment, as in `scorefield reproduce fig3`, or all")
-    options.check(steps=steps, seed=seed)
+    options.check_options(steps=steps, seed=seed)
     options.check_directory(out)
     from .. import paper
     from ..runs.resolve import choose_device

@@ -15,7 +15,7 @@ NEEDS = {"inpaint": "mask", "super-resolve": "factor", "deblur": "sigma"}
 
 
 def restore(
-    run: options.Run,
+    run: options.RunPath,
     image: Annotated[Positional[Path], arg(metavar="IMAGE")],
     *,
     task: Literal["inpaint", "colorize", "super-resolve", "deblur"],
@@ -23,7 +23,7 @@ def restore(
     factor: int | None = None,
     sigma: float | None = None,
     noise: float | None = None,
-    n: options.N = 8,
+    n: options.Count = 8,
     out: Path = Path("restored"),
     overwrite: options.Overwrite = False,
     method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
@@ -31,9 +31,9 @@ def restore(
     particles: int = 32,
     filters: int = 4,
     seed: options.Seed = 0,
-    batch: options.Batch = 256,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    batch: options.BatchSize = 256,
+    device: options.DeviceName = "auto",
+    precision: options.PrecisionName = "auto",
 ) -> None:
     """Complete an image from a measurement of a part of it: n samples, their mean and spread.
 
@@ -50,7 +50,7 @@ def restore(
         particles: number of particles in a filter.
         filters: number of particle filters, at most n; samples from one filter are correlated.
     """
-    options.check(
+    options.check_options(
         run=run, n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed
     )
     for name, option in NEEDS.items():

@@ -9,19 +9,19 @@ from .startup import join_group, say
 
 
 def sample(
-    run: options.Run,
+    run: options.RunPath,
     *,
-    n: options.N = 64,
+    n: options.Count = 64,
     out: Path | None = None,
-    sampler: options.Sampler = None,
+    sampler: options.SamplerName = None,
     steps: options.Steps = None,
     seed: options.Seed = 0,
     label: int | None = None,
     guidance: float = 1.0,
     animate: Path | None = None,
-    batch: options.Batch = 256,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
+    batch: options.BatchSize = 256,
+    device: options.DeviceName = "auto",
+    precision: options.PrecisionName = "auto",
 ) -> None:
     """Sample from a trained model.
 
@@ -33,7 +33,7 @@ def sample(
         guidance: strength of the guidance towards the class; 1 is none.
         animate: also write the path of the samples, as a .gif or an animated .png.
     """
-    options.check(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
     if animate is not None and animate.suffix not in (".gif", ".png"):
         raise ValueError(f"--animate {animate}: an animation is a .gif or a .png")
     from .. import distributed
@@ -68,7 +68,7 @@ def sample(
     total = len(distributed.shard(range(0, n, batch))) * plan.states
     film = None if animate is None else work.Film(plan.states)
     ends = work.track_chains((states for _, states in parts), total, "sampling", film)
-    with work.writing(out, n, model, table, about) as write:
+    with work.open_output(out, n, model, table, about) as write:
         for x in gather(model, ends, n, batch):
             write(x)
     say(f"wrote {out}: {n} samples by {plan.sampler}, {plan.evaluations} evaluations each")

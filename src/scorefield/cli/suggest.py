@@ -29,7 +29,7 @@ def suggest(
         budget: number of score evaluations that a chain may take.
         sigma_min: the smallest noise level, instead of the suggested one.
     """
-    options.check(size=size, budget=budget)
+    options.check_options(size=size, budget=budget)
     from .. import ladder
     from ..data import all_samples, load_data
 

@@ -47,7 +47,7 @@ def train(
         settings: a field of the configuration and its value in YAML; may be repeated.
         show: print the configuration and do nothing else.
     """
-    options.check(steps=steps)
+    options.check_options(steps=steps)
     named = {"training.steps": steps, "seed": seed, "start": start}
     own = [f"{name}={value}" for name, value in named.items() if value is not None]
     experiment = choose_experiment(preset, file=config, source=data, settings=[*own, *settings])
