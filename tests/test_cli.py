@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 import torch
 
-from scorefield import cli
+from scorefield import EDM, MLP, ScoreModel, cli, save
 from scorefield.cli import COMMANDS, main
 from scorefield.cli.startup import SPIN_COUNT, keep_memory, spin_briefly
 from scorefield.runs.presets import PRESETS
@@ -131,6 +131,9 @@ def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
         ("sample taken", "taken is damaged", "not a safetensors file"),
         ("evaluate nowhere", "RUN nowhere", "`scorefield train`"),
         ("evaluate old -n 0", "-n 0", "1 or more"),
+        ("evaluate taken", "RUN taken is a file", "directory of a run"),
+        ("convert full out", "CHECKPOINT full", "name a file in it"),
+        ("convert gone out", "CHECKPOINT gone", "does not exist"),
         ("restore nowhere x.png --task colorize", "RUN nowhere", "`scorefield train`"),
         ("resume nowhere", "nowhere holds no run", "config.json"),
         ("suggest nowhere", "nowhere", "neither a folder"),
@@ -152,9 +155,15 @@ def test_errors_name_the_argument_and_the_fix(args, argument, fix, tmp_path, mon
 
 
 def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
-    # by a changed answer of the system, because root may write anywhere
+    save(ScoreModel(MLP(2, width=2, blocks=1), EDM(0.5)), run := tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    # root may write anywhere, so the system's answer is replaced
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    for args in (["demo", "--out", str(tmp_path / "a")], ["convert", "x.pth", str(tmp_path / "b")]):
+    for args in (
+        ["demo"],
+        ["convert", __file__, "b"],
+        ["restore", str(run), "x.png", "--task", "colorize"],
+    ):
         assert "another place" in _error_of(capsys, *args)
 
 

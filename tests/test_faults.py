@@ -1,10 +1,11 @@
-"""Faults on purpose: what is saved stays whole, the error says what to do, and the end is the same.
+"""Faults: files stay whole, errors name the fix, and a resumed run gives the same result.
 
-Each test makes one happen, and holds the run that went on after it to one that nothing disturbed.
+Each test causes a fault, resumes the run, and compares it with an undisturbed one.
 """
 
 import ctypes
 import errno
+import io
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from scorefield.data import (
     Batches,
     Dataset,
     batches,
+    fingerprint,
     fingerprint_files,
     load_data,
 )
@@ -54,8 +56,10 @@ def _vectors(path, *settings):
     return overridden(Experiment(), [*TINY, f"data.source={path}", *settings])
 
 
-def _train(run):
-    return list(run)
+def _finish(directory, experiment=None):
+    """Resume the run if there is one, else start it, and train to the end."""
+    started = (directory / "config.json").exists()
+    list(resume(directory) if started else start(experiment, directory))
 
 
 def _log(directory):
@@ -67,8 +71,8 @@ def _states(directory):
     return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
 
 
-def _same_end(one, other):
-    """To the bit, in the state, the model and the log; and nothing else is left."""
+def _assert_same_end(one, other):
+    """The last state, the model and the log are bit-identical; no temporary file is left."""
     for name in (_states(other)[-1].relative_to(other), "model.safetensors"):
         first, second = read_stored(one / name).tensors, read_stored(other / name).tensors
         assert first.keys() == second.keys()
@@ -87,9 +91,9 @@ def points(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(points, tmp_path_factory):
-    """A run that nothing disturbed."""
+    """An undisturbed run."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
-    _train(start(_vectors(points), directory))
+    list(start(_vectors(points), directory))
     return directory
 
 
@@ -100,7 +104,7 @@ def copy(whole, tmp_path):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of a megabyte, where one may be mounted."""
+    """A disk of a megabyte, where one can be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
     options = ["-t", "tmpfs", "-o", "size=1m", "none", str(place)]
@@ -114,139 +118,135 @@ def disk(tmp_path):
 
 
 class Full:
-    """A disk that is full from the k-th write or flush on: half of what is written then is there.
+    """A disk that is full from the k-th write or flush on: that write stores half of its bytes.
 
-    Or only at that one, as when somebody makes room. It counts them too, and then never is full.
+    With `once`, only that call fails, as if somebody made room. `calls` counts them all.
     """
 
     def __init__(self, patch, room=sys.maxsize, once=False):
-        self.asked, self.room, self.once = 0, room, once
+        self.calls, self.room, self.once = 0, room, once
         write, fsync = os.write, os.fsync
 
-        def half(handle, content):
-            if self._more():
+        def write_half(handle, content):
+            if self._has_room():
                 return write(handle, content)
             write(handle, bytes(content[: len(content) // 2]))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         def flush(handle):
-            if not self._more():
+            if not self._has_room():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return fsync(handle)
 
-        patch.setattr(os, "write", half)
+        patch.setattr(os, "write", write_half)
         patch.setattr(os, "fsync", flush)
 
-    def _more(self):
-        self.asked += 1
-        return self.asked <= self.room or (self.once and self.asked > self.room + 1)
+    def _has_room(self):
+        self.calls += 1
+        return self.calls <= self.room or (self.once and self.calls > self.room + 1)
 
 
 def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        counted = Full(patch)
-        _train(start(_vectors(points), tmp_path / "counted"))
-    messages = [
-        _on_a_full_disk(points, tmp_path / f"{room}", room) for room in range(counted.asked)
-    ]
-    for room in range(counted.asked):
-        _same_end(tmp_path / f"{room}", whole)
-    told = [message for message in messages if message]
-    assert len(told) >= counted.asked - 2  # a lock holds without the number that is for people
-    for message in told:
+        disk = Full(patch)
+        list(start(_vectors(points), tmp_path / "counted"))
+    messages = [_message_of_full_disk(points, tmp_path / f"{k}", k) for k in range(disk.calls)]
+    for k in range(disk.calls):
+        _assert_same_end(tmp_path / f"{k}", whole)
+    messages = [message for message in messages if message]
+    assert len(messages) >= disk.calls - 2  # a lock works without the process number in it
+    for message in messages:
         assert "could not be written: No space left on device" in message
         assert "MiB are free there" in message
         assert "config.json" in message or f"run scorefield resume {tmp_path}" in message
-    saved = [re.search(r"step (\d) is saved|(no) step is saved", m) for m in told]
+    saved = [re.search(r"step (\d) is saved|(no) step is saved", m) for m in messages]
     assert [*dict.fromkeys(m[1] or m[2] for m in saved if m)] == ["no", "0", "2", "4"]
 
 
-def _on_a_full_disk(points, directory, room):
-    """The message of a run on a disk with so much room, which is then resumed with more."""
-    told = ""
+def _message_of_full_disk(points, directory, room):
+    """The error of a run on a disk with room for so many writes; it is then finished with more."""
+    message = ""
     with pytest.MonkeyPatch.context() as patch:
         Full(patch, room, once=room % 2 == 1)
         try:
-            _train(start(_vectors(points), directory))
+            list(start(_vectors(points), directory))
         except OSError as error:
-            told = str(error)
+            message = str(error)
+    _assert_states_are_whole(directory)
+    _finish(directory, _vectors(points))
+    return message
+
+
+def _assert_states_are_whole(directory):
     for path in _states(directory):
         assert read_stored(path).about["step"] == int(path.stem)
-    begun = (directory / "config.json").exists()
-    _train(resume(directory) if begun else start(_vectors(points), directory))
-    return told
 
 
 DIGITS = overridden(
     Experiment(), [*TINY, "keeping.samples=2", "sampling.steps=2", "keeping.tensorboard=true"]
 )
-"""With all that a run can write: states, the model, pictures, events."""
+"""A run that writes everything: states, the model, images, events."""
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "digits"
-    _train(start(DIGITS, directory))
+    list(start(DIGITS, directory))
     return directory
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("left", [2, 12, 30, 48])
-def test_a_disk_that_fills_up_in_earnest(disk, digits, left):
+@pytest.mark.parametrize("pages", [2, 12, 30, 48])
+def test_a_real_disk_that_fills_up(disk, digits, pages):
     with suppress(OSError):
-        (disk / "ballast").write_bytes(bytes(2**20 - 4096 * left))
+        (disk / "ballast").write_bytes(bytes(2**20 - 4096 * pages))
     with pytest.raises(OSError, match=r"could not be written: No space left .*MiB are free there"):
-        _train(start(DIGITS, disk / "run"))
+        list(start(DIGITS, disk / "run"))
     (disk / "ballast").unlink()
-    for path in _states(disk / "run"):
-        assert read_stored(path).about["step"] == int(path.stem)
-    begun = (disk / "run/config.json").exists()
-    _train(resume(disk / "run") if begun else start(DIGITS, disk / "run"))
-    _same_end(disk / "run", digits)
+    _assert_states_are_whole(disk / "run")
+    _finish(disk / "run", DIGITS)
+    _assert_same_end(disk / "run", digits)
 
 
 def test_samples_on_a_full_disk(whole, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "samples.npy").write_bytes(b"those of before")
+    (tmp_path / "samples.npy").write_bytes(b"older samples")
     with pytest.MonkeyPatch.context() as patch:
         Full(patch, 0)
         assert main(["sample", str(whole), "-n", "2", "--steps", "2"]) == 2
     assert re.search(r"samples\.npy could not be written: No space.*free", capsys.readouterr().err)
     assert [path.name for path in tmp_path.iterdir()] == ["samples.npy"]
-    assert (tmp_path / "samples.npy").read_bytes() == b"those of before"
+    assert (tmp_path / "samples.npy").read_bytes() == b"older samples"
 
 
-def test_a_limit_of_the_size_of_files(points, whole, tmp_path):
+def test_a_limit_on_the_size_of_files(points, whole, tmp_path):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = (_states(whole)[0]).stat().st_size
-    made = _vectors(points)
+    size = _states(whole)[0].stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, before[1]))
     try:
         with pytest.raises(OSError, match=r"00000000.* could not be written: File too large"):
-            _train(start(made, tmp_path / "run"))
+            list(start(_vectors(points), tmp_path / "run"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    _train(resume(tmp_path / "run"))
-    _same_end(tmp_path / "run", whole)
+    _finish(tmp_path / "run")
+    _assert_same_end(tmp_path / "run", whole)
 
 
 # ── A directory that cannot be written to ────────────────────────────────────────────────────────
 
 
-def test_a_place_that_cannot_be_written_to_is_refused_at_once(points, tmp_path, monkeypatch):
+def test_an_unwritable_directory_is_refused_before_the_data_are_read(points, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     module = sys.modules["scorefield.runs.finish"]  # the package has a function of that name
     monkeypatch.setattr(module, "load_data", lambda *_, **__: pytest.fail("too late"))
-    with pytest.raises(
-        ValueError, match=rf"run/config.json: {tmp_path} is not a writable directory"
-    ):
+    with pytest.raises(ValueError, match=r"config.json: .* not a writable"):
         start(_vectors(points), tmp_path / "run")
 
 
 @contextmanager
 def _unwritable(directory):
-    """For a time; root writes where it may not, but not on what is mounted to be read only."""
+    """Make a directory read-only: by its mode, or for root, who ignores modes, by a mount."""
     if os.geteuid():
         folders = [directory, directory / "checkpoints"]
         for folder in folders:
@@ -269,19 +269,21 @@ def _unwritable(directory):
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
-    run, told = start(_vectors(points), tmp_path / "run"), ""
+    run, message = start(_vectors(points), tmp_path / "run"), ""
     with ExitStack() as stack:
         try:
             for update in run:
                 if update.step == 3:
                     stack.enter_context(_unwritable(tmp_path / "run"))
         except OSError as error:
-            told = str(error)
+            message = str(error)
         with pytest.raises(OSError, match=r"run/lock could not be written: |Permission denied"):
             resume(tmp_path / "run")
-    assert re.search(r"could not be written: (Read-only|Permission).*; step 2 is saved; once", told)
-    _train(resume(tmp_path / "run"))
-    _same_end(tmp_path / "run", whole)
+    assert re.search(
+        r"could not be written: (Read-only|Permission).*; step 2 is saved; once", message
+    )
+    _finish(tmp_path / "run")
+    _assert_same_end(tmp_path / "run", whole)
 
 
 # ── Data that vanish or change ───────────────────────────────────────────────────────────────────
@@ -289,12 +291,12 @@ def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory):
-    """A folder of images, more than a run takes into memory, and a run that nothing disturbed."""
+    """A folder of images, larger than the memory that a run may take, and an undisturbed run."""
     folder = tmp_path_factory.mktemp("pictures")
     for i in range(12):
         pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    _train(start(_folder(folder), folder / ".run"))
+    list(start(_folder(folder), folder / ".run"))
     return folder
 
 
@@ -304,8 +306,8 @@ def pictures(gallery, tmp_path):
 
 
 def _folder(path, *settings):
-    given = [f"data.source={path}", "data.options={memory: 0, size: 8, channels: 3}", *settings]
-    return overridden(Experiment(), [*TINY, *given])
+    data = [f"data.source={path}", "data.options={memory: 0, size: 8, channels: 3}"]
+    return overridden(Experiment(), [*TINY, *data, *settings])
 
 
 def _vanish(path):
@@ -321,56 +323,55 @@ def _rewrite(path):
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-def _touched(run, files, fault):
-    """What the run says of a fault in its data after its first step, and the files as they were."""
+def _message_of_changed_data(run, files, fault):
+    """The error of a run whose data change after its first step; they are then put back."""
     contents = {path: path.read_bytes() for path in files}
-    told = ""
+    message = ""
     try:
         for update in run:
             if update.step == 1:
                 for path in files:
                     fault(path)
     except OSError as error:
-        told = str(error)
-    for path in files:
-        changed = path.read_bytes() if path.exists() else None
-        assert changed != contents[path]
-        path.write_bytes(contents[path])
-    return told
+        message = str(error)
+    for path, content in contents.items():
+        assert not path.exists() or path.read_bytes() != content
+        path.write_bytes(content)
+    return message
 
 
 @pytest.mark.parametrize("fault", [_vanish, _cut, _rewrite])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_images_that_change_under_a_run(pictures, tmp_path, fault, workers):
     run = start(_folder(pictures, f"data.workers={workers}"), tmp_path / "run")
-    told = _touched(run, sorted(pictures.glob("*.png")), fault)
-    assert re.search(rf"{pictures}/\d+.png (cannot be read|has changed|was written to)", told)
-    assert re.search(r"step [123] is saved; once that is fixed, run scorefield", told)
-    _train(resume(tmp_path / "run"))
-    _same_end(tmp_path / "run", pictures / ".run")
+    message = _message_of_changed_data(run, sorted(pictures.glob("*.png")), fault)
+    assert re.search(rf"{pictures}/\d+.png (cannot be read|has changed|was written to)", message)
+    assert re.search(r"step [123] is saved; once that is fixed, run scorefield", message)
+    _finish(tmp_path / "run")
+    _assert_same_end(tmp_path / "run", pictures / ".run")
 
 
 @pytest.mark.parametrize("fault", [_vanish, _cut, _rewrite])
 def test_an_array_that_changes_under_a_run(points, whole, tmp_path, fault):
-    """Were it mapped, to read what has been cut off would end the process, by SIGBUS."""
+    """A mapped file that is truncated would end the process by SIGBUS."""
     path = Path(shutil.copy(points, tmp_path / "x.npy"))
-    made = _vectors(path, "data.options={memory: 0}")
-    told = _touched(start(made, tmp_path / "run"), [path], fault)
-    assert str(path) in told
-    assert "step 1 is saved" in told
-    _train(resume(tmp_path / "run"))
-    _same_end(tmp_path / "run", whole)
+    run = start(_vectors(path, "data.options={memory: 0}"), tmp_path / "run")
+    message = _message_of_changed_data(run, [path], fault)
+    assert str(path) in message
+    assert "step 1 is saved" in message
+    _finish(tmp_path / "run")
+    _assert_same_end(tmp_path / "run", whole)
 
 
-def test_rows_are_those_of_the_array(tmp_path):
-    """Read in any order, of any byte order and layout, as from memory."""
+def test_rows_read_from_a_file_equal_those_in_memory(tmp_path):
+    """In any order, byte order and layout."""
     x = np.random.default_rng(0).random((30, 4, 5, 3)).astype(">f4")
     for stored in (x, np.asfortranarray(x), (255 * x).astype(np.uint8)):
         np.save(tmp_path / "x.npy", stored)
-        read_later, held = (load_data(tmp_path / "x.npy", memory=m) for m in (0, 2**20))
+        from_file, in_memory = (load_data(tmp_path / "x.npy", memory=m) for m in (0, 2**20))
         index = torch.tensor([20, 3, 3, 26, 0])
-        assert torch.equal(read_later.train.take(index)[0], held.train.take(index)[0])
-        assert read_later.train.shape == held.train.shape == (3, 4, 5)
+        assert torch.equal(from_file.train.take(index)[0], in_memory.train.take(index)[0])
+        assert from_file.train.shape == in_memory.train.shape == (3, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -382,13 +383,13 @@ def test_rows_are_those_of_the_array(tmp_path):
         (lambda d: [f.unlink() for f in d.glob("?.png")], r"0\.png is gone, .*, and 7 more; put"),
     ],
 )
-def test_a_run_goes_on_with_its_own_data(pictures, tmp_path, capsys, fault, message):
+def test_a_run_is_resumed_with_its_own_data_only(pictures, tmp_path, capsys, fault, message):
     run = start(_folder(pictures), tmp_path / "run")
     next(iter(run))
     moved = shutil.copytree(pictures, tmp_path / "moved", copy_function=shutil.copyfile)
     config = tmp_path / "run/config.json"
     config.write_text(config.read_text().replace(str(pictures), str(moved)))
-    resume(tmp_path / "run")  # a copy is the same data, whatever its times
+    resume(tmp_path / "run")  # a copy is the same data, with other times
     fault(moved)
     with pytest.raises(ValueError, match=rf"not those the run started with: {message}"):
         resume(tmp_path / "run")
@@ -396,22 +397,19 @@ def test_a_run_goes_on_with_its_own_data(pictures, tmp_path, capsys, fault, mess
     resume(tmp_path / "run")
 
 
-def test_data_of_a_name_are_known_too(tmp_path, monkeypatch):
+def test_data_sets_with_a_name_are_recognised_by_their_samples(tmp_path, monkeypatch):
     list(start(overridden(Experiment(), TINY), tmp_path / "run"))
     resume(tmp_path / "run")
     digits = DATASETS["digits"]()
     data = digits.train.data.clone()
     data[0, 0, 0, 0] += 1
-    other = Dataset("digits", Arrays(data, digits.train.labels, 17), digits.test)
-    monkeypatch.setitem(DATASETS, "digits", lambda: other)
-    with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
-        resume(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
-        open_run(tmp_path / "run")
-    named = Dataset("digits", replace(digits.train, labels=1 - digits.train.labels), digits.test)
-    monkeypatch.setitem(DATASETS, "digits", lambda: named)
-    with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
-        resume(tmp_path / "run")
+    pixel = Arrays(data, digits.train.labels, 17)
+    labels = replace(digits.train, labels=1 - digits.train.labels)
+    for train, use in ((pixel, resume), (pixel, open_run), (labels, resume)):
+        other = Dataset("digits", train, digits.test)
+        monkeypatch.setitem(DATASETS, "digits", lambda other=other: other)
+        with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
+            use(tmp_path / "run")
 
 
 def test_fingerprints_of_large_data_read_a_part_of_them(tmp_path, monkeypatch):
@@ -440,7 +438,7 @@ def test_fingerprints_of_large_data_read_a_part_of_them(tmp_path, monkeypatch):
 
 
 class Deadly(Arrays):
-    """A worker that takes the seventh batch is ended by an exception, or never heard of again."""
+    """A worker that takes the seventh batch ends by an exception, or hangs."""
 
     def take(self, index):
         if threading.current_thread() is not threading.main_thread():
@@ -464,7 +462,7 @@ def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
     stream = Batches(Deadly(x), 4, workers=2).stream()
     expected = Batches(Arrays(x), 4)
     assert all(torch.equal(next(stream).x, expected(step).x) for step in range(25))
-    assert len(Deadly.taken) > 20  # by new workers
+    assert len(Deadly.taken) > 20  # taken by new workers
     stream.close()
 
 
@@ -488,12 +486,12 @@ def test_the_state_before_a_damaged_one_is_used(copy, whole, capsys, fault):
         r"00000004.safetensors is damaged.* renamed to 0+4.safetensors.damaged, .*2", err
     )
     assert (copy / "checkpoints/00000004.safetensors.damaged").exists()
-    _same_end(copy, whole)
+    _assert_same_end(copy, whole)
     assert main(["resume", str(copy)]) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_without_any_whole_state_nothing_is_begun_over(copy, capsys):
+def test_a_run_without_an_undamaged_state_is_refused_not_started_again(copy, capsys):
     for path in _states(copy):
         _cut(path)
     log = (copy / "log.jsonl").read_text()
@@ -511,51 +509,48 @@ def test_without_any_whole_state_nothing_is_begun_over(copy, capsys):
     assert main(["train", *again, "--out", f"{copy}/../new"]) == 0
 
 
-@pytest.mark.parametrize("kept", [0, 1, 40, -2])
-def test_a_configuration_that_was_cut_short(copy, kept):
-    path = copy / "config.json"
-    path.write_text(path.read_text()[:kept])
-    with pytest.raises(ValueError, match=r"config.json is damaged: .*; put it back as it was"):
-        resume(copy)
-
-
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("edit", "message"),
     [
-        ('"rate": 0.001', '"rate": 0.002', r"training.rate is 0.002, but was 0.001 when step 4"),
-        ('"width": 8', '"width": 16', r"network.width is 16, but was 8 when step 4 was saved"),
-        ('"seed": 0', '"seed": -1', "seed=-1: give 0 or more"),
-        ('"clip": null', '"clipp": null', "training.clipp is not a field: did you mean clip"),
-        ('"start": null,', "", "it has no start"),
+        *(
+            (lambda text, n=n: text[:n], "is damaged: .*; put it back as it was")
+            for n in (0, 40, -2)
+        ),
+        (('"rate": 0.001', '"rate": 0.002'), "training.rate is 0.002, but was 0.001 when step 4"),
+        (('"width": 8', '"width": 16'), "network.width is 16, but was 8 when step 4 was saved"),
+        (('"seed": 0', '"seed": -1'), "seed=-1: give 0 or more"),
+        (('"clip": null', '"clipp": null'), "training.clipp is no.* field: did you mean clip"),
+        (('"start": null,', ""), "it has no start"),
     ],
 )
-def test_a_configuration_that_was_altered(copy, old, new, message):
+def test_a_configuration_that_was_cut_short_or_edited_is_refused(copy, edit, message):
     path = copy / "config.json"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+    text = path.read_text()
+    path.write_text(edit(text) if callable(edit) else text.replace(*edit))
+    assert path.read_text() != text
     with pytest.raises(ValueError, match=f"config.json.*{message}|{message}"):
         resume(copy)
 
 
-def test_a_log_with_what_is_no_line_of_it(copy, whole):
+def test_foreign_lines_of_a_log_are_removed(copy, whole):
     path = copy / "log.jsonl"
     first, *rest = path.read_bytes().splitlines(keepends=True)
     (copy / "checkpoints/00000004.safetensors").unlink()
     path.write_bytes(first + b"\xff\x00 garbage\n{}\n" + first + b"".join(rest) + b'{"step": 5')
     run = resume(copy)
     with pytest.warns(UserWarning, match=r"log.jsonl had 3 lines that are not from this run"):
-        _train(run)
-    _same_end(copy, whole)
+        list(run)
+    _assert_same_end(copy, whole)
 
 
 # ── Two processes, and others that only read ─────────────────────────────────────────────────────
 
-HOLD = """
+HOLD_LOCK = """
 import sys, time
 from pathlib import Path
 from scorefield.disk import hold_lock
 with hold_lock(Path(sys.argv[1])):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(60)
 """
 
@@ -563,19 +558,19 @@ with hold_lock(Path(sys.argv[1])):
 def test_a_run_has_one_process(copy, whole, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (copy / "checkpoints/00000004.safetensors").unlink()
-    (copy / "checkpoints/.00000004.safetensors.77").write_text("what the other one is writing")
-    with subprocess.Popen([sys.executable, "-c", HOLD, copy], stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
+    (copy / "checkpoints/.00000004.safetensors.77").write_text("what the other process is writing")
+    with subprocess.Popen([sys.executable, "-c", HOLD_LOCK, copy], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
         assert main(["resume", str(copy)]) == 2
         assert f"is in use by the process {other.pid}: wait" in capsys.readouterr().err
         assert (copy / "checkpoints/.00000004.safetensors.77").exists()
-        assert main(["sample", str(copy), "-n", "1", "--steps", "2"]) == 0  # which only reads
+        assert main(["sample", str(copy), "-n", "1", "--steps", "2"]) == 0  # it only reads
         other.kill()
-    _train(resume(copy))  # the system has taken the lock of the dead
-    _same_end(copy, whole)
+    _finish(copy)  # the system has released the lock
+    _assert_same_end(copy, whole)
 
 
-def test_a_run_that_another_has_gone_on_with_is_read_again(copy, points):
+def test_a_run_that_was_continued_elsewhere_must_be_resumed_again(copy, points):
     (copy / "checkpoints/00000004.safetensors").unlink()
     first, second = resume(copy), resume(copy)
     updates = iter(first)
@@ -589,8 +584,8 @@ def test_a_run_that_another_has_gone_on_with_is_read_again(copy, points):
         start(_vectors(points), copy)
 
 
-def test_a_lock_that_its_owner_removes_is_not_taken_for_another(tmp_path):
-    """Many at once, each alone: the count is read and written under the lock."""
+def test_a_removed_lock_file_does_not_admit_two_owners(tmp_path):
+    """Four threads count under the lock; without it, counts would be lost."""
     (tmp_path / "count").write_text("0")
 
     def add():
@@ -615,20 +610,20 @@ def test_a_lock_that_its_owner_removes_is_not_taken_for_another(tmp_path):
 
 
 def test_a_clock_that_jumps(points, whole, tmp_path, monkeypatch, capsys):
-    """To and fro by years, at each look, with all that asks for the time."""
+    """Back and forth by years, at each call of time.time()."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    directory, looks = tmp_path / "run", iter(range(10**9))
+    directory, calls = tmp_path / "run", iter(range(10**9))
     made = _vectors(points, "keeping.tensorboard=true")
     for update in start(made, directory):
         if update.step == 3:
             break
     now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now - 1e8 + 2e6 * (-1) ** next(looks))
+    monkeypatch.setattr(time, "time", lambda: now - 1e8 + 2e6 * (-1) ** next(calls))
     for path in _states(directory)[:-1]:
         os.utime(path, (now + 1e8, now + 1e8))
     assert main(["resume", str(directory)]) == 0
     monkeypatch.undo()
-    _same_end(directory, whole)
+    _assert_same_end(directory, whole)
     events = accumulator.EventAccumulator(str(directory / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
 
@@ -650,20 +645,24 @@ def test_a_clock_that_jumps(points, whole, tmp_path, monkeypatch, capsys):
         ("rings", "n=inf", "data option n='inf': give a whole number"),
     ],
 )
-def test_options_of_another_type(pictures, monkeypatch, capsys, source, option, message):
+def test_data_options_of_another_type_are_refused(
+    pictures, monkeypatch, capsys, source, option, message
+):
     monkeypatch.chdir(pictures.parent)
     assert main(["train", "--data", source, f"--data.options.{option}"]) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_options_as_yaml_has_them():
+def test_a_data_option_may_be_a_whole_float():
     assert len(load_data("rings", n=1e3).train) == len(load_data("rings", n=1000).train)
 
 
 @pytest.mark.parametrize("name", ["checkpoints/00000004.safetensors", "model.safetensors", "."])
-def test_a_state_is_sampled_as_its_run_says(points, tmp_path, monkeypatch, capsys, name):
+def test_a_checkpoint_is_sampled_with_its_runs_own_plan(
+    points, tmp_path, monkeypatch, capsys, name
+):
     monkeypatch.chdir(tmp_path)
-    _train(start(_vectors(points, "sampling.sampler=euler", "sampling.steps=3"), "run"))
+    list(start(_vectors(points, "sampling.sampler=euler", "sampling.steps=3"), "run"))
     assert main(["sample", f"run/{name}", "-n", "2"]) == 0
     assert "by euler, 3 evaluations" in capsys.readouterr().out
     expected = sample(load(f"run/{name}"), 2, "euler", steps=3)

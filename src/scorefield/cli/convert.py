@@ -53,6 +53,9 @@ def convert(
     given: dict[str, Any] = {name: value for name, value in locals().items() if value is not None}
     for name in ("checkpoint", "out", "overwrite"):  # the rest are options of `from_official`
         del given[name]
+    if not checkpoint.is_file():
+        kind = "is a directory, name a file in it" if checkpoint.is_dir() else "does not exist"
+        raise ValueError(f"CHECKPOINT {checkpoint} {kind}")
     single = out.suffix == ".safetensors"
     if out.exists() and out.is_dir() == single:
         kind = "a directory" if single else "a file, and a model's ends in .safetensors"

@@ -40,6 +40,8 @@ def evaluate(
         out: directory for both files; by default the run's.
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    if not run.is_dir():
+        raise ValueError(f"RUN {run} is a file: name the directory of a run, which has the data")
     out = run if out is None else out
     options.check_directory(out)
     from .. import distributed
