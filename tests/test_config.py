@@ -1,34 +1,34 @@
-"""Configurations: what is read, and what is refused with the nearest name."""
+"""Configurations: which files and settings are read, and which are refused with a hint."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from scorefield.runs.config import Experiment, as_json, changed, overridden, read
 
 
-def test_a_config_comes_back_through_its_own_json(tmp_path):
-    made = overridden(
-        Experiment(),
-        [
-            "training.rate=3e-4",
-            "training.betas=[0.5, 0.99]",
-            "network.multipliers=[1, 2]",
-            "levels.sigma_max=5",
-            "machine.autocast=on",
-            "data.source=/some/folder",
-            "start=other.safetensors",
-        ],
-    )
-    assert made.training.rate == 3e-4
-    assert made.training.betas == (0.5, 0.99)
-    assert made.network == {"kind": "UNet", "multipliers": [1, 2]}
-    assert (made.levels.sigma_max, type(made.levels.sigma_max)) == (5.0, float)
-    assert made.machine.autocast == "on"
-    (tmp_path / "config.json").write_text(as_json(made))
-    assert read(tmp_path / "config.json") == made
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["training.rate=3e-4", "training.betas=[0.5, 0.99]", "network.multipliers=[1, 2]",
+         "levels.sigma_max=5", "machine.autocast=on", "data.source=/some/folder",
+         "start=other.safetensors"],
+        # YAML reads 1e-10 as text, and the escapes of this character differently
+        ["training.eps=1e-10", "start=\U0001f600"],
+    ],
+)  # fmt: skip
+def test_a_config_is_read_back_from_its_own_json(settings, tmp_path):
+    experiment = overridden(Experiment(), settings)
+    (tmp_path / "config.json").write_text(as_json(experiment))
+    assert read(tmp_path / "config.json") == experiment
+    assert json.loads(as_json(experiment))["training"]["betas"] == list(experiment.training.betas)
+    if "machine.autocast=on" in settings:
+        assert experiment.training.rate == 3e-4
+        assert experiment.training.betas == (0.5, 0.99)
+        assert experiment.network == {"kind": "UNet", "multipliers": [1, 2]}
+        assert type(experiment.levels.sigma_max) is float
+        assert experiment.machine.autocast == "on"
 
 
 def test_yaml_is_read_as_people_write_it(tmp_path):
@@ -37,19 +37,19 @@ def test_yaml_is_read_as_people_write_it(tmp_path):
         "training:\n  rate: 3e-4\n  steps: 1e5\n  clip: null\n"
         "machine: {compile: off, threads: 2}\nnetwork: {kind: MLP, scale: 1e-2}\n"
     )
-    made = read(path)
-    assert (made.training.rate, made.training.steps) == (3e-4, 100_000)
-    assert type(made.training.steps) is int
-    assert made.machine.compile == "off"
-    assert made.network == {"kind": "MLP", "scale": 0.01}
-    assert made.seed == 0  # what the file leaves out is the default's
+    experiment = read(path)
+    assert (experiment.training.rate, experiment.training.steps) == (3e-4, 100_000)
+    assert type(experiment.training.steps) is int
+    assert experiment.machine.compile == "off"
+    assert experiment.network == {"kind": "MLP", "scale": 0.01}
+    assert experiment.seed == 0  # a missing field keeps its default
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("training.stepz=5", r"training\.stepz is not a field: did you mean steps\?"),
-        ("trainning.steps=5", r"trainning is not a field: did you mean training\?"),
+        ("training.stepz=5", r"training\.stepz is no.* field: did you mean steps\?"),
+        ("trainning.steps=5", r"trainning is no.* field: did you mean training\?"),
         ("seed.deep=5", "seed={'deep': 5}: give an int"),
         ("training.steps=many", "training.steps='many': give an int"),
         ("training.steps=2.5", r"training\.steps=2\.5: give an int"),
@@ -73,13 +73,13 @@ def test_yaml_is_read_as_people_write_it(tmp_path):
         ("training.rate=1e999", "training.rate: give .*not inf"),
         ("network={kind: MLP, width: .inf}", r"network\.width: give .*not inf"),
         ("network.width.0.0.0.0.0.0.0.0=1", r"network\.width\.0.*: give"),
-        ("network.width=" + "[" * 5000, "not YAML .*lists and mappings are nested"),
+        ("network.width=" + "[" * 5000, "not YAML .*lists and mappings in each other"),
         ("data.source=" + "x" * 5000, "data.source: give text"),
         ('start="a\\0b"', "start: give text"),
-        ("x" * 50_000 + "=1", "^x{80} is not a field"),
+        ("x" * 50_000 + "=1", "^x{80} is no.* field"),
     ],
 )
-def test_a_mistake_is_named(setting, message):
+def test_a_wrong_setting_is_named(setting, message):
     with pytest.raises(ValueError, match=message):
         overridden(Experiment(), [setting])
 
@@ -91,42 +91,16 @@ BOMB = "a0: &a0 [x]\n" + "".join(
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "a: [",
-        "3",
-        "- 1",
-        "\x00",
-        "[" * 10_000,
-        "false",
-        "!!int ''",
-        BOMB,
-        "seed: &a 3\nlevels: {count: *a}",
-        "# much\n" * 5000,
-    ],
-)
-def test_a_file_that_is_no_configuration(tmp_path, text):
+    ["a: [", "3", "- 1", "\x00", "[" * 10_000, "false", "!!int ''", BOMB,
+     "seed: &a 3\nlevels: {count: *a}", "# much\n" * 5000],
+)  # fmt: skip
+def test_a_file_that_is_not_a_configuration_is_refused(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"bad\.yaml"):
         read(path)
 
 
-def test_what_json_says_and_yaml_reads_otherwise_comes_back(tmp_path):
-    path = tmp_path / "config.json"
-    meant = overridden(Experiment(), ["training.eps=1e-10", "start=\U0001f600"])
-    path.write_text(as_json(meant))
-    assert read(path) == meant
-
-
-def test_a_field_that_may_be_none_can_be_made_so_again():
+def test_an_optional_field_can_be_reset_to_none():
     five = changed(Experiment(), {"levels": {"sigma_max": 5}})
     assert changed(five, {"levels": {"sigma_max": None}}) == Experiment()
-
-
-def test_it_is_json_for_others_too():
-    assert json.loads(as_json(Experiment()))["training"]["betas"] == [0.9, 0.999]
-
-
-def test_it_does_not_wait_for_torch():
-    code = "import sys, scorefield.runs.config; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -50,17 +50,13 @@ def demo(
     from ..data import load_data
     from ..evaluate import evaluate, make_features, write_evaluation
     from ..runs import finish
+    from ..runs.track import track_training
     from ..show import images
-    from ..show.track import track
 
     experiment = demo_experiment(seed, steps)
     steps = experiment.training.steps
     print(f"1. learn the score of digits: {steps} steps; Ctrl-C saves and stops", flush=True)
-    model = finish(
-        experiment,
-        out,
-        watch=lambda run: track(run, steps, "   training", describe=lambda u: f"loss {u.loss:.3g}"),
-    )
+    model = finish(experiment, out, watch=track_training)
     print("2. sample by five plans, and judge the samples", flush=True)
     data = load_data(experiment.data.source)
     evaluation = evaluate(
