@@ -132,8 +132,9 @@ def workload(
         calls = 2 * states + 1
     else:
         plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
-        states = plan.states
-        calls = states if method == "algorithm2" else plan.evaluations
+        states, calls = plan.states, plan.evaluations
+        if method == "algorithm2" and plan.options["denoise"]:  # which it does not do
+            states, calls = states - 1, calls - 1
     total = rows * groups * size
     at_once = min(total, max(1, batch // size) * size)
     batches = -(-total // at_once)
