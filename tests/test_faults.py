@@ -5,7 +5,6 @@ Each test causes a fault, resumes the run, and compares it with an undisturbed o
 
 import ctypes
 import errno
-import io
 import json
 import os
 import re
@@ -32,7 +31,6 @@ from scorefield.data import (
     Batches,
     Dataset,
     batches,
-    fingerprint,
     fingerprint_files,
     load_data,
 )

@@ -140,19 +140,11 @@ def test_networks_have_the_published_number_of_parameters():
 def test_ncsnv2_takes_the_step_of_its_theory():
     """Song & Ermon 2020, technique 4: they give two digits, found on a grid."""
     for name, size in (("ncsnv2-cifar10", 32), ("ncsnv2-celeba", 64)):
-<<<<<<< HEAD
-        made = PRESETS[name]()
-        ends = made.levels.sigma_max, made.levels.sigma_min
-        ladder = suggest_between(*ends, 3 * size**2, levels=made.sampling.levels)
-        assert ladder.steps == made.sampling.steps
-        assert ladder.epsilon == pytest.approx(made.sampling.epsilon, rel=0.015)
-=======
         experiment = PRESETS[name]()
         ends = experiment.levels.sigma_max, experiment.levels.sigma_min
-        ladder = descend(*ends, 3 * size**2, levels=experiment.sampling.levels)
+        ladder = suggest_between(*ends, 3 * size**2, levels=experiment.sampling.levels)
         assert ladder.steps == experiment.sampling.steps
         assert ladder.epsilon == pytest.approx(experiment.sampling.epsilon, rel=0.015)
->>>>>>> 14547e8 (Test configurations, presets, samples and restorations by what would break)
 
 
 def _plan(name):
