@@ -128,7 +128,7 @@ def evaluate(
         )
         for size in dict.fromkeys(sizes)
     }
-    memory, notes = _memory(samples, data, flips)
+    memory, notes = _measure_memory(samples, data, flips)
     figures = list[Figure]()
     for plan in plans:
         gathered = samples[plan.name]
@@ -262,7 +262,7 @@ def _draw_facts(plan: Plan, samples: Gathered, conditional: bool) -> dict[str, A
     }
 
 
-def _memory(
+def _measure_memory(
     samples: Mapping[str, Gathered], data: Dataset, flips: bool
 ) -> tuple[dict[str, Memory], list[str]]:
     """Return the memorisation of each plan, or a note why it cannot be measured."""

@@ -37,7 +37,7 @@ PRECISION_K = 3
 """Neighbour whose distance is the radius in precision and recall."""
 COVERAGE_K = 5
 """Neighbour whose distance is the radius in density and coverage."""
-SCORE_SPLITS = 10
+INCEPTION_SPLITS = 10
 """Parts of the inception score."""
 
 FRECHET = "Fréchet distance"
@@ -172,18 +172,20 @@ def _jackknife(
 
 def _inception_score(probabilities: Tensor) -> Figure:
     n, classes = probabilities.shape
-    if n < SCORE_SPLITS:
-        reason = f"takes {SCORE_SPLITS} samples at least"
+    if n < INCEPTION_SPLITS:
+        reason = f"takes {INCEPTION_SPLITS} samples at least"
         return Figure("inception score", None, None, None, "", n, reason)
-    score = inception_score(probabilities, SCORE_SPLITS)
+    score = inception_score(probabilities, INCEPTION_SPLITS)
     # the error is the deviation of a split; the mean over splits is more precise
-    error = score.error / math.sqrt(SCORE_SPLITS - 1)
-    interval = normal_interval(score.value, error, STUDENT_T[SCORE_SPLITS])
+    error = score.error / math.sqrt(INCEPTION_SPLITS - 1)
+    interval = normal_interval(score.value, error, STUDENT_T[INCEPTION_SPLITS])
     few = (
-        "" if n >= 100 * classes else f"{n} samples in {SCORE_SPLITS} splits for {classes} classes"
+        ""
+        if n >= 100 * classes
+        else f"{n} samples in {INCEPTION_SPLITS} splits for {classes} classes"
     )
     warning = f"{few}: the score is too small" if few else ""
-    method = f"{SCORE_SPLITS} splits, with deviation {score.error:.3g}"
+    method = f"{INCEPTION_SPLITS} splits, with deviation {score.error:.3g}"
     return Figure("inception score", *interval, method, n, warning)
 
 
