@@ -135,7 +135,7 @@ def load(
     stored = read_stored(path)
     try:
         precondition = _build_row(stored.description["precondition"], stored.tensors)
-        net = _build_network(stored, NETWORKS | dict(networks or {}))
+        net = _rebuild_network(stored, NETWORKS | dict(networks or {}))
         prior, shape = stored.under("prior"), stored.description["shape"]
         if sorted(prior) != sorted(stored.description["prior"]):
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
@@ -264,7 +264,7 @@ def _check_tensor(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def _build_network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
+def _rebuild_network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
     """Build the network that the header names, with exactly the file's weights."""
     arguments = dict(stored.description["network"])
     build = _look_up(networks, arguments.pop("kind"), "network")
