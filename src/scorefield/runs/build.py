@@ -6,6 +6,7 @@ weights.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,7 @@ from ..objectives import (
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..train import derive_seed, moving_average
-from . import config
-from .config import Experiment
+from .config import Experiment, nearest
 
 OBJECTIVES = {"denoising": denoising, "sliced": sliced, "exact": exact}
 LOOKED_AT = 10_000
@@ -123,9 +123,9 @@ def build_network(experiment: Experiment) -> nn.Module:
     """Return the network, with weights from the global random generator."""
     arguments = dict(experiment.network)
     network: Any = NETWORKS[arguments.pop("kind")]
-    known = config.signature(network)
-    for name in arguments.keys() - known:
-        raise ValueError(f"network.{name} is not an argument: {config.nearest(name, known)}")
+    known = inspect.signature(network).parameters
+    for name in arguments.keys() - known.keys():
+        raise ValueError(f"network.{name} is not an argument: {nearest(name, known)}")
     try:
         return cast(nn.Module, network(**arguments))
     except TypeError as error:

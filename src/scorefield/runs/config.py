@@ -7,12 +7,11 @@ value, and a resumed run reads it from there. This module does not import torch.
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import os
 import re
 import types
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -370,11 +369,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     similar = difflib.get_close_matches(name, choices, 1)
     return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(choices)}"
-
-
-def signature(function: Callable[..., Any]) -> set[str]:
-    """Return the names of a function's arguments."""
-    return set(inspect.signature(function).parameters)
 
 
 def _as_plain(value: Any, name: str, depth: int = 0) -> Any:
