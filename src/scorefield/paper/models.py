@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .. import checkpoint
 from ..data import Dataset, all_samples, load_data
-from ..evaluate.features import FEATURES, Features
+from ..evaluate import Features, make_features
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import seeded
@@ -149,9 +149,8 @@ class PaperModel:
     @cached_property
     def features(self) -> Features:
         """Inception's features, or at the small scale those of a classifier of the digits."""
-        kind = "inception" if self.setting.scale == "paper" else "classifier"
-        device = torch.device(self.setting.device)
-        return FEATURES[kind](self.dataset, self.setting.inception, device)
+        setting, name = self.setting, "inception" if self.setting.scale == "paper" else "classifier"
+        return make_features(name, self.dataset, weights=setting.inception, device=setting.device)
 
     @cached_property
     def model(self) -> ScoreModel:

@@ -22,13 +22,13 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..evaluate.quality import SCORE_SPLITS
 from ..metrics import frechet, inception_score
 from ..show import plots
 from .fig9 import extract_all
 from .finding import Finding, Setting
 from .models import COMPARED_SAMPLES, paper_models, scaled_setting
 
-SCORE_SPLITS = 10
 PAPER_SCORE = 8.87
 PAPER_SCORE_ERROR = 0.12
 PAPER_FID = 25.32
