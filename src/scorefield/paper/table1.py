@@ -22,7 +22,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..evaluate.quality import SCORE_SPLITS
+from ..evaluate.quality import INCEPTION_SPLITS
 from ..metrics import frechet, inception_score
 from ..show import plots
 from .fig9 import extract_all
@@ -59,7 +59,7 @@ def run(setting: Setting) -> Finding:
     numbers = dict[str, float]()
     for name, images in (("samples", x), ("held-out images", heldout)):
         features, probabilities = extract_all(model.features, images)
-        score = inception_score(probabilities, min(SCORE_SPLITS, len(images)))
+        score = inception_score(probabilities, min(INCEPTION_SPLITS, len(images)))
         numbers |= {f"{model.data}: inception score of {name}": score.value}
         numbers |= {f"{model.data}: its deviation over splits, {name}": score.error}
         numbers |= {f"{model.data}: Fréchet distance of {name}": frechet(features, train)}
