@@ -10,7 +10,7 @@ import tyro
 
 from scorefield.cli import startup
 from scorefield.disk import check_writable
-from scorefield.runs.config import nearest
+from scorefield.runs.config import spelling_hint
 from scorefield.show.text import text_table
 
 from . import BENCHMARKS, RESULTS, Setting, describe
@@ -45,7 +45,7 @@ def overview() -> str:
 def run(name: str, options: Sequence[str]) -> None:
     """Run a benchmark with the options of a command line."""
     if name not in NAMES:
-        raise ValueError(f"there is no benchmark {name!r}: {nearest(name, NAMES)}")
+        raise ValueError(f"there is no benchmark {name!r}: {spelling_hint(name, NAMES)}")
     default = Setting(device="auto", out=RESULTS if name == "tables" else Setting.out)
     about, program = overview() if name == "all" else describe(name), f"{PROGRAM} {name}"
     setting = tyro.cli(Setting, prog=program, description=about, default=default, args=options)

@@ -14,7 +14,7 @@ from functools import partial
 
 from ..data import load_data
 from ..evaluate.features import weights_file
-from ..runs.config import Data, nearest
+from ..runs.config import Data, spelling_hint
 from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1
 from .finding import PAPER_DATA, Finding, Setting
 
@@ -61,7 +61,7 @@ def run_experiments(names: Sequence[str], setting: Setting) -> bool:
     choices, start = [*EXPERIMENTS, "all"], time.perf_counter()
     for name in names:
         if name not in choices:
-            raise ValueError(f"{name!r} is not an experiment: {nearest(name, choices)}")
+            raise ValueError(f"{name!r} is not an experiment: {spelling_hint(name, choices)}")
     names = list(EXPERIMENTS) if "all" in names else list(dict.fromkeys(names))
     check_inputs(names, setting)
     passed = dict[str, bool]()

@@ -36,7 +36,7 @@ from ..objectives import (
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..train import derive_seed, moving_average
-from .config import Experiment, nearest
+from .config import Experiment, spelling_hint
 
 OBJECTIVES = {"denoising": denoising, "sliced": sliced, "exact": exact}
 LOOKED_AT = 10_000
@@ -125,7 +125,7 @@ def build_network(experiment: Experiment) -> nn.Module:
     network: Any = NETWORKS[arguments.pop("kind")]
     known = inspect.signature(network).parameters
     for name in arguments.keys() - known.keys():
-        raise ValueError(f"network.{name} is not an argument: {nearest(name, known)}")
+        raise ValueError(f"network.{name} is not an argument: {spelling_hint(name, known)}")
     try:
         return cast(nn.Module, network(**arguments))
     except TypeError as error:

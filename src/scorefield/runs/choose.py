@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import Data, Experiment, nearest, overridden, read
+from .config import Data, Experiment, overridden, read, spelling_hint
 from .presets import PRESETS
 
 
@@ -27,7 +27,7 @@ def choose_experiment(
         settings: fields and their values, such as "training.rate=3e-4".
     """
     if preset is not None and preset not in PRESETS:
-        raise ValueError(f"{preset!r} is not a preset: {nearest(preset, PRESETS)}")
+        raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
     suited = preset or ("digits" if source is None else _suited_preset(source, settings))
     experiment = PRESETS[suited]()
     if file is not None:

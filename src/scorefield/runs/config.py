@@ -317,7 +317,7 @@ def changed(default: Config, values: object, prefix: str = "") -> Config:
     for key, value in values.items():
         name = f"{prefix}.{key}" if prefix else str(key)
         if key not in hints:
-            raise ValueError(f"{name:.80} is not a field: {nearest(str(key)[:80], hints)}")
+            raise ValueError(f"{name:.80} is not a field: {spelling_hint(str(key)[:80], hints)}")
         now = getattr(default, key)
         if is_dataclass(now):
             new[key] = changed(cast(Any, now), value, name)
@@ -364,7 +364,7 @@ def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
     return replace(experiment, data=data, start=start)
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def spelling_hint(name: str, choices: Iterable[str]) -> str:
     """Return a hint for a misspelt name: the most similar choice, or all of them."""
     choices = list(choices)
     similar = difflib.get_close_matches(name, choices, 1)
@@ -398,7 +398,9 @@ def _as_type(hint: Any, value: Any, name: str) -> Any:
         text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
         if text in get_args(hint):
             return text
-        raise ValueError(f"{name}={value!r:.80}: {nearest(str(value), map(str, get_args(hint)))}")
+        raise ValueError(
+            f"{name}={value!r:.80}: {spelling_hint(str(value), map(str, get_args(hint)))}"
+        )
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         if len(value) == len(get_args(hint)):
             pairs = zip(get_args(hint), value, strict=True)

@@ -85,7 +85,7 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     arguments = dict(experiment.network)
     kind = arguments.pop("kind", "UNet")
     if kind not in NETWORKS:
-        raise ValueError(f"network.kind={kind!r}: {config.nearest(str(kind), NETWORKS)}")
+        raise ValueError(f"network.kind={kind!r}: {config.spelling_hint(str(kind), NETWORKS)}")
     shape = data.train.shape
     if kind in ("UNet", "RefineNet", "Autoencoder"):
         if data.kind == "signals" and kind == "UNet":

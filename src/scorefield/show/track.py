@@ -14,18 +14,18 @@ from .. import distributed
 LINE_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 
-Item = TypeVar("Item")
+TrackedItem = TypeVar("TrackedItem")
 
 
 def track(
-    items: Iterable[Item],
+    items: Iterable[TrackedItem],
     total: int,
     what: str,
     *,
     done: int = 0,
-    position: Callable[[Item], int] | None = None,
-    describe: Callable[[Item], str] = lambda item: "",
-) -> Iterator[Item]:
+    position: Callable[[TrackedItem], int] | None = None,
+    describe: Callable[[TrackedItem], str] = lambda item: "",
+) -> Iterator[TrackedItem]:
     """Yield the items and show how far the loop has come. Only rank 0 shows anything.
 
     Args:
