@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scorefield.nn import DEPTHS, MLP, NETWORKS, Autoencoder, RefineNet, ToyMLP, UNet, unet
 
@@ -34,25 +35,18 @@ def test_arguments_rebuild_the_network_through_json(build):
         again = NETWORKS[type(net).__name__](**json.loads(json.dumps(net.arguments)))
     assert list(net.arguments) == list(inspect.signature(type(net)).parameters)
     assert json.dumps(again.arguments) == json.dumps(net.arguments)  # JSON turns tuples into lists
-    assert _shapes(again) == _shapes(net)
     # settings without a tensor show in a module's description or in its plain attributes
     assert repr(again) == repr(net)
-    for ours, theirs in zip(net.modules(), again.modules(), strict=True):
-        assert _plain_attributes(ours) == _plain_attributes(theirs)
+    assert _settings(again) == _settings(net)
 
 
-def _shapes(net):
-    return {name: value.shape for name, value in net.state_dict().items()}
+def _settings(net):
+    plain = [v for part in net.modules() for v in vars(part).items() if _is_plain(v[1])]
+    return plain, {name: value.shape for name, value in net.state_dict().items()}
 
 
-def _plain_attributes(module):
-    return {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)}
-
-
-def test_arguments_hold_the_values_given_and_the_defaults():
-    arguments = RefineNet(1, 4, depth="deeper").arguments
-    assert arguments == dict(channels=1, width=4, levels=None, depth="deeper")
-    assert UNet(width=8, multipliers=(1,), attention=(), labels=2).arguments["labels"] == 2
+def _is_plain(value):
+    return isinstance(value, int | float | str)
 
 
 UNETS = [
@@ -171,26 +165,46 @@ def test_each_sample_is_computed_alone(name):
 @pytest.mark.parametrize("kind", ["mlp", *KINDS])
 @torch.no_grad()
 def test_dropout_is_for_training(kind):
-    if kind == "mlp":
-        net, x = _randomised(MLP((3, 8, 8), width=16, dropout=0.5)), torch.randn(2, 3, 8, 8)
-    else:
-        net, x = small_unet(kind, dropout=0.5), torch.randn(2, 3, 8, 8)
-    cond = torch.tensor([0.3, 2.1])
+    mlp = _randomised(MLP((3, 8, 8), width=16, dropout=0.5))
+    net = mlp if kind == "mlp" else small_unet(kind, dropout=0.5)
+    x, cond = torch.randn(2, 3, 8, 8), torch.tensor([0.3, 2.1])
     assert not torch.equal(net(x, cond), net(x, cond))
     assert torch.equal(net.eval()(x, cond), net(x, cond))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 8, 8), (2, 8)])
-@pytest.mark.parametrize("name", ["ncsnv2", "autoencoder", "ncsn++"])
+@pytest.mark.parametrize("name", ["ncsnv2", "autoencoder", "ncsn++", "mlp"])
 @pytest.mark.usefixtures("unchecked")
-def test_images_of_other_channels_are_refused(name, shape):
-    with pytest.raises(ValueError, match="this network takes images of 2 channels"):
+def test_inputs_of_another_shape_are_refused(name, shape):
+    expected = r"built for \(3, 2\)" if name == "mlp" else "this network takes images of 2 channels"
+    with pytest.raises(ValueError, match=expected):
         _small(name)[0](torch.zeros(shape), torch.ones(2))
 
 
-def test_vectors_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"built for \(3, 2\)"):
-        _small("mlp")[0](torch.randn(2, 4), torch.zeros(2))
+DEEP = dict(multipliers=(1, 2, 2, 2), attention=(3,))
+
+
+@pytest.mark.parametrize("size", [(9, 13), (8, 8), (1, 3)])
+@pytest.mark.parametrize(
+    ("build", "factor"),
+    [
+        *((lambda kind=kind: small_unet(kind, **DEEP), 8) for kind in KINDS),
+        (lambda: Autoencoder(3), 4),
+        *(
+            (lambda depth=depth: RefineNet(3, 4, depth=depth), 2**i)
+            for i, depth in enumerate(DEPTHS, 1)
+        ),
+    ],
+)
+@torch.no_grad()
+def test_any_size_is_padded_to_multiples_of_the_halvings(build, factor, size):
+    net, x, cond = build(), torch.rand(2, 3, *size), torch.tensor([0, 2])
+    (top, bottom), (left, right) = ((-n % factor // 2, (-n % factor + 1) // 2) for n in size)
+    grey = 0.5 if isinstance(net, RefineNet) else 0.0  # 2x − 1 = 0
+    framed = net(F.pad(x, (left, right, top, bottom), value=grey), cond)
+    result = net(x, cond)
+    assert result.shape == x.shape
+    assert torch.equal(result, framed[..., top : top + size[0], left : left + size[1]])
 
 
 # ── Derivatives ──────────────────────────────────────────────────────────────────────────────────
@@ -198,13 +212,17 @@ def test_vectors_of_another_size_are_refused():
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
 @small
-def test_forward_mode_is_the_transpose_of_backward_mode(name):
+def test_forward_and_batched_derivatives_are_those_of_backward_mode(name):
     net, x, cond = _small(name, torch.float64)
-    call, (u, v) = _call(net, cond), torch.randn(2, *x.shape, dtype=x.dtype)
+    call, (u, *basis) = _call(net, cond), torch.randn(4, *x.shape, dtype=x.dtype)
     value, pushed = torch.func.jvp(call, (x,), (u,))
-    torch.testing.assert_close(value, call(x), rtol=1e-10, atol=1e-10)
-    (pulled,) = torch.autograd.grad((call(x.requires_grad_()) * v).sum(), x)
-    assert (pushed * v).sum().item() == pytest.approx((pulled * u).sum().item(), rel=1e-9)
+    y = call(x.requires_grad_())
+    torch.testing.assert_close(value, y, rtol=1e-10, atol=1e-10)
+    pulled = [torch.autograd.grad(y, x, v, retain_graph=True)[0] for v in basis]
+    for row, v in zip(pulled, basis, strict=True):
+        assert (pushed * v).sum().item() == pytest.approx((row * u).sum().item(), rel=1e-9)
+    (together,) = torch.autograd.grad(y, x, torch.stack(basis), is_grads_batched=True)
+    torch.testing.assert_close(together, torch.stack(pulled), rtol=1e-9, atol=1e-9)
 
 
 @small
@@ -225,38 +243,23 @@ def test_second_derivatives_are_those_of_finite_differences(name):
     assert (gradient * w).sum().item() == pytest.approx(difference, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ncsn", "ncsnv2", "ncsn++", "ddpm"])
-def test_rows_of_the_jacobian_can_be_taken_together(name):
-    net, x, cond = _small(name, torch.float64)
-    x = x.requires_grad_()
-    y, basis = _call(net, cond)(x), torch.randn(3, *x.shape, dtype=x.dtype)
-    (together,) = torch.autograd.grad(y, x, basis, is_grads_batched=True, retain_graph=True)
-    alone = [torch.autograd.grad(y, x, v, retain_graph=True)[0] for v in basis]
-    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-9, atol=1e-9)
-
-
 # ── Layouts, precision, compilation ──────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("name", ["ncsn", "ncsnv2", "autoencoder", *KINDS])
-@torch.no_grad()
-def test_channels_last_computes_the_same(name):
-    net, x, cond = _small(name, torch.float64)
-    expected = _call(net, cond)(x)
-    net = net.to(memory_format=torch.channels_last)
-    result = _call(net, cond)(x.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
 
 
 @small
 @torch.no_grad()
-def test_autocast_to_bfloat16_is_close(name):
-    net, x, cond = _small(name)
-    with torch.autocast("cpu", torch.bfloat16):
-        result = _call(net, cond)(x)
+def test_channels_last_computes_the_same_and_bfloat16_is_close(name):
+    net, x, cond = _small(name, torch.float64)
     expected = _call(net, cond)(x)
+    if x.ndim == 4:
+        inner = x.contiguous(memory_format=torch.channels_last)
+        result = _call(net.to(memory_format=torch.channels_last), cond)(inner)
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+    cond = cond.float() if cond is not None and cond.is_floating_point() else cond
+    with torch.autocast("cpu", torch.bfloat16):
+        result = _call(net.float(), cond)(x.float())
     # 2⁻⁹ a rounding; some thirty layers in a row, √30·2⁻⁹ = 0.011 if independent
-    assert (result.float() - expected).norm() < 0.08 * expected.norm()
+    assert (result - expected).norm() < 0.08 * expected.norm()
 
 
 @pytest.mark.slow

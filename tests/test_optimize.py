@@ -47,8 +47,8 @@ def _mlp(width=8, **changes):
 
 def _gradients(model, x, sigma, weight):
     y = model(x, sigma)
-    loss = (y * weight * sigma[:, None, None, None]).sum()
-    return y.detach(), torch.autograd.grad(loss, list(model.parameters()))
+    weight = weight * sigma[:, None, None, None]
+    return y.detach(), torch.autograd.grad(y, list(model.parameters()), weight)
 
 
 @needs_compiler
@@ -84,7 +84,7 @@ def test_bfloat16_on_a_cpu_means_coarse_float32_where_no_gradients_are_needed():
     assert choice == Choice(winograd=True, coarse=True)
     assert "more exact than bfloat16" in str(choice)
     assert choose(model, precision="bfloat16", train=True) == Choice(winograd=True)
-    assert choose(model) == Choice(winograd=True)
+    assert choose(model) == choose(model, batch=128, evaluations=10**6) == Choice(winograd=True)
     exact, errors = copy.deepcopy(model).double()(x.double(), 0.1), {}
     for precision in ("float32", "bfloat16"):
         optimize(model, precision=precision)
@@ -95,9 +95,12 @@ def test_bfloat16_on_a_cpu_means_coarse_float32_where_no_gradients_are_needed():
 
 
 @needs_compiler
+@pytest.mark.usefixtures("unchecked")
 def test_a_copy_computes_in_the_same_way_and_a_choice_can_be_undone():
     model, x = _ncsn(), torch.rand(2, 1, 16, 16)
     before = model(x, 0.1)
+    with pytest.raises(ValueError, match="precision='half'"):
+        optimize(model, precision="half")
     optimize(model)
     average = moving_average(model).module
     assert average.net.begin.fast
@@ -142,20 +145,12 @@ def test_without_a_compiler_convolutions_stay_standard(set_bfloat16):
     assert choose(model, precision="bfloat16") == Choice()
 
 
-@needs_compiler
-def test_short_work_does_not_repay_compiling_the_kernels():
-    model = _ncsn()
-    assert choose(model, evaluations=3) == Choice()
-    assert "do not repay" in str(choose(model, evaluations=3))
-    assert choose(model, batch=128, evaluations=10**6).winograd
-    assert choose(model, evaluations=None).winograd
-
-
 def test_a_model_that_cannot_gain_stays_and_the_reason_is_given(monkeypatch):
     signals = ScoreModel(UNet(dims=1, channels=1, width=8, blocks=1), EDM(0.5), shape=(1, 32))
     monkeypatch.setattr(onednn, "trains_faster", lambda: False)
     for choice, reason in [
         (choose(signals), "the network has no 3 × 3 convolutions"),
+        (choose(_ncsn(), evaluations=3), "0 s of work do not repay compiling the kernels"),
         (choose(_mlp().double()), "the weights are float64, not float32"),
         (choose(_ncsn().double()), "the weights are float64, not float32"),
         (choose(_ncsn().to("meta")), "nothing has been measured on meta"),
@@ -202,30 +197,22 @@ def test_a_large_mlp_trains_in_bfloat16_where_that_is_allowed_and_faster(set_bfl
     assert not choose(model, batch=128, **options).autocast
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_an_unknown_precision_is_named():
-    with pytest.raises(ValueError, match="precision='half'"):
-        choose(_ncsn(), precision="half")
-
-
 # ── Choices and reasons on a GPU, and compilation ────────────────────────────────────────────────
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    """A model that claims to be on a GPU, and a compiler that accepts everything."""
-    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    monkeypatch.setattr(torch, "compile", lambda call: lambda: None)
+def set_compiler(monkeypatch):
+    """A function that replaces torch's compiler."""
     compile_unavailable_reason.cache_clear()
-    yield
+    yield lambda compiler: monkeypatch.setattr(torch, "compile", compiler)
     compile_unavailable_reason.cache_clear()
 
 
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("has_bfloat16", [True, False])
-def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, has_bfloat16):
+def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat16):
+    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    set_compiler(lambda call: lambda: None)
     model = _ncsn()
     training = choose(model, train=True)
     assert training == Choice(channels_last=True, compile=True, autocast=has_bfloat16)
@@ -235,16 +222,13 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, has_bfloat16):
     assert not choose(model, evaluations=100).compile
     assert "the run is short" in str(choose(_mlp(), evaluations=100))
 
-
-@pytest.mark.usefixtures("gpu")
-def test_a_gpu_without_a_compiler_runs_eagerly_with_a_warning(monkeypatch):
     def missing():
         raise RuntimeError("Cannot find a working triton installation.\nMore of it")
 
-    monkeypatch.setattr(torch, "compile", lambda call: missing)
-    model = _ncsn()
+    set_compiler(lambda call: missing)
+    compile_unavailable_reason.cache_clear()
     choice = choose(model, train=True)
-    assert choice == Choice(channels_last=True, autocast=True)
+    assert choice == Choice(channels_last=True, autocast=has_bfloat16)
     reason = "not compiled, because torch.compile does not work here: Cannot find a working triton"
     assert reason in str(choice)
     assert "More" not in str(choice)
@@ -253,10 +237,9 @@ def test_a_gpu_without_a_compiler_runs_eagerly_with_a_warning(monkeypatch):
     assert model.net._compiled_call_impl is None
 
 
-def test_compilation_and_layout_can_be_undone(monkeypatch):
+def test_compilation_and_layout_can_be_undone(set_compiler):
     calls = []
-    monkeypatch.setattr(torch, "compile", lambda call, **_: lambda *x: calls.append(1) or call(*x))
-    compile_unavailable_reason.cache_clear()
+    set_compiler(lambda call, **_: lambda *x: calls.append(1) or call(*x))
     model, x = _ncsn(), torch.rand(2, 1, 16, 16)
     before = model(x, 0.1)
     Choice(channels_last=True, compile=True).apply(model)
@@ -266,7 +249,6 @@ def test_compilation_and_layout_can_be_undone(monkeypatch):
     assert torch.equal(model(x, 0.1), before)
     assert len(calls) == 2
     assert all(p.is_contiguous() for p in model.parameters())
-    compile_unavailable_reason.cache_clear()
 
 
 def test_a_score_survives_the_next_call_of_a_network_that_reuses_its_output():
@@ -304,14 +286,14 @@ def test_a_run_records_the_choice_and_keeps_what_was_configured():
     assert resolved("training.steps=1", "training.batch=1")[0].machine.winograd == "off"
 
 
-SHORT = ["training.batch=4", "keeping.samples=0", "machine.device=cpu", "machine.threads=1"]
+SHORT = ["training.batch=4", "training.steps=2", "keeping.samples=0", "machine.threads=1"]
 
 
 @needs_onednn
 @pytest.mark.parametrize("value", ["auto", "on", "off"])
 def test_a_run_uses_onednn_as_configured(monkeypatch, tmp_path, value):
     monkeypatch.setattr(onednn, "trains_faster", lambda: True)
-    settings = [*SHORT, "training.steps=1", f"machine.onednn={value}"]
+    settings = [*SHORT, "machine.device=cpu", f"machine.onednn={value}"]
     run = start(overridden(digits(), settings), tmp_path)
     assert run.parts.model.net.onednn == (value != "off")
     assert read(tmp_path / "config.json").machine.onednn == ("off" if value == "off" else "on")
@@ -321,9 +303,8 @@ def test_a_run_uses_onednn_as_configured(monkeypatch, tmp_path, value):
 def test_a_run_trains_with_the_kernels_and_so_does_its_average(tmp_path):
     losses = {}
     for value in ("on", "off"):
-        settings = ["network.width=8", "training.steps=2", "training.ema=0.9"]
-        settings += [*SHORT, f"machine.winograd={value}"]
-        run = start(overridden(digits_ncsn(), settings), tmp_path / value)
+        settings = [*SHORT, "network.width=8", "training.ema=0.9", f"machine.winograd={value}"]
+        run = start(overridden(digits_ncsn(), [*settings, "machine.device=cpu"]), tmp_path / value)
         assert run.model.net.begin.fast == (value == "on")
         losses[value] = [update.loss for update in run]
     assert losses["on"] != losses["off"]

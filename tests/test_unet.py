@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from test_networks import KINDS, small_unet
+from test_kernels import error
+from test_networks import small_unet
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scorefield import EDM, VE, Gaussian, ScoreModel, exact, log_likelihood
+from scorefield import EDM, VE, ScoreModel, exact
 from scorefield.nn import UNet, unet
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
@@ -14,10 +15,6 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 def batch(dtype=torch.float32):
     return torch.randn(2, 3, 8, 12, dtype=dtype), torch.tensor([0.3, 2.1], dtype=dtype)
-
-
-def relative(result, expected):
-    return ((result - expected).norm() / expected.norm()).item()
 
 
 # ── Derivatives ──────────────────────────────────────────────────────────────────────────────────
@@ -46,37 +43,31 @@ def test_the_exact_objective_and_its_gradient_are_right(layout):
     assert (gradient * direction).sum().item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_exact_likelihood_under_a_fresh_network_is_that_of_its_gaussian():
-    net = small_unet(channels=1, init_scale=0.0).eval().double()
-    net = net.to(memory_format=torch.channels_last)
-    data = Gaussian(torch.zeros(1, 2, 2).double(), torch.tensor(0.25).double())
-    x, ends = torch.rand(2, 1, 2, 2).double(), dict(sigma_min=0.5, sigma_max=0.7)
-    result = log_likelihood(ScoreModel(net, EDM()), x, data.prior, **ends)
-    # within the ODE solver's tolerance
-    torch.testing.assert_close(result.log_prob, data.log_prob(x, 0.5), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
 @layouts
 def test_forward_mode_in_any_layout_and_under_autocast(layout):
     net, (x, cond) = small_unet().double(), batch(torch.float64)
-    u = torch.randn_like(x)
-    _, expected = torch.func.jvp(lambda x: net(x, cond), (x,), (u,))
-    net, x, u = (t.to(memory_format=layout) for t in (net, x, u))
+    x, u = x.to(memory_format=layout), torch.randn_like(x)
+    _, expected = torch.func.jvp(lambda x: net(x, cond), (x.contiguous(),), (u,))
+    net = net.to(memory_format=layout)
     _, pushed = torch.func.jvp(lambda x: net(x, cond), (x,), (u,))
-    assert relative(pushed, expected) < 1e-12
-    net, x, u, cond = net.float(), x.float(), u.float(), cond.float()
+    assert error(pushed, expected) < 1e-12
+    net, cond = net.float(), cond.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, pushed = torch.func.jvp(lambda x: net(x, cond), (x,), (u,))
+        _, pushed = torch.func.jvp(lambda x: net(x, cond), (x.float(),), (u.float(),))
     # 2⁻⁹ a rounding, some thirty layers in a row
-    assert relative(pushed.double(), expected) < 0.08
+    assert error(pushed, expected) < 0.08
 
 
 @layouts
-def test_second_derivatives_by_the_noise_level(layout):
+def test_second_derivatives_by_the_noise_level_and_by_parameters_alone(layout):
     net = small_unet(fourier_scale=1.0).double().to(memory_format=layout)
     x, cond = batch(torch.float64)
-    x = x.to(memory_format=layout)
+    x, weight = x.to(memory_format=layout), net.middle[1].query.weight
+    with sdpa_kernel(SDPBackend.MATH):
+        out = net(x, cond).square().sum()
+    (g,) = torch.autograd.grad(out, weight, create_graph=True)
+    assert torch.autograd.grad(g.square().sum(), weight)[0].norm() > 0
 
     def slope(cond):
         (g,) = torch.autograd.grad(net(x, cond).square().sum(), cond, create_graph=True)
@@ -88,18 +79,7 @@ def test_second_derivatives_by_the_noise_level(layout):
     assert gradient.sum().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@layouts
-def test_second_derivatives_by_the_parameters_alone_work_with_the_math_backend(layout):
-    net, (x, cond) = small_unet().double().to(memory_format=layout), batch(torch.float64)
-    weight = net.middle[1].query.weight
-    with sdpa_kernel(SDPBackend.MATH):
-        out = net(x, cond).square().sum()
-    (g,) = torch.autograd.grad(out, weight, create_graph=True)
-    (second,) = torch.autograd.grad(g.square().sum(), weight)
-    assert second.norm() > 0
-
-
-# ── Sizes ────────────────────────────────────────────────────────────────────────────────────────
+# ── Sizes, classes, precision ────────────────────────────────────────────────────────────────────
 
 
 def test_published_networks_have_the_published_sizes():
@@ -118,27 +98,10 @@ def test_published_networks_have_the_published_sizes():
         assert attended == [size == 16 for size in sizes]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [(9, 13), (8, 8), (1, 3)])
-@torch.no_grad()
-def test_any_size_is_padded_to_multiples_of_the_halvings(kind, size):
-    net = small_unet(kind, multipliers=(1, 2, 2, 2), attention=(3,))
-    x, cond = torch.randn(2, 3, *size), batch()[1]
-    (top, bottom), (left, right) = (((-n % 8) // 2, (-n % 8 + 1) // 2) for n in size)
-    framed = torch.nn.functional.pad(x, (left, right, top, bottom))
-    result = net(x, cond)
-    assert result.shape == x.shape
-    middle = net(framed, cond)[..., top : top + size[0], left : left + size[1]]
-    assert torch.equal(result, middle)
-
-
-# ── Classes, precision ───────────────────────────────────────────────────────────────────────────
-
-
 def test_classes_change_the_result_and_can_be_left_out():
     net, (x, cond) = small_unet(labels=3).double().eval(), batch(torch.float64)
     outs = [net(x, cond, torch.tensor([i, i])) for i in range(3)]
-    assert relative(outs[0], outs[1]) > 1e-3
+    assert error(outs[0], outs[1]) > 1e-3
     mixed = net(x, cond, torch.tensor([2, 0]))
     torch.testing.assert_close(mixed, torch.stack([outs[2][0], outs[0][1]]), rtol=1e-9, atol=1e-9)
     for wrong in (3, -1, 7):  # 3 is the row for no class, which no number selects
@@ -169,6 +132,6 @@ def test_weights_in_bfloat16_leave_the_noise_level_exact(sigma):
     model = ScoreModel(net, VE())
     expected = model(x, sigma)
     # a rounded log σ would move the phase by whole turns
-    assert relative(model.bfloat16()(x, sigma), expected) < 0.08
+    assert error(model.bfloat16()(x, sigma), expected) < 0.08
     assert net.embedding.features.frequencies.dtype == torch.float32
     assert net.double().embedding.features.frequencies.dtype == torch.float64

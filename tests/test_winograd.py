@@ -24,12 +24,22 @@ AMPLIFICATION = 64
 """Roundings that a fused convolution may add: Winograd's transforms amplify each about 20 times."""
 COARSE_AMPLIFICATION = 512
 """The same with tiles of 7 × 7."""
+DTYPES = torch.float32, torch.float32, torch.float64
+"""Types of the three networks of `_triple`."""
 
 
 @pytest.fixture
 def _any_size(monkeypatch):
     """Use the kernels also where they do not pay."""
     monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+
+
+@pytest.fixture
+def results_by_threads():
+    """A function that calls another with 1, 2 and 3 threads, for its three results."""
+    before = torch.get_num_threads()
+    yield lambda call: [(torch.set_num_threads(count), call())[1] for count in (1, 2, 3)]
+    torch.set_num_threads(before)
 
 
 def check(fast, plain, truth, *, roundings=AMPLIFICATION, scale=0.0):
@@ -166,10 +176,8 @@ def test_large_tiles_err_by_little_and_are_not_used_for_derivatives(shape):
 @needs_compiler
 @pytest.mark.parametrize("size", [(2, 3, 9, 6), (1, 40, 1, 1), (3, 16, 3, 30)])
 def test_maxima_and_elu_are_exact(size):
-    for fast, exact in (
-        (lambda x: norms.fast_max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)),
-        (norms.fast_elu, F.elu),
-    ):
+    maxima = lambda x: norms.fast_max_pool(x, max_pool), lambda x: F.max_pool2d(x, 5, 1, 2)
+    for fast, exact in (maxima, (norms.fast_elu, F.elu)):
         x, dy = torch.randn(2, *size)
         x.requires_grad_()
         twin = x.detach().double().requires_grad_()
@@ -209,17 +217,10 @@ def test_nan_is_kept(place):
 
 
 @needs_compiler
-def test_the_bits_do_not_depend_on_the_number_of_threads():
-    unit, _, _ = _triple(_unit(20, 20, F.elu, levels=None))
-    x, before, results = torch.randn(3, 20, 13, 13), torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(_gradients(unit, torch.ones(3, 20, 13, 13), x, None))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+def test_the_bits_do_not_depend_on_the_number_of_threads(results_by_threads):
+    unit, x = _triple(_unit(20, 20, F.elu, levels=None))[0], torch.randn(3, 20, 13, 13)
+    results = results_by_threads(lambda: _gradients(unit, torch.ones_like(x), x, None))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results, strict=True))
 
 
 # ── The choice of the path ───────────────────────────────────────────────────────────────────────
@@ -258,6 +259,8 @@ BLOCK = Block(8, 6, 2)
         (UNIT, (2, 5, 8, 8), [0, 1], (2, 4, 8, 8)),  # a channel too many
         (UNIT, (2, 3, 8, 8), [0, 1], (2, 4, 8, 8)),  # one too few
         (UNIT, (2, 4, 8, 8), [0], (2, 4, 8, 8)),  # a level for one image of two
+        (UNIT, (2, 4, 8, 8), [0, 3], None),  # a level outside the table
+        (UNIT, (2, 4, 8, 8), [-1, 0], None),
         (UNIT, (2, 4, 8, 8), [0, 1], (2, 4, 8, 7)),
         (UNIT, (2, 4, 8, 8), [0, 1], (1, 4, 8, 8)),  # which torch broadcasts
         (UNIT, (4, 8, 8), [0], None),
@@ -288,40 +291,23 @@ def test_kernels_never_read_beyond_a_tensor(module, x, second, plus):
 
 
 @needs_compiler
-def test_a_level_outside_the_table_is_refused():
-    unit, _, _ = _triple(_unit(4, 4, F.elu, levels=3))
-    for level in (3, -1):
-        with pytest.raises(IndexError, match="table of 3"):
-            unit(torch.zeros(1, 4, 8, 8), torch.tensor([level]))
-
-
-@needs_compiler
 @pytest.mark.usefixtures("_any_size")
-def test_memory_in_any_order_is_read():
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_memory_in_any_order_is_read_whatever_torchs_default_type(default):
     unit = _unit(4, 4, F.elu, levels=3, bias=True)
     table, bias = unit.norm.affine, unit.conv.bias
     table.data = table.data.transpose(0, 2).contiguous().transpose(0, 2)
     bias.data = bias.data[:1].expand(4)
     x = torch.randn(3, 8, 4, 8).permute(0, 2, 1, 3)  # neither order
-    levels = [2, 0, 1], [1, 1, 1]
-    forms = torch.tensor(levels[0], dtype=torch.int32), torch.tensor([1]).expand(3)
     fast, plain, exact = _triple(unit)
-    for level in forms:
-        results = [net(x, level) for net in (fast, plain)]
-        check(*([y] for y in results), [exact(x.double(), level)])
-
-
-@needs_compiler
-def test_torchs_defaults_are_not_used():
-    fast, plain, exact = _triple(_unit(4, 4, F.elu))
-    x = torch.randn(3, 4, 8, 8)
-    torch.set_default_dtype(torch.float64)
-    try:
-        result = fast(x, None)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert result.dtype == torch.float32
-    check([result], [plain(x, None)], [exact(x.double(), None)])
+    for level in torch.tensor([2, 0, 1], dtype=torch.int32), torch.tensor([1]).expand(3):
+        torch.set_default_dtype(default)
+        try:
+            result = fast(x, level)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert result.dtype == torch.float32
+        check([result], [plain(x, level)], [exact(x.double(), level)])
 
 
 @needs_compiler
@@ -362,18 +348,6 @@ def test_other_derivatives_and_types_use_torchs_operations(module):
             with torch.autocast("cpu", torch.bfloat16):
                 assert net(x, *extra).dtype == torch.bfloat16
     check(*results)
-
-
-DTYPES = torch.float32, torch.float32, torch.float64
-
-
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
-def test_larger_kernels_use_torchs_operations():
-    x, weight = torch.randn(1, 4, 8, 8), torch.randn(2, 4, 5, 5)
-    op = norms.Operation(lambda x, weight, *rest: F.conv2d(x, weight, padding=2))
-    result = winograd.convolve(op, winograd.Operands(x, weight))
-    assert torch.equal(result, F.conv2d(x, weight, padding=2))
 
 
 @needs_compiler
@@ -420,8 +394,7 @@ def test_changed_weights_are_transformed_again(change):
         if change == "data":
             conv.weight.data.mul_(2)
         elif change == "in place":
-            with torch.no_grad():
-                conv.weight.mul_(2)
+            conv.weight.detach().mul_(2)
         elif change == "new":
             conv.weight = torch.nn.Parameter(torch.rand_like(conv.weight))
         elif change == "larger":  # its first values are those of the cached weights
@@ -434,15 +407,10 @@ def test_changed_weights_are_transformed_again(change):
 
 @needs_compiler
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 36_864, 100_003, 600_000])
-def test_a_fingerprint_changes_with_any_bit_and_not_with_the_threads(count):
-    x, before = torch.randn(count), torch.get_num_threads()
+def test_a_fingerprint_changes_with_any_bit_and_not_with_the_threads(results_by_threads, count):
+    x = torch.randn(count)
     key = winograd._fingerprint(x)
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            assert winograd._fingerprint(x.clone()) == key
-    finally:
-        torch.set_num_threads(before)
+    assert results_by_threads(lambda: winograd._fingerprint(x.clone())) == [key] * 3
     for place in {0, count // 2, count - 1}:
         changed = x.clone()
         changed[place] = torch.nextafter(x[place], torch.tensor(math.inf))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ MIN_EVALUATIONS = 2000
 FLOPS_PER_CORE = 5e10
 """A rough rate of one core, to estimate the seconds of work."""
 BFLOAT16_ERROR = "error of the score up to 2 %"
+MORE_EXACT = "more exact than bfloat16 and as fast on a CPU"
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,12 @@ class Choice:
         reason = kernels.unavailable_reason() if self.winograd else None
         if reason is not None:
             warnings.warn(f"standard convolutions, because {reason}", stacklevel=2)
-        fast: Any = self.winograd and reason is None
-        coarse: Any = fast and self.coarse
+        fast = self.winograd and reason is None
+        switches = dict(fast=fast, coarse=fast and self.coarse, onednn=self.onednn)
         for module in model.net.modules():
-            if hasattr(module, "fast"):
-                module.fast = fast
-            if hasattr(module, "coarse"):
-                module.coarse = coarse
-            if isinstance(module, MLP):
-                module.onednn = self.onednn
+            for name, value in switches.items():
+                if hasattr(module, name):
+                    setattr(module, name, value)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         model.net.to(memory_format=layout)  # type: ignore[call-overload]
         model.autocast = torch.bfloat16 if self.autocast else None
@@ -92,11 +90,8 @@ class Choice:
 
 @cache
 def compile_unavailable_reason(device: str) -> str | None:
-    """Return why torch.compile does not work on a device, for lack of a compiler or Triton.
-
-    Tries a small function, because a network only fails when it is first called.
-    """
-    try:
+    """Return why torch.compile does not work on a device, for lack of a compiler or Triton."""
+    try:  # a network would only fail when it is first called
         torch.compile(lambda: torch.ones(8, device=device).sin() + 1)()
     except Exception as error:  # compilers raise many kinds
         return f"torch.compile does not work here: {str(error).strip().splitlines()[0]:.200}"
@@ -148,10 +143,9 @@ def choose(
     perceptron = isinstance(model.net, MLP)
     if not perceptron and not any(hasattr(module, "fast") for module in model.net.modules()):
         return _no_speedup("the network has no 3 × 3 convolutions")
-    dtypes = {p.dtype for p in model.net.parameters()}
-    if dtypes != {torch.float32}:
-        names = sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        return _no_speedup(f"the weights are {', '.join(names) or 'missing'}, not float32")
+    dtypes = {str(p.dtype).removeprefix("torch.") for p in model.net.parameters()}
+    if dtypes != {"float32"}:
+        return _no_speedup(f"the weights are {', '.join(sorted(dtypes)) or 'missing'}, not float32")
     if perceptron:
         return _choose_for_mlp(model, batch, train, precision)
     return _choose_for_images(model, batch, evaluations, train, precision)
@@ -174,38 +168,37 @@ def _choose_for_mlp(model: ScoreModel, batch: int, train: bool, precision: Preci
     once = not train and not indexed and getattr(model.net, "label", None) is None
     shared = ", a shared σ embedded once a batch" if once else ""
     reason = f"matrix products by oneDNN{shared}, in float32: error 1e-6"
-    return Choice(onednn=True, reasons=(reason, *_instead_of_bfloat16(precision)))
+    return Choice(onednn=True, reasons=(reason, *[MORE_EXACT] * (precision == "bfloat16")))
 
 
 def _choose_for_images(
     model: ScoreModel, batch: int, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
-    seconds = _seconds(model, batch, evaluations) * (3 if train else 1)
+    seconds = float("inf")
+    if evaluations is not None and model.shape is not None:  # as if all convolutions had full size
+        weights = sum(p.numel() for p in model.net.parameters() if p.ndim == 4)
+        flops = 2 * weights * model.shape[-2:].numel() * batch * evaluations * (3 if train else 1)
+        seconds = flops / (FLOPS_PER_CORE * torch.get_num_threads())
     if seconds < MIN_SECONDS:  # compiled or not, so that the choice is the same tomorrow
         return _no_speedup(f"{seconds:.0f} s of work do not repay compiling the kernels")
     if (reason := kernels.unavailable_reason()) is None:
         coarse = precision == "bfloat16" and not train
         saving = ("a fifth", "1e-4") if coarse else ("a quarter", "1e-5")
         text = "Winograd convolutions in float32: {} of the multiplications, error {}"
-        reasons = (text.format(*saving), *_instead_of_bfloat16(precision))
+        reasons = (text.format(*saving), *[MORE_EXACT] * (precision == "bfloat16"))
         return Choice(winograd=True, coarse=coarse, reasons=reasons)
     standard = f"standard convolutions, because {reason}"
     # bfloat16 was measured to be slower for a UNet's small images and group norms
-    if precision == "bfloat16" and isinstance(model.net, RefineNet) and _has_bfloat16():
-        reasons = (standard, f"bfloat16: {BFLOAT16_ERROR}")
-        return Choice(channels_last=True, autocast=True, reasons=reasons)
-    return Choice(reasons=(standard,))
-
-
-def _instead_of_bfloat16(precision: Precision) -> tuple[str, ...]:
-    return ("more exact than bfloat16 and as fast on a CPU",) * (precision == "bfloat16")
+    half = precision == "bfloat16" and isinstance(model.net, RefineNet) and _has_bfloat16()
+    reasons = (standard, *[f"bfloat16: {BFLOAT16_ERROR}"] * half)
+    return Choice(channels_last=half, autocast=half, reasons=reasons)
 
 
 def _choose_on_cuda(
     model: ScoreModel, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
-    half = precision == "bfloat16" or (precision == "auto" and train)
-    half = half and torch.cuda.is_bf16_supported(including_emulation=False)
+    wanted = precision == "bfloat16" or (precision == "auto" and train)
+    half = wanted and torch.cuda.is_bf16_supported(including_emulation=False)
     images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
     long = evaluations is None or evaluations >= MIN_EVALUATIONS
     reason = compile_unavailable_reason("cuda") if long else None
@@ -225,12 +218,3 @@ def _has_bfloat16() -> bool:
     """Return True if the processor multiplies in bfloat16; emulation is slower than float32."""
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in tests)
-
-
-def _seconds(model: ScoreModel, batch: int, evaluations: int | None) -> float:
-    """Return an upper bound of the plain network's time, as if all convolutions had full size."""
-    if evaluations is None or model.shape is None:
-        return float("inf")
-    pixels = model.shape[-2:].numel()
-    weights = sum(p.numel() for p in model.net.parameters() if p.ndim == 4)
-    return 2 * weights * pixels * batch * evaluations / (FLOPS_PER_CORE * torch.get_num_threads())

@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
@@ -96,9 +95,8 @@ def normalization(channels: int, groups: int | None = None) -> GroupNorm:
     """Return group normalisation (Wu & He 2018): DDPM's 32 groups, else min(channels/4, 32)."""
     count = groups or max(1, min(channels // 4, 32))
     if channels % count:
-        raise ValueError(
-            f"{channels} channels are not a multiple of {count} groups: change width or groups"
-        )
+        sizes = f"{channels} channels are not a multiple of {count} groups"
+        raise ValueError(f"{sizes}: change width or groups")
     return GroupNorm(count, channels, eps=1e-6)
 
 
@@ -162,17 +160,8 @@ def _norm_silu_conv(groups: int, eps: float, coarse: bool, fused: bool) -> norms
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut, conditioned on the noise level between them.
 
-    Args:
-        channels: Channels of the input.
-        out: Channels of the output.
-        embedding: The length of the embedded noise level.
-        form: "ddpm" or "biggan"; they differ in the shortcut.
-        resample: Applied to the image in both branches (BigGAN's form), if anything.
-        groups: Groups of the normalisation; `None` is min(channels/4, 32).
-        rescale: Divide the sum of the branches by √2.
-        dropout: The fraction of features dropped before the second convolution.
-        init_scale: The scale of the second convolution's first weights.
-        dims: 1 for signals, 2 for images.
+    BigGAN's form applies `resample` in both branches; `rescale` divides their sum by √2, and
+    `init_scale` is the scale of the second convolution's first weights.
     """
 
     def __init__(
@@ -215,15 +204,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention between all pixels, with one head.
-
-    Args:
-        channels: Channels of input and output.
-        groups: Groups of the normalisation; `None` is min(channels/4, 32).
-        rescale: Divide the sum with the input by √2.
-        init_scale: The scale of the last projection's first weights.
-        dims: 1 for signals, 2 for images.
-    """
+    """Self-attention between all pixels, with one head; `init_scale` is the last projection's."""
 
     def __init__(
         self,
@@ -244,18 +225,15 @@ class Attention(nn.Module):
     def forward(self, x: Images, fused: bool = True) -> Images:
         """Return the attended image, with every derivative if not `fused`."""
         h = self.norm(x, fused)
-        q, k, v = (_pixel_sequence(project(h)) for project in (self.query, self.key, self.value))
+        projections = self.query(h), self.key(h), self.value(h)
+        # pixels as a sequence for one head; fused kernels want adjacent channels
+        q, k, v = (p.flatten(2).transpose(1, 2).contiguous()[:, None] for p in projections)
         if fused:
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
             mixed = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
         mixed = mixed.squeeze(1).transpose(1, 2).reshape(x.shape)
         return divided(x + self.out(mixed), self.divisor)
-
-
-def _pixel_sequence(x: Tensor) -> Float[Tensor, "batch 1 pixels channels"]:
-    """Return the pixels as a sequence for one head; fused kernels want adjacent channels."""
-    return x.flatten(2).transpose(1, 2).contiguous()[:, None]
 
 
 def differentiated(*inputs: Tensor) -> bool:

@@ -36,12 +36,7 @@ def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "bat
 
 
 class GaussianFourier(nn.Module):
-    """Random Fourier features of log σ, with frequencies that are drawn once and never trained.
-
-    Args:
-        features: The number of frequencies; the embedding has twice as many entries.
-        scale: The standard deviation of the frequencies.
-    """
+    """Random Fourier features of log σ, two for each frequency; the frequencies are not trained."""
 
     frequencies: Tensor
 
@@ -65,13 +60,7 @@ class GaussianFourier(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """A trained vector for each class, and one more for "no class".
-
-    Args:
-        labels: The number of classes.
-        size: The length of a vector.
-        dropout: The fraction of a training batch whose class is withheld.
-    """
+    """A trained vector for each class and for none, which training gives to a share `dropout`."""
 
     def __init__(self, labels: int, size: int, *, dropout: float = 0.1) -> None:
         super().__init__()

@@ -35,8 +35,7 @@ class InstanceNormPlus(nn.Module):
 
     def __init__(self, features: int, levels: int | None = None, eps: float = 1e-5):
         super().__init__()
-        self.conditional = levels is not None
-        self.eps = eps
+        self.conditional, self.eps = levels is not None, eps
         # γ, α, β of each level in one table: one lookup
         self.affine = nn.Parameter(torch.zeros(levels or 1, 3, features))
         nn.init.normal_(self.affine[:, :2].detach(), 1.0, 0.02)
@@ -62,11 +61,9 @@ def instance_norm_plus(
     centred = x - mean
     # var_mean is 15 times slower on a CPU
     deviation = (centred.square().mean((2, 3), keepdim=True) + eps).sqrt()
-    if level is None:
-        rows = affine
-    else:
-        rows = F.embedding(level, affine.flatten(1)).view(len(level), 3, -1)
-    gamma, alpha, beta = rows.to(x.dtype)[..., None, None].unbind(1)
+    if level is not None:
+        affine = F.embedding(level, affine.flatten(1)).view(len(level), 3, -1)
+    gamma, alpha, beta = affine.to(x.dtype)[..., None, None].unbind(1)
     # (μₖ − m)/v, with the unbiased deviation v
     gap = mean - mean.mean(1, keepdim=True)
     variance = gap.square().sum(1, keepdim=True) / (mean.shape[1] - 1)
@@ -138,12 +135,7 @@ def identity(x: Tensor) -> Tensor:
 
 
 class Conv3(nn.Conv2d):
-    """A 3 × 3 convolution that keeps the size.
-
-    Attributes:
-        fast: Use fewer multiplications (`winograd`).
-        coarse: Use fewer still, with larger errors.
-    """
+    """A 3 × 3 convolution that keeps the size, `fast` by `winograd`, `coarse` by larger tiles."""
 
     fast = False
     coarse = False
@@ -166,9 +158,7 @@ class PreActivation(nn.Module):
         self, norm: InstanceNormPlus | None, function: Callable[[Tensor], Tensor], conv: Conv3
     ):
         super().__init__()
-        self.norm = norm
-        self.function = function
-        self.conv = conv
+        self.norm, self.function, self.conv = norm, function, conv
 
     def forward(self, x: Images, level: LevelIndex, plus: Tensor | None = None) -> Images:
         """Return conv(function(norm(x))) + plus."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from .kernels import library, unavailable_reason
+
+Operand: TypeAlias = Tensor | None
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,8 @@ class Operation:
     Attributes:
         plain: The same function in torch's operations, of (x, affine), or of the tensors of a
             convolution (`winograd.Operands`).
-        dilation: Dilation of the convolution.
         function: f; "pool" is the mean over 5 × 5 pixels.
         groups: Groups of the norm; 0 is InstanceNorm++.
-        eps: The norm's ε.
         coarse: Allow large tiles, with errors of up to 1e-4; derivatives take small ones.
     """
 
@@ -211,12 +211,7 @@ def box_filter(x: Tensor, norms: Tensor | None) -> Tensor:
 
 
 def norm_backward(
-    op: Operation,
-    da: Tensor,
-    x: Tensor,
-    affine: Tensor | None,
-    level: Tensor | None,
-    norms: Tensor | None,
+    op: Operation, da: Tensor, x: Tensor, affine: Operand, level: Operand, norms: Operand
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients by x and by the norm's table, from that by f(norm(x))."""
     if op.function == "pool":

@@ -10,7 +10,7 @@ blocks (Lin et al. 2017) back up. The division by σ is the preconditioner's.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,22 +33,13 @@ from .layers import (
 Depth = Literal["original", "deeper", "deepest"]
 
 
-class Stage(NamedTuple):
-    """Two residual blocks: their width (times the network's) and their dilation.
-
-    After the first stage, a dilation of 1 halves the size, a larger one keeps it.
-    """
-
-    width: int
-    dilation: int = 1
-
-
-DEPTHS: dict[Depth, tuple[Stage, ...]] = {
-    "original": (Stage(1), Stage(2), Stage(2, 2), Stage(2, 4)),
-    "deeper": (Stage(1), Stage(2), Stage(2), Stage(4, 2), Stage(4, 4)),
-    "deepest": (Stage(1), Stage(2), Stage(2), Stage(2), Stage(4, 2), Stage(4, 4)),
+DEPTHS: dict[Depth, tuple[tuple[int, int], ...]] = {
+    "original": ((1, 1), (2, 1), (2, 2), (2, 4)),
+    "deeper": ((1, 1), (2, 1), (2, 1), (4, 2), (4, 4)),
+    "deepest": ((1, 1), (2, 1), (2, 1), (2, 1), (4, 2), (4, 4)),
 }
-"""For images of 28 and 32 pixels, of 64 to 128, of 256."""
+"""Width (times the network's) and dilation of each stage, for images of 28 and 32 pixels, of 64 to
+128, of 256. After the first stage, a dilation of 1 halves the size, a larger one keeps it."""
 
 
 class RefineNet(nn.Module):
@@ -78,8 +69,8 @@ class RefineNet(nn.Module):
         minimum = dict(channels=1, width=2)  # InstanceNorm++ compares channels with each other
         check_minimum(self.arguments, minimum if levels is None else minimum | dict(levels=1))
         stages = DEPTHS[depth]
-        self.halvings = sum(stage.dilation == 1 for stage in stages[1:])
-        widths = [width, *(width * stage.width for stage in stages)]
+        self.halvings = sum(dilation == 1 for _, dilation in stages[1:])
+        widths = [width, *(width * factor for factor, _ in stages)]
         self.begin = Conv3(channels, width)
         block = partial(PreActivationBlock, levels=levels)
         self.encoder = nn.ModuleList(
@@ -111,27 +102,13 @@ class RefineNet(nn.Module):
 class Refinement(nn.Module):
     """Adapt a stage, merge it with the coarser result, pool in a chain, and smooth.
 
-    Song & Ermon 2019, app. A.2; Lin et al. 2017, §3.2. Only the NCSN's blocks normalise.
-
-    Args:
-        features: Features of the stage.
-        out: Features of the result, except that the first keeps the stage's.
-        levels: Number of noise levels of the NCSN; None for the NCSNv2.
-        first: The coarsest stage, where there is nothing to merge.
-        last: The finest stage, which is smoothed three times.
+    Song & Ermon 2019, app. A.2; Lin et al. 2017, §3.2. Only the NCSN's blocks normalise. The
+    `first` block has nothing to merge and keeps the stage's width; the `last` smooths three times.
     """
 
     fast = False
 
-    def __init__(
-        self,
-        features: int,
-        out: int,
-        levels: int | None,
-        *,
-        first: bool = False,
-        last: bool = False,
-    ):
+    def __init__(self, features: int, out: int, levels: int | None, *, first: bool, last: bool):
         super().__init__()
         inputs, out = (1, features) if first else (2, out)
         self.adapt = nn.ModuleList(_smoothing(features, 2, levels) for _ in range(inputs))

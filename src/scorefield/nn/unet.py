@@ -185,27 +185,20 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers={multipliers}: one for each level, 1 at least")
     if not set(attention) <= set(range(len(multipliers))):
+        last = len(multipliers) - 1
         raise ValueError(
-            f"attention={attention}: the levels are 0 to {len(multipliers) - 1}, as many as "
-            "multipliers"
+            f"attention={attention}: the levels are 0 to {last}, as many as multipliers"
         )
     if groups is not None and groups < 1:
         raise ValueError(f"groups={groups}: 1 at least, or None for min(channels/4, 32)")
 
 
-_DDPM: dict[str, Any] = dict(
-    blocks=2,
-    form="ddpm",
-    embedding="sinusoidal",
-    fir=None,
-    progressive_input="none",
-    skip_rescale=False,
-    groups=32,
-)
+_DDPMPP: dict[str, Any] = dict(embedding="sinusoidal", fir=None, progressive_input="none")
+_DDPM = dict(_DDPMPP, blocks=2, form="ddpm", skip_rescale=False, groups=32)
 _SKIPS: dict[str, Any] = dict(progressive_input="skip", progressive_output="skip", dropout=0.0)
 PUBLISHED_UNETS: dict[str, dict[str, Any]] = {
     "ncsnpp_cifar10": {},
-    "ddpmpp_cifar10": dict(embedding="sinusoidal", fir=None, progressive_input="none"),
+    "ddpmpp_cifar10": _DDPMPP,
     "ddpm_cifar10": _DDPM,
     "ddpm_celebahq256": dict(_DDPM, multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0),
     "ncsnpp_ffhq256": dict(_SKIPS, multipliers=(1, 1, 2, 2, 2, 2, 2), blocks=2, attention=(4,)),

@@ -39,9 +39,7 @@ def pays(height: int, width: int, dilation: int) -> bool:
 def _tile(height: int, width: int, dilation: int, coarse: bool = False) -> int:
     """Return the cheapest tile size: outputs along each axis."""
     costs = {4: 1.0, 5: 1.0, 7: LARGE_TILE_COST} if coarse else {4: 1.0, 5: 1.0}
-    return min(
-        costs, key=lambda tile: costs[tile] * _multiplications(height, width, dilation, tile)
-    )
+    return min(costs, key=lambda t: costs[t] * _multiplications(height, width, dilation, t))
 
 
 def _multiplications(height: int, width: int, dilation: int, tile: int) -> int:
@@ -56,13 +54,7 @@ def _multiplications(height: int, width: int, dilation: int, tile: int) -> int:
 class Operands(NamedTuple):
     """The tensors of a convolution, in the order in which its `plain` function takes them.
 
-    Attributes:
-        x: Images.
-        weight: The 3 × 3 weights.
-        bias: One number a feature, or a row of them for each image.
-        affine: The norm's table; None for no norm.
-        level: Each image's row of the table.
-        plus: Images that are added to the result.
+    The bias may be a row for each image, `affine` is the norm's table, `level` its row for each.
     """
 
     x: Tensor
@@ -189,8 +181,7 @@ def _cached_weights(weight: Tensor, tile: int) -> Tensor:
     key = (tile, values.shape, _fingerprint(values))
     cached = _CACHE.get(weight)
     if cached is None or cached[0] != key:
-        cached = (key, _transformed_weights(values, tile))
-        _CACHE[weight] = cached
+        cached = _CACHE[weight] = key, _transformed_weights(values, tile)
     return cached[1]
 
 

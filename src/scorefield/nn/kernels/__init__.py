@@ -9,7 +9,6 @@ this compiler and this processor.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import importlib
@@ -19,13 +18,12 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from ctypes import CDLL, c_bool, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 
 KERNEL_FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
-C_TYPES = dict(
-    p=ctypes.c_void_p, b=ctypes.c_bool, i=ctypes.c_int, q=ctypes.c_int64, f=ctypes.c_float
-)
+C_TYPES = dict(p=c_void_p, b=c_bool, i=c_int, q=c_int64, f=c_float)
 SIGNATURES = {
     "transform_weights": "ipqqbqqpi",
     "convolve": "ippippqppqqqqqqi",
@@ -47,7 +45,7 @@ def unavailable_reason() -> str | None:
     return loaded if isinstance(loaded, str) else None
 
 
-def library() -> ctypes.CDLL:
+def library() -> CDLL:
     """Return the compiled functions; raise `RuntimeError` if there are none."""
     loaded = load_library()
     if isinstance(loaded, str):
@@ -56,7 +54,7 @@ def library() -> ctypes.CDLL:
 
 
 @functools.cache
-def load_library() -> ctypes.CDLL | str:
+def load_library() -> CDLL | str:
     """Compile if necessary and load; return the reason if that fails."""
     chosen, compiler = os.environ.get("CXX"), _compiler()
     if compiler is None and chosen:
@@ -64,7 +62,7 @@ def load_library() -> ctypes.CDLL | str:
     if compiler is None:
         return "there is no C++ compiler: install g++"
     try:
-        loaded = ctypes.CDLL(str(_compile(compiler)))
+        loaded = CDLL(str(_compile(compiler)))
     except subprocess.CalledProcessError as error:
         last_line = (error.stderr.strip().splitlines() or ["without a message"])[-1]
         return f"{' '.join(compiler)} failed: {last_line}"
@@ -73,7 +71,7 @@ def load_library() -> ctypes.CDLL | str:
     for name, letters in SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes = [C_TYPES[letter] for letter in letters]
-        function.restype = ctypes.c_bool if name == "statistics" else None
+        function.restype = c_bool if name == "statistics" else None
     return loaded
 
 

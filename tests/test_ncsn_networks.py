@@ -1,0 +1,186 @@
+"""The networks of Song & Ermon 2019 and 2020: RefineNet and those of Figures 1 and 2."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_kernels import error
+from test_networks import compare_compiled
+from torch import nn
+
+from scorefield import exact, sliced
+from scorefield.nn import DEPTHS, Autoencoder, RefineNet, ToyMLP
+from scorefield.nn.layers import InstanceNormPlus, max_pool, mean_pool, resize_bilinear
+from scorefield.nn.refinenet import Refinement
+
+# ── Layers ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+def test_instance_norm_plus_is_the_formula(levels):
+    norm = InstanceNormPlus(5, levels).double()
+    norm.affine.data.normal_()
+    x = 2 + torch.randn(3, 5, 4, 6, dtype=torch.float64)
+    level = None if levels is None else torch.tensor([2, 0, 1])
+    result = norm(x, level).detach().numpy()
+    for b, image in enumerate(x.numpy()):
+        gamma, alpha, beta = norm.affine[0 if levels is None else level[b]].detach().numpy()
+        means = [channel.mean() for channel in image]
+        m, v = np.mean(means), math.sqrt(np.var(means, ddof=1) + 1e-5)
+        for k, channel in enumerate(image):
+            normal = (channel - means[k]) / math.sqrt(channel.var() + 1e-5)
+            expected = gamma[k] * (normal + alpha[k] * (means[k] - m) / v) + beta[k]
+            np.testing.assert_allclose(result[b, k], expected, rtol=1e-11, atol=1e-11)
+    if levels is not None:
+        with pytest.raises(ValueError, match="give each sample's index"):
+            norm(x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(14, 28), (7, 9), (1, 2), (5, 1), (16, 16)])
+def test_resizing_is_bilinear_with_aligned_corners_and_pools_see_5_by_5_pixels(size, layout):
+    before, after = size
+    x = torch.randn(2, 3, before, before + 1, dtype=torch.float64)
+    result = resize_bilinear(x.to(memory_format=layout), torch.Size([after, after + 2]))
+    expected = F.interpolate(x, (after, after + 2), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+    assert resize_bilinear(x, x.shape[2:]) is x
+    torch.testing.assert_close(mean_pool(x), F.avg_pool2d(x, 5, 1, 2), rtol=1e-12, atol=1e-12)
+    assert torch.equal(max_pool(x), F.max_pool2d(x, 5, 1, 2))
+
+
+# ── RefineNet ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("size", [(8, 8), (19, 9), (1, 1)])
+@pytest.mark.parametrize("levels", [None, 10])
+def test_any_size_gives_finite_values_and_gradients(depth, size, levels):
+    net = RefineNet(2, 4, levels, depth=depth)
+    x = torch.rand(2, 2, *size, requires_grad=True)
+    y = net(x, None if levels is None else torch.arange(2))
+    assert y.shape == x.shape
+    assert torch.isfinite(y).all()
+    y.square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_a_fresh_network_has_the_published_scale():
+    net = RefineNet(3, 64, 10)
+    for x in (torch.rand(4, 3, 16, 16), 50 * torch.randn(4, 3, 16, 16)):
+        # less than the deviation of z, which σ·s of NCSN and F of NCSNv2 have to learn
+        assert 0.05 < net(x, torch.arange(4)).std() < 1.5
+
+
+@pytest.mark.usefixtures("unchecked")
+@torch.no_grad()
+def test_a_block_is_one_graph_to_a_compiler():
+    block, level = Refinement(4, 4, 5, first=False, last=False), torch.tensor([1, 4])
+    x, coarse = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 4)
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, coarse, level), block(x, coarse, level))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [None, 5])
+@pytest.mark.usefixtures("unchecked")
+def test_a_compiled_block_gives_the_same_values_and_gradients(levels):
+    """14 × 14 into 28 × 28, where other forms of resizing had wrong gradients without a warning."""
+    block = Refinement(4, 4, levels, first=False, last=False)
+    level = None if levels is None else torch.tensor([1, 4])
+    inputs = torch.randn(2, 4, 28, 28), torch.randn(2, 4, 14, 14), level
+    compare_compiled(block, torch.compile(block, fullgraph=True), *inputs)
+
+
+# ── Figures 1 and 2 ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_network_of_figure_2_is_2_128_128_2_with_softplus():
+    net, x = ToyMLP(), torch.randn(5, 2)
+    layers = [nn.Linear(2, 128), nn.Softplus(), nn.Linear(128, 128), nn.Softplus()]
+    plain = nn.Sequential(*layers, nn.Linear(128, 2))
+    plain.load_state_dict(dict(zip(plain.state_dict(), net.state_dict().values(), strict=True)))
+    assert torch.equal(net(x), plain(x))
+    assert torch.equal(net(x, torch.ones(5)), plain(x))
+
+
+@torch.no_grad()
+def test_a_block_is_the_formula():
+    """A stride of two takes every other pixel of a convolution; its transpose inserts zeros."""
+    net, x = Autoencoder(1, widths=(2, 3)).double(), torch.randn(2, 1, 4, 8).double()
+    first, down, up, last = net.blocks
+
+    def plain(layer, x):
+        return F.conv2d(x, layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+
+    def spread(layer, x):
+        apart = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+        apart[..., ::2, ::2] = x
+        return F.conv2d(apart, layer.weight.transpose(0, 1).flip(2, 3), layer.bias, padding=1)
+
+    def run(block, x, conv, shortcut):
+        return shortcut(x) + plain(block.second, F.elu(conv(block.first, F.elu(x))))
+
+    def halved(layer, x):
+        return plain(layer, x)[..., ::2, ::2]
+
+    h = run(first, net.begin(x), plain, lambda x: x)
+    h = run(down, h, halved, lambda x: halved(down.shortcut, x))
+    assert h.shape == (2, 3, 2, 4)
+    h = run(up, h, spread, lambda x: spread(up.shortcut, x))
+    assert error(net(x), net.end(F.elu(run(last, h, plain, lambda x: x)))) < 1e-12
+
+
+def test_the_network_of_figure_1_has_five_blocks_each_way():
+    net, shapes = Autoencoder(3), []
+    for block in net.blocks:
+        block.register_forward_hook(lambda block, args, out: shapes.append(tuple(out.shape[1:])))
+    net(torch.randn(2, 3, 9, 13))
+    full, half, quarter = (12, 16), (6, 8), (3, 4)
+    encoded = [(32, *full), (64, *half), (64, *half), (128, *quarter), (128, *quarter)]
+    decoded = [(128, *quarter), (64, *half), (64, *half), (32, *full), (32, *full)]
+    assert shapes == encoded + decoded
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [
+        (lambda: ToyMLP(width=16), (2,)),
+        (lambda: Autoencoder(2, widths=(4, 6, 6, 8, 8)), (2, 2, 3)),
+    ],
+)
+def test_sliced_matching_is_exact_matching_in_the_mean(build, shape):
+    """Over an orthogonal basis of ±1 the mean of vᵀJv is the trace, to rounding.
+
+    For the loss, and for its gradient by every parameter, which is of second order.
+    """
+    net = build().double()
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x = torch.randn(3, *shape).double()
+
+    def score(x, sigma):
+        return net(x)
+
+    directions = _orthogonal_signs(x[0].numel(), x).view(-1, *shape)
+    noises = itertools.chain([torch.zeros_like(x)], (v.expand_as(x) for v in directions))
+    loss = sliced(score, x, 0.0, noise=lambda _: next(noises), projections=len(directions))
+    expected = exact(score, x, 0.0)
+    assert error(loss, expected) < 1e-11
+    parameters = list(net.parameters())
+    ours = torch.autograd.grad(loss.sum(), parameters)
+    truth = torch.autograd.grad(expected.sum(), parameters)
+    for g, t in zip(ours, truth, strict=True):
+        assert (g - t).norm() <= 1e-10 * max(t.norm(), 1)
+
+
+def _orthogonal_signs(size, like):
+    """Vectors of ±1 with Σvvᵀ = n·I: the rows of Hadamard's matrix, cut to a number of columns."""
+    signs = like.new_ones(1, 1)
+    while len(signs) < size:
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    return signs[:, :size]
