@@ -54,7 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 class Truth(NamedTuple):
     """A distribution, the deviation of a mode, and the σ at which a sample's mode is decided."""
 
-    oracle: GaussianMixture | Mixture[Box]
+    oracle: GaussianMixture | Mixture
     deviation: float
     sigma: float
 

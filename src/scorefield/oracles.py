@@ -14,8 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Generic, TypeVar
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -62,9 +61,7 @@ class Oracle(ABC):
         """Return ∇ₓ log q_σ(x)."""
         wide, lowest = self._admit(x, sigma)
         if lowest == 0 and self._log_prob(wide, sigma).isneginf().any():
-            raise ValueError(
-                "x has points of density 0 at sigma = 0, where there is no score: give sigma > 0"
-            )
+            raise ValueError("x has points of density 0 at sigma = 0: give sigma > 0")
         return self._score(wide, sigma).to(x.dtype)
 
     __call__ = score
@@ -130,10 +127,8 @@ class Gaussian(Oracle):
                 f"matrix has shape {tuple(matrix.shape)}, sigma_y={sigma_y}: give m rows of "
                 f"{len(mean)}, the size of a sample, and a noise ≥ 0"
             )
-        variance = sigma_y**2 * torch.eye(len(matrix)).to(cov)
-        return Gaussian(
-            matrix.double() @ mean, matrix.double() @ cov @ matrix.double().T + variance
-        )
+        matrix, variance = matrix.double(), sigma_y**2 * torch.eye(len(matrix)).to(cov)
+        return Gaussian(matrix @ mean, matrix @ cov @ matrix.T + variance)
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
@@ -144,17 +139,12 @@ class Gaussian(Oracle):
         if y.shape != matrix.shape[:1]:
             raise ValueError(f"y has shape {tuple(y.shape)}: give one value for each row of matrix")
         if torch.linalg.matrix_rank(measured.cov, hermitian=True) < len(y):
-            raise ValueError(
-                "matrix has rows that depend on each other: remove some or give sigma_y > 0"
-            )
+            raise ValueError("matrix has rows that depend on each other: give sigma_y > 0")
         gain = torch.linalg.solve(measured.cov, matrix @ cov).T
         rest = torch.eye(len(cov)).to(cov) - gain @ matrix
         # Joseph's form: rounding makes (I − KA)Σ neither symmetric nor positive
         cov = rest @ cov @ rest.T + sigma_y**2 * gain @ gain.T
         return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), (cov + cov.T) / 2)
-
-
-Component = TypeVar("Component", bound=Oracle)
 
 
 def _normalise(weights: Tensor, n: int) -> Tensor:
@@ -169,10 +159,10 @@ def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
     return torch.searchsorted(weights.double().cumsum(0), u).clamp(max=len(weights) - 1)
 
 
-class Mixture(Oracle, Generic[Component]):
+class Mixture(Oracle):
     """Σₖ wₖ pₖ of any oracles. The weights are normalised."""
 
-    def __init__(self, components: Sequence[Component], weights: Float[Tensor, "k"]) -> None:
+    def __init__(self, components: Sequence[Oracle], weights: Float[Tensor, "k"]) -> None:
         self.components, self.weights = list(components), _normalise(weights, len(components))
         self._like = self.components[0]._like
 
@@ -212,20 +202,16 @@ class Mixture(Oracle, Generic[Component]):
         return draws[choice, torch.arange(n, device=choice.device)]
 
     def posterior(
-        self: Mixture[Gaussian],
-        matrix: Float[Tensor, "m size"],
-        y: Float[Tensor, "m"],
-        sigma_y: float,
-    ) -> Mixture[Gaussian]:
+        self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
+    ) -> Mixture:
         """Return p(x | y) for y = Ax + σ_y·n: each Gaussian's, weighted by its evidence for y."""
-        if not all(isinstance(c, Gaussian) for c in self.components):
+        gaussians = [c for c in self.components if isinstance(c, Gaussian)]
+        if len(gaussians) < len(self.components):
             raise TypeError("components must all be Gaussian for an exact posterior")
-        parts = [c.posterior(matrix, y, sigma_y) for c in self.components]
-        evidence = [
-            c.measure(matrix, sigma_y).log_prob(y.double()[None], 0.0) for c in self.components
-        ]
-        weights = (self.weights.double().log() + torch.cat(evidence)).softmax(0)
-        return Mixture(parts, weights)
+        parts = [c.posterior(matrix, y, sigma_y) for c in gaussians]
+        measured = [c.measure(matrix, sigma_y) for c in gaussians]
+        evidence = torch.cat([m.log_prob(y.double()[None], 0.0) for m in measured])
+        return Mixture(parts, (self.weights.double().log() + evidence).softmax(0))
 
 
 class GaussianMixture(Oracle):
@@ -247,9 +233,7 @@ class GaussianMixture(Oracle):
         if not variance >= 0:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
         if not means.is_floating_point():
-            raise TypeError(
-                f"means are {means.dtype}: give floats, x.float() / 255 for 8-bit images"
-            )
+            raise TypeError(f"means are {means.dtype}: give floats, such as x.float() / 255")
         self.means, self.variance = means, variance
         self.weights = _normalise(weights, len(means)).to(means)
         self.budget, self._like = budget, means[0]
@@ -286,20 +270,16 @@ class GaussianMixture(Oracle):
         return log_mass, (shares @ self.means[part].flatten(1).double()).sub(x).to(x.dtype)
 
     def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same over all means, part by part, and v + σ²."""
+        """Return `_part` over all means, and v + σ²."""
         width, graph = self._width(x, sigma), x.requires_grad
         step = max(1, self.budget // (x.numel() if graph else len(x) + 2 * x.shape[1]))
-        parts = [slice(i, i + step) for i in range(0, len(self.means), step)]
-        if len(parts) == 1:
-            return *self._part(x, width, parts[0]), width
-        log_mass, shift = x.new_full((len(x), 1), -math.inf), torch.zeros_like(x)
-        for part in parts:
-            # a graph would keep every part in memory: the backward pass computes them again
-            log_part, gap = (
-                checkpoint(self._part, x, width, part, use_reentrant=False)
-                if graph
-                else self._part(x, width, part)
-            )
+        first, *rest = (slice(i, i + step) for i in range(0, len(self.means), step))
+        # a graph would keep every part in memory: the backward pass computes them again
+        again = partial(checkpoint, self._part, use_reentrant=False)
+        scan = again if graph and rest else self._part
+        log_mass, shift = scan(x, width, first)
+        for part in rest:
+            log_part, gap = scan(x, width, part)
             log_mass = torch.logaddexp(log_mass, log_part)
             shift = torch.lerp(shift, gap, (log_part - log_mass).exp())
         return log_mass, shift, width

@@ -24,6 +24,7 @@ the centre is ½ and c = 2, else c = 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -70,6 +71,26 @@ class Precondition(Protocol):
         """
 
 
+class _PredictsNoise:
+    """s = −F(αu, cond)/σ."""
+
+    _cond: Callable[[Tensor], Tensor]
+
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        alpha = (1 + sigma**2).rsqrt()
+        return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._cond(sigma))
+
+
+class _PredictsVelocity:
+    """s = −u/(1 + σ²) − F(αu, cond)/(σ√(1 + σ²))."""
+
+    _cond: Callable[[Tensor], Tensor]
+
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
+        alpha = (1 + sigma**2).rsqrt()
+        return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._cond(sigma))
+
+
 # ── A ladder of levels ───────────────────────────────────────────────────────────────────────────
 
 
@@ -95,12 +116,9 @@ class _Ladder:
     def levels(self) -> Tensor:
         return self.sigmas
 
-    def _index(self, sigma: Tensor) -> Tensor:
-        return self._grid.index(sigma)
-
-    def _timestep(self, sigma: Tensor) -> Tensor:
+    def _cond(self, sigma: Tensor) -> Tensor:
         """Return the index from the least noise, as DDPM counts."""
-        return len(self.sigmas) - 1 - self._index(sigma)
+        return len(self.sigmas) - 1 - self._grid.index(sigma)
 
 
 class NCSN(_Ladder):
@@ -108,7 +126,7 @@ class NCSN(_Ladder):
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """σᵢ/σ·F(u, i)."""
-        index = self._index(sigma)
+        index = self._grid.index(sigma)
         out = self.sigmas.to(sigma).take(index) / sigma
         return Coefficients(torch.zeros_like(out), out, torch.ones_like(out), index)
 
@@ -121,25 +139,15 @@ class VEDiscrete(_Ladder):
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(scale·u, i)/σ."""
-        return _divided(sigma, self._index(sigma), self.scale)
+        return _divided(sigma, self._grid.index(sigma), self.scale)
 
 
-class VPDiscrete(_Ladder):
+class VPDiscrete(_PredictsNoise, _Ladder):
     """DDPM: F is the noise at a timestep, which grows with σ from 0."""
 
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """−F(αu, timestep)/σ."""
-        alpha = (1 + sigma**2).rsqrt()
-        return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._timestep(sigma))
 
-
-class VPredictionDiscrete(_Ladder):
+class VPredictionDiscrete(_PredictsVelocity, _Ladder):
     """F is v = αz − s·x₀ at a timestep of DDPM's."""
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """−u/(1 + σ²) − F(αu, timestep)/(σ√(1 + σ²))."""
-        alpha = (1 + sigma**2).rsqrt()
-        return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._timestep(sigma))
 
 
 class CleanDiscrete(_Ladder):
@@ -148,7 +156,7 @@ class CleanDiscrete(_Ladder):
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """(F(αu, timestep) − u)/σ²."""
         alpha, out = (1 + sigma**2).rsqrt(), sigma**-2
-        return Coefficients(-out, out, alpha, self._timestep(sigma))
+        return Coefficients(-out, out, alpha, self._cond(sigma))
 
 
 def ddpm_sigmas(
@@ -156,8 +164,7 @@ def ddpm_sigmas(
 ) -> Float[Tensor, "steps"]:
     """Return the ladder of a DDPM, σ² = (1 − ᾱ)/ᾱ, ᾱ the product of 1 − β (Ho et al. 2020, eq. 4).
 
-    β rises linearly from beta_min/steps to beta_max/steps; the defaults are the paper's 10⁻⁴ and
-    0.02.
+    β rises linearly from beta_min/steps to beta_max/steps: in the paper from 10⁻⁴ to 0.02.
     """
     betas = torch.linspace(beta_min / steps, beta_max / steps, steps, dtype=torch.float64)
     exponent = -torch.log1p(-betas).cumsum(0)  # −log ᾱ
@@ -168,13 +175,17 @@ def ddpm_sigmas(
 
 
 @dataclass(frozen=True)
-class NCSNv2:
-    """F/σ, of a network without σ as input; the range is the paper's for CIFAR-10."""
+class _Range:
+    """The default ends are NCSNv2's for CIFAR-10."""
 
     sigma_max: float = 50.0
     sigma_min: float = 0.01
     centre: float = 0.0
     levels: ClassVar[None] = None
+
+
+class NCSNv2(_Range):
+    """The network has no σ as input."""
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(u)/σ."""
@@ -182,28 +193,18 @@ class NCSNv2:
 
 
 @dataclass(frozen=True)
-class VE:
+class VE(_Range):
     """NCSN++ as trained at all σ."""
 
-    sigma_max: float = 50.0
-    sigma_min: float = 0.01
-    centre: float = 0.0
     scale: float = 1.0
-    levels: ClassVar[None] = None
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(scale·u, log σ)/σ."""
         return _divided(sigma, sigma.log(), self.scale)
 
 
-@dataclass(frozen=True)
-class Plain:
+class Plain(_Range):
     """F is the score, of a network with σ as input."""
-
-    sigma_max: float = 50.0
-    sigma_min: float = 0.01
-    centre: float = 0.0
-    levels: ClassVar[None] = None
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """F(u, σ)."""
@@ -229,13 +230,11 @@ class EDM:
 
 
 @dataclass(frozen=True)
-class FlowMatching:
+class FlowMatching(_Range):
     """F is the velocity E[z − x₀] on the straight path x_t = (1 − t)x₀ + tz."""
 
     sigma_max: float = 80.0
     sigma_min: float = 0.002
-    centre: float = 0.0
-    levels: ClassVar[None] = None
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−(u + F)/(σ(1 + σ)), t = σ/(1 + σ)."""
@@ -254,7 +253,8 @@ def _divided(sigma: Tensor, cond: Tensor | None, scale: float = 1.0) -> Coeffici
 class _LinearBeta:
     """β(t) = β_min + t(β_max − β_min), and B(t) = ∫₀ᵗβ = −2 log α (Song et al. 2021, eq. 32).
 
-    The network's input is timescale·t, and its training has t from time_min to 1.
+    The network's input is timescale·t, and its training has t from time_min to 1. The methods are
+    those of α² + s² = 1.
     """
 
     beta_min: float = 0.1
@@ -264,70 +264,53 @@ class _LinearBeta:
     centre: float = 0.0
     levels: ClassVar[None] = None
 
+    @property
+    def sigma_max(self) -> float:
+        return self._sigma(self._integral(1.0)).item()
+
+    @property
+    def sigma_min(self) -> float:
+        return self._sigma(self._integral(self.time_min)).item()
+
     def _integral(self, time: float) -> Tensor:
+        """Return B at a time."""
         rise = self.beta_max - self.beta_min
         return torch.tensor(time * self.beta_min + time**2 * rise / 2, dtype=torch.float64)
 
-    def _cond(self, integral: Tensor) -> Tensor:
-        """Return the time at which B has this value, by a root without cancellation."""
-        rise = self.beta_max - self.beta_min
+    def _sigma(self, integral: Tensor) -> Tensor:
+        return integral.expm1().sqrt()
+
+    def _inverse(self, sigma: Tensor) -> Tensor:
+        """Return B, of which `_sigma` is a function."""
+        return torch.log1p(sigma**2)
+
+    def _cond(self, sigma: Tensor) -> Tensor:
+        """Return the time at which B has its value at σ, by a root without cancellation."""
+        rise, integral = self.beta_max - self.beta_min, self._inverse(sigma)
         root = (self.beta_min**2 + 2 * rise * integral).sqrt()
         return self.timescale * 2 * integral / (self.beta_min + root)
 
 
-@dataclass(frozen=True)
-class _VariancePreserving(_LinearBeta):
-    """α² + s² = 1, so that B = log(1 + σ²)."""
-
-    @property
-    def sigma_max(self) -> float:
-        return self._integral(1.0).expm1().sqrt().item()
-
-    @property
-    def sigma_min(self) -> float:
-        return self._integral(self.time_min).expm1().sqrt().item()
-
-    def _time(self, sigma: Tensor) -> Tensor:
-        return self._cond(torch.log1p(sigma**2))
-
-
-class VP(_VariancePreserving):
+class VP(_PredictsNoise, _LinearBeta):
     """DDPM and DDPM++ in continuous time: −F/s is the score of x_t, F the noise."""
 
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """−F(αu, t)/σ."""
-        alpha = (1 + sigma**2).rsqrt()
-        return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._time(sigma))
 
-
-class VPrediction(_VariancePreserving):
+class VPrediction(_PredictsVelocity, _LinearBeta):
     """F is v = αz − s·x₀."""
 
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """−u/(1 + σ²) − F(αu, t)/(σ√(1 + σ²))."""
-        alpha = (1 + sigma**2).rsqrt()
-        return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._time(sigma))
 
+class SubVP(_PredictsNoise, _LinearBeta):
+    """s = 1 − α², so that B = 2 asinh(σ/2)."""
 
-class SubVP(_LinearBeta):
-    """s = 1 − α², so that α = exp(−asinh(σ/2)), B = 2 asinh(σ/2)."""
+    def _sigma(self, integral: Tensor) -> Tensor:
+        return 2 * (integral / 2).sinh()
 
-    @property
-    def sigma_max(self) -> float:
-        """σ at time 1."""
-        return 2 * (self._integral(1.0) / 2).sinh().item()
-
-    @property
-    def sigma_min(self) -> float:
-        """σ at time_min."""
-        return 2 * (self._integral(self.time_min) / 2).sinh().item()
+    def _inverse(self, sigma: Tensor) -> Tensor:
+        return 2 * (sigma / 2).asinh()
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """−F(αu, t)/σ."""
-        half = (sigma / 2).asinh()
-        return Coefficients(
-            torch.zeros_like(sigma), -1 / sigma, (-half).exp(), self._cond(2 * half)
-        )
+        return super().__call__(sigma)._replace(scale=(-(sigma / 2).asinh()).exp())
 
 
 # ── Another range of the data ────────────────────────────────────────────────────────────────────

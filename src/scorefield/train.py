@@ -48,7 +48,7 @@ class Update(NamedTuple):
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     batches: Callable[[int], Batch],
     loss: Callable[..., Tensor],
     *,
@@ -86,13 +86,28 @@ def train(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
+    def share_of_mean(batch: Batch, seed: int) -> Tensor:
+        """Return this process's share of the mean loss over the global batch."""
+        x, label = (batch, None) if isinstance(batch, Tensor) else batch
+        total = len(x) if size is None else size
+        if size is None:
+            rows = distributed.own_rows(total)
+            x, label = x[rows], None if label is None else label[rows]
+        if not len(x):
+            raise ValueError(f"a batch of {total}: give each process at least one sample")
+        score = model if label is None else model.given(label)
+        noise = row_noise(torch.Generator(x.device).manual_seed(seed), total)
+        running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
+        with _seeded_globally(x.device, seed + 1 + distributed.rank()), running:
+            return loss(score, x, noise=noise).sum() / total
+
     def update(step: int) -> Update:
         if not model.training:
             model.train()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(step)
         optimizer.zero_grad()
-        mean = _mean_loss(model, batches(step), loss, autocast, size, derive_seed(seed, step))
+        mean = share_of_mean(batches(step), derive_seed(seed, step))
         mean.backward()  # type: ignore[no-untyped-call]
         mean = _sum_over_processes(mean.detach(), parameters)
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
@@ -105,29 +120,6 @@ def train(
         return Update(step + 1, value, norm, optimizer.param_groups[0]["lr"], skipped)
 
     return (update(step) for step in (count(start) if steps is None else range(start, steps)))
-
-
-def _mean_loss(
-    model: Any,
-    batch: Batch,
-    loss: Callable[..., Tensor],
-    autocast: torch.dtype | None,
-    size: int | None,
-    seed: int,
-) -> Tensor:
-    """Return this process's share of the mean over the global batch."""
-    x, label = (batch, None) if isinstance(batch, Tensor) else batch
-    if size is None:
-        rows = distributed.own_rows(size := len(x))
-        x, label = x[rows], None if label is None else label[rows]
-    if not len(x):
-        raise ValueError(f"a batch of {size}: give each process at least one sample")
-    score = model if label is None else model.given(label)
-    noise = row_noise(torch.Generator(x.device).manual_seed(seed), size)
-
-    running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-    with _seeded_globally(x.device, seed + 1 + distributed.rank()), running:
-        return loss(score, x, noise=noise).sum() / size
 
 
 def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:

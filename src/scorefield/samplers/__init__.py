@@ -34,12 +34,8 @@ class Sampler(NamedTuple):
         return self.count(levels, **{**self.defaults, **options})
 
 
-def _count_once(levels: int, *, denoise: bool, **_: Any) -> int:
-    return levels - 1 + denoise
-
-
-def _count_twice(levels: int, *, denoise: bool, **_: Any) -> int:
-    return 2 * (levels - 1) + denoise
+def _count_steps(per_step: int, levels: int, *, denoise: bool, **_: Any) -> int:
+    return per_step * (levels - 1) + denoise
 
 
 def _count_annealed(levels: int, *, steps: int, denoise: bool, **_: Any) -> int:
@@ -52,21 +48,20 @@ def _count_corrected(
     evaluations = {euler: 1, heun: 2, ancestral: 1, reverse_diffusion: 1}
     if predictor not in evaluations:
         raise ValueError(
-            f"predictor={predictor!r} is not a step of this package: count with 'euler', and add "
-            "the evaluations of yours"
+            f"predictor={predictor!r}: count with 'euler', and add the evaluations of your own"
         )
-    return (levels - 1) * (corrections + evaluations[predictor]) + denoise
+    return _count_steps(corrections + evaluations[predictor], levels, denoise=denoise)
 
 
 SAMPLERS = {
     "annealed_langevin": Sampler(annealed_langevin, _count_annealed),
-    "consistent": Sampler(consistent, _count_once),
-    "euler": Sampler(partial(integrate, euler), _count_once),
-    "heun": Sampler(partial(integrate, heun), _count_twice),
-    "ancestral": Sampler(partial(integrate, ancestral), _count_once),
-    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion), _count_once),
-    "churn": Sampler(churn, _count_twice),
-    "dpm_solver": Sampler(dpm_solver, _count_once),
+    "consistent": Sampler(consistent, partial(_count_steps, 1)),
+    "euler": Sampler(partial(integrate, euler), partial(_count_steps, 1)),
+    "heun": Sampler(partial(integrate, heun), partial(_count_steps, 2)),
+    "ancestral": Sampler(partial(integrate, ancestral), partial(_count_steps, 1)),
+    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion), partial(_count_steps, 1)),
+    "churn": Sampler(churn, partial(_count_steps, 2)),
+    "dpm_solver": Sampler(dpm_solver, partial(_count_steps, 1)),
     "predictor_corrector": Sampler(predictor_corrector, _count_corrected),
 }
 

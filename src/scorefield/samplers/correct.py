@@ -8,7 +8,6 @@ A predictor takes samples of q at σ to σ'; a few Langevin steps at σ' then re
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from .._ops import Noise, sq_norm
 from ..score import Score
-from .state import State, States, check_descent, to_zero, without_gradients
-from .steps import Step, reverse_diffusion
+from .integrate import step_down
+from .state import States, check_descent
+from .steps import Step, StepResult, reverse_diffusion
 
 Rule = Literal["sample", "batch"]
 
@@ -55,22 +55,8 @@ def predictor_corrector(
         raise ValueError(
             f"corrections={corrections}, ratio={ratio}: give a whole number ≥ 0, a ratio > 0"
         )
-    return _alternate(score, x, levels, predictor, corrections, ratio, rule, denoise, noise)
 
-
-@without_gradients
-def _alternate(
-    score: Score,
-    x: Tensor,
-    levels: list[float],
-    predictor: Step,
-    corrections: int,
-    ratio: float,
-    rule: Rule,
-    denoise: bool,
-    noise: Noise,
-) -> States:
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
+    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
         x, denoised = predictor(score, x, sigma, sigma_next, noise)
         for _ in range(corrections):
             s, z = score(x, sigma_next), noise(x)
@@ -78,10 +64,9 @@ def _alternate(
             alpha = 2 * (ratio * scale) ** 2
             denoised = x + sigma_next**2 * s
             x = x + alpha * s + math.sqrt(2 * alpha) * z
-        yield State(x, sigma_next, denoised, i)
-    if denoise:
-        x = yield from to_zero(score, x, levels[-1], len(levels))
-    return x
+        return x, denoised
+
+    return step_down(step, score, x, levels, denoise, noise)
 
 
 def _mean_norm(x: Tensor) -> float:

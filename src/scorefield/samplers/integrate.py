@@ -11,7 +11,7 @@ from torch import Tensor
 from .._ops import Noise
 from ..score import Score
 from .state import State, States, check_descent, to_zero, without_gradients
-from .steps import Step, heun
+from .steps import Step, StepResult, heun
 
 
 def integrate(
@@ -69,9 +69,7 @@ def churn(
     # the paper counts the step to 0 among its N
     gamma = min(amount / len(levels), math.sqrt(2) - 1)
 
-    def step(
-        score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
         sigma_hat = sigma * (1 + gamma) if s_min <= sigma <= s_max else sigma
         if sigma_hat > sigma:
             x = x + s_noise * math.sqrt(sigma_hat**2 - sigma**2) * noise(x)
@@ -94,7 +92,16 @@ def dpm_solver(
     The arguments are `integrate`'s; `noise` is not used.
     """
     score, levels = check_descent(score, x, sigmas, denoise)
-    return _dpm_solver(score, x, levels, denoise)
+    h_last, d_last = math.inf, x  # an infinite step before the first makes its slope 0
+
+    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
+        nonlocal h_last, d_last
+        h, d = math.log(sigma / sigma_next), x + sigma**2 * score(x, sigma)
+        slope = (d - d_last) / (2 * (h_last / h))
+        h_last, d_last = h, d
+        return sigma_next / sigma * x - math.expm1(-h) * (d + slope), d
+
+    return step_down(step, score, x, levels, denoise, noise)
 
 
 @without_gradients
@@ -105,20 +112,6 @@ def step_down(
     for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
         x, denoised = step(score, x, sigma, sigma_next, noise)
         yield State(x, sigma_next, denoised, i)
-    if denoise:
-        x = yield from to_zero(score, x, levels[-1], len(levels))
-    return x
-
-
-@without_gradients
-def _dpm_solver(score: Score, x: Tensor, levels: list[float], denoise: bool) -> States:
-    h_last, d_last = math.inf, x  # an infinite step before the first makes its slope 0
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
-        h = math.log(sigma / sigma_next)
-        d, r = x + sigma**2 * score(x, sigma), h_last / h
-        x = sigma_next / sigma * x - math.expm1(-h) * (d + (d - d_last) / (2 * r))
-        h_last, d_last = h, d
-        yield State(x, sigma_next, d, i)
     if denoise:
         x = yield from to_zero(score, x, levels[-1], len(levels))
     return x

@@ -20,6 +20,7 @@ from .._ops import Noise
 from ..score import Score
 from .integrate import step_down
 from .state import State, States, check_descent, check_start, to_zero, without_gradients
+from .steps import StepResult
 
 Convention = Literal["official", "paper"]
 
@@ -79,7 +80,17 @@ def annealed_langevin(
     """
     score, levels = check_start(score, x, sigmas)
     drift = drift_factor(convention, "epsilon", epsilon, steps)
-    return _anneal(score, x, levels, drift, steps, denoise, noise)
+
+    @without_gradients
+    def run(x: Tensor) -> States:
+        for i, sigma in enumerate(levels):
+            alpha = drift * (sigma / levels[-1]) ** 2
+            x = yield from _langevin_steps(score, x, sigma, alpha, steps, noise, done=i * steps)
+        if denoise:
+            x = yield from to_zero(score, x, levels[-1], len(levels) * steps + 1)
+        return x
+
+    return run(x)
 
 
 def consistent(
@@ -111,9 +122,7 @@ def consistent(
     if eta is not None and not least <= eta <= 1:
         raise ValueError(f"eta={eta}: on this ladder from {least:.4g} (no new noise) to 1")
 
-    def step(
-        score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
+    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
         gamma = sigma_next / sigma
         own_eta = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
         rest = (1 - own_eta) * sigma
@@ -130,24 +139,6 @@ def drift_factor(convention: Convention, name: str, size: float, steps: int) -> 
     if not 0 < size < math.inf or steps < 1 or int(steps) != steps:
         raise ValueError(f"{name}={size}, steps={steps}: give a number > 0 and a whole number ≥ 1")
     return size if convention == "official" else size / 2
-
-
-@without_gradients
-def _anneal(
-    score: Score,
-    x: Tensor,
-    levels: list[float],
-    epsilon: float,
-    steps: int,
-    denoise: bool,
-    noise: Noise,
-) -> States:
-    for i, sigma in enumerate(levels):
-        alpha = epsilon * (sigma / levels[-1]) ** 2
-        x = yield from _langevin_steps(score, x, sigma, alpha, steps, noise, done=i * steps)
-    if denoise:
-        x = yield from to_zero(score, x, levels[-1], len(levels) * steps + 1)
-    return x
 
 
 def _langevin_steps(

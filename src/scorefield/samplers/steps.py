@@ -13,7 +13,7 @@ The reverse diffusion of the same process (eq. 6) removes twice as much noise an
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,10 +21,13 @@ from torch import Tensor
 from .._ops import Noise
 from ..score import Score
 
+StepResult: TypeAlias = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]
+"""A sample at sigma_next, and the denoised sample of the last evaluation."""
+
 
 @runtime_checkable
 class Step(Protocol):
-    """(score, x, sigma, sigma_next, noise) -> (x at sigma_next, the last denoised)."""
+    """A transition from one noise level to the next."""
 
     def __call__(
         self,
@@ -34,21 +37,17 @@ class Step(Protocol):
         sigma_next: float,
         noise: Noise,
         /,
-    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]:
+    ) -> StepResult:
         """Turn a sample of q at sigma into one at sigma_next."""
 
 
-def euler(
-    score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
-) -> tuple[Tensor, Tensor]:
+def euler(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
     """Take Euler's step, order 1: DDIM (Song, Meng & Ermon 2021). To σ' = 0 it denoises."""
     s = score(x, sigma)
     return x + sigma * (sigma - sigma_next) * s, x + sigma**2 * s
 
 
-def heun(
-    score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
-) -> tuple[Tensor, Tensor]:
+def heun(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
     """Take Heun's step, order 2, with two evaluations (Karras et al. 2022, Algorithm 1)."""
     half = (sigma - sigma_next) / 2
     s = score(x, sigma)
@@ -59,15 +58,13 @@ def heun(
 
 def reverse_diffusion(
     score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
-) -> tuple[Tensor, Tensor]:
+) -> StepResult:
     """Discretise the reverse diffusion like the forward one (Song et al. 2021, appendix E)."""
     s, variance = score(x, sigma), sigma**2 - sigma_next**2
     return x + variance * s + math.sqrt(variance) * noise(x), x + sigma**2 * s
 
 
-def ancestral(
-    score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise
-) -> tuple[Tensor, Tensor]:
+def ancestral(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
     """Sample q(x' | x, x₀ = D(x)) (Ho et al. 2020; Song et al. 2021, appendix F)."""
     s, variance = score(x, sigma), sigma**2 - sigma_next**2
     width = sigma_next / sigma * math.sqrt(variance)
