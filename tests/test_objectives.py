@@ -8,7 +8,6 @@ import torch
 from scorefield import (
     Discrete,
     Gaussian,
-    GaussianMixture,
     LogUniform,
     annealed,
     denoising,
@@ -60,22 +59,14 @@ def still():
 
 
 def test_exact_is_half_norm_plus_trace_of_jacobian():
-    _, score = mlp(5)
-    x = torch.randn(4, 5).double()
-    jacobian = torch.autograd.functional.jacobian(lambda x: score(x, 0.0).sum(0), x).movedim(1, 0)
-    truth = 0.5 * score(x, 0.0).square().sum(1) + jacobian.diagonal(dim1=1, dim2=2).sum(1)
+    _, score = convolutions()
+    x, z = torch.randn(2, 4, 2, 3, 3).double()
+    noisy = x + 0.3 * z
+    jacobian = torch.autograd.functional.jacobian(lambda y: score(y, 0.3).sum(0), noisy)
+    trace = jacobian.movedim(3, 0).flatten(1, 3).flatten(2).diagonal(dim1=1, dim2=2).sum(1)
+    truth = 0.5 * score(noisy, 0.3).square().sum((1, 2, 3)) + trace
     for chunk in (1, 2, 64):
-        torch.testing.assert_close(exact(score, x, 0.0, chunk=chunk), truth)
-
-
-def test_exact_on_images_adds_the_noise():
-    """On q_σ of a Gaussian: ½‖s‖² + tr ∇s with s = −(x + σz − m)/(v + σ²), tr = −D/(v + σ²)."""
-    truth = Gaussian(torch.zeros(2, 3, 3).double(), 0.5)
-    x = torch.randn(6, 2, 3, 3).double()
-    width = 0.5 + 0.3**2
-    noisy = x + 0.3 * still()(x)
-    by_hand = 0.5 * noisy.flatten(1).square().sum(1) / width**2 - 18 / width
-    torch.testing.assert_close(exact(truth, x, 0.3, noise=still()), by_hand)
+        torch.testing.assert_close(exact(score, x, 0.3, noise=replay([z]), chunk=chunk), truth)
 
 
 SIGNS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).double()
@@ -144,16 +135,6 @@ def test_variance_reduction_reduces_variance():
     assert reduced == 0 < plain
 
 
-def test_denoising_by_hand():
-    truth = Gaussian(torch.zeros(2, 3).double(), 0.5)
-    x = torch.randn(4, 2, 3).double()
-    sigma = torch.tensor([0.1, 0.2, 1.0, 3.0]).double()
-    s = sigma[:, None, None]
-    z = still()(x)
-    by_hand = 0.5 * (-(x + s * z) / (0.5 + s**2) + z / s).square().sum((1, 2))
-    torch.testing.assert_close(denoising(truth, x, sigma, noise=still()), by_hand)
-
-
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_gradients_agree_in_expectation(name):
     """Over a Gaussian family s = −a(x − m), against J's own gradient, in closed form.
@@ -168,28 +149,6 @@ def test_gradients_agree_in_expectation(name):
     grads = torch.autograd.grad(loss.sum(), (slope, mean))
     for grad, truth in zip(grads, (size * (a * (w + m**2) - 1), size * a**2 * m), strict=True):
         assert (grad.mean() - truth).abs() < 4 * grad.std() / math.sqrt(n)
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_all_lead_to_the_same_optimum(name):
-    """A linear score fitted by any objective is −(Σ + σ²I)⁻¹(x − m)."""
-    sigma, n = 0.6, 20_000
-    cov = torch.tensor([[1.0, 0.6], [0.6, 0.8]]).double()
-    truth = Gaussian(torch.tensor([1.0, -0.5]).double(), cov)
-    x, net = truth.sample(n), torch.nn.Linear(2, 2).double()
-    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        loss = OBJECTIVES[name](lambda x, sigma: net(x), x, sigma, noise=still()).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    precision = torch.linalg.inv(cov + sigma**2 * torch.eye(2).double())
-    # four standard errors of the estimate that varies most, sliced without reduction, over seeds
-    assert (net.weight + precision).abs().max() < 4 * 0.022
-    assert (net.bias - precision @ truth.prior.mean).abs().max() < 4 * 0.033
 
 
 @pytest.mark.parametrize("make", [lambda: mlp(3), convolutions], ids=["vectors", "images"])
@@ -225,19 +184,6 @@ def test_losses_under_no_grad_have_no_graph():
         for objective in OBJECTIVES.values():
             assert not objective(score, torch.randn(4, 3).double(), 0.3).requires_grad
     assert all(w.grad is None for w in net.parameters())
-
-
-def test_the_true_score_has_the_least_loss():
-    truth = GaussianMixture(torch.randn(3, 2), 0.1, torch.ones(3))
-    x = truth.sample(20_000)
-    for objective in (exact, sliced, denoising):
-        torch.manual_seed(1)
-        best = objective(truth, x, 0.3)
-        for off in (0.9, 1.1):
-            torch.manual_seed(1)
-            worse = objective(lambda x, sigma, off=off: off * truth(x, sigma), x, 0.3)
-            gain = worse - best
-            assert gain.mean() > 4 * gain.std() / math.sqrt(len(x))
 
 
 def test_annealed_weights_each_level():

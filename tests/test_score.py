@@ -30,20 +30,18 @@ def close(a, b):
 
 
 @pytest.mark.parametrize("sigma", SIGMAS, ids=["float", "scalar", "batch"])
-def test_conversions_are_inverses(sigma):
-    truth, x = oracle(), torch.randn(3, 2, 3).double()
-    close(from_denoiser(to_denoiser(truth))(x, sigma), truth(x, sigma))
-    close(from_noise(to_noise(truth))(x, sigma), truth(x, sigma))
-
-
-@pytest.mark.parametrize("sigma", SIGMAS, ids=["float", "scalar", "batch"])
-def test_denoiser_is_the_posterior_mean(sigma):
+def test_denoiser_is_the_posterior_mean_and_gives_the_score_back(sigma):
     """For N(m, v) and x = x₀ + σz: E[x₀ | x] = (v·x + σ²·m)/(v + σ²), E[z | x] = (x − E[x₀])/σ."""
     mean, x = torch.randn(2).double(), torch.randn(3, 2).double()
     s = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1)
     clean = (0.7 * x + s**2 * mean) / (0.7 + s**2)
-    close(to_denoiser(Gaussian(mean, 0.7))(x, sigma), clean)
-    close(to_noise(Gaussian(mean, 0.7))(x, sigma), (x - clean) / s)
+    truth = Gaussian(mean, 0.7)
+    for to, back, expected in (
+        (to_denoiser, from_denoiser, clean),
+        (to_noise, from_noise, (x - clean) / s),
+    ):
+        close(to(truth)(x, sigma), expected)
+        close(back(to(truth))(x, sigma), truth(x, sigma))
 
 
 def test_energy_gives_the_score_in_and_out_of_grad_mode():
@@ -69,11 +67,6 @@ def test_energy_can_be_trained_through():
     close(gradient, (2 * w * r**3).sum())
 
 
-def test_energy_must_be_one_number_per_sample():
-    with pytest.raises(ValueError, match=r"energy returned shape.*one number per sample"):
-        from_energy(lambda x, sigma: x.square())(torch.zeros(2, 3), 1.0)
-
-
 @given(
     scale=st.floats(0.1, 10) | st.floats(-10, -0.1),
     shift=st.floats(-3, 3),
@@ -87,30 +80,22 @@ def test_rescale_is_a_change_of_variables(scale, shift, sigma):
         torch.testing.assert_close(rescale(inner, scale, shift)(x, s), outer(x, s))
 
 
-def test_conversions_that_divide_by_sigma_refuse_zero():
+def test_conversions_refuse_what_they_would_divide_by():
     for convert in (from_denoiser, from_noise):
         for sigma in (0.0, torch.tensor([1.0, 0.0, 1.0])):
             with pytest.raises(ValueError, match="sigma=0"):
                 convert(oracle())(torch.zeros(3, 2, 3).double(), sigma)
+    with pytest.raises(ValueError, match="scale is 0"):
+        rescale(oracle(), 0.0)
+    with pytest.raises(ValueError, match=r"energy returned shape.*one number per sample"):
+        from_energy(lambda x, sigma: x.square())(torch.zeros(2, 3), 1.0)
 
 
 def test_wrapped_scores_keep_shape_and_device():
-    truth = oracle()
-    for score in (
-        to_denoiser(truth),
-        from_denoiser(truth),
-        to_noise(truth),
-        from_noise(truth),
-        rescale(truth, 2.0),
-        guide(truth, truth, 2.0),
-    ):
+    wraps = (to_denoiser, from_denoiser, to_noise, from_noise, lambda s: rescale(s, 2.0))
+    for score in (*(wrap(oracle()) for wrap in wraps), guide(oracle(), oracle(), 2.0)):
         assert score.shape == (2, 3)
         assert score.device == torch.device("cpu")
-
-
-def test_rescale_by_zero_is_an_error():
-    with pytest.raises(ValueError, match="scale is 0"):
-        rescale(oracle(), 0.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5, -1.0])
