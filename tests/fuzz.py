@@ -5,22 +5,22 @@
     python tests/fuzz.py idx --seed 1234    one input again, with its result
 
 A clear error is a ValueError or an OSError that names the file or the field. Faults are any other
-error, a result that the file cannot hold, more than 300 MB of memory, an input without end, and the
-end of the process. Processor times are shown and not judged.
+error, a result that the file cannot hold, more than 300 MB of memory (measured in Linux only), an
+input without end, and the end of the process.
 """
 
 import argparse
+import faulthandler
 import multiprocessing
 import os
-import resource
 import shutil
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -29,7 +29,7 @@ MEMORY_BYTES = 300 * 2**20
 """By which one input may raise the peak memory of its process."""
 MESSAGE_LENGTH = 5000
 WATCHDOG_SECONDS = 300
-"""Without an input done, after which the process is ended; no sound input takes a second."""
+"""For one input, after which the process is ended; no sound input takes a second."""
 MAX_FAULTS = 12
 """Number of faults of a target after which it is left."""
 
@@ -58,39 +58,25 @@ class Target:
 
 @dataclass
 class Outcome:
-    """Results of the inputs of a target."""
+    """Results of the inputs of a target: how many of each kind, and faults by number."""
 
-    inputs: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    slowest: float = 0.0
     memory: int = 0
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
 
 
 # ── One input ────────────────────────────────────────────────────────────────────────────────────
 
 
-def resident():
-    """Bytes that this process holds now; resets `peak` where the system can."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    except (OSError, ValueError):
-        return peak()
-
-
-def peak():
-    """Largest number of bytes that this process has held."""
-    try:
-        return _status("VmHWM")
-    except (OSError, ValueError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _status(name):
-    _, _, rest = Path("/proc/self/status").read_text().partition(f"{name}:")
-    return int(rest.split()[0]) * 1024
+def peak(reset=False):
+    """Largest number of bytes that this process has held since the last reset; 0 if unknown."""
+    if reset:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    with suppress(OSError, IndexError):
+        _, _, rest = Path("/proc/self/status").read_text().partition("VmHWM:")
+        return int(rest.split()[0]) * 1024
+    return 0
 
 
 def judge(target, files, folder):
@@ -107,7 +93,7 @@ def judge(target, files, folder):
         unclear = isinstance(error, UnicodeError) or not target.named(files, str(error))
         if unclear or len(str(error)) > MESSAGE_LENGTH:
             return "unclear", f"an unclear error: {_brief(error)}"
-        return type(error).__name__, None
+        return "ValueError" if isinstance(error, ValueError) else "OSError", None
     except BaseException as error:
         return "other", f"no clear error: {_brief(error)}"
     return "right", None
@@ -132,61 +118,51 @@ def make_input(name, target, seeds, number):
 def _work(name, target, numbers, top, at, results):
     """Judge inputs; publish the number of each before it is read."""
     warnings.simplefilter("ignore")
-    outcome, faults = Outcome(), set[str]()
-    seeds = target.seeds()
+    outcome, seeds = Outcome(), target.seeds()
     for number, files in enumerate(seeds):  # the first may load modules, so memory has no limit
         kind, why = judge(target, files, top / f"seed{number}")
         assert kind == "right", f"seed {number} of {name}: {kind}, {why}"
-    for number in numbers:
-        at.value = number
-        files = make_input(name, target, seeds, number)
-        base, start = resident(), time.process_time()
+    for at.value in numbers:
+        faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)
+        files = make_input(name, target, seeds, at.value)
+        base = peak(reset=True)
         kind, why = judge(target, files, top / "input")
-        outcome.slowest = max(outcome.slowest, time.process_time() - start)
         memory = peak() - base
         shutil.rmtree(top / "input")
         outcome.memory = max(outcome.memory, memory)
         if memory > MEMORY_BYTES:
             why = why or f"{memory / 2**20:.0f} MB"
-        outcome.inputs += 1
-        outcome.kinds[kind] += 1
-        if why and why[:70] not in faults:
-            faults.add(why[:70])
-            outcome.faults.append((number, why))
-        if len(faults) == MAX_FAULTS:
+        outcome.kinds[kind if why is None else "faults"] += 1
+        if why and all(why[:70] != other[:70] for other in outcome.faults.values()):
+            outcome.faults[at.value] = why
+        if len(outcome.faults) == MAX_FAULTS:
             break
-    results.put(outcome)
+    results.send(outcome)
 
 
 def run(name, target, numbers):
     """The outcome of the inputs of these numbers, even if their process ends."""
     context = multiprocessing.get_context("fork")  # torch is loaded once
-    at, results = context.Value("q", -1), context.SimpleQueue()
-    top = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    process = context.Process(target=_work, args=(name, target, numbers, top, at, results))
-    process.start()
-    last, since = -2, time.monotonic()
-    while process.is_alive() and results.empty():
-        process.join(0.05)
-        if at.value != last:
-            last, since = at.value, time.monotonic()
-        elif time.monotonic() - since > WATCHDOG_SECONDS:
-            process.kill()
-            process.join()
-    shutil.rmtree(top)
-    if not results.empty():
-        outcome = results.get()
+    at, (receiver, sender) = context.Value("q", -1), context.Pipe(duplex=False)
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as top:
+        arguments = name, target, numbers, Path(top), at, sender
+        process = context.Process(target=_work, args=arguments)
+        process.start()
+        sender.close()  # the child has the only one, so that its end ends the pipe
+        try:
+            outcome = receiver.recv()
+        except EOFError:
+            outcome = None
         process.join()
-        return outcome
     why = f"the process ended with {process.exitcode}"
-    return Outcome(max(0, at.value), Counter(ended=1), faults=[(at.value, why)])
+    return outcome or Outcome(Counter(faults=1), faults={at.value: why})
 
 
 def replay(name, target, number):
     """Read one input again in this process, and keep its files."""
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-{number}-"))
-    files = make_input(name, target, target.seeds(), number)
-    base = resident()
+    files, base = make_input(name, target, target.seeds(), number), peak(reset=True)
     kind, why = judge(target, files, folder)
     print(f"{folder}\n{kind}, {(peak() - base) / 2**20:.0f} MB more\n{why or ''}")
     return int(why is not None)
@@ -208,23 +184,15 @@ def main(argv=None, targets=None):
         return max(replay(name, targets[name], options.seed) for name in names)
     outcomes = {name: run(name, targets[name], range(options.n)) for name in names}
     for name, outcome in outcomes.items():
-        for number, why in outcome.faults:
+        for number, why in outcome.faults.items():
             print(f"python tests/fuzz.py {name} --seed {number}\n    {why}")
-    print(table(outcomes))
-    return int(any(outcome.faults for outcome in outcomes.values()))
-
-
-def table(outcomes: dict[str, Outcome]) -> str:
-    rows = [("", "inputs", "right", "ValueError", "OSError", "faults", "slowest", "memory")]
+    kinds = ("right", "ValueError", "OSError", "faults")
+    print("".join(f"{cell:>12}" for cell in ("", "inputs", *kinds, "memory")))
     for name, outcome in outcomes.items():
-        kinds = outcome.kinds.copy()
-        right, value = kinds.pop("right", 0), kinds.pop("ValueError", 0)
-        bad = sum(kinds.pop(kind, 0) for kind in ("wrong", "unclear", "other", "ended"))
-        rest = sum(kinds.values())  # OSError and its subclasses
-        numbers = (outcome.inputs, right, value, rest, max(bad, len(outcome.faults)))
-        cost = (f"{1000 * outcome.slowest:.0f} ms", f"{outcome.memory / 2**20:.0f} MB")
-        rows.append((name, *(f"{number:,}" for number in numbers), *cost))
-    return "\n".join("".join(f"{cell:>12}" for cell in row) for row in rows)
+        counts = [outcome.kinds.total(), *(outcome.kinds[kind] for kind in kinds)]
+        cells = [name, *(f"{count:,}" for count in counts), f"{outcome.memory / 2**20:.0f} MB"]
+        print("".join(f"{cell:>12}" for cell in cells))
+    return int(any(outcome.faults for outcome in outcomes.values()))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,21 @@
-"""Small files of noise in the formats of published data."""
+"""Small files of noise in the formats of published data, and the samples of a source."""
 
 import gzip
 import io
+import pickle
 import struct
 import tarfile
 import zipfile
 
 import numpy as np
+import torch
 from PIL import Image
+
+
+def all_rows(source):
+    """Return the samples of a source, and their labels."""
+    return source.take(torch.arange(len(source)))
+
 
 # ── MNIST ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -25,98 +33,41 @@ def write_mnist(folder, n, *, zipped=True):
     for side, count in (("train", n), ("t10k", max(1, n // 2))):
         x = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         y = np.arange(count, dtype=np.uint8) % 10
-        for kind, array in (("images-idx3", x), ("labels-idx1", y)):
-            name = f"{side}-{kind}-ubyte"
-            if zipped:
-                (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array), 1))
-            else:
-                (folder / name).write_bytes(idx(array))
         written[side] = (x, y)
+        for kind, array in (("images-idx3", x), ("labels-idx1", y)):
+            content = gzip.compress(idx(array), 1) if zipped else idx(array)
+            (folder / f"{side}-{kind}-ubyte{'.gz' * zipped}").write_bytes(content)
     return written
 
 
 # ── CIFAR-10 ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class Python2:
-    """Writer of protocol 2 as cPickle of Python 2 wrote it, with a memo of nearly everything."""
+class Python2(pickle._Pickler):
+    """Pickler that writes words and bytes as the strings of Python 2, and the names of NumPy 1."""
 
-    def __init__(self):
-        self.out, self.count = bytearray(b"\x80\x02"), 0
+    dispatch = {**pickle._Pickler.dispatch}  # noqa: RUF012
 
-    def put(self):
-        self.count += 1
-        small = self.count < 256
-        self.out += struct.pack("<cB" if small else "<cI", b"q" if small else b"r", self.count)
-
-    def word(self, text, memo=True):
-        raw = text if isinstance(text, bytes) else text.encode()
+    def save_string(self, value):
+        raw = value if isinstance(value, bytes) else value.encode()
         short = len(raw) < 256
-        self.out += struct.pack("<cB" if short else "<ci", b"U" if short else b"T", len(raw)) + raw
-        if memo:
-            self.put()
+        self.write(struct.pack("<cB" if short else "<ci", b"U" if short else b"T", len(raw)) + raw)
+        self.memoize(value)
 
-    def number(self, value):
-        form, code = ("B", b"K") if 0 <= value < 256 else ("H", b"M")
-        if not 0 <= value < 2**16:
-            form, code = "i", b"J"
-        self.out += struct.pack(f"<c{form}", code, value)
+    dispatch[str] = dispatch[bytes] = save_string
 
-    def name(self, module, attribute):
-        self.out += f"c{module}\n{attribute}\n".encode()
-        self.put()
 
-    def many(self, items, write):
-        self.out += b"]"
-        self.put()
-        for start in range(0, len(items), 1000):
-            self.out += b"("
-            for item in items[start : start + 1000]:
-                write(item)
-            self.out += b"e"
-
-    def array(self, array):
-        self.name("numpy.core.multiarray", "_reconstruct")
-        self.name("numpy", "ndarray")
-        self.number(0)
-        self.out += b"\x85"
-        self.word("b", memo=False)
-        self.out += b"\x87R"
-        self.put()
-        self.out += b"("
-        for value in (1, *array.shape):
-            self.number(value)
-        self.out += b"\x86" if array.ndim == 2 else b""
-        self.name("numpy", "dtype")
-        self.word({1: "u1", 2: "u2"}[array.itemsize], memo=False)
-        self.number(0)
-        self.number(1)
-        self.out += b"\x87R("
-        self.number(3)
-        self.word("|", memo=False)
-        self.out += b"NNN"
-        for value in (-1, -1, 0):
-            self.number(value)
-        self.out += b"tb\x89"
-        self.word(array.tobytes(), memo=False)
-        self.out += b"tb"
+def python2_pickle(value):
+    out = io.BytesIO()
+    Python2(out, 2).dump(value)
+    return out.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
 def cifar10_batch(x, labels, title="training batch 1 of 5"):
     """Return the pickle of images n × 3072 and their labels."""
-    batch = Python2()
-    batch.out += b"}"
-    batch.put()
-    batch.out += b"("
-    batch.word("batch_label")
-    batch.word(title)
-    batch.word("labels")
-    batch.many(list(labels), batch.number)
-    batch.word("data")
-    batch.array(x)
-    batch.word("filenames")
-    batch.many([f"leptodactylus_s_{i:06}.png" for i in range(len(x))], batch.word)
-    return bytes(batch.out + b"u.")
+    names = [f"leptodactylus_s_{i:06}.png" for i in range(len(x))]
+    batch = {"batch_label": title, "labels": list(labels), "data": x, "filenames": names}
+    return python2_pickle(batch)
 
 
 CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -145,17 +96,18 @@ def write_tar(path, members):
 def write_cifar10(folder, n, *, packed=True):
     """Write n images in each of six batches; return them."""
     written = cifar10_batches(n)
+    top = "cifar-10-batches-py"
     folder.mkdir(parents=True, exist_ok=True)
     if packed:
-        top = tarfile.TarInfo("cifar-10-batches-py")
-        top.type = tarfile.DIRTYPE
-        files = [(f"cifar-10-batches-py/{name}", written[name][0]) for name in CIFAR10]
-        more = [("cifar-10-batches-py/readme.html", b"<html>")]
-        write_tar(folder / "cifar-10-python.tar.gz", [(top, b""), *more, *files])
+        info = tarfile.TarInfo(top)
+        info.type = tarfile.DIRTYPE
+        files = [(f"{top}/{name}", batch[0]) for name, batch in written.items()]
+        members = [(info, b""), (f"{top}/readme.html", b"<html>"), *files]
+        write_tar(folder / "cifar-10-python.tar.gz", members)
     else:
-        (folder / "cifar-10-batches-py").mkdir()
-        for name in CIFAR10:
-            (folder / "cifar-10-batches-py" / name).write_bytes(written[name][0])
+        (folder / top).mkdir()
+        for name, batch in written.items():
+            (folder / top / name).write_bytes(batch[0])
     return {name: batch[1:] for name, batch in written.items()}
 
 
