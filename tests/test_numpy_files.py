@@ -7,68 +7,60 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from mutations import zip_bomb
+from mutations import zip_bomb, zipped
+from standins import all_rows
 
 from scorefield.data import Arrays, Part, load_data
 
 RNG = np.random.default_rng(0)
 
 
-def _rows(source):
-    return source.take(torch.arange(len(source)))
-
-
 def _sorted(dataset):
-    x = torch.cat([_rows(dataset.train)[0], _rows(dataset.test)[0]]).flatten(1)
+    x = torch.cat([all_rows(dataset.train)[0], all_rows(dataset.test)[0]]).flatten(1)
     return sorted(x.tolist())
+
+
+def _load(folder, x, **options):
+    """Data from a file of one array, or of several by their names."""
+    path = folder / ("x.npz" if isinstance(x, dict) else "x.npy")
+    np.savez(path, **x) if isinstance(x, dict) else np.save(path, x)
+    return load_data(path, **options)
 
 
 @pytest.mark.parametrize("memory", [0, 2**30])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
 def test_vectors_are_read_as_written(tmp_path, dtype, memory):
     x = RNG.standard_normal((50, 3)).astype(dtype)
-    np.save(tmp_path / "x.npy", x)
-    data = load_data(tmp_path / "x.npy", memory=memory)
+    data = _load(tmp_path, x, memory=memory)
     assert (data.kind, data.name, len(data.train), len(data.test)) == ("vectors", "x", 45, 5)
     assert isinstance(data.train, Arrays if memory else Part)
     assert _sorted(data) == sorted(x.tolist())
 
 
 @pytest.mark.parametrize("memory", [0, 2**30])
-@pytest.mark.parametrize(
-    ("shape", "axes"),
-    [
-        ((20, 4, 6), None),
-        ((20, 1, 4, 6), (0, 1, 2, 3)),
-        ((20, 3, 4, 6), (0, 1, 2, 3)),
-        ((20, 4, 6, 1), (0, 3, 1, 2)),
-        ((20, 4, 6, 3), (0, 3, 1, 2)),
-    ],
-)
-def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, axes, memory):
+@pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 6), (4, 6, 1), (4, 6, 3)])
+def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, memory):
+    shape = (20, *shape)
     for x in (RNG.integers(0, 256, shape, dtype=np.uint8), RNG.random(shape, dtype=np.float32)):
-        np.save(tmp_path / "x.npy", x)
-        data = load_data(tmp_path / "x.npy", memory=memory)
-        expected = x[:, None] if axes is None else x.transpose(axes)
+        data = _load(tmp_path, x, memory=memory)
+        expected = x[:, None] if x.ndim == 3 else x
+        expected = np.moveaxis(expected, -1, 1) if expected.shape[-1] in (1, 3) else expected
         assert data.kind == "images"
         assert data.train.shape == expected.shape[1:]
         assert _sorted(data) == sorted(expected.reshape(20, -1).tolist())
-        assert _rows(data.train)[0].dtype == (torch.uint8 if x.dtype == np.uint8 else torch.float32)
+        assert all_rows(data.train)[0].dtype == torch.from_numpy(x).dtype
 
 
 def test_signals_are_read_when_asked_for(tmp_path):
     x = RNG.standard_normal((20, 3, 17)).astype(np.float32)
     for signals, shape in ((x, (3, 17)), (x[:, 0], (1, 17))):
-        np.save(tmp_path / "a.npy", signals)
-        data = load_data(tmp_path / "a.npy", signals=True)
+        data = _load(tmp_path, signals, signals=True)
         assert (data.kind, data.train.shape) == ("signals", shape)
         assert _sorted(data) == sorted(signals.reshape(20, -1).tolist())
-    np.save(tmp_path / "a.npy", x)
     with pytest.raises(ValueError, match="signals=true"):
-        load_data(tmp_path / "a.npy")
-    np.save(tmp_path / "a.npy", x[:, 0].astype(int))
+        _load(tmp_path, x)
     with pytest.raises(ValueError, match="signals are floats"):
-        load_data(tmp_path / "a.npy", signals=True)
+        _load(tmp_path, x[:, 0].astype(int), signals=True)
 
 
 @pytest.mark.parametrize("name", ["labels", "y"])
@@ -76,22 +68,20 @@ def test_labels_stay_with_their_samples(tmp_path, name):
     labels = RNG.integers(0, 7, 40)
     labels[0] = 6
     x = labels[:, None] + np.linspace(0, 0.5, 40)[:, None]
-    np.savez_compressed(tmp_path / "x.npz", **{"points": x, name: labels.astype(np.uint8)})
-    data = load_data(str(tmp_path / "x.npz"))
+    data = _load(tmp_path, {"points": x, name: labels.astype(np.uint8)})
     assert data.classes == 7
     for part in (data.train, data.test):
-        x, classes = _rows(part)
+        x, classes = all_rows(part)
         assert torch.equal(x[:, 0].floor().long(), classes)
 
 
 def test_the_same_random_tenth_is_held_out_each_time(tmp_path):
-    np.save(tmp_path / "x.npy", np.arange(100.0)[:, None])
-    first, again = (_rows(load_data(tmp_path / "x.npy").test)[0].flatten() for _ in range(2))
+    x = np.arange(100.0)[:, None]
+    first, again = (all_rows(_load(tmp_path, x).test)[0].flatten() for _ in range(2))
     assert torch.equal(first, again)
     assert first.tolist() != sorted(first.tolist())[::-1]
     assert 20 < first.mean() < 80
-    np.save(tmp_path / "x.npy", np.ones((1, 2)))
-    assert load_data(tmp_path / "x.npy").test is None
+    assert _load(tmp_path, np.ones((1, 2))).test is None
 
 
 class Bomb:
@@ -154,32 +144,24 @@ BRIGHT[2100] = 255
     ],
 )
 def test_wrong_arrays_are_refused_with_what_is_expected(tmp_path, x, message):
-    path = tmp_path / ("x.npz" if isinstance(x, dict) else "x.npy")
-    np.savez(path, **x) if isinstance(x, dict) else np.save(path, x)
     with pytest.raises(ValueError, match=message) as error:
-        load_data(path)
-    assert path.name in str(error.value)
+        _load(tmp_path, x)
+    assert "x.np" in str(error.value)
 
 
-def _packed(content, packing=zipfile.ZIP_STORED):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", packing) as archive:
-        archive.writestr("x.npy", content)
-    return out.getvalue()
-
-
-def _array(x):
+def _npy(x):
     out = io.BytesIO()
     np.save(out, x)
     return out.getvalue()
 
 
 HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4
-ENCRYPTED = _packed(b"x").replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
+LZMA = zipped([("x.npy", _npy(np.ones((5, 2))))], lambda: zipfile.ZIP_LZMA)
+ENCRYPTED = zipped([("x.npy", b"x")]).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
 ARCHIVES = {
     "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
-    "no array": (_packed(b"x" * 100), "magic string"),
-    "lzma": (_packed(_array(np.ones((5, 2))), zipfile.ZIP_LZMA), "not packed as numpy does"),
+    "no array": (zipped([("x.npy", b"x" * 100)]), "magic string"),
+    "lzma": (LZMA, "not packed as numpy does"),
     "a false size": (zip_bomb("x.npy", 400, size=100), "Bad CRC"),
     "a false length": (zip_bomb("x.npy", 400, 10_000, HEADER_OF_4_GB), "Bad CRC"),
     "encrypted": (ENCRYPTED, "encrypted"),
@@ -200,18 +182,16 @@ def test_a_hostile_archive_is_refused_without_allocating_its_memory(tmp_path, na
 
 def test_a_large_array_may_be_large_in_its_archive_too(tmp_path, monkeypatch):
     x = RNG.random((50, 3))
-    np.savez(tmp_path / "x.npz", x)
     monkeypatch.setattr("scorefield.data.numpy_files.MAX_UNPACKED_BYTES", 10)
-    assert _sorted(load_data(tmp_path / "x.npz")) == sorted(x.tolist())
+    assert _sorted(_load(tmp_path, {"x": x})) == sorted(x.tolist())
 
 
 def test_the_content_of_a_file_decides_not_its_name(tmp_path):
     x = RNG.random((5, 2))
-    np.save(tmp_path / "x.npy", x)
-    (tmp_path / "x.npy").rename(tmp_path / "a.npz")
-    np.savez(tmp_path / "x.npz", x=x)
-    (tmp_path / "x.npz").rename(tmp_path / "b.npy")
-    for name in ("a.npz", "b.npy"):
+    for content, name in ((x, "a.npz"), ({"x": x}, "b.npy")):
+        _load(tmp_path, content)
+        (path,) = tmp_path.glob("x.*")
+        path.rename(tmp_path / name)
         assert _sorted(load_data(tmp_path / name)) == sorted(x.tolist())
     with pytest.raises(FileNotFoundError, match=r"x\.npy"):
         load_data(tmp_path / "x.npy")
