@@ -12,7 +12,7 @@ import torch
 
 from scorefield import EDM, MLP, ScoreModel, cli, save
 from scorefield.cli import COMMANDS, main
-from scorefield.cli.startup import SPIN_COUNT, keep_memory, spin_briefly
+from scorefield.cli.startup import SPIN_COUNT, keep_memory, prepare
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
 
@@ -215,6 +215,6 @@ def test_threads_spin_briefly_unless_the_environment_says_otherwise(monkeypatch,
         monkeypatch.delenv(name, raising=False)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    spin_briefly()
+    prepare()
     expected = settings.get("GOMP_SPINCOUNT") if settings else SPIN_COUNT
     assert os.environ.get("GOMP_SPINCOUNT") == expected

@@ -61,7 +61,7 @@ LAYERS = [
         "train": {"distributed"},
         "checkpoint": {"disk", "model", "nn", "precondition", "prior"},
     },
-    {"sample": {"_ops", "distributed", "ladder", "model", "noise", "samplers", "score"}},
+    {"sample": {"_ops", "distributed", "ladder", "model", "noise", "prior", "samplers", "score"}},
     {"restore": {"inverse", "model", "noise", "sample", "samplers", "score"}},
     {
         "convert": {

@@ -3,8 +3,7 @@
     write to a temporary file  →  fsync  →  rename  →  fsync of the directory
 
 After a full disk, a refused permission or a kill, the previous file is still there. A run's
-directory belongs to the process that holds its lock; the system releases it when that process ends,
-however it ends.
+directory belongs to the process that holds its lock, which the system releases when it ends.
 """
 
 from __future__ import annotations
@@ -21,9 +20,6 @@ try:
     import fcntl
 except ImportError:  # Windows, where runs are not locked
     fcntl = None  # type: ignore[assignment]
-
-FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers that mean that there is no room."""
 
 LOCK_FILE = "lock"
 
@@ -44,7 +40,12 @@ def write_parts(path: Path) -> Iterator[Callable[[bytes], None]]:
             yield partial(write_all, file.fileno())
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_directory(path.parent)
+        if os.name == "posix":  # where a directory can be opened, to force its renaming to the disk
+            handle = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -63,7 +64,7 @@ def write_all(handle: int, content: bytes) -> None:
 def write_error(path: Path, error: OSError) -> OSError:
     """Return an error that names the file, and the free space if the disk is full."""
     reason = error.strerror or str(error)
-    if error.errno in FULL_DISK_ERRORS:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(_nearest_directory(path)).free / 2**20
         reason += f" ({free:.1f} MiB are free there)"
     named = OSError(f"{path} could not be written: {reason}")
@@ -83,30 +84,19 @@ def _nearest_directory(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
 
 
-def _sync_directory(directory: Path) -> None:
-    """Force a renaming to the disk, where the system can."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def hold_lock(directory: Path) -> Iterator[None]:
     """Keep other processes from writing to a run's directory; readers need no lock.
 
     Does nothing where the system or the file system has no locks.
     """
-    path = directory / LOCK_FILE
-    handle = None if fcntl is None else _acquire_lock(path)
+    handle = None if fcntl is None else _acquire_lock(directory / LOCK_FILE)
     try:
         yield
     finally:
         if handle is not None:
             with suppress(OSError):
-                path.unlink()
+                (directory / LOCK_FILE).unlink()
             os.close(handle)
 
 
@@ -128,18 +118,11 @@ def _acquire_lock(path: Path) -> int | None:
         except OSError:  # a file system without locks
             os.close(handle)
             return None
-        if _is_at(path, handle):
-            break
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(handle)):
+                break
         os.close(handle)  # its owner has just removed it
     with suppress(OSError):  # the number is for people; on a full disk the lock works without it
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
     return handle
-
-
-def _is_at(path: Path, handle: int) -> bool:
-    """Return True if the path still names the open file."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False

@@ -29,9 +29,8 @@ Item = TypeVar("Item")
 
 def join() -> None:
     """Join the launcher's process group, if there is one."""
-    if dist.is_initialized() or not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return
-    if int(os.environ["WORLD_SIZE"]) == 1:
+    alone = "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1
+    if alone or dist.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device(torch.device("cuda")))
@@ -67,11 +66,10 @@ def local_device(device: torch.device) -> torch.device:
     local = os.environ.get("LOCAL_RANK")
     if device.type != "cuda" or local is None or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return device
-    if int(local) >= torch.cuda.device_count():
+    if int(local) >= (gpus := torch.cuda.device_count()):
         raise ValueError(
-            f"{os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes on a machine with "
-            f"{torch.cuda.device_count()} GPUs: start one process per GPU, or hide the GPUs with "
-            "CUDA_VISIBLE_DEVICES="
+            f"{os.environ.get('LOCAL_WORLD_SIZE', 'more')} processes on a machine with {gpus} "
+            "GPUs: start one process per GPU, or hide the GPUs with CUDA_VISIBLE_DEVICES="
         )
     return torch.device("cuda", int(local))
 
@@ -118,17 +116,14 @@ def main_first() -> Iterator[None]:
 
 def broadcast(item: Item) -> Item:
     """Return rank 0's object in every process."""
-    if world() == 1:
-        return item
     items = [item]
-    dist.broadcast_object_list(items)
+    if world() > 1:
+        dist.broadcast_object_list(items)
     return items[0]
 
 
 def check_equal(**facts: object) -> None:
     """Raise ValueError if a fact differs between processes. Blocks until all have called."""
-    if world() == 1:
-        return
     by_rank = all_gather(facts)
     for name in facts:
         values = [other[name] for other in by_rank]
@@ -170,26 +165,20 @@ def gather_shards(own: Sequence[Tensor], sizes: Sequence[int], like: Tensor) -> 
     return [tensor.to(like.device) for tensor in tensors]
 
 
-# ── Launchers ────────────────────────────────────────────────────────────────────────────────────
-
-
 def launcher_warnings(environment: Mapping[str, str]) -> list[str]:
     """Return warnings about `accelerate launch` settings that have no effect here."""
-    precision = environment.get("ACCELERATE_MIXED_PRECISION")
-    if precision is None:
+    if "ACCELERATE_MIXED_PRECISION" not in environment:
         return []
     warnings = []
     # Asked for several processes on a CPU, accelerate sets MASTER_ADDR but no WORLD_SIZE.
     if "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
         warnings.append(
-            "accelerate launch was asked for several processes but started a single one, as it "
-            "does without GPUs; to get two: "
-            "torchrun --standalone --nproc_per_node 2 -m scorefield ..."
+            "accelerate launch was asked for several processes but started one, as it does without "
+            "GPUs; to get two: torchrun --standalone --nproc_per_node 2 -m scorefield ..."
         )
+    names = "MIXED_PRECISION", "DYNAMO_BACKEND", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM"
+    values = {name: environment.get(f"ACCELERATE_{name}", "no") for name in names}
     off = {"no", "false", "none"}
-    others = ("DYNAMO_BACKEND", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM")
-    values = {name: environment.get(f"ACCELERATE_{name}", "no") for name in others}
-    values = {"MIXED_PRECISION": precision} | values
     if ignored := [f"{k}={v}" for k, v in values.items() if v.lower() not in off]:
         warnings.append(
             f"accelerate's {', '.join(ignored)} has no effect: scorefield uses only its processes; "

@@ -20,9 +20,8 @@ from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
 from .noise import geometric, seeded
-from .sample import make_plan
+from .sample import Plan, make_plan, require_prior
 from .samplers import States, final
-from .score import Score
 
 Method = Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"]
 FILTER_LEVELS = 64
@@ -32,10 +31,10 @@ FILTER_LEVELS = 64
 class Workload(NamedTuple):
     """Chains of a restoration: `groups` of `size` per measurement, `at_once` of them at a time.
 
-    A group is a particle filter or a single chain. Together, the batches of chains yield `states`
-    states, for which the score is evaluated `calls` times.
+    A group is a particle filter or one chain. All batches yield `states`, by `calls` of the score.
     """
 
+    plan: Plan
     groups: int
     size: int
     at_once: int
@@ -81,28 +80,39 @@ def restore(
     """
     if seed < 0:
         raise ValueError(f"seed={seed}: give a whole number of 0 or more")
-    if model.prior is None:
-        raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+    prior = require_prior(model)
     check_measurement(operator, y, sigma_y)
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
     if method == "particle_filter":
-        options = {"filter_size": work.size} | options
+        options = {"operator": operator, "sigma_y": sigma_y, "filter_size": work.size} | options
+    elif method == "algorithm2":
+        if operator.known is None or sigma_y > 0:
+            raise ValueError("method='algorithm2' needs a noiseless mask: take 'particle_filter'")
+        own = {name: value for name, value in work.plan.options.items() if name != "denoise"}
+        options = {"known": operator.known} | own | options
+    elif method == "pigdm":
+        options = {"sigma_data": prior.dense.diagonal().mean().sqrt().item()} | options
+    run: Callable[..., Any] = getattr(inverse, method)
+
+    def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:
+        x = work.plan.start(model, len(y), noise)
+        if method in ("particle_filter", "algorithm2"):
+            states: States = run(model, x, work.plan.sigmas, y=y, noise=noise, **options)
+            return states
+        return work.plan.run(run(model, operator, y, sigma_y=sigma_y, **options), x, noise)
+
     model.eval()
-    y = y.to(model.prior.mean)
+    y = y.to(prior.mean)
     rows = torch.arange(len(y)).repeat_interleave(work.groups * work.size)
     batches = torch.split(rows, work.at_once)
-    parts = (
-        _chains(model, operator, y[index], method, sigma_y, steps, noise, options)
-        for i, index in enumerate(batches)
-        for noise in [seeded(seed, first=i * work.at_once)]
-    )
+    parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
     take, kept = -(-n // work.groups), list[Tensor]()
     for index, x in zip(batches, watch(parts), strict=True):
         x = operator.project(x, y[index]) if sigma_y == 0 else x
         # Descendants of one particle are neighbours in a filter: take particles far apart.
         x = x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take]
         kept.append(x[:, :take])
-    x = torch.cat(kept).view(len(y), work.groups, take, *model.prior.mean.shape)
+    x = torch.cat(kept).view(len(y), work.groups, take, *prior.mean.shape)
     return x.transpose(1, 2).flatten(1, 2)[:, :n]
 
 
@@ -130,51 +140,13 @@ def workload(
         size = max(particles, -(-n // groups))
         states = max(steps or FILTER_LEVELS, 2)
         calls = 2 * states + 1
+        sigmas = model.round(geometric(model.sigma_max, model.sigma_min, states))
+        plan = Plan(method, sigmas)
     else:
         plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
-        states, calls = plan.states, plan.evaluations
-        if method == "algorithm2" and plan.options["denoise"]:  # which it does not do
-            states, calls = states - 1, calls - 1
+        undone = method == "algorithm2" and plan.options["denoise"]  # a step that it leaves out
+        states, calls = plan.states - undone, plan.evaluations - undone
     total = rows * groups * size
     at_once = min(total, max(1, batch // size) * size)
     batches = -(-total // at_once)
-    return Workload(groups, size, at_once, batches * states, batches * calls)
-
-
-def _chains(
-    model: ScoreModel,
-    operator: LinearOperator,
-    y: Tensor,
-    method: Method,
-    sigma_y: float,
-    steps: int | None,
-    noise: Callable[[Tensor], Tensor],
-    options: dict[str, Any],
-) -> States:
-    """Return the chains of one method, one for each row of y."""
-    assert model.prior is not None
-    if method == "particle_filter":
-        levels = max(steps or FILTER_LEVELS, 2)
-        sigmas = model.round(geometric(model.sigma_max, model.sigma_min, levels))
-        x = model.prior.sample(len(y), sigmas[0].item(), noise=noise)
-        return inverse.particle_filter(
-            model, x, sigmas, operator=operator, y=y, sigma_y=sigma_y, noise=noise, **options
-        )
-    if method == "algorithm2":
-        if operator.known is None or sigma_y > 0:
-            raise ValueError("method='algorithm2' needs a noiseless mask: take 'particle_filter'")
-        plan = make_plan(model, "annealed_langevin", steps)
-        x = plan.start(model, len(y), noise)
-        own = {name: value for name, value in plan.options.items() if name != "denoise"}
-        return inverse.algorithm2(
-            model, x, plan.sigmas.to(x), known=operator.known, y=y, noise=noise, **own | options
-        )
-    if method == "pigdm":
-        sigma_data = model.prior.dense.diagonal().mean().sqrt().item()
-        options = {"sigma_data": sigma_data} | options
-    conditions: dict[str, Callable[..., Score]] = {
-        "pigdm": inverse.pigdm, "dps": inverse.dps, "replace": inverse.replace
-    }  # fmt: skip
-    score = conditions[method](model, operator, y, sigma_y=sigma_y, **options)
-    plan = make_plan(model, None, steps)
-    return plan.run(score, plan.start(model, len(y), noise), noise)
+    return Workload(plan, groups, size, at_once, batches * states, batches * calls)

@@ -22,6 +22,7 @@ from ._ops import Noise
 from .ladder import suggest_between
 from .model import ScoreModel
 from .noise import geometric, karras, seeded, uniform_like
+from .prior import Prior
 from .samplers import SAMPLERS, States, final
 from .score import Score, guide
 
@@ -67,18 +68,23 @@ class Plan:
 
     def start(self, model: ScoreModel, n: int, noise: Noise) -> Tensor:
         """Return n starting points of chains."""
-        if model.prior is None:
-            raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+        prior = require_prior(model)
         if self.uniform:
-            mean = model.prior.mean
-            return uniform_like(mean.new_empty(n, *mean.shape), noise=noise)
-        return model.prior.sample(n, self.sigmas[0].item(), noise=noise)
+            return uniform_like(prior.mean.new_empty(n, *prior.mean.shape), noise=noise)
+        return prior.sample(n, self.sigmas[0].item(), noise=noise)
 
     def run(self, score: Score, x: Tensor, noise: Noise) -> States:
         """Return the states of the chains that start at x."""
         sampler = SAMPLERS[self.sampler]
         options = {"noise": noise} if "noise" in sampler.defaults else {}
         return sampler.run(score, x, self.sigmas.to(x), **self.options, **options)
+
+
+def require_prior(model: ScoreModel) -> Prior:
+    """Return the model's prior, where chains start."""
+    if model.prior is None:
+        raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+    return model.prior
 
 
 def make_plan(
@@ -121,9 +127,8 @@ def make_plan(
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
     defaults: dict[str, Any] = {"denoise": True}
     if own is None:
-        ladder = suggest_between(
-            model.sigma_max, model.sigma_min, model.shape.numel(), levels=levels
-        )
+        size = model.shape.numel()
+        ladder = suggest_between(model.sigma_max, model.sigma_min, size, levels=levels)
         own = ladder.sigmas
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options
@@ -183,30 +188,27 @@ def chains(
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
-    if model.prior is None:
-        raise ValueError("the model has no prior to start from: ScoreModel(..., prior=...)")
+    require_prior(model)
     if label is None and guidance != 1:
         raise ValueError(f"guidance={guidance} needs a label to go towards")
     classes = None if label is None else torch.as_tensor(label).expand(n)
-    known = getattr(model.net, "arguments", {}).get("labels")
-    if classes is not None and known is not None:
-        if not known:
+    count = getattr(model.net, "arguments", {}).get("labels")
+    if classes is not None and count is not None:
+        if not count:
             raise ValueError(f"label={label}: the model was trained without classes")
-        if not 0 <= classes.min() <= classes.max() < known:
-            raise ValueError(f"label={label}: the model's classes are 0 to {known - 1}")
-
-    def conditioned(first: int, x: Tensor) -> Score:
-        if classes is None:
-            return model
-        score = model.given(classes[first : first + len(x)].to(x.device))
-        return score if guidance == 1 else guide(score, model, guidance)
+        if not 0 <= classes.min() <= classes.max() < count:
+            raise ValueError(f"label={label}: the model's classes are 0 to {count - 1}")
 
     def batches() -> Iterator[tuple[int, States]]:
         model.eval()  # dropout is for training
         for start in distributed.shard(range(first, n, batch)):
             noise = seeded(seed, first=start)
+            score: Score = model
             x = plan.start(model, min(batch, n - start), noise)
-            yield start, plan.run(conditioned(start, x), x, noise)
+            if classes is not None:
+                score = model.given(classes[start : start + len(x)].to(x.device))
+                score = score if guidance == 1 else guide(score, model, guidance)
+            yield start, plan.run(score, x, noise)
 
     return batches()
 
@@ -224,9 +226,9 @@ def gather(
         n: number of samples.
         batch: number of samples in a batch.
     """
-    assert model.prior is not None  # where the chains started
-    sizes, own = [min(batch, n - first) for first in range(0, n, batch)], iter(ends)
+    like, own = require_prior(model).mean, iter(ends)
+    sizes = [min(batch, n - first) for first in range(0, n, batch)]
     for start in range(0, len(sizes), distributed.world()):
         now = sizes[start : start + distributed.world()]
         parts = [next(own)] if distributed.rank() < len(now) else []
-        yield from distributed.gather_shards(parts, now, model.prior.mean)
+        yield from distributed.gather_shards(parts, now, like)

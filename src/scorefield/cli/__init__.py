@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tyro
 
@@ -31,17 +31,9 @@ ABOUT = """Learn the score of a distribution from its samples, and sample from i
 
 With --debug, errors show a traceback."""
 
-
 COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "train": train,
-    "resume": resume,
-    "sample": sample,
-    "evaluate": evaluate,
-    "restore": restore,
-    "suggest": suggest,
-    "reproduce": reproduce,
-    "convert": convert,
+    command.__name__: command
+    for command in (demo, train, resume, sample, evaluate, restore, suggest, reproduce, convert)
 }
 
 SHARED = ("train", "resume", "sample", "evaluate")
@@ -56,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     startup.prepare()
     debug = "--debug" in args
-    args = _settings([arg for arg in args if arg != "--debug"])
+    args = [*_settings(arg for arg in args if arg != "--debug")]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?
@@ -85,13 +77,11 @@ def _show_warning(message: Warning | str, *where: object) -> None:
     print(f"scorefield: {message}", file=sys.stderr)
 
 
-def _settings(args: list[str]) -> list[str]:
+def _settings(args: Iterable[str]) -> Iterator[str]:
     """Turn --training.rate=3e-4 and --training.rate 3e-4 into --set training.rate=3e-4."""
-    result: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        if FIELD.match(arg) is None:
-            result.append(arg)
-        else:
-            result += ["--set", arg[2:] if "=" in arg else f"{arg[2:]}={next(rest, '')}"]
-    return result
+    args = iter(args)
+    for arg in args:
+        if FIELD.match(arg):
+            yield "--set"
+            arg = arg[2:] if "=" in arg else f"{arg[2:]}={next(args, '')}"
+        yield arg

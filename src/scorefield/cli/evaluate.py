@@ -42,8 +42,7 @@ def evaluate(
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
     if not run.is_dir():
         raise ValueError(f"RUN {run} is a file: name the directory of a run, which has the data")
-    out = run if out is None else out
-    options.check_directory(out)
+    options.check_directory(out := run if out is None else out)
     from .. import distributed
     from ..evaluate import METRICS_FILE, REPORT_FILE, cache_folder, evaluate_run, write_evaluation
 
@@ -53,12 +52,9 @@ def evaluate(
         steps=steps, seed=seed, raw=raw, bits=bits, frontier=frontier, batch=batch, device=device,
         cache=cache_folder(), progress=True,
     )  # fmt: skip
-    if not distributed.is_main():
-        return
-    write_evaluation(evaluation, out)
-    print(evaluation.table())
-    for note in evaluation.notes:
-        print(f"not measured: {note}")
-    if evaluation.verdict:
-        print(f"\n{evaluation.verdict}")
-    print(f"wrote {out / METRICS_FILE} and {out / REPORT_FILE}")
+    if distributed.is_main():
+        write_evaluation(evaluation, out)
+        print(evaluation.table(), *(f"not measured: {note}" for note in evaluation.notes), sep="\n")
+        if evaluation.verdict:
+            print(f"\n{evaluation.verdict}")
+        print(f"wrote {out / METRICS_FILE} and {out / REPORT_FILE}")

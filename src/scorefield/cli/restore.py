@@ -10,8 +10,8 @@ from tyro.conf import Positional, arg
 from ..disk import check_writable, write_file
 from . import options
 
-NEEDS = {"inpaint": "mask", "super-resolve": "factor", "deblur": "sigma"}
-"""The option that a task needs; other tasks do not take it."""
+BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
+"""Standard deviation of the rounding error of 8-bit values."""
 
 
 def restore(
@@ -53,10 +53,10 @@ def restore(
     options.check_options(
         run=run, n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed
     )
-    for name, option in NEEDS.items():
-        value = {"mask": mask, "factor": factor, "sigma": sigma}[option]
-        if (task == name) != (value is not None):
-            raise ValueError(f"--task {task} {'needs' if task == name else 'has no'} --{option}")
+    owners = {"mask": "inpaint", "factor": "super-resolve", "sigma": "deblur"}
+    for (option, owner), value in zip(owners.items(), (mask, factor, sigma), strict=True):
+        if (task == owner) != (value is not None):
+            raise ValueError(f"--task {task} {'needs' if task == owner else 'has no'} --{option}")
     if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
         raise ValueError(f"--out {out}: this exists already; add --overwrite, or name another")
     check_writable(out / "restored.png")
@@ -64,27 +64,25 @@ def restore(
     from ..restore import restore as complete
     from ..restore import workload
     from ..show import images
-    from .chains import describe_model, load_model, track_chains
-    from .measurement import BYTE_ROUNDING_STD, find_operator, read_pixels
+    from . import files
 
-    model = load_model(run, device)
-    assert model.shape is not None
-    if len(model.shape) != 3 or model.shape[0] not in (1, 3):
+    model, shape = files.load_model(run, device)
+    if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
-    operator, shape = find_operator(model.shape, mask, factor, sigma)
+    operator, measured = files.find_operator(shape, mask, factor, sigma)
     if noise is None:  # deblurring amplifies the rounding error of bytes
         noise = BYTE_ROUNDING_STD if task == "deblur" else 0.0
-    y = read_pixels(image, shape, "IMAGE")[None].to(model.device or "cpu")
-    size: dict[str, Any] = {"method": method, "steps": steps, "batch": batch}
-    size |= {"particles": particles, "filters": filters}
+    y = files.read_pixels(image, measured, "IMAGE")[None].to(model.device or "cpu")
+    size: dict[str, Any] = {"particles": particles, "filters": filters}
+    size |= {"method": method, "steps": steps, "batch": batch}
     work = workload(model, n, **size)
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
     (x,) = complete(
         model, operator, y, n, sigma_y=noise, seed=seed, **size,
-        watch=lambda chains: track_chains(chains, work.states, "restoring"),
+        watch=lambda chains: files.track_chains(chains, work.states, "restoring"),
     )  # fmt: skip
-    about = describe_model(run) | size | {
+    about = files.describe_model(run) | size | {
         "image": str(image), "task": task, "mask": mask and str(mask), "factor": factor,
         "sigma": sigma, "noise": noise, "n": n, "seed": seed, "precision": precision,
     }  # fmt: skip

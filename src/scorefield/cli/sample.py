@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from . import options
 from .startup import join_group, say
@@ -41,17 +42,16 @@ def sample(
     from ..fast import optimize
     from ..sample import chains, gather
     from ..show import images
-    from . import chains as work
+    from . import files
 
     join_group()
-    model = work.load_model(run, device)
-    out, table = work.choose_output(out, run, model)
-    pictures = model.shape is not None and len(model.shape) == 3
-    if animate is not None and (animate == out or not pictures):
-        reason = "--out writes there, name another file" if pictures else "no images to animate"
+    model, shape = files.load_model(run, device)
+    out, table = files.choose_output(out, run, shape)
+    if animate is not None and (animate == out or len(shape) != 3):
+        reason = "this is --out: name another file" if animate == out else "no images to animate"
         raise ValueError(f"--animate {animate}: {reason}")
-    plan = work.run_plan(run, model, sampler, steps)
-    about = work.describe_model(run) | {
+    plan = files.run_plan(run, model, sampler, steps)
+    about = files.describe_model(run) | {
         "weights": "averaged, if the training averaged them",
         "sampler": plan.sampler,
         "options": plan.options,
@@ -62,18 +62,22 @@ def sample(
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)
     parts = chains(model, n, plan, seed=seed, label=label, guidance=guidance, batch=batch)
-    calls = -(-n // batch) * plan.evaluations
+    batches, frames = range(0, n, batch), list[Any]()
+    calls = len(batches) * plan.evaluations
     choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
     say(f"computing: {choice}")
-    total = len(distributed.shard(range(0, n, batch))) * plan.states
-    film = None if animate is None else work.Film(plan.states)
-    ends = work.track_chains((states for _, states in parts), total, "sampling", film)
-    with work.open_output(out, n, model, table, about) as write:
+    total = len(distributed.shard(batches)) * plan.states
+    watched = (
+        files.film(states, plan.states, frames) if animate and first == 0 else states
+        for first, states in parts
+    )
+    ends = files.track_chains(watched, total, "sampling")
+    with files.open_output(out, n, shape, table, about) as write:
         for x in gather(model, ends, n, batch):
             write(x)
     say(f"wrote {out}: {n} samples by {plan.sampler}, {plan.evaluations} evaluations each")
     if table is not None and out.suffix == ".npy":
         say("they are standardised: Table.read(RUN).decode(x) makes rows of them")
-    if animate is not None and film is not None and distributed.is_main():
-        write_file(animate, images.animation(film.frames, animate.suffix, about))
-        print(f"wrote {animate}: {len(film.frames)} states of the first samples")
+    if animate is not None and distributed.is_main():
+        write_file(animate, images.animation(frames, animate.suffix, about))
+        print(f"wrote {animate}: {len(frames)} states of the first samples")

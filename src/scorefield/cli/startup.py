@@ -13,19 +13,15 @@ KEPT_BYTES = 1 << 30
 
 
 def prepare() -> None:
-    """Set up the process; to be called before torch is loaded."""
-    spin_briefly()
-    keep_memory()
+    """Set up the process; to be called before torch is loaded.
 
-
-def spin_briefly() -> None:
-    """Let waiting OpenMP threads sleep soon, unless the environment asks for something else.
-
-    GNU's OpenMP lets a waiting thread spin for milliseconds. If another program is busy, it then
-    spins on the core that the thread it waits for needs, and small steps take many times as long.
+    GNU's OpenMP lets a waiting thread spin for milliseconds. If another program is busy, it spins
+    on the core that the thread it waits for needs, and small steps take many times as long. Here
+    threads sleep soon, unless the environment asks for something else.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    keep_memory()
 
 
 def keep_memory() -> bool:

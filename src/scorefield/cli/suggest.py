@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -33,8 +33,8 @@ def suggest(
     from .. import ladder
     from ..data import all_samples, load_data
 
-    given: dict[str, Any] = {"size": size, "signals": signals or None}
-    source = load_data(data, **{k: v for k, v in given.items() if v is not None})
+    given = ({} if size is None else {"size": size}) | ({"signals": True} if signals else {})
+    source = load_data(data, **given)
     x = all_samples(source.train, LOOKED_AT_MOST)
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
     sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))
