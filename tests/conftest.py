@@ -19,6 +19,22 @@ def _seed():
 
 
 @pytest.fixture
+def error_of(capsys):
+    """Return the message of a command that must fail with 2, in one line and without output."""
+    from scorefield.cli import main
+
+    def run(*args):
+        assert main([*map(str, args)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("scorefield: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+@pytest.fixture
 def unchecked():
     """Switch the checks off: for a compiler, or for an error message that they would precede."""
     jaxtyping.config.update("jaxtyping_disable", True)

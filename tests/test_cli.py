@@ -16,6 +16,7 @@ from scorefield.cli.startup import SPIN_COUNT, keep_memory, prepare
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
 
+APPS = {"cli", "demo", "paper"}
 HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "scipy", "PIL", "diffusers", "datasets")
 
 
@@ -25,64 +26,38 @@ def _run_python(code):
     return result.stdout
 
 
-def _error_of(capsys, *args):
-    """The message of a command that must fail with 2, in one line and without output."""
-    assert main(args) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("scorefield: ")
-    assert err.count("\n") == 1
-    return err
-
-
 # ── Imports ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_help_configurations_and_presets_import_nothing_heavy():
+    """The process is prepared, so before torch is loaded."""
     code = f"""
 import sys, scorefield, scorefield.runs.presets
-from scorefield.cli import COMMANDS, main
+from scorefield.cli import COMMANDS, main, startup
+prepared = []
+startup.prepare = lambda: prepared.append(1)
 for command in ([], *([name] for name in COMMANDS)):
     try: main([*command, "--help"])
     except SystemExit as stop: assert stop.code == 0
-print(*(name for name in {HEAVY} if name in sys.modules))
+print(len(prepared) - len(COMMANDS), *(name for name in {HEAVY} if name in sys.modules))
 """
     lines = _run_python(code).splitlines()
     assert any("scorefield" in line for line in lines)
-    assert lines[-1] == ""
+    assert lines[-1] == "1"
 
 
-@pytest.mark.parametrize(
-    ("statement", "own", "others"),
-    [
-        ("import scorefield", 1, ()),
-        # every module of the mathematics and the networks, but no application and no plots
-        ("from scorefield import *", None, ("torch", "numpy")),
-    ],
-)
-def test_the_package_imports_no_more_than_it_needs(statement, own, others):
+def test_the_package_imports_no_more_than_it_needs():
+    """Nothing for itself; for its names the mathematics and networks, no application, no plots."""
     code = f"""
-import sys
-{statement}
-loaded = [name for name in sys.modules if name.split(".")[0] == "scorefield"]
-print(len(loaded), *(name for name in {HEAVY} if name in sys.modules))
-assert not [name for name in loaded if name.split(".")[1:2] in (["cli"], ["demo"], ["paper"])]
+import sys, scorefield
+print(*(name for name in sys.modules if name.startswith("scorefield.")))
+from scorefield import *
+print(*(name for name in {HEAVY} if name in sys.modules))
+print(*({{name.split(".")[1] for name in sys.modules if name.startswith("scorefield.")}} & {APPS}))
 """
-    count, *heavy = _run_python(code).split()
-    assert own is None or int(count) == own
-    assert set(heavy) == set(others)
-
-
-def test_the_process_is_prepared_before_torch_is_imported():
-    code = """
-import sys
-from scorefield.cli import main, startup
-startup.prepare = lambda: print("torch" in sys.modules)
-main(["suggest", "digits"])
-print("torch" in sys.modules)
-"""
-    lines = _run_python(code).splitlines()
-    assert (lines[0], lines[-1]) == ("False", "True")
+    own, heavy, applications = _run_python(code).split("\n")[:3]
+    assert own == applications == ""
+    assert set(heavy.split()) == {"torch", "numpy"}
 
 
 # ── Help and errors ──────────────────────────────────────────────────────────────────────────────
@@ -143,28 +118,24 @@ def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
         ("reproduce fig3 --steps 0", "--steps 0", "1 or more"),
     ],
 )
-def test_errors_name_the_argument_and_the_fix(args, argument, fix, tmp_path, monkeypatch, capsys):
+def test_errors_name_the_argument_and_the_fix(args, argument, fix, tmp_path, monkeypatch, error_of):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").touch()
     for name in ("full/letter.txt", "old/config.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    message = _error_of(capsys, *args.split())
+    message = error_of(*args.split())
     assert argument in message
     assert fix in message
 
 
-def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
-    save(ScoreModel(MLP(2, width=2, blocks=1), EDM(0.5)), run := tmp_path / "run")
+def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeypatch, error_of):
+    save(ScoreModel(MLP(2, width=2, blocks=1), EDM(0.5)), tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     # root may write anywhere, so the system's answer is replaced
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    for args in (
-        ["demo"],
-        ["convert", __file__, "b"],
-        ["restore", str(run), "x.png", "--task", "colorize"],
-    ):
-        assert "another place" in _error_of(capsys, *args)
+    for args in ("demo", f"convert {__file__} b", "restore run x.png --task colorize"):
+        assert "another place" in error_of(*args.split())
 
 
 @pytest.mark.parametrize("args", ["--debug demo --steps 0", "demo --steps 0 --debug"])
@@ -173,20 +144,15 @@ def test_debug_shows_where_an_error_arose(args):
         main(args.split())
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback_and_an_interruption_is_quiet(monkeypatch, capsys):
+    errors = [KeyboardInterrupt(), RuntimeError("a bug")]
+
     def broken():
-        raise RuntimeError("a bug")
+        raise errors.pop()
 
     monkeypatch.setitem(cli.COMMANDS, "demo", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["demo"])
-
-
-def test_interruption_is_quiet(monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(cli.COMMANDS, "demo", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == ""
 

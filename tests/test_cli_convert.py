@@ -20,56 +20,33 @@ def _path(folder):
     return str(GOLDEN / folder / "checkpoint.pth")
 
 
-def _error_of(capsys, *args):
-    """The message of a conversion that must fail with 2, in one line and without output."""
-    assert main(["convert", *map(str, args)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("scorefield: ")
-    assert err.count("\n") == 1
-    return err
-
-
 @pytest.mark.parametrize(
     ("folder", "args", "options"),
     [
-        (
-            "ncsn_1x28x28",
-            ["--sigma-max", "2", "--sigma-min", "0.1"],
-            dict(sigma_max=2.0, sigma_min=0.1),
-        ),
-        ("ncsnv2_3x32x32", ["--no-ema"], dict(ema=False)),
-        ("ncsnpp_ve_continuous", ["--image-size", "16"], dict(image_size=16)),
-        ("ncsnpp_ve_discrete", ["--no-ema", "--sde", "ve"], dict(ema=False, sde="ve")),
+        ("ncsn_1x28x28", "--sigma-max 2 --sigma-min 0.1", dict(sigma_max=2.0, sigma_min=0.1)),
+        ("ncsnv2_3x32x32", "--no-ema", dict(ema=False)),
+        ("ncsnpp_ve_continuous", "--image-size 16", dict(image_size=16)),
+        ("ncsnpp_ve_discrete", "--no-ema --sde ve", dict(ema=False, sde="ve")),
         (
             "ddpmpp_vp_continuous",
-            ["--sde", "subvp", "--skip-rescale", "False", "--fir", "True"],
+            "--sde subvp --skip-rescale False --fir True",
             dict(sde="subvp", skip_rescale=False, fir=True),
         ),
         (
             "ddpm_vp",
-            ["--continuous", "True", "--beta-min", "0.2", "--beta-max", "9"],
-            dict(continuous=True, beta_min=0.2, beta_max=9.0),
-        ),
-        (
-            "ddpm_vp",
-            ["--groups", "16", "--dropout", "0.3"],
-            dict(groups=16, dropout=0.3),
+            "--continuous True --beta-min 0.2 --beta-max 9 --groups 16 --dropout 0.3",
+            dict(continuous=True, beta_min=0.2, beta_max=9.0, groups=16, dropout=0.3),
         ),
     ],
 )
 @torch.no_grad()
 def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_path, capsys):
     out, lines = tmp_path / "model.safetensors", []
-    assert main(["convert", _path(folder), str(out), *args]) == 0
+    assert main(["convert", _path(folder), str(out), *args.split()]) == 0
     expected = scorefield.from_official(_path(folder), report=lines.append, **options)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[:-2] == lines
-    assert printed[-2:] == [
-        f"wrote {out}",
-        f"next, in Python: model = scorefield.load({str(out)!r})",
-    ]
-    found = eval(printed[-1].partition("= ")[2])  # what the last line advises
+    assert printed[:-1] == [*lines, f"wrote {out}"]
+    found = eval(printed[-1].removeprefix("next, in Python: model = "))
     x, sigma = torch.rand(2, *expected.shape), (expected.sigma_max * expected.sigma_min) ** 0.5
     assert torch.equal(found(x, sigma), expected(x, sigma))
     assert found.shape == expected.shape
@@ -78,26 +55,26 @@ def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_
     assert read_stored(out).about == {"converted from": "checkpoint.pth", "report": lines}
 
 
-def test_a_model_is_replaced_only_by_overwrite(tmp_path, capsys):
+def test_a_model_is_replaced_only_by_overwrite(tmp_path, capsys, error_of):
     for out in (tmp_path / "model.safetensors", tmp_path / "model"):
         assert main(["convert", _path("ncsn_1x28x28"), str(out)]) == 0
         capsys.readouterr()
         file = out if out.is_file() else out / "model.safetensors"
         first = file.read_bytes()
-        assert "add --overwrite" in _error_of(capsys, _path("ddpm_vp"), out)
+        assert "add --overwrite" in error_of("convert", _path("ddpm_vp"), out)
         assert file.read_bytes() == first
         assert main(["convert", _path("ddpm_vp"), str(out), "--overwrite"]) == 0
         assert scorefield.load(out).shape == (3, 32, 32)
         capsys.readouterr()
 
 
-def test_a_path_that_cannot_hold_a_model_is_refused(tmp_path, capsys):
+def test_a_path_that_cannot_hold_a_model_is_refused(tmp_path, error_of):
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file.txt").write_text("mine")
     args = _path("ncsn_1x28x28"), "--overwrite"
-    assert "a directory" in _error_of(capsys, *args, tmp_path / "folder.safetensors")
-    assert "ends in .safetensors" in _error_of(capsys, *args, tmp_path / "file.txt")
-    message = _error_of(capsys, *args, tmp_path / "file.txt/model.safetensors")
+    assert "a directory" in error_of("convert", *args, tmp_path / "folder.safetensors")
+    assert "ends in .safetensors" in error_of("convert", *args, tmp_path / "file.txt")
+    message = error_of("convert", *args, tmp_path / "file.txt/model.safetensors")
     assert f"{tmp_path / 'file.txt'} is not a writable directory" in message
     assert (tmp_path / "file.txt").read_text() == "mine"
 
@@ -123,10 +100,10 @@ def _picture(path):
     ],
     ids=["missing", "directory", "picture", "hostile pickle", "hostile checkpoint", "foreign"],
 )
-def test_a_file_that_is_not_a_checkpoint_is_refused_by_name(write, message, tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_refused_by_name(write, message, tmp_path, error_of):
     path = tmp_path / "checkpoint.pth"
     write(path)
-    found = _error_of(capsys, path, tmp_path / "out")
+    found = error_of("convert", path, tmp_path / "out")
     assert str(path) in found
     assert message in found
     assert "this ran" not in found
@@ -144,6 +121,6 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_by_name(write, message, tmp_
         ("ddpm_vp", ["--groups", "0"], "groups=0"),
     ],
 )
-def test_an_option_that_does_not_fit_is_named(folder, args, message, tmp_path, capsys):
-    assert message in _error_of(capsys, _path(folder), tmp_path / "out", *args)
+def test_an_option_that_does_not_fit_is_named(folder, args, message, tmp_path, error_of):
+    assert message in error_of("convert", _path(folder), tmp_path / "out", *args)
     assert not (tmp_path / "out").exists()

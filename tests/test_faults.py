@@ -234,21 +234,15 @@ def test_an_unwritable_directory_is_refused_before_the_data_are_read(points, tmp
 
 
 def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
-    """Root may write anywhere, so files stand where directories and files are to be written."""
-    run, checkpoints = tmp_path / "run", tmp_path / "run/checkpoints"
-
-    def block():
-        checkpoints.rename(run / "moved")
-        checkpoints.touch()
-
-    message = _end(start(_vectors(points), run), 3, block)
-    assert re.search("could not be written: .*; step 2 is saved; once that is fixed, run", message)
-    checkpoints.unlink()
-    (run / "moved").rename(checkpoints)
-    (run / "lock").mkdir()
+    """Root may write anywhere, so directories stand where files are to be written."""
+    run, model, lock = (tmp_path / name for name in ("run", "run/model.safetensors", "run/lock"))
+    message = _end(start(_vectors(points), run), 3, model.mkdir)
+    assert re.search("model.* could not be written: .*; step 2 is saved; once that is", message)
+    model.rmdir()
+    lock.mkdir()
     with pytest.raises(OSError, match="run/lock could not be written: Is a directory"):
         resume(run)
-    (run / "lock").rmdir()
+    lock.rmdir()
     _finish(run)
     _assert_same_end(run, whole)
 

@@ -34,11 +34,11 @@ def test_each_method_returns_known_values_unchanged(method):
     oracle = Gaussian(torch.zeros(2), torch.tensor([[0.25, 0.2], [0.2, 0.25]]))
     known, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])
     model, steps = gaussian_model(oracle), {"algorithm2": 1, "particle_filter": 32}.get(method, 6)
-    x = restore(model, inverse.mask(known), y, 200, method=method, steps=steps, particles=100)
+    options = dict(method=method, steps=steps, particles=100)
+    x = restore(model, inverse.mask(known), y, 200, **options)
     assert x.shape == (2, 200, 2)
     assert torch.equal(x[:, :, 0], y[:, :1].expand(2, 200))
-    again = restore(model, inverse.mask(known), y, 200, method=method, steps=steps, particles=100)
-    assert torch.equal(x, again)
+    assert torch.equal(x, restore(model, inverse.mask(known), y, 200, **options))
     if method == "particle_filter":
         # 200 samples of N(0.8 y, 0.3²), in 4 filters of correlated particles, count as about 50:
         # standard errors of 0.042 for the mean and 10 % for the deviation; three of each
@@ -62,13 +62,15 @@ def test_completions_come_from_all_filters_equally(monkeypatch):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Untrained networks for images, grey and in colour."""
+    """Untrained networks for images, grey and in colour, and for vectors."""
     folder = tmp_path_factory.mktemp("models")
     for name, channels in (("grey", 1), ("colour", 3)):
         torch.manual_seed(0)
         prior = Prior(torch.full((channels, 8, 8), 0.5), torch.tensor(0.1))
         net = UNet(channels=channels, width=8, multipliers=(1,), blocks=1, attention=())
         save(ScoreModel(net, EDM(0.5, sigma_max=5.0, sigma_min=0.01), prior=prior), folder / name)
+    prior = Prior(torch.zeros(2), torch.tensor(1.0))
+    save(ScoreModel(MLP(2, width=8, blocks=1), EDM(0.5), prior=prior), folder / "vectors")
     return folder
 
 
@@ -78,9 +80,9 @@ def write_picture(path, *shape, seed=0):
     return array
 
 
-def run(models, name, image, *args, out):
-    options = ["-n", "3", "--steps", "4", "--particles", "4", "--out", str(out)]
-    return main(["restore", str(models / name), str(image), *options, *args])
+def run(model, image, args, out):
+    options = f"-n 3 --steps 4 --particles 4 --out {out} {args}"
+    return main(["restore", str(model), str(image), *options.split()])
 
 
 @pytest.mark.parametrize("name", ["grey", "colour"])
@@ -88,9 +90,8 @@ def test_known_bytes_come_back_unchanged_in_every_file(models, tmp_path, name):
     shape = (8, 8) if name == "grey" else (8, 8, 3)
     pixels = write_picture(tmp_path / "in.png", *shape)
     known = write_picture(tmp_path / "m.png", 8, 8, seed=1) > 127
-    mask = ["--mask", str(tmp_path / "m.png")]
-    out = tmp_path / "out"
-    assert run(models, name, tmp_path / "in.png", "--task", "inpaint", *mask, out=out) == 0
+    out, args = tmp_path / "out", f"--task inpaint --mask {tmp_path / 'm.png'}"
+    assert run(models / name, tmp_path / "in.png", args, out) == 0
     for file in [*(out / "completions").iterdir(), out / "mean.png"]:
         restored = np.array(Image.open(file))
         assert (restored[known] == pixels[known]).all(), file.name
@@ -109,13 +110,13 @@ def test_known_bytes_come_back_unchanged_in_every_file(models, tmp_path, name):
 @pytest.mark.parametrize(
     ("args", "shape", "operator"),
     [
-        (["--task", "colorize"], (8, 8), inverse.grayscale()),
-        (["--task", "super-resolve", "--factor", "4"], (2, 2, 3), inverse.downsample(4)),
+        ("--task colorize", (8, 8), inverse.grayscale()),
+        ("--task super-resolve --factor 4", (2, 2, 3), inverse.downsample(4)),
     ],
 )
 def test_completions_agree_with_the_measurement(models, tmp_path, args, shape, operator):
     pixels = write_picture(tmp_path / "in.png", *shape)
-    assert run(models, "colour", tmp_path / "in.png", *args, out=tmp_path / "out") == 0
+    assert run(models / "colour", tmp_path / "in.png", args, tmp_path / "out") == 0
     seen = operator(torch.from_numpy(np.load(tmp_path / "out/restored.npy")))
     y = (torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1) + 0.5) / 256
     # values up to 5 (σ_max), some 50 operations in float32: 5 · 50 ε = 3e-5
@@ -124,8 +125,8 @@ def test_completions_agree_with_the_measurement(models, tmp_path, args, shape, o
 
 def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     write_picture(tmp_path / "in.png", 8, 8)
-    args = ["--task", "deblur", "--sigma", "1"]
-    assert run(models, "grey", tmp_path / "in.png", *args, out=tmp_path / "out") == 0
+    args = "--task deblur --sigma 1"
+    assert run(models / "grey", tmp_path / "in.png", args, tmp_path / "out") == 0
     about = json.loads((tmp_path / "out/restored.json").read_text())
     assert about["noise"] == pytest.approx(1 / 256 / 12**0.5)
 
@@ -133,48 +134,34 @@ def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--task", "inpaint"], "needs --mask"),
-        (["--task", "colorize"], "grey"),
-        (["--task", "super-resolve", "--factor", "3"], "divide"),
-        (["--task", "super-resolve", "--factor", "4"], "2 × 2"),
-        (["--task", "deblur"], "needs --sigma"),
-        (["--task", "inpaint", "--mask", "white.png"], "it is all white"),
-        (["--task", "inpaint", "--mask", "small.png"], "5 × 5 pixels"),
-        (["--task", "inpaint", "--mask", "clear.png"], "transparent counts as white"),
-        (["--task", "deblur", "--sigma", "1", "--factor", "2"], "has no --factor"),
-        (["--task", "deblur", "--sigma", "0"], "above 0"),
-        (["--task", "deblur", "--sigma", "inf"], "above 0"),
-        (["--task", "deblur", "--sigma", "1", "--steps", "0"], "--steps 0"),
-        (["--task", "deblur", "--sigma", "1", "--method", "algorithm2"], "a noiseless mask"),
+        ("--task inpaint", "needs --mask"),
+        ("--task colorize", "grey"),
+        ("--task super-resolve --factor 3", "divide"),
+        ("--task super-resolve --factor 4", "2 × 2"),
+        ("--task deblur", "needs --sigma"),
+        ("--task inpaint --mask white.png", "it is all white"),
+        ("--task inpaint --mask small.png", "5 × 5 pixels"),
+        ("--task inpaint --mask clear.png", "transparent counts as white"),
+        ("--task deblur --sigma 1 --factor 2", "has no --factor"),
+        ("--task deblur --sigma 0", "above 0"),
+        ("--task deblur --sigma inf", "above 0"),
+        ("--task deblur --sigma 1 --steps 0", "--steps 0"),
+        ("--task deblur --sigma 1 --method algorithm2", "a noiseless mask"),
+        ("--task deblur --sigma 1 --out full", "--overwrite"),
+        ("--task deblur --sigma 1 --out vectors", "not a model of images"),
     ],
 )
 def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, message):
     monkeypatch.chdir(tmp_path)
     write_picture("in.png", 8, 8)
     Image.new("L", (8, 8), 255).save("white.png")
-    Image.fromarray(np.dstack([np.full((8, 8, 3), 255), 255 * np.eye(8)]).astype(np.uint8)).save(
-        "clear.png"
-    )
+    clear = np.dstack([np.full((8, 8, 3), 255), 255 * np.eye(8)]).astype(np.uint8)
+    Image.fromarray(clear).save("clear.png")
     Image.new("L", (5, 5), 255).save("small.png")
-    assert run(models, "grey", "in.png", *args, out="out") == 2
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine").touch()
+    assert run(models / ("vectors" if "vectors" in args else "grey"), "in.png", args, "out") == 2
     assert message in capsys.readouterr().err
-
-
-def test_existing_files_are_not_overwritten(models, tmp_path, capsys):
-    (tmp_path / "mine").write_text("mine")
-    write_picture(tmp_path / "in.png", 8, 8)
-    args = ["--task", "deblur", "--sigma", "1"]
-    assert run(models, "grey", tmp_path / "in.png", *args, out=tmp_path) == 2
-    assert "--overwrite" in capsys.readouterr().err
-
-
-def test_a_model_of_vectors_is_refused(tmp_path, capsys):
-    prior = Prior(torch.zeros(2), torch.tensor(1.0))
-    save(ScoreModel(MLP(2, width=8, blocks=1), EDM(0.5), prior=prior), tmp_path / "m")
-    write_picture(tmp_path / "in.png", 8, 8)
-    args = ["--task", "deblur", "--sigma", "1"]
-    assert run(tmp_path, "m", tmp_path / "in.png", *args, out=tmp_path / "out") == 2
-    assert "not a model of images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

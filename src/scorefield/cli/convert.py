@@ -50,8 +50,9 @@ def convert(
         groups: score_sde only: number of groups of the normalisations.
         dropout: score_sde only: dropout rate for further training.
     """
-    own = ("checkpoint", "out", "overwrite")  # the others are options of `from_official`
-    given: dict[str, Any] = {k: v for k, v in locals().items() if k not in own and v is not None}
+    given: dict[str, Any] = {name: value for name, value in locals().items() if value is not None}
+    for name in ("checkpoint", "out", "overwrite"):  # the rest are options of `from_official`
+        del given[name]
     if not checkpoint.is_file():
         kind = "is a directory, name a file in it" if checkpoint.is_dir() else "does not exist"
         raise ValueError(f"CHECKPOINT {checkpoint} {kind}")
