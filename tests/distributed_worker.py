@@ -3,7 +3,6 @@
 The argument is a directory.
 """
 
-import json
 import math
 import os
 import signal
@@ -22,26 +21,16 @@ from scorefield.runs.config import Experiment, overridden
 from scorefield.train import train
 
 STEPS = 24
-SETTINGS = [
-    "data.source=mixture",
-    "network.kind=MLP",
-    "network.width=16",
-    "network.blocks=1",
-    f"training.steps={STEPS}",
-    "training.batch=9",  # not a multiple of two
-    "training.schedule=cosine",
-    "training.clip=5",
-    "keeping.evaluate=12",
-    "keeping.checkpoint=8",
-    "machine.threads=1",
-]
+# a batch of 9 is not a multiple of two
+SETTINGS = f"""data.source=mixture network.kind=MLP network.width=16 network.blocks=1
+training.steps={STEPS} training.batch=9 training.schedule=cosine training.clip=5
+keeping.evaluate=12 keeping.checkpoint=8 machine.threads=1""".split()
 BAD = 6
 """The step whose last sample is NaN."""
 
 
 def begin(directory):
-    experiment = overridden(Experiment(network={"kind": "MLP"}), SETTINGS)
-    return start(experiment, directory)
+    return start(overridden(Experiment(network={"kind": "MLP"}), SETTINGS), directory)
 
 
 def poison():
@@ -67,8 +56,7 @@ def poison():
 
 def model():
     torch.manual_seed(0)
-    prior = Prior(torch.zeros(2), torch.tensor(1.0))
-    net = MLP(2, width=16, blocks=1)
+    prior, net = Prior(torch.zeros(2), torch.tensor(1.0)), MLP(2, width=16, blocks=1)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.normal_(std=0.3)
@@ -95,25 +83,24 @@ def drawn(batch):
 def together(place):
     join()
     taken = poison()
-    updates = list(begin(place / "two"))
-    own = {"taken": [*taken], "skipped": [u.step for u in updates if u.skipped]}
+    skipped = [update.step for update in begin(place / "two") if update.skipped]
+    result = {"taken": [*taken], "skipped": skipped}
     run = resume(place / "one")  # started by one process
-    own["from"] = run.step
+    result["from"] = run.step
     list(run)
     try:
         for update in begin(place / "stopped"):
             if update.step == 11 and not is_main():
                 os.kill(os.getpid(), signal.SIGTERM)
     except Interrupted as stopped:
-        own["stopped"] = str(stopped)
+        result["stopped"] = str(stopped)
     try:
         check_equal(step=7, weights=rank())
     except ValueError as error:
-        own["differ"] = str(error)
-    (place / f"own{rank()}.json").write_text(json.dumps(own))
-    losses, weights = whole_batches()
-    found = {"losses": losses, "weights": weights, **{f"batch{b}": drawn(b) for b in (4, 3, 16)}}
-    torch.save(found, place / f"found{rank()}.pt")
+        result["differ"] = str(error)
+    result["losses"], result["weights"] = whole_batches()
+    result |= {f"batch{batch}": drawn(batch) for batch in (4, 3, 16)}
+    torch.save(result, place / f"result{rank()}.pt")
 
 
 def fail(place):

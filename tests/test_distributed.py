@@ -51,13 +51,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def own(place):
-    return [json.loads((place / f"own{rank}.json").read_text()) for rank in (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def found(place):
-    return [torch.load(place / f"found{rank}.pt", weights_only=True) for rank in (0, 1)]
+def results(place):
+    return [torch.load(place / f"result{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 def _log(directory):
@@ -78,7 +73,7 @@ def _assert_same_run(directory, alone):
             assert (line[name] or 0) == pytest.approx(other[name] or 0, rel=1e-5)
 
 
-def test_two_processes_train_the_weights_of_one(place, own):
+def test_two_processes_train_the_weights_of_one(place, results):
     _assert_same_run(place / "two", place / "alone")
     files = [
         {path.relative_to(place / name) for path in (place / name).rglob("*")}
@@ -86,39 +81,39 @@ def test_two_processes_train_the_weights_of_one(place, own):
     ]
     assert files[0] == files[1]
     # a NaN in the rows of the second process makes both skip the step
-    assert own[0]["skipped"] == own[1]["skipped"] == [worker.BAD + 1]
+    assert results[0]["skipped"] == results[1]["skipped"] == [worker.BAD + 1]
 
 
-def test_each_process_reads_its_own_rows(place, own):
+def test_each_process_reads_its_own_rows(place, results):
     def batches(taken, size):
         return [rows for rows in taken if len(rows) == size]
 
     alone = batches(json.loads((place / "alone.json").read_text()), 9)[: worker.STEPS]
-    first, second = batches(own[0]["taken"], 4), batches(own[1]["taken"], 5)
+    first, second = batches(results[0]["taken"], 4), batches(results[1]["taken"], 5)
     assert [a + b for a, b in zip(first, second, strict=True)] == alone
 
 
-def test_a_run_is_resumed_with_more_or_fewer_processes(place, own):
-    assert own[0]["from"] == own[1]["from"] == 8
+def test_a_run_is_resumed_with_more_or_fewer_processes(place, results):
+    assert results[0]["from"] == results[1]["from"] == 8
     _assert_same_run(place / "one", place / "alone")
     # one of two was signalled, and both stopped after the same step
-    assert all("SIGTERM after step 11" in each["stopped"] for each in own)
+    assert all("SIGTERM after step 11" in each["stopped"] for each in results)
     run = resume(place / "stopped")
     assert run.step == 11
     list(run)
     _assert_same_run(place / "stopped", place / "alone")
 
 
-def test_a_custom_loop_may_pass_whole_batches_to_every_process(found):
+def test_a_custom_loop_may_pass_whole_batches_to_every_process(results):
     losses, weights = worker.whole_batches()
-    assert found[0]["losses"] == found[1]["losses"] == pytest.approx(losses, rel=1e-5)
-    torch.testing.assert_close(found[0]["weights"], weights, rtol=1e-5, atol=1e-6)
-    assert all(torch.equal(found[0]["weights"][k], found[1]["weights"][k]) for k in weights)
+    assert results[0]["losses"] == results[1]["losses"] == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(results[0]["weights"], weights, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(results[0]["weights"][k], results[1]["weights"][k]) for k in weights)
 
 
-def test_two_processes_draw_the_samples_of_one(place, found):
+def test_two_processes_draw_the_samples_of_one(place, results):
     truth = worker.drawn(4)
-    for each in found:
+    for each in results:
         assert torch.equal(each["batch4"], truth)
         assert torch.equal(each["batch16"], worker.drawn(16))
         torch.testing.assert_close(each["batch3"], truth, rtol=0, atol=1e-4)
@@ -141,12 +136,9 @@ def test_two_processes_compute_the_figures_of_one(place, tmp_path):
             np.testing.assert_allclose(*theirs, rtol=1e-5, atol=1e-9, err_msg=one["name"])
 
 
-def test_processes_that_disagree_are_stopped(own):
-    for each in own:
+def test_processes_that_disagree_or_fail_end_all(place, results):
+    for each in results:
         assert each["differ"].startswith("weights is not the same in all processes: 0, 1")
-
-
-def test_a_failed_process_ends_the_others(place):
     # otherwise the fixture would have timed out
     stderr = (place / "stderr").read_text()
     assert "OSError: no space left on device" in stderr

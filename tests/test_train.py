@@ -42,8 +42,11 @@ def _unet(seed=0, **changes):
 
 
 def _images(step):
-    generator = torch.Generator().manual_seed(derive_seed(9, step))
-    return torch.rand(4, 1, 8, 8, generator=generator), torch.arange(4) % 3
+    return torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(derive_seed(9, step)))
+
+
+def _labelled(step):
+    return _images(step), torch.arange(4) % 3
 
 
 LOSS = annealed(denoising, Discrete(geometric(1.0, 0.01, 5)))
@@ -74,30 +77,20 @@ def test_training_finds_the_score_of_a_gaussian():
 
 
 def test_training_continues_from_state_dicts_bit_identically():
-    through, model = _unet(labels=3), _unet(labels=3)
-    schedule, ema, again = cosine(8, 3), moving_average(through), moving_average(model)
-    first, _ = _run(through, _images, 8, schedule=schedule, clip=1.0, ema=ema)
-    start, optimizer = _run(model, _images, 5, schedule=schedule, clip=1.0, ema=again)
+    through, model, other = _unet(labels=3), _unet(labels=3), _unet(seed=1, labels=3)
+    means = [moving_average(net) for net in (through, model, other)]
+    options, global_state = {"schedule": cosine(8, 3), "clip": 1.0}, torch.get_rng_state()
+    first, _ = _run(through, _labelled, 8, ema=means[0], **options)
+    start, optimizer = _run(model, _labelled, 5, ema=means[1], **options)
+    assert torch.equal(torch.get_rng_state(), global_state)
     torch.rand(7)  # the global generator does not matter
-    other = _unet(seed=1, labels=3)
-    mean = moving_average(other)
-    other.load_state_dict(copy.deepcopy(model.state_dict()))
-    mean.load_state_dict(copy.deepcopy(again.state_dict()))
     adam = torch.optim.Adam(other.parameters(), lr=1e-3, betas=(0.5, 0.9))
-    adam.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    rest, _ = _run(other, _images, 8, 5, adam, mean, schedule=schedule, clip=1.0)
+    for after, before in ((other, model), (means[2], means[1]), (adam, optimizer)):
+        after.load_state_dict(copy.deepcopy(before.state_dict()))
+    rest, _ = _run(other, _labelled, 8, 5, adam, means[2], **options)
     assert start + rest == first
     assert all(map(torch.equal, through.state_dict().values(), other.state_dict().values()))
-    assert all(map(torch.equal, ema.state_dict().values(), mean.state_dict().values()))
-
-
-def test_training_restores_the_global_generator():
-    torch.manual_seed(4)
-    before = torch.get_rng_state()
-    model = _unet()
-    torch.set_rng_state(before)
-    _run(model, lambda step: _images(step)[0], 2)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert all(map(torch.equal, means[0].state_dict().values(), means[2].state_dict().values()))
 
 
 def test_noise_differs_between_steps_and_seeds():
@@ -105,7 +98,7 @@ def test_noise_differs_between_steps_and_seeds():
     for seed in (0, 1):
         model = _unet(dropout=0.0)
         still = torch.optim.SGD(model.parameters(), lr=0.0)
-        updates, _ = _run(model, lambda step: _images(0)[0], 3, optimizer=still, seed=seed)
+        updates, _ = _run(model, lambda step: _images(0), 3, optimizer=still, seed=seed)
         losses[seed] = [u.loss for u in updates]
     assert len({*losses[0], *losses[1]}) == 6
 
@@ -114,26 +107,24 @@ def test_noise_differs_between_steps_and_seeds():
 def test_a_step_that_is_not_finite_changes_nothing(where):
     model = _unet()
     ema = moving_average(model)
-    _, optimizer = _run(model, _images_alone, 2, ema=ema)
-    before = copy.deepcopy((model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]))
+    _, optimizer = _run(model, _images, 2, ema=ema)
 
-    def poisoned(step):
-        return _images_alone(step) * math.nan
+    def states():
+        return model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]
 
     def infinite(score, x, *, noise):  # a finite loss whose gradient is not
         return LOSS(score, x, noise=noise) + torch.sqrt((0 * score(x, 0.5)).flatten(1).sum(1))
 
+    before = copy.deepcopy(states())
     optimizer.zero_grad()
-    bad, loss = (poisoned, LOSS) if where == "data" else (_images_alone, infinite)
-    (update,) = train(model, bad, loss, optimizer=optimizer, steps=3, start=2, ema=ema)
+    factor, loss = (math.nan, LOSS) if where == "data" else (1.0, infinite)
+    run = train(
+        model, lambda k: factor * _images(k), loss, optimizer=optimizer, steps=3, start=2, ema=ema
+    )
+    (update,) = run
     assert update.skipped
     assert math.isfinite(update.loss) == (where == "gradient")
-    now = (model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"])
-    torch.testing.assert_close(now, before, atol=0, rtol=0)
-
-
-def _images_alone(step):
-    return _images(step)[0]
+    torch.testing.assert_close(states(), before, atol=0, rtol=0)
 
 
 def test_the_moving_average_follows_its_recursion():
@@ -166,7 +157,7 @@ def test_clipping_bounds_the_step_and_reports_the_unclipped_norm():
         model = _unet(dropout=0.0)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         before = [p.detach().clone() for p in model.parameters()]
-        (update,) = train(model, _images_alone, LOSS, optimizer=optimizer, steps=1, clip=clip)
+        (update,) = train(model, _images, LOSS, optimizer=optimizer, steps=1, clip=clip)
         moves = [(p.detach() - b).norm() for p, b in zip(model.parameters(), before, strict=True)]
         # in float32 a norm of 10⁴ parameters rounds by about 1e-6 of itself
         norms[clip] = (update.norm, torch.stack(moves).norm().item())
@@ -199,8 +190,8 @@ def test_autocast_reaches_only_the_network():
             return h
 
     model = ScoreModel(Watched(), NCSN(geometric(1.0, 0.01, 5)))
-    updates, _ = _run(model, _images_alone, 1, autocast=torch.bfloat16)
-    plain, _ = _run(model, _images_alone, 1)
+    updates, _ = _run(model, _images, 1, autocast=torch.bfloat16)
+    plain, _ = _run(model, _images, 1)
     assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
     assert model.net.linear.weight.dtype == torch.float32
     # bfloat16 rounds to 2⁻⁹ = 0.002; sums of 64 products and a square keep it below 0.05
@@ -208,12 +199,9 @@ def test_autocast_reaches_only_the_network():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_start_beyond_the_end_is_refused_when_called():
-    with pytest.raises(ValueError, match="start=3, steps=2"):
-        train(Linear(), _gaussian, _level, optimizer=None, steps=2, start=3)
-
-
-def test_training_without_steps_never_ends():
+def test_training_without_steps_never_ends_and_no_start_is_beyond_the_end():
     optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
     run = train(model, _gaussian, _level, optimizer=optimizer, start=5)
     assert [next(run).step for _ in range(4)] == [6, 7, 8, 9]
+    with pytest.raises(ValueError, match="start=3, steps=2"):
+        train(model, _gaussian, _level, optimizer=optimizer, steps=2, start=3)
