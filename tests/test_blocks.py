@@ -1,14 +1,20 @@
-"""Blocks against formulas written out: moments for the norm, einsum for attention."""
+"""The parts of networks against formulas written out: moments, einsum, matrices, numpy's sines."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from score_sde_reference import attention, group_norm
 from torch.profiler import profile
 
-from scorefield.nn.blocks import Attention, ResidualBlock, normalization
+from scorefield.nn.blocks import Attention, normalization
+from scorefield.nn.embedding import GaussianFourier, LabelEmbedding, class_vectors, sinusoidal
+from scorefield.nn.resample import BOX, Downsample, Upsample, double_size, fir_filter, half_size
 
+FIR = (1.0, 3.0, 3.0, 1.0)
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 CLOSE = dict(rtol=1e-10, atol=1e-10)
 """For float64 after some hundred operations."""
@@ -30,10 +36,8 @@ def random(module):
     [(8, None, 2), (128, None, 32), (512, None, 32), (64, 32, 32), (2, None, 1)],
 )
 def test_normalisation_uses_the_moments_of_groups(layout, channels, requested, groups):
-    norm, x = (
-        random(normalization(channels, requested)),
-        3 + torch.randn(2, channels, 4, 3).double(),
-    )
+    norm = random(normalization(channels, requested))
+    x = 3 + torch.randn(2, channels, 4, 3).double()
     expected = group_norm(x, norm.weight, norm.bias, groups)
     assert norm.num_groups == groups
     for fused in (True, False):
@@ -54,10 +58,7 @@ def test_normalisation_of_bfloat16_takes_the_moments_in_float32():
 def test_plain_normalisation_has_every_derivative(layout):
     norm = random(normalization(4, 2))
     x = torch.randn(2, 4, 2, 3).double().to(memory_format=layout).requires_grad_()
-
-    def plain(x):
-        return norm(x, fused=False)
-
+    plain = partial(norm, fused=False)
     assert torch.autograd.gradcheck(plain, x, check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(plain, x, check_batched_grad=True)
 
@@ -102,24 +103,80 @@ def test_attention_is_the_formula(fused, rescale):
     torch.testing.assert_close(block(x, fused), expected, **CLOSE)
 
 
-# ── Residual blocks ──────────────────────────────────────────────────────────────────────────────
+# ── Resampling ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("form", ["ddpm", "biggan"])
-def test_a_fresh_block_is_nearly_its_shortcut(form):
-    x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
-    same = ResidualBlock(8, 8, 16, form=form)(x, embedding)
-    # weights of √1e-10 = 1e-5 in the last convolution, 72 of them
-    torch.testing.assert_close(same, x / math.sqrt(2), rtol=0, atol=1e-3)
-    block = ResidualBlock(8, 12, 16, form=form, rescale=False)
-    torch.testing.assert_close(block(x, embedding), block.shortcut(x), rtol=0, atol=1e-3)
+@pytest.mark.parametrize("taps", [BOX, FIR, (1.0, 2.0, 4.0, 8.0), (1.0, 0, 2.0, 5.0, 3.0, 1)])
+def test_resampling_is_the_formula(taps):
+    """y[i] = Σ_j k[2i − j + K/2]·x[j] down, and 2·Σ_j k[i − 2j + K/2 − 1]·x[j] up."""
+    x = torch.randn(8, 8).double()
+    k = {n: tap / sum(taps) for n, tap in enumerate(taps, -(len(taps) // 2))}  # shifted by K/2
+    down = [[k.get(2 * i - j, 0) for j in range(8)] for i in range(4)]
+    up = [[2 * k.get(i - 2 * j - 1, 0) for j in range(8)] for i in range(16)]
+    down, up = (torch.tensor(matrix, dtype=torch.float64) for matrix in (down, up))
+    assert torch.allclose(half_size(x[None, None], taps)[0, 0], down @ x @ down.T)
+    assert torch.allclose(double_size(x[None, None], taps)[0, 0], up @ x @ up.T)
 
 
-def test_dropout_follows_its_own_mode():
-    """Monte Carlo dropout turns it on in a network that is being evaluated."""
-    block = ResidualBlock(8, 8, 4, dropout=0.5).eval()
-    torch.nn.init.normal_(block.conv_out.weight)
-    x, e = torch.randn(2, 8, 8, 8), torch.randn(2, 4)
-    assert torch.equal(block(x, e), block(x, e))
-    block.dropout.train()
-    assert not torch.equal(block(x, e), block(x, e))
+def test_learned_resampling_is_a_convolution_and_a_filter():
+    x = torch.randn(2, 3, 8, 6).double()
+    for taps in (None, FIR):
+        down, up = Downsample(3, 5, taps=taps).double(), Upsample(3, 5, taps=taps).double()
+        torch.nn.init.normal_(down.conv.bias)
+        torch.nn.init.normal_(up.conv.bias)
+        assert down(x).shape == (2, 5, 4, 3)
+        assert up(x).shape == (2, 5, 16, 12)
+    smooth = F.conv2d(fir_filter(x, FIR, padding=2), down.conv.weight, down.conv.bias)
+    assert torch.allclose(down(x), smooth[:, :, ::2, ::2])
+    spread = x.new_zeros(2, 3, 15, 11)
+    spread[:, :, ::2, ::2] = x
+    raw = F.conv2d(spread, up.conv.weight, padding=2)
+    expected = 4 * fir_filter(raw, FIR, padding=1) + up.conv.bias[:, None, None]
+    assert torch.allclose(up(x), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
+@pytest.mark.parametrize("change", [half_size, double_size])
+def test_resampling_has_every_derivative(change):
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: change(x, FIR), x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda x: change(x, FIR).square(), x)
+    with pytest.raises(ValueError, match="3 taps"):
+        change(x, (1.0, 2.0, 1.0))
+
+
+# ── Embeddings ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [4, 16, 17])
+def test_sinusoids_are_the_formula(size):
+    t, half = np.array([0.0, 1.0, 37.5, 999.0]), size // 2
+    phase = np.outer(t, 10_000.0 ** (-np.arange(half) / (half - 1)))
+    expected = np.concatenate([np.sin(phase), np.cos(phase), np.zeros((4, size % 2))], 1)
+    result = sinusoidal(torch.tensor(t, dtype=torch.float32), size).numpy()
+    # two roundings of a frequency and one of the phase: 3·2⁻²⁴·t
+    assert (np.abs(result - expected).max(1) < 3 * 2.0**-24 * t + 1e-6).all()
+    index = torch.tensor([3, 999])
+    assert torch.equal(sinusoidal(index, size), sinusoidal(index.float(), size))
+    assert sinusoidal(index.bfloat16(), size).dtype == torch.float32
+
+
+def test_fourier_features_are_the_formula():
+    features = GaussianFourier(6, scale=2.0)
+    cond = torch.tensor([-4.6, 0.0, 5.8])
+    phase = 2 * np.pi * np.outer(cond.double().numpy(), features.frequencies.double().numpy())
+    expected = np.concatenate([np.sin(phase), np.cos(phase)], 1)
+    # three roundings of a phase of up to 2π·5.8·2·3 = 220
+    assert np.abs(features(cond).numpy() - expected).max() < 1e-4
+    assert not list(features.parameters())
+    assert torch.equal(features(cond.bfloat16()), features(cond.bfloat16().float()))
+    frequencies = GaussianFourier(20_000, scale=16.0).frequencies
+    # 5 standard errors: 16/√n and 16/√(2n)
+    assert frequencies.mean().item() == pytest.approx(0, abs=0.57)
+    assert frequencies.std().item() == pytest.approx(16, abs=0.4)
+
+
+def test_no_class_has_its_own_vector():
+    table = LabelEmbedding(3, 5).eval()
+    assert torch.equal(class_vectors(table, None, 2), table.table.weight[[3, 3]])
+    assert torch.equal(class_vectors(table, torch.tensor([2, 0]), 2), table.table.weight[[2, 0]])

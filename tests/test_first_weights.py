@@ -1,27 +1,16 @@
 """Initial weights of every layer of every network, and the scores of fresh networks."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from test_networks import KINDS
 from torch import nn
 
-from scorefield import (
-    EDM,
-    MLP,
-    VE,
-    Gaussian,
-    LogNormal,
-    NCSNv2,
-    RefineNet,
-    ScoreModel,
-    UNet,
-    annealed,
-    denoising,
-    edm_weight,
-)
-from scorefield.nn import Autoencoder, ToyMLP
+from scorefield import EDM, VE, Gaussian, LogNormal, NCSNv2, ScoreModel
+from scorefield.nn import MLP, Autoencoder, RefineNet, ToyMLP, UNet
+from scorefield.objectives import annealed, denoising, edm_weight
 
 
 def _check_uniform(weights):
@@ -39,45 +28,31 @@ def _layers(net):
     return [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-# ── torch's own initialisation, within 1/√fan_in: NCSN, NCSNv2 and the small networks ─────────────
+NCSN = RefineNet(3, 16, 10)
+OTHERS = RefineNet(3, 16, depth="deeper"), ToyMLP(), Autoencoder(3), MLP(20, width=64).blocks
 
 
-@pytest.mark.parametrize(
-    "net",
-    [
-        RefineNet(3, 16, 10),
-        RefineNet(3, 16, depth="deeper"),
-        ToyMLP(),
-        Autoencoder(3),
-        MLP(20, width=64).blocks,
-    ],
-    ids=lambda net: type(net).__name__,
-)
+@pytest.mark.parametrize("net", [NCSN, *OTHERS], ids=lambda net: type(net).__name__)
 def test_layers_are_uniform_within_one_over_the_root_of_fan_in(net):
-    layers = _layers(net)
-    bounds = [layer.weight[0].numel() ** -0.5 for layer in layers]
-    pairs = list(zip(layers, bounds, strict=True))
+    """torch's own initialisation: NCSN, NCSNv2 and the small networks."""
+    pairs = [(layer, layer.weight[0].numel() ** -0.5) for layer in _layers(net)]
     _check_uniform([layer.weight / bound for layer, bound in pairs])
     biases = [layer.bias / bound for layer, bound in pairs if layer.bias is not None]
     _check_uniform([torch.cat(biases)])
 
 
-@pytest.mark.parametrize("levels", [None, 10])
-def test_refinenets_norms_start_at_one_and_zero(levels):
+@pytest.mark.parametrize(("net", "rows"), [(NCSN, 10), (OTHERS[0], 1)])
+def test_refinenets_norms_start_at_one_and_zero(net, rows):
     """γ and α are N(1, 0.02²) and β is 0, for each level; there are no other parameters."""
-    net = RefineNet(3, 16, levels)
     weights = {p for layer in _layers(net) for p in layer.parameters()}
     tables = [p for p in net.parameters() if p not in weights]
     gamma, alpha, beta = torch.cat([p.detach().flatten(2) for p in tables], 2).unbind(1)
-    assert {p.shape[0] for p in tables} == {levels or 1}
+    assert {len(p) for p in tables} == {rows}
     for table in (gamma, alpha):
         error = 0.02 / math.sqrt(table.numel())  # standard errors: this, and over √2
         assert abs(table.mean() - 1) < 4 * error
         assert abs(table.std() - 0.02) < 4 * error / math.sqrt(2)
     assert not beta.any()
-
-
-# ── UNets: variance scale/fan_avg (Ho et al. 2020; Song et al. 2021) ──────────────────────────────
 
 
 def _scale(name, kind):
@@ -93,6 +68,7 @@ def _scale(name, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_of_a_unet_have_the_published_variance(kind):
+    """scale/fan_avg (Ho et al. 2020; Song et al. 2021)."""
     net = _unet(kind, blocks=2, attention=(1,))
     pooled = {}
     for name, layer in net.named_modules():
@@ -109,21 +85,17 @@ def test_layers_of_a_unet_have_the_published_variance(kind):
         _check_uniform(weights)
 
 
-# ── Fresh networks ───────────────────────────────────────────────────────────────────────────────
-
-
 def _unet(kind="ncsn++", **changes):
     return UNet(**{**dict(width=16, multipliers=(1, 2), blocks=1), **KINDS[kind], **changes}).eval()
 
 
 FRESH = {
     "mlp": (lambda: MLP((3, 8, 8), width=32), 1e-6),
-    **{kind: (lambda kind=kind: _unet(kind), 1e-4) for kind in KINDS},
+    **{kind: (partial(_unet, kind), 1e-4) for kind in KINDS},
 }
-fresh = pytest.mark.parametrize(("build", "error"), FRESH.values(), ids=FRESH)
 
 
-@fresh
+@pytest.mark.parametrize(("build", "error"), FRESH.values(), ids=FRESH)
 @torch.no_grad()
 def test_a_fresh_edm_is_the_denoiser_of_a_gaussian(build, error):
     """N(centre, σ_d²I), at every σ; and its loss in a dimension is 1 (Karras et al. 2022)."""
@@ -139,11 +111,7 @@ def test_a_fresh_edm_is_the_denoiser_of_a_gaussian(build, error):
 
 @pytest.mark.parametrize(
     ("row", "build", "least", "most"),
-    [
-        (VE(), _unet, 0.485, 0.515),
-        (NCSNv2(), lambda: RefineNet(3, 16), 0.5, 1.0),
-    ],
-    ids=["NCSN++", "NCSNv2"],
+    [(VE(), _unet, 0.485, 0.515), (NCSNv2(), lambda: RefineNet(3, 16), 0.5, 1.0)],
 )
 @torch.no_grad()
 def test_a_fresh_models_loss_is_about_that_of_the_noise(row, build, least, most):

@@ -1,6 +1,5 @@
-"""The networks of Song & Ermon 2019 and 2020: RefineNet and those of Figures 1 and 2."""
+"""The networks of Song & Ermon 2019 and 2020: RefineNet's layers, and Figures 1 and 2."""
 
-import itertools
 import math
 
 import numpy as np
@@ -11,12 +10,9 @@ from test_kernels import error
 from test_networks import compare_compiled
 from torch import nn
 
-from scorefield import exact, sliced
-from scorefield.nn import DEPTHS, Autoencoder, RefineNet, ToyMLP
+from scorefield.nn import Autoencoder, ToyMLP
 from scorefield.nn.layers import InstanceNormPlus, max_pool, mean_pool, resize_bilinear
 from scorefield.nn.refinenet import Refinement
-
-# ── Layers ───────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("levels", [None, 3])
@@ -52,30 +48,6 @@ def test_resizing_is_bilinear_with_aligned_corners_and_pools_see_5_by_5_pixels(s
     assert torch.equal(max_pool(x), F.max_pool2d(x, 5, 1, 2))
 
 
-# ── RefineNet ────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("size", [(8, 8), (19, 9), (1, 1)])
-@pytest.mark.parametrize("levels", [None, 10])
-def test_any_size_gives_finite_values_and_gradients(depth, size, levels):
-    net = RefineNet(2, 4, levels, depth=depth)
-    x = torch.rand(2, 2, *size, requires_grad=True)
-    y = net(x, None if levels is None else torch.arange(2))
-    assert y.shape == x.shape
-    assert torch.isfinite(y).all()
-    y.square().sum().backward()
-    assert torch.isfinite(x.grad).all()
-    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
-
-
-def test_a_fresh_network_has_the_published_scale():
-    net = RefineNet(3, 64, 10)
-    for x in (torch.rand(4, 3, 16, 16), 50 * torch.randn(4, 3, 16, 16)):
-        # less than the deviation of z, which σ·s of NCSN and F of NCSNv2 have to learn
-        assert 0.05 < net(x, torch.arange(4)).std() < 1.5
-
-
 @pytest.mark.usefixtures("unchecked")
 @torch.no_grad()
 def test_a_block_is_one_graph_to_a_compiler():
@@ -94,9 +66,6 @@ def test_a_compiled_block_gives_the_same_values_and_gradients(levels):
     level = None if levels is None else torch.tensor([1, 4])
     inputs = torch.randn(2, 4, 28, 28), torch.randn(2, 4, 14, 14), level
     compare_compiled(block, torch.compile(block, fullgraph=True), *inputs)
-
-
-# ── Figures 1 and 2 ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_network_of_figure_2_is_2_128_128_2_with_softplus():
@@ -144,43 +113,3 @@ def test_the_network_of_figure_1_has_five_blocks_each_way():
     encoded = [(32, *full), (64, *half), (64, *half), (128, *quarter), (128, *quarter)]
     decoded = [(128, *quarter), (64, *half), (64, *half), (32, *full), (32, *full)]
     assert shapes == encoded + decoded
-
-
-@pytest.mark.parametrize(
-    ("build", "shape"),
-    [
-        (lambda: ToyMLP(width=16), (2,)),
-        (lambda: Autoencoder(2, widths=(4, 6, 6, 8, 8)), (2, 2, 3)),
-    ],
-)
-def test_sliced_matching_is_exact_matching_in_the_mean(build, shape):
-    """Over an orthogonal basis of ±1 the mean of vᵀJv is the trace, to rounding.
-
-    For the loss, and for its gradient by every parameter, which is of second order.
-    """
-    net = build().double()
-    for parameter in net.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    x = torch.randn(3, *shape).double()
-
-    def score(x, sigma):
-        return net(x)
-
-    directions = _orthogonal_signs(x[0].numel(), x).view(-1, *shape)
-    noises = itertools.chain([torch.zeros_like(x)], (v.expand_as(x) for v in directions))
-    loss = sliced(score, x, 0.0, noise=lambda _: next(noises), projections=len(directions))
-    expected = exact(score, x, 0.0)
-    assert error(loss, expected) < 1e-11
-    parameters = list(net.parameters())
-    ours = torch.autograd.grad(loss.sum(), parameters)
-    truth = torch.autograd.grad(expected.sum(), parameters)
-    for g, t in zip(ours, truth, strict=True):
-        assert (g - t).norm() <= 1e-10 * max(t.norm(), 1)
-
-
-def _orthogonal_signs(size, like):
-    """Vectors of ±1 with Σvvᵀ = n·I: the rows of Hadamard's matrix, cut to a number of columns."""
-    signs = like.new_ones(1, 1)
-    while len(signs) < size:
-        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
-    return signs[:, :size]

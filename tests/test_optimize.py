@@ -42,9 +42,6 @@ def _mlp(width=8, **changes):
     return ScoreModel(MLP((2,), width=width, **changes), EDM(0.5, **ENDS), shape=(2,))
 
 
-# ── The same results ─────────────────────────────────────────────────────────────────────────────
-
-
 def _gradients(model, x, sigma, weight):
     y = model(x, sigma)
     weight = weight * sigma[:, None, None, None]
@@ -94,25 +91,6 @@ def test_bfloat16_on_a_cpu_means_coarse_float32_where_no_gradients_are_needed():
     assert errors["float32"] < errors["bfloat16"] < 4e-4
 
 
-@needs_compiler
-@pytest.mark.usefixtures("unchecked")
-def test_a_copy_computes_in_the_same_way_and_a_choice_can_be_undone():
-    model, x = _ncsn(), torch.rand(2, 1, 16, 16)
-    before = model(x, 0.1)
-    with pytest.raises(ValueError, match="precision='half'"):
-        optimize(model, precision="half")
-    optimize(model)
-    average = moving_average(model).module
-    assert average.net.begin.fast
-    assert torch.equal(average(x, 0.1), model(x, 0.1))
-    assert not torch.equal(model(x, 0.1), before)
-    Choice().apply(model)
-    assert torch.equal(model(x, 0.1), before)
-
-
-# ── Choices and reasons on a CPU ─────────────────────────────────────────────────────────────────
-
-
 @pytest.fixture
 def set_bfloat16(monkeypatch):
     """A function that gives the processor bfloat16 or takes it away."""
@@ -152,7 +130,6 @@ def test_a_model_that_cannot_gain_stays_and_the_reason_is_given(monkeypatch):
         (choose(signals), "the network has no 3 × 3 convolutions"),
         (choose(_ncsn(), evaluations=3), "0 s of work do not repay compiling the kernels"),
         (choose(_mlp().double()), "the weights are float64, not float32"),
-        (choose(_ncsn().double()), "the weights are float64, not float32"),
         (choose(_ncsn().to("meta")), "nothing has been measured on meta"),
     ]:
         assert choice == Choice()
@@ -197,9 +174,6 @@ def test_a_large_mlp_trains_in_bfloat16_where_that_is_allowed_and_faster(set_bfl
     assert not choose(model, batch=128, **options).autocast
 
 
-# ── Choices and reasons on a GPU, and compilation ────────────────────────────────────────────────
-
-
 @pytest.fixture
 def set_compiler(monkeypatch):
     """A function that replaces torch's compiler."""
@@ -237,11 +211,20 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat
     assert model.net._compiled_call_impl is None
 
 
-def test_compilation_and_layout_can_be_undone(set_compiler):
+@needs_compiler
+@pytest.mark.usefixtures("unchecked")
+def test_a_copy_computes_in_the_same_way_and_a_choice_can_be_undone(set_compiler):
     calls = []
     set_compiler(lambda call, **_: lambda *x: calls.append(1) or call(*x))
     model, x = _ncsn(), torch.rand(2, 1, 16, 16)
     before = model(x, 0.1)
+    with pytest.raises(ValueError, match="precision='half'"):
+        optimize(model, precision="half")
+    optimize(model)
+    average = moving_average(model).module
+    assert average.net.begin.fast
+    assert torch.equal(average(x, 0.1), model(x, 0.1))
+    assert not torch.equal(model(x, 0.1), before)
     Choice(channels_last=True, compile=True).apply(model)
     model(x, 0.1)
     assert len(calls) == 2  # the trial and the network
@@ -260,16 +243,12 @@ def test_a_score_survives_the_next_call_of_a_network_that_reuses_its_output():
     assert all(torch.equal(*pair) for pair in zip(scores, expected, strict=True))
 
 
-# ── In a run ─────────────────────────────────────────────────────────────────────────────────────
-
-
 @needs_compiler
 def test_a_run_records_the_choice_and_keeps_what_was_configured():
     data = load_data("digits")
 
     def resolved(*settings):
-        experiment = overridden(digits_ncsn(), ["machine.device=cpu", *settings])
-        return resolve(experiment, data)
+        return resolve(overridden(digits_ncsn(), ["machine.device=cpu", *settings]), data)
 
     config, reasons = resolved("training.steps=200000")
     machine = config.machine
