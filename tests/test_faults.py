@@ -359,7 +359,9 @@ def test_data_sets_with_a_name_are_recognised_by_their_samples(tmp_path, monkeyp
     for train, use in ((pixel, resume), (pixel, open_run), (labels, resume)):
         other = Dataset("digits", train, digits.test)
         monkeypatch.setitem(DATASETS, "digits", lambda other=other: other)
-        with pytest.raises(ValueError, match=r"digits is not the data .*: trained on has changed"):
+        with pytest.raises(
+            ValueError, match=r"the data in digits are not those .*: trained on has changed"
+        ):
             use(tmp_path / "run")
 
 

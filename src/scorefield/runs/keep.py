@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -46,6 +47,6 @@ def write_grid(
     sampling = experiment.sampling
     plan = make_plan(model, sampling.sampler, sampling.steps, **sampling.options)
     x = sample(model, GRID_SAMPLES, plan)
-    about = progress.as_json() | {"sampler": plan.sampler, "evaluations": plan.evaluations}
+    about = asdict(progress) | {"sampler": plan.sampler, "evaluations": plan.evaluations}
     if distributed.is_main():
         images.write(directory / f"samples/{progress.step:08d}.png", x, about)

@@ -105,48 +105,45 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def read_data(directory: Path, experiment: Experiment, *, changed: bool = False) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     path, source = directory / DATA, experiment.data.source
-    before = _read_fingerprints(path) if path.exists() and not changed else None
+    before = None if changed else _read_fingerprints(path)
     hint = f"put the old data back, or run scorefield resume {directory} --changed-data"
     # Compare files before reading them, because reading different ones may fail in other ways.
-    files = fingerprint_files(source)
-    if files and before is not None and "trained on" in before:  # recorded by its samples
-        raise ValueError(f"{source} does not hold any more what the run started with; {hint}")
-    if files and before is not None and (words := describe_changes(before, files)):
-        raise ValueError(
-            f"the data in {source} are not those the run started with: {words}; {hint}"
-        )
+    if files := fingerprint_files(source):
+        _check_fingerprints(before, files, source, hint)
     data = load_data(source, **experiment.data.options)
-    if (
-        not files
-        and before is not None
-        and (words := describe_changes(before, fingerprint_samples(data)))
-    ):
-        raise ValueError(f"{source} is not the data the run started with: {words}; {hint}")
-    check_table(directory, source, data)
+    if not files:
+        _check_fingerprints(before, fingerprint_samples(data), source, hint)
+    _refuse_other_table(directory, source, data)
     if before is None:  # recorded last, so that refused data are not
         write_fingerprints(directory, source, data)
     return data
 
 
-def check_table(directory: Path, source: str, data: Dataset) -> None:
+def check_data(directory: Path, experiment: Experiment, data: Dataset) -> None:
+    """Refuse to evaluate a run on data that it did not start with."""
+    path, source = directory / DATA, experiment.data.source
+    _refuse_other_table(directory, source, data)
+    if data.exact and path.exists():  # a stream may differ each time it is read
+        now = fingerprint_files(source) or fingerprint_samples(data)
+        _check_fingerprints(_read_fingerprints(path), now, source, "put them back")
+
+
+def _check_fingerprints(
+    before: Mapping[str, str] | None, now: Mapping[str, str], source: str, hint: str
+) -> None:
+    if before is not None and (changes := describe_changes(before, now)):
+        raise ValueError(
+            f"the data in {source} are not those the run started with: {changes}; {hint}"
+        )
+
+
+def _refuse_other_table(directory: Path, source: str, data: Dataset) -> None:
     """Refuse a table that is standardised differently from the run's."""
     if data.table is not None and data.table != Table.read(directory):
         raise ValueError(
             f"{directory}: {source} is not the table that the run started with, and is "
             "standardised differently; put the old one back, or start another run"
         )
-
-
-def check_data(directory: Path, experiment: Experiment, data: Dataset) -> None:
-    """Refuse to evaluate a run on data that it did not start with."""
-    path, source = directory / DATA, experiment.data.source
-    check_table(directory, source, data)
-    # A stream may differ each time it is read.
-    if not data.exact or not path.exists():
-        return
-    now = fingerprint_files(source) or fingerprint_samples(data)
-    if words := describe_changes(_read_fingerprints(path), now):
-        raise ValueError(f"{source} is not the data the run started with: {words}; put them back")
 
 
 def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
@@ -158,9 +155,9 @@ def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
         raise interrupted_write(error, directory) from error
 
 
-def _read_fingerprints(path: Path) -> dict[str, str]:
+def _read_fingerprints(path: Path) -> dict[str, str] | None:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text())) if path.exists() else None
     except ValueError as error:
         raise ValueError(
             f"{path}, which holds the fingerprints of the data, is damaged: {error}; if the data "

@@ -19,6 +19,7 @@ import signal
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -186,10 +187,12 @@ class Run:
             return {}
         losses = heldout_losses(self.experiment, self.parts, self.model)
         mean = losses.mean().item()
-        finite = math.isfinite(mean)
-        better = mean < self.progress.best or self.experiment.keeping.best == "last"
-        self.progress.best = min(mean, self.progress.best) if finite else self.progress.best
-        if better or not (self.directory / checkpoint.MODEL_FILE).exists():
+        finite, best = math.isfinite(mean), self.progress.best
+        better = finite and (best is None or mean < best)
+        if better:
+            self.progress.best = mean
+        first = not (self.directory / checkpoint.MODEL_FILE).exists()
+        if better or first or self.experiment.keeping.best == "last":
             self._keep_model(mean if finite else None)
         if not finite:
             return {"heldout": None}
@@ -198,7 +201,7 @@ class Run:
 
     def _keep_model(self, heldout: float | None) -> None:
         if distributed.is_main():
-            about = self.progress.as_json() | {"heldout": heldout}
+            about = asdict(self.progress) | {"heldout": heldout}
             checkpoint.save(self.model, self.directory, about=about)
 
     def save(self) -> None:

@@ -6,12 +6,11 @@ state as extra tensors.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -28,19 +27,15 @@ class Progress:
 
     Attributes:
         step: Number of steps done.
-        best: Least held-out loss so far.
+        best: Least held-out loss so far, if there is any.
         slower: Factor of the learning rate, less than 1 after the run has rolled back.
         bad: Number of steps skipped in a row.
     """
 
     step: int = 0
-    best: float = math.inf
+    best: float | None = None
     slower: float = 1.0
     bad: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields for a file's header."""
-        return asdict(self) | {"best": None if math.isinf(self.best) else self.best}
 
 
 def average_of(parts: Parts) -> ScoreModel:
@@ -65,7 +60,7 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
     extra["averaged"] = parts.ema.n_averaged
     for index, state in parts.optimizer.state_dict()["state"].items():
         extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    about = progress.as_json() | {"config": asdict(experiment)}
+    about = asdict(progress) | {"config": asdict(experiment)}
     path = checkpoint_path(directory, progress.step)
     checkpoint.save(average_of(parts), path, about=about, extra=extra)
     for old in checkpoints(directory)[: -max(experiment.keeping.last, 1)]:
@@ -85,8 +80,7 @@ def restore_state(parts: Parts, stored: Stored) -> Progress:
             states.setdefault(int(index), {})[name] = value
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    about = {name: stored.about[name] for name in asdict(Progress())}
-    return Progress(**about | {"best": math.inf if about["best"] is None else about["best"]})
+    return Progress(**{name: stored.about[name] for name in asdict(Progress())})
 
 
 def raw_weights(stored: Stored) -> Mapping[str, Tensor]:
@@ -110,17 +104,13 @@ def last_state(directory: Path) -> tuple[Path, Stored] | None:
             warnings.warn(f"{reason}; renamed to {aside.name}, {path} is used", stacklevel=3)
         return state
     log = directory / "log.jsonl"
-    if damaged or (log.exists() and log.stat().st_size):
-        raise ValueError(_no_checkpoint(directory, damaged[0][1] if damaged else None))
-    return None
-
-
-def _no_checkpoint(directory: Path, error: ValueError | None) -> str:
-    model = directory / MODEL_FILE
-    start = f" --from {model}" if model.exists() else ""
-    return (
-        f"{directory} has no undamaged checkpoint{f' ({error})' if error else ''}: put back a file "
-        f"of {directory / 'checkpoints'}, or train again with scorefield train --config "
+    if not damaged and not (log.exists() and log.stat().st_size):
+        return None
+    damage = f" ({damaged[0][1]})" if damaged else ""
+    start = f" --from {directory / MODEL_FILE}" if (directory / MODEL_FILE).exists() else ""
+    raise ValueError(
+        f"{directory} has no undamaged checkpoint{damage}: put back a file of "
+        f"{directory / 'checkpoints'}, or train again with scorefield train --config "
         f"{directory / 'config.json'}{start} --out NEW"
     )
 
