@@ -68,20 +68,12 @@ class Reference:
         t = self.draw(weight=(h.shape[1],), bias=(h.shape[1],))
         return self.conv(F.silu(self.norm(h, t)), out)
 
-    def free(self, x, change):
-        """Resampling without weights, which still has a number in the list."""
-        self.number += self.gaps
-        return self.plain(x, change)
-
     def plain(self, x, change):
-        if self.fir is None:
-            return (
-                F.avg_pool2d(x, 2)
-                if change == "down"
-                else x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-            )
         if change == "down":
-            return filtered(x, self.fir, down=2, pad=(1, 1))
+            boxed = self.fir is None
+            return F.avg_pool2d(x, 2) if boxed else filtered(x, self.fir, down=2, pad=(1, 1))
+        if self.fir is None:
+            return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
         return filtered(x, self.fir, up=2, pad=(2, 1))
 
     def resample(self, x, out, change):
@@ -103,22 +95,20 @@ class Reference:
     def block(self, x, out, change=None):
         channels, biggan = x.shape[1], self.form == "biggan"
         shapes = dict(
-            GroupNorm_0__weight=(channels,),
-            GroupNorm_0__bias=(channels,),
-            Conv_0__weight=(out, channels, 3, 3),
-            Conv_0__bias=(out,),
-            Dense_0__weight=(out, 4 * self.width),
-            Dense_0__bias=(out,),
-            GroupNorm_1__weight=(out,),
-            GroupNorm_1__bias=(out,),
-            Conv_1__weight=(out, out, 3, 3),
-            Conv_1__bias=(out,),
+            GroupNorm_0=(channels,),
+            Conv_0=(out, channels, 3, 3),
+            Dense_0=(out, 4 * self.width),
+            GroupNorm_1=(out,),
+            Conv_1=(out, out, 3, 3),
         )
         if biggan and (channels != out or change):
-            shapes |= dict(Conv_2__weight=(out, channels, 1, 1), Conv_2__bias=(out,))
-        elif channels != out:
-            shapes |= dict(NIN_0__W=(channels, out), NIN_0__b=(out,))
-        t = self.draw(**shapes)
+            shapes["Conv_2"] = (out, channels, 1, 1)
+        parts = {}
+        for name, shape in shapes.items():
+            parts |= {f"{name}__weight": shape, f"{name}__bias": shape[:1]}
+        if not biggan and channels != out:
+            parts |= dict(NIN_0__W=(channels, out), NIN_0__b=(out,))
+        t = self.draw(**parts)
         h = F.silu(self.norm(x, t, "GroupNorm_0."))
         if change:
             h, x = self.plain(h, change), self.plain(x, change)
@@ -165,10 +155,10 @@ class Reference:
 
     def enter(self, image, h):
         if self.progressive_input == "skip":
-            image = self.free(image, "down")
-            t = self.draw(
-                Conv_0__weight=(h.shape[1], image.shape[1], 1, 1), Conv_0__bias=(h.shape[1],)
-            )
+            # resampling without weights still has a number in the list
+            self.number += self.gaps
+            image, out = self.plain(image, "down"), h.shape[1]
+            t = self.draw(Conv_0__weight=(out, image.shape[1], 1, 1), Conv_0__bias=(out,))
             seen = F.conv2d(image, t["Conv_0.weight"], t["Conv_0.bias"])
             return image, torch.cat([seen, h], 1) if self.combine == "cat" else seen + h
         if self.progressive_input == "residual":
@@ -178,9 +168,10 @@ class Reference:
 
     def leave(self, image, h):
         if self.progressive_output == "skip":
-            image = None if image is None else self.free(image, "up")
-            own = self.head(h, self.channels)
-            return own if image is None else image + own, h
+            if image is None:
+                return self.head(h, self.channels), h
+            self.number += self.gaps
+            return self.plain(image, "up") + self.head(h, self.channels), h
         if self.progressive_output == "residual":
             if image is None:
                 return self.head(h, h.shape[1]), h

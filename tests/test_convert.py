@@ -10,22 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from scorefield import (
-    VE,
-    VP,
-    Rescaled,
-    SubVP,
-    VEDiscrete,
-    VPDiscrete,
-    annealed_langevin,
-    denoising,
-    final,
-    geometric,
-    replay,
-    sliced,
-)
 from scorefield.convert import from_official
-from scorefield.objectives import gaussian
+from scorefield.noise import geometric, replay
+from scorefield.objectives import denoising, gaussian, sliced
+from scorefield.precondition import VE, VP, Rescaled, SubVP, VEDiscrete, VPDiscrete
+from scorefield.samplers import annealed_langevin, final
 
 GOLDEN = Path(__file__).parent / "golden"
 NCSN = ("ncsn_1x28x28", "ncsn_3x32x32")
@@ -42,7 +31,7 @@ SCORE_SDE = {
 
 
 def golden(folder):
-    """Tensors, their metadata, and the model."""
+    """Return the authors' tensors and their metadata."""
     path = GOLDEN / folder / "expected.safetensors"
     with safe_open(path, "pt") as file:
         return load_file(path), file.metadata()
@@ -53,13 +42,9 @@ def model_of(folder, **options):
     return from_official(GOLDEN / folder / "checkpoint.pth", image_size=size, **options)
 
 
-def checkpoint_of(folder):
-    return torch.load(GOLDEN / folder / "checkpoint.pth", weights_only=True)
-
-
 def weights_of(folder):
-    """The raw weights alone, without `module.`, and without a ladder."""
-    content = checkpoint_of(folder)
+    """Return the raw weights alone, without `module.`, and without a ladder."""
+    content = torch.load(GOLDEN / folder / "checkpoint.pth", weights_only=True)
     state = content["model"] if isinstance(content, dict) else content[0]
     named = {key.removeprefix("module."): value for key, value in state.items()}
     named.pop("sigmas", None)
@@ -83,23 +68,30 @@ def relative_error(actual, expected):
 # float32 networks of up to 60 layers: 60 × 1.2e-7 is 7e-6, so 1e-5; chains of up to 20 steps, 1e-4
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("folder", NCSN + NCSNV2)
-def test_ncsn_scores_are_the_authors(folder):
-    expected, _ = golden(folder)
-    x, sigma = expected["x"], expected["sigmas"][expected["labels"]]
-    assert relative_error(model_of(folder)(x, sigma), expected["score"]) <= 1e-5
-    if folder in NCSNV2:
-        raw = model_of(folder, ema=False)(x, sigma)
-        assert relative_error(raw, expected["score_raw_weights"]) <= 1e-5
-        assert relative_error(raw, expected["score"]) > 1e-3
+def test_ncsn_scores_and_chains_are_the_authors(folder):
+    expected, facts = golden(folder)
+    second = folder in NCSNV2
+    x, sigma, model = expected["x"], expected["sigmas"][expected["labels"]], model_of(folder)
+    with torch.no_grad():
+        assert relative_error(model(x, sigma), expected["score"]) <= 1e-5
+        if second:
+            raw = model_of(folder, ema=False)(x, sigma)
+            assert relative_error(raw, expected["score_raw_weights"]) <= 1e-5
+            assert relative_error(raw, expected["score"]) > 1e-3
+    options = {"steps": int(facts["steps_per_level"]), "epsilon": float(facts["step_size"])}
+    noise = replay(expected["ald_noise"])
+    chain = annealed_langevin(
+        model, expected["ald_init"], expected["sigmas"], denoise=second, noise=noise, **options
+    )
+    name = "ald_final_denoised" if second else "ald_final"
+    assert relative_error(final(chain), expected[name]) <= 1e-4
 
 
 @pytest.mark.parametrize("folder", NCSN)
 def test_losses_and_a_gradient_are_the_authors(folder):
     expected, _ = golden(folder)
-    x, sigma = expected["x"], expected["sigmas"][expected["labels"]]
-    model = model_of(folder)
+    x, sigma, model = expected["x"], expected["sigmas"][expected["labels"]], model_of(folder)
     loss = (sigma**2 * denoising(model, x, sigma, noise=replay([expected["noise"]]))).mean()
     loss.backward()
     assert relative_error(loss, expected["dsm_loss"]) <= 1e-5
@@ -107,22 +99,6 @@ def test_losses_and_a_gradient_are_the_authors(folder):
     noise = replay([expected["noise"], expected["projection"]])
     loss = (sigma**2 * sliced(model, x, sigma, noise=noise, projection=gaussian)).mean()
     assert relative_error(loss, expected["ssm_vr_loss"]) <= 1e-4
-
-
-@pytest.mark.parametrize("folder", NCSN + NCSNV2)
-def test_annealed_langevin_ends_where_the_authors_does(folder):
-    expected, facts = golden(folder)
-    chain = annealed_langevin(
-        model_of(folder),
-        expected["ald_init"],
-        expected["sigmas"],
-        steps=int(facts["steps_per_level"]),
-        epsilon=float(facts["step_size"]),
-        denoise=folder in NCSNV2,
-        noise=replay(expected["ald_noise"]),
-    )
-    name = "ald_final_denoised" if folder in NCSNV2 else "ald_final"
-    assert relative_error(final(chain), expected[name]) <= 1e-4
 
 
 @torch.no_grad()
@@ -135,9 +111,8 @@ def test_score_sde_scores_are_the_authors(folder):
     expected, facts = golden(folder)
     row, options = SCORE_SDE[folder]
     model = model_of(folder, **options)
-    precondition = model.precondition
-    bare = precondition.precondition if isinstance(precondition, Rescaled) else precondition
-    assert type(bare) is row
+    bare = model.precondition
+    assert type(bare.precondition if isinstance(bare, Rescaled) else bare) is row
     centred = facts["centered"] == "True"
     alpha, scale = expected["alpha"].double()[:, None, None, None], 2 if centred else 1
     x = (expected["x_t"] / alpha + centred) / scale
@@ -145,8 +120,6 @@ def test_score_sde_scores_are_the_authors(folder):
     for i in range(len(x)):  # each σ on its own: the largest score must not hide the others
         assert relative_error(model(x[[i]].float(), sigma[[i]]), score[[i]]) <= 1e-5
 
-
-# ── Noise of score_sde ───────────────────────────────────────────────────────────────────────────
 
 LADDER = geometric(3.0, 0.1, 7, dtype=torch.float64)
 
@@ -162,27 +135,18 @@ def ddpm_alpha(timestep, low, high, steps):
     return (1 - betas).cumprod(0)[timestep].sqrt().item()
 
 
+DDPMPP, SUB_VP_ALPHA = "ddpmpp_vp_continuous", alpha_at(500 / 999, 0.1, 15)
+NO_LADDER, OTHER_BETA = dict(sde="ve", sigma_max=9, sigma_min=0.3), dict(beta_min=0.2, beta_max=9.0)
+DISCRETE, SUB_VP = dict(continuous=False, beta_max=10.0), dict(sde="subvp", beta_max=15.0)
 NOISES = {
     "VE": ("ncsnpp_ve_continuous", None, {}, math.log(7.0), (1, 7.0)),
-    "VE discrete": ("ddpmpp_vp_continuous", LADDER, dict(sde="ve"), 4, (1, LADDER[4].item())),
-    "VE discrete, no ladder": (
-        *("ddpm_vp", None, dict(sde="ve", sigma_max=9, sigma_min=0.3)),
-        *(999, (1, 0.3)),
-    ),
+    "VE discrete": (DDPMPP, LADDER, dict(sde="ve"), 4, (1, LADDER[4].item())),
+    "VE discrete, no ladder": ("ddpm_vp", None, NO_LADDER, 999, (1, 0.3)),
     "VP": ("ddpm_vp", LADDER, dict(continuous=True), 400, alpha_at(400 / 999, 0.1, 20)),
-    "VP of other β": (
-        *("ddpmpp_vp_continuous", None, dict(beta_min=0.2, beta_max=9.0)),
-        *(700, alpha_at(700 / 999, 0.2, 9)),
-    ),
-    "VP discrete": (
-        *("ddpmpp_vp_continuous", None, dict(continuous=False, beta_max=10.0)),
-        *(300, ddpm_alpha(300, 0.1, 10, 1000)),
-    ),
+    "VP of other β": (DDPMPP, None, OTHER_BETA, 700, alpha_at(700 / 999, 0.2, 9)),
+    "VP discrete": (DDPMPP, None, DISCRETE, 300, ddpm_alpha(300, 0.1, 10, 1000)),
     "VP of 7 steps": ("ddpm_vp", LADDER, dict(beta_max=4.0), 2, ddpm_alpha(2, 0.1, 4, 7)),
-    "sub-VP": (
-        *("ddpmpp_vp_continuous", None, dict(sde="subvp", beta_max=15.0), 500),
-        *[(a, 1 - a**2) for a in [alpha_at(500 / 999, 0.1, 15)]],
-    ),
+    "sub-VP": (DDPMPP, None, SUB_VP, 500, (SUB_VP_ALPHA, 1 - SUB_VP_ALPHA**2)),
 }
 """Network, ladder in the file, options, the network's input for the noise, α or (α, s)."""
 
@@ -195,17 +159,14 @@ def test_any_noise_has_its_coefficients(case, convert):
     precondition = convert(state, image_size=16, **options).precondition
     # for VE the data are in [0, 1] and the network sees 2x − 1, else all is in [−1, 1]
     sigma = s if case.startswith("VE") else s / alpha / 2
-    found = precondition(torch.tensor(sigma, dtype=torch.float64))
-    assert precondition.centre == 0.5
-    assert found.skip == 0
+    row = precondition(torch.tensor(sigma, dtype=torch.float64))
+    assert (precondition.centre, row.skip) == (0.5, 0)
     # float64, through exp and log of numbers up to 1e3
-    assert found.cond.item() == pytest.approx(cond, rel=1e-12, abs=1e-9)
-    assert found.scale.item() == pytest.approx(2 * alpha, rel=1e-12)
+    assert row.cond.item() == pytest.approx(cond, rel=1e-12, abs=1e-9)
+    assert row.scale.item() == pytest.approx(2 * alpha, rel=1e-12)
     sign = 1 if case.startswith("VE") else -1
-    assert found.out.item() == pytest.approx(sign / sigma, rel=1e-12)
+    assert row.out.item() == pytest.approx(sign / sigma, rel=1e-12)
 
-
-# ── Files and options ────────────────────────────────────────────────────────────────────────────
 
 LAYOUTS = {
     "itself": lambda state: state,
@@ -220,12 +181,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("folder", ["ncsn_1x28x28", "ddpm_vp"])
-def test_weights_are_read_from_every_layout(folder, layout, convert):
-    if (folder, layout) == ("ddpm_vp", "EMA"):
-        pytest.skip("a layout of NCSNv2 alone")
-    net = convert(LAYOUTS[layout](weights_of(folder))).net
-    expected = from_official(GOLDEN / folder / "checkpoint.pth", ema=False).net.state_dict()
+def test_weights_are_read_from_every_layout(layout, convert):
+    net = convert(LAYOUTS[layout](weights_of(NCSN[0]))).net
+    expected = model_of(NCSN[0], ema=False).net.state_dict()
     assert net.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in net.state_dict().items())
 
@@ -234,11 +192,13 @@ def test_a_report_names_what_is_inferred_and_assumed():
     lines = []
     model = from_official(GOLDEN / "ddpmpp_vp_continuous/checkpoint.pth", report=lines.append)
     assert lines[0] == "inferred: weights averaged (EMA)"
-    assert "inferred: training step 777" in lines
     assert any(line.startswith("inferred: DDPM++") and "width 16" in line for line in lines)
-    assert "assumed: sde = vp, continuous = True" in lines
-    assert "assumed: beta_max = 20, beta_min = 0.1" in lines
-    assert "assumed: image_size = 32" in lines
+    assert set(lines) > {
+        "inferred: training step 777",
+        "assumed: sde = vp, continuous = True",
+        "assumed: beta_max = 20, beta_min = 0.1",
+        "assumed: image_size = 32",
+    }
     assert model.shape == (3, 32, 32)
     assert not model.training
     assert torch.equal(model.prior.mean, torch.full((3, 32, 32), 0.5))
@@ -273,7 +233,6 @@ def test_a_stored_ladder_may_be_repeated_but_not_overruled(convert):
         ("ddpm_vp", dict(image_size=31), "image_size=31: give a multiple of 2"),
         ("ddpm_vp", dict(groups=0), "groups=0: give the groups"),
         ("ncsnpp_ve_continuous", dict(sde="vp"), "sde='vp' .* has sde='ve' with continuous=True"),
-        ("ncsnpp_ve_continuous", dict(continuous=False), "continuous=False does not fit"),
         ("ncsnpp_ve_continuous", dict(beta_max=3.0), "beta_max=3.0: .* by sigma_min and sigma_max"),
         ("ncsnpp_ve_continuous", dict(sigma_max=348.0), r"its own ladder, 50 to 0\.01: leave out"),
         ("ncsnpp_ve_continuous", dict(fir=False), "fir=False: the tensors show True"),
@@ -285,15 +244,9 @@ def test_a_stored_ladder_may_be_repeated_but_not_overruled(convert):
     ],
 )
 def test_a_wrong_option_is_named_with_the_remedy(folder, options, message, convert):
-    if options.get("sde") == "ve" and folder == "ddpm_vp":
-        with pytest.raises(ValueError, match=message):
-            convert(weights_of(folder), **options)  # the file has a ladder
-        return
+    ladder = {"sigmas": geometric(50.0, 0.01, 10)} if folder.startswith("ncsnpp") else {}
     with pytest.raises(ValueError, match=message):
-        from_official(GOLDEN / folder / "checkpoint.pth", **options)
-
-
-# ── Damage ───────────────────────────────────────────────────────────────────────────────────────
+        convert(weights_of(folder) | ladder, **options)
 
 
 class Hostile:
@@ -317,15 +270,12 @@ class Hostile:
     ],
 )
 def test_a_file_that_is_not_a_checkpoint_is_refused(write, message, tmp_path, capsys):
+    with pytest.raises(FileNotFoundError):
+        from_official(tmp_path / "checkpoint.pth")
     write(tmp_path / "checkpoint.pth")
     with pytest.raises(ValueError, match=message):
         from_official(tmp_path / "checkpoint.pth")
     assert "this ran" not in capsys.readouterr().out
-
-
-def test_a_missing_file_is_a_file_not_found_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        from_official(tmp_path / "checkpoint.pth")
 
 
 @pytest.mark.parametrize("folder", ["ddpm_vp", "ncsn_1x28x28"])
@@ -349,11 +299,8 @@ def test_a_file_cut_short_anywhere_is_refused(folder, tmp_path):
         (NCSN[0], {"end_conv.bias": torch.ones(1).to_sparse()}, r"end_conv\.bias .*sparse"),
         (NCSN[0], {"end_conv.bias": 3}, "no named tensors"),
         (NCSN[0], {"normalizer.embed.weight": torch.ones(10, 7)}, r"embed\.weight .*\(10, 7\)"),
-        (NCSN[0], {"normalizer.embed.weight": torch.ones(9)}, r"embed\.weight .*2 dimensions"),
         (NCSN[0], {"begin_conv.weight": torch.ones(4)}, r"begin_conv\.weight .*of 4 dimensions"),
         (NCSN[0], {"sigmas": torch.tensor(1.0)}, r"sigmas .*of 1 dimensions"),
-        (NCSN[0], {"sigmas": torch.ones(5, 2)}, r"sigmas .*\(5, 2\)"),
-        (NCSN[0], {"sigmas": torch.ones(0)}, "sigmas .*not empty"),
         (NCSN[0], {"sigmas": torch.tensor([3.0, 2.0])}, "sigmas has 2 levels, .* a table of 10"),
         (NCSNV2[0], {"normalizer.gamma": torch.ones(9)}, r"end\.norm .*\[\(8,\), \(9"),
         (NCSNV2[0], {"normalizer.gamma": None}, r"end\.norm has only \['alpha', 'beta'\]"),
@@ -374,15 +321,15 @@ def test_a_tensor_that_does_not_fit_is_named(folder, changes, message, convert):
         convert(state)
 
 
-MALFORMED = {
-    "a number": lambda v: torch.tensor(1.0),
-    "a row": lambda v: torch.ones(7),
-    "a table": lambda v: torch.ones(10, 7),
-    "empty": lambda v: v[:0],
-    "integers": lambda v: v.long(),
-    "sparse": lambda v: v.to_sparse(),
-    "longer": lambda v: torch.cat([v, v[:1]]),
-}
+DAMAGES = (
+    lambda v: torch.tensor(1.0),
+    lambda v: torch.ones(7),
+    lambda v: torch.ones(10, 7),
+    lambda v: v[:0],
+    lambda v: v.long(),
+    lambda v: v.to_sparse(),
+    lambda v: torch.cat([v, v[:1]]),
+)
 
 
 @pytest.mark.parametrize("folder", [NCSN[0], NCSNV2[0], "ncsnpp_ve_ffhq256", "ddpm_vp"])
@@ -390,10 +337,10 @@ def test_any_malformed_tensor_is_refused_where_it_is_read(folder, monkeypatch):
     """Every fifth tensor by one kind of damage; all errors come from a check, none from torch."""
     state = weights_of(folder)
     some = list(state.items())[::5]
-    for (key, value), kind in zip(some, itertools.cycle(MALFORMED), strict=False):
-        damaged = {**state, key: MALFORMED[kind](value)}
+    for (key, value), damage in zip(some, itertools.cycle(DAMAGES), strict=False):
+        damaged = {**state, key: damage(value)}
         monkeypatch.setattr(torch, "load", lambda *_, damaged=damaged, **__: damaged)
         with pytest.raises(ValueError, match=r"\w") as error:
             from_official("file.pth")
         # not caught by the last resort in `from_official`, which cannot name the tensor
-        assert error.value.__cause__ is None, (key, kind)
+        assert error.value.__cause__ is None, (key, damaged[key])

@@ -5,31 +5,16 @@ For data N(centre, v) and a kernel N(αx₀, s²) all predictions are known, and
     E[x₀|x_t] = αv·x_t/(α²v + s²)    E[z|x_t] = s·x_t/(α²v + s²)    ∇ₓ log q_σ = −u/(v + σ²)
 """
 
-from functools import partial
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
 from scorefield import geometric, karras, rescale
+from scorefield import precondition as rows
 from scorefield.model import ScoreModel
-from scorefield.precondition import (
-    EDM,
-    NCSN,
-    VE,
-    VP,
-    CleanDiscrete,
-    FlowMatching,
-    NCSNv2,
-    Plain,
-    Rescaled,
-    SubVP,
-    VEDiscrete,
-    VPDiscrete,
-    VPrediction,
-    VPredictionDiscrete,
-    ddpm_sigmas,
-)
+from scorefield.precondition import NCSN, VE, VP, SubVP, VEDiscrete, VPrediction, ddpm_sigmas
 
 V = 0.3**2
 LADDER = geometric(2.0, 0.01, 12, dtype=torch.float64)
@@ -54,19 +39,10 @@ def _noise(y, alpha, s):
     return s * y / (alpha**2 * V + s**2)
 
 
-def _alpha(time):
+def _alpha(cond):
     """Song et al. 2021, eq. 33, with the β of their DDPM++."""
+    time = cond / 999
     return torch.exp(-(time**2) * (20 - 0.1) / 4 - time * 0.1 / 2)
-
-
-def _vp(y, cond):
-    alpha = _alpha(cond / 999)
-    return _noise(y, alpha, (1 - alpha**2).sqrt())
-
-
-def _sub_vp(y, cond):
-    alpha = _alpha(cond / 999)
-    return _noise(y, alpha, 1 - alpha**2)
 
 
 def _ddpm_alpha(cond):
@@ -74,25 +50,28 @@ def _ddpm_alpha(cond):
     return torch.cumprod(1 - betas, 0).sqrt()[cond.long()]
 
 
-def _ddpm(y, cond):
-    alpha = _ddpm_alpha(cond)
-    return _noise(y, alpha, (1 - alpha**2).sqrt())
+def _noise_at(schedule):
+    """Return the prediction of z on a schedule of α."""
+    return lambda y, cond: _noise(y, schedule(cond), (1 - schedule(cond) ** 2).sqrt())
 
 
-def _ddpm_clean(y, cond):
-    alpha = _ddpm_alpha(cond)
-    return _clean(y, alpha, (1 - alpha**2).sqrt())
+def _clean_at(schedule):
+    return lambda y, cond: _clean(y, schedule(cond), (1 - schedule(cond) ** 2).sqrt())
 
 
-def _ddpm_v(y, cond):
-    alpha = _ddpm_alpha(cond)
-    return alpha * _ddpm(y, cond) - (1 - alpha**2).sqrt() * _ddpm_clean(y, cond)
+def _v_at(schedule):
+    """Return the prediction of αz − s·x₀."""
+
+    def v(y, cond):
+        alpha = schedule(cond)
+        s = (1 - alpha**2).sqrt()
+        return alpha * _noise(y, alpha, s) - s * _clean(y, alpha, s)
+
+    return v
 
 
-def _v(y, cond):
-    alpha = _alpha(cond / 999)
-    s = (1 - alpha**2).sqrt()
-    return alpha * _noise(y, alpha, s) - s * _clean(y, alpha, s)
+def _sub_vp(y, cond):
+    return _noise(y, _alpha(cond), 1 - _alpha(cond) ** 2)
 
 
 def _velocity(y, time):
@@ -106,23 +85,33 @@ def _edm(y, cond):
     return (_clean(y / c_in, 1, sigma) - c_skip * y / c_in) / c_out
 
 
-def _ladder(sigmas):
-    return lambda y, cond: -y / (V + sigmas[cond.long()] ** 2)
+def _ladder(y, i):
+    return -y / (V + LADDER[i.long()] ** 2)
+
+
+def _noise_of_ladder(y, i):
+    return LADDER[i.long()] * _ladder(y, i)
+
+
+def _noise_of_ve(y, cond):
+    return -cond.exp() * y / (V + (2 * cond).exp())
 
 
 EXACT = {
-    "NCSN": (NCSN(LADDER), _ladder(LADDER)),
-    "VEDiscrete": (VEDiscrete(LADDER), lambda y, i: LADDER[i.long()] * _ladder(LADDER)(y, i)),
-    "VE": (VE(), lambda y, c: -c.exp() * y / (V + (2 * c).exp())),
-    "VP": (VP(), _vp),
-    "VPDiscrete": (VPDiscrete(ddpm_sigmas()), _ddpm),
-    "VPredictionDiscrete": (VPredictionDiscrete(ddpm_sigmas()), _ddpm_v),
-    "CleanDiscrete": (CleanDiscrete(ddpm_sigmas()), _ddpm_clean),
-    "Plain": (Plain(), lambda y, sigma: -y / (V + sigma**2)),
+    "NCSN": (NCSN(LADDER), _ladder),
+    "VEDiscrete": (VEDiscrete(LADDER), _noise_of_ladder),
+    "VEDiscrete, 2x − 1": (VEDiscrete(LADDER, scale=2.0), lambda y, i: _noise_of_ladder(y / 2, i)),
+    "VE": (VE(), _noise_of_ve),
+    "VE, 2x − 1": (VE(scale=2.0), lambda y, c: _noise_of_ve(y / 2, c)),
+    "VP": (VP(), _noise_at(_alpha)),
+    "VPDiscrete": (rows.VPDiscrete(ddpm_sigmas()), _noise_at(_ddpm_alpha)),
+    "VPredictionDiscrete": (rows.VPredictionDiscrete(ddpm_sigmas()), _v_at(_ddpm_alpha)),
+    "CleanDiscrete": (rows.CleanDiscrete(ddpm_sigmas()), _clean_at(_ddpm_alpha)),
+    "Plain": (rows.Plain(), lambda y, sigma: -y / (V + sigma**2)),
     "SubVP": (SubVP(), _sub_vp),
-    "EDM": (EDM(), _edm),
-    "VPrediction": (VPrediction(), _v),
-    "FlowMatching": (FlowMatching(), _velocity),
+    "EDM": (rows.EDM(), _edm),
+    "VPrediction": (VPrediction(), _v_at(_alpha)),
+    "FlowMatching": (rows.FlowMatching(), _velocity),
 }
 
 
@@ -136,9 +125,7 @@ def _grid(row):
 @pytest.mark.parametrize("centre", [0.0, 0.5])
 def test_a_perfect_prediction_gives_the_score(name, centre):
     row, predict = EXACT[name]
-    if centre:
-        fields = (row.levels,) if row.levels is not None else ()
-        row = type(row)(*fields, centre=centre)
+    row = dataclasses.replace(row, centre=centre)
     sigma = _grid(row)
     x = centre + (V + sigma**2).sqrt()[:, None] * torch.randn(len(sigma), 3, dtype=torch.float64)
     score = ScoreModel(Exact(predict), row)(x, sigma)
@@ -146,21 +133,18 @@ def test_a_perfect_prediction_gives_the_score(name, centre):
     torch.testing.assert_close(score, -(x - centre) / (V + sigma**2)[:, None], rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize("row", [VP(), SubVP(), VPrediction()])
-def test_the_range_of_sigma_is_that_of_the_times(row):
-    ends = torch.tensor([row.sigma_max, row.sigma_min], dtype=torch.float64)
-    assert (row(ends).cond / 999).tolist() == pytest.approx([1, 1e-5], rel=1e-9)
-
-
-def test_times_do_not_cancel_at_small_sigma():
-    """log(1 + σ²) and its root to the last digits, where float32 would have none left."""
+def test_times_span_the_range_of_sigma_and_do_not_cancel_at_small_sigma():
+    for row in (VP(), SubVP(), VPrediction()):
+        ends = torch.tensor([row.sigma_max, row.sigma_min], dtype=torch.float64)
+        assert (row(ends).cond / 999).tolist() == pytest.approx([1, 1e-5], rel=1e-9)
+    # log(1 + σ²) and its root to the last digits, where float32 would have none left
     sigma = torch.tensor([1e-6], dtype=torch.float64)
     # to first order t = σ²/β_min
     assert VP()(sigma).cond.item() / 999 == pytest.approx(1e-12 / 0.1, rel=1e-9)
     assert SubVP()(sigma).cond.item() / 999 == pytest.approx(1e-6 / 0.1, rel=1e-3)
 
 
-def test_ncsn_takes_the_nearest_level_of_its_ladder():
+def test_ncsn_takes_the_nearest_level_and_ncsnv2_none():
     """σ·s is what hardly depends on σ (Song & Ermon 2019, §4.2)."""
     row = NCSN(LADDER)
     between = (LADDER[3] * LADDER[4]).sqrt()
@@ -168,39 +152,20 @@ def test_ncsn_takes_the_nearest_level_of_its_ladder():
         skip, out, scale, cond = row(sigma[None])
         assert (skip, scale, cond) == (0, 1, index)
         assert out.item() == pytest.approx((LADDER[index] / sigma).item())
-
-
-def test_ncsnv2_divides_by_sigma_and_has_no_condition():
-    skip, out, scale, cond = NCSNv2()(torch.tensor([0.25], dtype=torch.float64))
-    assert (skip, out, scale, cond) == (0, 4, 1, None)
-
-
-@pytest.mark.parametrize("kind", [VE, partial(VEDiscrete, LADDER)])
-def test_a_ve_network_may_take_2x_minus_1_with_the_same_condition(kind):
-    sigma = LADDER[:3]
-    row, plain = kind(centre=0.5, scale=2.0), kind()
-    x = torch.rand(3, 2, dtype=torch.float64)
-    seen = row(sigma).scale[:, None] * (x - row.centre)
-    torch.testing.assert_close(seen, 2 * x - 1)
-    assert torch.equal(row(sigma).cond, plain(sigma).cond)
-    assert torch.equal(row(sigma).out, 1 / sigma)
+    assert rows.NCSNv2()(torch.tensor([0.25], dtype=torch.float64)) == (0, 4, 1, None)
+    with pytest.raises(ValueError, match="strictly decrease"):
+        NCSN(LADDER.flip(0))
 
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("scale", [2.0, -0.5])
 def test_rescaled_is_the_score_rescaled(name, scale):
     row, predict = EXACT[name]
-    ours = ScoreModel(Exact(predict), Rescaled(row, scale, -1.0))
+    ours = ScoreModel(Exact(predict), rows.Rescaled(row, scale, -1.0))
     expected = rescale(ScoreModel(Exact(predict), row), scale, -1.0)
     sigma = _grid(row) / abs(scale)
     x = torch.randn(len(sigma), 3, dtype=torch.float64)
     torch.testing.assert_close(ours(x, sigma), expected(x, sigma), rtol=1e-9, atol=0)
-    assert ours.sigma_max == pytest.approx(row.sigma_max / abs(scale))
-    assert ours.sigma_min == pytest.approx(row.sigma_min / abs(scale))
-    if row.levels is not None:
-        assert torch.equal(ours.round(_grid(row) / abs(scale)), _grid(row) / abs(scale))
-
-
-def test_a_ladder_must_decrease():
-    with pytest.raises(ValueError, match="strictly decrease"):
-        NCSN(LADDER.flip(0))
+    ends = (row.sigma_max / abs(scale), row.sigma_min / abs(scale))
+    assert (ours.sigma_max, ours.sigma_min) == pytest.approx(ends)
+    assert row.levels is None or torch.equal(ours.round(sigma), sigma)

@@ -103,11 +103,7 @@ def _bare_name(name: object) -> str:
 
 
 def choose_range(
-    name: str,
-    chosen: Range,
-    default: tuple[float, float],
-    report: Report,
-    source: str = "assumed",
+    name: str, chosen: Range, default: tuple[float, float], report: Report, source: str = "assumed"
 ) -> tuple[float, float]:
     """Return the largest and smallest value of a parameter, the default ones where not chosen."""
     high, low = (d if c is None else c for c, d in zip(chosen, default, strict=True))

@@ -189,7 +189,5 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
         return out
 
     return LinearOperator(
-        lambda x: x.flatten(1) @ rows.to(x).T,
-        lambda y: (y @ rows.to(y)).view(len(y), *shape),
-        gram,
+        lambda x: x.flatten(1) @ rows.to(x).T, lambda y: (y @ rows.to(y)).view(len(y), *shape), gram
     )
