@@ -296,10 +296,8 @@ def test_a_file_cut_short_anywhere_is_refused(folder, tmp_path):
         (NCSN[0], {"refine2.msf.convs.1.bias": None}, r"missing: .*decoder\.1\.merge\.1\.conv\.bi"),
         (NCSN[0], {"module.end_conv.bias": torch.ones(1)}, r"end_conv\.bias appears twice"),
         (NCSN[0], {"end_conv.bias": torch.ones(1).int()}, r"end_conv\.bias .*int32"),
-        (NCSN[0], {"end_conv.bias": torch.ones(1).to_sparse()}, r"end_conv\.bias .*sparse"),
         (NCSN[0], {"end_conv.bias": 3}, "no named tensors"),
         (NCSN[0], {"normalizer.embed.weight": torch.ones(10, 7)}, r"embed\.weight .*\(10, 7\)"),
-        (NCSN[0], {"begin_conv.weight": torch.ones(4)}, r"begin_conv\.weight .*of 4 dimensions"),
         (NCSN[0], {"sigmas": torch.tensor(1.0)}, r"sigmas .*of 1 dimensions"),
         (NCSN[0], {"sigmas": torch.tensor([3.0, 2.0])}, "sigmas has 2 levels, .* a table of 10"),
         (NCSNV2[0], {"normalizer.gamma": torch.ones(9)}, r"end\.norm .*\[\(8,\), \(9"),
@@ -308,7 +306,6 @@ def test_a_file_cut_short_anywhere_is_refused(folder, tmp_path):
         (NCSNV2[2], {"res31.": None}, r"depth 'deeper': not in this network: .*'refine31\."),
         ("ddpm_vp", {"all_modules.3.Conv_0.bias": None}, r"missing: \['down\.0\.blocks\.0\.conv_i"),
         ("ddpm_vp", {"all_modules.3.Conv_7.weight": torch.ones(2)}, r"\['all_modules\.3\.Conv_7"),
-        ("ddpm_vp", {"all_modules.3.Conv_0.bias": torch.ones(5)}, r"3\.Conv_0\.bias \(5"),
         ("ddpm_vp", {"stranger": torch.ones(5)}, "stranger"),
     ],
 )  # fmt: skip

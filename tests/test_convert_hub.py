@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scorefield import euler, final, integrate, to_denoiser
+from scorefield import to_denoiser
 from scorefield.convert import from_diffusers
 
 SIZE = 8
@@ -94,18 +94,6 @@ def test_the_denoiser_is_the_schedulers(save, tmp_path, scheduler, options):
         y, x, sigma = noisy(scheduler, t)
         clean = scheduler.step(unet(y, t).sample, t, y).pred_original_sample
         assert_same(to_denoiser(model)(x, sigma), (clean + 1) / 2)
-
-
-@torch.no_grad()
-def test_euler_is_ddim(save, tmp_path):
-    unet, scheduler = save("DDIMScheduler", clip_sample=False)
-    model = from_diffusers(tmp_path).double()
-    scheduler.set_timesteps(10)
-    y, x, _ = noisy(scheduler, 900)
-    for t in scheduler.timesteps:
-        y = scheduler.step(unet(y, t).sample, t, y).prev_sample
-    sigmas = model.precondition.levels.flip(0)[scheduler.timesteps]
-    assert_same(final(integrate(euler, model, x, sigmas)), (y + 1) / 2)
 
 
 @torch.no_grad()

@@ -96,18 +96,6 @@ def test_a_sample_depends_on_its_batch_by_rounding_alone(probes, dtype):
             assert gap <= 2 * steps * (1e-3 + 4 * torch.finfo(dtype).eps * size)
 
 
-def test_a_density_integrates_to_one():
-    """∫ exp(log q) over a line, with a score that is no oracle's: its flow is still a flow."""
-    x = torch.linspace(-9, 9, 91).double()[:, None]
-    prior = Prior(torch.zeros(1).double(), torch.tensor(1.0).double())
-
-    def score(x, sigma):
-        return -x / (1 + sigma[:, None] ** 2) + 0.2 * torch.cos(x) / (1 + sigma[:, None] ** 4)
-
-    result = log_likelihood(score, x, prior, sigma_min=0.3, tolerance=1e-5)
-    assert torch.trapezoid(result.log_prob.exp(), x[:, 0]) == pytest.approx(1, abs=1e-3)
-
-
 def test_bits_per_dim():
     """Eight bits for uniform pixels; for a density of 2⁶ in 3 dimensions, two less."""
     assert bits_per_dim(torch.zeros(2), 12).tolist() == [8.0, 8.0]

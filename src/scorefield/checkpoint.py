@@ -71,12 +71,8 @@ class Stored:
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with `prefix.`, without the prefix."""
-        start = prefix + "."
-        return {
-            name.removeprefix(start): value
-            for name, value in self.tensors.items()
-            if name.startswith(start)
-        }
+        pairs = ((name.partition("."), value) for name, value in self.tensors.items())
+        return {name: value for (first, _, name), value in pairs if first == prefix}
 
 
 def save(
@@ -103,7 +99,9 @@ def save(
         )
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
-    prior = _prior_tensors(model.prior)
+    names = () if model.prior is None else ("mean", "cov", "factor")
+    prior = {name: getattr(model.prior, name) for name in names}
+    prior = {name: value for name, value in prior.items() if value is not None}
     tensors |= {f"prior.{name}": value for name, value in prior.items()}
     description = {
         "format": FORMAT,
@@ -141,15 +139,10 @@ def load(
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
         for name, value in prior.items():
             _check_tensor(f"prior.{name}", value)
-        return ScoreModel(
-            net,
-            precondition,
-            prior=Prior(**prior) if prior else None,
-            shape=None if shape is None else tuple(shape),
-        ).eval()
+        start = Prior(**prior) if prior else None
+        return ScoreModel(net, precondition, prior=start, shape=shape and tuple(shape)).eval()
     except KeyError as error:
-        reason = f"{error!s:.100} is missing from its header"
-        raise ValueError(f"{path} is not a model: {reason}") from error
+        raise ValueError(f"{path} is not a model: its header lacks {error!s:.100}") from error
     except MISMATCHES as error:
         raise ValueError(f"{path} is not a model that can be built: {error!s:.1000}") from error
 
@@ -199,13 +192,6 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     return total.hexdigest()
 
 
-def _prior_tensors(prior: Prior | None) -> dict[str, Tensor]:
-    if prior is None:
-        return {}
-    named = {"mean": prior.mean, "cov": prior.cov, "factor": prior.factor}
-    return {name: value for name, value in named.items() if value is not None}
-
-
 def _describe_row(row: Precondition, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Return a preconditioner's fields, with its tensors moved to `tensors` and named."""
     kind = type(row).__name__
@@ -214,7 +200,8 @@ def _describe_row(row: Precondition, name: str, tensors: dict[str, Tensor]) -> d
             f"precondition is a {kind}, which no file can name: {', '.join(PRECONDITIONERS)} can"
         )
     description: dict[str, Any] = {"kind": kind}
-    for key, value in _fields(row):
+    for key in _field_names(row):
+        value = getattr(row, key)
         if isinstance(value, Tensor):
             tensors[f"{name}.{key}"] = value
             description[key] = {"tensor": f"{name}.{key}"}
@@ -225,14 +212,14 @@ def _describe_row(row: Precondition, name: str, tensors: dict[str, Tensor]) -> d
     return description
 
 
-def _fields(row: Any) -> Iterator[tuple[str, Any]]:
-    return ((field.name, getattr(row, field.name)) for field in fields(row) if field.init)
+def _field_names(row: Any) -> list[str]:
+    return [field.name for field in fields(row) if field.init]
 
 
 def _build_row(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
     kind: Any = _look_up(PRECONDITIONERS, description["kind"], "preconditioner")
     values = {key: value for key, value in description.items() if key != "kind"}
-    if unknown := values.keys() - {field.name for field in fields(kind) if field.init}:
+    if unknown := values.keys() - set(_field_names(kind)):
         raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
     types = get_type_hints(kind)
     row: Precondition = kind(**{k: _field(k, v, types[k], tensors) for k, v in values.items()})

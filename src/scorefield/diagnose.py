@@ -13,7 +13,7 @@ Stability is checked before anything runs, and nothing runs if it does not hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -53,8 +53,7 @@ class LevelHealth:
     widest_settled: float = math.nan
     """Its limit for T → ∞, b."""
     local: float = math.nan
-    """E‖∇ log q_σ‖² under the chain over that under q_σ: an excess of variance where q_σ is narrow,
-    across a plane or within a mode."""
+    """E‖∇ log q_σ‖² under the chain over that under q_σ: excess variance where q_σ is narrow."""
     local_error: float = math.nan
     """Standard error of `local`."""
     local_settled: float = math.nan
@@ -178,9 +177,6 @@ def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
     return (centre - reach) / scale, (centre + reach) / scale
 
 
-# ── Measurements ─────────────────────────────────────────────────────────────────────────────────
-
-
 @torch.no_grad()
 def _stiffness(score: Score, x: Tensor, sigma: float, noise: Noise, iterations: int = 30) -> float:
     """Return the largest eigenvalue of −∇ₓs at any of the points, by power iteration.
@@ -245,56 +241,40 @@ def _mode_shares(truth: Oracle, x: Tensor, sigma: float) -> tuple[ModeShare, ...
     return tuple(ModeShare(weight, k / len(x), *wilson(k, len(x))) for weight, k in pairs)
 
 
-# ── Verdicts ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def _instability(diagnosis: Diagnosis) -> str:
-    worst = min(diagnosis.unstable, key=lambda i: diagnosis.levels[i].bound)
-    level = diagnosis.levels[worst]
+    level, where = _worst(diagnosis, lambda level: -level.bound, diagnosis.unstable)
     stiff = " The score is stiffer than a true one (λσ² > 1)." if level.stiffness > 1.05 else ""
     return (
-        f"unstable: at level {worst + 1} (σ = {level.sigma:.4g}) ε = {diagnosis.epsilon:.4g} is "
-        f"not below the bound {level.bound:.4g} ({diagnosis.convention} convention), and the chain "
-        f"would diverge; nothing was run.{stiff} Lower epsilon, or end the ladder at a larger σ."
+        f"unstable: {where} ε = {diagnosis.epsilon:.4g} is not below the bound {level.bound:.4g} "
+        f"({diagnosis.convention} convention), and the chain would diverge; nothing was run."
+        f"{stiff} Lower epsilon, or end the ladder at a larger σ."
     )
 
 
 def _verdicts(diagnosis: Diagnosis) -> Iterator[str]:
-    levels = diagnosis.levels
-    worst = max(range(len(levels)), key=lambda i: levels[i].local_settled)
-    bias = levels[worst].local_settled
-    if bias > 1.25:
+    v, where = _worst(diagnosis, lambda v: v.local_settled)
+    if v.local_settled > 1.25:
+        yield f"bias: {where} the step makes a variance {v.local_settled:.3f} × q's. Lower epsilon."
+    if lagging := diagnosis.lagging:
+        excess = lambda v: max(v.widest / v.widest_settled, v.local / v.local_settled)  # noqa: E731
+        v, where = _worst(diagnosis, excess, lagging)
         yield (
-            f"bias: at level {worst + 1} (σ = {levels[worst].sigma:.4g}) the step alone makes a "
-            f"variance {bias:.3f} × q's. Lower epsilon."
+            f"lag: at {len(lagging)} levels the chain has not settled, most {where}: its variance "
+            f"is {v.widest:.3f} × q's where q is widest and {v.local:.3f} × where it is narrow; it "
+            f"would settle at {v.widest_settled:.3f} and {v.local_settled:.3f}. If the score is "
+            f"right, raise steps (T = {diagnosis.steps}) or add levels."
         )
-    if diagnosis.lagging:
-        worst = max(diagnosis.lagging, key=lambda i: _excess(levels[i]))
-        v = levels[worst]
-        yield (
-            f"lag: at {len(diagnosis.lagging)} levels the chain has not settled, most at level "
-            f"{worst + 1} (σ = {v.sigma:.4g}): its variance is {v.widest:.3f} × q's where q is "
-            f"widest and {v.local:.3f} × where it is narrow, and would settle at "
-            f"{v.widest_settled:.3f} and {v.local_settled:.3f}. If the score is right, raise steps "
-            f"(T = {diagnosis.steps}) or add levels."
-        )
-    worst = max(range(len(levels)), key=lambda i: levels[i].mean)
-    if levels[worst].mean > 5:
-        yield (
-            f"mean: at level {worst + 1} (σ = {levels[worst].sigma:.4g}) the chain's mean is "
-            f"{levels[worst].mean:.1f} standard errors from q's."
-        )
-    worst = max(range(len(levels)), key=lambda i: levels[i].errors[0])
-    if levels[worst].errors[0] > 0.05:
-        yield (
-            f"score: its mean square error is {levels[worst].errors[0]:.2g} of the true score's "
-            f"mean square at level {worst + 1} (σ = {levels[worst].sigma:.4g})."
-        )
+    v, where = _worst(diagnosis, lambda v: v.mean)
+    if v.mean > 5:
+        yield f"mean: {where} the chain's mean is {v.mean:.1f} standard errors from q's."
+    v, where = _worst(diagnosis, lambda v: v.errors[0])
+    if v.errors[0] > 0.05:
+        yield f"score: {where} its mean square error is {v.errors[0]:.2g} of the true mean square."
     # four standard errors: one mode in 15,000 by chance
-    counts = [round(m.share * diagnosis.n) for m in diagnosis.modes]
-    sure = [wilson(k, diagnosis.n, z=4.0) for k in counts]
-    pairs = zip(diagnosis.modes, sure, strict=True)
-    off = [str(i) for i, (m, (low, high)) in enumerate(pairs) if not low <= m.weight <= high]
+    off = []
+    for i, mode in enumerate(diagnosis.modes):
+        low, high = wilson(round(mode.share * diagnosis.n), diagnosis.n, z=4.0)
+        off += [str(i)] if not low <= mode.weight <= high else []
     if off:
         yield (
             f"weights: of modes {', '.join(off)} the share is wrong beyond chance. Raise steps and "
@@ -302,5 +282,10 @@ def _verdicts(diagnosis: Diagnosis) -> Iterator[str]:
         )
 
 
-def _excess(level: LevelHealth) -> float:
-    return max(level.widest / level.widest_settled, level.local / level.local_settled)
+def _worst(
+    diagnosis: Diagnosis, size: Callable[[LevelHealth], float], among: Iterable[int] | None = None
+) -> tuple[LevelHealth, str]:
+    """Return the level where something is largest, and its place in words."""
+    levels = diagnosis.levels
+    i = max(range(len(levels)) if among is None else among, key=lambda i: size(levels[i]))
+    return levels[i], f"at level {i + 1} (σ = {levels[i].sigma:.4g})"

@@ -13,6 +13,7 @@ where s_T² is the variance that T steps at σᵢ leave of the level before.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,12 +71,9 @@ def suggest(
         sigma_min: σ_L, to replace the rule.
     """
     eight_bit = data.dtype == torch.uint8
-    if data.ndim < 2 or len(data) < 2 or not (eight_bit or data.isfinite().all()):
+    finite = eight_bit or (data.is_floating_point() and data.isfinite().all())
+    if data.ndim < 2 or len(data) < 2 or not finite:
         raise ValueError("data must be a batch of at least two samples, finite floats or uint8")
-    if not (eight_bit or data.is_floating_point()):
-        raise ValueError(
-            f"data is {data.dtype}: give finite floats or uint8, 8-bit images as they are"
-        )
     x = data.flatten(1).float() / 255 if eight_bit else data.flatten(1)
     images = eight_bit or (data.ndim == 4 and 0 <= data.min() <= data.max() <= 1)
     # at least float32, and about the mean, so that distances do not cancel
@@ -99,11 +97,10 @@ def suggest(
         sigma_min = 0.01
         reasons["σ_L"] = "0.01, invisible in 8-bit images"
     else:
-        nearest = _nearest_distinct(x, _spaced_rows(len(x), 1024)).median().item()
-        sigma_min = 0.1 * nearest / math.sqrt(x.shape[1])
-        reasons["σ_L"] = (
-            f"{sigma_min:.4g}, a tenth of the nearest neighbour's distance per dimension"
-        )
+        gaps = _gaps(x, _spaced_rows(len(x), 1024))  # copies do not count
+        nearest = torch.stack([g.where(g > 0, math.inf).amin(1) for g in gaps]).amin(0)
+        sigma_min = 0.1 * nearest.median().item() / math.sqrt(x.shape[1])
+        reasons["σ_L"] = f"{sigma_min:.4g}, a tenth of the nearest distance per dimension"
     return _complete(reach, sigma_min, x.shape[1], budget, farthest, reasons)
 
 
@@ -146,32 +143,19 @@ def _complete(
     ratio, e = min((variance_ratio(e, gamma, steps), e) for e in grid)
     reasons["T"] = f"{steps} steps a level, {steps * levels} evaluations in all"
     epsilon = e * sigma_min**2
-    reasons["ε"] = (
-        f"{epsilon:.4g}, after which a level's variance is {ratio:.4g} × what it should be"
-    )
+    reasons["ε"] = f"{epsilon:.4g}: a level's variance ends at {ratio:.4g} × what it should be"
     sigmas = geometric(sigma_max, sigma_min, levels)
     return Suggestion(sigmas, steps, epsilon, c, ratio, farthest, reasons)
-
-
-# ── Distances ────────────────────────────────────────────────────────────────────────────────────
 
 
 def _spaced_rows(n: int, most: int) -> Int[Tensor, "rows"]:
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
 
-def _gaps(x: Tensor, y: Tensor) -> Float[Tensor, "n m"]:
-    """Return distances by differences, because products cancel for close samples."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _nearest_distinct(x: Tensor, rows: Int[Tensor, "rows"]) -> Float[Tensor, "rows"]:
-    """Return each row's distance to the nearest sample that is not a copy; ∞ if all are."""
-    best = x.new_full((len(rows),), math.inf)
-    for start in range(0, len(x), 4096):
-        gaps = _gaps(x[rows], x[start : start + 4096])
-        best = torch.minimum(best, gaps.where(gaps > 0, math.inf).amin(1))
-    return best
+def _gaps(x: Tensor, rows: Int[Tensor, "rows"]) -> Iterator[Float[Tensor, "rows m"]]:
+    """Yield the distances of some rows to all, by differences, because products cancel."""
+    for part in torch.split(x, 4096):
+        yield torch.cdist(x[rows], part, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _median_distance(x: Tensor) -> float:
@@ -181,29 +165,20 @@ def _median_distance(x: Tensor) -> float:
     return apart.median().item() if len(apart) else math.inf
 
 
-def _count_within(x: Tensor, rows: Int[Tensor, "rows"], reach: float) -> Int[Tensor, "rows"]:
-    """Count the samples within reach of each row, itself and its copies included."""
-    count = torch.zeros(len(rows), dtype=torch.long, device=x.device)
-    for start in range(0, len(x), 4096):
-        count += (_gaps(x[rows], x[start : start + 4096]) <= reach).sum(1)
-    return count
-
-
 def _largest_distances(x: Tensor, reach: float) -> tuple[float, int, float]:
     """Return the largest distance, the number of outliers, and the largest distance without them.
 
     An outlier has no neighbour within `reach`. Only samples far from the centre, 0, are tested.
     """
-    radius = x.norm(dim=1)
+    radius, largest = x.norm(dim=1), _diameter(x)
     low, high = np.quantile(radius.cpu().numpy(), (0.25, 0.75))
     suspects = (radius > high + 3 * (high - low)).nonzero().flatten()
-    outliers = suspects[_count_within(x, suspects, reach) == 1]
-    largest = _diameter(x)
+    near = torch.stack([(gaps <= reach).sum(1) for gaps in _gaps(x, suspects)]).sum(0)
+    outliers = suspects[near == 1]  # only itself
     if not len(outliers):
         return largest, 0, largest
-    kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    kept[outliers] = False
-    return largest, len(outliers), _diameter(x[kept])
+    others = torch.ones_like(radius).index_fill(0, outliers, 0).bool()
+    return largest, len(outliers), _diameter(x[others])
 
 
 def _diameter(x: Tensor) -> float:

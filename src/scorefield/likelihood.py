@@ -65,7 +65,13 @@ def log_likelihood(
         chunk: rows of the Jacobian at a time, for the exact trace.
         noise: source of the probes, whose signs are used.
     """
-    _check_likelihood_arguments(x, prior, sigma_min, sigma_max, probes, tolerance)
+    _check_samples(x, prior)
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: give 0 < min < max")
+    if probes is not None and probes < 1:
+        raise ValueError(f"probes={probes}: give at least 1, or None for the exact trace")
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance={tolerance}: give a number above 0")
     size, probed = x[0].numel(), probes or 1
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
     with torch.no_grad():
@@ -75,29 +81,22 @@ def log_likelihood(
         end, count = _solve(flow, start, *ends, scale, max_evaluations)
         base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
         integrals = end[:, size:]
-        error = integrals.var(1).sqrt() / math.sqrt(probed) if probed > 1 else base * math.nan
-        error = torch.zeros_like(base) if probes is None else error
+        # of a single probe, NaN
+        error = torch.full_like(base, math.nan if probes else 0)
+        if probed > 1:
+            error = integrals.std(1) / math.sqrt(probed)
         return Likelihood(base + integrals.mean(1), error, count)
 
 
-def _check_likelihood_arguments(
-    x: object, prior: Prior, low: float, high: float, probes: int | None, tolerance: float
-) -> None:
+def _check_samples(x: object, prior: Prior) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
         raise TypeError("x must be a batch of finite floats: 8-bit images as x.float() / 255")
     broken = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     if broken:
         raise ValueError(f"x must be finite floats, but samples {broken[:5]} are not: exclude them")
     if x.shape[1:] != prior.mean.shape:
-        raise ValueError(
-            f"prior is for samples of {tuple(prior.mean.shape)}, x has {tuple(x.shape[1:])}"
-        )
-    if not 0 < low < high < math.inf:
-        raise ValueError(f"sigma_min={low}, sigma_max={high}: give 0 < min < max")
-    if probes is not None and probes < 1:
-        raise ValueError(f"probes={probes}: give at least 1, or None for the exact trace")
-    if not 0 < tolerance < math.inf:
-        raise ValueError(f"tolerance={tolerance}: give a number above 0")
+        shapes = tuple(prior.mean.shape), tuple(x.shape[1:])
+        raise ValueError(f"prior is for samples of {shapes[0]}, x has {shapes[1]}")
 
 
 Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -112,22 +111,23 @@ def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow
         s, pullback = linearize(lambda p: score(p, sigma), point)
         if s.shape != point.shape:
             raise ValueError(f"score returned shape {tuple(s.shape)} for {tuple(point.shape)}")
-        if directions:
-            v = [d[rows] for d in directions]
-            traces = torch.stack([(pullback(d) * d).flatten(1).sum(1) for d in v], 1)
-        else:
-            traces = trace(pullback, s, chunk=chunk)[:, None]
-        return -match(t.exp() ** 2, y) * torch.cat([s.flatten(1), traces], 1).to(y.dtype)
+        probes = (d[rows] for d in directions)
+        traces = [(pullback(v) * v).flatten(1).sum(1) for v in probes]
+        traces = traces or [trace(pullback, s, chunk=chunk)]
+        return -match(t.exp() ** 2, y) * torch.cat([s.flatten(1), torch.stack(traces, 1)], 1).to(
+            y.dtype
+        )
 
     return flow
 
 
 def _scale(x: Tensor, tolerance: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the error that a step may make: δ in x is about δ/σ nats a dimension."""
+    size = x[0].numel()
 
     def scale(t: Tensor, y: Tensor) -> Tensor:
         units = torch.ones_like(y)
-        units[:, : x[0].numel()] = t.exp()[:, None]
+        units[:, :size] = t.exp()[:, None]
         return tolerance * units + 4 * torch.finfo(x.dtype).eps * y.abs()
 
     return scale
@@ -167,15 +167,11 @@ def _solve(
     scale: Callable[[Tensor, Tensor], Tensor],
     most: int,
 ) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
-    """Return y at the end, and the evaluations of f(t, y, rows) for each sample.
-
-    A step from (t, y) may have the error scale(t, y).
-    """
+    """Return y at the end, by steps of error scale(t, y), and the evaluations for each sample."""
     y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
-    count = torch.zeros(len(y), dtype=torch.long, device=y.device)
+    count = torch.ones(len(y), dtype=torch.long, device=y.device)
     rows = torch.arange(len(y), device=y.device)
     slope = f(t, y, rows)
-    count += 1
     while len(rows):
         step = torch.minimum(h[rows], end - t[rows])
         slopes = [slope[rows]]

@@ -12,7 +12,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from ._ops import Sigma, match
 from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
+from .score import Score, keep_shape_and_device
 
 Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
 """A class, one for all samples or one for each."""
@@ -54,7 +55,13 @@ class ScoreModel(nn.Module):
                 f"shape is {tuple(shape)}, but the prior's mean {tuple(prior.mean.shape)}: "
                 "leave shape out, the prior has it"
             )
-        _check_table(net, precondition)
+        # a network's table of levels, as a RefineNet has, must fit the ladder
+        table, ladder = getattr(net, "arguments", {}).get("levels"), precondition.levels
+        if table is not None and ladder is not None and len(ladder) != table:
+            raise ValueError(
+                f"the network was built with levels={table}, but the ladder has {len(ladder)}: "
+                "make them equal"
+            )
         self.net = net
         self.precondition = precondition
         self.prior = prior
@@ -75,12 +82,11 @@ class ScoreModel(nn.Module):
             u = u - self.precondition.centre
         skip, out, scale, cond = self.precondition(_sigma_values(sigma, x))
         labels = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
-        f: Tensor = self._run(
-            (_broadcast(scale, u) * u).to(dtype or u.dtype), _network_cond(cond, x, dtype), *labels
-        )
-        return (_broadcast(skip, u) * u + _broadcast(out, u) * f.to(u.dtype)).to(x.dtype)
+        skip, out, scale = (match(c, u) if c.ndim else c for c in (skip, out, scale))
+        f = self._run((scale * u).to(dtype or u.dtype), _network_cond(cond, x, dtype), *labels)
+        return (skip * u + out * f.to(u.dtype)).to(x.dtype)
 
-    def given(self, label: Label) -> ConditionedScore:
+    def given(self, label: Label) -> Score:
         """Return the score of one class, or of one for each sample, as a function of (x, σ).
 
         Also in training: `loss(model.given(labels), x)`.
@@ -90,14 +96,13 @@ class ScoreModel(nn.Module):
         except TypeError:
             kind = type(self.net).__name__
             raise ValueError(f"label={label}: the network, {kind}, has no classes") from None
-        return ConditionedScore(self, label)
+        return keep_shape_and_device(self, lambda x, sigma: self(x, sigma, label))
 
     def round(self, sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "rounded"]:
         """Move the levels of a grid to the nearest ones of the training, without repetition."""
         levels = self.precondition.levels
-        if levels is None:
-            near = sigmas.clamp(self.sigma_min, self.sigma_max)
-        else:
+        near = sigmas.clamp(self.sigma_min, self.sigma_max)
+        if levels is not None:
             near = levels.to(sigmas)[Discrete(levels).index(sigmas)]
         rounded: Tensor = torch.unique_consecutive(near)
         return rounded
@@ -124,12 +129,11 @@ class ScoreModel(nn.Module):
         return self.precondition.sigma_min
 
     def _run(self, *inputs: Tensor | None) -> Tensor:
-        if self.autocast is None:  # the caller's autocast, if any, holds
+        kind = self.device.type if self.device else "cpu"
+        # without a type of its own, the caller's autocast, if any, holds
+        own = torch.autocast(kind, self.autocast) if self.autocast else nullcontext()
+        with own:
             out: Tensor = self.net(*inputs)
-            return out
-        assert self.device is not None
-        with torch.autocast(self.device.type, self.autocast):
-            out = self.net(*inputs)
         return out
 
     def _check_sigma(self, sigma: Sigma) -> None:
@@ -180,11 +184,6 @@ def _sigma_values(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
     return match(sigma, x.new_empty(len(x), dtype=torch.float64))
 
 
-def _broadcast(coefficient: Float[Tensor, "*batch"], u: Tensor) -> Tensor:
-    """Shape a coefficient to be multiplied with u."""
-    return match(coefficient, u) if coefficient.ndim else coefficient
-
-
 def _network_cond(cond: Tensor | None, x: Tensor, dtype: torch.dtype | None) -> Tensor | None:
     """Return the network's input for the noise level of each sample, an index or a float.
 
@@ -201,16 +200,6 @@ def _network_cond(cond: Tensor | None, x: Tensor, dtype: torch.dtype | None) -> 
     return cond.expand(len(x))
 
 
-def _check_table(net: nn.Module, precondition: Precondition) -> None:
-    """Raise if a network's table of levels, as a RefineNet has, does not fit the ladder."""
-    table, ladder = getattr(net, "arguments", {}).get("levels"), precondition.levels
-    if table is not None and ladder is not None and len(ladder) != table:
-        raise ValueError(
-            f"the network was built with levels={table}, but the ladder has {len(ladder)}: "
-            "make them equal"
-        )
-
-
 def _caller_level() -> int:
     """Return the stacklevel with which the caller's warning points at the code of the user."""
     frame, level = sys._getframe(1), 1
@@ -218,28 +207,3 @@ def _caller_level() -> int:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in within:
         frame, level = frame.f_back, level + 1
     return level
-
-
-@dataclass(frozen=True, eq=False)
-class ConditionedScore:
-    """Score of a class; a `Score`."""
-
-    model: ScoreModel
-    label: Label
-
-    def __call__(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
-    ) -> Float[Tensor, "batch *shape"]:
-        """Return the score of each sample in its class."""
-        score: Tensor = self.model(x, sigma, self.label)
-        return score
-
-    @property
-    def shape(self) -> torch.Size | None:
-        """Shape of one sample."""
-        return self.model.shape
-
-    @property
-    def device(self) -> torch.device | None:
-        """Device of the network."""
-        return self.model.device

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ from ..precondition import (
 )
 from .shared import Report, choose_size, uniform_prior
 
-VARIANCE_PRESERVING = ("DDPMScheduler", "DDIMScheduler")
-"""Schedulers with the same training and different samplers."""
-
 VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
+
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", VARIANCE_EXPLODING)
+"""Supported schedulers; the first two have the same training and different samplers."""
 
 PREDICTIONS: dict[str, Callable[[Tensor], Precondition]] = {
     "epsilon": VPDiscrete,
@@ -60,18 +59,16 @@ def from_diffusers(
         report: called with a line for each value inferred from the configuration, or assumed.
         image_size: pixels a side, or (height, width), if the configuration does not contain it.
     """
-    folders = _find_folders(Path(path))
-    unet, scheduler = _load_parts(folders)
+    network, schedule, kind = _find_folders(Path(path))
+    unet, scheduler = _load_parts(network, schedule, kind)
     size = unet.config.sample_size if image_size is None else image_size
     if size is None:
-        raise ValueError(f"{folders.unet} does not contain the size of its images: give image_size")
+        raise ValueError(f"{network} does not contain the size of its images: give image_size")
     size = size if isinstance(size, int) else tuple(size)
     multiple = 1 << (len(unet.config.block_out_channels) - 1)
     shape = (unet.config.in_channels, *choose_size(size, 0, report, multiple=multiple))
-    report(
-        f"inferred: images of {' × '.join(map(str, shape))}, trained for {folders.scheduler_class}"
-    )
-    precondition = _read_precondition(folders, scheduler, report)
+    report(f"inferred: images of {' × '.join(map(str, shape))}, trained for {kind}")
+    precondition = _read_precondition(scheduler, kind, report)
     return ScoreModel(_Network(unet), precondition, prior=uniform_prior(shape, report)).eval()
 
 
@@ -88,20 +85,8 @@ class _Network(nn.Module):
         return output[:, : x.shape[1]]
 
 
-# ── Files ────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _Folders:
-    """Folders of the network and of its scheduler."""
-
-    unet: Path
-    scheduler: Path
-    scheduler_class: str
-
-
-def _find_folders(path: Path) -> _Folders:
-    """Find both folders from the pipeline's, or from the network's within it."""
+def _find_folders(path: Path) -> tuple[Path, Path, str]:
+    """Return the folders of the network and its scheduler, and the name of its class."""
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path} is not a folder here, and nothing is downloaded: fetch the model first, for "
@@ -112,8 +97,7 @@ def _find_folders(path: Path) -> _Folders:
     parts = _read_json(index) if index.is_file() else {}
     if others := {part for part in parts if part[:1] != "_"} - {"unet", "scheduler"}:
         raise ValueError(
-            f"{root} is a pipeline with {', '.join(sorted(others))} in addition to the network: it "
-            "does not denoise images"
+            f"{root} is a pipeline with {', '.join(sorted(others))}: it does not denoise images"
         )
     unet = root / "unet" if (root / "unet").is_dir() else root
     model = _read_json(unet / "config.json").get("_class_name")
@@ -123,13 +107,9 @@ def _find_folders(path: Path) -> _Folders:
     places = [root / "scheduler", unet, unet / "scheduler"]
     scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), places[0])
     name = _read_json(scheduler / "scheduler_config.json").get("_class_name")
-    supported = (*VARIANCE_PRESERVING, VARIANCE_EXPLODING)
-    if name not in supported:
-        raise ValueError(
-            f"{scheduler} contains a {name}, whose noise levels are not supported: use one of "
-            f"{', '.join(supported)}"
-        )
-    return _Folders(unet, scheduler, str(name))
+    if name not in SCHEDULERS:
+        raise ValueError(f"{scheduler} contains a {name}: supported are {', '.join(SCHEDULERS)}")
+    return unet, scheduler, str(name)
 
 
 def _check_weights(folder: Path) -> None:
@@ -151,8 +131,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{path} is missing: give a folder saved by diffusers, with `unet` and `scheduler` in "
-            "it"
+            f"{path} is missing: give a folder with `unet` and `scheduler`, saved by diffusers"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
@@ -161,16 +140,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_parts(folders: _Folders) -> tuple[Any, Any]:
+def _load_parts(network: Path, schedule: Path, kind: str) -> tuple[Any, Any]:
     """Load the network and the scheduler by the library."""
     try:
         import diffusers
     except ImportError as error:
-        raise ImportError(
-            "models of diffusers need that library: pip install 'scorefield[hub]'"
-        ) from error
+        raise ImportError("diffusers is missing: pip install 'scorefield[hub]'") from error
     unet, info = diffusers.UNet2DModel.from_pretrained(  # type: ignore[no-untyped-call]
-        folders.unet,
+        network,
         use_safetensors=True,
         local_files_only=True,
         low_cpu_mem_usage=False,  # True needs yet another library
@@ -178,34 +155,25 @@ def _load_parts(folders: _Folders) -> tuple[Any, Any]:
     )
     # the library would leave missing weights at random, and only log it
     if wrong := {fault: names for fault, names in info.items() if names}:
-        raise ValueError(f"the weights in {folders.unet} do not fit its config.json: {wrong}")
-    scheduler = getattr(diffusers, folders.scheduler_class).from_pretrained(
-        folders.scheduler, local_files_only=True
-    )
-    return unet, scheduler
+        raise ValueError(f"the weights in {network} do not fit its config.json: {wrong}")
+    return unet, getattr(diffusers, kind).from_pretrained(schedule, local_files_only=True)
 
 
-# ── Noise levels ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _read_precondition(folders: _Folders, scheduler: Any, report: Report) -> Precondition:
+def _read_precondition(scheduler: Any, kind: str, report: Report) -> Precondition:
     config = scheduler.config
-    if folders.scheduler_class == VARIANCE_EXPLODING:
+    if kind == VARIANCE_EXPLODING:
         report(f"inferred: F is the score, σ from {config.sigma_max:.4g} to {config.sigma_min:.4g}")
         report("assumed: images in [0, 1], as in ScoreSdeVePipeline")
         return Plain(config.sigma_max, config.sigma_min)
-    kind = config.prediction_type
-    if kind not in PREDICTIONS:
-        raise ValueError(
-            f"{folders.scheduler} has prediction_type={kind!r}: supported are "
-            f"{', '.join(PREDICTIONS)}"
-        )
+    prediction = config.prediction_type
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction_type={prediction!r}: supported are {', '.join(PREDICTIONS)}")
     alpha_bar = scheduler.alphas_cumprod.double()
     sigmas = ((1 - alpha_bar) / alpha_bar).sqrt().flip(0)
     # with rescale_betas_zero_snr the last timestep is pure noise, σ = ∞
-    precondition = Rescaled(PREDICTIONS[kind](sigmas[sigmas.isfinite()]))
+    precondition = Rescaled(PREDICTIONS[prediction](sigmas[sigmas.isfinite()]))
     report(
-        f"inferred: F is {kind} at {len(alpha_bar)} timesteps, σ from "
+        f"inferred: F is {prediction} at {len(alpha_bar)} timesteps, σ from "
         f"{precondition.sigma_max:.4g} to {precondition.sigma_min:.4g}"
     )
     report("assumed: the network's images are in [−1, 1], as in DDPMPipeline; ours in [0, 1]")

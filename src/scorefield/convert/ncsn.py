@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -68,15 +69,10 @@ def build_ncsn(
     sigma_min: float | None = None,
     image_size: int | None = None,
 ) -> ScoreModel:
-    """Build the model of a checkpoint.
+    """Build the model of a checkpoint, with the papers' values where none is given.
 
-    Args:
-        checkpoint: as loaded.
-        report: called with a line for each value inferred or assumed.
-        ema: take the averaged weights, if there are any.
-        sigma_max: first level, if the file has no ladder; the papers' 1 (NCSN) or 50 (NCSNv2).
-        sigma_min: last level; the papers' 0.01.
-        image_size: pixels a side; the papers' 28 or 32 (original), 64 (deeper), 256 (deepest).
+    They are σ from 1 (NCSN) or 50 (NCSNv2) to 0.01, and images of 28 or 32 (original), 64 (deeper)
+    or 256 (deepest) pixels a side.
     """
     weights = named_weights(checkpoint)
     sigmas = weights.pop("sigmas", None)
@@ -116,12 +112,9 @@ def _build_network(weights: Weights, report: Report) -> RefineNet:
         f"({len(DEPTHS[depth])} stages), width {width}, {channels} channels"
     )
 
-    def build() -> RefineNet:
-        return RefineNet(channels, width, levels, depth=depth)
-
-    state = fit_weights(
-        build, _translate_refinenet(weights, depth), f"RefineNet of depth {depth!r}"
-    )
+    build = partial(RefineNet, channels, width, levels, depth=depth)
+    translation = _translate_refinenet(weights, depth)
+    state = fit_weights(build, translation, f"RefineNet of depth {depth!r}")
     net = build()
     net.load_state_dict(state)
     return net

@@ -17,7 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ..model import ScoreModel
+from ..nn.unet import UNet
 from ..noise import geometric
 from ..precondition import (
     VE,
@@ -60,23 +63,11 @@ def build_score_sde(
     groups: int | None = None,
     dropout: float | None = None,
 ) -> ScoreModel:
-    """Build the model of a checkpoint.
+    """Build the model of a checkpoint, with published values where none is given.
 
-    Args:
-        checkpoint: as loaded.
-        report: called with a line for each value inferred or assumed.
-        ema: take the averaged weights, if there are any.
-        sde: "ve", "vp" or "subvp"; that of the published model with such a network.
-        continuous: trained at all times, rather than at 1,000 (or as many as are stored).
-        image_size: pixels a side; such that the first attention is at 16 pixels, or 32.
-        sigma_max: largest σ of a VE, if the file has no ladder; CIFAR-10's 50.
-        sigma_min: smallest; 0.01.
-        beta_min: β(0) of a VP or sub-VP; 0.1.
-        beta_max: β(1); 20.
-        fir: see `convert_network`, as for the next three.
-        skip_rescale: a property of the network.
-        groups: another.
-        dropout: another.
+    They are the SDE and time of the published model with such a network, 1,000 levels, σ from 50 to
+    0.01, β from 0.1 to 20, and images with 16 pixels a side at the first attention, or 32. See
+    `convert_network` for the others.
     """
     averaged = ema and isinstance(checkpoint, Mapping) and "ema" in checkpoint
     options = dict(fir=fir, skip_rescale=skip_rescale, groups=groups, dropout=dropout)
@@ -86,13 +77,15 @@ def build_score_sde(
     arguments = converted.arguments
     sde, continuous = _choose_sde(arguments, sde, continuous, report)
     sigma, beta = (sigma_max, sigma_min), (beta_max, beta_min)
-    row = _precondition(converted, sde, continuous, sigma, beta, report)
+    row = _precondition(converted.sigmas, sde, continuous, sigma, beta, report)
     # the published networks attend first where the image has 16 pixels
     side = 16 << min(arguments["attention"]) if arguments["attention"] else 32
     multiple = 1 << (len(arguments["multipliers"]) - 1)
     size = choose_size(image_size, side, report, multiple=multiple)
     prior = uniform_prior((arguments["channels"], *size), report)
-    return ScoreModel(converted.build(), row, prior=prior)
+    net = UNet(**arguments)
+    net.load_state_dict(converted.state)
+    return ScoreModel(net, row, prior=prior)
 
 
 def _report_network(converted: ConvertedNetwork, report: Report) -> None:
@@ -138,12 +131,7 @@ def _choose_sde(
 
 
 def _precondition(
-    converted: ConvertedNetwork,
-    sde: str,
-    continuous: bool,
-    sigma: Range,
-    beta: Range,
-    report: Report,
+    ladder: Tensor | None, sde: str, continuous: bool, sigma: Range, beta: Range, report: Report
 ) -> Precondition:
     own, other, foreign = ("sigma", "beta", beta) if sde == "ve" else ("beta", "sigma", sigma)
     for end, value in zip(("max", "min"), foreign, strict=True):
@@ -151,7 +139,6 @@ def _precondition(
             raise ValueError(
                 f"{other}_{end}={value}: the noise of sde={sde!r} is set by {own}_min and {own}_max"
             )
-    ladder = converted.sigmas
     count = 1000 if ladder is None else len(check_tensor("sigmas", ladder, ndim=1))
     if not continuous:
         report(f"{'assumed' if ladder is None else 'inferred'}: {count} noise levels")

@@ -65,12 +65,6 @@ class ConvertedNetwork:
     step: int | None
     assumed: tuple[str, ...]
 
-    def build(self) -> UNet:
-        """Build the network with its weights, in evaluation mode."""
-        net = UNet(**self.arguments)
-        net.load_state_dict(self.state)
-        return net.eval()
-
 
 def convert_network(
     checkpoint: object,
@@ -81,17 +75,12 @@ def convert_network(
     groups: int | None = None,
     dropout: float | None = None,
 ) -> ConvertedNetwork:
-    """Translate a checkpoint, or its `model` alone.
+    """Translate a checkpoint, or its `model` alone; with `ema`, with the averaged weights.
 
-    Args:
-        checkpoint: a dict as the official program saves it, a list that starts with the model, or
-            the model.
-        ema: take the averaged weights; else those of the last step.
-        fir: change sizes through the filter (1, 3, 3, 1); assumed for NCSN++, which has Fourier
-            features or a progressive path. A residual path shows it.
-        skip_rescale: divide sums of two branches by √2; assumed for BigGAN's blocks.
-        groups: of all normalisations; 32 is assumed for DDPM, else min(channels/4, 32).
-        dropout: for further training; 0.1 is assumed, and 0 with a progressive output.
+    What no tensor shows is assumed where it is not given. `fir`, the filter (1, 3, 3, 1) in changes
+    of size: for NCSN++, which has Fourier features or a progressive path. `skip_rescale`, the
+    division of sums of two branches by √2: for BigGAN's blocks. `groups` of all normalisations: 32
+    for DDPM, else min(channels/4, 32). `dropout`: 0.1, and 0 with a progressive output.
     """
     around = checkpoint if isinstance(checkpoint, Mapping) else {}
     weights = named_weights(checkpoint)
@@ -132,16 +121,11 @@ def _average(checkpoint: Mapping[str, Any], weights: Weights) -> dict[str, Tenso
     names = [key for key in weights if key != LADDER_KEY]
     if len(averages) < len(names):  # the frequencies are not trained, and not averaged
         names = [key for key in names if not key.endswith(".W") or ".NIN_" in key]
-    pairs = list(zip_longest(names, averages))
-    wrong = [
-        str(key)
-        for key, average in pairs
-        if key is None or average is None or average.shape != weights[key].shape
-    ]
-    if wrong:
+    if [v.shape for v in averages] != [weights[key].shape for key in names]:
         raise ValueError(
-            f"{len(averages)} averaged tensors do not fit the {len(names)} of the model: {wrong}"
+            f"{len(averages)} averaged tensors do not fit the {len(names)} of the model"
         )
+    pairs = zip(names, averages, strict=True)
     return {**weights, **{key: check_tensor(f"the average of {key}", v) for key, v in pairs}}
 
 

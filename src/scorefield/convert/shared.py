@@ -21,9 +21,6 @@ MAX_SIDE = 65_536
 """Largest image side, in pixels."""
 
 
-# ── Weights ──────────────────────────────────────────────────────────────────────────────────────
-
-
 def weight_names(checkpoint: object) -> set[str]:
     """Return the names in a checkpoint's model; empty if it has no such thing."""
     state = _model_state(checkpoint)
@@ -97,9 +94,6 @@ def _model_state(checkpoint: Any) -> Any:
 
 def _bare_name(name: object) -> str:
     return str(name).removeprefix("module.")
-
-
-# ── Values that the file may not contain ─────────────────────────────────────────────────────────
 
 
 def choose_range(

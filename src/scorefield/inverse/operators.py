@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -155,18 +156,15 @@ def blur(sigma: float) -> LinearOperator:
         rows = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device)
         columns = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)
         square = (2 * torch.pi) ** 2 * (rows[:, None] ** 2 + columns**2)
-        kept = (-0.5 * sigma**2 * square).exp()
-        left: Tensor = torch.where(kept < BLUR_CUTOFF, 0, kept)
-        return left
+        kept: Tensor = (-0.5 * sigma**2 * square).exp()
+        return kept.where(kept >= BLUR_CUTOFF, 0)
 
     def through(factor: Map, x: Tensor) -> Tensor:
         waves = torch.fft.rfft2(x) * factor(response(x))
         out: Tensor = torch.fft.irfft2(waves, s=x.shape[-2:])
         return out
 
-    def forward(x: Tensor) -> Tensor:
-        return through(lambda kept: kept, x)
-
+    forward = partial(through, lambda kept: kept)
     return LinearOperator(
         forward, forward, lambda f, y: through(lambda kept: f(kept**2) * (kept > 0), y)
     )

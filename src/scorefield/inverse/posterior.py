@@ -66,30 +66,21 @@ def algorithm2(
     check_measurement(mask(known), y, 0.0)
     y, known = y.to(x).expand_as(x), known.to(x.device).bool().expand(x.shape[1:])
     drift = drift_factor(convention, "epsilon", epsilon, steps)
-    return _algorithm2(score, x, levels, known, y, drift, steps, noise)
 
+    @without_gradients
+    def chain(x: Tensor) -> States:
+        for i, sigma in enumerate(levels):
+            alpha = drift * (sigma / levels[-1]) ** 2
+            noisy = perturb(y, sigma, noise(x))
+            for step in range(i * steps + 1, (i + 1) * steps + 1):
+                s = score(x, sigma)
+                denoised = x + sigma**2 * s
+                x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
+                x = torch.where(known, noisy, x)
+                yield State(x, sigma, denoised, step)
+        return x
 
-@without_gradients
-def _algorithm2(
-    score: Score,
-    x: Tensor,
-    levels: list[float],
-    known: Tensor,
-    y: Tensor,
-    epsilon: float,
-    steps: int,
-    noise: Noise,
-) -> States:
-    for i, sigma in enumerate(levels):
-        alpha = epsilon * (sigma / levels[-1]) ** 2
-        noisy = perturb(y, sigma, noise(x))
-        for step in range(i * steps + 1, (i + 1) * steps + 1):
-            s = score(x, sigma)
-            denoised = x + sigma**2 * s
-            x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
-            x = torch.where(known, noisy, x)
-            yield State(x, sigma, denoised, step)
-    return x
+    return chain(x)
 
 
 def particle_filter(
@@ -126,41 +117,32 @@ def particle_filter(
         raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")
     y = y.to(x) if operator.known is None else operator(y.to(x))  # unknown pixels may be NaN
     y, groups = _filters(x, y, filter_size)
-    return _particle_filter(score, x, levels, operator, y, groups, sigma_y, noise)
 
+    @without_gradients
+    def chain(x: Tensor) -> States:
+        path = _noisy_path(operator, y, levels, sigma_y, noise)
+        x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
+        log_w = x.new_zeros(len(x))
+        for i, (sigma, low) in enumerate(pairwise(levels), 1):
+            step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][groups]
+            s = score(x, sigma)
+            log_w = log_w + step.log_weight(x, s, target)
+            threshold = 1 if i == len(levels) - 1 else 0.5
+            parents, log_w = _resample(log_w, groups, noise, threshold)
+            x, s = x[parents], s[parents]
+            denoised = x + sigma**2 * s
+            ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
+            # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose
+            # mean is the first, makes this exact for both, and second order between them
+            turn = step.unmeasured(score(ahead, low) - s)
+            x = ahead + low**2 * (1 - low / sigma) * turn
+            yield State(x, low, denoised, i)
+        x = x + levels[-1] ** 2 * score(x, levels[-1])
+        x = operator.project(x, y[groups]) if sigma_y == 0 else x
+        yield State(x, 0.0, x, len(levels))
+        return x
 
-@without_gradients
-def _particle_filter(
-    score: Score,
-    x: Tensor,
-    levels: list[float],
-    operator: LinearOperator,
-    y: Tensor,
-    groups: Tensor,
-    sigma_y: float,
-    noise: Noise,
-) -> States:
-    path = _noisy_path(operator, y, levels, sigma_y, noise)
-    x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
-    log_w = x.new_zeros(len(x))
-    for i, (sigma, low) in enumerate(pairwise(levels), 1):
-        step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][groups]
-        s = score(x, sigma)
-        log_w = log_w + step.log_weight(x, s, target)
-        last = i == len(levels) - 1
-        parents, log_w = _resample(log_w, groups, noise, threshold=1 if last else 0.5)
-        x, s = x[parents], s[parents]
-        denoised = x + sigma**2 * s
-        ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
-        # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose mean
-        # is the first, makes this exact for both, and second order between them
-        turn = step.unmeasured(score(ahead, low) - s)
-        x = ahead + low**2 * (1 - low / sigma) * turn
-        yield State(x, low, denoised, i)
-    x = x + levels[-1] ** 2 * score(x, levels[-1])
-    x = operator.project(x, y[groups]) if sigma_y == 0 else x
-    yield State(x, 0.0, x, len(levels))
-    return x
+    return chain(x)
 
 
 def _filters(

@@ -124,11 +124,11 @@ def nearest(
     """
     if flips and x.ndim < 3:
         raise ValueError(f"x has shape {tuple(x.shape)}: flips=True is for images, width last")
-    mirrored = x.flip(-1).detach().flatten(1) if flips else None
+    mirrored = x.flip(-1) if flips else x
     x, reference = sample_matrices(least=1, x=x, reference=reference)
     if not 1 <= k <= len(reference):
         raise ValueError(f"k={k} of {len(reference)} references: give 1 to that many")
-    views = [x] if mirrored is None else [x, mirrored.to(x.device)]
+    views = [x, mirrored.detach().flatten(1).to(x.device)] if flips else [x]
     centre = _mean(reference)
     parts = [
         _nearest_of_block(torch.stack(same), reference, centre, k)
@@ -171,14 +171,9 @@ def neighbour_ratio(
         raise ValueError("most of heldout is in train: hold out data that the training has not")
     distances, sources = neighbours.distances[:, 0], neighbours.indices[:, 0]
     order = distances.argsort(stable=True)[:worst]
-    return Memorisation(
-        distances.median().item() / unit,
-        _share(distances <= tolerance),
-        _share(usual <= tolerance),
-        order,
-        sources[order],
-        distances[order],
-    )
+    copies, heldout_copies = _share(distances <= tolerance), _share(usual <= tolerance)
+    ratio = distances.median().item() / unit
+    return Memorisation(ratio, copies, heldout_copies, order, sources[order], distances[order])
 
 
 def _share(hits: Tensor) -> float:
@@ -204,15 +199,15 @@ def _nearest_of_block(
     views: Tensor, reference: Tensor, centre: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
     """Return the nearest of a block of points, each in one or two views."""
-    square, index, start = views.new_empty(views.shape[1], 0), None, 0
+    square, start = views.new_empty(views.shape[1], 0), 0
+    index = square.long()
     for block in blocks(reference):
         b = block - centre
         tile = torch.stack([_norms(a, b) - 2 * a @ b.T for a in views - centre]).amin(0)
         rows = torch.arange(start, start := start + len(b), device=b.device).expand_as(tile)
-        index = rows if index is None else torch.cat([index, rows], 1)
+        index = torch.cat([index, rows], 1)
         square, order = torch.cat([square, tile], 1).topk(min(k, index.shape[1]), largest=False)
         index = index.gather(1, order)
-    assert index is not None
     # the distances of these few exactly, so that a copy is at 0
     columns = [(views - reference[i].double()).norm(dim=-1).amin(0) for i in index.T]
     distances, order = torch.stack(columns, 1).sort(stable=True)

@@ -123,10 +123,9 @@ def frechet_gaussian(
         if not value.isfinite().all():
             raise ValueError(f"{name} has NaN or infinite values")
     gap = mean_x.detach().double() - mean_y.detach().double()
-    roots = [_root("cov_x", cov_x), _root("cov_y", cov_y)]
-    shared = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
-    own = torch.stack([root.square().sum() for root in roots]).sum()
-    total = gap.square().sum() + own - 2 * shared
+    x, y = _root("cov_x", cov_x), _root("cov_y", cov_y)
+    shared = torch.linalg.svdvals(x @ y.T).sum()
+    total = gap.square().sum() + x.square().sum() + y.square().sum() - 2 * shared
     return float(total.clamp(min=0))
 
 
@@ -208,18 +207,11 @@ def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = 10)
     if not 1 <= splits <= len(p):
         raise ValueError(f"splits={splits} of {len(p)} samples: give 1 to that many")
     if p.min() < 0 or (p.sum(1, dtype=torch.float64) - 1).abs().max() > 1e-3:
-        raise ValueError(
-            "probabilities must sum to 1 in each row: give softmax(logits), not logits"
-        )
-    scores = torch.stack([_divergence(part).exp() for part in p.tensor_split(splits)])
+        raise ValueError("rows of probabilities must sum to 1: give softmax(logits), not logits")
+    divergences = []
+    for part in p.tensor_split(splits):  # H(p(y)) − E H(p(y|x))
+        mean = torch.stack([block.sum(0) for block in blocks(part)]).sum(0) / len(part)
+        entropies = torch.stack([block.xlogy(block).sum() for block in blocks(part)])
+        divergences.append(entropies.sum() / len(part) - mean.xlogy(mean).sum())
+    scores = torch.stack(divergences).exp()
     return Estimate(scores.mean().item(), scores.std(correction=0).item())
-
-
-def _divergence(p: Tensor) -> Tensor:
-    """E KL(p(y|x) ‖ p(y)) = H(p(y)) − E H(p(y|x))."""
-    total = p.new_zeros(p.shape[1], dtype=torch.float64)
-    negative = total.new_zeros(())
-    for block in blocks(p):
-        total, negative = total + block.sum(0), negative + block.xlogy(block).sum()
-    mean = total / len(p)
-    return negative / len(p) - mean.xlogy(mean).sum()
