@@ -220,7 +220,7 @@ def write(folder, unet=UNET, scheduler=DDPM, index=None, weights="safetensors"):
         ({"unet": []}, ValueError, "not a configuration"),
         ({"weights": "bin"}, ValueError, r"model\.bin alone, a pickle.*save_pretrained"),
         ({"weights": "onnx"}, FileNotFoundError, r"model\.safetensors is missing"),
-        ({"index": {"_class_name": "LDM", "unet": [], "vqvae": []}}, ValueError, "with vqvae in"),
+        ({"index": {"_class_name": "LDM", "unet": [], "vqvae": []}}, ValueError, "with vqvae: it"),
     ],
 )
 def test_a_folder_that_is_not_a_score_of_images_is_refused(tmp_path, content, error, message):

@@ -55,14 +55,6 @@ def test_copies_and_mirrored_copies_are_at_exactly_zero():
 
 
 @pytest.mark.usefixtures("block")
-def test_nearest_among_equals():
-    y = torch.tensor([[1.0], [0.0], [1.0], [3.0], [1.0]])
-    neighbours = nearest(torch.tensor([[1.0]]), y, 4)
-    assert neighbours.distances.tolist() == [[0, 0, 0, 1]]
-    assert set(neighbours.indices[0].tolist()) == {0, 1, 2, 4}
-
-
-@pytest.mark.usefixtures("block")
 def test_nearest_of_mirror_images():
     y = torch.rand(30, 2, 4, 5)
     x = torch.cat([y[:10].flip(-1), y[10:20], y[20:].flip(-2)]).requires_grad_()

@@ -34,14 +34,14 @@ def test_the_papers_ladder_for_figure_3_is_unstable():
     assert not fine.unstable
 
 
-@pytest.mark.parametrize("mixture", [circle(), apart()], ids=["circle", "apart"])
-def test_five_steps_a_level_lag(mixture):
+def test_five_steps_a_level_lag_and_give_wrong_weights():
+    mixture = apart()
     ladder = suggest(mixture.sample(1000))
-    diagnosis = diagnose(mixture, mixture, ladder.sigmas, steps=5, epsilon=ladder.epsilon, n=4000)
-    assert any(v.startswith("lag: at") and "T = 5" in v for v in diagnosis.verdicts)
+    options = {"epsilon": ladder.epsilon, "n": 4000}
+    diagnosis = diagnose(mixture, mixture, ladder.sigmas, steps=5, **options)
     assert diagnosis.lagging
-    wrong = [v for v in diagnosis.verdicts if v.startswith("weights: of modes 0, 1, 2")]
-    assert bool(wrong) == (len(diagnosis.modes) == 3)
+    assert any(v.startswith("lag: at") and "T = 5" in v for v in diagnosis.verdicts)
+    assert any(v.startswith("weights: of modes 0, 1, 2") for v in diagnosis.verdicts)
 
 
 def test_a_healthy_chain_has_no_verdict():

@@ -217,7 +217,7 @@ def _field_names(row: Any) -> list[str]:
 
 
 def _build_row(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
-    kind: Any = _look_up(PRECONDITIONERS, description["kind"], "preconditioner")
+    kind = _look_up(PRECONDITIONERS, description["kind"], "preconditioner")
     values = {key: value for key, value in description.items() if key != "kind"}
     if unknown := values.keys() - set(_field_names(kind)):
         raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
@@ -302,9 +302,7 @@ def _limit_parameters(tensors: int) -> Iterator[None]:
         handle.remove()
 
 
-def _look_up(
-    choices: Mapping[str, Callable[..., Any]], name: object, what: str
-) -> Callable[..., Any]:
+def _look_up(choices: Mapping[str, Callable[..., Any]], name: object, what: str) -> Any:
     if name not in choices:
         raise ValueError(f"{name!r:.40} is not a known {what}: {', '.join(choices)}")
     return choices[str(name)]

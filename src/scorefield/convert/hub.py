@@ -89,8 +89,8 @@ def _find_folders(path: Path) -> tuple[Path, Path, str]:
     """Return the folders of the network and its scheduler, and the name of its class."""
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{path} is not a folder here, and nothing is downloaded: fetch the model first, for "
-            "instance with `hf download NAME --local-dir FOLDER`"
+            f"{path} is not a folder here, and nothing is downloaded: fetch the model first, by "
+            "`hf download NAME --local-dir FOLDER`"
         )
     root = path.parent if path.name == "unet" else path
     index = root / "model_index.json"
@@ -116,8 +116,7 @@ def _check_weights(folder: Path) -> None:
     name = "diffusion_pytorch_model"
     if any((folder / f"{name}.safetensors{end}").is_file() for end in ("", ".index.json")):
         return
-    pickled = [path.name for path in sorted(folder.glob("*.bin"))]
-    if pickled:
+    if pickled := [path.name for path in sorted(folder.glob("*.bin"))]:
         raise ValueError(
             f"{folder} has its weights in {', '.join(pickled)} alone, a pickle, which may run code "
             f"when loaded. If you trust it: UNet2DModel.from_pretrained({str(folder)!r}, "

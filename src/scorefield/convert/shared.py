@@ -24,7 +24,8 @@ MAX_SIDE = 65_536
 def weight_names(checkpoint: object) -> set[str]:
     """Return the names in a checkpoint's model; empty if it has no such thing."""
     state = _model_state(checkpoint)
-    return {_bare_name(name) for name in state} if isinstance(state, Mapping) else set()
+    names = state if isinstance(state, Mapping) else ()
+    return {str(name).removeprefix("module.") for name in names}
 
 
 def named_weights(checkpoint: object) -> dict[str, Tensor]:
@@ -34,7 +35,7 @@ def named_weights(checkpoint: object) -> dict[str, Tensor]:
         raise ValueError("there are no named tensors where a model's weights should be")
     weights: dict[str, Tensor] = {}
     for key, value in state.items():
-        name = _bare_name(key)
+        name = str(key).removeprefix("module.")
         if name in weights:
             raise ValueError(f"{name} appears twice, with and without module. before it")
         weights[name] = check_tensor(name, value)
@@ -90,10 +91,6 @@ def _model_state(checkpoint: Any) -> Any:
         if isinstance(checkpoint, Mapping):
             checkpoint = checkpoint.get(name, checkpoint)
     return checkpoint
-
-
-def _bare_name(name: object) -> str:
-    return str(name).removeprefix("module.")
 
 
 def choose_range(

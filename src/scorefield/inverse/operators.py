@@ -115,7 +115,7 @@ def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
     def forward(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != len(weights):
             raise ValueError(
-                f"x has shape {tuple(x.shape)}: give a batch of images of {len(weights)} channels"
+                f"x has shape {tuple(x.shape)}: give images of {len(weights)} channels"
             )
         return (x * column(x)).sum(1, keepdim=True)
 
@@ -131,10 +131,7 @@ def downsample(factor: int) -> LinearOperator:
 
     def forward(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[2] % factor or x.shape[3] % factor:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: give a batch of images with sides that "
-                f"factor={factor} divides"
-            )
+            raise ValueError(f"x has shape {tuple(x.shape)}: give images that {factor=} divides")
         return avg_pool2d(x, factor)
 
     def adjoint(y: Tensor) -> Tensor:

@@ -218,9 +218,8 @@ class _FilterStep:
         return torch.where(values > 0, share, 1).clamp(0, 1)
 
     def _gain(self, gap: Tensor) -> Tensor:
-        return self.operator.adjoint(
-            self.operator.gram(lambda values: _inverse_where(self._share(values) < 1, values), gap)
-        )
+        inverse = lambda values: _inverse_where(self._share(values) < 1, values)  # noqa: E731
+        return self.operator.adjoint(self.operator.gram(inverse, gap))
 
     def log_weight(self, x: Tensor, s: Tensor, target: Tensor) -> Float[Tensor, "batch"]:
         """Return how well x predicts its target, up to a constant."""
@@ -237,14 +236,13 @@ class _FilterStep:
     def condition(self, x: Tensor, ahead: Tensor, target: Tensor, noise: Noise) -> Tensor:
         """Move a sample of x at σ' to agree with its target (Matheron's rule)."""
         gram, there = self.operator.gram, self.operator(ahead)
+
+        def bridge(values: Tensor) -> Tensor:
+            t = self._share(values)
+            return (values * self.h * t * (1 - t)).sqrt()
+
         y = there + gram(self._share, self.operator(x) - there)
-        if self.sigma_y > 0:
-
-            def bridge(values: Tensor) -> Tensor:
-                t = self._share(values)
-                return (values * self.h * t * (1 - t)).sqrt()
-
-            y = y + gram(bridge, noise(y))
+        y = y + gram(bridge, noise(y)) if self.sigma_y > 0 else y
         return ahead + self._gain(target - y)
 
     def unmeasured(self, v: Tensor) -> Tensor:
