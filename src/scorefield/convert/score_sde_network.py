@@ -25,22 +25,11 @@ from .shared import Weights, check_tensor, fit_weights, named_weights
 
 PART_NAMES = {
     "fourier": {"W": "frequencies"},
-    "block": {
-        "GroupNorm_0": "norm_in",
-        "Conv_0": "conv_in",
-        "Dense_0": "shift",
-        "GroupNorm_1": "norm_out",
-        "Conv_1": "conv_out",
-        "Conv_2": "shortcut",
-        "NIN_0": "shortcut",
-    },
-    "attention": {
-        "GroupNorm_0": "norm",
-        "NIN_0": "query",
-        "NIN_1": "key",
-        "NIN_2": "value",
-        "NIN_3": "out",
-    },
+    "block": {"GroupNorm_0": "norm_in", "Conv_0": "conv_in", "Dense_0": "shift"}
+    | {"GroupNorm_1": "norm_out", "Conv_1": "conv_out"}
+    | {"Conv_2": "shortcut", "NIN_0": "shortcut"},
+    "attention": {"GroupNorm_0": "norm", "NIN_3": "out"}
+    | {"NIN_0": "query", "NIN_1": "key", "NIN_2": "value"},
     "resample": {"Conv_0": "conv", "Conv2d_0": "conv"},
     "combine": {"Conv_0": "conv"},
 }
