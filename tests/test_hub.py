@@ -2,13 +2,14 @@
 
 import io
 import sys
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from standins import all_rows
 
 datasets = pytest.importorskip("datasets")
 import pyarrow.parquet  # noqa: E402
@@ -56,12 +57,8 @@ def saved(tmp_path_factory):
     return path
 
 
-def _rows(source):
-    return source.take(torch.arange(len(source)))
-
-
 def _values(source):
-    x, labels = _rows(source)
+    x, labels = all_rows(source)
     values = x[:, 0, 0, 0]
     assert torch.equal(x, values[:, None, None, None].expand_as(x))
     assert torch.equal(values % 2, labels.to(torch.uint8))
@@ -79,22 +76,14 @@ def test_a_saved_data_set_is_read_as_saved(saved, memory):
     assert (len(colour.train), len(colour.test), colour.train.shape) == (10, N, (3, 4, 4))
 
 
-def test_without_a_test_split_a_fixed_tenth_is_held_out(tmp_path):
-    _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
+def test_columns_are_guessed_or_named_and_a_fixed_tenth_is_held_out(tmp_path):
+    _table(range(N), image="img", names=None).to_parquet(tmp_path / "train-00000.parquet")
     data = load_data(f"hub:{tmp_path}")
-    train, test = _values(data.train), _values(data.test)
-    assert len(test) == N // 10
-    assert sorted(train + test) == list(range(N))
-    assert _values(load_data(f"hub:{tmp_path}").test) == test
-
-
-def test_columns_are_guessed_or_named(tmp_path):
-    _table(range(20), image="img", names=None).save_to_disk(tmp_path / "plain")
-    data = load_data(f"hub:{tmp_path / 'plain'}")
-    assert (data.classes, _rows(data.train)[1]) == (0, None)
-    data = load_data(f"hub:{tmp_path / 'plain'}", label="label", image="img")
-    assert data.classes == 2
-    assert sorted(_values(data.train) + _values(data.test)) == list(range(20))
+    assert (data.classes, all_rows(data.train)[1]) == (0, None)
+    first, again = (load_data(f"hub:{tmp_path}", label="label", image="img") for _ in range(2))
+    assert (first.classes, len(first.test)) == (2, N // 10)
+    assert sorted(_values(first.train) + _values(first.test)) == list(range(N))
+    assert _values(again.test) == _values(first.test)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +131,7 @@ def test_columns_of_bytes_and_paths_are_read_as_images(tmp_path):
         (tmp_path / name).mkdir()
         pyarrow.parquet.write_table(table, tmp_path / name / "train.parquet")
     data = load_data(f"hub:{tmp_path / 'good'}", memory=0)
-    assert sorted(_rows(part)[0].max().item() for part in (data.train, data.test)) == [0, 7]
+    assert sorted(all_rows(part)[0].max().item() for part in (data.train, data.test)) == [0, 7]
     with pytest.raises(OSError, match="/dev/zero cannot be read as an image: the file is empty"):
         load_data(f"hub:{tmp_path / 'bad'}")
 
@@ -167,13 +156,10 @@ def test_data_that_cannot_be_loaded_are_named_and_run_no_code(tmp_path, monkeypa
 # ── Streamed ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _greys(batch):
-    """The grey values v of images, from (v + ½)/256."""
-    return (256 * batch.x[:, 0, 0, 0] - 0.5).round().int().tolist()
-
-
-def _joined(lists):
-    return list(chain.from_iterable(lists))
+def _greys(batches, count):
+    """The grey values v of the images of the next batches, from (v + ½)/256."""
+    values = [(256 * batch.x[:, 0, 0, 0] - 0.5).round().int() for batch in islice(batches, count)]
+    return [batch.tolist() for batch in values]
 
 
 def _stream(data, start=0, **options):
@@ -186,25 +172,22 @@ def test_a_stream_goes_through_all_samples_in_each_pass(saved):
     assert (data.exact, data.classes, len(data.train), len(data.test)) == (False, 2, 16, 10)
     assert _values(data.test) == list(range(100, 110))
     batches = list(islice(_stream(data), 24))
-    passes = [_joined(map(_greys, batches[i : i + 12])) for i in (0, 12)]
-    for seen in passes:
-        assert sorted(seen) == list(range(N))
-        assert seen != sorted(seen)
-    assert passes[0] != passes[1]
-    for batch in batches:
-        assert batch.labels.tolist() == [v % 2 for v in _greys(batch)]
+    values = _greys(batches, 24)
+    assert [batch.labels.tolist() for batch in batches] == [[v % 2 for v in row] for row in values]
+    first, second = np.array(values).reshape(2, N).tolist()
+    for seen in (first, second):
+        assert sorted(seen) == list(range(N)) != seen
+    assert first != second
 
 
 def test_a_stream_is_read_ahead_and_shared(saved):
     data = load_data(f"hub:{saved}", streaming=True, buffer=16)
-    plain = [_greys(batch) for batch in islice(_stream(data), 20)]
+    plain = _greys(_stream(data), 20)
     ahead = _stream(data, workers=3)
-    assert [_greys(batch) for batch in islice(ahead, 20)] == plain
+    assert _greys(ahead, 20) == plain
     ahead.close()
-    shares = [
-        [_greys(b) for b in islice(_stream(data, rank=rank, world=5), 20)] for rank in range(5)
-    ]
-    assert [_joined(parts) for parts in zip(*shares, strict=True)] == plain
+    shares = [_greys(_stream(data, rank=rank, world=5), 20) for rank in range(5)]
+    assert [[v for (v,) in parts] for parts in zip(*shares, strict=True)] == plain
     with pytest.raises(ValueError, match="no batch by step"):
         Batches(data.train, 5)(3)
 
@@ -213,7 +196,7 @@ def test_a_stream_without_a_test_split_holds_out_its_first_rows(tmp_path):
     _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
     data = load_data(f"hub:{tmp_path}", streaming=True)
     assert _values(data.test) == list(range(N // 10))
-    seen = _joined(map(_greys, islice(_stream(data), 11)))
+    seen = np.concatenate(_greys(_stream(data), 11))
     assert sorted(seen[: N - N // 10]) == list(range(N // 10, N))
 
 
