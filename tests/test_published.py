@@ -335,24 +335,18 @@ def test_celeba_is_cropped_scaled_and_split_as_published(faces, kind):
     assert torch.equal(all_rows(lazy.test)[0], all_rows(data.test)[0])
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_faces_that_change_during_a_run_are_refused(tmp_path, packed):
-    write_celeba(tmp_path, 20, packed=packed)
-    data = load_data("celeba", root=tmp_path, size=16, memory=0)
-    all_rows(data.train)
-    path = tmp_path / ("img_align_celeba.zip" if packed else "img_align_celeba/000001.jpg")
-    path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(OSError, match="has changed since it was opened"):
-        all_rows(data.train)
-
-
-def test_celeba_is_recognised_by_its_path_and_needs_no_partition(faces, tmp_path):
+def test_celeba_is_recognised_by_its_path_needs_no_partition_and_may_not_change(faces, tmp_path):
     for path in ("open", "open/img_align_celeba", "packed", "packed/img_align_celeba.zip"):
         data = load_data(faces[0] / path)
         assert (data.name, len(data.train), data.train.shape) == ("celeba", 16, (3, 64, 64))
-    write_celeba(tmp_path, 20, partition=False)
-    data = load_data("celeba", root=tmp_path, size=8)
-    assert (len(data.train), len(data.test)) == (18, 2)
+    for packed, name in ((True, "img_align_celeba.zip"), (False, "img_align_celeba/000001.jpg")):
+        write_celeba(tmp_path / name[-3:], 20, partition=False, packed=packed)
+        data = load_data("celeba", root=tmp_path / name[-3:], size=8, memory=0)
+        assert (len(data.train), len(data.test)) == (18, 2)
+        path = tmp_path / name[-3:] / name
+        path.write_bytes(path.read_bytes() + b"x")
+        with pytest.raises(OSError, match="has changed since it was opened"):
+            [all_rows(part) for part in (data.train, data.test)]
 
 
 @pytest.mark.parametrize(
@@ -385,10 +379,7 @@ BAD_ZIPS = {
     "text": (_zip(b"no jpeg"), r"000001\.jpg cannot be read as an image"),
     "a long name": (zip_bomb("x" * 300 + ".jpg", 1), f": {'x' * 255} is not an image"),
     "damaged": (STORED.replace(b"AAAA", b"AAAB", 1), r"000001\.jpg is damaged: Bad CRC"),
-    "a false size": (
-        zip_bomb("img_align_celeba/000001.jpg", 400, size=100),
-        r"000001\.jpg is damaged: Bad CRC",
-    ),
+    "a false size": (zip_bomb("img_align_celeba/1.jpg", 400, size=100), "damaged: Bad CRC"),
 }
 
 
@@ -415,12 +406,8 @@ def test_only_the_published_file_is_kept(tmp_path, monkeypatch):
     fetch(_remote(there, content), tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.gz"]
     assert (tmp_path / "new/a.gz").read_bytes() == content
-    for served, size in (
-        (content[:-1] + b"x", r"2560000"),
-        (content[:-1], "2559999"),
-        (content + b"x", "2560001"),
-        (bytes(2**24), r"3\d{6}"),
-    ):
+    wrong = {"2560000": content[:-1] + b"x", "2559999": content[:-1], "2560001": content + b"x"}
+    for size, served in {**wrong, r"3\d{6}": bytes(2**24)}.items():
         there.write_bytes(served)
         with pytest.raises(OSError, match=rf"file:.*/a\.gz .*it gave {size} with"):
             fetch(_remote(there, content), tmp_path / "wrong")
