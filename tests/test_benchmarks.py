@@ -44,13 +44,8 @@ def test_tasks_take_turns_and_a_short_one_fills_its_turn(monkeypatch):
     assert times == {"slow": [4.0] * 2, "fast": [1.0] * 2}
 
 
-def test_a_ratio_is_the_median_of_the_turns_ratios():
-    assert measure.ratio([2.0, 20.0, 9.0], [1.0, 10.0, 1.0]) == 2
-
-
 def _allocate(mib):
-    weights = torch.ones(mib << 18)
-    return lambda: weights + 1
+    return partial(torch.add, torch.ones(mib << 18), 1)
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own():
@@ -59,10 +54,15 @@ def test_peak_memory_is_that_of_a_process_of_its_own():
     assert mib == pytest.approx(256, abs=20)
 
 
-def test_growth_is_a_power_and_that_of_one_turn():
+def test_growth_ratios_and_operations_are_their_formulas():
     times = [[1.0, 9.0, 1.0], [2.0, 18.0, 20.0], [2.0, 18.0, 20.0]]
     table = scale.growth("Time", "rows", [1, 2, 4], times, [None, None, 3.0])
     assert table.rows == [[1, 1e3, None, None], [2, 18e3, 1.0, None], [4, 18e3, 0.0, 3.0]]
+    # the median of the turns' ratios
+    assert measure.ratio([2.0, 20.0, 9.0], [1.0, 10.0, 1.0]) == 2
+    q, attention = torch.randn(1, 1, 10, 4), torch.nn.functional.scaled_dot_product_attention
+    assert step.operations(lambda: torch.randn(3, 5) @ torch.randn(5, 7)) == 2 * 3 * 5 * 7
+    assert step.operations(lambda: attention(q, q, q)) == 2 * (2 * 10 * 10 * 4)
 
 
 def test_errors_tell_types_apart():
@@ -83,13 +83,6 @@ def test_errors_tell_types_apart():
     assert gradient > 1e-3
     assert cosine > 1e-6
     assert step.errors(step.outcome(half, x, sigma, False), truth[:1])[1:] == [None, None]
-
-
-def test_operations_are_those_of_products_and_of_attention():
-    q = torch.randn(1, 1, 10, 4)
-    attention = torch.nn.functional.scaled_dot_product_attention
-    assert step.operations(lambda: torch.randn(3, 5) @ torch.randn(5, 7)) == 2 * 3 * 5 * 7
-    assert step.operations(lambda: attention(q, q, q)) == 2 * (2 * 10 * 10 * 4)
 
 
 def test_a_step_reports_what_failed_and_a_slow_baseline(monkeypatch):
@@ -168,54 +161,49 @@ def test_a_ratio_is_to_ours_of_the_same_kind_and_failures_are_left_out(monkeypat
     assert "scorefield other could not be run: no set_timesteps" in table.notes
 
 
-def test_a_table_for_a_terminal_a_document_and_a_file():
+def test_a_table_for_a_terminal_a_document_a_file_and_a_digest():
     assert TABLE.text() == "Speed\nmethod    ms\neager   12.3\nnone       –\nA note."
     rows = "| method | ms |\n| --- | ---: |\n| eager | 12.3 |\n| none | – |"
     assert TABLE.markdown() == f"**Speed**\n\n{rows}\n\nA note."
     assert Table(**json.loads(json.dumps(asdict(TABLE)))).rows[0][1] == 12.345
+    both = [TABLE, replace(TABLE, title="Slow", date="2026-01-02")]
+    digest = tables.Digest("step", "", ("ms",), ("eager|",))
+    assert tables.excerpt("Both", digest, both).rows == [["Speed", 12.345], ["Slow", 12.345]]
+    assert tables.excerpt("One", digest, [TABLE]).rows == [[12.345]]
 
 
-def test_tables_of_the_same_machine_stay(monkeypatch, tmp_path):
+def test_tables_stay_if_machine_and_threads_are_the_same(monkeypatch, tmp_path):
     for title, processor, kept in [("A", "x", ["A"]), ("B", "x", ["A", "B"]), ("A", "y", ["A"])]:
         about = machine() | {"processor": processor}
         monkeypatch.setattr("benchmarks.table.machine", lambda _, about=about: about)
         monkeypatch.setattr(step, "run", lambda _, title=title: iter([replace(TABLE, title=title)]))
         record("step", Setting(out=tmp_path))
         assert [table.title for table in stored_tables(tmp_path / "step.json", {})] == kept
+    before = torch.get_num_threads()
 
-
-def test_a_table_of_other_threads_is_refused(monkeypatch, tmp_path):
     def change(setting):
         torch.set_num_threads(before + 1)
         yield TABLE
 
-    before = torch.get_num_threads()
     monkeypatch.setattr(step, "run", change)
     with pytest.raises(RuntimeError, match=f"measured with {before + 1} threads, not {before}"):
-        record("step", Setting(out=tmp_path))
+        record("step", Setting(out=tmp_path / "other"))
     assert torch.get_num_threads() == before
-    assert not (tmp_path / "step.json").exists()
+    assert not (tmp_path / "other/step.json").exists()
 
 
-def test_a_digest_takes_rows_and_columns():
-    other = replace(TABLE, title="Slow", date="2026-01-02")
-    digest = tables.Digest("step", "", ("ms",), ("eager|",))
-    assert tables.excerpt("Both", digest, [TABLE, other]).rows == [
-        ["Speed", 12.345],
-        ["Slow", 12.345],
-    ]
-    assert tables.excerpt("One", digest, [TABLE]).rows == [[12.345]]
-
-
-def test_wrong_arguments_are_refused_with_the_nearest_name(tmp_path, capsys):
-    for args, message in {
-        ("stepp",): "there is no benchmark 'stepp': did you mean step?",
-        ("step", "--quick", "--only", "ResNet"): "--only ResNet: there are NCSN 8",
-        ("step", "--seed", "-1"): "--seed -1: give a whole number",
-        ("tables",): "no table of step",
-    }.items():
-        assert main([*args, *(["--out", str(tmp_path)] if len(args) < 2 else [])]) == 2
-        assert message in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["stepp"], "there is no benchmark 'stepp': did you mean step?"),
+        (["step", "--quick", "--only", "ResNet"], "--only ResNet: there are NCSN 8"),
+        (["step", "--seed", "-1"], "--seed -1: give a whole number"),
+        (["tables", "--out", "nowhere"], "no table of step"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_nearest_name(args, message, capsys):
+    assert main(args) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_help_names_all_benchmarks_without_torch():
@@ -224,35 +212,23 @@ def test_help_names_all_benchmarks_without_torch():
     assert {*BENCHMARKS, "tables", "all"} <= {*run.stdout.split()}
 
 
-QUICK = [
-    ("step", ""),
-    ("peers", "A step of training"),
-    ("scale", "levels"),
-    ("posteriors", "gauss2 mask, pigdm"),
-    ("oracles", "circle"),
-    ("overhead", "heun"),
-]
+QUICK = {
+    "scale": ["--only", "levels"],
+    "posteriors": ["--only", "gauss2 mask, pigdm"],
+    "overhead": ["--only", "heun"],
+    "peers": ["--only", "A step of training"],
+}
+SLOW = [pytest.param(name, [], marks=pytest.mark.slow, id=f"whole {name}") for name in BENCHMARKS]
 
 
-@pytest.mark.parametrize(("name", "only"), QUICK, ids=[name for name, _ in QUICK])
-def test_a_benchmark_runs(monkeypatch, tmp_path, name, only):
-    for module in (step, scale):
-        monkeypatch.setattr(module, "peak_memory", lambda *_: 1.0)
-    monkeypatch.setattr(step, "PRODUCT_SIZE", 64)
-    _run(tmp_path, name, *(["--only", only] * bool(only)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_whole_benchmark_runs(tmp_path, name):
-    _run(tmp_path, name)
-
-
-def _run(out, name, *options):
+@pytest.mark.parametrize(("name", "options"), [*QUICK.items(), *SLOW])
+def test_a_benchmark_runs(monkeypatch, tmp_path, name, options):
     """Without compilation; every table has rows, with a cell for each column."""
-    args = [name, "--quick", "--no-compile", "--device", "cpu", "--out", str(out), *options]
+    if options:
+        monkeypatch.setattr(scale, "peak_memory", lambda *_: 1.0)
+    args = [name, "--quick", "--no-compile", "--device", "cpu", "--out", str(tmp_path), *options]
     assert main(args) == 0
-    measured = stored_tables(out / f"{name}.json", {"bench": name, "quick": True})
+    measured = stored_tables(tmp_path / f"{name}.json", {"bench": name, "quick": True})
     assert measured
     for table in measured:
         assert table.rows

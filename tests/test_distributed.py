@@ -75,22 +75,16 @@ def _assert_same_run(directory, alone):
 
 def test_two_processes_train_the_weights_of_one(place, results):
     _assert_same_run(place / "two", place / "alone")
-    files = [
-        {path.relative_to(place / name) for path in (place / name).rglob("*")}
-        for name in ("two", "alone")
-    ]
+    folders = [place / "two", place / "alone"]
+    files = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in folders]
     assert files[0] == files[1]
     # a NaN in the rows of the second process makes both skip the step
     assert results[0]["skipped"] == results[1]["skipped"] == [worker.BAD + 1]
-
-
-def test_each_process_reads_its_own_rows(place, results):
-    def batches(taken, size):
-        return [rows for rows in taken if len(rows) == size]
-
-    alone = batches(json.loads((place / "alone.json").read_text()), 9)[: worker.STEPS]
-    first, second = batches(results[0]["taken"], 4), batches(results[1]["taken"], 5)
-    assert [a + b for a, b in zip(first, second, strict=True)] == alone
+    # the second reads five rows of each batch of nine, after the first's four
+    whole = json.loads((place / "alone.json").read_text())
+    taken = zip((whole, results[0]["taken"], results[1]["taken"]), (9, 4, 5), strict=True)
+    alone, first, second = ([rows for rows in read if len(rows) == n] for read, n in taken)
+    assert [a + b for a, b in zip(first, second, strict=True)] == alone[: worker.STEPS]
 
 
 def test_a_run_is_resumed_with_more_or_fewer_processes(place, results):

@@ -15,7 +15,6 @@ from scorefield import (
     SAMPLERS,
     GaussianMixture,
     annealed_langevin,
-    consistent,
     final,
     geometric,
     karras,
@@ -233,11 +232,11 @@ def test_weights_and_shape_are_found(mixture, name):
 @pytest.mark.slow
 @MIXTURES
 @pytest.mark.parametrize("seed", range(5))
-def test_annealed_langevin_and_consistent_sampling_on_the_suggested_ladder(mixture, seed):
+def test_annealed_langevin_on_the_suggested_ladder(mixture, seed):
     """With the ladder and ε that `suggest` gives for T = 20, at T = 5 and 200.
 
     At T = 200 mostly the bias of the step size is left, about 0.01 on `apart`. A share of 0.7 has
-    the standard error 0.0046. Consistent sampling takes as many evaluations as T = 5.
+    the standard error 0.0046.
     """
     torch.manual_seed(seed)
     data = mixture.sample(N)
@@ -248,8 +247,5 @@ def test_annealed_langevin_and_consistent_sampling_on_the_suggested_ladder(mixtu
         for steps in (5, 200)
     )
     assert weight_error(mixture, fine) <= 0.02
-    sigmas = geometric(*ladder.sigmas[[0, -1]].tolist(), 5 * len(ladder.sigmas))
-    exact, better = mixture.sample(N), final(consistent(mixture, x, sigmas))
-    assert distance(better, exact) < distance(rough, exact)
     if mixture.weights.max() > 0.5:  # equal weights come from symmetry, at any T
-        assert weight_error(mixture, rough) > max(0.05, 2 * weight_error(mixture, better))
+        assert weight_error(mixture, rough) > 0.05

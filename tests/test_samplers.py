@@ -26,7 +26,6 @@ from scorefield import (
     every,
     final,
     from_denoiser,
-    from_energy,
     geometric,
     heun,
     integrate,
@@ -312,13 +311,6 @@ def test_shapes_are_compared_with_the_score(name):
         next(RUNS[name](score, torch.zeros(2, 2)))
     with pytest.raises(ValueError, match="reshape x"):
         RUNS[name](from_denoiser(to_denoiser(GAUSSIAN)), torch.zeros(2, 3))
-
-
-def test_a_score_may_use_gradients():
-    score = from_energy(lambda x, sigma: -GAUSSIAN.log_prob(x, sigma))
-    x = torch.randn(5, 2).double()
-    by_energy, by_score = (final(integrate(heun, s, x, LADDER)) for s in (score, GAUSSIAN))
-    torch.testing.assert_close(by_energy, by_score)
 
 
 def test_every_keeps_each_nth_and_the_last():
