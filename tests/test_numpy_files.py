@@ -41,7 +41,8 @@ def test_vectors_are_read_as_written(tmp_path, dtype, memory):
 @pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 6), (4, 6, 1), (4, 6, 3)])
 def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, memory):
     shape = (20, *shape)
-    for x in (RNG.integers(0, 256, shape, dtype=np.uint8), RNG.random(shape, dtype=np.float32)):
+    floats = np.asfortranarray(RNG.random(shape, dtype=np.float32))
+    for x in (RNG.integers(0, 256, shape, dtype=np.uint8), floats):
         data = _load(tmp_path, x, memory=memory)
         expected = x[:, None] if x.ndim == 3 else x
         expected = np.moveaxis(expected, -1, 1) if expected.shape[-1] in (1, 3) else expected

@@ -86,10 +86,7 @@ def _nearest_directory(path: Path) -> Path:
 
 @contextmanager
 def hold_lock(directory: Path) -> Iterator[None]:
-    """Keep other processes from writing to a run's directory; readers need no lock.
-
-    Does nothing where the system or the file system has no locks.
-    """
+    """Keep other processes from writing to a run's directory, where the file system has locks."""
     handle = None if fcntl is None else _acquire_lock(directory / LOCK_FILE)
     try:
         yield

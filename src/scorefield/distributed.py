@@ -85,9 +85,6 @@ def own_rows(n: int) -> slice:
     return slice(rows.start, rows.stop)
 
 
-# ── Communication ────────────────────────────────────────────────────────────────────────────────
-
-
 def all_sum(x: Tensor) -> Tensor:
     """Sum x over all processes in place; every process gets the same bits."""
     if world() > 1:

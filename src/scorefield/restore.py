@@ -67,15 +67,13 @@ def restore(
         n: number of completions of each.
         method: "particle_filter" is asymptotically exact, the other methods are biased.
         sigma_y: standard deviation of the noise of y; with 0 each completion has Ax = y.
-        steps: number of noise levels, 64 by default for the particle filter; see `make_plan` for
-            the other methods.
+        steps: number of noise levels, 64 for the particle filter; see `make_plan` for the others.
         particles: number of particles in a filter.
         filters: number of filters per measurement, at most n. Completions from one filter are
             correlated, because they may descend from one particle.
         seed: same seed, same completions.
         batch: number of chains at a time, but at least those of one filter.
-        watch: turns the chains, batch by batch, into their final samples, for example behind a
-            progress bar.
+        watch: turns the chains, batch by batch, into their final samples, and may show progress.
         options: options of the method, such as zeta=0.5 for "dps".
     """
     if seed < 0:
@@ -110,8 +108,7 @@ def restore(
     for index, x in zip(batches, watch(parts), strict=True):
         x = operator.project(x, y[index]) if sigma_y == 0 else x
         # Descendants of one particle are neighbours in a filter: take particles far apart.
-        x = x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take]
-        kept.append(x[:, :take])
+        kept.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])
     x = torch.cat(kept).view(len(y), work.groups, take, *prior.mean.shape)
     return x.transpose(1, 2).flatten(1, 2)[:, :n]
 
@@ -140,8 +137,7 @@ def workload(
         size = max(particles, -(-n // groups))
         states = max(steps or FILTER_LEVELS, 2)
         calls = 2 * states + 1
-        sigmas = model.round(geometric(model.sigma_max, model.sigma_min, states))
-        plan = Plan(method, sigmas)
+        plan = Plan(method, model.round(geometric(model.sigma_max, model.sigma_min, states)))
     else:
         plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
         undone = method == "algorithm2" and plan.options["denoise"]  # a step that it leaves out

@@ -102,8 +102,7 @@ def make_plan(
 
     Args:
         model: its range of σ, its levels and the shape of its samples decide.
-        sampler: a name in `SAMPLERS`; by default Heun's method, or annealed Langevin dynamics for
-            a model of few levels.
+        sampler: a name in `SAMPLERS`; by default "heun", or for few levels "annealed_langevin".
         steps: number of levels, 18 by default. For annealed Langevin, the steps T at each level of
             the model's ladder, or of the one that `suggest` would choose.
         levels: number of levels of that ladder.
@@ -147,9 +146,7 @@ def sample(
     batch: int = 256,
     **options: Any,
 ) -> Float[Tensor, "n *shape"]:
-    """Sample n times from a model, in the units of the data.
-
-    Several processes share the work if all of them call it; each gets all samples.
+    """Sample n times from a model, in the units of the data; processes share the work.
 
     Args:
         model: with a prior, where chains start.
@@ -183,8 +180,7 @@ def chains(
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
 
-    The arguments are those of `sample`; samples before `first` are left out. `gather` collects the
-    final samples from all processes.
+    The arguments are those of `sample`; samples before `first` are left out. See `gather`.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
@@ -216,9 +212,7 @@ def chains(
 def gather(
     model: ScoreModel, ends: Iterable[Tensor], n: int, batch: int
 ) -> Iterator[Float[Tensor, "part *shape"]]:
-    """Yield the n samples in order, batch by batch, in every process.
-
-    At most one batch per process is held at a time.
+    """Yield the n samples in order, one batch of each process at a time, in every process.
 
     Args:
         model: the model that was sampled.

@@ -35,9 +35,6 @@ MAX_FRAMES = 60
 """Frames of an animation."""
 
 
-# ── Models and their chains ──────────────────────────────────────────────────────────────────────
-
-
 def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size]:
     """Load a model that can be sampled to this process's device; return it and its shape."""
     model = load(run).to(distributed.local_device(choose_device(device)))
@@ -80,9 +77,6 @@ def film(states: Iterable[State], total: int, frames: list[Image]) -> Iterator[S
         yield state
 
 
-# ── Measurements of images ───────────────────────────────────────────────────────────────────────
-
-
 def find_operator(
     image: torch.Size, mask: Path | None, factor: int | None, sigma: float | None
 ) -> tuple[inverse.LinearOperator, tuple[int, ...]]:
@@ -92,10 +86,10 @@ def find_operator(
         known = read_pixels(mask, (1, height, width), "--mask") > 0.5
         if known.all() or not known.any():
             raise ValueError(
-                f"--mask {mask}: it is all {'white' if known.all() else 'black'}; pixels are known "
-                "where it is white (transparent counts as white) and unknown where it is black"
+                f"--mask {mask}: it is all {'white' if known.all() else 'black'}; known pixels are "
+                "white (transparent counts as white), unknown ones black"
             )
-        return inverse.mask(known), (channels, height, width)
+        return inverse.mask(known), image
     if factor is not None:
         if factor < 2 or height % factor or width % factor:
             raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")
@@ -103,7 +97,7 @@ def find_operator(
     if sigma is not None:
         if not 0 < sigma < math.inf:
             raise ValueError(f"--sigma {sigma}: give the blur's standard deviation, above 0")
-        return inverse.blur(sigma), (channels, height, width)
+        return inverse.blur(sigma), image
     if channels != 3:
         raise ValueError("--task colorize: this model's images are grey")
     return inverse.grayscale(), (1, height, width)
@@ -122,9 +116,6 @@ def read_pixels(
         )
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
-
-
-# ── Samples ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def choose_output(out: Path | None, run: Path, shape: torch.Size) -> tuple[Path, Table | None]:

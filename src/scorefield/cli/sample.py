@@ -53,10 +53,8 @@ def sample(
     plan = files.run_plan(run, model, sampler, steps)
     about = files.describe_model(run) | {
         "weights": "averaged, if the training averaged them",
-        "sampler": plan.sampler,
-        "options": plan.options,
+        **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
-        "evaluations": plan.evaluations,
         **{"n": n, "seed": seed, "label": label, "guidance": guidance, "precision": precision},
     }
     # Wait until every process has looked at the files, before the first one is written.

@@ -104,8 +104,7 @@ def _train(
         return
     about = read_stored(directory).about
     loss = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
-    print(f"wrote {directory / 'model.safetensors'}", end=" ")
-    print(f"(averaged weights of step {about['step']}{loss})")
+    print(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
     if skipped:
         print(f"{skipped} steps were skipped, because their loss or gradient was not finite")
     print(f"next: scorefield sample {directory} -n 64")
