@@ -93,7 +93,6 @@ def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
     ("args", "argument", "fix"),
     [
         ("demo --steps 0", "--steps 0", "1 or more"),
-        ("demo --steps -3", "--steps -3", "1 or more"),
         ("demo --seed -1", "--seed -1", "from 0"),
         (f"demo --seed {2**63}", f"--seed {2**63}", "2^63 - 1"),
         ("demo --out taken", "--out taken", "a directory"),

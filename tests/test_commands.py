@@ -63,7 +63,7 @@ def test_fields_are_set_in_both_spellings_and_shown(capsys):
     assert not Path("runs").exists()
 
 
-def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run():
+def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(capsys, error_of):
     Path("my.yaml").write_text("training: {rate: 2e-4, batch: 5}\ndata: {source: mixture}\n")
     options = ["--config", "my.yaml", "--set", MLP_8]
     assert main(["train", *options, "--steps", "2", "--training.batch=6"]) == 0
@@ -74,6 +74,10 @@ def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run():
     assert main(["train", "--config", "runs/my/config.json", "--out", "again"]) == 0
     one, other = (read_stored(f"{run}/model.safetensors").tensors for run in ("runs/my", "again"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert main(["sample", "again", "-n", "6", "--steps", "3"]) == 0
+    assert np.load("samples.npy").shape == (6, 2)  # vectors are written as arrays
+    capsys.readouterr()
+    assert "no images to animate" in error_of("sample", "again", "--animate", "a.gif")
 
 
 def test_a_folder_of_images_is_trained_on():
@@ -218,14 +222,6 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
 def test_mistakes_in_sampling_are_named(trained, error_of, args, message):
     assert message in error_of("sample", str(trained), *args)
     assert not list(Path().iterdir())
-
-
-def test_vectors_are_written_as_arrays(capsys, error_of):
-    assert main(["train", "--data", "mixture", "--set", MLP_8, "--steps", "2", "--out", "run"]) == 0
-    assert main(["sample", "run", "-n", "6", "--steps", "3"]) == 0
-    assert np.load("samples.npy").shape == (6, 2)
-    capsys.readouterr()
-    assert "no images to animate" in error_of("sample", "run", "--animate", "a.gif")
 
 
 # ── suggest ──────────────────────────────────────────────────────────────────────────────────────

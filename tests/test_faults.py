@@ -26,14 +26,7 @@ from PIL import Image
 from scorefield import load, sample
 from scorefield.checkpoint import read_stored
 from scorefield.cli import main
-from scorefield.data import (
-    DATASETS,
-    Arrays,
-    Batches,
-    Dataset,
-    batches,
-    fingerprint_files,
-)
+from scorefield.data import DATASETS, Arrays, Batches, Dataset, fingerprint_files
 from scorefield.disk import hold_lock
 from scorefield.evaluate import open_run
 from scorefield.runs import resume, start
@@ -213,8 +206,8 @@ def test_samples_on_a_full_disk(whole, tmp_path, monkeypatch, capsys):
 def test_a_limit_on_the_size_of_files(points, whole, tmp_path):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = _states(whole)[0].stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, before[1]))
+    limit = _states(whole)[0].stat().st_size - 100
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         message = _finish(tmp_path / "run", _vectors(points))
     finally:
@@ -386,7 +379,7 @@ def _end_thread():
 
 @pytest.mark.parametrize("fault", [_end_thread, threading.Event().wait])
 def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
-    monkeypatch.setattr(batches, "WORKER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("scorefield.data.batches.WORKER_TIMEOUT_SECONDS", 0.2)
     Deadly.taken, Deadly.fault = [], staticmethod(lambda: fault(*[0.6][: fault != _end_thread]))
     x = torch.rand(40, 2)
     stream = Batches(Deadly(x), 4, workers=2).stream()
