@@ -291,7 +291,8 @@ def test_data_that_change_under_a_run(pictures, points, whole, tmp_path, fault, 
     for path, content in contents.items():
         assert not path.exists() or path.read_bytes() != content
         path.write_bytes(content)
-    assert re.search(rf"{tmp_path}/.*(cannot be read|has changed|was written to)", message)
+    reason = "x.npy" if like == whole else r"\d+.png (cannot be read|has changed|was written to)"
+    assert re.search(rf"{files[0].parent}/{reason}", message)
     assert re.search(r"step [123] is saved; once that is fixed, run scorefield", message)
     _finish(tmp_path / "run", like=like)
 
