@@ -42,11 +42,9 @@ EXPERIMENTS: dict[str, Callable[[Setting], Finding]] = {
     "fig17": partial(fig6.run, data=("cifar10",)),
     "table1": table1.run,
 }
-"""The experiments of `scorefield reproduce`."""
 DATA_OF_EXPERIMENT = {
     name: getattr(run, "keywords", {}).get("data", ()) for name, run in EXPERIMENTS.items()
 } | {"fig1": ("cifar10",), "table1": ("cifar10",)}
-"""Data sets of an experiment at the paper's scale."""
 NEEDS_INCEPTION = {"fig10", "table1"}
 SAME_AT_SMALL_SCALE = (
     dict.fromkeys(("fig11", "fig12", "fig13"), "fig5")
@@ -105,13 +103,11 @@ def run_experiment(name: str, setting: Setting) -> bool:
     start = time.perf_counter()
     finding = EXPERIMENTS[name](setting)
     if setting.most is not None:
-        limit = f"at most {setting.most} steps, samples and images per batch"
+        limit = f"at most {setting.most} steps, samples and images per batch, to see that it runs"
         finding = replace(finding, scaled="; ".join(filter(None, (limit, finding.scaled))))
     seconds = time.perf_counter() - start
     folder = finding.save(name, setting, seconds)
     print(f"  {folder / 'picture.png'}, {seconds:.0f} seconds")
     print(f"  scaled: {finding.scaled or 'nothing, this is the paper’s setting'}")
-    if setting.most is not None:
-        print(f"  after {setting.most} steps only, which shows nothing but that it runs:")
     print(finding, flush=True)
     return finding.passed

@@ -17,9 +17,8 @@ PASS      the error is ≤ 0.20 where the density is above 1 % of its maximum, a
 from __future__ import annotations
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._ops import Noise, Sigma
 from ..nn.small import ToyMLP
@@ -30,19 +29,12 @@ from ..show import plots
 from ..train import train
 from .finding import Finding, Setting
 
-SMALL_MODE = 0.2
-"""Weight of the small mode."""
-SQUARE = 8.0
-"""Half the side of the square that is looked at, and where the chains of Figure 3 start."""
-DENSE_SHARE = 0.01
-"""Share of the maximal density above which the score is to be right."""
-BETWEEN_RADIUS = 3.0
-"""Radius of the disc between the modes, 4 standard deviations from either."""
-SMALLEST_NORM = 0.3
-"""Smallest ‖∇ log p‖ that the map of errors divides by."""
+SMALL_MODE = 0.2  # its weight
+SQUARE = 8.0  # half the side of what is looked at, and where the chains of Figure 3 start
+DENSE_SHARE = 0.01  # of the maximal density; above it the score is to be right
+BETWEEN_RADIUS = 3.0  # of the disc between the modes, 4 standard deviations from either
 LARGEST_ERROR = 0.20
-ERROR_RATIO = 3.0
-"""Error between the modes over that where the density is high, at least."""
+ERROR_RATIO = 3.0  # between the modes over where the density is high, at least
 STATEMENT = (
     f"the relative error of the score is at most {LARGEST_ERROR:.2f} where the density is above "
     f"{DENSE_SHARE:.0%} of its maximum, and at least {ERROR_RATIO:g} × as large between the modes"
@@ -51,9 +43,8 @@ STATEMENT = (
 
 def run(setting: Setting) -> Finding:
     """Learn the score and compare it with the true one."""
-    learned = unconditional(train_toy_score(setting))
-    x, truth = square_lattice(81), two_modes()
-    density = truth.log_prob(x, 0.0).exp()
+    learned, x = train_toy_score(setting), square_lattice(81)
+    density = two_modes().log_prob(x, 0.0).exp()
     dense = relative_error(learned, x[density > DENSE_SHARE * density.max()])
     between = relative_error(learned, x[x.norm(dim=1) < BETWEEN_RADIUS])
     return Finding(
@@ -80,37 +71,27 @@ def sequential_noise(seed: int) -> Noise:
     return noise
 
 
-def unconditional(net: nn.Module) -> Score:
-    """Return a network's output as a score that ignores the noise level."""
-
-    def score(x: Tensor, sigma: Sigma) -> Tensor:
-        s: Tensor = net(x)
-        return s
-
-    return score
-
-
-def train_toy_score(setting: Setting) -> ToyMLP:
+def train_toy_score(setting: Setting) -> Score:
     """Train the network of appendix B.1; the same seed gives the same network."""
     with torch.random.fork_rng([]):
         torch.manual_seed(setting.seed)
         net = ToyMLP(width=128)
     truth, noise_of_batches = two_modes(), sequential_noise(setting.seed)
 
-    def loss(model: Score, x: Tensor, *, noise: Noise) -> Tensor:
-        return sliced(unconditional(net), x, 0.0, noise=noise)
+    def score(x: Tensor, sigma: Sigma) -> Tensor:
+        s: Tensor = net(x)
+        return s
 
-    updates = train(
-        net,
-        lambda step: truth.sample(128, noise=noise_of_batches),
-        loss,
-        optimizer=torch.optim.Adam(net.parameters(), lr=1e-3),
-        steps=setting.steps(10_000),
-        seed=setting.seed,
-    )
-    for _ in updates:
+    def loss(model: Score, x: Tensor, *, noise: Noise) -> Tensor:
+        return sliced(score, x, 0.0, noise=noise)
+
+    def batch(step: int) -> Tensor:
+        return truth.sample(128, noise=noise_of_batches)
+
+    optimizer, steps = torch.optim.Adam(net.parameters(), lr=1e-3), setting.steps(10_000)
+    for _ in train(net, batch, loss, optimizer=optimizer, steps=steps, seed=setting.seed):
         pass
-    return net
+    return score
 
 
 def square_lattice(points: int) -> Tensor:
@@ -132,35 +113,25 @@ def _four_panels(learned: Score) -> Figure:
     truth, points = two_modes(), 161
     x = square_lattice(points)
     density = truth.log_prob(x, 0.0).exp()
-    norm = truth(x, 0.0).norm(dim=1).clamp(min=SMALLEST_NORM)
-    error = ((learned(x, 0.0) - truth(x, 0.0)).norm(dim=1) / norm).log10()
+    true = truth(x, 0.0)
+    norm = true.norm(dim=1).clamp(min=0.3)  # it vanishes at the modes
+    error = ((learned(x, 0.0) - true).norm(dim=1) / norm).log10()
     figure, axes = plots.panels(1, 4, size=3.8)
-    _colour_map(figure, axes[0], density, "Oranges", "density", (0.0, density.max().item()))
+    highest, extent = density.max().item(), (-SQUARE, SQUARE, -SQUARE, SQUARE)
+    for ax, values, colours, title, (low, high) in (
+        (axes[0], density, "Oranges", "density", (0.0, highest)),
+        (axes[3], error, "viridis", "log₁₀ of the relative error", (-1.5, 0.5)),
+    ):
+        rows = values.view(points, points).numpy()
+        image = ax.imshow(rows, cmap=colours, vmin=low, vmax=high, origin="lower", extent=extent)
+        figure.colorbar(image, ax=ax, shrink=0.8)
+        ax.set_title(title)
     for ax, score, title in ((axes[1], truth, "∇ log p"), (axes[2], learned, "learned score")):
         plots.field(ax, score, 0.0, limit=SQUARE, log_prob=truth.log_prob)
         ax.set_title(title)
-    title = "log₁₀ of the relative error"
-    _colour_map(figure, axes[3], error, "viridis", title, (-1.5, 0.5))
     angle = torch.linspace(0, 2 * torch.pi, 100)
     axes[3].plot(BETWEEN_RADIUS * angle.cos(), BETWEEN_RADIUS * angle.sin(), "w--", linewidth=1)
-    side, edge = x[:points, 0].numpy(), DENSE_SHARE * density.max().item()
-    axes[3].contour(side, side, density.view(points, points).numpy(), [edge], colors="white")
+    side, rows = x[:points, 0].numpy(), density.view(points, points).numpy()
+    axes[3].contour(side, side, rows, [DENSE_SHARE * highest], colors="white")
     figure.supxlabel("white: where the score is to be right; dashed: between the modes", fontsize=9)
     return figure
-
-
-def _colour_map(
-    figure: Figure, ax: Axes, values: Tensor, colours: str, title: str, ends: tuple[float, float]
-) -> None:
-    """Show values on the lattice as colours."""
-    n = round(len(values) ** 0.5)
-    image = ax.imshow(
-        values.view(n, n).numpy(),
-        origin="lower",
-        extent=(-SQUARE, SQUARE, -SQUARE, SQUARE),
-        cmap=colours,
-        vmin=ends[0],
-        vmax=ends[1],
-    )
-    figure.colorbar(image, ax=ax, shrink=0.8)
-    ax.set_title(title)

@@ -17,8 +17,7 @@ from ..show import images
 from .finding import Finding, Setting, side_by_side
 from .models import COMPARED_SAMPLES, REFERENCE_IMAGES, paper_models, scaled_setting
 
-DISTANCE_RATIO = 3.0
-"""Distance of samples over that of training images, at most."""
+DISTANCE_RATIO = 3.0  # of samples over training images, at most
 STATEMENT = (
     f"the Fréchet distance of samples to held-out images is at most {DISTANCE_RATIO:g} × that of "
     "as many training images"

@@ -28,7 +28,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -46,18 +46,12 @@ from .finding import Finding, Setting, side_by_side
 from .models import CHAINS_AT_ONCE, REFERENCE_IMAGES, PaperModel, paper_models, scaled_setting
 
 COMPLETED_IMAGES = 20
-COMPLETIONS = 20
-"""Completions of each of these images."""
-JUDGED_IMAGES = 360
-"""Images that the classifier judges, because one of 20 is 5 %; the 20 are among them."""
-CHOICE_IMAGES = 200
-"""Training images that choose the ladder of the small scale."""
-SHOWN_COMPLETIONS = 8
-"""Images, and completions of each, in the picture."""
-DEVIATION_RATIO = 3.0
-"""Deviation of completions over the noise that is left, more than this."""
-ACCURACY_SHARE = 0.5
-"""Share of the accuracy's way from mean-filled to whole images, at least."""
+COMPLETIONS = 20  # of each of these images
+JUDGED_IMAGES = 360  # by the classifier; the completed ones are among them
+CHOICE_IMAGES = 200  # training images, which choose the ladder of the small scale
+SHOWN_COMPLETIONS = 8  # images, and completions of each, in the picture
+DEVIATION_RATIO = 3.0  # of completions over the noise that is left, more than this
+ACCURACY_SHARE = 0.5  # from mean-filled to whole images, at least
 STATEMENT = (
     "known pixels are exact, completions of every image deviate from each other by more than "
     f"{DEVIATION_RATIO:g} × the noise that is left"
@@ -66,7 +60,6 @@ STATEMENT_OF_CLASSES = (
     f", and the classifier's accuracy on {JUDGED_IMAGES} completions is at least "
     f"{ACCURACY_SHARE:.0%} of the way from that on mean-filled images up to that on whole ones"
 )
-"""The addition where images have classes."""
 
 
 def run(setting: Setting, data: tuple[str, ...]) -> Finding:
@@ -89,7 +82,9 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
             once = complete(model, plan, x, known, 1)
             accuracy = accuracies(model.dataset, once, x, known, labels)
             numbers |= {f"{model.data}: accuracy on {kind}": a for kind, a in accuracy.items()}
-            passed &= closes_half_the_gap(*accuracy.values())
+            completed, filled, whole = accuracy.values()
+            least = filled + ACCURACY_SHARE * (whole - filled)
+            passed &= whole > filled and completed >= least
         sheets.append(_completion_rows(completions, x[:few], known))
     scaled = scaled_setting(setting, f"but completions are by {CHOSEN_PLAN}")
     return Finding(statement, numbers, passed, side_by_side(sheets), scaled)
@@ -97,9 +92,7 @@ def run(setting: Setting, data: tuple[str, ...]) -> Finding:
 
 def completion_plan(model: PaperModel) -> Plan:
     """Return the plan for completions: the paper's, at the small scale the chosen candidate."""
-    if model.setting.scale == "paper":
-        return model.plan
-    return candidate_plans(model)[CHOSEN_PLAN]
+    return model.plan if model.setting.scale == "paper" else candidate_plans(model)[CHOSEN_PLAN]
 
 
 CHOSEN_PLAN = "1,000 levels, most between σ = 0.4 and 0.1, ε = 1e-4"
@@ -155,8 +148,7 @@ def noise_left(plan: Plan) -> float:
 
 def left_half(shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
     """Return the mask of known pixels."""
-    across = torch.arange(shape[-1])
-    return (across < shape[-1] // 2).expand(*shape)
+    return (torch.arange(shape[-1]) < shape[-1] // 2).expand(*shape)
 
 
 def balanced_rows(labels: Int[Tensor, "n"], wanted: int) -> Int[Tensor, "rows"]:
@@ -176,14 +168,8 @@ def classes_of(source: Source) -> Int[Tensor, "n"]:
     return torch.cat([labels for labels in parts if labels is not None])
 
 
-def complete(
-    model: PaperModel,
-    plan: Plan,
-    x: Float[Tensor, "n *shape"],
-    known: Bool[Tensor, "*shape"],
-    m: int,
-) -> Float[Tensor, "n m *shape"]:
-    """Complete each image m times by Algorithm 2; the completions are kept."""
+def complete(model: PaperModel, plan: Plan, x: Tensor, known: Tensor, m: int) -> Tensor:
+    """Complete each of n images m times by Algorithm 2, as "n m *shape"; completions are kept."""
     images = hashlib.sha256(x.numpy().tobytes() + known.numpy().tobytes()).hexdigest()
     about = {"levels": plan.sigmas.tolist(), **plan.options, "size": [len(x), m], "images": images}
     name = f"inpainted-{hashlib.sha256(repr(about).encode()).hexdigest()[:8]}"
@@ -205,16 +191,7 @@ def complete(
     return completions
 
 
-def closes_half_the_gap(completions: float, filled: float, whole: float) -> bool:
-    """Return True if the accuracy is high enough between mean-filled and whole images'."""
-    return whole > filled and completions >= filled + ACCURACY_SHARE * (whole - filled)
-
-
-def differences(
-    completions: Float[Tensor, "n m *shape"],
-    x: Float[Tensor, "n *shape"],
-    known: Bool[Tensor, "..."],
-) -> tuple[float, float]:
+def differences(completions: Tensor, x: Tensor, known: Tensor) -> tuple[float, float]:
     """Return the largest error of a known pixel, and the smallest deviation of an image's rest."""
     error = torch.where(known, completions - x[:, None], 0).abs().max()
     hidden = completions[..., ~known.expand(x.shape[1:])]
@@ -222,11 +199,7 @@ def differences(
 
 
 def accuracies(
-    data: Dataset,
-    completions: Float[Tensor, "n m *shape"],
-    x: Float[Tensor, "n *shape"],
-    known: Bool[Tensor, "..."],
-    labels: Int[Tensor, "n"],
+    data: Dataset, completions: Tensor, x: Tensor, known: Tensor, labels: Tensor
 ) -> dict[str, float]:
     """Return a classifier's accuracy on completions, mean-filled images and whole ones."""
     features = make_features("classifier", data)
@@ -245,9 +218,7 @@ def accuracies(
     }
 
 
-def _completion_rows(
-    completions: Float[Tensor, "n m *shape"], x: Float[Tensor, "n *shape"], known: Tensor
-) -> Image.Image:
+def _completion_rows(completions: Tensor, x: Tensor, known: Tensor) -> Image.Image:
     """Show what was known of each image on grey, some completions and the image, a row each."""
     hidden = torch.where(known, x, 0.5)
     rows = torch.cat([hidden[:, None], completions[:, :SHOWN_COMPLETIONS], x[:, None]], 1)

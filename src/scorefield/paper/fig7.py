@@ -22,8 +22,7 @@ from .fig4 import path_sheet
 from .finding import Finding, Setting, side_by_side
 from .models import COMPARED_SAMPLES, REFERENCE_IMAGES, paper_models, scaled_setting
 
-BASELINE_RATIO = 3.0
-"""Distance of the baseline's samples over that of annealed dynamics, at least."""
+BASELINE_RATIO = 3.0  # of the baseline over annealed dynamics, at least
 STATEMENT = (
     f"the Fréchet distance of the baseline's samples is at least {BASELINE_RATIO:g} × that of "
     "annealed Langevin dynamics"

@@ -16,7 +16,6 @@ PASS      the ratio is from 0.9 to 1.25.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -28,8 +27,6 @@ from .models import COMPARED_SAMPLES, paper_models, scaled_setting
 
 SMALLEST_RATIO = 0.9
 LARGEST_RATIO = 1.25
-FEATURES_AT_ONCE = 250
-"""Images whose features are computed together."""
 STATEMENT = (
     f"samples are {SMALLEST_RATIO} to {LARGEST_RATIO} × as far from their nearest training image "
     "as held-out images"
@@ -51,27 +48,19 @@ def run(setting: Setting, data: tuple[str, ...], *, features: bool = False) -> F
         rows = nearest(sets[0][:10], sets[1], min(9, len(train))).indices
         sheets.append(_neighbour_rows(x[:10], train[rows]))
     small = ["features of a classifier of the digits, not of an Inception network"] * features
-    return Finding(
-        STATEMENT,
-        ratios,
-        all(SMALLEST_RATIO <= ratio <= LARGEST_RATIO for ratio in ratios.values()),
-        side_by_side(sheets),
-        scaled_setting(setting, f"{n} samples", *small),
-    )
+    passed = all(SMALLEST_RATIO <= ratio <= LARGEST_RATIO for ratio in ratios.values())
+    scaled = scaled_setting(setting, f"{n} samples", *small)
+    return Finding(STATEMENT, ratios, passed, side_by_side(sheets), scaled)
 
 
-def extract_all(
-    features: Features, x: Float[Tensor, "n *shape"]
-) -> tuple[Float[Tensor, "n size"], Float[Tensor, "n classes"]]:
+def extract_all(features: Features, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the features of many images, and the probabilities of their classes."""
-    parts = [features.extract(part) for part in torch.split(x, FEATURES_AT_ONCE)]
+    parts = [features.extract(part) for part in torch.split(x, 250)]
     values, probabilities = zip(*parts, strict=True)
     return torch.cat(values), torch.cat([p for p in probabilities if p is not None])
 
 
-def _neighbour_rows(
-    x: Float[Tensor, "n *shape"], neighbours: Float[Tensor, "n k *shape"]
-) -> Image.Image:
+def _neighbour_rows(x: Tensor, neighbours: Tensor) -> Image.Image:
     """Show each sample, an empty place and its neighbours, a row each."""
     rows = torch.cat([x[:, None], torch.ones_like(x[:, None]), neighbours], 1)
     return images.grid(rows.flatten(0, 1), rows.shape[1])

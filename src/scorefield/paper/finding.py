@@ -20,7 +20,6 @@ from ..show import images, plots
 from ..show.text import text_table
 
 PAPER_DATA = ("mnist", "celeba", "cifar10")
-"""The paper's data sets."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,12 @@ class Setting:
 
     Attributes:
         out: directory of the results; each experiment has a folder in it.
-        scale: "paper" is the published setting, "small" takes minutes on data that need no
-            download.
-        seed: seed of all_samples random.
-        data: folder with the paper's data sets in folders mnist, celeba and cifar10; by default
-            the folders that `load` reads.
+        scale: "paper" is the published setting, "small" takes minutes and needs no download.
+        seed: seed of everything random.
+        data: folder that holds mnist, celeba and cifar10; by default where `load_data` looks.
         device: where networks run.
         most: upper limit of steps, samples and batch sizes, for a quick check that all of it runs.
-        inception: weights of the FID network, for the paper's scale; by default the files that
-            other programs have downloaded.
+        inception: weights of the FID network; by default those that other programs downloaded.
     """
 
     out: Path
@@ -99,8 +95,7 @@ class Finding:
         }
         picture = self.picture
         if isinstance(picture, Figure):
-            content = plots.as_png(picture, dpi=100)
-            picture = Image.open(io.BytesIO(content)).convert("RGB")
+            picture = Image.open(io.BytesIO(plots.as_png(picture, dpi=100))).convert("RGB")
         write_file(folder / "picture.png", images.png(picture, about))
         write_file(folder / "result.json", json.dumps(about, indent=2, ensure_ascii=False).encode())
         return folder
@@ -114,10 +109,8 @@ class Finding:
 
 def side_by_side(sheets: Sequence[Image.Image], *, gap: int = 12) -> Image.Image:
     """Return pictures next to each other, on white."""
-    if len(sheets) == 1:
-        return sheets[0]
-    width = sum(sheet.width + gap for sheet in sheets) - gap
-    whole = Image.new("RGB", (width, max(sheet.height for sheet in sheets)), "white")
+    width, height = sum(s.width + gap for s in sheets) - gap, max(s.height for s in sheets)
+    whole = Image.new("RGB", (width, height), "white")
     left = 0
     for sheet in sheets:
         whole.paste(sheet, (left, 0))

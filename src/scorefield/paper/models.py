@@ -45,24 +45,14 @@ from .finding import Setting
 
 ModelKind = Literal["ncsn", "baseline"]
 
-PRESET_OF_DATA = {
-    "mnist": "ncsn-mnist",
-    "celeba": "ncsn-celeba",
-    "cifar10": "ncsn-cifar10",
-    "digits": "digits-ncsn",
-}
 SMALL_WIDTH = 16
-"""Filters at the small scale."""
 SMALL_STEPS: dict[ModelKind, int] = {"ncsn": 8000, "baseline": 4000}
-"""Steps of training at the small scale. The baseline's level still gets five times the samples that
-one of NCSN's ten gets."""
+"""Steps of training; the baseline's level gets five times as many samples as one of NCSN's ten."""
 COMPARED_SAMPLES = {"paper": 10_000, "small": 240}
 """Samples of Figures 5 and 7 to 10; a Fréchet distance takes many more than there are pixels."""
-REFERENCE_IMAGES = 10_000
-"""Real images that a distance or a variance is estimated from, at most."""
+REFERENCE_IMAGES = 10_000  # at most, to estimate a distance or a variance from
 CHAINS_AT_ONCE = 512
 RECORDED_CHAINS = 64
-"""Chains whose states are kept from the start to the end."""
 SMALL_SETTING = (
     f"digits of 8 × 8 pixels for all data sets; the paper's network with {SMALL_WIDTH} filters, "
     f"not 64 or 128, for {SMALL_STEPS['ncsn']:,} steps of 64 images, the baseline for "
@@ -84,13 +74,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class PaperModel:
-    """A model of the paper on one data set: its run, its plan of sampling and its samples.
-
-    Attributes:
-        setting: scale, seed and device.
-        data: name of the data set.
-        kind: the paper's network, or the baseline of one noise level.
-    """
+    """A model of the paper on one data set: its run, its plan of sampling and its samples."""
 
     setting: Setting
     data: str
@@ -104,7 +88,8 @@ class PaperModel:
     @cached_property
     def experiment(self) -> Experiment:
         """The run's configuration."""
-        setting, experiment = self.setting, PRESETS[PRESET_OF_DATA[self.data]]()
+        name = "digits-ncsn" if self.data == "digits" else f"ncsn-{self.data}"
+        setting, experiment = self.setting, PRESETS[name]()
         # float32 as published, on a GPU too, where the default would be bfloat16
         scale: dict[str, Any] = {"machine": {"autocast": "off"}}
         if setting.scale == "small":
@@ -119,17 +104,16 @@ class PaperModel:
             scale["levels"] = {"sigma_max": experiment.levels.sigma_min, "count": 1}
             scale["sampling"] = {"steps": 1000}
         experiment = changed(experiment, scale)
-        training, steps = experiment.training, setting.steps(experiment.sampling.steps)
-        limits = {"steps": setting.steps(training.steps), "batch": setting.samples(training.batch)}
-        return changed(
-            replace(experiment, data=setting.source(experiment.data), seed=setting.seed),
-            {
-                "training": limits,
-                "sampling": {"steps": steps},
-                "keeping": {"samples": 0},
-                "machine": {"device": setting.device},
-            },
-        )
+        training, sampling = experiment.training, experiment.sampling
+        steps, batch = setting.steps(training.steps), setting.samples(training.batch)
+        limits = {
+            "training": {"steps": steps, "batch": batch},
+            "sampling": {"steps": setting.steps(sampling.steps)},
+            "keeping": {"samples": 0},
+            "machine": {"device": setting.device},
+        }
+        data = setting.source(experiment.data)
+        return changed(replace(experiment, data=data, seed=setting.seed), limits)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -201,9 +185,10 @@ class PaperModel:
     def kept(self, name: str, about: Mapping[str, Any]) -> dict[str, Tensor] | None:
         """Return the tensors that `keep` wrote, if they are about the same and of this model."""
         path = self.directory / f"{name}.safetensors"
-        stored = checkpoint.read_stored(path) if path.exists() else None
-        same = stored is not None and stored.about == self._origin(about)
-        return stored.tensors if stored is not None and same else None
+        if not path.exists():
+            return None
+        stored = checkpoint.read_stored(path)
+        return stored.tensors if stored.about == self._origin(about) else None
 
     def keep(self, name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write tensors that were computed from the model into its run's directory."""
@@ -213,8 +198,7 @@ class PaperModel:
     def _origin(self, about: Mapping[str, Any]) -> dict[str, Any]:
         _ = self.model  # whose file exists from then on
         weights = (self.directory / checkpoint.MODEL_FILE).read_bytes()
-        digest = hashlib.sha256(weights).hexdigest()
-        return {**about, "seed": self.setting.seed, "model": digest}
+        return {**about, "seed": self.setting.seed, "model": hashlib.sha256(weights).hexdigest()}
 
 
 def paper_models(
