@@ -8,7 +8,6 @@ x, labels = batches(0)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from types import UnionType
@@ -18,7 +17,7 @@ from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import cifar10
-from .csv_table import csv_file
+from .csv_table import csv_file, name_hint
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
 from .images import folder, image_names
@@ -59,20 +58,14 @@ DATASETS: dict[str, Loader] = {loader.__name__.replace("_", "-"): loader for loa
 """Data sets by name; the keyword arguments of each function are its options."""
 
 FILE_LOADERS: dict[str, Loader] = {
-    ".npy": numpy_file,
-    ".npz": numpy_file,
-    ".csv": csv_file,
-    ".tsv": csv_file,
+    **dict.fromkeys((".npy", ".npz"), numpy_file),
+    **dict.fromkeys((".csv", ".tsv"), csv_file),
 }
 
 PUBLISHED_FILES: dict[str, Loader] = {
-    "train-images-idx3-ubyte.gz": mnist,
-    "train-images-idx3-ubyte": mnist,
-    "cifar-10-python.tar.gz": cifar10,
-    "cifar-10-batches-py": cifar10,
-    "data_batch_1": cifar10,
-    "img_align_celeba": celeba,
-    "img_align_celeba.zip": celeba,
+    **dict.fromkeys(("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"), mnist),
+    **dict.fromkeys(("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"), cifar10),
+    **dict.fromkeys(("img_align_celeba", "img_align_celeba.zip"), celeba),
 }
 """Loaders of paths with these names, and of folders that hold one."""
 HUB_PREFIX = "hub:"
@@ -88,8 +81,9 @@ def load_data(name: str | Path, **options: Any) -> Dataset:
         options: keyword arguments of the function in `DATASETS`, of `hub`, `folder`, `numpy_file`
             or `csv_file`.
     """
-    path, arguments = Path(name), [name]
-    loader: Loader | None = None
+    path = Path(name)
+    arguments: list[Any] = [name]
+    loader: Loader = folder
     if isinstance(name, str) and name.startswith(HUB_PREFIX):
         loader, arguments = hub, [name.removeprefix(HUB_PREFIX)]
     elif isinstance(name, str) and name in DATASETS:
@@ -98,9 +92,7 @@ def load_data(name: str | Path, **options: Any) -> Dataset:
         loader = FILE_LOADERS[path.suffix.lower()]
     elif (published := _published_loader(path)) is not None:
         loader, arguments, options = published, [], {"root": path, **options}
-    elif path.is_dir():
-        loader = folder
-    if loader is None:
+    elif not path.is_dir():
         raise ValueError(
             f"name={str(name)!r} is neither a folder nor a {', '.join(FILE_LOADERS)} file, nor "
             f"one of the names {', '.join(DATASETS)} or {HUB_PREFIX}OWNER/NAME"
@@ -110,10 +102,9 @@ def load_data(name: str | Path, **options: Any) -> Dataset:
 
 def _published_loader(path: Path) -> Loader | None:
     """Return the loader of a path to published data."""
-    if path.exists() and path.name in PUBLISHED_FILES:
-        return PUBLISHED_FILES[path.name]
-    inside = (loader for name, loader in PUBLISHED_FILES.items() if (path / name).exists())
-    return next(inside, None)
+    places = (path, *(path / name for name in PUBLISHED_FILES))
+    existing = (place.name for place in places if place.exists())
+    return next((PUBLISHED_FILES[name] for name in existing if name in PUBLISHED_FILES), None)
 
 
 def fingerprint_files(name: str) -> dict[str, str]:
@@ -129,10 +120,7 @@ def _check_options(loader: Loader, options: Mapping[str, Any]) -> dict[str, Any]
     names = [p.name for p in signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in options:
         if name not in names:
-            close = get_close_matches(name, names, 1)
-            others = f"there are {', '.join(names)}" if names else "it has none"
-            hint = f"did you mean {close[0]}?" if close else others
-            raise ValueError(f"{loader.__name__} has no option {name}: {hint}")
+            raise ValueError(f"{loader.__name__} has no option {name}: {name_hint(name, names)}")
     hints = get_type_hints(loader)
     return {name: _check_type(name, value, hints[name]) for name, value in options.items()}
 

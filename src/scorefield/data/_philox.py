@@ -21,8 +21,7 @@ DEQUANTISE = 2
 def philox(seed: int, use: int, step: int, count: int, *, block: int = 0) -> NDArray[np.uint64]:
     """Return `count` words of 64 bits; a block holds four of them."""
     bits: Any = np.random.Philox(key=[seed, use], counter=[block, 0, step, 0])
-    words: NDArray[np.uint64] = bits.random_raw(count)
-    return words
+    return np.asarray(bits.random_raw(count))
 
 
 @lru_cache(maxsize=4)  # an order is used for many steps

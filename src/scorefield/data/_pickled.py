@@ -8,11 +8,12 @@ words, no other name is accepted, and nothing is called.
 from __future__ import annotations
 
 import pickletools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAX_OPERATIONS = 100_000
 """In one pickle; a batch of CIFAR-10 has about 30,000."""
@@ -24,16 +25,10 @@ ARRAY_NAMES = {
 PUSHED = {"BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "BINUNICODE"}
 """Operations that push their argument."""
 CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True, "EMPTY_TUPLE": ()}
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+CONTAINERS: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
+ITEMS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "REDUCE": 2, "BUILD": 1}
+"""Items that an operation takes from the stack; others take those since the last mark."""
 Top = TypeVar("Top")
-
-
-@dataclass(frozen=True)
-class ByteArray:
-    """An array of bytes in C order; the shape is the one that the pickle claims."""
-
-    shape: tuple[Any, ...]
-    content: bytes
 
 
 @dataclass(eq=False)
@@ -45,85 +40,71 @@ class _Call:
     state: Any = None
 
 
-@dataclass(eq=False)
-class _Machine:
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
+def parse_pickle(content: bytes) -> Any:
+    """Return the object of a pickle: words as str, arrays in a form for `parse_array`."""
+    stack, marks, memo = list[Any](), list[int](), dict[Any, Any]()
 
-    def pop(self, count: int | None = None) -> list[Any]:
-        """Remove the last items from the stack, by default those since the last mark."""
-        start = self.marks.pop() if count is None else len(self.stack) - count
+    def pop(operation: str) -> list[Any]:
+        count = ITEMS.get(operation)
+        start = marks.pop() if count is None else len(stack) - count
         if start < 0:
             raise IndexError("it takes more than the stack holds")
-        items, self.stack[start:] = self.stack[start:], []
+        items, stack[start:] = stack[start:], []
         return items
 
-    def step(self, operation: str, argument: Any) -> None:
-        """Carry out an operation."""
-        push = self.stack.append
+    def top(kind: type[Top]) -> Top:
+        if type(stack[-1]) is not kind:
+            raise TypeError(f"it changes something that is not a {kind.__name__}")
+        return stack[-1]
+
+    for code, argument, position in islice(pickletools.genops(content), MAX_OPERATIONS):
+        operation = code.name
+        if operation == "STOP":
+            if position != len(content) - 1 or len(stack) != 1:
+                raise ValueError("it continues after its end")
+            return stack.pop()
         if operation in PUSHED:
-            push(argument)
+            stack.append(argument)
         elif operation in CONSTANTS:
-            push(CONSTANTS[operation])
-        elif operation in TUPLES or operation == "TUPLE":
-            push(tuple(self.pop(TUPLES.get(operation))))
+            stack.append(CONSTANTS[operation])
+        elif operation in CONTAINERS:
+            stack.append(CONTAINERS[operation]())
+        elif operation.startswith("TUPLE"):
+            stack.append(tuple(pop(operation)))
         elif operation == "MARK":
-            self.marks.append(len(self.stack))
-        elif operation == "EMPTY_LIST":
-            push([])
-        elif operation == "EMPTY_DICT":
-            push({})
+            marks.append(len(stack))
         elif operation in ("APPEND", "APPENDS"):
-            items = self.pop(1 if operation == "APPEND" else None)
-            self.top(list).extend(items)
+            items = pop(operation)
+            top(list).extend(items)
         elif operation in ("SETITEM", "SETITEMS"):
-            items = self.pop(2 if operation == "SETITEM" else None)
+            items = pop(operation)
             if not all(type(key) is str for key in items[::2]):  # others may hash for ever
                 raise TypeError("it has keys that are not words")
-            self.top(dict).update(zip(items[::2], items[1::2], strict=True))
+            top(dict).update(zip(items[::2], items[1::2], strict=True))
         elif operation in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
+            memo[argument] = stack[-1]
         elif operation in ("BINGET", "LONG_BINGET"):
-            push(self.memo[argument])
+            stack.append(memo[argument])
         elif operation == "GLOBAL":
             if argument not in ARRAY_NAMES:
                 raise ValueError("it asks for a name that no array needs")
-            push(ARRAY_NAMES[argument])
+            stack.append(ARRAY_NAMES[argument])
         elif operation == "REDUCE":
-            name, arguments = self.pop(2)
+            name, arguments = pop(operation)
             if name not in ("_reconstruct", "dtype") or type(arguments) is not tuple:
                 raise TypeError("it calls something that is not a function")
-            push(_Call(name, arguments))
+            stack.append(_Call(name, arguments))
         elif operation == "BUILD":
-            (state,) = self.pop(1)
-            if self.top(_Call).state is not None or type(state) is not tuple:
+            (state,) = pop(operation)
+            if top(_Call).state is not None or type(state) is not tuple:
                 raise TypeError("it gives a state to something that has one")
-            self.top(_Call).state = state
+            top(_Call).state = state
         elif operation != "PROTO":
             raise ValueError(f"it has the operation {operation}")
-
-    def top(self, kind: type[Top]) -> Top:
-        """Return the last item, which must be of a type."""
-        item = self.stack[-1]
-        if type(item) is not kind:
-            raise TypeError(f"it changes something that is not a {kind.__name__}")
-        return item
-
-
-def parse_pickle(content: bytes) -> Any:
-    """Return the object of a pickle: words as str, arrays in a form for `parse_array`."""
-    machine = _Machine()
-    for operation, argument, position in islice(pickletools.genops(content), MAX_OPERATIONS):
-        if operation.name == "STOP":
-            if position != len(content) - 1 or len(machine.stack) != 1:
-                raise ValueError("it continues after its end")
-            return machine.stack.pop()
-        machine.step(operation.name, argument)
     raise ValueError(f"it has no end, or more than {MAX_OPERATIONS} operations")
 
 
-def parse_array(call: Any) -> ByteArray:
+def parse_array(call: Any) -> NDArray[np.uint8]:
     """Return the array of bytes that a recorded call stands for."""
     if type(call) is not _Call or call.name != "_reconstruct" or len(call.state or ()) != 5:
         raise ValueError("it has something else in the place of an array")
@@ -131,9 +112,8 @@ def parse_array(call: Any) -> ByteArray:
     byte = type(dtype) is _Call and dtype.name == "dtype" and dtype.arguments[:1] == ("u1",)
     if not byte or type(fortran) is not bool or type(raw) is not str or type(shape) is not tuple:
         raise ValueError("its array is not one of bytes")
-    if not all(type(length) is int for length in shape):
+    if not all(type(length) is int and length >= 0 for length in shape):
         raise ValueError("its array has no shape")
-    content = raw.encode("latin-1")  # strings of Python 2 are bytes
-    if fortran:  # the transpose of an array in C order; reshape refuses a wrong size
-        content = np.frombuffer(content, np.uint8).reshape(shape[::-1]).T.tobytes()
-    return ByteArray(shape, content)
+    content = np.frombuffer(raw.encode("latin-1"), np.uint8)  # strings of Python 2 are bytes
+    # reshape refuses a wrong size; in Fortran order it is the transpose of an array in C order
+    return content.reshape(shape[::-1]).T if fortran else content.reshape(shape)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
@@ -67,45 +67,35 @@ class Batches:
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank={self.rank}, world={self.world}: give a rank below the world")
         if self.size < self.world:
-            raise ValueError(
-                f"size={self.size} with world={self.world}: give a global batch of at least one "
-                "sample for each process"
-            )
+            raise ValueError(f"size={self.size} with world={self.world}: give a larger batch")
         if not 0 <= self.seed < 2**64 or self.workers < 0:
-            raise ValueError(
-                f"seed={self.seed}, workers={self.workers}: give numbers ≥ 0, and a seed below 2⁶⁴"
-            )
-        if self.flip and len(self.source.shape) != 3:
-            raise ValueError(
-                f"flip mirrors images, but samples have shape {tuple(self.source.shape)}: leave "
-                "it out"
-            )
+            raise ValueError(f"seed={self.seed}, workers={self.workers}: give 0 or more, below 2⁶⁴")
+        shape = tuple(self.source.shape)
+        if self.flip and len(shape) != 3:
+            raise ValueError(f"flip mirrors images, but samples have shape {shape}: leave it out")
 
     def __call__(self, step: int) -> LabelledBatch:
         """Return the batch of a step; the first is 0."""
         if isinstance(self.source, Stream):
             raise ValueError("a stream has no batch by step: use stream(start)")
-        return self._finish(step, self._take(_check_step(step)))
+        return next(replace(self, workers=0).stream(step))
 
     def stream(self, start: int = 0) -> Iterator[LabelledBatch]:
-        """Return an endless iterator of the batches from a step on; closing it stops the workers.
-
-        With workers, batches are read ahead.
-        """
-        _check_step(start)
+        """Return an endless iterator of the batches from a step on; its end stops the workers."""
+        if start < 0:
+            raise ValueError(f"step={start}: the first step is 0")
+        take, workers = self._take, self.workers
         if isinstance(self.source, Stream):  # read in order, so by one thread at most
             taken = self.source.batches(start * self.size, self.size, self._rows)
-            if self.workers:
-                return self._read_ahead(start, lambda step: next(taken), 1)
-            return (self._finish(step, samples) for step, samples in enumerate(taken, start))
-        if self.workers:
-            return self._read_ahead(start, self._take, self.workers)
-        return (self(step) for step in count(start))
+            take, workers = lambda step: next(taken), min(workers, 1)
+        if workers:
+            return self._read_ahead(start, take, workers)
+        return (self._finish(step, take(step)) for step in count(start))
 
     def _read_ahead(
         self, start: int, take: Callable[[int], Labelled], workers: int
     ) -> Iterator[LabelledBatch]:
-        pool, waiting = _thread_pool(workers), deque[Future[Labelled]]()
+        pool, waiting = ThreadPoolExecutor(workers, "batches"), deque[Future[Labelled]]()
         repeatable = not isinstance(self.source, Stream)
         try:
             for step in count(start):
@@ -114,7 +104,7 @@ class Batches:
                 if repeatable and _is_lost(waiting[0]):
                     # New workers continue after this batch, which is the same whoever reads it.
                     pool.shutdown(wait=False, cancel_futures=True)
-                    pool = _thread_pool(workers)
+                    pool = ThreadPoolExecutor(workers, "batches")
                     waiting.clear()
                     yield self(step)
                 else:
@@ -151,10 +141,6 @@ class Batches:
         return LabelledBatch(x, None if labels is None else labels.to(self.device))
 
 
-def _thread_pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="batches")
-
-
 def _is_lost(future: Future[Labelled]) -> bool:
     """True if the worker died instead of reading: it does not answer, or its thread was ended."""
     try:
@@ -162,9 +148,3 @@ def _is_lost(future: Future[Labelled]) -> bool:
     except TimeoutError:
         return True
     return error is not None and not isinstance(error, Exception)
-
-
-def _check_step(step: int) -> int:
-    if step < 0:
-        raise ValueError(f"step={step}: the first step is 0")
-    return step

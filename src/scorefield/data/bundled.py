@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ._philox import permutation
 from .csv_table import TableReader
-from .sources import Arrays, Crops, Dataset
+from .sources import Arrays, Crops, Dataset, Split
 
 
 def digits() -> Dataset:
@@ -19,11 +18,9 @@ def digits() -> Dataset:
 
     A pixel v of 0 … 16 stands for [v, v + 1)/17: in 256ths the 17 levels would remain 17 spikes.
 
-    A fifth of each class is held out, at random because the file is sorted by writer: between its
-    last 360 digits and 360 of the others the Fréchet distance of pixels (v + u)/17 is 0.30. Between
-    the digits held out here and 360 of the others it is 0.149 on average, with a standard deviation
-    of 0.012. Of ten seeds, with averages from 0.132 to 0.158, this one is closest to their mean of
-    0.147.
+    A fifth of each class is held out, at random because the file is sorted by writer: from its last
+    360 digits to 360 of the others the Fréchet distance of pixels is 0.30, from those held out here
+    0.149 ± 0.012. Of ten seeds (0.132 to 0.158), this one is closest to their mean of 0.147.
     """
     from sklearn.datasets import load_digits  # its import takes a second
 
@@ -60,7 +57,7 @@ def _bundled_table(name: str, bundle: Any, target: str) -> Dataset:
     return TableReader(name).dataset(name, lambda: enumerate(records, 1), split)
 
 
-def _stratified_split(target: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def _stratified_split(target: NDArray[np.int64]) -> Split:
     """Return the rows to train on, and a fixed fifth of each class."""
     shuffled = permutation(4, 0, len(target))
     order = torch.from_numpy(shuffled[np.argsort(target[shuffled], kind="stable")])

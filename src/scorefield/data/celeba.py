@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import stat
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
 
-from .download import data_folder
+from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
 from .image import EncodedImage
-from .images import FileList, FolderFiles, ImageFiles, ImageSize, image_names
-from .sources import Dataset, hold_out
+from .images import FileList, ImageFiles, ImageSize, folder_files, image_names
+from .sources import Dataset, Split, hold_out
 
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CELEBA_FOLDER = "img_align_celeba"
@@ -40,13 +41,9 @@ def celeba(
     """
     choice = ImageSize(size, crop, 3)
     place = _find_faces(data_folder("celeba", root))
-    names = image_names(place) if place.is_dir() else _zipped_images(place)
-    train, test = _published_split(place, names)
-    used = [names[i] for i in (*train, *test)]  # without the validation part
-    files: FileList = FolderFiles(place, used) if place.is_dir() else ZipFiles(place, used)
-    images = ImageFiles(files, choice.reader(place, files, used), None, memory)
-    rows = torch.arange(len(used))
-    return Dataset.split("celeba", images, (rows[: len(train)], rows[len(train) :]))
+    files = folder_files(place, image_names(place)) if place.is_dir() else _zip_files(place)
+    images = ImageFiles(files, choice.reader(files), None, memory)
+    return Dataset.split("celeba", images, _published_split(place, files.names))
 
 
 def _find_faces(place: Path) -> Path:
@@ -58,34 +55,20 @@ def _find_faces(place: Path) -> Path:
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         raise FileNotFoundError(
-            f"CelebA is looked for in {place}, which has no {CELEBA_FOLDER} and no "
-            f"{CELEBA_FOLDER}.zip; it cannot be downloaded here because its authors ask you to "
-            f"agree to their terms: see {CELEBA_PAGE}, then name its folder by "
+            f"CelebA is looked for in {place}, which has no {CELEBA_FOLDER} and no zip of it; its "
+            f"authors ask you to agree to their terms: see {CELEBA_PAGE}, then name its folder by "
             "--data.options.root=FOLDER (in Python root=...)"
         )
     return path
 
 
-def _published_split(place: Path, names: list[str]) -> tuple[list[int], list[int]]:
+def _published_split(place: Path, names: Sequence[str]) -> Split:
     """Return the indices of the images to train on and of those held out."""
     tops = (place, place.parent, place.parent.parent)
     paths = [top / below / PARTITION_FILE for top in tops for below in ("", "Eval")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        train, test = hold_out(len(names), 0.1)
-        return train.tolist(), test.tolist()
-    part = _read_partition(path)
-    sides = [part.get(_base(name)) for name in names]
-    if None in sides:
-        name = names[sides.index(None)]
-        raise OSError(f"{path} has no line for {name}: download it again, or remove it")
-    train_rows, test_rows = ([i for i, s in enumerate(sides) if s == side] for side in (0, 2))
-    if not train_rows:
-        raise OSError(f"{place} holds no image of the training part of {path}")
-    return train_rows, test_rows
-
-
-def _read_partition(path: Path) -> dict[str, int]:
+        return hold_out(len(names), 0.1)
     if path.stat().st_size > MAX_PARTITION_BYTES:
         raise OSError(f"{path} has more than {MAX_PARTITION_BYTES} bytes: download it again")
     part: dict[str, int] = {}
@@ -94,53 +77,43 @@ def _read_partition(path: Path) -> dict[str, int]:
         if len(words) != 2 or words[1] not in ("0", "1", "2") or words[0] in part:
             raise OSError(f"{path}, line {number}: give a name and 0, 1 or 2, each name once")
         part[words[0]] = int(words[1])
-    return part
+    missing = next((name for name in names if PurePosixPath(name).name not in part), None)
+    if missing is not None:
+        raise OSError(f"{path} has no line for {missing}: download it again, or remove it")
+    sides = torch.tensor([part[PurePosixPath(name).name] for name in names])
+    if not (sides == 0).any():
+        raise OSError(f"{place} holds no image of the training part of {path}")
+    return (sides == 0).nonzero()[:, 0], (sides == 2).nonzero()[:, 0]
 
 
-def _base(name: str) -> str:
-    return PurePosixPath(name).name
-
-
-class ZipFiles:
-    """Files of a zip, read when they are asked for; a zip that has changed since is refused."""
-
-    def __init__(self, path: Path, names: list[str]) -> None:
-        self.path, self.names, self.stamp = path, names, file_stamp(path)
-        self.archive = zipfile.ZipFile(path)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> EncodedImage:
-        name = self.names[index]
-        check_unchanged(self.path, self.stamp)
-        try:
-            # `read` without a number would unpack more than the size that was checked
-            with self.archive.open(name) as file:
-                return EncodedImage(f"{self.path}: {name}", file.read(MAX_FACE_BYTES))
-        except Exception as error:  # zipfile and its decompressors may raise anything
-            raise OSError(f"{self.path}: {name} is damaged: {error!s:.500}") from error
-
-
-def _zipped_images(path: Path) -> list[str]:
-    """Return the names of the images in a zip, sorted, after checking their sizes."""
+def _zip_files(path: Path) -> FileList:
+    """Return the images in a zip after checking their sizes; one that changes later is refused."""
+    stamp = file_stamp(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = {info.filename: info for info in archive.infolist()}
+        archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile may raise anything on a damaged file
-        reason = f"{error!s:.500}; download it again"
-        raise OSError(f"{path} cannot be read as a zip: {reason}") from error
+        raise OSError(f"{path} cannot be read as a zip: {error!s:.500}: get it again") from error
+    infos = {info.filename: info for info in archive.infolist()}
     images = (name for name in infos if name.lower().endswith(".jpg"))
-    names = sorted(name for name in images if not _base(name).startswith("."))
-    for info in (infos[name] for name in names):
-        common = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    names = sorted(name for name in images if not PurePosixPath(name).name.startswith("."))
+    for info in map(infos.__getitem__, names):
         linked = stat.S_ISLNK(info.external_attr >> 16)
         large = info.file_size > MAX_FACE_BYTES or len(info.filename) > MAX_NAME_LENGTH
-        if not common or linked or large:
-            raise OSError(
-                f"{path}: {info.filename:.{MAX_NAME_LENGTH}} is not an image of at most "
-                f"{MAX_FACE_BYTES} bytes, stored or deflated"
-            )
+        if info.compress_type not in PLAIN_METHODS or linked or large:
+            name = f"{info.filename:.{MAX_NAME_LENGTH}}"
+            limits = f"at most {MAX_FACE_BYTES} bytes, stored or deflated"
+            raise OSError(f"{path}: {name} is not an image of {limits}")
     if not names:
         raise OSError(f"{path} holds no .jpg")
-    return names
+
+    def read(index: int) -> EncodedImage:
+        place = f"{path}: {names[index]}"
+        check_unchanged(path, stamp)
+        try:
+            # `read` without a number would unpack more than the size that was checked
+            with archive.open(names[index]) as file:
+                return EncodedImage(place, file.read(MAX_FACE_BYTES))
+        except Exception as error:  # zipfile and its decompressors may raise anything
+            raise OSError(f"{place} is damaged: {error!s:.500}") from error
+
+    return FileList(path, names, read)

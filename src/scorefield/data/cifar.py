@@ -25,6 +25,7 @@ CIFAR_ARCHIVE = Remote(
 CIFAR_FOLDER = "cifar-10-batches-py"
 TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_BATCH = "test_batch"
+BATCH_NAMES = (*TRAIN_BATCHES, TEST_BATCH)
 
 IMAGE_BYTES = 3 * 32 * 32
 MAX_BATCH_IMAGES = 10_000
@@ -48,8 +49,8 @@ def cifar10(*, root: str | Path | None = None, download: bool = False) -> Datase
     if path is None:
         ensure_files("CIFAR-10", place, [CIFAR_ARCHIVE], download)
         path = place / CIFAR_ARCHIVE.name
-    batches = _read_folder(path) if path.is_dir() else _read_archive(path)
-    missing = [name for name in (*TRAIN_BATCHES, TEST_BATCH) if name not in batches]
+    batches = _read_batches(path)
+    missing = [name for name in BATCH_NAMES if name not in batches]
     if missing:
         raise OSError(f"{path} lacks {', '.join(missing)}: download it again")
     images, labels = zip(*(batches[name] for name in TRAIN_BATCHES), strict=True)
@@ -67,21 +68,18 @@ def _find_batches(place: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def _read_folder(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def _read_batches(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the batches in a folder or an archive."""
     batches: dict[str, tuple[Tensor, Tensor]] = {}
-    for path in (folder / name for name in (*TRAIN_BATCHES, TEST_BATCH)):
-        if path.is_file():
-            with open_file(path) as file:
-                batches[path.name] = _read_batch(file, path.stat().st_size, str(path))
-    return batches
-
-
-def _read_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    batches: dict[str, tuple[Tensor, Tensor]] = {}
+    if path.is_dir():
+        for file in (path / name for name in BATCH_NAMES if (path / name).is_file()):
+            with open_file(file) as stream:
+                batches[file.name] = _read_batch(stream, file.stat().st_size, str(file))
+        return batches
     with open_file(path) as stream:
         for name, size in _tar_members(stream, path):
             batch = name.removeprefix("./").removeprefix(f"{CIFAR_FOLDER}/")
-            if batch not in (*TRAIN_BATCHES, TEST_BATCH):
+            if batch not in BATCH_NAMES:
                 _skip(stream, size)
             elif batch in batches:
                 raise OSError(f"{path} holds {name} twice: download it again")
@@ -94,17 +92,14 @@ def _read_archive(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
 def _tar_members(stream: BufferedIOBase, path: Path) -> Iterator[tuple[str, int]]:
     """Yield the name and size of each plain file of a tar when its content is next."""
     total = 0
-    while header := bytes(read_exactly(stream, TAR_BLOCK)).rstrip(b"\0"):
-        header = header.ljust(TAR_BLOCK, b"\0")
+    while any(header := bytes(read_exactly(stream, TAR_BLOCK))):
         size = _octal(header[124:136])
         checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if size is None or _octal(header[148:156]) != checksum:
             raise OSError(f"{path} is damaged, a tar header in it is not valid: download it again")
         total += TAR_BLOCK + size
         if total > MAX_ARCHIVE_BYTES:
-            raise OSError(
-                f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes: download it again"
-            )
+            raise OSError(f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes: get it again")
         if header[156:157] in b"0\0":
             yield header[:100].partition(b"\0")[0].decode("latin-1"), size
         else:  # folders, links, and extended headers
@@ -121,9 +116,6 @@ def _skip(stream: BufferedIOBase, count: int) -> None:
         count -= len(read_exactly(stream, min(count, CHUNK_BYTES)))
 
 
-# ── A batch ──────────────────────────────────────────────────────────────────────────────────────
-
-
 def _read_batch(stream: BufferedIOBase, size: int, name: str) -> tuple[Tensor, Tensor]:
     """Return the images and labels of a pickled batch after checking all of them."""
     if size > MAX_BATCH_BYTES:
@@ -133,17 +125,12 @@ def _read_batch(stream: BufferedIOBase, size: int, name: str) -> tuple[Tensor, T
         batch = parse_pickle(content)
         images, labels = parse_array(batch["data"]), batch["labels"]
     except Exception as error:  # a foreign pickle may fail anywhere
-        reason = str(error) or type(error).__name__
-        raise OSError(
-            f"{name} is not a batch of CIFAR-10 ({reason:.500}): download it again"
-        ) from error
-    n = len(images.content) // IMAGE_BYTES
-    whole = len(images.content) == n * IMAGE_BYTES and images.shape == (n, IMAGE_BYTES)
-    if not whole or not 1 <= n <= MAX_BATCH_IMAGES:
+        reason = f"{str(error) or type(error).__name__:.500}"
+        raise OSError(f"{name} is not a batch of CIFAR-10 ({reason}): download it again") from error
+    n = images.size // IMAGE_BYTES
+    if images.shape != (n, IMAGE_BYTES) or not 1 <= n <= MAX_BATCH_IMAGES:
         raise OSError(f"{name} has images of another size than {IMAGE_BYTES} bytes, or too many")
-    if type(labels) is not list or len(labels) != n:
-        raise OSError(f"{name} has {n} images, but not a list of {n} labels")
-    if not all(type(label) is int and 0 <= label <= 9 for label in labels):
-        raise OSError(f"{name} has a label that is not an integer from 0 to 9")
-    data = torch.frombuffer(bytearray(images.content), dtype=torch.uint8).view(n, 3, 32, 32)
-    return data, torch.tensor(labels)
+    valid = type(labels) is list and all(type(k) is int and 0 <= k <= 9 for k in labels)
+    if not valid or len(labels) != n:
+        raise OSError(f"{name} has {n} images, but not a list of {n} labels from 0 to 9")
+    return torch.from_numpy(images.copy()).view(n, 3, 32, 32), torch.tensor(labels)

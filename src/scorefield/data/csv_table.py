@@ -7,8 +7,9 @@ that is too large is refused before memory is allocated; then the values are sto
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from .sources import Arrays, Dataset, hold_out
-from .table import COLUMN_KINDS, DELIMITERS, ColumnKind, Table, fit_column
+from .sources import Arrays, Dataset, Split, hold_out
+from .table import COLUMN_KINDS, DELIMITERS, Column, ColumnKind, Table
 
 Record: TypeAlias = "tuple[int, list[str]]"
 """The number of the last line of a record, and its fields."""
+Records: TypeAlias = "Callable[[], Iterator[Record]]"
 
 MAX_FILE_BYTES = 2**26
 MAX_RECORD_LENGTH = 2**20
@@ -57,8 +58,7 @@ def csv_file(
         types: "real", "integer" or "category" of columns whose guessed kind is wrong.
         drop: columns to leave out.
         missing: drop rows that lack a value, or raise an error that names the first.
-        delimiter: between fields; by default the one of comma, semicolon and tab that finds most
-            columns in the header.
+        delimiter: comma, semicolon or tab; by default the one with most columns in the header.
         memory: number of bytes that the table may take.
     """
     path = Path(path)
@@ -74,19 +74,16 @@ def csv_file(
             "rows, or save numbers as .npy"
         )
     # max takes the first of equals
-    mark = delimiter or max(DELIMITERS, key=lambda mark: len(_first_record(path, mark)))
+    mark = delimiter or max(DELIMITERS, key=lambda mark: _header_length(path, mark))
     reader = TableReader(str(path), missing == "drop", types or {}, drop, mark, memory)
     return reader.dataset(path.stem, lambda: _records(path, mark))
 
 
-def _first_record(path: Path, delimiter: str) -> list[str]:
-    records = _records(path, delimiter)
+def _header_length(path: Path, delimiter: str) -> int:
     try:
-        return next(records, (0, list[str]()))[1]
+        return len(next(_records(path, delimiter), (0, list[str]()))[1])
     except ValueError:  # of quotes that only another delimiter closes
-        return []
-    finally:
-        records.close()  # type: ignore[attr-defined]
+        return 0
 
 
 def _records(path: Path, delimiter: str) -> Iterator[Record]:
@@ -117,22 +114,19 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
             raise ValueError(f"{path}, after line {reader.line_num}: {error}") from error
 
 
-# ── Columns ──────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass
 class ColumnScan:
     """Summary of the cells of a column.
 
-    `texts` are the distinct cells, up to one more than there may be categories; `numbers` counts
-    the cells that are numbers, with at most `decimals` decimals; `word` and `fraction` are line and
-    text of the first cell that is not a number, and of the first that is not a whole one.
+    `texts` are the distinct cells, up to one more than there may be categories; `decimals` is the
+    largest number of decimals; `word` and `fraction` are line and text of the first cell that is
+    not a number, and of the first number that is not whole.
     """
 
     name: str
     texts: dict[str, None] = field(default_factory=dict)
     decimals: int = 0
-    numbers: int = 0
+    numeric: bool = False
     word: tuple[int, str] | None = None
     fraction: tuple[int, str] | None = None
     kind: ColumnKind = "category"
@@ -145,7 +139,7 @@ class ColumnScan:
         if match is None:
             self.word = self.word or (line, text)
             return
-        self.numbers += 1
+        self.numeric = True
         fraction, exponent = match[1] or match[2], match[3]
         if fraction is not None or exponent is not None:
             self.fraction = self.fraction or (line, text)
@@ -153,27 +147,23 @@ class ColumnScan:
 
     def choose_kind(self, n: int, chosen: str | None, source: str) -> None:
         """Set the kind of a column of n cells: the user's choice, or a guess."""
-        self.kind = next((kind for kind in COLUMN_KINDS if kind == chosen), self._guess(n))
+        few = len(self.texts) <= FEW_NUMBERS and n >= FEW_NUMBERS * len(self.texts)
+        if len(self.texts) > 1 and self.numeric and (self.fraction or not few):
+            # in a column with numbers, words are mistakes
+            self.kind = "real" if self.word or self.fraction else "integer"
+        self.kind = next((kind for kind in COLUMN_KINDS if kind == chosen), self.kind)
         wrong = {"real": self.word, "integer": self.word or self.fraction}.get(self.kind)
         if wrong is not None:
-            line, text = wrong
-            whole = "whole " if self.kind == "integer" and self.word is None else ""
+            whole = "" if self.word else "whole "
             raise ValueError(
-                f"{source}, line {line}: {text[:40]!r} in {self.name[:40]!r} is not a {whole}"
-                "number; correct it, or set the column's kind by types, or leave it out by drop"
+                f"{source}, line {wrong[0]}: {wrong[1][:40]!r} in {self.name[:40]!r} is not a "
+                f"{whole}number; correct it, or change the column's kind by types, or drop it"
             )
         if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
             raise ValueError(
-                f"{source}: {self.name[:40]!r} holds more than {MAX_CATEGORIES} different texts: "
-                f"leave the column out by drop (--data.options.drop='[{self.name[:40]}]')"
+                f"{source}: {self.name[:40]!r} has more than {MAX_CATEGORIES} different texts: "
+                f"leave it out by drop (--data.options.drop='[{self.name[:40]}]')"
             )
-
-    def _guess(self, n: int) -> ColumnKind:
-        few = len(self.texts) <= FEW_NUMBERS and n >= FEW_NUMBERS * len(self.texts)
-        if len(self.texts) == 1 or not self.numbers or (few and not self.fraction):
-            return "category"
-        # in a column with numbers, words are mistakes
-        return "integer" if self.word is None and self.fraction is None else "real"
 
     @property
     def categories(self) -> list[str]:
@@ -182,6 +172,22 @@ class ColumnScan:
             return []
         size = {text: float(text) if _match_number(text) else np.inf for text in self.texts}
         return sorted(self.texts, key=lambda text: (size[text], text))
+
+    def fit(self, values: NDArray[np.float64]) -> Column:
+        """Return the column of these numbers in its cells to train on."""
+        if self.kind == "category":
+            texts = tuple(self.categories)
+            p = np.bincount(values.astype(np.int64), minlength=len(texts)) / len(values)
+            scale = float(np.sqrt((p * (1 - p)).mean())) or 1.0
+            return Column(self.name, self.kind, tuple(p.tolist()), scale, categories=texts)
+        mean = float(values.mean())
+        # relative to the largest deviation, so that squares neither vanish nor overflow
+        largest = float(np.abs(values - mean).max()) or 1.0
+        scale = largest * float(((values - mean) / largest).std())
+        if self.kind == "integer":
+            scale = math.hypot(scale, 1 / math.sqrt(12))
+        ends = float(values.min()), float(values.max())
+        return Column(self.name, self.kind, (mean,), scale or 1.0, ends, self.decimals)
 
 
 def _match_number(text: str) -> re.Match[str] | None:
@@ -198,17 +204,19 @@ def _check_header(row: Sequence[str], source: str) -> list[str]:
     if all(_match_number(name) for name in names):
         raise ValueError(f"{source} begins with numbers: put a header above them")
     if "" in names:
-        raise ValueError(
-            f"{source}: column {names.index('') + 1} has no name (pandas leaves out that of its "
-            "index: save with index=False)"
-        )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        number = names.index("") + 1
+        raise ValueError(f"{source}: column {number} has no name (in pandas save with index=False)")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
         raise ValueError(f"{source}: two columns are called {twice[:40]!r}")
     return names
 
 
-# ── The table ────────────────────────────────────────────────────────────────────────────────────
+def name_hint(name: object, names: Sequence[str]) -> str:
+    """Return the name that is meant by one that does not exist, or all."""
+    close = get_close_matches(str(name), names, 1)
+    others = f"there are {', '.join(names[:20])}" if names else "it has none"
+    return f"did you mean {close[0]}?" if close else others
 
 
 @dataclass(frozen=True)
@@ -222,79 +230,26 @@ class TableReader:
     delimiter: str = ","
     memory: int = 2**28
 
-    def dataset(
-        self,
-        name: str,
-        records: Callable[[], Iterator[Record]],
-        split: tuple[Tensor, Tensor] | None = None,
-    ) -> Dataset:
+    def dataset(self, name: str, records: Records, split: Split | None = None) -> Dataset:
         """Read records, the header first, as standardised vectors, some of them held out."""
         header = _check_header(next(records(), (0, list[str]()))[1], self.source)
-        self._check_names(header)
-        columns = {i: ColumnScan(text) for i, text in enumerate(header) if text not in self.drop}
-        if not columns:
-            raise ValueError(f"drop leaves no column of {self.source}")
-        scans, n = list(columns.values()), 0
-        for line, cells in self._rows(records(), header, columns):
-            n += 1
+        for key in (*self.types, *self.drop):
+            if key not in header:
+                raise ValueError(f"{self.source} has no column {key!r}: {name_hint(key, header)}")
+        for column, kind in self.types.items():
+            if kind not in COLUMN_KINDS:
+                raise ValueError(f"types: {column} may be {', '.join(COLUMN_KINDS)}, not {kind!r}")
+        scans = [ColumnScan(column) for column in header if column not in self.drop]
+        n = 0
+        for n, (line, cells) in enumerate(self._rows(records()), 1):  # noqa: B007
             for scan, text in zip(scans, cells, strict=True):
                 scan.add(line, text)
         if n < 2:
             raise ValueError(f"{self.source} holds {n} rows below its header: give at least 2")
         for scan in scans:
             scan.choose_kind(n, self.types.get(scan.name), self.source)
-        self._check_memory(n, sum(max(len(scan.categories), 1) for scan in scans))
-        values = self._values(n, self._rows(records(), header, columns), scans)
-        rows = split or hold_out(n, 0.1)
-        train = values[rows[0].numpy()]
-        fits = [
-            fit_column(s.name, s.kind, x, decimals=s.decimals, categories=s.categories)
-            for s, x in zip(scans, train.T, strict=True)
-        ]
-        table = Table(tuple(fits), self.delimiter)
-        if not table.size:
-            raise ValueError(f"{self.source}: every column has one value only")
-        try:
-            vectors = Arrays(table.standardise(values))
-        except ValueError as error:
-            raise ValueError(f"{self.source}: {error}") from error
-        return Dataset.split(name, vectors, rows, table=table)
-
-    def _check_names(self, header: Sequence[str]) -> None:
-        """Check the options that name columns."""
-        for name in (*self.types, *self.drop):
-            if name not in header:
-                close = get_close_matches(str(name), header, 1)
-                others = f"there are {', '.join(header[:20])}"
-                hint = f"did you mean {close[0]}?" if close else others
-                raise ValueError(f"{self.source} has no column {name!r}: {hint}")
-        for name, kind in self.types.items():
-            if kind not in COLUMN_KINDS:
-                raise ValueError(f"types: {name} is {kind!r}, and may be {', '.join(COLUMN_KINDS)}")
-
-    def _rows(
-        self, records: Iterable[Record], header: Sequence[str], columns: Iterable[int]
-    ) -> Iterator[Record]:
-        """Yield the complete rows below the header, with the cells of the columns in use."""
-        for number, (line, row) in enumerate(records):
-            if number == 0:
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{self.source}, line {line}: {len(row)} fields, but the header has "
-                    f"{len(header)}"
-                )
-            cells = {i: row[i].strip() for i in columns}
-            lacking = [i for i, text in cells.items() if _is_missing(text)]
-            if not lacking:
-                yield line, list(cells.values())
-            elif not self.skip_missing:
-                raise ValueError(
-                    f"{self.source}, line {line}: no value for {header[lacking[0]][:40]!r}; fill "
-                    "it in, or leave such rows out by missing=drop (--data.options.missing=drop)"
-                )
-
-    def _check_memory(self, n: int, width: int) -> None:
+        places = [{text: float(i) for i, text in enumerate(scan.categories)} for scan in scans]
+        width = sum(max(len(place), 1) for place in places)
         # values in 64 bits, vectors and the two parts of them in 32
         need = n * (8 * width + 2 * 4 * width)
         if need > self.memory:
@@ -302,24 +257,39 @@ class TableReader:
                 f"{self.source}: {n:,} rows of {width:,} numbers take {need:,} bytes, more than "
                 f"memory={self.memory:,}: give more, or leave out columns of many categories"
             )
-
-    def _values(
-        self, n: int, rows: Iterable[Record], scans: Sequence[ColumnScan]
-    ) -> NDArray[np.float64]:
-        """Return the numbers of all cells; of a category its position."""
-        places = [{text: float(i) for i, text in enumerate(s.categories)} for s in scans]
-        values = np.empty((n, len(scans)))
-        for i, (line, row) in enumerate(rows):
-            for j, text in enumerate(row):
-                number = places[j][text] if places[j] else float(text)
+        values = np.empty((n, len(scans)))  # of a category, its position
+        for i, (line, cells) in enumerate(self._rows(records())):
+            for j, text in enumerate(cells):
+                values[i, j] = number = places[j][text] if places[j] else float(text)
                 if not abs(number) < MAX_TABLE_NUMBER:
-                    raise ValueError(
-                        f"{self.source}, line {line}: {text[:40]} for {scans[j].name[:40]!r} is "
-                        f"beyond {MAX_TABLE_NUMBER:g}"
-                    )
-                values[i, j] = number
-        return values
+                    cell = f"{self.source}, line {line}: {text[:40]} for {scans[j].name[:40]!r}"
+                    raise ValueError(f"{cell} is beyond {MAX_TABLE_NUMBER:g}")
+        rows = split or hold_out(n, 0.1)
+        train = values[rows[0].numpy()]
+        fits = (scan.fit(cells) for scan, cells in zip(scans, train.T, strict=True))
+        table = Table(tuple(fits), self.delimiter)
+        if not table.size:
+            raise ValueError(f"{self.source}: every column that is left has one value only")
+        try:
+            vectors = Arrays(table.standardise(values))
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}") from error
+        return Dataset.split(name, vectors, rows, table=table)
 
-
-def _is_missing(text: str) -> bool:
-    return len(text) < 5 and text.lower() in MISSING_TEXTS
+    def _rows(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Yield the complete rows below the header, with the cells of the columns in use."""
+        header = [name.strip() for name in next(records)[1]]
+        used = [i for i, name in enumerate(header) if name not in self.drop]
+        for line, row in records:
+            place = f"{self.source}, line {line}"
+            if len(row) != len(header):
+                raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")
+            cells = {header[i]: row[i].strip() for i in used}
+            lacking = [column for column in cells if cells[column][:5].lower() in MISSING_TEXTS]
+            if not lacking:
+                yield line, list(cells.values())
+            elif not self.skip_missing:
+                raise ValueError(
+                    f"{place}: no value for {lacking[0][:40]!r}; fill it in, or leave such "
+                    "rows out by missing=drop (--data.options.missing=drop)"
+                )

@@ -9,18 +9,21 @@ import gzip
 import hashlib
 import http.client
 import os
-import urllib.request
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
+from urllib import request
 
 from tqdm.auto import tqdm
 
 CHUNK_BYTES = 2**20
 """Read at once, whatever length a file claims."""
+PLAIN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+"""Compressions of a zip that need little memory."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,7 @@ def data_folder(name: str, root: str | Path | None) -> Path:
 
 def ensure_files(name: str, folder: Path, missing: Sequence[Remote], download: bool) -> None:
     """Download the missing files if that was asked for, or raise an error that names them."""
-    if not missing:
-        return
-    if not download:
+    if missing and not download:
         names = ", ".join(remote.name for remote in missing)
         size = sum(remote.size for remote in missing) / 1e6
         raise FileNotFoundError(
@@ -64,37 +65,25 @@ def fetch(remote: Remote, folder: Path) -> None:
     """Download a file into a folder, all of it or nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     path, partial = folder / remote.name, folder / f".{remote.name}.{os.getpid()}"
-    try:
-        with partial.open("wb") as file:
-            size, digest = _download(remote, file)
-        if (size, digest) != (remote.size, remote.sha256):
-            raise OSError(
-                f"{remote.url} is not the file of {remote.size} bytes that was published: it gave "
-                f"{size} with SHA-256 {digest}, and nothing was kept; try again later, or put the "
-                f"right file into {folder}"
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _download(remote: Remote, file: BufferedIOBase) -> tuple[int, str]:
-    """Write what the URL returns, up to about the published size; return size and SHA-256."""
     digest, size = hashlib.sha256(), 0
     bar = tqdm(total=remote.size, desc=remote.name, disable=None, unit="B", unit_scale=True)
     try:
-        with urllib.request.urlopen(remote.url, timeout=30) as answer, bar:
+        with partial.open("wb") as file, request.urlopen(remote.url, timeout=30) as answer, bar:
             while size <= remote.size and (chunk := answer.read(CHUNK_BYTES)):
                 digest.update(chunk)
                 file.write(chunk)
                 size += len(chunk)
                 bar.update(len(chunk))
+        if (size, digest.hexdigest()) != (remote.size, remote.sha256):
+            raise OSError(f"it gave {size} with SHA-256 {digest.hexdigest()}, not as published")
+        partial.replace(path)
     except (OSError, http.client.HTTPException) as error:
         raise OSError(
-            f"{remote.url} cannot be downloaded: {error or type(error).__name__}; try again later, "
-            "or put the file where it is looked for"
+            f"{remote.url} cannot be downloaded: {str(error) or type(error).__name__}; try again "
+            f"later, or put the published file into {folder}"
         ) from error
-    return size, digest.hexdigest()
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -104,13 +93,8 @@ def open_file(path: Path) -> Iterator[BufferedIOBase]:
         raise FileNotFoundError(f"{path} is not a file")
     try:
         with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if zipped:
-                with gzip.GzipFile(fileobj=file) as stream:
-                    yield stream
-            else:
-                yield file
+            zipped = file.peek(2)[:2] == b"\x1f\x8b"
+            yield gzip.GzipFile(fileobj=file) if zipped else file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise OSError(f"{path} is damaged: {error}; download it again") from error
 

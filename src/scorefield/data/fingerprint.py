@@ -37,10 +37,9 @@ def fingerprint_path(path: Path, names: Sequence[str] = ()) -> dict[str, str]:
     if not names:
         return {path.name: _checksum(path, PIECES, PIECE_BYTES)}
     every = -(-len(names) // CHECKED_IMAGES)
-    pieces = (2 if i % every == 0 else 0 for i in range(len(names)))
     return {
-        name: _checksum(f"{path}/{name}", p, END_BYTES)
-        for name, p in zip(names, pieces, strict=True)
+        name: _checksum(f"{path}/{name}", 0 if i % every else 2, END_BYTES)
+        for i, name in enumerate(names)
     }
 
 
@@ -52,10 +51,9 @@ def fingerprint_samples(data: Dataset) -> dict[str, str]:
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Return the differences between two fingerprints in words, or an empty string."""
-    gone = [f"{name} is gone" for name in before if name not in now]
-    new = [f"{name} is new" for name in now if name not in before]
-    other = [f"{name} has changed" for name in before if name in now and before[name] != now[name]]
-    changes = [*gone, *new, *other]
+    changes = [f"{name} is gone" for name in before if name not in now]
+    changes += [f"{name} is new" for name in now if name not in before]
+    changes += [f"{name} has changed" for name in now if now[name] != before.get(name, now[name])]
     more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
     return ", ".join(changes[:3]) + more
 
@@ -73,11 +71,7 @@ def check_unchanged(path: Path, before: Stamp, file: int | None = None) -> None:
     """Refuse a file, or an open one, that has been written to since a stamp was taken."""
     now = file_stamp(path if file is None else file)
     if now != before:
-        raise OSError(
-            f"{path} has changed since it was opened, from {before[0]} to {now[0]} bytes"
-            if now[0] != before[0]
-            else f"{path} was written to since it was opened"
-        )
+        raise OSError(f"{path} has changed since it was opened, from {before[0]} to {now[0]} bytes")
 
 
 def _checksum(path: str | Path, pieces: int, length: int) -> str:

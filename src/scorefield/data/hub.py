@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from .image import EncodedImage, ImageFile
-from .images import ImageFiles, ImageSize
-from .sources import Arrays, Dataset, Stream, hold_out, stack_samples
+from .images import FileList, ImageFiles, ImageSize
+from .sources import Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
 
 SAVED_FILES = ("dataset_dict.json", "state.json")
 """Written into a folder by `save_to_disk`."""
@@ -55,11 +54,10 @@ def hub(
         test: split to hold out; by default test, validation, or a fixed tenth.
         image: column of images; by default the only one, or image or img.
         label: column of classes; by default label or labels, if there is one.
-        size: side of the square that images are scaled to; may be left out if all have one
-            size. In a stream the first image decides.
+        size: side of the square that images are scaled to; by default the size of all, which in a
+            stream the first image decides.
         crop: side of the central square to cut out first.
-        channels: 1 for grey, 3 for colour; by default grey if every image is, in a stream if the
-            first one is.
+        channels: 1 for grey, 3 for colour; by default grey if all are, in a stream if the first is.
         memory: keep the pixels in memory if they take no more bytes than this.
         streaming: download while training, and keep nothing on the disk.
         buffer: number of rows of a stream that the next one is chosen from.
@@ -67,47 +65,50 @@ def hub(
     choice = ImageSize(size, crop, channels)
     if streaming and buffer < 1:
         raise ValueError(f"buffer={buffer}: choose from at least 1 row")
-    splits = _load_splits(name, config, revision, streaming)
+    splits = _load_splits(name, streaming, name=config, revision=revision)
     if split not in splits or (test is not None and test not in splits):
         raise ValueError(f"hub:{name} has the splits {', '.join(splits)}: name them by split, test")
     others = (key for key in ("test", "validation") if key in splits and key != split)
     test = test or next(others, None)
     columns = _choose_columns(name, splits[split], image, label, streaming)
-    train, held_out = (key and columns.select(splits[key]) for key in (split, test))
+    tables = [columns.select(splits[key]) for key in (split, test) if key]
     if streaming:
-        return _stream(columns, train, held_out, choice, buffer)
-    return _load(columns, train, held_out, choice, memory)
+        return _stream(columns, tables, choice, buffer)
+    n, place = len(tables[0]), f"hub:{name}"
+    names = [f"row {i}" for table in tables for i in range(len(table))]
+
+    def file(index: int) -> ImageFile:
+        row = tables[0][index] if index < n else tables[1][index - n]
+        return columns.file(row, names[index])
+
+    reader = choice.reader(FileList(place, names[:n], file))
+    cells = [cell for table in tables for cell in table[columns.label][:]] if columns.label else []
+    classes = columns.classes_of(cells) if columns.label else None
+    images = ImageFiles(FileList(place, names, file), reader, classes, memory)
+    rows = torch.arange(len(names))
+    sides = (rows[:n], rows[n:]) if tables[1:] else hold_out(n, 0.1)
+    number = columns.classes or (0 if classes is None else int(classes.max()) + 1)
+    return Dataset.split(name, images, sides, classes=number)
 
 
-def _library() -> ModuleType:
+def _load_splits(path: str, streaming: bool, **options: str | None) -> dict[str, Any]:
+    """Return the tables of a data set by the names of its splits."""
     try:
         import datasets
     except ImportError as error:
         raise ImportError("hub:... needs that library: pip install 'scorefield[hub]'") from error
-    if int(datasets.__version__.partition(".")[0]) < 4:
-        raise ImportError(
-            f"datasets {datasets.__version__} may run code that comes with data: install 4 or newer"
-        )
-    return cast(ModuleType, datasets)
-
-
-def _load_splits(
-    name: str, config: str | None, revision: str | None, streaming: bool
-) -> dict[str, Any]:
-    """Return the tables of a data set by the names of its splits."""
-    datasets = _library()
+    version = datasets.__version__
+    if int(version.partition(".")[0]) < 4:
+        raise ImportError(f"datasets {version} may run a data set's code: install 4 or newer")
     try:
-        if not any((Path(name) / file).exists() for file in SAVED_FILES):
-            return dict(datasets.load_dataset(name, config, revision=revision, streaming=streaming))
-        saved = datasets.load_from_disk(name)
+        if not any((Path(path) / file).exists() for file in SAVED_FILES):
+            return dict(datasets.load_dataset(path, streaming=streaming, **options))
+        saved = datasets.load_from_disk(path)
         splits = dict(saved) if isinstance(saved, dict) else {"train": saved}
         return {k: v.to_iterable_dataset() if streaming else v for k, v in splits.items()}
     except Exception as error:  # the library may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"hub:{name} cannot be loaded: {reason}") from error
-
-
-# ── Columns ──────────────────────────────────────────────────────────────────────────────────────
+        raise OSError(f"hub:{path} cannot be loaded: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,14 @@ class HubColumns:
 
     def select(self, table: Any) -> Any:
         """Return these columns of a table, with the images still encoded."""
+        import datasets
+
         selection = table.select_columns([self.image, *([self.label] if self.label else [])])
         try:
-            return selection.cast_column(self.image, _library().Image(decode=False))
+            return selection.cast_column(self.image, datasets.Image(decode=False))
         except Exception as error:  # Arrow has its own
-            raise ValueError(
-                f"hub:{self.name}: {self.image} holds no images; name a column of images by image"
-            ) from error
+            message = f"hub:{self.name}: {self.image} holds no images; choose another one by image"
+            raise ValueError(message) from error
 
     def file(self, row: dict[str, Any], place: str) -> ImageFile:
         """Return the image of a row."""
@@ -147,77 +149,37 @@ class HubColumns:
         """Return labels as a tensor, if they are classes."""
         top = self.classes or 2**31
         if not all(type(label) is int and 0 <= label < top for label in labels):
-            raise ValueError(
-                f"hub:{self.name}: {self.label} is not a class for each row, an integer ≥ 0; name "
-                "another column by label, or other splits by split and test"
-            )
+            place = f"hub:{self.name}: {self.label}"
+            raise ValueError(f"{place} is not a class for each row: choose by label or split")
         return torch.tensor(labels)
 
 
 def _choose_columns(
     name: str, table: Any, image: str | None, label: str | None, streaming: bool
 ) -> HubColumns:
-    datasets = _library()
+    import datasets
+
     features = table.features or table._resolve_features().features
     images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     if len(images) != 1:
         images = [key for key in ("image", "img") if key in features]
-    image = image or next(iter(images), None)
+    image = image or next(iter(images), "")
     classed = (k for k in ("label", "labels") if isinstance(features.get(k), datasets.ClassLabel))
     label = label or next(classed, None)
     for key, option in ((image, "image"), (label, "label")):
-        if key not in features and not (key is None and option == "label"):
-            raise ValueError(
-                f"hub:{name} has the columns {', '.join(features)}: choose one by {option}"
-            )
+        if key is not None and key not in features:
+            names = ", ".join(features)
+            raise ValueError(f"hub:{name} has the columns {names}: choose one by {option}")
     classes = getattr(features.get(label), "num_classes", 0)
     if streaming and label and not classes:
         raise ValueError(f"hub:{name}: a stream needs the number of classes, which {label} lacks")
-    return HubColumns(name, str(image), label, classes)
+    return HubColumns(name, image, label, classes)
 
 
-# ── On the disk ──────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class HubFiles:
-    """The images of several tables, each decoded when it is asked for."""
-
-    columns: HubColumns
-    tables: list[Any]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.tables))
-
-    def __getitem__(self, index: int) -> ImageFile:
-        for table in self.tables:
-            if index < len(table):
-                return self.columns.file(table[index], f"row {index}")
-            index -= len(table)
-        raise IndexError(index)
-
-
-def _load(
-    columns: HubColumns, train: Any, held_out: Any, choice: ImageSize, memory: int
-) -> Dataset:
-    tables = [train] if held_out is None else [train, held_out]
-    files, n, label = HubFiles(columns, tables), len(train), columns.label
-    reader = choice.reader(f"hub:{columns.name}", files, [f"row {i}" for i in range(n)])
-    labels = [columns.classes_of(table[label][:]) for table in tables] if label else []
-    images = ImageFiles(files, reader, torch.cat(labels) if labels else None, memory)
-    rows = torch.arange(len(files))
-    split = hold_out(n, 0.1) if held_out is None else (rows[:n], rows[n:])
-    largest = max((int(part.max()) for part in labels), default=-1)
-    return Dataset.split(columns.name, images, split, classes=columns.classes or largest + 1)
-
-
-# ── As a stream ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _stream(
-    columns: HubColumns, train: Any, held_out: Any, choice: ImageSize, buffer: int
-) -> Dataset:
-    total = _count_rows(train)
+def _stream(columns: HubColumns, tables: list[Any], choice: ImageSize, buffer: int) -> Dataset:
+    train, held_out = (*tables, None)[:2]
+    counts = (train.info.splits or {}).get(str(train.split))
+    total = (counts and counts.num_examples) or None  # None if the provider has not counted them
     if held_out is None:
         # Where the number of rows is not known, count the first ones in case there are few.
         seen = total or sum(1 for _ in islice(train, 10 * MAX_HELD_OUT_ROWS))
@@ -226,26 +188,19 @@ def _stream(
         total = total and total - few
     rows = _endless_rows(columns.name, train, total, buffer)
     first = columns.file(next(rows(0), {columns.image: None}), "the first row")
-    reader = choice.reader(f"hub:{columns.name}", [first], ["the first row"])
+    reader = choice.reader(FileList(f"hub:{columns.name}", ["the first row"], lambda _: first))
 
     def decode(row: dict[str, Any]) -> tuple[Tensor, int | None]:
         label = None if columns.label is None else int(columns.classes_of([row[columns.label]]))
         return reader(columns.file(row, "a row")), label
 
-    def first_rows(table: Any, n: int) -> Arrays:
-        return Arrays(*stack_samples([decode(row) for row in islice(table, n)]))
+    def first_rows(table: Any, n: int) -> Labelled:
+        return stack_samples([decode(row) for row in islice(table, n)])
 
     fitting = max(1, MAX_HEAD_BYTES // (reader.channels * reader.height * reader.width))
     head = first_rows(train.shuffle(seed=0, buffer_size=buffer), min(buffer, fitting))
-    test, stream = first_rows(held_out, MAX_HELD_OUT_ROWS), Stream(head, rows, decode)
-    return Dataset(columns.name, stream, test, classes=columns.classes, exact=False)
-
-
-def _count_rows(table: Any) -> int | None:
-    """Return the number of rows of a stream, if its provider has counted them."""
-    splits = table.info.splits or {}
-    split = splits.get(str(table.split)) if table.split else None
-    return (split.num_examples or None) if split else None
+    stream, test = Stream(*head, rows=rows, decode=decode), first_rows(held_out, MAX_HELD_OUT_ROWS)
+    return Dataset(columns.name, stream, Arrays(*test), classes=columns.classes, exact=False)
 
 
 def _endless_rows(
@@ -254,24 +209,21 @@ def _endless_rows(
     """Return a function that yields all rows from a position on, in a new order each pass."""
 
     def rows(start: int) -> Iterator[Any]:
+        # where the number of rows is not known, a resumed run starts a pass of its own
+        first, skip = divmod(start, total) if total else (start, 0)
         try:
-            yield from passes(start)
+            for epoch in count(first):
+                shuffled = table.shuffle(seed=epoch, buffer_size=buffer)
+                empty = not skip
+                for row in shuffled.skip(skip) if skip else shuffled:
+                    empty = False
+                    yield row
+                if empty:
+                    return
+                skip = 0
         except OSError:
             raise
         except Exception as error:  # Arrow's or the network's; at an OSError a run is saved
             raise OSError(f"hub:{name} could not be read further: {error}") from error
-
-    def passes(start: int) -> Iterator[Any]:
-        # where the number of rows is not known, a resumed run starts a pass of its own
-        first, skip = divmod(start, total) if total else (start, 0)
-        for epoch in count(first):
-            shuffled = table.shuffle(seed=epoch, buffer_size=buffer)
-            empty = not skip
-            for row in shuffled.skip(skip) if skip else shuffled:
-                empty = False
-                yield row
-            if empty:
-                return
-            skip = 0
 
     return rows

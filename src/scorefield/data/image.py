@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -43,14 +43,6 @@ ImageFile: TypeAlias = str | Path | EncodedImage
 """Source of an image; its string is its name in errors."""
 
 
-class ImageHeader(NamedTuple):
-    """Size and colour of an image, upright."""
-
-    width: int
-    height: int
-    grey: bool
-
-
 @cache
 def image_formats() -> tuple[str, ...]:
     """Return the formats that are read."""
@@ -65,12 +57,12 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in extensions if name in image_formats())
 
 
-def read_header(file: ImageFile) -> ImageHeader:
-    """Return the size and colour of an image without decoding it."""
+def read_header(file: ImageFile) -> tuple[int, int, bool]:
+    """Return width and height of an image, upright, and if it is grey, without decoding it."""
     with _open(file) as image:
         turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter turn, perhaps mirrored
         width, height = image.size[::-1] if turned else image.size
-        return ImageHeader(width, height, Image.getmodebase(image.mode) == "L")
+        return width, height, Image.getmodebase(image.mode) == "L"
 
 
 def read_image(file: ImageFile, mode: Literal["L", "RGB"]) -> Image.Image:
@@ -95,22 +87,17 @@ class ImageReader:
 
     def __call__(self, file: ImageFile) -> UInt8[Tensor, "channels height width"]:
         """Return the pixels of a file."""
-        image = self._fit(read_image(file, "L" if self.channels == 1 else "RGB"), file)
-        pixels = np.array(image).reshape(self.height, self.width, self.channels)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
-
-    def _fit(self, image: Image.Image, file: ImageFile) -> Image.Image:
-        if self.crop is not None:
-            if self.crop > min(image.size):
-                raise ValueError(
-                    f"crop={self.crop}, but {file} has {image.width} × {image.height} pixels: "
-                    "give a smaller crop"
-                )
-            left, top = ((length - self.crop) // 2 for length in image.size)
-            image = image.crop((left, top, left + self.crop, top + self.crop))
-        if image.size == (self.width, self.height):
-            return image
-        return ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
+        image, crop = read_image(file, "L" if self.channels == 1 else "RGB"), self.crop
+        if crop is not None:
+            if crop > min(image.size):
+                pixels = f"{image.width} × {image.height} pixels"
+                raise ValueError(f"crop={crop}, but {file} has {pixels}: give a smaller crop")
+            left, top = ((length - crop) // 2 for length in image.size)
+            image = image.crop((left, top, left + crop, top + crop))
+        if image.size != (self.width, self.height):
+            image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
+        values = np.array(image).reshape(self.height, self.width, self.channels)
+        return torch.from_numpy(values).permute(2, 0, 1)
 
 
 @contextmanager
@@ -121,30 +108,20 @@ def _open(file: ImageFile) -> Iterator[Image.Image]:
         if not size:
             raise ValueError("the file is empty")
         with Image.open(str(file) if stream is None else stream, formats=image_formats()) as image:
-            _check_size(image, size)
+            width, height = image.size
+            if not all(type(length) is int and length >= 1 for length in image.size):
+                raise ValueError(f"its size of {width} × {height} is not a number of pixels")
+            claim = f"it claims {width} × {height} pixels in {size} bytes; if you trust it,"
+            # Pillow itself only warns up to twice its limit.
+            if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+                raise ValueError(f"{claim} raise PIL.Image.MAX_IMAGE_PIXELS")
+            if width * height > max(MAX_PIXELS, MAX_PIXELS_PER_BYTE * size):
+                raise ValueError(f"{claim} scale it to at most {MAX_PIXELS:,} pixels")
             yield image
     except Exception as error:  # a decoder may raise anything on a damaged file
         # `strerror` alone, because the message of an OSError repeats the path
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise OSError(f"{file} cannot be read as an image: {reason}") from error
-
-
-def _check_size(image: Image.Image, size: int) -> None:
-    """Refuse an image that would take far more memory than its file."""
-    width, height = image.size
-    if not all(type(length) is int and length >= 1 for length in image.size):
-        raise ValueError(f"its size of {width} × {height} is not a number of pixels")
-    # Pillow itself only warns up to twice its limit.
-    if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-        raise Image.DecompressionBombError(
-            f"it claims {width} × {height} pixels, more than {Image.MAX_IMAGE_PIXELS}; if you "
-            "trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
-        )
-    if width * height > max(MAX_PIXELS, MAX_PIXELS_PER_BYTE * size):
-        raise Image.DecompressionBombError(
-            f"it claims {width} × {height} pixels in {size} bytes; if you trust it, scale it to "
-            f"at most {MAX_PIXELS:,} pixels"
-        )
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

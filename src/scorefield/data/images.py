@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int
@@ -17,36 +17,32 @@ from torch import Tensor
 
 from .fingerprint import check_unchanged, file_stamp
 from .image import ImageFile, ImageReader, image_suffixes, read_header, read_image
-from .sources import Arrays, Dataset, Labelled, Part, Source
+from .sources import Arrays, Dataset, Labelled, Part, Source, Split
 
-Argument = TypeVar("Argument")
+Entry = TypeVar("Entry")
 Value = TypeVar("Value")
 
 
-@runtime_checkable
-class FileList(Protocol):
-    """Image files by index, each opened when it is asked for."""
+@dataclass(frozen=True)
+class FileList:
+    """Image files of a place, each opened by its index when it is asked for."""
 
-    def __len__(self) -> int: ...
+    place: str | Path
+    names: Sequence[str]
+    file: Callable[[int], ImageFile]
 
-    def __getitem__(self, index: int, /) -> ImageFile: ...
 
+def folder_files(root: Path, names: Sequence[str]) -> FileList:
+    """Return files of a folder; one that has changed since is refused."""
+    stamps = [file_stamp(root / name) for name in names]
 
-class FolderFiles:
-    """Files of a folder, by their paths in it; one that has changed since is refused."""
-
-    def __init__(self, root: Path, names: Sequence[str]) -> None:
-        self.root, self.names = root, names
-        self.stamps = [file_stamp(root / name) for name in names]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Path:
-        path = self.root / self.names[index]
+    def file(index: int) -> Path:
+        path = root / names[index]
         if path.exists():  # a missing file is reported when it is opened
-            check_unchanged(path, self.stamps[index])
+            check_unchanged(path, stamps[index])
         return path
+
+    return FileList(root, names, file)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +63,28 @@ class ImageFiles(Source):
         return torch.Size([self.reader.channels, self.reader.height, self.reader.width])
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.files.names)
 
     def _read(self, index: int) -> Tensor:
-        return self.reader(self.files[index])
+        return self.reader(self.files.file(index))
 
-    def _stack(self, images: Iterator[Tensor], index: Tensor) -> Labelled:
+    def take(self, index: Int[Tensor, "batch"], *, threads: bool = False) -> Labelled:
+        """Return the images of these indices, read from their files, and their labels."""
         stack = torch.empty(len(index), *self.shape, dtype=torch.uint8)
+        rows = index.tolist()
+        images = map_in_threads(self._read, rows) if threads else map(self._read, rows)
         for place, image in zip(stack, images, strict=True):
             place.copy_(image)
         return stack, None if self.labels is None else self.labels[index]
-
-    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
-        """Return the images of these indices, read from their files, and their labels."""
-        return self._stack(map(self._read, index.tolist()), index)
 
     def part(self, rows: Int[Tensor, "n"]) -> Source:
         """Return some of the images, in memory if there is room for all."""
         if len(self) * self.shape.numel() > self.memory:
             return Part(self, rows)
-        return Arrays(*self._stack(map_in_threads(self._read, rows.tolist()), rows))
+        return Arrays(*self.take(rows, threads=True))
 
 
-def map_in_threads(
-    function: Callable[[Argument], Value], items: Iterable[Argument]
-) -> Iterator[Value]:
+def map_in_threads(function: Callable[[Entry], Value], items: Iterable[Entry]) -> Iterator[Value]:
     """Yield function(item) of each item in order, computed by one thread a processor."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rest = iter(items)
@@ -109,31 +102,24 @@ class ImageSize:
 
     def __post_init__(self) -> None:
         if any(side is not None and side < 1 for side in (self.size, self.crop)):
-            raise ValueError(
-                f"size={self.size}, crop={self.crop}: give at least 1 pixel, or leave it out"
-            )
+            raise ValueError(f"size={self.size}, crop={self.crop}: give at least 1 pixel, or none")
         if self.channels not in (None, 1, 3):
-            raise ValueError(
-                f"channels={self.channels}: give 1 for grey or 3 for colour, or leave it out"
-            )
+            raise ValueError(f"channels={self.channels}: give 1 for grey or 3 for colour, or none")
 
-    def reader(self, where: str | Path, files: FileList, names: Sequence[str]) -> ImageReader:
-        """Return the reader; a size that is not chosen is read from the headers of named files."""
-        size, channels = self.size or self.crop, self.channels
+    def reader(self, files: FileList) -> ImageReader:
+        """Return the reader; a size that is not chosen is read from the headers of the files."""
+        size, channels, names = self.size or self.crop, self.channels, files.names
         if size is not None and channels is not None:
             return ImageReader(channels, size, size, self.crop)
-        headers = map_in_threads(lambda i: read_header(files[i]), range(len(names)))
-        first, grey = None, True
-        for name, header in zip(names, headers, strict=True):
-            first = first or (name, header)
-            if size is None and first[1][:2] != header[:2]:
+        headers = map_in_threads(lambda i: read_header(files.file(i)), range(len(names)))
+        width, height, grey = next(headers, (1, 1, True))
+        for name, (w, h, without_colour) in zip(names[1:], headers, strict=True):
+            if size is None and (w, h) != (width, height):
                 raise ValueError(
-                    f"size is not given, but the images of {where} differ in it: {first[0]} has "
-                    f"{first[1].width} × {first[1].height} pixels, {name} {header.width} × "
-                    f"{header.height}; give the side to scale them to"
+                    f"{files.place}: {names[0]} has {width} × {height} pixels, {name} {w} × {h}; "
+                    "give the side to scale them to by size"
                 )
-            grey = grey and header.grey
-        height, width = (first[1].height, first[1].width) if first else (1, 1)
+            grey = grey and without_colour
         return ImageReader(channels or (1 if grey else 3), size or height, size or width, self.crop)
 
 
@@ -155,8 +141,7 @@ def folder(
 
     Args:
         path: the folder. Links to other folders are not followed.
-        size: side of the square that each image is scaled to; may be left out if all have one
-            size.
+        size: side of the square that each image is scaled to; by default the size of all.
         crop: side of the central square to cut out first; by default the largest.
         channels: 1 for grey, 3 for colour; by default grey if every image is.
         labels: use the folders of the first level as classes, in the order of their names.
@@ -165,17 +150,21 @@ def folder(
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: otherwise the header of each file is read first.
     """
-    choice = ImageSize(size, crop, channels)
-    root = Path(path)
+    choice, root = ImageSize(size, crop, channels), Path(path)
     names, skipped = image_names(root), tuple[str, ...]()
     if skip:
         names, skipped = _readable(root, names)
-    classes = _number_classes(root, names) if labels else {}
-    numbers = torch.tensor([classes[_top(name)] for name in names]) if labels else None
-    files = FolderFiles(root, names)
-    images = ImageFiles(files, choice.reader(root, files, names), numbers, memory)
-    rows = _hash_split(names)
-    name = root.resolve().name
+    tops = [name.rpartition("/")[0].partition("/")[0] for name in names] if labels else []
+    if "" in tops:
+        raise ValueError(
+            f"labels are the folders of {root}, but {names[tops.index('')]} is in none of them: "
+            "move it, or leave labels out"
+        )
+    classes = {top: i for i, top in enumerate(sorted(set(tops)))}
+    numbers = torch.tensor([classes[top] for top in tops]) if labels else None
+    files = folder_files(root, names)
+    images = ImageFiles(files, choice.reader(files), numbers, memory)
+    rows, name = _hash_split(names), root.resolve().name
     return Dataset.split(name, images, rows, classes=len(classes), skipped=skipped)
 
 
@@ -185,51 +174,33 @@ def image_names(root: Path) -> list[str]:
     def stop(error: OSError) -> None:
         raise error
 
-    names, others = list[str](), 0
-    for place, folders, files in os.walk(root, onerror=stop):
+    files = list[Path]()
+    for place, folders, names in os.walk(root, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = [name for name in files if not name.startswith(".")]
-        images = [name for name in visible if Path(name).suffix.lower() in image_suffixes()]
-        others += len(visible) - len(images)
-        names += [(Path(place) / name).relative_to(root).as_posix() for name in images]
-    if not names:
-        raise OSError(f"{root} holds no images, but {others} files with other extensions")
-    return sorted(names)
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    images = [file for file in files if file.suffix.lower() in image_suffixes()]
+    if not images:
+        raise OSError(f"{root} holds no images, but {len(files)} files with other extensions")
+    return sorted(image.relative_to(root).as_posix() for image in images)
 
 
 def _readable(root: Path, names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Separate the files that can be read from the others."""
 
-    def readable(name: str) -> bool:
+    def damaged(name: str) -> str:
         try:
             read_image(root / name, "RGB")
         except OSError:
-            return False
-        return True
+            return name
+        return ""
 
-    verdicts = dict(zip(names, map_in_threads(readable, names), strict=True))
-    good = [name for name in names if verdicts[name]]
-    if not good:
+    skipped = tuple(filter(None, map_in_threads(damaged, names)))
+    if len(skipped) == len(names):
         raise OSError(f"{root} holds {len(names)} images, none of which can be read")
-    return good, tuple(name for name in names if not verdicts[name])
+    return sorted({*names} - {*skipped}), skipped
 
 
-def _top(name: str) -> str:
-    return name.partition("/")[0]
-
-
-def _number_classes(root: Path, names: Sequence[str]) -> dict[str, int]:
-    """Number the folders of the first level."""
-    loose = [name for name in names if "/" not in name]
-    if loose:
-        raise ValueError(
-            f"labels are the folders of {root}, but {loose[0]} is in none of them: move it, or "
-            "leave labels out"
-        )
-    return {name: i for i, name in enumerate(sorted({_top(name) for name in names}))}
-
-
-def _hash_split(names: Sequence[str]) -> tuple[Tensor, Tensor]:
+def _hash_split(names: Sequence[str]) -> Split:
     """Split by the hashes of the names; the rows stay in their order."""
     hashes = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     twentieth = sum(int.from_bytes(digest[:8], "big") < 2**64 // 20 for digest in hashes)

@@ -14,7 +14,6 @@ from torch import Tensor
 from .download import Remote, data_folder, ensure_files, open_file, read_exactly
 from .sources import Arrays, Dataset
 
-SITE = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 SHA256 = {
     "train-images-idx3": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -23,7 +22,7 @@ SHA256 = {
 }
 SIZES = (9_912_422, 28_881, 1_648_877, 4_542)
 MNIST_FILES = [
-    Remote(f"{SITE}{name}-ubyte.gz", size, digest)
+    Remote(f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}-ubyte.gz", size, digest)
     for (name, digest), size in zip(SHA256.items(), SIZES, strict=True)
 ]
 MAX_IDX_SAMPLES = 2**18
@@ -40,8 +39,7 @@ def mnist(*, root: str | Path | None = None, download: bool = False) -> Dataset:
         download: fetch the files that are missing, 12 MB.
     """
     place = data_folder("mnist", root)
-    if place.is_file():
-        place = place.parent
+    place = place.parent if place.is_file() else place
     if root is not None and not download and (place / "MNIST/raw").is_dir():
         place = place / "MNIST/raw"  # torchvision's
     missing = [remote for remote in MNIST_FILES if _local(place, remote) is None]
@@ -60,21 +58,14 @@ def _local(place: Path, remote: Remote) -> Path | None:
 def _read_side(images: Path, labels: Path) -> Arrays:
     x, y = read_idx(images, (28, 28)), read_idx(labels, ())
     if len(x) != len(y):
-        raise ValueError(
-            f"{images} has {len(x)} images, but {labels} {len(y)} labels: download both"
-        )
+        raise ValueError(f"{images} has {len(x)} images, {labels} {len(y)} labels: get both again")
     if y.max() > 9:
-        raise ValueError(
-            f"{labels} holds the label {int(y.max())}, labels are 0 to 9: download it again"
-        )
+        raise ValueError(f"{labels} holds the label {int(y.max())}, above 9: download it again")
     return Arrays(x[:, None], y.long())
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """Return the samples of one shape in an IDX file of bytes.
-
-    The lengths in its header are compared with the size of the file before memory is allocated.
-    """
+    """Return the samples of one shape in an IDX file; memory is allocated after all checks."""
     axes = 1 + len(shape)
     size = path.stat().st_size
     with open_file(path) as stream:

@@ -20,6 +20,8 @@ from .table import Table
 
 Labelled: TypeAlias = "tuple[Tensor, Int[Tensor, 'batch'] | None]"
 """Samples, uint8 or floats, and their labels if they have any."""
+Split: TypeAlias = "tuple[Int[Tensor, 'train'], Int[Tensor, 'test']]"
+"""Rows to train on, and rows held out."""
 
 
 @runtime_checkable
@@ -58,12 +60,10 @@ class Arrays(Source):
     levels: int = 256
 
     def __post_init__(self) -> None:
-        if not len(self.data) or (self.labels is not None and len(self.labels) != len(self.data)):
-            count = "no" if self.labels is None else f"{len(self.labels)}"
-            raise ValueError(
-                f"data has {len(self.data)} rows and {count} labels: give at least one sample, and "
-                "one label for each or none at all"
-            )
+        n, labels = len(self.data), self.labels
+        if not n or (labels is not None and len(labels) != n):
+            count = "no" if labels is None else len(labels)
+            raise ValueError(f"data has {n} rows and {count} labels: give ≥ 1 row and a label each")
 
     @property
     def shape(self) -> torch.Size:
@@ -124,12 +124,9 @@ class Crops(Source):
     side: int = 32
 
     def __post_init__(self) -> None:
-        height, width = self.images.shape[2:]
-        if not 1 <= self.side <= min(height, width):
-            raise ValueError(
-                f"side={self.side}: a crop of an image of {height} × {width} pixels has a side "
-                f"from 1 to {min(height, width)}"
-            )
+        largest = min(self.images.shape[2:])
+        if not 1 <= self.side <= largest:
+            raise ValueError(f"side={self.side}: give the side of a crop, from 1 to {largest}")
 
     @property
     def shape(self) -> torch.Size:
@@ -137,29 +134,24 @@ class Crops(Source):
         return torch.Size([self.images.shape[1], self.side, self.side])
 
     def _windows(self) -> Tensor:
-        """Return a view: image × channel × row × column × side × side."""
-        return self.images.unfold(2, self.side, 1).unfold(3, self.side, 1)
+        """Return a view: image × row × column × channel × side × side."""
+        return self.images.unfold(2, self.side, 1).unfold(3, self.side, 1).movedim(1, 3)
 
     def __len__(self) -> int:
-        images, _, rows, columns = self._windows().shape[:4]
-        return images * rows * columns
+        return self._windows().shape[:3].numel()
 
     def take(self, index: Int[Tensor, "batch"]) -> tuple[Tensor, None]:
         """Return the crops of these indices."""
         windows = self._windows()
-        rows, columns = windows.shape[2:4]
-        index = index.to(windows.device)
-        position = index % (rows * columns)
-        row, column = position // columns, position % columns
-        return windows[index // (rows * columns), :, row, column], None
+        return windows[torch.unravel_index(index.to(windows.device), windows.shape[:3])], None
 
     def to(self, device: torch.device | str) -> Crops:
         """Return the images on a device."""
         return replace(self, images=self.images.to(device))
 
 
-@dataclass(frozen=True, eq=False)
-class Stream(Source):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stream(Arrays):
     """Samples in the provider's order, which cannot be taken by index.
 
     As a `Source`, for moments and noise levels, it is its head, some samples in memory. `rows`
@@ -167,21 +159,8 @@ class Stream(Source):
     place; the provider's order and data may have changed since.
     """
 
-    head: Arrays
     rows: Callable[[int], Iterator[Any]]
     decode: Callable[[Any], tuple[Tensor, int | None]]
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of one sample."""
-        return self.head.shape
-
-    def __len__(self) -> int:
-        return len(self.head)
-
-    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
-        """Return samples of the head and their labels."""
-        return self.head.take(index)
 
     def batches(self, start: int, size: int, share: range) -> Iterator[Labelled]:
         """Yield one process's share of each batch from a position on; only that is decoded."""
@@ -222,13 +201,10 @@ class Dataset:
     table: Table | None = None
 
     @classmethod
-    def split(
-        cls, name: str, source: Source, rows: tuple[Tensor, Tensor], **attributes: Any
-    ) -> Dataset:
+    def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> Dataset:
         """Split a source into rows to train on and rows held out, if there are any."""
-        train, test = rows
-        held_out = source.part(test) if len(test) else None
-        return cls(name, source.part(train), held_out, **attributes)
+        held_out = source.part(rows[1]) if len(rows[1]) else None
+        return cls(name, source.part(rows[0]), held_out, **attributes)
 
     @property
     def kind(self) -> Literal["images", "signals", "vectors"]:
@@ -242,7 +218,7 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=test)
 
 
-def hold_out(n: int, share: float) -> tuple[Int[Tensor, "train"], Int[Tensor, "test"]]:
+def hold_out(n: int, share: float) -> Split:
     """Split n rows at random, the same each time; hold out at least one row if there are two."""
     order = torch.from_numpy(permutation(0, 0, n).copy())
     train = n - min(max(round(n * share), 1), n - 1)

@@ -41,16 +41,10 @@ MARGIN = 0.01
 
 @dataclass(frozen=True)
 class Column:
-    """A column and its transform.
+    """A column and its transform: `mean` is m, or p of categories, and `scale` is s.
 
-    Attributes:
-        name: Name in the header.
-        kind: "real", "integer" or "category".
-        mean: m, or the frequencies p of the categories.
-        scale: s.
-        range: Smallest and largest value to train on; not of categories.
-        decimals: Decimals of a real number in the file.
-        categories: Texts, in the order of the one-hot numbers.
+    `range` are the ends of the values to train on, `decimals` those of real numbers in the file,
+    and `categories` the texts in the order of the one-hot numbers.
     """
 
     name: str
@@ -96,29 +90,6 @@ class Column:
         return [f"{round(v, self.decimals) + 0.0:.{self.decimals}f}" for v in values]
 
 
-def fit_column(
-    name: str,
-    kind: ColumnKind,
-    values: NDArray[np.float64],
-    *,
-    decimals: int = 0,
-    categories: Sequence[str] = (),
-) -> Column:
-    """Return the column of these numbers in its cells to train on."""
-    if kind == "category":
-        p = np.bincount(values.astype(np.int64), minlength=len(categories)) / len(values)
-        scale = float(np.sqrt((p * (1 - p)).mean())) or 1.0
-        return Column(name, kind, tuple(p.tolist()), scale, categories=tuple(categories))
-    mean = float(values.mean())
-    # relative to the largest deviation, so that squares neither vanish nor overflow
-    largest = float(np.abs(values - mean).max()) or 1.0
-    scale = largest * float(((values - mean) / largest).std())
-    if kind == "integer":
-        scale = math.hypot(scale, 1 / math.sqrt(12))
-    ends = float(values.min()), float(values.max())
-    return Column(name, kind, (mean,), scale or 1.0, range=ends, decimals=decimals)
-
-
 @dataclass(frozen=True)
 class Table:
     """The columns of a table, in order, and the delimiter of its file.
@@ -137,9 +108,8 @@ class Table:
 
     def encode(self, rows: Sequence[Sequence[str]]) -> Float[Tensor, "n size"]:
         """Return the vectors of rows of text, in the order of the columns."""
-        return self.standardise(
-            np.array([[c.parse(t) for c, t in zip(self.columns, r, strict=True)] for r in rows])
-        )
+        cells = [[c.parse(t) for c, t in zip(self.columns, row, strict=True)] for row in rows]
+        return self.standardise(np.array(cells))
 
     def standardise(self, values: NDArray[np.float64]) -> Float[Tensor, "n size"]:
         """Return the vectors of the numbers in cells, n × columns."""
@@ -153,8 +123,7 @@ class Table:
             if not finite.all():
                 raise ValueError(
                     f"{cells[finite.argmin()]:.4g} for {column.name[:40]!r} is too far from the "
-                    f"rows to train on, which are about {column.mean[0]:.4g} ± {column.scale:.4g}: "
-                    "correct it, or leave its row out"
+                    f"other rows, {column.mean[0]:.4g} ± {column.scale:.4g}: leave its row out"
                 )
             parts.append(part)
         return torch.from_numpy(np.concatenate(parts, 1))
@@ -162,10 +131,8 @@ class Table:
     def decode(self, x: Float[Tensor, "n size"]) -> Iterator[tuple[str, ...]]:
         """Return the rows of text of vectors."""
         if x.ndim != 2 or x.shape[1] != self.size or not x.isfinite().all():
-            raise ValueError(
-                f"x of shape {tuple(x.shape)} is not finite, or not of this table: give vectors of "
-                f"{self.size} numbers"
-            )
+            shape = tuple(x.shape)
+            raise ValueError(f"x of shape {shape} is not finite, or not of {self.size} numbers")
         z = x.detach().cpu().double().numpy()
         ends = np.cumsum([column.width for column in self.columns])[:-1]
         parts = zip(self.columns, np.split(z, ends, axis=1), strict=True)
@@ -191,8 +158,7 @@ class Table:
     @classmethod
     def read(cls, path: str | Path) -> Table:
         """Return the table of a run, from its directory or from the table.json in it."""
-        path = Path(path)
-        path = path / TABLE_FILE if path.is_dir() else path
+        path = Path(path, TABLE_FILE) if Path(path).is_dir() else Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             columns = tuple(_read_column(entry) for entry in content["columns"])

@@ -15,6 +15,8 @@ from torch import Tensor
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
 from .sources import Arrays, Dataset
 
+Points = Callable[[int, Callable[..., Tensor]], Tensor]
+
 
 def mixture(*, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample eight equal Gaussians of standard deviation 0.3 on a circle of radius 4."""
@@ -102,11 +104,7 @@ def _sample_oracle(name: str, oracle: Oracle, n: int, seed: int) -> Dataset:
 
 
 def _sample_toy(
-    name: str,
-    points: Callable[[int, Callable[..., Tensor]], Tensor],
-    n: int,
-    seed: int,
-    oracle: Oracle | None = None,
+    name: str, points: Points, n: int, seed: int, oracle: Oracle | None = None
 ) -> Dataset:
     """Sample n points to train on, and a tenth as many, at least one, to hold out."""
     if n < 1:
