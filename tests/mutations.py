@@ -9,7 +9,6 @@ import tarfile
 import zipfile
 import zlib
 from copy import deepcopy
-from itertools import chain
 
 EXTREMES = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**32 - 1, 2**62, 2**64 - 1)
 HOSTILE = (
@@ -19,9 +18,6 @@ HOSTILE = (
     *({"kind": "EDM"}, {"tensor": "net.stem.weight"}, {"kind": "Rescaled"}, {"": {"": 0}}),
 )
 """Values to put anywhere in JSON."""
-
-
-# ── Bytes ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _number(rng, data):
@@ -65,9 +61,6 @@ def damaged(rng, data, others=(), tokens=()):
     for _ in range(rng.choice([1, 1, 1, 2, 3, 4])):
         data = _change(rng, data, others, tokens)
     return data
-
-
-# ── Containers, packed again around something damaged ────────────────────────────────────────────
 
 
 def deflated(count, head=b"", wbits=-15):
@@ -185,14 +178,14 @@ def zip_bomb(name, count, size=None, head=b""):
     return local + central + b"PK\5\6" + bytes(4) + b"\1\0\1\0" + lengths + bytes(2)
 
 
-# ── Trees of JSON ────────────────────────────────────────────────────────────────────────────────
-
-
 def _places(tree):
     """List each place in a tree as (container, key)."""
-    items = [*tree.items()] if isinstance(tree, dict) else [*enumerate(tree)]
-    inner = [_places(value) for _, value in items if isinstance(value, (dict, list))]
-    return [*((tree, key) for key, _ in items), *chain.from_iterable(inner)]
+    places, containers = [], [tree]
+    for container in containers:  # it grows; a recursion could be too deep
+        keys = [*container] if isinstance(container, dict) else range(len(container))
+        places += [(container, key) for key in keys]
+        containers += [container[key] for key in keys if isinstance(container[key], (dict, list))]
+    return places
 
 
 def changed_tree(rng, tree):
@@ -215,7 +208,7 @@ def changed_tree(rng, tree):
             number = value if isinstance(value, (int, float)) else 1
             holder[key] = rng.choice([number + 1, -number, number * 1000, number != 0, [number]])
         elif kind == 4:
-            holder[key] = nested(rng.choice([10, 100, 400]), value)
+            holder[key] = nested(rng.choice([10, 100, 300]), value)
         else:
             holder[key] = deepcopy(rng.choice(HOSTILE))
     return tree
