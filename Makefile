@@ -13,7 +13,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: .venv/.package ## learn digits, sample them with five samplers, write runs/demo/report.html
-	$(BIN)/scorefield demo --overwrite
+	$(BIN)/scorefield demo
 
 # One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
 # which it would otherwise return to the system and fault in again at each step of a sampler.

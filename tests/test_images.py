@@ -43,9 +43,8 @@ def test_a_grid_holds_each_image_in_its_place(tmp_path, channels):
 def test_single_files_and_arrays(tmp_path):
     x = torch.rand(3, 3, 8, 8) * 1.4 - 0.2
     write(tmp_path / "many", x, ABOUT)
-    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == [
-        "000000.png", "000001.png", "000002.png",
-    ]  # fmt: skip
+    names = sorted(path.name for path in (tmp_path / "many").iterdir())
+    assert names == [f"{i:06d}.png" for i in range(3)]
     second = np.asarray(Image.open(tmp_path / "many/000001.png"))
     np.testing.assert_array_equal(second, as_bytes(x)[1].permute(1, 2, 0).numpy())
     assert _said(tmp_path / "many/000001.png") == {**ABOUT, "sample": 1}
@@ -92,6 +91,9 @@ def test_an_animation_has_its_frames_in_order(tmp_path, suffix):
             values.append(np.asarray(read.convert("L")).mean())
     assert values == pytest.approx([0, 128, 255], abs=2)
     assert json.loads(said) == ABOUT
+    for images, name, message in (([], suffix, "frames is empty"), (frames, ".mp4", r"not \.mp4")):
+        with pytest.raises(ValueError, match=message):
+            animation(images, name, ABOUT)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +111,3 @@ def test_a_name_that_does_not_suit(tmp_path, name, shape, message):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=message):
         write(tmp_path / name, torch.zeros(shape), ABOUT)
-
-
-def test_an_animation_of_nothing_or_of_another_kind():
-    with pytest.raises(ValueError, match="frames is empty"):
-        animation([], ".gif", ABOUT)
-    with pytest.raises(ValueError, match=r"not \.mp4"):
-        animation([grid(torch.zeros(1, 1, 8, 8))], ".mp4", ABOUT)

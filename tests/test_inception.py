@@ -26,33 +26,20 @@ def weights(net):
     return tensors
 
 
-def pictures():
-    """Return one image that is smaller than the network's input, and not square."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (1, 3, 20, 33), generator=generator, dtype=torch.uint8)
-
-
-@pytest.fixture(scope="module")
-def net():
+def test_features_are_those_of_torch_fidelity():
     net = Inception().eval()
     net.load_state_dict(weights(net))
-    return net
-
-
-def test_features_are_those_of_torch_fidelity(net):
+    # one image that is smaller than the network's input, and not square
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (1, 3, 20, 33), generator=generator, dtype=torch.uint8)
     with torch.no_grad():
-        features, logits = net(pictures())
-    torch.testing.assert_close(
-        features[0, :3], torch.tensor([0.916953, 0.015425, 0.179545]), rtol=1e-4, atol=1e-4
-    )
-    torch.testing.assert_close(
-        logits[0, :3], torch.tensor([-42.127270, 22.222460, 31.149307]), rtol=1e-4, atol=1e-3
-    )
+        features, logits = net(image)
+    expected = torch.tensor([0.916953, 0.015425, 0.179545])
+    torch.testing.assert_close(features[0, :3], expected, rtol=1e-4, atol=1e-4)
+    expected = torch.tensor([-42.127270, 22.222460, 31.149307])
+    torch.testing.assert_close(logits[0, :3], expected, rtol=1e-4, atol=1e-3)
     spread = [features.mean().item(), features.std().item(), logits.std().item()]
     assert spread == pytest.approx([0.418846, 0.552934, 30.273680], rel=1e-4)
-
-
-def test_it_has_the_published_number_of_parameters(net):
     # Inception-v3 has 27,161,264 with 1,000 classes; its auxiliary classifier, of a 1 × 1 and a
     # 5 × 5 convolution with their norms and a linear layer, is left out, and 8 classes are more
     auxiliary = 768 * 128 + 2 * 128 + 128 * 768 * 25 + 2 * 768 + 768 * 1000 + 1000

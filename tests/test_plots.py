@@ -13,15 +13,10 @@ from scorefield.show import plots
 MEAN = torch.tensor([3.0, -2.0])
 
 
-def _field():
+def test_a_field_has_arrows_along_the_score_and_contours_that_hold_their_share():
     oracle = Gaussian(MEAN, torch.tensor([1.0, 0.25]))
     _, (axes,) = plots.panels(1, 1)
     plots.field(axes, oracle, 0.5, limit=8, log_prob=oracle.log_prob)
-    return oracle, axes
-
-
-def test_arrows_point_along_the_score_where_they_stand():
-    oracle, axes = _field()
     (arrows,) = [artist for artist in axes.collections if isinstance(artist, Quiver)]
     x = torch.tensor(arrows.get_offsets().tolist())
     heading = torch.tensor([arrows.U.tolist(), arrows.V.tolist()]).T
@@ -29,10 +24,6 @@ def test_arrows_point_along_the_score_where_they_stand():
     torch.testing.assert_close(heading, score / score.norm(dim=1, keepdim=True))
     assert x.abs().max() < 8
     assert len(x) == 15**2
-
-
-def test_contours_hold_their_share_of_the_samples():
-    oracle, axes = _field()
     (contours,) = [artist for artist in axes.collections if isinstance(artist, QuadContourSet)]
     samples = oracle.sample(20_000, 0.5).numpy()
     outlines = [max(path.to_polygons(), key=len) for path in contours.get_paths()]

@@ -23,6 +23,7 @@ from ..data import TABLE_FILE, Table
 from ..data.image import read_image
 from ..model import ScoreModel
 from ..runs import config
+from ..runs.build import build_plan
 from ..runs.resolve import choose_device
 from ..sample import Plan, make_plan
 from ..samplers import State, final
@@ -49,15 +50,12 @@ def describe_model(run: Path) -> dict[str, Any]:
     return {"model": str(run), "trained": about, "scorefield": version("scorefield")}
 
 
-def run_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
+def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """Return the run's own plan, unless another sampler is asked for."""
     directory = run if run.is_dir() else run.parent
     directory = directory.parent if directory.name == "checkpoints" else directory
     if (directory / "config.json").exists():
-        own = config.read(directory / "config.json").sampling
-        if sampler in (None, own.sampler):
-            steps = own.steps if steps is None else steps
-            return make_plan(model, own.sampler, steps, **own.options)
+        return build_plan(model, config.read(directory / "config.json").sampling, sampler, steps)
     return make_plan(model, sampler, steps)
 
 

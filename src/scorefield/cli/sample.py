@@ -50,7 +50,7 @@ def sample(
     if animate is not None and (animate == out or len(shape) != 3):
         reason = "this is --out: name another file" if animate == out else "no images to animate"
         raise ValueError(f"--animate {animate}: {reason}")
-    plan = files.run_plan(run, model, sampler, steps)
+    plan = files.choose_plan(run, model, sampler, steps)
     about = files.describe_model(run) | {
         "weights": "averaged, if the training averaged them",
         **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},

@@ -5,25 +5,15 @@
     print(evaluation.table(), evaluation.verdict)
     write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
 
-For other harnesses, the parts of it:
-
-    features = make_features("classifier", data)      # a name in FEATURES; features.extract(x)
-    reference = reference_of(data.test, features)     # moments of all, rows of some: a Gathered
-    samples = draw(model, n, plan, features)          # sampled and reduced as they come: a Gathered
-    samples = gather_features([(0, x)], features)     # the same for samples that exist already
-    frechet_interval(samples, reference.moments)      # value, low, high
-    quality(samples, reference)                       # all figures of samples
-    frontier_plans(model, "heun", budgets)            # plans near numbers of evaluations
-    model, data, experiment, weights = open_run("runs/digits")
+Its parts, for other harnesses: `make_features`, `reference_of`, `draw` or `gather_features`, then
+`quality` or `frechet_interval`; `frontier_plans` and `open_run`.
 """
 
 from .evaluation import Evaluation
 from .features import FEATURES, Features, make_features
 from .figure import Figure, Interval
-from .from_run import open_run, plan_of_run
-from .frontier import frontier_plans
 from .gather import Gathered, cache_folder, draw, gather_features, reference_of
-from .judge import evaluate, evaluate_run
+from .judge import evaluate, evaluate_run, frontier_plans, open_run
 from .memory import Memory
 from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
 from .quality import frechet_interval, quality
@@ -47,7 +37,6 @@ __all__ = [
     "gather_features",
     "make_features",
     "open_run",
-    "plan_of_run",
     "quality",
     "reference_of",
     "write_evaluation",

@@ -18,7 +18,7 @@ from ..model import ScoreModel
 from ..sample import Plan
 from ..show.text import text_table
 from .features import Features
-from .figure import Figure, Interval, in_text, real_text
+from .figure import Figure, Interval, in_text
 from .gather import Gathered
 from .memory import NEAREST, Memory
 from .quality import COMMONEST, COVERAGE, FRECHET, PRECISION, RAREST
@@ -88,8 +88,7 @@ class Evaluation:
     @property
     def verdict(self) -> str:
         """The finding on memorisation, for the plan whose samples are nearest to training data."""
-        nearest = min(self.memory.values(), key=lambda m: m.ratio.value, default=None)
-        return "" if nearest is None else nearest.verdict
+        return min(self.memory.values(), key=lambda m: m.ratio.value).verdict if self.memory else ""
 
     def figure(self, name: str, plan: str | None = None) -> Figure | None:
         """Return the figure of a name, of a plan or of the model itself; None if there is none."""
@@ -106,9 +105,9 @@ class Evaluation:
             "run": self.name,
             "verdict": self.verdict or None,
             "memorised": self.memorised if self.memory else None,
-            "notes": list(self.notes),
+            "notes": self.notes,
             "figures": [asdict(figure) for figure in self.figures],
-            "class shares": {name: list(shares) for name, shares in self.shares.items()},
+            "class shares": self.shares,
             "frontier": [asdict(figure) for figure in self.frontier],
         }
         return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
@@ -117,18 +116,14 @@ class Evaluation:
         """Return a text table: plans under each other, or all figures if there is one plan."""
         if len(self.plans) > 1:
             heads, rows = self.comparison()
-            frechet = heads.index("Fréchet") if "Fréchet" in heads else None
-            short = [
-                [
-                    f"{value} ({interval})" if i == frechet and interval else value
-                    for i, (value, _, interval) in enumerate(cell.partition("\n") for cell in row)
-                ]
-                for row in rows
-            ]
-            return text_table(heads, short)
+            for row in rows:
+                for i, (value, _, interval) in enumerate(cell.partition("\n") for cell in row):
+                    shown = interval and heads[i] == "Fréchet"
+                    row[i] = f"{value} ({interval})" if shown else value
+            return text_table(heads, rows)
         return text_table(
             ("", "value", "95 % interval", "real", "samples", "warning"),
-            [(f.name, *in_text(f), real_text(f), str(f.samples), f.warning) for f in self.figures],
+            [(f.name, *in_text(f), f.real_text, str(f.samples), f.warning) for f in self.figures],
             left=(0, 5),
         )
 
@@ -139,19 +134,22 @@ class Evaluation:
         """
         names = {figure.name for figure in self.figures if figure.draw}
         columns = {head: name for head, name in COMPARED.items() if name in names}
-        rows = []
+        rows = list[list[str]]()
+
+        def add(title: str, *cost: str, figures: Mapping[str, Interval | Figure]) -> None:
+            cells = (figures.get(name) for name in columns.values())
+            texts = ("–" if cell is None else "\n".join(in_text(cell)).rstrip() for cell in cells)
+            rows.append([title, *cost, *texts])
+
         for n, floor in self.floors.items():
             if floor:
-                real = {NEAREST: Interval(1, math.nan, math.nan)} | dict(floor)
-                cells = [_comparison_cell(real.get(name)) for name in columns.values()]
-                cost = ["–", "–", f"{self.floor_sets} × {n}"]
-                rows.append([f"real {self.data.name}", *cost, *cells])
+                real = {NEAREST: Interval(1, math.nan, math.nan), **floor}
+                add(f"real {self.data.name}", "–", "–", f"{self.floor_sets} × {n}", figures=real)
             for plan in self.plans:
                 samples = self.samples[plan.name]
                 if samples.n == n:
-                    figures = (self.figure(name, plan.name) for name in columns.values())
-                    cost = [str(plan.evaluations), f"{samples.seconds:.1f}", str(n)]
-                    rows.append([plan.name, *cost, *map(_comparison_cell, figures)])
+                    cost = str(plan.evaluations), f"{samples.seconds:.1f}", str(n)
+                    add(plan.name, *cost, figures={f.name: f for f in self.of_plan(plan.name)})
         return ["", "NFE", "seconds", "samples", *columns], rows
 
     def caption(self) -> str:
@@ -164,10 +162,6 @@ class Evaluation:
             "range of 95 % of such sets; else the 95 % interval. Nearest: median distance to the "
             "training data over that of held-out data; far below 1 is copying."
         )
-
-
-def _comparison_cell(figure: Interval | Figure | None) -> str:
-    return "–" if figure is None else "\n".join(in_text(figure)).rstrip()
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import Dataset, Part, Source, all_samples
@@ -25,6 +25,8 @@ CLASSIFIER_WIDTHS = (128, 64)
 """Hidden units of the classifier's layers; the last ones are its features."""
 MAX_LABELLED = 20_000
 """Most samples that the classifier is trained on."""
+LABEL_BATCH = 250
+"""Samples whose labels are read at a time."""
 INCEPTION_FILES = (
     "weights-inception-2015-12-05-6726825d.pth",
     "pt_inception-2015-12-05-6726825d.pth",
@@ -40,7 +42,7 @@ class Features:
 
     Attributes:
         about: Description, part of every figure.
-        digest: Hash of all_samples that the features depend on.
+        digest: Hash of everything that the features depend on.
         extract: Returns the features of a batch, and class probabilities or None.
         classes: Number of the data's classes, if these are what the probabilities are of; else 0.
     """
@@ -77,7 +79,7 @@ def pixel_features(data: Dataset, weights: Path | None, device: torch.device) ->
     return Features(name, name, lambda x: (x.flatten(1).float().cpu(), None))
 
 
-def classifier_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
+def classifier_features(data: Dataset, file: Path | None, device: torch.device) -> Features:
     """Return the last hidden layer of a perceptron trained on the data's classes.
 
     The training is deterministic. Probabilities have a column for each of the data's classes.
@@ -93,17 +95,17 @@ def classifier_features(data: Dataset, weights: Path | None, device: torch.devic
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred epochs are enough
         network.fit(((x - centre) / scale).numpy(), labels.numpy())
-    *hidden, (last_weight, last_bias) = [
-        (torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32)))
-        for w, b in zip(network.coefs_, network.intercepts_, strict=True)
-    ]
+    weights, biases = (
+        [torch.from_numpy(array.astype(np.float32)) for array in arrays]
+        for arrays in (network.coefs_, network.intercepts_)
+    )
     columns = torch.from_numpy(network.classes_)
 
     def extract(x: Tensor) -> tuple[Tensor, Tensor]:
         h = (x.flatten(1).float().cpu() - centre) / scale
-        for weight, bias in hidden:
+        for weight, bias in zip(weights[:-1], biases, strict=False):
             h = (h @ weight + bias).relu()
-        out = h @ last_weight + last_bias
+        out = h @ weights[-1] + biases[-1]
         if len(columns) == 2:  # scikit-learn has a single output for two classes
             out = torch.cat([torch.zeros_like(out), out], 1)
         logits = out.new_full((len(h), data.classes), -torch.inf)
@@ -112,7 +114,7 @@ def classifier_features(data: Dataset, weights: Path | None, device: torch.devic
 
     accuracy = (extract(test)[1].argmax(1) == truth).double().mean().item()
     digest = hashlib.sha256(f"{centre.item()} {scale.item()}".encode())
-    for tensor in [*(part for layer in hidden for part in layer), last_weight, last_bias]:
+    for tensor in (*weights, *biases):
         digest.update(tensor.contiguous().numpy().tobytes())
     about = (
         f"classifier of {data.name}, {CLASSIFIER_WIDTHS[-1]} features, {100 * accuracy:.1f} % of "
@@ -159,14 +161,13 @@ FEATURES: dict[str, Callable[[Dataset, Path | None, torch.device], Features]] = 
 
 def weights_file(path: Path | None) -> Path:
     """Return the file of the Inception network: the one named, or one that is in torch's cache."""
-    if path is not None:
-        if not path.is_file():
-            raise ValueError(f"{path} is not a file: name one of {' or '.join(INCEPTION_FILES)}")
-        return path
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name in INCEPTION_FILES:
-        if (folder / name).is_file():
-            return folder / name
+    files = [folder / name for name in INCEPTION_FILES] if path is None else [path]
+    for file in files:
+        if file.is_file():
+            return file
+    if path is not None:
+        raise ValueError(f"{path} is not a file: name one of {' or '.join(INCEPTION_FILES)}")
     raise ValueError(
         f"features=inception needs the network's weights, and nothing is downloaded unasked: name "
         f"the file {INCEPTION_FILES[0]} (a release of torch-fidelity on GitHub) with --inception, "
@@ -177,8 +178,12 @@ def weights_file(path: Path | None) -> Path:
 def _labelled_rows(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
     """Return samples as rows and their labels; evenly spaced ones of a large source."""
     rows = torch.arange(0, len(source), -(-len(source) // MAX_LABELLED))
-    labels = [source.take(part)[1] for part in torch.split(rows, 1000)]
+    return all_samples(Part(source, rows)).flatten(1).cpu(), read_labels(source, rows)
+
+
+def read_labels(source: Source, rows: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """Return the labels of some samples, a few of which are read at a time."""
+    labels = [source.take(part)[1] for part in torch.split(rows, LABEL_BATCH)]
     if any(part is None for part in labels):
-        raise ValueError("features=classifier: the samples have no labels")
-    x = all_samples(Part(source, rows)).flatten(1).cpu()
-    return x, torch.cat([part.cpu() for part in labels if part is not None])
+        raise ValueError("the samples have no labels, which classes are read from")
+    return torch.cat([part.cpu() for part in labels if part is not None])

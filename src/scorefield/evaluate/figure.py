@@ -23,7 +23,7 @@ from ..show.text import number
 
 NORMAL = "± 1.96 of its standard error"
 """Method of an interval."""
-STUDENT_T = {5: 2.776, 10: 2.262, 20: 2.093}
+STUDENT_T = {0: 1.96, 5: 2.776, 10: 2.262, 20: 2.093}
 """97.5 % quantile of Student's t by number of parts, one more than the degrees of freedom."""
 
 
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """A number and all_samples that it depends on.
+    """A number and everything that it depends on.
 
     Two figures can be compared only if `name`, `features`, `reference` and `samples` agree.
 
@@ -53,8 +53,7 @@ class Figure:
         reference: Data set, split and number of the real samples.
         weights: Weights of the network: averaged or raw, and of which step.
         seed: Seed of the samples and of the measurement.
-        draw: How the samples were drawn: plan, sampler, evaluations, levels, options, classes and
-            seconds; None for figures of the model itself.
+        draw: How the samples were drawn; None for figures of the model itself.
         real: The same figure of as many real samples of the other split, in the mean.
     """
 
@@ -72,19 +71,18 @@ class Figure:
     draw: Mapping[str, Any] | None = None
     real: float | None = None
 
+    @property
+    def real_text(self) -> str:
+        """The figure of real samples as text; empty if there is none."""
+        return "" if self.real is None else number(self.real)
+
 
 def in_text(figure: Interval | Figure) -> tuple[str, str]:
     """Return the value and the interval as text; empty where there is none."""
     if figure.value is None or figure.low is None or figure.high is None:
         return "–", ""
-    if math.isnan(figure.low):
-        return number(figure.value), ""
-    return number(figure.value), f"{number(figure.low)} – {number(figure.high)}"
-
-
-def real_text(figure: Figure) -> str:
-    """Return the figure of real samples as text; empty if there is none."""
-    return "" if figure.real is None else number(figure.real)
+    ends = "" if math.isnan(figure.low) else f"{number(figure.low)} – {number(figure.high)}"
+    return number(figure.value), ends
 
 
 def share_interval(value: float, n: int) -> Interval:
@@ -111,9 +109,10 @@ def spread_interval(values: Sequence[float]) -> Interval:
     return normal_interval(float(np.mean(values)), deviation)
 
 
-def jackknife_error(values: Sequence[float]) -> float:
-    """Return the standard error of a figure, given its values without each of the parts."""
-    return math.sqrt((len(values) - 1) * float(np.var(values)))
+def jackknife_interval(value: float, without: Sequence[float]) -> Interval:
+    """Return the interval of a figure, given its values without each of the parts; ∞ for none."""
+    error = math.sqrt((len(without) - 1) * np.var(without)) if without else math.inf
+    return normal_interval(value, error, STUDENT_T[len(without)])
 
 
 def ratio_interval(a: Interval, b: Interval) -> Interval:

@@ -32,14 +32,6 @@ MAX_EXACT_TRACE = 16
 MAX_MEMORISED_WORK = 10**10
 """Most products of the curve of a model that has memorised its training data."""
 HELDOUT = "the model, held-out data"
-TRAINED = "the model, data it was trained on"
-GAUSSIAN = "Gaussian of the data, held-out data"
-MEMORISED = "training data memorised, held-out data"
-
-
-def samples_for_loss(numbers: int) -> int:
-    """Return the number of samples whose loss is measured: fewer of large ones."""
-    return max(200, min(2000, 2**19 // numbers))
 
 
 def data_deviation(model: ScoreModel, data: Dataset) -> float:
@@ -48,87 +40,43 @@ def data_deviation(model: ScoreModel, data: Dataset) -> float:
     return float(all_samples(data.train, 10_000).std() if own is None else own)
 
 
+@torch.no_grad()
 def loss_curves(
     model: ScoreModel, data: Dataset, *, seed: int = 0
 ) -> tuple[Tensor, Mapping[str, Float[Tensor, "levels n"]]]:
     """Return noise levels and the loss of samples at each, for the model and for comparison.
 
-    Args:
-        model: a model with a prior.
-        data: its data; as many training samples are taken as are held out.
-        seed: seed of the noise.
+    The noise is the same for all curves. As many training samples are taken as are held out.
     """
     assert model.prior is not None
     device = model.prior.mean.device
-    limit = samples_for_loss(data.train.shape.numel())
+    limit = max(200, min(2000, 2**19 // data.train.shape.numel()))  # fewer of large ones
     test = None if data.test is None else all_samples(data.test, limit).to(device)
     train = all_samples(data.train, limit if test is None else len(test)).to(device)
-    curves: dict[str, tuple[Score, Tensor]] = {TRAINED: (model.eval(), train)}
+    curves: dict[str, tuple[Score, Tensor]] = {
+        "the model, data it was trained on": (model.eval(), train)
+    }
     if test is not None:
-        curves = {HELDOUT: (model, test)} | curves | {GAUSSIAN: (model.prior.score, test)}
+        gaussian = {"Gaussian of the data, held-out data": (model.prior.score, test)}
+        curves = {HELDOUT: (model, test)} | curves | gaussian
         if test.numel() * len(data.train) * LOSS_LEVELS <= MAX_MEMORISED_WORK:
-            curves[MEMORISED] = Empirical(all_samples(data.train).to(device)), test
+            memory = Empirical(all_samples(data.train).to(device))
+            curves["training data memorised, held-out data"] = memory, test
     # a model of a ladder knows only its own levels
     sigmas = model.round(geometric(model.sigma_max, model.sigma_min, LOSS_LEVELS)).cpu()
-    return sigmas, losses_at(sigmas, curves, data_deviation(model, data), seed)
+    weight = edm_weight(data_deviation(model, data))(sigmas)
 
+    def loss(score: Score, x: Tensor, sigma: float) -> Tensor:
+        parts = [
+            denoising(score, part, sigma, noise=seeded(seed, first=i * LOSS_BATCH))
+            for i, part in enumerate(torch.split(x, LOSS_BATCH))
+        ]
+        return torch.cat(parts).cpu() / x[0].numel()
 
-@torch.no_grad()
-def losses_at(
-    sigmas: Float[Tensor, "levels"],
-    curves: Mapping[str, tuple[Score, Tensor]],
-    sigma_data: float,
-    seed: int,
-) -> Mapping[str, Float[Tensor, "levels n"]]:
-    """Return the loss of each sample at each σ, with the same noise for all curves.
-
-    Args:
-        sigmas: noise levels.
-        curves: for each name a score, and the samples that it is tried on.
-        sigma_data: σ_d.
-        seed: seed of the noise.
-    """
-    weight = edm_weight(sigma_data)(sigmas)
-    losses = {}
-    for name, (score, x) in curves.items():
-        rows = []
-        for w, sigma in zip(weight, sigmas.tolist(), strict=True):
-            parts = [
-                denoising(score, part, sigma, noise=seeded(seed, first=i * LOSS_BATCH))
-                for i, part in enumerate(torch.split(x, LOSS_BATCH))
-            ]
-            rows.append(w * torch.cat(parts).cpu() / x[0].numel())
-        losses[name] = torch.stack(rows)
-    return losses
-
-
-def negative_log_likelihood(
-    model: ScoreModel, source: Source, n: int, seed: int
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Return −log q_σmin of held-out samples in nats, and in bits per number for 8-bit samples.
-
-    8-bit samples are dequantised, so that their bits are an upper bound. The trace is exact for few
-    numbers; else one random direction per sample estimates it without bias.
-
-    Args:
-        model: a model with a prior.
-        source: held-out samples.
-        n: number of samples; no more than there are.
-        seed: seed of the choice and of the noise.
-    """
-    assert model.prior is not None
-    x = Batches(source, min(n, len(source)), seed=seed)(0).x.to(model.prior.mean)
-    log_prob = log_likelihood(
-        model,
-        x,
-        model.prior,
-        sigma_min=model.sigma_min,
-        sigma_max=model.sigma_max,
-        probes=None if source.shape.numel() <= MAX_EXACT_TRACE else 1,
-        tolerance=1e-3,
-        noise=seeded(seed),
-    ).log_prob.cpu()
-    return -log_prob, bits_per_dim(log_prob, source.shape.numel(), levels=source.levels)
+    return sigmas, {
+        name: weight[:, None] * torch.stack([loss(score, x, s) for s in sigmas.tolist()])
+        for name, (score, x) in curves.items()
+    }
 
 
 def is_eight_bit(source: Source) -> bool:
@@ -137,13 +85,7 @@ def is_eight_bit(source: Source) -> bool:
 
 
 def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Iterator[Figure]:
-    """Yield the held-out loss at each σ.
-
-    Args:
-        sigmas: noise levels.
-        losses: the curves of `loss_curves`.
-        name: name of the data.
-    """
+    """Yield the held-out loss at each σ, from the curves of `loss_curves` on data of a name."""
     for sigma, row in zip(sigmas.tolist(), losses.get(HELDOUT, ()), strict=False):
         title = f"denoising loss at σ = {sigma:.3g}"
         yield Figure(title, *mean_interval(row), NORMAL, len(row), reference=f"{name}, held out")
@@ -152,20 +94,36 @@ def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Ite
 def likelihood_figures(
     model: ScoreModel, data: Dataset, n: int, seed: int
 ) -> tuple[list[Figure], list[str]]:
-    """Return bits per dimension of 8-bit samples, else nats; or a note why there are none."""
+    """Return bits per dimension of 8-bit samples, else nats; or a note why there are none.
+
+    The likelihood is that of q_σmin. 8-bit samples are dequantised, so that their bits are an upper
+    bound. The trace is exact for few numbers; else one random direction per sample estimates it
+    without bias.
+    """
     if n < 2 or data.test is None:
         return [], []
     if model.precondition.levels is not None:
         return [], ["likelihood: the model knows only its ladder's levels, and the ODE needs all σ"]
+    assert model.prior is not None
+    source, size = data.test, data.test.shape.numel()
     try:
-        nats, bits = negative_log_likelihood(model, data.test, n, seed)
+        log_prob = log_likelihood(
+            model,
+            Batches(source, min(n, len(source)), seed=seed)(0).x.to(model.prior.mean),
+            model.prior,
+            sigma_min=model.sigma_min,
+            sigma_max=model.sigma_max,
+            probes=None if size <= MAX_EXACT_TRACE else 1,
+            tolerance=1e-3,
+            noise=seeded(seed),
+        ).log_prob.cpu()
     except ValueError as error:
         return [], [f"likelihood: {error}"]
-    warning = "" if len(nats) >= 30 else f"{len(nats)} samples give a rough mean"
+    warning = "" if len(log_prob) >= 30 else f"{len(log_prob)} samples give a rough mean"
     reference = f"{data.name}, held out, with noise σ = {model.sigma_min:.3g}"
-    name, values = "negative log-likelihood, nats", nats
-    if is_eight_bit(data.test):
-        name, values = "bits per dimension", bits
-        reference += f", dequantised from {data.test.levels} levels"
+    name, values = "negative log-likelihood, nats", -log_prob
+    if is_eight_bit(source):
+        name, values = "bits per dimension", bits_per_dim(log_prob, size, levels=source.levels)
+        reference += f", dequantised from {source.levels} levels"
     interval = mean_interval(values)
     return [Figure(name, *interval, NORMAL, len(values), warning, reference=reference)], []

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +26,7 @@ from ..data import Part, Source, all_samples
 from ..metrics import Moments
 from ..model import ScoreModel
 from ..sample import Plan, chains
-from ..samplers import State
+from ..samplers import State, every
 from ..show.track import track
 from .features import Features
 
@@ -51,8 +52,8 @@ class Gathered:
 
     Attributes:
         n: Number of samples.
-        parts: Moments of the features, of every k-th sample, of every k-th after the first, and so
-            on; empty if there are more than `MAX_FEATURES` features.
+        parts: Moments of the features of samples i, i + k, i + 2k … for i from 0 to k − 1; empty
+            if there are more than `MAX_FEATURES` features.
         index: Indices of the samples that are kept.
         x: The samples that are kept.
         features: Their features.
@@ -68,7 +69,7 @@ class Gathered:
     features: Float[Tensor, "kept size"]
     probabilities: Float[Tensor, "kept classes"] | None
     seconds: float = 0.0
-    states: tuple[State, ...] = ()
+    states: Sequence[State] = ()
 
     @property
     def moments(self) -> Moments:
@@ -96,7 +97,7 @@ def gather_features(
         kept: number of samples to keep; fewer of large ones.
     """
     n, parts = 0, list[Moments]()
-    index, x, values, classes = (list[Tensor]() for _ in range(4))
+    index, x, values, classes = (list[Tensor]() for _ in range(4))  # of the samples that are kept
     for first, batch in batches:
         value, probabilities = features.extract(batch)
         size = value.shape[1]
@@ -115,29 +116,28 @@ def gather_features(
     if not n:
         raise ValueError("batches is empty: give at least one batch of samples")
     rows, samples, value = (torch.cat(tensors) for tensors in (index, x, values))
-    return Gathered(n, tuple(parts), rows, samples, value, _concatenate(classes))
+    return Gathered(n, tuple(parts), rows, samples, value, torch.cat(classes) if classes else None)
 
 
 def merge_shares(shares: Sequence[Gathered]) -> Gathered:
     """Merge what several processes gathered, each of its own batches."""
+    order = torch.cat([share.index for share in shares]).argsort()
+
+    def merge(name: str) -> Any:
+        parts = [part for share in shares if (part := getattr(share, name)) is not None]
+        return torch.cat(parts)[order] if parts else None
+
     by_part = zip(*(share.parts for share in shares), strict=True)
-    index = torch.cat([share.index for share in shares])
-    order = index.argsort()
-    classes = _concatenate([s.probabilities for s in shares if s.probabilities is not None])
     return Gathered(
         sum(share.n for share in shares),
         tuple(reduce(Moments.merge, same) for same in by_part),
-        index[order],
-        torch.cat([share.x for share in shares])[order],
-        torch.cat([share.features for share in shares])[order],
-        None if classes is None else classes[order],
+        merge("index"),
+        merge("x"),
+        merge("features"),
+        merge("probabilities"),
         max(share.seconds for share in shares),
-        tuple(state for share in shares for state in share.states),
+        [state for share in shares for state in share.states],
     )
-
-
-def _concatenate(parts: list[Tensor]) -> Tensor | None:
-    return torch.cat(parts) if parts else None
 
 
 # ── Samples of a model ───────────────────────────────────────────────────────────────────────────
@@ -176,17 +176,15 @@ def draw(
     if progress:
         own = len(distributed.shard(range(0, n, batch)))
         states = track(states, own * plan.states, f"   {plan.name}")
-    every, shown, seconds = max(plan.states // FRAMES, 1), list[State](), 0.0
+    interval, shown, seconds = max(plan.states // FRAMES, 1), list[State](), 0.0
 
     def batches() -> Iterator[tuple[int, Tensor]]:
         nonlocal seconds
         start = time.perf_counter()
         for first, chain in groupby(states, key=lambda item: item[0]):
-            for _, state in chain:
-                if frames and first == 0 and state.step % every == 0:
+            for state in every((state for _, state in chain), interval):
+                if frames and first == 0:
                     shown.append(_first_rows(state))
-            if frames and first == 0 and (not shown or shown[-1].step != state.step):
-                shown.append(_first_rows(state))
             x = state.x.cpu()
             seconds += time.perf_counter() - start
             _check_finite(x, plan)
@@ -194,8 +192,7 @@ def draw(
             start = time.perf_counter()
 
     share = gather_features(batches(), features, kept=kept)
-    share = replace(share, seconds=seconds, states=tuple(shown))
-    return merge_shares(distributed.all_gather(share))
+    return merge_shares(distributed.all_gather(replace(share, seconds=seconds, states=shown)))
 
 
 def _first_rows(state: State) -> State:
@@ -233,12 +230,12 @@ def reference_of(source: Source, features: Features, cache: Path | None = None) 
         features: features of the samples.
         cache: folder of cached moments; None for no cache.
     """
-    x = all_samples(source, min(MAX_KEPT, max(MAX_KEPT_NUMBERS // source.shape.numel(), 1))).cpu()
-    split = torch.split(x, READ_BATCH)
-    some = gather_features(((i * READ_BATCH, part) for i, part in enumerate(split)), features)
-    if not some.parts or len(x) == len(source):
-        return replace(some, n=len(source))
-    return replace(some, n=len(source), parts=(_cached_moments(source, features, cache),))
+    kept = min(MAX_KEPT, max(MAX_KEPT_NUMBERS // source.shape.numel(), 1), len(source))
+    x = torch.split(all_samples(source, kept).cpu(), READ_BATCH)
+    some = gather_features(((i * READ_BATCH, part) for i, part in enumerate(x)), features)
+    if some.parts and kept < len(source):
+        some = replace(some, parts=(_cached_moments(source, features, cache),))
+    return replace(some, n=len(source))
 
 
 def cache_folder() -> Path:
@@ -247,18 +244,18 @@ def cache_folder() -> Path:
 
 
 def _cached_moments(source: Source, features: Features, cache: Path | None) -> Moments:
-    if cache is None:
-        return gather_features(source_batches(source), features, kept=0).moments
-    path = cache / f"moments-{content_hash(source, features)}.safetensors"
-    with suppress(ValueError, KeyError, OSError):  # a damaged file is computed and written again
-        stored = checkpoint.read_stored(path)
-        return Moments(stored.about["n"], stored.tensors["mean"], stored.tensors["scatter"])
+    path = cache and cache / f"moments-{content_hash(source, features)}.safetensors"
+    # a damaged file is computed and written again, and a cache that cannot be written is no error
+    with suppress(ValueError, KeyError, OSError):
+        if path:
+            stored = checkpoint.read_stored(path)
+            return Moments(stored.about["n"], stored.tensors["mean"], stored.tensors["scatter"])
     moments = gather_features(source_batches(source), features, kept=0).moments
-    description = {"format": checkpoint.FORMAT, "about": {"n": moments.n, "of": features.about}}
-    with suppress(OSError):  # a cache that cannot be written is no error
-        checkpoint.write_stored(
-            path, description, {"mean": moments.mean, "scatter": moments.scatter}
-        )
+    about = {"format": checkpoint.FORMAT, "about": {"n": moments.n, "of": features.about}}
+    with suppress(OSError):
+        if path:
+            tensors = {"mean": moments.mean, "scatter": moments.scatter}
+            checkpoint.write_stored(path, about, tensors)
     return moments
 
 

@@ -12,7 +12,6 @@ those of torch-fidelity's and pytorch-fid's file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -104,12 +103,7 @@ class Convolution(nn.Module):
     """ReLU of a normalised convolution."""
 
     def __init__(
-        self,
-        features: int,
-        width: int,
-        *kernel: int,
-        stride: int = 1,
-        padded: bool = False,
+        self, features: int, width: int, *kernel: int, stride: int = 1, padded: bool = False
     ) -> None:
         super().__init__()
         sides = kernel[0], kernel[-1]
@@ -135,13 +129,7 @@ class Mixed(nn.Module):
     """
 
     def __init__(
-        self,
-        features: int,
-        kind: str,
-        *,
-        pooled: int = 0,
-        pool: Literal["mean", "max"] = "mean",
-        width: int = 0,
+        self, features: int, kind: str, *, pooled: int = 0, pool: str = "mean", width: int = 0
     ) -> None:
         super().__init__()
         self.pool, self.paths = pool, list[list[list[str]]]()
@@ -161,17 +149,15 @@ class Mixed(nn.Module):
     def forward(self, x: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n _ _ _"]:
         """Return the features of all paths."""
         paths = [y for path in self.paths for y in self._along(path, x)]
-        return torch.cat([*paths, self._pooled(x)], 1)
+        if self.branch_pool is None:
+            pooled = F.max_pool2d(x, 3, 2)
+        elif self.pool == "max":
+            pooled = self.branch_pool(F.max_pool2d(x, 3, 1, 1))
+        else:
+            pooled = self.branch_pool(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+        return torch.cat([*paths, pooled], 1)
 
     def _along(self, path: Sequence[Sequence[str]], x: Tensor) -> Iterator[Tensor]:
         for (name,) in path[:-1]:
             x = self.get_submodule(name)(x)
-        for name in path[-1]:
-            yield self.get_submodule(name)(x)
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        if self.branch_pool is None:
-            return F.max_pool2d(x, 3, 2)
-        mean = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-        out: Tensor = self.branch_pool(F.max_pool2d(x, 3, 1, 1) if self.pool == "max" else mean)
-        return out
+        yield from (self.get_submodule(name)(x) for name in path[-1])

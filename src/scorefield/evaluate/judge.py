@@ -1,12 +1,12 @@
-"""`evaluate`: from a model, its data and plans to an `Evaluation`."""
+"""`evaluate`: from a model, its data and plans to an `Evaluation`; `evaluate_run` for a run."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,23 +15,28 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..data import Dataset, Source
+from ..checkpoint import load, read_stored
+from ..data import Dataset, Source, load_data
 from ..fast.optimize import optimize
 from ..model import ScoreModel
+from ..runs import config
+from ..runs.build import build_plan
+from ..runs.config import Experiment
+from ..runs.resolve import choose_device
+from ..runs.resume import check_data
+from ..runs.state import checkpoints, raw_weights
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
-from .features import Features, make_features
+from .features import Features, make_features, read_labels
 from .figure import Figure, Interval, spread_interval
 from .fit import likelihood_figures, loss_curves, loss_figures
-from .from_run import open_run, plan_of_run
-from .frontier import frontier_plans
 from .gather import Gathered, draw, gather_features, reference_of, source_batches
 from .memory import Memory, memorisation, memory_figures
 from .quality import class_shares, quality, share_figures
 
-LABEL_BATCH = 250
-"""Training samples whose classes are read at a time."""
+BUDGETS = (5, 10, 20, 40, 80)
+"""Numbers of evaluations of the score, approximately, for the frontier."""
 
 
 def evaluate(
@@ -92,13 +97,15 @@ def evaluate(
         raise ValueError(f"{data.name} has nothing held out: take reference train")
     split = "held out" if reference == "test" else "training data"
     against = f"{data.name}, {split}, {len(source)} samples"
-    say = partial(_say, progress)
+
+    def say(text: str) -> None:
+        if progress and distributed.is_main():
+            print(f"   {text}", file=sys.stderr, flush=True)
+
     say(f"reference: {against}; features: {features.about}")
     real = reference_of(source, features, cache)
     calls = sum(-(-size // batch) * p.evaluations for p, size in zip(plans, sizes, strict=True))
-    choice = optimize(model, batch=min(batch, max(sizes)), evaluations=calls)
-    say(f"computing: {choice}")
-
+    say(f"computing: {optimize(model, batch=min(batch, max(sizes)), evaluations=calls)}")
     conditional = bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
     shared: dict[str, Any] = {"weights": weights, "seed": seed}
 
@@ -108,33 +115,40 @@ def evaluate(
         options |= {"seed": seed, "batch": rows, "label": label, "progress": progress}
         return draw(model, size, plan, features, **options)
 
-    def judge(gathered: Gathered, *, intervals: bool = True, **facts: Any) -> Iterator[Figure]:
-        facts |= {"reference": against} | shared
-        for figure in quality(gathered, real, seed=seed, intervals=intervals):
-            yield replace(figure, features=features.about, **facts)
+    def compare(gathered: Gathered, facts: dict[str, Any] | None = None) -> Iterator[Figure]:
+        floor = facts is None
+        few = floor and len(plans) > 1  # those that the table of several plans shows
+        origin: dict[str, Any] = {"reference": against, "draw": facts} | shared
+        for figure in quality(gathered, real, seed=seed, intervals=not floor, few=few):
+            yield replace(figure, features=features.about, **origin)
         if classifier is not None and len(gathered.x):
             for figure in share_figures(class_shares(gathered, classifier), len(gathered.x)):
-                yield replace(figure, features=classifier.about, **facts)
+                yield replace(figure, features=classifier.about, **origin)
 
     samples = {
         plan.name: sample_plan(plan, size, frames=data.kind == "images" and plan is plans[0])
         for plan, size in zip(plans, sizes, strict=True)
     }
     say("real samples of the other split, and nearest neighbours in the training data")
-    floors = {
-        size: _floor(
-            judge(gathered, intervals=False)
-            for gathered in _real_sets(other, size, features, floor_sets, seed)
-        )
-        for size in dict.fromkeys(sizes)
-    }
-    memory, notes = _measure_memory(samples, data, flips)
+    floors = dict[int, dict[str, Interval]]()
+    for size in dict.fromkeys(sizes):
+        values = dict[str, list[float]]()
+        for gathered in _real_sets(other, size, features, floor_sets, seed):
+            for figure in compare(gathered):
+                if figure.value is not None:
+                    values.setdefault(figure.name, []).append(figure.value)
+        floors[size] = {title: spread_interval(numbers) for title, numbers in values.items()}
+    memory, notes = dict[str, Memory](), list[str]()
+    try:
+        memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
+        memory = dict(zip(samples, memories, strict=True))
+    except ValueError as error:
+        notes.append(f"memorisation: {error}")
     figures = list[Figure]()
     for plan in plans:
         gathered = samples[plan.name]
-        facts = _draw_facts(plan, gathered, conditional) | shared
-        floor = floors[gathered.n]
-        for figure in judge(gathered, draw=facts):
+        facts, floor = _draw_facts(plan, gathered, conditional) | shared, floors[gathered.n]
+        for figure in compare(gathered, facts):
             mean = floor[figure.name].value if figure.name in floor else None
             figures.append(replace(figure, real=mean))
         for figure in memory_figures(memory.get(plan.name), data.kind):
@@ -150,7 +164,8 @@ def evaluate(
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
             gathered = sample_plan(plan, sizes[0], kept=0)
-        points.append(next(judge(gathered, draw=_draw_facts(plan, gathered, conditional) | shared)))
+        facts = _draw_facts(plan, gathered, conditional) | shared
+        points.append(next(compare(gathered, facts)))
     sets = {"real": real} | samples
     return Evaluation(
         name=name or data.name,
@@ -173,6 +188,58 @@ def evaluate(
         notes=(*notes, *reasons),
         run=run,
     )
+
+
+def _check_judging(
+    plans: Sequence[Plan], sizes: Sequence[int], batch: int, bits: int, seed: int, sets: int
+) -> None:
+    least = max(2, distributed.world())
+    if min(sizes) < least or batch < 1 or bits < 0 or sets < 1 or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"n={', '.join(map(str, sizes))}, batch={batch}, bits={bits}, seed={seed}, "
+            f"floor_sets={sets}: give n ≥ {least}, batch ≥ 1, bits ≥ 0, floor_sets ≥ 1 and a "
+            "seed from 0 to 2^63 - 1"
+        )
+    names = [plan.name for plan in plans]
+    if len(set(names)) < len(names) or len(sizes) != len(plans):
+        raise ValueError(
+            f"plans are {', '.join(names)}, n={sizes}: give each plan its own title, and one n or "
+            "as many as there are plans"
+        )
+
+
+def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
+    """Return the classes of n random training samples."""
+    generator = torch.Generator().manual_seed(seed)
+    return read_labels(data.train, torch.randint(len(data.train), (n,), generator=generator))
+
+
+def _draw_facts(plan: Plan, samples: Gathered, conditional: bool) -> dict[str, Any]:
+    """Return how samples were drawn, for their figures."""
+    return {
+        "plan": plan.name,
+        "sampler": plan.sampler,
+        "evaluations": plan.evaluations,
+        "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
+        "options": plan.options,
+        "start": "uniform noise" if plan.uniform else "the model's prior",
+        "classes": "as frequent as in training" if conditional else "",
+        "seconds": samples.seconds,
+    }
+
+
+def _real_sets(
+    source: Source | None, n: int, features: Features, sets: int, seed: int
+) -> Iterator[Gathered]:
+    """Yield random sets of n real samples; none if there are fewer."""
+    generator = torch.Generator().manual_seed(seed)
+    if source is not None and len(source) >= n:
+        for _ in range(sets):
+            rows = torch.randperm(len(source), generator=generator)[:n]
+            yield gather_features(source_batches(source, rows), features)
+
+
+# ── Runs ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def evaluate_run(
@@ -201,14 +268,12 @@ def evaluate_run(
         options: n, reference, seed, bits, batch, cache, progress and floor_sets of `evaluate`.
     """
     model, data, experiment, weights = open_run(directory, raw=raw, device=device)
-    plan = plan_of_run(model, experiment.sampling, sampler, steps)
-    others = [p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else []
     return evaluate(
         model,
         data,
-        plans=[plan],
+        plans=[build_plan(model, experiment.sampling, sampler, steps)],
         features=make_features(features, data, weights=inception, device=model.device or "cpu"),
-        frontier=others,
+        frontier=[p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else [],
         flips=experiment.data.flip,
         name=str(directory),
         weights=weights,
@@ -217,77 +282,56 @@ def evaluate_run(
     )
 
 
-def _check_judging(
-    plans: Sequence[Plan], sizes: Sequence[int], batch: int, bits: int, seed: int, sets: int
-) -> None:
-    least = max(2, distributed.world())
-    if min(sizes) < least or batch < 1 or bits < 0 or sets < 1 or not 0 <= seed < 2**63:
+def open_run(
+    directory: str | Path, *, raw: bool = False, device: str = "auto"
+) -> tuple[ScoreModel, Dataset, Experiment, str]:
+    """Return a run's model, data and experiment, and which weights the model has, in words.
+
+    Data that have changed since the training are refused.
+
+    Args:
+        directory: the run's directory.
+        raw: take the last weights in training, not their average.
+        device: where the model computes.
+    """
+    run = Path(directory)
+    if not (run / "config.json").exists():
         raise ValueError(
-            f"n={', '.join(map(str, sizes))}, batch={batch}, bits={bits}, seed={seed}, "
-            f"floor_sets={sets}: give n ≥ {least}, batch ≥ 1, bits ≥ 0, floor_sets ≥ 1 and a "
-            "seed from 0 to 2^63 - 1"
+            f"{run} holds no run: there is no config.json in it, which names the training data"
         )
-    names = [plan.name for plan in plans]
-    if len(set(names)) < len(names) or len(sizes) != len(plans):
+    experiment = config.read(run / "config.json")
+    data = load_data(experiment.data.source, **experiment.data.options)
+    if raw and not checkpoints(run):
+        raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
+    path = checkpoints(run)[-1] if raw else run
+    model, stored, decay = load(path), read_stored(path), experiment.training.ema
+    kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
+    if raw:
+        model.net.load_state_dict(raw_weights(stored))
+        kind = "raw"
+    if model.prior is None or model.shape != data.train.shape:
         raise ValueError(
-            f"plans are {', '.join(names)}, n={sizes}: give each plan its own title, and one n or "
-            "as many as there are plans"
+            f"{run}: its model is for samples of {model.shape}, and {data.name} has "
+            f"{tuple(data.train.shape)}: the data have changed since"
         )
+    check_data(run, experiment, data)
+    model = model.to(distributed.local_device(choose_device(device)))
+    return model, data, experiment, f"{kind}, step {stored.about.get('step')}"
 
 
-def _say(progress: bool, text: str) -> None:
-    if progress and distributed.is_main():
-        print(f"   {text}", file=sys.stderr, flush=True)
+def frontier_plans(
+    model: ScoreModel, sampler: str, budgets: Sequence[int] = BUDGETS
+) -> Iterator[Plan]:
+    """Yield the plans of a sampler whose costs are nearest to the budgets, each plan once."""
 
+    def cost(steps: int) -> int:
+        return make_plan(model, sampler, steps).evaluations
 
-def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
-    """Return the classes of n random training samples."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(data.train), (n,), generator=generator)
-    labels = [data.train.take(part)[1] for part in torch.split(rows, LABEL_BATCH)]
-    return torch.cat([part.cpu() for part in labels if part is not None])
-
-
-def _draw_facts(plan: Plan, samples: Gathered, conditional: bool) -> dict[str, Any]:
-    """Return how samples were drawn, for their figures."""
-    return {
-        "plan": plan.name,
-        "sampler": plan.sampler,
-        "evaluations": plan.evaluations,
-        "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
-        "options": plan.options,
-        "start": "uniform noise" if plan.uniform else "the model's prior",
-        "classes": "as frequent as in training" if conditional else "",
-        "seconds": samples.seconds,
-    }
-
-
-def _measure_memory(
-    samples: Mapping[str, Gathered], data: Dataset, flips: bool
-) -> tuple[dict[str, Memory], list[str]]:
-    """Return the memorisation of each plan, or a note why it cannot be measured."""
-    try:
-        memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
-    except ValueError as error:
-        return {}, [f"memorisation: {error}"]
-    return dict(zip(samples, memories, strict=True)), []
-
-
-def _real_sets(
-    source: Source | None, n: int, features: Features, sets: int, seed: int
-) -> Iterator[Gathered]:
-    """Yield random sets of n real samples; none if there are fewer."""
-    generator = torch.Generator().manual_seed(seed)
-    if source is not None and len(source) >= n:
-        for _ in range(sets):
-            rows = torch.randperm(len(source), generator=generator)[:n]
-            yield gather_features(source_batches(source, rows), features)
-
-
-def _floor(sets: Iterable[Iterable[Figure]]) -> dict[str, Interval]:
-    """Return the mean of each figure over sets of real samples, and the range of 95 % of them."""
-    values = dict[str, list[float]]()
-    for figure in (figure for figures in sets for figure in figures):
-        if figure.value is not None:
-            values.setdefault(figure.name, []).append(figure.value)
-    return {name: spread_interval(numbers) for name, numbers in values.items()}
+    used = set()
+    for budget in budgets:
+        # the cost grows with the number of steps
+        over = bisect_left(range(1, 2 * budget), budget, key=cost) + 1
+        steps = min(max(over - 1, 1), over, key=lambda steps: abs(cost(steps) - budget))
+        if cost(steps) not in used and budget / 1.5 <= cost(steps) <= 1.5 * budget:
+            used.add(cost(steps))
+            yield make_plan(model, sampler, steps)

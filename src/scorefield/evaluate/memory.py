@@ -57,10 +57,8 @@ class Memory:
         flips: True if mirror images were compared too.
         usual: Median distance of held-out data.
         ratio: Median distance of the samples, relative to `usual`.
-        near: Share of near copies.
-        near_heldout: Share of near copies among held-out data.
-        exact: Share of exact copies.
-        exact_heldout: Share of exact copies among held-out data.
+        near, near_heldout: Shares of near copies among the samples and among held-out data.
+        exact, exact_heldout: Shares of exact copies.
         worst: Indices of the samples nearest to the training data, the nearest first.
         sources: Training samples that these are nearest to.
         distances: Distances of these.
@@ -81,22 +79,21 @@ class Memory:
     distances: Float[Tensor, "worst"]
 
     @property
-    def memorised(self) -> bool:
-        """True if the model has memorised."""
-        return self.typical or self.near.low > self.near_heldout.high
-
-    @property
     def typical(self) -> bool:
         """True if the typical sample is a copy."""
         return self.ratio.high < TYPICAL_RATIO
 
     @property
+    def memorised(self) -> bool:
+        """True if the model has memorised."""
+        return self.typical or self.near.low > self.near_heldout.high
+
+    @property
     def verdict(self) -> str:
         """The finding as a sentence with its numbers."""
         ratio, near = self.ratio, self.near
-        words = "No sign of memorisation"
-        if self.memorised:
-            words = "Memorised" if self.typical else "Memorised in part"
+        words = "Memorised" + " in part" * (not self.typical)
+        words = words if self.memorised else "No sign of memorisation"
         return (
             f"{words}: the typical sample is {ratio.value:.2f} × as far from the {self.trained} "
             f"training samples as held-out data are (95 % interval {ratio.low:.2f} to "
@@ -113,7 +110,7 @@ def memorisation(
     flips: bool = False,
     worst: int = 10,
 ) -> list[Memory]:
-    """Compare sets of samples with the training data; the held-out data are compared once.
+    """Compare sets of samples, and once the held-out data, with the training data.
 
     Args:
         sets: samples of a model, one set for each plan.
@@ -130,65 +127,63 @@ def memorisation(
     affordable = MAX_PRODUCTS // (numbers * len(data.train))
     few = min(MAX_KEPT, MAX_KEPT_NUMBERS // numbers, affordable)
     heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
-    usual = nearest_in(heldout, data.train, flips=flips)
-    unit = usual.distances.median().item()
+    train, usual = data.train, nearest_in(heldout, data.train, flips=flips)
+    u = usual.distances[:, 0]
+    unit, bound = u.median().item(), NEAR_COPY * u.quantile(NEAREST_HELDOUT).item()
     if unit == 0:
         raise ValueError(f"most of what {data.name} holds out is in its training data as well")
-    return [_compare(x, heldout, usual, data.train, flips, worst) for x in sets]
-
-
-def _compare(
-    x: Tensor, heldout: Tensor, usual: Neighbours, train: Source, flips: bool, worst: int
-) -> Memory:
-    found = nearest_in(x, train, flips=flips)
-    d, u = found.distances[:, 0], usual.distances[:, 0]
-    unit, bound = u.median().item(), NEAR_COPY * u.quantile(NEAREST_HELDOUT).item()
-    order = d.argsort(stable=True)[:worst]
 
     def share(copies: Tensor) -> Interval:
         return share_interval(copies.double().mean().item(), len(copies))
 
-    return Memory(
-        n=len(x),
-        trained=len(train),
-        heldout=len(heldout),
-        flips=flips,
-        usual=unit,
-        ratio=ratio_interval(median_interval(d), median_interval(u)),
-        near=share(d <= bound),
-        near_heldout=share(u <= bound),
-        exact=share(_exact_copies(x, found, train, unit, flips)),
-        exact_heldout=share(_exact_copies(heldout, usual, train, unit, flips)),
-        worst=order,
-        sources=all_samples(Part(train, found.indices[order, 0])).cpu(),
-        distances=d[order],
-    )
+    def compare(x: Tensor) -> Memory:
+        neighbours = nearest_in(x, train, flips=flips)
+        d = neighbours.distances[:, 0]
+        order = d.argsort(stable=True)[:worst]
+        return Memory(
+            n=len(x),
+            trained=len(train),
+            heldout=len(heldout),
+            flips=flips,
+            usual=unit,
+            ratio=ratio_interval(median_interval(d), median_interval(u)),
+            near=share(d <= bound),
+            near_heldout=share(u <= bound),
+            exact=share(_exact_copies(x, neighbours, train, unit, flips)),
+            exact_heldout=share(_exact_copies(heldout, usual, train, unit, flips)),
+            worst=order,
+            sources=all_samples(Part(train, neighbours.indices[order, 0])).cpu(),
+            distances=d[order],
+        )
+
+    return [compare(x) for x in sets]
 
 
 def nearest_in(x: Float[Tensor, "n *shape"], source: Source, *, flips: bool) -> Neighbours:
     """Return each sample's nearest sample of a source, which is read a block at a time."""
     size = max(1, TRAIN_BLOCK // source.shape.numel())
-    distances, indices = x.new_full((len(x), 1), torch.inf, dtype=torch.float64), None
+    distances = x.new_full((len(x), 1), torch.inf, dtype=torch.float64)
+    indices = torch.zeros_like(distances, dtype=torch.int64)
     for rows in torch.split(torch.arange(len(source)), size):
         block = nearest(x, all_samples(Part(source, rows)).cpu(), flips=flips)
-        there = rows[block.indices]
         nearer = block.distances < distances
         distances = block.distances.where(nearer, distances)
-        indices = there if indices is None else there.where(nearer, indices)
-    assert indices is not None
+        indices = rows[block.indices].where(nearer, indices)
     return Neighbours(distances, indices)
 
 
-def _exact_copies(x: Tensor, found: Neighbours, train: Source, unit: float, flips: bool) -> Tensor:
+def _exact_copies(
+    x: Tensor, neighbours: Neighbours, train: Source, unit: float, flips: bool
+) -> Tensor:
     """Return which samples are exact copies of their nearest training sample."""
-    d = found.distances[:, 0]
+    d = neighbours.distances[:, 0]
     if not is_eight_bit(train):
         return d <= FLOAT_COPY * unit
     # values of one cell are at most half of it away from its centre
     close = (d <= 0.5001 * train.shape.numel() ** 0.5 / train.levels).nonzero()[:, 0]
     equal = torch.zeros(len(x), dtype=torch.bool)
     for rows in torch.split(close, 1000):
-        there = train.take(found.indices[rows, 0])[0].cpu().flatten(1)
+        there = train.take(neighbours.indices[rows, 0])[0].cpu().flatten(1)
         views = [x[rows], x[rows].flip(-1)] if flips else [x[rows]]
         cells = [(v * train.levels).floor().clamp(0, train.levels - 1) for v in views]
         equal[rows] = torch.stack([(c.flatten(1) == there).all(1) for c in cells]).any(0)
@@ -200,7 +195,7 @@ def memory_figures(memory: Memory | None, kind: str) -> Iterator[Figure]:
     if memory is None:
         return
     mirrored = " and their mirror images" if memory.flips else ""
-    reference = (
+    compared = (
         f"{memory.trained} training samples{mirrored}, compared with {memory.heldout} held out"
     )
     features = "pixels" if kind == "images" else "coordinates"
@@ -209,4 +204,4 @@ def memory_figures(memory: Memory | None, kind: str) -> Iterator[Figure]:
         ("near copies", memory.near, memory.near_heldout.value, "Wilson"),
         ("exact copies", memory.exact, memory.exact_heldout.value, "Wilson"),
     ):
-        yield Figure(name, *interval, method, memory.n, "", features, reference, real=real)
+        yield Figure(name, *interval, method, memory.n, "", features, compared, real=real)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Plot
 from PIL import Image
 from torch import Tensor
 
-from ..data import Part, Source, all_samples
+from ..data import Part, all_samples
 from ..disk import write_file
 from ..ladder import suggest
 from ..noise import geometric, perturb, seeded
@@ -21,15 +21,17 @@ from ..runs import config
 from ..samplers import State
 from ..show import images, plots
 from ..show.machine import in_words, machine
-from ..show.report import Picture, Section, Table, write_report
+from ..show.report import PageTable, Picture, Section, write_report
 from .evaluation import Evaluation
-from .figure import Figure, in_text, real_text
+from .figure import Figure, in_text
 from .fit import data_deviation
 from .quality import FRECHET
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 FIGURE_HEADS = ("", "value", "real", "compared with", "interval by", "take care")
+FRAME_GAP = 24
+"""Pixels between noisy and denoised images."""
 GRID_IMAGES = 64
 """Images of a grid."""
 STRIP_LEVELS = 10
@@ -44,14 +46,8 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
     """Write metrics.json and report.html into a directory; earlier ones are replaced."""
     directory = Path(directory)
     write_file(directory / METRICS_FILE, evaluation.as_json().encode())
-    title = f"Evaluation of {evaluation.name}"
-    write_report(directory / REPORT_FILE, sections(evaluation), title=title)
-
-
-def sections(evaluation: Evaluation) -> list[Section]:
-    """Return the sections of the report."""
     pictured = evaluation.data.kind == "images" and evaluation.data.train.shape[0] in (1, 3)
-    return [
+    sections = [
         *(_samples(evaluation) if pictured else ()),
         _quality(evaluation),
         *(_chain(evaluation) if pictured else ()),
@@ -61,13 +57,14 @@ def sections(evaluation: Evaluation) -> list[Section]:
         *_levels_section(evaluation, pictured),
         _making(evaluation),
     ]
+    write_report(directory / REPORT_FILE, sections, title=f"Evaluation of {evaluation.name}")
 
 
-def _samples(evaluation: Evaluation) -> list[Section]:
+def _samples(evaluation: Evaluation) -> Iterator[Section]:
     """Show real images and those of each plan side by side."""
     data, source = evaluation.data, evaluation.data.test or evaluation.data.train
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:GRID_IMAGES]
-    grids = {f"Real {data.name}.": (_rows_of(source, rows), evaluation.reference)}
+    grids = {f"Real {data.name}.": (all_samples(Part(source, rows)).cpu(), evaluation.reference)}
     for plan in evaluation.plans:
         note = f"{plan.evaluations} evaluations of the score per sample. {_sentence(plan.note)}"
         grids[_sentence(plan.name)] = evaluation.samples[plan.name].x[:GRID_IMAGES], note
@@ -79,7 +76,7 @@ def _samples(evaluation: Evaluation) -> list[Section]:
         Picture(images.png(images.grid(x), {}), caption, title, "third")
         for title, (x, caption) in grids.items()
     ]
-    return [Section("Samples and real data", text, pictures=pictures)]
+    yield Section("Samples and real data", text, pictures=pictures)
 
 
 def _quality(evaluation: Evaluation) -> Section:
@@ -87,78 +84,73 @@ def _quality(evaluation: Evaluation) -> Section:
     notes = "".join(f"\n\nNot measured: {note}." for note in evaluation.notes)
     text = f"{evaluation.caption()} In small type: the 95 % interval.{notes}"
     if len(evaluation.plans) > 1:
-        tables = [Table(*evaluation.comparison())]
+        tables = [PageTable(*evaluation.comparison())]
         text += "\n\nAll figures are in metrics.json."
     else:
         (plan,) = evaluation.plans
-        first, last = plan.sigmas[0].item(), plan.sigmas[-1].item()
         figures = evaluation.of_plan(plan.name)
         classes = figures[0].draw["classes"] if figures[0].draw else ""
         text = (
             f"Samples by {plan.name}: {plan.evaluations} evaluations of the score each, σ from "
-            f"{first:.3g} to {last:.3g} in {len(plan.sigmas)} levels"
+            f"{plan.sigmas[0]:.3g} to {plan.sigmas[-1]:.3g} in {len(plan.sigmas)} levels"
             f"{'; classes ' * bool(classes)}{classes}. {text}"
         )
         tables = [_figure_table(figures)]
     if evaluation.shares:
+        names = {"real": f"real {evaluation.data.name}"}
         rows = [
-            [f"real {evaluation.data.name}" if name == "real" else name]
-            + [f"{100 * share:.1f}" for share in shares]
+            [names.get(name, name), *(f"{100 * share:.1f}" for share in shares)]
             for name, shares in evaluation.shares.items()
         ]
-        tables.append(Table(["class, %", *map(str, range(evaluation.data.classes))], rows))
+        tables.append(PageTable(["class, %", *map(str, range(evaluation.data.classes))], rows))
     return Section("Quality of the samples", text, tables)
 
 
-def _figure_table(figures: Sequence[Figure]) -> Table:
+def _figure_table(figures: Sequence[Figure]) -> PageTable:
     """List figures, each with what it was computed from; empty columns are left out."""
-    rows = []
+    rows = [FIGURE_HEADS]
     for figure in figures:
         of = f" of {figure.features.split(',')[0]}" if figure.features else ""
-        value, interval = in_text(figure)
         name = f"{figure.name}\n{figure.samples} samples{of}"
         # a no-break space and a word joiner keep an interval on one line
-        ends = f"{value}\n{interval}".replace(" ", "\u00a0").replace("–", "–\u2060")
-        rows.append(
-            [name, ends, real_text(figure), figure.reference, figure.method, figure.warning]
-        )
-    used = [i for i in range(len(FIGURE_HEADS)) if any(row[i] for row in rows)]
-    return Table([FIGURE_HEADS[i] for i in used], [[row[i] for i in used] for row in rows])
+        ends = "\n".join(in_text(figure)).replace(" ", "\u00a0").replace("–", "–\u2060")
+        rows.append((name, ends, figure.real_text, figure.reference, figure.method, figure.warning))
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    heads, *used = zip(*columns, strict=True)
+    return PageTable(heads, used)
 
 
-def _chain(evaluation: Evaluation) -> list[Section]:
+def _chain(evaluation: Evaluation) -> Iterator[Section]:
     """Show the first plan's chain from noise to samples."""
     plan = evaluation.plans[0]
     frames = [_frame(state) for state in evaluation.samples[plan.name].states]
-    if not frames:
-        return []
-    about = {"sampler": plan.sampler, "seed": evaluation.seed}
-    moving = Picture(
-        images.animation(frames, ".png", about, seconds=6),
-        f"{len(frames)} of {plan.states} states. Left: x, its contrast lowered to 1/(1 + 4σ) to "
-        "show the noise. Right: the denoiser's x + σ²s(x, σ) at the same time, the mean of the "
-        "images that x may come from.",
-        f"{_sentence(plan.name)[:-1]}, from σ = {plan.sigmas[0].item():.3g} to 0.",
-    )
-    return [Section("From noise to samples", pictures=[moving])]
+    if frames:
+        about = {"sampler": plan.sampler, "seed": evaluation.seed}
+        moving = Picture(
+            images.animation(frames, ".png", about, seconds=6),
+            f"{len(frames)} of {plan.states} states. Left: x, its contrast lowered to 1/(1 + 4σ) to"
+            " show the noise. Right: the denoiser's x + σ²s(x, σ) at the same time, the mean of "
+            "the images that x may come from.",
+            f"{_sentence(plan.name)[:-1]}, from σ = {plan.sigmas[0]:.3g} to 0.",
+        )
+        yield Section("From noise to samples", pictures=[moving])
 
 
 def _frame(state: State) -> Image.Image:
     """Put some noisy images next to their denoised versions."""
     noisy = _lower_contrast(state.x, torch.tensor(state.sigma))
-    columns = min(8, len(noisy))
-    left, right = (images.grid(side, columns) for side in (noisy, state.denoised))
-    sheet = Image.new(left.mode, (2 * left.width + 24, left.height), "white")
+    left, right = (images.grid(x, min(8, len(x))) for x in (noisy, state.denoised))
+    sheet = Image.new(left.mode, (2 * left.width + FRAME_GAP, left.height), "white")
     sheet.paste(left, (0, 0))
-    sheet.paste(right, (left.width + 24, 0))
+    sheet.paste(right, (left.width + FRAME_GAP, 0))
     return sheet
 
 
-def _cost(evaluation: Evaluation) -> list[Section]:
+def _cost(evaluation: Evaluation) -> Iterator[Section]:
     """Plot the Fréchet distance of all samplers against evaluations and seconds."""
     points = [(figure, figure.draw) for figure in evaluation.frontier if figure.draw]
     if not points:
-        return []
+        return
     label = f"{FRECHET} of {evaluation.features.about.split(',')[0]}"
     n = points[0][0].samples
     floor = evaluation.floors[n].get(FRECHET)
@@ -174,7 +166,7 @@ def _cost(evaluation: Evaluation) -> list[Section]:
         plot = plots.frontier(curves, label, axis, floor=floor and floor.value)
         pictures.append(_plot(plot, f"{label}.", f"Against {axis}; bands are 95 % intervals."))
     text = f"{n} samples each, compared with {evaluation.reference}; seed {evaluation.seed}."
-    return [Section("Quality against cost", text, pictures=pictures)]
+    yield Section("Quality against cost", text, pictures=pictures)
 
 
 def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
@@ -183,12 +175,11 @@ def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
     if not evaluation.memory:
         return Section(title, "Memorisation was not measured, for the reason given above.")
     flips = any(memory.flips for memory in evaluation.memory.values())
-    mirrored = ", to the image or its mirror image" * flips
     text = (
         f"{evaluation.verdict}\n\nA model has memorised if the whole interval of that ratio is "
         "below one half, or if the interval of its share of near copies is above that of held-out "
         "data. A near copy is at most half as far from a training sample as 95 % of held-out data "
-        f"are. Distances are Euclidean{mirrored}."
+        f"are. Distances are Euclidean{', to the image or its mirror image' * flips}."
     )
     pictures = []
     for name, memory in evaluation.memory.items() if pictured else ():
@@ -206,18 +197,17 @@ def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
 
 def _fit(evaluation: Evaluation) -> Section:
     """Plot the loss at each σ, and the training curve of the run."""
-    sigma_data = data_deviation(evaluation.model, evaluation.data)
-    most = max(values.mean(1).max().item() for values in evaluation.losses.values())
-    count = next(iter(evaluation.losses.values())).shape[1]
-    curves = plots.losses(
-        evaluation.sigmas, evaluation.losses, "denoising loss per number", top=min(1.4, 1.1 * most)
-    )
+    losses = evaluation.losses
+    most = max(values.mean(1).max().item() for values in losses.values())
+    label = "denoising loss per number"
+    curves = plots.losses(evaluation.sigmas, losses, label, top=min(1.4, 1.1 * most))
     by_sigma = _plot(
         curves,
         "Loss at each σ.",
-        f"E‖D(x + σz, σ) − x‖²·(σ² + σ_d²)/(σσ_d)² per number, σ_d = {sigma_data:.3g}, over "
-        f"{count} samples, with the same z for all curves; bands are 95 % intervals of the mean. "
-        f"The largest mean is {most:.3g}.",
+        "E‖D(x + σz, σ) − x‖²·(σ² + σ_d²)/(σσ_d)² per number, σ_d = "
+        f"{data_deviation(evaluation.model, evaluation.data):.3g}, over "
+        f"{next(iter(losses.values())).shape[1]} samples, with the same z for all curves; bands "
+        f"are 95 % intervals of the mean. The largest mean is {most:.3g}.",
     )
     text = (
         "A model that knows only the mean and the deviation of the data has a loss of about 1 at "
@@ -225,13 +215,14 @@ def _fit(evaluation: Evaluation) -> Section:
         "training data is overfitting. A model that had memorised its training data would fail on "
         "held-out data at small σ."
     )
-    tables = [_figure_table(evaluation.of_plan(None))] if evaluation.of_plan(None) else []
+    own = evaluation.of_plan(None)
+    pictures = [by_sigma, *_training(evaluation)]
     return Section(
-        "Fit to held-out data", text, tables, pictures=[by_sigma, *_training(evaluation)]
+        "Fit to held-out data", text, [_figure_table(own)] if own else [], pictures=pictures
     )
 
 
-def _training(evaluation: Evaluation) -> list[Picture]:
+def _training(evaluation: Evaluation) -> Iterator[Picture]:
     """Plot the run's log, if there is one."""
     lines = _log(evaluation.run)
     size = evaluation.data.train.shape.numel()
@@ -242,33 +233,31 @@ def _training(evaluation: Evaluation) -> list[Picture]:
     }
     lines = lines[:: -(-len(lines) // LOG_POINTS) or 1]
     batches = {line["step"]: line["loss"] / size for line in lines if line["loss"] is not None}
-    if not batches:
-        return []
-    caption = f"{max(batches)} steps; the weights are {evaluation.weights}."
-    return [_plot(plots.training(batches, heldout, "loss per number"), "Training.", caption)]
+    if batches:
+        caption = f"{max(batches)} steps; the weights are {evaluation.weights}."
+        yield _plot(plots.training(batches, heldout, "loss per number"), "Training.", caption)
 
 
 def _log(run: Path | None) -> list[dict[str, Any]]:
     path = None if run is None else run / "log.jsonl"
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def _levels_section(evaluation: Evaluation, pictured: bool) -> list[Section]:
+def _levels_section(evaluation: Evaluation, pictured: bool) -> Iterator[Section]:
     """Show the noise levels of each plan, and those that `suggest` computes from the data."""
     data = evaluation.data
     try:
         suggestion = suggest(all_samples(data.train, SUGGEST_SAMPLES))
     except ValueError:  # of a single sample, or one that is repeated
-        return []
+        return
     grids = {plan.name: plan.sigmas for plan in evaluation.plans}
     pictures = [_plot(plots.ladders(grids), "The levels of each plan.", "A tick is a level.")]
     if pictured:
         first, last = suggestion.sigmas[0].item(), suggestion.sigmas[-1].item()
-        sigmas = geometric(first, last, STRIP_LEVELS)
-        source = data.test or data.train
-        x = _rows_of(source, torch.tensor([len(source) // 2])).repeat(STRIP_LEVELS, 1, 1, 1)
+        sigmas, source = geometric(first, last, STRIP_LEVELS), data.test or data.train
+        x = all_samples(Part(source, torch.tensor([len(source) // 2]))).cpu()
+        x = x.repeat(STRIP_LEVELS, 1, 1, 1)
         noisy = _lower_contrast(perturb(x, sigmas, seeded(evaluation.seed)(x)), sigmas)
         caption = f"σ = {', '.join(f'{s:.2g}' for s in sigmas.tolist())}; contrast 1/(1 + 4σ)."
         strip = images.png(images.grid(noisy, STRIP_LEVELS), {})
@@ -278,20 +267,19 @@ def _levels_section(evaluation: Evaluation, pictured: bool) -> list[Section]:
         "steps T at each and the step size ε follow from the data alone, by the rules of Song & "
         "Ermon 2020 (`scorefield suggest`):"
     )
-    return [
-        Section("Noise levels, with reasons", text, verbatim=str(suggestion), pictures=pictures)
-    ]
+    title = "Noise levels, with reasons"
+    yield Section(title, text, verbatim=str(suggestion), pictures=pictures)
 
 
 def _making(evaluation: Evaluation) -> Section:
     """List what it takes to repeat the evaluation."""
     model, data, run = evaluation.model, evaluation.data, evaluation.run
     count = sum(p.numel() for p in model.net.parameters())
+    weights = f"{count:,} weights, {evaluation.weights or 'as given'}"
+    heldout = 0 if data.test is None else len(data.test)
     facts = {
-        "data": f"{data.name}: {len(data.train)} to train on, "
-        f"{0 if data.test is None else len(data.test)} held out",
-        "network": f"{type(model.net).__name__}, {count:,} weights, "
-        f"{evaluation.weights or 'as given'}",
+        "data": f"{data.name}: {len(data.train)} to train on, {heldout} held out",
+        "network": f"{type(model.net).__name__}, {weights}",
         "seed": f"{evaluation.seed}, of samples and measurements",
         "machine": in_words(machine(str(model.device or "cpu"))),
         "versions": ", ".join(f"{p} {version(p)}" for p in ("scorefield", "numpy", "scikit-learn")),
@@ -307,13 +295,6 @@ def _making(evaluation: Evaluation) -> Section:
         facts["again"] = f"scorefield train --config {run}/config.json --out NEW"
     listed = "\n".join(f"{name:9s} {fact}" for name, fact in facts.items())
     return Section("How this was made", verbatim=listed, folded=folded)
-
-
-# ── Pieces ───────────────────────────────────────────────────────────────────────────────────────
-
-
-def _rows_of(source: Source, rows: Tensor) -> Tensor:
-    return all_samples(Part(source, rows)).cpu()
 
 
 def _plot(figure: Plot, title: str, caption: str) -> Picture:

@@ -9,16 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..metrics import (
-    Moments,
-    crowding,
-    density_coverage,
-    frechet_gaussian,
-    inception_score,
-    kernel_distance,
-    precision_recall,
-    sliced_wasserstein,
-)
+from .. import metrics
+from ..metrics import Moments
 from ..noise import seeded
 from .features import Features
 from .figure import (
@@ -26,7 +18,7 @@ from .figure import (
     STUDENT_T,
     Figure,
     Interval,
-    jackknife_error,
+    jackknife_interval,
     mean_interval,
     normal_interval,
     share_interval,
@@ -47,41 +39,46 @@ RAREST, COMMONEST = "share of the rarest class", "share of the commonest class"
 
 
 def quality(
-    samples: Gathered, reference: Gathered, *, seed: int = 0, intervals: bool = True
+    samples: Gathered,
+    reference: Gathered,
+    *,
+    seed: int = 0,
+    intervals: bool = True,
+    few: bool = False,
 ) -> Iterator[Figure]:
-    """Yield all figures that compare samples with a reference.
+    """Yield the figures that compare samples with a reference.
 
     Args:
         samples: the samples.
         reference: real samples in the same features.
         seed: seed of the sliced distance's directions.
         intervals: False leaves out the jackknife, for floors.
+        few: only the Fréchet distance, precision, recall and coverage.
     """
     x, y = samples.features, reference.features
     yield _frechet(samples, reference, intervals)
-    few = f"the first {len(x)} of {samples.n} samples" if len(x) < samples.n else ""
     if min(len(x), len(y)) > COVERAGE_K:
-        yield from (_warn_first(f, few) for f in _pairwise_figures(x, y, seed, intervals))
-    if samples.probabilities is not None:
-        yield _warn_first(_inception_score(samples.probabilities), few)
+        yield from (_warn_of_rows(f, samples) for f in _pairwise(x, y, seed, intervals, few))
+    if samples.probabilities is not None and not few:
+        yield _warn_of_rows(_inception_score(samples.probabilities), samples)
 
 
-def _warn_first(figure: Figure, warning: str) -> Figure:
-    warnings = [text for text in (warning, figure.warning) if text]
-    return replace(figure, warning="; ".join(warnings))
+def _warn_of_rows(figure: Figure, samples: Gathered) -> Figure:
+    """Add a warning if the figure is only of the samples that were kept."""
+    kept = len(samples.features)
+    first = f"the first {kept} of {samples.n} samples" if kept < samples.n else ""
+    return replace(figure, warning="; ".join(filter(None, [first, figure.warning])))
 
 
 def frechet_interval(samples: Gathered, reference: Moments) -> Interval:
     """Return the Fréchet distance with its jackknife interval."""
-    parts = len(samples.parts)
-    if samples.n < 2 * parts:
-        return normal_interval(_distance(samples.moments, reference), math.inf)
-    error = jackknife_error([_distance(samples.without(i), reference) for i in range(parts)])
-    return normal_interval(_distance(samples.moments, reference), error, STUDENT_T[parts])
+    parts = range(len(samples.parts) if samples.n >= 2 * len(samples.parts) else 0)
+    without = [_distance(samples.without(i), reference) for i in parts]
+    return jackknife_interval(_distance(samples.moments, reference), without)
 
 
 def _distance(moments: Moments, reference: Moments) -> float:
-    return frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
+    return metrics.frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
 
 
 def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:
@@ -92,12 +89,10 @@ def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:
         return replace(missing, warning=f"{reason}: take others")
     if min(samples.n, reference.n) < 2:
         return replace(missing, warning="a covariance takes two samples at least")
-    moments = reference.moments
-    interval = (
-        frechet_interval(samples, moments)
-        if intervals
-        else normal_interval(_distance(samples.moments, moments), math.nan)
-    )
+    if intervals:
+        interval = frechet_interval(samples, reference.moments)
+    else:
+        interval = normal_interval(_distance(samples.moments, reference.moments), math.nan)
     method = f"jackknife over {len(samples.parts)} parts of the samples"
     warning = too_few_samples(samples.n, reference.n, size)
     return Figure(FRECHET, *interval, method, samples.n, warning)
@@ -106,33 +101,28 @@ def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:
 def too_few_samples(n: int, m: int, size: int) -> str:
     """Return a warning if the covariances of n and m samples are not to be trusted, else ""."""
     least = min(n, m)
+    text = f"{least} samples are few for {size} features: "
     if least <= size:
-        return (
-            f"{least} samples for {size} features: the covariance is singular, the distance is "
-            "mostly that of too few samples"
-        )
-    if least < 10 * size:
-        return (
-            f"{least} samples are few for {size} features: the distance is too large, compare at "
-            "equal numbers only"
-        )
-    return ""
+        return f"{text}the covariance is singular, the distance mostly that of too few samples"
+    return f"{text}the distance is too large, compare at equal numbers only" * (least < 10 * size)
 
 
-def _pairwise_figures(x: Tensor, y: Tensor, seed: int, intervals: bool) -> Iterator[Figure]:
+def _pairwise(x: Tensor, y: Tensor, seed: int, intervals: bool, few: bool) -> Iterator[Figure]:
     n, m = len(x), len(y)
-    yield Figure("kernel distance", *normal_interval(*kernel_distance(x, y)), NORMAL, n)
 
     def sliced(x: Tensor) -> float:
-        return sliced_wasserstein(x, y, noise=seeded(seed))
+        return metrics.sliced_wasserstein(x, y, noise=seeded(seed))
 
-    interval, method = _jackknife(x, sliced, intervals)
-    yield Figure("sliced Wasserstein distance", *interval, method, n)
-    near = precision_recall(x, y, k=PRECISION_K)
+    if not few:
+        yield Figure("kernel distance", *normal_interval(*metrics.kernel_distance(x, y)), NORMAL, n)
+        interval, method = _jackknife(x, sliced, intervals)
+        yield Figure("sliced Wasserstein distance", *interval, method, n)
+    near = metrics.precision_recall(x, y, k=PRECISION_K)
     yield Figure(PRECISION, *share_interval(near.precision, n), "Wilson", n)
     yield Figure(f"recall (k = {PRECISION_K})", *share_interval(near.recall, m), "Wilson", n)
-    density = mean_interval(crowding(x, y, k=COVERAGE_K).double() / COVERAGE_K)
-    yield Figure(f"density (k = {COVERAGE_K})", *density, NORMAL, n)
+    if not few:
+        density = mean_interval(metrics.crowding(x, y, k=COVERAGE_K).double() / COVERAGE_K)
+        yield Figure(f"density (k = {COVERAGE_K})", *density, NORMAL, n)
     yield coverage_figure(x, y, intervals=intervals)
 
 
@@ -144,17 +134,12 @@ def coverage_figure(x: Tensor, y: Tensor, *, intervals: bool = True) -> Figure:
     """
 
     def covered(x: Tensor) -> float:
-        return density_coverage(x, y, k=COVERAGE_K).coverage
+        return metrics.density_coverage(x, y, k=COVERAGE_K).coverage
 
-    jackknife, method = _jackknife(x, covered, intervals)
-    value, low, high = jackknife
+    (value, low, high), method = _jackknife(x, covered, intervals)
     least = share_interval(value, len(y))
-    interval = (
-        Interval(value, max(min(low, least.low), 0.0), min(max(high, least.high), 1.0))
-        if intervals
-        else least
-    )
-    return Figure(COVERAGE, *interval, f"{method}, at least Wilson", len(x))
+    ends = max(min(low, least.low), 0.0), min(max(high, least.high), 1.0)
+    return Figure(COVERAGE, value, *ends, f"{method}, at least Wilson", len(x))
 
 
 def _jackknife(
@@ -163,11 +148,11 @@ def _jackknife(
     """Return a statistic with its jackknife interval and the method in words."""
     parts = jackknife_parts(x.shape[1]) if len(x) <= 2000 else 5
     if len(x) < 2 * parts or not intervals:
-        return normal_interval(statistic(x), math.inf), "too few for an interval"
+        return jackknife_interval(statistic(x), ()), "too few for an interval"
     part = torch.arange(len(x)) % parts
-    error = jackknife_error([statistic(x[part != i]) for i in range(parts)])
-    interval = normal_interval(statistic(x), error, STUDENT_T[parts])
-    return interval, f"jackknife over {parts} parts of the samples"
+    without = [statistic(x[part != i]) for i in range(parts)]
+    method = f"jackknife over {parts} parts of the samples"
+    return jackknife_interval(statistic(x), without), method
 
 
 def _inception_score(probabilities: Tensor) -> Figure:
@@ -175,16 +160,12 @@ def _inception_score(probabilities: Tensor) -> Figure:
     if n < INCEPTION_SPLITS:
         reason = f"takes {INCEPTION_SPLITS} samples at least"
         return Figure("inception score", None, None, None, "", n, reason)
-    score = inception_score(probabilities, INCEPTION_SPLITS)
+    score = metrics.inception_score(probabilities, INCEPTION_SPLITS)
     # the error is the deviation of a split; the mean over splits is more precise
     error = score.error / math.sqrt(INCEPTION_SPLITS - 1)
     interval = normal_interval(score.value, error, STUDENT_T[INCEPTION_SPLITS])
-    few = (
-        ""
-        if n >= 100 * classes
-        else f"{n} samples in {INCEPTION_SPLITS} splits for {classes} classes"
-    )
-    warning = f"{few}: the score is too small" if few else ""
+    rows = f"{n} samples in {INCEPTION_SPLITS} splits for {classes} classes"
+    warning = f"{rows}: the score is too small" if n < 100 * classes else ""
     method = f"{INCEPTION_SPLITS} splits, with deviation {score.error:.3g}"
     return Figure("inception score", *interval, method, n, warning)
 

@@ -35,8 +35,9 @@ from ..objectives import (
 )
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
+from ..sample import Plan, make_plan
 from ..train import derive_seed, moving_average
-from .config import Experiment, spelling_hint
+from .config import Experiment, Sampling, spelling_hint
 
 OBJECTIVES = {"denoising": denoising, "sliced": sliced, "exact": exact}
 LOOKED_AT = 10_000
@@ -191,6 +192,16 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
     }[training.weight]
     clamped = Clamped(law, model.sigma_max, model.sigma_min)
     return annealed(OBJECTIVES[training.objective], clamped, weight)
+
+
+def build_plan(
+    model: ScoreModel, sampling: Sampling, sampler: str | None = None, steps: int | None = None
+) -> Plan:
+    """Return a run's own plan, or the plan of another sampler or number of steps."""
+    if sampler not in (None, sampling.sampler):
+        return make_plan(model, sampler, steps)
+    steps = sampling.steps if steps is None else steps
+    return make_plan(model, sampling.sampler, steps, **sampling.options)
 
 
 @dataclass(frozen=True, eq=False)

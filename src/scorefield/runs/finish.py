@@ -14,10 +14,9 @@ from ..checkpoint import load
 from ..data import DATASETS, TABLE_FILE, load_data
 from ..disk import LOCK_FILE, check_writable, hold_lock, write_file
 from ..model import ScoreModel
-from ..sample import make_plan
 from ..train import Update
 from . import config
-from .build import build
+from .build import build, build_plan
 from .config import Experiment
 from .resolve import resolve
 from .resume import resume, write_fingerprints
@@ -39,8 +38,7 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     run = Run(directory, experiment, build(experiment, data))
     run.reasons = reasons
     # Fail now on what would fail at the first grid of samples.
-    sampling = experiment.sampling
-    _ = make_plan(run.model, sampling.sampler, sampling.steps, **sampling.options).evaluations
+    _ = build_plan(run.model, experiment.sampling).evaluations
     run.check_in_step()  # every process has found the directory empty
     if distributed.is_main():
         directory.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from torch import Tensor
 from .. import distributed
 from ..data import all_samples
 from ..model import ScoreModel
-from ..sample import make_plan, sample
+from ..sample import sample
 from ..show import images
 from ..train import derive_seed, row_noise
-from .build import Parts
+from .build import Parts, build_plan
 from .config import Experiment
 from .state import Progress
 
@@ -44,8 +44,7 @@ def write_grid(
     directory: Path, experiment: Experiment, model: ScoreModel, progress: Progress
 ) -> None:
     """Write a grid of samples of a model of images."""
-    sampling = experiment.sampling
-    plan = make_plan(model, sampling.sampler, sampling.steps, **sampling.options)
+    plan = build_plan(model, experiment.sampling)
     x = sample(model, GRID_SAMPLES, plan)
     about = asdict(progress) | {"sampler": plan.sampler, "evaluations": plan.evaluations}
     if distributed.is_main():

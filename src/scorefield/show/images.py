@@ -51,17 +51,12 @@ def grid(x: Pictures, columns: int | None = None, *, gap: int = 1) -> Image.Imag
     return _sheet(as_bytes(x), columns, gap)
 
 
-def _sheet(
-    pixels: UInt8[Tensor, "n channels height width"], columns: int | None = None, gap: int = 1
-) -> Image.Image:
+def _sheet(pixels: Tensor, columns: int | None = None, gap: int = 1) -> Image.Image:
     n, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    sheet = torch.full(
-        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap),
-        255,
-        dtype=torch.uint8,
-    )
+    size = channels, rows * (height + gap) - gap, columns * (width + gap) - gap
+    sheet = torch.full(size, 255, dtype=torch.uint8)
     for i, image in enumerate(pixels):
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
@@ -72,11 +67,15 @@ def _sheet(
 
 def png(image: Image.Image, about: Mapping[str, Any]) -> bytes:
     """Return the content of a PNG file, with metadata in a text chunk."""
+    content = io.BytesIO()
+    image.save(content, "png", pnginfo=_metadata(about), optimize=True)
+    return content.getvalue()
+
+
+def _metadata(about: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("scorefield", json.dumps(about))
-    content = io.BytesIO()
-    image.save(content, "png", pnginfo=info, optimize=True)
-    return content.getvalue()
+    return info
 
 
 def animation(
@@ -94,9 +93,7 @@ def animation(
     if suffix == ".gif":
         frames[0].save(content, "gif", comment=json.dumps(about).encode(), **options)
     elif suffix in (".png", ".apng"):
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt("scorefield", json.dumps(about))
-        frames[0].save(content, "png", pnginfo=info, **options)
+        frames[0].save(content, "png", pnginfo=_metadata(about), **options)
     else:
         raise ValueError(f"an animation is a .gif or a .png, not {suffix or 'without a suffix'}")
     return content.getvalue()
@@ -137,7 +134,10 @@ def writing(
     check_name(path, torch.empty(1, *shape))
     if path.suffix == ".npy":
         with write_parts(path) as put:
-            put(_header((n, *shape)))
+            header = io.BytesIO()
+            kind = {"descr": "<f4", "fortran_order": False, "shape": (n, *shape)}
+            np.lib.format.write_array_header_1_0(header, kind)
+            put(header.getvalue())
             yield lambda x: put(x.detach().cpu().numpy().astype("<f4", order="C").tobytes())
         write_file(path.with_suffix(".json"), json.dumps(about, indent=2).encode())
     elif path.suffix == ".png":
@@ -148,16 +148,7 @@ def writing(
         numbers = count()
 
         def add(x: Tensor) -> None:
-            for image in as_bytes(x):
-                i = next(numbers)
+            for image, i in zip(as_bytes(x), numbers, strict=False):
                 write_file(path / f"{i:06d}.png", png(picture(image), {**about, "sample": i}))
 
         yield add
-
-
-def _header(shape: tuple[int, ...]) -> bytes:
-    """Return the header of an .npy file of float32."""
-    content = io.BytesIO()
-    about = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(content, about)
-    return content.getvalue()

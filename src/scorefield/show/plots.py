@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -71,16 +72,8 @@ def field(
         axes.contourf(side, side, density.view(200, 200), levels=levels, colors=shades, zorder=0)
     x = _lattice(limit * (1 - 1 / arrows), arrows)
     heading = torch.nn.functional.normalize(score(x, sigma), dim=1)
-    axes.quiver(
-        *x.T,
-        *heading.T,
-        color="#B0B0B0",
-        pivot="mid",
-        angles="xy",
-        scale=1.6 * arrows,
-        width=0.0035,
-        zorder=1,
-    )
+    style: dict[str, Any] = dict(color="#B0B0B0", pivot="mid", angles="xy", zorder=1)
+    axes.quiver(*x.T, *heading.T, **style, scale=1.6 * arrows, width=0.0035)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, symmetric=True))
@@ -91,18 +84,9 @@ def field(
 def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None = None) -> None:
     """Draw the first `MAX_POINTS` samples, coloured by kind."""
     colour = torch.zeros(len(x)) if kind is None else kind % len(COLOURS)
-    axes.scatter(
-        x[:MAX_POINTS, 0],
-        x[:MAX_POINTS, 1],
-        c=colour[:MAX_POINTS],
-        cmap=ListedColormap(COLOURS),
-        vmin=-0.5,
-        vmax=len(COLOURS) - 0.5,
-        s=5,
-        alpha=0.5,
-        linewidths=0,
-        zorder=2,
-    )
+    style: dict[str, Any] = dict(cmap=ListedColormap(COLOURS), s=5, alpha=0.5, linewidths=0)
+    style |= {"vmin": -0.5, "vmax": len(COLOURS) - 0.5, "zorder": 2}
+    axes.scatter(x[:MAX_POINTS, 0], x[:MAX_POINTS, 1], c=colour[:MAX_POINTS], **style)
 
 
 def health(diagnosis: Diagnosis) -> Figure:
@@ -160,9 +144,8 @@ def losses(
         mean, reach = values.mean(1), 1.96 * values.std(1) / values.shape[1] ** 0.5
         over = len(curves) - i  # the first above the others
         axes.plot(sigmas, mean, color=colour, marker=".", label=name, zorder=2 + over)
-        axes.fill_between(
-            sigmas, mean - reach, mean + reach, color=colour, alpha=0.2, linewidth=0, zorder=over
-        )
+        style: dict[str, Any] = dict(color=colour, alpha=0.2, linewidth=0, zorder=over)
+        axes.fill_between(sigmas, mean - reach, mean + reach, **style)
     axes.set(xscale="log", xlabel="σ", ylabel=label, ylim=(0, top))
     axes.legend(frameon=False)
     return figure
@@ -178,21 +161,12 @@ def training(
     axes.plot(steps, values, color="#CCCCCC", linewidth=0.7, label="a batch")
     width = max(len(values) // 40, 1)
     total = torch.tensor([0.0, *values], dtype=torch.float64).cumsum(0)
-    axes.plot(
-        steps[width - 1 :],
-        (total[width:] - total[:-width]) / width,
-        color=COLOURS[0],
-        label=f"running mean, width {width}",
-    )
+    running = (total[width:] - total[:-width]) / width
+    axes.plot(steps[width - 1 :], running, color=COLOURS[0], label=f"running mean, width {width}")
     means, errors = zip(*heldout.values(), strict=True) if heldout else ((), ())
-    axes.errorbar(
-        list(heldout),
-        means,
-        [1.96 * error for error in errors],
-        fmt="o",
-        color=COLOURS[1],
-        label="held out, averaged weights, with 95 % intervals",
-    )
+    label_heldout = "held out, averaged weights, with 95 % intervals"
+    reach = [1.96 * error for error in errors]
+    axes.errorbar(list(heldout), means, reach, fmt="o", color=COLOURS[1], label=label_heldout)
     axes.set(xlabel="step", ylabel=label)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)

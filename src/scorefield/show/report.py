@@ -55,7 +55,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Rows of text under their heads; the second line of a cell is small."""
 
     heads: Sequence[str]
@@ -77,7 +77,7 @@ class Section:
 
     title: str
     text: str = ""
-    tables: Sequence[Table] = ()
+    tables: Sequence[PageTable] = ()
     verbatim: str = ""
     pictures: Sequence[Picture] = ()
     folded: str = ""
@@ -96,18 +96,20 @@ def write_report(path: Path, sections: Sequence[Section], *, title: str) -> None
 
 
 def _section(section: Section) -> str:
-    paragraphs = [f"<p>{escape(part)}</p>" for part in section.text.split("\n\n") if part]
-    tables = [_table_html(table) for table in section.tables]
-    verbatim = [f"<pre>{escape(section.verbatim)}</pre>"] if section.verbatim else []
-    shown = "\n".join(_picture_html(picture) for picture in section.pictures)
-    pictures = [f'<div class="pictures">\n{shown}\n</div>'] if shown else []
-    more = f"<details><summary>Details</summary><pre>{escape(section.folded)}</pre></details>"
-    folded = [more] if section.folded else []
-    pieces = [*paragraphs, *tables, *verbatim, *pictures, *folded]
-    return "\n".join(["<section>", f"<h2>{escape(section.title)}</h2>", *pieces, "</section>"])
+    pictures = "\n".join(map(_picture_html, section.pictures))
+    folded = f"<details><summary>Details</summary><pre>{escape(section.folded)}</pre></details>"
+    pieces = [
+        f"<h2>{escape(section.title)}</h2>",
+        *(f"<p>{escape(part)}</p>" for part in section.text.split("\n\n") if part),
+        *map(_table_html, section.tables),
+        f"<pre>{escape(section.verbatim)}</pre>" * bool(section.verbatim),
+        f'<div class="pictures">\n{pictures}\n</div>' * bool(pictures),
+        folded * bool(section.folded),
+    ]
+    return "\n".join(["<section>", *filter(None, pieces), "</section>"])
 
 
-def _table_html(table: Table) -> str:
+def _table_html(table: PageTable) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
     rows = "\n".join(f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in table.rows)
     return f'<div class="scroll"><table>\n<tr>{heads}</tr>\n{rows}\n</table></div>'
