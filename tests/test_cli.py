@@ -97,7 +97,7 @@ def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
         (f"demo --seed {2**63}", f"--seed {2**63}", "2^63 - 1"),
         ("demo --out taken", "--out taken", "a directory"),
         ("demo --out full", "full exists and holds no run", "name another"),
-        ("demo --out old", "old", "name another"),
+        ("demo --out old", "old/config.json is damaged", "put it back"),
         ("sample nowhere", "RUN nowhere", "`scorefield train`"),
         ("sample full", "full holds no run", "model.safetensors"),
         ("sample old", "old has no model yet", "`scorefield resume old`"),

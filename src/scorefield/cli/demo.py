@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from . import options
 
 if TYPE_CHECKING:
     from ..model import ScoreModel
+    from ..runs import Run
     from ..sample import Plan
+    from ..train import Update
 
 DEMO_SAMPLES = (360, 360, 360, 360, 120)
 """Samples by each plan: as many as are held out, and fewer by the slow one."""
@@ -41,8 +44,12 @@ def demo(
     own = [] if steps is None else [f"training.steps={steps}"]
     experiment = choose_experiment("digits", settings=[f"seed={seed}", "machine.device=cpu", *own])
     steps = experiment.training.steps
-    print(f"1. learn the score of digits: {steps} steps; Ctrl-C saves and stops", flush=True)
-    model, data = finish(experiment, out, watch=track_training), load_data("digits")
+
+    def watch(run: Run) -> Iterator[Update]:
+        print(f"1. learn the score of digits: {steps} steps; Ctrl-C saves and stops", flush=True)
+        return track_training(run)
+
+    model, data = finish(experiment, out, watch=watch), load_data("digits")
     print("2. sample by five plans, and judge the samples", flush=True)
     evaluation = evaluate(
         model, data, plans=five_plans(model), n=DEMO_SAMPLES, floor_sets=DEMO_FLOORS, seed=seed,
