@@ -181,6 +181,39 @@ def test_the_layers_have_no_cycle_and_nothing_imports_the_command_line():
     assert not [unit for unit, below in ALLOWED.items() if "studio" in below]
 
 
+# ── Names ────────────────────────────────────────────────────────────────────────────────────────
+
+SHARED_NAMES = {
+    "__all__",
+    *("__getattr__", "__dir__"),  # packages whose names are imported when first used
+    *("run", "STATEMENT"),  # experiments of the paper
+    *("digits", "photos", "signals"),  # a data set and the preset for it
+}
+"""Names that several modules may define, because they are one idea behind one protocol."""
+
+
+def _defined_names(path):
+    """Yield the names that a module defines at its top level."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            yield from (name.id for name in ast.walk(target or ast.Pass()) if hasattr(name, "id"))
+
+
+def test_a_name_is_defined_in_one_module():
+    modules = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for name in set(_defined_names(path)):
+            modules.setdefault(name, []).append(str(path.relative_to(SOURCE)))
+    # a command is named after the function that it calls
+    allowed = SHARED_NAMES | {command.__name__ for command in COMMANDS.values()}
+    twice = {name: files for name, files in modules.items() if len(files) > 1}
+    assert not twice.keys() - allowed
+    assert all(len(twice[name]) == 2 for name in twice.keys() - SHARED_NAMES)
+
+
 # ── Size ─────────────────────────────────────────────────────────────────────────────────────────
 
 
