@@ -135,17 +135,13 @@ def field():
 def worst_errors(target, kind, n, levels, sets):
     """Return the largest errors of means and deviations, in exact standard deviations."""
     size = target.shape.numel()
-    known = torch.arange(size) % 8 < (1 if size == 2 else 2)
-    x = target.sample(1, noise=seeded(3)).float()
-    if kind == "mask":
-        operator, y, sigma_y, rows = mask(known), mask(known)(x), 0.0, torch.eye(size)[known]
-        free, seen = ~known, y[0, known]
-    else:
-        rows = torch.randn(1 if size == 2 else 4, size) / size**0.5
-        operator, sigma_y, free = matrix(rows), 0.2, known >= 0
-        y = x @ rows.T + 0.2 * torch.randn(1, len(rows))
-        seen = y[0]
-    exact = target.posterior(rows.double(), seen.double(), sigma_y).prior
+    seen, masked = torch.arange(size) % 8 < (1 if size == 2 else 2), kind == "mask"
+    rows = torch.eye(size)[seen] if masked else torch.randn(1 if size == 2 else 4, size) / size**0.5
+    operator, sigma_y = (mask(seen), 0.0) if masked else (matrix(rows), 0.2)
+    free = ~seen if masked else slice(None)
+    y = operator(target.sample(1, noise=seeded(3)).float())
+    y = y + sigma_y * torch.randn_like(y)
+    exact = target.posterior(rows.double(), y[0, seen if masked else free].double(), sigma_y).prior
     mean, std = exact.mean[free], exact.dense.diagonal()[free].sqrt()
     sigmas = geometric(6 * target.prior.dense.diagonal().max().sqrt().item(), 0.02, levels)
     starts = [target.prior.sample(n // sets, sigmas[0]).float() for _ in range(sets)]
@@ -156,16 +152,16 @@ def worst_errors(target, kind, n, levels, sets):
 
 
 @pytest.mark.parametrize("kind", ["mask", "matrix"])
-def test_the_particle_filter_samples_the_posterior(kind):
-    # four filters of 1000 from one path of y each: a standard error of about 0.02
-    assert max(worst_errors(two(), kind, 4000, 40, 4)) < 0.07
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", [two, field])
-@pytest.mark.parametrize("kind", ["mask", "matrix"])
-def test_the_particle_filter_is_within_three_percent(target, kind):
-    assert max(worst_errors(target(), kind, 50_000, 64, 25)) < 0.03
+@pytest.mark.parametrize(
+    ("target", "n", "levels", "sets", "limit"),
+    [
+        # four filters of 1000 from one path of y each: a standard error of about 0.02
+        (two, 4000, 40, 4, 0.07),
+        *(pytest.param(f, 50_000, 64, 25, 0.03, marks=pytest.mark.slow) for f in (two, field)),
+    ],
+)
+def test_the_particle_filter_samples_the_posterior(target, kind, n, levels, sets, limit):
+    assert max(worst_errors(target(), kind, n, levels, sets)) < limit
 
 
 def unit(levels, n, **measured):
@@ -206,12 +202,10 @@ def test_particles_of_different_measurements_are_separate_filters():
         assert abs(part[:, 1].mean() - exact.mean[1]) < 0.15 * exact.dense[1, 1].sqrt()
 
 
-def filter_of(y, filter_size):
-    options = {"operator": matrix(torch.ones(1, 2)), "y": y, "filter_size": filter_size}
-    return particle_filter(two(), torch.zeros(4, 2), geometric(10, 0.02, 4), **options)
-
-
 SUM, ZERO = matrix(torch.ones(1, 2)), torch.zeros(1, 1)
+SUM_FILTER = partial(
+    particle_filter, two(), torch.zeros(4, 2), geometric(10, 0.02, 4), operator=SUM
+)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +220,8 @@ SUM, ZERO = matrix(torch.ones(1, 2)), torch.zeros(1, 1)
         (lambda: pigdm(two(), SUM, ZERO, sigma_y=-1), "sigma_y"),
         (lambda: dps(two(), SUM, ZERO, zeta=0), "zeta=0"),
         (lambda: replace(two(), SUM, ZERO / 0), "NaN"),
-        (lambda: filter_of(ZERO, 3), "divides 4"),
-        (lambda: filter_of(torch.arange(4.0)[:, None], 2), "one y"),
+        (lambda: SUM_FILTER(y=ZERO, filter_size=3), "divides 4"),
+        (lambda: SUM_FILTER(y=torch.arange(4.0)[:, None], filter_size=2), "one y"),
     ],
 )
 def test_errors_name_the_argument_and_the_fix(call, message):

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -38,12 +39,9 @@ def _model(row=None, **options):
     return ScoreModel(Recorder(), VE() if row is None else row, **options)
 
 
-def _refinenet(levels):
-    return ScoreModel(RefineNet(1, 4, levels), NCSN(LADDER))
-
-
 POINT = Prior(torch.zeros(2), torch.ones(2))
 CLASSES = ScoreModel(MLP(3, width=8, blocks=1, labels=3), EDM())
+X = torch.rand(2, 3)
 
 
 def test_a_model_is_a_score_for_samplers_and_training():
@@ -138,17 +136,16 @@ def test_beyond_its_range_a_model_warns_once():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        *(
-            (lambda sigma=sigma: _model()(torch.rand(2, 2), sigma), "above 0")
-            for sigma in (0.0, -1.0, math.nan, torch.tensor([0.5, 0.0]))
+        *((partial(_model(), X, sigma), "above 0") for sigma in (0.0, -1.0, math.nan)),
+        (lambda: _model()(X, torch.tensor([0.5, 0.0])), "above 0"),
+        (lambda: _model()(X, torch.ones(3)), "sigma has shape"),
+        *((partial(CLASSES.given(label), X, 0.5), "3 classes, 0 to 2") for label in (3, -1)),
+        (lambda: CLASSES.given(torch.tensor([0, 3]))(X, 0.5), "3 classes, 0 to 2"),
+        (
+            lambda: ScoreModel(RefineNet(1, 4), VE()).given(0),
+            "label=0: the network, RefineNet, has no classes",
         ),
-        (lambda: _model()(torch.rand(3, 2), torch.ones(2)), "sigma has shape"),
-        *(
-            (lambda label=label: CLASSES.given(label)(torch.rand(2, 3), 0.5), "3 classes, 0 to 2")
-            for label in (3, -1, torch.tensor([0, 3]))
-        ),
-        (lambda: _refinenet(10).given(0), "label=0: the network, RefineNet, has no classes"),
-        (lambda: _refinenet(5), "levels=5, but the ladder has 10"),
+        (lambda: ScoreModel(RefineNet(1, 4, 5), NCSN(LADDER)), "levels=5, but the ladder has 10"),
         (lambda: _model(prior=POINT, shape=(3,)), "leave shape out"),
         (lambda: integrate(euler, _model(shape=(3,)), torch.zeros(2, 2), LADDER), "score is for"),
     ],
@@ -173,7 +170,6 @@ def test_the_prior_moves_with_the_model_and_gives_its_shape():
 @pytest.mark.parametrize(
     ("row", "sigma"),
     [(NCSN(LADDER), torch.tensor([0.3, 0.02])), (NCSN(LADDER), 0.3), (EDM(centre=0.5), 0.3)],
-    ids=["index, tensor", "index, float", "float"],
 )
 def test_a_model_is_one_graph_to_a_compiler(row, sigma):
     model, x = _model(row), torch.rand(2, 3)
