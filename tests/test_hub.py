@@ -39,20 +39,22 @@ def _png(value, size=6):
     return {"bytes": out.getvalue(), "path": None}
 
 
-def _table(values, names=("even", "odd"), image="image", label="label"):
-    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("int64")
-    features = datasets.Features(
-        {image: datasets.Image(), label: kind, "n": datasets.Value("int8")}
-    )
-    rows = {image: [_png(v) for v in values], label: [v % 2 for v in values], "n": list(values)}
-    return datasets.Dataset.from_dict(rows, features=features)
+def _table(images, labels, image="image", kind=None):
+    kind = kind or datasets.ClassLabel(names=["even", "odd"])
+    features = {image: datasets.Image(), "label": kind, "n": datasets.Value("int64")}
+    rows = {image: images, "label": labels, "n": range(len(images))}
+    return datasets.Dataset.from_dict(rows, datasets.Features(features))
+
+
+def _greys(values, **options):
+    return _table([_png(v) for v in values], [v % 2 for v in values], **options)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Sixty images to train on, each of one grey value, and ten held out."""
     path = tmp_path_factory.mktemp("hub") / "saved"
-    parts = {"train": _table(range(N)), "test": _table(range(100, 110))}
+    parts = {"train": _greys(range(N)), "test": _greys(range(100, 110))}
     datasets.DatasetDict(parts).save_to_disk(path)
     return path
 
@@ -77,7 +79,8 @@ def test_a_saved_data_set_is_read_as_saved(saved, memory):
 
 
 def test_columns_are_guessed_or_named_and_a_fixed_tenth_is_held_out(tmp_path):
-    _table(range(N), image="img", names=None).to_parquet(tmp_path / "train-00000.parquet")
+    table = _greys(range(N), image="img", kind=datasets.Value("int64"))
+    table.to_parquet(tmp_path / "train-00000.parquet")
     data = load_data(f"hub:{tmp_path}")
     assert (data.classes, all_rows(data.train)[1]) == (0, None)
     first, again = (load_data(f"hub:{tmp_path}", label="label", image="img") for _ in range(2))
@@ -106,20 +109,17 @@ def test_wrong_options_are_named(saved, options, message):
 
 
 def test_invalid_rows_are_named(tmp_path):
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
-    )
-    cases = [
-        ([{"bytes": b"no image", "path": None}, _png(1)], [0, 1], "row 0 cannot be read as an im"),
-        ([_png(0), None], [0, 1], "row 1 has no image"),
-        ([_png(0), _png(1)], [0, -1], "label is not a class for each row"),
-        ([_png(0), _png(1, 7)], [0, 1], "row 0 has 6 × 6 pixels, row 1 7 × 7"),
-    ]
-    for i, (images, labels, message) in enumerate(cases):
-        table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
-        table.save_to_disk(tmp_path / f"{i}")
+    for i, (image, label, message) in enumerate(
+        [
+            ({"bytes": b"no image", "path": None}, 1, "row 1 cannot be read as an image"),
+            (None, 1, "row 1 has no image"),
+            (_png(1), -1, "label is not a class for each row"),
+            (_png(1, 7), 1, "row 0 has 6 × 6 pixels, row 1 7 × 7"),
+        ]
+    ):
+        _table([_png(0), image], [0, label]).save_to_disk(tmp_path / f"{i}")
         with pytest.raises((OSError, ValueError), match=message):
-            load_data(f"hub:{tmp_path / f'{i}'}")
+            load_data(f"hub:{tmp_path}/{i}")
 
 
 def test_columns_of_bytes_and_paths_are_read_as_images(tmp_path):
@@ -156,10 +156,9 @@ def test_data_that_cannot_be_loaded_are_named_and_run_no_code(tmp_path, monkeypa
 # ── Streamed ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _greys(batches, count):
+def _next(stream, count):
     """The grey values v of the images of the next batches, from (v + ½)/256."""
-    values = [(256 * batch.x[:, 0, 0, 0] - 0.5).round().int() for batch in islice(batches, count)]
-    return [batch.tolist() for batch in values]
+    return [(256 * x[:, 0, 0, 0] - 0.5).round().int().tolist() for x, _ in islice(stream, count)]
 
 
 def _stream(data, start=0, **options):
@@ -171,32 +170,31 @@ def test_a_stream_goes_through_all_samples_in_each_pass(saved):
     assert isinstance(data.train, Stream)
     assert (data.exact, data.classes, len(data.train), len(data.test)) == (False, 2, 16, 10)
     assert _values(data.test) == list(range(100, 110))
-    batches = list(islice(_stream(data), 24))
-    values = _greys(batches, 24)
+    batches = [*islice(_stream(data), 24)]
+    values = _next(batches, 24)
     assert [batch.labels.tolist() for batch in batches] == [[v % 2 for v in row] for row in values]
     first, second = np.array(values).reshape(2, N).tolist()
-    for seen in (first, second):
-        assert sorted(seen) == list(range(N)) != seen
-    assert first != second
+    assert sorted(first) == sorted(second) == list(range(N))
+    assert list(range(N)) != first != second != list(range(N))
 
 
 def test_a_stream_is_read_ahead_and_shared(saved):
     data = load_data(f"hub:{saved}", streaming=True, buffer=16)
-    plain = _greys(_stream(data), 20)
+    plain = _next(_stream(data), 20)
     ahead = _stream(data, workers=3)
-    assert _greys(ahead, 20) == plain
+    assert _next(ahead, 20) == plain
     ahead.close()
-    shares = [_greys(_stream(data, rank=rank, world=5), 20) for rank in range(5)]
+    shares = [_next(_stream(data, rank=rank, world=5), 20) for rank in range(5)]
     assert [[v for (v,) in parts] for parts in zip(*shares, strict=True)] == plain
     with pytest.raises(ValueError, match="no batch by step"):
         Batches(data.train, 5)(3)
 
 
 def test_a_stream_without_a_test_split_holds_out_its_first_rows(tmp_path):
-    _table(range(N)).to_parquet(tmp_path / "train-00000.parquet")
+    _greys(range(N)).to_parquet(tmp_path / "train-00000.parquet")
     data = load_data(f"hub:{tmp_path}", streaming=True)
     assert _values(data.test) == list(range(N // 10))
-    seen = np.concatenate(_greys(_stream(data), 11))
+    seen = np.concatenate(_next(_stream(data), 11))
     assert sorted(seen[: N - N // 10]) == list(range(N // 10, N))
 
 
