@@ -45,12 +45,12 @@ def check(fast, plain, truth, *, roundings=AMPLIFICATION, scale=0.0):
 
 
 def _triple(module):
-    """The module with its kernels, the same in torch's operations, and the same in float64."""
-    plain, exact = copy.deepcopy(module), copy.deepcopy(module).double()
+    """A copy with the kernels, one in torch's operations, and one in float64."""
+    module, plain, exact = (copy.deepcopy(module) for _ in range(3))
     for part in module.modules():
         if isinstance(part, Conv3):
             part.fast = True
-    return module, plain, exact
+    return module, plain, exact.double()
 
 
 def _unit(channels, features, function, *, levels=0, dilation=1, bias=False):
@@ -168,8 +168,7 @@ def test_maxima_and_elu_are_exact(size):
         x.requires_grad_()
         twin = x.detach().double().requires_grad_()
         y, truth = fast(x), exact(twin)
-        y.backward(dy)
-        truth.backward(dy.double())
+        torch.autograd.backward([y, truth], [dy, dy.double()])
         assert error(y, truth) < 8 * EPSILON
         assert error(x.grad, twin.grad) < 8 * EPSILON
 
@@ -225,15 +224,16 @@ def test_tiles_are_chosen_by_size_and_images_too_small_for_a_dilation_take_none(
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("module", [_unit(4, 4, F.elu), Block(4, 4, 2), Conv3(4, 4)])
 def test_the_kernels_are_used(monkeypatch, module):
-    fast, _, _ = _triple(copy.deepcopy(module))
+    fast, _, _ = _triple(module)
     monkeypatch.setattr(winograd, "_convolve_tiles", lambda *args: torch.full((1,), 7.0))
     with torch.no_grad():
         x = torch.zeros(1, 4, 8, 8)
         assert (fast(x, None) if isinstance(fast, PreActivation) else fast(x)).item() == 7
 
 
-UNIT = _unit(4, 4, F.elu, levels=3, bias=True)
-BLOCK = Block(8, 6, 2)
+UNIT, BLOCK = _unit(4, 4, F.elu, levels=3, bias=True), Block(8, 6, 2)
+UNFUSED = [Block(4, 4, 2, between, fused=False) for between in (None, torch.sin)]
+UNFUSED += [_unit(4, 4, function, levels=None) for function in (F.elu, mean_pool, max_pool)]
 
 
 @needs_compiler
@@ -259,7 +259,7 @@ BLOCK = Block(8, 6, 2)
 )
 def test_kernels_never_read_beyond_a_tensor(module, x, second, plus):
     """Shapes that do not fit end as in torch's operations, with an error or the same result."""
-    fast, plain = _triple(copy.deepcopy(module))[:2]
+    fast, plain, _ = _triple(module)
     if module is UNIT:
         second = torch.tensor(second, dtype=torch.long)
     elif second is not None:
@@ -278,12 +278,12 @@ def test_kernels_never_read_beyond_a_tensor(module, x, second, plus):
 @pytest.mark.usefixtures("_any_size")
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 def test_memory_in_any_order_is_read_whatever_torchs_default_type(default):
-    unit = _unit(4, 4, F.elu, levels=3, bias=True)
-    table, bias = unit.norm.affine, unit.conv.bias
-    table.data = table.data.transpose(0, 2).contiguous().transpose(0, 2)
-    bias.data = bias.data[:1].expand(4)
+    fast, plain, exact = _triple(UNIT)
+    for net in (fast, plain, exact):
+        table, bias = net.norm.affine, net.conv.bias
+        table.data = table.data.transpose(0, 2).contiguous().transpose(0, 2)
+        bias.data = bias.data[:1].expand(4)
     x = torch.randn(3, 8, 4, 8).permute(0, 2, 1, 3)  # neither order
-    fast, plain, exact = _triple(unit)
     for level in torch.tensor([2, 0, 1], dtype=torch.int32), torch.tensor([1]).expand(3):
         torch.set_default_dtype(default)
         try:
@@ -298,25 +298,19 @@ def test_memory_in_any_order_is_read_whatever_torchs_default_type(default):
 @pytest.mark.usefixtures("_any_size")
 def test_an_empty_batch_has_zero_gradients():
     unit, _, _ = _triple(_unit(4, 4, F.elu))
-    unit(torch.randn(2, 4, 8, 8), None).sum().backward()  # fills the scratch memory
-    unit.zero_grad()
-    unit(torch.randn(0, 4, 8, 8), None).sum().backward()
+    for n in (2, 0):  # the first fills the scratch memory
+        unit.zero_grad()
+        unit(torch.randn(n, 4, 8, 8), None).sum().backward()
     assert not unit.conv.weight.grad.any()
 
 
 @needs_compiler
-@pytest.mark.parametrize(
-    "module",
-    [
-        *(_unit(4, 4, function, levels=None) for function in (F.elu, mean_pool, max_pool)),
-        *(Block(4, 4, 2, between, fused=False) for between in (None, torch.sin)),
-    ],
-)
+@pytest.mark.parametrize("module", UNFUSED)
 def test_other_derivatives_and_types_use_torchs_operations(module):
     """Second derivatives, forward mode and batched gradients."""
     results = []
     x, v = torch.randn(2, 2, 4, 8, 8)
-    for net, dtype in zip(_triple(copy.deepcopy(module)), DTYPES, strict=True):
+    for net, dtype in zip(_triple(module), DTYPES, strict=True):
         call = partial(net, level=None) if isinstance(net, PreActivation) else net
         results.append(unusual_derivatives(call, x.to(dtype), v.to(dtype), net.parameters()))
         assert call(x.to(dtype)).dtype == dtype
@@ -358,20 +352,15 @@ def test_changed_weights_are_transformed_again():
         conv.weight.data = torch.cat([conv.weight.data, torch.randn(70, 16, 3, 3)])
         conv.bias.data = torch.randn(72)
 
-    new = torch.nn.Parameter(torch.rand_like(conv.weight))
-    changes = dict(
-        none=lambda: None,
-        fused_optimiser=step,
-        data=lambda: conv.weight.data.mul_(2),
-        in_place=lambda: conv.weight.detach().mul_(2),
-        new=lambda: setattr(conv, "weight", new),
-        larger=enlarge,
-    )
-    for name, change in changes.items():
+    def set_new():
+        conv.weight = torch.nn.Parameter(torch.rand_like(conv.weight))
+
+    in_place = lambda: conv.weight.data.mul_(2), lambda: conv.weight.detach().mul_(2)
+    for change in (lambda: None, step, *in_place, set_new, enlarge):
         change()
         with torch.no_grad():
             truth = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
-            assert error(conv(x), truth) < (AMPLIFICATION + 16) * EPSILON, name
+            assert error(conv(x), truth) < (AMPLIFICATION + 16) * EPSILON
 
 
 @needs_compiler
@@ -380,16 +369,13 @@ def test_a_fingerprint_changes_with_any_bit_and_not_with_the_threads(results_by_
     x = torch.randn(count)
     key = winograd._fingerprint(x)
     assert results_by_threads(lambda: winograd._fingerprint(x.clone())) == [key] * 3
+    others = [torch.full((count,), value) for value in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+    others += [x, -x, 2 * x, x / 16]
     for place in {0, count // 2, count - 1}:
-        changed = x.clone()
-        changed[place] = torch.nextafter(x[place], torch.tensor(math.inf))
-        assert winograd._fingerprint(changed) != key
-    for change in (torch.neg, lambda x: 2 * x, lambda x: x / 16, torch.zeros_like, torch.ones_like):
-        assert winograd._fingerprint(change(x)) != key
-    constants = [torch.full((count,), value) for value in (-2.0, -1.0, 0.0, 1.0, 2.0)]
-    assert len({winograd._fingerprint(constant) for constant in constants}) == 5
+        others.append(x.clone())
+        others[-1][place] = torch.nextafter(x[place], torch.tensor(math.inf))
     for apart in (1, 64, 65_536):  # in the same lane, except for the first
         if apart < count:
-            changed = x.clone()
-            changed[[0, apart]] = x[[apart, 0]]
-            assert winograd._fingerprint(changed) != key
+            others.append(x.clone())
+            others[-1][[0, apart]] = x[[apart, 0]]
+    assert len({winograd._fingerprint(other) for other in others}) == len(others)
