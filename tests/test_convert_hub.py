@@ -25,17 +25,12 @@ TOLERANCE = 1e-9
 
 
 @pytest.fixture
-def diffusers():
-    library = pytest.importorskip("diffusers")
+def save(tmp_path):
+    """Save a small network and a scheduler as a pipeline, and return both, in float64."""
+    diffusers = pytest.importorskip("diffusers")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some versions warn of a missing GPU when they are loaded
-        assert library.UNet2DModel
-    return library
-
-
-@pytest.fixture
-def save(diffusers, tmp_path):
-    """Save a small network and a scheduler as a pipeline, and return both, in float64."""
+        assert diffusers.UNet2DModel
 
     def save_pipeline(scheduler="DDPMScheduler", *, network=(), **options):
         scheduler = getattr(diffusers, scheduler)(**options)
@@ -71,17 +66,14 @@ def assert_same(actual, expected, tolerance=TOLERANCE):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("scheduler", ["DDPMScheduler", "DDIMScheduler"])
 @pytest.mark.parametrize(
-    ("scheduler", "options"),
+    "options",
     [
-        ("DDPMScheduler", {"beta_schedule": "scaled_linear"}),
-        ("DDPMScheduler", {"beta_schedule": "squaredcos_cap_v2"}),
-        *(
-            (f"{name}Scheduler", {"prediction_type": kind})
-            for name in ("DDPM", "DDIM")
-            for kind in ("epsilon", "v_prediction", "sample")
-        ),
-        ("DDPMScheduler", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+        {"beta_schedule": "scaled_linear"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        *({"prediction_type": kind} for kind in ("epsilon", "v_prediction", "sample")),
+        {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
     ],
 )
 def test_the_denoiser_is_the_schedulers(save, tmp_path, scheduler, options):

@@ -60,17 +60,10 @@ def test_moments_merge_in_any_order_and_leave_their_parts():
         x.update(torch.randn(10, 2))
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "rel"),
-    [
-        (2, 64, 1e-12),
-        (5, 64, 1e-12),
-        (40, 64, 1e-12),
-        (80, 1, 1e-10),
-        (80, 4, 1e-10),
-        (80, 30, 1e-10),
-    ],
-)
+FEW, MANY = [(n, 64, 1e-12) for n in (2, 5, 40)], [(80, d, 1e-10) for d in (1, 4, 30)]
+
+
+@pytest.mark.parametrize(("n", "d", "rel"), FEW + MANY)
 def test_frechet_is_exact_of_few_and_of_many_samples(n, d, rel):
     """The trace is Σ of the singular values of X Yᵀ too, of the centred samples themselves."""
     x, y = spread(n, d), spread(n + 1, d)
