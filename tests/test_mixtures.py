@@ -5,6 +5,7 @@ quantiles of q at one σ to those at another, and a step with noise is a matrix 
 """
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -62,12 +63,9 @@ def transition(run):
 
 def down(name, sigmas, p, **options):
     """Return the distribution at the end of a ladder, from p at its start."""
+    run = partial(SAMPLERS[name].run, TWO, denoise=False, **options)
     for pair in sigmas.unfold(0, 2, 1):
-        p = p @ transition(
-            lambda x, noise, pair=pair: SAMPLERS[name].run(
-                TWO, x, pair, denoise=False, noise=noise, **options
-            )
-        )
+        p = p @ transition(lambda x, noise, pair=pair: run(x, sigmas=pair, noise=noise))
     return p
 
 
@@ -108,8 +106,8 @@ def test_weak_order_of_the_reverse_diffusion(name):
         means.append(abs(mean - 0.8))
         variances.append(abs((p @ (GRID - mean) ** 2).item() - 0.25 - 4 * 0.84 - LOW**2))
     # the next term of the error is 1/8 of the first one, times a constant
-    assert orders(means) == pytest.approx([1, 1], abs=0.2)
-    assert orders(variances) == pytest.approx([1, 1], abs=0.2)
+    for errors in (means, variances):
+        assert orders(errors) == pytest.approx([1, 1], abs=0.2)
 
 
 def test_plain_langevin_does_not_find_the_weights():
@@ -117,11 +115,8 @@ def test_plain_langevin_does_not_find_the_weights():
     weights = torch.tensor([0.2, 0.8]).double()
     mixture = GaussianMixture(torch.tensor([[-5.0], [5.0]]).double(), 1.0, weights)
     p = (GRID.abs() <= 8).double() / (GRID.abs() <= 8).sum()
-    step = transition(
-        lambda x, noise: langevin(
-            mixture, x, 0.0, alpha=0.1, steps=1, convention="paper", noise=noise
-        )
-    )
+    run = partial(langevin, mixture, sigma=0.0, alpha=0.1, steps=1, convention="paper")
+    step = transition(lambda x, noise: run(x, noise=noise))
     for _ in range(1000):
         p = p @ step
     assert p[GRID < 0].sum() > 0.2 + 0.1
@@ -131,11 +126,9 @@ def annealed(steps, sigmas, epsilon):
     """Return the distribution after annealed Langevin dynamics from the prior."""
     p = on_grid(TWO.prior, HIGH)
     for sigma in sigmas[:, None]:
-        step = transition(
-            lambda x, noise, sigma=sigma: annealed_langevin(
-                TWO, x, sigma, steps=1, epsilon=epsilon * sigma.item() ** 2, noise=noise
-            )
-        )
+        size = {"steps": 1, "epsilon": epsilon * sigma.item() ** 2}
+        run = partial(annealed_langevin, TWO, sigmas=sigma, **size)
+        step = transition(lambda x, noise, run=run: run(x, noise=noise))
         for _ in range(steps):
             p = p @ step
     return p
@@ -165,8 +158,8 @@ def test_a_corrector_improves_its_predictor():
     for pair in sigmas.unfold(0, 2, 1):
         plain = down("predictor_corrector", pair, plain, corrections=0)
         p = down("predictor_corrector", pair, p, corrections=0)
+        stay = {"predictor": lambda score, x, *_: (x, x), "ratio": 0.3}
         for _ in range(2):
-            stay = {"predictor": lambda score, x, *_: (x, x), "ratio": 0.3}
             p = down("predictor_corrector", pair, p, **stay)
     assert wasserstein(p, truth) < 0.6 * wasserstein(plain, truth)
 
@@ -196,36 +189,26 @@ def counts(mixture, x):
     return torch.bincount(modes, minlength=len(mixture.weights))
 
 
-def weight_error(mixture, x):
-    """Return |share − weight| of the worst mode."""
-    return (counts(mixture, x) / len(x) - mixture.weights).abs().max().item()
-
-
-def distance(x, y):
-    """Return W₁ over the same 200 directions in every call."""
-    return sliced_wasserstein(x, y, directions=200, order=1, noise=seeded(0))
-
-
-FEW_STEPS = {
-    # from above the largest distance between two samples, 10, down to a tenth of the modes' std
-    "heun": karras(15.0, 0.02, 32),
-    "dpm_solver": karras(15.0, 0.02, 20),
-    "predictor_corrector": geometric(50.0, 0.01, 400),
-}
-
-
 @pytest.mark.slow
 @MIXTURES
-@pytest.mark.parametrize("name", FEW_STEPS)
-def test_weights_and_shape_are_found(mixture, name):
-    sigmas, distances = FEW_STEPS[name], []
+@pytest.mark.parametrize(
+    ("name", "sigmas"),
+    [
+        # from above the largest distance between two samples, 10, to a tenth of the modes' std
+        ("heun", karras(15.0, 0.02, 32)),
+        ("dpm_solver", karras(15.0, 0.02, 20)),
+        ("predictor_corrector", geometric(50.0, 0.01, 400)),
+    ],
+)
+def test_weights_and_shape_are_found(mixture, name, sigmas):
+    distances, distance = [], partial(sliced_wasserstein, directions=200, order=1)
     for seed in range(5):
         torch.manual_seed(seed)
         x = final(SAMPLERS[name].run(mixture, mixture.prior.sample(N, sigmas[0]), sigmas))
         expected = mixture.weights.double() * N
         assert chisquare(counts(mixture, x), expected).pvalue >= 1e-5
-        distances.append(distance(x, mixture.sample(N)))
-    floor = [distance(mixture.sample(N), mixture.sample(N)) for _ in range(20)]
+        distances.append(distance(x, mixture.sample(N), noise=seeded(0)))
+    floor = [distance(mixture.sample(N), mixture.sample(N), noise=seeded(0)) for _ in range(20)]
     assert sum(distances) / 5 <= 1.25 * sum(floor) / 20
 
 
@@ -242,10 +225,11 @@ def test_annealed_langevin_on_the_suggested_ladder(mixture, seed):
     data = mixture.sample(N)
     ladder = suggest(data, budget=20 * len(suggest(data).sigmas))
     x = mixture.prior.sample(N, ladder.sigmas[0])
+    run = partial(annealed_langevin, mixture, x, ladder.sigmas, epsilon=ladder.epsilon)
     rough, fine = (
-        final(annealed_langevin(mixture, x, ladder.sigmas, steps=steps, epsilon=ladder.epsilon))
+        (counts(mixture, final(run(steps=steps))) / N - mixture.weights).abs().max()
         for steps in (5, 200)
     )
-    assert weight_error(mixture, fine) <= 0.02
+    assert fine <= 0.02
     if mixture.weights.max() > 0.5:  # equal weights come from symmetry, at any T
-        assert weight_error(mixture, rough) > 0.05
+        assert rough > 0.05

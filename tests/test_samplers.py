@@ -7,6 +7,7 @@ import gc
 import math
 import weakref
 from itertools import count
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -62,13 +63,7 @@ def impulses():
     answer to the start.
     """
     draw = count(1)
-
-    def noise(x):
-        z = torch.zeros_like(x)
-        z[next(draw)] = 1
-        return z
-
-    return noise
+    return lambda x: torch.eye(len(x)).to(x)[next(draw)][:, None]
 
 
 @pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion"])
@@ -136,10 +131,8 @@ def test_consistent_sampling_between_euler_and_ancestral():
     start = torch.zeros(4, 1).double()
     start[0] = sigmas[0]
     for eta in (None, 0.7, 0.9):
-        run = consistent(
-            lambda x, s: -x / s**2, start, sigmas, eta=eta, denoise=False, noise=impulses()
-        )
-        for state in run:
+        options = {"eta": eta, "denoise": False, "noise": impulses()}
+        for state in consistent(lambda x, s: -x / s**2, start, sigmas, **options):
             assert state.x.norm().item() == pytest.approx(state.sigma, rel=1e-12)
 
 
@@ -163,25 +156,18 @@ def test_predictor_corrector_is_its_algorithm(rule):
     torch.testing.assert_close(final(run), x)
 
 
-CHOICES = {
-    "annealed_langevin": [{"steps": 3}],
-    "churn": [{"amount": 0.0}],
-    "predictor_corrector": [{"corrections": 0}, {"corrections": 3}, {"predictor": heun}],
-}
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_evaluations_are_counted_as_stated(name):
-    sampler, calls = SAMPLERS[name], []
-
-    def score(x, sigma):
-        calls.append(sigma)
-        return GAUSSIAN(x, sigma)
-
-    for options in [{}, {"denoise": False}, {"denoise": True}, *CHOICES.get(name, [])]:
-        calls.clear()
+    sampler, score = SAMPLERS[name], Mock(side_effect=GAUSSIAN)
+    choices = {
+        "annealed_langevin": [{"steps": 3}],
+        "churn": [{"amount": 0.0}],
+        "predictor_corrector": [{"corrections": 0}, {"corrections": 3}, {"predictor": heun}],
+    }
+    for options in [{}, {"denoise": False}, {"denoise": True}, *choices.get(name, [])]:
+        score.reset_mock()
         final(sampler.run(score, torch.randn(2, 2), LADDER, **options))
-        assert len(calls) == sampler.evaluations(len(LADDER), **options)
+        assert score.call_count == sampler.evaluations(len(LADDER), **options)
     with pytest.raises(TypeError, match="no such option: step"):
         sampler.evaluations(10, step=3)
     assert "noise" in sampler.defaults
@@ -201,26 +187,19 @@ def test_langevin_is_its_algorithm_at_one_level_and_down_a_ladder(convention, si
         y = y + 1e-3 / 2 * GAUSSIAN(y, 0.0) + math.sqrt(1e-3) * z
     if denoise:
         x = x + sigmas[-1] ** 2 * GAUSSIAN(x, sigmas[-1])
-    options = {"steps": 2, "epsilon": size, "convention": convention, "denoise": denoise}
-    run = annealed_langevin(GAUSSIAN, start, sigmas, noise=replay(draws), **options)
+    options = {"steps": 2, "epsilon": size, "convention": convention, "noise": replay(draws)}
+    run = annealed_langevin(GAUSSIAN, start, sigmas, denoise=denoise, **options)
     torch.testing.assert_close(final(run), x)
-    options = {"steps": 8, "alpha": size, "convention": convention}
-    torch.testing.assert_close(
-        final(langevin(GAUSSIAN, start, 0, noise=replay(draws), **options)), y
-    )
+    options = {"steps": 8, "alpha": size, "convention": convention, "noise": replay(draws)}
+    torch.testing.assert_close(final(langevin(GAUSSIAN, start, 0, **options)), y)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_states_count_steps_and_are_never_written_to_again(name):
-    evaluations, tensors, copies = [], [], []
-
-    def score(x, sigma):
-        evaluations.append((x, sigma))
-        return GAUSSIAN(x, sigma)
-
+    tensors, copies, score = [], [], Mock(side_effect=GAUSSIAN)
     start = torch.randn(5, 2).double()
     for step, state in enumerate(RUNS[name](score, start), 1):
-        x, sigma = evaluations[-1]
+        x, sigma = score.call_args.args
         torch.testing.assert_close(state.denoised, x + sigma**2 * GAUSSIAN(x, sigma))
         assert state.step == step
         if state.sigma == 0:  # the last step takes the denoiser's x
@@ -303,9 +282,7 @@ def test_a_step_copies_nothing_and_never_waits_for_the_device(name):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_shapes_are_compared_with_the_score(name):
-    def score(x, sigma):
-        return x[:, :1]
-
+    score = Mock(side_effect=lambda x, sigma: x[:, :1])
     score.shape, score.device = 7, "cuda"  # neither of torch's type, so ignored
     with pytest.raises(ValueError, match=r"score returned shape \(2, 1\) for x"):
         next(RUNS[name](score, torch.zeros(2, 2)))
@@ -314,15 +291,12 @@ def test_shapes_are_compared_with_the_score(name):
 
 
 def test_every_keeps_each_nth_and_the_last():
-    def run():
-        return integrate(euler, GAUSSIAN, torch.randn(5, 2).double(), linear(2.0, 0.1, 8))
-
-    assert [s.step for s in every(run(), 3)] == [3, 6, 8]
-    assert [s.step for s in every(run(), 4)] == [4, 8]
-    assert [s.step for s in every(run(), 100)] == [8]
-    assert [s.step for s in progress(run(), total=8)] == [*range(1, 9)]
+    states = list(integrate(euler, GAUSSIAN, torch.randn(5, 2).double(), linear(2.0, 0.1, 8)))
+    for n, kept in ((3, [3, 6, 8]), (4, [4, 8]), (100, [8])):
+        assert [state.step for state in every(iter(states), n)] == kept
+    assert [state.step for state in progress(iter(states), total=8)] == [*range(1, 9)]
     with pytest.raises(ValueError, match="n=0"):
-        every(run(), 0)
+        every(states, 0)
     with pytest.raises(ValueError, match="states is empty"):
         final([])
 
@@ -335,22 +309,22 @@ def test_seeded_samples_do_not_depend_on_the_batch(name):
     torch.testing.assert_close(part, whole[4:], rtol=1e-12, atol=1e-12)
 
 
-BAD_X = [
-    (torch.zeros(2, 3, dtype=torch.uint8), TypeError, r"x is torch.uint8.*x.float\(\) / 255"),
-    (torch.zeros(2, 3, dtype=torch.int64), TypeError, "x is torch.int64"),
-    ([[0.0, 1.0]], TypeError, "x is list"),
-    (torch.zeros(3), ValueError, r"x\[None\] for one sample"),
-    (torch.zeros(0, 3), ValueError, "give a batch"),
-    (torch.tensor([[0.0, math.nan]]), ValueError, "x has NaN or infinite"),
-    (torch.tensor([[0.0, math.inf]]), ValueError, "x has NaN or infinite"),
-    (torch.zeros(2, 3), ValueError, r"x is a batch of \(3,\).*reshape x"),
-    (torch.zeros(2, 2, device="meta"), ValueError, "on meta, but score is for .* on cpu"),
-]
-
-
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize(("x", "error", "message"), BAD_X)
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(2, 3, dtype=torch.uint8), TypeError, r"x is torch.uint8.*x.float\(\) / 255"),
+        (torch.zeros(2, 3, dtype=torch.int64), TypeError, "x is torch.int64"),
+        ([[0.0, 1.0]], TypeError, "x is list"),
+        (torch.zeros(3), ValueError, r"x\[None\] for one sample"),
+        (torch.zeros(0, 3), ValueError, "give a batch"),
+        (torch.tensor([[0.0, math.nan]]), ValueError, "x has NaN or infinite"),
+        (torch.tensor([[0.0, math.inf]]), ValueError, "x has NaN or infinite"),
+        (torch.zeros(2, 3), ValueError, r"x is a batch of \(3,\).*reshape x"),
+        (torch.zeros(2, 2, device="meta"), ValueError, "on meta, but score is for .* on cpu"),
+    ],
+)
 def test_a_bad_start_is_refused_when_the_sampler_is_called(name, x, error, message):
     with pytest.raises(error, match=message):
         RUNS[name](GAUSSIAN, x)
