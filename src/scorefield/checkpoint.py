@@ -71,8 +71,8 @@ class Stored:
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors whose names begin with `prefix.`, without the prefix."""
-        pairs = ((name.partition("."), value) for name, value in self.tensors.items())
-        return {name: value for (first, _, name), value in pairs if first == prefix}
+        begin, items = f"{prefix}.", self.tensors.items()
+        return {k.removeprefix(begin): value for k, value in items if k.startswith(begin)}
 
 
 def save(

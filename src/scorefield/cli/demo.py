@@ -39,7 +39,7 @@ def demo(
     from ..data import load_data
     from ..evaluate import REPORT_FILE, evaluate, make_features, write_evaluation
     from ..runs import finish
-    from ..runs.track import track_training
+    from ..runs.run import track_training
 
     own = [] if steps is None else [f"training.steps={steps}"]
     experiment = choose_experiment("digits", settings=[f"seed={seed}", "machine.device=cpu", *own])

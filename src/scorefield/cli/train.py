@@ -77,7 +77,7 @@ def _train(
     from .. import runs
     from ..checkpoint import read_stored
     from ..distributed import is_main
-    from ..runs.track import track_training
+    from ..runs.run import track_training
 
     join_group()
     if experiment is None:

@@ -24,22 +24,16 @@ class Journal:
         directory: the run's directory.
         step: the last step that is done.
         tensorboard: write TensorBoard events too.
-        silent: write nothing, because another process does.
     """
 
-    def __init__(
-        self, directory: Path, step: int, *, tensorboard: bool = False, silent: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.silent = silent
-        self.board = _summary_writer() if tensorboard and not silent else None
+        self.board = _summary_writer() if tensorboard else None
         self.writer: Any = None
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line; it is in the file when this returns."""
-        if self.silent:
-            return
         with _naming(self.path):
             write_all(self.file.fileno(), f"{json.dumps(line)}\n".encode())
         with _naming(self.events):
@@ -49,8 +43,6 @@ class Journal:
 
     def rewind(self, step: int) -> None:
         """Remove what comes after a step."""
-        if self.silent:
-            return
         self.close()
         trim(self.path, step)
         with _naming(self.path):

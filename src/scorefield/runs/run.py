@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,13 +29,16 @@ from torch import Tensor
 
 from .. import checkpoint, distributed
 from ..checkpoint import Stored, read_stored
+from ..data import all_samples
 from ..disk import hold_lock
 from ..model import ScoreModel
-from ..train import Update, constant, cosine, derive_seed, train
-from .build import Parts
+from ..sample import sample
+from ..show import images
+from ..show.track import track
+from ..train import Update, constant, cosine, derive_seed, row_noise, train
+from .build import Parts, build_plan
 from .config import Experiment
 from .journal import Journal
-from .keep import heldout_losses, write_grid
 from .state import (
     Progress,
     average_of,
@@ -48,6 +51,12 @@ from .state import (
 
 MAX_SKIPPED = 5
 """Steps in a row that may be skipped before the run rolls back, or ends."""
+HELDOUT_SAMPLES = 1024
+"""Largest number of held-out samples whose loss is computed."""
+HELDOUT_BATCH = 256
+GRID_SAMPLES = 36
+LOSS_DECAY = 0.98
+"""Decay per step of the mean loss that is shown."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -107,13 +116,10 @@ class Run:
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
         self.check_in_step()
-        journal = Journal(
-            self.directory,
-            self.step,
-            tensorboard=keeping.tensorboard,
-            silent=not distributed.is_main(),
-        )
-        with closing(journal), self._signals():
+        journal = None
+        if distributed.is_main():
+            journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
+        with closing(journal) if journal else nullcontext(), self._signals():
             if self.step == 0 and not checkpoints(self.directory):
                 self.save()
             while self.step < training.steps:
@@ -129,7 +135,8 @@ class Run:
                 if self.progress.bad == MAX_SKIPPED:
                     self._roll_back(update)
                     self.check_in_step()
-                    journal.rewind(self.step)
+                    if journal:
+                        journal.rewind(self.step)
 
     def _train(self) -> Generator[Update, None, None]:
         training, machine = self.experiment.training, self.experiment.machine
@@ -165,20 +172,21 @@ class Run:
 
     # ── Files ────────────────────────────────────────────────────────────────────────────────────
 
-    def _write_due(self, update: Update, journal: Journal) -> None:
+    def _write_due(self, update: Update, journal: Journal | None) -> None:
         """Write what is due after a step; its line comes before its checkpoint."""
         keeping = self.experiment.keeping
         last = self.step == self.experiment.training.steps
         line = _line(update)
         if last or _due(self.step, keeping.evaluate):
             line |= self.evaluate()
-        if last or update.skipped or "heldout" in line or _due(self.step, keeping.log):
+        logged = last or update.skipped or "heldout" in line or _due(self.step, keeping.log)
+        if logged and journal:
             journal.write(line)
         if last or _due(self.step, keeping.checkpoint):
             self.save()
         grids = keeping.samples and self.parts.data.kind == "images"
         if grids and (last or _due(self.step, keeping.samples)):
-            write_grid(self.directory, self.experiment, self.model, self.progress)
+            self._write_grid()
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the held-out loss with its standard error, and keep the model if it is better."""
@@ -203,6 +211,14 @@ class Run:
         if distributed.is_main():
             about = asdict(self.progress) | {"heldout": heldout}
             checkpoint.save(self.model, self.directory, about=about)
+
+    def _write_grid(self) -> None:
+        """Write a grid of samples of a model of images."""
+        plan = build_plan(self.model, self.experiment.sampling)
+        x = sample(self.model, GRID_SAMPLES, plan)
+        about = asdict(self.progress) | {"sampler": plan.sampler, "evaluations": plan.evaluations}
+        if distributed.is_main():
+            images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -287,3 +303,36 @@ def _line(update: Update) -> dict[str, Any]:
         value = getattr(update, name)
         line[name] = value if math.isfinite(value) else None
     return line | {"skipped": True} if update.skipped else line
+
+
+@torch.no_grad()
+def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> Tensor:
+    """Return the loss of each held-out sample; samples and noise are always the same."""
+    assert parts.data.test is not None
+    x = all_samples(parts.data.test, HELDOUT_SAMPLES).to(parts.device)
+    generator = torch.Generator(x.device).manual_seed(derive_seed(experiment.seed, 3))
+    model.eval()
+    losses = x.new_zeros(len(x))
+    pairs = zip(torch.split(x, HELDOUT_BATCH), torch.split(losses, HELDOUT_BATCH), strict=True)
+    for part, loss in pairs:
+        rows = distributed.own_rows(len(part))
+        if len(part[rows]):
+            loss[rows] = parts.loss(model, part[rows], noise=row_noise(generator, len(part)))
+    return distributed.all_sum(losses)
+
+
+def track_training(run: Run) -> Iterator[Update]:
+    """Train a run to its end, and show its progress and a running mean of its loss."""
+    mean = math.nan
+
+    def describe(update: Update) -> str:
+        nonlocal mean
+        if not update.skipped:
+            before = update.loss if math.isnan(mean) else mean
+            mean = LOSS_DECAY * before + (1 - LOSS_DECAY) * update.loss
+        return f"loss {mean:.4g}"
+
+    steps = run.experiment.training.steps
+    return track(
+        run, steps, "training", done=run.step, position=lambda u: u.step, describe=describe
+    )

@@ -85,9 +85,7 @@ def restore_state(parts: Parts, stored: Stored) -> Progress:
 
 def raw_weights(stored: Stored) -> Mapping[str, Tensor]:
     """Return the weights in training, not their average, from a checkpoint."""
-    prefix = "raw."
-    extra = stored.under("extra").items()
-    return {k.removeprefix(prefix): value for k, value in extra if k.startswith(prefix)}
+    return stored.under("extra.raw")
 
 
 def last_state(directory: Path) -> tuple[Path, Stored] | None:
