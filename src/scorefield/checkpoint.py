@@ -100,8 +100,7 @@ def save(
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
     names = () if model.prior is None else ("mean", "cov", "factor")
-    prior = {name: getattr(model.prior, name) for name in names}
-    prior = {name: value for name, value in prior.items() if value is not None}
+    prior = {k: value for k in names if (value := getattr(model.prior, k)) is not None}
     tensors |= {f"prior.{name}": value for name, value in prior.items()}
     description = {
         "format": FORMAT,

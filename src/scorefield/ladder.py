@@ -79,7 +79,9 @@ def suggest(
     # at least float32, and about the mean, so that distances do not cancel
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     x, reasons = x - x.mean(0), {}
-    typical = _median_distance(x)
+    pairs = torch.nn.functional.pdist(x[_spaced_rows(len(x), 512)])
+    apart = pairs[pairs > 0]
+    typical = apart.median().item() if len(apart) else math.inf
     farthest, outliers, reach = _largest_distances(x, 2 * typical)
     if farthest == 0:
         raise ValueError("data is one point, repeated: there is no distribution to learn")
@@ -156,13 +158,6 @@ def _gaps(x: Tensor, rows: Int[Tensor, "rows"]) -> Iterator[Float[Tensor, "rows 
     """Yield the distances of some rows to all, by differences, because products cancel."""
     for part in torch.split(x, 4096):
         yield torch.cdist(x[rows], part, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _median_distance(x: Tensor) -> float:
-    """Return the median distance between two different samples, of up to 512."""
-    pairs = torch.nn.functional.pdist(x[_spaced_rows(len(x), 512)])
-    apart = pairs[pairs > 0]
-    return apart.median().item() if len(apart) else math.inf
 
 
 def _largest_distances(x: Tensor, reach: float) -> tuple[float, int, float]:

@@ -73,11 +73,18 @@ def log_likelihood(
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance={tolerance}: give a number above 0")
     size, probed = x[0].numel(), probes or 1
+
+    def scale(t: Tensor, y: Tensor) -> Tensor:
+        """Return the error that a step may make: δ in x is about δ/σ nats a dimension."""
+        units = torch.ones_like(y)
+        units[:, :size] = t.exp()[:, None]
+        return tolerance * units + 4 * torch.finfo(x.dtype).eps * y.abs()
+
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
     with torch.no_grad():
         start = torch.cat([x.flatten(1), x.new_zeros(len(x), probed)], 1).double()
         ends = math.log(sigma_min), math.log(sigma_max)
-        flow, scale = _flow(score, x, directions, chunk), _scale(x, tolerance)
+        flow = _flow(score, x, directions, chunk)
         end, count = _solve(flow, start, *ends, scale, max_evaluations)
         base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
         integrals = end[:, size:]
@@ -114,23 +121,10 @@ def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow
         probes = (d[rows] for d in directions)
         traces = [(pullback(v) * v).flatten(1).sum(1) for v in probes]
         traces = traces or [trace(pullback, s, chunk=chunk)]
-        return -match(t.exp() ** 2, y) * torch.cat([s.flatten(1), torch.stack(traces, 1)], 1).to(
-            y.dtype
-        )
+        change = torch.cat([s.flatten(1), torch.stack(traces, 1)], 1).to(y.dtype)
+        return -match(t.exp() ** 2, y) * change
 
     return flow
-
-
-def _scale(x: Tensor, tolerance: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the error that a step may make: δ in x is about δ/σ nats a dimension."""
-    size = x[0].numel()
-
-    def scale(t: Tensor, y: Tensor) -> Tensor:
-        units = torch.ones_like(y)
-        units[:, :size] = t.exp()[:, None]
-        return tolerance * units + 4 * torch.finfo(x.dtype).eps * y.abs()
-
-    return scale
 
 
 def bits_per_dim(

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import types
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -339,12 +339,7 @@ def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
         experiment: the experiment to check.
         names: sources that are names and not paths, even if a file of that name exists.
     """
-    values = {
-        f"{part}.{name}": value
-        for part, fields in asdict(experiment).items()
-        if isinstance(fields, dict)
-        for name, value in fields.items()
-    } | {"seed": experiment.seed}
+    values = dict(flat_fields(asdict(experiment)))
     for name, minimum in MINIMUM.items():
         if values[name] is not None and not values[name] >= minimum:
             raise ValueError(f"{name}={values[name]}: give {minimum} or more")
@@ -362,6 +357,15 @@ def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
         data = replace(data, options=data.options | {"root": root})
     start = None if start is None else str(Path(start).resolve())
     return replace(experiment, data=data, start=start)
+
+
+def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the fields of nested mappings, with names such as training.rate."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat_fields(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def spelling_hint(name: str, choices: Iterable[str]) -> str:

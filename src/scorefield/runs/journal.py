@@ -28,8 +28,16 @@ class Journal:
 
     def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.board = _summary_writer() if tensorboard else None
+        self.board: Any = None
         self.writer: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ImportError(
+                    "keeping.tensorboard needs that library: pip install 'scorefield[tracking]'"
+                ) from error
+            self.board = SummaryWriter
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -114,13 +122,3 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise write_error(path, error) from error
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "keeping.tensorboard needs that library: pip install 'scorefield[tracking]'"
-        ) from error
-    return SummaryWriter

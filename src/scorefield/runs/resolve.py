@@ -20,7 +20,7 @@ from ..model import ScoreModel
 from ..nn import NETWORKS
 from . import config
 from .build import LOOKED_AT, build_network, precondition, read_start
-from .config import Experiment, Levels, Machine
+from .config import Experiment, Levels
 
 BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
 """Fields of `Machine` that say how the network is computed."""
@@ -127,12 +127,6 @@ def _choose_backend(experiment: Experiment, data: Dataset) -> tuple[Experiment, 
         evaluations=training.steps,
         train=True,
     )
-    machine, reasons = _fill_backend(machine, choice)
-    return replace(experiment, machine=machine), reasons
-
-
-def _fill_backend(machine: Machine, choice: Choice) -> tuple[Machine, str]:
-    """Return the machine with every "auto" replaced by the choice, and the reasons in words."""
     # These kernels compute in float32 and cannot be traced by a compiler.
     if (choice.winograd or choice.onednn) and "on" in (machine.autocast, machine.compile):
         choice = Choice()
@@ -143,7 +137,7 @@ def _fill_backend(machine: Machine, choice: Choice) -> tuple[Machine, str]:
         default = f" (the default here: {reasons})" if reasons else ""
         reasons = f"{', '.join(against)}, as configured{default}"
     values: dict[str, Any] = chosen | fixed
-    return replace(machine, **values), reasons
+    return replace(experiment, machine=replace(machine, **values)), reasons
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     if missing:
         raise ValueError(f"{path} is damaged: it has no {', '.join(sorted(missing))}")
     experiment = config.checked(config.read(path), DATASETS)
-    now = dict(_flatten(json.loads(config.as_json(experiment))))
-    for name, value in _flatten(about.get("config", {})):
+    now = dict(config.flat_fields(json.loads(config.as_json(experiment))))
+    for name, value in config.flat_fields(about.get("config", {})):
         free = name in FREE or name.partition(".")[0] in FREE
         if not free and now.get(name) != value:
             raise ValueError(
@@ -92,14 +92,6 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
                 f"train --config {path} --out NEW"
             )
     return experiment
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def read_data(directory: Path, experiment: Experiment, *, changed: bool = False) -> Dataset:

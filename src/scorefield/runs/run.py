@@ -98,11 +98,10 @@ class Run:
     def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end; a step is yielded after everything due at it has been written."""
         with owned(self.directory):
-            later = [path for path in checkpoints(self.directory) if int(path.stem) > self.step]
-            if later:
+            last = max((int(path.stem) for path in checkpoints(self.directory)), default=0)
+            if last > self.step:
                 raise ValueError(
-                    f"{self.directory} has meanwhile reached step {int(later[-1].stem)}: "
-                    "resume it again"
+                    f"{self.directory} has meanwhile reached step {last}: resume it again"
                 )
             try:
                 yield from self._updates()
