@@ -152,10 +152,9 @@ def test_a_ratio_is_to_ours_of_the_same_kind_and_failures_are_left_out(monkeypat
 
     euler, heun = (packages.own(name) for name in ("euler", "heun"))
     others = (heun._replace(name="twin", ours="euler"), euler._replace(name="other", build=fail))
+    times = [[1.0], [4.0]]
     monkeypatch.setattr(peers, "CONTENDERS", (euler, *others))
-    monkeypatch.setattr(
-        peers, "turns", lambda tasks, **_: dict(zip(tasks, [[1.0], [4.0]], strict=True))
-    )
+    monkeypatch.setattr(peers, "turns", lambda tasks, **_: dict(zip(tasks, times, strict=True)))
     table = peers.overhead(Setting(quick=True), "Overhead", (4, 2))
     assert [row[4] for row in table.rows] == [1.0, 0.25]
     assert "scorefield other could not be run: no set_timesteps" in table.notes

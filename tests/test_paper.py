@@ -207,8 +207,7 @@ def test_neighbours_are_those_of_pixels_or_of_features(tmp_path, samples):
     assert features.numbers["digits: ratio of distances"] < 0.05
     assert not features.passed
     samples["ncsn"] = _digits()
-    assert fig9.run(setting, ("celeba",)).passed
-    assert fig9.run(setting, ("celeba",), features=True).passed
+    assert all(fig9.run(setting, ("celeba",), features=f).passed for f in (False, True))
 
 
 def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, monkeypatch, samples):
@@ -376,8 +375,7 @@ def test_experiments_run_at_the_papers_scale(published, monkeypatch, name):
     """
     for preset, options in (("ncsn-mnist", {}), ("ncsn-celeba", {"size": 8})):
         thin = {"network": {"width": 2}, "data": {"options": options}}
-        experiment = changed(PRESETS[preset](), thin)
-        monkeypatch.setitem(PRESETS, preset, lambda experiment=experiment: experiment)
+        monkeypatch.setitem(PRESETS, preset, partial(changed, PRESETS[preset](), thin))
     monkeypatch.setattr(models, "make_features", _brightness)
     monkeypatch.setattr(fig6, "make_features", _brightness)
     monkeypatch.setattr(paper, "check_inputs", lambda names, setting: None)
