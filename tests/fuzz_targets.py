@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tempfile
 import zipfile
 from contextlib import suppress
@@ -56,13 +57,12 @@ def _all_samples(dataset, most=100):
     samples = []
     for part in [dataset.train] + [dataset.test] * (dataset.test is not None):
         x, labels = part.take(torch.arange(min(len(part), most)))
-        assert len(x) >= 1
+        assert len(x)
         assert x.shape[1:] == part.shape == dataset.train.shape
         assert x.isfinite().all()
         assert (labels is None) == (dataset.classes == 0)
-        if labels is not None:
-            assert labels.dtype == torch.int64
-            assert 0 <= labels.min() <= labels.max() < dataset.classes
+        assert labels is None or labels.dtype == torch.int64
+        assert labels is None or 0 <= labels.min() <= labels.max() < dataset.classes
         samples.append(x)
     return torch.cat(samples)
 
@@ -113,17 +113,12 @@ def _npz_seeds():
 
 def _read_npz(folder):
     (path,) = folder.iterdir()
-    results = []
-    for memory in (2**30, 0):  # from memory and from the file
-        try:
-            results.append(
-                _all_samples(load_data(path, signals=path.stem == "signals", memory=memory))
-            )
-        except (ValueError, OSError) as error:
-            results.append(error)
-    x, again = results
-    if isinstance(x, Exception):
-        raise x
+    signals = path.stem == "signals"
+    try:
+        again = _all_samples(load_data(path, signals=signals, memory=0))  # from the file
+    except (ValueError, OSError):
+        again = torch.empty(0)
+    x = _all_samples(load_data(path, signals=signals))
     assert torch.equal(x, again)
     assert path.suffix == ".npz" or x.nbytes <= path.stat().st_size
     # as batches have it: in 64 bits a number may be beyond by too little
@@ -168,12 +163,9 @@ def _csv_seeds():
     rows = [f"{i / 7:.3f},{i},{kinds[i % 3]},{i % 2}" for i in range(25)]
     plain = "size,count,colour,flag\n" + "\n".join(rows) + "\n"
     quoted = plain.replace("red", '"a ""red"", one"').replace("\n", "\r\n")
-    return [
-        {"x.csv": plain.encode()},
-        {"x.csv": b"\xef\xbb\xbf" + quoted.encode()},
-        {"x.tsv": plain.replace(",", "\t").replace("size", "größe").encode()},
-        {"x.csv": plain.replace(",", ";").replace(".", "e-1").encode()},
-    ]
+    tabs = plain.replace(",", "\t").replace("size", "größe")
+    texts = [plain, "\ufeff" + quoted, plain.replace(",", ";").replace(".", "e-1")]
+    return [{"x.tsv": tabs.encode()}, *_named("x.csv", [text.encode() for text in texts])]
 
 
 CELLS = (
@@ -206,10 +198,8 @@ def _read_csv(folder):
 
 # ── Configurations ───────────────────────────────────────────────────────────────────────────────
 
-LAUGHS = b"".join(
-    b"a%d: &a%d [%s]\n" % (i, i, b", ".join([b"*a%d" % (i - 1) if i else b"lol"] * 9))
-    for i in range(12)
-)
+LAUGHS = b"a0: &a0 [lol]\n"
+LAUGHS += b"".join(b"a%d: &a%d [%s]\n" % (i, i, b"*a%d," % (i - 1) * 9) for i in range(1, 12))
 YAML = (
     *b"&a |*a|<<: *a\n|? |- |{|}|[|]|: |\t|---\n|#|!!binary |!!set |!!int |!!float x|~".split(b"|"),
     *b"!!python/object/apply:os.system [ls]|2001-01-01|2001-99-99|.nan|.inf|-.inf".split(b"|"),
@@ -228,13 +218,9 @@ def _config_seeds():
     return _named("x.yaml", [text.encode() for text in texts])
 
 
-def _read_config(folder):
-    _check_round_trip(folder, read(folder / "x.yaml"))
-
-
-def _check_round_trip(folder, experiment):
+def _check_round_trip(folder, experiment=None):
     """Check that the file of a run gives the experiment back."""
-    config = checked(experiment, DATASETS)
+    config = checked(experiment or read(folder / "x.yaml"), DATASETS)
     text = as_json(config)
     assert len(text) < 10**6
     (folder / "config.json").write_text(text)
@@ -267,20 +253,18 @@ def _names_field(files, message):
 
 
 def _names_setting(files, message):
-    text = files["x.txt"].decode("utf-8", "surrogateescape")
-    names = [line.partition("=")[0].partition(".")[0][:20] for line in text.split("\n")]
-    return any(name in message for name in names)
+    lines = files["x.txt"].decode("utf-8", "surrogateescape").split("\n")
+    return any(re.split("[=.]", line)[0][:20] in message for line in lines)
 
 
 def _checkpoint_seeds():
     torch.manual_seed(0)
+    net, prior = MLP(3, width=4, blocks=1), Prior(torch.zeros(3), torch.eye(3))
     unet = UNet(channels=1, width=4, multipliers=(1, 1), blocks=1, attention=())
-    prior = Prior(torch.zeros(3), torch.eye(3))
-    ladder = torch.tensor([4.0, 1.0, 0.2])
     models = [
-        ScoreModel(MLP(3, width=4, blocks=1), EDM(), prior=prior),
-        ScoreModel(MLP(3, width=4, blocks=1), Rescaled(VP()), shape=(3,)),
-        ScoreModel(MLP(3, width=4, blocks=1), VEDiscrete(ladder), prior=prior),
+        ScoreModel(net, EDM(), prior=prior),
+        ScoreModel(net, Rescaled(VP()), shape=(3,)),
+        ScoreModel(net, VEDiscrete(torch.tensor([4.0, 1.0, 0.2])), prior=prior),
         ScoreModel(unet, NCSNv2(), shape=(1, 8, 8)),
     ]
 
@@ -337,11 +321,9 @@ def _read_checkpoint(folder):
     assert type(model.net).__name__ == stored.description["network"]["kind"]
     for name, value in stored.under("net").items():
         weight = model.net.state_dict()[name]
-        # the bits, because a NaN does not equal itself
         assert weight.dtype == value.dtype
-        assert torch.equal(
-            weight.reshape(-1).view(torch.uint8), value.reshape(-1).view(torch.uint8)
-        )
+        # the bits, because a NaN does not equal itself
+        assert torch.equal(weight.flatten().view(torch.uint8), value.flatten().view(torch.uint8))
     assert set(stored.under("net")) == set(model.net.state_dict())
     assert 1e309 > model.precondition.sigma_max >= model.precondition.sigma_min > 0
     # none is left on the device without memory, where the network is built
@@ -365,7 +347,7 @@ TARGETS = {
         _celeba_seeds, _mutate(LINES), _read_images("celeba", (3, 4, 4), size=4, crop=6)
     ),
     "csv": Target(_csv_seeds, _mutate(CELLS), _read_csv),
-    "config": Target(_config_seeds, _mutate(YAML), _read_config, _names_field),
+    "config": Target(_config_seeds, _mutate(YAML), _check_round_trip, _names_field),
     "settings": Target(
         lambda: _named("x.txt", [b"seed=1\ntraining.rate=3e-4"]),
         _settings,

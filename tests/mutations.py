@@ -32,8 +32,8 @@ def _number(rng, data):
 def _digits(rng, data):
     """Replace digits by an extreme number."""
     numbers = [*map(str, EXTREMES), "-1", str(10**30), "9" * 5000, "1e999", "0.5", ""]
-    match = rng.choice([*re.finditer(rb"[0-9]+", data)] or [re.match(b"", data)])
-    return data[: match.start()] + rng.choice(numbers).encode() + data[match.end() :]
+    start, end = rng.choice([m.span() for m in re.finditer(rb"[0-9]+", data)] or [(0, 0)])
+    return data[:start] + rng.choice(numbers).encode() + data[end:]
 
 
 def _change(rng, data, others, tokens):
@@ -93,8 +93,7 @@ def _zip(rng, data, change):
     packings += [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
     data = zipped(members, lambda: rng.choice(packings))
     for _ in range(rng.choice([0, 0, 1, 2])):
-        # a field of the record of a member, or of that of the end
-        mark = rng.choice([b"PK\1\2", b"PK\3\4", b"PK\5\6"])
+        mark = rng.choice([b"PK\1\2", b"PK\3\4", b"PK\5\6"])  # records of a member, or the end
         start = rng.choice([*re.finditer(mark, data)]).start() + rng.randrange(4, 46)
         width = rng.choice([1, 2, 4])
         value = rng.choice([*EXTREMES, 1, 8, 12, 14, 99]) % 256**width
@@ -168,14 +167,12 @@ def zip_bomb(name, count, size=None, head=b""):
     """Make a zip of one file of `count` MiB, mostly zeros; its header may claim another size."""
     pressed = deflated(count, head)
     size = count * 2**20 if size is None else size
-    fields = (
-        b"\x14\0\0\0\x08\0\0\0\x21\0" + bytes(4) + len(pressed).to_bytes(4, "little")
-        + size.to_bytes(4, "little") + len(name).to_bytes(2, "little")
-    )  # fmt: skip
+    lengths = struct.pack("<IIH", len(pressed), size, len(name))
+    fields = b"\x14\0\0\0\x08\0\0\0\x21\0" + bytes(4) + lengths
     local = b"PK\3\4" + fields + bytes(2) + name.encode() + pressed
     central = b"PK\1\2\x14\0" + fields + bytes(16) + name.encode()
-    lengths = len(central).to_bytes(4, "little") + len(local).to_bytes(4, "little")
-    return local + central + b"PK\5\6" + bytes(4) + b"\1\0\1\0" + lengths + bytes(2)
+    end = struct.pack("<IIHHIIH", 0x06054B50, 0, 1, 1, len(central), len(local), 0)
+    return local + central + end
 
 
 def _places(tree):

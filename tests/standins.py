@@ -3,9 +3,9 @@
 import gzip
 import io
 import pickle
+import shutil
 import struct
 import tarfile
-import zipfile
 
 import numpy as np
 import torch
@@ -63,11 +63,11 @@ def python2_pickle(value):
     return out.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
-def cifar10_batch(x, labels, title="training batch 1 of 5"):
+def cifar10_batch(x, labels):
     """Return the pickle of images n × 3072 and their labels."""
     names = [f"leptodactylus_s_{i:06}.png" for i in range(len(x))]
-    batch = {"batch_label": title, "labels": list(labels), "data": x, "filenames": names}
-    return python2_pickle(batch)
+    more = {"batch_label": "training batch 1 of 5", "filenames": names}
+    return python2_pickle({"labels": labels, "data": x} | more)
 
 
 CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -95,19 +95,17 @@ def write_tar(path, members):
 
 def write_cifar10(folder, n, *, packed=True):
     """Write n images in each of six batches; return them."""
-    written = cifar10_batches(n)
-    top = "cifar-10-batches-py"
-    folder.mkdir(parents=True, exist_ok=True)
+    written, top = cifar10_batches(n), "cifar-10-batches-py"
+    (folder / ("" if packed else top)).mkdir(parents=True, exist_ok=True)
+    files = {f"{top}/{name}": batch[0] for name, batch in written.items()}
     if packed:
         info = tarfile.TarInfo(top)
         info.type = tarfile.DIRTYPE
-        files = [(f"{top}/{name}", batch[0]) for name, batch in written.items()]
-        members = [(info, b""), (f"{top}/readme.html", b"<html>"), *files]
+        members = [(info, b""), (f"{top}/readme.html", b"<html>"), *files.items()]
         write_tar(folder / "cifar-10-python.tar.gz", members)
     else:
-        (folder / top).mkdir()
-        for name, batch in written.items():
-            (folder / top / name).write_bytes(batch[0])
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
     return {name: batch[1:] for name, batch in written.items()}
 
 
@@ -116,24 +114,17 @@ def write_cifar10(folder, n, *, packed=True):
 
 def write_celeba(folder, n, *, packed=False, partition=True):
     """Write n images of 178 × 218 pixels: of ten, eight to train on, one of each other part."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng, names = np.random.default_rng(0), [f"{i:06}.jpg" for i in range(1, n + 1)]
-    images = {}
-    for name in names:
+    top, rng, images = folder / "img_align_celeba", np.random.default_rng(0), {}
+    top.mkdir(parents=True)
+    for i in range(1, n + 1):
         coarse = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8))
-        out = io.BytesIO()
-        coarse.resize((178, 218), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
-        images[name] = out.getvalue()
+        image = coarse.resize((178, 218), Image.Resampling.BICUBIC)
+        image.save(top / f"{i:06}.jpg", quality=90)
+        images[f"{i:06}.jpg"] = (top / f"{i:06}.jpg").read_bytes()
     if packed:
-        with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
-            for name, content in images.items():
-                archive.writestr(f"img_align_celeba/{name}", content)
-    else:
-        (folder / "img_align_celeba").mkdir()
-        for name, content in images.items():
-            (folder / "img_align_celeba" / name).write_bytes(content)
+        shutil.make_archive(str(top), "zip", folder, top.name)
+        shutil.rmtree(top)
     if partition:
-        sides = {8: 1, 9: 2}
-        lines = [f"{name} {sides.get(i % 10, 0)}\n" for i, name in enumerate(names)]
+        lines = [f"{name} {max(0, i % 10 - 7)}\n" for i, name in enumerate(images)]
         (folder / "list_eval_partition.txt").write_text("".join(lines))
     return images
