@@ -22,7 +22,6 @@ import torch
 from mutations import deflated, zip_bomb
 from PIL import Image
 from standins import (
-    CIFAR10,
     all_rows,
     cifar10_batch,
     cifar10_batches,
@@ -127,9 +126,9 @@ def test_cifar10_is_read_as_written(tmp_path, packed):
     data = load_data("cifar10", root=tmp_path)
     assert (data.name, data.classes, data.train.shape) == ("cifar10", 10, (3, 32, 32))
     x, labels = all_rows(data.train)
-    truth = np.concatenate([written[name][0] for name in CIFAR10[:5]]).reshape(35, 3, 32, 32)
-    assert torch.equal(x, torch.from_numpy(truth))
-    assert labels.tolist() == [i for name in CIFAR10[:5] for i in written[name][1]]
+    truth, numbers = zip(*list(written.values())[:5], strict=True)
+    assert np.array_equal(x.flatten(1).numpy(), np.concatenate(truth))
+    assert labels.tolist() == np.concatenate(numbers).tolist()
     assert np.array_equal(all_rows(data.test)[0].flatten(1).numpy(), written["test_batch"][0])
     for path in (tmp_path, tmp_path / (ARCHIVE if packed else "cifar-10-batches-py")):
         assert torch.equal(all_rows(load_data(path).train)[0], x)
@@ -146,14 +145,6 @@ def test_the_written_batches_are_pickles_of_python_2():
     assert np.array_equal(parse_array(parse_pickle(fortran)["data"]), x)
 
 
-CALLS = []
-
-
-class Hostile:
-    def __reduce__(self):
-        return CALLS.append, (1,)
-
-
 TWO = np.zeros((2, 3072), np.uint8)
 BATCH = cifar10_batch(TWO, [1, 2])
 
@@ -167,7 +158,6 @@ def _with(old, new):
 DEEP = b"\x80\x02K\x00q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00K\x01s."
 SHAPE = b"(K\x01K\x02M\x00\x0c\x86"
 NOT_BATCHES = {
-    "a call": pickle.dumps({"data": Hostile()}, 2),
     "os.system": b"cos\nsystem\n(S'touch ran'\ntR.",
     "another name": b"\x80\x02cbuiltins\neval\n.",
     "an instance": b"(S'touch ran'\nios\nsystem\n.",
@@ -206,7 +196,6 @@ def test_an_invalid_batch_is_refused_and_runs_nothing(tmp_path, monkeypatch, nam
     write_tar(tmp_path / ARCHIVE, _batch_files(test_batch=NOT_BATCHES[name]))
     with pytest.raises(OSError, match=r"cifar-10-python\.tar\.gz: .*/test_batch (is not|has)"):
         load_data("cifar10", root=tmp_path)
-    assert not CALLS
     assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]
 
 
@@ -414,8 +403,8 @@ def test_files_are_downloaded_only_when_asked_for_and_missing(tmp_path, monkeypa
         load_data(name, root=here, download=True)
     for path in there.iterdir():
         path.unlink()
-    data = load_data("mnist", root=here, download=True)
-    assert np.array_equal(data.train.data[:, 0].numpy(), written["train"][0])
+    x, _ = all_rows(load_data("mnist", root=here, download=True).train)
+    assert np.array_equal(x[:, 0].numpy(), written["train"][0])
     assert len(load_data("cifar10", root=here, download=True).test) == 2
 
 
@@ -448,10 +437,9 @@ def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys):
         == 0
     )
     assert f"2 steps on {name}" in capsys.readouterr().out
-    run = Path(f"runs/ncsn-{name}")
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads(Path(f"runs/ncsn-{name}/config.json").read_text())
     assert config["data"]["options"]["root"] == str(tmp_path / "there")
-    assert load(run).shape == ((1, 28, 28) if name == "mnist" else (3, 32, 32))
+    assert load(f"runs/ncsn-{name}").shape == ((1, 28, 28) if name == "mnist" else (3, 32, 32))
 
 
 def test_an_error_for_missing_files_names_the_option(tmp_path, monkeypatch, capsys):
