@@ -123,40 +123,32 @@ def test_all_four_among_ties_and_duplicates(seed, k):
     assert all_four(*moved, k) == values
 
 
-def test_ratio_is_that_of_medians():
+def test_neighbour_ratio_is_that_of_medians():
     train = torch.tensor([[0.0], [100.0]])
     heldout = torch.tensor([[2.0], [-4.0], [106.0]])
     samples = torch.tensor([[101.0], [1.5], [-1.0], [97.0], [0.0]])
-    memorisation = neighbour_ratio(samples, train, heldout, worst=2, tolerance=1.0)
-    assert memorisation[:3] == pytest.approx((1 / 4, 3 / 5, 0))
-    assert [part.tolist() for part in memorisation[3:]] == [[4, 0], [0, 1], [0, 1]]
+    assert neighbour_ratio(samples, train, heldout) == 1 / 4
 
 
 @pytest.mark.usefixtures("block")
-def test_copies_are_listed_with_their_sources():
-    train, heldout, samples = torch.rand(3, 60, 1, 4, 4)
-    heldout[:6] = train[30:36]
-    samples[10:20], samples[40:45] = train[:10], train[50:55].flip(-1)
-    memorisation = neighbour_ratio(samples, train, heldout)
-    assert memorisation[1:3] == pytest.approx((10 / 60, 6 / 60))
-    assert memorisation.worst.tolist() == list(range(10, 20))
-    assert memorisation.sources.tolist() == list(range(10))
-    mirrored = neighbour_ratio(samples, train, heldout, flips=True, worst=15)
-    assert mirrored.copies == pytest.approx(15 / 60)
-    assert mirrored.sources.tolist() == [*range(10), *range(50, 55)]
-    assert mirrored.distances.tolist() == [0] * 15
+def test_mirrored_copies_are_nearest_to_their_source():
+    train, samples = torch.rand(2, 60, 1, 4, 4)
+    samples[:5], samples[5:10] = train[20:25], train[50:55].flip(-1)
+    neighbours = nearest(samples, train, flips=True)
+    assert neighbours.indices[:10, 0].tolist() == [*range(20, 25), *range(50, 55)]
+    assert neighbours.distances[:10, 0].tolist() == [0] * 10
+    assert (nearest(samples, train).distances[5:10] > 0).all()
 
 
-def test_memorisation_errors_name_the_argument(unchecked):
+def test_errors_of_neighbour_ratio_name_the_argument(unchecked):
     x, bad, two = torch.randn(20, 3), torch.full((20, 3), math.nan), torch.randn(20, 2)
-    for sets, options, message in (
-        ((bad, x, x), {}, "^samples has NaN"),
-        ((x, bad, x), {}, "^train has NaN"),
-        ((x, x, bad), {}, "^heldout has NaN"),
-        ((x, two, x), {}, "samples has 3 dimensions and train 2"),
-        ((x, x, two), {}, "samples has 3 dimensions and heldout 2"),
-        ((x, x, x), {}, "most of heldout is in train"),
-        ((x, x, x + 1), {"tolerance": -1.0}, "tolerance=-1"),
+    for sets, message in (
+        ((bad, x, x), "^samples has NaN"),
+        ((x, bad, x), "^train has NaN"),
+        ((x, x, bad), "^heldout has NaN"),
+        ((x, two, x), "samples has 3 dimensions and train 2"),
+        ((x, x, two), "samples has 3 dimensions and heldout 2"),
+        ((x, x, x), "most of heldout is in train"),
     ):
         with pytest.raises(ValueError, match=message):
-            neighbour_ratio(*sets, **options)
+            neighbour_ratio(*sets)

@@ -41,7 +41,7 @@ def test_digits_are_near_the_floor(tmp_path, seed):
         distance = np.mean([frechet(x, test) for x in sets]) / floor
         precision = np.mean([precision_recall(x, test, k=5).precision for x in sets])
         coverage = np.mean([density_coverage(x, test, k=5).coverage for x in sets])
-        nearest = np.mean([neighbour_ratio(x, train, test).ratio for x in sets])
+        nearest = np.mean([neighbour_ratio(x, train, test) for x in sets])
         shares = [np.bincount(classes.predict(x.numpy()), minlength=10) / len(x) for x in sets]
         print(f"\n{name}: {distance=:.3f} {precision=:.3f} {coverage=:.3f} {nearest=:.3f}")
         assert distance <= limit

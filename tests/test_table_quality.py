@@ -62,7 +62,7 @@ def test_sampled_rows_are_close_to_real_ones(name, seed, tmp_path):
 
     ratio = np.mean([distance(x) for x in sets]) / distance(train)
     gap = (rows.T.corrcoef() - train.T.corrcoef()).abs().max().item()
-    near = np.mean([neighbour_ratio(x[: len(test)], train, test).ratio for x in sets])
+    near = np.mean([neighbour_ratio(x[: len(test)], train, test) for x in sets])
     print(f"\n{name}, seed {seed}: {len(train)} rows, {len(test)} held out; ", end="")
     print(f"ratio {ratio:.3f}, gap {gap:.3f}, nearest training row {near:.2f} × of held-out")
     losses = {}

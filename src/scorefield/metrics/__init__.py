@@ -6,7 +6,6 @@ of rows in addition to their arguments.
 
 from .coverage import (
     DensityCoverage,
-    Memorisation,
     Neighbours,
     PrecisionRecall,
     crowding,
@@ -28,7 +27,6 @@ from .kernel import kernel_distance
 __all__ = [
     "DensityCoverage",
     "Estimate",
-    "Memorisation",
     "Moments",
     "Neighbours",
     "PrecisionRecall",

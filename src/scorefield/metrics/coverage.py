@@ -39,23 +39,6 @@ class Neighbours(NamedTuple):
     indices: Int[Tensor, "n k"]
 
 
-class Memorisation(NamedTuple):
-    """Distances of samples to the training data, compared with those of held-out data."""
-
-    ratio: float
-    """Median distance of a sample over that of held-out data; 1 for the true distribution."""
-    copies: float
-    """Share of samples that are copies."""
-    heldout_copies: float
-    """The same share of held-out data, which the data's own duplicates explain."""
-    worst: Int[Tensor, "worst"]
-    """Indices of the samples nearest to training data, the nearest first."""
-    sources: Int[Tensor, "worst"]
-    """Indices of those training data."""
-    distances: Float[Tensor, "worst"]
-    """Distances between the two."""
-
-
 def precision_recall(
     samples: Float[Tensor, "n *shape"], real: Float[Tensor, "m *shape"], *, k: int = 3
 ) -> PrecisionRecall:
@@ -143,10 +126,8 @@ def neighbour_ratio(
     heldout: Float[Tensor, "l *shape"],
     *,
     flips: bool = False,
-    tolerance: float = 0.0,
-    worst: int = 10,
-) -> Memorisation:
-    """Memorisation: median ‖x − NN(x)‖ of samples over that of held-out data, NN in training data.
+) -> float:
+    """Return the median ‖x − NN(x)‖ of samples over that of held-out data, NN in training data.
 
     The comparison of Meehan, Chaudhuri & Dasgupta 2020, by medians. 1 is a model as far from its
     training data as new data are; far below 1 it copies, far above 1 it is elsewhere. Distances
@@ -158,22 +139,12 @@ def neighbour_ratio(
         train: its training data.
         heldout: data of the same distribution that it was not trained on.
         flips: of images, also look for mirrored copies.
-        tolerance: largest distance at which a sample is a copy; 0 for exact copies.
-        worst: number of the nearest samples to list.
     """
-    if not tolerance >= 0 or worst < 0:
-        raise ValueError(f"tolerance={tolerance}, worst={worst}: give 0 or more for both")
     sample_matrices(least=1, samples=samples, train=train, heldout=heldout)  # to name these
-    neighbours = nearest(samples, train, flips=flips)
-    usual = nearest(heldout, train, flips=flips).distances
-    unit = usual.median().item()
-    if unit == 0:
+    usual = nearest(heldout, train, flips=flips).distances.median().item()
+    if usual == 0:
         raise ValueError("most of heldout is in train: hold out data that the training has not")
-    distances, sources = neighbours.distances[:, 0], neighbours.indices[:, 0]
-    order = distances.argsort(stable=True)[:worst]
-    copies, heldout_copies = _share(distances <= tolerance), _share(usual <= tolerance)
-    ratio = distances.median().item() / unit
-    return Memorisation(ratio, copies, heldout_copies, order, sources[order], distances[order])
+    return nearest(samples, train, flips=flips).distances.median().item() / usual
 
 
 def _share(hits: Tensor) -> float:

@@ -44,7 +44,7 @@ def run(setting: Setting, data: tuple[str, ...], *, features: bool = False) -> F
         sets = [x, train, heldout]
         if features:
             sets = [extract_all(model.features, part)[0] for part in sets]
-        ratios[f"{model.data}: ratio of distances"] = neighbour_ratio(*sets).ratio
+        ratios[f"{model.data}: ratio of distances"] = neighbour_ratio(*sets)
         rows = nearest(sets[0][:10], sets[1], min(9, len(train))).indices
         sheets.append(_neighbour_rows(x[:10], train[rows]))
     small = ["features of a classifier of the digits, not of an Inception network"] * features
