@@ -26,8 +26,7 @@ def _offline(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         datasets.disable_progress_bars()
         yield
         datasets.enable_progress_bars()
@@ -173,7 +172,7 @@ def test_a_stream_goes_through_all_samples_in_each_pass(saved):
     batches = [*islice(_stream(data), 24)]
     values = _next(batches, 24)
     assert [batch.labels.tolist() for batch in batches] == [[v % 2 for v in row] for row in values]
-    first, second = np.array(values).reshape(2, N).tolist()
+    first, second = np.reshape(values, (2, N)).tolist()
     assert sorted(first) == sorted(second) == list(range(N))
     assert list(range(N)) != first != second != list(range(N))
 

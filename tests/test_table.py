@@ -215,10 +215,7 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
 )
 def test_a_damaged_table_is_refused(name, value, tmp_path):
     table = json.loads(load_data("wine").table.as_json())
-    path = tmp_path / "table.json"
-    path.write_text(json.dumps(table))
-    assert Table.read(tmp_path) == load_data("wine").table
     table["columns"][3][name] = value
-    path.write_text(json.dumps(table))
+    (tmp_path / "table.json").write_text(json.dumps(table))
     with pytest.raises(ValueError, match="not the table of a run"):
-        Table.read(path)
+        Table.read(tmp_path)
