@@ -8,6 +8,7 @@ import struct
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -58,8 +59,8 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, kind, where):
     save(model, tmp_path / where, about={"step": 7})
     again = load(tmp_path / where)
     assert torch.equal(_score(model, shape), _score(again, shape))
-    assert torch.equal(again.prior.mean, model.prior.mean)
-    assert torch.equal(again.prior.cov, model.prior.cov)
+    for name in ("mean", "cov"):
+        assert torch.equal(getattr(again.prior, name), getattr(model.prior, name))
     assert (again.sigma_max, again.sigma_min) == (model.sigma_max, model.sigma_min)
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
@@ -99,11 +100,6 @@ def test_extra_tensors_and_types_are_kept(tmp_path):
     assert torch.equal(found.under("extra")["count"], extra["count"])
 
 
-RESCALED = {"kind": "Rescaled", "precondition": {"kind": "EDM"}, "scale": 2.0, "shift": -1.0}
-
-# ── What is refused ──────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
     save(_model(), path := tmp_path / "m.safetensors")
     whole = path.read_bytes()
@@ -113,6 +109,9 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
             path.write_bytes(content)
             with pytest.raises(ValueError, match=message):
                 load(path, networks={"Mine": Mine})
+
+
+RESCALED = {"kind": "Rescaled", "precondition": {"kind": "EDM"}, "scale": 2.0, "shift": -1.0}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,6 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
         (lambda d: d["precondition"].update(kind="eval"), "not a known preconditioner"),
         (lambda d: d["precondition"].update(sigma_data="0.3", levels=[]), "levels"),
         (lambda d: d["precondition"].update(sigma_data="0.3"), "sigma_data='0.3' is not a finite"),
-        (lambda d: d["precondition"].update(sigma_max="7"), "sigma_max='7'"),
         (lambda d: d["precondition"].update(sigma_min=None), "sigma_min=None"),
         (lambda d: d["precondition"].update(sigma_max=True), "sigma_max=True"),
         (lambda d: d["precondition"].update(sigma_max=10**400), "sigma_max=1000"),
@@ -182,28 +180,24 @@ def test_foreign_files_are_refused_and_nothing_in_them_runs(tmp_path):
         def __reduce__(self):
             return (os.system, (f"touch {tmp_path}/ran",))
 
-    (tmp_path / "a.safetensors").write_bytes(pickle.dumps(Hostile()))
-    (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    (tmp_path / "c.safetensors").write_bytes(b"")
-    for name in "abc":
-        with pytest.raises(ValueError, match="damaged, or not a safetensors file"):
-            load(tmp_path / f"{name}.safetensors")
-    assert not (tmp_path / "ran").exists()
-    from safetensors.torch import save_file
-
-    save_file({"w": torch.zeros(2)}, tmp_path / "theirs.safetensors")
-    with pytest.raises(ValueError, match="another program"):
-        load(tmp_path / "theirs.safetensors")
+    path = tmp_path / "theirs.safetensors"
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        load(tmp_path / "none.safetensors")
+        load(path)
+    for content in (pickle.dumps(Hostile()), struct.pack("<Q", 2**62) + b"{}", b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged, or not a safetensors file"):
+            load(path)
+    assert not (tmp_path / "ran").exists()
+    save_file({"w": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="another program"):
+        load(path)
     with pytest.raises(FileNotFoundError, match=MODEL_FILE):
         load(tmp_path)
 
 
 def test_a_model_that_a_file_cannot_name_is_not_written(tmp_path):
-    net = nn.Linear(3, 3)
     with pytest.raises(ValueError, match="attribute `arguments`"):
-        save(ScoreModel(net, EDM()), tmp_path / "m")
+        save(ScoreModel(nn.Linear(3, 3), EDM()), tmp_path / "m")
     with pytest.raises(ValueError, match="no file can name"):
         save(ScoreModel(Mine(3), type("Own", (EDM,), {})()), tmp_path / "m")
     save(_model(), tmp_path / "m")
