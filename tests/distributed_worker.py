@@ -14,7 +14,7 @@ import torch
 import scorefield
 from scorefield import EDM, MLP, LogNormal, Prior, ScoreModel, annealed, denoising
 from scorefield.cli import main
-from scorefield.data import Arrays
+from scorefield.data import Arrays, Batches
 from scorefield.distributed import check_equal, is_main, join, rank
 from scorefield.runs import Interrupted, Run, resume, start
 from scorefield.runs.config import Experiment, overridden
@@ -35,14 +35,11 @@ def begin(directory):
 
 def poison():
     """Make one sample NaN; return a list that collects the indices of samples that are read."""
-    take, taken = Arrays.take, []
+    take, stream, taken = Arrays.take, Batches.stream, []
 
     def noted(self, index):
         taken.append(index.tolist())
         return take(self, index)
-
-    Arrays.take = noted
-    stream = scorefield.data.Batches.stream
 
     def poisoned(self, begin=0):
         for step, batch in enumerate(stream(self, begin), begin):
@@ -50,7 +47,7 @@ def poison():
                 batch.x[-1] *= math.nan
             yield batch
 
-    scorefield.data.Batches.stream = poisoned
+    Arrays.take, Batches.stream = noted, poisoned
     return taken
 
 

@@ -41,10 +41,8 @@ def place(tmp_path_factory):
         for update in worker.begin(place / "one"):
             if update.step == 10:
                 break
-    command = [*TORCHRUN, worker.__file__, str(place)]
-    launched = subprocess.run(
-        command, cwd=place, env=ENVIRONMENT, timeout=120, stderr=subprocess.PIPE, text=True
-    )
+    options = dict(cwd=place, env=ENVIRONMENT, timeout=120, stderr=subprocess.PIPE, text=True)
+    launched = subprocess.run([*TORCHRUN, worker.__file__, str(place)], **options)
     assert (place / "x.npy").exists(), launched.stderr
     (place / "stderr").write_text(launched.stderr)
     return place
@@ -143,9 +141,8 @@ def test_a_stopped_launcher_leaves_a_resumable_run(tmp_path):
     settings = ["--network.width=16", "--network.blocks=1", "--training.steps=100000"]
     command = [*TORCHRUN, "-m", "scorefield", "train", "vectors", *settings, "--out", "run"]
     log = tmp_path / "run/log.jsonl"
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    ) as launched:
+    options = dict(cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, **options) as launched:
         try:
             until = time.monotonic() + 100
             while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
@@ -213,14 +210,9 @@ def test_other_commands_run_in_rank_0_only(monkeypatch, capsys):
 def test_accelerate_starting_a_single_process_is_warned_about(tmp_path):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     settings = ["--steps", "1", "--network.width=8", "--keeping.samples=0", "--out", "run"]
-    launched = subprocess.run(
-        [*launch, "-m", "scorefield", "train", "vectors", *settings],
-        cwd=tmp_path,
-        env=ENVIRONMENT | {"HF_HOME": str(tmp_path)},
-        timeout=120,
-        capture_output=True,
-        text=True,
-    )
+    command = [*launch, "-m", "scorefield", "train", "vectors", *settings]
+    options = dict(cwd=tmp_path, timeout=120, capture_output=True, text=True)
+    launched = subprocess.run(command, env=ENVIRONMENT | {"HF_HOME": str(tmp_path)}, **options)
     assert launched.returncode == 0, launched.stderr
     assert "torchrun --standalone --nproc_per_node 2" in launched.stderr
     assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1
