@@ -159,7 +159,8 @@ def draw(oracle: GaussianMixture, results: list[Result]) -> Figure:
         f"True weight of the small mode {WEIGHT:.3f}. Grey: the regions that hold 50, 90 and 99 % "
         "of p; arrows: the direction of its score."
     )
-    shown = f"\nOf {n} samples the first {plots.MOST} are shown." if n > plots.MOST else ""
+    most = plots.MAX_POINTS
+    shown = f"\nOf {n} samples the first {most} are shown." if n > most else ""
     figure.supxlabel(caption + shown, fontsize=9)
     return figure
 
