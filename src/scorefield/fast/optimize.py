@@ -37,7 +37,7 @@ MORE_EXACT = "more exact than bfloat16 and as fast on a CPU"
 
 @dataclass(frozen=True)
 class Choice:
-    """How to compute a network; `str(choice)` gives the reasons.
+    """The way to compute a network; `str(choice)` gives the reasons.
 
     Attributes:
         winograd: Convolutions with fewer multiplications, in float32 on a CPU.

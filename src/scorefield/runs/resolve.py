@@ -25,7 +25,7 @@ from .config import Experiment, Levels
 BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
 """Fields of `Machine` that say how the network is computed."""
 CENTRES = {"NCSN": 0.0, "NCSNv2": 0.0, "VE": 0.5}
-"""What these preconditioners subtract from images in [0, 1]; the others subtract the mean."""
+"""Centres of preconditioners for images in [0, 1]; the others subtract the mean of the data."""
 
 
 def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:

@@ -31,7 +31,7 @@ from .run import Run, owned
 from .state import interrupted_write, last_state
 
 FREE = ("training.steps", "data.source", "data.workers", "sampling", "keeping", "machine")
-"""What may change between sessions; data are recognised by their content, not their path."""
+"""Fields that may differ when a run is resumed; data are recognised by content, not by path."""
 DATA = "data.json"
 
 PARTIAL = re.compile(

@@ -23,7 +23,7 @@ from .config import Experiment
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
         step: Number of steps done.
