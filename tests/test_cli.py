@@ -16,7 +16,7 @@ from scorefield.cli.startup import SPIN_COUNT, keep_memory, prepare
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
 
-APPS = {"cli", "demo", "paper"}
+APPLICATIONS = {"cli", "data", "evaluate", "paper", "runs", "show"}
 HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "scipy", "PIL", "diffusers", "datasets")
 
 
@@ -53,7 +53,8 @@ import sys, scorefield
 print(*(name for name in sys.modules if name.startswith("scorefield.")))
 from scorefield import *
 print(*(name for name in {HEAVY} if name in sys.modules))
-print(*({{name.split(".")[1] for name in sys.modules if name.startswith("scorefield.")}} & {APPS}))
+units = {{name.split(".")[1] for name in sys.modules if name.startswith("scorefield.")}}
+print(*units & {APPLICATIONS})
 """
     own, heavy, applications = _run_python(code).split("\n")[:3]
     assert own == applications == ""

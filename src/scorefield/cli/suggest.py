@@ -8,8 +8,8 @@ from tyro.conf import Positional, arg
 
 from . import options
 
-LOOKED_AT_MOST = 5000
-"""Samples of the data that the suggestion is computed from."""
+MAX_SAMPLES = 5000
+"""Largest number of samples that the suggestion is computed from."""
 
 
 def suggest(
@@ -33,12 +33,12 @@ def suggest(
     from .. import ladder
     from ..data import all_samples, load_data
 
-    given = ({} if size is None else {"size": size}) | ({"signals": True} if signals else {})
-    source = load_data(data, **given)
-    x = all_samples(source.train, LOOKED_AT_MOST)
+    size_option = {} if size is None else {"size": size}
+    source = load_data(data, **size_option, **({"signals": True} if signals else {}))
+    x = all_samples(source.train, MAX_SAMPLES)
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
     sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))
-    print(f"{source.name}: {len(source.train)} samples of {shape}, {len(x)} of them looked at\n")
+    print(f"{source.name}: {len(source.train)} samples of {shape}, computed from {len(x)}\n")
     print(suggestion)
     print(
         f"\nin Python: annealed_langevin(score, x, geometric({sigmas[0].item():.4g}, "

@@ -179,18 +179,18 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
     levels, training = experiment.levels, experiment.training
     own = model.precondition.levels
     ladder = _ladder(experiment) if own is None else own
-    laws: dict[str, Callable[[], Any]] = {
+    distributions: dict[str, Callable[[], Any]] = {
         "lognormal": lambda: LogNormal(levels.mean or 0.0, levels.std),
         "loguniform": lambda: LogUniform(model.sigma_max, model.sigma_min),
         "discrete": lambda: Discrete(ladder),
     }
-    law = laws["discrete" if own is not None else levels.distribution]()
+    distribution = distributions["discrete" if own is not None else levels.distribution]()
     weight = {
         "edm": edm_weight(levels.sigma_data or 0.5),
         "ncsn": ncsn_weight,
-        "likelihood": likelihood_weight(law),
+        "likelihood": likelihood_weight(distribution),
     }[training.weight]
-    clamped = Clamped(law, model.sigma_max, model.sigma_min)
+    clamped = Clamped(distribution, model.sigma_max, model.sigma_min)
     return annealed(OBJECTIVES[training.objective], clamped, weight)
 
 
@@ -208,14 +208,14 @@ def build_plan(
 class Clamped:
     """A distribution of σ whose tails are moved to the ends of the model's range."""
 
-    law: SigmaDistribution
+    distribution: SigmaDistribution
     sigma_max: float
     sigma_min: float
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the σ that belong to standard normal samples."""
-        return self.law(z).clamp(self.sigma_min, self.sigma_max)
+        return self.distribution(z).clamp(self.sigma_min, self.sigma_max)
 
     def density(self, sigma: Tensor) -> Tensor:
         """Return the density of the distribution before clamping."""
-        return self.law.density(sigma)
+        return self.distribution.density(sigma)

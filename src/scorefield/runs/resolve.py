@@ -147,5 +147,6 @@ def choose_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not available: {reason}") from error
+        raise ValueError(
+            f"device {name!r} is not available here: give auto, cpu, cuda or mps"
+        ) from error

@@ -27,7 +27,7 @@ from ..disk import write_file
 from . import config
 from .build import build
 from .config import Experiment
-from .run import Run, owned
+from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
 FREE = ("training.steps", "data.source", "data.workers", "sampling", "keeping", "machine")
@@ -51,7 +51,7 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
     directory = Path(directory)
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
-    with distributed.main_first(), owned(directory):
+    with distributed.main_first(), lock_run(directory):
         for place in (directory, directory / "checkpoints", directory / "samples"):
             for path in place.glob(".*"):
                 if PARTIAL.fullmatch(path.name):

@@ -97,7 +97,7 @@ class Run:
 
     def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end; a step is yielded after everything due at it has been written."""
-        with owned(self.directory):
+        with lock_run(self.directory):
             last = max((int(path.stem) for path in checkpoints(self.directory)), default=0)
             if last > self.step:
                 raise ValueError(
@@ -286,7 +286,7 @@ class Run:
                 signal.signal(number, handler)
 
 
-def owned(directory: Path) -> AbstractContextManager[None]:
+def lock_run(directory: Path) -> AbstractContextManager[None]:
     """Return the run's lock, which rank 0 holds for all processes."""
     return hold_lock(directory) if distributed.is_main() else nullcontext()
 
