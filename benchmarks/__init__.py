@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-BENCHMARKS = ("step", "frontier", "peers", "scale", "startup", "posteriors", "oracles", "loader")
-BENCHMARKS += ("loop", "overhead")
+BENCHMARKS = (
+    *("step", "frontier", "peers", "scale", "startup"),
+    *("posteriors", "oracles", "loader", "loop"),
+)
 RESULTS = Path(__file__).parent / "results"
 """The published measurements, a file per benchmark."""
 
@@ -22,7 +24,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Setting:
-    """How to measure.
+    """Options of all benchmarks.
 
     Attributes:
         only: Parts of names of networks, models, series or tables; others are left out.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import tyro
 
@@ -17,6 +18,19 @@ from . import BENCHMARKS, RESULTS, Setting, describe
 
 PROGRAM = "python -m benchmarks"
 NAMES = (*BENCHMARKS, "tables", "all")
+
+
+@dataclass(frozen=True)
+class Printing:
+    """Options of `tables`.
+
+    Attributes:
+        only: Parts of titles; these tables are printed whole.
+        out: Directory of the results.
+    """
+
+    only: tuple[str, ...] = ()
+    out: Path = RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,25 +60,28 @@ def run(name: str, options: Sequence[str]) -> None:
     """Run a benchmark with the options of a command line."""
     if name not in NAMES:
         raise ValueError(f"there is no benchmark {name!r}: {spelling_hint(name, NAMES)}")
-    default = Setting(device="auto", out=RESULTS if name == "tables" else Setting.out)
     about, program = overview() if name == "all" else describe(name), f"{PROGRAM} {name}"
+    if name == "tables":
+        printing = tyro.cli(Printing, prog=program, description=about, args=options)
+        startup.prepare()
+        from . import tables
+
+        results = tables.run(Setting(only=printing.only, out=printing.out))
+        print("\n\n".join(table.markdown() for table in results))
+        return
+    default = Setting(device="auto")
     setting = tyro.cli(Setting, prog=program, description=about, default=default, args=options)
     if not 0 <= setting.seed < 2**63:
         raise ValueError(f"--seed {setting.seed}: give a whole number from 0 to 2^63 - 1")
     startup.prepare()
-    if name == "tables":
-        from . import tables
-
-        print("\n\n".join(table.markdown() for table in tables.run(setting)))
-        return
     check_writable(setting.out / f"{name}.json")
     from scorefield.runs.resolve import choose_device
 
     from .table import record
 
     setting = replace(setting, device=str(choose_device(setting.device)))
-    for each in BENCHMARKS if name == "all" else (name,):
-        record(each, setting)
+    for benchmark in BENCHMARKS if name == "all" else (name,):
+        record(benchmark, setting)
 
 
 if __name__ == "__main__":

@@ -29,26 +29,12 @@ class Digest(NamedTuple):
 
 
 OPTIMIZED = ("ms a step", "ratio", "of the peak", "MiB", "error of the score")
-METHOD = ("method", "ms a step", "ratio", "MiB", "error of the score")
 COST = ("sampler", "NFE", "seconds", "times faster", "Fréchet", "from", "to")
 PLANS = ("annealed L", "euler|10|", "heun|9|", "heun|19|", "dpm_solver|4|", "dpm_solver|10|")
-CONTENDERS = ("scorefield|euler|", "diffusers|EDM", "azula|EulerS", "scorefield|dpm", "azula|xEAB")
 DIGESTS = {
     "A step as `optimize` computes it": Digest("step", "", OPTIMIZED, ("optimize|",)),
-    "A sampling step of the NCSN with 128 filters": Digest(
-        "step", "NCSN 128, 3×32×32, batch 32, sampling", METHOD
-    ),
     "Samples of the preset digits": Digest("frontier", "frontier, digits", COST, PLANS),
     "A training step of a U-Net": Digest("peers", "training", ("package", "ms a step", "ratio")),
-    "Samples of a U-Net": Digest("peers", "own UNet", ("package", "samples/s", "ratio")),
-    "A sampler’s step without a network": Digest(
-        "peers",
-        "free network, 32×1×28×28",
-        ("package", "sampler", "µs a step", "ratio"),
-        CONTENDERS,
-    ),
-    "Processes": Digest("scale", "processes", ("processes", "ms", "grows as the power", "MiB")),
-    "Start-up": Digest("startup", "", ("", "s", "of import torch")),
 }
 
 

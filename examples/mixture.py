@@ -67,7 +67,7 @@ class Result:
 def run(out: Path, *, n: int, seed: int) -> None:
     """Sample, print the table, draw the picture."""
     print(f"p = 1/5 N((-5,-5), I) + 4/5 N((5,5), I), its score exact; {n} samples, seed {seed}\n")
-    # points in the plane are too little work to share: beside another busy program, threads that
+    # points in the plane are too little work to share: next to another busy program, threads that
     # wait for each other at each small step were measured to take 50 times as long as one
     torch.set_num_threads(1)
     oracle, ladder, results = compare(n, seed)
@@ -166,9 +166,9 @@ def draw(oracle: GaussianMixture, results: list[Result]) -> Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Sample two Gaussians four ways.")
+    parser = argparse.ArgumentParser(description="Sample two Gaussians by four methods.")
     parser.add_argument("--out", type=Path, default=Path("mixture.png"), help="the picture")
     parser.add_argument("--n", type=int, default=2000, help="samples of each kind")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same samples")
-    given = parser.parse_args()
-    run(given.out, n=given.n, seed=given.seed)
+    args = parser.parse_args()
+    run(args.out, n=args.n, seed=args.seed)

@@ -214,7 +214,6 @@ def test_help_names_all_benchmarks_without_torch():
 QUICK = {
     "scale": ["--only", "levels"],
     "posteriors": ["--only", "gauss2 mask, pigdm"],
-    "overhead": ["--only", "heun"],
     "peers": ["--only", "A step of training"],
 }
 SLOW = [pytest.param(name, [], marks=pytest.mark.slow, id=f"whole {name}") for name in BENCHMARKS]
