@@ -71,12 +71,14 @@ def deflated(count, head=b"", wbits=-15):
     return first + again * count + pack.flush()
 
 
-def zipped(members, packing=lambda: zipfile.ZIP_STORED):
+def zipped(members, packing=lambda: zipfile.ZIP_STORED, mode=0o600):
     """Make a zip of (name, content), without the time."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name), content, packing(), 1)
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, content, packing(), 1)
     return out.getvalue()
 
 

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import torch
 from mutations import deflated, zip_bomb
+from mutations import zipped as zip_of
 from PIL import Image
 from standins import (
     all_rows,
     cifar10_batch,
     cifar10_batches,
     idx,
-    python2_pickle,
     write_celeba,
     write_cifar10,
     write_mnist,
@@ -37,7 +37,6 @@ from scorefield import load
 from scorefield.cli import main
 from scorefield.data import Arrays, Part, load_data
 from scorefield.data import cifar as cifar_module
-from scorefield.data._pickled import parse_array, parse_pickle
 from scorefield.data.download import Remote, fetch
 
 mnist_module = import_module("scorefield.data.mnist")  # in the package, the name is the function
@@ -142,7 +141,8 @@ def test_the_written_batches_are_pickles_of_python_2():
     names = {arg for op, arg, _ in pickletools.genops(content) if op.name == "GLOBAL"}
     assert names == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
     fortran = content.replace(b"b\x89T", b"b\x88T").replace(x.tobytes(), x.T.tobytes())
-    assert np.array_equal(parse_array(parse_pickle(fortran)["data"]), x)
+    images, _ = cifar_module._read_pickled(fortran, "x")
+    assert np.array_equal(images.flatten(1).numpy(), x)
 
 
 TWO = np.zeros((2, 3072), np.uint8)
@@ -158,6 +158,8 @@ def _with(old, new):
 DEEP = b"\x80\x02K\x00q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00K\x01s."
 SHAPE = b"(K\x01K\x02M\x00\x0c\x86"
 NOT_BATCHES = {
+    "an extension": b"\x80\x02\x82\x01.",
+    "a name from the stack": b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
     "os.system": b"cos\nsystem\n(S'touch ran'\ntR.",
     "another name": b"\x80\x02cbuiltins\neval\n.",
     "an instance": b"(S'touch ran'\nios\nsystem\n.",
@@ -199,11 +201,31 @@ def test_an_invalid_batch_is_refused_and_runs_nothing(tmp_path, monkeypatch, nam
     assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]
 
 
-def test_an_array_repeated_by_the_memo_is_built_once(tmp_path, little_memory):
-    x = np.zeros((1000, 3072), np.uint8)
-    batch = {"labels": [1] * 1000, "data": x} | {f"{i}": x for i in range(2000)}
-    write_tar(tmp_path / ARCHIVE, _batch_files(test_batch=python2_pickle(batch)))
-    assert len(load_data("cifar10", root=tmp_path).test) == 1000
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_binary_archive_and_its_folder_hold_the_same_images(tmp_path, packed, monkeypatch):
+    monkeypatch.setattr(pickle, "Unpickler", None)  # no pickle is involved
+    written = {name: batch[1:] for name, batch in cifar10_batches(3).items()}
+    files = {
+        f"cifar-10-batches-bin/{name}.bin": np.column_stack([np.uint8(y), x]).tobytes()
+        for name, (x, y) in written.items()
+    }
+    if packed:
+        write_tar(tmp_path / "cifar-10-binary.tar.gz", files.items())
+    for name, content in () if packed else files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    data = load_data(tmp_path)
+    x, labels = all_rows(data.test)
+    assert np.array_equal(x.flatten(1).numpy(), written["test_batch"][0])
+    assert labels.tolist() == written["test_batch"][1]
+    assert len(data.train) == 15
+    for wrong, message in ((b"\x0a" + bytes(3072), "labels"), (b"x", "3073"), (b"", "too many")):
+        write_tar(
+            tmp_path / "cifar-10-binary.tar.gz",
+            (files | {"cifar-10-batches-bin/test_batch.bin": wrong}).items(),
+        )
+        with pytest.raises(OSError, match=rf"test_batch\.bin has .*{message}"):
+            load_data(tmp_path / "cifar-10-binary.tar.gz")
 
 
 def _special(name, kind, target=""):
@@ -260,7 +282,9 @@ NOT_TARS = {
 def test_an_invalid_archive_is_refused_by_name_without_its_memory(tmp_path, name, little_memory):
     for pack in (gzip.compress, bytes):
         (tmp_path / ARCHIVE).write_bytes(pack(NOT_TARS[name]))
-        with pytest.raises(OSError, match=rf"{ARCHIVE}.*(damaged|more than|a batch at most)"):
+        with pytest.raises(
+            OSError, match=rf"{ARCHIVE}.*(damaged|more than|not a batch|a batch at most)"
+        ):
             load_data("cifar10", root=tmp_path)
 
 
@@ -329,12 +353,7 @@ def test_an_invalid_partition_is_refused_by_name(tmp_path, lines):
 
 
 def _zip(content=b"x", *, method=zipfile.ZIP_DEFLATED, mode=0o644):
-    info = zipfile.ZipInfo("img_align_celeba/000001.jpg")
-    info.compress_type, info.external_attr = method, mode << 16
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr(info, content)
-    return out.getvalue()
+    return zip_of([("img_align_celeba/000001.jpg", content)], lambda: method, mode)
 
 
 STORED = _zip(b"A" * 1000, method=zipfile.ZIP_STORED)

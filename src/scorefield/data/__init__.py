@@ -64,6 +64,9 @@ FILE_LOADERS: dict[str, Loader] = {
 
 PUBLISHED_FILES: dict[str, Loader] = {
     **dict.fromkeys(("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"), mnist),
+    **dict.fromkeys(
+        ("cifar-10-binary.tar.gz", "cifar-10-batches-bin", "data_batch_1.bin"), cifar10
+    ),
     **dict.fromkeys(("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"), cifar10),
     **dict.fromkeys(("img_align_celeba", "img_align_celeba.zip"), celeba),
 }
