@@ -1,9 +1,9 @@
 """Samplers and U-Nets of this package, `diffusers` and `azula`, in one form.
 
 Samplers run on one network F(u, cond), cond = ¼ log σ, which each package puts under its own
-preconditioning of EDM with σ_d = 1 (Karras et al. 2022, table 1); ScoreSdeVeScheduler has none and
-is given ours. All go down geometric grids with as many evaluations; ours and diffusers' that take
-one per step end at σ = 0, the others at the least σ.
+preconditioning of EDM with σ_d = 1 (Karras et al. 2022, table 1). All go down geometric grids with
+as many evaluations; ours and diffusers' that take one per step end at σ = 0, the others at the
+least σ.
 
 U-Nets are DDPM's (Ho et al. 2020) with two blocks per level and attention at the second. azula's
 has no attention and fewer wide convolutions; at 5/4 of the width and with one more block at the
@@ -28,7 +28,7 @@ from scorefield.nn import UNet
 from scorefield.noise import LogUniform, geometric
 from scorefield.objectives import annealed, denoising, edm_weight
 from scorefield.precondition import EDM
-from scorefield.samplers import SAMPLERS, euler, final
+from scorefield.samplers import SAMPLERS, final
 
 OURS = "scorefield"
 OPTIMIZED = f"{OURS}, optimize"
@@ -38,8 +38,6 @@ INSTALL = {
     "azula": "pip install 'scorefield[peers]', then pip install --no-deps azula",
 }
 ENDS: dict[str, float] = {"sigma_max": 20.0, "sigma_min": 0.01}
-CORRECTOR_RATIO = 0.16
-"""Signal-to-noise ratio of corrections."""
 
 Chain = Callable[[Tensor], Tensor]
 """From samples at the largest σ to samples."""
@@ -66,7 +64,7 @@ def notes() -> list[str]:
 
 
 class Function(nn.Module):
-    """A function of (u, cond) as a network, with the modules or parameters that it uses."""
+    """A function of (u, cond) as a network, with the modules that it uses."""
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *parts: nn.Module) -> None:
         super().__init__()
@@ -75,11 +73,6 @@ class Function(nn.Module):
     def forward(self, u: Tensor, cond: Tensor) -> Tensor:
         """Return F(u, cond)."""
         return self.function(u, cond)
-
-
-def free_network(answer: Tensor) -> nn.Module:
-    """Return a network that costs nothing; packages ask its parameters for their dtype."""
-    return Function(lambda u, cond: answer, nn.ParameterList([answer]))
 
 
 def as_score(net: nn.Module, shape: torch.Size | None = None) -> ScoreModel:
@@ -96,32 +89,22 @@ class Contender(NamedTuple):
         package: Name of the package.
         name: Name of the sampler in it.
         ours: The sampler of ours that does the same, or the nearest.
-        per_step: Evaluations in a step.
         build: From a network and the number of evaluations to the run.
     """
 
     package: str
     name: str
     ours: str
-    per_step: int
     build: Callable[[nn.Module, int], Chain]
 
 
-def own(sampler: str, label: str = "", per_step: int = 1, **options: Any) -> Contender:
+def own(name: str, per_step: int = 1) -> Contender:
     def build(net: nn.Module, evaluations: int) -> Chain:
-        score = as_score(net)
-        levels = evaluations if per_step == 1 else evaluations // per_step + 1
-        ends = {"denoise": per_step == 1}
-        if sampler == "annealed_langevin":
-            levels, ends = evaluations // 2, {"steps": 2}
+        score, last = as_score(net), per_step == 1
+        grid = geometric(*ENDS.values(), evaluations if last else evaluations // per_step + 1)
+        return lambda x: final(SAMPLERS[name].run(score, x, grid, denoise=last))
 
-        def chain(x: Tensor) -> Tensor:
-            grid = geometric(*ENDS.values(), levels)
-            return final(SAMPLERS[sampler].run(score, x, grid, **ends, **options))
-
-        return chain
-
-    return Contender(OURS, label or sampler, label or sampler, per_step, build)
+    return Contender(OURS, name, name, build)
 
 
 def edm_scheduler(name: str, ours: str) -> Contender:
@@ -139,31 +122,7 @@ def edm_scheduler(name: str, ours: str) -> Contender:
 
         return chain
 
-    return Contender("diffusers", name, ours, 1, build)
-
-
-def score_sde_scheduler(label: str, ours: str, corrections: int) -> Contender:
-    def build(net: nn.Module, evaluations: int) -> Chain:
-        score = as_score(net)
-        scheduler = import_module("diffusers").ScoreSdeVeScheduler(
-            snr=CORRECTOR_RATIO, correct_steps=corrections, **ENDS
-        )
-
-        @torch.no_grad()
-        def chain(x: Tensor) -> Tensor:
-            mean = x
-            scheduler.set_timesteps(evaluations // (1 + corrections))
-            scheduler.set_sigmas(evaluations // (1 + corrections))
-            for t, level in zip(scheduler.timesteps, scheduler.sigmas, strict=True):
-                sigma = level * torch.ones(len(x), device=x.device)
-                for _ in range(corrections):
-                    x = scheduler.step_correct(score(x, sigma), x, return_dict=False)[0]
-                x, mean = scheduler.step_pred(score(x, sigma), t, x, return_dict=False)
-            return mean
-
-        return chain
-
-    return Contender("diffusers", f"ScoreSdeVeScheduler, {label}", ours, 1 + corrections, build)
+    return Contender("diffusers", name, ours, build)
 
 
 def azula_sampler(name: str, ours: str, per_step: int = 1) -> Contender:
@@ -171,7 +130,7 @@ def azula_sampler(name: str, ours: str, per_step: int = 1) -> Contender:
         sampler = getattr(import_module("azula.sample"), name)
         return sampler(azula_denoiser(net), steps=evaluations // per_step, silent=True)
 
-    return Contender("azula", name, ours, per_step, build)
+    return Contender("azula", name, ours, build)
 
 
 def azula_denoiser(net: nn.Module) -> Any:
@@ -181,12 +140,10 @@ def azula_denoiser(net: nn.Module) -> Any:
     return import_module("azula.denoise").KarrasDenoiser(log_sigma_net, schedule)
 
 
-BATCH_RULE = "predictor_corrector, rule=batch"
 CONTENDERS = (
     own("euler"),
     edm_scheduler("EDMEulerScheduler", "euler"),
     azula_sampler("EulerSampler", "euler"),
-    azula_sampler("DDIMSampler", "euler"),
     own("heun", per_step=2),
     azula_sampler("HeunSampler", "heun", per_step=2),
     own("dpm_solver"),
@@ -194,16 +151,8 @@ CONTENDERS = (
     azula_sampler("xEABSampler", "dpm_solver"),
     own("ancestral"),
     azula_sampler("DDPMSampler", "ancestral"),
-    own("reverse_diffusion"),
-    score_sde_scheduler("step_pred", "reverse_diffusion", 0),
-    azula_sampler("ItoSampler", "reverse_diffusion"),
-    own("predictor_corrector", per_step=2, predictor=euler, ratio=CORRECTOR_RATIO),
-    azula_sampler("PCSampler", "predictor_corrector", per_step=2),
-    own("predictor_corrector", BATCH_RULE, 2, rule="batch", ratio=CORRECTOR_RATIO),
-    score_sde_scheduler("step_correct and step_pred", BATCH_RULE, 1),
-    own("annealed_langevin"),
 )
-"""Each of ours, followed by those of other packages of its kind."""
+"""Samplers of this package, and after each those of other packages of its kind."""
 
 
 # ── U-Nets ───────────────────────────────────────────────────────────────────────────────────────
@@ -233,7 +182,7 @@ def own_unet(size: Size) -> nn.Module:
 def diffusers_unet(size: Size) -> nn.Module:
     down, up = ["DownBlock2D"] * len(size.widths), ["UpBlock2D"] * len(size.widths)
     down[1], up[-2] = "AttnDownBlock2D", "AttnUpBlock2D"
-    net = import_module("diffusers").UNet2DModel(
+    return import_module("diffusers").UNet2DModel(
         sample_size=size.shape[1],
         in_channels=size.shape[0],
         out_channels=size.shape[0],
@@ -244,7 +193,6 @@ def diffusers_unet(size: Size) -> nn.Module:
         attention_head_dim=None,
         norm_num_groups=size.groups,
     )
-    return Function(lambda u, cond: net(u, cond, return_dict=False)[0], net)
 
 
 def azula_unet(size: Size) -> nn.Module:
@@ -262,10 +210,8 @@ def azula_unet(size: Size) -> nn.Module:
 
 def own_loss(net: nn.Module, x: Tensor, fast: bool = False) -> Loss:
     """Denoising score matching over all σ."""
-    model, loss = (
-        as_score(net, x.shape[1:]),
-        annealed(denoising, LogUniform(**ENDS), edm_weight(1.0)),
-    )
+    model = as_score(net, x.shape[1:])
+    loss = annealed(denoising, LogUniform(**ENDS), edm_weight(1.0))
     if fast:
         optimize(model, batch=len(x), train=True)
     return lambda: loss(model, x).mean()
@@ -278,7 +224,8 @@ def diffusers_loss(net: nn.Module, x: Tensor) -> Loss:
     def loss() -> Tensor:
         noise = torch.randn_like(x)
         t = torch.randint(0, scheduler.config.num_train_timesteps, (len(x),), device=x.device)
-        return F.mse_loss(net(scheduler.add_noise(x, noise, t), t), noise)
+        noisy = scheduler.add_noise(x, noise, t)
+        return F.mse_loss(net(noisy, t, return_dict=False)[0], noise)
 
     return loss
 
@@ -289,19 +236,16 @@ def azula_loss(net: nn.Module, x: Tensor) -> Loss:
 
 
 class PackageUNet(NamedTuple):
-    """A package's network, its own loss, and the sampler that it is sampled with."""
+    """A package's network and its own loss."""
 
     package: str
     build: Callable[[Size], nn.Module]
     loss: Callable[[nn.Module, Tensor], Loss]
-    sampler: str
 
 
 UNETS = {
-    OURS: PackageUNet(OURS, own_unet, own_loss, "dpm_solver"),
-    OPTIMIZED: PackageUNet(OURS, own_unet, partial(own_loss, fast=True), "dpm_solver"),
-    "diffusers": PackageUNet(
-        "diffusers", diffusers_unet, diffusers_loss, "EDMDPMSolverMultistepScheduler"
-    ),
-    "azula": PackageUNet("azula", azula_unet, azula_loss, "xEABSampler"),
+    OURS: PackageUNet(OURS, own_unet, own_loss),
+    OPTIMIZED: PackageUNet(OURS, own_unet, partial(own_loss, fast=True)),
+    "diffusers": PackageUNet("diffusers", diffusers_unet, diffusers_loss),
+    "azula": PackageUNet("azula", azula_unet, azula_loss),
 }
