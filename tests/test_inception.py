@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from scorefield.evaluate.inception import Inception, resize_tensorflow
 
@@ -51,9 +50,4 @@ def test_images_are_resized_from_their_corner():
     x = torch.arange(12.0).view(1, 1, 3, 4)
     wide = resize_tensorflow(x, 12)
     torch.testing.assert_close(wide[..., ::4, ::3], x)
-    torch.testing.assert_close(
-        wide[0, 0, 0], torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9.0]) / 3
-    )
-    # and where half a pixel is put in between, as later programs do, it is another image
-    other = F.interpolate(x, (12, 12), mode="bilinear")
-    assert (wide - other).abs().max() > 0.3
+    torch.testing.assert_close(wide[0, 0, 0], torch.arange(12.0).clamp(max=9) / 3)
