@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from standins import write_celeba, write_cifar10, write_mnist
-from test_inception import weights
+from test_evaluate import inception_weights
 
 from scorefield import Gaussian, geometric, paper
 from scorefield.cli import main
@@ -392,7 +392,7 @@ def test_experiments_run_at_the_papers_scale(published, monkeypatch, name):
 def test_whole_networks_run_at_the_papers_scale(published, name):
     inception = published / "inception.pth"
     if not inception.exists():
-        torch.save(weights(Inception()), inception)
+        torch.save(inception_weights(Inception()), inception)
     arguments = ["--scale", "paper", "--steps", "2", "--device", "cpu"]
     files = ["--data", str(published), "--inception", str(inception)]
     with suppress(SystemExit):  # after two steps an experiment may fail

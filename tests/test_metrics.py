@@ -1,8 +1,9 @@
-"""Fréchet, kernel and sliced Wasserstein distances and the inception score against the truth."""
+"""Metrics of samples against other programs, and against their definitions point by point."""
 
 import itertools
 import math
 import statistics
+from functools import partial
 
 import pytest
 import scipy.optimize
@@ -10,17 +11,23 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scorefield import seeded
-from scorefield.metrics import arguments, kernel_distance
-from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
-from scorefield.metrics.distances import (
+from scorefield.metrics import (
     Moments,
+    arguments,
+    crowding,
+    density_coverage,
     frechet,
     frechet_gaussian,
     inception_score,
+    kernel_distance,
+    nearest,
+    neighbour_ratio,
+    precision_recall,
     sliced_wasserstein,
 )
 
@@ -54,10 +61,6 @@ def test_moments_merge_in_any_order_and_leave_their_parts():
     for merged in (x.merge(y).merge(z), x.merge(y.merge(z)), z.merge(x).merge(y)):
         assert_moments(merged, torch.cat([a, b, c]))
     assert_moments(Moments().merge(x).merge(Moments()), a)
-    with pytest.raises(ValueError, match=r"0 were counted: `update` returns the new moments"):
-        _ = Moments().cov
-    with pytest.raises(ValueError, match="moments of 4 and of 2 dimensions"):
-        x.update(torch.randn(10, 2))
 
 
 FEW, MANY = [(n, 64, 1e-12) for n in (2, 5, 40)], [(80, d, 1e-10) for d in (1, 4, 30)]
@@ -75,19 +78,6 @@ def test_frechet_is_exact_of_few_and_of_many_samples(n, d, rel):
     for same in (x, x.flip(0)):
         assert frechet(x, same) < rel * u.square().sum().item()
     assert frechet(torch.ones(n, 3), torch.zeros(4, 3)) == pytest.approx(3)
-
-
-def test_frechet_gaussian_errors_name_the_argument(unchecked):
-    m, c = torch.zeros(3), torch.eye(3)
-    for *moments, message in (
-        (m, c, m, torch.eye(2), r"cov_y has shape \(2, 2\): to fit mean_x give \(3, 3\)"),
-        (m, c, torch.zeros(1), c, r"mean_y has shape \(1,\)"),  # it would broadcast
-        (m, c * math.nan, m, c, "cov_x has NaN"),
-        (m, c + torch.ones(3, 3).triu(1), m, c, "cov_x is not symmetric"),
-        (m, c, m, torch.diag(torch.tensor([1.0, 2, -1])), "cov_y has the negative eigenvalue -1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            frechet_gaussian(*moments)
 
 
 @pytest.mark.parametrize(("degree", "scale", "offset"), [(3, None, 1.0), (2, 0.5, 2.0)])
@@ -145,8 +135,6 @@ def test_sliced_wasserstein_is_its_definition_on_the_seeds_directions(monkeypatc
     u, v = (z.repeat_interleave(r, 0) @ directions.T for z, r in ((x, 3), (y, 2)))
     truth = (u.sort(0).values - v.sort(0).values).square().mean().sqrt()
     assert value == pytest.approx(truth.item(), rel=1e-12)
-    with pytest.raises(ValueError, match=r"order=0.5"):
-        sliced_wasserstein(x, y, order=0.5)
 
 
 def test_inception_score_is_its_definition(monkeypatch):
@@ -159,11 +147,6 @@ def test_inception_score_is_its_definition(monkeypatch):
     truth = (statistics.fmean(scores), statistics.pstdev(scores))
     assert inception_score(p, 5) == pytest.approx(truth, rel=1e-10)
     assert inception_score(torch.full((500, 10), 0.1)) == pytest.approx((1, 0), abs=1e-6)
-    for wrong in (torch.randn(50, 10), torch.ones(50, 10) / 11):
-        with pytest.raises(ValueError, match=r"give softmax\(logits\), not logits"):
-            inception_score(wrong)
-    with pytest.raises(ValueError, match="splits=10 of 5 samples"):
-        inception_score(torch.ones(5, 10) / 10)
 
 
 PAIRED = {frechet: 2, kernel_distance: 4, sliced_wasserstein: 1}
@@ -204,20 +187,159 @@ def test_all_arithmetic_is_in_double_precision_on_flattened_images(metric, dtype
     assert metric(x, y, **options) == pytest.approx(value, rel=1e-12)
 
 
+@pytest.fixture(params=[None, 7])
+def block(request, monkeypatch):
+    """Rows of a block: as many as fit, or few, so that points of one set are in several."""
+    if request.param is not None:
+        monkeypatch.setattr(arguments, "BLOCK_ROWS", request.param)
+
+
+@pytest.mark.usefixtures("block")
+def test_nearest_against_sklearn():
+    # far from zero, where ‖x‖² + ‖y‖² − 2xᵀy has no digits left in single precision
+    x, y = torch.randn(40, 5) + 1e3, torch.randn(50, 5) + 1e3
+    tree = NearestNeighbors(algorithm="kd_tree").fit(y.double().numpy())
+    distances, indices = tree.kneighbors(x.double().numpy(), 4)
+    neighbours, truth = nearest(x, y, 4), torch.from_numpy(distances)
+    torch.testing.assert_close(neighbours.distances, truth, rtol=1e-12, atol=0)
+    assert torch.equal(neighbours.indices, torch.from_numpy(indices))
+
+
+def test_copies_are_at_exactly_zero():
+    y = 255 * torch.rand(200, 300)
+    order = torch.randperm(200)
+    neighbours = nearest(y[order], y, 2)
+    assert torch.equal(neighbours.distances[:, 0], torch.zeros(200).double())
+    assert torch.equal(neighbours.indices[:, 0], order)
+    assert (neighbours.distances[:, 1] > 0).all()
+    # a difference in the last bit is not a copy
+    other = y.clone()
+    other[:, 0] = torch.nextafter(other[:, 0], torch.tensor(1e9))
+    exact = (other[:, :1].double() - y[:, :1].double()).abs()
+    assert torch.equal(nearest(other, y).distances, exact)
+
+
+@pytest.mark.usefixtures("block")
+def test_nearest_of_mirror_images():
+    y = torch.rand(30, 2, 4, 5)
+    x = torch.cat([y[:10].flip(-1), y[10:20], y[20:].flip(-2)]).requires_grad_()
+    neighbours = nearest(x, y, 3, flips=True)
+    assert not neighbours.distances.requires_grad
+    assert (neighbours.distances[:20, 0] == 0).all()
+    views = [view.flatten(1).double() for view in (x, x.flip(-1))]
+    gaps = [(v[:, None] - y.flatten(1).double()).norm(dim=-1) for v in views]
+    truth = torch.stack(gaps).amin(0).topk(3, largest=False)
+    torch.testing.assert_close(neighbours.distances, truth.values, rtol=1e-12, atol=0)
+    assert torch.equal(neighbours.indices, truth.indices)
+    assert (nearest(x, y).distances[:10] > 0).all()
+
+
+def all_four(x, y, k):
+    return (*precision_recall(x, y, k=k), *density_coverage(x, y, k=k))
+
+
+def loops(x, y, k):
+    """All four, point by point, as the papers write them."""
+
+    def within(a, z):
+        """True for each point of z whose ball contains a."""
+        return [math.dist(a, b) <= sorted(math.dist(b, c) for c in z)[k] for b in z]
+
+    x, y = x.tolist(), y.tolist()
+    inside, reached = [within(a, y) for a in x], [within(b, x) for b in y]
+    precision = sum(map(any, inside)) / len(x)
+    recall = sum(map(any, reached)) / len(y)
+    density = sum(map(sum, inside)) / (k * len(x))
+    coverage = sum(map(any, zip(*inside, strict=True))) / len(y)
+    return precision, recall, density, coverage
+
+
+@pytest.mark.parametrize(("k", "n", "m"), [(1, 30, 40), (3, 40, 25), (5, 20, 20)])
+@pytest.mark.usefixtures("block")
+def test_all_four_against_loops(k, n, m):
+    x, y = torch.randn(n, 3) + 1, torch.randn(m, 3)
+    truth = loops(x, y, k)
+    assert min(truth[:2]) > 0
+    assert max(truth[:2]) < 1
+    assert all_four(x, y, k) == pytest.approx(truth, rel=1e-12)
+    assert crowding(x, y, k=k).double().mean().item() / k == pytest.approx(truth[2], rel=1e-12)
+
+
+@given(st.integers(0, 1000), st.integers(1, 3))
+def test_all_four_among_ties_and_duplicates(seed, k):
+    """On a grid most points lie on the edge of balls, and many on others."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (torch.randint(0, 3, (n, 2), generator=generator).float() for n in (9, 12))
+    values = all_four(x, y, k)
+    assert values == pytest.approx(loops(x, y, k), rel=1e-12)
+    # far from zero the same edges are subject to rounding
+    moved = [z * 0.25 + 1000.5 for z in (x, y)]
+    assert all_four(*moved, k) == values
+
+
+def test_neighbour_ratio_is_that_of_medians():
+    train = torch.tensor([[0.0], [100.0]])
+    heldout = torch.tensor([[2.0], [-4.0], [106.0]])
+    samples = torch.tensor([[101.0], [1.5], [-1.0], [97.0], [0.0]])
+    assert neighbour_ratio(samples, train, heldout) == 1 / 4
+
+
+X, NAN = torch.zeros(20, 3), torch.full((20, 3), math.nan)
+PLANE, ONE, ZERO = torch.zeros(20, 2), torch.eye(3), torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "args", "message"),
+    [
+        (
+            frechet_gaussian,
+            (ZERO, ONE, ZERO, torch.eye(2)),
+            r"cov_y has shape \(2, 2\): to fit mean_x",
+        ),
+        (frechet_gaussian, (ZERO, ONE, torch.zeros(1), ONE), "mean_y has shape"),  # would broadcast
+        (frechet_gaussian, (ZERO, ONE * math.nan, ZERO, ONE), "cov_x has NaN"),
+        (frechet_gaussian, (ZERO, ONE.cumsum(0), ZERO, ONE), "cov_x is not symmetric"),
+        (frechet_gaussian, (ZERO, ONE, ZERO, -ONE), "cov_y has the negative eigenvalue -1"),
+        (partial(sliced_wasserstein, order=0.5), (X, X), "order=0.5"),
+        (inception_score, (X,), r"give softmax\(logits\), not logits"),
+        (inception_score, (X + torch.tensor([2.0, -1, 0]),), r"give softmax\(logits\), not logits"),
+        (inception_score, (X[:5] + 1 / 3,), "splits=10 of 5 samples"),
+        (Moments().update(X).update, (PLANE,), "moments of 3 and of 2 dimensions"),
+        (lambda: Moments().cov, (), "0 were counted: `update` returns the new moments"),
+        (nearest, (X, X, 21), "k=21 of 20 references"),
+        (nearest, (X, X, 0), "k=0 of 20 references"),
+        (nearest, (X, PLANE), "x has 3 dimensions and reference 2"),
+        (partial(nearest, flips=True), (X, X), r"x has shape \(20, 3\): flips=True is for"),
+        *(
+            (partial(f, k=0), (X, X), "k=0: give")
+            for f in (precision_recall, density_coverage, crowding)
+        ),
+        (neighbour_ratio, (NAN, X, X), "^samples has NaN"),
+        (neighbour_ratio, (X, NAN, X), "^train has NaN"),
+        (neighbour_ratio, (X, X, NAN), "^heldout has NaN"),
+        (neighbour_ratio, (X, PLANE, X), "samples has 3 dimensions and train 2"),
+        (neighbour_ratio, (X, X, PLANE), "samples has 3 dimensions and heldout 2"),
+        (neighbour_ratio, (X, X, X), "most of heldout is in train"),
+    ],
+)
+def test_refusals_name_the_argument(metric, args, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        metric(*args)
+
+
 @pytest.mark.parametrize("metric", PAIRED)
-def test_errors_name_the_argument(metric, unchecked):
+def test_refusals_of_pairs_name_the_argument(metric, unchecked):
     ours = metric in (precision_recall, density_coverage)
     first, second = ("samples", "real") if ours else ("x", "y")
-    x, bad = torch.randn(20, 3), torch.randn(20, 3)
-    bad[7, 1] = math.nan
     least, few = PAIRED[metric], PAIRED[metric] - 1
+    bad = X.index_put((torch.tensor(7), torch.tensor(1)), torch.tensor(math.nan))
     for pair, message in {
-        (x, bad): rf"^{second} has NaN or infinite",
-        (bad / 0, x): rf"^{first} has NaN or infinite",
-        (x, torch.randn(20, 4)): rf"^{first} has 3 dimensions and {second} 4",
-        (x[:, 0], x): rf"^{first} has shape \(20,\)",
-        (x, x.byte()): rf"^{second} is of torch.uint8",
-        (x, x[:few]): rf"^{second} has ({few} samples: give at least {least}|shape \(0, 3\))",
+        (X, bad): rf"^{second} has NaN or infinite",
+        (X / 0, X): rf"^{first} has NaN or infinite",
+        (X, PLANE): rf"^{first} has 3 dimensions and {second} 2",
+        (X[:, 0], X): rf"^{first} has shape \(20,\)",
+        (X, X.byte()): rf"^{second} is of torch.uint8",
+        (X, X[:few]): rf"^{second} has ({few} samples: give at least {least}|shape \(0, 3\))",
     }.items():
         with pytest.raises(ValueError, match=message):
             metric(*pair)
