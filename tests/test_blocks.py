@@ -1,16 +1,16 @@
 """The parts of networks against formulas written out: moments, einsum, matrices, numpy's sines."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from score_sde_reference import attention, group_norm
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import profile
 
-from scorefield.nn.blocks import Attention, normalization
+from scorefield.nn.blocks import Attention, kernels_with_derivatives, normalization
 from scorefield.nn.embedding import GaussianFourier, LabelEmbedding, class_vectors, sinusoidal
 from scorefield.nn.resample import BOX, Downsample, Upsample, double_size, fir_filter, half_size
 
@@ -40,14 +40,16 @@ def test_normalisation_uses_the_moments_of_groups(layout, channels, requested, g
     x = 3 + torch.randn(2, channels, 4, 3).double()
     expected = group_norm(x, norm.weight, norm.bias, groups)
     assert norm.num_groups == groups
-    for fused in (True, False):
-        result = norm(x.contiguous(memory_format=layout), fused=fused)
-        torch.testing.assert_close(result, expected, **CLOSE)
+    for differentiated in (False, True):
+        x = x.contiguous(memory_format=layout).requires_grad_(differentiated)
+        with kernels_with_derivatives(x):
+            torch.testing.assert_close(norm(x), expected, **CLOSE)
 
 
 def test_normalisation_of_bfloat16_takes_the_moments_in_float32():
     norm, half = random(normalization(8)).float(), (3 + torch.randn(2, 8, 4, 3)).bfloat16()
-    result = norm(half, fused=False)
+    with sdpa_kernel(SDPBackend.MATH):
+        result = norm(half)
     assert result.dtype == torch.bfloat16
     # one rounding to 8 bits at the end
     torch.testing.assert_close(result.float(), norm(half.float()), rtol=0.01, atol=0.01)
@@ -55,12 +57,12 @@ def test_normalisation_of_bfloat16_takes_the_moments_in_float32():
 
 
 @LAYOUTS
-def test_plain_normalisation_has_every_derivative(layout):
+def test_normalisation_has_every_derivative(layout):
     norm = random(normalization(4, 2))
     x = torch.randn(2, 4, 2, 3).double().to(memory_format=layout).requires_grad_()
-    plain = partial(norm, fused=False)
-    assert torch.autograd.gradcheck(plain, x, check_forward_ad=True, check_batched_grad=True)
-    assert torch.autograd.gradgradcheck(plain, x, check_batched_grad=True)
+    with kernels_with_derivatives(x):
+        assert torch.autograd.gradcheck(norm, x, check_forward_ad=True, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(norm, x, check_batched_grad=True)
 
 
 @LAYOUTS
@@ -75,22 +77,20 @@ def test_layers_before_the_norm_may_be_frozen(layout):
 
 
 @LAYOUTS
-def test_attention_uses_the_fused_kernel_with_the_same_gradients(layout):
+def test_attention_uses_the_fused_kernel_except_where_its_input_is_differentiated(layout):
     block, x = random(Attention(8)), torch.randn(2, 8, 4, 6).double().to(memory_format=layout)
     gradients = []
-    for fused in (True, False):
-        with profile() as profiler:
-            out = block(x, fused)
+    for needs in (False, True):
+        with profile() as profiler, kernels_with_derivatives(x.requires_grad_(needs)):
+            out = block(x)
         kernels = {event.key for event in profiler.key_averages()}
-        assert fused == ("aten::_scaled_dot_product_flash_attention_for_cpu" in kernels)
-        assert "aten::_scaled_dot_product_attention_math" not in kernels
+        assert needs != ("aten::_scaled_dot_product_flash_attention_for_cpu" in kernels)
         gradients.append(torch.autograd.grad(out.square().sum(), list(block.parameters())))
     torch.testing.assert_close(*gradients, **CLOSE)
 
 
 @pytest.mark.parametrize("rescale", [True, False])
-@pytest.mark.parametrize("fused", [True, False])
-def test_attention_is_the_formula(fused, rescale):
+def test_attention_is_the_formula(rescale):
     block, x = random(Attention(8, rescale=rescale)), torch.randn(2, 8, 4, 6).double()
     h = group_norm(x, block.norm.weight, block.norm.bias, 2)
 
@@ -100,7 +100,7 @@ def test_attention_is_the_formula(fused, rescale):
 
     mixed = attention(h, *(linear(layer, h) for layer in (block.query, block.key, block.value)))
     expected = (x + linear(block.out, mixed)) / (math.sqrt(2) if rescale else 1)
-    torch.testing.assert_close(block(x, fused), expected, **CLOSE)
+    torch.testing.assert_close(block(x), expected, **CLOSE)
 
 
 # ── Resampling ───────────────────────────────────────────────────────────────────────────────────

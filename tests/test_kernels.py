@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.nn import kernels
+from scorefield.fast import kernels
 
 REASON = kernels.unavailable_reason()
 needs_compiler = pytest.mark.skipif(REASON is not None, reason=REASON or "")
@@ -109,7 +109,7 @@ def test_kernels_use_torchs_openmp():
     """Threads of two OpenMPs would compete for the cores; scikit-learn loads one of its own."""
     code = """
         import sklearn.utils._openmp_helpers, torch
-        from scorefield.nn import kernels
+        from scorefield.fast import kernels
         kernels.library()
         print(kernels._openmp()[0])
         print(open("/proc/self/maps").read())

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from test_kernels import EPSILON, error, unusual_derivatives
 
-from scorefield.nn import MLP, onednn
+from scorefield.fast import onednn
+from scorefield.fast.twins import FastLinear, swap
+from scorefield.nn import MLP
 from scorefield.nn.embedding import Embedding
 
 needs_onednn = pytest.mark.skipif(
@@ -88,7 +90,7 @@ def check(call, *inputs, **changes):
         torch.nn.init.normal_(parameter, std=0.1)
     for net in nets[1:]:
         net.load_state_dict(nets[0].state_dict())
-    nets[0].onednn = True
+    swap(nets[0], winograd=False, coarse=False, onednn=True)
     fast, plain = (call(net, *inputs) for net in nets[:2])
     truth = call(nets[2].double(), *(t.double() for t in inputs))
     for ours, theirs, exact in zip(fast, plain, truth, strict=True):
@@ -148,14 +150,16 @@ def test_training_is_known_to_be_faster_on_amd_processors(tmp_path):
 
 
 @needs_onednn
-def test_layers_with_hooks_and_subclasses_are_called():
+def test_layers_with_hooks_are_called_and_subclasses_stay():
     class Twice(torch.nn.Linear):
         def forward(self, x):
             return 2 * super().forward(x)
 
-    x, hook = torch.randn(128, 384), Mock(return_value=None)
-    hooked, other = torch.nn.Linear(384, 384), Twice(384, 384)
-    hooked.register_forward_pre_hook(hook)
-    onednn.onednn_linear(hooked, x)
+    net, hook = small(), Mock(return_value=None)
+    net.stem = Twice(3, 16)
+    net.head.register_forward_pre_hook(hook)
+    swap(net, winograd=False, coarse=False, onednn=True)
+    net(torch.randn(2, 3))
     hook.assert_called_once()
-    assert torch.equal(onednn.onednn_linear(other, x), other(x))
+    assert type(net.head) is FastLinear
+    assert type(net.stem) is Twice

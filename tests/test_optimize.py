@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from test_kernels import error, needs_compiler, no_compiler  # noqa: F401
 from test_mlp import needs_onednn
 
 from scorefield import EDM, MLP, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
+from scorefield.checkpoint import load, save
 from scorefield.data import load_data
-from scorefield.fast import Choice, choose, optimize
+from scorefield.fast import Choice, choose, onednn, optimize, undo
 from scorefield.fast.optimize import compile_unavailable_reason
-from scorefield.nn import onednn
+from scorefield.fast.twins import FastConv3, FastLinear
+from scorefield.nn.layers import Conv3
 from scorefield.runs import start
 from scorefield.runs.config import overridden, read
 from scorefield.runs.presets import digits, digits_ncsn
@@ -108,7 +111,7 @@ def test_without_a_compiler_convolutions_stay_standard(set_bfloat16):
     assert torch.equal(model(x, 0.1), before)
     with pytest.warns(UserWarning, match="standard convolutions, because there is no C"):
         Choice(winograd=True).apply(model)
-    assert not model.net.begin.fast
+    assert type(model.net.begin) is Conv3
     half = Choice(channels_last=True, autocast=True)
     half.apply(model)
     assert 0 < error(model(x, 0.1), before.double()) < 0.08  # 2⁻⁹ a rounding, thirty layers
@@ -138,13 +141,13 @@ def test_an_mlp_multiplies_by_onednn_in_sampling_and_where_faster_in_training(mo
     monkeypatch.setattr(onednn, "trains_faster", lambda: faster)
     model = _mlp()
     assert optimize(model) == Choice(onednn=True)
-    assert model.net.onednn
+    assert type(model.net.stem) is FastLinear
     assert "embedded once a batch" in str(choose(model))
     assert choose(model, train=True) == Choice(onednn=faster)
     assert ("only on AMD processors" in str(choose(model, train=True))) != faster
     assert "once a batch" not in str(choose(model, train=True))
     Choice().apply(model)
-    assert not model.net.onednn
+    assert type(model.net.stem) is torch.nn.Linear
     indexed = ScoreModel(MLP((2,), width=8), NCSN(geometric(1.0, 0.01, 4)), shape=(2,))
     for other in (indexed, _mlp(labels=3)):
         assert choose(other) == Choice(onednn=True)
@@ -217,7 +220,7 @@ def test_a_copy_computes_in_the_same_way_and_a_choice_can_be_undone(set_compiler
         optimize(model, precision="half")
     optimize(model)
     average = moving_average(model).module
-    assert average.net.begin.fast
+    assert type(average.net.begin) is FastConv3
     assert torch.equal(average(x, 0.1), model(x, 0.1))
     assert not torch.equal(model(x, 0.1), before)
     Choice(channels_last=True, compile=True).apply(model)
@@ -227,6 +230,36 @@ def test_a_copy_computes_in_the_same_way_and_a_choice_can_be_undone(set_compiler
     assert torch.equal(model(x, 0.1), before)
     assert len(calls) == 2
     assert all(p.is_contiguous() for p in model.parameters())
+
+
+@needs_compiler
+@pytest.mark.parametrize("build", [_ncsn, _unet, _mlp])
+def test_copies_checkpoints_and_hooks_do_not_notice_the_twins(build, tmp_path):
+    model, calls = build().eval(), Counter()
+    state, x = list(model.state_dict()), torch.rand(2, *model.shape)
+    kinds = [type(module) for module in model.modules()]
+    before = model(x, 0.1)
+    for module in model.net.modules():
+        module.register_forward_hook(lambda module, *_: calls.update([module]))
+    model(x, 0.1)
+    expected = calls.copy()
+    calls.clear()
+    Choice(winograd=True, onednn=True).apply(model)
+    twins = [type(module) for module in model.modules()]
+    assert twins != kinds
+    assert list(model.state_dict()) == state
+    result = model(x, 0.1)
+    assert calls == expected
+    average = copy.deepcopy(model)
+    assert [type(module) for module in average.modules()] == twins
+    assert torch.equal(average(x, 0.1), result)
+    save(model, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors").eval()
+    assert [type(module) for module in loaded.modules()] == kinds
+    undo(model)
+    assert [type(module) for module in model.modules()] == kinds
+    assert torch.equal(model(x, 0.1), before)
+    assert torch.equal(loaded(x, 0.1), before)
 
 
 def test_a_score_survives_the_next_call_of_a_network_that_reuses_its_output():
@@ -265,7 +298,7 @@ SHORT += ["machine.device=cpu"]
 def test_a_run_uses_onednn_as_configured(monkeypatch, tmp_path, value):
     monkeypatch.setattr(onednn, "trains_faster", lambda: True)
     run = start(overridden(digits(), [*SHORT, f"machine.onednn={value}"]), tmp_path)
-    assert run.parts.model.net.onednn == (value != "off")
+    assert isinstance(run.parts.model.net.stem, FastLinear) == (value != "off")
     assert read(tmp_path / "config.json").machine.onednn == ("off" if value == "off" else "on")
 
 
@@ -275,7 +308,7 @@ def test_a_run_trains_with_the_kernels_and_so_does_its_average(tmp_path):
     for value in ("on", "off"):
         settings = [*SHORT, "network.width=8", "training.ema=0.9", f"machine.winograd={value}"]
         run = start(overridden(digits_ncsn(), settings), tmp_path / value)
-        assert run.model.net.begin.fast == (value == "on")
+        assert isinstance(run.model.net.begin, FastConv3) == (value == "on")
         losses[value] = [update.loss for update in run]
     assert losses["on"] != losses["off"]
     # the score moves by 5e-5 at most, and the second loss by the first step's gradient

@@ -9,9 +9,17 @@ import torch
 import torch.nn.functional as F
 from test_kernels import EPSILON, error, needs_compiler, unusual_derivatives
 
-from scorefield.nn import layers, norms, winograd
-from scorefield.nn.blocks import GroupNorm, norm_silu_conv
-from scorefield.nn.layers import Conv3, PreActivation, identity, max_pool, mean_pool
+from scorefield.fast import norms, winograd
+from scorefield.fast.twins import CoarseConv3, norm_silu_conv, swap
+from scorefield.nn.blocks import GroupNorm
+from scorefield.nn.layers import (
+    Conv3,
+    InstanceNormPlus,
+    PreActivation,
+    identity,
+    max_pool,
+    mean_pool,
+)
 
 AMPLIFICATION = 64
 """Roundings that a fused convolution may add: Winograd's transforms amplify each about 20 times."""
@@ -47,15 +55,13 @@ def check(fast, plain, truth, *, roundings=AMPLIFICATION, scale=0.0):
 def _triple(module):
     """A copy with the kernels, one in torch's operations, and one in float64."""
     module, plain, exact = (copy.deepcopy(module) for _ in range(3))
-    for part in module.modules():
-        if isinstance(part, Conv3):
-            part.fast = True
+    swap(module, winograd=True, coarse=False, onednn=False)
     return module, plain, exact.double()
 
 
 def _unit(channels, features, function, *, levels=0, dilation=1, bias=False):
     """A unit; levels 0 for no norm, None for one without a table."""
-    norm = None if levels == 0 else layers.InstanceNormPlus(channels, levels)
+    norm = None if levels == 0 else InstanceNormPlus(channels, levels)
     if norm is not None:
         norm.affine.data.normal_()
     return PreActivation(norm, function, Conv3(channels, features, dilation=dilation, bias=bias))
@@ -64,16 +70,16 @@ def _unit(channels, features, function, *, levels=0, dilation=1, bias=False):
 class Block(torch.nn.Module):
     """φ(norm(x)) and a convolution, as in a UNet's blocks."""
 
-    def __init__(self, channels, out, groups, between=None, fused=True):
+    def __init__(self, channels, out, groups, between=None):
         super().__init__()
         self.norm, self.conv = GroupNorm(groups, channels, eps=1e-6), Conv3(channels, out)
-        self.between, self.fused = between, fused
+        self.between = between
         for parameter in (self.norm.weight, self.norm.bias, self.conv.bias):
             torch.nn.init.normal_(parameter)
 
     def forward(self, x, shift=None, plus=None):
         more = dict(between=self.between, shift=shift, plus=plus)
-        return norm_silu_conv(self.norm, self.conv, x, self.fused, **more)
+        return norm_silu_conv(self.norm, self.conv, x, **more)
 
 
 def _is_float(t):
@@ -150,7 +156,7 @@ def test_large_tiles_err_by_little_and_are_not_used_for_derivatives(shape):
     fast, plain, exact = _triple(_unit(channels, features, identity, dilation=dilation))
     x = torch.randn(n, channels, height, width)
     fine = fast(x, None)
-    fast.conv.coarse = True
+    fast.conv.__class__ = CoarseConv3
     assert torch.equal(fast(x, None), fine)
     with torch.no_grad():
         coarse = fast(x, None)
@@ -232,7 +238,7 @@ def test_the_kernels_are_used(monkeypatch, module):
 
 
 UNIT, BLOCK = _unit(4, 4, F.elu, levels=3, bias=True), Block(8, 6, 2)
-UNFUSED = [Block(4, 4, 2, between, fused=False) for between in (None, torch.sin)]
+UNFUSED = [Block(4, 4, 2, between) for between in (None, torch.sin)]
 UNFUSED += [_unit(4, 4, function, levels=None) for function in (F.elu, mean_pool, max_pool)]
 
 
@@ -342,7 +348,7 @@ def test_modules_with_hooks_are_called(kind):
 @pytest.mark.usefixtures("_any_size")
 def test_changed_weights_are_transformed_again():
     conv, x = Conv3(16, 2), torch.rand(2, 16, 16, 16)
-    conv.fast = True
+    swap(conv, winograd=True, coarse=False, onednn=False)
 
     def step():
         conv(x).square().mean().backward()

@@ -21,7 +21,10 @@ import torch
 from torch import nn
 
 from ..model import ScoreModel
-from ..nn import MLP, RefineNet, kernels, onednn
+from ..nn import MLP, RefineNet
+from ..nn.layers import Conv3
+from . import kernels, onednn
+from .twins import swap
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -66,11 +69,7 @@ class Choice:
         if reason is not None:
             warnings.warn(f"standard convolutions, because {reason}", stacklevel=2)
         fast = self.winograd and reason is None
-        switches = dict(fast=fast, coarse=fast and self.coarse, onednn=self.onednn)
-        for module in model.net.modules():
-            for name, value in switches.items():
-                if hasattr(module, name):
-                    setattr(module, name, value)
+        swap(model.net, winograd=fast, coarse=self.coarse, onednn=self.onednn)
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         model.net.to(memory_format=layout)  # type: ignore[call-overload]
         model.autocast = torch.bfloat16 if self.autocast else None
@@ -123,6 +122,11 @@ def optimize(
     return choice
 
 
+def undo(model: ScoreModel) -> None:
+    """Make a model compute by torch's own operations in float32 again."""
+    Choice().apply(model)
+
+
 def choose(
     model: ScoreModel,
     *,
@@ -141,7 +145,7 @@ def choose(
     if device.type != "cpu":
         return _no_speedup(f"nothing has been measured on {device.type}")
     perceptron = isinstance(model.net, MLP)
-    if not perceptron and not any(hasattr(module, "fast") for module in model.net.modules()):
+    if not perceptron and not any(isinstance(module, Conv3) for module in model.net.modules()):
         return _no_speedup("the network has no 3 × 3 convolutions")
     dtypes = {str(p.dtype).removeprefix("torch.") for p in model.net.parameters()}
     if dtypes != {"float32"}:

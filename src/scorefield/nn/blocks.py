@@ -11,21 +11,20 @@ last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` a
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import norms, winograd
 from .images import Images, Vectors
-from .layers import Conv3
+from .layers import Conv3, identity
 
 Form: TypeAlias = Literal["ddpm", "biggan"]
 NEARLY_ZERO = 1e-10
@@ -60,21 +59,21 @@ def linear_layer(size: int, out: int) -> nn.Linear:
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, with every derivative, any memory layout and mixed types if not `fused`."""
+    """torch's, with every derivative, any memory layout and mixed types."""
 
-    def forward(self, x: Images, fused: bool = True) -> Images:
+    def forward(self, x: Images) -> Images:
         """Centre each group of channels and divide it by its deviation."""
-        return group_norm(x, self.weight, self.bias, self.num_groups, self.eps, fused)
+        # torch's backward crashes in channels_last where x has no gradient, as after frozen layers
+        frozen = torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad
+        # as `kernels_with_derivatives` has set it
+        fused = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+        if frozen or not fused:
+            return group_norm(x, self.weight, self.bias, self.num_groups, self.eps)
+        return super().forward(x)
 
 
-def group_norm(
-    x: Images, gain: Tensor, bias: Tensor, groups: int, eps: float, fused: bool
-) -> Images:
-    """Return the group normalisation of x, by torch's kernel or by elementary operations."""
-    # torch's backward crashes in channels_last where x has no gradient, as after frozen layers
-    frozen = torch.is_grad_enabled() and gain.requires_grad and not x.requires_grad
-    if fused and not frozen:
-        return F.group_norm(x, groups, gain, bias, eps)
+def group_norm(x: Images, gain: Tensor, bias: Tensor, groups: int, eps: float) -> Images:
+    """Return the group normalisation of x by elementary operations, which have every derivative."""
     # at least float32 for the statistics, as in torch's kernel
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     grouped = wide.view(len(x), groups, -1, *x.shape[2:])
@@ -98,63 +97,6 @@ def normalization(channels: int, groups: int | None = None) -> GroupNorm:
         sizes = f"{channels} channels are not a multiple of {count} groups"
         raise ValueError(f"{sizes}: change width or groups")
     return GroupNorm(count, channels, eps=1e-6)
-
-
-def divided(total: Tensor, divisor: float) -> Tensor:
-    """Return a sum of two branches over √2, or as it is where the divisor is 1."""
-    return total if divisor == 1 else total / divisor
-
-
-def norm_silu_conv(
-    norm: GroupNorm,
-    conv: nn.Conv1d | nn.Conv2d,
-    x: Images,
-    fused: bool,
-    *,
-    between: Callable[[Tensor], Tensor] | None = None,
-    shift: Vectors | None = None,
-    plus: Images | None = None,
-) -> Images:
-    """Return conv(between(φ(norm(x)))) + shift + plus, the shift one number a channel."""
-    fast = isinstance(conv, Conv3) and conv.fast and norms.without_hooks(conv, norm)
-    table = torch.stack([norm.weight, norm.bias])[None] if fast else None
-    if isinstance(conv, Conv3) and fast and between is None:
-        op = _norm_silu_conv(norm.num_groups, norm.eps, conv.coarse, fused)
-        assert conv.bias is not None  # `convolution` makes it
-        bias = conv.bias if shift is None else conv.bias + shift
-        return winograd.convolve(op, winograd.Operands(x, conv.weight, bias, table, None, plus))
-    h: Tensor
-    if fast:
-        h = norms.norm_activation(_norm_silu(norm.num_groups, norm.eps, fused), x, table)
-    else:
-        h = F.silu(norm(x, fused))
-    h = conv(h if between is None else between(h))
-    h = h if shift is None else h + per_channel(shift, h)
-    return h if plus is None else h + plus
-
-
-@functools.cache
-def _norm_silu(groups: int, eps: float, fused: bool) -> norms.Operation:
-    """Describe φ(norm(x)) to `norms`."""
-
-    def plain(x: Tensor, affine: Tensor) -> Tensor:
-        gain, bias = affine[0]
-        return F.silu(group_norm(x, gain, bias, groups, eps, fused))
-
-    return norms.Operation(plain, function="silu", groups=groups, eps=eps)
-
-
-@functools.cache
-def _norm_silu_conv(groups: int, eps: float, coarse: bool, fused: bool) -> norms.Operation:
-    """Describe conv(φ(norm(x))) + bias + plus to `winograd`."""
-    before = _norm_silu(groups, eps, fused)
-
-    def plain(*tensors: Any) -> Tensor:
-        x, weight, bias, affine, _, plus = tensors
-        h = F.conv2d(before.plain(x, affine), weight, padding=1) + per_channel(bias, x)
-        return h if plus is None else h + plus
-
-    return dataclasses.replace(before, plain=plain, coarse=coarse)
 
 
 class ResidualBlock(nn.Module):
@@ -190,17 +132,16 @@ class ResidualBlock(nn.Module):
             # DDPM's start as small as its attention's weights
             scale = 0.1 if form == "ddpm" else 1.0
             self.shortcut = convolution(channels, out, 1, scale=scale, dims=dims)
-        self.resample = resample
+        self.resample = resample or identity
         self.divisor = math.sqrt(2) if rescale else 1.0
 
-    def forward(self, x: Images, embedding: Vectors, fused: bool = True) -> Images:
+    def forward(self, x: Images, embedding: Vectors) -> Images:
         """Return the block's output, given φ of the embedded noise level."""
-        change, shift = self.resample, self.shift(embedding)
-        dropout = self.dropout if self.dropout.training and self.dropout.p > 0 else None
-        h = norm_silu_conv(self.norm_in, self.conv_in, x, fused, between=change, shift=shift)
-        plus = self.shortcut(x if change is None else change(x))
-        h = norm_silu_conv(self.norm_out, self.conv_out, h, fused, between=dropout, plus=plus)
-        return divided(h, self.divisor)
+        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        h = h + per_channel(self.shift(embedding), h)
+        h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
+        out: Tensor = (self.shortcut(self.resample(x)) + h) / self.divisor
+        return out
 
 
 class Attention(nn.Module):
@@ -222,28 +163,28 @@ class Attention(nn.Module):
         self.out = project(scale=init_scale)
         self.divisor = math.sqrt(2) if rescale else 1.0
 
-    def forward(self, x: Images, fused: bool = True) -> Images:
-        """Return the attended image, with every derivative if not `fused`."""
-        h = self.norm(x, fused)
+    def forward(self, x: Images) -> Images:
+        """Return the attended image."""
+        h = self.norm(x)
         projections = self.query(h), self.key(h), self.value(h)
-        # pixels as a sequence for one head; fused kernels want adjacent channels
+        # pixels as a sequence for one head; torch's kernels want adjacent channels
         q, k, v = (p.flatten(2).transpose(1, 2).contiguous()[:, None] for p in projections)
-        if fused:
-            mixed = F.scaled_dot_product_attention(q, k, v)
-        else:
-            mixed = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
+        mixed = F.scaled_dot_product_attention(q, k, v)
         mixed = mixed.squeeze(1).transpose(1, 2).reshape(x.shape)
-        return divided(x + self.out(mixed), self.divisor)
+        out: Tensor = (x + self.out(mixed)) / self.divisor
+        return out
 
 
-def differentiated(*inputs: Tensor) -> bool:
-    """Return True if derivatives by an input are taken, which may be of second order or forward.
+def kernels_with_derivatives(*inputs: Tensor) -> AbstractContextManager[None]:
+    """Let attention and norms have every derivative where one by an input is taken.
 
-    The fused kernels lack some of those; training by denoising needs none. Derivatives by the
-    parameters alone are for training: second ones need `torch.nn.attention.sdpa_kernel` with
-    `SDPBackend.MATH` around the forward pass.
+    torch's fused kernels lack second ones and forward mode; training by denoising needs neither.
+    Derivatives by the parameters alone are for training: for second ones put the same
+    `torch.nn.attention.sdpa_kernel` with `SDPBackend.MATH` around the forward pass.
     """
-    return any(
+    if any(
         (x.requires_grad and torch.is_grad_enabled()) or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
         for x in inputs
-    )
+    ):
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()

@@ -13,17 +13,15 @@ torch's own operations for them, and differentiable any number of times, eager o
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from . import norms, winograd
 from .images import Images
 
 LevelIndex: TypeAlias = Int[Tensor, "batch"] | None
@@ -135,20 +133,10 @@ def identity(x: Tensor) -> Tensor:
 
 
 class Conv3(nn.Conv2d):
-    """A 3 × 3 convolution that keeps the size, `fast` by `winograd`, `coarse` by larger tiles."""
-
-    fast = False
-    coarse = False
+    """A 3 × 3 convolution that keeps the size, with zeros around the image."""
 
     def __init__(self, features: int, out: int, *, dilation: int = 1, bias: bool = True):
         super().__init__(features, out, 3, padding=dilation, dilation=dilation, bias=bias)
-
-    def forward(self, x: Images) -> Images:
-        """Convolve x, with zeros around it."""
-        if self.fast:
-            op = _operation(None, identity, self.dilation[0], self.coarse)
-            return winograd.convolve(op, winograd.Operands(x, self.weight, self.bias))
-        return super().forward(x)
 
 
 class PreActivation(nn.Module):
@@ -162,40 +150,9 @@ class PreActivation(nn.Module):
 
     def forward(self, x: Images, level: LevelIndex, plus: Tensor | None = None) -> Images:
         """Return conv(function(norm(x))) + plus."""
-        norm, conv, function = self.norm, self.conv, self.function
-        if conv.fast and function in FUSED and norms.without_hooks(conv, norm):
-            op = _operation(norm and norm.eps, function, conv.dilation[0], conv.coarse)
-            affine, row = (None, None) if norm is None else (norm.affine, norm.row(level))
-            operands = winograd.Operands(x, conv.weight, conv.bias, affine, row, plus)
-            return winograd.convolve(op, operands)
-        if norm is not None:
-            x = norm(x, level)
-        maximum = conv.fast and function is max_pool
-        out: Tensor = conv(norms.fast_max_pool(x, max_pool) if maximum else function(x))
+        h = x if self.norm is None else self.norm(x, level)
+        out: Tensor = self.conv(self.function(h))
         return out if plus is None else out + plus
-
-
-FUSED: dict[Callable[[Tensor], Tensor], Literal["same", "elu", "pool"]] = {
-    identity: "same",
-    F.elu: "elu",
-    mean_pool: "pool",
-}
-"""The functions that `winograd` computes together with the convolution."""
-
-
-@functools.cache
-def _operation(
-    eps: float | None, function: Callable[[Tensor], Tensor], dilation: int, coarse: bool
-) -> norms.Operation:
-    """Describe the unit to `winograd`, together with the same in torch's operations."""
-
-    def plain(*tensors: Any) -> Tensor:
-        x, weight, bias, affine, level, plus = winograd.Operands(*tensors)
-        h = x if affine is None or eps is None else instance_norm_plus(x, affine, level, eps)
-        out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
-        return out if plus is None else out + plus
-
-    return norms.Operation(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
 
 
 class PreActivationBlock(nn.Module):

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import convolution, divided, norm_silu_conv, normalization
+from .blocks import convolution, normalization
 from .images import Images, Vectors
 from .resample import BOX, Downsample, Taps, Upsample, double_size, half_size
 
@@ -32,9 +33,10 @@ class Head(nn.Module):
         self.norm = normalization(channels, groups)
         self.conv = convolution(channels, out, scale=scale, dims=dims)
 
-    def forward(self, h: Images, fused: bool = True) -> Images:
+    def forward(self, h: Images) -> Images:
         """Return the image."""
-        return norm_silu_conv(self.norm, self.conv, h, fused)
+        image: Tensor = self.conv(F.silu(self.norm(h)))
+        return image
 
 
 class SkipInput(nn.Module):
@@ -62,7 +64,7 @@ class ResidualInput(nn.Module):
 
     def forward(self, image: Images, h: Images) -> tuple[Images, Images]:
         """Return the sum twice: as the next image and as the features."""
-        total = divided(self.shrink(image) + h, self.divisor)
+        total = (self.shrink(image) + h) / self.divisor
         return total, total
 
 
@@ -73,9 +75,9 @@ class SkipOutput(nn.Module):
         super().__init__()
         self.head, self.taps = head, taps or BOX
 
-    def forward(self, image: Images | None, h: Images, fused: bool) -> tuple[Images, Images]:
+    def forward(self, image: Images | None, h: Images) -> tuple[Images, Images]:
         """Return the sum of images, and the features as they were."""
-        own: Tensor = self.head(h, fused)
+        own: Tensor = self.head(h)
         return own if image is None else double_size(image, self.taps) + own, h
 
 
@@ -87,12 +89,12 @@ class ResidualOutput(nn.Module):
         self.start, self.grow = start, grow
         self.divisor = math.sqrt(2) if rescale else 1.0
 
-    def forward(self, image: Images | None, h: Images, fused: bool) -> tuple[Images, Images]:
+    def forward(self, image: Images | None, h: Images) -> tuple[Images, Images]:
         """Return the image for the next level to enlarge, and the features."""
         if self.grow is None or image is None:
             assert self.start is not None
-            return self.start(h, fused), h
-        total = divided(self.grow(image) + h, self.divisor)
+            return self.start(h), h
+        total = (self.grow(image) + h) / self.divisor
         return total, total
 
 
@@ -106,17 +108,15 @@ class DownLevel(nn.Module):
         self.blocks, self.attentions = nn.ModuleList(blocks), nn.ModuleList(attentions)
         self.shrink, self.join = shrink, join
 
-    def forward(
-        self, image: Images, h: Images, embedding: Vectors, fused: bool
-    ) -> tuple[Images, list[Tensor]]:
+    def forward(self, image: Images, h: Images, embedding: Vectors) -> tuple[Images, list[Tensor]]:
         """Return the image for the next level, and the features for the way up, the next last."""
         kept = []
         for i, block in enumerate(self.blocks):
-            h = block(h, embedding, fused)
-            h = self.attentions[i](h, fused) if self.attentions else h
+            h = block(h, embedding)
+            h = self.attentions[i](h) if self.attentions else h
             kept.append(h)
         if self.shrink is not None:
-            h = self.shrink(h, embedding, fused)
+            h = self.shrink(h, embedding)
             if self.join is not None:
                 image, h = self.join(image, h)
             kept.append(h)
@@ -134,12 +134,12 @@ class UpLevel(nn.Module):
         self.output, self.grow = output, grow
 
     def forward(
-        self, image: Images | None, h: Images, kept: list[Tensor], embedding: Vectors, fused: bool
+        self, image: Images | None, h: Images, kept: list[Tensor], embedding: Vectors
     ) -> tuple[Images | None, Images]:
         """Return the output so far and the features; take the kept features that are used."""
         for block in self.blocks:
-            h = block(torch.cat([h, kept.pop()], dim=1), embedding, fused)
-        h = self.attention(h, fused) if self.attention else h
+            h = block(torch.cat([h, kept.pop()], dim=1), embedding)
+        h = self.attention(h) if self.attention else h
         if self.output is not None:
-            image, h = self.output(image, h, fused)
-        return image, self.grow(h, embedding, fused) if self.grow else h
+            image, h = self.output(image, h)
+        return image, self.grow(h, embedding) if self.grow else h

@@ -12,20 +12,15 @@ that a fresh model under EDM is the score of N(centre, σ_d²I).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from .arguments import check_choices, check_fractions, check_minimum, constructor_arguments
 from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
-from .norms import supported
-from .onednn import onednn_linear
-
-Apply = Callable[[nn.Linear, Tensor], Tensor]
 
 
 class MLP(nn.Module):
@@ -43,9 +38,6 @@ class MLP(nn.Module):
         labels: The number of classes, 0 for none.
         label_dropout: The fraction of a training batch whose class is withheld.
     """
-
-    onednn = False
-    """Multiply by oneDNN, and without gradients embed a noise level that a batch shares once."""
 
     def __init__(
         self,
@@ -88,15 +80,12 @@ class MLP(nn.Module):
                 f"x is a batch of {tuple(x.shape[1:])}, but the network was built for {self.shape}"
             )
         cond = x.new_zeros(len(x)) if cond is None else cond
-        once = self.onednn and label is None and not torch.is_grad_enabled()
-        if once and supported(x, cond) and (cond == cond[:1]).all():
-            cond = cond[:1]
-        apply: Apply = onednn_linear if self.onednn else nn.Linear.__call__
-        embedding = self.embedding(cond, class_vectors(self.label, label, len(cond)))
-        h = apply(self.stem, x.reshape(len(x), self.size))
+        embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
+        h = self.stem(x.reshape(len(x), self.size))
         for block in self.blocks:
-            h = block(h, embedding, apply)
-        return apply(self.head, h).view(x.shape)
+            h = block(h, embedding)
+        out: Tensor = self.head(h)
+        return out.view(x.shape)
 
 
 class MLPBlock(nn.Module):
@@ -110,9 +99,10 @@ class MLPBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, h: Float[Tensor, "batch width"], embedding: Float[Tensor, "rows size"], apply: Apply
+        self, h: Float[Tensor, "batch width"], embedding: Float[Tensor, "rows size"]
     ) -> Float[Tensor, "batch width"]:
         """Return the block's output, given φ of the embedded noise level, one row or a batch."""
-        gain, bias = apply(self.film, embedding).chunk(2, dim=1)
-        branch = F.silu(apply(self.first, (1 + gain) * self.norm(h) + bias))
-        return h + apply(self.second, self.dropout(branch))
+        gain, bias = self.film(embedding).chunk(2, dim=1)
+        branch = F.silu(self.first((1 + gain) * self.norm(h) + bias))
+        out: Tensor = h + self.second(self.dropout(branch))
+        return out

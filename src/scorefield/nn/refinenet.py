@@ -15,7 +15,6 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import norms
 from .arguments import check_choices, check_minimum, constructor_arguments
 from .images import Images, check_image, crop, pad
 from .layers import (
@@ -106,8 +105,6 @@ class Refinement(nn.Module):
     `first` block has nothing to merge and keeps the stage's width; the `last` smooths three times.
     """
 
-    fast = False
-
     def __init__(self, features: int, out: int, levels: int | None, *, first: bool, last: bool):
         super().__init__()
         inputs, out = (1, features) if first else (2, out)
@@ -120,6 +117,7 @@ class Refinement(nn.Module):
         self.pools = nn.ModuleList(
             PreActivation(_norm(out, levels), pool, Conv3(out, out, bias=False)) for _ in range(2)
         )
+        self.activation = nn.ELU()
         self.smooth = _smoothing(out, 3 if last else 1, levels)
 
     def forward(self, x: Images, refined: Images | None, level: LevelIndex) -> Images:
@@ -130,7 +128,7 @@ class Refinement(nn.Module):
         if refined is not None:
             fine, coarse = self.merge
             h = fine(h, level, resize_bilinear(coarse(paths[1], level), x.shape[2:]))
-        h = norms.fast_elu(h) if self.fast else F.elu(h)
+        h = self.activation(h)
         first, last = self.pools
         path = first(h, level)
         h = last(path, level, h + path)

@@ -73,7 +73,7 @@ class Downsample(Resample):
     Without taps the zeros are to the right and below, as in TensorFlow's "same" padding.
     """
 
-    def forward(self, x: Images, embedding: Tensor | None = None, fused: bool = True) -> Images:
+    def forward(self, x: Images, embedding: Tensor | None = None) -> Images:
         """Return the image at half the size; the noise level is not used."""
         if self.taps is None:
             x = F.pad(x, (0, 1) * (x.ndim - 2))
@@ -85,7 +85,7 @@ class Downsample(Resample):
 class Upsample(Resample):
     """Twice the size and a convolution; with taps a transposed convolution before the filter."""
 
-    def forward(self, x: Images, embedding: Tensor | None = None, fused: bool = True) -> Images:
+    def forward(self, x: Images, embedding: Tensor | None = None) -> Images:
         """Return the image at twice the size; the noise level is not used."""
         if self.taps is None:
             plain: Tensor = self.conv(double_size(x))

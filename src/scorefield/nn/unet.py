@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from . import levels
 from .arguments import check_choices, check_fractions, check_minimum, constructor_arguments
-from .blocks import Attention, Form, ResidualBlock, convolution, differentiated
+from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
 from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
-from .images import check_image, crop, pad
+from .images import Images, Vectors, check_image, crop, pad
 from .resample import BOX, Downsample, Resample, Taps, Upsample, double_size, half_size
 
 Progressive: TypeAlias = Literal["none", "skip", "residual"]
@@ -155,20 +155,23 @@ class UNet(nn.Module):
         """Return F of a batch: one conditioning number a sample, and a class if there are any."""
         check_image(x, self.channels, self.dims)
         embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
-        fused, image = not differentiated(x, cond), pad(x, self.factor)
+        with kernels_with_derivatives(x, cond):
+            return crop(self._levels(pad(x, self.factor), embedding), x.shape[2:])
+
+    def _levels(self, image: Images, embedding: Vectors) -> Images:
         h = self.stem(image)
         kept = [h]
         for down in self.down:
-            image, features = down(image, kept[-1], embedding, fused)
+            image, features = down(image, kept[-1], embedding)
             kept += features
         first, attention, second = self.middle
-        h = first(kept[-1], embedding, fused)
-        h = second(attention(h, fused), embedding, fused)
+        h = first(kept[-1], embedding)
+        h = second(attention(h), embedding)
         out: Any = None
         for up in self.up:
-            out, h = up(out, h, kept, embedding, fused)
-        result: Tensor = out if self.head is None else self.head(h, fused)
-        return crop(result, x.shape[2:])
+            out, h = up(out, h, kept, embedding)
+        result: Tensor = out if self.head is None else self.head(h)
+        return result
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:

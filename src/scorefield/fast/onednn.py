@@ -3,7 +3,7 @@
     y = W·x + b        in float32, with first derivatives
 
 On some processors it multiplies matrices faster than torch's default library; it adds the same
-products in another order. Where it is missing or does not pay, the layer itself is called.
+products in another order. Where it is missing or does not pay, torch's product is taken.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from .norms import supported, without_hooks
+from .norms import supported
 
 MIN_MULTIPLICATIONS = 2**20
 """Multiplications from which oneDNN pays; below, its start-up takes longer than the product."""
@@ -40,17 +41,16 @@ def trains_faster(info: Path = Path("/proc/cpuinfo")) -> bool:
     return "AMD" in (info.read_text() if info.exists() else platform.processor())
 
 
-def onednn_linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Return layer(x), for rows x."""
-    weight, bias, trained = layer.weight, layer.bias, torch.is_grad_enabled()
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return W·x + b for rows x."""
+    trained = torch.is_grad_enabled()
     minimum = MIN_MULTIPLICATIONS_TRAINING if trained else MIN_MULTIPLICATIONS
-    simple = type(layer) is nn.Linear and without_hooks(layer) and supported(x, weight, bias)
-    if not (simple and len(x) * weight.numel() >= minimum and onednn_available()):
-        out: Tensor = layer(x)
-    elif trained:
-        out = _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    else:
-        out = _product(x, weight, bias)
+    large = x.ndim == 2 and len(x) * weight.numel() >= minimum
+    if not (large and supported(x, weight, bias) and onednn_available()):
+        return F.linear(x, weight, bias)
+    if not trained:
+        return _product(x, weight, bias)
+    out: Tensor = _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return out
 
 
