@@ -66,7 +66,7 @@ class GroupNorm(nn.GroupNorm):
         # torch's backward crashes in channels_last where x has no gradient, as after frozen layers
         frozen = torch.is_grad_enabled() and self.weight.requires_grad and not x.requires_grad
         # as `kernels_with_derivatives` has set it
-        fused = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+        fused = torch._C._get_flash_sdp_enabled()
         if frozen or not fused:
             return group_norm(x, self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(x)
