@@ -134,14 +134,14 @@ def problems() -> Iterator[Problem]:
 
 def in_float32(prior: Distribution) -> Distribution:
     if isinstance(prior, Mixture):
-        return Mixture([in_float32(each) for each in prior.components], prior.weights.float())
+        return Mixture([in_float32(part) for part in prior.components], prior.weights.float())
     return Gaussian(prior.prior.mean.float(), prior.prior.cov.float())
 
 
 def marginal(prior: Distribution, rows: Tensor) -> Distribution:
     """Return the distribution of some coordinates."""
     if isinstance(prior, Mixture):
-        return Mixture([marginal(each, rows) for each in prior.components], prior.weights)
+        return Mixture([marginal(part, rows) for part in prior.components], prior.weights)
     return Gaussian(prior.prior.mean[rows], prior.prior.dense[rows][:, rows])
 
 

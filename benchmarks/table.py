@@ -83,7 +83,7 @@ def record(name: str, setting: Setting) -> None:
             print(f"{table.text()}\n", flush=True)
             today = datetime.now(timezone.utc).date().isoformat()
             tables[table.title] = replace(table, date=today)
-            content = about | {"tables": [asdict(each) for each in tables.values()]}
+            content = about | {"tables": [asdict(stored) for stored in tables.values()]}
             disk.write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
         print(f"wrote {path}\n")
     finally:

@@ -17,6 +17,9 @@ from packaging.requirements import Requirement
 
 import scorefield
 from scorefield.cli import COMMANDS, FIELD, main
+from scorefield.runs import finish
+from scorefield.runs.config import overridden
+from scorefield.runs.presets import PRESETS
 
 try:
     import tomllib
@@ -277,9 +280,14 @@ def _blocks(document, *languages):
             yield "\n" * text.count("\n", 0, match.start(2)) + match[2]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/speed.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/speed.md", "docs/evaluation.md"]
+)
 def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if document == "docs/evaluation.md":
+        changes = ["training.steps=20", "training.warmup=1", "network.width=8"]
+        finish(overridden(PRESETS["digits"](), changes), Path("runs/digits"))
     names = {"__name__": "document"}
     for block in _blocks(document, "python"):
         exec(compile(block, ROOT / document, "exec"), names)
