@@ -150,12 +150,12 @@ def test_new_digits_are_not_copies_and_training_digits_are(digits):
     copies = Empirical(all_samples(digits.train)).sample(100, 0.002)
     mixed = torch.cat([copies[:18], x[:162]])  # one copy in ten samples is enough
     fresh, whole, part = memorisation([x[:180], copies, mixed], data)
-    assert not fresh.memorised
+    assert not fresh.copies_training
     assert fresh.ratio.low < 1 < fresh.ratio.high
     assert fresh.near.value == fresh.exact.value == 0
     assert whole.typical
     assert whole.exact.value == 1
-    assert part.memorised
+    assert part.copies_training
     assert part.exact.value == pytest.approx(0.1)
     assert part.verdict.startswith("Memorised in part")
     assert set(part.worst.tolist()) <= set(range(18))
@@ -182,7 +182,7 @@ def test_duplicates_in_the_data_are_not_memorisation():
     train, test = Arrays(x[:300]), Arrays(torch.cat([x[:30], x[300:570]]))
     memory = _memory(torch.cat([x[30:60], x[570:840]]), Dataset("twice", train, test))
     assert memory.exact.value == memory.exact_heldout.value == pytest.approx(0.1)
-    assert not memory.memorised
+    assert not memory.copies_training
 
 
 def test_fresh_samples_are_cleared_and_their_ratio_holds_one():
@@ -191,7 +191,7 @@ def test_fresh_samples_are_cleared_and_their_ratio_holds_one():
     for seed in range(cases):
         x = _normal(700, 3, seed)
         memory = _memory(x[500:], Dataset("normal", Arrays(x[:300]), Arrays(x[300:500])))
-        caught += memory.memorised
+        caught += memory.copies_training
         hits += memory.ratio.low <= 1 <= memory.ratio.high
     assert caught <= 1
     assert hits >= 52  # 0.95 less 3 standard errors of 0.028
@@ -551,7 +551,7 @@ def test_vectors_are_judged_too(tmp_path, monkeypatch):
     expected = 0.5 * (square + n * math.log(2 * math.pi * variance))
     assert nats.samples == 32
     assert nats.value == pytest.approx(expected.item(), abs=0.01)  # the ODE's tolerance is 1e-3
-    assert not evaluation.memorised
+    assert not evaluation.copies_training
     write_evaluation(evaluation, "out")
     pictured = ("Samples and real data", "From noise to samples")
     titles = Page(Path("out/report.html").read_text()).titles

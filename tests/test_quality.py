@@ -52,7 +52,7 @@ def test_digits_are_near_the_floor(tmp_path, seed):
             assert 0.9 <= nearest <= 1.25
     memory = memorisation([sample(model, 1000, "heun", steps=18)], data)[0]
     print(memory.verdict)
-    assert not memory.memorised
+    assert not memory.copies_training
     assert memory.ratio.low > 0.9
     assert memory.exact.value == 0
 

@@ -81,9 +81,9 @@ class Evaluation:
     run: Path | None = None
 
     @property
-    def memorised(self) -> bool:
+    def copies_training(self) -> bool:
         """True if the samples of any plan show memorisation."""
-        return any(memory.memorised for memory in self.memory.values())
+        return any(memory.copies_training for memory in self.memory.values())
 
     @property
     def verdict(self) -> str:
@@ -104,7 +104,7 @@ class Evaluation:
             "scorefield": version("scorefield"),
             "run": self.name,
             "verdict": self.verdict or None,
-            "memorised": self.memorised if self.memory else None,
+            "memorised": self.copies_training if self.memory else None,
             "notes": self.notes,
             "figures": [asdict(figure) for figure in self.figures],
             "class shares": self.shares,

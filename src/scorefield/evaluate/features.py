@@ -33,8 +33,6 @@ INCEPTION_FILES = (
 )
 """Names that torch-fidelity and pytorch-fid give to the same weights."""
 
-Extract = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -49,7 +47,7 @@ class Features:
 
     about: str
     digest: str
-    extract: Extract
+    extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     classes: int = 0
 
 

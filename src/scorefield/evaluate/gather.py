@@ -184,30 +184,22 @@ def draw(
         for first, chain in groupby(states, key=lambda item: item[0]):
             for state in every((state for _, state in chain), interval):
                 if frames and first == 0:
-                    shown.append(_first_rows(state))
+                    few = MAX_FRAME_NUMBERS // (2 * FRAMES * state.x[0].numel())
+                    few = min(FRAME_ROWS, max(4, few))
+                    x, denoised = (z[:few].cpu().clone() for z in (state.x, state.denoised))
+                    shown.append(State(x, state.sigma, denoised, state.step))
             x = state.x.cpu()
             seconds += time.perf_counter() - start
-            _check_finite(x, plan)
+            if broken := int((~x.flatten(1).isfinite().all(1)).sum()):
+                raise ValueError(
+                    f"{broken} of {len(x)} samples by {plan.name} are not finite: more steps or "
+                    "another sampler may help, and `diagnose` shows where the score is wrong"
+                )
             yield first, x
             start = time.perf_counter()
 
     share = gather_features(batches(), features, kept=kept)
     return merge_shares(distributed.all_gather(replace(share, seconds=seconds, states=shown)))
-
-
-def _first_rows(state: State) -> State:
-    few = min(FRAME_ROWS, max(4, MAX_FRAME_NUMBERS // (2 * FRAMES * state.x[0].numel())))
-    x, denoised = (tensor[:few].cpu().clone() for tensor in (state.x, state.denoised))
-    return State(x, state.sigma, denoised, state.step)
-
-
-def _check_finite(x: Tensor, plan: Plan) -> None:
-    broken = int((~x.flatten(1).isfinite().all(1)).sum())
-    if broken:
-        raise ValueError(
-            f"{broken} of {len(x)} samples by {plan.name} are not finite: more steps or another "
-            "sampler may help, and `diagnose` shows where the score is wrong"
-        )
 
 
 # ── Real samples ─────────────────────────────────────────────────────────────────────────────────

@@ -11,8 +11,6 @@ those of torch-fidelity's and pytorch-fid's file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -20,8 +18,6 @@ from torch import Tensor, nn
 
 INPUT_SIDE = 299
 """Pixels a side that the network sees."""
-OUTPUT_SIZE = 2048
-"""Number of features."""
 
 DOUBLE_3X3 = "branch3x3dbl_1 64 1 > branch3x3dbl_2 96 3 > branch3x3dbl_3 96 3"
 BLOCKS = {
@@ -68,7 +64,7 @@ class Inception(nn.Module):
         self.Mixed_7a = Mixed(768, "D")
         self.Mixed_7b = Mixed(1280, "E", pooled=192)
         self.Mixed_7c = Mixed(2048, "E", pooled=192, pool="max")
-        self.fc = nn.Linear(OUTPUT_SIZE, 1008)
+        self.fc = nn.Linear(2048, 1008)
 
     def forward(
         self, x: UInt8[Tensor, "n 3 height width"]
@@ -88,15 +84,15 @@ def resize_tensorflow(
     x: Float[Tensor, "n channels height width"], side: int
 ) -> Float[Tensor, "n channels side side"]:
     """Resize bilinearly as TensorFlow 1 did: output i is input i·size/side, from the corner."""
-    rows, columns = (_bilinear_weights(size, side).to(x) for size in x.shape[2:])
-    return rows @ x @ columns.T
 
+    def weights(size: int) -> Tensor:
+        place = torch.arange(side) * (size / side)
+        low, share = place.long(), place.frac()[:, None]
+        eye = torch.eye(size)
+        return ((1 - share) * eye[low] + share * eye[(low + 1).clamp(max=size - 1)]).to(x)
 
-def _bilinear_weights(size: int, side: int) -> Tensor:
-    place = torch.arange(side) * (size / side)
-    low, share = place.long(), place.frac()[:, None]
-    eye = torch.eye(size)
-    return (1 - share) * eye[low] + share * eye[(low + 1).clamp(max=size - 1)]
+    height, width = x.shape[2:]
+    return weights(height) @ x @ weights(width).T
 
 
 class Convolution(nn.Module):
@@ -148,7 +144,12 @@ class Mixed(nn.Module):
 
     def forward(self, x: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n _ _ _"]:
         """Return the features of all paths."""
-        paths = [y for path in self.paths for y in self._along(path, x)]
+        paths = list[Tensor]()
+        for path in self.paths:
+            h = x
+            for (name,) in path[:-1]:
+                h = self.get_submodule(name)(h)
+            paths += [self.get_submodule(name)(h) for name in path[-1]]
         if self.branch_pool is None:
             pooled = F.max_pool2d(x, 3, 2)
         elif self.pool == "max":
@@ -156,8 +157,3 @@ class Mixed(nn.Module):
         else:
             pooled = self.branch_pool(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
         return torch.cat([*paths, pooled], 1)
-
-    def _along(self, path: Sequence[Sequence[str]], x: Tensor) -> Iterator[Tensor]:
-        for (name,) in path[:-1]:
-            x = self.get_submodule(name)(x)
-        yield from (self.get_submodule(name)(x) for name in path[-1])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import load, read_stored
-from ..data import Dataset, Source, load_data
+from ..data import Dataset, load_data
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..runs import config
@@ -133,8 +133,12 @@ def evaluate(
     floors = dict[int, dict[str, Interval]]()
     for size in dict.fromkeys(sizes):
         values = dict[str, list[float]]()
-        for gathered in _real_sets(other, size, features, floor_sets, seed):
-            for figure in compare(gathered):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(floor_sets):
+            if other is None or len(other) < size:
+                break
+            rows = torch.randperm(len(other), generator=generator)[:size]
+            for figure in compare(gather_features(source_batches(other, rows), features)):
                 if figure.value is not None:
                     values.setdefault(figure.name, []).append(figure.value)
         floors[size] = {title: spread_interval(numbers) for title, numbers in values.items()}
@@ -226,17 +230,6 @@ def _draw_facts(plan: Plan, samples: Gathered, conditional: bool) -> dict[str, A
         "classes": "as frequent as in training" if conditional else "",
         "seconds": samples.seconds,
     }
-
-
-def _real_sets(
-    source: Source | None, n: int, features: Features, sets: int, seed: int
-) -> Iterator[Gathered]:
-    """Yield random sets of n real samples; none if there are fewer."""
-    generator = torch.Generator().manual_seed(seed)
-    if source is not None and len(source) >= n:
-        for _ in range(sets):
-            rows = torch.randperm(len(source), generator=generator)[:n]
-            yield gather_features(source_batches(source, rows), features)
 
 
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────

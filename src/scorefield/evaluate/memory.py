@@ -84,7 +84,7 @@ class Memory:
         return self.ratio.high < TYPICAL_RATIO
 
     @property
-    def memorised(self) -> bool:
+    def copies_training(self) -> bool:
         """True if the model has memorised."""
         return self.typical or self.near.low > self.near_heldout.high
 
@@ -93,7 +93,7 @@ class Memory:
         """The finding as a sentence with its numbers."""
         ratio, near = self.ratio, self.near
         words = "Memorised" + " in part" * (not self.typical)
-        words = words if self.memorised else "No sign of memorisation"
+        words = words if self.copies_training else "No sign of memorisation"
         return (
             f"{words}: the typical sample is {ratio.value:.2f} × as far from the {self.trained} "
             f"training samples as held-out data are (95 % interval {ratio.low:.2f} to "
@@ -112,11 +112,7 @@ def memorisation(
 ) -> list[Memory]:
     """Compare sets of samples, and once the held-out data, with the training data.
 
-    Args:
-        sets: samples of a model, one set for each plan.
-        data: the model's training data and held-out data.
-        flips: compare mirror images too.
-        worst: number of nearest samples to return.
+    The `worst` samples are those nearest to the training data. `flips` adds its mirror images.
     """
     if data.test is None or len(data.test) < MIN_HELDOUT:
         raise ValueError(

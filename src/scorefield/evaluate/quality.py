@@ -35,7 +35,8 @@ INCEPTION_SPLITS = 10
 FRECHET = "Fréchet distance"
 PRECISION = f"precision (k = {PRECISION_K})"
 COVERAGE = f"coverage (k = {COVERAGE_K})"
-RAREST, COMMONEST = "share of the rarest class", "share of the commonest class"
+RAREST = "share of the rarest class"
+COMMONEST = "share of the commonest class"
 
 
 def quality(
@@ -110,12 +111,11 @@ def too_few_samples(n: int, m: int, size: int) -> str:
 def _pairwise(x: Tensor, y: Tensor, seed: int, intervals: bool, few: bool) -> Iterator[Figure]:
     n, m = len(x), len(y)
 
-    def sliced(x: Tensor) -> float:
-        return metrics.sliced_wasserstein(x, y, noise=seeded(seed))
-
     if not few:
         yield Figure("kernel distance", *normal_interval(*metrics.kernel_distance(x, y)), NORMAL, n)
-        interval, method = _jackknife(x, sliced, intervals)
+        interval, method = _jackknife(
+            x, lambda x: metrics.sliced_wasserstein(x, y, noise=seeded(seed)), intervals
+        )
         yield Figure("sliced Wasserstein distance", *interval, method, n)
     near = metrics.precision_recall(x, y, k=PRECISION_K)
     yield Figure(PRECISION, *share_interval(near.precision, n), "Wilson", n)
@@ -132,11 +132,9 @@ def coverage_figure(x: Tensor, y: Tensor, *, intervals: bool = True) -> Figure:
     One sample may cover many real ones, which are therefore not independent cases: Wilson's
     interval alone would be too short.
     """
-
-    def covered(x: Tensor) -> float:
-        return metrics.density_coverage(x, y, k=COVERAGE_K).coverage
-
-    (value, low, high), method = _jackknife(x, covered, intervals)
+    (value, low, high), method = _jackknife(
+        x, lambda x: metrics.density_coverage(x, y, k=COVERAGE_K).coverage, intervals
+    )
     least = share_interval(value, len(y))
     ends = max(min(low, least.low), 0.0), min(max(high, least.high), 1.0)
     return Figure(COVERAGE, value, *ends, f"{method}, at least Wilson", len(x))

@@ -54,5 +54,9 @@ def row_blocks(x: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
 
 def blocks(x: Tensor) -> Iterator[Tensor]:
     """Yield the rows of x in order, in double precision."""
-    for block in row_blocks(x):
-        yield block.double()
+    return (block.double() for block in row_blocks(x))
+
+
+def mean_row(x: Tensor) -> Tensor:
+    """Return the mean of the rows, in double precision."""
+    return torch.stack([block.sum(0) for block in blocks(x)]).sum(0) / len(x)

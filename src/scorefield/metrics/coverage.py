@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import blocks, row_blocks, sample_matrices
+from .arguments import blocks, mean_row, row_blocks, sample_matrices
 
 DISTANCE_ROUNDING = 1e-12
 """Slack of a squared distance, relative to the norms it is computed from."""
@@ -112,7 +112,7 @@ def nearest(
     if not 1 <= k <= len(reference):
         raise ValueError(f"k={k} of {len(reference)} references: give 1 to that many")
     views = [x, mirrored.detach().flatten(1).to(x.device)] if flips else [x]
-    centre = _mean(reference)
+    centre = mean_row(reference)  # about it norms are small, so ‖a‖² + ‖b‖² − 2aᵀb cancels little
     parts = [
         _nearest_of_block(torch.stack(same), reference, centre, k)
         for same in zip(*(blocks(view) for view in views), strict=True)
@@ -157,11 +157,6 @@ def _more_than(k: int, samples: Tensor, real: Tensor) -> tuple[Tensor, ...]:
     return sample_matrices(least=k + 1, samples=samples, real=real)
 
 
-def _mean(x: Tensor) -> Tensor:
-    """Return the point about which norms are small, so ‖a‖² + ‖b‖² − 2aᵀb cancels little."""
-    return torch.stack([block.sum(0) for block in blocks(x)]).sum(0) / len(x)
-
-
 def _norms(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(1)[:, None] + b.square().sum(1)
 
@@ -191,7 +186,7 @@ def _count_in_balls(points: Tensor, centres: Tensor, k: int) -> tuple[Tensor, Te
     r_k is the distance to the k-th nearest other centre; the nearest of all is the centre itself.
     """
     radii = nearest(centres, centres, k + 1).distances[:, -1]
-    middle, inside = _mean(centres), torch.zeros_like(radii, dtype=torch.int64)
+    middle, inside = mean_row(centres), torch.zeros_like(radii, dtype=torch.int64)
     parts = list(zip(*(row_blocks(z, centres) for z in (centres, radii, inside)), strict=True))
     around = []
     for a in blocks(points):

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .arguments import blocks, sample_matrices, sample_matrix
+from .arguments import blocks, mean_row, sample_matrices, sample_matrix
 
 
 class Estimate(NamedTuple):
@@ -210,7 +210,7 @@ def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = 10)
         raise ValueError("rows of probabilities must sum to 1: give softmax(logits), not logits")
     divergences = []
     for part in p.tensor_split(splits):  # H(p(y)) − E H(p(y|x))
-        mean = torch.stack([block.sum(0) for block in blocks(part)]).sum(0) / len(part)
+        mean = mean_row(part)
         entropies = torch.stack([block.xlogy(block).sum() for block in blocks(part)])
         divergences.append(entropies.sum() / len(part) - mean.xlogy(mean).sum())
     scores = torch.stack(divergences).exp()

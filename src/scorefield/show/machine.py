@@ -13,8 +13,12 @@ import torch
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Return the processor, the GPU if it is `device`, and the versions that matter for speed."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    names.append(platform.processor() or platform.machine())
     return {
-        "processor": processor(),
+        "processor": names[0],
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -33,14 +37,6 @@ def in_words(machine: dict[str, Any]) -> str:
     memory = f"{machine['memory in GiB']} GiB"
     cores = f"{machine['cores']} cores, {machine['threads']} threads, {memory}"
     return f"{place}; {cores}; torch {machine['torch']}, Python {machine['python']}"
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def _memory() -> int | None:

@@ -13,13 +13,7 @@ def number(value: float) -> str:
 def text_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)
 ) -> str:
-    """Align columns with two spaces between them.
-
-    Args:
-        heads: one per column.
-        rows: one text per column.
-        left: indices of the columns that are aligned to the left.
-    """
+    """Align columns with two spaces between them; those with indices in `left` to the left."""
     cells = [list(heads), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

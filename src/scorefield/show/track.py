@@ -28,13 +28,8 @@ def track(
 ) -> Iterator[TrackedItem]:
     """Yield the items and show how far the loop has come. Only rank 0 shows anything.
 
-    Args:
-        items: what to loop over.
-        total: number of items in all.
-        what: name of the work.
-        done: number of items that were done before.
-        position: how far the work is after an item, if items may be repeated; else one more each.
-        describe: a few words about an item, shown next to the bar.
+    `done` of the `total` items were done before. `position` returns how far the work is after an
+    item, if items may be repeated. `describe` returns a few words that are shown next to the bar.
     """
     start = last = time.perf_counter()
     hidden = None if distributed.is_main() else True  # None: hidden off a terminal
