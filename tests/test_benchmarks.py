@@ -227,7 +227,7 @@ def test_help_names_all_benchmarks_without_torch():
 
 
 QUICK = {
-    "scale": ["--only", "levels"],
+    "scale": ["--only", "image"],
     "posteriors": ["--only", "gauss2 mask, pigdm"],
     "peers": ["--only", "A step of training"],
 }
