@@ -29,7 +29,7 @@ from .._ops import Noise
 from ..noise import perturb
 from ..samplers import State, States
 from ..samplers.langevin import Convention, drift_factor
-from ..samplers.state import check_descent, check_start, without_gradients
+from ..samplers.state import check_start, without_gradients
 from ..score import Score
 from .operators import LinearOperator, check_measurement, mask
 
@@ -111,7 +111,7 @@ def particle_filter(
             given, particles with equal y make one.
         noise: source of noise.
     """
-    score, levels = check_descent(score, x, sigmas, True)
+    score, levels = check_start(score, x, sigmas)
     check_measurement(operator, y, sigma_y)
     if len(y) not in (1, len(x)):
         raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._ops import Noise, sq_norm
 from ..score import Score
 from .integrate import step_down
-from .state import States, check_descent
+from .state import States, check_start
 from .steps import Step, StepResult, reverse_diffusion
 
 Rule = Literal["sample", "batch"]
@@ -48,7 +48,7 @@ def predictor_corrector(
         denoise: end with the step to σ = 0.
         noise: source of noise.
     """
-    score, levels = check_descent(score, x, sigmas, denoise)
+    score, levels = check_start(score, x, sigmas, denoise)
     if rule not in ("sample", "batch"):
         raise ValueError(f"rule={rule!r}: 'sample' (α = 2r²σ²) or 'batch' (score_sde's)")
     if corrections < 0 or int(corrections) != corrections or not 0 < ratio < math.inf:

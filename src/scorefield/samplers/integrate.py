@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, States, check_descent, to_zero, without_gradients
+from .state import State, States, check_start, to_zero, without_gradients
 from .steps import Step, StepResult, heun
 
 
@@ -33,7 +33,7 @@ def integrate(
         denoise: end with the step to σ = 0, which is x + σ²s for every method.
         noise: source of noise, for steps that add some.
     """
-    score, levels = check_descent(score, x, sigmas, denoise)
+    score, levels = check_start(score, x, sigmas, denoise)
     return step_down(step, score, x, levels, denoise, noise)
 
 
@@ -63,7 +63,7 @@ def churn(
         denoise: end with the step to σ = 0.
         noise: source of noise.
     """
-    score, levels = check_descent(score, x, sigmas, denoise)
+    score, levels = check_start(score, x, sigmas, denoise)
     if not (0 <= amount < math.inf and 0 <= s_noise < math.inf):
         raise ValueError(f"amount={amount}, s_noise={s_noise}: give finite numbers ≥ 0")
     # the paper counts the step to 0 among its N
@@ -91,7 +91,7 @@ def dpm_solver(
     A step is exact where D is constant, and corrects for the slope of D by its last two values.
     The arguments are `integrate`'s; `noise` is not used.
     """
-    score, levels = check_descent(score, x, sigmas, denoise)
+    score, levels = check_start(score, x, sigmas, denoise)
     h_last, d_last = math.inf, x  # an infinite step before the first makes its slope 0
 
     def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:

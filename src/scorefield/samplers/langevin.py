@@ -19,7 +19,7 @@ from torch import Tensor
 from .._ops import Noise
 from ..score import Score
 from .integrate import step_down
-from .state import State, States, check_descent, check_start, to_zero, without_gradients
+from .state import State, States, check_start, to_zero, without_gradients
 from .steps import StepResult
 
 Convention = Literal["official", "paper"]
@@ -117,7 +117,7 @@ def consistent(
         denoise: end with the step to σ = 0.
         noise: source of z.
     """
-    score, levels = check_descent(score, x, sigmas, denoise)
+    score, levels = check_start(score, x, sigmas, denoise)
     least = max((1 - low / high for high, low in pairwise(levels)), default=0.0)
     if eta is not None and not least <= eta <= 1:
         raise ValueError(f"eta={eta}: on this ladder from {least:.4g} (no new noise) to 1")

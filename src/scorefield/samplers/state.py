@@ -92,8 +92,10 @@ def progress(items: Iterable[Tracked], total: int | None = None) -> Iterator[Tra
     yield from tqdm(items, total=total, disable=None)
 
 
-def check_start(score: Score, x: object, sigmas: object) -> tuple[Score, list[float]]:
-    """Refuse arguments that a sampler cannot use.
+def check_start(
+    score: Score, x: object, sigmas: object, denoise: bool = True
+) -> tuple[Score, list[float]]:
+    """Refuse arguments that a sampler cannot use, such as one level without the step to σ = 0.
 
     Returns:
         The score, which is now checked to return the shape of x and converted to its type, and the
@@ -117,17 +119,10 @@ def check_start(score: Score, x: object, sigmas: object) -> tuple[Score, list[fl
         )
     if not torch.isfinite(x).all():
         raise ValueError("x has NaN or infinite values: sample the start from a Prior")
-    return _guard(score), _read_ladder(sigmas)
-
-
-def check_descent(
-    score: Score, x: object, sigmas: object, denoise: bool
-) -> tuple[Score, list[float]]:
-    """Check the arguments of a sampler that steps from level to level, as `check_start` does."""
-    score, levels = check_start(score, x, sigmas)
+    levels = _read_ladder(sigmas)
     if len(levels) == 1 and not denoise:
         raise ValueError("sigmas has one level and denoise=False: there is no step to take")
-    return score, levels
+    return _guard(score), levels
 
 
 def to_zero(score: Score, x: Tensor, sigma: float, step: int) -> States:
