@@ -22,7 +22,7 @@ from scorefield.data import DATASETS, load_data
 from scorefield.data.image import image_formats
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP, UNet
-from scorefield.precondition import EDM, VP, NCSNv2, Rescaled, VEDiscrete
+from scorefield.precondition import EDM, VP, NCSNv2, VEDiscrete
 from scorefield.prior import Prior
 from scorefield.runs.config import Experiment, as_json, checked, overridden, read
 from scorefield.runs.presets import PRESETS
@@ -263,7 +263,7 @@ def _checkpoint_seeds():
     unet = UNet(channels=1, width=4, multipliers=(1, 1), blocks=1, attention=())
     models = [
         ScoreModel(net, EDM(), prior=prior),
-        ScoreModel(net, Rescaled(VP()), shape=(3,)),
+        ScoreModel(net, VP().rescale(), shape=(3,)),
         ScoreModel(net, VEDiscrete(torch.tensor([4.0, 1.0, 0.2])), prior=prior),
         ScoreModel(unet, NCSNv2(), shape=(1, 8, 8)),
     ]
@@ -311,7 +311,7 @@ def _changed_tensors(rng, tensors):
     kinds = [torch.float16, torch.int64, torch.bool, torch.float64, torch.complex64, torch.bfloat16]
     values = [value.flatten(), value[None], value[..., :0].contiguous(), torch.zeros(3000)]
     values += [value.to(rng.choice(kinds)), value * rng.choice([torch.nan, torch.inf, 0, -1, 1e30])]
-    more = [others, {"precondition.sigmas": value.clone()}, {"prior.factor": torch.ones(3, 2)}]
+    more = [others, {"precondition.levels": value.clone()}, {"prior.factor": torch.ones(3, 2)}]
     changed = [{}, {name + "x": value}, *({name: value} | another for another in more)]
     return tensors | rng.choice([*changed, *({name: new} for new in values)])
 

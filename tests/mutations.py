@@ -15,7 +15,7 @@ HOSTILE = (
     *(None, True, False, 0, 1, -1, 2, 3, 7, 64, 1000, 2**31, 2**63, -(10**9), 10**30, 10**400),
     *(0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), "", "x", "\0", "1e5", "nan", "∞"),
     *("../../x", "a" * 3000, "EDM", "MLP", "kind", [], {}, [[]], [0] * 300, [1, 2], ["x"]),
-    *({"kind": "EDM"}, {"tensor": "net.stem.weight"}, {"kind": "Rescaled"}, {"": {"": 0}}),
+    *({"predicts": "mixture"}, {"tensor": "net.stem.weight"}, {"clock": "index"}, {"": {"": 0}}),
 )
 """Values to put anywhere in JSON."""
 
@@ -214,7 +214,7 @@ def changed_tree(rng, tree):
 
 
 def nested(depth, value):
-    """Return a value inside `depth` lists, or preconditioners of preconditioners."""
+    """Return a value inside `depth` lists, or dictionaries in dictionaries."""
     for _ in range(depth):
-        value = {"kind": "Rescaled", "precondition": value} if isinstance(value, dict) else [value]
+        value = {"precondition": value} if isinstance(value, dict) else [value]
     return value

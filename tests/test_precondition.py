@@ -14,7 +14,16 @@ from torch import nn
 from scorefield import geometric, karras, rescale
 from scorefield import precondition as rows
 from scorefield.model import ScoreModel
-from scorefield.precondition import NCSN, VE, VP, SubVP, VEDiscrete, VPrediction, ddpm_sigmas
+from scorefield.precondition import (
+    NCSN,
+    VE,
+    VP,
+    Precondition,
+    SubVP,
+    VEDiscrete,
+    VPDiscrete,
+    ddpm_sigmas,
+)
 
 V = 0.3**2
 LADDER = geometric(2.0, 0.01, 12, dtype=torch.float64)
@@ -100,17 +109,17 @@ def _noise_of_ve(y, cond):
 EXACT = {
     "NCSN": (NCSN(LADDER), _ladder),
     "VEDiscrete": (VEDiscrete(LADDER), _noise_of_ladder),
-    "VEDiscrete, 2x − 1": (VEDiscrete(LADDER, scale=2.0), lambda y, i: _noise_of_ladder(y / 2, i)),
+    "VEDiscrete, 2x − 1": (VEDiscrete(LADDER, gain=2.0), lambda y, i: _noise_of_ladder(y / 2, i)),
     "VE": (VE(), _noise_of_ve),
-    "VE, 2x − 1": (VE(scale=2.0), lambda y, c: _noise_of_ve(y / 2, c)),
+    "VE, 2x − 1": (VE(gain=2.0), lambda y, c: _noise_of_ve(y / 2, c)),
     "VP": (VP(), _noise_at(_alpha)),
-    "VPDiscrete": (rows.VPDiscrete(ddpm_sigmas()), _noise_at(_ddpm_alpha)),
-    "VPredictionDiscrete": (rows.VPredictionDiscrete(ddpm_sigmas()), _v_at(_ddpm_alpha)),
-    "CleanDiscrete": (rows.CleanDiscrete(ddpm_sigmas()), _clean_at(_ddpm_alpha)),
-    "Plain": (rows.Plain(), lambda y, sigma: -y / (V + sigma**2)),
+    "VPDiscrete": (VPDiscrete(ddpm_sigmas()), _noise_at(_ddpm_alpha)),
+    "v at a timestep": (VPDiscrete(ddpm_sigmas(), predicts="v"), _v_at(_ddpm_alpha)),
+    "clean": (VPDiscrete(ddpm_sigmas(), predicts="clean"), _clean_at(_ddpm_alpha)),
+    "score": (Precondition("score", "sigma", 50.0, 0.01), lambda y, sigma: -y / (V + sigma**2)),
     "SubVP": (SubVP(), _sub_vp),
     "EDM": (rows.EDM(), _edm),
-    "VPrediction": (VPrediction(), _v_at(_alpha)),
+    "v": (VP(predicts="v"), _v_at(_alpha)),
     "FlowMatching": (rows.FlowMatching(), _velocity),
 }
 
@@ -134,7 +143,7 @@ def test_a_perfect_prediction_gives_the_score(name, centre):
 
 
 def test_times_span_the_range_of_sigma_and_do_not_cancel_at_small_sigma():
-    for row in (VP(), SubVP(), VPrediction()):
+    for row in (VP(), SubVP()):
         ends = torch.tensor([row.sigma_max, row.sigma_min], dtype=torch.float64)
         assert (row(ends).cond / 999).tolist() == pytest.approx([1, 1e-5], rel=1e-9)
     # log(1 + σ²) and its root to the last digits, where float32 would have none left
@@ -161,7 +170,7 @@ def test_ncsn_takes_the_nearest_level_and_ncsnv2_none():
 @pytest.mark.parametrize("scale", [2.0, -0.5])
 def test_rescaled_is_the_score_rescaled(name, scale):
     row, predict = EXACT[name]
-    ours = ScoreModel(Exact(predict), rows.Rescaled(row, scale, -1.0))
+    ours = ScoreModel(Exact(predict), row.rescale(scale, -1.0))
     expected = rescale(ScoreModel(Exact(predict), row), scale, -1.0)
     sigma = _grid(row) / abs(scale)
     x = torch.randn(len(sigma), 3, dtype=torch.float64)

@@ -38,11 +38,9 @@ from .precondition import (
     FlowMatching,
     NCSNv2,
     Precondition,
-    Rescaled,
     SubVP,
     VEDiscrete,
     VPDiscrete,
-    VPrediction,
     ddpm_sigmas,
 )
 from .prior import Prior
@@ -107,7 +105,6 @@ __all__ = [
     "Precondition",
     "Prior",
     "RefineNet",
-    "Rescaled",
     "Sampler",
     "Score",
     "ScoreModel",
@@ -118,7 +115,6 @@ __all__ = [
     "UNet",
     "VEDiscrete",
     "VPDiscrete",
-    "VPrediction",
     "ancestral",
     "annealed",
     "annealed_langevin",

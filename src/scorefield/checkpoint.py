@@ -1,7 +1,7 @@
 """Models on disk: one safetensors file whose header describes its tensors in JSON.
 
     {"format": 1,
-     "network": {"kind": "UNet", "width": 64, ...},  "precondition": {"kind": "EDM", ...},
+     "network": {"kind": "UNet", "width": 64, ...},  "precondition": {"predicts": "noise", ...},
      "prior": ["mean", "cov"],  "shape": null,  "about": notes of the writer,
      "sha256": checksum of everything else}
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from . import precondition as rows
 from .disk import write_file
 from .model import ScoreModel
 from .nn import NETWORKS
@@ -38,16 +38,6 @@ MODEL_FILE = "model.safetensors"
 SPARE_PARAMETERS = 64
 """Parameters, and entries of a list, that a network may have beyond the tensors of its file."""
 
-PRECONDITIONERS: dict[str, type[Precondition]] = {
-    row.__name__: row
-    for row in (
-        rows.NCSN, rows.NCSNv2, rows.VE, rows.VEDiscrete, rows.VP, rows.VPDiscrete, rows.SubVP,
-        rows.EDM, rows.VPrediction, rows.VPredictionDiscrete, rows.CleanDiscrete, rows.Plain,
-        rows.FlowMatching, rows.Rescaled,
-    )
-}  # fmt: skip
-"""The preconditioners that a file may name."""
-
 MISMATCHES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors that a header with another meaning may cause."""
 
@@ -58,7 +48,7 @@ class Stored:
 
     Attributes:
         description: The JSON of its header.
-        tensors: By name; those of a model are `net.…`, `prior.…` and `precondition.…`.
+        tensors: By name; those of a model are `net.…`, `prior.…` and `precondition.levels`.
     """
 
     description: dict[str, Any]
@@ -105,7 +95,7 @@ def save(
     description = {
         "format": FORMAT,
         "network": {"kind": type(net).__name__, **arguments},
-        "precondition": _describe_row(model.precondition, "precondition", tensors),
+        "precondition": _describe(model.precondition, tensors),
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
         "about": dict(about or {}),
@@ -131,7 +121,7 @@ def load(
     path = path / MODEL_FILE if path.is_dir() else path
     stored = read_stored(path)
     try:
-        precondition = _build_row(stored.description["precondition"], stored.tensors)
+        precondition = _rebuild_precondition(stored)
         net = _rebuild_network(stored, NETWORKS | dict(networks or {}))
         prior, shape = stored.under("prior"), stored.description["shape"]
         if sorted(prior) != sorted(stored.description["prior"]):
@@ -193,57 +183,34 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     return total.hexdigest()
 
 
-def _describe_row(row: Precondition, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return a preconditioner's fields, with its tensors moved to `tensors` and named."""
-    kind = type(row).__name__
-    if PRECONDITIONERS.get(kind) is not type(row):
-        raise ValueError(
-            f"precondition is a {kind}, which no file can name: {', '.join(PRECONDITIONERS)} can"
-        )
-    description: dict[str, Any] = {"kind": kind}
-    for key in _field_names(row):
-        value = getattr(row, key)
-        if isinstance(value, Tensor):
-            tensors[f"{name}.{key}"] = value
-            description[key] = {"tensor": f"{name}.{key}"}
-        elif isinstance(value, Precondition):
-            description[key] = _describe_row(value, f"{name}.{key}", tensors)
-        else:
-            description[key] = value
-    return description
+def _describe(row: Precondition, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return a preconditioner's fields, with its levels moved to `tensors`."""
+    if type(row) is not Precondition:
+        raise ValueError(f"precondition is a {type(row).__name__}, which no file can describe")
+    if row.levels is not None:
+        tensors["precondition.levels"] = row.levels
+    return {name: getattr(row, name) for name in _stored_fields()}
 
 
-def _field_names(row: Any) -> list[str]:
-    return [field.name for field in fields(row) if field.init]
+def _stored_fields() -> dict[str, Any]:
+    """Return the types of the fields that a header holds, all but the levels, by name."""
+    types = get_type_hints(Precondition)
+    return {f.name: types[f.name] for f in fields(Precondition) if f.init and f.name != "levels"}
 
 
-def _build_row(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Precondition:
-    kind = _look_up(PRECONDITIONERS, description["kind"], "preconditioner")
-    values = {key: value for key, value in description.items() if key != "kind"}
-    if unknown := values.keys() - set(_field_names(kind)):
-        raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
-    types = get_type_hints(kind)
-    row: Precondition = kind(**{k: _field(k, v, types[k], tensors) for k, v in values.items()})
-    if not sys.float_info.max >= row.sigma_max >= row.sigma_min > 0:
-        raise ValueError(
-            f"{kind.__name__} has the noise levels {row.sigma_max} to {row.sigma_min}: they must "
-            "be finite, positive and in decreasing order"
-        )
-    return row
-
-
-def _field(name: str, value: Any, wanted: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return a field of a preconditioner; refuse a value of another type."""
-    if wanted is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not abs(value) <= sys.float_info.max or (name == "scale" and value == 0):
-            raise ValueError(f"{name}={value!r:.40} is not a finite number that {name} can be")
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name}={value!r:.40} is neither a tensor nor a preconditioner")
-    if wanted is Precondition:
-        return _build_row(value, tensors)
-    return _check_tensor(name, tensors[value["tensor"]])
+def _rebuild_precondition(stored: Stored) -> Precondition:
+    values, types = dict(stored.description["precondition"]), _stored_fields()
+    if wrong := values.keys() ^ types.keys():
+        raise ValueError(f"precondition has the wrong fields, {', '.join(sorted(wrong))}")
+    for name, value in values.items():
+        if type(value) is int and abs(value) <= sys.float_info.max:
+            value = values[name] = float(value)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, types[name]) or not finite:
+            raise ValueError(f"{name}={value!r:.40} is not a value that {name} can have")
+    if (levels := stored.tensors.get("precondition.levels")) is not None:
+        values["levels"] = _check_tensor("precondition.levels", levels)
+    return Precondition(**values)
 
 
 def _check_tensor(name: str, value: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ conditioning on σ and the levels of the training.
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -36,7 +35,7 @@ class ScoreModel(nn.Module):
     Args:
         net: F(x, cond), or F(x, cond, label) with classes. x has the type of its parameters, and
             cond is an index or at least float32.
-        precondition: a row of the table.
+        precondition: its prediction and its clock.
         prior: moments of the training data, where chains start.
         shape: of one sample, if there is no prior; samplers then refuse other shapes.
     """
@@ -75,16 +74,11 @@ class ScoreModel(nn.Module):
     ) -> Float[Tensor, "batch *shape"]:
         """Return the score of each sample; `given` makes a function of (x, σ) of it."""
         self._check_sigma(sigma)
-        parameter = next(self.net.parameters(), None)
-        u = x.to(torch.promote_types(x.dtype, torch.float32))
-        dtype = None if parameter is None else parameter.dtype
-        if self.precondition.centre:
-            u = u - self.precondition.centre
+        u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
         skip, out, scale, cond = self.precondition(_sigma_values(sigma, x))
-        labels = () if label is None else (torch.as_tensor(label, device=x.device).expand(len(x)),)
         skip, out, scale = (match(c, u) if c.ndim else c for c in (skip, out, scale))
-        f = self._run((scale * u).to(dtype or u.dtype), _network_cond(cond, x, dtype), *labels)
-        return (skip * u + out * f.to(u.dtype)).to(x.dtype)
+        f = self._run(scale * u, cond, label)
+        return (skip * u + out * f).to(x.dtype)
 
     def given(self, label: Label) -> Score:
         """Return the score of one class, or of one for each sample, as a function of (x, σ).
@@ -128,13 +122,17 @@ class ScoreModel(nn.Module):
         """Smallest noise level of the training."""
         return self.precondition.sigma_min
 
-    def _run(self, *inputs: Tensor | None) -> Tensor:
-        kind = self.device.type if self.device else "cpu"
+    def _run(self, y: Tensor, cond: Tensor | None, label: Label | None) -> Tensor:
+        """Return F, computed in the network's own type, in the type of y."""
+        dtype = next(self.net.parameters(), y).dtype
+        inputs = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
+        if label is not None:
+            inputs.append(torch.as_tensor(label, device=y.device).expand(len(y)))
         # without a type of its own, the caller's autocast, if any, holds
-        own = torch.autocast(kind, self.autocast) if self.autocast else nullcontext()
+        own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
         with own:
             out: Tensor = self.net(*inputs)
-        return out
+        return out.to(y.dtype)
 
     def _check_sigma(self, sigma: Sigma) -> None:
         """Raise if σ ≤ 0, and warn once if σ is outside the training's range.
@@ -159,7 +157,7 @@ class ScoreModel(nn.Module):
                 f"sigma from {low:.4g} to {high:.4g} is outside the range of the training, "
                 f"{self.sigma_min:.4g} to {self.sigma_max:.4g}, where the score is a guess: "
                 "`round` moves a grid into it",
-                stacklevel=_caller_level(),
+                stacklevel=2,
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScoreModel:
@@ -184,26 +182,15 @@ def _sigma_values(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
     return match(sigma, x.new_empty(len(x), dtype=torch.float64))
 
 
-def _network_cond(cond: Tensor | None, x: Tensor, dtype: torch.dtype | None) -> Tensor | None:
+def _network_cond(cond: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the network's input for the noise level of each sample, an index or a float.
 
     At least float32: in float16 log σ would round to a different σ.
     """
-    if cond is None:
-        return None
-    if cond.is_floating_point() and dtype is not None:
+    if cond.is_floating_point():
         cond = cond.to(torch.promote_types(dtype, torch.float32))
     if cond.device != x.device and cond.requires_grad:
         cond = cond.to(x.device)
     if cond.device != x.device:  # one for all: a copy would wait for that device
         cond = torch.full((), cond.item(), dtype=cond.dtype, device=x.device)
     return cond.expand(len(x))
-
-
-def _caller_level() -> int:
-    """Return the stacklevel with which the caller's warning points at the code of the user."""
-    frame, level = sys._getframe(1), 1
-    within = (__package__, torch.__name__)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in within:
-        frame, level = frame.f_back, level + 1
-    return level

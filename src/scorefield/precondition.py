@@ -1,32 +1,29 @@
-"""From a network F to the score: one formula for every published parameterisation.
+"""From a network F to the score: a prediction and a clock.
 
     s(x, σ) = skip·u + out·F(scale·u, cond),   u = x − centre
 
-                     skip             out               scale            cond
-    NCSN             0                σᵢ/σ              1                i     (Song & Ermon 2019)
-    NCSNv2           0                1/σ               1                –     (Song & Ermon 2020)
-    VE               0                1/σ               c                log σ (Song et al. 2021)
-    VEDiscrete       0                1/σ               c                i
-    VP, VPDiscrete   0                −1/σ              (1+σ²)^−½        t     (Ho et al. 2020)
-    SubVP            0                −1/σ              (√(σ²+4)−σ)/2    t     (Song et al. 2021)
-    EDM              −1/(σ²+σ_d²)     σ_d/(σ√(σ²+σ_d²)) (σ²+σ_d²)^−½     ¼log σ (Karras et al. 2022)
-    VPrediction      −1/(1+σ²)        −1/(σ√(1+σ²))     (1+σ²)^−½        t     (Salimans & Ho 2022)
-    FlowMatching     −1/(σ(1+σ))      −1/(σ(1+σ))       1/(1+σ)          t     (Lipman et al. 2023)
-    CleanDiscrete    −1/σ²            1/σ²              (1+σ²)^−½        t     (F is E[x₀])
-    Plain            0                1                 1                σ     (F is the score)
+The prediction gives three functions of σ, and the clock the network's input for σ, independently:
 
-VPredictionDiscrete is VPrediction at the timesteps of a DDPM.
+    predicts       F is            skip          out               scale
+    score          ∇ₓ log q_σ      0             1                 1
+    scaled score   σ·∇ₓ log q_σ    0             1/σ               1
+    noise          z               0             −1/σ              (1+σ²)^−½
+    sub-VP noise   z               0             −1/σ              (√(σ²+4)−σ)/2
+    v              αz − s·x₀       −1/(1+σ²)     −1/(σ√(1+σ²))     (1+σ²)^−½
+    clean          x₀              −1/σ²         1/σ²              (1+σ²)^−½
+    velocity       z − x₀          −1/(σ(1+σ))   −1/(σ(1+σ))       1/(1+σ)
+    mixture        EDM's           −1/(σ²+σ_d²)  σ_d/(σ√(σ²+σ_d²)) (σ²+σ_d²)^−½
 
-A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; `scale` is that α, and t the time with
-this σ. The centre is 0 if the network computes 2x − 1 itself. For a VE's network, which does not,
-the centre is ½ and c = 2, else c = 1.
+A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; for a network that was trained on x_t,
+`scale` is this α. The functions at the end are the published pairs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +33,7 @@ from .noise import Discrete
 
 
 class Coefficients(NamedTuple):
-    """The four functions of σ, for each sample or for all together."""
+    """The functions of σ, for each sample or for all together."""
 
     skip: Float[Tensor, "*batch"]
     out: Float[Tensor, "*batch"]
@@ -44,119 +41,264 @@ class Coefficients(NamedTuple):
     cond: Float[Tensor, "*batch"] | Int[Tensor, "*batch"] | None
 
 
-@runtime_checkable
-class Precondition(Protocol):
-    """A row of the table, and the noise levels of its network's training."""
+@dataclass(frozen=True, eq=False)
+class Precondition:
+    """A prediction, a clock, and the noise levels of the network's training.
 
-    @property
-    def centre(self) -> float:
-        """Value that is subtracted from x."""
+    Attributes:
+        predicts: A name in `PREDICTIONS`.
+        clock: A name in `CLOCKS`.
+        sigma_max: Largest noise level of the training.
+        sigma_min: Smallest noise level of the training.
+        centre: Value that is subtracted from x; 0 if the network computes 2x − 1 itself.
+        scale: Factor from x to the range in which the network was trained, see `rescale`.
+        gain: Another factor of the network's input, which leaves σ alone: 2 for a network that sees
+            2x − 1 and is conditioned on the σ of x.
+        timescale: Factor of the clock, if that is not an index.
+        levels: Decreasing noise levels of the training; None if it has all between the two ends.
+        sigma_data: σ_d of the mixture, the standard deviation of the data about the centre.
+        beta_min: β at time 0, for the clocks of a linear β.
+        beta_max: β at time 1.
+    """
 
-    @property
-    def sigma_max(self) -> float:
-        """Largest noise level of the training."""
+    predicts: str
+    clock: str
+    sigma_max: float
+    sigma_min: float
+    centre: float = 0.0
+    scale: float = 1.0
+    gain: float = 1.0
+    timescale: float = 1.0
+    levels: Float[Tensor, "levels"] | None = None
+    sigma_data: float | None = None
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    _grid: Discrete | None = field(init=False, repr=False)
 
-    @property
-    def sigma_min(self) -> float:
-        """Smallest noise level of the training."""
+    def __post_init__(self) -> None:
+        # once, because its check reads the levels, which a compiler cannot and a device delays
+        grid = None if self.levels is None else Discrete(abs(self.scale) * self.levels)
+        object.__setattr__(self, "_grid", grid)
+        for name, choices in (("predicts", PREDICTIONS), ("clock", CLOCKS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r:.40}: one of {', '.join(choices)}")
+        if not math.inf > self.sigma_max >= self.sigma_min > 0:
+            raise ValueError(
+                f"the noise levels {self.sigma_max:.6g} to {self.sigma_min:.6g} must be finite, "
+                "positive and in decreasing order"
+            )
+        if not self.scale * self.gain * self.timescale or not 0 < self.beta_min <= self.beta_max:
+            raise ValueError(
+                f"scale={self.scale}, gain={self.gain}, timescale={self.timescale} must not be 0, "
+                f"and beta_min={self.beta_min} to beta_max={self.beta_max} must increase from > 0"
+            )
+        if self.levels is None and self.clock in ("index", "timestep"):
+            raise ValueError(f"clock={self.clock!r} counts levels: give them")
+        if self.predicts == "mixture" and not (self.sigma_data or 0) > 0:
+            raise ValueError(f"sigma_data={self.sigma_data}: give the data's standard deviation")
 
-    @property
-    def levels(self) -> Float[Tensor, "levels"] | None:
-        """Decreasing noise levels of the training; None if it has all between the two ends."""
-
-    def __call__(self, sigma: Float[Tensor, "*batch"], /) -> Coefficients:
+    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
         """Return the coefficients at each σ, in float64.
 
         σ has the shape (batch,) on the samples' device, or () on the CPU, one for all samples.
         """
+        unit = abs(self.scale)
+        sigma = unit * sigma
+        skip, out, scale = PREDICTIONS[self.predicts](sigma, unit * (self.sigma_data or 0.0))
+        cond = CLOCKS[self.clock](sigma, self)
+        if self.predicts == "score" and self._grid is not None:  # around a level σ·s is constant
+            out = self._grid.sigmas.to(sigma).take(self._grid.index(sigma)) / sigma
+        if cond is not None and cond.is_floating_point():
+            cond = self.timescale * cond
+        gain = self.gain * self.scale
+        return Coefficients(self.scale**2 * skip, self.scale * out, gain * scale, cond)
 
+    def index(
+        self, sigma: Float[Tensor, "*batch"], *, upwards: bool = False
+    ) -> Int[Tensor, "*batch"]:
+        """Return the index of the level nearest to σ in the network's units, 0 for the largest.
 
-class _PredictsNoise:
-    """s = −F(αu, cond)/σ."""
-
-    _cond: Callable[[Tensor], Tensor]
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        alpha = (1 + sigma**2).rsqrt()
-        return Coefficients(torch.zeros_like(sigma), -1 / sigma, alpha, self._cond(sigma))
-
-
-class _PredictsVelocity:
-    """s = −u/(1 + σ²) − F(αu, cond)/(σ√(1 + σ²))."""
-
-    _cond: Callable[[Tensor], Tensor]
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        alpha = (1 + sigma**2).rsqrt()
-        return Coefficients(-(alpha**2), -alpha / sigma, alpha, self._cond(sigma))
-
-
-# ── A ladder of levels ───────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, eq=False)
-class _Ladder:
-    sigmas: Float[Tensor, "levels"]
-    centre: float = 0.0
-    _grid: Discrete = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # once, because its check reads the levels, which a compiler cannot and a device delays
-        object.__setattr__(self, "_grid", Discrete(self.sigmas))
-
-    @property
-    def sigma_max(self) -> float:
-        return self.sigmas[0].item()
-
-    @property
-    def sigma_min(self) -> float:
-        return self.sigmas[-1].item()
-
-    @property
-    def levels(self) -> Tensor:
-        return self.sigmas
-
-    def _cond(self, sigma: Tensor) -> Tensor:
-        """Return the index from the least noise, as DDPM counts."""
-        return len(self.sigmas) - 1 - self._grid.index(sigma)
-
-
-class NCSN(_Ladder):
-    """F is the score at the nearest level σᵢ, around which σ·s is constant."""
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """σᵢ/σ·F(u, i)."""
+        If upwards, 0 is for the smallest, as DDPM counts.
+        """
+        assert self._grid is not None
         index = self._grid.index(sigma)
-        out = self.sigmas.to(sigma).take(index) / sigma
-        return Coefficients(torch.zeros_like(out), out, torch.ones_like(out), index)
+        return len(self._grid.sigmas) - 1 - index if upwards else index
+
+    def time(self, integral: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Return the t with ∫₀ᵗβ = −2 log α, by a root without cancellation."""
+        rise = self.beta_max - self.beta_min
+        return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * rise * integral).sqrt())
+
+    def rescale(self, scale: float = 2.0, shift: float = -1.0) -> Precondition:
+        """Return the preconditioner for x of a network trained on y = scale·x + shift.
+
+        s(x, σ) = scale·s(y, |scale|·σ): `VP().rescale()` takes images in [0, 1] to a network of
+        images in [−1, 1].
+        """
+        unit = abs(scale)
+        return replace(
+            self,
+            sigma_max=self.sigma_max / unit,
+            sigma_min=self.sigma_min / unit,
+            centre=(self.centre - shift) / scale,
+            scale=self.scale * scale,
+            levels=None if self.levels is None else self.levels / unit,
+            sigma_data=None if self.sigma_data is None else self.sigma_data / unit,
+        )
 
 
-@dataclass(frozen=True, eq=False)
-class VEDiscrete(_Ladder):
-    """NCSN++ as trained at the levels of a ladder: index 0 has the most noise."""
+# ── Predictions and clocks ───────────────────────────────────────────────────────────────────────
 
-    scale: float = 1.0
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """F(scale·u, i)/σ."""
-        return _divided(sigma, self._grid.index(sigma), self.scale)
+Prediction: TypeAlias = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
 
-class VPDiscrete(_PredictsNoise, _Ladder):
-    """DDPM: F is the noise at a timestep, which grows with σ from 0."""
+def _preserve_variance(sigma: Tensor) -> Tensor:
+    """Return α of α² + s² = 1."""
+    return (1 + sigma**2).rsqrt()
 
 
-class VPredictionDiscrete(_PredictsVelocity, _Ladder):
-    """F is v = αz − s·x₀ at a timestep of DDPM's."""
+def _velocity(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
+    out = -1 / (sigma * (1 + sigma))
+    return out, out, 1 / (1 + sigma)
 
 
-class CleanDiscrete(_Ladder):
-    """F is x₀, the clean sample, at a timestep of DDPM's."""
+def _mixture(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Karras et al. 2022, table 1, as a score: (D − x)/σ²."""
+    total = sigma**2 + sigma_data**2
+    return -1 / total, sigma_data * total.rsqrt() / sigma, total.rsqrt()
 
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """(F(αu, timestep) − u)/σ²."""
-        alpha, out = (1 + sigma**2).rsqrt(), sigma**-2
-        return Coefficients(-out, out, alpha, self._cond(sigma))
+
+PREDICTIONS: dict[str, Prediction] = {
+    "score": lambda s, _: (0 * s, torch.ones_like(s), torch.ones_like(s)),
+    "scaled score": lambda s, _: (0 * s, 1 / s, torch.ones_like(s)),
+    "noise": lambda s, _: (0 * s, -1 / s, _preserve_variance(s)),
+    "sub-VP noise": lambda s, _: (0 * s, -1 / s, (-(s / 2).asinh()).exp()),
+    "v": lambda s, _: (-1 / (1 + s**2), -_preserve_variance(s) / s, _preserve_variance(s)),
+    "clean": lambda s, _: (-(s**-2), s**-2, _preserve_variance(s)),
+    "velocity": _velocity,
+    "mixture": _mixture,
+}
+"""skip, out and scale as functions of σ and σ_d."""
+
+CLOCKS: dict[str, Callable[[Tensor, Precondition], Tensor | None]] = {
+    "none": lambda s, row: None,
+    "index": lambda s, row: row.index(s),
+    "timestep": lambda s, row: row.index(s, upwards=True),
+    "log": lambda s, row: s.log(),
+    "sigma": lambda s, row: s,
+    "time": lambda s, row: row.time(torch.log1p(s**2)),
+    "sub-VP time": lambda s, row: row.time(2 * (s / 2).asinh()),  # s = 1 − α²
+    "flow time": lambda s, row: s / (1 + s),
+}
+"""The network's input as a function of σ."""
+
+
+# ── Published pairs ──────────────────────────────────────────────────────────────────────────────
+
+
+def _on_levels(predicts: str, clock: str, levels: Tensor, **options: float) -> Precondition:
+    ends = levels[0].item(), levels[-1].item()
+    return Precondition(predicts, clock, *ends, levels=levels, **options)
+
+
+def NCSN(levels: Float[Tensor, "levels"], centre: float = 0.0) -> Precondition:
+    """F is the score at the nearest level (Song & Ermon 2019)."""
+    return _on_levels("score", "index", levels, centre=centre)
+
+
+def NCSNv2(sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0) -> Precondition:
+    """F is σ times the score, and the network has no σ as input (Song & Ermon 2020).
+
+    The default ends are those for CIFAR-10, here and below.
+    """
+    return Precondition("scaled score", "none", sigma_max, sigma_min, centre)
+
+
+def VE(
+    sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0, gain: float = 1.0
+) -> Precondition:
+    """NCSN++ as trained at all σ (Song et al. 2021)."""
+    return Precondition("scaled score", "log", sigma_max, sigma_min, centre, gain=gain)
+
+
+def VEDiscrete(
+    levels: Float[Tensor, "levels"], centre: float = 0.0, gain: float = 1.0
+) -> Precondition:
+    """NCSN++ as trained at the levels of a ladder."""
+    return _on_levels("scaled score", "index", levels, centre=centre, gain=gain)
+
+
+def EDM(
+    sigma_data: float = 0.5,
+    sigma_max: float = 80.0,
+    sigma_min: float = 0.002,
+    centre: float = 0.0,
+) -> Precondition:
+    """Inputs and targets have unit variance for data of deviation σ_d (Karras et al. 2022)."""
+    return Precondition(
+        "mixture", "log", sigma_max, sigma_min, centre, timescale=0.25, sigma_data=sigma_data
+    )
+
+
+def FlowMatching(
+    sigma_max: float = 80.0, sigma_min: float = 0.002, centre: float = 0.0
+) -> Precondition:
+    """F is the velocity on the path x_t = (1 − t)x₀ + tz (Lipman et al. 2023)."""
+    return Precondition("velocity", "flow time", sigma_max, sigma_min, centre)
+
+
+def VPDiscrete(
+    levels: Float[Tensor, "levels"], centre: float = 0.0, predicts: str = "noise"
+) -> Precondition:
+    """DDPM: F is the noise, "v" or "clean" at a timestep (Ho et al. 2020; Salimans & Ho 2022)."""
+    return _on_levels(predicts, "timestep", levels, centre=centre)
+
+
+def VP(
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
+    timescale: float = 999.0,
+    time_min: float = 1e-5,
+    centre: float = 0.0,
+    predicts: str = "noise",
+) -> Precondition:
+    """DDPM++ in continuous time: β(t) = β_min + t(β_max − β_min) (Song et al. 2021, eq. 32).
+
+    The network's input is timescale·t, and its training has t from time_min to 1.
+    """
+    last, first = (_integral(beta_min, beta_max, time) for time in (1.0, time_min))
+    return Precondition(
+        predicts,
+        "time",
+        math.sqrt(math.expm1(last)),
+        math.sqrt(math.expm1(first)),
+        centre,
+        timescale=timescale,
+        beta_min=beta_min,
+        beta_max=beta_max,
+    )
+
+
+def SubVP(
+    beta_min: float = 0.1,
+    beta_max: float = 20.0,
+    timescale: float = 999.0,
+    time_min: float = 1e-5,
+    centre: float = 0.0,
+) -> Precondition:
+    """VP with s = 1 − α², so that the integral of β is 2 asinh(σ/2) (Song et al. 2021, eq. 29)."""
+    last, first = (_integral(beta_min, beta_max, time) for time in (1.0, time_min))
+    return replace(
+        VP(beta_min, beta_max, timescale, time_min, centre, "sub-VP noise"),
+        clock="sub-VP time",
+        sigma_max=2 * math.sinh(last / 2),
+        sigma_min=2 * math.sinh(first / 2),
+    )
+
+
+def _integral(beta_min: float, beta_max: float, time: float) -> float:
+    """Return ∫₀ᵗβ = −2 log α."""
+    return time * beta_min + time**2 * (beta_max - beta_min) / 2
 
 
 def ddpm_sigmas(
@@ -169,186 +311,3 @@ def ddpm_sigmas(
     betas = torch.linspace(beta_min / steps, beta_max / steps, steps, dtype=torch.float64)
     exponent = -torch.log1p(-betas).cumsum(0)  # −log ᾱ
     return exponent.expm1().sqrt().flip(0)
-
-
-# ── All levels between two ends ──────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _Range:
-    """The default ends are NCSNv2's for CIFAR-10."""
-
-    sigma_max: float = 50.0
-    sigma_min: float = 0.01
-    centre: float = 0.0
-    levels: ClassVar[None] = None
-
-
-class NCSNv2(_Range):
-    """The network has no σ as input."""
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """F(u)/σ."""
-        return _divided(sigma, None)
-
-
-@dataclass(frozen=True)
-class VE(_Range):
-    """NCSN++ as trained at all σ."""
-
-    scale: float = 1.0
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """F(scale·u, log σ)/σ."""
-        return _divided(sigma, sigma.log(), self.scale)
-
-
-class Plain(_Range):
-    """F is the score, of a network with σ as input."""
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """F(u, σ)."""
-        one = torch.ones_like(sigma)
-        return Coefficients(torch.zeros_like(sigma), one, one, sigma)
-
-
-@dataclass(frozen=True)
-class EDM:
-    """Inputs and targets have unit variance for data of deviation σ_d about the centre."""
-
-    sigma_data: float = 0.5
-    sigma_max: float = 80.0
-    sigma_min: float = 0.002
-    centre: float = 0.0
-    levels: ClassVar[None] = None
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """Karras et al. 2022, table 1, as a score: (D − x)/σ²."""
-        total = sigma**2 + self.sigma_data**2
-        scale = total.rsqrt()
-        return Coefficients(-1 / total, self.sigma_data * scale / sigma, scale, sigma.log() / 4)
-
-
-@dataclass(frozen=True)
-class FlowMatching(_Range):
-    """F is the velocity E[z − x₀] on the straight path x_t = (1 − t)x₀ + tz."""
-
-    sigma_max: float = 80.0
-    sigma_min: float = 0.002
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """−(u + F)/(σ(1 + σ)), t = σ/(1 + σ)."""
-        out = -1 / (sigma * (1 + sigma))
-        return Coefficients(out, out, 1 / (1 + sigma), sigma / (1 + sigma))
-
-
-def _divided(sigma: Tensor, cond: Tensor | None, scale: float = 1.0) -> Coefficients:
-    return Coefficients(torch.zeros_like(sigma), 1 / sigma, torch.full_like(sigma, scale), cond)
-
-
-# ── The times of a linear β ──────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _LinearBeta:
-    """β(t) = β_min + t(β_max − β_min), and B(t) = ∫₀ᵗβ = −2 log α (Song et al. 2021, eq. 32).
-
-    The network's input is timescale·t, and its training has t from time_min to 1. The methods are
-    those of α² + s² = 1.
-    """
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-    timescale: float = 999.0
-    time_min: float = 1e-5
-    centre: float = 0.0
-    levels: ClassVar[None] = None
-
-    @property
-    def sigma_max(self) -> float:
-        return self._sigma(self._integral(1.0)).item()
-
-    @property
-    def sigma_min(self) -> float:
-        return self._sigma(self._integral(self.time_min)).item()
-
-    def _integral(self, time: float) -> Tensor:
-        """Return B at a time."""
-        rise = self.beta_max - self.beta_min
-        return torch.tensor(time * self.beta_min + time**2 * rise / 2, dtype=torch.float64)
-
-    def _sigma(self, integral: Tensor) -> Tensor:
-        return integral.expm1().sqrt()
-
-    def _inverse(self, sigma: Tensor) -> Tensor:
-        """Return B, of which `_sigma` is a function."""
-        return torch.log1p(sigma**2)
-
-    def _cond(self, sigma: Tensor) -> Tensor:
-        """Return the time at which B has its value at σ, by a root without cancellation."""
-        rise, integral = self.beta_max - self.beta_min, self._inverse(sigma)
-        root = (self.beta_min**2 + 2 * rise * integral).sqrt()
-        return self.timescale * 2 * integral / (self.beta_min + root)
-
-
-class VP(_PredictsNoise, _LinearBeta):
-    """DDPM and DDPM++ in continuous time: −F/s is the score of x_t, F the noise."""
-
-
-class VPrediction(_PredictsVelocity, _LinearBeta):
-    """F is v = αz − s·x₀."""
-
-
-class SubVP(_PredictsNoise, _LinearBeta):
-    """s = 1 − α², so that B = 2 asinh(σ/2)."""
-
-    def _sigma(self, integral: Tensor) -> Tensor:
-        return 2 * (integral / 2).sinh()
-
-    def _inverse(self, sigma: Tensor) -> Tensor:
-        return 2 * (sigma / 2).asinh()
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """−F(αu, t)/σ."""
-        return super().__call__(sigma)._replace(scale=(-(sigma / 2).asinh()).exp())
-
-
-# ── Another range of the data ────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, eq=False)
-class Rescaled:
-    """A network trained on y = scale·x + shift, for x: s(x, σ) = scale·s(y, |scale|·σ).
-
-    `Rescaled(VP())` takes images in [0, 1] to a network of images in [−1, 1].
-    """
-
-    precondition: Precondition
-    scale: float = 2.0
-    shift: float = -1.0
-
-    @property
-    def centre(self) -> float:
-        """The x whose y is the centre of the inner row."""
-        return (self.precondition.centre - self.shift) / self.scale
-
-    @property
-    def sigma_max(self) -> float:
-        """Largest noise level, in x."""
-        return self.precondition.sigma_max / abs(self.scale)
-
-    @property
-    def sigma_min(self) -> float:
-        """Smallest noise level, in x."""
-        return self.precondition.sigma_min / abs(self.scale)
-
-    @property
-    def levels(self) -> Float[Tensor, "levels"] | None:
-        """Ladder, in x."""
-        levels = self.precondition.levels
-        return None if levels is None else levels / abs(self.scale)
-
-    def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """Return the coefficients in y by the chain rule."""
-        skip, out, scale, cond = self.precondition(abs(self.scale) * sigma)
-        return Coefficients(self.scale**2 * skip, self.scale * out, self.scale * scale, cond)

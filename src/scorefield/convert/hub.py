@@ -18,14 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..model import ScoreModel
-from ..precondition import (
-    CleanDiscrete,
-    Plain,
-    Precondition,
-    Rescaled,
-    VPDiscrete,
-    VPredictionDiscrete,
-)
+from ..precondition import Precondition, VPDiscrete
 from .shared import Report, choose_size, uniform_prior
 
 VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
@@ -33,12 +26,8 @@ VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", VARIANCE_EXPLODING)
 """Supported schedulers; the first two have the same training and different samplers."""
 
-PREDICTIONS: dict[str, Callable[[Tensor], Precondition]] = {
-    "epsilon": VPDiscrete,
-    "v_prediction": VPredictionDiscrete,
-    "sample": CleanDiscrete,
-}
-"""`prediction_type` of a variance-preserving scheduler."""
+PREDICTION_TYPES = {"epsilon": "noise", "v_prediction": "v", "sample": "clean"}
+"""Our names of the `prediction_type` of a variance-preserving scheduler."""
 
 
 def from_diffusers(
@@ -162,14 +151,16 @@ def _read_precondition(scheduler: Any, kind: str, report: Report) -> Preconditio
     if kind == VARIANCE_EXPLODING:
         report(f"inferred: F is the score, σ from {config.sigma_max:.4g} to {config.sigma_min:.4g}")
         report("assumed: images in [0, 1], as in ScoreSdeVePipeline")
-        return Plain(config.sigma_max, config.sigma_min)
+        return Precondition("score", "sigma", config.sigma_max, config.sigma_min)
     prediction = config.prediction_type
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction_type={prediction!r}: supported are {', '.join(PREDICTIONS)}")
+    if prediction not in PREDICTION_TYPES:
+        supported = ", ".join(PREDICTION_TYPES)
+        raise ValueError(f"prediction_type={prediction!r}: supported are {supported}")
     alpha_bar = scheduler.alphas_cumprod.double()
     sigmas = ((1 - alpha_bar) / alpha_bar).sqrt().flip(0)
     # with rescale_betas_zero_snr the last timestep is pure noise, σ = ∞
-    precondition = Rescaled(PREDICTIONS[prediction](sigmas[sigmas.isfinite()]))
+    levels = sigmas[sigmas.isfinite()]
+    precondition = VPDiscrete(levels, predicts=PREDICTION_TYPES[prediction]).rescale()
     report(
         f"inferred: F is {prediction} at {len(alpha_bar)} timesteps, σ from "
         f"{precondition.sigma_max:.4g} to {precondition.sigma_min:.4g}"

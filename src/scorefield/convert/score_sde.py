@@ -26,7 +26,6 @@ from ..precondition import (
     VE,
     VP,
     Precondition,
-    Rescaled,
     SubVP,
     VEDiscrete,
     VPDiscrete,
@@ -145,10 +144,10 @@ def _precondition(
     if sde == "ve":
         first, last = choose_sigmas(ladder, sigma, (50.0, 0.01), report)
         if continuous:
-            return VE(first, last, centre=0.5, scale=2.0)
+            return VE(first, last, centre=0.5, gain=2.0)
         sigmas = geometric(first, last, count) if ladder is None else ladder
-        return VEDiscrete(sigmas, centre=0.5, scale=2.0)
+        return VEDiscrete(sigmas, centre=0.5, gain=2.0)
     high, low = choose_range("beta", beta, (20.0, 0.1), report)
     if continuous:
-        return Rescaled(VP(low, high) if sde == "vp" else SubVP(low, high))
-    return Rescaled(VPDiscrete(ddpm_sigmas(low, high, count)))  # of the ladder only its length
+        return (VP if sde == "vp" else SubVP)(low, high).rescale()
+    return VPDiscrete(ddpm_sigmas(low, high, count)).rescale()  # of the ladder only its length

@@ -161,7 +161,7 @@ def precondition(experiment: Experiment) -> Precondition:
         "NCSN": lambda: NCSN(_ladder(experiment)),
         "NCSNv2": lambda: NCSNv2(**ends),
         # its authors' network sees 2x − 1
-        "VE": lambda: VE(**ends, scale=2.0),
+        "VE": lambda: VE(**ends, gain=2.0),
         "FlowMatching": lambda: FlowMatching(**ends),
     }
     return kinds[levels.precondition]()

@@ -42,7 +42,7 @@ class Levels:
     """The noise levels, and the preconditioner that conditions the network on them.
 
     Attributes:
-        precondition: A class in `scorefield.precondition`.
+        precondition: A function in `scorefield.precondition`.
         distribution: Distribution of σ in training.
         sigma_max: Largest σ; by default the largest distance between two samples.
         sigma_min: Smallest σ; by default that of `suggest`.

@@ -52,7 +52,7 @@ def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
         sigma_max=model.sigma_max,
         sigma_min=model.sigma_min,
         centre=row.centre,
-        sigma_data=getattr(row, "sigma_data", experiment.levels.sigma_data),
+        sigma_data=row.sigma_data or experiment.levels.sigma_data,
     )
     network = {"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
     return replace(experiment, network=network, levels=levels)
