@@ -325,6 +325,7 @@ def test_channels_last_computes_the_same_and_bfloat16_is_close(name):
 @small
 def test_compiled_values_and_gradients_are_the_eager_ones(name):
     """A minute or more for the C++ compiler."""
+    torch._dynamo.reset()  # it compiles the same code only a few times
     net, inputs = _small(name)
     compare_compiled(net, torch.compile(net, fullgraph=True), *inputs)
 
