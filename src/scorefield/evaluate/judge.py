@@ -88,7 +88,18 @@ def evaluate(
     """
     plans = tuple(plans) or (make_plan(model),)
     sizes = (n,) * len(plans) if isinstance(n, int) else tuple(n)
-    _check_judging(plans, sizes, batch, bits, seed, floor_sets)
+    least, names = max(2, distributed.world()), [plan.name for plan in plans]
+    if min(sizes) < least or batch < 1 or bits < 0 or floor_sets < 1 or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"n={', '.join(map(str, sizes))}, batch={batch}, bits={bits}, seed={seed}, "
+            f"floor_sets={floor_sets}: give n ≥ {least}, batch ≥ 1, bits ≥ 0, floor_sets ≥ 1 and "
+            "a seed from 0 to 2^63 - 1"
+        )
+    if len(set(names)) < len(names) or len(sizes) != len(plans):
+        raise ValueError(
+            f"plans are {', '.join(names)}, n={sizes}: give each plan its own title, and one n or "
+            "as many as there are plans"
+        )
     if not isinstance(features, Features):
         features = make_features(features, data, device=model.device or "cpu")
     classifier = classifier or (features if features.classes else None)
@@ -194,24 +205,6 @@ def evaluate(
     )
 
 
-def _check_judging(
-    plans: Sequence[Plan], sizes: Sequence[int], batch: int, bits: int, seed: int, sets: int
-) -> None:
-    least = max(2, distributed.world())
-    if min(sizes) < least or batch < 1 or bits < 0 or sets < 1 or not 0 <= seed < 2**63:
-        raise ValueError(
-            f"n={', '.join(map(str, sizes))}, batch={batch}, bits={bits}, seed={seed}, "
-            f"floor_sets={sets}: give n ≥ {least}, batch ≥ 1, bits ≥ 0, floor_sets ≥ 1 and a "
-            "seed from 0 to 2^63 - 1"
-        )
-    names = [plan.name for plan in plans]
-    if len(set(names)) < len(names) or len(sizes) != len(plans):
-        raise ValueError(
-            f"plans are {', '.join(names)}, n={sizes}: give each plan its own title, and one n or "
-            "as many as there are plans"
-        )
-
-
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
     """Return the classes of n random training samples."""
     generator = torch.Generator().manual_seed(seed)
@@ -280,12 +273,8 @@ def open_run(
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
     """Return a run's model, data and experiment, and which weights the model has, in words.
 
-    Data that have changed since the training are refused.
-
-    Args:
-        directory: the run's directory.
-        raw: take the last weights in training, not their average.
-        device: where the model computes.
+    Data that have changed since the training are refused. `raw` takes the last weights in training,
+    not their average.
     """
     run = Path(directory)
     if not (run / "config.json").exists():
