@@ -92,10 +92,12 @@ def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
 
     w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is this one less 1.
     """
-    return keep_shape_and_device(
-        conditional,
-        lambda x, sigma: torch.lerp(unconditional(x, sigma), conditional(x, sigma), weight),
-    )
+
+    def guided_score(x: Tensor, sigma: Sigma) -> Tensor:
+        s_u, s_c = unconditional(x, sigma), conditional(x, sigma)
+        return s_u + weight * (s_c - s_u)
+
+    return keep_shape_and_device(conditional, guided_score)
 
 
 def keep_shape_and_device(part: Score, whole: Score) -> Score:

@@ -17,8 +17,10 @@ A direction of y ends when σ'² times its eigenvalue falls below σ_y².
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,17 +29,42 @@ from torch.special import ndtr
 
 from .._ops import Noise
 from ..noise import perturb
-from ..samplers import State, States
+from ..samplers import State
 from ..samplers.langevin import Convention, drift_factor
-from ..samplers.state import check_start, without_gradients
+from ..samplers.state import sampler
 from ..score import Score
 from .operators import LinearOperator, check_measurement, mask
 
 
+def _check_known(known: Tensor, y: Tensor, **others: Any) -> None:
+    check_measurement(mask(known), y, 0.0)
+
+
+def _check_filters(
+    x: Tensor,
+    operator: LinearOperator,
+    y: Tensor,
+    sigma_y: float,
+    filter_size: int | None,
+    **others: Any,
+) -> None:
+    check_measurement(operator, y, sigma_y)
+    if len(y) not in (1, len(x)):
+        raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")
+    if filter_size is None:
+        return
+    if filter_size < 1 or len(x) % filter_size:
+        raise ValueError(f"filter_size={filter_size}: give a number that divides {len(x)}")
+    rows = _known_values(operator, y, x).expand(len(x), *y.shape[1:])
+    if not torch.equal(rows, rows[::filter_size].repeat_interleave(filter_size, 0)):
+        raise ValueError(f"filter_size={filter_size}: the particles of a filter must have one y")
+
+
+@sampler(_check_known)
 def algorithm2(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     known: Tensor,
     y: Tensor,
@@ -45,7 +72,7 @@ def algorithm2(
     epsilon: float = 2e-5,
     convention: Convention = "official",
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
     z is sampled once a level, and after each step the known pixels are y + σ_i·z. They end with the
@@ -62,38 +89,30 @@ def algorithm2(
         convention: scale of ε; the paper's text uses "paper", its images "official".
         noise: source of z.
     """
-    score, levels = check_start(score, x, sigmas)
-    check_measurement(mask(known), y, 0.0)
-    y, known = y.to(x).expand_as(x), known.to(x.device).bool().expand(x.shape[1:])
-    drift = drift_factor(convention, "epsilon", epsilon, steps)
-
-    @without_gradients
-    def chain(x: Tensor) -> States:
-        for i, sigma in enumerate(levels):
-            alpha = drift * (sigma / levels[-1]) ** 2
-            noisy = perturb(y, sigma, noise(x))
-            for step in range(i * steps + 1, (i + 1) * steps + 1):
-                s = score(x, sigma)
-                denoised = x + sigma**2 * s
-                x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
-                x = torch.where(known, noisy, x)
-                yield State(x, sigma, denoised, step)
-        return x
-
-    return chain(x)
+    levels, y, known = sigmas.tolist(), y.to(x).expand_as(x), known.to(x.device).bool()
+    for sigma in levels:
+        alpha = drift_factor(convention, epsilon) * (sigma / levels[-1]) ** 2
+        noisy = perturb(y, sigma, noise(x))
+        for _ in range(steps):
+            s = score(x, sigma)
+            denoised = x + sigma**2 * s
+            x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
+            x = torch.where(known, noisy, x)
+            yield State(x, sigma, denoised)
 
 
+@sampler(_check_filters)
 def particle_filter(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     operator: LinearOperator,
     y: Float[Tensor, "rows *measured"],
     sigma_y: float = 0.0,
     filter_size: int | None = None,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Sample from p(x | y), exactly for many particles and a fine grid from high to low.
 
     The particles of one filter are not independent: several may descend from one, and all follow
@@ -111,38 +130,32 @@ def particle_filter(
             given, particles with equal y make one.
         noise: source of noise.
     """
-    score, levels = check_start(score, x, sigmas)
-    check_measurement(operator, y, sigma_y)
-    if len(y) not in (1, len(x)):
-        raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")
-    y = y.to(x) if operator.known is None else operator(y.to(x))  # unknown pixels may be NaN
-    y, groups = _filters(x, y, filter_size)
+    levels, (y, groups) = sigmas.tolist(), _filters(x, _known_values(operator, y, x), filter_size)
+    path = _noisy_path(operator, y, levels, sigma_y, noise)
+    x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
+    log_w = x.new_zeros(len(x))
+    for i, (sigma, low) in enumerate(pairwise(levels), 1):
+        step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][groups]
+        s = score(x, sigma)
+        log_w = log_w + step.log_weight(x, s, target)
+        threshold = 1 if i == len(levels) - 1 else 0.5
+        parents, log_w = _resample(log_w, groups, noise, threshold)
+        x, s = x[parents], s[parents]
+        denoised = x + sigma**2 * s
+        ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
+        # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose
+        # mean is the first, makes this exact for both, and second order between them
+        turn = step.unobserved_part(score(ahead, low) - s)
+        x = ahead + low**2 * (1 - low / sigma) * turn
+        yield State(x, low, denoised)
+    x = x + levels[-1] ** 2 * score(x, levels[-1])
+    x = operator.project(x, y[groups]) if sigma_y == 0 else x
+    yield State(x, 0.0, x)
 
-    @without_gradients
-    def chain(x: Tensor) -> States:
-        path = _noisy_path(operator, y, levels, sigma_y, noise)
-        x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
-        log_w = x.new_zeros(len(x))
-        for i, (sigma, low) in enumerate(pairwise(levels), 1):
-            step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][groups]
-            s = score(x, sigma)
-            log_w = log_w + step.log_weight(x, s, target)
-            threshold = 1 if i == len(levels) - 1 else 0.5
-            parents, log_w = _resample(log_w, groups, noise, threshold)
-            x, s = x[parents], s[parents]
-            denoised = x + sigma**2 * s
-            ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
-            # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose
-            # mean is the first, makes this exact for both, and second order between them
-            turn = step.unmeasured(score(ahead, low) - s)
-            x = ahead + low**2 * (1 - low / sigma) * turn
-            yield State(x, low, denoised, i)
-        x = x + levels[-1] ** 2 * score(x, levels[-1])
-        x = operator.project(x, y[groups]) if sigma_y == 0 else x
-        yield State(x, 0.0, x, len(levels))
-        return x
 
-    return chain(x)
+def _known_values(operator: LinearOperator, y: Tensor, x: Tensor) -> Tensor:
+    """Return y in the type of x, with 0 for unknown pixels, which may be NaN."""
+    return y.to(x) if operator.known is None else operator(y.to(x))
 
 
 def _filters(
@@ -152,11 +165,7 @@ def _filters(
     if filter_size is None:
         distinct, groups = torch.unique(y, dim=0, return_inverse=True)
         return distinct, groups.expand(len(x))
-    if filter_size < 1 or len(x) % filter_size:
-        raise ValueError(f"filter_size={filter_size}: give a number that divides {len(x)}")
     y = y.expand(len(x), *y.shape[1:])
-    if not torch.equal(y, y[::filter_size].repeat_interleave(filter_size, 0)):
-        raise ValueError(f"filter_size={filter_size}: the particles of a filter must have one y")
     return y[::filter_size], torch.arange(len(x), device=x.device) // filter_size
 
 
@@ -245,7 +254,7 @@ class _FilterStep:
         y = y + gram(bridge, noise(y)) if self.sigma_y > 0 else y
         return ahead + self._gain(target - y)
 
-    def unmeasured(self, v: Tensor) -> Tensor:
+    def unobserved_part(self, v: Tensor) -> Tensor:
         """Return the part of v on which y has no information."""
         return v - self._gain(self.operator(v))
 

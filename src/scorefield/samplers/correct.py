@@ -8,24 +8,27 @@ A predictor takes samples of q at σ to σ'; a few Langevin steps at σ' then re
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Noise, sq_norm
 from ..score import Score
-from .integrate import step_down
-from .state import States, check_start
-from .steps import Step, StepResult, reverse_diffusion
+from .state import State, sampler
+from .steps import Step, reverse_diffusion
 
 Rule = Literal["sample", "batch"]
 
 
+@sampler()
 def predictor_corrector(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     predictor: Step = reverse_diffusion,
     corrections: int = 1,
@@ -33,7 +36,7 @@ def predictor_corrector(
     rule: Rule = "sample",
     denoise: bool = True,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Take a step of the predictor and then Langevin corrections, from level to level.
 
     Args:
@@ -48,15 +51,7 @@ def predictor_corrector(
         denoise: end with the step to σ = 0.
         noise: source of noise.
     """
-    score, levels = check_start(score, x, sigmas, denoise)
-    if rule not in ("sample", "batch"):
-        raise ValueError(f"rule={rule!r}: 'sample' (α = 2r²σ²) or 'batch' (score_sde's)")
-    if corrections < 0 or int(corrections) != corrections or not 0 < ratio < math.inf:
-        raise ValueError(
-            f"corrections={corrections}, ratio={ratio}: give a whole number ≥ 0, a ratio > 0"
-        )
-
-    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
         x, denoised = predictor(score, x, sigma, sigma_next, noise)
         for _ in range(corrections):
             s, z = score(x, sigma_next), noise(x)
@@ -64,9 +59,7 @@ def predictor_corrector(
             alpha = 2 * (ratio * scale) ** 2
             denoised = x + sigma_next**2 * s
             x = x + alpha * s + math.sqrt(2 * alpha) * z
-        return x, denoised
-
-    return step_down(step, score, x, levels, denoise, noise)
+        yield State(x, sigma_next, denoised)
 
 
 def _mean_norm(x: Tensor) -> float:

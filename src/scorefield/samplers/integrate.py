@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, States, check_start, to_zero, without_gradients
-from .steps import Step, StepResult, heun
+from .state import State, sampler
+from .steps import Step, heun
 
 
+@sampler()
 def integrate(
     step: Step,
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Take a step from each level to the next: `integrate(heun, score, x, sigmas)`.
 
     Args:
@@ -33,14 +36,16 @@ def integrate(
         denoise: end with the step to σ = 0, which is x + σ²s for every method.
         noise: source of noise, for steps that add some.
     """
-    score, levels = check_start(score, x, sigmas, denoise)
-    return step_down(step, score, x, levels, denoise, noise)
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
+        x, denoised = step(score, x, sigma, sigma_next, noise)
+        yield State(x, sigma_next, denoised)
 
 
+@sampler()
 def churn(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     amount: float = 40.0,
     s_min: float = 0.05,
@@ -48,7 +53,7 @@ def churn(
     s_noise: float = 1.003,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Add noise up to a higher σ before each of Heun's steps (Karras et al. 2022, Algorithm 2).
 
     Args:
@@ -63,55 +68,36 @@ def churn(
         denoise: end with the step to σ = 0.
         noise: source of noise.
     """
-    score, levels = check_start(score, x, sigmas, denoise)
-    if not (0 <= amount < math.inf and 0 <= s_noise < math.inf):
-        raise ValueError(f"amount={amount}, s_noise={s_noise}: give finite numbers ≥ 0")
     # the paper counts the step to 0 among its N
-    gamma = min(amount / len(levels), math.sqrt(2) - 1)
-
-    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
+    gamma = min(amount / len(sigmas), math.sqrt(2) - 1)
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
         sigma_hat = sigma * (1 + gamma) if s_min <= sigma <= s_max else sigma
         if sigma_hat > sigma:
             x = x + s_noise * math.sqrt(sigma_hat**2 - sigma**2) * noise(x)
-        return heun(score, x, sigma_hat, sigma_next, noise)
+        x, denoised = heun(score, x, sigma_hat, sigma_next, noise)
+        yield State(x, sigma_next, denoised)
 
-    return step_down(step, score, x, levels, denoise, noise)
 
-
+@sampler()
 def dpm_solver(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """DPM-Solver++(2M): order 2 with one evaluation a step (Lu et al. 2022b, Algorithm 2).
 
-    A step is exact where D is constant, and corrects for the slope of D by its last two values.
-    The arguments are `integrate`'s; `noise` is not used.
+    In λ = −log σ and D = x + σ²s: x ← σ'/σ·x − (e⁻ʰ − 1)·D', where h = λ' − λ and, with r = h₋₁/h,
+    D' = (1 + 1/2r)·D − 1/2r·D₋₁. The arguments are `integrate`'s; `noise` is not used.
     """
-    score, levels = check_start(score, x, sigmas, denoise)
-    h_last, d_last = math.inf, x  # an infinite step before the first makes its slope 0
-
-    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
-        nonlocal h_last, d_last
-        h, d = math.log(sigma / sigma_next), x + sigma**2 * score(x, sigma)
-        slope = (d - d_last) / (2 * (h_last / h))
+    h_last, d_last = math.inf, x  # the first step, with 1/r = 0, is of order 1
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
+        h = math.log(sigma / sigma_next)
+        r = h_last / h
+        d = x + sigma**2 * score(x, sigma)
+        d_prime = (1 + 1 / (2 * r)) * d - 1 / (2 * r) * d_last
+        x = sigma_next / sigma * x - math.expm1(-h) * d_prime
         h_last, d_last = h, d
-        return sigma_next / sigma * x - math.expm1(-h) * (d + slope), d
-
-    return step_down(step, score, x, levels, denoise, noise)
-
-
-@without_gradients
-def step_down(
-    step: Step, score: Score, x: Tensor, levels: list[float], denoise: bool, noise: Noise
-) -> States:
-    """Take the steps of `integrate`, whose arguments have been checked."""
-    for i, (sigma, sigma_next) in enumerate(pairwise(levels), 1):
-        x, denoised = step(score, x, sigma, sigma_next, noise)
-        yield State(x, sigma_next, denoised, i)
-    if denoise:
-        x = yield from to_zero(score, x, levels[-1], len(levels))
-    return x
+        yield State(x, sigma_next, d)

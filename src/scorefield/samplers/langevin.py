@@ -10,31 +10,43 @@ Both are the same chain with α counted differently: the same number is twice th
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .integrate import step_down
-from .state import State, States, check_start, to_zero, without_gradients
-from .steps import StepResult
+from .state import State, sampler
 
 Convention = Literal["official", "paper"]
 
 
+def drift_factor(convention: Convention, size: float) -> float:
+    """Return the factor α of the score; that of the noise is √(2α) in both conventions."""
+    return size if convention == "official" else size / 2
+
+
+def _check_eta(sigmas: Tensor, eta: float | None, **others: Any) -> None:
+    least = max((1 - low / high for high, low in pairwise(sigmas.tolist())), default=0.0)
+    if eta is not None and not least <= eta <= 1:
+        raise ValueError(f"eta={eta}: on this ladder from {least:.4g} (no new noise) to 1")
+
+
+@sampler()
 def langevin(
     score: Score,
-    x: Tensor,
+    x: Float[Tensor, "batch *shape"],
     sigma: float,
     *,
     alpha: float,
     steps: int = 100,
     convention: Convention = "official",
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Run Langevin dynamics at one σ, whose stationary distribution tends to q_σ as α → 0.
 
     Args:
@@ -46,24 +58,26 @@ def langevin(
         convention: how α is counted, see above.
         noise: source of z.
     """
-    score, _ = check_start(score, x, torch.ones(1))
-    if isinstance(sigma, Tensor) or not 0 <= sigma < math.inf:
-        raise ValueError(f"sigma={sigma}: give one noise level ≥ 0, as a float")
-    drift = drift_factor(convention, "alpha", alpha, steps)
-    return without_gradients(_langevin_steps)(score, x, sigma, drift, steps, noise)
+    drift = drift_factor(convention, alpha)
+    for _ in range(steps):
+        s = score(x, sigma)
+        denoised = x + sigma**2 * s
+        x = x + drift * s + math.sqrt(2 * drift) * noise(x)
+        yield State(x, sigma, denoised)
 
 
+@sampler()
 def annealed_langevin(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     steps: int = 100,
     epsilon: float = 2e-5,
     convention: Convention = "official",
     denoise: bool = False,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Run annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1).
 
     Args:
@@ -78,30 +92,26 @@ def annealed_langevin(
         denoise: end with x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1).
         noise: source of z.
     """
-    score, levels = check_start(score, x, sigmas)
-    drift = drift_factor(convention, "epsilon", epsilon, steps)
-
-    @without_gradients
-    def run(x: Tensor) -> States:
-        for i, sigma in enumerate(levels):
-            alpha = drift * (sigma / levels[-1]) ** 2
-            x = yield from _langevin_steps(score, x, sigma, alpha, steps, noise, done=i * steps)
-        if denoise:
-            x = yield from to_zero(score, x, levels[-1], len(levels) * steps + 1)
-        return x
-
-    return run(x)
+    levels = sigmas.tolist()
+    for sigma in levels:
+        alpha = drift_factor(convention, epsilon) * (sigma / levels[-1]) ** 2
+        for _ in range(steps):
+            s = score(x, sigma)
+            denoised = x + sigma**2 * s
+            x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
+            yield State(x, sigma, denoised)
 
 
+@sampler(_check_eta)
 def consistent(
     score: Score,
-    x: Tensor,
-    sigmas: Tensor,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
     *,
     eta: float | None = None,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
-) -> States:
+) -> Iterator[State]:
     """Run consistent annealed sampling (Jolicoeur-Martineau et al. 2021, §3).
 
     There is one Langevin step a level, x + ησ²s + βσ'z, where β makes the rest of the old noise
@@ -117,37 +127,12 @@ def consistent(
         denoise: end with the step to σ = 0.
         noise: source of z.
     """
-    score, levels = check_start(score, x, sigmas, denoise)
-    least = max((1 - low / high for high, low in pairwise(levels)), default=0.0)
-    if eta is not None and not least <= eta <= 1:
-        raise ValueError(f"eta={eta}: on this ladder from {least:.4g} (no new noise) to 1")
-
-    def step(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
         gamma = sigma_next / sigma
         own_eta = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
         rest = (1 - own_eta) * sigma
-        s, fresh = score(x, sigma), math.sqrt(max(sigma_next**2 - rest**2, 0.0))
-        return x + own_eta * sigma**2 * s + fresh * noise(x), x + sigma**2 * s
-
-    return step_down(step, score, x, levels, denoise, noise)
-
-
-def drift_factor(convention: Convention, name: str, size: float, steps: int) -> float:
-    """Return the factor of the score; that of the noise is √(2·drift) in both conventions."""
-    if convention not in ("official", "paper"):
-        raise ValueError(f"convention={convention!r}: 'official' (α·s) or 'paper' (α/2·s)")
-    if not 0 < size < math.inf or steps < 1 or int(steps) != steps:
-        raise ValueError(f"{name}={size}, steps={steps}: give a number > 0 and a whole number ≥ 1")
-    return size if convention == "official" else size / 2
-
-
-def _langevin_steps(
-    score: Score, x: Tensor, sigma: float, alpha: float, steps: int, noise: Noise, done: int = 0
-) -> States:
-    diffusion = math.sqrt(2 * alpha)
-    for step in range(done + 1, done + steps + 1):
+        fresh = math.sqrt(max(sigma_next**2 - rest**2, 0.0))
         s = score(x, sigma)
         denoised = x + sigma**2 * s
-        x = x + alpha * s + diffusion * noise(x)
-        yield State(x, sigma, denoised, step)
-    return x
+        x = x + own_eta * sigma**2 * s + fresh * noise(x)
+        yield State(x, sigma_next, denoised)

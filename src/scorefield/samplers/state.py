@@ -1,15 +1,16 @@
-"""States that samplers yield, functions of them, and the checks of a sampler's arguments.
+"""States that samplers yield, functions of them, and `sampler`, which makes a sampler.
 
 A sampler is a generator of states; the last state is the sample. Stopping early is `break`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import wraps
 from itertools import pairwise
-from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -27,8 +28,8 @@ class State(NamedTuple):
     """The noise level of x."""
     denoised: Float[Tensor, "batch *shape"]
     """D = x + σ²s at the last evaluation of the score."""
-    step: int
-    """The number of steps so far, from 1."""
+    step: int = 0
+    """The number of steps so far, from 1; `sampler` counts them."""
 
 
 States: TypeAlias = Generator[State, None, Tensor]
@@ -36,26 +37,54 @@ Tracked = TypeVar("Tracked")
 Arguments = ParamSpec("Arguments")
 
 
-def without_gradients(run: Callable[Arguments, States]) -> Callable[Arguments, States]:
-    """Run a generator of states without gradients, and leave the caller's grad mode as it is.
+def sampler(
+    check: Callable[..., None] = lambda **arguments: None,
+) -> Callable[[Callable[Arguments, Iterator[State]]], Callable[Arguments, States]]:
+    """Turn the body of an algorithm, a generator of states, into a sampler.
 
-    `torch.no_grad()` does the same, but only for a function that it recognises as a generator,
-    which it does not under another decorator.
+    The sampler checks its arguments when it is called, by `LIMITS` and by `check`, to which all are
+    passed by name. It runs the body without gradients, leaves the caller's grad mode as it is, and
+    counts the steps. If an argument `denoise` is true, it ends with the step to σ = 0, x + σ²s.
     """
 
-    @wraps(run)
-    def run_without_gradients(*args: Arguments.args, **kwargs: Arguments.kwargs) -> States:
-        states = run(*args, **kwargs)
-        while True:
-            with torch.no_grad():
-                try:
-                    state = next(states)
-                except StopIteration as end:
-                    sample: Tensor = end.value
-                    return sample
-            yield state
+    def decorate(body: Callable[Arguments, Iterator[State]]) -> Callable[Arguments, States]:
+        signature = inspect.signature(body)
 
-    return run_without_gradients
+        @wraps(body)
+        def start(*args: Arguments.args, **kwargs: Arguments.kwargs) -> States:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            own = call.arguments
+            _check_start(own["score"], own["x"])
+            _check_limits(own)
+            check(**own)
+            own["score"] = _guard(own["score"])
+            last = own["sigmas"][-1].item() if own.get("denoise") else None
+            return _run(body(*call.args, **call.kwargs), own["score"], own["x"], last)
+
+        return start
+
+    return decorate
+
+
+def _run(states: Iterator[State], score: Score, x: Tensor, last: float | None) -> States:
+    """Run a body and, from the last noise level if that is given, take the step to σ = 0.
+
+    `torch.no_grad()` around the generator would also hold while it is suspended.
+    """
+    step = 0
+    while True:
+        with torch.no_grad():
+            state = next(states, None)
+        if state is None:
+            break
+        x, step = state.x, step + 1
+        yield state._replace(step=step)
+    if last is not None:
+        with torch.no_grad():
+            x = x + last**2 * score(x, last)
+        yield State(x, 0.0, x, step + 1)
+    return x
 
 
 def final(states: Iterable[State]) -> Float[Tensor, "batch *shape"]:
@@ -92,15 +121,44 @@ def progress(items: Iterable[Tracked], total: int | None = None) -> Iterator[Tra
     yield from tqdm(items, total=total, disable=None)
 
 
-def check_start(
-    score: Score, x: object, sigmas: object, denoise: bool = True
-) -> tuple[Score, list[float]]:
-    """Refuse arguments that a sampler cannot use, such as one level without the step to σ = 0.
+# ── Checks ───────────────────────────────────────────────────────────────────────────────────────
 
-    Returns:
-        The score, which is now checked to return the shape of x and converted to its type, and the
-        levels as floats.
-    """
+LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "sigma": (
+        lambda sigma: not isinstance(sigma, Tensor) and 0 <= sigma < math.inf,
+        "one noise level ≥ 0, as a float",
+    ),
+    "steps": (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1"),
+    "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
+    "alpha": (lambda size: 0 < size < math.inf, "a finite step size above 0"),
+    "epsilon": (lambda size: 0 < size < math.inf, "a finite step size above 0"),
+    "ratio": (lambda ratio: 0 < ratio < math.inf, "a finite number above 0"),
+    "amount": (lambda amount: 0 <= amount < math.inf, "a finite number ≥ 0"),
+    "s_noise": (lambda factor: 0 <= factor < math.inf, "a finite number ≥ 0"),
+    "convention": (
+        lambda convention: convention in ("official", "paper"),
+        "'official' (α·s) or 'paper' (α/2·s)",
+    ),
+    "rule": (
+        lambda rule: rule in ("sample", "batch"),
+        "'sample' (α = 2r²σ²) or 'batch' (score_sde's)",
+    ),
+}
+"""Values that an option of a sampler can have, by the option's name."""
+
+
+def _check_limits(own: dict[str, Any]) -> None:
+    if "sigmas" in own:
+        _check_ladder(own["sigmas"])
+        # with steps at each level, one level is enough
+        if len(own["sigmas"]) == 1 and "steps" not in own and own.get("denoise") is False:
+            raise ValueError("sigmas has one level and denoise=False: there is no step to take")
+    for name, (fits, choice) in LIMITS.items():
+        if name in own and not fits(own[name]):
+            raise ValueError(f"{name}={own[name]!r}: give {choice}")
+
+
+def _check_start(score: Score, x: object) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
@@ -119,20 +177,9 @@ def check_start(
         )
     if not torch.isfinite(x).all():
         raise ValueError("x has NaN or infinite values: sample the start from a Prior")
-    levels = _read_ladder(sigmas)
-    if len(levels) == 1 and not denoise:
-        raise ValueError("sigmas has one level and denoise=False: there is no step to take")
-    return _guard(score), levels
 
 
-def to_zero(score: Score, x: Tensor, sigma: float, step: int) -> States:
-    """Take the last step of a sampler, to the denoiser's x + σ²s."""
-    x = x + sigma**2 * score(x, sigma)
-    yield State(x, 0.0, x, step)
-    return x
-
-
-def _read_ladder(sigmas: object) -> list[float]:
+def _check_ladder(sigmas: object) -> None:
     levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else None
     if not levels:
         raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
@@ -144,11 +191,12 @@ def _read_ladder(sigmas: object) -> list[float]:
         )
     if any(low >= high for high, low in pairwise(levels)):
         raise ValueError("sigmas must strictly decrease: sort them with .sort(descending=True)")
-    return levels
 
 
 def _guard(score: Score) -> Score:
-    def guarded(x: Tensor, sigma: Sigma) -> Tensor:
+    """Check that a score returns the shape of x, and convert it to the type of x."""
+
+    def in_type_of_x(x: Tensor, sigma: Sigma) -> Tensor:
         s = score(x, sigma)
         if s.shape != x.shape:
             raise ValueError(
@@ -157,4 +205,4 @@ def _guard(score: Score) -> Score:
             )
         return s if s.dtype == x.dtype else s.to(x.dtype)
 
-    return guarded
+    return in_type_of_x
