@@ -19,10 +19,10 @@ ENDS: dict[str, float] = {"sigma_max": 1.0, "sigma_min": 0.01}
 LADDER = geometric(ENDS["sigma_max"], ENDS["sigma_min"], 10)
 
 
-def ncsn(channels: int, width: int, size: int, levels: int = len(LADDER)) -> ScoreModel:
+def ncsn(channels: int, width: int, size: int) -> ScoreModel:
     """Song & Ermon 2019."""
-    net = RefineNet(channels, width, levels=levels)
-    return ScoreModel(net, NCSN(geometric(1.0, 0.01, levels)), shape=(channels, size, size))
+    net = RefineNet(channels, width, levels=len(LADDER))
+    return ScoreModel(net, NCSN(LADDER), shape=(channels, size, size))
 
 
 def ncsnv2(channels: int, width: int, size: int) -> ScoreModel:

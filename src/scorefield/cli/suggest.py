@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from . import options
 
 MAX_SAMPLES = 5000
-"""Largest number of samples that the suggestion is computed from."""
+"""Largest number of samples that the suggestion uses."""
 
 
 def suggest(
@@ -38,7 +38,8 @@ def suggest(
     x = all_samples(source.train, MAX_SAMPLES)
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
     sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))
-    print(f"{source.name}: {len(source.train)} samples of {shape}, computed from {len(x)}\n")
+    about = f"{len(source.train)} samples of {shape}"
+    print(f"{source.name}: {about}; the suggestion uses {len(x)} of them\n")
     print(suggestion)
     print(
         f"\nin Python: annealed_langevin(score, x, geometric({sigmas[0].item():.4g}, "
