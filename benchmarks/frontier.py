@@ -19,7 +19,7 @@ from scorefield.evaluate import draw, evaluate, frontier_plans, open_run
 from scorefield.evaluate.quality import FRECHET
 from scorefield.model import ScoreModel
 from scorefield.noise import geometric
-from scorefield.runs.config import overridden
+from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 from scorefield.sample import Plan, make_plan
 from scorefield.samplers import SAMPLERS
@@ -76,7 +76,7 @@ def train(setting: Setting) -> Path:
     """Train the preset, unless its directory holds it; return the directory."""
     place = setting.out / "models" / ("digits-quick" if setting.quick else "digits")
     changes = [f"seed={setting.seed}", f"machine.device={setting.device}"]
-    experiment = overridden(PRESETS["digits"](), changes + QUICK_TRAINING * setting.quick)
+    experiment = override(PRESETS["digits"](), changes + QUICK_TRAINING * setting.quick)
     runs.finish(
         experiment,
         place,

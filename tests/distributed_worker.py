@@ -17,7 +17,7 @@ from scorefield.cli import main
 from scorefield.data import Arrays, Batches
 from scorefield.distributed import check_equal, is_main, join, rank
 from scorefield.runs import Interrupted, Run, resume, start
-from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.config import Experiment, override
 from scorefield.train import train
 
 STEPS = 24
@@ -30,7 +30,7 @@ BAD = 6
 
 
 def begin(directory):
-    return start(overridden(Experiment(network={"kind": "MLP"}), SETTINGS), directory)
+    return start(override(Experiment(network={"kind": "MLP"}), SETTINGS), directory)
 
 
 def poison():

@@ -24,7 +24,7 @@ from scorefield.model import ScoreModel
 from scorefield.nn import MLP, UNet
 from scorefield.precondition import EDM, VP, NCSNv2, VEDiscrete
 from scorefield.prior import Prior
-from scorefield.runs.config import Experiment, as_json, checked, overridden, read
+from scorefield.runs.config import Experiment, as_json, check_experiment, override, read
 from scorefield.runs.presets import PRESETS
 
 
@@ -220,7 +220,7 @@ def _config_seeds():
 
 def _check_round_trip(folder, experiment=None):
     """Check that the file of a run gives the experiment back."""
-    config = checked(experiment or read(folder / "x.yaml"), DATASETS)
+    config = check_experiment(experiment or read(folder / "x.yaml"), DATASETS)
     text = as_json(config)
     assert len(text) < 10**6
     (folder / "config.json").write_text(text)
@@ -245,7 +245,7 @@ def _settings(rng, seeds):
 def _read_settings(folder):
     # as a shell hands over what is not text
     lines = (folder / "x.txt").read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    _check_round_trip(folder, overridden(PRESETS["digits"](), lines))
+    _check_round_trip(folder, override(PRESETS["digits"](), lines))
 
 
 def _names_field(files, message):

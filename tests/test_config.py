@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scorefield.runs.config import Experiment, as_json, changed, overridden, read
+from scorefield.runs.config import Experiment, as_json, override, read, replace_fields
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from scorefield.runs.config import Experiment, as_json, changed, overridden, rea
     ],
 )  # fmt: skip
 def test_a_config_is_read_back_from_its_own_json(settings, tmp_path):
-    experiment = overridden(Experiment(), settings)
+    experiment = override(Experiment(), settings)
     (tmp_path / "config.json").write_text(as_json(experiment))
     assert read(tmp_path / "config.json") == experiment
     assert json.loads(as_json(experiment))["training"]["betas"] == list(experiment.training.betas)
@@ -81,7 +81,7 @@ def test_yaml_is_read_as_people_write_it(tmp_path):
 )
 def test_a_wrong_setting_is_named(setting, message):
     with pytest.raises(ValueError, match=message):
-        overridden(Experiment(), [setting])
+        override(Experiment(), [setting])
 
 
 BOMB = "a0: &a0 [x]\n" + "".join(
@@ -102,5 +102,5 @@ def test_a_file_that_is_not_a_configuration_is_refused(tmp_path, text):
 
 
 def test_an_optional_field_can_be_reset_to_none():
-    five = changed(Experiment(), {"levels": {"sigma_max": 5}})
-    assert changed(five, {"levels": {"sigma_max": None}}) == Experiment()
+    five = replace_fields(Experiment(), {"levels": {"sigma_max": 5}})
+    assert replace_fields(five, {"levels": {"sigma_max": None}}) == Experiment()

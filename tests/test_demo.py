@@ -12,7 +12,7 @@ from test_evaluate import Page
 
 from scorefield import load
 from scorefield.cli import main
-from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.config import Experiment, override
 from scorefield.runs.presets import PRESETS
 
 demo = importlib.import_module("scorefield.cli.demo")  # the package's `demo` is the command
@@ -28,7 +28,7 @@ def demo_run(tmp_path_factory):
     folder, outputs = tmp_path_factory.mktemp("demo"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setitem(PRESETS, "digits", lambda: overridden(Experiment(), SMALL))
+        patch.setitem(PRESETS, "digits", lambda: override(Experiment(), SMALL))
         patch.setattr(demo, "DEMO_SAMPLES", SAMPLES)
         patch.setattr(demo, "DEMO_FLOORS", 2)
         for _ in range(2):

@@ -46,7 +46,7 @@ from scorefield.evaluate.quality import coverage_figure, too_few_samples
 from scorefield.metrics import Moments, density_coverage, frechet, kernel_distance
 from scorefield.noise import seeded
 from scorefield.runs import finish
-from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.config import Experiment, override
 from scorefield.sample import make_plan
 from scorefield.samplers import SAMPLERS
 from scorefield.show import images
@@ -105,7 +105,7 @@ def classifier(digits):
 def memorised(tmp_path_factory):
     """The directory of a run that trained long on fifty digits."""
     directory = tmp_path_factory.mktemp("runs") / "few"
-    finish(overridden(Experiment(), SETTINGS), directory)
+    finish(override(Experiment(), SETTINGS), directory)
     return directory
 
 
@@ -566,7 +566,7 @@ def test_a_conditional_model_samples_classes_as_frequent_as_in_training(
     data = Dataset("odd", Arrays(*digits.train.take(rows), 17), digits.test, classes=10)
     monkeypatch.setitem(DATASETS, "odd", lambda: data)
     fast = ["data.source=odd", "data.labels=true", "training.steps=3", "training.rate=0.05"]
-    finish(overridden(Experiment(), [*SETTINGS, *fast]), tmp_path / "run")
+    finish(override(Experiment(), [*SETTINGS, *fast]), tmp_path / "run")
     counts = torch.bincount(training_labels(data, 4000, 0), minlength=10)
     assert counts.nonzero()[:, 0].tolist() == [3, 7]
     assert counts[3] / 4000 == pytest.approx(0.75, abs=0.03)  # 4 standard errors of 0.007

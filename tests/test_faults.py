@@ -31,7 +31,7 @@ from scorefield.data import DATASETS, Arrays, Batches, Dataset, fingerprint_file
 from scorefield.disk import hold_lock
 from scorefield.evaluate import open_run
 from scorefield.runs import resume, start
-from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.config import Experiment, override
 
 STEPS = 4
 TINY = f"""
@@ -41,7 +41,7 @@ TINY = f"""
 
 
 def _vectors(path, *settings):
-    return overridden(Experiment(), [*TINY, f"data.source={path}", *settings])
+    return override(Experiment(), [*TINY, f"data.source={path}", *settings])
 
 
 def _end(run, step=0, fault=None):
@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
 
 
 EVERYTHING = ["keeping.samples=2", "sampling.steps=2", "keeping.tensorboard=true"]
-DIGITS = overridden(Experiment(), TINY + EVERYTHING)
+DIGITS = override(Experiment(), TINY + EVERYTHING)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_a_run_is_resumed_with_its_own_data_only(pictures, tmp_path, capsys, fau
 
 
 def test_data_sets_with_a_name_are_recognised_by_their_samples(tmp_path, monkeypatch):
-    list(start(overridden(Experiment(), TINY), tmp_path / "run"))
+    list(start(override(Experiment(), TINY), tmp_path / "run"))
     resume(tmp_path / "run")
     digits = DATASETS["digits"]()
     pixel = Arrays(digits.train.data.clone(), digits.train.labels, 17)

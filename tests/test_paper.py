@@ -19,7 +19,7 @@ from scorefield.evaluate.features import Features
 from scorefield.evaluate.inception import Inception
 from scorefield.paper import Setting, fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, models, table1
 from scorefield.paper.models import PaperModel, Samples
-from scorefield.runs.config import changed
+from scorefield.runs.config import replace_fields
 from scorefield.runs.presets import PRESETS
 from scorefield.sample import Plan
 
@@ -375,7 +375,7 @@ def test_experiments_run_at_the_papers_scale(published, monkeypatch, name):
     """
     for preset, options in (("ncsn-mnist", {}), ("ncsn-celeba", {"size": 8})):
         thin = {"network": {"width": 2}, "data": {"options": options}}
-        monkeypatch.setitem(PRESETS, preset, partial(changed, PRESETS[preset](), thin))
+        monkeypatch.setitem(PRESETS, preset, partial(replace_fields, PRESETS[preset](), thin))
     monkeypatch.setattr(models, "make_features", _brightness)
     monkeypatch.setattr(fig6, "make_features", _brightness)
     monkeypatch.setattr(paper, "check_inputs", lambda names, setting: None)

@@ -10,7 +10,7 @@ from scorefield.ladder import suggest_between
 from scorefield.nn import NETWORKS
 from scorefield.runs import start
 from scorefield.runs.build import build_model
-from scorefield.runs.config import Experiment, as_json, overridden, read
+from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
 from scorefield.sample import make_plan
@@ -78,7 +78,7 @@ def _net(experiment):
 
 
 def _size(name, *changes):
-    net = _net(overridden(PRESETS[name](), changes))
+    net = _net(override(PRESETS[name](), changes))
     return sum(p.numel() for p in net.parameters())
 
 
@@ -96,13 +96,13 @@ def test_a_preset_is_read_back_from_its_json_and_fits_its_data(name, tmp_path):
 def test_presets_have_the_papers_numbers(name):
     experiment = PRESETS[name]()
     for setting in PAPERS[name].split():
-        assert overridden(experiment, [setting]) == experiment, setting
+        assert override(experiment, [setting]) == experiment, setting
 
 
 @pytest.mark.parametrize("name", SAME)
 def test_related_presets_differ_only_where_the_papers_say(name):
     like, changes = SAME[name]
-    expected = overridden(PRESETS[like](), changes.split())
+    expected = override(PRESETS[like](), changes.split())
     for part in ("data", "network", "levels", "training", "sampling"):
         assert getattr(PRESETS[name](), part) == getattr(expected, part), part
 
@@ -130,7 +130,7 @@ def test_ncsnv2_takes_the_step_of_its_theory():
 
 
 def _plan(name):
-    experiment = overridden(PRESETS[name](), ["network.width=8"])
+    experiment = override(PRESETS[name](), ["network.width=8"])
     data = _data(experiment)
     experiment, _ = resolve(experiment, data)
     own = experiment.sampling
@@ -164,7 +164,7 @@ def test_sampling_plans_are_the_papers():
 )
 def test_presets_without_a_download_run(name, small, tmp_path):
     settings = ["training.batch=4", "training.steps=2", "machine.threads=1"]
-    experiment = overridden(PRESETS[name](), [*small, *settings])
+    experiment = override(PRESETS[name](), [*small, *settings])
     updates = list(start(experiment, tmp_path))
     assert [update.step for update in updates] == [1, 2]
     assert all(math.isfinite(update.loss) for update in updates)

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 import scorefield
 from scorefield.cli import COMMANDS, FIELD, main
 from scorefield.runs import finish
-from scorefield.runs.config import overridden
+from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 
 try:
@@ -287,7 +287,7 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if document == "docs/evaluation.md":
         changes = ["training.steps=20", "training.warmup=1", "network.width=8"]
-        finish(overridden(PRESETS["digits"](), changes), Path("runs/digits"))
+        finish(override(PRESETS["digits"](), changes), Path("runs/digits"))
     names = {"__name__": "document"}
     for block in _blocks(document, "python"):
         exec(compile(block, ROOT / document, "exec"), names)

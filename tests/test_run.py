@@ -21,7 +21,7 @@ from scorefield.checkpoint import read_stored
 from scorefield.data import Batches, LabelledBatch, load_data
 from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import Clamped, build_loss, build_model
-from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.config import Experiment, override
 from scorefield.runs.resolve import resolve
 from scorefield.runs.state import raw_weights
 from scorefield.train import cosine, derive_seed, train
@@ -35,7 +35,7 @@ SMALL = """
 
 
 def _experiment(*settings):
-    return overridden(Experiment(), [*SMALL.split(), *settings])
+    return override(Experiment(), [*SMALL.split(), *settings])
 
 
 def _log(directory):
@@ -181,7 +181,7 @@ VECTORS = """
 
 
 def _vectors(path, *settings):
-    return overridden(Experiment(), [*VECTORS.split(), f"data.source={path}", *settings])
+    return override(Experiment(), [*VECTORS.split(), f"data.source={path}", *settings])
 
 
 def _poison(monkeypatch, steps):

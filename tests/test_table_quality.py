@@ -14,7 +14,7 @@ from scorefield import load, sample
 from scorefield.data import Table, all_samples
 from scorefield.metrics import neighbour_ratio, sliced_wasserstein
 from scorefield.runs import start
-from scorefield.runs.config import overridden
+from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 
 SAMPLES = 5000
@@ -46,7 +46,7 @@ def test_sampled_rows_are_close_to_real_ones(name, seed, tmp_path):
                training rows, less the mean of those trained on each set of samples
     """
     run = tmp_path / "run"
-    experiment = overridden(PRESETS["table"](), [f"data.source={name}", f"seed={seed}"])
+    experiment = override(PRESETS["table"](), [f"data.source={name}", f"seed={seed}"])
     training = start(experiment, run)
     for _ in training:
         pass

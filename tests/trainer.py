@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from scorefield.runs import resume, start
-from scorefield.runs.config import Experiment, overridden
+from scorefield.runs.config import Experiment, override
 
 
 def train(directory, seconds, settings):
@@ -25,7 +25,7 @@ def train(directory, seconds, settings):
 
     os.fsync = slow_sync
     exists = (directory / "config.json").exists()
-    updates = resume(directory) if exists else start(overridden(Experiment(), settings), directory)
+    updates = resume(directory) if exists else start(override(Experiment(), settings), directory)
     for _ in updates:
         pass
 

@@ -34,7 +34,7 @@ from ..evaluate import Features, make_features
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import seeded
-from ..runs.config import Experiment, changed
+from ..runs.config import Experiment, replace_fields
 from ..runs.finish import finish
 from ..runs.presets import PRESETS
 from ..runs.run import Run
@@ -103,7 +103,7 @@ class PaperModel:
         if self.kind == "baseline":
             scale["levels"] = {"sigma_max": experiment.levels.sigma_min, "count": 1}
             scale["sampling"] = {"steps": 1000}
-        experiment = changed(experiment, scale)
+        experiment = replace_fields(experiment, scale)
         training, sampling = experiment.training, experiment.sampling
         steps, batch = setting.steps(training.steps), setting.samples(training.batch)
         limits = {
@@ -113,7 +113,7 @@ class PaperModel:
             "machine": {"device": setting.device},
         }
         data = setting.source(experiment.data)
-        return changed(replace(experiment, data=data, seed=setting.seed), limits)
+        return replace_fields(replace(experiment, data=data, seed=setting.seed), limits)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import Data, Experiment, overridden, read, spelling_hint
+from .config import Data, Experiment, override, read, spelling_hint
 from .presets import PRESETS
 
 
@@ -36,7 +36,7 @@ def choose_experiment(
     if source is not None and source != data.source:
         flip = data.flip and preset is not None
         data = replace(data, source=source, options=_kept_options(data, source), flip=flip)
-    return overridden(replace(experiment, data=data), settings)
+    return override(replace(experiment, data=data), settings)
 
 
 def _kept_options(data: Data, source: str) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _suited_preset(source: str, settings: Sequence[str]) -> str:
     if published or source.startswith(HUB_PREFIX) or Path(source).is_dir():
         return "photos"
     own = [setting for setting in settings if setting.startswith("data.options.")]
-    data = load_data(source, **overridden(Experiment(), own).data.options)
+    data = load_data(source, **override(Experiment(), own).data.options)
     if data.table is not None:
         return "table"
     return {"images": "photos", "signals": "signals", "vectors": "vectors"}[data.kind]

@@ -250,7 +250,7 @@ def read(path: Path, default: Experiment | None = None) -> Experiment:
     except ValueError as error:
         raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
     try:
-        return changed(default or Experiment(), {} if values is None else values)
+        return replace_fields(default or Experiment(), {} if values is None else values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -292,7 +292,7 @@ def as_json(experiment: Experiment) -> str:
     return json.dumps(asdict(experiment), indent=2)
 
 
-def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
+def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:
     """Apply settings of the form `field.name=value`, with values in YAML."""
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -304,11 +304,11 @@ def overridden(experiment: Experiment, settings: Iterable[str]) -> Experiment:
             raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
         for key in reversed(name.split(".")):
             value = {key: value}
-        experiment = changed(experiment, value)
+        experiment = replace_fields(experiment, value)
     return experiment
 
 
-def changed(default: Config, values: object, prefix: str = "") -> Config:
+def replace_fields(default: Config, values: object, prefix: str = "") -> Config:
     """Return a dataclass with some fields replaced, those of nested ones by nested mappings."""
     if not isinstance(values, Mapping):
         name = prefix or "the configuration"
@@ -320,7 +320,7 @@ def changed(default: Config, values: object, prefix: str = "") -> Config:
             raise ValueError(f"{name:.80} is not a field: {spelling_hint(str(key)[:80], hints)}")
         now = getattr(default, key)
         if is_dataclass(now):
-            new[key] = changed(cast(Any, now), value, name)
+            new[key] = replace_fields(cast(Any, now), value, name)
         elif isinstance(now, dict) and isinstance(value, Mapping):
             items = {str(k): _as_number(v) for k, v in _as_plain(value, name).items()}
             # another kind of network has other arguments
@@ -332,7 +332,7 @@ def changed(default: Config, values: object, prefix: str = "") -> Config:
     return result
 
 
-def checked(experiment: Experiment, names: Container[str] = ()) -> Experiment:
+def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Experiment:
     """Refuse numbers out of range, and make paths absolute.
 
     Args:

@@ -32,7 +32,7 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
     directory = Path(directory)
     _check_new(directory)
     check_writable(directory / "config.json")
-    experiment = config.checked(experiment, DATASETS)
+    experiment = config.check_experiment(experiment, DATASETS)
     data = load_data(experiment.data.source, **experiment.data.options)
     experiment, reasons = distributed.broadcast(resolve(experiment, data))
     run = Run(directory, experiment, build(experiment, data))
@@ -92,7 +92,7 @@ def finish(
 
 def _check_same(directory: Path, there: Experiment, experiment: Experiment) -> None:
     """Refuse a run whose configuration contradicts the experiment's; open fields agree with all."""
-    experiment = config.checked(experiment, DATASETS)
+    experiment = config.check_experiment(experiment, DATASETS)
     wanted, found = asdict(experiment), asdict(there)
     for part in ("data", "network", "levels", "training", "start", "seed"):
         if not _agree(wanted[part], found[part]):

@@ -81,7 +81,7 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
         raise ValueError(f"{path} is damaged: {error}; put it back as it was") from error
     if missing:
         raise ValueError(f"{path} is damaged: it has no {', '.join(sorted(missing))}")
-    experiment = config.checked(config.read(path), DATASETS)
+    experiment = config.check_experiment(config.read(path), DATASETS)
     now = dict(config.flat_fields(json.loads(config.as_json(experiment))))
     for name, value in config.flat_fields(about.get("config", {})):
         free = name in FREE or name.partition(".")[0] in FREE
