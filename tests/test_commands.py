@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.show import images
 
@@ -69,7 +69,7 @@ def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(capsy
     assert (config["training"]["rate"], config["training"]["batch"]) == (2e-4, 6)
     assert config["network"] == {"kind": "MLP", "width": 8, "blocks": 1, "shape": [2]}
     assert main(["train", "--config", "runs/my/config.json", "--out", "again"]) == 0
-    one, other = (read_stored(f"{run}/model.safetensors").tensors for run in ("runs/my", "again"))
+    one, other = (read_tensors(f"{run}/model.safetensors").tensors for run in ("runs/my", "again"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert main(["sample", "again", "-n", "6", "--steps", "3"]) == 0
     assert np.load("samples.npy").shape == (6, 2)  # vectors are written as arrays

@@ -24,7 +24,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorefield import load, sample
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, fingerprint_files
 from scorefield.evaluate import open_run
@@ -74,7 +74,7 @@ def _states(directory):
 def _assert_same_end(one, other):
     """The last state, the model and the log are bit-identical; no temporary file is left."""
     for name in (_states(other)[-1].relative_to(other), "model.safetensors"):
-        first, second = read_stored(one / name).tensors, read_stored(other / name).tensors
+        first, second = read_tensors(one / name).tensors, read_tensors(other / name).tensors
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
     assert _log(one) == _log(other)
@@ -139,7 +139,7 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             calls = _fill_disk(patch, room, until=room + 3 if room % 2 else sys.maxsize)
             messages.append(_finish(run, _vectors(points)))
-        assert all(read_stored(path).about["step"] == int(path.stem) for path in _states(run))
+        assert all(read_tensors(path).about["step"] == int(path.stem) for path in _states(run))
     _assert_same_end(run, whole)
     messages = [message for message in messages if message]
     assert len(messages) >= 20  # the writes and flushes of an undisturbed run, without the lock's
@@ -170,7 +170,7 @@ def test_a_real_disk_that_fills_up(disk, digits, pages):
     run, message = disk / "run", _finish(disk / "run", DIGITS)
     assert re.search(r"could not be written: No space left .*MiB are free there", message)
     (disk / "ballast").unlink()
-    assert all(read_stored(path).about["step"] == int(path.stem) for path in _states(run))
+    assert all(read_tensors(path).about["step"] == int(path.stem) for path in _states(run))
     _finish(run, DIGITS, like=digits)
 
 
