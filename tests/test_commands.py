@@ -97,7 +97,7 @@ def test_a_folder_of_images_is_trained_on():
         (["--network.widht=4"], "did you mean width"),
         (["--set", "machine.device=tpu9"], "tpu9"),
         (["photos", "--data.options.sid=8"], "photos has no option sid: did you mean side"),
-        (["--data.options.size=8"], "digits has no option size: it has none"),
+        (["--data.options.size=8"], "digits has no option size: there are none"),
         (["photos", "--network.multipliers=3"], "an argument has the wrong type"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--from", "none.safetensors"], "does not exist"),
@@ -172,7 +172,7 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
     """The batch that is written and the one before it, which the chain still holds."""
     prior = Prior(torch.full((3, 8, 8), 0.5), torch.full((3, 8, 8), 0.1))
     save(ScoreModel(MLP((3, 8, 8), width=2, blocks=1), EDM(0.5), prior=prior), "model")
-    alive, writing = [], images.writing
+    alive, write_batches = [], images.write_batches
 
     @contextmanager
     def counting(*args):
@@ -181,10 +181,10 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
             tensors = [t for t in gc.get_objects() if type(t) is torch.Tensor]
             alive.append(len({t.data_ptr() for t in tensors if t.shape[1:] == (3, 8, 8)}))
 
-        with writing(*args) as add:
+        with write_batches(*args) as add:
             yield write
 
-    monkeypatch.setattr(images, "writing", counting)
+    monkeypatch.setattr(images, "write_batches", counting)
     command = ["sample", "model", "-n", "60", "--batch", "5", "--steps", "2", "--out", "x.npy"]
     assert main(command) == 0
     assert np.load("x.npy", mmap_mode="r").shape == (60, 3, 8, 8)

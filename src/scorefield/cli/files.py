@@ -144,5 +144,5 @@ def open_output(
             yield lambda x: write(table.text(x.cpu(), header=next(header)).encode())
         disk.write_file(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
     else:
-        with images.writing(out, n, shape, about) as add:
+        with images.write_batches(out, n, shape, about) as add:
             yield add
