@@ -317,8 +317,7 @@ def _changed_tensors(rng, tensors):
 
 
 def _read_checkpoint(folder):
-    path = folder / "x.safetensors"
-    model, stored = load(path), checkpoint.read_tensors(path)
+    model, stored = load(folder / "x.safetensors"), checkpoint.read_stored(folder / "x.safetensors")
     assert type(model.net).__name__ == stored.description["network"]["kind"]
     for name, value in stored.under("net").items():
         weight = model.net.state_dict()[name]

@@ -159,8 +159,8 @@ def test_means_of_no_weight_are_as_if_absent_and_pieces_add_up():
         weights = torch.rand(100).double() + 0.1
         weights[gone] = 0
         kept = weights > 0
-        pieces = GaussianMixture(means, 0.1, weights, budget=100)
-        whole = GaussianMixture(means[kept], 0.1, weights[kept])
+        pieces = Empirical(means, weights, budget=100)
+        whole = GaussianMixture(means[kept], 0.0, weights[kept])
         torch.testing.assert_close(pieces.score(x, sigma), whole.score(x, sigma))
         torch.testing.assert_close(pieces.log_prob(x, sigma), whole.log_prob(x, sigma))
         assert pieces.responsibilities(x, sigma)[:, gone].eq(0).all()

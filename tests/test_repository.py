@@ -44,7 +44,8 @@ MATHEMATICS = {
     "_ops": set(),
     "score": {"_ops"},
     "noise": {"_ops"},
-    "prior": {"_ops"},
+    "covariance": set(),
+    "prior": {"_ops", "covariance"},
     "ladder": {"_ops", "noise"},
     "objectives": {"_ops", "score", "noise"},
     "oracles": {"_ops", "noise", "prior"},
@@ -65,7 +66,6 @@ LAYERS = [
     # using a model
     {
         "disk": set(),
-        "spelling": set(),
         "distributed": set(),
         "train": {"distributed"},
         "checkpoint": {"disk", "model", "nn", "precondition", "prior"},
@@ -85,12 +85,12 @@ LAYERS = [
             "score",
         }
     },
-    {"data": {"distributed", "oracles", "spelling"}},
+    {"data": {"disk", "distributed", "noise", "oracles", "prior"}},
     {"show": {"diagnose", "disk", "distributed", "score"}},
     {
         "runs": _words(
             "checkpoint data disk distributed fast ladder model nn noise objectives "
-            "precondition prior sample show spelling train"
+            "precondition prior sample show train"
         )
     },
     {
@@ -102,7 +102,7 @@ LAYERS = [
     {
         "paper": _words(
             "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn "
-            "noise objectives oracles runs sample samplers score show spelling train"
+            "noise objectives oracles runs sample samplers score show train"
         )
     },
     # the door, which nothing imports
@@ -258,7 +258,8 @@ def _code_lines(text):
 
 
 def test_the_mathematics_is_at_most_1500_lines_of_code():
-    core = {"score", "noise", "prior", "ladder", "objectives", "oracles", "samplers", "likelihood"}
+    core = {"score", "noise", "covariance", "prior", "ladder", "objectives", "oracles"}
+    core |= {"samplers", "likelihood"}
     files = [path for path in sorted(SOURCE.rglob("*.py")) if _unit(path) in core]
     lines = {str(path.relative_to(SOURCE)): _code_lines(path.read_text()) for path in files}
     assert {"score.py", "samplers/steps.py"} <= lines.keys()

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._ops import Noise, linearize, match, sq_norm
-from .oracles import Empirical, GaussianMixture, Mixture, Oracle
+from .oracles import Empirical, Mixture, Oracle
 from .samplers import annealed_langevin, every
 from .samplers.langevin import Convention
 from .score import Score
@@ -208,12 +208,12 @@ def _errors(score: Score, truth: Oracle, x: Tensor, sigma: float) -> tuple[float
 def _measure_chain(level: LevelHealth, x: Tensor, truth: Oracle, noise: Noise) -> LevelHealth:
     """Return the level with the mean and variance of a chain, compared with q_σ's."""
     prior, sigma = truth.prior, level.sigma
-    basis, values, rest = prior.spectrum
-    values = values.double().expand(prior.mean.numel() if basis is None else -1)
-    i, size = int(values.argmax()), prior.mean.numel()
+    cov = prior.covariance
+    values = cov.values.double()
+    i = int(values.argmax())
     gap = (x - prior.mean).flatten(1).double()
-    along = gap[:, i] if basis is None else gap @ basis[:, i].double()
-    total = values.sum().item() + rest * (size - len(values)) + size * sigma**2
+    along = gap[:, i] if cov.axes is None else gap @ cov.axes[:, i].double()
+    total = (values + sigma**2).sum().item()
     widest = values[i].item() + sigma**2
     slopes = sq_norm(truth.score(x, sigma)).double()
     usual = sq_norm(truth.score(truth.sample(len(x), sigma, noise=noise), sigma)).double()
@@ -233,7 +233,7 @@ def _measure_chain(level: LevelHealth, x: Tensor, truth: Oracle, noise: Noise) -
 
 def _mode_shares(truth: Oracle, x: Tensor, sigma: float) -> tuple[ModeShare, ...]:
     """Return the shares of a mixture's modes; points, as of a data set, are not modes."""
-    if not isinstance(truth, GaussianMixture | Mixture) or getattr(truth, "variance", 1) == 0:
+    if not isinstance(truth, Mixture) or getattr(truth, "variance", 1) == 0:
         return ()
     components = truth.responsibilities(x, sigma).argmax(1)
     counts = torch.bincount(components, minlength=len(truth.weights)).tolist()

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .noise import geometric
+
+Origin = Literal["given", "8 bits", "neighbours"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +40,41 @@ class Suggestion:
     """C of neighbouring levels."""
     variance_ratio: float
     """s_T²/σ², 1 at best."""
-    max_distance: float
-    """The exact largest distance between two samples, outliers included."""
-    reasons: dict[str, str]
+    max_distance: float | None = None
+    """The exact largest distance between two samples, outliers included; None without data."""
+    typical: float = math.inf
+    """The median distance between two samples."""
+    outliers: int = 0
+    """Number of samples that are further from all others than twice the median distance."""
+    origin: Origin = "given"
+    """Where σ_L comes from."""
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The reason for each number, in words."""
+        first, last, levels = self.sigmas[0].item(), self.sigmas[-1].item(), len(self.sigmas)
+        gamma = (first / last) ** (1 / (levels - 1))
+        largest = (
+            "as given" if self.max_distance is None else "the largest distance between samples"
+        )
+        if self.outliers:
+            largest += (
+                f", without {self.outliers} outliers, further from all others than twice the "
+                f"median distance {self.typical:.4g} (with them {self.max_distance:.4g})"
+            )
+        smallest = {
+            "given": "as given",
+            "8 bits": "invisible in 8-bit images",
+            "neighbours": "a tenth of the nearest distance per dimension",
+        }
+        return {
+            "σ₁": f"{first:.4g}, {largest}",
+            "σ_L": f"{last:.4g}, {smallest[self.origin]}",
+            "L": f"{levels} levels, γ = {gamma:.4g}: neighbours overlap by C = {self.overlap:.2f}",
+            "T": f"{self.steps} steps a level, {self.steps * levels} evaluations in all",
+            "ε": f"{self.epsilon:.4g}: a level's variance ends at {self.variance_ratio:.4g} × what "
+            "it should be",
+        }
 
     def __str__(self) -> str:
         return "\n".join(f"{name:3s} {reason}" for name, reason in self.reasons.items())
@@ -68,7 +103,7 @@ def suggest(
     Args:
         data: a batch of samples; uint8 for images, in units of 1/255.
         budget: most evaluations of the score in a run; T = 5 if not given.
-        sigma_min: σ_L, to replace the rule.
+        sigma_min: σ_L, instead of one chosen from the data.
     """
     eight_bit = data.dtype == torch.uint8
     finite = eight_bit or (data.is_floating_point() and data.isfinite().all())
@@ -78,32 +113,24 @@ def suggest(
     images = eight_bit or (data.ndim == 4 and 0 <= data.min() <= data.max() <= 1)
     # at least float32, and about the mean, so that distances do not cancel
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    x, reasons = x - x.mean(0), {}
+    x = x - x.mean(0)
     pairs = torch.nn.functional.pdist(x[_spaced_rows(len(x), 512)])
     apart = pairs[pairs > 0]
     typical = apart.median().item() if len(apart) else math.inf
     farthest, outliers, reach = _largest_distances(x, 2 * typical)
     if farthest == 0:
         raise ValueError("data is one point, repeated: there is no distribution to learn")
-    reasons["σ₁"] = f"{reach:.4g}, the largest distance between two samples"
-    if outliers:
-        reasons["σ₁"] += (
-            f", without {outliers} outliers, further from all others than twice the median "
-            f"distance {typical:.4g} (with them {farthest:.4g})"
-        )
     if sigma_min is not None and not 0 < sigma_min < reach:
         raise ValueError(f"sigma_min={sigma_min}: give a noise level from 0 to {reach:.4g} (σ₁)")
-    if sigma_min is not None:
-        reasons["σ_L"] = f"{sigma_min:.4g}, as given"
-    elif images:
-        sigma_min = 0.01
-        reasons["σ_L"] = "0.01, invisible in 8-bit images"
-    else:
+    origin: Origin = "given"
+    if sigma_min is None and images:
+        origin, sigma_min = "8 bits", 0.01
+    elif sigma_min is None:
         gaps = _gaps(x, _spaced_rows(len(x), 1024))  # copies do not count
         nearest = torch.stack([g.where(g > 0, math.inf).amin(1) for g in gaps]).amin(0)
-        sigma_min = 0.1 * nearest.median().item() / math.sqrt(x.shape[1])
-        reasons["σ_L"] = f"{sigma_min:.4g}, a tenth of the nearest distance per dimension"
-    return _complete(reach, sigma_min, x.shape[1], budget, farthest, reasons)
+        origin, sigma_min = "neighbours", 0.1 * nearest.median().item() / math.sqrt(x.shape[1])
+    ladder = suggest_between(reach, sigma_min, x.shape[1], budget=budget)
+    return replace(ladder, max_distance=farthest, typical=typical, outliers=outliers, origin=origin)
 
 
 def suggest_between(
@@ -117,37 +144,20 @@ def suggest_between(
     """Choose L, T and ε between two noise levels in `size` dimensions; T and ε if L is given."""
     if levels is not None and levels < 2:
         raise ValueError(f"levels={levels}: give at least 2, the ends of the ladder")
-    return _complete(sigma_max, sigma_min, size, budget, sigma_max, {}, levels)
-
-
-def _complete(
-    sigma_max: float,
-    sigma_min: float,
-    size: int,
-    budget: int | None,
-    farthest: float,
-    reasons: dict[str, str],
-    levels: int | None = None,
-) -> Suggestion:
     # C = ½ where √(2D)(γ−1) = 3γ; in few dimensions that γ is too coarse, or there is none
     spread = math.sqrt(2 * size)
     coarsest = min(1.5, spread / (spread - 3)) if spread > 3 else 1.5
     if levels is None:
         levels = 1 + max(1, math.ceil(math.log(sigma_max / sigma_min) / math.log(coarsest)))
     gamma = (sigma_max / sigma_min) ** (1 / (levels - 1))
-    c = overlap(gamma, size)
-    reasons["L"] = f"{levels} levels, γ = {gamma:.4g}: neighbours overlap by C = {c:.2f}"
     steps = 5 if budget is None else budget // levels
     if steps < 1:
         raise ValueError(f"budget={budget} is less than one step at each of {levels} levels")
     # the ratio has one minimum in e; its neighbours on this grid are 0.2 % apart
     grid = torch.logspace(-7, 0, 8001, dtype=torch.float64).tolist()
     ratio, e = min((variance_ratio(e, gamma, steps), e) for e in grid)
-    reasons["T"] = f"{steps} steps a level, {steps * levels} evaluations in all"
-    epsilon = e * sigma_min**2
-    reasons["ε"] = f"{epsilon:.4g}: a level's variance ends at {ratio:.4g} × what it should be"
     sigmas = geometric(sigma_max, sigma_min, levels)
-    return Suggestion(sigmas, steps, epsilon, c, ratio, farthest, reasons)
+    return Suggestion(sigmas, steps, e * sigma_min**2, overlap(gamma, size), ratio)
 
 
 def _spaced_rows(n: int, most: int) -> Int[Tensor, "rows"]:

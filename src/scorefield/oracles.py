@@ -3,7 +3,7 @@
     Gaussian          q_σ = N(μ, Σ + σ²I)
     Mixture           q_σ = Σₖ wₖ q_σ⁽ᵏ⁾,  ∇ log q_σ = Σₖ p(k | x) ∇ log q_σ⁽ᵏ⁾
     GaussianMixture   q_σ = Σᵢ wᵢ N(μᵢ, (v + σ²)I)
-    Empirical         q_σ = 1/n Σᵢ N(xᵢ, σ²I), the limit of a network trained on n samples
+    Empirical         q_σ = Σᵢ wᵢ N(xᵢ, σ²I), the limit of a network trained on n samples
     Box               q_σ = Πᵢ (Φ((xᵢ−aᵢ)/σ) − Φ((xᵢ−bᵢ)/σ))/(bᵢ−aᵢ)
 
 An oracle is a `Score`. It computes in the wider of its own type and that of x, and returns x's.
@@ -214,112 +214,127 @@ class Mixture(Oracle):
         return Mixture(parts, (self.weights.double().log() + evidence).softmax(0))
 
 
-class GaussianMixture(Oracle):
+class GaussianMixture(Mixture):
     """Σᵢ wᵢ N(μᵢ, vI): n means with one variance. Others are `Mixture([Gaussian(...), ...], w)`.
 
     Distances are computed from differences: expanded squares cancel, and at σ = 1e-3 in float32
-    they are wrong by a hundred nats. `budget` bounds how many numbers are in memory at a time, also
-    when x is differentiated through, so n may be a whole data set.
+    they are wrong by a hundred nats.
     """
 
     def __init__(
-        self,
-        means: Float[Tensor, "n *shape"],
-        variance: float,
-        weights: Float[Tensor, "n"],
-        *,
-        budget: int = 2**22,
+        self, means: Float[Tensor, "n *shape"], variance: float, weights: Float[Tensor, "n"]
     ) -> None:
         if not variance >= 0:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
         if not means.is_floating_point():
             raise TypeError(f"means are {means.dtype}: give floats, such as x.float() / 255")
-        self.means, self.variance = means, variance
+        self.means, self.variance, self._like = means, variance, means[0]
         self.weights = _normalise(weights, len(means)).to(means)
-        self.budget, self._like = budget, means[0]
+
+    @cached_property
+    def components(self) -> list[Oracle]:  # type: ignore[override]
+        """The Gaussians."""
+        return [Gaussian(mean, self.variance) for mean in self.means]
 
     @cached_property
     def prior(self) -> Prior:  # type: ignore[override]
         """The Gaussian of the same mean and covariance."""
         return Prior.fit(self.means, self.weights, self.variance)
 
-    def _width(self, x: Tensor, sigma: Sigma) -> Tensor:
-        """Return v + σ², for flat x."""
-        width = self.variance + match(sigma, x) ** 2
+    def _width(self, x: Tensor, sigma: Sigma) -> Float[Tensor, ""] | Float[Tensor, "batch 1"]:
+        """Return v + σ²."""
+        width = self.variance + match(sigma, x.flatten(1)) ** 2
         if self.variance == 0 and (width == 0).any():
             raise ValueError("sigma is 0, where points have no density: give sigma > 0")
         return width
 
-    def _joint(self, x: Tensor, width: Tensor, part: slice) -> Float[Tensor, "batch part"]:
-        """Return log wᵢ − ‖x − μᵢ‖²/2(v + σ²), for flat x."""
-        means = self.means[part].flatten(1).to(x.dtype)
-        if x.requires_grad:  # cdist is several times faster, but can be differentiated only once
-            square = (x[:, None] - means).square().sum(2)
-        else:
-            square = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist").square()
-        return self.weights[part].log().to(x.dtype) - 0.5 * square / width
-
-    def _part(self, x: Tensor, width: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-        """Return log Σᵢ exp(joint) and the mean of μᵢ − x under p(i | x), over some means."""
-        joint = self._joint(x, width, part)
-        # where all weights are 0: the least number, because −∞ would turn into NaN below
-        log_mass = joint.logsumexp(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
-        # in float64, because Σ pᵢμᵢ − x cancels where x is close to the data
-        shares = (joint - log_mass).exp().double()
-        shares = shares / shares.sum(1, keepdim=True).clamp(min=0.5)  # 1 up to rounding, or 0
-        return log_mass, (shares @ self.means[part].flatten(1).double()).sub(x).to(x.dtype)
-
-    def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `_part` over all means, and v + σ²."""
-        width, graph = self._width(x, sigma), x.requires_grad
-        step = max(1, self.budget // (x.numel() if graph else len(x) + 2 * x.shape[1]))
-        first, *rest = (slice(i, i + step) for i in range(0, len(self.means), step))
-        # a graph would keep every part in memory: the backward pass computes them again
-        again = partial(checkpoint, self._part, use_reentrant=False)
-        scan = again if graph and rest else self._part
-        log_mass, shift = scan(x, width, first)
-        for part in rest:
-            log_part, gap = scan(x, width, part)
-            log_mass = torch.logaddexp(log_mass, log_part)
-            shift = torch.lerp(shift, gap, (log_part - log_mass).exp())
-        return log_mass, shift, width
-
-    def responsibilities(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
-    ) -> Float[Tensor, "batch n"]:
-        """Return p(i | x) under q_σ."""
-        flat = self._admit(x, sigma)[0].flatten(1)
-        return self._joint(flat, self._width(flat, sigma), slice(None)).softmax(1).to(x.dtype)
+    def _joint(self, x: Tensor, sigma: Sigma) -> Float[Tensor, "batch n"]:
+        """Return log wᵢ − ‖x − μᵢ‖²/2(v + σ²)."""
+        gap = (x[:, None] - self.means.to(x)).flatten(2)
+        return self.weights.log().to(x) - 0.5 * gap.square().sum(2) / self._width(x, sigma)
 
     def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
-        _, shift, width = self._scan(x.flatten(1), sigma)
-        return (shift / width).view_as(x)
+        gap = (self.means.to(x) - x[:, None]).flatten(2)
+        shares = self._joint(x, sigma).softmax(1)
+        return ((shares[:, :, None] * gap).sum(1) / self._width(x, sigma)).view_as(x)
 
     def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
-        log_mass, _, width = self._scan(x.flatten(1), sigma)
-        return (log_mass - 0.5 * self._like.numel() * (2 * math.pi * width).log()).squeeze(1)
+        return self._joint(x, sigma).logsumexp(1) - self._log_norm(x, sigma)
+
+    def _log_norm(self, x: Tensor, sigma: Sigma) -> Tensor:
+        # apart from the joint, whose differences it would round away
+        return 0.5 * self._like.numel() * (2 * math.pi * self._width(x, sigma)).log().squeeze(-1)
 
     def _clean(self, n: int, noise: Noise) -> Tensor:
         x = self.means[_choose(self.weights, n, noise)]
         return perturb(x, math.sqrt(self.variance), noise(x))
 
-    def posterior(
-        self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
-    ) -> Oracle:
-        """Return p(x | y) for y = Ax + σ_y·n; for points, the points weighted by evidence."""
-        if self.variance == 0 and sigma_y > 0:
-            gap = (y - self.means.flatten(1) @ matrix.T) / sigma_y
-            weights = (self.weights.log() - 0.5 * sq_norm(gap)).softmax(0)
-            return GaussianMixture(self.means, 0.0, weights, budget=self.budget)
-        components = [Gaussian(mean, self.variance) for mean in self.means]
-        return Mixture(components, self.weights).posterior(matrix, y, sigma_y)
-
 
 class Empirical(GaussianMixture):
-    """n points of equal weight: q_σ = 1/n Σᵢ N(xᵢ, σ²I)."""
+    """n points, of equal weight if none is given: q_σ = Σᵢ wᵢ N(xᵢ, σ²I).
 
-    def __init__(self, data: Float[Tensor, "n *shape"], *, budget: int = 2**22) -> None:
-        super().__init__(data, 0.0, torch.ones(len(data), device=data.device), budget=budget)
+    `budget` bounds how many numbers are in memory at a time, also when x is differentiated through,
+    so the points may be a whole data set.
+    """
+
+    def __init__(
+        self,
+        data: Float[Tensor, "n *shape"],
+        weights: Float[Tensor, "n"] | None = None,
+        *,
+        budget: int = 2**22,
+    ) -> None:
+        super().__init__(data, 0.0, data.new_ones(len(data)) if weights is None else weights)
+        self.budget = budget
+
+    def _joint(self, x: Tensor, sigma: Sigma, part: slice = slice(None)) -> Tensor:
+        flat, points = x.flatten(1), self.means[part].flatten(1).to(x)
+        if x.requires_grad:  # cdist is several times faster, but can be differentiated only once
+            square = (flat[:, None] - points).square().sum(2)
+        else:
+            square = torch.cdist(flat, points, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+        return self.weights[part].log().to(x) - 0.5 * square / self._width(x, sigma)
+
+    def _part(self, x: Tensor, sigma: Sigma, part: slice) -> tuple[Tensor, Tensor]:
+        """Return log Σᵢ exp(joint) and the mean of xᵢ − x under p(i | x), over some points."""
+        joint = self._joint(x, sigma, part)
+        # where all weights are 0: the least number, because −∞ would turn into NaN below
+        log_mass = joint.logsumexp(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
+        # in float64, because Σ pᵢxᵢ − x cancels where x is close to the data
+        shares = (joint - log_mass).exp().double()
+        shares = shares / shares.sum(1, keepdim=True).clamp(min=0.5)  # 1 up to rounding, or 0
+        return log_mass, (shares @ self.means[part].flatten(1).double() - x.flatten(1)).to(x.dtype)
+
+    def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+        """Return `_part` over all points."""
+        graph = x.requires_grad
+        step = max(1, self.budget // (x.numel() if graph else len(x) + 2 * x[0].numel()))
+        first, *rest = (slice(i, i + step) for i in range(0, len(self.means), step))
+        # a graph would keep every part in memory: the backward pass computes them again
+        again = partial(checkpoint, self._part, use_reentrant=False)
+        scan = again if graph and rest else self._part
+        log_mass, shift = scan(x, sigma, first)
+        for part in rest:
+            log_part, gap = scan(x, sigma, part)
+            log_mass = torch.logaddexp(log_mass, log_part)
+            shift = shift + (log_part - log_mass).exp() * (gap - shift)
+        return log_mass, shift
+
+    def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return (self._scan(x, sigma)[1] / self._width(x, sigma)).view_as(x)
+
+    def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self._scan(x, sigma)[0].squeeze(1) - self._log_norm(x, sigma)
+
+    def posterior(
+        self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
+    ) -> Empirical:
+        """Return p(x | y) for y = Ax + σ_y·n: the points weighted by their evidence for y."""
+        if not sigma_y > 0:
+            raise ValueError(f"sigma_y={sigma_y}: give a noise > 0, as no point fits y exactly")
+        gap = (y - self.means.flatten(1) @ matrix.T) / sigma_y
+        weights = (self.weights.log() - 0.5 * sq_norm(gap)).softmax(0)
+        return Empirical(self.means, weights, budget=self.budget)
 
 
 class Box(Oracle):

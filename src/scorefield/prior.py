@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._ops import Noise, Sigma, match
+from .covariance import Covariance, dense, low_rank
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,54 +66,27 @@ class Prior:
         return cls(mean, gap.T @ gap + blur * torch.eye(mean.numel()).to(mean))
 
     @cached_property
-    def spectrum(self) -> tuple[Tensor | None, Tensor, float]:
-        """Orthonormal columns (None: the axes), variances along them, variance across them."""
+    def covariance(self) -> Covariance:
+        """Σ."""
         if self.factor is not None:
-            basis, scales, _ = torch.linalg.svd(self.factor.double(), full_matrices=False)
-            values, rest = _zero_rounding(scales**2) + self.cov, self.cov.item()
-        elif self.cov.shape == (self.mean.numel(),) * 2 and self.cov.shape != self.mean.shape:
-            cov, precision = self.cov.double(), torch.finfo(self.cov.dtype).eps
-            values, basis = torch.linalg.eigh(cov)
-            slack = 10 * len(values) * precision * values.abs().max()
-            if (cov - cov.T).abs().max() > slack or values.min() < -slack:
-                raise ValueError(
-                    "cov is not a covariance: it must be symmetric, with no negative eigenvalue"
-                )
-            values, rest = _zero_rounding(values), 0.0
+            cov = low_rank(self.cov, self.factor)
+        elif self.cov.shape in (torch.Size(), self.mean.shape):
+            cov = Covariance(self.cov.expand(self.mean.shape).flatten())
         else:
-            basis, values, rest = None, self.cov.flatten(), 0.0
-        if values.min() < 0 or rest < 0:
+            cov = dense(self.cov)
+        if cov.values.min() < 0:
             raise ValueError("cov is not a covariance: it has a negative variance")
-        return basis if basis is None else basis.to(self.mean), values.to(self.mean), rest
-
-    def _apply(self, v: Tensor, sigma: Tensor, power: float) -> Tensor:
-        """Return (Σ + σ²I)^power · v for flat v."""
-        basis, values, rest = self.spectrum
-        if basis is None:
-            return (values + sigma**2) ** power * v
-        basis = basis.to(v.dtype)
-        coords = v @ basis
-        inside = ((values + sigma**2) ** power * coords) @ basis.T
-        if basis.shape[0] == basis.shape[1]:
-            return inside
-        return inside + (rest + sigma**2) ** power * (v - coords @ basis.T)
+        return cov
 
     @property
     def dense(self) -> Float[Tensor, "size size"]:
         """Σ as a matrix."""
-        axes = torch.eye(self.mean.numel(), dtype=self.mean.dtype, device=self.mean.device)
-        return self._apply(axes, self.mean.new_zeros(()), 1)
-
-    @cached_property
-    def _singular(self) -> bool:
-        basis, values, rest = self.spectrum
-        thin = basis is not None and basis.shape[1] < basis.shape[0] and rest == 0
-        return thin or values.min().item() == 0
+        return self.covariance @ torch.eye(self.mean.numel()).to(self.mean)
 
     def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         v = (x - self.mean).flatten(1)
         sigma = match(sigma, v)
-        if self._singular and (sigma == 0).any():
+        if (sigma == 0).any() and self.covariance.values.min() == 0:
             raise ValueError(
                 "sigma is 0, where this Gaussian has no density and no score: its covariance is "
                 "singular, so its samples fill only a plane; give sigma > 0"
@@ -124,29 +98,19 @@ class Prior:
     ) -> Float[Tensor, "n *shape"]:
         """Return n samples of N(mean, Σ + σ²I)."""
         z = noise(self.mean.new_empty(n, *self.mean.shape))
-        return self.mean + self._apply(z.flatten(1), match(sigma, z), 0.5).view_as(z)
+        root = self.covariance.power(match(sigma, z), 0.5)
+        return self.mean + (root @ z.flatten(1)).view_as(z)
 
     def score(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
     ) -> Float[Tensor, "batch *shape"]:
         """Return −(Σ + σ²I)⁻¹(x − mean)."""
         v, sigma = self._centre(x, sigma)
-        return -self._apply(v, sigma, -1).view_as(x)
+        return -(self.covariance.power(sigma, -1) @ v).view_as(x)
 
     def log_prob(self, x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch"]:
         """Return log N(x | mean, Σ + σ²I)."""
         v, sigma = self._centre(x, sigma)
-        basis, values, rest = self.spectrum
-        size = v.shape[1] if basis is None else basis.shape[1]
-        log_det = (values + sigma**2).log().expand(len(v), size).sum(1)
-        if size < v.shape[1]:
-            log_det = log_det + (v.shape[1] - size) * (rest + sigma**2).log().flatten()
-        square = (v * self._apply(v, sigma, -1)).sum(1)
-        return -0.5 * (square + log_det + v.shape[1] * math.log(2 * math.pi))
-
-
-def _zero_rounding(values: Tensor) -> Tensor:
-    """Set eigenvalues in float64 to zero that differ from it by rounding."""
-    return torch.where(
-        values < 10 * len(values) * torch.finfo(values.dtype).eps * values.max(), 0, values
-    )
+        precision = self.covariance.power(sigma, -1)
+        square = (v * (precision @ v)).sum(1)
+        return 0.5 * (precision.values / (2 * math.pi)).log().sum(-1) - 0.5 * square

@@ -89,7 +89,7 @@ def restore(
         own = {name: value for name, value in work.plan.options.items() if name != "denoise"}
         options = {"known": operator.known} | own | options
     elif method == "pigdm":
-        options = {"sigma_data": prior.dense.diagonal().mean().sqrt().item()} | options
+        options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
     run: Callable[..., Any] = getattr(inverse, method)
 
     def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:

@@ -187,15 +187,14 @@ def image_names(root: Path) -> list[str]:
 def _readable(root: Path, names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Separate the files that can be read from the others."""
 
-    def is_readable(name: str) -> bool:
+    def damaged(name: str) -> str:
         try:
             read_image(root / name, "RGB")
         except OSError:
-            return False
-        return True
+            return name
+        return ""
 
-    readable = map_in_threads(is_readable, names)
-    skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
+    skipped = tuple(filter(None, map_in_threads(damaged, names)))
     if len(skipped) == len(names):
         raise OSError(f"{root} holds {len(names)} images, none of which can be read")
     return sorted({*names} - {*skipped}), skipped

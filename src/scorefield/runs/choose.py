@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..spelling import spelling_hint
-from .config import Data, Experiment, override, read
+from .config import Data, Experiment, override, read, spelling_hint
 from .presets import PRESETS
 
 
