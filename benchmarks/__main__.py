@@ -11,8 +11,8 @@ import tyro
 
 from scorefield.cli import startup
 from scorefield.disk import check_writable
-from scorefield.runs.config import spelling_hint
 from scorefield.show.text import text_table
+from scorefield.spelling import spelling_hint
 
 from . import BENCHMARKS, RESULTS, Setting, describe
 

@@ -317,7 +317,8 @@ def _changed_tensors(rng, tensors):
 
 
 def _read_checkpoint(folder):
-    model, stored = load(folder / "x.safetensors"), checkpoint.read_stored(folder / "x.safetensors")
+    path = folder / "x.safetensors"
+    model, stored = load(path), checkpoint.read_tensors(path)
     assert type(model.net).__name__ == stored.description["network"]["kind"]
     for name, value in stored.under("net").items():
         weight = model.net.state_dict()[name]

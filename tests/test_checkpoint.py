@@ -24,7 +24,7 @@ from scorefield import (
     ddpm_sigmas,
     geometric,
 )
-from scorefield.checkpoint import MODEL_FILE, load, read_stored, save, write_stored
+from scorefield.checkpoint import MODEL_FILE, load, read_tensors, save, write_tensors
 from scorefield.nn import MLP, RefineNet, UNet
 
 SMALL = {
@@ -75,7 +75,7 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, kind, where):
     assert (again.sigma_max, again.sigma_min) == (model.sigma_max, model.sigma_min)
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
-    assert read_stored(tmp_path / where).about == {"step": 7}
+    assert read_tensors(tmp_path / where).about == {"step": 7}
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_a_model_without_a_prior_keeps_its_shape_and_describes_itself(tmp_path):
 def test_extra_tensors_and_types_are_kept(tmp_path):
     extra = {"moment": torch.arange(6).view(2, 3).t(), "count": torch.tensor(3)}
     save(_model().bfloat16(), tmp_path / "m.safetensors", extra=extra)
-    found = read_stored(tmp_path / "m.safetensors")
-    assert found.under("net")["linear.weight"].dtype == torch.bfloat16
-    assert torch.equal(found.under("extra")["moment"], extra["moment"])
-    assert torch.equal(found.under("extra")["count"], extra["count"])
+    file = read_tensors(tmp_path / "m.safetensors")
+    assert file.under("net")["linear.weight"].dtype == torch.bfloat16
+    assert torch.equal(file.under("extra")["moment"], extra["moment"])
+    assert torch.equal(file.under("extra")["count"], extra["count"])
 
 
 def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
@@ -159,9 +159,9 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
 def test_a_header_that_does_not_fit_is_refused(tmp_path, change, message):
     """Also with the right checksum."""
     save(_model(), path := tmp_path / "m.safetensors")
-    stored = read_stored(path)
+    stored = read_tensors(path)
     change(stored.description)
-    write_stored(path, stored.description, stored.tensors)
+    write_tensors(path, stored.description, stored.tensors)
     with pytest.raises(ValueError, match=message):
         load(path, networks={"Mine": Mine})
 
@@ -176,10 +176,10 @@ def test_a_prior_that_is_not_finite_is_refused(tmp_path):
 def test_a_network_larger_than_its_file_is_not_built(tmp_path, change):
     """Building stops early: counted by the parameters that were created."""
     save(ScoreModel(SMALL["UNet"](), EDM(), shape=(1, 8, 8)), tmp_path / "m.safetensors")
-    stored, created = read_stored(tmp_path / "m.safetensors"), []
+    stored, created = read_tensors(tmp_path / "m.safetensors"), []
     stored.description["network"] |= change
     stored.tensors["net.more"] = torch.zeros(13_000)
-    write_stored(tmp_path / "m.safetensors", stored.description, stored.tensors)
+    write_tensors(tmp_path / "m.safetensors", stored.description, stored.tensors)
     handle = register_module_parameter_registration_hook(lambda *_: created.append(1))
     with pytest.raises(ValueError, match="more parameters than the") as error:
         load(tmp_path / "m.safetensors")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import scorefield
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,7 +51,7 @@ def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_
     assert found.shape == expected.shape
     assert (found.sigma_max, found.sigma_min) == (expected.sigma_max, expected.sigma_min)
     assert json.dumps(found.net.arguments) == json.dumps(expected.net.arguments)  # lists, tuples
-    assert read_stored(out).about == {"converted from": "checkpoint.pth", "report": lines}
+    assert read_tensors(out).about == {"converted from": "checkpoint.pth", "report": lines}
 
 
 def test_a_model_is_replaced_only_by_overwrite(tmp_path, capsys, error_of):

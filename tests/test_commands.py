@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.show import images
 
@@ -69,7 +69,7 @@ def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(capsy
     assert (config["training"]["rate"], config["training"]["batch"]) == (2e-4, 6)
     assert config["network"] == {"kind": "MLP", "width": 8, "blocks": 1, "shape": [2]}
     assert main(["train", "--config", "runs/my/config.json", "--out", "again"]) == 0
-    one, other = (read_stored(f"{run}/model.safetensors").tensors for run in ("runs/my", "again"))
+    one, other = (read_tensors(f"{run}/model.safetensors").tensors for run in ("runs/my", "again"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert main(["sample", "again", "-n", "6", "--steps", "3"]) == 0
     assert np.load("samples.npy").shape == (6, 2)  # vectors are written as arrays
@@ -97,7 +97,7 @@ def test_a_folder_of_images_is_trained_on():
         (["--network.widht=4"], "did you mean width"),
         (["--set", "machine.device=tpu9"], "tpu9"),
         (["photos", "--data.options.sid=8"], "photos has no option sid: did you mean side"),
-        (["--data.options.size=8"], "digits has no option size: it has none"),
+        (["--data.options.size=8"], "digits has no option size: there are none"),
         (["photos", "--network.multipliers=3"], "an argument has the wrong type"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--from", "none.safetensors"], "does not exist"),
@@ -172,7 +172,7 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
     """The batch that is written and the one before it, which the chain still holds."""
     prior = Prior(torch.full((3, 8, 8), 0.5), torch.full((3, 8, 8), 0.1))
     save(ScoreModel(MLP((3, 8, 8), width=2, blocks=1), EDM(0.5), prior=prior), "model")
-    alive, writing = [], images.writing
+    alive, write_batches = [], images.write_batches
 
     @contextmanager
     def counting(*args):
@@ -181,10 +181,10 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
             tensors = [t for t in gc.get_objects() if type(t) is torch.Tensor]
             alive.append(len({t.data_ptr() for t in tensors if t.shape[1:] == (3, 8, 8)}))
 
-        with writing(*args) as add:
+        with write_batches(*args) as add:
             yield write
 
-    monkeypatch.setattr(images, "writing", counting)
+    monkeypatch.setattr(images, "write_batches", counting)
     command = ["sample", "model", "-n", "60", "--batch", "5", "--steps", "2", "--out", "x.npy"]
     assert main(command) == 0
     assert np.load("x.npy", mmap_mode="r").shape == (60, 3, 8, 8)

@@ -16,7 +16,7 @@ import torch
 
 import scorefield
 from scorefield import load, sample
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import Arrays, Batches
 from scorefield.distributed import launcher_warnings, local_device, split_rows
@@ -59,7 +59,7 @@ def _log(directory):
 
 def _assert_same_run(directory, alone):
     name = f"checkpoints/{worker.STEPS:08d}.safetensors"
-    ours, truth = read_stored(directory / name), read_stored(alone / name)
+    ours, truth = read_tensors(directory / name), read_tensors(alone / name)
     torch.testing.assert_close(ours.tensors, truth.tensors, rtol=1e-5, atol=1e-6)
     assert ours.about["best"] == pytest.approx(truth.about["best"], rel=1e-5)
     lines, expected = _log(directory), _log(alone)

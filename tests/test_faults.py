@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scorefield import load, sample
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, fingerprint_files
-from scorefield.disk import hold_lock
 from scorefield.evaluate import open_run
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
@@ -76,11 +74,11 @@ def _states(directory):
 def _assert_same_end(one, other):
     """The last state, the model and the log are bit-identical; no temporary file is left."""
     for name in (_states(other)[-1].relative_to(other), "model.safetensors"):
-        first, second = read_stored(one / name).tensors, read_stored(other / name).tensors
+        first, second = read_tensors(one / name).tensors, read_tensors(other / name).tensors
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
     assert _log(one) == _log(other)
-    assert not [*one.rglob(".*"), *one.glob("lock")]
+    assert not [*one.rglob(".*")]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +139,7 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             calls = _fill_disk(patch, room, until=room + 3 if room % 2 else sys.maxsize)
             messages.append(_finish(run, _vectors(points)))
-        assert all(read_stored(path).about["step"] == int(path.stem) for path in _states(run))
+        assert all(read_tensors(path).about["step"] == int(path.stem) for path in _states(run))
     _assert_same_end(run, whole)
     messages = [message for message in messages if message]
     assert len(messages) >= 20  # the writes and flushes of an undisturbed run, without the lock's
@@ -172,7 +170,7 @@ def test_a_real_disk_that_fills_up(disk, digits, pages):
     run, message = disk / "run", _finish(disk / "run", DIGITS)
     assert re.search(r"could not be written: No space left .*MiB are free there", message)
     (disk / "ballast").unlink()
-    assert all(read_stored(path).about["step"] == int(path.stem) for path in _states(run))
+    assert all(read_tensors(path).about["step"] == int(path.stem) for path in _states(run))
     _finish(run, DIGITS, like=digits)
 
 
@@ -214,6 +212,7 @@ def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
     message = _end(start(_vectors(points), run), 3, model.mkdir)
     assert re.search("model.* could not be written: .*; step 2 is saved; once that is", message)
     model.rmdir()
+    lock.unlink()
     lock.mkdir()
     with pytest.raises(OSError, match="run/lock could not be written: Is a directory"):
         resume(run)
@@ -436,7 +435,7 @@ def test_a_run_has_one_process(copy, whole, capsys, tmp_path, monkeypatch):
     with subprocess.Popen([sys.executable, "-c", HOLD_LOCK, copy], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"
         assert main(["resume", str(copy)]) == 2
-        assert f"is in use by the process {other.pid}: wait" in capsys.readouterr().err
+        assert "is in use by another process: wait" in capsys.readouterr().err
         assert (copy / "checkpoints/.00000004.safetensors.77").exists()
         assert main(["sample", str(copy), "-n", "1", "--steps", "2"]) == 0  # it only reads
         other.kill()
@@ -447,31 +446,13 @@ def test_a_run_that_was_continued_elsewhere_must_be_resumed_again(copy, points):
     (copy / "checkpoints/00000004.safetensors").unlink()
     updates, second = iter(resume(copy)), resume(copy)
     next(updates)
-    with pytest.raises(ValueError, match=rf"in use by the process {os.getpid()}"):
+    with pytest.raises(ValueError, match="in use by another process"):
         next(iter(second))
     list(updates)
     with pytest.raises(ValueError, match=r"has meanwhile reached step 4"):
         next(iter(second))
     with pytest.raises(ValueError, match="holds a run"):
         start(_vectors(points), copy)
-
-
-def test_a_removed_lock_file_does_not_admit_two_owners(tmp_path):
-    """Four threads count under the lock; without it, counts would be lost."""
-    (tmp_path / "count").write_text("0")
-
-    def add(done):
-        while done < 20:
-            with suppress(ValueError), hold_lock(tmp_path):
-                count = int((tmp_path / "count").read_text())
-                time.sleep(0)
-                (tmp_path / "count").write_text(str(count + 1))
-                done += 1
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(add, [0] * 4))
-    assert (tmp_path / "count").read_text() == "80"
-    assert not (tmp_path / "lock").exists()
 
 
 def test_a_clock_that_jumps_by_years_at_each_call(points, whole, tmp_path, monkeypatch):

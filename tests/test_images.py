@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.show.images import animation, as_bytes, grid, write, writing
+from scorefield.show.images import animation, as_bytes, grid, write, write_batches
 
 ABOUT = {"sampler": "heun", "seed": 3, "σ": [1.0, 0.5]}
 
@@ -57,7 +57,7 @@ def test_single_files_and_arrays(tmp_path):
 def test_parts_make_the_same_files_as_the_whole(tmp_path, name):
     x = torch.rand(7, 3, 8, 8)
     write(tmp_path / "whole" / name, x, ABOUT)
-    with writing(tmp_path / "parts" / name, 7, x.shape[1:], ABOUT) as add:
+    with write_batches(tmp_path / "parts" / name, 7, x.shape[1:], ABOUT) as add:
         for part in x.split(3):
             add(part)
     whole, parts = (
@@ -70,7 +70,7 @@ def test_parts_make_the_same_files_as_the_whole(tmp_path, name):
 def test_an_array_that_breaks_off_leaves_nothing(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"before")
     parts = iter([torch.rand(2, 1, 8, 8)])
-    writer = writing(tmp_path / "x.npy", 4, (1, 8, 8), ABOUT)
+    writer = write_batches(tmp_path / "x.npy", 4, (1, 8, 8), ABOUT)
     with pytest.raises(StopIteration), writer as add:  # noqa: PT012
         add(next(parts))
         add(next(parts))

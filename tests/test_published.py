@@ -141,7 +141,7 @@ def test_the_written_batches_are_pickles_of_python_2():
     names = {arg for op, arg, _ in pickletools.genops(content) if op.name == "GLOBAL"}
     assert names == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
     fortran = content.replace(b"b\x89T", b"b\x88T").replace(x.tobytes(), x.T.tobytes())
-    images, _ = cifar_module._read_pickled(fortran, "x")
+    images, _ = cifar_module._read_pickle(fortran, "x")
     assert np.array_equal(images.flatten(1).numpy(), x)
 
 

@@ -66,6 +66,7 @@ LAYERS = [
     # using a model
     {
         "disk": set(),
+        "spelling": set(),
         "distributed": set(),
         "train": {"distributed"},
         "checkpoint": {"disk", "model", "nn", "precondition", "prior"},
@@ -85,12 +86,12 @@ LAYERS = [
             "score",
         }
     },
-    {"data": {"disk", "distributed", "noise", "oracles", "prior"}},
+    {"data": {"distributed", "oracles", "spelling"}},
     {"show": {"diagnose", "disk", "distributed", "score"}},
     {
         "runs": _words(
             "checkpoint data disk distributed fast ladder model nn noise objectives "
-            "precondition prior sample show train"
+            "precondition prior sample show spelling train"
         )
     },
     {
@@ -102,7 +103,7 @@ LAYERS = [
     {
         "paper": _words(
             "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn "
-            "noise objectives oracles runs sample samplers score show train"
+            "noise objectives oracles runs sample samplers score show spelling train"
         )
     },
     # the door, which nothing imports

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from scorefield import LogNormal, load, sample
-from scorefield.checkpoint import read_stored
+from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, load_data
 from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import Clamped, build_loss, build_model
@@ -47,7 +47,7 @@ def _last(directory):
 
 
 def _same(one, other):
-    first, second = read_stored(one).tensors, read_stored(other).tensors
+    first, second = read_tensors(one).tensors, read_tensors(other).tensors
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
@@ -73,7 +73,7 @@ def test_a_run_writes_its_log_checkpoints_model_and_grids(whole):
         f"{step:08d}.safetensors" for step in (30, 35, 40)
     ]
     best = min(heldout, key=heldout.get)
-    assert read_stored(whole / "model.safetensors").about["step"] == best
+    assert read_tensors(whole / "model.safetensors").about["step"] == best
     assert (whole / "samples/00000040.png").exists()
     assert sample(load(whole), 3, steps=2).shape == (3, 1, 8, 8)
 
@@ -86,7 +86,7 @@ def test_the_model_kept_is_the_best_or_the_last(tmp_path, monkeypatch, best):
     list(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
     heldout = [line["heldout"] for line in _log(tmp_path / "run") if "heldout" in line]
     assert heldout == [3.0, 1.0, None, 2.0]
-    about = read_stored(tmp_path / "run/model.safetensors").about
+    about = read_tensors(tmp_path / "run/model.safetensors").about
     chosen = {"heldout": (16, 1.0), "last": (32, 2.0)}[best]
     assert (about["step"], about["heldout"], about["best"]) == (*chosen, 1.0)
 
@@ -111,7 +111,7 @@ def test_a_run_has_the_weights_of_the_plain_training_loop(whole):
     options = dict(steps=40, schedule=cosine(40, 3), clip=5.0, seed=derive_seed(0, 2))
     loss = build_loss(experiment, model)
     list(train(model, lambda step: batches(step).x, loss, optimizer=adam, **options))
-    raw = raw_weights(read_stored(_last(whole)))
+    raw = raw_weights(read_tensors(_last(whole)))
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
 
 
@@ -161,7 +161,7 @@ def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
         kick(start(_experiment("training.steps=40"), tmp_path / "run"))
     assert caught.value.number == number
     assert signal.getsignal(number) == before
-    assert read_stored(_last(tmp_path / "run")).about["step"] == 6
+    assert read_tensors(_last(tmp_path / "run")).about["step"] == 6
     list(resume(tmp_path / "run"))
     _assert_same_run(tmp_path / "run", whole)
 
@@ -206,7 +206,7 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monke
     assert lines[4]["skipped"]
     assert lines[4]["loss"] is None
     assert "skipped" not in lines[6]
-    tensors = read_stored(_last(tmp_path / "run")).tensors
+    tensors = read_tensors(_last(tmp_path / "run")).tensors
     assert all(value.isfinite().all() for value in tensors.values())
 
 
@@ -216,14 +216,14 @@ def test_several_bad_batches_roll_the_run_back_with_half_the_rate(poisoned, tmp_
     assert asked == [*range(17), *range(10, 30)]
     assert [line["step"] for line in _log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate
-    assert read_stored(_last(tmp_path / "run")).about["slower"] == 0.5
+    assert read_tensors(_last(tmp_path / "run")).about["slower"] == 0.5
 
 
 def test_a_run_rolls_back_only_once(poisoned, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
         list(start(_vectors(poisoned), tmp_path / "run"))
-    assert read_stored(_last(tmp_path / "run")).about["step"] == 10
+    assert read_tensors(_last(tmp_path / "run")).about["step"] == 10
 
 
 def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch
         if update.step == 11:
             break
     list(resume(tmp_path / "run"))
-    assert read_stored(_last(tmp_path / "run")).about["slower"] == 0.5
+    assert read_tensors(_last(tmp_path / "run")).about["slower"] == 0.5
     _assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
@@ -287,9 +287,9 @@ def test_training_starts_from_a_saved_model(whole, tmp_path):
     list(start(still, tmp_path / "run"))
     start(still, tmp_path / "killed")  # before its first checkpoint
     list(resume(tmp_path / "killed"))
-    old = read_stored(path).under("net")
+    old = read_tensors(path).under("net")
     for run in ("run", "killed"):
-        new = read_stored(_last(tmp_path / run)).under("net")
+        new = read_tensors(_last(tmp_path / run)).under("net")
         assert all(torch.equal(old[name], new[name]) for name in old)
     with pytest.raises(ValueError, match=r"for samples of shape \(1, 8, 8\)"):
         start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,13 +37,15 @@ FORMAT = 1
 MODEL_FILE = "model.safetensors"
 SPARE_PARAMETERS = 64
 """Parameters, and entries of a list, that a network may have beyond the tensors of its file."""
-
 MISMATCHES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors that a header with another meaning may cause."""
 
+NetworkClasses: TypeAlias = Mapping[str, Callable[..., nn.Module]]
+"""Network classes by name."""
+
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class TensorFile:
     """Contents of an undamaged file.
 
     Attributes:
@@ -60,9 +62,9 @@ class Stored:
         return dict(self.description.get("about", {}))
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix.`, without the prefix."""
-        begin, items = f"{prefix}.", self.tensors.items()
-        return {k.removeprefix(begin): value for k, value in items if k.startswith(begin)}
+        """Return the tensors whose names start with `prefix.`, without the prefix."""
+        start, items = f"{prefix}.", self.tensors.items()
+        return {name.removeprefix(start): x for name, x in items if name.startswith(start)}
 
 
 def save(
@@ -72,59 +74,51 @@ def save(
     about: Mapping[str, Any] | None = None,
     extra: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model, whole or not at all.
+    """Write a model, whole or not at all, to a directory or to a file that ends in .safetensors.
 
-    Args:
-        model: its network has the arguments that build it as `arguments`.
-        path: a file if it ends in .safetensors, else a directory.
-        about: notes in JSON, returned by `read_stored(path).about`.
-        extra: other tensors, returned by `read_stored(path).under("extra")`.
+    The network's attribute `arguments` holds the arguments that build it. `read_tensors` returns
+    the notes (in JSON) as `about` and the other tensors by `under("extra")`.
     """
-    path, net = Path(path), model.net
+    path, net, row = Path(path), model.net, model.precondition
     arguments = getattr(net, "arguments", None)
     if not isinstance(arguments, Mapping):
         raise ValueError(
             f"{type(net).__name__} has no record of how it was built: give it an attribute "
             f"`arguments`, a dict such that {type(net).__name__}(**arguments) builds it again"
         )
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
+    if type(row) is not Precondition:
+        raise ValueError(f"precondition is a {type(row).__name__}, which no file can describe")
     names = () if model.prior is None else ("mean", "cov", "factor")
     prior = {k: value for k in names if (value := getattr(model.prior, k)) is not None}
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
     tensors |= {f"prior.{name}": value for name, value in prior.items()}
+    if row.levels is not None:
+        tensors["precondition.levels"] = row.levels
     description = {
         "format": FORMAT,
         "network": {"kind": type(net).__name__, **arguments},
-        "precondition": _describe(model.precondition, tensors),
+        "precondition": {name: getattr(row, name) for name in _header_fields()},
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
         "about": dict(about or {}),
     }
     if path.suffix == ".safetensors":
-        write_stored(path, description, tensors)
+        write_tensors(path, description, tensors)
         return
     path.mkdir(parents=True, exist_ok=True)
-    write_stored(path / MODEL_FILE, description, tensors)
+    write_tensors(path / MODEL_FILE, description, tensors)
     write_file(path / "model.json", json.dumps(description, indent=2).encode())
 
 
-def load(
-    path: str | Path, *, networks: Mapping[str, Callable[..., nn.Module]] | None = None
-) -> ScoreModel:
-    """Load a model that `save` wrote, ready to be evaluated.
-
-    Args:
-        path: the file or the directory.
-        networks: your own network classes, by name.
-    """
-    path = Path(path)
-    path = path / MODEL_FILE if path.is_dir() else path
-    stored = read_stored(path)
+def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreModel:
+    """Load a model that `save` wrote, in evaluation mode; `networks` adds your own classes."""
+    file = read_tensors(path)
     try:
-        precondition = _rebuild_precondition(stored)
-        net = _rebuild_network(stored, NETWORKS | dict(networks or {}))
-        prior, shape = stored.under("prior"), stored.description["shape"]
-        if sorted(prior) != sorted(stored.description["prior"]):
+        precondition = _rebuild_precondition(file)
+        net = _rebuild_network(file, {**NETWORKS, **(networks or {})})
+        prior, shape = file.under("prior"), file.description["shape"]
+        if sorted(prior) != sorted(file.description["prior"]):
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
         for name, value in prior.items():
             _check_tensor(f"prior.{name}", value)
@@ -138,15 +132,17 @@ def load(
         raise ValueError(f"{path} is not a model that can be built: {error!s:.1000}") from error
 
 
-def write_stored(path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(
+    path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write tensors with a description and the checksum of both, whole or not at all."""
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     header = json.dumps({**description, "sha256": _digest(description, kept)}, allow_nan=False)
     write_file(path, serialise(kept, {"scorefield": header}))
 
 
-def read_stored(path: str | Path) -> Stored:
-    """Read what `save` or `write_stored` wrote; refuse a damaged file."""
+def read_tensors(path: str | Path) -> TensorFile:
+    """Read a file that `save` or `write_tensors` wrote; raise ValueError if it is damaged."""
     path = Path(path)
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.exists():
@@ -172,7 +168,7 @@ def read_stored(path: str | Path) -> Stored:
         )
     if checksum != _digest(description, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum")
-    return Stored(description, tensors)
+    return TensorFile(description, tensors)
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -183,23 +179,14 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     return total.hexdigest()
 
 
-def _describe(row: Precondition, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return a preconditioner's fields, with its levels moved to `tensors`."""
-    if type(row) is not Precondition:
-        raise ValueError(f"precondition is a {type(row).__name__}, which no file can describe")
-    if row.levels is not None:
-        tensors["precondition.levels"] = row.levels
-    return {name: getattr(row, name) for name in _stored_fields()}
-
-
-def _stored_fields() -> dict[str, Any]:
-    """Return the types of the fields that a header holds, all but the levels, by name."""
+def _header_fields() -> dict[str, Any]:
+    """Return the types of a preconditioner's fields in a header, all but the levels, by name."""
     types = get_type_hints(Precondition)
     return {f.name: types[f.name] for f in fields(Precondition) if f.init and f.name != "levels"}
 
 
-def _rebuild_precondition(stored: Stored) -> Precondition:
-    values, types = dict(stored.description["precondition"]), _stored_fields()
+def _rebuild_precondition(file: TensorFile) -> Precondition:
+    values, types = dict(file.description["precondition"]), _header_fields()
     if wrong := values.keys() ^ types.keys():
         raise ValueError(f"precondition has the wrong fields, {', '.join(sorted(wrong))}")
     for name, value in values.items():
@@ -208,7 +195,7 @@ def _rebuild_precondition(stored: Stored) -> Precondition:
         finite = not isinstance(value, float) or math.isfinite(value)
         if not isinstance(value, types[name]) or not finite:
             raise ValueError(f"{name}={value!r:.40} is not a value that {name} can have")
-    if (levels := stored.tensors.get("precondition.levels")) is not None:
+    if (levels := file.tensors.get("precondition.levels")) is not None:
         values["levels"] = _check_tensor("precondition.levels", levels)
     return Precondition(**values)
 
@@ -219,15 +206,16 @@ def _check_tensor(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def _rebuild_network(stored: Stored, networks: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
+def _rebuild_network(file: TensorFile, networks: NetworkClasses) -> nn.Module:
     """Build the network that the header names, with exactly the file's weights."""
-    arguments = dict(stored.description["network"])
-    build = _look_up(networks, arguments.pop("kind"), "network")
-    state = stored.under("net")
+    arguments, state = dict(file.description["network"]), file.under("net")
+    kind = arguments.pop("kind")
+    if kind not in networks:
+        raise ValueError(f"{kind!r:.40} is not a known network: {', '.join(networks)}")
     _check_sizes(arguments, sum(value.numel() for value in state.values()), len(state))
     # No memory is allocated before the shapes have been compared.
     with torch.device("meta"), _limit_parameters(len(state)):
-        net: nn.Module = build(**arguments)
+        net = networks[kind](**arguments)
     own = net.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
@@ -268,9 +256,3 @@ def _limit_parameters(tensors: int) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _look_up(choices: Mapping[str, Callable[..., Any]], name: object, what: str) -> Any:
-    if name not in choices:
-        raise ValueError(f"{name!r:.40} is not a known {what}: {', '.join(choices)}")
-    return choices[str(name)]

@@ -16,12 +16,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows, where runs are not locked
-    fcntl = None  # type: ignore[assignment]
-
 LOCK_FILE = "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
+"""Errors of file systems without locks."""
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -87,39 +84,20 @@ def _nearest_directory(path: Path) -> Path:
 @contextmanager
 def hold_lock(directory: Path) -> Iterator[None]:
     """Keep other processes from writing to a run's directory, where the file system has locks."""
-    handle = None if fcntl is None else _acquire_lock(directory / LOCK_FILE)
+    from filelock import FileLock, Timeout  # 30 ms, which `--help` is spared
+
+    lock = FileLock(directory / LOCK_FILE, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"{directory} is in use by another process: wait until it ends, or stop it; only one "
+            "process may write there"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise write_error(directory / LOCK_FILE, error) from error
     try:
         yield
     finally:
-        if handle is not None:
-            with suppress(OSError):
-                (directory / LOCK_FILE).unlink()
-            os.close(handle)
-
-
-def _acquire_lock(path: Path) -> int | None:
-    while True:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise write_error(path, error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.read(handle, 20).decode(errors="replace").strip()
-            os.close(handle)
-            raise ValueError(
-                f"{path.parent} is in use by the process {owner or 'of another'}: wait until it "
-                "ends, or stop it; only one process may write there"
-            ) from error
-        except OSError:  # a file system without locks
-            os.close(handle)
-            return None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(handle)):
-                break
-        os.close(handle)  # its owner has just removed it
-    with suppress(OSError):  # the number is for people; on a full disk the lock works without it
-        os.ftruncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-    return handle
+        lock.release()

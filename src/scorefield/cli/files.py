@@ -18,7 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from .. import disk, distributed, inverse
-from ..checkpoint import load, read_stored
+from ..checkpoint import load, read_tensors
 from ..data import TABLE_FILE, Table
 from ..data.image import read_image
 from ..model import ScoreModel
@@ -46,7 +46,7 @@ def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size]:
 
 def describe_model(run: Path) -> dict[str, Any]:
     """Return what files of samples record about the model."""
-    about = read_stored(run).about
+    about = read_tensors(run).about
     return {"model": str(run), "trained": about, "scorefield": version("scorefield")}
 
 
@@ -144,5 +144,5 @@ def open_output(
             yield lambda x: write(table.text(x.cpu(), header=next(header)).encode())
         disk.write_file(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
     else:
-        with images.writing(out, n, shape, about) as add:
+        with images.write_batches(out, n, shape, about) as add:
             yield add

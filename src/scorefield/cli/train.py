@@ -75,7 +75,7 @@ def _train(
 ) -> None:
     """Start or resume a run, train it to the end, and print what there is then."""
     from .. import runs
-    from ..checkpoint import read_stored
+    from ..checkpoint import read_tensors
     from ..distributed import is_main
     from ..runs.run import track_training
 
@@ -102,7 +102,7 @@ def _train(
     skipped = sum(update.skipped for update in track_training(run))
     if not is_main():
         return
-    about = read_stored(directory).about
+    about = read_tensors(directory).about
     loss = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
     print(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
     if skipped:

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..spelling import spelling_hint
 from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import cifar10
-from .csv_table import csv_file, name_hint
+from .csv_table import csv_file
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
 from .images import folder, image_names
@@ -123,7 +124,8 @@ def _check_options(loader: Loader, options: Mapping[str, Any]) -> dict[str, Any]
     names = [p.name for p in signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in options:
         if name not in names:
-            raise ValueError(f"{loader.__name__} has no option {name}: {name_hint(name, names)}")
+            hint = spelling_hint(name, names)
+            raise ValueError(f"{loader.__name__} has no option {name}: {hint}")
     hints = get_type_hints(loader)
     return {name: _check_type(name, value, hints[name]) for name, value in options.items()}
 

@@ -96,7 +96,7 @@ def _read_batches(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the batches in a folder or an archive."""
     batches: dict[str, tuple[Tensor, Tensor]] = {}
     for name, content in _folder_members(path) if path.is_dir() else _tar_members(path):
-        batch, read = name.rpartition("/")[2], _read_pickled
+        batch, read = name.rpartition("/")[2], _read_pickle
         if batch.endswith(".bin"):
             batch, read = batch.removesuffix(".bin"), _read_binary
         place = f"{path}{'/' if path.is_dir() else ': '}{name}"
@@ -164,7 +164,7 @@ def _read_binary(content: bytes, place: str) -> tuple[Tensor, Tensor]:
     return _check_batch(records[:, 1:], records[:, 0].tolist(), place)
 
 
-def _read_pickled(content: bytes, place: str) -> tuple[Tensor, Tensor]:
+def _read_pickle(content: bytes, place: str) -> tuple[Tensor, Tensor]:
     """Return the images and labels of a pickled batch after checking all of them."""
     try:
         batch = BatchUnpickler(content).load()

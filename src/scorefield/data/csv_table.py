@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spelling import spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
 from .table import COLUMN_KINDS, DELIMITERS, Column, ColumnKind, Table
 
@@ -212,13 +212,6 @@ def _check_header(row: Sequence[str], source: str) -> list[str]:
     return names
 
 
-def name_hint(name: object, names: Sequence[str]) -> str:
-    """Return the name that is meant by one that does not exist, or all."""
-    close = get_close_matches(str(name), names, 1)
-    others = f"there are {', '.join(names[:20])}" if names else "it has none"
-    return f"did you mean {close[0]}?" if close else others
-
-
 @dataclass(frozen=True)
 class TableReader:
     """Reader of a table from text; see the arguments of `csv_file`."""
@@ -235,7 +228,8 @@ class TableReader:
         header = _check_header(next(records(), (0, list[str]()))[1], self.source)
         for key in (*self.types, *self.drop):
             if key not in header:
-                raise ValueError(f"{self.source} has no column {key!r}: {name_hint(key, header)}")
+                hint = spelling_hint(str(key), header)
+                raise ValueError(f"{self.source} has no column {key!r}: {hint}")
         for column, kind in self.types.items():
             if kind not in COLUMN_KINDS:
                 raise ValueError(f"types: {column} may be {', '.join(COLUMN_KINDS)}, not {kind!r}")

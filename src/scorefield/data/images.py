@@ -187,14 +187,15 @@ def image_names(root: Path) -> list[str]:
 def _readable(root: Path, names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Separate the files that can be read from the others."""
 
-    def damaged(name: str) -> str:
+    def is_readable(name: str) -> bool:
         try:
             read_image(root / name, "RGB")
         except OSError:
-            return name
-        return ""
+            return False
+        return True
 
-    skipped = tuple(filter(None, map_in_threads(damaged, names)))
+    readable = map_in_threads(is_readable, names)
+    skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
     if len(skipped) == len(names):
         raise OSError(f"{root} holds {len(names)} images, none of which can be read")
     return sorted({*names} - {*skipped}), skipped

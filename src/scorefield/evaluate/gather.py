@@ -240,14 +240,14 @@ def _cached_moments(source: Source, features: Features, cache: Path | None) -> M
     # a damaged file is computed and written again, and a cache that cannot be written is no error
     with suppress(ValueError, KeyError, OSError):
         if path:
-            stored = checkpoint.read_stored(path)
+            stored = checkpoint.read_tensors(path)
             return Moments(stored.about["n"], stored.tensors["mean"], stored.tensors["scatter"])
     moments = gather_features(source_batches(source), features, kept=0).moments
     about = {"format": checkpoint.FORMAT, "about": {"n": moments.n, "of": features.about}}
     with suppress(OSError):
         if path:
             tensors = {"mean": moments.mean, "scatter": moments.scatter}
-            checkpoint.write_stored(path, about, tensors)
+            checkpoint.write_tensors(path, about, tensors)
     return moments
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import load, read_stored
+from ..checkpoint import load, read_tensors
 from ..data import Dataset, load_data
 from ..fast.optimize import optimize
 from ..model import ScoreModel
@@ -286,7 +286,7 @@ def open_run(
     if raw and not checkpoints(run):
         raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
     path = checkpoints(run)[-1] if raw else run
-    model, stored, decay = load(path), read_stored(path), experiment.training.ema
+    model, stored, decay = load(path), read_tensors(path), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
     if raw:
         model.net.load_state_dict(raw_weights(stored))

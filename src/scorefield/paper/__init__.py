@@ -14,7 +14,8 @@ from functools import partial
 
 from ..data import load_data
 from ..evaluate.features import weights_file
-from ..runs.config import Data, spelling_hint
+from ..runs.config import Data
+from ..spelling import spelling_hint
 from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1
 from .finding import PAPER_DATA, Finding, Setting
 

@@ -187,13 +187,13 @@ class PaperModel:
         path = self.directory / f"{name}.safetensors"
         if not path.exists():
             return None
-        stored = checkpoint.read_stored(path)
+        stored = checkpoint.read_tensors(path)
         return stored.tensors if stored.about == self._origin(about) else None
 
     def keep(self, name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write tensors that were computed from the model into its run's directory."""
         description = {"format": checkpoint.FORMAT, "about": self._origin(about)}
-        checkpoint.write_stored(self.directory / f"{name}.safetensors", description, dict(tensors))
+        checkpoint.write_tensors(self.directory / f"{name}.safetensors", description, dict(tensors))
 
     def _origin(self, about: Mapping[str, Any]) -> dict[str, Any]:
         _ = self.model  # whose file exists from then on

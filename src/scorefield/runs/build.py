@@ -36,8 +36,9 @@ from ..objectives import (
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..sample import Plan, make_plan
+from ..spelling import spelling_hint
 from ..train import derive_seed, moving_average
-from .config import Experiment, Sampling, spelling_hint
+from .config import Experiment, Sampling
 
 OBJECTIVES = {"denoising": denoising, "sliced": sliced, "exact": exact}
 LOOKED_AT = 10_000

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import Data, Experiment, override, read, spelling_hint
+from ..spelling import spelling_hint
+from .config import Data, Experiment, override, read
 from .presets import PRESETS
 
 

@@ -6,7 +6,6 @@ value, and a resumed run reads it from there. This module does not import torch.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,6 +14,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from ..spelling import spelling_hint
 
 
 @dataclass(frozen=True)
@@ -366,13 +367,6 @@ def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield from flat_fields(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def spelling_hint(name: str, choices: Iterable[str]) -> str:
-    """Return a hint for a misspelt name: the most similar choice, or all of them."""
-    choices = list(choices)
-    similar = difflib.get_close_matches(name, choices, 1)
-    return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(choices)}"
 
 
 def _as_plain(value: Any, name: str, depth: int = 0) -> Any:

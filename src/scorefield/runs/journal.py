@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ class Journal:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line; it is in the file when this returns."""
-        with _naming(self.path):
-            write_all(self.file.fileno(), f"{json.dumps(line)}\n".encode())
+        with _naming(self.path), self.path.open("ab", buffering=0) as file:
+            write_all(file.fileno(), f"{json.dumps(line)}\n".encode())
         with _naming(self.events):
             for name, value in line.items():
                 if self.writer is not None and isinstance(value, float) and name != "time":
@@ -53,17 +52,13 @@ class Journal:
         """Remove what comes after a step."""
         self.close()
         trim(self.path, step)
-        with _naming(self.path):
-            self.file: FileIO = self.path.open("ab", buffering=0)
         with _naming(self.events):
             rename_older(self.events)
             # TensorBoard itself hides what an interrupted run wrote after this step
             self.writer = self.board and self.board(str(self.events), purge_step=step + 1)
 
     def close(self) -> None:
-        """Close the files."""
-        if hasattr(self, "file"):
-            self.file.close()
+        """Close the event file."""
         if self.writer is not None:
             with _naming(self.events):
                 self.writer.close()

@@ -18,7 +18,7 @@ from ..fast.optimize import Choice, choose
 from ..ladder import suggest
 from ..model import ScoreModel
 from ..nn import NETWORKS
-from . import config
+from ..spelling import spelling_hint
 from .build import LOOKED_AT, build_network, precondition, read_start
 from .config import Experiment, Levels
 
@@ -85,7 +85,7 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     arguments = dict(experiment.network)
     kind = arguments.pop("kind", "UNet")
     if kind not in NETWORKS:
-        raise ValueError(f"network.kind={kind!r}: {config.spelling_hint(str(kind), NETWORKS)}")
+        raise ValueError(f"network.kind={kind!r}: {spelling_hint(str(kind), NETWORKS)}")
     shape = data.train.shape
     if kind in ("UNet", "RefineNet", "Autoencoder"):
         if data.kind == "signals" and kind == "UNet":

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, distributed
-from ..checkpoint import Stored, read_stored
+from ..checkpoint import TensorFile, read_tensors
 from ..data import all_samples
 from ..disk import hold_lock
 from ..model import ScoreModel
@@ -90,7 +90,7 @@ class Run:
         """The averaged model, or the model itself if none is kept."""
         return average_of(self.parts) if self.experiment.training.ema else self.parts.model
 
-    def restore(self, stored: Stored) -> None:
+    def restore(self, stored: TensorFile) -> None:
         """Continue from a checkpoint."""
         self.progress = restore_state(self.parts, stored)
         self._written = self.step
@@ -242,7 +242,7 @@ class Run:
                 "not finite, with half the learning rate as well: look for NaN in the data, or try "
                 f"a training.rate below {self.experiment.training.rate} or a training.clip"
             )
-        self.restore(read_stored((scheduled or paths)[-1]))
+        self.restore(read_tensors((scheduled or paths)[-1]))
         self.progress.slower, self.progress.bad = 0.5, 0
 
     def check_in_step(self) -> None:

@@ -15,7 +15,7 @@ from typing import cast
 from torch import Tensor
 
 from .. import checkpoint
-from ..checkpoint import MODEL_FILE, Stored, read_stored
+from ..checkpoint import MODEL_FILE, TensorFile, read_tensors
 from ..model import ScoreModel
 from .build import Parts
 from .config import Experiment
@@ -67,7 +67,7 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
         old.unlink()
 
 
-def restore_state(parts: Parts, stored: Stored) -> Progress:
+def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     """Load a checkpoint into the parts, and return how far the run had come."""
     average_of(parts).net.load_state_dict(stored.under("net"))
     parts.model.net.load_state_dict(raw_weights(stored))
@@ -83,17 +83,17 @@ def restore_state(parts: Parts, stored: Stored) -> Progress:
     return Progress(**{name: stored.about[name] for name in asdict(Progress())})
 
 
-def raw_weights(stored: Stored) -> Mapping[str, Tensor]:
+def raw_weights(stored: TensorFile) -> Mapping[str, Tensor]:
     """Return the weights in training, not their average, from a checkpoint."""
     return stored.under("extra.raw")
 
 
-def last_state(directory: Path) -> tuple[Path, Stored] | None:
+def last_state(directory: Path) -> tuple[Path, TensorFile] | None:
     """Return the newest undamaged checkpoint, and rename the damaged ones that are newer."""
     damaged: list[tuple[Path, ValueError]] = []
     for path in reversed(checkpoints(directory)):
         try:
-            state = path, read_stored(path)
+            state = path, read_tensors(path)
         except ValueError as error:
             damaged.append((path, error))
             continue

@@ -122,15 +122,15 @@ def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:
 
     The metadata of an .npy file is in a .json file next to it.
     """
-    with writing(path, len(x), x.shape[1:], about) as add:
+    with write_batches(path, len(x), x.shape[1:], about) as add:
         add(x)
 
 
 @contextmanager
-def writing(
+def write_batches(
     path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Write n samples that come in parts; only a grid's pixels are kept in memory."""
+    """Write n samples that come in batches; only a grid's pixels are kept in memory."""
     check_name(path, torch.empty(1, *shape))
     if path.suffix == ".npy":
         with write_parts(path) as put:
