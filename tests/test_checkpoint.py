@@ -81,7 +81,7 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, kind, where):
 @pytest.mark.parametrize(
     "row",
     [
-        *(EDM(centre=0.25), VE(gain=2.0), SubVP(0.2, 9.0).rescale(-0.7)),
+        *(EDM(centre=0.25), VE(), SubVP(0.2, 9.0).rescale(-0.7)),
         # with 20 steps, β = 1 at the last, and the first σ is infinite
         VPDiscrete(ddpm_sigmas(steps=30), centre=0.25, predicts="v").rescale(),
     ],
@@ -140,7 +140,7 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
         (lambda d: d["precondition"].update(kind="EDM"), "wrong fields, kind"),
         (lambda d: d["precondition"].pop("scale"), "wrong fields, scale"),
         (lambda d: d["precondition"].update(sigma_data="0.3"), "sigma_data='0.3' is not a value"),
-        (lambda d: d["precondition"].update(sigma_data=None), "sigma_data=None: give"),
+        (lambda d: d["precondition"].update(sigma_data=0), "sigma_data=0.0: give"),
         (lambda d: d["precondition"].update(sigma_min=None), "sigma_min=None"),
         (lambda d: d["precondition"].update(sigma_max=True), "sigma_max=True"),
         (lambda d: d["precondition"].update(sigma_max=10**400), "sigma_max=1000"),

@@ -19,9 +19,9 @@ GOLDEN = Path(__file__).parent / "golden"
 NCSN = ("ncsn_1x28x28", "ncsn_3x32x32")
 NCSNV2 = ("ncsnv2_3x32x32", "ncsnv2_deeper_3x64x64", "ncsnv2_deepest_3x64x64")
 SCORE_SDE = {
-    "ncsnpp_ve_continuous": ("scaled score, log", {}),
-    "ncsnpp_ve_discrete": ("scaled score, index", {}),
-    "ncsnpp_ve_ffhq256": ("scaled score, log", {}),
+    "ncsnpp_ve_continuous": ("scaled score at 2u, log", {}),
+    "ncsnpp_ve_discrete": ("scaled score at 2u, index", {}),
+    "ncsnpp_ve_ffhq256": ("scaled score at 2u, log", {}),
     "ddpmpp_vp_continuous": ("noise, time", {}),
     "ddpmpp_subvp_continuous": ("sub-VP noise, sub-VP time", {"sde": "subvp"}),
     "ddpm_vp": ("noise, timestep", {}),

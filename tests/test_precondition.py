@@ -98,20 +98,15 @@ def _ladder(y, i):
     return -y / (V + LADDER[i.long()] ** 2)
 
 
-def _noise_of_ladder(y, i):
-    return LADDER[i.long()] * _ladder(y, i)
-
-
 def _noise_of_ve(y, cond):
     return -cond.exp() * y / (V + (2 * cond).exp())
 
 
 EXACT = {
     "NCSN": (NCSN(LADDER), _ladder),
-    "VEDiscrete": (VEDiscrete(LADDER), _noise_of_ladder),
-    "VEDiscrete, 2x − 1": (VEDiscrete(LADDER, gain=2.0), lambda y, i: _noise_of_ladder(y / 2, i)),
-    "VE": (VE(), _noise_of_ve),
-    "VE, 2x − 1": (VE(gain=2.0), lambda y, c: _noise_of_ve(y / 2, c)),
+    "NCSNv2 at σ": (Precondition("scaled score", "log", 50.0, 0.01), _noise_of_ve),
+    "VEDiscrete": (VEDiscrete(LADDER), lambda y, i: LADDER[i.long()] * _ladder(y / 2, i)),
+    "VE": (VE(), lambda y, cond: _noise_of_ve(y / 2, cond)),
     "VP": (VP(), _noise_at(_alpha)),
     "VPDiscrete": (VPDiscrete(ddpm_sigmas()), _noise_at(_ddpm_alpha)),
     "v at a timestep": (VPDiscrete(ddpm_sigmas(), predicts="v"), _v_at(_ddpm_alpha)),

@@ -2,20 +2,11 @@
 
     s(x, σ) = skip·u + out·F(scale·u, cond),   u = x − centre
 
-The prediction gives three functions of σ, and the clock the network's input for σ, independently:
-
-    predicts       F is            skip          out               scale
-    score          ∇ₓ log q_σ      0             1                 1
-    scaled score   σ·∇ₓ log q_σ    0             1/σ               1
-    noise          z               0             −1/σ              (1+σ²)^−½
-    sub-VP noise   z               0             −1/σ              (√(σ²+4)−σ)/2
-    v              αz − s·x₀       −1/(1+σ²)     −1/(σ√(1+σ²))     (1+σ²)^−½
-    clean          x₀              −1/σ²         1/σ²              (1+σ²)^−½
-    velocity       z − x₀          −1/(σ(1+σ))   −1/(σ(1+σ))       1/(1+σ)
-    mixture        EDM's           −1/(σ²+σ_d²)  σ_d/(σ√(σ²+σ_d²)) (σ²+σ_d²)^−½
+What F predicts gives three functions of σ: skip, out and scale. The clock gives the network's input
+for σ, cond. The two are independent; the functions at the end are the published pairs.
 
 A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; for a network that was trained on x_t,
-`scale` is this α. The functions at the end are the published pairs.
+`scale` is this α.
 """
 
 from __future__ import annotations
@@ -23,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -52,10 +43,7 @@ class Precondition:
         sigma_min: Smallest noise level of the training.
         centre: Value that is subtracted from x; 0 if the network computes 2x − 1 itself.
         scale: Factor from x to the range in which the network was trained, see `rescale`.
-        gain: Another factor of the network's input, which leaves σ alone: 2 for a network that sees
-            2x − 1 and is conditioned on the σ of x.
-        timescale: Factor of the clock, if that is not an index.
-        levels: Decreasing noise levels of the training; None if it has all between the two ends.
+        levels: Decreasing noise levels of the training, for a clock that counts them.
         sigma_data: σ_d of the mixture, the standard deviation of the data about the centre.
         beta_min: β at time 0, for the clocks of a linear β.
         beta_max: β at time 1.
@@ -67,18 +55,16 @@ class Precondition:
     sigma_min: float
     centre: float = 0.0
     scale: float = 1.0
-    gain: float = 1.0
-    timescale: float = 1.0
     levels: Float[Tensor, "levels"] | None = None
-    sigma_data: float | None = None
+    sigma_data: float = 0.0
     beta_min: float = 0.1
     beta_max: float = 20.0
-    _grid: Discrete | None = field(init=False, repr=False)
+    _grid: Discrete = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # once, because its check reads the levels, which a compiler cannot and a device delays
-        grid = None if self.levels is None else Discrete(abs(self.scale) * self.levels)
-        object.__setattr__(self, "_grid", grid)
+        if self.levels is not None:
+            # once, because its check reads the levels, which a compiler cannot and a device delays
+            object.__setattr__(self, "_grid", Discrete(abs(self.scale) * self.levels))
         for name, choices in (("predicts", PREDICTIONS), ("clock", CLOCKS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r:.40}: one of {', '.join(choices)}")
@@ -87,14 +73,14 @@ class Precondition:
                 f"the noise levels {self.sigma_max:.6g} to {self.sigma_min:.6g} must be finite, "
                 "positive and in decreasing order"
             )
-        if not self.scale * self.gain * self.timescale or not 0 < self.beta_min <= self.beta_max:
+        if self.scale == 0 or not 0 < self.beta_min <= self.beta_max:
             raise ValueError(
-                f"scale={self.scale}, gain={self.gain}, timescale={self.timescale} must not be 0, "
-                f"and beta_min={self.beta_min} to beta_max={self.beta_max} must increase from > 0"
+                f"scale={self.scale} must not be 0, and beta_min={self.beta_min} to "
+                f"beta_max={self.beta_max} must increase from > 0"
             )
         if self.levels is None and self.clock in ("index", "timestep"):
             raise ValueError(f"clock={self.clock!r} counts levels: give them")
-        if self.predicts == "mixture" and not (self.sigma_data or 0) > 0:
+        if self.predicts == "mixture" and not self.sigma_data > 0:
             raise ValueError(f"sigma_data={self.sigma_data}: give the data's standard deviation")
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
@@ -104,25 +90,11 @@ class Precondition:
         """
         unit = abs(self.scale)
         sigma = unit * sigma
-        skip, out, scale = PREDICTIONS[self.predicts](sigma, unit * (self.sigma_data or 0.0))
-        cond = CLOCKS[self.clock](sigma, self)
-        if self.predicts == "score" and self._grid is not None:  # around a level σ·s is constant
+        skip, out, scale = PREDICTIONS[self.predicts](sigma, unit * self.sigma_data)
+        if self.predicts == "score" and self.levels is not None:  # around a level σ·s is constant
             out = self._grid.sigmas.to(sigma).take(self._grid.index(sigma)) / sigma
-        if cond is not None and cond.is_floating_point():
-            cond = self.timescale * cond
-        gain = self.gain * self.scale
-        return Coefficients(self.scale**2 * skip, self.scale * out, gain * scale, cond)
-
-    def index(
-        self, sigma: Float[Tensor, "*batch"], *, upwards: bool = False
-    ) -> Int[Tensor, "*batch"]:
-        """Return the index of the level nearest to σ in the network's units, 0 for the largest.
-
-        If upwards, 0 is for the smallest, as DDPM counts.
-        """
-        assert self._grid is not None
-        index = self._grid.index(sigma)
-        return len(self._grid.sigmas) - 1 - index if upwards else index
+        cond = CLOCKS[self.clock](sigma, self)
+        return Coefficients(self.scale**2 * skip, self.scale * out, self.scale * scale, cond)
 
     def time(self, integral: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return the t with ∫₀ᵗβ = −2 log α, by a root without cancellation."""
@@ -143,101 +115,80 @@ class Precondition:
             centre=(self.centre - shift) / scale,
             scale=self.scale * scale,
             levels=None if self.levels is None else self.levels / unit,
-            sigma_data=None if self.sigma_data is None else self.sigma_data / unit,
+            sigma_data=self.sigma_data / unit,
         )
 
 
-# ── Predictions and clocks ───────────────────────────────────────────────────────────────────────
-
-Prediction: TypeAlias = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
-
-
-def _preserve_variance(sigma: Tensor) -> Tensor:
+def _vp(sigma: Tensor) -> Tensor:
     """Return α of α² + s² = 1."""
     return (1 + sigma**2).rsqrt()
 
 
-def _velocity(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
-    out = -1 / (sigma * (1 + sigma))
-    return out, out, 1 / (1 + sigma)
+def _edm(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Return the factor that gives x unit variance."""
+    return (sigma**2 + sigma_data**2).rsqrt()
 
 
-def _mixture(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Karras et al. 2022, table 1, as a score: (D − x)/σ²."""
-    total = sigma**2 + sigma_data**2
-    return -1 / total, sigma_data * total.rsqrt() / sigma, total.rsqrt()
-
-
-PREDICTIONS: dict[str, Prediction] = {
+PREDICTIONS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]] = {
     "score": lambda s, _: (0 * s, torch.ones_like(s), torch.ones_like(s)),
     "scaled score": lambda s, _: (0 * s, 1 / s, torch.ones_like(s)),
-    "noise": lambda s, _: (0 * s, -1 / s, _preserve_variance(s)),
+    "scaled score at 2u": lambda s, _: (0 * s, 1 / s, torch.full_like(s, 2)),
+    "noise": lambda s, _: (0 * s, -1 / s, _vp(s)),
     "sub-VP noise": lambda s, _: (0 * s, -1 / s, (-(s / 2).asinh()).exp()),
-    "v": lambda s, _: (-1 / (1 + s**2), -_preserve_variance(s) / s, _preserve_variance(s)),
-    "clean": lambda s, _: (-(s**-2), s**-2, _preserve_variance(s)),
-    "velocity": _velocity,
-    "mixture": _mixture,
+    "v": lambda s, _: (-1 / (1 + s**2), -_vp(s) / s, _vp(s)),
+    "clean": lambda s, _: (-(s**-2), s**-2, _vp(s)),
+    "velocity": lambda s, _: (-1 / (s * (1 + s)), -1 / (s * (1 + s)), 1 / (1 + s)),
+    "mixture": lambda s, d: (-(_edm(s, d) ** 2), d / s * _edm(s, d), _edm(s, d)),
 }
-"""skip, out and scale as functions of σ and σ_d."""
+"""skip, out and scale as functions of σ and σ_d.
+
+F is ∇ₓ log q_σ, σ times this (of 2u, as an NCSN++ sees 2x − 1), the noise z, v = αz − s·x₀, the
+clean x₀, the velocity z − x₀, or the mixture of x₀ and x of Karras et al. 2022, table 1.
+"""
 
 CLOCKS: dict[str, Callable[[Tensor, Precondition], Tensor | None]] = {
     "none": lambda s, row: None,
-    "index": lambda s, row: row.index(s),
-    "timestep": lambda s, row: row.index(s, upwards=True),
+    "index": lambda s, row: row._grid.index(s),
+    "timestep": lambda s, row: len(row._grid.sigmas) - 1 - row._grid.index(s),
     "log": lambda s, row: s.log(),
+    "quarter log": lambda s, row: s.log() / 4,
     "sigma": lambda s, row: s,
-    "time": lambda s, row: row.time(torch.log1p(s**2)),
-    "sub-VP time": lambda s, row: row.time(2 * (s / 2).asinh()),  # s = 1 − α²
+    "time": lambda s, row: 999 * row.time(torch.log1p(s**2)),
+    "sub-VP time": lambda s, row: 999 * row.time(2 * (s / 2).asinh()),  # s = 1 − α²
     "flow time": lambda s, row: s / (1 + s),
 }
 """The network's input as a function of σ."""
 
 
-# ── Published pairs ──────────────────────────────────────────────────────────────────────────────
-
-
-def _on_levels(predicts: str, clock: str, levels: Tensor, **options: float) -> Precondition:
-    ends = levels[0].item(), levels[-1].item()
-    return Precondition(predicts, clock, *ends, levels=levels, **options)
+# ── Published pairs, whose default ends are those for CIFAR-10 ───────────────────────────────────
 
 
 def NCSN(levels: Float[Tensor, "levels"], centre: float = 0.0) -> Precondition:
     """F is the score at the nearest level (Song & Ermon 2019)."""
-    return _on_levels("score", "index", levels, centre=centre)
+    return _on_levels("score", "index", levels, centre)
 
 
 def NCSNv2(sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0) -> Precondition:
-    """F is σ times the score, and the network has no σ as input (Song & Ermon 2020).
-
-    The default ends are those for CIFAR-10, here and below.
-    """
+    """F is σ times the score, and the network has no σ as input (Song & Ermon 2020)."""
     return Precondition("scaled score", "none", sigma_max, sigma_min, centre)
 
 
-def VE(
-    sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0, gain: float = 1.0
-) -> Precondition:
+def VE(sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0) -> Precondition:
     """NCSN++ as trained at all σ (Song et al. 2021)."""
-    return Precondition("scaled score", "log", sigma_max, sigma_min, centre, gain=gain)
+    return Precondition("scaled score at 2u", "log", sigma_max, sigma_min, centre)
 
 
-def VEDiscrete(
-    levels: Float[Tensor, "levels"], centre: float = 0.0, gain: float = 1.0
-) -> Precondition:
+def VEDiscrete(levels: Float[Tensor, "levels"], centre: float = 0.0) -> Precondition:
     """NCSN++ as trained at the levels of a ladder."""
-    return _on_levels("scaled score", "index", levels, centre=centre, gain=gain)
+    return _on_levels("scaled score at 2u", "index", levels, centre)
 
 
 def EDM(
-    sigma_data: float = 0.5,
-    sigma_max: float = 80.0,
-    sigma_min: float = 0.002,
-    centre: float = 0.0,
+    sigma_data: float = 0.5, sigma_max: float = 80.0, sigma_min: float = 0.002, centre: float = 0.0
 ) -> Precondition:
     """Inputs and targets have unit variance for data of deviation σ_d (Karras et al. 2022)."""
-    return Precondition(
-        "mixture", "log", sigma_max, sigma_min, centre, timescale=0.25, sigma_data=sigma_data
-    )
+    ends = sigma_max, sigma_min
+    return Precondition("mixture", "quarter log", *ends, centre, sigma_data=sigma_data)
 
 
 def FlowMatching(
@@ -251,54 +202,36 @@ def VPDiscrete(
     levels: Float[Tensor, "levels"], centre: float = 0.0, predicts: str = "noise"
 ) -> Precondition:
     """DDPM: F is the noise, "v" or "clean" at a timestep (Ho et al. 2020; Salimans & Ho 2022)."""
-    return _on_levels(predicts, "timestep", levels, centre=centre)
+    return _on_levels(predicts, "timestep", levels, centre)
+
+
+def _on_levels(predicts: str, clock: str, levels: Tensor, centre: float) -> Precondition:
+    ends = levels[0].item(), levels[-1].item()
+    return Precondition(predicts, clock, *ends, centre, levels=levels)
 
 
 def VP(
-    beta_min: float = 0.1,
-    beta_max: float = 20.0,
-    timescale: float = 999.0,
-    time_min: float = 1e-5,
-    centre: float = 0.0,
-    predicts: str = "noise",
+    beta_min: float = 0.1, beta_max: float = 20.0, centre: float = 0.0, predicts: str = "noise"
 ) -> Precondition:
     """DDPM++ in continuous time: β(t) = β_min + t(β_max − β_min) (Song et al. 2021, eq. 32).
 
-    The network's input is timescale·t, and its training has t from time_min to 1.
+    The network's input is 999t, and its training has t from 10⁻⁵ to 1.
     """
-    last, first = (_integral(beta_min, beta_max, time) for time in (1.0, time_min))
-    return Precondition(
-        predicts,
-        "time",
-        math.sqrt(math.expm1(last)),
-        math.sqrt(math.expm1(first)),
-        centre,
-        timescale=timescale,
-        beta_min=beta_min,
-        beta_max=beta_max,
-    )
+    last, first = (math.sqrt(math.expm1(i)) for i in _integrals(beta_min, beta_max))
+    row = Precondition(predicts, "time", last, first, centre)
+    return replace(row, beta_min=beta_min, beta_max=beta_max)
 
 
-def SubVP(
-    beta_min: float = 0.1,
-    beta_max: float = 20.0,
-    timescale: float = 999.0,
-    time_min: float = 1e-5,
-    centre: float = 0.0,
-) -> Precondition:
+def SubVP(beta_min: float = 0.1, beta_max: float = 20.0, centre: float = 0.0) -> Precondition:
     """VP with s = 1 − α², so that the integral of β is 2 asinh(σ/2) (Song et al. 2021, eq. 29)."""
-    last, first = (_integral(beta_min, beta_max, time) for time in (1.0, time_min))
-    return replace(
-        VP(beta_min, beta_max, timescale, time_min, centre, "sub-VP noise"),
-        clock="sub-VP time",
-        sigma_max=2 * math.sinh(last / 2),
-        sigma_min=2 * math.sinh(first / 2),
-    )
+    last, first = (2 * math.sinh(i / 2) for i in _integrals(beta_min, beta_max))
+    row = Precondition("sub-VP noise", "sub-VP time", last, first, centre)
+    return replace(row, beta_min=beta_min, beta_max=beta_max)
 
 
-def _integral(beta_min: float, beta_max: float, time: float) -> float:
-    """Return ∫₀ᵗβ = −2 log α."""
-    return time * beta_min + time**2 * (beta_max - beta_min) / 2
+def _integrals(beta_min: float, beta_max: float) -> list[float]:
+    """Return ∫₀ᵗβ = −2 log α at both ends of the training."""
+    return [t * beta_min + t**2 * (beta_max - beta_min) / 2 for t in (1.0, 1e-5)]
 
 
 def ddpm_sigmas(

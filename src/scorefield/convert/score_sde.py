@@ -144,9 +144,9 @@ def _precondition(
     if sde == "ve":
         first, last = choose_sigmas(ladder, sigma, (50.0, 0.01), report)
         if continuous:
-            return VE(first, last, centre=0.5, gain=2.0)
+            return VE(first, last, centre=0.5)
         sigmas = geometric(first, last, count) if ladder is None else ladder
-        return VEDiscrete(sigmas, centre=0.5, gain=2.0)
+        return VEDiscrete(sigmas, centre=0.5)
     high, low = choose_range("beta", beta, (20.0, 0.1), report)
     if continuous:
         return (VP if sde == "vp" else SubVP)(low, high).rescale()

@@ -36,8 +36,7 @@ HELDOUT = "the model, held-out data"
 
 def data_deviation(model: ScoreModel, data: Dataset) -> float:
     """Return σ_d: the one of the model's preconditioner, else that of the data about their mean."""
-    own = model.precondition.sigma_data
-    return float(all_samples(data.train, 10_000).std() if own is None else own)
+    return model.precondition.sigma_data or all_samples(data.train, 10_000).std().item()
 
 
 @torch.no_grad()

@@ -161,8 +161,7 @@ def precondition(experiment: Experiment) -> Precondition:
         "EDM": lambda: EDM(levels.sigma_data or 0.5, **ends),
         "NCSN": lambda: NCSN(_ladder(experiment)),
         "NCSNv2": lambda: NCSNv2(**ends),
-        # its authors' network sees 2x − 1
-        "VE": lambda: VE(**ends, gain=2.0),
+        "VE": lambda: VE(**ends),
         "FlowMatching": lambda: FlowMatching(**ends),
     }
     return kinds[levels.precondition]()
