@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import asdict
 from typing import get_args
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from scorefield import EDM, MLP, ScoreModel, cli, save
 from scorefield.cli import COMMANDS, main
 from scorefield.cli.startup import SPIN_COUNT, keep_memory, prepare
+from scorefield.runs.config import Experiment, flat_fields
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
 
@@ -65,13 +67,14 @@ print(*units & {APPLICATIONS})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_describes_every_option_preset_and_sampler(command, capsys):
+def test_help_describes_every_option_field_preset_and_sampler(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    names = {"train": PRESETS, "sample": SAMPLERS, "evaluate": SAMPLERS}.get(command, ())
-    assert not [name for name in names if name not in out]
+    fields = [f"--{name} " for name, _ in flat_fields(asdict(Experiment(network={})))]
+    names = {"train": [*PRESETS, *fields], "sample": SAMPLERS, "evaluate": SAMPLERS}
+    assert not [name for name in names.get(command, ()) if name not in out]
     function = COMMANDS[command]
     for name, option in inspect.signature(function, eval_str=True).parameters.items():
         shared = any(getattr(mark, "help", None) for mark in get_args(option.annotation))

@@ -99,7 +99,7 @@ def test_columns_are_guessed_or_named_and_a_fixed_tenth_is_held_out(tmp_path):
         (dict(channels=2), "channels=2"),
         (dict(streaming=True, buffer=0), "buffer=0"),
         (dict(streaming=True, label="n"), "needs the number of classes"),
-        (dict(tokens=1), "hub has no option tokens"),
+        (dict(tokens=1), "hub option tokens does not exist"),
     ],
 )
 def test_wrong_options_are_named(saved, options, message):

@@ -67,6 +67,7 @@ LAYERS = [
     {
         "disk": set(),
         "spelling": set(),
+        "values": {"spelling"},
         "distributed": set(),
         "train": {"distributed"},
         "checkpoint": {"disk", "model", "nn", "precondition", "prior"},
@@ -86,12 +87,12 @@ LAYERS = [
             "score",
         }
     },
-    {"data": {"distributed", "oracles", "spelling"}},
+    {"data": {"distributed", "oracles", "spelling", "values"}},
     {"show": {"diagnose", "disk", "distributed", "score"}},
     {
         "runs": _words(
             "checkpoint data disk distributed fast ladder model nn noise objectives "
-            "precondition prior sample show spelling train"
+            "precondition prior sample show spelling train values"
         )
     },
     {
@@ -111,7 +112,7 @@ LAYERS = [
         "cli": {PUBLIC}
         | _words(
             "checkpoint data disk distributed evaluate fast inverse ladder model noise "
-            "paper restore runs sample samplers show train"
+            "paper restore runs sample samplers show train values"
         )
     },
     {"__init__": set(), "__main__": {"cli"}},

@@ -22,7 +22,7 @@ from .reproduce import reproduce
 from .restore import restore
 from .sample import sample
 from .suggest import suggest
-from .train import resume, train
+from .train import print_fields, resume, train
 
 FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
 """An option that is a field of the configuration."""
@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog="scorefield", description=ABOUT, args=args
             )
+    except SystemExit as stop:
+        if stop.code == 0 and args[0] == "train":
+            print_fields(args)
+        raise
     except (ValueError, TypeError, ImportError, OSError) as error:
         # These say what to change; any other exception is a bug of the package.
         if debug:

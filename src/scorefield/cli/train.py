@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from tyro.conf import Positional, UseAppendAction, arg
+import tyro
+from tyro.conf import FlagConversionOff, Positional, UseAppendAction, arg
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..runs.choose import choose_experiment
 from ..runs.config import Experiment, as_json
 from ..runs.presets import PRESETS
+from ..values import describe_type
 from . import options
 from .startup import join_group, say
 
@@ -34,7 +41,7 @@ def train(
     """Learn a model from data, in a directory that holds the whole run.
 
     Any field of the configuration can be set, as in --training.rate=3e-4 or --network.width=64;
-    --show prints them all.
+    they are listed below, with the values of PRESET if one is named, and --show prints them.
 
     Args:
         data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .csv or .tsv
@@ -56,6 +63,40 @@ def train(
         print(as_json(experiment))
     else:
         _train(out or Path("runs") / name, experiment)
+
+
+def print_fields(args: Sequence[str]) -> None:
+    """Print the help of the configuration's fields, with the values of a preset."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def field(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        return (
+            None
+            if is_dataclass(info.type)
+            else PrimitiveConstructorSpec(
+                nargs=1,
+                metavar=f"<{describe_type(info.type)}>",
+                instance_from_str=str,
+                is_instance=lambda value: True,
+                str_from_instance=lambda value: [
+                    value if type(value) is str else json.dumps(value)
+                ],
+            )
+        )
+
+    preset = next((PRESETS[name] for name in args if name in PRESETS), Experiment)
+    with suppress(SystemExit):
+        tyro.cli(
+            Experiment,
+            prog="scorefield train",
+            description="Fields of the configuration:",
+            default=preset(),
+            args=["--help"],
+            registry=registry,
+            config=(FlagConversionOff,),
+            use_underscores=True,
+        )
 
 
 def resume(

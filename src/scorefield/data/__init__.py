@@ -7,13 +7,12 @@ x, labels = batches(0)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from inspect import signature
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ..spelling import spelling_hint
+from ..values import convert_arguments
 from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
@@ -101,7 +100,8 @@ def load_data(name: str | Path, **options: Any) -> Dataset:
             f"name={str(name)!r} is neither a folder nor a {', '.join(FILE_LOADERS)} file, nor "
             f"one of the names {', '.join(DATASETS)} or {HUB_PREFIX}OWNER/NAME"
         )
-    return loader(*arguments, **_check_options(loader, options))
+    bound = partial(loader, *arguments)
+    return bound(**convert_arguments(bound, options, f"{loader.__name__} option "))
 
 
 def _published_loader(path: Path) -> Loader | None:
@@ -117,39 +117,3 @@ def fingerprint_files(name: str) -> dict[str, str]:
     if name in DATASETS or name.startswith(HUB_PREFIX) or _published_loader(path) is not None:
         return {}
     return fingerprint_path(path, image_names(path) if path.is_dir() else ())
-
-
-def _check_options(loader: Loader, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options in the types of the loader, if it has all of them."""
-    names = [p.name for p in signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
-        if name not in names:
-            hint = spelling_hint(name, names)
-            raise ValueError(f"{loader.__name__} has no option {name}: {hint}")
-    hints = get_type_hints(loader)
-    return {name: _check_type(name, value, hints[name]) for name, value in options.items()}
-
-
-OPTION_TYPES: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a word",
-    Path: "a path",
-}
-"""Types checked here, in words; loaders check others themselves."""
-
-
-def _check_type(name: str, value: object, hint: Any) -> object:
-    """Return a value in the type of an option."""
-    types = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    valid = type(value) in types or (isinstance(value, Path) and Path in types)
-    if valid or not set(types) <= {*OPTION_TYPES, type(None)}:
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if float in types:
-            return float(value)
-        if int in types and float(value).is_integer():
-            return int(value)  # in YAML 1e6 is a float
-    words = " or ".join(OPTION_TYPES[kind] for kind in types if kind in OPTION_TYPES)
-    raise ValueError(f"data option {name}={value!r}: give {words}")

@@ -6,11 +6,10 @@ weights.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +35,8 @@ from ..objectives import (
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..sample import Plan, make_plan
-from ..spelling import spelling_hint
 from ..train import derive_seed, moving_average
+from ..values import convert_arguments
 from .config import Experiment, Sampling
 
 OBJECTIVES = {"denoising": denoising, "sliced": sliced, "exact": exact}
@@ -124,17 +123,8 @@ def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
 def build_network(experiment: Experiment) -> nn.Module:
     """Return the network, with weights from the global random generator."""
     arguments = dict(experiment.network)
-    network: Any = NETWORKS[arguments.pop("kind")]
-    known = inspect.signature(network).parameters
-    for name in arguments.keys() - known.keys():
-        raise ValueError(f"network.{name} is not an argument: {spelling_hint(name, known)}")
-    try:
-        return cast(nn.Module, network(**arguments))
-    except TypeError as error:
-        raise ValueError(
-            f"network={experiment.network} cannot be built; an argument has the wrong type: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    network = NETWORKS[arguments.pop("kind")]
+    return network(**convert_arguments(network, arguments, "network."))
 
 
 def read_start(experiment: Experiment, data: Dataset) -> ScoreModel:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import types
 from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 from ..spelling import spelling_hint
+from ..values import convert
 
 
 @dataclass(frozen=True)
@@ -210,87 +211,29 @@ MAX_TEXT = 4096
 """Characters of a path, and of any other text."""
 MAX_DEPTH = 8
 """Nesting of lists and mappings in a field."""
-YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE | re.ASCII)
 
 MINIMUM = {
-    "data.workers": 0,
-    "levels.count": 1,
-    "training.steps": 1,
-    "training.batch": 1,
-    "training.rate": 0,
-    "training.warmup": 0,
-    "training.ema": 0,
-    "sampling.steps": 1,
-    "sampling.levels": 2,
-    "keeping.log": 0,
-    "keeping.evaluate": 0,
-    "keeping.samples": 0,
-    "keeping.checkpoint": 0,
-    "keeping.last": 1,
-    "machine.threads": 0,
-    "seed": 0,
+    0: "data.workers training.rate training.warmup training.ema keeping.log keeping.evaluate "
+    "keeping.samples keeping.checkpoint machine.threads seed",
+    1: "levels.count training.steps training.batch sampling.steps keeping.last",
+    2: "sampling.levels",
 }
-"""Smallest value of a field."""
-ABOVE_ZERO = (
-    "levels.std",
-    "levels.sigma_data",
-    "levels.sigma_min",
-    "training.clip",
-    "training.eps",
-)
+"""The fields that have a smallest value."""
+ABOVE_ZERO = "levels.std levels.sigma_data levels.sigma_min training.clip training.eps"
 
 
 def read(path: Path, default: Experiment | None = None) -> Experiment:
     """Read an experiment from a YAML or JSON file; missing fields keep the default's values."""
-    if (size := path.stat().st_size) > MAX_CONFIG_CHARACTERS:
-        raise ValueError(
-            f"{path} has {size:,} bytes, but a configuration at most {MAX_CONFIG_CHARACTERS:,}"
-        )
     try:
-        values = _parse(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = _parse(file.read(MAX_CONFIG_CHARACTERS + 1))
     except ValueError as error:
         raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
     try:
         return replace_fields(default or Experiment(), {} if values is None else values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _parse(text: str) -> Any:
-    """Return the content of YAML or JSON text."""
-    if len(text) > MAX_CONFIG_CHARACTERS:
-        raise ValueError(f"{len(text):,} characters, more than {MAX_CONFIG_CHARACTERS:,}")
-    try:
-        values = _parse_json_or_yaml(text)
-        repr(values)  # fails for a number of 5,000 digits, which no error message could show
-    except Exception as error:  # yaml raises anything for a wrong !!tag
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{reason:.500}") from error
-    return values
-
-
-def _parse_json_or_yaml(text: str) -> Any:
-    """Parse JSON, else YAML without aliases, a few lines of which can stand for gigabytes."""
-    import yaml
-
-    try:
-        return json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
-    except (ValueError, RecursionError):
-        pass
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias (*): write the value out")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > 2 * MAX_DEPTH:
-            raise ValueError(f"lists and mappings are nested more than {2 * MAX_DEPTH} deep")
-    return yaml.safe_load(text)
-
-
-def as_json(experiment: Experiment) -> str:
-    """Return JSON that `read` understands."""
-    return json.dumps(asdict(experiment), indent=2)
 
 
 def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:
@@ -300,13 +243,39 @@ def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:
         if not equals:
             raise ValueError(f"{setting:.80}: give a value, as in {name:.80}=...")
         try:
-            value: Any = _parse(text)
+            value = _parse(text)
         except ValueError as error:
             raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
         for key in reversed(name.split(".")):
             value = {key: value}
         experiment = replace_fields(experiment, value)
     return experiment
+
+
+def _parse(text: str) -> Any:
+    """Return the content of JSON or YAML text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """YAML with 3e-4 and None, and without aliases, a few lines of which can mean gigabytes."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it has an alias (*): write the value out")
+            return super().compose_node(parent, index)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", YAML_NUMBER, list("-+.0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
+    if len(text) > MAX_CONFIG_CHARACTERS:
+        raise ValueError(f"it has more than {MAX_CONFIG_CHARACTERS:,} characters")
+    try:
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
+        values = yaml.load(text, Loader)
+        repr(values)  # fails for a number of 5,000 digits, which no error message could show
+    except Exception as error:  # yaml raises anything for a wrong !!tag
+        raise ValueError(f"{str(error) or type(error).__name__:.500}") from error
+    return values
 
 
 def replace_fields(default: Config, values: object, prefix: str = "") -> Config:
@@ -322,51 +291,13 @@ def replace_fields(default: Config, values: object, prefix: str = "") -> Config:
         now = getattr(default, key)
         if is_dataclass(now):
             new[key] = replace_fields(cast(Any, now), value, name)
-        elif isinstance(now, dict) and isinstance(value, Mapping):
-            items = {str(k): _as_number(v) for k, v in _as_plain(value, name).items()}
-            # another kind of network has other arguments
-            other = items.get("kind", now.get("kind")) != now.get("kind")
-            new[key] = items if other else now | items
-        else:
-            new[key] = _as_type(hints[key], _as_plain(value, name), name)
+            continue
+        new[key] = convert(_as_plain(value, name), hints[key], name)
+        # another kind of network has other arguments
+        if isinstance(now, dict) and new[key].get("kind", now.get("kind")) == now.get("kind"):
+            new[key] = now | new[key]
     result: Config = replace(cast(Any, default), **new)
     return result
-
-
-def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Experiment:
-    """Refuse numbers out of range, and make paths absolute.
-
-    Args:
-        experiment: the experiment to check.
-        names: sources that are names and not paths, even if a file of that name exists.
-    """
-    values = dict(flat_fields(asdict(experiment)))
-    for name, minimum in MINIMUM.items():
-        if values[name] is not None and not values[name] >= minimum:
-            raise ValueError(f"{name}={values[name]}: give {minimum} or more")
-    for name in ABOVE_ZERO:
-        if values[name] is not None and not values[name] > 0:
-            raise ValueError(f"{name}={values[name]}: give more than 0")
-    if not experiment.training.ema < 1:
-        raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
-    data, start = experiment.data, experiment.start
-    # os.path's, because Path's fails on text that is too long to be a path
-    if data.source not in names and os.path.exists(data.source):
-        data = replace(data, source=str(Path(data.source).resolve()))
-    if "root" in data.options:
-        root = str(Path(str(data.options["root"])).expanduser().resolve())
-        data = replace(data, options=data.options | {"root": root})
-    start = None if start is None else str(Path(start).resolve())
-    return replace(experiment, data=data, start=start)
-
-
-def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the fields of nested mappings, with names such as training.rate."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat_fields(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _as_plain(value: Any, name: str, depth: int = 0) -> Any:
@@ -385,38 +316,43 @@ def _as_plain(value: Any, name: str, depth: int = 0) -> Any:
     )
 
 
-def _as_type(hint: Any, value: Any, name: str) -> Any:
-    """Return a value of a field's type, or name the type in an error."""
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):
-            return None
-        (hint,) = (option for option in get_args(hint) if option is not type(None))
-    if get_origin(hint) is Literal:
-        # YAML reads on and off as true and false
-        text = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-        if text in get_args(hint):
-            return text
-        raise ValueError(
-            f"{name}={value!r:.80}: {spelling_hint(str(value), map(str, get_args(hint)))}"
-        )
-    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        if len(value) == len(get_args(hint)):
-            pairs = zip(get_args(hint), value, strict=True)
-            return tuple(_as_type(item_hint, item, name) for item_hint, item in pairs)
-    elif hint is float and isinstance(number := _as_number(value), (int, float)):
-        if not isinstance(number, bool):
-            return float(number)
-    elif hint is int and isinstance(number := _as_number(value), (int, float)):
-        if number == int(number) and not isinstance(number, bool):
-            return int(number)
-    elif isinstance(hint, type) and type(value) is hint:
-        return value
-    kind = getattr(hint, "__name__", str(hint)).removesuffix("'>")
-    raise ValueError(f"{name}={value!r:.80}: give {'an' if kind == 'int' else 'a'} {kind}")
+def as_json(experiment: Experiment) -> str:
+    """Return JSON that `read` understands."""
+    return json.dumps(asdict(experiment), indent=2)
 
 
-def _as_number(value: Any) -> Any:
-    """Convert text such as 3e-4, which YAML 1.1 does not read as a number."""
-    if isinstance(value, str) and YAML_NUMBER.fullmatch(value) and abs(float(value)) < MAX_NUMBER:
-        return float(value)
-    return value
+def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the fields of nested mappings, with names such as training.rate."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat_fields(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Experiment:
+    """Refuse numbers out of range, and make paths absolute.
+
+    Args:
+        experiment: the experiment to check.
+        names: sources that are names and not paths, even if a file of that name exists.
+    """
+    values = dict(flat_fields(asdict(experiment)))
+    for minimum, fields in MINIMUM.items():
+        for name in fields.split():
+            if values[name] is not None and not values[name] >= minimum:
+                raise ValueError(f"{name}={values[name]}: give {minimum} or more")
+    for name in ABOVE_ZERO.split():
+        if values[name] is not None and not values[name] > 0:
+            raise ValueError(f"{name}={values[name]}: give more than 0")
+    if not experiment.training.ema < 1:
+        raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
+    data, start = experiment.data, experiment.start
+    # os.path's, because Path's fails on text that is too long to be a path
+    if data.source not in names and os.path.exists(data.source):
+        data = replace(data, source=str(Path(data.source).resolve()))
+    if "root" in data.options:
+        root = str(Path(str(data.options["root"])).expanduser().resolve())
+        data = replace(data, options=data.options | {"root": root})
+    start = None if start is None else str(Path(start).resolve())
+    return replace(experiment, data=data, start=start)

@@ -1,0 +1,83 @@
+"""Values from YAML, JSON or a command line, in the types that a signature asks for.
+
+Fields of a configuration, options of data sets and arguments of networks are all converted here, so
+that each error names the field, its value and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from inspect import signature
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from .spelling import spelling_hint
+
+TYPE_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    NoneType: "null",
+    dict: "names and values",
+    Mapping: "names and values",
+}
+
+
+def convert_arguments(
+    function: Callable[..., Any], values: Mapping[str, Any], prefix: str
+) -> dict[str, Any]:
+    """Return keyword arguments in the types of a function or class; `prefix` begins their names."""
+    parameters = signature(function, eval_str=True).parameters
+    for name in values:
+        if name not in parameters:
+            raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, parameters)}")
+    return {k: convert(v, parameters[k].annotation, f"{prefix}{k}") for k, v in values.items()}
+
+
+def convert(value: Any, hint: Any, name: str) -> Any:
+    """Return a value in an annotated type, which an error describes."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for kind in kinds:
+        with suppress(TypeError, ValueError, OverflowError):
+            return _convert_to(kind, value, name)
+    fix = f"give {describe_type(hint)}"
+    if get_origin(hint) is Literal:
+        fix = spelling_hint(str(value), map(str, get_args(hint)))
+    raise ValueError(f"{name}={value!r:.80}: {fix}")
+
+
+def _convert_to(kind: Any, value: Any, name: str) -> Any:
+    """Return a value in a type that is not a union, or fail."""
+    origin, items = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if isinstance(value, bool):  # YAML reads on and off as true and false
+            value = "on" if value else "off"
+        return items[items.index(value)]
+    if kind in (int, float):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and (kind is float or value == int(value)):
+            return kind(value)
+    elif origin in (tuple, Sequence):
+        if isinstance(value, (list, tuple)):
+            hints = items if origin is tuple else items * len(value)
+            parts = [convert(v, part, name) for v, part in zip(value, hints, strict=True)]
+            return tuple(parts) if origin is tuple else parts
+    elif kind is Path or isinstance(value, origin or kind):
+        return Path(value) if kind is Path else value
+    raise TypeError
+
+
+def describe_type(hint: Any) -> str:
+    """Return an annotated type in words."""
+    origin, items = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(map(describe_type, items))
+    if origin is Literal:
+        return ", ".join(map(str, items))
+    if origin in (tuple, Sequence):
+        return f"[{', '.join(map(describe_type, items))}{', ...' * (origin is Sequence)}]"
+    return TYPE_WORDS.get(origin or hint, str(hint))
