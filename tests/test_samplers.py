@@ -357,7 +357,7 @@ def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas, mes
     ("call", "message"),
     [
         (lambda x: langevin(GAUSSIAN, x, -1.0, alpha=0.1), "sigma=-1.0"),
-        (lambda x: langevin(GAUSSIAN, x, torch.ones(2), alpha=0.1), "one noise level"),
+        (lambda x: langevin(GAUSSIAN, x, torch.ones(2), alpha=0.1), "one float"),
         (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.1, steps=2.5), "steps=2.5"),
         (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.0), "alpha=0.0"),
         (lambda x: langevin(GAUSSIAN, x, 1.0, alpha=0.1, steps=0), "steps=0"),

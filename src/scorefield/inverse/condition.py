@@ -13,6 +13,7 @@ batch of one) or one for each sample.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,12 +32,6 @@ def replace(
 
     The other directions see y only through x at the same σ: known pixels are noisy when the large
     shapes are decided.
-
-    Args:
-        score: of the data.
-        operator: A.
-        y: the measurement.
-        sigma_y: standard deviation of its noise.
     """
     check_measurement(operator, y, sigma_y)
 
@@ -60,29 +55,18 @@ def dps(
 
     The paper (eq. 15) has v = σ_y², but its algorithm 1 takes the step ζ'·∇‖y − A·D‖ at each of N
     transitions of any length. v is that step as a score: from σ to σ(1 − δ) it moves x by
-    2δζ√m·σ·∇‖y − A·D‖, so ζ means the same on any grid.
-
-    Args:
-        score: of the data.
-        operator: A.
-        y: the measurement.
-        sigma_y: standard deviation of its noise.
-        zeta: ζ; with 1, a residual of σ a number counts as noise of variance σ².
+    2δζ√m·σ·∇‖y − A·D‖, so `zeta` means the same on any grid. With ζ = 1, a residual of σ a number
+    counts as noise of variance σ².
     """
     check_measurement(operator, y, sigma_y)
     if not 0 < zeta < math.inf:
         raise ValueError(f"zeta={zeta}: give a strength above 0")
 
-    def conditional(x: Tensor, sigma: Sigma) -> Tensor:
-        denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
-        gap = y.to(x) - operator(denoised)
-        gap = gap if operator.known is None else operator(gap)
-        size = match((sq_norm(gap) / operator.count(x)).sqrt(), gap)
-        variance = sigma_y**2 + positive(sigma, gap) * size / zeta
-        pull = pullback(operator.adjoint(gap / variance.clamp(min=1e-30)))
-        return (denoised - x) / match(sigma, x) ** 2 + pull
+    def weigh(gap: Tensor, sigma: Tensor) -> Tensor:
+        size = match((sq_norm(gap) / operator.count(gap)).sqrt(), gap)
+        return gap / (sigma_y**2 + sigma * size / zeta).clamp(min=1e-30)
 
-    return keep_shape_and_device(score, conditional)
+    return _pull_denoiser(score, operator, y, weigh)
 
 
 def pigdm(
@@ -93,25 +77,27 @@ def pigdm(
     sigma_y: float = 0.0,
     sigma_data: float = 0.5,
 ) -> Score:
-    """Pseudoinverse guidance: y as a measurement of x₀ ~ N(D, r²I) given x (eq. 7).
-
-    Args:
-        score: of the data.
-        operator: A.
-        y: the measurement.
-        sigma_y: standard deviation of its noise.
-        sigma_data: σ_d, that of the data.
-    """
+    """Pseudoinverse guidance: y measures x₀ ~ N(D, r²I) (eq. 7); `sigma_data` is the data's σ_d."""
     check_measurement(operator, y, sigma_y)
     if not 0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
 
+    def weigh(gap: Tensor, sigma: Tensor) -> Tensor:
+        spread = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+        return operator.solve(gap, sigma_y, spread)
+
+    return _pull_denoiser(score, operator, y, weigh)
+
+
+def _pull_denoiser(
+    score: Score, operator: LinearOperator, y: Tensor, weigh: Callable[[Tensor, Tensor], Tensor]
+) -> Score:
+    """Return s + (∂D/∂x)ᵀAᵀ·weigh(y − A·D, σ)."""
+
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
         denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
-        gap = y.to(x) - operator(denoised)
-        level = positive(sigma, gap)
-        spread = level * sigma_data / (level**2 + sigma_data**2).sqrt()
-        pull = pullback(operator.adjoint(operator.solve(gap, sigma_y, spread)))
+        gap = operator.keep_known(y.to(x) - operator(denoised))
+        pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap))))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 
     return keep_shape_and_device(score, conditional)

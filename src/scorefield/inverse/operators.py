@@ -47,11 +47,13 @@ class LinearOperator:
         """Return Ax."""
         return self.forward(x)
 
-    def count(self, x: Float[Tensor, "batch *shape"]) -> int:
+    def keep_known(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *measured"]:
+        """Return y with 0 for the unknown pixels of a mask, which may be NaN."""
+        return y if self.known is None else self.forward(y)
+
+    def count(self, y: Float[Tensor, "batch *measured"]) -> int:
         """Return m, the number of measured values of a sample."""
-        if self.known is not None:
-            return int(self.known.expand(x.shape[1:]).sum())
-        return self(x[:1]).numel()
+        return y[0].numel() if self.known is None else int(self.known.expand(y.shape[1:]).sum())
 
     def pinv(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *shape"]:
         """Return A⁺y, the smallest x with the least residual."""
@@ -84,8 +86,7 @@ def check_measurement(operator: LinearOperator, y: object, sigma_y: float) -> No
         raise TypeError(f"y is {kind}: give a batch of floats, such as operator(x)")
     if y.ndim < 2 or len(y) == 0:
         raise ValueError(f"y has shape {tuple(y.shape)}: give a batch, y[None] for one measurement")
-    finite = operator(y) if operator.known is not None else y
-    if not finite.isfinite().all():
+    if not operator.keep_known(y).isfinite().all():
         raise ValueError("y has NaN or infinite values: exclude them by a mask")
     if not 0 <= sigma_y < math.inf:
         raise ValueError(f"sigma_y={sigma_y}: give the noise's standard deviation, 0 or more")
@@ -110,18 +111,18 @@ def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
         raise ValueError("weights are all 0: give one number for each channel")
 
     def column(like: Tensor) -> Tensor:
-        return torch.tensor(weights, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        return like.new_tensor(weights).view(-1, 1, 1)
 
     def forward(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != len(weights):
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: give images of {len(weights)} channels"
-            )
+            shape = tuple(x.shape)
+            raise ValueError(f"x has shape {shape}: give images of {len(weights)} channels")
         return (x * column(x)).sum(1, keepdim=True)
 
-    return LinearOperator(
-        forward, lambda y: y * column(y), lambda f, y: f(y.new_tensor(square)) * y
-    )
+    def gram(f: Map, y: Tensor) -> Tensor:
+        return f(y.new_tensor(square)) * y
+
+    return LinearOperator(forward, lambda y: y * column(y), gram)
 
 
 def downsample(factor: int) -> LinearOperator:
@@ -148,22 +149,19 @@ def blur(sigma: float) -> LinearOperator:
     if not sigma >= 0:
         raise ValueError(f"sigma={sigma}: give the blur's standard deviation in pixels")
 
-    def response(like: Tensor) -> Tensor:
-        height, width = like.shape[-2:]
-        rows = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device)
-        columns = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)
+    def multiply(factor: Map, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        rows = torch.fft.fftfreq(height, dtype=x.dtype, device=x.device)
+        columns = torch.fft.rfftfreq(width, dtype=x.dtype, device=x.device)
         square = (2 * torch.pi) ** 2 * (rows[:, None] ** 2 + columns**2)
-        kept: Tensor = (-0.5 * sigma**2 * square).exp()
-        return kept.where(kept >= BLUR_CUTOFF, 0)
-
-    def through(factor: Map, x: Tensor) -> Tensor:
-        waves = torch.fft.rfft2(x) * factor(response(x))
-        out: Tensor = torch.fft.irfft2(waves, s=x.shape[-2:])
+        kept = (-0.5 * sigma**2 * square).exp()
+        waves = torch.fft.rfft2(x) * factor(kept.where(kept >= BLUR_CUTOFF, 0))
+        out: Tensor = torch.fft.irfft2(waves, s=(height, width))
         return out
 
-    forward = partial(through, lambda kept: kept)
+    forward = partial(multiply, lambda kept: kept)
     return LinearOperator(
-        forward, forward, lambda f, y: through(lambda kept: f(kept**2) * (kept > 0), y)
+        forward, forward, lambda f, y: multiply(lambda kept: f(kept**2) * (kept > 0), y)
     )
 
 
@@ -174,9 +172,9 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
     shape = torch.Size(shape or rows.shape[1:])
     if shape.numel() != rows.shape[1]:
         raise ValueError(f"rows has {rows.shape[1]} columns, but a sample {shape.numel()} numbers")
-    left, scales, right = torch.linalg.svd(rows.double(), full_matrices=False)
+    left, scales, _ = torch.linalg.svd(rows.double(), full_matrices=False)
     rank = int((scales > scales.max() * max(rows.shape) * torch.finfo(rows.dtype).eps).sum())
-    left, scales, right = left[:, :rank], scales[:rank], right[:rank]
+    left, scales = left[:, :rank], scales[:rank]
 
     def gram(f: Map, y: Tensor) -> Tensor:
         basis = left.to(y)

@@ -55,7 +55,7 @@ def _check_filters(
         return
     if filter_size < 1 or len(x) % filter_size:
         raise ValueError(f"filter_size={filter_size}: give a number that divides {len(x)}")
-    rows = _known_values(operator, y, x).expand(len(x), *y.shape[1:])
+    rows = operator.keep_known(y.to(x)).expand(len(x), *y.shape[1:])
     if not torch.equal(rows, rows[::filter_size].repeat_interleave(filter_size, 0)):
         raise ValueError(f"filter_size={filter_size}: the particles of a filter must have one y")
 
@@ -75,19 +75,10 @@ def algorithm2(
 ) -> Iterator[State]:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
-    z is sampled once a level, and after each step the known pixels are y + σ_i·z. They end with the
-    noise of σ_L: `mask(known).project(x, y)` makes them y.
-
-    Args:
-        score: any score.
-        x: where the chains start.
-        sigmas: decreasing ladder σ₁ … σ_L.
-        known: m, 1 where y holds.
-        y: an image, in the shape of x or broadcasting to it.
-        steps: T, at each level.
-        epsilon: ε, the step size at σ_L; see `annealed_langevin`.
-        convention: scale of ε; the paper's text uses "paper", its images "official".
-        noise: source of z.
+    The mask `known` is 1 where the image y, in the shape of x or broadcasting to it, holds. z is
+    sampled once a level, and after each step the known pixels are y + σ_i·z. They end with the
+    noise of σ_L: `mask(known).project(x, y)` makes them y. The other arguments are
+    `annealed_langevin`'s; the paper's text has the convention "paper", its images "official".
     """
     levels, y, known = sigmas.tolist(), y.to(x).expand_as(x), known.to(x.device).bool()
     for sigma in levels:
@@ -116,8 +107,8 @@ def particle_filter(
     """Sample from p(x | y), exactly for many particles and a fine grid from high to low.
 
     The particles of one filter are not independent: several may descend from one, and all follow
-    one noisy path of y, on which a part of the error depends. Separate filters (`filter_size`)
-    share neither. Two evaluations a step; the last state is x₀, with a noiseless y imposed on it.
+    one noisy path of y, on which a part of the error depends. Separate filters share neither. Two
+    evaluations a step; the last state is x₀, with a noiseless y imposed on it.
 
     Args:
         score: any score.
@@ -126,11 +117,11 @@ def particle_filter(
         operator: A.
         y: the measurement, a batch of one or one for each particle.
         sigma_y: standard deviation of its noise.
-        filter_size: number of consecutive particles, all with one y, that make a filter; if not
-            given, particles with equal y make one.
+        filter_size: number of consecutive particles, all with one y, that make a filter; by
+            default, particles with equal y make one.
         noise: source of noise.
     """
-    levels, (y, groups) = sigmas.tolist(), _filters(x, _known_values(operator, y, x), filter_size)
+    levels, (y, groups) = sigmas.tolist(), _filters(x, operator.keep_known(y.to(x)), filter_size)
     path = _noisy_path(operator, y, levels, sigma_y, noise)
     x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
     log_w = x.new_zeros(len(x))
@@ -153,11 +144,6 @@ def particle_filter(
     yield State(x, 0.0, x)
 
 
-def _known_values(operator: LinearOperator, y: Tensor, x: Tensor) -> Tensor:
-    """Return y in the type of x, with 0 for unknown pixels, which may be NaN."""
-    return y.to(x) if operator.known is None else operator(y.to(x))
-
-
 def _filters(
     x: Tensor, y: Tensor, filter_size: int | None
 ) -> tuple[Float[Tensor, "filters *measured"], Int[Tensor, "batch"]]:
@@ -173,15 +159,17 @@ def _noisy_path(
     operator: LinearOperator, y: Tensor, levels: list[float], sigma_y: float, noise: Noise
 ) -> list[Tensor]:
     """Return y_σ at each level: y with the noise by which σ²AAᵀ exceeds σ_y²."""
-    path, below = [y], 0.0
-    for sigma in reversed(levels):
 
-        def added(values: Tensor, low: float = below, high: float = sigma) -> Tensor:
-            more, less = (values * end**2 - sigma_y**2 for end in (high, low))
-            return (more.clamp(min=0) - less.clamp(min=0)).sqrt()
+    def excess(values: Tensor, sigma: float) -> Tensor:
+        return (values * sigma**2 - sigma_y**2).clamp(min=0)
 
-        path.append(path[-1] + operator.gram(added, noise(y)))
-        below = sigma
+    path = [y]
+    for low, high in pairwise([0.0, *reversed(levels)]):
+
+        def deviation(values: Tensor, low: float = low, high: float = high) -> Tensor:
+            return (excess(values, high) - excess(values, low)).sqrt()
+
+        path.append(path[-1] + operator.gram(deviation, noise(y)))
     return path[:0:-1]
 
 
@@ -191,17 +179,20 @@ def _start_particles(
     """Move a sample of q at a high σ to where A·x = y_σ."""
 
     def meet(x: Tensor) -> Tensor:
-        noisier = lambda values: _inverse_where(values * sigma**2 > sigma_y**2, values)  # noqa: E731
-        return x + operator.adjoint(operator.gram(noisier, target - operator(x)))
+        return x + _pinv_above(operator, target - operator(x), sigma, sigma_y)
 
     # to first order in Σ/σ², the rest follows as a Gaussian conditioned on a part of it
     there = meet(x)
     return meet(there + sigma**2 * (score(there, sigma) - score(x, sigma)))
 
 
-def _inverse_where(condition: Tensor, values: Tensor) -> Tensor:
-    """Return 1/values where the condition holds, else 0."""
-    return torch.where(condition & (values > 0), 1 / values, 0)
+def _pinv_above(operator: LinearOperator, gap: Tensor, sigma: float, sigma_y: float) -> Tensor:
+    """Return A⁺·gap, but 0 in the directions where σ²AAᵀ does not exceed σ_y²."""
+
+    def inverse(values: Tensor) -> Tensor:
+        return torch.where(values * sigma**2 > sigma_y**2, 1 / values, 0)
+
+    return operator.adjoint(operator.gram(inverse, gap))
 
 
 @dataclass(frozen=True)
@@ -226,20 +217,18 @@ class _FilterStep:
         share = (self.sigma_y**2 / values - self.low**2) / self.h
         return torch.where(values > 0, share, 1).clamp(0, 1)
 
-    def _gain(self, gap: Tensor) -> Tensor:
-        inverse = lambda values: _inverse_where(self._share(values) < 1, values)  # noqa: E731
-        return self.operator.adjoint(self.operator.gram(inverse, gap))
-
     def log_weight(self, x: Tensor, s: Tensor, target: Tensor) -> Float[Tensor, "batch"]:
         """Return how well x predicts its target, up to a constant."""
-        gram = self.operator.gram
-        ahead = gram(lambda values: self.h * (1 - self._share(values)), self.operator(s))
-        gap = target - self.operator(x) - ahead
+
+        def length(values: Tensor) -> Tensor:
+            return self.h * (1 - self._share(values))
 
         def precision(values: Tensor) -> Tensor:
-            t = self._share(values)
-            return _inverse_where(t < 1, values * self.h * (1 - t) * (self.low / self.sigma))
+            variance = values * length(values) * (self.low / self.sigma)
+            return torch.where(variance > 0, 1 / variance, 0)
 
+        gram = self.operator.gram
+        gap = target - self.operator(x) - gram(length, self.operator(s))
         return -0.5 * (gap * gram(precision, gap)).flatten(1).sum(1)
 
     def condition(self, x: Tensor, ahead: Tensor, target: Tensor, noise: Noise) -> Tensor:
@@ -252,11 +241,11 @@ class _FilterStep:
 
         y = there + gram(self._share, self.operator(x) - there)
         y = y + gram(bridge, noise(y)) if self.sigma_y > 0 else y
-        return ahead + self._gain(target - y)
+        return ahead + _pinv_above(self.operator, target - y, self.sigma, self.sigma_y)
 
     def unobserved_part(self, v: Tensor) -> Tensor:
         """Return the part of v on which y has no information."""
-        return v - self._gain(self.operator(v))
+        return v - _pinv_above(self.operator, self.operator(v), self.sigma, self.sigma_y)
 
 
 def _resample(

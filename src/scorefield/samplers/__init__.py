@@ -15,10 +15,11 @@ from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
 
 class Sampler(NamedTuple):
-    """A sampler and the number of its evaluations: `SAMPLERS["heun"].run(score, x, sigmas)`."""
+    """A sampler and its cost: `SAMPLERS["heun"].run(score, x, sigmas)`."""
 
     run: Callable[..., States]
-    count: Callable[..., int]
+    per_step: int = 1
+    """Evaluations of the score in a step, without corrections."""
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -27,42 +28,29 @@ class Sampler(NamedTuple):
         return {o.name: o.default for o in options if o.kind is o.KEYWORD_ONLY}
 
     def evaluations(self, levels: int, **options: Any) -> int:
-        """Return how many times a run down a ladder of that many levels evaluates the score."""
-        unknown = options.keys() - self.defaults.keys()
-        if unknown:
+        """Return how many times a run down a ladder of that many levels evaluates the score.
+
+        A predictor of your own counts as one evaluation.
+        """
+        if unknown := options.keys() - self.defaults.keys():
             raise TypeError(f"no such option: {', '.join(unknown)}; choose from {[*self.defaults]}")
-        return self.count(levels, **{**self.defaults, **options})
-
-
-def _count_steps(per_step: int, levels: int, *, denoise: bool, **_: Any) -> int:
-    return per_step * (levels - 1) + denoise
-
-
-def _count_annealed(levels: int, *, steps: int, denoise: bool, **_: Any) -> int:
-    return levels * steps + denoise
-
-
-def _count_corrected(
-    levels: int, *, predictor: Step, corrections: int, denoise: bool, **_: Any
-) -> int:
-    evaluations = {euler: 1, heun: 2, ancestral: 1, reverse_diffusion: 1}
-    if predictor not in evaluations:
-        raise ValueError(
-            f"predictor={predictor!r}: count with 'euler', and add the evaluations of your own"
-        )
-    return _count_steps(corrections + evaluations[predictor], levels, denoise=denoise)
+        options = self.defaults | options
+        if "steps" in options:  # at each level
+            return int(levels * options["steps"] + options["denoise"])
+        corrections = options.get("corrections", 0) + (options.get("predictor") is heun)
+        return int((levels - 1) * (self.per_step + corrections) + options["denoise"])
 
 
 SAMPLERS = {
-    "annealed_langevin": Sampler(annealed_langevin, _count_annealed),
-    "consistent": Sampler(consistent, partial(_count_steps, 1)),
-    "euler": Sampler(partial(integrate, euler), partial(_count_steps, 1)),
-    "heun": Sampler(partial(integrate, heun), partial(_count_steps, 2)),
-    "ancestral": Sampler(partial(integrate, ancestral), partial(_count_steps, 1)),
-    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion), partial(_count_steps, 1)),
-    "churn": Sampler(churn, partial(_count_steps, 2)),
-    "dpm_solver": Sampler(dpm_solver, partial(_count_steps, 1)),
-    "predictor_corrector": Sampler(predictor_corrector, _count_corrected),
+    "annealed_langevin": Sampler(annealed_langevin),
+    "consistent": Sampler(consistent),
+    "euler": Sampler(partial(integrate, euler)),
+    "heun": Sampler(partial(integrate, heun), per_step=2),
+    "ancestral": Sampler(partial(integrate, ancestral)),
+    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion)),
+    "churn": Sampler(churn, per_step=2),
+    "dpm_solver": Sampler(dpm_solver),
+    "predictor_corrector": Sampler(predictor_corrector),
 }
 
 __all__ = [

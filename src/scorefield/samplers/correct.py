@@ -21,8 +21,6 @@ from ..score import Score
 from .state import State, sampler
 from .steps import Step, reverse_diffusion
 
-Rule = Literal["sample", "batch"]
-
 
 @sampler()
 def predictor_corrector(
@@ -33,23 +31,15 @@ def predictor_corrector(
     predictor: Step = reverse_diffusion,
     corrections: int = 1,
     ratio: float = 0.16,
-    rule: Rule = "sample",
+    rule: Literal["sample", "batch"] = "sample",
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Take a step of the predictor and then Langevin corrections, from level to level.
 
-    Args:
-        score: any score.
-        x: where the chains start.
-        sigmas: decreasing grid.
-        predictor: the step from one level to the next.
-        corrections: Langevin steps at each level after the first.
-        ratio: r, the signal-to-noise ratio of a correction (0.16 for CIFAR-10).
-        rule: "sample" for α = 2r²σ², the same for every sample; "batch" for score_sde's
-            α = 2(r·mean‖z‖/mean‖s‖)², by which a sample depends on the rest of its batch.
-        denoise: end with the step to σ = 0.
-        noise: source of noise.
+    With `ratio` r, the signal-to-noise ratio (0.16 for CIFAR-10), a correction has α = 2r²σ² by the
+    rule "sample". By "batch" it has score_sde's α = 2(r·mean‖z‖/mean‖s‖)², so that a sample depends
+    on the rest of its batch. The other arguments are `integrate`'s.
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
         x, denoised = predictor(score, x, sigma, sigma_next, noise)
@@ -63,5 +53,5 @@ def predictor_corrector(
 
 
 def _mean_norm(x: Tensor) -> float:
-    """Return the mean of ‖x‖ over a batch."""
+    """Return the mean of ‖x‖ over a batch, a divisor."""
     return sq_norm(x).sqrt().mean().clamp(min=torch.finfo(x.dtype).tiny).item()

@@ -34,7 +34,7 @@ def integrate(
         x: samples of q at sigmas[0], usually `prior.sample(n, sigmas[0])`.
         sigmas: decreasing grid.
         denoise: end with the step to σ = 0, which is x + σ²s for every method.
-        noise: source of noise, for steps that add some.
+        noise: source of standard normal noise.
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
         x, denoised = step(score, x, sigma, sigma_next, noise)
@@ -56,17 +56,9 @@ def churn(
 ) -> Iterator[State]:
     """Add noise up to a higher σ before each of Heun's steps (Karras et al. 2022, Algorithm 2).
 
-    Args:
-        score: any score.
-        x: where the chains start.
-        sigmas: decreasing grid.
-        amount: S_churn, the total over all steps; 0 is Heun's method. The defaults are the paper's
-            for ImageNet at 64².
-        s_min: lowest σ that is raised.
-        s_max: highest σ that is raised.
-        s_noise: factor of the added noise; above 1 it makes up for what the model over-smooths.
-        denoise: end with the step to σ = 0.
-        noise: source of noise.
+    `amount` is S_churn, the total over all steps with σ from `s_min` to `s_max`; 0 is Heun's
+    method. `s_noise` multiplies the added noise; above 1 it makes up for what the model
+    over-smooths. The defaults are the paper's for ImageNet at 64²; other arguments: `integrate`'s.
     """
     # the paper counts the step to 0 among its N
     gamma = min(amount / len(sigmas), math.sqrt(2) - 1)

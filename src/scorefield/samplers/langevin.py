@@ -26,7 +26,7 @@ Convention = Literal["official", "paper"]
 
 
 def drift_factor(convention: Convention, size: float) -> float:
-    """Return the factor α of the score; that of the noise is √(2α) in both conventions."""
+    """Return the factor α of the score; the factor of the noise is √(2α) in both conventions."""
     return size if convention == "official" else size / 2
 
 
@@ -49,20 +49,13 @@ def langevin(
 ) -> Iterator[State]:
     """Run Langevin dynamics at one σ, whose stationary distribution tends to q_σ as α → 0.
 
-    Args:
-        score: any score.
-        x: where the chains start.
-        sigma: noise level; 0 for the score of the data itself.
-        alpha: α, the step size.
-        steps: number of steps.
-        convention: how α is counted, see above.
-        noise: source of z.
+    With `sigma=0`, the score is that of the data itself. `alpha` is the step size α.
     """
-    drift = drift_factor(convention, alpha)
+    alpha = drift_factor(convention, alpha)
     for _ in range(steps):
         s = score(x, sigma)
         denoised = x + sigma**2 * s
-        x = x + drift * s + math.sqrt(2 * drift) * noise(x)
+        x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
         yield State(x, sigma, denoised)
 
 
@@ -115,24 +108,15 @@ def consistent(
     """Run consistent annealed sampling (Jolicoeur-Martineau et al. 2021, §3).
 
     There is one Langevin step a level, x + ησ²s + βσ'z, where β makes the rest of the old noise
-    and the new noise add up to σ': β² = 1 − (1−η)²σ²/σ'². With γ = σ'/σ, η = 1 − γ is Euler's step
-    and η = 1 − γ² the ancestral one.
-
-    Args:
-        score: any score.
-        x: where the chains start.
-        sigmas: decreasing ladder, one level for each evaluation.
-        eta: η = ε/σ_L², at least 1 − γ at every level. The paper tunes it for each model; the
-            default is halfway between 1 − γ and 1 − γ², at each level.
-        denoise: end with the step to σ = 0.
-        noise: source of z.
+    and the new noise add up to σ': β² = 1 − ((1−η)/γ)², γ = σ'/σ. Euler's step has η = 1 − γ, the
+    ancestral one η = 1 − γ². The paper tunes `eta` (η = ε/σ_L², at least 1 − γ at every level) for
+    each model; the default is halfway between these two, at each level.
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
         gamma = sigma_next / sigma
-        own_eta = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
-        rest = (1 - own_eta) * sigma
-        fresh = math.sqrt(max(sigma_next**2 - rest**2, 0.0))
+        e = (1 - gamma) * (1 + gamma / 2) if eta is None else eta
+        beta = math.sqrt(max(1 - ((1 - e) / gamma) ** 2, 0.0))
         s = score(x, sigma)
         denoised = x + sigma**2 * s
-        x = x + own_eta * sigma**2 * s + fresh * noise(x)
+        x = x + e * sigma**2 * s + beta * sigma_next * noise(x)
         yield State(x, sigma_next, denoised)

@@ -123,26 +123,20 @@ def progress(items: Iterable[Tracked], total: int | None = None) -> Iterator[Tra
 
 # ── Checks ───────────────────────────────────────────────────────────────────────────────────────
 
+POSITIVE = (lambda number: 0 < number < math.inf), "a finite number above 0"
+NOT_NEGATIVE = (lambda number: 0 <= number < math.inf), "a finite number ≥ 0"
+
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "sigma": (
-        lambda sigma: not isinstance(sigma, Tensor) and 0 <= sigma < math.inf,
-        "one noise level ≥ 0, as a float",
-    ),
+    "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
     "steps": (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1"),
     "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
-    "alpha": (lambda size: 0 < size < math.inf, "a finite step size above 0"),
-    "epsilon": (lambda size: 0 < size < math.inf, "a finite step size above 0"),
-    "ratio": (lambda ratio: 0 < ratio < math.inf, "a finite number above 0"),
-    "amount": (lambda amount: 0 <= amount < math.inf, "a finite number ≥ 0"),
-    "s_noise": (lambda factor: 0 <= factor < math.inf, "a finite number ≥ 0"),
+    **dict.fromkeys(("alpha", "epsilon", "ratio"), POSITIVE),
+    **dict.fromkeys(("amount", "s_noise"), NOT_NEGATIVE),
     "convention": (
-        lambda convention: convention in ("official", "paper"),
+        lambda name: name in ("official", "paper"),
         "'official' (α·s) or 'paper' (α/2·s)",
     ),
-    "rule": (
-        lambda rule: rule in ("sample", "batch"),
-        "'sample' (α = 2r²σ²) or 'batch' (score_sde's)",
-    ),
+    "rule": (lambda name: name in ("sample", "batch"), "'sample' (α = 2r²σ²) or 'batch'"),
 }
 """Values that an option of a sampler can have, by the option's name."""
 
