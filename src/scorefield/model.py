@@ -64,10 +64,11 @@ class ScoreModel(nn.Module):
         self.net = net
         self.precondition = precondition
         self.prior = prior
-        self._shape = None if shape is None else torch.Size(shape)
-        self._warned = False
+        self.shape = torch.Size(shape) if shape is not None else prior and prior.mean.shape
+        """Shape of one sample, if the model is for one shape only."""
         self.autocast: torch.dtype | None = None
         """Type in which the network runs, if not its own."""
+        self._warned = False
 
     def forward(
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma, label: Label | None = None
@@ -75,7 +76,7 @@ class ScoreModel(nn.Module):
         """Return the score of each sample; `given` makes a function of (x, σ) of it."""
         self._check_sigma(sigma)
         u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
-        skip, out, scale, cond = self.precondition(_sigma_values(sigma, x))
+        skip, out, scale, cond = self.precondition(_in_float64(sigma, x))
         skip, out, scale = (match(c, u) if c.ndim else c for c in (skip, out, scale))
         f = self._run(scale * u, cond, label)
         return (skip * u + out * f).to(x.dtype)
@@ -102,11 +103,6 @@ class ScoreModel(nn.Module):
         return rounded
 
     @property
-    def shape(self) -> torch.Size | None:
-        """Shape of one sample, if the model is for one shape only."""
-        return self._shape if self.prior is None else self.prior.mean.shape
-
-    @property
     def device(self) -> torch.device | None:
         """Device of the network; None if it has no parameters."""
         parameter = next(self.net.parameters(), None)
@@ -121,18 +117,6 @@ class ScoreModel(nn.Module):
     def sigma_min(self) -> float:
         """Smallest noise level of the training."""
         return self.precondition.sigma_min
-
-    def _run(self, y: Tensor, cond: Tensor | None, label: Label | None) -> Tensor:
-        """Return F, computed in the network's own type, in the type of y."""
-        dtype = next(self.net.parameters(), y).dtype
-        inputs = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
-        if label is not None:
-            inputs.append(torch.as_tensor(label, device=y.device).expand(len(y)))
-        # without a type of its own, the caller's autocast, if any, holds
-        own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
-        with own:
-            out: Tensor = self.net(*inputs)
-        return out.to(y.dtype)
 
     def _check_sigma(self, sigma: Sigma) -> None:
         """Raise if σ ≤ 0, and warn once if σ is outside the training's range.
@@ -168,8 +152,20 @@ class ScoreModel(nn.Module):
             self.prior = Prior(fn(self.prior.mean), fn(self.prior.cov), factor)
         return self
 
+    def _run(self, y: Tensor, cond: Tensor | None, label: Label | None) -> Tensor:
+        """Return F, computed in the network's own type, in the type of y."""
+        dtype = next(self.net.parameters(), y).dtype
+        inputs = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
+        if label is not None:
+            inputs.append(torch.as_tensor(label, device=y.device).expand(len(y)))
+        # without a type of its own, the caller's autocast, if any, holds
+        own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
+        with own:
+            out: Tensor = self.net(*inputs)
+        return out.to(y.dtype)
 
-def _sigma_values(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
+
+def _in_float64(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
     """Return σ, one for all samples or one for each, in float64.
 
     A table of levels and the inverse of σ(t) need more digits than the images have.
@@ -189,8 +185,7 @@ def _network_cond(cond: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if cond.is_floating_point():
         cond = cond.to(torch.promote_types(dtype, torch.float32))
-    if cond.device != x.device and cond.requires_grad:
-        cond = cond.to(x.device)
-    if cond.device != x.device:  # one for all: a copy would wait for that device
+    if cond.device != x.device and not cond.requires_grad:
+        # one for all: a copy would wait for that device
         cond = torch.full((), cond.item(), dtype=cond.dtype, device=x.device)
-    return cond.expand(len(x))
+    return cond.to(x.device).expand(len(x))

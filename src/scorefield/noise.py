@@ -36,7 +36,7 @@ def geometric(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
     """Return σᵢ of constant ratio (Song & Ermon 2019, §4.1, with `geometric(1.0, 0.01, 10)`)."""
-    return _evenly_spaced(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
+    return _grid(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
 
 
 def karras(
@@ -48,19 +48,17 @@ def karras(
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "levels"]:
     """Return σᵢ evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5)."""
-    return _evenly_spaced(
-        sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho
-    )
+    return _grid(sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho)
 
 
 def linear(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
     """Return σᵢ evenly spaced."""
-    return _evenly_spaced(sigma_max, sigma_min, levels, dtype, torch.clone, torch.clone)
+    return _grid(sigma_max, sigma_min, levels, dtype, torch.clone, torch.clone)
 
 
-def _evenly_spaced(
+def _grid(
     sigma_max: float,
     sigma_min: float,
     levels: int,
@@ -68,6 +66,7 @@ def _evenly_spaced(
     warp: Callable[[Tensor], Tensor],
     unwarp: Callable[[Tensor], Tensor],
 ) -> Tensor:
+    """Return σᵢ evenly spaced in warp(σ), with exact ends."""
     if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(
             f"sigma_max={sigma_max}, sigma_min={sigma_min}: a grid decreases from sigma_max to "
@@ -76,8 +75,7 @@ def _evenly_spaced(
     if levels < 2:
         raise ValueError(f"levels={levels}: a grid has at least its two ends")
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
-    first, last = warp(ends).tolist()
-    grid = unwarp(torch.linspace(first, last, levels, dtype=torch.float64))
+    grid = unwarp(torch.linspace(*warp(ends).tolist(), levels, dtype=torch.float64))
     grid[[0, -1]] = ends
     grid = grid.to(dtype or torch.get_default_dtype())
     if not (grid.diff() < 0).all():
@@ -127,14 +125,13 @@ class LogUniform:
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_max={self.sigma_max}, sigma_min={self.sigma_min}: max > min > 0"
-            )
+            ends = f"sigma_max={self.sigma_max}, sigma_min={self.sigma_min}"
+            raise ValueError(f"{ends}: give sigma_max > sigma_min > 0")
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Map standard normal numbers to σ."""
-        share: Tensor = ndtr(z)
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** share
+        sigma: Tensor = self.sigma_min * (self.sigma_max / self.sigma_min) ** ndtr(z)
+        return sigma
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Return p(σ) = 1/(σ log(σ_max/σ_min))."""
@@ -173,13 +170,13 @@ def seeded(seed: int, *, first: int = 0) -> Noise:
     Row i is sample `first + i`, and its bits are the same in any batch, on any device and in any
     process. Create a new one for each run of a sampler.
     """
-    draw = count()
+    call = count()
     # one stream whose state is set for each row: creating one takes four times as long
     bits = np.random.Philox(key=0)
     normal, state = np.random.Generator(bits).standard_normal, bits.state
 
     def noise(x: Tensor) -> Tensor:
-        state["state"]["counter"][:] = (0, 0, 0, next(draw))
+        state["state"]["counter"][:] = (0, 0, 0, next(call))
         z = np.empty(x.shape)
         for i in range(len(z)):
             state["state"]["key"][:] = (seed, first + i)

@@ -47,11 +47,6 @@ def precision_recall(
     Kynkäänniemi et al. 2019, eqs. 1 and 2, there at n = m = 50,000. Few points have wide balls,
     which are more forgiving: compare values at equal k, n and m only. Two sets from one
     distribution do not score 1. A single outlier, which has the widest ball, can raise either.
-
-    Args:
-        samples: of the model, more than k.
-        real: data.
-        k: number of the neighbour that gives the radius.
     """
     samples, real = _more_than(k, samples, real)
     around_real, _ = _count_in_balls(samples, real, k)
@@ -68,11 +63,6 @@ def density_coverage(
     Samples of the data's distribution have density 1 on average, which may be exceeded, and
     coverage 1 − Π_{l=1..k} (m − l)/(n + m − l), about 1 − 2⁻ᵏ at n = m. Too few samples lower the
     coverage by this formula and leave the density as it is.
-
-    Args:
-        samples: of the model.
-        real: data, more than k.
-        k: number of the neighbour that gives the radius.
     """
     samples, real = _more_than(k, samples, real)
     around_real, inside = _count_in_balls(samples, real, k)
@@ -97,13 +87,8 @@ def nearest(
     """Return the k nearest references of each x by ‖x − y‖₂, the nearest first.
 
     A point in both sets is its own neighbour, at a distance of exactly 0. The order among
-    references at one distance is arbitrary. More references have shorter distances.
-
-    Args:
-        x: points.
-        reference: candidates, at least k.
-        k: number of neighbours.
-        flips: of images, height and width last, take the nearer of x and its mirror image.
+    references at one distance is arbitrary. With `flips`, for images (height and width last), the
+    nearer of x and its mirror image counts.
     """
     if flips and x.ndim < 3:
         raise ValueError(f"x has shape {tuple(x.shape)}: flips=True is for images, width last")
@@ -129,22 +114,17 @@ def neighbour_ratio(
 ) -> float:
     """Return the median ‖x − NN(x)‖ of samples over that of held-out data, NN in training data.
 
-    The comparison of Meehan, Chaudhuri & Dasgupta 2020, by medians. 1 is a model as far from its
-    training data as new data are; far below 1 it copies, far above 1 it is elsewhere. Distances
-    depend on the number of training data, which both sides share: fewer samples or held-out data
-    make the ratio less certain, not smaller or larger.
-
-    Args:
-        samples: of the model.
-        train: its training data.
-        heldout: data of the same distribution that it was not trained on.
-        flips: of images, also look for mirrored copies.
+    The comparison of Meehan, Chaudhuri & Dasgupta 2020, by medians. At 1 the model is as far from
+    its training data as new data are; far below 1 it copies, far above 1 it is elsewhere. Fewer
+    samples or held-out data make the ratio less certain, not smaller or larger.
     """
     sample_matrices(least=1, samples=samples, train=train, heldout=heldout)  # to name these
-    usual = nearest(heldout, train, flips=flips).distances.median().item()
+    new, usual = (
+        nearest(x, train, flips=flips).distances.median().item() for x in (samples, heldout)
+    )
     if usual == 0:
         raise ValueError("most of heldout is in train: hold out data that the training has not")
-    return nearest(samples, train, flips=flips).distances.median().item() / usual
+    return new / usual
 
 
 def _share(hits: Tensor) -> float:

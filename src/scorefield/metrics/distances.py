@@ -87,10 +87,6 @@ def frechet(x: Float[Tensor, "n *shape"], y: Float[Tensor, "m *shape"]) -> float
     two moments only, and too few samples make it larger: two sets of n from one N(0, I) are
     d(d + 5)/2n apart on average. So compare values at equal n, many times d. For data that do not
     fit into memory, or are compared several times, keep `Moments`.
-
-    Args:
-        x: samples, at least 2.
-        y: others.
     """
     x, y = sample_matrices(least=2, x=x, y=y)
     a, b = Moments().update(x), Moments().update(y)
@@ -108,12 +104,6 @@ def frechet_gaussian(
     Dowson & Landau 1982. The last trace is the sum of the singular values of C₁^½ C₂^½. Roots of
     the eigenvalues of a product, the usual choice, turn the rounding error 10⁻¹⁶ of a zero
     eigenvalue into 10⁻⁸. So singular covariances, those of n ≤ d samples, are not a special case.
-
-    Args:
-        mean_x: m₁.
-        cov_x: C₁, symmetric and positive semi-definite.
-        mean_y: m₂.
-        cov_y: C₂.
     """
     arguments = {"mean_x": mean_x, "cov_x": cov_x, "mean_y": mean_y, "cov_y": cov_y}
     for name, value in arguments.items():
@@ -159,14 +149,8 @@ def sliced_wasserstein(
     computed exactly for sample sizes n ≠ m as well. A shift by δ has SW₂ = ‖δ‖/√d on average over
     directions. Too few samples make it larger, by about the distance of two sets from one
     distribution: compare with that of real samples to real ones. Too few directions add a noise
-    that falls as 1/√directions, and is common to all values whose `noise` has the same seed.
-
-    Args:
-        x: samples.
-        y: others.
-        directions: number of θ.
-        order: p, at least 1.
-        noise: source of noise, called once for all directions.
+    that falls as 1/√directions, and is common to all values whose `noise`, which is called once for
+    all directions, has the same seed. `order` is p.
     """
     if directions < 1 or order < 1:
         raise ValueError(f"directions={directions}, order={order}: give at least 1 for both")
@@ -185,10 +169,9 @@ def _coupling(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Ten
     """Return the intervals where both quantile functions are constant: widths and indices."""
     # the steps i/n and j/m of the empirical quantiles, as whole multiples of 1/nm
     steps = [torch.arange(0, n * m, size, device=device) for size in (n, m)]
-    start = torch.cat(steps).sort().values
-    start = start[start.diff(prepend=start.new_tensor([-1])) > 0]
-    end = torch.cat([start[1:], start.new_tensor([n * m])])
-    return (end - start).double() / (n * m), start // m, start // n
+    start = torch.cat(steps).unique()
+    width = start.diff(append=start.new_tensor([n * m])).double() / (n * m)
+    return width, start // m, start // n
 
 
 def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = 10) -> Estimate:
@@ -197,11 +180,7 @@ def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = 10)
     Salimans et al. 2016, §4. From 1, if every sample is classified alike, to the number of classes,
     if each sample has one class for sure and classes are equally frequent. p(y) is the mean over
     the split, so too few samples make it smaller: one sample alone scores 1. The deviation is that
-    among splits; their mean is more precise.
-
-    Args:
-        probabilities: p(y|xᵢ) of a classifier, a row each.
-        splits: number of parts, consecutive samples each.
+    among splits, of consecutive samples; their mean is more precise.
     """
     p = sample_matrix("probabilities", probabilities, least=1)
     if not 1 <= splits <= len(p):

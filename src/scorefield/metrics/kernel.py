@@ -40,15 +40,8 @@ def kernel_distance(
     Lemma 6; with this kernel Bińkowski et al. 2018, §4. It is unbiased at any n, and so negative
     half of the time if both distributions are the same. Few samples cost only precision, which the
     error shows (up to a quarter too large if the distributions are the same). KID as published is
-    the mean over random subsets, with the same expectation. The cost is that of all pairs: where
-    n²d is too much, take a part of the samples.
-
-    Args:
-        x: samples, at least 4.
-        y: others.
-        degree: r.
-        scale: γ; 1/d if not given.
-        offset: c.
+    the mean over random subsets, with the same expectation. `degree` is r, `scale` γ (1/d by
+    default) and `offset` c. The cost is that of all pairs.
     """
     x, y = sample_matrices(least=4, x=x, y=y)
     gamma = 1 / x.shape[1] if scale is None else scale
@@ -57,8 +50,8 @@ def kernel_distance(
         return (gamma * (a @ b.T) + offset) ** degree
 
     n, m = len(x), len(y)
-    (x_to_x, square_x), (y_to_y, square_y) = _sums_within(x, kernel), _sums_within(y, kernel)
-    x_to_y, y_to_x, square = _sums_across(x, y, kernel)
+    (x_to_x, _, square_x), (y_to_y, _, square_y) = _sums(x, x, kernel), _sums(y, y, kernel)
+    x_to_y, y_to_x, square = _sums(x, y, kernel)
     s_x, s_y = _interaction(x_to_x, square_x), _interaction(y_to_y, square_y)
     left = square - x_to_y.square().sum() / m - y_to_x.square().sum() / n
     s = (left + x_to_y.sum() ** 2 / (n * m)) / ((n - 1) * (m - 1))
@@ -71,29 +64,15 @@ def kernel_distance(
     return Estimate(value.item(), (first + second).clamp(min=0).sqrt().item())
 
 
-def _sums_within(x: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """Return Σⱼ k(xᵢ,xⱼ) over j ≠ i, and Σ k² over all such pairs."""
-    total, square = x.new_zeros(len(x), dtype=torch.float64), x.new_zeros(()).double()
-    parts, sums = row_blocks(x), row_blocks(total, x)  # views of the total
-    for i, a in enumerate(blocks(x)):
-        for j in range(i, len(parts)):
-            k = kernel(a, parts[j].double())
-            if i == j:
-                k.fill_diagonal_(0)
-            else:
-                sums[j].add_(k.sum(0))
-            sums[i].add_(k.sum(1))
-            square += k.square().sum() * (1 if i == j else 2)
-    return total, square
-
-
-def _sums_across(x: Tensor, y: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Σⱼ k(xᵢ,yⱼ), Σᵢ k(xᵢ,yⱼ) and Σ k²."""
-    rows, square = x.new_zeros(len(x), dtype=torch.float64), x.new_zeros(()).double()
-    columns = y.new_zeros(len(y), dtype=torch.float64)
-    for a, row in zip(blocks(x), row_blocks(rows, x), strict=True):
-        for b, column in zip(blocks(y), row_blocks(columns, y), strict=True):
+def _sums(x: Tensor, y: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Σⱼ k(xᵢ,yⱼ), Σᵢ k(xᵢ,yⱼ) and Σ k²; if y is x, over pairs i ≠ j."""
+    rows, columns = (z.new_zeros(len(z), dtype=torch.float64) for z in (x, y))
+    square = rows.new_zeros(())
+    for i, (a, row) in enumerate(zip(blocks(x), row_blocks(rows, x), strict=True)):
+        for j, (b, column) in enumerate(zip(blocks(y), row_blocks(columns, y), strict=True)):
             k = kernel(a, b)
+            if x is y and i == j:
+                k.fill_diagonal_(0)
             row.add_(k.sum(1))  # a view, as the next
             column.add_(k.sum(0))
             square += k.square().sum()
