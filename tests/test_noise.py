@@ -173,9 +173,15 @@ ZERO, NO_COVARIANCE = torch.zeros(2), "cov is not a covariance"
         (lambda: geometric(1.0, 0.1, 1), "levels=1:"),
         (lambda: linear(1.0, 0.999999, 100), "levels=100 do not differ in torch.float32"),
         (lambda: LogUniform(0.01, 20.0), "sigma_max=0.01, sigma_min=20.0"),
-        (lambda: Discrete(torch.tensor([0.1, 1.0])), "positive levels that strictly decrease"),
-        (lambda: Discrete(torch.ones(0)), "positive levels that strictly decrease"),
-        (lambda: Discrete(torch.tensor([1.0, 0.0])), "positive levels that strictly decrease"),
+        (
+            lambda: Discrete(torch.tensor([0.1, 1.0])),
+            "above 0 that strictly decrease",
+        ),
+        (lambda: Discrete(torch.ones(0)), "above 0 that strictly decrease"),
+        (
+            lambda: Discrete(torch.tensor([1.0, 0.0])),
+            "above 0 that strictly decrease",
+        ),
         (lambda: Discrete(torch.ones(1)).density(ZERO), "single level"),
         (lambda: interpolated(seeded(0), seeded(1), torch.ones(3))(ZERO), "weights has 3 rows"),
         (lambda: replay([torch.ones(2, 2)])(ZERO), r"shape \(2, 2\) where shape \(2,\)"),

@@ -333,22 +333,15 @@ def test_a_bad_start_is_refused_when_the_sampler_is_called(name, x, error, messa
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("sampler", [annealed_langevin, lambda *a: integrate(heun, *a)])
 @pytest.mark.parametrize(
-    ("sigmas", "message"),
+    "sigmas",
     [
-        (torch.tensor([1.0, 0.5, 0.0]), "sigmas must be positive.*found 0.0: leave 0 out"),
-        (torch.tensor([1.0, -0.5]), "sigmas must be positive"),
-        (torch.tensor([math.inf, 0.5]), "positive and finite, found inf"),
-        (torch.tensor([1.0, math.nan]), "positive and finite, found nan"),
-        (torch.tensor([1.0, 1.0]), "sigmas must strictly decrease"),
-        (torch.tensor([0.1, 1.0]), r"strictly decrease.*descending"),
-        (torch.tensor(1.0), "1-D tensor"),
-        (torch.ones(0), "1-D tensor"),
-        (torch.ones(2, 2), "1-D tensor"),
-        ([1.0, 0.5], "1-D tensor"),
+        *([1.0, 0.5, 0.0], [1.0, -0.5], [math.inf, 0.5], [1.0, math.nan], [1.0, 1.0], [0.1, 1.0]),
+        *(1.0, [], [[1.0, 0.5]], None),
     ],
 )
-def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas):
+    sigmas = [1.0, 0.5] if sigmas is None else torch.tensor(sigmas)
+    with pytest.raises(ValueError, match=r"sigmas must be .* decrease, such as geometric"):
         sampler(GAUSSIAN, torch.zeros(2, 2), sigmas)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 import torch
@@ -85,6 +85,17 @@ def _grid(
     return grid
 
 
+def check_levels(sigmas: object) -> None:
+    """Raise unless sigmas is a grid."""
+    levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else []
+    falling = all(high > low for high, low in pairwise([math.inf, *levels, 0.0]))
+    if not levels or not falling:
+        raise ValueError(
+            "sigmas must be a 1-D tensor of finite levels above 0 that strictly decrease, such as "
+            "geometric(1.0, 0.01, 10); samplers step to 0 with denoise=True"
+        )
+
+
 # ── Distributions of σ in training ───────────────────────────────────────────────────────────────
 
 
@@ -95,9 +106,7 @@ class Discrete:
     sigmas: Float[Tensor, "levels"]
 
     def __post_init__(self) -> None:
-        falling = torch.cat([self.sigmas, self.sigmas.new_zeros(1)]).diff() < 0
-        if not len(self.sigmas) or not falling.all():
-            raise ValueError("sigmas must be positive levels that strictly decrease")
+        check_levels(self.sigmas)
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Map standard normal numbers to σ."""

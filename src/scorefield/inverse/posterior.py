@@ -77,8 +77,8 @@ def algorithm2(
 
     The mask `known` is 1 where the image y, in the shape of x or broadcasting to it, holds. z is
     sampled once a level, and after each step the known pixels are y + σ_i·z. They end with the
-    noise of σ_L: `mask(known).project(x, y)` makes them y. The other arguments are
-    `annealed_langevin`'s; the paper's text has the convention "paper", its images "official".
+    noise of σ_L: `mask(known).project(x, y)` makes them y. For the rest see `annealed_langevin`;
+    the paper's text has the convention "paper", its images "official".
     """
     levels, y, known = sigmas.tolist(), y.to(x).expand_as(x), known.to(x.device).bool()
     for sigma in levels:

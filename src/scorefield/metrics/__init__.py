@@ -5,9 +5,7 @@ of rows in addition to their arguments.
 """
 
 from .coverage import (
-    DensityCoverage,
     Neighbours,
-    PrecisionRecall,
     crowding,
     density_coverage,
     nearest,
@@ -15,21 +13,17 @@ from .coverage import (
     precision_recall,
 )
 from .distances import (
-    Estimate,
     Moments,
     frechet,
     frechet_gaussian,
     inception_score,
+    kernel_distance,
     sliced_wasserstein,
 )
-from .kernel import kernel_distance
 
 __all__ = [
-    "DensityCoverage",
-    "Estimate",
     "Moments",
     "Neighbours",
-    "PrecisionRecall",
     "crowding",
     "density_coverage",
     "frechet",

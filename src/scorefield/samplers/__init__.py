@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from .correct import predictor_corrector
-from .integrate import churn, dpm_solver, integrate
+from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import annealed_langevin, consistent, langevin
 from .state import State, States, every, final, progress
 from .steps import Step, ancestral, euler, heun, reverse_diffusion

@@ -9,7 +9,6 @@ import inspect
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import wraps
-from itertools import pairwise
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Sigma
+from ..noise import check_levels
 from ..score import Score
 
 
@@ -143,7 +143,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def _check_limits(own: dict[str, Any]) -> None:
     if "sigmas" in own:
-        _check_ladder(own["sigmas"])
+        check_levels(own["sigmas"])
         # with steps at each level, one level is enough
         if len(own["sigmas"]) == 1 and "steps" not in own and own.get("denoise") is False:
             raise ValueError("sigmas has one level and denoise=False: there is no step to take")
@@ -171,20 +171,6 @@ def _check_start(score: Score, x: object) -> None:
         )
     if not torch.isfinite(x).all():
         raise ValueError("x has NaN or infinite values: sample the start from a Prior")
-
-
-def _check_ladder(sigmas: object) -> None:
-    levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else None
-    if not levels:
-        raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
-    bad = [sigma for sigma in levels if not 0 < sigma < math.inf]
-    if bad:
-        raise ValueError(
-            f"sigmas must be positive and finite, found {bad[0]}: leave 0 out; "
-            "denoise=True takes the step to it"
-        )
-    if any(low >= high for high, low in pairwise(levels)):
-        raise ValueError("sigmas must strictly decrease: sort them with .sort(descending=True)")
 
 
 def _guard(score: Score) -> Score:
