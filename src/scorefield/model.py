@@ -64,7 +64,8 @@ class ScoreModel(nn.Module):
         self.net = net
         self.precondition = precondition
         self.prior = prior
-        self.shape = torch.Size(shape) if shape is not None else prior and prior.mean.shape
+        sample = shape if prior is None else prior.mean.shape
+        self.shape = None if sample is None else torch.Size(sample)
         """Shape of one sample, if the model is for one shape only."""
         self.autocast: torch.dtype | None = None
         """Type in which the network runs, if not its own."""

@@ -75,7 +75,8 @@ def _grid(
     if levels < 2:
         raise ValueError(f"levels={levels}: a grid has at least its two ends")
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
-    grid = unwarp(torch.linspace(*warp(ends).tolist(), levels, dtype=torch.float64))
+    first, last = warp(ends)
+    grid = unwarp(torch.linspace(first, last, levels, dtype=torch.float64))
     grid[[0, -1]] = ends
     grid = grid.to(dtype or torch.get_default_dtype())
     if not (grid.diff() < 0).all():

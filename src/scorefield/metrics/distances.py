@@ -240,7 +240,7 @@ def _coupling(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Ten
     """Return the intervals where both quantile functions are constant: widths and indices."""
     # the steps i/n and j/m of the empirical quantiles, as whole multiples of 1/nm
     steps = [torch.arange(0, n * m, size, device=device) for size in (n, m)]
-    start = torch.cat(steps).unique()
+    start = torch.unique(torch.cat(steps))
     width = start.diff(append=start.new_tensor([n * m])).double() / (n * m)
     return width, start // m, start // n
 
