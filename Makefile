@@ -30,7 +30,7 @@ study: .venv/.tools ## the slow studies, minutes each
 	$(BIN)/pytest -m slow -n 2 -rP
 
 fuzz: .venv/.tools ## 10,000 damaged and hostile inputs for each parser
-	$(BIN)/python tests/fuzz.py
+	$(BIN)/pytest -n 2 --hypothesis-profile=fuzz --hypothesis-show-statistics tests/test_fuzz.py
 
 bench: .venv/.tools ## measure speed; tables are written to benchmarks/results
 	$(BIN)/python -m benchmarks all --out benchmarks/results

@@ -10,6 +10,7 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=30)
+settings.register_profile("fuzz", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("reproducible")
 
 

@@ -93,16 +93,21 @@ def write_tar(path, members):
             archive.addfile(info, io.BytesIO(content))
 
 
-def write_cifar10(folder, n, *, packed=True):
+def write_cifar10(folder, n, *, packed=True, binary=False):
     """Write n images in each of six batches; return them."""
-    written, top = cifar10_batches(n), "cifar-10-batches-py"
+    written, top = cifar10_batches(n), f"cifar-10-batches-{'bin' if binary else 'py'}"
     (folder / ("" if packed else top)).mkdir(parents=True, exist_ok=True)
     files = {f"{top}/{name}": batch[0] for name, batch in written.items()}
+    if binary:
+        files = {
+            f"{top}/{name}.bin": np.column_stack([np.uint8(y), x]).tobytes()
+            for name, (_, x, y) in written.items()
+        }
     if packed:
         info = tarfile.TarInfo(top)
         info.type = tarfile.DIRTYPE
         members = [(info, b""), (f"{top}/readme.html", b"<html>"), *files.items()]
-        write_tar(folder / "cifar-10-python.tar.gz", members)
+        write_tar(folder / f"cifar-10-{'binary' if binary else 'python'}.tar.gz", members)
     else:
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from mutations import zip_bomb, zipped
+from mutations import make_zip, zip_bomb
 from standins import all_rows
 
 from scorefield.data import Arrays, Part, load_data
@@ -157,11 +157,11 @@ def _npy(x):
 
 
 HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4
-LZMA = zipped([("x.npy", _npy(np.ones((5, 2))))], lambda: zipfile.ZIP_LZMA)
-ENCRYPTED = zipped([("x.npy", b"x")]).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
+LZMA = make_zip([("x.npy", _npy(np.ones((5, 2))))], zipfile.ZIP_LZMA)
+ENCRYPTED = make_zip([("x.npy", b"x")]).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
 ARCHIVES = {
     "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
-    "no array": (zipped([("x.npy", b"x" * 100)]), "magic string"),
+    "no array": (make_zip([("x.npy", b"x" * 100)]), "magic string"),
     "lzma": (LZMA, "not packed as numpy does"),
     "a false size": (zip_bomb("x.npy", 400, size=100), "Bad CRC"),
     "a false length": (zip_bomb("x.npy", 400, 10_000, HEADER_OF_4_GB), "Bad CRC"),

@@ -19,8 +19,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from mutations import deflated, zip_bomb
-from mutations import zipped as zip_of
+from mutations import deflate, make_zip, zip_bomb
 from PIL import Image
 from standins import (
     all_rows,
@@ -89,7 +88,7 @@ NOT_IDX = {
 NOISE = gzip.compress(idx(np.random.default_rng(0).integers(0, 256, (4, 28, 28))))
 BAD_IDX = NOT_IDX | {f"{name}, gzipped": gzip.compress(file) for name, file in NOT_IDX.items()}
 BAD_IDX |= {"cut": NOISE[:-9], "damaged": NOISE[:40] + b"\xff\xfe" + NOISE[42:]}
-BAD_IDX["80 MiB too long"] = gzip.compress(idx(X)) + deflated(80, wbits=31)
+BAD_IDX["80 MiB too long"] = gzip.compress(idx(X)) + deflate(80, wbits=31)
 
 
 @pytest.mark.parametrize("name", BAD_IDX)
@@ -200,26 +199,15 @@ def test_an_invalid_batch_is_refused_and_runs_nothing(tmp_path, monkeypatch, nam
 @pytest.mark.parametrize("packed", [True, False])
 def test_the_binary_archive_and_its_folder_hold_the_same_images(tmp_path, packed, monkeypatch):
     monkeypatch.setattr(pickle, "Unpickler", None)  # no pickle is involved
-    written = {name: batch[1:] for name, batch in cifar10_batches(3).items()}
-    files = {
-        f"cifar-10-batches-bin/{name}.bin": np.column_stack([np.uint8(y), x]).tobytes()
-        for name, (x, y) in written.items()
-    }
-    if packed:
-        write_tar(tmp_path / "cifar-10-binary.tar.gz", files.items())
-    for name, content in () if packed else files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+    written = write_cifar10(tmp_path, 3, packed=packed, binary=True)
     data = load_data(tmp_path)
     x, labels = all_rows(data.test)
     assert np.array_equal(x.flatten(1).numpy(), written["test_batch"][0])
     assert labels.tolist() == written["test_batch"][1]
     assert len(data.train) == 15
     for wrong, message in ((b"\x0a" + bytes(3072), "labels"), (b"x", "3073"), (b"", "no images")):
-        write_tar(
-            tmp_path / "cifar-10-binary.tar.gz",
-            (files | {"cifar-10-batches-bin/test_batch.bin": wrong}).items(),
-        )
+        files = [("cifar-10-batches-bin/test_batch.bin", wrong)]
+        write_tar(tmp_path / "cifar-10-binary.tar.gz", files)
         with pytest.raises(OSError, match=rf"test_batch\.bin is not .*{message}"):
             load_data(tmp_path / "cifar-10-binary.tar.gz")
 
@@ -349,7 +337,7 @@ def test_an_invalid_partition_is_refused_by_name(tmp_path, lines):
 
 
 def _zip(content=b"x", *, method=zipfile.ZIP_DEFLATED, mode=0o644):
-    return zip_of([("img_align_celeba/000001.jpg", content)], lambda: method, mode)
+    return make_zip([("img_align_celeba/000001.jpg", content)], method, mode)
 
 
 STORED = _zip(b"A" * 1000, method=zipfile.ZIP_STORED)
