@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ..data import load_data
 from ..evaluate.features import weights_file
-from ..runs.config import Data
 from ..spelling import spelling_hint
 from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1
 from .finding import PAPER_DATA, Finding, Setting
+from .models import OnModels, PaperModel
 
 __all__ = ["EXPERIMENTS", "Finding", "Setting", "run_experiments"]
 
@@ -27,50 +26,43 @@ EXPERIMENTS: dict[str, Callable[[Setting], Finding]] = {
     "fig1": fig1.run,
     "fig2": fig2.run,
     "fig3": fig3.run,
-    "fig4": partial(fig4.run, data=PAPER_DATA),
-    "fig5": partial(fig5.run, data=PAPER_DATA),
-    "fig6": partial(fig6.run, data=COLOUR_DATA),
-    "fig7": partial(fig7.run, data=PAPER_DATA),
-    "fig8": partial(fig7.run, data=PAPER_DATA, paths=True),
-    "fig9": partial(fig9.run, data=COLOUR_DATA),
-    "fig10": partial(fig9.run, data=COLOUR_DATA, features=True),
-    "fig11": partial(fig5.run, data=("mnist",)),
-    "fig12": partial(fig5.run, data=("celeba",)),
-    "fig13": partial(fig5.run, data=("cifar10",)),
-    "fig14": partial(fig4.run, data=("celeba",)),
-    "fig15": partial(fig4.run, data=("cifar10",)),
-    "fig16": partial(fig6.run, data=("celeba",)),
-    "fig17": partial(fig6.run, data=("cifar10",)),
-    "table1": table1.run,
+    "fig4": OnModels(fig4.run, PAPER_DATA),
+    "fig5": OnModels(fig5.run, PAPER_DATA),
+    "fig6": OnModels(fig6.run, COLOUR_DATA),
+    "fig7": OnModels(fig7.run, PAPER_DATA),
+    "fig8": OnModels(partial(fig7.run, paths=True), PAPER_DATA),
+    "fig9": OnModels(fig9.run, COLOUR_DATA),
+    "fig10": OnModels(partial(fig9.run, features=True), COLOUR_DATA),
+    "fig11": OnModels(fig5.run, ("mnist",)),
+    "fig12": OnModels(fig5.run, ("celeba",)),
+    "fig13": OnModels(fig5.run, ("cifar10",)),
+    "fig14": OnModels(fig4.run, ("celeba",)),
+    "fig15": OnModels(fig4.run, ("cifar10",)),
+    "fig16": OnModels(fig6.run, ("celeba",)),
+    "fig17": OnModels(fig6.run, ("cifar10",)),
+    "table1": OnModels(table1.run, ("cifar10",)),
 }
-DATA_OF_EXPERIMENT = {
-    name: getattr(run, "keywords", {}).get("data", ()) for name, run in EXPERIMENTS.items()
-} | {"fig1": ("cifar10",), "table1": ("cifar10",)}
 NEEDS_INCEPTION = {"fig10", "table1"}
-SAME_AT_SMALL_SCALE = (
-    dict.fromkeys(("fig11", "fig12", "fig13"), "fig5")
-    | dict.fromkeys(("fig14", "fig15"), "fig4")
-    | dict.fromkeys(("fig16", "fig17"), "fig6")
-)
-"""Figures that differ from another by their data alone, which at the small scale are digits."""
 
 
 def run_experiments(names: Sequence[str], setting: Setting) -> bool:
-    """Run experiments one after another, print what they find, and return True if all pass."""
+    """Run experiments one after another, print what they find, and return True if all pass.
+
+    Experiments that differ by their data alone are the same at the small scale, and run once.
+    """
     choices, start = [*EXPERIMENTS, "all"], time.perf_counter()
     for name in names:
         if name not in choices:
             raise ValueError(f"{name!r} is not an experiment: {spelling_hint(name, choices)}")
     names = list(EXPERIMENTS) if "all" in names else list(dict.fromkeys(names))
     check_inputs(names, setting)
-    passed = dict[str, bool]()
+    passed, first = dict[str, bool](), dict[object, str]()
     for name in names:
-        same = SAME_AT_SMALL_SCALE.get(name, name) if setting.scale == "small" else name
+        small = setting.scale == "small"
+        same = first.setdefault(getattr(EXPERIMENTS[name], "run", name) if small else name, name)
         if same != name:
             print(f"{name}: at the small scale it is {same}")
-        if same not in passed:
-            passed[same] = run_experiment(same, setting)
-        passed[name] = passed[same]
+        passed[name] = passed[same] if same != name else run_experiment(name, setting)
     if len(names) > 1:
         print("\n".join(f"{'PASS' if passed[name] else 'FAIL'}  {name}" for name in names))
         minutes, cores = (time.perf_counter() - start) / 60, os.cpu_count()
@@ -84,12 +76,14 @@ def check_inputs(names: Sequence[str], setting: Setting) -> None:
         if setting.data is not None or setting.inception is not None:
             raise ValueError("--data and --inception are for --scale paper: small has digits")
         return
-    for name in sorted({data for each in names for data in DATA_OF_EXPERIMENT[each]}):
-        source = setting.source(Data(name))
+    needed = {name: getattr(EXPERIMENTS[name], "data", ()) for name in names}
+    needed |= {"fig1": ("cifar10",)} if "fig1" in names else {}
+    for name in sorted({data for sets in needed.values() for data in sets}):
+        model = PaperModel(setting, name)
         try:
-            load_data(source.source, **source.options)
+            _ = model.dataset
         except FileNotFoundError as error:
-            place = source.options.get("root", "its default folder")
+            place = model.experiment.data.options.get("root", "its default folder")
             raise FileNotFoundError(
                 f"{name} is not in {place}: name by --data a folder that holds the folders "
                 f"{', '.join(PAPER_DATA)}"

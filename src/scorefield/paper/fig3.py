@@ -10,7 +10,6 @@ Setting   the paper's, appendix B.1: T = 1,000 and ε = 0.1; annealed T = 100, L
           which ε = 0.1 diverges: a step is stable for ε < 4σ_L².
 Code      its σ are the standard deviations of the components, with no noise added to them, so that
           the ladder ends at p itself. So it is here; p blurred by σ_L = 1 would end twice as wide.
-PASS      annealed, the small mode weighs 0.20 ± 0.03; by plain dynamics it is off by more than 0.1.
 """
 
 from __future__ import annotations

@@ -93,10 +93,7 @@ class Finding:
             "seconds": round(seconds, 1),
             "scorefield": version("scorefield"),
         }
-        picture = self.picture
-        if isinstance(picture, Figure):
-            picture = Image.open(io.BytesIO(plots.as_png(picture, dpi=100))).convert("RGB")
-        write_file(folder / "picture.png", images.png(picture, about))
+        write_file(folder / "picture.png", images.png(as_image(self.picture), about))
         write_file(folder / "result.json", json.dumps(about, indent=2, ensure_ascii=False).encode())
         return folder
 
@@ -107,8 +104,16 @@ class Finding:
         return "\n".join(f"  {line}" for line in [*lines, verdict])
 
 
-def side_by_side(sheets: Sequence[Image.Image], *, gap: int = 12) -> Image.Image:
+def as_image(picture: Image.Image | Figure) -> Image.Image:
+    """Return an image as it is, and a figure in pixels."""
+    if isinstance(picture, Figure):
+        return Image.open(io.BytesIO(plots.as_png(picture, dpi=100))).convert("RGB")
+    return picture
+
+
+def side_by_side(pictures: Sequence[Image.Image | Figure], *, gap: int = 12) -> Image.Image:
     """Return pictures next to each other, on white."""
+    sheets = [as_image(picture) for picture in pictures]
     width, height = sum(s.width + gap for s in sheets) - gap, max(s.height for s in sheets)
     whole = Image.new("RGB", (width, height), "white")
     left = 0

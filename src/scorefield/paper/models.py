@@ -1,4 +1,4 @@
-"""The networks and samples that experiments share, each computed once and kept.
+"""The networks and samples that experiments share, each computed once and stored.
 
     ncsn       the paper's network, at σ from 1 to 0.01 in 10 levels      annealed Langevin dynamics
     baseline   the same network, at σ = 0.01 only                         plain Langevin dynamics
@@ -18,11 +18,11 @@ Ours      the samples are the states after the last step, which the code's store
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -39,9 +39,10 @@ from ..runs.finish import finish
 from ..runs.presets import PRESETS
 from ..runs.run import Run
 from ..sample import Plan, chains
+from ..samplers import every, final
 from ..show.track import track
 from ..train import Update
-from .finding import Setting
+from .finding import Finding, Setting, side_by_side
 
 ModelKind = Literal["ncsn", "baseline"]
 
@@ -49,8 +50,9 @@ SMALL_WIDTH = 16
 SMALL_STEPS: dict[ModelKind, int] = {"ncsn": 8000, "baseline": 4000}
 """Steps of training; the baseline's level gets five times as many samples as one of NCSN's ten."""
 COMPARED_SAMPLES = {"paper": 10_000, "small": 240}
-"""Samples of Figures 5 and 7 to 10; a Fréchet distance takes many more than there are pixels."""
-REFERENCE_IMAGES = 10_000  # at most, to estimate a distance or a variance from
+"""Samples of Figures 5, 7, 9 and 10; a Fréchet distance takes many more than there are pixels."""
+REFERENCE_IMAGES = 10_000
+"""Most images that a distance or a variance is estimated from."""
 CHAINS_AT_ONCE = 512
 RECORDED_CHAINS = 64
 SMALL_SETTING = (
@@ -62,14 +64,6 @@ SMALL_SETTING = (
 PAPER_SETTING = (
     "the weights are those of the lowest held-out loss, not of the lowest FID of 1,000 samples"
 )
-
-
-class Samples(NamedTuple):
-    """Samples of a model, and the paths of the first few."""
-
-    x: Float[Tensor, "n *shape"]
-    paths: Float[Tensor, "few states *shape"]
-    """Start and state after each tenth of the chain, of the first `RECORDED_CHAINS`."""
 
 
 @dataclass(frozen=True)
@@ -85,32 +79,36 @@ class PaperModel:
         """The run's directory."""
         return self.setting.out / "models" / f"{self.data}-{self.kind}"
 
+    @property
+    def compared(self) -> int:
+        """Number of samples that figures compare with images."""
+        return self.setting.samples(COMPARED_SAMPLES[self.setting.scale])
+
     @cached_property
     def experiment(self) -> Experiment:
         """The run's configuration."""
-        name = "digits-ncsn" if self.data == "digits" else f"ncsn-{self.data}"
-        setting, experiment = self.setting, PRESETS[name]()
-        # float32 as published, on a GPU too, where the default would be bfloat16
-        scale: dict[str, Any] = {"machine": {"autocast": "off"}}
+        setting = self.setting
+        experiment = PRESETS["digits-ncsn" if self.data == "digits" else f"ncsn-{self.data}"]()
         if setting.scale == "small":
             steps = SMALL_STEPS[self.kind]
-            scale = {
+            small = {
                 "network": {"width": SMALL_WIDTH},
                 "training": {"steps": steps, "batch": 64, "schedule": "cosine", "ema": 0.999},
                 "keeping": {"log": 10, "evaluate": 500, "checkpoint": 250, "best": "last"},
                 "machine": {"threads": 1},
             }
+            experiment = replace_fields(experiment, small)
         if self.kind == "baseline":
-            scale["levels"] = {"sigma_max": experiment.levels.sigma_min, "count": 1}
-            scale["sampling"] = {"steps": 1000}
-        experiment = replace_fields(experiment, scale)
+            levels = {"sigma_max": experiment.levels.sigma_min, "count": 1}
+            experiment = replace_fields(experiment, {"levels": levels, "sampling": {"steps": 1000}})
         training, sampling = experiment.training, experiment.sampling
         steps, batch = setting.steps(training.steps), setting.samples(training.batch)
         limits = {
             "training": {"steps": steps, "batch": batch},
             "sampling": {"steps": setting.steps(sampling.steps)},
             "keeping": {"samples": 0},
-            "machine": {"device": setting.device},
+            # float32 as published, on a GPU too, where the default would be bfloat16
+            "machine": {"autocast": "off", "device": setting.device},
         }
         data = setting.source(experiment.data)
         return replace_fields(replace(experiment, data=data, seed=setting.seed), limits)
@@ -139,12 +137,13 @@ class PaperModel:
     @cached_property
     def model(self) -> ScoreModel:
         """The trained model; its run is started, resumed or loaded."""
-        return finish(self.experiment, self.directory, watch=self._watch)
 
-    def _watch(self, run: Run) -> Iterator[Update]:
-        steps = run.experiment.training.steps
-        print(f"  {self.directory}: training, step {run.step} to {steps}", flush=True)
-        return track(run, steps, "training", done=run.step)
+        def watch(run: Run) -> Iterator[Update]:
+            steps = run.experiment.training.steps
+            print(f"  {self.directory}: training, step {run.step} to {steps}", flush=True)
+            return track(run, steps, "training", done=run.step)
+
+        return finish(self.experiment, self.directory, watch=watch)
 
     @property
     def plan(self) -> Plan:
@@ -154,61 +153,64 @@ class PaperModel:
         options = {"steps": sampling.steps, "epsilon": sampling.epsilon}
         return Plan(sampling.sampler, levels, options, uniform=True)
 
-    def samples(self, n: int) -> Samples:
-        """Return the first n samples; they are kept, and a later call adds to them."""
-        name, about = "samples", {"steps": self.experiment.sampling.steps}
-        kept = self.kept(name, about)
-        parts, paths = ([kept["x"]], [kept["paths"]]) if kept else ([], [])
-        first, plan = sum(map(len, parts)), self.plan
-        if first < n:
-            print(f"  {self.directory}: sampling, {n - first} chains", flush=True)
-            self.optimize(n - first, plan)
-            for start, states in chains(
-                self.model, n, plan, first=first, seed=self.setting.seed, batch=CHAINS_AT_ONCE
-            ):
-                few = min(RECORDED_CHAINS, n - start)
-                path = [plan.start(self.model, few, seeded(self.setting.seed, first=start))]
-                for state in track(states, plan.states, "sampling"):
-                    if state.step % max(plan.states // 10, 1) == 0:
-                        path.append(state.x[:few])
-                parts.append(state.x.cpu())
-                paths.append(torch.stack(path, 1).cpu())
-            self.keep(name, about, {"x": torch.cat(parts), "paths": paths[0]})
-        return Samples(torch.cat(parts)[:n], paths[0])
+    def samples(self, n: int) -> Float[Tensor, "n *shape"]:
+        """Return n samples; the first are the same for any n."""
+        plan, options = self.plan, {"seed": self.setting.seed, "batch": CHAINS_AT_ONCE}
 
-    def optimize(self, n: int, plan: Plan) -> None:
-        """Let the model compute in the way that is fastest for n chains of a plan."""
-        calls = -(-n // CHAINS_AT_ONCE) * plan.states
-        chosen = optimize(self.model, batch=min(n, CHAINS_AT_ONCE), evaluations=calls)
-        print(f"  computing: {chosen}", flush=True)
+        def compute() -> Tensor:
+            parts = chains(self.model, n, plan, **options)
+            return torch.cat([final(track(part, plan.states, "sampling")) for _, part in parts])
 
-    def kept(self, name: str, about: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        """Return the tensors that `keep` wrote, if they are about the same and of this model."""
-        path = self.directory / f"{name}.safetensors"
-        if not path.exists():
-            return None
-        stored = checkpoint.read_tensors(path)
-        return stored.tensors if stored.about == self._origin(about) else None
+        return self.compute_once("samples", n, plan, compute)
 
-    def keep(self, name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors that were computed from the model into its run's directory."""
-        description = {"format": checkpoint.FORMAT, "about": self._origin(about)}
-        checkpoint.write_tensors(self.directory / f"{name}.safetensors", description, dict(tensors))
+    def paths(self) -> Float[Tensor, "chains states *shape"]:
+        """Return start and state after each tenth of the chain, of the first samples."""
+        n, plan, seed = self.setting.samples(RECORDED_CHAINS), self.plan, self.setting.seed
 
-    def _origin(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        _ = self.model  # whose file exists from then on
-        weights = (self.directory / checkpoint.MODEL_FILE).read_bytes()
-        return {**about, "seed": self.setting.seed, "model": hashlib.sha256(weights).hexdigest()}
+        def compute() -> Tensor:
+            ((_, chain),) = chains(self.model, n, plan, seed=seed, batch=n)
+            states = every(track(chain, plan.states, "sampling"), max(plan.states // 10, 1))
+            start = plan.start(self.model, n, seeded(seed))
+            return torch.stack([start, *(state.x for state in states)], 1)
+
+        return self.compute_once("paths", n, plan, compute)
+
+    def compute_once(
+        self, name: str, n: int, plan: Plan, compute: Callable[[], Tensor], *options: object
+    ) -> Tensor:
+        """Return the result of n chains, from a file if it is of the same options and weights."""
+        model = self.model
+        key = hashlib.sha256((self.directory / checkpoint.MODEL_FILE).read_bytes())
+        key.update(
+            repr((n, plan.sigmas.tolist(), plan.options, self.setting.seed, options)).encode()
+        )
+        file = self.directory / f"{name}-{key.hexdigest()[:16]}.safetensors"
+        if not file.exists():
+            print(f"  {self.directory}: {name} of {n} chains", flush=True)
+            calls = -(-n // CHAINS_AT_ONCE) * plan.states
+            choice = optimize(model, batch=min(n, CHAINS_AT_ONCE), evaluations=calls)
+            print(f"  computing: {choice}", flush=True)
+            checkpoint.write_tensors(file, {"format": checkpoint.FORMAT}, {"x": compute().cpu()})
+        return checkpoint.read_tensors(file).tensors["x"]
 
 
-def paper_models(
-    setting: Setting, data: tuple[str, ...], kind: ModelKind = "ncsn"
-) -> list[PaperModel]:
-    """Return the models of a figure's data sets; at the small scale there is one, of digits."""
-    names = data if setting.scale == "paper" else ("digits",)
-    return [PaperModel(setting, name, kind) for name in names]
+@dataclass(frozen=True)
+class OnModels:
+    """An experiment that runs on the model of each data set; at the small scale on the digits'."""
 
+    run: Callable[[PaperModel], Finding]
+    data: tuple[str, ...]
 
-def scaled_setting(setting: Setting, *small: str) -> str:
-    """Describe the differences from the paper, at the small scale with those of the figure."""
-    return "; ".join((SMALL_SETTING, *small)) if setting.scale == "small" else PAPER_SETTING
+    def __call__(self, setting: Setting) -> Finding:
+        """Run on each model, and merge the findings."""
+        small = setting.scale == "small"
+        names = ("digits",) if small else self.data
+        findings = {name: self.run(PaperModel(setting, name)) for name in names}
+        first = findings[names[0]]
+        return Finding(
+            first.statement,
+            {f"{name}: {k}": v for name, f in findings.items() for k, v in f.numbers.items()},
+            all(finding.passed for finding in findings.values()),
+            side_by_side([finding.picture for finding in findings.values()]),
+            "; ".join(filter(None, (SMALL_SETTING, first.scaled))) if small else PAPER_SETTING,
+        )

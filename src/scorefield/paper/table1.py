@@ -9,8 +9,6 @@ Ours      the paper takes the checkpoint of the lowest FID on 1,000 samples, her
           same of digits, in the features of their classifier, for which no number is published: so
           the score is compared with that of as many held-out images (that of CIFAR-10 itself is
           11.24, Salimans et al. 2016), and the distance with theirs.
-PASS      paper: the score is at least 8.87 less 3 × 0.12, the FID at most 1.1 × 25.32; small: the
-          score is at least 8.87/11.24 of real images', the distance at most 3 × theirs.
 """
 
 from __future__ import annotations
@@ -23,9 +21,8 @@ from matplotlib.figure import Figure
 from ..evaluate.quality import INCEPTION_SPLITS
 from ..metrics import frechet, inception_score
 from ..show import plots
-from .fig9 import extract_all
 from .finding import Finding, Setting
-from .models import COMPARED_SAMPLES, paper_models, scaled_setting
+from .models import COMPARED_SAMPLES, PaperModel
 
 PAPER_SCORE = 8.87
 PAPER_SCORE_ERROR = 0.12
@@ -45,26 +42,24 @@ STATEMENTS = {
 }
 
 
-def run(setting: Setting) -> Finding:
+def run(model: PaperModel) -> Finding:
     """Sample, and measure in the space of features."""
+    setting, extract = model.setting, model.features.extract
     n = setting.samples({"paper": 50_000, "small": COMPARED_SAMPLES["small"]}[setting.scale])
-    (model,) = paper_models(setting, ("cifar10",))
-    x, heldout = model.samples(n).x, model.heldout_images(n)
+    heldout = model.heldout_images(n)
     # they may come class by class, and splits would have one each
     heldout = heldout[torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))]
-    train = extract_all(model.features, model.training_images())[0]
-    numbers = dict[str, float]()
-    for name, images in (("samples", x), ("held-out images", heldout)):
-        features, probabilities = extract_all(model.features, images)
+    train, numbers = extract(model.training_images())[0], dict[str, float]()
+    for name, images in (("samples", model.samples(n)), ("held-out images", heldout)):
+        features, probabilities = extract(images)
+        assert probabilities is not None
         score = inception_score(probabilities, min(INCEPTION_SPLITS, len(images)))
-        numbers |= {f"{model.data}: inception score of {name}": score.value}
-        numbers |= {f"{model.data}: its deviation over splits, {name}": score.error}
-        numbers |= {f"{model.data}: Fréchet distance of {name}": frechet(features, train)}
+        numbers |= {f"inception score of {name}": score.value}
+        numbers |= {f"its deviation over splits, {name}": score.error}
+        numbers |= {f"Fréchet distance of {name}": frechet(features, train)}
     values = list(numbers.values())
+    scaled = f"{n} samples, not 50,000; a classifier of digits, not Inception"
     passed, picture = table_passes(setting, values), _bar_charts(values)
-    scaled = scaled_setting(
-        setting, f"{n} samples, not 50,000", "a classifier of digits, not Inception"
-    )
     return Finding(STATEMENTS[setting.scale], numbers, passed, picture, scaled)
 
 

@@ -64,13 +64,13 @@ def field(
     Contours contain 50, 90 and 99 % of the mass.
     """
     if log_prob is not None:
-        x = _lattice(limit, 200)
+        x = lattice(limit, 200)
         density = log_prob(x, sigma).exp()
         side = x[:200, 0]
         levels = [*_mass_levels(density, (0.99, 0.9, 0.5)), density.max().item() * 1.01]
         shades = ("#EEEEEE", "#DDDDDD", "#C8C8C8")
         axes.contourf(side, side, density.view(200, 200), levels=levels, colors=shades, zorder=0)
-    x = _lattice(limit * (1 - 1 / arrows), arrows)
+    x = lattice(limit * (1 - 1 / arrows), arrows)
     heading = torch.nn.functional.normalize(score(x, sigma), dim=1)
     style: dict[str, Any] = dict(color="#B0B0B0", pivot="mid", angles="xy", zorder=1)
     axes.quiver(*x.T, *heading.T, **style, scale=1.6 * arrows, width=0.0035)
@@ -220,9 +220,10 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:
+def lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:
+    """Return the points of a lattice on |xᵢ| ≤ limit, the first coordinate running fastest."""
     side = torch.linspace(-limit, limit, points)
-    return torch.cartesian_prod(side, side).flip(1)  # x runs fastest, as in a picture
+    return torch.cartesian_prod(side, side).flip(1)
 
 
 def _mass_levels(density: Float[Tensor, "cells"], shares: Sequence[float]) -> list[float]:
