@@ -16,6 +16,9 @@ from scorefield.oracles import Box, Empirical, Gaussian, GaussianMixture, Mixtur
 from scorefield.score import guide
 from scorefield.show.plots import health
 
+# 30 power iterations: with eigenvalues 1 and q the error is (1 − q)q⁶⁰ ≤ 1/60e = 0.006 times the
+# squared tangent of the start's angle to the first, in two dimensions at the best of 64 points
+POWER = 0.02
 FIGURE_3 = GaussianMixture(torch.tensor([[-5.0, -5.0], [5.0, 5.0]]), 1.0, torch.tensor([0.2, 0.8]))
 
 
@@ -29,7 +32,7 @@ def test_the_papers_ladder_for_figure_3_is_unstable():
     # no chain ran
     assert all(math.isnan(level.variance) for level in diagnosis.levels)
     # as drift α/2: stable for α/2·λ < 2 with λ ≤ 1/101
-    assert diagnosis.levels[0].bound == pytest.approx(4 * 1.01 * 0.1**2, rel=0.02)
+    assert diagnosis.levels[0].bound == pytest.approx(4 * 1.01 * 0.1**2, rel=POWER)
     # the appendix's ladder is stable
     assert not run(sigmas=geometric(20.0, 1.0, 10)).unstable
     health(diagnosis).savefig(BytesIO())
@@ -42,7 +45,7 @@ def test_five_steps_a_level_lag_and_give_wrong_weights():
     diagnosis = diagnose(mixture, mixture, ladder.sigmas, steps=5, **options)
     assert diagnosis.lagging
     assert any(v.startswith("lag: at") and "T = 5" in v for v in diagnosis.verdicts)
-    assert any(v.startswith("weights: of modes 0, 1, 2") for v in diagnosis.verdicts)
+    assert any(v.startswith("weights: the shares of modes 0, 1, 2") for v in diagnosis.verdicts)
 
 
 def test_a_healthy_chain_has_no_verdict():
@@ -51,10 +54,16 @@ def test_a_healthy_chain_has_no_verdict():
     options = {"epsilon": ladder.epsilon / 2, "n": 1000}
     diagnosis = diagnose(mixture, mixture, ladder.sigmas, steps=60, **options)
     assert diagnosis.verdicts == ()
-    assert str(diagnosis).endswith("was found")
     for mode in diagnosis.modes:
         assert mode.low < mode.share < mode.high
     assert sum(mode.share for mode in diagnosis.modes) == pytest.approx(1)
+    lines, levels = str(diagnosis).splitlines(), len(ladder.sigmas)
+    assert [line.split()[0] for line in lines[1 : levels + 1]] == [*map(str, range(1, levels + 1))]
+    assert sum(line.startswith("mode ") for line in lines) == 8
+    assert lines[-1].endswith("was found")
+    figure = health(diagnosis)
+    assert [len(ax.lines[0].get_xdata()) for ax in figure.axes[:3]] == [levels] * 3
+    figure.savefig(BytesIO())
 
 
 def test_moments_against_the_theory_of_a_linear_chain():
@@ -65,19 +74,19 @@ def test_moments_against_the_theory_of_a_linear_chain():
     variance = v + 25
     for level in diagnosis.levels:
         width, alpha = v + level.sigma**2, e * level.sigma**2
-        assert level.stiffness == pytest.approx(level.sigma**2 / width[1].item(), rel=0.02)
+        assert level.stiffness == pytest.approx(level.sigma**2 / width[1].item(), rel=POWER)
         for _ in range(steps):
             variance = (1 - alpha / width) ** 2 * variance + 2 * alpha
-        assert level.alpha == pytest.approx(alpha, rel=1e-4)
+        assert level.alpha == pytest.approx(alpha)
         noise = 4 * math.sqrt(2 / n)  # four standard errors of a variance, relative
         assert level.widest == pytest.approx((variance / width)[0].item(), rel=noise)
         total = (variance.sum() / width.sum()).item()
         assert level.variance == pytest.approx(total, rel=noise)
-        assert level.widest_settled == pytest.approx(2 / (2 - alpha / width[0].item()), rel=1e-4)
+        assert level.widest_settled == pytest.approx(2 / (2 - alpha / width[0].item()))
         # E‖s‖² = Σ variance/width², against Σ 1/width
         local = ((variance / width**2).sum() / (1 / width).sum()).item()
         assert level.local == pytest.approx(local, abs=5 * level.local_error)
-        assert level.local_settled == pytest.approx(2 / (2 - alpha / width[1].item()), rel=0.02)
+        assert level.local_settled == pytest.approx(2 / (2 - alpha / width[1].item()), rel=POWER)
         assert level.mean < 4 * math.sqrt(level.variance)
 
 
@@ -119,7 +128,7 @@ def test_errors_name_the_argument():
 def test_boxes_are_modes_and_points_and_planes_are_not():
     plane = Gaussian(torch.zeros(3), 0.0, torch.tensor([[2.0], [0.0], [0.0]]))
     diagnosis = diagnose(plane, plane, LADDER, steps=200, epsilon=0.02 * 0.3**2, n=2000)
-    # all directions count: of 2000 in three, the widest with a quarter of the rest, 2 % each
+    # all directions count: four standard errors of 2 %
     assert diagnosis.levels[0].variance == pytest.approx(1.01, abs=0.08)
     assert not diagnosis.modes
     points = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.0, torch.ones(2))
@@ -135,7 +144,7 @@ def test_stiffness_is_the_largest_eigenvalue_and_not_that_of_a_repelling_point()
     cov = torch.tensor([[2.0, 1.9], [1.9, 2.0]])  # eigenvalues 3.9 and 0.1
     truth = Gaussian(torch.zeros(2), cov)
     for level in diagnose(truth, truth, LADDER, steps=1, epsilon=1e-3, n=100).levels:
-        assert level.stiffness == pytest.approx(level.sigma**2 / (0.1 + level.sigma**2), rel=0.02)
+        assert level.stiffness == pytest.approx(level.sigma**2 / (0.1 + level.sigma**2), rel=POWER)
     # between two modes the score repels, with a larger slope than it attracts anywhere
     two = GaussianMixture(torch.tensor([[-3.0], [3.0]]), 0.01, torch.ones(2))
     between = lambda x, sigma: two(x - x.detach(), sigma)  # noqa: E731
@@ -150,7 +159,7 @@ def test_guided_scores_are_stiffer():
     diagnosis = diagnose(guided, narrow, sigmas, steps=2, epsilon=0.06, n=200)
     for level in diagnosis.levels:
         slope = 4 / (0.01 + level.sigma**2) - 3 / (1 + level.sigma**2)
-        assert level.stiffness == pytest.approx(slope * level.sigma**2, rel=0.02)
+        assert level.stiffness == pytest.approx(slope * level.sigma**2, rel=POWER)
     assert diagnosis.unstable
     assert "stiffer than a true one" in diagnosis.verdicts[0]
     assert not diagnose(narrow, narrow, sigmas, steps=2, epsilon=0.06, n=200).unstable
@@ -169,9 +178,9 @@ def test_score_error_by_level_and_region():
     top, middle, low = diagnosis.levels
     assert top.errors[1] == 0
     assert top.errors[3] > 0.5
-    assert max(middle.errors) < 1e-12
-    assert low.errors == pytest.approx([0.01] * 4, rel=1e-3)
-    # data stand for their own distribution
+    assert max(middle.errors) == 0
+    assert low.errors == pytest.approx([0.01] * 4, rel=1e-5)  # 1.2e-7 over a tenth, squared
+    # data stand for their own distribution; 1.2e-7 squared, × a few
     data = torch.randn(200, 2)
     diagnosis = diagnose(Empirical(data), data, sigmas, steps=5, epsilon=0.05, n=500)
     assert diagnosis.modes == ()
@@ -181,17 +190,5 @@ def test_score_error_by_level_and_region():
 def test_wilsons_interval_is_scipys():
     for hits, n in ((0, 10), (3, 10)):
         truth = binomtest(hits, n).proportion_ci(method="wilson")
+        # z has six decimals
         assert wilson(hits, n) == pytest.approx((truth.low, truth.high), abs=1e-6)
-
-
-def test_it_prints_and_can_be_plotted():
-    mixture = circle()
-    options = {"steps": 2, "epsilon": 0.02, "n": 200}
-    diagnosis = diagnose(mixture, mixture, geometric(5.0, 0.3, 6), **options)
-    lines = str(diagnosis).splitlines()
-    assert [line.split()[0] for line in lines[:7]] == ["level", *"123456"]
-    assert sum(line.startswith("mode ") for line in lines) == 8
-    figure = health(diagnosis)
-    shown = [[len(line.get_xdata()) for line in ax.lines] for ax in figure.axes]
-    assert shown[0][0] == shown[1][0] == shown[2][0] == 6
-    figure.savefig(BytesIO())

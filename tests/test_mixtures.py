@@ -19,7 +19,6 @@ from scorefield import (
     final,
     geometric,
     karras,
-    langevin,
     seeded,
     suggest,
 )
@@ -108,18 +107,6 @@ def test_weak_order_of_the_reverse_diffusion(name):
     # the next term of the error is 1/8 of the first one, times a constant
     for errors in (means, variances):
         assert orders(errors) == pytest.approx([1, 1], abs=0.2)
-
-
-def test_plain_langevin_does_not_find_the_weights():
-    """Figure 3: from U[−8, 8] to modes at ±5 of weights ⅕ and ⅘."""
-    weights = torch.tensor([0.2, 0.8]).double()
-    mixture = GaussianMixture(torch.tensor([[-5.0], [5.0]]).double(), 1.0, weights)
-    p = (GRID.abs() <= 8).double() / (GRID.abs() <= 8).sum()
-    run = partial(langevin, mixture, sigma=0.0, alpha=0.1, steps=1, convention="paper")
-    step = transition(lambda x, noise: run(x, noise=noise))
-    for _ in range(1000):
-        p = p @ step
-    assert p[GRID < 0].sum() > 0.2 + 0.1
 
 
 def annealed(steps, sigmas, epsilon):

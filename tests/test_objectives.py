@@ -53,20 +53,9 @@ def convolutions():
 
 
 def still():
-    """Return a source of noise that starts with the same draws every time."""
+    """Return a source of noise that gives the same samples every time."""
     generator = torch.Generator().manual_seed(5)
     return lambda x: torch.randn(x.shape, generator=generator).to(x)
-
-
-def test_exact_is_half_norm_plus_trace_of_jacobian():
-    _, score = convolutions()
-    x, z = torch.randn(2, 4, 2, 3, 3).double()
-    noisy = x + 0.3 * z
-    jacobian = torch.autograd.functional.jacobian(lambda y: score(y, 0.3).sum(0), noisy)
-    trace = jacobian.movedim(3, 0).flatten(1, 3).flatten(2).diagonal(dim1=1, dim2=2).sum(1)
-    truth = 0.5 * score(noisy, 0.3).square().sum((1, 2, 3)) + trace
-    for chunk in (1, 2, 64):
-        torch.testing.assert_close(exact(score, x, 0.3, noise=replay([z]), chunk=chunk), truth)
 
 
 SIGNS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).double()
@@ -81,20 +70,11 @@ AXES = 3**0.5 * torch.eye(3).double()
 def test_sliced_averages_to_exact(projection, directions, reduced, sigma):
     """Over all signs, or √3 times the axes, the mean of vvᵀ is the identity without chance."""
     _, score = mlp(3)
-    x, z, n = torch.randn(1, 3).double(), torch.randn(1, 3).double(), len(directions)
-    draws = replay([z.expand(n, 3), directions])
-    options = {"projection": projection, "reduced": reduced, "noise": draws}
-    losses = sliced(score, x.expand(n, 3), sigma, **options)
-    truth = exact(score, x, sigma, noise=replay([z]))
-    torch.testing.assert_close(losses.mean(0, keepdim=True), truth)
-
-
-def test_projections_are_averaged():
-    x, draws = torch.randn(3, 2, 4, 4).double(), torch.randn(5, 3, 2, 4, 4).double()
-    _, score = convolutions()
-    losses = sliced(score, x, 0.4, projections=4, noise=replay(draws))
-    singles = [sliced(score, x, 0.4, noise=replay([draws[0], v])) for v in draws[1:]]
-    torch.testing.assert_close(losses, torch.stack(singles).mean(0))
+    x, z = torch.randn(2, 5, 3).double()
+    draws = replay([z, *directions[:, None].expand(-1, 5, 3)])
+    options = {"projection": projection, "projections": len(directions), "reduced": reduced}
+    losses = sliced(score, x, sigma, noise=draws, **options)
+    torch.testing.assert_close(losses, exact(score, x, sigma, noise=replay([z])))
 
 
 def test_objectives_refuse_nonsense():
@@ -107,14 +87,11 @@ def test_objectives_refuse_nonsense():
             loss(Gaussian(torch.zeros(2), 1.0), torch.zeros(3, 2), sigma, **options)
 
 
-def test_projections_are_isotropic():
-    z = torch.randn(50_000, 3)
-    for projection in (rademacher, gaussian, sphere):
-        v = projection(z)
-        # standard errors are at most √(2/50,000) = 0.0063, of gaussian on the diagonal
-        assert (v.T @ v / 50_000 - torch.eye(3)).abs().max() < 0.03
-    assert rademacher(z).abs().unique().tolist() == [1.0]
-    torch.testing.assert_close(sphere(z).norm(dim=1), torch.full((50_000,), math.sqrt(3)))
+def test_projections_have_the_length_of_a_normal_vector():
+    z = torch.randn(100, 3).double()
+    assert rademacher(z).equal(z.sign())
+    assert gaussian(z).equal(z)
+    torch.testing.assert_close(sphere(z), math.sqrt(3) * z / z.norm(dim=1, keepdim=True))
 
 
 def test_variance_reduction_reduces_variance():
@@ -148,7 +125,8 @@ def test_gradients_agree_in_expectation(name):
 def test_backward_through_the_loss_and_no_graph_without_grad(name, make):
     """The gradient of every loss in the parameters against central differences.
 
-    A step h = 1e-5 leaves h² and 2e-16/h = 2e-11 times a third derivative or a loss of up to 1e3.
+    A step h = 1e-5 leaves h² = 1e-10 times a third derivative and 2e-16/h = 2e-11 times a loss,
+    each at most 1e3 slopes.
     """
     net, score = make()
     shape = (3,) if isinstance(net[0], torch.nn.Linear) else (2, 4, 4)
@@ -172,12 +150,12 @@ def test_backward_through_the_loss_and_no_graph_without_grad(name, make):
 
 
 def test_annealed_weights_each_level_in_any_batch():
-    truth, noise = Gaussian(torch.zeros(3), 0.5), still()
-    law, x = Discrete(geometric(1.0, 0.01, 10)), torch.randn(64, 3)
-    loss = annealed(denoising, law)
+    truth, noise = Gaussian(torch.zeros(3).double(), 0.5), still()
+    levels, x = Discrete(geometric(1.0, 0.01, 10).double()), torch.randn(64, 3).double()
+    loss = annealed(denoising, levels)
     whole = loss(truth, x, noise=seeded(1))
     torch.testing.assert_close(loss(truth, x[2:], noise=seeded(1, first=2)), whole[2:])
-    sigma, z = law(noise(torch.empty(64))), noise(x)
+    sigma, z = levels(noise(x.new_empty(64))), noise(x)
     assert len(sigma.unique()) > 5
     paper = 0.5 * (sigma[:, None] * truth(x + sigma[:, None] * z, sigma) + z).square().sum(1)
     torch.testing.assert_close(loss(truth, x, noise=still()), paper)
@@ -185,13 +163,13 @@ def test_annealed_weights_each_level_in_any_batch():
 
 def test_published_weights():
     """EDM's λ‖D − x‖² with λ = (σ² + σ_d²)/(σσ_d)², and the likelihood's g²/2·‖·‖² over dσ."""
-    truth = Gaussian(torch.zeros(3), 0.5)
-    x, sigma = torch.randn(8, 3), torch.rand(8) + 0.1
+    truth = Gaussian(torch.zeros(3).double(), 0.5)
+    x, sigma = torch.randn(8, 3).double(), torch.rand(8).double() + 0.1
     loss = denoising(truth, x, sigma, noise=still())
     d = to_denoiser(truth)(x + sigma[:, None] * still()(x), sigma)
     edm = (sigma**2 + 0.25) / (sigma * 0.5) ** 2 * (d - x).square().sum(1)
     torch.testing.assert_close(edm_weight(0.5)(sigma) * loss, edm)
     assert ncsn_weight(sigma).equal(sigma**2)
     # p(σ) times the weight is 2σ, whatever the distribution
-    law = LogUniform(2.0, 0.01)
-    torch.testing.assert_close(likelihood_weight(law)(sigma) * law.density(sigma), 2 * sigma)
+    levels = LogUniform(2.0, 0.01)
+    torch.testing.assert_close(likelihood_weight(levels)(sigma) * levels.density(sigma), 2 * sigma)

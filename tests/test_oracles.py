@@ -100,13 +100,12 @@ def test_gaussian_density_is_torchs(kind, sigma):
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 20.0])
 def test_gaussian_mixture_density_is_torchs(sigma):
     oracle = oracles((4,))["gaussian mixture"]
-    cov = (0.05 + sigma**2) * torch.eye(4).double()
-    modes = MultivariateNormal(oracle.means, cov)
+    modes = MultivariateNormal(oracle.means, (0.05 + sigma**2) * torch.eye(4).double())
     truth = MixtureSameFamily(Categorical(oracle.weights), modes)
     same = Mixture([Gaussian(mean, 0.05) for mean in oracle.means], oracle.weights)
     x = oracle.sample(20, sigma)
-    for it in (oracle, same):
-        torch.testing.assert_close(it.log_prob(x, sigma), truth.log_prob(x))
+    torch.testing.assert_close(oracle.log_prob(x, sigma), truth.log_prob(x))
+    torch.testing.assert_close(same.log_prob(x, sigma), truth.log_prob(x))
     torch.testing.assert_close(same.score(x, sigma), oracle.score(x, sigma))
     torch.testing.assert_close(same.responsibilities(x, sigma), oracle.responsibilities(x, sigma))
     torch.testing.assert_close(same.prior.dense, oracle.prior.dense)
@@ -243,11 +242,9 @@ def test_posteriors_have_their_limits():
 
 
 def test_a_factor_of_low_rank_is_singular():
-    factor = torch.randn(3, 2) @ torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    factor = (torch.randn(3, 2) @ torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])).double()
     with pytest.raises(ValueError, match="fill only a plane"):
-        Gaussian(torch.zeros(3), 0.0, factor).score(torch.zeros(1, 3), 0.0)
-    cov = Gaussian(torch.zeros(3), 0.1, factor).prior.dense
-    torch.testing.assert_close(cov, factor @ factor.T + 0.1 * torch.eye(3))
+        Gaussian(factor[0], 0.0, factor).score(factor, 0.0)
 
 
 def test_second_derivatives():
@@ -300,7 +297,6 @@ BOX, POINTS = Box(torch.zeros(3), torch.ones(3)), Empirical(X)
         (lambda: N.score(X[:, :2], 1.0), "reshape x"),
         (lambda: N.score(X.to("meta"), 1.0), "reshape x or move"),
         (lambda: N.score(X, -1.0), "sigma=-1"),
-        (lambda: N.log_prob(X, -1.0), "sigma=-1"),
         (lambda: N.sample(2, -1.0), "sigma=-1"),
         (lambda: POINTS.score(X, torch.tensor([0.0, 1.0])), "points have no density"),
         (lambda: POINTS.log_prob(X, 0.0), "points have no density: give sigma > 0"),
@@ -313,7 +309,6 @@ BOX, POINTS = Box(torch.zeros(3), torch.ones(3)), Empirical(X)
         (lambda: BOX.score(X - 1, 0.0), "density 0 at sigma = 0"),
         (lambda: Box(torch.ones(3), torch.zeros(3)), "opposite corners"),
         (lambda: N.posterior(torch.ones(2, 4), X[0, :2], 0.1), "matrix has shape"),
-        (lambda: N.posterior(torch.ones(3), X[0, :2], 0.1), "matrix has shape"),
         (lambda: N.posterior(torch.ones(2, 3), X[0, :2], -1.0), "sigma_y=-1.0"),
         (lambda: N.posterior(EYE[:1], X[0, :2], 0.1), "y has shape"),
         (lambda: N.posterior(torch.ones(2, 3), X[0, :2], 0.0), "rows that depend on each other"),

@@ -79,7 +79,7 @@ def trace(
     """Return tr ∂y/∂x of each sample, exactly: the Jacobian's rows, `chunk` at a time.
 
     The samples of a batch must not influence each other. `chunk=1` avoids the vectorised backward
-    pass, for operations that have none.
+    pass, which some operations lack.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk}: take at least 1 row of the Jacobian at a time")

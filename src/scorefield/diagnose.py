@@ -111,8 +111,8 @@ class Diagnosis:
             f"mode {i}: {m.share:.3f} of {m.weight:.3f}, 95 % in {m.low:.3f} to {m.high:.3f}"
             for i, m in enumerate(self.modes)
         ]
-        fine = ("no instability, bias, lag, wrong weight or wrong score was found",)
-        return "\n".join([*rows, *(self.verdicts or fine)])
+        healthy = ("no instability, bias, lag, wrong weight or wrong score was found",)
+        return "\n".join([*rows, *(self.verdicts or healthy)])
 
 
 def diagnose(
@@ -136,8 +136,8 @@ def diagnose(
         steps: T, at each level.
         epsilon: ε of `annealed_langevin`.
         convention: scale of ε.
-        n: number of chains, which start from the reference's prior, and of points that test the
-            score; with few, a small lag cannot be distinguished from chance.
+        n: number of chains, which start from the reference's prior, and of points where the score
+            is compared; a small n cannot tell a small lag from chance.
         noise: source of noise.
     """
     if n < 20 or int(n) != n:
@@ -170,7 +170,7 @@ def diagnose(
 
 
 def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Return the interval of a share (Wilson 1927), valid also for few samples and for none."""
+    """Return the interval of a share (Wilson 1927), valid also for few samples and no hits."""
     p = hits / n
     centre, scale = p + z**2 / (2 * n), 1 + z**2 / n
     reach = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
@@ -181,7 +181,7 @@ def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
 def _stiffness(score: Score, x: Tensor, sigma: float, noise: Noise, iterations: int = 30) -> float:
     """Return the largest eigenvalue of −∇ₓs at any of the points, by power iteration.
 
-    First for the largest absolute value, ρ; then for ρI − ∇ₓs, whose largest eigenvalue is ρ + λ.
+    First comes the largest absolute value, ρ; then ρI − ∇ₓs, whose largest eigenvalue is ρ + λ.
     """
     _, pullback = linearize(lambda x: score(x, sigma), x)
     size = x.new_zeros(len(x))
@@ -232,7 +232,7 @@ def _measure_chain(level: LevelHealth, x: Tensor, truth: Oracle, noise: Noise) -
 
 
 def _mode_shares(truth: Oracle, x: Tensor, sigma: float) -> tuple[ModeShare, ...]:
-    """Return the shares of a mixture's modes; points, as of a data set, are not modes."""
+    """Return the shares of a mixture's modes; the points of a data set are not modes."""
     if not isinstance(truth, Mixture) or getattr(truth, "variance", 1) == 0:
         return ()
     components = truth.responsibilities(x, sigma).argmax(1)
@@ -269,23 +269,23 @@ def _verdicts(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"mean: {where} the chain's mean is {v.mean:.1f} standard errors from q's."
     v, where = _worst(diagnosis, lambda v: v.errors[0])
     if v.errors[0] > 0.05:
-        yield f"score: {where} its mean square error is {v.errors[0]:.2g} of the true mean square."
+        yield f"score: {where} its mean square error is {v.errors[0]:.2g} × the true mean square."
     # four standard errors: one mode in 15,000 by chance
-    off = []
+    wrong = []
     for i, mode in enumerate(diagnosis.modes):
         low, high = wilson(round(mode.share * diagnosis.n), diagnosis.n, z=4.0)
-        off += [str(i)] if not low <= mode.weight <= high else []
-    if off:
+        wrong += [str(i)] if not low <= mode.weight <= high else []
+    if wrong:
         yield (
-            f"weights: of modes {', '.join(off)} the share is wrong beyond chance. Raise steps and "
-            "keep epsilon, or use a sampler of the ODE."
+            f"weights: the shares of modes {', '.join(wrong)} are wrong beyond chance. Raise steps "
+            "and keep epsilon, or use a sampler of the ODE."
         )
 
 
 def _worst(
     diagnosis: Diagnosis, size: Callable[[LevelHealth], float], among: Iterable[int] | None = None
 ) -> tuple[LevelHealth, str]:
-    """Return the level where something is largest, and its place in words."""
+    """Return the level of largest size, and its place in words."""
     levels = diagnosis.levels
     i = max(range(len(levels)) if among is None else among, key=lambda i: size(levels[i]))
     return levels[i], f"at level {i + 1} (σ = {levels[i].sigma:.4g})"

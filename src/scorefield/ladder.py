@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -54,9 +55,7 @@ class Suggestion:
         """The reason for each number, in words."""
         first, last, levels = self.sigmas[0].item(), self.sigmas[-1].item(), len(self.sigmas)
         gamma = (first / last) ** (1 / (levels - 1))
-        largest = (
-            "as given" if self.max_distance is None else "the largest distance between samples"
-        )
+        largest = "the largest distance between two samples" if self.max_distance else "as given"
         if self.outliers:
             largest += (
                 f", without {self.outliers} outliers, further from all others than twice the "
@@ -82,8 +81,8 @@ class Suggestion:
 
 def overlap(gamma: float, size: int) -> float:
     """Return C, the mass that neighbouring levels share (Song & Ermon 2020, prop. 2)."""
-    centre, reach = math.sqrt(2 * size) * (gamma - 1), 3 * gamma
-    return 0.5 * (math.erf((centre + reach) / math.sqrt(2)) - math.erf((centre - reach) / 2**0.5))
+    centre, cdf = math.sqrt(2 * size) * (gamma - 1), NormalDist().cdf
+    return cdf(centre + 3 * gamma) - cdf(centre - 3 * gamma)
 
 
 def variance_ratio(e: float, gamma: float, steps: int) -> float:
@@ -102,7 +101,7 @@ def suggest(
 
     Args:
         data: a batch of samples; uint8 for images, in units of 1/255.
-        budget: most evaluations of the score in a run; T = 5 if not given.
+        budget: upper limit on the score evaluations of a run; without one, T = 5.
         sigma_min: σ_L, instead of one chosen from the data.
     """
     eight_bit = data.dtype == torch.uint8
@@ -144,7 +143,7 @@ def suggest_between(
     """Choose L, T and ε between two noise levels in `size` dimensions; T and ε if L is given."""
     if levels is not None and levels < 2:
         raise ValueError(f"levels={levels}: give at least 2, the ends of the ladder")
-    # C = ½ where √(2D)(γ−1) = 3γ; in few dimensions that γ is too coarse, or there is none
+    # C = ½ where √(2D)(γ−1) = 3γ; in few dimensions this γ is too coarse or does not exist
     spread = math.sqrt(2 * size)
     coarsest = min(1.5, spread / (spread - 3)) if spread > 3 else 1.5
     if levels is None:
@@ -153,15 +152,15 @@ def suggest_between(
     steps = 5 if budget is None else budget // levels
     if steps < 1:
         raise ValueError(f"budget={budget} is less than one step at each of {levels} levels")
-    # the ratio has one minimum in e; its neighbours on this grid are 0.2 % apart
+    # the ratio has a single minimum in e; points of this grid are 0.2 % apart
     grid = torch.logspace(-7, 0, 8001, dtype=torch.float64).tolist()
     ratio, e = min((variance_ratio(e, gamma, steps), e) for e in grid)
     sigmas = geometric(sigma_max, sigma_min, levels)
     return Suggestion(sigmas, steps, e * sigma_min**2, overlap(gamma, size), ratio)
 
 
-def _spaced_rows(n: int, most: int) -> Int[Tensor, "rows"]:
-    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
+def _spaced_rows(n: int, limit: int) -> Int[Tensor, "rows"]:
+    return torch.linspace(0, n - 1, min(n, limit), dtype=torch.float64).round().long()
 
 
 def _gaps(x: Tensor, rows: Int[Tensor, "rows"]) -> Iterator[Float[Tensor, "rows m"]]:
@@ -189,9 +188,9 @@ def _largest_distances(x: Tensor, reach: float) -> tuple[float, int, float]:
 def _diameter(x: Tensor) -> float:
     """Return the largest distance, exactly, without a matrix of all.
 
-    Two samples are at most the sum of their distances r from the centre apart: in order of falling
-    r, blocks of pairs that cannot exceed the largest so far are skipped. Products, which are fast,
-    find the widest pair of a block, and its difference gives the distance.
+    The distance of two samples is at most the sum of their distances r from the centre. In order
+    of decreasing r, blocks of pairs that cannot exceed the largest so far are skipped. In a block,
+    fast products find the widest pair, and its difference gives the distance.
     """
     radius, order = x.norm(dim=1).sort(descending=True)
     x, best = x[order], 0.0

@@ -61,7 +61,7 @@ def log_likelihood(
             of x from them.
         probes: number of random v in Hutchinson's estimate; None for the exact trace.
         tolerance: error of a step, in nats and in x/σ.
-        max_evaluations: most per sample; a smooth score needs a few hundred.
+        max_evaluations: limit for each sample; a smooth score needs a few hundred.
         chunk: rows of the Jacobian at a time, for the exact trace.
         noise: source of the probes, whose signs are used.
     """
@@ -88,7 +88,7 @@ def log_likelihood(
         end, count = _solve(flow, start, *ends, scale, max_evaluations)
         base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
         integrals = end[:, size:]
-        # of a single probe, NaN
+        # a single probe has no standard error
         error = torch.full_like(base, math.nan if probes else 0)
         if probed > 1:
             error = integrals.std(1) / math.sqrt(probed)
@@ -159,7 +159,7 @@ def _solve(
     start: float,
     end: float,
     scale: Callable[[Tensor, Tensor], Tensor],
-    most: int,
+    max_evaluations: int,
 ) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
     """Return y at the end, by steps of error scale(t, y), and the evaluations for each sample."""
     y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
@@ -180,11 +180,12 @@ def _solve(
         y[good], slope[good] = proposal[ratio <= 1], slopes[-1][ratio <= 1]
         t[good] += step[ratio <= 1]
         h[rows] = step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
-        stuck = rows[(h[rows] < 1e-10) | (count[rows] > most)].tolist()
+        stuck = rows[(h[rows] < 1e-10) | (count[rows] > max_evaluations)].tolist()
         if stuck:
             raise ValueError(
-                f"samples {stuck[:5]} do not reach sigma_max within {most} evaluations: the score "
-                "is not finite or not smooth there. Raise max_evaluations, tolerance or sigma_min"
+                f"samples {stuck[:5]} do not reach sigma_max within {max_evaluations} evaluations: "
+                "the score is not finite or not smooth there. Raise max_evaluations, tolerance or "
+                "sigma_min"
             )
         rows = rows[end - t[rows] > 1e-12]
     return y, count

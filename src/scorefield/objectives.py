@@ -69,7 +69,7 @@ def exact(
 
 
 def rademacher(z: Tensor) -> Tensor:
-    """Map z to ±1 in each dimension, for which vᵀAv has the least variance."""
+    """Map z to ±1 in each dimension: vᵀAv then has the least variance."""
     return torch.ones_like(z).copysign(z)
 
 
@@ -133,7 +133,7 @@ def denoising(
 
 
 def ncsn_weight(sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-    """Return λ(σ) = σ² (Song & Ermon 2019, §4.2), for which every level contributes alike."""
+    """Return λ(σ) = σ² (Song & Ermon 2019, §4.2): all levels contribute about equally."""
     return sigma**2
 
 

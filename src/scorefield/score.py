@@ -90,7 +90,7 @@ def rescale(score: Score, scale: float, shift: float = 0.0) -> Score:
 def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
     """Return the classifier-free guidance s = s_u + w·(s_c − s_u) (Ho & Salimans 2022, eq. 6).
 
-    w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is this one less 1.
+    w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is ours minus 1.
     """
 
     def guided_score(x: Tensor, sigma: Sigma) -> Tensor:
