@@ -1,12 +1,10 @@
 """Rules of the repository: imports, names, size, documents and package."""
 
 import ast
-import io
 import re
 import shlex
 import subprocess
 import sys
-import tokenize
 import zipfile
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -28,140 +26,95 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under i
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src/scorefield"
+MODULES = sorted(SOURCE.rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # ── Imports ──────────────────────────────────────────────────────────────────────────────────────
 
-PUBLIC = "scorefield"
-"""The package itself, whose names come from any module."""
-
-
-def _words(text):
-    return set(text.split())
-
-
-MATHEMATICS = {
-    "_ops": set(),
-    "score": {"_ops"},
-    "noise": {"_ops"},
-    "covariance": set(),
-    "prior": {"_ops", "covariance"},
-    "ladder": {"_ops", "noise"},
-    "objectives": {"_ops", "score", "noise"},
-    "oracles": {"_ops", "noise", "prior"},
-    "samplers": {"_ops", "score", "noise"},
-    "likelihood": {"_ops", "score", "noise", "prior"},
-    "metrics": set(),
-    "inverse": {"_ops", "score", "noise", "samplers"},
-    "diagnose": {"_ops", "score", "noise", "prior", "oracles", "samplers"},
-    "precondition": {"_ops", "score", "noise"},
-    "model": {"_ops", "noise", "score", "precondition", "prior"},
-}
-"""The mathematics imports neither a network nor an application."""
-
-LAYERS = [
-    MATHEMATICS,
-    {"nn": {"_ops"}},
-    {"fast": {"model", "nn"}},
+LAYERS = {
+    # the mathematics, which imports neither a network nor an application
+    "_ops": "",
+    "score": "_ops",
+    "noise": "_ops",
+    "covariance": "",
+    "prior": "_ops covariance",
+    "ladder": "_ops noise",
+    "objectives": "_ops score noise",
+    "oracles": "_ops noise prior",
+    "samplers": "_ops score noise",
+    "likelihood": "_ops score noise prior",
+    "metrics": "",
+    "inverse": "_ops score noise samplers",
+    "diagnose": "_ops score noise prior oracles samplers",
+    "precondition": "_ops score noise",
+    "model": "_ops noise score precondition prior",
+    "nn": "_ops",
+    "fast": "model nn",
     # using a model
-    {
-        "disk": set(),
-        "spelling": set(),
-        "values": {"spelling"},
-        "distributed": set(),
-        "train": {"distributed"},
-        "checkpoint": {"disk", "model", "nn", "precondition", "prior"},
-    },
-    {"sample": {"_ops", "distributed", "ladder", "model", "noise", "prior", "samplers", "score"}},
-    {"restore": {"inverse", "model", "noise", "sample", "samplers", "score"}},
-    {
-        "convert": {
-            "_ops",
-            "checkpoint",
-            "fast",
-            "model",
-            "nn",
-            "noise",
-            "precondition",
-            "prior",
-            "score",
-        }
-    },
-    {"data": {"distributed", "oracles", "spelling", "values"}},
-    {"show": {"diagnose", "disk", "distributed", "score"}},
-    {
-        "runs": _words(
-            "checkpoint data disk distributed fast ladder model nn noise objectives "
-            "precondition prior sample show spelling train values"
-        )
-    },
-    {
-        "evaluate": _words(
-            "checkpoint data diagnose disk distributed fast ladder likelihood metrics model "
-            "noise objectives oracles runs sample samplers score show"
-        )
-    },
-    {
-        "paper": _words(
-            "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn "
-            "noise objectives oracles runs sample samplers score show spelling train"
-        )
-    },
-    # the door, which nothing imports
-    {
-        "cli": {PUBLIC}
-        | _words(
-            "checkpoint data disk distributed evaluate fast inverse ladder model noise "
-            "paper restore runs sample samplers show train values"
-        )
-    },
-    {"__init__": set(), "__main__": {"cli"}},
-]
-"""Each layer names the modules that it may import."""
-
-
-ALLOWED = {unit: names for layer in LAYERS for unit, names in layer.items()}
+    "disk": "",
+    "spelling": "",
+    "values": "spelling",
+    "distributed": "",
+    "train": "distributed",
+    "checkpoint": "disk model nn precondition prior",
+    "sample": "_ops distributed ladder model noise prior samplers score",
+    "restore": "inverse model noise sample samplers score",
+    "convert": "_ops checkpoint fast model nn noise precondition prior score",
+    "data": "distributed oracles spelling values",
+    "show": "diagnose disk distributed score",
+    "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
+    "prior sample show spelling train values",
+    "evaluate": "checkpoint data diagnose disk distributed fast ladder likelihood metrics model "
+    "noise objectives oracles runs sample samplers score show",
+    "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "
+    "objectives oracles runs sample samplers score show spelling train",
+    # the public names, and the command line, which nothing imports
+    "__init__": "",
+    "cli": "__init__ checkpoint data disk distributed evaluate fast inverse ladder model noise "
+    "paper restore runs sample samplers show train values",
+    "__main__": "cli",
+}
+"""Each module or package, and those above it in this list that it may import."""
 
 
 def _unit(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def _imported_names(path, code=None):
-    """Yield the dotted names that a file imports, anywhere in it."""
+def _imported_files(path, code=None):
+    """Yield the files of the package that a file imports, anywhere in it."""
     package = ("scorefield", *path.relative_to(SOURCE).parent.parts)
     for node in ast.walk(ast.parse(code or path.read_text())):
+        names = []
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) + 1 - node.level] if node.level else ()
             module = ".".join([*start, *([node.module] if node.module else [])])
-            yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def _imports(path, code=None):
-    """Yield the units that a file imports, anywhere in it; `PUBLIC` for names of the package."""
-    for target in _imported_names(path, code):
-        root, _, rest = target.partition(".")
-        if root == "scorefield":
-            name = rest.split(".")[0]
-            yield name if name in ALLOWED else PUBLIC
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        for name in names:
+            target = SOURCE.parent.joinpath(*name.split("."))
+            places = [target, target.parent]  # the last part may be a module, or a name in one
+            files = [f for p in places for f in (p.with_suffix(".py"), p / "__init__.py")]
+            yield from [file for file in files if file.exists()][:1]
 
 
 def _trespasses(path, code=None):
-    unit = _unit(path)
-    return {name for name in _imports(path, code) if name not in ALLOWED[unit] | {unit}}
+    units = {_unit(file) for file in _imported_files(path, code)}
+    return units - {_unit(path), *LAYERS[_unit(path)].split()}
 
 
-def test_every_module_has_a_layer():
-    units = {_unit(path) for path in SOURCE.rglob("*.py")}
-    assert units <= ALLOWED.keys(), "add new modules to LAYERS"
+def test_a_module_imports_only_layers_above_it_in_the_list():
+    assert {_unit(path) for path in MODULES} == LAYERS.keys(), "add new modules to LAYERS"
+    wrong = {str(path.relative_to(SOURCE)): _trespasses(path) for path in MODULES}
+    assert not {name: units for name, units in wrong.items() if units}
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: p.name)
-def test_a_module_imports_only_layers_below(path):
-    if _unit(path) in ALLOWED:  # otherwise the test above fails
-        assert not _trespasses(path), f"{path.relative_to(ROOT)} may not import these"
+def test_the_layers_are_in_order_and_nothing_imports_the_command_line():
+    units = list(LAYERS)
+    for i, unit in enumerate(units):
+        assert set(LAYERS[unit].split()) <= set(units[:i]), unit
+    assert [unit for unit in LAYERS if "cli" in LAYERS[unit].split()] == ["__main__"]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +123,7 @@ def test_a_module_imports_only_layers_below(path):
         ("score.py", "from .noise import perturb", {"noise"}),
         ("score.py", "from . import noise", {"noise"}),
         ("score.py", "def f():\n    import scorefield.cli", {"cli"}),
-        ("score.py", "from scorefield import denoising", {PUBLIC}),
+        ("score.py", "from scorefield import denoising", {"__init__"}),
         ("samplers/steps.py", "from ..oracles import Box", {"oracles"}),
         ("samplers/steps.py", "from .. import oracles", {"oracles"}),
         ("samplers/steps.py", "from .state import State\nfrom .._ops import match", set()),
@@ -181,29 +134,8 @@ def test_every_form_of_import_is_seen(file, code, trespasses):
     assert _trespasses(SOURCE / file, code) == trespasses
 
 
-def _imported_files(path, code=None):
-    """Yield the files of the package that a file imports, except for its own package's."""
-    for name in _imported_names(path, code):
-        target = SOURCE.parent.joinpath(*name.split("."))
-        for place in (target, target.parent):  # the last part may be a module, or a name in one
-            files = place.with_suffix(".py"), place / "__init__.py"
-            yield from (f for f in files if f.exists() and f != path.parent / "__init__.py")
-
-
-@pytest.mark.parametrize("code", ["import scorefield.runs.build", "from ..runs import build"])
-def test_packages_and_absolute_imports_are_in_the_graph(code):
-    files = set(_imported_files(SOURCE / "cli/train.py", code))
-    assert files == {SOURCE / "runs/build.py", SOURCE / "runs/__init__.py"}
-
-
 def test_no_module_imports_itself_through_others():
-    graph = {path: set(_imported_files(path)) for path in SOURCE.rglob("*.py")}
-    TopologicalSorter(graph).prepare()
-
-
-def test_the_layers_have_no_cycle_and_nothing_imports_the_command_line():
-    TopologicalSorter({unit: below - {PUBLIC} for unit, below in ALLOWED.items()}).prepare()
-    assert {unit for unit, below in ALLOWED.items() if "cli" in below} == {"__main__"}
+    TopologicalSorter({path: set(_imported_files(path)) for path in MODULES}).prepare()
 
 
 # ── Names ────────────────────────────────────────────────────────────────────────────────────────
@@ -229,7 +161,7 @@ def _defined_names(path):
 
 def test_a_name_is_defined_in_one_module():
     modules = {}
-    for path in sorted(SOURCE.rglob("*.py")):
+    for path in MODULES:
         for name in set(_defined_names(path)):
             modules.setdefault(name, []).append(str(path.relative_to(SOURCE)))
     # a command is named after the function that it calls
@@ -242,28 +174,21 @@ def test_a_name_is_defined_in_one_module():
 # ── Size ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _code_lines(text):
+def _count_code_lines(text):
     """Count lines of code, without blank lines, comments and docstrings."""
-    documented = {
-        line
-        for node in ast.walk(ast.parse(text))
-        for child in (node.body if isinstance(getattr(node, "body", None), list) else ())
-        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
-        for line in range(child.lineno, child.end_lineno + 1)
-    }
-    code = set()
-    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in layout and token.string:
-            code |= set(range(token.start[0], token.end[0] + 1))
-    return len(code - documented)
+    documented = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            documented |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(i not in documented and line.strip()[:1] not in ("", "#") for i, line in lines)
 
 
 def test_the_mathematics_is_at_most_1500_lines_of_code():
     core = {"score", "noise", "covariance", "prior", "ladder", "objectives", "oracles"}
     core |= {"samplers", "likelihood"}
-    files = [path for path in sorted(SOURCE.rglob("*.py")) if _unit(path) in core]
-    lines = {str(path.relative_to(SOURCE)): _code_lines(path.read_text()) for path in files}
+    files = [path for path in MODULES if _unit(path) in core]
+    lines = {str(path.relative_to(SOURCE)): _count_code_lines(path.read_text()) for path in files}
     assert {"score.py", "samplers/steps.py"} <= lines.keys()
     assert sum(lines.values()) <= 1500, lines
 
