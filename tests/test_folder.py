@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image, ImageFile
 from standins import all_rows
 
 from scorefield.data import Arrays, Batches, Part, load_data
-from scorefield.data.image import ImageReader, read_header
+from scorefield.data.images import ImageReader, read_header
 
 RNG = np.random.default_rng(0)
 
@@ -292,7 +292,7 @@ def test_an_impossible_size_is_refused_before_decoding(
 
 def test_a_large_image_may_be_large_in_its_file_too(tmp_path, monkeypatch):
     _save(tmp_path / "a.png", _noise(16, 16, 3))
-    monkeypatch.setattr("scorefield.data.image.MAX_PIXELS", 10)
+    monkeypatch.setattr("scorefield.data.images.MAX_PIXELS", 10)
     assert _one(tmp_path / "a.png").shape == (3, 16, 16)
 
 

@@ -11,8 +11,14 @@ import torch
 
 from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
-from .image import EncodedImage
-from .images import FileList, ImageFiles, ImageSize, folder_files, image_names
+from .images import (
+    EncodedImage,
+    FileList,
+    ImageFiles,
+    choose_reader,
+    folder_files,
+    image_names,
+)
 from .sources import Dataset, Split, hold_out
 
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -39,10 +45,9 @@ def celeba(
         crop: side of the central square that is cut out first.
         memory: keep the pixels in memory if they take no more bytes than this.
     """
-    choice = ImageSize(size, crop, 3)
     place = _find_faces(data_folder("celeba", root))
     files = folder_files(place, image_names(place)) if place.is_dir() else _zip_files(place)
-    images = ImageFiles(files, choice.reader(files), None, memory)
+    images = ImageFiles(files, choose_reader(files, size, crop, 3), None, memory)
     return Dataset.split("celeba", images, _published_split(place, files.names))
 
 

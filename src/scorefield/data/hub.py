@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .image import EncodedImage, ImageFile
-from .images import FileList, ImageFiles, ImageSize
+from .images import EncodedImage, FileList, ImageFile, ImageFiles, ImageReader, choose_reader
 from .sources import Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
 
 SAVED_FILES = ("dataset_dict.json", "state.json")
@@ -62,7 +62,6 @@ def hub(
         streaming: download while training, and keep nothing on the disk.
         buffer: number of rows of a stream that the next one is chosen from.
     """
-    choice = ImageSize(size, crop, channels)
     if streaming and buffer < 1:
         raise ValueError(f"buffer={buffer}: choose from at least 1 row")
     splits = _load_splits(name, streaming, name=config, revision=revision)
@@ -72,8 +71,9 @@ def hub(
     test = test or next(others, None)
     columns = _choose_columns(name, splits[split], image, label, streaming)
     tables = [columns.select(splits[key]) for key in (split, test) if key]
+    choose = partial(choose_reader, size=size, crop=crop, channels=channels)
     if streaming:
-        return _stream(columns, tables, choice, buffer)
+        return _stream(columns, tables, choose, buffer)
     n, place = len(tables[0]), f"hub:{name}"
     names = [f"row {i}" for table in tables for i in range(len(table))]
 
@@ -81,10 +81,10 @@ def hub(
         row = tables[0][index] if index < n else tables[1][index - n]
         return columns.file(row, names[index])
 
-    reader = choice.reader(FileList(place, names[:n], file))
     cells = [cell for table in tables for cell in table[columns.label][:]] if columns.label else []
     classes = columns.classes_of(cells) if columns.label else None
-    images = ImageFiles(FileList(place, names, file), reader, classes, memory)
+    files = FileList(place, names, file)
+    images = ImageFiles(files, choose(FileList(place, names[:n], file)), classes, memory)
     rows = torch.arange(len(names))
     sides = (rows[:n], rows[n:]) if tables[1:] else hold_out(n, 0.1)
     number = columns.classes or (0 if classes is None else int(classes.max()) + 1)
@@ -176,7 +176,12 @@ def _choose_columns(
     return HubColumns(name, image, label, classes)
 
 
-def _stream(columns: HubColumns, tables: list[Any], choice: ImageSize, buffer: int) -> Dataset:
+def _stream(
+    columns: HubColumns,
+    tables: list[Any],
+    choose: Callable[[FileList], ImageReader],
+    buffer: int,
+) -> Dataset:
     train, held_out = (*tables, None)[:2]
     counts = (train.info.splits or {}).get(str(train.split))
     total = (counts and counts.num_examples) or None  # None if the provider has not counted them
@@ -188,7 +193,7 @@ def _stream(columns: HubColumns, tables: list[Any], choice: ImageSize, buffer: i
         total = total and total - few
     rows = _endless_rows(columns.name, train, total, buffer)
     first = columns.file(next(rows(0), {columns.image: None}), "the first row")
-    reader = choice.reader(FileList(f"hub:{columns.name}", ["the first row"], lambda _: first))
+    reader = choose(FileList(f"hub:{columns.name}", ["the first row"], lambda _: first))
 
     def decode(row: dict[str, Any]) -> tuple[Tensor, int | None]:
         label = None if columns.label is None else int(columns.classes_of([row[columns.label]]))

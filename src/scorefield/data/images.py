@@ -1,26 +1,153 @@
-"""Many image files: a folder of them, kept as 8-bit pixels in memory or read when samples are."""
+"""Image files, in any format that Pillow decodes itself, and folders of them.
+
+Orientation follows EXIF; 16 bits become 8, round(v/257); transparency is laid over white; palettes,
+CMYK and others become RGB; the central square is cut out and scaled by Lanczos. Pixels are kept in
+memory, or read from the files whenever samples are.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .fingerprint import check_unchanged, file_stamp
-from .image import ImageFile, ImageReader, image_suffixes, read_header, read_image
 from .sources import Arrays, Dataset, Labelled, Part, Source, Split
 
-Entry = TypeVar("Entry")
-Value = TypeVar("Value")
+EXCLUDED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "MPEG", "WMF"}
+"""Formats that Pillow does not decode itself (for EPS it would run Ghostscript), and icons, which
+hold an image of any size."""
+MAX_PIXELS = 2**24
+"""Number of pixels above which a file must hold at least one byte for `MAX_PIXELS_PER_BYTE`."""
+MAX_PIXELS_PER_BYTE = 100
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file inside another file."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile: TypeAlias = str | Path | EncodedImage
+"""Source of an image; its string is its name in errors."""
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return the formats that are read."""
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in EXCLUDED_FORMATS)
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the file extensions of these formats, in lower case."""
+    extensions = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in extensions if name in image_formats())
+
+
+def read_header(file: ImageFile) -> tuple[int, int, bool]:
+    """Return width and height of an image, upright, and if it is grey, without decoding it."""
+    with _open(file) as image:
+        turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter turn, perhaps mirrored
+        width, height = image.size[::-1] if turned else image.size
+        return width, height, Image.getmodebase(image.mode) == "L"
+
+
+def read_image(file: ImageFile, mode: Literal["L", "RGB"]) -> Image.Image:
+    """Return an 8-bit image, upright and without transparency."""
+    with _open(file) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return _eight_bit(image).convert(mode)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Function from image files to tensors of one shape, of 1 channel for grey or 3 for colour.
+
+    `crop` is the side of the central square to cut out first; if None, the largest part with the
+    proportions of the result is cut out.
+    """
+
+    channels: int
+    height: int
+    width: int
+    crop: int | None = None
+
+    def __call__(self, file: ImageFile) -> UInt8[Tensor, "channels height width"]:
+        """Return the pixels of a file."""
+        image, crop = read_image(file, "L" if self.channels == 1 else "RGB"), self.crop
+        if crop is not None:
+            if crop > min(image.size):
+                pixels = f"{image.width} × {image.height} pixels"
+                raise ValueError(f"crop={crop}, but {file} has {pixels}: give a smaller crop")
+            left, top = ((length - crop) // 2 for length in image.size)
+            image = image.crop((left, top, left + crop, top + crop))
+        if image.size != (self.width, self.height):
+            image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
+        values = np.array(image).reshape(self.height, self.width, self.channels)
+        return torch.from_numpy(values).permute(2, 0, 1)
+
+
+@contextmanager
+def _open(file: ImageFile) -> Iterator[Image.Image]:
+    try:
+        stream = io.BytesIO(file.content) if isinstance(file, EncodedImage) else None
+        size = Path(str(file)).stat().st_size if stream is None else len(stream.getbuffer())
+        if not size:
+            raise ValueError("the file is empty")
+        with Image.open(str(file) if stream is None else stream, formats=image_formats()) as image:
+            width, height = image.size
+            if not all(type(length) is int and length >= 1 for length in image.size):
+                raise ValueError(f"its size of {width} × {height} is not a number of pixels")
+            claim = f"it claims {width} × {height} pixels in {size} bytes; if you trust it,"
+            # Pillow itself only warns up to twice its limit.
+            if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+                raise ValueError(f"{claim} raise PIL.Image.MAX_IMAGE_PIXELS")
+            if width * height > max(MAX_PIXELS, MAX_PIXELS_PER_BYTE * size):
+                raise ValueError(f"{claim} scale it to at most {MAX_PIXELS:,} pixels")
+            yield image
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        # `strerror` alone, because the message of an OSError repeats the path
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise OSError(f"{file} cannot be read as an image: {reason}") from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Return the image in an 8-bit mode that `convert` turns into grey or RGB, without alpha."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats of unknown range")
+    if image.mode[0] == "I":
+        values = np.array(image).astype(np.int32)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels do not fit into 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image
+
+
+# ── Many files ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -84,6 +211,10 @@ class ImageFiles(Source):
         return Arrays(*self.take(rows, threads=True))
 
 
+Entry = TypeVar("Entry")
+Value = TypeVar("Value")
+
+
 def map_in_threads(function: Callable[[Entry], Value], items: Iterable[Entry]) -> Iterator[Value]:
     """Yield function(item) of each item in order, computed by one thread a processor."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -92,35 +223,28 @@ def map_in_threads(function: Callable[[Entry], Value], items: Iterable[Entry]) -
             yield from pool.map(function, some)
 
 
-@dataclass(frozen=True)
-class ImageSize:
-    """The shape that images are brought to, as far as the user chooses it; see `folder`."""
-
-    size: int | None = None
-    crop: int | None = None
-    channels: int | None = None
-
-    def __post_init__(self) -> None:
-        if any(side is not None and side < 1 for side in (self.size, self.crop)):
-            raise ValueError(f"size={self.size}, crop={self.crop}: give at least 1 pixel, or none")
-        if self.channels not in (None, 1, 3):
-            raise ValueError(f"channels={self.channels}: give 1 for grey or 3 for colour, or none")
-
-    def reader(self, files: FileList) -> ImageReader:
-        """Return the reader; a size that is not chosen is read from the headers of the files."""
-        size, channels, names = self.size or self.crop, self.channels, files.names
-        if size is not None and channels is not None:
-            return ImageReader(channels, size, size, self.crop)
-        headers = map_in_threads(lambda i: read_header(files.file(i)), range(len(names)))
-        width, height, grey = next(headers, (1, 1, True))
-        for name, (w, h, without_colour) in zip(names[1:], headers, strict=True):
-            if size is None and (w, h) != (width, height):
-                raise ValueError(
-                    f"{files.place}: {names[0]} has {width} × {height} pixels, {name} {w} × {h}; "
-                    "give the side to scale them to by size"
-                )
-            grey = grey and without_colour
-        return ImageReader(channels or (1 if grey else 3), size or height, size or width, self.crop)
+def choose_reader(
+    files: FileList, size: int | None, crop: int | None, channels: int | None
+) -> ImageReader:
+    """Return a reader, see `folder`; what is not chosen is read from the headers of the files."""
+    if any(side is not None and side < 1 for side in (size, crop)):
+        raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or none")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or none")
+    size = size or crop
+    if size is not None and channels is not None:
+        return ImageReader(channels, size, size, crop)
+    first, *_ = names = files.names
+    headers = map_in_threads(lambda i: read_header(files.file(i)), range(len(names)))
+    width, height, grey = next(headers)
+    for name, (w, h, without_colour) in zip(names[1:], headers, strict=True):
+        if size is None and (w, h) != (width, height):
+            raise ValueError(
+                f"{files.place}: {first} has {width} × {height} pixels, {name} {w} × {h}; "
+                "give the side to scale them to by size"
+            )
+        grey = grey and without_colour
+    return ImageReader(channels or (1 if grey else 3), size or height, size or width, crop)
 
 
 def folder(
@@ -150,7 +274,7 @@ def folder(
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: otherwise the header of each file is read first.
     """
-    choice, root = ImageSize(size, crop, channels), Path(path)
+    root = Path(path)
     names, skipped = image_names(root), tuple[str, ...]()
     if skip:
         names, skipped = _readable(root, names)
@@ -163,7 +287,7 @@ def folder(
     classes = {top: i for i, top in enumerate(sorted(set(tops)))}
     numbers = torch.tensor([classes[top] for top in tops]) if labels else None
     files = folder_files(root, names)
-    images = ImageFiles(files, choice.reader(files), numbers, memory)
+    images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
     rows, name = _hash_split(names), root.resolve().name
     return Dataset.split(name, images, rows, classes=len(classes), skipped=skipped)
 
