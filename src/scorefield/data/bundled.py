@@ -54,7 +54,7 @@ def _bundled_table(name: str, bundle: Any, target: str) -> Dataset:
     ]
     records = [[*map(str, bundle.feature_names), target], *rows]
     split = _stratified_split(bundle.target)
-    return TableReader(name).dataset(name, lambda: enumerate(records, 1), split)
+    return TableReader(name, lambda: enumerate(records, 1)).dataset(split)
 
 
 def _stratified_split(target: NDArray[np.int64]) -> Split:

@@ -1,7 +1,7 @@
 """Text files of tables: a header, then one row a line, separated by commas, semicolons or tabs.
 
-They are read twice: first the kind of each column and the number of rows are found, so that a table
-that is too large is refused before memory is allocated; then the values are stored.
+They are read twice: for the kinds of the columns and the number of rows, so that a table that is
+too large is refused before memory is allocated, and for the values.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +25,10 @@ from .table import COLUMN_KINDS, DELIMITERS, Column, ColumnKind, Table
 
 Record: TypeAlias = "tuple[int, list[str]]"
 """The number of the last line of a record, and its fields."""
-Records: TypeAlias = "Callable[[], Iterator[Record]]"
 
 MAX_FILE_BYTES = 2**26
-MAX_RECORD_LENGTH = 2**20
-"""Characters of a record."""
+MAX_LINE_LENGTH = 2**20
+"""In characters; `csv` limits the length of a field that continues over lines."""
 MAX_TABLE_NUMBER = 1e100
 MAX_COLUMNS = 2048
 MAX_CATEGORIES = 100
@@ -45,7 +46,7 @@ def csv_file(
     types: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
-    delimiter: str | None = None,
+    delimiter: Literal[",", ";", "\t"] | None = None,
     memory: int = 2**28,
 ) -> Dataset:
     """Load a .csv or .tsv file in UTF-8 as standardised vectors, see `scorefield.data.Table`.
@@ -62,21 +63,16 @@ def csv_file(
         memory: number of bytes that the table may take.
     """
     path = Path(path)
-    if missing not in ("error", "drop"):
-        raise ValueError(f"missing={missing!r}: error or drop")
-    if delimiter is not None and delimiter not in DELIMITERS:
-        raise ValueError(f"delimiter={delimiter!r}: a comma, a semicolon or a tab")
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is not a file")
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise ValueError(
             f"{path} has {size:,} bytes, and a table at most {MAX_FILE_BYTES:,}: take some of its "
             "rows, or save numbers as .npy"
         )
-    # max takes the first of equals
-    mark = delimiter or max(DELIMITERS, key=lambda mark: _header_length(path, mark))
-    reader = TableReader(str(path), missing == "drop", types or {}, drop, mark, memory)
-    return reader.dataset(path.stem, lambda: _records(path, mark))
+    longest = max(DELIMITERS, key=lambda mark: _header_length(path, mark))  # first of equals
+    mark: str = delimiter or longest
+    read = partial(_records, path, mark)
+    reader = TableReader(str(path), read, missing == "drop", types or {}, drop, mark, memory)
+    return reader.dataset()
 
 
 def _header_length(path: Path, delimiter: str) -> int:
@@ -86,27 +82,21 @@ def _header_length(path: Path, delimiter: str) -> int:
         return 0
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    while line := file.readline(MAX_LINE_LENGTH + 1):
+        if len(line) > MAX_LINE_LENGTH:
+            raise ValueError(f"a line of more than {MAX_LINE_LENGTH:,} characters")
+        if "\0" in line:
+            raise ValueError("a character of code 0: save the table as text in UTF-8")
+        yield line
+
+
 def _records(path: Path, delimiter: str) -> Iterator[Record]:
     """Yield the records of a file that are not blank."""
-    length = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal length
-        while line := file.readline(MAX_RECORD_LENGTH + 1):
-            length += len(line)
-            if length > MAX_RECORD_LENGTH:
-                raise ValueError(f"a record of more than {MAX_RECORD_LENGTH:,} characters")
-            if "\0" in line:
-                raise ValueError("a character of code 0: save the table as text in UTF-8")
-            yield line
-
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+        reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
         try:
-            for row in reader:
-                length = 0
-                if row:
-                    yield reader.line_num, row
+            yield from ((reader.line_num, row) for row in reader if row)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not text in UTF-8 ({error.reason}): save it so") from error
         except (csv.Error, ValueError) as error:
@@ -127,11 +117,11 @@ class ColumnScan:
     texts: dict[str, None] = field(default_factory=dict)
     decimals: int = 0
     numeric: bool = False
-    word: tuple[int, str] | None = None
-    fraction: tuple[int, str] | None = None
+    word: tuple[str, str] | None = None
+    fraction: tuple[str, str] | None = None
     kind: ColumnKind = "category"
 
-    def add(self, line: int, text: str) -> None:
+    def add(self, line: str, text: str) -> None:
         """Add a cell."""
         if len(self.texts) <= MAX_CATEGORIES:
             self.texts[text] = None
@@ -139,25 +129,27 @@ class ColumnScan:
         if match is None:
             self.word = self.word or (line, text)
             return
+        if abs(float(text)) >= MAX_TABLE_NUMBER:
+            raise ValueError(f"{line}: {text} for {self.name[:40]!r} is beyond {MAX_TABLE_NUMBER}")
         self.numeric = True
         fraction, exponent = match[1] or match[2], match[3]
         if fraction is not None or exponent is not None:
             self.fraction = self.fraction or (line, text)
             self.decimals = max(self.decimals, len(fraction or ".") - 1 - int(exponent or 0))
 
-    def choose_kind(self, n: int, chosen: str | None, source: str) -> None:
+    def choose_kind(self, n: int, chosen: ColumnKind | None, source: str) -> None:
         """Set the kind of a column of n cells: the user's choice, or a guess."""
         few = len(self.texts) <= FEW_NUMBERS and n >= FEW_NUMBERS * len(self.texts)
         if len(self.texts) > 1 and self.numeric and (self.fraction or not few):
             # in a column with numbers, words are mistakes
             self.kind = "real" if self.word or self.fraction else "integer"
-        self.kind = next((kind for kind in COLUMN_KINDS if kind == chosen), self.kind)
+        self.kind = chosen or self.kind
         wrong = {"real": self.word, "integer": self.word or self.fraction}.get(self.kind)
         if wrong is not None:
             whole = "" if self.word else "whole "
             raise ValueError(
-                f"{source}, line {wrong[0]}: {wrong[1][:40]!r} in {self.name[:40]!r} is not a "
-                f"{whole}number; correct it, or change the column's kind by types, or drop it"
+                f"{wrong[0]}: {wrong[1][:40]!r} in {self.name[:40]!r} is not a {whole}number; "
+                "correct it, or change the column's kind by types, or drop it"
             )
         if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
             raise ValueError(
@@ -166,12 +158,11 @@ class ColumnScan:
             )
 
     @property
-    def categories(self) -> list[str]:
-        """Categories in order: numbers by size, then words."""
-        if self.kind != "category":
-            return []
-        size = {text: float(text) if _match_number(text) else np.inf for text in self.texts}
-        return sorted(self.texts, key=lambda text: (size[text], text))
+    def categories(self) -> dict[str, float]:
+        """Positions of the categories in order: numbers by size, then words."""
+        size = {text: float(text) if _match_number(text) else math.inf for text in self.texts}
+        order = sorted(size, key=lambda text: (size[text], text))
+        return {text: float(i) for i, text in enumerate(order) if self.kind == "category"}
 
     def fit(self, values: NDArray[np.float64]) -> Column:
         """Return the column of these numbers in its cells to train on."""
@@ -194,38 +185,40 @@ def _match_number(text: str) -> re.Match[str] | None:
     return NUMBER_TEXT.fullmatch(text) if len(text) < 50 else None
 
 
-def _check_header(row: Sequence[str], source: str) -> list[str]:
-    """Return the column names in a header."""
-    names = [name.strip() for name in row]
+def _check_header(names: list[str], source: str) -> None:
     if not any(names):
         raise ValueError(f"{source} holds no header: give the names of its columns first")
     if len(names) > MAX_COLUMNS:
         raise ValueError(f"{source} has {len(names)} columns, and a table at most {MAX_COLUMNS}")
-    if all(_match_number(name) for name in names):
+    if all(map(_match_number, names)):
         raise ValueError(f"{source} begins with numbers: put a header above them")
     if "" in names:
         number = names.index("") + 1
         raise ValueError(f"{source}: column {number} has no name (in pandas save with index=False)")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{source}: two columns are called {twice[:40]!r}")
-    return names
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{source}: two columns are called {name[:40]!r}")
 
 
 @dataclass(frozen=True)
 class TableReader:
-    """Reader of a table from text; see the arguments of `csv_file`."""
+    """Reader of a table from text; see the arguments of `csv_file`.
+
+    `records` yields the header and the rows, each time that it is called.
+    """
 
     source: str
+    records: Callable[[], Iterator[Record]]
     skip_missing: bool = False
     types: Mapping[str, Any] = field(default_factory=dict)
     drop: Sequence[str] = ()
     delimiter: str = ","
     memory: int = 2**28
 
-    def dataset(self, name: str, records: Records, split: Split | None = None) -> Dataset:
-        """Read records, the header first, as standardised vectors, some of them held out."""
-        header = _check_header(next(records(), (0, list[str]()))[1], self.source)
+    def dataset(self, split: Split | None = None) -> Dataset:
+        """Return the rows as standardised vectors, some of them held out."""
+        header = self._header()
+        _check_header(header, self.source)
         for key in (*self.types, *self.drop):
             if key not in header:
                 hint = spelling_hint(str(key), header)
@@ -235,15 +228,29 @@ class TableReader:
                 raise ValueError(f"types: {column} may be {', '.join(COLUMN_KINDS)}, not {kind!r}")
         scans = [ColumnScan(column) for column in header if column not in self.drop]
         n = 0
-        for n, (line, cells) in enumerate(self._rows(records()), 1):  # noqa: B007
+        for n, (line, cells) in enumerate(self._rows(), 1):  # noqa: B007
             for scan, text in zip(scans, cells, strict=True):
                 scan.add(line, text)
         if n < 2:
             raise ValueError(f"{self.source} holds {n} rows below its header: give at least 2")
         for scan in scans:
             scan.choose_kind(n, self.types.get(scan.name), self.source)
-        places = [{text: float(i) for i, text in enumerate(scan.categories)} for scan in scans]
-        width = sum(max(len(place), 1) for place in places)
+        values = self._values(n, [scan.categories for scan in scans])
+        rows = split or hold_out(n, 0.1)
+        train = values[rows[0].numpy()].T
+        columns = (scan.fit(cells) for scan, cells in zip(scans, train, strict=True))
+        table = Table(tuple(columns), self.delimiter)
+        if not table.size:
+            raise ValueError(f"{self.source}: every column that is left has one value only")
+        try:
+            vectors = Arrays(table.standardise(values))
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}") from error
+        return Dataset.split(Path(self.source).stem, vectors, rows, table=table)
+
+    def _values(self, n: int, categories: list[dict[str, float]]) -> NDArray[np.float64]:
+        """Return the numbers of n rows; of a category its position."""
+        width = sum(max(len(positions), 1) for positions in categories)
         # values in 64 bits, vectors and the two parts of them in 32
         need = n * (8 * width + 2 * 4 * width)
         if need > self.memory:
@@ -251,37 +258,25 @@ class TableReader:
                 f"{self.source}: {n:,} rows of {width:,} numbers take {need:,} bytes, more than "
                 f"memory={self.memory:,}: give more, or leave out columns of many categories"
             )
-        values = np.empty((n, len(scans)))  # of a category, its position
-        for i, (line, cells) in enumerate(self._rows(records())):
-            for j, text in enumerate(cells):
-                values[i, j] = number = places[j][text] if places[j] else float(text)
-                if not abs(number) < MAX_TABLE_NUMBER:
-                    cell = f"{self.source}, line {line}: {text[:40]} for {scans[j].name[:40]!r}"
-                    raise ValueError(f"{cell} is beyond {MAX_TABLE_NUMBER:g}")
-        rows = split or hold_out(n, 0.1)
-        train = values[rows[0].numpy()]
-        fits = (scan.fit(cells) for scan, cells in zip(scans, train.T, strict=True))
-        table = Table(tuple(fits), self.delimiter)
-        if not table.size:
-            raise ValueError(f"{self.source}: every column that is left has one value only")
-        try:
-            vectors = Arrays(table.standardise(values))
-        except ValueError as error:
-            raise ValueError(f"{self.source}: {error}") from error
-        return Dataset.split(name, vectors, rows, table=table)
+        pairs = (pair for _, cells in self._rows() for pair in zip(categories, cells, strict=True))
+        numbers = (positions[text] if positions else float(text) for positions, text in pairs)
+        return np.fromiter(numbers, float, n * len(categories)).reshape(n, -1)
 
-    def _rows(self, records: Iterator[Record]) -> Iterator[Record]:
-        """Yield the complete rows below the header, with the cells of the columns in use."""
-        header = [name.strip() for name in next(records)[1]]
-        used = [i for i, name in enumerate(header) if name not in self.drop]
-        for line, row in records:
+    def _header(self) -> list[str]:
+        return [name.strip() for name in next(self.records(), (0, list[str]()))[1]]
+
+    def _rows(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the place of each complete row, and its cells of the columns in use."""
+        header = self._header()
+        for line, row in islice(self.records(), 1, None):
             place = f"{self.source}, line {line}"
             if len(row) != len(header):
                 raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")
-            cells = {header[i]: row[i].strip() for i in used}
-            lacking = [column for column in cells if cells[column][:5].lower() in MISSING_TEXTS]
+            pairs = zip(header, map(str.strip, row), strict=True)
+            cells = {name: text for name, text in pairs if name not in self.drop}
+            lacking = [name for name, text in cells.items() if text[:5].lower() in MISSING_TEXTS]
             if not lacking:
-                yield line, list(cells.values())
+                yield place, list(cells.values())
             elif not self.skip_missing:
                 raise ValueError(
                     f"{place}: no value for {lacking[0][:40]!r}; fill it in, or leave such "

@@ -10,12 +10,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
 from .sources import Arrays, Dataset
-
-Points = Callable[[int, Callable[..., Tensor]], Tensor]
 
 
 def mixture(*, n: int = 10_000, seed: int = 0) -> Dataset:
@@ -44,7 +42,7 @@ def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -
     """
     if not 1 <= rank < size:
         raise ValueError(f"rank={rank}, size={size}: give a rank from 1 to size − 1")
-    z = torch.randn(size, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.randn(size, rank, generator=Generator().manual_seed(0), dtype=torch.float64)
     factor = torch.linalg.qr(z).Q.float()
     return _sample_oracle("subspace", Gaussian(torch.zeros(size), 0.0, factor), n, seed)
 
@@ -69,10 +67,11 @@ def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
 def rings(*, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample three circles of radius 1, 2 and 3, equally likely, with noise of deviation 0.08."""
 
-    def points(count: int, noise: Callable[..., Tensor]) -> Tensor:
-        radius = 1 + (3 * _uniform(noise(count))).floor()
-        angle = 2 * math.pi * _uniform(noise(count))
-        return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.08 * noise(count, 2)
+    def points(count: int, generator: Generator) -> Tensor:
+        radius = torch.randint(1, 4, (count, 1), generator=generator)
+        angle = 2 * math.pi * torch.rand(count, generator=generator)
+        noise = 0.08 * torch.randn(count, 2, generator=generator)
+        return radius * torch.stack([angle.cos(), angle.sin()], 1) + noise
 
     return _sample_toy("rings", points, n, seed)
 
@@ -80,39 +79,35 @@ def rings(*, n: int = 10_000, seed: int = 0) -> Dataset:
 def spirals(*, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample two arms r = θ/π, θ from π/2 to 3π, evenly in length, with noise of deviation 0.08."""
 
-    def points(count: int, noise: Callable[..., Tensor]) -> Tensor:
+    def points(count: int, generator: Generator) -> Tensor:
         # ∫ r dθ is close to the length, so θ² is uniform
         low, high = (math.pi / 2) ** 2, (3 * math.pi) ** 2
-        angle = (low + _uniform(noise(count)) * (high - low)).sqrt()
-        arm = torch.where(noise(count) > 0, 1.0, -1.0) * angle / math.pi
-        return arm[:, None] * torch.stack([angle.cos(), angle.sin()], 1) + 0.08 * noise(count, 2)
+        angle = (low + (high - low) * torch.rand(count, generator=generator)).sqrt()
+        sign = 2 * torch.randint(2, (count, 1), generator=generator) - 1
+        noise = 0.08 * torch.randn(count, 2, generator=generator)
+        arm = (angle / math.pi)[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+        return sign * arm + noise
 
     return _sample_toy("spirals", points, n, seed)
 
 
-def _uniform(z: Tensor) -> Tensor:
-    # Φ of a large z rounds to 1, for which ⌊3u⌋ would be a fourth ring
-    u: Tensor = torch.special.ndtr(z)
-    return u.clamp(max=1 - 2.0**-24)
-
-
 def _sample_oracle(name: str, oracle: Oracle, n: int, seed: int) -> Dataset:
-    def points(count: int, noise: Callable[..., Tensor]) -> Tensor:
-        return oracle.sample(count, noise=lambda x: noise(*x.shape))
+    def points(count: int, generator: Generator) -> Tensor:
+        return oracle.sample(count, noise=lambda x: torch.randn(x.shape, generator=generator))
 
     return _sample_toy(name, points, n, seed, oracle)
 
 
 def _sample_toy(
-    name: str, points: Points, n: int, seed: int, oracle: Oracle | None = None
+    name: str,
+    points: Callable[[int, Generator], Tensor],
+    n: int,
+    seed: int,
+    oracle: Oracle | None = None,
 ) -> Dataset:
     """Sample n points to train on, and a tenth as many, at least one, to hold out."""
     if n < 1:
         raise ValueError(f"n={n}: give at least 1 sample")
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    train, test = points(n, noise), points(max(1, n // 10), noise)
+    generator = Generator().manual_seed(seed)
+    train, test = points(n, generator), points(max(1, n // 10), generator)
     return Dataset(name, Arrays(train), Arrays(test), oracle=oracle)
