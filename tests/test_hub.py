@@ -213,7 +213,7 @@ def test_a_broken_stream_is_named():
             yield {"image": None}
             raise RuntimeError("the footer is gone")
 
-    rows = _endless_rows("faces", Breaking(), None, 16)(0)
+    rows = _endless_rows("faces", Breaking(), None, 16, 0)
     assert next(rows) == {"image": None}
     with pytest.raises(OSError, match="hub:faces could not be read further: the footer is gone"):
         next(rows)

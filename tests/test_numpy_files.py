@@ -141,7 +141,7 @@ BRIGHT[2100] = 255
         ({"a": np.ones((5, 2)), "y": np.arange(5) - 1}, "an integer ≥ 0"),
         ({"a": np.ones((5, 2)), "y": np.ones(5)}, "labels of float64"),
         ({"a": np.ones((5, 2)), "y": np.arange(5) + 2**16}, "below 65,536"),
-        ({"a": np.ones((0, 2))}, r"no samples: its shape is \(0, 2\)"),
+        ({"a": np.ones((0, 2))}, r"of shape \(0, 2\): it has no samples"),
     ],
 )
 def test_wrong_arrays_are_refused_with_what_is_expected(tmp_path, x, message):

@@ -332,7 +332,7 @@ def test_celeba_is_recognised_by_its_path_needs_no_partition_and_may_not_change(
 def test_an_invalid_partition_is_refused_by_name(tmp_path, lines):
     write_celeba(tmp_path, 2)
     (tmp_path / "list_eval_partition.txt").write_text(lines)
-    with pytest.raises(OSError, match=r"list_eval_partition\.txt(, line [12]:| has no line for)"):
+    with pytest.raises(OSError, match=r"partition\.txt does not name the part of each image"):
         load_data("celeba", root=tmp_path)
 
 
@@ -346,9 +346,8 @@ BAD_ZIPS = {
     "empty": (b"PK\5\6" + bytes(18), r"holds no \.jpg"),
     "too large": (_zip(bytes(2**24 + 1)), "not an image of at most"),
     "another compression": (_zip(method=zipfile.ZIP_LZMA), "stored or deflated"),
-    "a link": (_zip(b"/etc/passwd", mode=0o120777), "not an image of at most"),
+    "a link": (_zip(b"/etc/passwd", mode=0o120777), "cannot be read as an image"),
     "text": (_zip(b"no jpeg"), r"000001\.jpg cannot be read as an image"),
-    "a long name": (zip_bomb("x" * 300 + ".jpg", 1), f": {'x' * 255} is not an image"),
     "damaged": (STORED.replace(b"AAAA", b"AAAB", 1), r"000001\.jpg is damaged: Bad CRC"),
     "a false size": (zip_bomb("img_align_celeba/1.jpg", 400, size=100), "damaged: Bad CRC"),
 }

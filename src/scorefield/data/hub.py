@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -26,6 +26,7 @@ MAX_HEAD_BYTES = 2**28
 MAX_HELD_OUT_ROWS = 1024
 """Number of rows of a stream that are held out."""
 MAX_REMOTE_IMAGE_BYTES = 2**26
+Chooser: TypeAlias = "Callable[[FileList], ImageReader]"
 
 
 def hub(
@@ -74,20 +75,16 @@ def hub(
     choose = partial(choose_reader, size=size, crop=crop, channels=channels)
     if streaming:
         return _stream(columns, tables, choose, buffer)
-    n, place = len(tables[0]), f"hub:{name}"
-    names = [f"row {i}" for table in tables for i in range(len(table))]
+    import datasets
 
-    def file(index: int) -> ImageFile:
-        row = tables[0][index] if index < n else tables[1][index - n]
-        return columns.file(row, names[index])
-
-    cells = [cell for table in tables for cell in table[columns.label][:]] if columns.label else []
-    classes = columns.classes_of(cells) if columns.label else None
-    files = FileList(place, names, file)
-    images = ImageFiles(files, choose(FileList(place, names[:n], file)), classes, memory)
+    table, n = datasets.concatenate_datasets(tables), len(tables[0])
+    names = [f"row {i}" for i in range(len(table))]
+    files = FileList(f"hub:{name}", names, lambda i: columns.file(table[i], names[i]))
+    labels = columns.classes_of(table[columns.label][:]) if columns.label else None
+    images = ImageFiles(files, choose(files), labels, memory)
     rows = torch.arange(len(names))
     sides = (rows[:n], rows[n:]) if tables[1:] else hold_out(n, 0.1)
-    number = columns.classes or (0 if classes is None else int(classes.max()) + 1)
+    number = columns.classes or (0 if labels is None else int(labels.max()) + 1)
     return Dataset.split(name, images, sides, classes=number)
 
 
@@ -176,12 +173,7 @@ def _choose_columns(
     return HubColumns(name, image, label, classes)
 
 
-def _stream(
-    columns: HubColumns,
-    tables: list[Any],
-    choose: Callable[[FileList], ImageReader],
-    buffer: int,
-) -> Dataset:
+def _stream(columns: HubColumns, tables: list[Any], choose: Chooser, buffer: int) -> Dataset:
     train, held_out = (*tables, None)[:2]
     counts = (train.info.splits or {}).get(str(train.split))
     total = (counts and counts.num_examples) or None  # None if the provider has not counted them
@@ -191,7 +183,7 @@ def _stream(
         few = min(max(1, seen // 10), MAX_HELD_OUT_ROWS)
         held_out, train = train.take(few), train.skip(few)
         total = total and total - few
-    rows = _endless_rows(columns.name, train, total, buffer)
+    rows = partial(_endless_rows, columns.name, train, total, buffer)
     first = columns.file(next(rows(0), {columns.image: None}), "the first row")
     reader = choose(FileList(f"hub:{columns.name}", ["the first row"], lambda _: first))
 
@@ -209,26 +201,21 @@ def _stream(
 
 
 def _endless_rows(
-    name: str, table: Any, total: int | None, buffer: int
-) -> Callable[[int], Iterator[Any]]:
-    """Return a function that yields all rows from a position on, in a new order each pass."""
-
-    def rows(start: int) -> Iterator[Any]:
-        # where the number of rows is not known, a resumed run starts a pass of its own
-        first, skip = divmod(start, total) if total else (start, 0)
-        try:
-            for epoch in count(first):
-                shuffled = table.shuffle(seed=epoch, buffer_size=buffer)
-                empty = not skip
-                for row in shuffled.skip(skip) if skip else shuffled:
-                    empty = False
-                    yield row
-                if empty:
-                    return
-                skip = 0
-        except OSError:
-            raise
-        except Exception as error:  # Arrow's or the network's; at an OSError a run is saved
-            raise OSError(f"hub:{name} could not be read further: {error}") from error
-
-    return rows
+    name: str, table: Any, total: int | None, buffer: int, start: int
+) -> Iterator[Any]:
+    """Yield all rows from a position on, in a new order each pass."""
+    # where the number of rows is not known, a resumed run starts a pass of its own
+    epoch, position = divmod(start, total) if total else (start, 0)
+    try:
+        while True:
+            rows = table.shuffle(seed=epoch, buffer_size=buffer)
+            for row in rows.skip(position) if position else rows:
+                position += 1
+                yield row
+            if not position:
+                return
+            epoch, position = epoch + 1, 0
+    except OSError:
+        raise
+    except Exception as error:  # Arrow's or the network's; at an OSError a run is saved
+        raise OSError(f"hub:{name} could not be read further: {error}") from error

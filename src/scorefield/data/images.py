@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import compress
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -82,10 +82,10 @@ def read_image(file: ImageFile, mode: Literal["L", "RGB"]) -> Image.Image:
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Function from image files to tensors of one shape, of 1 channel for grey or 3 for colour.
+    """Function from image files to tensors of one shape.
 
-    `crop` is the side of the central square to cut out first; if None, the largest part with the
-    proportions of the result is cut out.
+    `crop` is the side of the central square to cut out first; by default, the largest part with the
+    proportions of the result.
     """
 
     channels: int
@@ -198,8 +198,7 @@ class ImageFiles(Source):
     def take(self, index: Int[Tensor, "batch"], *, threads: bool = False) -> Labelled:
         """Return the images of these indices, read from their files, and their labels."""
         stack = torch.empty(len(index), *self.shape, dtype=torch.uint8)
-        rows = index.tolist()
-        images = map_in_threads(self._read, rows) if threads else map(self._read, rows)
+        images = (map_in_threads if threads else map)(self._read, index.tolist())
         for place, image in zip(stack, images, strict=True):
             place.copy_(image)
         return stack, None if self.labels is None else self.labels[index]
@@ -211,16 +210,12 @@ class ImageFiles(Source):
         return Arrays(*self.take(rows, threads=True))
 
 
-Entry = TypeVar("Entry")
-Value = TypeVar("Value")
-
-
-def map_in_threads(function: Callable[[Entry], Value], items: Iterable[Entry]) -> Iterator[Value]:
+def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """Yield function(item) of each item in order, computed by one thread a processor."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rest = iter(items)
-        while some := list(islice(rest, 1024)):
-            yield from pool.map(function, some)
+        # some at a time, so that results do not pile up
+        for start in range(0, len(items), 1024):
+            yield from pool.map(function, items[start : start + 1024])
 
 
 def choose_reader(
@@ -318,11 +313,10 @@ def _readable(root: Path, names: Sequence[str]) -> tuple[list[str], tuple[str, .
             return False
         return True
 
-    readable = map_in_threads(is_readable, names)
-    skipped = tuple(name for name, ok in zip(names, readable, strict=True) if not ok)
-    if len(skipped) == len(names):
+    readable = list(compress(names, map_in_threads(is_readable, names)))
+    if not readable:
         raise OSError(f"{root} holds {len(names)} images, none of which can be read")
-    return sorted({*names} - {*skipped}), skipped
+    return readable, tuple(sorted({*names} - {*readable}))
 
 
 def _hash_split(names: Sequence[str]) -> Split:

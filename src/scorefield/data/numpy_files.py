@@ -121,12 +121,13 @@ def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
                 if total > max(MAX_UNPACKED_BYTES, MAX_NPZ_RATIO * size):
                     claim = f"it unpacks to {total:,} bytes from {size:,}"
                     raise ValueError(f"{claim}; if you trust it, save its arrays by np.savez")
-                names = [info.filename.removesuffix(".npy") for info in infos]
-                values = [_read_member(archive.zip, info) for info in infos]
+                arrays = {
+                    info.filename.removesuffix(".npy"): _read_member(archive.zip, info)
+                    for info in infos
+                }
     except Exception as error:  # numpy and zipfile may raise anything on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"{path} cannot be read as arrays of numbers: {reason:.500}") from error
-    arrays = dict(zip(names, values, strict=True))
     labels = [arrays.pop(name) for name in LABEL_NAMES if name in arrays]
     if len(arrays) != 1 or len(labels) > 1:
         others = ", ".join(arrays) or "of labels alone"
@@ -152,12 +153,12 @@ def _arrange(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
         shapes = "(n, size), or images (n, height, width) of uint8 or floats"
         raise ValueError(f"{content}: give floats {shapes}")
     if not array.size:
-        raise ValueError(f"{path} holds no samples: its shape is {array.shape}")
+        raise ValueError(f"{content}: it has no samples")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.ndim == 2 and floats and not signals:
+    if array.ndim == (3 if signals else 2) and floats:
         return array
     if array.ndim == 3 or signals:
-        return array if array.ndim == 3 and signals else array[:, None]
+        return array[:, None]
     second, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, 3))
     if second == last:
         raise ValueError(f"{content}: give (n, height, width), or 1 or 3 channels on axis 1 or 3")

@@ -115,10 +115,7 @@ class Part(Source):
 
 @dataclass(frozen=True, eq=False)
 class Crops(Source):
-    """Every square of one side length in several images of equal size.
-
-    An index counts positions: images first, then rows, then columns.
-    """
+    """Every square of one side length in several images of equal size, in the order of reading."""
 
     images: UInt8[Tensor, "images channels height width"]
     side: int = 32
@@ -231,18 +228,12 @@ def cell_centres(x: Tensor, levels: int) -> Tensor:
 
 
 def all_samples(source: Source, limit: int | None = None) -> Float[Tensor, "n *shape"]:
-    """Return the clean data in the model's units, for priors, metrics and noise levels.
-
-    Args:
-        source: the samples.
-        limit: largest number of samples; if there are more, a fixed random choice.
-    """
-    n = len(source)
+    """Return the clean data in the model's units, or a fixed random choice of `limit` samples."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give at least 1 sample, or None for all")
-    rows = torch.arange(n)
-    if limit is not None and limit < n:
-        rows = torch.from_numpy(permutation(0, 0, n)[:limit].copy()).sort().values
-    # A thousand at a time, so that little more than the result is in memory.
+    rows = torch.arange(len(source))
+    if limit is not None and limit < len(source):
+        rows = torch.from_numpy(permutation(0, 0, len(source))[:limit].copy()).sort().values
+    # a thousand at a time, so that little more than the result is in memory
     parts = torch.split(rows, 1000)
     return torch.cat([cell_centres(source.take(part)[0], source.levels) for part in parts])

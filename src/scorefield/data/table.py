@@ -15,7 +15,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -44,7 +44,7 @@ class Column:
     """A column and its transform: `mean` is m, or p of categories, and `scale` is s.
 
     `range` are the ends of the values to train on, `decimals` those of real numbers in the file,
-    and `categories` the texts in the order of the one-hot numbers.
+    and `categories` the texts by position.
     """
 
     name: str
@@ -59,14 +59,6 @@ class Column:
     def width(self) -> int:
         """Number of components of the vector."""
         return 0 if len(self.categories) == 1 else len(self.mean)
-
-    def parse(self, text: str) -> float:
-        """Return the number in a cell; of a category its position."""
-        if self.kind != "category":
-            return float(text)
-        if text not in self.categories:
-            raise ValueError(f"column {self.name!r} has no category {text[:40]!r}")
-        return float(self.categories.index(text))
 
     def encode(self, values: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return z of numbers in cells."""
@@ -106,13 +98,8 @@ class Table:
         """Number of components of a vector."""
         return sum(column.width for column in self.columns)
 
-    def encode(self, rows: Sequence[Sequence[str]]) -> Float[Tensor, "n size"]:
-        """Return the vectors of rows of text, in the order of the columns."""
-        cells = [[c.parse(t) for c, t in zip(self.columns, row, strict=True)] for row in rows]
-        return self.standardise(np.array(cells))
-
     def standardise(self, values: NDArray[np.float64]) -> Float[Tensor, "n size"]:
-        """Return the vectors of the numbers in cells, n × columns."""
+        """Return the vectors of n × columns numbers; of a category its position."""
         bits = uniform_bits(0, 0, range(len(values)), len(self.columns))
         u = MARGIN + (1 - 2 * MARGIN) * (bits.astype(np.float64) + 2**15 + 0.5) / 2**16
         parts = []
