@@ -1,10 +1,10 @@
-"""The demo with a small model: what it prints and writes, and that it can be continued."""
+"""The demo with a small model: the lines that it prints, and that it can be continued."""
 
 import importlib
 import io
 import json
 import re
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from test_evaluate import Page
 
 from scorefield import load
 from scorefield.cli import main
+from scorefield.evaluate import five_plans
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.presets import PRESETS
 
@@ -31,21 +32,40 @@ def demo_run(tmp_path_factory):
         patch.setitem(PRESETS, "digits", lambda: override(Experiment(), SMALL))
         patch.setattr(demo, "DEMO_SAMPLES", SAMPLES)
         patch.setattr(demo, "DEMO_FLOORS", 2)
+        patch.setattr("scorefield.show.track.LINE_EVERY", 0.0)  # a line for each item
         for _ in range(2):
-            with redirect_stdout(io.StringIO()) as out:
+            with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as lines:
                 assert main(["demo", "--seed", str(SEED), "--steps", "20"]) == 0
-            outputs.append(out.getvalue())
+            outputs.append((out.getvalue(), lines.getvalue()))
     return folder / "runs/demo", *outputs
 
 
+def test_lines_off_a_terminal_tell_the_progress(demo_run):
+    """Neither a bar nor a carriage return: a log file or a pipe gets whole lines."""
+    _, (_, first), (_, second) = demo_run
+    lines = first.splitlines()
+    training = [line for line in lines if line.startswith("training: ")]
+    assert [line.split(", ")[0] for line in training] == [
+        f"training: {step} of 20" for step in range(1, 21)
+    ]
+    assert re.fullmatch(r"training: 20 of 20, \d+ s  loss [\d.e+-]+", training[-1])
+    rest = lines[len(training) :]
+    assert rest[0].startswith("   reference: digits, held out, 360 samples; features: pixels")
+    assert rest[1].startswith("   computing: ")
+    states = [line.split(":")[0].strip() for line in rest if re.search(r": \d+ of \d+, ", line)]
+    assert list(dict.fromkeys(states)) == PLANS
+    assert "\r" not in first
+    assert second.startswith("   reference: ")
+
+
 def test_the_table_has_five_plans_and_is_the_same_on_terminal_and_page(demo_run):
-    directory, _, out = demo_run
+    directory, _, (out, _) = demo_run
     heads, *rows = Page((directory / "report.html").read_text()).tables[0]
     plans = [row for row in rows if row[0] != "real digits"]
     assert [row[0] for row in plans] == PLANS
     assert [row[3] for row in plans] == [str(n) for n in SAMPLES]
     assert [row[3] for row in rows if row not in plans] == ["2 × 30", "2 × 12"]
-    ladder = demo.five_plans(load(directory))[0].sigmas
+    ladder = five_plans(load(directory))[0].sigmas
     assert [row[1] for row in plans] == [str(n) for n in (5 * len(ladder) + 1, 71, 35, 20, 1000)]
     for row in [heads, *rows]:
         pattern = r"\s+".join(re.escape(cell) + r"(?: \([^)]*\))?" for cell in row)
@@ -54,7 +74,7 @@ def test_the_table_has_five_plans_and_is_the_same_on_terminal_and_page(demo_run)
 
 def test_plans_yield_as_many_states_as_they_count(demo_run):
     model = load(demo_run[0])
-    *plans, published = demo.five_plans(model)
+    *plans, published = five_plans(model)
     assert published.uniform  # as in the paper
     for plan in plans:
         x = model.prior.sample(2, plan.sigmas[0].item())
@@ -62,7 +82,7 @@ def test_plans_yield_as_many_states_as_they_count(demo_run):
 
 
 def test_a_second_demo_evaluates_the_same_model_and_another_one_is_refused(demo_run, capsys):
-    directory, first, second = demo_run
+    directory, (first, _), (second, _) = demo_run
     assert json.loads((directory / "config.json").read_text())["seed"] == SEED
     assert f"wrote {directory}/report.html" in first
     assert "scorefield sample runs/demo -n 64 --sampler heun --out samples.png" in first

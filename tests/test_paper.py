@@ -48,7 +48,7 @@ def _brightness(*arguments, **options):
         bright = x.flatten(1).mean(1, keepdim=True)
         return x.mean(3).flatten(1), torch.cat([1 - bright, bright], 1)
 
-    return Features("brightness", "", extract)
+    return Features("brightness", extract)
 
 
 def _digits(good=True):

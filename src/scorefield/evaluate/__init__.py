@@ -1,25 +1,25 @@
 """Judge a model: quality of its samples by several plans, memorisation, fit to held-out data, cost.
 
-    evaluation = evaluate(model, data, plans=[make_plan(model, "heun", 18)], features="classifier")
+    evaluation = evaluate(model, data, plans=five_plans(model), features="classifier")
     evaluation = evaluate_run("runs/digits")          # model, data and plan of a run's directory
     print(evaluation.table(), evaluation.verdict)
     write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
 
-Its parts, for other harnesses: `make_features`, `reference_of`, `draw` or `gather_features`, then
-`quality` or `frechet_interval`; `frontier_plans` and `open_run`.
+For other uses: `make_features` and `reference_of`, `draw` or `gather_features`, then `quality` or
+`frechet_interval`; `frontier_plans` and `open_run`.
 """
 
 from .evaluation import Evaluation
-from .features import FEATURES, Features, make_features
+from .features import Features, make_features
 from .figure import Figure, Interval
 from .gather import Gathered, cache_folder, draw, gather_features, reference_of
-from .judge import evaluate, evaluate_run, frontier_plans, open_run
+from .judge import evaluate, evaluate_run, open_run
 from .memory import Memory
 from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
+from .plans import five_plans, frontier_plans
 from .quality import frechet_interval, quality
 
 __all__ = [
-    "FEATURES",
     "METRICS_FILE",
     "REPORT_FILE",
     "Evaluation",
@@ -32,6 +32,7 @@ __all__ = [
     "draw",
     "evaluate",
     "evaluate_run",
+    "five_plans",
     "frechet_interval",
     "frontier_plans",
     "gather_features",

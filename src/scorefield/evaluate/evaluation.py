@@ -18,7 +18,7 @@ from ..model import ScoreModel
 from ..sample import Plan
 from ..show.text import text_table
 from .features import Features
-from .figure import Figure, Interval, in_text
+from .figure import Figure, Interval, in_text, number
 from .gather import Gathered
 from .memory import NEAREST, Memory
 from .quality import COMMONEST, COVERAGE, FRECHET, PRECISION, RAREST
@@ -36,10 +36,9 @@ COMPARED = {
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Figures of a model, of its samples by one or more plans, and what they were computed from.
+    """Figures of a model and of its samples by one or more plans, and what they depend on.
 
     Attributes:
-        name: Name of the model: the run's directory, or the data's name.
         model: The model.
         data: Its training data and held-out data.
         weights: Weights of the network, in words.
@@ -57,10 +56,9 @@ class Evaluation:
         losses: Loss of each sample at each level, for several curves.
         frontier: Fréchet distances of further plans, for quality against cost.
         notes: Reasons why something was not measured.
-        run: Directory of the run, if the model is one's.
+        run: Directory of the run, if the model is from one.
     """
 
-    name: str
     model: ScoreModel
     data: Dataset
     weights: str
@@ -81,6 +79,11 @@ class Evaluation:
     run: Path | None = None
 
     @property
+    def name(self) -> str:
+        """The run's directory, or the data's name."""
+        return self.data.name if self.run is None else str(self.run)
+
+    @property
     def copies_training(self) -> bool:
         """True if the samples of any plan show memorisation."""
         return any(memory.copies_training for memory in self.memory.values())
@@ -91,7 +94,7 @@ class Evaluation:
         return min(self.memory.values(), key=lambda m: m.ratio.value).verdict if self.memory else ""
 
     def figure(self, name: str, plan: str | None = None) -> Figure | None:
-        """Return the figure of a name, of a plan or of the model itself; None if there is none."""
+        """Return a figure of a plan or of the model itself; None if it was not measured."""
         return next((f for f in self.of_plan(plan) if f.name == name), None)
 
     def of_plan(self, plan: str | None) -> list[Figure]:
@@ -104,7 +107,7 @@ class Evaluation:
             "scorefield": version("scorefield"),
             "run": self.name,
             "verdict": self.verdict or None,
-            "memorised": self.copies_training if self.memory else None,
+            "copies_training": self.copies_training if self.memory else None,
             "notes": self.notes,
             "figures": [asdict(figure) for figure in self.figures],
             "class shares": self.shares,
@@ -113,17 +116,20 @@ class Evaluation:
         return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
 
     def table(self) -> str:
-        """Return a text table: plans under each other, or all figures if there is one plan."""
+        """Return a text table of the plans, or of all figures if there is one plan."""
         if len(self.plans) > 1:
             heads, rows = self.comparison()
-            for row in rows:
-                for i, (value, _, interval) in enumerate(cell.partition("\n") for cell in row):
-                    shown = interval and heads[i] == "Fréchet"
-                    row[i] = f"{value} ({interval})" if shown else value
+            for row in rows:  # with the interval of the Fréchet distance alone
+                value, _, interval = row[4].partition("\n")
+                shown = f"{value} ({interval})" if interval else value
+                row[4:] = [shown, *(cell.partition("\n")[0] for cell in row[5:])]
             return text_table(heads, rows)
         return text_table(
             ("", "value", "95 % interval", "real", "samples", "warning"),
-            [(f.name, *in_text(f), f.real_text, str(f.samples), f.warning) for f in self.figures],
+            [
+                (f.name, *in_text(f), number(f.real), str(f.samples), f.warning)
+                for f in self.figures
+            ],
             left=(0, 5),
         )
 
@@ -158,9 +164,9 @@ class Evaluation:
         return (
             f"Reference: {self.reference}; features: {self.features.about}; weights "
             f"{self.weights or 'as given'}; seed {self.seed}. NFE: evaluations of the score per "
-            f"sample. Real: {sets} of as many samples of the other split, in the mean, with the "
-            "range of 95 % of such sets; else the 95 % interval. Nearest: median distance to the "
-            "training data over that of held-out data; far below 1 is copying."
+            f"sample. Real: the mean of {sets} of as many samples of the other split, and the "
+            "range of 95 % of such sets; other rows have the 95 % interval. Nearest: median "
+            "distance to the training data over that of held-out data; far below 1 is copying."
         )
 
 

@@ -1,7 +1,4 @@
-"""Features in which samples are compared: their own numbers, a classifier's, or an Inception's.
-
-The description of what computes the features is part of every figure that uses them.
-"""
+"""Features in which samples are compared: their own numbers, a classifier's, or Inception's."""
 
 from __future__ import annotations
 
@@ -39,45 +36,34 @@ class Features:
     """Map of samples into ℝᵈ.
 
     Attributes:
-        about: Description, part of every figure.
-        digest: Hash of everything that the features depend on.
+        about: Description with a hash of the weights; part of every figure.
         extract: Returns the features of a batch, and class probabilities or None.
-        classes: Number of the data's classes, if these are what the probabilities are of; else 0.
+        classes: Number of the data's classes, if the probabilities are of these; else 0.
     """
 
     about: str
-    digest: str
     extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     classes: int = 0
 
 
 def make_features(
-    name: str,
-    data: Dataset,
-    *,
-    weights: Path | None = None,
-    device: torch.device | str = "cpu",
+    name: str, data: Dataset, *, weights: Path | None = None, device: torch.device | str = "cpu"
 ) -> Features:
-    """Return the features of a name in `FEATURES`.
+    """Return the features of a name: "pixels", "classifier" (of the data's classes) or "inception".
 
-    Args:
-        name: "pixels", "classifier" or "inception".
-        data: the samples' own data; a classifier is trained on them.
-        weights: file of the Inception network's weights.
-        device: where the Inception network runs.
+    `weights` is the file of the Inception network's weights, `device` where it runs.
     """
-    if name not in FEATURES:
-        raise ValueError(f"features={name!r}: there are {', '.join(FEATURES)}")
-    return FEATURES[name](data, weights, torch.device(device))
+    if name == "pixels":
+        about = "pixels" if data.kind == "images" else "coordinates"
+        return Features(about, lambda x: (x.flatten(1).float().cpu(), None))
+    if name == "classifier":
+        return classifier_features(data)
+    if name == "inception":
+        return inception_features(data, weights, torch.device(device))
+    raise ValueError(f"features={name!r}: there are pixels, classifier and inception")
 
 
-def pixel_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
-    """Return the samples' own numbers."""
-    name = "pixels" if data.kind == "images" else "coordinates"
-    return Features(name, name, lambda x: (x.flatten(1).float().cpu(), None))
-
-
-def classifier_features(data: Dataset, file: Path | None, device: torch.device) -> Features:
+def classifier_features(data: Dataset) -> Features:
     """Return the last hidden layer of a perceptron trained on the data's classes.
 
     The training is deterministic. Probabilities have a column for each of the data's classes.
@@ -118,7 +104,7 @@ def classifier_features(data: Dataset, file: Path | None, device: torch.device) 
         f"classifier of {data.name}, {CLASSIFIER_WIDTHS[-1]} features, {100 * accuracy:.1f} % of "
         f"the held-out samples right, {digest.hexdigest()[:8]}"
     )
-    return Features(about, digest.hexdigest(), extract, data.classes)
+    return Features(about, extract, data.classes)
 
 
 def inception_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
@@ -138,7 +124,7 @@ def inception_features(data: Dataset, weights: Path | None, device: torch.device
             f"{path} does not hold the weights of the FID Inception network: {error!s:.300}"
         ) from error
     network.to(device)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
     def extract(x: Tensor) -> tuple[Tensor, Tensor]:
         pictures = images.as_bytes(x).expand(-1, 3, -1, -1).to(device)
@@ -146,19 +132,11 @@ def inception_features(data: Dataset, weights: Path | None, device: torch.device
         features, logits = (torch.cat(side).cpu() for side in zip(*parts, strict=True))
         return features, logits.softmax(1)
 
-    return Features(f"Inception-v3 of FID, weights {digest[:8]}", digest, extract)
-
-
-FEATURES: dict[str, Callable[[Dataset, Path | None, torch.device], Features]] = {
-    "pixels": pixel_features,
-    "classifier": classifier_features,
-    "inception": inception_features,
-}
-"""Features by name; `make_features` calls them."""
+    return Features(f"Inception-v3 of FID, weights {digest}", extract)
 
 
 def weights_file(path: Path | None) -> Path:
-    """Return the file of the Inception network: the one named, or one that is in torch's cache."""
+    """Return the file of the Inception network: the one named, or one in torch's cache."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     files = [folder / name for name in INCEPTION_FILES] if path is None else [path]
     for file in files:
@@ -180,8 +158,8 @@ def _labelled_rows(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
 
 
 def read_labels(source: Source, rows: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
-    """Return the labels of some samples, a few of which are read at a time."""
+    """Return the labels of some samples."""
     labels = [source.take(part)[1] for part in torch.split(rows, LABEL_BATCH)]
     if any(part is None for part in labels):
-        raise ValueError("the samples have no labels, which classes are read from")
+        raise ValueError("the samples have no labels, from which classes are read")
     return torch.cat([part.cpu() for part in labels if part is not None])

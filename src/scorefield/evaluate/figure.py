@@ -19,20 +19,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diagnose import wilson
-from ..show.text import number
 
-NORMAL = "± 1.96 of its standard error"
+NORMAL = "± 1.96 standard errors"
 """Method of an interval."""
 STUDENT_T = {0: 1.96, 5: 2.776, 10: 2.262, 20: 2.093}
 """97.5 % quantile of Student's t by number of parts, one more than the degrees of freedom."""
 
 
 class Interval(NamedTuple):
-    """A figure, and the interval in which 95 % of other sets of the same size have it."""
+    """A value, and the interval that covers it in 95 % of other sets of the same size."""
 
     value: float
     low: float
     high: float
+
+
+MISSING = Interval(math.nan, math.nan, math.nan)
+"""Value of a figure that cannot be computed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Figure:
 
     Attributes:
         name: Name of the quantity, with its unit.
-        value: The number; None if it cannot be computed, for the reason in `warning`.
+        value: The number; NaN if it cannot be computed, for the reason in `warning`.
         low: Lower end of the 95 % interval.
         high: Upper end of the 95 % interval.
         method: Method by which the interval was computed.
@@ -54,13 +57,13 @@ class Figure:
         weights: Weights of the network: averaged or raw, and of which step.
         seed: Seed of the samples and of the measurement.
         draw: How the samples were drawn; None for figures of the model itself.
-        real: The same figure of as many real samples of the other split, in the mean.
+        real: Mean of the same figure over sets of as many real samples; NaN if there is none.
     """
 
     name: str
-    value: float | None
-    low: float | None
-    high: float | None
+    value: float
+    low: float
+    high: float
     method: str
     samples: int
     warning: str = ""
@@ -69,20 +72,18 @@ class Figure:
     weights: str = ""
     seed: int = 0
     draw: Mapping[str, Any] | None = None
-    real: float | None = None
+    real: float = math.nan
 
-    @property
-    def real_text(self) -> str:
-        """The figure of real samples as text; empty if there is none."""
-        return "" if self.real is None else number(self.real)
+
+def number(value: float) -> str:
+    """Return a number with three digits; NaN is empty."""
+    return "" if math.isnan(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def in_text(figure: Interval | Figure) -> tuple[str, str]:
     """Return the value and the interval as text; empty where there is none."""
-    if figure.value is None or figure.low is None or figure.high is None:
-        return "–", ""
     ends = "" if math.isnan(figure.low) else f"{number(figure.low)} – {number(figure.high)}"
-    return number(figure.value), ends
+    return number(figure.value) or "–", ends
 
 
 def share_interval(value: float, n: int) -> Interval:

@@ -26,7 +26,7 @@ from .figure import NORMAL, Figure, mean_interval
 LOSS_LEVELS = 12
 """Noise levels at which the loss is measured."""
 LOSS_BATCH = 250
-"""Samples at a time."""
+"""Samples whose loss is computed at a time."""
 MAX_EXACT_TRACE = 16
 """Most numbers of a sample for which the trace is computed exactly."""
 MAX_MEMORISED_WORK = 10**10
@@ -35,7 +35,7 @@ HELDOUT = "the model, held-out data"
 
 
 def data_deviation(model: ScoreModel, data: Dataset) -> float:
-    """Return σ_d: the one of the model's preconditioner, else that of the data about their mean."""
+    """Return σ_d of the model's preconditioner, or of the data about their mean."""
     return model.precondition.sigma_data or all_samples(data.train, 10_000).std().item()
 
 
@@ -45,19 +45,17 @@ def loss_curves(
 ) -> tuple[Tensor, Mapping[str, Float[Tensor, "levels n"]]]:
     """Return noise levels and the loss of samples at each, for the model and for comparison.
 
-    The noise is the same for all curves. As many training samples are taken as are held out.
+    All curves have the same noise. As many training samples are used as are held out.
     """
     assert model.prior is not None
     device = model.prior.mean.device
     limit = max(200, min(2000, 2**19 // data.train.shape.numel()))  # fewer of large ones
     test = None if data.test is None else all_samples(data.test, limit).to(device)
     train = all_samples(data.train, limit if test is None else len(test)).to(device)
-    curves: dict[str, tuple[Score, Tensor]] = {
-        "the model, data it was trained on": (model.eval(), train)
-    }
+    curves: dict[str, tuple[Score, Tensor]] = {} if test is None else {HELDOUT: (model, test)}
+    curves["the model, data it was trained on"] = model.eval(), train
     if test is not None:
-        gaussian = {"Gaussian of the data, held-out data": (model.prior.score, test)}
-        curves = {HELDOUT: (model, test)} | curves | gaussian
+        curves["Gaussian of the data, held-out data"] = model.prior.score, test
         if test.numel() * len(data.train) * LOSS_LEVELS <= MAX_MEMORISED_WORK:
             memory = Empirical(all_samples(data.train).to(device))
             curves["training data memorised, held-out data"] = memory, test
@@ -79,12 +77,12 @@ def loss_curves(
 
 
 def is_eight_bit(source: Source) -> bool:
-    """Return True if the samples are integers, which stand for cells of [0, 1]."""
+    """Return True if the samples are bytes, which stand for cells of [0, 1]."""
     return source.take(torch.zeros(1, dtype=torch.int64))[0].dtype == torch.uint8
 
 
 def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Iterator[Figure]:
-    """Yield the held-out loss at each σ, from the curves of `loss_curves` on data of a name."""
+    """Yield the held-out loss at each σ, from `loss_curves` on the data of this name."""
     for sigma, row in zip(sigmas.tolist(), losses.get(HELDOUT, ()), strict=False):
         title = f"denoising loss at σ = {sigma:.3g}"
         yield Figure(title, *mean_interval(row), NORMAL, len(row), reference=f"{name}, held out")
@@ -93,11 +91,11 @@ def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Ite
 def likelihood_figures(
     model: ScoreModel, data: Dataset, n: int, seed: int
 ) -> tuple[list[Figure], list[str]]:
-    """Return bits per dimension of 8-bit samples, else nats; or a note why there are none.
+    """Return bits per dimension of 8-bit samples, nats of others, or a note why there are none.
 
     The likelihood is that of q_σmin. 8-bit samples are dequantised, so that their bits are an upper
-    bound. The trace is exact for few numbers; else one random direction per sample estimates it
-    without bias.
+    bound. The trace is exact for few numbers; otherwise one random direction per sample estimates
+    it without bias.
     """
     if n < 2 or data.test is None:
         return [], []

@@ -1,6 +1,6 @@
-"""Samples drawn and reduced as they come: moments of all of them, and the first rows.
+"""Samples reduced as they come: moments of all of them, and the first rows.
 
-Memory is that of a few d × d matrices and of `MAX_KEPT` rows, however many samples come. The
+Memory is that of a few d × d matrices and of `MAX_KEPT` rows, for any number of samples. The
 moments of a data set are cached in a file, by the content of the data and of the features.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import groupby
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +39,7 @@ MAX_FEATURES = 2048
 READ_BATCH = 250
 """Real samples that are read at a time."""
 FRAMES = 40
-"""About the number of states of a chain that are kept."""
+"""Approximate number of states of a chain that are kept."""
 FRAME_ROWS = 32
 """Most samples of a state that are kept."""
 MAX_FRAME_NUMBERS = 2**23
@@ -54,20 +54,18 @@ class Gathered:
         n: Number of samples.
         parts: Moments of the features of samples i, i + k, i + 2k … for i from 0 to k − 1; empty
             if there are more than `MAX_FEATURES` features.
-        index: Indices of the samples that are kept.
-        x: The samples that are kept.
+        x: The first samples.
         features: Their features.
         probabilities: Their class probabilities, if the features have any.
-        seconds: Time that drawing them took.
-        states: Some states of the first samples' chains, if asked for.
+        seconds: Time that sampling took.
+        states: Some states of the first samples' chains, if asked for, in rank 0.
     """
 
     n: int
     parts: tuple[Moments, ...]
-    index: Int[Tensor, "kept"]
     x: Float[Tensor, "kept *shape"]
     features: Float[Tensor, "kept size"]
-    probabilities: Float[Tensor, "kept classes"] | None
+    probabilities: Float[Tensor, "kept classes"] | None = None
     seconds: float = 0.0
     states: Sequence[State] = ()
 
@@ -87,7 +85,11 @@ def jackknife_parts(size: int) -> int:
 
 
 def gather_features(
-    batches: Iterable[tuple[int, Tensor]], features: Features, *, kept: int = MAX_KEPT
+    batches: Iterable[tuple[int, Tensor]],
+    features: Features,
+    *,
+    kept: int = MAX_KEPT,
+    shared: bool = False,
 ) -> Gathered:
     """Reduce batches of samples.
 
@@ -95,9 +97,9 @@ def gather_features(
         batches: pairs of the index of a batch's first sample and the batch.
         features: features of the samples.
         kept: number of samples to keep; fewer of large ones.
+        shared: merge the batches of all processes.
     """
-    n, parts = 0, list[Moments]()
-    index, x, values, classes = (list[Tensor]() for _ in range(4))  # of the samples that are kept
+    n, parts, rows = 0, list[Moments](), list[tuple[int, list[Tensor]]]()
     for first, batch in batches:
         value, probabilities = features.extract(batch)
         size = value.shape[1]
@@ -107,40 +109,17 @@ def gather_features(
             part = (first + i) % len(parts)
             parts[part] = parts[part].update(value[i :: len(parts)])
         few = max(0, min(kept, MAX_KEPT_NUMBERS // max(size, batch[0].numel())) - first)
-        index.append(torch.arange(first, first + len(batch))[:few])
-        # clone: a view would keep the whole batch alive
-        x.append(batch[:few].clone())
-        values.append(value[:few].clone())
-        classes += [] if probabilities is None else [probabilities[:few].clone()]
+        tensors = [batch, value] if probabilities is None else [batch, value, probabilities]
+        rows.append((first, [x[:few].clone() for x in tensors]))  # a view would keep all of it
         n += len(batch)
     if not n:
         raise ValueError("batches is empty: give at least one batch of samples")
-    rows, samples, value = (torch.cat(tensors) for tensors in (index, x, values))
-    return Gathered(n, tuple(parts), rows, samples, value, torch.cat(classes) if classes else None)
-
-
-def merge_shares(shares: Sequence[Gathered]) -> Gathered:
-    """Merge what several processes gathered, each of its own batches."""
-    order = torch.cat([share.index for share in shares]).argsort()
-
-    def merge(name: str) -> Any:
-        parts = [part for share in shares if (part := getattr(share, name)) is not None]
-        return torch.cat(parts)[order] if parts else None
-
-    by_part = zip(*(share.parts for share in shares), strict=True)
-    return Gathered(
-        sum(share.n for share in shares),
-        tuple(reduce(Moments.merge, same) for same in by_part),
-        merge("index"),
-        merge("x"),
-        merge("features"),
-        merge("probabilities"),
-        max(share.seconds for share in shares),
-        [state for share in shares for state in share.states],
-    )
-
-
-# ── Samples of a model ───────────────────────────────────────────────────────────────────────────
+    shares = distributed.all_gather((n, parts, rows)) if shared else [(n, parts, rows)]
+    counts, moments, kept_rows = zip(*shares, strict=True)
+    ordered = sorted(chain.from_iterable(kept_rows), key=itemgetter(0))
+    x, values, *classes = map(torch.cat, zip(*(row for _, row in ordered), strict=True))
+    merged = (reduce(Moments.merge, same) for same in zip(*moments, strict=True))
+    return Gathered(sum(counts), tuple(merged), x, values, classes[0] if classes else None)
 
 
 def draw(
@@ -163,7 +142,7 @@ def draw(
         n: number of samples over all processes.
         plan: how to sample.
         features: features of the samples.
-        seed: same seed, same samples, whatever the batch.
+        seed: same seed, same samples, for any batch.
         batch: number of samples at a time.
         label: class of each sample, for a conditional model.
         kept: number of samples to keep.
@@ -172,7 +151,7 @@ def draw(
     """
     parts = chains(model, n, plan, seed=seed, label=label, batch=batch)
     states: Iterator[tuple[int, State]]
-    states = ((first, state) for first, chain in parts for state in chain)
+    states = ((first, state) for first, yielded in parts for state in yielded)
     if progress:
         own = len(distributed.shard(range(0, n, batch)))
         states = track(states, own * plan.states, f"   {plan.name}")
@@ -181,8 +160,8 @@ def draw(
     def batches() -> Iterator[tuple[int, Tensor]]:
         nonlocal seconds
         start = time.perf_counter()
-        for first, chain in groupby(states, key=lambda item: item[0]):
-            for state in every((state for _, state in chain), interval):
+        for first, pairs in groupby(states, key=itemgetter(0)):
+            for state in every((state for _, state in pairs), interval):
                 if frames and first == 0:
                     few = MAX_FRAME_NUMBERS // (2 * FRAMES * state.x[0].numel())
                     few = min(FRAME_ROWS, max(4, few))
@@ -198,8 +177,8 @@ def draw(
             yield first, x
             start = time.perf_counter()
 
-    share = gather_features(batches(), features, kept=kept)
-    return merge_shares(distributed.all_gather(replace(share, seconds=seconds, states=shown)))
+    gathered = gather_features(batches(), features, kept=kept, shared=True)
+    return replace(gathered, seconds=max(distributed.all_gather(seconds)), states=shown)
 
 
 # ── Real samples ─────────────────────────────────────────────────────────────────────────────────
@@ -215,13 +194,7 @@ def source_batches(
 
 
 def reference_of(source: Source, features: Features, cache: Path | None = None) -> Gathered:
-    """Reduce a data set that samples are compared with; its moments come from the cache.
-
-    Args:
-        source: real samples.
-        features: features of the samples.
-        cache: folder of cached moments; None for no cache.
-    """
+    """Reduce real samples; the moments of many come from the folder `cache`, if there is one."""
     kept = min(MAX_KEPT, max(MAX_KEPT_NUMBERS // source.shape.numel(), 1), len(source))
     x = torch.split(all_samples(source, kept).cpu(), READ_BATCH)
     some = gather_features(((i * READ_BATCH, part) for i, part in enumerate(x)), features)
@@ -253,7 +226,7 @@ def _cached_moments(source: Source, features: Features, cache: Path | None) -> M
 
 def content_hash(source: Source, features: Features) -> str:
     """Return a hash of the samples and of the features."""
-    total = hashlib.sha256(f"1 {features.digest} {source.levels} {source.shape}".encode())
+    total = hashlib.sha256(f"2 {features.about} {source.levels} {source.shape}".encode())
     for rows in torch.split(torch.arange(len(source)), READ_BATCH):
         block = source.take(rows)[0].cpu().contiguous()
         total.update(f"{block.dtype}".encode())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,11 +33,9 @@ from .features import Features, make_features, read_labels
 from .figure import Figure, Interval, spread_interval
 from .fit import likelihood_figures, loss_curves, loss_figures
 from .gather import Gathered, draw, gather_features, reference_of, source_batches
-from .memory import Memory, memorisation, memory_figures
-from .quality import class_shares, quality, share_figures
-
-BUDGETS = (5, 10, 20, 40, 80)
-"""Numbers of evaluations of the score, approximately, for the frontier."""
+from .memory import Memory, memorisation
+from .plans import frontier_plans
+from .quality import class_shares, quality
 
 
 def evaluate(
@@ -54,7 +53,6 @@ def evaluate(
     frontier: Sequence[Plan] = (),
     flips: bool = False,
     batch: int = 256,
-    name: str = "",
     weights: str = "",
     run: Path | None = None,
     cache: Path | None = None,
@@ -62,15 +60,14 @@ def evaluate(
 ) -> Evaluation:
     """Judge a model by its samples, its loss and likelihood, and what it has memorised.
 
-    Several processes share the samples if all of them call it. The model computes in the way that
-    `optimize` chooses, afterwards too.
+    Several processes share the samples if all of them call it. `optimize` is applied to the model.
 
     Args:
         model: a model with a prior.
         data: its training data and held-out data.
         plans: how to sample; by default `make_plan(model)`.
         n: number of samples, of all plans or of each.
-        features: features in which samples are compared: a name in `FEATURES`, or made before.
+        features: features in which samples are compared: a name, or from `make_features`.
         classifier: features with probabilities of the data's classes, which count the classes of
             samples; by default `features`, if they have them.
         reference: compare samples with held-out data, or with training data as papers do.
@@ -80,8 +77,7 @@ def evaluate(
         frontier: further plans, of which only the Fréchet distance and the seconds are measured.
         flips: also compare samples with mirror images of the training data.
         batch: number of samples at a time.
-        name: name of the model; by default the data's.
-        weights: which weights the model has, in words.
+        weights: description of the model's weights, such as "averaged, step 3000".
         run: directory of the model's run, whose log and configuration the report shows.
         cache: folder for moments of real data, such as `cache_folder()`.
         progress: report progress on stderr.
@@ -105,7 +101,7 @@ def evaluate(
     classifier = classifier or (features if features.classes else None)
     source, other = (data.test, data.train) if reference == "test" else (data.train, data.test)
     if source is None:
-        raise ValueError(f"{data.name} has nothing held out: take reference train")
+        raise ValueError(f"{data.name} has nothing held out: use reference='train'")
     split = "held out" if reference == "test" else "training data"
     against = f"{data.name}, {split}, {len(source)} samples"
 
@@ -118,7 +114,6 @@ def evaluate(
     calls = sum(-(-size // batch) * p.evaluations for p, size in zip(plans, sizes, strict=True))
     say(f"computing: {optimize(model, batch=min(batch, max(sizes)), evaluations=calls)}")
     conditional = bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
-    shared: dict[str, Any] = {"weights": weights, "seed": seed}
 
     def sample_plan(plan: Plan, size: int, **options: Any) -> Gathered:
         label = training_labels(data, size, seed) if conditional else None
@@ -126,33 +121,46 @@ def evaluate(
         options |= {"seed": seed, "batch": rows, "label": label, "progress": progress}
         return draw(model, size, plan, features, **options)
 
-    def compare(gathered: Gathered, facts: dict[str, Any] | None = None) -> Iterator[Figure]:
-        floor = facts is None
-        few = floor and len(plans) > 1  # those that the table of several plans shows
-        origin: dict[str, Any] = {"reference": against, "draw": facts} | shared
-        for figure in quality(gathered, real, seed=seed, intervals=not floor, few=few):
-            yield replace(figure, features=features.about, **origin)
-        if classifier is not None and len(gathered.x):
-            for figure in share_figures(class_shares(gathered, classifier), len(gathered.x)):
-                yield replace(figure, features=classifier.about, **origin)
+    def floor(size: int) -> dict[str, Interval]:
+        if other is None or len(other) < size:
+            return {}
+        values, generator = defaultdict[str, list[float]](list), torch.Generator().manual_seed(seed)
+        for _ in range(floor_sets):
+            rows = torch.randperm(len(other), generator=generator)[:size]
+            some = gather_features(source_batches(other, rows), features)
+            for figure in quality(some, real, classifier=classifier, seed=seed, intervals=False):
+                if not math.isnan(figure.value):
+                    values[figure.name].append(figure.value)
+        return {title: spread_interval(numbers) for title, numbers in values.items()}
+
+    def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
+        """Add to a figure of samples what it depends on, and its value for real samples."""
+        real_ones = floors[gathered.n].get(figure.name)
+        return replace(
+            figure,
+            features=figure.features or features.about,
+            reference=figure.reference or against,
+            weights=weights,
+            seed=seed,
+            real=figure.real if real_ones is None else real_ones.value,
+            draw={
+                "plan": plan.name,
+                "sampler": plan.sampler,
+                "evaluations": plan.evaluations,
+                "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
+                "options": plan.options,
+                "start": "uniform noise" if plan.uniform else "the model's prior",
+                "classes": "as frequent as in training" if conditional else "",
+                "seconds": gathered.seconds,
+            },
+        )
 
     samples = {
         plan.name: sample_plan(plan, size, frames=data.kind == "images" and plan is plans[0])
         for plan, size in zip(plans, sizes, strict=True)
     }
     say("real samples of the other split, and nearest neighbours in the training data")
-    floors = dict[int, dict[str, Interval]]()
-    for size in dict.fromkeys(sizes):
-        values = dict[str, list[float]]()
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(floor_sets):
-            if other is None or len(other) < size:
-                break
-            rows = torch.randperm(len(other), generator=generator)[:size]
-            for figure in compare(gather_features(source_batches(other, rows), features)):
-                if figure.value is not None:
-                    values.setdefault(figure.name, []).append(figure.value)
-        floors[size] = {title: spread_interval(numbers) for title, numbers in values.items()}
+    floors = {size: floor(size) for size in dict.fromkeys(sizes)}
     memory, notes = dict[str, Memory](), list[str]()
     try:
         memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
@@ -161,29 +169,25 @@ def evaluate(
         notes.append(f"memorisation: {error}")
     figures = list[Figure]()
     for plan in plans:
-        gathered = samples[plan.name]
-        facts, floor = _draw_facts(plan, gathered, conditional) | shared, floors[gathered.n]
-        for figure in compare(gathered, facts):
-            mean = floor[figure.name].value if figure.name in floor else None
-            figures.append(replace(figure, real=mean))
-        for figure in memory_figures(memory.get(plan.name), data.kind):
-            figures.append(replace(figure, draw=facts, **shared))
+        gathered, copies = samples[plan.name], memory.get(plan.name)
+        own = [*quality(gathered, real, classifier=classifier, seed=seed)]
+        own += [copies.ratio, copies.near, copies.exact] if copies else []
+        figures += [describe(figure, plan, gathered) for figure in own]
     say("loss at each noise level, and likelihood")
     sigmas, losses = loss_curves(model, data, seed=seed)
     likelihoods, reasons = likelihood_figures(model, data, bits, seed)
     for figure in [*loss_figures(sigmas, losses, data.name), *likelihoods]:
         words = ["of the model without a class"] * conditional + [figure.warning]
-        figures.append(replace(figure, warning="; ".join(filter(None, words)), **shared))
+        warning = "; ".join(filter(None, words))
+        figures.append(replace(figure, warning=warning, weights=weights, seed=seed))
     points = list[Figure]()
     for plan in frontier if real.parts else ():
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
             gathered = sample_plan(plan, sizes[0], kept=0)
-        facts = _draw_facts(plan, gathered, conditional) | shared
-        points.append(next(compare(gathered, facts)))
+        points.append(describe(next(quality(gathered, real)), plan, gathered))
     sets = {"real": real} | samples
     return Evaluation(
-        name=name or data.name,
         model=model,
         data=data,
         weights=weights,
@@ -211,20 +215,6 @@ def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
     return read_labels(data.train, torch.randint(len(data.train), (n,), generator=generator))
 
 
-def _draw_facts(plan: Plan, samples: Gathered, conditional: bool) -> dict[str, Any]:
-    """Return how samples were drawn, for their figures."""
-    return {
-        "plan": plan.name,
-        "sampler": plan.sampler,
-        "evaluations": plan.evaluations,
-        "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
-        "options": plan.options,
-        "start": "uniform noise" if plan.uniform else "the model's prior",
-        "classes": "as frequent as in training" if conditional else "",
-        "seconds": samples.seconds,
-    }
-
-
 # ── Runs ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -240,11 +230,11 @@ def evaluate_run(
     device: str = "auto",
     **options: Any,
 ) -> Evaluation:
-    """Judge the model of a run by its own plan; data that have changed are refused.
+    """Judge the model of a run by its own plan.
 
     Args:
         directory: the run's directory.
-        features: a name in `FEATURES`.
+        features: a name, see `make_features`.
         inception: file of the Inception network's weights.
         sampler: a name in `SAMPLERS`; by default the run's own.
         steps: number of levels; see `make_plan`.
@@ -261,7 +251,6 @@ def evaluate_run(
         features=make_features(features, data, weights=inception, device=model.device or "cpu"),
         frontier=[p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else [],
         flips=experiment.data.flip,
-        name=str(directory),
         weights=weights,
         run=Path(directory),
         **options,
@@ -271,7 +260,7 @@ def evaluate_run(
 def open_run(
     directory: str | Path, *, raw: bool = False, device: str = "auto"
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
-    """Return a run's model, data and experiment, and which weights the model has, in words.
+    """Return a run's model, data, experiment and a description of the model's weights.
 
     Data that have changed since the training are refused. `raw` takes the last weights in training,
     not their average.
@@ -279,7 +268,7 @@ def open_run(
     run = Path(directory)
     if not (run / "config.json").exists():
         raise ValueError(
-            f"{run} holds no run: there is no config.json in it, which names the training data"
+            f"{run} holds no run: config.json is missing, which names the training data"
         )
     experiment = config.read(run / "config.json")
     data = load_data(experiment.data.source, **experiment.data.options)
@@ -299,21 +288,3 @@ def open_run(
     check_data(run, experiment, data)
     model = model.to(distributed.local_device(choose_device(device)))
     return model, data, experiment, f"{kind}, step {stored.about.get('step')}"
-
-
-def frontier_plans(
-    model: ScoreModel, sampler: str, budgets: Sequence[int] = BUDGETS
-) -> Iterator[Plan]:
-    """Yield the plans of a sampler whose costs are nearest to the budgets, each plan once."""
-
-    def cost(steps: int) -> int:
-        return make_plan(model, sampler, steps).evaluations
-
-    used = set()
-    for budget in budgets:
-        # the cost grows with the number of steps
-        over = bisect_left(range(1, 2 * budget), budget, key=cost) + 1
-        steps = min(max(over - 1, 1), over, key=lambda steps: abs(cost(steps) - budget))
-        if cost(steps) not in used and budget / 1.5 <= cost(steps) <= 1.5 * budget:
-            used.add(cost(steps))
-            yield make_plan(model, sampler, steps)

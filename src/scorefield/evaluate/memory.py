@@ -16,7 +16,7 @@ of near copies is above that of held-out data (for equal shares less than one ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,8 @@ MAX_PRODUCTS = 10**12
 """Most products in the distances between held-out and training data: a minute of a core."""
 TRAIN_BLOCK = 2**24
 """Numbers of the training data that are read together."""
+WORST = 10
+"""Samples nearest to the training data that the report shows."""
 NEAREST = "distance to training data, held-out = 1"
 
 
@@ -51,105 +53,83 @@ class Memory:
     """Distances of samples to the training data, compared with held-out data.
 
     Attributes:
-        n: Number of samples.
-        trained: Number of training samples.
-        heldout: Number of held-out samples.
-        flips: True if mirror images were compared too.
-        usual: Median distance of held-out data.
-        ratio: Median distance of the samples, relative to `usual`.
-        near, near_heldout: Shares of near copies among the samples and among held-out data.
-        exact, exact_heldout: Shares of exact copies.
+        ratio: Median distance of the samples, relative to that of held-out data.
+        near: Share of near copies; `real` is that of held-out data.
+        exact: Share of exact copies; `real` is that of held-out data.
+        copies_training: True if the model has memorised.
+        verdict: The finding as a sentence with its numbers.
         worst: Indices of the samples nearest to the training data, the nearest first.
         sources: Training samples that these are nearest to.
-        distances: Distances of these.
+        distances: Distances of these, relative to the median of held-out data.
     """
 
-    n: int
-    trained: int
-    heldout: int
-    flips: bool
-    usual: float
-    ratio: Interval
-    near: Interval
-    near_heldout: Interval
-    exact: Interval
-    exact_heldout: Interval
+    ratio: Figure
+    near: Figure
+    exact: Figure
+    copies_training: bool
+    verdict: str
     worst: Int[Tensor, "worst"]
     sources: Float[Tensor, "worst *shape"]
     distances: Float[Tensor, "worst"]
 
-    @property
-    def typical(self) -> bool:
-        """True if the typical sample is a copy."""
-        return self.ratio.high < TYPICAL_RATIO
-
-    @property
-    def copies_training(self) -> bool:
-        """True if the model has memorised."""
-        return self.typical or self.near.low > self.near_heldout.high
-
-    @property
-    def verdict(self) -> str:
-        """The finding as a sentence with its numbers."""
-        ratio, near = self.ratio, self.near
-        words = "Memorised" + " in part" * (not self.typical)
-        words = words if self.copies_training else "No sign of memorisation"
-        return (
-            f"{words}: the typical sample is {ratio.value:.2f} × as far from the {self.trained} "
-            f"training samples as held-out data are (95 % interval {ratio.low:.2f} to "
-            f"{ratio.high:.2f}), and {100 * near.value:.1f} % of {self.n} samples are near copies "
-            f"({100 * near.low:.1f} to {100 * near.high:.1f} %; of held-out data "
-            f"{100 * self.near_heldout.value:.1f} %), {100 * self.exact.value:.1f} % exact ones."
-        )
-
 
 def memorisation(
-    sets: Sequence[Float[Tensor, "_ *shape"]],
-    data: Dataset,
-    *,
-    flips: bool = False,
-    worst: int = 10,
+    sets: Sequence[Float[Tensor, "_ *shape"]], data: Dataset, *, flips: bool = False
 ) -> list[Memory]:
-    """Compare sets of samples, and once the held-out data, with the training data.
-
-    The `worst` samples are those nearest to the training data. `flips` adds its mirror images.
-    """
+    """Compare sets of samples with the training data; `flips` adds its mirror images."""
     if data.test is None or len(data.test) < MIN_HELDOUT:
         raise ValueError(
             f"{data.name} has fewer than {MIN_HELDOUT} held-out samples, so that the usual "
             "distance of new data to the training data is unknown"
         )
-    numbers = data.test.shape.numel()
-    affordable = MAX_PRODUCTS // (numbers * len(data.train))
+    numbers, train = data.test.shape.numel(), data.train
+    affordable = MAX_PRODUCTS // (numbers * len(train))
     few = min(MAX_KEPT, MAX_KEPT_NUMBERS // numbers, affordable)
     heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
-    train, usual = data.train, nearest_in(heldout, data.train, flips=flips)
-    u = usual.distances[:, 0]
-    unit, bound = u.median().item(), NEAR_COPY * u.quantile(NEAREST_HELDOUT).item()
+    neighbours = nearest_in(heldout, train, flips=flips)
+    usual = neighbours.distances[:, 0]
+    unit, bound = usual.median().item(), NEAR_COPY * usual.quantile(NEAREST_HELDOUT).item()
     if unit == 0:
-        raise ValueError(f"most of what {data.name} holds out is in its training data as well")
+        raise ValueError(f"most of the held-out data of {data.name} are in its training data too")
+    mirrored = " and their mirror images" * flips
+    compared = f"{len(train)} training samples{mirrored}, compared with {len(heldout)} held out"
+    features = "pixels" if data.kind == "images" else "coordinates"
 
     def share(copies: Tensor) -> Interval:
         return share_interval(copies.double().mean().item(), len(copies))
 
+    near_heldout = share(usual <= bound)
+    exact_heldout = share(_exact_copies(heldout, neighbours, train, unit, flips))
+
     def compare(x: Tensor) -> Memory:
+        def figure(name: str, interval: Interval, method: str, real: float) -> Figure:
+            return Figure(name, *interval, method, len(x), "", features, compared, real=real)
+
         neighbours = nearest_in(x, train, flips=flips)
         d = neighbours.distances[:, 0]
-        order = d.argsort(stable=True)[:worst]
+        order = d.argsort(stable=True)[:WORST]
+        ratio = ratio_interval(median_interval(d), median_interval(usual))
+        near, exact = share(d <= bound), share(_exact_copies(x, neighbours, train, unit, flips))
+        typical = ratio.high < TYPICAL_RATIO
+        copies_training = typical or near.low > near_heldout.high
+        finding = "Memorised" if typical else "Memorised in part"
+        verdict = (
+            f"{finding if copies_training else 'No sign of memorisation'}: the typical sample is "
+            f"{ratio.value:.2f} × as far from the {len(train)} training samples as held-out data "
+            f"are (95 % interval {ratio.low:.2f} to {ratio.high:.2f}), and {100 * near.value:.1f} "
+            f"% of {len(x)} samples are near copies ({100 * near.low:.1f} to {100 * near.high:.1f} "
+            f"%; of held-out data {100 * near_heldout.value:.1f} %), {100 * exact.value:.1f} % "
+            "exact ones."
+        )
         return Memory(
-            n=len(x),
-            trained=len(train),
-            heldout=len(heldout),
-            flips=flips,
-            usual=unit,
-            ratio=ratio_interval(median_interval(d), median_interval(u)),
-            near=share(d <= bound),
-            near_heldout=share(u <= bound),
-            exact=share(_exact_copies(x, neighbours, train, unit, flips)),
-            exact_heldout=share(_exact_copies(heldout, usual, train, unit, flips)),
+            figure(NEAREST, ratio, "order statistics", 1.0),
+            figure("near copies", near, "Wilson", near_heldout.value),
+            figure("exact copies", exact, "Wilson", exact_heldout.value),
+            copies_training,
+            verdict,
             worst=order,
             sources=all_samples(Part(train, neighbours.indices[order, 0])).cpu(),
-            distances=d[order],
+            distances=d[order] / unit,
         )
 
     return [compare(x) for x in sets]
@@ -171,7 +151,7 @@ def nearest_in(x: Float[Tensor, "n *shape"], source: Source, *, flips: bool) -> 
 def _exact_copies(
     x: Tensor, neighbours: Neighbours, train: Source, unit: float, flips: bool
 ) -> Tensor:
-    """Return which samples are exact copies of their nearest training sample."""
+    """Return a mask of the samples that are exact copies of their nearest training sample."""
     d = neighbours.distances[:, 0]
     if not is_eight_bit(train):
         return d <= FLOAT_COPY * unit
@@ -184,20 +164,3 @@ def _exact_copies(
         cells = [(v * train.levels).floor().clamp(0, train.levels - 1) for v in views]
         equal[rows] = torch.stack([(c.flatten(1) == there).all(1) for c in cells]).any(0)
     return equal
-
-
-def memory_figures(memory: Memory | None, kind: str) -> Iterator[Figure]:
-    """Yield the figures of memorisation; `real` is the one of the held-out data."""
-    if memory is None:
-        return
-    mirrored = " and their mirror images" if memory.flips else ""
-    compared = (
-        f"{memory.trained} training samples{mirrored}, compared with {memory.heldout} held out"
-    )
-    features = "pixels" if kind == "images" else "coordinates"
-    for name, interval, real, method in (
-        (NEAREST, memory.ratio, 1.0, "order statistics"),
-        ("near copies", memory.near, memory.near_heldout.value, "Wilson"),
-        ("exact copies", memory.exact, memory.exact_heldout.value, "Wilson"),
-    ):
-        yield Figure(name, *interval, method, memory.n, "", features, compared, real=real)

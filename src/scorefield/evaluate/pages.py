@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from matplotlib.figure import Figure as Plot
 from PIL import Image
 from torch import Tensor
 
@@ -18,18 +15,18 @@ from ..disk import write_file
 from ..ladder import suggest
 from ..noise import geometric, perturb, seeded
 from ..runs import config
+from ..runs.journal import read_log
 from ..samplers import State
 from ..show import images, plots
 from ..show.machine import in_words, machine
 from ..show.report import PageTable, Picture, Section, write_report
 from .evaluation import Evaluation
-from .figure import Figure, in_text
+from .figure import Figure, in_text, number
 from .fit import data_deviation
 from .quality import FRECHET
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
-FIGURE_HEADS = ("", "value", "real", "compared with", "interval by", "take care")
 FRAME_GAP = 24
 """Pixels between noisy and denoised images."""
 GRID_IMAGES = 64
@@ -70,7 +67,7 @@ def _samples(evaluation: Evaluation) -> Iterator[Section]:
         grids[_sentence(plan.name)] = evaluation.samples[plan.name].x[:GRID_IMAGES], note
     text = (
         "One network has learned ∇ₓ log q_σ(x). These are the first samples of each plan, not "
-        "selected; images in the same place of two grids started from the same noise."
+        "selected. Images in the same place of two grids started from the same noise."
     )
     pictures = [
         Picture(images.png(images.grid(x), {}), caption, title, "third")
@@ -84,7 +81,7 @@ def _quality(evaluation: Evaluation) -> Section:
     notes = "".join(f"\n\nNot measured: {note}." for note in evaluation.notes)
     text = f"{evaluation.caption()} In small type: the 95 % interval.{notes}"
     if len(evaluation.plans) > 1:
-        tables = [PageTable(*evaluation.comparison())]
+        tables: list[PageTable] = [evaluation.comparison()]
         text += "\n\nAll figures are in metrics.json."
     else:
         (plan,) = evaluation.plans
@@ -102,22 +99,23 @@ def _quality(evaluation: Evaluation) -> Section:
             [names.get(name, name), *(f"{100 * share:.1f}" for share in shares)]
             for name, shares in evaluation.shares.items()
         ]
-        tables.append(PageTable(["class, %", *map(str, range(evaluation.data.classes))], rows))
+        tables.append((["class, %", *map(str, range(evaluation.data.classes))], rows))
     return Section("Quality of the samples", text, tables)
 
 
 def _figure_table(figures: Sequence[Figure]) -> PageTable:
     """List figures, each with what it was computed from; empty columns are left out."""
-    rows = [FIGURE_HEADS]
+    rows = [("", "value", "real", "compared with", "interval by", "warning")]
     for figure in figures:
         of = f" of {figure.features.split(',')[0]}" if figure.features else ""
         name = f"{figure.name}\n{figure.samples} samples{of}"
         # a no-break space and a word joiner keep an interval on one line
         ends = "\n".join(in_text(figure)).replace(" ", "\u00a0").replace("–", "–\u2060")
-        rows.append((name, ends, figure.real_text, figure.reference, figure.method, figure.warning))
+        real = number(figure.real)
+        rows.append((name, ends, real, figure.reference, figure.method, figure.warning))
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     heads, *used = zip(*columns, strict=True)
-    return PageTable(heads, used)
+    return heads, used
 
 
 def _chain(evaluation: Evaluation) -> Iterator[Section]:
@@ -148,49 +146,51 @@ def _frame(state: State) -> Image.Image:
 
 def _cost(evaluation: Evaluation) -> Iterator[Section]:
     """Plot the Fréchet distance of all samplers against evaluations and seconds."""
-    points = [(figure, figure.draw) for figure in evaluation.frontier if figure.draw]
-    if not points:
+    if not evaluation.frontier:
         return
-    label = f"{FRECHET} of {evaluation.features.about.split(',')[0]}"
-    n = points[0][0].samples
-    floor = evaluation.floors[n].get(FRECHET)
+    label, first = f"{FRECHET} of {evaluation.features.about.split(',')[0]}", evaluation.frontier[0]
     pictures = []
     for axis, key in (
         ("evaluations of the score per sample", "evaluations"),
-        (f"seconds for {n} samples", "seconds"),
+        (f"seconds for {first.samples} samples", "seconds"),
     ):
         curves = dict[str, list[tuple[float, float, float, float]]]()
-        for figure, draw in points:
-            ends = (figure.value or 0.0, figure.low or 0.0, figure.high or 0.0)
-            curves.setdefault(draw["sampler"], []).append((float(draw[key]), *ends))
-        plot = plots.frontier(curves, label, axis, floor=floor and floor.value)
-        pictures.append(_plot(plot, f"{label}.", f"Against {axis}; bands are 95 % intervals."))
-    text = f"{n} samples each, compared with {evaluation.reference}; seed {evaluation.seed}."
+        for figure in evaluation.frontier:
+            draw = figure.draw or {}
+            point = float(draw[key]), figure.value, figure.low, figure.high
+            curves.setdefault(draw["sampler"], []).append(point)
+        plot = plots.frontier(curves, label, axis, floor=first.real)
+        caption = f"Against {axis}; bands are 95 % intervals."
+        pictures.append(Picture(plots.as_png(plot), caption, f"{label}."))
+    text = (
+        f"{first.samples} samples each, compared with {evaluation.reference}; seed "
+        f"{evaluation.seed}."
+    )
     yield Section("Quality against cost", text, pictures=pictures)
 
 
 def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
-    """Show the samples nearest to training data, above what they are near to."""
+    """Show the samples nearest to training data, above the images that they are nearest to."""
     title = "Nearest neighbours in the training data"
     if not evaluation.memory:
         return Section(title, "Memorisation was not measured, for the reason given above.")
-    flips = any(memory.flips for memory in evaluation.memory.values())
     text = (
         f"{evaluation.verdict}\n\nA model has memorised if the whole interval of that ratio is "
         "below one half, or if the interval of its share of near copies is above that of held-out "
         "data. A near copy is at most half as far from a training sample as 95 % of held-out data "
-        f"are. Distances are Euclidean{', to the image or its mirror image' * flips}."
+        "are. Distances are Euclidean, also to mirror images if the run trained with flips."
     )
     pictures = []
     for name, memory in evaluation.memory.items() if pictured else ():
         pairs = torch.cat([evaluation.samples[name].x[memory.worst], memory.sources])
-        apart = ", ".join(f"{d / memory.usual:.2f}" for d in memory.distances.tolist())
+        apart = ", ".join(f"{distance:.2f}" for distance in memory.distances.tolist())
+        count = len(memory.worst)
         caption = (
-            f"Above: of {memory.n} samples the {len(memory.worst)} nearest to the training data. "
-            f"Below: the training images they are nearest to. Distances, relative to the median of "
-            f"held-out data: {apart}."
+            f"Above: the {count} of {memory.ratio.samples} samples that are nearest to the "
+            "training data. Below: the training images that they are nearest to. Distances, "
+            f"relative to the median of held-out data: {apart}."
         )
-        png = images.png(images.grid(pairs, len(memory.worst)), {})
+        png = images.png(images.grid(pairs, count), {})
         pictures.append(Picture(png, caption, _sentence(name), "half"))
     return Section(title, text, pictures=pictures)
 
@@ -201,13 +201,11 @@ def _fit(evaluation: Evaluation) -> Section:
     most = max(values.mean(1).max().item() for values in losses.values())
     label = "denoising loss per number"
     curves = plots.losses(evaluation.sigmas, losses, label, top=min(1.4, 1.1 * most))
-    by_sigma = _plot(
-        curves,
-        "Loss at each σ.",
+    caption = (
         "E‖D(x + σz, σ) − x‖²·(σ² + σ_d²)/(σσ_d)² per number, σ_d = "
         f"{data_deviation(evaluation.model, evaluation.data):.3g}, over "
         f"{next(iter(losses.values())).shape[1]} samples, with the same z for all curves; bands "
-        f"are 95 % intervals of the mean. The largest mean is {most:.3g}.",
+        f"are 95 % intervals of the mean. The largest mean is {most:.3g}."
     )
     text = (
         "A model that knows only the mean and the deviation of the data has a loss of about 1 at "
@@ -216,15 +214,14 @@ def _fit(evaluation: Evaluation) -> Section:
         "held-out data at small σ."
     )
     own = evaluation.of_plan(None)
-    pictures = [by_sigma, *_training(evaluation)]
-    return Section(
-        "Fit to held-out data", text, [_figure_table(own)] if own else [], pictures=pictures
-    )
+    pictures = [Picture(plots.as_png(curves), caption, "Loss at each σ."), *_training(evaluation)]
+    tables = [_figure_table(own)] if own else []
+    return Section("Fit to held-out data", text, tables, pictures=pictures)
 
 
 def _training(evaluation: Evaluation) -> Iterator[Picture]:
     """Plot the run's log, if there is one."""
-    lines = _log(evaluation.run)
+    lines = read_log(evaluation.run) if evaluation.run else []
     size = evaluation.data.train.shape.numel()
     heldout = {
         line["step"]: (line["heldout"] / size, line["heldout_error"] / size)
@@ -235,13 +232,8 @@ def _training(evaluation: Evaluation) -> Iterator[Picture]:
     batches = {line["step"]: line["loss"] / size for line in lines if line["loss"] is not None}
     if batches:
         caption = f"{max(batches)} steps; the weights are {evaluation.weights}."
-        yield _plot(plots.training(batches, heldout, "loss per number"), "Training.", caption)
-
-
-def _log(run: Path | None) -> list[dict[str, Any]]:
-    path = None if run is None else run / "log.jsonl"
-    lines = path.read_text().splitlines() if path and path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+        plot = plots.training(batches, heldout, "loss per number")
+        yield Picture(plots.as_png(plot), caption, "Training.")
 
 
 def _levels_section(evaluation: Evaluation, pictured: bool) -> Iterator[Section]:
@@ -249,10 +241,10 @@ def _levels_section(evaluation: Evaluation, pictured: bool) -> Iterator[Section]
     data = evaluation.data
     try:
         suggestion = suggest(all_samples(data.train, SUGGEST_SAMPLES))
-    except ValueError:  # of a single sample, or one that is repeated
+    except ValueError:  # there is one sample, or all are equal
         return
-    grids = {plan.name: plan.sigmas for plan in evaluation.plans}
-    pictures = [_plot(plots.ladders(grids), "The levels of each plan.", "A tick is a level.")]
+    plot = plots.ladders({plan.name: plan.sigmas for plan in evaluation.plans})
+    pictures = [Picture(plots.as_png(plot), "A tick is a level.", "The levels of each plan.")]
     if pictured:
         first, last = suggestion.sigmas[0].item(), suggestion.sigmas[-1].item()
         sigmas, source = geometric(first, last, STRIP_LEVELS), data.test or data.train
@@ -272,7 +264,7 @@ def _levels_section(evaluation: Evaluation, pictured: bool) -> Iterator[Section]
 
 
 def _making(evaluation: Evaluation) -> Section:
-    """List what it takes to repeat the evaluation."""
+    """List what is needed to repeat the evaluation."""
     model, data, run = evaluation.model, evaluation.data, evaluation.run
     count = sum(p.numel() for p in model.net.parameters())
     weights = f"{count:,} weights, {evaluation.weights or 'as given'}"
@@ -284,9 +276,9 @@ def _making(evaluation: Evaluation) -> Section:
         "machine": in_words(machine(str(model.device or "cpu"))),
         "versions": ", ".join(f"{p} {version(p)}" for p in ("scorefield", "numpy", "scikit-learn")),
     }
-    folded, log = "", _log(run)
+    folded = ""
     if run is not None and (run / "config.json").exists():
-        experiment = config.read(run / "config.json")
+        experiment, log = config.read(run / "config.json"), read_log(run)
         folded = config.as_json(experiment)
         facts["training"] = f"{experiment.training.steps} steps, seed {experiment.seed}"
         if len(log) > 1:
@@ -295,10 +287,6 @@ def _making(evaluation: Evaluation) -> Section:
         facts["again"] = f"scorefield train --config {run}/config.json --out NEW"
     listed = "\n".join(f"{name:9s} {fact}" for name, fact in facts.items())
     return Section("How this was made", verbatim=listed, folded=folded)
-
-
-def _plot(figure: Plot, title: str, caption: str) -> Picture:
-    return Picture(plots.as_png(figure), caption, title)
 
 
 def _lower_contrast(x: Tensor, sigma: Tensor) -> Tensor:

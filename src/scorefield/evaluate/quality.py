@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from ..metrics import Moments
 from ..noise import seeded
 from .features import Features
 from .figure import (
+    MISSING,
     NORMAL,
     STUDENT_T,
     Figure,
@@ -43,87 +44,88 @@ def quality(
     samples: Gathered,
     reference: Gathered,
     *,
+    classifier: Features | None = None,
     seed: int = 0,
     intervals: bool = True,
-    few: bool = False,
 ) -> Iterator[Figure]:
     """Yield the figures that compare samples with a reference.
 
     Args:
         samples: the samples.
         reference: real samples in the same features.
+        classifier: features whose probabilities are of the data's classes, for class shares.
         seed: seed of the sliced distance's directions.
         intervals: False leaves out the jackknife, for floors.
-        few: only the Fréchet distance, precision, recall and coverage.
     """
-    x, y = samples.features, reference.features
     yield _frechet(samples, reference, intervals)
-    if min(len(x), len(y)) > COVERAGE_K:
-        yield from (_warn_of_rows(f, samples) for f in _pairwise(x, y, seed, intervals, few))
-    if samples.probabilities is not None and not few:
-        yield _warn_of_rows(_inception_score(samples.probabilities), samples)
+    kept = len(samples.x)
+    few = f"the first {kept} of {samples.n} samples" if kept < samples.n else ""
+    for figure in _of_kept(samples, reference, classifier, seed, intervals):
+        yield replace(figure, warning="; ".join(filter(None, [few, figure.warning])))
 
 
-def _warn_of_rows(figure: Figure, samples: Gathered) -> Figure:
-    """Add a warning if the figure is only of the samples that were kept."""
-    kept = len(samples.features)
-    first = f"the first {kept} of {samples.n} samples" if kept < samples.n else ""
-    return replace(figure, warning="; ".join(filter(None, [first, figure.warning])))
-
-
-def frechet_interval(samples: Gathered, reference: Moments) -> Interval:
+def frechet_interval(samples: Gathered, reference: Moments, *, intervals: bool = True) -> Interval:
     """Return the Fréchet distance with its jackknife interval."""
-    parts = range(len(samples.parts) if samples.n >= 2 * len(samples.parts) else 0)
-    without = [_distance(samples.without(i), reference) for i in parts]
-    return jackknife_interval(_distance(samples.moments, reference), without)
 
+    def distance(moments: Moments) -> float:
+        return metrics.frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
 
-def _distance(moments: Moments, reference: Moments) -> float:
-    return metrics.frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
+    parts = len(samples.parts) if intervals and samples.n >= 2 * len(samples.parts) else 0
+    without = [distance(samples.without(i)) for i in range(parts)]
+    return jackknife_interval(distance(samples.moments), without)
 
 
 def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:
     size = samples.features.shape[1]
-    missing = Figure(FRECHET, None, None, None, "", samples.n)
-    if not reference.parts:
-        reason = f"{size} features are too many for a covariance, {MAX_FEATURES} at most"
-        return replace(missing, warning=f"{reason}: take others")
-    if min(samples.n, reference.n) < 2:
-        return replace(missing, warning="a covariance takes two samples at least")
-    if intervals:
-        interval = frechet_interval(samples, reference.moments)
-    else:
-        interval = normal_interval(_distance(samples.moments, reference.moments), math.nan)
+    if not reference.parts or min(samples.n, reference.n) < 2:
+        reason = "a covariance needs at least two samples"
+        if not reference.parts:
+            reason = f"{size} features are too many for a covariance: use at most {MAX_FEATURES}"
+        return Figure(FRECHET, *MISSING, "", samples.n, reason)
+    interval = frechet_interval(samples, reference.moments, intervals=intervals)
     method = f"jackknife over {len(samples.parts)} parts of the samples"
-    warning = too_few_samples(samples.n, reference.n, size)
+    warning = warn_of_size(samples.n, reference.n, size)
     return Figure(FRECHET, *interval, method, samples.n, warning)
 
 
-def too_few_samples(n: int, m: int, size: int) -> str:
+def warn_of_size(n: int, m: int, size: int) -> str:
     """Return a warning if the covariances of n and m samples are not to be trusted, else ""."""
     least = min(n, m)
     text = f"{least} samples are few for {size} features: "
     if least <= size:
-        return f"{text}the covariance is singular, the distance mostly that of too few samples"
+        return f"{text}the covariance is singular, and most of the distance comes from that"
     return f"{text}the distance is too large, compare at equal numbers only" * (least < 10 * size)
 
 
-def _pairwise(x: Tensor, y: Tensor, seed: int, intervals: bool, few: bool) -> Iterator[Figure]:
+def _of_kept(
+    samples: Gathered,
+    reference: Gathered,
+    classifier: Features | None,
+    seed: int,
+    intervals: bool,
+) -> Iterator[Figure]:
+    """Yield the figures of the samples that are kept."""
+    x, y = samples.features, reference.features
     n, m = len(x), len(y)
-
-    if not few:
+    if min(n, m) > COVERAGE_K:
         yield Figure("kernel distance", *normal_interval(*metrics.kernel_distance(x, y)), NORMAL, n)
         interval, method = _jackknife(
             x, lambda x: metrics.sliced_wasserstein(x, y, noise=seeded(seed)), intervals
         )
         yield Figure("sliced Wasserstein distance", *interval, method, n)
-    near = metrics.precision_recall(x, y, k=PRECISION_K)
-    yield Figure(PRECISION, *share_interval(near.precision, n), "Wilson", n)
-    yield Figure(f"recall (k = {PRECISION_K})", *share_interval(near.recall, m), "Wilson", n)
-    if not few:
+        near = metrics.precision_recall(x, y, k=PRECISION_K)
+        yield Figure(PRECISION, *share_interval(near.precision, n), "Wilson", n)
+        yield Figure(f"recall (k = {PRECISION_K})", *share_interval(near.recall, m), "Wilson", n)
         density = mean_interval(metrics.crowding(x, y, k=COVERAGE_K).double() / COVERAGE_K)
         yield Figure(f"density (k = {COVERAGE_K})", *density, NORMAL, n)
-    yield coverage_figure(x, y, intervals=intervals)
+        yield coverage_figure(x, y, intervals=intervals)
+    if samples.probabilities is not None:
+        yield _inception_score(samples.probabilities)
+    if classifier is not None and n:
+        shares = class_shares(samples, classifier)
+        for name, share in ((RAREST, min(shares)), (COMMONEST, max(shares))):
+            interval, method = share_interval(share, n), "Wilson, of that class"
+            yield Figure(name, *interval, method, n, features=classifier.about)
 
 
 def coverage_figure(x: Tensor, y: Tensor, *, intervals: bool = True) -> Figure:
@@ -156,8 +158,8 @@ def _jackknife(
 def _inception_score(probabilities: Tensor) -> Figure:
     n, classes = probabilities.shape
     if n < INCEPTION_SPLITS:
-        reason = f"takes {INCEPTION_SPLITS} samples at least"
-        return Figure("inception score", None, None, None, "", n, reason)
+        reason = f"needs at least {INCEPTION_SPLITS} samples"
+        return Figure("inception score", *MISSING, "", n, reason)
     score = metrics.inception_score(probabilities, INCEPTION_SPLITS)
     # the error is the deviation of a split; the mean over splits is more precise
     error = score.error / math.sqrt(INCEPTION_SPLITS - 1)
@@ -168,18 +170,9 @@ def _inception_score(probabilities: Tensor) -> Figure:
     return Figure("inception score", *interval, method, n, warning)
 
 
-# ── Class shares ─────────────────────────────────────────────────────────────────────────────────
-
-
 def class_shares(samples: Gathered, classifier: Features) -> tuple[float, ...]:
     """Return the share of each class among the samples that are kept, by a classifier."""
     probabilities = [classifier.extract(part)[1] for part in torch.split(samples.x, READ_BATCH)]
     classes = torch.cat([p.argmax(1) for p in probabilities if p is not None])
     counts = torch.bincount(classes, minlength=classifier.classes)
     return tuple((counts.double() / len(classes)).tolist())
-
-
-def share_figures(shares: Sequence[float], n: int) -> Iterator[Figure]:
-    """Yield the shares of the rarest and of the commonest class."""
-    for name, share in ((RAREST, min(shares)), (COMMONEST, max(shares))):
-        yield Figure(name, *share_interval(share, n), "Wilson, of that class", n)

@@ -64,6 +64,13 @@ class Journal:
                 self.writer.close()
 
 
+def read_log(directory: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a run's log."""
+    path = directory / "log.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if _step_of_line(line) is not None]
+
+
 def trim(path: Path, step: int) -> None:
     """Keep the lines up to a step, in order; warn about lines that are not the run's."""
     if not path.exists():

@@ -40,9 +40,7 @@ def picture(x: UInt8[Tensor, "channels height width"]) -> Image.Image:
     """Return one image of 1 or 3 channels."""
     array = x.permute(1, 2, 0).numpy()
     if array.shape[2] not in (1, 3):
-        raise ValueError(
-            f"an image of {array.shape[2]} channels cannot be a PNG: write .npy instead"
-        )
+        raise ValueError(f"a PNG has 1 or 3 channels, not {array.shape[2]}: write .npy instead")
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
 
 
@@ -65,17 +63,12 @@ def _sheet(pixels: Tensor, columns: int | None = None, gap: int = 1) -> Image.Im
     return whole.resize((whole.width * factor, whole.height * factor), Image.Resampling.NEAREST)
 
 
-def png(image: Image.Image, about: Mapping[str, Any]) -> bytes:
+def png(image: Image.Image, about: Mapping[str, Any], **options: Any) -> bytes:
     """Return the content of a PNG file, with metadata in a text chunk."""
-    content = io.BytesIO()
-    image.save(content, "png", pnginfo=_metadata(about), optimize=True)
-    return content.getvalue()
-
-
-def _metadata(about: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
-    info = PngImagePlugin.PngInfo()
+    content, info = io.BytesIO(), PngImagePlugin.PngInfo()
     info.add_itxt("scorefield", json.dumps(about))
-    return info
+    image.save(content, "png", pnginfo=info, optimize=True, **options)
+    return content.getvalue()
 
 
 def animation(
@@ -89,13 +82,12 @@ def animation(
         save_all=True, append_images=list(frames[1:]), loop=0,
         duration=[milliseconds] * (len(frames) - 1) + [1500],
     )  # fmt: skip
-    content = io.BytesIO()
-    if suffix == ".gif":
-        frames[0].save(content, "gif", comment=json.dumps(about).encode(), **options)
-    elif suffix in (".png", ".apng"):
-        frames[0].save(content, "png", pnginfo=_metadata(about), **options)
-    else:
+    if suffix in (".png", ".apng"):
+        return png(frames[0], about, **options)
+    if suffix != ".gif":
         raise ValueError(f"an animation is a .gif or a .png, not {suffix or 'without a suffix'}")
+    content = io.BytesIO()
+    frames[0].save(content, "gif", comment=json.dumps(about).encode(), **options)
     return content.getvalue()
 
 

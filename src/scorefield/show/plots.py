@@ -7,6 +7,7 @@ those of Okabe & Ito (2008), which the colour-blind can tell apart.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -192,7 +193,7 @@ def frontier(
     label: str,
     across: str,
     *,
-    floor: float | None = None,
+    floor: float = math.nan,
 ) -> Figure:
     """Plot quality against cost: for each name the points (cost, value, low, high)."""
     figure = _figure(9, 4.6)
@@ -202,13 +203,13 @@ def frontier(
         cost, value, low, high = zip(*sorted(points), strict=True)
         axes.plot(cost, value, color=colour, marker=marker, markersize=4, label=name)
         axes.fill_between(cost, low, high, color=colour, alpha=0.12, linewidth=0)
-    if floor is not None:
+    if not math.isnan(floor):
         axes.axhline(floor, color="#999999", linewidth=1, linestyle="--")
         axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", color="#666666")  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
-    least = min(value for points in curves.values() for _, value, _, _ in points)
-    axes.set_ylim(bottom=0.8 * min(least, floor or least))
+    values = [value for points in curves.values() for _, value, _, _ in points]
+    axes.set_ylim(bottom=0.8 * min(*values, floor))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

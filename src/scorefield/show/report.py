@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from ..disk import write_file
 
@@ -37,6 +37,10 @@ pre { font-size: 0.85rem; background: #f5f5f5; padding: 0.8rem 1rem; overflow-x:
 """
 
 
+PageTable: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Heads, and the rows of text under them; the second line of a cell is small."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A PNG, an animated PNG or a GIF, with a caption.
@@ -55,24 +59,11 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PageTable:
-    """Rows of text under their heads; the second line of a cell is small."""
-
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
 class Section:
     """A section of the page, with its pieces in this order.
 
-    Attributes:
-        title: Heading.
-        text: Paragraphs, separated by blank lines.
-        tables: Tables.
-        verbatim: Preformatted text.
-        pictures: Pictures, side by side where there is room.
-        folded: Preformatted text that is hidden until opened.
+    `text` is paragraphs, separated by blank lines. `verbatim` is preformatted, and so is `folded`,
+    which is hidden until opened. Pictures stand side by side where there is room.
     """
 
     title: str
@@ -85,7 +76,7 @@ class Section:
 
 def write_report(path: Path, sections: Sequence[Section], *, title: str) -> None:
     """Write a report; an earlier one is replaced."""
-    body = "\n".join([f"<h1>{escape(title)}</h1>", *map(_section, sections)])
+    body = "\n".join([f"<h1>{escape(title)}</h1>", *map(_section_html, sections)])
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -95,7 +86,7 @@ def write_report(path: Path, sections: Sequence[Section], *, title: str) -> None
     write_file(path, page.encode())
 
 
-def _section(section: Section) -> str:
+def _section_html(section: Section) -> str:
     pictures = "\n".join(map(_picture_html, section.pictures))
     folded = f"<details><summary>Details</summary><pre>{escape(section.folded)}</pre></details>"
     pieces = [
@@ -110,15 +101,14 @@ def _section(section: Section) -> str:
 
 
 def _table_html(table: PageTable) -> str:
-    heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
-    rows = "\n".join(f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in table.rows)
-    return f'<div class="scroll"><table>\n<tr>{heads}</tr>\n{rows}\n</table></div>'
-
-
-def _cell_html(text: str) -> str:
-    first, newline, second = text.partition("\n")
-    small = f"<br><small>{escape(second)}</small>" if newline else ""
-    return f"<td>{escape(first)}{small}</td>"
+    heads, rows = table
+    lines = ["".join(f"<th>{escape(head)}</th>" for head in heads)]
+    for row in rows:
+        cells = (escape(cell).partition("\n") for cell in row)
+        small = ((first, f"<br><small>{b}</small>" * bool(b)) for first, _, b in cells)
+        lines.append("".join(f"<td>{first}{second}</td>" for first, second in small))
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll"><table>\n{body}\n</table></div>'
 
 
 def _picture_html(picture: Picture) -> str:

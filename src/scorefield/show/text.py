@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 
 
-def number(value: float) -> str:
-    """Format a number with three digits."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
 def text_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)
 ) -> str:

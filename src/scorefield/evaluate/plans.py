@@ -1,0 +1,50 @@
+"""Plans to compare: the five of the demo, and a sampler at several costs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from ..model import ScoreModel
+from ..noise import geometric
+from ..sample import Plan, make_plan
+
+BUDGETS = (5, 10, 20, 40, 80)
+"""Numbers of evaluations of the score, approximately, for the frontier."""
+
+
+def five_plans(model: ScoreModel) -> list[Plan]:
+    """Return four plans for any model, and the paper's ladder, which was made for other data."""
+    langevin = "the paper's algorithm; σ, L, T and ε from suggest, which looked at these data"
+    corrector = "36 levels; reverse diffusion, with a Langevin step at each"
+    published = (
+        "annealed Langevin as in the paper: σ from 1 to 0.01, L = 10, T = 100, ε = 2e-5, from "
+        "uniform noise; made for other data"
+    )
+    ladder, options = geometric(1.0, 0.01, 10), {"steps": 100, "epsilon": 2e-5}
+    title = "published ladder"
+    return [
+        make_plan(model, "annealed_langevin", title="annealed Langevin", note=langevin),
+        make_plan(model, "predictor_corrector", 36, title="predictor–corrector", note=corrector),
+        make_plan(model, "heun", 18, title="Heun", note="18 levels of the ODE, without noise"),
+        make_plan(model, "dpm_solver", 20, title="DPM-Solver++", note="20 levels, without noise"),
+        Plan("annealed_langevin", ladder, options, uniform=True, title=title, note=published),
+    ]
+
+
+def frontier_plans(
+    model: ScoreModel, sampler: str, budgets: Sequence[int] = BUDGETS
+) -> Iterator[Plan]:
+    """Yield the plans of a sampler whose costs are nearest to the budgets, each plan once."""
+
+    def cost(steps: int) -> int:
+        return make_plan(model, sampler, steps).evaluations
+
+    used = set()
+    for budget in budgets:
+        # the cost grows with the number of steps
+        over = bisect_left(range(1, 2 * budget), budget, key=cost) + 1
+        steps = min(max(over - 1, 1), over, key=lambda steps: abs(cost(steps) - budget))
+        if cost(steps) not in used and budget / 1.5 <= cost(steps) <= 1.5 * budget:
+            used.add(cost(steps))
+            yield make_plan(model, sampler, steps)
