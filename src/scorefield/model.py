@@ -64,6 +64,10 @@ class ScoreModel(nn.Module):
         self.net = net
         self.precondition = precondition
         self.prior = prior
+        self.sigma_max = precondition.sigma_max
+        """Largest noise level of the training."""
+        self.sigma_min = precondition.sigma_min
+        """Smallest noise level of the training."""
         sample = shape if prior is None else prior.mean.shape
         self.shape = None if sample is None else torch.Size(sample)
         """Shape of one sample, if the model is for one shape only."""
@@ -108,16 +112,6 @@ class ScoreModel(nn.Module):
         """Device of the network; None if it has no parameters."""
         parameter = next(self.net.parameters(), None)
         return None if parameter is None else parameter.device
-
-    @property
-    def sigma_max(self) -> float:
-        """Largest noise level of the training."""
-        return self.precondition.sigma_max
-
-    @property
-    def sigma_min(self) -> float:
-        """Smallest noise level of the training."""
-        return self.precondition.sigma_min
 
     def _check_sigma(self, sigma: Sigma) -> None:
         """Raise if σ ≤ 0, and warn once if σ is outside the training's range.

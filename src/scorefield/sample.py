@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the score per sample."""
+        """Number of evaluations of the score per sample."""
         return SAMPLERS[self.sampler].evaluations(len(self.sigmas), **self.options)
 
     @property
@@ -75,9 +75,7 @@ class Plan:
 
     def run(self, score: Score, x: Tensor, noise: Noise) -> States:
         """Return the states of the chains that start at x."""
-        sampler = SAMPLERS[self.sampler]
-        options = {"noise": noise} if "noise" in sampler.defaults else {}
-        return sampler.run(score, x, self.sigmas.to(x), **self.options, **options)
+        return SAMPLERS[self.sampler].run(score, x, self.sigmas.to(x), noise=noise, **self.options)
 
 
 def require_prior(model: ScoreModel) -> Prior:
@@ -107,8 +105,8 @@ def make_plan(
             the model's ladder, or of the one that `suggest` would choose.
         levels: number of levels of that ladder.
         grid: spacing of the levels for other samplers, "karras" or "geometric".
-        title: what tables call the plan.
-        note: one sentence about it, for reports.
+        title: see `Plan`.
+        note: see `Plan`.
         options: options of the sampler.
     """
     own = model.precondition.levels
@@ -151,7 +149,7 @@ def sample(
     Args:
         model: with a prior, where chains start.
         n: number of samples.
-        plan: a plan, or the name of a sampler in `SAMPLERS`; Heun's by default.
+        plan: a plan, or the name of a sampler for `make_plan`.
         steps: see `make_plan`.
         seed: same seed, same samples.
         label: class of all samples, or of each.
@@ -180,7 +178,7 @@ def chains(
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
 
-    The arguments are those of `sample`; samples before `first` are left out. See `gather`.
+    For the arguments see `sample`; samples before `first` are left out. `gather` joins the ends.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
@@ -214,11 +212,7 @@ def gather(
 ) -> Iterator[Float[Tensor, "part *shape"]]:
     """Yield the n samples in order, one batch of each process at a time, in every process.
 
-    Args:
-        model: the model that was sampled.
-        ends: the final samples of this process's `chains`.
-        n: number of samples.
-        batch: number of samples in a batch.
+    `ends` are the final samples of this process's `chains`.
     """
     like, own = require_prior(model).mean, iter(ends)
     sizes = [min(batch, n - first) for first in range(0, n, batch)]

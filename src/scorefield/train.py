@@ -66,19 +66,17 @@ def train(
 
     Args:
         model: a score with parameters; with `given(label)`, if the batches have classes.
-        batches: returns the batch of a step, the same one each time it is asked.
+        batches: returns the batch of a step, the same one at each call.
         loss: `loss(score, x, noise=...)`, one number per sample: `annealed(...)`.
         optimizer: over the model's parameters; its learning rate is multiplied by the schedule.
         steps: the step to end at, counted from 0; None never ends.
-        start: the step to start from, given the state that model, optimiser and average had there.
+        start: the step to start from, with the state that model, optimiser and average had there.
         schedule: factor of the learning rate at each step.
         clip: largest norm of the gradient.
-        ema: the moving average from `moving_average(model)`; it is updated after each of the first
-            `EMA_WARMUP` steps, then after every `EMA_UPDATE_EVERY`-th.
+        ema: the average from `moving_average(model)`.
         autocast: dtype to run the network in; the weights keep theirs.
-        size: size of the global batch, if `batches` returns only this process's rows of it. If
-            None, `batches` returns the global batch in every process.
-        seed: seed of σ, of the noise and of what the network draws (dropout).
+        size: size of the global batch, if `batches` returns only this process's rows of it.
+        seed: seed of σ, of the noise and of dropout.
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
@@ -93,7 +91,7 @@ def train(
         if size is None:
             rows = distributed.own_rows(total)
             x, label = x[rows], None if label is None else label[rows]
-        if not len(x):
+        if len(x) == 0:
             raise ValueError(f"a batch of {total}: give each process at least one sample")
         score = model if label is None else model.given(label)
         noise = row_noise(torch.Generator(x.device).manual_seed(seed), total)
@@ -171,15 +169,14 @@ def derive_seed(*numbers: int) -> int:
 def moving_average(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     """Return θ̄ with d = min(decay, (1 + k)/(10 + k)), so that early weights are forgotten.
 
-    An update that stands for ten steps uses d¹⁰. The averaged model is its `module`.
+    `train` updates it after each of the first `EMA_WARMUP` steps, then after every
+    `EMA_UPDATE_EVERY`-th, with d¹⁰ for ten steps. The averaged model is its `module`.
     """
 
     def update(average: Any, weights: Any, updates: Tensor | int) -> None:
-        n = int(updates)
-        k, power = n, 1
-        if n >= EMA_WARMUP:
-            k, power = EMA_WARMUP + EMA_UPDATE_EVERY * (n - EMA_WARMUP), EMA_UPDATE_EVERY
-        d = min(decay, (1 + k) / (10 + k)) ** power
+        late = max(int(updates) - EMA_WARMUP, 0)
+        k = min(int(updates), EMA_WARMUP) + EMA_UPDATE_EVERY * late
+        d = min(decay, (1 + k) / (10 + k)) ** (EMA_UPDATE_EVERY if k >= EMA_WARMUP else 1)
         torch._foreach_lerp_(average, weights, 1 - d)
 
     return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))

@@ -66,13 +66,9 @@ def quality(
 
 def frechet_interval(samples: Gathered, reference: Moments, *, intervals: bool = True) -> Interval:
     """Return the Fréchet distance with its jackknife interval."""
-
-    def distance(moments: Moments) -> float:
-        return metrics.frechet_gaussian(moments.mean, moments.cov, reference.mean, reference.cov)
-
     parts = len(samples.parts) if intervals and samples.n >= 2 * len(samples.parts) else 0
-    without = [distance(samples.without(i)) for i in range(parts)]
-    return jackknife_interval(distance(samples.moments), without)
+    without = [metrics.frechet(samples.without(i), reference) for i in range(parts)]
+    return jackknife_interval(metrics.frechet(samples.moments, reference), without)
 
 
 def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:

@@ -12,14 +12,7 @@ from .coverage import (
     neighbour_ratio,
     precision_recall,
 )
-from .distances import (
-    Moments,
-    frechet,
-    frechet_gaussian,
-    inception_score,
-    kernel_distance,
-    sliced_wasserstein,
-)
+from .distances import Moments, frechet, inception_score, kernel_distance, sliced_wasserstein
 
 __all__ = [
     "Moments",
@@ -27,7 +20,6 @@ __all__ = [
     "crowding",
     "density_coverage",
     "frechet",
-    "frechet_gaussian",
     "inception_score",
     "kernel_distance",
     "nearest",

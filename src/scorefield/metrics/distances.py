@@ -60,15 +60,19 @@ class Moments:
         """Return the moments of both sets of samples."""
         if not (self.n and other.n):
             return self if self.n else other
+        self.check_dimensions(other)
+        n, delta = self.n + other.n, other.mean.to(self.mean.device) - self.mean
+        between = torch.outer(delta, delta) * (self.n * other.n / n)
+        scatter = self.scatter + other.scatter.to(self.mean.device) + between
+        return Moments(n, self.mean + delta * (other.n / n), scatter)
+
+    def check_dimensions(self, other: Moments) -> None:
+        """Raise if these are not moments of one space."""
         if self.mean.shape != other.mean.shape:
             raise ValueError(
                 f"moments of {len(self.mean)} and of {len(other.mean)} dimensions: use features of "
                 "one network, or images of one size"
             )
-        n, delta = self.n + other.n, other.mean.to(self.mean.device) - self.mean
-        between = torch.outer(delta, delta) * (self.n * other.n / n)
-        scatter = self.scatter + other.scatter.to(self.mean.device) + between
-        return Moments(n, self.mean + delta * (other.n / n), scatter)
 
     @property
     def cov(self) -> Float[Tensor, "d d"]:
@@ -81,58 +85,34 @@ class Moments:
         return self.scatter / (self.n - 1)
 
 
-def frechet(x: Float[Tensor, "n *shape"], y: Float[Tensor, "m *shape"]) -> float:
-    """Return the Fréchet distance of the samples' moments, squared as FID is.
-
-    Heusel et al. 2017, eq. 6, with covariances over n − 1; see `frechet_gaussian`. It depends on
-    two moments only, and too few samples make it larger: two sets of n from one N(0, I) are
-    d(d + 5)/2n apart on average. So compare values at equal n, many times d. For data that do not
-    fit into memory, or are compared several times, keep `Moments`.
-    """
-    x, y = sample_matrices(least=2, x=x, y=y)
-    a, b = Moments().update(x), Moments().update(y)
-    return frechet_gaussian(a.mean, a.cov, b.mean, b.cov)
-
-
-def frechet_gaussian(
-    mean_x: Float[Tensor, "d"],
-    cov_x: Float[Tensor, "d d"],
-    mean_y: Float[Tensor, "d"],
-    cov_y: Float[Tensor, "d d"],
+def frechet(
+    x: Float[Tensor, "n *shape"] | Moments, y: Float[Tensor, "m *shape"] | Moments
 ) -> float:
-    """Return W₂² of N(m₁, C₁) and N(m₂, C₂), ‖m₁ − m₂‖² + tr(C₁ + C₂ − 2(C₁^½ C₂ C₁^½)^½).
+    """Return the Fréchet distance of samples or of their `Moments`, squared as FID is.
 
-    Dowson & Landau 1982. The last trace is the sum of the singular values of C₁^½ C₂^½. Roots of
+    Heusel et al. 2017, eq. 6, with covariances over n − 1. It depends on two moments only, and too
+    few samples make it larger: two sets of n from one N(0, I) are d(d + 5)/2n apart on average. So
+    compare values at equal n, many times d.
+
+    The last trace is the sum of the singular values of C₁^½ C₂^½ (Dowson & Landau 1982). Roots of
     the eigenvalues of a product, the usual choice, turn the rounding error 10⁻¹⁶ of a zero
     eigenvalue into 10⁻⁸. So singular covariances, those of n ≤ d samples, are not a special case.
     """
-    arguments = {"mean_x": mean_x, "cov_x": cov_x, "mean_y": mean_y, "cov_y": cov_y}
-    for name, value in arguments.items():
-        shape = (len(mean_x),) * (1 if name.startswith("mean") else 2)
-        if value.shape != shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}: to fit mean_x give {shape}")
-        if not value.isfinite().all():
-            raise ValueError(f"{name} has NaN or infinite values")
-    gap = mean_x.detach().double() - mean_y.detach().double()
-    x, y = _root("cov_x", cov_x), _root("cov_y", cov_y)
-    shared = torch.linalg.svdvals(x @ y.T).sum()
-    total = gap.square().sum() + x.square().sum() + y.square().sum() - 2 * shared
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        x, y = sample_matrices(least=2, x=x, y=y)
+    a, b = (z if isinstance(z, Moments) else Moments().update(z) for z in (x, y))
+    a.check_dimensions(b)
+    gap, root, other = a.mean - b.mean, _root(a.cov), _root(b.cov)
+    shared = torch.linalg.svdvals(root @ other.T).sum()
+    total = gap.square().sum() + root.square().sum() + other.square().sum() - 2 * shared
     return float(total.clamp(min=0))
 
 
-def _root(name: str, cov: Tensor) -> Tensor:
+def _root(cov: Tensor) -> Tensor:
     """Return R with RᵀR = C: C^½ in the basis of its eigenvectors, without those of 0."""
-    cov = cov.detach().double()
-    if (cov - cov.T).abs().max() > 1e-4 * cov.abs().max():
-        raise ValueError(f"{name} is not symmetric, as a covariance must be")
-    values, vectors = torch.linalg.eigh((cov + cov.T) / 2)
-    if values[0] < -1e-4 * values[-1].abs():
-        raise ValueError(
-            f"{name} has the negative eigenvalue {values[0].item():.3g}, which no covariance has: "
-            "sum it in double precision, as `Moments` does"
-        )
-    kept = values > torch.finfo(values.dtype).eps * len(cov) * values[-1]
-    root: Tensor = vectors[:, kept].T * values[kept].sqrt()[:, None]
+    values, vectors = torch.linalg.eigh(cov)
+    positive = values > torch.finfo(values.dtype).eps * len(cov) * values[-1]
+    root: Tensor = vectors[:, positive].T * values[positive].sqrt()[:, None]
     return root
 
 

@@ -13,7 +13,8 @@ The reverse diffusion of the same process (eq. 6) removes twice as much noise an
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable
+from typing import TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,20 +26,8 @@ StepResult: TypeAlias = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batc
 """A sample at sigma_next, and the denoised sample of the last evaluation."""
 
 
-@runtime_checkable
-class Step(Protocol):
-    """A transition from one noise level to the next."""
-
-    def __call__(
-        self,
-        score: Score,
-        x: Float[Tensor, "batch *shape"],
-        sigma: float,
-        sigma_next: float,
-        noise: Noise,
-        /,
-    ) -> StepResult:
-        """Turn a sample of q at sigma into one at sigma_next."""
+Step: TypeAlias = Callable[[Score, Tensor, float, float, Noise], StepResult]
+"""A transition: it turns a sample of q at sigma into one at sigma_next < sigma."""
 
 
 def euler(score: Score, x: Tensor, sigma: float, sigma_next: float, noise: Noise) -> StepResult:
