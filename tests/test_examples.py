@@ -1,4 +1,4 @@
-"""The examples, run as a user runs them."""
+"""Each example, run as a user runs it."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory):
-    """The output and the picture of a small run of the mixture."""
+    """Return the output and the picture of a small run."""
     out = tmp_path_factory.mktemp("mixture") / "small.png"
     command = [sys.executable, "-W", "error", EXAMPLES / "mixture.py", "--n", "500", "--out", out]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -23,23 +23,21 @@ def mixture(tmp_path_factory):
     return result.stdout, out
 
 
-def test_the_mixture_is_weighed(mixture):
-    row = re.compile(
-        r"^(\w[\w, ]+?) +(\d+) +([\d.]+)  ([\d.]+), 95 % in ([\d.]+) to ([\d.]+)", re.M
-    )
-    table = {name: tuple(map(float, rest)) for name, *rest in row.findall(mixture[0])}
-    exact, plain, annealed, heun = table.values()
-    for _, _, weight, low, high in (exact, heun):
+def test_each_method_finds_the_weight_that_it_can(mixture):
+    row = re.compile(r"^\w[\w, ]+? +(\d+)  ([\d.]+), 95 % in ([\d.]+) to ([\d.]+)", re.M)
+    table = [tuple(map(float, numbers)) for numbers in row.findall(mixture[0])]
+    exact, plain, annealed, heun = table
+    for _, weight, low, high in (exact, heun):
         assert low <= 0.2 <= high
         assert low < weight < high
-    assert plain[2] > 0.4  # half of the square it starts in is nearer to the small mode
-    assert abs(annealed[2] - 0.2) < 0.1  # near, at this many steps not yet there
+    assert plain[1] > 0.4  # half of the square where it starts is nearer to the small mode
+    assert abs(annealed[1] - 0.2) < 0.1  # close, but not converged after this many steps
     assert [row[0] for row in (exact, plain, heun)] == [0, 1000, 63]
     assert 900 < annealed[0] <= 1000
     assert f"wrote {mixture[1]}" in mixture[0]
 
 
-def test_the_mixture_is_drawn_as_four_clouds_in_two_colours(mixture):
+def test_the_picture_shows_four_clouds_in_two_colours(mixture):
     red, _, blue = np.moveaxis(matplotlib.image.imread(mixture[1])[..., :3], -1, 0)
     half, quarter = len(red) // 2, len(red) // 4
     orange_share = []

@@ -1,4 +1,4 @@
-"""beartype as type checkers see numbers: an int will do for a float."""
+"""Run beartype by the rule of static type checkers: an int is accepted as a float."""
 
 from beartype import BeartypeConf, beartype
 
