@@ -16,7 +16,7 @@ from ..values import convert_arguments
 from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
-from .cifar import cifar10
+from .cifar import CIFAR_PLACES, cifar10
 from .csv_table import csv_file
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
@@ -64,10 +64,7 @@ FILE_LOADERS: dict[str, Loader] = {
 
 PUBLISHED_FILES: dict[str, Loader] = {
     **dict.fromkeys(("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"), mnist),
-    **dict.fromkeys(
-        ("cifar-10-binary.tar.gz", "cifar-10-batches-bin", "data_batch_1.bin"), cifar10
-    ),
-    **dict.fromkeys(("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"), cifar10),
+    **dict.fromkeys(CIFAR_PLACES, cifar10),
     **dict.fromkeys(("img_align_celeba", "img_align_celeba.zip"), celeba),
 }
 """Loaders of paths with these names, and of folders that hold one."""
@@ -79,10 +76,8 @@ def load_data(name: str | Path, **options: Any) -> Dataset:
 
     Args:
         name: one of `DATASETS`, hub:owner/name, or the path of a folder of images, of a .npy, .npz,
-            .csv or .tsv file, or of published files. A folder whose name is also that of a data
-            set is `./digits`.
-        options: keyword arguments of the function in `DATASETS`, of `hub`, `folder`, `numpy_file`
-            or `csv_file`.
+            .csv or .tsv file, or of published files; a folder of the same name is ./digits.
+        options: of the function in `DATASETS`, or of `hub`, `folder`, `numpy_file` or `csv_file`.
     """
     path = Path(name)
     arguments: list[Any] = [name]

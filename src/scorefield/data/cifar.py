@@ -28,10 +28,13 @@ CIFAR_ARCHIVE = Remote(
     170_052_171,
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 )
-PYTHON_ARCHIVE = "cifar-10-python.tar.gz"
-CIFAR_FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py")
 BATCH_NAMES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-MEMBER = re.compile(rf"(\./)?({'|'.join(CIFAR_FOLDERS)})/({'|'.join(BATCH_NAMES)})(\.bin)?")
+CIFAR_PLACES = (
+    *("data_batch_1.bin", "cifar-10-batches-bin", CIFAR_ARCHIVE.name),
+    *("data_batch_1", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+)
+"""Names by which a batch, a folder of batches or an archive is recognised, the best first."""
+MEMBER = re.compile(r"(\./)?cifar-10-batches-(bin|py)/(data_batch_[1-5]|test_batch)(\.bin)?")
 """Names of batches in an archive."""
 
 IMAGE_BYTES = 3 * 32 * 32
@@ -61,28 +64,17 @@ def cifar10(*, root: str | Path | None = None, download: bool = False) -> Datase
         download: fetch the binary archive if none exists, 170 MB.
     """
     place = data_folder("cifar10", root)
-    path = _find_batches(place)
-    if path is None:
+    names = (name for name in CIFAR_PLACES if (place / name).exists())
+    path = place if place.is_file() else place / next(names, CIFAR_ARCHIVE.name)
+    if not path.exists():
         ensure_files("CIFAR-10", place, [CIFAR_ARCHIVE], download)
-        path = place / CIFAR_ARCHIVE.name
-    batches = _read_batches(path)
+    batches = _read_batches(path.parent if path.stem == "data_batch_1" else path)
     missing = [name for name in BATCH_NAMES if name not in batches]
     if missing:
         raise OSError(f"{path} lacks {', '.join(missing)}: download it again")
     *parts, test = (batches[name] for name in BATCH_NAMES)
     images, labels = zip(*parts, strict=True)
     return Dataset("cifar10", Arrays(torch.cat(images), torch.cat(labels)), Arrays(*test), 10)
-
-
-def _find_batches(place: Path) -> Path | None:
-    """Return the archive or the folder of batches."""
-    first = BATCH_NAMES[0]
-    if place.is_file():
-        return place.parent if place.stem == first else place
-    if (place / first).exists() or (place / f"{first}.bin").exists():
-        return place
-    paths = (place / name for name in (*CIFAR_FOLDERS, CIFAR_ARCHIVE.name, PYTHON_ARCHIVE))
-    return next((path for path in paths if path.exists()), None)
 
 
 def _read_batches(path: Path) -> dict[str, tuple[Tensor, Tensor]]:

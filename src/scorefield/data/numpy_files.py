@@ -72,9 +72,6 @@ class NumpyRows(Source):
     stamp: Stamp
     arrange: Callable[[NDArray[Any]], NDArray[Any]]
 
-    def __post_init__(self) -> None:
-        _ = self.shape  # refuse a shape that samples cannot have
-
     @property
     def shape(self) -> torch.Size:
         """Shape of one sample."""
@@ -174,17 +171,15 @@ def _check_values(path: Path, source: Source) -> None:
             return
         with np.errstate(over="ignore"):
             rows = samples.reshape(len(samples), -1).astype(np.float32, copy=False)
-        finite = np.isfinite(rows).all(1)
-        if not finite.all():
-            row = start + int(finite.argmin())
-            raise ValueError(f"{path}: row {row} is not finite in float32; remove or correct it")
-        inside = ((rows >= 0) & (rows <= 1)).all(1)
-        if samples.ndim == 4 and not inside.all():
-            raise ValueError(
-                f"{path}: row {start + int(inside.argmin())} is an image with values from "
-                f"{rows.min():.4g} to {rows.max():.4g}; save 8-bit images as uint8, bring floats "
-                "to [0, 1] by x/255 or (x + 1)/2; signals need --data.options.signals=true"
-            )
+        for row, (low, high) in enumerate(zip(rows.min(1), rows.max(1), strict=True), start):
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise ValueError(f"{path}: row {row} is not finite in float32; correct it")
+            if samples.ndim == 4 and not 0 <= low <= high <= 1:
+                raise ValueError(
+                    f"{path}: row {row} is an image with values from {low:.4g} to {high:.4g}; save "
+                    "8-bit images as uint8, bring floats to [0, 1] by x/255 or (x + 1)/2; signals "
+                    "need --data.options.signals=true"
+                )
 
 
 def _check_labels(path: Path, labels: NDArray[Any], array: NDArray[Any]) -> Tensor:
