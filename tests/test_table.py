@@ -112,7 +112,7 @@ def test_types_drop_and_missing_overrule_the_guess(tmp_path):
         ({"drop": ["hight"]}, "did you mean height"),
         ({"types": {"region": "real"}}, r"is not a number"),
         ({"types": {"height": "integer"}}, "is not a whole number"),
-        ({"types": {"height": "text"}}, "may be real"),
+        ({"types": {"height": "text"}}, "give names, each with real, integer, category or null"),
     ):
         with pytest.raises(ValueError, match=message):
             load_data(path, **options)

@@ -23,7 +23,6 @@ TYPE_WORDS: dict[Any, str] = {
     Path: "a path",
     NoneType: "null",
     dict: "names and values",
-    Mapping: "names and values",
 }
 
 
@@ -63,9 +62,11 @@ def _convert_to(kind: Any, value: Any, name: str) -> Any:
             return kind(value)
     elif origin in (tuple, Sequence):
         if isinstance(value, (list, tuple)):
-            hints = items if origin is tuple else items * len(value)
+            hints = items if origin is tuple and ... not in items else items[:1] * len(value)
             parts = [convert(v, part, name) for v, part in zip(value, hints, strict=True)]
             return tuple(parts) if origin is tuple else parts
+    elif origin is Mapping and isinstance(value, Mapping):
+        return {k: convert(v, items[1], f"{name}.{k}") for k, v in value.items()}
     elif kind is Path or isinstance(value, origin or kind):
         return Path(value) if kind is Path else value
     raise TypeError
@@ -78,6 +79,8 @@ def describe_type(hint: Any) -> str:
         return " or ".join(map(describe_type, items))
     if origin is Literal:
         return ", ".join(map(str, items))
+    if origin is Mapping:
+        return f"names, each with {describe_type(items[1])}"
     if origin in (tuple, Sequence):
         return f"[{', '.join(map(describe_type, items))}{', ...' * (origin is Sequence)}]"
     return TYPE_WORDS.get(origin or hint, str(hint))

@@ -44,11 +44,10 @@ class Batches:
         size: size of the global batch, which is shared by the processes as equally as possible.
         seed: of order, mirroring and dequantisation.
         flip: mirror a random half of the images, left to right.
-        dequantise: sample a point of each 8-bit cell, (v + u)/256; otherwise take its middle,
-            (v + ½)/256.
+        dequantise: sample a point of each 8-bit cell, (v + u)/256, instead of its middle.
         device: device of the batches; the bits are the same on any.
-        workers: number of threads that `stream` reads ahead with, for sources that decode files
-            (Pillow releases the lock of the interpreter). Each reads at most two batches ahead.
+        workers: threads that `stream` reads with, for sources that decode files; each reads at most
+            two batches ahead.
         rank: index of this process.
         world: number of processes.
     """

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import Literal, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..spelling import spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
-from .table import COLUMN_KINDS, DELIMITERS, Column, ColumnKind, Table
+from .table import DELIMITERS, Column, ColumnKind, Table
 
 Record: TypeAlias = "tuple[int, list[str]]"
 """The number of the last line of a record, and its fields."""
@@ -43,7 +43,7 @@ MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
 def csv_file(
     path: str | Path,
     *,
-    types: Mapping[str, str] | None = None,
+    types: Mapping[str, ColumnKind] | None = None,
     drop: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
     delimiter: Literal[",", ";", "\t"] | None = None,
@@ -56,7 +56,7 @@ def csv_file(
 
     Args:
         path: the file.
-        types: "real", "integer" or "category" of columns whose guessed kind is wrong.
+        types: real, integer or category, for columns whose guessed kind is wrong.
         drop: columns to leave out.
         missing: drop rows that lack a value, or raise an error that names the first.
         delimiter: comma, semicolon or tab; by default the one with most columns in the header.
@@ -210,7 +210,7 @@ class TableReader:
     source: str
     records: Callable[[], Iterator[Record]]
     skip_missing: bool = False
-    types: Mapping[str, Any] = field(default_factory=dict)
+    types: Mapping[str, ColumnKind] = field(default_factory=dict)
     drop: Sequence[str] = ()
     delimiter: str = ","
     memory: int = 2**28
@@ -223,9 +223,6 @@ class TableReader:
             if key not in header:
                 hint = spelling_hint(str(key), header)
                 raise ValueError(f"{self.source} has no column {key!r}: {hint}")
-        for column, kind in self.types.items():
-            if kind not in COLUMN_KINDS:
-                raise ValueError(f"types: {column} may be {', '.join(COLUMN_KINDS)}, not {kind!r}")
         scans = [ColumnScan(column) for column in header if column not in self.drop]
         n = 0
         for n, (line, cells) in enumerate(self._rows(), 1):  # noqa: B007

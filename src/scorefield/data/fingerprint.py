@@ -4,8 +4,7 @@
     a folder   the size of each image, and a checksum of both ends of at most 20,000 of them
     a name     a checksum of 8-bit samples; of floats the moments, which are equal on all machines
 
-Times are not part of a fingerprint, so a copy is the same data. While a run reads files, their
-times are compared too, because writing to a file changes its time.
+Times are not part of it, so a copy is the same data. While a run reads files, times are compared.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Stamp: TypeAlias = "tuple[int, int]"
 
 PIECES = 1024
 PIECE_BYTES = 2**16
-"""A file of arrays of up to 64 MiB is read whole."""
+"""A file of up to 64 MiB is read whole."""
 END_BYTES = 2**12
 """Read at both ends of an image; those of a PNG hold checksums of all of it."""
 CHECKED_IMAGES = 20_000

@@ -58,13 +58,6 @@ def image_formats() -> tuple[str, ...]:
     return tuple(name for name in Image.OPEN if name not in EXCLUDED_FORMATS)
 
 
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Return the file extensions of these formats, in lower case."""
-    extensions = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, name in extensions if name in image_formats())
-
-
 def read_header(file: ImageFile) -> tuple[int, int, bool]:
     """Return width and height of an image, upright, and if it is grey, without decoding it."""
     with _open(file) as image:
@@ -145,9 +138,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     return image
-
-
-# ── Many files ────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -255,8 +245,7 @@ def folder(
     """Load the images in a folder and its subfolders, sorted by name; hidden files are ignored.
 
     A twentieth of them is held out, at least one: the names with the smallest hashes, so that a
-    file stays on its side when others are added (except for the one nearest to the cut, if no hash
-    is in the lowest twentieth).
+    file stays on its side when others are added.
 
     Args:
         path: the folder. Links to other folders are not followed.
@@ -264,8 +253,7 @@ def folder(
         crop: side of the central square to cut out first; by default the largest.
         channels: 1 for grey, 3 for colour; by default grey if every image is.
         labels: use the folders of the first level as classes, in the order of their names.
-        skip: leave out files that cannot be read, and list them in `Dataset.skipped`; this reads
-            all files once more.
+        skip: leave out files that cannot be read; this reads all files once more.
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: otherwise the header of each file is read first.
     """
@@ -297,7 +285,8 @@ def image_names(root: Path) -> list[str]:
     for place, folders, names in os.walk(root, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place, name) for name in names if not name.startswith(".")]
-    images = [file for file in files if file.suffix.lower() in image_suffixes()]
+    formats = Image.registered_extensions()
+    images = [file for file in files if formats.get(file.suffix.lower()) in image_formats()]
     if not images:
         raise OSError(f"{root} holds no images, but {len(files)} files with other extensions")
     return sorted(image.relative_to(root).as_posix() for image in images)

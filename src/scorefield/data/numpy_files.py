@@ -58,11 +58,10 @@ def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) 
 
 @dataclass(frozen=True, eq=False)
 class NumpyRows(Source):
-    """Rows of an .npy file, read when they are taken.
+    """Rows of an .npy file, of the shape `stored` in all, which `arrange` turns into samples.
 
     The file is not mapped: reading a mapped file beyond a point where it was cut off would end the
-    process. One that has changed since `stamp` is refused. `stored` is the shape of all rows in the
-    file, which `arrange` turns into samples.
+    process. One that has changed since `stamp` is refused.
     """
 
     path: Path

@@ -152,8 +152,7 @@ class Stream(Arrays):
     """Samples in the provider's order, which cannot be taken by index.
 
     As a `Source`, for moments and noise levels, it is its head, some samples in memory. `rows`
-    yields all rows from a position on, again and again. A resumed run continues at about the same
-    place; the provider's order and data may have changed since.
+    yields all rows from a position on, again and again.
     """
 
     rows: Callable[[int], Iterator[Any]]

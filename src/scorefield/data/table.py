@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..values import convert_arguments
 from ._philox import uniform_bits
 
 ColumnKind: TypeAlias = Literal["real", "integer", "category"]
-COLUMN_KINDS: tuple[ColumnKind, ...] = get_args(ColumnKind)
 DELIMITERS = (",", ";", "\t")
 TABLE_FILE = "table.json"
 """File of a run that holds its table."""
@@ -158,18 +158,13 @@ class Table:
 
 def _read_column(entry: dict[str, Any]) -> Column:
     """Return a column from JSON, if it is valid."""
-    lists = {"mean": float, "range": float, "categories": str}
-    column = Column(**entry | {name: tuple(map(kind, entry[name])) for name, kind in lists.items()})
+    column = Column(**convert_arguments(Column, entry, "column."))
     numbers = (*column.mean, *column.range, column.scale)
     components = len(column.categories) if column.kind == "category" else 1
     if not (
-        column.kind in COLUMN_KINDS
-        and isinstance(column.name, str)
-        and all(map(math.isfinite, numbers))
+        all(map(math.isfinite, numbers))
         and column.scale > 0
         and len(column.mean) == components >= 1
-        and len(column.range) == 2
-        and type(column.decimals) is int
         and column.decimals >= 0
     ):
         raise ValueError(f"the column {column.name!r} is not valid")
