@@ -6,7 +6,6 @@ import re
 import struct
 import tarfile
 import zipfile
-import zlib
 
 EXTREMES = [2**i + d for i in (0, 3, 7, 8, 15, 16, 24, 31, 32, 62) for d in (-1, 0)] + [12, 14, 99]
 DIGITS = [b"%d" % n for n in (*EXTREMES, -1, 10**30)] + [b"9" * 5000, b"1e999", b"0.5", b""]
@@ -117,14 +116,6 @@ def _change_tar(rng, data, change):
     return data[: info.offset] + header + content + bytes(-len(content) % 512) + rest
 
 
-def deflate(count, head=b"", wbits=-15):
-    """Compress some bytes and `count` MiB of zeros into `count` KiB; the zeros only once."""
-    pack = zlib.compressobj(9, zlib.DEFLATED, wbits)
-    first = pack.compress(head) + pack.flush(zlib.Z_FULL_FLUSH)
-    again = pack.compress(bytes(2**20)) + pack.flush(zlib.Z_FULL_FLUSH)
-    return first + again * count + pack.flush()
-
-
 def make_zip(members, packing=zipfile.ZIP_STORED, mode=0o600):
     """Make a zip of (name, content), without the time."""
     out = io.BytesIO()
@@ -136,13 +127,9 @@ def make_zip(members, packing=zipfile.ZIP_STORED, mode=0o600):
     return out.getvalue()
 
 
-def zip_bomb(name, count, size=None, head=b""):
-    """Make a zip of one file of `count` MiB, mostly zeros; its header may claim another size."""
-    pressed = deflate(count, head)
-    size = count * 2**20 if size is None else size
-    lengths = struct.pack("<IIH", len(pressed), size, len(name))
-    fields = b"\x14\0\0\0\x08\0\0\0\x21\0" + bytes(4) + lengths
-    local = b"PK\3\4" + fields + bytes(2) + name.encode() + pressed
-    central = b"PK\1\2\x14\0" + fields + bytes(16) + name.encode()
-    end = struct.pack("<IIHHIIH", 0x06054B50, 0, 1, 1, len(central), len(local), 0)
-    return local + central + end
+def zip_bomb(name, mebibytes, *, claimed=None, head=b""):
+    """Make a zip of one file, mostly zeros; its headers may claim another size."""
+    content = head + bytes(mebibytes * 2**20)
+    data = make_zip([(name, content)], zipfile.ZIP_DEFLATED)
+    size, claimed = (struct.pack("<I", n) for n in (len(content), claimed or len(content)))
+    return data.replace(size, claimed)

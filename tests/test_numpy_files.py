@@ -163,8 +163,8 @@ ARCHIVES = {
     "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
     "no array": (make_zip([("x.npy", b"x" * 100)]), "magic string"),
     "lzma": (LZMA, "not packed as numpy does"),
-    "a false size": (zip_bomb("x.npy", 400, size=100), "Bad CRC"),
-    "a false length": (zip_bomb("x.npy", 400, 10_000, HEADER_OF_4_GB), "Bad CRC"),
+    "a false size": (zip_bomb("x.npy", 64, claimed=100), "Bad CRC"),
+    "a false length": (zip_bomb("x.npy", 64, claimed=10_000, head=HEADER_OF_4_GB), "Bad CRC"),
     "encrypted": (ENCRYPTED, "encrypted"),
 }
 
