@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from scorefield import annealed_langevin, final, geometric, suggest
+from scorefield import geometric, suggest
 from scorefield.ladder import _diameter, overlap, variance_ratio
 
 
@@ -24,20 +24,6 @@ def test_published_constants():
         assert g == pytest.approx(gamma, abs=5e-5)
         assert overlap(g, 3072) == pytest.approx(c, abs=5e-5)
         assert variance_ratio(e, g, steps) == pytest.approx(ratio, abs=5e-5)
-
-
-@pytest.mark.parametrize("convention", ["official", "paper"])
-def test_variance_ratio_is_what_langevin_does(convention):
-    """On data that is one point, a level's T steps leave variance ratio × σ²."""
-    sigmas, steps, e = geometric(2.0, 0.5, 2), 3, 0.3
-    x = sigmas[0] * torch.randn(50_000, 2)  # 10⁵ numbers: four standard errors are 4√(2/10⁵)
-    point = lambda x, sigma: -x / sigma**2  # noqa: E731
-    epsilon = e * 0.5**2 * (1 if convention == "official" else 2)
-    run = annealed_langevin(
-        point, x, sigmas[1:], steps=steps, epsilon=epsilon, convention=convention
-    )
-    ratio = final(run).var().item() / 0.5**2
-    assert ratio == pytest.approx(variance_ratio(e, 4.0, steps), rel=4 * math.sqrt(2 / 100_000))
 
 
 # the pair is found by products, whose squares are right to 1.2e-7 × 64, here and below

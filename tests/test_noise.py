@@ -95,21 +95,23 @@ def test_discrete_distribution_of_sigma():
     torch.testing.assert_close(levels.density(sigma), truth, rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("form", ["scalar", "diagonal", "dense", "rank"])
-@pytest.mark.parametrize("sigma", [0.5, 80.0])
+@pytest.mark.parametrize("form", ["scalar", "diagonal", "dense", "plane", "thick plane"])
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 80.0])
 def test_prior_is_its_gaussian(form, sigma):
-    a = torch.randn(6, 6).double()
-    cov = {
-        "scalar": torch.tensor(0.4).double(),
-        "diagonal": torch.rand(2, 3).double(),
-        "dense": a @ a.T,
-        "rank": torch.tensor(0.0).double(),
-    }[form]
-    prior = Prior(torch.randn(2, 3).double(), cov, a[:, :2] if form == "rank" else None)
-    noisy = prior.dense + sigma**2 * torch.eye(6).double()
+    a, eye = torch.randn(6, 6).double(), torch.eye(6).double()
+    factor = a[:, :2] if "plane" in form else None
+    scales = {"scalar": 0.4, "plane": 0.0, "thick plane": 0.2}
+    cov = {"diagonal": torch.rand(2, 3).double(), "dense": a @ a.T}.get(form)
+    cov = torch.tensor(scales[form]).double() if cov is None else cov
+    prior = Prior(torch.randn(2, 3).double(), cov, factor)
+    dense = cov if form == "dense" else cov.flatten() * eye
+    dense = dense if factor is None else dense + factor @ factor.T
+    torch.testing.assert_close(prior.dense, dense)
+    sigma = sigma or (0.1 if form == "plane" else 0.0)  # a plane has no density
+    noisy = dense + sigma**2 * eye
     truth = torch.distributions.MultivariateNormal(prior.mean.flatten(), noisy)
     # a sample of unit vectors gives the columns of A, where a sample is mean + Az
-    columns = prior.sample(6, sigma, noise=lambda x: torch.eye(6).to(x).view_as(x)) - prior.mean
+    columns = prior.sample(6, sigma, noise=lambda x: eye.view_as(x)) - prior.mean
     torch.testing.assert_close(columns.flatten(1).T @ columns.flatten(1), noisy)
     x = prior.sample(100, sigma)
     torch.testing.assert_close(prior.log_prob(x, sigma), truth.log_prob(x.flatten(1)))

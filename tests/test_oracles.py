@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -80,21 +81,6 @@ def test_box_against_high_precision(dtype):
             # the smallest normal number stands in for what underflows
             truth, tiny = float(score), torch.finfo(dtype).tiny
             assert box.score(x, sigma).item() == pytest.approx(truth, tolerance, tiny)
-
-
-@pytest.mark.parametrize("sigma", [0.0, 0.3, 20.0])
-@pytest.mark.parametrize("kind", ["scalar", "diagonal", "dense", "thick plane", "plane"])
-def test_gaussian_density_is_torchs(kind, sigma):
-    oracle, sigma = oracles((4,))[kind], sigma or (0.1 if kind == "plane" else 0.0)
-    prior = oracle.prior
-    cov = prior.cov if prior.cov.ndim == 2 else prior.cov * torch.eye(4, dtype=torch.float64)
-    if prior.factor is not None:
-        cov = cov + prior.factor @ prior.factor.T
-    truth = MultivariateNormal(prior.mean, cov + sigma**2 * torch.eye(4).double())
-    x = oracle.sample(20, sigma)
-    # 2e-16 × a condition number below 1e4, with room
-    torch.testing.assert_close(oracle.log_prob(x, sigma), truth.log_prob(x), rtol=1e-10, atol=1e-9)
-    torch.testing.assert_close(prior.dense, cov, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 20.0])
@@ -247,20 +233,16 @@ def test_a_factor_of_low_rank_is_singular():
         Gaussian(factor[0], 0.0, factor).score(factor, 0.0)
 
 
-def test_second_derivatives():
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivatives(kind):
     """The score and the gradient of log_prob have the Jacobian of central differences.
 
-    A step h = 1e-5 leaves h² and 2e-16/h = 2e-11, below torch's default tolerance in float64.
+    Its step of 1e-6 leaves 2e-16/1e-6 = 2e-10, far below the tolerance of 1e-5.
     """
-    for kind in KINDS:
-        oracle = oracles((2,))[kind]
-        x = oracle.sample(3, 0.5).requires_grad_()
-        slopes = torch.autograd.grad(oracle.log_prob(x, 0.5).sum(), x, create_graph=True)[0]
-        for field in (slopes, oracle.score(x, 0.5)):
-            rows = [torch.autograd.grad(field[:, i].sum(), x, retain_graph=True)[0] for i in (0, 1)]
-            at, shift = x.detach(), 1e-5 * torch.eye(2, dtype=x.dtype)
-            ahead = [oracle.score(at + d, 0.5) - oracle.score(at - d, 0.5) for d in shift]
-            torch.testing.assert_close(torch.stack(rows, 1), torch.stack(ahead, 2) / 2e-5)
+    oracle = oracles((2,))[kind]
+    x = oracle.sample(3, 0.5).requires_grad_()
+    assert gradcheck(lambda x: oracle.score(x, 0.5), x)
+    assert gradgradcheck(lambda x: oracle.log_prob(x, 0.5), x)
 
 
 @given(

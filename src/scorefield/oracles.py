@@ -254,15 +254,14 @@ class GaussianMixture(Mixture):
         return self.weights.log().to(x) - 0.5 * gap.square().sum(2) / self._width(x, sigma)
 
     def _score(self, x: Tensor, sigma: Sigma) -> Tensor:
-        gap = (self.means.to(x) - x[:, None]).flatten(2)
-        shares = self._joint(x, sigma).softmax(1)
-        return ((shares[:, :, None] * gap).sum(1) / self._width(x, sigma)).view_as(x)
+        mean = self._joint(x, sigma).softmax(1) @ self.means.flatten(1).to(x)
+        return ((mean - x.flatten(1)) / self._width(x, sigma)).view_as(x)
 
     def _log_prob(self, x: Tensor, sigma: Sigma) -> Tensor:
         return self._joint(x, sigma).logsumexp(1) - self._log_norm(x, sigma)
 
     def _log_norm(self, x: Tensor, sigma: Sigma) -> Tensor:
-        # apart from the joint, whose differences it would round away
+        # not part of the joint, whose differences it would round away
         return 0.5 * self._like.numel() * (2 * math.pi * self._width(x, sigma)).log().squeeze(-1)
 
     def _clean(self, n: int, noise: Noise) -> Tensor:

@@ -78,6 +78,10 @@ class Prior:
             raise ValueError("cov is not a covariance: it has a negative variance")
         return cov
 
+    @cached_property
+    def _singular(self) -> bool:
+        return self.covariance.values.min().item() == 0
+
     @property
     def dense(self) -> Float[Tensor, "size size"]:
         """Σ as a matrix."""
@@ -86,7 +90,7 @@ class Prior:
     def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         v = (x - self.mean).flatten(1)
         sigma = match(sigma, v)
-        if (sigma == 0).any() and self.covariance.values.min() == 0:
+        if self._singular and (sigma == 0).any():
             raise ValueError(
                 "sigma is 0, where this Gaussian has no density and no score: its covariance is "
                 "singular, so its samples fill only a plane; give sigma > 0"
