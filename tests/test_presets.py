@@ -1,6 +1,7 @@
 """Presets: the papers' numbers, the sizes of their networks, and runs of the small ones."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,8 @@ def test_a_preset_is_read_back_from_its_json_and_fits_its_data(name, tmp_path):
 @pytest.mark.parametrize("name", PAPERS)
 def test_presets_have_the_papers_numbers(name):
     experiment = PRESETS[name]()
+    arguments = {"kind": experiment.network["kind"], **_net(experiment).arguments}
+    experiment = replace(experiment, network=arguments)  # its defaults as well
     for setting in PAPERS[name].split():
         assert override(experiment, [setting]) == experiment, setting
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield import LogNormal, load, sample
+from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, load_data
 from scorefield.runs import Interrupted, finish, resume, start
-from scorefield.runs.build import Clamped, build_loss, build_model
+from scorefield.runs.build import build_loss, build_model
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.resolve import resolve
 from scorefield.runs.state import raw_weights
@@ -270,7 +270,7 @@ def test_a_run_can_be_resumed_from_another_folder(poisoned, tmp_path, monkeypatc
         ("keeping.checkpoint=-3", r"keeping\.checkpoint=-3"),
         ("data.workers=-1", r"data\.workers=-1"),
         ("seed=-1", "seed=-1"),
-        ("network.widht=3", r"network\.widht is not an argument: did you mean width"),
+        ("network.widht=3", r"network\.widht does not exist: did you mean width"),
         ("network.kind=Unet", "did you mean UNet"),
         ("data.source=mixture", "data are vectors of 2 numbers"),
     ],
@@ -305,8 +305,17 @@ def test_a_run_is_class_conditional_if_asked_for(tmp_path):
 
 
 def test_sigmas_beyond_the_range_are_clamped_to_its_ends():
-    clamped = Clamped(LogNormal(0.0, 1.0), 3.0, 0.5)
-    assert clamped(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [0.5, 1.0, 3.0]
+    model, sigmas = ScoreModel(MLP(3), EDM(0.5, sigma_max=3.0, sigma_min=0.5)), []
+
+    def score(x, sigma):
+        sigmas.append(sigma)
+        return x
+
+    loss = build_loss(_experiment("levels.mean=0", "levels.std=9"), model)
+    loss(
+        score, torch.zeros(3, 3), noise=lambda like: like.new_tensor([-9, 0, 9]).expand(like.shape)
+    )
+    assert sigmas[0].tolist() == [0.5, 1.0, 3.0]
 
 
 def test_finish_trains_resumes_or_loads(poisoned, tmp_path):

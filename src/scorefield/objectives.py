@@ -149,7 +149,7 @@ def likelihood_weight(levels: SigmaDistribution) -> Callable[[Tensor], Tensor]:
 
 def annealed(
     objective: Objective,
-    levels: SigmaDistribution,
+    levels: Callable[[Tensor], Tensor],
     weight: Callable[[Tensor], Tensor] = ncsn_weight,
 ) -> Callable[..., Float[Tensor, "batch"]]:
     """Return λ(σ)·objective at a random σ for each sample: `loss(score, x, *, noise)`."""

@@ -9,7 +9,7 @@ has its own permutation. So a run can start at any step, with any number of proc
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass, replace
 from itertools import count
@@ -79,7 +79,7 @@ class Batches:
             raise ValueError("a stream has no batch by step: use stream(start)")
         return next(replace(self, workers=0).stream(step))
 
-    def stream(self, start: int = 0) -> Iterator[LabelledBatch]:
+    def stream(self, start: int = 0) -> Generator[LabelledBatch, None, None]:
         """Return an endless iterator of the batches from a step on; its end stops the workers."""
         if start < 0:
             raise ValueError(f"step={start}: the first step is 0")
@@ -93,7 +93,7 @@ class Batches:
 
     def _read_ahead(
         self, start: int, take: Callable[[int], Labelled], workers: int
-    ) -> Iterator[LabelledBatch]:
+    ) -> Generator[LabelledBatch, None, None]:
         pool, waiting = ThreadPoolExecutor(workers, "batches"), deque[Future[Labelled]]()
         repeatable = not isinstance(self.source, Stream)
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,54 +37,39 @@ from ..prior import Prior
 from ..sample import Plan, make_plan
 from ..train import derive_seed, moving_average
 from ..values import convert_arguments
-from .config import Experiment, Sampling
+from .config import Experiment, Levels, Sampling
 
-OBJECTIVES = {"denoising": denoising, "sliced": sliced, "exact": exact}
-LOOKED_AT = 10_000
-"""Samples from which moments and ladders are estimated."""
+ESTIMATION_SAMPLES = 10_000
+"""Largest number of samples from which moments and ladders are estimated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The objects that a run trains with.
+    """The objects that a run trains with."""
 
-    Attributes:
-        device: Where the model is.
-        data: The data, on the device.
-        model: The model in training.
-        ema: Its moving average.
-        optimizer: Over the model's parameters.
-        loss: `loss(score, x, noise=...)`, one number per sample.
-        batches: This process's rows of each batch.
-    """
+    device: torch.device  # where the model is
+    data: Dataset  # on the device
+    model: ScoreModel  # in training
+    ema: AveragedModel  # the model's moving average
+    optimizer: torch.optim.Optimizer  # over the model's parameters
+    loss: Callable[..., Tensor]  # loss(score, x, noise=...), one number per sample
+    batches: Batches  # this process's rows of each batch
 
-    device: torch.device
-    data: Dataset
-    model: ScoreModel
-    ema: AveragedModel
-    optimizer: torch.optim.Optimizer
-    loss: Callable[..., Tensor]
-    batches: Batches
+    @property
+    def average(self) -> ScoreModel:
+        """The averaged model."""
+        return cast(ScoreModel, self.ema.module)
 
 
 def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None) -> Parts:
-    """Build the parts of a run.
-
-    Args:
-        experiment: a resolved experiment.
-        data: its data.
-        model: the model of a checkpoint; a new one if None.
-    """
+    """Build the parts of a run from a resolved experiment and, if given, a checkpoint's model."""
     machine, training = experiment.machine, experiment.training
     device = distributed.local_device(torch.device(machine.device))
     data = data.to(device)
     model = (model or build_model(experiment, data)).to(device)
     # The training loop applies autocast. Compilation comes last: a compiled network is not copied.
-    Choice(
-        winograd=machine.winograd == "on",
-        onednn=machine.onednn == "on",
-        channels_last=machine.channels_last == "on",
-    ).apply(model)
+    kernels = ("winograd", "onednn", "channels_last")
+    Choice(**{name: getattr(machine, name) == "on" for name in kernels}).apply(model)
     ema = moving_average(model, training.ema)
     if machine.compile == "on":
         Choice.compile_network(model)
@@ -110,7 +95,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
 
 def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
     """Return the untrained model, or the one that training starts from, with the data's prior."""
-    prior = Prior.fit(all_samples(data.train, LOOKED_AT))
+    prior = Prior.fit(all_samples(data.train, ESTIMATION_SAMPLES))
     if experiment.start is not None:
         model = read_start(experiment, data)
         return ScoreModel(model.net, model.precondition, prior=prior)
@@ -147,18 +132,14 @@ def precondition(experiment: Experiment) -> Precondition:
     """Return the preconditioner of a resolved experiment."""
     levels = experiment.levels
     ends: Any = dict(sigma_max=levels.sigma_max, sigma_min=levels.sigma_min, centre=levels.centre)
-    kinds: dict[str, Callable[[], Precondition]] = {
-        "EDM": lambda: EDM(levels.sigma_data or 0.5, **ends),
-        "NCSN": lambda: NCSN(_ladder(experiment)),
-        "NCSNv2": lambda: NCSNv2(**ends),
-        "VE": lambda: VE(**ends),
-        "FlowMatching": lambda: FlowMatching(**ends),
-    }
-    return kinds[levels.precondition]()
+    if levels.precondition == "EDM":
+        return EDM(levels.sigma_data or 0.5, **ends)
+    if levels.precondition == "NCSN":
+        return NCSN(_ladder(levels))
+    return {"NCSNv2": NCSNv2, "VE": VE, "FlowMatching": FlowMatching}[levels.precondition](**ends)
 
 
-def _ladder(experiment: Experiment) -> Tensor:
-    levels = experiment.levels
+def _ladder(levels: Levels) -> Tensor:
     if levels.count == 1:
         return torch.tensor([levels.sigma_max or 1.0])
     return geometric(levels.sigma_max or 1.0, levels.sigma_min or 0.01, levels.count or 10)
@@ -167,21 +148,19 @@ def _ladder(experiment: Experiment) -> Tensor:
 def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tensor]:
     """Return the weighted loss over noise levels."""
     levels, training = experiment.levels, experiment.training
-    own = model.precondition.levels
-    ladder = _ladder(experiment) if own is None else own
-    distributions: dict[str, Callable[[], Any]] = {
-        "lognormal": lambda: LogNormal(levels.mean or 0.0, levels.std),
-        "loguniform": lambda: LogUniform(model.sigma_max, model.sigma_min),
-        "discrete": lambda: Discrete(ladder),
-    }
-    distribution = distributions["discrete" if own is not None else levels.distribution]()
+    ladder, largest, smallest = model.precondition.levels, model.sigma_max, model.sigma_min
+    distribution: SigmaDistribution = LogNormal(levels.mean or 0.0, levels.std)
+    if ladder is not None or levels.distribution == "discrete":
+        distribution = Discrete(_ladder(levels) if ladder is None else ladder)
+    elif levels.distribution == "loguniform":
+        distribution = LogUniform(largest, smallest)
     weight = {
         "edm": edm_weight(levels.sigma_data or 0.5),
         "ncsn": ncsn_weight,
         "likelihood": likelihood_weight(distribution),
     }[training.weight]
-    clamped = Clamped(distribution, model.sigma_max, model.sigma_min)
-    return annealed(OBJECTIVES[training.objective], clamped, weight)
+    objective = {"denoising": denoising, "sliced": sliced, "exact": exact}[training.objective]
+    return annealed(objective, lambda z: distribution(z).clamp(smallest, largest), weight)
 
 
 def build_plan(
@@ -192,20 +171,3 @@ def build_plan(
         return make_plan(model, sampler, steps)
     steps = sampling.steps if steps is None else steps
     return make_plan(model, sampling.sampler, steps, **sampling.options)
-
-
-@dataclass(frozen=True, eq=False)
-class Clamped:
-    """A distribution of σ whose tails are moved to the ends of the model's range."""
-
-    distribution: SigmaDistribution
-    sigma_max: float
-    sigma_min: float
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """Return the σ that belong to standard normal samples."""
-        return self.distribution(z).clamp(self.sigma_min, self.sigma_max)
-
-    def density(self, sigma: Tensor) -> Tensor:
-        """Return the density of the distribution before clamping."""
-        return self.distribution.density(sigma)

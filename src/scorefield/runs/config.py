@@ -1,7 +1,8 @@
 """The configuration of a run: frozen dataclasses, read from YAML, JSON or the command line.
 
 A field that is `None` or "auto" is filled in by `resolve`, once; the run's config.json records the
-value, and a resumed run reads it from there. This module does not import torch.
+value, and a resumed run reads it from there. `scorefield train --help` shows the comments below.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -13,110 +14,74 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
 from ..spelling import spelling_hint
 from ..values import convert
 
+Switch: TypeAlias = Literal["auto", "on", "off"]
+
 
 @dataclass(frozen=True)
 class Data:
-    """The training data.
+    """The training data."""
 
-    Attributes:
-        source: Name of a data set, or path of a folder of images or of a .npy, .npz, .csv or .tsv
-            file.
-        options: Options of the source, such as `size` for a folder.
-        flip: Mirror images left to right at random.
-        workers: Threads that read ahead, for sources that read files.
-        labels: Train a class-conditional model, if the data have classes.
-    """
-
+    # name of a data set, or path of a folder of images or of a .npy, .npz, .csv or .tsv file
     source: str = "digits"
+    # options of the source, such as `size` for a folder
     options: dict[str, Any] = field(default_factory=dict)
-    flip: bool = False
-    workers: int = 0
-    labels: bool = False
+    flip: bool = False  # mirror images left to right at random
+    workers: int = 0  # threads that read ahead, for sources that read files
+    labels: bool = False  # train a class-conditional model, if the data have classes
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The noise levels, and the preconditioner that conditions the network on them.
+    """The noise levels, and the preconditioner that conditions the network on them."""
 
-    Attributes:
-        precondition: A function in `scorefield.precondition`.
-        distribution: Distribution of σ in training.
-        sigma_max: Largest σ; by default the largest distance between two samples.
-        sigma_min: Smallest σ; by default that of `suggest`.
-        count: Number of levels of the discrete distribution; by default that of `suggest`.
-        mean: Mean of log σ for the log-normal distribution; by default log(0.6σ_d), as in EDM.
-        std: Standard deviation of log σ for the log-normal distribution.
-        sigma_data: Standard deviation σ_d of the data about the centre, for EDM.
-        centre: Subtracted from x; by default the data's mean for EDM, else the network's own.
-    """
-
+    # a function in `scorefield.precondition`
     precondition: Literal["EDM", "NCSN", "NCSNv2", "VE", "FlowMatching"] = "EDM"
+    # distribution of σ in training
     distribution: Literal["lognormal", "loguniform", "discrete"] = "lognormal"
-    sigma_max: float | None = None
-    sigma_min: float | None = None
-    count: int | None = None
-    mean: float | None = None
-    std: float = 1.2
-    sigma_data: float | None = None
+    sigma_max: float | None = None  # largest σ; by default the largest distance between two samples
+    sigma_min: float | None = None  # smallest σ; by default that of `suggest`
+    count: int | None = None  # levels of the discrete distribution; by default that of `suggest`
+    mean: float | None = None  # mean of log σ, if log-normal; by default log(0.6σ_d), as in EDM
+    std: float = 1.2  # standard deviation of log σ, if log-normal
+    sigma_data: float | None = None  # σ_d, the data's standard deviation about the centre, for EDM
+    # subtracted from x; by default the data's mean for EDM, else the network's own
     centre: float | None = None
 
 
 @dataclass(frozen=True)
 class Training:
-    """The optimisation.
+    """The optimisation."""
 
-    Attributes:
-        objective: The loss at one σ.
-        weight: λ(σ), which makes levels comparable; `likelihood` bounds the divergence.
-        steps: Number of optimiser steps.
-        batch: Samples per step, over all processes.
-        rate: Adam's learning rate.
-        betas: Adam's β₁ and β₂.
-        eps: Adam's ε.
-        schedule: Learning rate after the warm-up.
-        warmup: Steps of linear warm-up.
-        clip: Largest norm of the gradient.
-        ema: Decay of the moving average of the weights; 0 for none.
-    """
-
-    objective: Literal["denoising", "sliced", "exact"] = "denoising"
+    objective: Literal["denoising", "sliced", "exact"] = "denoising"  # the loss at one σ
+    # λ(σ), which makes levels comparable; `likelihood` bounds the divergence
     weight: Literal["edm", "ncsn", "likelihood"] = "edm"
-    steps: int = 10_000
-    batch: int = 128
-    rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 0
-    clip: float | None = None
-    ema: float = 0.999
+    steps: int = 10_000  # number of optimiser steps
+    batch: int = 128  # samples per step, over all processes
+    rate: float = 1e-3  # Adam's learning rate
+    betas: tuple[float, float] = (0.9, 0.999)  # Adam's β₁ and β₂
+    eps: float = 1e-8  # Adam's ε
+    schedule: Literal["constant", "cosine"] = "constant"  # learning rate after the warm-up
+    warmup: int = 0  # steps of linear warm-up
+    clip: float | None = None  # largest norm of the gradient
+    ema: float = 0.999  # decay of the moving average of the weights; 0 for none
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The run's own way to sample, the default of `sample` and `evaluate`.
+    """The run's own plan, which `sample` and `evaluate` use unless another sampler is named."""
 
-    Attributes:
-        sampler: A name in `scorefield.SAMPLERS`.
-        steps: Number of levels, or for annealed Langevin the steps at each level.
-        epsilon: Step size of annealed Langevin; by default chosen for the ladder.
-        levels: Number of levels of its ladder, for a network that knows all σ; by default that of
-            `suggest`.
-        grid: Spacing of the levels of the other samplers.
-        denoise: End with the step to σ = 0.
-    """
-
-    sampler: str = "heun"
-    steps: int = 18
-    epsilon: float | None = None
+    sampler: str = "heun"  # a name in `scorefield.SAMPLERS`
+    steps: int = 18  # number of levels, or for annealed Langevin the steps at each level
+    epsilon: float | None = None  # step size of annealed Langevin; by default that of the ladder
+    # levels of the ladder, for a network that accepts any σ; by default that of `suggest`
     levels: int | None = None
-    grid: Literal["karras", "geometric"] = "karras"
-    denoise: bool = True
+    grid: Literal["karras", "geometric"] = "karras"  # spacing of the levels of the other samplers
+    denoise: bool = True  # end with the step to σ = 0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -127,77 +92,48 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Keeping:
-    """The files of a run and the number of steps between them; 0 is never.
+    """The files of a run and the number of steps between them; 0 is never."""
 
-    Attributes:
-        log: Steps between lines of log.jsonl.
-        evaluate: Steps between held-out losses.
-        samples: Steps between grids of samples.
-        checkpoint: Steps between checkpoints.
-        last: Number of checkpoints to keep.
-        best: Weights that become the run's model: those of the least held-out loss, or the last
-            ones, so that the held-out data choose nothing.
-        tensorboard: Write TensorBoard events too.
-    """
-
-    log: int = 1
-    evaluate: int = 500
-    samples: int = 1000
-    checkpoint: int = 500
-    last: int = 3
+    log: int = 1  # steps between lines of log.jsonl
+    evaluate: int = 500  # steps between held-out losses
+    samples: int = 1000  # steps between grids of samples
+    checkpoint: int = 500  # steps between checkpoints
+    last: int = 3  # number of checkpoints to keep
+    # weights that become the run's model: those of the least held-out loss, or the last ones, so
+    # that the held-out data choose nothing
     best: Literal["heldout", "last"] = "heldout"
-    tensorboard: bool = False
+    tensorboard: bool = False  # write TensorBoard events too
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The device and the backend; "auto" is resolved once and recorded.
+    """The device and the backend; "auto" is resolved once and recorded."""
 
-    Attributes:
-        device: cpu, cuda or mps.
-        autocast: Run the network in bfloat16.
-        channels_last: Store images with their channels innermost.
-        compile: Run the network through torch.compile.
-        winograd: Use Winograd convolutions, on a CPU.
-        onednn: Multiply the matrices of an MLP with oneDNN, on a CPU.
-        threads: Number of CPU threads; 0 leaves it to torch.
-    """
-
-    device: str = "auto"
-    autocast: Literal["auto", "on", "off"] = "auto"
-    channels_last: Literal["auto", "on", "off"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
-    winograd: Literal["auto", "on", "off"] = "auto"
-    onednn: Literal["auto", "on", "off"] = "auto"
-    threads: int = 0
+    device: str = "auto"  # cpu, cuda or mps
+    autocast: Switch = "auto"  # run the network in bfloat16
+    channels_last: Switch = "auto"  # store images with their channels innermost
+    compile: Switch = "auto"  # run the network through torch.compile
+    winograd: Switch = "auto"  # use Winograd convolutions, on a CPU
+    onednn: Switch = "auto"  # multiply the matrices of an MLP with oneDNN, on a CPU
+    threads: int = 0  # number of CPU threads; 0 leaves it to torch
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run, from the data to the samples.
+    """A run, from the data to the samples."""
 
-    Attributes:
-        data: The training data.
-        network: `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments. Those that the data
-            determine (channels, shape, labels, levels) may be left out.
-        levels: The noise levels.
-        training: The optimisation.
-        sampling: The run's own way to sample.
-        keeping: The files of a run.
-        machine: The device and the backend.
-        start: A model to start from; its network and preconditioner replace those above.
-        seed: Seed of everything random.
-    """
-
-    data: Data = Data()
+    data: Data = Data()  # the training data
+    # `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments; those that the data determine
+    # (channels, shape, labels, levels) may be left out
     network: dict[str, Any] = field(default_factory=lambda: {"kind": "UNet"})
-    levels: Levels = Levels()
-    training: Training = Training()
-    sampling: Sampling = Sampling()
-    keeping: Keeping = Keeping()
-    machine: Machine = Machine()
+    levels: Levels = Levels()  # the noise levels
+    training: Training = Training()  # the optimisation
+    sampling: Sampling = Sampling()  # the run's own plan
+    keeping: Keeping = Keeping()  # the files of a run
+    machine: Machine = Machine()  # the device and the backend
+    # a model to start from; its network and preconditioner replace those above
     start: str | None = None
-    seed: int = 0
+    seed: int = 0  # seed of everything random
 
 
 # ── Files and the command line ───────────────────────────────────────────────────────────────────
@@ -331,12 +267,7 @@ def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Experiment:
-    """Refuse numbers out of range, and make paths absolute.
-
-    Args:
-        experiment: the experiment to check.
-        names: sources that are names and not paths, even if a file of that name exists.
-    """
+    """Refuse numbers out of range, and make paths absolute, except sources that are `names`."""
     values = dict(flat_fields(asdict(experiment)))
     for minimum, fields in MINIMUM.items():
         for name in fields.split():

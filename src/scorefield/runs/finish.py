@@ -70,10 +70,8 @@ def finish(
 ) -> ScoreModel:
     """Train, resume or load the model of an experiment, whichever its directory needs.
 
-    Args:
-        experiment: the experiment; a run that is there must have been started with it.
-        directory: the run's directory.
-        watch: called with the run and returns its updates, for example behind a progress bar.
+    A run that is there must have been started with it. `watch` returns a run's updates, for example
+    behind a progress bar.
     """
     directory, threads = Path(directory), torch.get_num_threads()
     if (directory / "config.json").exists():

@@ -11,32 +11,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..disk import write_all, write_error, write_file
 
 
 class Journal:
-    """The log of a run, from a step on.
-
-    Args:
-        directory: the run's directory.
-        step: the last step that is done.
-        tensorboard: write TensorBoard events too.
-    """
+    """The log of a run, after the last step that is done; TensorBoard events too if asked for."""
 
     def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.board: Any = None
-        self.writer: Any = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ImportError(
-                    "keeping.tensorboard needs that library: pip install 'scorefield[tracking]'"
-                ) from error
-            self.board = SummaryWriter
+        self.tensorboard, self.writer = tensorboard, cast(Any, None)
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -52,10 +37,17 @@ class Journal:
         """Remove what comes after a step."""
         self.close()
         trim(self.path, step)
-        with _naming(self.events):
-            rename_older(self.events)
-            # TensorBoard itself hides what an interrupted run wrote after this step
-            self.writer = self.board and self.board(str(self.events), purge_step=step + 1)
+        if self.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ImportError(
+                    "keeping.tensorboard needs that library: pip install 'scorefield[tracking]'"
+                ) from error
+            with _naming(self.events):
+                rename_older(self.events)
+                # TensorBoard itself hides what an interrupted run wrote after this step
+                self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
 
     def close(self) -> None:
         """Close the event file."""
@@ -73,17 +65,15 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
 
 def trim(path: Path, step: int) -> None:
     """Keep the lines up to a step, in order; warn about lines that are not the run's."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
-    good, foreign, before = list[bytes](), 0, 0
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    good, foreign, last = list[bytes](), 0, 0
     for line in lines:
         number = _step_of_line(line)
-        if number is not None and before < number <= step:
+        if number is not None and last < number <= step:
             good.append(line)
-            before = number
+            last = number
         # the last line may have been cut short when the run was killed
-        elif (number is None or number <= before) and line.endswith(b"\n"):
+        elif (number is None or number <= last) and line.endswith(b"\n"):
             foreign += 1
     if foreign:
         warnings.warn(

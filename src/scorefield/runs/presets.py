@@ -193,27 +193,9 @@ def ncsnpp_cifar10() -> Experiment:
     """
     return Experiment(
         data=Data("cifar10", flip=True),
-        network={
-            "kind": "UNet",
-            "width": 128,
-            "multipliers": [1, 2, 2, 2],
-            "blocks": 4,
-            "attention": [1],
-            "form": "biggan",
-            "embedding": "fourier",
-            "fourier_scale": 16.0,
-            "fir": [1.0, 3.0, 3.0, 1.0],
-            "progressive_input": "residual",
-            "progressive_output": "none",
-            "combine": "sum",
-            "skip_rescale": True,
-            "dropout": 0.1,
-            "init_scale": 0.0,
-        },
+        network={"kind": "UNet"},  # its defaults
         levels=Levels("VE", "loguniform", sigma_max=50.0, sigma_min=0.01, count=1000, centre=0.5),
-        training=Training(
-            weight="ncsn", steps=950_000, rate=2e-4, warmup=5000, clip=1.0, ema=0.999
-        ),
+        training=Training(weight="ncsn", steps=950_000, rate=2e-4, warmup=5000, clip=1.0),
         sampling=Sampling("predictor_corrector", steps=1000, grid="geometric"),
         keeping=replace(RARELY, checkpoint=10_000, samples=50_000),
     )

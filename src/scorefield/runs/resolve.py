@@ -19,11 +19,11 @@ from ..ladder import suggest
 from ..model import ScoreModel
 from ..nn import NETWORKS
 from ..spelling import spelling_hint
-from .build import LOOKED_AT, build_network, precondition, read_start
+from .build import ESTIMATION_SAMPLES, build_network, precondition, read_start
 from .config import Experiment, Levels
 
 BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
-"""Fields of `Machine` that say how the network is computed."""
+"""Fields of `Machine` that choose how the network is computed."""
 CENTRES = {"NCSN": 0.0, "NCSNv2": 0.0, "VE": 0.5}
 """Centres of preconditioners for images in [0, 1]; the others subtract the mean of the data."""
 
@@ -32,7 +32,7 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
     """Return the experiment with nothing left open, and the reasons for its backend."""
     if experiment.start is not None:
         experiment = _from_start(experiment, data)
-    levels = _fill_levels(experiment.levels, all_samples(data.train, LOOKED_AT))
+    levels = _fill_levels(experiment.levels, all_samples(data.train, ESTIMATION_SAMPLES))
     machine = replace(
         experiment.machine,
         device=str(choose_device(experiment.machine.device)),
@@ -59,34 +59,27 @@ def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
 
 
 def _fill_levels(levels: Levels, x: Tensor) -> Levels:
-    centre = levels.centre
-    if centre is None:
-        centre = CENTRES.get(levels.precondition, x.mean().item())
-    sigma_data = levels.sigma_data or (x - centre).square().mean().sqrt().item()
-    sigma_max, sigma_min, count = levels.sigma_max, levels.sigma_min, levels.count
-    if sigma_max is None or sigma_min is None or count is None:
-        ladder = suggest(x[:2000], sigma_min=sigma_min).sigmas
-        sigma_max = sigma_max or ladder[0].item()
-        sigma_min = sigma_min or ladder[-1].item()
-        count = count or len(ladder)
-    return replace(
-        levels,
-        centre=centre,
-        sigma_data=sigma_data,
-        sigma_max=sigma_max,
-        sigma_min=sigma_min,
-        count=count,
-        mean=math.log(0.6 * sigma_data) if levels.mean is None else levels.mean,
-    )
+    if levels.centre is None:
+        levels = replace(levels, centre=CENTRES.get(levels.precondition, x.mean().item()))
+    sigma_data = levels.sigma_data or (x - (levels.centre or 0.0)).square().mean().sqrt().item()
+    mean = math.log(0.6 * sigma_data) if levels.mean is None else levels.mean
+    if None in (levels.sigma_max, levels.sigma_min, levels.count):
+        ladder = suggest(x[:2000], sigma_min=levels.sigma_min).sigmas
+        levels = replace(
+            levels,
+            sigma_max=levels.sigma_max or ladder[0].item(),
+            sigma_min=levels.sigma_min or ladder[-1].item(),
+            count=levels.count or len(ladder),
+        )
+    return replace(levels, sigma_data=sigma_data, mean=mean)
 
 
 def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     """Return the network's arguments, including those that the data determine."""
-    arguments = dict(experiment.network)
-    kind = arguments.pop("kind", "UNet")
+    arguments = {"kind": "UNet", **experiment.network}
+    kind, shape = arguments["kind"], data.train.shape
     if kind not in NETWORKS:
         raise ValueError(f"network.kind={kind!r}: {spelling_hint(str(kind), NETWORKS)}")
-    shape = data.train.shape
     if kind in ("UNet", "RefineNet", "Autoencoder"):
         if data.kind == "signals" and kind == "UNet":
             arguments.setdefault("dims", 1)
@@ -111,22 +104,17 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
                 f"data.labels=true, and {data.name} has {data.classes} classes, but the network "
                 f"has {arguments['labels']}"
             )
-    return {"kind": kind, **arguments}
+    return arguments
 
 
 def _choose_backend(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
-    """Fill in how the network is computed on this machine, and say why."""
+    """Fill in the backend that is fastest on this machine, and return the reasons."""
     with torch.device("meta"):  # only its sizes are needed
         net = build_network(experiment)
     model = ScoreModel(net, precondition(experiment), shape=tuple(data.train.shape))
     machine, training = experiment.machine, experiment.training
-    choice = choose(
-        model,
-        device=torch.device(machine.device),
-        batch=training.batch,
-        evaluations=training.steps,
-        train=True,
-    )
+    device, steps = torch.device(machine.device), training.steps
+    choice = choose(model, device=device, batch=training.batch, evaluations=steps, train=True)
     # These kernels compute in float32 and cannot be traced by a compiler.
     if (choice.winograd or choice.onednn) and "on" in (machine.autocast, machine.compile):
         choice = Choice()

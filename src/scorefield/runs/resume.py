@@ -34,18 +34,14 @@ FREE = ("training.steps", "data.source", "data.workers", "sampling", "keeping", 
 """Fields that may differ when a run is resumed; data are recognised by content, not by path."""
 DATA = "data.json"
 
-PARTIAL = re.compile(
-    r"\.((config|data|model|table)\.json|log\.jsonl|(model|\d{8})\.safetensors|\d{8}\.png)\.\d+"
-)
+PARTIAL = re.compile(r"\.\w+\.(jsonl?|safetensors|png)\.\d+")
 """Temporary files that a killed run leaves."""
 
 
 def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
     """Return a run that continues from its last undamaged checkpoint when iterated over.
 
-    Args:
-        directory: the run's directory.
-        changed_data: accept data that differ from those the run started with.
+    Data that differ from those the run started with are refused, unless `changed_data` is true.
     """
     distributed.join()
     directory = Path(directory)
@@ -68,12 +64,7 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
 
 
 def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
-    """Return the configuration of a run; refuse one that its last state does not agree with.
-
-    Args:
-        directory: the run's directory.
-        about: the header of its last state.
-    """
+    """Return a run's configuration; refuse one that contradicts the header of its last state."""
     path = directory / "config.json"
     try:
         missing = asdict(Experiment()).keys() - json.loads(path.read_text()).keys()
@@ -152,6 +143,6 @@ def _read_fingerprints(path: Path) -> dict[str, str] | None:
         return dict(json.loads(path.read_text())) if path.exists() else None
     except ValueError as error:
         raise ValueError(
-            f"{path}, which holds the fingerprints of the data, is damaged: {error}; if the data "
-            "are unchanged, remove it"
+            f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "
+            "unchanged, remove it"
         ) from error

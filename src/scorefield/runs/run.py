@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, distributed
-from ..checkpoint import TensorFile, read_tensors
+from ..checkpoint import MODEL_FILE, TensorFile, read_tensors
 from ..data import all_samples
 from ..disk import hold_lock
 from ..model import ScoreModel
@@ -39,15 +39,7 @@ from ..train import Update, constant, cosine, derive_seed, row_noise, train
 from .build import Parts, build_plan
 from .config import Experiment
 from .journal import Journal
-from .state import (
-    Progress,
-    average_of,
-    checkpoint_path,
-    checkpoints,
-    interrupted_write,
-    restore_state,
-    save_state,
-)
+from .state import Progress, checkpoints, interrupted_write, restore_state, save_state
 
 MAX_SKIPPED = 5
 """Steps in a row that may be skipped before the run rolls back, or ends."""
@@ -88,7 +80,7 @@ class Run:
     @property
     def model(self) -> ScoreModel:
         """The averaged model, or the model itself if none is kept."""
-        return average_of(self.parts) if self.experiment.training.ema else self.parts.model
+        return self.parts.average if self.experiment.training.ema else self.parts.model
 
     def restore(self, stored: TensorFile) -> None:
         """Continue from a checkpoint."""
@@ -108,7 +100,7 @@ class Run:
             except OSError as error:
                 if self._written == self.step:  # reading data failed; a failed write leaves a gap
                     with suppress(OSError):
-                        self._save_once()
+                        self.save()
                 raise interrupted_write(error, self.directory) from error
 
     def _updates(self) -> Generator[Update, None, None]:
@@ -119,55 +111,46 @@ class Run:
         if distributed.is_main():
             journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
         with closing(journal) if journal else nullcontext(), self._signals():
-            if self.step == 0 and not checkpoints(self.directory):
+            if self.step == 0:
                 self.save()
             while self.step < training.steps:
                 for update in self._train():
                     self.progress.bad = self.progress.bad + 1 if update.skipped else 0
                     if self.progress.bad == MAX_SKIPPED:
+                        self._roll_back(update)
+                        self.check_in_step()
+                        if journal:
+                            journal.rewind(self.step)
                         break
                     self.progress.step = update.step
                     self._write_due(update, journal)
                     self._written = self.step
                     yield update
                     self._stop_if_signalled()
-                if self.progress.bad == MAX_SKIPPED:
-                    self._roll_back(update)
-                    self.check_in_step()
-                    if journal:
-                        journal.rewind(self.step)
 
     def _train(self) -> Generator[Update, None, None]:
-        training, machine = self.experiment.training, self.experiment.machine
-        labels = self.experiment.data.labels
-        batches = self.parts.batches.stream(self.step)
-
-        def batch(step: int) -> tuple[Tensor, Tensor | None]:
-            x, classes = next(batches)
-            return x, classes if labels else None
-
-        schedule = (
-            cosine(training.steps, training.warmup)
-            if training.schedule == "cosine"
-            else constant(training.warmup)
-        )
-        try:
+        training, parts = self.experiment.training, self.parts
+        factor = constant(training.warmup)
+        if training.schedule == "cosine":
+            factor = cosine(training.steps, training.warmup)
+        autocast = self.experiment.machine.autocast == "on"
+        with closing(parts.batches.stream(self.step)) as batches:
+            conditional = self.experiment.data.labels
+            pairs = ((x, labels if conditional else None) for x, labels in batches)
             yield from train(
-                self.parts.model,
-                batch,
-                self.parts.loss,
-                optimizer=self.parts.optimizer,
+                parts.model,
+                lambda step: next(pairs),
+                parts.loss,
+                optimizer=parts.optimizer,
                 steps=training.steps,
                 start=self.step,
-                schedule=lambda step: self.progress.slower * schedule(step),
+                schedule=lambda step: self.progress.slower * factor(step),
                 clip=training.clip,
-                ema=self.parts.ema if training.ema else None,
-                autocast=torch.bfloat16 if machine.autocast == "on" else None,
+                ema=parts.ema if training.ema else None,
+                autocast=torch.bfloat16 if autocast else None,
                 size=training.batch,
                 seed=derive_seed(self.experiment.seed, 2),
             )
-        finally:
-            batches.close()  # type: ignore[attr-defined]
 
     # ── Files ────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,27 +172,21 @@ class Run:
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the held-out loss with its standard error, and keep the model if it is better."""
-        if self.parts.data.test is None:
-            self._keep_model(None)
-            return {}
-        losses = heldout_losses(self.experiment, self.parts, self.model)
-        mean = losses.mean().item()
-        finite, best = math.isfinite(mean), self.progress.best
-        better = finite and (best is None or mean < best)
-        if better:
-            self.progress.best = mean
-        first = not (self.directory / checkpoint.MODEL_FILE).exists()
-        if better or first or self.experiment.keeping.best == "last":
-            self._keep_model(mean if finite else None)
-        if not finite:
-            return {"heldout": None}
-        error = losses.std(correction=min(1, len(losses) - 1)).item() / len(losses) ** 0.5
-        return {"heldout": mean, "heldout_error": error}
-
-    def _keep_model(self, heldout: float | None) -> None:
-        if distributed.is_main():
-            about = asdict(self.progress) | {"heldout": heldout}
+        line = dict[str, float | None]()
+        keep = self.experiment.keeping.best == "last" or self.parts.data.test is None
+        if self.parts.data.test is not None:
+            losses = heldout_losses(self.experiment, self.parts, self.model)
+            mean, best = losses.mean().item(), self.progress.best
+            line["heldout"] = mean if math.isfinite(mean) else None
+            if math.isfinite(mean):
+                spread = losses.std(correction=min(1, len(losses) - 1)).item()
+                line["heldout_error"] = spread / len(losses) ** 0.5
+                if best is None or mean < best:
+                    self.progress.best, keep = mean, True
+        if distributed.is_main() and (keep or not (self.directory / MODEL_FILE).exists()):
+            about = asdict(self.progress) | {"heldout": line.get("heldout")}
             checkpoint.save(self.model, self.directory, about=about)
+        return line
 
     def _write_grid(self) -> None:
         """Write a grid of samples of a model of images."""
@@ -224,24 +201,19 @@ class Run:
         if distributed.is_main():
             save_state(self.directory, self.experiment, self.parts, self.progress)
 
-    def _save_once(self) -> None:
-        if not checkpoint_path(self.directory, self.step).exists():
-            self.save()
-
     # ── When something goes wrong ────────────────────────────────────────────────────────────────
 
     def _roll_back(self, update: Update) -> None:
         """Reload the last checkpoint and halve the learning rate; fail the second time."""
-        paths = checkpoints(self.directory)
-        # Skip a checkpoint that a signal caused, or the result would depend on when it came.
-        every = self.experiment.keeping.checkpoint
-        scheduled = [path for path in paths if _due(int(path.stem), every)]
         if self.progress.slower < 1:
             raise ValueError(
                 f"{MAX_SKIPPED} steps in a row up to {update.step} had a loss or gradient that is "
                 "not finite, with half the learning rate as well: look for NaN in the data, or try "
                 f"a training.rate below {self.experiment.training.rate} or a training.clip"
             )
+        paths, every = checkpoints(self.directory), self.experiment.keeping.checkpoint
+        # Skip a checkpoint that a signal caused, or the result would depend on when it came.
+        scheduled = [path for path in paths if _due(int(path.stem), every)]
         self.restore(read_tensors((scheduled or paths)[-1]))
         self.progress.slower, self.progress.bad = 0.5, 0
 
@@ -254,7 +226,7 @@ class Run:
     def _stop_if_signalled(self) -> None:
         number = distributed.all_max(self._signal)
         if number:
-            self._save_once()
+            self.save()
             self.check_in_step()  # a launcher ends all processes as soon as one has ended
             raise Interrupted(
                 f"stopped by {signal.Signals(number).name} after step {self.step}, which is "

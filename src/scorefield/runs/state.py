@@ -10,47 +10,28 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 from torch import Tensor
 
 from .. import checkpoint
 from ..checkpoint import MODEL_FILE, TensorFile, read_tensors
-from ..model import ScoreModel
 from .build import Parts
 from .config import Experiment
 
 
 @dataclass
 class Progress:
-    """Progress of a run.
+    """Progress of a run."""
 
-    Attributes:
-        step: Number of steps done.
-        best: Least held-out loss so far, if there is any.
-        slower: Factor of the learning rate, less than 1 after the run has rolled back.
-        bad: Number of steps skipped in a row.
-    """
-
-    step: int = 0
-    best: float | None = None
-    slower: float = 1.0
-    bad: int = 0
-
-
-def average_of(parts: Parts) -> ScoreModel:
-    """Return the averaged model."""
-    return cast(ScoreModel, parts.ema.module)
+    step: int = 0  # number of steps done
+    best: float | None = None  # least held-out loss so far, if there is any
+    slower: float = 1.0  # factor of the learning rate, less than 1 after the run has rolled back
+    bad: int = 0  # number of steps skipped in a row
 
 
 def checkpoints(directory: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
-
-
-def checkpoint_path(directory: Path, step: int) -> Path:
-    """Return the path of the checkpoint of a step."""
-    return directory / f"checkpoints/{step:08d}.safetensors"
 
 
 def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: Progress) -> None:
@@ -61,15 +42,15 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
     for index, state in parts.optimizer.state_dict()["state"].items():
         extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = asdict(progress) | {"config": asdict(experiment)}
-    path = checkpoint_path(directory, progress.step)
-    checkpoint.save(average_of(parts), path, about=about, extra=extra)
+    path = directory / f"checkpoints/{progress.step:08d}.safetensors"
+    checkpoint.save(parts.average, path, about=about, extra=extra)
     for old in checkpoints(directory)[: -max(experiment.keeping.last, 1)]:
         old.unlink()
 
 
 def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     """Load a checkpoint into the parts, and return how far the run had come."""
-    average_of(parts).net.load_state_dict(stored.under("net"))
+    parts.average.net.load_state_dict(stored.under("net"))
     parts.model.net.load_state_dict(raw_weights(stored))
     extra = stored.under("extra")
     parts.ema.n_averaged.copy_(extra["averaged"])
