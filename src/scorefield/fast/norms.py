@@ -1,67 +1,59 @@
-"""Norms, activations and pools on a CPU in one pass, and the checks that all kernels share.
+"""Norms, activations and pools on a CPU in one pass, and what all kernels share.
 
-    y = f(norm(x))        f the identity, ELU, SiLU or the mean over 5 × 5 pixels
+    y = f(norm(x))        f the identity, ELU or SiLU
 
 in float32 with channels innermost in memory, by the C++ in `kernels`, with first derivatives.
-Everything else (higher derivatives, forward mode, batched gradients, other types, traced tensors,
-shapes that do not fit) is computed by torch's operations instead.
+Each kernel is an operation of `torch.library` (`torch.ops.scorefield`), so that `torch.compile` and
+`torch.export` see one node. Everything else (higher derivatives, forward mode, batched gradients,
+other types, shapes that do not fit) is computed by torch's own operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from .kernels import library, unavailable_reason
+from ..nn.blocks import group_norm
+from ..nn.layers import identity, instance_norm_plus, max_pool, mean_pool
+from .kernels import library
 
 Operand: TypeAlias = Tensor | None
+Function: TypeAlias = Literal["same", "elu", "silu", "pool"]
+"""The f of an operation; "pool" is the mean over 5 × 5 pixels."""
+R = TypeVar("R")
+
+PLAIN: dict[Function, Callable[[Tensor], Tensor]] = {
+    "same": identity,
+    "elu": F.elu,
+    "silu": F.silu,
+    "pool": mean_pool,
+}
+CODES = {"same": 0, "elu": 1, "silu": 2, "pool": 0}
+"""The number of each activation in the C++ code, to which a pool is an operation of its own."""
+
+# ── Conditions ───────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Operation:
-    """The part of an operation that stays the same between calls.
-
-    Attributes:
-        plain: The same function in torch's operations, of (x, affine), or of the tensors of a
-            convolution (`winograd.Operands`).
-        function: f; "pool" is the mean over 5 × 5 pixels.
-        groups: Groups of the norm; 0 is InstanceNorm++.
-        coarse: Allow large tiles, with errors of up to 1e-4; derivatives take small ones.
-    """
-
-    plain: Callable[..., Tensor]
-    dilation: int = 1
-    function: Literal["same", "elu", "silu", "pool"] = "same"
-    groups: int = 0
-    eps: float = 1e-5
-    coarse: bool = False
-
-    @property
-    def code(self) -> int:
-        """The activation's number in the C++ code."""
-        return {"elu": 1, "silu": 2}.get(self.function, 0)
-
-
-def supported(*tensors: Tensor | None) -> bool:
-    """Return True if all are dense float32 on the CPU, not traced and without tangents."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+def kernels_accept(*tensors: Operand) -> bool:
+    """Return True if all are float32 on the CPU, without tangents or batches of derivatives."""
+    if torch.is_autocast_enabled("cpu"):
         return False
     return all(t is None or _is_simple(t) for t in tensors)
 
 
 def _is_simple(x: Tensor) -> bool:
-    return (
-        x.dtype == torch.float32
-        and x.is_cpu
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch._C._functorch.is_legacy_batchedtensor(x)  # from is_grads_batched
-        and unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
+    if x.dtype != torch.float32 or not x.is_cpu:
+        return False
+    return torch.compiler.is_compiling() or not (
+        torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or torch._C._functorch.is_legacy_batchedtensor(x)  # from is_grads_batched
+        or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
     )
 
 
@@ -71,107 +63,203 @@ def without_hooks(*modules: nn.Module | None) -> bool:
     return not any(getattr(module, kind) for module in modules if module for kind in kinds)
 
 
-def norm_fits(op: Operation, channels: int, affine: Tensor | None) -> bool:
+def norm_fits(affine: Operand, channels: int, groups: int) -> bool:
     """Return True if the norm's table has this number of channels; if not, torch will complain."""
     if affine is None:
         return True
-    if op.groups:
-        return affine.shape == (1, 2, channels) and channels % op.groups == 0
+    if groups:
+        return affine.shape == (1, 2, channels) and channels % groups == 0
     return affine.shape[1:] == (3, channels)
 
 
 # ── Operations ───────────────────────────────────────────────────────────────────────────────────
 
 
-def norm_activation(op: Operation, x: Tensor, affine: Tensor | None = None) -> Tensor:
-    """Return f(norm(x)), where no convolution follows at once."""
-    fits = x.ndim == 4 and x.numel() > 0 and norm_fits(op, x.shape[1], affine)
-    if not (fits and supported(x, affine) and unavailable_reason() is None):
-        return op.plain(x, affine)
-    affine = None if affine is None else affine.contiguous()
-    out: Tensor = _NormActivation.apply(op, x, affine)  # type: ignore[no-untyped-call]
-    return out
+def operation(
+    schema: str, fake: Callable[..., Any], setup: Any = None, backward: Any = None
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Register a function of tensors on the CPU as an operation of `torch.ops.scorefield`.
+
+    `fake` returns tensors with the shapes and strides of the results; `setup` and `backward` are
+    those of `torch.library.register_autograd`. The dispatcher takes 25 µs a call, and 180 µs in
+    training, so the function is called without it where no compiler is tracing.
+    """
+    name, _, arguments = schema.partition("(")
+    name = f"scorefield::{name}"
+
+    def register(kernel: Callable[..., R]) -> Callable[..., R]:
+        torch.library.define(name, f"({arguments}")
+        torch.library.impl(name, "cpu", kernel)
+        torch.library.register_fake(name, fake)
+        if backward is not None:
+            torch.library.register_autograd(name, backward, setup_context=setup)
+
+        class Direct(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *inputs: Any) -> Any:
+                output = kernel(*inputs)
+                setup(ctx, inputs, output)
+                return output
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                return backward(ctx, *grads)
+
+        operator: Any = getattr(torch.ops.scorefield, name.removeprefix("scorefield::")).default
+        differentiable: Any = kernel if backward is None else Direct.apply
+
+        @functools.wraps(kernel)
+        def run(*inputs: Any) -> Any:
+            if torch.compiler.is_compiling() or type(inputs[0]) not in (Tensor, nn.Parameter):
+                return operator(*inputs)
+            return differentiable(*inputs) if torch.is_grad_enabled() else kernel(*inputs)
+
+        return run
+
+    return register
 
 
-_ELU = Operation(lambda x, affine: F.elu(x), function="elu")
-
-
-def fast_elu(x: Tensor) -> Tensor:
-    """Return ELU(x)."""
-    return norm_activation(_ELU, x)
-
-
-def fast_max_pool(x: Tensor, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the maximum over 5 × 5 pixels, as `plain` does in torch's operations."""
-    if x.ndim != 4 or not supported(x) or unavailable_reason() is not None:
-        return plain(x)
-    out: Tensor = _MaxPool.apply(plain, x)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _NormActivation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, op: Operation, x: Tensor, affine: Tensor | None) -> Tensor:
-        inner = channels_last(x)
-        norms = None if affine is None else norm_statistics(op, inner, affine, None)
-        out, (n, height, width, channels) = torch.empty_like(inner), nhwc(x)
-        library().activate(
-            *map(pointer, (inner, norms)), op.code, pointer(out),
-            n, height * width, channels, torch.get_num_threads(),
-        )  # fmt: skip
-        ctx.op = op
-        ctx.save_for_backward(x, affine, norms)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        x, affine, norms = ctx.saved_tensors
-        if torch.is_grad_enabled() or not supported(dy):
-            return plain_backward(ctx.op.plain, ctx.needs_input_grad, dy, x, affine)
-        return None, *norm_backward(
-            ctx.op, channels_last(dy), channels_last(x), affine, None, norms
-        )
-
-
-class _MaxPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, plain: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        inner = channels_last(x)
-        out = torch.empty_like(inner)
-        ctx.plain = plain
-        ctx.save_for_backward(x, out)
-        library().max_pool(*map(pointer, (inner, out)), *nhwc(x), torch.get_num_threads())
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        x, y = ctx.saved_tensors
-        if torch.is_grad_enabled() or not supported(dy):
-            return plain_backward(ctx.plain, ctx.needs_input_grad, dy, x)
-        inner, dy = channels_last(x), channels_last(dy)
-        dx = torch.zeros_like(inner)
-        pointers = map(pointer, (inner, y, dy, dx))
-        library().max_pool_backward(*pointers, *nhwc(x), torch.get_num_threads())
-        return None, dx
-
-
-def plain_backward(
-    plain: Callable[..., Tensor], needed: tuple[bool, ...], dy: Tensor, *inputs: Tensor | None
-) -> Any:
+def plain_gradients(
+    plain: Callable[..., Tensor], ctx: Any, dy: Tensor, inputs: Sequence[Operand], *settings: Any
+) -> tuple[Operand, ...]:
     """Return gradients that can be differentiated again, from torch's operations."""
     with torch.enable_grad():
-        y = plain(*inputs)
-    wanted = [t for t, need in zip(inputs, needed[1:], strict=True) if need and t is not None]
+        y = plain(*inputs, *settings)
+    wanted: Any = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=False) if need]
     grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=torch.is_grad_enabled()))
-    return None, *(next(grads) if need else None for need in needed[1:])
+    return tuple(next(grads) if need else None for need in ctx.needs_input_grad)
+
+
+def norm_activation(
+    x: Tensor, affine: Operand, function: Function, groups: int = 0, eps: float = 0.0
+) -> Tensor:
+    """Return f(norm(x)), where no convolution follows at once."""
+    fits = x.ndim == 4 and x.numel() > 0 and norm_fits(affine, x.shape[1], groups)
+    if fits and kernels_accept(x, affine):
+        return _norm_activation(x, affine, function, groups, eps)[0]
+    return plain_norm(x, affine, None, function, groups, eps)
+
+
+def plain_norm(
+    x: Tensor, affine: Operand, level: Operand, function: Function, groups: int, eps: float
+) -> Tensor:
+    """Return f(norm(x)) by torch's operations: InstanceNorm++ if there are no groups."""
+    if affine is None:
+        return PLAIN[function](x)
+    if groups:
+        gain, bias = affine[0]
+        return PLAIN[function](group_norm(x, gain, bias, groups, eps))
+    return PLAIN[function](instance_norm_plus(x, affine, level, eps))
+
+
+@operation(
+    "norm_activation_backward(Tensor dy, Tensor x, Tensor? affine, Tensor? level, Tensor stats,"
+    " str function, int groups, float eps) -> (Tensor, Tensor)",
+    lambda dy, x, affine, *_: (
+        torch.empty_like(channels_last(x)),
+        x.new_empty(0 if affine is None else affine.shape),
+    ),
+)
+def norm_gradients(
+    dy: Tensor,
+    x: Tensor,
+    affine: Operand,
+    level: Operand,
+    stats: Tensor,
+    function: Function,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients by x and by the norm's table, from that by f(norm(x))."""
+    dy, x, (n, height, width, channels) = channels_last(dy), channels_last(x), nhwc(x)
+    dy = box_filter(dy, None) if function == "pool" else dy
+    if affine is None and function == "pool":
+        return dy, x.new_empty(0)
+    affine, level = contiguous(affine), contiguous(level)
+    dx = torch.empty_like(x)
+    rows = x.new_empty(0 if affine is None else (n, *affine.shape[1:]))
+    call(
+        "normalize_backward", dy, x, stats, CODES[function], affine, level, dx, rows,
+        n, height * width, channels, groups, eps,
+    )  # fmt: skip
+    if affine is None or level is None:
+        return dx, rows if affine is None else rows.sum(0, keepdim=True)
+    return dx, torch.zeros_like(affine).index_add_(0, level, rows)
+
+
+def _norm_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    x, affine, *ctx.settings = inputs
+    ctx.save_for_backward(x, affine, output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _norm_backward(ctx: Any, dy: Tensor, _: Operand) -> tuple[Operand, ...]:
+    x, affine, stats = ctx.saved_tensors
+    if torch.is_grad_enabled() or not kernels_accept(dy):
+        return plain_gradients(plain_norm, ctx, dy, (x, affine), None, *ctx.settings)
+    dx, daffine = norm_gradients(dy, x, affine, None, stats, *ctx.settings)
+    return dx, None if affine is None else daffine, None, None, None
+
+
+@operation(
+    "norm_activation(Tensor x, Tensor? affine, str function, int groups, float eps)"
+    " -> (Tensor, Tensor)",
+    lambda x, affine, *_: (torch.empty_like(channels_last(x)), empty_statistics(x, affine)),
+    _norm_setup,
+    _norm_backward,
+)
+def _norm_activation(
+    x: Tensor, affine: Operand, function: Function, groups: int, eps: float
+) -> tuple[Tensor, Tensor]:
+    x, (n, height, width, channels) = channels_last(x), nhwc(x)
+    out, stats = torch.empty_like(x), norm_statistics(x, affine, None, groups, eps)
+    call("activate", x, stats, CODES[function], out, n, height * width, channels)
+    return out, stats
+
+
+def fast_max_pool(x: Tensor) -> Tensor:
+    """Return the maximum over 5 × 5 pixels around each."""
+    return _max_pool(x) if x.ndim == 4 and kernels_accept(x) else max_pool(x)
+
+
+@operation(
+    "max_pool5x5_backward(Tensor dy, Tensor x, Tensor y) -> Tensor",
+    lambda dy, x, y: torch.empty_like(channels_last(x)),
+)
+def _max_pool_gradient(dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    x = channels_last(x)
+    dx = torch.zeros_like(x)
+    call("max_pool_backward", x, channels_last(y), channels_last(dy), dx, *nhwc(x))
+    return dx
+
+
+def _max_pool_backward(ctx: Any, dy: Tensor) -> Operand:
+    x, y = ctx.saved_tensors
+    if torch.is_grad_enabled() or not kernels_accept(dy):
+        return plain_gradients(max_pool, ctx, dy, (x,))[0]
+    return _max_pool_gradient(dy, x, y)
+
+
+@operation(
+    "max_pool5x5(Tensor x) -> Tensor",
+    lambda x: torch.empty_like(channels_last(x)),
+    lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output),
+    _max_pool_backward,
+)
+def _max_pool(x: Tensor) -> Tensor:
+    x = channels_last(x)
+    out = torch.empty_like(x)
+    call("max_pool", x, out, *nhwc(x))
+    return out
 
 
 # ── Calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def pointer(t: Tensor | None) -> int | None:
-    """Return the address of a tensor's memory."""
-    return None if t is None else t.data_ptr()
+def call(name: str, *arguments: Any) -> Any:
+    """Call a function of the C++ library, with the addresses of tensors and torch's threads."""
+    values = [t.data_ptr() if hasattr(t, "data_ptr") else t for t in arguments]
+    return getattr(library(), name)(*values, torch.get_num_threads())
 
 
 def nhwc(x: Tensor) -> tuple[int, int, int, int]:
@@ -181,8 +269,13 @@ def nhwc(x: Tensor) -> tuple[int, int, int, int]:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return x, detached, with its channels innermost in memory."""
-    return x.detach().contiguous(memory_format=torch.channels_last)
+    """Return x with its channels innermost in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def contiguous(x: Operand) -> Operand:
+    """Return x in torch's usual order in memory."""
+    return None if x is None else x.contiguous()
 
 
 def padded_channels(channels: int) -> int:
@@ -190,43 +283,24 @@ def padded_channels(channels: int) -> int:
     return -(-channels // 16) * 16
 
 
-def norm_statistics(op: Operation, x: Tensor, affine: Tensor, level: Tensor | None) -> Tensor:
+def empty_statistics(x: Tensor, affine: Operand) -> Tensor:
+    """Return room for a norm's statistics, none if there is no norm."""
+    return x.new_empty(0 if affine is None else (len(x), 4, padded_channels(x.shape[1])))
+
+
+def norm_statistics(x: Tensor, affine: Operand, level: Operand, groups: int, eps: float) -> Tensor:
     """Return mean, scale, offset and 1/deviation of each image and channel (`vectors.h`)."""
-    n, channels, height, width = x.shape
-    norms = x.new_empty(n, 4, padded_channels(channels))
-    levels_exist = library().statistics(
-        *map(pointer, (x, affine, level, norms)), n, height * width, channels, op.groups,
-        len(affine), op.eps, torch.get_num_threads(),
-    )  # fmt: skip
-    if not levels_exist:
+    stats, (n, height, width, channels) = empty_statistics(x, affine), nhwc(x)
+    if affine is not None and not call(
+        "statistics", x, contiguous(affine), contiguous(level), stats,
+        n, height * width, channels, groups, len(affine), eps,
+    ):  # fmt: skip
         raise IndexError(f"a noise level is outside the table of {len(affine)}: {level}")
-    return norms
+    return stats
 
 
-def box_filter(x: Tensor, norms: Tensor | None) -> Tensor:
+def box_filter(x: Tensor, stats: Operand) -> Tensor:
     """Return the mean over 5 × 5 pixels of norm(x)."""
     out = torch.empty_like(x)
-    library().box(*map(pointer, (x, norms, out)), *nhwc(x), torch.get_num_threads())
+    call("box", x, stats, out, *nhwc(x))
     return out
-
-
-def norm_backward(
-    op: Operation, da: Tensor, x: Tensor, affine: Operand, level: Operand, norms: Operand
-) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients by x and by the norm's table, from that by f(norm(x))."""
-    if op.function == "pool":
-        da = box_filter(da, None)
-    if affine is None and not op.code:
-        return da, None
-    n, channels, height, width = x.shape
-    dx = torch.empty_like(x)
-    rows = None if affine is None else affine.new_empty(n, *affine.shape[1:])
-    library().normalize_backward(
-        *map(pointer, (da, x, norms)), op.code, *map(pointer, (affine, level, dx, rows)),
-        n, height * width, channels, op.groups, op.eps, torch.get_num_threads(),
-    )  # fmt: skip
-    if affine is None or rows is None:
-        return dx, None
-    if level is None:
-        return dx, rows.sum(0, keepdim=True)
-    return dx, torch.zeros_like(affine).index_add_(0, level, rows)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .norms import supported
+from .norms import kernels_accept
 
 MIN_MULTIPLICATIONS = 2**20
 """Multiplications from which oneDNN pays; below, its start-up takes longer than the product."""
@@ -46,7 +46,8 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     trained = torch.is_grad_enabled()
     minimum = MIN_MULTIPLICATIONS_TRAINING if trained else MIN_MULTIPLICATIONS
     large = x.ndim == 2 and len(x) * weight.numel() >= minimum
-    if not (large and supported(x, weight, bias) and onednn_available()):
+    compiling = torch.compiler.is_compiling()
+    if not (large and onednn_available() and kernels_accept(x, weight, bias)) or compiling:
         return F.linear(x, weight, bias)
     if not trained:
         return _product(x, weight, bias)
@@ -66,7 +67,7 @@ class _OneDNNLinear(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        fast = supported(dy) and not torch.is_grad_enabled()
+        fast = kernels_accept(dy) and not torch.is_grad_enabled()
         dx = dweight = None
         if needs_x:
             dx = _product(dy, weight.T) if fast else dy @ weight

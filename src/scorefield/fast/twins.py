@@ -6,10 +6,8 @@ copies stay as they are.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +15,14 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from ..nn import MLP
-from ..nn.blocks import GroupNorm, ResidualBlock, group_norm, per_channel
+from ..nn.blocks import GroupNorm, ResidualBlock, per_channel
 from ..nn.embedding import Embedding
 from ..nn.images import Images, Vectors
-from ..nn.layers import (
-    Conv3,
-    LevelIndex,
-    PreActivation,
-    identity,
-    instance_norm_plus,
-    max_pool,
-    mean_pool,
-)
+from ..nn.layers import Conv3, LevelIndex, PreActivation, identity, max_pool, mean_pool
 from ..nn.levels import Head
-from . import norms, winograd
+from .norms import Function, fast_max_pool, kernels_accept, norm_activation, without_hooks
 from .onednn import onednn_linear
+from .winograd import conv3x3
 
 # ── RefineNet ────────────────────────────────────────────────────────────────────────────────────
 
@@ -43,8 +34,12 @@ class FastConv3(Conv3):
 
     def forward(self, x: Images) -> Images:
         """Convolve x, with zeros around it."""
-        op = _unit(None, identity, self.dilation[0], self.coarse)
-        return winograd.convolve(op, winograd.Operands(x, self.weight, self.bias))
+        return self.convolve(x, self.bias)
+
+    def convolve(self, x: Images, bias: Tensor | None, **others: Any) -> Images:
+        """Return `conv3x3` of x with these weights."""
+        others |= dict(dilation=self.dilation[0], coarse=self.coarse)
+        return conv3x3(x, self.weight, bias, **others)
 
 
 class CoarseConv3(FastConv3):
@@ -58,7 +53,7 @@ class FastELU(nn.ELU):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ELU(x)."""
-        return norms.fast_elu(x)
+        return norm_activation(x, None, "elu")
 
 
 class FastPreActivation(PreActivation):
@@ -67,40 +62,24 @@ class FastPreActivation(PreActivation):
     def forward(self, x: Images, level: LevelIndex, plus: Tensor | None = None) -> Images:
         """Return conv(function(norm(x))) + plus."""
         norm, conv, function = self.norm, self.conv, self.function
-        fast = isinstance(conv, FastConv3)
-        if fast and function in FUSED and norms.without_hooks(conv, norm):
-            op = _unit(norm and norm.eps, function, conv.dilation[0], conv.coarse)
-            affine, row = (None, None) if norm is None else (norm.affine, norm.row(level))
-            operands = winograd.Operands(x, conv.weight, conv.bias, affine, row, plus)
-            return winograd.convolve(op, operands)
-        if not fast or function is not max_pool:
+        if not isinstance(conv, FastConv3):
             return super().forward(x, level, plus)
+        if function in FUSED and without_hooks(conv, norm):
+            settings: dict[str, Any] = dict(function=FUSED[function], plus=plus)
+            if norm is not None:
+                settings |= dict(affine=norm.affine, level=norm.row(level), eps=norm.eps)
+            return conv.convolve(x, conv.bias, **settings)
         h = x if norm is None else norm(x, level)
-        out: Tensor = conv(norms.fast_max_pool(h, max_pool))
+        out: Tensor = conv(fast_max_pool(h) if function is max_pool else function(h))
         return out if plus is None else out + plus
 
 
-FUSED: dict[Callable[[Tensor], Tensor], Literal["same", "elu", "pool"]] = {
+FUSED: dict[Callable[[Tensor], Tensor], Function] = {
     identity: "same",
     F.elu: "elu",
     mean_pool: "pool",
 }
-"""The functions that `winograd` computes together with the convolution."""
-
-
-@functools.cache
-def _unit(
-    eps: float | None, function: Callable[[Tensor], Tensor], dilation: int, coarse: bool
-) -> norms.Operation:
-    """Describe conv(function(norm(x))) + plus to `winograd`."""
-
-    def plain(*tensors: Any) -> Tensor:
-        x, weight, bias, affine, level, plus = winograd.Operands(*tensors)
-        h = x if affine is None or eps is None else instance_norm_plus(x, affine, level, eps)
-        out = F.conv2d(function(h), weight, bias, padding=dilation, dilation=dilation)
-        return out if plus is None else out + plus
-
-    return norms.Operation(plain, dilation, FUSED[function], eps=eps or 0.0, coarse=coarse)
+"""The functions that `conv3x3` computes together with the convolution."""
 
 
 # ── UNet ─────────────────────────────────────────────────────────────────────────────────────────
@@ -111,8 +90,8 @@ class FastGroupNorm(GroupNorm):
 
     def forward(self, x: Images) -> Images:
         """Centre each group of channels and divide it by its deviation."""
-        op = _group_norm(self.num_groups, self.eps, "same")
-        return norms.norm_activation(op, x, torch.stack([self.weight, self.bias])[None])
+        table = torch.stack([self.weight, self.bias])[None]
+        return norm_activation(x, table, "same", self.num_groups, self.eps)
 
 
 class FastHead(Head):
@@ -130,7 +109,7 @@ class FastResidualBlock(ResidualBlock):
         """Return the block's output, given φ of the embedded noise level."""
         change = None if self.resample is identity else self.resample
         drops = self.dropout.training and self.dropout.p > 0
-        dropout = self.dropout if drops or not norms.without_hooks(self.dropout) else None
+        dropout = self.dropout if drops or not without_hooks(self.dropout) else None
         shift = self.shift(embedding)
         h = norm_silu_conv(self.norm_in, self.conv_in, x, between=change, shift=shift)
         plus = self.shortcut(self.resample(x))
@@ -148,46 +127,19 @@ def norm_silu_conv(
     plus: Images | None = None,
 ) -> Images:
     """Return conv(between(φ(norm(x)))) + shift + plus, the shift one number a channel."""
-    fast = isinstance(conv, FastConv3) and norms.without_hooks(conv, norm)
-    table = torch.stack([norm.weight, norm.bias])[None] if fast else None
-    if isinstance(conv, FastConv3) and fast and between is None:
-        op = _norm_silu_conv(norm.num_groups, norm.eps, conv.coarse)
-        assert conv.bias is not None  # every convolution of a UNet has one
-        bias = conv.bias if shift is None else conv.bias + shift
-        return winograd.convolve(op, winograd.Operands(x, conv.weight, bias, table, None, plus))
     h: Tensor
-    if fast:
-        h = norms.norm_activation(_group_norm(norm.num_groups, norm.eps, "silu"), x, table)
+    if isinstance(conv, FastConv3) and without_hooks(conv, norm):
+        table = torch.stack([norm.weight, norm.bias])[None]
+        if between is None and conv.bias is not None:
+            bias = conv.bias if shift is None else conv.bias + shift
+            settings = dict(function="silu", groups=norm.num_groups, eps=norm.eps)
+            return conv.convolve(x, bias, affine=table, plus=plus, **settings)
+        h = norm_activation(x, table, "silu", norm.num_groups, norm.eps)
     else:
         h = F.silu(norm(x))
     h = conv(h if between is None else between(h))
     h = h if shift is None else h + per_channel(shift, h)
     return h if plus is None else h + plus
-
-
-@functools.cache
-def _group_norm(groups: int, eps: float, function: Literal["same", "silu"]) -> norms.Operation:
-    """Describe function(norm(x)) to `norms`."""
-
-    def plain(x: Tensor, affine: Tensor) -> Tensor:
-        gain, bias = affine[0]
-        h = group_norm(x, gain, bias, groups, eps)
-        return F.silu(h) if function == "silu" else h
-
-    return norms.Operation(plain, function=function, groups=groups, eps=eps)
-
-
-@functools.cache
-def _norm_silu_conv(groups: int, eps: float, coarse: bool) -> norms.Operation:
-    """Describe conv(φ(norm(x))) + bias + plus to `winograd`."""
-    before = _group_norm(groups, eps, "silu")
-
-    def plain(*tensors: Any) -> Tensor:
-        x, weight, bias, affine, _, plus = tensors
-        h = F.conv2d(before.plain(x, affine), weight, padding=1) + per_channel(bias, x)
-        return h if plus is None else h + plus
-
-    return dataclasses.replace(before, plain=plain, coarse=coarse)
 
 
 # ── MLP ──────────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +161,8 @@ class FastEmbedding(Embedding):
     ) -> Float[Tensor, "rows size"]:
         """Return the embedding, in one row where all rows would be the same."""
         alone = not isinstance(extra, Tensor) and not torch.is_grad_enabled()
-        if alone and norms.supported(cond) and (cond == cond[:1]).all():
+        alone = alone and kernels_accept(cond) and not torch.compiler.is_compiling()
+        if alone and (cond == cond[:1]).all():
             cond = cond[:1]
         return super().forward(cond, extra)
 

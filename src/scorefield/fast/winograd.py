@@ -3,8 +3,7 @@
     y = conv(f(norm(x))) + bias + plus      f the identity, ELU, SiLU or the mean over 5 × 5 pixels
 
 by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, by the C++ in `kernels`.
-Where that is unavailable (`kernels.unavailable_reason`), or asked for something that it cannot do
-(`norms`), torch's operations compute the same.
+What the kernels cannot do (`norms`) is computed by torch's operations.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..nn.blocks import per_channel
 from . import norms
-from .kernels import library, unavailable_reason
-from .norms import Operation, channels_last, nhwc, pointer, supported
+from .norms import Function, Operand, call, channels_last, kernels_accept, nhwc, operation
 
 # ── Tiles ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -28,11 +28,10 @@ LARGE_TILE_COST = 1.15
 """Relative time of a multiplication in the largest tiles, fewer of which fit into a cache."""
 
 
-@functools.cache
 def pays(height: int, width: int, dilation: int) -> bool:
     """Return True if tiles fit images of this size well enough to save multiplications."""
-    tile = _tile(height, width, dilation)
-    return _multiplications(height, width, dilation, tile) <= 0.6 * 9 * height * width
+    fewest = min(_multiplications(height, width, dilation, tile) for tile in (4, 5))
+    return fewest <= 0.6 * 9 * height * width
 
 
 @functools.cache
@@ -51,49 +50,44 @@ def _multiplications(height: int, width: int, dilation: int, tile: int) -> int:
 # ── The operation ────────────────────────────────────────────────────────────────────────────────
 
 
-class Operands(NamedTuple):
-    """The tensors of a convolution, in the order in which its `plain` function takes them.
+def conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Operand,
+    affine: Operand = None,
+    level: Operand = None,
+    plus: Operand = None,
+    *,
+    dilation: int = 1,
+    function: Function = "same",
+    groups: int = 0,
+    eps: float = 0.0,
+    coarse: bool = False,
+) -> Tensor:
+    """Return conv(f(norm(x))) + bias + plus, with channels innermost in memory.
 
-    The bias may be a row for each image, `affine` is the norm's table, `level` its row for each.
+    The bias may be a row for each image, `affine` is the norm's table, `level` its row for each
+    image, and without groups the norm is InstanceNorm++. `coarse` allows large tiles, with errors
+    of up to 1e-4, where no derivative is taken.
     """
-
-    x: Tensor
-    weight: Tensor
-    bias: Tensor | None = None
-    affine: Tensor | None = None
-    level: Tensor | None = None
-    plus: Tensor | None = None
-
-
-def convolve(op: Operation, t: Operands) -> Tensor:
-    """Return conv(f(norm(x))) + bias + plus, with channels innermost in memory."""
-    floats = t._replace(level=None)
-    if not (
-        supported(*floats)
-        and _shapes_fit(op, t)
-        and pays(t.x.shape[2], t.x.shape[3], op.dilation)
-        and unavailable_reason() is None
-    ):
-        return op.plain(*t)
-    # as the kernels read them
-    level = None if t.level is None else t.level.long().contiguous()
-    affine, bias = (p if p is None else p.contiguous() for p in (t.affine, t.bias))
-    t = t._replace(affine=affine, bias=bias, level=level)
-    if torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in floats):
-        out: Tensor = _Convolve.apply(op, *t)  # type: ignore[no-untyped-call]
-        return out
-    tile = _tile(t.x.shape[2], t.x.shape[3], op.dilation, op.coarse)
-    return _forward(op, tile, t, _cached_weights(t.weight, tile))[0]
+    floats, settings = (x, weight, bias, affine, plus), (dilation, function, groups, eps)
+    level = None if level is None else level.long()
+    tensors = x, weight, bias, affine, level, plus
+    fits = kernels_accept(*floats) and _shapes_fit(*tensors, groups=groups)
+    if not fits or not pays(x.shape[2], x.shape[3], dilation):
+        return _plain_conv3x3(*tensors, *settings)
+    trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in floats)
+    return _conv3x3(*tensors, *settings, coarse and not trains, trains)[0]
 
 
-def _shapes_fit(op: Operation, t: Operands) -> bool:
+def _shapes_fit(*tensors: Any, groups: int) -> bool:
     """Return True if shapes are as the kernels assume; if not, torch will say what is wrong."""
-    x, weight, bias, affine, level, plus = t
+    x, weight, bias, affine, level, plus = tensors
     if x.ndim != 4 or x.numel() == 0 or weight.shape[1:] != (x.shape[1], 3, 3):
         return False
     features, (n, channels, *size) = len(weight), x.shape
-    return (
-        norms.norm_fits(op, channels, affine)
+    return bool(
+        norms.norm_fits(affine, channels, groups)
         and (affine is None or level is not None or len(affine) == 1)
         and (level is None or (level.is_cpu and level.shape == (n,)))
         and (bias is None or bias.shape in ((features,), (n, features)))
@@ -101,56 +95,104 @@ def _shapes_fit(op: Operation, t: Operands) -> bool:
     )
 
 
-def _forward(
-    op: Operation, tile: int, t: Operands, u: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _plain_conv3x3(*arguments: Any) -> Tensor:
+    x, weight, bias, affine, level, plus, dilation, *norm = arguments
+    h = norms.plain_norm(x, affine, level, *norm)
+    shared = None if bias is None or bias.ndim == 2 else bias
+    out = F.conv2d(h, weight, shared, padding=dilation, dilation=dilation)
+    out = out if bias is shared else out + per_channel(bias, out)
+    return out if plus is None else out + plus
+
+
+@operation(
+    "winograd_conv3x3_input_backward(Tensor dy, Tensor weight, int dilation) -> Tensor",
+    lambda dy, weight, dilation: _empty_images(dy, weight.shape[1]),
+)
+def _input_gradient(dy: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    tile = _tile(dy.shape[2], dy.shape[3], dilation)
+    back = _transformed_weights(weight, tile, transposed=True)
+    return _convolve(channels_last(dy), back, weight.shape[1], dilation, tile)
+
+
+@operation(
+    "winograd_conv3x3_weight_backward(Tensor dy, Tensor source, Tensor? stats, int dilation,"
+    " str function) -> Tensor",
+    lambda dy, source, *others: dy.new_empty(dy.shape[1], source.shape[1], 3, 3),
+)
+def _weight_gradient(
+    dy: Tensor, source: Tensor, stats: Operand, dilation: int, function: Function
+) -> Tensor:
+    source, dy, features = channels_last(source), channels_last(dy), dy.shape[1]
+    tile = _tile(dy.shape[2], dy.shape[3], dilation)
+    dweight = dy.new_empty(features, source.shape[1], 3, 3)
+    code = norms.CODES[function]
+    call("correlate", tile, source, stats, code, dy, dweight, *nhwc(source), features, dilation)
+    return dweight
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.settings = inputs[6:10]
+    ctx.save_for_backward(*inputs[:6], *output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, dy: Tensor, *_: Operand) -> tuple[Operand, ...]:
+    (*tensors, stats, pooled), (dilation, function, groups, eps) = ctx.saved_tensors, ctx.settings
+    if torch.is_grad_enabled() or not kernels_accept(dy):
+        return norms.plain_gradients(_plain_conv3x3, ctx, dy, tensors, *ctx.settings)
+    x, weight, bias, affine, level, _ = tensors
+    needs_x, needs_weight, needs_bias, needs_affine, _, needs_plus, *others = ctx.needs_input_grad
+    dx = dweight = dbias = daffine = None
+    if needs_weight:
+        source, norm = (pooled, None) if function == "pool" else (x, stats)
+        dweight = _weight_gradient(dy, source, norm, dilation, function)
+    if needs_x or needs_affine:
+        dx = _input_gradient(dy, weight, dilation)
+        if affine is not None or function != "same":
+            dx, table = norms.norm_gradients(dx, x, affine, level, stats, function, groups, eps)
+            daffine = None if affine is None else table
+    if needs_bias:
+        dbias = dy.sum((2, 3) if bias.ndim == 2 else (0, 2, 3))
+    dplus = dy if needs_plus else None
+    return dx, dweight, dbias, daffine, None, dplus, *[None] * len(others)
+
+
+@operation(
+    "winograd_conv3x3(Tensor x, Tensor weight, Tensor? bias, Tensor? affine, Tensor? level,"
+    " Tensor? plus, int dilation, str function, int groups, float eps, bool coarse, bool training)"
+    " -> (Tensor, Tensor, Tensor)",
+    lambda x, weight, bias, affine, level, plus, dilation, function, *_: (
+        _empty_images(x, len(weight)),
+        norms.empty_statistics(x, affine),
+        torch.empty_like(channels_last(x)) if function == "pool" else x.new_empty(0),
+    ),
+    _setup,
+    _backward,
+)
+def _conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Operand,
+    affine: Operand,
+    level: Operand,
+    plus: Operand,
+    dilation: int,
+    function: Function,
+    groups: int,
+    eps: float,
+    coarse: bool,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result, and the norm's statistics and the pooled image for its derivative."""
-    x, features = channels_last(t.x), len(t.weight)
-    stats = None if t.affine is None else norms.norm_statistics(op, x, t.affine, t.level)
-    pooled = norms.box_filter(x, stats) if op.function == "pool" else None
-    source, norm = (x, stats) if pooled is None else (pooled, None)
-    plus = None if t.plus is None else channels_last(t.plus)
-    out = _convolve_tiles(source, u, features, op.dilation, tile, op.code, norm, t.bias, plus)
+    x, tile = channels_last(x), _tile(x.shape[2], x.shape[3], dilation, coarse)
+    u = _transformed_weights(weight, tile) if training else _cached_weights(weight, tile)
+    stats = norms.norm_statistics(x, affine, level, groups, eps)
+    pooled = norms.box_filter(x, stats) if function == "pool" else x.new_empty(0)
+    source, norm = (pooled, None) if function == "pool" else (x, stats)
+    plus = None if plus is None else channels_last(plus)
+    features = len(weight)
+    out = _convolve(source, u, features, dilation, tile, function, norm, bias, plus)
     return out, stats, pooled
-
-
-class _Convolve(torch.autograd.Function):
-    """First derivatives by kernels; with `create_graph` by torch's operations."""
-
-    @staticmethod
-    def forward(ctx: Any, op: Operation, *tensors: Any) -> Tensor:
-        t = Operands(*tensors)
-        tile = _tile(t.x.shape[2], t.x.shape[3], op.dilation)
-        out, stats, pooled = _forward(op, tile, t, _transformed_weights(t.weight, tile))
-        ctx.op = op
-        ctx.save_for_backward(*t, stats, pooled)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        op, (*tensors, stats, pooled) = ctx.op, ctx.saved_tensors
-        if torch.is_grad_enabled() or not supported(dy):
-            return norms.plain_backward(op.plain, ctx.needs_input_grad, dy, *tensors)
-        t = Operands(*tensors)
-        _, needs_x, needs_weight, needs_bias, needs_affine, _, needs_plus = ctx.needs_input_grad
-        x, dy = channels_last(t.x), channels_last(dy)
-        tile = _tile(x.shape[2], x.shape[3], op.dilation)
-        dx = daffine = dweight = dbias = None
-        if needs_weight:
-            source, norm = (x, stats) if pooled is None else (pooled, None)
-            dweight = torch.empty_like(t.weight, memory_format=torch.contiguous_format)
-            library().correlate(
-                tile, *map(pointer, (source, norm)), op.code, *map(pointer, (dy, dweight)),
-                *nhwc(x), dy.shape[1], op.dilation, torch.get_num_threads(),
-            )  # fmt: skip
-        if needs_x or needs_affine:
-            back = _transformed_weights(t.weight, tile, transposed=True)
-            da = _convolve_tiles(dy, back, x.shape[1], op.dilation, tile)
-            dx, daffine = norms.norm_backward(op, da, x, t.affine, t.level, stats)
-        if needs_bias:
-            assert t.bias is not None
-            dbias = dy.sum((2, 3) if t.bias.ndim == 2 else (0, 2, 3))
-        return None, dx, dweight, dbias, daffine, None, dy if needs_plus else None
 
 
 # ── Calls ────────────────────────────────────────────────────────────────────────────────────────
@@ -158,16 +200,12 @@ class _Convolve(torch.autograd.Function):
 
 def _transformed_weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
     """Return G g Gᵀ, for the convolution or for its transpose."""
-    weight = weight.detach().contiguous()
-    features, channels = weight.shape[:2]
+    weight, (features, channels) = weight.contiguous(), weight.shape[:2]
     steps = 9 * channels, 9
     if transposed:
         features, channels, steps = channels, features, steps[::-1]
     u = weight.new_empty((tile + 2) ** 2, channels, norms.padded_channels(features))
-    library().transform_weights(
-        tile, pointer(weight), *steps, transposed,
-        channels, features, pointer(u), torch.get_num_threads(),
-    )  # fmt: skip
+    call("transform_weights", tile, weight, *steps, transposed, channels, features, u)
     return u
 
 
@@ -177,7 +215,7 @@ _CACHE: MutableMapping[Tensor, tuple[tuple[Any, ...], Tensor]] = WeakTensorKeyDi
 
 def _cached_weights(weight: Tensor, tile: int) -> Tensor:
     # keyed by values: fused optimisers and `.data` change them without a new version
-    values = weight.detach().contiguous()
+    values = weight.contiguous()
     key = (tile, values.shape, _fingerprint(values))
     cached = _CACHE.get(weight)
     if cached is None or cached[0] != key:
@@ -188,28 +226,28 @@ def _cached_weights(weight: Tensor, tile: int) -> Tensor:
 def _fingerprint(x: Tensor) -> bytes:
     """Return a hash of the bits of x; two tensors collide with probability 2⁻³²."""
     out = ctypes.create_string_buffer(4 * 4 * 16)
-    library().fingerprint(pointer(x), x.numel(), out, torch.get_num_threads())
+    call("fingerprint", x, x.numel(), out)
     return out.raw
 
 
-def _convolve_tiles(
+def _empty_images(x: Tensor, features: int) -> Tensor:
+    # x's type and device, not torch's defaults, which a user may have changed
+    n, height, width, _ = nhwc(x)
+    return x.new_empty(n, height, width, features).permute(0, 3, 1, 2)
+
+
+def _convolve(
     x: Tensor,
     u: Tensor,
     features: int,
     dilation: int,
     tile: int,
-    function: int = 0,
-    stats: Tensor | None = None,
-    bias: Tensor | None = None,
-    plus: Tensor | None = None,
+    function: Function = "same",
+    stats: Operand = None,
+    bias: Operand = None,
+    plus: Operand = None,
 ) -> Tensor:
-    n, channels, height, width = x.shape
-    bias_step = features if bias is not None and bias.ndim == 2 else 0
-    # x's type and device, not torch's defaults, which a user may have changed
-    out = x.new_empty(n, height, width, features).permute(0, 3, 1, 2)
-    library().convolve(
-        tile, *map(pointer, (x, stats)), function,
-        *map(pointer, (u, bias)), bias_step, *map(pointer, (plus, out)),
-        n, height, width, channels, features, dilation, torch.get_num_threads(),
-    )  # fmt: skip
+    out, step = _empty_images(x, features), features if bias is not None and bias.ndim == 2 else 0
+    bias, code = norms.contiguous(bias), norms.CODES[function]
+    call("convolve", tile, x, stats, code, u, bias, step, plus, out, *nhwc(x), features, dilation)
     return out

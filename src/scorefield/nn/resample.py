@@ -31,7 +31,7 @@ TRANSPOSED: dict[int, Callable[..., Tensor]] = {3: F.conv_transpose1d, 4: F.conv
 
 def fir_filter(x: Images, taps: Sequence[float], *, padding: int, stride: int = 1) -> Images:
     """Convolve each channel with normalised taps, along each axis."""
-    kernel = _flipped(_kernel(taps, x))  # conv2d correlates
+    kernel = _flip(_kernel(taps, x))  # conv2d correlates
     return CONVOLVE[x.ndim](x, kernel, padding=padding, stride=stride, groups=x.shape[1])
 
 
@@ -55,7 +55,7 @@ def _kernel(taps: Sequence[float], x: Tensor) -> Float[Tensor, "channels 1 *taps
     return (kernel / kernel.sum()).expand(x.shape[1], 1, *kernel.shape)
 
 
-def _flipped(kernel: Tensor) -> Tensor:
+def _flip(kernel: Tensor) -> Tensor:
     return kernel.flip(tuple(range(2, kernel.ndim)))
 
 
@@ -90,7 +90,7 @@ class Upsample(Resample):
         if self.taps is None:
             plain: Tensor = self.conv(double_size(x))
             return plain
-        weight, bias = _flipped(self.conv.weight).transpose(0, 1), self.conv.bias
+        weight, bias = _flip(self.conv.weight).transpose(0, 1), self.conv.bias
         spread = TRANSPOSED[x.ndim](x, weight, stride=2)
         factor: float = 2 ** (x.ndim - 2)
         smooth = factor * fir_filter(spread, self.taps, padding=len(self.taps) // 2 - 1)

@@ -1,0 +1,108 @@
+"""The kernels as operations of torch.library: alone, in torch.compile and in torch.export."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from test_kernels import needs_compiler
+from test_networks import small_unet
+from torch._dynamo.backends.common import aot_autograd
+
+from scorefield.fast.twins import swap
+from scorefield.nn.refinenet import Refinement
+
+OPS = torch.ops.scorefield
+NETS = {
+    "ncsn": lambda: Refinement(4, 4, 5, first=False, last=False),
+    "ncsnv2": lambda: Refinement(4, 4, None, first=False, last=False),
+    "unet": lambda: small_unet(channels=4, multipliers=(1,), attention=()),
+}
+FUSED = {"winograd_conv3x3", "norm_activation"}
+BACKWARD = {"winograd_conv3x3_input_backward", "winograd_conv3x3_weight_backward"}
+BACKWARD |= {"norm_activation_backward"}
+nets = pytest.mark.parametrize("name", NETS)
+
+
+def _optimized(name):
+    """A network, or a block with its features and coarser ones, with the kernels; and inputs."""
+    net, x = NETS[name](), torch.randn(2, 4, 8, 12)
+    swap(net, winograd=True, coarse=False, onednn=True)
+    level = None if name == "ncsnv2" else torch.tensor([1, 4])
+    return net, (x, torch.tensor([0.3, 2.1])) if name == "unet" else (x, x[..., :4, :6], level)
+
+
+def _names(graph):
+    targets = [str(node.target).split(".") for node in graph.nodes]
+    return {target[1] for target in targets if target[0] == "scorefield"}
+
+
+@needs_compiler
+@pytest.mark.usefixtures("unchecked")
+@nets
+def test_a_compiled_training_step_calls_the_operations_and_has_the_eager_gradients(name):
+    torch._dynamo.reset()
+    net, inputs = _optimized(name)
+    names = []
+
+    def record(graph_module, _):
+        names.append(_names(graph_module.graph))
+        return make_boxed_func(graph_module)
+
+    results = []
+    for call in (net, torch.compile(net, fullgraph=True, backend=aot_autograd(fw_compiler=record))):
+        net.zero_grad()
+        y = call(*inputs)
+        y.square().mean().backward()
+        results.append([y, *(parameter.grad for parameter in net.parameters())])
+    pools = {"max_pool5x5"} if name == "ncsnv2" else set()
+    assert names == [FUSED | pools, BACKWARD | {f"{pool}_backward" for pool in pools}]
+    largest = max(gradient.abs().max() for gradient in results[0][1:])
+    # the same kernels; torch may add the sums of a bias in another order, of some 2·8·12 terms
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5 * largest.item())
+
+
+@needs_compiler
+@pytest.mark.usefixtures("unchecked")
+@nets
+@torch.no_grad()
+def test_an_exported_network_calls_the_operations(name):
+    net, inputs = _optimized(name)
+    program = torch.export.export(net, inputs)
+    assert _names(program.graph) >= FUSED
+    torch.testing.assert_close(program.module()(*inputs), net(*inputs), rtol=0, atol=0)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("unchecked")
+def test_each_operation_keeps_the_contract_of_torch_library():
+    x, weight, bias, dy = (torch.randn(s) for s in ((2, 8, 6, 7), (4, 8, 3, 3), 4, (2, 4, 6, 7)))
+    levels, groups = torch.randn(3, 3, 8), torch.randn(1, 2, 8)
+    y = OPS.max_pool5x5(x)
+    checks = [
+        (OPS.winograd_conv3x3_input_backward, (dy, weight, 1)),
+        (OPS.max_pool5x5, (x,)),
+        (OPS.max_pool5x5_backward, (y, x, y)),
+        (OPS.norm_activation, (x, groups, "silu", 2, 1e-5)),
+        (OPS.norm_activation, (x, None, "elu", 0, 0.0)),
+    ]
+    for function, affine, level in (
+        ("elu", levels, torch.tensor([2, 0])),
+        ("pool", levels[:1], None),
+        ("silu", groups, None),
+    ):
+        settings = function, 2 if affine is groups else 0, 1e-5
+        operands = x, weight, bias, affine, level, dy, 1, *settings, False, True
+        _, stats, _ = OPS.winograd_conv3x3(*operands)
+        checks += [
+            (OPS.winograd_conv3x3, operands),
+            (OPS.winograd_conv3x3_weight_backward, (dy, x, stats, 1, function)),
+            (OPS.norm_activation_backward, (y, x, affine, level, stats, *settings)),
+        ]
+    for operation, inputs in checks:
+        inputs = deepcopy(inputs)
+        for t in inputs:
+            if isinstance(t, torch.Tensor) and t.is_floating_point():
+                t.requires_grad_("backward" not in str(operation))
+        torch.library.opcheck(operation.default, inputs)
