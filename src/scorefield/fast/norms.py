@@ -28,7 +28,7 @@ Function: TypeAlias = Literal["same", "elu", "silu", "pool"]
 """The f of an operation; "pool" is the mean over 5 × 5 pixels."""
 R = TypeVar("R")
 
-PLAIN: dict[Function, Callable[[Tensor], Tensor]] = {
+TORCH_FUNCTIONS: dict[Function, Callable[[Tensor], Tensor]] = {
     "same": identity,
     "elu": F.elu,
     "silu": F.silu,
@@ -145,11 +145,11 @@ def plain_norm(
 ) -> Tensor:
     """Return f(norm(x)) by torch's operations: InstanceNorm++ if there are no groups."""
     if affine is None:
-        return PLAIN[function](x)
+        return TORCH_FUNCTIONS[function](x)
     if groups:
         gain, bias = affine[0]
-        return PLAIN[function](group_norm(x, gain, bias, groups, eps))
-    return PLAIN[function](instance_norm_plus(x, affine, level, eps))
+        return TORCH_FUNCTIONS[function](group_norm(x, gain, bias, groups, eps))
+    return TORCH_FUNCTIONS[function](instance_norm_plus(x, affine, level, eps))
 
 
 @operation(

@@ -59,18 +59,29 @@ def linear_layer(size: int, out: int) -> nn.Linear:
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, for any memory layout."""
+    """torch's, with every derivative, any memory layout and mixed types."""
 
     def forward(self, x: Images) -> Images:
         """Centre each group of channels and divide it by its deviation."""
+        compiling = torch.compiler.is_compiling()
+        # off within `kernels_with_derivatives`
+        fused = compiling or torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+        if fused:  # in channels_last torch's backward crashes after frozen layers
+            return super().forward(x.contiguous())
         return group_norm(x, self.weight, self.bias, self.num_groups, self.eps)
 
 
 def group_norm(x: Images, gain: Tensor, bias: Tensor, groups: int, eps: float) -> Images:
-    """Return the group normalisation of x."""
-    # torch's lacks derivatives for mixed types and for channels innermost in memory
-    same = x.to(gain.dtype).contiguous()
-    return F.group_norm(same, groups, gain, bias, eps).to(x.dtype)
+    """Return the group normalisation of x by elementary operations, which have every derivative."""
+    # at least float32 for the statistics, as in torch's kernel
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    grouped = wide.view(len(x), groups, x.shape[1] // groups, *x.shape[2:])
+    axes = tuple(range(2, grouped.ndim))
+    centred = grouped - grouped.mean(axes, keepdim=True)
+    variance = centred.square().mean(axes, keepdim=True)
+    out = (centred * (variance + eps).rsqrt()).flatten(1, 2)
+    gain, bias = (per_channel(p.to(wide.dtype), x) for p in (gain, bias))
+    return torch.addcmul(bias, out, gain).to(x.dtype)
 
 
 def per_channel(features: Tensor, x: Tensor) -> Tensor:
