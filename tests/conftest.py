@@ -21,7 +21,7 @@ def _seed():
 
 @pytest.fixture
 def error_of(capsys):
-    """Return the message of a command that must fail with 2, in one line and without output."""
+    """Run a command that must fail with exit code 2, and return its error message of one line."""
     from scorefield.cli import main
 
     def run(*args):
@@ -37,7 +37,7 @@ def error_of(capsys):
 
 @pytest.fixture
 def unchecked():
-    """Switch the checks off: for a compiler, or for an error message that they would precede."""
+    """Switch the checks off: a compiler cannot trace them, and they precede some error messages."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -41,11 +41,11 @@ from scorefield.runs import config
 from scorefield.runs.presets import PRESETS
 
 MEMORY_BYTES = 300 * 2**20
-"""By which one input may raise the peak memory of the process."""
+"""Largest rise of the process's peak memory that one input may cause."""
 
 
 def _peak():
-    """Largest number of bytes that this process has held since the last reset; 0 if unknown."""
+    """Return the peak memory of this process in bytes since the last reset; 0 if unknown."""
     with suppress(OSError, IndexError):
         _, _, rest = Path("/proc/self/status").read_text().partition("VmHWM:")
         return int(rest.split()[0]) * 1024
@@ -65,6 +65,7 @@ def _check(read, files, folder, names=_names_file, *, seconds=60):
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, error = _peak(), None
+    # interrupts Python code; a call of C code is interrupted when it returns
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"no end after {seconds} s"))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -331,7 +332,7 @@ def _checkpoint_seeds():
 
 
 def _change_checkpoint(rng, seeds, tokens):
-    """Change bytes, or a tensor or the header; then the checksum is right."""
+    """Damage a checkpoint's bytes; or change a tensor or the header, and correct the checksum."""
     kind, content = rng.randrange(5), rng.choice(seeds)["model.safetensors"]
     if kind == 0:
         return {"model.safetensors": damage(rng, content, (), tokens)}
@@ -375,10 +376,10 @@ def _read_checkpoint(folder):
 
 
 class Target(NamedTuple):
-    """A parser: sound inputs, and a reader of a folder that checks the result by assertions."""
+    """A parser under test."""
 
-    seeds: Callable
-    read: Callable
+    seeds: Callable  # returns sound inputs, each a dictionary of contents by file names
+    read: Callable  # reads a folder, and asserts that the result is right
     tokens: tuple = ()
     names: Callable = _names_file  # true if an error's message names what is wrong
     change: Callable = _change_file
@@ -444,6 +445,6 @@ def test_each_fault_is_reported(name, tmp_path):
         _check(FAULTS[name], {"x.bin": b"x"}, tmp_path / "input", seconds=2)
 
 
-def test_clear_errors_are_no_fault(tmp_path):
+def test_a_clear_error_is_not_a_fault(tmp_path):
     for error in (ValueError("x.bin is damaged"), FileNotFoundError("no x.bin")):
         assert _check(Mock(side_effect=error), {"x.bin": b"x"}, tmp_path / "input") == "refused"
