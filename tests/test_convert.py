@@ -220,7 +220,7 @@ def test_a_stored_ladder_may_be_repeated_but_not_overruled(convert):
         ("ddpm_vp", dict(sigma_max=3.0), "sigma_max=3.0: .* by beta_min and beta_max"),
         ("ddpm_vp", dict(beta_min=30.0), "beta_max > beta_min > 0"),
         ("ddpm_vp", dict(image_size=31), "image_size=31: give a multiple of 2"),
-        ("ddpm_vp", dict(groups=0), "groups=0: give the groups"),
+        ("ddpm_vp", dict(groups=0), "groups=0: 1 at least"),
         ("ncsnpp_ve_continuous", dict(sde="vp"), "sde='vp' .* has sde='ve' with continuous=True"),
         ("ncsnpp_ve_continuous", dict(beta_max=3.0), "beta_max=3.0: .* by sigma_min and sigma_max"),
         ("ncsnpp_ve_continuous", dict(sigma_max=348.0), r"its own ladder, 50 to 0\.01: leave out"),
@@ -252,8 +252,8 @@ class Hostile:
         ),
         (lambda path: path.write_bytes(b"PK\x03\x04 and then nothing"), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
-        (lambda path: torch.save({"a": torch.zeros(1)}, path), "the keys a"),
-        (lambda path: torch.save(torch.zeros(1), path), "one Tensor"),
+        (lambda path: torch.save({"a": torch.zeros(1)}, path), "it contains a$"),
+        (lambda path: torch.save(torch.zeros(1), path), "it contains Tensor$"),
     ],
 )
 def test_a_file_that_is_not_a_checkpoint_is_refused(write, message, tmp_path, capsys):
@@ -283,7 +283,7 @@ def test_a_file_cut_short_anywhere_is_refused(folder, tmp_path):
         (NCSN[0], {"refine2.msf.convs.1.bias": None}, r"missing: .*decoder\.1\.merge\.1\.conv\.bi"),
         (NCSN[0], {"module.end_conv.bias": torch.ones(1)}, r"end_conv\.bias appears twice"),
         (NCSN[0], {"end_conv.bias": torch.ones(1).int()}, r"end_conv\.bias .*int32"),
-        (NCSN[0], {"end_conv.bias": 3}, "no named tensors"),
+        (NCSN[0], {"end_conv.bias": 3}, r"end_conv\.bias is of int, not a tensor"),
         (NCSN[0], {"normalizer.embed.weight": torch.ones(10, 7)}, r"embed\.weight .*\(10, 7\)"),
         (NCSN[0], {"sigmas": torch.tensor(1.0)}, r"sigmas .*of 1 dimensions"),
         (NCSN[0], {"sigmas": torch.tensor([3.0, 2.0])}, "sigmas has 2 levels, .* a table of 10"),

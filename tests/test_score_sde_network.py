@@ -4,7 +4,8 @@ import pytest
 import torch
 from score_sde_reference import Reference
 
-from scorefield.convert.score_sde_network import convert_network
+from scorefield.convert.score_sde import build_score_sde
+from scorefield.convert.score_sde_network import build_unet
 from scorefield.nn import unet
 from scorefield.nn.unet import UNet
 
@@ -46,21 +47,33 @@ CONFIGURATIONS = {
 }
 
 
+def convert(state, **options):
+    """Return the network of a reference's state, and the lines of the report."""
+    lines, prefix = [], "module."
+    weights = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    return build_unet(weights, report=lines.append, **options), lines
+
+
+@pytest.fixture
+def _double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("changes", CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+@pytest.mark.usefixtures("_double")
 @torch.no_grad()
 def test_every_architecture_converts_and_computes_the_same(changes):
     arguments = {**BASE, **changes}
     reference = Reference(**arguments)
-    x, cond = torch.randn(2, arguments["channels"], 16, 12).double(), torch.tensor([0.3, 3.1])
-    expected = reference.run(x, cond.double())
+    x, cond = torch.randn(2, arguments["channels"], 16, 12), torch.tensor([0.3, 3.1])
+    expected = reference.run(x, cond)
     hints = dict(skip_rescale=arguments["skip_rescale"], groups=arguments["groups"])
-    hints["fir"] = arguments["fir"] is not None
-    converted = convert_network(reference.state, ema=False, **hints)
+    network, _ = convert(reference.state, fir=arguments["fir"] is not None, **hints)
     arguments.pop("gaps", None)
-    assert {k: converted.arguments[k] for k in arguments} == arguments
-    network = UNet(**converted.arguments).double().eval()
-    network.load_state_dict(converted.state)
-    error = (network(x, cond.double()) - expected).abs().max() / expected.abs().max()
+    assert {k: network.arguments[k] for k in arguments} == arguments
+    error = (network.eval()(x, cond) - expected).abs().max() / expected.abs().max()
     # float64, but the frequencies of sinusoids are float32, as the authors' are: 3.1 × 6e-8
     assert error <= (1e-6 if arguments["embedding"] == "sinusoidal" else 1e-12)
 
@@ -86,18 +99,15 @@ def test_the_published_sizes_are_recognised_without_a_hint(name):
     with torch.device("meta"):  # shapes are all it takes
         reference = Reference(**arguments)
         reference.run(torch.randn(1, 3, 128, 128).double(), torch.ones(1).double())
-        state = convert_network(reference.state, ema=False)
+        network, _ = convert(reference.state)
         preset = UNet(**unet.PUBLISHED_UNETS[name])
-    assert {k: state.arguments[k] for k in arguments} == arguments
-    shapes = {k: t.shape for k, t in preset.state_dict().items()}
-    assert {k: t.shape for k, t in state.state.items()} == shapes
-    assert {k: preset.arguments[k] for k in arguments} == arguments
+    assert {k: network.arguments[k] for k in arguments} == arguments
     # what no tensor shows
     unseen = dict(fourier_scale=16.0, init_scale=0.0, labels=0, dropout=DROPOUT.get(name, 0.0))
     assert {k: preset.arguments[k] for k in unseen} == unseen
     # Ho et al. have the same network with dropout for CIFAR-10, and without it for larger images
     dropout = {"dropout": 0.0} if name == "ddpm_celebahq256" else {}
-    assert {k: preset.arguments[k] for k in state.arguments} == state.arguments | dropout
+    assert preset.arguments == network.arguments | dropout
 
 
 def _small(**changes):
@@ -106,36 +116,37 @@ def _small(**changes):
     return {key: tensor.float() for key, tensor in reference.state.items()}
 
 
-def test_assumptions_are_listed_and_can_be_replaced():
-    default = convert_network(_small(), ema=False)
-    assert default.assumed == ("dropout", "fir", "groups", "skip_rescale")
-    chosen = convert_network(_small(), ema=False, dropout=0.3, fir=False)
-    assert chosen.assumed == ("groups", "skip_rescale")
-    assert (chosen.arguments["dropout"], chosen.arguments["fir"]) == (0.3, None)
+def test_assumptions_are_reported_and_can_be_replaced():
+    options = dict(dropout=0.1, fir=True, groups=None, skip_rescale=True)
+    _, lines = convert(_small())
+    assert lines[1:] == [f"assumed: {name} = {value}" for name, value in options.items()]
+    network, lines = convert(_small(), dropout=0.3, fir=False)
+    assert [line.split()[1] for line in lines[1:]] == ["groups", "skip_rescale"]
+    assert (network.arguments["dropout"], network.arguments["fir"]) == (0.3, None)
 
 
 def test_averages_are_matched_by_order():
-    model = {"module.sigmas": torch.ones(3), **_small()}
+    model = {"module.sigmas": torch.tensor([3.0, 2.0, 1.0]), **_small()}
     # the frequencies are not trained, and so not averaged
     order = [key for key in model if "sigmas" not in key and not key.endswith("all_modules.0.W")]
     checkpoint = {"model": model, "ema": {"shadow_params": [2 * model[key] for key in order]}}
-    raw, averaged = convert_network(checkpoint, ema=False).state, convert_network(checkpoint).state
+    raw, averaged = (
+        build_score_sde(checkpoint, report=lambda line: None, ema=ema).net.state_dict()
+        for ema in (False, True)
+    )
     for key in raw:
         factor = 1 if key.endswith("frequencies") else 2
         assert torch.equal(averaged[key], factor * raw[key])
     checkpoint["ema"]["shadow_params"].pop()
-    with pytest.raises(ValueError, match="averaged tensors do not fit"):
-        convert_network(checkpoint)
-    with pytest.raises(ValueError, match="ema=False"):
-        convert_network(model)
-    for damaged in (3, {}, {"shadow_params": 3}, {"shadow_params": [3]}):
-        with pytest.raises(ValueError, match="shadow_params"):
-            convert_network({"model": model, "ema": damaged})
+    for damaged in (checkpoint["ema"], 3, {}, {"shadow_params": 3}, {"shadow_params": [3]}):
+        with pytest.raises(ValueError, match=r"shadow_params|averaged tensors do not fit"):
+            build_score_sde({"model": model, "ema": damaged}, report=lambda line: None)
 
 
-def test_a_missing_module_is_refused():
-    model = _small(progressive_input="skip", progressive_output="skip", multipliers=(1, 2, 2))
+@pytest.mark.parametrize("form", ["biggan", "ddpm"])
+def test_a_missing_module_is_refused(form):
+    model = _small(**SKIP, form=form, multipliers=(1, 2, 2))
     for number in sorted({key.split(".")[2] for key in model}, key=int):
         without = {key: t for key, t in model.items() if key.split(".")[2] != number}
         with pytest.raises(ValueError, match=r"modules|UNet|network|checkpoint ends"):
-            convert_network(without, ema=False)
+            convert(without)

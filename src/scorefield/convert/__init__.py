@@ -20,7 +20,7 @@ from .hub import from_diffusers
 from .ncsn import build_ncsn
 from .score_sde import build_score_sde
 from .score_sde_modules import MODULE_KEY
-from .shared import weight_names
+from .shared import model_entries
 
 __all__ = ["from_diffusers", "from_official"]
 
@@ -49,15 +49,15 @@ def from_official(
             `beta_min`, `beta_max`, and for the network `fir`, `skip_rescale`, `groups`, `dropout`.
     """
     checkpoint = _read_tensors(Path(path))
-    names = weight_names(checkpoint)
+    names = model_entries(checkpoint)
     for family, (key, build) in FAMILIES.items():
         if not any(key.fullmatch(name) for name in names):
             continue
-        known = inspect.signature(build).parameters.keys() - {"checkpoint", "report"}
-        if unknown := sorted(options.keys() - known):
+        allowed = inspect.signature(build).parameters.keys() - {"checkpoint", "report"}
+        if unknown := sorted(options.keys() - allowed):
             raise ValueError(
                 f"{', '.join(unknown)}: not an option for checkpoints of {family}, whose options "
-                f"are {', '.join(sorted(known))}"
+                f"are {', '.join(sorted(allowed))}"
             )
         try:
             return build(checkpoint, report=report, **options).eval()
@@ -68,7 +68,7 @@ def from_official(
             ) from error
     raise ValueError(
         f"{path} is not a checkpoint of {' or '.join(FAMILIES)}: it contains "
-        f"{_describe_content(checkpoint)}"
+        f"{', '.join(list(names)[:8]) or type(checkpoint).__name__}"
     )
 
 
@@ -89,12 +89,3 @@ def _read_tensors(path: Path) -> object:
             "or would run code when loaded, which is refused "
             f"({reason[1] if reason else type(error).__name__})"
         ) from error
-
-
-def _describe_content(checkpoint: object) -> str:
-    if isinstance(checkpoint, dict):
-        names = [str(name) for name in checkpoint]
-        return f"the keys {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
-    if isinstance(checkpoint, (list, tuple)):
-        return f"a {type(checkpoint).__name__} of {len(checkpoint)}"
-    return f"one {type(checkpoint).__name__}"

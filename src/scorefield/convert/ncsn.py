@@ -24,8 +24,8 @@ from .shared import (
     check_tensor,
     choose_sigmas,
     choose_size,
-    fit_weights,
-    named_weights,
+    load_network,
+    read_weights,
     uniform_prior,
 )
 
@@ -74,15 +74,15 @@ def build_ncsn(
     They are σ from 1 (NCSN) or 50 (NCSNv2) to 0.01, and images of 28 or 32 (original), 64 (deeper)
     or 256 (deepest) pixels a side.
     """
-    weights = named_weights(checkpoint)
+    weights = read_weights(checkpoint)
     sigmas = weights.pop("sigmas", None)
     entries = checkpoint if isinstance(checkpoint, (list, tuple)) else ()
     averaged = ema and len(entries) >= 5
     if averaged:
-        weights = named_weights(entries[4])
+        weights = read_weights(entries[4])
         sigmas = weights.pop("sigmas", sigmas)  # a buffer, which the average may leave out
     report(f"inferred: weights {'averaged (EMA)' if averaged else 'as trained'}")
-    net = _build_network(weights, report)
+    net = _load_network(weights, report)
     channels, depth = net.arguments["channels"], net.arguments["depth"]
     side = 28 if depth == "original" and channels == 1 else IMAGE_SIDES[depth]
     shape = (channels, *choose_size(image_size, side, report))
@@ -101,7 +101,7 @@ def build_ncsn(
     return ScoreModel(net, precondition, prior=uniform_prior(shape, report))
 
 
-def _build_network(weights: Weights, report: Report) -> RefineNet:
+def _load_network(weights: Weights, report: Report) -> RefineNet:
     stages = {match[1] for name in weights if (match := re.match(r"res(\d+)\.", name))}
     depth: Depth = "deepest" if "31" in stages else "deeper" if "5" in stages else "original"
     table = weights.get("normalizer.embed.weight")
@@ -114,10 +114,7 @@ def _build_network(weights: Weights, report: Report) -> RefineNet:
 
     build = partial(RefineNet, channels, width, levels, depth=depth)
     translation = _translate_refinenet(weights, depth)
-    state = fit_weights(build, translation, f"RefineNet of depth {depth!r}")
-    net = build()
-    net.load_state_dict(state)
-    return net
+    return load_network(build, translation, f"RefineNet of depth {depth!r}")
 
 
 def _translate_refinenet(weights: Weights, depth: Depth) -> Iterator[tuple[str, str, Tensor]]:

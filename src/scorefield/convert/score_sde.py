@@ -20,7 +20,6 @@ from typing import Any
 from torch import Tensor
 
 from ..model import ScoreModel
-from ..nn.unet import UNet
 from ..noise import geometric
 from ..precondition import (
     VE,
@@ -31,7 +30,7 @@ from ..precondition import (
     VPDiscrete,
     ddpm_sigmas,
 )
-from .score_sde_network import ConvertedNetwork, convert_network, is_progressive
+from .score_sde_network import average_weights, build_unet, is_progressive
 from .shared import (
     Range,
     Report,
@@ -39,6 +38,7 @@ from .shared import (
     choose_range,
     choose_sigmas,
     choose_size,
+    read_weights,
     uniform_prior,
 )
 
@@ -66,42 +66,32 @@ def build_score_sde(
 
     They are the SDE and time of the published model with such a network, 1,000 levels, σ from 50 to
     0.01, β from 0.1 to 20, and images with 16 pixels a side at the first attention, or 32. See
-    `convert_network` for the others.
+    `build_unet` for the others.
     """
-    averaged = ema and isinstance(checkpoint, Mapping) and "ema" in checkpoint
-    options = dict(fir=fir, skip_rescale=skip_rescale, groups=groups, dropout=dropout)
-    converted = convert_network(checkpoint, ema=averaged, **options)  # type: ignore[arg-type]
+    around = checkpoint if isinstance(checkpoint, Mapping) else {}
+    weights, averaged = read_weights(checkpoint), ema and "ema" in around
+    ladder = weights.pop("sigmas", None)
     report(f"inferred: weights {'averaged (EMA)' if averaged else 'as trained'}")
-    _report_network(converted, report)
-    arguments = converted.arguments
+    if "step" in around:
+        report(f"inferred: training step {around['step']}")
+    net = build_unet(
+        average_weights(around["ema"], weights) if averaged else weights,
+        report=report,
+        fir=fir,
+        skip_rescale=skip_rescale,
+        groups=groups,
+        dropout=dropout,
+    )
+    arguments = net.arguments
     sde, continuous = _choose_sde(arguments, sde, continuous, report)
     sigma, beta = (sigma_max, sigma_min), (beta_max, beta_min)
-    row = _precondition(converted.sigmas, sde, continuous, sigma, beta, report)
+    row = _precondition(ladder, sde, continuous, sigma, beta, report)
     # the published networks attend first where the image has 16 pixels
     side = 16 << min(arguments["attention"]) if arguments["attention"] else 32
     multiple = 1 << (len(arguments["multipliers"]) - 1)
     size = choose_size(image_size, side, report, multiple=multiple)
     prior = uniform_prior((arguments["channels"], *size), report)
-    net = UNet(**arguments)
-    net.load_state_dict(converted.state)
     return ScoreModel(net, row, prior=prior)
-
-
-def _report_network(converted: ConvertedNetwork, report: Report) -> None:
-    arguments = converted.arguments
-    name = {"fourier": "NCSN++", "sinusoidal": "DDPM++"}[arguments["embedding"]]
-    name = "DDPM" if arguments["form"] == "ddpm" else name
-    name = "NCSN++" if is_progressive(arguments) else name
-    report(
-        f"inferred: {name}, {arguments['embedding']} embedding, width {arguments['width']} times "
-        f"{arguments['multipliers']}, {arguments['blocks']} blocks a level, attention on levels "
-        f"{arguments['attention']}, {arguments['channels']} channels"
-    )
-    if converted.step is not None:
-        report(f"inferred: training step {converted.step}")
-    for option in converted.assumed:
-        value = arguments[option] is not None if option == "fir" else arguments[option]
-        report(f"assumed: {option} = {value}")
 
 
 def _choose_sde(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..prior import Prior
 
 Weights: TypeAlias = Mapping[str, Tensor]
 Report: TypeAlias = Callable[[str], None]
+Network = TypeVar("Network", bound=nn.Module)
 
 Range: TypeAlias = tuple[float | None, float | None]
 """Largest and smallest value, None where not given."""
@@ -21,29 +22,34 @@ MAX_SIDE = 65_536
 """Largest image side, in pixels."""
 
 
-def weight_names(checkpoint: object) -> set[str]:
-    """Return the names in a checkpoint's model; empty if it has no such thing."""
-    state = _model_state(checkpoint)
-    names = state if isinstance(state, Mapping) else ()
-    return {str(name).removeprefix("module.") for name in names}
+def model_entries(checkpoint: Any) -> dict[str, object]:
+    """Return what a checkpoint's model contains, by names without `module.` before them.
 
-
-def named_weights(checkpoint: object) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint's model, without `module.` before their names."""
-    state = _model_state(checkpoint)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError("there are no named tensors where a model's weights should be")
-    weights: dict[str, Tensor] = {}
-    for key, value in state.items():
+    The model is the first entry of a list, and in a dict the entry of a usual name, or the dict.
+    """
+    if isinstance(checkpoint, (list, tuple)) and checkpoint:
+        checkpoint = checkpoint[0]
+    for name in ("model_state", "model", "state_dict"):
+        if isinstance(checkpoint, Mapping):
+            checkpoint = checkpoint.get(name, checkpoint)
+    entries: dict[str, object] = {}
+    for key, value in checkpoint.items() if isinstance(checkpoint, Mapping) else ():
         name = str(key).removeprefix("module.")
-        if name in weights:
+        if name in entries:
             raise ValueError(f"{name} appears twice, with and without module. before it")
-        weights[name] = check_tensor(name, value)
-    return weights
+        entries[name] = value
+    return entries
 
 
-def check_tensor(name: str, value: Tensor, ndim: int | None = None) -> Tensor:
+def read_weights(checkpoint: object) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's model."""
+    return {name: check_tensor(name, value) for name, value in model_entries(checkpoint).items()}
+
+
+def check_tensor(name: str, value: object, ndim: int | None = None) -> Tensor:
     """Return the tensor if it is floating, dense, not empty and of `ndim` dimensions."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is of {type(value).__name__}, not a tensor")
     if value.layout != torch.strided or not value.is_floating_point():
         raise ValueError(
             f"{name} is of {value.dtype} and {value.layout}: the checkpoint is damaged, its "
@@ -57,13 +63,13 @@ def check_tensor(name: str, value: Tensor, ndim: int | None = None) -> Tensor:
     return value
 
 
-def fit_weights(
-    build: Callable[[], nn.Module], weights: Iterable[tuple[str, str, Tensor]], description: str
-) -> dict[str, Tensor]:
-    """Return the state of a network from weights that must be exactly its own.
+def load_network(
+    build: Callable[[], Network], weights: Iterable[tuple[str, str, Tensor]], description: str
+) -> Network:
+    """Build a network with weights that must be exactly its own.
 
     Args:
-        build: makes the network, of which only the shapes are used.
+        build: makes the network with other weights.
         weights: the official name, our name and the tensor.
         description: of the network, for the error, which lists everything that does not fit.
     """
@@ -80,17 +86,9 @@ def fit_weights(
             f"not the weights of a {description}: not in this network: {wrong}; "
             f"missing: {list(shapes)}"
         )
-    return state
-
-
-def _model_state(checkpoint: Any) -> Any:
-    """Return the model: in a list the first entry, in a dict the entry of a usual name."""
-    if isinstance(checkpoint, (list, tuple)) and checkpoint:
-        checkpoint = checkpoint[0]
-    for name in ("model_state", "model", "state_dict"):
-        if isinstance(checkpoint, Mapping):
-            checkpoint = checkpoint.get(name, checkpoint)
-    return checkpoint
+    net = build()
+    net.load_state_dict(state)
+    return net
 
 
 def choose_range(
