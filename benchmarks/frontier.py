@@ -76,7 +76,7 @@ def train(setting: Setting) -> Path:
     """Train the preset, unless its directory holds it; return the directory."""
     place = setting.out / "models" / ("digits-quick" if setting.quick else "digits")
     changes = [f"seed={setting.seed}", f"machine.device={setting.device}"]
-    experiment = override(PRESETS["digits"](), changes + QUICK_TRAINING * setting.quick)
+    experiment = override(PRESETS["digits"], changes + QUICK_TRAINING * setting.quick)
     runs.finish(
         experiment,
         place,

@@ -34,7 +34,7 @@ TURNS, QUICK_TURNS = 40, 2
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    preset, repeats = PRESETS["digits"](), QUICK_TURNS if setting.quick else TURNS
+    preset, repeats = PRESETS["digits"], QUICK_TURNS if setting.quick else TURNS
     experiment = replace(
         preset,
         training=replace(preset.training, steps=10**9),

@@ -29,7 +29,7 @@ def demo_run(tmp_path_factory):
     folder, outputs = tmp_path_factory.mktemp("demo"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setitem(PRESETS, "digits", lambda: override(Experiment(), SMALL))
+        patch.setitem(PRESETS, "digits", override(Experiment(), SMALL))
         patch.setattr(demo, "DEMO_SAMPLES", SAMPLES)
         patch.setattr(demo, "DEMO_FLOORS", 2)
         patch.setattr("scorefield.show.track.LINE_EVERY", 0.0)  # a line for each item

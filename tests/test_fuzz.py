@@ -299,7 +299,7 @@ def _setting_lines(content):
 
 def _read_settings(folder):
     lines = _setting_lines((folder / "x.txt").read_bytes())
-    _read_config(folder, config.override(PRESETS["digits"](), lines))
+    _read_config(folder, config.override(PRESETS["digits"], lines))
 
 
 def _names_setting(files, message):

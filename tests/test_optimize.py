@@ -19,7 +19,7 @@ from scorefield.fast.twins import FastConv3, FastLinear
 from scorefield.nn.layers import Conv3
 from scorefield.runs import start
 from scorefield.runs.config import override, read
-from scorefield.runs.presets import digits, digits_ncsn
+from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
 from scorefield.train import moving_average
 
@@ -284,7 +284,7 @@ def test_a_run_records_the_choice_and_keeps_what_was_configured():
         (["training.steps=1", "training.batch=1"], "off", "off", ""),
     ):
         settings = ["machine.device=cpu", "training.steps=200000", *settings]
-        config, reasons = resolve(override(digits_ncsn(), settings), data)
+        config, reasons = resolve(override(PRESETS["digits-ncsn"], settings), data)
         machine = config.machine
         assert (machine.winograd, machine.compile) == (winograd, compiles)
         assert {machine.autocast, machine.channels_last} == {"off"}
@@ -300,7 +300,7 @@ SHORT += ["machine.device=cpu"]
 @pytest.mark.parametrize("value", ["auto", "on", "off"])
 def test_a_run_uses_onednn_as_configured(monkeypatch, tmp_path, value):
     monkeypatch.setattr(onednn, "trains_faster", lambda: True)
-    run = start(override(digits(), [*SHORT, f"machine.onednn={value}"]), tmp_path)
+    run = start(override(PRESETS["digits"], [*SHORT, f"machine.onednn={value}"]), tmp_path)
     assert isinstance(run.parts.model.net.stem, FastLinear) == (value != "off")
     assert read(tmp_path / "config.json").machine.onednn == ("off" if value == "off" else "on")
 
@@ -310,7 +310,7 @@ def test_a_run_trains_with_the_kernels_and_so_does_its_average(tmp_path):
     losses = {}
     for value in ("on", "off"):
         settings = [*SHORT, "network.width=8", "training.ema=0.9", f"machine.winograd={value}"]
-        run = start(override(digits_ncsn(), settings), tmp_path / value)
+        run = start(override(PRESETS["digits-ncsn"], settings), tmp_path / value)
         assert isinstance(run.model.net.begin, FastConv3) == (value == "on")
         losses[value] = [update.loss for update in run]
     assert losses["on"] != losses["off"]

@@ -3,7 +3,6 @@
 import json
 import math
 from contextlib import nullcontext, suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,7 +165,7 @@ def test_a_model_is_trained_once_and_its_samples_are_stored(tmp_path, monkeypatc
 
 def test_at_the_papers_scale_the_experiments_are_the_papers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    preset, setting = PRESETS["ncsn-cifar10"](), Setting(Path("out"), "paper", data=Path("sets"))
+    preset, setting = PRESETS["ncsn-cifar10"], Setting(Path("out"), "paper", data=Path("sets"))
     cifar10 = PaperModel(setting, "cifar10").experiment
     assert cifar10.data.options == {"root": str(tmp_path / "sets/cifar10")}  # from any directory
     for part in ("network", "levels", "training", "sampling"):
@@ -380,7 +379,7 @@ def test_experiments_run_at_the_papers_scale(published, monkeypatch, name):
     """
     for preset, options in (("ncsn-mnist", {}), ("ncsn-celeba", {"size": 8})):
         thin = {"network": {"width": 2}, "data": {"options": options}}
-        monkeypatch.setitem(PRESETS, preset, partial(replace_fields, PRESETS[preset](), thin))
+        monkeypatch.setitem(PRESETS, preset, replace_fields(PRESETS[preset], thin))
     monkeypatch.setattr(models, "make_features", _brightness)
     monkeypatch.setattr(fig6, "make_features", _brightness)
     monkeypatch.setattr(paper, "check_inputs", lambda names, setting: None)

@@ -79,13 +79,13 @@ def _net(experiment):
 
 
 def _size(name, *changes):
-    net = _net(override(PRESETS[name](), changes))
+    net = _net(override(PRESETS[name], changes))
     return sum(p.numel() for p in net.parameters())
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_read_back_from_its_json_and_fits_its_data(name, tmp_path):
-    experiment = PRESETS[name]()
+    experiment = PRESETS[name]
     assert type(experiment) is Experiment
     (tmp_path / "config.json").write_text(as_json(experiment))
     assert read(tmp_path / "config.json") == experiment
@@ -95,7 +95,7 @@ def test_a_preset_is_read_back_from_its_json_and_fits_its_data(name, tmp_path):
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_presets_have_the_papers_numbers(name):
-    experiment = PRESETS[name]()
+    experiment = PRESETS[name]
     arguments = {"kind": experiment.network["kind"], **_net(experiment).arguments}
     experiment = replace(experiment, network=arguments)  # its defaults as well
     for setting in PAPERS[name].split():
@@ -105,9 +105,9 @@ def test_presets_have_the_papers_numbers(name):
 @pytest.mark.parametrize("name", SAME)
 def test_related_presets_differ_only_where_the_papers_say(name):
     like, changes = SAME[name]
-    expected = override(PRESETS[like](), changes.split())
+    expected = override(PRESETS[like], changes.split())
     for part in ("data", "network", "levels", "training", "sampling"):
-        assert getattr(PRESETS[name](), part) == getattr(expected, part), part
+        assert getattr(PRESETS[name], part) == getattr(expected, part), part
 
 
 def test_networks_have_the_published_number_of_parameters():
@@ -125,7 +125,7 @@ def test_networks_have_the_published_number_of_parameters():
 def test_ncsnv2_takes_the_step_of_its_theory():
     """Song & Ermon 2020, technique 4: they give two digits, found on a grid."""
     for name, size in (("ncsnv2-cifar10", 32), ("ncsnv2-celeba", 64)):
-        experiment = PRESETS[name]()
+        experiment = PRESETS[name]
         ends = experiment.levels.sigma_max, experiment.levels.sigma_min
         ladder = suggest_between(*ends, 3 * size**2, levels=experiment.sampling.levels)
         assert ladder.steps == experiment.sampling.steps
@@ -133,7 +133,7 @@ def test_ncsnv2_takes_the_step_of_its_theory():
 
 
 def _plan(name):
-    experiment = override(PRESETS[name](), ["network.width=8"])
+    experiment = override(PRESETS[name], ["network.width=8"])
     data = _data(experiment)
     experiment, _ = resolve(experiment, data)
     own = experiment.sampling
@@ -167,7 +167,7 @@ def test_sampling_plans_are_the_papers():
 )
 def test_presets_without_a_download_run(name, small, tmp_path):
     settings = ["training.batch=4", "training.steps=2", "machine.threads=1"]
-    experiment = override(PRESETS[name](), [*small, *settings])
+    experiment = override(PRESETS[name], [*small, *settings])
     updates = list(start(experiment, tmp_path))
     assert [update.step for update in updates] == [1, 2]
     assert all(math.isfinite(update.loss) for update in updates)

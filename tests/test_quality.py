@@ -24,7 +24,7 @@ from scorefield.runs.presets import PRESETS
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_digits_are_near_the_floor(tmp_path, seed):
     """Distances are multiples of the mean of 200 sets of training digits to the test's."""
-    model = finish(override(PRESETS["digits"](), [f"seed={seed}"]), tmp_path / "run")
+    model = finish(override(PRESETS["digits"], [f"seed={seed}"]), tmp_path / "run")
     data, generator = load_data("digits"), torch.Generator().manual_seed(0)
     train, test = (all_samples(part).flatten(1) for part in (data.train, data.test))
     rows = [torch.randperm(len(train), generator=generator)[: len(test)] for _ in range(200)]
@@ -59,7 +59,7 @@ def test_digits_are_near_the_floor(tmp_path, seed):
 
 @pytest.mark.slow
 def test_vectors_are_as_near_as_exact_samples(tmp_path):
-    model = finish(PRESETS["vectors"](), tmp_path / "run")
+    model = finish(PRESETS["vectors"], tmp_path / "run")
     oracle = load_data("mixture").oracle
 
     def exact(seed):

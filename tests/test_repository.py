@@ -216,7 +216,7 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if document == "docs/evaluation.md":
         changes = ["training.steps=20", "training.warmup=1", "network.width=8"]
-        finish(override(PRESETS["digits"](), changes), Path("runs/digits"))
+        finish(override(PRESETS["digits"], changes), Path("runs/digits"))
     names = {"__name__": "document"}
     for block in _blocks(document, "python"):
         exec(compile(block, ROOT / document, "exec"), names)

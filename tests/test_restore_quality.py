@@ -23,7 +23,7 @@ METHODS = {
 
 @pytest.mark.slow
 def test_right_halves_of_digits(tmp_path):
-    model = finish(PRESETS["digits"](), tmp_path / "run")
+    model = finish(PRESETS["digits"], tmp_path / "run")
     accuracy, coverage = study(model)
     assert accuracy["true digits"] >= 0.96
     assert accuracy["particle_filter"] >= 0.83

@@ -111,7 +111,7 @@ def test_a_short_training_learns_the_score_of_the_process(tmp_path):
         "training.ema=0.9", "network.width=16", "keeping.evaluate=0", "keeping.checkpoint=0",
         "levels.sigma_max=20", "levels.sigma_min=0.05", "levels.count=10", "machine.threads=1",
     ]  # fmt: skip
-    run = start(override(PRESETS["signals"](), settings), tmp_path / "run")
+    run = start(override(PRESETS["signals"], settings), tmp_path / "run")
     assert run.experiment.network["dims"] == 1
     for _ in run:
         pass

@@ -174,7 +174,7 @@ def test_sizes_are_checked_before_memory_is_allocated(tmp_path, monkeypatch):
 def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypatch, capsys):
     path = _file(tmp_path, _text().replace(",", ";").replace('"east; far"', "east"))
     settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
-    for _ in start(override(PRESETS["table"](), settings), tmp_path / "run"):
+    for _ in start(override(PRESETS["table"], settings), tmp_path / "run"):
         pass
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     whole = path.read_text()

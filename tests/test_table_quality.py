@@ -46,7 +46,7 @@ def test_sampled_rows_are_close_to_real_ones(name, seed, tmp_path):
                training rows, less the mean of those trained on each set of samples
     """
     run = tmp_path / "run"
-    experiment = override(PRESETS["table"](), [f"data.source={name}", f"seed={seed}"])
+    experiment = override(PRESETS["table"], [f"data.source={name}", f"seed={seed}"])
     training = start(experiment, run)
     for _ in training:
         pass

@@ -85,13 +85,13 @@ def print_fields(args: Sequence[str]) -> None:
             )
         )
 
-    preset = next((PRESETS[name] for name in args if name in PRESETS), Experiment)
+    preset = next((PRESETS[name] for name in args if name in PRESETS), Experiment())
     with suppress(SystemExit):
         tyro.cli(
             Experiment,
             prog="scorefield train",
             description="Fields of the configuration:",
-            default=preset(),
+            default=preset,
             args=["--help"],
             registry=registry,
             config=(FlagConversionOff,),

@@ -88,7 +88,7 @@ class PaperModel:
     def experiment(self) -> Experiment:
         """The run's configuration."""
         setting = self.setting
-        experiment = PRESETS["digits-ncsn" if self.data == "digits" else f"ncsn-{self.data}"]()
+        experiment = PRESETS["digits-ncsn" if self.data == "digits" else f"ncsn-{self.data}"]
         if setting.scale == "small":
             steps = SMALL_STEPS[self.kind]
             small = {

@@ -30,7 +30,7 @@ def choose_experiment(
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
     suited = preset or ("digits" if source is None else _suited_preset(source, settings))
-    experiment = PRESETS[suited]()
+    experiment = PRESETS[suited]
     if file is not None:
         experiment = read(file, experiment if preset else None)
     data = experiment.data
