@@ -34,7 +34,7 @@ def begin(directory):
 
 
 def poison():
-    """Make one sample NaN; return a list that collects the indices of samples that are read."""
+    """Make samples double and one NaN; return a list that collects the indices that are read."""
     take, stream, taken = Arrays.take, Batches.stream, []
 
     def noted(self, index):
@@ -45,7 +45,7 @@ def poison():
         for step, batch in enumerate(stream(self, begin), begin):
             if step == BAD and self.rank == self.world - 1:
                 batch.x[-1] *= math.nan
-            yield batch
+            yield batch._replace(x=batch.x.double())
 
     Arrays.take, Batches.stream = noted, poisoned
     return taken
@@ -73,7 +73,7 @@ def whole_batches():
     return [update.loss for update in updates], trained.net.state_dict()
 
 
-def drawn(batch):
+def sample_ten(batch):
     return scorefield.sample(model(), 10, "ancestral", steps=6, batch=batch, seed=5)
 
 
@@ -96,7 +96,7 @@ def together(place):
     except ValueError as error:
         result["differ"] = str(error)
     result["losses"], result["weights"] = whole_batches()
-    result |= {f"batch{batch}": drawn(batch) for batch in (4, 3, 16)}
+    result |= {f"batch{batch}": sample_ten(batch) for batch in (4, 3, 16)}
     torch.save(result, place / f"result{rank()}.pt")
 
 
@@ -113,9 +113,10 @@ def fail(place):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     place = Path(sys.argv[1])
     together(place)
     assert main(["sample", str(place / "two"), "-n", "5", "--batch", "2", "--out", "x.npy"]) == 0
-    options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "found"]
+    options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "figures"]
     assert main(["evaluate", str(place / "two"), *options]) == 0
     fail(place)
