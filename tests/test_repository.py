@@ -209,14 +209,20 @@ def _blocks(document, *languages):
             yield "\n" * text.count("\n", 0, match.start(2)) + match[2]
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "docs/speed.md", "docs/evaluation.md"]
-)
+DOCUMENTS = {
+    **dict.fromkeys(["README.md", "CONTRIBUTING.md", "docs/speed.md", "docs/data.md"]),
+    **{"docs/evaluation.md": ("digits", "runs/digits"), "docs/tables.md": ("table", "runs/people")},
+}
+"""Documents whose Python is run, and the preset and the directory of the run that it loads."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if document == "docs/evaluation.md":
+    if DOCUMENTS[document]:
+        preset, directory = DOCUMENTS[document]
         changes = ["training.steps=20", "training.warmup=1", "network.width=8"]
-        finish(override(PRESETS["digits"], changes), Path("runs/digits"))
+        finish(override(PRESETS[preset], changes), Path(directory))
     names = {"__name__": "document"}
     for block in _blocks(document, "python"):
         exec(compile(block, ROOT / document, "exec"), names)
