@@ -12,7 +12,7 @@ from scorefield.show.images import animation, as_bytes, grid, write, write_batch
 ABOUT = {"sampler": "heun", "seed": 3, "σ": [1.0, 0.5]}
 
 
-def _said(path):
+def _read_metadata(path):
     with Image.open(path) as image:
         return json.loads(image.text["scorefield"])
 
@@ -30,13 +30,13 @@ def test_bytes_are_the_inverse_of_dequantisation():
 def test_a_grid_holds_each_image_in_its_place(tmp_path, channels):
     x = torch.rand(5, channels, 8, 6)
     write(tmp_path / "a.png", x, ABOUT)
-    assert _said(tmp_path / "a.png") == ABOUT
+    assert _read_metadata(tmp_path / "a.png") == ABOUT
     shown = np.asarray(Image.open(tmp_path / "a.png"))
     assert shown.shape[:2] == (12 * (2 * 9 - 1), 12 * (3 * 7 - 1))  # 12 × 8 = 96
     small = shown[6::12, 6::12].reshape(17, 20, channels)
-    for i, each in enumerate(as_bytes(x).permute(0, 2, 3, 1).numpy()):
+    for i, image in enumerate(as_bytes(x).permute(0, 2, 3, 1).numpy()):
         top, left = i // 3 * 9, i % 3 * 7
-        np.testing.assert_array_equal(small[top : top + 8, left : left + 6], each)
+        np.testing.assert_array_equal(small[top : top + 8, left : left + 6], image)
     assert (small[9:, 14:] == 255).all()
 
 
@@ -47,7 +47,7 @@ def test_single_files_and_arrays(tmp_path):
     assert names == [f"{i:06d}.png" for i in range(3)]
     second = np.asarray(Image.open(tmp_path / "many/000001.png"))
     np.testing.assert_array_equal(second, as_bytes(x)[1].permute(1, 2, 0).numpy())
-    assert _said(tmp_path / "many/000001.png") == {**ABOUT, "sample": 1}
+    assert _read_metadata(tmp_path / "many/000001.png") == {**ABOUT, "sample": 1}
     write(tmp_path / "x.npy", x, ABOUT)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.numpy())  # nothing is clipped
     assert json.loads((tmp_path / "x.json").read_text()) == ABOUT
@@ -83,14 +83,14 @@ def test_an_animation_has_its_frames_in_order(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(animation(frames, suffix, ABOUT))
     with Image.open(path) as read:
-        said = read.text["scorefield"] if suffix == ".png" else read.info["comment"].decode()
+        about = read.text["scorefield"] if suffix == ".png" else read.info["comment"].decode()
         assert read.n_frames == 3
         values = []
         for i in range(3):
             read.seek(i)
             values.append(np.asarray(read.convert("L")).mean())
     assert values == pytest.approx([0, 128, 255], abs=2)
-    assert json.loads(said) == ABOUT
+    assert json.loads(about) == ABOUT
     for images, name, message in (([], suffix, "frames is empty"), (frames, ".mp4", r"not \.mp4")):
         with pytest.raises(ValueError, match=message):
             animation(images, name, ABOUT)

