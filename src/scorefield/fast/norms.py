@@ -10,7 +10,6 @@ other types, shapes that do not fit) is computed by torch's own operations.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -84,8 +83,7 @@ def operation(
     those of `torch.library.register_autograd`. The dispatcher takes 25 µs a call, and 180 µs in
     training, so the function is called without it where no compiler is tracing.
     """
-    name, _, arguments = schema.partition("(")
-    name = f"scorefield::{name}"
+    name, _, arguments = f"scorefield::{schema}".partition("(")
 
     def register(kernel: Callable[..., R]) -> Callable[..., R]:
         torch.library.define(name, f"({arguments}")
@@ -105,10 +103,9 @@ def operation(
             def backward(ctx: Any, *grads: Any) -> Any:
                 return backward(ctx, *grads)
 
-        operator: Any = getattr(torch.ops.scorefield, name.removeprefix("scorefield::")).default
+        operator: Any = getattr(torch.ops.scorefield, name.split("::")[1]).default
         differentiable: Any = kernel if backward is None else Direct.apply
 
-        @functools.wraps(kernel)
         def run(*inputs: Any) -> Any:
             if torch.compiler.is_compiling() or type(inputs[0]) not in (Tensor, nn.Parameter):
                 return operator(*inputs)
@@ -144,12 +141,12 @@ def plain_norm(
     x: Tensor, affine: Operand, level: Operand, function: Function, groups: int, eps: float
 ) -> Tensor:
     """Return f(norm(x)) by torch's operations: InstanceNorm++ if there are no groups."""
-    if affine is None:
-        return TORCH_FUNCTIONS[function](x)
-    if groups:
+    if affine is not None and groups:
         gain, bias = affine[0]
-        return TORCH_FUNCTIONS[function](group_norm(x, gain, bias, groups, eps))
-    return TORCH_FUNCTIONS[function](instance_norm_plus(x, affine, level, eps))
+        x = group_norm(x, gain, bias, groups, eps)
+    elif affine is not None:
+        x = instance_norm_plus(x, affine, level, eps)
+    return TORCH_FUNCTIONS[function](x)
 
 
 @operation(
@@ -160,23 +157,15 @@ def plain_norm(
         x.new_empty(0 if affine is None else affine.shape),
     ),
 )
-def norm_gradients(
-    dy: Tensor,
-    x: Tensor,
-    affine: Operand,
-    level: Operand,
-    stats: Tensor,
-    function: Function,
-    groups: int,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
+def norm_gradients(*inputs: Any) -> tuple[Tensor, Tensor]:
     """Return the gradients by x and by the norm's table, from that by f(norm(x))."""
+    dy, x, affine, level, stats, function, groups, eps = inputs
     dy, x, (n, height, width, channels) = channels_last(dy), channels_last(x), nhwc(x)
-    dy = box_filter(dy, None) if function == "pool" else dy
-    if affine is None and function == "pool":
-        return dy, x.new_empty(0)
-    affine, level = contiguous(affine), contiguous(level)
-    dx = torch.empty_like(x)
+    if function == "pool":
+        dy = box_filter(dy, None)
+        if affine is None:
+            return dy, x.new_empty(0)
+    affine, level, dx = contiguous(affine), contiguous(level), torch.empty_like(x)
     rows = x.new_empty(0 if affine is None else (n, *affine.shape[1:]))
     call(
         "normalize_backward", dy, x, stats, CODES[function], affine, level, dx, rows,

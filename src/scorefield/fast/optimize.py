@@ -5,9 +5,8 @@
             where that is known to be faster), and embeds a σ that a batch shares once: error 1e-6
     CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
 
-Gradients move as under the same rounding anywhere: in float32 by some 1e-5, where maxima are taken,
-as in NCSNv2, by 1e-3, as between any two implementations in float32; in bfloat16 by several per
-cent. The model stays the same object with the same parameters: only how it computes is changed.
+Gradients move by 1e-5 in float32 (by 1e-3 in NCSNv2, which takes maxima) and by several per cent in
+bfloat16. The model stays the same object with the same parameters.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ MORE_EXACT = "more exact than bfloat16 and as fast on a CPU"
 
 @dataclass(frozen=True)
 class Choice:
-    """The way to compute a network; `str(choice)` gives the reasons.
+    """A method of computing a network; `str(choice)` gives the reasons.
 
     Attributes:
         winograd: Convolutions with fewer multiplications, in float32 on a CPU.
@@ -64,7 +63,7 @@ class Choice:
         return "; ".join(self.reasons)
 
     def apply(self, model: ScoreModel) -> None:
-        """Make the model compute in this way; skip what is not available, with a warning."""
+        """Set up the model; skip what is not available, with a warning."""
         reason = kernels.unavailable_reason() if self.winograd else None
         if reason is not None:
             warnings.warn(f"standard convolutions, because {reason}", stacklevel=2)
@@ -105,17 +104,15 @@ def optimize(
     train: bool = False,
     precision: Precision = "auto",
 ) -> Choice:
-    """Make a model compute in the fastest way on its device, and return the choice.
+    """Choose the fastest computation on the model's device, apply the choice, and return it.
 
     Args:
         model: Changed in place; call this after `to`.
         batch: Number of samples at once.
         evaluations: Number of calls of the network; None means many.
         train: True if gradients are needed.
-        precision: "float32" keeps the score to 1e-5 on a CPU, and on a GPU to the error of torch's
-            own convolutions (TF32, 1e-3, unless `torch.backends.cudnn.allow_tf32` is off);
-            "bfloat16" keeps it to 2 %, which a CPU need not use up; "auto" is float32, but bfloat16
-            for training on a GPU that has it.
+        precision: Error of the score: "float32" 1e-5 on a CPU, 1e-3 on a GPU with TF32; "bfloat16"
+            up to 2 %; "auto" is float32, except in training on a GPU that has bfloat16.
     """
     choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
     choice.apply(model)
@@ -123,7 +120,7 @@ def optimize(
 
 
 def undo(model: ScoreModel) -> None:
-    """Make a model compute by torch's own operations in float32 again."""
+    """Return a model to torch's own operations in float32."""
     Choice().apply(model)
 
 
@@ -160,8 +157,8 @@ def _no_speedup(reason: str) -> Choice:
 
 
 def _choose_for_mlp(model: ScoreModel, batch: int, train: bool, precision: Precision) -> Choice:
-    products = batch * max(p.numel() for p in model.net.parameters())
-    large = products >= onednn.MIN_MULTIPLICATIONS_TRAINING
+    largest = max(p.numel() for p in model.net.parameters())
+    large = batch * largest >= onednn.MIN_MULTIPLICATIONS_TRAINING
     if precision == "bfloat16" and train and large and _has_bfloat16():
         return Choice(autocast=True, reasons=(f"bfloat16: {BFLOAT16_ERROR}",))
     if not onednn.onednn_available():

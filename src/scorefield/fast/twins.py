@@ -62,25 +62,19 @@ class FastPreActivation(PreActivation):
     def forward(self, x: Images, level: LevelIndex, plus: Tensor | None = None) -> Images:
         """Return conv(function(norm(x))) + plus."""
         norm, conv, function = self.norm, self.conv, self.function
-        if not isinstance(conv, FastConv3):
-            return super().forward(x, level, plus)
-        if function in FUSED and without_hooks(conv, norm):
+        if isinstance(conv, FastConv3) and function in FUSED and without_hooks(conv, norm):
             settings: dict[str, Any] = dict(function=FUSED[function], plus=plus)
             if norm is not None:
                 settings |= dict(affine=norm.affine, level=norm.row(level), eps=norm.eps)
             return conv.convolve(x, conv.bias, **settings)
         h = x if norm is None else norm(x, level)
-        out: Tensor = conv(fast_max_pool(h) if function is max_pool else function(h))
+        out: Tensor = conv((fast_max_pool if function is max_pool else function)(h))
         return out if plus is None else out + plus
 
 
-FUSED: dict[Callable[[Tensor], Tensor], Function] = {
-    identity: "same",
-    F.elu: "elu",
-    mean_pool: "pool",
-}
+FUSED: dict[Callable[[Tensor], Tensor], Function]
+FUSED = {identity: "same", F.elu: "elu", mean_pool: "pool"}
 """The functions that `conv3x3` computes together with the convolution."""
-
 
 # ── UNet ─────────────────────────────────────────────────────────────────────────────────────────
 

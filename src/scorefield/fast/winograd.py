@@ -111,7 +111,7 @@ def _plain_conv3x3(*arguments: Any) -> Tensor:
 def _input_gradient(dy: Tensor, weight: Tensor, dilation: int) -> Tensor:
     tile = _tile(dy.shape[2], dy.shape[3], dilation)
     back = _transformed_weights(weight, tile, transposed=True)
-    return _convolve(channels_last(dy), back, weight.shape[1], dilation, tile)
+    return _convolve(channels_last(dy), None, back, weight.shape[1], dilation, tile)
 
 
 @operation(
@@ -122,11 +122,10 @@ def _input_gradient(dy: Tensor, weight: Tensor, dilation: int) -> Tensor:
 def _weight_gradient(
     dy: Tensor, source: Tensor, stats: Operand, dilation: int, function: Function
 ) -> Tensor:
-    source, dy, features = channels_last(source), channels_last(dy), dy.shape[1]
-    tile = _tile(dy.shape[2], dy.shape[3], dilation)
-    dweight = dy.new_empty(features, source.shape[1], 3, 3)
-    code = norms.CODES[function]
-    call("correlate", tile, source, stats, code, dy, dweight, *nhwc(source), features, dilation)
+    source, code, (_, features, *size) = channels_last(source), norms.CODES[function], dy.shape
+    dweight, tile = dy.new_empty(features, source.shape[1], 3, 3), _tile(*size, dilation)
+    pointers = source, stats, code, channels_last(dy), dweight
+    call("correlate", tile, *pointers, *nhwc(source), features, dilation)
     return dweight
 
 
@@ -144,8 +143,8 @@ def _backward(ctx: Any, dy: Tensor, *_: Operand) -> tuple[Operand, ...]:
     needs_x, needs_weight, needs_bias, needs_affine, _, needs_plus, *others = ctx.needs_input_grad
     dx = dweight = dbias = daffine = None
     if needs_weight:
-        source, norm = (pooled, None) if function == "pool" else (x, stats)
-        dweight = _weight_gradient(dy, source, norm, dilation, function)
+        source = (pooled, None) if function == "pool" else (x, stats)
+        dweight = _weight_gradient(dy, *source, dilation, function)
     if needs_x or needs_affine:
         dx = _input_gradient(dy, weight, dilation)
         if affine is not None or function != "same":
@@ -169,29 +168,15 @@ def _backward(ctx: Any, dy: Tensor, *_: Operand) -> tuple[Operand, ...]:
     _setup,
     _backward,
 )
-def _conv3x3(
-    x: Tensor,
-    weight: Tensor,
-    bias: Operand,
-    affine: Operand,
-    level: Operand,
-    plus: Operand,
-    dilation: int,
-    function: Function,
-    groups: int,
-    eps: float,
-    coarse: bool,
-    training: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _conv3x3(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result, and the norm's statistics and the pooled image for its derivative."""
+    x, weight, bias, affine, level, plus, dilation, function, *norm, coarse, training = inputs
     x, tile = channels_last(x), _tile(x.shape[2], x.shape[3], dilation, coarse)
     u = _transformed_weights(weight, tile) if training else _cached_weights(weight, tile)
-    stats = norms.norm_statistics(x, affine, level, groups, eps)
+    stats = norms.norm_statistics(x, affine, level, *norm)
     pooled = norms.box_filter(x, stats) if function == "pool" else x.new_empty(0)
-    source, norm = (pooled, None) if function == "pool" else (x, stats)
-    plus = None if plus is None else channels_last(plus)
-    features = len(weight)
-    out = _convolve(source, u, features, dilation, tile, function, norm, bias, plus)
+    source, table = (pooled, None) if function == "pool" else (x, stats)
+    out = _convolve(source, table, u, len(weight), dilation, tile, function, bias, plus)
     return out, stats, pooled
 
 
@@ -238,16 +223,17 @@ def _empty_images(x: Tensor, features: int) -> Tensor:
 
 def _convolve(
     x: Tensor,
+    stats: Operand,
     u: Tensor,
     features: int,
     dilation: int,
     tile: int,
     function: Function = "same",
-    stats: Operand = None,
     bias: Operand = None,
     plus: Operand = None,
 ) -> Tensor:
     out, step = _empty_images(x, features), features if bias is not None and bias.ndim == 2 else 0
     bias, code = norms.contiguous(bias), norms.CODES[function]
+    plus = None if plus is None else channels_last(plus)
     call("convolve", tile, x, stats, code, u, bias, step, plus, out, *nhwc(x), features, dilation)
     return out

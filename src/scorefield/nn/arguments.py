@@ -11,22 +11,16 @@ def constructor_arguments(names: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in names.items() if name not in ("self", "__class__")}
 
 
-def check_choices(arguments: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a word that an argument does not accept."""
+def check_arguments(
+    arguments: Mapping[str, Any], choices: Mapping[str, Sequence[Any]], **minimum: int
+) -> None:
+    """Refuse words that are not among the choices, small numbers, and dropout beyond [0, 1]."""
     for name, words in choices.items():
         if arguments[name] not in words:
             raise ValueError(f"{name}={arguments[name]!r}: one of {', '.join(words)}")
-
-
-def check_minimum(arguments: Mapping[str, Any], minimum: Mapping[str, int]) -> None:
-    """Refuse numbers that are too small."""
     for name, bound in minimum.items():
         if arguments[name] < bound:
             raise ValueError(f"{name}={arguments[name]}: {bound} at least")
-
-
-def check_fractions(arguments: Mapping[str, Any], *names: str) -> None:
-    """Refuse numbers outside [0, 1]."""
-    for name in names:
-        if not 0 <= arguments[name] <= 1:
-            raise ValueError(f"{name}={arguments[name]}: a fraction, from 0 to 1")
+    for name, value in arguments.items():
+        if name.endswith("dropout") and not 0 <= value <= 1:
+            raise ValueError(f"{name}={value}: a fraction, from 0 to 1")

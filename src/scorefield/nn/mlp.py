@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
-from .arguments import check_choices, check_fractions, check_minimum, constructor_arguments
+from .arguments import check_arguments, constructor_arguments
 from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
 
 
@@ -53,9 +53,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments = constructor_arguments(locals())
-        check_choices(self.arguments, {"embedding": get_args(EmbeddingKind)})
-        check_minimum(self.arguments, dict(blocks=1, labels=0))
-        check_fractions(self.arguments, "dropout", "label_dropout")
+        choices = {"embedding": get_args(EmbeddingKind)}
+        check_arguments(self.arguments, choices, blocks=1, labels=0)
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.size, features = math.prod(self.shape), max(width // 4, 4)
         if min(self.size, width) < 1:

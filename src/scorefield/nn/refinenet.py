@@ -15,7 +15,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import check_choices, check_minimum, constructor_arguments
+from .arguments import check_arguments, constructor_arguments
 from .images import Images, check_image, crop, pad
 from .layers import (
     Conv3,
@@ -30,8 +30,6 @@ from .layers import (
 )
 
 Depth = Literal["original", "deeper", "deepest"]
-
-
 DEPTHS: dict[Depth, tuple[tuple[int, int], ...]] = {
     "original": ((1, 1), (2, 1), (2, 2), (2, 4)),
     "deeper": ((1, 1), (2, 1), (2, 1), (4, 2), (4, 4)),
@@ -64,9 +62,9 @@ class RefineNet(nn.Module):
     ):
         super().__init__()
         self.arguments = constructor_arguments(locals())
-        check_choices(self.arguments, {"depth": list(DEPTHS)})
         minimum = dict(channels=1, width=2)  # InstanceNorm++ compares channels with each other
-        check_minimum(self.arguments, minimum if levels is None else minimum | dict(levels=1))
+        minimum |= {} if levels is None else dict(levels=1)
+        check_arguments(self.arguments, {"depth": list(DEPTHS)}, **minimum)
         stages = DEPTHS[depth]
         self.halvings = sum(dilation == 1 for _, dilation in stages[1:])
         widths = [width, *(width * factor for factor, _ in stages)]

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from . import levels
-from .arguments import check_choices, check_fractions, check_minimum, constructor_arguments
+from .arguments import check_arguments, constructor_arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
 from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
 from .images import Images, Vectors, check_image, crop, pad
@@ -177,21 +177,18 @@ class UNet(nn.Module):
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
     kinds: dict[str, Any] = dict(form=Form, embedding=EmbeddingKind, combine=Combine)
     kinds |= dict.fromkeys(("progressive_input", "progressive_output"), Progressive)
-    check_choices(arguments, {name: get_args(kind) for name, kind in kinds.items()})
+    choices = {name: get_args(kind) for name, kind in kinds.items()}
     # a sinusoidal embedding divides by width/2 − 1
     width = 4 if arguments["embedding"] == "sinusoidal" else 1
-    check_minimum(arguments, dict(width=width, channels=1, blocks=1, labels=0, init_scale=0))
-    check_fractions(arguments, "dropout", "label_dropout")
+    check_arguments(arguments, choices, width=width, channels=1, blocks=1, labels=0, init_scale=0)
     if arguments["dims"] not in (1, 2):
         raise ValueError(f"dims={arguments['dims']}: 1 for signals, 2 for images")
     multipliers, attention, groups = (arguments[n] for n in ("multipliers", "attention", "groups"))
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers={multipliers}: one for each level, 1 at least")
     if not set(attention) <= set(range(len(multipliers))):
-        last = len(multipliers) - 1
-        raise ValueError(
-            f"attention={attention}: the levels are 0 to {last}, as many as multipliers"
-        )
+        valid = f"0 to {len(multipliers) - 1}, as many as multipliers"
+        raise ValueError(f"attention={attention}: the levels are {valid}")
     if groups is not None and groups < 1:
         raise ValueError(f"groups={groups}: 1 at least, or None for min(channels/4, 32)")
 
