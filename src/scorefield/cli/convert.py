@@ -50,15 +50,14 @@ def convert(
         groups: score_sde only: number of groups of the normalisations.
         dropout: score_sde only: dropout rate for further training.
     """
-    given: dict[str, Any] = {name: value for name, value in locals().items() if value is not None}
+    settings: dict[str, Any] = {k: v for k, v in locals().items() if v is not None}
     for name in ("checkpoint", "out", "overwrite"):  # the rest are options of `from_official`
-        del given[name]
+        del settings[name]
     if not checkpoint.is_file():
         kind = "is a directory, name a file in it" if checkpoint.is_dir() else "does not exist"
         raise ValueError(f"CHECKPOINT {checkpoint} {kind}")
-    single = out.suffix == ".safetensors"
-    if out.exists() and out.is_dir() == single:
-        kind = "a directory" if single else "a file, and a model's ends in .safetensors"
+    if out.exists() and out.is_dir() == (out.suffix == ".safetensors"):
+        kind = "a directory" if out.is_dir() else "a file, and a model's ends in .safetensors"
         raise ValueError(f"{out}: this is {kind}; choose another name")
     if out.exists() and not overwrite:
         raise ValueError(f"{out}: this exists already; choose another name, or add --overwrite")
@@ -66,7 +65,7 @@ def convert(
     from scorefield import from_official, save
 
     lines = list[str]()
-    model = from_official(checkpoint, report=lines.append, **given)
+    model = from_official(checkpoint, report=lines.append, **settings)
     print("\n".join(lines))
     save(model, out, about={"converted from": checkpoint.name, "report": lines})
     print(f"wrote {out}")

@@ -71,32 +71,22 @@ def print_fields(args: Sequence[str]) -> None:
 
     @registry.primitive_rule
     def field(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        return (
-            None
-            if is_dataclass(info.type)
-            else PrimitiveConstructorSpec(
-                nargs=1,
-                metavar=f"<{describe_type(info.type)}>",
-                instance_from_str=str,
-                is_instance=lambda value: True,
-                str_from_instance=lambda value: [
-                    value if type(value) is str else json.dumps(value)
-                ],
-            )
+        if is_dataclass(info.type):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"<{describe_type(info.type)}>",
+            instance_from_str=str,
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: [value if type(value) is str else json.dumps(value)],
         )
 
     preset = next((PRESETS[name] for name in args if name in PRESETS), Experiment())
     with suppress(SystemExit):
         tyro.cli(
-            Experiment,
-            prog="scorefield train",
-            description="Fields of the configuration:",
-            default=preset,
-            args=["--help"],
-            registry=registry,
-            config=(FlagConversionOff,),
-            use_underscores=True,
-        )
+            Experiment, default=preset, args=["--help"], registry=registry, use_underscores=True,
+            config=(FlagConversionOff,), prog="scorefield train", description="Fields:",
+        )  # fmt: skip
 
 
 def resume(
@@ -123,15 +113,14 @@ def _train(
     join_group()
     if experiment is None:
         run = runs.resume(directory, changed_data=changed_data)
-    else:
-        run = runs.start(experiment, directory)
-    steps, data = run.experiment.training.steps, run.parts.data
-    if run.step == steps:
-        say(f"{directory} has all of its {steps} steps")
-        return
-    if experiment is None:
+        steps, data = run.experiment.training.steps, run.parts.data
+        if run.step == steps:
+            say(f"{directory} has all of its {steps} steps")
+            return
         say(f"{directory}: from step {run.step} to {steps}")
     else:
+        run = runs.start(experiment, directory)
+        steps, data = run.experiment.training.steps, run.parts.data
         say(f"computing: {run.reasons}")
         say(f"{directory}: {steps} steps on {data.name}; Ctrl-C saves and stops")
     if data.skipped:

@@ -19,14 +19,7 @@ def choose_experiment(
     source: str | None = None,
     settings: Sequence[str] = (),
 ) -> Experiment:
-    """Return the experiment that `scorefield train` runs.
-
-    Args:
-        preset: a name in `PRESETS`; by default the one that suits the data.
-        file: YAML or JSON file of fields.
-        source: a data set's name or path.
-        settings: fields and their values, such as "training.rate=3e-4".
-    """
+    """Return the experiment that `scorefield train` runs; without a preset, one suits the data."""
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
     suited = preset or ("digits" if source is None else _suited_preset(source, settings))

@@ -257,6 +257,14 @@ def as_json(experiment: Experiment) -> str:
     return json.dumps(asdict(experiment), indent=2)
 
 
+def differing_fields(one: str, other: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the fields of a configuration in JSON that have another value in another one."""
+    values = dict(flat_fields(json.loads(other)))
+    for name, value in flat_fields(json.loads(one)):
+        if values.get(name) != value:
+            yield name, value, values.get(name)
+
+
 def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the fields of nested mappings, with names such as training.rate."""
     for key, value in values.items():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -90,17 +88,10 @@ def finish(
 
 def _check_same(directory: Path, there: Experiment, experiment: Experiment) -> None:
     """Refuse a run whose configuration contradicts the experiment's; open fields agree with all."""
-    experiment = config.check_experiment(experiment, DATASETS)
-    wanted, found = asdict(experiment), asdict(there)
-    for part in ("data", "network", "levels", "training", "start", "seed"):
-        if not _agree(wanted[part], found[part]):
+    wanted = config.as_json(config.check_experiment(experiment, DATASETS))
+    for name, value, other in config.differing_fields(wanted, config.as_json(there)):
+        if value is not None and name.partition(".")[0] not in ("sampling", "keeping", "machine"):
             raise ValueError(
-                f"{directory} holds another run, with {part}={found[part]!r:.300}, not "
-                f"{wanted[part]!r:.300}: remove it, or name another directory"
+                f"{directory} holds another run, with {name}={other!r:.300}, not {value!r:.300}: "
+                "remove it, or name another directory"
             )
-
-
-def _agree(wanted: Any, found: Any) -> bool:
-    if isinstance(wanted, dict):
-        return all(_agree(value, found.get(name)) for name, value in wanted.items())
-    return wanted is None or wanted == (tuple(found) if isinstance(wanted, tuple) else found)

@@ -6,7 +6,6 @@ Each step has exactly one line: a run that continues from a step first removes l
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +44,6 @@ class Journal:
                     "keeping.tensorboard needs that library: pip install 'scorefield[tracking]'"
                 ) from error
             with _naming(self.events):
-                rename_older(self.events)
                 # TensorBoard itself hides what an interrupted run wrote after this step
                 self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
 
@@ -92,19 +90,6 @@ def _step_of_line(line: bytes) -> int | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if line.endswith(b"\n") and type(step) is int else None
-
-
-def rename_older(events: Path) -> None:
-    """Rename existing event files so that they sort before new ones.
-
-    TensorBoard reads files in the order of their names, which contain the time of a clock that may
-    have been wrong.
-    """
-    files = sorted(events.glob("events.out.tfevents.*"))
-    if files and files[-1].name.split(".")[3] >= f"{int(time.time()):010d}":
-        for number, path in enumerate(files):
-            *start, _, rest = path.name.split(".", 4)
-            path.rename(path.with_name(".".join([*start, f"{number:010d}", rest])))
 
 
 @contextmanager

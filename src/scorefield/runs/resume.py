@@ -30,7 +30,7 @@ from .config import Experiment
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
-FREE = ("training.steps", "data.source", "data.workers", "sampling", "keeping", "machine")
+FREE = {"training.steps", "data.source", "data.workers", "sampling", "keeping", "machine"}
 """Fields that may differ when a run is resumed; data are recognised by content, not by path."""
 DATA = "data.json"
 
@@ -73,14 +73,13 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     if missing:
         raise ValueError(f"{path} is damaged: it has no {', '.join(sorted(missing))}")
     experiment = config.check_experiment(config.read(path), DATASETS)
-    now = dict(config.flat_fields(json.loads(config.as_json(experiment))))
-    for name, value in config.flat_fields(about.get("config", {})):
-        free = name in FREE or name.partition(".")[0] in FREE
-        if not free and now.get(name) != value:
+    saved = json.dumps(about.get("config", {}))
+    for name, value, now in config.differing_fields(saved, config.as_json(experiment)):
+        if not {name, name.partition(".")[0]} & FREE:
             raise ValueError(
-                f"{path}: {name} is {now.get(name)!r}, but was {value!r} when step "
-                f"{about['step']} was saved; put it back, or start another run with scorefield "
-                f"train --config {path} --out NEW"
+                f"{path}: {name} is {now!r}, but was {value!r} when step {about['step']} was "
+                f"saved; put it back, or start another run with scorefield train --config {path} "
+                "--out NEW"
             )
     return experiment
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from types import FrameType
 from typing import Any
 
@@ -47,8 +49,8 @@ HELDOUT_SAMPLES = 1024
 """Largest number of held-out samples whose loss is computed."""
 HELDOUT_BATCH = 256
 GRID_SAMPLES = 36
-LOSS_DECAY = 0.98
-"""Decay per step of the mean loss that is shown."""
+MEAN_STEPS = 50
+"""Number of steps over which the loss that is shown is a mean."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,12 +67,9 @@ class Run:
     def __init__(self, directory: Path, experiment: Experiment, parts: Parts) -> None:
         self.directory, self.experiment, self.parts = directory, experiment, parts
         self.progress = Progress()
-        self.reasons = ""
-        """Why the network is computed as it is."""
-        self._written = 0
-        """Last step whose files are all written, except perhaps its checkpoint."""
-        self._signal = 0
-        """The signal that asked the run to stop."""
+        self.reasons = ""  # for the backend
+        self._written = 0  # last step whose files are all written, except perhaps its checkpoint
+        self._signal = 0  # the signal that asked the run to stop
 
     @property
     def step(self) -> int:
@@ -269,10 +268,9 @@ def _due(step: int, every: int) -> bool:
 
 def _line(update: Update) -> dict[str, Any]:
     """Return the log line of a step; a loss, norm or rate that is not finite is null."""
-    line: dict[str, Any] = {"step": update.step, "time": round(time.time(), 3)}
-    for name in ("loss", "norm", "rate"):
-        value = getattr(update, name)
-        line[name] = value if math.isfinite(value) else None
+    numbers = {name: getattr(update, name) for name in ("loss", "norm", "rate")}
+    finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
+    line = {"step": update.step, "time": round(time.time(), 3), **finite}
     return line | {"skipped": True} if update.skipped else line
 
 
@@ -294,16 +292,14 @@ def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> T
 
 def track_training(run: Run) -> Iterator[Update]:
     """Train a run to its end, and show its progress and a running mean of its loss."""
-    mean = math.nan
+    losses, steps = deque[float](maxlen=MEAN_STEPS), run.experiment.training.steps
 
     def describe(update: Update) -> str:
-        nonlocal mean
         if not update.skipped:
-            before = update.loss if math.isnan(mean) else mean
-            mean = LOSS_DECAY * before + (1 - LOSS_DECAY) * update.loss
-        return f"loss {mean:.4g}"
+            losses.append(update.loss)
+        return f"loss {fmean(losses or [math.nan]):.4g}"
 
-    steps = run.experiment.training.steps
-    return track(
-        run, steps, "training", done=run.step, position=lambda u: u.step, describe=describe
-    )
+    def step(update: Update) -> int:
+        return update.step
+
+    return track(run, steps, "training", done=run.step, position=step, describe=describe)
