@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
@@ -49,7 +48,7 @@ def csv_file(
     delimiter: Literal[",", ";", "\t"] | None = None,
     memory: int = 2**28,
 ) -> Dataset:
-    """Load a .csv or .tsv file in UTF-8 as standardised vectors, see `scorefield.data.Table`.
+    """Load a .csv or .tsv file in UTF-8 as standardised vectors, see `Table`.
 
     Numbers are real, or integers if all are whole; text is a category, and so are a few different
     whole numbers. A fixed tenth is held out, at least one row.
@@ -68,8 +67,7 @@ def csv_file(
             f"{path} has {size:,} bytes, and a table at most {MAX_FILE_BYTES:,}: take some of its "
             "rows, or save numbers as .npy"
         )
-    longest = max(DELIMITERS, key=lambda mark: _header_length(path, mark))  # first of equals
-    mark: str = delimiter or longest
+    mark: str = delimiter or max(DELIMITERS, key=partial(_header_length, path))
     read = partial(_records, path, mark)
     reader = TableReader(str(path), read, missing == "drop", types or {}, drop, mark, memory)
     return reader.dataset()
@@ -77,7 +75,7 @@ def csv_file(
 
 def _header_length(path: Path, delimiter: str) -> int:
     try:
-        return len(next(_records(path, delimiter), (0, list[str]()))[1])
+        return len(_read_header(_records(path, delimiter)))
     except ValueError:  # of quotes that only another delimiter closes
         return 0
 
@@ -108,9 +106,8 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
 class ColumnScan:
     """Summary of the cells of a column.
 
-    `texts` are the distinct cells, up to one more than there may be categories; `decimals` is the
-    largest number of decimals; `word` and `fraction` are line and text of the first cell that is
-    not a number, and of the first number that is not whole.
+    `texts` are the distinct cells, up to one more than there may be categories; `word` and
+    `fraction` are line and text of the first cell that is not a number or not a whole one.
     """
 
     name: str
@@ -185,6 +182,10 @@ def _match_number(text: str) -> re.Match[str] | None:
     return NUMBER_TEXT.fullmatch(text) if len(text) < 50 else None
 
 
+def _read_header(records: Iterator[Record]) -> list[str]:
+    return [name.strip() for name in next(records, (0, list[str]()))[1]]
+
+
 def _check_header(names: list[str], source: str) -> None:
     if not any(names):
         raise ValueError(f"{source} holds no header: give the names of its columns first")
@@ -217,7 +218,7 @@ class TableReader:
 
     def dataset(self, split: Split | None = None) -> Dataset:
         """Return the rows as standardised vectors, some of them held out."""
-        header = self._header()
+        header = _read_header(self.records())
         _check_header(header, self.source)
         for key in (*self.types, *self.drop):
             if key not in header:
@@ -259,13 +260,11 @@ class TableReader:
         numbers = (positions[text] if positions else float(text) for positions, text in pairs)
         return np.fromiter(numbers, float, n * len(categories)).reshape(n, -1)
 
-    def _header(self) -> list[str]:
-        return [name.strip() for name in next(self.records(), (0, list[str]()))[1]]
-
     def _rows(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the place of each complete row, and its cells of the columns in use."""
-        header = self._header()
-        for line, row in islice(self.records(), 1, None):
+        records = self.records()
+        header = _read_header(records)
+        for line, row in records:
             place = f"{self.source}, line {line}"
             if len(row) != len(header):
                 raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")

@@ -155,8 +155,7 @@ def folder_files(root: Path, names: Sequence[str]) -> FileList:
 
     def file(index: int) -> Path:
         path = root / names[index]
-        if path.exists():  # a missing file is reported when it is opened
-            check_unchanged(path, stamps[index])
+        check_unchanged(path, stamps[index])
         return path
 
     return FileList(root, names, file)
@@ -277,14 +276,12 @@ def folder(
 
 def image_names(root: Path) -> list[str]:
     """Return the paths of all image files below a folder, relative to it and sorted."""
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    files = list[Path]()
-    for place, folders, names in os.walk(root, onerror=stop):
+    errors, files = list[OSError](), list[Path]()
+    for place, folders, names in os.walk(root, onerror=errors.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [Path(place, name) for name in names if not name.startswith(".")]
+    if errors:
+        raise errors[0]
     formats = Image.registered_extensions()
     images = [file for file in files if formats.get(file.suffix.lower()) in image_formats()]
     if not images:
