@@ -48,14 +48,6 @@ def _one(path, **options):
 # ── Pixels ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_are_read_as_written(tmp_path, channels):
-    pixels = _noise(5, 7, channels)
-    _save(tmp_path / "a.png", pixels.squeeze())
-    assert _one(tmp_path / "a.png").permute(1, 2, 0).tolist() == pixels.tolist()
-    assert ImageReader(3, 4, 6)(tmp_path / "a.png").shape == (3, 4, 6)
-
-
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -106,11 +98,13 @@ def test_modes_become_grey_or_rgb_over_white(tmp_path, image, suffix, options, e
 
 
 def test_images_are_grey_only_if_all_are(tmp_path):
-    _save(tmp_path / "a.png", _noise(3, 3))
-    assert _one(tmp_path / "a.png").shape == (1, 3, 3)
-    assert _one(tmp_path / "a.png", channels=3).shape == (3, 3, 3)
-    _save(tmp_path / "b.png", _noise(3, 3, 3))
-    assert _whole(load_data(tmp_path)).shape == (2, 3, 3, 3)
+    pixels = _noise(3, 4)
+    _save(tmp_path / "a.png", pixels)
+    assert _one(tmp_path / "a.png").tolist() == [pixels.tolist()]
+    assert _one(tmp_path / "a.png", channels=3).tolist() == [pixels.tolist()] * 3
+    assert ImageReader(3, 4, 6)(tmp_path / "a.png").shape == (3, 4, 6)
+    _save(tmp_path / "b.png", _noise(3, 4, 3))
+    assert _whole(load_data(tmp_path)).shape == (2, 3, 3, 4)
 
 
 def test_the_central_square_is_cropped_before_scaling(tmp_path):
@@ -190,12 +184,9 @@ def test_a_twentieth_is_held_out_and_stays_so_when_files_are_added(many, tmp_pat
 
 
 def test_at_least_one_is_held_out_if_there_are_two(tmp_path):
-    for count in range(1, 11):
+    for count, sizes in ((1, [1]), (2, [1, 1]), (3, [2, 1])):
         _save(tmp_path / f"{count}.png", _noise(2, 2))
-        sizes = [len(part) for part in _parts(load_data(tmp_path))]
-        assert sum(sizes) == count
-        assert len(sizes) == min(count, 2)
-        assert min(sizes) >= 1
+        assert [len(part) for part in _parts(load_data(tmp_path))] == sizes
 
 
 def test_images_from_files_and_from_memory_are_the_same(many):
@@ -208,8 +199,7 @@ def test_images_from_files_and_from_memory_are_the_same(many):
     assert isinstance(load_data(many, memory=exact).test, Arrays)
     assert isinstance(load_data(many, memory=exact - 1).test, Part)
     stream = Batches(read.train, 16, flip=True, workers=2).stream(3)
-    for step in range(3, 10):
-        assert all(map(torch.equal, next(stream), Batches(kept.train, 16, flip=True)(step)))
+    assert all(map(torch.equal, next(stream), Batches(kept.train, 16, flip=True)(3)))
     stream.close()
 
 
@@ -274,19 +264,17 @@ HALF = b"Image type: L image\r\nImage size (x*y): 0.5*7\r\n".ljust(511, b"\0") +
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("bad.png", _bomb(10_000), r"10000 × 10000 pixels.* raise PIL\.Image\.MAX"),
-        ("bad.png", _bomb(5_000), r"5000 × 5000 pixels in \d+ bytes.* at most 16,777,216"),
-        ("bad.im", HALF + bytes(99), r"its size of 0\.5 × 7"),
+        (_bomb(10_000), r"10000 × 10000 pixels.* raise PIL\.Image\.MAX"),
+        (_bomb(5_000), r"5000 × 5000 pixels in \d+ bytes.* at most 16,777,216"),
+        (HALF + bytes(99), r"its size of 0\.5 × 7"),
     ],
 )
-def test_an_impossible_size_is_refused_before_decoding(
-    tmp_path, monkeypatch, name, content, message
-):
-    (tmp_path / name).write_bytes(content)
+def test_an_impossible_size_is_refused_before_decoding(tmp_path, monkeypatch, content, message):
+    (tmp_path / "bad.png").write_bytes(content)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *args: pytest.fail("decoded"))
-    with pytest.raises(OSError, match=rf"{name} cannot be read as an image: .*{message}"):
+    with pytest.raises(OSError, match=rf"bad\.png cannot be read as an image: .*{message}"):
         load_data(tmp_path, size=4, channels=1)
 
 

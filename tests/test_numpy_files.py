@@ -94,22 +94,14 @@ class Bomb:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize("kind", ["pickle", "empty", "text", "truncated", "flipped"])
-def test_an_invalid_file_is_refused_by_name_and_nothing_is_unpickled(tmp_path, suffix, kind):
+def test_an_invalid_file_is_refused_by_name_and_nothing_is_unpickled(tmp_path, suffix):
     path, mark = tmp_path / f"x{suffix}", tmp_path / "mark"
-    array = np.array([Bomb(str(mark))], dtype=object) if kind == "pickle" else RNG.random((50, 3))
-    (np.save if suffix == ".npy" else np.savez_compressed)(path, array)
-    good = path.read_bytes()
-    contents = {
-        "pickle": good,
-        "empty": b"",
-        "text": b"1,2,3\n" * 100,
-        "truncated": good[: len(good) // 2],
-        "flipped": good[:5] + bytes(b ^ 0xFF for b in good[5:200]) + good[200:],
-    }
-    path.write_bytes(contents[kind])
-    with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
-        load_data(path)
+    (np.save if suffix == ".npy" else np.savez)(path, np.array([Bomb(str(mark))], dtype=object))
+    pickled = path.read_bytes()
+    for content in (pickled, pickled[: len(pickled) // 2], b"", b"1,2,3\n" * 100):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
+            load_data(path)
     assert not mark.exists()
 
 
