@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from scorefield import sample
+from scorefield import inverse, restore, sample
 from scorefield.data import all_samples, load_data
 from scorefield.evaluate.memory import memorisation
 from scorefield.metrics import (
@@ -20,16 +20,28 @@ from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for models, which are trained once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """A classifier of digits."""
+    train = load_data("digits").train
+    return SVC(gamma="scale").fit(all_samples(train).flatten(1).numpy(), train.labels.numpy())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_digits_are_near_the_floor(tmp_path, seed):
+def test_digits_are_near_the_floor(folder, classes, seed):
     """Distances are multiples of the mean of 200 sets of training digits to the test's."""
-    model = finish(override(PRESETS["digits"], [f"seed={seed}"]), tmp_path / "run")
+    model = finish(override(PRESETS["digits"], [f"seed={seed}"]), folder / f"digits{seed}")
     data, generator = load_data("digits"), torch.Generator().manual_seed(0)
     train, test = (all_samples(part).flatten(1) for part in (data.train, data.test))
     rows = [torch.randperm(len(train), generator=generator)[: len(test)] for _ in range(200)]
     floor = np.mean([frechet(train[chosen], test) for chosen in rows])
-    classes = SVC(gamma="scale").fit(train.numpy(), data.train.labels.numpy())
     # the demo's own seed is 0
     heun = 1.25 if seed == 0 else 1.35
     for name, steps, limit in (
@@ -58,8 +70,8 @@ def test_digits_are_near_the_floor(tmp_path, seed):
 
 
 @pytest.mark.slow
-def test_vectors_are_as_near_as_exact_samples(tmp_path):
-    model = finish(PRESETS["vectors"], tmp_path / "run")
+def test_vectors_are_as_near_as_exact_samples(folder):
+    model = finish(PRESETS["vectors"], folder / "vectors")
     oracle = load_data("mixture").oracle
 
     def exact(seed):
@@ -77,3 +89,39 @@ def test_vectors_are_as_near_as_exact_samples(tmp_path):
     ratio = np.mean([distance(samples, x) for x in sets]) / np.mean(pairs)
     print(f"\n{ratio:.2f} × the distance of exact pairs")
     assert ratio <= 1.5
+
+
+COMPLETIONS = 19
+"""The truth is below or above all of 19 equal samples with probability 10 %."""
+
+
+@pytest.mark.slow
+def test_right_halves_of_digits_are_restored(folder, classes):
+    """A classifier's accuracy and the coverage of 90 % intervals, by method."""
+    model, data = finish(PRESETS["digits"], folder / "digits0"), load_data("digits")
+    test, labels = all_samples(data.test), data.test.labels.numpy()
+
+    def score(x):
+        return (classes.predict(x.flatten(1).numpy()) == labels.repeat(len(x) // len(test))).mean()
+
+    known = torch.arange(8) < 4
+    operator = inverse.mask(known)
+    filled = operator.project(all_samples(data.train).mean(0).expand_as(test), test)
+    accuracy, coverage = {"true digits": score(test), "mean-filled": score(filled)}, {}
+    for method in ("replace", "dps", "pigdm", "algorithm2", "particle_filter"):
+        # in 4 filters, the default
+        options = {"particles": 32, "steps": 24} if method == "particle_filter" else {}
+        x = restore(
+            model, operator, operator(test), COMPLETIONS, method=method, batch=1024, **options
+        )
+        assert torch.equal(x[..., known], test[:, None].expand_as(x)[..., known])
+        accuracy[method] = score(x.flatten(0, 1))
+        free, truth = x[..., ~known], test[..., ~known]
+        inside = (free.amin(1) <= truth) & (truth <= free.amax(1))
+        coverage[method] = inside.float().mean().item()
+    print(f"\naccuracy: {accuracy}\n90 % intervals cover: {coverage}")
+    assert accuracy["true digits"] >= 0.96
+    assert accuracy["particle_filter"] >= 0.83
+    assert accuracy["particle_filter"] >= accuracy["pigdm"] >= accuracy["mean-filled"]
+    assert 0.78 <= coverage["particle_filter"] <= 0.93
+    assert 0.85 <= coverage["pigdm"] <= 0.97
