@@ -148,7 +148,7 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
         (lambda d: d["precondition"].update(scale=0), "must not be 0"),
         (lambda d: d["precondition"].update(beta_min=30), "must increase"),
         (lambda d: d["network"].update(size=[1] * 4000), "4000 arguments in a row"),
-        (lambda d: d.pop("precondition"), "'precondition' is missing"),
+        (lambda d: d.pop("precondition"), "lacks 'precondition'"),
         (lambda d: d.update(prior=["mean"]), "prior"),
         (lambda d: d.update(network=3), "not a model"),
         (lambda d: d.update(precondition=None), "not a model"),

@@ -125,9 +125,7 @@ def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreMo
         start = Prior(**prior) if prior else None
         return ScoreModel(net, precondition, prior=start, shape=shape and tuple(shape)).eval()
     except KeyError as error:
-        raise ValueError(
-            f"{path} is not a model: {error!s:.100} is missing in its header"
-        ) from error
+        raise ValueError(f"{path} is not a model: its header lacks {error!s:.100}") from error
     except MISMATCHES as error:
         raise ValueError(f"{path} is not a model that can be built: {error!s:.1000}") from error
 

@@ -145,12 +145,9 @@ def shard(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def gather_shards(own: Sequence[Tensor], sizes: Sequence[int], like: Tensor) -> list[Tensor]:
-    """Return all tensors in order, in every process, given the ones that `shard` assigned to each.
+    """Return all tensors in order, in every process, from the ones that `shard` assigned to each.
 
-    Args:
-        own: this process's tensors.
-        sizes: rows of every tensor.
-        like: one row, with the dtype and the device of the result.
+    `sizes` are the rows of every tensor, and `like` is one row of the result.
     """
     if world() == 1:
         return list(own)
@@ -167,7 +164,7 @@ def launcher_warnings(environment: Mapping[str, str]) -> list[str]:
     if "ACCELERATE_MIXED_PRECISION" not in environment:
         return []
     warnings = []
-    # Asked for several processes on a CPU, accelerate sets MASTER_ADDR but no WORLD_SIZE.
+    # for several processes on a CPU, accelerate sets MASTER_ADDR but no WORLD_SIZE
     if "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
         warnings.append(
             "accelerate launch was asked for several processes but started one, as it does without "

@@ -96,18 +96,12 @@ def make_plan(
     note: str = "",
     **options: Any,
 ) -> Plan:
-    """Choose the grid and the options for a sampler.
+    """Choose the grid and the options of a sampler in `SAMPLERS`, "heun" by default.
 
-    Args:
-        model: its range of σ, its levels and the shape of its samples decide.
-        sampler: a name in `SAMPLERS`; by default "heun", or for few levels "annealed_langevin".
-        steps: number of levels, 18 by default. For annealed Langevin, the steps T at each level of
-            the model's ladder, or of the one that `suggest` would choose.
-        levels: number of levels of that ladder.
-        grid: spacing of the levels for other samplers, "karras" or "geometric".
-        title: see `Plan`.
-        note: see `Plan`.
-        options: options of the sampler.
+    `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
+    "geometric"). Annealed Langevin, the default for a model trained on few levels, takes `steps` at
+    each level of the model's ladder, or of the one with `levels` levels that `suggest` would
+    choose. `title` and `note` are the plan's.
     """
     own = model.precondition.levels
     sampler = sampler or ("heun" if own is None else "annealed_langevin")

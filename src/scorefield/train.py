@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
@@ -96,7 +97,7 @@ def train(
         score = model if label is None else model.given(label)
         noise = row_noise(torch.Generator(x.device).manual_seed(seed), total)
         running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-        with _seeded_globally(x.device, seed + 1 + distributed.rank()), running:
+        with _fork_generators(x.device, seed + 1 + distributed.rank()), running:
             return loss(score, x, noise=noise).sum() / total
 
     def update(step: int) -> Update:
@@ -107,7 +108,10 @@ def train(
         optimizer.zero_grad()
         mean = share_of_mean(batches(step), derive_seed(seed, step))
         mean.backward()  # type: ignore[no-untyped-call]
-        mean = _sum_over_processes(mean.detach(), parameters)
+        mean = mean.detach()
+        if distributed.world() > 1:  # sum the mean and the gradients over all, in one message
+            terms = [mean, *(p.grad for p in parameters if p.grad is not None)]
+            vector_to_parameters(distributed.all_sum(parameters_to_vector(terms)), terms)
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
         value = mean.item()
         skipped = not math.isfinite(value) or not math.isfinite(norm)
@@ -131,22 +135,9 @@ def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tenso
     return noise
 
 
-def _sum_over_processes(mean: Tensor, parameters: list[Tensor]) -> Tensor:
-    """Sum the mean and, in place, the gradients over all processes, in one message."""
-    if distributed.world() == 1:
-        return mean
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([mean.reshape(1), *(gradient.flatten() for gradient in gradients)])
-    sizes = [1, *(gradient.numel() for gradient in gradients)]
-    mean, *parts = torch.split(distributed.all_sum(flat), sizes)
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
-    return mean
-
-
 @contextmanager
-def _seeded_globally(device: torch.device, seed: int) -> Generator[None, None, None]:
-    """Seed the global generators, the only ones that dropout uses, and restore them at the end."""
+def _fork_generators(device: torch.device, seed: int) -> Generator[None, None, None]:
+    """Seed the global generators, which dropout uses, and restore them at the end."""
     if device.type != "cpu":
         with torch.random.fork_rng([device], device_type=device.type):
             torch.manual_seed(seed)

@@ -106,20 +106,13 @@ def particle_filter(
 ) -> Iterator[State]:
     """Sample from p(x | y), exactly for many particles and a fine grid from high to low.
 
-    The particles of one filter are not independent: several may descend from one, and all follow
-    one noisy path of y, on which a part of the error depends. Separate filters share neither. Two
-    evaluations a step; the last state is x₀, with a noiseless y imposed on it.
+    x is a sample of q at sigmas[0], such as a prior's, where y (one row, or one for each particle)
+    must say little about the rest. `sigma_y` is the deviation of y's noise.
 
-    Args:
-        score: any score.
-        x: a sample of q at sigmas[0], such as a prior's, where y must say little about the rest.
-        sigmas: decreasing grid.
-        operator: A.
-        y: the measurement, a batch of one or one for each particle.
-        sigma_y: standard deviation of its noise.
-        filter_size: number of consecutive particles, all with one y, that make a filter; by
-            default, particles with equal y make one.
-        noise: source of noise.
+    Each `filter_size` consecutive particles, all with one y, make a filter; by default, particles
+    with equal y do. The particles of one filter are not independent: several may descend from one,
+    and all follow one noisy path of y, on which a part of the error depends. Separate filters share
+    neither. Two evaluations a step; the last state is x₀, with a noiseless y imposed on it.
     """
     levels, (y, groups) = sigmas.tolist(), _filters(x, operator.keep_known(y.to(x)), filter_size)
     path = _noisy_path(operator, y, levels, sigma_y, noise)

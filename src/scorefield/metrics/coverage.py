@@ -49,9 +49,8 @@ def precision_recall(
     distribution do not score 1. A single outlier, which has the widest ball, can raise either.
     """
     samples, real = _more_than(k, samples, real)
-    around_real, _ = _count_in_balls(samples, real, k)
-    around_samples, _ = _count_in_balls(real, samples, k)
-    return PrecisionRecall(_share(around_real > 0), _share(around_samples > 0))
+    pairs = (samples, real), (real, samples)
+    return PrecisionRecall(*(_share(_count_in_balls(*pair, k)[0] > 0) for pair in pairs))
 
 
 def density_coverage(

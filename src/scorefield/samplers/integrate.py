@@ -29,13 +29,8 @@ def integrate(
 ) -> Iterator[State]:
     """Take a step from each level to the next: `integrate(heun, score, x, sigmas)`.
 
-    Args:
-        step: the transition, such as `euler` or `heun`.
-        score: any score.
-        x: samples of q at sigmas[0], usually `prior.sample(n, sigmas[0])`.
-        sigmas: decreasing grid.
-        denoise: end with the step to σ = 0, which is x + σ²s for every method.
-        noise: source of standard normal noise.
+    x are samples of q at sigmas[0], usually `prior.sample(n, sigmas[0])`. With `denoise` the chain
+    ends with the step to σ = 0, which is x + σ²s for every method.
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
         x, denoised = step(score, x, sigma, sigma_next, noise)

@@ -73,17 +73,11 @@ def annealed_langevin(
 ) -> Iterator[State]:
     """Run annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1).
 
-    Args:
-        score: any score.
-        x: where the chains start: a `Prior`'s sample, or `uniform_like` as the official code.
-        sigmas: decreasing ladder σ₁ … σ_L.
-        steps: T, the number of steps at each level.
-        epsilon: ε, the step size at σ_L. The paper's 2e-5 belongs to a ladder that ends at 0.01;
-            `suggest` chooses one for any other ladder.
-        convention: how ε is counted, see above; a step is stable for ε below 2σ_L² ("official") or
-            4σ_L² ("paper").
-        denoise: end with x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1).
-        noise: source of z.
+    The chains start at x, a `Prior`'s sample or, as in the official code, `uniform_like`. They take
+    `steps` T at each level of the ladder σ₁ … σ_L, with the step size `epsilon` ε at σ_L. The
+    paper's 2e-5 belongs to a ladder that ends at 0.01; `suggest` chooses one for any other ladder.
+    A step is stable for ε below 2σ_L² ("official") or 4σ_L² ("paper"). With `denoise` they end with
+    x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1).
     """
     levels = sigmas.tolist()
     for sigma in levels:
