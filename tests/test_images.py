@@ -40,7 +40,7 @@ def test_a_grid_holds_each_image_in_its_place(tmp_path, channels):
     assert (small[9:, 14:] == 255).all()
 
 
-def test_single_files_and_arrays(tmp_path):
+def test_single_images_and_arrays_hold_the_samples(tmp_path):
     x = torch.rand(3, 3, 8, 8) * 1.4 - 0.2
     write(tmp_path / "many", x, ABOUT)
     names = sorted(path.name for path in (tmp_path / "many").iterdir())
@@ -67,7 +67,7 @@ def test_parts_make_the_same_files_as_the_whole(tmp_path, name):
     assert whole == parts
 
 
-def test_an_array_that_breaks_off_leaves_nothing(tmp_path):
+def test_an_interrupted_array_leaves_the_old_file(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"before")
     parts = iter([torch.rand(2, 1, 8, 8)])
     writer = write_batches(tmp_path / "x.npy", 4, (1, 8, 8), ABOUT)
@@ -106,7 +106,7 @@ def test_an_animation_has_its_frames_in_order(tmp_path, suffix):
         ("file", (2, 1, 8, 8), "is a file"),
     ],
 )
-def test_a_name_that_does_not_suit(tmp_path, name, shape, message):
+def test_an_unsuitable_file_name_is_refused(tmp_path, name, shape, message):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=message):

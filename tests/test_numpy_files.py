@@ -152,7 +152,7 @@ HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4
 LZMA = make_zip([("x.npy", _npy(np.ones((5, 2))))], zipfile.ZIP_LZMA)
 ARCHIVES = {
     "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
-    "lzma": (LZMA, "not packed as numpy does"),
+    "lzma": (LZMA, "not compressed as numpy does"),
     "a false size": (zip_bomb("x.npy", 64, claimed=100), "Bad CRC"),
     "a false length": (zip_bomb("x.npy", 64, claimed=10_000, head=HEADER_OF_4_GB), "Bad CRC"),
 }

@@ -25,7 +25,7 @@ from ._philox import FLIP, permutation, philox, uniform_bits
 from .sources import Labelled, Source, Stream, cell_centres
 
 WORKER_TIMEOUT_SECONDS = 60.0
-"""After which a batch that no worker has read is read without them."""
+"""Time after which a batch that no worker has read is read in the main thread."""
 
 
 class LabelledBatch(NamedTuple):
@@ -80,7 +80,7 @@ class Batches:
         return next(replace(self, workers=0).stream(step))
 
     def stream(self, start: int = 0) -> Generator[LabelledBatch, None, None]:
-        """Return an endless iterator of the batches from a step on; its end stops the workers."""
+        """Yield the batches from a step on without end; closing it stops the workers."""
         if start < 0:
             raise ValueError(f"step={start}: the first step is 0")
         take, workers = self._take, self.workers
@@ -141,7 +141,7 @@ class Batches:
 
 
 def _is_lost(future: Future[Labelled]) -> bool:
-    """True if the worker died instead of reading: it does not answer, or its thread was ended."""
+    """True if the worker does not answer, or its thread was ended."""
     try:
         error = future.exception(WORKER_TIMEOUT_SECONDS)
     except TimeoutError:

@@ -1,7 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009) from its binary or Python archive, or from the folder in it.
 
-A batch is a file: a byte of label and 3,072 of pixels for each image, or a pickle, of which nothing
-is executed, see `BatchUnpickler`. Archives are read in place, never unpacked.
+A batch is a file of one byte of label and 3,072 bytes of pixels for each image, or a pickle, of
+which nothing is executed, see `BatchUnpickler`. Archives are read in place, never unpacked.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MAX_ARCHIVE_BYTES = 2**28
 MAX_OPERATIONS = 100_000
 """In one pickle; a batch of CIFAR-10 has about 30,000."""
 MAX_NESTED = 16
-"""Tuples and repeats in one pickle; each may double the time that hashing takes."""
+"""Tuples and reads of the memo in one pickle; each may double the time that hashing takes."""
 NESTING_OPERATIONS = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "BINGET", "LONG_BINGET"}
 OPERATIONS = NESTING_OPERATIONS | {
     *("PROTO", "GLOBAL", "REDUCE", "BUILD", "STOP", "MARK", "NONE", "NEWFALSE", "NEWTRUE"),
@@ -126,7 +126,8 @@ def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
                 start = stream.tell()
                 if info.size < 0 or start + info.size > MAX_ARCHIVE_BYTES:
-                    raise OSError(f"{path} unpacks to more than {MAX_ARCHIVE_BYTES} bytes")
+                    limit = f"{MAX_ARCHIVE_BYTES} bytes"
+                    raise OSError(f"{path} unpacks to more than {limit}: download it again")
                 if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and MEMBER.fullmatch(info.name):
                     yield info.name, _read_content(stream, info.size, f"{path}: {info.name}")
                 stream.seek(start + info.size + -info.size % tarfile.BLOCKSIZE)

@@ -32,11 +32,11 @@ MAX_TABLE_NUMBER = 1e100
 MAX_COLUMNS = 2048
 MAX_CATEGORIES = 100
 FEW_NUMBERS = 10
-"""Whole numbers are categories if there are at most this many, each this often on average."""
+"""Whole numbers are categories if so few differ, and each occurs as often on average."""
 
 NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
 MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
-"""In any case."""
+"""Compared in lower case."""
 
 
 def csv_file(
@@ -76,7 +76,7 @@ def csv_file(
 def _header_length(path: Path, delimiter: str) -> int:
     try:
         return len(_read_header(_records(path, delimiter)))
-    except ValueError:  # of quotes that only another delimiter closes
+    except ValueError:  # a quote that only another delimiter closes
         return 0
 
 
@@ -96,7 +96,7 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
         try:
             yield from ((reader.line_num, row) for row in reader if row)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not text in UTF-8 ({error.reason}): save it so") from error
+            raise ValueError(f"{path} is not text in UTF-8 ({error.reason}): convert it") from error
         except (csv.Error, ValueError) as error:
             # reader counts the lines that it has read; the one that failed is the next
             raise ValueError(f"{path}, after line {reader.line_num}: {error}") from error

@@ -21,7 +21,7 @@ from urllib import request
 from tqdm.auto import tqdm
 
 CHUNK_BYTES = 2**20
-"""Read at once, whatever length a file claims."""
+"""Read at a time, whatever length a file claims."""
 PLAIN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 """Compressions of a zip that need little memory."""
 
@@ -75,7 +75,7 @@ def fetch(remote: Remote, folder: Path) -> None:
                 size += len(chunk)
                 bar.update(len(chunk))
         if (size, digest.hexdigest()) != (remote.size, remote.sha256):
-            raise OSError(f"it gave {size} with SHA-256 {digest.hexdigest()}, not as published")
+            raise OSError(f"{size} bytes with SHA-256 {digest.hexdigest()} are not the published")
         partial.replace(path)
     except (OSError, http.client.HTTPException) as error:
         raise OSError(

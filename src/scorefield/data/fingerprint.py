@@ -43,7 +43,7 @@ def fingerprint_path(path: Path, names: Sequence[str] = ()) -> dict[str, str]:
 
 
 def fingerprint_samples(data: Dataset) -> dict[str, str]:
-    """Return fingerprints of data that are not in a file of the user's."""
+    """Return fingerprints of data that are not in a user's file."""
     parts = {"trained on": data.train, "held out": data.test}
     return {name: _summary(source) for name, source in parts.items() if source is not None}
 

@@ -45,7 +45,7 @@ def hub(
     streaming: bool = False,
     buffer: int = 10_000,
 ) -> Dataset:
-    """Load images of the Hub; naming a data set is asking for its download.
+    """Load images of the Hub; naming a data set downloads it.
 
     Args:
         name: owner/name, or a folder that `datasets` has saved or can read.
@@ -93,7 +93,7 @@ def _load_splits(path: str, streaming: bool, **options: str | None) -> dict[str,
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("hub:... needs that library: pip install 'scorefield[hub]'") from error
+        raise ImportError("hub:... needs datasets: pip install 'scorefield[hub]'") from error
     version = datasets.__version__
     if int(version.partition(".")[0]) < 4:
         raise ImportError(f"datasets {version} may run a data set's code: install 4 or newer")
@@ -124,7 +124,7 @@ class HubColumns:
         selection = table.select_columns([self.image, *([self.label] if self.label else [])])
         try:
             return selection.cast_column(self.image, datasets.Image(decode=False))
-        except Exception as error:  # Arrow has its own
+        except Exception as error:  # Arrow raises types of its own
             message = f"hub:{self.name}: {self.image} holds no images; choose another one by image"
             raise ValueError(message) from error
 

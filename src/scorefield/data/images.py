@@ -2,7 +2,7 @@
 
 Orientation follows EXIF; 16 bits become 8, round(v/257); transparency is laid over white; palettes,
 CMYK and others become RGB; the central square is cut out and scaled by Lanczos. Pixels are kept in
-memory, or read from the files whenever samples are.
+memory, or read from the files whenever samples are taken.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """NumPy's files of vectors (n, size), images (n, h, w), (n, h, w, c), (n, c, h, w), or signals.
 
-Signals are (n, channels, length), or (n, length) with one channel, and have to be asked for.
+Signals, with `signals=True`, are (n, channels, length), or (n, length) with one channel.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
             with content as archive:
                 infos = archive.zip.infolist()
                 if not {info.compress_type for info in infos} <= PLAIN_METHODS:
-                    raise ValueError("it is not packed as numpy does")
+                    raise ValueError("it is not compressed as numpy does")
                 total = sum(info.file_size for info in infos)
                 if total > max(MAX_UNPACKED_BYTES, MAX_NPZ_RATIO * size):
                     claim = f"it unpacks to {total:,} bytes from {size:,}"

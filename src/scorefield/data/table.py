@@ -61,7 +61,7 @@ class Column:
         return 0 if len(self.categories) == 1 else len(self.mean)
 
     def encode(self, values: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return z of numbers in cells."""
+        """Return the components z of numbers, for integers with uniform u."""
         if self.kind == "category":
             hot = np.eye(len(self.categories))[values.astype(np.int64)]
             return ((hot - self.mean) / self.scale)[:, : self.width]
@@ -69,7 +69,7 @@ class Column:
         return ((shifted - self.mean[0]) / self.scale)[:, None]
 
     def decode(self, z: NDArray[np.float64]) -> list[str]:
-        """Return the texts of cells."""
+        """Return the texts of components z."""
         if self.kind == "category":
             best = (z * self.scale + self.mean).argmax(1) if self.width else np.zeros(len(z), int)
             return [self.categories[i] for i in best]
@@ -116,7 +116,7 @@ class Table:
         return torch.from_numpy(np.concatenate(parts, 1))
 
     def decode(self, x: Float[Tensor, "n size"]) -> Iterator[tuple[str, ...]]:
-        """Return the rows of text of vectors."""
+        """Return the rows of text that vectors stand for."""
         if x.ndim != 2 or x.shape[1] != self.size or not x.isfinite().all():
             shape = tuple(x.shape)
             raise ValueError(f"x of shape {shape} is not finite, or not of {self.size} numbers")
