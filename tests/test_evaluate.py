@@ -28,21 +28,18 @@ from scorefield.evaluate import (
     draw,
     evaluate,
     evaluate_run,
-    frechet_interval,
     frontier_plans,
-    gather_features,
     make_features,
     open_run,
-    reference_of,
     write_evaluation,
 )
 from scorefield.evaluate import figure as figures
 from scorefield.evaluate.fit import loss_curves
-from scorefield.evaluate.gather import content_hash
-from scorefield.evaluate.inception import Inception, resize_tensorflow
+from scorefield.evaluate.gather import content_hash, gather_features, reference_of
+from scorefield.evaluate.inception import Inception
 from scorefield.evaluate.judge import training_labels
 from scorefield.evaluate.memory import memorisation
-from scorefield.evaluate.quality import coverage_figure, warn_of_size
+from scorefield.evaluate.quality import coverage_figure, frechet_interval, warn_of_size
 from scorefield.metrics import Moments, density_coverage, frechet, kernel_distance
 from scorefield.noise import seeded
 from scorefield.runs import finish
@@ -52,8 +49,6 @@ from scorefield.samplers import SAMPLERS
 from scorefield.show import images
 from scorefield.show.report import Picture, Section, write_report
 
-FIFTY = 50
-"""Digits that a model is to memorise."""
 SETTINGS = [
     "data.source=few",
     "network={kind: MLP, width: 256, blocks: 2}",
@@ -72,16 +67,16 @@ SECTIONS = [
     "Noise levels, with reasons",
     "How this was made",
 ]
+PLANE = Dataset("plane", Arrays(torch.zeros(1, 2)))
+CLOSE = {"rel": 360 * 2**-53 * 1e4}
+"""Float64: sums of up to 360 terms, then a difference of numbers up to 1e4 times as large."""
 
 
 def few():
     """Return fifty digits to train on, and the held-out ones."""
     digits = load_data("digits")
-    x, labels = digits.train.take(torch.arange(0, len(digits.train), 28)[:FIFTY])
+    x, labels = digits.train.take(torch.arange(0, len(digits.train), 28)[:50])
     return Dataset("few", Arrays(x, labels, 17), digits.test, classes=10)
-
-
-PLANE = Dataset("plane", Arrays(torch.zeros(1, 2)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,7 +97,7 @@ def classifier(digits):
 
 
 @pytest.fixture(scope="module")
-def memorised(tmp_path_factory):
+def few_run(tmp_path_factory):
     """The directory of a run that trained long on fifty digits."""
     directory = tmp_path_factory.mktemp("runs") / "few"
     finish(override(Experiment(), SETTINGS), directory)
@@ -110,7 +105,7 @@ def memorised(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judged(memorised):
+def results(few_run):
     """The evaluation of `scorefield evaluate`, and its metrics.json."""
     written = []
 
@@ -119,11 +114,11 @@ def judged(memorised):
         write_evaluation(evaluation, directory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(memorised / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(few_run / "cache"))
         patch.setattr("scorefield.evaluate.write_evaluation", write)
         args = ["-n", str(N), "--features", "classifier", "--steps", "8", "--seed", str(SEED)]
-        assert main(["evaluate", str(memorised), *args, "--bits", "8", "--batch", "50"]) == 0
-    return written[0], json.loads((memorised / "metrics.json").read_text())
+        assert main(["evaluate", str(few_run), *args, "--bits", "8", "--batch", "50"]) == 0
+    return written[0], json.loads((few_run / "metrics.json").read_text())
 
 
 def _named(metrics, start):
@@ -139,15 +134,15 @@ def _memory(x, data, **options):
     return memorisation([x], data, **options)[0]
 
 
-def test_a_model_that_memorised_fifty_digits_is_caught(judged, memorised):
-    _, metrics = judged
+def test_a_model_that_memorised_fifty_digits_is_caught(results, few_run):
+    _, metrics = results
     assert metrics["copies_training"]
     assert metrics["verdict"].startswith("Memorised:")
     assert _named(metrics, "distance to training data")["high"] < 0.6
     near = _named(metrics, "near copies")
     assert near["low"] > 0.05
     assert near["real"] == 0
-    assert metrics["verdict"] in html.unescape((memorised / "report.html").read_text())
+    assert metrics["verdict"] in html.unescape((few_run / "report.html").read_text())
 
 
 def test_new_digits_are_not_copies_and_training_digits_are(digits):
@@ -167,16 +162,16 @@ def test_new_digits_are_not_copies_and_training_digits_are(digits):
     assert part.exact.value == 18 / 180
     assert part.verdict.startswith("Memorised in part")
     assert set(part.worst.tolist()) <= set(range(18))
+    # ten standard deviations of the noise
     torch.testing.assert_close(part.sources, mixed[part.worst], atol=0.02, rtol=0)
 
 
 def test_mirrored_copies_count_only_where_training_flipped(digits, monkeypatch):
     copies = all_samples(digits.train)[::20].flip(-1)
-    whole = _memory(copies, digits, flips=True)
+    whole, one_sided = _memory(copies, digits, flips=True), _memory(copies, digits)
     assert whole.exact.value == 1
-    one_sided = _memory(copies, digits)
-    assert one_sided.exact.value < 0.1
     assert "mirror" in whole.exact.reference
+    assert one_sided.exact.value < 0.1
     assert "mirror" not in one_sided.exact.reference
     monkeypatch.setattr("scorefield.evaluate.memory.TRAIN_BLOCK", 64 * 100)  # read in 15 blocks
     blocks = _memory(copies, digits, flips=True)
@@ -196,20 +191,8 @@ def test_duplicates_in_the_data_are_not_memorisation():
     assert not memory.copies_training
 
 
-def test_fresh_samples_are_cleared_and_their_ratio_holds_one():
-    """With a fixed unit the interval would hold 1 in 4 of 5 cases only."""
-    hits, cases, caught = 0, 60, 0
-    for seed in range(cases):
-        x = _normal(700, 3, seed)
-        memory = _memory(x[500:], Dataset("normal", Arrays(x[:300]), Arrays(x[300:500])))
-        caught += memory.copies_training
-        hits += memory.ratio.low <= 1 <= memory.ratio.high
-    assert caught <= 1
-    assert hits >= 52  # 0.95 less 3 standard errors of 0.028
-
-
-def test_figures_name_everything_they_depend_on(judged, memorised):
-    model, (_, metrics) = load(memorised), judged
+def test_figures_name_everything_they_depend_on(results, few_run):
+    model, (_, metrics) = load(few_run), results
     for figure in metrics["figures"]:
         assert figure["samples"] > 0
         assert figure["seed"] == SEED
@@ -219,134 +202,121 @@ def test_figures_name_everything_they_depend_on(judged, memorised):
         assert figure["low"] <= figure["value"] <= figure["high"]
     of_samples = [figure for figure in metrics["figures"] if figure["draw"]]
     assert len(of_samples) == 13
-    for figure in of_samples:
-        plan = figure["draw"]
-        assert (plan["plan"], plan["sampler"], plan["evaluations"]) == ("heun", "heun", 15)
-        assert plan["levels"] == [model.sigma_max, model.sigma_min, 8]
-    compared = [f for f in of_samples if "training samples" not in f["reference"]]
-    assert all(f["features"].startswith("classifier of few, 64 features") for f in compared)
-    assert {f["reference"] for f in compared} == {"few, held out, 360 samples"}
+    levels = [model.sigma_max, model.sigma_min, 8]
+    expected = {"plan": "heun", "sampler": "heun", "evaluations": 15, "levels": levels}
+    assert all(expected.items() <= figure["draw"].items() for figure in of_samples)
+    for figure in of_samples[:-3]:  # all but those of memorisation
+        assert figure["features"].startswith("classifier of few, 64 features")
+        assert figure["reference"] == "few, held out, 360 samples"
     assert "compare at equal numbers" in _named(metrics, "Fréchet")["warning"]
     assert "8 samples" in _named(metrics, "bits")["warning"]
 
 
-def test_figures_are_those_of_the_samples(judged):
-    (evaluation, metrics), data = judged, few()
+def test_figures_are_those_of_the_samples(results):
+    (evaluation, metrics), data = results, few()
     samples, features = evaluation.samples["heun"], evaluation.features
     x, a, b = samples.x, samples.features, reference_of(data.test, features).features
     values, probabilities = features.extract(x)
     # float32 in other batches: sums of 64 and 128 terms, 192 × 2⁻²⁴ of the largest feature
-    torch.testing.assert_close(a, values, rtol=0, atol=2e-5 * values.max().item())
-    # float64: sums of 360 terms, and differences of numbers up to 1e4 times as large
-    close = {"rel": 360 * 2**-53 * 1e4}
-    assert _named(metrics, "Fréchet")["value"] == pytest.approx(frechet(a, b), **close)
-    assert _named(metrics, "kernel")["value"] == pytest.approx(kernel_distance(a, b).value, **close)
-    assert _named(metrics, "density")["value"] == pytest.approx(density_coverage(a, b).density)
+    torch.testing.assert_close(a, values, rtol=0, atol=192 * 2**-24 * values.max().item())
+    assert _named(metrics, "Fréchet")["value"] == pytest.approx(frechet(a, b), **CLOSE)
+    assert _named(metrics, "kernel")["value"] == pytest.approx(kernel_distance(a, b).value, **CLOSE)
+    density = density_coverage(a, b).density
+    assert _named(metrics, "density")["value"] == pytest.approx(density, **CLOSE)
     counts = torch.bincount(probabilities.argmax(1), minlength=10) / N
     # a sample at the border of two classes may change with the batch
     assert metrics["class shares"]["heun"] == pytest.approx(counts.tolist(), abs=1.01 / N)
     assert _named(metrics, "share of the rarest")["value"] == min(metrics["class shares"]["heun"])
     train, test = (all_samples(part).flatten(1).double() for part in (data.train, data.test))
     search = NearestNeighbors(n_neighbors=1).fit(train)
-    distances = [search.kneighbors(z)[0] for z in (x.flatten(1).double(), test)]
-    medians = [np.quantile(d, 0.5, method="lower") for d in distances]
-    ratio = medians[0] / medians[1]
-    assert _named(metrics, "distance")["value"] == pytest.approx(ratio, **close)
+    medians = [
+        np.quantile(search.kneighbors(z)[0], 0.5, method="lower")
+        for z in (x.flatten(1).double(), test)
+    ]
+    assert _named(metrics, "distance")["value"] == pytest.approx(medians[0] / medians[1], **CLOSE)
 
 
-def test_raw_weights_are_the_last_ones_in_training(memorised):
-    (raw, *_, weights), (mean, *_) = open_run(memorised, raw=True), open_run(memorised)
+def test_raw_weights_are_the_last_ones_in_training(few_run):
+    (raw, *_, weights), (mean, *_) = open_run(few_run, raw=True), open_run(few_run)
     assert weights == "raw, step 500"
     assert 0 < (raw.net.head.weight - mean.net.head.weight).abs().max() < 0.1
 
 
-def test_losses_are_those_of_closed_forms(memorised, digits, monkeypatch):
-    """The Gaussian's denoiser by linear algebra, the memorised one's by softmax, in float64."""
+def test_losses_are_the_weighted_errors_of_each_denoiser(few_run, digits, monkeypatch):
     double = lambda *args: all_samples(*args).double()  # noqa: E731
     monkeypatch.setattr("scorefield.evaluate.fit.all_samples", double)
-    model, data = load(memorised).double(), few()
+    model, data, x = load(few_run).double(), few(), double(digits.test)
     # rounded to float32, the covariance of 50 images may have an eigenvalue below 0
     model.prior = Prior(model.prior.mean, model.prior.cov + 1e-6 * torch.eye(64).double())
     sigmas, losses = loss_curves(model, data, seed=SEED)
     row = int((sigmas - 0.3).abs().argmin())
     sigma, sigma_data = sigmas[row].item(), model.precondition.sigma_data
-    x = double(digits.test)
     noise = [seeded(SEED, first=i * 250)(part) for i, part in enumerate(x.split(250))]
     noisy = x + sigma * torch.cat(noise)
-    with torch.no_grad():
-        network = noisy + sigma**2 * model(noisy, sigma)
-    gap = (noisy - model.prior.mean).flatten(1)
-    total = model.prior.cov + sigma**2 * torch.eye(64).double()
-    filtered = torch.linalg.solve(total, gap.T).T @ model.prior.cov
-    train = double(data.train).flatten(1)
-    weights = (-(torch.cdist(noisy.flatten(1), train) ** 2) / (2 * sigma**2)).softmax(1)
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-    denoised = {
-        "the model, held-out data": network,
-        "Gaussian of the data, held-out data": model.prior.mean + filtered.view_as(x),
-        "training data memorised, held-out data": (weights @ train).view_as(x),
+    scores = {
+        "the model, held-out data": model,
+        "Gaussian of the data, held-out data": model.prior.score,
+        "training data memorised, held-out data": Empirical(double(data.train)),
     }
-    assert losses.keys() == {*denoised, "the model, data it was trained on"}
-    for name, truth in denoised.items():
-        loss = weight * (truth - x).square().flatten(1).mean(1)
-        # float64, condition up to 64/σ² = 700: 64 × 2⁻⁵³ × 700 = 5e-12
+    assert losses.keys() == {*scores, "the model, data it was trained on"}
+    for name, score in scores.items():
+        with torch.no_grad():
+            denoised = noisy + sigma**2 * score(noisy, sigma)
+        loss = weight * (denoised - x).square().flatten(1).mean(1)
+        # float64, except for the weight: 6 operations in float32
         torch.testing.assert_close(losses[name][row].double(), loss, rtol=6 * 2**-24, atol=0)
 
 
-@pytest.fixture(scope="module")
-def compared(memorised, digits):
-    """Two plans, of 40 and of 24 samples."""
-    model = load(memorised)
+def test_several_plans_are_compared_with_as_many_real_samples(few_run, digits):
+    model, data = load(few_run), replace(few(), train=digits.train)
     plans = [make_plan(model, "heun", 5), make_plan(model, "dpm_solver", 9, title="DPM")]
-    options = dict(n=(40, 24), floor_sets=3, seed=SEED, bits=0)
-    return evaluate(model, replace(few(), train=digits.train), plans=plans, **options)
-
-
-def test_each_plan_is_compared_with_as_many_real_samples(compared, digits):
-    rows = compared.comparison()[1]
-    assert [row[0] for row in rows] == ["real few", "heun", "real few", "DPM"]
-    assert [row[1] for row in rows] == ["–", "9", "–", "9"]
-    assert [row[3] for row in rows] == ["3 × 40", "40", "3 × 24", "24"]
+    evaluation = evaluate(model, data, plans=plans, n=40, floor_sets=3, seed=SEED, bits=0)
+    rows = evaluation.comparison()[1]
+    assert [row[0] for row in rows] == ["real few", "heun", "DPM"]
+    assert [row[1] for row in rows] == ["–", "9", "9"]
+    assert [row[3] for row in rows] == ["3 × 40", "40", "40"]
+    firsts = [line.split()[0] for line in evaluation.table().splitlines()[1:]]
+    assert firsts == ["real", "heun", "DPM"]
     generator = torch.Generator().manual_seed(SEED)
     train, test = (all_samples(part) for part in (digits.train, digits.test))
     sets = [train[torch.randperm(len(train), generator=generator)[:40]] for _ in range(3)]
     distances = [frechet(x, test) for x in sets]
-    floor = compared.floors[40]["Fréchet distance"]
-    # float64: sums of 40 terms, and differences of numbers up to 1e4 times as large
-    assert floor.value == pytest.approx(np.mean(distances), rel=1e-10)
-    reach = 1.96 * np.std(distances, ddof=1)
-    assert floor.high - floor.value == pytest.approx(reach, rel=1e-8)  # of three distances
-    assert compared.figure("Fréchet distance", "heun").real == floor.value
-
-
-def test_a_plan_has_the_figures_and_samples_that_it_has_alone(compared):
-    for plan in compared.plans:
-        samples = compared.samples[plan.name]
-        assert torch.equal(samples.x, sample(compared.model, samples.n, plan, seed=SEED))
-        truth = frechet(samples.x, all_samples(compared.data.test))
-        value = compared.figure("Fréchet distance", plan.name).value
-        assert value == pytest.approx(truth, rel=1e-10)  # float64, as above
-    firsts = [line.split()[0] for line in compared.table().splitlines()[1:]]
-    assert firsts == ["real", "heun", "real", "DPM"]
+    floor = evaluation.floor["Fréchet distance"]
+    assert floor.value == pytest.approx(np.mean(distances), **CLOSE)
+    spread = (floor.high - floor.value) / 1.96  # of distances that differ by a tenth or more
+    assert spread == pytest.approx(np.std(distances, ddof=1), rel=10 * CLOSE["rel"])
+    for plan in plans:
+        x = evaluation.samples[plan.name].x
+        assert torch.equal(x, sample(model, 40, plan, seed=SEED))
+        figure = evaluation.figure("Fréchet distance", plan.name)
+        assert figure.value == pytest.approx(frechet(x, test), **CLOSE)
+        assert figure.real == floor.value
     with pytest.raises(ValueError, match="plans are heun, heun"):
-        evaluate(compared.model, compared.data, plans=[compared.plans[0]] * 2)
+        evaluate(model, data, plans=[plans[0]] * 2)
 
 
-def test_intervals_hold_the_truth_in_nineteen_of_twenty_cases():
-    """A mean, a median and a Fréchet distance of which the truth is known."""
-    hits, cases = np.zeros(3), 60
+def test_intervals_cover_the_truth_in_nineteen_of_twenty_cases():
+    """A mean, a median, a Fréchet distance and a ratio of distances that are all 1 in truth.
+
+    With a fixed unit the interval of the ratio would cover 1 in 4 of 5 cases only.
+    """
+    hits, cases, caught = np.zeros(4), 60, 0
     truth = Moments(10**9, torch.zeros(2).double(), torch.eye(2).double() * (10**9 - 1))
     features = make_features("pixels", PLANE)
     for seed in range(cases):
-        x = _normal(400, 2, seed)
+        x, y = _normal(400, 2, seed), _normal(700, 3, seed)
         x[:, 0] += 1
+        memory = _memory(y[500:], Dataset("normal", Arrays(y[:300]), Arrays(y[300:500])))
         intervals = [figures.mean_interval(x[:, 0]), figures.median_interval(x[:, 0])]
-        intervals.append(frechet_interval(gather_features([(0, x)], features), truth))
+        intervals += [frechet_interval(gather_features([(0, x)], features), truth), memory.ratio]
         hits += [i.low <= 1 <= i.high for i in intervals]
+        caught += memory.copies_training
     assert (hits >= 52).all()  # 0.95 × 60 less 3 standard errors of 1.7
+    assert caught <= 1
 
 
-def test_the_interval_of_coverage_holds_it_for_other_samples():
+def test_the_interval_of_coverage_covers_it_for_other_samples():
     """One sample covers many real ones or none: they are not independent cases."""
     y = _normal(120, 4, 7)
     intervals = [coverage_figure(1.1 * _normal(120, 4, seed), y) for seed in range(20)]
@@ -355,7 +325,7 @@ def test_the_interval_of_coverage_holds_it_for_other_samples():
     assert sum(i.low <= middle <= i.high for i in intervals) >= 17
     everywhere = coverage_figure(y, y)
     assert everywhere.value == everywhere.high == 1
-    assert everywhere.low < wilson(120, 120)[0] + 1e-9
+    assert everywhere.low == pytest.approx(wilson(120, 120)[0])
 
 
 def test_intervals_by_hand():
@@ -375,28 +345,23 @@ def test_intervals_by_hand():
 
 
 def test_the_classifier_is_deterministic_and_right(digits, classifier):
-    again = make_features("classifier", digits)
-    assert again.about == classifier.about  # with a hash of the weights
+    assert make_features("classifier", digits).about == classifier.about  # with a hash of weights
     features, probabilities = classifier.extract(all_samples(digits.test))
     assert features.shape == (360, 64)
+    assert features.min() == 0  # a hidden layer behind a ReLU
     accuracy = (probabilities.argmax(1) == digits.test.labels).double().mean().item()
     assert accuracy > 0.95
     assert f"{100 * accuracy:.1f} % of the held-out samples right" in classifier.about
-    assert features.min() == 0  # a hidden layer behind a ReLU
-
-
-@pytest.mark.parametrize("kept", [(3, 7), (1, 4, 8)])
-def test_classes_that_are_missing_keep_their_columns(digits, kept):
-    """Two classes have a single output in scikit-learn."""
-    train, test = (
-        Arrays(*part.take(torch.isin(part.labels, torch.tensor(kept)).nonzero()[:, 0]), 17)
-        for part in (digits.train, digits.test)
-    )
-    some = make_features("classifier", Dataset("some", train, test, classes=10))
-    probabilities = some.extract(all_samples(test))[1]
-    assert probabilities.shape == (len(test), 10)
-    assert (probabilities.argmax(1) == test.labels).double().mean() > 0.95
-    assert probabilities.sum(0).nonzero()[:, 0].tolist() == list(kept)
+    for kept in ([3, 7], [1, 4, 8]):  # two classes have a single output in scikit-learn
+        train, test = (
+            Arrays(*part.take(torch.isin(part.labels, torch.tensor(kept)).nonzero()[:, 0]), 17)
+            for part in (digits.train, digits.test)
+        )
+        some = make_features("classifier", Dataset("some", train, test, classes=10))
+        probabilities = some.extract(all_samples(test))[1]
+        assert (probabilities.argmax(1) == test.labels).double().mean() > 0.95
+        assert probabilities.sum(0).nonzero()[:, 0].tolist() == kept
+        assert probabilities.shape == (len(test), 10)
 
 
 def inception_weights(net):
@@ -437,14 +402,6 @@ def test_features_are_those_of_torch_fidelity():
     assert sum(p.numel() for p in net.parameters()) == 27_161_264 - auxiliary + 8 * 2049
 
 
-def test_images_are_resized_from_their_corner():
-    # enlarged threefold, every third pixel is one of the image, the last repeated
-    x = torch.arange(12.0).view(1, 1, 3, 4)
-    wide = resize_tensorflow(x, 12)
-    torch.testing.assert_close(wide[..., ::4, ::3], x)
-    torch.testing.assert_close(wide[0, 0, 0], torch.arange(12.0).clamp(max=9) / 3)
-
-
 def test_inception_is_loaded_without_running_its_file(digits, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(inception_weights(Inception()), path)
@@ -456,12 +413,13 @@ def test_inception_is_loaded_without_running_its_file(digits, tmp_path):
     torch.save({"net": Path("x")}, path)
     with pytest.raises(ValueError, match="does not hold the weights"):
         make_features("inception", digits, weights=path)
-    with pytest.raises(ValueError, match="plane has samples of"):
+    with pytest.raises(ValueError, match="not plane"):
         make_features("inception", PLANE, weights=path)
 
 
-def test_a_stream_has_the_moments_of_the_whole_and_keeps_no_batch_alive():
+def test_a_stream_has_the_moments_of_the_whole_and_keeps_no_batch_alive(monkeypatch):
     """Memory does not grow with the number of samples: only copies of the first rows stay."""
+    monkeypatch.setattr("scorefield.evaluate.gather.MAX_KEPT", 90)
     x, alive = torch.randn(1003, 3) @ torch.randn(3, 3) + 100, list[weakref.ref]()
 
     def batches():
@@ -472,7 +430,7 @@ def test_a_stream_has_the_moments_of_the_whole_and_keeps_no_batch_alive():
             del batch
             assert sum(storage() is not None for storage in alive) <= 1
 
-    gathered = gather_features(batches(), make_features("pixels", PLANE), kept=90)
+    gathered = gather_features(batches(), make_features("pixels", PLANE))
     # float64: 1,003 terms × 2⁻⁵³ × 100², the mean's square over the variance
     np.testing.assert_allclose(gathered.moments.cov, np.cov(x.double().T), rtol=1e-9)
     assert torch.equal(gathered.x, x[:90])
@@ -482,39 +440,38 @@ def test_a_stream_has_the_moments_of_the_whole_and_keeps_no_batch_alive():
     assert gathered.without(3).n == len(left)
 
 
-def test_processes_together_gather_what_one_does(memorised, classifier, monkeypatch):
-    model, others = load(memorised), []
-    options = dict(seed=1, batch=5, kept=23, frames=True)
-    plan = make_plan(model, "heun", 3)
+def test_processes_together_gather_what_one_does(few_run, classifier, monkeypatch):
+    monkeypatch.setattr("scorefield.evaluate.gather.MAX_KEPT", 23)
+    model, others = load(few_run), []
+    plan, options = make_plan(model, "heun", 3), {"seed": 1, "batch": 5}
     whole = draw(model, 47, plan, classifier, **options)
-    monkeypatch.setattr(distributed, "world", lambda: 3)
 
     def all_gather(item):
-        if distributed.is_main():
-            return [item, *(other for other in others if isinstance(other, type(item)))]
-        others.append(item)
-        return [item]
+        if not distributed.is_main():
+            return others.append(item) or [item]
+        return [item, *(other for other in others if isinstance(other, type(item)))]
 
+    monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "all_gather", all_gather)
     for rank in (2, 1, 0):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         together = draw(model, 47, plan, classifier, **options)
-    assert [other[0] for other in others[::2]] == [15, 15]
+    assert [share[0] for share in others[::2]] == [15, 15]
     assert together.n == 47
     for name in ("x", "features", "probabilities"):
         assert torch.equal(getattr(together, name), getattr(whole, name))
     assert [state.step for state in together.states] == [1, 2, 3]
     for one, other in zip(together.parts, whole.parts, strict=True):
-        # float64: at most three terms, of features up to 100
+        # float64: three terms, of features up to 100
         torch.testing.assert_close(one.scatter, other.scatter, rtol=1e-12, atol=1e-10)
 
 
-def test_only_the_first_process_writes(memorised, tmp_path, monkeypatch):
+def test_only_the_first_process_writes(few_run, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(distributed, "join", lambda: calls.append(distributed.is_main()))
     monkeypatch.setattr("scorefield.evaluate.evaluate_run", lambda *_, **__: calls.append("judged"))
     monkeypatch.setattr(distributed, "rank", lambda: 1)
-    assert main(["evaluate", str(memorised), "--out", str(tmp_path / "out")]) == 0
+    assert main(["evaluate", str(few_run), "--out", str(tmp_path / "out")]) == 0
     assert calls == [False, "judged"]
     assert not (tmp_path / "out").exists()
 
@@ -547,8 +504,8 @@ def test_moments_are_cached_by_content(digits, tmp_path, monkeypatch):
     assert path.read_bytes() == whole
 
 
-def test_the_frontier_has_every_sampler_near_its_budgets(memorised, tmp_path, monkeypatch):
-    model, budgets = load(memorised), (5, 10, 20, 40, 80)
+def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monkeypatch):
+    model, budgets = load(few_run), (5, 10, 20, 40, 80)
     for name in SAMPLERS:
         costs = [plan.evaluations for plan in frontier_plans(model, name)]
         assert len(costs) >= 2
@@ -557,18 +514,17 @@ def test_the_frontier_has_every_sampler_near_its_budgets(memorised, tmp_path, mo
     monkeypatch.setattr(
         "scorefield.evaluate.judge.frontier_plans", lambda *args: frontier_plans(*args, (5, 22))
     )
-    evaluation = evaluate_run(memorised, n=45, bits=0, frontier=True)
+    evaluation = evaluate_run(few_run, n=45, bits=0, frontier=True)
     write_evaluation(evaluation, tmp_path)
     points = json.loads((tmp_path / "metrics.json").read_text())["frontier"]
-    assert {point["draw"]["sampler"] for point in points} == set(SAMPLERS)
     costs = {(p["draw"]["sampler"], p["draw"]["evaluations"]): p for p in points}
-    point = costs["dpm_solver", 22]
+    assert {sampler for sampler, _ in costs} == set(SAMPLERS)
     x = sample(evaluation.model, 45, "dpm_solver", steps=22, seed=0)
     truth = frechet(x, all_samples(few().test))
-    assert point["value"] == pytest.approx(truth, rel=1e-10)  # float64, as above
+    assert costs["dpm_solver", 22]["value"] == pytest.approx(truth, **CLOSE)
+    assert costs["dpm_solver", 22]["draw"]["seconds"] > 0
     floor = evaluation.figure("Fréchet distance", "heun").real
     assert {point["real"] for point in points} == {floor}
-    assert point["draw"]["seconds"] > 0
     assert "Quality against cost" in (tmp_path / "report.html").read_text()
 
 
@@ -587,7 +543,8 @@ def test_vectors_are_judged_too(tmp_path, monkeypatch):
     square = (x - model.precondition.centre).square().sum(1).mean() / variance
     expected = 0.5 * (square + n * math.log(2 * math.pi * variance))
     assert nats.samples == 32
-    assert nats.value == pytest.approx(expected.item(), abs=0.01)  # the ODE's tolerance is 1e-3
+    # the ODE's tolerance is 1e-3, for x and for the trace
+    assert nats.value == pytest.approx(expected.item(), rel=2e-3)
     assert not evaluation.copies_training
     write_evaluation(evaluation, "out")
     pictured = ("Samples and real data", "From noise to samples")
@@ -621,22 +578,17 @@ def test_a_conditional_model_samples_classes_as_frequent_as_in_training(
     assert "; classes as frequent as in training. " in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["nowhere"], "does not exist"),
-        (["RUN", "-n", "1"], "n=1"),
-        (["RUN", "--sampler", "hein"], "there are annealed_langevin"),
-        (["RUN", "--features", "inception"], "nothing is downloaded unasked"),
-        (["RUN", "--features", "inception", "--inception", "none.pth"], "none.pth is not a file"),
-    ],
-)
-def test_mistakes_are_named(memorised, args, message, capsys, tmp_path, monkeypatch):
+def test_mistakes_are_named(few_run, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    args = [str(memorised) if arg == "RUN" else arg for arg in args]
-    assert main(["evaluate", *args, "--out", str(tmp_path / "out")]) == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    for args, message in (
+        ("-n 1", "n=1"),
+        ("--sampler hein", "there are annealed_langevin"),
+        ("--features inception", "nothing is downloaded unasked"),
+        ("--features inception --inception none.pth", "none.pth is not a file"),
+    ):
+        assert main(["evaluate", str(few_run), *args.split(), "--out", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
@@ -655,27 +607,28 @@ class Page:
         ]
 
 
-def test_the_report_is_whole_and_needs_nothing_else(judged, memorised):
-    text = (memorised / "report.html").read_text()
+def test_the_report_is_whole_and_needs_nothing_else(results, few_run):
+    text = (few_run / "report.html").read_text()
     page = Page(text)
     assert page.titles == SECTIONS
     assert len(page.images) == len(page.links) == 2 + 1 + 1 + 2 + 2
-    for image in page.images:
-        kind, data = image["src"].split(";base64,")
-        assert kind == "data:image/png"
+    files = [base64.b64decode(image["src"].partition(",")[2]) for image in page.images]
+    for image, content in zip(page.images, files, strict=True):
+        assert image["src"].startswith("data:image/png;base64,")
         assert image["alt"]
-        Image.open(io.BytesIO(base64.b64decode(data))).load()
+        Image.open(io.BytesIO(content)).load()
     assert not re.search(r"http|<script|<link|url\(|@import", text)
     assert str(suggest(all_samples(few().train))) in html.unescape(text)
-    assert (memorised / "config.json").read_text() in html.unescape(text)
+    assert (few_run / "config.json").read_text() in html.unescape(text)
+    assert "500 steps, seed 0" in text
     heads, *rows = page.tables[1]
     assert heads == ["class, %", *map(str, range(10))]
     assert [row[0] for row in rows] == ["real few", "heun"]
     # the animation ends with the samples
-    moving = Image.open(io.BytesIO(base64.b64decode(page.images[2]["src"].partition(",")[2])))
+    moving = Image.open(io.BytesIO(files[2]))
     assert moving.n_frames == 8
     moving.seek(moving.n_frames - 1)
-    expected = np.asarray(images.grid(judged[0].samples["heun"].x[:32], 8))
+    expected = np.asarray(images.grid(results[0].samples["heun"].x[:32], 8))
     assert np.array_equal(np.asarray(moving.convert("L"))[:, : expected.shape[1]], expected)
 
 

@@ -9,11 +9,6 @@ from pathlib import Path
 from ..runs.choose import choose_experiment
 from . import options
 
-DEMO_SAMPLES = (360, 360, 360, 360, 120)
-"""Samples of each plan: as many as are held out, and fewer of the slow one."""
-DEMO_FLOORS = 20
-"""Random sets of real digits behind the floors."""
-
 
 def demo(
     *, out: Path = Path("runs/demo"), seed: options.Seed = 0, steps: int | None = None
@@ -47,7 +42,7 @@ def demo(
     model, data = finish(experiment, out, watch=watch), load_data("digits")
     print("2. sample by five plans, and judge the samples", flush=True)
     evaluation = evaluate(
-        model, data, plans=five_plans(model), n=DEMO_SAMPLES, floor_sets=DEMO_FLOORS, seed=seed,
+        model, data, plans=five_plans(model), n=360, floor_sets=20, seed=seed,
         classifier=make_features("classifier", data), weights=f"averaged, step {steps}", run=out,
         progress=True,
     )  # fmt: skip

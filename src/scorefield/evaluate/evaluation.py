@@ -18,7 +18,7 @@ from ..model import ScoreModel
 from ..sample import Plan
 from ..show.text import text_table
 from .features import Features
-from .figure import Figure, Interval, in_text, number
+from .figure import MISSING, Figure, Interval, in_text, number
 from .gather import Gathered
 from .memory import NEAREST, Memory
 from .quality import COMMONEST, COVERAGE, FRECHET, PRECISION, RAREST
@@ -39,21 +39,15 @@ class Evaluation:
     """Figures of a model and of its samples by one or more plans, and what they depend on.
 
     Attributes:
-        model: The model.
-        data: Its training data and held-out data.
-        weights: Weights of the network, in words.
-        seed: Seed of the samples and of the measurement.
+        weights: Description of the model's weights.
         reference: Data set, split and number of the real samples.
-        features: Features in which samples are compared.
-        plans: Plans that were judged.
         samples: Samples of each plan, by its name.
         figures: All figures; those of a plan have its name in `draw["plan"]`.
-        floors: For each number of samples, the figures of as many real ones of the other split.
-        floor_sets: Number of random sets of real samples behind `floors`.
+        floor: Figures of as many real samples of the other split, by name.
+        floor_sets: Number of random sets of real samples behind `floor`.
         shares: Class shares of the real samples (under "real") and of each plan's.
-        memory: Memorisation for each plan; empty where it cannot be measured.
-        sigmas: Noise levels of `losses`.
-        losses: Loss of each sample at each level, for several curves.
+        memory: Memorisation by each plan; empty where it cannot be measured.
+        losses: Loss of each sample at each of `sigmas`, for several curves.
         frontier: Fréchet distances of further plans, for quality against cost.
         notes: Reasons why something was not measured.
         run: Directory of the run, if the model is from one.
@@ -68,7 +62,7 @@ class Evaluation:
     plans: tuple[Plan, ...]
     samples: Mapping[str, Gathered]
     figures: tuple[Figure, ...]
-    floors: Mapping[int, Mapping[str, Interval]]
+    floor: Mapping[str, Interval]
     floor_sets: int
     shares: Mapping[str, tuple[float, ...]]
     memory: Mapping[str, Memory]
@@ -113,7 +107,8 @@ class Evaluation:
             "class shares": self.shares,
             "frontier": [asdict(figure) for figure in self.frontier],
         }
-        return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+        finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+        return json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)
 
     def table(self) -> str:
         """Return a text table of the plans, or of all figures if there is one plan."""
@@ -124,38 +119,32 @@ class Evaluation:
                 shown = f"{value} ({interval})" if interval else value
                 row[4:] = [shown, *(cell.partition("\n")[0] for cell in row[5:])]
             return text_table(heads, rows)
-        return text_table(
-            ("", "value", "95 % interval", "real", "samples", "warning"),
-            [
-                (f.name, *in_text(f), number(f.real), str(f.samples), f.warning)
-                for f in self.figures
-            ],
-            left=(0, 5),
-        )
+        heads = ["", "value", "95 % interval", "real", "samples", "warning"]
+        rows = [
+            [f.name, *in_text(f), number(f.real), str(f.samples), f.warning] for f in self.figures
+        ]
+        return text_table(heads, rows, left=(0, 5))
 
     def comparison(self) -> tuple[list[str], list[list[str]]]:
-        """Return heads and rows that compare the plans; an interval is its cell's second line.
+        """Return heads and rows that compare the plans; an interval is its cell's second line."""
+        plans = {p.name: {f.name: f for f in self.of_plan(p.name)} for p in self.plans}
+        columns = {
+            k: name for k, name in COMPARED.items() if any(name in f for f in plans.values())
+        }
 
-        Plans with as many samples stand under the real samples of that number.
-        """
-        names = {figure.name for figure in self.figures if figure.draw}
-        columns = {head: name for head, name in COMPARED.items() if name in names}
+        def cells(figures: Mapping[str, Interval | Figure]) -> list[str]:
+            shown = (figures.get(name, MISSING) for name in columns.values())
+            return ["\n".join(in_text(figure)).rstrip() for figure in shown]
+
         rows = list[list[str]]()
-
-        def add(title: str, *cost: str, figures: Mapping[str, Interval | Figure]) -> None:
-            cells = (figures.get(name) for name in columns.values())
-            texts = ("–" if cell is None else "\n".join(in_text(cell)).rstrip() for cell in cells)
-            rows.append([title, *cost, *texts])
-
-        for n, floor in self.floors.items():
-            if floor:
-                real = {NEAREST: Interval(1, math.nan, math.nan), **floor}
-                add(f"real {self.data.name}", "–", "–", f"{self.floor_sets} × {n}", figures=real)
-            for plan in self.plans:
-                samples = self.samples[plan.name]
-                if samples.n == n:
-                    cost = str(plan.evaluations), f"{samples.seconds:.1f}", str(n)
-                    add(plan.name, *cost, figures={f.name: f for f in self.of_plan(plan.name)})
+        for plan in self.plans:
+            samples = self.samples[plan.name]
+            cost = [str(plan.evaluations), f"{samples.seconds:.1f}", str(samples.n)]
+            rows.append([plan.name, *cost, *cells(plans[plan.name])])
+        if self.floor:
+            real = {NEAREST: Interval(1, math.nan, math.nan), **self.floor}
+            sets = f"{self.floor_sets} × {samples.n}"
+            rows.insert(0, [f"real {self.data.name}", "–", "–", sets, *cells(real)])
         return ["", "NFE", "seconds", "samples", *columns], rows
 
     def caption(self) -> str:
@@ -163,17 +152,8 @@ class Evaluation:
         sets = f"{self.floor_sets} random sets" if self.floor_sets > 1 else "a random set"
         return (
             f"Reference: {self.reference}; features: {self.features.about}; weights "
-            f"{self.weights or 'as given'}; seed {self.seed}. NFE: evaluations of the score per "
-            f"sample. Real: the mean of {sets} of as many samples of the other split, and the "
-            "range of 95 % of such sets; other rows have the 95 % interval. Nearest: median "
-            "distance to the training data over that of held-out data; far below 1 is copying."
+            f"{self.weights}; seed {self.seed}. NFE: evaluations of the score per sample. Real: "
+            f"the mean of {sets} of as many samples of the other split, and the range of 95 % of "
+            "such sets; other rows have the 95 % interval. Nearest: median distance to the "
+            "training data over that of held-out data; far below 1 is copying."
         )
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite, which JSON lacks, by None."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -80,7 +79,7 @@ def classifier_features(data: Dataset) -> Features:
         warnings.simplefilter("ignore", ConvergenceWarning)  # a hundred epochs are enough
         network.fit(((x - centre) / scale).numpy(), labels.numpy())
     weights, biases = (
-        [torch.from_numpy(array.astype(np.float32)) for array in arrays]
+        [torch.from_numpy(array).float() for array in arrays]
         for arrays in (network.coefs_, network.intercepts_)
     )
     columns = torch.from_numpy(network.classes_)
@@ -110,19 +109,14 @@ def classifier_features(data: Dataset) -> Features:
 def inception_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
     """Return the features of FID, computed from 8-bit images; grey ones get three channels."""
     if data.kind != "images" or data.train.shape[0] not in (1, 3):
-        raise ValueError(
-            f"features=inception is for grey or colour images, and {data.name} has samples of "
-            f"{tuple(data.train.shape)}: take pixels"
-        )
+        raise ValueError(f"features=inception needs grey or colour images, not {data.name}")
     path = weights_file(weights)
     network = Inception().eval().requires_grad_(False)
-    try:
-        # weights_only: nothing in the file is executed
+    try:  # weights_only: nothing in the file is executed
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} does not hold the weights of the FID Inception network: {error!s:.300}"
-        ) from error
+        message = f"{path} does not hold the weights of FID's Inception: {error!s:.300}"
+        raise ValueError(message) from error
     network.to(device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
@@ -138,8 +132,7 @@ def inception_features(data: Dataset, weights: Path | None, device: torch.device
 def weights_file(path: Path | None) -> Path:
     """Return the file of the Inception network: the one named, or one in torch's cache."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    files = [folder / name for name in INCEPTION_FILES] if path is None else [path]
-    for file in files:
+    for file in [folder / name for name in INCEPTION_FILES] if path is None else [path]:
         if file.is_file():
             return file
     if path is not None:

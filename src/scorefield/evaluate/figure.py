@@ -47,14 +47,13 @@ class Figure:
     Attributes:
         name: Name of the quantity, with its unit.
         value: The number; NaN if it cannot be computed, for the reason in `warning`.
-        low: Lower end of the 95 % interval.
-        high: Upper end of the 95 % interval.
+        low, high: Ends of the 95 % interval.
         method: Method by which the interval was computed.
         samples: Number of samples.
         warning: Reason to take the figure with care.
         features: Features of the samples; empty for figures of the model itself.
         reference: Data set, split and number of the real samples.
-        weights: Weights of the network: averaged or raw, and of which step.
+        weights: Averaged or raw weights, and of which step.
         seed: Seed of the samples and of the measurement.
         draw: How the samples were drawn; None for figures of the model itself.
         real: Mean of the same figure over sets of as many real samples; NaN if there is none.

@@ -88,39 +88,33 @@ def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Ite
         yield Figure(title, *mean_interval(row), NORMAL, len(row), reference=f"{name}, held out")
 
 
-def likelihood_figures(
-    model: ScoreModel, data: Dataset, n: int, seed: int
-) -> tuple[list[Figure], list[str]]:
-    """Return bits per dimension of 8-bit samples, nats of others, or a note why there are none.
+def likelihood_figures(model: ScoreModel, data: Dataset, n: int, seed: int) -> Iterator[Figure]:
+    """Yield bits per dimension of n held-out 8-bit samples, or nats of others.
 
     The likelihood is that of q_σmin. 8-bit samples are dequantised, so that their bits are an upper
     bound. The trace is exact for few numbers; otherwise one random direction per sample estimates
     it without bias.
     """
     if n < 2 or data.test is None:
-        return [], []
+        return
     if model.precondition.levels is not None:
-        return [], ["likelihood: the model knows only its ladder's levels, and the ODE needs all σ"]
+        raise ValueError("the model knows only its ladder's levels, and the ODE needs all σ")
     assert model.prior is not None
     source, size = data.test, data.test.shape.numel()
-    try:
-        log_prob = log_likelihood(
-            model,
-            Batches(source, min(n, len(source)), seed=seed)(0).x.to(model.prior.mean),
-            model.prior,
-            sigma_min=model.sigma_min,
-            sigma_max=model.sigma_max,
-            probes=None if size <= MAX_EXACT_TRACE else 1,
-            tolerance=1e-3,
-            noise=seeded(seed),
-        ).log_prob.cpu()
-    except ValueError as error:
-        return [], [f"likelihood: {error}"]
+    log_prob = log_likelihood(
+        model,
+        Batches(source, min(n, len(source)), seed=seed)(0).x.to(model.prior.mean),
+        model.prior,
+        sigma_min=model.sigma_min,
+        sigma_max=model.sigma_max,
+        probes=None if size <= MAX_EXACT_TRACE else 1,
+        tolerance=1e-3,
+        noise=seeded(seed),
+    ).log_prob.cpu()
     warning = "" if len(log_prob) >= 30 else f"{len(log_prob)} samples give a rough mean"
     reference = f"{data.name}, held out, with noise σ = {model.sigma_min:.3g}"
     name, values = "negative log-likelihood, nats", -log_prob
     if is_eight_bit(source):
         name, values = "bits per dimension", bits_per_dim(log_prob, size, levels=source.levels)
         reference += f", dequantised from {source.levels} levels"
-    interval = mean_interval(values)
-    return [Figure(name, *interval, NORMAL, len(values), warning, reference=reference)], []
+    yield Figure(name, *mean_interval(values), NORMAL, len(values), warning, reference=reference)

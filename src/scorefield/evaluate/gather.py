@@ -41,9 +41,8 @@ READ_BATCH = 250
 FRAMES = 40
 """Approximate number of states of a chain that are kept."""
 FRAME_ROWS = 32
-"""Most samples of a state that are kept."""
-MAX_FRAME_NUMBERS = 2**23
-"""Most numbers of all states that are kept."""
+"""Most samples of a state that are kept; fewer if they have more than `FRAME_NUMBERS`."""
+FRAME_NUMBERS = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +57,7 @@ class Gathered:
         features: Their features.
         probabilities: Their class probabilities, if the features have any.
         seconds: Time that sampling took.
-        states: Some states of the first samples' chains, if asked for, in rank 0.
+        states: Some states of the first samples' chains, in rank 0.
     """
 
     n: int
@@ -85,19 +84,11 @@ def jackknife_parts(size: int) -> int:
 
 
 def gather_features(
-    batches: Iterable[tuple[int, Tensor]],
-    features: Features,
-    *,
-    kept: int = MAX_KEPT,
-    shared: bool = False,
+    batches: Iterable[tuple[int, Tensor]], features: Features, *, shared: bool = False
 ) -> Gathered:
-    """Reduce batches of samples.
+    """Reduce batches of samples, each given with the index of its first sample.
 
-    Args:
-        batches: pairs of the index of a batch's first sample and the batch.
-        features: features of the samples.
-        kept: number of samples to keep; fewer of large ones.
-        shared: merge the batches of all processes.
+    With `shared`, several processes give different batches, and all get the whole.
     """
     n, parts, rows = 0, list[Moments](), list[tuple[int, list[Tensor]]]()
     for first, batch in batches:
@@ -108,7 +99,7 @@ def gather_features(
         for i in range(min(len(parts), len(value))):
             part = (first + i) % len(parts)
             parts[part] = parts[part].update(value[i :: len(parts)])
-        few = max(0, min(kept, MAX_KEPT_NUMBERS // max(size, batch[0].numel())) - first)
+        few = max(0, min(MAX_KEPT, MAX_KEPT_NUMBERS // max(size, batch[0].numel())) - first)
         tensors = [batch, value] if probabilities is None else [batch, value, probabilities]
         rows.append((first, [x[:few].clone() for x in tensors]))  # a view would keep all of it
         n += len(batch)
@@ -131,24 +122,9 @@ def draw(
     seed: int = 0,
     batch: int = 256,
     label: Int[Tensor, "n"] | None = None,
-    kept: int = MAX_KEPT,
-    frames: bool = False,
     progress: bool = False,
 ) -> Gathered:
-    """Sample a model and reduce the samples; several processes share the work.
-
-    Args:
-        model: model with a prior.
-        n: number of samples over all processes.
-        plan: how to sample.
-        features: features of the samples.
-        seed: same seed, same samples, for any batch.
-        batch: number of samples at a time.
-        label: class of each sample, for a conditional model.
-        kept: number of samples to keep.
-        frames: keep some states of the first samples' chains.
-        progress: show a progress bar.
-    """
+    """Sample a model as `sample` does, and reduce the samples batch by batch."""
     parts = chains(model, n, plan, seed=seed, label=label, batch=batch)
     states: Iterator[tuple[int, State]]
     states = ((first, state) for first, yielded in parts for state in yielded)
@@ -162,9 +138,8 @@ def draw(
         start = time.perf_counter()
         for first, pairs in groupby(states, key=itemgetter(0)):
             for state in every((state for _, state in pairs), interval):
-                if frames and first == 0:
-                    few = MAX_FRAME_NUMBERS // (2 * FRAMES * state.x[0].numel())
-                    few = min(FRAME_ROWS, max(4, few))
+                if first == 0:
+                    few = min(FRAME_ROWS, max(4, FRAME_NUMBERS // state.x[0].numel()))
                     x, denoised = (z[:few].cpu().clone() for z in (state.x, state.denoised))
                     shown.append(State(x, state.sigma, denoised, state.step))
             x = state.x.cpu()
@@ -177,7 +152,7 @@ def draw(
             yield first, x
             start = time.perf_counter()
 
-    gathered = gather_features(batches(), features, kept=kept, shared=True)
+    gathered = gather_features(batches(), features, shared=True)
     return replace(gathered, seconds=max(distributed.all_gather(seconds)), states=shown)
 
 
@@ -215,7 +190,7 @@ def _cached_moments(source: Source, features: Features, cache: Path | None) -> M
         if path:
             stored = checkpoint.read_tensors(path)
             return Moments(stored.about["n"], stored.tensors["mean"], stored.tensors["scatter"])
-    moments = gather_features(source_batches(source), features, kept=0).moments
+    moments = gather_features(source_batches(source), features).moments
     about = {"format": checkpoint.FORMAT, "about": {"n": moments.n, "of": features.about}}
     with suppress(OSError):
         if path:

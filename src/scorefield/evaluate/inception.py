@@ -4,9 +4,9 @@
     logits = W·features, without their bias: 1008
 
 The network of Szegedy et al. 2016 with the weights of 2015-12-05 that Heusel et al. 2017 and
-Salimans et al. 2016 used. It differs from later ones: means at an edge are over pixels inside (not
-the padding), the last block pools by maximum, and images are resized as in TensorFlow 1. Names are
-those of torch-fidelity's and pytorch-fid's file.
+Salimans et al. 2016 used. It differs from later versions: means at an edge leave out the padding,
+the last block pools by maximum, and images are resized as in TensorFlow 1. Names are those of
+torch-fidelity's and pytorch-fid's file.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 INPUT_SIDE = 299
-"""Pixels a side that the network sees."""
-
+"""Side of the network's input in pixels."""
 DOUBLE_3X3 = "branch3x3dbl_1 64 1 > branch3x3dbl_2 96 3 > branch3x3dbl_3 96 3"
 BLOCKS = {
     "A": ("branch1x1 64 1", "branch5x5_1 48 1 > branch5x5_2 64 5", DOUBLE_3X3),
@@ -40,7 +39,7 @@ BLOCKS = {
         "branch3x3dbl_3a 384 1x3 + branch3x3dbl_3b 384 3x1",
     ),
 }
-"""Paths of each kind of block: convolutions by name, width and kernel. `>` is then, `+` beside."""
+"""Name, width and kernel of each path's convolutions; > is followed by, + is next to."""
 
 
 class Inception(nn.Module):
@@ -103,7 +102,7 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         sides = kernel[0], kernel[-1]
-        padding = (sides[0] // 2, sides[1] // 2) if padded else (0, 0)
+        padding = (sides[0] // 2 * padded, sides[1] // 2 * padded)
         self.conv = nn.Conv2d(features, width, sides, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(width, eps=0.001)
 
@@ -113,15 +112,10 @@ class Convolution(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Paths side by side, and a pooled one.
+    """Paths of a kind in `BLOCKS`, and a pooled one followed by a convolution of width `pooled`.
 
-    Args:
-        features: number of input features.
-        kind: a name in `BLOCKS`.
-        pooled: width of the convolution after the pooling; 0 for a block that halves the size, in
-            the pooled path and at the end of the others.
-        pool: kind of pooling, if the size stays.
-        width: width of the inner convolutions of kind C.
+    With `pooled` 0, the pooling and the last convolution of each path halve the size. `width` is
+    that of the inner convolutions of kind C.
     """
 
     def __init__(

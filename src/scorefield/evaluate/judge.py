@@ -30,7 +30,7 @@ from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
-from .figure import Figure, Interval, spread_interval
+from .figure import Figure, spread_interval
 from .fit import likelihood_figures, loss_curves, loss_figures
 from .gather import Gathered, draw, gather_features, reference_of, source_batches
 from .memory import Memory, memorisation
@@ -43,7 +43,7 @@ def evaluate(
     data: Dataset,
     *,
     plans: Sequence[Plan] = (),
-    n: int | Sequence[int] = 360,
+    n: int = 360,
     features: str | Features = "pixels",
     classifier: Features | None = None,
     reference: Literal["test", "train"] = "test",
@@ -53,7 +53,7 @@ def evaluate(
     frontier: Sequence[Plan] = (),
     flips: bool = False,
     batch: int = 256,
-    weights: str = "",
+    weights: str = "as given",
     run: Path | None = None,
     cache: Path | None = None,
     progress: bool = False,
@@ -66,7 +66,7 @@ def evaluate(
         model: a model with a prior.
         data: its training data and held-out data.
         plans: how to sample; by default `make_plan(model)`.
-        n: number of samples, of all plans or of each.
+        n: number of samples of each plan.
         features: features in which samples are compared: a name, or from `make_features`.
         classifier: features with probabilities of the data's classes, which count the classes of
             samples; by default `features`, if they have them.
@@ -83,26 +83,18 @@ def evaluate(
         progress: report progress on stderr.
     """
     plans = tuple(plans) or (make_plan(model),)
-    sizes = (n,) * len(plans) if isinstance(n, int) else tuple(n)
-    least, names = max(2, distributed.world()), [plan.name for plan in plans]
-    if min(sizes) < least or batch < 1 or bits < 0 or floor_sets < 1 or not 0 <= seed < 2**63:
-        raise ValueError(
-            f"n={', '.join(map(str, sizes))}, batch={batch}, bits={bits}, seed={seed}, "
-            f"floor_sets={floor_sets}: give n ≥ {least}, batch ≥ 1, bits ≥ 0, floor_sets ≥ 1 and "
-            "a seed from 0 to 2^63 - 1"
-        )
-    if len(set(names)) < len(names) or len(sizes) != len(plans):
-        raise ValueError(
-            f"plans are {', '.join(names)}, n={sizes}: give each plan its own title, and one n or "
-            "as many as there are plans"
-        )
+    names, least = [plan.name for plan in plans], max(2, distributed.world())
+    if n < least:
+        raise ValueError(f"n={n}: give at least {least}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"plans are {', '.join(names)}: give each its own title")
     if not isinstance(features, Features):
         features = make_features(features, data, device=model.device or "cpu")
     classifier = classifier or (features if features.classes else None)
     source, other = (data.test, data.train) if reference == "test" else (data.train, data.test)
     if source is None:
         raise ValueError(f"{data.name} has nothing held out: use reference='train'")
-    split = "held out" if reference == "test" else "training data"
+    split = "held out" if source is data.test else "training data"
     against = f"{data.name}, {split}, {len(source)} samples"
 
     def say(text: str) -> None:
@@ -111,38 +103,25 @@ def evaluate(
 
     say(f"reference: {against}; features: {features.about}")
     real = reference_of(source, features, cache)
-    calls = sum(-(-size // batch) * p.evaluations for p, size in zip(plans, sizes, strict=True))
-    say(f"computing: {optimize(model, batch=min(batch, max(sizes)), evaluations=calls)}")
+    calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
+    say(f"computing: {optimize(model, batch=min(batch, n), evaluations=calls)}")
     conditional = bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
 
-    def sample_plan(plan: Plan, size: int, **options: Any) -> Gathered:
-        label = training_labels(data, size, seed) if conditional else None
-        rows = min(batch, size // distributed.world())  # every process has at least one
-        options |= {"seed": seed, "batch": rows, "label": label, "progress": progress}
-        return draw(model, size, plan, features, **options)
-
-    def floor(size: int) -> dict[str, Interval]:
-        if other is None or len(other) < size:
-            return {}
-        values, generator = defaultdict[str, list[float]](list), torch.Generator().manual_seed(seed)
-        for _ in range(floor_sets):
-            rows = torch.randperm(len(other), generator=generator)[:size]
-            some = gather_features(source_batches(other, rows), features)
-            for figure in quality(some, real, classifier=classifier, seed=seed, intervals=False):
-                if not math.isnan(figure.value):
-                    values[figure.name].append(figure.value)
-        return {title: spread_interval(numbers) for title, numbers in values.items()}
+    def sample_plan(plan: Plan) -> Gathered:
+        label = training_labels(data, n, seed) if conditional else None
+        rows = min(batch, n // distributed.world())  # every process has at least one
+        options: dict[str, Any] = {"seed": seed, "batch": rows, "progress": progress}
+        return draw(model, n, plan, features, label=label, **options)
 
     def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
         """Add to a figure of samples what it depends on, and its value for real samples."""
-        real_ones = floors[gathered.n].get(figure.name)
         return replace(
             figure,
             features=figure.features or features.about,
             reference=figure.reference or against,
             weights=weights,
             seed=seed,
-            real=figure.real if real_ones is None else real_ones.value,
+            real=floor[figure.name].value if figure.name in floor else figure.real,
             draw={
                 "plan": plan.name,
                 "sampler": plan.sampler,
@@ -155,12 +134,18 @@ def evaluate(
             },
         )
 
-    samples = {
-        plan.name: sample_plan(plan, size, frames=data.kind == "images" and plan is plans[0])
-        for plan, size in zip(plans, sizes, strict=True)
-    }
+    samples = {plan.name: sample_plan(plan) for plan in plans}
     say("real samples of the other split, and nearest neighbours in the training data")
-    floors = {size: floor(size) for size in dict.fromkeys(sizes)}
+    values, generator = defaultdict[str, list[float]](list), torch.Generator().manual_seed(seed)
+    for _ in range(floor_sets):
+        if other is None or len(other) < n:
+            break
+        rows = torch.randperm(len(other), generator=generator)[:n]
+        some = gather_features(source_batches(other, rows), features)
+        for figure in quality(some, real, classifier=classifier, seed=seed, intervals=False):
+            if not math.isnan(figure.value):
+                values[figure.name].append(figure.value)
+    floor = {title: spread_interval(numbers) for title, numbers in values.items()}
     memory, notes = dict[str, Memory](), list[str]()
     try:
         memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
@@ -175,8 +160,12 @@ def evaluate(
         figures += [describe(figure, plan, gathered) for figure in own]
     say("loss at each noise level, and likelihood")
     sigmas, losses = loss_curves(model, data, seed=seed)
-    likelihoods, reasons = likelihood_figures(model, data, bits, seed)
-    for figure in [*loss_figures(sigmas, losses, data.name), *likelihoods]:
+    own = [*loss_figures(sigmas, losses, data.name)]
+    try:
+        own += likelihood_figures(model, data, bits, seed)
+    except ValueError as error:
+        notes.append(f"likelihood: {error}")
+    for figure in own:
         words = ["of the model without a class"] * conditional + [figure.warning]
         warning = "; ".join(filter(None, words))
         figures.append(replace(figure, warning=warning, weights=weights, seed=seed))
@@ -184,29 +173,16 @@ def evaluate(
     for plan in frontier if real.parts else ():
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
-            gathered = sample_plan(plan, sizes[0], kept=0)
+            gathered = sample_plan(plan)
         points.append(describe(next(quality(gathered, real)), plan, gathered))
     sets = {"real": real} | samples
     return Evaluation(
-        model=model,
-        data=data,
-        weights=weights,
-        seed=seed,
-        reference=against,
-        features=features,
-        plans=plans,
-        samples=samples,
-        figures=tuple(figures),
-        floors=floors,
-        floor_sets=floor_sets,
+        model=model, data=data, weights=weights, seed=seed, reference=against, features=features,
+        plans=plans, samples=samples, figures=tuple(figures), floor=floor, floor_sets=floor_sets,
         shares={k: class_shares(x, classifier) for k, x in sets.items()} if classifier else {},
-        memory=memory,
-        sigmas=sigmas,
-        losses=losses,
-        frontier=tuple(points),
-        notes=(*notes, *reasons),
-        run=run,
-    )
+        memory=memory, sigmas=sigmas, losses=losses, frontier=tuple(points),
+        notes=tuple(notes), run=run,
+    )  # fmt: skip
 
 
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
@@ -230,18 +206,10 @@ def evaluate_run(
     device: str = "auto",
     **options: Any,
 ) -> Evaluation:
-    """Judge the model of a run by its own plan.
+    """Judge the model of a run by its own plan, or by one with another sampler or `steps`.
 
-    Args:
-        directory: the run's directory.
-        features: a name, see `make_features`.
-        inception: file of the Inception network's weights.
-        sampler: a name in `SAMPLERS`; by default the run's own.
-        steps: number of levels; see `make_plan`.
-        frontier: also measure every sampler at several costs.
-        raw: take the last weights in training, not their average.
-        device: where the model computes.
-        options: n, reference, seed, bits, batch, cache, progress and floor_sets of `evaluate`.
+    `frontier` adds every sampler at several costs. See `make_features` for `features` and
+    `inception`, `open_run` for `raw` and `device`; `options` are those of `evaluate`.
     """
     model, data, experiment, weights = open_run(directory, raw=raw, device=device)
     return evaluate(
@@ -262,14 +230,12 @@ def open_run(
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
     """Return a run's model, data, experiment and a description of the model's weights.
 
-    Data that have changed since the training are refused. `raw` takes the last weights in training,
-    not their average.
+    Data that the run did not start with are refused. `raw` takes the last weights in training
+    instead of their average.
     """
     run = Path(directory)
     if not (run / "config.json").exists():
-        raise ValueError(
-            f"{run} holds no run: config.json is missing, which names the training data"
-        )
+        raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
     experiment = config.read(run / "config.json")
     data = load_data(experiment.data.source, **experiment.data.options)
     if raw and not checkpoints(run):
@@ -280,11 +246,6 @@ def open_run(
     if raw:
         model.net.load_state_dict(raw_weights(stored))
         kind = "raw"
-    if model.prior is None or model.shape != data.train.shape:
-        raise ValueError(
-            f"{run}: its model is for samples of {model.shape}, and {data.name} has "
-            f"{tuple(data.train.shape)}: the data have changed since"
-        )
     check_data(run, experiment, data)
     model = model.to(distributed.local_device(choose_device(device)))
     return model, data, experiment, f"{kind}, step {stored.about.get('step')}"

@@ -29,22 +29,16 @@ from .figure import Figure, Interval, median_interval, ratio_interval, share_int
 from .fit import is_eight_bit
 from .gather import MAX_KEPT, MAX_KEPT_NUMBERS
 
-TYPICAL_RATIO = 0.5
-"""Ratio below which the typical sample is a copy."""
 NEAR_COPY = 0.5
-"""Largest distance of a near copy, relative to the one that nearly all held-out data exceed."""
+"""Largest distance of a near copy, relative to the one that 95 % of held-out data exceed."""
 FLOAT_COPY = 0.01
 """Largest distance of an exact copy of floats, relative to the usual distance."""
-NEAREST_HELDOUT = 0.05
-"""Share of held-out data that do not exceed the distance of "nearly all"."""
 MIN_HELDOUT = 20
 """Fewest held-out samples that show what distance is usual."""
 MAX_PRODUCTS = 10**12
 """Most products in the distances between held-out and training data: a minute of a core."""
 TRAIN_BLOCK = 2**24
 """Numbers of the training data that are read together."""
-WORST = 10
-"""Samples nearest to the training data that the report shows."""
 NEAREST = "distance to training data, held-out = 1"
 
 
@@ -58,7 +52,7 @@ class Memory:
         exact: Share of exact copies; `real` is that of held-out data.
         copies_training: True if the model has memorised.
         verdict: The finding as a sentence with its numbers.
-        worst: Indices of the samples nearest to the training data, the nearest first.
+        worst: Indices of the ten samples nearest to the training data, the nearest first.
         sources: Training samples that these are nearest to.
         distances: Distances of these, relative to the median of held-out data.
     """
@@ -82,13 +76,12 @@ def memorisation(
             f"{data.name} has fewer than {MIN_HELDOUT} held-out samples, so that the usual "
             "distance of new data to the training data is unknown"
         )
-    numbers, train = data.test.shape.numel(), data.train
-    affordable = MAX_PRODUCTS // (numbers * len(train))
-    few = min(MAX_KEPT, MAX_KEPT_NUMBERS // numbers, affordable)
+    size, train = data.test.shape.numel(), data.train
+    few = min(MAX_KEPT, MAX_KEPT_NUMBERS // size, MAX_PRODUCTS // (size * len(train)))
     heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
     neighbours = nearest_in(heldout, train, flips=flips)
     usual = neighbours.distances[:, 0]
-    unit, bound = usual.median().item(), NEAR_COPY * usual.quantile(NEAREST_HELDOUT).item()
+    unit, bound = usual.median().item(), NEAR_COPY * usual.quantile(0.05).item()
     if unit == 0:
         raise ValueError(f"most of the held-out data of {data.name} are in its training data too")
     mirrored = " and their mirror images" * flips
@@ -107,10 +100,10 @@ def memorisation(
 
         neighbours = nearest_in(x, train, flips=flips)
         d = neighbours.distances[:, 0]
-        order = d.argsort(stable=True)[:WORST]
+        order = d.argsort(stable=True)[:10]
         ratio = ratio_interval(median_interval(d), median_interval(usual))
         near, exact = share(d <= bound), share(_exact_copies(x, neighbours, train, unit, flips))
-        typical = ratio.high < TYPICAL_RATIO
+        typical = ratio.high < 0.5
         copies_training = typical or near.low > near_heldout.high
         finding = "Memorised" if typical else "Memorised in part"
         verdict = (
@@ -122,11 +115,11 @@ def memorisation(
             "exact ones."
         )
         return Memory(
-            figure(NEAREST, ratio, "order statistics", 1.0),
-            figure("near copies", near, "Wilson", near_heldout.value),
-            figure("exact copies", exact, "Wilson", exact_heldout.value),
-            copies_training,
-            verdict,
+            ratio=figure(NEAREST, ratio, "order statistics", 1.0),
+            near=figure("near copies", near, "Wilson", near_heldout.value),
+            exact=figure("exact copies", exact, "Wilson", exact_heldout.value),
+            copies_training=copies_training,
+            verdict=verdict,
             worst=order,
             sources=all_samples(Part(train, neighbours.indices[order, 0])).cpu(),
             distances=d[order] / unit,

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL.Image import Image
 from torch import Tensor
 
 from ..data import Part, all_samples
@@ -27,14 +27,9 @@ from .quality import FRECHET
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
-FRAME_GAP = 24
-"""Pixels between noisy and denoised images."""
 GRID_IMAGES = 64
-"""Images of a grid."""
 STRIP_LEVELS = 10
 """Noise levels of the strip with one noisy image."""
-SUGGEST_SAMPLES = 5000
-"""Most training samples from which the ladder is suggested."""
 LOG_POINTS = 20_000
 """Most steps of a training curve."""
 
@@ -44,20 +39,21 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
     directory = Path(directory)
     write_file(directory / METRICS_FILE, evaluation.as_json().encode())
     pictured = evaluation.data.kind == "images" and evaluation.data.train.shape[0] in (1, 3)
-    sections = [
-        *(_samples(evaluation) if pictured else ()),
+    sections = (
+        _samples(evaluation) if pictured else None,
         _quality(evaluation),
-        *(_chain(evaluation) if pictured else ()),
-        *_cost(evaluation),
+        _chain(evaluation) if pictured else None,
+        _cost(evaluation),
         _memorisation(evaluation, pictured),
         _fit(evaluation),
-        *_levels_section(evaluation, pictured),
+        _levels(evaluation, pictured),
         _making(evaluation),
-    ]
-    write_report(directory / REPORT_FILE, sections, title=f"Evaluation of {evaluation.name}")
+    )
+    title = f"Evaluation of {evaluation.name}"
+    write_report(directory / REPORT_FILE, [s for s in sections if s], title=title)
 
 
-def _samples(evaluation: Evaluation) -> Iterator[Section]:
+def _samples(evaluation: Evaluation) -> Section:
     """Show real images and those of each plan side by side."""
     data, source = evaluation.data, evaluation.data.test or evaluation.data.train
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:GRID_IMAGES]
@@ -73,7 +69,7 @@ def _samples(evaluation: Evaluation) -> Iterator[Section]:
         Picture(images.png(images.grid(x), {}), caption, title, "third")
         for title, (x, caption) in grids.items()
     ]
-    yield Section("Samples and real data", text, pictures=pictures)
+    return Section("Samples and real data", text, pictures=pictures)
 
 
 def _quality(evaluation: Evaluation) -> Section:
@@ -118,36 +114,36 @@ def _figure_table(figures: Sequence[Figure]) -> PageTable:
     return heads, used
 
 
-def _chain(evaluation: Evaluation) -> Iterator[Section]:
+def _chain(evaluation: Evaluation) -> Section:
     """Show the first plan's chain from noise to samples."""
     plan = evaluation.plans[0]
     frames = [_frame(state) for state in evaluation.samples[plan.name].states]
-    if frames:
-        about = {"sampler": plan.sampler, "seed": evaluation.seed}
-        moving = Picture(
-            images.animation(frames, ".png", about, seconds=6),
-            f"{len(frames)} of {plan.states} states. Left: x, its contrast lowered to 1/(1 + 4σ) to"
-            " show the noise. Right: the denoiser's x + σ²s(x, σ) at the same time, the mean of "
-            "the images that x may come from.",
-            f"{_sentence(plan.name)[:-1]}, from σ = {plan.sigmas[0]:.3g} to 0.",
-        )
-        yield Section("From noise to samples", pictures=[moving])
+    caption = (
+        f"{len(frames)} of {plan.states} states. Left: x, its contrast lowered to 1/(1 + 4σ) to "
+        "show the noise. Right: the denoised image x + σ²s(x, σ), the mean of the images that x "
+        "may come from."
+    )
+    title = f"{_sentence(plan.name)[:-1]}, from σ = {plan.sigmas[0]:.3g} to 0."
+    moving = Picture(images.animation(frames, ".png", {}, seconds=6), caption, title)
+    return Section("From noise to samples", pictures=[moving])
 
 
-def _frame(state: State) -> Image.Image:
-    """Put some noisy images next to their denoised versions."""
-    noisy = _lower_contrast(state.x, torch.tensor(state.sigma))
-    left, right = (images.grid(x, min(8, len(x))) for x in (noisy, state.denoised))
-    sheet = Image.new(left.mode, (2 * left.width + FRAME_GAP, left.height), "white")
-    sheet.paste(left, (0, 0))
-    sheet.paste(right, (left.width + FRAME_GAP, 0))
-    return sheet
+def _frame(state: State) -> Image:
+    """Show noisy images, an empty column, and their denoised versions."""
+    columns = min(8, len(state.x))
+    rows = len(state.x) // columns
+    noisy, denoised = (
+        x[: rows * columns].view(rows, columns, *x.shape[1:])
+        for x in (_lower_contrast(state.x, torch.tensor(state.sigma)), state.denoised)
+    )
+    sheet = torch.cat([noisy, torch.ones_like(noisy[:, :1]), denoised], 1)
+    return images.grid(sheet.flatten(0, 1), 2 * columns + 1)
 
 
-def _cost(evaluation: Evaluation) -> Iterator[Section]:
+def _cost(evaluation: Evaluation) -> Section | None:
     """Plot the Fréchet distance of all samplers against evaluations and seconds."""
     if not evaluation.frontier:
-        return
+        return None
     label, first = f"{FRECHET} of {evaluation.features.about.split(',')[0]}", evaluation.frontier[0]
     pictures = []
     for axis, key in (
@@ -162,11 +158,8 @@ def _cost(evaluation: Evaluation) -> Iterator[Section]:
         plot = plots.frontier(curves, label, axis, floor=first.real)
         caption = f"Against {axis}; bands are 95 % intervals."
         pictures.append(Picture(plots.as_png(plot), caption, f"{label}."))
-    text = (
-        f"{first.samples} samples each, compared with {evaluation.reference}; seed "
-        f"{evaluation.seed}."
-    )
-    yield Section("Quality against cost", text, pictures=pictures)
+    text = f"{first.samples} samples each, compared with {evaluation.reference}."
+    return Section("Quality against cost", text, pictures=pictures)
 
 
 def _memorisation(evaluation: Evaluation, pictured: bool) -> Section:
@@ -236,13 +229,13 @@ def _training(evaluation: Evaluation) -> Iterator[Picture]:
         yield Picture(plots.as_png(plot), caption, "Training.")
 
 
-def _levels_section(evaluation: Evaluation, pictured: bool) -> Iterator[Section]:
+def _levels(evaluation: Evaluation, pictured: bool) -> Section | None:
     """Show the noise levels of each plan, and those that `suggest` computes from the data."""
     data = evaluation.data
     try:
-        suggestion = suggest(all_samples(data.train, SUGGEST_SAMPLES))
+        suggestion = suggest(all_samples(data.train, 5000))
     except ValueError:  # there is one sample, or all are equal
-        return
+        return None
     plot = plots.ladders({plan.name: plan.sigmas for plan in evaluation.plans})
     pictures = [Picture(plots.as_png(plot), "A tick is a level.", "The levels of each plan.")]
     if pictured:
@@ -260,18 +253,16 @@ def _levels_section(evaluation: Evaluation, pictured: bool) -> Iterator[Section]
         "Ermon 2020 (`scorefield suggest`):"
     )
     title = "Noise levels, with reasons"
-    yield Section(title, text, verbatim=str(suggestion), pictures=pictures)
+    return Section(title, text, verbatim=str(suggestion), pictures=pictures)
 
 
 def _making(evaluation: Evaluation) -> Section:
     """List what is needed to repeat the evaluation."""
     model, data, run = evaluation.model, evaluation.data, evaluation.run
-    count = sum(p.numel() for p in model.net.parameters())
-    weights = f"{count:,} weights, {evaluation.weights or 'as given'}"
-    heldout = 0 if data.test is None else len(data.test)
+    count, heldout = sum(p.numel() for p in model.net.parameters()), len(data.test or ())
     facts = {
         "data": f"{data.name}: {len(data.train)} to train on, {heldout} held out",
-        "network": f"{type(model.net).__name__}, {weights}",
+        "network": f"{type(model.net).__name__}, {count:,} weights, {evaluation.weights}",
         "seed": f"{evaluation.seed}, of samples and measurements",
         "machine": in_words(machine(str(model.device or "cpu"))),
         "versions": ", ".join(f"{p} {version(p)}" for p in ("scorefield", "numpy", "scikit-learn")),

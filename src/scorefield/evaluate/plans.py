@@ -16,13 +16,12 @@ BUDGETS = (5, 10, 20, 40, 80)
 def five_plans(model: ScoreModel) -> list[Plan]:
     """Return four plans for any model, and the paper's ladder, which was made for other data."""
     langevin = "the paper's algorithm; σ, L, T and ε from suggest, which looked at these data"
-    corrector = "36 levels; reverse diffusion, with a Langevin step at each"
     published = (
         "annealed Langevin as in the paper: σ from 1 to 0.01, L = 10, T = 100, ε = 2e-5, from "
         "uniform noise; made for other data"
     )
+    corrector, title = "36 levels; reverse diffusion, each with a Langevin step", "published ladder"
     ladder, options = geometric(1.0, 0.01, 10), {"steps": 100, "epsilon": 2e-5}
-    title = "published ladder"
     return [
         make_plan(model, "annealed_langevin", title="annealed Langevin", note=langevin),
         make_plan(model, "predictor_corrector", 36, title="predictor–corrector", note=corrector),

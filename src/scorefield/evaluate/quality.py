@@ -48,14 +48,10 @@ def quality(
     seed: int = 0,
     intervals: bool = True,
 ) -> Iterator[Figure]:
-    """Yield the figures that compare samples with a reference.
+    """Yield the figures that compare samples with real ones, both in the same features.
 
-    Args:
-        samples: the samples.
-        reference: real samples in the same features.
-        classifier: features whose probabilities are of the data's classes, for class shares.
-        seed: seed of the sliced distance's directions.
-        intervals: False leaves out the jackknife, for floors.
+    `classifier` adds class shares: its probabilities are of the data's classes. Without
+    `intervals` there is no jackknife, which floors do not need.
     """
     yield _frechet(samples, reference, intervals)
     kept = len(samples.x)
@@ -94,11 +90,7 @@ def warn_of_size(n: int, m: int, size: int) -> str:
 
 
 def _of_kept(
-    samples: Gathered,
-    reference: Gathered,
-    classifier: Features | None,
-    seed: int,
-    intervals: bool,
+    samples: Gathered, reference: Gathered, classifier: Features | None, seed: int, intervals: bool
 ) -> Iterator[Figure]:
     """Yield the figures of the samples that are kept."""
     x, y = samples.features, reference.features

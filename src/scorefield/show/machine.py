@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     names.append(platform.processor() or platform.machine())
+    memory = None
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
     return {
         "processor": names[0],
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory in GiB": _memory(),
+        "memory in GiB": memory,
         "GPU": torch.cuda.get_device_name(device) if "cuda" in device else None,
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
@@ -37,10 +41,3 @@ def in_words(machine: dict[str, Any]) -> str:
     memory = f"{machine['memory in GiB']} GiB"
     cores = f"{machine['cores']} cores, {machine['threads']} threads, {memory}"
     return f"{place}; {cores}; torch {machine['torch']}, Python {machine['python']}"
-
-
-def _memory() -> int | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (ValueError, OSError, AttributeError):
-        return None

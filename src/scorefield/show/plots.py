@@ -1,7 +1,7 @@
 """Plots: a density with its score field, clouds of samples, losses, ladders, quality against cost.
 
-Figures are created without pyplot, so that nothing global is set and no window opens. Colours are
-those of Okabe & Ito (2008), which the colour-blind can tell apart.
+Figures are created without pyplot, so that nothing global is set and no window opens. The colours,
+by Okabe & Ito (2008), can be told apart by the colour-blind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -93,41 +92,41 @@ def scatter(axes: Axes, x: Float[Tensor, "n 2"], kind: Int[Tensor, "n"] | None =
 def health(diagnosis: Diagnosis) -> Figure:
     """Plot a diagnosis: stability, variance and score error against σ, and the modes."""
     figure = _figure(11, 7.5)
-    stable, variance, error, modes = figure.subplots(2, 2).flat
-    levels, grey = diagnosis.levels, {"color": "#999999", "linewidth": 1}
+    stable, variance, error, modes = axes = list(figure.subplots(2, 2).flat)
+    levels, names = diagnosis.levels, ("widest", "local")
     sigmas = [level.sigma for level in levels]
-    for ax in (stable, variance, error):
-        ax.set_xscale("log")
-        ax.invert_xaxis()  # as the chain goes
-        ax.set_xlabel("σ")
-    stable.plot(sigmas, [diagnosis.epsilon / v.bound for v in levels], color=COLOURS[0], marker=".")
-    stable.axhline(1, **grey)
+    for ax in axes:
+        ax.set_prop_cycle(color=COLOURS)
+    stable.plot(sigmas, [diagnosis.epsilon / level.bound for level in levels], ".-")
     stable.set(title="ε over its bound: stable below 1", yscale="log")
-    for name, colour in zip(("widest", "local"), COLOURS, strict=False):
-        values = [getattr(level, name) for level in levels]
-        variance.plot(sigmas, values, color=colour, marker=".", label=name)
-        settled = [getattr(level, f"{name}_settled") for level in levels]
-        variance.plot(sigmas, settled, ":", color=colour, label=f"{name}, settled")
-    variance.axhline(1, **grey)
+    variance.plot(sigmas, [(v.widest, v.local) for v in levels], ".-", label=names)
+    variance.set_prop_cycle(color=COLOURS)
+    settled = [(level.widest_settled, level.local_settled) for level in levels]
+    variance.plot(sigmas, settled, ":", label=[f"{name}, settled" for name in names])
     variance.set_title("the chain's variance over that of q")
-    variance.legend(frameon=False)
-    for i, name in enumerate(("all", "dense half", "middle", "sparse 5 %")):
-        error.plot(sigmas, [v.errors[i] for v in levels], color=COLOURS[i], marker=".", label=name)
+    regions = ("all", "dense half", "middle", "sparse 5 %")
+    error.plot(sigmas, [level.errors for level in levels], ".-", label=regions)
     error.set_title("relative score error")
-    seen = [e for level in levels for e in level.errors if e > 0]
-    if seen:
-        error.set(yscale="log", ylim=(min(seen) / 3, max(seen) * 3))
-        error.legend(frameon=False)
-    weighed = diagnosis.modes
-    shares = [m.share for m in weighed]
-    reach = [[m.share - m.low for m in weighed], [m.high - m.share for m in weighed]]
-    modes.errorbar(range(len(shares)), shares, reach, fmt="o", color=COLOURS[0], label="measured")
-    modes.plot([m.weight for m in weighed], "_", color=COLOURS[1], markersize=18, label="true")
+    positive = [e for level in levels for e in level.errors if e > 0]
+    if positive:
+        error.set(yscale="log", ylim=(min(positive) / 3, max(positive) * 3))
+    for ax in axes[:3]:
+        ax.set(xscale="log", xlabel="σ")
+        ax.invert_xaxis()  # as the chain goes
+    for ax in axes[:2]:
+        ax.axhline(1, color="#999999", linewidth=1)
+    weighed, shares = diagnosis.modes, [mode.share for mode in diagnosis.modes]
+    reach = [
+        [mode.share - mode.low for mode in weighed],
+        [mode.high - mode.share for mode in weighed],
+    ]
+    modes.errorbar(range(len(weighed)), shares, reach, fmt="o", label="measured")
+    modes.plot([mode.weight for mode in weighed], "_", markersize=18, label="true")
     modes.set(title="modes: share with 95 % interval" if weighed else "no modes weighed")
     modes.set_ylim(bottom=0)
     modes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if weighed:
-        modes.legend(frameon=False)
+    for ax in axes[1:]:
+        ax.legend(frameon=False)
     return figure
 
 
@@ -139,8 +138,7 @@ def losses(
     top: float,
 ) -> Figure:
     """Plot losses of n samples at each σ: the mean with its 95 % interval, cut off at the top."""
-    figure = _figure(9, 4.2)
-    axes = figure.subplots()
+    figure, (axes,) = charts(1, width=9, height=4.2)
     for i, ((name, values), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
         mean, reach = values.mean(1), 1.96 * values.std(1) / values.shape[1] ** 0.5
         over = len(curves) - i  # the first above the others
@@ -156,8 +154,7 @@ def training(
     losses: Mapping[int, float], heldout: Mapping[int, tuple[float, float]], label: str
 ) -> Figure:
     """Plot the loss of each step, its running mean, and held-out means with standard errors."""
-    figure = _figure(9, 3.6)
-    axes = figure.subplots()
+    figure, (axes,) = charts(1, width=9)
     steps, values = list(losses), list(losses.values())
     axes.plot(steps, values, color="#CCCCCC", linewidth=0.7, label="a batch")
     width = max(len(values) // 40, 1)
@@ -176,8 +173,7 @@ def training(
 
 def ladders(grids: Mapping[str, Float[Tensor, "_"]]) -> Figure:
     """Plot grids of σ under each other, on a logarithmic axis that falls from left to right."""
-    figure = _figure(9, 0.9 + 0.45 * len(grids))
-    axes = figure.subplots()
+    figure, (axes,) = charts(1, width=9, height=0.9 + 0.45 * len(grids))
     for row, (sigmas, colour) in enumerate(zip(grids.values(), COLOURS, strict=False)):
         axes.plot(sigmas, [row] * len(sigmas), "|", color=colour, markersize=16, markeredgewidth=2)
     axes.set_yticks(range(len(grids)), list(grids))
@@ -196,8 +192,7 @@ def frontier(
     floor: float = math.nan,
 ) -> Figure:
     """Plot quality against cost: for each name the points (cost, value, low, high)."""
-    figure = _figure(9, 4.6)
-    axes = figure.subplots()
+    figure, (axes,) = charts(1, width=9, height=4.6)
     styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
     for (name, points), (colour, marker) in zip(curves.items(), styles, strict=False):
         cost, value, low, high = zip(*sorted(points), strict=True)
@@ -217,7 +212,6 @@ def frontier(
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
-    FigureCanvasAgg(figure)
     return figure
 
 
