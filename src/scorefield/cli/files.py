@@ -123,7 +123,7 @@ def choose_output(out: Path | None, run: Path, shape: torch.Size) -> tuple[Path,
         suffix = "png" if len(shape) == 3 else "npy" if table is None else "csv"
         out = Path(f"samples.{suffix}")
     if out.suffix not in TEXT_TABLES:
-        images.check_name(out, torch.empty(1, *shape))
+        images.check_name(out, shape)
     elif table is None or table.size != shape.numel():
         raise ValueError(f"{out}: {run} has no {TABLE_FILE} of its rows; write samples as .npy")
     else:

@@ -91,11 +91,11 @@ def animation(
     return content.getvalue()
 
 
-def check_name(path: Path, x: Tensor) -> None:
-    """Refuse a file name that does not suit the samples, before the work."""
+def check_name(path: Path, shape: Sequence[int]) -> None:
+    """Refuse a file name that does not suit samples of a shape, before the work."""
     if path.suffix not in ("", ".png", ".npy"):
         raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
-    if path.suffix != ".npy" and (x.ndim != 4 or x.shape[1] not in (1, 3)):
+    if path.suffix != ".npy" and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise ValueError(f"{path}: these samples are not images, write them as .npy")
     check_place(path)
 
@@ -123,7 +123,7 @@ def write_batches(
     path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
 ) -> Iterator[Callable[[Tensor], None]]:
     """Write n samples that come in batches; only a grid's pixels are kept in memory."""
-    check_name(path, torch.empty(1, *shape))
+    check_name(path, shape)
     if path.suffix == ".npy":
         with write_parts(path) as put:
             header = io.BytesIO()

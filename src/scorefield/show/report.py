@@ -43,13 +43,10 @@ PageTable: TypeAlias = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, an animated PNG or a GIF, with a caption.
+    """The content of a PNG, an animated PNG or a GIF, with a caption.
 
-    Attributes:
-        content: Content of the file.
-        caption: Text below the picture.
-        title: Bold text before the caption, and the picture's alternative text.
-        width: Width on the page; pictures of half or a third of it keep square pixels.
+    `title` stands in bold before the caption, and is the alternative text. Pictures of half or a
+    third of the page's `width` keep square pixels.
     """
 
     content: bytes
