@@ -117,7 +117,6 @@ def test_errors_name_the_argument():
     truth = Gaussian(torch.zeros(2), 1.0)
     for score, options, message in (
         (lambda x, sigma: truth(x, sigma) * math.nan, {}, "score or its derivative is not finite"),
-        (torch.no_grad()(lambda x, sigma: truth(x, sigma)), {}, "without no_grad or detach"),
         (truth, {"n": 2}, "n=2"),
         (truth, {"sigmas": torch.ones(0)}, "sigmas"),
     ):
@@ -140,29 +139,28 @@ def test_boxes_are_modes_and_points_and_planes_are_not():
         assert all(mode.low < 0.5 < mode.high for mode in diagnosis.modes)
 
 
-def test_stiffness_is_the_largest_eigenvalue_and_not_that_of_a_repelling_point():
+def test_stiffness_is_the_largest_eigenvalue_also_of_a_guided_score():
+    """Of s_u + w(s_c − s_u) for N(0, 1) and N(0, ¹⁄₁₀₀), w/(¹⁄₁₀₀ + σ²) − (w − 1)/(1 + σ²)."""
     cov = torch.tensor([[2.0, 1.9], [1.9, 2.0]])  # eigenvalues 3.9 and 0.1
-    truth = Gaussian(torch.zeros(2), cov)
-    for level in diagnose(truth, truth, LADDER, steps=1, epsilon=1e-3, n=100).levels:
+    truth, wide, narrow = (Gaussian(torch.zeros(2), v) for v in (cov, 1.0, 0.01))
+    options = {"sigmas": geometric(1.0, 0.3, 3), "steps": 2, "epsilon": 0.06, "n": 200}
+    for level in diagnose(truth, truth, **options).levels:
         assert level.stiffness == pytest.approx(level.sigma**2 / (0.1 + level.sigma**2), rel=POWER)
-    # between two modes the score repels, with a larger slope than it attracts anywhere
-    two = GaussianMixture(torch.tensor([[-3.0], [3.0]]), 0.01, torch.ones(2))
-    between = lambda x, sigma: two(x - x.detach(), sigma)  # noqa: E731
-    for level in diagnose(between, two, geometric(1, 0.99, 2), steps=1, epsilon=1e-4, n=99).levels:
-        assert level.stiffness < 1
-
-
-def test_guided_scores_are_stiffer():
-    """s_u + w(s_c − s_u) of N(0, 1) and N(0, 0.01): slope w/(0.01 + σ²) − (w − 1)/(1 + σ²)."""
-    wide, narrow = Gaussian(torch.zeros(2), 1.0), Gaussian(torch.zeros(2), 0.01)
-    guided, sigmas = guide(narrow, wide, 4.0), geometric(1.0, 0.3, 3)
-    diagnosis = diagnose(guided, narrow, sigmas, steps=2, epsilon=0.06, n=200)
+    diagnosis = diagnose(guide(narrow, wide, 4.0), narrow, **options)
     for level in diagnosis.levels:
         slope = 4 / (0.01 + level.sigma**2) - 3 / (1 + level.sigma**2)
         assert level.stiffness == pytest.approx(slope * level.sigma**2, rel=POWER)
     assert diagnosis.unstable
     assert "stiffer than a true one" in diagnosis.verdicts[0]
-    assert not diagnose(narrow, narrow, sigmas, steps=2, epsilon=0.06, n=200).unstable
+    assert not diagnose(narrow, narrow, **options).unstable
+
+
+def test_a_repelling_point_is_not_stiff():
+    """Between two modes the score repels, with a larger slope than it attracts anywhere."""
+    two = GaussianMixture(torch.tensor([[-3.0], [3.0]]), 0.01, torch.ones(2))
+    between = lambda x, sigma: two(x - x.detach(), sigma)  # noqa: E731
+    for level in diagnose(between, two, geometric(1, 0.99, 2), steps=1, epsilon=1e-4, n=99).levels:
+        assert level.stiffness < 1
 
 
 def test_score_error_by_level_and_region():

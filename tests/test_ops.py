@@ -30,8 +30,8 @@ def test_graphs_exist_in_grad_mode_only():
     torch.autograd.grad((y.sum() + pullback(y).sum()), (w, x))
     with torch.no_grad():
         y, pullback = linearize(lambda x: w * x**2, x)
-        assert not y.requires_grad
-        assert not pullback(y).requires_grad
+    assert not y.requires_grad
+    assert not pullback(y).requires_grad
 
 
 def test_a_score_that_autograd_cannot_see_is_an_error():

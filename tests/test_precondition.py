@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from scorefield import geometric, karras, rescale
+from scorefield import geometric, karras
 from scorefield import precondition as rows
 from scorefield.model import ScoreModel
 from scorefield.precondition import NCSN, VP, Precondition, SubVP, VPDiscrete, ddpm_sigmas
@@ -97,26 +97,28 @@ EXACT = {
 }
 
 
-def _grid(row):
-    if row.levels is not None:
-        return row.levels[:: max(1, len(row.levels) // 10)]
-    return karras(row.sigma_max, row.sigma_min, 10, dtype=torch.float64)
-
-
 # in float64; worst are s² = 1 − α² = 1e-6 from a time and s = 1 − α² = 1e-6: 2e-16/1e-6 = 2e-10
 ROUNDING = 1e-9
 
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("centre", [0.0, 0.5])
-def test_a_perfect_prediction_gives_the_score(name, centre):
-    row, predict = EXACT[name]
-    row = dataclasses.replace(row, centre=centre)
-    sigma = _grid(row)
-    x = centre + (V + sigma**2).sqrt()[:, None] * torch.randn(len(sigma), 3, dtype=torch.float64)
-    score = ScoreModel(Exact(predict), row)(x, sigma)
-    truth = -(x - centre) / (V + sigma**2)[:, None]
-    torch.testing.assert_close(score, truth, rtol=ROUNDING, atol=0)
+@pytest.mark.parametrize("scale", [1.0, 2.0, -0.5])
+def test_a_perfect_prediction_gives_the_score(name, centre, scale):
+    """For y = scale·x + ¼ ~ N(centre, v), x ~ N((centre − ¼)/scale, v/scale²)."""
+    published, predict = EXACT[name]
+    row = dataclasses.replace(published, centre=centre).rescale(scale, 0.25)
+    if row.levels is None:
+        sigma = karras(row.sigma_max, row.sigma_min, 10, dtype=torch.float64)
+    else:
+        sigma = row.levels[:: max(1, len(row.levels) // 10)]
+    mean, variance = (centre - 0.25) / scale, (V / scale**2 + sigma**2)[:, None]
+    x = mean + variance.sqrt() * torch.randn(len(sigma), 3, dtype=torch.float64)
+    model = ScoreModel(Exact(predict), row)
+    torch.testing.assert_close(model(x, sigma), -(x - mean) / variance, rtol=ROUNDING, atol=0)
+    assert model.sigma_max * abs(scale) == published.sigma_max
+    assert model.sigma_min * abs(scale) == published.sigma_min
+    assert row.levels is None or torch.equal(model.round(sigma), sigma)
 
 
 def test_times_span_the_range_of_sigma_and_do_not_cancel_at_small_sigma():
@@ -142,17 +144,3 @@ def test_ncsn_takes_the_nearest_level_and_ncsnv2_none():
     assert rows.NCSNv2()(torch.tensor([0.25], dtype=torch.float64)) == (0, 4, 1, None)
     with pytest.raises(ValueError, match="strictly decrease"):
         NCSN(LADDER.flip(0))
-
-
-@pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("scale", [2.0, -0.5])
-def test_rescaled_is_the_score_rescaled(name, scale):
-    row, predict = EXACT[name]
-    ours = ScoreModel(Exact(predict), row.rescale(scale, -1.0))
-    expected = rescale(ScoreModel(Exact(predict), row), scale, -1.0)
-    sigma = _grid(row) / abs(scale)
-    x = torch.randn(len(sigma), 3, dtype=torch.float64)
-    torch.testing.assert_close(ours(x, sigma), expected(x, sigma), rtol=ROUNDING, atol=0)
-    assert ours.sigma_max == row.sigma_max / abs(scale)
-    assert ours.sigma_min == row.sigma_min / abs(scale)
-    assert row.levels is None or torch.equal(ours.round(sigma), sigma)

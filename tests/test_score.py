@@ -58,11 +58,7 @@ def test_energy_gives_the_score_in_and_out_of_grad_mode():
     close(plain, -w.detach() * r * x)
 
 
-@given(
-    scale=st.floats(0.1, 10) | st.floats(-10, -0.1),
-    shift=st.floats(-3, 3),
-    sigma=st.floats(0.01, 10),
-)
+@given(st.floats(0.1, 10) | st.floats(-10, -0.1), st.floats(-3, 3), st.floats(0.01, 10))
 def test_rescale_is_a_change_of_variables(scale, shift, sigma):
     """y = scale·x + shift ~ N(m, v) means x ~ N((m − shift)/scale, v/scale²)."""
     mean, x = torch.tensor([0.3, -1.0]).double(), torch.randn(4, 2).double()
