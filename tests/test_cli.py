@@ -84,7 +84,7 @@ def test_help_describes_every_option_field_preset_and_sampler(command, capsys):
 @pytest.mark.parametrize(
     "args",
     [[], ["dance"], ["demo", "--number", "3"], ["demo", "--steps", "x"], ["convert", "a.pth"],
-     ["convert", "a.pth", "b", "--sde", "edm"]],
+     ["evaluate", "run", "--features", "words"]],
 )  # fmt: skip
 def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -22,18 +22,18 @@ def _path(folder):
 @pytest.mark.parametrize(
     ("folder", "args", "options"),
     [
-        ("ncsn_1x28x28", "--sigma-max 2 --sigma-min 0.1", dict(sigma_max=2.0, sigma_min=0.1)),
-        ("ncsnv2_3x32x32", "--no-ema", dict(ema=False)),
-        ("ncsnpp_ve_continuous", "--image-size 16", dict(image_size=16)),
-        ("ncsnpp_ve_discrete", "--no-ema --sde ve", dict(ema=False, sde="ve")),
+        ("ncsn_1x28x28", "sigma_max=2 sigma_min=0.1", dict(sigma_max=2.0, sigma_min=0.1)),
+        ("ncsnv2_3x32x32", "ema=false", dict(ema=False)),
+        ("ncsnpp_ve_continuous", "image_size=16", dict(image_size=16)),
+        ("ncsnpp_ve_discrete", "ema=false sde=ve", dict(ema=False, sde="ve")),
         (
             "ddpmpp_vp_continuous",
-            "--sde subvp --skip-rescale False --fir True",
+            "sde=subvp skip_rescale=false fir=true",
             dict(sde="subvp", skip_rescale=False, fir=True),
         ),
         (
             "ddpm_vp",
-            "--continuous True --beta-min 0.2 --beta-max 9 --groups 16 --dropout 0.3",
+            "continuous=true beta_min=0.2 beta_max=9 groups=16 dropout=0.3",
             dict(continuous=True, beta_min=0.2, beta_max=9.0, groups=16, dropout=0.3),
         ),
     ],
@@ -41,7 +41,8 @@ def _path(folder):
 @torch.no_grad()
 def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_path, capsys):
     out, lines = tmp_path / "model.safetensors", []
-    assert main(["convert", _path(folder), str(out), *args.split()]) == 0
+    settings = [f"--set={setting}" for setting in args.split()]
+    assert main(["convert", _path(folder), str(out), *settings]) == 0
     expected = scorefield.from_official(_path(folder), report=lines.append, **options)
     printed = capsys.readouterr().out.splitlines()
     assert printed[:-1] == [*lines, f"wrote {out}"]
@@ -85,6 +86,6 @@ def test_a_refused_file_or_option_is_named_and_nothing_is_written(tmp_path, erro
     assert str(path) in message
     assert "another kind of file" in message
     assert "its own ladder" in error_of(
-        "convert", _path("ncsnpp_ve_continuous"), out, "--sigma-max", "3"
+        "convert", _path("ncsnpp_ve_continuous"), out, "--set=sigma_max=3"
     )
     assert not out.exists()

@@ -9,12 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from ..disk import check_writable
 
 RunPath: TypeAlias = Annotated[
     Positional[Path], arg(metavar="RUN", help="a run's directory, or a saved or converted model")
+]
+Settings: TypeAlias = UseAppendAction[
+    Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE")]
 ]
 Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
 SamplerName: TypeAlias = Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import FlagConversionOff, Positional, UseAppendAction, arg
+from tyro.conf import FlagConversionOff, Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from ..runs.choose import choose_experiment
@@ -20,7 +20,6 @@ from ..values import describe_type
 from . import options
 from .startup import join_group, say
 
-Settings = Annotated[tuple[str, ...], arg(name="set", metavar="FIELD=VALUE")]
 PRESET_HELP = f"""{", ".join(PRESETS)}; by default the one that suits the data. Presets of MNIST and
 CIFAR-10 read data/mnist and data/cifar10, or --data.options.root=FOLDER, and download the data with
 --data.options.download=true"""
@@ -35,7 +34,7 @@ def train(
     start: Annotated[Path | None, arg(name="from")] = None,
     steps: int | None = None,
     seed: int | None = None,
-    settings: UseAppendAction[Settings] = (),
+    settings: options.Settings = (),
     show: bool = False,
 ) -> None:
     """Learn a model from data, in a directory that holds the whole run.

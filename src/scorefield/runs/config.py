@@ -174,18 +174,22 @@ def read(path: Path, default: Experiment | None = None) -> Experiment:
 
 def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:
     """Apply settings of the form `field.name=value`, with values in YAML."""
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"{setting:.80}: give a value, as in {name:.80}=...")
-        try:
-            value = _parse(text)
-        except ValueError as error:
-            raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
+    for name, value in map(parse_setting, settings):
         for key in reversed(name.split(".")):
             value = {key: value}
         experiment = replace_fields(experiment, value)
     return experiment
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Return the name and the value of `name=value`, with the value in YAML."""
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise ValueError(f"{setting:.80}: give a value, as in {name:.80}=...")
+    try:
+        return name, _parse(text)
+    except ValueError as error:
+        raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
 
 
 def _parse(text: str) -> Any:
