@@ -5,7 +5,6 @@ import json
 import math
 import random
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,14 +178,11 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     whole = path.read_text()
     path.write_text(whole.replace("1", "2"))
-    with pytest.raises(ValueError, match=r"people\.csv has changed"):
-        resume(moved)
-    for call in (partial(resume, changed_data=True), open_run):
-        with pytest.raises(ValueError, match="not the table"):
+    for call in (resume, open_run):
+        with pytest.raises(ValueError, match=r"people\.csv has changed"):
             call(moved)
-    path.write_text(whole + whole.splitlines()[-1] + "\n")
-    with pytest.raises(ValueError, match=r"not the (table|data)"):
-        open_run(moved)
+    with pytest.raises(ValueError, match="not the table"):
+        resume(moved, changed_data=True)
     path.write_text(whole)
     resume(moved)  # the refusals have changed nothing
     assert open_run(moved)[1].table == Table.read(moved)

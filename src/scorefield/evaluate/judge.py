@@ -17,14 +17,14 @@ from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import load, read_tensors
-from ..data import Dataset, load_data
+from ..data import Dataset
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
 from ..runs.config import Experiment
 from ..runs.resolve import choose_device
-from ..runs.resume import check_data
+from ..runs.resume import read_data
 from ..runs.state import checkpoints, raw_weights
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
@@ -237,7 +237,7 @@ def open_run(
     if not (run / "config.json").exists():
         raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
     experiment = config.read(run / "config.json")
-    data = load_data(experiment.data.source, **experiment.data.options)
+    data = read_data(run, experiment)
     if raw and not checkpoints(run):
         raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
     path = checkpoints(run)[-1] if raw else run
@@ -246,6 +246,5 @@ def open_run(
     if raw:
         model.net.load_state_dict(raw_weights(stored))
         kind = "raw"
-    check_data(run, experiment, data)
     model = model.to(distributed.local_device(choose_device(device)))
     return model, data, experiment, f"{kind}, step {stored.about.get('step')}"

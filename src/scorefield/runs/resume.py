@@ -88,44 +88,28 @@ def read_data(directory: Path, experiment: Experiment, *, changed: bool = False)
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     path, source = directory / DATA, experiment.data.source
     before = None if changed else _read_fingerprints(path)
-    hint = f"put the old data back, or run scorefield resume {directory} --changed-data"
+
+    def check(now: Mapping[str, str]) -> None:
+        if before is not None and (changes := describe_changes(before, now)):
+            raise ValueError(
+                f"the data in {source} are not those the run started with: {changes}; put the old "
+                f"data back, or run scorefield resume {directory} --changed-data"
+            )
+
     # Compare files before reading them, because reading different ones may fail in other ways.
     if files := fingerprint_files(source):
-        _check_fingerprints(before, files, source, hint)
+        check(files)
     data = load_data(source, **experiment.data.options)
     if not files:
-        _check_fingerprints(before, fingerprint_samples(data), source, hint)
-    _refuse_other_table(directory, source, data)
-    if before is None:  # recorded last, so that refused data are not
-        write_fingerprints(directory, source, data)
-    return data
-
-
-def check_data(directory: Path, experiment: Experiment, data: Dataset) -> None:
-    """Refuse to evaluate a run on data that it did not start with."""
-    path, source = directory / DATA, experiment.data.source
-    _refuse_other_table(directory, source, data)
-    if data.exact and path.exists():  # a stream may differ each time it is read
-        now = fingerprint_files(source) or fingerprint_samples(data)
-        _check_fingerprints(_read_fingerprints(path), now, source, "put them back")
-
-
-def _check_fingerprints(
-    before: Mapping[str, str] | None, now: Mapping[str, str], source: str, hint: str
-) -> None:
-    if before is not None and (changes := describe_changes(before, now)):
-        raise ValueError(
-            f"the data in {source} are not those the run started with: {changes}; {hint}"
-        )
-
-
-def _refuse_other_table(directory: Path, source: str, data: Dataset) -> None:
-    """Refuse a table that is standardised differently from the run's."""
+        check(fingerprint_samples(data))
     if data.table is not None and data.table != Table.read(directory):
         raise ValueError(
             f"{directory}: {source} is not the table that the run started with, and is "
             "standardised differently; put the old one back, or start another run"
         )
+    if before is None:  # recorded last, so that refused data are not
+        write_fingerprints(directory, source, data)
+    return data
 
 
 def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
