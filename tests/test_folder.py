@@ -50,12 +50,9 @@ def _one(path, **options):
 
 UPRIGHT = {
     1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
     5: lambda a: a.T,
     6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].T,
     8: lambda a: np.rot90(a),
 }
 

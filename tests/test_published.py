@@ -202,21 +202,15 @@ def _special(name, kind, target=""):
 
 
 def test_an_archive_is_not_unpacked_and_its_links_are_not_followed(tmp_path):
-    path = tmp_path / "inside" / ARCHIVE
-    path.parent.mkdir()
-    secret = tmp_path / "test_batch"
-    secret.write_bytes(cifar10_batches(2)["test_batch"][0])
+    path = tmp_path / ARCHIVE
     names = "../escaped", str(tmp_path / "absolute"), "cifar-10-batches-py/../../test_batch"
-    others = [
-        *((name, b"x") for name in names),
-        _special("cifar-10-batches-py/link", tarfile.SYMTYPE, "../../.."),
-        _special("cifar-10-batches-py/pipe", tarfile.FIFOTYPE),
-        ("n" * 300, b"a long name"),
-    ]
-    write_tar(path, [*others, *_batch_files()])
+    others = [*((name, b"x") for name in names), ("n" * 300, b"a long name")]
+    write_tar(path, [*others, _special("pipe", tarfile.FIFOTYPE), *_batch_files()])
     assert len(load_data(path).test) == 2
-    assert {p.name for p in tmp_path.rglob("*")} == {"inside", "test_batch", path.name}
-    link = _special("cifar-10-batches-py/test_batch", tarfile.SYMTYPE, str(secret))
+    assert [*tmp_path.iterdir()] == [path]
+    file = tmp_path / "test_batch"
+    file.write_bytes(cifar10_batches(2)["test_batch"][0])
+    link = _special("cifar-10-batches-py/test_batch", tarfile.SYMTYPE, str(file))
     write_tar(path, [*_batch_files()[:-1], link])
     with pytest.raises(OSError, match="lacks test_batch"):
         load_data(path)

@@ -21,6 +21,7 @@ from .sources import Dataset, Source
 
 Stamp: TypeAlias = "tuple[int, int]"
 """Size of a file and time of the last write to it."""
+MISSING: Stamp = (-1, -1)
 
 PIECES = 1024
 PIECE_BYTES = 2**16
@@ -58,18 +59,18 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def file_stamp(file: Path | int) -> Stamp:
-    """Return the size and time of a file, or of an open one; (−1, −1) if it is missing."""
+    """Return the size and time of a file, or of an open one."""
     try:
         status = os.stat(file)
     except OSError:  # for example a broken link; it is reported when it is opened
-        return -1, -1
+        return MISSING
     return status.st_size, status.st_mtime_ns
 
 
 def check_unchanged(path: Path, before: Stamp, file: int | None = None) -> None:
     """Refuse a file, or an open one, that has been written to since a stamp was taken."""
     now = file_stamp(path if file is None else file)
-    if now != before:
+    if now not in (before, MISSING):
         raise OSError(f"{path} has changed since it was opened, from {before[0]} to {now[0]} bytes")
 
 
