@@ -140,7 +140,7 @@ def test_boxes_are_modes_and_points_and_planes_are_not():
 
 
 def test_stiffness_is_the_largest_eigenvalue_also_of_a_guided_score():
-    """Of s_u + w(s_c − s_u) for N(0, 1) and N(0, ¹⁄₁₀₀), w/(¹⁄₁₀₀ + σ²) − (w − 1)/(1 + σ²)."""
+    """Guidance from N(0, 1) to N(0, 0.01) has λ = w/(0.01 + σ²) − (w − 1)/(1 + σ²)."""
     cov = torch.tensor([[2.0, 1.9], [1.9, 2.0]])  # eigenvalues 3.9 and 0.1
     truth, wide, narrow = (Gaussian(torch.zeros(2), v) for v in (cov, 1.0, 0.01))
     options = {"sigmas": geometric(1.0, 0.3, 3), "steps": 2, "epsilon": 0.06, "n": 200}

@@ -95,7 +95,7 @@ def test_projections_have_the_length_of_a_normal_vector():
 
 
 def test_variance_reduction_reduces_variance():
-    """Of s = −x the trace term is the same for all signs v; ½(vᵀs)² alone varies."""
+    """For s = −x the trace term is the same for all signs v; ½(vᵀs)² alone varies."""
     x = torch.tensor([[1.0, -0.5, 2.0]]).double().expand(8, 3)
     plain, reduced = (
         sliced(lambda x, sigma: -x, x, 0.0, reduced=r, noise=replay([x, SIGNS])).var()

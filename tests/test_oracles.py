@@ -258,8 +258,11 @@ def test_shapes_types_and_the_forms_of_sigma(kind, shape, batch, dtype, sigma):
         torch.testing.assert_close(rows, value, rtol=1e-4, atol=1e-6)
 
 
-X, N, EYE = torch.zeros(2, 3), Gaussian(torch.zeros(3), 1.0), torch.eye(3)
-BOX, POINTS = Box(torch.zeros(3), torch.ones(3)), Empirical(X)
+X = torch.zeros(2, 3)
+N = Gaussian(torch.zeros(3), 1.0)
+EYE = torch.eye(3)
+BOX = Box(torch.zeros(3), torch.ones(3))
+POINTS = Empirical(X)
 # of rank 2 up to rounding
 TALL = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.3, 0.4], [0.7, 0.2, 0.9]])
 

@@ -71,7 +71,7 @@ def _score(y, sigma):
     return -y / (V + sigma**2)
 
 
-def _scaled_score(y, cond):
+def _sigma_score(y, cond):
     return -_noise(y, 1, cond.exp())
 
 
@@ -79,12 +79,13 @@ def _velocity(y, time):
     return _noise(y, 1 - time, time) - _clean(y, 1 - time, time)
 
 
-ON_LEVELS, DDPM = partial(VPDiscrete, ddpm_sigmas()), partial(_at, _ddpm_alpha)
+ON_LEVELS = partial(VPDiscrete, ddpm_sigmas())
+DDPM = partial(_at, _ddpm_alpha)
 EXACT = {
     "NCSN": (NCSN(LADDER), lambda y, i: _score(y, LADDER[i.long()])),
-    "scaled score": (Precondition("scaled score", "log", 50.0, 0.01), _scaled_score),
+    "scaled score": (Precondition("scaled score", "log", 50.0, 0.01), _sigma_score),
     "score": (Precondition("score", "sigma", 50.0, 0.01), _score),
-    "VE": (rows.VE(), lambda y, cond: _scaled_score(y / 2, cond)),
+    "VE": (rows.VE(), lambda y, cond: _sigma_score(y / 2, cond)),
     "VEDiscrete": (rows.VEDiscrete(LADDER), lambda y, i: -_noise(y / 2, 1, LADDER[i.long()])),
     "VP": (VP(), _at(_alpha, _noise)),
     "VP, v": (VP(predicts="v"), _at(_alpha, _v)),

@@ -48,7 +48,7 @@ class Suggestion:
     outliers: int = 0
     """Number of samples that are further from all others than twice the median distance."""
     origin: Origin = "given"
-    """Where σ_L comes from."""
+    """Source of σ_L."""
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -113,7 +113,7 @@ def suggest(
     # at least float32, and about the mean, so that distances do not cancel
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     x = x - x.mean(0)
-    pairs = torch.nn.functional.pdist(x[_spaced_rows(len(x), 512)])
+    pairs = torch.nn.functional.pdist(x[_space_rows(len(x), 512)])
     apart = pairs[pairs > 0]
     typical = apart.median().item() if len(apart) else math.inf
     farthest, outliers, reach = _largest_distances(x, 2 * typical)
@@ -125,7 +125,7 @@ def suggest(
     if sigma_min is None and images:
         origin, sigma_min = "8 bits", 0.01
     elif sigma_min is None:
-        gaps = _gaps(x, _spaced_rows(len(x), 1024))  # copies do not count
+        gaps = _gaps(x, _space_rows(len(x), 1024))  # copies do not count
         nearest = torch.stack([g.where(g > 0, math.inf).amin(1) for g in gaps]).amin(0)
         origin, sigma_min = "neighbours", 0.1 * nearest.median().item() / math.sqrt(x.shape[1])
     ladder = suggest_between(reach, sigma_min, x.shape[1], budget=budget)
@@ -159,7 +159,7 @@ def suggest_between(
     return Suggestion(sigmas, steps, e * sigma_min**2, overlap(gamma, size), ratio)
 
 
-def _spaced_rows(n: int, limit: int) -> Int[Tensor, "rows"]:
+def _space_rows(n: int, limit: int) -> Int[Tensor, "rows"]:
     return torch.linspace(0, n - 1, min(n, limit), dtype=torch.float64).round().long()
 
 

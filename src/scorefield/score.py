@@ -93,11 +93,11 @@ def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
     w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is ours minus 1.
     """
 
-    def guided_score(x: Tensor, sigma: Sigma) -> Tensor:
+    def guidance(x: Tensor, sigma: Sigma) -> Tensor:
         s_u, s_c = unconditional(x, sigma), conditional(x, sigma)
         return s_u + weight * (s_c - s_u)
 
-    return keep_shape_and_device(conditional, guided_score)
+    return keep_shape_and_device(conditional, guidance)
 
 
 def keep_shape_and_device(part: Score, whole: Score) -> Score:
