@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import tyro
 
@@ -18,19 +17,6 @@ from . import BENCHMARKS, RESULTS, Setting, describe
 
 PROGRAM = "python -m benchmarks"
 NAMES = (*BENCHMARKS, "tables", "all")
-
-
-@dataclass(frozen=True)
-class Printing:
-    """Options of `tables`.
-
-    Attributes:
-        only: Parts of titles; these tables are printed whole.
-        out: Directory of the results.
-    """
-
-    only: tuple[str, ...] = ()
-    out: Path = RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,24 +47,20 @@ def run(name: str, options: Sequence[str]) -> None:
     if name not in NAMES:
         raise ValueError(f"there is no benchmark {name!r}: {spelling_hint(name, NAMES)}")
     about, program = overview() if name == "all" else describe(name), f"{PROGRAM} {name}"
-    if name == "tables":
-        printing = tyro.cli(Printing, prog=program, description=about, args=options)
-        startup.prepare()
-        from . import tables
-
-        results = tables.run(Setting(only=printing.only, out=printing.out))
-        print("\n\n".join(table.markdown() for table in results))
-        return
-    default = Setting(device="auto")
+    default = Setting(out=RESULTS) if name == "tables" else Setting(device="auto")
     setting = tyro.cli(Setting, prog=program, description=about, default=default, args=options)
     if not 0 <= setting.seed < 2**63:
         raise ValueError(f"--seed {setting.seed}: give a whole number from 0 to 2^63 - 1")
     startup.prepare()
-    check_writable(setting.out / f"{name}.json")
     from scorefield.runs.resolve import choose_device
 
     from .table import record
+    from .tables import published_tables
 
+    if name == "tables":
+        print("\n\n".join(table.markdown() for table in published_tables(setting)))
+        return
+    check_writable(setting.out / f"{name}.json")
     setting = replace(setting, device=str(choose_device(setting.device)))
     for benchmark in BENCHMARKS if name == "all" else (name,):
         record(benchmark, setting)

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from scorefield import runs
-from scorefield.evaluate import draw, evaluate, frontier_plans, open_run
+from scorefield.evaluate import Figure, draw, evaluate, frontier_plans, open_run
 from scorefield.evaluate.quality import FRECHET
 from scorefield.model import ScoreModel
 from scorefield.noise import geometric
@@ -29,19 +29,18 @@ from . import Setting
 from .table import Cell, Table
 
 QUICK_TRAINING = ["training.steps=20", "training.warmup=1"]
-SAMPLES, QUICK_SAMPLES = 360, 60
-BUDGETS, QUICK_BUDGETS = (4, 6, 8, 10, 20, 40), (6, 10)
+BUDGETS = (4, 6, 8, 10, 20, 40)
+QUICK_BUDGETS = (6, 10)
 """Evaluations of a plan, approximately."""
-LEVELS, STEPS, QUICK_STEPS = 10, 100, 2
-"""Of annealed Langevin dynamics."""
+LEVELS = 10
 REPEATS = 5
-"""Times that each plan but the references is timed."""
+"""Times that each plan except for the references is timed."""
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    n, budgets = (QUICK_SAMPLES, QUICK_BUDGETS) if setting.quick else (SAMPLES, BUDGETS)
+    n, steps, budgets = (60, 2, QUICK_BUDGETS) if setting.quick else (360, 100, BUDGETS)
     model, data, _, weights = open_run(train(setting), device=setting.device)
-    eager, references = copy.deepcopy(model), langevin(model, setting.quick)
+    eager, references = copy.deepcopy(model), langevin_plans(model, steps)
     plans = [plan for sampler in SAMPLERS for plan in frontier_plans(model, sampler, budgets)]
     evaluation = evaluate(
         model,
@@ -56,16 +55,18 @@ def run(setting: Setting) -> Iterator[Table]:
         progress=True,
     )
     rows: list[list[Cell]] = []
+
+    def add(plan: Plan, seconds: float, figure: Figure) -> None:
+        gain = rows[0][2] / seconds if rows else 1.0
+        numbers = (seconds, gain, figure.value, figure.low, figure.high)
+        rows.append([plan.name, plan.evaluations, *numbers])
+
     for plan in references:
-        seconds = draw(eager, n, plan, evaluation.features, seed=setting.seed, batch=n).seconds
-        figure = evaluation.figure(FRECHET, plan.name)
-        rows.append([plan.name, plan.evaluations, seconds, figure.value, figure.low, figure.high])
+        gathered = draw(eager, n, plan, evaluation.features, seed=setting.seed, batch=n)
+        add(plan, gathered.seconds, evaluation.figure(FRECHET, plan.name))
     for i, plan in enumerate(plans):
         figures = evaluation.frontier[i :: len(plans)]
-        seconds, figure = median(figure.draw["seconds"] for figure in figures), figures[0]
-        rows.append([plan.name, plan.evaluations, seconds, figure.value, figure.low, figure.high])
-    for row in rows:
-        row.insert(3, rows[0][2] / row[2])
+        add(plan, median(figure.draw["seconds"] for figure in figures), figures[0])
     columns = {"sampler": "", "NFE": "d", "seconds": ".3f", "times faster": ".1f"}
     columns |= dict.fromkeys(["Fréchet", "from", "to"], ".3f")
     about = f"Reference: {evaluation.reference}; {evaluation.features.about}. Weights: {weights}."
@@ -77,21 +78,15 @@ def train(setting: Setting) -> Path:
     place = setting.out / "models" / ("digits-quick" if setting.quick else "digits")
     changes = [f"seed={setting.seed}", f"machine.device={setting.device}"]
     experiment = override(PRESETS["digits"], changes + QUICK_TRAINING * setting.quick)
-    runs.finish(
-        experiment,
-        place,
-        watch=lambda run: track(
-            run, experiment.training.steps, "digits", done=run.step, position=lambda u: u.step
-        ),
-    )
+    steps = experiment.training.steps
+    runs.finish(experiment, place, watch=lambda run: track(run, steps, "digits", done=run.step))
     return place
 
 
-def langevin(model: ScoreModel, quick: bool) -> list[Plan]:
+def langevin_plans(model: ScoreModel, steps: int) -> list[Plan]:
     """Return the references: the paper's plan, and one between the model's own levels."""
-    steps, title = QUICK_STEPS if quick else STEPS, "annealed Langevin, the {} σ"
     options = {"steps": steps, "epsilon": 2e-5}
-    sigmas = geometric(1.0, 0.01, LEVELS)
+    title, sigmas = "annealed Langevin, the {} σ", geometric(1.0, 0.01, LEVELS)
     paper = Plan("annealed_langevin", sigmas, options, title=title.format("paper’s"))
     options = {"levels": LEVELS, "denoise": False, "title": title.format("model’s")}
     return [paper, make_plan(model, "annealed_langevin", steps, **options)]

@@ -24,7 +24,8 @@ from .measure import in_new_process, process_bytes
 from .table import Cell, Table
 
 THREADS = 1
-BATCH, STEPS = 100, 50
+BATCH = 100
+STEPS = 50
 METHODS = {"in memory": (2**30, 0), "in the step": (0, 0), "1 thread": (0, 1), "2 threads": (0, 2)}
 """Bytes that may be kept in memory, and threads that read ahead."""
 FOLDERS = {"PNG 32 × 32": (32, 20_000), "JPEG 512 × 384": (64, 400)}

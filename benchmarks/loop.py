@@ -30,7 +30,8 @@ from .measure import Task, ratio, turns
 from .table import Cell, Table
 
 THREADS = 1
-TURNS, QUICK_TURNS = 40, 2
+TURNS = 40
+QUICK_TURNS = 2
 
 
 def run(setting: Setting) -> Iterator[Table]:

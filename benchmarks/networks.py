@@ -42,21 +42,17 @@ def digits() -> ScoreModel:
 
 
 class Network(NamedTuple):
-    """A network, the batch that it is measured on, and the least that is expected of eager torch.
-
-    Eager torch must reach that share of the machine's peak, or a ratio to it says little.
-    """
+    """A network, and the batch that it is measured on."""
 
     build: Callable[[], ScoreModel]
     batch: int
-    least: float = 0.0
 
 
 NETWORKS = {
-    "NCSN 64, 1×28×28, batch 32": Network(lambda: ncsn(1, 64, 28), 32, 0.5),
-    "NCSN 64, 1×28×28, batch 128": Network(lambda: ncsn(1, 64, 28), 128, 0.5),
-    "NCSN 128, 3×32×32, batch 32": Network(lambda: ncsn(3, 128, 32), 32, 0.65),
-    "NCSNv2 128, 3×32×32, batch 32": Network(lambda: ncsnv2(3, 128, 32), 32, 0.65),
+    "NCSN 64, 1×28×28, batch 32": Network(lambda: ncsn(1, 64, 28), 32),
+    "NCSN 64, 1×28×28, batch 128": Network(lambda: ncsn(1, 64, 28), 128),
+    "NCSN 128, 3×32×32, batch 32": Network(lambda: ncsn(3, 128, 32), 32),
+    "NCSNv2 128, 3×32×32, batch 32": Network(lambda: ncsnv2(3, 128, 32), 32),
     "UNet 64, 1×8×8, batch 128": Network(unet, 128),
     "digits’ MLP, 1×8×8, batch 128": Network(digits, 128),
 }
@@ -66,11 +62,6 @@ GPU_NETWORKS = {
 }
 """Measured on a GPU too: launches dominate the small batch, products the large one."""
 QUICK_NETWORKS = {"NCSN 8, 1×8×8, batch 2": Network(lambda: ncsn(1, 8, 8), 2)}
-
-
-def make_step(model: ScoreModel, kind: str, batch: int) -> Task:
-    """Return a step of "training" or of "sampling"."""
-    return STEPS[kind](model, *make_inputs(model, batch))
 
 
 def make_inputs(model: ScoreModel, batch: int) -> tuple[Tensor, Tensor]:
@@ -116,3 +107,4 @@ def sampling(model: ScoreModel, x: Tensor, sigma: Tensor) -> Task:
 
 
 STEPS = {"training": training, "sampling": sampling}
+"""Functions that return a step on given inputs."""

@@ -57,10 +57,8 @@ def notes() -> list[str]:
     """Return which packages are compared, and which are missing."""
     absent = {package: missing(package) for package in INSTALL}
     there = [f"{name} {version(name)}" for name, reason in absent.items() if reason is None]
-    return [
-        *[f"Compared with {' and '.join(there)}."] * bool(there),
-        *filter(None, absent.values()),
-    ]
+    compared = [f"Compared with {' and '.join(there)}."] * bool(there)
+    return [*compared, *filter(None, absent.values())]
 
 
 class Function(nn.Module):
@@ -83,14 +81,7 @@ def as_score(net: nn.Module, shape: torch.Size | None = None) -> ScoreModel:
 
 
 class Contender(NamedTuple):
-    """A sampler of a package.
-
-    Attributes:
-        package: Name of the package.
-        name: Name of the sampler in it.
-        ours: The sampler of ours that does the same, or the nearest.
-        build: From a network and the number of evaluations to the run.
-    """
+    """A sampler of a package: the nearest of ours, and its run of a number of evaluations."""
 
     package: str
     name: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from statistics import median
-from typing import NamedTuple
 
 import torch
 
@@ -30,34 +29,28 @@ SIZES = {
     "UNet 128, 3×32×32": Size((3, 32, 32), (128, 256, 256), 8),
 }
 QUICK_SIZES = {"UNet 16, 1×8×8": Size((1, 8, 8), (16, 32), 4)}
+NETS = {"digits’ MLP, 1×8×8": (digits, 128), "UNet 64, 1×8×8": (unet, 16)}
+"""Networks that are sampled, and the number of samples at once."""
+QUICK_NETS = {"digits’ MLP, 1×8×8": (digits, 8)}
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    nets = {"digits’ MLP, 1×8×8": (digits, 128), "UNet 64, 1×8×8": (unet, 16)}
-    if setting.quick:
-        nets = {"digits’ MLP, 1×8×8": (digits, 8)}
+    sizes, nets = (QUICK_SIZES, QUICK_NETS) if setting.quick else (SIZES, NETS)
     contests: dict[str, Callable[[Setting, str], Table]] = {
-        f"A step of training, {name}": partial(training, size=size)
-        for name, size in (QUICK_SIZES if setting.quick else SIZES).items()
+        f"A step of training, {name}": partial(training, size=size) for name, size in sizes.items()
+    } | {
+        f"Samples of one network, {name}": partial(sampling, build=build, n=n)
+        for name, (build, n) in nets.items()
     }
-    for name, (build, n) in nets.items():
-        contests[f"Samples of one network, {name}"] = partial(sampling, build=build, n=n)
     for title, measure in setting.select(contests).items():
         torch.manual_seed(setting.seed)
         yield measure(setting, title)
 
 
-class Timed(NamedTuple):
-    """Median seconds of a task, and the ratio to that of ours."""
-
-    seconds: float
-    ratio: float
-
-
 def time_all(
     setting: Setting, builders: Mapping[str, Callable[[], Task]], base: Mapping[str, str]
-) -> tuple[dict[str, Timed], list[str]]:
-    """Time tasks in turns, and return notes on the packages.
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Time tasks in turns; return the median seconds and the ratio of each, and notes.
 
     Args:
         setting: how to measure.
@@ -74,7 +67,7 @@ def time_all(
         else:
             tasks[name] = task
     times = turns(tasks, repeats=setting.repeats)
-    results = {name: Timed(median(t), ratio(times[base[name]], t)) for name, t in times.items()}
+    results = {name: (median(t), ratio(times[base[name]], t)) for name, t in times.items()}
     return results, [*packages.notes(), *failures]
 
 
@@ -82,11 +75,8 @@ def sampling(setting: Setting, title: str, build: Callable[[], ScoreModel], n: i
     """Count the samples per second that each sampler draws from one network."""
     x = ENDS["sigma_max"] * torch.randn(n, 1, 8, 8, device=setting.device)
     net = build().net.to(setting.device).eval()
-    entries = {
-        f"{entry.package} {entry.name}": entry
-        for entry in CONTENDERS
-        if packages.missing(entry.package) is None
-    }
+    there = [entry for entry in CONTENDERS if packages.missing(entry.package) is None]
+    entries = {f"{entry.package} {entry.name}": entry for entry in there}
     builders: dict[str, Callable[[], Task]] = {
         name: lambda entry=entry: partial(entry.build(net, EVALUATIONS), x)
         for name, entry in entries.items()

@@ -47,9 +47,11 @@ from . import Setting
 from .table import Cell, Table
 
 THREADS = 1
-SAMPLES, QUICK_SAMPLES = 50_000, 2_000
-CHAINS, PARTICLES = 5_000, 2_000
-"""Chains at once, and particles of a filter."""
+SAMPLES = 50_000
+QUICK_SAMPLES = 2_000
+AT_ONCE = 5_000
+FILTER_AT_ONCE = 1_000
+"""Samples at once; those of a filter have twice as many particles."""
 
 Distribution = Gaussian | Mixture
 
@@ -87,7 +89,9 @@ def run(setting: Setting) -> Iterator[Table]:
     for problem, method in setting.select(pairs).values():
         torch.manual_seed(setting.seed)
         start = time.process_time()
-        x = METHODS[method](problem, n)
+        at_once = FILTER_AT_ONCE if method == "particle_filter" else AT_ONCE
+        parts = [min(at_once, n - first) for first in range(0, n, at_once)]
+        x = torch.cat([METHODS[method](problem, part) for part in parts])
         spent = time.process_time() - start
         x = x if method == "exact" else x[:, problem.free]
         rows.append([problem.name, method, *errors(problem, x), spent])
@@ -121,46 +125,37 @@ def distributions() -> dict[str, Distribution]:
 def problems() -> Iterator[Problem]:
     for name, prior in distributions().items():
         size = prior.shape.numel()
-        x, prior32 = prior.sample(1, noise=seeded(3)), in_float32(prior)
-        known = torch.arange(size) % 8 < (1 if size == 2 else 2)
-        y, free = mask(known)(x), torch.arange(size)[~known]
-        exact = marginal(prior.posterior(torch.eye(size).double()[known], y[0, known], 0.0), free)
-        yield Problem(f"{name} mask", prior32, mask(known), y.float(), 0.0, free, exact)
+        x = prior.sample(1, noise=seeded(3))
+        prior32 = change_parts(prior, lambda p: Gaussian(p.prior.mean.float(), p.prior.cov.float()))
+        visible = torch.arange(size) % 8 < (1 if size == 2 else 2)
+        y, free = mask(visible)(x), torch.arange(size)[~visible]
+        exact = change_parts(
+            prior.posterior(torch.eye(size).double()[visible], y[0, visible], 0.0),
+            lambda p, free=free: Gaussian(p.prior.mean[free], p.prior.dense[free][:, free]),
+        )
+        yield Problem(f"{name} mask", prior32, mask(visible), y.float(), 0.0, free, exact)
         rows = seeded(5)(torch.empty(1 if size == 2 else 4, size).double()) / size**0.5
         y = x @ rows.T + 0.2 * seeded(6)(torch.empty(1, len(rows)).double())
         exact, free = prior.posterior(rows, y[0], 0.2), torch.arange(size)
         yield Problem(f"{name} matrix", prior32, matrix(rows), y.float(), 0.2, free, exact)
 
 
-def in_float32(prior: Distribution) -> Distribution:
-    if isinstance(prior, Mixture):
-        return Mixture([in_float32(part) for part in prior.components], prior.weights.float())
-    return Gaussian(prior.prior.mean.float(), prior.prior.cov.float())
+def change_parts(prior: Distribution, change: Callable[[Gaussian], Gaussian]) -> Distribution:
+    """Return a function of a Gaussian, or a mixture of functions of its Gaussians."""
+    if isinstance(prior, Gaussian):
+        return change(prior)
+    parts = [change(part) for part in prior.components]
+    return Mixture(parts, prior.weights.to(parts[0].prior.mean))
 
 
-def marginal(prior: Distribution, rows: Tensor) -> Distribution:
-    """Return the distribution of some coordinates."""
-    if isinstance(prior, Mixture):
-        return Mixture([marginal(part, rows) for part in prior.components], prior.weights)
-    return Gaussian(prior.prior.mean[rows], prior.prior.dense[rows][:, rows])
-
-
-def in_parts(n: int, most: int, sample: Callable[[int], Tensor]) -> Tensor:
-    return torch.cat([sample(min(most, n - done)) for done in range(0, n, most)])
-
-
-def guided(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
+def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
     """Return the sampler by a method that makes a conditional score."""
 
     def sample(problem: Problem, n: int) -> Tensor:
         score = make(problem.prior, problem.operator, problem.y, sigma_y=problem.sigma_y)
         levels = 18 if problem.name.startswith("mix64") else 32
         sigmas = karras(5 * problem.sigma_max, 0.01, levels)
-
-        def run(n: int) -> Tensor:
-            return final(integrate(heun, score, problem.start(n, sigmas), sigmas))
-
-        return in_parts(n, CHAINS, run)
+        return final(integrate(heun, score, problem.start(n, sigmas), sigmas))
 
     return sample
 
@@ -170,34 +165,26 @@ def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
     return pigdm(prior, *args, sigma_data=deviation, **options)
 
 
-def overwritten(problem: Problem, n: int) -> Tensor:
+def by_algorithm2(problem: Problem, n: int) -> Tensor:
     sigmas = geometric(problem.sigma_max, 0.02, 16)
     options = {"known": problem.operator.known, "y": problem.y, "steps": 20, "epsilon": 4e-5}
-
-    def run(n: int) -> Tensor:
-        return final(algorithm2(problem.prior, problem.start(n, sigmas), sigmas, **options))
-
-    return in_parts(n, CHAINS, run)
+    return final(algorithm2(problem.prior, problem.start(n, sigmas), sigmas, **options))
 
 
-def filtered(problem: Problem, n: int) -> Tensor:
+def by_filter(problem: Problem, n: int) -> Tensor:
     sigmas = geometric(problem.sigma_max, 0.02, 64)
     options = {"operator": problem.operator, "y": problem.y, "sigma_y": problem.sigma_y}
-
-    def run(n: int) -> Tensor:
-        x = problem.start(n, sigmas)
-        return final(particle_filter(problem.prior, x, sigmas, **options))[::2]
-
-    return in_parts(2 * n, PARTICLES, run)
+    x = problem.start(2 * n, sigmas)
+    return final(particle_filter(problem.prior, x, sigmas, **options))[::2]
 
 
 METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
     "exact": lambda problem, n: problem.posterior.sample(n),
-    "replace": guided(replace),
-    "dps": guided(dps),
-    "pigdm": guided(pigdm_score),
-    "algorithm2": overwritten,
-    "particle_filter": filtered,
+    "replace": by_score(replace),
+    "dps": by_score(dps),
+    "pigdm": by_score(pigdm_score),
+    "algorithm2": by_algorithm2,
+    "particle_filter": by_filter,
 }
 
 

@@ -23,15 +23,17 @@ from scorefield.fast.optimize import optimize
 
 from . import Setting
 from .measure import Task, peak_memory, ratio, turns
-from .networks import STEPS, make_step, ncsn
+from .networks import STEPS, make_inputs, ncsn
 from .table import Cell, Table
 
 BATCHES = (1, 8, 32, 128)
 SIZES = (8, 16, 28, 32, 64)
 """Pixels per side."""
 BATCH = 8
-SIZE, SMALL_SIZE = 28, 8
-WIDTH, QUICK_WIDTH = 64, 8
+SIZE = 28
+SMALL_SIZE = 8
+WIDTH = 64
+QUICK_WIDTH = 8
 PROCESSES = (1, 2)
 PROCESS_RUNS = 3
 """Training runs of each number of processes."""
@@ -83,7 +85,7 @@ def step(device: str, kind: str, width: int, varied: str, value: int) -> Task:
     sizes = {"batch": BATCH, "size": SIZE, varied: value}
     model = ncsn(1, width, sizes["size"]).to(device)
     optimize(model, batch=sizes["batch"], train=kind == "training")
-    return make_step(model, kind, sizes["batch"])
+    return STEPS[kind](model, *make_inputs(model, sizes["batch"]))
 
 
 def processes(setting: Setting) -> Iterator[Table]:

@@ -29,7 +29,7 @@ from scorefield.show.track import track
 
 from . import Setting
 from .measure import Task, peak_memory, ratio, seconds, turns
-from .networks import GPU_NETWORKS, NETWORKS, QUICK_NETWORKS, STEPS, Network, make_inputs, make_step
+from .networks import GPU_NETWORKS, NETWORKS, QUICK_NETWORKS, STEPS, Network, make_inputs
 from .table import Cell, Table
 
 EAGER = "eager float32"
@@ -89,7 +89,11 @@ def compare(setting: Setting, name: str, network: Network, kind: str) -> Table:
     x, sigma = make_inputs(plain, network.batch)
     truth = outcome(copy.deepcopy(plain).double(), x.double(), sigma.double(), train)
     steps, error, notes = dict[str, Task](), dict[str, list[Cell]](), list[str]()
-    names = method_names(setting, train)
+    names = [
+        name
+        for name in (QUICK_METHODS if setting.quick else METHODS)
+        if (setting.compile or "compiled" not in name) and not (train and name == INEXACT)
+    ]
     for method in track(names, len(names), f"{name}, {kind}"):
         model = copy.deepcopy(plain)
         torch._inductor.config.freezing = False
@@ -114,22 +118,11 @@ def compare(setting: Setting, name: str, network: Network, kind: str) -> Table:
         memory = step_memory(setting, name, kind, method)
         cells = [method, 1e3 * median[method], gain, speed / 1e9, speed / peak, memory]
         rows.append([*cells, *error[method]])
-    gpu, share = "cuda" in setting.device, work / median[EAGER] / peak
-    if share < network.least:
-        less = f"{EAGER} reaches {share:.0%} of it, less than {network.least:.0%}"
-        notes.insert(0, f"{less}: the ratios mean little.")
+    gpu = "cuda" in setting.device
     if gpu and torch.backends.cudnn.allow_tf32:
         notes.insert(0, "Convolutions in float32 are torch's, which round to TF32 on a GPU.")
     about = f"The peak: {peak / 1e9:.0f} GFLOP/s of {'TF32 or ' * gpu}float32."
     return Table(f"{name}, {kind}", COLUMNS, rows, [about, *notes])
-
-
-def method_names(setting: Setting, train: bool) -> list[str]:
-    return [
-        name
-        for name in (QUICK_METHODS if setting.quick else METHODS)
-        if (setting.compile or "compiled" not in name) and not (train and name == INEXACT)
-    ]
 
 
 def randomize(model: ScoreModel) -> ScoreModel:
@@ -178,7 +171,7 @@ def build_step(device: str, kind: str, method: str, name: str) -> Task:
     network = (NETWORKS | GPU_NETWORKS | QUICK_NETWORKS)[name]
     model = network.build().to(device)
     METHODS[method](model, kind == "training")
-    return make_step(model, kind, network.batch)
+    return STEPS[kind](model, *make_inputs(model, network.batch))
 
 
 def outcome(model: ScoreModel, x: Tensor, sigma: Tensor, train: bool) -> list[Tensor]:

@@ -76,7 +76,7 @@ def record(name: str, setting: Setting) -> None:
         print(f"{in_words(about['machine'])}\n", flush=True)
         kind = setting.device.partition(":")[0]
         path = setting.out / f"{name}{'' if kind == 'cpu' else f'-{kind}'}.json"
-        tables = {table.title: table for table in stored_tables(path, about)}
+        tables = {table.title: table for table in read_tables(path, about)}
         for table in module.run(setting):
             if (used := torch.get_num_threads()) != threads:
                 raise RuntimeError(f"{table.title}: measured with {used} threads, not {threads}")
@@ -90,7 +90,7 @@ def record(name: str, setting: Setting) -> None:
         torch.set_num_threads(before)
 
 
-def stored_tables(path: Path, about: Mapping[str, Any]) -> list[Table]:
+def read_tables(path: Path, about: Mapping[str, Any]) -> list[Table]:
     """Return the tables of a file that has this description."""
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     same = all(content.get(key) == value for key, value in about.items())

@@ -1,64 +1,54 @@
 """Print the tables of docs/speed.md in Markdown: rows and columns chosen from the stored results.
 
 --out is the directory of the results. --only prints whole tables instead, by parts of their titles.
+Other options have no effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from . import BENCHMARKS, Setting
-from .table import Cell, Table, stored_tables
-
-
-class Digest(NamedTuple):
-    """Rows and columns of the tables of one benchmark.
-
-    Attributes:
-        name: The benchmark.
-        part: Part of the titles of its tables. If there are several, the title is the first column.
-        columns: Columns that are taken.
-        rows: Beginnings of the rows that are taken, with "|" after each cell; all by default.
-    """
-
-    name: str
-    part: str
-    columns: tuple[str, ...]
-    rows: tuple[str, ...] = ("",)
-
+from .table import Cell, Table, read_tables
 
 OPTIMIZED = ("ms a step", "ratio", "of the peak", "MiB", "error of the score")
 COST = ("sampler", "NFE", "seconds", "times faster", "Fréchet", "from", "to")
 PLANS = ("annealed L", "euler|10|", "heun|9|", "heun|19|", "dpm_solver|4|", "dpm_solver|10|")
 DIGESTS = {
-    "A step as `optimize` computes it": Digest("step", "", OPTIMIZED, ("optimize|",)),
-    "Samples of the preset digits": Digest("frontier", "frontier, digits", COST, PLANS),
-    "A training step of a U-Net": Digest("peers", "training", ("package", "ms a step", "ratio")),
+    "A step as `optimize` computes it": ("step", "", OPTIMIZED, ("optimize|",)),
+    "Samples of the preset digits": ("frontier", "frontier, digits", COST, PLANS),
+    "A training step of a U-Net": ("peers", "training", ("package", "ms a step", "ratio"), ("",)),
 }
+"""By title: the benchmark, a part of its tables' titles, the columns, and how the rows begin.
+
+The beginning of a row has "|" after each cell.
+"""
 
 
-def run(setting: Setting) -> Iterator[Table]:
-    stored = {name: stored_tables(setting.out / f"{name}.json", {}) for name in BENCHMARKS}
+def published_tables(setting: Setting) -> Iterator[Table]:
+    """Yield the tables of the page, or the whole ones that are chosen."""
+    stored = {name: read_tables(setting.out / f"{name}.json", {}) for name in BENCHMARKS}
     if setting.only:
         titles = {table.title: table for tables in stored.values() for table in tables}
         yield from setting.select(titles).values()
         return
-    for title, digest in DIGESTS.items():
-        tables = [table for table in stored[digest.name] if digest.part in table.title]
+    for title, (name, part, columns, rows) in DIGESTS.items():
+        tables = [table for table in stored[name] if part in table.title]
         if not tables:
-            raise ValueError(f"--out {setting.out}: no table of {digest.name} has {digest.part!r}")
-        yield excerpt(title, digest, tables)
+            raise ValueError(f"--out {setting.out}: no table of {name} has {part!r}")
+        source = f"{title}, {name}.json of {max(table.date for table in tables)}"
+        yield excerpt(source, tables, columns, rows)
 
 
-def excerpt(title: str, digest: Digest, tables: Sequence[Table]) -> Table:
-    """Return the rows and columns of a digest as one table."""
-    several, rows = len(tables) > 1, list[list[Cell]]()
+def excerpt(
+    title: str, tables: Sequence[Table], columns: Sequence[str], rows: tuple[str, ...]
+) -> Table:
+    """Return some rows and columns as one table; of several, their titles are the first column."""
+    of = {"of": ""} if len(tables) > 1 else {}
+    cells: list[list[Cell]] = []
     for table in tables:
         for row in table.rows:
-            if "".join(f"{cell}|" for cell in row).startswith(digest.rows):
-                cells = dict(zip(table.columns, row, strict=True))
-                rows.append([table.title] * several + [cells[name] for name in digest.columns])
-    columns = {name: tables[0].columns[name] for name in digest.columns}
-    source = f"{digest.name}.json of {max(table.date for table in tables)}"
-    return Table(f"{title}, {source}", {"of": ""} | columns if several else columns, rows)
+            if "".join(f"{cell}|" for cell in row).startswith(rows):
+                named = dict(zip(table.columns, row, strict=True))
+                cells.append([table.title] * len(of) + [named[name] for name in columns])
+    return Table(title, of | {name: tables[0].columns[name] for name in columns}, cells)

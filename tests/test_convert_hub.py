@@ -210,8 +210,7 @@ def write(folder, unet=UNET, scheduler=DDPM, index=None, weights="safetensors"):
         ({"unet": {"_class_name": "UNet2DConditionModel"}}, ValueError, "UNet2DConditionModel"),
         ({"unet": None}, FileNotFoundError, r"config\.json is missing"),
         ({"unet": []}, ValueError, "not a configuration"),
-        ({"weights": "bin"}, ValueError, r"model\.bin alone, a pickle.*save_pretrained"),
-        ({"weights": "onnx"}, FileNotFoundError, r"model\.safetensors is missing"),
+        ({"weights": "bin"}, FileNotFoundError, r"no .*model\.safetensors.*save_pretrained"),
         ({"index": {"_class_name": "LDM", "unet": [], "vqvae": []}}, ValueError, "with vqvae: it"),
     ],
 )

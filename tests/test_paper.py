@@ -139,12 +139,13 @@ def test_figure_3_is_reproduced(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("tiny")
 def test_a_model_is_trained_once_and_its_samples_are_stored(tmp_path, monkeypatch, capsys):
     setting = Setting(tmp_path, most=1)
-    paper.run_experiments(["fig4"], setting)
-    assert "training, step 0 to 1" in capsys.readouterr().out
     model = PaperModel(setting, "digits")
+    weights = model.directory / "model.safetensors"
     five = model.samples(5)
     assert "samples of 5 chains" in capsys.readouterr().out
+    trained = weights.stat().st_mtime_ns
     assert torch.equal(PaperModel(setting, "digits").samples(5), five)
+    assert weights.stat().st_mtime_ns == trained
     assert not capsys.readouterr().out
     # chains depend neither on their number nor on how many are computed at once
     monkeypatch.setattr(models, "CHAINS_AT_ONCE", 2)
@@ -154,8 +155,7 @@ def test_a_model_is_trained_once_and_its_samples_are_stored(tmp_path, monkeypatc
     torch.testing.assert_close(paths[:, -1], five[:2])
     capsys.readouterr()
     # samples of other weights or another seed are not used, and another run is refused
-    path = model.directory / "model.safetensors"
-    path.write_bytes(path.read_bytes() + b"\0")
+    weights.write_bytes(weights.read_bytes() + b"\0")
     model.samples(5)
     assert "samples of 5 chains" in capsys.readouterr().out
     for other in (Setting(tmp_path, most=1, seed=1), Setting(tmp_path, most=2)):
@@ -182,7 +182,7 @@ def test_figure_4_compares_the_spread_at_every_level(tmp_path, monkeypatch):
     data = Gaussian(torch.tensor([1.0, -1.0, 0.0]), torch.tensor([4.0, 1.0, 0.25]))
     x, *states = (data.sample(4000, s).view(4000, 1, 1, 3) for s in (0.0, *sigmas.tolist()))
     monkeypatch.setattr(PaperModel, "plan", Plan("annealed_langevin", sigmas))
-    monkeypatch.setattr(PaperModel, "training_images", lambda self, limit: x)
+    monkeypatch.setattr(PaperModel, "images", lambda self, part, limit: x)
     for scale, passed in ((1.0, True), (0.8, False), (1.2, False)):
         paths = torch.stack([torch.rand(x.shape), states[0], scale * states[1], states[2]], 1)
         monkeypatch.setattr(PaperModel, "paths", lambda self, paths=paths: paths)
@@ -225,7 +225,7 @@ def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, monkeypatch, 
     assert not paper.EXPERIMENTS["table1"](Setting(tmp_path)).passed
     # held-out images are scored in mixed order: class by class, each split would have one
     samples["ncsn"] = by_class = torch.arange(2.0).repeat_interleave(120 * 64).view(-1, 1, 8, 8)
-    monkeypatch.setattr(PaperModel, "heldout_images", lambda self, limit: by_class)
+    monkeypatch.setattr(PaperModel, "images", lambda self, part, limit=None: by_class)
     score, _, _, heldout_score, _, _ = paper.EXPERIMENTS["table1"](
         Setting(tmp_path)
     ).numbers.values()

@@ -19,7 +19,7 @@ from ..model import ScoreModel
 from .hub import from_diffusers
 from .ncsn import build_ncsn
 from .score_sde import build_score_sde
-from .score_sde_modules import MODULE_KEY
+from .score_sde_network import MODULE_KEY
 from .shared import model_entries
 
 __all__ = ["from_diffusers", "from_official"]

@@ -91,26 +91,19 @@ def _find_folders(path: Path) -> tuple[Path, Path, str]:
     model = _read_json(unet / "config.json").get("_class_name")
     if model != "UNet2DModel":
         raise ValueError(f"{unet} contains a {model}: only UNet2DModel is a score of images alone")
-    _check_weights(unet)
+    weights = "diffusion_pytorch_model.safetensors"
+    if not any((unet / f"{weights}{end}").is_file() for end in ("", ".index.json")):
+        raise FileNotFoundError(
+            f"{unet} has no {weights}. A pickle (.bin) may run code when loaded and is not read: "
+            f"if you trust it, UNet2DModel.from_pretrained({str(unet)!r}, use_safetensors=False)"
+            ".save_pretrained(...) writes a folder that can be read"
+        )
     places = [root / "scheduler", unet, unet / "scheduler"]
     scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), places[0])
     name = _read_json(scheduler / "scheduler_config.json").get("_class_name")
     if name not in SCHEDULERS:
         raise ValueError(f"{scheduler} contains a {name}: supported are {', '.join(SCHEDULERS)}")
     return unet, scheduler, str(name)
-
-
-def _check_weights(folder: Path) -> None:
-    name = "diffusion_pytorch_model"
-    if any((folder / f"{name}.safetensors{end}").is_file() for end in ("", ".index.json")):
-        return
-    if pickled := [path.name for path in sorted(folder.glob("*.bin"))]:
-        raise ValueError(
-            f"{folder} has its weights in {', '.join(pickled)} alone, a pickle, which may run code "
-            f"when loaded. If you trust it: UNet2DModel.from_pretrained({str(folder)!r}, "
-            "use_safetensors=False).save_pretrained(...), and give that folder"
-        )
-    raise FileNotFoundError(f"{folder} has no weights: {name}.safetensors is missing")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

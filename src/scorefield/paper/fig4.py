@@ -31,7 +31,7 @@ STATEMENT = (
 def run(model: PaperModel) -> Finding:
     """Sample, and compare the spread of the chains with q_σ's."""
     paths, sigmas = model.paths(), model.plan.sigmas.cpu()
-    ratios = variance_ratios(paths, model.training_images(REFERENCE_IMAGES), sigmas).tolist()
+    ratios = variance_ratios(paths, model.images("train", REFERENCE_IMAGES), sigmas).tolist()
     return Finding(
         STATEMENT,
         {f"variance over that of q, level {i}": ratio for i, ratio in enumerate(ratios, 1)},

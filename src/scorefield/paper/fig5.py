@@ -24,8 +24,8 @@ STATEMENT = (
 def run(model: PaperModel) -> Finding:
     """Sample, and compare with real images."""
     n = model.compared
-    x, heldout = model.samples(n), model.heldout_images(REFERENCE_IMAGES)
-    distance, floor = frechet(x, heldout), frechet(model.training_images(n), heldout)
+    x, heldout = model.samples(n), model.images("test", REFERENCE_IMAGES)
+    distance, floor = frechet(x, heldout), frechet(model.images("train", n), heldout)
     return Finding(
         STATEMENT,
         {"Fréchet distance of samples": distance, "of training images": floor},

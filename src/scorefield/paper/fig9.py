@@ -32,7 +32,7 @@ STATEMENT = (
 def run(model: PaperModel, *, features: bool = False) -> Finding:
     """Compare distances to training images, of pixels or in Figure 10 of features."""
     n = model.compared
-    x, train, heldout = model.samples(n), model.training_images(), model.heldout_images()
+    x, train, heldout = model.samples(n), model.images("train"), model.images("test")
     if model.experiment.data.flip:
         train = torch.cat([train, train.flip(-1)])
     sets = [x, train, heldout]

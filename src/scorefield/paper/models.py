@@ -18,7 +18,7 @@ Ours      the samples are the states after the last step, which the code's store
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,11 +37,9 @@ from ..noise import seeded
 from ..runs.config import Experiment, replace_fields
 from ..runs.finish import finish
 from ..runs.presets import PRESETS
-from ..runs.run import Run
 from ..sample import Plan, chains
 from ..samplers import every, final
 from ..show.track import track
-from ..train import Update
 from .finding import Finding, Setting, side_by_side
 
 ModelKind = Literal["ncsn", "baseline"]
@@ -61,9 +59,7 @@ SMALL_SETTING = (
     f"{SMALL_STEPS['baseline']:,}, not 200,000 of 128, the rate falling as a cosine, the weights "
     "averaged, the last ones taken; the ladder, T and ε of sampling are the paper's"
 )
-PAPER_SETTING = (
-    "the weights are those of the lowest held-out loss, not of the lowest FID of 1,000 samples"
-)
+PAPER_SETTING = "the weights are those of the lowest held-out loss, not of the lowest FID"
 
 
 @dataclass(frozen=True)
@@ -119,14 +115,12 @@ class PaperModel:
         data = self.experiment.data
         return load_data(data.source, **data.options)
 
-    def training_images(self, limit: int | None = None) -> Float[Tensor, "n *shape"]:
-        """Return the images that the model learned from, or some of them."""
-        return all_samples(self.dataset.train, limit)
-
-    def heldout_images(self, limit: int | None = None) -> Float[Tensor, "n *shape"]:
-        """Return the held-out images, or some of them."""
-        assert self.dataset.test is not None  # all of the paper's data have some
-        return all_samples(self.dataset.test, limit)
+    def images(
+        self, part: Literal["train", "test"], limit: int | None = None
+    ) -> Float[Tensor, "n *shape"]:
+        """Return the images that the model learned from or held-out ones, or some of them."""
+        source = getattr(self.dataset, part)  # all of the paper's data have both
+        return all_samples(source, limit)
 
     @cached_property
     def features(self) -> Features:
@@ -137,13 +131,12 @@ class PaperModel:
     @cached_property
     def model(self) -> ScoreModel:
         """The trained model; its run is started, resumed or loaded."""
-
-        def watch(run: Run) -> Iterator[Update]:
-            steps = run.experiment.training.steps
-            print(f"  {self.directory}: training, step {run.step} to {steps}", flush=True)
-            return track(run, steps, "training", done=run.step)
-
-        return finish(self.experiment, self.directory, watch=watch)
+        steps, title = self.experiment.training.steps, f"  {self.directory}: training"
+        return finish(
+            self.experiment,
+            self.directory,
+            watch=lambda run: track(run, steps, title, done=run.step),
+        )
 
     @property
     def plan(self) -> Plan:

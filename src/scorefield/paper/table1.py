@@ -46,10 +46,10 @@ def run(model: PaperModel) -> Finding:
     """Sample, and measure in the space of features."""
     setting, extract = model.setting, model.features.extract
     n = setting.samples({"paper": 50_000, "small": COMPARED_SAMPLES["small"]}[setting.scale])
-    heldout = model.heldout_images(n)
+    heldout = model.images("test", n)
     # they may come class by class, and splits would have one each
     heldout = heldout[torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))]
-    train, numbers = extract(model.training_images())[0], dict[str, float]()
+    train, numbers = extract(model.images("train"))[0], dict[str, float]()
     for name, images in (("samples", model.samples(n)), ("held-out images", heldout)):
         features, probabilities = extract(images)
         assert probabilities is not None
