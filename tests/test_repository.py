@@ -211,7 +211,8 @@ def _blocks(document, *languages):
 
 DOCUMENTS = {
     **dict.fromkeys(["README.md", "CONTRIBUTING.md", "docs/speed.md", "docs/data.md"]),
-    **{"docs/evaluation.md": ("digits", "runs/digits"), "docs/tables.md": ("table", "runs/people")},
+    **dict.fromkeys(["docs/evaluation.md", "docs/restoration.md"], ("digits", "runs/digits")),
+    "docs/tables.md": ("table", "runs/people"),
 }
 """Documents whose Python is run, and the preset and the directory of the run that it loads."""
 
