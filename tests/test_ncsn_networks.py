@@ -48,15 +48,6 @@ def test_resizing_is_bilinear_with_aligned_corners_and_pools_see_5_by_5_pixels(s
     assert torch.equal(max_pool(x), F.max_pool2d(x, 5, 1, 2))
 
 
-@pytest.mark.usefixtures("unchecked")
-@torch.no_grad()
-def test_a_block_is_one_graph_to_a_compiler():
-    block, level = Refinement(4, 4, 5, first=False, last=False), torch.tensor([1, 4])
-    x, coarse = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 4)
-    compiled = torch.compile(block, fullgraph=True, backend="eager")
-    assert torch.equal(compiled(x, coarse, level), block(x, coarse, level))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("levels", [None, 5])
 @pytest.mark.usefixtures("unchecked")
