@@ -10,11 +10,10 @@ from scorefield.data import Arrays, Dataset
 from scorefield.ladder import suggest_between
 from scorefield.nn import NETWORKS
 from scorefield.runs import start
-from scorefield.runs.build import build_model
+from scorefield.runs.build import build_model, build_plan
 from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
-from scorefield.sample import make_plan
 
 ADAM = "training.betas=[0.9,0.999] training.eps=1e-8 training.schedule=constant"
 PAPERS = {
@@ -112,8 +111,7 @@ def _plan(name):
     experiment = override(PRESETS[name], ["network.width=8"])
     data = _data(experiment)
     experiment, _ = resolve(experiment, data)
-    own = experiment.sampling
-    return make_plan(build_model(experiment, data), own.sampler, own.steps, **own.options)
+    return build_plan(build_model(experiment, data), experiment.sampling)
 
 
 def test_sampling_plans_are_the_papers():

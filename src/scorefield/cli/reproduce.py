@@ -33,8 +33,7 @@ def reproduce(
             setting, for a GPU and MNIST, CelebA and CIFAR-10.
         out: directory; each experiment has a folder in it.
         data: folder with mnist, cifar10 and celeba in it; by default where `train` looks.
-        steps: upper limit for the number of steps, of samples and the batch size, to check that an
-            experiment runs.
+        steps: largest number of steps and of samples, to check that an experiment runs.
     """
     if not experiments:
         raise ValueError("name an experiment, as in `scorefield reproduce fig3`, or all")

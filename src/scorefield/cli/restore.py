@@ -94,5 +94,4 @@ def restore(
     for name, one in (("mean.png", x.mean(0)), ("std.png", scaled)):
         picture = images.picture(images.as_bytes(one[None])[0])
         write_file(out / name, images.png(picture, about | {"white": white}))
-    print(f"wrote {n} completions into {out}: restored.png and .npy, completions/, mean.png,")
-    print(f"std.png, where white is a standard deviation of {white:.3g}")
+    print(f"wrote {n} completions into {out}; in std.png white is a deviation of {white:.3g}")

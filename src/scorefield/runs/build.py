@@ -169,5 +169,6 @@ def build_plan(
     """Return a run's own plan, or the plan of another sampler or number of steps."""
     if sampler not in (None, sampling.sampler):
         return make_plan(model, sampler, steps)
-    steps = sampling.steps if steps is None else steps
-    return make_plan(model, sampling.sampler, steps, **sampling.options)
+    epsilon: Any = {} if sampling.epsilon is None else {"epsilon": sampling.epsilon}
+    own: Any = dict(levels=sampling.levels, grid=sampling.grid, denoise=sampling.denoise, **epsilon)
+    return make_plan(model, sampling.sampler, sampling.steps if steps is None else steps, **own)

@@ -83,12 +83,6 @@ class Sampling:
     grid: Literal["karras", "geometric"] = "karras"  # spacing of the levels of the other samplers
     denoise: bool = True  # end with the step to σ = 0
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of `make_plan`, other than the sampler and its steps."""
-        epsilon = {} if self.epsilon is None else {"epsilon": self.epsilon}
-        return {"levels": self.levels, "grid": self.grid, "denoise": self.denoise, **epsilon}
-
 
 @dataclass(frozen=True)
 class Keeping:
@@ -164,9 +158,6 @@ def read(path: Path, default: Experiment | None = None) -> Experiment:
     try:
         with path.open(encoding="utf-8") as file:
             values = _parse(file.read(MAX_CONFIG_CHARACTERS + 1))
-    except ValueError as error:
-        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
-    try:
         return replace_fields(default or Experiment(), {} if values is None else values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -189,7 +180,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     try:
         return name, _parse(text)
     except ValueError as error:
-        raise ValueError(f"{setting:.80}: the value is not YAML ({error})") from error
+        raise ValueError(f"{setting:.80}: {error}") from error
 
 
 def _parse(text: str) -> Any:
@@ -207,14 +198,14 @@ def _parse(text: str) -> Any:
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", YAML_NUMBER, list("-+.0123456789"))
     Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
     if len(text) > MAX_CONFIG_CHARACTERS:
-        raise ValueError(f"it has more than {MAX_CONFIG_CHARACTERS:,} characters")
+        raise ValueError(f"not a configuration: more than {MAX_CONFIG_CHARACTERS:,} characters")
     try:
         with suppress(ValueError, RecursionError):
             return json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
         values = yaml.load(text, Loader)
         repr(values)  # fails for a number of 5,000 digits, which no error message could show
     except Exception as error:  # yaml raises anything for a wrong !!tag
-        raise ValueError(f"{str(error) or type(error).__name__:.500}") from error
+        raise ValueError(f"not YAML: {str(error) or type(error).__name__:.500}") from error
     return values
 
 

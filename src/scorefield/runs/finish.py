@@ -51,10 +51,7 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
 
 def _check_new(directory: Path) -> None:
     if (directory / "config.json").exists():
-        raise ValueError(
-            f"{directory} holds a run: continue it with `scorefield resume {directory}`, or name "
-            "another directory"
-        )
+        raise ValueError(f"{directory} holds a run: scorefield resume {directory} continues it")
     exists = directory.exists()
     if exists and (not directory.is_dir() or any(p.name != LOCK_FILE for p in directory.iterdir())):
         raise ValueError(f"{directory} exists and holds no run: name another directory")

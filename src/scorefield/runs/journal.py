@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..disk import write_all, write_error, write_file
 
@@ -20,7 +20,8 @@ class Journal:
 
     def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
         self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.tensorboard, self.writer = tensorboard, cast(Any, None)
+        self.tensorboard = tensorboard
+        self.writer: Any = None
         self.rewind(step)
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -74,11 +75,8 @@ def trim(path: Path, step: int) -> None:
         elif (number is None or number <= last) and line.endswith(b"\n"):
             foreign += 1
     if foreign:
-        warnings.warn(
-            f"{path} had {foreign} lines that are not from this run or out of order; they are "
-            "removed",
-            stacklevel=2,
-        )
+        message = f"{path} had {foreign} lines that are not from this run; they are removed"
+        warnings.warn(message, stacklevel=2)
     if len(good) < len(lines):
         write_file(path, b"".join(good))
 

@@ -46,13 +46,12 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
 def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
     """Take the network and the levels of the model that training starts from."""
     model = read_start(experiment, data)
-    row = model.precondition
     levels = replace(
         experiment.levels,
         sigma_max=model.sigma_max,
         sigma_min=model.sigma_min,
-        centre=row.centre,
-        sigma_data=row.sigma_data or experiment.levels.sigma_data,
+        centre=model.precondition.centre,
+        sigma_data=model.precondition.sigma_data or experiment.levels.sigma_data,
     )
     network = {"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
     return replace(experiment, network=network, levels=levels)
@@ -135,6 +134,4 @@ def choose_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {name!r} is not available here: give auto, cpu, cuda or mps"
-        ) from error
+        raise ValueError(f"device {name!r} is not available: try auto, cpu, cuda or mps") from error

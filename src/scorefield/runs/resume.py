@@ -87,7 +87,13 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
 def read_data(directory: Path, experiment: Experiment, *, changed: bool = False) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     path, source = directory / DATA, experiment.data.source
-    before = None if changed else _read_fingerprints(path)
+    try:
+        before = None if changed or not path.exists() else dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "
+            "unchanged, remove it"
+        ) from error
 
     def check(now: Mapping[str, str]) -> None:
         if before is not None and (changes := describe_changes(before, now)):
@@ -119,13 +125,3 @@ def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
         write_file(directory / DATA, json.dumps(fingerprints, indent=0).encode())
     except OSError as error:
         raise interrupted_write(error, directory) from error
-
-
-def _read_fingerprints(path: Path) -> dict[str, str] | None:
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else None
-    except ValueError as error:
-        raise ValueError(
-            f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "
-            "unchanged, remove it"
-        ) from error

@@ -167,7 +167,11 @@ class Run:
             self.save()
         grids = keeping.samples and self.parts.data.kind == "images"
         if grids and (last or _due(self.step, keeping.samples)):
-            self._write_grid()
+            plan = build_plan(self.model, self.experiment.sampling)
+            x, about = sample(self.model, GRID_SAMPLES, plan), asdict(self.progress)
+            about |= {"sampler": plan.sampler, "evaluations": plan.evaluations}
+            if distributed.is_main():
+                images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the held-out loss with its standard error, and keep the model if it is better."""
@@ -186,14 +190,6 @@ class Run:
             about = asdict(self.progress) | {"heldout": line.get("heldout")}
             checkpoint.save(self.model, self.directory, about=about)
         return line
-
-    def _write_grid(self) -> None:
-        """Write a grid of samples of a model of images."""
-        plan = build_plan(self.model, self.experiment.sampling)
-        x = sample(self.model, GRID_SAMPLES, plan)
-        about = asdict(self.progress) | {"sampler": plan.sampler, "evaluations": plan.evaluations}
-        if distributed.is_main():
-            images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 
     def save(self) -> None:
         """Write a checkpoint."""
