@@ -34,10 +34,12 @@ def convert_arguments(
     for name in values:
         if name not in parameters:
             raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, parameters)}")
-    return {k: convert(v, parameters[k].annotation, f"{prefix}{k}") for k, v in values.items()}
+    return {
+        k: convert_value(v, parameters[k].annotation, f"{prefix}{k}") for k, v in values.items()
+    }
 
 
-def convert(value: Any, hint: Any, name: str) -> Any:
+def convert_value(value: Any, hint: Any, name: str) -> Any:
     """Return a value in an annotated type, which an error describes."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for kind in kinds:
@@ -63,10 +65,10 @@ def _convert_to(kind: Any, value: Any, name: str) -> Any:
     elif origin in (tuple, Sequence):
         if isinstance(value, (list, tuple)):
             hints = items if origin is tuple and ... not in items else items[:1] * len(value)
-            parts = [convert(v, part, name) for v, part in zip(value, hints, strict=True)]
+            parts = [convert_value(v, part, name) for v, part in zip(value, hints, strict=True)]
             return tuple(parts) if origin is tuple else parts
     elif origin is Mapping and isinstance(value, Mapping):
-        return {k: convert(v, items[1], f"{name}.{k}") for k, v in value.items()}
+        return {k: convert_value(v, items[1], f"{name}.{k}") for k, v in value.items()}
     elif kind is Path or isinstance(value, origin or kind):
         return Path(value) if kind is Path else value
     raise TypeError

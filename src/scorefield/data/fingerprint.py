@@ -21,7 +21,7 @@ from .sources import Dataset, Source
 
 Stamp: TypeAlias = "tuple[int, int]"
 """Size of a file and time of the last write to it."""
-MISSING: Stamp = (-1, -1)
+MISSING_STAMP: Stamp = (-1, -1)
 
 PIECES = 1024
 PIECE_BYTES = 2**16
@@ -63,14 +63,14 @@ def file_stamp(file: Path | int) -> Stamp:
     try:
         status = os.stat(file)
     except OSError:  # for example a broken link; it is reported when it is opened
-        return MISSING
+        return MISSING_STAMP
     return status.st_size, status.st_mtime_ns
 
 
 def check_unchanged(path: Path, before: Stamp, file: int | None = None) -> None:
     """Refuse a file, or an open one, that has been written to since a stamp was taken."""
     now = file_stamp(path if file is None else file)
-    if now not in (before, MISSING):
+    if now not in (before, MISSING_STAMP):
         raise OSError(f"{path} has changed since it was opened, from {before[0]} to {now[0]} bytes")
 
 

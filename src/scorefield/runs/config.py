@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
 from ..spelling import spelling_hint
-from ..values import convert
+from ..values import convert_value
 
 Switch: TypeAlias = Literal["auto", "on", "off"]
 
@@ -223,7 +223,7 @@ def replace_fields(default: Config, values: object, prefix: str = "") -> Config:
         if is_dataclass(now):
             new[key] = replace_fields(cast(Any, now), value, name)
             continue
-        new[key] = convert(_as_plain(value, name), hints[key], name)
+        new[key] = convert_value(_as_plain(value, name), hints[key], name)
         # another kind of network has other arguments
         if isinstance(now, dict) and new[key].get("kind", now.get("kind")) == now.get("kind"):
             new[key] = now | new[key]
