@@ -18,6 +18,7 @@ import scorefield
 from scorefield import load, sample
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
+from scorefield.cli.startup import join_group
 from scorefield.data import Arrays, Batches
 from scorefield.distributed import launcher_warnings, local_device, split_rows
 from scorefield.fast.optimize import optimize
@@ -219,12 +220,8 @@ def test_other_commands_run_in_rank_0_only(monkeypatch, capsys):
         assert ("digits" in capsys.readouterr().out) == printed
 
 
-def test_accelerate_starting_a_single_process_is_warned_about(tmp_path):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    settings = ["--steps", "1", "--network.width=8", "--keeping.samples=0", "--out", "run"]
-    command = [*launch, "-m", "scorefield", "train", "vectors", *settings]
-    options = dict(cwd=tmp_path, timeout=120, capture_output=True, text=True)
-    launched = subprocess.run(command, env=ENVIRONMENT | {"HF_HOME": str(tmp_path)}, **options)
-    assert launched.returncode == 0, launched.stderr
-    assert "torchrun --standalone --nproc_per_node 2" in launched.stderr
-    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 1
+def test_accelerate_starting_a_single_process_is_warned_about(monkeypatch, capsys):
+    for name, value in (LAUNCHED | ADDRESS | {"ACCELERATE_USE_CPU": "True"}).items():
+        monkeypatch.setenv(name, value)
+    join_group()
+    assert "torchrun --standalone --nproc_per_node 2" in capsys.readouterr().err

@@ -58,23 +58,16 @@ def restore(
     watch: Callable[[Iterable[States]], Iterable[Tensor]] = lambda parts: map(final, parts),
     **options: Any,
 ) -> Float[Tensor, "rows n *shape"]:
-    """Sample n completions of each measurement.
+    """Sample n completions of each measurement, a row of y each (y[None] for one).
 
-    Args:
-        model: with a prior, where chains start.
-        operator: A, such as `inverse.mask(known)`.
-        y: a batch of measurements; y[None] for one.
-        n: number of completions of each.
-        method: "particle_filter" is asymptotically exact, the other methods are biased.
-        sigma_y: standard deviation of the noise of y; with 0 each completion has Ax = y.
-        steps: number of noise levels, 64 for the particle filter; see `make_plan` for the others.
-        particles: number of particles in a filter.
-        filters: number of filters per measurement, at most n. Completions from one filter are
-            correlated, because they may descend from one particle.
-        seed: same seed, same completions.
-        batch: number of chains at a time, but at least those of one filter.
-        watch: turns the chains, batch by batch, into their final samples, and may show progress.
-        options: options of the method, such as zeta=0.5 for "dps".
+    The method "particle_filter" is asymptotically exact, the others are biased. `sigma_y` is the
+    standard deviation of y's noise; if it is 0, each completion has Ax = y. `steps` is the number
+    of noise levels, 64 for the particle filter; see `make_plan` for the others. A measurement has
+    `filters` of `particles` each, at most n; completions from one filter are correlated, because
+    they may descend from one particle. `batch` chains run at a time, but at least one filter.
+
+    `watch` turns the chains, batch by batch, into their final samples, and may show progress.
+    `options` are the method's, such as zeta=0.5 for "dps". Same seed, same completions.
     """
     if seed < 0:
         raise ValueError(f"seed={seed}: give a whole number of 0 or more")

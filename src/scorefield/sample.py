@@ -140,16 +140,10 @@ def sample(
 ) -> Float[Tensor, "n *shape"]:
     """Sample n times from a model, in the units of the data; processes share the work.
 
-    Args:
-        model: with a prior, where chains start.
-        n: number of samples.
-        plan: a plan, or the name of a sampler for `make_plan`.
-        steps: see `make_plan`.
-        seed: same seed, same samples.
-        label: class of all samples, or of each.
-        guidance: strength of classifier-free guidance towards the class; 1 is none.
-        batch: number of samples at a time.
-        options: options of the sampler and of `make_plan`.
+    `plan` is a `Plan` or the name of a sampler for `make_plan`, which takes `steps` and the other
+    options. `label` is the class of all samples or of each, and `guidance` the strength of
+    classifier-free guidance towards it (1 is none). `batch` samples are computed at a time. Same
+    seed, same samples.
     """
     if not isinstance(plan, Plan):
         plan = make_plan(model, plan, steps, **options)
