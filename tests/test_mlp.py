@@ -80,7 +80,8 @@ def test_samples_of_any_shape_are_flattened():
     assert net(x[:0]).shape == (0, 2, 3, 4)
 
 
-ONE_LEVEL, LEVELS = torch.full((64,), 0.3), torch.linspace(-1.5, 1.1, 64)
+ONE_LEVEL = torch.full((64,), 0.3)
+LEVELS = torch.linspace(-1.5, 1.1, 64)
 
 
 def check(call, *inputs, **changes):

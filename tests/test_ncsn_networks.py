@@ -85,11 +85,11 @@ def test_a_block_is_the_formula():
     def run(block, x, conv, shortcut):
         return shortcut(x) + plain(block.second, F.elu(conv(block.first, F.elu(x))))
 
-    def halved(layer, x):
+    def halve(layer, x):
         return plain(layer, x)[..., ::2, ::2]
 
     h = run(first, net.begin(x), plain, lambda x: x)
-    h = run(down, h, halved, lambda x: halved(down.shortcut, x))
+    h = run(down, h, halve, lambda x: halve(down.shortcut, x))
     assert h.shape == (2, 3, 2, 4)
     h = run(up, h, spread, lambda x: spread(up.shortcut, x))
     assert error(net(x), net.end(F.elu(run(last, h, plain, lambda x: x)))) < 1e-12

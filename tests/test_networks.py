@@ -89,7 +89,7 @@ def test_invalid_arguments_are_named(build, arguments, message):
 # ── Inputs ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _randomised(net, std=0.3):
+def _randomise(net, std=0.3):
     """The network with weights that are nowhere 0."""
     for parameter in net.parameters():
         parameter.data += std * torch.randn_like(parameter)
@@ -118,8 +118,8 @@ SMALL = {
     "ncsnv2": (lambda: RefineNet(2, 4), (2, 6, 7), None),
     "autoencoder": (lambda: Autoencoder(2, widths=(4, 6)), (2, 6, 7), None),
     **{kind: (partial(small_unet, kind, channels=2), (2, 6, 7), [0.3, 2.1]) for kind in KINDS},
-    "toy": (lambda: _randomised(ToyMLP(width=16)), (2,), None),
-    "mlp": (lambda: _randomised(MLP((3, 2), width=16, blocks=2)), (3, 2), [0.3, -1.1]),
+    "toy": (lambda: _randomise(ToyMLP(width=16)), (2,), None),
+    "mlp": (lambda: _randomise(MLP((3, 2), width=16, blocks=2)), (3, 2), [0.3, -1.1]),
 }
 small = pytest.mark.parametrize("name", SMALL)
 layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -146,7 +146,7 @@ def test_each_sample_is_computed_alone(name):
 @pytest.mark.parametrize("kind", ["mlp", *KINDS])
 @torch.no_grad()
 def test_dropout_is_for_training(kind):
-    mlp = _randomised(MLP((3, 8, 8), width=16, dropout=0.5))
+    mlp = _randomise(MLP((3, 8, 8), width=16, dropout=0.5))
     net = mlp if kind == "mlp" else small_unet(kind, dropout=0.5)
     x, cond = torch.randn(2, 3, 8, 8), torch.tensor([0.3, 2.1])
     assert not torch.equal(net(x, cond), net(x, cond))
@@ -208,7 +208,7 @@ def test_forward_and_batched_derivatives_are_those_of_backward_mode(name, layout
 @small
 @layouts
 def test_second_derivatives_are_those_of_finite_differences(name, layout):
-    """Of vᵀ∂F/∂x·v by x and the parameters, as in sliced score matching, and by a noise level."""
+    """vᵀ∂F/∂x·v by x and the parameters, as in sliced score matching, and by a noise level."""
     net, (x, *cond) = _small(name, torch.float64, layout)
     v, leaves = torch.randn_like(x), [x, *cond, *net.parameters()]
     leaves = [leaf.requires_grad_() for leaf in leaves if leaf.is_floating_point()]
@@ -273,7 +273,7 @@ def test_classes_change_the_result_and_can_be_left_out():
         small_unet()(*batch(), torch.tensor([0, 0]))
 
 
-@pytest.mark.parametrize("build", [small_unet, lambda **k: _randomised(MLP((3, 8, 12), **k))])
+@pytest.mark.parametrize("build", [small_unet, lambda **k: _randomise(MLP((3, 8, 12), **k))])
 def test_classes_are_withheld_in_training_alone(build):
     net, label = build(labels=3, label_dropout=1.0), torch.tensor([0, 2])
     x, cond = batch()

@@ -22,7 +22,7 @@ BACKWARD |= {"norm_activation_backward"}
 nets = pytest.mark.parametrize("name", NETS)
 
 
-def _optimized(name):
+def _optimize(name):
     """A network, or a block with its features and coarser ones, with the kernels; and inputs."""
     net, x = NETS[name](), torch.randn(2, 4, 8, 12)
     swap(net, winograd=True, coarse=False, onednn=True)
@@ -40,7 +40,7 @@ def _names(graph):
 @nets
 def test_a_compiled_training_step_calls_the_operations_and_has_the_eager_gradients(name):
     torch._dynamo.reset()
-    net, inputs = _optimized(name)
+    net, inputs = _optimize(name)
     names = []
 
     def record(graph_module, _):
@@ -66,7 +66,7 @@ def test_a_compiled_training_step_calls_the_operations_and_has_the_eager_gradien
 @nets
 @torch.no_grad()
 def test_an_exported_network_calls_the_operations(name):
-    net, inputs = _optimized(name)
+    net, inputs = _optimize(name)
     program = torch.export.export(net, inputs)
     assert _names(program.graph) >= FUSED
     torch.testing.assert_close(program.module()(*inputs), net(*inputs), rtol=0, atol=0)

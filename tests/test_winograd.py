@@ -228,7 +228,8 @@ def test_tiles_are_chosen_by_size_and_images_too_small_for_a_dilation_take_none(
     assert not winograd.pays(1, 1, 1)
 
 
-UNIT, BLOCK = _unit(4, 4, F.elu, levels=3, bias=True), Block(8, 6, 2)
+UNIT = _unit(4, 4, F.elu, levels=3, bias=True)
+BLOCK = Block(8, 6, 2)
 UNFUSED = [Block(4, 4, 2, between) for between in (None, torch.sin)]
 UNFUSED += [_unit(4, 4, function, levels=None) for function in (F.elu, mean_pool, max_pool)]
 

@@ -1,4 +1,4 @@
-"""Faster ways to compute a network: choose the one that pays on this machine, and switch it on."""
+"""Faster computation of a network: choose what pays on this machine, and switch it on."""
 
 from .optimize import Choice, Precision, choose, optimize, undo
 

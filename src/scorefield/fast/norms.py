@@ -267,14 +267,14 @@ def contiguous(x: Operand) -> Operand:
     return None if x is None else x.contiguous()
 
 
-def padded_channels(channels: int) -> int:
-    """Return the largest number to which a kernel rounds channels up."""
+def round_up_channels(channels: int) -> int:
+    """Return a number of channels rounded up as by the kernel with the longest vectors."""
     return -(-channels // 16) * 16
 
 
 def empty_statistics(x: Tensor, affine: Operand) -> Tensor:
     """Return room for a norm's statistics, none if there is no norm."""
-    return x.new_empty(0 if affine is None else (len(x), 4, padded_channels(x.shape[1])))
+    return x.new_empty(0 if affine is None else (len(x), 4, round_up_channels(x.shape[1])))
 
 
 def norm_statistics(x: Tensor, affine: Operand, level: Operand, groups: int, eps: float) -> Tensor:

@@ -2,8 +2,7 @@
 
     y = W·x + b        in float32, with first derivatives
 
-On some processors it multiplies matrices faster than torch's default library; it adds the same
-products in another order. Where it is missing or does not pay, torch's product is taken.
+Some processors multiply matrices faster with it than with torch's default library.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from torch import Tensor
 from .norms import kernels_accept
 
 MIN_MULTIPLICATIONS = 2**20
-"""Multiplications from which oneDNN pays; below, its start-up takes longer than the product."""
+"""Fewest multiplications for which oneDNN pays: it takes time to start."""
 MIN_MULTIPLICATIONS_TRAINING = 5 * 2**20
 """The same where gradients are needed."""
 MIN_GRADIENT_SIDE = 256
-"""Rows and columns from which it pays for a weight's gradient, which transposes both factors."""
+"""Fewest rows and columns for a weight's gradient, which transposes both factors."""
 
 
 def onednn_available() -> bool:
@@ -34,10 +33,7 @@ def onednn_available() -> bool:
 
 @functools.cache
 def trains_faster(info: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return True if oneDNN is known to be faster in training.
-
-    This was measured on AMD processors, which torch's default library, MKL, uses only half.
-    """
+    """Return True for AMD processors, on which oneDNN was measured to be faster in training."""
     return "AMD" in (info.read_text() if info.exists() else platform.processor())
 
 

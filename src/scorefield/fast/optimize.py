@@ -1,4 +1,4 @@
-"""Choose the fastest way to compute a network on its device, with reasons.
+"""Choose the fastest computation of a network on its device, with reasons.
 
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
             available: the score moves by less than 1e-5. An MLP multiplies by oneDNN (in training

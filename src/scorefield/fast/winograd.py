@@ -110,7 +110,7 @@ def _plain_conv3x3(*arguments: Any) -> Tensor:
 )
 def _input_gradient(dy: Tensor, weight: Tensor, dilation: int) -> Tensor:
     tile = _tile(dy.shape[2], dy.shape[3], dilation)
-    back = _transformed_weights(weight, tile, transposed=True)
+    back = _transform_weights(weight, tile, transposed=True)
     return _convolve(channels_last(dy), None, back, weight.shape[1], dilation, tile)
 
 
@@ -172,7 +172,7 @@ def _conv3x3(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return the result, and the norm's statistics and the pooled image for its derivative."""
     x, weight, bias, affine, level, plus, dilation, function, *norm, coarse, training = inputs
     x, tile = channels_last(x), _tile(x.shape[2], x.shape[3], dilation, coarse)
-    u = _transformed_weights(weight, tile) if training else _cached_weights(weight, tile)
+    u = _transform_weights(weight, tile) if training else _weights_from_cache(weight, tile)
     stats = norms.norm_statistics(x, affine, level, *norm)
     pooled = norms.box_filter(x, stats) if function == "pool" else x.new_empty(0)
     source, table = (pooled, None) if function == "pool" else (x, stats)
@@ -183,13 +183,13 @@ def _conv3x3(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
 # ── Calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _transformed_weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
+def _transform_weights(weight: Tensor, tile: int, *, transposed: bool = False) -> Tensor:
     """Return G g Gᵀ, for the convolution or for its transpose."""
     weight, (features, channels) = weight.contiguous(), weight.shape[:2]
     steps = 9 * channels, 9
     if transposed:
         features, channels, steps = channels, features, steps[::-1]
-    u = weight.new_empty((tile + 2) ** 2, channels, norms.padded_channels(features))
+    u = weight.new_empty((tile + 2) ** 2, channels, norms.round_up_channels(features))
     call("transform_weights", tile, weight, *steps, transposed, channels, features, u)
     return u
 
@@ -198,13 +198,13 @@ _CACHE: MutableMapping[Tensor, tuple[tuple[Any, ...], Tensor]] = WeakTensorKeyDi
 """Transformed weights of networks that are not being trained, each with its key."""
 
 
-def _cached_weights(weight: Tensor, tile: int) -> Tensor:
+def _weights_from_cache(weight: Tensor, tile: int) -> Tensor:
     # keyed by values: fused optimisers and `.data` change them without a new version
     values = weight.contiguous()
     key = (tile, values.shape, _fingerprint(values))
     cached = _CACHE.get(weight)
     if cached is None or cached[0] != key:
-        cached = _CACHE[weight] = key, _transformed_weights(values, tile)
+        cached = _CACHE[weight] = key, _transform_weights(values, tile)
     return cached[1]
 
 

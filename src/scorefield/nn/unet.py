@@ -50,7 +50,7 @@ class UNet(nn.Module):
         fir: The taps of the filter that changes sizes; `None` is plain resampling.
         progressive_input: How the shrunken image enters at each level.
         progressive_output: How the levels make up the image.
-        combine: Whether a "skip" input is summed ("sum") or concatenated ("cat").
+        combine: Join a "skip" input by a sum ("sum") or concatenation ("cat").
         skip_rescale: Divide sums of two branches by √2.
         groups: Groups of all normalisations; `None` is min(channels/4, 32), DDPM's is 32.
         dropout: The fraction of features dropped in each block while training.
@@ -159,14 +159,12 @@ class UNet(nn.Module):
             return crop(self._levels(pad(x, self.factor), embedding), x.shape[2:])
 
     def _levels(self, image: Images, embedding: Vectors) -> Images:
-        h = self.stem(image)
-        kept = [h]
+        kept = [self.stem(image)]
         for down in self.down:
             image, features = down(image, kept[-1], embedding)
             kept += features
         first, attention, second = self.middle
-        h = first(kept[-1], embedding)
-        h = second(attention(h), embedding)
+        h = second(attention(first(kept[-1], embedding)), embedding)
         out: Any = None
         for up in self.up:
             out, h = up(out, h, kept, embedding)

@@ -1,8 +1,5 @@
 """The C++ in this folder, compiled on the user's machine and loaded.
 
-    winograd.cpp   3 × 3 convolutions with a quarter of the multiplications, and their gradients
-    norms.cpp      norms, activations and pools
-
 It is compiled at first use, in a few seconds, and kept in the user's cache: once for this source,
 this compiler and this processor.
 """

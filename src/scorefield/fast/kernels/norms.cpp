@@ -203,7 +203,7 @@ extern "C" void activate(const float* x, const float* norms, int function, float
         Norm norm(norms, i / pixels, padded);
         for (int64_t c = 0; c < padded; c += LANES) {
             vec z = norm(some(x + i * channels, c, channels), c);
-            put(out + i * channels, c, channels, activated(function, z));
+            put(out + i * channels, c, channels, activation(function, z));
         }
     }
 }

@@ -76,7 +76,7 @@ static inline vec sigmoid(vec z) {
 
 enum Function : int { SAME, ELU, SILU };
 
-static inline vec activated(int function, vec z) {
+static inline vec activation(int function, vec z) {
     return function == ELU ? elu(z) : function == SILU ? z * sigmoid(z) : z;
 }
 

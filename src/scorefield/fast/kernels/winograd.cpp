@@ -213,7 +213,7 @@ static void image_tiles(const float* x, const float* norms, int function, int64_
                     const float* from = x + ((g.image(row) * g.height + y) * g.width + at) * channels;
                     for (int64_t c = 0; c < padded; c += LANES) {
                         vec z = norm(some(from, c, channels), c);
-                        store(to + c, activated(function, z));
+                        store(to + c, activation(function, z));
                     }
                 }
         const int64_t next = padded / LANES, below = g.d * columns * next;
@@ -382,7 +382,7 @@ static void correlate_by(const float* x, const float* norms, int function, const
 
 // Mix x into the hash h: bijective in each of them, and not a sum (sums cancel where all weights change
 // alike, as in their signs).
-static inline words mixed(words h, words x) {
+static inline words mix(words h, words x) {
     h ^= x;
     h = ((h << 13) | (h >> 19)) * 0x9e3779b1u;
     return h ^ (h >> 16);
@@ -400,12 +400,12 @@ extern "C" void fingerprint(const float* x, int64_t count, uint32_t* out, int th
         const int64_t size = std::min(BLOCK, count - b * BLOCK);
         for (int64_t i = 0; i < size; i += STEP)
             for (int v = 0; v < 4; v++)
-                here[v] = mixed(here[v], (words)some(from, i + v * LANES, size));
+                here[v] = mix(here[v], (words)some(from, i + v * LANES, size));
         std::memcpy(part + 4 * b, here, sizeof here);
     }
     words all[4] = {};
     for (int64_t b = 0; b < blocks; b++)
-        for (int v = 0; v < 4; v++) all[v] = mixed(all[v], part[4 * b + v]);
+        for (int v = 0; v < 4; v++) all[v] = mix(all[v], part[4 * b + v]);
     std::memcpy(out, all, sizeof all);
 }
 
