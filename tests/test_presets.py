@@ -132,6 +132,7 @@ def test_sampling_plans_are_the_papers():
         "digits-ncsn": ["network.width=4", "sampling.steps=1"],
         "photos": ["network.width=8", "data.options={side: 8}", "sampling.steps=2"],
         "vectors": ["network.width=8", "data.options={n: 200}"],
+        "signals": ["network.width=8", "data.options={n: 200}"],
     }.items(),
 )
 def test_presets_without_a_download_run(name, small, tmp_path):
@@ -141,4 +142,4 @@ def test_presets_without_a_download_run(name, small, tmp_path):
     assert [update.step for update in updates] == [1, 2]
     assert all(math.isfinite(update.loss) for update in updates)
     assert (tmp_path / "model.safetensors").exists()
-    assert (tmp_path / "samples/00000002.png").exists() == (name != "vectors")
+    assert (tmp_path / "samples/00000002.png").exists() == (name not in ("vectors", "signals"))
