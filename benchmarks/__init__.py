@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-BENCHMARKS = ("step", "frontier", "peers", "scale", "startup", "posteriors", "loader", "loop")
+BENCHMARKS = ("step", "frontier", "peers", "scale", "startup", "posteriors", "loader")
 RESULTS = Path(__file__).parent / "results"
 """The published measurements, a file per benchmark."""
 

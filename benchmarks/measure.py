@@ -15,25 +15,25 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+Name = TypeVar("Name", str, int)
 Task = Callable[[], object]
 """Something to be timed."""
-Clock = Callable[[], float]
 TURN_SECONDS = 0.2
 """Seconds that a turn lasts at least, by calling a short task several times."""
 MAX_CALLS = 1000
 
 
 def turns(
-    tasks: Mapping[str, Task],
+    tasks: Mapping[Name, Task],
     *,
     repeats: int,
     calls: int | None = None,
-    clock: Clock = time.perf_counter,
-) -> dict[str, list[float]]:
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Name, list[float]]:
     """Return the seconds per call of each task in each of its turns, after a warm-up.
 
     Args:
@@ -42,7 +42,7 @@ def turns(
         calls: calls in a turn; by default as many as take `TURN_SECONDS`, `MAX_CALLS` at most.
         clock: what counts the seconds.
     """
-    number, times = dict[str, int](), {name: list[float]() for name in tasks}
+    number, times = dict[Name, int](), {name: list[float]() for name in tasks}
     for name, task in tasks.items():
         task()
         fill = math.ceil(TURN_SECONDS / max(seconds(task, clock=clock), 1e-9))
@@ -53,7 +53,7 @@ def turns(
     return times
 
 
-def seconds(task: Task, calls: int = 1, clock: Clock = time.perf_counter) -> float:
+def seconds(task: Task, calls: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the seconds per call; waits for a GPU."""
     start = clock()
     for _ in range(calls):

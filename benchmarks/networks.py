@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -49,19 +50,19 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "NCSN 64, 1×28×28, batch 32": Network(lambda: ncsn(1, 64, 28), 32),
-    "NCSN 64, 1×28×28, batch 128": Network(lambda: ncsn(1, 64, 28), 128),
-    "NCSN 128, 3×32×32, batch 32": Network(lambda: ncsn(3, 128, 32), 32),
-    "NCSNv2 128, 3×32×32, batch 32": Network(lambda: ncsnv2(3, 128, 32), 32),
+    "NCSN 64, 1×28×28, batch 32": Network(partial(ncsn, 1, 64, 28), 32),
+    "NCSN 64, 1×28×28, batch 128": Network(partial(ncsn, 1, 64, 28), 128),
+    "NCSN 128, 3×32×32, batch 32": Network(partial(ncsn, 3, 128, 32), 32),
+    "NCSNv2 128, 3×32×32, batch 32": Network(partial(ncsnv2, 3, 128, 32), 32),
     "UNet 64, 1×8×8, batch 128": Network(unet, 128),
     "digits’ MLP, 1×8×8, batch 128": Network(digits, 128),
 }
 GPU_NETWORKS = {
-    f"NCSN 128, 3×32×32, batch {batch}": Network(lambda: ncsn(3, 128, 32), batch)
+    f"NCSN 128, 3×32×32, batch {batch}": Network(partial(ncsn, 3, 128, 32), batch)
     for batch in (16, 128)
 }
 """Measured on a GPU too: launches dominate the small batch, products the large one."""
-QUICK_NETWORKS = {"NCSN 8, 1×8×8, batch 2": Network(lambda: ncsn(1, 8, 8), 2)}
+QUICK_NETWORKS = {"NCSN 8, 1×8×8, batch 2": Network(partial(ncsn, 1, 8, 8), 2)}
 
 
 def make_inputs(model: ScoreModel, batch: int) -> tuple[Tensor, Tensor]:

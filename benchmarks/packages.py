@@ -156,17 +156,17 @@ class Size(NamedTuple):
     widths: tuple[int, ...]
     batch: int
 
-    @property
-    def groups(self) -> int:
-        """Groups of the normalisations: DDPM's 32, where there are as many channels."""
-        return min(32, self.widths[0])
-
 
 def own_unet(size: Size) -> nn.Module:
     options: dict[str, Any] = {"form": "ddpm", "embedding": "sinusoidal", "fir": None}
     options |= {"progressive_input": "none", "skip_rescale": False, "dropout": 0.0}
     width, multipliers = size.widths[0], [width // size.widths[0] for width in size.widths]
-    options |= {"multipliers": multipliers, "blocks": 2, "attention": (1,), "groups": size.groups}
+    options |= {
+        "multipliers": multipliers,
+        "blocks": 2,
+        "attention": (1,),
+        "groups": min(32, width),
+    }
     return UNet(channels=size.shape[0], width=width, **options)
 
 
@@ -182,7 +182,7 @@ def diffusers_unet(size: Size) -> nn.Module:
         block_out_channels=size.widths,
         layers_per_block=2,
         attention_head_dim=None,
-        norm_num_groups=size.groups,
+        norm_num_groups=min(32, size.widths[0]),
     )
 
 

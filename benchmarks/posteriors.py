@@ -31,17 +31,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scorefield import Gaussian, Mixture, final, geometric, heun, integrate, karras, seeded
-from scorefield.inverse import (
-    LinearOperator,
-    algorithm2,
-    dps,
-    mask,
-    matrix,
-    particle_filter,
-    pigdm,
-    replace,
-)
+from scorefield import Gaussian, Mixture, final, geometric, heun, integrate, inverse, karras, seeded
+from scorefield.inverse import LinearOperator, algorithm2, mask, matrix, particle_filter
 
 from . import Setting
 from .table import Cell, Table
@@ -71,10 +62,6 @@ class Problem(NamedTuple):
     def sigma_max(self) -> float:
         """σ at which only the mean and the covariance are left of the distribution."""
         return 6 * self.prior.prior.dense.diagonal().max().sqrt().item()
-
-    def start(self, n: int, sigmas: Tensor) -> Tensor:
-        """Return n starting points."""
-        return self.prior.prior.sample(n, sigmas[0])
 
 
 def run(setting: Setting) -> Iterator[Table]:
@@ -155,33 +142,35 @@ def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
         score = make(problem.prior, problem.operator, problem.y, sigma_y=problem.sigma_y)
         levels = 18 if problem.name.startswith("mix64") else 32
         sigmas = karras(5 * problem.sigma_max, 0.01, levels)
-        return final(integrate(heun, score, problem.start(n, sigmas), sigmas))
+        return final(integrate(heun, score, problem.prior.prior.sample(n, sigmas[0]), sigmas))
 
     return sample
 
 
 def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
     deviation = prior.prior.dense.diagonal().mean().sqrt().item()
-    return pigdm(prior, *args, sigma_data=deviation, **options)
+    return inverse.pigdm(prior, *args, sigma_data=deviation, **options)
 
 
 def by_algorithm2(problem: Problem, n: int) -> Tensor:
     sigmas = geometric(problem.sigma_max, 0.02, 16)
     options = {"known": problem.operator.known, "y": problem.y, "steps": 20, "epsilon": 4e-5}
-    return final(algorithm2(problem.prior, problem.start(n, sigmas), sigmas, **options))
+    return final(
+        algorithm2(problem.prior, problem.prior.prior.sample(n, sigmas[0]), sigmas, **options)
+    )
 
 
 def by_filter(problem: Problem, n: int) -> Tensor:
     sigmas = geometric(problem.sigma_max, 0.02, 64)
     options = {"operator": problem.operator, "y": problem.y, "sigma_y": problem.sigma_y}
-    x = problem.start(2 * n, sigmas)
+    x = problem.prior.prior.sample(2 * n, sigmas[0])
     return final(particle_filter(problem.prior, x, sigmas, **options))[::2]
 
 
 METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
     "exact": lambda problem, n: problem.posterior.sample(n),
-    "replace": by_score(replace),
-    "dps": by_score(dps),
+    "replace": by_score(inverse.replace),
+    "dps": by_score(inverse.dps),
     "pigdm": by_score(pigdm_score),
     "algorithm2": by_algorithm2,
     "particle_filter": by_filter,

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -52,18 +52,17 @@ def run(setting: Setting) -> Iterator[Table]:
 def growth(
     title: str,
     head: str,
-    values: Sequence[int],
-    times: Sequence[list[float]],
-    memory: Sequence[float | None],
+    times: Mapping[int, list[float]],
+    memory: Mapping[int, float],
     *notes: str,
 ) -> Table:
-    """Return the table of the times of each turn at each size, with the power of the growth."""
+    """Return the table of the times of each turn by size, with the power of the growth."""
     powers: list[float | None] = [None]
-    for (n, before), (larger, after) in pairwise(zip(values, times, strict=True)):
+    for (n, before), (larger, after) in pairwise(times.items()):
         powers.append(math.log(ratio(after, before)) / math.log(larger / n))
     rows: list[list[Cell]] = [
-        [n, 1e3 * statistics.median(seconds), power, mib]
-        for n, seconds, power, mib in zip(values, times, powers, memory, strict=True)
+        [n, 1e3 * statistics.median(seconds), power, memory.get(n)]
+        for (n, seconds), power in zip(times.items(), powers, strict=True)
     ]
     columns = {head: "d", "ms": ".3g", "grows as the power": ".2f", "MiB": ".0f"}
     return Table(title, columns, rows, notes)
@@ -75,9 +74,9 @@ def steps(setting: Setting, head: str, varied: str, values: Sequence[int]) -> It
     for kind in STEPS:
         build = partial(step, setting.device, kind, width, varied)
         small = partial(step, setting.device, kind, QUICK_WIDTH, "size", SMALL_SIZE)
-        times = turns({str(n): build(n) for n in values}, repeats=setting.repeats)
-        memory = [peak_memory(small, partial(build, n)) for n in values]
-        yield growth(f"A step of {kind} by {head}", head, values, list(times.values()), memory)
+        times = turns({n: build(n) for n in values}, repeats=setting.repeats)
+        memory = {n: peak_memory(small, partial(build, n)) for n in values}
+        yield growth(f"A step of {kind} by {head}", head, times, memory)
 
 
 def step(device: str, kind: str, width: int, varied: str, value: int) -> Task:
@@ -91,13 +90,12 @@ def step(device: str, kind: str, width: int, varied: str, value: int) -> Task:
 def processes(setting: Setting) -> Iterator[Table]:
     if setting.device != "cpu":
         return
-    values = [n for n in PROCESSES if n <= (os.cpu_count() or 1)]
-    repeats = 1 if setting.quick else PROCESS_RUNS
-    runs = [[training_run(n, setting.quick) for n in values] for _ in range(repeats)]
-    times = [list(column) for column in zip(*runs, strict=True)]
+    repeats, times = 1 if setting.quick else PROCESS_RUNS, dict[int, list[float]]()
+    for _ in range(repeats):
+        for n in (n for n in PROCESSES if n <= (os.cpu_count() or 1)):
+            times.setdefault(n, []).append(training_run(n, setting.quick))
     title = "A step of the run digits-ncsn, batch 128, by processes of one thread"
-    note = f"Medians of {repeats} runs."
-    yield growth(title, "processes", values, times, [None] * len(values), note)
+    yield growth(title, "processes", times, {}, f"Medians of {repeats} runs.")
 
 
 def training_run(processes: int, quick: bool) -> float:

@@ -115,7 +115,11 @@ def compare(setting: Setting, name: str, network: Network, kind: str) -> Table:
     rows: list[list[Cell]] = []
     for method in steps:
         speed, gain = work / median[method], ratio(times[EAGER], times[method])
-        memory = step_memory(setting, name, kind, method)
+        memory = None  # a compiler takes more than the step
+        if "compiled" not in method:
+            build = partial(build_step, setting.device, kind, method)
+            (quick,) = QUICK_NETWORKS.values()
+            memory = peak_memory(partial(build, quick), partial(build, network))
         cells = [method, 1e3 * median[method], gain, speed / 1e9, speed / peak, memory]
         rows.append([*cells, *error[method]])
     gpu = "cuda" in setting.device
@@ -158,17 +162,7 @@ def matrix_products(device: torch.device) -> dict[str, Task]:
     return products | ({"product, TF32": in_tf32} if device.type == "cuda" else {})
 
 
-def step_memory(setting: Setting, name: str, kind: str, method: str) -> float | None:
-    """Return the MiB of a network and its steps; None if compiled: the compiler takes more."""
-    if "compiled" in method:
-        return None
-    (quick,) = QUICK_NETWORKS
-    build = partial(build_step, setting.device, kind, method)
-    return peak_memory(partial(build, quick), partial(build, name))
-
-
-def build_step(device: str, kind: str, method: str, name: str) -> Task:
-    network = (NETWORKS | GPU_NETWORKS | QUICK_NETWORKS)[name]
+def build_step(device: str, kind: str, method: str, network: Network) -> Task:
     model = network.build().to(device)
     METHODS[method](model, kind == "training")
     return STEPS[kind](model, *make_inputs(model, network.batch))

@@ -23,15 +23,7 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of raw numbers.
-
-    Attributes:
-        title: What was measured.
-        columns: Names, each with the format of its numbers; empty for text.
-        rows: One cell per column, None where there is no value.
-        notes: Sentences below the table.
-        date: Day of the measurement.
-    """
+    """Rows of raw numbers, with a format for each column that is not text, and notes below."""
 
     title: str
     columns: Mapping[str, str]

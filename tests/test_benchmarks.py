@@ -55,8 +55,8 @@ def test_peak_memory_is_that_of_a_process_of_its_own():
 
 
 def test_growth_ratios_and_operations_are_their_formulas():
-    times = [[1.0, 9.0, 1.0], [2.0, 18.0, 20.0], [2.0, 18.0, 20.0]]
-    table = scale.growth("Time", "rows", [1, 2, 4], times, [None, None, 3.0])
+    times = {1: [1.0, 9.0, 1.0], 2: [2.0, 18.0, 20.0], 4: [2.0, 18.0, 20.0]}
+    table = scale.growth("Time", "rows", times, {4: 3.0})
     assert table.rows == [[1, 1e3, None, None], [2, 18e3, 1.0, None], [4, 18e3, 0.0, 3.0]]
     # the median of the turns' ratios
     assert measure.ratio([2.0, 20.0, 9.0], [1.0, 10.0, 1.0]) == 2

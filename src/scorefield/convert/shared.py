@@ -50,15 +50,13 @@ def check_tensor(name: str, value: object, ndim: int | None = None) -> Tensor:
     """Return the tensor if it is floating, dense, not empty and of `ndim` dimensions."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} is of {type(value).__name__}, not a tensor")
-    if value.layout != torch.strided or not value.is_floating_point():
+    dense = value.layout == torch.strided and value.is_floating_point()
+    if not dense or value.numel() == 0 or ndim not in (None, value.ndim):
         raise ValueError(
-            f"{name} is of {value.dtype} and {value.layout}: the checkpoint is damaged, its "
-            "tensors must be dense floats"
-        )
-    if value.numel() == 0 or ndim not in (None, value.ndim):
-        raise ValueError(
-            f"{name} has the shape {tuple(value.shape)}: the checkpoint is damaged, it must be "
-            f"{'not empty' if ndim is None else f'of {ndim} dimensions and not empty'}"
+            f"{name} is of {value.dtype}, {value.layout} and the shape {tuple(value.shape)}: the "
+            "checkpoint is damaged, it must be of dense floats and not empty"
+            + f", of {ndim} dimensions"
+            * (ndim is not None)
         )
     return value
 

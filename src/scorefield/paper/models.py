@@ -6,8 +6,7 @@
 Chains start from uniform noise, T = 100 steps at each level or T = 1,000 at the only one, ε = 2e-5,
 without a last step to σ = 0.                                                 (§5, B.2, Algorithm 1)
 
-Setting   the paper's: 64 filters for MNIST and 128 for the others, 200,000 steps of 128 images,
-          Adam at 1e-3, random flips of CIFAR-10 and CelebA.
+Setting   the paper's: the presets `ncsn-mnist`, `ncsn-cifar10` and `ncsn-celeba`.
 Code      its ε, which counts twice what the paper's text does (drift α·s, not α/2·s), because the
           paper's images were made with it; 8-bit pixels with uniform noise in their cells, β and ε
           of Adam, and γ also on the shifted mean of CondInstanceNorm++.
