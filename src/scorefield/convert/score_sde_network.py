@@ -19,8 +19,13 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from ..nn.blocks import Attention, ResidualBlock
+from ..nn.embedding import GaussianFourier
+from ..nn.levels import DownLevel, SkipInput
+from ..nn.resample import Resample
 from ..nn.unet import FIR, UNet
 from .shared import Report, Weights, check_tensor, load_network
 
@@ -39,6 +44,17 @@ PART_NAMES = {
 }
 """For each kind of module, the official name of a part and ours."""
 LEAF_NAMES = {"W": "weight", "b": "bias"}
+LAYERS = {
+    "fourier": GaussianFourier,
+    "linear": nn.Linear,
+    "conv": nn.Conv2d,
+    "norm": nn.GroupNorm,
+    "block": ResidualBlock,
+    "attention": Attention,
+    "resample": Resample,
+    "combine": SkipInput,
+}
+"""Our class for each kind of module."""
 
 
 def build_unet(weights: Weights, *, report: Report, **options: bool | float | None) -> UNet:
@@ -214,49 +230,28 @@ def _infer_levels(
 # ── The names of the tensors ──────────────────────────────────────────────────────────────────────
 
 
-def _layout(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the kind of each module, in the official order, and our name for it."""
-    enters, leaves = arguments["progressive_input"], arguments["progressive_output"]
-    attention, last = arguments["attention"], len(arguments["multipliers"]) - 1
-    resize = "resample" if arguments["form"] == "ddpm" else "block"
-    if arguments["embedding"] == "fourier":
-        yield "fourier", "embedding.features"
-    yield from (("linear", "embedding.hidden"), ("linear", "embedding.out"), ("conv", "stem"))
-    for level in range(last + 1):
-        down = f"down.{level}"
-        for i in range(arguments["blocks"]):
-            yield "block", f"{down}.blocks.{i}"
-            if level in attention:
-                yield "attention", f"{down}.attentions.{i}"
-        if level < last:
-            yield resize, f"{down}.shrink"
-            if enters == "skip":
-                yield "combine", f"{down}.join"
-            elif enters == "residual":
-                yield "resample", f"{down}.join.shrink"
-    yield from (("block", "middle.0"), ("attention", "middle.1"), ("block", "middle.2"))
-    for level in reversed(range(last + 1)):
-        up = f"up.{last - level}"
-        for i in range(arguments["blocks"] + 1):
-            yield "block", f"{up}.blocks.{i}"
-        if level in attention:
-            yield "attention", f"{up}.attention"
-        if leaves == "residual" and level < last:
-            yield "resample", f"{up}.output.grow"
-        elif leaves != "none":
-            head = f"{up}.output.{'head' if leaves == 'skip' else 'start'}"
-            yield from (("norm", f"{head}.norm"), ("conv", f"{head}.conv"))
-        if level > 0:
-            yield resize, f"{up}.grow"
-    if leaves != "skip":
-        yield from (("norm", "head.norm"), ("conv", "head.conv"))
+def _layout(module: nn.Module, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the kind and the name of each part of a network that has a number, in their order."""
+    for kind, layer in LAYERS.items():
+        if isinstance(module, layer):
+            yield kind, name
+            return
+    children = [child for child, _ in module.named_children()]
+    if isinstance(module, DownLevel):  # blocks and attentions take turns
+        parts = children[: 2 if module.attentions else 1]
+        turns = [f"{part}.{i}" for i in range(len(module.blocks)) for part in parts]
+        children = turns + children[2:]
+    for child in children:
+        yield from _layout(module.get_submodule(child), f"{name}.{child}".lstrip("."))
 
 
 def _translate_unet(
     arguments: Mapping[str, Any], modules: list[NumberedModule]
 ) -> Iterator[tuple[str, str, Tensor]]:
     """Yield their name, our name and the tensor, module by module."""
-    for module, place in zip_longest(modules, _layout(arguments)):
+    with torch.device("meta"):
+        layout = list(_layout(UNet(**arguments)))
+    for module, place in zip_longest(modules, layout):
         kind, ours = place or ("module", "nothing")
         if module is None:
             raise ValueError(f"the checkpoint ends before the {kind} that is {ours} of {arguments}")
