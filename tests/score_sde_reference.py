@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 
-def filtered(x, taps, *, up=1, down=1, pad):
+def convolve(x, taps, *, up=1, down=1, pad):
     """Insert zeros, pad, convolve with taps ⊗ taps, keep every `down`-th pixel."""
     batch, channels, height, width = x.shape
     spread = x.new_zeros(batch, channels, height * up, width * up)
@@ -71,10 +71,10 @@ class Reference:
     def plain(self, x, change):
         if change == "down":
             boxed = self.fir is None
-            return F.avg_pool2d(x, 2) if boxed else filtered(x, self.fir, down=2, pad=(1, 1))
+            return F.avg_pool2d(x, 2) if boxed else convolve(x, self.fir, down=2, pad=(1, 1))
         if self.fir is None:
             return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return filtered(x, self.fir, up=2, pad=(2, 1))
+        return convolve(x, self.fir, up=2, pad=(2, 1))
 
     def resample(self, x, out, change):
         name = "Conv_0" if self.fir is None else "Conv2d_0"
@@ -85,12 +85,12 @@ class Reference:
         if self.fir is None:
             return F.conv2d(self.plain(x, "up"), weight, bias, padding=1)
         if change == "down":
-            return F.conv2d(filtered(x, self.fir, pad=(2, 2)), weight, bias, stride=2)
+            return F.conv2d(convolve(x, self.fir, pad=(2, 2)), weight, bias, stride=2)
         batch, channels, height, width = x.shape
         spread = x.new_zeros(batch, channels, 2 * height - 1, 2 * width - 1)
         spread[:, :, ::2, ::2] = x
         spread = F.conv2d(F.pad(spread, (2, 2, 2, 2)), weight)
-        return 4 * filtered(spread, self.fir, pad=(1, 1)) + bias[:, None, None]
+        return 4 * convolve(spread, self.fir, pad=(1, 1)) + bias[:, None, None]
 
     def block(self, x, out, change=None):
         channels, biggan = x.shape[1], self.form == "biggan"

@@ -46,12 +46,12 @@ def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_
     expected = scorefield.from_official(_path(folder), report=lines.append, **options)
     printed = capsys.readouterr().out.splitlines()
     assert printed[:-1] == [*lines, f"wrote {out}"]
-    found = eval(printed[-1].removeprefix("next, in Python: model = "))
+    loaded = eval(printed[-1].removeprefix("next, in Python: model = "))
     x, sigma = torch.rand(2, *expected.shape), (expected.sigma_max * expected.sigma_min) ** 0.5
-    assert torch.equal(found(x, sigma), expected(x, sigma))
-    assert found.shape == expected.shape
-    assert (found.sigma_max, found.sigma_min) == (expected.sigma_max, expected.sigma_min)
-    assert json.dumps(found.net.arguments) == json.dumps(expected.net.arguments)  # lists, tuples
+    assert torch.equal(loaded(x, sigma), expected(x, sigma))
+    assert loaded.shape == expected.shape
+    assert (loaded.sigma_max, loaded.sigma_min) == (expected.sigma_max, expected.sigma_min)
+    assert json.dumps(loaded.net.arguments) == json.dumps(expected.net.arguments)  # lists, tuples
     assert read_tensors(out).about == {"converted from": "checkpoint.pth", "report": lines}
 
 

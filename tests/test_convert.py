@@ -133,18 +133,27 @@ def ddpm_alpha(timestep, low, high, steps):
     return (1 - betas).cumprod(0)[timestep].sqrt().item()
 
 
-DDPMPP, SUB_VP_ALPHA = "ddpmpp_vp_continuous", alpha_at(500 / 999, 0.1, 15)
-NO_LADDER, OTHER_BETA = dict(sde="ve", sigma_max=9, sigma_min=0.3), dict(beta_min=0.2, beta_max=9.0)
-DISCRETE, SUB_VP = dict(continuous=False, beta_max=10.0), dict(sde="subvp", beta_max=15.0)
+DDPMPP = "ddpmpp_vp_continuous"
+SUB_VP_ALPHA = alpha_at(500 / 999, 0.1, 15)
+VE_ENDS = dict(sde="ve", sigma_max=9, sigma_min=0.3)
 NOISES = {
     "VE": ("ncsnpp_ve_continuous", None, {}, math.log(7.0), (1, 7.0)),
     "VE discrete": (DDPMPP, LADDER, dict(sde="ve"), 4, (1, LADDER[4].item())),
-    "VE discrete, no ladder": ("ddpm_vp", None, NO_LADDER, 999, (1, 0.3)),
+    "VE discrete, no ladder": ("ddpm_vp", None, VE_ENDS, 999, (1, 0.3)),
     "VP": ("ddpm_vp", LADDER, dict(continuous=True), 400, alpha_at(400 / 999, 0.1, 20)),
-    "VP of other β": (DDPMPP, None, OTHER_BETA, 700, alpha_at(700 / 999, 0.2, 9)),
-    "VP discrete": (DDPMPP, None, DISCRETE, 300, ddpm_alpha(300, 0.1, 10, 1000)),
+    "VP of other β": (
+        *(DDPMPP, None, dict(beta_min=0.2, beta_max=9.0)),
+        *(700, alpha_at(700 / 999, 0.2, 9)),
+    ),
+    "VP discrete": (
+        *(DDPMPP, None, dict(continuous=False, beta_max=10.0)),
+        *(300, ddpm_alpha(300, 0.1, 10, 1000)),
+    ),
     "VP of 7 steps": ("ddpm_vp", LADDER, dict(beta_max=4.0), 2, ddpm_alpha(2, 0.1, 4, 7)),
-    "sub-VP": (DDPMPP, None, SUB_VP, 500, (SUB_VP_ALPHA, 1 - SUB_VP_ALPHA**2)),
+    "sub-VP": (
+        *(DDPMPP, None, dict(sde="subvp", beta_max=15.0)),
+        *(500, (SUB_VP_ALPHA, 1 - SUB_VP_ALPHA**2)),
+    ),
 }
 """Network, ladder in the file, options, the network's input for the noise, α or (α, s)."""
 

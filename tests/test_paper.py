@@ -104,11 +104,11 @@ def test_figure_2_compares_errors_between_the_modes_and_near_them(tmp_path, monk
     truth = fig2.two_modes()
     for factor, passed in ((1.29, False), (1.31, True)):
 
-        def learned(x, sigma, factor=factor):
+        def score(x, sigma, factor=factor):
             near = torch.cdist(x, truth.means).amin(1) < 3.5
             return torch.where(near[:, None], 1.1, factor) * truth(x, 0.0)
 
-        monkeypatch.setattr(fig2, "train_toy_score", lambda setting, score=learned: score)
+        monkeypatch.setattr(fig2, "train_toy_score", lambda setting, score=score: score)
         finding = fig2.run(Setting(tmp_path))
         assert list(finding.numbers.values()) == pytest.approx([0.1, factor - 1])
         assert finding.passed == passed
@@ -352,9 +352,9 @@ def test_the_chosen_ladder_is_the_best_within_two_standard_errors(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def noise_data(tmp_path_factory):
     """Noise in the formats of the paper's data."""
-    folder = tmp_path_factory.mktemp("published")
+    folder = tmp_path_factory.mktemp("noise_data")
     write_mnist(folder / "mnist", 20)
     write_celeba(folder / "celeba", 20)
     write_cifar10(folder / "cifar10", 12)
@@ -372,7 +372,7 @@ def _check_result(out, name):
 
 
 @pytest.mark.parametrize("name", ["fig1", "fig4", "fig5", "fig6", "fig8", "fig10"])
-def test_experiments_run_at_the_papers_scale(published, monkeypatch, name):
+def test_experiments_run_at_the_papers_scale(noise_data, monkeypatch, name):
     """Figures 7, 9 and 11 to 17 are the same functions, and Table 1 is made of what 10 calls.
 
     CIFAR-10 cannot be made as small; it and the whole networks are slow.
@@ -389,21 +389,21 @@ def test_experiments_run_at_the_papers_scale(published, monkeypatch, name):
         monkeypatch.setitem(
             paper.EXPERIMENTS, name, models.OnModels(paper.EXPERIMENTS[name].run, data)
         )
-    paper.run_experiments([name], Setting(published / "thin", "paper", data=published, most=2))
-    _check_result(published / "thin", name)
+    paper.run_experiments([name], Setting(noise_data / "thin", "paper", data=noise_data, most=2))
+    _check_result(noise_data / "thin", name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", paper.EXPERIMENTS)
-def test_whole_networks_run_at_the_papers_scale(published, name):
-    inception = published / "inception.pth"
+def test_whole_networks_run_at_the_papers_scale(noise_data, name):
+    inception = noise_data / "inception.pth"
     if not inception.exists():
         torch.save(inception_weights(Inception()), inception)
     arguments = ["--scale", "paper", "--steps", "2", "--device", "cpu"]
-    files = ["--data", str(published), "--inception", str(inception)]
+    files = ["--data", str(noise_data), "--inception", str(inception)]
     with suppress(SystemExit):  # after two steps an experiment may fail
-        main(["reproduce", name, *arguments, *files, "--out", str(published / "out")])
-    _check_result(published / "out", name)
+        main(["reproduce", name, *arguments, *files, "--out", str(noise_data / "out")])
+    _check_result(noise_data / "out", name)
 
 
 @pytest.mark.parametrize("passed", [True, False])

@@ -33,11 +33,7 @@ STATEMENT = (
     f"the weight of the small mode is {SMALL_MODE} ± {WEIGHT_TOLERANCE} by annealed Langevin "
     f"dynamics, and off by more than {SMALLEST_PLAIN_ERROR} by plain"
 )
-CLOUD_TITLES = {
-    "exact": "exact samples",
-    "plain": "Langevin dynamics",
-    "annealed": "annealed Langevin dynamics",
-}
+TITLES = ("exact samples", "Langevin dynamics", "annealed Langevin dynamics")
 
 
 def run(setting: Setting) -> Finding:
@@ -74,12 +70,12 @@ def sample_clouds(setting: Setting) -> dict[str, Tensor]:
 def _three_clouds(clouds: dict[str, Tensor], counts: dict[str, int]) -> Figure:
     truth = two_modes()
     figure, axes = plots.panels(1, 3)
-    for ax, (name, x) in zip(axes, clouds.items(), strict=True):
+    for ax, (name, x), title in zip(axes, clouds.items(), TITLES, strict=True):
         plots.field(ax, truth, 0.0, limit=9, log_prob=truth.log_prob)
         plots.scatter(ax, x, (x.sum(1) < 0).long())
         low, high = wilson(counts[name], len(x))
         share = f"small mode {counts[name] / len(x):.3f}, 95 % in {low:.3f} to {high:.3f}"
-        ax.set_title(f"{CLOUD_TITLES[name]}\n{share}", fontsize=11)
+        ax.set_title(f"{title}\n{share}", fontsize=11)
     caption = f"{MIXTURE_CHAINS} samples each; the small mode's true weight is {SMALL_MODE}"
     figure.supxlabel(caption, fontsize=9)
     return figure

@@ -31,25 +31,15 @@ STATEMENT = (
 def run(model: PaperModel) -> Finding:
     """Sample, and compare the spread of the chains with q_σ's."""
     paths, sigmas = model.paths(), model.plan.sigmas.cpu()
-    ratios = variance_ratios(paths, model.images("train", REFERENCE_IMAGES), sigmas).tolist()
+    x = model.images("train", REFERENCE_IMAGES).flatten(1)
+    spread = paths[:, -len(sigmas) :].flatten(2).var(0).sum(1)  # at the end of each level
+    ratios = (spread / (x.var(0).sum() + x.shape[1] * sigmas**2)).tolist()
     return Finding(
         STATEMENT,
         {f"variance over that of q, level {i}": ratio for i, ratio in enumerate(ratios, 1)},
         all(abs(ratio - 1) <= VARIANCE_TOLERANCE for ratio in ratios),
         path_sheet(paths),
     )
-
-
-def variance_ratios(
-    paths: Float[Tensor, "chains states *shape"],
-    x: Float[Tensor, "n *shape"],
-    sigmas: Float[Tensor, "levels"],
-) -> Float[Tensor, "levels"]:
-    """Variance of the chains at the end of each level over tr Cov(x) + Dσ²."""
-    chains = paths[:, -len(sigmas) :].flatten(2).var(0).sum(1)
-    data = x.flatten(1)
-    ratios: Tensor = chains / (data.var(0).sum() + data.shape[1] * sigmas**2)
-    return ratios
 
 
 def path_sheet(paths: Float[Tensor, "chains states *shape"]) -> Image.Image:

@@ -23,7 +23,7 @@ STATEMENT = (
 
 def run(model: PaperModel) -> Finding:
     """Sample, and compare with real images."""
-    n = model.compared
+    n = model.sample_count
     x, heldout = model.samples(n), model.images("test", REFERENCE_IMAGES)
     distance, floor = frechet(x, heldout), frechet(model.images("train", n), heldout)
     return Finding(

@@ -30,7 +30,7 @@ STATEMENT = (
 
 def run(model: PaperModel, *, paths: bool = False) -> Finding:
     """Compare the baseline with annealing, and show its samples, or in Figure 8 their paths."""
-    n, heldout = model.compared, model.images("test", REFERENCE_IMAGES)
+    n, heldout = model.sample_count, model.images("test", REFERENCE_IMAGES)
     baseline = replace(model, kind="baseline")
     x = baseline.samples(n)
     distance, annealed = frechet(x, heldout), frechet(model.samples(n), heldout)

@@ -31,7 +31,7 @@ STATEMENT = (
 
 def run(model: PaperModel, *, features: bool = False) -> Finding:
     """Compare distances to training images, of pixels or in Figure 10 of features."""
-    n = model.compared
+    n = model.sample_count
     x, train, heldout = model.samples(n), model.images("train"), model.images("test")
     if model.experiment.data.flip:
         train = torch.cat([train, train.flip(-1)])

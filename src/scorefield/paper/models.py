@@ -75,7 +75,7 @@ class PaperModel:
         return self.setting.out / "models" / f"{self.data}-{self.kind}"
 
     @property
-    def compared(self) -> int:
+    def sample_count(self) -> int:
         """Number of samples that figures compare with images."""
         return self.setting.samples(COMPARED_SAMPLES[self.setting.scale])
 
