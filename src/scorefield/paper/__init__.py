@@ -1,7 +1,8 @@
 """The experiments of Song & Ermon 2019, one module each, with PASS or FAIL against a statement.
 
 Each runs at the paper's own scale, or at a small one on data that come with scikit-learn. A module
-says which numbers are the paper's, its code's or ours. Figures 2 and 3 have one scale.
+says which numbers are the paper's, its code's or ours, and its `STATEMENT` is the criterion.
+Figures 2 and 3 have one scale.
 """
 
 from __future__ import annotations

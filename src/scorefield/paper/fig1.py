@@ -9,7 +9,6 @@ minimum, −½E‖∇ log q‖², near −D/(2·1e-4) if they fill few of the D 
 Setting   the paper's, appendix B.1: CIFAR-10; an autoencoder of 5 residual blocks of 32, 64, 64,
           128 and 128 features, the second and the fourth halving the image, and the same back, with
           ELU; Adam at 1e-3, batches of 128, 50,000 steps; the variance-reduced loss, one direction.
-Code      no part of this experiment is taken from it.
 Ours      the direction is Rademacher's; pixels are the middles of their 8-bit cells, because
           dequantised ones have a density already. The fluctuation is the standard deviation of the
           running mean over a 50th of the steps, in the second half and without its linear trend.

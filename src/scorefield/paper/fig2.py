@@ -6,7 +6,6 @@ Sliced score matching sees s only where samples fall, and between the modes none
 
 Setting   the paper's, appendix B.1: an MLP of 2, 128, 128 and 2 units with softplus, Adam at 1e-3,
           batches of 128, 10,000 steps, the variance-reduced loss with one direction.
-Code      no part of this experiment is taken from it.
 Ours      each batch is sampled from p, the direction is Rademacher's; the error is the root mean
           square of s − ∇ log p over that of ∇ log p, on a lattice of [−8, 8]². In the map of errors
           ‖∇ log p‖ counts as 0.3 at least, because it vanishes at the modes.

@@ -5,7 +5,6 @@
 Figure 4 has MNIST, CelebA and CIFAR-10, Figure 14 more of CelebA, Figure 15 more of CIFAR-10 (its
 caption says CelebA again).
 
-Setting   the paper's, as in `models`, which says what is the code's.
 Ours      the figure in numbers: after T steps at a level the chains are spread as q_σ is, whose
           variance is the data's plus Dσ². If a level were left out, or its step too small, they
           would be spread too far.

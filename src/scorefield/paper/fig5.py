@@ -2,7 +2,6 @@
 
 Figure 5 has MNIST, CelebA and CIFAR-10 (§5); Figures 11, 12 and 13 more of each (C.3).
 
-Setting   the paper's, as in `models`, which says what is the code's.
 Ours      the figure in numbers: the Fréchet distance of pixels between samples and held-out images,
           compared with that of as many training images.
 """

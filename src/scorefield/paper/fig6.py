@@ -4,9 +4,8 @@
 
 Figure 6 has CelebA and CIFAR-10, Figure 16 more of CelebA, Figure 17 more of CIFAR-10.
 
-Setting   the paper's network, T and ε, as in `models`, which says what is the code's. As its
-          Algorithm 2 has it, the noise of known pixels is drawn once per level, and they are put
-          back after each step. The hidden part may have any shape.
+Setting   the noise of known pixels is drawn once per level, and they are put back after each step,
+          as in the paper's Algorithm 2. The hidden part may have any shape.
 Code      hides the right half of 20 images and completes each 20 times from uniform noise.
 Ours      the same with held-out images, as many of each class, and at the end known pixels are put
           back without noise. The figure in numbers: how far completions differ on hidden pixels,

@@ -6,8 +6,6 @@ dynamics; Figure 8 the paths to them.                                           
 Where data are rare, which at σ = 0.01 is nearly everywhere, the score was never learned: chains
 from uniform noise do not find the images.
 
-Setting   the paper's, appendix B.2: ε = 2e-5, T = 1,000; as in `models`, which says what is the
-          code's.
 Ours      the figure in numbers: the Fréchet distance of pixels to held-out images.
 """
 

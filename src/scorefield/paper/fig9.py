@@ -6,7 +6,6 @@ In Figure 9 f(x) are pixels, in Figure 10 the features of an Inception v3 networ
 
 The model has not memorised its data: its samples are as far from training images as new images are.
 
-Setting   the paper's, CelebA and CIFAR-10, as in `models`, which says what is the code's.
 Ours      the figure in numbers: the median distance of samples to their nearest training image over
           that of held-out images, 1 for a model of the data's distribution, far below 1 for copies.
           If training mirrors images, a mirrored image counts as a training image.

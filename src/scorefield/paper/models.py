@@ -6,6 +6,8 @@
 Chains start from uniform noise, T = 100 steps at each level or T = 1,000 at the only one, ε = 2e-5,
 without a last step to σ = 0.                                                 (§5, B.2, Algorithm 1)
 
+Figures 4 to 17 and Table 1 use these; their modules name what they add.
+
 Setting   the paper's: the presets `ncsn-mnist`, `ncsn-cifar10` and `ncsn-celeba`.
 Code      its ε, which counts twice what the paper's text does (drift α·s, not α/2·s), because the
           paper's images were made with it; 8-bit pixels with uniform noise in their cells, β and ε

@@ -2,8 +2,7 @@
 
     NCSN   8.87 ± 0.12   25.32                                                            (§5)
 
-Setting   the paper's, 50,000 samples, as in `models`, which says what is the code's; FID to the
-          training images.
+Setting   the paper's, 50,000 samples; FID to the training images.
 Ours      the paper takes the checkpoint of the lowest FID on 1,000 samples, here it is that of the
           lowest held-out loss, so that the reported number chooses nothing. At the small scale the
           same of digits, in the features of their classifier, for which no number is published: so
