@@ -611,7 +611,7 @@ def test_the_report_is_whole_and_needs_nothing_else(results, few_run):
     text = (few_run / "report.html").read_text()
     page = Page(text)
     assert page.titles == SECTIONS
-    assert len(page.images) == len(page.links) == 2 + 1 + 1 + 2 + 2
+    assert len(page.images) == len(page.links) == 2 + 1 + 1 + 2 + 1
     files = [base64.b64decode(image["src"].partition(",")[2]) for image in page.images]
     for image, content in zip(page.images, files, strict=True):
         assert image["src"].startswith("data:image/png;base64,")

@@ -21,8 +21,6 @@ CLASSIFIER_WIDTHS = (128, 64)
 """Hidden units of the classifier's layers; the last ones are its features."""
 MAX_LABELLED = 20_000
 """Most samples that the classifier is trained on."""
-LABEL_BATCH = 250
-"""Samples whose labels are read at a time."""
 INCEPTION_FILES = (
     "weights-inception-2015-12-05-6726825d.pth",
     "pt_inception-2015-12-05-6726825d.pth",
@@ -152,7 +150,7 @@ def _labelled_rows(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
 
 def read_labels(source: Source, rows: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """Return the labels of some samples."""
-    labels = [source.take(part)[1] for part in torch.split(rows, LABEL_BATCH)]
+    labels = [source.take(part)[1] for part in torch.split(rows, 250)]
     if any(part is None for part in labels):
         raise ValueError("the samples have no labels, from which classes are read")
     return torch.cat([part.cpu() for part in labels if part is not None])

@@ -27,8 +27,6 @@ LOSS_LEVELS = 12
 """Noise levels at which the loss is measured."""
 LOSS_BATCH = 250
 """Samples whose loss is computed at a time."""
-MAX_EXACT_TRACE = 16
-"""Most numbers of a sample for which the trace is computed exactly."""
 MAX_MEMORISED_WORK = 10**10
 """Most products of the curve of a model that has memorised its training data."""
 HELDOUT = "the model, held-out data"
@@ -107,7 +105,7 @@ def likelihood_figures(model: ScoreModel, data: Dataset, n: int, seed: int) -> I
         model.prior,
         sigma_min=model.sigma_min,
         sigma_max=model.sigma_max,
-        probes=None if size <= MAX_EXACT_TRACE else 1,
+        probes=None if size <= 16 else 1,  # None: exact
         tolerance=1e-3,
         noise=seeded(seed),
     ).log_prob.cpu()

@@ -40,9 +40,6 @@ READ_BATCH = 250
 """Real samples that are read at a time."""
 FRAMES = 40
 """Approximate number of states of a chain that are kept."""
-FRAME_ROWS = 32
-"""Most samples of a state that are kept; fewer if they have more than `FRAME_NUMBERS`."""
-FRAME_NUMBERS = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +136,7 @@ def draw(
         for first, pairs in groupby(states, key=itemgetter(0)):
             for state in every((state for _, state in pairs), interval):
                 if first == 0:
-                    few = min(FRAME_ROWS, max(4, FRAME_NUMBERS // state.x[0].numel()))
+                    few = min(32, max(4, 2**17 // state.x[0].numel()))  # fewer large ones
                     x, denoised = (z[:few].cpu().clone() for z in (state.x, state.denoised))
                     shown.append(State(x, state.sigma, denoised, state.step))
             x = state.x.cpu()

@@ -29,10 +29,6 @@ from .figure import Figure, Interval, median_interval, ratio_interval, share_int
 from .fit import is_eight_bit
 from .gather import MAX_KEPT, MAX_KEPT_NUMBERS
 
-NEAR_COPY = 0.5
-"""Largest distance of a near copy, relative to the one that 95 % of held-out data exceed."""
-FLOAT_COPY = 0.01
-"""Largest distance of an exact copy of floats, relative to the usual distance."""
 MIN_HELDOUT = 20
 """Fewest held-out samples that show what distance is usual."""
 MAX_PRODUCTS = 10**12
@@ -81,7 +77,7 @@ def memorisation(
     heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
     neighbours = nearest_in(heldout, train, flips=flips)
     usual = neighbours.distances[:, 0]
-    unit, bound = usual.median().item(), NEAR_COPY * usual.quantile(0.05).item()
+    unit, bound = usual.median().item(), 0.5 * usual.quantile(0.05).item()
     if unit == 0:
         raise ValueError(f"most of the held-out data of {data.name} are in its training data too")
     mirrored = " and their mirror images" * flips
@@ -147,7 +143,7 @@ def _exact_copies(
     """Return a mask of the samples that are exact copies of their nearest training sample."""
     d = neighbours.distances[:, 0]
     if not is_eight_bit(train):
-        return d <= FLOAT_COPY * unit
+        return d <= 0.01 * unit
     # values of one cell are at most half of it away from its centre
     close = (d <= 0.5001 * train.shape.numel() ** 0.5 / train.levels).nonzero()[:, 0]
     equal = torch.zeros(len(x), dtype=torch.bool)

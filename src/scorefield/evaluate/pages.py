@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from ..data import Part, all_samples
 from ..disk import write_file
 from ..ladder import suggest
-from ..noise import geometric, perturb, seeded
 from ..runs import config
 from ..runs.journal import read_log
 from ..samplers import State
@@ -28,10 +26,6 @@ from .quality import FRECHET
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 GRID_IMAGES = 64
-STRIP_LEVELS = 10
-"""Noise levels of the strip with one noisy image."""
-LOG_POINTS = 20_000
-"""Most steps of a training curve."""
 
 
 def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
@@ -46,7 +40,7 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
         _cost(evaluation),
         _memorisation(evaluation, pictured),
         _fit(evaluation),
-        _levels(evaluation, pictured),
+        _levels(evaluation),
         _making(evaluation),
     )
     title = f"Evaluation of {evaluation.name}"
@@ -132,9 +126,9 @@ def _frame(state: State) -> Image:
     """Show noisy images, an empty column, and their denoised versions."""
     columns = min(8, len(state.x))
     rows = len(state.x) // columns
+    grey = 0.5 + (state.x - 0.5) / (1 + 4 * state.sigma)  # noise would be black and white
     noisy, denoised = (
-        x[: rows * columns].view(rows, columns, *x.shape[1:])
-        for x in (_lower_contrast(state.x, torch.tensor(state.sigma)), state.denoised)
+        x[: rows * columns].view(rows, columns, *x.shape[1:]) for x in (grey, state.denoised)
     )
     sheet = torch.cat([noisy, torch.ones_like(noisy[:, :1]), denoised], 1)
     return images.grid(sheet.flatten(0, 1), 2 * columns + 1)
@@ -221,7 +215,7 @@ def _training(evaluation: Evaluation) -> Iterator[Picture]:
         for line in lines
         if line.get("heldout") is not None
     }
-    lines = lines[:: -(-len(lines) // LOG_POINTS) or 1]
+    lines = lines[:: -(-len(lines) // 20_000) or 1]  # a picture shows no more
     batches = {line["step"]: line["loss"] / size for line in lines if line["loss"] is not None}
     if batches:
         caption = f"{max(batches)} steps; the weights are {evaluation.weights}."
@@ -229,31 +223,21 @@ def _training(evaluation: Evaluation) -> Iterator[Picture]:
         yield Picture(plots.as_png(plot), caption, "Training.")
 
 
-def _levels(evaluation: Evaluation, pictured: bool) -> Section | None:
+def _levels(evaluation: Evaluation) -> Section | None:
     """Show the noise levels of each plan, and those that `suggest` computes from the data."""
-    data = evaluation.data
     try:
-        suggestion = suggest(all_samples(data.train, 5000))
+        suggestion = suggest(all_samples(evaluation.data.train, 5000))
     except ValueError:  # there is one sample, or all are equal
         return None
     plot = plots.ladders({plan.name: plan.sigmas for plan in evaluation.plans})
-    pictures = [Picture(plots.as_png(plot), "A tick is a level.", "The levels of each plan.")]
-    if pictured:
-        first, last = suggestion.sigmas[0].item(), suggestion.sigmas[-1].item()
-        sigmas, source = geometric(first, last, STRIP_LEVELS), data.test or data.train
-        x = all_samples(Part(source, torch.tensor([len(source) // 2]))).cpu()
-        x = x.repeat(STRIP_LEVELS, 1, 1, 1)
-        noisy = _lower_contrast(perturb(x, sigmas, seeded(evaluation.seed)(x)), sigmas)
-        caption = f"σ = {', '.join(f'{s:.2g}' for s in sigmas.tolist())}; contrast 1/(1 + 4σ)."
-        strip = images.png(images.grid(noisy, STRIP_LEVELS), {})
-        pictures.append(Picture(strip, caption, "One image at ten levels."))
+    picture = Picture(plots.as_png(plot), "A tick is a level.", "The levels of each plan.")
     text = (
         "Annealed Langevin dynamics goes down a ladder of noise levels. The levels, the number of "
         "steps T at each and the step size ε follow from the data alone, by the rules of Song & "
         "Ermon 2020 (`scorefield suggest`):"
     )
     title = "Noise levels, with reasons"
-    return Section(title, text, verbatim=str(suggestion), pictures=pictures)
+    return Section(title, text, verbatim=str(suggestion), pictures=[picture])
 
 
 def _making(evaluation: Evaluation) -> Section:
@@ -278,11 +262,6 @@ def _making(evaluation: Evaluation) -> Section:
         facts["again"] = f"scorefield train --config {run}/config.json --out NEW"
     listed = "\n".join(f"{name:9s} {fact}" for name, fact in facts.items())
     return Section("How this was made", verbatim=listed, folded=folded)
-
-
-def _lower_contrast(x: Tensor, sigma: Tensor) -> Tensor:
-    """Pull noise towards grey, as it would otherwise be black and white."""
-    return 0.5 + (x - 0.5) / (1 + 4 * sigma.view(-1, 1, 1, 1))
 
 
 def _sentence(text: str) -> str:

@@ -54,10 +54,31 @@ def quality(
     `intervals` there is no jackknife, which floors do not need.
     """
     yield _frechet(samples, reference, intervals)
-    kept = len(samples.x)
-    few = f"the first {kept} of {samples.n} samples" if kept < samples.n else ""
-    for figure in _of_kept(samples, reference, classifier, seed, intervals):
-        yield replace(figure, warning="; ".join(filter(None, [few, figure.warning])))
+    x, y = samples.features, reference.features
+    n, m = len(x), len(y)
+    few = f"the first {n} of {samples.n} samples" if n < samples.n else ""
+    if min(n, m) > COVERAGE_K:
+        interval = normal_interval(*metrics.kernel_distance(x, y))
+        yield Figure("kernel distance", *interval, NORMAL, n, few)
+        interval, method = _jackknife(
+            x, lambda x: metrics.sliced_wasserstein(x, y, noise=seeded(seed)), intervals
+        )
+        yield Figure("sliced Wasserstein distance", *interval, method, n, few)
+        near = metrics.precision_recall(x, y, k=PRECISION_K)
+        interval, recall = share_interval(near.precision, n), share_interval(near.recall, m)
+        yield Figure(PRECISION, *interval, "Wilson", n, few)
+        yield Figure(f"recall (k = {PRECISION_K})", *recall, "Wilson", n, few)
+        density = mean_interval(metrics.crowding(x, y, k=COVERAGE_K).double() / COVERAGE_K)
+        yield Figure(f"density (k = {COVERAGE_K})", *density, NORMAL, n, few)
+        yield replace(coverage_figure(x, y, intervals=intervals), warning=few)
+    if samples.probabilities is not None:
+        score = _inception_score(samples.probabilities)
+        yield replace(score, warning="; ".join(filter(None, [few, score.warning])))
+    if classifier is not None and n:
+        shares = class_shares(samples, classifier)
+        for name, share in ((RAREST, min(shares)), (COMMONEST, max(shares))):
+            interval, method = share_interval(share, n), "Wilson, of that class"
+            yield Figure(name, *interval, method, n, few, classifier.about)
 
 
 def frechet_interval(samples: Gathered, reference: Moments, *, intervals: bool = True) -> Interval:
@@ -87,33 +108,6 @@ def warn_of_size(n: int, m: int, size: int) -> str:
     if least <= size:
         return f"{text}the covariance is singular, and most of the distance comes from that"
     return f"{text}the distance is too large, compare at equal numbers only" * (least < 10 * size)
-
-
-def _of_kept(
-    samples: Gathered, reference: Gathered, classifier: Features | None, seed: int, intervals: bool
-) -> Iterator[Figure]:
-    """Yield the figures of the samples that are kept."""
-    x, y = samples.features, reference.features
-    n, m = len(x), len(y)
-    if min(n, m) > COVERAGE_K:
-        yield Figure("kernel distance", *normal_interval(*metrics.kernel_distance(x, y)), NORMAL, n)
-        interval, method = _jackknife(
-            x, lambda x: metrics.sliced_wasserstein(x, y, noise=seeded(seed)), intervals
-        )
-        yield Figure("sliced Wasserstein distance", *interval, method, n)
-        near = metrics.precision_recall(x, y, k=PRECISION_K)
-        yield Figure(PRECISION, *share_interval(near.precision, n), "Wilson", n)
-        yield Figure(f"recall (k = {PRECISION_K})", *share_interval(near.recall, m), "Wilson", n)
-        density = mean_interval(metrics.crowding(x, y, k=COVERAGE_K).double() / COVERAGE_K)
-        yield Figure(f"density (k = {COVERAGE_K})", *density, NORMAL, n)
-        yield coverage_figure(x, y, intervals=intervals)
-    if samples.probabilities is not None:
-        yield _inception_score(samples.probabilities)
-    if classifier is not None and n:
-        shares = class_shares(samples, classifier)
-        for name, share in ((RAREST, min(shares)), (COMMONEST, max(shares))):
-            interval, method = share_interval(share, n), "Wilson, of that class"
-            yield Figure(name, *interval, method, n, features=classifier.about)
 
 
 def coverage_figure(x: Tensor, y: Tensor, *, intervals: bool = True) -> Figure:
