@@ -27,8 +27,8 @@ def test_a_field_has_arrows_along_the_score_and_contours_that_hold_their_share()
     (contours,) = [artist for artist in axes.collections if isinstance(artist, QuadContourSet)]
     samples = oracle.sample(20_000, 0.5).numpy()
     outlines = [max(path.to_polygons(), key=len) for path in contours.get_paths()]
-    held = [Path(outline).contains_points(samples).mean() for outline in outlines]
-    for share, expected in zip(held, (0.99, 0.9, 0.5), strict=True):
+    shares = [Path(outline).contains_points(samples).mean() for outline in outlines]
+    for share, expected in zip(shares, (0.99, 0.9, 0.5), strict=True):
         assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 20_000) + 0.005
 
 

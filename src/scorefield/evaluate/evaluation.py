@@ -18,7 +18,7 @@ from ..model import ScoreModel
 from ..sample import Plan
 from ..show.text import text_table
 from .features import Features
-from .figure import MISSING, Figure, Interval, in_text, number
+from .figure import NO_VALUE, Figure, Interval, in_text, number
 from .gather import Gathered
 from .memory import NEAREST, Memory
 from .quality import COMMONEST, COVERAGE, FRECHET, PRECISION, RAREST
@@ -133,7 +133,7 @@ class Evaluation:
         }
 
         def cells(figures: Mapping[str, Interval | Figure]) -> list[str]:
-            shown = (figures.get(name, MISSING) for name in columns.values())
+            shown = (figures.get(name, NO_VALUE) for name in columns.values())
             return ["\n".join(in_text(figure)).rstrip() for figure in shown]
 
         rows = list[list[str]]()

@@ -34,7 +34,7 @@ class Interval(NamedTuple):
     high: float
 
 
-MISSING = Interval(math.nan, math.nan, math.nan)
+NO_VALUE = Interval(math.nan, math.nan, math.nan)
 """Value of a figure that cannot be computed."""
 
 

@@ -14,7 +14,7 @@ from ..metrics import Moments
 from ..noise import seeded
 from .features import Features
 from .figure import (
-    MISSING,
+    NO_VALUE,
     NORMAL,
     STUDENT_T,
     Figure,
@@ -94,7 +94,7 @@ def _frechet(samples: Gathered, reference: Gathered, intervals: bool) -> Figure:
         reason = "a covariance needs at least two samples"
         if not reference.parts:
             reason = f"{size} features are too many for a covariance: use at most {MAX_FEATURES}"
-        return Figure(FRECHET, *MISSING, "", samples.n, reason)
+        return Figure(FRECHET, *NO_VALUE, "", samples.n, reason)
     interval = frechet_interval(samples, reference.moments, intervals=intervals)
     method = f"jackknife over {len(samples.parts)} parts of the samples"
     warning = warn_of_size(samples.n, reference.n, size)
@@ -141,7 +141,7 @@ def _inception_score(probabilities: Tensor) -> Figure:
     n, classes = probabilities.shape
     if n < INCEPTION_SPLITS:
         reason = f"needs at least {INCEPTION_SPLITS} samples"
-        return Figure("inception score", *MISSING, "", n, reason)
+        return Figure("inception score", *NO_VALUE, "", n, reason)
     score = metrics.inception_score(probabilities, INCEPTION_SPLITS)
     # the error is the deviation of a split; the mean over splits is more precise
     error = score.error / math.sqrt(INCEPTION_SPLITS - 1)

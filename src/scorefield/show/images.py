@@ -44,19 +44,19 @@ def picture(x: UInt8[Tensor, "channels height width"]) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array))
 
 
-def grid(x: Pictures, columns: int | None = None, *, gap: int = 1) -> Image.Image:
-    """Return images side by side, small ones enlarged."""
-    return _sheet(as_bytes(x), columns, gap)
+def grid(x: Pictures, columns: int | None = None) -> Image.Image:
+    """Return images side by side, a pixel apart, small ones enlarged."""
+    return _sheet(as_bytes(x), columns)
 
 
-def _sheet(pixels: Tensor, columns: int | None = None, gap: int = 1) -> Image.Image:
+def _sheet(pixels: Tensor, columns: int | None = None) -> Image.Image:
     n, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    size = channels, rows * (height + gap) - gap, columns * (width + gap) - gap
+    size = channels, rows * (height + 1) - 1, columns * (width + 1) - 1
     sheet = torch.full(size, 255, dtype=torch.uint8)
     for i, image in enumerate(pixels):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
         sheet[:, top : top + height, left : left + width] = image
     whole = picture(sheet)
     factor = max(1, min(MIN_SIDE // max(height, width), MAX_SHEET // max(whole.size)))
