@@ -158,7 +158,9 @@ NOT_BATCHES = {
     "an object": b"\x80\x02cnumpy\nndarray\n)\x81.",
     "bytes of exabytes": b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.",
     "a word of gigabytes": b"\x80\x02T\xff\xff\xff\x7fabc.",
-    "a far place in the memo": b"\x80\x02Nr\xff\xff\xff\xff0.",
+    "a far place in the memo": b"\x80\x02Nr\0\0\0\x020.",
+    "a far place in words": b"Np33554432\n0.",
+    "a gigabyte of bytes": b"\x80\x03B\xff\xff\xff\x3fabc.",
     "endless hashing": DEEP,
     "a list of millions": b"\x80\x02" + b"]" * 1_000_000 + b".",
     "no end": b"\x80\x02}",
@@ -175,6 +177,7 @@ NOT_BATCHES = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", NOT_BATCHES)
 def test_an_invalid_batch_is_refused_and_runs_nothing(tmp_path, monkeypatch, name, little_memory):
     monkeypatch.chdir(tmp_path)
