@@ -81,13 +81,13 @@ def find_operator(
     """Return A and the shape of y for images of a shape; without options A takes the colours."""
     channels, height, width = image
     if mask is not None:
-        known = read_pixels(mask, (1, height, width), "--mask") > 0.5
-        if known.all() or not known.any():
+        visible = read_pixels(mask, (1, height, width), "--mask") > 0.5
+        if visible.all() or not visible.any():
             raise ValueError(
-                f"--mask {mask}: it is all {'white' if known.all() else 'black'}; known pixels are "
-                "white (transparent counts as white), unknown ones black"
+                f"--mask {mask}: it is all {'white' if visible.all() else 'black'}; known pixels "
+                "are white (transparent counts as white), unknown ones black"
             )
-        return inverse.mask(known), image
+        return inverse.mask(visible), image
     if factor is not None:
         if factor < 2 or height % factor or width % factor:
             raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")

@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
@@ -200,9 +199,10 @@ def _parse(text: str) -> Any:
     if len(text) > MAX_CONFIG_CHARACTERS:
         raise ValueError(f"not a configuration: more than {MAX_CONFIG_CHARACTERS:,} characters")
     try:
-        with suppress(ValueError, RecursionError):
-            return json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
-        values = yaml.load(text, Loader)
+        try:
+            values = json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
+        except (ValueError, RecursionError):
+            values = yaml.load(text, Loader)
         repr(values)  # fails for a number of 5,000 digits, which no error message could show
     except Exception as error:  # yaml raises anything for a wrong !!tag
         raise ValueError(f"not YAML: {str(error) or type(error).__name__:.500}") from error
