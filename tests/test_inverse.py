@@ -10,7 +10,9 @@ from scorefield import Gaussian, GaussianMixture, Mixture, final, geometric, see
 from scorefield.inverse import algorithm2, dps, particle_filter, pigdm, replace
 from scorefield.inverse.operators import BLUR_CUTOFF, blur, downsample, grayscale, mask, matrix
 
-IMAGE, SHAPE, normal = (3, 8, 12), (2, 3, 4), partial(torch.randn, dtype=torch.float64)
+IMAGE = (3, 8, 12)
+SHAPE = (2, 3, 4)
+normal = partial(torch.randn, dtype=torch.float64)
 OPERATORS = {
     "mask of a shape": (lambda: mask(torch.rand(IMAGE) < 0.4), IMAGE),
     "mask of pixels": (lambda: mask(torch.rand(8, 12) < 0.4), IMAGE),
@@ -204,7 +206,8 @@ def test_particles_of_different_measurements_are_separate_filters():
         assert abs(part[:, 1].mean() - exact.mean[1]) < 0.15 * exact.dense[1, 1].sqrt()
 
 
-SUM, ZERO = matrix(torch.ones(1, 2)), torch.zeros(1, 1)
+SUM = matrix(torch.ones(1, 2))
+ZERO = torch.zeros(1, 1)
 SUM_FILTER = partial(
     particle_filter, two(), torch.zeros(4, 2), geometric(10, 0.02, 4), operator=SUM
 )

@@ -164,7 +164,8 @@ def test_interpolated_noise_is_normal_throughout():
     assert replay([torch.ones(2, 3)])(torch.empty(2, 3).double()).dtype == torch.float64
 
 
-ZERO, NO_COVARIANCE = torch.zeros(2), "cov is not a covariance"
+ZERO = torch.zeros(2)
+NO_COVARIANCE = "cov is not a covariance"
 
 
 @pytest.mark.parametrize(

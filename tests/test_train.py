@@ -23,7 +23,8 @@ class Linear(nn.Module):
         return self.a - self.b * x
 
 
-MEAN, STD = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 2.0])
+MEAN = torch.tensor([1.0, -2.0])
+STD = torch.tensor([0.5, 2.0])
 
 
 def _gaussian(step):

@@ -1,4 +1,4 @@
-"""Learn the score of a distribution from its samples, ∇ₓ log p(x), and draw from it.
+"""Learn the score of a distribution from its samples, ∇ₓ log p(x), and sample from it.
 
 The public names stand in `__init__.pyi` and are imported when first used, so that the command line
 answers before torch has loaded.

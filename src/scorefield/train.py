@@ -125,7 +125,7 @@ def train(
 
 
 def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:
-    """Return noise for this process's rows; it is drawn for all rows of the batch."""
+    """Return noise for this process's rows, out of the noise of the whole batch."""
     rows = distributed.own_rows(size)
 
     def noise(like: Tensor) -> Tensor:

@@ -49,8 +49,11 @@ def precision_recall(
     distribution do not score 1. A single outlier, which has the widest ball, can raise either.
     """
     samples, real = _more_than(k, samples, real)
-    pairs = (samples, real), (real, samples)
-    return PrecisionRecall(*(_share(_count_in_balls(*pair, k)[0] > 0) for pair in pairs))
+    precision, recall = (
+        (_count_in_balls(points, centres, k)[0] > 0).double().mean().item()
+        for points, centres in ((samples, real), (real, samples))
+    )
+    return PrecisionRecall(precision, recall)
 
 
 def density_coverage(
@@ -65,7 +68,8 @@ def density_coverage(
     """
     samples, real = _more_than(k, samples, real)
     around_real, inside = _count_in_balls(samples, real, k)
-    return DensityCoverage(around_real.double().mean().item() / k, _share(inside > 0))
+    density, coverage = around_real.double().mean() / k, inside.bool().double().mean()
+    return DensityCoverage(density.item(), coverage.item())
 
 
 def crowding(
@@ -124,10 +128,6 @@ def neighbour_ratio(
     if usual == 0:
         raise ValueError("most of heldout is in train: hold out data that the training has not")
     return new / usual
-
-
-def _share(hits: Tensor) -> float:
-    return hits.double().mean().item()
 
 
 def _more_than(k: int, samples: Tensor, real: Tensor) -> tuple[Tensor, ...]:
