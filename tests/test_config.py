@@ -104,3 +104,5 @@ def test_a_file_that_is_not_a_configuration_is_refused(tmp_path, text):
 def test_an_optional_field_can_be_reset_to_none():
     five = replace_fields(Experiment(), {"levels": {"sigma_max": 5}})
     assert replace_fields(five, {"levels": {"sigma_max": None}}) == Experiment()
+    for null in ("null", "None", ""):
+        assert override(five, [f"levels.sigma_max={null}"]) == Experiment()
