@@ -45,13 +45,13 @@ class Table:
 
     def _cells(self) -> list[list[str]]:
         forms = self.columns.values()
-        return [[_format(c, form) for c, form in zip(row, forms, strict=True)] for row in self.rows]
-
-
-def _format(cell: Cell, form: str) -> str:
-    if cell is None:
-        return "–"
-    return cell if isinstance(cell, str) else format(cell, form)
+        return [
+            [
+                "–" if cell is None else format(cell, form)
+                for cell, form in zip(row, forms, strict=True)
+            ]
+            for row in self.rows
+        ]
 
 
 def record(name: str, setting: Setting) -> None:

@@ -162,11 +162,10 @@ def chains(
     label: int | Int[Tensor, "n"] | None = None,
     guidance: float = 1.0,
     batch: int = 256,
-    first: int = 0,
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
 
-    For the arguments see `sample`; samples before `first` are left out. `gather` joins the ends.
+    For the arguments see `sample`. `gather` joins the ends.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
@@ -183,7 +182,7 @@ def chains(
 
     def batches() -> Iterator[tuple[int, States]]:
         model.eval()  # dropout is for training
-        for start in distributed.shard(range(first, n, batch)):
+        for start in distributed.shard(range(0, n, batch)):
             noise = seeded(seed, first=start)
             score: Score = model
             x = plan.start(model, min(batch, n - start), noise)
