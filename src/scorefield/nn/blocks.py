@@ -126,7 +126,7 @@ class ResidualBlock(nn.Module):
         self.norm_out = normalization(out, groups)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = convolution(out, out, scale=init_scale, dims=dims)
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: Callable[[Tensor], Tensor] = nn.Identity()
         if channels != out or resample is not None:
             # DDPM's start as small as its attention's weights
             scale = 0.1 if form == "ddpm" else 1.0
@@ -136,11 +136,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Images, embedding: Vectors) -> Images:
         """Return the block's output, given φ of the embedded noise level."""
-        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        h: Tensor = self.conv_in(self.resample(F.silu(self.norm_in(x))))
         h = h + per_channel(self.shift(embedding), h)
         h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
-        out: Tensor = (self.shortcut(self.resample(x)) + h) / self.divisor
-        return out
+        return (h + self.shortcut(self.resample(x))) / self.divisor
 
 
 class Attention(nn.Module):

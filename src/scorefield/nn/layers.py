@@ -170,7 +170,7 @@ class PreActivationBlock(nn.Module):
         instance_norms = [InstanceNormPlus(features, levels) for _ in range(2)]
         convs = [Conv3(features, size, dilation=dilation) for size in (features, out)]
         self.units = nn.ModuleList(map(PreActivation, instance_norms, [F.elu] * 2, convs))
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: Callable[[Tensor], Tensor] = nn.Identity()
         if self.halves:
             self.shortcut = nn.Conv2d(features, out, 1)
         elif opens:
@@ -179,9 +179,6 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Images, level: LevelIndex) -> Images:
         """Return shortcut(x) + units(x), at half the size if the block halves."""
         first, second = self.units
-        h: Tensor = first(x, level)
-        if self.halves:  # the mean and a 1 × 1 convolution commute
-            h = F.avg_pool2d(second(h, level), 2) + self.shortcut(F.avg_pool2d(x, 2))
-        else:
-            h = second(h, level, self.shortcut(x))
-        return h
+        h: Tensor = second(first(x, level), level, None if self.halves else self.shortcut(x))
+        # the mean and a 1 × 1 convolution commute
+        return F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2)) if self.halves else h

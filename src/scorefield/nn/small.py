@@ -82,7 +82,7 @@ class AutoencoderBlock(nn.Module):
         super().__init__()
         change = RESIZE[resize]
         self.first, self.second = change(features, out), Conv3(out, out)
-        self.shortcut: nn.Module = nn.Identity()
+        self.shortcut: Callable[[Tensor], Tensor] = nn.Identity()
         if resize:
             self.shortcut = change(features, out)
         elif features != out:
@@ -91,8 +91,7 @@ class AutoencoderBlock(nn.Module):
     def forward(self, x: Images) -> Images:
         """Return shortcut(x) + convolutions(x)."""
         h: Tensor = self.second(F.elu(self.first(F.elu(x))))
-        shortcut: Tensor = self.shortcut(x)
-        return shortcut + h
+        return h + self.shortcut(x)
 
 
 RESIZE: dict[str, Callable[[int, int], nn.Module]] = {
