@@ -97,8 +97,11 @@ class Bomb:
 def test_an_invalid_file_is_refused_by_name_and_nothing_is_unpickled(tmp_path, suffix):
     path, mark = tmp_path / f"x{suffix}", tmp_path / "mark"
     (np.save if suffix == ".npy" else np.savez)(path, np.array([Bomb(str(mark))], dtype=object))
-    pickled = path.read_bytes()
-    for content in (pickled, pickled[: len(pickled) // 2], b"", b"1,2,3\n" * 100):
+    pickled, pairs = path.read_bytes(), io.BytesIO()
+    header = {"descr": ("<f4", (2,)), "fortran_order": False, "shape": (6, 3)}
+    np.lib.format.write_array_header_1_0(pairs, header)
+    half = pairs.getvalue() + bytes(6 * 3 * 4)  # numpy would read it as 6 × 3 numbers
+    for content in (pickled, pickled[: len(pickled) // 2], half, b"", b"1,2,3\n" * 100):
         path.write_bytes(content)
         with pytest.raises(OSError, match=rf"x\{suffix} cannot be read as arrays of numbers"):
             load_data(path)

@@ -101,14 +101,13 @@ def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            # Mapped copy-on-write, because torch warns of an array that it must not write to;
-            # otherwise from an open file, because numpy leaves its own one open at an error.
-            if path.suffix.lower() == ".npy" and size > memory:
-                content = np.load(path, mmap_mode="c", allow_pickle=False)
-            else:
-                content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content, None
+            if file.peek(6)[:6] == b"\x93NUMPY":
+                # Mapped in any case, because only then numpy checks the length; copy-on-write,
+                # because torch warns of an array that it must not write to.
+                mapped = np.load(path, mmap_mode="c", allow_pickle=False)
+                return mapped if size > memory else np.load(file, allow_pickle=False), None
+            # from an open file, because numpy leaves its own one open at an error
+            content = np.load(file, allow_pickle=False)
             with content as archive:
                 infos = archive.zip.infolist()
                 if not {info.compress_type for info in infos} <= PLAIN_METHODS:
