@@ -41,6 +41,11 @@ PAPERS = {
         training.rate=2e-4 training.warmup=5000 training.clip=1 training.ema=0.999 {ADAM}
         sampling.sampler=predictor_corrector sampling.steps=1000 sampling.grid=geometric
         sampling.denoise=true""",
+    "ncsn-celeba": """data.source=celeba data.options.crop=140 data.options.size=32""",
+    "ncsnv2-celeba": """
+        data.source=celeba data.flip=true data.options.crop=140 data.options.size=64
+        levels.sigma_max=90 levels.sigma_min=0.01 levels.count=500 training.steps=210000
+        sampling.epsilon=3.3e-6 sampling.levels=500""",
 }
 SHAPES = dict(digits=(1, 8, 8), mnist=(1, 28, 28), mixture=(2,), wine=(16,), signals=(1, 64))
 """Other data are images in colour."""
