@@ -1,5 +1,7 @@
 """Check shapes and types in every call of every module of scorefield."""
 
+import tracemalloc
+
 import jaxtyping
 
 # before the first import of scorefield
@@ -33,6 +35,16 @@ def error_of(capsys):
         return err
 
     return run
+
+
+@pytest.fixture
+def little_memory():
+    """Fail if more than 40 MB are allocated, whatever lengths a file claims."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # the least that a hostile file unpacks to is 64 MiB
 
 
 @pytest.fixture

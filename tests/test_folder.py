@@ -222,12 +222,9 @@ def damaged(tmp_path_factory):
     Image.new("RGB", (16, 16)).save(path.with_name("a.eps"))
     return {
         "empty": b"",
-        "text": b"an image? " * 50,
         "truncated": good[: len(good) * 2 // 3],
         "flipped": good[:100] + bytes(b ^ 0xFF for b in good[100:200]) + good[200:],
         "bomb": _bomb(20_000),
-        "small bomb": _bomb(10_000),  # for which Pillow only warns
-        "smaller bomb": _bomb(5_000),
         "icon": struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(good), 22) + good,
         "postscript": path.with_name("a.eps").read_bytes(),
         "float": path.read_bytes(),
@@ -263,6 +260,7 @@ HALF = b"Image type: L image\r\nImage size (x*y): 0.5*7\r\n".ljust(511, b"\0") +
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        # for which Pillow only warns
         (_bomb(10_000), r"10000 × 10000 pixels.* raise PIL\.Image\.MAX"),
         (_bomb(5_000), r"5000 × 5000 pixels in \d+ bytes.* at most 16,777,216"),
         (HALF + bytes(99), r"its size of 0\.5 × 7"),
@@ -294,5 +292,5 @@ def test_damaged_files_are_skipped_and_listed_if_wanted(tmp_path, damaged, memor
     assert sorted(images) == sorted(pixels.tolist())
     for path in tmp_path.glob("good*"):
         path.unlink()
-    with pytest.raises(OSError, match="11 images, none of which can be read"):
+    with pytest.raises(OSError, match="8 images, none of which can be read"):
         load_data(tmp_path, skip=True)

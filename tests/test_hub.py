@@ -92,11 +92,8 @@ def test_columns_are_guessed_or_named_and_a_fixed_tenth_is_held_out(tmp_path):
     ("options", "message"),
     [
         (dict(image="picture"), "columns image, label, n: choose one by image"),
-        (dict(label="picture"), "columns image, label, n: choose one by label"),
         (dict(image="n"), "n holds no images"),
-        (dict(split="all"), "splits train, test"),
         (dict(test="all"), "splits train, test"),
-        (dict(channels=2), "channels=2"),
         (dict(streaming=True, buffer=0), "buffer=0"),
         (dict(streaming=True, label="n"), "needs the number of classes"),
         (dict(tokens=1), "hub option tokens does not exist"),

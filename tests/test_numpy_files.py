@@ -1,7 +1,6 @@
 """Files of arrays: vectors, images and signals in all layouts, and nothing in them is run."""
 
 import io
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -162,15 +161,11 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_hostile_archive_is_refused_without_allocating_its_memory(tmp_path, name):
+def test_a_hostile_archive_is_refused_without_its_memory(tmp_path, name, little_memory):
     content, message = ARCHIVES[name]
     (tmp_path / "x.npz").write_bytes(content)
-    tracemalloc.start()
     with pytest.raises(OSError, match=rf"x\.npz cannot be read as arrays of numbers: .*{message}"):
         load_data(tmp_path / "x.npz")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2**25
 
 
 def test_a_large_array_may_be_large_in_its_archive_too(tmp_path, monkeypatch):

@@ -6,11 +6,8 @@ import http.client
 import io
 import json
 import pickle
-import pickletools
-import re
 import struct
 import tarfile
-import tracemalloc
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -39,16 +36,6 @@ from scorefield.data import cifar as cifar_module
 from scorefield.data.download import Remote, fetch
 
 mnist_module = import_module("scorefield.data.mnist")  # in the package, the name is the function
-
-
-@pytest.fixture
-def little_memory():
-    """Fail if more than 64 MB are allocated, whatever lengths a file claims."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 64e6
 
 
 # ── MNIST ────────────────────────────────────────────────────────────────────────────────────────
@@ -83,21 +70,15 @@ NOISE = gzip.compress(idx(np.random.default_rng(0).integers(0, 256, (4, 28, 28))
 BAD_IDX = NOT_IDX | {f"{name}, gzipped": gzip.compress(file) for name, file in NOT_IDX.items()}
 BAD_IDX |= {"cut": NOISE[:-9], "damaged": NOISE[:40] + b"\xff\xfe" + NOISE[42:]}
 BAD_IDX["80 MiB too long"] = gzip.compress(idx(X)) + gzip.compress(bytes(80 * 2**20), 1)
+BAD_IDX |= {"a label less": idx(np.arange(3)), "a label of 10": idx(np.arange(7, 11))}
 
 
 @pytest.mark.parametrize("name", BAD_IDX)
 def test_an_invalid_idx_file_is_refused_by_name_without_its_memory(tmp_path, name, little_memory):
     write_mnist(tmp_path, 4)
-    (tmp_path / IMAGES).write_bytes(BAD_IDX[name])
-    with pytest.raises(OSError, match=rf"{IMAGES} .*(again|are read)"):
-        load_data("mnist", root=tmp_path)
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 1, 2, 10]])
-def test_mnist_labels_match_the_images_and_are_below_ten(tmp_path, labels):
-    write_mnist(tmp_path, 4)
-    (tmp_path / LABELS).write_bytes(gzip.compress(idx(np.array(labels))))
-    with pytest.raises(ValueError, match=LABELS):
+    file = LABELS if "label" in name else IMAGES
+    (tmp_path / file).write_bytes(BAD_IDX[name])
+    with pytest.raises((OSError, ValueError), match=rf"{file} .*(again|are read)"):
         load_data("mnist", root=tmp_path)
 
 
@@ -130,13 +111,8 @@ def test_cifar10_is_read_as_written(tmp_path, packed, binary, monkeypatch):
         assert torch.equal(all_rows(load_data(path).train)[0], x)
 
 
-def test_the_written_batches_are_pickles_of_python_2():
-    content, x, labels = cifar10_batches(300)["test_batch"]
-    batch = pickle.loads(content, encoding="bytes")
-    assert np.array_equal(batch[b"data"], x)
-    assert batch[b"labels"] == labels
-    names = {arg for op, arg, _ in pickletools.genops(content) if op.name == "GLOBAL"}
-    assert names == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"}
+def test_a_batch_in_fortran_order_is_read():
+    content, x, _ = cifar10_batches(300)["test_batch"]
     fortran = content.replace(b"b\x89T", b"b\x88T").replace(x.tobytes(), x.T.tobytes())
     assert np.array_equal(cifar_module._read_pickle(fortran)[0], x)
 
@@ -198,23 +174,18 @@ def test_an_invalid_binary_batch_is_refused(tmp_path, content, message):
         load_data(path)
 
 
-def _special(name, kind, target=""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info, b""
-
-
 def test_an_archive_is_not_unpacked_and_its_links_are_not_followed(tmp_path):
     path = tmp_path / ARCHIVE
     names = "../escaped", str(tmp_path / "absolute"), "cifar-10-batches-py/../../test_batch"
     others = [*((name, b"x") for name in names), ("n" * 300, b"a long name")]
-    write_tar(path, [*others, _special("pipe", tarfile.FIFOTYPE), *_batch_files()])
+    write_tar(path, [*others, *_batch_files()])
     assert len(load_data(path).test) == 2
     assert [*tmp_path.iterdir()] == [path]
     file = tmp_path / "test_batch"
     file.write_bytes(cifar10_batches(2)["test_batch"][0])
-    link = _special("cifar-10-batches-py/test_batch", tarfile.SYMTYPE, str(file))
-    write_tar(path, [*_batch_files()[:-1], link])
+    link = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+    link.type, link.linkname = tarfile.SYMTYPE, str(file)
+    write_tar(path, [*_batch_files()[:-1], (link, b"")])
     with pytest.raises(OSError, match="lacks test_batch"):
         load_data(path)
 
@@ -325,7 +296,6 @@ BAD_ZIPS = {
     "too large": (_zip(bytes(2**24 + 1)), r"000001\.jpg cannot be read as an image"),
     "another compression": (_zip(method=zipfile.ZIP_LZMA), "neither stored nor deflated"),
     "a link": (_zip(b"/etc/passwd", mode=0o120777), "cannot be read as an image"),
-    "text": (_zip(b"no jpeg"), r"000001\.jpg cannot be read as an image"),
     "damaged": (STORED.replace(b"AAAA", b"AAAB", 1), r"000001\.jpg is damaged: Bad CRC"),
     "a false size": (zip_bomb("img_align_celeba/1.jpg", 64, claimed=100), "damaged: Bad CRC"),
 }
@@ -392,7 +362,10 @@ def test_data_are_looked_for_in_the_documented_places(tmp_path, monkeypatch):
     write_mnist(Path("data/mnist"), 6)
     assert len(load_data("mnist").train) == 6
     monkeypatch.setenv("SCOREFIELD_DATA", str(tmp_path / "elsewhere"))
-    for name, message in (("mnist", ""), ("celeba", r".*terms: see https://mmlab")):
+    for name, message in (
+        ("mnist", r".*options\.download=true"),
+        ("celeba", r".*see https://mmlab"),
+    ):
         with pytest.raises(OSError, match=rf"elsewhere/{name}{message}"):
             load_data(name)
     write_mnist(tmp_path / "torchvision/MNIST/raw", 8, zipped=False)
@@ -410,19 +383,12 @@ WRITERS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_celeb
 def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     WRITERS[name](Path("there"), 12)
+    Path(name).mkdir()  # a folder of the same name is not meant
     assert main(["train", f"ncsn-{name}", "--data.options.root=there", *QUICK]) == 0
     assert f"2 steps on {name}" in capsys.readouterr().out
     config = json.loads(Path(f"runs/ncsn-{name}/config.json").read_text())
     assert config["data"]["options"]["root"] == str(tmp_path / "there")
     assert load(f"runs/ncsn-{name}").shape == ((1, 28, 28) if name == "mnist" else (3, 32, 32))
-
-
-def test_an_error_for_missing_files_names_the_option(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("mnist").mkdir()  # a folder of the same name is not meant
-    assert main(["train", "ncsn-mnist"]) == 2
-    error = capsys.readouterr().err
-    assert re.fullmatch(r".*data/mnist.*--data\.options\.download=true.*\n", error)
 
 
 def test_a_folder_in_the_place_of_celeba_is_cropped_like_it(faces, tmp_path, monkeypatch, capsys):
