@@ -4,8 +4,6 @@ The networks of the official checkpoints are ours and differ only in the names o
 which each family translates. The network of a `diffusers` model stays that library's.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import warnings

@@ -8,8 +8,6 @@ chooses the row of `precondition`, and σ_t comes from its own scheduler without
 downloaded, and only safetensors are read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

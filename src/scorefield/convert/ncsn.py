@@ -5,8 +5,6 @@ epoch, step, ema_state]` (NCSNv2, whose samples use the averaged weights). DataP
 `module.` before the names. An NCSN's file does not contain its ladder.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

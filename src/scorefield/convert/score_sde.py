@@ -12,8 +12,6 @@ For VE the data, and so σ, are in [0, 1], and only the network's input is 2x �
 the data are in [−1, 1]. The stored `sigmas` are a VE's ladder; the β of a VP is in no file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,15 +19,7 @@ from torch import Tensor
 
 from ..model import ScoreModel
 from ..noise import geometric
-from ..precondition import (
-    VE,
-    VP,
-    Precondition,
-    SubVP,
-    VEDiscrete,
-    VPDiscrete,
-    ddpm_sigmas,
-)
+from ..precondition import VE, VP, Precondition, SubVP, VEDiscrete, VPDiscrete, ddpm_sigmas
 from .score_sde_network import average_weights, build_unet, is_progressive
 from .shared import (
     Range,

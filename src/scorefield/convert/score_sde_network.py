@@ -10,8 +10,6 @@ hold for all, or the weights do not fit the network. Properties that no tensor s
 with published defaults.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Steps shared by all families: find and check the weights, choose range and size, the prior."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar

@@ -5,8 +5,6 @@ batches = Batches(dataset.train, size=128)
 x, labels = batches(0)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ NumPy guarantees the words of its bit generators, but not the permutations and u
 it derives from them, so these are computed here.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 

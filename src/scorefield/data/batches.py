@@ -6,8 +6,6 @@ Position p = step Â· size + i of the endless stream is sample p mod n of epoch â
 has its own permutation. So a run can start at any step, with any number of processes.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError

@@ -1,7 +1,5 @@
 """Small data sets that come with scikit-learn, without any download."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """CelebA (Liu et al. 2015): the aligned faces, from their folder or their zip without unpacking."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -10,14 +8,7 @@ import torch
 
 from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
-from .images import (
-    EncodedImage,
-    FileList,
-    ImageFiles,
-    choose_reader,
-    folder_files,
-    image_names,
-)
+from .images import EncodedImage, FileList, ImageFiles, choose_reader, folder_files, image_names
 from .sources import Dataset, Split, hold_out
 
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"

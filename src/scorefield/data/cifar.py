@@ -4,8 +4,6 @@ A batch is a file of one byte of label and 3,072 bytes of pixels for each image,
 which nothing is executed, see `BatchUnpickler`. Archives are read in place, never unpacked.
 """
 
-from __future__ import annotations
-
 import pickle
 import pickletools
 import re

@@ -3,8 +3,6 @@
 A download is kept only if it is, to the bit, the file that was published.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import http.client

@@ -7,8 +7,6 @@
 Times are not part of it, so a copy is the same data. While a run reads files, times are compared.
 """
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 Images are decoded by this package; `datasets` from version 4 on runs no code of a data set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial

@@ -5,8 +5,6 @@ CMYK and others become RGB; the central square is cut out and scaled by Lanczos.
 memory, or read from the files whenever samples are taken.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -3,8 +3,6 @@
 0 0 8 for bytes, number of axes · their lengths in 32 bits, big-endian · the bytes
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

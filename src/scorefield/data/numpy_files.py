@@ -3,8 +3,6 @@
 Signals, with `signals=True`, are (n, channels, length), or (n, length) with one channel.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@
 learn.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ says which numbers are the paper's, its code's or ours, and its `STATEMENT` is t
 Figures 2 and 3 have one scale.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Sequence

@@ -19,8 +19,6 @@ Small     with noise the network has to learn a gain of 1/σ² = 10⁴ across th
           Adam's second moments for a thousand steps, in which hardly anything is learned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

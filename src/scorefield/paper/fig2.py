@@ -11,8 +11,6 @@ Ours      each batch is sampled from p, the direction is Rademacher's; the error
           ‖∇ log p‖ counts as 0.3 at least, because it vanishes at the modes.
 """
 
-from __future__ import annotations
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor

@@ -12,8 +12,6 @@ Code      its σ are the standard deviations of the components, with no noise ad
           the ladder ends at p itself. So it is here; p blurred by σ_L = 1 would end twice as wide.
 """
 
-from __future__ import annotations
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor

@@ -10,8 +10,6 @@ Ours      the figure in numbers: after T steps at a level the chains are spread 
           would be spread too far.
 """
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor

@@ -6,8 +6,6 @@ Ours      the figure in numbers: the Fréchet distance of pixels between samples
           compared with that of as many training images.
 """
 
-from __future__ import annotations
-
 from ..metrics import frechet
 from ..show import images
 from .finding import Finding

@@ -17,8 +17,6 @@ Small     the ladder is the best of `candidate_plans` by the accuracy on 200 tra
           network is evaluated at the nearest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

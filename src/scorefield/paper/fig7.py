@@ -9,8 +9,6 @@ from uniform noise do not find the images.
 Ours      the figure in numbers: the Fréchet distance of pixels to held-out images.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..metrics import frechet

@@ -11,8 +11,6 @@ Ours      the figure in numbers: the median distance of samples to their nearest
           If training mirrors images, a mirrored image counts as a training image.
 """
 
-from __future__ import annotations
-
 import torch
 
 from ..metrics import nearest, neighbour_ratio

@@ -1,7 +1,5 @@
 """The setting that the paper's experiments share, and what each of them returns."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -16,8 +16,6 @@ Ours      the samples are the states after the last step, which the code's store
           the weights are those of the lowest held-out loss, not of the lowest FID of 1,000 samples.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -10,8 +10,6 @@ Ours      the paper takes the checkpoint of the lowest FID on 1,000 samples, her
           11.24, Salimans et al. 2016), and the distance with theirs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
