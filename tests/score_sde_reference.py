@@ -10,11 +10,16 @@ import torch
 import torch.nn.functional as F
 
 
+def insert_zeros(x, up):
+    spread = x.new_zeros(*x.shape[:2], x.shape[2] * up, x.shape[3] * up)
+    spread[:, :, ::up, ::up] = x
+    return spread
+
+
 def convolve(x, taps, *, up=1, down=1, pad):
     """Insert zeros, pad, convolve with taps ⊗ taps, keep every `down`-th pixel."""
-    batch, channels, height, width = x.shape
-    spread = x.new_zeros(batch, channels, height * up, width * up)
-    spread[:, :, ::up, ::up] = x
+    batch, channels = x.shape[:2]
+    spread = insert_zeros(x, up)
     row = torch.tensor(taps, dtype=x.dtype) / sum(taps)
     padded = F.pad(spread, (*pad, *pad)).flatten(0, 1)[:, None]
     out = F.conv2d(padded, torch.outer(row, row).flip(0, 1)[None, None] * up**2)
@@ -43,14 +48,15 @@ class Reference:
         self.rescale = math.sqrt(2) if self.skip_rescale else 1.0
 
     def draw(self, **shapes):
+        """Add a module of parts that have a weight of this shape and a bias; "_" has no name."""
         tensors = {}
-        for name, shape in shapes.items():
-            name = name.replace("__", ".")
-            leaf = name.split(".")[-1]
-            fan = math.prod(shape[1:]) if leaf == "weight" else shape[0]
-            tensors[name] = torch.randn(shape, dtype=torch.float64) / math.sqrt(max(fan, 1))
-            if leaf == "weight" and len(shape) == 1:
-                tensors[name] = 1 + 0.1 * tensors[name]
+        for part, shape in shapes.items():
+            names, out = (("W", "b"), shape[1]) if "NIN" in part else (("weight", "bias"), shape[0])
+            fan = math.prod(shape) // out
+            weight, bias = (torch.randn(s, dtype=torch.float64) for s in (shape, out))
+            weight = 1 + 0.1 * weight if len(shape) == 1 else weight / math.sqrt(fan)
+            for name, value in zip(names, (weight, bias / math.sqrt(out)), strict=True):
+                tensors[f"{part}.{name}".removeprefix("_.")] = value
         self.state |= {f"module.all_modules.{self.number}.{k}": v for k, v in tensors.items()}
         self.number += 1
         return tensors
@@ -61,24 +67,22 @@ class Reference:
         return group_norm(x, t[f"{name}weight"], t[f"{name}bias"], groups)
 
     def conv(self, x, out, size=3):
-        t = self.draw(weight=(out, x.shape[1], size, size), bias=(out,))
+        t = self.draw(_=(out, x.shape[1], size, size))
         return F.conv2d(x, t["weight"], t["bias"], padding=size // 2)
 
     def head(self, h, out):
-        t = self.draw(weight=(h.shape[1],), bias=(h.shape[1],))
+        t = self.draw(_=(h.shape[1],))
         return self.conv(F.silu(self.norm(h, t)), out)
 
     def plain(self, x, change):
-        if change == "down":
-            boxed = self.fir is None
-            return F.avg_pool2d(x, 2) if boxed else convolve(x, self.fir, down=2, pad=(1, 1))
         if self.fir is None:
-            return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return convolve(x, self.fir, up=2, pad=(2, 1))
+            return F.avg_pool2d(x, 2) if change == "down" else F.interpolate(x, scale_factor=2)
+        resampling = dict(down=2, pad=(1, 1)) if change == "down" else dict(up=2, pad=(2, 1))
+        return convolve(x, self.fir, **resampling)
 
     def resample(self, x, out, change):
         name = "Conv_0" if self.fir is None else "Conv2d_0"
-        t = self.draw(**{f"{name}__weight": (out, x.shape[1], 3, 3), f"{name}__bias": (out,)})
+        t = self.draw(**{name: (out, x.shape[1], 3, 3)})
         weight, bias = t[f"{name}.weight"], t[f"{name}.bias"]
         if self.fir is None and change == "down":
             return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)
@@ -86,29 +90,18 @@ class Reference:
             return F.conv2d(self.plain(x, "up"), weight, bias, padding=1)
         if change == "down":
             return F.conv2d(convolve(x, self.fir, pad=(2, 2)), weight, bias, stride=2)
-        batch, channels, height, width = x.shape
-        spread = x.new_zeros(batch, channels, 2 * height - 1, 2 * width - 1)
-        spread[:, :, ::2, ::2] = x
-        spread = F.conv2d(F.pad(spread, (2, 2, 2, 2)), weight)
+        spread = F.conv2d(F.pad(insert_zeros(x, 2), (2, 1, 2, 1)), weight)
         return 4 * convolve(spread, self.fir, pad=(1, 1)) + bias[:, None, None]
 
     def block(self, x, out, change=None):
         channels, biggan = x.shape[1], self.form == "biggan"
-        shapes = dict(
-            GroupNorm_0=(channels,),
-            Conv_0=(out, channels, 3, 3),
-            Dense_0=(out, 4 * self.width),
-            GroupNorm_1=(out,),
-            Conv_1=(out, out, 3, 3),
-        )
+        shapes = dict(GroupNorm_0=(channels,), Conv_0=(out, channels, 3, 3))
+        shapes |= dict(Dense_0=(out, 4 * self.width), GroupNorm_1=(out,), Conv_1=(out, out, 3, 3))
         if biggan and (channels != out or change):
             shapes["Conv_2"] = (out, channels, 1, 1)
-        parts = {}
-        for name, shape in shapes.items():
-            parts |= {f"{name}__weight": shape, f"{name}__bias": shape[:1]}
         if not biggan and channels != out:
-            parts |= dict(NIN_0__W=(channels, out), NIN_0__b=(out,))
-        t = self.draw(**parts)
+            shapes["NIN_0"] = (channels, out)
+        t = self.draw(**shapes)
         h = F.silu(self.norm(x, t, "GroupNorm_0."))
         if change:
             h, x = self.plain(h, change), self.plain(x, change)
@@ -119,24 +112,24 @@ class Reference:
         if "Conv_2.weight" in t:
             x = F.conv2d(x, t["Conv_2.weight"], t["Conv_2.bias"])
         elif "NIN_0.W" in t:
-            x = self.nin(x, t, 0)
+            x = self.nin(x, t)
         return (x + h) / self.rescale
 
-    def nin(self, x, t, i):
+    def nin(self, x, t, i=0):
         return torch.einsum("bihw,io->bohw", x, t[f"NIN_{i}.W"]) + t[f"NIN_{i}.b"][:, None, None]
 
     def attend(self, x):
         c = x.shape[1]
-        shapes = {f"NIN_{i}__W": (c, c) for i in range(4)} | {f"NIN_{i}__b": (c,) for i in range(4)}
-        t = self.draw(GroupNorm_0__weight=(c,), GroupNorm_0__bias=(c,), **shapes)
+        t = self.draw(GroupNorm_0=(c,), **{f"NIN_{i}": (c, c) for i in range(4)})
         h = self.norm(x, t, "GroupNorm_0.")
         h = attention(h, *(self.nin(h, t, i) for i in range(3)))
         return (x + self.nin(h, t, 3)) / self.rescale
 
     def embed(self, cond):
         if self.embedding == "fourier":
-            frequencies = 16 * self.draw(W=(self.width,))["W"]
+            frequencies = 16 * torch.randn(self.width, dtype=torch.float64)
             self.state["module.all_modules.0.W"] = frequencies
+            self.number = 1
             phase = 2 * math.pi * cond[:, None] * frequencies
         else:
             half = self.width // 2
@@ -144,7 +137,7 @@ class Reference:
             phase = cond[:, None] * 10_000.0**-powers
         h = torch.cat([phase.sin(), phase.cos()], 1)
         for _ in range(2):
-            t = self.draw(weight=(4 * self.width, h.shape[1]), bias=(4 * self.width,))
+            t = self.draw(_=(4 * self.width, h.shape[1]))
             h = F.silu(h @ t["weight"].T + t["bias"])
         return h
 
@@ -158,7 +151,7 @@ class Reference:
             # resampling without weights still has a number in the list
             self.number += self.gaps
             image, out = self.plain(image, "down"), h.shape[1]
-            t = self.draw(Conv_0__weight=(out, image.shape[1], 1, 1), Conv_0__bias=(out,))
+            t = self.draw(Conv_0=(out, image.shape[1], 1, 1))
             seen = F.conv2d(image, t["Conv_0.weight"], t["Conv_0.bias"])
             return image, torch.cat([seen, h], 1) if self.combine == "cat" else seen + h
         if self.progressive_input == "residual":

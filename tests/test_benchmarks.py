@@ -1,6 +1,7 @@
 """Benchmarks: their arithmetic, what is stored, and that each of them runs."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -44,14 +45,25 @@ def test_tasks_take_turns_and_a_short_one_fills_its_turn(monkeypatch):
     assert times == {"slow": [4.0] * 2, "fast": [1.0] * 2}
 
 
-def _allocate(mib):
-    return partial(torch.add, torch.ones(mib << 18), 1)
+def test_peak_memory_is_the_peak_of_a_new_process_above_its_size_before(monkeypatch):
+    """A small task precedes it, so that the size includes all that libraries allocate once."""
+    events, mib = [], 2**20
 
+    def build(name):
+        events.append(f"build {name}")
+        return partial(events.append, name)
 
-def test_peak_memory_is_that_of_a_process_of_its_own():
-    """Weights and result, 128 MiB each; 20 MiB are left to the allocator."""
-    mib = measure.peak_memory(partial(_allocate, 1), partial(_allocate, 128))
-    assert mib == pytest.approx(256, abs=20)
+    def process_bytes(peak=False):
+        events.append("peak" if peak else "size")
+        return 7 * mib if peak else 5 * mib
+
+    assert measure.in_new_process(os.getpid) != os.getpid()
+    assert 0 < measure.process_bytes() <= measure.process_bytes(peak=True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(measure, "in_new_process", lambda function, *args: function(*args))
+    monkeypatch.setattr(measure, "process_bytes", process_bytes)
+    assert measure.peak_memory(partial(build, "a"), partial(build, "b")) == 2
+    assert events == ["build a", "a", "size", "build b", "b", "b", "peak"]
 
 
 def test_growth_ratios_and_operations_are_their_formulas():

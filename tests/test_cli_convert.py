@@ -1,6 +1,7 @@
 """`scorefield convert`: the model it writes, and the files and options that it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib.image
@@ -12,11 +13,9 @@ import scorefield
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 
-GOLDEN = Path(__file__).parent / "golden"
-
 
 def _path(folder):
-    return str(GOLDEN / folder / "checkpoint.pth")
+    return str(Path(__file__).parent / "golden" / folder / "checkpoint.pth")
 
 
 @pytest.mark.parametrize(
@@ -24,22 +23,12 @@ def _path(folder):
     [
         ("ncsn_1x28x28", "sigma_max=2 sigma_min=0.1", dict(sigma_max=2.0, sigma_min=0.1)),
         ("ncsnv2_3x32x32", "ema=false", dict(ema=False)),
-        ("ncsnpp_ve_continuous", "image_size=16", dict(image_size=16)),
-        ("ncsnpp_ve_discrete", "ema=false sde=ve", dict(ema=False, sde="ve")),
-        (
-            "ddpmpp_vp_continuous",
-            "sde=subvp skip_rescale=false fir=true",
-            dict(sde="subvp", skip_rescale=False, fir=True),
-        ),
-        (
-            "ddpm_vp",
-            "continuous=true beta_min=0.2 beta_max=9 groups=16 dropout=0.3",
-            dict(continuous=True, beta_min=0.2, beta_max=9.0, groups=16, dropout=0.3),
-        ),
+        ("ddpmpp_vp_continuous", "sde=subvp image_size=16", dict(sde="subvp", image_size=16)),
     ],
 )
 @torch.no_grad()
 def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_path, capsys):
+    """Each kind of network, and options of each type."""
     out, lines = tmp_path / "model.safetensors", []
     settings = [f"--set={setting}" for setting in args.split()]
     assert main(["convert", _path(folder), str(out), *settings]) == 0
@@ -82,10 +71,7 @@ def test_a_path_that_cannot_hold_a_model_is_refused(tmp_path, error_of):
 def test_a_refused_file_or_option_is_named_and_nothing_is_written(tmp_path, error_of):
     path, out = tmp_path / "checkpoint.pth", tmp_path / "out"
     matplotlib.image.imsave(path, np.zeros((4, 4, 3)), format="png")
-    message = error_of("convert", path, out)
-    assert str(path) in message
-    assert "another kind of file" in message
-    assert "its own ladder" in error_of(
-        "convert", _path("ncsnpp_ve_continuous"), out, "--set=sigma_max=3"
-    )
+    assert re.search(f"{path} .*another kind of file", error_of("convert", path, out))
+    args = _path("ncsnpp_ve_discrete"), out, "--set=sigma_max=3"
+    assert "its own ladder" in error_of("convert", *args)
     assert not out.exists()

@@ -58,26 +58,26 @@ def _finish(directory, experiment=None, like=None):
     error = _end(lambda: resume(directory) if started else start(experiment, directory))
     if like is not None:
         assert error is None
-        _assert_same_end(directory, like)
+        assert_same_end(directory, like)
     return error
 
 
-def _log(directory):
+def read_log(directory):
     lines = (directory / "log.jsonl").read_text().splitlines()
     return [json.loads(line) | {"time": 0} for line in lines]
 
 
-def _states(directory):
+def state_files(directory):
     return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
 
 
-def _assert_same_end(one, other):
+def assert_same_end(one, other):
     """The last state, the model and the log are bit-identical; no temporary file is left."""
-    for name in (_states(other)[-1].relative_to(other), "model.safetensors"):
+    for name in (state_files(other)[-1].relative_to(other), "model.safetensors"):
         first, second = read_tensors(one / name).tensors, read_tensors(other / name).tensors
         assert first.keys() == second.keys()
         assert all(torch.equal(first[key], second[key]) for key in first)
-    assert _log(one) == _log(other)
+    assert read_log(one) == read_log(other)
     assert not [*one.rglob(".*")]
 
 
@@ -134,13 +134,13 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
     """Each attempt has room for one more write; every other disk has room again three later."""
     run, messages, room, phase, calls = tmp_path / "run", [], -1, None, [1]
     while len(calls) > room:
-        last, phase = phase, (run.exists(), len(_states(run)))
+        last, phase = phase, (run.exists(), len(state_files(run)))
         room = room + 1 if phase == last else 0
         with pytest.MonkeyPatch.context() as patch:
             calls = _fill_disk(patch, room, until=room + 3 if room % 2 else sys.maxsize)
             messages.append(_finish(run, _vectors(points)))
-        assert all(read_tensors(path).about["step"] == int(path.stem) for path in _states(run))
-    _assert_same_end(run, whole)
+        assert all(read_tensors(path).about["step"] == int(path.stem) for path in state_files(run))
+    assert_same_end(run, whole)
     messages = [message for message in messages if message]
     assert len(messages) >= 20  # the writes and flushes of an undisturbed run, without the lock's
     for message in messages:
@@ -170,7 +170,7 @@ def test_a_real_disk_that_fills_up(disk, digits, pages):
     run, message = disk / "run", _finish(disk / "run", DIGITS)
     assert re.search(r"could not be written: No space left .*MiB are free there", message)
     (disk / "ballast").unlink()
-    assert all(read_tensors(path).about["step"] == int(path.stem) for path in _states(run))
+    assert all(read_tensors(path).about["step"] == int(path.stem) for path in state_files(run))
     _finish(run, DIGITS, like=digits)
 
 
@@ -348,19 +348,19 @@ def test_a_worker_that_dies_is_replaced(monkeypatch, fault):
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("fault", [_cut, _rewrite, lambda path: path.write_bytes(b"")])
 def test_the_state_before_a_damaged_one_is_used(copy, whole, capsys, fault):
-    fault(_states(copy)[-1])
+    fault(state_files(copy)[-1])
     assert main(["resume", str(copy)]) == 0
     out, err = capsys.readouterr()
     assert f"from step 2 to {STEPS}" in out
     assert re.search(r"00000004.\w+ is damaged.* renamed to 0+4.safetensors.damaged, .*2", err)
     assert (copy / "checkpoints/00000004.safetensors.damaged").exists()
-    _assert_same_end(copy, whole)
+    assert_same_end(copy, whole)
     assert main(["resume", str(copy)]) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_a_run_without_an_undamaged_state_is_refused_not_started_again(copy, capsys):
-    for path in _states(copy):
+    for path in state_files(copy):
         _cut(path)
     log = (copy / "log.jsonl").read_text()
     for _ in range(2):
@@ -368,7 +368,7 @@ def test_a_run_without_an_undamaged_state_is_refused_not_started_again(copy, cap
         err = capsys.readouterr().err
         assert re.search(r"has no undamaged checkpoint \(.*00000004.safetensors is damaged", err)
         assert f"--config {copy}/config.json --from {copy}/model.safetensors --out NEW" in err
-        assert [path.stem for path in _states(copy)] == ["00000000", "00000002", "00000004"]
+        assert [path.stem for path in state_files(copy)] == ["00000000", "00000002", "00000004"]
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(ValueError, match="has no undamaged checkpoint: put back a file of"):
         resume(copy)
@@ -405,7 +405,7 @@ def test_foreign_lines_of_a_log_are_removed(copy, whole):
     run = resume(copy)
     with pytest.warns(UserWarning, match=r"log.jsonl had 3 lines that are not from this run"):
         list(run)
-    _assert_same_end(copy, whole)
+    assert_same_end(copy, whole)
 
 
 HOLD_LOCK = """import pathlib, sys, time
@@ -450,7 +450,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(points, whole, tmp_path
     _finish(directory, like=whole)
     events = EventAccumulator(str(directory / "tensorboard")).Reload()
     seen = [(event.step, event.value) for event in events.Scalars("loss")]
-    log = [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in _log(directory)]
+    log = [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in read_log(directory)]
     assert seen == log  # rounded to float32
     assert [event.step for event in events.Scalars("heldout")] == [4]
 

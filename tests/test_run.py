@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_faults import assert_same_end, read_log, state_files
 
 from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
@@ -37,25 +38,6 @@ def _experiment(*settings):
     return override(Experiment(), [*SMALL.split(), *settings])
 
 
-def _log(directory):
-    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-
-
-def _last(directory):
-    return sorted((directory / "checkpoints").glob("[0-9]*"))[-1]
-
-
-def _same(one, other):
-    first, second = read_tensors(one).tensors, read_tensors(other).tensors
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-def _assert_same_run(one, other):
-    assert _same(_last(one), _last(other))
-    ours, theirs = ([{**line, "time": 0} for line in _log(run)] for run in (one, other))
-    assert ours == theirs
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An undisturbed run of 40 steps."""
@@ -65,8 +47,8 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_writes_its_log_checkpoints_model_and_grids(whole):
-    assert [line["step"] for line in _log(whole)] == list(range(1, 41))
-    heldout = {line["step"]: line["heldout"] for line in _log(whole) if "heldout" in line}
+    assert [line["step"] for line in read_log(whole)] == list(range(1, 41))
+    heldout = {line["step"]: line["heldout"] for line in read_log(whole) if "heldout" in line}
     assert [*heldout] == [8, 16, 24, 32, 40]
     assert [p.name for p in sorted((whole / "checkpoints").iterdir())] == [
         f"{step:08d}.safetensors" for step in (30, 35, 40)
@@ -83,7 +65,7 @@ def test_the_model_kept_is_the_best_or_the_last(tmp_path, monkeypatch, best):
     heldout = "scorefield.runs.run.heldout_losses"
     monkeypatch.setattr(heldout, lambda *_: torch.full((2,), next(losses)))
     list(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
-    heldout = [line["heldout"] for line in _log(tmp_path / "run") if "heldout" in line]
+    heldout = [line["heldout"] for line in read_log(tmp_path / "run") if "heldout" in line]
     assert heldout == [3.0, 1.0, None, 2.0]
     about = read_tensors(tmp_path / "run/model.safetensors").about
     chosen = {"heldout": (16, 1.0), "last": (32, 2.0)}[best]
@@ -110,7 +92,7 @@ def test_a_run_has_the_weights_of_the_plain_training_loop(whole):
     options = dict(steps=40, schedule=cosine(40, 3), clip=5.0, seed=derive_seed(0, 2))
     loss = build_loss(experiment, model)
     list(train(model, lambda step: batches(step).x, loss, optimizer=adam, **options))
-    raw = raw_weights(read_tensors(_last(whole)))
+    raw = raw_weights(read_tensors(state_files(whole)[-1]))
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
 
 
@@ -137,9 +119,7 @@ def test_a_run_killed_twenty_times_is_bit_identical(whole, tmp_path):
     assert _done(directory) < 40
     assert during_writes == 10
     list(resume(directory))
-    _assert_same_run(directory, whole)
-    assert _same(directory / "model.safetensors", whole / "model.safetensors")
-    assert not [*directory.rglob(".*")]
+    assert_same_end(directory, whole)
 
 
 def _done(directory):
@@ -160,9 +140,9 @@ def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
         kick(start(_experiment("training.steps=40"), tmp_path / "run"))
     assert caught.value.number == number
     assert signal.getsignal(number) == before
-    assert read_tensors(_last(tmp_path / "run")).about["step"] == 6
+    assert read_tensors(state_files(tmp_path / "run")[-1]).about["step"] == 6
     list(resume(tmp_path / "run"))
-    _assert_same_run(tmp_path / "run", whole)
+    assert_same_end(tmp_path / "run", whole)
 
 
 @pytest.fixture
@@ -200,12 +180,12 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monke
     _poison(monkeypatch, lambda step, _: step in (3, 4, 11))
     updates = list(start(_vectors(poisoned), tmp_path / "run"))
     assert [u.step for u in updates if u.skipped] == [4, 5, 12]
-    lines = {line["step"]: line for line in _log(tmp_path / "run")}
+    lines = {line["step"]: line for line in read_log(tmp_path / "run")}
     assert [*lines] == list(range(1, 31))
     assert lines[4]["skipped"]
     assert lines[4]["loss"] is None
     assert "skipped" not in lines[6]
-    tensors = read_tensors(_last(tmp_path / "run")).tensors
+    tensors = read_tensors(state_files(tmp_path / "run")[-1]).tensors
     assert all(value.isfinite().all() for value in tensors.values())
 
 
@@ -213,16 +193,16 @@ def test_several_bad_batches_roll_the_run_back_with_half_the_rate(poisoned, tmp_
     asked = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21)
     updates = list(start(_vectors(poisoned), tmp_path / "run"))
     assert asked == [*range(17), *range(10, 30)]
-    assert [line["step"] for line in _log(tmp_path / "run")] == list(range(1, 31))
+    assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate
-    assert read_tensors(_last(tmp_path / "run")).about["slower"] == 0.5
+    assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
 
 
 def test_a_run_rolls_back_only_once(poisoned, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
         list(start(_vectors(poisoned), tmp_path / "run"))
-    assert read_tensors(_last(tmp_path / "run")).about["step"] == 10
+    assert read_tensors(state_files(tmp_path / "run")[-1]).about["step"] == 10
 
 
 def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch):
@@ -234,8 +214,8 @@ def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch
         if update.step == 11:
             break
     list(resume(tmp_path / "run"))
-    assert read_tensors(_last(tmp_path / "run")).about["slower"] == 0.5
-    _assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
 def test_resuming_removes_only_its_own_partial_files(whole, tmp_path):
@@ -285,7 +265,7 @@ def test_training_starts_from_a_saved_model(whole, tmp_path):
     list(resume(tmp_path / "killed"))
     old = read_tensors(path).under("net")
     for run in ("run", "killed"):
-        new = read_tensors(_last(tmp_path / run)).under("net")
+        new = read_tensors(state_files(tmp_path / run)[-1]).under("net")
         assert all(torch.equal(old[name], new[name]) for name in old)
     with pytest.raises(ValueError, match=r"for samples of shape \(1, 8, 8\)"):
         start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")

@@ -13,21 +13,9 @@ FIR = (1.0, 3.0, 3.0, 1.0)
 SKIP = dict(progressive_input="skip", progressive_output="skip")
 RESIDUAL = dict(progressive_input="residual", progressive_output="residual")
 DDPM = dict(form="ddpm", embedding="sinusoidal", fir=None, skip_rescale=False, groups=4)
-BASE = dict(
-    channels=3,
-    width=8,
-    multipliers=(1, 2),
-    blocks=1,
-    attention=(1,),
-    form="biggan",
-    embedding="fourier",
-    fir=FIR,
-    progressive_input="none",
-    progressive_output="none",
-    combine="sum",
-    skip_rescale=True,
-    groups=None,
-)
+BASE = dict(channels=3, width=8, multipliers=(1, 2), blocks=1, attention=(1,), groups=None)
+BASE |= dict(form="biggan", embedding="fourier", fir=FIR, skip_rescale=True, combine="sum")
+BASE |= dict(progressive_input="none", progressive_output="none")
 CONFIGURATIONS = {
     "wide middle": dict(multipliers=(1, 3, 2), blocks=2, attention=(0, 2)),
     "narrowing": dict(multipliers=(2, 1), width=16),
@@ -49,8 +37,8 @@ CONFIGURATIONS = {
 
 def convert(state, **options):
     """Return the network of a reference's state, and the lines of the report."""
-    lines, prefix = [], "module."
-    weights = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    lines = []
+    weights = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return build_unet(weights, report=lines.append, **options), lines
 
 
