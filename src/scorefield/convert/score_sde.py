@@ -64,14 +64,10 @@ def build_score_sde(
     report(f"inferred: weights {'averaged (EMA)' if averaged else 'as trained'}")
     if "step" in around:
         report(f"inferred: training step {around['step']}")
-    net = build_unet(
-        average_weights(around["ema"], weights) if averaged else weights,
-        report=report,
-        fir=fir,
-        skip_rescale=skip_rescale,
-        groups=groups,
-        dropout=dropout,
-    )
+    if averaged:
+        weights = average_weights(around["ema"], weights)
+    options = {"fir": fir, "skip_rescale": skip_rescale, "groups": groups, "dropout": dropout}
+    net = build_unet(weights, report=report, **options)
     arguments = net.arguments
     sde, continuous = _choose_sde(arguments, sde, continuous, report)
     sigma, beta = (sigma_max, sigma_min), (beta_max, beta_min)

@@ -259,8 +259,5 @@ def _translate_unet(
         for key, (name, tensor) in zip(module.keys, module.tensors.items(), strict=True):
             if name.endswith(".W"):  # a linear map of channels, stored input first
                 tensor = check_tensor(key, tensor, ndim=2).T[:, :, None, None]
-            yield (
-                key,
-                ".".join([ours, *(names.get(part, part) for part in name.split("."))]),
-                tensor,
-            )
+            full_name = ".".join([ours, *(names.get(part, part) for part in name.split("."))])
+            yield key, full_name, tensor

@@ -50,11 +50,10 @@ def check_tensor(name: str, value: object, ndim: int | None = None) -> Tensor:
         raise ValueError(f"{name} is of {type(value).__name__}, not a tensor")
     dense = value.layout == torch.strided and value.is_floating_point()
     if not dense or value.numel() == 0 or ndim not in (None, value.ndim):
+        rank = "" if ndim is None else f", of {ndim} dimensions"
         raise ValueError(
             f"{name} is of {value.dtype}, {value.layout} and the shape {tuple(value.shape)}: the "
-            "checkpoint is damaged, it must be of dense floats and not empty"
-            + f", of {ndim} dimensions"
-            * (ndim is not None)
+            f"checkpoint is damaged, it must be of dense floats and not empty{rank}"
         )
     return value
 
@@ -62,12 +61,9 @@ def check_tensor(name: str, value: object, ndim: int | None = None) -> Tensor:
 def load_network(
     build: Callable[[], Network], weights: Iterable[tuple[str, str, Tensor]], description: str
 ) -> Network:
-    """Build a network with weights that must be exactly its own.
+    """Build a network with weights that must be exactly its own; an error lists all that are not.
 
-    Args:
-        build: makes the network with other weights.
-        weights: the official name, our name and the tensor.
-        description: of the network, for the error, which lists everything that does not fit.
+    Each item of `weights` is the official name, our name and the tensor.
     """
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in build().state_dict().items()}

@@ -28,11 +28,9 @@ def celeba(
     With list_eval_partition.txt, the 19,962 of the test part are held out and the 19,867 of the
     validation part left aside; without it a fixed tenth of all is held out.
 
-    Args:
-        root: img_align_celeba, its zip, or a folder with either; by default data/celeba.
-        size: side of the square that each image is scaled to.
-        crop: side of the central square that is cut out first.
-        memory: keep the pixels in memory if they take no more bytes than this.
+    `root` is img_align_celeba, its zip, or a folder with either, by default data/celeba. The
+    central square has `crop` pixels a side and is scaled to `size`. Pixels are kept in memory if
+    they take at most `memory` bytes.
     """
     place = _find_faces(data_folder("celeba", root))
     files = folder_files(place, image_names(place)) if place.is_dir() else _zip_files(place)

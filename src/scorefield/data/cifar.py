@@ -49,10 +49,8 @@ MAX_NESTED = 16
 def cifar10(*, root: str | Path | None = None, download: bool = False) -> Dataset:
     """Load 50,000 colour photographs of 32 × 32 pixels to train on and 10,000 held out.
 
-    Args:
-        root: cifar-10-binary.tar.gz or cifar-10-python.tar.gz, the folder in it, or a folder with
-            one of them; by default data/cifar10.
-        download: fetch the binary archive if none exists, 170 MB.
+    `root` is the binary or the Python archive, the folder in it, or a folder with one of them, by
+    default data/cifar10. `download` fetches the binary archive if there is none, 170 MB.
     """
     place = data_folder("cifar10", root)
     names = (name for name in CIFAR_PLACES if (place / name).exists())

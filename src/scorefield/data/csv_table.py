@@ -53,13 +53,9 @@ def csv_file(
     Numbers are real, or integers if all are whole; text is a category, and so are a few different
     whole numbers. A fixed tenth is held out, at least one row.
 
-    Args:
-        path: the file.
-        types: real, integer or category, for columns whose guessed kind is wrong.
-        drop: columns to leave out.
-        missing: drop rows that lack a value, or raise an error that names the first.
-        delimiter: comma, semicolon or tab; by default the one with most columns in the header.
-        memory: number of bytes that the table may take.
+    `types` corrects guessed kinds of columns, and `drop` leaves columns out. `missing` drops rows
+    that lack a value, or raises an error that names the first. The default `delimiter` is the one
+    with most columns in the header. The table may take `memory` bytes.
     """
     path = Path(path)
     if (size := path.stat().st_size) > MAX_FILE_BYTES:

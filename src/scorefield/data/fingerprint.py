@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import torch
 
-from .sources import Dataset, Source
+from .sources import Dataset
 
 Stamp: TypeAlias = "tuple[int, int]"
 """Size of a file and time of the last write to it."""
@@ -42,9 +42,22 @@ def fingerprint_path(path: Path, names: Sequence[str] = ()) -> dict[str, str]:
 
 
 def fingerprint_samples(data: Dataset) -> dict[str, str]:
-    """Return fingerprints of data that are not in a user's file."""
-    parts = {"trained on": data.train, "held out": data.test}
-    return {name: _summary(source) for name, source in parts.items() if source is not None}
+    """Return number, shape and checksum or moments of each part, of at most 1,000 samples."""
+    fingerprints = {}
+    for name, source in (("trained on", data.train), ("held out", data.test)):
+        if source is None:
+            continue
+        n = len(source)
+        spread = torch.linspace(0, n - 1, min(n, 1000), dtype=torch.float64).long()
+        x, labels = source.take(spread)
+        values = x.cpu().double()
+        content = f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
+        if x.dtype == torch.uint8:
+            content = f"{zlib.crc32(x.cpu().numpy().tobytes()):08x}"
+        if labels is not None:
+            content += f", labels {zlib.crc32(labels.cpu().numpy().tobytes()):08x}"
+        fingerprints[name] = f"{n} × {tuple(x.shape[1:])} {content}"
+    return fingerprints
 
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
@@ -87,16 +100,3 @@ def _checksum(path: str | Path, pieces: int, length: int) -> str:
     except OSError as error:
         return f"unreadable: {error.strerror}"
     return f"{size} {total:08x}"
-
-
-def _summary(source: Source) -> str:
-    """Return the number, shape and checksum or moments of up to 1,000 samples spread evenly."""
-    n = len(source)
-    x, labels = source.take(torch.linspace(0, n - 1, min(n, 1000), dtype=torch.float64).long())
-    x, values = x.cpu(), x.cpu().double()
-    content = f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
-    if x.dtype == torch.uint8:
-        content = f"{zlib.crc32(x.numpy().tobytes()):08x}"
-    if labels is not None:
-        content += f", labels {zlib.crc32(labels.cpu().numpy().tobytes()):08x}"
-    return f"{n} × {tuple(x.shape[1:])} {content}"

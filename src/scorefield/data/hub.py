@@ -17,8 +17,6 @@ from torch import Tensor
 from .images import EncodedImage, FileList, ImageFile, ImageFiles, ImageReader, choose_reader
 from .sources import Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
 
-SAVED_FILES = ("dataset_dict.json", "state.json")
-"""Written into a folder by `save_to_disk`."""
 MAX_HEAD_BYTES = 2**28
 """Size of the head of a stream."""
 MAX_HELD_OUT_ROWS = 1024
@@ -96,7 +94,8 @@ def _load_splits(path: str, streaming: bool, **options: str | None) -> dict[str,
     if int(version.partition(".")[0]) < 4:
         raise ImportError(f"datasets {version} may run a data set's code: install 4 or newer")
     try:
-        if not any((Path(path) / file).exists() for file in SAVED_FILES):
+        marks = (Path(path, "dataset_dict.json"), Path(path, "state.json"))  # of `save_to_disk`
+        if not any(mark.exists() for mark in marks):
             return dict(datasets.load_dataset(path, streaming=streaming, **options))
         saved = datasets.load_from_disk(path)
         splits = dict(saved) if isinstance(saved, dict) else {"train": saved}

@@ -30,9 +30,8 @@ MAX_IDX_SAMPLES = 2**18
 def mnist(*, root: str | Path | None = None, download: bool = False) -> Dataset:
     """Load 60,000 grey handwritten digits of 28 × 28 pixels to train on and 10,000 held out.
 
-    Args:
-        root: folder of the four files, gzipped or not; by default data/mnist.
-        download: fetch the files that are missing, 12 MB.
+    `root` is the folder of the four files, gzipped or not, by default data/mnist. `download`
+    fetches those that are missing, 12 MB.
     """
     place = data_folder("mnist", root)
     place = place.parent if place.is_file() else place

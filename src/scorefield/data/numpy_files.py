@@ -33,12 +33,9 @@ def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) 
     """Load a .npy file, or a .npz of one array of samples and, as `labels` or `y`, their labels.
 
     Vectors are floats, images uint8 or floats in [0, 1]. Nothing is unpickled. A fixed tenth is
-    held out, at least one sample.
-
-    Args:
-        path: the file.
-        signals: read floats (n, channels, length) or (n, length) as signals.
-        memory: read only the rows asked for from a .npy of more bytes than this in C order.
+    held out, at least one sample. With `signals`, floats (n, channels, length) or (n, length) are
+    read as signals. From a .npy of more than `memory` bytes in C order only the rows in use are
+    read.
     """
     path = Path(path)
     stamp, arrange = file_stamp(path), partial(_arrange, path, signals)

@@ -115,7 +115,7 @@ class Part(Source):
 
 @dataclass(frozen=True, eq=False)
 class Crops(Source):
-    """Every square of one side length in several images of equal size, in the order of reading."""
+    """All square crops of one size from images of equal size, row by row."""
 
     images: UInt8[Tensor, "images channels height width"]
     side: int = 32
@@ -151,8 +151,8 @@ class Crops(Source):
 class Stream(Arrays):
     """Samples in the provider's order, which cannot be taken by index.
 
-    As a `Source`, for moments and noise levels, it is its head, some samples in memory. `rows`
-    yields all rows from a position on, again and again.
+    As a `Source` it has only its first samples, which are in memory; moments and noise levels are
+    computed from them. `rows` yields all rows from a position on, pass after pass.
     """
 
     rows: Callable[[int], Iterator[Any]]

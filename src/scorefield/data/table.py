@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -54,6 +54,13 @@ class Column:
     range: tuple[float, float] = (0.0, 0.0)
     decimals: int = 0
     categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = (*self.mean, *self.range, self.scale)
+        components = len(self.categories) if self.kind == "category" else 1
+        valid = self.scale > 0 and len(self.mean) == components >= 1 and self.decimals >= 0
+        if not valid or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"the column {self.name!r} is not valid")
 
     @property
     def width(self) -> int:
@@ -148,24 +155,10 @@ class Table:
         path = Path(path, TABLE_FILE) if Path(path).is_dir() else Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            columns = tuple(_read_column(entry) for entry in content["columns"])
+            entries = [convert_arguments(Column, c, "column.") for c in content["columns"]]
+            columns = tuple(Column(**entry) for entry in entries)
             if not columns or content["delimiter"] not in DELIMITERS:
                 raise ValueError("it has no columns, or an unknown delimiter")
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ValueError(f"{path} is not the table of a run: {error}") from error
         return cls(columns, content["delimiter"])
-
-
-def _read_column(entry: dict[str, Any]) -> Column:
-    """Return a column from JSON, if it is valid."""
-    column = Column(**convert_arguments(Column, entry, "column."))
-    numbers = (*column.mean, *column.range, column.scale)
-    components = len(column.categories) if column.kind == "category" else 1
-    if not (
-        all(map(math.isfinite, numbers))
-        and column.scale > 0
-        and len(column.mean) == components >= 1
-        and column.decimals >= 0
-    ):
-        raise ValueError(f"the column {column.name!r} is not valid")
-    return column

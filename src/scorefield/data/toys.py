@@ -1,17 +1,19 @@
-"""Toys: points of a plane, of a plane in a larger space, and signals.
+"""Toy data: points in the plane or in a subspace, and signals.
 
-`Dataset.oracle` is their distribution where it has a closed form: the score that a model should
-learn.
+`Dataset.oracle` is their distribution, if its score has a closed form.
 """
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
 from .sources import Arrays, Dataset
+
+PointSampler: TypeAlias = Callable[[int, Generator], Tensor]
 
 
 def mixture(*, n: int = 10_000, seed: int = 0) -> Dataset:
@@ -30,13 +32,9 @@ def checkerboard(*, n: int = 10_000, seed: int = 0) -> Dataset:
 
 
 def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Sample a Gaussian N(0, FFᵀ) in a subspace, which has no score without noise.
+    """Sample N(0, FFᵀ) in a subspace of `rank` of `size` dimensions; it has no score without noise.
 
-    Args:
-        size: dimension of the space.
-        rank: dimension of the subspace; F has orthonormal columns.
-        n: number of samples to train on; a tenth as many are held out.
-        seed: of the samples, not of F.
+    F has orthonormal columns, which do not depend on the seed.
     """
     if not 1 <= rank < size:
         raise ValueError(f"rank={rank}, size={size}: give a rank from 1 to size − 1")
@@ -48,8 +46,8 @@ def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -
 def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample an autoregressive process x_t = a·x_{t−1} + b·x_{t−2} + e of variance 1.
 
-    Its waves of about 16 steps lose their phase: the roots are 0.95·exp(±2πi/16). The covariance of
-    this Gaussian, ρ_k = a·ρ_{k−1} + b·ρ_{k−2}, depends on the lag k alone.
+    It oscillates with a period of about 16 steps and a drifting phase: the roots of its polynomial
+    are 0.95·exp(±2πi/16). Its covariance at lag k is ρ_k = a·ρ_{k−1} + b·ρ_{k−2}.
     """
     if length < 1:
         raise ValueError(f"length={length}: give at least 1")
@@ -63,7 +61,7 @@ def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
 
 
 def rings(*, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Sample three circles of radius 1, 2 and 3, equally likely, with noise of deviation 0.08."""
+    """Sample three circles of radius 1, 2 and 3, equally likely, with noise of σ = 0.08."""
 
     def points(count: int, generator: Generator) -> Tensor:
         radius = torch.randint(1, 4, (count, 1), generator=generator)
@@ -75,10 +73,10 @@ def rings(*, n: int = 10_000, seed: int = 0) -> Dataset:
 
 
 def spirals(*, n: int = 10_000, seed: int = 0) -> Dataset:
-    """Sample two arms r = θ/π, θ from π/2 to 3π, evenly in length, with noise of deviation 0.08."""
+    """Sample two arms r = θ/π, θ from π/2 to 3π, evenly in length, with noise of σ = 0.08."""
 
     def points(count: int, generator: Generator) -> Tensor:
-        # ∫ r dθ is close to the length, so θ² is uniform
+        # the length of an arm is about ∫ r dθ, so θ² is uniform
         low, high = (math.pi / 2) ** 2, (3 * math.pi) ** 2
         angle = (low + (high - low) * torch.rand(count, generator=generator)).sqrt()
         sign = 2 * torch.randint(2, (count, 1), generator=generator) - 1
@@ -97,11 +95,7 @@ def _sample_oracle(name: str, oracle: Oracle, n: int, seed: int) -> Dataset:
 
 
 def _sample_toy(
-    name: str,
-    points: Callable[[int, Generator], Tensor],
-    n: int,
-    seed: int,
-    oracle: Oracle | None = None,
+    name: str, points: PointSampler, n: int, seed: int, oracle: Oracle | None = None
 ) -> Dataset:
     """Sample n points to train on, and a tenth as many, at least one, to hold out."""
     if n < 1:

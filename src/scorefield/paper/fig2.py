@@ -59,11 +59,7 @@ def two_modes() -> GaussianMixture:
 def sequential_noise(seed: int) -> Noise:
     """Return noise from a generator, in the order in which it is asked for."""
     generator = torch.Generator().manual_seed(seed)
-
-    def noise(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-
-    return noise
+    return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
 def train_toy_score(setting: Setting) -> Score:

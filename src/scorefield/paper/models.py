@@ -173,9 +173,8 @@ class PaperModel:
         """Return the result of n chains, from a file if it is of the same options and weights."""
         model = self.model
         key = hashlib.sha256((self.directory / checkpoint.MODEL_FILE).read_bytes())
-        key.update(
-            repr((n, plan.sigmas.tolist(), plan.options, self.setting.seed, options)).encode()
-        )
+        inputs = (n, plan.sigmas.tolist(), plan.options, self.setting.seed, options)
+        key.update(repr(inputs).encode())
         file = self.directory / f"{name}-{key.hexdigest()[:16]}.safetensors"
         if not file.exists():
             print(f"  {self.directory}: {name} of {n} chains", flush=True)
