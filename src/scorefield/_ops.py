@@ -1,7 +1,5 @@
 """Operations of every formula: σ against a batch, squared norms, pullbacks vᵀ∂f/∂x, traces."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeAlias
 

@@ -9,8 +9,6 @@ A directory holds such a file, `model.safetensors`, and a copy of the JSON for p
 Nothing is unpickled, and no memory is allocated for a network that the tensors do not fit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -10,8 +10,6 @@
 Stability is checked before anything runs, and nothing runs if it does not hold.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace

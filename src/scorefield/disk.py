@@ -6,8 +6,6 @@ After a full disk, a refused permission or a kill, the previous file is still th
 directory belongs to the process that holds its lock, which the system releases when it ends.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -7,8 +7,6 @@ Everything random is a function of the position in the global batch, so only sum
 Outside of a group, each function here is a no-op or answers for a single process.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import time

@@ -10,8 +10,6 @@ with γ = σᵢ/σᵢ₊₁, D the dimension and e = ε/σ_L² (their code's ε,
 where s_T² is the variance that T steps at σᵢ leave of the level before.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -8,8 +8,6 @@ The trace is exact, or Hutchinson's mean of vᵀ(∇ₓs)v over random v, which 
 dimensions and is unbiased. The result is the density of the data with noise σ_min, not of the data.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias

@@ -6,8 +6,6 @@ A grid is a positive, strictly decreasing tensor. A distribution of σ is a func
 normal numbers, with a density. A source of randomness has the signature of `torch.randn_like`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ Each has the signature `(score, x, sigma, *, noise) -> loss of each sample`. x i
 objective adds the noise. `exact` and `sliced` accept σ = 0, the score of the data itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 

@@ -6,8 +6,6 @@ docs/restoration.md compares the methods. With a noiseless measurement each meth
 `A.project(x, y)`, so that known pixels come back unchanged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 

@@ -7,8 +7,6 @@ not depend on the batch size: noise is a function of (seed, sample, draw). Sever
 the batches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any

@@ -9,8 +9,6 @@ Samplers, objectives and inverse problems need such a function only. It is equiv
     s(x, σ) = −∇ₓE(x, σ)         an energy
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 

@@ -7,8 +7,6 @@ function of the seed, of k and of the position in the batch, so `start=k` contin
 and the number of processes does not matter. Dropout is the exception: each process draws its own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Fields of a configuration, options of data sets and arguments of networks are al
 that each error names the field, its value and the fix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import signature

@@ -3,8 +3,6 @@
 A command is a function in `COMMANDS`: its signature is the options, its docstring the help.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

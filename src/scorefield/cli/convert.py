@@ -1,7 +1,5 @@
 """`scorefield convert`: a checkpoint of another program as a model of this package."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

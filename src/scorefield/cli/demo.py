@@ -1,7 +1,5 @@
 """`scorefield demo`: digits, from training to a report, in minutes."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`scorefield evaluate`: figures of a trained model, with their uncertainty."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

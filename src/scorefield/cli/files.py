@@ -1,7 +1,5 @@
 """Files that commands read and write: models, measurements of images, and samples."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator

@@ -4,8 +4,6 @@ A command is a function: its signature is the options, its docstring the help. I
 needs when it is called, so that `--help` does not load torch.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 

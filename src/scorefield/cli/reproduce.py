@@ -1,7 +1,5 @@
 """`scorefield reproduce`: the experiments of Song & Ermon 2019."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """`scorefield restore`: completions of a measured image as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """`scorefield sample`: samples of a trained model as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings of the process that the command line makes, some of them before torch is loaded."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

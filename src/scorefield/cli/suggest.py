@@ -1,7 +1,5 @@
 """`scorefield suggest`: the noise levels that a data set needs."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from tyro.conf import Positional, arg

@@ -1,7 +1,5 @@
 """`scorefield train` and `scorefield resume`: learn a model in a directory that holds the run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from contextlib import suppress

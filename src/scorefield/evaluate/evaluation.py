@@ -1,7 +1,5 @@
 """The result of an evaluation: one object from which the table, the JSON and the report come."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

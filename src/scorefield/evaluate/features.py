@@ -1,7 +1,5 @@
 """Features in which samples are compared: their own numbers, a classifier's, or Inception's."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import warnings

@@ -7,8 +7,6 @@ the rest     ± t standard errors by the jackknife (Tukey 1958), √((k − 1)/k
 is the figure without part i of k; t is Student's with k − 1 degrees of freedom
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ With EDM's weight (Karras et al. 2022), a model that knows only the data's mean 
 has a loss of about 1 at every σ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import torch

@@ -4,8 +4,6 @@ Memory is that of a few d × d matrices and of `MAX_KEPT` rows, for any number o
 moments of a data set are cached in a file, by the content of the data and of the features.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

@@ -9,8 +9,6 @@ the last block pools by maximum, and images are resized as in TensorFlow 1. Name
 torch-fidelity's and pytorch-fid's file.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8

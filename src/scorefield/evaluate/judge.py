@@ -1,7 +1,5 @@
 """`evaluate`: from a model, its data and plans to an `Evaluation`; `evaluate_run` for a run."""
 
-from __future__ import annotations
-
 import math
 import sys
 import warnings

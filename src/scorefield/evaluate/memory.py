@@ -14,8 +14,6 @@ A model has memorised if the whole interval of the ratio is below ½, or if the 
 of near copies is above that of held-out data (for equal shares less than one case in a hundred).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The report of an evaluation, section by section; what does not apply to the data is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plans to compare: the five of the demo, and a sampler at several costs."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 

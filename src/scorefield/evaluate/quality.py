@@ -1,7 +1,5 @@
 """Figures of samples compared with real ones: distances, precision, coverage, class shares."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -8,8 +8,6 @@ Each kernel is an operation of `torch.library` (`torch.ops.scorefield`), so that
 other types, shapes that do not fit) is computed by torch's own operations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 

@@ -5,8 +5,6 @@
 Some processors multiply matrices faster with it than with torch's default library.
 """
 
-from __future__ import annotations
-
 import functools
 import platform
 from pathlib import Path

@@ -9,8 +9,6 @@ Gradients move by 1e-5 in float32 (by 1e-3 in NCSNv2, which takes maxima) and by
 bfloat16. The model stays the same object with the same parameters.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, field
 from functools import cache

@@ -4,8 +4,6 @@ A network is made fast by changing the class of its blocks, so parameters, hooks
 copies stay as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

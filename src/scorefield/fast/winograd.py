@@ -6,8 +6,6 @@ by F(4 × 4, 3 × 3) or F(5 × 5, 3 × 3) of Lavin & Gray 2016, in float32, by t
 What the kernels cannot do (`norms`) is computed by torch's operations.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 from collections.abc import MutableMapping

@@ -1,7 +1,5 @@
 """Inverse problems: linear measurements, conditional scores and posterior samplers."""
 
-from __future__ import annotations
-
 from .condition import dps, pigdm, replace
 from .operators import LinearOperator, blur, downsample, grayscale, mask, matrix
 from .posterior import algorithm2, particle_filter

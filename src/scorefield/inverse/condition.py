@@ -10,8 +10,6 @@ None is the posterior's score, except `pigdm` for a Gaussian N(μ, σ_d²I). y i
 batch of one) or one for each sample.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -6,8 +6,6 @@ The projection is the nearest point to x whose measurement is y, as far as y is 
 The eigenvalues of AAᵀ are known, so any f(AAᵀ) costs as much as A. All act on batches.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

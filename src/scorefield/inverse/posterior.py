@@ -14,8 +14,6 @@ knowing x₀. Downwards, at each step from σ to σ',
 A direction of y ends when σ'² times its eigenvalue falls below σ_y².
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

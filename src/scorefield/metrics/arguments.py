@@ -1,7 +1,5 @@
 """Arguments of every metric: samples as n × d, in double precision one block of rows at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

@@ -4,8 +4,6 @@ Balls around the points of one set, with the distance to each point's k-th neare
 set as radius, stand for its support: B(z) = {v : ‖v − z‖ ≤ r_k(z)}, closed, so duplicates count.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

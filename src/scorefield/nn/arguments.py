@@ -1,7 +1,5 @@
 """Keep and check the arguments of a network: `type(net)(**net.arguments)` builds it again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ DDPM's form (Ho et al. 2020) or BigGAN's, which changes the size inside the bloc
 last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` all is for signals.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

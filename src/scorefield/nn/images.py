@@ -1,7 +1,5 @@
 """Batches of images and signals of any size, for networks that halve the size."""
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import torch

@@ -11,8 +11,6 @@ Resampling and the mean over a window are products with small matrices, R·x·C�
 torch's own operations for them, and differentiable any number of times, eager or compiled.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias

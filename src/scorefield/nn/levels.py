@@ -7,8 +7,6 @@ Song et al. 2021, appendix H.1, after StyleGAN2 (Karras et al. 2020, §4.1); r =
 branches are rescaled, else 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import TypeAlias

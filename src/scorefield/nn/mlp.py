@@ -9,8 +9,6 @@ and bias computed from e (Perez et al. 2018; the form of Peebles & Xie 2023). W_
 that a fresh model under EDM is the score of N(centre, σ_d²I).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import get_args

@@ -7,8 +7,6 @@ A pre-activation ResNet whose later stages dilate instead of halving, and a chai
 blocks (Lin et al. 2017) back up. The division by σ is the preconditioner's.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Literal
 

@@ -8,8 +8,6 @@ neighbour. All are grouped convolutions, which have derivatives of every order a
 compile with the right gradients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 

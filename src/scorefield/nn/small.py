@@ -11,8 +11,6 @@ of images with little noise is large: a network with such means hardly learned.
 Softplus and ELU have the continuous derivative that sliced score matching differentiates again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise

@@ -13,8 +13,6 @@ width will do: it is padded inside to what the halvings allow. With `dims=1` all
 signals of any length: convolutions, filters and halvings along one axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args

@@ -4,8 +4,6 @@ Nothing is decided here; everything follows from the configuration, so building 
 weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

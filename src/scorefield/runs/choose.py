@@ -1,7 +1,5 @@
 """Choose the experiment: a preset, changed by a file, then by the data, then by settings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

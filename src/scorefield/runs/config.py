@@ -5,8 +5,6 @@ value, and a resumed run reads it from there. `scorefield train --help` shows th
 This module does not import torch.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

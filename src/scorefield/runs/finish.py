@@ -1,7 +1,5 @@
 """Start a run, or bring one to its end: train, resume or load, whichever is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Each step has exactly one line: a run that continues from a step first removes later lines.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping

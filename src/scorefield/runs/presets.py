@@ -7,8 +7,6 @@ All of them dequantise 8-bit pixels and start chains from a Gaussian with the da
 covariance. The authors start from uniform noise, and only their first code dequantises.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

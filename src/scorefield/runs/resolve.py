@@ -4,8 +4,6 @@ Every automatic choice of a run (range of σ, network sizes, device, backend) is
 run's config.json records it. A resumed run reads the choices back.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, replace
 from typing import Any, cast

@@ -3,8 +3,6 @@
 Other data or another configuration are refused, because the result would be a different one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -12,8 +12,6 @@
 alone, so a run that is killed and resumed gives the same result as an uninterrupted one.
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import time

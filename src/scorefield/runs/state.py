@@ -4,8 +4,6 @@ A checkpoint is a model file of the moving average, with the weights in training
 state as extra tensors.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Samplers: generators of states over any score and any decreasing grid of σ."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Samplers down a grid of σ: any one-step method, churn, DPM-Solver++(2M), predictor–corrector."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import pairwise

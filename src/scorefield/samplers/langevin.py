@@ -7,8 +7,6 @@ Both are the same chain with α counted differently: the same number is twice th
 "official" convention, which made the paper's images and is the default here.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import pairwise

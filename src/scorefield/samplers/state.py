@@ -3,8 +3,6 @@
 A sampler is a generator of states; the last state is the sample. Stopping early is `break`.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator

@@ -10,8 +10,6 @@ The reverse diffusion of the same process (eq. 6) removes twice as much noise an
     dx = −2σ·s(x, σ) dσ + √(2σ) dw
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import TypeAlias

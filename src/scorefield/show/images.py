@@ -4,8 +4,6 @@ Pictures hold the bytes ⌊256x⌋ of values in [0, 1], the inverse of dequantis
 clipped. Arrays hold the floats as they are.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

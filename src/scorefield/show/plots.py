@@ -4,8 +4,6 @@ Figures are created without pyplot, so that nothing global is set and no window 
 by Okabe & Ito (2008), can be told apart by the colour-blind.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """HTML reports: one file with its pictures as base64, without scripts and network requests."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Text tables for a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 
 

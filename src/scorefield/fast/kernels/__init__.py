@@ -4,8 +4,6 @@ It is compiled at first use, in a few seconds, and kept in the user's cache: onc
 this compiler and this processor.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib
