@@ -17,9 +17,6 @@ def all_rows(source):
     return source.take(torch.arange(len(source)))
 
 
-# ── MNIST ────────────────────────────────────────────────────────────────────────────────────────
-
-
 def idx(array):
     """Return an array of bytes as an IDX file."""
     axes = struct.pack(f">{array.ndim}I", *array.shape)
@@ -40,9 +37,6 @@ def write_mnist(folder, n, *, zipped=True):
     return written
 
 
-# ── CIFAR-10 ─────────────────────────────────────────────────────────────────────────────────────
-
-
 class Python2(pickle._Pickler):
     """Pickler that writes words and bytes as the strings of Python 2, and the names of NumPy 1."""
 
@@ -57,26 +51,18 @@ class Python2(pickle._Pickler):
     dispatch[str] = dispatch[bytes] = save_string
 
 
-def python2_pickle(value):
-    out = io.BytesIO()
-    Python2(out, 2).dump(value)
-    return out.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
-
-
 def cifar10_batch(x, labels):
     """Return the pickle of images n × 3072 and their labels."""
-    names = [f"leptodactylus_s_{i:06}.png" for i in range(len(x))]
-    more = {"batch_label": "training batch 1 of 5", "filenames": names}
-    return python2_pickle({"labels": labels, "data": x} | more)
-
-
-CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+    names, out = [f"leptodactylus_s_{i:06}.png" for i in range(len(x))], io.BytesIO()
+    batch = {"labels": labels, "data": x, "batch_label": "training batch 1 of 5"}
+    Python2(out, 2).dump(batch | {"filenames": names})
+    return out.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
 
 
 def cifar10_batches(n):
     """Return the six batches by name, as (pickle, images, labels), n images in each."""
     rng, written = np.random.default_rng(0), {}
-    for name in CIFAR10:
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
         x = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
         labels = rng.integers(0, 10, n).tolist()
         written[name] = (cifar10_batch(x, labels), x, labels)
@@ -112,9 +98,6 @@ def write_cifar10(folder, n, *, packed=True, binary=False):
         for name, content in files.items():
             (folder / name).write_bytes(content)
     return {name: batch[1:] for name, batch in written.items()}
-
-
-# ── CelebA ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_celeba(folder, n, *, packed=False, partition=True):

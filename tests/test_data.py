@@ -1,4 +1,7 @@
-"""Data sets by name, and sources."""
+"""Data sets by name, and sources.
+
+Toys are bounded by 4 or 4.5 standard errors, or by p > 10⁻³, at fixed seeds.
+"""
 
 import zlib
 
@@ -10,8 +13,6 @@ from sklearn.datasets import load_digits, load_sample_images
 from standins import all_rows
 
 from scorefield.data import DATASETS, Arrays, Batches, Crops, Part, all_samples, load_data
-
-# ── Digits and photographs ───────────────────────────────────────────────────────────────────────
 
 
 def test_digits_are_scikit_learns_with_a_fixed_fifth_of_each_class_held_out():
@@ -46,9 +47,6 @@ def test_crops_are_all_squares():
     assert len(crops) == len(expected) == 30
     assert torch.equal(crops.take(torch.arange(30))[0], torch.stack(expected))
     assert crops.shape == (3, 3, 3)
-
-
-# ── Toys (bounds of 4 or 4.5 standard errors, or p > 10⁻³, at fixed seeds) ────────────────────────
 
 
 @pytest.mark.parametrize("name", ["mixture", "checkerboard", "subspace"])
@@ -121,9 +119,6 @@ def test_signals_have_the_covariance_of_the_process():
         e[t] += a * e[t - 1] + b * e[t - 2]
     cov = load_data("signals", n=10, length=24).oracle.prior.dense.numpy()
     assert np.abs(np.corrcoef(e[-24:]) - cov).max() < 0.03  # 4.2 standard errors of 1/√20,000
-
-
-# ── Sources ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_all_samples_are_the_middles_of_cells_or_a_fixed_choice():

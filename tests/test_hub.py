@@ -148,9 +148,6 @@ def test_data_that_cannot_be_loaded_are_named_and_run_no_code(tmp_path, monkeypa
         load_data("hub:nobody/nothing")
 
 
-# ── Streamed ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def _next(stream, count):
     """The grey values v of the images of the next batches, from (v + ½)/256."""
     return [(256 * x[:, 0, 0, 0] - 0.5).round().int().tolist() for x, _ in islice(stream, count)]

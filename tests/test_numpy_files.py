@@ -122,10 +122,8 @@ BRIGHT[2100] = 255
         (HUGE, "row 1234 is not finite in float32"),
         (BRIGHT, r"row 2100 is an image with values from .* to 255; .* x/255"),
         (BRIGHT.clip(max=1) * 2 - 1, r"row \d is an image with values from -"),
-        (np.arange(10), r"int64 of shape \(10,\)"),
         (np.ones((5, 2), dtype=np.int64), "give floats"),
         (np.ones((5, 4), dtype=np.uint8), r"shape \(5, 4\)"),
-        (np.ones((5, 2), dtype=complex), "complex128"),
         (np.ones(5), r"float64 of shape \(5,\)"),
         (np.ones((5, 4, 4, 4), dtype=np.uint8), "1 or 3 channels"),
         (np.ones((5, 3, 4, 3), dtype=np.uint8), "1 or 3 channels"),
@@ -144,17 +142,10 @@ def test_wrong_arrays_are_refused_with_what_is_expected(tmp_path, x, message):
     assert "x.np" in str(error.value)
 
 
-def _npy(x):
-    out = io.BytesIO()
-    np.save(out, x)
-    return out.getvalue()
-
-
 HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4
-LZMA = make_zip([("x.npy", _npy(np.ones((5, 2))))], zipfile.ZIP_LZMA)
 ARCHIVES = {
     "bomb": (zip_bomb("x.npy", 100), "unpacks to 104,857,600 bytes.*np.savez"),
-    "lzma": (LZMA, "not compressed as numpy does"),
+    "lzma": (make_zip([("x.npy", b"")], zipfile.ZIP_LZMA), "not compressed as numpy does"),
     "a false size": (zip_bomb("x.npy", 64, claimed=100), "Bad CRC"),
     "a false length": (zip_bomb("x.npy", 64, claimed=10_000, head=HEADER_OF_4_GB), "Bad CRC"),
 }
