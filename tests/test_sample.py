@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from scorefield import EDM, NCSN, VE, Prior, ScoreModel, geometric, sample
+from scorefield import EDM, NCSN, VE, Gaussian, Prior, ScoreModel, geometric, sample
 from scorefield.ladder import suggest_between
 from scorefield.sample import make_plan
 
@@ -120,3 +120,9 @@ def test_dropout_is_off_while_sampling():
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         sample(**{"model": _model(), "n": 3} | options)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_score_that_is_not_a_model_is_refused():
+    with pytest.raises(TypeError, match=r"model is a Gaussian: .* SAMPLERS\[name\]\.run"):
+        sample(Gaussian(MEAN, 0.25), 3, "heun")

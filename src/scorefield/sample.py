@@ -143,6 +143,11 @@ def sample(
     classifier-free guidance towards it (1 is none). `batch` samples are computed at a time. Same
     seed, same samples.
     """
+    if not isinstance(model, ScoreModel):
+        raise TypeError(
+            f"model is a {type(model).__name__}: give a ScoreModel, or sample any score by "
+            "SAMPLERS[name].run(score, x, sigmas)"
+        )
     if not isinstance(plan, Plan):
         plan = make_plan(model, plan, steps, **options)
     elif options or steps is not None:
