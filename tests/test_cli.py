@@ -136,6 +136,14 @@ def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeyp
         assert "another place" in error_of(*args.split())
 
 
+def test_a_closed_pipe_ends_a_command_without_a_traceback():
+    command = [sys.executable, "-m", "scorefield", "train", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.parametrize("args", ["--debug demo --steps 0", "demo --steps 0 --debug"])
 def test_debug_shows_where_an_error_arose(args):
     with pytest.raises(ValueError, match="--steps 0"):

@@ -296,6 +296,12 @@ def test_several_plans_are_compared_with_as_many_real_samples(few_run, digits):
         evaluate(model, data, plans=[plans[0]] * 2)
 
 
+@pytest.mark.parametrize(("name", "value"), [("n", 40.5), ("floor_sets", 0), ("bits", -1)])
+def test_impossible_counts_are_refused(few_run, digits, name, value, unchecked):
+    with pytest.raises(ValueError, match=f"{name}={value}: give a whole number, . or more"):
+        evaluate(load(few_run), digits, **{name: value})
+
+
 def test_intervals_cover_the_truth_in_nineteen_of_twenty_cases():
     """A mean, a median, a Fréchet distance and a ratio of distances that are all 1 in truth.
 

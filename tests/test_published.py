@@ -361,7 +361,7 @@ def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys):
     WRITERS[name](Path("there"), 12)
     Path(name).mkdir()  # a folder of the same name is not meant
     assert main(["train", f"ncsn-{name}", "--data.options.root=there", *QUICK]) == 0
-    assert f"2 steps on {name}" in capsys.readouterr().out
+    assert f"to 2 on {name}" in capsys.readouterr().out
     config = json.loads(Path(f"runs/ncsn-{name}/config.json").read_text())
     assert config["data"]["options"]["root"] == str(tmp_path / "there")
     assert load(f"runs/ncsn-{name}").shape == ((1, 28, 28) if name == "mnist" else (3, 32, 32))

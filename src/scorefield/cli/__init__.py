@@ -40,7 +40,17 @@ SHARED = ("train", "resume", "sample", "evaluate")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 2 for an error that the user can fix."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again
+        return 141  # as shells report SIGPIPE
+
+
+def _dispatch(args: list[str]) -> int:
     main_process = "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
     if not main_process and not any(arg in SHARED for arg in args[:2]):  # --debug may come first
         return 0
@@ -62,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:
         # These say what to change; any other exception is a bug of the package.
-        if debug:
+        if debug or isinstance(error, BrokenPipeError):
             raise
         print(f"scorefield: {error}", file=sys.stderr)
         return 2

@@ -1,15 +1,18 @@
 """`scorefield demo`: digits, from training to a report, in minutes."""
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
-from ..runs.choose import choose_experiment
+from ..runs.config import override
+from ..runs.presets import PRESETS
 from . import options
 
 
 def demo(
-    *, out: Path = Path("runs/demo"), seed: options.Seed = 0, steps: int | None = None
+    *,
+    out: Path = Path("runs/demo"),
+    seed: options.Seed = 0,
+    steps: int = PRESETS["digits"].training.steps,
 ) -> None:
     """Learn digits, sample them with five methods, evaluate the samples, and write a report.
 
@@ -24,25 +27,15 @@ def demo(
     options.check_directory(out)
     from ..data import load_data
     from ..evaluate import REPORT_FILE, evaluate, five_plans, make_features, write_evaluation
-    from ..runs import Run, finish
+    from ..runs import finish
     from ..runs.run import track_training
-    from ..train import Update
 
-    settings = [f"seed={seed}", "machine.device=cpu"]
-    settings += [] if steps is None else [f"training.steps={steps}"]
-    experiment = choose_experiment("digits", settings=settings)
-    steps = experiment.training.steps
-
-    def watch(run: Run) -> Iterator[Update]:
-        print(f"1. learn the score of digits: {steps} steps; Ctrl-C saves and stops", flush=True)
-        return track_training(run)
-
-    model, data = finish(experiment, out, watch=watch), load_data("digits")
-    print("2. sample by five plans, and judge the samples", flush=True)
+    settings = [f"seed={seed}", f"training.steps={steps}", "machine.device=cpu"]
+    model = finish(override(PRESETS["digits"], settings), out, watch=track_training)
+    data, plans, weights = load_data("digits"), five_plans(model), f"averaged, step {steps}"
     evaluation = evaluate(
-        model, data, plans=five_plans(model), n=360, floor_sets=20, seed=seed,
-        classifier=make_features("classifier", data), weights=f"averaged, step {steps}", run=out,
-        progress=True,
+        model, data, plans=plans, classifier=make_features("classifier", data), n=360,
+        floor_sets=20, seed=seed, weights=weights, run=out, progress=True,
     )  # fmt: skip
     write_evaluation(evaluation, out)
     print(evaluation.table(), f"\n{evaluation.caption()}\n", evaluation.verdict, sep="\n")

@@ -110,16 +110,13 @@ def _train(
     join_group()
     if experiment is None:
         run = runs.resume(directory, changed_data=changed_data)
-        steps, data = run.experiment.training.steps, run.parts.data
-        if run.step == steps:
-            say(f"{directory} has all of its {steps} steps")
+        if run.step == run.experiment.training.steps:
+            say(f"{directory} has all of its {run.step} steps")
             return
-        say(f"{directory}: from step {run.step} to {steps}")
     else:
         run = runs.start(experiment, directory)
-        steps, data = run.experiment.training.steps, run.parts.data
         say(f"computing: {run.reasons}")
-        say(f"{directory}: {steps} steps on {data.name}; Ctrl-C saves and stops")
+    data = run.parts.data
     if data.skipped:
         names = ", ".join(data.skipped[:5])
         say(f"left out {len(data.skipped)} files that could not be read: {names}...")

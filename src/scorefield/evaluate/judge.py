@@ -81,9 +81,11 @@ def evaluate(
         progress: report progress on stderr.
     """
     plans = tuple(plans) or (make_plan(model),)
-    names, least = [plan.name for plan in plans], max(2, distributed.world())
-    if n < least:
-        raise ValueError(f"n={n}: give at least {least}")
+    names, floors = [plan.name for plan in plans], (floor_sets, 1)
+    counts = {"n": (n, max(2, distributed.world())), "floor_sets": floors, "bits": (bits, 0)}
+    for name, (count, least) in counts.items():
+        if count < least or count % 1:
+            raise ValueError(f"{name}={count}: give a whole number, {least} or more")
     if len(set(names)) < len(names):
         raise ValueError(f"plans are {', '.join(names)}: give each its own title")
     if not isinstance(features, Features):

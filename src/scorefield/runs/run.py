@@ -287,6 +287,9 @@ def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> T
 def track_training(run: Run) -> Iterator[Update]:
     """Train a run to its end, and show its progress and a running mean of its loss."""
     losses, steps = deque[float](maxlen=MEAN_STEPS), run.experiment.training.steps
+    if distributed.is_main():
+        place = f"from step {run.step} to {steps} on {run.parts.data.name}"
+        print(f"{run.directory}: {place}; Ctrl-C saves and stops", flush=True)
 
     def describe(update: Update) -> str:
         if not update.skipped:
