@@ -126,17 +126,10 @@ def diagnose(
 ) -> Diagnosis:
     """Examine a score and the annealed Langevin dynamics that will run on it.
 
-    Args:
-        score: the score that the chain would use, also a guided one.
-        reference: an oracle, or data for their own q_σ. If it is a mixture, the shares of its modes
-            are compared.
-        sigmas: decreasing ladder.
-        steps: T, at each level.
-        epsilon: ε of `annealed_langevin`.
-        convention: scale of ε.
-        n: number of chains, which start from the reference's prior, and of points where the score
-            is compared; a small n cannot tell a small lag from chance.
-        noise: source of noise.
+    `score` is the one that the chain would use, also a guided one. `reference` is an oracle, or
+    data for their own q_σ; the modes of a mixture are compared by their shares. For the other
+    options see `annealed_langevin`. `n` chains start from the reference's prior, and the score is
+    compared at `n` points; a small n cannot tell a small lag from chance.
     """
     if n < 20 or int(n) != n:
         raise ValueError(f"n={n}: give a whole number of chains, at least 20")
@@ -159,11 +152,11 @@ def diagnose(
         errors = _errors(score, truth, x, sigma)
         levels.append(LevelHealth(sigma, alpha, stiffness * sigma**2, bound, errors))
     diagnosis = Diagnosis(tuple(levels), (), (), n, steps, epsilon, convention)
-    if diagnosis.unstable:
-        return replace(diagnosis, verdicts=(_instability(diagnosis),))
-    for i, state in enumerate(every(chain, steps)):
-        levels[i] = _measure_chain(levels[i], state.x, truth, noise)
-    diagnosis = replace(diagnosis, levels=tuple(levels), modes=_mode_shares(truth, state.x, sigma))
+    if not diagnosis.unstable:
+        for i, state in enumerate(every(chain, steps)):
+            levels[i] = _measure_chain(levels[i], state.x, truth, noise)
+        modes = _mode_shares(truth, state.x, sigma)
+        diagnosis = replace(diagnosis, levels=tuple(levels), modes=modes)
     return replace(diagnosis, verdicts=tuple(_verdicts(diagnosis)))
 
 
@@ -239,17 +232,16 @@ def _mode_shares(truth: Oracle, x: Tensor, sigma: float) -> tuple[ModeShare, ...
     return tuple(ModeShare(weight, k / len(x), *wilson(k, len(x))) for weight, k in pairs)
 
 
-def _instability(diagnosis: Diagnosis) -> str:
-    level, where = _worst(diagnosis, lambda level: -level.bound, diagnosis.unstable)
-    stiff = " The score is stiffer than a true one (λσ² > 1)." if level.stiffness > 1.05 else ""
-    return (
-        f"unstable: {where} ε = {diagnosis.epsilon:.4g} is not below the bound {level.bound:.4g} "
-        f"({diagnosis.convention} convention), and the chain would diverge; nothing was run."
-        f"{stiff} Lower epsilon, or end the ladder at a larger σ."
-    )
-
-
 def _verdicts(diagnosis: Diagnosis) -> Iterator[str]:
+    if diagnosis.unstable:
+        v, where = _worst(diagnosis, lambda v: -v.bound, diagnosis.unstable)
+        stiff = " The score is stiffer than a true one (λσ² > 1)." if v.stiffness > 1.05 else ""
+        yield (
+            f"unstable: {where} ε = {diagnosis.epsilon:.4g} is not below the bound {v.bound:.4g} "
+            f"({diagnosis.convention} convention), and the chain would diverge; nothing was run."
+            f"{stiff} Lower epsilon, or end the ladder at a larger σ."
+        )
+        return
     v, where = _worst(diagnosis, lambda v: v.local_settled)
     if v.local_settled > 1.25:
         yield f"bias: {where} the step makes a variance {v.local_settled:.3f} × q's. Lower epsilon."

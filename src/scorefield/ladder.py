@@ -96,11 +96,8 @@ def suggest(
 
     As T grows, technique 4 makes ε shrink almost as fast. If the weights of distant modes matter
     more than the last per cent of their variance, raise `steps` and keep the ε of a small budget.
-
-    Args:
-        data: a batch of samples; uint8 for images, in units of 1/255.
-        budget: upper limit on the score evaluations of a run; without one, T = 5.
-        sigma_min: σ_L, instead of one chosen from the data.
+    uint8 data are images in units of 1/255. `budget` limits the score evaluations of a run (T = 5
+    without one), and `sigma_min` is σ_L if the data are not to choose it.
     """
     eight_bit = data.dtype == torch.uint8
     finite = eight_bit or (data.is_floating_point() and data.isfinite().all())

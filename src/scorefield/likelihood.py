@@ -50,18 +50,11 @@ def log_likelihood(
     Each sample has its own step sizes, so its value depends on the other samples only through
     rounding in the score.
 
-    Args:
-        score: any score, differentiable in x.
-        x: samples of q at sigma_min.
-        prior: the Gaussian that stands for q at sigma_max, tails included.
-        sigma_min: noise level of the density.
-        sigma_max: noise level of the prior, far above the spread of the data and above the distance
-            of x from them.
-        probes: number of random v in Hutchinson's estimate; None for the exact trace.
-        tolerance: error of a step, in nats and in x/σ.
-        max_evaluations: limit for each sample; a smooth score needs a few hundred.
-        chunk: rows of the Jacobian at a time, for the exact trace.
-        noise: source of the probes, whose signs are used.
+    `prior` is the Gaussian that stands for q at `sigma_max`, tails included; this level should be
+    far above the spread of the data and the distance of x from them. `probes` is the number of
+    random v in Hutchinson's estimate, the signs of `noise`, or None for the exact trace, by `chunk`
+    rows of the Jacobian at a time. `tolerance` is the error of a step, in nats and in x/σ, and
+    `max_evaluations` the limit for each sample; a smooth score needs a few hundred.
     """
     _check_samples(x, prior)
     if not 0 < sigma_min < sigma_max < math.inf:

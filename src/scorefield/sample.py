@@ -32,13 +32,8 @@ GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geomet
 class Plan:
     """A sampler with its grid and options.
 
-    Attributes:
-        sampler: A name in `SAMPLERS`.
-        sigmas: The grid.
-        options: Options of the sampler.
-        uniform: Start from uniform noise, as Song & Ermon 2019 do, instead of the model's prior.
-        title: What tables call it; the sampler's name if empty.
-        note: One sentence about it, for reports.
+    With `uniform` it starts from uniform noise, as Song & Ermon 2019 do, instead of the model's
+    prior. Tables show the `title`, reports also the `note`, one sentence about the plan.
     """
 
     sampler: str

@@ -39,18 +39,15 @@ CODES = {"same": 0, "elu": 1, "silu": 2, "pool": 0}
 
 def kernels_accept(*tensors: Operand) -> bool:
     """Return True if all are float32 on the CPU, without tangents or batches of derivatives."""
-    if torch.is_autocast_enabled("cpu"):
+    some = [t for t in tensors if t is not None]
+    simple = all(t.dtype == torch.float32 and t.is_cpu for t in some)
+    if torch.is_autocast_enabled("cpu") or not simple:
         return False
-    return all(t is None or _is_simple(t) for t in tensors)
-
-
-def _is_simple(x: Tensor) -> bool:
-    if x.dtype != torch.float32 or not x.is_cpu:
-        return False
-    return torch.compiler.is_compiling() or not (
-        torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or torch._C._functorch.is_legacy_batchedtensor(x)  # from is_grads_batched
-        or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+    return torch.compiler.is_compiling() or not any(
+        torch._C._functorch.is_functorch_wrapped_tensor(t)
+        or torch._C._functorch.is_legacy_batchedtensor(t)  # from is_grads_batched
+        or unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
+        for t in some
     )
 
 

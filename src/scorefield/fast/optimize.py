@@ -39,14 +39,10 @@ MORE_EXACT = "more exact than bfloat16 and as fast on a CPU"
 class Choice:
     """A method of computing a network; `str(choice)` gives the reasons.
 
-    Attributes:
-        winograd: Convolutions with fewer multiplications, in float32 on a CPU.
-        coarse: Fewer still, where no gradients are needed and 2 % of error are allowed.
-        onednn: An MLP's products by oneDNN, in float32 on a CPU.
-        channels_last: Images with their channels innermost in memory.
-        autocast: The network in bfloat16, its weights in float32.
-        compile: Through torch.compile.
-        reasons: A sentence for each choice, and for each that is not available.
+    `winograd` convolutions need fewer multiplications, in float32 on a CPU, and `coarse` ones fewer
+    still, where no gradients are needed and 2 % of error are allowed. `onednn` multiplies in an
+    MLP. With `autocast` the network computes in bfloat16 and its weights stay float32. `reasons`
+    has a sentence for each choice, and for each that is not available.
     """
 
     winograd: bool = False
@@ -104,13 +100,10 @@ def optimize(
 ) -> Choice:
     """Choose the fastest computation on the model's device, apply the choice, and return it.
 
-    Args:
-        model: Changed in place; call this after `to`.
-        batch: Number of samples at once.
-        evaluations: Number of calls of the network; None means many.
-        train: True if gradients are needed.
-        precision: Error of the score: "float32" 1e-5 on a CPU, 1e-3 on a GPU with TF32; "bfloat16"
-            up to 2 %; "auto" is float32, except in training on a GPU that has bfloat16.
+    Call this after `to`: the model is changed in place. `batch` is the number of samples at once,
+    `evaluations` that of network calls (None means many), and training needs gradients. The error
+    of the score by `precision` is 1e-5 for "float32" (1e-3 on a GPU with TF32) and up to 2 % for
+    "bfloat16"; "auto" is float32, except in training on a GPU that has bfloat16.
     """
     choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
     choice.apply(model)

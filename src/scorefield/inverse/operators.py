@@ -27,13 +27,10 @@ BLUR_CUTOFF = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator:
-    """A with its adjoint and f(AAᵀ), as made by `mask`, `grayscale`, `downsample`, ...
+    """A with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
 
-    Attributes:
-        forward: x ↦ Ax.
-        adjoint: y ↦ Aᵀy.
-        gram: (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues.
-        known: for a mask, the entries of x that are entries of y.
+    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues. Only a mask has `known`, the entries
+    of x that are entries of y.
     """
 
     forward: Map

@@ -127,7 +127,8 @@ def particle_filter(
         ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
         # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose
         # mean is the first, makes this exact for both, and second order between them
-        turn = step.unobserved_part(score(ahead, low) - s)
+        turn = score(ahead, low) - s
+        turn = turn - _pinv_above(operator, operator(turn), sigma, sigma_y)  # where y says nothing
         x = ahead + low**2 * (1 - low / sigma) * turn
         yield State(x, low, denoised)
     x = x + levels[-1] ** 2 * score(x, levels[-1])
@@ -233,10 +234,6 @@ class _FilterStep:
         y = there + gram(self._share, self.operator(x) - there)
         y = y + gram(bridge, noise(y)) if self.sigma_y > 0 else y
         return ahead + _pinv_above(self.operator, target - y, self.sigma, self.sigma_y)
-
-    def unobserved_part(self, v: Tensor) -> Tensor:
-        """Return the part of v on which y has no information."""
-        return v - _pinv_above(self.operator, self.operator(v), self.sigma, self.sigma_y)
 
 
 def _resample(

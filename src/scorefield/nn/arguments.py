@@ -15,9 +15,9 @@ def check_arguments(
     """Refuse words that are not among the choices, small numbers, and dropout beyond [0, 1]."""
     for name, words in choices.items():
         if arguments[name] not in words:
-            raise ValueError(f"{name}={arguments[name]!r}: one of {', '.join(words)}")
+            raise ValueError(f"{name}={arguments[name]!r}: one of {', '.join(map(str, words))}")
     for name, bound in minimum.items():
-        if arguments[name] < bound:
+        if arguments[name] is not None and arguments[name] < bound:
             raise ValueError(f"{name}={arguments[name]}: {bound} at least")
     for name, value in arguments.items():
         if name.endswith("dropout") and not 0 <= value <= 1:

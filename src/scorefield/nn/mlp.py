@@ -24,17 +24,11 @@ from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
 class MLP(nn.Module):
     """F(x, cond) of samples of one shape, which are flattened inside.
 
-    Args:
-        shape: Shape of a sample; a number is the size of a vector.
-        width: Features of every layer.
-        blocks: The number of residual blocks.
-        embedding: "fourier" for a cond like ¼ log σ or log σ, "sinusoidal" for one that counts:
-            an index or a timestep.
-        fourier_scale: The deviation of the frequencies. At 1 the features change when ¼ log σ
-            does by 1/2π, σ by a factor of 1.9.
-        dropout: The fraction of features dropped in each block while training.
-        labels: The number of classes, 0 for none.
-        label_dropout: The fraction of a training batch whose class is withheld.
+    A number for `shape` is the size of a vector. The `embedding` is "fourier" for a cond like
+    ¼ log σ or log σ, "sinusoidal" for one that counts: an index or a timestep. With frequencies of
+    deviation `fourier_scale` 1 the features change when ¼ log σ does by 1/2π, σ by a factor of 1.9.
+    `labels` is the number of classes, 0 for none, and training withholds the class of a share
+    `label_dropout` of each batch.
     """
 
     def __init__(

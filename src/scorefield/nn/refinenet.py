@@ -60,9 +60,8 @@ class RefineNet(nn.Module):
     ):
         super().__init__()
         self.arguments = constructor_arguments(locals())
-        minimum = dict(channels=1, width=2)  # InstanceNorm++ compares channels with each other
-        minimum |= {} if levels is None else dict(levels=1)
-        check_arguments(self.arguments, {"depth": list(DEPTHS)}, **minimum)
+        # InstanceNorm++ compares channels with each other
+        check_arguments(self.arguments, {"depth": list(DEPTHS)}, channels=1, width=2, levels=1)
         stages = DEPTHS[depth]
         self.halvings = sum(dilation == 1 for _, dilation in stages[1:])
         widths = [width, *(width * factor for factor, _ in stages)]

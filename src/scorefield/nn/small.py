@@ -26,12 +26,7 @@ from .layers import Conv3
 
 
 class ToyMLP(nn.Module):
-    """The network of Figure 2, for points of the plane.
-
-    Args:
-        size: Size of a vector.
-        width: Features of the two hidden layers.
-    """
+    """The network of Figure 2, for vectors of `size` numbers, by default points of the plane."""
 
     def __init__(self, size: int = 2, *, width: int = 128) -> None:
         super().__init__()
@@ -48,12 +43,7 @@ class ToyMLP(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The network of Figure 1, for images of any size; every second block halves it.
-
-    Args:
-        channels: Channels of the image.
-        widths: Features of the encoder's blocks.
-    """
+    """The network of Figure 1, for images of any size; every second encoder block halves it."""
 
     def __init__(self, channels: int = 1, *, widths: Sequence[int] = (32, 64, 64, 128, 128)):
         super().__init__()

@@ -24,7 +24,7 @@ from . import levels
 from .arguments import check_arguments, constructor_arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
 from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
-from .images import Images, Vectors, check_image, crop, pad
+from .images import check_image, crop, pad
 from .resample import BOX, Downsample, Resample, Taps, Upsample, double_size, half_size
 
 Progressive: TypeAlias = Literal["none", "skip", "residual"]
@@ -154,39 +154,33 @@ class UNet(nn.Module):
         check_image(x, self.channels, self.dims)
         embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
         with kernels_with_derivatives(x, cond):
-            return crop(self._levels(pad(x, self.factor), embedding), x.shape[2:])
-
-    def _levels(self, image: Images, embedding: Vectors) -> Images:
-        kept = [self.stem(image)]
-        for down in self.down:
-            image, features = down(image, kept[-1], embedding)
-            kept += features
-        first, attention, second = self.middle
-        h = second(attention(first(kept[-1], embedding)), embedding)
-        out: Any = None
-        for up in self.up:
-            out, h = up(out, h, kept, embedding)
-        result: Tensor = out if self.head is None else self.head(h)
-        return result
+            image = pad(x, self.factor)
+            kept = [self.stem(image)]
+            for down in self.down:
+                image, features = down(image, kept[-1], embedding)
+                kept += features
+            first, attention, second = self.middle
+            h = second(attention(first(kept[-1], embedding)), embedding)
+            out: Any = None
+            for up in self.up:
+                out, h = up(out, h, kept, embedding)
+            return crop(out if self.head is None else self.head(h), x.shape[2:])
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
     kinds: dict[str, Any] = dict(form=Form, embedding=EmbeddingKind, combine=Combine)
     kinds |= dict.fromkeys(("progressive_input", "progressive_output"), Progressive)
-    choices = {name: get_args(kind) for name, kind in kinds.items()}
+    choices = {name: get_args(kind) for name, kind in kinds.items()} | {"dims": (1, 2)}
+    minimum = dict(channels=1, blocks=1, labels=0, init_scale=0, groups=1)
     # a sinusoidal embedding divides by width/2 − 1
     width = 4 if arguments["embedding"] == "sinusoidal" else 1
-    check_arguments(arguments, choices, width=width, channels=1, blocks=1, labels=0, init_scale=0)
-    if arguments["dims"] not in (1, 2):
-        raise ValueError(f"dims={arguments['dims']}: 1 for signals, 2 for images")
-    multipliers, attention, groups = (arguments[n] for n in ("multipliers", "attention", "groups"))
+    check_arguments(arguments, choices, width=width, **minimum)
+    multipliers, attention = arguments["multipliers"], arguments["attention"]
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers={multipliers}: one for each level, 1 at least")
     if not set(attention) <= set(range(len(multipliers))):
         valid = f"0 to {len(multipliers) - 1}, as many as multipliers"
         raise ValueError(f"attention={attention}: the levels are {valid}")
-    if groups is not None and groups < 1:
-        raise ValueError(f"groups={groups}: 1 at least, or None for min(channels/4, 32)")
 
 
 _DDPMPP: dict[str, Any] = dict(embedding="sinusoidal", fir=None, progressive_input="none")
