@@ -1,18 +1,15 @@
 """The parts of networks against formulas written out: moments, einsum, matrices, numpy's sines."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from score_sde_reference import attention, group_norm
+from score_sde_reference import group_norm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import profile
 
 from scorefield.nn.blocks import Attention, kernels_with_derivatives, normalization
-from scorefield.nn.embedding import GaussianFourier, LabelEmbedding, class_vectors, sinusoidal
-from scorefield.nn.resample import BOX, Downsample, Upsample, double_size, fir_filter, half_size
+from scorefield.nn.embedding import GaussianFourier, sinusoidal
+from scorefield.nn.resample import BOX, double_size, half_size
 
 FIR = (1.0, 3.0, 3.0, 1.0)
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -80,20 +77,6 @@ def test_attention_uses_the_fused_kernel_except_where_its_input_is_differentiate
     torch.testing.assert_close(*gradients, **CLOSE)
 
 
-@pytest.mark.parametrize("rescale", [True, False])
-def test_attention_is_the_formula(rescale):
-    block, x = random(Attention(8, rescale=rescale)), torch.randn(2, 8, 4, 6).double()
-    h = group_norm(x, block.norm.weight, block.norm.bias, 2)
-
-    def linear(layer, h):
-        product = torch.einsum("oi,bihw->bohw", layer.weight[:, :, 0, 0], h)
-        return product + layer.bias[:, None, None]
-
-    mixed = attention(h, *(linear(layer, h) for layer in (block.query, block.key, block.value)))
-    expected = (x + linear(block.out, mixed)) / (math.sqrt(2) if rescale else 1)
-    torch.testing.assert_close(block(x), expected, **CLOSE)
-
-
 # ── Resampling ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -109,23 +92,6 @@ def test_resampling_is_the_formula(taps):
     assert torch.allclose(double_size(x[None, None], taps)[0, 0], up @ x @ up.T)
     with pytest.raises(ValueError, match="3 taps"):
         half_size(x[None, None], (1.0, 2.0, 1.0))
-
-
-def test_learned_resampling_is_a_convolution_and_a_filter():
-    x = torch.randn(2, 3, 8, 6).double()
-    for taps in (None, FIR):
-        down, up = Downsample(3, 5, taps=taps).double(), Upsample(3, 5, taps=taps).double()
-        torch.nn.init.normal_(down.conv.bias)
-        torch.nn.init.normal_(up.conv.bias)
-        assert down(x).shape == (2, 5, 4, 3)
-        assert up(x).shape == (2, 5, 16, 12)
-    smooth = F.conv2d(fir_filter(x, FIR, padding=2), down.conv.weight, down.conv.bias)
-    assert torch.allclose(down(x), smooth[:, :, ::2, ::2])
-    spread = x.new_zeros(2, 3, 15, 11)
-    spread[:, :, ::2, ::2] = x
-    raw = F.conv2d(spread, up.conv.weight, padding=2)
-    expected = 4 * fir_filter(raw, FIR, padding=1) + up.conv.bias[:, None, None]
-    assert torch.allclose(up(x), expected)
 
 
 # ── Embeddings ───────────────────────────────────────────────────────────────────────────────────
@@ -157,9 +123,3 @@ def test_fourier_features_are_the_formula():
     # 5 standard errors: 16/√n and 16/√(2n)
     assert frequencies.mean().item() == pytest.approx(0, abs=0.57)
     assert frequencies.std().item() == pytest.approx(16, abs=0.4)
-
-
-def test_no_class_has_its_own_vector():
-    table = LabelEmbedding(3, 5).eval()
-    assert torch.equal(class_vectors(table, None, 2), table.table.weight[[3, 3]])
-    assert torch.equal(class_vectors(table, torch.tensor([2, 0]), 2), table.table.weight[[2, 0]])

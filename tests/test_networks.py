@@ -61,7 +61,6 @@ INVALID = [
     (UNet, {"width": 14}, "14 channels are not a multiple of 3 groups: change width or groups"),
     (UNet, {"dims": 3}, "dims=3: one of 1, 2"),
     (MLP, {"shape": 3, "embedding": "fourrier"}, "embedding='fourrier': one of fourier"),
-    (MLP, {"shape": 3, "label_dropout": 1.5}, r"label_dropout=1\.5: a fraction, from 0 to 1"),
     (MLP, {"shape": 3, "blocks": 0}, "blocks=0: 1 at least"),
     (MLP, {"shape": 0}, "shape=0, width=256"),
     (RefineNet, {"width": 4, "depth": "deep"}, "depth='deep': one of original, deeper, deepest"),

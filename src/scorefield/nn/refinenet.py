@@ -40,14 +40,11 @@ DEPTHS: dict[Depth, tuple[tuple[int, int], ...]] = {
 class RefineNet(nn.Module):
     """The network of NCSN (with `levels`) and of NCSNv2 (without), for images in [0, 1].
 
-    Any height and width will do: the image is padded inside to what the halvings allow.
-
-    Args:
-        channels: Channels of the image.
-        width: Features of the first stage; the papers' 64 for MNIST, 128 for others.
-        levels: Number of noise levels that CondInstanceNorm++ distinguishes (NCSN). None is NCSNv2:
-            InstanceNorm++, no norm in the refinement, and maxima where NCSN takes means.
-        depth: "original" (28 and 32 pixels), "deeper" (64 to 128) or "deepest" (256).
+    Any height and width will do: the image is padded inside to what the halvings allow. The papers
+    take a `width`, the features of the first stage, of 64 for MNIST and 128 for others, and `depth`
+    by the image's size, see `DEPTHS`. CondInstanceNorm++ distinguishes `levels` noise levels
+    (NCSN). None is NCSNv2: InstanceNorm++, no norm in the refinement, and maxima where NCSN takes
+    means.
     """
 
     def __init__(
