@@ -46,11 +46,9 @@ def _one(path, **options):
 
 
 UPRIGHT = {
-    1: lambda a: a,
     4: lambda a: a[::-1],
     5: lambda a: a.T,
     6: lambda a: np.rot90(a, -1),
-    8: lambda a: np.rot90(a),
 }
 
 
@@ -76,7 +74,6 @@ ROUNDED = [[0], [0], [1], [1], [128], [254], [255], [255]]  # v/257
     ("image", "suffix", "options", "expected"),
     [
         (PALETTE, "png", {}, [[10, 20, 30], [200, 0, 7], [0, 0, 255]]),
-        (PALETTE, "gif", {}, [[10, 20, 30], [200, 0, 7], [0, 0, 255]]),
         (PALETTE, "png", {"transparency": 1}, [[10, 20, 30], [255, 255, 255], [0, 0, 255]]),
         (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "tiff", {}, [[255, 0, 0]]),
         (BITS, "png", {}, [[0], [255]]),

@@ -27,9 +27,7 @@ def _offline(tmp_path_factory):
         patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        datasets.disable_progress_bars()
         yield
-        datasets.enable_progress_bars()
 
 
 def _png(value, size=6):

@@ -250,10 +250,7 @@ def test_celeba_is_recognised_by_its_path_needs_no_partition_and_may_not_change(
             [all_rows(part) for part in (data.train, data.test)]
 
 
-@pytest.mark.parametrize(
-    "lines",
-    ["000001.jpg 0\n", "000001.jpg 3\n", "000001.jpg\n", "000001.jpg 0\n000001.jpg 1\n", "\0" * 99],
-)
+@pytest.mark.parametrize("lines", ["000001.jpg 0\n", "000001.jpg\n", "\0" * 99])
 def test_an_invalid_partition_is_refused_by_name(tmp_path, lines):
     write_celeba(tmp_path, 2)
     (tmp_path / "list_eval_partition.txt").write_text(lines)

@@ -133,7 +133,6 @@ def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
         ("--task colorize", "grey"),
         ("--task super-resolve --factor 3", "divide"),
         ("--task super-resolve --factor 4", "2 × 2"),
-        ("--task deblur", "needs --sigma"),
         ("--task inpaint --mask white.png", "it is all white"),
         ("--task inpaint --mask small.png", "5 × 5 pixels"),
         ("--task inpaint --mask clear.png", "transparent counts as white"),
