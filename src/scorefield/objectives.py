@@ -115,11 +115,7 @@ def sliced(
 
 
 def denoising(
-    score: Score,
-    x: Float[Tensor, "batch *shape"],
-    sigma: Sigma,
-    *,
-    noise: Noise = torch.randn_like,
+    score: Score, x: Float[Tensor, "batch *shape"], sigma: Sigma, *, noise: Noise = torch.randn_like
 ) -> Float[Tensor, "batch"]:
     """Return ½‖σs(x + σz, σ) + z‖²/σ² (Vincent 2011)."""
     level = positive(sigma, x)

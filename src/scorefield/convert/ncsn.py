@@ -109,7 +109,6 @@ def _load_network(weights: Weights, report: Report) -> RefineNet:
         f"inferred: {'NCSNv2' if levels is None else f'NCSN of {levels} levels'}, depth {depth!r} "
         f"({len(DEPTHS[depth])} stages), width {width}, {channels} channels"
     )
-
     build = partial(RefineNet, channels, width, levels, depth=depth)
     translation = _translate_refinenet(weights, depth)
     return load_network(build, translation, f"RefineNet of depth {depth!r}")

@@ -4,8 +4,6 @@ They are read twice: for the kinds of the columns and the number of rows, so tha
 too large is refused before memory is allocated, and for the values.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import re
@@ -22,7 +20,7 @@ from ..spelling import spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
 from .table import DELIMITERS, Column, ColumnKind, Table
 
-Record: TypeAlias = "tuple[int, list[str]]"
+Record: TypeAlias = tuple[int, list[str]]
 """The number of the last line of a record, and its fields."""
 
 MAX_FILE_BYTES = 2**26

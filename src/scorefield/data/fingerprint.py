@@ -17,7 +17,7 @@ import torch
 
 from .sources import Dataset
 
-Stamp: TypeAlias = "tuple[int, int]"
+Stamp: TypeAlias = tuple[int, int]
 """Size of a file and time of the last write to it."""
 MISSING_STAMP: Stamp = (-1, -1)
 

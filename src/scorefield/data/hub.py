@@ -22,7 +22,7 @@ MAX_HEAD_BYTES = 2**28
 MAX_HELD_OUT_ROWS = 1024
 """Number of rows of a stream that are held out."""
 MAX_REMOTE_IMAGE_BYTES = 2**26
-Chooser: TypeAlias = "Callable[[FileList], ImageReader]"
+Chooser: TypeAlias = Callable[[FileList], ImageReader]
 
 
 def hub(

@@ -18,9 +18,9 @@ from ..oracles import Oracle
 from ._philox import permutation
 from .table import Table
 
-Labelled: TypeAlias = "tuple[Tensor, Int[Tensor, 'batch'] | None]"
+Labelled: TypeAlias = tuple[Tensor, Int[Tensor, "batch"] | None]
 """Samples, uint8 or floats, and their labels if they have any."""
-Split: TypeAlias = "tuple[Int[Tensor, 'train'], Int[Tensor, 'test']]"
+Split: TypeAlias = tuple[Int[Tensor, "train"], Int[Tensor, "test"]]
 """Rows to train on, and rows held out."""
 
 

@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .._ops import Sigma
 from ..data import Batches, load_data
 from ..nn.small import Autoencoder
 from ..objectives import sliced
@@ -106,15 +105,13 @@ def training_losses(setting: Setting, sigma: float) -> Tensor:
         torch.manual_seed(setting.seed)
         net = Autoencoder(images(0).shape[1], widths=widths).to(setting.device)
 
-    def score(x: Tensor, sigma: Sigma) -> Tensor:
-        # the mean and the deviation of photographs become about 0 and 1
-        s: Tensor = net(4 * (x - 0.5) if small else x)
-        return s
-
     updates = train(
         net,
         images,
-        lambda model, x, *, noise: sliced(score, x, sigma, noise=noise),
+        # the mean and the deviation of photographs become about 0 and 1
+        lambda model, x, *, noise: sliced(
+            lambda x, sigma: model(4 * (x - 0.5) if small else x), x, sigma, noise=noise
+        ),
         optimizer=torch.optim.Adam(net.parameters(), lr=3e-3 if small else 1e-3),
         steps=steps,
         schedule=cosine(steps, warmup=50) if small else constant(),
