@@ -7,12 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_kernels import error
-from test_networks import compare_compiled
 from torch import nn
 
 from scorefield.nn import Autoencoder, ToyMLP
 from scorefield.nn.layers import InstanceNormPlus, max_pool, mean_pool, resize_bilinear
-from scorefield.nn.refinenet import Refinement
 
 
 @pytest.mark.parametrize("levels", [None, 3])
@@ -46,17 +44,6 @@ def test_resizing_is_bilinear_with_aligned_corners_and_pools_see_5_by_5_pixels(s
     assert resize_bilinear(x, x.shape[2:]) is x
     torch.testing.assert_close(mean_pool(x), F.avg_pool2d(x, 5, 1, 2), rtol=1e-12, atol=1e-12)
     assert torch.equal(max_pool(x), F.max_pool2d(x, 5, 1, 2))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("levels", [None, 5])
-@pytest.mark.usefixtures("unchecked")
-def test_a_compiled_block_gives_the_same_values_and_gradients(levels):
-    """14 × 14 into 28 × 28, where other forms of resizing had wrong gradients without a warning."""
-    block = Refinement(4, 4, levels, first=False, last=False)
-    level = None if levels is None else torch.tensor([1, 4])
-    inputs = torch.randn(2, 4, 28, 28), torch.randn(2, 4, 14, 14), level
-    compare_compiled(block, torch.compile(block, fullgraph=True), *inputs)
 
 
 def test_the_network_of_figure_2_is_2_128_128_2_with_softplus():

@@ -51,7 +51,6 @@ INVALID = [
     (UNet, {"embedding": "fourrier"}, "embedding='fourrier': one of fourier, sinusoidal"),
     (UNet, {"progressive_input": "residua"}, "progressive_input='residua': one of none, skip, res"),
     (UNet, {"attention": (7,)}, r"attention=\(7,\): the levels are 0 to 3, as many as mult"),
-    (UNet, {"attention": (-1,)}, r"attention=\(-1,\): the levels are 0 to 3"),
     (UNet, {"dropout": -0.1}, r"dropout=-0\.1: a fraction, from 0 to 1"),
     (UNet, {"groups": 0}, "groups=0: 1 at least"),
     (UNet, {"multipliers": ()}, r"multipliers=\(\): one for each level, 1 at least"),
@@ -314,13 +313,13 @@ def test_channels_last_computes_the_same_and_bfloat16_is_close(name):
 @pytest.mark.usefixtures("unchecked")
 @small
 def test_compiled_values_and_gradients_are_the_eager_ones(name):
-    """A minute or more for the C++ compiler."""
+    """A minute or more for the C++ compiler; some forms of resizing had wrong gradients in it."""
     torch._dynamo.reset()  # it compiles the same code only a few times
     net, inputs = _small(name)
     compare_compiled(net, torch.compile(net, fullgraph=True), *inputs)
 
 
-def compare_compiled(net, compiled, *inputs):
+def compare_compiled(net, compiled, *inputs, rtol=1e-3, atol=1e-5):
     """Compare outputs and the gradients of all parameters, compiled against eager, in float32."""
     results = []
     for call in (net, compiled):
@@ -331,4 +330,4 @@ def compare_compiled(net, compiled, *inputs):
     largest = max(gradient.abs().max() for gradient in results[0][1:])
     for eager, other in zip(*results, strict=True):
         # sums of some hundred products a layer in another order, through some thirty layers
-        assert (other - eager).abs().max() <= 1e-3 * eager.abs().max() + 1e-5 * largest
+        assert (other - eager).abs().max() <= rtol * eager.abs().max() + atol * largest

@@ -144,8 +144,6 @@ def test_an_mlp_multiplies_by_onednn_in_sampling_and_where_faster_in_training(mo
     assert choose(model, train=True) == Choice(onednn=faster)
     assert ("only on AMD processors" in str(choose(model, train=True))) != faster
     assert "once a batch" not in str(choose(model, train=True))
-    Choice().apply(model)
-    assert type(model.net.stem) is torch.nn.Linear
     indexed = ScoreModel(MLP((2,), width=8), NCSN(geometric(1.0, 0.01, 4)), shape=(2,))
     for other in (indexed, _mlp(labels=3)):
         assert choose(other) == Choice(onednn=True)
