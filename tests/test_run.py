@@ -23,7 +23,6 @@ from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import build_loss, build_model
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.resolve import resolve
-from scorefield.runs.state import raw_weights
 from scorefield.train import cosine, derive_seed, train
 
 SMALL = """
@@ -92,7 +91,7 @@ def test_a_run_has_the_weights_of_the_plain_training_loop(whole):
     options = dict(steps=40, schedule=cosine(40, 3), clip=5.0, seed=derive_seed(0, 2))
     loss = build_loss(experiment, model)
     list(train(model, lambda step: batches(step).x, loss, optimizer=adam, **options))
-    raw = raw_weights(read_tensors(state_files(whole)[-1]))
+    raw = read_tensors(state_files(whole)[-1]).under("extra.raw")
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
 
 

@@ -34,41 +34,26 @@ COMPARED = {
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Figures of a model and of its samples by one or more plans, and what they depend on.
-
-    Attributes:
-        weights: Description of the model's weights.
-        reference: Data set, split and number of the real samples.
-        samples: Samples of each plan, by its name.
-        figures: All figures; those of a plan have its name in `draw["plan"]`.
-        floor: Figures of as many real samples of the other split, by name.
-        floor_sets: Number of random sets of real samples behind `floor`.
-        shares: Class shares of the real samples (under "real") and of each plan's.
-        memory: Memorisation by each plan; empty where it cannot be measured.
-        losses: Loss of each sample at each of `sigmas`, for several curves.
-        frontier: Fréchet distances of further plans, for quality against cost.
-        notes: Reasons why something was not measured.
-        run: Directory of the run, if the model is from one.
-    """
+    """Figures of a model and of its samples by one or more plans, and what they depend on."""
 
     model: ScoreModel
     data: Dataset
-    weights: str
+    weights: str  # description of the model's weights
     seed: int
-    reference: str
+    reference: str  # data set, split and number of the real samples
     features: Features
     plans: tuple[Plan, ...]
-    samples: Mapping[str, Gathered]
-    figures: tuple[Figure, ...]
-    floor: Mapping[str, Interval]
-    floor_sets: int
-    shares: Mapping[str, tuple[float, ...]]
-    memory: Mapping[str, Memory]
+    samples: Mapping[str, Gathered]  # of each plan, by its name
+    figures: tuple[Figure, ...]  # all; those of a plan have its name in `draw["plan"]`
+    floor: Mapping[str, Interval]  # figures of as many real samples of the other split, by name
+    floor_sets: int  # number of random sets of real samples behind `floor`
+    shares: Mapping[str, tuple[float, ...]]  # of the classes: "real", and each plan's samples
+    memory: Mapping[str, Memory]  # memorisation by each plan; empty where it cannot be measured
     sigmas: Float[Tensor, "levels"]
-    losses: Mapping[str, Float[Tensor, "levels n"]]
-    frontier: tuple[Figure, ...] = ()
-    notes: tuple[str, ...] = ()
-    run: Path | None = None
+    losses: Mapping[str, Float[Tensor, "levels n"]]  # of samples at each of `sigmas`, by curve
+    frontier: tuple[Figure, ...] = ()  # Fréchet distances of further plans
+    notes: tuple[str, ...] = ()  # reasons why something was not measured
+    run: Path | None = None  # directory of the run, if the model is from one
 
     @property
     def name(self) -> str:

@@ -28,17 +28,11 @@ INCEPTION_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Map of samples into ℝᵈ.
+    """Map of samples into ℝᵈ. `extract` also returns class probabilities, or None."""
 
-    Attributes:
-        about: Description with a hash of the weights; part of every figure.
-        extract: Returns the features of a batch, and class probabilities or None.
-        classes: Number of the data's classes, if the probabilities are of these; else 0.
-    """
-
-    about: str
+    about: str  # description with a hash of the weights; part of every figure
     extract: Callable[[Tensor], tuple[Tensor, Tensor | None]]
-    classes: int = 0
+    classes: int = 0  # number of the data's classes, if the probabilities are of these
 
 
 def make_features(

@@ -41,35 +41,21 @@ class Figure:
     """A number and everything that it depends on.
 
     Two figures can be compared only if `name`, `features`, `reference` and `samples` agree.
-
-    Attributes:
-        name: Name of the quantity, with its unit.
-        value: The number; NaN if it cannot be computed, for the reason in `warning`.
-        low, high: Ends of the 95 % interval.
-        method: Method by which the interval was computed.
-        samples: Number of samples.
-        warning: Reason to take the figure with care.
-        features: Features of the samples; empty for figures of the model itself.
-        reference: Data set, split and number of the real samples.
-        weights: Averaged or raw weights, and of which step.
-        seed: Seed of the samples and of the measurement.
-        draw: How the samples were drawn; None for figures of the model itself.
-        real: Mean of the same figure over sets of as many real samples; NaN if there is none.
     """
 
-    name: str
-    value: float
-    low: float
+    name: str  # of the quantity, with its unit
+    value: float  # NaN if it cannot be computed, for the reason in `warning`
+    low: float  # ends of the 95 % interval
     high: float
-    method: str
-    samples: int
-    warning: str = ""
-    features: str = ""
-    reference: str = ""
-    weights: str = ""
-    seed: int = 0
-    draw: Mapping[str, Any] | None = None
-    real: float = math.nan
+    method: str  # by which the interval was computed
+    samples: int  # number of samples
+    warning: str = ""  # reason to take the figure with care
+    features: str = ""  # of the samples; empty for figures of the model itself
+    reference: str = ""  # data set, split and number of the real samples
+    weights: str = ""  # averaged or raw, and of which step
+    seed: int = 0  # of the samples and of the measurement
+    draw: Mapping[str, Any] | None = None  # plan of the samples; None for figures of the model
+    real: float = math.nan  # mean of the same figure over sets of as many real samples
 
 
 def number(value: float) -> str:

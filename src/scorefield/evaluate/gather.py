@@ -42,26 +42,17 @@ FRAMES = 40
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """A set of samples, reduced.
-
-    Attributes:
-        n: Number of samples.
-        parts: Moments of the features of samples i, i + k, i + 2k … for i from 0 to k − 1; empty
-            if there are more than `MAX_FEATURES` features.
-        x: The first samples.
-        features: Their features.
-        probabilities: Their class probabilities, if the features have any.
-        seconds: Time that sampling took.
-        states: Some states of the first samples' chains, in rank 0.
-    """
+    """A set of n samples, reduced."""
 
     n: int
+    # moments of the features of samples i, i + k, i + 2k … for i from 0 to k − 1; empty if there
+    # are more than `MAX_FEATURES` features
     parts: tuple[Moments, ...]
-    x: Float[Tensor, "kept *shape"]
-    features: Float[Tensor, "kept size"]
-    probabilities: Float[Tensor, "kept classes"] | None = None
-    seconds: float = 0.0
-    states: Sequence[State] = ()
+    x: Float[Tensor, "kept *shape"]  # the first samples
+    features: Float[Tensor, "kept size"]  # of these
+    probabilities: Float[Tensor, "kept classes"] | None = None  # if the features have any
+    seconds: float = 0.0  # time that sampling took
+    states: Sequence[State] = ()  # some of the first samples' chains, in rank 0
 
     @property
     def moments(self) -> Moments:

@@ -23,7 +23,7 @@ from ..runs.build import build_plan
 from ..runs.config import Experiment
 from ..runs.resolve import choose_device
 from ..runs.resume import read_data
-from ..runs.state import checkpoints, raw_weights
+from ..runs.state import checkpoints
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
@@ -58,27 +58,20 @@ def evaluate(
 ) -> Evaluation:
     """Judge a model by its samples, its loss and likelihood, and what it has memorised.
 
-    Several processes share the samples if all of them call it. `optimize` is applied to the model.
+    Several processes share the samples if all of them call it. `optimize` is applied to the model,
+    which needs a prior.
 
-    Args:
-        model: a model with a prior.
-        data: its training data and held-out data.
-        plans: how to sample; by default `make_plan(model)`.
-        n: number of samples of each plan.
-        features: features in which samples are compared: a name, or from `make_features`.
-        classifier: features with probabilities of the data's classes, which count the classes of
-            samples; by default `features`, if they have them.
-        reference: compare samples with held-out data, or with training data as papers do.
-        floor_sets: number of random sets of real samples for the floors.
-        seed: seed of the samples and of the measurement.
-        bits: number of held-out samples whose likelihood is computed; 0 for none.
-        frontier: further plans, of which only the Fréchet distance and the seconds are measured.
-        flips: also compare samples with mirror images of the training data.
-        batch: number of samples at a time.
-        weights: description of the model's weights, such as "averaged, step 3000".
-        run: directory of the model's run, whose log and configuration the report shows.
-        cache: folder for moments of real data, such as `cache_folder()`.
-        progress: report progress on stderr.
+    Each of `plans`, by default `make_plan(model)`, draws n samples. They are compared with held-out
+    data, or as papers do with the training data (`reference`), in `features`: a name, or from
+    `make_features`. `classifier` has probabilities of the data's classes and counts the classes of
+    samples; by default it is `features`, if they have them. `floor_sets` random sets of real
+    samples show what to expect, and `flips` also compares samples with mirror images of the
+    training data. `bits` is the number of held-out samples whose likelihood is computed, 0 for
+    none. Of the plans of `frontier`, only the Fréchet distance and the seconds are measured.
+
+    `weights` describes the model's weights, as in "averaged, step 3000"; the report shows the log
+    and the configuration of `run`, the directory that the model is from. `cache` is a folder for
+    moments of real data, such as `cache_folder()`, and `progress` is reported on stderr.
     """
     plans = tuple(plans) or (make_plan(model),)
     names, floors = [plan.name for plan in plans], (floor_sets, 1)
@@ -244,7 +237,7 @@ def open_run(
     model, stored, decay = load(path), read_tensors(path), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
     if raw:
-        model.net.load_state_dict(raw_weights(stored))
+        model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"
     model = model.to(distributed.local_device(choose_device(device)))
     return model, data, experiment, f"{kind}, step {stored.about.get('step')}"

@@ -38,27 +38,16 @@ NEAREST = "distance to training data, held-out = 1"
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """Distances of samples to the training data, compared with held-out data.
+    """Distances of samples to the training data, compared with held-out data."""
 
-    Attributes:
-        ratio: Median distance of the samples, relative to that of held-out data.
-        near: Share of near copies; `real` is that of held-out data.
-        exact: Share of exact copies; `real` is that of held-out data.
-        copies_training: True if the model has memorised.
-        verdict: The finding as a sentence with its numbers.
-        worst: Indices of the ten samples nearest to the training data, the nearest first.
-        sources: Training samples that these are nearest to.
-        distances: Distances of these, relative to the median of held-out data.
-    """
-
-    ratio: Figure
-    near: Figure
-    exact: Figure
-    copies_training: bool
-    verdict: str
-    worst: Int[Tensor, "worst"]
-    sources: Float[Tensor, "worst *shape"]
-    distances: Float[Tensor, "worst"]
+    ratio: Figure  # median distance of the samples, relative to that of held-out data
+    near: Figure  # share of near copies; its `real` is that of held-out data
+    exact: Figure  # share of exact copies; its `real` is that of held-out data
+    copies_training: bool  # the model has memorised
+    verdict: str  # the finding as a sentence with its numbers
+    worst: Int[Tensor, "worst"]  # the ten samples nearest to the training data, nearest first
+    sources: Float[Tensor, "worst *shape"]  # training samples that these are nearest to
+    distances: Float[Tensor, "worst"]  # of these, relative to the median of held-out data
 
 
 def memorisation(

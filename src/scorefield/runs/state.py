@@ -1,11 +1,10 @@
 """The state of a run on disk: checkpoints to resume from, and the held-out best model.
 
-A checkpoint is a model file of the moving average, with the weights in training and the optimiser's
-state as extra tensors.
+A checkpoint is a model file of the moving average, with the weights in training ("raw") and the
+optimiser's state as extra tensors.
 """
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
 def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     """Load a checkpoint into the parts, and return how far the run had come."""
     parts.average.net.load_state_dict(stored.under("net"))
-    parts.model.net.load_state_dict(raw_weights(stored))
+    parts.model.net.load_state_dict(stored.under("extra.raw"))
     extra = stored.under("extra")
     parts.ema.n_averaged.copy_(extra["averaged"])
     states: dict[int, dict[str, Tensor]] = {}
@@ -60,11 +59,6 @@ def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": states, "param_groups": groups})
     return Progress(**{name: stored.about[name] for name in asdict(Progress())})
-
-
-def raw_weights(stored: TensorFile) -> Mapping[str, Tensor]:
-    """Return the weights in training, not their average, from a checkpoint."""
-    return stored.under("extra.raw")
 
 
 def last_state(directory: Path) -> tuple[Path, TensorFile] | None:
