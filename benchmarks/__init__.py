@@ -46,11 +46,7 @@ class Setting:
 
     def select(self, items: Mapping[str, Item]) -> dict[str, Item]:
         """Return the items whose names contain one of `only`; all if it is empty."""
-        chosen = {
-            name: item
-            for name, item in items.items()
-            if not self.only or any(part in name for part in self.only)
-        }
+        chosen = {k: v for k, v in items.items() if any(part in k for part in self.only or ("",))}
         if not chosen:
             raise ValueError(f"--only {' '.join(self.only)}: there are {'; '.join(items)}")
         return chosen

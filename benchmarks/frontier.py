@@ -13,6 +13,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from scorefield import runs
 from scorefield.evaluate import Figure, draw, evaluate, frontier_plans, open_run
@@ -42,18 +43,9 @@ def run(setting: Setting) -> Iterator[Table]:
     model, data, _, weights = open_run(train(setting), device=setting.device)
     eager, references = copy.deepcopy(model), langevin_plans(model, steps)
     plans = [plan for sampler in SAMPLERS for plan in frontier_plans(model, sampler, budgets)]
-    evaluation = evaluate(
-        model,
-        data,
-        plans=references,
-        n=n,
-        features="classifier",
-        seed=setting.seed,
-        bits=0,
-        frontier=plans * REPEATS,
-        batch=n,
-        progress=True,
-    )
+    options: dict[str, Any] = {"features": "classifier", "bits": 0, "progress": True}
+    options |= {"n": n, "batch": n, "seed": setting.seed, "frontier": plans * REPEATS}
+    evaluation = evaluate(model, data, plans=references, **options)
     rows: list[list[Cell]] = []
 
     def add(plan: Plan, seconds: float, figure: Figure) -> None:
@@ -100,7 +92,5 @@ def conclusion(rows: list[list[Cell]]) -> str:
     if not good:
         return f"No sampler has as small a Fréchet distance as {steps}."
     name, evaluations, _, factor, *_ = min(good, key=lambda row: row[2])
-    return (
-        f"{name} with {evaluations} evaluations: no larger a Fréchet distance than {steps}, in "
-        f"{factor:.0f} times less time."
-    )
+    plan = f"{name} with {evaluations} evaluations"
+    return f"{plan}: no larger a Fréchet distance than {steps}, in {factor:.0f} times less time."

@@ -36,11 +36,7 @@ def turns(
 ) -> dict[Name, list[float]]:
     """Return the seconds per call of each task in each of its turns, after a warm-up.
 
-    Args:
-        tasks: what is compared.
-        repeats: turns of each.
-        calls: calls in a turn; by default as many as take `TURN_SECONDS`, `MAX_CALLS` at most.
-        clock: what counts the seconds.
+    A turn has `calls`; by default as many as take `TURN_SECONDS`, `MAX_CALLS` at most.
     """
     number, times = dict[Name, int](), {name: list[float]() for name in tasks}
     for name, task in tasks.items():
@@ -69,23 +65,17 @@ def ratio(base: list[float], other: list[float]) -> float:
 
 
 def peak_memory(small: Callable[[], Task], large: Callable[[], Task]) -> float:
-    """Return the MiB that a task adds at most to a new process, its building included.
+    """Return the MiB that building and running `large` adds at most to a new process.
 
-    Args:
-        small: builds a task for what libraries allocate once; like `large`, it is pickled.
-        large: builds the task that is measured.
+    `small` comes first, for what libraries allocate once. Both builders are pickled.
     """
     return float(in_new_process(_added_memory, small, large))
 
 
 def in_new_process(function: Callable[..., Any], *args: Any) -> Any:
     """Return what a function of a module returns in a new process with as many threads."""
-    with ProcessPoolExecutor(
-        1,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(torch.get_num_threads(),),
-    ) as pool:
+    spawn, threads = multiprocessing.get_context("spawn"), (torch.get_num_threads(),)
+    with ProcessPoolExecutor(1, spawn, torch.set_num_threads, threads) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -98,9 +88,8 @@ def _added_memory(small: Callable[[], Task], large: Callable[[], Task]) -> float
     task = large()
     task()
     task()
-    return (
-        (torch.cuda.max_memory_allocated() if cuda else process_bytes(peak=True)) - before
-    ) / 2**20
+    peak = torch.cuda.max_memory_allocated() if cuda else process_bytes(peak=True)
+    return (peak - before) / 2**20
 
 
 def process_bytes(peak: bool = False) -> int:

@@ -158,16 +158,11 @@ class Size(NamedTuple):
 
 
 def own_unet(size: Size) -> nn.Module:
+    width, multipliers = size.widths[0], [width // size.widths[0] for width in size.widths]
     options: dict[str, Any] = {"form": "ddpm", "embedding": "sinusoidal", "fir": None}
     options |= {"progressive_input": "none", "skip_rescale": False, "dropout": 0.0}
-    width, multipliers = size.widths[0], [width // size.widths[0] for width in size.widths]
-    options |= {
-        "multipliers": multipliers,
-        "blocks": 2,
-        "attention": (1,),
-        "groups": min(32, width),
-    }
-    return UNet(channels=size.shape[0], width=width, **options)
+    options |= {"multipliers": multipliers, "blocks": 2, "groups": min(32, width)}
+    return UNet(channels=size.shape[0], width=width, attention=(1,), **options)
 
 
 def diffusers_unet(size: Size) -> nn.Module:

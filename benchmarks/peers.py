@@ -52,10 +52,7 @@ def time_all(
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
     """Time tasks in turns; return the median seconds and the ratio of each, and notes.
 
-    Args:
-        setting: how to measure.
-        builders: build the tasks; one that fails is left out, with a note.
-        base: the task of ours that each is compared with.
+    A task that fails is left out, with a note. `base` names the task that each is compared with.
     """
     tasks, failures = dict[str, Task](), list[str]()
     for name, build in builders.items():
@@ -113,8 +110,5 @@ def training(setting: Setting, title: str, size: Size) -> Table:
         rows.append([name, weights[name] / 1e6, done, 1e3 * seconds, gain, speed])
     heads = {"package": "", "M weights": ".2f", "operations": ".3f"}
     heads |= {"ms a step": ".1f", "ratio": ".2f", "GFLOP/s": ".0f"}
-    about = (
-        f"Batches of {size.batch}, in float32; {work[OURS] / 1e9:.2f} GFLOP a step of ours, of "
-        "which others’ operations are multiples."
-    )
+    about = f"Batches of {size.batch}, in float32. Operations: 1 is {work[OURS] / 1e9:.2f} GFLOP."
     return Table(title, heads, rows, [about, *notes])

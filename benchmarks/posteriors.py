@@ -155,9 +155,8 @@ def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
 def by_algorithm2(problem: Problem, n: int) -> Tensor:
     sigmas = geometric(problem.sigma_max, 0.02, 16)
     options = {"known": problem.operator.known, "y": problem.y, "steps": 20, "epsilon": 4e-5}
-    return final(
-        algorithm2(problem.prior, problem.prior.prior.sample(n, sigmas[0]), sigmas, **options)
-    )
+    x = problem.prior.prior.sample(n, sigmas[0])
+    return final(algorithm2(problem.prior, x, sigmas, **options))
 
 
 def by_filter(problem: Problem, n: int) -> Tensor:

@@ -53,25 +53,15 @@ METHODS: dict[str, Callable[[ScoreModel, bool], object]] = {
     "channels_last": lambda model, train: Choice(channels_last=True).apply(model),
     "bfloat16": lambda model, train: Choice(channels_last=True, autocast=True).apply(model),
     "compiled": compile_network,
-    "compiled bfloat16": lambda model, train: compile_network(
-        model, train, channels_last=True, autocast=True
-    ),
+    "compiled bfloat16": partial(compile_network, channels_last=True, autocast=True),
     "optimize": lambda model, train: optimize(model, train=train),
     INEXACT: lambda model, train: optimize(model, train=train, precision="bfloat16"),
 }
 QUICK_METHODS = (EAGER, "channels_last", "optimize")
 
-COLUMNS = {
-    "method": "",
-    "ms a step": ".1f",
-    "ratio": ".2f",
-    "GFLOP/s": ".0f",
-    "of the peak": ".0%",
-    "MiB": ".0f",
-    "error of the score": ".1e",
-    "1 − cosine": ".1e",
-    "error of gradients": ".1e",
-}
+COLUMNS = {"method": "", "ms a step": ".1f", "ratio": ".2f", "GFLOP/s": ".0f"}
+COLUMNS |= {"of the peak": ".0%", "MiB": ".0f", "error of the score": ".1e"}
+COLUMNS |= {"1 − cosine": ".1e", "error of gradients": ".1e"}
 
 
 def run(setting: Setting) -> Iterator[Table]:

@@ -45,13 +45,8 @@ class Table:
 
     def _cells(self) -> list[list[str]]:
         forms = self.columns.values()
-        return [
-            [
-                "–" if cell is None else format(cell, form)
-                for cell, form in zip(row, forms, strict=True)
-            ]
-            for row in self.rows
-        ]
+        rows = [zip(row, forms, strict=True) for row in self.rows]
+        return [["–" if cell is None else format(cell, form) for cell, form in r] for r in rows]
 
 
 def record(name: str, setting: Setting) -> None:

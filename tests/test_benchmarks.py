@@ -47,15 +47,15 @@ def test_tasks_take_turns_and_a_short_one_fills_its_turn(monkeypatch):
 
 def test_peak_memory_is_the_peak_of_a_new_process_above_its_size_before(monkeypatch):
     """A small task precedes it, so that the size includes all that libraries allocate once."""
-    events, mib = [], 2**20
+    events = []
 
     def build(name):
         events.append(f"build {name}")
         return partial(events.append, name)
 
-    def process_bytes(peak=False):
+    def process_bytes(**peak):
         events.append("peak" if peak else "size")
-        return 7 * mib if peak else 5 * mib
+        return 7 << 20 if peak else 5 << 20
 
     assert measure.in_new_process(os.getpid) != os.getpid()
     assert 0 < measure.process_bytes() <= measure.process_bytes(peak=True)

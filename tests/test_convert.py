@@ -122,38 +122,32 @@ def test_score_sde_scores_are_the_authors(folder):
 LADDER = geometric(3.0, 0.1, 7, dtype=torch.float64)
 
 
-def alpha_at(time, low, high):
-    """Song et al. 2021, eq. 33."""
+def alpha_at(timestep, low, high):
+    """Song et al. 2021, eq. 33, of 1,000 timesteps."""
+    time = timestep / 999
     return math.exp(-(time**2) * (high - low) / 4 - time * low / 2)
 
 
-def ddpm_alpha(timestep, low, high, steps):
+def ddpm_alpha(timestep, low, high, steps=1000):
     """√ᾱ, Ho et al. 2020, eq. 4."""
     betas = torch.linspace(low / steps, high / steps, steps, dtype=torch.float64)
     return (1 - betas).cumprod(0)[timestep].sqrt().item()
 
 
 DDPMPP = "ddpmpp_vp_continuous"
-SUB_VP_ALPHA = alpha_at(500 / 999, 0.1, 15)
+SUB_VP_ALPHA = alpha_at(500, 0.1, 15)
+SUB_VP = SUB_VP_ALPHA, 1 - SUB_VP_ALPHA**2
 VE_ENDS = dict(sde="ve", sigma_max=9, sigma_min=0.3)
+DISCRETE = dict(continuous=False, beta_max=10.0)
 NOISES = {
     "VE": ("ncsnpp_ve_continuous", None, {}, math.log(7.0), (1, 7.0)),
     "VE discrete": (DDPMPP, LADDER, dict(sde="ve"), 4, (1, LADDER[4].item())),
     "VE discrete, no ladder": ("ddpm_vp", None, VE_ENDS, 999, (1, 0.3)),
-    "VP": ("ddpm_vp", LADDER, dict(continuous=True), 400, alpha_at(400 / 999, 0.1, 20)),
-    "VP of other β": (
-        *(DDPMPP, None, dict(beta_min=0.2, beta_max=9.0)),
-        *(700, alpha_at(700 / 999, 0.2, 9)),
-    ),
-    "VP discrete": (
-        *(DDPMPP, None, dict(continuous=False, beta_max=10.0)),
-        *(300, ddpm_alpha(300, 0.1, 10, 1000)),
-    ),
+    "VP": ("ddpm_vp", LADDER, dict(continuous=True), 400, alpha_at(400, 0.1, 20)),
+    "other β": (DDPMPP, None, dict(beta_min=0.2, beta_max=9.0), 700, alpha_at(700, 0.2, 9)),
+    "VP discrete": (DDPMPP, None, DISCRETE, 300, ddpm_alpha(300, 0.1, 10)),
     "VP of 7 steps": ("ddpm_vp", LADDER, dict(beta_max=4.0), 2, ddpm_alpha(2, 0.1, 4, 7)),
-    "sub-VP": (
-        *(DDPMPP, None, dict(sde="subvp", beta_max=15.0)),
-        *(500, (SUB_VP_ALPHA, 1 - SUB_VP_ALPHA**2)),
-    ),
+    "sub-VP": (DDPMPP, None, dict(sde="subvp", beta_max=15.0), 500, SUB_VP),
 }
 """Network, ladder in the file, options, the network's input for the noise, α or (α, s)."""
 
@@ -236,7 +230,6 @@ def test_a_stored_ladder_may_be_repeated_but_not_overruled(convert):
         ("ncsnpp_ve_continuous", dict(fir=False), "fir=False: the tensors show True"),
         ("ncsn_1x28x28", dict(image_size=0), "image_size=0: give the pixels a side, from 1"),
         ("ncsn_1x28x28", dict(image_size=100_000), "image_size=100000: give the pixels a side"),
-        ("ddpm_vp", dict(image_size=-5), "image_size=-5: give the pixels a side, from 1"),
     ],
 )
 def test_a_wrong_option_is_named_with_the_remedy(folder, options, message, convert):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -130,13 +131,13 @@ def _done(directory):
 def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
     before = signal.getsignal(number)
 
-    def kick(updates):
-        for update in updates:
+    def run_with_signal():
+        for update in start(_experiment("training.steps=40"), tmp_path / "run"):
             if update.step == 6:
                 os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match=r"after step 6.*scorefield resume") as caught:
-        kick(start(_experiment("training.steps=40"), tmp_path / "run"))
+        run_with_signal()
     assert caught.value.number == number
     assert signal.getsignal(number) == before
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["step"] == 6
@@ -209,9 +210,7 @@ def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch
     settings = ["training.steps=22"]
     _poison(monkeypatch, lambda step, _: 8 <= step < 13)
     list(start(_vectors(poisoned, *settings), tmp_path / "whole"))
-    for update in start(_vectors(poisoned, *settings), tmp_path / "run"):
-        if update.step == 11:
-            break
+    list(islice(start(_vectors(poisoned, *settings), tmp_path / "run"), 11))
     list(resume(tmp_path / "run"))
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
     assert_same_end(tmp_path / "run", tmp_path / "whole")
@@ -295,9 +294,7 @@ def test_sigmas_beyond_the_range_are_clamped_to_its_ends():
 def test_finish_trains_resumes_or_loads(poisoned, tmp_path):
     experiment = _vectors(poisoned)
     trained = finish(experiment, tmp_path / "whole")
-    for update in start(experiment, tmp_path / "run"):
-        if update.step == 13:  # its last checkpoint is that of step 10
-            break
+    list(islice(start(experiment, tmp_path / "run"), 13))  # its last checkpoint is of step 10
     steps = []
 
     def watch(run):
@@ -325,9 +322,6 @@ def test_finish_refuses_a_run_of_another_experiment(poisoned, tmp_path, setting)
 
 def test_finish_leaves_the_number_of_threads(poisoned, tmp_path):
     threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        finish(_vectors(poisoned, "training.steps=1"), tmp_path / "run")
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
+    settings = "training.steps=1", f"machine.threads={threads + 1}"
+    finish(_vectors(poisoned, *settings), tmp_path / "run")
+    assert torch.get_num_threads() == threads
