@@ -16,7 +16,8 @@ from statistics import median
 from typing import Any
 
 from scorefield import runs
-from scorefield.evaluate import Figure, draw, evaluate, frontier_plans, open_run
+from scorefield.evaluate import draw, evaluate, frontier_plans, open_run
+from scorefield.evaluate.figure import Figure
 from scorefield.evaluate.quality import FRECHET
 from scorefield.model import ScoreModel
 from scorefield.noise import geometric

@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import asdict, replace
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -228,6 +229,10 @@ def test_tables_stay_if_machine_and_threads_are_the_same(monkeypatch, tmp_path):
 def test_wrong_arguments_are_refused_with_the_nearest_name(args, message, capsys):
     assert main(args) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_benchmark_is_a_module_with_a_function_run():
+    assert all(callable(import_module(f"benchmarks.{name}").run) for name in BENCHMARKS)
 
 
 def test_help_names_all_benchmarks_without_torch():
