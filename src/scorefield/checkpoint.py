@@ -44,15 +44,10 @@ NetworkClasses: TypeAlias = Mapping[str, Callable[..., nn.Module]]
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """Contents of an undamaged file.
+    """Contents of an undamaged file."""
 
-    Attributes:
-        description: The JSON of its header.
-        tensors: By name; those of a model are `net.…`, `prior.…` and `precondition.levels`.
-    """
-
-    description: dict[str, Any]
-    tensors: dict[str, Tensor]
+    description: dict[str, Any]  # the JSON of its header
+    tensors: dict[str, Tensor]  # of a model: `net.…`, `prior.…` and `precondition.levels`
 
     @property
     def about(self) -> dict[str, Any]:

@@ -34,31 +34,18 @@ class Coefficients(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Precondition:
-    """A prediction, a clock, and the noise levels of the network's training.
+    """A prediction, a clock, and the noise levels of the network's training."""
 
-    Attributes:
-        predicts: A name in `PREDICTIONS`.
-        clock: A name in `CLOCKS`.
-        sigma_max: Largest noise level of the training.
-        sigma_min: Smallest noise level of the training.
-        centre: Value that is subtracted from x; 0 if the network computes 2x − 1 itself.
-        scale: Factor from x to the range in which the network was trained, see `rescale`.
-        levels: Decreasing noise levels of the training, for a clock that counts them.
-        sigma_data: σ_d of the mixture, the standard deviation of the data about the centre.
-        beta_min: β at time 0, for the clocks of a linear β.
-        beta_max: β at time 1.
-    """
-
-    predicts: str
-    clock: str
-    sigma_max: float
-    sigma_min: float
-    centre: float = 0.0
-    scale: float = 1.0
-    levels: Float[Tensor, "levels"] | None = None
-    sigma_data: float = 0.0
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    predicts: str  # a name in `PREDICTIONS`
+    clock: str  # a name in `CLOCKS`
+    sigma_max: float  # largest noise level of the training
+    sigma_min: float  # smallest noise level of the training
+    centre: float = 0.0  # subtracted from x; 0 if the network computes 2x − 1 itself
+    scale: float = 1.0  # factor from x to the range of the network's training, see `rescale`
+    levels: Float[Tensor, "levels"] | None = None  # decreasing, for a clock that counts them
+    sigma_data: float = 0.0  # σ_d of the mixture, the data's deviation about the centre
+    beta_min: float = 0.1  # β at time 0, for the clocks of a linear β
+    beta_max: float = 20.0  # β at time 1
     _grid: Discrete = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

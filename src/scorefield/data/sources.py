@@ -174,27 +174,16 @@ def stack_samples(pairs: list[tuple[Tensor, int | None]]) -> Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples to train on and samples held out.
-
-    Attributes:
-        name: Name of the data.
-        train: Samples to train on.
-        test: Samples held out; None if there is a single sample.
-        classes: Number of classes, 0 without labels.
-        oracle: Distribution of the samples, where it is known.
-        skipped: Files that could not be read and were left out.
-        exact: True if a resumed run is certain to see the same samples.
-        table: Conversion of vectors back to rows of a table.
-    """
+    """Samples to train on and samples held out."""
 
     name: str
     train: Source
-    test: Source | None = None
-    classes: int = 0
-    oracle: Oracle | None = None
-    skipped: tuple[str, ...] = ()
-    exact: bool = True
-    table: Table | None = None
+    test: Source | None = None  # held out; None if there is a single sample
+    classes: int = 0  # number of classes, 0 without labels
+    oracle: Oracle | None = None  # distribution of the samples, where it is known
+    skipped: tuple[str, ...] = ()  # files that could not be read and were left out
+    exact: bool = True  # a resumed run is certain to see the same samples
+    table: Table | None = None  # conversion of vectors back to rows of a table
 
     @classmethod
     def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> Dataset:

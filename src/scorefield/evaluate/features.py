@@ -86,9 +86,8 @@ def classifier_features(data: Dataset) -> Features:
         return h, logits.softmax(1)
 
     accuracy = (extract(test)[1].argmax(1) == truth).double().mean().item()
-    digest = hashlib.sha256(f"{centre.item()} {scale.item()}".encode())
-    for tensor in (*weights, *biases):
-        digest.update(tensor.contiguous().numpy().tobytes())
+    numbers = [tensor.contiguous().numpy().tobytes() for tensor in (*weights, *biases)]
+    digest = hashlib.sha256(b"".join([f"{centre.item()} {scale.item()}".encode(), *numbers]))
     about = (
         f"classifier of {data.name}, {CLASSIFIER_WIDTHS[-1]} features, {100 * accuracy:.1f} % of "
         f"the held-out samples right, {digest.hexdigest()[:8]}"

@@ -24,23 +24,16 @@ PAPER_DATA = ("mnist", "celeba", "cifar10")
 class Setting:
     """The setting of all experiments.
 
-    Attributes:
-        out: directory of the results; each experiment has a folder in it.
-        scale: "paper" is the published setting, "small" takes minutes and needs no download.
-        seed: seed of everything random.
-        data: folder that holds mnist, celeba and cifar10; by default where `load_data` looks.
-        device: where networks run.
-        most: upper limit of steps, samples and batch sizes, for a quick check that all of it runs.
-        inception: weights of the FID network; by default those that other programs downloaded.
+    The scale "paper" is the published setting, "small" takes minutes and needs no download.
     """
 
-    out: Path
+    out: Path  # directory of the results; each experiment has a folder in it
     scale: Literal["small", "paper"] = "small"
-    seed: int = 0
-    data: Path | None = None
-    device: str = "cpu"
-    most: int | None = None
-    inception: Path | None = None
+    seed: int = 0  # of everything random
+    data: Path | None = None  # folder of mnist, celeba and cifar10; None: where `load_data` looks
+    device: str = "cpu"  # where networks run
+    most: int | None = None  # limit of steps, samples and batch sizes, to check that all of it runs
+    inception: Path | None = None  # FID's weights; None: those that other programs downloaded
 
     def steps(self, wanted: int) -> int:
         """Return the number of steps within the limit."""
@@ -60,21 +53,13 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """The result of an experiment.
+    """The result of an experiment."""
 
-    Attributes:
-        statement: the criterion that counts as reproduced.
-        numbers: what was measured, by name.
-        passed: True if the numbers meet the criterion.
-        picture: an image, or a figure.
-        scaled: differences from the paper's setting, empty if there are none.
-    """
-
-    statement: str
-    numbers: Mapping[str, float]
-    passed: bool
+    statement: str  # the criterion that counts as reproduced
+    numbers: Mapping[str, float]  # the measurements, by name
+    passed: bool  # the numbers meet the criterion
     picture: Image.Image | Figure
-    scaled: str = ""
+    scaled: str = ""  # differences from the paper's setting, empty if there are none
 
     def save(self, name: str, setting: Setting, seconds: float) -> Path:
         """Write result.json and picture.png into the experiment's folder, and return it."""

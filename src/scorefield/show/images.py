@@ -51,12 +51,11 @@ def _sheet(pixels: Tensor, columns: int | None = None) -> Image.Image:
     n, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    size = channels, rows * (height + 1) - 1, columns * (width + 1) - 1
-    sheet = torch.full(size, 255, dtype=torch.uint8)
-    for i, image in enumerate(pixels):
-        top, left = i // columns * (height + 1), i % columns * (width + 1)
-        sheet[:, top : top + height, left : left + width] = image
-    whole = picture(sheet)
+    size = rows, columns, channels, height + 1, width + 1
+    tiles = torch.full(size, 255, dtype=torch.uint8)
+    tiles.flatten(0, 1)[:n, :, :-1, :-1] = pixels
+    sheet = tiles.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    whole = picture(sheet[:, :-1, :-1])
     factor = max(1, min(MIN_SIDE // max(height, width), MAX_SHEET // max(whole.size)))
     return whole.resize((whole.width * factor, whole.height * factor), Image.Resampling.NEAREST)
 
