@@ -7,6 +7,7 @@ import jaxtyping
 # before the first import of scorefield
 jaxtyping.install_import_hook("scorefield", "typecheck.check")
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -19,6 +20,14 @@ settings.load_profile("reproducible")
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def points(tmp_path_factory):
+    """A file of vectors."""
+    path = tmp_path_factory.mktemp("data") / "x.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
+    return path
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import matplotlib.image
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import scorefield
 from scorefield.checkpoint import read_tensors
@@ -70,7 +69,7 @@ def test_a_path_that_cannot_hold_a_model_is_refused(tmp_path, error_of):
 
 def test_a_refused_file_or_option_is_named_and_nothing_is_written(tmp_path, error_of):
     path, out = tmp_path / "checkpoint.pth", tmp_path / "out"
-    matplotlib.image.imsave(path, np.zeros((4, 4, 3)), format="png")
+    Image.new("RGB", (4, 4)).save(path, format="png")
     assert re.search(f"{path} .*another kind of file", error_of("convert", path, out))
     args = _path("ncsnpp_ve_discrete"), out, "--set=sigma_max=3"
     assert "its own ladder" in error_of("convert", *args)

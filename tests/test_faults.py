@@ -40,7 +40,7 @@ TINY = f"""
 """.split()
 
 
-def _vectors(path, *settings):
+def vectors(path, *settings):
     return override(Experiment(), [*TINY, f"data.source={path}", *settings])
 
 
@@ -84,17 +84,10 @@ def assert_same_end(one, other):
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "x.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
-    return path
-
-
-@pytest.fixture(scope="module")
 def whole(points, tmp_path_factory):
     """An undisturbed run."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
-    list(start(_vectors(points), directory))
+    list(start(vectors(points), directory))
     return directory
 
 
@@ -140,7 +133,7 @@ def test_a_disk_that_is_full_from_any_write_on(points, whole, tmp_path):
         room = room + 1 if phase == last else 0
         with pytest.MonkeyPatch.context() as patch:
             calls = _fill_disk(patch, room, until=room + 3 if room % 2 else sys.maxsize)
-            messages.append(_finish(run, _vectors(points)))
+            messages.append(_finish(run, vectors(points)))
         assert all(read_tensors(path).about["step"] == int(path.stem) for path in state_files(run))
     assert_same_end(run, whole)
     messages = [message for message in messages if message]
@@ -192,13 +185,13 @@ def test_an_unwritable_directory_is_refused_before_the_data_are_read(points, tmp
     module = sys.modules["scorefield.runs.finish"]  # the package has a function of that name
     monkeypatch.setattr(module, "load_data", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(ValueError, match=r"config.json: .* not a writable"):
-        start(_vectors(points), tmp_path / "run")
+        start(vectors(points), tmp_path / "run")
 
 
 def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
     """Root may write anywhere, so directories stand where files are to be written."""
     run, model, lock = (tmp_path / name for name in ("run", "run/model.safetensors", "run/lock"))
-    message = _end(start(_vectors(points), run), 3, model.mkdir)
+    message = _end(start(vectors(points), run), 3, model.mkdir)
     assert re.search("model.* could not be written: .*; step 2 is saved; once that is", message)
     model.rmdir()
     lock.unlink()
@@ -226,7 +219,7 @@ def pictures(gallery, tmp_path):
 
 
 def _folder(path, *settings):
-    return _vectors(path, "data.options={memory: 0, size: 8, channels: 3}", *settings)
+    return vectors(path, "data.options={memory: 0, size: 8, channels: 3}", *settings)
 
 
 def _cut(path):
@@ -246,7 +239,7 @@ def test_data_that_change_under_a_run(pictures, points, whole, tmp_path, fault, 
     experiment = _folder(pictures, f"data.workers={workers or 0}")
     if workers is None:
         files, like = [Path(shutil.copy(points, tmp_path / "x.npy"))], whole
-        experiment = _vectors(*files, "data.options={memory: 0}")
+        experiment = vectors(*files, "data.options={memory: 0}")
     run = start(experiment, tmp_path / "run")
     contents = {path: path.read_bytes() for path in files}
     message = _end(run, 1, lambda: [fault(path) for path in files])
@@ -439,14 +432,14 @@ def test_a_run_that_was_continued_elsewhere_must_be_resumed_again(copy, points):
     with pytest.raises(ValueError, match=r"has meanwhile reached step 4"):
         next(iter(second))
     with pytest.raises(ValueError, match="holds a run"):
-        start(_vectors(points), copy)
+        start(vectors(points), copy)
 
 
 def test_tensorboard_shows_each_step_once_after_a_resume(points, whole, tmp_path, monkeypatch):
     # files of one second are sorted by a number as text, where 10 comes before 9
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     directory = tmp_path / "run"
-    list(islice(start(_vectors(points, "keeping.tensorboard=true"), directory), 3))
+    list(islice(start(vectors(points, "keeping.tensorboard=true"), directory), 3))
     _finish(directory, like=whole)
     events = EventAccumulator(str(directory / "tensorboard")).Reload()
     seen = [(event.step, event.value) for event in events.Scalars("loss")]
@@ -457,7 +450,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(points, whole, tmp_path
 
 def test_a_checkpoint_is_sampled_with_its_runs_own_plan(points, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    list(start(_vectors(points, "sampling.sampler=euler", "sampling.steps=3"), "run"))
+    list(start(vectors(points, "sampling.sampler=euler", "sampling.steps=3"), "run"))
     for name in ("checkpoints/00000004.safetensors", "model.safetensors", "."):
         assert main(["sample", f"run/{name}", "-n", "2"]) == 0
         assert "by euler, 3 evaluations" in capsys.readouterr().out

@@ -12,10 +12,9 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from test_faults import assert_same_end, read_log, state_files
+from test_faults import assert_same_end, read_log, state_files, vectors
 
 from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
@@ -145,22 +144,9 @@ def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
     assert_same_end(tmp_path / "run", whole)
 
 
-@pytest.fixture
-def poisoned(tmp_path):
-    """Vectors, for runs whose batches become NaN."""
-    path = tmp_path / "x.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(400, 3)).astype("float32"))
-    return path
-
-
-VECTORS = """
-    network.kind=MLP network.width=16 network.blocks=1 training.batch=8 training.steps=30
-    keeping.checkpoint=10 keeping.evaluate=0 machine.threads=1
-"""
-
-
 def _vectors(path, *settings):
-    return override(Experiment(), [*VECTORS.split(), f"data.source={path}", *settings])
+    steps = "training.steps=30", "keeping.checkpoint=10", "keeping.evaluate=0"
+    return vectors(path, *steps, *settings)
 
 
 def _poison(monkeypatch, steps):
@@ -176,9 +162,9 @@ def _poison(monkeypatch, steps):
     return asked
 
 
-def test_a_step_with_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monkeypatch):
+def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step in (3, 4, 11))
-    updates = list(start(_vectors(poisoned), tmp_path / "run"))
+    updates = list(start(_vectors(points), tmp_path / "run"))
     assert [u.step for u in updates if u.skipped] == [4, 5, 12]
     lines = {line["step"]: line for line in read_log(tmp_path / "run")}
     assert [*lines] == list(range(1, 31))
@@ -189,28 +175,28 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(poisoned, tmp_path, monke
     assert all(value.isfinite().all() for value in tensors.values())
 
 
-def test_several_bad_batches_roll_the_run_back_with_half_the_rate(poisoned, tmp_path, monkeypatch):
+def test_several_bad_batches_roll_the_run_back_with_half_the_rate(points, tmp_path, monkeypatch):
     asked = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21)
-    updates = list(start(_vectors(poisoned), tmp_path / "run"))
+    updates = list(start(_vectors(points), tmp_path / "run"))
     assert asked == [*range(17), *range(10, 30)]
     assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
 
 
-def test_a_run_rolls_back_only_once(poisoned, tmp_path, monkeypatch):
+def test_a_run_rolls_back_only_once(points, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
-        list(start(_vectors(poisoned), tmp_path / "run"))
+        list(start(_vectors(points), tmp_path / "run"))
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["step"] == 10
 
 
-def test_skipped_steps_are_counted_across_a_kill(poisoned, tmp_path, monkeypatch):
+def test_skipped_steps_are_counted_across_a_kill(points, tmp_path, monkeypatch):
     # NaN on both sides of the checkpoint at step 10
     settings = ["training.steps=22"]
     _poison(monkeypatch, lambda step, _: 8 <= step < 13)
-    list(start(_vectors(poisoned, *settings), tmp_path / "whole"))
-    list(islice(start(_vectors(poisoned, *settings), tmp_path / "run"), 11))
+    list(start(_vectors(points, *settings), tmp_path / "whole"))
+    list(islice(start(_vectors(points, *settings), tmp_path / "run"), 11))
     list(resume(tmp_path / "run"))
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
     assert_same_end(tmp_path / "run", tmp_path / "whole")
@@ -226,9 +212,10 @@ def test_resuming_removes_only_its_own_partial_files(whole, tmp_path):
     assert [p.name for p in (tmp_path / "run/checkpoints").glob(".*")] == []
 
 
-def test_a_run_can_be_resumed_from_another_folder(poisoned, tmp_path, monkeypatch):
+def test_a_run_can_be_resumed_from_another_folder(points, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    start(_vectors(poisoned.name, "training.steps=2"), "run")
+    shutil.copy(points, "x.npy")
+    start(_vectors("x.npy", "training.steps=2"), "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     list(resume("../run"))
@@ -291,8 +278,8 @@ def test_sigmas_beyond_the_range_are_clamped_to_its_ends():
     assert sigmas[0].tolist() == [0.5, 1.0, 3.0]
 
 
-def test_finish_trains_resumes_or_loads(poisoned, tmp_path):
-    experiment = _vectors(poisoned)
+def test_finish_trains_resumes_or_loads(points, tmp_path):
+    experiment = _vectors(points)
     trained = finish(experiment, tmp_path / "whole")
     list(islice(start(experiment, tmp_path / "run"), 13))  # its last checkpoint is of step 10
     steps = []
@@ -312,16 +299,16 @@ def test_finish_trains_resumes_or_loads(poisoned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "setting", ["training.rate=0.5", "network.width=8", "levels.sigma_max=3", "seed=1"]
+    "setting", ["training.rate=0.5", "network.width=16", "levels.sigma_max=3", "seed=1"]
 )
-def test_finish_refuses_a_run_of_another_experiment(poisoned, tmp_path, setting):
-    start(_vectors(poisoned), tmp_path / "run")
+def test_finish_refuses_a_run_of_another_experiment(points, tmp_path, setting):
+    start(_vectors(points), tmp_path / "run")
     with pytest.raises(ValueError, match=f"holds another run, with {setting.partition('=')[0]}="):
-        finish(_vectors(poisoned, setting), tmp_path / "run")
+        finish(_vectors(points, setting), tmp_path / "run")
 
 
-def test_finish_leaves_the_number_of_threads(poisoned, tmp_path):
+def test_finish_leaves_the_number_of_threads(points, tmp_path):
     threads = torch.get_num_threads()
     settings = "training.steps=1", f"machine.threads={threads + 1}"
-    finish(_vectors(poisoned, *settings), tmp_path / "run")
+    finish(_vectors(points, *settings), tmp_path / "run")
     assert torch.get_num_threads() == threads
