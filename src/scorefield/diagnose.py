@@ -34,28 +34,19 @@ class LevelHealth:
     """Step, chain and score at one noise level."""
 
     sigma: float
-    alpha: float
-    """Step size, the factor of the score."""
-    stiffness: float
-    """λσ², which is at most 1 for a true score."""
-    bound: float
-    """Largest stable ε, in the convention of the call."""
-    errors: tuple[float, ...]
-    """Relative score error, over all of q_σ and by `REGIONS`."""
+    alpha: float  # step size, the factor of the score
+    stiffness: float  # λσ², which is at most 1 for a true score
+    bound: float  # largest stable ε, in the convention of the call
+    errors: tuple[float, ...]  # relative score error, over all of q_σ and by `REGIONS`
+    # distance of the chain's mean from q_σ's, in standard errors: about 1 by chance
     mean: float = math.nan
-    """Distance of the chain's mean from q_σ's, in standard errors: about 1 by chance."""
-    variance: float = math.nan
-    """Variance of the chain over that of q_σ, in all directions together."""
-    widest: float = math.nan
-    """The same in the direction where the data are widest."""
-    widest_settled: float = math.nan
-    """Its limit for T → ∞, b."""
+    variance: float = math.nan  # variance of the chain over that of q_σ, in all directions together
+    widest: float = math.nan  # the same in the direction where the data are widest
+    widest_settled: float = math.nan  # its limit for T → ∞, b
+    # E‖∇ log q_σ‖² under the chain over that under q_σ: excess variance where q_σ is narrow
     local: float = math.nan
-    """E‖∇ log q_σ‖² under the chain over that under q_σ: excess variance where q_σ is narrow."""
-    local_error: float = math.nan
-    """Standard error of `local`."""
-    local_settled: float = math.nan
-    """Largest b of all directions, that of the stiffest."""
+    local_error: float = math.nan  # standard error of `local`
+    local_settled: float = math.nan  # largest b of all directions, that of the stiffest
 
 
 @dataclass(frozen=True)
@@ -74,8 +65,7 @@ class Diagnosis:
 
     levels: tuple[LevelHealth, ...]
     modes: tuple[ModeShare, ...]
-    verdicts: tuple[str, ...]
-    """Each problem and its remedy; empty if there is none."""
+    verdicts: tuple[str, ...]  # each problem and its remedy; empty if there is none
     n: int
     steps: int
     epsilon: float

@@ -25,11 +25,10 @@ class Likelihood(NamedTuple):
     """log q_σmin of each sample in float64, with its error and cost."""
 
     log_prob: Float[Tensor, "batch"]
+    # Hutchinson's standard error: 0 if the trace is exact, NaN for a single probe. From few probes
+    # it is uncertain: the true error over it is Student's t with probes − 1 degrees of freedom.
     error: Float[Tensor, "batch"]
-    """Hutchinson's standard error: 0 if the trace is exact, NaN for a single probe. From few probes
-    it is uncertain: the true error over it is Student's t with probes − 1 degrees of freedom."""
-    evaluations: Int[Tensor, "batch"]
-    """Number of evaluations of the score, each with a trace."""
+    evaluations: Int[Tensor, "batch"]  # number of evaluations of the score, each with a trace
 
 
 def log_likelihood(

@@ -91,16 +91,11 @@ def sliced(
     projections: int = 1,
     reduced: bool = True,
 ) -> Float[Tensor, "batch"]:
-    """Return vᵀ(∇ₓs)v + ½(vᵀs)², or + ½‖s‖² if reduced, over random v (Song et al. 2019, SSM).
+    """Return vᵀ(∇ₓs)v + ½(vᵀs)² over random directions v (Song et al. 2019, SSM).
 
-    Args:
-        score: the score to be learned.
-        x: clean samples.
-        sigma: noise level, 0 included.
-        noise: source of the perturbation and, after it, of the directions.
-        projection: `rademacher`, `gaussian` or `sphere`: turns normal numbers into directions.
-        projections: number of directions to average.
-        reduced: replace the second term by its mean ½‖s‖², which has less variance.
+    If `reduced`, the second term is its mean ½‖s‖², which has less variance. σ may be 0. `noise` is
+    the source of the perturbation and, after it, of as many directions as `projections`, into which
+    `projection` (`rademacher`, `gaussian` or `sphere`) turns normal numbers.
     """
     if projections < 1:
         raise ValueError(f"projections={projections}: give at least one direction")

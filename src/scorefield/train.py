@@ -34,16 +34,11 @@ Batch = Tensor | tuple[Tensor, Tensor | None]
 class Update(NamedTuple):
     """The result of one optimiser step."""
 
-    step: int
-    """Number of steps done, from 1."""
-    loss: float
-    """Mean loss of the batch, before the step."""
-    norm: float
-    """Norm of the gradient, before clipping."""
-    rate: float
-    """Learning rate."""
-    skipped: bool
-    """True if loss or gradient was not finite, so that nothing was changed."""
+    step: int  # number of steps done, from 1
+    loss: float  # mean loss of the batch, before the step
+    norm: float  # norm of the gradient, before clipping
+    rate: float  # learning rate
+    skipped: bool  # loss or gradient was not finite, so that nothing was changed
 
 
 def train(
@@ -63,19 +58,14 @@ def train(
 ) -> Generator[Update, None, None]:
     """Train a model and yield an `Update` after each step.
 
-    Args:
-        model: a score with parameters; with `given(label)`, if the batches have classes.
-        batches: returns the batch of a step, the same one at each call.
-        loss: `loss(score, x, noise=...)`, one number per sample: `annealed(...)`.
-        optimizer: over the model's parameters; its learning rate is multiplied by the schedule.
-        steps: the step to end at, counted from 0; None never ends.
-        start: the step to start from, with the state that model, optimiser and average had there.
-        schedule: factor of the learning rate at each step.
-        clip: largest norm of the gradient.
-        ema: the average from `moving_average(model)`.
-        autocast: dtype to run the network in; the weights keep theirs.
-        size: size of the global batch, if `batches` returns only this process's rows of it.
-        seed: seed of σ, of the noise and of dropout.
+    The model is a score with parameters, and with `given(label)` if the batches have classes.
+    `batches` returns the batch of a step, the same one at each call; `size` is that of the global
+    batch, if these are only this process's rows. `loss(score, x, noise=...)`, such as
+    `annealed(...)`, is one number per sample. `steps` is the step to end at, counted from 0, and
+    `start` the one to start from, with the state that model, optimiser and average had there.
+    `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
+    `ema` the average from `moving_average(model)`, and `autocast` the dtype that the network runs
+    in. `seed` is that of σ, of the noise and of dropout.
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")

@@ -70,12 +70,11 @@ HUB_PREFIX = "hub:"
 
 
 def load_data(name: str | Path, **options: Any) -> Dataset:
-    """Load data by name, or from a path.
+    """Load data by a name in `DATASETS`, by hub:owner/name, or from a path.
 
-    Args:
-        name: one of `DATASETS`, hub:owner/name, or the path of a folder of images, of a .npy, .npz,
-            .csv or .tsv file, or of published files; a folder of the same name is ./digits.
-        options: of the function in `DATASETS`, or of `hub`, `folder`, `numpy_file` or `csv_file`.
+    The path is that of a folder of images, of a .npy, .npz, .csv or .tsv file, or of published
+    files; a folder with the name of a data set is ./digits. Options are those of the function in
+    `DATASETS`, or of `hub`, `folder`, `numpy_file` or `csv_file`.
     """
     path = Path(name)
     arguments: list[Any] = [name]

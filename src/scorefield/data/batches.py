@@ -35,30 +35,19 @@ class LabelledBatch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a source, addressed by step.
-
-    Args:
-        source: the samples.
-        size: size of the global batch, which is shared by the processes as equally as possible.
-        seed: of order, mirroring and dequantisation.
-        flip: mirror a random half of the images, left to right.
-        dequantise: sample a point of each 8-bit cell, (v + u)/256, instead of its middle.
-        device: device of the batches; the bits are the same on any.
-        workers: threads that `stream` reads with, for sources that decode files; each reads at most
-            two batches ahead.
-        rank: index of this process.
-        world: number of processes.
-    """
+    """The batches of a source, addressed by step."""
 
     source: Source
-    size: int
-    seed: int = 0
-    flip: bool = False
-    dequantise: bool = True
-    device: torch.device | str = "cpu"
+    size: int  # of the global batch, which the processes share as equally as possible
+    seed: int = 0  # of order, mirroring and dequantisation
+    flip: bool = False  # mirror a random half of the images, left to right
+    dequantise: bool = True  # sample a point of each 8-bit cell, (v + u)/256, not its middle
+    device: torch.device | str = "cpu"  # of the batches; the bits are the same on any
+    # threads that `stream` reads with, for sources that decode files; each reads at most two
+    # batches ahead
     workers: int = 0
-    rank: int = 0
-    world: int = 1
+    rank: int = 0  # index of this process
+    world: int = 1  # number of processes
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:

@@ -22,12 +22,9 @@ class State(NamedTuple):
     """A chain after one step. Its tensors are never written to again."""
 
     x: Float[Tensor, "batch *shape"]
-    sigma: float
-    """The noise level of x."""
-    denoised: Float[Tensor, "batch *shape"]
-    """D = x + σ²s at the last evaluation of the score."""
-    step: int = 0
-    """The number of steps so far, from 1; `sampler` counts them."""
+    sigma: float  # noise level of x
+    denoised: Float[Tensor, "batch *shape"]  # D = x + σ²s at the last evaluation of the score
+    step: int = 0  # number of steps so far, from 1; `sampler` counts them
 
 
 States: TypeAlias = Generator[State, None, Tensor]
