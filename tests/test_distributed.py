@@ -195,21 +195,17 @@ LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO
 ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
-@pytest.mark.parametrize(
-    ("environment", "warnings"),
-    [
-        ({}, []),
-        (ADDRESS | {"RANK": "0", "WORLD_SIZE": "2"}, []),
-        (LAUNCHED, []),
-        (LAUNCHED | ADDRESS | {"RANK": "0", "WORLD_SIZE": "2"}, []),
-        (LAUNCHED | ADDRESS | {"ACCELERATE_USE_CPU": "True"}, ["torchrun --standalone"]),
-        (LAUNCHED | {"ACCELERATE_MIXED_PRECISION": "bf16"}, ["MIXED_PRECISION=bf16 has no effect"]),
-    ],
-)
-def test_settings_of_accelerate_without_effect_are_warned_about(environment, warnings):
-    lines = launcher_warnings(environment)
-    assert len(lines) == len(warnings)
-    assert all(part in line for line, part in zip(lines, warnings, strict=True))
+def test_settings_of_accelerate_without_effect_are_warned_about(monkeypatch, capsys):
+    for sound in (ADDRESS, LAUNCHED, LAUNCHED | ADDRESS | {"RANK": "0", "WORLD_SIZE": "2"}):
+        assert launcher_warnings(sound) == []
+    (line,) = launcher_warnings(LAUNCHED | {"ACCELERATE_MIXED_PRECISION": "bf16"})
+    assert "MIXED_PRECISION=bf16 has no effect" in line
+    # several processes are asked for, and a single one is started
+    for name, value in (LAUNCHED | ADDRESS | {"ACCELERATE_USE_CPU": "True"}).items():
+        monkeypatch.setenv(name, value)
+    join_group()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "torchrun --standalone --nproc_per_node 2" in line
 
 
 def test_other_commands_run_in_rank_0_only(monkeypatch, capsys):
@@ -218,10 +214,3 @@ def test_other_commands_run_in_rank_0_only(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         assert main(["suggest", "digits"]) == 0
         assert ("digits" in capsys.readouterr().out) == printed
-
-
-def test_accelerate_starting_a_single_process_is_warned_about(monkeypatch, capsys):
-    for name, value in (LAUNCHED | ADDRESS | {"ACCELERATE_USE_CPU": "True"}).items():
-        monkeypatch.setenv(name, value)
-    join_group()
-    assert "torchrun --standalone --nproc_per_node 2" in capsys.readouterr().err

@@ -262,7 +262,6 @@ X = torch.zeros(2, 3)
 N = Gaussian(torch.zeros(3), 1.0)
 EYE = torch.eye(3)
 BOX = Box(torch.zeros(3), torch.ones(3))
-POINTS = Empirical(X)
 # of rank 2 up to rounding
 TALL = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.3, 0.4], [0.7, 0.2, 0.9]])
 
@@ -275,8 +274,7 @@ TALL = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.3, 0.4], [0.7, 0.2, 0.9]])
         (lambda: N.score(X.to("meta"), 1.0), "reshape x or move"),
         (lambda: N.score(X, -1.0), "sigma=-1"),
         (lambda: N.sample(2, -1.0), "sigma=-1"),
-        (lambda: POINTS.score(X, torch.tensor([0.0, 1.0])), "points have no density"),
-        (lambda: POINTS.log_prob(X, 0.0), "points have no density: give sigma > 0"),
+        (lambda: Empirical(X).log_prob(X, torch.tensor([0.0, 1.0])), "density: give sigma > 0"),
         (lambda: GaussianMixture(X.byte(), 1.0, torch.ones(2)), "means are torch.uint8"),
         (lambda: GaussianMixture(X, 1.0, torch.zeros(2)), "weights must be 2 numbers"),
         (lambda: GaussianMixture(X, -1.0, torch.ones(2)), "variance=-1"),
