@@ -34,7 +34,6 @@ from scorefield import (
     predictor_corrector,
     progress,
     replay,
-    seeded,
     to_denoiser,
 )
 
@@ -276,14 +275,6 @@ def test_every_keeps_each_nth_and_the_last():
         every(states, 0)
     with pytest.raises(ValueError, match="states is empty"):
         final([])
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_seeded_samples_do_not_depend_on_the_batch(name):
-    start = torch.randn(6, 2).double()
-    whole = final(RUNS[name](GAUSSIAN, start, noise=seeded(3)))
-    part = final(RUNS[name](GAUSSIAN, start[4:], noise=seeded(3, first=4)))
-    torch.testing.assert_close(part, whole[4:], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("unchecked")
