@@ -24,9 +24,6 @@ def random(module):
     return module.double()
 
 
-# ── Normalisation ────────────────────────────────────────────────────────────────────────────────
-
-
 @LAYOUTS
 @pytest.mark.parametrize(
     ("channels", "requested", "groups"),
@@ -61,9 +58,6 @@ def test_layers_before_the_norm_may_be_frozen(layout):
     torch.testing.assert_close(gradient, 2 * norm(x).sum((0, 2, 3)), **CLOSE)
 
 
-# ── Attention ────────────────────────────────────────────────────────────────────────────────────
-
-
 @LAYOUTS
 def test_attention_uses_the_fused_kernel_except_where_its_input_is_differentiated(layout):
     block, x = random(Attention(8)), torch.randn(2, 8, 4, 6).double().to(memory_format=layout)
@@ -75,9 +69,6 @@ def test_attention_uses_the_fused_kernel_except_where_its_input_is_differentiate
         assert needs != ("aten::_scaled_dot_product_flash_attention_for_cpu" in kernels)
         gradients.append(torch.autograd.grad(out.square().sum(), list(block.parameters())))
     torch.testing.assert_close(*gradients, **CLOSE)
-
-
-# ── Resampling ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("taps", [BOX, FIR, (1.0, 2.0, 4.0, 8.0), (1.0, 0, 2.0, 5.0, 3.0, 1)])
@@ -92,9 +83,6 @@ def test_resampling_is_the_formula(taps):
     assert torch.allclose(double_size(x[None, None], taps)[0, 0], up @ x @ up.T)
     with pytest.raises(ValueError, match="3 taps"):
         half_size(x[None, None], (1.0, 2.0, 1.0))
-
-
-# ── Embeddings ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("size", [4, 16, 17])

@@ -27,9 +27,6 @@ def _run_python(code):
     return result.stdout
 
 
-# ── Imports ──────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_help_configurations_and_presets_import_nothing_heavy():
     """The process is prepared, so before torch is loaded."""
     code = f"""
@@ -60,9 +57,6 @@ print(*units & {APPLICATIONS})
     own, heavy, applications = _run_python(code).split("\n")[:3]
     assert own == applications == ""
     assert set(heavy.split()) == {"torch", "numpy"}
-
-
-# ── Help and errors ──────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -161,9 +155,6 @@ def test_a_bug_keeps_its_traceback_and_an_interruption_is_quiet(monkeypatch, cap
         main(["demo"])
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == ""
-
-
-# ── The process ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_memory_of_large_tensors_is_kept(monkeypatch):

@@ -63,7 +63,6 @@ def relative_error(actual, expected):
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
-# ── The authors' numbers ─────────────────────────────────────────────────────────────────────────
 # float32 networks of up to 60 layers: 60 × 1.2e-7 is 7e-6, so 1e-5; chains of up to 20 steps, 1e-4
 
 

@@ -13,18 +13,15 @@ INDIRECT = re.compile(r"(What|How|Of|Whether|Those|That of|Who|Where|When)\b")
 """Openings that put the subject last, as in "What the first process has."."""
 
 IRREGULAR = """
-begun bound bought brought built caught chosen come cut dealt done drawn fed fit forgotten found
-given gone grown held hidden kept known laid left lent lost made met paid put read said seen sent
-set shown shut sold spent split spread sung taken taught thought thrown told won worn written
+begun bound bought brought built caught chosen dealt done drawn forgotten found given gone grown
+held hidden kept known laid lost made said seen sent shown taken thought thrown told written
 """
-VERBS = {"cut", "fit", "put", "read", "set", "split", "spread", "embed", "feed", "need", "seed"}
-"""Also the plain form of a verb, or a noun."""
-
 EXCEPTIONS = {
     "annealed": "the name of the weighted loss, as in annealed Langevin dynamics",
     "sliced": "sliced score matching, the name of the objective",
     "seeded": "an argument: noise=seeded(0)",
     "interpolated": "an argument: noise=interpolated(a, b, t)",
+    "feed": "a verb",
     "given": "conditioning, p(x | y): model.given(y)",
 }
 
@@ -45,20 +42,13 @@ def _participles(code):
     names = {node.name for node in _functions(code)} - EXCEPTIONS.keys()
     words = {n: [w for w in n.split("_") if w and not w.endswith("ly")] for n in names}
     alone = {name: rest[0] for name, rest in words.items() if len(rest) == 1}
-    return {
-        name
-        for name, word in alone.items()
-        if word not in VERBS and (word in IRREGULAR.split() or word.endswith("ed"))
-    }
+    return {n for n, word in alone.items() if word in IRREGULAR.split() or word.endswith("ed")}
 
 
 def _shared_lines(code):
     """Lines at the top level that define two constants, as in `A, B = 1, 2`."""
-    nodes = [n for n in ast.parse(code).body if isinstance(n, (ast.Assign, ast.AnnAssign))]
-    lines = [node.lineno for node in nodes]
-    literal = [node.lineno for node in nodes if isinstance(node.value, ast.Tuple)]
-    unpacked = {n.lineno for n in nodes if isinstance(getattr(n, "targets", [0])[0], ast.Tuple)}
-    return sorted({line for line in lines if lines.count(line) > 1} | unpacked & set(literal))
+    pairs = [(n, n.targets[0], n.value) for n in ast.parse(code).body if isinstance(n, ast.Assign)]
+    return [n.lineno for n, *sides in pairs if all(isinstance(side, ast.Tuple) for side in sides)]
 
 
 RULES = {
@@ -74,16 +64,11 @@ def test_the_source_follows(rule):
     assert not {path: lines for path, lines in faults.items() if lines}
 
 
-FAULTS = [
-    'def f():\n    """Of two, the first."""',
-    "def _drawn():\n    pass",
-    "def evenly_spaced():\n    pass",
-    "A, B = 1, 2",
-    "A = 1; B = 2",
-]
-
-
-@pytest.mark.parametrize("code", FAULTS)
+@pytest.mark.parametrize(
+    "code",
+    ['def f():\n    """Of two, the first."""', "def _drawn(): ...", "def evenly_spaced(): ...",
+     "A, B = 1, 2"],
+)  # fmt: skip
 def test_a_fault_is_found(code):
     assert any(rule(code) for rule in RULES.values())
 

@@ -145,8 +145,6 @@ def test_a_corrector_improves_its_predictor():
     assert wasserstein(p, truth) < 0.6 * wasserstein(plain, truth)
 
 
-# ── Studies in two and 64 dimensions, by chance ──────────────────────────────────────────────────
-
 N = 10_000
 
 

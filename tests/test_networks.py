@@ -13,8 +13,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scorefield import VE, ScoreModel
 from scorefield.nn import DEPTHS, MLP, NETWORKS, Autoencoder, RefineNet, ToyMLP, UNet, unet
 
-# ── Arguments ────────────────────────────────────────────────────────────────────────────────────
-
 BUILT = {
     "table": lambda: MLP(7),
     "vectors": lambda: MLP((2, 3), width=8, blocks=1, dropout=0.2, labels=4, label_dropout=0.2),
@@ -73,9 +71,6 @@ INVALID = [
 def test_invalid_arguments_are_named(build, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(**arguments)
-
-
-# ── Inputs ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def _randomise(net, std=0.3):
@@ -175,9 +170,6 @@ def test_any_size_is_padded_to_multiples_of_the_halvings(build, factor, size):
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
 
 
-# ── Derivatives ──────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at import
 @small
 @layouts
@@ -216,9 +208,6 @@ def test_second_derivatives_are_those_of_finite_differences(name, layout):
     # differences err by ε/h ≈ 1e-9 relative to the slope, and by h at the kinks of ELU and maxima
     result = sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True))
     assert result == pytest.approx(expected, rel=1e-4, abs=1e-6)
-
-
-# ── UNets ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def batch(dtype=torch.float32):
@@ -288,9 +277,6 @@ def test_weights_in_bfloat16_leave_the_noise_level_exact(sigma):
     assert error(model.bfloat16()(x, sigma), expected) < 0.08
     assert net.embedding.features.frequencies.dtype == torch.float32
     assert net.double().embedding.features.frequencies.dtype == torch.float64
-
-
-# ── Layouts, precision, compilation ──────────────────────────────────────────────────────────────
 
 
 @small

@@ -19,6 +19,7 @@ NETS = {
 FUSED = {"winograd_conv3x3", "norm_activation"}
 BACKWARD = {"winograd_conv3x3_input_backward", "winograd_conv3x3_weight_backward"}
 BACKWARD |= {"norm_activation_backward"}
+pytestmark = [needs_compiler, pytest.mark.usefixtures("unchecked")]
 nets = pytest.mark.parametrize("name", NETS)
 
 
@@ -35,8 +36,6 @@ def _names(graph):
     return {target[1] for target in targets if target[0] == "scorefield"}
 
 
-@needs_compiler
-@pytest.mark.usefixtures("unchecked")
 @nets
 def test_a_compiled_training_step_calls_the_operations_and_has_the_eager_gradients(name):
     torch._dynamo.reset()
@@ -54,8 +53,6 @@ def test_a_compiled_training_step_calls_the_operations_and_has_the_eager_gradien
     assert names == [FUSED | pools, BACKWARD | {f"{pool}_backward" for pool in pools}]
 
 
-@needs_compiler
-@pytest.mark.usefixtures("unchecked")
 @nets
 @torch.no_grad()
 def test_an_exported_network_calls_the_operations(name):
@@ -70,8 +67,6 @@ def _leaf(t):
     return t.clone().requires_grad_() if is_float else t
 
 
-@needs_compiler
-@pytest.mark.usefixtures("unchecked")
 def test_each_operation_keeps_the_contract_of_torch_library():
     x, weight, bias, dy = (torch.randn(s) for s in ((2, 8, 6, 7), (4, 8, 3, 3), 4, (2, 4, 6, 7)))
     levels, groups = torch.randn(3, 3, 8), torch.randn(1, 2, 8)

@@ -38,8 +38,6 @@ from scorefield.data.download import Remote, fetch
 mnist_module = import_module("scorefield.data.mnist")  # in the package, the name is the function
 
 
-# ── MNIST ────────────────────────────────────────────────────────────────────────────────────────
-
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 
@@ -80,8 +78,6 @@ def test_an_invalid_idx_file_is_refused_by_name_without_its_memory(tmp_path, nam
     with pytest.raises((OSError, ValueError), match=rf"{file} .*(again|are read)"):
         load_data("mnist", root=tmp_path)
 
-
-# ── CIFAR-10 ─────────────────────────────────────────────────────────────────────────────────────
 
 ARCHIVE = "cifar-10-python.tar.gz"
 
@@ -209,9 +205,6 @@ def test_missing_repeated_and_too_many_members_are_refused(tmp_path, monkeypatch
             load_data("cifar10", root=tmp_path)
 
 
-# ── CelebA ───────────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """The same twenty images in a folder and in a zip."""
@@ -281,9 +274,6 @@ def test_an_invalid_zip_is_refused_by_name_without_its_memory(tmp_path, name, li
         load_data(path)
 
 
-# ── Downloads ────────────────────────────────────────────────────────────────────────────────────
-
-
 def _remote(path, content):
     """A published file at a place that is read by its URL, but without a network."""
     return Remote(path.as_uri(), len(content), hashlib.sha256(content).hexdigest())
@@ -343,8 +333,6 @@ def test_data_are_looked_for_in_the_documented_places(tmp_path, monkeypatch):
     write_mnist(tmp_path / "torchvision/MNIST/raw", 8, zipped=False)
     assert len(load_data("mnist", root=tmp_path / "torchvision").train) == 8
 
-
-# ── From the command line ────────────────────────────────────────────────────────────────────────
 
 QUICK = ["--network.width=8", "--training.steps=2", "--training.batch=4", "--keeping.samples=0"]
 QUICK += ["--machine.threads=1"]

@@ -25,10 +25,11 @@ AMPLIFICATION = 64
 """Roundings that a fused convolution may add: Winograd's transforms amplify each about 20 times."""
 COARSE_AMPLIFICATION = 512
 """The same with tiles of 7 × 7."""
+pytestmark = needs_compiler
 DTYPES = torch.float32, torch.float32, torch.float64  # of `_triple`
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _any_size(monkeypatch):
     """Use the kernels also where they do not pay."""
     monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
@@ -104,8 +105,6 @@ def _check_gradients(module, weight, *inputs):
         check([fast(*inputs)], [plain(*inputs)], truth[:1])
 
 
-# ── Values and gradients ─────────────────────────────────────────────────────────────────────────
-
 fast_elu = partial(norms.norm_activation, affine=None, function="elu")
 SHAPES = [
     # batch, channels, features, height, width, dilation
@@ -121,8 +120,6 @@ BLOCKS = (32, 48, 8, 2, 8, 8), (20, 3, 4, 3, 5, 9), (1, 17, 1, 1, 4, 4), (18, 16
 """Channels, features, groups of the norm, batch, height and width."""
 
 
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
 @pytest.mark.parametrize("function", [identity, F.elu, mean_pool])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_refinenets_unit_is_exact(shape, function):
@@ -136,8 +133,6 @@ def test_a_refinenets_unit_is_exact(shape, function):
         _check_gradients(_unit(channels, features, function, **options), weight, x, level, last)
 
 
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
 @pytest.mark.parametrize("between", [None, torch.sin])
 @pytest.mark.parametrize("shape", BLOCKS)
 def test_a_unets_block_is_exact(shape, between):
@@ -149,8 +144,6 @@ def test_a_unets_block_is_exact(shape, between):
         _check_gradients(block, weight, x, shift, last)
 
 
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 19, 34, 21, 20, 3)])
 def test_large_tiles_err_by_little_and_are_not_used_for_derivatives(shape):
     n, channels, features, height, width, dilation = shape
@@ -166,7 +159,6 @@ def test_large_tiles_err_by_little_and_are_not_used_for_derivatives(shape):
     assert torch.equal(coarse, fine) == (large == winograd._tile(height, width, dilation))
 
 
-@needs_compiler
 @pytest.mark.parametrize("size", [(2, 3, 9, 6), (1, 40, 1, 1), (3, 16, 3, 30)])
 def test_maxima_and_elu_are_exact(size):
     maxima = norms.fast_max_pool, lambda x: F.max_pool2d(x, 5, 1, 2)
@@ -183,7 +175,6 @@ def test_maxima_and_elu_are_exact(size):
 ENDS = [-1e4, -88.0, -20.0, -1.0, -1e-6, -0.0, 0.0, 1e-6, 20.0, 88.0, 1e4, math.inf, math.nan]
 
 
-@needs_compiler
 def test_activations_are_exact_at_their_ends():
     x, options = torch.tensor(ENDS).view(1, 1, 1, -1), dict(rtol=16 * EPSILON, equal_nan=True)
     torch.testing.assert_close(
@@ -193,7 +184,6 @@ def test_activations_are_exact_at_their_ends():
     torch.testing.assert_close(fast_elu(x), F.elu(x), atol=EPSILON, **options)
 
 
-@needs_compiler
 @pytest.mark.parametrize("place", [(0, 0), (3, 4), (7, 7)])
 def test_nan_is_kept(place):
     x = torch.randn(1, 17, 8, 8)
@@ -208,24 +198,10 @@ def test_nan_is_kept(place):
     assert unit(torch.full((1, 4, 8, 8), math.nan), None).isnan().all()
 
 
-@needs_compiler
 def test_the_bits_do_not_depend_on_the_number_of_threads(results_by_threads):
     unit, x = _triple(_unit(20, 20, F.elu, levels=None))[0], torch.randn(3, 20, 13, 13)
     results = results_by_threads(lambda: _gradients(unit, torch.ones_like(x), x, None))
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*results, strict=True))
-
-
-# ── The choice of the path ───────────────────────────────────────────────────────────────────────
-
-
-def test_tiles_are_chosen_by_size_and_images_too_small_for_a_dilation_take_none():
-    sizes = (7, 14, 28, 16, 32)  # at 32 large tiles save an eighth, less than they cost
-    assert [winograd._tile(size, size, 1, True) for size in sizes] == [7, 7, 7, 4, 4]
-    assert [winograd._tile(size, size, 1) for size in sizes] == [4, 5, 4, 4, 4]
-    assert winograd.pays(28, 28, 1)
-    assert winograd.pays(14, 14, 4)
-    assert not winograd.pays(4, 4, 4)  # a tile for each of 16 pixels
-    assert not winograd.pays(1, 1, 1)
 
 
 UNIT = _unit(4, 4, F.elu, levels=3, bias=True)
@@ -234,8 +210,7 @@ UNFUSED = [Block(4, 4, 2, between) for between in (None, torch.sin)]
 UNFUSED += [_unit(4, 4, function, levels=None) for function in (F.elu, mean_pool, max_pool)]
 
 
-@needs_compiler
-@pytest.mark.usefixtures("_any_size", "unchecked")
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("module", "x", "second", "plus"),  # the second input is a level or a shift
     [
@@ -270,8 +245,6 @@ def test_kernels_never_read_beyond_a_tensor(module, x, second, plus):
         torch.testing.assert_close(fast(*inputs), expected, rtol=1e-4, atol=1e-4)
 
 
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 def test_memory_in_any_order_is_read_whatever_torchs_default_type(default):
     fast, plain, exact = _triple(UNIT)
@@ -290,8 +263,6 @@ def test_memory_in_any_order_is_read_whatever_torchs_default_type(default):
         check([result], [plain(x, level)], [exact(x.double(), level)])
 
 
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
 def test_an_empty_batch_has_zero_gradients():
     unit, _, _ = _triple(_unit(4, 4, F.elu))
     for n in (2, 0):  # the first fills the scratch memory
@@ -300,7 +271,6 @@ def test_an_empty_batch_has_zero_gradients():
     assert not unit.conv.weight.grad.any()
 
 
-@needs_compiler
 @pytest.mark.parametrize("module", UNFUSED)
 def test_other_derivatives_and_types_use_torchs_operations(module):
     """Second derivatives, forward mode and batched gradients."""
@@ -316,7 +286,6 @@ def test_other_derivatives_and_types_use_torchs_operations(module):
     check(*results)
 
 
-@needs_compiler
 @pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook", "full_backward_hook"])
 def test_modules_with_hooks_are_called(kind):
     """torch's pruning has such hooks, which recompute the weight at each call."""
@@ -331,11 +300,6 @@ def test_modules_with_hooks_are_called(kind):
     assert calls == set(modules)
 
 
-# ── Cached weights ───────────────────────────────────────────────────────────────────────────────
-
-
-@needs_compiler
-@pytest.mark.usefixtures("_any_size")
 def test_changed_weights_are_transformed_again():
     conv, x = Conv3(16, 2), torch.rand(2, 16, 16, 16)
     swap(conv, winograd=True, coarse=False, onednn=False)
@@ -359,7 +323,6 @@ def test_changed_weights_are_transformed_again():
             assert error(conv(x), truth) < (AMPLIFICATION + 16) * EPSILON
 
 
-@needs_compiler
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 36_864, 100_003, 600_000])
 def test_a_fingerprint_changes_with_any_bit_and_not_with_the_threads(results_by_threads, count):
     x = torch.randn(count)
