@@ -135,8 +135,8 @@ def sample(
 
     `plan` is a `Plan` or the name of a sampler for `make_plan`, which takes `steps` and the other
     options. `label` is the class of all samples or of each, and `guidance` the strength of
-    classifier-free guidance towards it (1 is none). `batch` samples are computed at a time. Same
-    seed, same samples.
+    classifier-free guidance towards it (1 is no guidance). `batch` samples are computed at a time.
+    Same seed, same samples.
     """
     if not isinstance(model, ScoreModel):
         raise TypeError(

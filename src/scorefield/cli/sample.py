@@ -29,7 +29,7 @@ def sample(
             single images; by default samples.png for images, samples.csv for a table and
             samples.npy for other vectors.
         label: class of all samples.
-        guidance: strength of the guidance towards the class; 1 is none.
+        guidance: strength of the guidance towards the class; 1 is no guidance.
         animate: also write the path of the samples, as a .gif or an animated .png.
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)

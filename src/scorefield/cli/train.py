@@ -38,7 +38,8 @@ def train(
     """Learn a model from data, in a directory that holds the whole run.
 
     Any field of the configuration can be set, as in --training.rate=3e-4 or --network.width=64;
-    they are listed below, with the values of PRESET if one is named, and --show prints them.
+    they are listed below, with the values of PRESET if one is named, and --show prints them. The
+    arguments of a network are those of its class in scorefield.nn.
 
     Args:
         data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .csv or .tsv

@@ -71,7 +71,7 @@ def from_official(
 
 
 def _read_tensors(path: Path) -> object:
-    """Unpickle tensors and plain data; this is the only place where a pickle is opened."""
+    """Read a checkpoint of tensors and plain data; torch refuses everything else in a pickle."""
     try:
         with warnings.catch_warnings():  # the error below is clearer
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Do samples lie where the data do, all over it, and not on the training data themselves?
+"""Precision, recall, density, coverage and nearest neighbours of samples.
 
 Balls around the points of one set, with the distance to each point's k-th nearest neighbour in that
 set as radius, stand for its support: B(z) = {v : ‖v − z‖ ≤ r_k(z)}, closed, so duplicates count.

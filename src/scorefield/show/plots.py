@@ -1,7 +1,7 @@
 """Plots: a density with its score field, clouds of samples, losses, ladders, quality against cost.
 
 Figures are created without pyplot, so that nothing global is set and no window opens. The colours,
-by Okabe & Ito (2008), can be told apart by the colour-blind.
+by Okabe & Ito (2008), are distinct to the colour-blind.
 """
 
 import io
