@@ -11,7 +11,7 @@ import tyro
 from scorefield.cli import startup
 from scorefield.disk import check_writable
 from scorefield.show.text import text_table
-from scorefield.spelling import spelling_hint
+from scorefield.values import spelling_hint
 
 from . import BENCHMARKS, RESULTS, Setting, describe
 

@@ -189,7 +189,7 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--sampler hein", "there are annealed_langevin"),
+        ("--sampler hein", "did you mean heun"),
         ("--label 3", "trained without classes"),
         ("--guidance 2", "needs a label"),
         ("--out a.jpg", "as .png, as .npy"),

@@ -584,7 +584,7 @@ def test_mistakes_are_named(few_run, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for args, message in (
         ("-n 1", "n=1"),
-        ("--sampler hein", "there are annealed_langevin"),
+        ("--sampler hein", "did you mean heun"),
         ("--features inception", "nothing is downloaded unasked"),
         ("--features inception --inception none.pth", "none.pth is not a file"),
     ):

@@ -32,6 +32,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # ── Imports ──────────────────────────────────────────────────────────────────────────────────────
 
 LAYERS = {
+    # types and names of values that users give
+    "values": "",
     # the mathematics, which imports neither a network nor an application
     "_ops": "",
     "score": "_ops",
@@ -41,7 +43,7 @@ LAYERS = {
     "ladder": "_ops noise",
     "objectives": "_ops score noise",
     "oracles": "_ops noise prior",
-    "samplers": "_ops score noise",
+    "samplers": "_ops score noise values",
     "likelihood": "_ops score noise prior",
     "metrics": "",
     "inverse": "_ops score noise samplers",
@@ -52,22 +54,20 @@ LAYERS = {
     "fast": "model nn",
     # using a model
     "disk": "",
-    "spelling": "",
-    "values": "spelling",
     "distributed": "",
     "train": "distributed",
     "checkpoint": "disk model nn precondition prior",
-    "sample": "_ops distributed ladder model noise prior samplers score",
+    "sample": "_ops distributed ladder model noise prior samplers score values",
     "restore": "inverse model noise sample samplers score",
     "convert": "_ops checkpoint fast model nn noise precondition prior score",
-    "data": "distributed oracles spelling values",
+    "data": "distributed oracles values",
     "show": "diagnose disk distributed score",
     "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
-    "prior sample show spelling train values",
+    "prior sample show train values",
     "evaluate": "checkpoint data diagnose disk distributed fast ladder likelihood metrics model "
     "noise objectives oracles runs sample samplers score show",
     "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "
-    "objectives oracles runs sample samplers score show spelling train",
+    "objectives oracles runs sample samplers score show train values",
     # the public names, and the command line, which nothing imports
     "__init__": "",
     "cli": "__init__ checkpoint data disk distributed evaluate fast inverse ladder model noise "
@@ -250,6 +250,13 @@ def test_commands_in_the_readme_run(args, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     options = [arg for arg in args if arg.startswith("--") and not FIELD.match(arg)]
     assert not [option for option in options if option not in printed]
+
+
+def test_the_readme_has_a_row_for_each_sampler():
+    text = (ROOT / "README.md").read_text()
+    rows = re.search(r"\| name \| what it is \|.*\n\|---.*\n((?:\|.*\n)+)", text)[1]
+    names = [name for row in rows.splitlines() for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(names) == sorted(scorefield.SAMPLERS)
 
 
 # ── Package ──────────────────────────────────────────────────────────────────────────────────────

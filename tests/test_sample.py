@@ -112,7 +112,10 @@ def test_dropout_is_off_while_sampling():
     [
         (dict(n=0), "n=0"),
         (dict(steps=0), "steps=0"),
-        (dict(plan="hein"), "there are annealed_langevin"),
+        (dict(plan="hein"), "sampler='hein': did you mean heun"),
+        (dict(plan="churn", amont=3.0), "churn: option amont does not exist: did you mean amount"),
+        (dict(guidence=2.0), "option guidence does not exist: did you mean guidance"),
+        (dict(noise=torch.randn_like), "noise is a function of `seed` here: .*run"),
         (dict(guidance=2.0), "needs a label"),
         (dict(batch=0), "batch=0"),
         (dict(model=ScoreModel(Exact(), EDM())), "no prior"),

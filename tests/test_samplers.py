@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scorefield import (
     SAMPLERS,
     Gaussian,
+    Sampler,
     ancestral,
     annealed_langevin,
     churn,
@@ -144,10 +145,17 @@ def test_evaluations_are_counted_as_stated(name):
         score.reset_mock()
         final(sampler.run(score, torch.randn(2, 2), LADDER, **options))
         assert score.call_count == sampler.evaluations(len(LADDER), **options)
-    with pytest.raises(TypeError, match="no such option: step"):
-        sampler.evaluations(10, step=3)
+    with pytest.raises(ValueError, match="option denoize does not exist: did you mean denoise"):
+        sampler.evaluations(10, denoize=True)
     assert "noise" in sampler.defaults
     assert sampler.defaults["denoise"] == (name != "annealed_langevin")
+
+
+def test_a_sampler_of_ones_own_needs_no_option():
+    def step_down(score, x, sigmas):
+        yield from integrate(euler, score, x, sigmas, denoise=False)
+
+    assert Sampler(step_down).evaluations(5) == 4
 
 
 @pytest.mark.parametrize("denoise", [False, True])
@@ -331,6 +339,8 @@ def test_bad_options_are_refused_by_name(name):
         for value in values:
             with pytest.raises(ValueError, match=re.escape(f"{option}={value!r}")):
                 run(GAUSSIAN, torch.zeros(2, 2), **own | {option: value})
+        with pytest.raises(ValueError, match=f"option {option}s does not exist: did you mean"):
+            run(GAUSSIAN, torch.zeros(2, 2), **own | {f"{option}s": 1})
     for one_step in (SAMPLERS["heun"].run, dpm_solver):
         with pytest.raises(ValueError, match="one level"):
             one_step(GAUSSIAN, torch.zeros(2, 2), torch.ones(1), denoise=False)

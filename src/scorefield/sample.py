@@ -9,6 +9,7 @@ the batches.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .noise import geometric, karras, seeded, uniform_like
 from .prior import Prior
 from .samplers import SAMPLERS, States, final
 from .score import Score, guide
+from .values import check_names, spelling_hint
 
 GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
 """Spacings of the levels between σ₁ and σ_L, by name."""
@@ -99,7 +101,14 @@ def make_plan(
     own = model.precondition.levels
     sampler = sampler or ("heun" if own is None else "annealed_langevin")
     if sampler not in SAMPLERS:
-        raise ValueError(f"sampler={sampler!r}: there are {', '.join(SAMPLERS)}")
+        raise ValueError(f"sampler={sampler!r}: {spelling_hint(str(sampler), SAMPLERS)}")
+    if "noise" in options:
+        raise ValueError(
+            "noise is a function of `seed` here: give a seed, or sample by "
+            f"SAMPLERS[{sampler!r}].run(score, x, sigmas, noise=...)"
+        )
+    others = [*signature(make_plan).parameters, *signature(sample).parameters]
+    check_names(options, [*SAMPLERS[sampler].defaults, *others], f"{sampler}: option ")
     if steps is not None and steps < 1:
         raise ValueError(f"steps={steps}: take at least one")
     if sampler != "annealed_langevin":

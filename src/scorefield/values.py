@@ -4,14 +4,13 @@ Fields of a configuration, options of data sets and arguments of networks are al
 that each error names the field, its value and the fix.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
-
-from .spelling import spelling_hint
 
 TYPE_WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -29,9 +28,7 @@ def convert_arguments(
 ) -> dict[str, Any]:
     """Return keyword arguments in the types of a function or class; `prefix` begins their names."""
     parameters = signature(function, eval_str=True).parameters
-    for name in values:
-        if name not in parameters:
-            raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, parameters)}")
+    check_names(values, parameters, prefix)
     return {
         k: convert_value(v, parameters[k].annotation, f"{prefix}{k}") for k, v in values.items()
     }
@@ -84,3 +81,19 @@ def describe_type(hint: Any) -> str:
     if origin in (tuple, Sequence):
         return f"[{', '.join(map(describe_type, items))}{', ...' * (origin is Sequence)}]"
     return TYPE_WORDS.get(origin or hint, str(hint))
+
+
+def check_names(names: Iterable[str], choices: Iterable[str], prefix: str) -> None:
+    """Refuse a name that is not among the choices; `prefix` begins it in the error."""
+    choices = list(choices)
+    for name in names:
+        if name not in choices:
+            raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, choices)}")
+
+
+def spelling_hint(name: str, choices: Iterable[str]) -> str:
+    """Return the most similar choice as a question, or a list of the first twenty."""
+    choices = list(choices)
+    similar = get_close_matches(name, choices, 1)
+    others = ", ".join(choices[:20]) or "none"
+    return f"did you mean {similar[0]}?" if similar else f"there are {others}"

@@ -16,7 +16,7 @@ from typing import Literal, TextIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spelling import spelling_hint
+from ..values import spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
 from .table import DELIMITERS, Column, ColumnKind, Table
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..evaluate.features import weights_file
-from ..spelling import spelling_hint
+from ..values import spelling_hint
 from . import fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig9, table1
 from .finding import PAPER_DATA, Finding, Setting
 from .models import OnModels, PaperModel

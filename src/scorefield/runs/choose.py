@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..spelling import spelling_hint
+from ..values import spelling_hint
 from .config import Data, Experiment, override, read
 from .presets import PRESETS
 

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
-from ..spelling import spelling_hint
-from ..values import convert_value
+from ..values import convert_value, spelling_hint
 
 Switch: TypeAlias = Literal["auto", "on", "off"]
 

@@ -16,7 +16,7 @@ from ..fast.optimize import Choice, choose
 from ..ladder import suggest
 from ..model import ScoreModel
 from ..nn import NETWORKS
-from ..spelling import spelling_hint
+from ..values import spelling_hint
 from .build import ESTIMATION_SAMPLES, build_network, precondition, read_start
 from .config import Experiment, Levels
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..values import check_names
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import annealed_langevin, consistent, langevin
 from .state import State, States, every, final, progress
@@ -29,13 +30,13 @@ class Sampler(NamedTuple):
 
         A predictor of your own counts as one evaluation.
         """
-        if unknown := options.keys() - self.defaults.keys():
-            raise TypeError(f"no such option: {', '.join(unknown)}; choose from {[*self.defaults]}")
+        check_names(options, self.defaults, "option ")
         options = self.defaults | options
+        last = bool(options.get("denoise"))
         if "steps" in options:  # at each level
-            return int(levels * options["steps"] + options["denoise"])
+            return int(levels * options["steps"] + last)
         corrections = options.get("corrections", 0) + (options.get("predictor") is heun)
-        return int((levels - 1) * (self.per_step + corrections) + options["denoise"])
+        return int((levels - 1) * (self.per_step + corrections) + last)
 
 
 SAMPLERS = {

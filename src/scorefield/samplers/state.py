@@ -16,6 +16,7 @@ from torch import Tensor
 from .._ops import Sigma
 from ..noise import check_levels
 from ..score import Score
+from ..values import check_names
 
 
 class State(NamedTuple):
@@ -47,6 +48,7 @@ def sampler(
 
         @wraps(body)
         def start(*args: Arguments.args, **kwargs: Arguments.kwargs) -> States:
+            check_names(kwargs, signature.parameters, f"{body.__name__}: option ")
             call = signature.bind(*args, **kwargs)
             call.apply_defaults()
             own = call.arguments
