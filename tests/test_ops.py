@@ -1,9 +1,15 @@
 """Pullbacks and traces against autograd's Jacobian, and the forms of σ."""
 
+import numpy as np
 import pytest
 import torch
 
+from scorefield import Gaussian, from_denoiser, from_energy, from_noise, to_denoiser, to_noise
 from scorefield._ops import linearize, match, sq_norm, trace
+from scorefield.model import ScoreModel
+from scorefield.nn import MLP
+from scorefield.noise import perturb
+from scorefield.precondition import VE
 
 
 def cubic(x):
@@ -41,6 +47,29 @@ def test_a_score_that_autograd_cannot_see_is_an_error():
             linearize(cut, x)
     y, pullback = linearize(lambda x: 1 + 0 * x, x)
     assert trace(pullback, y).tolist() == [0.0] * 3
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.arange(6).view(3, 2), r"x is torch.int64: give floats, x.float\(\)"),
+        (torch.ones(3, 2, dtype=torch.uint8), r"x is torch.uint8: give floats, x.float\(\) / 255"),
+        (torch.ones(3, 2) + 0j, "x is torch.complex64: give floats"),
+        (np.ones((3, 2)), "x is of type ndarray: give a tensor"),
+        ([[1.0, 2.0]], "x is of type list: give a tensor"),
+    ],
+)
+def test_a_score_of_anything_but_floats_is_refused_by_name(x, message):
+    """In the type of integers σ = 0.5 would be 0, and to_denoiser would return its input."""
+    model, oracle = ScoreModel(MLP(2, labels=2), VE()), Gaussian(torch.zeros(2), 1.0)
+    scores = [model, model.given(0), oracle, oracle.log_prob, oracle.prior.score]
+    scores += [convert(model) for convert in (to_denoiser, from_denoiser, to_noise, from_noise)]
+    scores += [convert(lambda x, sigma: -x) for convert in (to_denoiser, to_noise)]
+    scores += [from_energy(lambda x, sigma: x.square().sum(1))]
+    for score in (*scores, lambda x, sigma: perturb(x, sigma, torch.ones(3, 2))):
+        with pytest.raises(TypeError, match=message):
+            score(x, 0.5)
 
 
 def test_sigma_in_its_three_forms():

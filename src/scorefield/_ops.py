@@ -14,8 +14,23 @@ Noise: TypeAlias = Callable[[Tensor], Tensor]
 """A source of randomness: standard normal numbers in the shape, type and device of its argument."""
 
 
+def check_floats(x: object, name: str = "x") -> None:
+    """Raise unless x is a tensor of floats; in the type of integers, σ would be cut to one."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name} is of type {type(x).__name__}: give a tensor of floats, "
+            f"torch.as_tensor({name}).float()"
+        )
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} is {x.dtype}: give floats, {name}.float() / 255 for 8-bit images, "
+            f"{name}.float() for other data"
+        )
+
+
 def match(sigma: Sigma, x: Tensor) -> Tensor:
     """Return σ in the type and on the device of x, in a shape that broadcasts against it."""
+    check_floats(x)
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.ndim == 0:
         return sigma
@@ -47,6 +62,7 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callabl
     serves training and sampling. `pullback(v, batched=True)` takes a stack of v in one vectorised
     backward pass.
     """
+    check_floats(x)
     training = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if training and x.requires_grad else x.detach().requires_grad_()

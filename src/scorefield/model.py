@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ._ops import Sigma, match
+from ._ops import Sigma, check_floats, match
 from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
@@ -79,6 +79,7 @@ class ScoreModel(nn.Module):
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma, label: Label | None = None
     ) -> Float[Tensor, "batch *shape"]:
         """Return the score of each sample; `given` makes a function of (x, σ) of it."""
+        check_floats(x)
         self._check_sigma(sigma)
         u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
         skip, out, scale, cond = self.precondition(_in_float64(sigma, x))

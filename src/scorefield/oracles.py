@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 from torch.utils.checkpoint import checkpoint
 
-from ._ops import Noise, Sigma, match, sq_norm
+from ._ops import Noise, Sigma, check_floats, match, sq_norm
 from .noise import perturb, uniform_like
 from .prior import Prior
 
@@ -81,8 +81,7 @@ class Oracle(ABC):
 
     def _admit(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, float]:
         """Return x in the wider type, and the least σ."""
-        if not x.is_floating_point():
-            raise TypeError(f"x is {x.dtype}: give floats, x.float()")
+        check_floats(x)
         if x.shape[1:] != self.shape or x.device != self.device:
             raise ValueError(
                 f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but the oracle's samples are "
@@ -107,6 +106,7 @@ class Gaussian(Oracle):
         cov: Float[Tensor, "..."] | float,
         factor: Float[Tensor, "size rank"] | None = None,
     ) -> None:
+        check_floats(mean, "mean")
         self.prior = Prior(mean, torch.as_tensor(cov, dtype=mean.dtype, device=mean.device), factor)
         self._like = mean
 
@@ -226,8 +226,7 @@ class GaussianMixture(Mixture):
     ) -> None:
         if not variance >= 0:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
-        if not means.is_floating_point():
-            raise TypeError(f"means are {means.dtype}: give floats, such as x.float() / 255")
+        check_floats(means, "means")
         self.means, self.variance, self._like = means, variance, means[0]
         self.weights = _normalise(weights, len(means)).to(means)
 
@@ -283,6 +282,7 @@ class Empirical(GaussianMixture):
         *,
         budget: int = 2**22,
     ) -> None:
+        check_floats(data, "data")
         super().__init__(data, 0.0, data.new_ones(len(data)) if weights is None else weights)
         self.budget = budget
 
@@ -340,6 +340,8 @@ class Box(Oracle):
     """The uniform distribution on the box from `low` to `high`."""
 
     def __init__(self, low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> None:
+        check_floats(low, "low")
+        check_floats(high, "high")
         if low.shape != high.shape or not (low < high).all():
             raise ValueError("low and high are opposite corners: one shape, low < high throughout")
         self.low, self.high, self._like = low, high, low

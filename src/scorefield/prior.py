@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, match
+from ._ops import Noise, Sigma, check_floats, match
 from .covariance import Covariance, dense, low_rank
 
 
@@ -33,6 +33,8 @@ class Prior:
     factor: Float[Tensor, "size rank"] | None = None
 
     def __post_init__(self) -> None:
+        check_floats(self.mean, "mean")
+        check_floats(self.cov, "cov")
         size, cov = self.mean.numel(), self.cov
         if cov.shape not in (torch.Size(), self.mean.shape, (size, size)):
             raise ValueError(
@@ -40,8 +42,6 @@ class Prior:
                 f"{tuple(self.mean.shape)}: give a scalar, a diagonal in the mean's shape, or a "
                 f"{size} × {size} matrix"
             )
-        if not self.mean.is_floating_point() or not cov.is_floating_point():
-            raise TypeError(f"mean is {self.mean.dtype} and cov {cov.dtype}: give floats")
         if self.factor is not None and (
             cov.ndim > 0 or self.factor.ndim != 2 or len(self.factor) != size
         ):
@@ -58,6 +58,7 @@ class Prior:
 
         The covariance is dense up to 1,024 dimensions and diagonal above.
         """
+        check_floats(data, "data")
         share = data.new_ones(len(data)) if weights is None else weights
         mean = torch.tensordot(share / share.sum(), data, 1)
         gap = (data - mean).flatten(1) * (share / share.sum()).sqrt()[:, None]
@@ -88,6 +89,12 @@ class Prior:
         return self.covariance @ torch.eye(self.mean.numel()).to(self.mean)
 
     def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+        check_floats(x)
+        if x.shape[1:] != self.mean.shape:
+            raise ValueError(
+                f"x is a batch of {tuple(x.shape[1:])}, but the prior is for samples of "
+                f"{tuple(self.mean.shape)}: reshape x"
+            )
         v = (x - self.mean).flatten(1)
         sigma = match(sigma, v)
         if self._singular and (sigma == 0).any():

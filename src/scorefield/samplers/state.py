@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Sigma
+from .._ops import Sigma, check_floats
 from ..noise import check_levels
 from ..score import Score
 from ..values import check_names
@@ -149,13 +149,8 @@ def _check_limits(own: dict[str, Any]) -> None:
             raise ValueError(f"{name}={own[name]!r}: give {choice}")
 
 
-def _check_start(score: Score, x: object) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(
-            f"x is {kind}, but a chain needs floats: x.float() / 255 for 8-bit images, "
-            "x.float() for other data"
-        )
+def _check_start(score: Score, x: Tensor) -> None:
+    check_floats(x)
     if x.ndim < 2 or len(x) == 0:
         raise ValueError(f"x has shape {tuple(x.shape)}: give a batch, x[None] for one sample")
     shape, device = getattr(score, "shape", None), getattr(score, "device", None)
