@@ -120,6 +120,46 @@ def test_types_drop_and_missing_overrule_the_guess(tmp_path):
         load_data(path)
     data = load_data(path, missing="drop")
     assert len(data.train) + len(data.test) == 60
+    assert data.notices[-1] == "left out 1 of 61 rows, which lack a value"
+    (tmp_path / "table.json").write_text(data.table.as_json())
+    assert [c.missing for c in Table.read(tmp_path).columns] == [0, 1 / 61, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("number", "mark"),
+    [
+        ("${},000.5", "a currency sign and a thousands separator or decimal comma"),
+        ("{} €", "a currency sign"),
+        ("{}%", "a percent sign"),
+        ("{},5", "a thousands separator or decimal comma"),
+        ("{} 000", "a thousands separator or decimal comma"),
+    ],
+)
+def test_a_category_that_looks_like_numbers_is_announced(number, mark, tmp_path):
+    cells = [number.format(i % 9 + 1) for i in range(200)]
+    path = _file(tmp_path, "id;v\n" + "".join(f"x{i % 9 + 1};{c}\n" for i, c in enumerate(cells)))
+    _, remark = load_data(path).notices  # the columns, and none on 'id'
+    start = f"'v' is taken as a category, but '{cells[0]}' looks like a number with {mark}: "
+    assert remark.startswith(start)
+    assert len(load_data(path, types={"v": "category"}).notices) == 1
+    path.write_text("v;w\n" + "".join(f"{number.format(i)};{i % 2}\n" for i in range(200)))
+    with pytest.raises(ValueError, match=r"more than 100 different texts.*looks like a number"):
+        load_data(path)
+
+
+def test_the_columns_are_printed_before_training(tmp_path, monkeypatch, capsys):
+    _file(tmp_path, _text() + "170.0,NA,north,1\n")
+    monkeypatch.chdir(tmp_path)
+    options = ["--data.options.missing=drop", "--training.steps=1", "--network.width=8"]
+    assert cli.main(["train", "--data", "people.csv", "--out", "run", *options]) == 0
+    _file(tmp_path, _text())
+    assert cli.main(["suggest", "people.csv"]) == 0
+    trained, suggested = capsys.readouterr().out.split("next: ")
+    assert trained.index("height ") < trained.index("left out 1 of 61 rows") < trained.index("step")
+    for text, missing in ((trained, ", missing in 1.64 % of the rows"), (suggested, "")):
+        assert re.search(r"^  height    real      1\d\d\.?\d? to 1\d\d\.?\d?$", text, re.M)
+        assert re.search(rf"^  children  integer   -[123] to \d\d{missing}$", text, re.M)
+        assert "\n  region    category  3 values: 'east, far', 'north', 'south'\n" in text
 
 
 def test_a_constant_column_is_decoded_and_takes_no_component(tmp_path):

@@ -33,6 +33,7 @@ def suggest(
 
     size_option = {} if size is None else {"size": size}
     source = load_data(data, **size_option, **({"signals": True} if signals else {}))
+    print(*source.notices, sep="\n", end="\n" * bool(source.notices))
     x = all_samples(source.train, MAX_SAMPLES)
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
     sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))

@@ -118,6 +118,8 @@ def _train(
         run = runs.start(experiment, directory)
         say(f"computing: {run.reasons}")
     data = run.parts.data
+    for notice in data.notices:
+        say(notice)
     if data.skipped:
         names = ", ".join(data.skipped[:5])
         say(f"left out {len(data.skipped)} files that could not be read: {names}...")

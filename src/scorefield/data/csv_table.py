@@ -7,8 +7,9 @@ too large is refused before memory is allocated, and for the values.
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
@@ -33,6 +34,12 @@ FEW_NUMBERS = 10
 """Whole numbers are categories if so few differ, and each occurs as often on average."""
 
 NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
+NUMBER_MARKS = {
+    "a currency sign": re.compile("[$€£¥₹]"),
+    "a percent sign": re.compile("%"),
+    "a thousands separator or decimal comma": re.compile(r"(?<=\d)[,'\s](?=\d)"),
+}
+"""Marks of texts that look like numbers; 1,000 may be 1000 or 1, so a person has to decide."""
 MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
 """Compared in lower case."""
 
@@ -102,6 +109,7 @@ class ColumnScan:
 
     `texts` are the distinct cells, up to one more than there may be categories; `word` and
     `fraction` are line and text of the first cell that is not a number or not a whole one.
+    `remark` is what the user should know about the guessed kind.
     """
 
     name: str
@@ -111,6 +119,7 @@ class ColumnScan:
     word: tuple[str, str] | None = None
     fraction: tuple[str, str] | None = None
     kind: ColumnKind = "category"
+    remark: str = ""
 
     def add(self, line: str, text: str) -> None:
         """Add a cell."""
@@ -129,7 +138,7 @@ class ColumnScan:
             self.decimals = max(self.decimals, len(fraction or ".") - 1 - int(exponent or 0))
 
     def choose_kind(self, n: int, chosen: ColumnKind | None, source: str) -> None:
-        """Set the kind of a column of n cells: the user's choice, or a guess."""
+        """Set the kind of a column of n cells: the user's choice, or a guess with a remark."""
         few = len(self.texts) <= FEW_NUMBERS and n >= FEW_NUMBERS * len(self.texts)
         if len(self.texts) > 1 and self.numeric and (self.fraction or not few):
             # in a column with numbers, words are mistakes
@@ -142,11 +151,30 @@ class ColumnScan:
                 f"{wrong[0]}: {wrong[1][:40]!r} in {self.name[:40]!r} is not a {whole}number; "
                 "correct it, or change the column's kind by types, or drop it"
             )
+        self.remark = "" if chosen or self.kind != "category" else self._marked_numbers()
         if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
             raise ValueError(
                 f"{source}: {self.name[:40]!r} has more than {MAX_CATEGORIES} different texts: "
                 f"leave it out by drop (--data.options.drop='[{self.name[:40]}]')"
+                + f"; {self.remark}"
+                * bool(self.remark)
             )
+
+    def _marked_numbers(self) -> str:
+        """Return a warning if most texts look like numbers, and some of them have marks."""
+        plain = {text: text for text in self.texts}
+        for mark in NUMBER_MARKS.values():
+            plain = {text: mark.sub("", rest) for text, rest in plain.items()}
+        numbers = [text for text, rest in plain.items() if _match_number("".join(rest.split()))]
+        marked = next((text for text in numbers if plain[text] != text), None)
+        if marked is None or 2 * len(numbers) <= len(self.texts):
+            return ""
+        marks = " and ".join(k for k, mark in NUMBER_MARKS.items() if mark.search(marked))
+        return (
+            f"{self.name[:40]!r} is taken as a category, but {marked!r} looks like a number with "
+            f"{marks}: write numbers as 1234.5 and read the file again, or confirm the category "
+            f"by types (--data.options.types='{{{self.name[:40]}: category}}')"
+        )
 
     @property
     def categories(self) -> dict[str, float]:
@@ -219,26 +247,33 @@ class TableReader:
                 hint = spelling_hint(str(key), header)
                 raise ValueError(f"{self.source} has no column {key!r}: {hint}")
         scans = [ColumnScan(column) for column in header if column not in self.drop]
-        n = 0
-        for n, (line, cells) in enumerate(self._rows(), 1):  # noqa: B007
+        n, incomplete = 0, Counter[tuple[str, ...]]()
+        for n, (line, cells) in enumerate(self._rows(incomplete), 1):  # noqa: B007
             for scan, text in zip(scans, cells, strict=True):
                 scan.add(line, text)
+        total = n + incomplete.total()
+        remarks = [f"left out {total - n:,} of {total:,} rows, which lack a value"] * (n < total)
         if n < 2:
-            raise ValueError(f"{self.source} holds {n} rows below its header: give at least 2")
+            reason = "; ".join([f"{self.source} holds {n} rows below its header", *remarks])
+            raise ValueError(f"{reason}: give at least 2")
         for scan in scans:
             scan.choose_kind(n, self.types.get(scan.name), self.source)
         values = self._values(n, [scan.categories for scan in scans])
         rows = split or hold_out(n, 0.1)
         train = values[rows[0].numpy()].T
-        columns = (scan.fit(cells) for scan, cells in zip(scans, train, strict=True))
-        table = Table(tuple(columns), self.delimiter)
+        fitted = (scan.fit(cells) for scan, cells in zip(scans, train, strict=True))
+        lacking = Counter(name for names, count in incomplete.items() for name in names * count)
+        columns = tuple(replace(column, missing=lacking[column.name] / total) for column in fitted)
+        table = Table(columns, self.delimiter)
         if not table.size:
             raise ValueError(f"{self.source}: every column that is left has one value only")
         try:
             vectors = Arrays(table.standardise(values))
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
-        return Dataset.split(Path(self.source).stem, vectors, rows, table=table)
+        notices = (str(table), *filter(None, (scan.remark for scan in scans)), *remarks)
+        name = Path(self.source).stem
+        return Dataset.split(name, vectors, rows, table=table, notices=notices)
 
     def _values(self, n: int, categories: list[dict[str, float]]) -> NDArray[np.float64]:
         """Return the numbers of n rows; of a category its position."""
@@ -254,8 +289,13 @@ class TableReader:
         numbers = (positions[text] if positions else float(text) for positions, text in pairs)
         return np.fromiter(numbers, float, n * len(categories)).reshape(n, -1)
 
-    def _rows(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the place of each complete row, and its cells of the columns in use."""
+    def _rows(
+        self, incomplete: Counter[tuple[str, ...]] | None = None
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Yield the place of each complete row, and its cells of the columns in use.
+
+        Count the other rows in `incomplete`, by the names of the columns that lack a value.
+        """
         records = self.records()
         header = _read_header(records)
         for line, row in records:
@@ -272,3 +312,5 @@ class TableReader:
                     f"{place}: no value for {lacking[0][:40]!r}; fill it in, or leave such "
                     "rows out by missing=drop (--data.options.missing=drop)"
                 )
+            elif incomplete is not None:
+                incomplete[tuple(lacking)] += 1

@@ -184,6 +184,7 @@ class Dataset:
     skipped: tuple[str, ...] = ()  # files that could not be read and were left out
     exact: bool = True  # a resumed run is certain to see the same samples
     table: Table | None = None  # conversion of vectors back to rows of a table
+    notices: tuple[str, ...] = ()  # lines to print before training
 
     @classmethod
     def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> Dataset:

@@ -16,7 +16,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -44,7 +44,8 @@ class Column:
     """A column and its transform: `mean` is m, or p of categories, and `scale` is s.
 
     `range` are the ends of the values to train on, `decimals` those of real numbers in the file,
-    and `categories` the texts by position.
+    and `categories` the texts by position. `missing` is the share of the file's rows without a
+    value, which were left out.
     """
 
     name: str
@@ -54,6 +55,18 @@ class Column:
     range: tuple[float, float] = (0.0, 0.0)
     decimals: int = 0
     categories: tuple[str, ...] = ()
+    missing: float = field(default=0.0, compare=False)
+
+    def __str__(self) -> str:
+        """Return the kind, the values and the share of missing ones in a line."""
+        low, high = (f"{end:.6g}" for end in self.range)
+        values = low if low == high else f"{low} to {high}"
+        if self.kind == "category":
+            shown = [repr(text[:20]) for text in self.categories[:5]]
+            shown += ["..."] * (len(self.categories) > 5)
+            values = f"{len(self.categories)} values: {', '.join(shown)}"
+        missing = f", missing in {100 * self.missing:.3g} % of the rows" * (self.missing > 0)
+        return f"{self.kind:8}  {values}{missing}"
 
     def __post_init__(self) -> None:
         numbers = (*self.mean, *self.range, self.scale)
@@ -99,6 +112,15 @@ class Table:
 
     columns: tuple[Column, ...]
     delimiter: str = ","
+
+    def __str__(self) -> str:
+        """Return a line for each column."""
+        # repr without its quotes: a control character in a name must not reach a terminal
+        names = [repr(column.name[:40])[1:-1] for column in self.columns]
+        width = max(map(len, names))
+        pairs = zip(names, self.columns, strict=True)
+        lines = (f"  {name:{width}}  {column}" for name, column in pairs)
+        return "\n".join(["columns as read (the option types corrects a kind):", *lines])
 
     @property
     def size(self) -> int:
