@@ -5,8 +5,10 @@ import json
 import re
 from contextlib import redirect_stderr, redirect_stdout
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_evaluate import Page
 
 from scorefield import load
@@ -70,6 +72,19 @@ def test_the_table_has_five_plans_and_is_the_same_on_terminal_and_page(demo_run)
     for plan in own:  # progress is counted in states
         x = model.prior.sample(2, plan.sigmas[0].item())
         assert len(list(plan.run(model, x, torch.randn_like))) == plan.states
+
+
+def test_the_last_lines_suit_photographs(demo_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, (out, _), _ = demo_run
+    for i in range(8):
+        pixels = np.random.default_rng(i).integers(0, 255, (60, 40 + i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"{i}.jpg")
+    suggest, train = (line.replace("PHOTOS", ".").split() for line in out.splitlines()[-3:-1])
+    assert main(suggest[1:5]) == 0
+    assert "7 samples of 3 × 32 × 32" in capsys.readouterr().out  # one is held out
+    assert main([*train[1:], "--show"]) == 0
+    assert json.loads(capsys.readouterr().out)["network"]["kind"] == "UNet"
 
 
 def test_a_second_demo_evaluates_the_same_model_and_another_one_is_refused(demo_run, capsys):

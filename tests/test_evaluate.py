@@ -40,7 +40,13 @@ from scorefield.evaluate.inception import Inception
 from scorefield.evaluate.judge import training_labels
 from scorefield.evaluate.memory import memorisation
 from scorefield.evaluate.quality import coverage_figure, frechet_interval, warn_of_size
-from scorefield.metrics import Moments, density_coverage, frechet, kernel_distance
+from scorefield.metrics import (
+    Moments,
+    density_coverage,
+    frechet,
+    inception_score,
+    kernel_distance,
+)
 from scorefield.noise import seeded
 from scorefield.runs import finish
 from scorefield.runs.config import Experiment, override
@@ -368,6 +374,12 @@ def test_the_classifier_is_deterministic_and_right(digits, classifier):
         assert (probabilities.argmax(1) == test.labels).double().mean() > 0.95
         assert probabilities.sum(0).nonzero()[:, 0].tolist() == kept
         assert probabilities.shape == (len(test), 10)
+    sides = torch.arange(2000) % 2  # of two clusters that do not touch
+    points = Arrays(20.0 * sides[:, None] + torch.randn(2000, 2), sides)
+    two = make_features("classifier", Dataset("two", points, points, classes=2))
+    assert "100.0 % of the held-out samples right" in two.about
+    score = inception_score(two.extract(all_samples(points))[1], 1).value
+    assert score == pytest.approx(2, rel=1e-2)  # exp(log 2) if the classifier is certain
 
 
 def inception_weights(net):

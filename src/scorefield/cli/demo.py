@@ -41,5 +41,6 @@ def demo(
     print(evaluation.table(), f"\n{evaluation.caption()}\n", evaluation.verdict, sep="\n")
     print(f"\nwrote {(out / REPORT_FILE).resolve()}\nnext:")
     print(f"  scorefield sample {shlex.quote(str(out))} -n 64 --sampler heun --out samples.png")
-    print("  scorefield suggest FOLDER                      noise levels for your own images")
-    print("  scorefield train digits --data FOLDER --out runs/mine")
+    print("  scorefield suggest PHOTOS --size 32            noise levels for your images")
+    print("  scorefield train --data PHOTOS --data.options.size=32 --out runs/mine")
+    print("  scorefield train --data TABLE.csv --out runs/table")
