@@ -148,13 +148,13 @@ def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monk
     assert "5 samples by heun, 7 evaluations" in capsys.readouterr().out
     expected = sample(load(trained), 5, "heun", steps=4, seed=3)
     np.testing.assert_array_equal(np.load("x.npy"), expected.numpy())
-    about = json.loads(Path("x.json").read_text())
+    about = json.loads(Path("x.npy.json").read_text())
     assert (about["sampler"], about["seed"], about["evaluations"], about["n"]) == ("heun", 3, 7, 5)
     assert about["trained"]["step"] in (5, 10)
     assert (about["model"], about["precision"]) == (str(trained), "bfloat16")
 
 
-def test_images_are_written_as_a_grid_an_animation_or_single_files(trained):
+def test_images_are_written_as_a_grid_an_animation_or_single_files(trained, capsys, error_of):
     args = ["sample", str(trained), "-n", "9", "--steps", "3", "--batch", "4"]
     assert main([*args, "--animate", "chain.gif"]) == 0
     with Image.open("samples.png") as grid, Image.open("chain.gif") as chain:
@@ -162,6 +162,10 @@ def test_images_are_written_as_a_grid_an_animation_or_single_files(trained):
         assert chain.n_frames == 3
     assert main([*args, "--out", "singly"]) == 0
     assert {path.name for path in Path("singly").iterdir()} == {f"{i:06d}.png" for i in range(9)}
+    capsys.readouterr()
+    assert "holds 9 samples" in error_of(*args, "--out", "singly")
+    assert main([*args, "--out", "singly", "--overwrite", "-n", "2"]) == 0
+    assert len([*Path("singly").iterdir()]) == 2
 
 
 def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):

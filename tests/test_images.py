@@ -48,9 +48,28 @@ def test_single_images_and_arrays_hold_the_samples(tmp_path):
     second = np.asarray(Image.open(tmp_path / "many/000001.png"))
     np.testing.assert_array_equal(second, as_bytes(x)[1].permute(1, 2, 0).numpy())
     assert _read_metadata(tmp_path / "many/000001.png") == {**ABOUT, "sample": 1}
+    (tmp_path / "x.json").write_text("of another file")
     write(tmp_path / "x.npy", x, ABOUT)
+    assert (tmp_path / "x.json").read_text() == "of another file"
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x.numpy())  # nothing is clipped
-    assert json.loads((tmp_path / "x.json").read_text()) == ABOUT
+    assert json.loads((tmp_path / "x.npy.json").read_text()) == ABOUT
+
+
+def test_a_folder_loses_older_samples_if_asked_and_never_other_files(tmp_path):
+    folder, x = tmp_path / "many", torch.rand(3, 1, 8, 8)
+    write(folder, x, ABOUT)
+    (folder / ".DS_Store").touch()
+    with pytest.raises(ValueError, match="holds 3 samples: replace them with --overwrite"):
+        write(folder, x[:2], ABOUT)
+    write(folder, x[:2], ABOUT, overwrite=True)
+    sample = (folder / "000001.png").read_bytes()
+    for name, content in (("best.png", sample), ("000002.png", b"a photograph")):
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}, which is no sample: name another folder"):
+            write(folder, x, ABOUT, overwrite=True)
+        assert (folder / name).read_bytes() == content
+        (folder / name).unlink()
+    assert {p.name for p in folder.iterdir()} == {".DS_Store", "000000.png", "000001.png"}
 
 
 @pytest.mark.parametrize("name", ["x.npy", "grid.png", "singly"])

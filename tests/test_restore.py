@@ -98,7 +98,7 @@ def test_known_bytes_come_back_unchanged_in_every_file(models, tmp_path, name):
     mean = np.array(Image.open(out / "mean.png")).reshape(8, 8, -1)
     truth = np.floor(256 * x.mean(0).transpose(1, 2, 0)).clip(0, 255)
     assert np.abs(mean - truth).max() <= 1
-    about = json.loads((out / "restored.json").read_text())
+    about = json.loads((out / "restored.npy.json").read_text())
     assert (about["task"], about["n"], about["method"]) == ("inpaint", 3, "particle_filter")
 
 
@@ -121,9 +121,12 @@ def test_completions_agree_with_the_measurement(models, tmp_path, args, shape, o
 def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     write_picture(tmp_path / "in.png", 8, 8)
     args = "--task deblur --sigma 1"
-    assert run(models / "grey", tmp_path / "in.png", args, tmp_path / "out") == 0
-    about = json.loads((tmp_path / "out/restored.json").read_text())
+    model, image, out = models / "grey", tmp_path / "in.png", tmp_path / "out"
+    assert run(model, image, args, out) == 0
+    about = json.loads((out / "restored.npy.json").read_text())
     assert about["noise"] == pytest.approx(1 / 256 / 12**0.5)
+    assert run(model, image, f"{args} -n 2 --overwrite", out) == 0
+    assert len([*(out / "completions").iterdir()]) == 2  # no older ones
 
 
 @pytest.mark.parametrize(

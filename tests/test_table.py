@@ -228,7 +228,7 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     assert cli.main(["sample", "moved", "-n", "20"]) == 0
     header, *rows = _rows(Path("samples.csv").read_text(), ";")
     assert ",".join(header) + "\n" == HEADER
-    assert len(rows) == json.loads(Path("samples.json").read_text())["n"] == 20
+    assert len(rows) == json.loads(Path("samples.csv.json").read_text())["n"] == 20
     for row in rows:  # the decimals of the data, and their ranges and categories
         assert re.fullmatch(r"1\d\d\.\d;(-[123]|[123]?\d);(north|south|east);[01]", ";".join(row))
     assert cli.main(["sample", "moved", "-n", "20", "--out", "x.npy"]) == 0

@@ -1,6 +1,5 @@
 """Files that commands read and write: models, measurements of images, and samples."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -114,14 +113,16 @@ def read_pixels(
     return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
 
 
-def choose_output(out: Path | None, run: Path, shape: torch.Size) -> tuple[Path, Table | None]:
+def choose_output(
+    out: Path | None, run: Path, shape: torch.Size, overwrite: bool
+) -> tuple[Path, Table | None]:
     """Return the file for samples, and the table whose rows they are."""
     table = Table.read(run) if (run / TABLE_FILE).exists() else None
     if out is None:
         suffix = "png" if len(shape) == 3 else "npy" if table is None else "csv"
         out = Path(f"samples.{suffix}")
     if out.suffix not in TEXT_TABLES:
-        images.check_name(out, shape)
+        images.check_name(out, shape, overwrite)
     elif table is None or table.size != shape.numel():
         raise ValueError(f"{out}: {run} has no {TABLE_FILE} of its rows; write samples as .npy")
     else:
@@ -131,7 +132,12 @@ def choose_output(out: Path | None, run: Path, shape: torch.Size) -> tuple[Path,
 
 @contextmanager
 def open_output(
-    out: Path, n: int, shape: torch.Size, table: Table | None, about: dict[str, Any]
+    out: Path,
+    n: int,
+    shape: torch.Size,
+    table: Table | None,
+    about: dict[str, Any],
+    overwrite: bool,
 ) -> Iterator[Callable[[Tensor], None]]:
     """Yield a function that writes a batch of samples; only rank 0 writes."""
     if not distributed.is_main():
@@ -140,7 +146,7 @@ def open_output(
         header = chain([True], repeat(False))
         with disk.write_parts(out) as write:
             yield lambda x: write(table.text(x.cpu(), header=next(header)).encode())
-        disk.write_file(out.with_suffix(".json"), json.dumps(about, indent=2).encode())
+        images.write_about(out, about)
     else:
-        with images.write_batches(out, n, shape, about) as add:
+        with images.write_batches(out, n, shape, about, overwrite) as add:
             yield add

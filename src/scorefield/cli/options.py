@@ -31,7 +31,9 @@ Steps: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]
 BatchSize: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
 DeviceName: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes the fastest")]
-Overwrite: TypeAlias = Annotated[bool, arg(help="replace what is there")]
+Overwrite: TypeAlias = Annotated[
+    bool, arg(help="replace what is there, and all older samples in a folder of them")
+]
 InceptionFile: TypeAlias = Annotated[Path | None, arg(help="file of the Inception network")]
 PrecisionName: TypeAlias = Annotated[
     Literal["auto", "float32", "bfloat16"],

@@ -64,6 +64,7 @@ def restore(
     from ..show import images
     from . import files
 
+    images.check_place(out / "completions", overwrite)
     model, shape = files.load_model(run, device)
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
@@ -85,7 +86,7 @@ def restore(
         "sigma": sigma, "noise": noise, "n": n, "seed": seed, "precision": precision,
     }  # fmt: skip
     for name in ("restored.npy", "restored.png", "completions"):
-        images.write(out / name, x, about)
+        images.write(out / name, x, about, overwrite)
     spread = x.std(0, correction=min(1, n - 1)).mean(0, keepdim=True)
     white = spread.max().item()
     scaled = spread / max(white, 1e-12) * (255 / 256)

@@ -12,6 +12,7 @@ def sample(
     *,
     n: options.Count = 64,
     out: Path | None = None,
+    overwrite: options.Overwrite = False,
     sampler: options.SamplerName = None,
     steps: options.Steps = None,
     seed: options.Seed = 0,
@@ -44,7 +45,7 @@ def sample(
 
     join_group()
     model, shape = files.load_model(run, device)
-    out, table = files.choose_output(out, run, shape)
+    out, table = files.choose_output(out, run, shape, overwrite)
     if animate is not None and (animate == out or len(shape) != 3):
         reason = "this is --out: name another file" if animate == out else "no images to animate"
         raise ValueError(f"--animate {animate}: {reason}")
@@ -68,7 +69,7 @@ def sample(
         for first, states in parts
     )
     ends = files.track_chains(watched, total, "sampling")
-    with files.open_output(out, n, shape, table, about) as write:
+    with files.open_output(out, n, shape, table, about, overwrite) as write:
         for x in gather(model, ends, n, batch):
             write(x)
     say(f"wrote {out}: {n} samples by {plan.sampler}, {plan.evaluations} evaluations each")

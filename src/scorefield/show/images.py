@@ -7,6 +7,7 @@ clipped. Arrays hold the floats as they are.
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -25,6 +26,8 @@ MIN_SIDE = 96
 """Pixels a side to which small images are enlarged in grids, by whole factors."""
 MAX_SHEET = 4096
 """Pixels a side of the largest grid that is enlarged."""
+SAMPLE_NAME = re.compile(r"\d{6,}\.png")
+"""Names of single samples in a folder."""
 
 Pictures = Float[Tensor, "n channels height width"]
 
@@ -88,39 +91,74 @@ def animation(
     return content.getvalue()
 
 
-def check_name(path: Path, shape: Sequence[int]) -> None:
+def check_name(path: Path, shape: Sequence[int], overwrite: bool = False) -> None:
     """Refuse a file name that does not suit samples of a shape, before the work."""
     if path.suffix not in ("", ".png", ".npy"):
         raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
     if path.suffix != ".npy" and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise ValueError(f"{path}: these samples are not images, write them as .npy")
-    check_place(path)
+    check_place(path, overwrite)
 
 
-def check_place(path: Path) -> None:
-    """Refuse a file, or a folder for single images, that cannot be written."""
+def check_place(path: Path, overwrite: bool = False) -> None:
+    """Refuse a file, or a folder for single images, that cannot be written.
+
+    `overwrite` replaces a folder's samples, but never other files.
+    """
     if path.suffix and path.is_dir():
         raise ValueError(f"{path} is a directory: name a file in it")
     if not path.suffix and path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: name a folder for single images")
     check_writable(path)
+    files = visible_files(path)
+    others = [file for file in files if not _is_sample(file)]
+    if others:
+        raise ValueError(f"{path} holds {others[0].name}, which is no sample: name another folder")
+    if files and not overwrite:
+        raise ValueError(
+            f"{path} holds {len(files)} samples: replace them with --overwrite (in Python "
+            "overwrite=True), or name another folder"
+        )
 
 
-def write(path: Path, x: Tensor, about: Mapping[str, Any]) -> None:
+def visible_files(path: Path) -> list[Path]:
+    """Return what is in a folder, except hidden files; nothing if there is no such folder."""
+    files = path.iterdir() if path.is_dir() else ()
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
+def _is_sample(path: Path) -> bool:
+    """True for a file that `write` puts into a folder."""
+    if not SAMPLE_NAME.fullmatch(path.name):
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return "sample" in json.loads(image.info["scorefield"])
+    except Exception:  # a decoder may raise anything on a damaged file
+        return False
+
+
+def write(path: Path, x: Tensor, about: Mapping[str, Any], overwrite: bool = False) -> None:
     """Write samples as one PNG grid, as .npy in their own units, or singly into a folder.
 
-    The metadata of an .npy file is in a .json file next to it.
+    The metadata of x.npy are in x.npy.json. A folder that is not empty is refused, unless
+    `overwrite` may replace older samples in it.
     """
-    with write_batches(path, len(x), x.shape[1:], about) as add:
+    with write_batches(path, len(x), x.shape[1:], about, overwrite) as add:
         add(x)
+
+
+def write_about(path: Path, about: Mapping[str, Any]) -> None:
+    """Write the metadata of a file that cannot hold them, next to it."""
+    write_file(path.with_name(f"{path.name}.json"), json.dumps(about, indent=2).encode())
 
 
 @contextmanager
 def write_batches(
-    path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any]
+    path: Path, n: int, shape: Sequence[int], about: Mapping[str, Any], overwrite: bool = False
 ) -> Iterator[Callable[[Tensor], None]]:
     """Write n samples that come in batches; only a grid's pixels are kept in memory."""
-    check_name(path, shape)
+    check_name(path, shape, overwrite)
     if path.suffix == ".npy":
         with write_parts(path) as put:
             header = io.BytesIO()
@@ -128,13 +166,15 @@ def write_batches(
             np.lib.format.write_array_header_1_0(header, kind)
             put(header.getvalue())
             yield lambda x: put(x.detach().cpu().numpy().astype("<f4", order="C").tobytes())
-        write_file(path.with_suffix(".json"), json.dumps(about, indent=2).encode())
+        write_about(path, about)
     elif path.suffix == ".png":
         parts = list[Tensor]()
         yield lambda x: parts.append(as_bytes(x))
         write_file(path, png(_sheet(torch.cat(parts)), about))
     else:
         numbers = count()
+        for old in visible_files(path):
+            old.unlink()
 
         def add(x: Tensor) -> None:
             for image, i in zip(as_bytes(x), numbers, strict=False):
