@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from weakref import ref
 
@@ -17,6 +18,8 @@ from PIL import Image
 from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
+from scorefield.runs import start
+from scorefield.runs.config import Experiment, override
 from scorefield.show import images
 
 TINY = [
@@ -208,6 +211,22 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
 def test_mistakes_in_sampling_are_named(trained, error_of, options, message):
     assert message in error_of("sample", str(trained), *options.split())
     assert not list(Path().iterdir())
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_without_a_model_yet_is_used_by_its_newest_checkpoint(capsys):
+    settings = [option.removeprefix("--").removeprefix("set=") for option in TINY]
+    experiment = override(Experiment(), [*settings, "training.steps=10", "keeping.evaluate=0"])
+    list(islice(start(experiment, "run"), 7))  # its checkpoints are of steps 0 and 5
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("y.png")
+    few = ["-n", "2", "--steps", "2"]
+    for command in (
+        ["sample", "run", *few],
+        ["evaluate", "run", "--bits", "0", *few],
+        ["restore", "run", "y.png", "--task", "deblur", "--sigma", "1", *few],
+    ):
+        assert main(command) == 0
+        assert "its newest checkpoint is used, step 5 of 10" in capsys.readouterr().err
 
 
 def test_suggest_prints_the_ladder_and_the_call_that_uses_it(capsys):

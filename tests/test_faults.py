@@ -202,6 +202,32 @@ def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
     _finish(run, like=whole)
 
 
+@pytest.mark.parametrize(
+    ("leavings", "started"),
+    [
+        ("lock .config.json.7", True),
+        ("lock .table.json.7", True),
+        ("lock table.json .config.json.7", True),
+        ("table.json", False),  # without a lock, another program's
+        ("lock .config.json.7 notes.txt", False),
+        ("lock .npmrc", False),
+    ],
+)
+def test_a_run_killed_before_it_has_a_configuration(points, whole, tmp_path, leavings, started):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in leavings.split():
+        (run / name).write_text("cut sh")
+    if started:
+        list(start(vectors(points), run))
+        assert_same_end(run, whole)
+        assert not (run / "table.json").exists()
+    else:
+        with pytest.raises(ValueError, match="exists and holds no run"):
+            start(vectors(points), run)
+        assert all((run / name).exists() for name in leavings.split())
+
+
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory):
     """A folder of images, larger than the memory that a run may take, and an undisturbed run."""

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -105,9 +106,17 @@ def save(
 
 
 def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreModel:
-    """Load a model that `save` wrote, in evaluation mode; `networks` adds your own classes."""
-    file = read_tensors(path)
+    """Load a model that `save` wrote, in evaluation mode; `networks` adds your own classes.
+
+    A run that has no model yet gives its newest checkpoint, with a warning.
+    """
+    place = model_file(Path(path))
+    file = read_tensors(place)
     try:
+        if place.name not in (Path(path).name, MODEL_FILE):
+            done = f"step {file.about['step']} of {file.about['config']['training']['steps']}"
+            message = f"{path} has no model yet: its newest checkpoint is used, {done}"
+            warnings.warn(message, stacklevel=2)
         precondition = _rebuild_precondition(file)
         net = _rebuild_network(file, {**NETWORKS, **(networks or {})})
         prior, shape = file.under("prior"), file.description["shape"]
@@ -134,10 +143,7 @@ def write_tensors(
 
 def read_tensors(path: str | Path) -> TensorFile:
     """Read a file that `save` or `write_tensors` wrote; raise ValueError if it is damaged."""
-    path = Path(path)
-    path = path / MODEL_FILE if path.is_dir() else path
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+    path = model_file(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("scorefield")
@@ -160,6 +166,27 @@ def read_tensors(path: str | Path) -> TensorFile:
     if checksum != _digest(description, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum")
     return TensorFile(description, tensors)
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+
+
+def model_file(path: Path) -> Path:
+    """Return the file of a model: a run's model, or its newest checkpoint if it has none yet."""
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+        return path
+    for file in (path / MODEL_FILE, *reversed(checkpoints(path))):
+        if file.exists():
+            return file
+    if (path / "config.json").exists():
+        raise FileNotFoundError(
+            f"{path} has no model yet: continue it with `scorefield resume {path}`"
+        )
+    raise FileNotFoundError(f"{path} holds no run: there is no {MODEL_FILE} in it")
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -42,7 +42,7 @@ PrecisionName: TypeAlias = Annotated[
 
 
 def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | None) -> None:
-    """Refuse a run without a model, an impossible seed, and counts below 1."""
+    """Refuse a run that does not exist, an impossible seed, and counts below 1."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{'-n' if name == 'n' else f'--{name}'} {value}: give 1 or more")
@@ -50,10 +50,6 @@ def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | Non
         raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
     if run is not None and not run.exists():
         raise ValueError(f"RUN {run} does not exist: name a run, or make one by `scorefield train`")
-    if run is not None and run.is_dir() and not (run / "model.safetensors").exists():
-        if (run / "config.json").exists():
-            raise ValueError(f"{run} has no model yet: continue it with `scorefield resume {run}`")
-        raise ValueError(f"{run} holds no run: there is no model.safetensors in it")
 
 
 def check_directory(out: Path) -> None:

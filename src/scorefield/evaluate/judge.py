@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import load, read_tensors
+from ..checkpoint import checkpoints, load, read_tensors
 from ..data import Dataset
 from ..fast.optimize import optimize
 from ..model import ScoreModel
@@ -23,7 +23,6 @@ from ..runs.build import build_plan
 from ..runs.config import Experiment
 from ..runs.resolve import choose_device
 from ..runs.resume import read_data
-from ..runs.state import checkpoints
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
@@ -230,7 +229,6 @@ def open_run(
     if not (run / "config.json").exists():
         raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
     experiment = config.read(run / "config.json")
-    data = read_data(run, experiment)
     if raw and not checkpoints(run):
         raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
     path = checkpoints(run)[-1] if raw else run
@@ -239,5 +237,6 @@ def open_run(
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"
+    data = read_data(run, experiment)
     model = model.to(distributed.local_device(choose_device(device)))
     return model, data, experiment, f"{kind}, step {stored.about.get('step')}"

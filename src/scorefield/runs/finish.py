@@ -15,7 +15,7 @@ from . import config
 from .build import build, build_plan
 from .config import Experiment
 from .resolve import resolve
-from .resume import resume, write_fingerprints
+from .resume import partial_files, resume, write_fingerprints
 from .run import Run
 
 
@@ -40,6 +40,8 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
         directory.mkdir(parents=True, exist_ok=True)
         with hold_lock(directory):
             _check_new(directory)  # another process may have started a run there meanwhile
+            for path in (directory / TABLE_FILE, *partial_files(directory)):
+                path.unlink(missing_ok=True)
             if data.table is not None:
                 write_file(directory / TABLE_FILE, data.table.as_json().encode())
             write_file(directory / "config.json", config.as_json(experiment).encode())
@@ -48,10 +50,12 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
 
 
 def _check_new(directory: Path) -> None:
+    """Refuse a directory with a run or foreign files; a run that was killed at once leaves few."""
     if (directory / "config.json").exists():
         raise ValueError(f"{directory} holds a run: scorefield resume {directory} continues it")
-    exists = directory.exists()
-    if exists and (not directory.is_dir() or any(p.name != LOCK_FILE for p in directory.iterdir())):
+    lock, table = directory / LOCK_FILE, directory / TABLE_FILE
+    own = {lock, *partial_files(directory), *([table] if lock.exists() else [])}
+    if directory.exists() and not (directory.is_dir() and own.issuperset(directory.iterdir())):
         raise ValueError(f"{directory} exists and holds no run: name another directory")
 
 

@@ -47,9 +47,8 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
     with distributed.main_first(), lock_run(directory):
         for place in (directory, directory / "checkpoints", directory / "samples"):
-            for path in place.glob(".*"):
-                if PARTIAL.fullmatch(path.name):
-                    path.unlink()
+            for path in partial_files(place):
+                path.unlink()
         state = last_state(directory)
         experiment = read_experiment(directory, state[1].about if state else {})
         # Rank 0 records new data; the others compare theirs with the record.
@@ -59,6 +58,11 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
     if state:
         run.restore(state[1])
     return run
+
+
+def partial_files(directory: Path) -> list[Path]:
+    """Return the temporary files that a killed run has left in a directory."""
+    return [path for path in directory.glob(".*") if PARTIAL.fullmatch(path.name)]
 
 
 def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:

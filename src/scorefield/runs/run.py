@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .. import checkpoint, distributed
-from ..checkpoint import MODEL_FILE, TensorFile, read_tensors
+from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
 from ..data import all_samples
 from ..disk import hold_lock
 from ..model import ScoreModel
@@ -39,7 +39,7 @@ from ..train import Update, constant, cosine, derive_seed, row_noise, train
 from .build import Parts, build_plan
 from .config import Experiment
 from .journal import Journal
-from .state import Progress, checkpoints, interrupted_write, restore_state, save_state
+from .state import Progress, interrupted_write, restore_state, save_state
 
 MAX_SKIPPED = 5
 """Steps in a row that may be skipped before the run rolls back, or ends."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import checkpoint
-from ..checkpoint import MODEL_FILE, TensorFile, read_tensors
+from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
 from .build import Parts
 from .config import Experiment
 
@@ -24,11 +24,6 @@ class Progress:
     best: float | None = None  # least held-out loss so far, if there is any
     slower: float = 1.0  # factor of the learning rate, less than 1 after the run has rolled back
     bad: int = 0  # number of steps skipped in a row
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first."""
-    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
 
 
 def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: Progress) -> None:
