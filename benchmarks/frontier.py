@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from scorefield import runs
-from scorefield.evaluate import draw, evaluate, frontier_plans, open_run
+from scorefield.evaluate import evaluate, frontier_plans, gather_samples, open_run
 from scorefield.evaluate.figure import Figure
 from scorefield.evaluate.quality import FRECHET
 from scorefield.model import ScoreModel
@@ -25,7 +25,7 @@ from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 from scorefield.sample import Plan, make_plan
 from scorefield.samplers import SAMPLERS
-from scorefield.show.track import track
+from scorefield.show.progress import progress
 
 from . import Setting
 from .table import Cell, Table
@@ -55,11 +55,11 @@ def run(setting: Setting) -> Iterator[Table]:
         rows.append([plan.name, plan.evaluations, *numbers])
 
     for plan in references:
-        gathered = draw(eager, n, plan, evaluation.features, seed=setting.seed, batch=n)
+        gathered = gather_samples(eager, n, plan, evaluation.features, seed=setting.seed, batch=n)
         add(plan, gathered.seconds, evaluation.figure(FRECHET, plan.name))
     for i, plan in enumerate(plans):
         figures = evaluation.frontier[i :: len(plans)]
-        add(plan, median(figure.draw["seconds"] for figure in figures), figures[0])
+        add(plan, median(figure.plan["seconds"] for figure in figures), figures[0])
     columns = {"sampler": "", "NFE": "d", "seconds": ".3f", "times faster": ".1f"}
     columns |= dict.fromkeys(["Fréchet", "from", "to"], ".3f")
     about = f"Reference: {evaluation.reference}; {evaluation.features.about}. Weights: {weights}."
@@ -72,7 +72,7 @@ def train(setting: Setting) -> Path:
     changes = [f"seed={setting.seed}", f"machine.device={setting.device}"]
     experiment = override(PRESETS["digits"], changes + QUICK_TRAINING * setting.quick)
     steps = experiment.training.steps
-    runs.finish(experiment, place, watch=lambda run: track(run, steps, "digits", done=run.step))
+    runs.finish(experiment, place, watch=lambda run: progress(run, steps, "digits", done=run.step))
     return place
 
 

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scorefield.fast.optimize import Choice, optimize
 from scorefield.model import ScoreModel
-from scorefield.show.track import track
+from scorefield.show.progress import progress
 
 from . import Setting
 from .measure import Task, peak_memory, ratio, seconds, turns
@@ -84,7 +84,7 @@ def compare(setting: Setting, name: str, network: Network, kind: str) -> Table:
         for name in (QUICK_METHODS if setting.quick else METHODS)
         if (setting.compile or "compiled" not in name) and not (train and name == INEXACT)
     ]
-    for method in track(names, len(names), f"{name}, {kind}"):
+    for method in progress(names, len(names), f"{name}, {kind}"):
         model = copy.deepcopy(plain)
         torch._inductor.config.freezing = False
         try:

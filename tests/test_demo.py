@@ -34,7 +34,7 @@ def demo_run(tmp_path_factory):
         patch.chdir(folder)
         patch.setitem(PRESETS, "digits", override(Experiment(), SMALL))
         patch.setattr("scorefield.evaluate.evaluate", evaluate_few)
-        patch.setattr("scorefield.show.track.LINE_EVERY", 0.0)  # a line for each item
+        patch.setattr("scorefield.show.progress.LINE_EVERY", 0.0)  # a line for each item
         for _ in range(2):
             with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as lines:
                 assert main(["demo", "--seed", str(SEED), "--steps", "20"]) == 0

@@ -25,10 +25,10 @@ from scorefield.cli import main
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, all_samples, load_data
 from scorefield.diagnose import wilson
 from scorefield.evaluate import (
-    draw,
     evaluate,
     evaluate_run,
     frontier_plans,
+    gather_samples,
     make_features,
     open_run,
     write_evaluation,
@@ -206,11 +206,11 @@ def test_figures_name_everything_they_depend_on(results, few_run):
         assert figure["method"]
         assert "held out" in figure["reference"]
         assert figure["low"] <= figure["value"] <= figure["high"]
-    of_samples = [figure for figure in metrics["figures"] if figure["draw"]]
+    of_samples = [figure for figure in metrics["figures"] if figure["plan"]]
     assert len(of_samples) == 13
     levels = [model.sigma_max, model.sigma_min, 8]
-    expected = {"plan": "heun", "sampler": "heun", "evaluations": 15, "levels": levels}
-    assert all(expected.items() <= figure["draw"].items() for figure in of_samples)
+    expected = {"name": "heun", "sampler": "heun", "evaluations": 15, "levels": levels}
+    assert all(expected.items() <= figure["plan"].items() for figure in of_samples)
     for figure in of_samples[:-3]:  # all but those of memorisation
         assert figure["features"].startswith("classifier of few, 64 features")
         assert figure["reference"] == "few, held out, 360 samples"
@@ -462,7 +462,7 @@ def test_processes_together_gather_what_one_does(few_run, classifier, monkeypatc
     monkeypatch.setattr("scorefield.evaluate.gather.MAX_KEPT", 23)
     model, others = load(few_run), []
     plan, options = make_plan(model, "heun", 3), {"seed": 1, "batch": 5}
-    whole = draw(model, 47, plan, classifier, **options)
+    whole = gather_samples(model, 47, plan, classifier, **options)
 
     def all_gather(item):
         if not distributed.is_main():
@@ -473,7 +473,7 @@ def test_processes_together_gather_what_one_does(few_run, classifier, monkeypatc
     monkeypatch.setattr(distributed, "all_gather", all_gather)
     for rank in (2, 1, 0):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        together = draw(model, 47, plan, classifier, **options)
+        together = gather_samples(model, 47, plan, classifier, **options)
     assert [share[0] for share in others[::2]] == [15, 15]
     assert together.n == 47
     for name in ("x", "features", "probabilities"):
@@ -530,12 +530,12 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
     evaluation = evaluate_run(few_run, n=45, bits=0, frontier=True)
     write_evaluation(evaluation, tmp_path)
     points = json.loads((tmp_path / "metrics.json").read_text())["frontier"]
-    costs = {(p["draw"]["sampler"], p["draw"]["evaluations"]): p for p in points}
+    costs = {(p["plan"]["sampler"], p["plan"]["evaluations"]): p for p in points}
     assert {sampler for sampler, _ in costs} == set(SAMPLERS)
     x = sample(evaluation.model, 45, "dpm_solver", steps=22, seed=0)
     truth = frechet(x, all_samples(few().test))
     assert costs["dpm_solver", 22]["value"] == pytest.approx(truth, **CLOSE)
-    assert costs["dpm_solver", 22]["draw"]["seconds"] > 0
+    assert costs["dpm_solver", 22]["plan"]["seconds"] > 0
     floor = evaluation.figure("Fréchet distance", "heun").real
     assert {point["real"] for point in points} == {floor}
     assert "Quality against cost" in (tmp_path / "report.html").read_text()
@@ -583,8 +583,8 @@ def test_a_conditional_model_samples_classes_as_frequent_as_in_training(
     assert torch.equal(evaluation.samples["heun"].x, x)
     assert (x - sample(evaluation.model, 40, **own)).abs().max() > 1e-3
     for figure in evaluation.figures:
-        if figure.draw:
-            assert figure.draw["classes"] == "as frequent as in training"
+        if figure.plan:
+            assert figure.plan["classes"] == "as frequent as in training"
         else:
             assert figure.warning.startswith("of the model without a class")
     write_evaluation(evaluation, tmp_path)

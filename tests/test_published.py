@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import pickle
+import re
 import struct
 import tarfile
 import zipfile
@@ -279,12 +280,14 @@ def _remote(path, content):
     return Remote(path.as_uri(), len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_only_the_published_file_is_kept(tmp_path, monkeypatch):
+def test_only_the_published_file_is_kept(tmp_path, monkeypatch, capsys):
     there, content = tmp_path / "a.gz", bytes(range(256)) * 10_000
     there.write_bytes(content)
+    monkeypatch.setattr("scorefield.show.progress.LINE_EVERY", 0.0)  # a line for each chunk
     fetch(_remote(there, content), tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.gz"]
     assert (tmp_path / "new/a.gz").read_bytes() == content
+    assert re.fullmatch(r"(a\.gz: [\d.]+MB of 2\.56MB, \d+ s\n){3}", capsys.readouterr().err)
     wrong = {"2560000": content[:-1] + b"x", "2559999": content[:-1], "2560001": content + b"x"}
     for size, served in {**wrong, r"3\d{6}": bytes(2**24)}.items():
         there.write_bytes(served)

@@ -60,8 +60,8 @@ LAYERS = {
     "sample": "_ops distributed ladder model noise prior samplers score values",
     "restore": "inverse model noise sample samplers score",
     "convert": "_ops checkpoint fast model nn noise precondition prior score",
-    "data": "distributed oracles values",
     "show": "diagnose disk distributed score",
+    "data": "distributed oracles show values",
     "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
     "prior sample show train values",
     "evaluate": "checkpoint data diagnose disk distributed fast ladder likelihood metrics model "

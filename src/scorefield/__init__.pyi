@@ -63,7 +63,6 @@ from .samplers import (
     integrate,
     langevin,
     predictor_corrector,
-    progress,
     reverse_diffusion,
 )
 from .score import (
@@ -76,6 +75,7 @@ from .score import (
     to_denoiser,
     to_noise,
 )
+from .show.progress import progress
 
 __version__: str
 

@@ -198,8 +198,8 @@ class Mixture(Oracle):
     def _clean(self, n: int, noise: Noise) -> Tensor:
         choice = _choose(self.weights, n, noise)
         # each component samples every row, so that row i depends on its position only
-        draws = torch.stack([c._clean(n, noise) for c in self.components])
-        return draws[choice, torch.arange(n, device=choice.device)]
+        samples = torch.stack([c._clean(n, noise) for c in self.components])
+        return samples[choice, torch.arange(n, device=choice.device)]
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float

@@ -25,7 +25,7 @@ from ..runs.resolve import choose_device
 from ..sample import Plan, make_plan
 from ..samplers import State, final
 from ..show import images
-from ..show.track import track
+from ..show.progress import progress
 
 TEXT_TABLES = (".csv", ".tsv")
 """Suffixes of files that hold samples as rows of text."""
@@ -59,7 +59,7 @@ def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | 
 def track_chains(parts: Iterable[Iterable[State]], total: int, what: str) -> Iterator[Tensor]:
     """Yield the final samples, batch by batch, and show how many of all states are done."""
     numbered = ((i, state) for i, states in enumerate(parts) for state in states)
-    for _, batch in groupby(track(numbered, total, what), key=itemgetter(0)):
+    for _, batch in groupby(progress(numbered, total, what), key=itemgetter(0)):
         yield final(state for _, state in batch)
 
 

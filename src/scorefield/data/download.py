@@ -16,7 +16,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from urllib import request
 
-from tqdm.auto import tqdm
+from ..show.progress import progress
 
 CHUNK_BYTES = 2**20
 """Read at a time, whatever length a file claims."""
@@ -64,14 +64,16 @@ def fetch(remote: Remote, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, partial = folder / remote.name, folder / f".{remote.name}.{os.getpid()}"
     digest, size = hashlib.sha256(), 0
-    bar = tqdm(total=remote.size, desc=remote.name, disable=None, unit="B", unit_scale=True)
     try:
-        with partial.open("wb") as file, request.urlopen(remote.url, timeout=30) as answer, bar:
-            while size <= remote.size and (chunk := answer.read(CHUNK_BYTES)):
+        with partial.open("wb") as file, request.urlopen(remote.url, timeout=30) as answer:
+            chunks = iter(lambda: answer.read(CHUNK_BYTES), b"")
+            bar = progress(chunks, remote.size, remote.name, position=lambda _: size, unit="B")
+            for chunk in bar:
                 digest.update(chunk)
                 file.write(chunk)
                 size += len(chunk)
-                bar.update(len(chunk))
+                if size > remote.size:
+                    break
         if (size, digest.hexdigest()) != (remote.size, remote.sha256):
             raise OSError(f"{size} bytes with SHA-256 {digest.hexdigest()} are not the published")
         partial.replace(path)

@@ -8,7 +8,7 @@ write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
 
 from .evaluation import Evaluation
 from .features import Features, make_features
-from .gather import cache_folder, draw
+from .gather import cache_folder, gather_samples
 from .judge import evaluate, evaluate_run, open_run
 from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
@@ -19,11 +19,11 @@ __all__ = [
     "Evaluation",
     "Features",
     "cache_folder",
-    "draw",
     "evaluate",
     "evaluate_run",
     "five_plans",
     "frontier_plans",
+    "gather_samples",
     "make_features",
     "open_run",
     "write_evaluation",

@@ -44,7 +44,7 @@ class Evaluation:
     features: Features
     plans: tuple[Plan, ...]
     samples: Mapping[str, Gathered]  # of each plan, by its name
-    figures: tuple[Figure, ...]  # all; those of a plan have its name in `draw["plan"]`
+    figures: tuple[Figure, ...]  # all; those of a plan have its name in `plan["name"]`
     floor: Mapping[str, Interval]  # figures of as many real samples of the other split, by name
     floor_sets: int  # number of random sets of real samples behind `floor`
     shares: Mapping[str, tuple[float, ...]]  # of the classes: "real", and each plan's samples
@@ -76,7 +76,7 @@ class Evaluation:
 
     def of_plan(self, plan: str | None) -> list[Figure]:
         """Return the figures of a plan, or of the model itself."""
-        return [f for f in self.figures if (f.draw["plan"] if f.draw else None) == plan]
+        return [f for f in self.figures if (f.plan["name"] if f.plan else None) == plan]
 
     def as_json(self) -> str:
         """Return the figures in JSON, with null for numbers that are not finite."""

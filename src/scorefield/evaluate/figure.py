@@ -54,7 +54,7 @@ class Figure:
     reference: str = ""  # data set, split and number of the real samples
     weights: str = ""  # averaged or raw, and of which step
     seed: int = 0  # of the samples and of the measurement
-    draw: Mapping[str, Any] | None = None  # plan of the samples; None for figures of the model
+    plan: Mapping[str, Any] | None = None  # plan of the samples; None for figures of the model
     real: float = math.nan  # mean of the same figure over sets of as many real samples
 
 

@@ -25,7 +25,7 @@ from ..metrics import Moments
 from ..model import ScoreModel
 from ..sample import Plan, chains
 from ..samplers import State, every
-from ..show.track import track
+from ..show.progress import progress
 from .features import Features
 
 MAX_KEPT = 10_000
@@ -99,7 +99,7 @@ def gather_features(
     return Gathered(sum(counts), tuple(merged), x, values, classes[0] if classes else None)
 
 
-def draw(
+def gather_samples(
     model: ScoreModel,
     n: int,
     plan: Plan,
@@ -108,15 +108,15 @@ def draw(
     seed: int = 0,
     batch: int = 256,
     label: Int[Tensor, "n"] | None = None,
-    progress: bool = False,
+    bar: bool = False,
 ) -> Gathered:
-    """Sample a model as `sample` does, and reduce the samples batch by batch."""
+    """Sample a model as `sample` does, and reduce the samples batch by batch; `bar` shows a bar."""
     parts = chains(model, n, plan, seed=seed, label=label, batch=batch)
     states: Iterator[tuple[int, State]]
     states = ((first, state) for first, yielded in parts for state in yielded)
-    if progress:
+    if bar:
         own = len(distributed.shard(range(0, n, batch)))
-        states = track(states, own * plan.states, f"   {plan.name}")
+        states = progress(states, own * plan.states, f"   {plan.name}")
     interval, shown, seconds = max(plan.states // FRAMES, 1), list[State](), 0.0
 
     def batches() -> Iterator[tuple[int, Tensor]]:

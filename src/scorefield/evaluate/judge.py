@@ -29,7 +29,7 @@ from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
 from .figure import Figure, spread_interval
 from .fit import likelihood_figures, loss_curves, loss_figures
-from .gather import Gathered, draw, gather_features, reference_of, source_batches
+from .gather import Gathered, gather_features, gather_samples, reference_of, source_batches
 from .memory import Memory, memorisation
 from .plans import frontier_plans
 from .quality import class_shares, quality
@@ -102,8 +102,8 @@ def evaluate(
     def sample_plan(plan: Plan) -> Gathered:
         label = training_labels(data, n, seed) if conditional else None
         rows = min(batch, n // distributed.world())  # every process has at least one
-        options: dict[str, Any] = {"seed": seed, "batch": rows, "progress": progress}
-        return draw(model, n, plan, features, label=label, **options)
+        options: dict[str, Any] = {"seed": seed, "batch": rows, "bar": progress}
+        return gather_samples(model, n, plan, features, label=label, **options)
 
     def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
         """Add to a figure of samples what it depends on, and its value for real samples."""
@@ -114,8 +114,8 @@ def evaluate(
             weights=weights,
             seed=seed,
             real=floor[figure.name].value if figure.name in floor else figure.real,
-            draw={
-                "plan": plan.name,
+            plan={
+                "name": plan.name,
                 "sampler": plan.sampler,
                 "evaluations": plan.evaluations,
                 "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],

@@ -74,7 +74,7 @@ def _quality(evaluation: Evaluation) -> Section:
     else:
         (plan,) = evaluation.plans
         figures = evaluation.of_plan(plan.name)
-        classes = figures[0].draw["classes"] if figures[0].draw else ""
+        classes = figures[0].plan["classes"] if figures[0].plan else ""
         text = (
             f"Samples by {plan.name}: {plan.evaluations} evaluations of the score each, σ from "
             f"{plan.sigmas[0]:.3g} to {plan.sigmas[-1]:.3g} in {len(plan.sigmas)} levels"
@@ -144,9 +144,9 @@ def _cost(evaluation: Evaluation) -> Section | None:
     ):
         curves = dict[str, list[tuple[float, float, float, float]]]()
         for figure in evaluation.frontier:
-            draw = figure.draw or {}
-            point = float(draw[key]), figure.value, figure.low, figure.high
-            curves.setdefault(draw["sampler"], []).append(point)
+            plan = figure.plan or {}
+            point = float(plan[key]), figure.value, figure.low, figure.high
+            curves.setdefault(plan["sampler"], []).append(point)
         plot = plots.frontier(curves, label, axis, floor=first.real)
         caption = f"Against {axis}; bands are 95 % intervals."
         pictures.append(Picture(plots.as_png(plot), caption, f"{label}."))

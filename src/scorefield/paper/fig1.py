@@ -33,7 +33,7 @@ from ..nn.small import Autoencoder
 from ..objectives import sliced
 from ..runs.config import Data
 from ..show import plots
-from ..show.track import track
+from ..show.progress import progress
 from ..train import constant, cosine, train
 from .finding import Finding, Setting
 
@@ -121,7 +121,7 @@ def training_losses(setting: Setting, sigma: float) -> Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if small else threads)  # more gain nothing at so small a step
     try:
-        return torch.tensor([u.loss for u in track(updates, steps, f"noise of {sigma:g}")])
+        return torch.tensor([u.loss for u in progress(updates, steps, f"noise of {sigma:g}")])
     finally:
         torch.set_num_threads(threads)
 

@@ -34,8 +34,8 @@ from ..noise import geometric, seeded
 from ..sample import Plan
 from ..samplers import final
 from ..show.images import grid
+from ..show.progress import progress
 from ..show.text import text_table
-from ..show.track import track
 from .finding import Finding, Setting
 from .models import CHAINS_AT_ONCE, REFERENCE_IMAGES, PaperModel
 
@@ -164,7 +164,7 @@ def complete(model: PaperModel, plan: Plan, x: Tensor, visible: Tensor, m: int) 
             chain = algorithm2(
                 model.model, start, plan.sigmas, known=visible, y=y, noise=noise, **plan.options
             )
-            end = final(track(chain, plan.states, "inpainting"))
+            end = final(progress(chain, plan.states, "inpainting"))
             parts.append(torch.where(visible, y, end.cpu()))
         return torch.cat(parts).reshape(len(x), m, *x.shape[1:])
 

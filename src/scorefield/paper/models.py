@@ -38,7 +38,7 @@ from ..runs.finish import finish
 from ..runs.presets import PRESETS
 from ..sample import Plan, chains
 from ..samplers import every, final
-from ..show.track import track
+from ..show.progress import progress
 from .finding import Finding, Setting, side_by_side
 
 ModelKind = Literal["ncsn", "baseline"]
@@ -134,7 +134,7 @@ class PaperModel:
         return finish(
             self.experiment,
             self.directory,
-            watch=lambda run: track(run, steps, title, done=run.step),
+            watch=lambda run: progress(run, steps, title, done=run.step),
         )
 
     @property
@@ -151,7 +151,7 @@ class PaperModel:
 
         def compute() -> Tensor:
             parts = chains(self.model, n, plan, **options)
-            return torch.cat([final(track(part, plan.states, "sampling")) for _, part in parts])
+            return torch.cat([final(progress(part, plan.states, "sampling")) for _, part in parts])
 
         return self.compute_once("samples", n, plan, compute)
 
@@ -161,7 +161,7 @@ class PaperModel:
 
         def compute() -> Tensor:
             ((_, chain),) = chains(self.model, n, plan, seed=seed, batch=n)
-            states = every(track(chain, plan.states, "sampling"), max(plan.states // 10, 1))
+            states = every(progress(chain, plan.states, "sampling"), max(plan.states // 10, 1))
             start = plan.start(self.model, n, seeded(seed))
             return torch.stack([start, *(state.x for state in states)], 1)
 

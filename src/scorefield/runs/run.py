@@ -34,7 +34,7 @@ from ..disk import hold_lock
 from ..model import ScoreModel
 from ..sample import sample
 from ..show import images
-from ..show.track import track
+from ..show.progress import progress
 from ..train import Update, constant, cosine, derive_seed, row_noise, train
 from .build import Parts, build_plan
 from .config import Experiment
@@ -299,4 +299,4 @@ def track_training(run: Run) -> Iterator[Update]:
     def step(update: Update) -> int:
         return update.step
 
-    return track(run, steps, "training", done=run.step, position=step, describe=describe)
+    return progress(run, steps, "training", done=run.step, position=step, describe=describe)

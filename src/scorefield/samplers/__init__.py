@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..values import check_names
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import annealed_langevin, consistent, langevin
-from .state import State, States, every, final, progress
+from .state import State, States, every, final
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
 
@@ -69,6 +69,5 @@ __all__ = [
     "integrate",
     "langevin",
     "predictor_corrector",
-    "progress",
     "reverse_diffusion",
 ]

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,6 @@ class State(NamedTuple):
 
 
 States: TypeAlias = Generator[State, None, Tensor]
-Tracked = TypeVar("Tracked")
 Arguments = ParamSpec("Arguments")
 
 
@@ -109,13 +108,6 @@ def _every_nth(states: Iterable[State], n: int) -> Iterator[State]:
             yield state
     if skipped is not None:
         yield skipped
-
-
-def progress(items: Iterable[Tracked], total: int | None = None) -> Iterator[Tracked]:
-    """Yield the items and show a progress bar, in a terminal only."""
-    from tqdm.auto import tqdm
-
-    yield from tqdm(items, total=total, disable=None)
 
 
 # ── Checks ───────────────────────────────────────────────────────────────────────────────────────
