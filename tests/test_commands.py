@@ -1,6 +1,8 @@
 """The commands train, resume, sample and suggest, as a person uses them in an empty folder."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -227,6 +229,38 @@ def test_a_run_without_a_model_yet_is_used_by_its_newest_checkpoint(capsys):
     ):
         assert main(command) == 0
         assert "its newest checkpoint is used, step 5 of 10" in capsys.readouterr().err
+
+
+def _write_data(kind):
+    """Write data that need two options, or one, and return their path."""
+    if kind == "pictures":
+        Path("pictures").mkdir()
+        for i, size in enumerate([(20, 24), (16, 16), (16, 30)]):
+            Image.new("L", size, 80 * i).save(f"pictures/{i}.png")
+        Path("pictures/bad.png").write_bytes(b"not a picture")
+    elif kind == "signals.npy":
+        np.save(kind, np.sin(np.arange(640.0)).reshape(10, 1, 64))
+    else:
+        rows = [f"row {i},{i % 7},{i / 3},{'' if i == 8 else 2}" for i in range(150)]
+        Path(kind).write_text("\n".join(['"a ""b"", c",a,b,c', *rows, "x,1,two,3"]))
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "hints"),
+    [
+        ("pictures", ["size=16", "skip=true"]),
+        ("signals.npy", ["signals=true"]),
+        ("table.csv", ["missing=drop", 'drop=["a \\"b\\", c"]', 'drop=["a \\"b\\", c", "b"]']),
+    ],
+)
+def test_each_option_that_an_error_names_works_where_it_is_printed(kind, hints, capsys):
+    source, options = _write_data(kind), []
+    while main(["suggest", source, *options]) == 2:
+        *_, hint = re.findall(r"\((--data\.options\..+?)\)(?=[,;\n])", capsys.readouterr().err)
+        options += shlex.split(hint)
+    assert options == [f"--data.options.{hint}" for hint in hints]
+    assert main(["train", "--data", source, "--show", *options]) == 0
 
 
 def test_suggest_prints_the_ladder_and_the_call_that_uses_it(capsys):

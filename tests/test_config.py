@@ -11,7 +11,7 @@ from scorefield.runs.config import Experiment, as_json, override, read, replace_
     "settings",
     [
         [],
-        ["training.rate=3e-4", "training.betas=[0.5, 0.99]", "network.multipliers=[1, 2]",
+        ["training.rate=3e-4", "training.betas=0.5, 0.99", "network.multipliers=[1, 2]",
          "levels.sigma_max=5", "machine.autocast=on", "data.source=/some/folder",
          "start=other.safetensors"],
         # YAML reads 1e-10 as text, and the escapes of this character differently

@@ -118,7 +118,7 @@ def test_wrong_options_are_named(tmp_path):
     _save(tmp_path / "a.png", _noise(4, 6))
     _save(tmp_path / "b.png", _noise(6, 4))
     for options, message in (
-        ({}, r"a\.png has 6 × 4 pixels, b\.png 4 × 6; give"),
+        ({}, r"a\.png has 6 × 4 pixels, b\.png 4 × 6; scale .* size=4 "),
         ({"crop": 9}, r"crop=9, but .*[ab]\.png has [64] × [46]"),
         ({"size": 0}, "size=0"),
         ({"channels": 4}, "channels=4"),

@@ -4,6 +4,8 @@ Fields of a configuration, options of data sets and arguments of networks are al
 that each error names the field, its value and the fix.
 """
 
+import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -58,6 +60,9 @@ def _convert_to(kind: Any, value: Any, name: str) -> Any:
         if number and (kind is float or value == int(value)):
             return kind(value)
     elif origin in (tuple, Sequence):
+        if isinstance(value, str):  # a,b
+            number = items[0] in (int, float)
+            value = [json.loads(v) if number else v.strip() for v in value.split(",")]
         if isinstance(value, (list, tuple)):
             hints = items if origin is tuple and ... not in items else items[:1] * len(value)
             parts = [convert_value(v, part, name) for v, part in zip(value, hints, strict=True)]
@@ -67,6 +72,12 @@ def _convert_to(kind: Any, value: Any, name: str) -> Any:
     elif kind is Path or isinstance(value, origin or kind):
         return Path(value) if kind is Path else value
     raise TypeError
+
+
+def data_option(name: str, value: Any) -> str:
+    """Return an option of data as Python and the command line write it, for a hint."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"{name}={value!r} (--data.options.{name}={shlex.quote(text)})"
 
 
 def describe_type(hint: Any) -> str:

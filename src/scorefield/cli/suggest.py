@@ -4,6 +4,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..runs.config import Experiment, override
 from . import options
 
 MAX_SAMPLES = 5000
@@ -14,25 +15,30 @@ def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
     size: int | None = None,
-    signals: bool = False,
     budget: int | None = None,
     sigma_min: float | None = None,
+    settings: options.Settings = (),
 ) -> None:
     """Print the noise levels, the number of steps and the step size for a data set, with reasons.
 
+    Options of the data are those of `train`, as in --data.options.skip=true.
+
     Args:
         data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
-        size: side that images are scaled to, if a folder's images differ in size.
-        signals: the file holds signals, (n, channels, length) or (n, length).
+        size: side that images are scaled to, the same as --data.options.size.
         budget: number of score evaluations that a chain may take.
         sigma_min: the smallest noise level, instead of the suggested one.
+        settings: an option of the data and its value in YAML; may be repeated.
     """
     options.check_options(size=size, budget=budget)
     from .. import ladder
     from ..data import all_samples, load_data
 
-    size_option = {} if size is None else {"size": size}
-    source = load_data(data, **size_option, **({"signals": True} if signals else {}))
+    own = [*settings, *([] if size is None else [f"data.options.size={size}"])]
+    for setting in own:
+        if not setting.startswith("data.options."):
+            raise ValueError(f"--{setting}: suggest takes options of the data, --data.options.NAME")
+    source = load_data(data, **override(Experiment(), own).data.options)
     print(*source.notices, sep="\n", end="\n" * bool(source.notices))
     x = all_samples(source.train, MAX_SAMPLES)
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)

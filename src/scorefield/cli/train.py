@@ -120,9 +120,6 @@ def _train(
     data = run.parts.data
     for notice in data.notices:
         say(notice)
-    if data.skipped:
-        names = ", ".join(data.skipped[:5])
-        say(f"left out {len(data.skipped)} files that could not be read: {names}...")
     if not data.exact:
         say(f"{data.name} is streamed: if this run is stopped, `scorefield resume`")
         say("continues at about the same place, but an exact resume cannot be promised")

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
+from ..values import data_option
 from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
 from .images import EncodedImage, FileList, ImageFiles, choose_reader, folder_files, image_names
@@ -49,7 +50,7 @@ def _find_faces(place: Path) -> Path:
         raise FileNotFoundError(
             f"CelebA is looked for in {place}, which has no {CELEBA_FOLDER} and no zip of it; its "
             f"authors ask you to agree to their terms: see {CELEBA_PAGE}, then name its folder by "
-            "--data.options.root=FOLDER (in Python root=...)"
+            f"{data_option('root', 'FOLDER')}"
         )
     return path
 

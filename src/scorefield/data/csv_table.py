@@ -17,7 +17,7 @@ from typing import Literal, TextIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..values import spelling_hint
+from ..values import data_option, spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
 from .table import DELIMITERS, Column, ColumnKind, Table
 
@@ -29,6 +29,7 @@ MAX_LINE_LENGTH = 2**20
 """In characters; `csv` limits the length of a field that continues over lines."""
 MAX_TABLE_NUMBER = 1e100
 MAX_COLUMNS = 2048
+MAX_NAME_LENGTH = 500
 MAX_CATEGORIES = 100
 FEW_NUMBERS = 10
 """Whole numbers are categories if so few differ, and each occurs as often on average."""
@@ -137,30 +138,31 @@ class ColumnScan:
             self.fraction = self.fraction or (line, text)
             self.decimals = max(self.decimals, len(fraction or ".") - 1 - int(exponent or 0))
 
-    def choose_kind(self, n: int, chosen: ColumnKind | None, source: str) -> None:
+    def choose_kind(self, n: int, reader: "TableReader") -> None:
         """Set the kind of a column of n cells: the user's choice, or a guess with a remark."""
+        leave_out = f"leave the column out by {data_option('drop', [*reader.drop, self.name])}"
+        category = data_option("types", {**reader.types, self.name: "category"})
         few = len(self.texts) <= FEW_NUMBERS and n >= FEW_NUMBERS * len(self.texts)
         if len(self.texts) > 1 and self.numeric and (self.fraction or not few):
             # in a column with numbers, words are mistakes
             self.kind = "real" if self.word or self.fraction else "integer"
-        self.kind = chosen or self.kind
+        self.kind = reader.types.get(self.name, self.kind)
         wrong = {"real": self.word, "integer": self.word or self.fraction}.get(self.kind)
         if wrong is not None:
             whole = "" if self.word else "whole "
             raise ValueError(
                 f"{wrong[0]}: {wrong[1][:40]!r} in {self.name[:40]!r} is not a {whole}number; "
-                "correct it, or change the column's kind by types, or drop it"
+                f"correct it, or change its column's kind by {category}, or {leave_out}"
             )
-        self.remark = "" if chosen or self.kind != "category" else self._marked_numbers()
+        if self.kind == "category" and self.name not in reader.types:
+            self.remark = self._marked_numbers(category)
         if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
             raise ValueError(
-                f"{source}: {self.name[:40]!r} has more than {MAX_CATEGORIES} different texts: "
-                f"leave it out by drop (--data.options.drop='[{self.name[:40]}]')"
-                + f"; {self.remark}"
-                * bool(self.remark)
+                f"{reader.source}: {self.name[:40]!r} has more than {MAX_CATEGORIES} different "
+                f"texts: {leave_out}" + f"; {self.remark}" * bool(self.remark)
             )
 
-    def _marked_numbers(self) -> str:
+    def _marked_numbers(self, category: str) -> str:
         """Return a warning if most texts look like numbers, and some of them have marks."""
         plain = {text: text for text in self.texts}
         for mark in NUMBER_MARKS.values():
@@ -173,7 +175,7 @@ class ColumnScan:
         return (
             f"{self.name[:40]!r} is taken as a category, but {marked!r} looks like a number with "
             f"{marks}: write numbers as 1234.5 and read the file again, or confirm the category "
-            f"by types (--data.options.types='{{{self.name[:40]}: category}}')"
+            f"by {category}"
         )
 
     @property
@@ -219,6 +221,9 @@ def _check_header(names: list[str], source: str) -> None:
         number = names.index("") + 1
         raise ValueError(f"{source}: column {number} has no name (in pandas save with index=False)")
     for name in names:
+        if len(name) > MAX_NAME_LENGTH:
+            length = f"a name of {len(name):,} characters"
+            raise ValueError(f"{source}: {name[:40]!r}... is {length}, more than {MAX_NAME_LENGTH}")
         if names.count(name) > 1:
             raise ValueError(f"{source}: two columns are called {name[:40]!r}")
 
@@ -257,7 +262,7 @@ class TableReader:
             reason = "; ".join([f"{self.source} holds {n} rows below its header", *remarks])
             raise ValueError(f"{reason}: give at least 2")
         for scan in scans:
-            scan.choose_kind(n, self.types.get(scan.name), self.source)
+            scan.choose_kind(n, self)
         values = self._values(n, [scan.categories for scan in scans])
         rows = split or hold_out(n, 0.1)
         train = values[rows[0].numpy()].T
@@ -310,7 +315,7 @@ class TableReader:
             elif not self.skip_missing:
                 raise ValueError(
                     f"{place}: no value for {lacking[0][:40]!r}; fill it in, or leave such "
-                    "rows out by missing=drop (--data.options.missing=drop)"
+                    f"rows out by {data_option('missing', 'drop')}"
                 )
             elif incomplete is not None:
                 incomplete[tuple(lacking)] += 1

@@ -18,6 +18,8 @@ from urllib import request
 
 from ..show.progress import progress
 
+from ..values import data_option
+
 CHUNK_BYTES = 2**20
 """Read at a time, whatever length a file claims."""
 PLAIN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -52,8 +54,8 @@ def ensure_files(name: str, folder: Path, missing: Sequence[Remote], download: b
         size = sum(remote.size for remote in missing) / 1e6
         raise FileNotFoundError(
             f"{name} is looked for in {folder}, which has no {names}: name its folder by "
-            f"--data.options.root=FOLDER (in Python root=...), or download {size:.0f} MB from "
-            f"{missing[0].url.rpartition('/')[0]} by --data.options.download=true (download=True)"
+            f"{data_option('root', 'FOLDER')}, or download {size:.0f} MB from "
+            f"{missing[0].url.rpartition('/')[0]} by {data_option('download', True)}"
         )
     for remote in missing:
         fetch(remote, folder)

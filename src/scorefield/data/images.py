@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
 from pathlib import Path
@@ -23,6 +23,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..values import data_option
 from .fingerprint import check_unchanged, file_stamp
 from .sources import Arrays, Dataset, Labelled, Part, Source, Split
 
@@ -145,6 +146,15 @@ class FileList:
     place: str | Path
     names: Sequence[str]
     file: Callable[[int], ImageFile]
+    advice: str = ""  # ends the error of a file that cannot be read
+
+    def read(self, index: int, reader: Callable[[ImageFile], Any]) -> Any:
+        """Return what a reader makes of a file."""
+        file = self.file(index)
+        try:
+            return reader(file)
+        except OSError as error:
+            raise OSError(f"{error}{self.advice}") from error
 
 
 def folder_files(root: Path, names: Sequence[str]) -> FileList:
@@ -180,7 +190,8 @@ class ImageFiles(Source):
         return len(self.files.names)
 
     def _read(self, index: int) -> Tensor:
-        return self.reader(self.files.file(index))
+        image: Tensor = self.files.read(index, self.reader)
+        return image
 
     def take(self, index: Int[Tensor, "batch"], *, threads: bool = False) -> Labelled:
         """Return the images of these indices, read from their files, and their labels."""
@@ -217,13 +228,13 @@ def choose_reader(
     if size is not None and channels is not None:
         return ImageReader(channels, size, size, crop)
     first, *_ = names = files.names
-    headers = map_in_threads(lambda i: read_header(files.file(i)), range(len(names)))
+    headers = map_in_threads(lambda i: files.read(i, read_header), range(len(names)))
     width, height, grey = next(headers)
     for name, (w, h, without_colour) in zip(names[1:], headers, strict=True):
         if size is None and (w, h) != (width, height):
             raise ValueError(
                 f"{files.place}: {first} has {width} × {height} pixels, {name} {w} × {h}; "
-                "give the side to scale them to by size"
+                f"scale them to one by {data_option('size', min(width, height, w, h))}"
             )
         grey = grey and without_colour
     return ImageReader(channels or (1 if grey else 3), size or height, size or width, crop)
@@ -266,10 +277,14 @@ def folder(
         )
     classes = {top: i for i, top in enumerate(sorted(set(tops)))}
     numbers = torch.tensor([classes[top] for top in tops]) if labels else None
-    files = folder_files(root, names)
+    skipping = f"; repair it, or begin with {data_option('skip', True)}, which leaves it out"
+    files = replace(folder_files(root, names), advice=skipping)
     images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
     rows, name = _hash_split(names), root.resolve().name
-    return Dataset.split(name, images, rows, classes=len(classes), skipped=skipped)
+    left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
+    notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
+    about: Any = {"classes": len(classes), "skipped": skipped}
+    return Dataset.split(name, images, rows, **about, notices=notices * bool(skipped))
 
 
 def image_names(root: Path) -> list[str]:

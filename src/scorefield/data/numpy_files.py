@@ -17,6 +17,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..values import data_option
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
 from .sources import Arrays, Dataset, Source, hold_out
@@ -170,8 +171,8 @@ def _check_values(path: Path, source: Source) -> None:
             if samples.ndim == 4 and not 0 <= low <= high <= 1:
                 raise ValueError(
                     f"{path}: row {row} is an image with values from {low:.4g} to {high:.4g}; save "
-                    "8-bit images as uint8, bring floats to [0, 1] by x/255 or (x + 1)/2; signals "
-                    "need --data.options.signals=true"
+                    "8-bit images as uint8, bring floats to [0, 1] by x/255 or (x + 1)/2, or read "
+                    f"signals by {data_option('signals', True)}"
                 )
 
 
