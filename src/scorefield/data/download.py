@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib import request
 
 from ..show.progress import progress
-
 from ..values import data_option
 
 CHUNK_BYTES = 2**20
