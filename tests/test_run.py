@@ -162,6 +162,7 @@ def _poison(monkeypatch, steps):
     return asked
 
 
+@pytest.mark.filterwarnings("ignore:step .* is skipped")
 def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step in (3, 4, 11))
     updates = list(start(_vectors(points), tmp_path / "run"))
@@ -175,6 +176,7 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeyp
     assert all(value.isfinite().all() for value in tensors.values())
 
 
+@pytest.mark.filterwarnings("ignore:step .* is skipped")
 def test_several_bad_batches_roll_the_run_back_with_half_the_rate(points, tmp_path, monkeypatch):
     asked = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21)
     updates = list(start(_vectors(points), tmp_path / "run"))
@@ -184,6 +186,7 @@ def test_several_bad_batches_roll_the_run_back_with_half_the_rate(points, tmp_pa
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:step .* is skipped")
 def test_a_run_rolls_back_only_once(points, tmp_path, monkeypatch):
     _poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
@@ -191,6 +194,7 @@ def test_a_run_rolls_back_only_once(points, tmp_path, monkeypatch):
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["step"] == 10
 
 
+@pytest.mark.filterwarnings("ignore:step .* is skipped")
 def test_skipped_steps_are_counted_across_a_kill(points, tmp_path, monkeypatch):
     # NaN on both sides of the checkpoint at step 10
     settings = ["training.steps=22"]

@@ -121,10 +121,28 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     run = train(
         model, lambda k: factor * _images(k), loss, optimizer=optimizer, steps=3, start=2, ema=ema
     )
-    (update,) = run
+    with pytest.warns(UserWarning, match=r"step 3 is skipped, .* look for NaN in the data"):
+        (update,) = run
     assert update.skipped
     assert math.isfinite(update.loss) == (where == "gradient")
     torch.testing.assert_close(states(), before, atol=0, rtol=0)
+
+
+def test_skipped_steps_in_a_row_warn_once_and_end_the_training():
+    """Step 2 is bad and alone; from step 5 on all are."""
+    model = Linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def batches(step):
+        return _gaussian(step) * (math.nan if step in (1, *range(4, 20)) else 1)
+
+    with (
+        pytest.warns(UserWarning, match="step 2 is skipped, because its loss is nan") as caught,
+        pytest.raises(ValueError, match=r"5 steps in a row up to 9 .*look for NaN in the data"),
+    ):
+        list(train(model, batches, _level, optimizer=optimizer))
+    assert len(caught) == 1
+    assert all(p.isfinite().all() for p in model.parameters())
 
 
 def test_the_moving_average_follows_its_recursion():

@@ -8,7 +8,8 @@ and the number of processes does not matter. Dropout is the exception: each proc
 """
 
 import math
-from collections.abc import Callable, Generator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ EMA_WARMUP = 100
 EMA_UPDATE_EVERY = 10
 """Steps between updates after that: a pass over all weights costs a small network several per cent
 of its step."""
+MAX_SKIPPED = 5
+"""Steps in a row that may be skipped before training ends, or a run rolls back."""
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 """Samples, or samples and their classes."""
@@ -65,7 +68,8 @@ def train(
     `start` the one to start from, with the state that model, optimiser and average had there.
     `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
     `ema` the average from `moving_average(model)`, and `autocast` the dtype that the network runs
-    in. `seed` is that of σ, of the noise and of dropout.
+    in. `seed` is that of σ, of the noise and of dropout. A step whose loss or gradient is not
+    finite is skipped, with a warning at the first, and `MAX_SKIPPED` in a row are an error.
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
@@ -109,7 +113,29 @@ def train(
                 ema.update_parameters(model)
         return Update(step + 1, value, norm, optimizer.param_groups[0]["lr"], skipped)
 
-    return (update(step) for step in (count(start) if steps is None else range(start, steps)))
+    numbers = count(start) if steps is None else range(start, steps)
+    return _watch_skipped(update(step) for step in numbers)
+
+
+def _watch_skipped(updates: Iterator[Update]) -> Generator[Update, None, None]:
+    """Warn about the first skipped step, and raise after `MAX_SKIPPED` in a row."""
+    row, advice = 0, "look for NaN in the data, or lower the learning rate"
+    warned = not distributed.is_main()
+    for update in updates:
+        row = row + 1 if update.skipped else 0
+        if row and not warned:
+            warned = True
+            warnings.warn(
+                f"step {update.step} is skipped, because its loss is {update.loss:.4g} and its "
+                f"gradient has the norm {update.norm:.4g}: {advice}",
+                stacklevel=2,
+            )
+        yield update
+        if row == MAX_SKIPPED:
+            raise ValueError(
+                f"{row} steps in a row up to {update.step} had a loss or gradient that is not "
+                f"finite: {advice}"
+            )
 
 
 def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:

@@ -35,14 +35,12 @@ from ..model import ScoreModel
 from ..sample import sample
 from ..show import images
 from ..show.progress import progress
-from ..train import Update, constant, cosine, derive_seed, row_noise, train
+from ..train import MAX_SKIPPED, Update, constant, cosine, derive_seed, row_noise, train
 from .build import Parts, build_plan
 from .config import Experiment
 from .journal import Journal
 from .state import Progress, interrupted_write, restore_state, save_state
 
-MAX_SKIPPED = 5
-"""Steps in a row that may be skipped before the run rolls back, or ends."""
 HELDOUT_SAMPLES = 1024
 """Largest number of held-out samples whose loss is computed."""
 HELDOUT_BATCH = 256
