@@ -56,8 +56,8 @@ def missing(package: str) -> str | None:
 def notes() -> list[str]:
     """Return which packages are compared, and which are missing."""
     absent = {package: missing(package) for package in INSTALL}
-    there = [f"{name} {version(name)}" for name, reason in absent.items() if reason is None]
-    compared = [f"Compared with {' and '.join(there)}."] * bool(there)
+    installed = [f"{name} {version(name)}" for name, reason in absent.items() if reason is None]
+    compared = [f"Compared with {' and '.join(installed)}."] * bool(installed)
     return [*compared, *filter(None, absent.values())]
 
 

@@ -72,8 +72,8 @@ def sampling(setting: Setting, title: str, build: Callable[[], ScoreModel], n: i
     """Count the samples per second that each sampler draws from one network."""
     x = ENDS["sigma_max"] * torch.randn(n, 1, 8, 8, device=setting.device)
     net = build().net.to(setting.device).eval()
-    there = [entry for entry in CONTENDERS if packages.missing(entry.package) is None]
-    entries = {f"{entry.package} {entry.name}": entry for entry in there}
+    available = [entry for entry in CONTENDERS if packages.missing(entry.package) is None]
+    entries = {f"{entry.package} {entry.name}": entry for entry in available}
     builders: dict[str, Callable[[], Task]] = {
         name: lambda entry=entry: partial(entry.build(net, EVALUATIONS), x)
         for name, entry in entries.items()

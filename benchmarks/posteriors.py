@@ -70,7 +70,7 @@ def run(setting: Setting) -> Iterator[Table]:
         f"{problem.name}, {method}": (problem, method)
         for problem in problems()
         for method in METHODS
-        if method != "algorithm2" or problem.operator.known is not None
+        if method != "algorithm2" or problem.operator.observed is not None
     }
     rows: list[list[Cell]] = []
     for problem, method in setting.select(pairs).values():
@@ -154,7 +154,7 @@ def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
 
 def by_algorithm2(problem: Problem, n: int) -> Tensor:
     sigmas = geometric(problem.sigma_max, 0.02, 16)
-    options = {"known": problem.operator.known, "y": problem.y, "steps": 20, "epsilon": 4e-5}
+    options = {"observed": problem.operator.observed, "y": problem.y, "steps": 20, "epsilon": 4e-5}
     x = problem.prior.prior.sample(n, sigmas[0])
     return final(algorithm2(problem.prior, x, sigmas, **options))
 

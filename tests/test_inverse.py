@@ -59,8 +59,8 @@ def test_an_operator_is_consistent_with_its_matrix(name):
 
 def test_operators_have_the_meaning_of_their_names():
     x, y = torch.rand(2, 2, 3, 8, 8)
-    known = torch.rand(8, 8) < 0.5
-    assert torch.equal(mask(known).project(x, y), torch.where(known, y, x))
+    observed = torch.rand(8, 8) < 0.5
+    assert torch.equal(mask(observed).project(x, y), torch.where(observed, y, x))
     assert torch.equal(grayscale((0.0, 1.0, 0.0))(x), x[:, 1:2])
     torch.testing.assert_close(downsample(8)(x), x.mean((2, 3), keepdim=True))
     wide = torch.zeros(1, 1, 64, 64)
@@ -84,8 +84,8 @@ def test_pigdm_is_exact_for_the_gaussian_it_assumes():
 
 def test_replace_is_exact_for_independent_coordinates():
     target = Gaussian(torch.randn(3).double(), torch.tensor([0.3, 2.0, 1.0]).double())
-    known, y = torch.tensor([True, False, False]), torch.tensor([[0.7, 0.0, 0.0]]).double()
-    score, x = replace(target, mask(known), y), torch.randn(5, 3).double()
+    observed, y = torch.tensor([True, False, False]), torch.tensor([[0.7, 0.0, 0.0]]).double()
+    score, x = replace(target, mask(observed), y), torch.randn(5, 3).double()
     expected = target(x, 0.8)
     expected[:, 0] = (0.7 - x[:, 0]) / 0.64
     torch.testing.assert_close(score(x, 0.8), expected)
@@ -104,8 +104,12 @@ def test_dps_has_the_gradient_of_its_likelihood():
 
 def test_algorithm2_samples_the_noise_of_known_pixels_once_a_level():
     target = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
-    known, y, sigmas = torch.tensor([True, False]), torch.tensor([[1.0, 0.0]]), geometric(2, 0.3, 3)
-    options = {"known": known, "y": y, "steps": 200, "epsilon": 0.02}
+    observed, y, sigmas = (
+        torch.tensor([True, False]),
+        torch.tensor([[1.0, 0.0]]),
+        geometric(2, 0.3, 3),
+    )
+    options = {"observed": observed, "y": y, "steps": 200, "epsilon": 0.02}
     states = list(algorithm2(target, torch.zeros(3000, 2), sigmas, **options))
     parts = (states[i : i + 200] for i in range(0, 600, 200))
     for part, sigma in zip(parts, sigmas, strict=True):

@@ -51,9 +51,21 @@ def _shared_lines(code):
     return [n.lineno for n, *sides in pairs if all(isinstance(side, ast.Tuple) for side in sides)]
 
 
+VAGUE = {"each", "found", "given", "held", "kept", "known", "made"}
+VAGUE |= {"mixed", "seen", "taken", "there", "told", "way"}
+
+
+def _vague_variables(code):
+    """Variables and arguments that are not named after the thing."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return VAGUE & (names | {n.arg for n in nodes if isinstance(n, ast.arg)})
+
+
 RULES = {
     "a docstring starts with an imperative or a noun": _indirect_docstrings,
     "a function is named by a verb, or by the thing that it returns": _participles,
+    "a variable is named after the thing": _vague_variables,
     "a constant stands on its own line": _shared_lines,
 }
 
@@ -67,7 +79,7 @@ def test_the_source_follows(rule):
 @pytest.mark.parametrize(
     "code",
     ['def f():\n    """Of two, the first."""', "def _drawn(): ...", "def evenly_spaced(): ...",
-     "A, B = 1, 2"],
+     "A, B = 1, 2", "kept = []", "def keep(known): ..."],
 )  # fmt: skip
 def test_a_fault_is_found(code):
     assert any(rule(code) for rule in RULES.values())

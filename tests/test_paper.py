@@ -288,7 +288,7 @@ def test_mean_filled_images_have_the_training_mean(monkeypatch):
     for mean, right in ((0.9, 1), (0.0, 0.5)):
         train = torch.full((5, 1, 1, 4), mean)
         monkeypatch.setattr(fig6, "all_samples", lambda source, limit, train=train: train)
-        accuracy = fig6.accuracies(load_data("digits"), completions, x, visible, labels)
+        accuracy = fig6.accuracies(load_data("digits"), {"y": completions}, x, visible, labels)
         assert list(accuracy.values()) == pytest.approx([1 / 3, right, 1])
 
 
@@ -325,11 +325,12 @@ def test_the_small_scale_completes_by_fine_levels_and_the_noise_left_is_known(tm
 
 
 def test_the_ladder_is_chosen_on_digits_unseen_by_the_classifier(tmp_path, monkeypatch, capsys):
-    seen = []
+    rows = []
 
     def accuracies(data, completions, x, visible, labels):
-        seen.append(torch.cat([all_samples(data.train), x]).flatten(1))
-        return {"completions": len(seen), "mean-filled images": 0.0, "images": 1.0}
+        rows.append(torch.cat([all_samples(data.train), x]).flatten(1))
+        shares = {title: i for i, title in enumerate(completions, 1)}
+        return {**shares, "mean-filled images": 0.0, "images": 1.0}
 
     monkeypatch.setattr(fig6, "complete", lambda model, plan, x, visible, m: x[:, None])
     monkeypatch.setattr(fig6, "accuracies", accuracies)
@@ -338,8 +339,8 @@ def test_the_ladder_is_chosen_on_digits_unseen_by_the_classifier(tmp_path, monke
     assert accuracy == {title: i for i, title in enumerate(titles, 1)}
     assert titles[-1] in capsys.readouterr().out
     train = all_samples(load_data("digits").train).flatten(1)
-    assert len(seen[0]) == len(train)
-    assert torch.equal(seen[0].unique(dim=0), train.unique(dim=0))
+    assert [len(x) for x in rows] == [len(train)]  # one classifier for all ladders
+    assert torch.equal(rows[0].unique(dim=0), train.unique(dim=0))
 
 
 @pytest.mark.slow

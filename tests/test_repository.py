@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 
 import scorefield
 from scorefield.cli import COMMANDS, FIELD, main
+from scorefield.paper import Setting
 from scorefield.runs import finish
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
@@ -210,7 +212,8 @@ def _blocks(document, *languages):
 
 
 DOCUMENTS = {
-    **dict.fromkeys(["README.md", "CONTRIBUTING.md", "docs/speed.md", "docs/data.md"]),
+    **dict.fromkeys(["README.md", "CONTRIBUTING.md"]),
+    **dict.fromkeys(["docs/speed.md", "docs/data.md", "docs/paper.md"]),
     **dict.fromkeys(["docs/evaluation.md", "docs/restoration.md"], ("digits", "runs/digits")),
     "docs/tables.md": ("table", "runs/people"),
 }
@@ -220,6 +223,8 @@ DOCUMENTS = {
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scorefield.paper.Setting", partial(Setting, most=2))
+    monkeypatch.setattr("scorefield.paper.models.SMALL_WIDTH", 2)
     if DOCUMENTS[document]:
         preset, directory = DOCUMENTS[document]
         changes = ["training.steps=20", "training.warmup=1", "network.width=8"]

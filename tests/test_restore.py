@@ -27,13 +27,13 @@ def gaussian_model(oracle):
 @pytest.mark.parametrize("method", ["particle_filter", "pigdm", "dps", "replace", "algorithm2"])
 def test_each_method_returns_known_values_unchanged(method):
     oracle = Gaussian(torch.zeros(2), torch.tensor([[0.25, 0.2], [0.2, 0.25]]))
-    known, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])
+    observed, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])
     model, steps = gaussian_model(oracle), {"algorithm2": 1, "particle_filter": 32}.get(method, 6)
     options = dict(method=method, steps=steps, particles=100)
-    x = restore(model, inverse.mask(known), y, 200, **options)
+    x = restore(model, inverse.mask(observed), y, 200, **options)
     assert x.shape == (2, 200, 2)
     assert torch.equal(x[:, :, 0], y[:, :1].expand(2, 200))
-    assert torch.equal(x, restore(model, inverse.mask(known), y, 200, **options))
+    assert torch.equal(x, restore(model, inverse.mask(observed), y, 200, **options))
     if method == "particle_filter":
         # 200 samples of N(0.8 y, 0.3²), in 4 filters of correlated particles, count as about 50:
         # standard errors of 0.042 for the mean and 10 % for the deviation; three of each
@@ -47,9 +47,11 @@ def test_completions_come_from_all_filters_equally(monkeypatch):
         yield State(torch.arange(len(x)).float()[:, None].expand_as(x), 0.0, x, 1)
 
     monkeypatch.setattr(inverse, "particle_filter", numbered)
-    oracle, known = Gaussian(torch.zeros(2), 1.0), torch.tensor([True, False])
+    oracle, observed = Gaussian(torch.zeros(2), 1.0), torch.tensor([True, False])
     y = torch.tensor([[0.6, 0.0], [-0.6, 0.0], [0.1, 0.0]])
-    x = restore(gaussian_model(oracle), inverse.mask(known), y, 6, particles=8, filters=4, batch=64)
+    x = restore(
+        gaussian_model(oracle), inverse.mask(observed), y, 6, particles=8, filters=4, batch=64
+    )
     # two measurements fill a batch of 64; the third starts with sample 64 in a new tensor
     first = torch.tensor([0.0, 8.0, 16.0, 24.0, 4.0, 12.0])
     assert torch.equal(x[:, :, 1], torch.stack([first, first + 32, first]))
@@ -84,13 +86,13 @@ def run(model, image, args, out):
 def test_known_bytes_come_back_unchanged_in_every_file(models, tmp_path, name):
     shape = (8, 8) if name == "grey" else (8, 8, 3)
     pixels = write_picture(tmp_path / "in.png", *shape)
-    known = write_picture(tmp_path / "m.png", 8, 8, seed=1) > 127
+    observed = write_picture(tmp_path / "m.png", 8, 8, seed=1) > 127
     out, args = tmp_path / "out", f"--task inpaint --mask {tmp_path / 'm.png'}"
     assert run(models / name, tmp_path / "in.png", args, out) == 0
     for file in [*(out / "completions").iterdir(), out / "mean.png"]:
         restored = np.array(Image.open(file))
-        assert (restored[known] == pixels[known]).all(), file.name
-    assert (np.array(Image.open(out / "std.png"))[known] == 0).all()
+        assert (restored[observed] == pixels[observed]).all(), file.name
+    assert (np.array(Image.open(out / "std.png"))[observed] == 0).all()
     assert np.array(Image.open(out / "std.png")).max() == 255
     x = np.load(out / "restored.npy")
     white = json.loads(Image.open(out / "std.png").text["scorefield"])["white"]

@@ -136,9 +136,9 @@ def write_tensors(
     path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     """Write tensors with a description and the checksum of both, whole or not at all."""
-    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = json.dumps({**description, "sha256": _digest(description, kept)}, allow_nan=False)
-    write_file(path, serialise(kept, {"scorefield": header}))
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = json.dumps({**description, "sha256": _digest(description, on_cpu)}, allow_nan=False)
+    write_file(path, serialise(on_cpu, {"scorefield": header}))
 
 
 def read_tensors(path: str | Path) -> TensorFile:

@@ -75,10 +75,10 @@ def restore(
     if method == "particle_filter":
         options = {"operator": operator, "sigma_y": sigma_y, "filter_size": work.size} | options
     elif method == "algorithm2":
-        if operator.known is None or sigma_y > 0:
+        if operator.observed is None or sigma_y > 0:
             raise ValueError("method='algorithm2' needs a noiseless mask: take 'particle_filter'")
         own = {name: value for name, value in work.plan.options.items() if name != "denoise"}
-        options = {"known": operator.known} | own | options
+        options = {"observed": operator.observed} | own | options
     elif method == "pigdm":
         options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
     run: Callable[..., Any] = getattr(inverse, method)
@@ -95,12 +95,12 @@ def restore(
     rows = torch.arange(len(y)).repeat_interleave(work.groups * work.size)
     batches = torch.split(rows, work.at_once)
     parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
-    take, kept = -(-n // work.groups), list[Tensor]()
+    take, completions = -(-n // work.groups), list[Tensor]()
     for index, x in zip(batches, watch(parts), strict=True):
         x = operator.project(x, y[index]) if sigma_y == 0 else x
         # Descendants of one particle are neighbours in a filter: take particles far apart.
-        kept.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])
-    x = torch.cat(kept).view(len(y), work.groups, take, *prior.mean.shape)
+        completions.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])
+    x = torch.cat(completions).view(len(y), work.groups, take, *prior.mean.shape)
     return x.transpose(1, 2).flatten(1, 2)[:, :n]
 
 

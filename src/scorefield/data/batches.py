@@ -72,8 +72,8 @@ class Batches:
             raise ValueError(f"step={start}: the first step is 0")
         take, workers = self._take, self.workers
         if isinstance(self.source, Stream):  # read in order, so by one thread at most
-            taken = self.source.batches(start * self.size, self.size, self._rows)
-            take, workers = lambda step: next(taken), min(workers, 1)
+            parts = self.source.batches(start * self.size, self.size, self._rows)
+            take, workers = lambda step: next(parts), min(workers, 1)
         if workers:
             return self._read_ahead(start, take, workers)
         return (self._finish(step, take(step)) for step in count(start))

@@ -176,8 +176,8 @@ def _stream(columns: HubColumns, tables: list[Any], choose: Chooser, buffer: int
     total = (counts and counts.num_examples) or None  # None if the provider has not counted them
     if held_out is None:
         # Where the number of rows is not known, count the first ones in case there are few.
-        seen = total or sum(1 for _ in islice(train, 10 * MAX_HELD_OUT_ROWS))
-        few = min(max(1, seen // 10), MAX_HELD_OUT_ROWS)
+        count = total or sum(1 for _ in islice(train, 10 * MAX_HELD_OUT_ROWS))
+        few = min(max(1, count // 10), MAX_HELD_OUT_ROWS)
         held_out, train = train.take(few), train.skip(few)
         total = total and total - few
     rows = partial(_endless_rows, columns.name, train, total, buffer)

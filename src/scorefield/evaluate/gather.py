@@ -156,10 +156,10 @@ def source_batches(
 
 def reference_of(source: Source, features: Features, cache: Path | None = None) -> Gathered:
     """Reduce real samples; the moments of many come from the folder `cache`, if there is one."""
-    kept = min(MAX_KEPT, max(MAX_KEPT_NUMBERS // source.shape.numel(), 1), len(source))
-    x = torch.split(all_samples(source, kept).cpu(), READ_BATCH)
+    count = min(MAX_KEPT, max(MAX_KEPT_NUMBERS // source.shape.numel(), 1), len(source))
+    x = torch.split(all_samples(source, count).cpu(), READ_BATCH)
     some = gather_features(((i * READ_BATCH, part) for i, part in enumerate(x)), features)
-    if some.parts and kept < len(source):
+    if some.parts and count < len(source):
         some = replace(some, parts=(_cached_moments(source, features, cache),))
     return replace(some, n=len(source))
 

@@ -4,7 +4,7 @@ import math
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import checkpoints, load, read_tensors
-from ..data import Dataset
+from ..data import Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..runs import config
@@ -27,7 +27,7 @@ from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
-from .figure import Figure, spread_interval
+from .figure import Figure, Interval, spread_interval
 from .fit import likelihood_figures, loss_curves, loss_figures
 from .gather import Gathered, gather_features, gather_samples, reference_of, source_batches
 from .memory import Memory, memorisation
@@ -73,13 +73,7 @@ def evaluate(
     moments of real data, such as `cache_folder()`, and `progress` is reported on stderr.
     """
     plans = tuple(plans) or (make_plan(model),)
-    names, floors = [plan.name for plan in plans], (floor_sets, 1)
-    counts = {"n": (n, max(2, distributed.world())), "floor_sets": floors, "bits": (bits, 0)}
-    for name, (count, least) in counts.items():
-        if count < least or count % 1:
-            raise ValueError(f"{name}={count}: give a whole number, {least} or more")
-    if len(set(names)) < len(names):
-        raise ValueError(f"plans are {', '.join(names)}: give each its own title")
+    _check_counts(plans, n, floor_sets, bits)
     if not isinstance(features, Features):
         features = make_features(features, data, device=model.device or "cpu")
     classifier = classifier or (features if features.classes else None)
@@ -98,12 +92,16 @@ def evaluate(
     calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
     say(f"computing: {optimize(model, batch=min(batch, n), evaluations=calls)}")
     conditional = bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
-
-    def sample_plan(plan: Plan) -> Gathered:
-        label = training_labels(data, n, seed) if conditional else None
-        rows = min(batch, n // distributed.world())  # every process has at least one
-        options: dict[str, Any] = {"seed": seed, "batch": rows, "bar": progress}
-        return gather_samples(model, n, plan, features, label=label, **options)
+    options: dict[str, Any] = {
+        "seed": seed,
+        "batch": min(batch, n // distributed.world()),  # every process has at least one sample
+        "label": training_labels(data, n, seed) if conditional else None,
+        "bar": progress,
+    }
+    samples = {plan.name: gather_samples(model, n, plan, features, **options) for plan in plans}
+    say("real samples of the other split, and nearest neighbours in the training data")
+    floor = _measure_floor(other, real, n, floor_sets, features, classifier, seed)
+    memory, notes = _measure_memory(samples, data, flips)
 
     def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
         """Add to a figure of samples what it depends on, and its value for real samples."""
@@ -114,36 +112,9 @@ def evaluate(
             weights=weights,
             seed=seed,
             real=floor[figure.name].value if figure.name in floor else figure.real,
-            plan={
-                "name": plan.name,
-                "sampler": plan.sampler,
-                "evaluations": plan.evaluations,
-                "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
-                "options": plan.options,
-                "start": "uniform noise" if plan.uniform else "the model's prior",
-                "classes": "as frequent as in training" if conditional else "",
-                "seconds": gathered.seconds,
-            },
+            plan=_describe_plan(plan, gathered, conditional),
         )
 
-    samples = {plan.name: sample_plan(plan) for plan in plans}
-    say("real samples of the other split, and nearest neighbours in the training data")
-    values, generator = defaultdict[str, list[float]](list), torch.Generator().manual_seed(seed)
-    for _ in range(floor_sets):
-        if other is None or len(other) < n:
-            break
-        rows = torch.randperm(len(other), generator=generator)[:n]
-        some = gather_features(source_batches(other, rows), features)
-        for figure in quality(some, real, classifier=classifier, seed=seed, intervals=False):
-            if not math.isnan(figure.value):
-                values[figure.name].append(figure.value)
-    floor = {title: spread_interval(numbers) for title, numbers in values.items()}
-    memory, notes = dict[str, Memory](), list[str]()
-    try:
-        memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
-        memory = dict(zip(samples, memories, strict=True))
-    except ValueError as error:
-        notes.append(f"memorisation: {error}")
     figures = list[Figure]()
     for plan in plans:
         gathered, copies = samples[plan.name], memory.get(plan.name)
@@ -152,20 +123,13 @@ def evaluate(
         figures += [describe(figure, plan, gathered) for figure in own]
     say("loss at each noise level, and likelihood")
     sigmas, losses = loss_curves(model, data, seed=seed)
-    own = [*loss_figures(sigmas, losses, data.name)]
-    try:
-        own += likelihood_figures(model, data, bits, seed)
-    except ValueError as error:
-        notes.append(f"likelihood: {error}")
-    for figure in own:
-        words = ["of the model without a class"] * conditional + [figure.warning]
-        warning = "; ".join(filter(None, words))
-        figures.append(replace(figure, warning=warning, weights=weights, seed=seed))
+    fit, fit_notes = _measure_fit(model, data, sigmas, losses, bits, seed, conditional)
+    figures += [replace(figure, weights=weights, seed=seed) for figure in fit]
     points = list[Figure]()
     for plan in frontier if real.parts else ():
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
-            gathered = sample_plan(plan)
+            gathered = gather_samples(model, n, plan, features, **options)
         points.append(describe(next(quality(gathered, real)), plan, gathered))
     sets = {"real": real} | samples
     return Evaluation(
@@ -173,8 +137,86 @@ def evaluate(
         plans=plans, samples=samples, figures=tuple(figures), floor=floor, floor_sets=floor_sets,
         shares={k: class_shares(x, classifier) for k, x in sets.items()} if classifier else {},
         memory=memory, sigmas=sigmas, losses=losses, frontier=tuple(points),
-        notes=tuple(notes), run=run,
+        notes=(*notes, *fit_notes), run=run,
     )  # fmt: skip
+
+
+def _check_counts(plans: Sequence[Plan], n: int, floor_sets: int, bits: int) -> None:
+    counts = {"n": (n, max(2, distributed.world())), "floor_sets": (floor_sets, 1)}
+    for name, (count, least) in (counts | {"bits": (bits, 0)}).items():
+        if count < least or count % 1:
+            raise ValueError(f"{name}={count}: give a whole number, {least} or more")
+    names = [plan.name for plan in plans]
+    if len(set(names)) < len(names):
+        raise ValueError(f"plans are {', '.join(names)}: give each its own title")
+
+
+def _measure_floor(
+    source: Source | None,
+    real: Gathered,
+    n: int,
+    sets: int,
+    features: Features,
+    classifier: Features | None,
+    seed: int,
+) -> dict[str, Interval]:
+    """Return each figure of quality for random sets of n real samples, if there are as many."""
+    values, generator = defaultdict[str, list[float]](list), torch.Generator().manual_seed(seed)
+    if source is None or len(source) < n:
+        return {}
+    for _ in range(sets):
+        rows = torch.randperm(len(source), generator=generator)[:n]
+        some = gather_features(source_batches(source, rows), features)
+        for figure in quality(some, real, classifier=classifier, seed=seed, intervals=False):
+            if not math.isnan(figure.value):
+                values[figure.name].append(figure.value)
+    return {name: spread_interval(numbers) for name, numbers in values.items()}
+
+
+def _measure_memory(
+    samples: Mapping[str, Gathered], data: Dataset, flips: bool
+) -> tuple[dict[str, Memory], list[str]]:
+    """Return the memorisation of each plan's samples, or why it cannot be measured."""
+    try:
+        memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
+    except ValueError as error:
+        return {}, [f"memorisation: {error}"]
+    return dict(zip(samples, memories, strict=True)), []
+
+
+def _measure_fit(
+    model: ScoreModel,
+    data: Dataset,
+    sigmas: Tensor,
+    losses: Mapping[str, Tensor],
+    bits: int,
+    seed: int,
+    conditional: bool,
+) -> tuple[list[Figure], list[str]]:
+    """Return the figures of loss and likelihood, and why the latter is missing."""
+    figures, notes = [*loss_figures(sigmas, losses, data.name)], list[str]()
+    try:
+        figures += likelihood_figures(model, data, bits, seed)
+    except ValueError as error:
+        notes.append(f"likelihood: {error}")
+    words = ["of the model without a class"] * conditional
+    return [
+        replace(f, warning="; ".join(filter(None, [*words, f.warning]))) for f in figures
+    ], notes
+
+
+def _describe_plan(plan: Plan, gathered: Gathered, conditional: bool) -> dict[str, Any]:
+    """Return what a figure of samples says about their plan."""
+    return {
+        "name": plan.name,
+        "sampler": plan.sampler,
+        "evaluations": plan.evaluations,
+        "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
+        "options": plan.options,
+        "start": "uniform noise" if plan.uniform else "the model's prior",
+        "classes": "as frequent as in training" if conditional else "",
+        "seconds": gathered.seconds,
+    }
 
 
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:

@@ -135,8 +135,8 @@ def _exact_copies(
     close = (d <= 0.5001 * train.shape.numel() ** 0.5 / train.levels).nonzero()[:, 0]
     equal = torch.zeros(len(x), dtype=torch.bool)
     for rows in torch.split(close, 1000):
-        there = train.take(neighbours.indices[rows, 0])[0].cpu().flatten(1)
+        originals = train.take(neighbours.indices[rows, 0])[0].cpu().flatten(1)
         views = [x[rows], x[rows].flip(-1)] if flips else [x[rows]]
         cells = [(v * train.levels).floor().clamp(0, train.levels - 1) for v in views]
-        equal[rows] = torch.stack([(c.flatten(1) == there).all(1) for c in cells]).any(0)
+        equal[rows] = torch.stack([(c.flatten(1) == originals).all(1) for c in cells]).any(0)
     return equal

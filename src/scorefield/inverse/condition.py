@@ -94,7 +94,7 @@ def _pull_denoiser(
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
         denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
-        gap = operator.keep_known(y.to(x) - operator(denoised))
+        gap = operator.keep_observed(y.to(x) - operator(denoised))
         pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap))))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 

@@ -29,26 +29,30 @@ BLUR_CUTOFF = 1e-4
 class LinearOperator:
     """A with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
 
-    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues. Only a mask has `known`, the entries
-    of x that are entries of y.
+    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues. Only a mask has `observed`, the
+    entries of x that are entries of y.
     """
 
     forward: Map
     adjoint: Map
     gram: Callable[[Map, Tensor], Tensor]
-    known: Tensor | None = None
+    observed: Tensor | None = None
 
     def __call__(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *measured"]:
         """Return Ax."""
         return self.forward(x)
 
-    def keep_known(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *measured"]:
-        """Return y with 0 for the unknown pixels of a mask, which may be NaN."""
-        return y if self.known is None else self.forward(y)
+    def keep_observed(
+        self, y: Float[Tensor, "batch *measured"]
+    ) -> Float[Tensor, "batch *measured"]:
+        """Return y with 0 for the pixels that a mask hides, which may be NaN."""
+        return y if self.observed is None else self.forward(y)
 
     def count(self, y: Float[Tensor, "batch *measured"]) -> int:
         """Return m, the number of measured values of a sample."""
-        return y[0].numel() if self.known is None else int(self.known.expand(y.shape[1:]).sum())
+        return (
+            y[0].numel() if self.observed is None else int(self.observed.expand(y.shape[1:]).sum())
+        )
 
     def pinv(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *shape"]:
         """Return A⁺y, the smallest x with the least residual."""
@@ -69,8 +73,8 @@ class LinearOperator:
         self, x: Float[Tensor, "batch *shape"], y: Float[Tensor, "*any"]
     ) -> Float[Tensor, "batch *shape"]:
         """Return the nearest point with Ax = y; known pixels of a mask become y exactly."""
-        if self.known is not None:
-            return torch.where(self.known.to(x.device), y.to(x), x)
+        if self.observed is not None:
+            return torch.where(self.observed.to(x.device), y.to(x), x)
         return x - self.pinv(self(x) - y)
 
 
@@ -81,22 +85,22 @@ def check_measurement(operator: LinearOperator, y: object, sigma_y: float) -> No
         raise TypeError(f"y is {kind}: give a batch of floats, such as operator(x)")
     if y.ndim < 2 or len(y) == 0:
         raise ValueError(f"y has shape {tuple(y.shape)}: give a batch, y[None] for one measurement")
-    if not operator.keep_known(y).isfinite().all():
+    if not operator.keep_observed(y).isfinite().all():
         raise ValueError("y has NaN or infinite values: exclude them by a mask")
     if not 0 <= sigma_y < math.inf:
         raise ValueError(f"sigma_y={sigma_y}: give the noise's standard deviation, 0 or more")
 
 
-def mask(known: Tensor) -> LinearOperator:
-    """Inpainting, y = m ⊙ x. m broadcasts to a sample, 1 or True is known; y has x's shape."""
-    if not ((known == 0) | (known == 1)).all():
-        raise ValueError("known has values other than 0 and 1: threshold it, as in known > 0.5")
-    known = known.bool()
+def mask(observed: Tensor) -> LinearOperator:
+    """Inpainting, y = m ⊙ x. m broadcasts to a sample, 1 or True is observed; y has x's shape."""
+    if not ((observed == 0) | (observed == 1)).all():
+        raise ValueError("observed has values other than 0 and 1: threshold it, as observed > 0.5")
+    observed = observed.bool()
 
     def keep(x: Tensor) -> Tensor:
-        return torch.where(known.to(x.device), x, 0)
+        return torch.where(observed.to(x.device), x, 0)
 
-    return LinearOperator(keep, keep, lambda f, y: f(y.new_ones(())) * keep(y), known)
+    return LinearOperator(keep, keep, lambda f, y: f(y.new_ones(())) * keep(y), observed)
 
 
 def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
@@ -149,14 +153,14 @@ def blur(sigma: float) -> LinearOperator:
         rows = torch.fft.fftfreq(height, dtype=x.dtype, device=x.device)
         columns = torch.fft.rfftfreq(width, dtype=x.dtype, device=x.device)
         square = (2 * torch.pi) ** 2 * (rows[:, None] ** 2 + columns**2)
-        kept = (-0.5 * sigma**2 * square).exp()
-        waves = torch.fft.rfft2(x) * factor(kept.where(kept >= BLUR_CUTOFF, 0))
+        response = (-0.5 * sigma**2 * square).exp()
+        waves = torch.fft.rfft2(x) * factor(response.where(response >= BLUR_CUTOFF, 0))
         out: Tensor = torch.fft.irfft2(waves, s=(height, width))
         return out
 
-    forward = partial(multiply, lambda kept: kept)
+    forward = partial(multiply, lambda response: response)
     return LinearOperator(
-        forward, forward, lambda f, y: multiply(lambda kept: f(kept**2) * (kept > 0), y)
+        forward, forward, lambda f, y: multiply(lambda response: f(response**2) * (response > 0), y)
     )
 
 

@@ -34,8 +34,8 @@ from ..score import Score
 from .operators import LinearOperator, check_measurement, mask
 
 
-def _check_known(known: Tensor, y: Tensor, **others: Any) -> None:
-    check_measurement(mask(known), y, 0.0)
+def _check_mask(observed: Tensor, y: Tensor, **others: Any) -> None:
+    check_measurement(mask(observed), y, 0.0)
 
 
 def _check_filters(
@@ -53,18 +53,18 @@ def _check_filters(
         return
     if filter_size < 1 or len(x) % filter_size:
         raise ValueError(f"filter_size={filter_size}: give a number that divides {len(x)}")
-    rows = operator.keep_known(y.to(x)).expand(len(x), *y.shape[1:])
+    rows = operator.keep_observed(y.to(x)).expand(len(x), *y.shape[1:])
     if not torch.equal(rows, rows[::filter_size].repeat_interleave(filter_size, 0)):
         raise ValueError(f"filter_size={filter_size}: the particles of a filter must have one y")
 
 
-@sampler(_check_known)
+@sampler(_check_mask)
 def algorithm2(
     score: Score,
     x: Float[Tensor, "batch *shape"],
     sigmas: Float[Tensor, "levels"],
     *,
-    known: Tensor,
+    observed: Tensor,
     y: Tensor,
     steps: int = 100,
     epsilon: float = 2e-5,
@@ -73,12 +73,12 @@ def algorithm2(
 ) -> Iterator[State]:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
-    The mask `known` is 1 where the image y, in the shape of x or broadcasting to it, holds. z is
-    sampled once a level, and after each step the known pixels are y + σ_i·z. They end with the
-    noise of σ_L: `mask(known).project(x, y)` makes them y. For the rest see `annealed_langevin`;
+    The mask `observed` is 1 where the image y, in the shape of x or broadcasting to it, holds. z is
+    sampled once a level, and after each step the observed pixels are y + σ_i·z. They end with the
+    noise of σ_L: `mask(observed).project(x, y)` makes them y. For the rest see `annealed_langevin`;
     the paper's text has the convention "paper", its images "official".
     """
-    levels, y, known = sigmas.tolist(), y.to(x).expand_as(x), known.to(x.device).bool()
+    levels, y, observed = sigmas.tolist(), y.to(x).expand_as(x), observed.to(x.device).bool()
     for sigma in levels:
         alpha = drift_factor(convention, epsilon) * (sigma / levels[-1]) ** 2
         noisy = perturb(y, sigma, noise(x))
@@ -86,7 +86,7 @@ def algorithm2(
             s = score(x, sigma)
             denoised = x + sigma**2 * s
             x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
-            x = torch.where(known, noisy, x)
+            x = torch.where(observed, noisy, x)
             yield State(x, sigma, denoised)
 
 
@@ -112,7 +112,7 @@ def particle_filter(
     and all follow one noisy path of y, on which a part of the error depends. Separate filters share
     neither. Two evaluations a step; the last state is x₀, with a noiseless y imposed on it.
     """
-    levels, (y, groups) = sigmas.tolist(), _filters(x, operator.keep_known(y.to(x)), filter_size)
+    levels, (y, groups) = sigmas.tolist(), _filters(x, operator.keep_observed(y.to(x)), filter_size)
     path = _noisy_path(operator, y, levels, sigma_y, noise)
     x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
     log_w = x.new_zeros(len(x))
@@ -174,8 +174,8 @@ def _start_particles(
         return x + _pinv_above(operator, target - operator(x), sigma, sigma_y)
 
     # to first order in Σ/σ², the rest follows as a Gaussian conditioned on a part of it
-    there = meet(x)
-    return meet(there + sigma**2 * (score(there, sigma) - score(x, sigma)))
+    start = meet(x)
+    return meet(start + sigma**2 * (score(start, sigma) - score(x, sigma)))
 
 
 def _pinv_above(operator: LinearOperator, gap: Tensor, sigma: float, sigma_y: float) -> Tensor:
@@ -225,13 +225,13 @@ class _FilterStep:
 
     def condition(self, x: Tensor, ahead: Tensor, target: Tensor, noise: Noise) -> Tensor:
         """Move a sample of x at σ' to agree with its target (Matheron's rule)."""
-        gram, there = self.operator.gram, self.operator(ahead)
+        gram, y_ahead = self.operator.gram, self.operator(ahead)
 
         def bridge(values: Tensor) -> Tensor:
             t = self._share(values)
             return (values * self.h * t * (1 - t)).sqrt()
 
-        y = there + gram(self._share, self.operator(x) - there)
+        y = y_ahead + gram(self._share, self.operator(x) - y_ahead)
         y = y + gram(bridge, noise(y)) if self.sigma_y > 0 else y
         return ahead + _pinv_above(self.operator, target - y, self.sigma, self.sigma_y)
 

@@ -165,9 +165,9 @@ class Attention(nn.Module):
         projections = self.query(h), self.key(h), self.value(h)
         # pixels as a sequence for one head; torch's kernels want adjacent channels
         q, k, v = (p.flatten(2).transpose(1, 2).contiguous()[:, None] for p in projections)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        mixed = mixed.squeeze(1).transpose(1, 2).reshape(x.shape)
-        out: Tensor = (x + self.out(mixed)) / self.divisor
+        values = F.scaled_dot_product_attention(q, k, v)
+        values = values.squeeze(1).transpose(1, 2).reshape(x.shape)
+        out: Tensor = (x + self.out(values)) / self.divisor
         return out
 
 

@@ -108,17 +108,17 @@ class DownLevel(nn.Module):
 
     def forward(self, image: Images, h: Images, embedding: Vectors) -> tuple[Images, list[Tensor]]:
         """Return the image for the next level, and the features for the way up, the next last."""
-        kept = []
+        skips = []
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
             h = self.attentions[i](h) if self.attentions else h
-            kept.append(h)
+            skips.append(h)
         if self.shrink is not None:
             h = self.shrink(h, embedding)
             if self.join is not None:
                 image, h = self.join(image, h)
-            kept.append(h)
-        return image, kept
+            skips.append(h)
+        return image, skips
 
 
 class UpLevel(nn.Module):
@@ -132,11 +132,11 @@ class UpLevel(nn.Module):
         self.output, self.grow = output, grow
 
     def forward(
-        self, image: Images | None, h: Images, kept: list[Tensor], embedding: Vectors
+        self, image: Images | None, h: Images, skips: list[Tensor], embedding: Vectors
     ) -> tuple[Images | None, Images]:
-        """Return the output so far and the features; take the kept features that are used."""
+        """Return the output so far and the features; take the skips that are used."""
         for block in self.blocks:
-            h = block(torch.cat([h, kept.pop()], dim=1), embedding)
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
         h = self.attention(h) if self.attention else h
         if self.output is not None:
             image, h = self.output(image, h)

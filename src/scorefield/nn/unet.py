@@ -3,7 +3,7 @@
     h ← conv(x)
     down   h ← attend(block(h, e)) ..., keeping every h; half the size; join the shrunken image
     middle h ← block(attend(block(h, e)), e)
-    up     h ← block([h, kept], e) ...; attend; add to the output so far; twice the size
+    up     h ← block([h, skip], e) ...; attend; add to the output so far; twice the size
     F      = conv(φ(norm(h))), or the output so far
 
 e is the embedded noise level, and a class if there is one. The network is F alone: centring its
@@ -121,7 +121,7 @@ class UNet(nn.Module):
         doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
         entering = [width, *(doubled * here for here in widths[:-1])]
         images = [channels, *(widths if progressive_input == "residual" else [channels] * last)]
-        self.down, kept = nn.ModuleList(), [width]
+        self.down, skips = nn.ModuleList(), [width]
         for level, here in enumerate(widths):
             sizes = [entering[level]] + [here] * (blocks - 1)
             stages = [block(size, here) for size in sizes]
@@ -129,14 +129,14 @@ class UNet(nn.Module):
             smaller = resize(here, Downsample, half_size) if level < last else None
             joined = join(images[level], here) if level < last else None
             self.down.append(levels.DownLevel(stages, attends, smaller, joined))
-            kept += [here] * blocks + entering[level + 1 : level + 2]
+            skips += [here] * blocks + entering[level + 1 : level + 2]
 
         here = widths[-1]
         self.middle = nn.ModuleList([block(here, here), attend(here), block(here, here)])
         self.up = nn.ModuleList()
         for level, here in reversed(list(enumerate(widths))):
             before = widths[min(level + 1, last)]
-            stages = [block((here if i else before) + kept.pop(), here) for i in range(blocks + 1)]
+            stages = [block((here if i else before) + skips.pop(), here) for i in range(blocks + 1)]
             attended = attend(here) if level in attention else None
             larger = resize(here, Upsample, double_size) if level > 0 else None
             part = output(here, before if level < last else None)
@@ -155,15 +155,15 @@ class UNet(nn.Module):
         embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
         with kernels_with_derivatives(x, cond):
             image = pad(x, self.factor)
-            kept = [self.stem(image)]
+            skips = [self.stem(image)]
             for down in self.down:
-                image, features = down(image, kept[-1], embedding)
-                kept += features
+                image, features = down(image, skips[-1], embedding)
+                skips += features
             first, attention, second = self.middle
-            h = second(attention(first(kept[-1], embedding)), embedding)
+            h = second(attention(first(skips[-1], embedding)), embedding)
             out: Any = None
             for up in self.up:
-                out, h = up(out, h, kept, embedding)
+                out, h = up(out, h, skips, embedding)
             return crop(out if self.head is None else self.head(h), x.shape[2:])
 
 

@@ -19,7 +19,7 @@ Small     the ladder is the best of `candidate_plans` by the accuracy on 200 tra
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Int
@@ -68,7 +68,7 @@ def run(model: PaperModel) -> Finding:
     passed = error == 0 and deviation > DEVIATION_RATIO * noise_left(plan)
     if data.classes:
         once, labels = complete(model, plan, x, visible, 1), read_labels(data.test, rows)
-        accuracy = accuracies(data, once, x, visible, labels)
+        accuracy = accuracies(data, {"completions": once}, x, visible, labels)
         numbers |= {f"accuracy on {kind}": share for kind, share in accuracy.items()}
         completed, filled, whole = accuracy.values()
         passed &= whole > filled and completed >= filled + ACCURACY_SHARE * (whole - filled)
@@ -122,14 +122,13 @@ def compare_plans(setting: Setting) -> dict[str, float]:
     rows = balance_classes(source, classes, setting.samples(CHOICE_IMAGES))
     others = torch.ones(len(source), dtype=torch.bool).index_fill(0, rows, False).nonzero()[:, 0]
     split = Dataset("digits", Part(source, others), Part(source, rows), classes)
-    x, labels, accuracy = all_samples(Part(source, rows)), read_labels(source, rows), {}
-    visible = left_half(x.shape[1:])
-    for title, plan in candidate_plans(model).items():
-        all_kinds = accuracies(split, complete(model, plan, x, visible, 1), x, visible, labels)
-        accuracy[title] = all_kinds.pop("completions")
-    cells = [[title, f"{share:.3f}"] for title, share in (accuracy | all_kinds).items()]
+    x, labels = all_samples(Part(source, rows)), read_labels(source, rows)
+    visible, plans = left_half(x.shape[1:]), candidate_plans(model)
+    completions = {name: complete(model, plan, x, visible, 1) for name, plan in plans.items()}
+    accuracy = accuracies(split, completions, x, visible, labels)
+    cells = [[kind, f"{share:.3f}"] for kind, share in accuracy.items()]
     print(text_table(["ladder", f"accuracy on {len(rows)} training digits"], cells))
-    return accuracy
+    return {name: accuracy[name] for name in plans}
 
 
 def noise_left(plan: Plan) -> float:
@@ -148,8 +147,10 @@ def balance_classes(source: Source, classes: int, wanted: int) -> Int[Tensor, "r
     rows = torch.arange(len(source))
     labels = read_labels(source, rows) if classes else torch.zeros_like(rows)
     shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    mixed = labels[shuffled]
-    count = one_hot(mixed).cumsum(0).gather(1, mixed[:, None])[:, 0]  # of its class up to it
+    shuffled_labels = labels[shuffled]
+    count = (
+        one_hot(shuffled_labels).cumsum(0).gather(1, shuffled_labels[:, None])[:, 0]
+    )  # of its class up to it
     return shuffled[count.argsort(stable=True)][:wanted]
 
 
@@ -162,7 +163,7 @@ def complete(model: PaperModel, plan: Plan, x: Tensor, visible: Tensor, m: int) 
             noise = seeded(model.setting.seed, first=i * CHAINS_AT_ONCE)
             start = plan.start(model.model, len(y), noise)
             chain = algorithm2(
-                model.model, start, plan.sigmas, known=visible, y=y, noise=noise, **plan.options
+                model.model, start, plan.sigmas, observed=visible, y=y, noise=noise, **plan.options
             )
             end = final(progress(chain, plan.states, "inpainting"))
             parts.append(torch.where(visible, y, end.cpu()))
@@ -180,9 +181,9 @@ def differences(completions: Tensor, x: Tensor, visible: Tensor) -> tuple[float,
 
 
 def accuracies(
-    data: Dataset, completions: Tensor, x: Tensor, visible: Tensor, labels: Tensor
+    data: Dataset, completions: Mapping[str, Tensor], x: Tensor, visible: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    """Return a classifier's accuracy on completions, mean-filled images and whole ones."""
+    """Return a classifier's accuracy on sets of completions, mean-filled images and whole ones."""
     features = make_features("classifier", data)
 
     def accuracy(x: Tensor, labels: Tensor) -> float:
@@ -191,9 +192,11 @@ def accuracies(
         return (probabilities.argmax(1) == labels).double().mean().item()
 
     filled = torch.where(visible, x, all_samples(data.train, REFERENCE_IMAGES).mean(0))
-    repeated = labels.repeat_interleave(completions.shape[1])
     return {
-        "completions": accuracy(completions.flatten(0, 1), repeated),
+        **{
+            name: accuracy(y.flatten(0, 1), labels.repeat_interleave(y.shape[1]))
+            for name, y in completions.items()
+        },
         "mean-filled images": accuracy(filled, labels),
         "images": accuracy(x, labels),
     }

@@ -85,10 +85,10 @@ def finish(
     return load(directory).to(run.parts.device)
 
 
-def _check_same(directory: Path, there: Experiment, experiment: Experiment) -> None:
+def _check_same(directory: Path, stored: Experiment, experiment: Experiment) -> None:
     """Refuse a run whose configuration contradicts the experiment's; open fields agree with all."""
     wanted = config.as_json(config.check_experiment(experiment, DATASETS))
-    for name, value, other in config.differing_fields(wanted, config.as_json(there)):
+    for name, value, other in config.differing_fields(wanted, config.as_json(stored)):
         if value is not None and name.partition(".")[0] not in ("sampling", "keeping", "machine"):
             raise ValueError(
                 f"{directory} holds another run, with {name}={other!r:.300}, not {value!r:.300}: "
