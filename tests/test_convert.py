@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mutations import zip_bomb
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -253,6 +254,10 @@ class Hostile:
         ),
         (lambda path: path.write_bytes(b"PK\x03\x04 and then nothing"), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
+        (
+            lambda path: path.write_bytes(zip_bomb("archive/data.pkl", 100)),
+            "a zip of .* bytes that unpacks to 104,857,600",
+        ),
         (lambda path: torch.save({"a": torch.zeros(1)}, path), "it contains a$"),
         (lambda path: torch.save(torch.zeros(1), path), "it contains Tensor$"),
     ],
@@ -287,6 +292,7 @@ def test_a_file_cut_short_anywhere_is_refused(folder, tmp_path):
         (NCSN[0], {"end_conv.bias": 3}, r"end_conv\.bias is of int, not a tensor"),
         (NCSN[0], {"normalizer.embed.weight": torch.ones(10, 7)}, r"embed\.weight .*\(10, 7\)"),
         (NCSN[0], {"sigmas": torch.tensor(1.0)}, r"sigmas .*of 1 dimensions"),
+        (NCSN[0], {"sigmas": torch.ones(()).expand(2**21)}, r"sigmas is of .*\(2097152,\)"),
         (NCSN[0], {"sigmas": torch.tensor([3.0, 2.0])}, "sigmas has 2 levels, .* a table of 10"),
         (NCSNV2[0], {"normalizer.gamma": torch.ones(9)}, r"end\.norm .*\[\(8,\), \(9"),
         (NCSNV2[0], {"normalizer.gamma": None}, r"end\.norm has only \['alpha', 'beta'\]"),
@@ -318,7 +324,7 @@ def test_any_malformed_tensor_is_refused_where_it_is_read(folder, monkeypatch):
     some = list(state.items())[::5]
     for (key, value), damage in zip(some, itertools.cycle(DAMAGES), strict=False):
         damaged = {**state, key: damage(value)}
-        monkeypatch.setattr(torch, "load", lambda *_, damaged=damaged, **__: damaged)
+        monkeypatch.setattr("scorefield.convert.read_pickle", lambda _, damaged=damaged: damaged)
         with pytest.raises(ValueError, match=r"\w") as error:
             from_official("file.pth")
         # not caught by the last resort in `from_official`, which cannot name the tensor

@@ -11,9 +11,11 @@ import gc
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
+import stat
 import time
 import zipfile
 from collections.abc import Callable
@@ -62,7 +64,7 @@ def _check(read, files, folder, names=_names_file, *, seconds=60):
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        content(folder / name) if callable(content) else (folder / name).write_bytes(content)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, error = _peak(), None
@@ -369,6 +371,16 @@ def _read_checkpoint(folder):
     assert all(x.device.type == "cpu" for x in (*model.net.parameters(), *model.net.buffers()))
 
 
+def _pickle_seeds():
+    content = {"model": {"a": torch.ones(2, 3), "b": torch.zeros(4)}, "step": 3, "rates": [0.1]}
+    write = functools.partial(torch.save, content)
+    return [{"x.pth": _save(write, _use_new_zipfile_serialization=new)} for new in (True, False)]
+
+
+def _read_pickle(folder):
+    checkpoint.read_pickle(folder / "x.pth")
+
+
 # ── Tests ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -393,6 +405,7 @@ TARGETS = {
     "config": Target(_config_seeds, _read_config, YAML, _names_section),
     "settings": Target(_setting_seeds, _read_settings, YAML, _names_setting),
     "checkpoint": Target(_checkpoint_seeds, _read_checkpoint, JSON, change=_change_checkpoint),
+    "pickle": Target(_pickle_seeds, _read_pickle, PICKLES),
 }
 
 
@@ -419,6 +432,29 @@ def test_no_damaged_file_does_harm(name, rng, tmp_path):
     target = TARGETS[name]
     files = target.change(rng, _seeds(name), target.tokens)
     event(_check(target.read, files, tmp_path / "input", target.names))
+
+
+SPECIAL = {
+    "FIFO": os.mkfifo,
+    "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(os.name != "posix", reason="has none of these files")
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("name", sorted(TARGETS.keys() - {"settings"}))
+def test_a_file_without_an_end_is_refused(name, kind, tmp_path):
+    files = _seeds(name)[0]
+    for special in files.keys() - {"model.json"}:  # which is for people
+        changed = files | {special: SPECIAL[kind]}
+
+        def names(_, message, stem=Path(special).stem):
+            return stem in message
+
+        result = _check(TARGETS[name].read, changed, tmp_path / "input", names, seconds=5)
+        assert result == "refused"
 
 
 FAULTS = {

@@ -12,11 +12,15 @@ Nothing is unpickled, and no memory is allocated for a network that the tensors 
 import hashlib
 import json
 import math
+import os
+import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
@@ -26,7 +30,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from .disk import write_file
+from .disk import open_regular, write_file
 from .model import ScoreModel
 from .nn import NETWORKS
 from .precondition import Precondition
@@ -145,7 +149,7 @@ def read_tensors(path: str | Path) -> TensorFile:
     """Read a file that `save` or `write_tensors` wrote; raise ValueError if it is damaged."""
     path = model_file(Path(path))
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_regular(path), safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("scorefield")
             # Copied, because a mapped tensor would change with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
@@ -187,6 +191,36 @@ def model_file(path: Path) -> Path:
             f"{path} has no model yet: continue it with `scorefield resume {path}`"
         )
     raise FileNotFoundError(f"{path} holds no run: there is no {MODEL_FILE} in it")
+
+
+def read_pickle(path: Path) -> object:
+    """Read another program's file of tensors and plain data; torch refuses to run code in it."""
+    with open_regular(path) as file:
+        try:
+            _check_stored(file)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the error below is clearer
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # bytes that are not a checkpoint fail in many ways
+            # torch's message goes on to explain how to run the code anyway
+            reason = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
+            raise ValueError(
+                f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of "
+                "file, or would run code when loaded, which is refused "
+                f"({reason[1] if reason else type(error).__name__})"
+            ) from error
+
+
+def _check_stored(file: BufferedReader) -> None:
+    """Refuse a zip of more than its own bytes: torch stores tensors as they are."""
+    if file.peek(4)[:4] != b"PK\3\4":
+        return
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+    file.seek(0)
+    if total > size:
+        raise ValueError(f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch")
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

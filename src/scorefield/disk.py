@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, by one process at a time.
+"""Files that are read only if they have an end, and written whole or not at all by one process.
 
     write to a temporary file  →  fsync  →  rename  →  fsync of the directory
 
@@ -9,14 +9,43 @@ directory belongs to the process that holds its lock, which the system releases 
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
 LOCK_FILE = "lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 """Errors of file systems without locks."""
+SOCKET_ERRORS = (errno.ENXIO, errno.EOPNOTSUPP)
+"""Errors of opening a socket."""
+
+
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a file to read; refuse a FIFO, a socket or a device, which may wait or never end."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO waits for a writer
+
+    message = f"{path} is not a regular file, but a FIFO, a socket or a device: copy it into a file"
+    try:
+        file = open(path, "rb", opener=opener)  # noqa: SIM115
+    except OSError as error:
+        if error.errno in SOCKET_ERRORS:
+            raise OSError(message) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(message)
+    return file
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file."""
+    with open_regular(path) as file:
+        return file.read().decode(encoding)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -6,13 +6,11 @@ which each family translates. The network of a `diffusers` model stays that libr
 
 import inspect
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..checkpoint import read_pickle
 from ..model import ScoreModel
 from .hub import from_diffusers
 from .ncsn import build_ncsn
@@ -46,7 +44,7 @@ def from_official(
             `sigma_max`, `sigma_min`. score_sde also: `sde` ("ve", "vp" or "subvp"), `continuous`,
             `beta_min`, `beta_max`, and for the network `fir`, `skip_rescale`, `groups`, `dropout`.
     """
-    checkpoint = _read_tensors(Path(path))
+    checkpoint = read_pickle(Path(path))
     names = model_entries(checkpoint)
     for family, (key, build) in FAMILIES.items():
         if not any(key.fullmatch(name) for name in names):
@@ -68,22 +66,3 @@ def from_official(
         f"{path} is not a checkpoint of {' or '.join(FAMILIES)}: it contains "
         f"{', '.join(list(names)[:8]) or type(checkpoint).__name__}"
     )
-
-
-def _read_tensors(path: Path) -> object:
-    """Read a checkpoint of tensors and plain data; torch refuses everything else in a pickle."""
-    try:
-        with warnings.catch_warnings():  # the error below is clearer
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are not a checkpoint fail in many ways
-        # an OSError with a file name is the system's; one without comes from an impossible seek
-        if isinstance(error, OSError) and error.filename is not None:
-            raise
-        # torch's message goes on to explain how to run the code anyway
-        reason = re.search(r"WeightsUnpickler error:\s*([^.\n]+)", str(error))
-        raise ValueError(
-            f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of file, "
-            "or would run code when loaded, which is refused "
-            f"({reason[1] if reason else type(error).__name__})"
-        ) from error

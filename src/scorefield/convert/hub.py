@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..disk import read_text
 from ..model import ScoreModel
 from ..precondition import Precondition, VPDiscrete
 from .shared import Report, choose_size, uniform_prior
@@ -106,7 +107,7 @@ def _find_folders(path: Path) -> tuple[Path, Path, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} is missing: give a folder with `unet` and `scheduler`, saved by diffusers"

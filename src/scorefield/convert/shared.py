@@ -18,6 +18,8 @@ Range: TypeAlias = tuple[float | None, float | None]
 
 MAX_SIDE = 65_536
 """Largest image side, in pixels."""
+MAX_REPEATED = 2**20
+"""Numbers of a tensor of fewer stored ones, which strides of 0 repeat."""
 
 
 def model_entries(checkpoint: Any) -> dict[str, object]:
@@ -49,7 +51,9 @@ def check_tensor(name: str, value: object, ndim: int | None = None) -> Tensor:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} is of {type(value).__name__}, not a tensor")
     dense = value.layout == torch.strided and value.is_floating_point()
-    if not dense or value.numel() == 0 or ndim not in (None, value.ndim):
+    stored = value.untyped_storage().nbytes() // value.element_size() if dense else 0
+    repeated = value.numel() > max(stored, MAX_REPEATED)
+    if not dense or repeated or value.numel() == 0 or ndim not in (None, value.ndim):
         rank = "" if ndim is None else f", of {ndim} dimensions"
         raise ValueError(
             f"{name} is of {value.dtype}, {value.layout} and the shape {tuple(value.shape)}: the "

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
+from ..disk import open_regular, read_text
 from ..values import data_option
 from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
@@ -65,7 +66,7 @@ def _published_split(place: Path, names: Sequence[str]) -> Split:
     if path.stat().st_size > MAX_PARTITION_BYTES:
         raise OSError(f"{path} has more than {MAX_PARTITION_BYTES} bytes: download it again")
     try:
-        parts = dict(line.split() for line in path.read_text("latin-1").splitlines())
+        parts = dict(line.split() for line in read_text(path, "latin-1").splitlines())
         sides = torch.tensor([int(parts[PurePosixPath(name).name]) for name in names])
     except (ValueError, KeyError) as error:
         reason = f"{error!s:.500}; download it again"
@@ -79,7 +80,8 @@ def _zip_files(path: Path) -> FileList:
     """Return the images in a zip; one that has changed since is refused."""
     stamp = file_stamp(path)
     try:
-        archive = zipfile.ZipFile(path)
+        with open_regular(path):
+            archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile may raise anything on a damaged file
         raise OSError(f"{path} cannot be read as a zip: {error!s:.500}: get it again") from error
     images = {name for name in archive.namelist() if name.lower().endswith(".jpg")}

@@ -5,6 +5,7 @@ too large is refused before memory is allocated, and for the values.
 """
 
 import csv
+import io
 import math
 import re
 from collections import Counter
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..disk import open_regular
 from ..values import data_option, spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
 from .table import DELIMITERS, Column, ColumnKind, Table
@@ -82,7 +84,7 @@ def _header_length(path: Path, delimiter: str) -> int:
         return 0
 
 
-def _lines(file: TextIO) -> Iterator[str]:
+def _lines(file: io.TextIOWrapper) -> Iterator[str]:
     while line := file.readline(MAX_LINE_LENGTH + 1):
         if len(line) > MAX_LINE_LENGTH:
             raise ValueError(f"a line of more than {MAX_LINE_LENGTH:,} characters")
@@ -93,7 +95,7 @@ def _lines(file: TextIO) -> Iterator[str]:
 
 def _records(path: Path, delimiter: str) -> Iterator[Record]:
     """Yield the records of a file that are not blank."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
         reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
         try:
             yield from ((reader.line_num, row) for row in reader if row)

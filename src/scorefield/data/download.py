@@ -16,6 +16,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from urllib import request
 
+from ..disk import open_regular
 from ..show.progress import progress
 from ..values import data_option
 
@@ -90,10 +91,8 @@ def fetch(remote: Remote, folder: Path) -> None:
 @contextmanager
 def open_file(path: Path) -> Iterator[BufferedIOBase]:
     """Open a file, gzipped or not; damage found while reading becomes an OSError."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             zipped = file.peek(2)[:2] == b"\x1f\x8b"
             yield gzip.GzipFile(fileobj=file) if zipped else file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

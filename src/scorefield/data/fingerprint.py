@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import torch
 
+from ..disk import open_regular
 from .sources import Dataset
 
 Stamp: TypeAlias = tuple[int, int]
@@ -88,7 +89,7 @@ def check_unchanged(path: Path, before: Stamp, file: int | None = None) -> None:
 def _checksum(path: str | Path, pieces: int, length: int) -> str:
     """Return the size of a file, and a checksum of pieces spread evenly from end to end."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if not pieces:
                 return str(size)
@@ -98,5 +99,5 @@ def _checksum(path: str | Path, pieces: int, length: int) -> str:
                 file.seek(i * (size - length) // max(count - 1, 1))
                 total = zlib.crc32(file.read(length), total)
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"unreadable: {error.strerror or error}"
     return f"{size} {total:08x}"

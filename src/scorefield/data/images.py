@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..disk import open_regular
 from ..values import data_option
 from .fingerprint import check_unchanged, file_stamp
 from .sources import Arrays, Dataset, Labelled, Part, Source, Split
@@ -103,11 +104,13 @@ class ImageReader:
 @contextmanager
 def _open(file: ImageFile) -> Iterator[Image.Image]:
     try:
-        stream = io.BytesIO(file.content) if isinstance(file, EncodedImage) else None
-        size = Path(str(file)).stat().st_size if stream is None else len(stream.getbuffer())
-        if not size:
-            raise ValueError("the file is empty")
-        with Image.open(str(file) if stream is None else stream, formats=image_formats()) as image:
+        stream: IO[bytes]
+        stream = io.BytesIO(file.content) if isinstance(file, EncodedImage) else open_regular(file)
+        with stream:
+            size = stream.seek(0, io.SEEK_END)
+            if not size:
+                raise ValueError("the file is empty")
+            image = Image.open(stream, formats=image_formats())
             width, height = image.size
             if not all(type(length) is int and length >= 1 for length in image.size):
                 raise ValueError(f"its size of {width} × {height} is not a number of pixels")

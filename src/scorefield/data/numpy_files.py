@@ -3,10 +3,12 @@
 Signals, with `signals=True`, are (n, channels, length), or (n, length) with one channel.
 """
 
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..disk import open_regular
 from ..values import data_option
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
@@ -39,8 +42,10 @@ def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) 
     read.
     """
     path = Path(path)
-    stamp, arrange = file_stamp(path), partial(_arrange, path, signals)
-    array, labels = _read(path, memory)
+    arrange = partial(_arrange, path, signals)
+    with open_regular(path) as file:
+        stamp = file_stamp(file.fileno())
+        array, labels = _read(path, file, memory)
     source: Source
     if isinstance(array, np.memmap) and array.flags.c_contiguous:
         source = NumpyRows(path, array.offset, array.dtype, array.shape, stamp, arrange)
@@ -81,7 +86,7 @@ class NumpyRows(Source):
         rows = np.empty((len(index), *self.stored[1:]), self.dtype)
         left, size = rows.reshape(-1).view(np.uint8).data, rows[:1].nbytes
         jumps = np.flatnonzero(index.diff().numpy() != 1) + 1
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as file:
             for span in np.split(index.numpy(), jumps):  # of consecutive rows
                 file.seek(self.offset + int(span[0]) * size)
                 left = left[file.readinto(left[: len(span) * size]) or 0 :]
@@ -92,30 +97,31 @@ class NumpyRows(Source):
         return torch.from_numpy(self.arrange(rows)), None
 
 
-def _read(path: Path, memory: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _read(
+    path: Path, file: BufferedReader, memory: int
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the samples, mapped if an .npy has more than `memory` bytes, and the labels."""
-    size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            if file.peek(6)[:6] == b"\x93NUMPY":
-                # Mapped in any case, because only then numpy checks the length; copy-on-write,
-                # because torch warns of an array that it must not write to.
-                mapped = np.load(path, mmap_mode="c", allow_pickle=False)
-                return mapped if size > memory else np.load(file, allow_pickle=False), None
-            # from an open file, because numpy leaves its own one open at an error
-            content = np.load(file, allow_pickle=False)
-            with content as archive:
-                infos = archive.zip.infolist()
-                if not {info.compress_type for info in infos} <= PLAIN_METHODS:
-                    raise ValueError("it is not compressed as numpy does")
-                total = sum(info.file_size for info in infos)
-                if total > max(MAX_UNPACKED_BYTES, MAX_NPZ_RATIO * size):
-                    claim = f"it unpacks to {total:,} bytes from {size:,}"
-                    raise ValueError(f"{claim}; if you trust it, save its arrays by np.savez")
-                arrays = {
-                    info.filename.removesuffix(".npy"): _read_member(archive.zip, info)
-                    for info in infos
-                }
+        size = os.fstat(file.fileno()).st_size
+        if file.peek(6)[:6] == b"\x93NUMPY":
+            # Mapped in any case, because only then numpy checks the length; copy-on-write,
+            # because torch warns of an array that it must not write to.
+            mapped = np.load(path, mmap_mode="c", allow_pickle=False)
+            return mapped if size > memory else np.load(file, allow_pickle=False), None
+        # from an open file, because numpy leaves its own one open at an error
+        content = np.load(file, allow_pickle=False)
+        with content as archive:
+            infos = archive.zip.infolist()
+            if not {info.compress_type for info in infos} <= PLAIN_METHODS:
+                raise ValueError("it is not compressed as numpy does")
+            total = sum(info.file_size for info in infos)
+            if total > max(MAX_UNPACKED_BYTES, MAX_NPZ_RATIO * size):
+                claim = f"it unpacks to {total:,} bytes from {size:,}"
+                raise ValueError(f"{claim}; if you trust it, save its arrays by np.savez")
+            arrays = {
+                info.filename.removesuffix(".npy"): _read_member(archive.zip, info)
+                for info in infos
+            }
     except Exception as error:  # numpy and zipfile may raise anything on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"{path} cannot be read as arrays of numbers: {reason:.500}") from error

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..disk import read_text
 from ..values import convert_arguments
 from ._philox import uniform_bits
 
@@ -176,7 +177,7 @@ class Table:
         """Return the table of a run, from its directory or from the table.json in it."""
         path = Path(path, TABLE_FILE) if Path(path).is_dir() else Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             entries = [convert_arguments(Column, c, "column.") for c in content["columns"]]
             columns = tuple(Column(**entry) for entry in entries)
             if not columns or content["delimiter"] not in DELIMITERS:

@@ -1,16 +1,17 @@
 """Features in which samples are compared: their own numbers, a classifier's, or Inception's."""
 
 import hashlib
-import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checkpoint import read_pickle
 from ..data import Dataset, Part, Source, all_samples
 from ..show import images
 from .inception import Inception
@@ -101,9 +102,9 @@ def inception_features(data: Dataset, weights: Path | None, device: torch.device
         raise ValueError(f"features=inception needs grey or colour images, not {data.name}")
     path = weights_file(weights)
     network = Inception().eval().requires_grad_(False)
-    try:  # weights_only: nothing in the file is executed
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError, EOFError) as error:
+    try:
+        network.load_state_dict(cast(Any, read_pickle(path)))
+    except (RuntimeError, TypeError, ValueError) as error:
         message = f"{path} does not hold the weights of FID's Inception: {error!s:.300}"
         raise ValueError(message) from error
     network.to(device)

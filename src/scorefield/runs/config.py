@@ -5,6 +5,7 @@ value, and a resumed run reads it from there. `scorefield train --help` shows th
 This module does not import torch.
 """
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
+from ..disk import open_regular
 from ..values import convert_value, spelling_hint
 
 Switch: TypeAlias = Literal["auto", "on", "off"]
@@ -152,7 +154,7 @@ ABOVE_ZERO = "levels.std levels.sigma_data levels.sigma_min training.clip traini
 def read(path: Path, default: Experiment | None = None) -> Experiment:
     """Read an experiment from a YAML or JSON file; missing fields keep the default's values."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), "utf-8") as file:
             values = _parse(file.read(MAX_CONFIG_CHARACTERS + 1))
         return replace_fields(default or Experiment(), {} if values is None else values)
     except ValueError as error:

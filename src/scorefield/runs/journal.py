@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..disk import write_all, write_error, write_file
+from ..disk import open_regular, write_all, write_error, write_file
 
 
 class Journal:
@@ -55,14 +55,13 @@ class Journal:
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
     """Return the complete lines of a run's log."""
-    path = directory / "log.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = _read_lines(directory / "log.jsonl")
     return [json.loads(line) for line in lines if _step_of_line(line) is not None]
 
 
 def trim(path: Path, step: int) -> None:
     """Keep the lines up to a step, in order; warn about lines that are not the run's."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = _read_lines(path)
     good, foreign, last = list[bytes](), 0, 0
     for line in lines:
         number = _step_of_line(line)
@@ -77,6 +76,13 @@ def trim(path: Path, step: int) -> None:
         warnings.warn(message, stacklevel=2)
     if len(good) < len(lines):
         write_file(path, b"".join(good))
+
+
+def _read_lines(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    with open_regular(path) as file:
+        return file.readlines()
 
 
 def _step_of_line(line: bytes) -> int | None:

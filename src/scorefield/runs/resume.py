@@ -21,7 +21,7 @@ from ..data import (
     fingerprint_samples,
     load_data,
 )
-from ..disk import write_file
+from ..disk import read_text, write_file
 from . import config
 from .build import build
 from .config import Experiment
@@ -69,7 +69,7 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     """Return a run's configuration; refuse one that contradicts the header of its last state."""
     path = directory / "config.json"
     try:
-        missing = asdict(Experiment()).keys() - json.loads(path.read_text()).keys()
+        missing = asdict(Experiment()).keys() - json.loads(read_text(path)).keys()
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; put it back as it was") from error
     if missing:
@@ -90,7 +90,7 @@ def read_data(directory: Path, experiment: Experiment, *, changed: bool = False)
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     path, source = directory / DATA, experiment.data.source
     try:
-        before = None if changed or not path.exists() else dict(json.loads(path.read_text()))
+        before = None if changed or not path.exists() else dict(json.loads(read_text(path)))
     except ValueError as error:
         raise ValueError(
             f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "

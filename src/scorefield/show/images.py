@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ..disk import check_writable, write_file, write_parts
+from ..disk import check_writable, open_regular, write_file, write_parts
 
 MIN_SIDE = 96
 """Pixels a side to which small images are enlarged in grids, by whole factors."""
@@ -132,7 +132,7 @@ def _is_sample(path: Path) -> bool:
     if not SAMPLE_NAME.fullmatch(path.name):
         return False
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
             return "sample" in json.loads(image.info["scorefield"])
     except Exception:  # a decoder may raise anything on a damaged file
         return False
