@@ -7,10 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield import EDM, Gaussian, Precondition, Prior, ScoreModel, inverse, restore, save
+from scorefield import (
+    EDM,
+    Gaussian,
+    Mixture,
+    Precondition,
+    Prior,
+    ScoreModel,
+    inverse,
+    restore,
+    save,
+)
 from scorefield.cli import main
+from scorefield.data import Table
+from scorefield.data.table import Column
 from scorefield.nn import MLP, UNet
-from scorefield.restore import workload
+from scorefield.restore import restore_rows, workload
 from scorefield.samplers import State, final
 
 
@@ -55,6 +67,43 @@ def test_completions_come_from_all_filters_equally(monkeypatch):
     # two measurements fill a batch of 64; the third starts with sample 64 in a new tensor
     first = torch.tensor([0.0, 8.0, 16.0, 24.0, 4.0, 12.0])
     assert torch.equal(x[:, :, 1], torch.stack([first, first + 32, first]))
+
+
+def test_rows_are_completed_from_the_exact_conditional_distribution():
+    """A city, and a Gaussian rent and age for each; the network is the mixture's exact score."""
+    p, cov = torch.tensor([0.3, 0.7]), torch.tensor([[0.25, 0.2], [0.2, 0.5]])
+    city = Column("city", "category", (0.3, 0.7), 0.21**0.5, categories=("Oslo", "Rome"))
+    rent = Column("rent", "real", (900.0,), 200.0, (0.0, 2000.0), 1)
+    table = Table((city, rent, Column("age", "integer", (40.0,), 10.0, (0.0, 90.0))))
+    means = torch.tensor([[0.8, 0.0], [-0.4, 0.3]])  # of rent and age, standardised
+    centres = torch.cat([table.encode([{"city": "Oslo"}, {"city": "Rome"}])[0][:, :2], means], 1)
+    parts = [Gaussian(centre, torch.block_diag(torch.zeros(2, 2), cov)) for centre in centres]
+    model = gaussian_model(Mixture(parts, p))
+    rows = [
+        {"city": "Rome", "age": 52},
+        {"rent": 950.0},
+        {"age": "52", "rent": "1e3", "city": "NA"},
+    ]
+    n, filters = 400, 50
+    x = restore_rows(model, table, rows, n, batch=1600)
+    texts = [[*table.decode(x[:, i], rows)] for i in range(n)]
+    for i, unchanged in enumerate([("Rome", ..., "52"), (..., "950.0", ...), (..., "1e3", "52")]):
+        for cells in (completion[i] for completion in texts):
+            assert all(a in (b, ...) for a, b in zip(unchanged, cells, strict=True))
+    # z = 1.2 of age: mean −0.4 + 0.2/0.5·(1.2 − 0.3) and variance 0.25 − 0.2²/0.5
+    z = x[0, :, 2].double()
+    log_p = p.log() - (0.25 - means[:, 0]) ** 2 / (2 * 0.25)
+    both = torch.distributions.MultivariateNormal(means, cov).log_prob(torch.tensor([0.5, 1.2]))
+    rome = (x[1:, :, 1] > x[1:, :, 0]).double()
+    for values, truth in (
+        (z, -0.04),
+        ((z + 0.04) ** 2, 0.17),
+        (rome[0], log_p.softmax(0)[1].item()),
+        (rome[1], (p.log() + both).softmax(0)[1].item()),
+    ):
+        # completion i is from filter i mod 50; filters are independent
+        of_filter = values.view(n // filters, filters).mean(0)
+        assert (of_filter.mean() - truth).abs() < 4 * of_filter.std() / filters**0.5
 
 
 @pytest.fixture(scope="module")
@@ -179,16 +228,17 @@ def test_workload_is_what_restore_computes(options, at_once):
     sizes, states = [], []
     model.net.register_forward_pre_hook(lambda net, inputs: sizes.append(len(inputs[0])))
 
-    def watch(chains):
+    def watch(chains, total):
+        assert total == work.states
         for chain in chains:
             states.extend(chain := list(chain))
             yield final(chain)
 
     y = torch.tensor([[0.6, 0.0]])
     options = {"steps": 4} | options
-    x = restore(model, inverse.mask(torch.tensor([True, False])), y, 3, watch=watch, **options)
     size = {"method": "particle_filter", "particles": 32, "filters": 4, "batch": 256} | options
     work = workload(model, 3, **size)
+    x = restore(model, inverse.mask(torch.tensor([True, False])), y, 3, watch=watch, **options)
     assert x.shape == (1, 3, 2)
     assert (max(sizes), work.at_once) == (at_once, at_once)
     assert (len(sizes), len(states)) == (work.calls, work.states)

@@ -241,6 +241,55 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     assert "has no table.json" in capsys.readouterr().err
 
 
+def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monkeypatch, capsys):
+    path = _file(tmp_path, _text())
+    settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
+    for _ in start(override(PRESETS["table"], settings), tmp_path / "run"):
+        pass
+    monkeypatch.chdir(tmp_path)
+    for given in (["region=east, far,children=+7"], ["region=east, far", "children=+7"]):
+        options = ["-n", "9", "--steps", "4", "--out", f"{len(given)}.csv"]
+        assert cli.main(["sample", "run", *options, *(f"--given={text}" for text in given)]) == 0
+    _, *rows = _rows(Path("1.csv").read_text())
+    assert [row[1:3] for row in rows] == [("+7", "east, far")] * 9
+    assert Path("2.csv").read_text() == Path("1.csv").read_text()
+    Path("part.tsv").write_text("children\tregion\theight\n5\t?\t170.123\n\teast, far\t\n")
+    size = ["--steps=4", "--particles=4", "--filters=2"]
+    assert cli.main(["restore", "run", "part.tsv", "-n", "2", *size]) == 0
+    for i in (1, 2):
+        header, *rows = _rows(Path(f"restored/completion-{i}.csv").read_text())
+        assert ",".join(header) + "\n" == HEADER
+        assert (rows[0][:2], rows[1][2]) == (("170.123", "5"), "east, far")
+        assert all(rows[0] + rows[1])
+    Path("whole.csv").write_text(HEADER + "170.12,5,north,1\n")
+    assert cli.main(["restore", "run", "whole.csv", "-n", "1", "--out", "w"]) == 0
+    assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
+    with pytest.warns(UserWarning, match="'children' is 99 in a row, outside of -3 to 39"):
+        Table.read("run").encode([{"children": 99}])
+    for text, message in (
+        ("regiom=north", "no such column, did you mean region?"),
+        ("children", "give a value, as in children=VALUE"),
+        ("region=", "give one value"),
+        ("region=north,region=south", "give one value"),
+        ("region=nort", "'nort' is not a value of 'region': did you mean north?"),
+        ("children=2.5", "give a whole number"),
+        ("height=inf", "give a number"),
+    ):
+        assert cli.main(["sample", "run", "--given", text]) == 2
+        assert message in capsys.readouterr().err
+    for text, message in (
+        ("height,regiom\n1,2\n", "no column 'regiom': did you mean region?"),
+        (HEADER + "170,5,nort,1\n", "line 2: 'nort' is not a value"),
+        (HEADER + "170,5,1\n", "line 2: 3 fields, but the header has 4"),
+    ):
+        Path("bad.csv").write_text(text)
+        assert cli.main(["restore", "run", "bad.csv", "--out", "b"]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["restore", "run", "bad.csv", "--out", "b", "--task", "deblur"]) == 2
+    assert "bad.csv is a table: leave out --task" in capsys.readouterr().err
+    assert not Path("b").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("scale", 0), ("scale", math.inf), ("kind", "x"), ("mean", []), ("decimals", -1), ("new", 1)],

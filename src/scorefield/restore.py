@@ -6,7 +6,7 @@ docs/restoration.md compares the methods. With a noiseless measurement each meth
 `A.project(x, y)`, so that known pixels come back unchanged.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -14,14 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import inverse
+from .data import Table
 from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
 from .noise import geometric, seeded
 from .sample import Plan, make_plan, require_prior
 from .samplers import States, final
+from .train import derive_seed
 
 Method = Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"]
+Watch = Callable[[Iterable[States], int], Iterable[Tensor]]
 FILTER_LEVELS = 64
 """Noise levels of a particle filter."""
 
@@ -53,7 +56,7 @@ def restore(
     filters: int = 4,
     seed: int = 0,
     batch: int = 256,
-    watch: Callable[[Iterable[States]], Iterable[Tensor]] = lambda parts: map(final, parts),
+    watch: Watch = lambda parts, states: map(final, parts),
     **options: Any,
 ) -> Float[Tensor, "rows n *shape"]:
     """Sample n completions of each measurement, a row of y each (y[None] for one).
@@ -64,7 +67,8 @@ def restore(
     `filters` of `particles` each, at most n; completions from one filter are correlated, because
     they may descend from one particle. `batch` chains run at a time, but at least one filter.
 
-    `watch` turns the chains, batch by batch, into their final samples, and may show progress.
+    `watch` turns the chains, batch by batch, into their final samples, and may show progress; it is
+    given the number of all states, too.
     `options` are the method's, such as zeta=0.5 for "dps". Same seed, same completions.
     """
     if seed < 0:
@@ -96,12 +100,49 @@ def restore(
     batches = torch.split(rows, work.at_once)
     parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
     take, completions = -(-n // work.groups), list[Tensor]()
-    for index, x in zip(batches, watch(parts), strict=True):
+    for index, x in zip(batches, watch(parts, work.states), strict=True):
         x = operator.project(x, y[index]) if sigma_y == 0 else x
         # Descendants of one particle are neighbours in a filter: take particles far apart.
         completions.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])
     x = torch.cat(completions).view(len(y), work.groups, take, *prior.mean.shape)
     return x.transpose(1, 2).flatten(1, 2)[:, :n]
+
+
+def restore_rows(
+    model: ScoreModel,
+    table: Table,
+    rows: Sequence[Mapping[str, object]],
+    n: int = 8,
+    *,
+    filters: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Float[Tensor, "rows n size"]:
+    """Sample n completions of each row, conditioned on its cells; see `Table.encode` for a row.
+
+    `table.decode(x[:, i], rows)` is completion i as text, with the cells of the rows unchanged. The
+    options are those of `restore`; the default of `filters` is one for 8 completions, at least 4.
+    Rows without missing cells cost nothing.
+
+    >>> table = Table.read("runs/people")
+    >>> rows = [{"city": "Rome", "age": 30}]
+    >>> x = restore_rows(load("runs/people"), table, rows, n=1000)
+    """
+    y, present = table.encode(rows)
+    start = require_prior(model).mean
+    if start.shape != y.shape[1:]:
+        raise ValueError(f"the model samples {tuple(start.shape)}, but table.size is {table.size}")
+    y = y.to(start)
+    x = y[:, None].repeat(1, n, 1)
+    patterns, of_row = torch.unique(present, dim=0, return_inverse=True)
+    for i, pattern in enumerate(patterns):
+        own = of_row == i
+        if not pattern.all():
+            x[own] = restore(
+                model, inverse.mask(pattern), y[own], n, seed=derive_seed(seed, i),
+                filters=filters or max(4, n // 8), **options,
+            )  # fmt: skip
+    return x
 
 
 def workload(

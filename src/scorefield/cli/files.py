@@ -1,7 +1,7 @@
 """Files that commands read and write: models, measurements of images, and samples."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import chain, groupby, repeat
@@ -138,14 +138,20 @@ def open_output(
     table: Table | None,
     about: dict[str, Any],
     overwrite: bool,
+    cells: Mapping[str, str] | None = None,
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Yield a function that writes a batch of samples; only rank 0 writes."""
+    """Yield a function that writes a batch of samples; only rank 0 writes.
+
+    `cells` are the same in all rows of a table.
+    """
     if not distributed.is_main():
         yield lambda x: None
     elif table is not None and out.suffix in TEXT_TABLES:
         header = chain([True], repeat(False))
         with disk.write_parts(out) as write:
-            yield lambda x: write(table.text(x.cpu(), header=next(header)).encode())
+            yield lambda x: write(
+                table.text(x, [cells] * len(x) if cells else None, header=next(header)).encode()
+            )
         images.write_about(out, about)
     else:
         with images.write_batches(out, n, shape, about, overwrite) as add:

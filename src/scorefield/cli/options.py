@@ -17,6 +17,16 @@ RunPath: TypeAlias = Annotated[
 Settings: TypeAlias = UseAppendAction[
     Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE")]
 ]
+Given: TypeAlias = UseAppendAction[
+    Annotated[
+        tuple[str, ...],
+        arg(
+            name="given",
+            metavar="COLUMN=VALUE",
+            help="sample a table's rows with this value; may be repeated",
+        ),
+    ]
+]
 Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
 SamplerName: TypeAlias = Annotated[
     str | None,

@@ -1,5 +1,6 @@
-"""`scorefield restore`: completions of a measured image as files."""
+"""`scorefield restore`: completions of a measured image, or of a table's rows, as files."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +15,9 @@ BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
 
 def restore(
     run: options.RunPath,
-    image: Annotated[Positional[Path], arg(metavar="IMAGE")],
+    image: Annotated[Positional[Path], arg(metavar="IMAGE|ROWS.csv")],
     *,
-    task: Literal["inpaint", "colorize", "super-resolve", "deblur"],
+    task: Literal["inpaint", "colorize", "super-resolve", "deblur"] | None = None,
     mask: Path | None = None,
     factor: int | None = None,
     sigma: float | None = None,
@@ -35,9 +36,12 @@ def restore(
 ) -> None:
     """Complete an image from a measurement of a part of it: n samples, their mean and spread.
 
+    Or complete the rows of a table: n copies of a .csv file with its empty cells filled in.
+
     Args:
-        image: the measurement: the damaged, the grey, the small or the blurred image.
-        task: what was done to the image.
+        image: the measurement: the damaged, the grey, the small or the blurred image; or a .csv or
+            .tsv file with columns of the run's table.
+        task: what was done to the image; a table has none.
         mask: for inpaint, an image of the same size, white where pixels are known.
         factor: for super-resolve, the number of pixels per side that became one.
         sigma: for deblur, the standard deviation of the Gaussian blur in pixels.
@@ -51,13 +55,25 @@ def restore(
     options.check_options(
         run=run, n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed
     )
+    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
+        raise ValueError(f"--out {out}: this exists already; add --overwrite, or name another")
+    check_writable(out / "restored.png")
+    size: dict[str, Any] = {"particles": particles, "filters": filters}
+    size |= {"method": method, "steps": steps, "batch": batch}
+    if image.suffix.lower() in (".csv", ".tsv"):
+        images_only = {"task": task, "mask": mask, "factor": factor, "sigma": sigma, "noise": noise}
+        if others := [f"--{name}" for name, value in images_only.items() if value is not None]:
+            raise ValueError(f"{image} is a table: leave out {', '.join(others)}")
+        from .rows import restore_table
+
+        restore_table(run, image, n, out, seed, device, precision, **size)
+        return
+    if task is None:
+        raise ValueError("an image needs --task: inpaint, colorize, super-resolve or deblur")
     owners = {"mask": "inpaint", "factor": "super-resolve", "sigma": "deblur"}
     for (option, owner), value in zip(owners.items(), (mask, factor, sigma), strict=True):
         if (task == owner) != (value is not None):
             raise ValueError(f"--task {task} {'needs' if task == owner else 'has no'} --{option}")
-    if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
-        raise ValueError(f"--out {out}: this exists already; add --overwrite, or name another")
-    check_writable(out / "restored.png")
     from ..fast import optimize
     from ..restore import restore as complete
     from ..restore import workload
@@ -72,14 +88,12 @@ def restore(
     if noise is None:  # deblurring amplifies the rounding error of bytes
         noise = BYTE_ROUNDING_STD if task == "deblur" else 0.0
     y = files.read_pixels(image, measured, "IMAGE")[None].to(model.device or "cpu")
-    size: dict[str, Any] = {"particles": particles, "filters": filters}
-    size |= {"method": method, "steps": steps, "batch": batch}
     work = workload(model, n, **size)
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
     (x,) = complete(
         model, operator, y, n, sigma_y=noise, seed=seed, **size,
-        watch=lambda chains: files.track_chains(chains, work.states, "restoring"),
+        watch=partial(files.track_chains, what="restoring"),
     )  # fmt: skip
     about = files.describe_model(run) | size | {
         "image": str(image), "task": task, "mask": mask and str(mask), "factor": factor,

@@ -18,6 +18,7 @@ def sample(
     seed: options.Seed = 0,
     label: int | None = None,
     guidance: float = 1.0,
+    cells: options.Given = (),
     animate: Path | None = None,
     batch: options.BatchSize = 256,
     device: options.DeviceName = "auto",
@@ -34,6 +35,15 @@ def sample(
         animate: also write the path of the samples, as a .gif or an animated .png.
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    if cells:
+        others = {"sampler": sampler, "label": label, "animate": animate}
+        for name, value in others.items():
+            if value is not None:
+                raise ValueError(f"--given samples by restoration, without --{name}: leave it out")
+        from .rows import sample_given
+
+        sample_given(run, cells, n, out, overwrite, steps, seed, batch, device, precision)
+        return
     if animate is not None and animate.suffix not in (".gif", ".png"):
         raise ValueError(f"--animate {animate}: an animation is a .gif or a .png")
     from .. import distributed

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..disk import open_regular
 from ..values import data_option, spelling_hint
 from .sources import Arrays, Dataset, Split, hold_out
-from .table import DELIMITERS, Column, ColumnKind, Table
+from .table import DELIMITERS, Column, ColumnKind, Table, cell_text
 
 Record: TypeAlias = tuple[int, list[str]]
 """The number of the last line of a record, and its fields."""
@@ -43,8 +43,6 @@ NUMBER_MARKS = {
     "a thousands separator or decimal comma": re.compile(r"(?<=\d)[,'\s](?=\d)"),
 }
 """Marks of texts that look like numbers; 1,000 may be 1000 or 1, so a person has to decide."""
-MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
-"""Compared in lower case."""
 
 
 def csv_file(
@@ -75,6 +73,24 @@ def csv_file(
     read = partial(_records, path, mark)
     reader = TableReader(str(path), read, missing == "drop", types or {}, drop, mark, memory)
     return reader.dataset()
+
+
+def read_cells(path: Path, table: Table) -> list[dict[str, str]]:
+    """Return the rows of a file with some of a table's columns, each without its missing cells."""
+    records = partial(_records, path, max(DELIMITERS, key=partial(_header_length, path)))
+    header = _read_header(records())
+    _check_header(header, str(path))
+    table.encode([dict.fromkeys(header)])  # the names alone
+    columns, rows = {column.name: column for column in table.columns}, list[dict[str, str]]()
+    for place, named in _named_cells(str(path), records()):
+        cells = {name: text for name, text in named.items() if cell_text(text)}
+        try:
+            for name, text in cells.items():
+                columns[name].parse(text)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+        rows.append(cells)
+    return rows
 
 
 def _header_length(path: Path, delimiter: str) -> int:
@@ -212,6 +228,16 @@ def _read_header(records: Iterator[Record]) -> list[str]:
     return [name.strip() for name in next(records, (0, list[str]()))[1]]
 
 
+def _named_cells(source: str, records: Iterator[Record]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place of each row, and its cells by the names in the header."""
+    header = _read_header(records)
+    for line, row in records:
+        place = f"{source}, line {line}"
+        if len(row) != len(header):
+            raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")
+        yield place, dict(zip(header, map(str.strip, row), strict=True))
+
+
 def _check_header(names: list[str], source: str) -> None:
     if not any(names):
         raise ValueError(f"{source} holds no header: give the names of its columns first")
@@ -303,15 +329,9 @@ class TableReader:
 
         Count the other rows in `incomplete`, by the names of the columns that lack a value.
         """
-        records = self.records()
-        header = _read_header(records)
-        for line, row in records:
-            place = f"{self.source}, line {line}"
-            if len(row) != len(header):
-                raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")
-            pairs = zip(header, map(str.strip, row), strict=True)
-            cells = {name: text for name, text in pairs if name not in self.drop}
-            lacking = [name for name, text in cells.items() if text[:5].lower() in MISSING_TEXTS]
+        for place, named in _named_cells(self.source, self.records()):
+            cells = {name: text for name, text in named.items() if name not in self.drop}
+            lacking = [name for name, text in cells.items() if not cell_text(text)]
             if not lacking:
                 yield place, list(cells.values())
             elif not self.skip_missing:

@@ -15,25 +15,28 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..disk import read_text
-from ..values import convert_arguments
+from ..values import convert_arguments, spelling_hint
 from ._philox import uniform_bits
 
 ColumnKind: TypeAlias = Literal["real", "integer", "category"]
 DELIMITERS = (",", ";", "\t")
 TABLE_FILE = "table.json"
 """File of a run that holds its table."""
+MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
+"""Compared in lower case."""
 PLAIN_DECIMALS = 12
 """Numbers with more decimals are written with an exponent."""
 MARGIN = 0.01
@@ -81,13 +84,39 @@ class Column:
         """Number of components of the vector."""
         return 0 if len(self.categories) == 1 else len(self.mean)
 
-    def encode(self, values: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    def parse(self, text: str) -> float:
+        """Return the number of a cell's text; of a category its position."""
+        if self.kind == "category":
+            if text not in self.categories:
+                hint = spelling_hint(text, self.categories)
+                raise ValueError(f"{text[:40]!r} is not a value of {self.name[:40]!r}: {hint}")
+            return float(self.categories.index(text))
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        whole = self.kind == "integer"
+        if not math.isfinite(value) or (whole and value != round(value)):
+            number = f"a {'whole ' * whole}number"
+            raise ValueError(f"{text[:40]!r} for {self.name[:40]!r}: give {number}, such as 3")
+        return value
+
+    def encode(
+        self, values: NDArray[np.float64], u: NDArray[np.float64] | float
+    ) -> NDArray[np.float32]:
         """Return the components z of numbers, for integers with uniform u."""
         if self.kind == "category":
             hot = np.eye(len(self.categories))[values.astype(np.int64)]
-            return ((hot - self.mean) / self.scale)[:, : self.width]
+            return ((hot - self.mean) / self.scale)[:, : self.width].astype(np.float32)
         shifted = values + u - 0.5 if self.kind == "integer" else values
-        return ((shifted - self.mean[0]) / self.scale)[:, None]
+        with np.errstate(over="ignore"):
+            z: NDArray[np.float32] = ((shifted - self.mean[0]) / self.scale).astype(np.float32)
+        if not np.isfinite(z).all():
+            raise ValueError(
+                f"{values[np.isfinite(z).argmin()]:.4g} for {self.name[:40]!r} is too far from the "
+                f"other rows, {self.mean[0]:.4g} ± {self.scale:.4g}: leave its row out"
+            )
+        return z[:, None]
 
     def decode(self, z: NDArray[np.float64]) -> list[str]:
         """Return the texts of components z."""
@@ -132,41 +161,86 @@ class Table:
         """Return the vectors of n × columns numbers; of a category its position."""
         bits = uniform_bits(0, 0, range(len(values)), len(self.columns))
         u = MARGIN + (1 - 2 * MARGIN) * (bits.astype(np.float64) + 2**15 + 0.5) / 2**16
-        parts = []
-        for column, cells, v in zip(self.columns, values.T, u.T, strict=True):
-            with np.errstate(over="ignore"):
-                part = column.encode(cells, v).astype(np.float32)
-            finite = np.isfinite(part).all(1)
-            if not finite.all():
-                raise ValueError(
-                    f"{cells[finite.argmin()]:.4g} for {column.name[:40]!r} is too far from the "
-                    f"other rows, {column.mean[0]:.4g} ± {column.scale:.4g}: leave its row out"
-                )
-            parts.append(part)
+        columns = zip(self.columns, values.T, u.T, strict=True)
+        parts = [column.encode(cells, v) for column, cells, v in columns]
         return torch.from_numpy(np.concatenate(parts, 1))
 
-    def decode(self, x: Float[Tensor, "n size"]) -> Iterator[tuple[str, ...]]:
-        """Return the rows of text that vectors stand for."""
+    def encode(
+        self, rows: Sequence[Mapping[str, object]]
+    ) -> tuple[Float[Tensor, "n size"], Bool[Tensor, "n size"]]:
+        """Return vectors of rows that may lack cells, and which components their cells determine.
+
+        A row is a mapping from names of columns to texts or numbers. A cell is missing if it is
+        absent, None or a text such as NA; its components are 0.
+        """
+        names = [column.name for column in self.columns]
+        for name in {name: None for row in rows for name in row}:
+            if name not in names:
+                raise ValueError(f"the table has no column {name!r}: {spelling_hint(name, names)}")
+        parts, masks = list[NDArray[np.float32]](), list[NDArray[np.bool_]]()
+        for column in self.columns:
+            texts = [cell_text(row.get(column.name)) for row in rows]
+            present = np.array([text != "" for text in texts])
+            values = np.array([column.parse(text) for text in texts if text])
+            low, high = column.range
+            outside = values[(values < low) | (values > high)]
+            if column.kind != "category" and len(outside):
+                warnings.warn(
+                    f"{column.name[:40]!r} is {outside[0]:.6g} in a row, outside of {low:.6g} to "
+                    f"{high:.6g} in the training rows: completions of the row extrapolate",
+                    stacklevel=2,
+                )
+            part = np.zeros((len(rows), column.width), np.float32)
+            part[present] = column.encode(values, 0.5)
+            parts.append(part)
+            masks.append(np.repeat(present[:, None], column.width, axis=1))
+        x, mask = np.concatenate(parts, 1), np.concatenate(masks, 1)
+        return torch.from_numpy(x), torch.from_numpy(mask)
+
+    def decode(
+        self, x: Float[Tensor, "n size"], rows: Sequence[Mapping[str, object]] | None = None
+    ) -> Iterator[tuple[str, ...]]:
+        """Return the rows of text that vectors stand for, with the cells of `rows` unchanged."""
         if x.ndim != 2 or x.shape[1] != self.size or not x.isfinite().all():
             shape = tuple(x.shape)
             raise ValueError(f"x of shape {shape} is not finite, or not of {self.size} numbers")
         z = x.detach().cpu().double().numpy()
         ends = np.cumsum([column.width for column in self.columns])[:-1]
         parts = zip(self.columns, np.split(z, ends, axis=1), strict=True)
-        return zip(*(column.decode(part) for column, part in parts), strict=True)
+        texts = (column.decode(part) for column, part in parts)
+        if rows is not None:
+            texts = (
+                [
+                    cell_text(row.get(column.name)) or text
+                    for row, text in zip(rows, part, strict=True)
+                ]
+                for column, part in zip(self.columns, texts, strict=True)
+            )
+        return zip(*texts, strict=True)
 
-    def text(self, x: Float[Tensor, "n size"], *, header: bool = True) -> str:
-        """Return vectors as the text of a file, with or without its header."""
+    def text(
+        self,
+        x: Float[Tensor, "n size"],
+        rows: Sequence[Mapping[str, object]] | None = None,
+        *,
+        header: bool = True,
+    ) -> str:
+        """Return vectors as the text of a file, with or without its header; see `decode`."""
         out = io.StringIO()
         writer = csv.writer(out, delimiter=self.delimiter, lineterminator="\n")
         if header:
             writer.writerow([column.name for column in self.columns])
-        writer.writerows(self.decode(x))
+        writer.writerows(self.decode(x, rows))
         return out.getvalue()
 
-    def to_csv(self, x: Float[Tensor, "n size"], path: str | Path) -> None:
-        """Write vectors as a file like the one that the table was read from."""
-        Path(path).write_text(self.text(x), encoding="utf-8", newline="")
+    def to_csv(
+        self,
+        x: Float[Tensor, "n size"],
+        path: str | Path,
+        rows: Sequence[Mapping[str, object]] | None = None,
+    ) -> None:
+        """Write vectors as a file like the one that the table was read from; see `decode`."""
+        Path(path).write_text(self.text(x, rows), encoding="utf-8", newline="")
 
     def as_json(self) -> str:
         """Return the content of a file for `read`."""
@@ -185,3 +259,9 @@ class Table:
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ValueError(f"{path} is not the table of a run: {error}") from error
         return cls(columns, content["delimiter"])
+
+
+def cell_text(value: object) -> str:
+    """Return a cell as text, "" if it is missing."""
+    text = "" if value is None else str(value).strip()
+    return "" if text[:5].lower() in MISSING_TEXTS else text

@@ -1,0 +1,114 @@
+"""Rows of a table given some of their cells, for `sample --given` and `restore ROWS.csv`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data import TABLE_FILE, Table
+from ..data.csv_table import read_cells
+from ..data.table import cell_text
+from ..disk import write_file
+from ..fast import optimize
+from ..model import ScoreModel
+from ..restore import FILTER_LEVELS, restore_rows
+from ..sample import require_prior
+from ..values import spelling_hint
+from . import files, options
+from .startup import join_group, say
+
+
+def sample_given(
+    run: Path,
+    texts: Sequence[str],
+    n: int,
+    out: Path | None,
+    overwrite: bool,
+    steps: int | None,
+    seed: int,
+    batch: int,
+    device: str,
+    precision: options.PrecisionName,
+) -> None:
+    """Write n rows with the given cells, and the others sampled conditioned on them."""
+    join_group()
+    model, table = _load_table(run, device)
+    cells = parse_given(texts, table)
+    shape = require_prior(model).mean.shape
+    out, _ = files.choose_output(out, run, shape, overwrite)
+    about = files.describe_model(run) | {"given": cells, "steps": steps, "n": n, "seed": seed}
+    (x,) = _complete(model, table, [cells], n, precision, steps=steps, seed=seed, batch=batch)
+    with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
+        write(x)
+    say(f"wrote {out}: {n} rows given {', '.join(f'{k}={v}' for k, v in cells.items())}")
+
+
+def restore_table(
+    run: Path,
+    path: Path,
+    n: int,
+    out: Path,
+    seed: int,
+    device: str,
+    precision: options.PrecisionName,
+    **settings: Any,
+) -> None:
+    """Write n copies of a table, with the missing cells sampled conditioned on the others."""
+    model, table = _load_table(run, device)
+    rows = read_cells(path, table)
+    x = _complete(model, table, rows, n, precision, seed=seed, **settings)
+    about = files.describe_model(run) | settings | {"rows": str(path), "n": n, "seed": seed}
+    for i in range(n):
+        write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
+    write_file(out / "restored.json", json.dumps(about, indent=2).encode())
+    incomplete = sum(len(row) < len(table.columns) for row in rows)
+    print(f"wrote {n} completions of {incomplete} of {len(rows)} rows into {out}")
+
+
+def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:
+    """Return the cells of city=Rome, or of a list city=Rome,age=30."""
+    columns = {column.name: column for column in table.columns}
+    names = sorted(columns, key=len, reverse=True)  # if one name begins another, the longer one
+    assignment = re.compile(rf"(?:^|,)\s*({'|'.join(map(re.escape, names))})\s*=")
+    cells = dict[str, str]()
+    for text in texts:
+        before, *parts = assignment.split(text)
+        if before or not parts:
+            name = text.partition("=")[0].strip()
+            fix = f"give a value, as in {name}=VALUE"
+            fix = fix if name in columns else f"no such column, {spelling_hint(name, columns)}"
+            raise ValueError(f"--given {text}: {fix}")
+        for name, value in zip(parts[::2], map(cell_text, parts[1::2]), strict=True):
+            if name in cells or not value:
+                raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
+            columns[name].parse(value)
+            cells[name] = value
+    return cells
+
+
+def _load_table(run: Path, device: str) -> tuple[ScoreModel, Table]:
+    if not (run / TABLE_FILE).exists():
+        raise ValueError(f"{run} has no {TABLE_FILE}: this is not a run trained on a table")
+    return files.load_model(run, device)[0], Table.read(run)
+
+
+def _complete(
+    model: ScoreModel,
+    table: Table,
+    rows: Sequence[Mapping[str, str]],
+    n: int,
+    precision: options.PrecisionName,
+    *,
+    batch: int,
+    **settings: Any,
+) -> Float[Tensor, "rows n size"]:
+    """Sample completions of the rows, and show progress."""
+    calls = 2 * FILTER_LEVELS * len(rows)
+    say(f"computing: {optimize(model, batch=batch, evaluations=calls, precision=precision)}")
+    watch = partial(files.track_chains, what="restoring")
+    return restore_rows(model, table, rows, n, batch=batch, watch=watch, **settings)
