@@ -130,8 +130,8 @@ def test_boxes_are_modes_and_points_and_planes_are_not():
     # all directions count: four standard errors of 2 %
     assert diagnosis.levels[0].variance == pytest.approx(1.01, abs=0.08)
     assert not diagnosis.modes
-    points = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.0, torch.ones(2))
-    boxes = Mixture([Box(a, a + 1) for a in torch.tensor([[0.0], [3.0]])], torch.ones(2))
+    points = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.0, torch.ones(2) / 2)
+    boxes = Mixture([Box(a, a + 1) for a in torch.tensor([[0.0], [3.0]])], torch.ones(2) / 2)
     sigmas = geometric(4.0, 0.1, 8)
     for truth, modes in ((points, 0), (boxes, 2)):
         diagnosis = diagnose(truth, truth, sigmas, steps=30, epsilon=0.1 * 0.1**2, n=1000)
@@ -157,7 +157,7 @@ def test_stiffness_is_the_largest_eigenvalue_also_of_a_guided_score():
 
 def test_a_repelling_point_is_not_stiff():
     """Between two modes the score repels, with a larger slope than it attracts anywhere."""
-    two = GaussianMixture(torch.tensor([[-3.0], [3.0]]), 0.01, torch.ones(2))
+    two = GaussianMixture(torch.tensor([[-3.0], [3.0]]), 0.01, torch.ones(2) / 2)
     between = lambda x, sigma: two(x - x.detach(), sigma)  # noqa: E731
     for level in diagnose(between, two, geometric(1, 0.99, 2), steps=1, epsilon=1e-4, n=99).levels:
         assert level.stiffness < 1

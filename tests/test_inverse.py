@@ -92,7 +92,7 @@ def test_replace_is_exact_for_independent_coordinates():
 
 
 def test_dps_has_the_gradient_of_its_likelihood():
-    target = GaussianMixture(torch.randn(3, 4).double(), 0.2, torch.ones(3))
+    target = GaussianMixture(torch.randn(3, 4).double(), 0.2, torch.ones(3) / 3)
     rows, y, x = torch.randn(2, 4).double(), torch.randn(1, 2).double(), torch.randn(5, 4).double()
     x.requires_grad_()
     residual = (y - (x + 0.25 * target(x, 0.5)) @ rows.T).norm(dim=1)

@@ -34,7 +34,7 @@ def test_the_exact_trace_is_right_to_a_thousandth_of_a_nat(make, size, n):
 
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_images_in_single_precision_and_other_ends(chunk):
-    oracle = GaussianMixture(torch.rand(3, 1, 2, 3), 0.05, torch.ones(3))
+    oracle = GaussianMixture(torch.rand(3, 1, 2, 3), 0.05, torch.ones(3) / 3)
     x, ends = oracle.sample(4, 0.1), {"sigma_min": 0.1, "sigma_max": 80.0}
     result = log_likelihood(oracle, x, oracle.prior, chunk=chunk, **ends)
     assert result.log_prob.dtype == result.error.dtype == torch.float64

@@ -151,7 +151,9 @@ N = 10_000
 def circle():
     """Return eight modes on a circle of radius 4, std 0.3."""
     angle = torch.arange(8) * (2 * math.pi / 8)
-    return GaussianMixture(4 * torch.stack([angle.cos(), angle.sin()], 1), 0.3**2, torch.ones(8))
+    return GaussianMixture(
+        4 * torch.stack([angle.cos(), angle.sin()], 1), 0.3**2, torch.ones(8) / 8
+    )
 
 
 def apart():

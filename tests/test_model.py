@@ -130,7 +130,7 @@ def test_beyond_its_range_a_model_warns_once():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        *((partial(_model(), X, sigma), "above 0") for sigma in (0.0, -1.0, math.nan)),
+        *((partial(_model(), X, sigma), "above 0") for sigma in (0.0, -1.0, math.nan, math.inf)),
         (lambda: _model()(X, torch.tensor([0.5, 0.0])), "above 0"),
         (lambda: _model()(X, torch.ones(3)), "sigma has shape"),
         *((partial(CLASSES.given(label), X, 0.5), "3 classes, 0 to 2") for label in (3, -1)),

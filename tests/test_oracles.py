@@ -20,7 +20,7 @@ def oracles(shape, dtype=torch.float64):
     torch.manual_seed(0)
     size = math.prod(shape)
     mean, low, *means = torch.randn(7, *shape, dtype=dtype)
-    weights = torch.rand(5, dtype=dtype) + 0.1
+    weights = (torch.rand(5, dtype=dtype) + 0.1).log().softmax(0)
     a, tall = torch.randn(size, size, dtype=dtype), torch.randn(size, (size + 1) // 2, dtype=dtype)
     cov = a @ a.T / size + 0.1 * torch.eye(size, dtype=dtype)
     parts = [Gaussian(means[0], 0.2), Gaussian(means[1], cov), Box(means[2] - 1, means[2] + 1)]
@@ -31,7 +31,7 @@ def oracles(shape, dtype=torch.float64):
         "plane": Gaussian(mean, 0.0, tall),
         "thick plane": Gaussian(mean, 0.2, tall),
         "gaussian mixture": GaussianMixture(torch.stack(means), 0.05, weights),
-        "mixture": Mixture(parts, weights[:3]),
+        "mixture": Mixture(parts, weights[:3] / weights[:3].sum()),
         "empirical": Empirical(torch.rand(100, *shape, dtype=dtype)),
         "box": Box(low, low + 0.1 + torch.rand(shape, dtype=dtype)),
     }
@@ -141,7 +141,7 @@ def test_means_of_no_weight_are_as_if_absent_and_pieces_add_up():
         weights[gone] = 0
         kept = weights > 0
         pieces = Empirical(means, weights, budget=100)
-        whole = GaussianMixture(means[kept], 0.0, weights[kept])
+        whole = GaussianMixture(means[kept], 0.0, weights[kept] / weights.sum())
         torch.testing.assert_close(pieces.score(x, sigma), whole.score(x, sigma))
         torch.testing.assert_close(pieces.log_prob(x, sigma), whole.log_prob(x, sigma))
         assert pieces.responsibilities(x, sigma)[:, gone].eq(0).all()
@@ -218,7 +218,7 @@ def test_posteriors_have_their_limits():
     # 1e-6: the variance of the narrow ones, 1e-10, over 0.3²·0.5², and room
     data = torch.randn(20, 3).double()
     points = Empirical(data).posterior(matrix, y, 0.3)
-    narrow = GaussianMixture(data, 1e-10, torch.ones(20)).posterior(matrix, y, 0.3)
+    narrow = GaussianMixture(data, 1e-10, torch.ones(20) / 20).posterior(matrix, y, 0.3)
     x = torch.randn(5, 3).double()
     torch.testing.assert_close(points.score(x, 0.5), narrow.score(x, 0.5), rtol=1e-6, atol=1e-6)
 
@@ -277,7 +277,14 @@ TALL = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.3, 0.4], [0.7, 0.2, 0.9]])
         (lambda: Empirical(X).log_prob(X, torch.tensor([0.0, 1.0])), "density: give sigma > 0"),
         (lambda: GaussianMixture(X.byte(), 1.0, torch.ones(2)), "means is torch.uint8"),
         (lambda: GaussianMixture(X, 1.0, torch.zeros(2)), "weights must be 2 numbers"),
+        (lambda: GaussianMixture(X, 1.0, torch.tensor([0.8, 0.3])), "weights sum to 1.1, not 1"),
+        (lambda: Mixture([N, N], torch.ones(2)), r"give weights / weights.sum\(\)"),
         (lambda: GaussianMixture(X, -1.0, torch.ones(2)), "variance=-1"),
+        (lambda: GaussianMixture(X / 0, 1.0, torch.ones(2) / 2), "means has NaN"),
+        (lambda: Empirical(X / 0), "data has NaN"),
+        (lambda: Gaussian(X[0] / 0, 1.0), "mean has NaN"),
+        (lambda: Gaussian(X[0], math.inf), "cov has NaN or infinite"),
+        (lambda: Box(X[0], X[0] + math.inf), "high has NaN or infinite"),
         (lambda: Gaussian(torch.zeros(3, dtype=torch.int64), 1), "mean is torch.int64: give"),
         (lambda: Gaussian(torch.zeros(3), torch.ones(2)), "give a scalar, a diagonal"),
         (lambda: Gaussian(torch.zeros(3), -EYE).score(X, 1.0), "no negative eigenvalue"),

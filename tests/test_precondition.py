@@ -6,6 +6,7 @@ For data N(centre, v) and a kernel N(αx₀, s²) all predictions are known, and
 """
 
 import dataclasses
+import math
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 from scorefield import geometric, karras
 from scorefield import precondition as rows
 from scorefield.model import ScoreModel
+from scorefield.objectives import edm_weight
 from scorefield.precondition import NCSN, VP, Precondition, SubVP, VPDiscrete, ddpm_sigmas
 
 V = 0.3**2
@@ -135,3 +137,19 @@ def test_ncsn_takes_the_nearest_level_and_ncsnv2_none():
     assert rows.NCSNv2()(torch.tensor([0.25], dtype=torch.float64)) == (0, 4, 1, None)
     with pytest.raises(ValueError, match="strictly decrease"):
         NCSN(LADDER.flip(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *((partial(rows.EDM, sigma_data), "sigma_data") for sigma_data in (-1.0, 0.0, math.inf)),
+        (partial(rows.EDM, centre=math.nan), "centre=nan"),
+        (partial(rows.VP, -1.0), r"beta_min=-1.0, beta_max=20.0: they increase from > 0"),
+        (partial(rows.SubVP, 1.0, math.inf), "beta_max=inf"),
+        *((partial(rows.VP().rescale, scale), "scale=") for scale in (0.0, math.nan)),
+        *((partial(edm_weight, sigma_data), "sigma_data") for sigma_data in (-1.0, 0.0, math.inf)),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

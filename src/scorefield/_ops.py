@@ -28,6 +28,21 @@ def check_floats(x: object, name: str = "x") -> None:
         )
 
 
+def check_finite(x: object, name: str = "x") -> None:
+    """Raise unless x is a tensor of finite floats."""
+    check_floats(x, name)
+    if isinstance(x, Tensor) and not x.is_meta and not x.isfinite().all():
+        raise ValueError(f"{name} has NaN or infinite values: replace them, or leave them out")
+
+
+def lowest(sigma: Sigma) -> float:
+    """Return the least σ, after checking that it is not below 0."""
+    least = sigma.min().item() if isinstance(sigma, Tensor) else sigma
+    if not least >= 0:
+        raise ValueError(f"sigma={least}: give a noise level ≥ 0")
+    return least
+
+
 def match(sigma: Sigma, x: Tensor) -> Tensor:
     """Return σ in the type and on the device of x, in a shape that broadcasts against it."""
     check_floats(x)

@@ -9,6 +9,7 @@ conditioning on σ and the levels of the training.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -127,8 +128,8 @@ class ScoreModel(nn.Module):
             low, high = (float(end) for end in sigma.detach().aminmax())
         else:
             low = high = sigma
-        if not low > 0:
-            raise ValueError(f"sigma={low}: give noise levels above 0")
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"sigma from {low} to {high}: give finite noise levels above 0")
         # the ends of a ladder in float32 and in float64 differ by rounding
         within = low > 0.999 * self.sigma_min and high < 1.001 * self.sigma_max
         if not within and not self._warned:

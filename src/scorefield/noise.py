@@ -132,7 +132,7 @@ class LogUniform:
     sigma_min: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
             ends = f"sigma_max={self.sigma_max}, sigma_min={self.sigma_min}"
             raise ValueError(f"{ends}: give sigma_max > sigma_min > 0")
 
@@ -152,6 +152,12 @@ class LogNormal:
 
     mean: float = -1.2
     std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.mean) or not 0 < self.std < math.inf:
+            raise ValueError(
+                f"mean={self.mean}, std={self.std}: give the mean of log σ, and std > 0"
+            )
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Map standard normal numbers to σ."""

@@ -13,6 +13,7 @@ Each has the signature `(score, x, sigma, *, noise) -> loss of each sample`. x i
 objective adds the noise. `exact` and `sliced` accept σ = 0, the score of the data itself.
 """
 
+import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -128,6 +129,8 @@ def ncsn_weight(sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
 
 def edm_weight(sigma_data: float) -> Callable[[Tensor], Tensor]:
     """Return λ(σ) = 2σ²(σ² + σ_d²)/σ_d² (Karras et al. 2022, table 1): unit loss at the start."""
+    if not 0 < sigma_data < math.inf:
+        raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
     return lambda sigma: 2 * sigma**2 * (sigma**2 + sigma_data**2) / sigma_data**2
 
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.special import log_ndtr
 from torch.utils.checkpoint import checkpoint
 
-from ._ops import Noise, Sigma, check_floats, match, sq_norm
+from ._ops import Noise, Sigma, check_finite, check_floats, lowest, match, sq_norm
 from .noise import perturb, uniform_like
-from .prior import Prior
+from .prior import Prior, normalise
 
 
 class Oracle(ABC):
@@ -59,8 +59,8 @@ class Oracle(ABC):
         self, x: Float[Tensor, "batch *shape"], sigma: Sigma
     ) -> Float[Tensor, "batch *shape"]:
         """Return ∇ₓ log q_σ(x)."""
-        wide, lowest = self._admit(x, sigma)
-        if lowest == 0 and self._log_prob(wide, sigma).isneginf().any():
+        wide, least = self._admit(x, sigma)
+        if least == 0 and self._log_prob(wide, sigma).isneginf().any():
             raise ValueError("x has points of density 0 at sigma = 0: give sigma > 0")
         return self._score(wide, sigma).to(x.dtype)
 
@@ -74,8 +74,7 @@ class Oracle(ABC):
         self, n: int, sigma: float | Float[Tensor, ""] = 0.0, *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "n *shape"]:
         """Return n samples of q_σ."""
-        if not sigma >= 0:
-            raise ValueError(f"sigma={float(sigma)}: give a noise level ≥ 0")
+        lowest(sigma)
         x = self._clean(n, noise)
         return perturb(x, sigma, noise(x))
 
@@ -87,10 +86,7 @@ class Oracle(ABC):
                 f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but the oracle's samples are "
                 f"{tuple(self.shape)} on {self.device}: reshape x or move one of them"
             )
-        lowest = sigma.min().item() if isinstance(sigma, Tensor) else sigma
-        if not lowest >= 0:
-            raise ValueError(f"sigma={lowest}: give a noise level ≥ 0")
-        return x.to(torch.promote_types(x.dtype, self._like.dtype)), lowest
+        return x.to(torch.promote_types(x.dtype, self._like.dtype)), lowest(sigma)
 
 
 class Gaussian(Oracle):
@@ -147,11 +143,13 @@ class Gaussian(Oracle):
         return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), (cov + cov.T) / 2)
 
 
-def _normalise(weights: Tensor, n: int) -> Tensor:
+def _check_shares(weights: Tensor, n: int) -> Tensor:
+    """Return weights that sum to 1, up to the digits that people write."""
     weights = torch.as_tensor(weights)
-    if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
-        raise ValueError(f"weights must be {n} numbers ≥ 0, one per component, not all 0")
-    return weights / weights.sum()
+    shares, total = normalise(weights, n), weights.sum().item()
+    if abs(total - 1) > 1e-3:
+        raise ValueError(f"weights sum to {total:.4g}, not 1: give weights / weights.sum()")
+    return shares
 
 
 def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
@@ -160,10 +158,10 @@ def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
 
 
 class Mixture(Oracle):
-    """Σₖ wₖ pₖ of any oracles. The weights are normalised."""
+    """Σₖ wₖ pₖ of any oracles. The weights sum to 1."""
 
     def __init__(self, components: Sequence[Oracle], weights: Float[Tensor, "k"]) -> None:
-        self.components, self.weights = list(components), _normalise(weights, len(components))
+        self.components, self.weights = list(components), _check_shares(weights, len(components))
         self._like = self.components[0]._like
 
     @cached_property
@@ -224,11 +222,11 @@ class GaussianMixture(Mixture):
     def __init__(
         self, means: Float[Tensor, "n *shape"], variance: float, weights: Float[Tensor, "n"]
     ) -> None:
-        if not variance >= 0:
+        if not 0 <= variance < math.inf:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
-        check_floats(means, "means")
+        check_finite(means, "means")
         self.means, self.variance, self._like = means, variance, means[0]
-        self.weights = _normalise(weights, len(means)).to(means)
+        self.weights = _check_shares(weights, len(means)).to(means)
 
     @cached_property
     def components(self) -> list[Oracle]:  # type: ignore[override]
@@ -269,7 +267,7 @@ class GaussianMixture(Mixture):
 
 
 class Empirical(GaussianMixture):
-    """n points, of equal weight if none is given: q_σ = Σᵢ wᵢ N(xᵢ, σ²I).
+    """n points, of equal weight if none is given: q_σ = Σᵢ wᵢ N(xᵢ, σ²I), wᵢ normalised.
 
     `budget` bounds how many numbers are in memory at a time, also when x is differentiated through,
     so the points may be a whole data set.
@@ -282,8 +280,9 @@ class Empirical(GaussianMixture):
         *,
         budget: int = 2**22,
     ) -> None:
-        check_floats(data, "data")
-        super().__init__(data, 0.0, data.new_ones(len(data)) if weights is None else weights)
+        check_finite(data, "data")
+        weights = data.new_ones(len(data)) if weights is None else weights
+        super().__init__(data, 0.0, normalise(weights, len(data)))
         self.budget = budget
 
     def _joint(self, x: Tensor, sigma: Sigma, part: slice = slice(None)) -> Tensor:
@@ -340,8 +339,8 @@ class Box(Oracle):
     """The uniform distribution on the box from `low` to `high`."""
 
     def __init__(self, low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> None:
-        check_floats(low, "low")
-        check_floats(high, "high")
+        check_finite(low, "low")
+        check_finite(high, "high")
         if low.shape != high.shape or not (low < high).all():
             raise ValueError("low and high are opposite corners: one shape, low < high throughout")
         self.low, self.high, self._like = low, high, low

@@ -65,6 +65,9 @@ class Precondition:
                 f"scale={self.scale} must not be 0, and beta_min={self.beta_min} to "
                 f"beta_max={self.beta_max} must increase from > 0"
             )
+        for name in ("centre", "scale", "sigma_data", "beta_max"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)}: give a finite number")
         if self.levels is None and self.clock in ("index", "timestep"):
             raise ValueError(f"clock={self.clock!r} counts levels: give them")
         if self.predicts == "mixture" and not self.sigma_data > 0:
@@ -94,7 +97,8 @@ class Precondition:
         s(x, σ) = scale·s(y, |scale|·σ): `VP().rescale()` takes images in [0, 1] to a network of
         images in [−1, 1].
         """
-        unit = abs(scale)
+        if not 0 < (unit := abs(scale)) < math.inf:
+            raise ValueError(f"scale={scale}: give the factor to the range of the training")
         return replace(
             self,
             sigma_max=self.sigma_max / unit,
@@ -218,6 +222,8 @@ def SubVP(beta_min: float = 0.1, beta_max: float = 20.0, centre: float = 0.0) ->
 
 def _integrals(beta_min: float, beta_max: float) -> list[float]:
     """Return ∫₀ᵗβ = −2 log α at both ends of the training."""
+    if not 0 < beta_min <= beta_max < math.inf:
+        raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: they increase from > 0")
     return [t * beta_min + t**2 * (beta_max - beta_min) / 2 for t in (1.0, 1e-5)]
 
 

@@ -16,8 +16,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, check_floats, match
+from ._ops import Noise, Sigma, check_finite, check_floats, lowest, match
 from .covariance import Covariance, dense, low_rank
+
+
+def normalise(weights: Tensor, n: int) -> Float[Tensor, "n"]:
+    """Return the weights of n ≥ 1 samples divided by their sum."""
+    if n == 0:
+        raise ValueError("there are no samples: give at least one")
+    if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
+        raise ValueError(f"weights must be {n} numbers ≥ 0, one per sample, not all 0")
+    return weights / weights.sum()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +42,8 @@ class Prior:
     factor: Float[Tensor, "size rank"] | None = None
 
     def __post_init__(self) -> None:
-        check_floats(self.mean, "mean")
-        check_floats(self.cov, "cov")
+        for name in ("mean", "cov", *(() if self.factor is None else ("factor",))):
+            check_finite(getattr(self, name), name)
         size, cov = self.mean.numel(), self.cov
         if cov.shape not in (torch.Size(), self.mean.shape, (size, size)):
             raise ValueError(
@@ -58,10 +67,10 @@ class Prior:
 
         The covariance is dense up to 1,024 dimensions and diagonal above.
         """
-        check_floats(data, "data")
-        share = data.new_ones(len(data)) if weights is None else weights
-        mean = torch.tensordot(share / share.sum(), data, 1)
-        gap = (data - mean).flatten(1) * (share / share.sum()).sqrt()[:, None]
+        check_finite(data, "data")
+        share = normalise(data.new_ones(len(data)) if weights is None else weights, len(data))
+        mean = torch.tensordot(share, data, 1)
+        gap = (data - mean).flatten(1) * share.sqrt()[:, None]
         if mean.numel() > 1024:
             return cls(mean, gap.square().sum(0).view_as(mean) + blur)
         return cls(mean, gap.T @ gap + blur * torch.eye(mean.numel()).to(mean))
@@ -95,9 +104,9 @@ class Prior:
                 f"x is a batch of {tuple(x.shape[1:])}, but the prior is for samples of "
                 f"{tuple(self.mean.shape)}: reshape x"
             )
-        v = (x - self.mean).flatten(1)
+        least, v = lowest(sigma), (x - self.mean).flatten(1)
         sigma = match(sigma, v)
-        if self._singular and (sigma == 0).any():
+        if self._singular and least == 0:
             raise ValueError(
                 "sigma is 0, where this Gaussian has no density and no score: its covariance is "
                 "singular, so its samples fill only a plane; give sigma > 0"
@@ -108,6 +117,7 @@ class Prior:
         self, n: int, sigma: float | Float[Tensor, ""], *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "n *shape"]:
         """Return n samples of N(mean, Σ + σ²I)."""
+        lowest(sigma)
         z = noise(self.mean.new_empty(n, *self.mean.shape))
         root = self.covariance.power(match(sigma, z), 0.5)
         return self.mean + (root @ z.flatten(1)).view_as(z)

@@ -20,14 +20,14 @@ def mixture(*, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample eight equal Gaussians of standard deviation 0.3 on a circle of radius 4."""
     angle = torch.arange(8) * (math.pi / 4)
     means = 4 * torch.stack([angle.cos(), angle.sin()], 1)
-    return _sample_oracle("mixture", GaussianMixture(means, 0.3**2, torch.ones(8)), n, seed)
+    return _sample_oracle("mixture", GaussianMixture(means, 0.3**2, torch.ones(8) / 8), n, seed)
 
 
 def checkerboard(*, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample uniformly on the black squares of a 4 × 4 board, from −4 to 4."""
     corners = [(i, j) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
     lows = [2.0 * torch.tensor(corner) - 4 for corner in corners]
-    squares = Mixture([Box(low, low + 2) for low in lows], torch.ones(8))
+    squares = Mixture([Box(low, low + 2) for low in lows], torch.ones(8) / 8)
     return _sample_oracle("checkerboard", squares, n, seed)
 
 
