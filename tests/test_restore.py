@@ -242,3 +242,9 @@ def test_workload_is_what_restore_computes(options, at_once):
     assert x.shape == (1, 3, 2)
     assert (max(sizes), work.at_once) == (at_once, at_once)
     assert (len(sizes), len(states)) == (work.calls, work.states)
+
+
+def test_a_particle_filter_needs_two_levels():
+    options = {"particles": 32, "filters": 4, "batch": 256}
+    with pytest.raises(ValueError, match=r"steps=1: a particle filter .* give 2 or more"):
+        workload(gaussian_model(Gaussian(torch.zeros(2), 1.0)), 3, "particle_filter", 1, **options)

@@ -7,6 +7,7 @@ from torch import nn
 from scorefield import EDM, NCSN, SAMPLERS, VE, Gaussian, Prior, ScoreModel, geometric, sample
 from scorefield.ladder import suggest_between
 from scorefield.sample import make_plan
+from scorefield.samplers import final
 
 MEAN = torch.tensor([2.0, -1.0])
 
@@ -62,6 +63,22 @@ def test_a_plan_takes_levels_and_a_grid():
         make_plan(_model(), "annealed_langevin", levels=1)
 
 
+@pytest.mark.parametrize("sampler", [*SAMPLERS.keys() - {"annealed_langevin"}])
+def test_one_step_is_one_evaluation_at_the_largest_level(sampler):
+    model = _model()
+    levels, planned = [], make_plan(model, sampler, 1)
+    assert (planned.evaluations, planned.states) == (1, 1)
+
+    def watch(x, sigma):
+        levels.append(sigma)
+        return model(x, sigma)
+
+    x = torch.randn(3, 2)
+    end = final(planned.run(watch, x, torch.randn_like))
+    assert levels == [20.0]
+    assert torch.equal(end, x + 20.0**2 * model(x, 20.0))
+
+
 @pytest.mark.filterwarnings("ignore:sigma from")  # churn adds noise to the first level
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_do_not_depend_on_the_batch_size(sampler):
@@ -112,6 +129,7 @@ def test_dropout_is_off_while_sampling():
     [
         (dict(n=0), "n=0"),
         (dict(steps=0), "steps=0"),
+        (dict(steps=2.5), "steps=2.5: give a whole number"),
         (dict(plan="hein"), "sampler='hein': did you mean heun"),
         (dict(plan="churn", amont=3.0), "churn: option amont does not exist: did you mean amount"),
         (dict(guidence=2.0), "option guidence does not exist: did you mean guidance"),
@@ -121,6 +139,7 @@ def test_dropout_is_off_while_sampling():
         (dict(model=ScoreModel(Exact(), EDM())), "no prior"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         sample(**{"model": _model(), "n": 3} | options)

@@ -167,7 +167,9 @@ def workload(
     if method == "particle_filter":
         groups = min(filters, n)
         size = max(particles, -(-n // groups))
-        states = max(steps or FILTER_LEVELS, 2)
+        if steps == 1:
+            raise ValueError("steps=1: a particle filter goes from level to level, give 2 or more")
+        states = steps or FILTER_LEVELS
         calls = 2 * states + 1
         plan = Plan(method, model.round(geometric(model.sigma_max, model.sigma_min, states)))
     else:

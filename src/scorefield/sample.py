@@ -94,9 +94,9 @@ def make_plan(
     """Choose the grid and the options of a sampler in `SAMPLERS`, "heun" by default.
 
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
-    "geometric"). Annealed Langevin, the default for a model trained on few levels, takes `steps` at
-    each level of the model's ladder, or of the one with `levels` levels that `suggest` would
-    choose. `title` and `note` are the plan's.
+    "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. Annealed Langevin, the
+    default for a model trained on few levels, takes `steps` at each level of the model's ladder, or
+    of the one with `levels` levels that `suggest` would choose. `title` and `note` are the plan's.
     """
     own = model.precondition.levels
     sampler = sampler or ("heun" if own is None else "annealed_langevin")
@@ -109,13 +109,15 @@ def make_plan(
         )
     others = [*signature(make_plan).parameters, *signature(sample).parameters]
     check_names(options, [*SAMPLERS[sampler].defaults, *others], f"{sampler}: option ")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps={steps}: take at least one")
+    if steps is not None and (steps < 1 or steps % 1):
+        raise ValueError(f"steps={steps}: give a whole number, 1 or more")
     if sampler != "annealed_langevin":
         if grid not in GRIDS:
             raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
-        sigmas = model.round(GRIDS[grid](model.sigma_max, model.sigma_min, max(steps or 18, 2)))
-        return Plan(sampler, sigmas, options, title=title, note=note)
+        sigmas = torch.tensor([model.sigma_max])
+        if steps != 1:
+            sigmas = GRIDS[grid](model.sigma_max, model.sigma_min, steps or 18)
+        return Plan(sampler, model.round(sigmas), options, title=title, note=note)
     if model.shape is None:
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
     defaults: dict[str, Any] = {"denoise": True}

@@ -148,7 +148,10 @@ MINIMUM = {
     2: "sampling.levels",
 }
 """The fields that have a smallest value."""
-ABOVE_ZERO = "levels.std levels.sigma_data levels.sigma_min training.clip training.eps"
+ABOVE_ZERO = (
+    "levels.std levels.sigma_data levels.sigma_max levels.sigma_min training.clip training.eps "
+    "sampling.epsilon"
+)
 
 
 def read(path: Path, default: Experiment | None = None) -> Experiment:
@@ -278,6 +281,11 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
     for name in ABOVE_ZERO.split():
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name}={values[name]}: give more than 0")
+    levels = experiment.levels
+    if levels.count == 1 and (levels.sigma_max is None or levels.sigma_max != levels.sigma_min):
+        raise ValueError(
+            "levels.count=1: give 2 or more, or equal levels.sigma_max and levels.sigma_min"
+        )
     if not experiment.training.ema < 1:
         raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
     data, start = experiment.data, experiment.start
