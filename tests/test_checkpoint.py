@@ -56,13 +56,15 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, kind, where):
     for parameter in net.parameters():  # zeros, where a parameter starts, would hide a lost one
         nn.init.normal_(parameter, std=0.1)
     row = NCSN(geometric(1.0, 0.01, 5)) if kind == "RefineNet" else EDM(0.3, 7.0, 0.01, 0.5)
-    model = ScoreModel(net.eval(), row, prior=Prior.fit(torch.rand(50, *shape)))
+    prior, classes = Prior.fit(torch.rand(50, *shape)), "abc" if kind == "UNet" else ()
+    model = ScoreModel(net.eval(), row, prior=prior, classes=classes)
     save(model, tmp_path / where, about={"step": 7})
     again = load(tmp_path / where)
     assert torch.equal(_score(model, shape), _score(again, shape))
     for name in ("mean", "cov"):
         assert torch.equal(getattr(again.prior, name), getattr(model.prior, name))
-    assert (again.sigma_max, again.sigma_min) == (model.sigma_max, model.sigma_min)
+    for name in ("sigma_max", "sigma_min", "classes"):
+        assert getattr(again, name) == getattr(model, name)
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
     assert read_tensors(tmp_path / where).about == {"step": 7}
@@ -138,6 +140,8 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
         (lambda d: d.update(prior=["mean"]), "prior"),
         (lambda d: d.update(network=3), "not a model"),
         (lambda d: d.update(shape=[4]), "shape"),
+        (lambda d: d.update(classes=3), "not a model"),
+        (lambda d: d.update(classes=["a", "a"]), "its own name"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path, change, message):

@@ -92,6 +92,42 @@ def test_a_folder_of_images_is_trained_on():
     assert load("run").shape == (3, 16, 16)
 
 
+def test_a_folder_of_classes_makes_a_conditional_model(capsys, error_of):
+    for i in range(20):
+        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        path = Path("pictures", ["cat", "flower"][i % 2], f"{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    train = ["train", "--data", "pictures", "--steps", "2", *TINY]
+    assert main(["suggest", "pictures"]) == 0
+    assert main([*train, "--out", "plain"]) == 0
+    out = capsys.readouterr().out
+    assert "samples of 3 × 8 × 8 in 2 classes: cat, flower" in out
+    assert "2 classes: cat, flower; --data.labels=true learns each" in out
+    assert main([*train, "--out", "run", "--data.labels=true"]) == 0
+    out = capsys.readouterr().out
+    assert "2 classes: cat, flower\n" in out
+    assert "next: scorefield sample run -n 64 --label all\n" in out
+    config, model = (json.loads(Path("run", f"{x}.json").read_text()) for x in ("config", "model"))
+    assert config["data"]["classes"] == model["classes"] == ["cat", "flower"]
+    sample = ["sample", "run", "--steps", "2", "-n", "5", "--out"]
+    for label, counts, words in (
+        ("flower", {"flower": 5}, "5 samples of flower"),
+        ("all", {"cat": 3, "flower": 2}, "5 samples of 2 classes"),
+    ):
+        assert main([*sample, f"{label}.npy", "--label", label, "--guidance", "2"]) == 0
+        assert words in capsys.readouterr().out
+        assert json.loads(Path(f"{label}.npy.json").read_text())["classes"] == counts
+    assert main([*sample, "any.npy"]) == 0
+    assert "--label chooses one of 2 classes: cat, flower, or `all`" in capsys.readouterr().out
+    assert "did you mean flower" in error_of(*sample, "x.npy", "--label", "flwer")
+    restore = ["restore", "run", "pictures/cat/0.png", "--task", "deblur", "--sigma", "1"]
+    assert "did you mean cat" in error_of(*restore, "--label", "cta")
+    options = ["-n", "1", "--method", "dps", "--steps", "2", "--label", "cat"]
+    assert main([*restore, *options]) == 0
+    assert json.loads(Path("restored/restored.npy.json").read_text())["label"] == "cat"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -106,7 +142,7 @@ def test_a_folder_of_images_is_trained_on():
         (["--config", "none.yaml"], "none.yaml"),
         (["--from", "none.safetensors"], "does not exist"),
         (["--data", ".", "--data.options.size=abc"], "folder option size"),
-        (["--data", ".", "--data.options.labels=1"], "folder option labels=1: give true or false"),
+        (["--data", ".", "--data.options.skip=1"], "folder option skip=1: give true or false"),
         (["photos", "--data.options.side=null"], "photos option side=None: give a whole number"),
         (["--data", "rings", "--data.options.n=inf"], "rings option n='inf': give a whole number"),
     ],

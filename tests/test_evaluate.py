@@ -82,7 +82,7 @@ def few():
     """Return fifty digits to train on, and the held-out ones."""
     digits = load_data("digits")
     x, labels = digits.train.take(torch.arange(0, len(digits.train), 28)[:50])
-    return Dataset("few", Arrays(x, labels, 17), digits.test, classes=10)
+    return Dataset("few", Arrays(x, labels, 17), digits.test, classes=digits.classes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -369,14 +369,14 @@ def test_the_classifier_is_deterministic_and_right(digits, classifier):
             Arrays(*part.take(torch.isin(part.labels, torch.tensor(kept)).nonzero()[:, 0]), 17)
             for part in (digits.train, digits.test)
         )
-        some = make_features("classifier", Dataset("some", train, test, classes=10))
+        some = make_features("classifier", Dataset("some", train, test, digits.classes))
         probabilities = some.extract(all_samples(test))[1]
         assert (probabilities.argmax(1) == test.labels).double().mean() > 0.95
         assert probabilities.sum(0).nonzero()[:, 0].tolist() == kept
         assert probabilities.shape == (len(test), 10)
     sides = torch.arange(2000) % 2  # of two clusters that do not touch
     points = Arrays(20.0 * sides[:, None] + torch.randn(2000, 2), sides)
-    two = make_features("classifier", Dataset("two", points, points, classes=2))
+    two = make_features("classifier", Dataset("two", points, points, ("low", "high")))
     assert "100.0 % of the held-out samples right" in two.about
     score = inception_score(two.extract(all_samples(points))[1], 1).value
     assert score == pytest.approx(2, rel=1e-2)  # exp(log 2) if the classifier is certain
@@ -570,7 +570,7 @@ def test_a_conditional_model_samples_classes_as_frequent_as_in_training(
 ):
     labels = digits.train.labels
     rows = torch.cat([(labels == 3).nonzero()[:60, 0], (labels == 7).nonzero()[:20, 0]])
-    data = Dataset("odd", Arrays(*digits.train.take(rows), 17), digits.test, classes=10)
+    data = Dataset("odd", Arrays(*digits.train.take(rows), 17), digits.test, classes=digits.classes)
     monkeypatch.setitem(DATASETS, "odd", lambda: data)
     fast = ["data.source=odd", "data.labels=true", "training.steps=3", "training.rate=0.05"]
     finish(override(Experiment(), [*SETTINGS, *fast]), tmp_path / "run")

@@ -118,10 +118,10 @@ def _take_all(dataset, most=100):
         x, labels = part.take(torch.arange(min(len(part), most)))
         assert x.shape[1:] == part.shape == dataset.train.shape
         assert x.isfinite().all()
-        assert (labels is None) == (dataset.classes == 0)
+        assert (labels is None) == (dataset.classes == ())
         if labels is not None:
             assert labels.dtype == torch.int64
-            assert 0 <= labels.min() <= labels.max() < dataset.classes
+            assert 0 <= labels.min() <= labels.max() < len(dataset.classes)
         samples.append(x)
     return torch.cat(samples)
 
@@ -131,7 +131,7 @@ def _read_images(folder, name=None, shape=None, **options):
     x = _take_all(data)
     assert x.dtype == torch.uint8
     assert x.shape[1:] == shape or (shape is None and x.shape[1] in (1, 3))
-    assert data.classes == (10 if name in ("mnist", "cifar10") else 0)
+    assert len(data.classes) == (10 if name in ("mnist", "cifar10") else 0)
 
 
 _read_mnist = functools.partial(_read_images, name="mnist", shape=(1, 28, 28))

@@ -63,13 +63,15 @@ def test_signals_are_read_when_asked_for(tmp_path):
         _load(tmp_path, x[:, 0].astype(int), signals=True)
 
 
-@pytest.mark.parametrize("name", ["labels", "y"])
-def test_labels_stay_with_their_samples(tmp_path, name):
-    labels = RNG.integers(0, 7, 40)
-    labels[0] = 6
+@pytest.mark.parametrize(
+    ("name", "names"), [("labels", "0123456"), ("y", "0123456"), ("y", "abcdefg")]
+)
+def test_labels_stay_with_their_samples(tmp_path, name, names):
+    labels = np.resize(np.arange(7), 40)
     x = labels[:, None] + np.linspace(0, 0.5, 40)[:, None]
-    data = _load(tmp_path, {"points": x, name: labels.astype(np.uint8)})
-    assert data.classes == 7
+    stored = np.array([*names])[labels] if names[0] == "a" else labels.astype(np.uint8)
+    data = _load(tmp_path, {"points": x, name: stored})
+    assert data.classes == tuple(names)
     for part in (data.train, data.test):
         x, classes = all_rows(part)
         assert torch.equal(x[:, 0].floor().long(), classes)

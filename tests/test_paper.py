@@ -271,11 +271,10 @@ def test_completions_are_judged_by_visible_pixels_and_by_the_image_that_varies_l
 
 
 def test_images_to_complete_are_as_many_of_each_class():
-    test = load_data("digits").test
-    rows = fig6.balance_classes(test, 10, 20)
+    digits, photos = load_data("digits"), load_data("photos", side=100)
+    rows = fig6.balance_classes(digits.test, digits.classes, 20)
     assert len(rows.unique()) == 20
-    assert test.take(rows)[1].bincount().tolist() == [2] * 10
-    photos = load_data("photos", side=100)
+    assert digits.test.take(rows)[1].bincount().tolist() == [2] * 10
     assert len(fig6.balance_classes(photos.test, photos.classes, 5).unique()) == 5
 
 

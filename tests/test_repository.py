@@ -51,7 +51,7 @@ LAYERS = {
     "inverse": "_ops score noise samplers",
     "diagnose": "_ops score noise prior oracles samplers",
     "precondition": "_ops score noise",
-    "model": "_ops noise score precondition prior",
+    "model": "_ops noise score precondition prior values",
     "nn": "_ops",
     "fast": "model nn",
     # using a model

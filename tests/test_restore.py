@@ -53,6 +53,29 @@ def test_each_method_returns_known_values_unchanged(method):
         torch.testing.assert_close(x[:, :, 1].std(1), torch.tensor([0.3, 0.3]), rtol=0.3, atol=0)
 
 
+def test_a_class_and_guidance_move_completions():
+    class Net(torch.nn.Module):
+        """The score of N(label, 0.5²) in each coordinate."""
+
+        def forward(self, x, sigma, label=None):
+            mean = 0 if label is None else label.to(x)[:, None]
+            return (mean - x) / (0.25 + sigma[:, None] ** 2)
+
+    prior = Prior(torch.zeros(2), torch.tensor(0.25))
+    model = ScoreModel(
+        Net(), Precondition("score", "sigma", 200.0, 0.01), prior=prior, classes="abc"
+    )
+    known, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0]])
+    for options, mean in (({}, 0), ({"label": "c"}, 2), ({"label": 2, "guidance": 2.0}, 4)):
+        x = restore(model, inverse.mask(known), y, 400, method="replace", steps=40, **options)
+        assert (x[0, :, 0] == 0.6).all()
+        # four standard errors of 400 samples, and 40 steps
+        assert abs(x[0, :, 1].mean() - mean) < 4 * 0.5 / 400**0.5 + 0.02
+    for options in ({"label": "d"}, {"guidance": 2.0}):
+        with pytest.raises(ValueError, match="label"):
+            restore(model, inverse.mask(known), y, **options)
+
+
 def test_completions_come_from_all_filters_equally(monkeypatch):
     def numbered(score, x, sigmas, *, y, filter_size, **_):
         assert filter_size == 8

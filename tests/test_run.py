@@ -264,9 +264,16 @@ def test_training_starts_from_a_saved_model(whole, tmp_path):
 
 
 def test_a_run_is_class_conditional_if_asked_for(tmp_path):
-    list(start(_experiment("training.steps=2", "data.labels=true"), tmp_path / "run"))
-    model = load(tmp_path / "run")
-    assert model.net.label.labels == 10
+    conditional = "training.steps=2", "data.labels=true"
+    list(start(_experiment(*conditional, f"data.classes={[*'abcdefghij']}"), tmp_path / "run"))
+    for model in (load(tmp_path / "run"), resume(tmp_path / "run").model):
+        assert (model.net.label.labels, model.classes) == (10, tuple("abcdefghij"))
+    for setting, message in (
+        (("data.classes=[a, b]", *conditional), "has 2 names, but digits has 10 classes: 0, 1, "),
+        (("data.classes=[a, b]",), "add data.labels=true"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            start(_experiment(*setting), tmp_path / "other")
     wrong = _experiment("data.labels=true", "data.source=mixture", "network.kind=MLP")
     with pytest.raises(ValueError, match="has no classes"):
         start(wrong, tmp_path / "other")

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from scorefield import EDM, NCSN, SAMPLERS, VE, Gaussian, Prior, ScoreModel, geometric, sample
+from scorefield import (
+    EDM,
+    MLP,
+    NCSN,
+    SAMPLERS,
+    VE,
+    Gaussian,
+    Prior,
+    ScoreModel,
+    geometric,
+    sample,
+)
 from scorefield.ladder import suggest_between
 from scorefield.sample import make_plan
 from scorefield.samplers import final
@@ -99,6 +110,33 @@ def test_labels_and_guidance_move_the_mean():
     # for Gaussians of one variance, s_u + w(s_c − s_u) is the score at the mean m_u + w(m_c − m_u)
     x = sample(model, 1000, steps=40, label=3, guidance=2.0)
     assert (x.mean(0) - 5 * MEAN).abs().max() < bound
+
+
+def test_classes_have_names():
+    prior, net = Prior(MEAN, torch.tensor(0.25)), MLP(MEAN.shape, width=8, blocks=1, labels=3)
+    nn.init.normal_(net.head.weight)  # which starts at 0
+    model = ScoreModel(net, EDM(), prior=prior, classes=("cat", "dog", "flower"))
+    for label, same in (
+        ("flower", 2),
+        ("1", 1),
+        (["cat", "flower"] * 3 + ["dog"], torch.tensor([0, 2, 0, 2, 0, 2, 1])),
+        ("all", torch.tensor([0, 0, 0, 1, 1, 2, 2])),
+    ):
+        x = sample(model, 7, steps=3, label=label)
+        assert torch.equal(x, sample(model, 7, steps=3, label=same))
+        assert not torch.equal(x, sample(model, 7, steps=3))
+    x = torch.randn(2, *MEAN.shape)
+    assert torch.equal(model.given("dog")(x, 1.0), model.given(1)(x, 1.0))
+    assert ScoreModel(net, EDM()).classes == ("0", "1", "2")
+    for label, message in (
+        ("flwer", "'flwer' is not a class of the model: did you mean flower"),
+        (3, "classes are 0 to 2"),
+        ("all", "n=2, label='all': give n=3 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample(model, 2, label=label)
+    with pytest.raises(ValueError, match="own name, 3 in all"):
+        ScoreModel(net, EDM(), classes=("cat", "dog", "dog"))
 
 
 def test_a_model_of_few_levels_is_evaluated_at_these_only():

@@ -2,7 +2,8 @@
 
     {"format": 1,
      "network": {"kind": "UNet", "width": 64, ...},  "precondition": {"predicts": "noise", ...},
-     "prior": ["mean", "cov"],  "shape": null,  "about": notes of the writer,
+     "prior": ["mean", "cov"],  "shape": null,  "classes": ["cat", "dog"],
+     "about": notes of the writer,
      "sha256": checksum of everything else}
 
 A directory holds such a file, `model.safetensors`, and a copy of the JSON for people to read.
@@ -99,6 +100,7 @@ def save(
         "precondition": {name: getattr(row, name) for name in _header_fields()},
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
+        "classes": list(model.classes),
         "about": dict(about or {}),
     }
     if path.suffix == ".safetensors":
@@ -128,8 +130,9 @@ def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreMo
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
         for name, value in prior.items():
             _check_tensor(f"prior.{name}", value)
-        start = Prior(**prior) if prior else None
-        return ScoreModel(net, precondition, prior=start, shape=shape and tuple(shape)).eval()
+        start, shape = Prior(**prior) if prior else None, shape and tuple(shape)
+        classes = tuple(map(str, file.description.get("classes", ())))
+        return ScoreModel(net, precondition, prior=start, shape=shape, classes=classes).eval()
     except KeyError as error:
         raise ValueError(f"{path} is not a model: its header lacks {error!s:.100}") from error
     except MISMATCHES as error:

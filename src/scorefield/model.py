@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -23,6 +23,7 @@ from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
 from .score import Score, keep_shape_and_device
+from .values import spelling_hint
 
 Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
 """A class, one for all samples or one for each."""
@@ -39,6 +40,7 @@ class ScoreModel(nn.Module):
         precondition: its prediction and its clock.
         prior: moments of the training data, where chains start.
         shape: of one sample, if there is no prior; samplers then refuse other shapes.
+        classes: names of the network's classes, in their order; by default their numbers.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ScoreModel(nn.Module):
         *,
         prior: Prior | None = None,
         shape: torch.Size | tuple[int, ...] | None = None,
+        classes: Sequence[str] = (),
     ):
         super().__init__()
         if prior is not None and shape is not None and prior.mean.shape != torch.Size(shape):
@@ -61,6 +64,14 @@ class ScoreModel(nn.Module):
             raise ValueError(
                 f"the network was built with levels={table}, but the ladder has {len(ladder)}: "
                 "make them equal"
+            )
+        count = getattr(net, "arguments", {}).get("labels")
+        self.classes = tuple(classes) or tuple(map(str, range(count or 0)))
+        """Names of the classes, where their number is known."""
+        if len({*self.classes}) != (len(self.classes) if count is None else count):
+            raise ValueError(
+                f"classes={list(self.classes)!r:.100}: give each class of the network its own name"
+                + f", {count} in all" * (count is not None)
             )
         self.net = net
         self.precondition = precondition
@@ -88,17 +99,35 @@ class ScoreModel(nn.Module):
         f = self._run(scale * u, cond, label)
         return (skip * u + out * f).to(x.dtype)
 
-    def given(self, label: Label) -> Score:
+    def given(self, label: Label | str) -> Score:
         """Return the score of one class, or of one for each sample, as a function of (x, σ).
 
-        Also in training: `loss(model.given(labels), x)`.
+        A class is a number or a name. Also in training: `loss(model.given(labels), x)`.
         """
+        label = self.find_class(label) if isinstance(label, str) else label
         try:
             inspect.signature(self.net.forward).bind(None, None, label)
         except TypeError:
             kind = type(self.net).__name__
             raise ValueError(f"label={label}: the network, {kind}, has no classes") from None
         return keep_shape_and_device(self, lambda x, sigma: self(x, sigma, label))
+
+    def find_class(self, label: Label | str) -> Label:
+        """Return the number of a class with this name or number, after a check that it exists."""
+        count = getattr(self.net, "arguments", {}).get("labels")
+        if count == 0:
+            raise ValueError(f"label={label}: the model was trained without classes")
+        if isinstance(label, str):
+            if label in self.classes:
+                return self.classes.index(label)
+            if not label.isdecimal():
+                hint = spelling_hint(label, self.classes)
+                raise ValueError(f"label={label!r} is not a class of the model: {hint}")
+            label = int(label)
+        low, high = torch.as_tensor(label).aminmax()
+        if count is not None and not 0 <= low <= high < count:
+            raise ValueError(f"label={label}: the model's classes are 0 to {count - 1}")
+        return label
 
     def round(self, sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "rounded"]:
         """Move the levels of a grid to the nearest ones of the training, without repetition."""

@@ -19,7 +19,7 @@ from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
 from .noise import geometric, seeded
-from .sample import Plan, make_plan, require_prior
+from .sample import Plan, condition, make_plan, require_prior
 from .samplers import States, final
 from .train import derive_seed
 
@@ -54,6 +54,8 @@ def restore(
     steps: int | None = None,
     particles: int = 32,
     filters: int = 4,
+    label: int | str | None = None,
+    guidance: float = 1.0,
     seed: int = 0,
     batch: int = 256,
     watch: Watch = lambda parts, states: map(final, parts),
@@ -66,6 +68,8 @@ def restore(
     of noise levels, 64 for the particle filter; see `make_plan` for the others. A measurement has
     `filters` of `particles` each, at most n; completions from one filter are correlated, because
     they may descend from one particle. `batch` chains run at a time, but at least one filter.
+    `label` is the class of all completions, by name or number, and `guidance` the strength of the
+    guidance towards it.
 
     `watch` turns the chains, batch by batch, into their final samples, and may show progress; it is
     given the number of all states, too.
@@ -86,13 +90,14 @@ def restore(
     elif method == "pigdm":
         options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
     run: Callable[..., Any] = getattr(inverse, method)
+    score = condition(model, None if label is None else int(model.find_class(label)), guidance)
 
     def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:
         x = work.plan.start(model, len(y), noise)
         if method in ("particle_filter", "algorithm2"):
-            states: States = run(model, x, work.plan.sigmas, y=y, noise=noise, **options)
+            states: States = run(score, x, work.plan.sigmas, y=y, noise=noise, **options)
             return states
-        return work.plan.run(run(model, operator, y, sigma_y=sigma_y, **options), x, noise)
+        return work.plan.run(run(score, operator, y, sigma_y=sigma_y, **options), x, noise)
 
     model.eval()
     y = y.to(prior.mean)

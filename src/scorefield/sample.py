@@ -7,10 +7,10 @@ not depend on the batch size: noise is a function of (seed, sample, draw). Sever
 the batches.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor
 from . import distributed
 from ._ops import Noise
 from .ladder import suggest_between
-from .model import ScoreModel
+from .model import Label, ScoreModel
 from .noise import geometric, karras, seeded, uniform_like
 from .prior import Prior
 from .samplers import SAMPLERS, States, final
@@ -137,7 +137,7 @@ def sample(
     *,
     steps: int | None = None,
     seed: int = 0,
-    label: int | Int[Tensor, "n"] | None = None,
+    label: Label | str | Sequence[str] | None = None,
     guidance: float = 1.0,
     batch: int = 256,
     **options: Any,
@@ -145,9 +145,10 @@ def sample(
     """Sample n times from a model, in the units of the data; processes share the work.
 
     `plan` is a `Plan` or the name of a sampler for `make_plan`, which takes `steps` and the other
-    options. `label` is the class of all samples or of each, and `guidance` the strength of
-    classifier-free guidance towards it (1 is no guidance). `batch` samples are computed at a time.
-    Same seed, same samples.
+    options. `label` is the class of all samples or of each, by name or number; "all" spreads the
+    samples evenly over the classes, in their order. `guidance` is the strength of classifier-free
+    guidance towards the class (1 is no guidance). `batch` samples are computed at a time. Same
+    seed, same samples.
     """
     if not isinstance(model, ScoreModel):
         raise TypeError(
@@ -168,7 +169,7 @@ def chains(
     plan: Plan,
     *,
     seed: int = 0,
-    label: int | Int[Tensor, "n"] | None = None,
+    label: Label | str | Sequence[str] | None = None,
     guidance: float = 1.0,
     batch: int = 256,
 ) -> Iterator[tuple[int, States]]:
@@ -179,28 +180,42 @@ def chains(
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
     require_prior(model)
-    if label is None and guidance != 1:
-        raise ValueError(f"guidance={guidance} needs a label to go towards")
-    classes = None if label is None else torch.as_tensor(label).expand(n)
-    count = getattr(model.net, "arguments", {}).get("labels")
-    if classes is not None and count is not None:
-        if not count:
-            raise ValueError(f"label={label}: the model was trained without classes")
-        if not 0 <= classes.min() <= classes.max() < count:
-            raise ValueError(f"label={label}: the model's classes are 0 to {count - 1}")
+    classes = None if label is None else choose_classes(model, label, n)
+    condition(model, classes, guidance)  # fail now on what would fail at the first batch
 
     def batches() -> Iterator[tuple[int, States]]:
         model.eval()  # dropout is for training
         for start in distributed.shard(range(0, n, batch)):
             noise = seeded(seed, first=start)
-            score: Score = model
             x = plan.start(model, min(batch, n - start), noise)
-            if classes is not None:
-                score = model.given(classes[start : start + len(x)].to(x.device))
-                score = score if guidance == 1 else guide(score, model, guidance)
-            yield start, plan.run(score, x, noise)
+            own = None if classes is None else classes[start : start + len(x)].to(x.device)
+            yield start, plan.run(condition(model, own, guidance), x, noise)
 
     return batches()
+
+
+def choose_classes(
+    model: ScoreModel, label: Label | str | Sequence[str], n: int
+) -> Int[Tensor, "n"]:
+    """Return the number of each sample's class, see `sample`."""
+    count = len(model.classes)
+    if isinstance(label, str) and label == "all" and count and "all" not in model.classes:
+        if n < count:
+            raise ValueError(f"n={n}, label='all': give n={count} or more, one for each class")
+        return torch.arange(n) * count // n
+    if isinstance(label, (list, tuple)):
+        label = torch.tensor([int(model.find_class(name)) for name in label])
+    return torch.as_tensor(model.find_class(cast(Label | str, label))).expand(n)
+
+
+def condition(model: ScoreModel, label: Label | str | None, guidance: float) -> Score:
+    """Return the score of a class with guidance towards it, or of the model without a class."""
+    if label is None:
+        if guidance != 1:
+            raise ValueError(f"guidance={guidance} needs a label to go towards")
+        return model
+    score = model.given(label)
+    return score if guidance == 1 else guide(score, model, guidance)
 
 
 def gather(

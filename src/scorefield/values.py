@@ -108,3 +108,8 @@ def spelling_hint(name: str, choices: Iterable[str]) -> str:
     similar = get_close_matches(name, choices, 1)
     others = ", ".join(choices[:20]) or "none"
     return f"did you mean {similar[0]}?" if similar else f"there are {others}"
+
+
+def describe_classes(names: Sequence[str]) -> str:
+    """Return the number of classes and the names of the first twenty."""
+    return f"{len(names)} classes: {', '.join(names[:20])}{', ...' * (len(names) > 20)}"

@@ -47,6 +47,13 @@ def describe_model(run: Path) -> dict[str, Any]:
     return {"model": str(run), "trained": about, "scorefield": version("scorefield")}
 
 
+def count_classes(model: ScoreModel, labels: Tensor | None) -> dict[str, int]:
+    """Return how many samples there are of each class, in the order of the samples."""
+    counts = enumerate([] if labels is None else labels.bincount().tolist())
+    names = model.classes
+    return {names[i] if names else str(i): count for i, count in counts if count}
+
+
 def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """Return the run's own plan, unless another sampler is asked for."""
     directory = run if run.is_dir() else run.parent

@@ -44,6 +44,9 @@ DeviceName: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes th
 Overwrite: TypeAlias = Annotated[
     bool, arg(help="replace what is there, and all older samples in a folder of them")
 ]
+Guidance: TypeAlias = Annotated[
+    float, arg(help="strength of the guidance towards the class; 1 is no guidance")
+]
 InceptionFile: TypeAlias = Annotated[Path | None, arg(help="file of the Inception network")]
 PrecisionName: TypeAlias = Annotated[
     Literal["auto", "float32", "bfloat16"],

@@ -29,6 +29,8 @@ def restore(
     steps: options.Steps = None,
     particles: int = 32,
     filters: int = 4,
+    label: str | None = None,
+    guidance: options.Guidance = 1.0,
     seed: options.Seed = 0,
     batch: options.BatchSize = 256,
     device: options.DeviceName = "auto",
@@ -51,6 +53,7 @@ def restore(
         method: particle_filter is asymptotically exact, the other methods are biased.
         particles: number of particles in a filter.
         filters: number of particle filters, at most n; samples from one filter are correlated.
+        label: class of all completions, by name or number.
     """
     options.check_options(
         run=run, n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed
@@ -84,6 +87,7 @@ def restore(
     model, shape = files.load_model(run, device)
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
+    number = None if label is None else int(model.find_class(label))
     operator, measured = files.find_operator(shape, mask, factor, sigma)
     if noise is None:  # deblurring amplifies the rounding error of bytes
         noise = BYTE_ROUNDING_STD if task == "deblur" else 0.0
@@ -92,12 +96,13 @@ def restore(
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
     (x,) = complete(
-        model, operator, y, n, sigma_y=noise, seed=seed, **size,
+        model, operator, y, n, sigma_y=noise, label=number, guidance=guidance, seed=seed, **size,
         watch=partial(files.track_chains, what="restoring"),
     )  # fmt: skip
     about = files.describe_model(run) | size | {
         "image": str(image), "task": task, "mask": mask and str(mask), "factor": factor,
-        "sigma": sigma, "noise": noise, "n": n, "seed": seed, "precision": precision,
+        "sigma": sigma, "noise": noise, "n": n, "label": label, "guidance": guidance, "seed": seed,
+        "precision": precision,
     }  # fmt: skip
     for name in ("restored.npy", "restored.png", "completions"):
         images.write(out / name, x, about, overwrite)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..values import describe_classes
 from . import options
 from .startup import join_group, say
 
@@ -16,8 +17,8 @@ def sample(
     sampler: options.SamplerName = None,
     steps: options.Steps = None,
     seed: options.Seed = 0,
-    label: int | None = None,
-    guidance: float = 1.0,
+    label: str | None = None,
+    guidance: options.Guidance = 1.0,
     cells: options.Given = (),
     animate: Path | None = None,
     batch: options.BatchSize = 256,
@@ -30,8 +31,8 @@ def sample(
         out: a .png grid, an .npy file of floats, a .csv file of a table's rows, or a folder of
             single images; by default samples.png for images, samples.csv for a table and
             samples.npy for other vectors.
-        label: class of all samples.
-        guidance: strength of the guidance towards the class; 1 is no guidance.
+        label: class of all samples, by name or number; `all` spreads the n samples evenly over the
+            classes, in the order of their names.
         animate: also write the path of the samples, as a .gif or an animated .png.
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
@@ -49,7 +50,7 @@ def sample(
     from .. import distributed
     from ..disk import write_file
     from ..fast import optimize
-    from ..sample import chains, gather
+    from ..sample import chains, choose_classes, gather
     from ..show import images
     from . import files
 
@@ -60,15 +61,17 @@ def sample(
         reason = "this is --out: name another file" if animate == out else "no images to animate"
         raise ValueError(f"--animate {animate}: {reason}")
     plan = files.choose_plan(run, model, sampler, steps)
+    classes = None if label is None else choose_classes(model, label, n)
     about = files.describe_model(run) | {
         "weights": "averaged, if the training averaged them",
         **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
         **{"n": n, "seed": seed, "label": label, "guidance": guidance, "precision": precision},
+        "classes": files.count_classes(model, classes),
     }
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)
-    parts = chains(model, n, plan, seed=seed, label=label, guidance=guidance, batch=batch)
+    parts = chains(model, n, plan, seed=seed, label=classes, guidance=guidance, batch=batch)
     batches, frames = range(0, n, batch), list[Any]()
     calls = len(batches) * plan.evaluations
     choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
@@ -82,7 +85,11 @@ def sample(
     with files.open_output(out, n, shape, table, about, overwrite) as write:
         for x in gather(model, ends, n, batch):
             write(x)
-    say(f"wrote {out}: {n} samples by {plan.sampler}, {plan.evaluations} evaluations each")
+    names = [*about["classes"]]
+    kind = f" of {names[0] if len(names) == 1 else f'{len(names)} classes'}" if names else ""
+    say(f"wrote {out}: {n} samples{kind} by {plan.sampler}, {plan.evaluations} evaluations each")
+    if label is None and model.classes:
+        say(f"--label chooses one of {describe_classes(model.classes)}, or `all`")
     if table is not None and out.suffix == ".npy":
         say("they are standardised: Table.read(RUN).decode(x) makes rows of them")
     if animate is not None and distributed.is_main():

@@ -5,6 +5,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ..runs.config import Experiment, override
+from ..values import describe_classes
 from . import options
 
 MAX_SAMPLES = 5000
@@ -44,6 +45,7 @@ def suggest(
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
     sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))
     about = f"{len(source.train)} samples of {shape}"
+    about += f" in {describe_classes(source.classes)}" if source.classes else ""
     print(f"{source.name}: {about}; the suggestion uses {len(x)} of them\n")
     print(suggestion)
     print(

@@ -14,7 +14,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from ..runs.choose import choose_experiment
 from ..runs.config import Experiment, as_json
 from ..runs.presets import PRESETS
-from ..values import describe_type
+from ..values import describe_classes, describe_type
 from . import options
 from .startup import join_group, say
 
@@ -120,6 +120,9 @@ def _train(
     data = run.parts.data
     for notice in data.notices:
         say(notice)
+    if data.classes:
+        hint = "" if run.experiment.data.labels else "; --data.labels=true learns each"
+        say(f"{describe_classes(run.model.classes or data.classes)}{hint}")
     if not data.exact:
         say(f"{data.name} is streamed: if this run is stopped, `scorefield resume`")
         say("continues at about the same place, but an exact resume cannot be promised")
@@ -131,4 +134,4 @@ def _train(
     print(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
     if skipped:
         print(f"{skipped} steps were skipped, because their loss or gradient was not finite")
-    print(f"next: scorefield sample {directory} -n 64")
+    print(f"next: scorefield sample {directory} -n 64{' --label all' * run.experiment.data.labels}")

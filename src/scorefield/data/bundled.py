@@ -24,7 +24,8 @@ def digits() -> Dataset:
     images = torch.from_numpy(bundle.images.astype(np.uint8))[:, None]
     labels = torch.from_numpy(bundle.target.astype(np.int64))
     source = Arrays(images, labels, levels=17)
-    return Dataset.split("digits", source, _stratified_split(bundle.target), classes=10)
+    names = tuple("0123456789")
+    return Dataset.split("digits", source, _stratified_split(bundle.target), classes=names)
 
 
 def wine() -> Dataset:

@@ -34,6 +34,11 @@ CIFAR_PLACES = (
 """Names by which a batch, a folder of batches or an archive is recognised, the best first."""
 MEMBER = re.compile(r"(\./)?cifar-10-batches-(bin|py)/(data_batch_[1-5]|test_batch)(\.bin)?")
 """Names of batches in an archive."""
+CIFAR_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+"""Names of the labels 0 to 9."""
 
 IMAGE_BYTES = 3 * 32 * 32
 MAX_BATCH_BYTES = 2**25
@@ -62,8 +67,9 @@ def cifar10(*, root: str | Path | None = None, download: bool = False) -> Datase
     if missing:
         raise OSError(f"{path} lacks {', '.join(missing)}: download it again")
     *parts, test = (batches[name] for name in BATCH_NAMES)
-    images, labels = zip(*parts, strict=True)
-    return Dataset("cifar10", Arrays(torch.cat(images), torch.cat(labels)), Arrays(*test), 10)
+    images, labels = map(torch.cat, zip(*parts, strict=True))
+    train = Arrays(images, labels)
+    return Dataset("cifar10", train, Arrays(*test), CIFAR_CLASSES)
 
 
 def _read_batches(path: Path) -> dict[str, tuple[Tensor, Tensor]]:

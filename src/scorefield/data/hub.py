@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .images import EncodedImage, FileList, ImageFile, ImageFiles, ImageReader, choose_reader
-from .sources import Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
+from .sources import MAX_CLASSES, Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
 
 MAX_HEAD_BYTES = 2**28
 """Size of the head of a stream."""
@@ -80,8 +80,9 @@ def hub(
     images = ImageFiles(files, choose(files), labels, memory)
     rows = torch.arange(len(names))
     sides = (rows[:n], rows[n:]) if tables[1:] else hold_out(n, 0.1)
-    number = columns.classes or (0 if labels is None else int(labels.max()) + 1)
-    return Dataset.split(name, images, sides, classes=number)
+    numbers = range(0 if labels is None else int(labels.max()) + 1)
+    classes = columns.classes or tuple(map(str, numbers))
+    return Dataset.split(name, images, sides, classes=classes)
 
 
 def _load_splits(path: str, streaming: bool, **options: str | None) -> dict[str, Any]:
@@ -107,12 +108,12 @@ def _load_splits(path: str, streaming: bool, **options: str | None) -> dict[str,
 
 @dataclass(frozen=True)
 class HubColumns:
-    """Columns of images and labels of a data set; `classes` is 0 if their number is not known."""
+    """Columns of images and labels of a data set; `classes` is empty if they have no names."""
 
     name: str
     image: str
     label: str | None
-    classes: int
+    classes: tuple[str, ...]
 
     def select(self, table: Any) -> Any:
         """Return these columns of a table, with the images still encoded."""
@@ -141,7 +142,7 @@ class HubColumns:
 
     def classes_of(self, labels: list[Any]) -> Int[Tensor, "n"]:
         """Return labels as a tensor, if they are classes."""
-        top = self.classes or 2**31
+        top = len(self.classes) or MAX_CLASSES
         if not all(type(label) is int and 0 <= label < top for label in labels):
             place = f"hub:{self.name}: {self.label}"
             raise ValueError(f"{place} is not a class for each row: choose by label or split")
@@ -164,7 +165,7 @@ def _choose_columns(
         if key is not None and key not in features:
             names = ", ".join(features)
             raise ValueError(f"hub:{name} has the columns {names}: choose one by {option}")
-    classes = getattr(features.get(label), "num_classes", 0)
+    classes = tuple(getattr(features.get(label), "names", ()))
     if streaming and label and not classes:
         raise ValueError(f"hub:{name}: a stream needs the number of classes, which {label} lacks")
     return HubColumns(name, image, label, classes)

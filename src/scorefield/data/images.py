@@ -249,11 +249,13 @@ def folder(
     size: int | None = None,
     crop: int | None = None,
     channels: int | None = None,
-    labels: bool = False,
     skip: bool = False,
     memory: int = 2**30,
 ) -> Dataset:
     """Load the images in a folder and its subfolders, sorted by name; hidden files are ignored.
+
+    If every image is in one of several folders of the first level, these are classes, in the order
+    of their names.
 
     A twentieth of them is held out, at least one: the names with the smallest hashes, so that a
     file stays on its side when others are added.
@@ -263,7 +265,6 @@ def folder(
         size: side of the square that each image is scaled to; by default the size of all.
         crop: side of the central square to cut out first; by default the largest.
         channels: 1 for grey, 3 for colour; by default grey if every image is.
-        labels: use the folders of the first level as classes, in the order of their names.
         skip: leave out files that cannot be read; this reads all files once more.
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: otherwise the header of each file is read first.
@@ -272,21 +273,17 @@ def folder(
     names, skipped = image_names(root), tuple[str, ...]()
     if skip:
         names, skipped = _readable(root, names)
-    tops = [name.rpartition("/")[0].partition("/")[0] for name in names] if labels else []
-    if "" in tops:
-        raise ValueError(
-            f"labels are the folders of {root}, but {names[tops.index('')]} is in none of them: "
-            "move it, or leave labels out"
-        )
-    classes = {top: i for i, top in enumerate(sorted(set(tops)))}
-    numbers = torch.tensor([classes[top] for top in tops]) if labels else None
+    tops = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    order = {top: i for i, top in enumerate(sorted(set(tops)))}
+    classes = () if "" in order or len(order) < 2 else tuple(order)
+    numbers = torch.tensor([order[top] for top in tops]) if classes else None
     skipping = f"; repair it, or begin with {data_option('skip', True)}, which leaves it out"
     files = replace(folder_files(root, names), advice=skipping)
     images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
     rows, name = _hash_split(names), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
     notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
-    about: Any = {"classes": len(classes), "skipped": skipped}
+    about: Any = {"classes": classes, "skipped": skipped}
     return Dataset.split(name, images, rows, **about, notices=notices * bool(skipped))
 
 

@@ -40,7 +40,8 @@ def mnist(*, root: str | Path | None = None, download: bool = False) -> Dataset:
     missing = [remote for remote in MNIST_FILES if _local(place, remote) is None]
     ensure_files("MNIST", place, missing, download)
     paths = [_local(place, remote) or place / remote.name for remote in MNIST_FILES]
-    return Dataset("mnist", _read_side(*paths[:2]), _read_side(*paths[2:]), classes=10)
+    train, test = _read_side(*paths[:2]), _read_side(*paths[2:])
+    return Dataset("mnist", train, test, classes=tuple("0123456789"))
 
 
 def _local(place: Path, remote: Remote) -> Path | None:

@@ -23,11 +23,9 @@ from ..disk import open_regular
 from ..values import data_option
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
-from .sources import Arrays, Dataset, Source, hold_out
+from .sources import MAX_CLASSES, Arrays, Dataset, Source, hold_out
 
 LABEL_NAMES = ("labels", "y")
-MAX_CLASSES = 2**16
-"""A network has parameters for each class."""
 MAX_UNPACKED_BYTES = 2**26
 """Limit of an .npz that unpacks to more than `MAX_NPZ_RATIO` times its size."""
 MAX_NPZ_RATIO = 100
@@ -47,14 +45,15 @@ def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) 
         stamp = file_stamp(file.fileno())
         array, labels = _read(path, file, memory)
     source: Source
+    classes: tuple[str, ...] = ()
     if isinstance(array, np.memmap) and array.flags.c_contiguous:
         source = NumpyRows(path, array.offset, array.dtype, array.shape, stamp, arrange)
     else:
         samples = torch.from_numpy(arrange(array))
-        source = Arrays(samples, None if labels is None else _check_labels(path, labels, array))
+        numbers, classes = _number_labels(path, labels, len(array))
+        source = Arrays(samples, numbers)
     _check_values(path, source)
-    number = 0 if labels is None else int(labels.max()) + 1
-    return Dataset.split(path.stem, source, hold_out(len(source), 0.1), classes=number)
+    return Dataset.split(path.stem, source, hold_out(len(source), 0.1), classes=classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +181,17 @@ def _check_values(path: Path, source: Source) -> None:
                 )
 
 
-def _check_labels(path: Path, labels: NDArray[Any], array: NDArray[Any]) -> Tensor:
-    whole = labels.dtype.kind in "iu" and labels.shape == array.shape[:1]
-    if not whole or labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        content = f"{path} has labels of {labels.dtype} and shape {labels.shape} for {len(array)}"
-        raise ValueError(f"{content} samples: give each an integer ≥ 0, below {MAX_CLASSES:,}")
-    return torch.from_numpy(labels.astype(np.int64))
+def _number_labels(
+    path: Path, labels: NDArray[Any] | None, n: int
+) -> tuple[Int[Tensor, "n"] | None, tuple[str, ...]]:
+    """Return labels as numbers, and the names of the classes: sorted texts, or the numbers."""
+    if labels is None:
+        return None, ()
+    content = f"{path} has labels of {labels.dtype} and shape {labels.shape} for {n} samples"
+    names = np.unique(labels) if labels.dtype.kind == "U" else None
+    numbers = labels if names is None else np.searchsorted(names, labels)
+    whole = numbers.dtype.kind in "iu" and numbers.shape == (n,)
+    if not whole or numbers.min() < 0 or numbers.max() >= MAX_CLASSES:
+        raise ValueError(f"{content}: give each a name, or an integer ≥ 0, below {MAX_CLASSES:,}")
+    classes = range(int(numbers.max()) + 1) if names is None else names
+    return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, classes))

@@ -20,6 +20,8 @@ from .table import Table
 
 Labelled: TypeAlias = tuple[Tensor, Int[Tensor, "batch"] | None]
 """Samples, uint8 or floats, and their labels if they have any."""
+MAX_CLASSES = 2**16
+"""A network has parameters for each class."""
 Split: TypeAlias = tuple[Int[Tensor, "train"], Int[Tensor, "test"]]
 """Rows to train on, and rows held out."""
 
@@ -179,7 +181,7 @@ class Dataset:
     name: str
     train: Source
     test: Source | None = None  # held out; None if there is a single sample
-    classes: int = 0  # number of classes, 0 without labels
+    classes: tuple[str, ...] = ()  # names of the classes, in the order of the labels
     oracle: Oracle | None = None  # distribution of the samples, where it is known
     skipped: tuple[str, ...] = ()  # files that could not be read and were left out
     exact: bool = True  # a resumed run is certain to see the same samples

@@ -82,7 +82,7 @@ def classifier_features(data: Dataset) -> Features:
         out = h @ weights[-1] + biases[-1]
         if len(columns) == 2:  # scikit-learn has a single output for two classes
             out = torch.cat([torch.zeros_like(out), out], 1)
-        logits = out.new_full((len(h), data.classes), -torch.inf)
+        logits = out.new_full((len(h), len(data.classes)), -torch.inf)
         logits[:, columns] = out
         return h, logits.softmax(1)
 
@@ -93,7 +93,7 @@ def classifier_features(data: Dataset) -> Features:
         f"classifier of {data.name}, {CLASSIFIER_WIDTHS[-1]} features, {100 * accuracy:.1f} % of "
         f"the held-out samples right, {digest.hexdigest()[:8]}"
     )
-    return Features(about, extract, data.classes)
+    return Features(about, extract, len(data.classes))
 
 
 def inception_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:

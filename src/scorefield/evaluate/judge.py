@@ -91,7 +91,7 @@ def evaluate(
     real = reference_of(source, features, cache)
     calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
     say(f"computing: {optimize(model, batch=min(batch, n), evaluations=calls)}")
-    conditional = bool(data.classes and getattr(model.net, "arguments", {}).get("labels"))
+    conditional = bool(data.classes and model.classes)
     options: dict[str, Any] = {
         "seed": seed,
         "batch": min(batch, n // distributed.world()),  # every process has at least one sample

@@ -87,7 +87,7 @@ def _quality(evaluation: Evaluation) -> Section:
             [names.get(name, name), *(f"{100 * share:.1f}" for share in shares)]
             for name, shares in evaluation.shares.items()
         ]
-        tables.append((["class, %", *map(str, range(evaluation.data.classes))], rows))
+        tables.append((["class, %", *evaluation.data.classes], rows))
     return Section("Quality of the samples", text, tables)
 
 

@@ -142,7 +142,7 @@ def left_half(shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
     return (torch.arange(shape[-1]) < shape[-1] // 2).expand(*shape)
 
 
-def balance_classes(source: Source, classes: int, wanted: int) -> Int[Tensor, "rows"]:
+def balance_classes(source: Source, classes: Sequence[str], wanted: int) -> Int[Tensor, "rows"]:
     """Choose images at random, as many of each class; any if there are no classes."""
     rows = torch.arange(len(source))
     labels = read_labels(source, rows) if classes else torch.zeros_like(rows)

@@ -96,11 +96,13 @@ def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
     prior = Prior.fit(all_samples(data.train, ESTIMATION_SAMPLES))
     if experiment.start is not None:
         model = read_start(experiment, data)
-        return ScoreModel(model.net, model.precondition, prior=prior)
+        names = experiment.data.classes or model.classes
+        return ScoreModel(model.net, model.precondition, prior=prior, classes=names)
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(experiment.seed, 1))
         net = build_network(experiment)
-    return ScoreModel(net, precondition(experiment), prior=prior)
+    names = experiment.data.classes or ()
+    return ScoreModel(net, precondition(experiment), prior=prior, classes=names)
 
 
 def build_network(experiment: Experiment) -> nn.Module:

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
@@ -31,6 +31,7 @@ class Data:
     flip: bool = False  # mirror images left to right at random
     workers: int = 0  # threads that read ahead, for sources that read files
     labels: bool = False  # train a class-conditional model, if the data have classes
+    classes: Sequence[str] | None = None  # names of the classes; by default those of the data
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,10 @@ class Experiment:
 
 Config = TypeVar("Config")
 
-MAX_CONFIG_CHARACTERS = 2**15
-"""A configuration of all fields has 2,000."""
+MAX_CONFIG_CHARACTERS = 2**20
+"""A configuration of all fields has 2,000, and of `MAX_CLASSES` classes almost so many."""
+MAX_YAML_CHARACTERS = 2**15
+"""YAML is read more slowly."""
 MAX_NUMBER = 2**63
 MAX_TEXT = 4096
 """Characters of a path, and of any other text."""
@@ -204,6 +207,8 @@ def _parse(text: str) -> Any:
         try:
             values = json.loads(text)  # YAML reads 1e-05 and surrogate pairs differently
         except (ValueError, RecursionError):
+            if len(text) > MAX_YAML_CHARACTERS:
+                raise ValueError(f"it has more than {MAX_YAML_CHARACTERS:,} characters") from None
             values = yaml.load(text, Loader)
         repr(values)  # fails for a number of 5,000 digits, which no error message could show
     except Exception as error:  # yaml raises anything for a wrong !!tag

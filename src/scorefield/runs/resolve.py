@@ -5,6 +5,7 @@ run's config.json records it. A resumed run reads the choices back.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from ..fast.optimize import Choice, choose
 from ..ladder import suggest
 from ..model import ScoreModel
 from ..nn import NETWORKS
-from ..values import spelling_hint
+from ..values import describe_classes, spelling_hint
 from .build import ESTIMATION_SAMPLES, build_network, precondition, read_start
 from .config import Experiment, Levels
 
@@ -37,6 +38,11 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
         threads=experiment.machine.threads or torch.get_num_threads(),
     )
     experiment = replace(experiment, levels=levels, machine=machine)
+    if experiment.data.labels:
+        classes = _fill_classes(experiment.data.classes, data)
+        experiment = replace(experiment, data=replace(experiment.data, classes=classes))
+    elif experiment.data.classes is not None:
+        raise ValueError("data.classes names what a conditional model learns: add data.labels=true")
     experiment = replace(experiment, network=_fill_network(experiment, data))
     return _choose_backend(experiment, data)
 
@@ -90,18 +96,28 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         arguments.setdefault("shape", list(shape))
     if kind == "RefineNet" and experiment.levels.precondition == "NCSN":
         arguments.setdefault("levels", experiment.levels.count)
-    if experiment.data.labels:
-        if not data.classes:
-            raise ValueError(
-                f"data.labels=true, but {data.name} has no classes (the classes of a folder are "
-                "its subfolders, with data.options.labels=true)"
-            )
-        if arguments.setdefault("labels", data.classes) != data.classes:
-            raise ValueError(
-                f"data.labels=true, and {data.name} has {data.classes} classes, but the network "
-                f"has {arguments['labels']}"
-            )
+    classes = len(experiment.data.classes or ())
+    if experiment.data.labels and arguments.setdefault("labels", classes) != classes:
+        raise ValueError(
+            f"data.labels=true, and {data.name} has {classes} classes, but the network "
+            f"has {arguments['labels']}"
+        )
     return arguments
+
+
+def _fill_classes(names: Sequence[str] | None, data: Dataset) -> Sequence[str]:
+    """Return the names of the classes, those of the data by default."""
+    if not data.classes:
+        raise ValueError(
+            f"data.labels=true, but {data.name} has no classes (the classes of a folder are its "
+            "subfolders, two or more, and each image must be in one of them)"
+        )
+    if names is not None and len(names) != len(data.classes):
+        raise ValueError(
+            f"data.classes has {len(names)} names, but {data.name} has "
+            f"{describe_classes(data.classes)}"
+        )
+    return data.classes if names is None else names
 
 
 def _choose_backend(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
