@@ -82,6 +82,22 @@ def test_a_config_file_is_read_and_the_one_that_is_written_repeats_the_run(capsy
     assert "no images to animate" in error_of("sample", "again", "--animate", "a.gif")
 
 
+def test_other_data_lose_the_options_of_those_before(points, capsys):
+    Path("my.yaml").write_text("data: {source: rings}\nseed: 3\n")
+    Path("own.yaml").write_text("data: {source: rings, options: {n: 50}}\n")
+    for args, options in (
+        (["--config", "my.yaml"], {}),
+        (["--config", "own.yaml"], {"n": 50}),
+        (["--config", "own.yaml", "--data", "spirals"], {}),
+        (["--data", str(points)], {}),
+        (["--data.source=rings"], {}),
+        (["--data.options.n=60", "--data.source=rings"], {"n": 60}),
+        (["--data.source=mixture"], {"n": 100_000}),
+    ):
+        assert main(["train", "vectors", *args, "--show"]) == 0
+        assert json.loads(capsys.readouterr().out)["data"]["options"] == options
+
+
 def test_a_folder_of_images_is_trained_on():
     Path("pictures").mkdir()
     for i in range(30):

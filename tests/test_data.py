@@ -154,10 +154,11 @@ def test_data_in_memory_move_to_a_device_as_they_are(name):
 
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_names_labels_and_sizes_are_refused_with_a_hint():
-    with pytest.raises(ValueError, match="'didgits' is neither a folder") as error:
-        load_data("didgits")
+    with pytest.raises(ValueError, match="'nowhere' is neither a folder") as error:
+        load_data("nowhere")
     assert all(name in str(error.value) for name in DATASETS)
     for call, message in (
+        (lambda: load_data("didgits"), "'didgits' is neither .*: did you mean digits"),
         (lambda: Arrays(torch.rand(4, 2), torch.arange(3)), "4 rows and 3 labels"),
         (lambda: Arrays(torch.rand(0, 2)), "0 rows"),
         (lambda: load_data("rings", n=0), "n=0"),

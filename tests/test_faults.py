@@ -291,14 +291,32 @@ def test_a_run_is_resumed_with_its_own_data_only(pictures, tmp_path, capsys, fau
     run = start(_folder(pictures), tmp_path / "run")
     next(iter(run))
     moved = shutil.copytree(pictures, tmp_path / "moved", copy_function=shutil.copyfile)
-    config = tmp_path / "run/config.json"
-    config.write_text(config.read_text().replace(str(pictures), str(moved)))
-    resume(tmp_path / "run")  # a copy is the same data, with other times
+    shutil.rmtree(pictures)
+    with pytest.raises(ValueError, match=f"began with are gone: {pictures} does .* --data"):
+        resume(tmp_path / "run")
+    resume(tmp_path / "run", data=moved)  # a copy is the same data, with other times
+    resume(tmp_path / "run")  # the new place is recorded
     fault(moved)
     with pytest.raises(ValueError, match=rf"not those the run started with: {message}"):
         resume(tmp_path / "run")
     assert main(["resume", str(tmp_path / "run"), "--changed-data"]) == 0
     resume(tmp_path / "run")
+
+
+def test_a_moved_file_is_used_where_it_is_now(copy, points, tmp_path, error_of, capsys):
+    config, run = copy / "config.json", str(copy)
+    config.write_text(config.read_text().replace(str(points), str(tmp_path / "x.npy")))
+    moved = str(shutil.copy(points, tmp_path / "y.npy"))
+    np.save(tmp_path / "z.npy", np.zeros((60, 3), np.float32))
+    for command in ("resume", "evaluate"):
+        assert f"are gone: {tmp_path}/x.npy does not" in error_of(command, run)
+        assert "z.npy are not those" in error_of(command, run, "--data", tmp_path / "z.npy")
+    few = ["-n", "20", "--steps", "2", "--bits", "0"]
+    assert main(["evaluate", run, "--data", moved, *few]) == 0
+    capsys.readouterr()
+    assert "are gone" in error_of("evaluate", run)  # it only reads
+    assert main(["resume", run, "--data", moved]) == 0
+    assert json.loads(config.read_text())["data"]["source"] == moved
 
 
 def test_data_sets_with_a_name_are_recognised_by_their_samples(tmp_path, monkeypatch):

@@ -343,7 +343,7 @@ WRITERS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_celeb
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys):
+def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys, error_of):
     monkeypatch.chdir(tmp_path)
     WRITERS[name](Path("there"), 12)
     Path(name).mkdir()  # a folder of the same name is not meant
@@ -351,7 +351,12 @@ def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys):
     assert f"to 2 on {name}" in capsys.readouterr().out
     config = json.loads(Path(f"runs/ncsn-{name}/config.json").read_text())
     assert config["data"]["options"]["root"] == str(tmp_path / "there")
-    assert load(f"runs/ncsn-{name}").shape == ((1, 28, 28) if name == "mnist" else (3, 32, 32))
+    run = f"runs/ncsn-{name}"
+    assert load(run).shape == ((1, 28, 28) if name == "mnist" else (3, 32, 32))
+    Path("there").rename("elsewhere")
+    assert f"are gone: {tmp_path}/there does not have them" in error_of("resume", run)
+    assert main(["resume", run, "--data", "elsewhere"]) == 0
+    assert main(["resume", run]) == 0
 
 
 def test_a_folder_in_the_place_of_celeba_is_cropped_like_it(faces, tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from .startup import join_group
 def evaluate(
     run: options.RunPath,
     *,
+    data: options.MovedData = None,
     n: options.Count = 360,
     features: Literal["pixels", "classifier", "inception"] = "pixels",
     inception: options.InceptionFile = None,
@@ -46,9 +47,9 @@ def evaluate(
 
     join_group()
     evaluation = evaluate_run(
-        run, n=n, features=features, inception=inception, reference=reference, sampler=sampler,
-        steps=steps, seed=seed, raw=raw, bits=bits, frontier=frontier, batch=batch, device=device,
-        cache=cache_folder(), progress=True,
+        run, data=data, n=n, features=features, inception=inception, reference=reference,
+        sampler=sampler, steps=steps, seed=seed, raw=raw, bits=bits, frontier=frontier, batch=batch,
+        device=device, cache=cache_folder(), progress=True,
     )  # fmt: skip
     if distributed.is_main():
         write_evaluation(evaluation, out)

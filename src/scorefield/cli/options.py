@@ -41,6 +41,9 @@ Steps: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]
 BatchSize: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
 DeviceName: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes the fastest")]
+MovedData: TypeAlias = Annotated[
+    str | None, arg(help="new place of the run's data, if they were moved")
+]
 Overwrite: TypeAlias = Annotated[
     bool, arg(help="replace what is there, and all older samples in a folder of them")
 ]

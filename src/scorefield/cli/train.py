@@ -88,7 +88,10 @@ def print_fields(args: Sequence[str]) -> None:
 
 
 def resume(
-    run: Annotated[Positional[Path], arg(metavar="RUN")], *, changed_data: bool = False
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    *,
+    data: options.MovedData = None,
+    changed_data: bool = False,
 ) -> None:
     """Continue a run that was stopped, with the same result as an uninterrupted one.
 
@@ -96,13 +99,11 @@ def resume(
         run: the run's directory.
         changed_data: continue even if the data differ from those the run started with.
     """
-    _train(run, changed_data=changed_data)
+    _train(run, data=data, changed_data=changed_data)
 
 
-def _train(
-    directory: Path, experiment: Experiment | None = None, *, changed_data: bool = False
-) -> None:
-    """Start or resume a run, train it to the end, and print what there is then."""
+def _train(directory: Path, experiment: Experiment | None = None, **changes: Any) -> None:
+    """Start a run, or resume it with `changes`, train it to the end, and print what there is."""
     from .. import runs
     from ..checkpoint import read_tensors
     from ..distributed import is_main
@@ -110,7 +111,7 @@ def _train(
 
     join_group()
     if experiment is None:
-        run = runs.resume(directory, changed_data=changed_data)
+        run = runs.resume(directory, **changes)
         if run.step == run.experiment.training.steps:
             say(f"{directory} has all of its {run.step} steps")
             return

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..values import convert_arguments
+from ..values import convert_arguments, spelling_hint
 from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import CIFAR_PLACES, cifar10
 from .csv_table import csv_file
+from .download import data_folder
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
 from .images import folder, image_names
@@ -40,7 +41,9 @@ __all__ = [
     "Stream",
     "Table",
     "all_samples",
+    "data_folder",
     "describe_changes",
+    "find_loader",
     "fingerprint_files",
     "fingerprint_samples",
     "load_data",
@@ -76,24 +79,28 @@ def load_data(name: str | Path, **options: Any) -> Dataset:
     files; a folder with the name of a data set is ./digits. Options are those of the function in
     `DATASETS`, or of `hub`, `folder`, `numpy_file` or `csv_file`.
     """
+    loader = find_loader(name)
+    return loader(**convert_arguments(loader, options, f"{loader.func.__name__} option "))
+
+
+def find_loader(name: str | Path) -> partial[Dataset]:
+    """Return the function that loads the data; its keyword arguments are their options."""
     path = Path(name)
-    arguments: list[Any] = [name]
-    loader: Loader = folder
     if isinstance(name, str) and name.startswith(HUB_PREFIX):
-        loader, arguments = hub, [name.removeprefix(HUB_PREFIX)]
-    elif isinstance(name, str) and name in DATASETS:
-        loader, arguments = DATASETS[name], []
-    elif path.suffix.lower() in FILE_LOADERS and not path.is_dir():
-        loader = FILE_LOADERS[path.suffix.lower()]
-    elif (published := _published_loader(path)) is not None:
-        loader, arguments, options = published, [], {"root": path, **options}
-    elif not path.is_dir():
+        return partial(hub, name.removeprefix(HUB_PREFIX))
+    if isinstance(name, str) and name in DATASETS:
+        return partial(DATASETS[name])
+    if path.suffix.lower() in FILE_LOADERS and path.exists() and not path.is_dir():
+        return partial(FILE_LOADERS[path.suffix.lower()], name)
+    if (published := _published_loader(path)) is not None:
+        return partial(published, root=path)
+    if not path.is_dir():
+        hint = spelling_hint(str(name), [*DATASETS, f"{HUB_PREFIX}OWNER/NAME"])
         raise ValueError(
             f"name={str(name)!r} is neither a folder nor a {', '.join(FILE_LOADERS)} file, nor "
-            f"one of the names {', '.join(DATASETS)} or {HUB_PREFIX}OWNER/NAME"
+            f"the name of a data set: {hint}"
         )
-    bound = partial(loader, *arguments)
-    return bound(**convert_arguments(bound, options, f"{loader.__name__} option "))
+    return partial(folder, name)
 
 
 def _published_loader(path: Path) -> Loader | None:

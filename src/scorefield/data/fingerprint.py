@@ -63,6 +63,8 @@ def fingerprint_samples(data: Dataset) -> dict[str, str]:
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Return the differences between two fingerprints in words, or an empty string."""
+    if len(before) == 1 and [*before.values()] == [*now.values()]:
+        return ""  # a file under another name
     changes = [f"{name} is gone" for name in before if name not in now]
     changes += [f"{name} is new" for name in now if name not in before]
     changes += [f"{name} has changed" for name in now if now[name] != before.get(name, now[name])]

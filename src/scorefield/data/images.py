@@ -298,7 +298,9 @@ def image_names(root: Path) -> list[str]:
     formats = Image.registered_extensions()
     images = [file for file in files if formats.get(file.suffix.lower()) in image_formats()]
     if not images:
-        raise OSError(f"{root} holds no images, but {len(files)} files with other extensions")
+        raise FileNotFoundError(
+            f"{root} holds no images, but {len(files)} files with other extensions"
+        )
     return sorted(image.relative_to(root).as_posix() for image in images)
 
 

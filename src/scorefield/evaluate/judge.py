@@ -22,7 +22,7 @@ from ..runs import config
 from ..runs.build import build_plan
 from ..runs.config import Experiment
 from ..runs.resolve import choose_device
-from ..runs.resume import read_data
+from ..runs.resume import move_data, read_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
@@ -236,6 +236,7 @@ def evaluate_run(
     sampler: str | None = None,
     steps: int | None = None,
     frontier: bool = False,
+    data: str | Path | None = None,
     raw: bool = False,
     device: str = "auto",
     **options: Any,
@@ -243,14 +244,14 @@ def evaluate_run(
     """Judge the model of a run by its own plan, or by one with another sampler or `steps`.
 
     `frontier` adds every sampler at several costs. See `make_features` for `features` and
-    `inception`, `open_run` for `raw` and `device`; `options` are those of `evaluate`.
+    `inception`, `open_run` for `data`, `raw` and `device`; `options` are those of `evaluate`.
     """
-    model, data, experiment, weights = open_run(directory, raw=raw, device=device)
+    model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
     return evaluate(
         model,
-        data,
+        dataset,
         plans=[build_plan(model, experiment.sampling, sampler, steps)],
-        features=make_features(features, data, weights=inception, device=model.device or "cpu"),
+        features=make_features(features, dataset, weights=inception, device=model.device or "cpu"),
         frontier=[p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else [],
         flips=experiment.data.flip,
         weights=weights,
@@ -260,17 +261,22 @@ def evaluate_run(
 
 
 def open_run(
-    directory: str | Path, *, raw: bool = False, device: str = "auto"
+    directory: str | Path,
+    *,
+    data: str | Path | None = None,
+    raw: bool = False,
+    device: str = "auto",
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
     """Return a run's model, data, experiment and a description of the model's weights.
 
-    Data that the run did not start with are refused. `raw` takes the last weights in training
+    `data` is the new place of data that were moved; data that the run did not start with are
+    refused. `raw` takes the last weights in training
     instead of their average.
     """
     run = Path(directory)
     if not (run / "config.json").exists():
         raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
-    experiment = config.read(run / "config.json")
+    experiment = move_data(config.read(run / "config.json"), data)
     if raw and not checkpoints(run):
         raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
     path = checkpoints(run)[-1] if raw else run
@@ -279,6 +285,6 @@ def open_run(
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"
-    data = read_data(run, experiment)
+    dataset = read_data(run, experiment)
     model = model.to(distributed.local_device(choose_device(device)))
-    return model, data, experiment, f"{kind}, step {stored.about.get('step')}"
+    return model, dataset, experiment, f"{kind}, step {stored.about.get('step')}"

@@ -1,9 +1,10 @@
 """Choose the experiment: a preset, changed by a file, then by the data, then by settings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from ..values import spelling_hint
 from .config import Data, Experiment, override, read
@@ -23,24 +24,33 @@ def choose_experiment(
     suited = preset or ("digits" if source is None else _suited_preset(source, settings))
     experiment = PRESETS[suited]
     if file is not None:
-        experiment = read(file, experiment if preset else None)
-    data = experiment.data
-    if source is not None and source != data.source:
-        flip = data.flip and preset is not None
-        data = replace(data, source=source, options=_kept_options(data, source), flip=flip)
-    return override(replace(experiment, data=data), settings)
+        experiment = _change(experiment if preset else Experiment(), partial(read, file))
+    if source is not None and source != experiment.data.source:
+        flip = experiment.data.flip and preset is not None
+        data = replace(change_source(experiment.data, source), flip=flip)
+        experiment = replace(experiment, data=data)
+    return _change(experiment, lambda experiment: override(experiment, settings))
 
 
-def _kept_options(data: Data, source: str) -> dict[str, Any]:
-    """Return the options that also hold for another source."""
-    from ..data import DATASETS, HUB_PREFIX, PUBLISHED_FILES
+def _change(experiment: Experiment, change: Callable[[Experiment], Experiment]) -> Experiment:
+    """Change an experiment, and drop the options of its data if the change names others."""
+    data = change_source(experiment.data, change(experiment).data.source)
+    return change(replace(experiment, data=data))
 
-    reader = DATASETS.get(data.source)
-    named = source in DATASETS or source.startswith(HUB_PREFIX)
-    if named or reader not in (None, *PUBLISHED_FILES.values()):
-        return {}
+
+def change_source(data: Data, source: str) -> Data:
+    """Replace the source, and keep the options that hold for the new one as well."""
+    from ..data import DATASETS, PUBLISHED_FILES, find_loader
+
+    if source == data.source:
+        return data
+    before = DATASETS.get(data.source)
+    if source in DATASETS or before not in (None, *PUBLISHED_FILES.values()):
+        return replace(data, source=source, options={})
     # A folder of images may replace published ones, and is cropped and scaled like them.
-    return {k: v for k, v in data.options.items() if k not in ("root", "download")}
+    takes = signature(find_loader(source)).parameters.keys() - {"root", "download"}
+    options = {name: value for name, value in data.options.items() if name in takes}
+    return replace(data, source=source, options=options)
 
 
 def _suited_preset(source: str, settings: Sequence[str]) -> str:

@@ -5,8 +5,9 @@ Other data or another configuration are refused, because the result would be a d
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from .. import distributed
 from ..checkpoint import load
 from ..data import (
     DATASETS,
+    HUB_PREFIX,
     Dataset,
     Table,
+    data_folder,
     describe_changes,
     fingerprint_files,
     fingerprint_samples,
@@ -24,11 +27,15 @@ from ..data import (
 from ..disk import read_text, write_file
 from . import config
 from .build import build
+from .choose import change_source
 from .config import Experiment
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
-FREE = {"training.steps", "data.source", "data.workers", "sampling", "keeping", "machine"}
+FREE = {
+    *("training.steps", "data.source", "data.options.root", "data.options.download"),
+    *("data.workers", "sampling", "keeping", "machine"),
+}
 """Fields that may differ when a run is resumed; data are recognised by content, not by path."""
 DATA = "data.json"
 
@@ -36,10 +43,13 @@ PARTIAL = re.compile(r"\.\w+\.(jsonl?|safetensors|png)\.\d+")
 """Temporary files that a killed run leaves."""
 
 
-def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
+def resume(
+    directory: str | Path, *, data: str | Path | None = None, changed_data: bool = False
+) -> Run:
     """Return a run that continues from its last undamaged checkpoint when iterated over.
 
-    Data that differ from those the run started with are refused, unless `changed_data` is true.
+    `data` is the new place of data that were moved. Data that differ from those the run started
+    with are refused, unless `changed_data` is true.
     """
     distributed.join()
     directory = Path(directory)
@@ -51,10 +61,13 @@ def resume(directory: str | Path, *, changed_data: bool = False) -> Run:
                 path.unlink()
         state = last_state(directory)
         experiment = read_experiment(directory, state[1].about if state else {})
+        moved = move_data(experiment, data)
         # Rank 0 records new data; the others compare theirs with the record.
         changed = changed_data and distributed.is_main()
-        data = read_data(directory, experiment, changed=changed)
-    run = Run(directory, experiment, build(experiment, data, load(state[0]) if state else None))
+        dataset = read_data(directory, moved, changed=changed)
+        if moved != experiment and distributed.is_main():
+            write_file(directory / "config.json", config.as_json(moved).encode())
+    run = Run(directory, moved, build(moved, dataset, load(state[0]) if state else None))
     if state:
         run.restore(state[1])
     return run
@@ -86,6 +99,14 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
+def move_data(experiment: Experiment, place: str | Path | None) -> Experiment:
+    """Return the experiment with its data in another place, if that is given."""
+    if place is None:
+        return experiment
+    data = change_source(experiment.data, str(place))
+    return config.check_experiment(replace(experiment, data=data), DATASETS)
+
+
 def read_data(directory: Path, experiment: Experiment, *, changed: bool = False) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     path, source = directory / DATA, experiment.data.source
@@ -101,13 +122,15 @@ def read_data(directory: Path, experiment: Experiment, *, changed: bool = False)
         if before is not None and (changes := describe_changes(before, now)):
             raise ValueError(
                 f"the data in {source} are not those the run started with: {changes}; put the old "
-                f"data back, or run scorefield resume {directory} --changed-data"
+                "data back, name their place by --data, or continue with these by adding "
+                f"--changed-data to scorefield resume {directory}"
             )
 
-    # Compare files before reading them, because reading different ones may fail in other ways.
-    if files := fingerprint_files(source):
-        check(files)
-    data = load_data(source, **experiment.data.options)
+    with _explain_missing(experiment.data):
+        # Compare files before reading them: reading different ones may fail in other ways.
+        if files := fingerprint_files(source):
+            check(files)
+        data = load_data(source, **experiment.data.options)
     if not files:
         check(fingerprint_samples(data))
     if data.table is not None and data.table != Table.read(directory):
@@ -118,6 +141,23 @@ def read_data(directory: Path, experiment: Experiment, *, changed: bool = False)
     if before is None:  # recorded last, so that refused data are not
         write_fingerprints(directory, source, data)
     return data
+
+
+@contextmanager
+def _explain_missing(data: config.Data) -> Iterator[None]:
+    """Say what to do if the data are no longer where they were."""
+    place = Path(data.source)
+    try:
+        if data.source in DATASETS:
+            place = data_folder(data.source, data.options.get("root"))
+        elif not data.source.startswith(HUB_PREFIX) and not place.exists():
+            raise FileNotFoundError(place)
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"the data this run began with are gone: {place} does not have them; put them back, "
+            "or name their new place by --data (data=... in Python)"
+        ) from error
 
 
 def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
