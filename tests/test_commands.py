@@ -319,3 +319,15 @@ def test_suggest_prints_the_ladder_and_the_call_that_uses_it(capsys):
     assert main(["suggest", "digits"]) == 0
     out = capsys.readouterr().out
     assert all(text in out for text in ("1437 samples of 1 × 8 × 8", "γ", "annealed_langevin"))
+
+
+def test_suggest_takes_no_more_memory_than_it_may(capsys, monkeypatch, error_of):
+    _write_data("pictures")
+    error = error_of("suggest", "pictures", "--size=100000")
+    assert "size=100000, crop=None: give 1 to 4096 pixels" in error
+    module = sys.modules["scorefield.cli.suggest"]  # the package has a function of that name
+    monkeypatch.setattr(module, "MAX_NUMBERS", 10 * 64)
+    assert main(["suggest", "digits"]) == 0
+    assert "uses 10 of them" in capsys.readouterr().out
+    monkeypatch.setattr(module, "MAX_NUMBERS", 64)
+    assert "two samples of 1 × 8 × 8 numbers are too many" in error_of("suggest", "digits")

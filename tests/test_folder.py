@@ -1,7 +1,9 @@
 """Folders of images: each format is decoded to the right pixels, damaged files are named."""
 
+import os
 import shutil
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import EpsImagePlugin, Image, ImageFile
 from standins import all_rows
 
-from scorefield.data import Arrays, Batches, Part, load_data
+from scorefield.data import Arrays, Batches, Part, decode, load_data
 from scorefield.data.images import ImageReader, read_header
 
 RNG = np.random.default_rng(0)
@@ -45,10 +47,12 @@ def _one(path, **options):
     return image
 
 
+EXIF_OF_TEXT = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0" + b"6\0\0\0" + bytes(4)
 UPRIGHT = {
     4: lambda a: a[::-1],
     5: lambda a: a.T,
     6: lambda a: np.rot90(a, -1),
+    EXIF_OF_TEXT: lambda a: a,
 }
 
 
@@ -56,7 +60,7 @@ UPRIGHT = {
 def test_images_are_turned_as_exif_says(tmp_path, orientation):
     stored, exif = _noise(4, 6), Image.Exif()
     exif[0x0112] = orientation
-    _save(tmp_path / "a.png", stored, exif=exif)
+    _save(tmp_path / "a.png", stored, exif=exif if isinstance(orientation, int) else orientation)
     upright = UPRIGHT[orientation](stored).copy()
     assert torch.equal(_one(tmp_path / "a.png")[0], torch.from_numpy(upright))
     assert read_header(tmp_path / "a.png")[:2] == upright.shape[::-1]
@@ -86,6 +90,63 @@ ROUNDED = [[0], [0], [1], [1], [128], [254], [255], [255]]  # v/257
 def test_modes_become_grey_or_rgb_over_white(tmp_path, image, suffix, options, expected):
     image.save(tmp_path / f"a.{suffix}", **options)
     assert _one(tmp_path / f"a.{suffix}")[:, 0].T.tolist() == expected
+
+
+def _png(width, height, depth, colour, rows):
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (b"IHDR" + head, b"IDAT" + zlib.compress(rows), b"IEND"):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return content
+
+
+def _tiff(order, pixels):
+    """A TIFF of 16-bit colours in a byte order."""
+    height, width, channels = pixels.shape
+    bits, data = struct.pack(f"{order}4H", *[16] * 4), pixels.astype(f"{order}u2").tobytes()
+    start = 8 + 2 + 9 * 12 + 4
+    tags = {256: width, 257: height, 258: start, 259: 1, 262: 2, 273: start + 8, 277: channels}
+    entries = [
+        struct.pack(f"{order}HHII", tag, 4 if tag != 258 else 3, channels if tag == 258 else 1, v)
+        for tag, v in (tags | {278: height, 279: len(data)}).items()
+    ]
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, len(entries))
+    return head + b"".join(entries) + bytes(4) + bits + data
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("kind", ["png", "<", ">"])
+def test_colours_of_16_bits_are_rounded_not_cut(tmp_path, monkeypatch, kind, channels):
+    monkeypatch.setattr(decode, "STRIP_PIXELS", 300)  # so that an image has several strips
+    pixels = RNG.permuted(np.arange(2**16, dtype=np.uint16)[:, None].repeat(3, 1), axis=0)
+    pixels = np.hstack([pixels, np.full((2**16, channels - 3), 2**16 - 1)]).reshape(128, 512, -1)
+    content = _tiff(kind, pixels) if kind != "png" else b""
+    if kind == "png":
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+        content = _png(512, 128, 16, {3: 2, 4: 6}[channels], rows)
+    (tmp_path / f"a.{'png' if kind == 'png' else 'tiff'}").write_bytes(content)
+    image = _whole(load_data(tmp_path))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(image, np.round(pixels[..., :3] / 257))
+
+
+@pytest.mark.parametrize("memory", [0, 2**30])
+def test_threads_decode_no_more_pixels_at_once_than_they_may(tmp_path, monkeypatch, memory):
+    for i, side in enumerate([8, 8, 40, 8, 8, 9, 40, 8]):
+        _save(tmp_path / f"{i}.png", _noise(side, side, 3))
+    at_once, loads, load = [0], [], ImageFile.ImageFile.load
+
+    def counted(image):
+        at_once[0] += image.width * image.height
+        loads.append(at_once[0])
+        time.sleep(0.01)  # for other threads to begin
+        at_once[0] -= image.width * image.height
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(decode, "PIXELS", decode.PixelBudget(200))
+    all_rows(load_data(tmp_path, size=8, memory=memory).train)
+    assert max(loads) == 40 * 40  # alone, though it is more
 
 
 def test_images_are_grey_only_if_all_are(tmp_path):
@@ -194,11 +255,7 @@ def test_images_from_files_and_from_memory_are_the_same(many):
 
 def _bomb(side):
     """A PNG of a few hundred bytes that claims side² pixels."""
-    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n"
-    for chunk in (b"IHDR" + head, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"):
-        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return content
+    return _png(side, side, 8, 0, bytes(1000))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +321,7 @@ def test_an_impossible_size_is_refused_before_decoding(tmp_path, monkeypatch, co
 
 def test_a_large_image_may_be_large_in_its_file_too(tmp_path, monkeypatch):
     _save(tmp_path / "a.png", _noise(16, 16, 3))
-    monkeypatch.setattr("scorefield.data.images.MAX_PIXELS", 10)
+    monkeypatch.setattr("scorefield.data.decode.MAX_PIXELS", 10)
     assert _one(tmp_path / "a.png").shape == (3, 16, 16)
 
 

@@ -38,7 +38,7 @@ from standins import write_cifar10, write_mnist
 
 from scorefield import MLP, Prior, ScoreModel, UNet, checkpoint, load
 from scorefield.data import DATASETS, load_data
-from scorefield.data.images import image_formats
+from scorefield.data.decode import image_formats
 from scorefield.precondition import EDM, VP, NCSNv2, VEDiscrete
 from scorefield.runs import config
 from scorefield.runs.presets import PRESETS

@@ -125,7 +125,7 @@ def test_columns_of_bytes_and_paths_are_read_as_images(tmp_path):
         pyarrow.parquet.write_table(table, tmp_path / name / "train.parquet")
     data = load_data(f"hub:{tmp_path / 'good'}", memory=0)
     assert sorted(all_rows(part)[0].max().item() for part in (data.train, data.test)) == [0, 7]
-    with pytest.raises(OSError, match="/dev/zero cannot be read as an image: the file is empty"):
+    with pytest.raises(OSError, match="/dev/zero is not a regular file"):
         load_data(f"hub:{tmp_path / 'bad'}")
 
 

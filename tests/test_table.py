@@ -292,7 +292,15 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("scale", 0), ("scale", math.inf), ("kind", "x"), ("mean", []), ("decimals", -1), ("new", 1)],
+    [
+        ("scale", 0),
+        ("scale", math.inf),
+        ("kind", "x"),
+        ("mean", []),
+        ("decimals", -1),
+        ("new", 1),
+        ("categories", ["a"]),
+    ],
 )
 def test_a_damaged_table_is_refused(name, value, tmp_path):
     table = json.loads(load_data("wine").table.as_json())

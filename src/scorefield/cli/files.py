@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import disk, distributed, inverse
 from ..checkpoint import load, read_tensors
 from ..data import TABLE_FILE, Table
-from ..data.images import read_image
+from ..data.decode import read_image
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan

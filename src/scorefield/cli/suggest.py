@@ -10,6 +10,8 @@ from . import options
 
 MAX_SAMPLES = 5000
 """Largest number of samples that the suggestion uses."""
+MAX_NUMBERS = 2**28
+"""Largest number of pixels or other numbers in these samples; 1 GiB in float32."""
 
 
 def suggest(
@@ -41,9 +43,12 @@ def suggest(
             raise ValueError(f"--{setting}: suggest takes options of the data, --data.options.NAME")
     source = load_data(data, **override(Experiment(), own).data.options)
     print(*source.notices, sep="\n", end="\n" * bool(source.notices))
-    x = all_samples(source.train, MAX_SAMPLES)
+    numbers, shape = source.train.shape.numel(), " × ".join(map(str, source.train.shape))
+    if 2 * numbers > MAX_NUMBERS:
+        raise ValueError(f"{data}: two samples of {shape} numbers are too many: give a --size")
+    x = all_samples(source.train, min(MAX_SAMPLES, MAX_NUMBERS // numbers))
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
-    sigmas, shape = suggestion.sigmas, " × ".join(map(str, source.train.shape))
+    sigmas = suggestion.sigmas
     about = f"{len(source.train)} samples of {shape}"
     about += f" in {describe_classes(source.classes)}" if source.classes else ""
     print(f"{source.name}: {about}; the suggestion uses {len(x)} of them\n")

@@ -8,9 +8,10 @@ import torch
 
 from ..disk import open_regular, read_text
 from ..values import data_option
+from .decode import EncodedImage
 from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
-from .images import EncodedImage, FileList, ImageFiles, choose_reader, folder_files, image_names
+from .images import FileList, ImageFiles, choose_reader, folder_files, image_names
 from .sources import Dataset, Split, hold_out
 
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"

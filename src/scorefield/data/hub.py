@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .images import EncodedImage, FileList, ImageFile, ImageFiles, ImageReader, choose_reader
+from .decode import EncodedImage, ImageFile
+from .images import FileList, ImageFiles, ImageReader, choose_reader
 from .sources import MAX_CLASSES, Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
 
 MAX_HEAD_BYTES = 2**28

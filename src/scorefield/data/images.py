@@ -1,21 +1,17 @@
-"""Image files, in any format that Pillow decodes itself, and folders of them.
+"""Folders of image files, and readers that turn image files into samples of one shape.
 
-Orientation follows EXIF; 16 bits become 8, round(v/257); transparency is laid over white; palettes,
-CMYK and others become RGB; the central square is cut out and scaled by Lanczos. Pixels are kept in
-memory, or read from the files whenever samples are taken.
+The central square is cut out and scaled by Lanczos. Pixels are kept in memory, or read from the
+files whenever samples are taken; see `decode` for how a file is read.
 """
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import compress
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,54 +19,13 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..disk import open_regular
 from ..values import data_option
+from .decode import ImageFile, decode, image_formats, read_header, read_image
 from .fingerprint import check_unchanged, file_stamp
 from .sources import Arrays, Dataset, Labelled, Part, Source, Split
 
-EXCLUDED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "MPEG", "WMF"}
-"""Formats that Pillow does not decode itself (for EPS it would run Ghostscript), and icons, which
-hold an image of any size."""
-MAX_PIXELS = 2**24
-"""Number of pixels above which a file must hold at least one byte for `MAX_PIXELS_PER_BYTE`."""
-MAX_PIXELS_PER_BYTE = 100
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """An image file inside another file."""
-
-    name: str
-    content: bytes
-
-    def __str__(self) -> str:
-        return self.name
-
-
-ImageFile: TypeAlias = str | Path | EncodedImage
-"""Source of an image; its string is its name in errors."""
-
-
-@cache
-def image_formats() -> tuple[str, ...]:
-    """Return the formats that are read."""
-    Image.init()
-    return tuple(name for name in Image.OPEN if name not in EXCLUDED_FORMATS)
-
-
-def read_header(file: ImageFile) -> tuple[int, int, bool]:
-    """Return width and height of an image, upright, and if it is grey, without decoding it."""
-    with _open(file) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # by a quarter turn, perhaps mirrored
-        width, height = image.size[::-1] if turned else image.size
-        return width, height, Image.getmodebase(image.mode) == "L"
-
-
-def read_image(file: ImageFile, mode: Literal["L", "RGB"]) -> Image.Image:
-    """Return an 8-bit image, upright and without transparency."""
-    with _open(file) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        return _eight_bit(image).convert(mode)
+MAX_SAMPLE_SIDE = 4096
+"""Largest side of a sample, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -88,58 +43,18 @@ class ImageReader:
 
     def __call__(self, file: ImageFile) -> UInt8[Tensor, "channels height width"]:
         """Return the pixels of a file."""
-        image, crop = read_image(file, "L" if self.channels == 1 else "RGB"), self.crop
-        if crop is not None:
-            if crop > min(image.size):
-                pixels = f"{image.width} × {image.height} pixels"
-                raise ValueError(f"crop={crop}, but {file} has {pixels}: give a smaller crop")
-            left, top = ((length - crop) // 2 for length in image.size)
-            image = image.crop((left, top, left + crop, top + crop))
-        if image.size != (self.width, self.height):
-            image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
+        crop = self.crop
+        with decode(file, "L" if self.channels == 1 else "RGB") as image:
+            if crop is not None:
+                if crop > min(image.size):
+                    pixels = f"{image.width} × {image.height} pixels"
+                    raise ValueError(f"crop={crop}, but {file} has {pixels}: give a smaller crop")
+                left, top = ((length - crop) // 2 for length in image.size)
+                image = image.crop((left, top, left + crop, top + crop))
+            if image.size != (self.width, self.height):
+                image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
         values = np.array(image).reshape(self.height, self.width, self.channels)
         return torch.from_numpy(values).permute(2, 0, 1)
-
-
-@contextmanager
-def _open(file: ImageFile) -> Iterator[Image.Image]:
-    try:
-        stream: IO[bytes]
-        stream = io.BytesIO(file.content) if isinstance(file, EncodedImage) else open_regular(file)
-        with stream:
-            size = stream.seek(0, io.SEEK_END)
-            if not size:
-                raise ValueError("the file is empty")
-            image = Image.open(stream, formats=image_formats())
-            width, height = image.size
-            if not all(type(length) is int and length >= 1 for length in image.size):
-                raise ValueError(f"its size of {width} × {height} is not a number of pixels")
-            claim = f"it claims {width} × {height} pixels in {size} bytes; if you trust it,"
-            # Pillow itself only warns up to twice its limit.
-            if width * height > (Image.MAX_IMAGE_PIXELS or float("inf")):
-                raise ValueError(f"{claim} raise PIL.Image.MAX_IMAGE_PIXELS")
-            if width * height > max(MAX_PIXELS, MAX_PIXELS_PER_BYTE * size):
-                raise ValueError(f"{claim} scale it to at most {MAX_PIXELS:,} pixels")
-            yield image
-    except Exception as error:  # a decoder may raise anything on a damaged file
-        # `strerror` alone, because the message of an OSError repeats the path
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise OSError(f"{file} cannot be read as an image: {reason}") from error
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Return the image in an 8-bit mode that `convert` turns into grey or RGB, without alpha."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floats of unknown range")
-    if image.mode[0] == "I":
-        values = np.array(image).astype(np.int32)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its pixels do not fit into 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
-    return image
 
 
 @dataclass(frozen=True)
@@ -223,8 +138,8 @@ def choose_reader(
     files: FileList, size: int | None, crop: int | None, channels: int | None
 ) -> ImageReader:
     """Return a reader, see `folder`; what is not chosen is read from the headers of the files."""
-    if any(side is not None and side < 1 for side in (size, crop)):
-        raise ValueError(f"size={size}, crop={crop}: give at least 1 pixel, or none")
+    if any(side is not None and not 1 <= side <= MAX_SAMPLE_SIDE for side in (size, crop)):
+        raise ValueError(f"size={size}, crop={crop}: give 1 to {MAX_SAMPLE_SIDE} pixels, or none")
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or none")
     size = size or crop

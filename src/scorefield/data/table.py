@@ -76,6 +76,7 @@ class Column:
         numbers = (*self.mean, *self.range, self.scale)
         components = len(self.categories) if self.kind == "category" else 1
         valid = self.scale > 0 and len(self.mean) == components >= 1 and self.decimals >= 0
+        valid &= self.kind == "category" or not self.categories
         if not valid or not all(map(math.isfinite, numbers)):
             raise ValueError(f"the column {self.name!r} is not valid")
 
