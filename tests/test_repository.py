@@ -59,7 +59,8 @@ LAYERS = {
     "distributed": "",
     "train": "distributed",
     "checkpoint": "disk model nn precondition prior",
-    "sample": "_ops distributed ladder model noise prior samplers score values",
+    "sample": "_ops distributed ladder model noise oracles precondition prior samplers score "
+    "values",
     "convert": "_ops checkpoint disk fast model nn noise precondition prior score",
     "show": "diagnose disk distributed score",
     "data": "disk distributed oracles show values",

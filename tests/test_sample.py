@@ -1,5 +1,7 @@
 """Samples in one call, against the distribution of a model with an exact score."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,8 @@ from scorefield import (
 )
 from scorefield.ladder import suggest_between
 from scorefield.sample import make_plan
-from scorefield.samplers import final
+from scorefield.samplers import Sampler, State, annealed_langevin, euler, final
+from scorefield.samplers.state import sampler
 
 MEAN = torch.tensor([2.0, -1.0])
 
@@ -93,7 +96,7 @@ def test_one_step_is_one_evaluation_at_the_largest_level(sampler):
 @pytest.mark.filterwarnings("ignore:sigma from")  # churn adds noise to the first level
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samples_do_not_depend_on_the_batch_size(sampler):
-    model, options = _model().double(), {"plan": sampler, "steps": 10}
+    model, options = _model().double(), {"sampler": sampler, "steps": 10}
     whole = sample(model, 7, seed=3, **options)
     torch.testing.assert_close(sample(model, 7, seed=3, batch=3, **options), whole)
     torch.testing.assert_close(sample(model, 4, seed=3, **options), whole[:4])
@@ -168,8 +171,11 @@ def test_dropout_is_off_while_sampling():
         (dict(n=0), "n=0"),
         (dict(steps=0), "steps=0"),
         (dict(steps=2.5), "steps=2.5: give a whole number"),
-        (dict(plan="hein"), "sampler='hein': did you mean heun"),
-        (dict(plan="churn", amont=3.0), "churn: option amont does not exist: did you mean amount"),
+        (dict(sampler="hein"), "sampler='hein': did you mean heun"),
+        (
+            dict(sampler="churn", amont=3.0),
+            "churn: option amont does not exist: did you mean amount",
+        ),
         (dict(guidence=2.0), "option guidence does not exist: did you mean guidance"),
         (dict(noise=torch.randn_like), "noise is a function of `seed` here: .*run"),
         (dict(guidance=2.0), "needs a label"),
@@ -184,6 +190,50 @@ def test_wrong_arguments_are_named(options, message):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_score_that_is_not_a_model_is_refused():
-    with pytest.raises(TypeError, match=r"model is a Gaussian: .* SAMPLERS\[name\]\.run"):
-        sample(Gaussian(MEAN, 0.25), 3, "heun")
+def test_a_score_that_is_neither_a_model_nor_an_oracle_is_refused():
+    with pytest.raises(TypeError, match=r"model is a function: .* SAMPLERS\[name\]\.run"):
+        sample(lambda x, sigma: -x, 3, "heun")
+
+
+@pytest.mark.parametrize("plan", [None, "annealed_langevin"])
+def test_an_oracle_is_sampled_like_a_network(plan):
+    oracle = Gaussian(MEAN.double(), 0.25)
+    x = sample(oracle, 1000, plan, steps=40)
+    # four standard errors, plus 2 % of the deviation for 40 steps
+    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 1000**0.5 + 0.01
+    assert (x.std(0) / 0.5 - 1).abs().max() < 4 / 2000**0.5 + 0.02
+    assert torch.equal(sample(oracle, 5, make_plan(oracle)), sample(oracle, 5))
+    with pytest.raises(ValueError, match=r"label=.* has no classes"):
+        sample(oracle, 5, label=1)
+
+
+def _midpoint(score, x, sigma, sigma_next, noise):
+    half = (sigma + sigma_next) / 2
+    s = score(x + sigma * (sigma - half) * score(x, sigma), half)
+    return x + half * (sigma - sigma_next) * s, x
+
+
+def _euler_states(score, x, sigmas, *, scale=1.0, denoise=True):
+    for sigma, sigma_next in pairwise(sigmas.tolist()):
+        x = x + scale * sigma * (sigma - sigma_next) * score(x, sigma)
+        yield State(x, sigma_next, x)
+
+
+def test_a_step_or_sampler_of_ones_own_samples_like_those_with_a_name():
+    model, steps = _model().double(), 12
+    for own, name in ((euler, "euler"), (annealed_langevin, "annealed_langevin")):
+        assert make_plan(model, own, steps).evaluations == make_plan(model, name, steps).evaluations
+        assert torch.equal(sample(model, 5, own, steps=steps), sample(model, 5, name, steps=steps))
+    for own in (_euler_states, sampler()(_euler_states), Sampler(sampler()(_euler_states))):
+        x = sample(model, 5, sampler=own, steps=steps)
+        torch.testing.assert_close(x, sample(model, 5, "euler", steps=steps))
+        assert not x.requires_grad
+    assert not torch.equal(sample(model, 5, own, steps=steps, scale=0.5), x)
+    exact, error = sample(model, 5, "heun", steps=200), {}
+    for own in (euler, _midpoint):
+        error[own] = (sample(model, 5, sampler=own, steps=40) - exact).abs().max()
+    assert error[_midpoint] < error[euler] / 4  # order 2 instead of 1
+    _euler_states.__name__ = "heun"  # a name that is taken
+    assert torch.equal(sample(model, 5, sampler=_euler_states, steps=steps), x)
+    plan = make_plan(model, _midpoint, steps)
+    assert (plan.name, plan.evaluations) == ("_midpoint", steps)

@@ -14,20 +14,26 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import distributed
 from ._ops import Noise
-from .ladder import suggest_between
+from .ladder import suggest, suggest_between
 from .model import Label, ScoreModel
 from .noise import geometric, karras, seeded, uniform_like
+from .oracles import Oracle
+from .precondition import Precondition
 from .prior import Prior
-from .samplers import SAMPLERS, States, final
+from .samplers import SAMPLERS, Sampler, States, final, find_sampler
 from .score import Score, guide
-from .values import check_names, spelling_hint
+from .values import check_names
 
 GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
 """Spacings of the levels between σ₁ and σ_L, by name."""
+
+
+ORACLE_SAMPLES = 1000
+"""Samples of an oracle from which its range of σ is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +50,12 @@ class Plan:
     uniform: bool = False
     title: str = ""
     note: str = ""
+    own: Sampler | None = None  # a sampler that is not in `SAMPLERS`
+
+    @property
+    def method(self) -> Sampler:
+        """The sampler itself."""
+        return self.own or SAMPLERS[self.sampler]
 
     @property
     def name(self) -> str:
@@ -53,7 +65,7 @@ class Plan:
     @property
     def evaluations(self) -> int:
         """Number of evaluations of the score per sample."""
-        return SAMPLERS[self.sampler].evaluations(len(self.sigmas), **self.options)
+        return self.method.evaluations(len(self.sigmas), **self.options)
 
     @property
     def states(self) -> int:
@@ -70,7 +82,36 @@ class Plan:
 
     def run(self, score: Score, x: Tensor, noise: Noise) -> States:
         """Return the states of the chains that start at x."""
-        return SAMPLERS[self.sampler].run(score, x, self.sigmas.to(x), noise=noise, **self.options)
+        run = self.method.run
+        options = {"noise": noise} if "noise" in signature(run).parameters else {}
+        states: States = run(score, x, self.sigmas.to(x), **options, **self.options)
+        return states
+
+
+def as_model(score: ScoreModel | Oracle) -> ScoreModel:
+    """Return a model; an oracle becomes one with the noise levels that its samples need."""
+    if isinstance(score, ScoreModel):
+        return score
+    if not isinstance(score, Oracle):
+        raise TypeError(
+            f"model is a {type(score).__name__}: give a ScoreModel or an oracle, or sample any "
+            "score by SAMPLERS[name].run(score, x, sigmas)"
+        )
+    sigmas = suggest(score.sample(ORACLE_SAMPLES, noise=seeded(0))).sigmas
+    ends = sigmas[0].item(), sigmas[-1].item()
+    return ScoreModel(OracleNet(score), Precondition("score", "sigma", *ends), prior=score.prior)
+
+
+class OracleNet(nn.Module):
+    """An oracle in the place of a network."""
+
+    def __init__(self, oracle: Oracle):
+        super().__init__()
+        self.oracle = oracle
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Return the score at σ = cond."""
+        return self.oracle(x, cond)
 
 
 def require_prior(model: ScoreModel) -> Prior:
@@ -81,8 +122,8 @@ def require_prior(model: ScoreModel) -> Prior:
 
 
 def make_plan(
-    model: ScoreModel,
-    sampler: str | None = None,
+    model: ScoreModel | Oracle,
+    sampler: str | Sampler | Callable[..., Any] | None = None,
     steps: int | None = None,
     *,
     levels: int | None = None,
@@ -91,33 +132,35 @@ def make_plan(
     note: str = "",
     **options: Any,
 ) -> Plan:
-    """Choose the grid and the options of a sampler in `SAMPLERS`, "heun" by default.
+    """Choose the grid and the options of a sampler, "heun" by default.
 
+    A sampler is a name in `SAMPLERS`, a `Step`, or a function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
     "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. Annealed Langevin, the
     default for a model trained on few levels, takes `steps` at each level of the model's ladder, or
     of the one with `levels` levels that `suggest` would choose. `title` and `note` are the plan's.
     """
+    model = as_model(model)
     own = model.precondition.levels
-    sampler = sampler or ("heun" if own is None else "annealed_langevin")
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler={sampler!r}: {spelling_hint(str(sampler), SAMPLERS)}")
+    choice = sampler or ("heun" if own is None else "annealed_langevin")
+    sampler, method = find_sampler(choice)
     if "noise" in options:
         raise ValueError(
             "noise is a function of `seed` here: give a seed, or sample by "
             f"SAMPLERS[{sampler!r}].run(score, x, sigmas, noise=...)"
         )
     others = [*signature(make_plan).parameters, *signature(sample).parameters]
-    check_names(options, [*SAMPLERS[sampler].defaults, *others], f"{sampler}: option ")
+    check_names(options, [*method.defaults, *others], f"{sampler}: option ")
     if steps is not None and (steps < 1 or steps % 1):
         raise ValueError(f"steps={steps}: give a whole number, 1 or more")
-    if sampler != "annealed_langevin":
+    if method is not SAMPLERS["annealed_langevin"]:
         if grid not in GRIDS:
             raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
         sigmas = torch.tensor([model.sigma_max])
         if steps != 1:
             sigmas = GRIDS[grid](model.sigma_max, model.sigma_min, steps or 18)
-        return Plan(sampler, model.round(sigmas), options, title=title, note=note)
+        added = None if SAMPLERS.get(sampler) is method else method
+        return Plan(sampler, model.round(sigmas), options, title=title, note=note, own=added)
     if model.shape is None:
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
     defaults: dict[str, Any] = {"denoise": True}
@@ -131,9 +174,9 @@ def make_plan(
 
 
 def sample(
-    model: ScoreModel,
-    n: int,
-    plan: Plan | str | None = None,
+    model: ScoreModel | Oracle,
+    n: int = 64,
+    sampler: Plan | str | Sampler | Callable[..., Any] | None = None,
     *,
     steps: int | None = None,
     seed: int = 0,
@@ -142,19 +185,15 @@ def sample(
     batch: int = 256,
     **options: Any,
 ) -> Float[Tensor, "n *shape"]:
-    """Sample n times from a model, in the units of the data; processes share the work.
+    """Sample n times from a model or an oracle, in the units of the data; processes share the work.
 
-    `plan` is a `Plan` or the name of a sampler for `make_plan`, which takes `steps` and the other
-    options. `label` is the class of all samples or of each, by name or number; "all" spreads the
-    samples evenly over the classes, in their order. `guidance` is the strength of classifier-free
-    guidance towards the class (1 is no guidance). `batch` samples are computed at a time. Same
-    seed, same samples.
+    `sampler` is a name in `SAMPLERS`, a `Step` or sampler of your own, for which `make_plan` takes
+    `steps` and the other options, or a finished `Plan`. `label` is the class of all samples or of
+    each, by name or number; "all" spreads the samples evenly over the classes, in their order.
+    `guidance` is the strength of classifier-free guidance towards the class (1 is no guidance).
+    `batch` samples are computed at a time. Same seed, same samples.
     """
-    if not isinstance(model, ScoreModel):
-        raise TypeError(
-            f"model is a {type(model).__name__}: give a ScoreModel, or sample any score by "
-            "SAMPLERS[name].run(score, x, sigmas)"
-        )
+    model, plan = as_model(model), sampler
     if not isinstance(plan, Plan):
         plan = make_plan(model, plan, steps, **options)
     elif options or steps is not None:

@@ -3,12 +3,12 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from ..values import check_names
+from ..values import check_names, spelling_hint
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import annealed_langevin, consistent, langevin
-from .state import State, States, every, final
+from .state import State, States, every, final, sampler
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
 
@@ -51,6 +51,24 @@ SAMPLERS = {
     "predictor_corrector": Sampler(predictor_corrector),
 }
 
+
+def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
+    """Return the name and the sampler of a name in `SAMPLERS`, of a `Step`, or of a sampler."""
+    if isinstance(choice, str) and choice not in SAMPLERS:
+        raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
+    for name, one in SAMPLERS.items():
+        if choice in (name, one, one.run, *getattr(one.run, "args", ())):
+            return name, one
+    if not isinstance(choice, Sampler):
+        if not callable(choice):
+            raise TypeError(f"sampler={choice!r}: give a name in SAMPLERS, a step or a sampler")
+        run = sampler()(choice) if inspect.isgeneratorfunction(choice) else choice
+        takes_grid = "sigmas" in inspect.signature(run).parameters
+        choice = Sampler(run if takes_grid else partial(integrate, cast(Step, run)))
+    function = getattr(choice.run, "args", (choice.run,))[0]
+    return getattr(function, "__name__", "own sampler"), choice
+
+
 __all__ = [
     "SAMPLERS",
     "Sampler",
@@ -65,6 +83,7 @@ __all__ = [
     "euler",
     "every",
     "final",
+    "find_sampler",
     "heun",
     "integrate",
     "langevin",
