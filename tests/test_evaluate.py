@@ -144,9 +144,9 @@ def test_a_model_that_memorised_fifty_digits_is_caught(results, few_run):
     _, metrics = results
     assert metrics["copies_training"]
     assert metrics["verdict"].startswith("Memorised:")
-    assert _named(metrics, "distance to training data")["high"] < 0.6
+    assert _named(metrics, "distance to training data")["high"] < 0.6  # 1 for new digits
     near = _named(metrics, "near copies")
-    assert near["low"] > 0.05
+    assert near["low"] > 0.05  # of 120, 16 are
     assert near["real"] == 0
     assert metrics["verdict"] in html.unescape((few_run / "report.html").read_text())
 
@@ -177,7 +177,7 @@ def test_mirrored_copies_count_only_where_training_flipped(digits, monkeypatch):
     whole, one_sided = _memory(copies, digits, flips=True), _memory(copies, digits)
     assert whole.exact.value == 1
     assert "mirror" in whole.exact.reference
-    assert one_sided.exact.value < 0.1
+    assert one_sided.exact.value == 0
     assert "mirror" not in one_sided.exact.reference
     monkeypatch.setattr("scorefield.evaluate.memory.TRAIN_BLOCK", 64 * 100)  # read in 15 blocks
     blocks = _memory(copies, digits, flips=True)
@@ -245,7 +245,9 @@ def test_figures_are_those_of_the_samples(results):
 def test_raw_weights_are_the_last_ones_in_training(few_run):
     (raw, *_, weights), (mean, *_) = open_run(few_run, raw=True), open_run(few_run)
     assert weights == "raw, step 500"
-    assert 0 < (raw.net.head.weight - mean.net.head.weight).abs().max() < 0.1
+    # Adam moves a weight by its rate a step at most, of which the mean lacks 0.99ᵏ k steps later
+    most = sum(0.99**k * 5e-3 * (1 - math.cos(math.pi * k / 500)) / 2 for k in range(500))
+    assert 0 < (raw.net.head.weight - mean.net.head.weight).abs().max() < most
 
 
 def test_losses_are_the_weighted_errors_of_each_denoiser(few_run, digits, monkeypatch):
@@ -362,7 +364,7 @@ def test_the_classifier_is_deterministic_and_right(digits, classifier):
     assert features.shape == (360, 64)
     assert features.min() == 0  # a hidden layer behind a ReLU
     accuracy = (probabilities.argmax(1) == digits.test.labels).double().mean().item()
-    assert accuracy > 0.95
+    assert accuracy > 0.95  # 0.98, less 4 standard errors of 0.007
     assert f"{100 * accuracy:.1f} % of the held-out samples right" in classifier.about
     for kept in ([3, 7], [1, 4, 8]):  # two classes have a single output in scikit-learn
         train, test = (
@@ -371,7 +373,7 @@ def test_the_classifier_is_deterministic_and_right(digits, classifier):
         )
         some = make_features("classifier", Dataset("some", train, test, digits.classes))
         probabilities = some.extract(all_samples(test))[1]
-        assert (probabilities.argmax(1) == test.labels).double().mean() > 0.95
+        assert (probabilities.argmax(1) == test.labels).double().mean() > 0.95  # at least of ten
         assert probabilities.sum(0).nonzero()[:, 0].tolist() == kept
         assert probabilities.shape == (len(test), 10)
     sides = torch.arange(2000) % 2  # of two clusters that do not touch

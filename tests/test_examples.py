@@ -30,8 +30,9 @@ def test_each_method_finds_the_weight_that_it_can(mixture):
     for _, weight, low, high in (exact, heun):
         assert low <= 0.2 <= high
         assert low < weight < high
-    assert plain[1] > 0.4  # half of the square where it starts is nearer to the small mode
-    assert abs(annealed[1] - 0.2) < 0.1  # close, but not converged after this many steps
+    # half of the square where it starts is nearer to the small mode: 0.5, less 4.5 standard errors
+    assert plain[1] > 0.4
+    assert abs(annealed[1] - 0.2) < 5 * (0.2 * 0.8 / 500) ** 0.5  # standard errors
     assert [row[0] for row in (exact, plain, heun)] == [0, 1000, 63]
     assert 900 < annealed[0] <= 1000
     assert f"wrote {mixture[1]}" in mixture[0]
@@ -47,7 +48,8 @@ def test_the_picture_shows_four_clouds_in_two_colours(mixture):
             lower = np.s_[top + quarter : top + half, left : left + quarter]
             blues = (blue[upper] - red[upper] > 0.3).sum()
             oranges = (red[lower] - blue[lower] > 0.3).sum()
-            assert blues > 500
+            assert blues > 500  # 250 points at least, of several pixels each: 2,700 or more
             orange_share.append(oranges / (oranges + blues))
-    assert max(orange_share) == orange_share[1] > 0.4  # plain Langevin
-    assert min(orange_share) > 0.1
+    # points overlap: the shares 0.2 and, of plain Langevin, 0.5 are 0.24 to 0.29 and 0.53 of pixels
+    assert max(orange_share) == orange_share[1] > 0.4
+    assert min(orange_share) > 0.2

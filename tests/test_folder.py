@@ -171,8 +171,7 @@ def test_the_central_square_is_cropped_before_scaling(tmp_path):
     assert _one(tmp_path / "a.png", crop=4, size=32).unique().tolist() == [100]
     # a chessboard keeps its mean, which a filter that skips pixels would miss
     _save(tmp_path / "a.png", np.indices((64, 64)).sum(0) % 2 * 255)
-    small = _one(tmp_path / "a.png", size=8).float()
-    assert (small[:, 1:-1, 1:-1] - 127.5).abs().max() < 3
+    assert set(_one(tmp_path / "a.png", size=8).unique().tolist()) <= {127, 128}  # of 127.5
 
 
 def test_wrong_options_are_named(tmp_path):

@@ -20,6 +20,12 @@ def error(result, truth):
     return ((result.double() - truth).norm() / truth.norm()).item()
 
 
+def error_in_16_bits(net, dtype=torch.bfloat16):
+    """A layer rounds weights, input and output, by ε/4 in quadratic mean and independently."""
+    layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in net.modules())
+    return 2 * (3 * layers) ** 0.5 * torch.finfo(dtype).eps / 4  # twice, because sums partly cancel
+
+
 def unusual_derivatives(call, x, v, parameters):
     """Batched gradients, second derivatives and forward mode, for which no kernel is written."""
     x = x.clone().requires_grad_()

@@ -84,8 +84,8 @@ def test_order_of_the_ode(name, order, grid):
         assert len(states) == n
         gap = share_below(states[-1].x, 0.05) - share_below(start, 20.0)
         errors.append(gap.abs().mean().item())
-    # the next term of the error is 1/32 of the first one, times a constant
-    assert orders(errors) == pytest.approx([order] * 2, abs=0.15)
+    # where the next term of the error is c/32 of the first one, the ratio errs by c/64; c < 4
+    assert orders(errors) == pytest.approx([order] * 2, abs=4 / 64 / math.log(2))
 
 
 @pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion", "consistent"])
@@ -98,9 +98,9 @@ def test_weak_order_of_the_reverse_diffusion(name):
         mean = (p @ GRID).item()
         means.append(abs(mean - 0.8))
         variances.append(abs((p @ (GRID - mean) ** 2).item() - 0.25 - 4 * 0.84 - LOW**2))
-    # the next term of the error is 1/8 of the first one, times a constant
+    # where the next term of the error is c/8 of the first one, the ratio errs by c/16; c < 2
     for errors in (means, variances):
-        assert orders(errors) == pytest.approx([1, 1], abs=0.2)
+        assert orders(errors) == pytest.approx([1, 1], abs=2 / 16 / math.log(2))
 
 
 def anneal(steps, sigmas, epsilon):
@@ -120,7 +120,7 @@ def test_annealed_langevin_finds_the_weights_with_time():
     ends = [anneal(steps, sigmas, 0.1) for steps in (5, 20, 50, 200)]
     left = [(p - truth)[GRID < 0].sum().item() for p in ends]
     assert left == sorted(left, reverse=True)
-    assert left[0] > 0.05
+    assert left[0] > 0.05  # of the 0.137 that the prior has too much there
     # the step's own bias is left: of the variance a share of ε/4σ_L² = 0.025 at every level
     assert abs(left[-1]) < 0.01
 
@@ -128,8 +128,9 @@ def test_annealed_langevin_finds_the_weights_with_time():
 @pytest.mark.parametrize("steps", [1, 2])
 def test_consistent_sampling_beats_annealed_langevin_at_equal_cost(steps):
     truth, sigmas = on_grid(TWO, LOW), geometric(HIGH, LOW, 12 * steps, dtype=torch.float64)
+    # 1.7 and 1.0 are left of the prior's 2.9, but 0.09 and 0.05 by a sampler of order 1
     rough = wasserstein(anneal(steps, sigmas[::steps], 0.1), truth)
-    assert wasserstein(down("consistent", sigmas, on_grid(TWO.prior, HIGH)), truth) < 0.1 * rough
+    assert wasserstein(down("consistent", sigmas, on_grid(TWO.prior, HIGH)), truth) < 0.06 * rough
 
 
 def test_a_corrector_improves_its_predictor():
@@ -142,7 +143,7 @@ def test_a_corrector_improves_its_predictor():
         stay = {"predictor": lambda score, x, *_: (x, x), "ratio": 0.3}
         for _ in range(2):
             p = down("predictor_corrector", pair, p, **stay)
-    assert wasserstein(p, truth) < 0.6 * wasserstein(plain, truth)
+    assert wasserstein(p, truth) < 0.6 * wasserstein(plain, truth)  # with one correction, 0.68
 
 
 N = 10_000
@@ -187,9 +188,10 @@ def test_weights_and_shape_are_found(mixture, name, sigmas):
         torch.manual_seed(seed)
         x = final(SAMPLERS[name].run(mixture, mixture.prior.sample(N, sigmas[0]), sigmas))
         expected = mixture.weights.double() * N
-        assert chisquare(counts(mixture, x), expected).pvalue >= 1e-5
+        assert chisquare(counts(mixture, x), expected).pvalue >= 1e-5  # of 30 tests
         distances.append(distance(x, mixture.sample(N), noise=seeded(0)))
     floor = [distance(mixture.sample(N), mixture.sample(N), noise=seeded(0)) for _ in range(20)]
+    # a distance varies by 30 %, and so the ratio of these means by 15 %
     assert sum(distances) / 5 <= 1.25 * sum(floor) / 20
 
 
@@ -199,8 +201,8 @@ def test_weights_and_shape_are_found(mixture, name, sigmas):
 def test_annealed_langevin_on_the_suggested_ladder(mixture, seed):
     """With the ladder and ε that `suggest` gives for T = 20, at T = 5 and 200.
 
-    At T = 200 mostly the bias of the step size is left, about 0.01 on `apart`. A share of 0.7 has
-    the standard error 0.0046.
+    At T = 200 mostly the bias of the step size is left, about 0.01 on `apart`, and two standard
+    errors of 0.0046 of a share of 0.7 are allowed. At T = 5 the weights are wrong by 0.12.
     """
     torch.manual_seed(seed)
     data = mixture.sample(N)

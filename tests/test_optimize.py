@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from test_kernels import error, needs_compiler, no_compiler  # noqa: F401
+from test_kernels import error, error_in_16_bits, needs_compiler, no_compiler  # noqa: F401
 from test_mlp import needs_onednn
 
 from scorefield import EDM, MLP, NCSN, VE, NCSNv2, Prior, RefineNet, ScoreModel, UNet, geometric
@@ -112,7 +112,7 @@ def test_without_a_compiler_convolutions_stay_standard(set_bfloat16):
     assert type(model.net.begin) is Conv3
     half = Choice(channels_last=True, autocast=True)
     half.apply(model)
-    assert 0 < error(model(x, 0.1), before.double()) < 0.08  # 2⁻⁹ a rounding, thirty layers
+    assert 0 < error(model(x, 0.1), before.double()) < error_in_16_bits(model)
     assert choose(model, precision="bfloat16") == half
     assert choose(_unet(), precision="bfloat16") == Choice()
     set_bfloat16(False)
@@ -159,7 +159,7 @@ def test_a_large_mlp_trains_in_bfloat16_where_that_is_allowed_and_faster(set_bfl
     torch.nn.init.normal_(model.net.head.weight, std=0.1)  # it starts at zero, without error
     before, options = model(x, sigma), dict(train=True, precision="bfloat16")
     assert optimize(model, batch=128, **options) == Choice(autocast=True)
-    assert 0 < error(model(x, sigma), before.double()) < 0.05  # 2⁻⁹ a rounding, a dozen layers
+    assert 0 < error(model(x, sigma), before.double()) < error_in_16_bits(model)
     assert not choose(model, batch=8, **options).autocast  # small products are slower
     sampling = choose(model, batch=128, precision="bfloat16")
     assert sampling == Choice(onednn=True)
@@ -301,5 +301,5 @@ def test_a_run_trains_with_the_kernels_and_so_does_its_average(tmp_path):
         assert isinstance(run.model.net.begin, FastConv3) == (value == "on")
         losses[value] = [update.loss for update in run]
     assert losses["on"] != losses["off"]
-    # the score moves by 5e-5 at most, and the second loss by the first step's gradient
-    assert losses["on"] == pytest.approx(losses["off"], rel=1e-3)
+    # scores err by 4e-5, as above, losses by 8e-5, and gradients by 1e-3 of the 5 % of a step
+    assert losses["on"] == pytest.approx(losses["off"], rel=1.3e-4)

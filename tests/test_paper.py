@@ -60,12 +60,13 @@ def _digits(good=True):
 def test_fluctuation_is_the_slow_deviation_from_the_trend_of_the_second_half():
     t = torch.arange(1000.0)
     wild = torch.where(t < 500, 1e6 * torch.sin(t), 0)
-    assert fig1.fluctuation(wild + 3 * t) < 1e-6
-    # a sine of amplitude 2 and long period has deviation √2, and its trend over 5 periods is small
+    assert fig1.fluctuation(wild + 3 * t) < 3000 * 100 * 2**-53  # a mean and a fit in float64
+    # √2, times the gain of the running mean over 20 steps; 4.8 periods err by 1/8π·4.8 = 0.8 %
     wave = 2 * torch.sin(2 * math.pi * t / 100)
-    assert fig1.fluctuation(wave - 5 * t) == pytest.approx(2**0.5, rel=0.1)
-    # the running mean over 20 steps removes a period of 20
-    assert fig1.fluctuation(100 * torch.sin(2 * math.pi * t / 20)) < 0.01
+    expected = 2**0.5 * math.sin(math.pi / 5) / (20 * math.sin(math.pi / 100))
+    assert fig1.fluctuation(wave - 5 * t) == pytest.approx(expected, rel=0.008)
+    # it removes a period of 20, but not float32's rounding of angles up to 314
+    assert fig1.fluctuation(100 * torch.sin(2 * math.pi * t / 20)) < 100 * 314 * 2**-24
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_figure_2_learns(tmp_path):
     dense = x[fig2.two_modes().responsibilities(x, 0.0).amax(1) > 0.99]
     scores = [fig2.train_toy_score(Setting(tmp_path, most=steps)) for steps in (1, 150)]
     before, after = (fig2.relative_error(score, dense) for score in scores)
-    assert after < 0.9 * before
+    assert after < 0.75 * before  # 0.98, as a score of 0 has 1; three seeds end at 0.60 to 0.68
 
 
 def test_figure_3_is_reproduced(tmp_path, monkeypatch):
@@ -206,10 +207,11 @@ def test_figures_5_and_7_distinguish_digits_from_noise(tmp_path, samples, ncsn, 
 
 def test_neighbours_are_those_of_pixels_or_of_features(tmp_path, samples):
     setting, train = Setting(tmp_path), all_samples(load_data("digits").train)
-    samples["ncsn"] = train[:20].flip(3)  # with the same rows, and other images
+    samples["ncsn"] = train[:20].flip(3)  # with the means of the same rows, and other images
     pixels, features = (paper.EXPERIMENTS[name](setting) for name in ("fig9", "fig10"))
     assert pixels.numbers["digits: ratio of distances"] > 1
-    assert features.numbers["digits: ratio of distances"] < 0.05
+    # means of 8 numbers in another order, over distances of a tenth or more
+    assert features.numbers["digits: ratio of distances"] < 8 * 2**-24 / 0.1
     assert not features.passed
     samples["ncsn"] = _digits()
     assert all(paper.EXPERIMENTS[name](setting).passed for name in ("fig9", "fig10"))
@@ -219,8 +221,9 @@ def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, monkeypatch, 
     samples["ncsn"], reproduce = _digits(), partial(paper.EXPERIMENTS["table1"], Setting(tmp_path))
     finding = reproduce()
     assert finding.passed
-    score, _, _, heldout_score, _, _ = finding.numbers.values()
-    assert score == pytest.approx(heldout_score, rel=0.01)
+    score, deviation, _, heldout_score, heldout_deviation, _ = finding.numbers.values()
+    error = math.hypot(deviation, heldout_deviation) / math.sqrt(10)  # the same images, split anew
+    assert score == pytest.approx(heldout_score, abs=4 * error)
     samples["ncsn"] = 0.7 * samples["ncsn"]
     assert not reproduce().passed
     # held-out images are scored in mixed order: class by class, each split would have one
@@ -228,7 +231,8 @@ def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, monkeypatch, 
     monkeypatch.setattr(PaperModel, "images", lambda self, part, limit=None: by_class)
     score, _, _, heldout_score, _, _ = reproduce().numbers.values()
     assert score == 1
-    assert heldout_score == pytest.approx(2, rel=0.1)
+    # a split of 24 loses 1/48, and varies by √2 as much; four standard errors of 10 splits
+    assert heldout_score == pytest.approx(2 * (1 - 1 / 48), rel=4 * (2 / 10) ** 0.5 / 48)
 
 
 def test_table_1_is_compared_with_the_published_numbers_or_real_images(tmp_path):

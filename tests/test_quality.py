@@ -15,6 +15,7 @@ from scorefield.metrics import (
     precision_recall,
     sliced_wasserstein,
 )
+from scorefield.noise import seeded
 from scorefield.runs import finish
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
@@ -36,7 +37,12 @@ def classes():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_digits_are_near_the_floor(folder, classes, seed):
-    """Distances are multiples of the mean of 200 sets of training digits to the test's."""
+    """Distances are multiples of the mean of 200 sets of training digits to the test's.
+
+    Heun is at 1.25, 1.28 and 1.27 with the three seeds, and annealed Langevin at 1.5. Precision and
+    coverage are 0.97, and the coverage of real digits is 1 − 2⁻⁵: 0.9 is seven standard errors less.
+    A class has 0.1 ± 0.016, of which 3.2 are allowed. `nearest` is 1 for real digits.
+    """
     model = finish(override(PRESETS["digits"], [f"seed={seed}"]), folder / f"digits{seed}")
     data, generator = load_data("digits"), torch.Generator().manual_seed(0)
     train, test = (all_samples(part).flatten(1) for part in (data.train, data.test))
@@ -74,25 +80,17 @@ def test_vectors_are_as_near_as_exact_samples(folder):
     model = finish(PRESETS["vectors"], folder / "vectors")
     oracle = load_data("mixture").oracle
 
-    def exact(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return oracle.sample(10_000, noise=lambda x: torch.randn(x.shape, generator=generator))
+    sets = [oracle.sample(10_000, noise=seeded(seed)) for seed in range(6)]
 
     def distance(x, y):
-        generator = torch.Generator().manual_seed(0)
-        return sliced_wasserstein(x, y, noise=lambda x: torch.randn(x.shape, generator=generator))
+        return sliced_wasserstein(x, y, noise=seeded(0))  # the same directions
 
-    # the distances of exact pairs vary by a factor of two, so both sides are means
-    sets = [exact(seed) for seed in range(6)]
+    # the distances of exact pairs vary by a factor of two, so both sides are means; 1 if exact
     pairs = [distance(x, y) for i, x in enumerate(sets) for y in sets[:i]]
     samples = sample(model, 10_000, seed=0, batch=10_000)
     ratio = np.mean([distance(samples, x) for x in sets]) / np.mean(pairs)
     print(f"\n{ratio:.2f} × the distance of exact pairs")
     assert ratio <= 1.5
-
-
-COMPLETIONS = 19
-"""The truth is below or above all of 19 equal samples with probability 10 %."""
 
 
 @pytest.mark.slow
@@ -111,17 +109,17 @@ def test_right_halves_of_digits_are_restored(folder, classes):
     for method in ("replace", "dps", "pigdm", "algorithm2", "particle_filter"):
         # in 4 filters, the default
         options = {"particles": 32, "steps": 24} if method == "particle_filter" else {}
-        x = restore(
-            model, operator, operator(test), COMPLETIONS, method=method, batch=1024, **options
-        )
+        x = restore(model, operator, operator(test), 19, method=method, batch=1024, **options)
         assert torch.equal(x[..., known], test[:, None].expand_as(x)[..., known])
         accuracy[method] = score(x.flatten(0, 1))
         free, truth = x[..., ~known], test[..., ~known]
         inside = (free.amin(1) <= truth) & (truth <= free.amax(1))
         coverage[method] = inside.float().mean().item()
     print(f"\naccuracy: {accuracy}\n90 % intervals cover: {coverage}")
+    # 0.98 and 0.89 in docs/restoration.md, less three standard errors of 360 digits
     assert accuracy["true digits"] >= 0.96
-    assert accuracy["particle_filter"] >= 0.83
+    assert accuracy["particle_filter"] >= 0.84
     assert accuracy["particle_filter"] >= accuracy["pigdm"] >= accuracy["mean-filled"]
+    # the truth is within 19 equal samples in 0.9 of cases; here, of four filters, 0.85, and 0.92
     assert 0.78 <= coverage["particle_filter"] <= 0.93
     assert 0.85 <= coverage["pigdm"] <= 0.97

@@ -18,7 +18,7 @@ from test_faults import assert_same_end, read_log, state_files, vectors
 
 from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
-from scorefield.data import Batches, LabelledBatch, load_data
+from scorefield.data import Batches, LabelledBatch, all_samples, load_data
 from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import build_loss, build_model
 from scorefield.runs.config import Experiment, override
@@ -74,7 +74,8 @@ def test_the_model_kept_is_the_best_or_the_last(tmp_path, monkeypatch, best):
 def test_config_json_has_no_open_field(whole):
     kept = json.loads((whole / "config.json").read_text())
     assert kept["network"]["channels"] == 1
-    assert kept["levels"]["sigma_max"] == pytest.approx(4.5, abs=0.4)
+    largest = torch.pdist(all_samples(load_data("digits").train).flatten(1)).max().item()
+    assert kept["levels"]["sigma_max"] == pytest.approx(largest, rel=64 * 2**-24)  # 64 terms
     assert kept["machine"] == {
         "device": "cpu", "autocast": "off", "channels_last": "off", "compile": "off", "threads": 1,
         "winograd": "off", "onednn": "off",

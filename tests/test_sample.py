@@ -48,9 +48,9 @@ def _model(**changes):
 @pytest.mark.parametrize("sampler", ["heun", "dpm_solver"])
 def test_samples_have_the_models_distribution(sampler):
     x = sample(_model(), 1000, sampler, steps=40, batch=1000)
-    # four standard errors, plus 2 % of the deviation for 40 steps of a second-order sampler
-    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 1000**0.5 + 0.01
-    assert (x.std(0) / 0.5 - 1).abs().max() < 4 / 2000**0.5 + 0.02
+    # four standard errors; compared with 640 steps, 40 leave a deviation that is 0.6 % too large
+    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 1000**0.5
+    assert (x.std(0) / 0.5 - 1).abs().max() < 4 / 2000**0.5 + 0.006
 
 
 def test_annealed_langevin_takes_the_suggested_ladder():
@@ -59,9 +59,9 @@ def test_annealed_langevin_takes_the_suggested_ladder():
     assert planned.sigmas[0] == 20
     assert planned.evaluations == 5 * len(planned.sigmas) + 1
     x = sample(_model(), 500, "annealed_langevin", steps=10, batch=500)
-    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 500**0.5 + 0.01
-    # in two dimensions γ = 1.5 is coarse, and the deviation at the end is 10 % too large
-    assert (x.std(0) / 0.5 - 1.1).abs().max() < 4 / 1000**0.5 + 0.02
+    # four standard errors; in two dimensions γ = 1.5 is coarse, and the deviation 10 % too large
+    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.55 / 500**0.5
+    assert (x.std(0) / 0.55 - 1).abs().max() < 4 / 1000**0.5
 
 
 def test_a_plan_takes_levels_and_a_grid():
@@ -107,7 +107,8 @@ def test_labels_and_guidance_move_the_mean():
     model = _model(sigma_max=200.0)  # far enough out that the prior's mean has no effect
     classes = torch.tensor([1, 3, 3, 1] * 250)
     x = sample(model, 1000, steps=40, label=classes)
-    bound = 4 * 0.5 / 500**0.5 + 0.02  # four standard errors of 500 samples, and 40 steps
+    # four standard errors of 500 samples, and what is left of the prior's mean
+    bound = 4 * 0.5 / 500**0.5 + (5 - 1) * 2 * 0.5 / 200
     assert (x[classes == 3].mean(0) - 3 * MEAN).abs().max() < bound
     assert (x[classes == 1].mean(0) - MEAN).abs().max() < bound
     # for Gaussians of one variance, s_u + w(s_c − s_u) is the score at the mean m_u + w(m_c − m_u)
@@ -145,11 +146,7 @@ def test_classes_have_names():
 def test_a_model_of_few_levels_is_evaluated_at_these_only():
     ladder = geometric(1.0, 0.01, 10)
 
-    class Negative(nn.Module):
-        def forward(self, x, cond):
-            return -x
-
-    model = ScoreModel(Negative(), NCSN(ladder), prior=Prior(MEAN, torch.tensor(0.25)))
+    model = ScoreModel(nn.Identity(), NCSN(ladder), prior=Prior(MEAN, torch.tensor(0.25)))
     assert make_plan(model).sampler == "annealed_langevin"
     assert torch.equal(make_plan(model).sigmas, ladder)
     assert (make_plan(model).evaluations, make_plan(model).options) == (1001, {"denoise": True})

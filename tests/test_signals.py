@@ -4,29 +4,19 @@ from functools import partial
 
 import pytest
 import torch
+from test_networks import KINDS, small_unet
 
-from scorefield.nn import UNet
 from scorefield.nn.resample import Downsample, Upsample, double_size, fir_filter, half_size
 from scorefield.runs import start
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 
-KINDS = {
-    "ncsn++": dict(progressive_input="residual"),
-    "pyramids": dict(progressive_input="skip", progressive_output="skip", combine="cat"),
-    "residual out": dict(progressive_output="residual", progressive_input="none"),
-    "ddpm": dict(form="ddpm", embedding="sinusoidal", fir=None, progressive_input="none"),
-}
-
-
-def _small(kind, **changes):
-    arguments = dict(channels=2, width=8, multipliers=(1, 2), blocks=1, attention=(0, 1))
-    return UNet(**{**arguments, "dropout": 0.0, "init_scale": 1.0, **KINDS[kind], **changes})
+_small = partial(small_unet, channels=2)
 
 
 def _flat(net):
     """The same network of images whose kernels act along one axis, the width, alone."""
-    twin = _small("ncsn++", **{**net.arguments, "dims": 2})
+    twin = small_unet(**{**net.arguments, "dims": 2})
     state = net.state_dict()
     for name, weight in twin.state_dict().items():
         if weight.ndim == 4:
@@ -88,8 +78,8 @@ def test_a_short_training_learns_the_score_of_the_process(tmp_path):
     for sigma in (0.3, 1.0):
         x = oracle.sample(500, sigma, noise=torch.randn_like)
         truth = oracle.score(x, sigma)
-        # a fresh model has the score of independent numbers of the same variance
+        # a fresh model has the score of independent numbers; 60 steps leave 7 % of its error
         trivial = -x / (1 + sigma**2)
         with torch.no_grad():
             errors = [(score - truth).square().mean() for score in (model(x, sigma), trivial)]
-        assert errors[0] < 0.35 * errors[1]
+        assert errors[0] < 0.15 * errors[1]

@@ -6,7 +6,6 @@ choose nothing: the model is the last state.
 
 import numpy as np
 import pytest
-import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -15,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from scorefield import load, sample
 from scorefield.data import Table, all_samples
 from scorefield.metrics import neighbour_ratio, sliced_wasserstein
+from scorefield.noise import seeded
 from scorefield.runs import start
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
@@ -55,8 +55,7 @@ def test_sampled_rows_are_close_to_real_ones(name, seed, tmp_path):
     sets = [rows[i : i + len(train)] for i in range(0, SAMPLES - len(train) + 1, len(train))]
 
     def distance(x):
-        chance = torch.Generator().manual_seed(0)
-        return sliced_wasserstein(x, test, noise=lambda x: torch.randn(x.shape, generator=chance))
+        return sliced_wasserstein(x, test, noise=seeded(0))  # the same directions
 
     ratio = np.mean([distance(x) for x in sets]) / distance(train)
     gap = (rows.T.corrcoef() - train.T.corrcoef()).abs().max().item()
@@ -70,6 +69,6 @@ def test_sampled_rows_are_close_to_real_ones(name, seed, tmp_path):
         real, *sampled = (pipe.fit(*part).score(*held_out) for part in cells)
         losses[type(classifier).__name__] = real - np.mean(sampled)
     print(f"  accuracy lost: {losses}")
-    assert ratio <= 1.3
-    assert gap <= 0.1
-    assert max(losses.values()) <= 0.05
+    assert ratio <= 1.3  # 1 for training rows
+    assert gap <= 0.1  # seven standard errors
+    assert max(losses.values()) <= 0.05  # less than two of the 36 rows of wine held out
