@@ -180,7 +180,7 @@ def test_few_levels_keep_the_spread():
     # step, 1.25
     first = {"operator": mask(torch.tensor([True, False])), "y": torch.tensor([[0.5, 0.0]])}
     assert unit(16, 4000, **first)[:, 1].std() == pytest.approx(1.03, abs=0.06)
-    # of a noisy y whose noise ends within a step; 0.8 without the noise of the bridge there
+    # as exactly, of a noisy y whose noise ends within a step; 0.8 without the bridge's noise there
     noisy = {"operator": matrix(torch.tensor([[1.0, 0.0]])), "y": torch.tensor([[0.5]])}
     x = torch.cat([unit(8, 1000, sigma_y=0.2, **noisy) for _ in range(4)])
     assert x[:, 0].std() == pytest.approx(0.2 / 1.04**0.5, rel=0.06)

@@ -82,7 +82,7 @@ def test_the_same_random_tenth_is_held_out_each_time(tmp_path):
     first, again = (all_rows(_load(tmp_path, x).test)[0].flatten() for _ in range(2))
     assert torch.equal(first, again)
     assert first.tolist() != sorted(first.tolist())[::-1]
-    assert 20 < first.mean() < 80
+    assert 20 < first.mean() < 80  # 49.5 and 3.2 standard errors of ten
     assert _load(tmp_path, np.ones((1, 2))).test is None
 
 

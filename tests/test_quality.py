@@ -40,7 +40,7 @@ def test_digits_are_near_the_floor(folder, classes, seed):
     """Distances are multiples of the mean of 200 sets of training digits to the test's.
 
     Heun is at 1.25, 1.28 and 1.27 with the three seeds, and annealed Langevin at 1.5. Precision and
-    coverage are 0.97, and the coverage of real digits is 1 − 2⁻⁵: 0.9 is seven standard errors less.
+    coverage are 0.97, and the coverage of real digits is 1 − 2⁻⁵: 0.9 is seven standard errors off.
     A class has 0.1 ± 0.016, of which 3.2 are allowed. `nearest` is 1 for real digits.
     """
     model = finish(override(PRESETS["digits"], [f"seed={seed}"]), folder / f"digits{seed}")

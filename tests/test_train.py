@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from test_kernels import error_in_16_bits
 from torch import nn
 
 from scorefield import EDM, NCSN, Discrete, ScoreModel, annealed, denoising, geometric
@@ -68,13 +69,13 @@ def test_training_finds_the_score_of_a_gaussian():
         train(model, _gaussian, _level, optimizer=optimizer, steps=800, schedule=cosine(800))
     )
     b = 1 / (STD**2 + 0.7**2)
-    # bounds: 5 standard errors of about 0.002, those of 800 batches of 512
+    # bounds: 5 standard errors of about 0.002, those of 800 batches of 512; of the loss 0.0034
     torch.testing.assert_close(model.b.detach(), b, atol=0.01, rtol=0)
     torch.testing.assert_close(model.a.detach(), b * MEAN, atol=0.02, rtol=0)
     assert [u.step for u in updates] == list(range(1, 801))
     # smallest denoising loss: ½E‖s_q − s_z‖² = ½Σ(1/σ² − 1/(v + σ²))
     least = 0.5 * (1 / 0.7**2 - b).sum().item()
-    assert sum(u.loss for u in updates[-200:]) / 200 == pytest.approx(least, rel=0.02)
+    assert sum(u.loss for u in updates[-200:]) / 200 == pytest.approx(least, rel=0.017)
 
 
 def test_training_continues_from_state_dicts_bit_identically():
@@ -177,10 +178,10 @@ def test_clipping_bounds_the_step_and_reports_the_unclipped_norm():
         before = [p.detach().clone() for p in model.parameters()]
         (update,) = train(model, _images, LOSS, optimizer=optimizer, steps=1, clip=clip)
         moves = [(p.detach() - b).norm() for p, b in zip(model.parameters(), before, strict=True)]
-        # in float32 a norm of 10⁴ parameters rounds by about 1e-6 of itself
+        # a move of 1e-5 rounds by 2⁻²⁴ of 0.1, 6e-4; in a norm of 10⁴ that is 6e-6, a hundredth
         norms[clip] = (update.norm, torch.stack(moves).norm().item())
-    assert norms[None][0] == norms[1e-3][0] == pytest.approx(norms[None][1], rel=1e-4)
-    assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-3)
+    assert norms[None][0] == norms[1e-3][0] == pytest.approx(norms[None][1], rel=1e-5)
+    assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-5)
 
 
 def test_the_learning_rate_follows_its_schedule():
@@ -212,8 +213,8 @@ def test_autocast_reaches_only_the_network():
     plain, _ = _run(model, _images, 1)
     assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
     assert model.net.linear.weight.dtype == torch.float32
-    # bfloat16 rounds to 2⁻⁹ = 0.002; sums of 64 products and a square keep it below 0.05
-    assert updates[0].loss == pytest.approx(plain[0].loss, rel=0.05)
+    # a square has twice the error
+    assert updates[0].loss == pytest.approx(plain[0].loss, rel=2 * error_in_16_bits(model))
 
 
 @pytest.mark.usefixtures("unchecked")
