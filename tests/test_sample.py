@@ -16,6 +16,8 @@ from scorefield import (
     Prior,
     ScoreModel,
     geometric,
+    inverse,
+    restore,
     sample,
 )
 from scorefield.ladder import suggest_between
@@ -160,6 +162,19 @@ def test_dropout_is_off_while_sampling():
 
     model = ScoreModel(Dropping(), VE(2.0, 0.1), prior=Prior(MEAN, torch.tensor(0.25))).train()
     assert torch.equal(sample(model, 5), sample(model, 5))
+
+
+def test_samples_that_are_not_finite_are_warned_of():
+    class Broken(nn.Module):
+        def forward(self, x, cond):
+            return x / 0
+
+    model = ScoreModel(Broken(), VE(), prior=Prior(MEAN, torch.tensor(1.0)))
+    known, message = inverse.mask(torch.tensor([True, False])), "3 of 3 samples are not finite"
+    with pytest.warns(UserWarning, match=message):
+        sample(model, 3)
+    with pytest.warns(UserWarning, match=message):
+        restore(model, known, torch.zeros(1, 2), 3, method="dps")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from ._ops import check_finite
 from .disk import open_regular, write_file
 from .model import ScoreModel
 from .nn import NETWORKS
@@ -129,10 +130,12 @@ def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreMo
         if sorted(prior) != sorted(file.description["prior"]):
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
         for name, value in prior.items():
-            _check_tensor(f"prior.{name}", value)
+            check_finite(value, f"prior.{name}")
         start, shape = Prior(**prior) if prior else None, shape and tuple(shape)
         classes = tuple(map(str, file.description.get("classes", ())))
-        return ScoreModel(net, precondition, prior=start, shape=shape, classes=classes).eval()
+        model = ScoreModel(net, precondition, prior=start, shape=shape, classes=classes).eval()
+        model.check_weights()
+        return model
     except KeyError as error:
         raise ValueError(f"{path} is not a model: its header lacks {error!s:.100}") from error
     except MISMATCHES as error:
@@ -251,14 +254,9 @@ def _rebuild_precondition(file: TensorFile) -> Precondition:
         if not isinstance(value, types[name]) or not finite:
             raise ValueError(f"{name}={value!r:.40} is not a value that {name} can have")
     if (levels := file.tensors.get("precondition.levels")) is not None:
-        values["levels"] = _check_tensor("precondition.levels", levels)
+        check_finite(levels, "precondition.levels")
+        values["levels"] = levels
     return Precondition(**values)
-
-
-def _check_tensor(name: str, value: Tensor) -> Tensor:
-    if not value.is_floating_point() or not value.isfinite().all():
-        raise ValueError(f"{name} must be finite floats, but is {value.dtype} or not finite")
-    return value
 
 
 def _rebuild_network(file: TensorFile, networks: NetworkClasses) -> nn.Module:

@@ -144,6 +144,16 @@ class ScoreModel(nn.Module):
         parameter = next(self.net.parameters(), None)
         return None if parameter is None else parameter.device
 
+    def check_weights(self) -> None:
+        """Raise if a weight is not finite or a buffer is NaN, and name it."""
+        for name, value in (*self.named_parameters(), *self.named_buffers()):
+            good = value.isfinite() if isinstance(value, nn.Parameter) else ~value.isnan()
+            if not good.all():
+                raise ValueError(
+                    f"{name} has NaN or infinite values, and so would each sample: take weights "
+                    "from before the training diverged"
+                )
+
     def _check_sigma(self, sigma: Sigma) -> None:
         """Raise if σ ≤ 0, and warn once if σ is outside the training's range.
 

@@ -19,7 +19,7 @@ from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
 from .noise import geometric, seeded
-from .sample import Plan, condition, make_plan, require_prior
+from .sample import Plan, condition, make_plan, require_prior, warn_of_broken
 from .samplers import States, final
 from .train import derive_seed
 
@@ -100,12 +100,14 @@ def restore(
         return work.plan.run(run(score, operator, y, sigma_y=sigma_y, **options), x, noise)
 
     model.eval()
+    model.check_weights()
     y = y.to(prior.mean)
     rows = torch.arange(len(y)).repeat_interleave(work.groups * work.size)
     batches = torch.split(rows, work.at_once)
     parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
     take, completions = -(-n // work.groups), list[Tensor]()
     for index, x in zip(batches, watch(parts, work.states), strict=True):
+        warn_of_broken(x)
         x = operator.project(x, y[index]) if sigma_y == 0 else x
         # Descendants of one particle are neighbours in a filter: take particles far apart.
         completions.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])

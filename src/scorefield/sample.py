@@ -7,6 +7,7 @@ not depend on the batch size: noise is a function of (seed, sample, draw). Sever
 the batches.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
@@ -219,6 +220,7 @@ def chains(
     if n < 1 or batch < 1:
         raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
     require_prior(model)
+    model.check_weights()
     classes = None if label is None else choose_classes(model, label, n)
     condition(model, classes, guidance)  # fail now on what would fail at the first batch
 
@@ -262,11 +264,25 @@ def gather(
 ) -> Iterator[Float[Tensor, "part *shape"]]:
     """Yield the n samples in order, one batch of each process at a time, in every process.
 
-    `ends` are the final samples of this process's `chains`.
+    `ends` are the final samples of this process's `chains`. Samples that are not finite are warned
+    of.
     """
     like, own = require_prior(model).mean, iter(ends)
     sizes = [min(batch, n - first) for first in range(0, n, batch)]
     for start in range(0, len(sizes), distributed.world()):
         now = sizes[start : start + distributed.world()]
         parts = [next(own)] if distributed.rank() < len(now) else []
-        yield from distributed.gather_shards(parts, now, like)
+        for part in distributed.gather_shards(parts, now, like):
+            warn_of_broken(part)
+            yield part
+
+
+def warn_of_broken(x: Float[Tensor, "n *shape"]) -> None:
+    """Warn, in the first process, of samples that are not finite."""
+    broken = int((~x.flatten(1).isfinite().all(1)).sum())
+    if broken and distributed.is_main():
+        warnings.warn(
+            f"{broken} of {len(x)} samples are not finite: more steps or another sampler may help, "
+            "and `diagnose` shows where the score is wrong",
+            stacklevel=3,
+        )
