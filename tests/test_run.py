@@ -12,13 +12,15 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_faults import assert_same_end, read_log, state_files, vectors
 
 from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
-from scorefield.data import Batches, LabelledBatch, all_samples, load_data
+from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tensor_data
+from scorefield.evaluate import open_run
 from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import build_loss, build_model
 from scorefield.runs.config import Experiment, override
@@ -311,6 +313,30 @@ def test_finish_trains_resumes_or_loads(points, tmp_path):
     states = [model.net.state_dict() for model in (trained, resumed, loaded)]
     for state in states[1:]:
         assert all(torch.equal(state[name], states[0][name]) for name in states[0])
+
+
+def test_data_in_memory_are_trained_on_and_kept_apart_from_others(points, tmp_path, error_of):
+    x = torch.from_numpy(np.load(points))
+    experiment = _vectors(points, "data.options={memory: 0}")
+    start(experiment, tmp_path / "file")
+    list(resume(tmp_path / "file"))
+    for name, data in (("tensor", x), ("set", tensor_data(x))):
+        run, changed = tmp_path / name, tensor_data(x + 1)
+        start(experiment, run, data=data)
+        assert "are gone: memory does not have them" in error_of("resume", run)
+        with pytest.raises(ValueError, match="not those the run started with"):
+            resume(run, data=changed)
+        model = finish(experiment, run, data=data)
+        assert_same_end(run, tmp_path / "file")
+        assert open_run(run, data=data)[1].train.shape == model.shape
+        resume(run, data=points)  # a file of the same samples
+        with pytest.raises(ValueError, match="not those the run started with"):
+            finish(experiment, run, data=changed)
+    for wrong in (x.long(), x[0], (x > 0).byte()):
+        with pytest.raises(TypeError, match="data is a tensor of"):
+            start(experiment, tmp_path / "wrong", data=wrong)
+    with pytest.raises(ValueError, match="row 3 is not finite"):
+        start(experiment, tmp_path / "wrong", data=x.index_fill(0, torch.tensor(3), math.nan))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
 from .images import folder, image_names
 from .mnist import mnist
-from .numpy_files import numpy_file
+from .numpy_files import numpy_file, tensor_data
 from .sources import Arrays, Crops, Dataset, Part, Source, Stream, all_samples
 from .table import TABLE_FILE, Table
 from .toys import checkerboard, mixture, rings, signals, spirals, subspace
@@ -29,6 +29,7 @@ from .toys import checkerboard, mixture, rings, signals, spirals, subspace
 __all__ = [
     "DATASETS",
     "HUB_PREFIX",
+    "IN_MEMORY",
     "PUBLISHED_FILES",
     "TABLE_FILE",
     "Arrays",
@@ -47,6 +48,7 @@ __all__ = [
     "fingerprint_files",
     "fingerprint_samples",
     "load_data",
+    "tensor_data",
 ]
 
 Loader = Callable[..., Dataset]
@@ -70,6 +72,8 @@ PUBLISHED_FILES: dict[str, Loader] = {
 }
 """Loaders of paths with these names, and of folders that hold one."""
 HUB_PREFIX = "hub:"
+IN_MEMORY = ":memory:"
+"""Source of data that were given in Python, which has no other name."""
 
 
 def load_data(name: str | Path, **options: Any) -> Dataset:
@@ -113,6 +117,10 @@ def _published_loader(path: Path) -> Loader | None:
 def fingerprint_files(name: str) -> dict[str, str]:
     """Return fingerprints of the files of a path; none for data that have a name."""
     path = Path(name)
-    if name in DATASETS or name.startswith(HUB_PREFIX) or _published_loader(path) is not None:
+    if (
+        name in (*DATASETS, IN_MEMORY)
+        or name.startswith(HUB_PREFIX)
+        or _published_loader(path) is not None
+    ):
         return {}
     return fingerprint_path(path, image_names(path) if path.is_dir() else ())

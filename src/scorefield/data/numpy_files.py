@@ -56,6 +56,19 @@ def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) 
     return Dataset.split(path.stem, source, hold_out(len(source), 0.1), classes=classes)
 
 
+def tensor_data(x: Tensor) -> Dataset:
+    """Return a tensor of samples as data; it is split as a file of the same samples would be."""
+    images = x.dtype == torch.uint8 and x.ndim == 4
+    if x.ndim < 2 or not (images or x.is_floating_point()):
+        raise TypeError(
+            f"data is a tensor of {x.dtype} and shape {tuple(x.shape)}: give floats (n, ...), or "
+            "images (n, channels, height, width) as uint8"
+        )
+    source = Arrays(x.detach().cpu())
+    _check_values("data", source)
+    return Dataset.split("tensor", source, hold_out(len(source), 0.1))
+
+
 @dataclass(frozen=True, eq=False)
 class NumpyRows(Source):
     """Rows of an .npy file, of the shape `stored` in all, which `arrange` turns into samples.
@@ -161,7 +174,7 @@ def _arrange(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
     return array if second else array.transpose(0, 3, 1, 2)
 
 
-def _check_values(path: Path, source: Source) -> None:
+def _check_values(path: str | Path, source: Source) -> None:
     """Check that samples are finite in float32, the type of batches, and images in [0, 1]."""
     for start in range(0, len(source), 1000):
         index = torch.arange(start, min(start + 1000, len(source)))

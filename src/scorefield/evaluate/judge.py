@@ -22,7 +22,7 @@ from ..runs import config
 from ..runs.build import build_plan
 from ..runs.config import Experiment
 from ..runs.resolve import choose_device
-from ..runs.resume import move_data, read_data
+from ..runs.resume import OwnData, move_data, read_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from .evaluation import Evaluation
@@ -236,7 +236,7 @@ def evaluate_run(
     sampler: str | None = None,
     steps: int | None = None,
     frontier: bool = False,
-    data: str | Path | None = None,
+    data: OwnData | None = None,
     raw: bool = False,
     device: str = "auto",
     **options: Any,
@@ -263,20 +263,20 @@ def evaluate_run(
 def open_run(
     directory: str | Path,
     *,
-    data: str | Path | None = None,
+    data: OwnData | None = None,
     raw: bool = False,
     device: str = "auto",
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
     """Return a run's model, data, experiment and a description of the model's weights.
 
-    `data` is the new place of data that were moved; data that the run did not start with are
-    refused. `raw` takes the last weights in training
-    instead of their average.
+    `data` is the new place of data that were moved, or the data that `start` was given; data that
+    the run did not start with are refused. `raw` takes the last weights in training instead of
+    their average.
     """
     run = Path(directory)
     if not (run / "config.json").exists():
         raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
-    experiment = move_data(config.read(run / "config.json"), data)
+    experiment, dataset = move_data(config.read(run / "config.json"), data)
     if raw and not checkpoints(run):
         raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
     path = checkpoints(run)[-1] if raw else run
@@ -285,6 +285,6 @@ def open_run(
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"
-    dataset = read_data(run, experiment)
+    dataset = read_data(run, experiment, dataset)
     model = model.to(distributed.local_device(choose_device(device)))
     return model, dataset, experiment, f"{kind}, step {stored.about.get('step')}"

@@ -7,7 +7,7 @@ import torch
 
 from .. import distributed
 from ..checkpoint import load
-from ..data import DATASETS, TABLE_FILE, load_data
+from ..data import TABLE_FILE, load_data
 from ..disk import LOCK_FILE, check_writable, hold_lock, write_file
 from ..model import ScoreModel
 from ..train import Update
@@ -15,23 +15,24 @@ from . import config
 from .build import build, build_plan
 from .config import Experiment
 from .resolve import resolve
-from .resume import partial_files, resume, write_fingerprints
+from .resume import OwnData, move_data, partial_files, resume, write_fingerprints
 from .run import Run
 
 
-def start(experiment: Experiment, directory: str | Path) -> Run:
+def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None = None) -> Run:
     """Start a run in a new directory; iterating over it trains.
 
+    `data`, a tensor, a `Dataset` or the source of one, replaces the experiment's own data.
     Under a launcher, all processes call this together, and rank 0 writes.
     """
     distributed.join()
     directory = Path(directory)
     _check_new(directory)
     check_writable(directory / "config.json")
-    experiment = config.check_experiment(experiment, DATASETS)
-    data = load_data(experiment.data.source, **experiment.data.options)
-    experiment, reasons = distributed.broadcast(resolve(experiment, data))
-    run = Run(directory, experiment, build(experiment, data))
+    experiment, dataset = move_data(experiment, data)
+    dataset = dataset or load_data(experiment.data.source, **experiment.data.options)
+    experiment, reasons = distributed.broadcast(resolve(experiment, dataset))
+    run = Run(directory, experiment, build(experiment, dataset))
     run.reasons = reasons
     # Fail now on what would fail at the first grid of samples.
     _ = build_plan(run.model, experiment.sampling).evaluations
@@ -42,10 +43,10 @@ def start(experiment: Experiment, directory: str | Path) -> Run:
             _check_new(directory)  # another process may have started a run there meanwhile
             for path in (directory / TABLE_FILE, *partial_files(directory)):
                 path.unlink(missing_ok=True)
-            if data.table is not None:
-                write_file(directory / TABLE_FILE, data.table.as_json().encode())
+            if dataset.table is not None:
+                write_file(directory / TABLE_FILE, dataset.table.as_json().encode())
             write_file(directory / "config.json", config.as_json(experiment).encode())
-            write_fingerprints(directory, experiment.data.source, data)
+            write_fingerprints(directory, experiment.data.source, dataset)
     return run
 
 
@@ -63,19 +64,20 @@ def finish(
     experiment: Experiment,
     directory: str | Path,
     *,
+    data: OwnData | None = None,
     watch: Callable[[Run], Iterator[Update]] = iter,
 ) -> ScoreModel:
     """Train, resume or load the model of an experiment, whichever its directory needs.
 
-    A run that is there must have been started with it. `watch` returns a run's updates, for example
-    behind a progress bar.
+    A run that is there must have been started with it. `data` is that of `start`. `watch` returns a
+    run's updates, for example behind a progress bar.
     """
     directory, threads = Path(directory), torch.get_num_threads()
     if (directory / "config.json").exists():
-        run = resume(directory)
-        _check_same(directory, run.experiment, experiment)
+        run = resume(directory, data=data)
+        _check_same(directory, run.experiment, move_data(experiment, data)[0])
     else:
-        run = start(experiment, directory)
+        run = start(experiment, directory, data=data)
     try:
         if run.step < run.experiment.training.steps:
             for _ in watch(run):
@@ -87,7 +89,7 @@ def finish(
 
 def _check_same(directory: Path, stored: Experiment, experiment: Experiment) -> None:
     """Refuse a run whose configuration contradicts the experiment's; open fields agree with all."""
-    wanted = config.as_json(config.check_experiment(experiment, DATASETS))
+    wanted = config.as_json(experiment)
     for name, value, other in config.differing_fields(wanted, config.as_json(stored)):
         if value is not None and name.partition(".")[0] not in ("sampling", "keeping", "machine"):
             raise ValueError(

@@ -6,16 +6,19 @@ Other data or another configuration are refused, because the result would be a d
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import load
 from ..data import (
     DATASETS,
     HUB_PREFIX,
+    IN_MEMORY,
     Dataset,
     Table,
     data_folder,
@@ -23,6 +26,7 @@ from ..data import (
     fingerprint_files,
     fingerprint_samples,
     load_data,
+    tensor_data,
 )
 from ..disk import read_text, write_file
 from . import config
@@ -31,6 +35,9 @@ from .choose import change_source
 from .config import Experiment
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
+
+OwnData: TypeAlias = str | Path | Tensor | Dataset
+"""A source, or data in memory."""
 
 FREE = {
     *("training.steps", "data.source", "data.options.root", "data.options.download"),
@@ -44,12 +51,12 @@ PARTIAL = re.compile(r"\.\w+\.(jsonl?|safetensors|png)\.\d+")
 
 
 def resume(
-    directory: str | Path, *, data: str | Path | None = None, changed_data: bool = False
+    directory: str | Path, *, data: OwnData | None = None, changed_data: bool = False
 ) -> Run:
     """Return a run that continues from its last undamaged checkpoint when iterated over.
 
-    `data` is the new place of data that were moved. Data that differ from those the run started
-    with are refused, unless `changed_data` is true.
+    `data` is the new place of data that were moved, or the data that `start` was given. Data that
+    differ from those the run started with are refused, unless `changed_data` is true.
     """
     distributed.join()
     directory = Path(directory)
@@ -61,10 +68,10 @@ def resume(
                 path.unlink()
         state = last_state(directory)
         experiment = read_experiment(directory, state[1].about if state else {})
-        moved = move_data(experiment, data)
+        moved, dataset = move_data(experiment, data)
         # Rank 0 records new data; the others compare theirs with the record.
         changed = changed_data and distributed.is_main()
-        dataset = read_data(directory, moved, changed=changed)
+        dataset = read_data(directory, moved, dataset, changed=changed)
         if moved != experiment and distributed.is_main():
             write_file(directory / "config.json", config.as_json(moved).encode())
     run = Run(directory, moved, build(moved, dataset, load(state[0]) if state else None))
@@ -99,15 +106,21 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def move_data(experiment: Experiment, place: str | Path | None) -> Experiment:
-    """Return the experiment with its data in another place, if that is given."""
-    if place is None:
-        return experiment
-    data = change_source(experiment.data, str(place))
-    return config.check_experiment(replace(experiment, data=data), DATASETS)
+def move_data(experiment: Experiment, own: OwnData | None) -> tuple[Experiment, Dataset | None]:
+    """Return the experiment with data in another place, or with data in memory, and these."""
+    dataset = tensor_data(own) if isinstance(own, Tensor) else own
+    data = experiment.data
+    if isinstance(dataset, Dataset):
+        data = replace(data, source=IN_MEMORY, options={})
+    elif own is not None:
+        data = change_source(data, str(own))
+    experiment = config.check_experiment(replace(experiment, data=data), (*DATASETS, IN_MEMORY))
+    return experiment, dataset if isinstance(dataset, Dataset) else None
 
 
-def read_data(directory: Path, experiment: Experiment, *, changed: bool = False) -> Dataset:
+def read_data(
+    directory: Path, experiment: Experiment, data: Dataset | None = None, *, changed: bool = False
+) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     path, source = directory / DATA, experiment.data.source
     try:
@@ -126,11 +139,12 @@ def read_data(directory: Path, experiment: Experiment, *, changed: bool = False)
                 f"--changed-data to scorefield resume {directory}"
             )
 
-    with _explain_missing(experiment.data):
+    with _explain_missing(experiment.data) if data is None else nullcontext():
         # Compare files before reading them: reading different ones may fail in other ways.
-        if files := fingerprint_files(source):
+        files = {} if before and "trained on" in before else fingerprint_files(source)
+        if files:
             check(files)
-        data = load_data(source, **experiment.data.options)
+        data = data or load_data(source, **experiment.data.options)
     if not files:
         check(fingerprint_samples(data))
     if data.table is not None and data.table != Table.read(directory):
@@ -148,9 +162,11 @@ def _explain_missing(data: config.Data) -> Iterator[None]:
     """Say what to do if the data are no longer where they were."""
     place = Path(data.source)
     try:
-        if data.source in DATASETS:
+        if data.source == IN_MEMORY:
+            place = Path("memory")
+        elif data.source in DATASETS:
             place = data_folder(data.source, data.options.get("root"))
-        elif not data.source.startswith(HUB_PREFIX) and not place.exists():
+        if not (place.exists() or data.source in DATASETS or data.source.startswith(HUB_PREFIX)):
             raise FileNotFoundError(place)
         yield
     except FileNotFoundError as error:
