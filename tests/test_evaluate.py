@@ -381,7 +381,7 @@ def test_the_classifier_is_deterministic_and_right(digits, classifier):
     two = make_features("classifier", Dataset("two", points, points, ("low", "high")))
     assert "100.0 % of the held-out samples right" in two.about
     score = inception_score(two.extract(all_samples(points))[1], 1).value
-    assert score == pytest.approx(2, rel=1e-2)  # exp(log 2) if the classifier is certain
+    assert score == pytest.approx(2, rel=1e-2)  # exp(log 2 − H), the entropy H < 0.01
 
 
 def inception_weights(net):

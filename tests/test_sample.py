@@ -211,9 +211,9 @@ def test_a_score_that_is_neither_a_model_nor_an_oracle_is_refused():
 def test_an_oracle_is_sampled_like_a_network(plan):
     oracle = Gaussian(MEAN.double(), 0.25)
     x = sample(oracle, 1000, plan, steps=40)
-    # four standard errors, plus 2 % of the deviation for 40 steps
-    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 1000**0.5 + 0.01
-    assert (x.std(0) / 0.5 - 1).abs().max() < 4 / 2000**0.5 + 0.02
+    # four standard errors; 40 steps leave a deviation too large by 0.6 %, and 40 a level by 2.7 %
+    assert (x.mean(0) - MEAN).abs().max() < 4 * 0.5 / 1000**0.5
+    assert (x.std(0) / 0.5 - 1).abs().max() < 4 / 2000**0.5 + (0.027 if plan else 0.006)
     assert torch.equal(sample(oracle, 5, make_plan(oracle)), sample(oracle, 5))
     with pytest.raises(ValueError, match=r"label=.* has no classes"):
         sample(oracle, 5, label=1)
