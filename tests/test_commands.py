@@ -128,7 +128,7 @@ def test_a_folder_of_classes_makes_a_conditional_model(capsys, error_of):
     assert config["data"]["classes"] == model["classes"] == ["cat", "flower"]
     sample = ["sample", "run", "--steps", "2", "-n", "5", "--out"]
     for label, counts, words in (
-        ("flower", {"flower": 5}, "5 samples of flower"),
+        ("flower", {"flower": 5}, "5 samples of 'flower'"),
         ("all", {"cat": 3, "flower": 2}, "5 samples of 2 classes"),
     ):
         assert main([*sample, f"{label}.npy", "--label", label, "--guidance", "2"]) == 0

@@ -24,6 +24,7 @@ from scorefield.ladder import suggest_between
 from scorefield.sample import make_plan
 from scorefield.samplers import Sampler, State, annealed_langevin, euler, final
 from scorefield.samplers.state import sampler
+from scorefield.values import describe_classes
 
 MEAN = torch.tensor([2.0, -1.0])
 
@@ -134,6 +135,8 @@ def test_classes_have_names():
     x = torch.randn(2, *MEAN.shape)
     assert torch.equal(model.given("dog")(x, 1.0), model.given(1)(x, 1.0))
     assert ScoreModel(net, EDM()).classes == ("0", "1", "2")
+    # a control character in a name must not reach a terminal
+    assert describe_classes(["a", "\x1b[2J"]) == r"2 classes: a, \x1b[2J"
     for label, message in (
         ("flwer", "'flwer' is not a class of the model: did you mean flower"),
         (3, "classes are 0 to 2"),

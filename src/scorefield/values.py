@@ -112,4 +112,6 @@ def spelling_hint(name: str, choices: Iterable[str]) -> str:
 
 def describe_classes(names: Sequence[str]) -> str:
     """Return the number of classes and the names of the first twenty."""
-    return f"{len(names)} classes: {', '.join(names[:20])}{', ...' * (len(names) > 20)}"
+    # repr without its quotes: a control character in a name must not reach a terminal
+    first = ", ".join(repr(name)[1:-1] for name in names[:20])
+    return f"{len(names)} classes: {first}{', ...' * (len(names) > 20)}"

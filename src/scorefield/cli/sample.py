@@ -86,7 +86,7 @@ def sample(
         for x in gather(model, ends, n, batch):
             write(x)
     names = [*about["classes"]]
-    kind = f" of {names[0] if len(names) == 1 else f'{len(names)} classes'}" if names else ""
+    kind = f" of {repr(names[0]) if len(names) == 1 else f'{len(names)} classes'}" if names else ""
     say(f"wrote {out}: {n} samples{kind} by {plan.sampler}, {plan.evaluations} evaluations each")
     if label is None and model.classes:
         say(f"--label chooses one of {describe_classes(model.classes)}, or `all`")
