@@ -165,6 +165,10 @@ def test_wrong_names_labels_and_sizes_are_refused_with_a_hint():
         (lambda: load_data("rings", n=0), "n=0"),
         (lambda: load_data("subspace", n=0), "n=0"),
         (lambda: load_data("subspace", rank=16), "rank=16"),
+        (lambda: load_data("subspace", size=10**6), r"a sample is 1e\+10 numbers, 37.3 GiB"),
+        (lambda: load_data("subspace", size=10**6, rank=10**5), "size × rank is"),
+        (lambda: load_data("signals", length=10**6), "the covariance, is .* 3.73e.03 GiB"),
+        (lambda: load_data("rings", n=10**12), "within 1 GiB"),
         (lambda: all_samples(Arrays(torch.rand(4, 2)), limit=0), "limit=0"),
         (lambda: Crops(torch.zeros(2, 3, 5, 7).byte(), 6), r"side=6: .* from 1 to 5"),
     ):

@@ -15,6 +15,9 @@ from .sources import Arrays, Dataset
 
 PointSampler: TypeAlias = Callable[[int, Generator], Tensor]
 
+MAX_NUMBERS = 2**28
+"""Numbers that samples, or a covariance, may have: 1 GiB."""
+
 
 def mixture(*, n: int = 10_000, seed: int = 0) -> Dataset:
     """Sample eight equal Gaussians of standard deviation 0.3 on a circle of radius 4."""
@@ -38,6 +41,7 @@ def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -
     """
     if not 1 <= rank < size:
         raise ValueError(f"rank={rank}, size={size}: give a rank from 1 to size − 1")
+    _check_count("size × rank", size * rank)
     z = torch.randn(size, rank, generator=Generator().manual_seed(0), dtype=torch.float64)
     factor = torch.linalg.qr(z).Q.float()
     return _sample_oracle("subspace", Gaussian(torch.zeros(size), 0.0, factor), n, seed)
@@ -51,6 +55,7 @@ def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
     """
     if length < 1:
         raise ValueError(f"length={length}: give at least 1")
+    _check_count("length × length, the covariance,", length**2)
     a, b = 2 * 0.95 * math.cos(2 * math.pi / 16), -(0.95**2)
     rho = [1.0, a / (1 - b)]
     while len(rho) < length:
@@ -100,6 +105,16 @@ def _sample_toy(
     """Sample n points to train on, and a tenth as many, at least one, to hold out."""
     if n < 1:
         raise ValueError(f"n={n}: give at least 1 sample")
+    _check_count("n × the size of a sample", n * (oracle.shape.numel() if oracle else 2))
     generator = Generator().manual_seed(seed)
     train, test = points(n, generator), points(max(1, n // 10), generator)
     return Dataset(name, Arrays(train), Arrays(test), oracle=oracle)
+
+
+def _check_count(what: str, count: int) -> None:
+    """Refuse more numbers than `MAX_NUMBERS` before they are allocated."""
+    if count > MAX_NUMBERS:
+        raise ValueError(
+            f"{what} is {count:.3g} numbers, {4 * count / 2**30:.3g} GiB: give less, to stay "
+            f"within {4 * MAX_NUMBERS / 2**30:.3g} GiB"
+        )
