@@ -52,7 +52,7 @@ def run(name: str, options: Sequence[str]) -> None:
     if not 0 <= setting.seed < 2**63:
         raise ValueError(f"--seed {setting.seed}: give a whole number from 0 to 2^63 - 1")
     startup.prepare()
-    from scorefield.runs.resolve import choose_device
+    from scorefield.distributed import choose_device
 
     from .table import record
     from .tables import published_tables

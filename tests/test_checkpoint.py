@@ -165,7 +165,7 @@ def test_a_network_larger_than_its_file_is_not_built(tmp_path, change):
     stored.tensors["net.more"] = torch.zeros(13_000)
     write_tensors(tmp_path / "m.safetensors", stored.description, stored.tensors)
     handle = register_module_parameter_registration_hook(lambda *_: created.append(1))
-    with pytest.raises(ValueError, match="more parameters than the") as error:
+    with pytest.raises(ValueError, match="parameter tensors: its file has") as error:
         load(tmp_path / "m.safetensors")
     handle.remove()
     assert len(created) <= 3 * len(stored.tensors)

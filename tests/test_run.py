@@ -23,7 +23,7 @@ from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tens
 from scorefield.evaluate import open_run
 from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import build_loss, build_model
-from scorefield.runs.config import Experiment, override
+from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.runs.resolve import resolve
 from scorefield.train import cosine, derive_seed, train
 
@@ -250,6 +250,43 @@ def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
     with pytest.raises((ValueError, TypeError), match=message):
         start(_experiment(setting), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("machine.device=cuda:99", "device 'cuda:99' is not available"),
+        ("machine.device=meta", "device 'meta' is not available"),
+        ("machine.device=tpu9", "device 'tpu9' is not available"),
+        ("machine.threads=1000000", r"machine\.threads=1e\+06: give 1,024 or less"),
+        ("data.workers=1000000", r"data\.workers=1e\+06: give 1,024 or less"),
+        ("levels.count=1000000000", r"levels\.count=1e\+09: give 1,000,000 or less"),
+        ("sampling.steps=1000000000", r"sampling\.steps=1e\+09: give 1,000,000 or less"),
+        ("sampling.levels=1000000000", r"sampling\.levels=1e\+09: give 1,000,000 or less"),
+        ("network.blocks=10000000", r"network\.blocks=1e\+07: give 10,000 or less"),
+        ("network.blocks=90", r"100 parameter tensors: give fewer network\.blocks"),
+        (
+            "network.width=100000",
+            "'width': 100000.* take .* GiB, and cpu has 1 GiB: give less",
+        ),
+        ("network.width=1000000000000000000", "'width': 1000000000000000000.* overflowed"),
+        ("training.batch=100000000", r"batch=100000000: it takes .* cpu has 1 GiB: give \d+ or"),
+        ("training.steps=1000000000000000000", None),  # nothing depends on how many there are
+    ],
+)
+def test_settings_beyond_the_machine(points, tmp_path, monkeypatch, setting, message):
+    monkeypatch.setattr("scorefield.runs.build.memory_bytes", lambda device: 2.0**30)
+    monkeypatch.setattr("scorefield.runs.build.MAX_PARAMETERS", 100)
+    edited = tmp_path / "edited"
+    config_file = start(_vectors(points), edited).directory / "config.json"
+    config_file.write_text(as_json(override(read(config_file), [setting])))
+    for run in (lambda: start(_vectors(points, setting), tmp_path / "new"), lambda: resume(edited)):
+        if message is None:
+            assert next(iter(run())).step == 1
+            continue
+        with pytest.raises(ValueError, match=message):
+            run()
+    assert message is None or not (tmp_path / "new").exists()
 
 
 def test_training_starts_from_a_saved_model(whole, tmp_path):

@@ -267,7 +267,8 @@ def _rebuild_network(file: TensorFile, networks: NetworkClasses) -> nn.Module:
         raise ValueError(f"{kind!r:.40} is not a known network: {', '.join(networks)}")
     _check_sizes(arguments, sum(value.numel() for value in state.values()), len(state))
     # No memory is allocated before the shapes have been compared.
-    with torch.device("meta"), _limit_parameters(len(state)):
+    most = 2 * len(state) + SPARE_PARAMETERS  # some are replaced during the building
+    with torch.device("meta"), limit_parameters(most, f"its file has {len(state)} tensors"):
         net = networks[kind](**arguments)
     own = net.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -294,15 +295,15 @@ def _check_sizes(arguments: Any, elements: int, tensors: int) -> None:
 
 
 @contextmanager
-def _limit_parameters(tensors: int) -> Iterator[None]:
-    """Stop building a network that has far more parameters than the file has tensors."""
-    left = 2 * tensors + SPARE_PARAMETERS  # some are replaced during the building
+def limit_parameters(most: int, reason: str) -> Iterator[None]:
+    """Stop building a network that has more parameter tensors."""
+    left = most
 
     def count(*_: object) -> None:
         nonlocal left
         left -= 1
         if left < 0:
-            raise ValueError(f"its network has more parameters than the {tensors} tensors stored")
+            raise ValueError(f"the network has more than {most} parameter tensors: {reason}")
 
     handle = register_module_parameter_registration_hook(count)
     try:

@@ -72,6 +72,18 @@ def local_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(local))
 
 
+def choose_device(name: str) -> torch.device:
+    """Return the device of this name; "auto" is a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        x = torch.zeros(1, device=name)
+        x.item()  # fails on the device meta, which has no memory
+        return x.device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not available: try auto, cpu, cuda or mps") from error
+
+
 def split_rows(n: int, rank: int, world: int) -> range:
     """Return the rows of one rank, out of n; the sizes differ by at most one."""
     return range(rank * n // world, (rank + 1) * n // world)

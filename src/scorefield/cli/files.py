@@ -21,7 +21,6 @@ from ..data.decode import read_image
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
-from ..runs.resolve import choose_device
 from ..sample import Plan, make_plan
 from ..samplers import State, final
 from ..show import images
@@ -35,7 +34,7 @@ MAX_FRAMES = 60
 
 def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size]:
     """Load a model that can be sampled to this process's device; return it and its shape."""
-    model = load(run).to(distributed.local_device(choose_device(device)))
+    model = load(run).to(distributed.local_device(distributed.choose_device(device)))
     if model.prior is None:
         raise ValueError(f"{run} has no prior to start from: save it with ScoreModel(prior=...)")
     return model, model.prior.mean.shape

@@ -38,7 +38,7 @@ def reproduce(
     options.check_options(steps=steps, seed=seed)
     options.check_directory(out)
     from .. import paper
-    from ..runs.resolve import choose_device
+    from ..distributed import choose_device
 
     setting = paper.Setting(out, scale, seed, data, str(choose_device(device)), steps, inception)
     if not paper.run_experiments(experiments, setting):

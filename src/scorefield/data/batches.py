@@ -106,8 +106,8 @@ class Batches:
     def _take(self, step: int) -> Labelled:
         n, rows = len(self.source), self._rows
         epoch, offset = np.divmod(step * self.size + np.arange(rows.start, rows.stop), n)
-        epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
-        parts = [permutation(self.seed, e, n)[offset[epoch == e]] for e in epochs]
+        of_epochs = np.split(offset, np.flatnonzero(np.diff(epoch)) + 1)
+        parts = [permutation(self.seed, e, n)[part] for e, part in enumerate(of_epochs, epoch[0])]
         return self.source.take(torch.from_numpy(np.concatenate(parts)))
 
     def _finish(self, step: int, samples: Labelled) -> LabelledBatch:

@@ -21,7 +21,6 @@ from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
 from ..runs.config import Experiment
-from ..runs.resolve import choose_device
 from ..runs.resume import OwnData, move_data, read_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
@@ -286,5 +285,5 @@ def open_run(
         model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"
     dataset = read_data(run, experiment, dataset)
-    model = model.to(distributed.local_device(choose_device(device)))
+    model = model.to(distributed.local_device(distributed.choose_device(device)))
     return model, dataset, experiment, f"{kind}, step {stored.about.get('step')}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .. import distributed
-from ..checkpoint import load
+from ..checkpoint import limit_parameters, load
 from ..data import Batches, Dataset, all_samples
 from ..fast.optimize import Choice
 from ..model import ScoreModel
@@ -33,12 +33,17 @@ from ..objectives import (
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..sample import Plan, make_plan
+from ..show.machine import memory_bytes
 from ..train import derive_seed, moving_average
 from ..values import convert_arguments
 from .config import Experiment, Levels, Sampling
 
 ESTIMATION_SAMPLES = 10_000
 """Largest number of samples from which moments and ladders are estimated."""
+MAX_PARAMETERS = 10_000
+"""Largest number of parameter tensors of a network; the largest published one has 1,500."""
+TRAINING_COPIES = 5
+"""Weights, gradients, Adam's two moments, and the moving average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +67,7 @@ class Parts:
 def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None) -> Parts:
     """Build the parts of a run from a resolved experiment and, if given, a checkpoint's model."""
     machine, training = experiment.machine, experiment.training
-    device = distributed.local_device(torch.device(machine.device))
+    device = distributed.local_device(distributed.choose_device(machine.device))
     data = data.to(device)
     model = (model or build_model(experiment, data)).to(device)
     # The training loop applies autocast. Compilation comes last: a compiled network is not copied.
@@ -93,6 +98,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
 
 def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
     """Return the untrained model, or the one that training starts from, with the data's prior."""
+    outline_model(experiment, data.train.shape)
     prior = Prior.fit(all_samples(data.train, ESTIMATION_SAMPLES))
     if experiment.start is not None:
         model = read_start(experiment, data)
@@ -103,6 +109,50 @@ def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
         net = build_network(experiment)
     names = experiment.data.classes or ()
     return ScoreModel(net, precondition(experiment), prior=prior, classes=names)
+
+
+def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
+    """Return the model without memory for its weights; refuse one that this machine cannot train.
+
+    A batch takes at least half of the outputs of the layers, whichever kernels and precision train.
+    """
+    outputs = list[int]()
+
+    def note(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        outputs.append(output.nbytes)
+
+    try:
+        with torch.device("meta"), limit_parameters(MAX_PARAMETERS, "give fewer network.blocks"):
+            net, x = build_network(experiment), torch.empty(1, *shape)
+        model = ScoreModel(net, precondition(experiment), shape=shape)
+        for layer in net.modules():
+            if next(layer.parameters(recurse=False), None) is not None:
+                layer.register_forward_hook(note)
+        model(x, model.sigma_max)
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"network={experiment.network!s:.300}: it fails: {reason}") from error
+    _check_memory(experiment, model, row_bytes=3 * x.nbytes + sum(outputs) // 2)
+    return model
+
+
+def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> None:
+    """Refuse a network, or a batch of rows that take so many bytes each, beyond the memory."""
+    device, memory = experiment.machine.device, memory_bytes(experiment.machine.device)
+    available = f"and {device} has {memory / 2**30:.3g} GiB"
+    state = TRAINING_COPIES * sum(p.nbytes for p in model.parameters())
+    if state > memory:
+        numbers = sum(p.numel() for p in model.parameters())
+        raise ValueError(
+            f"network={experiment.network!s:.300}: {numbers:.3g} parameters, their gradients, "
+            f"moments and averages take {state / 2**30:.3g} GiB, {available}: give less"
+        )
+    batch, world = experiment.training.batch, distributed.world()
+    if (needed := -(-batch // world) * row_bytes) > memory - state:
+        raise ValueError(
+            f"training.batch={batch}: it takes {needed / 2**30:.3g} GiB or more, {available}: give "
+            f"{int((memory - state) // row_bytes) * world} or less"
+        )
 
 
 def build_network(experiment: Experiment) -> nn.Module:

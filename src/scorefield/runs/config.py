@@ -151,6 +151,12 @@ MINIMUM = {
     2: "sampling.levels",
 }
 """The fields that have a smallest value."""
+MAXIMUM = {
+    1024: "data.workers machine.threads",
+    10_000: "network.blocks",
+    1_000_000: "levels.count sampling.levels sampling.steps",
+}
+"""The fields that have a largest value, beyond what any machine computes."""
 ABOVE_ZERO = (
     "levels.std levels.sigma_data levels.sigma_max levels.sigma_min training.clip training.eps "
     "sampling.epsilon"
@@ -283,6 +289,11 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
         for name in fields.split():
             if values[name] is not None and not values[name] >= minimum:
                 raise ValueError(f"{name}={values[name]}: give {minimum} or more")
+    for maximum, fields in MAXIMUM.items():
+        for name in fields.split():
+            value = values.get(name)  # the file may give an argument of the network another type
+            if isinstance(value, (int, float)) and value > maximum:
+                raise ValueError(f"{name}={value:.6g}: give {maximum:,} or less")
     for name in ABOVE_ZERO.split():
         if values[name] is not None and not values[name] > 0:
             raise ValueError(f"{name}={values[name]}: give more than 0")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, all_samples
+from ..distributed import choose_device
 from ..fast.optimize import Choice, choose
 from ..ladder import suggest
-from ..model import ScoreModel
 from ..nn import NETWORKS
 from ..values import describe_classes, spelling_hint
-from .build import ESTIMATION_SAMPLES, build_network, precondition, read_start
+from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Experiment, Levels
 
 BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
@@ -122,9 +122,7 @@ def _fill_classes(names: Sequence[str] | None, data: Dataset) -> Sequence[str]:
 
 def _choose_backend(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
     """Fill in the backend that is fastest on this machine, and return the reasons."""
-    with torch.device("meta"):  # only its sizes are needed
-        net = build_network(experiment)
-    model = ScoreModel(net, precondition(experiment), shape=tuple(data.train.shape))
+    model = outline_model(experiment, data.train.shape)
     machine, training = experiment.machine, experiment.training
     device, steps = torch.device(machine.device), training.steps
     choice = choose(model, device=device, batch=training.batch, evaluations=steps, train=True)
@@ -139,13 +137,3 @@ def _choose_backend(experiment: Experiment, data: Dataset) -> tuple[Experiment, 
         reasons = f"{', '.join(against)}, as configured{default}"
     values: dict[str, Any] = chosen | fixed
     return replace(experiment, machine=replace(machine, **values)), reasons
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" is a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available: try auto, cpu, cuda or mps") from error

@@ -1,5 +1,6 @@
 """The machine that a figure was measured on."""
 
+import math
 import os
 import platform
 from contextlib import suppress
@@ -16,21 +17,28 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     names.append(platform.processor() or platform.machine())
-    memory = None
-    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    memory = memory_bytes()
     return {
         "processor": names[0],
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory in GiB": memory,
+        "memory in GiB": round(memory / 2**30) if math.isfinite(memory) else None,
         "GPU": torch.cuda.get_device_name(device) if "cuda" in device else None,
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "scorefield": version("scorefield"),
     }
+
+
+def memory_bytes(device: str = "cpu") -> float:
+    """Return the memory of a GPU, or of the machine; infinity if it is unknown."""
+    if "cuda" in device:
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
 
 
 def in_words(machine: dict[str, Any]) -> str:
