@@ -213,6 +213,10 @@ ZERO = torch.zeros(1, 1)
 SUM_FILTER = partial(
     particle_filter, two(), torch.zeros(4, 2), geometric(10, 0.02, 4), operator=SUM
 )
+FIRST = [
+    partial(algorithm2, *SUM_FILTER.args, observed=torch.tensor([True, False])),
+    partial(particle_filter, *SUM_FILTER.args, operator=mask(torch.tensor([True, False]))),
+]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +231,13 @@ SUM_FILTER = partial(
         (lambda: pigdm(two(), SUM, ZERO, sigma_y=-1), "sigma_y"),
         (lambda: dps(two(), SUM, ZERO, zeta=0), "zeta=0"),
         (lambda: replace(two(), SUM, ZERO / 0), "NaN"),
+        *((partial(run, y=torch.zeros(1, 3)), "the mask has shape") for run in FIRST),
+        *(
+            (partial(run, y=torch.zeros(3, 2)), "3 rows for 4 samples: give 1 or 4")
+            for run in FIRST
+        ),
+        (lambda: SUM_FILTER(y=torch.zeros(1, 2)), r"samples of \(2,\) are measured as \(1,\)"),
+        (lambda: replace(two(), SUM, torch.zeros(1, 2))(torch.zeros(4, 2), 1.0), "y is a batch"),
         (lambda: SUM_FILTER(y=ZERO, filter_size=3), "divides 4"),
         (lambda: SUM_FILTER(y=torch.arange(4.0)[:, None], filter_size=2), "one y"),
     ],

@@ -123,6 +123,10 @@ def test_beyond_its_range_a_model_warns_once():
         _model(NCSN(LADDER))(x, torch.tensor([0.5, 0.001]))
 
 
+LABELS = ["a", 0.5, True, [0], torch.zeros(3).long(), torch.zeros(2), torch.zeros(2, 1).long()]
+"""No classes of a batch of two."""
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -132,6 +136,7 @@ def test_beyond_its_range_a_model_warns_once():
         (lambda: _model()(X, torch.ones(3)), "sigma has shape"),
         *((partial(CLASSES.given(label), X, 0.5), "3 classes, 0 to 2") for label in (3, -1)),
         (lambda: CLASSES.given(torch.tensor([0, 3]))(X, 0.5), "3 classes, 0 to 2"),
+        *((partial(CLASSES, X, 0.5, label), "label=.* whole number") for label in LABELS),
         (
             lambda: ScoreModel(RefineNet(1, 4), VE()).given(0),
             "label=0: the network, RefineNet, has no classes",

@@ -1,6 +1,7 @@
 """Grids, distributions of σ, the prior and sources of randomness against their definitions."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -180,6 +181,7 @@ NO_COVARIANCE = "cov is not a covariance"
         (lambda: Discrete(torch.tensor([1.0, 0.0])), "above 0 that strictly decrease"),
         (lambda: Discrete(torch.ones(1)).density(ZERO), "single level"),
         (lambda: interpolated(seeded(0), seeded(1), torch.ones(3))(ZERO), "weights has 3 rows"),
+        *((partial(seeded, seed), f"seed={seed}: give a whole") for seed in (-1, 2**64, 1.5, None)),
         (lambda: replay([torch.ones(2, 2)])(ZERO), r"shape \(2, 2\) where shape \(2,\)"),
         (lambda: replay([])(ZERO), "no more tensors"),
         (lambda: match(torch.ones(3), ZERO), "batch of 2"),

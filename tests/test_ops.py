@@ -72,6 +72,14 @@ def test_a_score_of_anything_but_floats_is_refused_by_name(x, message):
             score(x, 0.5)
 
 
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_sigma_without_values_is_refused_by_name(shape):
+    model, oracle = ScoreModel(MLP(2), VE()), Gaussian(torch.zeros(2), 1.0)
+    for score in (model, oracle, oracle.log_prob, oracle.prior.score, from_noise(model)):
+        with pytest.raises(ValueError, match=r"sigma is on the device meta, .* device of x"):
+            score(torch.ones(3, 2), torch.ones(shape, device="meta"))
+
+
 def test_sigma_in_its_three_forms():
     x = torch.zeros(2, 3, 4, dtype=torch.float64)
     assert match(0.5, x).shape == match(torch.tensor(0.5), x).shape == ()

@@ -266,6 +266,15 @@ BOX = Box(torch.zeros(3), torch.ones(3))
 TALL = torch.tensor([[1.0, 2.0, 3.0], [0.1, 0.3, 0.4], [0.7, 0.2, 0.9]])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sigma", [1.0, torch.ones(0).double()])
+def test_an_empty_batch_has_an_empty_score(kind, sigma):
+    oracle = oracles((3,))[kind]
+    for x in (torch.zeros(0, 3).double(), torch.zeros(0, 3).double().requires_grad_()):
+        assert oracle.score(x, sigma).shape == (0, 3)
+        assert oracle.log_prob(x, sigma).shape == (0,)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "message"),

@@ -57,8 +57,8 @@ LAYERS = {
     # using a model
     "disk": "",
     "distributed": "",
-    "train": "distributed",
-    "checkpoint": "disk model nn precondition prior",
+    "train": "_ops distributed noise",
+    "checkpoint": "_ops disk model nn precondition prior",
     "sample": "_ops distributed ladder model noise oracles precondition prior samplers score "
     "values",
     "convert": "_ops checkpoint disk fast model nn noise precondition prior score",

@@ -76,6 +76,23 @@ def test_a_class_and_guidance_move_completions():
             restore(model, inverse.mask(known), y, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(zetta=1.0), "dps: option zetta does not exist: did you mean zeta"),
+        (dict(noise=torch.randn_like), "noise is a function of `seed` here"),
+        (dict(seed=2**64), "seed=18446744073709551616: give a whole number"),
+        (dict(y=torch.zeros(1, 3)), r"mask has shape \(2,\), but is applied to a batch of \(3,\)"),
+        (dict(operator=inverse.mask(torch.ones(3))), r"mask has shape \(3,\)"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    model, y = gaussian_model(Gaussian(torch.zeros(2), 1.0)), torch.zeros(1, 2)
+    own = dict(operator=inverse.mask(torch.tensor([True, False])), y=y, method="dps")
+    with pytest.raises(ValueError, match=message):
+        restore(model, **own | options)
+
+
 def test_completions_come_from_all_filters_equally(monkeypatch):
     def numbered(score, x, sigmas, *, y, filter_size, **_):
         assert filter_size == 8

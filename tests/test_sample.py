@@ -194,6 +194,8 @@ def test_samples_that_are_not_finite_are_warned_of():
         (dict(guidence=2.0), "option guidence does not exist: did you mean guidance"),
         (dict(noise=torch.randn_like), "noise is a function of `seed` here: .*run"),
         (dict(guidance=2.0), "needs a label"),
+        (dict(label=torch.zeros(2).long()), r"label=a tensor of torch.int64 and shape \(2,\)"),
+        (dict(seed=-1), "seed=-1: give a whole number"),
         (dict(batch=0), "batch=0"),
         (dict(model=ScoreModel(Exact(), EDM())), "no prior"),
     ],

@@ -3,10 +3,12 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from test_kernels import error_in_16_bits
 from torch import nn
+from torch.utils.data import DataLoader
 
 from scorefield import EDM, NCSN, Discrete, ScoreModel, annealed, denoising, geometric
 from scorefield.nn import UNet
@@ -224,3 +226,23 @@ def test_training_without_steps_never_ends_and_no_start_is_beyond_the_end():
     assert [next(run).step for _ in range(4)] == [6, 7, 8, 9]
     with pytest.raises(ValueError, match="start=3, steps=2"):
         train(model, _gaussian, _level, optimizer=optimizer, steps=2, start=3)
+    with pytest.raises(ValueError, match=r"seed=1\.5: give a whole number"):
+        train(model, _gaussian, _level, optimizer=optimizer, seed=1.5)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (DataLoader(torch.zeros(4, 2)), "batches is a DataLoader: give a function"),
+        (lambda step: (torch.zeros(4, 2),), "returned a tuple of 1: return a tensor x"),
+        (lambda step: [torch.zeros(4, 2)] * 3, "returned a list of 3: return a tensor x"),
+        (lambda step: np.zeros((4, 2)), "returned a ndarray: return a tensor x"),
+        (lambda step: torch.zeros(4, 2).long(), "x is torch.int64: give floats"),
+        (lambda step: ([1.0], None), "x is of type list: give a tensor"),
+    ],
+)
+def test_batches_of_another_form_are_refused_by_name(batches, message):
+    optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=message):
+        next(train(model, batches, _level, optimizer=optimizer))

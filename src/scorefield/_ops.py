@@ -1,5 +1,6 @@
 """Operations of every formula: σ against a batch, squared norms, pullbacks vᵀ∂f/∂x, traces."""
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -36,8 +37,13 @@ def check_finite(x: object, name: str = "x") -> None:
 
 
 def lowest(sigma: Sigma) -> float:
-    """Return the least σ, after checking that it is not below 0."""
-    least = sigma.min().item() if isinstance(sigma, Tensor) else sigma
+    """Return the least σ, ∞ for an empty batch, after checking that it is not below 0."""
+    least = math.inf
+    if not isinstance(sigma, Tensor):
+        least = sigma
+    elif sigma.numel():
+        _check_not_meta(sigma)
+        least = sigma.min().item()
     if not least >= 0:
         raise ValueError(f"sigma={least}: give a noise level ≥ 0")
     return least
@@ -46,6 +52,8 @@ def lowest(sigma: Sigma) -> float:
 def match(sigma: Sigma, x: Tensor) -> Tensor:
     """Return σ in the type and on the device of x, in a shape that broadcasts against it."""
     check_floats(x)
+    if isinstance(sigma, Tensor) and not x.is_meta:
+        _check_not_meta(sigma)
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.ndim == 0:
         return sigma
@@ -57,11 +65,16 @@ def match(sigma: Sigma, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def _check_not_meta(sigma: Tensor) -> None:
+    if sigma.is_meta:
+        raise ValueError("sigma is on the device meta, without values: give it on the device of x")
+
+
 def positive(sigma: Sigma, x: Tensor) -> Tensor:
     """Return `match(sigma, x)` as a divisor, after checking that σ > 0."""
-    lowest = sigma.min() if isinstance(sigma, Tensor) else sigma
-    if not lowest > 0:
-        raise ValueError(f"sigma={float(lowest)}: give a noise level above 0")
+    least = lowest(sigma)
+    if not least > 0:
+        raise ValueError(f"sigma={least}: give a noise level above 0")
     return match(sigma, x)
 
 

@@ -27,6 +27,8 @@ from .values import spelling_hint
 
 Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
 """A class, one for all samples or one for each."""
+CLASS_DTYPES = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+"""Types of classes."""
 
 
 class ScoreModel(nn.Module):
@@ -124,7 +126,7 @@ class ScoreModel(nn.Module):
                 hint = spelling_hint(label, self.classes)
                 raise ValueError(f"label={label!r} is not a class of the model: {hint}")
             label = int(label)
-        low, high = torch.as_tensor(label).aminmax()
+        low, high = expand_label(label, torch.as_tensor(label).numel()).aminmax()
         if count is not None and not 0 <= low <= high < count:
             raise ValueError(f"label={label}: the model's classes are 0 to {count - 1}")
         return label
@@ -193,12 +195,26 @@ class ScoreModel(nn.Module):
         dtype = next(self.net.parameters(), y).dtype
         inputs = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
         if label is not None:
-            inputs.append(torch.as_tensor(label, device=y.device).expand(len(y)))
+            inputs.append(expand_label(label, len(y)).to(y.device))
         # without a type of its own, the caller's autocast, if any, holds
         own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
         with own:
             out: Tensor = self.net(*inputs)
         return out.to(y.dtype)
+
+
+def expand_label(label: Label, n: int) -> Int[Tensor, "n"]:
+    """Return the class of each of n samples."""
+    classes = None if isinstance(label, str) else torch.as_tensor(label)
+    if classes is None or classes.dtype not in CLASS_DTYPES or classes.shape not in ((), (n,)):
+        value = repr(label)
+        if isinstance(label, Tensor):
+            value = f"a tensor of {label.dtype} and shape {tuple(label.shape)}"
+        raise ValueError(
+            f"label={value:.80}: give the class of all samples, a whole number, or a tensor with "
+            f"that of each of {n} samples"
+        )
+    return classes.long().expand(n)
 
 
 def _in_float64(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
@@ -209,8 +225,8 @@ def _in_float64(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
     if x.device.type == "mps":  # it has no float64
         return match(sigma, x.new_empty(len(x), dtype=torch.float32)).expand(len(x))
     sigma = torch.as_tensor(sigma, dtype=torch.float64)
-    if sigma.ndim == 0:  # a number on the CPU can be used on any device
-        return sigma if sigma.device.type == "cpu" else sigma.to(x.device)
+    if sigma.ndim == 0 and sigma.device.type == "cpu":  # it can be used on any device
+        return sigma
     return match(sigma, x.new_empty(len(x), dtype=torch.float64))
 
 

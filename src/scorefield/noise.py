@@ -178,12 +178,19 @@ def uniform_like(x: Tensor, *, noise: Noise = torch.randn_like) -> Tensor:
     return u
 
 
+def check_seed(seed: int) -> None:
+    """Raise unless the seed is a whole number of 64 bits."""
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed!r}: give a whole number from 0 to 2^64 - 1")
+
+
 def seeded(seed: int, *, first: int = 0) -> Noise:
     """Return noise that is a function of the seed, the sample and the number of earlier calls.
 
     Row i is sample `first + i`, and its bits are the same in any batch, on any device and in any
     process. Create a new one for each run of a sampler.
     """
+    check_seed(seed)
     call = count()
     # one stream whose state is set for each row: creating one takes four times as long
     bits = np.random.Philox(key=0)

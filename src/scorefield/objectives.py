@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, linearize, match, positive, sq_norm, trace
+from ._ops import Noise, Sigma, check_floats, linearize, match, positive, sq_norm, trace
 from .noise import perturb
 from .score import Score
 
@@ -62,6 +62,7 @@ def exact(
     chunk: int = 64,
 ) -> Float[Tensor, "batch"]:
     """Return ½‖s‖² + tr ∇ₓs, with the exact trace: `chunk` rows of the Jacobian at a time."""
+    check_floats(x)
     x = perturb(x, sigma, noise(x))
     s, pullback = linearize(lambda x: score(x, sigma), x)
     return 0.5 * sq_norm(s) + trace(pullback, s, chunk=chunk)
@@ -100,6 +101,7 @@ def sliced(
     """
     if projections < 1:
         raise ValueError(f"projections={projections}: give at least one direction")
+    check_floats(x)
     x = perturb(x, sigma, noise(x))
     s, pullback = linearize(lambda x: score(x, sigma), x)
     loss = s.new_zeros(len(s))
@@ -149,6 +151,7 @@ def annealed(
     def loss(
         score: Score, x: Float[Tensor, "batch *shape"], *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "batch"]:
+        check_floats(x)
         sigma = levels(noise(x.new_empty(len(x))))
         return weight(sigma) * objective(score, x, sigma, noise=noise)
 

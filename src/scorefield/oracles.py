@@ -306,7 +306,8 @@ class Empirical(GaussianMixture):
     def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         """Return `_part` over all points."""
         graph = x.requires_grad
-        step = max(1, self.budget // (x.numel() if graph else len(x) + 2 * x[0].numel()))
+        size = x.numel() if graph else len(x) + 2 * self._like.numel()
+        step = max(1, self.budget // max(1, size))
         first, *rest = (slice(i, i + step) for i in range(0, len(self.means), step))
         # a graph would keep every part in memory: the backward pass computes them again
         again = partial(checkpoint, self._part, use_reentrant=False)

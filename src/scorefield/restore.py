@@ -18,8 +18,8 @@ from .data import Table
 from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
-from .noise import geometric, seeded
-from .sample import Plan, condition, make_plan, require_prior, warn_of_broken
+from .noise import check_seed, geometric, seeded
+from .sample import Plan, check_keywords, condition, make_plan, require_prior, warn_of_broken
 from .samplers import States, final
 from .train import derive_seed
 
@@ -75,11 +75,13 @@ def restore(
     given the number of all states, too.
     `options` are the method's, such as zeta=0.5 for "dps". Same seed, same completions.
     """
-    if seed < 0:
-        raise ValueError(f"seed={seed}: give a whole number of 0 or more")
+    check_seed(seed)
     prior = require_prior(model)
     check_measurement(operator, y, sigma_y)
+    operator.gap(y[:1], prior.mean[None])
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
+    run: Callable[..., Any] = getattr(inverse, method)
+    check_keywords(options, method, run, restore)
     if method == "particle_filter":
         options = {"operator": operator, "sigma_y": sigma_y, "filter_size": work.size} | options
     elif method == "algorithm2":
@@ -89,7 +91,6 @@ def restore(
         options = {"observed": operator.observed} | own | options
     elif method == "pigdm":
         options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
-    run: Callable[..., Any] = getattr(inverse, method)
     score = condition(model, None if label is None else int(model.find_class(label)), guidance)
 
     def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:

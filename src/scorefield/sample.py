@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import distributed
 from ._ops import Noise
 from .ladder import suggest, suggest_between
-from .model import Label, ScoreModel
+from .model import Label, ScoreModel, expand_label
 from .noise import geometric, karras, seeded, uniform_like
 from .oracles import Oracle
 from .precondition import Precondition
@@ -145,13 +145,7 @@ def make_plan(
     own = model.precondition.levels
     choice = sampler or ("heun" if own is None else "annealed_langevin")
     sampler, method = find_sampler(choice)
-    if "noise" in options:
-        raise ValueError(
-            "noise is a function of `seed` here: give a seed, or sample by "
-            f"SAMPLERS[{sampler!r}].run(score, x, sigmas, noise=...)"
-        )
-    others = [*signature(make_plan).parameters, *signature(sample).parameters]
-    check_names(options, [*method.defaults, *others], f"{sampler}: option ")
+    check_keywords(options, sampler, method.run, make_plan, sample)
     if steps is not None and (steps < 1 or steps % 1):
         raise ValueError(f"steps={steps}: give a whole number, 1 or more")
     if method is not SAMPLERS["annealed_langevin"]:
@@ -172,6 +166,18 @@ def make_plan(
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options
     return Plan(sampler, own, options, title=title, note=note)
+
+
+def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:
+    """Refuse `noise`, and options that are no keywords of any of the functions."""
+    if "noise" in options:
+        raise ValueError(
+            "noise is a function of `seed` here: give a seed, or call the sampler itself, such as "
+            "SAMPLERS[name].run(score, x, sigmas, noise=...)"
+        )
+    parameters = [p for function in functions for p in signature(function).parameters.values()]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    check_names(options, keywords, f"{name}: option ")
 
 
 def sample(
@@ -246,7 +252,7 @@ def choose_classes(
         return torch.arange(n) * count // n
     if isinstance(label, (list, tuple)):
         label = torch.tensor([int(model.find_class(name)) for name in label])
-    return torch.as_tensor(model.find_class(cast(Label | str, label))).expand(n)
+    return expand_label(model.find_class(cast(Label | str, label)), n)
 
 
 def condition(model: ScoreModel, label: Label | str | None, guidance: float) -> Score:

@@ -21,6 +21,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
+from ._ops import check_floats
+from .noise import check_seed
 
 EMA_WARMUP = 100
 """Steps after each of which the moving average is updated."""
@@ -73,13 +75,19 @@ def train(
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
+    check_seed(seed)
+    if not callable(batches):
+        raise TypeError(
+            f"batches is a {type(batches).__name__}: give a function that returns the batch of a "
+            "step, such as lambda step: next(rows) after rows = iter(loader)"
+        )
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
     def share_of_mean(batch: Batch, seed: int) -> Tensor:
         """Return this process's share of the mean loss over the global batch."""
-        x, label = (batch, None) if isinstance(batch, Tensor) else batch
+        x, label = split_batch(batch)
         total = len(x) if size is None else size
         if size is None:
             rows = distributed.own_rows(total)
@@ -136,6 +144,19 @@ def _watch_skipped(updates: Iterator[Update]) -> Generator[Update, None, None]:
                 f"{row} steps in a row up to {update.step} had a loss or gradient that is not "
                 f"finite: {advice}"
             )
+
+
+def split_batch(batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Return the samples of a batch, and their classes if it has any."""
+    parts: Any = (batch, None) if isinstance(batch, Tensor) else batch
+    if not isinstance(parts, (tuple, list)) or len(parts) != 2:
+        count = f" of {len(parts)}" if isinstance(parts, (tuple, list)) else ""
+        raise TypeError(
+            f"batches(step) returned a {type(batch).__name__}{count}: return a tensor x of "
+            "samples, or (x, classes)"
+        )
+    check_floats(parts[0], "x")
+    return parts[0], parts[1]
 
 
 def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:

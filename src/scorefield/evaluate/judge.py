@@ -18,6 +18,7 @@ from ..checkpoint import checkpoints, load, read_tensors
 from ..data import Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
+from ..noise import check_seed
 from ..runs import config
 from ..runs.build import build_plan
 from ..runs.config import Experiment
@@ -72,7 +73,7 @@ def evaluate(
     moments of real data, such as `cache_folder()`, and `progress` is reported on stderr.
     """
     plans = tuple(plans) or (make_plan(model),)
-    _check_counts(plans, n, floor_sets, bits)
+    _check_counts(plans, seed, n, floor_sets, bits)
     if not isinstance(features, Features):
         features = make_features(features, data, device=model.device or "cpu")
     classifier = classifier or (features if features.classes else None)
@@ -140,7 +141,8 @@ def evaluate(
     )  # fmt: skip
 
 
-def _check_counts(plans: Sequence[Plan], n: int, floor_sets: int, bits: int) -> None:
+def _check_counts(plans: Sequence[Plan], seed: int, n: int, floor_sets: int, bits: int) -> None:
+    check_seed(seed)
     counts = {"n": (n, max(2, distributed.world())), "floor_sets": (floor_sets, 1)}
     for name, (count, least) in (counts | {"bits": (bits, 0)}).items():
         if count < least or count % 1:

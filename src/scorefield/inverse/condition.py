@@ -34,7 +34,7 @@ def replace(
     check_measurement(operator, y, sigma_y)
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
-        s, gap = score(x, sigma), y.to(x) - operator(x)
+        s, gap = score(x, sigma), operator.gap(y, x)
         pull = operator.adjoint(operator.solve(gap, sigma_y, positive(sigma, gap)))
         return s - operator.pinv(operator(s)) + pull
 
@@ -94,7 +94,7 @@ def _pull_denoiser(
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
         denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
-        gap = operator.keep_observed(y.to(x) - operator(denoised))
+        gap = operator.keep_observed(operator.gap(y, denoised))
         pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap))))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 

@@ -42,6 +42,20 @@ class LinearOperator:
         """Return Ax."""
         return self.forward(x)
 
+    def gap(
+        self, y: Float[Tensor, "rows *measured"], x: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, "batch *measured"]:
+        """Return y − Ax, for one y or one for each sample."""
+        measured = self(x)
+        if y.shape[1:] != measured.shape[1:]:
+            raise ValueError(
+                f"y is a batch of {tuple(y.shape[1:])}, but samples of {tuple(x.shape[1:])} are "
+                f"measured as {tuple(measured.shape[1:])}: give y in the shape of operator(x)"
+            )
+        if len(y) not in (1, len(x)):
+            raise ValueError(f"y has {len(y)} rows for {len(x)} samples: give 1 or {len(x)}")
+        return y.to(x) - measured
+
     def keep_observed(
         self, y: Float[Tensor, "batch *measured"]
     ) -> Float[Tensor, "batch *measured"]:
@@ -98,6 +112,12 @@ def mask(observed: Tensor) -> LinearOperator:
     observed = observed.bool()
 
     def keep(x: Tensor) -> Tensor:
+        sizes = zip(reversed(observed.shape), reversed(x.shape[1:]), strict=False)
+        if observed.ndim >= x.ndim or any(m not in (1, size) for m, size in sizes):
+            raise ValueError(
+                f"the mask has shape {tuple(observed.shape)}, but is applied to a batch of "
+                f"{tuple(x.shape[1:])}: give x and y in one shape, and a mask that broadcasts to it"
+            )
         return torch.where(observed.to(x.device), x, 0)
 
     return LinearOperator(keep, keep, lambda f, y: f(y.new_ones(())) * keep(y), observed)

@@ -34,8 +34,9 @@ from ..score import Score
 from .operators import LinearOperator, check_measurement, mask
 
 
-def _check_mask(observed: Tensor, y: Tensor, **others: Any) -> None:
+def _check_mask(x: Tensor, observed: Tensor, y: Tensor, **others: Any) -> None:
     check_measurement(mask(observed), y, 0.0)
+    mask(observed).gap(y, x)
 
 
 def _check_filters(
@@ -47,8 +48,7 @@ def _check_filters(
     **others: Any,
 ) -> None:
     check_measurement(operator, y, sigma_y)
-    if len(y) not in (1, len(x)):
-        raise ValueError(f"y has {len(y)} rows for {len(x)} particles: give 1 or {len(x)}")
+    operator.gap(y, x)
     if filter_size is None:
         return
     if filter_size < 1 or len(x) % filter_size:
@@ -73,7 +73,7 @@ def algorithm2(
 ) -> Iterator[State]:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
-    The mask `observed` is 1 where the image y, in the shape of x or broadcasting to it, holds. z is
+    The mask `observed` is 1 where the image y, one for all samples or one for each, holds. z is
     sampled once a level, and after each step the observed pixels are y + σ_i·z. They end with the
     noise of σ_L: `mask(observed).project(x, y)` makes them y. For the rest see `annealed_langevin`;
     the paper's text has the convention "paper", its images "official".
