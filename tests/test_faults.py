@@ -303,6 +303,23 @@ def test_a_run_is_resumed_with_its_own_data_only(pictures, tmp_path, capsys, fau
     resume(tmp_path / "run")
 
 
+def test_a_folder_held_out_belongs_to_the_data(pictures, tmp_path, error_of, capsys):
+    others = Path(shutil.copytree(pictures, tmp_path / "others"))
+    run = str(tmp_path / "run")
+    fields = [f"--{field}" for field in TINY]
+    options = ["--data", str(pictures), "--held-out", str(others), *fields, "--out", run]
+    assert main(["train", *options]) == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["data"]["options"] == {
+        "held_out": str(others)
+    }
+    assert main(["resume", run]) == 0
+    capsys.readouterr()
+    (others / "3.png").write_bytes((others / "4.png").read_bytes())
+    assert "held out: 3.png has changed" in error_of("resume", run)
+    shutil.rmtree(others)
+    assert f"are gone: {others} does not" in error_of("resume", run)
+
+
 def test_a_moved_file_is_used_where_it_is_now(copy, points, tmp_path, error_of, capsys):
     config, run = copy / "config.json", str(copy)
     config.write_text(config.read_text().replace(str(points), str(tmp_path / "x.npy")))

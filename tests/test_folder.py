@@ -232,6 +232,38 @@ def test_a_twentieth_is_held_out_and_stays_so_when_files_are_added(many, tmp_pat
     assert not set(_names(later.test)) & set(_names(later.train))
 
 
+def test_a_share_or_a_folder_is_held_out_if_asked_for(tmp_path):
+    for name in (
+        "mine/a/1.png",
+        "mine/a/2.png",
+        "mine/b/3.png",
+        "mine/test/b/4.png",
+        "far/a/5.png",
+    ):
+        _save(tmp_path / name, np.full((2, 2), int(name[-5])))
+    root, inside, outside = tmp_path / "mine", tmp_path / "mine/test", tmp_path / "far"
+    for held_out, train, test in (
+        (inside, [1, 2, 3], [4]), (outside, [1, 2, 3, 4], [5]), (0.5, None, 2), (0.3, None, 1),
+    ):  # fmt: skip
+        data = load_data(root, held_out=held_out)
+        values = [all_rows(part)[0][:, 0, 0, 0].tolist() for part in _parts(data)]
+        assert values == [train, test] if train else len(values[1]) == test
+    data = load_data(root, held_out=inside, memory=0)
+    assert (data.classes, all_rows(data.test)[1].tolist()) == (("a", "b"), [1])
+    for held_out, message in (
+        (0.0, "held_out=0.0: give a share above 0"),
+        (1, "held_out=1.0: give a share above 0 and below 1"),
+        (root, "a folder that does not hold all"),
+        (tmp_path / "gone", "neither a share, as 0.1, nor a folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_data(root, held_out=held_out)
+    np.save(tmp_path / "x.npy", np.zeros((40, 2), np.float32))
+    (tmp_path / "x.csv").write_text("a\n" + "".join(f"{i / 3}\n" for i in range(40)))
+    for name in ("x.npy", "x.csv"):
+        assert len(load_data(tmp_path / name, held_out=0.25).test) == 10
+
+
 def test_at_least_one_is_held_out_if_there_are_two(tmp_path):
     for count, sizes in ((1, [1]), (2, [1, 1]), (3, [2, 1])):
         _save(tmp_path / f"{count}.png", _noise(2, 2))

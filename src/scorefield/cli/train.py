@@ -27,6 +27,7 @@ def train(
     preset: Annotated[Positional[str | None], arg(metavar="PRESET", help=PRESET_HELP)] = None,
     *,
     data: str | None = None,
+    held_out: str | None = None,
     out: Path | None = None,
     config: Path | None = None,
     start: Annotated[Path | None, arg(name="from")] = None,
@@ -44,6 +45,8 @@ def train(
     Args:
         data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .csv or .tsv
             file; by default the preset's own.
+        held_out: share of a folder's or file's samples to hold out, as 0.1, or a folder of images
+            to hold out; the same as --data.options.held_out.
         out: directory of the run; runs/PRESET by default.
         config: YAML or JSON file of fields, such as a run's config.json.
         start: a model to continue training from, as written by `save`, a run or `convert`.
@@ -53,7 +56,8 @@ def train(
         show: print the configuration and do nothing else.
     """
     options.check_options(steps=steps)
-    named = {"training.steps": steps, "seed": seed, "start": start}
+    named: dict[str, Any] = {"training.steps": steps, "seed": seed, "start": start}
+    named["data.options.held_out"] = held_out
     own = [f"{name}={value}" for name, value in named.items() if value is not None]
     experiment = choose_experiment(preset, file=config, source=data, settings=[*own, *settings])
     name = preset or (config.stem if config else Path(data).stem if data else "digits")

@@ -114,8 +114,8 @@ def _published_loader(path: Path) -> Loader | None:
     return next((PUBLISHED_FILES[name] for name in existing if name in PUBLISHED_FILES), None)
 
 
-def fingerprint_files(name: str) -> dict[str, str]:
-    """Return fingerprints of the files of a path; none for data that have a name."""
+def fingerprint_files(name: str, held_out: object = None) -> dict[str, str]:
+    """Return fingerprints of the files of a path and of a folder held out, none of named data."""
     path = Path(name)
     if (
         name in (*DATASETS, IN_MEMORY)
@@ -123,4 +123,8 @@ def fingerprint_files(name: str) -> dict[str, str]:
         or _published_loader(path) is not None
     ):
         return {}
-    return fingerprint_path(path, image_names(path) if path.is_dir() else ())
+    files = fingerprint_path(path, image_names(path) if path.is_dir() else ())
+    if isinstance(held_out, str):
+        others = fingerprint_path(Path(held_out), image_names(Path(held_out)))
+        files |= {f"held out: {file}": mark for file, mark in others.items()}
+    return files

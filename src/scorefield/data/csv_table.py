@@ -52,12 +52,13 @@ def csv_file(
     drop: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
     delimiter: Literal[",", ";", "\t"] | None = None,
+    held_out: float = 0.1,
     memory: int = 2**28,
 ) -> Dataset:
     """Load a .csv or .tsv file in UTF-8 as standardised vectors, see `Table`.
 
     Numbers are real, or integers if all are whole; text is a category, and so are a few different
-    whole numbers. A fixed tenth is held out, at least one row.
+    whole numbers. A fixed choice of the share `held_out` is held out, at least one row.
 
     `types` corrects guessed kinds of columns, and `drop` leaves columns out. `missing` drops rows
     that lack a value, or raises an error that names the first. The default `delimiter` is the one
@@ -72,7 +73,7 @@ def csv_file(
     mark: str = delimiter or max(DELIMITERS, key=partial(_header_length, path))
     read = partial(_records, path, mark)
     reader = TableReader(str(path), read, missing == "drop", types or {}, drop, mark, memory)
-    return reader.dataset()
+    return reader.dataset(held_out=held_out)
 
 
 def read_cells(path: Path, table: Table) -> list[dict[str, str]]:
@@ -271,7 +272,7 @@ class TableReader:
     delimiter: str = ","
     memory: int = 2**28
 
-    def dataset(self, split: Split | None = None) -> Dataset:
+    def dataset(self, split: Split | None = None, held_out: float = 0.1) -> Dataset:
         """Return the rows as standardised vectors, some of them held out."""
         header = _read_header(self.records())
         _check_header(header, self.source)
@@ -292,7 +293,7 @@ class TableReader:
         for scan in scans:
             scan.choose_kind(n, self)
         values = self._values(n, [scan.categories for scan in scans])
-        rows = split or hold_out(n, 0.1)
+        rows = split or hold_out(n, held_out)
         train = values[rows[0].numpy()].T
         fitted = (scan.fit(cells) for scan, cells in zip(scans, train, strict=True))
         lacking = Counter(name for names, count in incomplete.items() for name in names * count)

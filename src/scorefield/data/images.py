@@ -22,7 +22,7 @@ from torch import Tensor
 from ..values import data_option
 from .decode import ImageFile, decode, image_formats, read_header, read_image
 from .fingerprint import check_unchanged, file_stamp
-from .sources import Arrays, Dataset, Labelled, Part, Source, Split
+from .sources import Arrays, Dataset, Labelled, Part, Source, Split, check_share
 
 MAX_SAMPLE_SIDE = 4096
 """Largest side of a sample, in pixels."""
@@ -164,6 +164,7 @@ def folder(
     size: int | None = None,
     crop: int | None = None,
     channels: int | None = None,
+    held_out: float | Path | None = None,
     skip: bool = False,
     memory: int = 2**30,
 ) -> Dataset:
@@ -180,22 +181,27 @@ def folder(
         size: side of the square that each image is scaled to; by default the size of all.
         crop: side of the central square to cut out first; by default the largest.
         channels: 1 for grey, 3 for colour; by default grey if every image is.
+        held_out: share of the images to hold out, or a folder of images to hold out, which may be
+            below the first one.
         skip: leave out files that cannot be read; this reads all files once more.
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: otherwise the header of each file is read first.
     """
     root = Path(path)
-    names, skipped = image_names(root), tuple[str, ...]()
+    names, skipped, own = image_names(root), tuple[str, ...](), ""
+    if isinstance(held_out, Path):
+        names, own = _add_folder(root, names, held_out), f"{held_out.resolve()}/"
     if skip:
         names, skipped = _readable(root, names)
-    tops = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    below = (name.removeprefix(own) for name in names)
+    tops = [name.rpartition("/")[0].partition("/")[0] for name in below]
     order = {top: i for i, top in enumerate(sorted(set(tops)))}
     classes = () if "" in order or len(order) < 2 else tuple(order)
     numbers = torch.tensor([order[top] for top in tops]) if classes else None
     skipping = f"; repair it, or begin with {data_option('skip', True)}, which leaves it out"
     files = replace(folder_files(root, names), advice=skipping)
     images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
-    rows, name = _hash_split(names), root.resolve().name
+    rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
     notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
     about: Any = {"classes": classes, "skipped": skipped}
@@ -219,6 +225,20 @@ def image_names(root: Path) -> list[str]:
     return sorted(image.relative_to(root).as_posix() for image in images)
 
 
+def _add_folder(root: Path, names: Sequence[str], other: Path) -> list[str]:
+    """Return the names of a folder's images that are not in another one, and the paths in that."""
+    if not other.is_dir():
+        raise ValueError(f"held_out={other}: this is neither a share, as 0.1, nor a folder")
+    place, own = root.resolve(), other.resolve()
+    if place.is_relative_to(own):
+        raise ValueError(f"held_out={other}: name a folder that does not hold all of {root}")
+    inside = f"{own.relative_to(place).as_posix()}/" if own.is_relative_to(place) else "/"
+    rest = [name for name in names if not name.startswith(inside)]
+    if not rest:
+        raise ValueError(f"held_out={other} holds all images of {root}: leave some to train on")
+    return rest + [f"{own}/{name}" for name in image_names(own)]
+
+
 def _readable(root: Path, names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Separate the files that can be read from the others."""
 
@@ -235,10 +255,14 @@ def _readable(root: Path, names: Sequence[str]) -> tuple[list[str], tuple[str, .
     return readable, tuple(sorted({*names} - {*readable}))
 
 
-def _hash_split(names: Sequence[str]) -> Split:
-    """Split by the hashes of the names; the rows stay in their order."""
+def _hash_split(names: Sequence[str], held_out: float | Path | None) -> Split:
+    """Split by the hashes of the names, or by folder; the rows stay in their order."""
+    if isinstance(held_out, Path):
+        own = torch.tensor([name.startswith("/") for name in names])
+        return (~own).nonzero()[:, 0], own.nonzero()[:, 0]
     hashes = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     twentieth = sum(int.from_bytes(digest[:8], "big") < 2**64 // 20 for digest in hashes)
-    count = min(max(1, twentieth), len(names) - 1)
+    wanted = twentieth if held_out is None else round(check_share(held_out) * len(names))
+    count = min(max(1, wanted), len(names) - 1)
     order = torch.tensor(sorted(range(len(names)), key=hashes.__getitem__))
     return order[count:].sort().values, order[:count].sort().values

@@ -31,13 +31,15 @@ MAX_UNPACKED_BYTES = 2**26
 MAX_NPZ_RATIO = 100
 
 
-def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) -> Dataset:
+def numpy_file(
+    path: str | Path, *, signals: bool = False, held_out: float = 0.1, memory: int = 2**30
+) -> Dataset:
     """Load a .npy file, or a .npz of one array of samples and, as `labels` or `y`, their labels.
 
-    Vectors are floats, images uint8 or floats in [0, 1]. Nothing is unpickled. A fixed tenth is
-    held out, at least one sample. With `signals`, floats (n, channels, length) or (n, length) are
-    read as signals. From a .npy of more than `memory` bytes in C order only the rows in use are
-    read.
+    Vectors are floats, images uint8 or floats in [0, 1]. Nothing is unpickled. A fixed choice of
+    the share `held_out` is held out, at least one sample. With `signals`, floats
+    (n, channels, length) or (n, length) are read as signals. From a .npy of more than `memory`
+    bytes in C order only the rows in use are read.
     """
     path = Path(path)
     arrange = partial(_arrange, path, signals)
@@ -53,7 +55,7 @@ def numpy_file(path: str | Path, *, signals: bool = False, memory: int = 2**30) 
         numbers, classes = _number_labels(path, labels, len(array))
         source = Arrays(samples, numbers)
     _check_values(path, source)
-    return Dataset.split(path.stem, source, hold_out(len(source), 0.1), classes=classes)
+    return Dataset.split(path.stem, source, hold_out(len(source), held_out), classes=classes)
 
 
 def tensor_data(x: Tensor) -> Dataset:

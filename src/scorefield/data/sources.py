@@ -206,8 +206,16 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=test)
 
 
+def check_share(share: float) -> float:
+    """Refuse a share of samples to hold out that leaves nothing on one side."""
+    if not 0 < share < 1:
+        raise ValueError(f"held_out={share}: give a share above 0 and below 1, as 0.1")
+    return share
+
+
 def hold_out(n: int, share: float) -> Split:
     """Split n rows at random, the same each time; hold out at least one row if there are two."""
+    check_share(share)
     order = torch.from_numpy(permutation(0, 0, n).copy())
     train = n - min(max(round(n * share), 1), n - 1)
     return order[:train], order[train:]

@@ -308,8 +308,10 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
     # os.path's, because Path's fails on text that is too long to be a path
     if data.source not in names and os.path.exists(data.source):
         data = replace(data, source=str(Path(data.source).resolve()))
-    if "root" in data.options:
-        root = str(Path(str(data.options["root"])).expanduser().resolve())
-        data = replace(data, options=data.options | {"root": root})
+    for name in ("root", "held_out"):
+        place = data.options.get(name)
+        if isinstance(place, str) or (name == "root" and place is not None):
+            place = str(Path(str(place)).expanduser().resolve())
+            data = replace(data, options=data.options | {name: place})
     start = None if start is None else str(Path(start).resolve())
     return replace(experiment, data=data, start=start)

@@ -46,7 +46,7 @@ def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None
             if dataset.table is not None:
                 write_file(directory / TABLE_FILE, dataset.table.as_json().encode())
             write_file(directory / "config.json", config.as_json(experiment).encode())
-            write_fingerprints(directory, experiment.data.source, dataset)
+            write_fingerprints(directory, experiment.data, dataset)
     return run
 
 

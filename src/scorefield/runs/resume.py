@@ -141,7 +141,7 @@ def read_data(
 
     with _explain_missing(experiment.data) if data is None else nullcontext():
         # Compare files before reading them: reading different ones may fail in other ways.
-        files = {} if before and "trained on" in before else fingerprint_files(source)
+        files = {} if before and "trained on" in before else _fingerprint_files(experiment.data)
         if files:
             check(files)
         data = data or load_data(source, **experiment.data.options)
@@ -153,7 +153,7 @@ def read_data(
             "standardised differently; put the old one back, or start another run"
         )
     if before is None:  # recorded last, so that refused data are not
-        write_fingerprints(directory, source, data)
+        write_fingerprints(directory, experiment.data, data)
     return data
 
 
@@ -171,14 +171,19 @@ def _explain_missing(data: config.Data) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ValueError(
-            f"the data this run began with are gone: {place} does not have them; put them back, "
+            f"the data this run began with are gone: {error.filename or place} does not have them; "
+            "put them back, "
             "or name their new place by --data (data=... in Python)"
         ) from error
 
 
-def write_fingerprints(directory: Path, source: str, data: Dataset) -> None:
+def _fingerprint_files(data: config.Data) -> dict[str, str]:
+    return fingerprint_files(data.source, data.options.get("held_out"))
+
+
+def write_fingerprints(directory: Path, data: config.Data, dataset: Dataset) -> None:
     """Record fingerprints of the run's data."""
-    fingerprints = fingerprint_files(source) or fingerprint_samples(data)
+    fingerprints = _fingerprint_files(data) or fingerprint_samples(dataset)
     try:
         write_file(directory / DATA, json.dumps(fingerprints, indent=0).encode())
     except OSError as error:
