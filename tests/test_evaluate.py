@@ -18,9 +18,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp
 from sklearn.neighbors import NearestNeighbors
 
-from scorefield import Empirical, Gaussian, Prior, distributed, load, sample, suggest
+from scorefield import (
+    EDM,
+    MLP,
+    Empirical,
+    Gaussian,
+    Prior,
+    ScoreModel,
+    distributed,
+    load,
+    sample,
+    suggest,
+)
 from scorefield.cli import main
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, all_samples, load_data
 from scorefield.diagnose import wilson
@@ -565,6 +577,47 @@ def test_vectors_are_judged_too(tmp_path, monkeypatch):
     pictured = ("Samples and real data", "From noise to samples")
     titles = Page(Path("out/report.html").read_text()).titles
     assert titles == [title for title in SECTIONS if title not in pictured]
+
+
+def test_columns_of_a_table_are_compared_with_real_ones(tmp_path):
+    chance = np.random.default_rng(0)
+    rows = (f"{chance.normal():.1f},{chance.choice(['$x_$', 'y'])},3\n" for _ in range(400))
+    (tmp_path / "t.csv").write_text("size,<kind>,same\n" + "".join(rows))
+    data = load_data(tmp_path / "t.csv")
+    prior = Prior.fit(all_samples(data.train))
+    model = ScoreModel(MLP(3, width=8, blocks=1), EDM(0.5, sigma_max=20.0), prior=prior)
+    evaluation = evaluate(model, data, n=40, bits=0)
+    assert len(data.test) == 40
+    rows = torch.randperm(360, generator=torch.Generator().manual_seed(0))[:40]  # of the floor
+    some, x = all_samples(data.train)[rows], evaluation.samples["heun"].x
+    sampled, real, test = (
+        [*zip(*data.table.decode(x), strict=True)] for x in (x, some, all_samples(data.test))
+    )
+
+    def distance(x, y):
+        return ks_2samp([*map(float, x)], [*map(float, y)]).statistic
+
+    def variation(x, y):
+        return abs(x.count("y") / len(x) - y.count("y") / len(y))
+
+    for i, name, measure in (
+        (0, "size: Kolmogorov–Smirnov distance", distance),
+        (1, "<kind>: total variation distance", variation),
+        (2, "same: total variation distance", variation),
+    ):
+        figure = evaluation.figure(name, "heun")
+        assert figure.value == pytest.approx(measure(sampled[i], test[i]), **CLOSE)
+        assert figure.real == pytest.approx(measure(real[i], test[i]), **CLOSE)
+        assert figure.low <= figure.value <= figure.high
+    gaps = x.double().T.corrcoef() - all_samples(data.test).double().T.corrcoef()
+    gap = evaluation.figure("largest difference of a correlation", "heun")
+    assert gap.value == pytest.approx(gaps.abs().max().item(), **CLOSE)
+    write_evaluation(evaluation, tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert "Columns of the table" in page.titles
+    (table,) = [rows for rows in page.tables if "kind and values" in rows[0]]
+    assert [row[0] for row in table[1:4]] == ["size", "<kind>", "same"]
+    assert table[2][1].split() == ["category", "2", "values:", "'$x_$',", "'y'"]
 
 
 def test_a_conditional_model_samples_classes_as_frequent_as_in_training(

@@ -81,6 +81,11 @@ class Column:
             raise ValueError(f"the column {self.name!r} is not valid")
 
     @property
+    def label(self) -> str:
+        """The name without control characters, which must not reach a terminal."""
+        return repr(self.name)[1:-1]
+
+    @property
     def width(self) -> int:
         """Number of components of the vector."""
         return 0 if len(self.categories) == 1 else len(self.mean)
@@ -146,8 +151,7 @@ class Table:
 
     def __str__(self) -> str:
         """Return a line for each column."""
-        # repr without its quotes: a control character in a name must not reach a terminal
-        names = [repr(column.name[:40])[1:-1] for column in self.columns]
+        names = [column.label[:40] for column in self.columns]
         width = max(map(len, names))
         pairs = zip(names, self.columns, strict=True)
         lines = (f"  {name:{width}}  {column}" for name, column in pairs)

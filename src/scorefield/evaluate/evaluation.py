@@ -43,6 +43,7 @@ class Evaluation:
     reference: str  # data set, split and number of the real samples
     features: Features
     plans: tuple[Plan, ...]
+    real: Gathered  # the reference
     samples: Mapping[str, Gathered]  # of each plan, by its name
     figures: tuple[Figure, ...]  # all; those of a plan have its name in `plan["name"]`
     floor: Mapping[str, Interval]  # figures of as many real samples of the other split, by name

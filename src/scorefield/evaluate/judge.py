@@ -4,8 +4,9 @@ import math
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,10 @@ def evaluate(
     }
     samples = {plan.name: gather_samples(model, n, plan, features, **options) for plan in plans}
     say("real samples of the other split, and nearest neighbours in the training data")
-    floor = _measure_floor(other, real, n, floor_sets, features, classifier, seed)
+    compare: Callable[..., Iterator[Figure]] = partial(
+        quality, reference=real, classifier=classifier, table=data.table, seed=seed
+    )
+    floor = _measure_floor(other, n, floor_sets, features, compare, seed)
     memory, notes = _measure_memory(samples, data, flips)
 
     def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
@@ -118,7 +122,7 @@ def evaluate(
     figures = list[Figure]()
     for plan in plans:
         gathered, copies = samples[plan.name], memory.get(plan.name)
-        own = [*quality(gathered, real, classifier=classifier, seed=seed)]
+        own = [*compare(gathered)]
         own += [copies.ratio, copies.near, copies.exact] if copies else []
         figures += [describe(figure, plan, gathered) for figure in own]
     say("loss at each noise level, and likelihood")
@@ -134,7 +138,8 @@ def evaluate(
     sets = {"real": real} | samples
     return Evaluation(
         model=model, data=data, weights=weights, seed=seed, reference=against, features=features,
-        plans=plans, samples=samples, figures=tuple(figures), floor=floor, floor_sets=floor_sets,
+        plans=plans, real=real, samples=samples, figures=tuple(figures), floor=floor,
+        floor_sets=floor_sets,
         shares={k: class_shares(x, classifier) for k, x in sets.items()} if classifier else {},
         memory=memory, sigmas=sigmas, losses=losses, frontier=tuple(points),
         notes=(*notes, *fit_notes), run=run,
@@ -154,11 +159,10 @@ def _check_counts(plans: Sequence[Plan], seed: int, n: int, floor_sets: int, bit
 
 def _measure_floor(
     source: Source | None,
-    real: Gathered,
     n: int,
     sets: int,
     features: Features,
-    classifier: Features | None,
+    compare: Callable[..., Iterator[Figure]],
     seed: int,
 ) -> dict[str, Interval]:
     """Return each figure of quality for random sets of n real samples, if there are as many."""
@@ -168,7 +172,7 @@ def _measure_floor(
     for _ in range(sets):
         rows = torch.randperm(len(source), generator=generator)[:n]
         some = gather_features(source_batches(source, rows), features)
-        for figure in quality(some, real, classifier=classifier, seed=seed, intervals=False):
+        for figure in compare(some, intervals=False):
             if not math.isnan(figure.value):
                 values[figure.name].append(figure.value)
     return {name: spread_interval(numbers) for name, numbers in values.items()}

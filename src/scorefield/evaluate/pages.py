@@ -16,10 +16,11 @@ from ..samplers import State
 from ..show import images, plots
 from ..show.machine import in_words, machine
 from ..show.report import PageTable, Picture, Section, write_report
+from .columns import compare_columns
 from .evaluation import Evaluation
 from .figure import Figure, in_text, number
 from .fit import data_deviation
-from .quality import FRECHET
+from .quality import CELLS, FRECHET
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -34,6 +35,7 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
     sections = (
         _samples(evaluation) if pictured else None,
         _quality(evaluation),
+        compare_columns(evaluation),
         _chain(evaluation) if pictured else None,
         _cost(evaluation),
         _memorisation(evaluation, pictured),
@@ -73,7 +75,7 @@ def _quality(evaluation: Evaluation) -> Section:
         text += "\n\nAll figures are in metrics.json."
     else:
         (plan,) = evaluation.plans
-        figures = evaluation.of_plan(plan.name)
+        figures = [f for f in evaluation.of_plan(plan.name) if f.features != CELLS]
         classes = figures[0].plan["classes"] if figures[0].plan else ""
         text = (
             f"Samples by {plan.name}: {plan.evaluations} evaluations of the score each, σ from "

@@ -1,13 +1,16 @@
 """Figures of samples compared with real ones: distances, precision, coverage, class shares."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import metrics
+from ..data import Table
+from ..data.table import Column
 from ..metrics import Moments
 from ..noise import seeded
 from .features import Features
@@ -36,6 +39,9 @@ PRECISION = f"precision (k = {PRECISION_K})"
 COVERAGE = f"coverage (k = {COVERAGE_K})"
 RAREST = "share of the rarest class"
 COMMONEST = "share of the commonest class"
+CORRELATION = "largest difference of a correlation"
+CELLS = "the table's columns"
+"""Features of the figures of columns."""
 
 
 def quality(
@@ -43,13 +49,15 @@ def quality(
     reference: Gathered,
     *,
     classifier: Features | None = None,
+    table: Table | None = None,
     seed: int = 0,
     intervals: bool = True,
 ) -> Iterator[Figure]:
     """Yield the figures that compare samples with real ones, both in the same features.
 
-    `classifier` adds class shares: its probabilities are of the data's classes. Without
-    `intervals` there is no jackknife, which floors do not need.
+    `classifier` adds class shares: its probabilities are of the data's classes. `table` adds a
+    distance for each of its columns. Without `intervals` there is no jackknife, which floors do not
+    need.
     """
     yield _frechet(samples, reference, intervals)
     x, y = samples.features, reference.features
@@ -77,6 +85,8 @@ def quality(
         for name, share in ((RAREST, min(shares)), (COMMONEST, max(shares))):
             interval, method = share_interval(share, n), "Wilson, of that class"
             yield Figure(name, *interval, method, n, few, classifier.about)
+    if table is not None:
+        yield from _compare_columns(samples.x, reference.x, table, intervals)
 
 
 def frechet_interval(samples: Gathered, reference: Moments, *, intervals: bool = True) -> Interval:
@@ -156,3 +166,52 @@ def class_shares(samples: Gathered, classifier: Features) -> tuple[float, ...]:
     classes = torch.cat([p.argmax(1) for p in probabilities if p is not None])
     counts = torch.bincount(classes, minlength=classifier.classes)
     return tuple((counts.double() / len(classes)).tolist())
+
+
+# ── Tables ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def correlations(x: Tensor) -> Tensor:
+    """Return the correlations of a table's components, 0 where one of them is constant."""
+    return x.double().T.corrcoef().nan_to_num().view(x.shape[1], x.shape[1])
+
+
+def column_figure(column: Column) -> str:
+    """Return the name of the figure that compares a column."""
+    distance = "total variation" if column.kind == "category" else "Kolmogorov–Smirnov"
+    return f"{column.label}: {distance} distance"
+
+
+def _compare_columns(x: Tensor, y: Tensor, table: Table, intervals: bool) -> Iterator[Figure]:
+    """Yield the distance of each column's cells, and the largest difference of a correlation.
+
+    Both distances are the largest difference of shares, over all sets of categories or all
+    half-lines of numbers; the interval is that of the share of samples in this set.
+    """
+    n, cells = len(x), [zip(*table.decode(rows), strict=True) for rows in (x, y)]
+    for column, *texts in zip(table.columns, *cells, strict=True):
+        share, real = _largest_difference(*texts, category=column.kind == "category")
+        interval = Interval(*(max(end - real, 0.0) for end in share_interval(share, n)))
+        yield Figure(column_figure(column), *interval, "Wilson, of that set", n, features=CELLS)
+    if table.size > 1:
+        real_correlations = correlations(y)
+        interval, method = _jackknife(
+            x, lambda x: (correlations(x) - real_correlations).abs().max().item(), intervals
+        )
+        yield Figure(CORRELATION, *interval, method, n, features=CELLS)
+
+
+def _largest_difference(
+    x: Sequence[str], y: Sequence[str], *, category: bool
+) -> tuple[float, float]:
+    """Return the shares of x and y in the set of cells of which x has most more than y."""
+    values = np.array([*x, *y], dtype=None if category else np.float64)
+    distinct, place = np.unique(values, return_inverse=True)
+    counts = [np.bincount(part, minlength=len(distinct)) for part in np.split(place, [len(x)])]
+    p, q = (count / count.sum() for count in counts)
+    if category:
+        return float(p[p > q].sum()), float(q[p > q].sum())
+    below, real = p.cumsum(), q.cumsum()
+    i = np.abs(below - real).argmax()
+    pair = (below[i], real[i]) if below[i] > real[i] else (1 - below[i], 1 - real[i])
+    return float(pair[0]), float(pair[1])

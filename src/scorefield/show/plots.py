@@ -6,9 +6,11 @@ by Okabe & Ito (2008), are distinct to the colour-blind.
 
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
@@ -23,6 +25,8 @@ from ..score import Score
 MAX_POINTS = 4000
 """Most points of a scatter plot; more would be one blot."""
 
+MAX_TEXTS = 8
+MAX_LABELS = 40
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
@@ -204,6 +208,54 @@ def frontier(
     values = [value for points in curves.values() for _, value, _, _ in points]
     axes.set_ylim(bottom=0.8 * min(*values, floor))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def columns(tables: Mapping[str, Mapping[str, Sequence[Any]]]) -> Figure:
+    """Plot the distribution of each column in several sets of rows: {column: {set: cells}}.
+
+    Numbers have a histogram, and texts the shares of the commonest `MAX_TEXTS`.
+    """
+    across = 4
+    figure = _figure(11, 2.2 * math.ceil(len(tables) / across))
+    panels = list(figure.subplots(-(-len(tables) // across), across, squeeze=False).flat)
+    for axes in panels[len(tables) :]:
+        axes.set_axis_off()
+    for axes, (name, sets) in zip(panels, tables.items(), strict=False):
+        first = next(iter(sets.values()))
+        if isinstance(first[0], str):
+            commonest = [text for text, _ in Counter(first).most_common(MAX_TEXTS)]
+            shares = [[x.count(text) / len(x) for text in commonest] for x in sets.values()]
+            edges = np.arange(len(commonest) + 1) - 0.5
+            axes.set_xticks(range(len(commonest)), [t[:9] for t in commonest], parse_math=False)
+            axes.tick_params("x", rotation=45 * (len(commonest) > 3))
+        else:
+            values = np.concatenate(list(sets.values()))
+            edges = np.histogram_bin_edges(values, min(20, len(np.unique(values))))
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            shares = [(np.histogram(x, edges)[0] / len(x)).tolist() for x in sets.values()]
+        for i, (label, share) in enumerate(zip(sets, shares, strict=True)):
+            colour = "#BBBBBB" if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
+            axes.stairs(share, edges, fill=i == 0, color=colour, linewidth=1.5, label=label)
+        axes.set_title(name[:30], parse_math=False, fontsize=10)
+        axes.tick_params(labelsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", frameon=False, ncols=len(labels))
+    return figure
+
+
+def matrices(values: Mapping[str, Float[Tensor, "d d"]], places: Mapping[str, float]) -> Figure:
+    """Plot matrices of correlations side by side, with labels at these rows."""
+    figure, panels = charts(len(values), width=4.6, height=4.8)
+    for axes, (name, matrix) in zip(panels, values.items(), strict=True):
+        image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+        axes.set_title(name, parse_math=False)
+        axes.set_yticks([])
+        axes.set_xticks([])
+    if len(places) <= MAX_LABELS:
+        labels = [label[:20] for label in places]
+        panels[0].set_yticks(list(places.values()), labels, parse_math=False, fontsize=8)
+    figure.colorbar(image, ax=panels, shrink=0.8)
     return figure
 
 
