@@ -10,14 +10,14 @@ from typing import get_args
 
 import pytest
 
-from scorefield import EDM, MLP, ScoreModel, cli, save
+from scorefield import EDM, MLP, ScoreModel, __version__, cli, save
 from scorefield.cli import COMMANDS, main
 from scorefield.cli.startup import KEPT_BYTES, SPIN_COUNT, keep_memory, prepare
 from scorefield.runs.config import Experiment, flat_fields
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
 
-APPLICATIONS = {"cli", "data", "evaluate", "paper", "runs", "show"}
+APPLICATIONS = {"cli", "data", "evaluate", "paper", "runs"}
 HEAVY = ("torch", "numpy", "matplotlib", "sklearn", "scipy", "PIL", "diffusers", "datasets")
 
 
@@ -45,7 +45,7 @@ print(len(prepared) - len(COMMANDS), *(name for name in {HEAVY} if name in sys.m
 
 
 def test_the_package_imports_no_more_than_it_needs():
-    """Nothing for itself; for its names the mathematics and networks, no application, no plots."""
+    """Nothing for itself; for its names no run or evaluation, and no library of images."""
     code = f"""
 import sys, scorefield
 print(*(name for name in sys.modules if name.startswith("scorefield.")))
@@ -128,6 +128,11 @@ def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeyp
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     for args in ("demo", f"convert {__file__} b", "restore run x.png --task colorize"):
         assert "another place" in error_of(*args.split())
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"scorefield {__version__}\n"
 
 
 def test_a_closed_pipe_ends_a_command_without_a_traceback():

@@ -58,10 +58,12 @@ def test_train_makes_a_run_and_names_the_next_command(capsys, error_of):
 
 
 def test_fields_are_set_in_both_spellings_and_shown(capsys):
-    settings = ["--training.rate", "3e-4", "--network.width=64", "--seed", "7"]
-    assert main(["train", "digits", "--show", *settings]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["training"]["rate"], shown["network"]["width"], shown["seed"]) == (3e-4, 64, 7)
+    for setting in ("--network.width=64", "--network={width: 64}", '--network={"width": 64}'):
+        settings = ["--training.rate", "3e-4", setting, "--seed", "7", "--keeping", "{last: 9}"]
+        assert main(["train", "digits", "--show", *settings]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["training"]["rate"], shown["network"]["width"]) == (3e-4, 64)
+        assert (shown["seed"], shown["keeping"]["last"]) == (7, 9)
     assert not Path("runs").exists()
 
 

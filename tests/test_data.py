@@ -19,6 +19,8 @@ def test_digits_are_scikit_learns_with_a_fixed_fifth_of_each_class_held_out():
     data, truth = load_data("digits"), load_digits()
     assert (len(data.train), len(data.test), data.kind) == (1437, 360, "images")
     assert data.classes == tuple("0123456789")
+    line = "<Dataset 'digits': 1437 samples of 1 × 8 × 8 numbers, 360 held out, 10 classes>"
+    assert str(data) == repr(data) == line
     parts = all_rows(data.train), all_rows(data.test)
     images, labels = (torch.cat(both).numpy() for both in zip(*parts, strict=True))
     rows = np.column_stack([images.reshape(1797, 64), labels])

@@ -64,7 +64,7 @@ LAYERS = {
     "convert": "_ops checkpoint disk fast model nn noise precondition prior score",
     "show": "diagnose disk distributed score",
     "data": "disk distributed oracles show values",
-    "restore": "data inverse model noise sample samplers score train",
+    "restore": "inverse model noise sample samplers score train",
     "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
     "prior sample show train values",
     "evaluate": "checkpoint data diagnose disk distributed fast ladder likelihood metrics model "

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import inverse
-from .data import Table
 from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
@@ -118,7 +117,7 @@ def restore(
 
 def restore_rows(
     model: ScoreModel,
-    table: Table,
+    table: Any,  # a `data.table.Table`, whose package would load libraries of images
     rows: Sequence[Mapping[str, object]],
     n: int = 8,
     *,
@@ -141,7 +140,7 @@ def restore_rows(
     if start.shape != y.shape[1:]:
         raise ValueError(f"the model samples {tuple(start.shape)}, but table.size is {table.size}")
     y = y.to(start)
-    x = y[:, None].repeat(1, n, 1)
+    x: Tensor = y[:, None].repeat(1, n, 1)
     patterns, of_row = torch.unique(present, dim=0, return_inverse=True)
     for i, pattern in enumerate(patterns):
         own = of_row == i

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tyro
 
+from .. import __version__
 from . import startup
 from .convert import convert
 from .demo import demo
@@ -22,12 +23,12 @@ from .sample import sample
 from .suggest import suggest
 from .train import print_fields, resume, train
 
-FIELD = re.compile(r"--[a-z_]+\.[\w.]+(=|$)")
-"""An option that is a field of the configuration."""
+FIELD = re.compile(r"--([a-z_]+\.[\w.]+|network|levels|training|sampling|keeping|machine)(=|$)")
+"""An option that is a field of the configuration, or several as in --network='{width: 8}'."""
 
 ABOUT = """Learn the score of a distribution from its samples, and sample from it.
 
-With --debug, errors show a traceback."""
+With --debug, errors show a traceback; --version prints the version."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(args: list[str]) -> int:
     main_process = "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
     if not main_process and not any(arg in SHARED for arg in args[:2]):  # --debug may come first
+        return 0
+    if args[:1] == ["--version"]:
+        print(f"scorefield {__version__}")
         return 0
     startup.prepare()
     debug = "--debug" in args

@@ -174,7 +174,7 @@ def stack_samples(pairs: list[tuple[Tensor, int | None]]) -> Labelled:
     return torch.stack([x for x, _ in pairs]), torch.tensor(labels) if labels else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Samples to train on and samples held out."""
 
@@ -187,6 +187,13 @@ class Dataset:
     exact: bool = True  # a resumed run is certain to see the same samples
     table: Table | None = None  # conversion of vectors back to rows of a table
     notices: tuple[str, ...] = ()  # lines to print before training
+
+    def __repr__(self) -> str:
+        size = " × ".join(map(str, self.train.shape))
+        held_out = 0 if self.test is None else len(self.test)
+        classes = f", {len(self.classes)} classes" * bool(self.classes)
+        samples = f"{len(self.train)} samples of {size} numbers, {held_out} held out"
+        return f"<Dataset {self.name!r:.200}: {samples}{classes}>"
 
     @classmethod
     def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> Dataset:

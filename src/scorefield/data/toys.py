@@ -15,7 +15,7 @@ from .sources import Arrays, Dataset
 
 PointSampler: TypeAlias = Callable[[int, Generator], Tensor]
 
-MAX_NUMBERS = 2**28
+MAX_TOY_NUMBERS = 2**28
 """Numbers that samples, or a covariance, may have: 1 GiB."""
 
 
@@ -112,9 +112,9 @@ def _sample_toy(
 
 
 def _check_count(what: str, count: int) -> None:
-    """Refuse more numbers than `MAX_NUMBERS` before they are allocated."""
-    if count > MAX_NUMBERS:
+    """Refuse more numbers than `MAX_TOY_NUMBERS` before they are allocated."""
+    if count > MAX_TOY_NUMBERS:
         raise ValueError(
             f"{what} is {count:.3g} numbers, {4 * count / 2**30:.3g} GiB: give less, to stay "
-            f"within {4 * MAX_NUMBERS / 2**30:.3g} GiB"
+            f"within {4 * MAX_TOY_NUMBERS / 2**30:.3g} GiB"
         )
