@@ -633,7 +633,7 @@ def test_a_conditional_model_samples_classes_as_frequent_as_in_training(
     assert counts.nonzero()[:, 0].tolist() == [3, 7]
     assert counts[3] / 4000 == pytest.approx(0.75, abs=0.03)  # 4 standard errors of 0.007
     evaluation = evaluate_run(tmp_path / "run", n=40, steps=4, bits=4, seed=5)
-    own = {"plan": "heun", "steps": 4, "seed": 5, "batch": 40}
+    own = {"sampler": "heun", "steps": 4, "seed": 5, "batch": 40}
     x = sample(evaluation.model, 40, label=training_labels(data, 40, 5), **own)
     assert torch.equal(evaluation.samples["heun"].x, x)
     assert (x - sample(evaluation.model, 40, **own)).abs().max() > 1e-3
