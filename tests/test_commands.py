@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+import shutil
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -333,3 +335,25 @@ def test_suggest_takes_no_more_memory_than_it_may(capsys, monkeypatch, error_of)
     assert "uses 10 of them" in capsys.readouterr().out
     monkeypatch.setattr(module, "MAX_NUMBERS", 64)
     assert "two samples of 1 × 8 × 8 numbers are too many" in error_of("suggest", "digits")
+
+
+HOSTILE_NAME = "\x1b]0;title\x07\x9b2J\u202e"  # of a window, an empty screen, from right to left
+
+
+@pytest.mark.parametrize("kind", ["folder", "class", "npz", "column", "choice"])
+def test_names_in_data_do_not_reach_the_terminal_as_they_are(kind, capsys):
+    rows = "\n".join(f"{i},{i % 7 / 3}" for i in range(150))
+    Path("x.csv").write_text(f"{HOSTILE_NAME},b\n{rows}\n")
+    np.savez("x.npz", **{HOSTILE_NAME: np.ones((3, 2)), "b": np.ones((3, 2))})
+    for name in ("a", HOSTILE_NAME):
+        Path("classes", name).mkdir(parents=True)
+        Image.new("L", (8, 8), len(name)).save(Path("classes", name, "1.png"))
+        Image.new("L", (8, 8), 9 + len(name)).save(Path("classes", name, "2.png"))
+    shutil.copytree("classes", "folder")
+    Path("folder", HOSTILE_NAME, "3.png").write_bytes(b"")
+    source = {"class": "classes", "folder": "folder", "npz": "x.npz"}.get(kind, "x.csv")
+    options = ["--data.options.drop=[c]"] * (kind == "choice")
+    assert main(["suggest", source, *options]) == (2 if kind in ("folder", "npz", "choice") else 0)
+    shown = "".join(capsys.readouterr())
+    assert not {*HOSTILE_NAME} & {*shown} - {*string.printable}
+    assert r"\x1b]0;title\x07\x9b2J\u202e" in shown

@@ -704,13 +704,13 @@ def test_a_page_escapes_its_text_and_embeds_animations(tmp_path):
     gif = images.animation([Image.new("L", (2, 2), 9)] * 2, ".gif", {})
     table, picture = (["&", "n"], [["<i>", "1\n0–2"]]), Picture(gif, "a < b", 'the "first"')
     section = Section("<One>", "First & last.\n\nSecond.", [table], "x\n  y", [picture], "{}")
-    write_report(tmp_path / "page.html", [section, Section("Empty")], title="A & B")
+    write_report(tmp_path / "page.html", [section, Section("Empty")], title="A & B\x1b")
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
     assert page.titles == ["<One>", "Empty"]
     assert page.tables == [[["&", "n"], ["<i>", "1"]]]
     assert page.images[0]["alt"] == 'the "first"'
     assert page.images[0]["src"].startswith("data:image/gif;base64,")
-    assert "<title>A &amp; B</title>" in text
+    assert r"<title>A &amp; B\x1b</title>" in text
     assert "<small>0–2</small>" in text
     assert text.count("<p>") == 2

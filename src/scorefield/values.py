@@ -5,6 +5,7 @@ that each error names the field, its value and the fix.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""Control characters, invisible marks, changes of direction, and bytes that are not text."""
 TYPE_WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -102,9 +107,18 @@ def check_names(names: Iterable[str], choices: Iterable[str], prefix: str) -> No
             raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, choices)}")
 
 
+def escape_controls(text: str, *, lines: bool = False) -> str:
+    """Return text whose control characters are escaped, all or all but the ends of `lines`.
+
+    Printed as they are, those in the names of a file could move a terminal's cursor or fake output.
+    """
+    parts = text.split("\n") if lines else [text]
+    return "\n".join(CONTROLS.sub(lambda match: repr(match[0])[1:-1], part) for part in parts)
+
+
 def spelling_hint(name: str, choices: Iterable[str]) -> str:
     """Return the most similar choice as a question, or a list of the first twenty."""
-    choices = list(choices)
+    choices = list(map(escape_controls, choices))
     similar = get_close_matches(name, choices, 1)
     others = ", ".join(choices[:20]) or "none"
     return f"did you mean {similar[0]}?" if similar else f"there are {others}"
@@ -112,6 +126,5 @@ def spelling_hint(name: str, choices: Iterable[str]) -> str:
 
 def describe_classes(names: Sequence[str]) -> str:
     """Return the number of classes and the names of the first twenty."""
-    # repr without its quotes: a control character in a name must not reach a terminal
-    first = ", ".join(repr(name)[1:-1] for name in names[:20])
-    return f"{len(names)} classes: {first}{', ...' * (len(names) > 20)}"
+    shown = ", ".join(map(escape_controls, names[:20]))
+    return f"{len(names)} classes: {shown}{', ...' * (len(names) > 20)}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import tyro
 
 from .. import __version__
+from ..values import escape_controls
 from . import startup
 from .convert import convert
 from .demo import demo
@@ -66,7 +67,7 @@ def _dispatch(args: list[str]) -> int:
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            warnings.showwarning = _complain  # type: ignore[assignment]
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog="scorefield", description=ABOUT, args=args
             )
@@ -78,19 +79,19 @@ def _dispatch(args: list[str]) -> int:
         # These say what to change; any other exception is a bug of the package.
         if debug or isinstance(error, BrokenPipeError):
             raise
-        print(f"scorefield: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt as interrupt:
         # All processes of a launcher stop together, and rank 0 prints.
         if str(interrupt) and main_process:
-            print(f"scorefield: {interrupt}", file=sys.stderr)
+            _complain(interrupt)
         return 128 + getattr(interrupt, "number", 2)  # the convention of shells
     return 0
 
 
-def _show_warning(message: Warning | str, *where: object) -> None:
-    """Print a warning without its place in the code."""
-    print(f"scorefield: {message}", file=sys.stderr)
+def _complain(message: BaseException | str, *where: object) -> None:
+    """Print an error, or a warning without its place in the code."""
+    print(f"scorefield: {escape_controls(str(message), lines=True)}", file=sys.stderr)
 
 
 def _settings(args: Iterable[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 from ..disk import check_writable
 from ..runs.config import parse_setting
 from . import options
+from .startup import say
 
 
 def convert(
@@ -41,7 +42,7 @@ def convert(
 
     lines = list[str]()
     model = from_official(checkpoint, report=lines.append, **dict(map(parse_setting, settings)))
-    print("\n".join(lines))
+    say("\n".join(lines))
     save(model, out, about={"converted from": checkpoint.name, "report": lines})
-    print(f"wrote {out}")
-    print(f"next, in Python: model = scorefield.load({str(out)!r})")
+    say(f"wrote {out}")
+    say(f"next, in Python: model = scorefield.load({str(out)!r})")

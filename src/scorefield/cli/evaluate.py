@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from . import options
-from .startup import join_group
+from .startup import join_group, say
 
 
 def evaluate(
@@ -53,7 +53,7 @@ def evaluate(
     )  # fmt: skip
     if distributed.is_main():
         write_evaluation(evaluation, out)
-        print(evaluation.table(), *(f"not measured: {note}" for note in evaluation.notes), sep="\n")
+        say("\n".join([evaluation.table(), *(f"not measured: {n}" for n in evaluation.notes)]))
         if evaluation.verdict:
-            print(f"\n{evaluation.verdict}")
-        print(f"wrote {out / METRICS_FILE} and {out / REPORT_FILE}")
+            say(f"\n{evaluation.verdict}")
+        say(f"wrote {out / METRICS_FILE} and {out / REPORT_FILE}")

@@ -4,6 +4,8 @@ import ctypes
 import os
 import sys
 
+from ..values import escape_controls
+
 SPIN_COUNT = "3000"
 """Checks for work that an idle OpenMP thread makes before it sleeps; about ten microseconds."""
 KEPT_BYTES = 1 << 30
@@ -47,8 +49,8 @@ def join_group() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line, in rank 0 only."""
+    """Print a line or several, in rank 0 only."""
     from .. import distributed
 
     if distributed.is_main():
-        print(text, flush=True)
+        print(escape_controls(text, lines=True), flush=True)

@@ -7,6 +7,7 @@ from tyro.conf import Positional, arg
 from ..runs.config import Experiment, override
 from ..values import describe_classes
 from . import options
+from .startup import say
 
 MAX_SAMPLES = 5000
 """Largest number of samples that the suggestion uses."""
@@ -42,7 +43,8 @@ def suggest(
         if not setting.startswith("data.options."):
             raise ValueError(f"--{setting}: suggest takes options of the data, --data.options.NAME")
     source = load_data(data, **override(Experiment(), own).data.options)
-    print(*source.notices, sep="\n", end="\n" * bool(source.notices))
+    for notice in source.notices:
+        say(notice)
     numbers, shape = source.train.shape.numel(), " × ".join(map(str, source.train.shape))
     if 2 * numbers > MAX_NUMBERS:
         raise ValueError(f"{data}: two samples of {shape} numbers are too many: give a --size")
@@ -51,8 +53,8 @@ def suggest(
     sigmas = suggestion.sigmas
     about = f"{len(source.train)} samples of {shape}"
     about += f" in {describe_classes(source.classes)}" if source.classes else ""
-    print(f"{source.name}: {about}; the suggestion uses {len(x)} of them\n")
-    print(suggestion)
+    say(f"{source.name}: {about}; the suggestion uses {len(x)} of them\n")
+    say(str(suggestion))
     print(
         f"\nin Python: annealed_langevin(score, x, geometric({sigmas[0].item():.4g}, "
         f"{sigmas[-1].item():.4g}, {len(sigmas)}), steps={suggestion.steps}, "

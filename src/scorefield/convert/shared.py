@@ -35,6 +35,8 @@ def model_entries(checkpoint: Any) -> dict[str, object]:
     entries: dict[str, object] = {}
     for key, value in checkpoint.items() if isinstance(checkpoint, Mapping) else ():
         name = str(key).removeprefix("module.")
+        if not name.isprintable():
+            raise ValueError(f"{name!r:.80} is not the name of a tensor: the checkpoint is damaged")
         if name in entries:
             raise ValueError(f"{name} appears twice, with and without module. before it")
         entries[name] = value

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile as PillowFile
 
 from ..disk import open_regular
+from ..values import escape_controls
 
 EXCLUDED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "MPEG", "WMF"}
 """Formats that Pillow does not decode itself (for EPS it would run Ghostscript), and icons, which
@@ -144,7 +145,8 @@ def _open(file: ImageFile) -> Iterator[PillowFile]:
     except Exception as error:  # a decoder may raise anything on a damaged file
         # `strerror` alone, because the message of an OSError repeats the path
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise OSError(f"{file} cannot be read as an image: {reason}") from error
+        name = escape_controls(str(file))
+        raise OSError(f"{name} cannot be read as an image: {reason}") from error
 
 
 def _low_bytes(image: PillowFile) -> list[Any]:

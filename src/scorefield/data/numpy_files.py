@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..disk import open_regular
-from ..values import data_option
+from ..values import data_option, escape_controls
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
 from .sources import MAX_CLASSES, Arrays, Dataset, Source, hold_out
@@ -141,7 +141,7 @@ def _read(
         raise OSError(f"{path} cannot be read as arrays of numbers: {reason:.500}") from error
     labels = [arrays.pop(name) for name in LABEL_NAMES if name in arrays]
     if len(arrays) != 1 or len(labels) > 1:
-        others = ", ".join(arrays) or "of labels alone"
+        others = ", ".join(map(escape_controls, arrays)) or "of labels alone"
         raise ValueError(f"{path} holds the arrays {others}: give one, and labels or y if any")
     return next(iter(arrays.values())), labels[0] if labels else None
 

@@ -26,6 +26,7 @@ from ..runs.config import Experiment
 from ..runs.resume import OwnData, move_data, read_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
+from ..values import escape_controls
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
 from .figure import Figure, Interval, spread_interval
@@ -86,7 +87,7 @@ def evaluate(
 
     def say(text: str) -> None:
         if progress and distributed.is_main():
-            print(f"   {text}", file=sys.stderr, flush=True)
+            print(f"   {escape_controls(text)}", file=sys.stderr, flush=True)
 
     say(f"reference: {against}; features: {features.about}")
     real = reference_of(source, features, cache)

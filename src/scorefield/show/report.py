@@ -1,13 +1,14 @@
 """HTML reports: one file with its pictures as base64, without scripts and network requests."""
 
 import base64
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..disk import write_file
+from ..values import escape_controls
 
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff;
@@ -79,6 +80,11 @@ def write_report(path: Path, sections: Sequence[Section], *, title: str) -> None
         f"<body>\n{body}\n</body>\n</html>\n"
     )
     write_file(path, page.encode())
+
+
+def escape(text: str) -> str:
+    """Return text as HTML that shows it, control characters too."""
+    return html.escape(escape_controls(text, lines=True))
 
 
 def _section_html(section: Section) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Container, Sequence
 
+from ..values import escape_controls
+
 
 def text_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)
 ) -> str:
     """Align columns with two spaces between them; those with indices in `left` to the left."""
-    cells = [list(heads), *(list(row) for row in rows)]
+    cells = [[escape_controls(cell) for cell in row] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
