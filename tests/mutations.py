@@ -9,6 +9,8 @@ import zipfile
 
 EXTREMES = [2**i + d for i in (0, 3, 7, 8, 15, 16, 24, 31, 32, 62) for d in (-1, 0)] + [12, 14, 99]
 DIGITS = [b"%d" % n for n in (*EXTREMES, -1, 10**30)] + [b"9" * 5000, b"1e999", b"0.5", b""]
+EXIF_OF_TEXT = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0" + b"6\0\0\0" + bytes(4)
+"""Whose orientation is text."""
 VALUE = rb"""(?=("[^"]*"|'[^']*'|\[[^][]*\]|\{[^{}]*\}|\([^()]*\)|(?<![-+.\w])[-+.\w]+))"""
 """A word, a string or what is in brackets, in any text format."""
 

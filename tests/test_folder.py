@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from mutations import EXIF_OF_TEXT
 from PIL import EpsImagePlugin, Image, ImageFile
 from standins import all_rows
 
@@ -47,7 +48,6 @@ def _one(path, **options):
     return image
 
 
-EXIF_OF_TEXT = b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0" + b"6\0\0\0" + bytes(4)
 UPRIGHT = {
     4: lambda a: a[::-1],
     5: lambda a: a.T,

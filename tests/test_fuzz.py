@@ -30,14 +30,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from mutations import damage, make_hostile, make_zip
+from mutations import EXIF_OF_TEXT, damage, make_hostile, make_zip
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as serialise
 from standins import write_cifar10, write_mnist
 
 from scorefield import MLP, Prior, ScoreModel, UNet, checkpoint, load
-from scorefield.data import DATASETS, load_data
+from scorefield.data import DATASETS, Table, load_data
 from scorefield.data.decode import image_formats
 from scorefield.precondition import EDM, VP, NCSNv2, VEDiscrete
 from scorefield.runs import config
@@ -187,11 +187,11 @@ def _read_npz(folder):
     assert x.ndim != 4 or x.dtype == torch.uint8 or (x.float() == x.float().clamp(0, 1)).all()
 
 
-def _picture(name, mode="RGB"):
+def _picture(name, mode="RGB", exif=None):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010E] = 6, "turned"
-    return _save(Image.fromarray(pixels).convert(mode).save, name, exif=exif)
+    turned = Image.Exif()
+    turned[0x0112], turned[0x010E] = 6, "turned"
+    return _save(Image.fromarray(pixels).convert(mode).save, name, exif=exif or turned)
 
 
 def _picture_seeds():
@@ -202,6 +202,7 @@ def _picture_seeds():
             content = _picture(name, mode)
             Image.open(io.BytesIO(content), formats=formats).load()
             contents.append(content)
+    contents += [_picture(name, exif=EXIF_OF_TEXT) for name in ("PNG", "JPEG")]
     return [{"x.png": content} for content in contents]
 
 
@@ -250,6 +251,20 @@ def _read_csv(folder):
             assert all(low - 0.5 <= float(cell) <= high + 0.5 for cell in texts)
 
 
+def _table_seeds():
+    (files,) = _csv_seeds()[1:2]
+    with TemporaryDirectory() as folder:
+        Path(folder, "x.csv").write_bytes(files["x.csv"])
+        text = load_data(Path(folder, "x.csv")).table.as_json()
+    return [{"table.json": text.encode()}]
+
+
+def _read_table(folder):
+    table = Table.read(folder)
+    for row in table.decode(torch.zeros(2, table.size)):
+        assert len(row) == len(table.columns)
+
+
 # ── Configurations ───────────────────────────────────────────────────────────────────────────────
 
 LAUGHS = b"".join(b"a%d: &a%d [%s]\n" % (i, i, b"*a%d," % (i - 1) * 9) for i in range(1, 12))
@@ -258,6 +273,7 @@ YAML = (
     *b"!!python/object/apply:os.system [ls]|2001-01-01|2001-99-99|.nan|.inf|-.inf".split(b"|"),
     *b"1:60:60|!!int ''|!!timestamp x|!!bool x|%YAML 9.9\n|\xc2\x85|\xff|\0|&a [*a]".split(b"|"),
     *b"{x: &a [x], y: *a}|1e999|0o7|0b1|on|seed: |network: |data: |options: |digits".split(b"|"),
+    *b"meta|cuda|1000000000|1e18|threads: 9999999|blocks: 10000000|batch: 100000000".split(b"|"),
     *b"{kind: MLP, width: |training.steps|1.2.3|'|null|true|-1|0.5|5e-324|[1, 2]".split(b"|"),
     *(b"|\n", b'"', b"0x" + b"f" * 5000, b"9" * 5000, b"[" * 3000, b"{a: " * 500, b"- " * 2000),
     *(b"10" * 160, "\N{GRINNING FACE}".encode(), b"x" * 70_000, b"10000000000000000000"),
@@ -402,6 +418,7 @@ TARGETS = {
     "folder": Target(_picture_seeds, _read_images),
     "celeba": Target(_celeba_seeds, _read_celeba, LINES),
     "csv": Target(_csv_seeds, _read_csv, CELLS),
+    "table": Target(_table_seeds, _read_table, JSON),
     "config": Target(_config_seeds, _read_config, YAML, _names_section),
     "settings": Target(_setting_seeds, _read_settings, YAML, _names_setting),
     "checkpoint": Target(_checkpoint_seeds, _read_checkpoint, JSON, change=_change_checkpoint),

@@ -257,12 +257,12 @@ class Table:
         path = Path(path, TABLE_FILE) if Path(path).is_dir() else Path(path)
         try:
             content = json.loads(read_text(path))
-            entries = [convert_arguments(Column, c, "column.") for c in content["columns"]]
+            entries = [convert_arguments(Column, dict(c), "column.") for c in content["columns"]]
             columns = tuple(Column(**entry) for entry in entries)
             if not columns or content["delimiter"] not in DELIMITERS:
                 raise ValueError("it has no columns, or an unknown delimiter")
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            raise ValueError(f"{path} is not the table of a run: {error}") from error
+            raise ValueError(f"{path} is not the table of a run: {error!s:.500}") from error
         return cls(columns, content["delimiter"])
 
 
