@@ -330,10 +330,10 @@ def test_suggest_takes_no_more_memory_than_it_may(capsys, monkeypatch, error_of)
     error = error_of("suggest", "pictures", "--size=100000")
     assert "size=100000, crop=None: give 1 to 4096 pixels" in error
     module = sys.modules["scorefield.cli.suggest"]  # the package has a function of that name
-    monkeypatch.setattr(module, "MAX_NUMBERS", 10 * 64)
+    monkeypatch.setattr(module, "MAX_SAMPLE_NUMBERS", 10 * 64)
     assert main(["suggest", "digits"]) == 0
     assert "uses 10 of them" in capsys.readouterr().out
-    monkeypatch.setattr(module, "MAX_NUMBERS", 64)
+    monkeypatch.setattr(module, "MAX_SAMPLE_NUMBERS", 64)
     assert "two samples of 1 × 8 × 8 numbers are too many" in error_of("suggest", "digits")
 
 

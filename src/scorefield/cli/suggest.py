@@ -11,7 +11,7 @@ from .startup import say
 
 MAX_SAMPLES = 5000
 """Largest number of samples that the suggestion uses."""
-MAX_NUMBERS = 2**28
+MAX_SAMPLE_NUMBERS = 2**28
 """Largest number of pixels or other numbers in these samples; 1 GiB in float32."""
 
 
@@ -46,9 +46,9 @@ def suggest(
     for notice in source.notices:
         say(notice)
     numbers, shape = source.train.shape.numel(), " × ".join(map(str, source.train.shape))
-    if 2 * numbers > MAX_NUMBERS:
+    if 2 * numbers > MAX_SAMPLE_NUMBERS:
         raise ValueError(f"{data}: two samples of {shape} numbers are too many: give a --size")
-    x = all_samples(source.train, min(MAX_SAMPLES, MAX_NUMBERS // numbers))
+    x = all_samples(source.train, min(MAX_SAMPLES, MAX_SAMPLE_NUMBERS // numbers))
     suggestion = ladder.suggest(x, budget=budget, sigma_min=sigma_min)
     sigmas = suggestion.sigmas
     about = f"{len(source.train)} samples of {shape}"
