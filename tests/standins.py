@@ -5,11 +5,20 @@ import io
 import pickle
 import shutil
 import struct
+import sys
 import tarfile
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import Image
+
+
+@contextmanager
+def line_at_the_end(line):
+    """Stand in for `heartbeat`, which prints by time."""
+    yield
+    print(line(0.0).rstrip(), file=sys.stderr)
 
 
 def all_rows(source):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from standins import line_at_the_end
 from test_evaluate import Page
 
 from scorefield import load
@@ -16,6 +17,7 @@ from scorefield.cli import main
 from scorefield.evaluate import evaluate, five_plans
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.presets import PRESETS
+from scorefield.show.progress import progress, stage
 
 SMALL = ["network={kind: MLP, width: 16, blocks: 1}", "training.batch=8", "keeping.evaluate=10"]
 SEED = 3
@@ -34,7 +36,7 @@ def demo_run(tmp_path_factory):
         patch.chdir(folder)
         patch.setitem(PRESETS, "digits", override(Experiment(), SMALL))
         patch.setattr("scorefield.evaluate.evaluate", evaluate_few)
-        patch.setattr("scorefield.show.progress.LINE_EVERY", 0.0)  # a line for each item
+        patch.setattr("scorefield.show.progress.heartbeat", line_at_the_end)
         for _ in range(2):
             with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as lines:
                 assert main(["demo", "--seed", str(SEED), "--steps", "20"]) == 0
@@ -44,15 +46,39 @@ def demo_run(tmp_path_factory):
 
 def test_progress_off_a_terminal_is_whole_lines(demo_run):
     _, (_, first), (_, second) = demo_run
-    training, rest = first.splitlines()[:20], first.splitlines()[20:]
-    for step, line in enumerate(training, 1):
-        assert re.fullmatch(rf"training: {step} of 20, \d+ s  loss [\d.e+-]+", line)
+    training, *rest = first.splitlines()
+    assert re.fullmatch(r"training: 20 of 20, \d+ s  loss [\d.e+-]+", training)
     assert rest[0].startswith("   reference: digits, held out, 360 samples; features: pixels")
-    assert rest[1].startswith("   computing: ")
+    assert re.fullmatch(r"   reference: .*, \d+ s", rest[1])
+    assert rest[2].startswith("   computing: ")
     sampling = [line.split(":")[0].strip() for line in rest if re.search(r": \d+ of \d+, ", line)]
     assert list(dict.fromkeys(sampling)) == PLANS
     assert "\r" not in first
     assert second.startswith("   reference: ")
+
+
+def test_lines_come_by_time_however_long_a_step_takes(monkeypatch, capsys):
+    class Clock:
+        """A clock of 100 seconds, on which a wait takes no time."""
+
+        seconds = 0.0
+
+        def wait(self, seconds):
+            Clock.seconds += seconds
+            return Clock.seconds > 100
+
+        def set(self):
+            pass
+
+    monkeypatch.setattr("scorefield.show.progress.Event", Clock)
+    monkeypatch.setattr("scorefield.show.progress.perf_counter", lambda: Clock.seconds)
+    with stage("likelihood"):
+        pass
+    lines = [f"likelihood, {seconds} s" for seconds in (30, 60, 90)]
+    assert capsys.readouterr().err.splitlines() == ["likelihood", *lines]
+    Clock.seconds = 0.0
+    list(progress([1], 5, "sampling"))  # the lines may come before or after the item
+    assert re.fullmatch(r"(sampling: [01] of 5, [369]0 s\n){3}", capsys.readouterr().err)
 
 
 def test_the_table_has_five_plans_and_is_the_same_on_terminal_and_page(demo_run):

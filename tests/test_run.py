@@ -25,7 +25,9 @@ from scorefield.runs import Interrupted, finish, resume, start
 from scorefield.runs.build import build_loss, build_model
 from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.runs.resolve import resolve
-from scorefield.train import cosine, derive_seed, train
+from scorefield.runs.run import estimate_time
+from scorefield.show.text import in_hours
+from scorefield.train import Update, cosine, derive_seed, train
 
 SMALL = """
     network.width=8 network.multipliers=[1] network.blocks=1 network.attention=[] network.fir=null
@@ -147,6 +149,35 @@ def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
     assert_same_end(tmp_path / "run", whole)
 
 
+def test_a_checkpoint_by_time_is_kept_and_changes_nothing(points, tmp_path, monkeypatch):
+    list(start(_vectors(points), tmp_path / "whole"))
+    clock = [0.0]
+    monkeypatch.setattr("scorefield.runs.run.monotonic", lambda: clock[0])
+    for update in islice(start(_vectors(points), tmp_path / "run"), 18):
+        clock[0] += 250
+        if update.step == 10:
+            assert [int(path.stem) for path in state_files(tmp_path / "run")] == [0, 10]
+    # of those of steps 4, 7, 13 and 16, which came by time, the newest is kept
+    assert [int(path.stem) for path in state_files(tmp_path / "run")] == [0, 10, 16]
+    list(resume(tmp_path / "run"))
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+def test_the_time_of_a_run_is_estimated_from_its_first_seconds(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("scorefield.runs.run.monotonic", lambda: clock[0])
+
+    def updates():
+        for step in range(101, 200):
+            clock[0] += 60 if step == 101 else 2  # the first step is no measure of the others
+            yield Update(step, 1.0, 1.0, 1e-3, False)
+
+    assert len(list(estimate_time(updates(), 5100))) == 99
+    # 2 · (5100 − 104) s, printed 6 s after the first step
+    assert capsys.readouterr().err == "about 2 h 47 min on this machine, at 2 s a step\n"
+    assert [in_hours(s) for s in (40, 800, 200_000)] == ["40 s", "13 min", "2 days 7 h"]
+
+
 def _vectors(path, *settings):
     steps = "training.steps=30", "keeping.checkpoint=10", "keeping.evaluate=0"
     return vectors(path, *steps, *settings)
@@ -180,9 +211,15 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore:step .* is skipped")
-def test_several_bad_batches_roll_the_run_back_with_half_the_rate(points, tmp_path, monkeypatch):
-    asked = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21)
-    updates = list(start(_vectors(points), tmp_path / "run"))
+@pytest.mark.parametrize("seconds", [600.0, 0.0])  # between checkpoints by time
+def test_several_bad_batches_roll_the_run_back_with_half_the_rate(
+    points, tmp_path, monkeypatch, seconds
+):
+    monkeypatch.setattr("scorefield.runs.run.CHECKPOINT_EVERY", seconds)
+    asked, updates = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21), []
+    for update in start(_vectors(points), tmp_path / "run"):
+        updates.append(update)
+        assert int(state_files(tmp_path / "run")[-1].stem) <= update.step
     assert asked == [*range(17), *range(10, 30)]
     assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate

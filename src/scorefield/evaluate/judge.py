@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..runs.config import Experiment
 from ..runs.resume import OwnData, move_data, read_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
+from ..show.progress import stage
 from ..values import escape_controls
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
@@ -85,14 +87,15 @@ def evaluate(
     split = "held out" if source is data.test else "training data"
     against = f"{data.name}, {split}, {len(source)} samples"
 
-    def say(text: str) -> None:
-        if progress and distributed.is_main():
-            print(f"   {escape_controls(text)}", file=sys.stderr, flush=True)
+    def enter(title: str) -> AbstractContextManager[None]:
+        return stage(f"   {escape_controls(title)}") if progress else nullcontext()
 
-    say(f"reference: {against}; features: {features.about}")
-    real = reference_of(source, features, cache)
+    with enter(f"reference: {against}; features: {features.about}"):
+        real = reference_of(source, features, cache)
     calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
-    say(f"computing: {optimize(model, batch=min(batch, n), evaluations=calls)}")
+    choice = optimize(model, batch=min(batch, n), evaluations=calls)
+    if progress and distributed.is_main():
+        print(f"   computing: {choice}", file=sys.stderr, flush=True)
     conditional = bool(data.classes and model.classes)
     options: dict[str, Any] = {
         "seed": seed,
@@ -101,12 +104,12 @@ def evaluate(
         "bar": progress,
     }
     samples = {plan.name: gather_samples(model, n, plan, features, **options) for plan in plans}
-    say("real samples of the other split, and nearest neighbours in the training data")
     compare: Callable[..., Iterator[Figure]] = partial(
         quality, reference=real, classifier=classifier, table=data.table, seed=seed
     )
-    floor = _measure_floor(other, n, floor_sets, features, compare, seed)
-    memory, notes = _measure_memory(samples, data, flips)
+    with enter("real samples of the other split, and nearest neighbours in the training data"):
+        floor = _measure_floor(other, n, floor_sets, features, compare, seed)
+        memory, notes = _measure_memory(samples, data, flips)
 
     def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
         """Add to a figure of samples what it depends on, and its value for real samples."""
@@ -126,9 +129,9 @@ def evaluate(
         own = [*compare(gathered)]
         own += [copies.ratio, copies.near, copies.exact] if copies else []
         figures += [describe(figure, plan, gathered) for figure in own]
-    say("loss at each noise level, and likelihood")
-    sigmas, losses = loss_curves(model, data, seed=seed)
-    fit, fit_notes = _measure_fit(model, data, sigmas, losses, bits, seed, conditional)
+    with enter("loss at each noise level, and likelihood"):
+        sigmas, losses = loss_curves(model, data, seed=seed)
+        fit, fit_notes = _measure_fit(model, data, sigmas, losses, bits, seed, conditional)
     figures += [replace(figure, weights=weights, seed=seed) for figure in fit]
     points = list[Figure]()
     for plan in frontier if real.parts else ():

@@ -90,8 +90,8 @@ class Keeping:
     log: int = 1  # steps between lines of log.jsonl
     evaluate: int = 500  # steps between held-out losses
     samples: int = 1000  # steps between grids of samples
-    checkpoint: int = 500  # steps between checkpoints
-    last: int = 3  # number of checkpoints to keep
+    checkpoint: int = 500  # steps between checkpoints; besides, one every 10 minutes
+    last: int = 3  # number of checkpoints by steps to keep, next to the newest one
     # weights that become the run's model: those of the least held-out loss, or the last ones, so
     # that the held-out data choose nothing
     best: Literal["heldout", "last"] = "heldout"

@@ -14,18 +14,21 @@ alone, so a run that is killed and resumed gives the same result as an uninterru
 
 import math
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from time import monotonic
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .. import checkpoint, distributed
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
@@ -35,16 +38,21 @@ from ..model import ScoreModel
 from ..sample import sample
 from ..show import images
 from ..show.progress import progress
+from ..show.text import in_hours
 from ..train import MAX_SKIPPED, Update, constant, cosine, derive_seed, row_noise, train
 from .build import Parts, build_plan
 from .config import Experiment
 from .journal import Journal
-from .state import Progress, interrupted_write, restore_state, save_state
+from .state import Progress, interrupted_write, regular_checkpoints, restore_state, save_state
 
 HELDOUT_SAMPLES = 1024
 """Largest number of held-out samples whose loss is computed."""
 HELDOUT_BATCH = 256
 GRID_SAMPLES = 36
+CHECKPOINT_EVERY = 600.0
+"""Seconds between checkpoints, if those by steps are rarer."""
+ESTIMATE_AFTER = 5.0
+"""Seconds of training after which the time of the whole is estimated."""
 MEAN_STEPS = 50
 """Number of steps over which the loss that is shown is a mean."""
 
@@ -64,6 +72,7 @@ class Run:
         self.directory, self.experiment, self.parts = directory, experiment, parts
         self.progress = Progress()
         self.reasons = ""  # for the backend
+        self._saved = 0.0  # time of the last checkpoint
         self._written = 0  # last step whose files are all written, except perhaps its checkpoint
         self._signal = 0  # the signal that asked the run to stop
 
@@ -102,6 +111,7 @@ class Run:
         keeping, training = self.experiment.keeping, self.experiment.training
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
         self.check_in_step()
+        self._saved = monotonic()
         journal = None
         if distributed.is_main():
             journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
@@ -159,7 +169,8 @@ class Run:
         logged = last or update.skipped or "heldout" in line or _due(self.step, keeping.log)
         if logged and journal:
             journal.write(line)
-        if last or _due(self.step, keeping.checkpoint):
+        late = monotonic() - self._saved >= CHECKPOINT_EVERY
+        if last or late or _due(self.step, keeping.checkpoint):
             self.save()
         grids = keeping.samples and self.parts.data.kind == "images"
         if grids and (last or _due(self.step, keeping.samples)):
@@ -189,6 +200,7 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self._saved = monotonic()
         if distributed.is_main():
             save_state(self.directory, self.experiment, self.parts, self.progress)
 
@@ -202,10 +214,13 @@ class Run:
                 "not finite, with half the learning rate as well: look for NaN in the data, or try "
                 f"a training.rate below {self.experiment.training.rate} or a training.clip"
             )
+        # Only a checkpoint by steps, or the result would depend on when a signal or a time came.
         paths, every = checkpoints(self.directory), self.experiment.keeping.checkpoint
-        # Skip a checkpoint that a signal caused, or the result would depend on when it came.
-        scheduled = [path for path in paths if _due(int(path.stem), every)]
-        self.restore(read_tensors((scheduled or paths)[-1]))
+        path = (regular_checkpoints(paths, every) or paths)[-1]
+        self.restore(read_tensors(path))
+        if distributed.is_main():
+            for later in paths[paths.index(path) + 1 :]:
+                later.unlink(missing_ok=True)  # of steps that are undone
         self.progress.slower, self.progress.bad = 0.5, 0
 
     def check_in_step(self) -> None:
@@ -297,4 +312,21 @@ def track_training(run: Run) -> Iterator[Update]:
     def step(update: Update) -> int:
         return update.step
 
-    return progress(run, steps, "training", done=run.step, position=step, describe=describe)
+    updates = estimate_time(run, steps)
+    return progress(updates, steps, "training", done=run.step, position=step, describe=describe)
+
+
+def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
+    """Yield the updates of a run, and print once, after a few seconds, how long the rest takes."""
+    begin, first = math.inf, 0
+    for update in updates:
+        now = monotonic()
+        if first == 0:  # the first step also allocates memory and compiles
+            begin, first = now, update.step
+        elif now - begin > ESTIMATE_AFTER and update.step > first:
+            a_step, begin = (now - begin) / (update.step - first), math.inf
+            if distributed.is_main():
+                rest = in_hours(a_step * (steps - update.step))
+                line = f"about {rest} on this machine, at {a_step:.2g} s a step"
+                tqdm.write(line, file=sys.stderr)
+        yield update
