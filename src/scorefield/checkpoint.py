@@ -13,7 +13,6 @@ Nothing is unpickled, and no memory is allocated for a network that the tensors 
 import hashlib
 import json
 import math
-import os
 import re
 import sys
 import warnings
@@ -21,7 +20,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias, get_type_hints
 
@@ -185,25 +183,26 @@ def checkpoints(directory: Path) -> list[Path]:
 
 def model_file(path: Path) -> Path:
     """Return the file of a model: a run's model, or its newest checkpoint if it has none yet."""
-    if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
-        return path
-    for file in (path / MODEL_FILE, *reversed(checkpoints(path))):
-        if file.exists():
-            return file
-    if (path / "config.json").exists():
-        raise FileNotFoundError(
-            f"{path} has no model yet: continue it with `scorefield resume {path}`"
-        )
-    raise FileNotFoundError(f"{path} holds no run: there is no {MODEL_FILE} in it")
+    files = [path / MODEL_FILE, *reversed(checkpoints(path))] if path.is_dir() else [path]
+    file = next(filter(Path.exists, files), None)
+    if file is None:
+        reason = f"holds no run: there is no {MODEL_FILE} in it" * path.is_dir()
+        if (path / "config.json").exists():
+            reason = f"has no model yet: continue it with `scorefield resume {path}`"
+        raise FileNotFoundError(f"{path} {reason or 'does not exist'}")
+    return file
 
 
 def read_pickle(path: Path) -> object:
     """Read another program's file of tensors and plain data; torch refuses to run code in it."""
     with open_regular(path) as file:
         try:
-            _check_stored(file)
+            # torch stores tensors as they are
+            if zipfile.is_zipfile(file):
+                size = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
+                if size > path.stat().st_size:
+                    raise ValueError(f"a zip that unpacks to {size:,} bytes: save it by torch")
+            file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the error below is clearer
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -215,18 +214,6 @@ def read_pickle(path: Path) -> object:
                 "file, or would run code when loaded, which is refused "
                 f"({reason[1] if reason else type(error).__name__})"
             ) from error
-
-
-def _check_stored(file: BufferedReader) -> None:
-    """Refuse a zip of more than its own bytes: torch stores tensors as they are."""
-    if file.peek(4)[:4] != b"PK\3\4":
-        return
-    size = os.fstat(file.fileno()).st_size
-    with zipfile.ZipFile(file) as archive:
-        total = sum(info.file_size for info in archive.infolist())
-    file.seek(0)
-    if total > size:
-        raise ValueError(f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch")
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

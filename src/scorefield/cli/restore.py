@@ -64,12 +64,14 @@ def restore(
     size: dict[str, Any] = {"particles": particles, "filters": filters}
     size |= {"method": method, "steps": steps, "batch": batch}
     if image.suffix.lower() in (".csv", ".tsv"):
-        images_only = {"task": task, "mask": mask, "factor": factor, "sigma": sigma, "noise": noise}
+        images_only: dict[str, object] = {"task": task, "mask": mask, "factor": factor}
+        images_only |= {"sigma": sigma, "noise": noise, "label": label}
+        images_only |= {"guidance": None if guidance == 1 else guidance}
         if others := [f"--{name}" for name, value in images_only.items() if value is not None]:
             raise ValueError(f"{image} is a table: leave out {', '.join(others)}")
         from .rows import restore_table
 
-        restore_table(run, image, n, out, seed, device, precision, **size)
+        restore_table(run, image, n, out, device, precision, seed=seed, **size)
         return
     if task is None:
         raise ValueError("an image needs --task: inpaint, colorize, super-resolve or deblur")

@@ -29,11 +29,9 @@ def sample_given(
     n: int,
     out: Path | None,
     overwrite: bool,
-    steps: int | None,
-    seed: int,
-    batch: int,
     device: str,
     precision: options.PrecisionName,
+    **settings: Any,
 ) -> None:
     """Write n rows with the given cells, and the others sampled conditioned on them."""
     join_group()
@@ -41,8 +39,8 @@ def sample_given(
     cells = parse_given(texts, table)
     shape = require_prior(model).mean.shape
     out, _ = files.choose_output(out, run, shape, overwrite)
-    about = files.describe_model(run) | {"given": cells, "steps": steps, "n": n, "seed": seed}
-    (x,) = _complete(model, table, [cells], n, precision, steps=steps, seed=seed, batch=batch)
+    about = files.describe_model(run) | settings | {"given": cells, "n": n}
+    (x,) = _complete(model, table, [cells], n, precision, **settings)
     with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
         write(x)
     say(f"wrote {out}: {n} rows given {', '.join(f'{k}={v}' for k, v in cells.items())}")
@@ -53,7 +51,6 @@ def restore_table(
     path: Path,
     n: int,
     out: Path,
-    seed: int,
     device: str,
     precision: options.PrecisionName,
     **settings: Any,
@@ -61,8 +58,8 @@ def restore_table(
     """Write n copies of a table, with the missing cells sampled conditioned on the others."""
     model, table = _load_table(run, device)
     rows = read_cells(path, table)
-    x = _complete(model, table, rows, n, precision, seed=seed, **settings)
-    about = files.describe_model(run) | settings | {"rows": str(path), "n": n, "seed": seed}
+    x = _complete(model, table, rows, n, precision, **settings)
+    about = files.describe_model(run) | settings | {"rows": str(path), "n": n}
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
     write_file(out / "restored.json", json.dumps(about, indent=2).encode())
@@ -86,8 +83,8 @@ def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:
         for name, value in zip(parts[::2], map(cell_text, parts[1::2]), strict=True):
             if name in cells or not value:
                 raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
-            columns[name].parse(value)
             cells[name] = value
+    table.parse(cells)
     return cells
 
 

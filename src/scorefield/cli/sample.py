@@ -37,13 +37,15 @@ def sample(
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
     if cells:
-        others = {"sampler": sampler, "label": label, "animate": animate}
+        others: dict[str, object] = {"sampler": sampler, "label": label, "animate": animate}
+        others |= {"guidance": None if guidance == 1 else guidance}
         for name, value in others.items():
             if value is not None:
                 raise ValueError(f"--given samples by restoration, without --{name}: leave it out")
         from .rows import sample_given
 
-        sample_given(run, cells, n, out, overwrite, steps, seed, batch, device, precision)
+        settings = {"steps": steps, "seed": seed, "batch": batch}
+        sample_given(run, cells, n, out, overwrite, device, precision, **settings)
         return
     if animate is not None and animate.suffix not in (".gif", ".png"):
         raise ValueError(f"--animate {animate}: an animation is a .gif or a .png")

@@ -6,11 +6,8 @@ too large is refused before memory is allocated, and for the values.
 
 import csv
 import io
-import math
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..disk import open_regular
-from ..values import data_option, spelling_hint
+from ..values import check_names, data_option
+from .column_scan import ColumnScan, match_number
 from .sources import Arrays, Dataset, Split, hold_out
-from .table import DELIMITERS, Column, ColumnKind, Table, cell_text
+from .table import DELIMITERS, ColumnKind, Table, cell_text
 
 Record: TypeAlias = tuple[int, list[str]]
 """The number of the last line of a record, and its fields."""
@@ -29,20 +27,8 @@ Record: TypeAlias = tuple[int, list[str]]
 MAX_FILE_BYTES = 2**26
 MAX_LINE_LENGTH = 2**20
 """In characters; `csv` limits the length of a field that continues over lines."""
-MAX_TABLE_NUMBER = 1e100
 MAX_COLUMNS = 2048
 MAX_NAME_LENGTH = 500
-MAX_CATEGORIES = 100
-FEW_NUMBERS = 10
-"""Whole numbers are categories if so few differ, and each occurs as often on average."""
-
-NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))(?:[eE]([+-]?\d{1,3}))?", re.ASCII)
-NUMBER_MARKS = {
-    "a currency sign": re.compile("[$€£¥₹]"),
-    "a percent sign": re.compile("%"),
-    "a thousands separator or decimal comma": re.compile(r"(?<=\d)[,'\s](?=\d)"),
-}
-"""Marks of texts that look like numbers; 1,000 may be 1000 or 1, so a person has to decide."""
 
 
 def csv_file(
@@ -70,35 +56,38 @@ def csv_file(
             f"{path} has {size:,} bytes, and a table at most {MAX_FILE_BYTES:,}: take some of its "
             "rows, or save numbers as .npy"
         )
-    mark: str = delimiter or max(DELIMITERS, key=partial(_header_length, path))
-    read = partial(_records, path, mark)
-    reader = TableReader(str(path), read, missing == "drop", types or {}, drop, mark, memory)
+    mark = delimiter or _choose_delimiter(path)
+    records = partial(_records, path, mark)
+    reader = TableReader(str(path), records, missing == "drop", types or {}, drop, mark, memory)
     return reader.dataset(held_out=held_out)
 
 
 def read_cells(path: Path, table: Table) -> list[dict[str, str]]:
     """Return the rows of a file with some of a table's columns, each without its missing cells."""
-    records = partial(_records, path, max(DELIMITERS, key=partial(_header_length, path)))
-    header = _read_header(records())
-    _check_header(header, str(path))
-    table.encode([dict.fromkeys(header)])  # the names alone
-    columns, rows = {column.name: column for column in table.columns}, list[dict[str, str]]()
-    for place, named in _named_cells(str(path), records()):
-        cells = {name: text for name, text in named.items() if cell_text(text)}
+    reader = TableReader(str(path), partial(_records, path, _choose_delimiter(path)))
+    check_names(reader.header(), [column.name for column in table.columns], f"{path}: the column ")
+    rows = list[dict[str, str]]()
+    for place, cells in reader.rows():
         try:
-            for name, text in cells.items():
-                columns[name].parse(text)
+            table.parse(cells)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
-        rows.append(cells)
+        rows.append({name: text for name, text in cells.items() if text})
+    if not rows:
+        raise ValueError(f"{path} holds no rows below its header: give at least 1")
     return rows
 
 
-def _header_length(path: Path, delimiter: str) -> int:
-    try:
-        return len(_read_header(_records(path, delimiter)))
-    except ValueError:  # a quote that only another delimiter closes
-        return 0
+def _choose_delimiter(path: Path) -> str:
+    """Return the delimiter with most columns in the header."""
+
+    def columns(delimiter: str) -> int:
+        try:
+            return len(next(_records(path, delimiter), (0, list[str]()))[1])
+        except ValueError:  # a quote that only another delimiter closes
+            return 0
+
+    return max(DELIMITERS, key=columns)
 
 
 def _lines(file: io.TextIOWrapper) -> Iterator[str]:
@@ -123,140 +112,6 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
             raise ValueError(f"{path}, after line {reader.line_num}: {error}") from error
 
 
-@dataclass
-class ColumnScan:
-    """Summary of the cells of a column.
-
-    `texts` are the distinct cells, up to one more than there may be categories; `word` and
-    `fraction` are line and text of the first cell that is not a number or not a whole one.
-    `remark` is what the user should know about the guessed kind.
-    """
-
-    name: str
-    texts: dict[str, None] = field(default_factory=dict)
-    decimals: int = 0
-    numeric: bool = False
-    word: tuple[str, str] | None = None
-    fraction: tuple[str, str] | None = None
-    kind: ColumnKind = "category"
-    remark: str = ""
-
-    def add(self, line: str, text: str) -> None:
-        """Add a cell."""
-        if len(self.texts) <= MAX_CATEGORIES:
-            self.texts[text] = None
-        match = _match_number(text)
-        if match is None:
-            self.word = self.word or (line, text)
-            return
-        if abs(float(text)) >= MAX_TABLE_NUMBER:
-            raise ValueError(f"{line}: {text} for {self.name[:40]!r} is beyond {MAX_TABLE_NUMBER}")
-        self.numeric = True
-        fraction, exponent = match[1] or match[2], match[3]
-        if fraction is not None or exponent is not None:
-            self.fraction = self.fraction or (line, text)
-            self.decimals = max(self.decimals, len(fraction or ".") - 1 - int(exponent or 0))
-
-    def choose_kind(self, n: int, reader: "TableReader") -> None:
-        """Set the kind of a column of n cells: the user's choice, or a guess with a remark."""
-        leave_out = f"leave the column out by {data_option('drop', [*reader.drop, self.name])}"
-        category = data_option("types", {**reader.types, self.name: "category"})
-        few = len(self.texts) <= FEW_NUMBERS and n >= FEW_NUMBERS * len(self.texts)
-        if len(self.texts) > 1 and self.numeric and (self.fraction or not few):
-            # in a column with numbers, words are mistakes
-            self.kind = "real" if self.word or self.fraction else "integer"
-        self.kind = reader.types.get(self.name, self.kind)
-        wrong = {"real": self.word, "integer": self.word or self.fraction}.get(self.kind)
-        if wrong is not None:
-            whole = "" if self.word else "whole "
-            raise ValueError(
-                f"{wrong[0]}: {wrong[1][:40]!r} in {self.name[:40]!r} is not a {whole}number; "
-                f"correct it, or change its column's kind by {category}, or {leave_out}"
-            )
-        if self.kind == "category" and self.name not in reader.types:
-            self.remark = self._marked_numbers(category)
-        if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
-            raise ValueError(
-                f"{reader.source}: {self.name[:40]!r} has more than {MAX_CATEGORIES} different "
-                f"texts: {leave_out}" + f"; {self.remark}" * bool(self.remark)
-            )
-
-    def _marked_numbers(self, category: str) -> str:
-        """Return a warning if most texts look like numbers, and some of them have marks."""
-        plain = {text: text for text in self.texts}
-        for mark in NUMBER_MARKS.values():
-            plain = {text: mark.sub("", rest) for text, rest in plain.items()}
-        numbers = [text for text, rest in plain.items() if _match_number("".join(rest.split()))]
-        marked = next((text for text in numbers if plain[text] != text), None)
-        if marked is None or 2 * len(numbers) <= len(self.texts):
-            return ""
-        marks = " and ".join(k for k, mark in NUMBER_MARKS.items() if mark.search(marked))
-        return (
-            f"{self.name[:40]!r} is taken as a category, but {marked!r} looks like a number with "
-            f"{marks}: write numbers as 1234.5 and read the file again, or confirm the category "
-            f"by {category}"
-        )
-
-    @property
-    def categories(self) -> dict[str, float]:
-        """Positions of the categories in order: numbers by size, then words."""
-        size = {text: float(text) if _match_number(text) else math.inf for text in self.texts}
-        order = sorted(size, key=lambda text: (size[text], text))
-        return {text: float(i) for i, text in enumerate(order) if self.kind == "category"}
-
-    def fit(self, values: NDArray[np.float64]) -> Column:
-        """Return the column of these numbers in its cells to train on."""
-        if self.kind == "category":
-            texts = tuple(self.categories)
-            p = np.bincount(values.astype(np.int64), minlength=len(texts)) / len(values)
-            scale = float(np.sqrt((p * (1 - p)).mean())) or 1.0
-            return Column(self.name, self.kind, tuple(p.tolist()), scale, categories=texts)
-        mean = float(values.mean())
-        # relative to the largest deviation, so that squares neither vanish nor overflow
-        largest = float(np.abs(values - mean).max()) or 1.0
-        scale = largest * float(((values - mean) / largest).std())
-        if self.kind == "integer":
-            scale = math.hypot(scale, 1 / math.sqrt(12))
-        ends = float(values.min()), float(values.max())
-        return Column(self.name, self.kind, (mean,), scale or 1.0, ends, self.decimals)
-
-
-def _match_number(text: str) -> re.Match[str] | None:
-    return NUMBER_TEXT.fullmatch(text) if len(text) < 50 else None
-
-
-def _read_header(records: Iterator[Record]) -> list[str]:
-    return [name.strip() for name in next(records, (0, list[str]()))[1]]
-
-
-def _named_cells(source: str, records: Iterator[Record]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the place of each row, and its cells by the names in the header."""
-    header = _read_header(records)
-    for line, row in records:
-        place = f"{source}, line {line}"
-        if len(row) != len(header):
-            raise ValueError(f"{place}: {len(row)} fields, but the header has {len(header)}")
-        yield place, dict(zip(header, map(str.strip, row), strict=True))
-
-
-def _check_header(names: list[str], source: str) -> None:
-    if not any(names):
-        raise ValueError(f"{source} holds no header: give the names of its columns first")
-    if len(names) > MAX_COLUMNS:
-        raise ValueError(f"{source} has {len(names)} columns, and a table at most {MAX_COLUMNS}")
-    if all(map(_match_number, names)):
-        raise ValueError(f"{source} begins with numbers: put a header above them")
-    if "" in names:
-        number = names.index("") + 1
-        raise ValueError(f"{source}: column {number} has no name (in pandas save with index=False)")
-    for name in names:
-        if len(name) > MAX_NAME_LENGTH:
-            length = f"a name of {len(name):,} characters"
-            raise ValueError(f"{source}: {name[:40]!r}... is {length}, more than {MAX_NAME_LENGTH}")
-        if names.count(name) > 1:
-            raise ValueError(f"{source}: two columns are called {name[:40]!r}")
-
-
 @dataclass(frozen=True)
 class TableReader:
     """Reader of a table from text; see the arguments of `csv_file`.
@@ -266,51 +121,91 @@ class TableReader:
 
     source: str
     records: Callable[[], Iterator[Record]]
-    skip_missing: bool = False
+    drop_missing: bool = False
     types: Mapping[str, ColumnKind] = field(default_factory=dict)
     drop: Sequence[str] = ()
     delimiter: str = ","
     memory: int = 2**28
 
+    def header(self) -> list[str]:
+        """Return the names of all columns."""
+        names = [name.strip() for name in next(self.records(), (0, list[str]()))[1]]
+        reason, long = "", next((name for name in names if len(name) > MAX_NAME_LENGTH), None)
+        if not any(names):
+            reason = "holds no header: give the names of its columns first"
+        elif len(names) > MAX_COLUMNS:
+            reason = f"has {len(names)} columns, and a table at most {MAX_COLUMNS}"
+        elif all(map(match_number, names)):
+            reason = "begins with numbers: put a header above them"
+        elif "" in names:
+            number = names.index("") + 1
+            reason = f"has no name of column {number} (in pandas save with index=False)"
+        elif long is not None:
+            reason = f"has a name of {len(long):,} characters, more than {MAX_NAME_LENGTH}"
+        elif len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            reason = f"has two columns that are called {twice[:40]!r}"
+        if reason:
+            raise ValueError(f"{self.source} {reason}")
+        return names
+
+    def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield the place of each row, and its cells in use by name, "" where one is missing."""
+        records = self.records()
+        names = [name.strip() for name in next(records)[1]]
+        for line, row in records:
+            place = f"{self.source}, line {line}"
+            if len(row) != len(names):
+                raise ValueError(f"{place}: {len(row)} fields, but the header has {len(names)}")
+            pairs = zip(names, map(cell_text, row), strict=True)
+            yield place, {name: text for name, text in pairs if name not in self.drop}
+
     def dataset(self, split: Split | None = None, held_out: float = 0.1) -> Dataset:
         """Return the rows as standardised vectors, some of them held out."""
-        header = _read_header(self.records())
-        _check_header(header, self.source)
-        for key in (*self.types, *self.drop):
-            if key not in header:
-                hint = spelling_hint(str(key), header)
-                raise ValueError(f"{self.source} has no column {key!r}: {hint}")
-        scans = [ColumnScan(column) for column in header if column not in self.drop]
-        n, incomplete = 0, Counter[tuple[str, ...]]()
-        for n, (line, cells) in enumerate(self._rows(incomplete), 1):  # noqa: B007
-            for scan, text in zip(scans, cells, strict=True):
-                scan.add(line, text)
-        total = n + incomplete.total()
+        header = self.header()
+        check_names((*self.types, *self.drop), header, f"{self.source}: the column ")
+        scans = [ColumnScan(name) for name in header if name not in self.drop]
+        total, n = self._scan(scans)
         remarks = [f"left out {total - n:,} of {total:,} rows, which lack a value"] * (n < total)
         if n < 2:
             reason = "; ".join([f"{self.source} holds {n} rows below its header", *remarks])
             raise ValueError(f"{reason}: give at least 2")
         for scan in scans:
-            scan.choose_kind(n, self)
+            scan.choose_kind(n, self.source, self.types, self.drop)
         values = self._values(n, [scan.categories for scan in scans])
         rows = split or hold_out(n, held_out)
         train = values[rows[0].numpy()].T
-        fitted = (scan.fit(cells) for scan, cells in zip(scans, train, strict=True))
-        lacking = Counter(name for names, count in incomplete.items() for name in names * count)
-        columns = tuple(replace(column, missing=lacking[column.name] / total) for column in fitted)
-        table = Table(columns, self.delimiter)
+        fits = (scan.fit(cells, total) for scan, cells in zip(scans, train, strict=True))
+        table = Table(tuple(fits), self.delimiter)
         if not table.size:
             raise ValueError(f"{self.source}: every column that is left has one value only")
         try:
             vectors = Arrays(table.standardise(values))
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
-        notices = (str(table), *filter(None, (scan.remark for scan in scans)), *remarks)
+        notices = (str(table), *(scan.remark for scan in scans if scan.remark), *remarks)
         name = Path(self.source).stem
         return Dataset.split(name, vectors, rows, table=table, notices=notices)
 
+    def _scan(self, scans: Sequence[ColumnScan]) -> tuple[int, int]:
+        """Add the complete rows to the columns; return the numbers of all and of complete rows."""
+        total = complete = 0
+        for total, (place, cells) in enumerate(self.rows(), 1):  # noqa: B007
+            missing = [scan for scan in scans if not cells[scan.name]]
+            if missing and not self.drop_missing:
+                raise ValueError(
+                    f"{place}: no value for {missing[0].name[:40]!r}; fill it in, or leave such "
+                    f"rows out by {data_option('missing', 'drop')}"
+                )
+            for scan in missing:
+                scan.missing += 1
+            complete += not missing
+            for scan in () if missing else scans:
+                scan.add(place, cells[scan.name])
+        return total, complete
+
     def _values(self, n: int, categories: list[dict[str, float]]) -> NDArray[np.float64]:
-        """Return the numbers of n rows; of a category its position."""
+        """Return the numbers of the n complete rows; of a category its position."""
         width = sum(max(len(positions), 1) for positions in categories)
         # values in 64 bits, vectors and the two parts of them in 32
         need = n * (8 * width + 2 * 4 * width)
@@ -319,26 +214,7 @@ class TableReader:
                 f"{self.source}: {n:,} rows of {width:,} numbers take {need:,} bytes, more than "
                 f"memory={self.memory:,}: give more, or leave out columns of many categories"
             )
-        pairs = (pair for _, cells in self._rows() for pair in zip(categories, cells, strict=True))
+        rows = (cells.values() for _, cells in self.rows() if all(cells.values()))
+        pairs = (pair for row in rows for pair in zip(categories, row, strict=True))
         numbers = (positions[text] if positions else float(text) for positions, text in pairs)
         return np.fromiter(numbers, float, n * len(categories)).reshape(n, -1)
-
-    def _rows(
-        self, incomplete: Counter[tuple[str, ...]] | None = None
-    ) -> Iterator[tuple[str, list[str]]]:
-        """Yield the place of each complete row, and its cells of the columns in use.
-
-        Count the other rows in `incomplete`, by the names of the columns that lack a value.
-        """
-        for place, named in _named_cells(self.source, self.records()):
-            cells = {name: text for name, text in named.items() if name not in self.drop}
-            lacking = [name for name, text in cells.items() if not cell_text(text)]
-            if not lacking:
-                yield place, list(cells.values())
-            elif not self.skip_missing:
-                raise ValueError(
-                    f"{place}: no value for {lacking[0][:40]!r}; fill it in, or leave such "
-                    f"rows out by {data_option('missing', 'drop')}"
-                )
-            elif incomplete is not None:
-                incomplete[tuple(lacking)] += 1

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class FileList:
             raise OSError(f"{error}{self.advice}") from error
 
 
-def folder_files(root: Path, names: Sequence[str]) -> FileList:
+def folder_files(root: Path, names: Sequence[str], advice: str = "") -> FileList:
     """Return files of a folder; one that has changed since is refused."""
     stamps = [file_stamp(root / name) for name in names]
 
@@ -84,7 +84,7 @@ def folder_files(root: Path, names: Sequence[str]) -> FileList:
         check_unchanged(path, stamps[index])
         return path
 
-    return FileList(root, names, file)
+    return FileList(root, names, file, advice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +199,7 @@ def folder(
     classes = () if "" in order or len(order) < 2 else tuple(order)
     numbers = torch.tensor([order[top] for top in tops]) if classes else None
     skipping = f"; repair it, or begin with {data_option('skip', True)}, which leaves it out"
-    files = replace(folder_files(root, names), advice=skipping)
+    files = folder_files(root, names, skipping)
     images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
     rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..disk import read_text
-from ..values import convert_arguments, spelling_hint
+from ..values import check_names, convert_arguments, escape_controls, spelling_hint
 from ._philox import uniform_bits
 
 ColumnKind: TypeAlias = Literal["real", "integer", "category"]
@@ -83,7 +83,7 @@ class Column:
     @property
     def label(self) -> str:
         """The name without control characters, which must not reach a terminal."""
-        return repr(self.name)[1:-1]
+        return escape_controls(self.name)
 
     @property
     def width(self) -> int:
@@ -170,6 +170,13 @@ class Table:
         parts = [column.encode(cells, v) for column, cells, v in columns]
         return torch.from_numpy(np.concatenate(parts, 1))
 
+    def parse(self, row: Mapping[str, object]) -> dict[str, float]:
+        """Return the numbers of a row's cells, without those that are missing; see `encode`."""
+        columns = {column.name: column for column in self.columns}
+        check_names(row, columns, "the column ")
+        texts = ((name, cell_text(value)) for name, value in row.items())
+        return {name: columns[name].parse(text) for name, text in texts if text}
+
     def encode(
         self, rows: Sequence[Mapping[str, object]]
     ) -> tuple[Float[Tensor, "n size"], Bool[Tensor, "n size"]]:
@@ -178,15 +185,11 @@ class Table:
         A row is a mapping from names of columns to texts or numbers. A cell is missing if it is
         absent, None or a text such as NA; its components are 0.
         """
-        names = [column.name for column in self.columns]
-        for name in {name: None for row in rows for name in row}:
-            if name not in names:
-                raise ValueError(f"the table has no column {name!r}: {spelling_hint(name, names)}")
+        numbers = list(map(self.parse, rows))
         parts, masks = list[NDArray[np.float32]](), list[NDArray[np.bool_]]()
         for column in self.columns:
-            texts = [cell_text(row.get(column.name)) for row in rows]
-            present = np.array([text != "" for text in texts])
-            values = np.array([column.parse(text) for text in texts if text])
+            present = np.array([column.name in row for row in numbers], bool)
+            values = np.array([row[column.name] for row in numbers if column.name in row])
             low, high = column.range
             outside = values[(values < low) | (values > high)]
             if column.kind != "category" and len(outside):
@@ -212,16 +215,14 @@ class Table:
         z = x.detach().cpu().double().numpy()
         ends = np.cumsum([column.width for column in self.columns])[:-1]
         parts = zip(self.columns, np.split(z, ends, axis=1), strict=True)
-        texts = (column.decode(part) for column, part in parts)
-        if rows is not None:
-            texts = (
-                [
-                    cell_text(row.get(column.name)) or text
-                    for row, text in zip(rows, part, strict=True)
-                ]
-                for column, part in zip(self.columns, texts, strict=True)
-            )
-        return zip(*texts, strict=True)
+        decoded = zip(*(column.decode(part) for column, part in parts), strict=True)
+        if rows is None:
+            return decoded
+        names = [column.name for column in self.columns]
+        return (
+            tuple(cell_text(row.get(name)) or text for name, text in zip(names, texts, strict=True))
+            for row, texts in zip(rows, decoded, strict=True)
+        )
 
     def text(
         self,
