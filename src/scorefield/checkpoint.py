@@ -199,9 +199,11 @@ def read_pickle(path: Path) -> object:
         try:
             # torch stores tensors as they are
             if zipfile.is_zipfile(file):
-                size = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
-                if size > path.stat().st_size:
-                    raise ValueError(f"a zip that unpacks to {size:,} bytes: save it by torch")
+                total = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
+                if total > (size := path.stat().st_size):
+                    raise ValueError(
+                        f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch"
+                    )
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the error below is clearer
