@@ -209,10 +209,8 @@ def test_particles_of_different_measurements_are_separate_filters():
 
 
 SUM = matrix(torch.ones(1, 2))
-ZERO = torch.zeros(1, 1)
-SUM_FILTER = partial(
-    particle_filter, two(), torch.zeros(4, 2), geometric(10, 0.02, 4), operator=SUM
-)
+ZERO, FOUR = torch.zeros(1, 1), torch.zeros(4, 2)
+SUM_FILTER = partial(particle_filter, two(), FOUR, geometric(10, 0.02, 4), operator=SUM)
 FIRST = [
     partial(algorithm2, *SUM_FILTER.args, observed=torch.tensor([True, False])),
     partial(particle_filter, *SUM_FILTER.args, operator=mask(torch.tensor([True, False]))),
@@ -237,7 +235,10 @@ FIRST = [
             for run in FIRST
         ),
         (lambda: SUM_FILTER(y=torch.zeros(1, 2)), r"samples of \(2,\) are measured as \(1,\)"),
-        (lambda: replace(two(), SUM, torch.zeros(1, 2))(torch.zeros(4, 2), 1.0), "y is a batch"),
+        (lambda: replace(two(), SUM, torch.zeros(1, 2))(FOUR, 1.0), "y is a batch"),
+        (lambda: mask(torch.tensor([True, False])).project(FOUR, FOUR[:, :1]), "y is a batch"),
+        (lambda: mask(torch.ones(3)).project(FOUR, FOUR), "the mask has shape"),
+        (lambda: SUM.project(FOUR, torch.zeros(3, 1)), "3 rows for 4 samples: give 1 or 4"),
         (lambda: SUM_FILTER(y=ZERO, filter_size=3), "divides 4"),
         (lambda: SUM_FILTER(y=torch.arange(4.0)[:, None], filter_size=2), "one y"),
     ],

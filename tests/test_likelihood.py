@@ -99,7 +99,7 @@ def test_bits_per_dim():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": torch.zeros(2, 2, dtype=torch.uint8)}, "finite floats"),
+        ({"x": torch.zeros(2, 2, dtype=torch.uint8)}, "give a tensor of floats"),
         ({"sigma_min": 0.0}, "sigma_min=0.0"),
         ({"sigma_max": 0.001}, "sigma_max=0.001"),
         ({"probes": 0}, "probes=0"),
@@ -108,7 +108,7 @@ def test_bits_per_dim():
         ({"tolerance": 0.0}, "tolerance=0.0"),
         ({"max_evaluations": 20}, r"samples \[0, 1\] do not reach sigma_max within 20 evaluations"),
         ({"prior": Prior(torch.zeros(3), torch.tensor(1.0))}, r"prior is for samples of \(3,\)"),
-        ({"x": torch.zeros(0, 2)}, "finite floats"),
+        ({"x": torch.zeros(0, 2)}, "give a batch"),
         ({"x": torch.tensor([[0.0, 0.0], [math.inf, 0.0]])}, r"samples \[1\] are not"),
     ],
 )

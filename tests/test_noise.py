@@ -187,7 +187,7 @@ NO_COVARIANCE = "cov is not a covariance"
         (lambda: match(torch.ones(3), ZERO), "batch of 2"),
         (lambda: Prior(ZERO, torch.tensor(0.0), torch.ones(3, 1)), "factor"),
         (lambda: Prior(ZERO, torch.tensor(0.0), torch.ones(2)), "factor"),
-        (lambda: Prior(ZERO, torch.tensor(1)), "cov is torch.int64: give floats"),
+        (lambda: Prior(ZERO, torch.tensor(1)), "cov is torch.int64: give a tensor"),
         (lambda: Prior(ZERO, torch.tensor(1.0)).score(torch.zeros(3, 1), 1.0), "reshape x"),
         (lambda: Prior.fit(torch.full((3, 2), math.nan)), "data has NaN or infinite values"),
         (lambda: Prior.fit(torch.ones(0, 2)), "there are no samples"),

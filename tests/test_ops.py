@@ -53,11 +53,11 @@ def test_a_score_that_autograd_cannot_see_is_an_error():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.arange(6).view(3, 2), r"x is torch.int64: give floats, x.float\(\)"),
-        (torch.ones(3, 2, dtype=torch.uint8), r"x is torch.uint8: give floats, x.float\(\) / 255"),
-        (torch.ones(3, 2) + 0j, "x is torch.complex64: give floats"),
-        (np.ones((3, 2)), "x is of type ndarray: give a tensor"),
-        ([[1.0, 2.0]], "x is of type list: give a tensor"),
+        (torch.arange(6).view(3, 2), "x is torch.int64: give a tensor of floats"),
+        (torch.ones(3, 2, dtype=torch.uint8), r"x is torch.uint8: .* x.float\(\) / 255"),
+        (torch.ones(3, 2) + 0j, "x is torch.complex64: give a tensor"),
+        (np.ones((3, 2)), "x is ndarray: give a tensor"),
+        ([[1.0, 2.0]], "x is list: give a tensor"),
     ],
 )
 def test_a_score_of_anything_but_floats_is_refused_by_name(x, message):

@@ -286,7 +286,7 @@ def test_an_empty_batch_has_an_empty_score(kind, sigma):
         (lambda: Empirical(X).log_prob(X, torch.tensor([0.0, 1.0])), "density: give sigma > 0"),
         (lambda: GaussianMixture(X.byte(), 1.0, torch.ones(2)), "means is torch.uint8"),
         (lambda: GaussianMixture(X, 1.0, torch.zeros(2)), "weights must be 2 numbers"),
-        (lambda: GaussianMixture(X, 1.0, torch.tensor([0.8, 0.3])), "weights sum to 1.1, not 1"),
+        (lambda: GaussianMixture(X, 1.0, torch.tensor([0.8, 0.3])), "whose sum is 1, not 1.1"),
         (lambda: Mixture([N, N], torch.ones(2)), r"give weights / weights.sum\(\)"),
         (lambda: GaussianMixture(X, -1.0, torch.ones(2)), "variance=-1"),
         (lambda: GaussianMixture(X / 0, 1.0, torch.ones(2) / 2), "means has NaN"),

@@ -292,7 +292,7 @@ def test_every_keeps_each_nth_and_the_last():
     [
         (torch.zeros(2, 3, dtype=torch.uint8), TypeError, r"x is torch.uint8.*x.float\(\) / 255"),
         (torch.zeros(2, 3, dtype=torch.int64), TypeError, "x is torch.int64"),
-        ([[0.0, 1.0]], TypeError, "x is of type list: give a tensor"),
+        ([[0.0, 1.0]], TypeError, "x is list: give a tensor"),
         (torch.zeros(3), ValueError, r"x\[None\] for one sample"),
         (torch.zeros(0, 3), ValueError, "give a batch"),
         (torch.tensor([[0.0, math.nan]]), ValueError, "x has NaN or infinite"),

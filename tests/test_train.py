@@ -238,8 +238,8 @@ def test_training_without_steps_never_ends_and_no_start_is_beyond_the_end():
         (lambda step: (torch.zeros(4, 2),), "returned a tuple of 1: return a tensor x"),
         (lambda step: [torch.zeros(4, 2)] * 3, "returned a list of 3: return a tensor x"),
         (lambda step: np.zeros((4, 2)), "returned a ndarray: return a tensor x"),
-        (lambda step: torch.zeros(4, 2).long(), "x is torch.int64: give floats"),
-        (lambda step: ([1.0], None), "x is of type list: give a tensor"),
+        (lambda step: torch.zeros(4, 2).long(), "x is torch.int64: give a tensor"),
+        (lambda step: ([1.0], None), "x is list: give a tensor"),
     ],
 )
 def test_batches_of_another_form_are_refused_by_name(batches, message):

@@ -17,15 +17,20 @@ Noise: TypeAlias = Callable[[Tensor], Tensor]
 
 def check_floats(x: object, name: str = "x") -> None:
     """Raise unless x is a tensor of floats; in the type of integers, σ would be cut to one."""
-    if not isinstance(x, Tensor):
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(
-            f"{name} is of type {type(x).__name__}: give a tensor of floats, "
-            f"torch.as_tensor({name}).float()"
+            f"{name} is {kind}: give a tensor of floats, {name}.float() / 255 for 8-bit images, "
+            f"torch.as_tensor({name}).float() for other data"
         )
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name} is {x.dtype}: give floats, {name}.float() / 255 for 8-bit images, "
-            f"{name}.float() for other data"
+
+
+def check_batch(x: object, name: str = "x") -> None:
+    """Raise unless x is a batch of floats, of at least one sample."""
+    check_floats(x, name)
+    if isinstance(x, Tensor) and (x.ndim < 2 or len(x) == 0):
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}: give a batch, {name}[None] for one sample"
         )
 
 
@@ -38,15 +43,12 @@ def check_finite(x: object, name: str = "x") -> None:
 
 def lowest(sigma: Sigma) -> float:
     """Return the least σ, ∞ for an empty batch, after checking that it is not below 0."""
-    least = math.inf
-    if not isinstance(sigma, Tensor):
-        least = sigma
-    elif sigma.numel():
+    if isinstance(sigma, Tensor):
         _check_not_meta(sigma)
-        least = sigma.min().item()
-    if not least >= 0:
-        raise ValueError(f"sigma={least}: give a noise level ≥ 0")
-    return least
+        sigma = sigma.min().item() if sigma.numel() else math.inf
+    if not sigma >= 0:
+        raise ValueError(f"sigma={sigma}: give a noise level ≥ 0")
+    return sigma
 
 
 def match(sigma: Sigma, x: Tensor) -> Tensor:

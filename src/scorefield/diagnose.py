@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._ops import Noise, linearize, match, sq_norm
+from .noise import check_levels
 from .oracles import Empirical, Mixture, Oracle
 from .samplers import annealed_langevin, every
 from .samplers.langevin import Convention
@@ -123,8 +124,7 @@ def diagnose(
     """
     if n < 20 or int(n) != n:
         raise ValueError(f"n={n}: give a whole number of chains, at least 20")
-    if sigmas.ndim != 1 or not len(sigmas):
-        raise ValueError("sigmas must be a 1-D tensor of levels, such as geometric(1.0, 0.01, 10)")
+    check_levels(sigmas)
     truth = reference if isinstance(reference, Oracle) else Empirical(reference)
     start = truth.prior.sample(n, sigmas[0], noise=noise)
     chain = annealed_langevin(

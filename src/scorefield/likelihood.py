@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._ops import Noise, linearize, match, trace
+from ._ops import Noise, check_batch, linearize, match, trace
 from .prior import Prior
 from .score import Score
 
@@ -55,7 +55,11 @@ def log_likelihood(
     rows of the Jacobian at a time. `tolerance` is the error of a step, in nats and in x/σ, and
     `max_evaluations` the limit for each sample; a smooth score needs a few hundred.
     """
-    _check_samples(x, prior)
+    check_batch(x)
+    broken = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(f"x must be finite floats, but samples {broken[:5]} are not: exclude them")
+    prior.check_shape(x)
     if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: give 0 < min < max")
     if probes is not None and probes < 1:
@@ -83,17 +87,6 @@ def log_likelihood(
         if probed > 1:
             error = integrals.std(1) / math.sqrt(probed)
         return Likelihood(base + integrals.mean(1), error, count)
-
-
-def _check_samples(x: object, prior: Prior) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not len(x):
-        raise TypeError("x must be a batch of finite floats: 8-bit images as x.float() / 255")
-    broken = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-    if broken:
-        raise ValueError(f"x must be finite floats, but samples {broken[:5]} are not: exclude them")
-    if x.shape[1:] != prior.mean.shape:
-        shapes = tuple(prior.mean.shape), tuple(x.shape[1:])
-        raise ValueError(f"prior is for samples of {shapes[0]}, x has {shapes[1]}")
 
 
 Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -223,15 +223,15 @@ def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> N
     return noise
 
 
-def replay(draws: Iterable[Tensor]) -> Noise:
+def replay(samples: Iterable[Tensor]) -> Noise:
     """Return recorded noise, one tensor a call, to repeat a published run."""
-    recorded = iter(draws)
+    recorded = iter(samples)
 
     def noise(x: Tensor) -> Tensor:
         z = next(recorded, None)
         if z is None or z.shape != x.shape:
             content = "no more tensors" if z is None else f"a tensor of shape {tuple(z.shape)}"
-            raise ValueError(f"draws has {content} where shape {tuple(x.shape)} is needed")
+            raise ValueError(f"samples has {content} where shape {tuple(x.shape)} is needed")
         return z.to(x)
 
     return noise

@@ -145,11 +145,13 @@ class Gaussian(Oracle):
 
 def _check_shares(weights: Tensor, n: int) -> Tensor:
     """Return weights that sum to 1, up to the digits that people write."""
-    weights = torch.as_tensor(weights)
-    shares, total = normalise(weights, n), weights.sum().item()
-    if abs(total - 1) > 1e-3:
-        raise ValueError(f"weights sum to {total:.4g}, not 1: give weights / weights.sum()")
-    return shares
+    total = (weights := torch.as_tensor(weights)).sum().item()
+    if weights.shape != (n,) or not (weights >= 0).all() or not abs(total - 1) <= 1e-3:
+        raise ValueError(
+            f"weights must be {n} numbers ≥ 0, one per component, whose sum is 1, not {total:.4g}: "
+            "give weights / weights.sum()"
+        )
+    return weights / total
 
 
 def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
@@ -280,9 +282,7 @@ class Empirical(GaussianMixture):
         *,
         budget: int = 2**22,
     ) -> None:
-        check_finite(data, "data")
-        weights = data.new_ones(len(data)) if weights is None else weights
-        super().__init__(data, 0.0, normalise(weights, len(data)))
+        super().__init__(data, 0.0, normalise(weights, data))
         self.budget = budget
 
     def _joint(self, x: Tensor, sigma: Sigma, part: slice = slice(None)) -> Tensor:

@@ -20,10 +20,12 @@ from ._ops import Noise, Sigma, check_finite, check_floats, lowest, match
 from .covariance import Covariance, dense, low_rank
 
 
-def normalise(weights: Tensor, n: int) -> Float[Tensor, "n"]:
-    """Return the weights of n ≥ 1 samples divided by their sum."""
-    if n == 0:
+def normalise(weights: Tensor | None, data: Tensor) -> Float[Tensor, "n"]:
+    """Return the weights of n ≥ 1 samples, by default equal, divided by their sum."""
+    check_finite(data, "data")
+    if (n := len(data)) == 0:
         raise ValueError("there are no samples: give at least one")
+    weights = data.new_ones(n) if weights is None else weights
     if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
         raise ValueError(f"weights must be {n} numbers ≥ 0, one per sample, not all 0")
     return weights / weights.sum()
@@ -67,8 +69,7 @@ class Prior:
 
         The covariance is dense up to 1,024 dimensions and diagonal above.
         """
-        check_finite(data, "data")
-        share = normalise(data.new_ones(len(data)) if weights is None else weights, len(data))
+        share = normalise(weights, data)
         mean = torch.tensordot(share, data, 1)
         gap = (data - mean).flatten(1) * share.sqrt()[:, None]
         if mean.numel() > 1024:
@@ -97,13 +98,17 @@ class Prior:
         """Σ as a matrix."""
         return self.covariance @ torch.eye(self.mean.numel()).to(self.mean)
 
-    def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
-        check_floats(x)
+    def check_shape(self, x: Tensor) -> None:
+        """Raise unless x is a batch of samples in the shape of the mean."""
         if x.shape[1:] != self.mean.shape:
             raise ValueError(
                 f"x is a batch of {tuple(x.shape[1:])}, but the prior is for samples of "
                 f"{tuple(self.mean.shape)}: reshape x"
             )
+
+    def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
+        check_floats(x)
+        self.check_shape(x)
         least, v = lowest(sigma), (x - self.mean).flatten(1)
         sigma = match(sigma, v)
         if self._singular and least == 0:

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from .._ops import check_batch
+
 Map = Callable[[Tensor], Tensor]
 
 LUMA = (0.299, 0.587, 0.114)
@@ -64,9 +66,9 @@ class LinearOperator:
 
     def count(self, y: Float[Tensor, "batch *measured"]) -> int:
         """Return m, the number of measured values of a sample."""
-        return (
-            y[0].numel() if self.observed is None else int(self.observed.expand(y.shape[1:]).sum())
-        )
+        if self.observed is None:
+            return y[0].numel()
+        return int(self.observed.expand(y.shape[1:]).sum())
 
     def pinv(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *shape"]:
         """Return A⁺y, the smallest x with the least residual."""
@@ -84,21 +86,18 @@ class LinearOperator:
         return self.gram(inverse, y)
 
     def project(
-        self, x: Float[Tensor, "batch *shape"], y: Float[Tensor, "*any"]
+        self, x: Float[Tensor, "batch *shape"], y: Float[Tensor, "rows *measured"]
     ) -> Float[Tensor, "batch *shape"]:
         """Return the nearest point with Ax = y; known pixels of a mask become y exactly."""
+        gap = self.gap(y, x)
         if self.observed is not None:
             return torch.where(self.observed.to(x.device), y.to(x), x)
-        return x - self.pinv(self(x) - y)
+        return x + self.pinv(gap)
 
 
-def check_measurement(operator: LinearOperator, y: object, sigma_y: float) -> None:
+def check_measurement(operator: LinearOperator, y: Tensor, sigma_y: float) -> None:
     """Raise if y is not a finite measurement, or sigma_y not a standard deviation."""
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"y is {kind}: give a batch of floats, such as operator(x)")
-    if y.ndim < 2 or len(y) == 0:
-        raise ValueError(f"y has shape {tuple(y.shape)}: give a batch, y[None] for one measurement")
+    check_batch(y, "y")
     if not operator.keep_observed(y).isfinite().all():
         raise ValueError("y has NaN or infinite values: exclude them by a mask")
     if not 0 <= sigma_y < math.inf:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Sigma, check_floats
+from .._ops import Sigma, check_batch
 from ..noise import check_levels
 from ..score import Score
 from ..values import check_names
@@ -142,9 +142,7 @@ def _check_limits(own: dict[str, Any]) -> None:
 
 
 def _check_start(score: Score, x: Tensor) -> None:
-    check_floats(x)
-    if x.ndim < 2 or len(x) == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)}: give a batch, x[None] for one sample")
+    check_batch(x)
     shape, device = getattr(score, "shape", None), getattr(score, "device", None)
     shape = shape if isinstance(shape, torch.Size) else x.shape[1:]
     device = device if isinstance(device, torch.device) else x.device
