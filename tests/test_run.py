@@ -312,7 +312,9 @@ def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
     ],
 )
 def test_settings_beyond_the_machine(points, tmp_path, monkeypatch, setting, message):
-    monkeypatch.setattr("scorefield.runs.build.memory_bytes", lambda device: 2.0**30)
+    limit = tmp_path / "memory.max"  # of a container
+    limit.write_text(f"{2**30}\n")
+    monkeypatch.setattr("scorefield.show.machine.CONTAINER_LIMITS", [limit])
     monkeypatch.setattr("scorefield.runs.build.MAX_PARAMETERS", 100)
     edited = tmp_path / "edited"
     config_file = start(_vectors(points), edited).directory / "config.json"

@@ -51,6 +51,7 @@ NetworkClasses: TypeAlias = Mapping[str, Callable[..., nn.Module]]
 class TensorFile:
     """Contents of an undamaged file."""
 
+    path: Path
     description: dict[str, Any]  # the JSON of its header
     tensors: dict[str, Tensor]  # of a model: `net.…`, `prior.…` and `precondition.levels`
 
@@ -113,14 +114,15 @@ def save(
 def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreModel:
     """Load a model that `save` wrote, in evaluation mode; `networks` adds your own classes.
 
-    A run that has no model yet gives its newest checkpoint, with a warning.
+    A run that has no model yet gives its newest undamaged checkpoint, with a warning.
     """
-    place = model_file(Path(path))
-    file = read_tensors(place)
+    file = read_tensors(path)
     try:
-        if place.name not in (Path(path).name, MODEL_FILE):
+        if file.path.name not in (Path(path).name, MODEL_FILE):
             done = f"step {file.about['step']} of {file.about['config']['training']['steps']}"
             message = f"{path} has no model yet: its newest checkpoint is used, {done}"
+            if damaged := [x.name for x in checkpoints(Path(path)) if x > file.path]:
+                message += f", because {', '.join(damaged)} is damaged"
             warnings.warn(message, stacklevel=2)
         precondition = _rebuild_precondition(file)
         net = _rebuild_network(file, {**NETWORKS, **(networks or {})})
@@ -150,8 +152,15 @@ def write_tensors(
 
 
 def read_tensors(path: str | Path) -> TensorFile:
-    """Read a file that `save` or `write_tensors` wrote; raise ValueError if it is damaged."""
-    path = model_file(Path(path))
+    """Read a file that `save` or `write_tensors` wrote; raise ValueError if it is damaged.
+
+    Of a run, read its model, or its newest undamaged checkpoint if it has none yet.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_run(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         with open_regular(path), safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("scorefield")
@@ -173,7 +182,7 @@ def read_tensors(path: str | Path) -> TensorFile:
         )
     if checksum != _digest(description, tensors):
         raise ValueError(f"{path} is damaged: its contents do not match their checksum")
-    return TensorFile(description, tensors)
+    return TensorFile(path, description, tensors)
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -181,16 +190,29 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
 
 
-def model_file(path: Path) -> Path:
-    """Return the file of a model: a run's model, or its newest checkpoint if it has none yet."""
-    files = [path / MODEL_FILE, *reversed(checkpoints(path))] if path.is_dir() else [path]
-    file = next(filter(Path.exists, files), None)
-    if file is None:
-        reason = f"holds no run: there is no {MODEL_FILE} in it" * path.is_dir()
-        if (path / "config.json").exists():
-            reason = f"has no model yet: continue it with `scorefield resume {path}`"
-        raise FileNotFoundError(f"{path} {reason or 'does not exist'}")
-    return file
+def newest_checkpoint(directory: Path) -> tuple[TensorFile | None, dict[Path, ValueError]]:
+    """Return the newest undamaged checkpoint of a run, and the errors of damaged newer ones."""
+    damaged = dict[Path, ValueError]()
+    for path in reversed(checkpoints(directory)):
+        try:
+            return read_tensors(path), damaged
+        except ValueError as error:
+            damaged[path] = error
+    return None, damaged
+
+
+def _read_run(directory: Path) -> TensorFile:
+    if (directory / MODEL_FILE).exists():
+        return read_tensors(directory / MODEL_FILE)
+    file, damaged = newest_checkpoint(directory)
+    if file is not None:
+        return file
+    if damaged:
+        raise next(iter(damaged.values()))
+    reason = f"holds no run: there is no {MODEL_FILE} in it"
+    if (directory / "config.json").exists():
+        reason = f"has no model yet: continue it with `scorefield resume {directory}`"
+    raise FileNotFoundError(f"{directory} {reason}")
 
 
 def read_pickle(path: Path) -> object:

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import checkpoints, load, read_tensors
+from ..checkpoint import load, newest_checkpoint, read_tensors
 from ..data import Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
@@ -286,10 +286,10 @@ def open_run(
     if not (run / "config.json").exists():
         raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
     experiment, dataset = move_data(config.read(run / "config.json"), data)
-    if raw and not checkpoints(run):
-        raise ValueError(f"{run} has no checkpoints, which hold the raw weights")
-    path = checkpoints(run)[-1] if raw else run
-    model, stored, decay = load(path), read_tensors(path), experiment.training.ema
+    stored = newest_checkpoint(run)[0] if raw else read_tensors(run)
+    if stored is None:
+        raise ValueError(f"{run} has no undamaged checkpoint, which holds the raw weights")
+    model, decay = load(stored.path if raw else run), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))

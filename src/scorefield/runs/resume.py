@@ -67,16 +67,16 @@ def resume(
             for path in partial_files(place):
                 path.unlink()
         state = last_state(directory)
-        experiment = read_experiment(directory, state[1].about if state else {})
+        experiment = read_experiment(directory, state.about if state else {})
         moved, dataset = move_data(experiment, data)
         # Rank 0 records new data; the others compare theirs with the record.
         changed = changed_data and distributed.is_main()
         dataset = read_data(directory, moved, dataset, changed=changed)
         if moved != experiment and distributed.is_main():
             write_file(directory / "config.json", config.as_json(moved).encode())
-    run = Run(directory, moved, build(moved, dataset, load(state[0]) if state else None))
+    run = Run(directory, moved, build(moved, dataset, load(state.path) if state else None))
     if state:
-        run.restore(state[1])
+        run.restore(state)
     return run
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import checkpoint
-from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
+from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, newest_checkpoint
 from .build import Parts
 from .config import Experiment
 
@@ -66,23 +66,18 @@ def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     return Progress(**{name: stored.about[name] for name in asdict(Progress())})
 
 
-def last_state(directory: Path) -> tuple[Path, TensorFile] | None:
+def last_state(directory: Path) -> TensorFile | None:
     """Return the newest undamaged checkpoint, and rename the damaged ones that are newer."""
-    damaged: list[tuple[Path, ValueError]] = []
-    for path in reversed(checkpoints(directory)):
-        try:
-            state = path, read_tensors(path)
-        except ValueError as error:
-            damaged.append((path, error))
-            continue
-        for other, reason in damaged:
-            aside = other.replace(other.with_name(f"{other.name}.damaged"))
-            warnings.warn(f"{reason}; renamed to {aside.name}, {path} is used", stacklevel=3)
+    state, damaged = newest_checkpoint(directory)
+    if state is not None:
+        for path, error in damaged.items():
+            aside = path.replace(path.with_name(f"{path.name}.damaged"))
+            warnings.warn(f"{error}; renamed to {aside.name}, {state.path} is used", stacklevel=3)
         return state
     log = directory / "log.jsonl"
     if not damaged and not (log.exists() and log.stat().st_size):
         return None
-    damage = f" ({damaged[0][1]})" if damaged else ""
+    damage = f" ({next(iter(damaged.values()))})" if damaged else ""
     start = f" --from {directory / MODEL_FILE}" if (directory / MODEL_FILE).exists() else ""
     raise ValueError(
         f"{directory} has no undamaged checkpoint{damage}: put back a file of "

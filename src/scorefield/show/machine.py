@@ -10,6 +10,12 @@ from typing import Any
 
 import torch
 
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Files with the memory of a container in bytes, of Linux's control groups 2 and 1."""
+
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Return the processor, the GPU if it is `device`, and the versions that matter for speed."""
@@ -33,12 +39,16 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def memory_bytes(device: str = "cpu") -> float:
-    """Return the memory of a GPU, or of the machine; infinity if it is unknown."""
+    """Return the memory of a GPU, or of the machine or the container; infinity if it is unknown."""
     if "cuda" in device:
         return float(torch.cuda.get_device_properties(device).total_memory)
+    limits = [math.inf]
     with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return math.inf
+        limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    for file in CONTAINER_LIMITS:
+        with suppress(ValueError, OSError):  # there is no such file, or its limit is "max"
+            limits.append(float(file.read_text()))
+    return min(limits)
 
 
 def in_words(machine: dict[str, Any]) -> str:
