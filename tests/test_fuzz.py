@@ -37,6 +37,7 @@ from safetensors.torch import save as serialise
 from standins import write_cifar10, write_mnist
 
 from scorefield import MLP, Prior, ScoreModel, UNet, checkpoint, load
+from scorefield.convert.shared import read_pickle
 from scorefield.data import DATASETS, Table, load_data
 from scorefield.data.decode import image_formats
 from scorefield.precondition import EDM, VP, NCSNv2, VEDiscrete
@@ -394,7 +395,7 @@ def _pickle_seeds():
 
 
 def _read_pickle(folder):
-    checkpoint.read_pickle(folder / "x.pth")
+    read_pickle(folder / "x.pth")
 
 
 # ── Tests ────────────────────────────────────────────────────────────────────────────────────────

@@ -65,7 +65,7 @@ def test_a_folder_loses_older_samples_if_asked_and_never_other_files(tmp_path):
     sample = (folder / "000001.png").read_bytes()
     for name, content in (("best.png", sample), ("000002.png", b"a photograph")):
         (folder / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}, which is no sample: name another folder"):
+        with pytest.raises(ValueError, match=f"{name}, which is not a sample: name another folder"):
             write(folder, x, ABOUT, overwrite=True)
         assert (folder / name).read_bytes() == content
         (folder / name).unlink()

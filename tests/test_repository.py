@@ -61,14 +61,14 @@ LAYERS = {
     "checkpoint": "_ops disk model nn precondition prior",
     "sample": "_ops distributed ladder model noise oracles precondition prior samplers score "
     "values",
-    "convert": "_ops checkpoint disk fast model nn noise precondition prior score",
+    "convert": "_ops disk fast model nn noise precondition prior score",
     "show": "diagnose disk distributed score values",
     "data": "disk distributed oracles show values",
     "restore": "inverse model noise sample samplers score train",
     "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
     "prior sample show train values",
-    "evaluate": "checkpoint data diagnose disk distributed fast ladder likelihood metrics model "
-    "noise objectives oracles runs sample samplers score show values",
+    "evaluate": "checkpoint convert data diagnose disk distributed fast ladder likelihood metrics "
+    "model noise objectives oracles runs sample samplers score show values",
     "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "
     "objectives oracles runs sample samplers score show train values",
     # the public names, and the command line, which nothing imports

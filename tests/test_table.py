@@ -286,7 +286,7 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         assert f"bad.csv is a table: leave out {name}" in capsys.readouterr().err
         if name != "--task":
             assert cli.main(["sample", "run", "--given=region=north", option]) == 2
-            assert f"--given samples by restoration, without {name}" in capsys.readouterr().err
+            assert f"--given samples by restoration: leave out {name}" in capsys.readouterr().err
     assert not Path("b").exists()
 
 

@@ -13,10 +13,8 @@ Nothing is unpickled, and no memory is allocated for a network that the tensors 
 import hashlib
 import json
 import math
-import re
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -213,31 +211,6 @@ def _read_run(directory: Path) -> TensorFile:
     if (directory / "config.json").exists():
         reason = f"has no model yet: continue it with `scorefield resume {directory}`"
     raise FileNotFoundError(f"{directory} {reason}")
-
-
-def read_pickle(path: Path) -> object:
-    """Read another program's file of tensors and plain data; torch refuses to run code in it."""
-    with open_regular(path) as file:
-        try:
-            # torch stores tensors as they are
-            if zipfile.is_zipfile(file):
-                total = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
-                if total > (size := path.stat().st_size):
-                    raise ValueError(
-                        f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch"
-                    )
-            file.seek(0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the error below is clearer
-                return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # bytes that are not a checkpoint fail in many ways
-            # torch's message goes on to explain how to run the code anyway
-            reason = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
-            raise ValueError(
-                f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of "
-                "file, or would run code when loaded, which is refused "
-                f"({reason[1] if reason else type(error).__name__})"
-            ) from error
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -162,3 +162,16 @@ def open_output(
     else:
         with images.write_batches(out, n, shape, about, overwrite) as add:
             yield add
+
+
+def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> float:
+    """Write completions of an image, their mean and spread; return the spread that is white."""
+    for name in ("restored.npy", "restored.png", "completions"):
+        images.write(out / name, x, about, overwrite)
+    spread = x.std(0, correction=min(1, len(x) - 1)).mean(0, keepdim=True)
+    white = spread.max().item()
+    scaled = spread / max(white, 1e-12) * (255 / 256)
+    for name, one in (("mean.png", x.mean(0)), ("std.png", scaled)):
+        picture = images.picture(images.as_bytes(one[None])[0])
+        disk.write_file(out / name, images.png(picture, about | {"white": white}))
+    return white

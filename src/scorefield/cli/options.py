@@ -68,6 +68,14 @@ def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | Non
         raise ValueError(f"RUN {run} does not exist: name a run, or make one by `scorefield train`")
 
 
+def check_unused(reason: str, *, guidance: float = 1.0, **values: object) -> None:
+    """Refuse options that a command would ignore."""
+    names = [f"--{name}" for name, value in values.items() if value is not None]
+    names += ["--guidance"] * (guidance != 1)
+    if names:
+        raise ValueError(f"{reason}: leave out {', '.join(names)}")
+
+
 def check_directory(out: Path) -> None:
     """Refuse a directory for results that is a file, or that cannot be written to."""
     if out.exists() and not out.is_dir():

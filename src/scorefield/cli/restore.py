@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ..disk import check_writable, write_file
+from ..disk import check_writable
 from . import options
 
 BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
@@ -64,11 +64,10 @@ def restore(
     size: dict[str, Any] = {"particles": particles, "filters": filters}
     size |= {"method": method, "steps": steps, "batch": batch}
     if image.suffix.lower() in (".csv", ".tsv"):
-        images_only: dict[str, object] = {"task": task, "mask": mask, "factor": factor}
-        images_only |= {"sigma": sigma, "noise": noise, "label": label}
-        images_only |= {"guidance": None if guidance == 1 else guidance}
-        if others := [f"--{name}" for name, value in images_only.items() if value is not None]:
-            raise ValueError(f"{image} is a table: leave out {', '.join(others)}")
+        options.check_unused(
+            f"{image} is a table", task=task, mask=mask, factor=factor, sigma=sigma, noise=noise,
+            label=label, guidance=guidance,
+        )  # fmt: skip
         from .rows import restore_table
 
         restore_table(run, image, n, out, device, precision, seed=seed, **size)
@@ -106,12 +105,5 @@ def restore(
         "sigma": sigma, "noise": noise, "n": n, "label": label, "guidance": guidance, "seed": seed,
         "precision": precision,
     }  # fmt: skip
-    for name in ("restored.npy", "restored.png", "completions"):
-        images.write(out / name, x, about, overwrite)
-    spread = x.std(0, correction=min(1, n - 1)).mean(0, keepdim=True)
-    white = spread.max().item()
-    scaled = spread / max(white, 1e-12) * (255 / 256)
-    for name, one in (("mean.png", x.mean(0)), ("std.png", scaled)):
-        picture = images.picture(images.as_bytes(one[None])[0])
-        write_file(out / name, images.png(picture, about | {"white": white}))
+    white = files.write_completions(out, x, about, overwrite)
     print(f"wrote {n} completions into {out}; in std.png white is a deviation of {white:.3g}")

@@ -37,11 +37,10 @@ def sample(
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
     if cells:
-        others: dict[str, object] = {"sampler": sampler, "label": label, "animate": animate}
-        others |= {"guidance": None if guidance == 1 else guidance}
-        for name, value in others.items():
-            if value is not None:
-                raise ValueError(f"--given samples by restoration, without --{name}: leave it out")
+        options.check_unused(
+            "--given samples by restoration", sampler=sampler, label=label, guidance=guidance,
+            animate=animate,
+        )  # fmt: skip
         from .rows import sample_given
 
         settings = {"steps": steps, "seed": seed, "batch": batch}

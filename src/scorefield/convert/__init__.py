@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_pickle
 from ..model import ScoreModel
 from .hub import from_diffusers
 from .ncsn import build_ncsn
 from .score_sde import build_score_sde
 from .score_sde_network import MODULE_KEY
-from .shared import model_entries
+from .shared import model_entries, read_pickle
 
 __all__ = ["from_diffusers", "from_official"]
 

@@ -1,12 +1,17 @@
-"""Steps shared by all families: find and check the weights, choose range and size, the prior."""
+"""Steps shared by all families: read and check the weights, choose range and size, the prior."""
 
 import math
+import re
+import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..disk import open_regular
 from ..prior import Prior
 
 Weights: TypeAlias = Mapping[str, Tensor]
@@ -20,6 +25,31 @@ MAX_SIDE = 65_536
 """Largest image side, in pixels."""
 MAX_REPEATED = 2**20
 """Numbers of a tensor of fewer stored ones, which strides of 0 repeat."""
+
+
+def read_pickle(path: Path) -> object:
+    """Read another program's file of tensors and plain data; torch refuses to run code in it."""
+    with open_regular(path) as file:
+        try:
+            # torch stores tensors as they are
+            if zipfile.is_zipfile(file):
+                total = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
+                if total > (size := path.stat().st_size):
+                    raise ValueError(
+                        f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch"
+                    )
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the error below is clearer
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # bytes that are not a checkpoint fail in many ways
+            # torch's message goes on to explain how to run the code anyway
+            reason = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
+            raise ValueError(
+                f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of "
+                "file, or would run code when loaded, which is refused "
+                f"({reason[1] if reason else type(error).__name__})"
+            ) from error
 
 
 def model_entries(checkpoint: Any) -> dict[str, object]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checkpoint import read_pickle
+from ..convert.shared import read_pickle
 from ..data import Dataset, Part, Source, all_samples
 from ..show import images
 from .inception import Inception

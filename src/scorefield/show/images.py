@@ -111,9 +111,8 @@ def check_place(path: Path, overwrite: bool = False) -> None:
         raise ValueError(f"{path} is a file: name a folder for single images")
     check_writable(path)
     files = visible_files(path)
-    others = [file for file in files if not _is_sample(file)]
-    if others:
-        raise ValueError(f"{path} holds {others[0].name}, which is no sample: name another folder")
+    if others := [file.name for file in files if not _is_sample(file)]:
+        raise ValueError(f"{path} holds {others[0]}, which is not a sample: name another folder")
     if files and not overwrite:
         raise ValueError(
             f"{path} holds {len(files)} samples: replace them with --overwrite (in Python "
