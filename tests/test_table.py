@@ -233,6 +233,8 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     (moved / "table.json").unlink()
     assert cli.main(["sample", "moved", "--out", "x.csv"]) == 2
     assert "has no table.json" in capsys.readouterr().err
+    assert cli.main(["sample", "moved", "--given", "height=170"]) == 2
+    assert "this is not a run trained on a table" in capsys.readouterr().err
 
 
 def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monkeypatch, capsys):

@@ -7,17 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data import TABLE_FILE, Table
+from ..data import Table
 from ..data.csv_table import read_cells
 from ..data.table import cell_text
 from ..disk import write_file
 from ..fast import optimize
-from ..model import ScoreModel
 from ..restore import FILTER_LEVELS, restore_rows
-from ..sample import require_prior
 from ..values import spelling_hint
 from . import files, options
 from .startup import join_group, say
@@ -35,12 +34,11 @@ def sample_given(
 ) -> None:
     """Write n rows with the given cells, and the others sampled conditioned on them."""
     join_group()
-    model, table = _load_table(run, device)
-    cells = parse_given(texts, table)
-    shape = require_prior(model).mean.shape
+    table = Table.read(run)
+    cells, shape = parse_given(texts, table), torch.Size([table.size])
     out, _ = files.choose_output(out, run, shape, overwrite)
+    (x,) = _complete(run, table, [cells], n, device, precision, **settings)
     about = files.describe_model(run) | settings | {"given": cells, "n": n}
-    (x,) = _complete(model, table, [cells], n, precision, **settings)
     with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
         write(x)
     say(f"wrote {out}: {n} rows given {', '.join(f'{k}={v}' for k, v in cells.items())}")
@@ -56,9 +54,9 @@ def restore_table(
     **settings: Any,
 ) -> None:
     """Write n copies of a table, with the missing cells sampled conditioned on the others."""
-    model, table = _load_table(run, device)
+    table = Table.read(run)
     rows = read_cells(path, table)
-    x = _complete(model, table, rows, n, precision, **settings)
+    x = _complete(run, table, rows, n, device, precision, **settings)
     about = files.describe_model(run) | settings | {"rows": str(path), "n": n}
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
@@ -88,23 +86,19 @@ def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:
     return cells
 
 
-def _load_table(run: Path, device: str) -> tuple[ScoreModel, Table]:
-    if not (run / TABLE_FILE).exists():
-        raise ValueError(f"{run} has no {TABLE_FILE}: this is not a run trained on a table")
-    return files.load_model(run, device)[0], Table.read(run)
-
-
 def _complete(
-    model: ScoreModel,
+    run: Path,
     table: Table,
     rows: Sequence[Mapping[str, str]],
     n: int,
+    device: str,
     precision: options.PrecisionName,
     *,
     batch: int,
     **settings: Any,
 ) -> Float[Tensor, "rows n size"]:
     """Sample completions of the rows, and show progress."""
+    model, _ = files.load_model(run, device)
     calls = 2 * FILTER_LEVELS * len(rows)
     say(f"computing: {optimize(model, batch=batch, evaluations=calls, precision=precision)}")
     watch = partial(files.track_chains, what="restoring")

@@ -256,6 +256,8 @@ class Table:
     def read(cls, path: str | Path) -> Table:
         """Return the table of a run, from its directory or from the table.json in it."""
         path = Path(path, TABLE_FILE) if Path(path).is_dir() else Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: this is not a run trained on a table")
         try:
             content = json.loads(read_text(path))
             entries = [convert_arguments(Column, dict(c), "column.") for c in content["columns"]]
