@@ -113,12 +113,13 @@ def test_each_fault_has_its_verdict():
     assert "lag" in verdicts(mixture, mixture, sigmas, steps=10, e=0.03, n=2000)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_errors_name_the_argument():
     truth = Gaussian(torch.zeros(2), 1.0)
     for score, options, message in (
         (lambda x, sigma: truth(x, sigma) * math.nan, {}, "score or its derivative is not finite"),
         (truth, {"n": 2}, "n=2"),
-        (truth, {"sigmas": torch.ones(0)}, "sigmas"),
+        *((truth, {"sigmas": x}, "sigmas must be a 1-D") for x in (torch.ones(0), [3.0, 1.0])),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             diagnose(score, truth, **{"sigmas": LADDER, "n": 100} | options)

@@ -221,6 +221,8 @@ FIRST = [
     ("call", "message"),
     [
         (lambda: mask(torch.tensor([0.5, 1.0])), "threshold"),
+        (lambda: mask([True, False]), r"observed is list: .* torch.as_tensor\(observed\)"),
+        (lambda: dps(two(), ZERO, ZERO), "operator is Tensor: give a LinearOperator"),
         (lambda: downsample(0), "factor=0"),
         (lambda: downsample(3)(torch.zeros(1, 1, 8, 9)), "divides"),
         (lambda: grayscale()(torch.zeros(1, 1, 8, 8)), "3 channels"),
@@ -243,6 +245,7 @@ FIRST = [
         (lambda: SUM_FILTER(y=torch.arange(4.0)[:, None], filter_size=2), "one y"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_errors_name_the_argument_and_the_fix(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -119,12 +119,14 @@ def test_budget_buys_steps_and_smaller_ones_the_best_of_all():
         (torch.zeros(1, 3), {}, "at least two samples"),
         (torch.randn(100), {}, "batch of at least two samples"),
         (torch.zeros(5, 3), {}, "one point, repeated"),
-        (torch.tensor([[1.0, math.nan], [0.0, 1.0]]), {}, "finite floats"),
-        (torch.zeros(5, 3, dtype=torch.int64), {}, "finite floats or uint8"),
+        (torch.tensor([[1.0, math.nan], [0.0, 1.0]]), {}, "data has NaN"),
+        (torch.zeros(5, 3, dtype=torch.int64), {}, "data is torch.int64: give"),
+        ([[1.0], [2.0]], {}, "data is list: give a tensor"),
         (torch.eye(64), {"budget": 3}, "budget=3 is less than one step"),
         *((torch.eye(3), {"sigma_min": s}, "sigma_min=") for s in (0, -1, math.nan, math.inf, 1e3)),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_errors_name_the_argument(data, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         suggest(data, **options)

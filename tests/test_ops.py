@@ -45,8 +45,9 @@ def test_a_score_that_autograd_cannot_see_is_an_error():
     for cut in (torch.ones_like, torch.no_grad()(cubic), lambda x: cubic(x).detach()):
         with pytest.raises(ValueError, match="without no_grad or detach"):
             linearize(cut, x)
-    y, pullback = linearize(lambda x: 1 + 0 * x, x)
-    assert trace(pullback, y).tolist() == [0.0] * 3
+    for n in (3, 0):
+        y, pullback = linearize(lambda x: 1 + 0 * x, x[:n])
+        assert trace(pullback, y).tolist() == [0.0] * n
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -72,12 +73,19 @@ def test_a_score_of_anything_but_floats_is_refused_by_name(x, message):
             score(x, 0.5)
 
 
-@pytest.mark.parametrize("shape", [(), (3,)])
-def test_a_sigma_without_values_is_refused_by_name(shape):
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        *((torch.ones(n, device="meta"), "on the device meta, .* device of x") for n in ((), (3,))),
+        *((s, f"{type(s).__name__}: give a float") for s in (np.ones(3), [1.0] * 3, None)),
+    ],
+)
+def test_a_sigma_without_values_is_refused_by_name(sigma, message):
     model, oracle = ScoreModel(MLP(2), VE()), Gaussian(torch.zeros(2), 1.0)
     for score in (model, oracle, oracle.log_prob, oracle.prior.score, from_noise(model)):
-        with pytest.raises(ValueError, match=r"sigma is on the device meta, .* device of x"):
-            score(torch.ones(3, 2), torch.ones(shape, device="meta"))
+        with pytest.raises((ValueError, TypeError), match=f"sigma is {message}"):
+            score(torch.ones(3, 2), sigma)
 
 
 def test_sigma_in_its_three_forms():

@@ -147,9 +147,11 @@ def test_ncsn_takes_the_nearest_level_and_ncsnv2_none():
         (partial(rows.VP, -1.0), r"beta_min=-1.0, beta_max=20.0: they increase from > 0"),
         (partial(rows.SubVP, 1.0, math.inf), "beta_max=inf"),
         *((partial(rows.VP().rescale, scale), "scale=") for scale in (0.0, math.nan)),
+        *((partial(rows.NCSN, x), "sigmas must be") for x in ([1.0], torch.ones(0), torch.eye(2))),
         *((partial(edm_weight, sigma_data), "sigma_data") for sigma_data in (-1.0, 0.0, math.inf)),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_numbers_out_of_range_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -184,6 +184,8 @@ def test_samples_that_are_not_finite_are_warned_of():
     ("options", "message"),
     [
         (dict(n=0), "n=0"),
+        (dict(n=2.5), "n=2.5, batch=256: both must be whole"),
+        (dict(foo=1), "heun: option foo does not exist: there are denoise, levels"),
         (dict(steps=0), "steps=0"),
         (dict(steps=2.5), "steps=2.5: give a whole number"),
         (dict(sampler="hein"), "sampler='hein': did you mean heun"),
@@ -195,6 +197,7 @@ def test_samples_that_are_not_finite_are_warned_of():
         (dict(noise=torch.randn_like), "noise is a function of `seed` here: .*run"),
         (dict(guidance=2.0), "needs a label"),
         (dict(label=torch.zeros(2).long()), r"label=a tensor of torch.int64 and shape \(2,\)"),
+        *((dict(label=x), "label=.* each of 3 samples") for x in (1.5, {}, torch.ones(0).long())),
         (dict(seed=-1), "seed=-1: give a whole number"),
         (dict(batch=0), "batch=0"),
         (dict(model=ScoreModel(Exact(), EDM())), "no prior"),

@@ -1,5 +1,7 @@
 """A score, its denoiser, its noise prediction and its energy, converted both ways."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -72,8 +74,11 @@ def test_conversions_refuse_what_they_would_divide_by():
         for sigma in (0.0, torch.tensor([1.0, 0.0, 1.0])):
             with pytest.raises(ValueError, match="sigma=0"):
                 convert(NORMAL)(torch.zeros(3, 2, 3).double(), sigma)
-    with pytest.raises(ValueError, match="scale is 0"):
-        rescale(NORMAL, 0.0)
+    for numbers in ((0.0, 0.0), (math.nan, 0.0), (1.0, math.inf)):
+        with pytest.raises(ValueError, match=r"scale=.*, shift=.*: give finite numbers"):
+            rescale(NORMAL, *numbers)
+    with pytest.raises(ValueError, match="weight=nan: give a finite"):
+        guide(NORMAL, NORMAL, math.nan)
     with pytest.raises(ValueError, match=r"energy returned shape.*one number per sample"):
         from_energy(lambda x, sigma: x.square())(torch.zeros(2, 3), 1.0)
 

@@ -239,6 +239,7 @@ def test_training_without_steps_never_ends_and_no_start_is_beyond_the_end():
         (lambda step: [torch.zeros(4, 2)] * 3, "returned a list of 3: return a tensor x"),
         (lambda step: np.zeros((4, 2)), "returned a ndarray: return a tensor x"),
         (lambda step: torch.zeros(4, 2).long(), "x is torch.int64: give a tensor"),
+        (lambda step: (torch.zeros(4, 2), 1), "or .x, classes., both tensors"),
         (lambda step: ([1.0], None), "x is list: give a tensor"),
     ],
 )
@@ -246,3 +247,23 @@ def test_batches_of_another_form_are_refused_by_name(batches, message):
     optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
     with pytest.raises(TypeError, match=message):
         next(train(model, batches, _level, optimizer=optimizer))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"clip": clip}, f"clip={clip}: give the largest norm") for clip in (0, math.nan)),
+        ({"loss": lambda *args, **kw: _level(*args, **kw).mean()}, r"loss returned shape \(\)"),
+    ],
+)
+def test_a_clip_or_loss_that_spoils_the_gradient_is_refused(options, message):
+    """A gradient scaled by c/‖g‖ with c = NaN would be written into the weights."""
+    optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        next(
+            train(
+                **{"model": model, "batches": _gaussian, "loss": _level} | options,
+                optimizer=optimizer,
+            )
+        )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import TypeAlias
 
 import torch
@@ -43,8 +44,8 @@ def check_finite(x: object, name: str = "x") -> None:
 
 def lowest(sigma: Sigma) -> float:
     """Return the least σ, ∞ for an empty batch, after checking that it is not below 0."""
+    check_sigma(sigma)
     if isinstance(sigma, Tensor):
-        _check_not_meta(sigma)
         sigma = sigma.min().item() if sigma.numel() else math.inf
     if not sigma >= 0:
         raise ValueError(f"sigma={sigma}: give a noise level ≥ 0")
@@ -54,8 +55,8 @@ def lowest(sigma: Sigma) -> float:
 def match(sigma: Sigma, x: Tensor) -> Tensor:
     """Return σ in the type and on the device of x, in a shape that broadcasts against it."""
     check_floats(x)
-    if isinstance(sigma, Tensor) and not x.is_meta:
-        _check_not_meta(sigma)
+    if not x.is_meta:
+        check_sigma(sigma)
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.ndim == 0:
         return sigma
@@ -67,8 +68,14 @@ def match(sigma: Sigma, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def _check_not_meta(sigma: Tensor) -> None:
-    if sigma.is_meta:
+def check_sigma(sigma: object) -> None:
+    """Raise unless σ is a number or a tensor with values."""
+    if not isinstance(sigma, (Real, Tensor)):
+        raise TypeError(
+            f"sigma is {type(sigma).__name__}: give a float, a scalar tensor or a tensor "
+            "of one value per sample"
+        )
+    if isinstance(sigma, Tensor) and sigma.is_meta:
         raise ValueError("sigma is on the device meta, without values: give it on the device of x")
 
 
@@ -127,7 +134,7 @@ def trace(
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk}: take at least 1 row of the Jacobian at a time")
-    size = y[0].numel()
+    size = y.shape[1:].numel()
     total = y.new_zeros(len(y))
     for start in range(0, size, chunk):
         rows = torch.arange(start, min(start + chunk, size), device=y.device)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ._ops import check_finite
 from .noise import geometric
 
 Origin = Literal["given", "8 bits", "neighbours"]
@@ -99,10 +100,13 @@ def suggest(
     uint8 data are images in units of 1/255. `budget` limits the score evaluations of a run (T = 5
     without one), and `sigma_min` is σ_L if the data are not to choose it.
     """
-    eight_bit = data.dtype == torch.uint8
-    finite = eight_bit or (data.is_floating_point() and data.isfinite().all())
-    if data.ndim < 2 or len(data) < 2 or not finite:
-        raise ValueError("data must be a batch of at least two samples, finite floats or uint8")
+    eight_bit = isinstance(data, Tensor) and data.dtype == torch.uint8
+    if not eight_bit:
+        check_finite(data, "data")
+    if data.ndim < 2 or len(data) < 2:
+        raise ValueError(
+            f"data has shape {tuple(data.shape)}: give a batch of at least two samples"
+        )
     x = data.flatten(1).float() / 255 if eight_bit else data.flatten(1)
     images = eight_bit or (data.ndim == 4 and 0 <= data.min() <= data.max() <= 1)
     # at least float32, and about the mean, so that distances do not cancel

@@ -12,13 +12,13 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ._ops import Sigma, check_floats, match
+from ._ops import Sigma, check_floats, check_sigma, match
 from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
@@ -168,6 +168,7 @@ class ScoreModel(nn.Module):
                 return
             low, high = (float(end) for end in sigma.detach().aminmax())
         else:
+            check_sigma(sigma)
             low = high = sigma
         if not 0 < low <= high < math.inf:
             raise ValueError(f"sigma from {low} to {high}: give finite noise levels above 0")
@@ -205,7 +206,9 @@ class ScoreModel(nn.Module):
 
 def expand_label(label: Label, n: int) -> Int[Tensor, "n"]:
     """Return the class of each of n samples."""
-    classes = None if isinstance(label, str) else torch.as_tensor(label)
+    classes = None
+    with suppress(TypeError, ValueError, RuntimeError):  # a text, or a list of them
+        classes = torch.as_tensor(label)
     if classes is None or classes.dtype not in CLASS_DTYPES or classes.shape not in ((), (n,)):
         value = repr(label)
         if isinstance(label, Tensor):

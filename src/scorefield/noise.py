@@ -46,6 +46,8 @@ def karras(
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "levels"]:
     """Return σᵢ evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5)."""
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho={rho}: give a finite number above 0, 7 as in the paper")
     return _grid(sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho)
 
 
@@ -70,25 +72,28 @@ def _grid(
             f"sigma_max={sigma_max}, sigma_min={sigma_min}: a grid decreases from sigma_max to "
             "sigma_min > 0; zero is never in it (samplers step to it with denoise=True)"
         )
-    if levels < 2:
-        raise ValueError(f"levels={levels}: a grid has at least its two ends")
+    if levels < 2 or levels % 1:
+        raise ValueError(f"levels={levels}: give a whole number, 2 or more for the two ends")
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
     first, last = warp(ends)
     grid = unwarp(torch.linspace(first, last, levels, dtype=torch.float64))
     grid[[0, -1]] = ends
     grid = grid.to(dtype or torch.get_default_dtype())
-    if not (grid.diff() < 0).all():
+    if not is_grid(grid):
         raise ValueError(
             f"levels={levels} do not differ in {grid.dtype}: use fewer, or a wider dtype"
         )
     return grid
 
 
+def is_grid(sigmas: Tensor) -> bool:
+    """Return True if the levels are finite, above 0 and strictly decreasing."""
+    return all(high > low for high, low in pairwise([math.inf, *sigmas.tolist(), 0.0]))
+
+
 def check_levels(sigmas: object) -> None:
     """Raise unless sigmas is a grid."""
-    levels = sigmas.tolist() if isinstance(sigmas, Tensor) and sigmas.ndim == 1 else []
-    falling = all(high > low for high, low in pairwise([math.inf, *levels, 0.0]))
-    if not levels or not falling:
+    if not isinstance(sigmas, Tensor) or sigmas.ndim != 1 or not len(sigmas) or not is_grid(sigmas):
         raise ValueError(
             "sigmas must be a 1-D tensor of finite levels above 0 that strictly decrease, such as "
             "geometric(1.0, 0.01, 10); samplers step to 0 with denoise=True"

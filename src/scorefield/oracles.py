@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 from torch.utils.checkpoint import checkpoint
 
-from ._ops import Noise, Sigma, check_finite, check_floats, lowest, match, sq_norm
+from ._ops import Noise, Sigma, check_batch, check_finite, check_floats, lowest, match, sq_norm
 from .noise import perturb, uniform_like
 from .prior import Prior, normalise
 
@@ -226,6 +226,7 @@ class GaussianMixture(Mixture):
     ) -> None:
         if not 0 <= variance < math.inf:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
+        check_batch(means, "means")
         check_finite(means, "means")
         self.means, self.variance, self._like = means, variance, means[0]
         self.weights = _check_shares(weights, len(means)).to(means)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .noise import Discrete
+from .noise import Discrete, check_levels
 
 
 class Coefficients(NamedTuple):
@@ -197,6 +197,7 @@ def VPDiscrete(
 
 
 def _on_levels(predicts: str, clock: str, levels: Tensor, centre: float) -> Precondition:
+    check_levels(levels)
     ends = levels[0].item(), levels[-1].item()
     return Precondition(predicts, clock, *ends, centre, levels=levels)
 

@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, check_finite, check_floats, lowest, match
+from ._ops import Noise, Sigma, check_batch, check_finite, check_floats, lowest, match
 from .covariance import Covariance, dense, low_rank
 
 
 def normalise(weights: Tensor | None, data: Tensor) -> Float[Tensor, "n"]:
     """Return the weights of n ≥ 1 samples, by default equal, divided by their sum."""
+    check_batch(data, "data")
     check_finite(data, "data")
-    if (n := len(data)) == 0:
-        raise ValueError("there are no samples: give at least one")
+    n = len(data)
     weights = data.new_ones(n) if weights is None else weights
     if weights.shape != (n,) or not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
         raise ValueError(f"weights must be {n} numbers ≥ 0, one per sample, not all 0")

@@ -176,7 +176,7 @@ def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., 
             "SAMPLERS[name].run(score, x, sigmas, noise=...)"
         )
     parameters = [p for function in functions for p in signature(function).parameters.values()]
-    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "noise"]
     check_names(options, keywords, f"{name}: option ")
 
 
@@ -223,8 +223,8 @@ def chains(
 
     For the arguments see `sample`. `gather` joins the ends.
     """
-    if n < 1 or batch < 1:
-        raise ValueError(f"n={n}, batch={batch}: both must be at least 1")
+    if min(n, batch) < 1 or n % 1 or batch % 1:
+        raise ValueError(f"n={n}, batch={batch}: both must be whole numbers, 1 or more")
     require_prior(model)
     model.check_weights()
     classes = None if label is None else choose_classes(model, label, n)
@@ -252,6 +252,8 @@ def choose_classes(
         return torch.arange(n) * count // n
     if isinstance(label, (list, tuple)):
         label = torch.tensor([int(model.find_class(name)) for name in label])
+    elif not isinstance(label, str):
+        expand_label(cast(Label, label), n)
     return expand_label(model.find_class(cast(Label | str, label)), n)
 
 

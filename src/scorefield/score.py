@@ -9,6 +9,7 @@ Samplers, objectives and inverse problems need such a function only. It is equiv
     s(x, σ) = −∇ₓE(x, σ)         an energy
 """
 
+import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -78,8 +79,11 @@ def rescale(score: Score, scale: float, shift: float = 0.0) -> Score:
     Noise scales with the data, so s_x(x, σ) = scale·s_y(scale·x + shift, |scale|·σ). A model of
     images in [−1, 1] becomes one of images in [0, 1] by `rescale(model, 2, -1)`.
     """
-    if scale == 0:
-        raise ValueError("scale is 0: give the factor from the new range to the score's own")
+    if scale == 0 or not math.isfinite(scale * shift):
+        raise ValueError(
+            f"scale={scale}, shift={shift}: give finite numbers, the factor from the new range to "
+            "the score's own and what to add"
+        )
     return keep_shape_and_device(
         score, lambda x, sigma: scale * score(scale * x + shift, abs(scale) * sigma)
     )
@@ -90,6 +94,8 @@ def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
 
     w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is ours minus 1.
     """
+    if not math.isfinite(weight):
+        raise ValueError(f"weight={weight}: give a finite strength of the guidance")
 
     def guidance(x: Tensor, sigma: Sigma) -> Tensor:
         s_u, s_c = unconditional(x, sigma), conditional(x, sigma)

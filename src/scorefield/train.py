@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import count
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,8 @@ def train(
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
     check_seed(seed)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip={clip}: give the largest norm of the gradient, above 0")
     if not callable(batches):
         raise TypeError(
             f"batches is a {type(batches).__name__}: give a function that returns the batch of a "
@@ -98,7 +101,13 @@ def train(
         noise = row_noise(torch.Generator(x.device).manual_seed(seed), total)
         running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
         with _fork_generators(x.device, seed + 1 + distributed.rank()), running:
-            return loss(score, x, noise=noise).sum() / total
+            losses = loss(score, x, noise=noise)
+        if losses.shape != x.shape[:1]:
+            raise ValueError(
+                f"loss returned shape {tuple(losses.shape)} for a batch of {len(x)}: return one "
+                "number per sample, as annealed(denoising, LogNormal()) does"
+            )
+        return losses.sum() / total
 
     def update(step: int) -> Update:
         if not model.training:
@@ -149,11 +158,12 @@ def _watch_skipped(updates: Iterator[Update]) -> Generator[Update, None, None]:
 def split_batch(batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Return the samples of a batch, and their classes if it has any."""
     parts: Any = (batch, None) if isinstance(batch, Tensor) else batch
-    if not isinstance(parts, (tuple, list)) or len(parts) != 2:
+    classed = isinstance(parts, (tuple, list)) and len(parts) == 2
+    if not classed or not isinstance(parts[1], (Tensor, NoneType)):
         count = f" of {len(parts)}" if isinstance(parts, (tuple, list)) else ""
         raise TypeError(
             f"batches(step) returned a {type(batch).__name__}{count}: return a tensor x of "
-            "samples, or (x, classes)"
+            "samples, or (x, classes), both tensors"
         )
     check_floats(parts[0], "x")
     return parts[0], parts[1]

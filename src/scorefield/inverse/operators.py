@@ -97,6 +97,11 @@ class LinearOperator:
 
 def check_measurement(operator: LinearOperator, y: Tensor, sigma_y: float) -> None:
     """Raise if y is not a finite measurement, or sigma_y not a standard deviation."""
+    if not isinstance(operator, LinearOperator):
+        kind = type(operator).__name__
+        raise TypeError(
+            f"operator is {kind}: give a LinearOperator, such as inverse.mask(observed)"
+        )
     check_batch(y, "y")
     if not operator.keep_observed(y).isfinite().all():
         raise ValueError("y has NaN or infinite values: exclude them by a mask")
@@ -106,6 +111,9 @@ def check_measurement(operator: LinearOperator, y: Tensor, sigma_y: float) -> No
 
 def mask(observed: Tensor) -> LinearOperator:
     """Inpainting, y = m ⊙ x. m broadcasts to a sample, 1 or True is observed; y has x's shape."""
+    if not isinstance(observed, Tensor):
+        kind = type(observed).__name__
+        raise TypeError(f"observed is {kind}: give a tensor of 0 and 1, torch.as_tensor(observed)")
     if not ((observed == 0) | (observed == 1)).all():
         raise ValueError("observed has values other than 0 and 1: threshold it, as observed > 0.5")
     observed = observed.bool()
