@@ -17,7 +17,7 @@ Noise: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def check_floats(x: object, name: str = "x") -> None:
-    """Raise unless x is a tensor of floats; in the type of integers, σ would be cut to one."""
+    """Raise unless x is a tensor of floats; σ in the type of integers would be cut off."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(

@@ -144,7 +144,7 @@ class Gaussian(Oracle):
 
 
 def _check_shares(weights: Tensor, n: int) -> Tensor:
-    """Return weights that sum to 1, up to the digits that people write."""
+    """Return the weights of n components, whose sum may differ from 1 by rounding."""
     total = (weights := torch.as_tensor(weights)).sum().item()
     if weights.shape != (n,) or not (weights >= 0).all() or not abs(total - 1) <= 1e-3:
         raise ValueError(

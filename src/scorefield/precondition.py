@@ -60,14 +60,12 @@ class Precondition:
                 f"the noise levels {self.sigma_max:.6g} to {self.sigma_min:.6g} must be finite, "
                 "positive and in decreasing order"
             )
-        if self.scale == 0 or not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(
-                f"scale={self.scale} must not be 0, and beta_min={self.beta_min} to "
-                f"beta_max={self.beta_max} must increase from > 0"
-            )
-        for name in ("centre", "scale", "sigma_data", "beta_max"):
+        for name in ("centre", "scale", "sigma_data"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)}: give a finite number")
+        if self.scale == 0:
+            raise ValueError("scale must not be 0: give the factor to the range of the training")
+        _integrals(self.beta_min, self.beta_max)
         if self.levels is None and self.clock in ("index", "timestep"):
             raise ValueError(f"clock={self.clock!r} counts levels: give them")
         if self.predicts == "mixture" and not self.sigma_data > 0:
@@ -222,9 +220,9 @@ def SubVP(beta_min: float = 0.1, beta_max: float = 20.0, centre: float = 0.0) ->
 
 
 def _integrals(beta_min: float, beta_max: float) -> list[float]:
-    """Return ∫₀ᵗβ = −2 log α at both ends of the training."""
+    """Return ∫₀ᵗβ = −2 log α at both ends of the training, after checking that β increases."""
     if not 0 < beta_min <= beta_max < math.inf:
-        raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: they increase from > 0")
+        raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: they must increase from > 0")
     return [t * beta_min + t**2 * (beta_max - beta_min) / 2 for t in (1.0, 1e-5)]
 
 

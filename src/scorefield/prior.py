@@ -89,10 +89,6 @@ class Prior:
             raise ValueError("cov is not a covariance: it has a negative variance")
         return cov
 
-    @cached_property
-    def _singular(self) -> bool:
-        return self.covariance.values.min().item() == 0
-
     @property
     def dense(self) -> Float[Tensor, "size size"]:
         """Σ as a matrix."""
@@ -111,7 +107,7 @@ class Prior:
         self.check_shape(x)
         least, v = lowest(sigma), (x - self.mean).flatten(1)
         sigma = match(sigma, v)
-        if self._singular and least == 0:
+        if least == 0 and self.covariance.values.min() == 0:
             raise ValueError(
                 "sigma is 0, where this Gaussian has no density and no score: its covariance is "
                 "singular, so its samples fill only a plane; give sigma > 0"

@@ -17,7 +17,7 @@ from . import inverse
 from .inverse import LinearOperator
 from .inverse.operators import check_measurement
 from .model import ScoreModel
-from .noise import check_seed, geometric, seeded
+from .noise import geometric, seeded
 from .sample import Plan, check_keywords, condition, make_plan, require_prior, warn_of_broken
 from .samplers import States, final
 from .train import derive_seed
@@ -70,11 +70,10 @@ def restore(
     `label` is the class of all completions, by name or number, and `guidance` the strength of the
     guidance towards it.
 
-    `watch` turns the chains, batch by batch, into their final samples, and may show progress; it is
-    given the number of all states, too.
-    `options` are the method's, such as zeta=0.5 for "dps". Same seed, same completions.
+    `watch` turns the chains, batch by batch, into their final samples, and may show progress; its
+    second argument is the number of all states. `options` are the method's, such as zeta=0.5 for
+    "dps". Same seed, same completions.
     """
-    check_seed(seed)
     prior = require_prior(model)
     check_measurement(operator, y, sigma_y)
     operator.gap(y[:1], prior.mean[None])

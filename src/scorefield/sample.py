@@ -3,7 +3,7 @@
     x₁ ~ prior at σ₁,   then down the plan's grid of noise levels
 
 A model trained on the levels of a ladder is evaluated at these levels only. Sample i of a seed does
-not depend on the batch size: noise is a function of (seed, sample, draw). Several processes share
+not depend on the batch size: noise is a function of (seed, sample, call). Several processes share
 the batches.
 """
 
@@ -31,8 +31,6 @@ from .values import check_names
 
 GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
 """Spacings of the levels between σ₁ and σ_L, by name."""
-
-
 ORACLE_SAMPLES = 1000
 """Samples of an oracle from which its range of σ is chosen."""
 
@@ -51,7 +49,7 @@ class Plan:
     uniform: bool = False
     title: str = ""
     note: str = ""
-    own: Sampler | None = None  # a sampler that is not in `SAMPLERS`
+    own: Sampler | None = None  # the sampler itself, if it is not the one in `SAMPLERS`
 
     @property
     def method(self) -> Sampler:
@@ -154,8 +152,7 @@ def make_plan(
         sigmas = torch.tensor([model.sigma_max])
         if steps != 1:
             sigmas = GRIDS[grid](model.sigma_max, model.sigma_min, steps or 18)
-        added = None if SAMPLERS.get(sampler) is method else method
-        return Plan(sampler, model.round(sigmas), options, title=title, note=note, own=added)
+        return Plan(sampler, model.round(sigmas), options, title=title, note=note, own=method)
     if model.shape is None:
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
     defaults: dict[str, Any] = {"denoise": True}
@@ -272,8 +269,7 @@ def gather(
 ) -> Iterator[Float[Tensor, "part *shape"]]:
     """Yield the n samples in order, one batch of each process at a time, in every process.
 
-    `ends` are the final samples of this process's `chains`. Samples that are not finite are warned
-    of.
+    `ends` are the final samples of this process's `chains`; those that are not finite are reported.
     """
     like, own = require_prior(model).mean, iter(ends)
     sizes = [min(batch, n - first) for first in range(0, n, batch)]

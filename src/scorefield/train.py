@@ -4,7 +4,7 @@
 
 Logging, evaluation and checkpoints belong to the loop around it. Everything random in step k is a
 function of the seed, of k and of the position in the batch, so `start=k` continues a run exactly
-and the number of processes does not matter. Dropout is the exception: each process draws its own.
+and the number of processes does not matter. Dropout is the exception: each process has its own.
 """
 
 import math

@@ -64,7 +64,7 @@ def evaluate(
     Several processes share the samples if all of them call it. `optimize` is applied to the model,
     which needs a prior.
 
-    Each of `plans`, by default `make_plan(model)`, draws n samples. They are compared with held-out
+    Each of `plans`, by default `make_plan(model)`, gives n samples. They are compared with held-out
     data, or as papers do with the training data (`reference`), in `features`: a name, or from
     `make_features`. `classifier` has probabilities of the data's classes and counts the classes of
     samples; by default it is `features`, if they have them. `floor_sets` random sets of real
@@ -97,56 +97,44 @@ def evaluate(
     if progress and distributed.is_main():
         print(f"   computing: {choice}", file=sys.stderr, flush=True)
     conditional = bool(data.classes and model.classes)
-    options: dict[str, Any] = {
-        "seed": seed,
-        "batch": min(batch, n // distributed.world()),  # every process has at least one sample
-        "label": training_labels(data, n, seed) if conditional else None,
-        "bar": progress,
-    }
-    samples = {plan.name: gather_samples(model, n, plan, features, **options) for plan in plans}
-    compare: Callable[..., Iterator[Figure]] = partial(
-        quality, reference=real, classifier=classifier, table=data.table, seed=seed
-    )
+    gather = partial(
+        gather_samples, model, n, features=features, seed=seed, bar=progress,
+        batch=min(batch, n // distributed.world()),  # every process has at least one sample
+        label=training_labels(data, n, seed) if conditional else None,
+    )  # fmt: skip
+    samples, notes = {plan.name: gather(plan=plan) for plan in plans}, list[str]()
+    compare = partial(quality, reference=real, classifier=classifier, table=data.table, seed=seed)
     with enter("real samples of the other split, and nearest neighbours in the training data"):
         floor = _measure_floor(other, n, floor_sets, features, compare, seed)
-        memory, notes = _measure_memory(samples, data, flips)
-
-    def describe(figure: Figure, plan: Plan, gathered: Gathered) -> Figure:
-        """Add to a figure of samples what it depends on, and its value for real samples."""
-        return replace(
-            figure,
-            features=figure.features or features.about,
-            reference=figure.reference or against,
-            weights=weights,
-            seed=seed,
-            real=floor[figure.name].value if figure.name in floor else figure.real,
-            plan=_describe_plan(plan, gathered, conditional),
-        )
-
+        memory = _measure_memory(samples, data, flips, notes)
+    describe = partial(
+        _describe, floor=floor, classes="as frequent as in training" * conditional,
+        features=features.about, reference=against, weights=weights, seed=seed,
+    )  # fmt: skip
     figures = list[Figure]()
     for plan in plans:
-        gathered, copies = samples[plan.name], memory.get(plan.name)
-        own = [*compare(gathered)]
-        own += [copies.ratio, copies.near, copies.exact] if copies else []
-        figures += [describe(figure, plan, gathered) for figure in own]
+        copies = memory[plan.name].figures if memory else ()
+        figures += describe([*compare(samples[plan.name]), *copies], plan, samples[plan.name])
     with enter("loss at each noise level, and likelihood"):
-        sigmas, losses = loss_curves(model, data, seed=seed)
-        fit, fit_notes = _measure_fit(model, data, sigmas, losses, bits, seed, conditional)
-    figures += [replace(figure, weights=weights, seed=seed) for figure in fit]
+        sigmas, losses, fit = _measure_fit(model, data, bits, seed, notes)
+    caveat = ["of the model without a class"] * conditional
+    for figure in fit:
+        warning = "; ".join(filter(None, [*caveat, figure.warning]))
+        figures.append(replace(figure, weights=weights, seed=seed, warning=warning))
     points = list[Figure]()
     for plan in frontier if real.parts else ():
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
-            gathered = gather_samples(model, n, plan, features, **options)
-        points.append(describe(next(quality(gathered, real)), plan, gathered))
+            gathered = gather(plan=plan)
+        points += describe([next(quality(gathered, real))], plan, gathered)
     sets = {"real": real} | samples
     return Evaluation(
         model=model, data=data, weights=weights, seed=seed, reference=against, features=features,
         plans=plans, real=real, samples=samples, figures=tuple(figures), floor=floor,
         floor_sets=floor_sets,
         shares={k: class_shares(x, classifier) for k, x in sets.items()} if classifier else {},
-        memory=memory, sigmas=sigmas, losses=losses, frontier=tuple(points),
-        notes=(*notes, *fit_notes), run=run,
+        memory=memory, sigmas=sigmas, losses=losses, frontier=tuple(points), notes=tuple(notes),
+        run=run,
     )  # fmt: skip
 
 
@@ -183,49 +171,63 @@ def _measure_floor(
 
 
 def _measure_memory(
-    samples: Mapping[str, Gathered], data: Dataset, flips: bool
-) -> tuple[dict[str, Memory], list[str]]:
-    """Return the memorisation of each plan's samples, or why it cannot be measured."""
+    samples: Mapping[str, Gathered], data: Dataset, flips: bool, notes: list[str]
+) -> dict[str, Memory]:
+    """Return the memorisation of each plan's samples, or note why it cannot be measured."""
     try:
         memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
+        return dict(zip(samples, memories, strict=True))
     except ValueError as error:
-        return {}, [f"memorisation: {error}"]
-    return dict(zip(samples, memories, strict=True)), []
+        notes.append(f"memorisation: {error}")
+        return {}
 
 
 def _measure_fit(
-    model: ScoreModel,
-    data: Dataset,
-    sigmas: Tensor,
-    losses: Mapping[str, Tensor],
-    bits: int,
-    seed: int,
-    conditional: bool,
-) -> tuple[list[Figure], list[str]]:
-    """Return the figures of loss and likelihood, and why the latter is missing."""
-    figures, notes = [*loss_figures(sigmas, losses, data.name)], list[str]()
+    model: ScoreModel, data: Dataset, bits: int, seed: int, notes: list[str]
+) -> tuple[Tensor, Mapping[str, Tensor], list[Figure]]:
+    """Return noise levels, losses and the figures of both, and note why a figure is missing."""
+    sigmas, losses = loss_curves(model, data, seed=seed)
+    figures = [*loss_figures(sigmas, losses, data.name)]
     try:
         figures += likelihood_figures(model, data, bits, seed)
     except ValueError as error:
         notes.append(f"likelihood: {error}")
-    words = ["of the model without a class"] * conditional
-    return [
-        replace(f, warning="; ".join(filter(None, [*words, f.warning]))) for f in figures
-    ], notes
+    return sigmas, losses, figures
 
 
-def _describe_plan(plan: Plan, gathered: Gathered, conditional: bool) -> dict[str, Any]:
-    """Return what a figure of samples says about their plan."""
-    return {
+def _describe(
+    figures: Sequence[Figure],
+    plan: Plan,
+    gathered: Gathered,
+    *,
+    floor: Mapping[str, Interval],
+    classes: str,
+    features: str,
+    reference: str,
+    **measurement: Any,
+) -> list[Figure]:
+    """Add to figures of samples what they depend on, and their values for real samples."""
+    about = {
         "name": plan.name,
         "sampler": plan.sampler,
         "evaluations": plan.evaluations,
         "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
         "options": plan.options,
         "start": "uniform noise" if plan.uniform else "the model's prior",
-        "classes": "as frequent as in training" if conditional else "",
+        "classes": classes,
         "seconds": gathered.seconds,
     }
+    return [
+        replace(
+            figure,
+            features=figure.features or features,
+            reference=figure.reference or reference,
+            real=floor[figure.name].value if figure.name in floor else figure.real,
+            plan=about,
+            **measurement,
+        )
+        for figure in figures
+    ]
 
 
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:

@@ -49,6 +49,11 @@ class Memory:
     sources: Float[Tensor, "worst *shape"]  # training samples that these are nearest to
     distances: Float[Tensor, "worst"]  # of these, relative to the median of held-out data
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The three figures."""
+        return self.ratio, self.near, self.exact
+
 
 def memorisation(
     sets: Sequence[Float[Tensor, "_ *shape"]], data: Dataset, *, flips: bool = False
