@@ -261,13 +261,15 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
         ("--out a.csv", "has no table.json"),
         ("--animate a.mp4", "a .gif or a .png"),
         ("--animate samples.png", "name another file"),
+        ("--animate {run}/config.json/a.gif", "is not a writable directory"),
         ("--batch 0", "--batch 0: give 1 or more"),
         ("--seed -1", "--seed -1: give a whole number"),
         ("--device tpu9", "tpu9"),
     ],
 )
 def test_mistakes_in_sampling_are_named(trained, error_of, options, message):
-    assert message in error_of("sample", str(trained), *options.split())
+    options = options.format(run=trained).split()
+    assert message in error_of("sample", str(trained), *options)
     assert not list(Path().iterdir())
 
 

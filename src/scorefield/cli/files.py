@@ -78,6 +78,18 @@ def film(states: Iterable[State], total: int, frames: list[Image]) -> Iterator[S
         yield state
 
 
+def check_animation(path: Path, out: Path, shape: torch.Size) -> None:
+    """Refuse a file for an animation that cannot be written, before the work."""
+    reason = "this is --out: name another file" * (path == out)
+    if path.suffix not in (".gif", ".png"):
+        reason = "an animation is a .gif or a .png"
+    elif len(shape) != 3:
+        reason = "no images to animate"
+    if reason:
+        raise ValueError(f"--animate {path}: {reason}")
+    images.check_place(path)
+
+
 def find_operator(
     image: torch.Size, mask: Path | None, factor: int | None, sigma: float | None
 ) -> tuple[inverse.LinearOperator, tuple[int, ...]]:

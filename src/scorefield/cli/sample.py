@@ -46,8 +46,6 @@ def sample(
         settings = {"steps": steps, "seed": seed, "batch": batch}
         sample_given(run, cells, n, out, overwrite, device, precision, **settings)
         return
-    if animate is not None and animate.suffix not in (".gif", ".png"):
-        raise ValueError(f"--animate {animate}: an animation is a .gif or a .png")
     from .. import distributed
     from ..disk import write_file
     from ..fast import optimize
@@ -58,9 +56,8 @@ def sample(
     join_group()
     model, shape = files.load_model(run, device)
     out, table = files.choose_output(out, run, shape, overwrite)
-    if animate is not None and (animate == out or len(shape) != 3):
-        reason = "this is --out: name another file" if animate == out else "no images to animate"
-        raise ValueError(f"--animate {animate}: {reason}")
+    if animate is not None:
+        files.check_animation(animate, out, shape)
     plan = files.choose_plan(run, model, sampler, steps)
     classes = None if label is None else choose_classes(model, label, n)
     about = files.describe_model(run) | {
