@@ -147,10 +147,8 @@ def balance_classes(source: Source, classes: Sequence[str], wanted: int) -> Int[
     rows = torch.arange(len(source))
     labels = read_labels(source, rows) if classes else torch.zeros_like(rows)
     shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    shuffled_labels = labels[shuffled]
-    count = (
-        one_hot(shuffled_labels).cumsum(0).gather(1, shuffled_labels[:, None])[:, 0]
-    )  # of its class up to it
+    indicators = one_hot(labels[shuffled])
+    count = (indicators * indicators.cumsum(0)).sum(1)  # images of its class up to it
     return shuffled[count.argsort(stable=True)][:wanted]
 
 
@@ -184,19 +182,12 @@ def accuracies(
     data: Dataset, completions: Mapping[str, Tensor], x: Tensor, visible: Tensor, labels: Tensor
 ) -> dict[str, float]:
     """Return a classifier's accuracy on sets of completions, mean-filled images and whole ones."""
-    features = make_features("classifier", data)
-
-    def accuracy(x: Tensor, labels: Tensor) -> float:
-        probabilities = features.extract(x)[1]
-        assert probabilities is not None
-        return (probabilities.argmax(1) == labels).double().mean().item()
-
+    features, accuracy = make_features("classifier", data), dict[str, float]()
     filled = torch.where(visible, x, all_samples(data.train, REFERENCE_IMAGES).mean(0))
-    return {
-        **{
-            name: accuracy(y.flatten(0, 1), labels.repeat_interleave(y.shape[1]))
-            for name, y in completions.items()
-        },
-        "mean-filled images": accuracy(filled, labels),
-        "images": accuracy(x, labels),
-    }
+    sets = {**completions, "mean-filled images": filled[:, None], "images": x[:, None]}
+    for name, images in sets.items():
+        probabilities = features.extract(images.flatten(0, 1))[1]
+        assert probabilities is not None
+        classes = probabilities.argmax(1).view(len(x), -1)
+        accuracy[name] = (classes == labels[:, None]).double().mean().item()
+    return accuracy

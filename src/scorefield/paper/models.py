@@ -118,8 +118,7 @@ class PaperModel:
         self, part: Literal["train", "test"], limit: int | None = None
     ) -> Float[Tensor, "n *shape"]:
         """Return the images that the model learned from or held-out ones, or some of them."""
-        source = getattr(self.dataset, part)  # all of the paper's data have both
-        return all_samples(source, limit)
+        return all_samples(getattr(self.dataset, part), limit)
 
     @cached_property
     def features(self) -> Features:

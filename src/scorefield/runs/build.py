@@ -102,20 +102,16 @@ def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
     prior = Prior.fit(all_samples(data.train, ESTIMATION_SAMPLES))
     if experiment.start is not None:
         model = read_start(experiment, data)
-        names = experiment.data.classes or model.classes
-        return ScoreModel(model.net, model.precondition, prior=prior, classes=names)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(derive_seed(experiment.seed, 1))
-        net = build_network(experiment)
-    names = experiment.data.classes or ()
-    return ScoreModel(net, precondition(experiment), prior=prior, classes=names)
+    else:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(derive_seed(experiment.seed, 1))
+            model = ScoreModel(build_network(experiment), precondition(experiment), prior=prior)
+    names = experiment.data.classes or model.classes
+    return ScoreModel(model.net, model.precondition, prior=prior, classes=names)
 
 
 def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
-    """Return the model without memory for its weights; refuse one that this machine cannot train.
-
-    A batch takes at least half of the outputs of the layers, whichever kernels and precision train.
-    """
+    """Return the model without its weights' memory; refuse one that this machine cannot train."""
     outputs = list[int]()
 
     def note(layer: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -132,6 +128,7 @@ def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
     except (ArithmeticError, MemoryError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"network={experiment.network!s:.300}: it fails: {reason}") from error
+    # Whichever kernels and precision train, half of the outputs is a lower bound.
     _check_memory(experiment, model, row_bytes=3 * x.nbytes + sum(outputs) // 2)
     return model
 
@@ -139,19 +136,15 @@ def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
 def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> None:
     """Refuse a network, or a batch of rows that take so many bytes each, beyond the memory."""
     device, memory = experiment.machine.device, memory_bytes(experiment.machine.device)
-    available = f"and {device} has {memory / 2**30:.3g} GiB"
-    state = TRAINING_COPIES * sum(p.nbytes for p in model.parameters())
-    if state > memory:
-        numbers = sum(p.numel() for p in model.parameters())
-        raise ValueError(
-            f"network={experiment.network!s:.300}: {numbers:.3g} parameters, their gradients, "
-            f"moments and averages take {state / 2**30:.3g} GiB, {available}: give less"
-        )
     batch, world = experiment.training.batch, distributed.world()
-    if (needed := -(-batch // world) * row_bytes) > memory - state:
+    state = TRAINING_COPIES * sum(p.nbytes for p in model.parameters())
+    if (needed := state + -(-batch // world) * row_bytes) > memory:
+        most = max(0, int((memory - state) // row_bytes)) * world
         raise ValueError(
-            f"training.batch={batch}: it takes {needed / 2**30:.3g} GiB or more, {available}: give "
-            f"{int((memory - state) // row_bytes) * world} or less"
+            f"training.batch={batch}, network={experiment.network!s:.300}: training takes "
+            f"{needed / 2**30:.3g} GiB or more ({state / 2**30:.3g} for the weights, gradients, "
+            f"moments and averages), but {device} has {memory / 2**30:.3g} GiB: give "
+            f"{f'a batch of {most} or less' if most else 'a smaller network'}"
         )
 
 

@@ -9,8 +9,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
@@ -90,8 +91,8 @@ class Keeping:
     log: int = 1  # steps between lines of log.jsonl
     evaluate: int = 500  # steps between held-out losses
     samples: int = 1000  # steps between grids of samples
-    checkpoint: int = 500  # steps between checkpoints; besides, one every 10 minutes
-    last: int = 3  # number of checkpoints by steps to keep, next to the newest one
+    checkpoint: int = 500  # steps between regular checkpoints; there is also one every 10 minutes
+    last: int = 3  # number of regular checkpoints to keep, in addition to the newest one
     # weights that become the run's model: those of the least held-out loss, or the last ones, so
     # that the held-out data choose nothing
     best: Literal["heldout", "last"] = "heldout"
@@ -134,7 +135,7 @@ class Experiment:
 Config = TypeVar("Config")
 
 MAX_CONFIG_CHARACTERS = 2**20
-"""A configuration of all fields has 2,000, and of `MAX_CLASSES` classes almost so many."""
+"""A configuration has about 2,000, but one with the names of `MAX_CLASSES` classes almost 2²⁰."""
 MAX_YAML_CHARACTERS = 2**15
 """YAML is read more slowly."""
 MAX_NUMBER = 2**63
@@ -144,23 +145,19 @@ MAX_DEPTH = 8
 """Nesting of lists and mappings in a field."""
 YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE | re.ASCII)
 
-MINIMUM = {
-    0: "data.workers training.rate training.warmup training.ema keeping.log keeping.evaluate "
-    "keeping.samples keeping.checkpoint machine.threads seed",
-    1: "levels.count training.steps training.batch sampling.steps keeping.last",
-    2: "sampling.levels",
-}
-"""The fields that have a smallest value."""
-MAXIMUM = {
-    1024: "data.workers machine.threads",
-    10_000: "network.blocks",
-    1_000_000: "levels.count sampling.levels sampling.steps",
-}
-"""The fields that have a largest value, beyond what any machine computes."""
-ABOVE_ZERO = (
-    "levels.std levels.sigma_data levels.sigma_max levels.sigma_min training.clip training.eps "
-    "sampling.epsilon"
-)
+FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] = (
+    (ge, 0, "0 or more", "data.workers training.rate training.warmup training.ema keeping.log "
+     "keeping.evaluate keeping.samples keeping.checkpoint machine.threads seed"),
+    (ge, 1, "1 or more", "levels.count training.steps training.batch sampling.steps keeping.last"),
+    (ge, 2, "2 or more", "sampling.levels"),
+    (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
+     "training.clip training.eps sampling.epsilon"),
+    (lt, 1, "a decay below 1, as 0.999", "training.ema"),
+    (le, 1024, "1,024 or less", "data.workers machine.threads"),
+    (le, 10_000, "10,000 or less", "network.blocks"),
+    (le, 1e6, "1,000,000 or less", "levels.count sampling.levels sampling.steps"),
+)  # fmt: skip
+"""Comparison, bound, the same in words, and the fields that must keep to it."""
 
 
 def read(path: Path, default: Experiment | None = None) -> Experiment:
@@ -285,25 +282,16 @@ def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Experiment:
     """Refuse numbers out of range, and make paths absolute, except sources that are `names`."""
     values = dict(flat_fields(asdict(experiment)))
-    for minimum, fields in MINIMUM.items():
+    for fits, bound, words, fields in FIELD_LIMITS:
         for name in fields.split():
-            if values[name] is not None and not values[name] >= minimum:
-                raise ValueError(f"{name}={values[name]}: give {minimum} or more")
-    for maximum, fields in MAXIMUM.items():
-        for name in fields.split():
-            value = values.get(name)  # the file may give an argument of the network another type
-            if isinstance(value, (int, float)) and value > maximum:
-                raise ValueError(f"{name}={value:.6g}: give {maximum:,} or less")
-    for name in ABOVE_ZERO.split():
-        if values[name] is not None and not values[name] > 0:
-            raise ValueError(f"{name}={values[name]}: give more than 0")
+            value = values.get(name)  # an argument of the network may have another type
+            if isinstance(value, (int, float)) and not fits(value, bound):
+                raise ValueError(f"{name}={value:.6g}: give {words}")
     levels = experiment.levels
     if levels.count == 1 and (levels.sigma_max is None or levels.sigma_max != levels.sigma_min):
         raise ValueError(
             "levels.count=1: give 2 or more, or equal levels.sigma_max and levels.sigma_min"
         )
-    if not experiment.training.ema < 1:
-        raise ValueError(f"training.ema={experiment.training.ema}: give a decay below 1, as 0.999")
     data, start = experiment.data, experiment.start
     # os.path's, because Path's fails on text that is too long to be a path
     if data.source not in names and os.path.exists(data.source):

@@ -19,7 +19,7 @@ from ..ladder import suggest
 from ..nn import NETWORKS
 from ..values import describe_classes, spelling_hint
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
-from .config import Experiment, Levels
+from .config import Data, Experiment, Levels
 
 BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
@@ -37,12 +37,8 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
         device=str(choose_device(experiment.machine.device)),
         threads=experiment.machine.threads or torch.get_num_threads(),
     )
-    experiment = replace(experiment, levels=levels, machine=machine)
-    if experiment.data.labels:
-        classes = _fill_classes(experiment.data.classes, data)
-        experiment = replace(experiment, data=replace(experiment.data, classes=classes))
-    elif experiment.data.classes is not None:
-        raise ValueError("data.classes names what a conditional model learns: add data.labels=true")
+    settings = replace(experiment.data, classes=_fill_classes(experiment.data, data))
+    experiment = replace(experiment, data=settings, levels=levels, machine=machine)
     experiment = replace(experiment, network=_fill_network(experiment, data))
     return _choose_backend(experiment, data)
 
@@ -105,8 +101,13 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     return arguments
 
 
-def _fill_classes(names: Sequence[str] | None, data: Dataset) -> Sequence[str]:
-    """Return the names of the classes, those of the data by default."""
+def _fill_classes(settings: Data, data: Dataset) -> Sequence[str] | None:
+    """Return the names of the classes that a conditional model learns, by default the data's."""
+    names = settings.classes
+    if not settings.labels:
+        if names is not None:
+            raise ValueError("data.classes are those of a conditional model: add data.labels=true")
+        return None
     if not data.classes:
         raise ValueError(
             f"data.labels=true, but {data.name} has no classes (the classes of a folder are its "

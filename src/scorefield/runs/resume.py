@@ -5,8 +5,7 @@ Other data or another configuration are refused, because the result would be a d
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -107,22 +106,22 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
 
 
 def move_data(experiment: Experiment, own: OwnData | None) -> tuple[Experiment, Dataset | None]:
-    """Return the experiment with data in another place, or with data in memory, and these."""
-    dataset = tensor_data(own) if isinstance(own, Tensor) else own
-    data = experiment.data
-    if isinstance(dataset, Dataset):
+    """Return the experiment with its data at a new place or in memory, and those in memory."""
+    own = tensor_data(own) if isinstance(own, Tensor) else own
+    data, dataset = experiment.data, own if isinstance(own, Dataset) else None
+    if dataset is not None:
         data = replace(data, source=IN_MEMORY, options={})
     elif own is not None:
         data = change_source(data, str(own))
-    experiment = config.check_experiment(replace(experiment, data=data), (*DATASETS, IN_MEMORY))
-    return experiment, dataset if isinstance(dataset, Dataset) else None
+    names = (*DATASETS, IN_MEMORY)
+    return config.check_experiment(replace(experiment, data=data), names), dataset
 
 
 def read_data(
     directory: Path, experiment: Experiment, data: Dataset | None = None, *, changed: bool = False
 ) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
-    path, source = directory / DATA, experiment.data.source
+    path, source, options = directory / DATA, experiment.data.source, experiment.data.options
     try:
         before = None if changed or not path.exists() else dict(json.loads(read_text(path)))
     except ValueError as error:
@@ -139,12 +138,22 @@ def read_data(
                 f"--changed-data to scorefield resume {directory}"
             )
 
-    with _explain_missing(experiment.data) if data is None else nullcontext():
+    try:
+        if not (data or source in DATASETS or source.startswith(HUB_PREFIX)):
+            Path(source).stat()
         # Compare files before reading them: reading different ones may fail in other ways.
-        files = {} if before and "trained on" in before else _fingerprint_files(experiment.data)
+        in_memory = before and "trained on" in before
+        files = {} if in_memory else fingerprint_files(source, options.get("held_out"))
         if files:
             check(files)
-        data = data or load_data(source, **experiment.data.options)
+        data = data or load_data(source, **options)
+    except FileNotFoundError as error:
+        place = error.filename or data_folder(source, options.get("root"))
+        place = "memory" if source == IN_MEMORY else place
+        raise ValueError(
+            f"the data this run began with are gone: {place} does not have them; put them back, or "
+            "name their new place by --data (data=... in Python)"
+        ) from error
     if not files:
         check(fingerprint_samples(data))
     if data.table is not None and data.table != Table.read(directory):
@@ -157,33 +166,10 @@ def read_data(
     return data
 
 
-@contextmanager
-def _explain_missing(data: config.Data) -> Iterator[None]:
-    """Say what to do if the data are no longer where they were."""
-    place = Path(data.source)
-    try:
-        if data.source == IN_MEMORY:
-            place = Path("memory")
-        elif data.source in DATASETS:
-            place = data_folder(data.source, data.options.get("root"))
-        if not (place.exists() or data.source in DATASETS or data.source.startswith(HUB_PREFIX)):
-            raise FileNotFoundError(place)
-        yield
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"the data this run began with are gone: {error.filename or place} does not have them; "
-            "put them back, "
-            "or name their new place by --data (data=... in Python)"
-        ) from error
-
-
-def _fingerprint_files(data: config.Data) -> dict[str, str]:
-    return fingerprint_files(data.source, data.options.get("held_out"))
-
-
 def write_fingerprints(directory: Path, data: config.Data, dataset: Dataset) -> None:
     """Record fingerprints of the run's data."""
-    fingerprints = _fingerprint_files(data) or fingerprint_samples(dataset)
+    files = fingerprint_files(data.source, data.options.get("held_out"))
+    fingerprints = files or fingerprint_samples(dataset)
     try:
         write_file(directory / DATA, json.dumps(fingerprints, indent=0).encode())
     except OSError as error:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
@@ -309,15 +310,12 @@ def track_training(run: Run) -> Iterator[Update]:
             losses.append(update.loss)
         return f"loss {fmean(losses or [math.nan]):.4g}"
 
-    def step(update: Update) -> int:
-        return update.step
-
-    updates = estimate_time(run, steps)
-    return progress(updates, steps, "training", done=run.step, position=step, describe=describe)
+    updates, position = estimate_time(run, steps), attrgetter("step")
+    return progress(updates, steps, "training", done=run.step, position=position, describe=describe)
 
 
 def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
-    """Yield the updates of a run, and print once, after a few seconds, how long the rest takes."""
+    """Yield the updates, and print once, after a few seconds, how long the rest will take."""
     begin, first = math.inf, 0
     for update in updates:
         now = monotonic()

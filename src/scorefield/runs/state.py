@@ -27,7 +27,7 @@ class Progress:
 
 
 def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: Progress) -> None:
-    """Write a checkpoint and remove those that are too old, and others than those by steps."""
+    """Write a checkpoint, and remove all others but the last regular ones."""
     net = parts.model.net.state_dict()
     extra = {f"raw.{name}": value for name, value in net.items()}
     extra["averaged"] = parts.ema.n_averaged
@@ -38,16 +38,14 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
     checkpoint.save(parts.average, path, about=about, extra=extra)
     keeping, paths = experiment.keeping, checkpoints(directory)
     needed = {path, *regular_checkpoints(paths, keeping.checkpoint)[-max(keeping.last, 1) :]}
-    for old in paths:
-        if old not in needed:
-            old.unlink()
+    for other in set(paths) - needed:
+        other.unlink()
 
 
 def regular_checkpoints(paths: list[Path], every: int) -> list[Path]:
-    """Return the checkpoints by steps among a run's, with the one before the first step."""
-    return [
-        path for path in paths if (step := int(path.stem)) == 0 or (every and step % every == 0)
-    ]
+    """Return the checkpoints that are due by their steps, the one before the first step too."""
+    steps = {path: int(path.stem) for path in paths}
+    return [path for path, step in steps.items() if step == 0 or (every and step % every == 0)]
 
 
 def restore_state(parts: Parts, stored: TensorFile) -> Progress:
