@@ -70,7 +70,8 @@ def restore(
         )  # fmt: skip
         from .rows import restore_table
 
-        restore_table(run, image, n, out, device, precision, seed=seed, **size)
+        size |= {"seed": seed, "device": device, "precision": precision}
+        restore_table(run, image, n, out, **size)
         return
     if task is None:
         raise ValueError("an image needs --task: inpaint, colorize, super-resolve or deblur")

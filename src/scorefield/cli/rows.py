@@ -23,40 +23,25 @@ from .startup import join_group, say
 
 
 def sample_given(
-    run: Path,
-    texts: Sequence[str],
-    n: int,
-    out: Path | None,
-    overwrite: bool,
-    device: str,
-    precision: options.PrecisionName,
-    **settings: Any,
+    run: Path, texts: Sequence[str], n: int, out: Path | None, overwrite: bool, **settings: Any
 ) -> None:
     """Write n rows with the given cells, and the others sampled conditioned on them."""
     join_group()
     table = Table.read(run)
     cells, shape = parse_given(texts, table), torch.Size([table.size])
     out, _ = files.choose_output(out, run, shape, overwrite)
-    (x,) = _complete(run, table, [cells], n, device, precision, **settings)
+    (x,) = _complete(run, table, [cells], n, **settings)
     about = files.describe_model(run) | settings | {"given": cells, "n": n}
     with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
         write(x)
     say(f"wrote {out}: {n} rows given {', '.join(f'{k}={v}' for k, v in cells.items())}")
 
 
-def restore_table(
-    run: Path,
-    path: Path,
-    n: int,
-    out: Path,
-    device: str,
-    precision: options.PrecisionName,
-    **settings: Any,
-) -> None:
+def restore_table(run: Path, path: Path, n: int, out: Path, **settings: Any) -> None:
     """Write n copies of a table, with the missing cells sampled conditioned on the others."""
     table = Table.read(run)
     rows = read_cells(path, table)
-    x = _complete(run, table, rows, n, device, precision, **settings)
+    x = _complete(run, table, rows, n, **settings)
     about = files.describe_model(run) | settings | {"rows": str(path), "n": n}
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
@@ -91,9 +76,9 @@ def _complete(
     table: Table,
     rows: Sequence[Mapping[str, str]],
     n: int,
+    *,
     device: str,
     precision: options.PrecisionName,
-    *,
     batch: int,
     **settings: Any,
 ) -> Float[Tensor, "rows n size"]:

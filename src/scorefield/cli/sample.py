@@ -43,8 +43,10 @@ def sample(
         )  # fmt: skip
         from .rows import sample_given
 
-        settings = {"steps": steps, "seed": seed, "batch": batch}
-        sample_given(run, cells, n, out, overwrite, device, precision, **settings)
+        sample_given(
+            run, cells, n, out, overwrite, steps=steps, seed=seed, batch=batch, device=device,
+            precision=precision,
+        )  # fmt: skip
         return
     from .. import distributed
     from ..disk import write_file

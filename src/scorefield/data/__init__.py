@@ -117,11 +117,8 @@ def _published_loader(path: Path) -> Loader | None:
 def fingerprint_files(name: str, held_out: object = None) -> dict[str, str]:
     """Return fingerprints of the files of a path and of a folder held out, none of named data."""
     path = Path(name)
-    if (
-        name in (*DATASETS, IN_MEMORY)
-        or name.startswith(HUB_PREFIX)
-        or _published_loader(path) is not None
-    ):
+    named = name in (*DATASETS, IN_MEMORY) or name.startswith(HUB_PREFIX)
+    if named or _published_loader(path) is not None:
         return {}
     files = fingerprint_path(path, image_names(path) if path.is_dir() else ())
     if isinstance(held_out, str):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -107,14 +108,11 @@ class ImageFiles(Source):
     def __len__(self) -> int:
         return len(self.files.names)
 
-    def _read(self, index: int) -> Tensor:
-        image: Tensor = self.files.read(index, self.reader)
-        return image
-
     def take(self, index: Int[Tensor, "batch"], *, threads: bool = False) -> Labelled:
         """Return the images of these indices, read from their files, and their labels."""
         stack = torch.empty(len(index), *self.shape, dtype=torch.uint8)
-        images = (map_in_threads if threads else map)(self._read, index.tolist())
+        read = partial(self.files.read, reader=self.reader)
+        images = (map_in_threads if threads else map)(read, index.tolist())
         for place, image in zip(stack, images, strict=True):
             place.copy_(image)
         return stack, None if self.labels is None else self.labels[index]

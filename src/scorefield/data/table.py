@@ -32,6 +32,7 @@ from ..values import check_names, convert_arguments, escape_controls, spelling_h
 from ._philox import uniform_bits
 
 ColumnKind: TypeAlias = Literal["real", "integer", "category"]
+Row: TypeAlias = Mapping[str, object]
 DELIMITERS = (",", ";", "\t")
 TABLE_FILE = "table.json"
 """File of a run that holds its table."""
@@ -170,20 +171,18 @@ class Table:
         parts = [column.encode(cells, v) for column, cells, v in columns]
         return torch.from_numpy(np.concatenate(parts, 1))
 
-    def parse(self, row: Mapping[str, object]) -> dict[str, float]:
+    def parse(self, row: Row) -> dict[str, float]:
         """Return the numbers of a row's cells, without those that are missing; see `encode`."""
         columns = {column.name: column for column in self.columns}
         check_names(row, columns, "the column ")
         texts = ((name, cell_text(value)) for name, value in row.items())
         return {name: columns[name].parse(text) for name, text in texts if text}
 
-    def encode(
-        self, rows: Sequence[Mapping[str, object]]
-    ) -> tuple[Float[Tensor, "n size"], Bool[Tensor, "n size"]]:
+    def encode(self, rows: Sequence[Row]) -> tuple[Float[Tensor, "n size"], Bool[Tensor, "n size"]]:
         """Return vectors of rows that may lack cells, and which components their cells determine.
 
-        A row is a mapping from names of columns to texts or numbers. A cell is missing if it is
-        absent, None or a text such as NA; its components are 0.
+        A row maps names of columns to texts or numbers. A cell is missing if it is absent, None or
+        a text such as NA; its components are 0.
         """
         numbers = list(map(self.parse, rows))
         parts, masks = list[NDArray[np.float32]](), list[NDArray[np.bool_]]()
@@ -206,7 +205,7 @@ class Table:
         return torch.from_numpy(x), torch.from_numpy(mask)
 
     def decode(
-        self, x: Float[Tensor, "n size"], rows: Sequence[Mapping[str, object]] | None = None
+        self, x: Float[Tensor, "n size"], rows: Sequence[Row] | None = None
     ) -> Iterator[tuple[str, ...]]:
         """Return the rows of text that vectors stand for, with the cells of `rows` unchanged."""
         if x.ndim != 2 or x.shape[1] != self.size or not x.isfinite().all():
@@ -225,11 +224,7 @@ class Table:
         )
 
     def text(
-        self,
-        x: Float[Tensor, "n size"],
-        rows: Sequence[Mapping[str, object]] | None = None,
-        *,
-        header: bool = True,
+        self, x: Float[Tensor, "n size"], rows: Sequence[Row] | None = None, *, header: bool = True
     ) -> str:
         """Return vectors as the text of a file, with or without its header; see `decode`."""
         out = io.StringIO()
@@ -240,10 +235,7 @@ class Table:
         return out.getvalue()
 
     def to_csv(
-        self,
-        x: Float[Tensor, "n size"],
-        path: str | Path,
-        rows: Sequence[Mapping[str, object]] | None = None,
+        self, x: Float[Tensor, "n size"], path: str | Path, rows: Sequence[Row] | None = None
     ) -> None:
         """Write vectors as a file like the one that the table was read from; see `decode`."""
         Path(path).write_text(self.text(x, rows), encoding="utf-8", newline="")
