@@ -140,8 +140,8 @@ def test_skipped_steps_in_a_row_warn_once_and_end_the_training():
         return _gaussian(step) * (math.nan if step in (1, *range(4, 20)) else 1)
 
     with (
-        pytest.warns(UserWarning, match="step 2 is skipped, because its loss is nan") as caught,
-        pytest.raises(ValueError, match=r"5 steps in a row up to 9 .*look for NaN in the data"),
+        pytest.warns(UserWarning, match="step 2 is skipped, because the loss is nan") as caught,
+        pytest.raises(ValueError, match=r"5 steps in a row are skipped; in step 9 .*look for NaN"),
     ):
         list(train(model, batches, _level, optimizer=optimizer, steps=20))
     assert len(caught) == 1

@@ -136,23 +136,19 @@ def train(
 
 def _watch_skipped(updates: Iterator[Update]) -> Generator[Update, None, None]:
     """Warn about the first skipped step, and raise after `MAX_SKIPPED` in a row."""
-    row, advice = 0, "look for NaN in the data, or lower the learning rate"
-    warned = not distributed.is_main()
+    row, warned = 0, not distributed.is_main()
     for update in updates:
         row = row + 1 if update.skipped else 0
+        problem = (
+            f"the loss is {update.loss:.4g} and the norm of the gradient {update.norm:.4g}: look "
+            "for NaN in the data, or lower the learning rate"
+        )
         if row and not warned:
             warned = True
-            warnings.warn(
-                f"step {update.step} is skipped, because its loss is {update.loss:.4g} and its "
-                f"gradient has the norm {update.norm:.4g}: {advice}",
-                stacklevel=2,
-            )
+            warnings.warn(f"step {update.step} is skipped, because {problem}", stacklevel=2)
         yield update
         if row == MAX_SKIPPED:
-            raise ValueError(
-                f"{row} steps in a row up to {update.step} had a loss or gradient that is not "
-                f"finite: {advice}"
-            )
+            raise ValueError(f"{row} steps in a row are skipped; in step {update.step} {problem}")
 
 
 def split_batch(batch: Batch) -> tuple[Tensor, Tensor | None]:

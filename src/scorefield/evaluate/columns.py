@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import accumulate
+from typing import Any
 
 from torch import Tensor
 
@@ -42,12 +43,11 @@ def compare_columns(evaluation: Evaluation) -> Section | None:
 
 def _draw(table: Table, sets: Mapping[str, Tensor]) -> list[Picture]:
     """Draw the distribution of each column and the correlations, in each set of rows."""
-    texts = [zip(*table.decode(x), strict=True) for x in sets.values()]
-    cells = dict[str, dict[str, list[str] | list[float]]]()
-    for column, *parts in list(zip(table.columns, *texts, strict=True))[:DRAWN_COLUMNS]:
-        numbers = column.kind != "category"
-        values = (list(map(float, part)) if numbers else list(part) for part in parts)
-        cells[column.label] = dict(zip(sets, values, strict=True))
+    texts = {name: list(zip(*table.decode(x), strict=True)) for name, x in sets.items()}
+    cells = dict[str, dict[str, Any]]()
+    for i, column in enumerate(table.columns[:DRAWN_COLUMNS]):
+        convert = str if column.kind == "category" else float
+        cells[column.label] = {k: list(map(convert, text[i])) for k, text in texts.items()}
     caption = f"The first {DRAWN_COLUMNS}." * (len(table.columns) > DRAWN_COLUMNS)
     pictures = [Picture(plots.as_png(plots.columns(cells)), caption, "Columns.")]
     if table.size > 1:

@@ -199,14 +199,11 @@ def _describe(
     figures: Sequence[Figure],
     plan: Plan,
     gathered: Gathered,
-    *,
     floor: Mapping[str, Interval],
     classes: str,
-    features: str,
-    reference: str,
-    **measurement: Any,
+    **shared: Any,
 ) -> list[Figure]:
-    """Add to figures of samples what they depend on, and their values for real samples."""
+    """Add to figures of samples what they depend on and lack, and their values for real samples."""
     about = {
         "name": plan.name,
         "sampler": plan.sampler,
@@ -217,17 +214,12 @@ def _describe(
         "classes": classes,
         "seconds": gathered.seconds,
     }
-    return [
-        replace(
-            figure,
-            features=figure.features or features,
-            reference=figure.reference or reference,
-            real=floor[figure.name].value if figure.name in floor else figure.real,
-            plan=about,
-            **measurement,
-        )
-        for figure in figures
-    ]
+    described = list[Figure]()
+    for figure in figures:
+        real = floor[figure.name].value if figure.name in floor else figure.real
+        facts = {name: getattr(figure, name) or value for name, value in shared.items()}
+        described.append(replace(figure, plan=about, real=real, **facts))
+    return described
 
 
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
