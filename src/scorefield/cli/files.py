@@ -21,7 +21,7 @@ from ..data.decode import read_image
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
-from ..sample import Plan, make_plan
+from ..sample import Plan, make_plan, require_prior
 from ..samplers import State, final
 from ..show import images
 from ..show.progress import progress
@@ -35,9 +35,7 @@ MAX_FRAMES = 60
 def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size]:
     """Load a model that can be sampled to this process's device; return it and its shape."""
     model = load(run).to(distributed.local_device(distributed.choose_device(device)))
-    if model.prior is None:
-        raise ValueError(f"{run} has no prior to start from: save it with ScoreModel(prior=...)")
-    return model, model.prior.mean.shape
+    return model, require_prior(model).mean.shape
 
 
 def describe_model(run: Path) -> dict[str, Any]:

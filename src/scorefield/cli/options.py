@@ -20,11 +20,7 @@ Settings: TypeAlias = UseAppendAction[
 Given: TypeAlias = UseAppendAction[
     Annotated[
         tuple[str, ...],
-        arg(
-            name="given",
-            metavar="COLUMN=VALUE",
-            help="sample a table's rows with this value; may be repeated",
-        ),
+        arg(name="given", metavar="COLUMN=VALUE", help="value in every row; may be repeated"),
     ]
 ]
 Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]

@@ -13,11 +13,10 @@ KEPT_BYTES = 1 << 30
 
 
 def prepare() -> None:
-    """Set up the process; to be called before torch is loaded.
+    """Let waiting threads sleep soon, before torch is loaded, and keep freed memory.
 
     GNU's OpenMP lets a waiting thread spin for milliseconds. If another program is busy, it spins
-    on the core that the thread it waits for needs, and small steps take many times as long. Here
-    threads sleep soon, unless the environment asks for something else.
+    on the core that the thread it waits for needs, and small steps take many times as long.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT

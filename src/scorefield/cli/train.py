@@ -107,7 +107,7 @@ def resume(
 
 
 def _train(directory: Path, experiment: Experiment | None = None, **changes: Any) -> None:
-    """Start a run, or resume it with `changes`, train it to the end, and print what there is."""
+    """Start a run, or resume it with `changes`, train it to the end, and print the results."""
     from .. import runs
     from ..checkpoint import read_tensors
     from ..distributed import is_main

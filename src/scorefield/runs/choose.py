@@ -33,7 +33,7 @@ def choose_experiment(
 
 
 def _change(experiment: Experiment, change: Callable[[Experiment], Experiment]) -> Experiment:
-    """Change an experiment, and drop the options of its data if the change names others."""
+    """Apply a change, and before it drop the options that the new source does not take."""
     data = change_source(experiment.data, change(experiment).data.source)
     return change(replace(experiment, data=data))
 

@@ -51,7 +51,7 @@ def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None
 
 
 def _check_new(directory: Path) -> None:
-    """Refuse a directory with a run or foreign files; a run that was killed at once leaves few."""
+    """Refuse a directory with a run or other files, except those of a run killed at its start."""
     if (directory / "config.json").exists():
         raise ValueError(f"{directory} holds a run: scorefield resume {directory} continues it")
     lock, table = directory / LOCK_FILE, directory / TABLE_FILE
@@ -69,8 +69,8 @@ def finish(
 ) -> ScoreModel:
     """Train, resume or load the model of an experiment, whichever its directory needs.
 
-    A run that is there must have been started with it. `data` is that of `start`. `watch` returns a
-    run's updates, for example behind a progress bar.
+    A run in the directory must be of the same experiment. `data` is that of `start`. `watch`
+    returns a run's updates, for example behind a progress bar.
     """
     directory, threads = Path(directory), torch.get_num_threads()
     if (directory / "config.json").exists():

@@ -96,7 +96,7 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     experiment = config.check_experiment(config.read(path), DATASETS)
     saved = json.dumps(about.get("config", {}))
     for name, value, now in config.differing_fields(saved, config.as_json(experiment)):
-        if not {name, name.partition(".")[0]} & FREE:
+        if {name, name.partition(".")[0]}.isdisjoint(FREE):
             raise ValueError(
                 f"{path}: {name} is {now!r}, but was {value!r} when step {about['step']} was "
                 f"saved; put it back, or start another run with scorefield train --config {path} "

@@ -243,13 +243,10 @@ class Run:
 
     @contextmanager
     def _signals(self) -> Generator[None, None, None]:
-        """Let SIGTERM and the first Ctrl-C wait for the end of a step.
-
-        A launcher forwards a Ctrl-C that the terminal has sent to every process already, so with
-        several processes a second one is not an order to stop at once.
-        """
+        """Let SIGTERM and the first Ctrl-C wait for the end of a step."""
 
         def note(number: int, frame: FrameType | None) -> None:
+            # with several processes, a launcher repeats the Ctrl-C that each has received
             if self._signal and distributed.world() == 1:
                 raise KeyboardInterrupt
             self._signal = number

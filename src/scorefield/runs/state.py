@@ -85,7 +85,7 @@ def last_state(directory: Path) -> TensorFile | None:
 
 
 def interrupted_write(error: OSError, directory: Path) -> OSError:
-    """Return the error with the last saved step and the way to continue."""
+    """Return the error with the last saved step and how to continue."""
     saved = checkpoints(directory)
     state = f"step {int(saved[-1].stem)} is saved" if saved else "no step is saved yet"
     new = OSError(f"{error}; {state}; once that is fixed, run scorefield resume {directory}")
