@@ -280,9 +280,11 @@ def open_run(
     if not (run / "config.json").exists():
         raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
     experiment, dataset = move_data(config.read(run / "config.json"), data)
-    stored = newest_checkpoint(run)[0] if raw else read_tensors(run)
+    stored, damaged = newest_checkpoint(run) if raw else (read_tensors(run), {})
     if stored is None:
         raise ValueError(f"{run} has no undamaged checkpoint, which holds the raw weights")
+    for error in damaged.values():
+        warnings.warn(f"{error}; {stored.path} is used", stacklevel=3)
     model, decay = load(stored.path if raw else run), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
     if raw:
