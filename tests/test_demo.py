@@ -53,6 +53,10 @@ def test_progress_off_a_terminal_is_whole_lines(demo_run):
     assert rest[2].startswith("   computing: ")
     sampling = [line.split(":")[0].strip() for line in rest if re.search(r": \d+ of \d+, ", line)]
     assert list(dict.fromkeys(sampling)) == PLANS
+    measuring = [
+        line for line in rest if re.fullmatch(r".*: figures and their intervals, 0 s", line)
+    ]
+    assert [line.split(":")[0].strip() for line in measuring] == PLANS
     assert "\r" not in first
     assert second.startswith("   reference: ")
 

@@ -114,7 +114,9 @@ def evaluate(
     figures = list[Figure]()
     for plan in plans:
         copies = memory[plan.name].figures if memory else ()
-        figures += describe([*compare(samples[plan.name]), *copies], plan, samples[plan.name])
+        with enter(f"{plan.name}: figures and their intervals"):
+            own = [*compare(samples[plan.name]), *copies]
+        figures += describe(own, plan, samples[plan.name])
     with enter("loss at each noise level, and likelihood"):
         sigmas, losses, fit = _measure_fit(model, data, bits, seed, notes)
     caveat = ["of the model without a class"] * conditional
@@ -126,7 +128,9 @@ def evaluate(
         with warnings.catch_warnings():  # with few levels, churn exceeds the largest σ
             warnings.simplefilter("ignore", UserWarning)
             gathered = gather(plan=plan)
-        points += describe([next(quality(gathered, real))], plan, gathered)
+        with enter(f"{plan.name}: Fréchet distance and its interval"):
+            distance = next(quality(gathered, real))
+        points += describe([distance], plan, gathered)
     sets = {"real": real} | samples
     return Evaluation(
         model=model, data=data, weights=weights, seed=seed, reference=against, features=features,
