@@ -350,9 +350,10 @@ def test_suggest_takes_no_more_memory_than_it_may(capsys, monkeypatch, error_of)
 
 
 HOSTILE_NAME = "\x1b]0;title\x07\x9b2J\u202e"  # of a window, an empty screen, from right to left
+TINY_TABLE = ("--network={kind: MLP, width: 8, blocks: 1}", "--training.steps=1")
 
 
-@pytest.mark.parametrize("kind", ["folder", "class", "npz", "column", "choice"])
+@pytest.mark.parametrize("kind", ["folder", "class", "npz", "column", "choice", "file"])
 def test_names_in_data_do_not_reach_the_terminal_as_they_are(kind, capsys):
     rows = "\n".join(f"{i},{i % 7 / 3}" for i in range(150))
     Path("x.csv").write_text(f"{HOSTILE_NAME},b\n{rows}\n")
@@ -363,9 +364,13 @@ def test_names_in_data_do_not_reach_the_terminal_as_they_are(kind, capsys):
         Image.new("L", (8, 8), 9 + len(name)).save(Path("classes", name, "2.png"))
     shutil.copytree("classes", "folder")
     Path("folder", HOSTILE_NAME, "3.png").write_bytes(b"")
+    Path(f"{HOSTILE_NAME}.csv").write_text(f"a,b\n{rows}\n")
     source = {"class": "classes", "folder": "folder", "npz": "x.npz"}.get(kind, "x.csv")
     options = ["--data.options.drop=[c]"] * (kind == "choice")
-    assert main(["suggest", source, *options]) == (2 if kind in ("folder", "npz", "choice") else 0)
+    command = ["suggest", source, *options]
+    if kind == "file":
+        command = ["train", f"--data={HOSTILE_NAME}.csv", f"--out={HOSTILE_NAME}", *TINY_TABLE]
+    assert main(command) == (2 if kind in ("folder", "npz", "choice") else 0)
     shown = "".join(capsys.readouterr())
     assert not {*HOSTILE_NAME} & {*shown} - {*string.printable}
     assert r"\x1b]0;title\x07\x9b2J\u202e" in shown

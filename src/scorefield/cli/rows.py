@@ -47,7 +47,7 @@ def restore_table(run: Path, path: Path, n: int, out: Path, **settings: Any) -> 
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
     write_file(out / "restored.json", json.dumps(about, indent=2).encode())
     incomplete = sum(len(row) < len(table.columns) for row in rows)
-    print(f"wrote {n} completions of {incomplete} of {len(rows)} rows into {out}")
+    say(f"wrote {n} completions of {incomplete} of {len(rows)} rows into {out}")
 
 
 def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:

@@ -94,4 +94,4 @@ def sample(
         say("they are standardised: Table.read(RUN).decode(x) makes rows of them")
     if animate is not None and distributed.is_main():
         write_file(animate, images.animation(frames, animate.suffix, about))
-        print(f"wrote {animate}: {len(frames)} states of the first samples")
+        say(f"wrote {animate}: {len(frames)} states of the first samples")

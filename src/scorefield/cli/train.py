@@ -136,7 +136,7 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
         return
     about = read_tensors(directory).about
     loss = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
-    print(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
+    say(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
     if skipped:
-        print(f"{skipped} steps were skipped, because their loss or gradient was not finite")
-    print(f"next: scorefield sample {directory} -n 64{' --label all' * run.experiment.data.labels}")
+        say(f"{skipped} steps were skipped, because their loss or gradient was not finite")
+    say(f"next: scorefield sample {directory} -n 64{' --label all' * run.experiment.data.labels}")

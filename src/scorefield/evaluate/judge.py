@@ -28,7 +28,6 @@ from ..runs.resume import OwnData, move_data, read_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from ..show.progress import stage
-from ..values import escape_controls
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
 from .figure import Figure, Interval, spread_interval
@@ -88,7 +87,7 @@ def evaluate(
     against = f"{data.name}, {split}, {len(source)} samples"
 
     def enter(title: str) -> AbstractContextManager[None]:
-        return stage(f"   {escape_controls(title)}") if progress else nullcontext()
+        return stage(f"   {title}") if progress else nullcontext()
 
     with enter(f"reference: {against}; features: {features.about}"):
         real = reference_of(source, features, cache)

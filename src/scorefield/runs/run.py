@@ -41,6 +41,7 @@ from ..show import images
 from ..show.progress import progress
 from ..show.text import in_hours
 from ..train import MAX_SKIPPED, Update, constant, cosine, derive_seed, row_noise, train
+from ..values import escape_controls
 from .build import Parts, build_plan
 from .config import Experiment
 from .journal import Journal
@@ -300,7 +301,8 @@ def track_training(run: Run) -> Iterator[Update]:
     losses, steps = deque[float](maxlen=MEAN_STEPS), run.experiment.training.steps
     if distributed.is_main():
         place = f"from step {run.step} to {steps} on {run.parts.data.name}"
-        print(f"{run.directory}: {place}; Ctrl-C saves and stops", flush=True)
+        line = f"{run.directory}: {place}; Ctrl-C saves and stops"
+        print(escape_controls(line), flush=True)
 
     def describe(update: Update) -> str:
         if not update.skipped:

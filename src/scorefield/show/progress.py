@@ -11,6 +11,7 @@ from typing import TypeVar
 from tqdm.auto import tqdm
 
 from .. import distributed
+from ..values import escape_controls
 
 LINE_EVERY = 30.0
 """Seconds between lines where there is no bar."""
@@ -61,7 +62,7 @@ def progress(
 def stage(title: str) -> Iterator[None]:
     """Print what a block does, and again every `LINE_EVERY` seconds until it ends."""
     if distributed.is_main():
-        print(title, file=sys.stderr, flush=True)
+        print(escape_controls(title), file=sys.stderr, flush=True)
     with heartbeat(lambda seconds: f"{title}, {seconds:.0f} s"):
         yield
 
@@ -73,7 +74,8 @@ def heartbeat(line: Callable[[float], str]) -> Iterator[None]:
 
     def repeat() -> None:
         while not ended.wait(LINE_EVERY):
-            print(line(perf_counter() - start).rstrip(), file=sys.stderr, flush=True)
+            text = line(perf_counter() - start).rstrip()
+            print(escape_controls(text), file=sys.stderr, flush=True)
 
     thread = Thread(target=repeat, daemon=True)
     if distributed.is_main():
