@@ -19,9 +19,7 @@ from benchmarks.table import Table, read_tables, record
 from scorefield import SAMPLERS, GaussianMixture, final, geometric
 from scorefield.show.machine import machine
 
-TABLE = Table(
-    "Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["A note."]
-)
+TABLE = Table("Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["Note"])
 
 
 @pytest.fixture(autouse=True)
@@ -187,9 +185,9 @@ def test_a_ratio_is_to_ours_of_the_same_kind_and_failures_are_left_out(monkeypat
 
 
 def test_a_table_for_a_terminal_a_document_a_file_and_a_digest():
-    assert TABLE.text() == "Speed\nmethod    ms\neager   12.3\nnone       –\nA note."
+    assert TABLE.text() == "Speed\nmethod    ms\neager   12.3\nnone       –\nNote"
     rows = "| method | ms |\n| --- | ---: |\n| eager | 12.3 |\n| none | – |"
-    assert TABLE.markdown() == f"**Speed**\n\n{rows}\n\nA note."
+    assert TABLE.markdown() == f"**Speed**\n\n{rows}\n\nNote"
     assert Table(**json.loads(json.dumps(asdict(TABLE)))).rows[0][1] == 12.345
     both = [TABLE, replace(TABLE, title="Slow", date="2026-01-02")]
     chosen = ("ms",), ("eager|",)
@@ -231,11 +229,8 @@ def test_wrong_arguments_are_refused_with_the_nearest_name(args, message, capsys
     assert message in capsys.readouterr().err
 
 
-def test_every_benchmark_is_a_module_with_a_function_run():
-    assert all(callable(import_module(f"benchmarks.{name}").run) for name in BENCHMARKS)
-
-
 def test_help_names_all_benchmarks_without_torch():
+    assert all(callable(import_module(f"benchmarks.{name}").run) for name in BENCHMARKS)
     code = "import sys, benchmarks.__main__ as b; b.main([]); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*BENCHMARKS, "tables", "all"} <= {*run.stdout.split()}

@@ -206,12 +206,7 @@ def test_a_model_that_a_file_cannot_hold_is_not_written_or_not_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("net.linear.weight", math.nan),
-        ("net.linear.weight", math.inf),
-        ("net.mask", math.nan),
-        ("prior.mean", math.inf),
-    ],
+    [("net.linear.weight", math.nan), ("net.mask", math.nan), ("prior.mean", math.inf)],
 )
 def test_a_tensor_that_is_not_finite_is_named(tmp_path, name, value):
     model = _model()

@@ -84,9 +84,7 @@ def test_a_wrong_setting_is_named(setting, message):
         override(Experiment(), [setting])
 
 
-BOMB = "a0: &a0 [x]\n" + "".join(
-    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 15)
-)
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 9}]\n" for i in range(1, 15))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,6 @@ def assert_same_end(one, other):
 
 @pytest.fixture(scope="module")
 def whole(points, tmp_path_factory):
-    """An undisturbed run."""
     directory = tmp_path_factory.mktemp("runs") / "whole"
     list(start(vectors(points), directory))
     return directory

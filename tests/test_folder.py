@@ -233,15 +233,15 @@ def test_a_twentieth_is_held_out_and_stays_so_when_files_are_added(many, tmp_pat
 
 
 def test_a_share_or_a_folder_is_held_out_if_asked_for(tmp_path):
-    for name in (
-        "mine/a/1.png",
-        "mine/a/2.png",
-        "mine/b/3.png",
-        "mine/test/b/4.png",
+    for name in [
+        "own/a/1.png",
+        "own/a/2.png",
+        "own/b/3.png",
+        "own/test/b/4.png",
         "far/a/5.png",
-    ):
+    ]:
         _save(tmp_path / name, np.full((2, 2), int(name[-5])))
-    root, inside, outside = tmp_path / "mine", tmp_path / "mine/test", tmp_path / "far"
+    root, inside, outside = tmp_path / "own", tmp_path / "own/test", tmp_path / "far"
     for held_out, train, test in (
         (inside, [1, 2, 3], [4]), (outside, [1, 2, 3, 4], [5]), (0.5, None, 2), (0.3, None, 1),
     ):  # fmt: skip

@@ -86,16 +86,6 @@ def test_parts_make_the_same_files_as_the_whole(tmp_path, name):
     assert whole == parts
 
 
-def test_an_interrupted_array_leaves_the_old_file(tmp_path):
-    (tmp_path / "x.npy").write_bytes(b"before")
-    parts = iter([torch.rand(2, 1, 8, 8)])
-    writer = write_batches(tmp_path / "x.npy", 4, (1, 8, 8), ABOUT)
-    with pytest.raises(StopIteration), writer as add:  # noqa: PT012
-        add(next(parts))
-        add(next(parts))
-    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
-
-
 @pytest.mark.parametrize("suffix", [".gif", ".png"])
 def test_an_animation_has_its_frames_in_order(tmp_path, suffix):
     frames = [grid(torch.full((1, 1, 8, 8), level)) for level in (0.0, 0.5, 1.0)]

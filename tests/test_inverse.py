@@ -104,11 +104,8 @@ def test_dps_has_the_gradient_of_its_likelihood():
 
 def test_algorithm2_samples_the_noise_of_known_pixels_once_a_level():
     target = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
-    observed, y, sigmas = (
-        torch.tensor([True, False]),
-        torch.tensor([[1.0, 0.0]]),
-        geometric(2, 0.3, 3),
-    )
+    observed, y = torch.tensor([True, False]), torch.tensor([[1.0, 0.0]])
+    sigmas = geometric(2, 0.3, 3)
     options = {"observed": observed, "y": y, "steps": 200, "epsilon": 0.02}
     states = list(algorithm2(target, torch.zeros(3000, 2), sigmas, **options))
     parts = (states[i : i + 200] for i in range(0, 600, 200))
@@ -232,10 +229,7 @@ FIRST = [
         (lambda: dps(two(), SUM, ZERO, zeta=0), "zeta=0"),
         (lambda: replace(two(), SUM, ZERO / 0), "NaN"),
         *((partial(run, y=torch.zeros(1, 3)), "the mask has shape") for run in FIRST),
-        *(
-            (partial(run, y=torch.zeros(3, 2)), "3 rows for 4 samples: give 1 or 4")
-            for run in FIRST
-        ),
+        *((partial(run, y=torch.zeros(3, 2)), "3 rows for 4 samples: give") for run in FIRST),
         (lambda: SUM_FILTER(y=torch.zeros(1, 2)), r"samples of \(2,\) are measured as \(1,\)"),
         (lambda: replace(two(), SUM, torch.zeros(1, 2))(FOUR, 1.0), "y is a batch"),
         (lambda: mask(torch.tensor([True, False])).project(FOUR, FOUR[:, :1]), "y is a batch"),

@@ -19,19 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from scorefield import seeded
-from scorefield.metrics import (
-    Moments,
-    arguments,
-    crowding,
-    density_coverage,
-    frechet,
-    inception_score,
-    kernel_distance,
-    nearest,
-    neighbour_ratio,
-    precision_recall,
-    sliced_wasserstein,
-)
+from scorefield.metrics import arguments, crowding, frechet, kernel_distance, nearest
+from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
+from scorefield.metrics.distances import Moments, inception_score, sliced_wasserstein
 
 
 def spread(n, d):
@@ -300,10 +290,7 @@ PLANE = torch.zeros(20, 2)
         (nearest, (X, X, 0), "k=0 of 20 references"),
         (nearest, (X, PLANE), "x has 3 dimensions and reference 2"),
         (partial(nearest, flips=True), (X, X), r"x has shape \(20, 3\): flips=True is for"),
-        *(
-            (partial(f, k=0), (X, X), "k=0: give")
-            for f in (precision_recall, density_coverage, crowding)
-        ),
+        *((partial(f, k=0), (X, X), "k=0") for f in (precision_recall, density_coverage, crowding)),
         (neighbour_ratio, (NAN, X, X), "^samples has NaN"),
         (neighbour_ratio, (X, NAN, X), "^train has NaN"),
         (neighbour_ratio, (X, X, NAN), "^heldout has NaN"),

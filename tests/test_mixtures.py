@@ -12,21 +12,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from scorefield import (
-    SAMPLERS,
-    GaussianMixture,
-    annealed_langevin,
-    final,
-    geometric,
-    karras,
-    seeded,
-    suggest,
-)
+from scorefield import GaussianMixture, geometric, karras, seeded, suggest
 from scorefield.metrics import sliced_wasserstein
+from scorefield.samplers import SAMPLERS, annealed_langevin, final
 
-TWO = GaussianMixture(
-    torch.tensor([[-2.0], [2.0]]).double(), 0.25, torch.tensor([0.3, 0.7]).double()
-)
+TWO = GaussianMixture(torch.tensor([[-2], [2]]).double(), 0.25, torch.tensor([0.3, 0.7]).double())
 """Two modes in one dimension, std 0.5."""
 # both ends of the ladders below
 HIGH = 5.0
@@ -152,9 +142,8 @@ N = 10_000
 def circle():
     """Return eight modes on a circle of radius 4, std 0.3."""
     angle = torch.arange(8) * (2 * math.pi / 8)
-    return GaussianMixture(
-        4 * torch.stack([angle.cos(), angle.sin()], 1), 0.3**2, torch.ones(8) / 8
-    )
+    means = 4 * torch.stack([angle.cos(), angle.sin()], 1)
+    return GaussianMixture(means, 0.3**2, torch.ones(8) / 8)
 
 
 def apart():

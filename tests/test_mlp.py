@@ -12,9 +12,7 @@ from scorefield.fast import onednn
 from scorefield.fast.twins import FastLinear, swap
 from scorefield.nn import MLP
 
-needs_onednn = pytest.mark.skipif(
-    not onednn.onednn_available(), reason="this build of torch has no oneDNN"
-)
+needs_onednn = pytest.mark.skipif(not onednn.onednn_available(), reason="torch has no oneDNN")
 
 
 def small(shape=3, **changes):

@@ -40,8 +40,6 @@ def _model(row=None, **options):
 POINT = Prior(torch.zeros(2), torch.ones(2))
 CLASSES = ScoreModel(MLP(3, width=8, blocks=1, labels=3), EDM())
 X = torch.rand(2, 3)
-
-
 ROWS = [
     *(row(LADDER) for row in (NCSN, rows.VEDiscrete, rows.VPDiscrete)),
     *(rows.VPDiscrete(LADDER, predicts=predicts) for predicts in ("v", "clean")),

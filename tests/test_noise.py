@@ -10,21 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest, lognorm, loguniform
 
-from scorefield import (
-    Discrete,
-    LogNormal,
-    LogUniform,
-    Prior,
-    geometric,
-    interpolated,
-    karras,
-    linear,
-    perturb,
-    replay,
-    seeded,
-    uniform_like,
-)
+from scorefield import Prior, geometric, interpolated, karras, linear
 from scorefield._ops import match
+from scorefield.noise import Discrete, LogNormal, LogUniform, perturb, replay, seeded, uniform_like
 
 GRIDS = {
     geometric: lambda a, b, t: a ** (1 - t) * b**t,

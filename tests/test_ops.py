@@ -1,5 +1,7 @@
 """Pullbacks and traces against autograd's Jacobian, and the forms of σ."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,8 @@ from scorefield import Gaussian, from_denoiser, from_energy, from_noise, to_deno
 from scorefield._ops import linearize, match, sq_norm, trace
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP
-from scorefield.noise import perturb
+from scorefield.noise import LogNormal, perturb
+from scorefield.objectives import annealed, denoising, exact, sliced
 from scorefield.precondition import VE
 
 
@@ -68,6 +71,8 @@ def test_a_score_of_anything_but_floats_is_refused_by_name(x, message):
     scores += [convert(model) for convert in (to_denoiser, from_denoiser, to_noise, from_noise)]
     scores += [convert(lambda x, sigma: -x) for convert in (to_denoiser, to_noise)]
     scores += [from_energy(lambda x, sigma: x.square().sum(1))]
+    scores += [partial(loss, lambda x, sigma: -x) for loss in (denoising, exact, sliced)]
+    scores += [lambda x, _: annealed(denoising, LogNormal())(lambda x, sigma: -x, x)]
     for score in (*scores, lambda x, sigma: perturb(x, sigma, torch.ones(3, 2))):
         with pytest.raises(TypeError, match=message):
             score(x, 0.5)

@@ -8,13 +8,8 @@ from sklearn.svm import SVC
 from scorefield import inverse, restore, sample
 from scorefield.data import all_samples, load_data
 from scorefield.evaluate.memory import memorisation
-from scorefield.metrics import (
-    density_coverage,
-    frechet,
-    neighbour_ratio,
-    precision_recall,
-    sliced_wasserstein,
-)
+from scorefield.metrics import frechet, sliced_wasserstein
+from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
 from scorefield.noise import seeded
 from scorefield.runs import finish
 from scorefield.runs.config import override

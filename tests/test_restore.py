@@ -7,33 +7,19 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield import (
-    EDM,
-    Gaussian,
-    Mixture,
-    Precondition,
-    Prior,
-    ScoreModel,
-    inverse,
-    restore,
-    save,
-)
+from scorefield import EDM, Gaussian, Mixture, Precondition, Prior, ScoreModel, inverse, save
 from scorefield.cli import main
 from scorefield.data import Table
 from scorefield.data.table import Column
 from scorefield.nn import MLP, UNet
-from scorefield.restore import restore_rows, workload
+from scorefield.restore import restore, restore_rows, workload
 from scorefield.samplers import State, final
 
 
 def gaussian_model(oracle):
-    """A model whose network is a Gaussian's exact score."""
-
-    class Net(torch.nn.Module):
-        def forward(self, x, sigma):
-            return oracle(x, sigma)
-
-    return ScoreModel(Net(), Precondition("score", "sigma", 40.0, 0.01), prior=oracle.prior)
+    net = torch.nn.Module()
+    net.forward = oracle.score
+    return ScoreModel(net, Precondition("score", "sigma", 40.0, 0.01), prior=oracle.prior)
 
 
 @pytest.mark.parametrize("method", ["particle_filter", "pigdm", "dps", "replace", "algorithm2"])
@@ -62,9 +48,8 @@ def test_a_class_and_guidance_move_completions():
             return (mean - x) / (0.25 + sigma[:, None] ** 2)
 
     prior = Prior(torch.zeros(2), torch.tensor(0.25))
-    model = ScoreModel(
-        Net(), Precondition("score", "sigma", 200.0, 0.01), prior=prior, classes="abc"
-    )
+    row = Precondition("score", "sigma", 200.0, 0.01)
+    model = ScoreModel(Net(), row, prior=prior, classes="abc")
     known, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0]])
     for options, mean in (({}, 0), ({"label": "c"}, 2), ({"label": 2, "guidance": 2.0}, 4)):
         x = restore(model, inverse.mask(known), y, 400, method="replace", steps=40, **options)
@@ -84,6 +69,7 @@ def test_a_class_and_guidance_move_completions():
         (dict(seed=2**64), "seed=18446744073709551616: give a whole number"),
         (dict(y=torch.zeros(1, 3)), r"mask has shape \(2,\), but is applied to a batch of \(3,\)"),
         (dict(operator=inverse.mask(torch.ones(3))), r"mask has shape \(3,\)"),
+        (dict(method="particle_filter", steps=1), "steps=1: a particle filter .* give 2 or more"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):
@@ -99,11 +85,9 @@ def test_completions_come_from_all_filters_equally(monkeypatch):
         yield State(torch.arange(len(x)).float()[:, None].expand_as(x), 0.0, x, 1)
 
     monkeypatch.setattr(inverse, "particle_filter", numbered)
-    oracle, observed = Gaussian(torch.zeros(2), 1.0), torch.tensor([True, False])
+    model, observed = gaussian_model(Gaussian(torch.zeros(2), 1.0)), torch.tensor([True, False])
     y = torch.tensor([[0.6, 0.0], [-0.6, 0.0], [0.1, 0.0]])
-    x = restore(
-        gaussian_model(oracle), inverse.mask(observed), y, 6, particles=8, filters=4, batch=64
-    )
+    x = restore(model, inverse.mask(observed), y, 6, particles=8, filters=4, batch=64)
     # two measurements fill a batch of 64; the third starts with sample 64 in a new tensor
     first = torch.tensor([0.0, 8.0, 16.0, 24.0, 4.0, 12.0])
     assert torch.equal(x[:, :, 1], torch.stack([first, first + 32, first]))
@@ -282,9 +266,3 @@ def test_workload_is_what_restore_computes(options, at_once):
     assert x.shape == (1, 3, 2)
     assert (max(sizes), work.at_once) == (at_once, at_once)
     assert (len(sizes), len(states)) == (work.calls, work.states)
-
-
-def test_a_particle_filter_needs_two_levels():
-    options = {"particles": 32, "filters": 4, "batch": 256}
-    with pytest.raises(ValueError, match=r"steps=1: a particle filter .* give 2 or more"):
-        workload(gaussian_model(Gaussian(torch.zeros(2), 1.0)), 3, "particle_filter", 1, **options)

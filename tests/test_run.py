@@ -212,9 +212,7 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeyp
 
 @pytest.mark.filterwarnings("ignore:step .* is skipped")
 @pytest.mark.parametrize("seconds", [600.0, 0.0])  # between checkpoints by time
-def test_several_bad_batches_roll_the_run_back_with_half_the_rate(
-    points, tmp_path, monkeypatch, seconds
-):
+def test_several_bad_batches_roll_back_and_halve_the_rate(points, tmp_path, monkeypatch, seconds):
     monkeypatch.setattr("scorefield.runs.run.CHECKPOINT_EVERY", seconds)
     asked, updates = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21), []
     for update in start(_vectors(points), tmp_path / "run"):

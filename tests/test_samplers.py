@@ -14,29 +14,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scorefield import (
-    SAMPLERS,
-    Gaussian,
-    Sampler,
-    ancestral,
-    annealed_langevin,
-    churn,
-    consistent,
-    dpm_solver,
-    euler,
-    every,
-    final,
-    from_denoiser,
-    geometric,
-    heun,
-    integrate,
-    langevin,
-    linear,
-    predictor_corrector,
-    progress,
-    replay,
-    to_denoiser,
-)
+from scorefield import Gaussian, from_denoiser, geometric, linear, progress, replay, to_denoiser
+from scorefield.samplers import SAMPLERS, Sampler, every, final
+from scorefield.samplers.integrate import churn, dpm_solver, integrate, predictor_corrector
+from scorefield.samplers.langevin import annealed_langevin, consistent, langevin
+from scorefield.samplers.steps import ancestral, euler, heun
 
 GAUSSIAN = Gaussian(torch.tensor([1.0, -2.0]).double(), torch.tensor([0.25, 4.0]).double())
 LADDER = geometric(2.0, 0.1, 4)

@@ -7,20 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorefield import (
-    Gaussian,
-    from_denoiser,
-    from_energy,
-    from_noise,
-    guide,
-    rescale,
-    to_denoiser,
-    to_noise,
-)
+from scorefield import from_denoiser, from_energy, from_noise, guide, rescale, to_denoiser, to_noise
+from scorefield.oracles import Gaussian
 
 SIGMAS = [0.3, torch.tensor(0.3), torch.tensor([0.1, 0.3, 5.0])]
-
-
 NORMAL = Gaussian(torch.zeros(2, 3).double(), 0.1)
 
 

@@ -72,8 +72,7 @@ def test_a_short_training_learns_the_score_of_the_process(tmp_path):
         "levels.sigma_max=20", "levels.sigma_min=0.05", "levels.count=10", "machine.threads=1",
     ]  # fmt: skip
     run = start(override(PRESETS["signals"], settings), tmp_path / "run")
-    for _ in run:
-        pass
+    list(run)
     oracle, model = run.parts.data.oracle, run.model.eval()
     for sigma in (0.3, 1.0):
         x = oracle.sample(500, sigma, noise=torch.randn_like)

@@ -44,8 +44,7 @@ def test_sampled_rows_are_close_to_real_ones(name, seed, tmp_path):
     run = tmp_path / "run"
     experiment = override(PRESETS["table"], [f"data.source={name}", f"seed={seed}"])
     training = start(experiment, run)
-    for _ in training:
-        pass
+    list(training)
     table = Table.read(run)
     train, test = all_samples(training.parts.data.train), all_samples(training.parts.data.test)
     samples = sample(load(run), SAMPLES, steps=32, seed=seed, batch=SAMPLES)

@@ -56,20 +56,17 @@ def _labelled(step):
 LOSS = annealed(denoising, Discrete(geometric(1.0, 0.01, 5)))
 
 
-def _run(model, batches, stop, start=0, optimizer=None, ema=None, **options):
+def _run(model, batches, stop, start=0, optimizer=None, **options):
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.5, 0.9))
-    run = train(
-        model, batches, LOSS, optimizer=optimizer, steps=stop, start=start, ema=ema, **options
-    )
+    run = train(model, batches, LOSS, optimizer=optimizer, steps=stop, start=start, **options)
     return list(run), optimizer
 
 
 def test_training_finds_the_score_of_a_gaussian():
     model = Linear()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    updates = list(
-        train(model, _gaussian, _level, optimizer=optimizer, steps=800, schedule=cosine(800))
-    )
+    run = train(model, _gaussian, _level, optimizer=optimizer, steps=800, schedule=cosine(800))
+    updates = list(run)
     b = 1 / (STD**2 + 0.7**2)
     # bounds: 5 standard errors of about 0.002, those of 800 batches of 512; of the loss 0.0034
     torch.testing.assert_close(model.b.detach(), b, atol=0.01, rtol=0)
@@ -91,7 +88,7 @@ def test_training_continues_from_state_dicts_bit_identically():
     adam = torch.optim.Adam(other.parameters(), lr=1e-3, betas=(0.5, 0.9))
     for after, before in ((other, model), (means[2], means[1]), (adam, optimizer)):
         after.load_state_dict(copy.deepcopy(before.state_dict()))
-    rest, _ = _run(other, _labelled, 8, 5, adam, means[2], **options)
+    rest, _ = _run(other, _labelled, 8, 5, adam, ema=means[2], **options)
     assert start + rest == first
     assert all(map(torch.equal, through.state_dict().values(), other.state_dict().values()))
     assert all(map(torch.equal, means[0].state_dict().values(), means[2].state_dict().values()))
@@ -121,9 +118,8 @@ def test_a_step_that_is_not_finite_changes_nothing(where):
     before = copy.deepcopy(states())
     optimizer.zero_grad()
     factor, loss = (math.nan, LOSS) if where == "data" else (1.0, infinite)
-    run = train(
-        model, lambda k: factor * _images(k), loss, optimizer=optimizer, steps=3, start=2, ema=ema
-    )
+    options = {"optimizer": optimizer, "steps": 3, "start": 2, "ema": ema}
+    run = train(model, lambda step: factor * _images(step), loss, **options)
     with pytest.warns(UserWarning, match=r"step 3 is skipped, .* look for NaN in the data"):
         (update,) = run
     assert update.skipped
