@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 @contextmanager
@@ -21,8 +23,24 @@ def line_at_the_end(line):
     print(line(0.0).rstrip(), file=sys.stderr)
 
 
+class Largest(TorchDispatchMode):
+    """Record how many numbers the largest result of any operation has, of one type or of any."""
+
+    size = 0
+
+    def __init__(self, dtype=None):
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves(results) if isinstance(t, torch.Tensor)]
+        sizes = [t.numel() for t in tensors if self.dtype in (None, t.dtype)]
+        self.size = max(self.size, *sizes, 0)
+        return results
+
+
 def all_rows(source):
-    """Return the samples of a source, and their labels."""
     return source.take(torch.arange(len(source)))
 
 
@@ -94,10 +112,8 @@ def write_cifar10(folder, n, *, packed=True, binary=False):
     (folder / ("" if packed else top)).mkdir(parents=True, exist_ok=True)
     files = {f"{top}/{name}": batch[0] for name, batch in written.items()}
     if binary:
-        files = {
-            f"{top}/{name}.bin": np.column_stack([np.uint8(y), x]).tobytes()
-            for name, (_, x, y) in written.items()
-        }
+        rows = {name: np.column_stack([np.uint8(y), x]) for name, (_, x, y) in written.items()}
+        files = {f"{top}/{name}.bin": x.tobytes() for name, x in rows.items()}
     if packed:
         info = tarfile.TarInfo(top)
         info.type = tarfile.DIRTYPE

@@ -67,10 +67,6 @@ def test_the_shares_of_processes_make_up_the_batch(world):
         assert _same(LabelledBatch(x, labels), Batches(source, 12, flip=True)(step))
 
 
-def _no_worker_is_left():
-    return not [t for t in threading.enumerate() if t.name.startswith("batches")]
-
-
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_stream_is_the_batches_by_seed_and_step(workers):
     source = _numbered(50)
@@ -80,7 +76,7 @@ def test_a_stream_is_the_batches_by_seed_and_step(workers):
     torch.manual_seed(17)
     assert all(_same(ahead[step - 5], batches(step)) for step in (24, 7, 7, *range(5, 24)))
     stream.close()
-    assert _no_worker_is_left()
+    assert not [t for t in threading.enumerate() if t.name.startswith("batches")]
 
 
 def test_workers_read_ahead_by_two_batches_each():
@@ -97,16 +93,6 @@ def test_workers_read_ahead_by_two_batches_each():
     assert all(reads.acquire(timeout=60) for _ in range(5))
     assert sum(reads.acquire(blocking=False) for _ in range(2)) <= 1
     stream.close()
-
-
-def test_an_error_in_a_worker_reaches_the_caller():
-    class Broken(Arrays):
-        def take(self, index):
-            raise OSError("cat.png")
-
-    with pytest.raises(OSError, match=r"cat\.png"):
-        next(Batches(Broken(torch.rand(10, 2)), 4, workers=2).stream())
-    assert _no_worker_is_left()
 
 
 @pytest.mark.parametrize("levels", [256, 17])

@@ -26,8 +26,6 @@ SMALL = {
 
 
 class Mine(nn.Module):
-    """A user's own network."""
-
     def __init__(self, size):
         super().__init__()
         self.arguments = {"size": size}
@@ -133,7 +131,6 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
         (lambda d: d["precondition"].update(sigma_data="0.3"), "sigma_data='0.3' is not a value"),
         (lambda d: d["precondition"].update(sigma_data=0), "sigma_data=0.0: give"),
         (lambda d: d["precondition"].update(sigma_max=True), "sigma_max=True"),
-        (lambda d: d["precondition"].update(sigma_max=10**400), "sigma_max=1000"),
         (lambda d: d["precondition"].update(sigma_max=0.001), r"levels 0\.001 to 0\.01"),
         (lambda d: d["precondition"].update(scale=0), "must not be 0"),
         (lambda d: d["precondition"].update(beta_min=30), "must increase"),
@@ -142,7 +139,6 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
         (lambda d: d.update(prior=["mean"]), "prior"),
         (lambda d: d.update(network=3), "not a model"),
         (lambda d: d.update(shape=[4]), "shape"),
-        (lambda d: d.update(classes=3), "not a model"),
         (lambda d: d.update(classes=["a", "a"]), "its own name"),
     ],
 )

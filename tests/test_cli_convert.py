@@ -1,12 +1,10 @@
 """`scorefield convert`: the model it writes, and the files and options that it refuses."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 import scorefield
 from scorefield.checkpoint import read_tensors
@@ -27,7 +25,6 @@ def _path(folder):
 )
 @torch.no_grad()
 def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_path, capsys):
-    """Each kind of network, and options of each type."""
     out, lines = tmp_path / "model.safetensors", []
     settings = [f"--set={setting}" for setting in args.split()]
     assert main(["convert", _path(folder), str(out), *settings]) == 0
@@ -65,12 +62,3 @@ def test_a_path_that_cannot_hold_a_model_is_refused(tmp_path, error_of):
     message = error_of("convert", *args, tmp_path / "file.txt/model.safetensors")
     assert f"{tmp_path / 'file.txt'} is not a writable directory" in message
     assert (tmp_path / "file.txt").read_text() == "mine"
-
-
-def test_a_refused_file_or_option_is_named_and_nothing_is_written(tmp_path, error_of):
-    path, out = tmp_path / "checkpoint.pth", tmp_path / "out"
-    Image.new("RGB", (4, 4)).save(path, format="png")
-    assert re.search(f"{path} .*another kind of file", error_of("convert", path, out))
-    args = _path("ncsnpp_ve_discrete"), out, "--set=sigma_max=3"
-    assert "its own ladder" in error_of("convert", *args)
-    assert not out.exists()

@@ -66,12 +66,6 @@ def test_toys_follow_their_oracle(name):
     assert abs(product.mean() + x.shape[1]) < 4.5 * product.std() / 20_000**0.5
 
 
-def test_subspace_has_the_rank_asked_for():
-    s = torch.linalg.svdvals(load_data("subspace", size=10, rank=3).train.data.double())
-    assert s[3:].max() < 1e-6 * s[2]  # float32: 1.2e-7 × a few products
-    assert s[2] > 0.9 * s[0]
-
-
 def test_checkerboard_is_uniform_on_black_and_empty_on_white():
     x = all_samples(load_data("checkerboard").train)
     i, j = ((x + 4) / 2).floor().long().T
@@ -165,7 +159,6 @@ def test_wrong_names_labels_and_sizes_are_refused_with_a_hint():
         (lambda: Arrays(torch.rand(4, 2), torch.arange(3)), "4 rows and 3 labels"),
         (lambda: Arrays(torch.rand(0, 2)), "0 rows"),
         (lambda: load_data("rings", n=0), "n=0"),
-        (lambda: load_data("subspace", n=0), "n=0"),
         (lambda: load_data("subspace", rank=16), "rank=16"),
         (lambda: load_data("subspace", size=10**6), r"a sample is 1e\+10 numbers, 37.3 GiB"),
         (lambda: load_data("subspace", size=10**6, rank=10**5), "size × rank is"),

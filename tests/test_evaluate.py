@@ -28,7 +28,7 @@ from scorefield.diagnose import wilson
 from scorefield.evaluate import evaluate, evaluate_run, make_features, open_run, write_evaluation
 from scorefield.evaluate import figure as figures
 from scorefield.evaluate.fit import loss_curves
-from scorefield.evaluate.gather import content_hash, gather_features, gather_samples, reference_of
+from scorefield.evaluate.gather import content_hash, gather_features, reference_of
 from scorefield.evaluate.inception import Inception
 from scorefield.evaluate.judge import training_labels
 from scorefield.evaluate.memory import memorisation
@@ -435,32 +435,6 @@ def test_a_stream_has_the_moments_of_the_whole_and_keeps_no_batch_alive(monkeypa
     assert gathered.without(3).n == len(left)
 
 
-def test_processes_together_gather_what_one_does(few_run, classifier, monkeypatch):
-    monkeypatch.setattr("scorefield.evaluate.gather.MAX_KEPT", 23)
-    model, others = load(few_run), []
-    plan, options = make_plan(model, "heun", 3), {"seed": 1, "batch": 5}
-    whole = gather_samples(model, 47, plan, classifier, **options)
-
-    def all_gather(item):
-        if not distributed.is_main():
-            return others.append(item) or [item]
-        return [item, *(other for other in others if isinstance(other, type(item)))]
-
-    monkeypatch.setattr(distributed, "world", lambda: 3)
-    monkeypatch.setattr(distributed, "all_gather", all_gather)
-    for rank in (2, 1, 0):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        together = gather_samples(model, 47, plan, classifier, **options)
-    assert [share[0] for share in others[::2]] == [15, 15]
-    assert together.n == 47
-    for name in ("x", "features", "probabilities"):
-        assert torch.equal(getattr(together, name), getattr(whole, name))
-    assert [state.step for state in together.states] == [1, 2, 3]
-    for one, other in zip(together.parts, whole.parts, strict=True):
-        # float64: three terms, of features up to 100
-        torch.testing.assert_close(one.scatter, other.scatter, rtol=1e-12, atol=1e-10)
-
-
 def test_only_the_first_process_writes(few_run, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(distributed, "join", lambda: calls.append(distributed.is_main()))
@@ -553,9 +527,8 @@ def test_columns_of_a_table_are_compared_with_real_ones(tmp_path):
     assert len(data.test) == 40
     rows = torch.randperm(360, generator=torch.Generator().manual_seed(0))[:40]  # of the floor
     some, x = all_samples(data.train)[rows], evaluation.samples["heun"].x
-    sampled, real, test = (
-        [*zip(*data.table.decode(x), strict=True)] for x in (x, some, all_samples(data.test))
-    )
+    sets = x, some, all_samples(data.test)
+    sampled, real, test = ([*zip(*data.table.decode(x), strict=True)] for x in sets)
 
     def distance(x, y):
         return ks_2samp([*map(float, x)], [*map(float, y)]).statistic

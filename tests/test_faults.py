@@ -308,9 +308,8 @@ def test_a_folder_held_out_belongs_to_the_data(pictures, tmp_path, error_of, cap
     fields = [f"--{field}" for field in TINY]
     options = ["--data", str(pictures), "--held-out", str(others), *fields, "--out", run]
     assert main(["train", *options]) == 0
-    assert json.loads((tmp_path / "run/config.json").read_text())["data"]["options"] == {
-        "held_out": str(others)
-    }
+    data = json.loads((tmp_path / "run/config.json").read_text())["data"]
+    assert data["options"] == {"held_out": str(others)}
     assert main(["resume", run]) == 0
     capsys.readouterr()
     (others / "3.png").write_bytes((others / "4.png").read_bytes())

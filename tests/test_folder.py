@@ -5,6 +5,7 @@ import shutil
 import struct
 import time
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -43,17 +44,11 @@ def _names(part):
 
 
 def _one(path, **options):
-    """The only image of a folder."""
     (image,) = _whole(load_data(path.parent, **options))
     return image
 
 
-UPRIGHT = {
-    4: lambda a: a[::-1],
-    5: lambda a: a.T,
-    6: lambda a: np.rot90(a, -1),
-    EXIF_OF_TEXT: lambda a: a,
-}
+UPRIGHT = {4: np.flipud, 5: np.transpose, 6: partial(np.rot90, k=-1), EXIF_OF_TEXT: np.copy}
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
@@ -101,7 +96,6 @@ def _png(width, height, depth, colour, rows):
 
 
 def _tiff(order, pixels):
-    """A TIFF of 16-bit colours in a byte order."""
     height, width, channels = pixels.shape
     bits, data = struct.pack(f"{order}4H", *[16] * 4), pixels.astype(f"{order}u2").tobytes()
     start = 8 + 2 + 9 * 12 + 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.fast import kernels, winograd
+from scorefield.fast import kernels
 
 REASON = kernels.unavailable_reason()
 needs_compiler = pytest.mark.skipif(REASON is not None, reason=REASON or "")
@@ -129,13 +129,3 @@ def test_kernels_use_torchs_openmp():
     assert any(name.startswith("kernels-") for name in names)
     # scikit-learn's and torch's, not a third
     assert sum("gomp" in name or "iomp" in name for name in names) == 2
-
-
-def test_tiles_are_chosen_by_size_and_images_too_small_for_a_dilation_take_none():
-    sizes = (7, 14, 28, 16, 32)  # at 32 large tiles save an eighth, less than they cost
-    assert [winograd._tile(size, size, 1, True) for size in sizes] == [7, 7, 7, 4, 4]
-    assert [winograd._tile(size, size, 1) for size in sizes] == [4, 5, 4, 4, 4]
-    assert winograd.pays(28, 28, 1)
-    assert winograd.pays(14, 14, 4)
-    assert not winograd.pays(4, 4, 4)  # a tile for each of 16 pixels
-    assert not winograd.pays(1, 1, 1)

@@ -67,6 +67,7 @@ RULES = {
     "a function is named by a verb, or by the thing that it returns": _participles,
     "a variable is named after the thing": _vague_variables,
     "a constant stands on its own line": _shared_lines,
+    "nothing is left to do": re.compile(r"\b(?:TODO|FIXME|XXX)\b").findall,
 }
 
 
@@ -79,7 +80,7 @@ def test_the_source_follows(rule):
 @pytest.mark.parametrize(
     "code",
     ['def f():\n    """Of two, the first."""', "def _drawn(): ...", "def evenly_spaced(): ...",
-     "A, B = 1, 2", "kept = []", "def keep(known): ..."],
+     "A, B = 1, 2", "kept = []", "# FIXME", "def keep(known): ..."],
 )  # fmt: skip
 def test_a_fault_is_found(code):
     assert any(rule(code) for rule in RULES.values())

@@ -108,7 +108,6 @@ def test_bits_per_dim():
         ({"tolerance": 0.0}, "tolerance=0.0"),
         ({"max_evaluations": 20}, r"samples \[0, 1\] do not reach sigma_max within 20 evaluations"),
         ({"prior": Prior(torch.zeros(3), torch.tensor(1.0))}, r"prior is for samples of \(3,\)"),
-        ({"x": torch.zeros(0, 2)}, "give a batch"),
         ({"x": torch.tensor([[0.0, 0.0], [math.inf, 0.0]])}, r"samples \[1\] are not"),
     ],
 )

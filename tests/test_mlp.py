@@ -87,7 +87,6 @@ def check(call, *inputs, **changes):
 
 @pytest.fixture
 def products(monkeypatch):
-    """A count of the products by oneDNN."""
     monkeypatch.setattr(onednn, "_product", Mock(wraps=onednn._product))
     return onednn._product
 

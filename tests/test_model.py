@@ -137,8 +137,9 @@ LABELS = ["a", 0.5, True, [0], torch.zeros(3).long(), torch.zeros(2), torch.zero
         *((partial(CLASSES, X, 0.5, label), "label=.* whole number") for label in LABELS),
         (
             lambda: ScoreModel(RefineNet(1, 4), VE()).given(0),
-            "label=0: the network, RefineNet, has no classes",
+            "RefineNet, has no classes",
         ),
+        (lambda: RefineNet(1, 4, 5)(torch.rand(2, 1, 4, 4)), "give each sample's index"),
         (lambda: ScoreModel(RefineNet(1, 4, 5), NCSN(LADDER)), "levels=5, but the ladder has 10"),
         (lambda: _model(prior=POINT, shape=(3,)), "leave shape out"),
         (lambda: integrate(euler, _model(shape=(3,)), torch.zeros(2, 2), LADDER), "score is for"),

@@ -125,7 +125,6 @@ BRIGHT[2100] = 255
         (np.ones((5, 2), dtype=np.int64), "give floats"),
         (np.ones((5, 4), dtype=np.uint8), r"shape \(5, 4\)"),
         (np.ones(5), r"float64 of shape \(5,\)"),
-        (np.ones((5, 4, 4, 4), dtype=np.uint8), "1 or 3 channels"),
         (np.ones((5, 3, 4, 3), dtype=np.uint8), "1 or 3 channels"),
         ({"a": np.ones((5, 2)), "b": np.ones((5, 2))}, "holds the arrays a, b"),
         ({"y": np.arange(5)}, "of labels alone"),

@@ -170,7 +170,6 @@ def test_a_large_mlp_trains_in_bfloat16_where_that_is_allowed_and_faster(set_bfl
 
 @pytest.fixture
 def set_compiler(monkeypatch):
-    """A function that replaces torch's compiler."""
     compile_unavailable_reason.cache_clear()
     yield lambda compiler: monkeypatch.setattr(torch, "compile", compiler)
     compile_unavailable_reason.cache_clear()

@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from standins import Largest
 from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from scorefield import Box, Empirical, Gaussian, GaussianMixture, Mixture, seeded
 
@@ -147,33 +146,21 @@ def test_means_of_no_weight_are_as_if_absent_and_pieces_add_up():
         assert pieces.responsibilities(x, sigma)[:, gone].eq(0).all()
 
 
-class Sizes(TorchDispatchMode):
-    """Record how many numbers the largest result of any operation has."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        results = func(*args, **(kwargs or {}))
-        sizes = [r.numel() for r in tree_leaves(results) if isinstance(r, torch.Tensor)]
-        self.largest = max(self.largest, *sizes, 0)
-        return results
-
-
 def test_empirical_never_holds_more_than_its_budget():
     """Neither in one tensor nor, where x is differentiated through, in what backward needs."""
     n, size, budget, saved = 3000, 40, 20_000, []
     data, x = torch.rand(n, size).double(), torch.rand(4, size).double()
     oracle = Empirical(data, budget=budget)
-    with Sizes() as sizes:
+    with Largest() as largest:
         score = oracle.score(x, 0.1)
-    assert 0 < sizes.largest <= budget
+    assert 0 < largest.size <= budget
     x.requires_grad_()
     hooks = torch.autograd.graph.saved_tensors_hooks
-    with Sizes() as sizes:
+    with Largest() as largest:
         with hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
             log_prob = oracle.log_prob(x, 0.1).sum()
         log_prob.backward()
-    assert 0 < sizes.largest <= budget
+    assert 0 < largest.size <= budget
     assert 0 < sum(saved) < 0.1 * n * size * len(x)
     torch.testing.assert_close(x.grad, score)
 
@@ -292,8 +279,6 @@ def test_an_empty_batch_has_an_empty_score(kind, sigma):
         (lambda: GaussianMixture(X / 0, 1.0, torch.ones(2) / 2), "means has NaN"),
         (lambda: GaussianMixture(X[:0], 1.0, torch.ones(0)), r"means has shape \(0, 3\)"),
         (lambda: Empirical(X[0]), r"data has shape \(3,\): give a batch"),
-        (lambda: Empirical(X / 0), "data has NaN"),
-        (lambda: Gaussian(X[0] / 0, 1.0), "mean has NaN"),
         (lambda: Gaussian(X[0], math.inf), "cov has NaN or infinite"),
         (lambda: Box(X[0], X[0] + math.inf), "high has NaN or infinite"),
         (lambda: Gaussian(torch.zeros(3, dtype=torch.int64), 1), "mean is torch.int64: give"),

@@ -27,7 +27,6 @@ from scorefield.show.plots import lattice
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Make the small scale's networks tiny."""
     monkeypatch.setattr(models, "SMALL_WIDTH", 2)
     monkeypatch.setattr(models, "SMALL_STEPS", {"ncsn": 3, "baseline": 2})
 

@@ -360,7 +360,3 @@ def test_a_folder_in_the_place_of_celeba_is_cropped_like_it(faces, tmp_path, mon
     assert main(["train", "ncsn-celeba", "--data", "mine", "--show"]) == 0
     shown = json.loads(capsys.readouterr().out)["data"]
     assert (shown["source"], shown["options"]) == ("mine", {"crop": 140, "size": 32})
-    Path("mine.yaml").write_text("data: {source: mnist, options: {root: there, download: true}}")
-    for source in ("mine", "digits", "hub:a/b"):
-        assert main(["train", "--config", "mine.yaml", "--data", source, "--show"]) == 0
-        assert json.loads(capsys.readouterr().out)["data"]["options"] == {}

@@ -18,13 +18,11 @@ from scorefield.runs.presets import PRESETS
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder for models, which are trained once."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="module")
 def classes():
-    """A classifier of digits."""
     train = load_data("digits").train
     return SVC(gamma="scale").fit(all_samples(train).flatten(1).numpy(), train.labels.numpy())
 
@@ -43,13 +41,9 @@ def test_digits_are_near_the_floor(folder, classes, seed):
     train, test = (all_samples(part).flatten(1) for part in (data.train, data.test))
     rows = [torch.randperm(len(train), generator=generator)[: len(test)] for _ in range(200)]
     floor = np.mean([frechet(train[chosen], test) for chosen in rows])
-    # the demo's own seed is 0
-    heun = 1.25 if seed == 0 else 1.35
-    for name, steps, limit in (
-        ("heun", 18, heun),
-        ("dpm_solver", 20, np.inf),
-        ("annealed_langevin", None, 1.8),
-    ):
+    heun = 1.25 if seed == 0 else 1.35  # the demo's own seed is 0
+    plans = ("heun", 18, heun), ("dpm_solver", 20, np.inf), ("annealed_langevin", None, 1.8)
+    for name, steps, limit in plans:
         sets = [sample(model, len(test), name, steps=steps, seed=s).flatten(1) for s in range(5)]
         distance = np.mean([frechet(x, test) for x in sets]) / floor
         precision = np.mean([precision_recall(x, test, k=5).precision for x in sets])
@@ -74,7 +68,6 @@ def test_digits_are_near_the_floor(folder, classes, seed):
 def test_vectors_are_as_near_as_exact_samples(folder):
     model = finish(PRESETS["vectors"], folder / "vectors")
     oracle = load_data("mixture").oracle
-
     sets = [oracle.sample(10_000, noise=seeded(seed)) for seed in range(6)]
 
     def distance(x, y):

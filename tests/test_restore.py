@@ -216,7 +216,6 @@ def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
         ("--task inpaint --mask clear.png", "transparent counts as white"),
         ("--task deblur --sigma 1 --factor 2", "has no --factor"),
         ("--task deblur --sigma 0", "above 0"),
-        ("--task deblur --sigma 1 --steps 0", "--steps 0"),
         ("--task deblur --sigma 1 --method algorithm2", "a noiseless mask"),
         ("--task deblur --sigma 1 --out full", "--overwrite"),
         ("--task deblur --sigma 1 --out vectors", "not a model of images"),

@@ -109,9 +109,8 @@ def test_predictor_corrector_is_its_algorithm(rule):
             reach = low if rule == "sample" else noise.norm(dim=1).mean() / s.norm(dim=1).mean()
             step = 2 * (0.16 * reach) ** 2
             x = x + step * s + (2 * step).sqrt() * noise
-    run = predictor_corrector(
-        GAUSSIAN, start, sigmas, corrections=2, rule=rule, denoise=False, noise=replay(draws)
-    )
+    options = {"corrections": 2, "rule": rule, "denoise": False, "noise": replay(draws)}
+    run = predictor_corrector(GAUSSIAN, start, sigmas, **options)
     torch.testing.assert_close(final(run), x)
 
 
@@ -273,12 +272,10 @@ def test_every_keeps_each_nth_and_the_last():
     ("x", "error", "message"),
     [
         (torch.zeros(2, 3, dtype=torch.uint8), TypeError, r"x is torch.uint8.*x.float\(\) / 255"),
-        (torch.zeros(2, 3, dtype=torch.int64), TypeError, "x is torch.int64"),
         ([[0.0, 1.0]], TypeError, "x is list: give a tensor"),
         (torch.zeros(3), ValueError, r"x\[None\] for one sample"),
         (torch.zeros(0, 3), ValueError, "give a batch"),
         (torch.tensor([[0.0, math.nan]]), ValueError, "x has NaN or infinite"),
-        (torch.tensor([[0.0, math.inf]]), ValueError, "x has NaN or infinite"),
         (torch.zeros(2, 3), ValueError, r"x is a batch of \(3,\).*reshape x"),
         (torch.zeros(2, 2, device="meta"), ValueError, "on meta, but score is for .* on cpu"),
     ],

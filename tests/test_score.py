@@ -26,10 +26,8 @@ def test_denoiser_is_the_posterior_mean_and_gives_the_score_back(sigma):
     s = torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1)
     clean = (0.7 * x + s**2 * mean) / (0.7 + s**2)
     truth = Gaussian(mean, 0.7)
-    for to, back, expected in (
-        (to_denoiser, from_denoiser, clean),
-        (to_noise, from_noise, (x - clean) / s),
-    ):
+    noise = (to_noise, from_noise, (x - clean) / s)
+    for to, back, expected in ((to_denoiser, from_denoiser, clean), noise):
         close(to(truth)(x, sigma), expected)
         close(back(to(truth))(x, sigma), truth(x, sigma))
 

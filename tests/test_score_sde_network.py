@@ -1,5 +1,7 @@
 """Networks of score_sde's checkpoints, of every architecture, compared with the reference."""
 
+from functools import partial
+
 import pytest
 import torch
 from score_sde_reference import Reference
@@ -98,17 +100,15 @@ def test_averages_are_matched_by_order():
     # the frequencies are not trained, and so not averaged
     order = [key for key in model if "sigmas" not in key and not key.endswith("all_modules.0.W")]
     checkpoint = {"model": model, "ema": {"shadow_params": [2 * model[key] for key in order]}}
-    raw, averaged = (
-        build_score_sde(checkpoint, report=lambda line: None, ema=ema).net.state_dict()
-        for ema in (False, True)
-    )
+    build = partial(build_score_sde, report=lambda line: None)
+    raw, averaged = (build(checkpoint, ema=ema).net.state_dict() for ema in (False, True))
     for key in raw:
         factor = 1 if key.endswith("frequencies") else 2
         assert torch.equal(averaged[key], factor * raw[key])
     checkpoint["ema"]["shadow_params"].pop()
     for damaged in (checkpoint["ema"], 3, {}, {"shadow_params": 3}, {"shadow_params": [3]}):
         with pytest.raises(ValueError, match=r"shadow_params|averaged tensors do not fit"):
-            build_score_sde({"model": model, "ema": damaged}, report=lambda line: None)
+            build({"model": model, "ema": damaged})
 
 
 @pytest.mark.parametrize("form", ["biggan", "ddpm"])

@@ -194,23 +194,19 @@ def test_the_learning_rate_follows_its_schedule():
 
 
 def test_autocast_reaches_only_the_network():
-    seen = []
+    seen, net = [], nn.Linear(64, 64)
 
-    class Watched(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(64, 64)
+    def forward(x, cond):
+        h = nn.functional.linear(x.flatten(1), net.weight, net.bias).view_as(x)
+        seen.append((x.dtype, h.dtype))
+        return h
 
-        def forward(self, x, cond):
-            h = self.linear(x.flatten(1)).view_as(x)
-            seen.append((x.dtype, h.dtype))
-            return h
-
-    model = ScoreModel(Watched(), NCSN(geometric(1.0, 0.01, 5)))
+    net.forward = forward
+    model = ScoreModel(net, NCSN(geometric(1.0, 0.01, 5)))
     updates, _ = _run(model, _images, 1, autocast=torch.bfloat16)
     plain, _ = _run(model, _images, 1)
     assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
-    assert model.net.linear.weight.dtype == torch.float32
+    assert net.weight.dtype == torch.float32
     # a square has twice the error
     assert updates[0].loss == pytest.approx(plain[0].loss, rel=2 * error_in_16_bits(model))
 
@@ -232,7 +228,6 @@ def test_training_without_steps_never_ends_and_no_start_is_beyond_the_end():
     [
         (DataLoader(torch.zeros(4, 2)), "batches is a DataLoader: give a function"),
         (lambda step: (torch.zeros(4, 2),), "returned a tuple of 1: return a tensor x"),
-        (lambda step: [torch.zeros(4, 2)] * 3, "returned a list of 3: return a tensor x"),
         (lambda step: np.zeros((4, 2)), "returned a ndarray: return a tensor x"),
         (lambda step: torch.zeros(4, 2).long(), "x is torch.int64: give a tensor"),
         (lambda step: (torch.zeros(4, 2), 1), "or .x, classes., both tensors"),

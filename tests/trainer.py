@@ -16,7 +16,6 @@ from scorefield.runs.config import Experiment, override
 
 
 def train(directory, seconds, settings):
-    """Start the run, or resume it."""
     sync = os.fsync
 
     def slow_sync(handle):
