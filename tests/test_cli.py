@@ -103,6 +103,7 @@ def test_arguments_that_cannot_be_parsed_exit_with_two(args, capsys):
         ("convert gone out", "CHECKPOINT gone", "does not exist"),
         ("resume nowhere", "nowhere holds no run", "config.json"),
         ("suggest digits --budget 0", "--budget 0", "1 or more"),
+        ("suggest digits --set size=8", "scorefield: size=8", "data.options.NAME=VALUE"),
         ("reproduce", "experiment", "fig3"),
         ("reproduce fig99", "'fig99'", "did you mean"),
     ],

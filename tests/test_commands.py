@@ -108,6 +108,8 @@ def test_a_folder_of_classes_makes_a_conditional_model(capsys, error_of):
         (folder := Path("pictures", ["cat", "flower"][i % 2])).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     train = ["train", "--data", "pictures", "--steps", "2", *TINY]
+    assert main(["suggest", "pictures", "--held-out", "0.5"]) == 0
+    assert "pictures: 10 samples" in capsys.readouterr().out
     assert main(["suggest", "pictures"]) == 0
     assert main([*train, "--out", "plain"]) == 0
     out = capsys.readouterr().out

@@ -156,6 +156,7 @@ def test_wrong_names_labels_and_sizes_are_refused_with_a_hint():
     assert all(name in str(error.value) for name in DATASETS)
     for call, message in (
         (lambda: load_data("didgits"), "'didgits' is neither .*: did you mean digits"),
+        (lambda: load_data(f"{__file__[:-8]}dtaa.py"), r"did you mean .*/test_data\.py\?"),
         (lambda: Arrays(torch.rand(4, 2), torch.arange(3)), "4 rows and 3 labels"),
         (lambda: Arrays(torch.rand(0, 2)), "0 rows"),
         (lambda: load_data("rings", n=0), "n=0"),

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -298,7 +299,11 @@ def test_a_run_is_resumed_with_its_own_data_only(pictures, tmp_path, capsys, fau
     fault(moved)
     with pytest.raises(ValueError, match=rf"not those the run started with: {message}"):
         resume(tmp_path / "run")
-    assert main(["resume", str(tmp_path / "run"), "--changed-data"]) == 0
+    capsys.readouterr()
+    assert main(["resume", str(tmp_path / "run")]) == 2
+    _, command = capsys.readouterr().err.split("with these by scorefield ")
+    assert str(moved) in command
+    assert main(shlex.split(command)) == 0
     resume(tmp_path / "run")
 
 

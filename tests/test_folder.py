@@ -315,8 +315,9 @@ def test_a_damaged_file_is_named_when_it_is_read(tmp_path, damaged, monkeypatch)
     for kind, content in damaged.items():
         print(kind)  # shown only with a failure
         _write(tmp_path / "bad.png", content)
-        with pytest.raises(OSError, match=r"bad\.png cannot be read as an image: ."):
+        with pytest.raises(OSError, match=r"bad\.png cannot be read as an image: .") as error:
             load_data(tmp_path)
+        assert "BufferedReader" not in str(error.value)
         data = load_data(tmp_path, size=16, channels=3, memory=0)  # reads nothing yet
         part = data.train if "bad.png" in _names(data.train) else data.test
         with pytest.raises(OSError, match=r"bad\.png cannot be read as an image: ."):

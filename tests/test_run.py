@@ -384,6 +384,7 @@ def test_finish_trains_resumes_or_loads(points, tmp_path):
         assert all(torch.equal(state[name], states[0][name]) for name in states[0])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_data_in_memory_are_trained_on_and_kept_apart_from_others(points, tmp_path, error_of):
     x = torch.from_numpy(np.load(points))
     experiment = _vectors(points, "data.options={memory: 0}")
@@ -393,6 +394,8 @@ def test_data_in_memory_are_trained_on_and_kept_apart_from_others(points, tmp_pa
         run, changed = tmp_path / name, tensor_data(x + 1)
         start(experiment, run, data=data)
         assert "are gone: memory does not have them" in error_of("resume", run)
+        with pytest.raises(TypeError, match="data is a ndarray: give a tensor"):
+            resume(run, data=np.zeros((60, 3)))
         with pytest.raises(ValueError, match="not those the run started with"):
             resume(run, data=changed)
         model = finish(experiment, run, data=data)

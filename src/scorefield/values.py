@@ -116,10 +116,13 @@ def escape_controls(text: str, *, lines: bool = False) -> str:
     return "\n".join(CONTROLS.sub(lambda match: repr(match[0])[1:-1], part) for part in parts)
 
 
-def spelling_hint(name: str, choices: Iterable[str]) -> str:
-    """Return the most similar choice as a question, or a list of the first twenty."""
+def spelling_hint(name: str, choices: Iterable[str], unlisted: Iterable[str] = ()) -> str:
+    """Return the most similar choice as a question, or a list of the first twenty.
+
+    The `unlisted` ones may be the most similar, but are not in the list.
+    """
     choices = list(map(escape_controls, choices))
-    similar = get_close_matches(name, choices, 1)
+    similar = get_close_matches(name, [*choices, *map(escape_controls, unlisted)], 1)
     others = ", ".join(choices[:20]) or "none"
     return f"did you mean {similar[0]}?" if similar else f"there are {others}"
 

@@ -41,7 +41,7 @@ MovedData: TypeAlias = Annotated[
     str | None, arg(help="new place of the run's data, if they were moved")
 ]
 Overwrite: TypeAlias = Annotated[
-    bool, arg(help="replace what is there, and all older samples in a folder of them")
+    bool, arg(help="replace all older results in a folder; a single file is always replaced")
 ]
 Guidance: TypeAlias = Annotated[
     float, arg(help="strength of the guidance towards the class; 1 is no guidance")

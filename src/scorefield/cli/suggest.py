@@ -19,6 +19,7 @@ def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
     size: int | None = None,
+    held_out: str | None = None,
     budget: int | None = None,
     sigma_min: float | None = None,
     settings: options.Settings = (),
@@ -30,6 +31,7 @@ def suggest(
     Args:
         data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
         size: side that images are scaled to, the same as --data.options.size.
+        held_out: share of the samples to hold out, or a folder of images, as in `train`.
         budget: number of score evaluations that a chain may take.
         sigma_min: the smallest noise level, instead of the suggested one.
         settings: an option of the data and its value in YAML; may be repeated.
@@ -38,10 +40,12 @@ def suggest(
     from .. import ladder
     from ..data import all_samples, load_data
 
-    own = [*settings, *([] if size is None else [f"data.options.size={size}"])]
+    named = {"size": size, "held_out": held_out}
+    own = [f"data.options.{name}={value}" for name, value in named.items() if value is not None]
+    own = [*settings, *own]
     for setting in own:
         if not setting.startswith("data.options."):
-            raise ValueError(f"--{setting}: suggest takes options of the data, --data.options.NAME")
+            raise ValueError(f"{setting}: give options of the data, as data.options.NAME=VALUE")
     source = load_data(data, **override(Experiment(), own).data.options)
     for notice in source.notices:
         say(notice)

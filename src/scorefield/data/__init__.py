@@ -7,6 +7,7 @@ x, labels = batches(0)
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ PUBLISHED_FILES: dict[str, Loader] = {
 }
 """Loaders of paths with these names, and of folders that hold one."""
 HUB_PREFIX = "hub:"
+MAX_NEARBY = 1000
+"""Largest number of neighbours to which the name of a missing file is compared."""
 IN_MEMORY = ":memory:"
 """Source of data that were given in Python, which has no other name."""
 
@@ -99,7 +102,8 @@ def find_loader(name: str | Path) -> partial[Dataset]:
     if (published := _published_loader(path)) is not None:
         return partial(published, root=path)
     if not path.is_dir():
-        hint = spelling_hint(str(name), [*DATASETS, f"{HUB_PREFIX}OWNER/NAME"])
+        nearby = [str(place) for place in islice(path.parent.glob("*"), MAX_NEARBY)]
+        hint = spelling_hint(str(name), [*DATASETS, f"{HUB_PREFIX}OWNER/NAME"], nearby)
         raise ValueError(
             f"name={str(name)!r} is neither a folder nor a {', '.join(FILE_LOADERS)} file, nor "
             f"the name of a data set: {hint}"

@@ -17,7 +17,7 @@ from threading import Condition
 from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile as PillowFile
 
 from ..disk import open_regular
@@ -145,6 +145,8 @@ def _open(file: ImageFile) -> Iterator[PillowFile]:
     except Exception as error:  # a decoder may raise anything on a damaged file
         # `strerror` alone, because the message of an OSError repeats the path
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is damaged, or in no format that is read here"
         name = escape_controls(str(file))
         raise OSError(f"{name} cannot be read as an image: {reason}") from error
 

@@ -196,7 +196,7 @@ def folder(
     order = {top: i for i, top in enumerate(sorted(set(tops)))}
     classes = () if "" in order or len(order) < 2 else tuple(order)
     numbers = torch.tensor([order[top] for top in tops]) if classes else None
-    skipping = f"; repair it, or start with {data_option('skip', True)}, which leaves it out"
+    skipping = f"; repair it, or leave such files out by {data_option('skip', True)}"
     files = folder_files(root, names, skipping)
     images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
     rows, name = _hash_split(names, held_out), root.resolve().name

@@ -5,6 +5,7 @@ Other data or another configuration are refused, because the result would be a d
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -109,6 +110,8 @@ def move_data(experiment: Experiment, own: OwnData | None) -> tuple[Experiment, 
     """Return the experiment with its data at a new place or in memory, and those in memory."""
     own = tensor_data(own) if isinstance(own, Tensor) else own
     data, dataset = experiment.data, own if isinstance(own, Dataset) else None
+    if not isinstance(own, str | Path | Dataset | None):
+        raise TypeError(f"data is a {type(own).__name__}: give a tensor, a Dataset, or a name")
     if dataset is not None:
         data = replace(data, source=IN_MEMORY, options={})
     elif own is not None:
@@ -130,12 +133,14 @@ def read_data(
             "unchanged, remove it"
         ) from error
 
+    again = f"scorefield {shlex.join(['resume', str(directory), '--data', source])} --changed-data"
+    again = "changed_data=True" if source == IN_MEMORY else again
+
     def check(now: Mapping[str, str]) -> None:
         if before is not None and (changes := describe_changes(before, now)):
             raise ValueError(
                 f"the data in {source} are not those the run started with: {changes}; put the old "
-                "data back, name their place by --data, or continue with these by adding "
-                f"--changed-data to scorefield resume {directory}"
+                f"data back, name their place by --data, or continue with these by {again}"
             )
 
     try:
