@@ -212,6 +212,24 @@ def _euler_states(score, x, sigmas, *, scale=1.0, denoise=True):
         yield State(x, sigma_next, x)
 
 
+def _tensors(score, x, sigmas):
+    yield x
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (lambda score, x, sigma, sigma_next: (x, x), r"step=.*: give a function of \(score, x, si"),
+        (lambda score, x, sigma, sigma_next, noise: x, "a step returned Tensor: return x at sigma"),
+        (_tensors, "a sampler yielded Tensor: yield State"),
+    ],
+)
+def test_a_step_or_sampler_of_ones_own_that_does_not_fit_is_refused(own, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        sample(_model(), 2, sampler=own, steps=3)  # x of two samples could be taken for a pair
+
+
 def test_a_step_or_sampler_of_ones_own_samples_like_those_with_a_name():
     model, steps = _model().double(), 12
     for own, name in ((euler, "euler"), (annealed_langevin, "annealed_langevin")):

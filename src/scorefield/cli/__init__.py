@@ -3,6 +3,7 @@
 A command is a function in `COMMANDS`: its signature is the options, its docstring the help.
 """
 
+import inspect
 import io
 import os
 import re
@@ -35,6 +36,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (demo, train, resume, sample, evaluate, restore, suggest, reproduce, convert)
 }
+
+for _command in COMMANDS.values():  # the help keeps line ends, those in the source too
+    _command.__doc__ = re.sub(r"\n {8,}", " ", inspect.cleandoc(_command.__doc__ or ""))
 
 SHARED = ("train", "resume", "sample", "evaluate")
 """Commands that several processes share; the others run in rank 0 only."""

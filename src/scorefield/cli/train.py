@@ -18,9 +18,11 @@ from ..values import describe_classes, describe_type
 from . import options
 from .startup import join_group, say
 
-PRESET_HELP = f"""{", ".join(PRESETS)}; by default the one that suits the data. Presets of MNIST and
-CIFAR-10 read data/mnist and data/cifar10, or --data.options.root=FOLDER, and download the data with
---data.options.download=true"""
+PRESET_HELP = (
+    f"{', '.join(PRESETS)}; by default the one that suits the data. Presets of MNIST and CIFAR-10 "
+    "read data/mnist and data/cifar10, or --data.options.root=FOLDER, and download the data with "
+    "--data.options.download=true"
+)
 
 
 def train(

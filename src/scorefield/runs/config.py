@@ -117,8 +117,8 @@ class Experiment:
     """A run, from the data to the samples."""
 
     data: Data = Data()  # the training data
-    # `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments; those that the data determine
-    # (channels, shape, labels, levels) may be left out
+    # `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments; channels, shape, labels and
+    # levels may be left out, because the data determine them
     network: dict[str, Any] = field(default_factory=lambda: {"kind": "UNet"})
     levels: Levels = Levels()  # the noise levels
     training: Training = Training()  # the optimisation

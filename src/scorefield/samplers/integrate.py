@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,16 @@ from torch import Tensor
 from .._ops import Noise, sq_norm
 from ..score import Score
 from .state import State, sampler
-from .steps import Step, heun, reverse_diffusion
+from .steps import Step, StepResult, heun, reverse_diffusion
+
+
+def _take(step: Step, *arguments: Any) -> StepResult:
+    result = step(*arguments)
+    if not isinstance(result, tuple) or len(result) != 2:  # two samples would unpack as well
+        raise TypeError(
+            f"a step returned {type(result).__name__}: return x at sigma_next and the denoised x"
+        )
+    return result
 
 
 @sampler()
@@ -31,7 +40,7 @@ def integrate(
     ends with the step to σ = 0, which is x + σ²s for every method.
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
-        x, denoised = step(score, x, sigma, sigma_next, noise)
+        x, denoised = _take(step, score, x, sigma, sigma_next, noise)
         yield State(x, sigma_next, denoised)
 
 
@@ -109,7 +118,7 @@ def predictor_corrector(
     α = 2(r·mean‖z‖/mean‖s‖)², so that a sample depends on its batch. For the rest see `integrate`.
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
-        x, denoised = predictor(score, x, sigma, sigma_next, noise)
+        x, denoised = _take(predictor, score, x, sigma, sigma_next, noise)
         for _ in range(corrections):
             s, z = score(x, sigma_next), noise(x)
             scale = sigma_next if rule == "sample" else _mean_norm(z) / _mean_norm(s)

@@ -74,6 +74,10 @@ def _run(states: Iterator[State], score: Score, x: Tensor, last: float | None) -
             state = next(states, None)
         if state is None:
             break
+        if not isinstance(state, State):
+            raise TypeError(
+                f"a sampler yielded {type(state).__name__}: yield State(x, sigma, denoised)"
+            )
         x, step = state.x, step + 1
         yield state._replace(step=step)
     if last is not None:
@@ -115,6 +119,15 @@ def _every_nth(states: Iterable[State], n: int) -> Iterator[State]:
 POSITIVE = (lambda number: 0 < number < math.inf), "a finite number above 0"
 NOT_NEGATIVE = (lambda number: 0 <= number < math.inf), "a finite number ≥ 0"
 
+
+def _is_step(step: Any) -> bool:
+    try:
+        inspect.signature(step).bind("score", "x", "sigma", "sigma_next", "noise")
+    except TypeError:
+        return False
+    return True
+
+
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
     "steps": (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1"),
@@ -124,6 +137,9 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "convention": (
         lambda name: name in ("official", "paper"),
         "'official' (α·s) or 'paper' (α/2·s)",
+    ),
+    **dict.fromkeys(
+        ("step", "predictor"), (_is_step, "a function of (score, x, sigma, sigma_next, noise)")
     ),
     "rule": (lambda name: name in ("sample", "batch"), "'sample' (α = 2r²σ²) or 'batch'"),
 }
