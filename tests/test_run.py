@@ -298,9 +298,10 @@ def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
         ("sampling.steps=1000000000", r"sampling\.steps=1e\+09: give 1,000,000 or less"),
         ("network.blocks=10000000", r"network\.blocks=1e\+07: give 10,000 or less"),
         ("network.blocks=90", r"100 parameter tensors: give fewer network\.blocks"),
-        ("network.width=100000", "'width': 100000.* takes .* has 1 GiB: give a smaller network"),
+        ("network.width=100000", "'width': 100000.* takes .* has 1 GiB, .* give a smaller network"),
         ("network.width=1000000000000000000", "'width': 1000000000000000000.* overflowed"),
-        ("training.batch=100000000", r"batch=100000000.* cpu has 1 GiB: give a batch of \d+ or"),
+        ("training.batch=100000000", r"batch=100000000.* cpu has 1 GiB, .* give a batch of \d+ or"),
+        ("training.batch=5000000", r"takes 0\.866 GiB or more .* 80% of it"),
         ("training.steps=1000000000000000000", None),  # nothing depends on how many there are
     ],
 )

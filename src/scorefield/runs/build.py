@@ -44,6 +44,8 @@ MAX_PARAMETERS = 10_000
 """Largest number of parameter tensors of a network; the largest published one has 1,500."""
 TRAINING_COPIES = 5
 """Weights, gradients, Adam's two moments, and the moving average."""
+MEMORY_SHARE = 0.8
+"""Share of the memory for training; the system, the data and temporary tensors need the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +140,13 @@ def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> 
     device, memory = experiment.machine.device, memory_bytes(experiment.machine.device)
     batch, world = experiment.training.batch, distributed.world()
     state = TRAINING_COPIES * sum(p.nbytes for p in model.parameters())
-    if (needed := state + -(-batch // world) * row_bytes) > memory:
-        most = max(0, int((memory - state) // row_bytes)) * world
+    if (needed := state + -(-batch // world) * row_bytes) > MEMORY_SHARE * memory:
+        most = max(0, int((MEMORY_SHARE * memory - state) // row_bytes)) * world
         raise ValueError(
             f"training.batch={batch}, network={experiment.network!s:.300}: training takes "
             f"{needed / 2**30:.3g} GiB or more ({state / 2**30:.3g} for the weights, gradients, "
-            f"moments and averages), but {device} has {memory / 2**30:.3g} GiB: give "
+            f"moments and averages), but {device} has {memory / 2**30:.3g} GiB, "
+            f"{MEMORY_SHARE:.0%} of it for training: give "
             f"{f'a batch of {most} or less' if most else 'a smaller network'}"
         )
 
