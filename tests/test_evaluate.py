@@ -261,6 +261,11 @@ def test_several_plans_are_compared_with_as_many_real_samples(few_run, digits):
     assert [row[3] for row in rows] == ["3 × 40", "40", "40"]
     firsts = [line.split()[0] for line in evaluation.table().splitlines()[1:]]
     assert firsts == ["real", "heun", "DPM"]
+    unsure = replace(evaluation.figures[0], low=-math.inf, high=math.inf)
+    single = replace(evaluation, plans=evaluation.plans[:1], figures=(unsure,))
+    line = single.table().splitlines()[1]
+    assert "inf" not in line
+    assert f"{unsure.value:.3g}  –" in re.sub(" {2,}", "  ", line)
     generator = torch.Generator().manual_seed(SEED)
     train, test = (all_samples(part) for part in (digits.train, digits.test))
     sets = [train[torch.randperm(len(train), generator=generator)[:40]] for _ in range(3)]
@@ -331,6 +336,7 @@ def test_intervals_by_hand():
     interval = figures.jackknife_interval(3.0, [1.0, 2.0, 3.0, 4.0, 5.0])
     assert interval == pytest.approx((3, 3 - reach, 3 + reach))
     assert figures.median_interval(torch.arange(100.0)) == (49, 40, 60)
+    assert figures.in_text(figures.jackknife_interval(3.0, [])) == ("3", "")
 
 
 def test_the_classifier_is_deterministic_and_right(digits, classifier):

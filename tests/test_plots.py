@@ -43,3 +43,16 @@ def test_scatter_shows_the_first_points_in_their_colours():
     points.update_scalarmappable()
     shown = {tuple(rgb) for rgb in (points.get_facecolors()[:2, :3] * 255).round().astype(int)}
     assert shown == {tuple(bytes.fromhex(colour[1:])) for colour in plots.COLOURS[:2]}
+
+
+def test_categories_of_all_sets_are_drawn():
+    letters = "abcdefghij"
+    tables = {
+        "few": {"real": ["10", "10"], "samples": ["9", "10"]},
+        "many": {"real": ["j", *letters[:8]], "samples": ["i"] * 9},
+    }
+    figure = plots.columns(tables, {"few": ("9", "10"), "many": tuple(letters)})
+    few, many, *_ = ([label.get_text() for label in a.get_xticklabels()] for a in figure.axes)
+    assert few == ["9", "10"]
+    assert many == ["i", *letters[:7]]
+    assert [p.get_data().values.tolist() for p in figure.axes[0].patches] == [[0, 1], [0.5, 0.5]]

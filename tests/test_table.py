@@ -136,6 +136,12 @@ def test_a_category_that_looks_like_numbers_is_announced(number, tmp_path):
     start = f"'v' is taken as a category, but '{cells[0]}' looks like a number: "
     assert remark.startswith(start)
     assert len(load_data(path, types={"v": "category"}).notices) == 1
+    path.write_text("u;v;w\n" + "".join(f"{i % 3};{c};{c}\n" for i, c in enumerate(cells)))
+    _, remark = load_data(path, types={"u": "integer"}).notices
+    assert remark.startswith("'v' is taken as a category")
+    assert "; 'w' is taken" in remark
+    assert "types={'u': 'integer', 'v': 'category', 'w': 'category'}" in remark
+    assert remark.count("types=") == 2  # in Python and on the command line
     path.write_text("v;w\n" + "".join(f"{number.format(i)};{i % 2}\n" for i in range(200)))
     with pytest.raises(ValueError, match=r"more than 100 different texts.*looks like a number"):
         load_data(path)
@@ -250,6 +256,7 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
     Path("part.tsv").write_text("children\tregion\theight\n5\t?\t170.123\n\teast, far\t\n")
     size = ["--steps=4", "--particles=4", "--filters=2"]
     assert cli.main(["restore", "run", "part.tsv", "-n", "2", *size]) == 0
+    assert "wrote 2 completions of each of 2 rows into restored\n" in capsys.readouterr().out
     for i in (1, 2):
         header, *rows = _rows(Path(f"restored/completion-{i}.csv").read_text())
         assert ",".join(header) + "\n" == HEADER
@@ -257,7 +264,10 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         assert all(rows[0] + rows[1])
     Path("whole.csv").write_text(HEADER + "170.12,5,north,1\n")
     assert cli.main(["restore", "run", "whole.csv", "-n", "1", "--out", "w"]) == 0
+    assert "each of 1 rows (1 without a missing cell) into w\n" in capsys.readouterr().out
     assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
+    assert cli.main(["restore", "run", "gone.csv", "--out", "g"]) == 2
+    assert "scorefield: gone.csv does not exist: " in capsys.readouterr().err
     with pytest.warns(UserWarning, match="'children' is 99 in a row, outside of -3 to 39"):
         Table.read("run").encode([{"children": 99}])
     for text, message in (

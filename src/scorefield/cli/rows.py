@@ -46,8 +46,9 @@ def restore_table(run: Path, path: Path, n: int, out: Path, **settings: Any) -> 
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
     write_file(out / "restored.json", json.dumps(about, indent=2).encode())
-    incomplete = sum(len(row) < len(table.columns) for row in rows)
-    say(f"wrote {n} completions of {incomplete} of {len(rows)} rows into {out}")
+    whole = sum(len(row) == len(table.columns) for row in rows)
+    remark = f" ({whole} without a missing cell)" * (whole > 0)
+    say(f"wrote {n} completions of each of {len(rows)} rows{remark} into {out}")
 
 
 def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:

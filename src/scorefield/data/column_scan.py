@@ -20,6 +20,8 @@ NUMBER_TEXT = re.compile(r"[+-]?(?:\d+(\.\d*)?|(\.\d+))(?:[eE]([+-]?\d{1,3}))?",
 NUMBER_MARKS = re.compile(r"[$€£¥₹%\s]|(?<=\d)[,'](?=\d)")
 """Removed to find numbers; 1,000 may be 1000 or 1, so a person has to decide."""
 
+REWRITE = "write numbers as 1234.5 and read the file again"
+
 
 @dataclass
 class ColumnScan:
@@ -27,7 +29,7 @@ class ColumnScan:
 
     `texts` are the distinct cells, up to one more than there may be categories; `word` and
     `fraction` are place and text of the first cell that is not a number or not a whole one.
-    `remark` is what the user should know about the guessed kind.
+    `remark` is what the user should know about the guessed kind; see `join_remarks`.
     """
 
     name: str
@@ -77,14 +79,12 @@ class ColumnScan:
         number = self._disguised_number() if self.name not in types else None
         if self.kind == "category" and number is not None:
             self.remark = (
-                f"{self.name[:40]!r} is taken as a category, but {number!r} looks like a number: "
-                "write numbers as 1234.5 and read the file again, or confirm the category by "
-                f"{category}"
+                f"{self.name[:40]!r} is taken as a category, but {number!r} looks like a number"
             )
         if self.kind == "category" and len(self.texts) > MAX_CATEGORIES:
             raise ValueError(
                 f"{source}: {self.name[:40]!r} has more than {MAX_CATEGORIES} different "
-                f"texts: {leave_out}" + f"; {self.remark}" * bool(self.remark)
+                f"texts: {leave_out}" + f"; {self.remark}: {REWRITE}" * bool(self.remark)
             )
 
     def _disguised_number(self) -> str | None:
@@ -118,6 +118,15 @@ class ColumnScan:
         ends = float(values.min()), float(values.max())
         scale, decimals = scale or 1.0, self.decimals
         return Column(self.name, self.kind, (m,), scale, ends, decimals, missing=missing)
+
+
+def join_remarks(scans: Sequence[ColumnScan], types: Mapping[str, ColumnKind]) -> list[str]:
+    """Return the remarks of columns, if any, with one setting that confirms all categories."""
+    scans = [scan for scan in scans if scan.remark]
+    kinds = {**types, **{scan.name: scan.kind for scan in scans}}
+    remarks = "; ".join(scan.remark for scan in scans)
+    confirm = f"or confirm {'categories' if len(scans) > 1 else 'the category'} by"
+    return [f"{remarks}: {REWRITE}, {confirm} {data_option('types', kinds)}"] * bool(scans)
 
 
 def match_number(text: str) -> re.Match[str] | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..disk import open_regular
 from ..values import check_names, data_option
-from .column_scan import ColumnScan, match_number
+from .column_scan import ColumnScan, join_remarks, match_number
 from .sources import Arrays, Dataset, Split, hold_out
 from .table import DELIMITERS, ColumnKind, Table, cell_text
 
@@ -101,7 +101,11 @@ def _lines(file: io.TextIOWrapper) -> Iterator[str]:
 
 def _records(path: Path, delimiter: str) -> Iterator[Record]:
     """Yield the records of a file that are not blank."""
-    with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
+    try:
+        content = open_regular(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist: name a .csv or .tsv file") from error
+    with io.TextIOWrapper(content, "utf-8-sig", newline="") as file:
         reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
         try:
             yield from ((reader.line_num, row) for row in reader if row)
@@ -183,7 +187,7 @@ class TableReader:
             vectors = Arrays(table.standardise(values))
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
-        notices = (str(table), *(scan.remark for scan in scans if scan.remark), *remarks)
+        notices = (str(table), *join_remarks(scans, self.types), *remarks)
         name = Path(self.source).stem
         return Dataset.split(name, vectors, rows, table=table, notices=notices)
 

@@ -49,7 +49,8 @@ def _draw(table: Table, sets: Mapping[str, Tensor]) -> list[Picture]:
         convert = str if column.kind == "category" else float
         cells[column.label] = {k: list(map(convert, text[i])) for k, text in texts.items()}
     caption = f"The first {DRAWN_COLUMNS}." * (len(table.columns) > DRAWN_COLUMNS)
-    pictures = [Picture(plots.as_png(plots.columns(cells)), caption, "Columns.")]
+    categories = {column.label: column.categories for column in table.columns}
+    pictures = [Picture(plots.as_png(plots.columns(cells, categories)), caption, "Columns.")]
     if table.size > 1:
         ends = accumulate(column.width for column in table.columns)
         pairs = zip(table.columns, ends, strict=True)

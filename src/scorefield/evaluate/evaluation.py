@@ -104,8 +104,10 @@ class Evaluation:
                 row[4:] = [shown, *(cell.partition("\n")[0] for cell in row[5:])]
             return text_table(heads, rows)
         heads = ["", "value", "95 % interval", "real", "samples", "warning"]
+        texts = ((f, *in_text(f)) for f in self.figures)
         rows = [
-            [f.name, *in_text(f), number(f.real), str(f.samples), f.warning] for f in self.figures
+            [f.name, value, ends or "–", number(f.real), str(f.samples), f.warning]
+            for f, value, ends in texts
         ]
         return text_table(heads, rows, left=(0, 5))
 

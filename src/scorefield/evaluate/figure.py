@@ -65,8 +65,8 @@ def number(value: float) -> str:
 
 def in_text(figure: Interval | Figure) -> tuple[str, str]:
     """Return the value and the interval as text; empty where there is none."""
-    ends = "" if math.isnan(figure.low) else f"{number(figure.low)} – {number(figure.high)}"
-    return number(figure.value) or "–", ends
+    ends = f"{number(figure.low)} – {number(figure.high)}"
+    return number(figure.value) or "–", ends * math.isfinite(figure.high - figure.low)
 
 
 def share_interval(value: float, n: int) -> Interval:

@@ -6,7 +6,6 @@ by Okabe & Ito (2008), are distinct to the colour-blind.
 
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -211,10 +210,13 @@ def frontier(
     return figure
 
 
-def columns(tables: Mapping[str, Mapping[str, Sequence[Any]]]) -> Figure:
+def columns(
+    tables: Mapping[str, Mapping[str, Sequence[Any]]], categories: Mapping[str, Sequence[str]]
+) -> Figure:
     """Plot the distribution of each column in several sets of rows: {column: {set: cells}}.
 
-    Numbers have a histogram, and texts the shares of the commonest `MAX_TEXTS`.
+    Numbers have a histogram, and `categories` their shares: in order if there are few, or the
+    `MAX_TEXTS` that are the commonest over all sets.
     """
     across = 4
     figure = _figure(11, 2.2 * math.ceil(len(tables) / across))
@@ -222,21 +224,22 @@ def columns(tables: Mapping[str, Mapping[str, Sequence[Any]]]) -> Figure:
     for axes in panels[len(tables) :]:
         axes.set_axis_off()
     for axes, (name, sets) in zip(panels, tables.items(), strict=False):
-        first = next(iter(sets.values()))
-        if isinstance(first[0], str):
-            commonest = [text for text, _ in Counter(first).most_common(MAX_TEXTS)]
-            shares = [[x.count(text) / len(x) for text in commonest] for x in sets.values()]
-            edges = np.arange(len(commonest) + 1) - 0.5
-            axes.set_xticks(range(len(commonest)), [t[:9] for t in commonest], parse_math=False)
-            axes.tick_params("x", rotation=45 * (len(commonest) > 3))
+        if texts := categories.get(name):
+            share = {t: [x.count(t) / len(x) for x in sets.values()] for t in texts}
+            if len(texts) > MAX_TEXTS:
+                texts = sorted(texts, key=lambda t: -sum(share[t]))[:MAX_TEXTS]
+            shares = list(zip(*(share[t] for t in texts), strict=True))
+            edges = np.arange(len(texts) + 1) - 0.5
+            axes.set_xticks(range(len(texts)), [t[:9] for t in texts], parse_math=False)
+            axes.tick_params("x", rotation=45 * (len(texts) > 3))
         else:
             values = np.concatenate(list(sets.values()))
             edges = np.histogram_bin_edges(values, min(20, len(np.unique(values))))
             axes.xaxis.set_major_locator(MaxNLocator(4))
             shares = [(np.histogram(x, edges)[0] / len(x)).tolist() for x in sets.values()]
-        for i, (label, share) in enumerate(zip(sets, shares, strict=True)):
+        for i, (label, heights) in enumerate(zip(sets, shares, strict=True)):
             colour = "#BBBBBB" if i == 0 else COLOURS[(i - 1) % len(COLOURS)]
-            axes.stairs(share, edges, fill=i == 0, color=colour, linewidth=1.5, label=label)
+            axes.stairs(heights, edges, fill=i == 0, color=colour, linewidth=1.5, label=label)
         axes.set_title(name[:30], parse_math=False, fontsize=10)
         axes.tick_params(labelsize=8)
     handles, labels = panels[0].get_legend_handles_labels()
