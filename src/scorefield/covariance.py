@@ -7,8 +7,6 @@
 Σ + σ²I has the same axes Q, so `covariance.power(sigma, p) @ v` needs no decomposition of its own.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +26,7 @@ class Covariance:
     values: Float[Tensor, "*batch size"]
     axes: Float[Tensor, "size rank"] | None = None
 
-    def power(self, sigma: Float[Tensor, ""] | Float[Tensor, "batch 1"], p: float) -> Covariance:
+    def power(self, sigma: Float[Tensor, ""] | Float[Tensor, "batch 1"], p: float) -> "Covariance":
         """Return (Σ + σ²I)ᵖ, in the type of σ."""
         return Covariance((self.values.to(sigma) + sigma**2) ** p, self.axes)
 

@@ -6,8 +6,6 @@ with the coefficients of `precondition`. This module hides what differs between 
 conditioning on σ and the levels of the training.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import warnings
@@ -183,7 +181,7 @@ class ScoreModel(nn.Module):
                 stacklevel=2,
             )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScoreModel:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ScoreModel":
         """Move the prior with the network; `.to`, `.cuda` and `.double` call this."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.prior is not None:

@@ -9,8 +9,6 @@
 An oracle is a `Score`. It computes in the wider of its own type and that of x, and returns x's.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -115,7 +113,7 @@ class Gaussian(Oracle):
     def _clean(self, n: int, noise: Noise) -> Tensor:
         return self.prior.sample(n, 0.0, noise=noise)
 
-    def measure(self, matrix: Float[Tensor, "m size"], sigma_y: float) -> Gaussian:
+    def measure(self, matrix: Float[Tensor, "m size"], sigma_y: float) -> "Gaussian":
         """Return the distribution of y = Ax + σ_y·n, for flattened x, in float64."""
         mean, cov = self.prior.mean.double().flatten(), self.prior.dense.double()
         if matrix.ndim != 2 or matrix.shape[1] != len(mean) or not sigma_y >= 0:
@@ -128,7 +126,7 @@ class Gaussian(Oracle):
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
-    ) -> Gaussian:
+    ) -> "Gaussian":
         """Return p(x | y) for y = Ax + σ_y·n, N(μ + K(y − Aμ), (I − KA)Σ), in float64."""
         measured = self.measure(matrix, sigma_y).prior
         mean, cov, matrix = self.prior.mean.double(), self.prior.dense.double(), matrix.double()
@@ -203,7 +201,7 @@ class Mixture(Oracle):
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
-    ) -> Mixture:
+    ) -> "Mixture":
         """Return p(x | y) for y = Ax + σ_y·n: each Gaussian's, weighted by its evidence for y."""
         gaussians = [c for c in self.components if isinstance(c, Gaussian)]
         if len(gaussians) < len(self.components):
@@ -328,7 +326,7 @@ class Empirical(GaussianMixture):
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
-    ) -> Empirical:
+    ) -> "Empirical":
         """Return p(x | y) for y = Ax + σ_y·n: the points weighted by their evidence for y."""
         if not sigma_y > 0:
             raise ValueError(f"sigma_y={sigma_y}: give a noise > 0, as no point fits y exactly")

@@ -9,8 +9,6 @@ A kernel N(αx₀, s²I) is x₀ + σz after division by α, σ = s/α; for a ne
 `scale` is this α.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -89,7 +87,7 @@ class Precondition:
         rise = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * rise * integral).sqrt())
 
-    def rescale(self, scale: float = 2.0, shift: float = -1.0) -> Precondition:
+    def rescale(self, scale: float = 2.0, shift: float = -1.0) -> "Precondition":
         """Return the preconditioner for x of a network trained on y = scale·x + shift.
 
         s(x, σ) = scale·s(y, |scale|·σ): `VP().rescale()` takes images in [0, 1] to a network of

@@ -6,8 +6,6 @@ N(0, σ₁²I) in its place would give modes wrong weights: the mean of the data
 spread is not negligible compared with σ₁.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,7 +62,7 @@ class Prior:
         data: Float[Tensor, "n *shape"],
         weights: Float[Tensor, "n"] | None = None,
         blur: float = 0.0,
-    ) -> Prior:
+    ) -> "Prior":
         """Return the Gaussian with the moments of weighted samples and `blur` added variance.
 
         The covariance is dense up to 1,024 dimensions and diagonal above.

@@ -4,8 +4,6 @@ An 8-bit sample v of 0 … levels − 1 stands for the cell [v, v + 1)/levels of
 a point of the cell (Theis et al. 2016, §3.1); `all_samples` takes its middle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -44,11 +42,11 @@ class Source(Protocol):
     def take(self, index: Int[Tensor, "batch"]) -> Labelled:
         """Return the samples of these indices and their labels."""
 
-    def part(self, rows: Int[Tensor, "n"]) -> Source:
+    def part(self, rows: Int[Tensor, "n"]) -> "Source":
         """Return the source of some rows."""
         return Part(self, rows)
 
-    def to(self, device: torch.device | str) -> Source:
+    def to(self, device: torch.device | str) -> "Source":
         """Return the source on a device; one that is not in memory stays where it is."""
         return self
 
@@ -80,11 +78,11 @@ class Arrays(Source):
         index = index.to(self.data.device)
         return self.data[index], None if self.labels is None else self.labels[index]
 
-    def part(self, rows: Int[Tensor, "n"]) -> Arrays:
+    def part(self, rows: Int[Tensor, "n"]) -> "Arrays":
         """Return a copy of some rows."""
         return Arrays(*self.take(rows), self.levels)
 
-    def to(self, device: torch.device | str) -> Arrays:
+    def to(self, device: torch.device | str) -> "Arrays":
         """Return the samples and labels on a device."""
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, data=self.data.to(device), labels=labels)
@@ -144,7 +142,7 @@ class Crops(Source):
         windows = self._windows()
         return windows[torch.unravel_index(index.to(windows.device), windows.shape[:3])], None
 
-    def to(self, device: torch.device | str) -> Crops:
+    def to(self, device: torch.device | str) -> "Crops":
         """Return the images on a device."""
         return replace(self, images=self.images.to(device))
 
@@ -196,7 +194,7 @@ class Dataset:
         return f"<Dataset {self.name!r:.200}: {samples}{classes}>"
 
     @classmethod
-    def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> Dataset:
+    def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> "Dataset":
         """Split a source into rows to train on and rows held out, if there are any."""
         held_out = source.part(rows[1]) if len(rows[1]) else None
         return cls(name, source.part(rows[0]), held_out, **attributes)
@@ -207,7 +205,7 @@ class Dataset:
         axes = len(self.train.shape)
         return "images" if axes == 3 else "signals" if axes == 2 else "vectors"
 
-    def to(self, device: torch.device | str) -> Dataset:
+    def to(self, device: torch.device | str) -> "Dataset":
         """Return the data on a device, except for sources not in memory and the oracle."""
         test = None if self.test is None else self.test.to(device)
         return replace(self, train=self.train.to(device), test=test)

@@ -9,8 +9,6 @@ categories, and s² the mean of p(1 − p). A column with one value takes no num
 that are converted back are clipped to the range of the rows to train on.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -245,7 +243,7 @@ class Table:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     @classmethod
-    def read(cls, path: str | Path) -> Table:
+    def read(cls, path: str | Path) -> "Table":
         """Return the table of a run, from its directory or from the table.json in it."""
         path = Path(path, TABLE_FILE) if Path(path).is_dir() else Path(path)
         if not path.exists():

@@ -9,8 +9,6 @@ On the features of an Inception network the first two are known as FID and KID. 
 precision, because each distance is a small difference of large numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -47,7 +45,7 @@ class Moments:
     scatter: Float[Tensor, "d d"] = field(default_factory=lambda: torch.zeros(0, 0))
     """S = Σ (x − m)(x − m)ᵀ."""
 
-    def update(self, batch: Float[Tensor, "n *shape"]) -> Moments:
+    def update(self, batch: Float[Tensor, "n *shape"]) -> "Moments":
         """Return the moments of all samples so far and these; `self` stays as it is."""
         moments = self
         for x in blocks(sample_matrix("batch", batch, least=1)):
@@ -56,7 +54,7 @@ class Moments:
             moments = moments.merge(Moments(len(x), mean, gap.T @ gap))
         return moments
 
-    def merge(self, other: Moments) -> Moments:
+    def merge(self, other: "Moments") -> "Moments":
         """Return the moments of both sets of samples."""
         if not (self.n and other.n):
             return self if self.n else other
@@ -66,7 +64,7 @@ class Moments:
         scatter = self.scatter + other.scatter.to(self.mean.device) + between
         return Moments(n, self.mean + delta * (other.n / n), scatter)
 
-    def check_dimensions(self, other: Moments) -> None:
+    def check_dimensions(self, other: "Moments") -> None:
         """Raise if these are not moments of one space."""
         if self.mean.shape != other.mean.shape:
             raise ValueError(

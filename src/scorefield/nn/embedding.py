@@ -9,8 +9,6 @@ appendix C). A class is added after them (Dhariwal & Nichol 2021), and dropped a
 for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
@@ -44,7 +42,7 @@ class GaussianFourier(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", torch.randn(features) * scale)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianFourier:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "GaussianFourier":
         """Move or cast, as `.to` and `.bfloat16` do, but keep the frequencies at least float32."""
         exact = self.frequencies
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
