@@ -359,7 +359,10 @@ def test_damaged_files_are_skipped_and_listed_if_wanted(tmp_path, damaged, memor
     for kind, content in damaged.items():
         _write(tmp_path / f"{kind}.png", content)
     data = load_data(tmp_path, skip=True, memory=memory)
-    assert data.skipped == tuple(sorted(f"{kind}.png" for kind in damaged))
+    names = sorted(f"{kind}.png" for kind in damaged)
+    listed = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+    notice = f"left out {len(names)} of the files, which cannot be read: {listed}"
+    assert data.notices == (notice,)
     images = _whole(data).permute(0, 2, 3, 1).tolist()
     assert sorted(images) == sorted(pixels.tolist())
     for path in tmp_path.glob("good*"):

@@ -34,13 +34,9 @@ class ScoreModel(nn.Module):
 
     It takes and returns x of any float type, and runs the network in the network's own type.
 
-    Args:
-        net: F(x, cond), or F(x, cond, label) with classes. x has the type of its parameters, and
-            cond is an index or at least float32.
-        precondition: its prediction and its clock.
-        prior: moments of the training data, where chains start.
-        shape: of one sample, if there is no prior; samplers then refuse other shapes.
-        classes: names of the network's classes, in their order; by default their numbers.
+    `net` is F(x, cond), or F(x, cond, label) with `classes`, whose names are their numbers by
+    default; x has the type of its parameters, and cond is an index or at least float32. Chains
+    start from the `prior`. Without one, `shape` is that of a sample, and samplers refuse others.
     """
 
     def __init__(

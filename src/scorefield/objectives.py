@@ -121,9 +121,6 @@ def denoising(
     return 0.5 * sq_norm((level * score(perturb(x, sigma, z), sigma) + z) / level)
 
 
-# ── Over all noise levels ────────────────────────────────────────────────────────────────────────
-
-
 def ncsn_weight(sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     """Return λ(σ) = σ² (Song & Ermon 2019, §4.2): all levels contribute about equally."""
     return sigma**2

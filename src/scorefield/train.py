@@ -214,9 +214,6 @@ def moving_average(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
 
 
-# ── Schedules ────────────────────────────────────────────────────────────────────────────────────
-
-
 def constant(warmup: int = 0) -> Callable[[int], float]:
     """Return a schedule that is 1 after a linear warm-up."""
     return lambda step: min(1.0, (step + 1) / (warmup + 1))

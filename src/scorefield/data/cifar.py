@@ -145,9 +145,6 @@ def _read_pickle(content: bytes) -> tuple[NDArray[np.uint8], Any]:
     return images, batch[b"labels"]
 
 
-# ── Pickles ──────────────────────────────────────────────────────────────────────────────────────
-
-
 def _check_operations(content: bytes) -> None:
     """Refuse a pickle that would take much memory or time; `genops` refuses false lengths."""
     nested = 0

@@ -44,21 +44,13 @@ def hub(
 ) -> Dataset:
     """Load images of the Hub; naming a data set downloads it.
 
-    Args:
-        name: owner/name, or a folder that `datasets` has saved or can read.
-        config: configuration, where there are several.
-        revision: commit, branch or tag; by default the newest.
-        split: split to train on.
-        test: split to hold out; by default test, validation, or a fixed tenth.
-        image: column of images; by default the only one, or image or img.
-        label: column of classes; by default label or labels, if there is one.
-        size: side of the square that images are scaled to; by default the size of all, which in a
-            stream the first image decides.
-        crop: side of the central square to cut out first.
-        channels: 1 for grey, 3 for colour; by default grey if all are, in a stream if the first is.
-        memory: keep the pixels in memory if they take no more bytes than this.
-        streaming: download while training, and keep nothing on the disk.
-        buffer: number of rows of a stream that the next one is chosen from.
+    `name` is owner/name, or a folder that `datasets` has saved or can read, `config` one of several
+    configurations, and `revision` a commit, branch or tag, by default the newest. `split` is
+    trained on and `test` held out, by default test, validation, or a fixed tenth. `image` is the
+    column of images, by default the only one, or image or img, and `label` that of classes, by
+    default label or labels, if there is one. `size`, `crop`, `channels` and `memory` are as in
+    `folder`; what is not given of a stream, its first image decides. `streaming` downloads while
+    training, keeps nothing on the disk, and chooses each row from `buffer` rows.
     """
     if streaming and buffer < 1:
         raise ValueError(f"buffer={buffer}: choose from at least 1 row")

@@ -202,8 +202,7 @@ def folder(
     rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
     notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
-    about: Any = {"classes": classes, "skipped": skipped}
-    return Dataset.split(name, images, rows, **about, notices=notices * bool(skipped))
+    return Dataset.split(name, images, rows, classes=classes, notices=notices * bool(skipped))
 
 
 def image_names(root: Path) -> list[str]:

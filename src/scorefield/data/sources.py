@@ -181,7 +181,6 @@ class Dataset:
     test: Source | None = None  # held out; None if there is a single sample
     classes: tuple[str, ...] = ()  # names of the classes, in the order of the labels
     oracle: Oracle | None = None  # distribution of the samples, where it is known
-    skipped: tuple[str, ...] = ()  # files that could not be read and were left out
     exact: bool = True  # a resumed run is certain to see the same samples
     table: Table | None = None  # conversion of vectors back to rows of a table
     notices: tuple[str, ...] = ()  # lines to print before training

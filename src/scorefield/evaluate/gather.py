@@ -142,9 +142,6 @@ def gather_samples(
     return replace(gathered, seconds=max(distributed.all_gather(seconds)), states=shown)
 
 
-# ── Real samples ─────────────────────────────────────────────────────────────────────────────────
-
-
 def source_batches(
     source: Source, rows: Int[Tensor, "n"] | None = None
 ) -> Iterator[tuple[int, Tensor]]:

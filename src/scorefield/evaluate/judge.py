@@ -231,9 +231,6 @@ def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:
     return read_labels(data.train, torch.randint(len(data.train), (n,), generator=generator))
 
 
-# ── Runs ─────────────────────────────────────────────────────────────────────────────────────────
-
-
 def evaluate_run(
     directory: str | Path,
     *,
@@ -267,11 +264,7 @@ def evaluate_run(
 
 
 def open_run(
-    directory: str | Path,
-    *,
-    data: OwnData | None = None,
-    raw: bool = False,
-    device: str = "auto",
+    directory: str | Path, *, data: OwnData | None = None, raw: bool = False, device: str = "auto"
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
     """Return a run's model, data, experiment and a description of the model's weights.
 

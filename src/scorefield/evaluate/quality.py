@@ -168,9 +168,6 @@ def class_shares(samples: Gathered, classifier: Features) -> tuple[float, ...]:
     return tuple((counts.double() / len(classes)).tolist())
 
 
-# ── Tables ───────────────────────────────────────────────────────────────────────────────────────
-
-
 def correlations(x: Tensor) -> Tensor:
     """Return the correlations of a table's components, 0 where one of them is constant."""
     return x.double().T.corrcoef().nan_to_num().view(x.shape[1], x.shape[1])

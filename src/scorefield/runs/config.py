@@ -130,8 +130,6 @@ class Experiment:
     seed: int = 0  # seed of everything random
 
 
-# ── Files and the command line ───────────────────────────────────────────────────────────────────
-
 Config = TypeVar("Config")
 
 MAX_CONFIG_CHARACTERS = 2**20
@@ -237,8 +235,7 @@ def replace_fields(default: Config, values: object, prefix: str = "") -> Config:
         # another kind of network has other arguments
         if isinstance(now, dict) and new[key].get("kind", now.get("kind")) == now.get("kind"):
             new[key] = now | new[key]
-    result: Config = replace(cast(Any, default), **new)
-    return result
+    return cast(Config, replace(cast(Any, default), **new))
 
 
 def _as_plain(value: Any, name: str, depth: int = 0) -> Any:

@@ -159,8 +159,6 @@ class Run:
                 seed=derive_seed(self.experiment.seed, 2),
             )
 
-    # ── Files ────────────────────────────────────────────────────────────────────────────────────
-
     def _write_due(self, update: Update, journal: Journal | None) -> None:
         """Write what is due after a step; its line comes before its checkpoint."""
         keeping = self.experiment.keeping
@@ -205,8 +203,6 @@ class Run:
         self._saved = monotonic()
         if distributed.is_main():
             save_state(self.directory, self.experiment, self.parts, self.progress)
-
-    # ── When something goes wrong ────────────────────────────────────────────────────────────────
 
     def _roll_back(self, update: Update) -> None:
         """Reload the last checkpoint and halve the learning rate; fail the second time."""

@@ -114,8 +114,6 @@ def _every_nth(states: Iterable[State], n: int) -> Iterator[State]:
         yield skipped
 
 
-# ── Checks ───────────────────────────────────────────────────────────────────────────────────────
-
 POSITIVE = (lambda number: 0 < number < math.inf), "a finite number above 0"
 NOT_NEGATIVE = (lambda number: 0 <= number < math.inf), "a finite number ≥ 0"
 

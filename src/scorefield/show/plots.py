@@ -68,7 +68,10 @@ def field(
         x = lattice(limit, 200)
         density = log_prob(x, sigma).exp()
         side = x[:200, 0]
-        levels = [*_mass_levels(density, (0.99, 0.9, 0.5)), density.max().item() * 1.01]
+        falling = density.sort(descending=True).values
+        mass = falling.cumsum(0) / falling.sum()
+        levels = [falling[int((mass < share).sum())].item() for share in (0.99, 0.9, 0.5)]
+        levels.append(falling[0].item() * 1.01)
         shades = ("#EEEEEE", "#DDDDDD", "#C8C8C8")
         axes.contourf(side, side, density.view(200, 200), levels=levels, colors=shades, zorder=0)
     x = lattice(limit * (1 - 1 / arrows), arrows)
@@ -272,10 +275,3 @@ def lattice(limit: float, points: int) -> Float[Tensor, "cells 2"]:
     """Return the points of a lattice on |xᵢ| ≤ limit, the first coordinate running fastest."""
     side = torch.linspace(-limit, limit, points)
     return torch.cartesian_prod(side, side).flip(1)
-
-
-def _mass_levels(density: Float[Tensor, "cells"], shares: Sequence[float]) -> list[float]:
-    """Return the densities above which these shares of the mass lie."""
-    falling = density.sort(descending=True).values
-    mass = falling.cumsum(0) / falling.sum()
-    return [falling[int((mass < share).sum())].item() for share in shares]
