@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import distributed_worker as worker
 import numpy as np
@@ -20,7 +21,7 @@ from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.cli.startup import join_group
 from scorefield.data import Arrays, Batches
-from scorefield.distributed import launcher_warnings, local_device, split_rows
+from scorefield.distributed import choose_device, launcher_warnings, local_device, split_rows
 from scorefield.fast.optimize import optimize
 from scorefield.runs import resume
 
@@ -179,6 +180,18 @@ def test_rows_are_split_evenly(n, world):
     parts = [split_rows(n, rank, world) for rank in range(world)]
     assert [i for rows in parts for i in rows] == [*range(n)]
     assert {len(rows) for rows in parts} <= {n // world, -(-n // world)}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_the_fastest_device(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    zero = SimpleNamespace(item=float, device=torch.device(device))
+    monkeypatch.setattr(torch, "zeros", lambda _, device: zero if device == zero.device.type else 0)
+    assert choose_device("auto").type == device
 
 
 def test_each_process_uses_its_own_gpu(monkeypatch):

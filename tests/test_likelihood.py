@@ -32,12 +32,15 @@ def test_the_exact_trace_is_right_to_a_thousandth_of_a_nat(make, size, n):
     assert result.evaluations.max() <= 500
 
 
-@pytest.mark.parametrize("chunk", [1, 4])
-def test_images_in_single_precision_and_other_ends(chunk):
+@pytest.mark.parametrize(("chunk", "dtype"), [(1, torch.float64), (4, torch.float32)])
+def test_images_in_single_precision_and_other_ends(chunk, dtype, monkeypatch):
+    """Integrated in float64, or in float32 on a device without it."""
+    if dtype == torch.float32:
+        monkeypatch.setattr("scorefield._ops.NO_FLOAT64", {"cpu"})
     oracle = GaussianMixture(torch.rand(3, 1, 2, 3), 0.05, torch.ones(3) / 3)
     x, ends = oracle.sample(4, 0.1), {"sigma_min": 0.1, "sigma_max": 80.0}
     result = log_likelihood(oracle, x, oracle.prior, chunk=chunk, **ends)
-    assert result.log_prob.dtype == result.error.dtype == torch.float64
+    assert result.log_prob.dtype == result.error.dtype == dtype
     assert result.evaluations.max() <= 500
     # the same, and in each step 4 × 1.2e-7 of a log-density of up to 50
     assert (result.log_prob - oracle.log_prob(x, 0.1)).abs().max() <= 1e-3 + 60 * 4 * 1.2e-7 * 50

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scorefield import Gaussian, from_denoiser, from_energy, from_noise, to_denoiser, to_noise
-from scorefield._ops import linearize, match, sq_norm, trace
+from scorefield._ops import linearize, match, sq_norm, trace, wide, widest
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP
 from scorefield.noise import LogNormal, perturb
@@ -91,6 +91,14 @@ def test_a_sigma_without_values_is_refused_by_name(sigma, message):
     for score in (model, oracle, oracle.log_prob, oracle.prior.score, from_noise(model)):
         with pytest.raises((ValueError, TypeError), match=f"sigma is {message}"):
             score(torch.ones(3, 2), sigma)
+
+
+def test_the_widest_type_is_one_that_the_device_has(monkeypatch):
+    here, there = torch.device("cpu"), torch.device("mps")
+    assert [widest(device) for device in (here, there)] == [torch.float64, torch.float32]
+    monkeypatch.setattr("scorefield._ops.NO_FLOAT64", {"meta"})
+    assert widest(torch.device("meta")) == torch.float32
+    assert wide(torch.ones(3)).dtype == torch.float64
 
 
 def test_sigma_in_its_three_forms():

@@ -291,7 +291,8 @@ def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
     ("setting", "message"),
     [
         ("machine.device=cuda:99", "device 'cuda:99' is not available"),
-        ("machine.device=tpu9", "device 'tpu9' is not available"),
+        ("machine.device=tpu9", "'tpu9' is not available: the devices are cpu, cuda and mps"),
+        ("machine.device=mps:9", "'mps:9' is not available: it needs a Mac"),
         ("machine.threads=1000000", r"machine\.threads=1e\+06: give 1,024 or less"),
         ("data.workers=1000000", r"data\.workers=1e\+06: give 1,024 or less"),
         ("levels.count=1000000000", r"levels\.count=1e\+09: give 1,000,000 or less"),

@@ -16,6 +16,20 @@ Noise: TypeAlias = Callable[[Tensor], Tensor]
 """A source of randomness: standard normal numbers in the shape, type and device of its argument."""
 
 
+NO_FLOAT64 = {"mps"}
+"""Types of devices that have no float64."""
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 for a device without it: for what must stay on the device."""
+    return torch.float32 if device.type in NO_FLOAT64 else torch.float64
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return x in float64, on the CPU if its device has none: for what is computed once."""
+    return (x.cpu() if x.device.type in NO_FLOAT64 else x).double()
+
+
 def check_floats(x: object, name: str = "x") -> None:
     """Raise unless x is a tensor of floats; σ in the type of integers would be cut off."""
     if not isinstance(x, Tensor) or not x.is_floating_point():

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ._ops import wide
+
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
@@ -44,7 +46,7 @@ class Covariance:
 
 def dense(matrix: Float[Tensor, "size size"]) -> Covariance:
     """Return the covariance of a matrix, after checking that it is one."""
-    cov, eps = matrix.double(), torch.finfo(matrix.dtype).eps
+    cov, eps = wide(matrix), torch.finfo(matrix.dtype).eps
     values, axes = torch.linalg.eigh(cov)
     slack = 10 * len(values) * eps * values.abs().max()
     if (cov - cov.T).abs().max() > slack or values.min() < -slack:
@@ -56,10 +58,10 @@ def dense(matrix: Float[Tensor, "size size"]) -> Covariance:
 
 def low_rank(variance: Float[Tensor, ""], factor: Float[Tensor, "size rank"]) -> Covariance:
     """Return variance·I + factor·factorᵀ."""
-    axes, scales, _ = torch.linalg.svd(factor.double(), full_matrices=False)
+    axes, scales, _ = torch.linalg.svd(wide(factor), full_matrices=False)
     values = scales.new_zeros(len(axes))
     values[: len(scales)] = _zero_rounding(scales**2)
-    return Covariance((values + variance).to(factor), axes.to(factor))
+    return Covariance((values + wide(variance)).to(factor), axes.to(factor))
 
 
 def _zero_rounding(values: Float[Tensor, "axes"]) -> Float[Tensor, "axes"]:

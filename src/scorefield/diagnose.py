@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, linearize, match, sq_norm
+from ._ops import Noise, linearize, match, sq_norm, wide
 from .noise import check_levels
 from .oracles import Empirical, Mixture, Oracle
 from .samplers import annealed_langevin, every
@@ -190,14 +190,14 @@ def _measure_chain(level: LevelHealth, x: Tensor, truth: Oracle, noise: Noise) -
     """Return the level with the mean and variance of a chain, compared with q_σ's."""
     prior, sigma = truth.prior, level.sigma
     cov = prior.covariance
-    values = cov.values.double()
+    values = wide(cov.values)
     i = int(values.argmax())
-    gap = (x - prior.mean).flatten(1).double()
-    along = gap[:, i] if cov.axes is None else gap @ cov.axes[:, i].double()
+    gap = wide((x - prior.mean).flatten(1))
+    along = gap[:, i] if cov.axes is None else gap @ wide(cov.axes[:, i])
     total = (values + sigma**2).sum().item()
     widest = values[i].item() + sigma**2
-    slopes = sq_norm(truth.score(x, sigma)).double()
-    usual = sq_norm(truth.score(truth.sample(len(x), sigma, noise=noise), sigma)).double()
+    slopes = wide(sq_norm(truth.score(x, sigma)))
+    usual = wide(sq_norm(truth.score(truth.sample(len(x), sigma, noise=noise), sigma)))
     local = (slopes.mean() / usual.mean()).item()
     spread = [(s.std() / s.mean()).item() for s in (slopes, usual)]
     return replace(

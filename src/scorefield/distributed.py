@@ -22,6 +22,11 @@ from torch import Tensor
 TIMEOUT = timedelta(hours=1)
 """Longest wait for rank 0, which writes files while the others wait."""
 
+DEVICE_NEEDS = {
+    "cuda": "it needs a GPU with its driver, and the build of torch for it, from pytorch.org",
+    "mps": "it needs a Mac with Apple silicon, and torch's build for it",
+}
+
 Item = TypeVar("Item")
 
 
@@ -73,15 +78,19 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" is a GPU if there is one."""
+    """Return the device of this name; "auto" takes CUDA, then Apple's GPU, then the CPU."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((gpu for gpu, here in gpus.items() if here), "cpu")
     try:
         x = torch.zeros(1, device=name)
         x.item()  # fails on the device meta, which has no memory
         return x.device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not available: try auto, cpu, cuda or mps") from error
+    except (RuntimeError, AssertionError, ImportError) as error:
+        kind = name.partition(":")[0]
+        needs = DEVICE_NEEDS.get(kind, "the devices are cpu, cuda and mps")
+        reason = f" ({str(error).splitlines()[0]:.200})" * (kind == "cuda")
+        raise ValueError(f"device {name!r} is not available{reason}: {needs}; try auto") from error
 
 
 def split_rows(n: int, rank: int, world: int) -> range:

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._ops import Noise, check_batch, linearize, match, trace
+from ._ops import Noise, check_batch, linearize, match, trace, widest
 from .prior import Prior
 from .score import Score
 
 
 class Likelihood(NamedTuple):
-    """log q_σmin of each sample in float64, with its error and cost."""
+    """log q_σmin of each sample, with its error and cost; float64 where the device has it."""
 
     log_prob: Float[Tensor, "batch"]
     # Hutchinson's standard error: 0 if the trace is exact, NaN for a single probe. From few probes
@@ -76,7 +76,8 @@ def log_likelihood(
 
     directions = [torch.ones_like(x).copysign(noise(x)) for _ in range(probes or 0)]
     with torch.no_grad():
-        start = torch.cat([x.flatten(1), x.new_zeros(len(x), probed)], 1).double()
+        start = torch.cat([x.flatten(1), x.new_zeros(len(x), probed)], 1)
+        start = start.to(widest(x.device))
         ends = math.log(sigma_min), math.log(sigma_max)
         flow = _flow(score, x, directions, chunk)
         end, count = _solve(flow, start, *ends, scale, max_evaluations)
@@ -148,7 +149,7 @@ def _solve(
     y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
     count = torch.ones(len(y), dtype=torch.long, device=y.device)
     rows = torch.arange(len(y), device=y.device)
-    slope = f(t, y, rows)
+    slope, least = f(t, y, rows), max(1e-12, 16 * torch.finfo(y.dtype).eps)
     while len(rows):
         step = torch.minimum(h[rows], end - t[rows])
         slopes = [slope[rows]]
@@ -170,5 +171,5 @@ def _solve(
                 "the score is not finite or not smooth there. Raise max_evaluations, tolerance or "
                 "sigma_min"
             )
-        rows = rows[end - t[rows] > 1e-12]
+        rows = rows[end - t[rows] > least]
     return y, count

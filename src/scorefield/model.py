@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ._ops import Sigma, check_floats, check_sigma, match
+from ._ops import Sigma, check_floats, check_sigma, match, widest
 from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
@@ -90,8 +90,8 @@ class ScoreModel(nn.Module):
         check_floats(x)
         self._check_sigma(sigma)
         u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
-        skip, out, scale, cond = self.precondition(_in_float64(sigma, x))
-        skip, out, scale = (match(c, u) if c.ndim else c for c in (skip, out, scale))
+        skip, out, scale, cond = self.precondition(_widen(sigma, x))
+        skip, out, scale = (match(c, u) if c.ndim else c.to(u.dtype) for c in (skip, out, scale))
         f = self._run(scale * u, cond, label)
         return (skip * u + out * f).to(x.dtype)
 
@@ -214,17 +214,14 @@ def expand_label(label: Label, n: int) -> Int[Tensor, "n"]:
     return classes.long().expand(n)
 
 
-def _in_float64(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
-    """Return σ, one for all samples or one for each, in float64.
+def _widen(sigma: Sigma, x: Tensor) -> Float[Tensor, "*batch"]:
+    """Return σ, one for all samples or one for each, in the widest type.
 
     A table of levels and the inverse of σ(t) need more digits than the images have.
     """
-    if x.device.type == "mps":  # it has no float64
-        return match(sigma, x.new_empty(len(x), dtype=torch.float32)).expand(len(x))
-    sigma = torch.as_tensor(sigma, dtype=torch.float64)
-    if sigma.ndim == 0 and sigma.device.type == "cpu":  # it can be used on any device
-        return sigma
-    return match(sigma, x.new_empty(len(x), dtype=torch.float64))
+    if not isinstance(sigma, Tensor) or (sigma.ndim == 0 and sigma.device.type == "cpu"):
+        return torch.as_tensor(sigma, dtype=torch.float64)  # it can be used on any device
+    return match(sigma, x.new_empty(len(x), dtype=widest(x.device)))
 
 
 def _network_cond(cond: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:

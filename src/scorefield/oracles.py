@@ -20,7 +20,18 @@ from torch import Tensor
 from torch.special import log_ndtr
 from torch.utils.checkpoint import checkpoint
 
-from ._ops import Noise, Sigma, check_batch, check_finite, check_floats, lowest, match, sq_norm
+from ._ops import (
+    Noise,
+    Sigma,
+    check_batch,
+    check_finite,
+    check_floats,
+    lowest,
+    match,
+    sq_norm,
+    wide,
+    widest,
+)
 from .noise import perturb, uniform_like
 from .prior import Prior, normalise
 
@@ -114,31 +125,44 @@ class Gaussian(Oracle):
         return self.prior.sample(n, 0.0, noise=noise)
 
     def measure(self, matrix: Float[Tensor, "m size"], sigma_y: float) -> "Gaussian":
-        """Return the distribution of y = Ax + σ_y·n, for flattened x, in float64."""
-        mean, cov = self.prior.mean.double().flatten(), self.prior.dense.double()
+        """Return the distribution of y = Ax + σ_y·n, for flattened x, in float64.
+
+        On a device without float64 the result is float32.
+        """
+        return self._place(*self._moments(matrix, sigma_y))
+
+    def _moments(self, matrix: Tensor, sigma_y: float) -> tuple[Tensor, Tensor]:
+        """Return mean and covariance of y."""
+        mean, cov, matrix = wide(self.prior.mean).flatten(), wide(self.prior.dense), wide(matrix)
         if matrix.ndim != 2 or matrix.shape[1] != len(mean) or not sigma_y >= 0:
             raise ValueError(
                 f"matrix has shape {tuple(matrix.shape)}, sigma_y={sigma_y}: give m rows of "
                 f"{len(mean)}, the size of a sample, and a noise ≥ 0"
             )
-        matrix, variance = matrix.double(), sigma_y**2 * torch.eye(len(matrix)).to(cov)
-        return Gaussian(matrix @ mean, matrix @ cov @ matrix.T + variance)
+        variance = sigma_y**2 * torch.eye(len(matrix)).to(cov)
+        return matrix @ mean, matrix @ cov @ matrix.T + variance
+
+    def _place(self, mean: Tensor, cov: Tensor) -> "Gaussian":
+        """Return a Gaussian on this one's device."""
+        device, dtype = self.device, widest(self.device)
+        return Gaussian(mean.to(device, dtype), cov.to(device, dtype))
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
     ) -> "Gaussian":
-        """Return p(x | y) for y = Ax + σ_y·n, N(μ + K(y − Aμ), (I − KA)Σ), in float64."""
-        measured = self.measure(matrix, sigma_y).prior
-        mean, cov, matrix = self.prior.mean.double(), self.prior.dense.double(), matrix.double()
+        """Return p(x | y) for y = Ax + σ_y·n, N(μ + K(y − Aμ), (I − KA)Σ), as `measure`."""
+        y_mean, y_cov = self._moments(matrix, sigma_y)
+        mean, cov, matrix = wide(self.prior.mean), wide(self.prior.dense), wide(matrix)
         if y.shape != matrix.shape[:1]:
             raise ValueError(f"y has shape {tuple(y.shape)}: give one value for each row of matrix")
-        if torch.linalg.matrix_rank(measured.cov, hermitian=True) < len(y):
+        if torch.linalg.matrix_rank(y_cov, hermitian=True) < len(y):
             raise ValueError("matrix has rows that depend on each other: give sigma_y > 0")
-        gain = torch.linalg.solve(measured.cov, matrix @ cov).T
+        gain = torch.linalg.solve(y_cov, matrix @ cov).T
         rest = torch.eye(len(cov)).to(cov) - gain @ matrix
         # Joseph's form: rounding makes (I − KA)Σ neither symmetric nor positive
         cov = rest @ cov @ rest.T + sigma_y**2 * gain @ gain.T
-        return Gaussian(mean + (gain @ (y - measured.mean)).view_as(mean), (cov + cov.T) / 2)
+        shift = (gain @ (wide(y) - y_mean)).view_as(mean)
+        return self._place(mean + shift, (cov + cov.T) / 2)
 
 
 def _check_shares(weights: Tensor, n: int) -> Tensor:
@@ -153,8 +177,9 @@ def _check_shares(weights: Tensor, n: int) -> Tensor:
 
 
 def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
-    u = uniform_like(weights.new_empty(n), noise=noise).double() * weights.sum()
-    return torch.searchsorted(weights.double().cumsum(0), u).clamp(max=len(weights) - 1)
+    u = wide(uniform_like(weights.new_empty(n), noise=noise)) * wide(weights.sum())
+    index = torch.searchsorted(wide(weights).cumsum(0), u).clamp(max=len(weights) - 1)
+    return index.to(weights.device)
 
 
 class Mixture(Oracle):
@@ -208,8 +233,8 @@ class Mixture(Oracle):
             raise TypeError("components must all be Gaussian for an exact posterior")
         parts = [c.posterior(matrix, y, sigma_y) for c in gaussians]
         measured = [c.measure(matrix, sigma_y) for c in gaussians]
-        evidence = torch.cat([m.log_prob(y.double()[None], 0.0) for m in measured])
-        return Mixture(parts, (self.weights.double().log() + evidence).softmax(0))
+        evidence = torch.cat([m.log_prob(y.to(m._like)[None], 0.0) for m in measured])
+        return Mixture(parts, (self.weights.to(evidence).log() + evidence).softmax(0))
 
 
 class GaussianMixture(Mixture):
@@ -297,10 +322,11 @@ class Empirical(GaussianMixture):
         joint = self._joint(x, sigma, part)
         # where all weights are 0: the least number, because −∞ would turn into NaN below
         log_mass = joint.logsumexp(1, keepdim=True).clamp(min=torch.finfo(x.dtype).min)
-        # in float64, because Σ pᵢxᵢ − x cancels where x is close to the data
-        shares = (joint - log_mass).exp().double()
+        # in the widest type, because Σ pᵢxᵢ − x cancels where x is close to the data
+        shares = (joint - log_mass).exp().to(widest(x.device))
         shares = shares / shares.sum(1, keepdim=True).clamp(min=0.5)  # 1 up to rounding, or 0
-        return log_mass, (shares @ self.means[part].flatten(1).double() - x.flatten(1)).to(x.dtype)
+        points = self.means[part].flatten(1).to(shares)
+        return log_mass, (shares @ points - x.flatten(1)).to(x.dtype)
 
     def _scan(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         """Return `_part` over all points."""

@@ -70,7 +70,7 @@ class Precondition:
             raise ValueError(f"sigma_data={self.sigma_data}: give the data's standard deviation")
 
     def __call__(self, sigma: Float[Tensor, "*batch"]) -> Coefficients:
-        """Return the coefficients at each σ, in float64.
+        """Return the coefficients at each σ, in the type of σ.
 
         σ has the shape (batch,) on the samples' device, or () on the CPU, one for all samples.
         """

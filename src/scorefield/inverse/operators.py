@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .._ops import check_batch
+from .._ops import check_batch, wide, widest
 
 Map = Callable[[Tensor], Tensor]
 
@@ -198,9 +198,10 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
     shape = torch.Size(shape or rows.shape[1:])
     if shape.numel() != rows.shape[1]:
         raise ValueError(f"rows has {rows.shape[1]} columns, but a sample {shape.numel()} numbers")
-    left, scales, _ = torch.linalg.svd(rows.double(), full_matrices=False)
+    left, scales, _ = torch.linalg.svd(wide(rows), full_matrices=False)
     rank = int((scales > scales.max() * max(rows.shape) * torch.finfo(rows.dtype).eps).sum())
-    left, scales = left[:, :rank], scales[:rank]
+    device, dtype = rows.device, widest(rows.device)
+    left, scales = left[:, :rank].to(device, dtype), scales[:rank].to(device, dtype)
 
     def gram(f: Map, y: Tensor) -> Tensor:
         basis = left.to(y)

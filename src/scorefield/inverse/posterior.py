@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
-from .._ops import Noise
+from .._ops import Noise, widest
 from ..noise import perturb
 from ..samplers import State
 from ..samplers.langevin import Convention, drift_factor
@@ -245,10 +245,11 @@ def _resample(
     each resampling loses some particles that were as good.
     """
     parents, weights = torch.arange(len(log_w), device=log_w.device), log_w.clone()
-    uniform = ndtr(noise(log_w)).double()
+    dtype = widest(log_w.device)
+    uniform = ndtr(noise(log_w)).to(dtype)
     for group in range(int(groups.max()) + 1):
         rows = (groups == group).nonzero().squeeze(1)
-        w = log_w[rows].double().softmax(0)
+        w = log_w[rows].to(dtype).softmax(0)
         if 1 / w.square().sum() < threshold * len(rows):
             total = w.cumsum(0)
             places = torch.arange(len(rows), device=rows.device) + uniform[rows[0]]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .._ops import widest
+
 BLOCK_ELEMENTS = 2**24
 """Numbers in a block, 128 MB in double precision."""
 
@@ -26,7 +28,7 @@ def sample_matrix(name: str, x: Tensor, *, least: int) -> Tensor:
     if not all(bound.isfinite() for bound in torch.aminmax(x.detach())):
         raise ValueError(f"{name} has NaN or infinite values: find the samples that diverged")
     x = x.detach().flatten(1)
-    return x.cpu() if x.device.type == "mps" else x  # which has no double precision
+    return x if widest(x.device) == torch.float64 else x.cpu()
 
 
 def sample_matrices(*, least: int, **samples: Tensor) -> tuple[Tensor, ...]:
