@@ -1,5 +1,6 @@
 """Check shapes and types in every call of every module of scorefield."""
 
+import sys
 import tracemalloc
 
 import jaxtyping
@@ -15,6 +16,40 @@ from hypothesis import settings  # noqa: E402
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=30)
 settings.register_profile("fuzz", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("reproducible")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", help="run the tests of devices on this one, such as cuda or mps")
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that takes a `device` on both faces of the pretend accelerator, or on a real one.
+
+    `pytest -m device` selects these tests.
+    """
+    if "device" in metafunc.fixturenames:
+        real = metafunc.config.getoption("device")
+        names = [real] if real else ["pretend:0", "pretend:1"]
+        params = [pytest.param(name, marks=pytest.mark.device) for name in names]
+        metafunc.parametrize("device", params, indirect=True)
+
+
+@pytest.fixture
+def device(request, monkeypatch):
+    """Name of a device. The pretend one is registered when a test first needs it."""
+    if request.param.startswith("pretend"):
+        pytest.importorskip("pretend", reason="torch is too old", exc_type=ImportError)
+    if request.param == "pretend:1":
+        monkeypatch.setattr("scorefield._ops.NO_FLOAT64", {"pretend"})
+    return request.param
+
+
+@pytest.fixture
+def growth(device):
+    """`pretend.growth`, the copies and reads that more steps add; not counted on a real device."""
+    if device.startswith("pretend"):
+        return sys.modules["pretend"].growth
+    return lambda run, *steps: run(3) and None
 
 
 @pytest.fixture(autouse=True)

@@ -124,10 +124,10 @@ def predictor_corrector(
             scale = sigma_next if rule == "sample" else _mean_norm(z) / _mean_norm(s)
             alpha = 2 * (ratio * scale) ** 2
             denoised = x + sigma_next**2 * s
-            x = x + alpha * s + math.sqrt(2 * alpha) * z
+            x = x + alpha * s + (2 * alpha) ** 0.5 * z
         yield State(x, sigma_next, denoised)
 
 
-def _mean_norm(x: Tensor) -> float:
+def _mean_norm(x: Tensor) -> Float[Tensor, ""]:
     """Return the mean of ‖x‖ over a batch, a divisor."""
-    return sq_norm(x).sqrt().mean().clamp(min=torch.finfo(x.dtype).tiny).item()
+    return sq_norm(x).sqrt().mean().clamp(min=torch.finfo(x.dtype).tiny)

@@ -1,0 +1,200 @@
+"""A pretend accelerator, which rehearses device code on a machine without one.
+
+    x = torch.randn(4, 2).to("pretend:0")  # or "pretend:1", without float64, like an Apple GPU
+    with pretend.counting() as counts:
+        final(heun(score, x, sigmas))
+    counts.copies, counts.reads  # such as {"samplers/state.py:53": 1}
+    assert not pretend.growth(lambda steps: sample(model, steps=steps))  # what more steps add
+
+A tensor there wraps one on the CPU, whose kernels do the work, so results are the CPU's bit for
+bit. As on CUDA, devices do not mix, except that a CPU tensor may be the index of another one, or
+have no dimension. A copy crosses between devices. A read makes the host wait, for a value or for a
+shape that depends on values. Each is counted at the innermost line of scorefield that caused it.
+Random numbers are those of the CPU's generator, and there is no `torch.Generator` of the device.
+
+Importing this module registers the device, for the rest of the process. From then on, backward
+passes run in the thread that asks for them, where their copies and reads can be placed.
+"""
+
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
+
+import scorefield
+
+FACES = ("pretend:0", "pretend:1")
+"""The device with float64, and the one without."""
+PACKAGE = str(Path(scorefield.__file__).parent) + "/"
+WIDE = {torch.float64, torch.complex128}
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+WAITING = {"_linalg_eigh", "_linalg_svd", "_linalg_check_errors"}  # CUDA reads whether they failed
+WAITING_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+@dataclass
+class Counts:
+    """Copies and reads, by the line that caused them."""
+
+    copies: Counter = field(default_factory=Counter)
+    reads: Counter = field(default_factory=Counter)
+
+
+_open = []
+
+
+@contextmanager
+def counting():
+    """Count copies and reads within the block."""
+    _open.append(Counts())
+    try:
+        yield _open[-1]
+    finally:
+        _open.pop()
+
+
+def growth(run, few=3, many=6):
+    """Return the copies and reads that run(many) has more than run(few), by the line."""
+    run(few)  # what is computed once and kept
+    with counting() as first:
+        run(few)
+    with counting() as second:
+        run(many)
+    return second.copies - first.copies + (second.reads - first.reads)
+
+
+def _count(kind):
+    frame = sys._getframe()
+    while frame and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    place = f"{frame.f_code.co_filename[len(PACKAGE) :]}:{frame.f_lineno}" if frame else "elsewhere"
+    for counts in _open:
+        getattr(counts, kind)[place] += 1
+
+
+class There(Tensor):
+    """A tensor on the pretend device, around the tensor `raw` on the CPU."""
+
+    @staticmethod
+    def __new__(cls, raw, device):
+        if raw.dtype in WIDE and device == torch.device(FACES[1]):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support "
+                "float64. Please use float32 instead."
+            )
+        place = {"device": device, "storage_offset": raw.storage_offset()}
+        size, strides = raw.size(), raw.stride()
+        there = Tensor._make_wrapper_subclass(cls, size, strides, dtype=raw.dtype, **place)
+        there.raw = raw
+        return there
+
+    def __repr__(self):
+        return f"{self.raw} on {self.device}"
+
+    @property
+    def data(self):
+        return self.detach()
+
+    @data.setter
+    def data(self, other):
+        with torch._C._DisableTorchDispatch():
+            Tensor.data.__set__(self, other)
+        self.raw = other.raw
+
+    def tolist(self):
+        _count("reads")
+        return self.raw.tolist()
+
+    def numpy(self, **options):
+        raise TypeError(
+            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
+            "the tensor to host memory first."
+        )
+
+    def new_tensor(self, values, *, dtype=None, requires_grad=False):
+        options = {"dtype": dtype or self.dtype, "requires_grad": requires_grad}
+        return torch.tensor(values, device=self.device, **options)
+
+    @classmethod
+    def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
+        return _run(operation, *args, **(kwargs or {}))
+
+
+def _run(operation, *args, **kwargs):
+    """Run an operation with a tensor of the device, or with a result there."""
+    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    there = [t for t in tensors if isinstance(t, There)]
+    target = kwargs.get("device") or there[0].device
+    if target.type == "pretend":
+        target = torch.device("pretend", target.index or 0)
+    _check(operation, args, kwargs, target)
+    if kwargs.get("device"):
+        kwargs = kwargs | {"device": torch.device("cpu")}
+    args, kwargs = tree_map_only(There, lambda t: t.raw, (args, kwargs))
+    result = operation(*args, **kwargs)
+    for t in there:
+        if t.raw.shape != t.shape:  # it was resized
+            t.data = There(t.raw, t.device)
+    if target.type == "cpu":
+        return result
+    # a tensor that was written to is returned itself
+    written = {id(getattr(t, "raw", t)): t for t in tensors}
+    return tree_map_only(
+        Tensor, lambda t: written[id(t)] if id(t) in written else There(t, target), result
+    )
+
+
+def _check(operation, args, kwargs, target):
+    """Refuse what CUDA refuses, and count copies and reads."""
+    name = operation._schema.name.removeprefix("aten::")
+    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    if name in ("copy_", "_to_copy"):
+        if {t.device for t in tensors} != {target}:
+            _count("copies")
+        return
+    waits = name in WAITING or not WAITING_TAGS.isdisjoint(operation.tags)
+    waits = waits and bool(tensors) and kwargs.get("output_size") is None
+    if name in INDEXING and isinstance(args[0], There):
+        indices = [i for i in args[1] if i is not None]
+        one_value = len(args) > 2 and args[2].numel() == 1  # a masked fill
+        waits = not one_value and any(i.dtype in (torch.bool, torch.uint8) for i in indices)
+        for _ in (i for i in indices if i.device != target):
+            _count("copies")
+        tensors = [args[0], *args[2:3]]
+    if waits:
+        _count("reads")
+    homes = {t.device for t in tensors if isinstance(t, There) or t.dim()}
+    if operation._schema.is_mutable and isinstance(args[0], Tensor):
+        homes.add(args[0].device)
+    if len(homes) > 1:
+        names = " and ".join(sorted(str(t.device) for t in tensors))
+        raise RuntimeError(
+            f"{name}: Expected all tensors to be on the same device, but got {names}"
+        )
+    if kwargs.get("generator"):
+        raise RuntimeError("Expected a 'pretend' device type for generator but found 'cpu'")
+
+
+class _Module(_DummyBackendModule):
+    """What torch asks the module `torch.pretend`."""
+
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16, torch.float16]
+
+
+_setup_privateuseone_for_python_backend("pretend", _Module())
+torch.autograd.set_multithreading_enabled(False)
+_library = torch.library.Library("_", "IMPL", "PrivateUse1")
+_library.fallback(_run, with_keyset=False)
+# `torch.tensor` copies where the fallback is not reached
+_copies = torch.library.Library("aten", "IMPL", "PrivateUse1")
+_copies.impl("copy_", lambda *args: _run(torch.ops.aten.copy_.default, *args))
