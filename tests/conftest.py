@@ -27,7 +27,8 @@ def pytest_generate_tests(metafunc):
 
     `pytest -m device` selects these tests.
     """
-    if "device" in metafunc.fixturenames:
+    own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "device" in metafunc.fixturenames and not any("device" in names for names in own):
         real = metafunc.config.getoption("device")
         names = [real] if real else ["pretend:0", "pretend:1"]
         params = [pytest.param(name, marks=pytest.mark.device) for name in names]
