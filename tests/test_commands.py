@@ -19,9 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield import EDM, MLP, Prior, ScoreModel, load, sample, save
+from scorefield import EDM, MLP, Prior, ScoreModel, inverse, load, sample, save
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
+from scorefield.data import Arrays, Dataset
 from scorefield.runs import start
 from scorefield.runs.config import Experiment, override
 from scorefield.show import images
@@ -139,6 +140,36 @@ def test_a_folder_of_classes_makes_a_conditional_model(capsys, error_of):
     assert json.loads(Path("restored/restored.npy.json").read_text())["label"] == "cat"
 
 
+def test_held_out_samples_of_moved_data_are_measured_and_restored(monkeypatch, error_of, capsys):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 3, 8, 8), dtype=np.uint8)
+    np.save("x.npy", pixels)
+    assert main(["train", "--data", "x.npy", "--out", "run", "--steps", "1", *TINY]) == 0
+    np.save("x.npy", pixels[::-1])
+    capsys.readouterr()
+    restore = ["restore", "run", "-n", "2", "--method", "dps", "--steps", "2"]
+    assert "x.npy are not those the run started with" in error_of(*restore)
+    np.save("moved.npy", pixels)
+    for task, operator in (
+        (["--task", "colorize"], inverse.grayscale()),
+        ([], inverse.mask((torch.arange(8) < 4).expand(1, 8, 8))),
+    ):
+        again = ["--data", "moved.npy", "--count", "3", "--overwrite", *task]
+        assert main([*restore, *again]) == 0
+        assert "2 completions of each of 3 held-out samples" in capsys.readouterr().out
+        x, truth = (torch.from_numpy(np.load(f"restored/{k}.npy")) for k in ("restored", "truth"))
+        assert x.shape == (3, 2, 3, 8, 8)
+        # values up to 50 (σ_max), some ten operations in float32: 50 · 10 ε = 6e-5
+        torch.testing.assert_close(operator(x[:, 1]), operator(truth), rtol=0, atol=1e-4)
+    # five images of 12 × 8 pixels side by side, and 12 pixels between them
+    sheet = np.array(Image.open("restored/restored.png"))
+    assert sheet.shape == (12 * (3 * 9 - 1), 12 * (5 * 9 - 1), 3)
+    assert "--count 0: give 1 or more" in error_of(*restore, "--count", "0")
+    assert "leave out --count" in error_of(*restore, "y.png", "--count", "3", "--out", "new")
+    dataset = Dataset("own", Arrays(torch.from_numpy(pixels)))
+    monkeypatch.setattr("scorefield.cli.files.open_data", lambda run, data: (None, dataset))
+    assert "own has nothing held out: name an IMAGE" in error_of(*restore, "--out", "new")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -204,7 +235,7 @@ def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monk
     assert (about["model"], about["precision"]) == (str(trained), "bfloat16")
 
 
-def test_images_are_written_as_a_grid_an_animation_or_single_files(trained, capsys, error_of):
+def test_partare_written_as_a_grid_an_animation_or_single_files(trained, capsys, error_of):
     args = ["sample", str(trained), "-n", "9", "--steps", "3", "--batch", "4"]
     assert main([*args, "--animate", "chain.gif"]) == 0
     with Image.open("samples.png") as grid, Image.open("chain.gif") as chain:

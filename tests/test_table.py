@@ -264,8 +264,20 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         assert all(rows[0] + rows[1])
     Path("whole.csv").write_text(HEADER + "170.12,5,north,1\n")
     assert cli.main(["restore", "run", "whole.csv", "-n", "1", "--out", "w"]) == 0
-    assert "each of 1 rows (1 without a missing cell) into w\n" in capsys.readouterr().out
+    text = "wrote 1 completion of 1 row (1 without a missing cell) into w\n"
+    assert text in capsys.readouterr().out
     assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
+    path.rename("moved.csv")
+    assert cli.main(["restore", "run", "--out=h", "-n1", *size]) == 2
+    assert f"are gone: {path} does not have them" in capsys.readouterr().err
+    assert (
+        cli.main(["restore", "run", "--data=moved.csv", "--out=h", "--count=3", "-n1", *size]) == 0
+    )
+    capsys.readouterr()
+    header, *truth = _rows(Path("h/truth.csv").read_text())
+    _, *rows = _rows(Path("h/completion-1.csv").read_text())
+    assert len(rows) == 3
+    assert [row[:2] for row in rows] == [row[:2] for row in truth]
     assert cli.main(["restore", "run", "gone.csv", "--out", "g"]) == 2
     assert "scorefield: gone.csv does not exist: " in capsys.readouterr().err
     with pytest.warns(UserWarning, match="'children' is 99 in a row, outside of -3 to 39"):

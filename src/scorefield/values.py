@@ -107,6 +107,11 @@ def check_names(names: Iterable[str], choices: Iterable[str], prefix: str) -> No
             raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, choices)}")
 
 
+def quantity(n: int, noun: str) -> str:
+    """Return a number with its noun, as in 1 row or 2 rows."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def escape_controls(text: str, *, lines: bool = False) -> str:
     """Return text whose control characters are escaped, all or all but the ends of `lines`.
 

@@ -1,6 +1,5 @@
-"""Files that commands read and write: models, measurements of images, and samples."""
+"""Files that commands read and write: models, held-out samples of a run, and samples."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -10,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
-from .. import disk, distributed, inverse
+from .. import disk, distributed
 from ..checkpoint import load, read_tensors
-from ..data import TABLE_FILE, Table
-from ..data.decode import read_image
+from ..data import TABLE_FILE, Table, all_samples
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
+from ..runs.resume import open_data
 from ..sample import Plan, make_plan, require_prior
 from ..samplers import State, final
 from ..show import images
 from ..show.progress import progress
+from ..values import quantity
 
 TEXT_TABLES = (".csv", ".tsv")
 """Suffixes of files that hold samples as rows of text."""
@@ -42,6 +41,19 @@ def describe_model(run: Path) -> dict[str, Any]:
     """Return what files of samples record about the model."""
     about = read_tensors(run).about
     return {"model": str(run), "trained": about, "scorefield": version("scorefield")}
+
+
+def read_held_out(run: Path, data: str | None, count: int) -> Tensor:
+    """Return a fixed random choice of the held-out samples of a run's data."""
+    _, dataset = open_data(run, data)
+    if dataset.test is None:
+        raise ValueError(f"{dataset.name} has nothing held out: name an IMAGE to restore")
+    return all_samples(dataset.test, count)
+
+
+def describe_completions(n: int, count: int, noun: str) -> str:
+    """Return how many completions there are of how many rows or samples, in words."""
+    return f"{quantity(n, 'completion')} of {'each of ' * (count > 1)}{quantity(count, noun)}"
 
 
 def count_classes(model: ScoreModel, labels: Tensor | None) -> dict[str, int]:
@@ -88,47 +100,6 @@ def check_animation(path: Path, out: Path, shape: torch.Size) -> None:
     images.check_place(path)
 
 
-def find_operator(
-    image: torch.Size, mask: Path | None, factor: int | None, sigma: float | None
-) -> tuple[inverse.LinearOperator, tuple[int, ...]]:
-    """Return A and the shape of y for images of a shape; without options A takes the colours."""
-    channels, height, width = image
-    if mask is not None:
-        visible = read_pixels(mask, (1, height, width), "--mask") > 0.5
-        if visible.all() or not visible.any():
-            raise ValueError(
-                f"--mask {mask}: it is all {'white' if visible.all() else 'black'}; known pixels "
-                "are white (transparent counts as white), unknown ones black"
-            )
-        return inverse.mask(visible), image
-    if factor is not None:
-        if factor < 2 or height % factor or width % factor:
-            raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")
-        return inverse.downsample(factor), (channels, height // factor, width // factor)
-    if sigma is not None:
-        if not 0 < sigma < math.inf:
-            raise ValueError(f"--sigma {sigma}: give the blur's standard deviation, above 0")
-        return inverse.blur(sigma), image
-    if channels != 3:
-        raise ValueError("--task colorize: this model's images are grey")
-    return inverse.grayscale(), (1, height, width)
-
-
-def read_pixels(
-    path: Path, shape: tuple[int, ...], name: str
-) -> Float[Tensor, "channels height width"]:
-    """Read an image of this shape; the byte v becomes (v + ½)/256, and ⌊256x⌋ is v again."""
-    channels, height, width = shape
-    picture = read_image(path, "L" if channels == 1 else "RGB")
-    if picture.size != (width, height):
-        raise ValueError(
-            f"{name} {path} has {picture.width} × {picture.height} pixels, but this task needs "
-            f"{width} × {height}: scale or crop it"
-        )
-    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
-
-
 def choose_output(
     out: Path | None, run: Path, shape: torch.Size, overwrite: bool
 ) -> tuple[Path, Table | None]:
@@ -172,16 +143,3 @@ def open_output(
     else:
         with images.write_batches(out, n, shape, about, overwrite) as add:
             yield add
-
-
-def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> float:
-    """Write completions of an image, their mean and spread; return the spread that is white."""
-    for name in ("restored.npy", "restored.png", "completions"):
-        images.write(out / name, x, about, overwrite)
-    spread = x.std(0, correction=min(1, len(x) - 1)).mean(0, keepdim=True)
-    white = spread.max().item()
-    scaled = spread / max(white, 1e-12) * (255 / 256)
-    for name, one in (("mean.png", x.mean(0)), ("std.png", scaled)):
-        picture = images.picture(images.as_bytes(one[None])[0])
-        disk.write_file(out / name, images.png(picture, about | {"white": white}))
-    return white

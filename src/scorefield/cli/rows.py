@@ -17,7 +17,7 @@ from ..data.table import cell_text
 from ..disk import write_file
 from ..fast import optimize
 from ..restore import FILTER_LEVELS, restore_rows
-from ..values import spelling_hint
+from ..values import quantity, spelling_hint
 from . import files, options
 from .startup import join_group, say
 
@@ -34,21 +34,35 @@ def sample_given(
     about = files.describe_model(run) | settings | {"given": cells, "n": n}
     with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
         write(x)
-    say(f"wrote {out}: {n} rows given {', '.join(f'{k}={v}' for k, v in cells.items())}")
+    say(
+        f"wrote {out}: {quantity(n, 'row')} given {', '.join(f'{k}={v}' for k, v in cells.items())}"
+    )
 
 
-def restore_table(run: Path, path: Path, n: int, out: Path, **settings: Any) -> None:
-    """Write n copies of a table, with the missing cells sampled conditioned on the others."""
+def restore_table(
+    run: Path, path: Path | None, n: int, out: Path, data: str | None, count: int, **settings: Any
+) -> None:
+    """Write n copies of a table, with the missing cells sampled conditioned on the others.
+
+    Without a path they are of `count` held-out rows, of which the left half of the columns stays.
+    """
     table = Table.read(run)
-    rows = read_cells(path, table)
+    if path is None:
+        truth = files.read_held_out(run, data, count)
+        names = [column.name for column in table.columns]
+        visible = names[: len(names) // 2]
+        rows = [dict(zip(visible, row, strict=False)) for row in table.decode(truth)]
+        write_file(out / "truth.csv", table.text(truth).encode())
+    else:
+        rows = read_cells(path, table)
     x = _complete(run, table, rows, n, **settings)
-    about = files.describe_model(run) | settings | {"rows": str(path), "n": n}
+    about = files.describe_model(run) | settings | {"rows": path and str(path), "n": n}
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
     write_file(out / "restored.json", json.dumps(about, indent=2).encode())
     whole = sum(len(row) == len(table.columns) for row in rows)
     remark = f" ({whole} without a missing cell)" * (whole > 0)
-    say(f"wrote {n} completions of each of {len(rows)} rows{remark} into {out}")
+    say(f"wrote {files.describe_completions(n, len(rows), 'row')}{remark} into {out}")
 
 
 def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:

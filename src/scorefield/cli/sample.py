@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..values import describe_classes
+from ..values import describe_classes, quantity
 from . import options
 from .startup import join_group, say
 
@@ -87,7 +87,8 @@ def sample(
             write(x)
     names = [*about["classes"]]
     kind = f" of {repr(names[0]) if len(names) == 1 else f'{len(names)} classes'}" if names else ""
-    say(f"wrote {out}: {n} samples{kind} by {plan.sampler}, {plan.evaluations} evaluations each")
+    cost = quantity(plan.evaluations, "evaluation")
+    say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost} each")
     if label is None and model.classes:
         say(f"--label chooses one of {describe_classes(model.classes)}, or `all`")
     if table is not None and out.suffix == ".npy":

@@ -21,10 +21,9 @@ from ..data import Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import check_seed
-from ..runs import config
 from ..runs.build import build_plan
 from ..runs.config import Experiment
-from ..runs.resume import OwnData, move_data, read_data
+from ..runs.resume import OwnData, open_data
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
 from ..show.progress import stage
@@ -273,9 +272,7 @@ def open_run(
     their average.
     """
     run = Path(directory)
-    if not (run / "config.json").exists():
-        raise ValueError(f"{run} holds no run: it has no config.json, which names the data")
-    experiment, dataset = move_data(config.read(run / "config.json"), data)
+    experiment, dataset = open_data(run, data)
     stored, damaged = newest_checkpoint(run) if raw else (read_tensors(run), {})
     if stored is None:
         raise ValueError(f"{run} has no undamaged checkpoint, which holds the raw weights")
@@ -286,6 +283,5 @@ def open_run(
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"
-    dataset = read_data(run, experiment, dataset)
     model = model.to(distributed.local_device(distributed.choose_device(device)))
     return model, dataset, experiment, f"{kind}, step {stored.about.get('step')}"

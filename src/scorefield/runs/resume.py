@@ -106,6 +106,15 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
+def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Experiment, Dataset]:
+    """Return a run's experiment and its data; see `resume` for `data`."""
+    path = Path(directory, "config.json")
+    if not path.exists():
+        raise ValueError(f"{directory} holds no run: it has no config.json, which names the data")
+    experiment, dataset = move_data(config.read(path), data)
+    return experiment, read_data(Path(directory), experiment, dataset)
+
+
 def move_data(experiment: Experiment, own: OwnData | None) -> tuple[Experiment, Dataset | None]:
     """Return the experiment with its data at a new place or in memory, and those in memory."""
     own = tensor_data(own) if isinstance(own, Tensor) else own

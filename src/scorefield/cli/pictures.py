@@ -1,0 +1,169 @@
+"""Completions of images: of a measurement in a file, or of held-out samples next to the truth."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import disk, inverse
+from ..data.decode import read_image
+from ..fast import optimize
+from ..noise import seeded
+from ..restore import restore, workload
+from ..show import images
+from ..train import derive_seed
+from ..values import quantity
+from . import files, options
+
+BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
+"""Standard deviation of the rounding error of 8-bit values."""
+OWNERS = {"mask": "inpaint", "factor": "super-resolve", "sigma": "deblur"}
+"""Options that describe a measurement, each with its task."""
+
+
+def restore_images(
+    run: Path,
+    image: Path | None,
+    n: int,
+    out: Path,
+    overwrite: bool,
+    *,
+    task: str | None,
+    measurement: dict[str, Any],
+    noise: float | None,
+    data: str | None,
+    count: int,
+    label: str | None,
+    guidance: float,
+    seed: int,
+    device: str,
+    precision: options.PrecisionName,
+    **size: Any,
+) -> None:
+    """Write n completions of a measured image, or of each of `count` held-out samples."""
+    task = check_task(task, image, measurement)
+    images.check_place(out / "completions", overwrite)
+    model, shape = files.load_model(run, device)
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(f"{run}: this is not a model of images with one or three channels")
+    number = None if label is None else int(model.find_class(label))
+    operator = find_operator(shape, task, **measurement)
+    if noise is None:  # deblurring amplifies the rounding error of bytes
+        noise = BYTE_ROUNDING_STD if task == "deblur" else 0.0
+    truth = None
+    if image is None:
+        truth = files.read_held_out(run, data, count).to(model.device or "cpu")
+        y = operator(truth)
+        y = y + noise * seeded(derive_seed(seed, 1))(y)
+    else:
+        measured = operator(torch.zeros(1, *shape)).shape[1:]
+        y = read_pixels(image, measured, "IMAGE")[None].to(model.device or "cpu")
+    work = workload(model, n, rows=len(y), **size)
+    choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
+    print(f"computing: {choice}")
+    x = restore(
+        model, operator, y, n, sigma_y=noise, label=number, guidance=guidance, seed=seed, **size,
+        watch=partial(files.track_chains, what="restoring"),
+    )  # fmt: skip
+    paths = {name: str(path) for name, path in (("image", image), ("data", data)) if path}
+    about = files.describe_model(run) | size | paths | measurement | {
+        "mask": measurement["mask"] and str(measurement["mask"]), "task": task, "noise": noise,
+        "n": n, "label": label, "guidance": guidance, "seed": seed, "precision": precision,
+    }  # fmt: skip
+    if truth is None:
+        white = write_completions(out, x[0], about, overwrite)
+        print(f"wrote {quantity(n, 'completion')} into {out}")
+        print(f"in std.png white is a deviation of {white:.3g}")
+    else:
+        # a mask's y is 0 where it is hidden: show grey there, and other measurements as images too
+        shown = y if task == "deblur" else operator.project(torch.full_like(truth, 0.5), y)
+        write_comparison(out, truth, shown, x, about)
+        distances = ((z - truth[:, None]).square().mean().sqrt() for z in (x.mean(1, True), x))
+        mean, single = (f"{distance:.3g}" for distance in distances)
+        print(f"wrote {files.describe_completions(n, len(x), 'held-out sample')} into {out}")
+        print("a row of restored.png: the truth, the measurement, mean and completions")
+        print(f"root mean square error of the means {mean}, of single completions {single}")
+
+
+def check_task(task: str | None, image: Path | None, measurement: dict[str, Any]) -> str:
+    """Return the task; refuse one without its option, except inpainting of held-out samples."""
+    if task is None and image is not None:
+        raise ValueError("an image needs --task: inpaint, colorize, super-resolve or deblur")
+    task = task or "inpaint"
+    for option, owner in OWNERS.items():
+        present = measurement[option] is not None
+        if (task == owner) != present and (present or image is not None or option != "mask"):
+            fault = "has no" if present else "needs"
+            raise ValueError(f"--task {task} {fault} --{option}")
+    return task
+
+
+def find_operator(
+    image: torch.Size, task: str, mask: Path | None, factor: int | None, sigma: float | None
+) -> inverse.LinearOperator:
+    """Return A for images of a shape; inpainting without a mask knows the left half."""
+    channels, height, width = image
+    if task == "colorize" and channels != 3:
+        raise ValueError("--task colorize: this model's images are grey")
+    if task == "colorize":
+        return inverse.grayscale()
+    if sigma is not None:
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"--sigma {sigma}: give the blur's standard deviation, above 0")
+        return inverse.blur(sigma)
+    if factor is not None:
+        if factor < 2 or height % factor or width % factor:
+            raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")
+        return inverse.downsample(factor)
+    if mask is None:
+        return inverse.mask((torch.arange(width) < width // 2).expand(1, height, width))
+    visible = read_pixels(mask, (1, height, width), "--mask") > 0.5
+    if visible.all() or not visible.any():
+        raise ValueError(
+            f"--mask {mask}: it is all {'white' if visible.all() else 'black'}; known pixels "
+            "are white (transparent counts as white), unknown ones black"
+        )
+    return inverse.mask(visible)
+
+
+def read_pixels(
+    path: Path, shape: tuple[int, ...], name: str
+) -> Float[Tensor, "channels height width"]:
+    """Read an image of this shape; the byte v becomes (v + ½)/256, and ⌊256x⌋ is v again."""
+    channels, height, width = shape
+    picture = read_image(path, "L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        raise ValueError(
+            f"{name} {path} has {picture.width} × {picture.height} pixels, but this task needs "
+            f"{width} × {height}: scale or crop it"
+        )
+    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
+
+
+def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> float:
+    """Write completions of an image, their mean and spread; return the spread that is white."""
+    for name in ("restored.npy", "restored.png", "completions"):
+        images.write(out / name, x, about, overwrite)
+    spread = x.std(0, correction=min(1, len(x) - 1)).mean(0, keepdim=True)
+    white = spread.max().item()
+    scaled = spread / max(white, 1e-12) * (255 / 256)
+    for name, one in (("mean.png", x.mean(0)), ("std.png", scaled)):
+        picture = images.picture(images.as_bytes(one[None])[0])
+        disk.write_file(out / name, images.png(picture, about | {"white": white}))
+    return white
+
+
+def write_comparison(
+    out: Path, truth: Tensor, shown: Tensor, x: Tensor, about: dict[str, Any]
+) -> None:
+    """Write a row for each sample: the truth, the measurement, mean and completions."""
+    rows = torch.cat([truth[:, None], shown[:, None], x.mean(1, keepdim=True), x], dim=1)
+    sheet = images.grid(rows.flatten(0, 1), columns=rows.shape[1])
+    disk.write_file(out / "restored.png", images.png(sheet, about))
+    for name, array in (("restored.npy", x), ("truth.npy", truth)):
+        images.write(out / name, array, about)
