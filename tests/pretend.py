@@ -161,6 +161,9 @@ def _check(operation, args, kwargs, target):
         if {t.device for t in tensors} != {target}:
             _count("copies")
         return
+    if name == "where":  # CUDA copies a number on the host before it chooses
+        for _ in (t for t in tensors if not isinstance(t, There)):
+            _count("copies")
     waits = name in WAITING or not WAITING_TAGS.isdisjoint(operation.tags)
     waits = waits and bool(tensors) and kwargs.get("output_size") is None
     if name in INDEXING and isinstance(args[0], There):

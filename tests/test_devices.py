@@ -71,7 +71,12 @@ def test_float64_only_where_there_is_some(device):
 def test_copies_and_reads_are_counted():
     pretend = pytest.importorskip("pretend", exc_type=ImportError)
     there = X.to("pretend")
-    crossings = (there.cpu, lambda: X.to("pretend"), lambda: torch.tensor([1.0], device="pretend"))
+    crossings = (
+        there.cpu,
+        lambda: X.to("pretend"),
+        lambda: torch.tensor([1.0], device="pretend"),
+        lambda: torch.where(there > 0, there, torch.tensor(0.0)),
+    )
     waits = (there[0, 0].item, there.tolist, lambda: there[there > 0], lambda: bool(there.any()))
     free = (lambda: torch.arange(3, device="pretend"), there.bfloat16, lambda: there * 2)
     for calls, expected in ((crossings, (1, 0)), (waits, (0, 1)), (free, (0, 0))):

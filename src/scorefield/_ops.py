@@ -71,7 +71,9 @@ def match(sigma: Sigma, x: Tensor) -> Tensor:
     check_floats(x)
     if not x.is_meta:
         check_sigma(sigma)
-    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if not isinstance(sigma, Tensor):  # filled on the device, without a copy to wait for
+        return torch.full((), float(sigma), dtype=x.dtype, device=x.device)
+    sigma = sigma.to(x)
     if sigma.ndim == 0:
         return sigma
     if sigma.shape != x.shape[:1]:

@@ -101,7 +101,7 @@ def restore(
     model.eval()
     model.check_weights()
     y = y.to(prior.mean)
-    rows = torch.arange(len(y)).repeat_interleave(work.groups * work.size)
+    rows = torch.arange(len(y), device=y.device).repeat_interleave(work.groups * work.size)
     batches = torch.split(rows, work.at_once)
     parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
     take, completions = -(-n // work.groups), list[Tensor]()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._ops import Sigma, linearize, match, positive, sq_norm
 from ..score import Score, keep_shape_and_device, to_denoiser
-from .operators import LinearOperator, check_measurement
+from .operators import LinearOperator, check_measurement, copy_once
 
 Measurement = Float[Tensor, "rows *measured"]
 
@@ -32,9 +32,10 @@ def replace(
     shapes are decided.
     """
     check_measurement(operator, y, sigma_y)
+    y_like = copy_once(y)
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
-        s, gap = score(x, sigma), operator.gap(y, x)
+        s, gap = score(x, sigma), operator.gap(y_like(x), x)
         pull = operator.adjoint(operator.solve(gap, sigma_y, positive(sigma, gap)))
         return s - operator.pinv(operator(s)) + pull
 
@@ -91,10 +92,11 @@ def _pull_denoiser(
     score: Score, operator: LinearOperator, y: Tensor, weigh: Callable[[Tensor, Tensor], Tensor]
 ) -> Score:
     """Return s + (∂D/∂x)ᵀAᵀ·weigh(y − A·D, σ)."""
+    y_like = copy_once(y)
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
         denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
-        gap = operator.keep_observed(operator.gap(y, denoised))
+        gap = operator.keep_observed(operator.gap(y_like(x), denoised))
         pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap))))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 

@@ -9,14 +9,14 @@ The eigenvalues of AAᵀ are known, so any f(AAᵀ) costs as much as A. All act 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .._ops import check_batch, wide, widest
+from .._ops import check_batch, wide
 
 Map = Callable[[Tensor], Tensor]
 
@@ -64,11 +64,9 @@ class LinearOperator:
         """Return y with 0 for the pixels that a mask hides, which may be NaN."""
         return y if self.observed is None else self.forward(y)
 
-    def count(self, y: Float[Tensor, "batch *measured"]) -> int:
+    def count(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, ""]:
         """Return m, the number of measured values of a sample."""
-        if self.observed is None:
-            return y[0].numel()
-        return int(self.observed.expand(y.shape[1:]).sum())
+        return self.keep_observed(torch.ones_like(y[:1])).sum(dtype=torch.float32)
 
     def pinv(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *shape"]:
         """Return A⁺y, the smallest x with the least residual."""
@@ -95,6 +93,20 @@ class LinearOperator:
         return x + self.pinv(gap)
 
 
+def copy_once(value: Tensor) -> Map:
+    """Return a function that gives the value on the device of x, copied there at the first call.
+
+    Floats come in the type of x.
+    """
+
+    @cache
+    @torch.inference_mode(False)  # the copy is for later calls too
+    def copy(device: torch.device, dtype: torch.dtype) -> Tensor:
+        return value.to(dtype).to(device)  # in this order, for a device without the value's type
+
+    return lambda x: copy(x.device, x.dtype if value.is_floating_point() else value.dtype)
+
+
 def check_measurement(operator: LinearOperator, y: Tensor, sigma_y: float) -> None:
     """Raise if y is not a finite measurement, or sigma_y not a standard deviation."""
     if not isinstance(operator, LinearOperator):
@@ -117,6 +129,7 @@ def mask(observed: Tensor) -> LinearOperator:
     if not ((observed == 0) | (observed == 1)).all():
         raise ValueError("observed has values other than 0 and 1: threshold it, as observed > 0.5")
     observed = observed.bool()
+    observed_like = copy_once(observed)
 
     def keep(x: Tensor) -> Tensor:
         sizes = zip(reversed(observed.shape), reversed(x.shape[1:]), strict=False)
@@ -125,7 +138,7 @@ def mask(observed: Tensor) -> LinearOperator:
                 f"the mask has shape {tuple(observed.shape)}, but is applied to a batch of "
                 f"{tuple(x.shape[1:])}: give x and y in one shape, and a mask that broadcasts to it"
             )
-        return torch.where(observed.to(x.device), x, 0)
+        return torch.where(observed_like(x), x, 0)
 
     return LinearOperator(keep, keep, lambda f, y: f(y.new_ones(())) * keep(y), observed)
 
@@ -136,8 +149,7 @@ def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
     if square == 0:
         raise ValueError("weights are all 0: give one number for each channel")
 
-    def column(like: Tensor) -> Tensor:
-        return like.new_tensor(weights).view(-1, 1, 1)
+    column = copy_once(torch.tensor(weights, dtype=torch.float64).view(-1, 1, 1))
 
     def forward(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != len(weights):
@@ -146,7 +158,7 @@ def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
         return (x * column(x)).sum(1, keepdim=True)
 
     def gram(f: Map, y: Tensor) -> Tensor:
-        return f(y.new_tensor(square)) * y
+        return f(y.new_full((), square)) * y
 
     return LinearOperator(forward, lambda y: y * column(y), gram)
 
@@ -164,7 +176,7 @@ def downsample(factor: int) -> LinearOperator:
     def adjoint(y: Tensor) -> Tensor:
         return y.repeat_interleave(factor, 2).repeat_interleave(factor, 3) / factor**2
 
-    return LinearOperator(forward, adjoint, lambda f, y: f(y.new_tensor(factor**-2)) * y)
+    return LinearOperator(forward, adjoint, lambda f, y: f(y.new_full((), factor**-2)) * y)
 
 
 def blur(sigma: float) -> LinearOperator:
@@ -200,14 +212,12 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
         raise ValueError(f"rows has {rows.shape[1]} columns, but a sample {shape.numel()} numbers")
     left, scales, _ = torch.linalg.svd(wide(rows), full_matrices=False)
     rank = int((scales > scales.max() * max(rows.shape) * torch.finfo(rows.dtype).eps).sum())
-    device, dtype = rows.device, widest(rows.device)
-    left, scales = left[:, :rank].to(device, dtype), scales[:rank].to(device, dtype)
+    a, basis, scale = map(copy_once, (rows, left[:, :rank], scales[:rank]))
 
     def gram(f: Map, y: Tensor) -> Tensor:
-        basis = left.to(y)
-        out: Tensor = (y @ basis * f(scales.to(y) ** 2)) @ basis.T
+        out: Tensor = (y @ basis(y) * f(scale(y) ** 2)) @ basis(y).T
         return out
 
     return LinearOperator(
-        lambda x: x.flatten(1) @ rows.to(x).T, lambda y: (y @ rows.to(y)).view(len(y), *shape), gram
+        lambda x: x.flatten(1) @ a(x).T, lambda y: (y @ a(y)).view(len(y), *shape), gram
     )

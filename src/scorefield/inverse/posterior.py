@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -112,16 +112,16 @@ def particle_filter(
     and all follow one noisy path of y, on which a part of the error depends. Separate filters share
     neither. Two evaluations a step; the last state is x₀, with a noiseless y imposed on it.
     """
-    levels, (y, groups) = sigmas.tolist(), _filters(x, operator.keep_observed(y.to(x)), filter_size)
-    path = _noisy_path(operator, y, levels, sigma_y, noise)
-    x = _start_particles(operator, score, x, path[0][groups], levels[0], sigma_y)
+    levels, filters = sigmas.tolist(), _filters(x, operator.keep_observed(y.to(x)), filter_size)
+    path = _noisy_path(operator, filters.y, levels, sigma_y, noise)
+    x = _start_particles(operator, score, x, path[0][filters.of], levels[0], sigma_y)
     log_w = x.new_zeros(len(x))
     for i, (sigma, low) in enumerate(pairwise(levels), 1):
-        step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][groups]
+        step, target = _FilterStep(operator, sigma, low, sigma_y), path[i][filters.of]
         s = score(x, sigma)
         log_w = log_w + step.log_weight(x, s, target)
         threshold = 1 if i == len(levels) - 1 else 0.5
-        parents, log_w = _resample(log_w, groups, noise, threshold)
+        parents, log_w = _resample(log_w, filters, noise, threshold)
         x, s = x[parents], s[parents]
         denoised = x + sigma**2 * s
         ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
@@ -132,19 +132,33 @@ def particle_filter(
         x = ahead + low**2 * (1 - low / sigma) * turn
         yield State(x, low, denoised)
     x = x + levels[-1] ** 2 * score(x, levels[-1])
-    x = operator.project(x, y[groups]) if sigma_y == 0 else x
+    x = operator.project(x, filters.y[filters.of]) if sigma_y == 0 else x
     yield State(x, 0.0, x)
 
 
-def _filters(
-    x: Tensor, y: Tensor, filter_size: int | None
-) -> tuple[Float[Tensor, "filters *measured"], Int[Tensor, "batch"]]:
-    """Return the y of each filter, and the filter of each particle."""
+class _Filters(NamedTuple):
+    """Filters of particles, which may differ in size."""
+
+    y: Float[Tensor, "filters *measured"]
+    particles: Int[Tensor, "filters largest"]  # a row each, with −1 after the last one
+    of: Int[Tensor, "batch"]  # the filter of each particle
+    place: Int[Tensor, "batch"]  # its place in the row
+
+
+def _filters(x: Tensor, y: Tensor, filter_size: int | None) -> _Filters:
+    """Group particles by `filter_size`, or by equal y."""
+    particles = torch.arange(len(x), device=x.device)
     if filter_size is None:
-        distinct, groups = torch.unique(y, dim=0, return_inverse=True)
-        return distinct, groups.expand(len(x))
-    y = y.expand(len(x), *y.shape[1:])
-    return y[::filter_size], torch.arange(len(x), device=x.device) // filter_size
+        y, of = torch.unique(y, dim=0, return_inverse=True)
+        of = of.expand(len(x))
+    else:
+        y, of = y.expand(len(x), *y.shape[1:])[::filter_size], particles // filter_size
+    size, order = of.bincount(), of.argsort(stable=True)
+    place = torch.empty_like(order)
+    place[order] = particles - (size.cumsum(0) - size)[of[order]]
+    rows = particles.new_full((len(size), int(size.max())), -1)
+    rows[of, place] = particles
+    return _Filters(y, rows, of, place)
 
 
 def _noisy_path(
@@ -237,22 +251,20 @@ class _FilterStep:
 
 
 def _resample(
-    log_w: Tensor, groups: Tensor, noise: Noise, threshold: float
+    log_w: Tensor, filters: _Filters, noise: Noise, threshold: float
 ) -> tuple[Int[Tensor, "batch"], Float[Tensor, "batch"]]:
     """Return the parent of each particle, and the new log-weights (systematic resampling).
 
-    A group is resampled only if its effective size is below `threshold` times its size, because
-    each resampling loses some particles that were as good.
+    A filter is resampled only if its effective size is below `threshold` times its size, because
+    each resampling loses some particles that were as good. The device decides, nobody waits for it.
     """
-    parents, weights = torch.arange(len(log_w), device=log_w.device), log_w.clone()
-    dtype = widest(log_w.device)
-    uniform = ndtr(noise(log_w)).to(dtype)
-    for group in range(int(groups.max()) + 1):
-        rows = (groups == group).nonzero().squeeze(1)
-        w = log_w[rows].to(dtype).softmax(0)
-        if 1 / w.square().sum() < threshold * len(rows):
-            total = w.cumsum(0)
-            places = torch.arange(len(rows), device=rows.device) + uniform[rows[0]]
-            picks = torch.searchsorted(total, places * total[-1] / len(rows), right=True)
-            parents[rows], weights[rows] = rows[picks.clamp(max=len(rows) - 1)], 0.0
-    return parents, weights
+    rows, kind = filters.particles, widest(log_w.device)
+    place, size = torch.arange(rows.shape[1], device=rows.device), (rows >= 0).sum(1, keepdim=True)
+    uniform = ndtr(noise(log_w)).to(kind)[rows[:, :1]]
+    log_w = log_w[rows].masked_fill(rows < 0, -math.inf)
+    w = log_w.to(kind).softmax(1)
+    lost, total = 1 / w.square().sum(1, keepdim=True) < threshold * size, w.cumsum(1)
+    picks = torch.searchsorted(total, (place + uniform) * total[:, -1:] / size, right=True)
+    parents = rows.gather(1, torch.where(lost, picks.minimum(size - 1), place))
+    at = filters.of, filters.place
+    return parents[at], log_w.masked_fill(lost, 0)[at]
