@@ -12,7 +12,9 @@ import pytest
 
 from scorefield import EDM, MLP, ScoreModel, __version__, cli, save
 from scorefield.cli import COMMANDS, main
+from scorefield.cli.fields import read_networks
 from scorefield.cli.startup import KEPT_BYTES, SPIN_COUNT, keep_memory, prepare
+from scorefield.nn import NETWORKS
 from scorefield.runs.config import Experiment, flat_fields
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
@@ -65,13 +67,21 @@ def test_help_describes_every_option_field_preset_and_sampler(command, capsys):
         main([command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    fields = [f"--{name} " for name, _ in flat_fields(asdict(Experiment(network={})))]
+    fields = asdict(Experiment(network={}, start="")) | {"start": {}, "seed": {}}
+    fields = [f"--{name}=" for name, value in flat_fields(fields) if value != {}]
+    fields += [f"network.kind={kind} " for kind in NETWORKS]
     names = {"train": [*PRESETS, *fields], "sample": SAMPLERS, "evaluate": SAMPLERS}
     assert not [name for name in names.get(command, ()) if name not in out]
     function = COMMANDS[command]
     for name, option in inspect.signature(function, eval_str=True).parameters.items():
         shared = any(getattr(mark, "help", None) for mark in get_args(option.annotation))
         assert shared or f" {name}: " in function.__doc__, name
+
+
+def test_help_describes_every_argument_of_a_network():
+    arguments = {kind: [*inspect.signature(net).parameters] for kind, net in NETWORKS.items()}
+    assert {network.kind: [*network.comments] for network in read_networks()} == arguments
+    assert {network.kind: [*network.values] for network in read_networks()} == arguments
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import tyro
 
 from .. import __version__
+from ..runs.config import Experiment
+from ..runs.presets import PRESETS
 from ..values import escape_controls
 from . import startup
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
+from .fields import fields_page
 from .reproduce import reproduce
 from .restore import restore
 from .sample import sample
 from .suggest import suggest
-from .train import print_fields, resume, train
+from .train import resume, train
 
 FIELD = re.compile(r"--([a-z_]+\.[\w.]+|network|levels|training|sampling|keeping|machine)(=|$)")
 """An option that is a field of the configuration, or several as in --network='{width: 8}'."""
@@ -77,7 +80,8 @@ def _dispatch(args: list[str]) -> int:
             )
     except SystemExit as stop:
         if stop.code == 0 and args[0] == "train":
-            print_fields(args)
+            preset = next((PRESETS[name] for name in args if name in PRESETS), Experiment())
+            print(fields_page(preset))
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:
         # These say what to change; any other exception is a bug of the package.

@@ -1,20 +1,14 @@
 """`scorefield train` and `scorefield resume`: learn a model in a directory that holds the run."""
 
-import json
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-from tyro.conf import FlagConversionOff, Positional, arg
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.conf import Positional, arg
 
 from ..runs.choose import choose_experiment
 from ..runs.config import Experiment, as_json
 from ..runs.presets import PRESETS
-from ..values import describe_classes, describe_type
+from ..values import describe_classes
 from . import options
 from .startup import join_group, say
 
@@ -40,9 +34,10 @@ def train(
 ) -> None:
     """Learn a model from data, in a directory that holds the whole run.
 
-    Any field of the configuration can be set, as in --training.rate=3e-4 or --network.width=64;
-    they are listed below, with the values of PRESET if one is named, and --show prints them. The
-    arguments of a network are those of its class in scorefield.nn.
+    Any field of the configuration can be set, as in --training.rate=3e-4 or --network.width=64. The
+    options are followed by all fields, with the values of PRESET if one is named; --show prints
+    them. A network's channels, shape, labels and levels may be left out, because the data determine
+    them.
 
     Args:
         data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .csv or .tsv
@@ -67,30 +62,6 @@ def train(
         print(as_json(experiment))
     else:
         _train(out or Path("runs") / name, experiment)
-
-
-def print_fields(args: Sequence[str]) -> None:
-    """Print the help of the configuration's fields, with the values of a preset."""
-    registry = ConstructorRegistry()
-
-    @registry.primitive_rule
-    def field(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        if is_dataclass(info.type):
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=f"<{describe_type(info.type)}>",
-            instance_from_str=str,
-            is_instance=lambda value: True,
-            str_from_instance=lambda value: [value if type(value) is str else json.dumps(value)],
-        )
-
-    preset = next((PRESETS[name] for name in args if name in PRESETS), Experiment())
-    with suppress(SystemExit):
-        tyro.cli(
-            Experiment, default=preset, args=["--help"], registry=registry, use_underscores=True,
-            config=(FlagConversionOff,), prog="scorefield train", description="Fields:",
-        )  # fmt: skip
 
 
 def resume(

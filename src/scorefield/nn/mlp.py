@@ -22,13 +22,18 @@ from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
 
 
 class MLP(nn.Module):
-    """F(x, cond) of samples of one shape, which are flattened inside.
+    """A residual network for vectors, or samples of any one shape, which are flattened inside.
 
-    A number for `shape` is the size of a vector. The `embedding` is "fourier" for a cond like
-    ¼ log σ or log σ, "sinusoidal" for one that counts: an index or a timestep. With frequencies of
-    deviation `fourier_scale` 1 the features change when ¼ log σ does by 1/2π, σ by a factor of 1.9.
-    `labels` is the number of classes, 0 for none, and training withholds the class of a share
-    `label_dropout` of each batch.
+    Args:
+        shape: shape of a sample, or the size of a vector
+        width: features of a block
+        blocks: number of residual blocks
+        embedding: "fourier" for a cond like ¼ log σ or log σ, "sinusoidal" for an index or timestep
+        fourier_scale: standard deviation of the frequencies; if it is 1, the features change when
+            ¼ log σ does by 1/2π, σ by a factor of 1.9
+        dropout: fraction of features dropped in each block while training
+        labels: number of classes, 0 for none
+        label_dropout: fraction of a training batch whose class is withheld
     """
 
     def __init__(

@@ -38,13 +38,17 @@ DEPTHS: dict[Depth, tuple[tuple[int, int], ...]] = {
 
 
 class RefineNet(nn.Module):
-    """The network of NCSN (with `levels`) and of NCSNv2 (without), for images in [0, 1].
+    """The network of NCSN and NCSNv2, for images in [0, 1].
 
-    Any height and width will do: the image is padded inside to what the halvings allow. The papers
-    take a `width`, the features of the first stage, of 64 for MNIST and 128 for others, and `depth`
-    by the image's size, see `DEPTHS`. CondInstanceNorm++ distinguishes `levels` noise levels
-    (NCSN). None is NCSNv2: InstanceNorm++, no norm in the refinement, and maxima where NCSN takes
+    Any height and width will do: the image is padded inside to what the halvings allow. Without
+    `levels` it is NCSNv2: InstanceNorm++, no norm in the refinement, and maxima where NCSN takes
     means.
+
+    Args:
+        channels: channels of the image
+        width: features of the first stage; the papers take 64 for MNIST and 128 for others
+        levels: noise levels that CondInstanceNorm++ distinguishes, for NCSN
+        depth: "original", "deeper" or "deepest", for larger images; see `DEPTHS`
     """
 
     def __init__(

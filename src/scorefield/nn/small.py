@@ -26,7 +26,12 @@ from .layers import Conv3
 
 
 class ToyMLP(nn.Module):
-    """The network of Figure 2, for vectors of `size` numbers, by default points of the plane."""
+    """The network of the 2019 paper's Figure 2, for vectors, which ignores the noise level.
+
+    Args:
+        size: numbers of a vector
+        width: features of both hidden layers
+    """
 
     def __init__(self, size: int = 2, *, width: int = 128) -> None:
         super().__init__()
@@ -43,7 +48,12 @@ class ToyMLP(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The network of Figure 1, for images of any size; every second encoder block halves it."""
+    """The network of the 2019 paper's Figure 1, for images, which ignores the noise level.
+
+    Args:
+        channels: channels of the image
+        widths: features of the encoder's blocks; every second one halves the size
+    """
 
     def __init__(self, channels: int = 1, *, widths: Sequence[int] = (32, 64, 64, 128, 128)):
         super().__init__()

@@ -34,28 +34,28 @@ FIR = (1.0, 3.0, 3.0, 1.0)
 
 
 class UNet(nn.Module):
-    """F(x, cond): DDPM, DDPM++ or NCSN++, by its arguments; the defaults are NCSN++ for CIFAR-10.
+    """DDPM, DDPM++ or NCSN++, for images or signals; the defaults are NCSN++ for CIFAR-10.
 
     Args:
-        channels: Channels of the image.
-        width: Channels at full size.
-        multipliers: Each level's channels, in widths; each level has half the size of the last.
-        blocks: Residual blocks a level.
-        attention: The levels with attention, 0 at full size. The middle always has it.
-        form: Residual blocks as in "ddpm" or "biggan".
-        embedding: "fourier", where cond is log σ, or "sinusoidal", where it is a timestep or index.
-        fourier_scale: The standard deviation of the Fourier frequencies.
-        fir: The taps of the filter that changes sizes; `None` is plain resampling.
-        progressive_input: How the shrunken image enters at each level.
-        progressive_output: How the levels make up the image.
-        combine: Join a "skip" input by a sum ("sum") or concatenation ("cat").
-        skip_rescale: Divide sums of two branches by √2.
-        groups: Groups of all normalisations; `None` is min(channels/4, 32), DDPM's is 32.
-        dropout: The fraction of features dropped in each block while training.
-        init_scale: The scale of the first weights that end a branch.
-        labels: The number of classes, 0 for none.
-        label_dropout: The fraction of a training batch whose class is withheld.
-        dims: 2 for images, 1 for signals (batch, channels, length).
+        channels: channels of the image
+        width: channels at full size
+        multipliers: each level's channels, in widths; each level has half the size of the last
+        blocks: residual blocks a level
+        attention: levels with attention, 0 at full size; the middle always has it
+        form: residual blocks as in "ddpm" or "biggan"
+        embedding: "fourier", where cond is log σ, or "sinusoidal", where it is a timestep or index
+        fourier_scale: standard deviation of the Fourier frequencies
+        fir: taps of the filter that changes sizes, by default 1, 3, 3, 1; null is plain resampling
+        progressive_input: how the shrunken image enters at each level: "none", "skip" or "residual"
+        progressive_output: how the levels make up the image: "none", "skip" or "residual"
+        combine: join a "skip" input by a sum ("sum") or concatenation ("cat")
+        skip_rescale: divide sums of two branches by √2
+        groups: groups of all normalisations; null is min(channels/4, 32), DDPM's is 32
+        dropout: fraction of features dropped in each block while training
+        init_scale: scale of the first weights that end a branch
+        labels: number of classes, 0 for none
+        label_dropout: fraction of a training batch whose class is withheld
+        dims: 2 for images, 1 for signals (batch, channels, length)
     """
 
     def __init__(
