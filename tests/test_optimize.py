@@ -3,6 +3,7 @@
 import copy
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -184,7 +185,10 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat
     training = choose(model, train=True)
     assert training == Choice(channels_last=True, compile=True, autocast=has_bfloat16)
     assert "CUDA graphs" in str(training)
-    assert not choose(model).autocast
+    assert ("this GPU has no bfloat16" in str(training)) != has_bfloat16
+    assert choose(model) == choose(model, precision="float32") == replace(training, autocast=False)
+    assert choose(model, precision="tf32") == replace(choose(model), tf32=True)
+    assert "TF32 in products" in str(choose(model, precision="tf32"))
     assert choose(model, precision="bfloat16").autocast == has_bfloat16
     assert not choose(model, evaluations=100).compile
     assert "the run is short" in str(choose(_mlp(), evaluations=100))
@@ -204,6 +208,35 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat
     assert model.net._compiled_call_impl is None
 
 
+@pytest.fixture
+def tf32_flags():
+    """The settings of torch, by default on for convolutions and off for products."""
+    flags = {torch.backends.cudnn: True, torch.backends.cuda.matmul: False}
+    yield lambda: [flag.allow_tf32 for flag in flags]
+    for flag, default in flags.items():
+        flag.allow_tf32 = default
+
+
+def test_float32_on_a_gpu_means_float32_unless_tf32_is_allowed(monkeypatch, tf32_flags):
+    undo(_mlp())
+    assert tf32_flags() == [True, False]  # on a CPU they are left alone
+    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
+    for tf32 in (False, True, False):
+        Choice(tf32=tf32).apply(_mlp())
+        assert tf32_flags() == [tf32, tf32]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("graphs", "mode"), [(True, "reduce-overhead"), (False, None)])
+def test_cuda_graphs_are_left_out_where_gradients_add_up(monkeypatch, set_compiler, graphs, mode):
+    modes = []
+    set_compiler(lambda call, mode=None: modes.append(mode) or (lambda: None))
+    model = _mlp()
+    monkeypatch.setattr(ScoreModel, "device", torch.device("cuda"))
+    Choice.compile_network(model, graphs=graphs)
+    assert modes[-1] == mode
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_compiled_choice_can_be_undone(set_compiler):
     calls = []
@@ -215,6 +248,8 @@ def test_a_compiled_choice_can_be_undone(set_compiler):
     Choice(channels_last=True, compile=True).apply(model)
     model(x, 0.1)
     assert len(calls) == 2  # the trial and the network
+    model(x.clone().requires_grad_(), 0.1)  # compiled backward passes run only once
+    assert len(calls) == 2
     Choice().apply(model)
     assert torch.equal(model(x, 0.1), before)
     assert len(calls) == 2

@@ -82,7 +82,7 @@ def test_config_json_has_no_open_field(whole):
     assert kept["levels"]["sigma_max"] == pytest.approx(largest, rel=64 * 2**-24)  # 64 terms
     assert kept["machine"] == {
         "device": "cpu", "autocast": "off", "channels_last": "off", "compile": "off", "threads": 1,
-        "winograd": "off", "onednn": "off",
+        "winograd": "off", "onednn": "off", "tf32": "off",
     }  # fmt: skip
     assert None not in kept["levels"].values()
 

@@ -48,8 +48,11 @@ Guidance: TypeAlias = Annotated[
 ]
 InceptionFile: TypeAlias = Annotated[Path | None, arg(help="file of the Inception network")]
 PrecisionName: TypeAlias = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    arg(help="float32: errors up to 1e-5; bfloat16: up to 2 %, may be faster; auto is float32"),
+    Literal["auto", "float32", "tf32", "bfloat16"],
+    arg(
+        help="errors of the score: float32 up to 1e-5, tf32 (on a GPU) 1e-3, bfloat16 up to 2 %, "
+        "each of which may be faster than the one before; auto is float32"
+    ),
 ]
 
 

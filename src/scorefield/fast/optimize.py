@@ -3,19 +3,21 @@
     CPU     Winograd convolutions in float32, where the network has 3 × 3 ones and a C++ compiler is
             available: the score moves by less than 1e-5. An MLP multiplies by oneDNN (in training
             where that is known to be faster), and embeds a σ that a batch shares once: error 1e-6
-    CUDA    in training bfloat16 with channels innermost; torch.compile in long runs
+    CUDA    channels innermost, and bfloat16 in training; in long runs torch.compile, whose kernels
+            are replayed as CUDA graphs. TF32 only where it is allowed, in whatever torch computes
 
 Gradients move by 1e-5 in float32 (by 1e-3 in NCSNv2, which takes maxima) and by several per cent in
 bfloat16. The model stays the same object with the same parameters.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..model import ScoreModel
 from ..nn import MLP, RefineNet
@@ -23,7 +25,7 @@ from ..nn.layers import Conv3
 from . import kernels, onednn
 from .twins import swap
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 MIN_SECONDS = 20.0
 """Seconds of work that are worth compiling the kernels, which takes about five."""
@@ -32,6 +34,7 @@ MIN_EVALUATIONS = 2000
 FLOPS_PER_CORE = 5e10
 """A rough rate of one core, to estimate the seconds of work."""
 BFLOAT16_ERROR = "error of the score up to 2 %"
+TF32_ERROR = "error of the score about 1e-3"
 MORE_EXACT = "more exact than bfloat16 and as fast on a CPU"
 
 
@@ -41,8 +44,9 @@ class Choice:
 
     `winograd` convolutions need fewer multiplications, in float32 on a CPU, and `coarse` ones fewer
     still, where no gradients are needed and 2 % of error are allowed. `onednn` multiplies in an
-    MLP. With `autocast` the network computes in bfloat16 and its weights stay float32. `reasons`
-    has a sentence for each choice, and for each that is not available.
+    MLP. With `autocast` the network computes in bfloat16 and its weights stay float32. On a GPU
+    `tf32` rounds the factors of products and convolutions in float32. `reasons` has a sentence for
+    each choice, and for each that is not available.
     """
 
     winograd: bool = False
@@ -50,6 +54,7 @@ class Choice:
     onednn: bool = False
     channels_last: bool = False
     autocast: bool = False
+    tf32: bool = False
     compile: bool = False
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
@@ -66,25 +71,51 @@ class Choice:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         model.net.to(memory_format=layout)  # type: ignore[call-overload]
         model.autocast = torch.bfloat16 if self.autocast else None
+        if model.device is not None and model.device.type == "cuda":
+            allow_tf32(self.tf32)
         model.net._compiled_call_impl = None
         if self.compile:
             self.compile_network(model)
 
     @staticmethod
-    def compile_network(model: ScoreModel) -> None:
-        """Compile a model's network; on a GPU its launches are replayed as CUDA graphs."""
-        device = model.device or torch.device("cpu")
+    def compile_network(model: ScoreModel, *, graphs: bool = True) -> None:
+        """Compile a model's network; on a GPU its kernels are replayed as CUDA graphs.
+
+        A replay overwrites the last output and the last gradients, so `graphs` must be off where
+        gradients are summed over several calls. A call that is differentiated by x is not compiled,
+        because guidance, likelihoods and some losses run its backward pass more than once.
+        """
+        device, net = model.device or torch.device("cpu"), model.net
         if (reason := compile_unavailable_reason(device.type)) is not None:
             warnings.warn(f"not compiled, because {reason}", stacklevel=2)
             return
-        model.net.compile(mode="reduce-overhead" if device.type == "cuda" else None)
+        mode = "reduce-overhead" if graphs and device.type == "cuda" else None
+        eager: Callable[..., Tensor] = net._call_impl
+        compiled = torch.compile(eager, mode=mode)
+
+        def call(*inputs: Tensor) -> Tensor:
+            return (eager if inputs[0].requires_grad else compiled)(*inputs)
+
+        net._compiled_call_impl = call
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let torch round float32 to TF32 on GPUs, or forbid it; by default it does in convolutions.
+
+    The setting is the whole process's. The flags are those that all versions of torch have: where
+    they are mixed with the newer `fp32_precision`, torch.compile fails.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 @cache
 def compile_unavailable_reason(device: str) -> str | None:
     """Return why torch.compile does not work on a device, for lack of a compiler or Triton."""
     try:  # a network would only fail when it is first called
-        torch.compile(lambda: torch.ones(8, device=device).sin() + 1)()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TF32 would be faster
+            torch.compile(lambda: torch.ones(8, device=device).sin() + 1)()
     except Exception as error:  # compilers raise many kinds
         return f"torch.compile does not work here: {str(error).strip().splitlines()[0]:.200}"
     return None
@@ -102,8 +133,9 @@ def optimize(
 
     Call this after `to`: the model is changed in place. `batch` is the number of samples at once,
     `evaluations` that of network calls (None means many), and training needs gradients. The error
-    of the score by `precision` is 1e-5 for "float32" (1e-3 on a GPU with TF32) and up to 2 % for
-    "bfloat16"; "auto" is float32, except in training on a GPU that has bfloat16.
+    of the score by `precision` is 1e-5 for "float32", 1e-3 for "tf32" and up to 2 % for "bfloat16";
+    "auto" is float32, except in training on a GPU that has bfloat16. On a GPU, TF32 is a setting of
+    the whole process, which is switched off unless "tf32" allows it.
     """
     choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
     choice.apply(model)
@@ -125,8 +157,8 @@ def choose(
     precision: Precision = "auto",
 ) -> Choice:
     """Return the choice of `optimize` without applying it, for the model's or another device."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision={precision!r}: one of auto, float32, bfloat16")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision={precision!r}: one of {', '.join(get_args(Precision))}")
     device = device or model.device or torch.device("cpu")
     if device.type == "cuda":
         return _choose_on_cuda(model, evaluations, train, precision)
@@ -191,19 +223,23 @@ def _choose_on_cuda(
 ) -> Choice:
     wanted = precision == "bfloat16" or (precision == "auto" and train)
     half = wanted and torch.cuda.is_bf16_supported(including_emulation=False)
+    tf32 = precision == "tf32"
     images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
     long = evaluations is None or evaluations >= MIN_EVALUATIONS
     reason = compile_unavailable_reason("cuda") if long else None
     compiles = long and reason is None
     reasons = [
         *[f"bfloat16 on the tensor cores: {BFLOAT16_ERROR}"] * half,
+        *["float32, because this GPU has no bfloat16"] * (wanted and not half),
+        *[f"TF32 in products and convolutions: {TF32_ERROR}"] * tf32,
         *["channels innermost in memory, as its convolutions work"] * images,
-        *["compiled and replayed as CUDA graphs, because the run is long enough"] * compiles,
+        *["compiled and replayed as CUDA graphs, except where x is differentiated"] * compiles,
         *[f"not compiled, because {reason}"] * (reason is not None),
     ]
     if not reasons:
         return _no_speedup("the run is short and the network has no convolutions")
-    return Choice(channels_last=images, autocast=half, compile=compiles, reasons=tuple(reasons))
+    options = {"channels_last": images, "autocast": half, "tf32": tf32, "compile": compiles}
+    return Choice(**options, reasons=tuple(reasons))
 
 
 def _has_bfloat16() -> bool:

@@ -73,11 +73,11 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     data = data.to(device)
     model = (model or build_model(experiment, data)).to(device)
     # The training loop applies autocast. Compilation comes last: a compiled network is not copied.
-    kernels = ("winograd", "onednn", "channels_last")
+    kernels = ("winograd", "onednn", "channels_last", "tf32")
     Choice(**{name: getattr(machine, name) == "on" for name in kernels}).apply(model)
     ema = moving_average(model, training.ema)
     if machine.compile == "on":
-        Choice.compile_network(model)
+        Choice.compile_network(model, graphs=distributed.world() == 1)
     optimizer = torch.optim.Adam(
         model.parameters(),
         lr=training.rate,

@@ -106,6 +106,7 @@ class Machine:
     device: str = "auto"  # cpu, cuda or mps
     autocast: Switch = "auto"  # run the network in bfloat16
     channels_last: Switch = "auto"  # store images with their channels innermost
+    tf32: Switch = "auto"  # let a GPU round the factors of float32 products; auto is off
     compile: Switch = "auto"  # run the network through torch.compile
     winograd: Switch = "auto"  # use Winograd convolutions, on a CPU
     onednn: Switch = "auto"  # multiply the matrices of an MLP with oneDNN, on a CPU

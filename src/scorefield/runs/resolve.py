@@ -21,7 +21,7 @@ from ..values import describe_classes, spelling_hint
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Data, Experiment, Levels
 
-BACKENDS = ("autocast", "channels_last", "compile", "winograd", "onednn")
+BACKENDS = ("autocast", "channels_last", "tf32", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
 CENTRES = {"NCSN": 0.0, "NCSNv2": 0.0, "VE": 0.5}
 """Centres of preconditioners for images in [0, 1]; the others subtract the mean of the data."""

@@ -23,14 +23,16 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     names.append(platform.processor() or platform.machine())
-    memory = memory_bytes()
+    memory, gpu = memory_bytes(), "Apple's GPU" if device.startswith("mps") else None
+    if device.startswith("cuda"):
+        gpu = torch.cuda.get_device_name(device)
     return {
         "processor": names[0],
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory in GiB": round(memory / 2**30) if math.isfinite(memory) else None,
-        "GPU": torch.cuda.get_device_name(device) if "cuda" in device else None,
+        "GPU": gpu,
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -40,8 +42,10 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 def memory_bytes(device: str = "cpu") -> float:
     """Return the memory of a GPU, or of the machine or the container; infinity if it is unknown."""
-    if "cuda" in device:
+    if device.startswith("cuda"):
         return float(torch.cuda.get_device_properties(device).total_memory)
+    if device.startswith("mps"):  # it shares the machine's, up to a limit
+        return float(torch.mps.recommended_max_memory())
     limits = [math.inf]
     with suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         limits.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
