@@ -70,7 +70,7 @@ def whole_batches():
         optimizer=torch.optim.Adam(trained.parameters(), lr=1e-2),
         steps=10,
     )
-    return [update.loss for update in updates], trained.net.state_dict()
+    return [update.loss.item() for update in updates], trained.net.state_dict()
 
 
 def sample_ten(batch):

@@ -170,7 +170,7 @@ def test_the_time_of_a_run_is_estimated_from_its_first_seconds(monkeypatch, caps
     def updates():
         for step in range(101, 200):
             clock[0] += 60 if step == 101 else 2  # the first step is no measure of the others
-            yield Update(step, 1.0, 1.0, 1e-3, False)
+            yield Update(step, torch.ones(()), torch.ones(()), 1e-3, torch.tensor(False))
 
     assert len(list(estimate_time(updates(), 5100))) == 99
     # 2 · (5100 − 104) s, printed 6 s after the first step

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from scorefield import EDM, NCSN, Discrete, ScoreModel, annealed, denoising, geometric
 from scorefield.nn import UNet
-from scorefield.train import constant, cosine, derive_seed, moving_average, train
+from scorefield.train import MovingAverage, constant, cosine, derive_seed, train
 
 
 class Linear(nn.Module):
@@ -79,7 +79,7 @@ def test_training_finds_the_score_of_a_gaussian():
 
 def test_training_continues_from_state_dicts_bit_identically():
     through, model, other = _unet(labels=3), _unet(labels=3), _unet(seed=1, labels=3)
-    means = [moving_average(net) for net in (through, model, other)]
+    means = [MovingAverage(net) for net in (through, model, other)]
     options, global_state = {"schedule": cosine(8, 3), "clip": 1.0}, torch.get_rng_state()
     first, _ = _run(through, _labelled, 8, ema=means[0], **options)
     start, optimizer = _run(model, _labelled, 5, ema=means[1], **options)
@@ -99,18 +99,20 @@ def test_noise_differs_between_steps_and_seeds():
     still = torch.optim.SGD(model.parameters(), lr=0.0)
     for seed in (0, 1):
         updates, _ = _run(model, lambda step: _images(0), 3, optimizer=still, seed=seed)
-        losses |= {u.loss for u in updates}
+        losses |= {u.loss.item() for u in updates}
     assert len(losses) == 6
 
 
+@pytest.mark.parametrize("fused", [False, True])  # by the host, or on the device
 @pytest.mark.parametrize("where", ["data", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing(where):
+def test_a_step_that_is_not_finite_changes_nothing(where, fused):
     model = _unet()
-    ema = moving_average(model)
-    _, optimizer = _run(model, _images, 2, ema=ema)
+    ema = MovingAverage(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
+    _run(model, _images, 2, optimizer=optimizer, ema=ema)
 
     def states():
-        return model.state_dict(), ema.state_dict(), optimizer.state_dict()["state"]
+        return model.state_dict(), ema.module.state_dict(), optimizer.state_dict()["state"]
 
     def infinite(score, x, *, noise):  # a finite loss whose gradient is not
         return LOSS(score, x, noise=noise) + torch.sqrt((0 * score(x, 0.5)).flatten(1).sum(1))
@@ -150,7 +152,7 @@ def test_the_moving_average_follows_its_recursion():
     def loss(score, x, *, noise):
         return (score(x) - noise(x)).square().sum(1)
 
-    ema = moving_average(model, 0.95)
+    ema = MovingAverage(model, 0.95)
     mean = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     batches, updates = (lambda step: torch.ones(4, 2).double()), 0
@@ -177,7 +179,7 @@ def test_clipping_bounds_the_step_and_reports_the_unclipped_norm():
         (update,) = train(model, _images, LOSS, optimizer=optimizer, steps=1, clip=clip)
         moves = [(p.detach() - b).norm() for p, b in zip(model.parameters(), before, strict=True)]
         # a move of 1e-5 rounds by 2⁻²⁴ of 0.1, 6e-4; in a norm of 10⁴ that is 6e-6, a hundredth
-        norms[clip] = (update.norm, torch.stack(moves).norm().item())
+        norms[clip] = (update.norm.item(), torch.stack(moves).norm().item())
     assert norms[None][0] == norms[1e-3][0] == pytest.approx(norms[None][1], rel=1e-5)
     assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-5)
 
@@ -208,7 +210,9 @@ def test_autocast_reaches_only_the_network():
     assert seen == [(torch.float32, torch.bfloat16), (torch.float32, torch.float32)]
     assert net.weight.dtype == torch.float32
     # a square has twice the error
-    assert updates[0].loss == pytest.approx(plain[0].loss, rel=2 * error_in_16_bits(model))
+    assert updates[0].loss.item() == pytest.approx(
+        plain[0].loss.item(), rel=2 * error_in_16_bits(model)
+    )
 
 
 @pytest.mark.usefixtures("unchecked")

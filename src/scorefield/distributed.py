@@ -10,14 +10,15 @@ Outside of a group, each function here is a no-op or answers for a single proces
 import atexit
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 TIMEOUT = timedelta(hours=1)
 """Longest wait for rank 0, which writes files while the others wait."""
@@ -102,6 +103,40 @@ def own_rows(n: int) -> slice:
     """Return this process's rows, out of n."""
     rows = split_rows(n, rank(), world())
     return slice(rows.start, rows.stop)
+
+
+class SharedLoss:
+    """A loss of each process's rows, whose backward pass sums the gradients over all processes.
+
+    `DistributedDataParallel` sends them in buckets while the pass continues. It sees the loss as
+    one module, so that derivatives within the loss are as in one process. Every step must use the
+    same parameters, unless the first step leaves out some.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], parameters: Sequence[nn.Parameter]) -> None:
+        self.loss, self.parameters = loss, [p for p in parameters if p.requires_grad]
+        self._parallel: DistributedDataParallel | None = None
+
+    def backward(self, *inputs: Any) -> Tensor:
+        """Add the gradients of the loss to those of the parameters, and return the loss."""
+        loss: Callable[..., Tensor] = self.loss
+        if world() > 1:
+            loss = self._parallel = self._parallel or self._wrap(*inputs)
+        value = loss(*inputs)
+        # the parallel module divides gradients by the number of processes
+        (world() * value).backward()  # type: ignore[no-untyped-call]
+        return value.detach()
+
+    def _wrap(self, *inputs: Any) -> DistributedDataParallel:
+        gradients = torch.autograd.grad(self.loss(*inputs), self.parameters, allow_unused=True)
+        module = nn.Module()
+        module.forward, module.parameters_of_loss = self.loss, nn.ParameterList(self.parameters)
+        return DistributedDataParallel(
+            module,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=bool(all_max(any(g is None for g in gradients))),
+        )
 
 
 def all_sum(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ and the number of processes does not matter. Dropout is the exception: each proc
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from types import NoneType
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
@@ -32,19 +31,64 @@ EMA_UPDATE_EVERY = 10
 of its step."""
 MAX_SKIPPED = 5
 """Steps in a row that may be skipped before training ends, or a run rolls back."""
+LOOK_EVERY = 10
+"""Steps between looks at loss and norm where a look waits for the device: not on a CPU."""
 
 Batch = Tensor | tuple[Tensor, Tensor | None]
 """Samples, or samples and their classes."""
 
 
 class Update(NamedTuple):
-    """The result of one optimiser step."""
+    """The result of one optimiser step. Reading one of its tensors waits for the device."""
 
     step: int  # number of steps done, from 1
-    loss: float  # mean loss of the batch, before the step
-    norm: float  # norm of the gradient, before clipping
+    loss: Tensor  # mean loss of the batch, before the step
+    norm: Tensor  # norm of the gradient, before clipping
     rate: float  # learning rate
-    skipped: bool  # loss or gradient was not finite, so that nothing was changed
+    skipped: Tensor  # loss or gradient was not finite, so that nothing was changed
+
+
+def read_updates(updates: Sequence[Update]) -> list[Update]:
+    """Return the updates with tensors on the CPU, which waits for the device once."""
+    if not updates or updates[0].loss.device.type == "cpu":
+        return [*updates]
+    rows = torch.stack([torch.stack((u.loss, u.norm, u.skipped)) for u in updates]).cpu()
+    return [
+        update._replace(loss=loss, norm=norm, skipped=skipped > 0)
+        for update, (loss, norm, skipped) in zip(updates, rows, strict=True)
+    ]
+
+
+def is_look(step: int, device: torch.device) -> bool:
+    """Return True after the steps whose results are read, and those since the last such step."""
+    return device.type == "cpu" or step % LOOK_EVERY == 0
+
+
+class MovingAverage(AveragedModel):
+    """θ̄ with d = min(decay, (1 + k)/(10 + k)), so that early weights are forgotten.
+
+    `train` updates it after each of the first `EMA_WARMUP` steps, then after every
+    `EMA_UPDATE_EVERY`-th, with d¹⁰ for ten steps. The averaged model is its `module`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.999) -> None:
+        super().__init__(model)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module, changed: Tensor | float = 1.0) -> None:
+        """Follow the model, or leave the weights as they are if `changed` is 0, unread."""
+        updates = int(self.n_averaged)  # on the CPU, even if the weights are not
+        late = max(updates - EMA_WARMUP, 0)
+        k = min(updates, EMA_WARMUP) + EMA_UPDATE_EVERY * late
+        d = min(self.decay, (1 + k) / (10 + k)) ** (EMA_UPDATE_EVERY if k >= EMA_WARMUP else 1)
+        averages, weights = list[Tensor](self.parameters()), list[Tensor](model.parameters())
+        gaps = [*torch._foreach_sub(weights, averages)]
+        torch._foreach_mul_(gaps, changed * (1 - d if updates else 1.0))
+        torch._foreach_add_(averages, gaps)
+        for buffer, value in zip(self.module.buffers(), model.buffers(), strict=True):
+            buffer.copy_(value)
+        self.n_averaged += 1
 
 
 def train(
@@ -57,7 +101,7 @@ def train(
     start: int = 0,
     schedule: Callable[[int], float] = lambda step: 1.0,
     clip: float | None = None,
-    ema: AveragedModel | None = None,
+    ema: MovingAverage | None = None,
     autocast: torch.dtype | None = None,
     size: int | None = None,
     seed: int = 0,
@@ -70,9 +114,12 @@ def train(
     `annealed(...)`, is one number per sample. `steps` is the step to end at, counted from 0, and
     `start` the one to start from, with the state that model, optimiser and average had there.
     `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
-    `ema` the average from `moving_average(model)`, and `autocast` the dtype that the network runs
-    in. `seed` is that of σ, of the noise and of dropout. A step whose loss or gradient is not
-    finite is skipped, with a warning at the first, and `MAX_SKIPPED` in a row are an error.
+    `ema` the average to update, and `autocast` the dtype that the network runs in. `seed` is that
+    of σ, of the noise and of dropout. A step whose loss or gradient is not finite is skipped, with
+    a warning at the first, and `MAX_SKIPPED` in a row are an error.
+
+    On an accelerator, a step with a fused Adam does not wait for the device; every `LOOK_EVERY`-th
+    does, to look for skipped ones. With other optimisers every step waits.
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
@@ -88,15 +135,7 @@ def train(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
-    def share_of_mean(batch: Batch, seed: int) -> Tensor:
-        """Return this process's share of the mean loss over the global batch."""
-        x, label = split_batch(batch)
-        total = len(x) if size is None else size
-        if size is None:
-            rows = distributed.own_rows(total)
-            x, label = x[rows], None if label is None else label[rows]
-        if len(x) == 0:
-            raise ValueError(f"a batch of {total}: give each process at least one sample")
+    def share_of_mean(x: Tensor, label: Tensor | None, total: int, seed: int) -> Tensor:
         score = model if label is None else model.given(label)
         noise = row_noise(torch.Generator(x.device).manual_seed(seed), total)
         running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
@@ -109,46 +148,86 @@ def train(
             )
         return losses.sum() / total
 
+    objective = distributed.SharedLoss(share_of_mean, parameters)
+
+    def descend(batch: Batch, seed: int) -> Tensor:
+        """Leave the gradient of the mean loss over the global batch, and return that mean."""
+        x, label = split_batch(batch)
+        total = len(x) if size is None else size
+        if size is None:
+            rows = distributed.own_rows(total)
+            x, label = x[rows], None if label is None else label[rows]
+        if len(x) == 0:
+            raise ValueError(f"a batch of {total}: give each process at least one sample")
+        return distributed.all_sum(objective.backward(x, label, total, seed))
+
     def update(step: int) -> Update:
         if not model.training:
             model.train()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(step)
         optimizer.zero_grad()
-        mean = share_of_mean(batches(step), derive_seed(seed, step))
-        mean.backward()  # type: ignore[no-untyped-call]
-        mean = mean.detach()
-        if distributed.world() > 1:  # sum the mean and the gradients over all, in one message
-            terms = [mean, *(p.grad for p in parameters if p.grad is not None)]
-            vector_to_parameters(distributed.all_sum(parameters_to_vector(terms)), terms)
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip).item()
-        value = mean.item()
-        skipped = not math.isfinite(value) or not math.isfinite(norm)
+        mean = descend(batches(step), derive_seed(seed, step))
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        skipped = ~(mean + norm).isfinite()
+        _step_unless(skipped, optimizer)
+        if ema is not None and (step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0):
+            ema.update_parameters(model, (~skipped).to(norm.dtype))
+        return Update(step + 1, mean, norm, optimizer.param_groups[0]["lr"], skipped)
+
+    device = parameters[0].device
+    numbers = count(start) if steps is None else range(start, steps)
+    return _watch_skipped(
+        (update(step) for step in numbers), lambda step: step == steps or is_look(step, device)
+    )
+
+
+def _step_unless(skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Take the optimiser's step unless `skipped` is true.
+
+    A fused Adam decides that on the device. Any other optimiser waits for the device, and so does
+    one on an Apple GPU, where torch's fused Adam ignores `found_inf`.
+    """
+    groups = optimizer.param_groups
+    fused = isinstance(optimizer, torch.optim.Adam) and all(group["fused"] for group in groups)
+    if not fused or skipped.device.type == "mps":
         if not skipped:
             optimizer.step()
-            if ema is not None and (step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0):
-                ema.update_parameters(model)
-        return Update(step + 1, value, norm, optimizer.param_groups[0]["lr"], skipped)
+        return
+    adam: Any = optimizer
+    adam.found_inf = skipped.float()  # as torch.amp.GradScaler does
+    try:
+        adam.step()
+    finally:
+        del adam.found_inf
 
-    numbers = count(start) if steps is None else range(start, steps)
-    return _watch_skipped(update(step) for step in numbers)
 
-
-def _watch_skipped(updates: Iterator[Update]) -> Generator[Update, None, None]:
+def _watch_skipped(
+    updates: Iterator[Update], looks: Callable[[int], bool]
+) -> Generator[Update, None, None]:
     """Warn about the first skipped step, and raise after `MAX_SKIPPED` in a row."""
-    row, warned = 0, not distributed.is_main()
+    row, warned, unread = 0, not distributed.is_main(), list[Update]()
     for update in updates:
-        row = row + 1 if update.skipped else 0
-        problem = (
-            f"the loss is {update.loss:.4g} and the norm of the gradient {update.norm:.4g}: look "
-            "for NaN in the data, or lower the learning rate"
-        )
-        if row and not warned:
-            warned = True
-            warnings.warn(f"step {update.step} is skipped, because {problem}", stacklevel=2)
+        unread.append(update)
+        results, error = list[Update](), None
+        if looks(update.step):
+            results, unread = read_updates(unread), []
+        for step, loss, norm, _, skipped in results:
+            row = row + 1 if skipped else 0
+            problem = (
+                f"the loss is {loss:.4g} and the norm of the gradient {norm:.4g}: look for NaN in "
+                "the data, or lower the learning rate"
+            )
+            if row and not warned:
+                warned = True
+                warnings.warn(f"step {step} is skipped, because {problem}", stacklevel=2)
+            if row == MAX_SKIPPED:
+                error = f"{row} steps in a row are skipped; in step {step} {problem}"
         yield update
-        if row == MAX_SKIPPED:
-            raise ValueError(f"{row} steps in a row are skipped; in step {update.step} {problem}")
+        if error is not None:
+            raise ValueError(error)
 
 
 def split_batch(batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -196,22 +275,6 @@ def _fork_generators(device: torch.device, seed: int) -> Generator[None, None, N
 def derive_seed(*numbers: int) -> int:
     """Hash several numbers to one seed; the seeds of neighbouring steps are unrelated."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
-
-
-def moving_average(model: nn.Module, decay: float = 0.999) -> AveragedModel:
-    """Return θ̄ with d = min(decay, (1 + k)/(10 + k)), so that early weights are forgotten.
-
-    `train` updates it after each of the first `EMA_WARMUP` steps, then after every
-    `EMA_UPDATE_EVERY`-th, with d¹⁰ for ten steps. The averaged model is its `module`.
-    """
-
-    def update(average: Any, weights: Any, updates: Tensor | int) -> None:
-        late = max(int(updates) - EMA_WARMUP, 0)
-        k = min(int(updates), EMA_WARMUP) + EMA_UPDATE_EVERY * late
-        d = min(decay, (1 + k) / (10 + k)) ** (EMA_UPDATE_EVERY if k >= EMA_WARMUP else 1)
-        torch._foreach_lerp_(average, weights, 1 - d)
-
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))
 
 
 def constant(warmup: int = 0) -> Callable[[int], float]:

@@ -104,12 +104,13 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
     if not data.exact:
         say(f"{data.name} is streamed: if this run is stopped, `scorefield resume`")
         say("continues at about the same place, but an exact resume cannot be promised")
-    skipped = sum(update.skipped for update in track_training(run))
+    for _ in track_training(run):
+        pass
     if not is_main():
         return
     about = read_tensors(directory).about
     loss = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
     say(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
-    if skipped:
-        say(f"{skipped} steps were skipped, because their loss or gradient was not finite")
+    if run.skipped:
+        say(f"{run.skipped} steps were skipped, because their loss or gradient was not finite")
     say(f"next: scorefield sample {directory} -n 64{' --label all' * run.experiment.data.labels}")

@@ -121,7 +121,7 @@ def training_losses(setting: Setting, sigma: float) -> Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if small else threads)  # more gain nothing at so small a step
     try:
-        return torch.tensor([u.loss for u in progress(updates, steps, f"noise of {sigma:g}")])
+        return torch.stack([u.loss for u in progress(updates, steps, f"noise of {sigma:g}")])
     finally:
         torch.set_num_threads(threads)
 

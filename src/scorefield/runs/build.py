@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from .. import distributed
 from ..checkpoint import limit_parameters, load
@@ -34,7 +33,7 @@ from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..sample import Plan, make_plan
 from ..show.machine import memory_bytes
-from ..train import derive_seed, moving_average
+from ..train import MovingAverage, derive_seed
 from ..values import convert_arguments
 from .config import Experiment, Levels, Sampling
 
@@ -55,7 +54,7 @@ class Parts:
     device: torch.device  # where the model is
     data: Dataset  # on the device
     model: ScoreModel  # in training
-    ema: AveragedModel  # the model's moving average
+    ema: MovingAverage  # the model's moving average
     optimizer: torch.optim.Optimizer  # over the model's parameters
     loss: Callable[..., Tensor]  # loss(score, x, noise=...), one number per sample
     batches: Batches  # this process's rows of each batch
@@ -75,7 +74,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     # The training loop applies autocast. Compilation comes last: a compiled network is not copied.
     kernels = ("winograd", "onednn", "channels_last", "tf32")
     Choice(**{name: getattr(machine, name) == "on" for name in kernels}).apply(model)
-    ema = moving_average(model, training.ema)
+    ema = MovingAverage(model, training.ema)
     if machine.compile == "on":
         Choice.compile_network(model, graphs=distributed.world() == 1)
     optimizer = torch.optim.Adam(
@@ -83,7 +82,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
         lr=training.rate,
         betas=training.betas,
         eps=training.eps,
-        fused=device.type in ("cpu", "cuda"),
+        fused=device.type != "mps",
     )
     batches = Batches(
         data.train,

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from operator import attrgetter
@@ -40,7 +40,17 @@ from ..sample import sample
 from ..show import images
 from ..show.progress import progress
 from ..show.text import in_hours
-from ..train import MAX_SKIPPED, Update, constant, cosine, derive_seed, row_noise, train
+from ..train import (
+    MAX_SKIPPED,
+    Update,
+    constant,
+    cosine,
+    derive_seed,
+    is_look,
+    read_updates,
+    row_noise,
+    train,
+)
 from ..values import escape_controls
 from .build import Parts, build_plan
 from .config import Experiment
@@ -68,12 +78,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Run:
-    """The training loop of a run. Iterating trains to the end and yields an `Update` per step."""
+    """The training loop of a run. Iterating trains to the end and yields an `Update` per step.
+
+    Results are read, and processes agree on signals, at the steps of `_is_look` only, so that
+    nothing waits in between. Each regular checkpoint is one of them, and steps are undone back to
+    such a checkpoint: hence the state does not depend on how often the run looks.
+    """
 
     def __init__(self, directory: Path, experiment: Experiment, parts: Parts) -> None:
         self.directory, self.experiment, self.parts = directory, experiment, parts
         self.progress = Progress()
         self.reasons = ""  # for the backend
+        self.skipped = 0  # number of steps that were skipped since the start
+        self.losses = deque[float](maxlen=MEAN_STEPS)
+        """Last losses that have been read, without those of skipped steps."""
         self._saved = 0.0  # time of the last checkpoint
         self._written = 0  # last step whose files are all written, except perhaps its checkpoint
         self._signal = 0  # the signal that asked the run to stop
@@ -121,19 +139,57 @@ class Run:
             if self.step == 0:
                 self.save()
             while self.step < training.steps:
-                for update in self._train():
-                    self.progress.bad = self.progress.bad + 1 if update.skipped else 0
-                    if self.progress.bad == MAX_SKIPPED:
-                        self._roll_back(update)
-                        self.check_in_step()
-                        if journal:
-                            journal.rewind(self.step)
-                        break
-                    self.progress.step = update.step
-                    self._write_due(update, journal)
-                    self._written = self.step
-                    yield update
+                yield from self._steps(journal)
+
+    def _steps(self, journal: Journal | None) -> Generator[Update, None, None]:
+        """Train to the end, or until steps are undone."""
+        unread = list[Update]()
+        try:
+            for update in self._train():
+                self.progress.step = update.step
+                unread.append(update)
+                if self._is_look() and not self._look(unread, journal):
+                    return
+                yield update
+                if self._is_look():
                     self._stop_if_signalled()
+        except OSError:
+            if unread and distributed.world() == 1:  # reading data failed between two looks
+                self._look(unread, journal)
+            raise
+
+    def _is_look(self) -> bool:
+        keeping = self.experiment.keeping
+        due = (keeping.evaluate, keeping.samples, keeping.checkpoint)
+        last = self.step == self.experiment.training.steps
+        return last or is_look(self.step, self.parts.device) or any(_due(self.step, n) for n in due)
+
+    def _look(self, unread: list[Update], journal: Journal | None) -> bool:
+        """Read the results since the last look and write what is due; False if steps are undone."""
+        updates = read_updates(unread)
+        unread.clear()
+        if (step := self._count_skipped(updates)) is None:
+            self._write_due(updates, journal)
+            self._written = self.step
+            return True
+        self._roll_back(step)
+        self.check_in_step()
+        if journal:
+            journal.rewind(self.step)
+        return False
+
+    def _count_skipped(self, updates: Iterable[Update]) -> int | None:
+        """Return the step that is the `MAX_SKIPPED`-th in a row to be skipped, if there is one."""
+        for update in updates:
+            if not update.skipped:
+                self.progress.bad = 0
+                self.losses.append(float(update.loss))
+                continue
+            self.skipped += 1
+            self.progress.bad += 1
+            if self.progress.bad == MAX_SKIPPED:
+                return update.step
+        return None
 
     def _train(self) -> Generator[Update, None, None]:
         training, parts = self.experiment.training, self.parts
@@ -159,16 +215,17 @@ class Run:
                 seed=derive_seed(self.experiment.seed, 2),
             )
 
-    def _write_due(self, update: Update, journal: Journal | None) -> None:
-        """Write what is due after a step; its line comes before its checkpoint."""
+    def _write_due(self, updates: Sequence[Update], journal: Journal | None) -> None:
+        """Write what is due after the last of some steps; their lines come before a checkpoint."""
         keeping = self.experiment.keeping
         last = self.step == self.experiment.training.steps
-        line = _line(update)
-        if last or _due(self.step, keeping.evaluate):
-            line |= self.evaluate()
-        logged = last or update.skipped or "heldout" in line or _due(self.step, keeping.log)
-        if logged and journal:
-            journal.write(line)
+        heldout = self.evaluate() if last or _due(self.step, keeping.evaluate) else {}
+        for update in updates:
+            line = _line(update) | (heldout if update.step == self.step else {})
+            final = last and update.step == self.step
+            logged = final or update.skipped or "heldout" in line or _due(update.step, keeping.log)
+            if logged and journal:
+                journal.write(line)
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
         if last or late or _due(self.step, keeping.checkpoint):
             self.save()
@@ -204,11 +261,11 @@ class Run:
         if distributed.is_main():
             save_state(self.directory, self.experiment, self.parts, self.progress)
 
-    def _roll_back(self, update: Update) -> None:
+    def _roll_back(self, step: int) -> None:
         """Reload the last checkpoint and halve the learning rate; fail the second time."""
         if self.progress.slower < 1:
             raise ValueError(
-                f"{MAX_SKIPPED} steps in a row up to {update.step} had a loss or gradient that is "
+                f"{MAX_SKIPPED} steps in a row up to {step} had a loss or gradient that is "
                 "not finite, with half the learning rate as well: look for NaN in the data, or try "
                 f"a training.rate below {self.experiment.training.rate} or a training.clip"
             )
@@ -270,7 +327,7 @@ def _due(step: int, every: int) -> bool:
 
 def _line(update: Update) -> dict[str, Any]:
     """Return the log line of a step; a loss, norm or rate that is not finite is null."""
-    numbers = {name: getattr(update, name) for name in ("loss", "norm", "rate")}
+    numbers = {name: float(getattr(update, name)) for name in ("loss", "norm", "rate")}
     finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
     line = {"step": update.step, "time": round(time.time(), 3), **finite}
     return line | {"skipped": True} if update.skipped else line
@@ -294,16 +351,14 @@ def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> T
 
 def track_training(run: Run) -> Iterator[Update]:
     """Train a run to its end, and show its progress and a running mean of its loss."""
-    losses, steps = deque[float](maxlen=MEAN_STEPS), run.experiment.training.steps
+    steps = run.experiment.training.steps
     if distributed.is_main():
         place = f"from step {run.step} to {steps} on {run.parts.data.name}"
         line = f"{run.directory}: {place}; Ctrl-C saves and stops"
         print(escape_controls(line), flush=True)
 
     def describe(update: Update) -> str:
-        if not update.skipped:
-            losses.append(update.loss)
-        return f"loss {fmean(losses or [math.nan]):.4g}"
+        return f"loss {fmean(run.losses or [math.nan]):.4g}"
 
     updates, position = estimate_time(run, steps), attrgetter("step")
     return progress(updates, steps, "training", done=run.step, position=position, describe=describe)
