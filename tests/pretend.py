@@ -20,11 +20,12 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.backend_registration import (
     _DummyBackendModule,
     _setup_privateuseone_for_python_backend,
@@ -131,15 +132,16 @@ class There(Tensor):
 
 def _run(operation, *args, **kwargs):
     """Run an operation with a tensor of the device, or with a result there."""
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    leaves, structure = tree_flatten((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     there = [t for t in tensors if isinstance(t, There)]
     target = kwargs.get("device") or there[0].device
     if target.type == "pretend":
         target = torch.device("pretend", target.index or 0)
-    _check(operation, args, kwargs, target)
+    _check(operation, args, kwargs, tensors, target)
+    args, kwargs = tree_unflatten([getattr(leaf, "raw", leaf) for leaf in leaves], structure)
     if kwargs.get("device"):
-        kwargs = kwargs | {"device": torch.device("cpu")}
-    args, kwargs = tree_map_only(There, lambda t: t.raw, (args, kwargs))
+        kwargs["device"] = torch.device("cpu")
     result = operation(*args, **kwargs)
     for t in there:
         if t.raw.shape != t.shape:  # it was resized
@@ -153,10 +155,9 @@ def _run(operation, *args, **kwargs):
     )
 
 
-def _check(operation, args, kwargs, target):
+def _check(operation, args, kwargs, tensors, target):
     """Refuse what CUDA refuses, and count copies and reads."""
     name = operation._schema.name.removeprefix("aten::")
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     if name in ("copy_", "_to_copy"):
         if {t.device for t in tensors} != {target}:
             _count("copies")
@@ -198,6 +199,7 @@ _setup_privateuseone_for_python_backend("pretend", _Module())
 torch.autograd.set_multithreading_enabled(False)
 _library = torch.library.Library("_", "IMPL", "PrivateUse1")
 _library.fallback(_run, with_keyset=False)
-# `torch.tensor` copies where the fallback is not reached
-_copies = torch.library.Library("aten", "IMPL", "PrivateUse1")
-_copies.impl("copy_", lambda *args: _run(torch.ops.aten.copy_.default, *args))
+# what does not reach the fallback: the copy of `torch.tensor`, and a gradient by another formula
+_direct = torch.library.Library("aten", "IMPL", "PrivateUse1")
+for _name in ("copy_", "silu_backward"):
+    _direct.impl(_name, partial(_run, getattr(torch.ops.aten, _name).default))

@@ -3,15 +3,30 @@
 A sampler's step neither copies to the device nor waits for it.
 """
 
+from functools import partial
+
 import pytest
 import torch
+from test_objectives import OBJECTIVES
+from test_oracles import KINDS, oracles
+from torch import nn
 
-from scorefield import geometric
+from scorefield import EDM, MLP, NCSN, VP, Prior, ScoreModel, VPDiscrete, geometric
+from scorefield.diagnose import diagnose
+from scorefield.ladder import suggest
+from scorefield.likelihood import log_likelihood
+from scorefield.noise import Discrete, LogNormal, interpolated, replay
+from scorefield.objectives import annealed
+from scorefield.precondition import ddpm_sigmas
+from scorefield.sample import as_model, make_plan, sample
 from scorefield.samplers import SAMPLERS, final
 from scorefield.samplers.integrate import predictor_corrector
 from scorefield.samplers.langevin import langevin
+from scorefield.score import from_energy, guide, rescale, to_denoiser, to_noise
 
 X = torch.linspace(-2, 2, 12).reshape(6, 2)
+LADDER = geometric(2.0, 0.1, 4)
+LEVELS = Discrete(LADDER)
 
 
 def normal(x, sigma):
@@ -95,12 +110,110 @@ def test_copies_and_reads_are_counted():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_samplers_step_makes_no_copy_and_no_read(name, device, growth):
-    ends = []
-    for place in ("cpu", device):
-        torch.manual_seed(0)
-        ends.append(final(RUNS[name](X.to(place), 3)).cpu())
-    # the pretend device computes with the kernels of the CPU
-    torch.testing.assert_close(*ends, rtol=0, atol=0)
+def test_a_samplers_step_makes_no_copy_and_no_read(name, device, same, growth):
+    same(lambda place: final(RUNS[name](X.to(place), 3)))
     there = X.to(device)
     assert not growth(lambda steps: final(RUNS[name](there, steps)))
+
+
+def model(place, precondition=None, labels=3):
+    """Return a model of random weights on a device."""
+    torch.manual_seed(0)
+    net = MLP((2,), width=8, blocks=1, labels=labels)
+    nn.init.normal_(net.head.weight)  # which starts at 0
+    prior = Prior(torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 0.3], [0.3, 0.5]]))
+    return ScoreModel(net, precondition or EDM(), prior=prior).to(place).eval()
+
+
+def oracle(kind, place):
+    return oracles((2,), torch.float32, place)[kind]
+
+
+points, mixture = partial(oracle, "empirical"), partial(oracle, "mixture")
+
+
+SCORES = {
+    **{kind: partial(oracle, kind) for kind in KINDS},
+    "EDM": model,
+    "NCSN": partial(model, precondition=NCSN(LADDER), labels=0),
+    "VP": partial(model, precondition=VP()),
+    "DDPM": partial(model, precondition=VPDiscrete(ddpm_sigmas())),
+    "a class": lambda place: model(place).given(1),
+    "classes": lambda place: model(place).given(torch.arange(6) % 3),
+    "guidance": lambda place: guide(model(place).given(2), model(place), 2.0),
+    "denoiser": lambda place: to_denoiser(points(place)),
+    "noise": lambda place: to_noise(points(place)),
+    "rescaled": lambda place: rescale(points(place), 2.0, -1.0),
+    "energy": lambda place: from_energy(lambda x, sigma: x.square().sum(1) / (1 + sigma**2)),
+    "model of an oracle": lambda place: as_model(points(place)),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("several", [False, True], ids=["one level", "levels"])
+def test_a_score_makes_no_copy_and_no_read(name, several, device, same, growth):
+    sigma = torch.linspace(0.2, 1.2, 6) if several else 0.7
+    place_sigma = (lambda place: sigma.to(place)) if several else lambda place: sigma
+    same(lambda place: SCORES[name](place)(X.to(place), place_sigma(place)))
+    score, there, level = SCORES[name](device), X.to(device), place_sigma(device)
+    if not (several and name in ("NCSN", "DDPM")):
+        assert not growth(lambda steps: [score(there, level) for _ in range(steps)])
+
+
+def loss(objective, place, levels=LEVELS):
+    """Return the loss of each sample, and the gradients of the weights."""
+    score = model(place)
+    values = annealed(objective, levels)(score, X.to(place))
+    values.sum().backward()
+    return values, [p.grad for p in score.parameters() if p.grad is not None]
+
+
+def likelihood(place, probes):
+    score, options = mixture(place), {"sigma_min": 0.5, "sigma_max": 2.0, "tolerance": 1e-2}
+    return log_likelihood(score, X.to(place), score.prior, probes=probes, **options)
+
+
+RESULTS = {
+    **{name: partial(loss, objective) for name, objective in OBJECTIVES.items()},
+    "all levels": lambda place: loss(OBJECTIVES["denoising"], place, LogNormal()),
+    "suggest": lambda place: suggest(X.to(place)).sigmas,
+    "diagnose": lambda place: [
+        (level.stiffness, *level.errors, level.mean, level.variance, level.widest, level.local)
+        for level in diagnose(model(place), mixture(place), LADDER[:1], steps=2, n=20).levels
+    ],
+    "likelihood": lambda place: likelihood(place, None),
+    "likelihood, two probes": lambda place: likelihood(place, 2),
+    "interpolated": lambda place: interpolated(
+        torch.randn_like, torch.randn_like, torch.linspace(0, 1, 6)
+    )(X.to(place)),
+    "replay": lambda place: replay([X])(torch.zeros(6, 2, device=place)),
+    "sample": lambda place: sample(model(place), 5, batch=3),
+    "sample with a plan": lambda place: sample(
+        model(place), 5, make_plan(model(place), "predictor_corrector", 4, rule="batch")
+    ),
+    "sample few levels": lambda place: sample(model(place, NCSN(LADDER), 0), 5, steps=2),
+    "sample an oracle": lambda place: sample(points(place), 5),
+    "sample with guidance": lambda place: sample(
+        model(place), 5, "churn", steps=4, label=["0", "2", "1", "1", "0"], guidance=2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_are_the_cpus(name, same):
+    same(RESULTS[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_oracles_are_the_cpus(kind, same):
+    def everything(place):
+        truth = oracle(kind, place)
+        results = [truth.log_prob(X.to(place), 0.5), truth.sample(5, 0.1), truth.prior.dense]
+        if hasattr(truth, "posterior") and kind != "mixture":
+            posterior = truth.posterior(torch.ones(1, 2).to(place), torch.ones(1).to(place), 0.3)
+            results += [posterior.score(X.to(place), 0.5), posterior.prior.mean]
+        if hasattr(truth, "responsibilities"):
+            results.append(truth.responsibilities(X.to(place), 0.5))
+        return results
+
+    same(everything)

@@ -14,25 +14,29 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from scorefield import Box, Empirical, Gaussian, GaussianMixture, Mixture, seeded
 
 
-def oracles(shape, dtype=torch.float64):
+def oracles(shape, dtype=torch.float64, device="cpu"):
     """Return one oracle of each kind, the same in every call."""
     torch.manual_seed(0)
     size = math.prod(shape)
-    mean, low, *means = torch.randn(7, *shape, dtype=dtype)
-    weights = (torch.rand(5, dtype=dtype) + 0.1).log().softmax(0)
+    mean, low, *means = torch.randn(7, *shape, dtype=dtype).to(device)
+    weights = (torch.rand(5, dtype=dtype) + 0.1).log().softmax(0).to(device)
     a, tall = torch.randn(size, size, dtype=dtype), torch.randn(size, (size + 1) // 2, dtype=dtype)
-    cov = a @ a.T / size + 0.1 * torch.eye(size, dtype=dtype)
+    cov = (a @ a.T / size + 0.1 * torch.eye(size, dtype=dtype)).to(device)
+    sides, points = (
+        torch.rand(2, *shape, dtype=dtype).to(device),
+        torch.rand(100, *shape, dtype=dtype),
+    )
     parts = [Gaussian(means[0], 0.2), Gaussian(means[1], cov), Box(means[2] - 1, means[2] + 1)]
     return {
         "scalar": Gaussian(mean, 0.3),
-        "diagonal": Gaussian(mean, torch.rand(shape, dtype=dtype) + 0.1),
+        "diagonal": Gaussian(mean, sides[0] + 0.1),
         "dense": Gaussian(mean, cov),
-        "plane": Gaussian(mean, 0.0, tall),
-        "thick plane": Gaussian(mean, 0.2, tall),
+        "plane": Gaussian(mean, 0.0, tall.to(device)),
+        "thick plane": Gaussian(mean, 0.2, tall.to(device)),
         "gaussian mixture": GaussianMixture(torch.stack(means), 0.05, weights),
         "mixture": Mixture(parts, weights[:3] / weights[:3].sum()),
-        "empirical": Empirical(torch.rand(100, *shape, dtype=dtype)),
-        "box": Box(low, low + 0.1 + torch.rand(shape, dtype=dtype)),
+        "empirical": Empirical(points.to(device)),
+        "box": Box(low, low + 0.1 + sides[1]),
     }
 
 

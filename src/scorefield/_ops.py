@@ -57,10 +57,13 @@ def check_finite(x: object, name: str = "x") -> None:
 
 
 def lowest(sigma: Sigma) -> float:
-    """Return the least σ, ∞ for an empty batch, after checking that it is not below 0."""
+    """Return the least σ, ∞ for an empty batch, after checking that it is not below 0.
+
+    It is ∞ also on a device other than the CPU, which is not read: the caller would have to wait.
+    """
     check_sigma(sigma)
     if isinstance(sigma, Tensor):
-        sigma = sigma.min().item() if sigma.numel() else math.inf
+        sigma = sigma.min().item() if sigma.device.type == "cpu" and sigma.numel() else math.inf
     if not sigma >= 0:
         raise ValueError(f"sigma={sigma}: give a noise level ≥ 0")
     return sigma

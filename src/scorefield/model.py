@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -101,6 +102,7 @@ class ScoreModel(nn.Module):
         A class is a number or a name. Also in training: `loss(model.given(labels), x)`.
         """
         label = self.find_class(label) if isinstance(label, str) else label
+        label = label.to(self.device) if isinstance(label, Tensor) else label
         try:
             inspect.signature(self.net.forward).bind(None, None, label)
         except TypeError:
@@ -190,7 +192,7 @@ class ScoreModel(nn.Module):
         dtype = next(self.net.parameters(), y).dtype
         inputs = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
         if label is not None:
-            inputs.append(expand_label(label, len(y)).to(y.device))
+            inputs.append(expand_label(label, len(y), y.device))
         # without a type of its own, the caller's autocast, if any, holds
         own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
         with own:
@@ -198,11 +200,13 @@ class ScoreModel(nn.Module):
         return out.to(y.dtype)
 
 
-def expand_label(label: Label, n: int) -> Int[Tensor, "n"]:
+def expand_label(label: Label, n: int, device: torch.device | None = None) -> Int[Tensor, "n"]:
     """Return the class of each of n samples."""
     classes = None
     with suppress(TypeError, ValueError, RuntimeError):  # a text, or a list of them
-        classes = torch.as_tensor(label)
+        # a number is filled on the device, without a copy to wait for
+        to_tensor = partial(torch.full, ()) if isinstance(label, int) else torch.as_tensor
+        classes = to_tensor(label, device=device)
     if classes is None or classes.dtype not in CLASS_DTYPES or classes.shape not in ((), (n,)):
         value = repr(label)
         if isinstance(label, Tensor):

@@ -266,10 +266,9 @@ class GaussianMixture(Mixture):
 
     def _width(self, x: Tensor, sigma: Sigma) -> Float[Tensor, ""] | Float[Tensor, "batch 1"]:
         """Return v + σ²."""
-        width = self.variance + match(sigma, x.flatten(1)) ** 2
-        if self.variance == 0 and (width == 0).any():
+        if self.variance == 0 and lowest(sigma) ** 2 < torch.finfo(x.dtype).tiny:
             raise ValueError("sigma is 0, where points have no density: give sigma > 0")
-        return width
+        return self.variance + match(sigma, x.flatten(1)) ** 2
 
     def _joint(self, x: Tensor, sigma: Sigma) -> Float[Tensor, "batch n"]:
         """Return log wᵢ − ‖x − μᵢ‖²/2(v + σ²)."""
