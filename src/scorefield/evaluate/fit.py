@@ -64,10 +64,10 @@ def loss_curves(
             denoising(score, part, sigma, noise=seeded(seed, first=i * LOSS_BATCH))
             for i, part in enumerate(torch.split(x, LOSS_BATCH))
         ]
-        return torch.cat(parts).cpu() / x[0].numel()
+        return torch.cat(parts) / x[0].numel()
 
     return sigmas, {
-        name: weight[:, None] * torch.stack([loss(score, x, s) for s in sigmas.tolist()])
+        name: weight[:, None] * torch.stack([loss(score, x, s) for s in sigmas.tolist()]).cpu()
         for name, (score, x) in curves.items()
     }
 

@@ -126,7 +126,7 @@ def gather_samples(
             for state in every((state for _, state in pairs), interval):
                 if first == 0:
                     few = min(32, max(4, 2**17 // state.x[0].numel()))  # fewer large ones
-                    x, denoised = (z[:few].cpu().clone() for z in (state.x, state.denoised))
+                    x, denoised = (z[:few].clone() for z in (state.x, state.denoised))
                     shown.append(State(x, state.sigma, denoised, state.step))
             x = state.x.cpu()
             seconds += time.perf_counter() - start
@@ -139,6 +139,9 @@ def gather_samples(
             start = time.perf_counter()
 
     gathered = gather_features(batches(), features, shared=True)
+    tensors = zip(*((state.x, state.denoised) for state in shown), strict=True)
+    frames = zip(shown, *(torch.stack(same).cpu() for same in tensors), strict=True)
+    shown = [state._replace(x=x, denoised=denoised) for state, x, denoised in frames]
     return replace(gathered, seconds=max(distributed.all_gather(seconds)), states=shown)
 
 

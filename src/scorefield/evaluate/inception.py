@@ -83,9 +83,9 @@ def resize_tensorflow(
     """Resize bilinearly as TensorFlow 1 did: output i is input i·size/side, from the corner."""
 
     def weights(size: int) -> Tensor:
-        place = torch.arange(side) * (size / side)
+        place = torch.arange(side, device=x.device) * (size / side)
         low, share = place.long(), place.frac()[:, None]
-        eye = torch.eye(size)
+        eye = torch.eye(size, device=x.device)
         return ((1 - share) * eye[low] + share * eye[(low + 1).clamp(max=size - 1)]).to(x)
 
     height, width = x.shape[2:]

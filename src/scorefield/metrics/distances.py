@@ -19,6 +19,9 @@ from torch import Tensor
 
 from .arguments import blocks, mean_row, row_blocks, sample_matrices, sample_matrix
 
+DIRECTIONS = 64
+"""Directions on which all samples are projected at a time."""
+
 
 class Estimate(NamedTuple):
     """A value and its error; the function documents which kind of error."""
@@ -207,10 +210,10 @@ def sliced_wasserstein(
     theta = noise(x.new_empty(directions, x.shape[1])).double()
     theta = theta / theta.norm(dim=1, keepdim=True)
     width, i, j = _coupling(len(x), len(y), x.device)
-    total = 0.0
-    for part in theta.split(64):  # memory is that of 64 projections of all samples
+    total = theta.new_zeros(())
+    for part in theta.split(DIRECTIONS):
         u, v = (torch.cat([block @ part.T for block in blocks(z)]).sort(0).values for z in (x, y))
-        total += (width @ (u[i] - v[j]).abs().pow(order)).sum().item()
+        total += (width @ (u[i] - v[j]).abs().pow(order)).sum()
     return float((total / directions) ** (1 / order))
 
 
