@@ -184,7 +184,7 @@ def test_wrong_options_are_named(tmp_path):
 
 def test_files_are_sorted_from_all_levels_without_hidden_and_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
-    with pytest.raises(OSError, match="holds no images, but 1 files with other extensions"):
+    with pytest.raises(OSError, match="holds no images, but 1 other file"):
         load_data(tmp_path)
     for i, name in enumerate(["b/2.png", "b/deep/1.BMP", "a/9.jpeg", "a/10.png"]):
         _save(tmp_path / name, np.full((2, 2), 60 * i))

@@ -280,6 +280,7 @@ def test_an_empty_batch_has_an_empty_score(kind, sigma):
         (lambda: GaussianMixture(X, 1.0, torch.tensor([0.8, 0.3])), "whose sum is 1, not 1.1"),
         (lambda: Mixture([N, N], torch.ones(2)), r"give weights / weights.sum\(\)"),
         (lambda: GaussianMixture(X, -1.0, torch.ones(2)), "variance=-1"),
+        (lambda: GaussianMixture(X, [1.0], torch.ones(2)), r"variance=\[1.0\]: give a finite"),
         (lambda: GaussianMixture(X / 0, 1.0, torch.ones(2) / 2), "means has NaN"),
         (lambda: GaussianMixture(X[:0], 1.0, torch.ones(0)), r"means has shape \(0, 3\)"),
         (lambda: Empirical(X[0]), r"data has shape \(3,\): give a batch"),

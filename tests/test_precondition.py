@@ -144,6 +144,8 @@ def test_ncsn_takes_the_nearest_level_and_ncsnv2_none():
     [
         *((partial(rows.EDM, sigma_data), "sigma_data") for sigma_data in (-1.0, 0.0, math.inf)),
         (partial(rows.EDM, centre=math.nan), "centre=nan"),
+        (partial(rows.EDM, "1"), "sigma_data='1': give a finite number"),
+        (partial(rows.VP, "1"), "beta_min='1': give a finite number"),
         (partial(rows.VP, -1.0), r"beta_min=-1.0, beta_max=20.0: they must increase from > 0"),
         (partial(rows.SubVP, 1.0, math.inf), "beta_max=inf"),
         *((partial(rows.VP().rescale, scale), "scale=") for scale in (0.0, math.nan)),

@@ -66,6 +66,7 @@ def test_a_class_and_guidance_move_completions():
     [
         (dict(zetta=1.0), "dps: option zetta does not exist: did you mean zeta"),
         (dict(noise=torch.randn_like), "noise is a function of `seed` here"),
+        (dict(n=1.5), "n=1.5: give a whole number, 1 or more"),
         (dict(seed=2**64), "seed=18446744073709551616: give a whole number"),
         (dict(y=torch.zeros(1, 3)), r"mask has shape \(2,\), but is applied to a batch of \(3,\)"),
         (dict(operator=inverse.mask(torch.ones(3))), r"mask has shape \(3,\)"),

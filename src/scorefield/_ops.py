@@ -56,6 +56,12 @@ def check_finite(x: object, name: str = "x") -> None:
         raise ValueError(f"{name} has NaN or infinite values: replace them, or leave them out")
 
 
+def check_number(value: object, name: str) -> None:
+    """Raise unless a value is a finite number."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r:.80}: give a finite number")
+
+
 def lowest(sigma: Sigma) -> float:
     """Return the least σ, ∞ for an empty batch, after checking that it is not below 0.
 

@@ -24,7 +24,9 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a file to read; refuse a FIFO, a socket or a device, which may wait or never end."""
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Python refuses to open a directory
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path} is a directory: name a file in it")
+    if not stat.S_ISREG(mode):
         raise OSError(
             f"{path} is not a regular file, but a FIFO, a socket or a device: copy it into a file"
         )

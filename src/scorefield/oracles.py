@@ -26,6 +26,7 @@ from ._ops import (
     check_batch,
     check_finite,
     check_floats,
+    check_number,
     lowest,
     match,
     sq_norm,
@@ -247,7 +248,8 @@ class GaussianMixture(Mixture):
     def __init__(
         self, means: Float[Tensor, "n *shape"], variance: float, weights: Float[Tensor, "n"]
     ) -> None:
-        if not 0 <= variance < math.inf:
+        check_number(variance, "variance")
+        if variance < 0:
             raise ValueError(f"variance={variance}: give a number ≥ 0")
         check_batch(means, "means")
         check_finite(means, "means")

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ._ops import check_number
 from .noise import Discrete, check_levels
 
 
@@ -53,14 +54,13 @@ class Precondition:
         for name, choices in (("predicts", PREDICTIONS), ("clock", CLOCKS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r:.40}: one of {', '.join(choices)}")
-        if not math.inf > self.sigma_max >= self.sigma_min > 0:
+        for name in ("sigma_max", "sigma_min", "centre", "scale", "sigma_data"):
+            check_number(getattr(self, name), name)
+        if not self.sigma_max >= self.sigma_min > 0:
             raise ValueError(
                 f"the noise levels {self.sigma_max:.6g} to {self.sigma_min:.6g} must be finite, "
                 "positive and in decreasing order"
             )
-        for name in ("centre", "scale", "sigma_data"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: give a finite number")
         if self.scale == 0:
             raise ValueError("scale must not be 0: give the factor to the range of the training")
         _integrals(self.beta_min, self.beta_max)
@@ -219,7 +219,9 @@ def SubVP(beta_min: float = 0.1, beta_max: float = 20.0, centre: float = 0.0) ->
 
 def _integrals(beta_min: float, beta_max: float) -> list[float]:
     """Return ∫₀ᵗβ = −2 log α at both ends of the training, after checking that β increases."""
-    if not 0 < beta_min <= beta_max < math.inf:
+    check_number(beta_min, "beta_min")
+    check_number(beta_max, "beta_max")
+    if not 0 < beta_min <= beta_max:
         raise ValueError(f"beta_min={beta_min}, beta_max={beta_max}: they must increase from > 0")
     return [t * beta_min + t**2 * (beta_max - beta_min) / 2 for t in (1.0, 1e-5)]
 

@@ -167,8 +167,8 @@ def workload(
         raise ValueError(f"method={method!r}: there are {', '.join(get_args(Method))}")
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
     for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give 1 or more")
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name}={value!r:.80}: give a whole number, 1 or more")
     groups, size = n, 1
     if method == "particle_filter":
         groups = min(filters, n)

@@ -38,7 +38,7 @@ def csv_file(
     drop: Sequence[str] = (),
     missing: Literal["error", "drop"] = "error",
     delimiter: Literal[",", ";", "\t"] | None = None,
-    held_out: float = 0.1,
+    held_out: float | Path = 0.1,
     memory: int = 2**28,
 ) -> Dataset:
     """Load a .csv or .tsv file in UTF-8 as standardised vectors, see `Table`.
@@ -164,7 +164,7 @@ class TableReader:
             pairs = zip(names, map(cell_text, row), strict=True)
             yield place, {name: text for name, text in pairs if name not in self.drop}
 
-    def dataset(self, split: Split | None = None, held_out: float = 0.1) -> Dataset:
+    def dataset(self, split: Split | None = None, held_out: float | Path = 0.1) -> Dataset:
         """Return the rows as standardised vectors, some of them held out."""
         header = self.header()
         check_names((*self.types, *self.drop), header, f"{self.source}: the column ")

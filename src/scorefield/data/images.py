@@ -20,7 +20,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..values import data_option
+from ..values import data_option, quantity
 from .decode import ImageFile, decode, image_formats, read_header, read_image
 from .fingerprint import check_unchanged, file_stamp
 from .sources import Arrays, Dataset, Labelled, Part, Source, Split, check_share
@@ -217,7 +217,7 @@ def image_names(root: Path) -> list[str]:
     images = [file for file in files if formats.get(file.suffix.lower()) in image_formats()]
     if not images:
         raise FileNotFoundError(
-            f"{root} holds no images, but {len(files)} files with other extensions"
+            f"{root} holds no images" + f", but {quantity(len(files), 'other file')}" * bool(files)
         )
     return sorted(image.relative_to(root).as_posix() for image in images)
 

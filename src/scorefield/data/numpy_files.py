@@ -32,7 +32,7 @@ MAX_NPZ_RATIO = 100
 
 
 def numpy_file(
-    path: str | Path, *, signals: bool = False, held_out: float = 0.1, memory: int = 2**30
+    path: str | Path, *, signals: bool = False, held_out: float | Path = 0.1, memory: int = 2**30
 ) -> Dataset:
     """Load a .npy file, or a .npz of one array of samples and, as `labels` or `y`, their labels.
 

@@ -6,6 +6,7 @@ a point of the cell (Theis et al. 2016, §3.1); `all_samples` takes its middle.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -210,16 +211,18 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=test)
 
 
-def check_share(share: float) -> float:
-    """Refuse a share of samples to hold out that leaves nothing on one side."""
+def check_share(share: float | Path) -> float:
+    """Refuse a share of samples to hold out that leaves nothing on one side, or is a path."""
+    if isinstance(share, Path):
+        raise ValueError(f"held_out={share}: give a share, as 0.1; only images may be a folder")
     if not 0 < share < 1:
         raise ValueError(f"held_out={share}: give a share above 0 and below 1, as 0.1")
     return share
 
 
-def hold_out(n: int, share: float) -> Split:
+def hold_out(n: int, share: float | Path) -> Split:
     """Split n rows at random, the same each time; hold out at least one row if there are two."""
-    check_share(share)
+    share = check_share(share)
     order = torch.from_numpy(permutation(0, 0, n).copy())
     train = n - min(max(round(n * share), 1), n - 1)
     return order[:train], order[train:]
