@@ -1,5 +1,6 @@
 """Folders of images: each format is decoded to the right pixels, damaged files are named."""
 
+import itertools
 import os
 import shutil
 import struct
@@ -108,19 +109,23 @@ def _tiff(order, pixels):
     return head + b"".join(entries) + bytes(4) + bits + data
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-@pytest.mark.parametrize("kind", ["png", "<", ">"])
+@pytest.mark.parametrize(
+    ("kind", "channels"), [("png", 2), *itertools.product(["png", "<", ">"], [3, 4])]
+)
 def test_colours_of_16_bits_are_rounded_not_cut(tmp_path, monkeypatch, kind, channels):
     monkeypatch.setattr(decode, "STRIP_PIXELS", 300)  # so that an image has several strips
-    pixels = RNG.permuted(np.arange(2**16, dtype=np.uint16)[:, None].repeat(3, 1), axis=0)
-    pixels = np.hstack([pixels, np.full((2**16, channels - 3), 2**16 - 1)]).reshape(128, 512, -1)
+    colours = 1 if channels == 2 else 3
+    pixels = RNG.permuted(np.arange(2**16, dtype=np.uint16)[:, None].repeat(colours, 1), axis=0)
+    alpha = np.full((2**16, channels - colours), 2**16 - 1)
+    pixels = np.hstack([pixels, alpha]).reshape(128, 512, -1)
     content = _tiff(kind, pixels) if kind != "png" else b""
     if kind == "png":
         rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-        content = _png(512, 128, 16, {3: 2, 4: 6}[channels], rows)
+        content = _png(512, 128, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
     (tmp_path / f"a.{'png' if kind == 'png' else 'tiff'}").write_bytes(content)
     image = _whole(load_data(tmp_path))[0].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(image, np.round(pixels[..., :3] / 257))
+    expected = np.broadcast_to(np.round(pixels[..., :colours] / 257), image.shape)
+    np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize("memory", [0, 2**30])
@@ -256,6 +261,8 @@ def test_a_share_or_a_folder_is_held_out_if_asked_for(tmp_path):
     (tmp_path / "x.csv").write_text("a\n" + "".join(f"{i / 3}\n" for i in range(40)))
     for name in ("x.npy", "x.csv"):
         assert len(load_data(tmp_path / name, held_out=0.25).test) == 10
+        with pytest.raises(ValueError, match=r"give a share, as 0\.1; only images may"):
+            load_data(tmp_path / name, held_out="y")
 
 
 def test_at_least_one_is_held_out_if_there_are_two(tmp_path):

@@ -73,6 +73,7 @@ def test_a_class_and_guidance_move_completions():
         (dict(method="particle_filter", steps=1), "steps=1: a particle filter .* give 2 or more"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_are_named(options, message):
     model, y = gaussian_model(Gaussian(torch.zeros(2), 1.0)), torch.zeros(1, 2)
     own = dict(operator=inverse.mask(torch.tensor([True, False])), y=y, method="dps")

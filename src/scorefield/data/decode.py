@@ -1,8 +1,8 @@
 """Image files as 8-bit pixels, in any format that Pillow decodes itself.
 
 Orientation follows EXIF; transparency is laid over white; palettes, CMYK and others become RGB.
-16 bits become 8, round(v/257); but ⌊v/256⌋, as Pillow reads them, if they are grey with
-transparency, or colours of another format than PNG and TIFF.
+16 bits become 8, round(v/257); but ⌊v/256⌋, as Pillow reads them, in colours of another format than
+PNG and TIFF.
 """
 
 import io
@@ -37,6 +37,8 @@ QUARTER_TURNS = (5, 6, 7, 8)
 """Orientations by which height and width change places."""
 SIXTEEN_BITS = re.compile(r"(RGBX?;16|RGBA;16)([BLN])")
 """Pillow's names of 16-bit colours, and their byte order."""
+GREY_BYTES = "RGBA"
+"""Pillow's name of four bytes: of 16-bit grey and alpha the high byte and the low one, each."""
 
 
 class PixelBudget:
@@ -107,13 +109,15 @@ def decode(file: ImageFile, mode: Literal["L", "RGB"]) -> Iterator[Image.Image]:
     with ExitStack() as stack:
         with _open(file) as image:
             stack.enter_context(PIXELS.hold(image))
-            parts, tiles = [image], _low_bytes(image)
+            tiles, parts = _low_bytes(image), list[Image.Image]([image])
             ImageOps.exif_transpose(image, in_place=True)
             if tiles:
                 with _open(file) as low:
                     low.tile = tiles
                     ImageOps.exif_transpose(low, in_place=True)
                 parts.append(low)
+                if tiles[0][-1] == GREY_BYTES:
+                    parts[1] = Image.merge("RGBA", [low.getchannel(i) for i in (1, 1, 1, 3)])
             result, rows = Image.new(mode, image.size), max(1, STRIP_PIXELS // image.width)
             for top in range(0, image.height, rows):
                 box = 0, top, image.width, min(top + rows, image.height)
@@ -159,6 +163,8 @@ def _low_bytes(image: PillowFile) -> list[Any]:
     tiles = []
     for *place, args in image.tile:
         name, *rest = args if isinstance(args, tuple) and args else (args,)
+        if name == "LA;16B":
+            return [(*place, GREY_BYTES)]
         match = SIXTEEN_BITS.fullmatch(name) if isinstance(name, str) else None
         if match is None:
             return []
