@@ -125,7 +125,7 @@ def _load_parts(network: Path, schedule: Path, kind: str) -> tuple[Any, Any]:
         import diffusers
     except ImportError as error:
         raise ImportError("diffusers is missing: pip install 'scorefield[hub]'") from error
-    unet, info = diffusers.UNet2DModel.from_pretrained(  # type: ignore[no-untyped-call]
+    unet, info = diffusers.UNet2DModel.from_pretrained(
         network,
         use_safetensors=True,
         local_files_only=True,

@@ -67,7 +67,7 @@ def png(image: Image.Image, about: Mapping[str, Any], **options: Any) -> bytes:
     """Return the content of a PNG file, with metadata in a text chunk."""
     content, info = io.BytesIO(), PngImagePlugin.PngInfo()
     info.add_itxt("scorefield", json.dumps(about))
-    image.save(content, "png", pnginfo=info, optimize=True, **options)
+    image.save(content, "png", pnginfo=info, **options)
     return content.getvalue()
 
 
