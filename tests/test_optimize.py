@@ -333,7 +333,7 @@ def test_a_run_trains_with_the_kernels_and_so_does_its_average(tmp_path):
         settings = [*SHORT, "network.width=8", "training.ema=0.9", f"machine.winograd={value}"]
         run = start(override(PRESETS["digits-ncsn"], settings), tmp_path / value)
         assert isinstance(run.model.net.begin, FastConv3) == (value == "on")
-        losses[value] = [update.loss for update in run]
+        losses[value] = [float(update.loss) for update in run]
     assert losses["on"] != losses["off"]
     # scores err by 4e-5, as above, losses by 8e-5, and gradients by 1e-3 of the 5 % of a step
     assert losses["on"] == pytest.approx(losses["off"], rel=1.3e-4)
