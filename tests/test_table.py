@@ -247,12 +247,10 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
     settings = [f"data.source={path}", "training.steps=2", "network.width=8"]
     list(start(override(PRESETS["table"], settings), tmp_path / "run"))
     monkeypatch.chdir(tmp_path)
-    for given in (["region=east, far,children=+7"], ["region=east, far", "children=+7"]):
-        options = ["-n", "9", "--steps", "4", "--out", f"{len(given)}.csv"]
-        assert cli.main(["sample", "run", *options, *(f"--given={text}" for text in given)]) == 0
+    given = ["--given=region=east, far", "--given=children = +7"]
+    assert cli.main(["sample", "run", *given, "-n=9", "--steps=4", "--out=1.csv"]) == 0
     _, *rows = _rows(Path("1.csv").read_text())
     assert [row[1:3] for row in rows] == [("+7", "east, far")] * 9
-    assert Path("2.csv").read_text() == Path("1.csv").read_text()
     Path("part.tsv").write_text("children\tregion\theight\n5\t?\t170.123\n\teast, far\t\n")
     size = ["--steps=4", "--particles=4", "--filters=2"]
     assert cli.main(["restore", "run", "part.tsv", "-n", "2", *size]) == 0
@@ -287,9 +285,8 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
     with pytest.warns(UserWarning, match="'children' is 99 in a row, outside of -3 to 39"):
         Table.read("run").encode([{"children": 99}])
     for text, message in (
-        ("regiom=north", "no such column, did you mean region?"),
-        ("children", "give a value, as in children=VALUE"),
-        ("region=north,region=south", "give one value"),
+        ("regiom=north", "the column regiom does not exist: did you mean region?"),
+        ("children", "give one value, as in children=VALUE"),
         ("region=nort", "'nort' is not a value of 'region': did you mean north?"),
         ("children=2.5", "give a whole number"),
         ("height=inf", "give a number"),

@@ -58,7 +58,7 @@ def check_finite(x: object, name: str = "x") -> None:
 
 def check_number(value: object, name: str) -> None:
     """Raise unless a value is a finite number."""
-    if not isinstance(value, Real) or not math.isfinite(value):
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name}={value!r:.80}: give a finite number")
 
 

@@ -12,14 +12,12 @@ Nothing is unpickled, and no memory is allocated for a network that the tensors 
 
 import hashlib
 import json
-import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -95,7 +93,7 @@ def save(
     description = {
         "format": FORMAT,
         "network": {"kind": type(net).__name__, **arguments},
-        "precondition": {name: getattr(row, name) for name in _header_fields()},
+        "precondition": {name: getattr(row, name) for name in HEADER_FIELDS},
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
         "classes": list(model.classes),
@@ -114,14 +112,13 @@ def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreMo
 
     A run that has no model yet gives its newest undamaged checkpoint, with a warning.
     """
-    file = read_tensors(path)
+    return load_stored(read_tensors(path), networks=networks)
+
+
+def load_stored(file: TensorFile, *, networks: NetworkClasses | None = None) -> ScoreModel:
+    """Return the model of a file that was read; its weights are the file's tensors, not copies."""
+    path = file.path
     try:
-        if file.path.name not in (Path(path).name, MODEL_FILE):
-            done = f"step {file.about['step']} of {file.about['config']['training']['steps']}"
-            message = f"{path} has no model yet: its newest checkpoint is used, {done}"
-            if damaged := [x.name for x in checkpoints(Path(path)) if x > file.path]:
-                message += f", because {', '.join(damaged)} is damaged"
-            warnings.warn(message, stacklevel=2)
         precondition = _rebuild_precondition(file)
         net = _rebuild_network(file, {**NETWORKS, **(networks or {})})
         prior, shape = file.under("prior"), file.description["shape"]
@@ -204,6 +201,11 @@ def _read_run(directory: Path) -> TensorFile:
         return read_tensors(directory / MODEL_FILE)
     file, damaged = newest_checkpoint(directory)
     if file is not None:
+        done = f"step {file.about['step']} of {file.about['config']['training']['steps']}"
+        message = f"{directory} has no model yet: its newest checkpoint is used, {done}"
+        if damaged:
+            message += f", because {', '.join(path.name for path in damaged)} is damaged"
+        warnings.warn(message, stacklevel=4)
         return file
     if damaged:
         raise next(iter(damaged.values()))
@@ -221,22 +223,15 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     return total.hexdigest()
 
 
-def _header_fields() -> dict[str, Any]:
-    """Return the types of a preconditioner's fields in a header, all but the levels, by name."""
-    types = get_type_hints(Precondition)
-    return {f.name: types[f.name] for f in fields(Precondition) if f.init and f.name != "levels"}
+HEADER_FIELDS = [f.name for f in fields(Precondition) if f.init and f.name != "levels"]
+"""Fields of a preconditioner that are in a header."""
 
 
 def _rebuild_precondition(file: TensorFile) -> Precondition:
-    values, types = dict(file.description["precondition"]), _header_fields()
-    if wrong := values.keys() ^ types.keys():
+    values = dict(file.description["precondition"])
+    if wrong := values.keys() ^ {*HEADER_FIELDS}:
         raise ValueError(f"precondition has the wrong fields, {', '.join(sorted(wrong))}")
-    for name, value in values.items():
-        if type(value) is int and abs(value) <= sys.float_info.max:
-            value = values[name] = float(value)
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if not isinstance(value, types[name]) or not finite:
-            raise ValueError(f"{name}={value!r:.40} is not a value that {name} can have")
+    values |= {k: float(v) for k, v in values.items() if type(v) is int}
     if (levels := file.tensors.get("precondition.levels")) is not None:
         check_finite(levels, "precondition.levels")
         values["levels"] = levels

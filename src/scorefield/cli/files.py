@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from .. import disk, distributed
-from ..checkpoint import load, read_tensors
+from ..checkpoint import load_stored, read_tensors
 from ..data import TABLE_FILE, Table, all_samples
 from ..model import ScoreModel
 from ..runs import config
@@ -31,16 +31,15 @@ MAX_FRAMES = 60
 """Frames of an animation."""
 
 
-def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size]:
-    """Load a model that can be sampled to this process's device; return it and its shape."""
-    model = load(run).to(distributed.local_device(distributed.choose_device(device)))
-    return model, require_prior(model).mean.shape
+def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size, dict[str, Any]]:
+    """Load a model that can be sampled to this process's device.
 
-
-def describe_model(run: Path) -> dict[str, Any]:
-    """Return what files of samples record about the model."""
-    about = read_tensors(run).about
-    return {"model": str(run), "trained": about, "scorefield": version("scorefield")}
+    Return it, its shape, and what files of samples record about it.
+    """
+    file = read_tensors(run)
+    model = load_stored(file).to(distributed.local_device(distributed.choose_device(device)))
+    about = {"model": str(run), "trained": file.about, "scorefield": version("scorefield")}
+    return model, require_prior(model).mean.shape, about
 
 
 def read_held_out(run: Path, data: str | None, count: int) -> Tensor:

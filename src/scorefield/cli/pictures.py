@@ -47,7 +47,7 @@ def restore_images(
     """Write n completions of a measured image, or of each of `count` held-out samples."""
     task = check_task(task, image, measurement)
     images.check_place(out / "completions", overwrite)
-    model, shape = files.load_model(run, device)
+    model, shape, about = files.load_model(run, device)
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
     number = None if label is None else int(model.find_class(label))
@@ -70,7 +70,7 @@ def restore_images(
         watch=partial(files.track_chains, what="restoring"),
     )  # fmt: skip
     paths = {name: str(path) for name, path in (("image", image), ("data", data)) if path}
-    about = files.describe_model(run) | size | paths | measurement | {
+    about |= size | paths | measurement | {
         "mask": measurement["mask"] and str(measurement["mask"]), "task": task, "noise": noise,
         "n": n, "label": label, "guidance": guidance, "seed": seed, "precision": precision,
     }  # fmt: skip

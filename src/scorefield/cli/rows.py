@@ -1,7 +1,6 @@
 """Rows of a table given some of their cells, for `sample --given` and `restore ROWS.csv`."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..data.table import cell_text
 from ..disk import write_file
 from ..fast import optimize
 from ..restore import FILTER_LEVELS, restore_rows
-from ..values import quantity, spelling_hint
+from ..values import check_names, quantity
 from . import files, options
 from .startup import join_group, say
 
@@ -30,8 +29,8 @@ def sample_given(
     table = Table.read(run)
     cells, shape = parse_given(texts, table), torch.Size([table.size])
     out, _ = files.choose_output(out, run, shape, overwrite)
-    (x,) = _complete(run, table, [cells], n, **settings)
-    about = files.describe_model(run) | settings | {"given": cells, "n": n}
+    (x,), about = _complete(run, table, [cells], n, **settings)
+    about |= {"given": cells, "n": n}
     with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
         write(x)
     say(
@@ -55,8 +54,8 @@ def restore_table(
         write_file(out / "truth.csv", table.text(truth).encode())
     else:
         rows = read_cells(path, table)
-    x = _complete(run, table, rows, n, **settings)
-    about = files.describe_model(run) | settings | {"rows": path and str(path), "n": n}
+    x, about = _complete(run, table, rows, n, **settings)
+    about |= {"rows": path and str(path), "n": n}
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
     write_file(out / "restored.json", json.dumps(about, indent=2).encode())
@@ -66,22 +65,14 @@ def restore_table(
 
 
 def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:
-    """Return the cells of city=Rome, or of a list city=Rome,age=30."""
-    columns = {column.name: column for column in table.columns}
-    names = sorted(columns, key=len, reverse=True)  # if one name begins another, the longer one
-    assignment = re.compile(rf"(?:^|,)\s*({'|'.join(map(re.escape, names))})\s*=")
-    cells = dict[str, str]()
+    """Return the cells of texts such as city=Rome."""
+    columns, cells = [column.name for column in table.columns], dict[str, str]()
     for text in texts:
-        before, *parts = assignment.split(text)
-        if before or not parts:
-            name = text.partition("=")[0].strip()
-            fix = f"give a value, as in {name}=VALUE"
-            fix = fix if name in columns else f"no such column, {spelling_hint(name, columns)}"
-            raise ValueError(f"--given {text}: {fix}")
-        for name, value in zip(parts[::2], map(cell_text, parts[1::2]), strict=True):
-            if name in cells or not value:
-                raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
-            cells[name] = value
+        name, equals, value = (part.strip() for part in text.partition("="))
+        check_names([name], columns, f"--given {text}: the column ")
+        if name in cells or not equals or not cell_text(value):
+            raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
+        cells[name] = value
     table.parse(cells)
     return cells
 
@@ -96,10 +87,11 @@ def _complete(
     precision: options.PrecisionName,
     batch: int,
     **settings: Any,
-) -> Float[Tensor, "rows n size"]:
-    """Sample completions of the rows, and show progress."""
-    model, _ = files.load_model(run, device)
+) -> tuple[Float[Tensor, "rows n size"], dict[str, Any]]:
+    """Sample completions of the rows, with progress; return what files record about them too."""
+    model, _, about = files.load_model(run, device)
     calls = 2 * FILTER_LEVELS * len(rows)
     say(f"computing: {optimize(model, batch=batch, evaluations=calls, precision=precision)}")
     watch = partial(files.track_chains, what="restoring")
-    return restore_rows(model, table, rows, n, batch=batch, watch=watch, **settings)
+    x = restore_rows(model, table, rows, n, batch=batch, watch=watch, **settings)
+    return x, about | settings | {"batch": batch, "device": device, "precision": precision}

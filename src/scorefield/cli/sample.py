@@ -56,13 +56,13 @@ def sample(
     from . import files
 
     join_group()
-    model, shape = files.load_model(run, device)
+    model, shape, about = files.load_model(run, device)
     out, table = files.choose_output(out, run, shape, overwrite)
     if animate is not None:
         files.check_animation(animate, out, shape)
     plan = files.choose_plan(run, model, sampler, steps)
     classes = None if label is None else choose_classes(model, label, n)
-    about = files.describe_model(run) | {
+    about |= {
         "weights": "averaged, if the training averaged them",
         **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],

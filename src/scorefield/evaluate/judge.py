@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import load, newest_checkpoint, read_tensors
+from ..checkpoint import load_stored, newest_checkpoint, read_tensors
 from ..data import Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
@@ -278,7 +278,7 @@ def open_run(
         raise ValueError(f"{run} has no undamaged checkpoint, which holds the raw weights")
     for error in damaged.values():
         warnings.warn(f"{error}; {stored.path} is used", stacklevel=3)
-    model, decay = load(stored.path if raw else run), experiment.training.ema
+    model, decay = load_stored(stored), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import load
+from ..checkpoint import load_stored
 from ..data import (
     DATASETS,
     HUB_PREFIX,
@@ -74,7 +74,7 @@ def resume(
         dataset = read_data(directory, moved, dataset, changed=changed)
         if moved != experiment and distributed.is_main():
             write_file(directory / "config.json", config.as_json(moved).encode())
-    run = Run(directory, moved, build(moved, dataset, load(state.path) if state else None))
+    run = Run(directory, moved, build(moved, dataset, load_stored(state) if state else None))
     if state:
         run.restore(state)
     return run
