@@ -266,14 +266,14 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
     assert text in capsys.readouterr().out
     assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
     path.rename("moved.csv")
-    assert cli.main(["restore", "run", "--out=h", "-n1", *size]) == 2
+    held_out = ["restore", "run", "--overwrite", "--count=3", "-n1", *size]
+    assert cli.main(held_out) == 2
     assert f"are gone: {path} does not have them" in capsys.readouterr().err
-    assert (
-        cli.main(["restore", "run", "--data=moved.csv", "--out=h", "--count=3", "-n1", *size]) == 0
-    )
+    assert cli.main([*held_out, "--data=moved.csv"]) == 0
     capsys.readouterr()
-    header, *truth = _rows(Path("h/truth.csv").read_text())
-    _, *rows = _rows(Path("h/completion-1.csv").read_text())
+    assert not Path("restored/completion-2.csv").exists()  # an older one
+    _, *truth = _rows(Path("restored/truth.csv").read_text())
+    _, *rows = _rows(Path("restored/completion-1.csv").read_text())
     assert len(rows) == 3
     assert [row[:2] for row in rows] == [row[:2] for row in truth]
     assert cli.main(["restore", "run", "gone.csv", "--out", "g"]) == 2

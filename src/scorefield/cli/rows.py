@@ -56,6 +56,8 @@ def restore_table(
         rows = read_cells(path, table)
     x, about = _complete(run, table, rows, n, **settings)
     about |= {"rows": path and str(path), "n": n}
+    for old in out.glob("completion-*.csv"):
+        old.unlink()
     for i in range(n):
         write_file(out / f"completion-{i + 1}.csv", table.text(x[:, i], rows).encode())
     write_file(out / "restored.json", json.dumps(about, indent=2).encode())
