@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-BENCHMARKS = ("step", "frontier", "peers", "scale", "startup", "posteriors", "loader")
+BENCHMARKS = (
+    "step",
+    "frontier",
+    "peers",
+    "scale",
+    "startup",
+    "posteriors",
+    "loader",
+    "noise",
+    "gpu",
+)
 RESULTS = Path(__file__).parent / "results"
 """The published measurements, a file per benchmark."""
 

@@ -54,9 +54,16 @@ def seconds(task: Task, calls: int = 1, clock: Callable[[], float] = time.perf_c
     start = clock()
     for _ in range(calls):
         task()
+    wait()
+    return (clock() - start) / calls
+
+
+def wait() -> None:
+    """Wait until the GPU has done what it was asked to do."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return (clock() - start) / calls
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 def ratio(base: list[float], other: list[float]) -> float:

@@ -13,6 +13,8 @@ from scorefield.model import ScoreModel
 from scorefield.nn import MLP, RefineNet, UNet
 from scorefield.noise import geometric
 from scorefield.precondition import EDM, NCSN, NCSNv2
+from scorefield.prior import Prior
+from scorefield.runs.presets import PRESETS
 
 from .measure import Task
 
@@ -37,6 +39,14 @@ def unet() -> ScoreModel:
     return ScoreModel(net, EDM(0.4, **ENDS), shape=(1, 8, 8))
 
 
+def photos_unet(width: int) -> ScoreModel:
+    """The network of the preset `photos` at some width, which starts from noise."""
+    options = {k: v for k, v in PRESETS["photos"].network.items() if k != "kind"}
+    net = UNet(channels=3, **options | {"width": width})
+    prior = Prior(torch.zeros(3, 32, 32), torch.tensor(1.0))
+    return ScoreModel(net, EDM(0.4, **ENDS), prior=prior)
+
+
 def digits() -> ScoreModel:
     """The network of the preset `digits`."""
     return ScoreModel(MLP((1, 8, 8), width=384, blocks=4), EDM(0.4, **ENDS), shape=(1, 8, 8))
@@ -58,10 +68,16 @@ NETWORKS = {
     "digits’ MLP, 1×8×8, batch 128": Network(digits, 128),
 }
 GPU_NETWORKS = {
-    f"NCSN 128, 3×32×32, batch {batch}": Network(partial(ncsn, 3, 128, 32), batch)
-    for batch in (16, 128)
+    f"{name}, 3×32×32, batch {batch}": Network(build, batch)
+    for name, build in (
+        ("NCSN 128", partial(ncsn, 3, 128, 32)),
+        ("UNet 64", partial(photos_unet, 64)),
+        ("NCSN 64", partial(ncsn, 3, 64, 32)),
+        ("UNet 128", partial(photos_unet, 128)),
+    )
+    for batch in (128, 16)
 }
-"""Measured on a GPU too: launches dominate the small batch, products the large one."""
+"""On a GPU products dominate the large batch, and launches the small one."""
 QUICK_NETWORKS = {"NCSN 8, 1×8×8, batch 2": Network(partial(ncsn, 1, 8, 8), 2)}
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from benchmarks import BENCHMARKS, Setting, measure, packages, peers, scale, step, tables
+from benchmarks import BENCHMARKS, Setting, gpu, measure, packages, peers, scale, step, tables
 from benchmarks.__main__ import main
 from benchmarks.networks import Network, digits, make_inputs
 from benchmarks.table import Table, read_tables, record
@@ -106,7 +106,7 @@ def test_a_step_reports_what_failed(monkeypatch):
     monkeypatch.setitem(step.METHODS, "channels_last", lambda *_: 1 / 0)
     monkeypatch.setattr(step, "peak_memory", lambda *_: 5.0)
     monkeypatch.setattr(step, "operations", lambda _: 2 * work)
-    monkeypatch.setattr(step, "matrix_products", lambda _: limits)
+    monkeypatch.setattr(step, "matrix_products", lambda *_: limits)
     monkeypatch.setattr(step, "turns", lambda *_, **__: limits | times)
     table = step.compare(Setting(quick=True), "MLP", Network(digits, batch=2), "sampling")
     columns = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
@@ -222,11 +222,25 @@ def test_tables_stay_if_machine_and_threads_are_the_same(monkeypatch, tmp_path):
         (["step", "--quick", "--only", "ResNet"], "--only ResNet: there are NCSN 8"),
         (["step", "--seed", "-1"], "--seed -1: give a whole number"),
         (["tables", "--out", "nowhere"], "no table of step"),
+        (["gpu", "--device", "cpu"], "gpu measures a GPU of CUDA"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_nearest_name(args, message, capsys):
     assert main(args) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(60, "CUDA out of memory"), (-1, "no time left")])
+def test_a_part_of_the_gpu_benchmark_that_fails_is_a_row(monkeypatch, seconds, reason):
+    def fail(setting):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(gpu, "samplers", fail)
+    monkeypatch.setattr(gpu, "SECONDS", seconds)
+    (table,) = gpu.run(Setting(quick=True, only=("samplers",)))
+    ((part, text),) = table.rows
+    assert part == "samplers"
+    assert reason in text
 
 
 def test_help_names_all_benchmarks_without_torch():
@@ -237,18 +251,22 @@ def test_help_names_all_benchmarks_without_torch():
 
 
 QUICK = {"scale": "image", "posteriors": "gauss2 mask, pigdm", "peers": "A step of training"}
-SLOW = [pytest.param(name, "", marks=pytest.mark.slow, id=f"whole {name}") for name in BENCHMARKS]
+QUICK |= {"noise": "", "gpu": ""}
+SLOW = [pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}") for name in BENCHMARKS]
 
 
 @pytest.mark.parametrize(("name", "only"), [*QUICK.items(), *SLOW])
 def test_a_benchmark_runs(monkeypatch, tmp_path, name, only):
-    if only:
-        monkeypatch.setattr(scale, "peak_memory", lambda *_: 1.0)
+    if only is not None:
+        monkeypatch.setattr(step, "PRODUCT_SIZE", 64)
+        for module in (scale, step):
+            monkeypatch.setattr(module, "peak_memory", lambda *_: 1.0)
     args = [name, "--quick", "--no-compile", "--device", "cpu", "--out", str(tmp_path)]
-    assert main([*args, *(["--only", only] if only else [])]) == 0
+    assert main([*args, *([] if only is None else ["--only", only])]) == 0
     measured = read_tables(tmp_path / f"{name}.json", {"bench": name, "quick": True})
     assert measured
     for table in measured:
         assert table.rows
+        assert "failed" not in table.columns
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert table.date

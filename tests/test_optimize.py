@@ -194,13 +194,13 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat
     assert "the run is short" in str(choose(_mlp(), evaluations=100))
 
     def missing():
-        raise RuntimeError("Cannot find a working triton installation.\nMore of it")
+        raise RuntimeError("It raised:\nCannot find a working triton installation.\nMore of it")
 
     set_compiler(lambda call: missing)
     compile_unavailable_reason.cache_clear()
     choice = choose(model, train=True)
     assert choice == Choice(channels_last=True, autocast=has_bfloat16)
-    reason = "not compiled, because torch.compile does not work here: Cannot find a working triton"
+    reason = "because torch.compile does not work here: It raised: Cannot find a working triton"
     assert reason in str(choice)
     assert "More" not in str(choice)
     with pytest.warns(UserWarning, match="not compiled, because .* triton"):
@@ -212,9 +212,12 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat
 def tf32_flags():
     """The settings of torch, by default on for convolutions and off for products."""
     flags = {torch.backends.cudnn: True, torch.backends.cuda.matmul: False}
-    yield lambda: [flag.allow_tf32 for flag in flags]
+    before = [flag.allow_tf32 for flag in flags]
     for flag, default in flags.items():
         flag.allow_tf32 = default
+    yield lambda: [flag.allow_tf32 for flag in flags]
+    for flag, value in zip(flags, before, strict=True):
+        flag.allow_tf32 = value
 
 
 def test_float32_on_a_gpu_means_float32_unless_tf32_is_allowed(monkeypatch, tf32_flags):

@@ -117,7 +117,9 @@ def compile_unavailable_reason(device: str) -> str | None:
             warnings.simplefilter("ignore")  # that TF32 would be faster
             torch.compile(lambda: torch.ones(8, device=device).sin() + 1)()
     except Exception as error:  # compilers raise many kinds
-        return f"torch.compile does not work here: {str(error).strip().splitlines()[0]:.200}"
+        first, *rest = str(error).strip().splitlines()
+        reason = f"{first} {rest[0]}" if first.endswith(":") and rest else first
+        return f"torch.compile does not work here: {reason:.200}"
     return None
 
 
