@@ -70,6 +70,14 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, kind, where):
     assert read_tensors(tmp_path / where).about == {"step": 7}
 
 
+def test_a_file_is_the_same_from_every_device(tmp_path, device):
+    model, contents = _model(), []
+    for place in ("cpu", device):
+        save(model.to(place), tmp_path / "one.safetensors")
+        contents.append((tmp_path / "one.safetensors").read_bytes())
+    assert contents[0] == contents[1]
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -29,22 +29,14 @@ METRICS = {
 }
 
 
-def as_tensors(result):
-    parts = result if isinstance(result, tuple) else (result,)
-    return [torch.as_tensor(part).cpu() for part in parts]
-
-
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_does_not_wait_for_each_block(name, device, growth, monkeypatch):
+def test_a_metric_does_not_wait_for_each_block(name, device, same, growth, monkeypatch):
     monkeypatch.setattr(metrics.arguments, "BLOCK_ROWS", 8)
     monkeypatch.setattr(metrics.distances, "DIRECTIONS", 8)
-    metric, (x, y) = METRICS[name], (IMAGES.to(device), OTHERS.to(device))
-    # float64: 60² terms of 16 products, in a difference of numbers up to 100 times as large
-    bound = {"rtol": 1e-9, "atol": 60**2 * 16 * 100 * 2**-53}
-    torch.testing.assert_close(
-        as_tensors(metric(x, y)), as_tensors(metric(IMAGES, OTHERS)), **bound
-    )
-    assert not growth(lambda blocks: metric(x[: 8 * blocks], y))
+    # float64, in differences of numbers up to 1e4 times as large
+    same(lambda place: METRICS[name](IMAGES.to(place), OTHERS.to(place)), 1e-11)
+    x, y = IMAGES.to(device), OTHERS.to(device)
+    assert not growth(lambda blocks: METRICS[name](x[: 8 * blocks], y))
 
 
 class Net(torch.nn.Module):
@@ -70,21 +62,20 @@ def data():
     return Dataset("odd", Arrays(x[:36], labels[:36]), Arrays(x[36:], labels[36:]), ("a", "b"))
 
 
-def test_an_evaluation_has_the_cpus_figures(data, device):
-    classifier, figures = make_features("classifier", data), []
-    for place in ("cpu", device):
+def test_an_evaluation_has_the_cpus_figures(data, same):
+    classifier = make_features("classifier", data)
+
+    def figures(place):
         model = model_on(place)
         plans = [make_plan(model, "heun", 3), make_plan(model, "annealed_langevin", 1, levels=3)]
         options = {"features": classifier, "bits": 2, "frontier": plans[:1]}
         result = evaluate(model, data, plans=plans, n=20, **options)
+        assert len(result.figures) > 30
         assert result.notes == ()
         assert {state.x.device.type for state in result.samples["heun"].states} == {"cpu"}
-        figures.append({(f.name, str(f.plan and f.plan["name"])): f.value for f in result.figures})
-    assert len(figures[0]) > 30
-    # of float32 samples: some 100 operations, and differences of numbers ten times as large; the
-    # likelihood's own tolerance is 1e-3, which steps in float32 spend in another way
-    bound = 2e-3 if device in ("mps", "pretend:1") else 100 * 10 * 2**-24
-    assert figures[1] == pytest.approx(figures[0], rel=bound, abs=bound)
+        return [figure.value for figure in (*result.figures, *result.frontier)]
+
+    same(figures)
 
 
 def test_an_evaluation_does_not_wait_for_each_step(data, device, growth, monkeypatch):
@@ -98,24 +89,23 @@ def test_an_evaluation_does_not_wait_for_each_step(data, device, growth, monkeyp
     assert not [place for place in growth(losses) or () if place.startswith("evaluate/")]
 
 
-def test_images_are_resized_on_the_device(device, growth):
-    x = 255 * IMAGES[:2].expand(-1, 3, -1, -1)
-    there = x.to(device)
-    resized = resize_tensorflow(there, 7)
-    torch.testing.assert_close(resized.cpu(), resize_tensorflow(x, 7), rtol=1e-6, atol=255 * 1e-6)
+def test_images_are_resized_on_the_device(device, same, growth):
+    same(lambda place: resize_tensorflow(IMAGES.to(place), 7))
+    there = IMAGES.to(device)
     assert not growth(lambda n: [resize_tensorflow(there, 7) for _ in range(n)])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("folder", [*NCSN, *NCSNV2, *SCORE_SDE])
-def test_a_converted_checkpoint_has_the_cpus_score(folder, device, growth):
+def test_a_converted_checkpoint_has_the_cpus_score(folder, device, same, growth):
     model = model_of(folder, **SCORE_SDE.get(folder, ("", {}))[1])
     x = golden(folder)[0]["x_t" if folder in SCORE_SDE else "x"][:2]
     sigmas = torch.tensor([model.sigma_max, model.sigma_min])[: len(x)]
-    expected = [model(x, 0.5), model(x, sigmas)]
-    model, there = model.to(device), x.to(device)
-    scores = [model(there, 0.5).cpu(), model(there, sigmas.to(device)).cpu()]
-    # float32 networks of up to 60 layers: 60 × 1.2e-7 is 7e-6
-    for score, truth in zip(scores, expected, strict=True):
-        torch.testing.assert_close(score, truth, rtol=0, atol=1e-5 * truth.abs().max().item())
+
+    def scores(place):
+        one, several = model.to(place)(x.to(place), 0.5), model(x.to(place), sigmas.to(place))
+        return one / one.abs().max(), several / several.abs().max()
+
+    same(scores, 1e-5)  # float32 networks of up to 60 layers: 60 × 1.2e-7 is 7e-6
+    there = x.to(device)
     assert not growth(lambda n: [model(there, 0.5) for _ in range(n)], 1, 2)

@@ -206,6 +206,18 @@ def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     assert len([*(out / "completions").iterdir()]) == 2  # no older ones
 
 
+def test_the_command_restores_on_a_device(models, tmp_path, same):
+    write_picture(tmp_path / "in.png", 8, 8)
+    write_picture(tmp_path / "m.png", 8, 8, seed=1)
+
+    def restored(place):
+        args = f"--task inpaint --mask {tmp_path / 'm.png'} --device {place}"
+        assert run(models / "grey", tmp_path / "in.png", args, tmp_path / place) == 0
+        return torch.from_numpy(np.load(tmp_path / place / "restored.npy"))
+
+    same(restored)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
