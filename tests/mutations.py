@@ -6,6 +6,7 @@ import re
 import struct
 import tarfile
 import zipfile
+import zlib
 
 EXTREMES = [2**i + d for i in (0, 3, 7, 8, 15, 16, 24, 31, 32, 62) for d in (-1, 0)] + [12, 14, 99]
 DIGITS = [b"%d" % n for n in (*EXTREMES, -1, 10**30)] + [b"9" * 5000, b"1e999", b"0.5", b""]
@@ -116,6 +117,15 @@ def _change_tar(rng, data, change):
     header = header[:148] + b"%06o\0 " % total + header[156:]
     rest = data[end + -info.size % 512 :]
     return data[: info.offset] + header + content + bytes(-len(content) % 512) + rest
+
+
+def make_png(width, height, depth, colour, rows):
+    """Return a PNG of rows of bytes, each after its filter."""
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (b"IHDR" + head, b"IDAT" + zlib.compress(rows), b"IEND"):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return content
 
 
 def make_zip(members, packing=zipfile.ZIP_STORED, mode=0o600):

@@ -5,13 +5,12 @@ import os
 import shutil
 import struct
 import time
-import zlib
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from mutations import EXIF_OF_TEXT
+from mutations import EXIF_OF_TEXT, make_png
 from PIL import EpsImagePlugin, Image, ImageFile
 from standins import all_rows
 
@@ -88,14 +87,6 @@ def test_modes_become_grey_or_rgb_over_white(tmp_path, image, suffix, options, e
     assert _one(tmp_path / f"a.{suffix}")[:, 0].T.tolist() == expected
 
 
-def _png(width, height, depth, colour, rows):
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n"
-    for chunk in (b"IHDR" + head, b"IDAT" + zlib.compress(rows), b"IEND"):
-        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return content
-
-
 def _tiff(order, pixels):
     height, width, channels = pixels.shape
     bits, data = struct.pack(f"{order}4H", *[16] * 4), pixels.astype(f"{order}u2").tobytes()
@@ -121,7 +112,7 @@ def test_colours_of_16_bits_are_rounded_not_cut(tmp_path, monkeypatch, kind, cha
     content = _tiff(kind, pixels) if kind != "png" else b""
     if kind == "png":
         rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-        content = _png(512, 128, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
+        content = make_png(512, 128, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
     (tmp_path / f"a.{'png' if kind == 'png' else 'tiff'}").write_bytes(content)
     image = _whole(load_data(tmp_path))[0].permute(1, 2, 0).numpy()
     expected = np.broadcast_to(np.round(pixels[..., :colours] / 257), image.shape)
@@ -287,7 +278,7 @@ def test_images_from_files_and_from_memory_are_the_same(many):
 
 def _bomb(side):
     """A PNG of a few hundred bytes that claims side² pixels."""
-    return _png(side, side, 8, 0, bytes(1000))
+    return make_png(side, side, 8, 0, bytes(1000))
 
 
 @pytest.fixture(scope="module")

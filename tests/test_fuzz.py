@@ -30,7 +30,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from mutations import EXIF_OF_TEXT, damage, make_hostile, make_zip
+from mutations import EXIF_OF_TEXT, damage, make_hostile, make_png, make_zip
 from PIL import Image
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as serialise
@@ -205,6 +205,9 @@ def _picture_seeds():
             Image.open(io.BytesIO(content), formats=formats).load()
             contents.append(content)
     contents += [_picture(name, exif=EXIF_OF_TEXT) for name in ("PNG", "JPEG")]
+    for colour, size in ((2, 6), (4, 4)):  # 16 bits of RGB, and of grey and alpha
+        rows = b"".join(b"\0" + bytes(range(i, i + 3 * size)) for i in (0, 40))
+        contents.append(make_png(3, 2, 16, colour, rows))
     return [{"x.png": content} for content in contents]
 
 
