@@ -71,7 +71,7 @@ def growth(device):
     """`pretend.growth`, the copies and reads that more steps add; not counted on a real device."""
     if device.startswith("pretend"):
         return sys.modules["pretend"].growth
-    return lambda run, *steps: run(3) and None
+    return lambda run, *steps: None
 
 
 @pytest.fixture(autouse=True)

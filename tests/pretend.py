@@ -195,6 +195,8 @@ class _Module(_DummyBackendModule):
         return [torch.bfloat16, torch.float16]
 
 
+# autograd starts a thread for each device when it is first used; with one, nobody may fork
+torch.ones((), requires_grad=True).backward()
 _setup_privateuseone_for_python_backend("pretend", _Module())
 torch.autograd.set_multithreading_enabled(False)
 _library = torch.library.Library("_", "IMPL", "PrivateUse1")

@@ -169,7 +169,7 @@ def loss(objective, place, levels=LEVELS):
 
 
 def likelihood(place, probes):
-    score, options = mixture(place), {"sigma_min": 0.5, "sigma_max": 2.0, "tolerance": 1e-2}
+    score, options = oracle("box", place), {"sigma_min": 0.5, "sigma_max": 2.0, "tolerance": 0.1}
     return log_likelihood(score, X.to(place), score.prior, probes=probes, **options)
 
 

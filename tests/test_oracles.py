@@ -19,7 +19,7 @@ def oracles(shape, dtype=torch.float64, device="cpu"):
     torch.manual_seed(0)
     size = math.prod(shape)
     mean, low, *means = torch.randn(7, *shape, dtype=dtype).to(device)
-    weights = (torch.rand(5, dtype=dtype) + 0.1).log().softmax(0).to(device)
+    weights = (torch.rand(5, dtype=dtype) + 0.1).log().softmax(0)
     a, tall = torch.randn(size, size, dtype=dtype), torch.randn(size, (size + 1) // 2, dtype=dtype)
     cov = (a @ a.T / size + 0.1 * torch.eye(size, dtype=dtype)).to(device)
     sides, points = (

@@ -187,8 +187,8 @@ class Mixture(Oracle):
     """Σₖ wₖ pₖ of any oracles. The weights sum to 1."""
 
     def __init__(self, components: Sequence[Oracle], weights: Float[Tensor, "k"]) -> None:
-        self.components, self.weights = list(components), _check_shares(weights, len(components))
-        self._like = self.components[0]._like
+        self.components, self._like = list(components), components[0]._like
+        self.weights = _check_shares(weights, len(components)).to(self.device)
 
     @cached_property
     def prior(self) -> Prior:  # type: ignore[override]

@@ -83,7 +83,7 @@ class Plan:
         """Return the states of the chains that start at x."""
         run = self.method.run
         options = {"noise": noise} if "noise" in signature(run).parameters else {}
-        return run(score, x, self.sigmas.to(x), **options, **self.options)
+        return run(score, x, self.sigmas.to(x.dtype), **options, **self.options)
 
 
 def as_model(score: ScoreModel | Oracle) -> ScoreModel:
