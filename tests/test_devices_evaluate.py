@@ -62,8 +62,19 @@ def data():
     return Dataset("odd", Arrays(x[:36], labels[:36]), Arrays(x[36:], labels[36:]), ("a", "b"))
 
 
-def test_an_evaluation_has_the_cpus_figures(data, same):
-    classifier = make_features("classifier", data)
+def test_an_evaluation_has_the_cpus_figures_and_compares_on_the_device(data, same, monkeypatch):
+    classifier, types = make_features("classifier", data), list[str]()
+
+    def watch(metric):
+        def run(x, *args, **options):
+            types.append(x.device.type)
+            return metric(x, *args, **options)
+
+        return run
+
+    for place in ("memory.nearest", "quality.metrics.kernel_distance"):
+        function = getattr(metrics, place.rpartition(".")[2])
+        monkeypatch.setattr(f"scorefield.evaluate.{place}", watch(function))
 
     def figures(place):
         model = model_on(place)
@@ -73,6 +84,7 @@ def test_an_evaluation_has_the_cpus_figures(data, same):
         assert len(result.figures) > 30
         assert result.notes == ()
         assert {state.x.device.type for state in result.samples["heun"].states} == {"cpu"}
+        assert {*types[-5:]} == {torch.device(place).type}
         return [figure.value for figure in (*result.figures, *result.frontier)]
 
     same(figures)

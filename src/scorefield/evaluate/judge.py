@@ -60,7 +60,7 @@ def evaluate(
     """Judge a model by its samples, its loss and likelihood, and what it has memorised.
 
     Several processes share the samples if all of them call it. `optimize` is applied to the model,
-    which needs a prior.
+    which needs a prior; its device also computes the distances between samples.
 
     Each of `plans`, by default `make_plan(model)`, gives n samples. They are compared with held-out
     data, or as papers do with the training data (`reference`), in `features`: a name, or from
@@ -74,10 +74,10 @@ def evaluate(
     and the configuration of `run`, the directory that the model is from. `cache` is a folder for
     moments of real data, such as `cache_folder()`, and `progress` is reported on stderr.
     """
-    plans = tuple(plans) or (make_plan(model),)
+    plans, device = tuple(plans) or (make_plan(model),), model.device or "cpu"
     _check_counts(plans, seed, n, floor_sets, bits)
     if not isinstance(features, Features):
-        features = make_features(features, data, device=model.device or "cpu")
+        features = make_features(features, data, device=device)
     classifier = classifier or (features if features.classes else None)
     source, other = (data.test, data.train) if reference == "test" else (data.train, data.test)
     if source is None:
@@ -101,10 +101,12 @@ def evaluate(
         label=training_labels(data, n, seed) if conditional else None,
     )  # fmt: skip
     samples, notes = {plan.name: gather(plan=plan) for plan in plans}, list[str]()
-    compare = partial(quality, reference=real, classifier=classifier, table=data.table, seed=seed)
+    compare = partial(
+        quality, reference=real, classifier=classifier, table=data.table, seed=seed, device=device
+    )
     with enter("real samples of the other split, and nearest neighbours in the training data"):
         floor = _measure_floor(other, n, floor_sets, features, compare, seed)
-        memory = _measure_memory(samples, data, flips, notes)
+        memory = _measure_memory(samples, data, flips, notes, device)
     describe = partial(
         _describe, floor=floor, classes="as frequent as in training" * conditional,
         features=features.about, reference=against, weights=weights, seed=seed,
@@ -173,11 +175,16 @@ def _measure_floor(
 
 
 def _measure_memory(
-    samples: Mapping[str, Gathered], data: Dataset, flips: bool, notes: list[str]
+    samples: Mapping[str, Gathered],
+    data: Dataset,
+    flips: bool,
+    notes: list[str],
+    device: torch.device | str,
 ) -> dict[str, Memory]:
     """Return the memorisation of each plan's samples, or note why it cannot be measured."""
     try:
-        memories = memorisation([gathered.x for gathered in samples.values()], data, flips=flips)
+        sets = [gathered.x for gathered in samples.values()]
+        memories = memorisation(sets, data, flips=flips, device=device)
         return dict(zip(samples, memories, strict=True))
     except ValueError as error:
         notes.append(f"memorisation: {error}")

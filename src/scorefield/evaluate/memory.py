@@ -56,9 +56,16 @@ class Memory:
 
 
 def memorisation(
-    sets: Sequence[Float[Tensor, "_ *shape"]], data: Dataset, *, flips: bool = False
+    sets: Sequence[Float[Tensor, "_ *shape"]],
+    data: Dataset,
+    *,
+    flips: bool = False,
+    device: torch.device | str = "cpu",
 ) -> list[Memory]:
-    """Compare sets of samples with the training data; `flips` adds its mirror images."""
+    """Compare sets of samples with the training data; `flips` adds its mirror images.
+
+    `device` computes the distances.
+    """
     if data.test is None or len(data.test) < MIN_HELDOUT:
         raise ValueError(
             f"{data.name} has fewer than {MIN_HELDOUT} held-out samples, so that the usual "
@@ -67,7 +74,7 @@ def memorisation(
     size, train = data.test.shape.numel(), data.train
     few = min(MAX_KEPT, MAX_KEPT_NUMBERS // size, MAX_PRODUCTS // (size * len(train)))
     heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
-    neighbours = nearest_in(heldout, train, flips=flips)
+    neighbours = nearest_in(heldout, train, flips=flips, device=device)
     usual = neighbours.distances[:, 0]
     unit, bound = usual.median().item(), 0.5 * usual.quantile(0.05).item()
     if unit == 0:
@@ -86,7 +93,7 @@ def memorisation(
         def figure(name: str, interval: Interval, method: str, real: float) -> Figure:
             return Figure(name, *interval, method, len(x), "", features, compared, real=real)
 
-        neighbours = nearest_in(x, train, flips=flips)
+        neighbours = nearest_in(x, train, flips=flips, device=device)
         d = neighbours.distances[:, 0]
         order = d.argsort(stable=True)[:10]
         ratio = ratio_interval(median_interval(d), median_interval(usual))
@@ -116,16 +123,19 @@ def memorisation(
     return [compare(x) for x in sets]
 
 
-def nearest_in(x: Float[Tensor, "n *shape"], source: Source, *, flips: bool) -> Neighbours:
+def nearest_in(
+    x: Float[Tensor, "n *shape"], source: Source, *, flips: bool, device: torch.device | str
+) -> Neighbours:
     """Return each sample's nearest sample of a source, which is read a block at a time."""
-    size = max(1, TRAIN_BLOCK // source.shape.numel())
+    size, there = max(1, TRAIN_BLOCK // source.shape.numel()), x.to(device)
     distances = x.new_full((len(x), 1), torch.inf, dtype=torch.float64)
     indices = torch.zeros_like(distances, dtype=torch.int64)
     for rows in torch.split(torch.arange(len(source)), size):
-        block = nearest(x, all_samples(Part(source, rows)).cpu(), flips=flips)
-        nearer = block.distances < distances
-        distances = block.distances.where(nearer, distances)
-        indices = rows[block.indices].where(nearer, indices)
+        block = nearest(there, all_samples(Part(source, rows)).to(device), flips=flips)
+        gap, index = (part.cpu() for part in block)
+        nearer = gap < distances
+        distances = gap.where(nearer, distances)
+        indices = rows[index].where(nearer, indices)
     return Neighbours(distances, indices)
 
 

@@ -52,15 +52,16 @@ def quality(
     table: Table | None = None,
     seed: int = 0,
     intervals: bool = True,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Figure]:
     """Yield the figures that compare samples with real ones, both in the same features.
 
     `classifier` adds class shares: its probabilities are of the data's classes. `table` adds a
     distance for each of its columns. Without `intervals` there is no jackknife, which floors do not
-    need.
+    need. `device` compares pairs of samples.
     """
     yield _frechet(samples, reference, intervals)
-    x, y = samples.features, reference.features
+    x, y = samples.features.to(device), reference.features.to(device)
     n, m = len(x), len(y)
     few = f"the first {n} of {samples.n} samples" if n < samples.n else ""
     if min(n, m) > COVERAGE_K:
@@ -139,7 +140,7 @@ def _jackknife(
     parts = jackknife_parts(x.shape[1]) if len(x) <= 2000 else 5
     if len(x) < 2 * parts or not intervals:
         return jackknife_interval(statistic(x), ()), "too few for an interval"
-    part = torch.arange(len(x)) % parts
+    part = torch.arange(len(x), device=x.device) % parts
     without = [statistic(x[part != i]) for i in range(parts)]
     method = f"jackknife over {parts} parts of the samples"
     return jackknife_interval(statistic(x), without), method
