@@ -127,11 +127,11 @@ def nearest_in(
     x: Float[Tensor, "n *shape"], source: Source, *, flips: bool, device: torch.device | str
 ) -> Neighbours:
     """Return each sample's nearest sample of a source, which is read a block at a time."""
-    size, there = max(1, TRAIN_BLOCK // source.shape.numel()), x.to(device)
+    size, samples = max(1, TRAIN_BLOCK // source.shape.numel()), x.to(device)
     distances = x.new_full((len(x), 1), torch.inf, dtype=torch.float64)
     indices = torch.zeros_like(distances, dtype=torch.int64)
     for rows in torch.split(torch.arange(len(source)), size):
-        block = nearest(there, all_samples(Part(source, rows)).to(device), flips=flips)
+        block = nearest(samples, all_samples(Part(source, rows)).to(device), flips=flips)
         gap, index = (part.cpu() for part in block)
         nearer = gap < distances
         distances = gap.where(nearer, distances)
