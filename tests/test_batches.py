@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from scorefield.data import Arrays, Batches, LabelledBatch
-from scorefield.data._philox import DEQUANTISE, FLIP, ORDER, philox
+from scorefield.data._philox import DEQUANTISE, FLIP, ORDER, random_words
 
 
 def _numbered(n, shape=(3, 4, 5)):
@@ -54,7 +54,7 @@ def test_the_bits_of_a_batch_never_change():
 def test_no_random_word_is_used_twice():
     """For another seed, use, step or block; otherwise the noise of one step would repeat."""
     places = itertools.product((0, 1, 2), (ORDER, FLIP, DEQUANTISE), range(5), (0, 10))
-    words = [philox(seed, use, step, 40, block=block) for seed, use, step, block in places]
+    words = [random_words(seed, use, step, 40, block=block) for seed, use, step, block in places]
     assert len(np.unique(words)) == np.size(words)
 
 

@@ -8,10 +8,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kstest, lognorm, loguniform
+from scipy.stats import kstest, lognorm, loguniform, norm
 
 from scorefield import Prior, geometric, interpolated, karras, linear
-from scorefield.noise import Discrete, LogNormal, LogUniform, perturb, replay, seeded, uniform_like
+from scorefield.noise import (
+    WORD,
+    Discrete,
+    LogNormal,
+    LogUniform,
+    perturb,
+    philox,
+    replay,
+    seeded,
+    uniform_like,
+)
 
 GRIDS = {
     geometric: lambda a, b, t: a ** (1 - t) * b**t,
@@ -119,21 +129,70 @@ def test_prior_of_data():
     calls=st.integers(1, 3),
 )
 def test_seeded_noise_is_a_function_of_position(n, shape, first, calls):
-    whole, part = seeded(7), seeded(7, first=first)
+    whole, part = seeded(7, step=2), seeded(7, first=first, step=2)
     for _ in range(calls):
         all_rows = whole(torch.empty(first + n, *shape))
         rows = part(torch.empty(n, *shape))
     assert torch.equal(rows, all_rows[first:])
 
 
-def test_seeded_noise_is_normal_and_never_the_same():
-    noise = seeded(0)
-    rows = torch.cat([draw(torch.empty(40, 50)) for draw in (noise, noise, seeded(1))])
-    # numpy's numbers, the same on every machine; 7,140 pairs of rows within six standard errors
-    assert kstest(rows.flatten(), "norm").pvalue > 1e-4
-    correlation = rows @ rows.T / 50 - torch.diag((rows**2).mean(1))
-    assert correlation.abs().max() < 6 / math.sqrt(50)
-    assert seeded(0)(torch.empty(2, 3, dtype=torch.float64)).dtype == torch.float64
+def test_the_random_words_are_those_of_the_authors():
+    """The known answers that come with Salmon et al.'s own program."""
+    pi = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0)
+    for counter, key, answer in (
+        ((0,) * 4, (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ((WORD,) * 4, (WORD, WORD), "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (*pi, "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ):
+        words = philox([torch.tensor(word) for word in counter], key)
+        assert " ".join(f"{int(word):08x}" for word in words) == answer
+
+
+def test_seeded_noise_is_its_formula():
+    """Seed, step, sample, call and position each choose words of their own."""
+    noise = seeded(2**40 + 3, first=2**32 - 2, step=5)
+    noise(torch.empty(2, 6))
+    z = noise(torch.empty(2, 6, dtype=torch.float64))
+    for row, position in ((0, 0), (1, 5)):
+        counter = position // 4, 2**32 - 2 + row, 1, 5
+        words = philox([torch.tensor(word) for word in counter], (3, 2**8))
+        word = position % 4 % 2
+        u, v = (int(words[2 * word + i]) / 2**32 for i in (0, 1))
+        turn = (math.sin if position % 4 > 1 else math.cos)(2 * math.pi * v)
+        # a handful of operations in float64
+        assert z[row, position].item() == pytest.approx(
+            math.sqrt(-2 * math.log(u + 2**-33)) * turn, rel=1e-14
+        )
+
+
+def test_seeded_noise_is_normal_and_independent():
+    """10⁷ numbers; each statistic is compared with its own standard error, z < 5."""
+    z = seeded(0)(torch.empty(10_000, 1000))
+    n = z.numel()
+    moments = [z.double().pow(k).mean().item() for k in (1, 2, 3, 4)]
+    for value, truth, variance in zip(moments, (0, 1, 0, 3), (1, 2, 15, 96), strict=True):
+        assert abs(value - truth) < 5 * math.sqrt(variance / n)
+    tail = (z.abs() > 4).double().mean().item()
+    assert abs(tail - (share := 2 * norm.sf(4))) < 5 * math.sqrt(share / n)
+    assert kstest(z[:100].flatten(), "norm").pvalue > 1e-4
+    others = [z.roll(shift, dim) for shift, dim in ((1, 0), (1, 1), (2, 1), (3, 1), (4, 1))]
+    others += [seeded(1)(z), seeded(0, step=1)(z), seeded(0, first=10_000)(z)]
+    second = seeded(0)
+    second(z[:, :1])
+    others.append(second(z))
+    for other in others:
+        for a, b in ((z, other), (z**2 - 1, (other**2 - 1) / 2)):  # E a²b² = 1 and 1
+            assert abs((a * b).mean(dtype=torch.float64).item()) < 5 / math.sqrt(n)
+
+
+def test_seeded_noise_is_the_same_in_any_type():
+    z, half = (seeded(4)(torch.empty(300, 70, dtype=d)) for d in (torch.float64, torch.bfloat16))
+    single = seeded(4)(torch.empty(300, 70))
+    assert torch.equal(half, single.bfloat16())
+    # u near 1 has an error of 6e-8, and √(−2 log u) its root's: √(2 × 6e-8) = 3.5e-4 at most
+    assert (z - single).abs().max() < 3.5e-4
+    assert (z - single).abs().median() < 1e-6
+    assert seeded(0)(torch.empty(0, 3)).shape == (0, 3)
 
 
 def test_interpolated_noise_is_normal_throughout():
@@ -172,6 +231,7 @@ NO_COVARIANCE = "cov is not a covariance"
         (lambda: Discrete(torch.ones(1)).density(ZERO), "single level"),
         (lambda: interpolated(seeded(0), seeded(1), torch.ones(3))(ZERO), "weights has 3 rows"),
         *((partial(seeded, seed), f"seed={seed}: give a whole") for seed in (-1, 2**64, 1.5, None)),
+        *((partial(seeded, 0, **{k: 2**32}), f"{k}=4294967296") for k in ("first", "step")),
         (lambda: replay([torch.ones(2, 2)])(ZERO), r"shape \(2, 2\) where shape \(2,\)"),
         (lambda: replay([])(ZERO), "no more tensors"),
         (lambda: Prior(ZERO, torch.tensor(0.0), torch.ones(3, 1)), "factor"),

@@ -7,8 +7,9 @@ normal numbers, with a density. A source of randomness has the signature of `tor
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
 
 import numpy as np
@@ -189,28 +190,59 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed={seed!r}: give a whole number from 0 to 2^64 - 1")
 
 
-def seeded(seed: int, *, first: int = 0) -> Noise:
-    """Return noise that is a function of the seed, the sample and the number of earlier calls.
+def seeded(seed: int, *, first: int = 0, step: int = 0) -> Noise:
+    """Return noise that is a function of the seed, the sample, the step and the call's number.
 
-    Row i is sample `first + i`, and its bits are the same in any batch, on any device and in any
-    process. Create a new one for each run of a sampler.
+    Row i is sample `first + i`, in training the row of the global batch of a `step`. Its random
+    words are the same in any batch, on any device and in any process. Create a new one for each run
+    of a sampler.
     """
     check_seed(seed)
-    call = count()
-    # one stream whose state is set for each row: creating one takes four times as long
-    bits = np.random.Philox(key=0)
-    normal, state = np.random.Generator(bits).standard_normal, bits.state
+    if not (0 <= first < 2**32 and 0 <= step < 2**32):
+        raise ValueError(f"first={first}, step={step}: give whole numbers from 0 to 2^32 - 1")
+    key, call = (int(seed) & WORD, int(seed) >> 32), count()
 
     def noise(x: Tensor) -> Tensor:
-        state["state"]["counter"][:] = (0, 0, 0, next(call))
-        z = np.empty(x.shape)
-        for i in range(len(z)):
-            state["state"]["key"][:] = (seed, first + i)
-            bits.state = state  # replaces all that the last row left
-            z[i] = normal(x.shape[1:])
-        return torch.from_numpy(z).to(x)
+        arange, full = partial(torch.arange, device=x.device), partial(x.new_full, dtype=torch.long)
+        size = x[0].numel() if len(x) else 0
+        rows = arange(first, first + len(x))[:, None]
+        words = philox((arange(-(-size // 4)), rows, full((), next(call)), full((), step)), key)
+        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        return box_muller(words, dtype).flatten(1)[:, :size].reshape(x.shape).to(x.dtype)
 
     return noise
+
+
+WORD = 0xFFFFFFFF
+
+
+def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Return four random words of 32 bits: Philox 4×32-10 of Salmon et al. 2011.
+
+    The words are integers of 64 bits. The four of the counter broadcast, so that the first rounds
+    cost little.
+    """
+    a, b, c, d = counter
+    k, m = key
+    for _ in range(10):
+        # 64 bits of a product that is unsigned: only the lower 32 bits of what follows count
+        p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, c = (q >> 32) ^ b, (p >> 32) ^ d
+        a ^= k
+        c ^= m
+        a &= WORD
+        c &= WORD
+        b, d = q, p
+        k, m = (k + 0x9E3779B9) & WORD, (m + 0xBB67AE85) & WORD
+    return a, b & WORD, c, d & WORD
+
+
+def box_muller(words: Sequence[Tensor], dtype: torch.dtype) -> Float[Tensor, "*shape 4"]:
+    """Return normal numbers √(−2 log u)·(cos 2πv, sin 2πv) of two pairs of words, u > 0."""
+    u, angle = (torch.stack([w.to(dtype) for w in words[i::2]], -1) for i in (0, 1))
+    radius = u.add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
+    angle *= 2 * math.pi * 2.0**-32
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
 
 
 def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> Noise:

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
 from ._ops import check_floats
-from .noise import check_seed
+from .noise import check_seed, seeded
 
 EMA_WARMUP = 100
 """Steps after each of which the moving average is updated."""
@@ -135,11 +135,11 @@ def train(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
-    def share_of_mean(x: Tensor, label: Tensor | None, total: int, seed: int) -> Tensor:
+    def share_of_mean(x: Tensor, label: Tensor | None, total: int, step: int) -> Tensor:
         score = model if label is None else model.given(label)
-        noise = row_noise(torch.Generator(x.device).manual_seed(seed), total)
+        noise = seeded(seed, first=distributed.own_rows(total).start, step=step)
         running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-        with _fork_generators(x.device, seed + 1 + distributed.rank()), running:
+        with _fork_generators(x.device, derive_seed(seed, step, distributed.rank())), running:
             losses = loss(score, x, noise=noise)
         if losses.shape != x.shape[:1]:
             raise ValueError(
@@ -150,7 +150,7 @@ def train(
 
     objective = distributed.SharedLoss(share_of_mean, parameters)
 
-    def descend(batch: Batch, seed: int) -> Tensor:
+    def descend(batch: Batch, step: int) -> Tensor:
         """Leave the gradient of the mean loss over the global batch, and return that mean."""
         x, label = split_batch(batch)
         total = len(x) if size is None else size
@@ -159,7 +159,7 @@ def train(
             x, label = x[rows], None if label is None else label[rows]
         if len(x) == 0:
             raise ValueError(f"a batch of {total}: give each process at least one sample")
-        return distributed.all_sum(objective.backward(x, label, total, seed))
+        return distributed.all_sum(objective.backward(x, label, total, step))
 
     def update(step: int) -> Update:
         if not model.training:
@@ -167,7 +167,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(step)
         optimizer.zero_grad()
-        mean = descend(batches(step), derive_seed(seed, step))
+        mean = descend(batches(step), step)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
@@ -242,17 +242,6 @@ def split_batch(batch: Batch) -> tuple[Tensor, Tensor | None]:
         )
     check_floats(parts[0], "x")
     return parts[0], parts[1]
-
-
-def row_noise(generator: torch.Generator, size: int) -> Callable[[Tensor], Tensor]:
-    """Return noise for this process's rows, out of the noise of the whole batch."""
-    rows = distributed.own_rows(size)
-
-    def noise(like: Tensor) -> Tensor:
-        shape = (size, *like.shape[1:])
-        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)[rows]
-
-    return noise
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..distributed import split_rows
-from ._philox import FLIP, permutation, philox, uniform_bits
+from ._philox import FLIP, permutation, random_words, uniform_bits
 from .sources import Labelled, Source, Stream, cell_centres
 
 WORKER_TIMEOUT_SECONDS = 60.0
@@ -114,7 +114,7 @@ class Batches:
         x, labels = samples[0].to(self.device), samples[1]
         rows = self._rows
         if self.flip:
-            coins = philox(self.seed, FLIP, step, self.size)[rows.start : rows.stop] >> 63
+            coins = random_words(self.seed, FLIP, step, self.size)[rows.start : rows.stop] >> 63
             heads = torch.from_numpy(coins.astype(bool)).to(x.device)
             x = torch.where(heads[:, None, None, None], x.flip(3), x)
         if x.dtype == torch.uint8 and self.dequantise:

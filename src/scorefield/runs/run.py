@@ -36,6 +36,7 @@ from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
 from ..data import all_samples
 from ..disk import hold_lock
 from ..model import ScoreModel
+from ..noise import seeded
 from ..sample import sample
 from ..show import images
 from ..show.progress import progress
@@ -48,7 +49,6 @@ from ..train import (
     derive_seed,
     is_look,
     read_updates,
-    row_noise,
     train,
 )
 from ..values import escape_controls
@@ -338,14 +338,12 @@ def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> T
     """Return the loss of each held-out sample; samples and noise are always the same."""
     assert parts.data.test is not None
     x = all_samples(parts.data.test, HELDOUT_SAMPLES).to(parts.device)
-    generator = torch.Generator(x.device).manual_seed(derive_seed(experiment.seed, 3))
     model.eval()
-    losses = x.new_zeros(len(x))
-    pairs = zip(torch.split(x, HELDOUT_BATCH), torch.split(losses, HELDOUT_BATCH), strict=True)
-    for part, loss in pairs:
-        rows = distributed.own_rows(len(part))
-        if len(part[rows]):
-            loss[rows] = parts.loss(model, part[rows], noise=row_noise(generator, len(part)))
+    losses, own = x.new_zeros(len(x)), distributed.own_rows(len(x))
+    for first in range(own.start, own.stop, HELDOUT_BATCH):
+        rows = slice(first, min(first + HELDOUT_BATCH, own.stop))
+        noise = seeded(derive_seed(experiment.seed, 3), first=first)
+        losses[rows] = parts.loss(model, x[rows], noise=noise)
     return distributed.all_sum(losses)
 
 
