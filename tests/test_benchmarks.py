@@ -8,6 +8,7 @@ import warnings
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.networks import Network, digits, make_inputs
 from benchmarks.table import Table, read_tables, record
 from scorefield import SAMPLERS, GaussianMixture, final, geometric
-from scorefield.show.machine import machine
+from scorefield.show.machine import machine, memory_bytes
 
 TABLE = Table("Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["Note"])
 
@@ -228,6 +229,17 @@ def test_tables_stay_if_machine_and_threads_are_the_same(monkeypatch, tmp_path):
 def test_wrong_arguments_are_refused_with_the_nearest_name(args, message, capsys):
     assert main(args) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_machine_is_known_by_its_gpu(monkeypatch):
+    properties = SimpleNamespace(total_memory=2**33)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a card, {device}")
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2**32)
+    assert [memory_bytes(device) for device in ("cuda:1", "mps")] == [2**33, 2**32]
+    assert machine("cuda:1")["GPU"] == "a card, cuda:1"
+    assert machine("mps")["GPU"] == "Apple's GPU"
+    assert machine()["GPU"] is None
 
 
 @pytest.mark.parametrize(("seconds", "reason"), [(60, "CUDA out of memory"), (-1, "no time left")])

@@ -198,6 +198,18 @@ def test_posterior_in_single_precision_keeps_small_variances():
         assert posterior.score(x, sigma_y)[0, 0] == pytest.approx(truth.item(), rel=5e-6)
 
 
+def test_posterior_of_dense_gaussians_in_single_precision():
+    """Their float32 covariances are symmetric up to 6e-8 of 10, over a noise of 0.5²: 3e-6."""
+    parts = [(torch.randn(3), b @ b.T + torch.eye(3)) for b in torch.randn(2, 3, 3)]
+    matrix, y, x = torch.randn(2, 3), torch.randn(2), torch.randn(4, 3)
+    scores = []
+    for dtype in (torch.float32, torch.float64):
+        gaussians = [Gaussian(mean.to(dtype), (cov + cov.T).to(dtype) / 2) for mean, cov in parts]
+        posterior = Mixture(gaussians, torch.tensor([0.3, 0.7])).posterior(matrix, y, 0.5)
+        scores.append(posterior.score(x.double(), 0.3))
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-4)
+
+
 def test_posteriors_have_their_limits():
     """Without noise, that of noise tending to 0; of points, that of narrow Gaussians."""
     oracle, matrix = oracles((3,))["gaussian mixture"], torch.randn(1, 3, dtype=torch.float64)

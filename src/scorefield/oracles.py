@@ -144,9 +144,9 @@ class Gaussian(Oracle):
         return matrix @ mean, matrix @ cov @ matrix.T + variance
 
     def _place(self, mean: Tensor, cov: Tensor) -> "Gaussian":
-        """Return a Gaussian on this one's device."""
+        """Return a Gaussian on this device, of a covariance that is symmetric up to rounding."""
         device, dtype = self.device, widest(self.device)
-        return Gaussian(mean.to(device, dtype), cov.to(device, dtype))
+        return Gaussian(mean.to(device, dtype), ((cov + cov.T) / 2).to(device, dtype))
 
     def posterior(
         self, matrix: Float[Tensor, "m size"], y: Float[Tensor, "m"], sigma_y: float
@@ -163,7 +163,7 @@ class Gaussian(Oracle):
         # Joseph's form: rounding makes (I − KA)Σ neither symmetric nor positive
         cov = rest @ cov @ rest.T + sigma_y**2 * gain @ gain.T
         shift = (gain @ (wide(y) - y_mean)).view_as(mean)
-        return self._place(mean + shift, (cov + cov.T) / 2)
+        return self._place(mean + shift, cov)
 
 
 def _check_shares(weights: Tensor, n: int) -> Tensor:
