@@ -75,18 +75,11 @@ def restore_images(
         "n": n, "label": label, "guidance": guidance, "seed": seed, "precision": precision,
     }  # fmt: skip
     if truth is None:
-        white = write_completions(out, x[0], about, overwrite)
-        print(f"wrote {quantity(n, 'completion')} into {out}")
-        print(f"in std.png white is a deviation of {white:.3g}")
+        write_completions(out, x[0], about, overwrite)
     else:
         # a mask's y is 0 where it is hidden: show grey there, and other measurements as images too
         shown = y if task == "deblur" else operator.project(torch.full_like(truth, 0.5), y)
         write_comparison(out, truth, shown, x, about)
-        distances = ((z - truth[:, None]).square().mean().sqrt() for z in (x.mean(1, True), x))
-        mean, single = (f"{distance:.3g}" for distance in distances)
-        print(f"wrote {files.describe_completions(n, len(x), 'held-out sample')} into {out}")
-        print("a row of restored.png: the truth, the measurement, mean and completions")
-        print(f"root mean square error of the means {mean}, of single completions {single}")
 
 
 def check_task(task: str | None, image: Path | None, measurement: dict[str, Any]) -> str:
@@ -145,8 +138,8 @@ def read_pixels(
     return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
 
 
-def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> float:
-    """Write completions of an image, their mean and spread; return the spread that is white."""
+def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> None:
+    """Write completions of an image, their mean and spread, and print the spread that is white."""
     for name in ("restored.npy", "restored.png", "completions"):
         images.write(out / name, x, about, overwrite)
     spread = x.std(0, correction=min(1, len(x) - 1)).mean(0, keepdim=True)
@@ -155,15 +148,21 @@ def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bo
     for name, one in (("mean.png", x.mean(0)), ("std.png", scaled)):
         picture = images.picture(images.as_bytes(one[None])[0])
         disk.write_file(out / name, images.png(picture, about | {"white": white}))
-    return white
+    print(f"wrote {quantity(len(x), 'completion')} into {out}")
+    print(f"in std.png white is a deviation of {white:.3g}")
 
 
 def write_comparison(
     out: Path, truth: Tensor, shown: Tensor, x: Tensor, about: dict[str, Any]
 ) -> None:
-    """Write a row for each sample: the truth, the measurement, mean and completions."""
+    """Write and print how completions compare with the truth; a row of the picture is a sample."""
     rows = torch.cat([truth[:, None], shown[:, None], x.mean(1, keepdim=True), x], dim=1)
     sheet = images.grid(rows.flatten(0, 1), columns=rows.shape[1])
     disk.write_file(out / "restored.png", images.png(sheet, about))
     for name, array in (("restored.npy", x), ("truth.npy", truth)):
         images.write(out / name, array, about)
+    distances = ((z - truth[:, None]).square().mean().sqrt() for z in (x.mean(1, True), x))
+    mean, single = (f"{distance:.3g}" for distance in distances)
+    print(f"wrote {files.describe_completions(x.shape[1], len(x), 'held-out sample')} into {out}")
+    print("a row of restored.png: the truth, the measurement, mean and completions")
+    print(f"root mean square error of the means {mean}, of single completions {single}")
