@@ -78,6 +78,7 @@ def test_bfloat16_on_a_cpu_means_coarse_float32_where_no_gradients_are_needed():
     assert "more exact than bfloat16" in str(choice)
     assert choose(model, precision="bfloat16", train=True) == Choice(winograd=True)
     assert choose(model) == choose(model, batch=128, evaluations=10**6) == Choice(winograd=True)
+    assert choose(model, precision="tf32") == choose(model)  # for GPUs
     exact, errors = copy.deepcopy(model).double()(x.double(), 0.1), {}
     for precision in ("float32", "bfloat16"):
         optimize(model, precision=precision)

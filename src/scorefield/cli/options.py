@@ -36,7 +36,7 @@ Steps: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]
 BatchSize: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
-DeviceName: TypeAlias = Annotated[str, arg(help="cpu, cuda or mps; auto takes the fastest")]
+DeviceName: TypeAlias = Annotated[str, arg(help="cuda, mps or cpu; auto takes the first of them")]
 MovedData: TypeAlias = Annotated[
     str | None, arg(help="new place of the run's data, if they were moved")
 ]
