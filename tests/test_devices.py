@@ -3,6 +3,7 @@
 A sampler's step neither copies to the device nor waits for it.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,7 +16,7 @@ from scorefield import EDM, MLP, NCSN, VP, Prior, ScoreModel, VPDiscrete, geomet
 from scorefield.diagnose import diagnose
 from scorefield.ladder import suggest
 from scorefield.likelihood import log_likelihood
-from scorefield.noise import Discrete, LogNormal, interpolated, replay
+from scorefield.noise import Discrete, LogNormal, interpolated, replay, seeded
 from scorefield.objectives import annealed
 from scorefield.precondition import ddpm_sigmas
 from scorefield.sample import as_model, make_plan, sample
@@ -36,11 +37,12 @@ def normal(x, sigma):
 
 def levels(run, **options):
     """Return a sampler's run as a function of x and the number of steps."""
-    return lambda x, steps: run(normal, x, geometric(2.0, 0.1, steps + 1), **options)
+    grid = partial(geometric, 2.0, 0.1)
+    return lambda x, steps: run(normal, x, grid(steps + 1), noise=seeded(0), **options)
 
 
 RUNS = {
-    "langevin": lambda x, steps: langevin(normal, x, 0.5, alpha=0.01, steps=steps),
+    "langevin": lambda x, steps: langevin(normal, x, 0.5, alpha=0.01, steps=steps, noise=seeded(0)),
     **{name: levels(one.run) for name, one in SAMPLERS.items() if name != "annealed_langevin"},
     "annealed_langevin": levels(SAMPLERS["annealed_langevin"].run, steps=2, epsilon=1e-3),
     "predictor_corrector, batch": levels(predictor_corrector, rule="batch", corrections=2),
@@ -156,8 +158,7 @@ def test_a_score_makes_no_copy_and_no_read(name, several, device, same, growth):
     place_sigma = (lambda place: sigma.to(place)) if several else lambda place: sigma
     same(lambda place: SCORES[name](place)(X.to(place), place_sigma(place)))
     score, there, level = SCORES[name](device), X.to(device), place_sigma(device)
-    if not (several and name in ("NCSN", "DDPM")):
-        assert not growth(lambda steps: [score(there, level) for _ in range(steps)])
+    assert not growth(lambda steps: [score(there, level) for _ in range(steps)])
 
 
 def loss(objective, place, levels=LEVELS):
@@ -166,6 +167,14 @@ def loss(objective, place, levels=LEVELS):
     values = annealed(objective, levels)(score, X.to(place))
     values.sum().backward()
     return values, [p.grad for p in score.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_loss_makes_no_copy_and_no_read(name, device, growth):
+    score, there, objective = model(device), X.to(device), annealed(OBJECTIVES[name], LEVELS)
+    assert not growth(
+        lambda steps: [objective(score, there).sum().backward() for _ in range(steps)]
+    )
 
 
 def likelihood(place, probes):
@@ -192,11 +201,25 @@ RESULTS = {
         model(place), 5, make_plan(model(place), "predictor_corrector", 4, rule="batch")
     ),
     "sample few levels": lambda place: sample(model(place, NCSN(LADDER), 0), 5, steps=2),
+    "sample from uniform noise": lambda place: sample(
+        model(place), 5, replace(make_plan(model(place), steps=4), uniform=True)
+    ),
     "sample an oracle": lambda place: sample(points(place), 5),
     "sample with guidance": lambda place: sample(
         model(place), 5, "churn", steps=4, label=["0", "2", "1", "1", "0"], guidance=2.0
     ),
 }
+
+
+def test_more_steps_of_sample_make_no_copy_and_no_read(device, growth):
+    run = partial(sample, model(device), 6, "churn", label="all", guidance=2.0, batch=3)
+    assert not growth(lambda steps: run(steps=steps))
+
+
+def test_noise_between_two_seeds_is_weighted_without_a_copy(device, growth):
+    there, weights = X.to(device), torch.linspace(0, 1, 6)
+    noise = interpolated(seeded(0), seeded(1), weights)
+    assert not growth(lambda steps: [noise(there) for _ in range(steps)])
 
 
 @pytest.mark.parametrize("name", RESULTS)

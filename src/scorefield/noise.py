@@ -8,9 +8,10 @@ normal numbers, with a density. A source of randomness has the signature of `tor
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,24 +110,34 @@ class Discrete:
     """The levels of a grid with equal probability (Song & Ermon 2019, eq. 6)."""
 
     sigmas: Float[Tensor, "levels"]
+    _copies: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_levels(self.sigmas)
 
+    def like(self, x: Tensor) -> Float[Tensor, "levels"]:
+        """Return the levels in the type of x, on its device, which they are copied to only once."""
+        if x.device == self.sigmas.device:
+            return self.sigmas.to(x)
+        key = x.device, x.dtype
+        if key not in self._copies:
+            self._copies[key] = self.sigmas.to(x)
+        return self._copies[key]
+
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Map standard normal numbers to σ."""
         index = (ndtr(z) * len(self.sigmas)).long()
-        return self.sigmas.to(z)[index.clamp(max=len(self.sigmas) - 1)]
+        return self.like(z)[index.clamp(max=len(self.sigmas) - 1)]
 
     def index(self, sigma: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """Return the index of the level nearest to each σ, in log σ."""
-        return (sigma[..., None].log() - self.sigmas.to(sigma).log()).abs().argmin(-1)
+        return (sigma[..., None].log() - self.like(sigma).log()).abs().argmin(-1)
 
     def density(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Return p(σ) where each level stands for the interval around it."""
         if len(self.sigmas) == 1:
             raise ValueError("sigmas is a single level, which has no density: give at least two")
-        width = -torch.gradient(self.sigmas.to(sigma))[0]
+        width = -torch.gradient(self.like(sigma))[0]
         return 1 / (len(self.sigmas) * width[self.index(sigma)])
 
 
@@ -252,8 +263,10 @@ def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> N
     """
 
     def noise(x: Tensor) -> Tensor:
+        nonlocal weights
         if len(x) != len(weights):
             raise ValueError(f"weights has {len(weights)} rows for a batch of {len(x)}")
+        weights = weights.to(x.device)  # copied at the first call only
         angle = match(weights * (math.pi / 2), x)
         return angle.cos() * start(x[:1]) + angle.sin() * end(x[:1])
 

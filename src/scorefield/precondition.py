@@ -78,7 +78,7 @@ class Precondition:
         sigma = unit * sigma
         skip, out, scale = PREDICTIONS[self.predicts](sigma, unit * self.sigma_data)
         if self.predicts == "score" and self.levels is not None:  # around a level σ·s is constant
-            out = self._grid.sigmas.to(sigma).take(self._grid.index(sigma)) / sigma
+            out = self._grid.like(sigma).take(self._grid.index(sigma)) / sigma
         cond = CLOCKS[self.clock](sigma, self)
         return Coefficients(self.scale**2 * skip, self.scale * out, self.scale * scale, cond)
 
