@@ -47,7 +47,7 @@ SETTINGS = [
     "data.source=few",
     "network={kind: MLP, width: 256, blocks: 2}",
     "levels.mean=-1.2",
-    "training={steps: 700, batch: 256, rate: 5e-3, schedule: cosine, ema: 0.99}",
+    "training={steps: 400, batch: 64, rate: 5e-3, schedule: cosine, ema: 0.99}",
     "keeping={samples: 0, evaluate: 0, checkpoint: 0, best: last}",
     "machine.threads=1",
 ]
@@ -58,9 +58,9 @@ CLOSE = {"rel": 360 * 2**-53 * 1e4}
 
 
 def few():
-    """Return fifty digits to train on, and the held-out ones."""
+    """Return ten digits to train on, five times each, and the held-out ones."""
     digits = load_data("digits")
-    x, labels = digits.train.take(torch.arange(0, len(digits.train), 28)[:50])
+    x, labels = digits.train.take(torch.arange(0, len(digits.train), 28)[:10].repeat(5))
     return Dataset("few", Arrays(x, labels, 17), digits.test, classes=digits.classes)
 
 
@@ -118,14 +118,13 @@ def _memory(x, data, **options):
     return memorisation([x], data, **options)[0]
 
 
-def test_a_model_that_memorised_fifty_digits_is_caught(results, few_run):
+def test_a_model_that_memorised_ten_digits_is_caught(results, few_run):
     _, metrics = results
     assert metrics["copies_training"]
     assert metrics["verdict"].startswith("Memorised:")
     assert _named(metrics, "distance to training data")["high"] < 0.6  # 1 for new digits
     near = _named(metrics, "near copies")
-    assert near["low"] > 0.05  # of 120, 16 are
-    assert near["real"] == 0
+    assert near["low"] > near["real"] == 0
     assert metrics["verdict"] in html.unescape((few_run / "report.html").read_text())
 
 
@@ -180,7 +179,7 @@ def test_figures_name_everything_they_depend_on(results, few_run):
     for figure in metrics["figures"]:
         assert figure["samples"] > 0
         assert figure["seed"] == SEED
-        assert figure["weights"] == "averaged with decay 0.99, step 700"
+        assert figure["weights"] == "averaged with decay 0.99, step 400"
         assert figure["method"]
         assert "held out" in figure["reference"]
         assert figure["low"] <= figure["value"] <= figure["high"]
@@ -219,9 +218,9 @@ def test_figures_are_those_of_the_samples(results):
 
 def test_raw_weights_are_the_last_ones_in_training(few_run):
     (raw, *_, weights), (mean, *_) = open_run(few_run, raw=True), open_run(few_run)
-    assert weights == "raw, step 700"
+    assert weights == "raw, step 400"
     # Adam moves a weight by its rate a step at most, of which the mean lacks 0.99ᵏ k steps later
-    most = sum(0.99**k * 5e-3 * (1 - math.cos(math.pi * k / 700)) / 2 for k in range(700))
+    most = sum(0.99**k * 5e-3 * (1 - math.cos(math.pi * k / 400)) / 2 for k in range(400))
     assert 0 < (raw.net.head.weight - mean.net.head.weight).abs().max() < most
 
 
@@ -628,7 +627,7 @@ def test_the_report_is_whole_and_needs_nothing_else(results, few_run):
     assert not re.search(r"http|<script|<link|url\(|@import", text)
     assert str(suggest(all_samples(few().train))) in html.unescape(text)
     assert (few_run / "config.json").read_text() in html.unescape(text)
-    assert "700 steps, seed 0" in text
+    assert "400 steps, seed 0" in text
     heads, *rows = page.tables[1]
     assert heads == ["class, %", *map(str, range(10))]
     assert [row[0] for row in rows] == ["real few", "heun"]

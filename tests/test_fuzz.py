@@ -60,6 +60,15 @@ def _names_file(files, message):
     return any(Path(name).name in message for name in files)
 
 
+def _limit(seconds):
+    """Interrupt Python code after so much processor time, or while it waits; 0 for never.
+
+    A call of C code is interrupted when it returns.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # which other processes do not change
+    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+
+
 def _check(read, files, folder, names=_names_file, *, seconds=60):
     """Read an input; fail unless the result is right or the error is clear."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -69,19 +78,20 @@ def _check(read, files, folder, names=_names_file, *, seconds=60):
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, error = _peak(), None
-    # Interrupt Python code after so much processor time, which other processes do not change, or
-    # while it waits; a call of C code is interrupted when it returns.
+
+    def stop(*_):
+        _limit(0)  # neither may come later, in another test
+        pytest.fail(f"no end after {seconds} s")
+
     for number in (signal.SIGPROF, signal.SIGALRM):
-        signal.signal(number, lambda *_: pytest.fail(f"no end after {seconds} s"))
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
+        signal.signal(number, stop)
+    _limit(seconds)
     try:
         read(folder)
     except (ValueError, OSError) as raised:
         error = raised
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _limit(0)
     assert _peak() - before <= MEMORY_BYTES
     if error:
         # a UnicodeError is Python's own and says nothing of the file
@@ -438,7 +448,7 @@ def test_a_sound_file_is_read(name, tmp_path):
 @pytest.mark.usefixtures("unchecked")  # as users run it
 @pytest.mark.parametrize("name", TARGETS)
 @settings(
-    max_examples=max(150, settings.default.max_examples), suppress_health_check=list(HealthCheck)
+    max_examples=max(100, settings.default.max_examples), suppress_health_check=list(HealthCheck)
 )
 @given(rng=st.randoms())
 def test_no_damaged_file_does_harm(name, rng, tmp_path):

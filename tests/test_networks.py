@@ -152,7 +152,7 @@ for i, depth in enumerate(DEPTHS, 1):
     HALVING += [(partial(RefineNet, 3, 4, levels, depth=depth), 2**i) for levels in (None, 3)]
 
 
-@pytest.mark.parametrize("size", [(9, 13), (8, 8), (1, 3), (1, 1)])
+@pytest.mark.parametrize("size", [(9, 13), (1, 8)])
 @pytest.mark.parametrize(("build", "factor"), HALVING)
 def test_any_size_is_padded_to_multiples_of_the_halvings(build, factor, size):
     net, x, cond = build(), torch.rand(2, 3, *size), torch.tensor([0, 2])

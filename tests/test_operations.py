@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from functorch.compile import make_boxed_func
 from test_kernels import needs_compiler
 from test_networks import compare_compiled, small_unet
-from torch._dynamo.backends.common import aot_autograd
 
 from scorefield.fast.twins import swap
 from scorefield.nn.refinenet import Refinement
@@ -38,6 +36,9 @@ def _names(graph):
 
 @nets
 def test_a_compiled_training_step_calls_the_operations_and_has_the_eager_gradients(name):
+    from functorch.compile import make_boxed_func  # takes seconds, and no other test needs it
+    from torch._dynamo.backends.common import aot_autograd
+
     torch._dynamo.reset()
     net, inputs = _optimize(name)
     names = []

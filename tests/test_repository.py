@@ -207,6 +207,7 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scorefield.paper.Setting", partial(Setting, most=2))
     monkeypatch.setattr("scorefield.paper.models.SMALL_WIDTH", 2)
+    monkeypatch.setattr("scorefield.evaluate.quality.jackknife_parts", lambda size: 5)
     if DOCUMENTS[document]:
         preset, directory = DOCUMENTS[document]
         changes = ["training.steps=20", "training.warmup=1", "network.width=8"]
