@@ -15,12 +15,19 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from scorefield.show import images
+
 
 @contextmanager
 def line_at_the_end(line):
     """Stand in for `heartbeat`, which prints by time."""
     yield
     print(line(0.0).rstrip(), file=sys.stderr)
+
+
+def undrawn(figure, **options):
+    """Stand in for `as_png`, which takes most of the time of a report."""
+    return images.png(Image.new("L", (1, 1)), {})
 
 
 class Largest(TorchDispatchMode):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from standins import undrawn
 
 from scorefield import EDM, MLP, Prior, ScoreModel, inverse, load, sample, save
 from scorefield.checkpoint import read_tensors
@@ -292,7 +293,8 @@ def test_mistakes_in_sampling_are_named(trained, error_of, options, message):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_run_without_a_model_yet_is_used_by_its_newest_checkpoint(capsys):
+def test_a_run_without_a_model_yet_is_used_by_its_newest_checkpoint(monkeypatch, capsys):
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     settings = [option.removeprefix("--").removeprefix("set=") for option in TINY]
     experiment = override(Experiment(), [*settings, "training.steps=10", "keeping.evaluate=0"])
     list(islice(start(experiment, "run"), 7))  # its checkpoints are of steps 0 and 5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standins import line_at_the_end
+from standins import line_at_the_end, undrawn
 from test_evaluate import Page
 
 from scorefield import load
@@ -37,6 +37,7 @@ def demo_run(tmp_path_factory):
         patch.setitem(PRESETS, "digits", override(Experiment(), SMALL))
         patch.setattr("scorefield.evaluate.evaluate", evaluate_few)
         patch.setattr("scorefield.show.progress.heartbeat", line_at_the_end)
+        patch.setattr("scorefield.show.plots.as_png", undrawn)
         for _ in range(2):
             with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as lines:
                 assert main(["demo", "--seed", str(SEED), "--steps", "20"]) == 0

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from scipy.stats import ks_2samp
 from sklearn.neighbors import NearestNeighbors
+from standins import undrawn
 
 from scorefield import EDM, MLP, Empirical, Gaussian, Prior, ScoreModel, distributed, load, suggest
 from scorefield.cli import main
@@ -500,6 +501,7 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
 def test_vectors_are_judged_too(tmp_path, monkeypatch):
     """A model that is the Gaussian of its data, whose likelihood is known."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     np.save("normal.npy", Gaussian(torch.zeros(3), torch.tensor([1.0, 0.5, 0.25])).sample(600))
     small = ["--set", "network={kind: MLP, width: 8, blocks: 1}", "--training.rate=1e-9"]
     assert main(["train", "--data", "normal.npy", "--out", "run", "--steps", "1", *small]) == 0
@@ -566,6 +568,7 @@ def test_a_conditional_model_samples_classes_as_often_as_in_training(digits, tmp
     rows = torch.cat([(labels == 3).nonzero()[:60, 0], (labels == 7).nonzero()[:20, 0]])
     data = Dataset("odd", Arrays(*digits.train.take(rows), 17), digits.test, classes=digits.classes)
     monkeypatch.setitem(DATASETS, "odd", lambda: data)
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     fast = ["data.source=odd", "data.labels=true", "training.steps=3", "training.rate=0.05"]
     finish(override(Experiment(), [*SETTINGS, *fast]), tmp_path / "run")
     counts = torch.bincount(training_labels(data, 4000, 0), minlength=10)

@@ -180,14 +180,6 @@ def test_samples_on_a_full_disk(whole, tmp_path, monkeypatch, capsys):
     assert file.read_bytes() == b"older samples"
 
 
-def test_an_unwritable_directory_is_refused_before_the_data_are_read(points, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    module = sys.modules["scorefield.runs.finish"]  # the package has a function of that name
-    monkeypatch.setattr(module, "load_data", lambda *_, **__: pytest.fail("too late"))
-    with pytest.raises(ValueError, match=r"config.json: .* not a writable"):
-        start(vectors(points), tmp_path / "run")
-
-
 def test_a_directory_that_becomes_unwritable(points, whole, tmp_path):
     """Root may write anywhere, so directories stand where files are to be written."""
     run, model, lock = (tmp_path / name for name in ("run", "run/model.safetensors", "run/lock"))

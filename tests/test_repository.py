@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
+from standins import undrawn
 
 import scorefield
 from scorefield.cli import COMMANDS, FIELD, main
@@ -208,6 +209,7 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.setattr("scorefield.paper.Setting", partial(Setting, most=2))
     monkeypatch.setattr("scorefield.paper.models.SMALL_WIDTH", 2)
     monkeypatch.setattr("scorefield.evaluate.quality.jackknife_parts", lambda size: 5)
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     if DOCUMENTS[document]:
         preset, directory = DOCUMENTS[document]
         changes = ["training.steps=20", "training.warmup=1", "network.width=8"]

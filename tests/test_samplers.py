@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorefield import Gaussian, from_denoiser, geometric, linear, progress, replay, to_denoiser
-from scorefield.samplers import SAMPLERS, Sampler, every, final
+from scorefield.samplers import SAMPLERS, every, final
 from scorefield.samplers.integrate import churn, dpm_solver, integrate, predictor_corrector
 from scorefield.samplers.langevin import annealed_langevin, consistent, langevin
 from scorefield.samplers.steps import ancestral, euler, heun
@@ -130,13 +130,6 @@ def test_evaluations_are_counted_as_stated(name):
         sampler.evaluations(10, denoize=True)
     assert "noise" in sampler.defaults
     assert sampler.defaults["denoise"] == (name != "annealed_langevin")
-
-
-def test_a_sampler_of_ones_own_needs_no_option():
-    def step_down(score, x, sigmas):
-        yield from integrate(euler, score, x, sigmas, denoise=False)
-
-    assert Sampler(step_down).evaluations(5) == 4
 
 
 @pytest.mark.parametrize("denoise", [False, True])

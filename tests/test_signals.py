@@ -1,4 +1,4 @@
-"""Signals: the UNet along one axis, compared with that of images and a known score."""
+"""Signals: the UNet along one axis, compared with that of images."""
 
 from functools import partial
 
@@ -7,9 +7,6 @@ import torch
 from test_networks import KINDS, small_unet
 
 from scorefield.nn.resample import Downsample, Upsample, double_size, fir_filter, half_size
-from scorefield.runs import start
-from scorefield.runs.config import override
-from scorefield.runs.presets import PRESETS
 
 _small = partial(small_unet, channels=2)
 
@@ -62,23 +59,3 @@ def test_images_and_signals_are_not_confused():
         _small("ncsn++", dims=1)(torch.randn(1, 2, 8, 8), torch.ones(1))
     with pytest.raises(ValueError, match="takes images of 2 channels"):
         _small("ncsn++")(torch.randn(1, 2, 8), torch.ones(1))
-
-
-@pytest.mark.slow
-def test_a_short_training_learns_the_score_of_the_process(tmp_path):
-    settings = [
-        "data.options.length=32", "training.steps=60", "training.batch=32", "training.rate=3e-3",
-        "training.ema=0.9", "network.width=16", "keeping.evaluate=0", "keeping.checkpoint=0",
-        "levels.sigma_max=20", "levels.sigma_min=0.05", "levels.count=10", "machine.threads=1",
-    ]  # fmt: skip
-    run = start(override(PRESETS["signals"], settings), tmp_path / "run")
-    list(run)
-    oracle, model = run.parts.data.oracle, run.model.eval()
-    for sigma in (0.3, 1.0):
-        x = oracle.sample(500, sigma, noise=torch.randn_like)
-        truth = oracle.score(x, sigma)
-        # a fresh model has the score of independent numbers; 60 steps leave 7 % of its error
-        trivial = -x / (1 + sigma**2)
-        with torch.no_grad():
-            errors = [(score - truth).square().mean() for score in (model(x, sigma), trivial)]
-        assert errors[0] < 0.15 * errors[1]
