@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 import scorefield
-from scorefield import EDM, MLP, LogNormal, Prior, ScoreModel, annealed, denoising
+from scorefield import EDM, MLP, LogNormal, Prior, ScoreModel, annealed, denoising, exact, sliced
 from scorefield.cli import main
 from scorefield.data import Arrays, Batches
 from scorefield.distributed import check_equal, is_main, join, rank
@@ -60,17 +61,41 @@ def model():
     return ScoreModel(net, EDM(1.0, sigma_max=20.0), prior=prior)
 
 
-def whole_batches():
+LOSSES = {
+    "denoising": {},
+    "denoising in parts": {"accumulate": 2},
+    "sliced in parts": {"objective": sliced, "accumulate": 2},
+    "exact": {"objective": exact},
+    "sliced, with an idle weight": {"objective": sliced, "idle": True},
+}
+"""Arguments of `whole_batches`."""
+
+
+def whole_batches(objective=denoising, accumulate=1, idle=False):
     """Train with whole batches in every process; return the losses and the weights."""
     trained = model()
+    weights = [*trained.parameters(), *[torch.nn.Parameter(torch.zeros(2))] * idle]
     updates = train(
         trained,
         lambda step: torch.randn(5, 2, generator=torch.Generator().manual_seed(step)),
-        annealed(denoising, LogNormal()),
-        optimizer=torch.optim.Adam(trained.parameters(), lr=1e-2),
+        annealed(objective, LogNormal()),
+        optimizer=torch.optim.Adam(weights, lr=1e-2),
         steps=10,
+        accumulate=accumulate,
     )
     return [update.loss.item() for update in updates], trained.net.state_dict()
+
+
+def note_exchanges():
+    """Return a list that collects for each forward pass whether its gradients are exchanged."""
+    forward, exchanges = DistributedDataParallel.forward, []
+
+    def noted(self, *inputs):
+        exchanges.append(self.require_backward_grad_sync)
+        return forward(self, *inputs)
+
+    DistributedDataParallel.forward = noted
+    return exchanges
 
 
 def sample_ten(batch):
@@ -95,7 +120,10 @@ def together(place):
         check_equal(step=7, weights=rank())
     except ValueError as error:
         result["differ"] = str(error)
-    result["losses"], result["weights"] = whole_batches()
+    exchanges = note_exchanges()
+    for name, arguments in LOSSES.items():
+        result[name] = (*whole_batches(**arguments), [*exchanges])
+        exchanges.clear()
     result |= {f"batch{batch}": sample_ten(batch) for batch in (4, 3, 16)}
     torch.save(result, place / f"result{rank()}.pt")
 

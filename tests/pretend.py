@@ -194,6 +194,12 @@ class _Module(_DummyBackendModule):
     def get_amp_supported_dtype(self):
         return [torch.bfloat16, torch.float16]
 
+    def get_rng_state(self, device):
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state, device):
+        torch.set_rng_state(state)
+
 
 # autograd starts a thread for each device when it is first used; with one, nobody may fork
 torch.ones((), requires_grad=True).backward()

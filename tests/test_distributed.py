@@ -113,11 +113,15 @@ def test_a_run_is_resumed_with_more_or_fewer_processes(place, results):
     _assert_same_run(place / "stopped", place / "alone")
 
 
-def test_a_custom_loop_may_pass_whole_batches_to_every_process(results):
-    losses, weights = worker.whole_batches()
-    assert results[0]["losses"] == results[1]["losses"] == pytest.approx(losses, rel=1e-12)
-    torch.testing.assert_close(results[0]["weights"], weights, **CLOSE)
-    assert all(torch.equal(results[0]["weights"][k], results[1]["weights"][k]) for k in weights)
+@pytest.mark.parametrize("name", worker.LOSSES)
+def test_a_custom_loop_may_pass_whole_batches_to_every_process(results, name):
+    losses, weights = worker.whole_batches(**worker.LOSSES[name] | {"accumulate": 1})
+    (first, ours, exchanges), (second, theirs, _) = (result[name] for result in results)
+    assert first == second == pytest.approx(losses, rel=1e-12)
+    torch.testing.assert_close(ours, weights, **CLOSE)
+    assert all(torch.equal(ours[k], theirs[k]) for k in weights)
+    # gradients are exchanged once a step
+    assert exchanges == ([False, True] if "in parts" in name else [True]) * len(losses)
 
 
 def test_two_processes_draw_the_samples_of_one(place, results):

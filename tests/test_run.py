@@ -22,7 +22,7 @@ from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tensor_data
 from scorefield.evaluate import open_run
 from scorefield.runs import Interrupted, finish, resume, start
-from scorefield.runs.build import build_loss, build_model
+from scorefield.runs.build import build_loss, build_model, outline_model
 from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.runs.resolve import resolve
 from scorefield.runs.run import estimate_time
@@ -183,6 +183,22 @@ def _vectors(path, *settings):
     return vectors(path, *steps, *settings)
 
 
+def test_a_run_on_a_device_is_that_of_a_cpu_and_resumes_exactly(points, tmp_path, device, same):
+    """There it looks at steps 10, 20 and 23."""
+
+    def end(place):
+        settings = _vectors(points, "training.steps=23", f"machine.device={place}")
+        list(start(settings, tmp_path / place))
+        assert [line["step"] for line in read_log(tmp_path / place)] == [*range(1, 24)]
+        return read_tensors(state_files(tmp_path / place)[-1]).tensors
+
+    same(end)
+    settings = _vectors(points, "training.steps=23", f"machine.device={device}")
+    list(islice(start(settings, tmp_path / "run"), 14))
+    list(resume(tmp_path / "run"))
+    assert_same_end(tmp_path / "run", tmp_path / device)
+
+
 def _poison(monkeypatch, steps):
     """Make the batches of some steps NaN; return the list of steps that are asked for."""
     stream, asked = Batches.stream, []
@@ -222,6 +238,21 @@ def test_several_bad_batches_roll_back_and_halve_the_rate(points, tmp_path, monk
     assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, 31))
     assert updates[5].rate == 2 * updates[-1].rate
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["slower"] == 0.5
+
+
+@pytest.mark.filterwarnings("ignore:step .* is skipped")
+def test_the_state_does_not_depend_on_how_often_a_run_looks(points, tmp_path, monkeypatch):
+    stream = Batches.stream
+    for every, last in ((1, 17), (7, 20)):  # a checkpoint is due at 20
+        bad = [4, *range(13, 18)]  # once
+        monkeypatch.setattr(Batches, "stream", stream)
+        asked = _poison(monkeypatch, lambda k, _, bad=bad: k + 1 in bad and not bad.remove(k + 1))
+        for module in ("train", "runs.run"):
+            looks = f"scorefield.{module}.is_look"
+            monkeypatch.setattr(looks, lambda step, _, every=every: step % every == 0)
+        list(start(_vectors(points), tmp_path / str(every)))
+        assert asked == [*range(last), *range(10, 30)]
+    assert_same_end(tmp_path / "7", tmp_path / "1")
 
 
 @pytest.mark.filterwarnings("ignore:step .* is skipped")
@@ -301,8 +332,9 @@ def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
         ("network.blocks=90", r"100 parameter tensors: give fewer network\.blocks"),
         ("network.width=100000", "'width': 100000.* takes .* has 1 GiB, .* give a smaller network"),
         ("network.width=1000000000000000000", "'width': 1000000000000000000.* overflowed"),
-        ("training.batch=100000000", r"batch=100000000.* cpu has 1 GiB, .* give a batch of \d+ or"),
-        ("training.batch=5000000", r"takes 0\.866 GiB or more .* 80% of it"),
+        ("training.batch=100000000", r"batch=100000000.* cpu has 1 GiB, .* or a batch of \d+ or"),
+        ("training.batch=5000000", r"takes 0\.866 GiB .* 80% of it .* training\.accumulate=2 or a"),
+        ("training.accumulate=999", r"accumulate=999: give \d+ or less, .* training\.batch=\d+"),
         ("training.steps=1000000000000000000", None),  # nothing depends on how many there are
     ],
 )
@@ -321,6 +353,15 @@ def test_settings_beyond_the_machine(points, tmp_path, monkeypatch, setting, mes
         with pytest.raises(ValueError, match=message):
             run()
     assert message is None or not (tmp_path / "new").exists()
+
+
+def test_a_batch_in_parts_needs_the_memory_of_a_part(points, monkeypatch):
+    monkeypatch.setattr("scorefield.runs.build.memory_bytes", lambda device: 2**30)
+    experiment, _ = resolve(_vectors(points), load_data(str(points)))
+    experiment = override(experiment, ["training.batch=8000000"])
+    with pytest.raises(ValueError, match=r"give training\.accumulate=2 or a batch of 4\d{6} or"):
+        outline_model(experiment, torch.Size([3]))
+    outline_model(override(experiment, ["training.accumulate=2"]), torch.Size([3]))
 
 
 def test_training_starts_from_a_saved_model(whole, tmp_path):

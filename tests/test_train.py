@@ -10,7 +10,21 @@ from test_kernels import error_in_16_bits
 from torch import nn
 from torch.utils.data import DataLoader
 
-from scorefield import EDM, NCSN, Discrete, ScoreModel, annealed, denoising, geometric
+from scorefield import (
+    EDM,
+    MLP,
+    NCSN,
+    Discrete,
+    LogNormal,
+    ScoreModel,
+    VEDiscrete,
+    annealed,
+    denoising,
+    exact,
+    geometric,
+    likelihood_weight,
+    sliced,
+)
 from scorefield.nn import UNet
 from scorefield.train import MovingAverage, constant, cosine, derive_seed, train
 
@@ -53,7 +67,8 @@ def _labelled(step):
     return _images(step), torch.arange(4) % 3
 
 
-LOSS = annealed(denoising, Discrete(geometric(1.0, 0.01, 5)))
+LADDER = geometric(1.0, 0.01, 5)
+LOSS = annealed(denoising, Discrete(LADDER))
 
 
 def _run(model, batches, stop, start=0, optimizer=None, **options):
@@ -94,6 +109,18 @@ def test_training_continues_from_state_dicts_bit_identically():
     assert all(map(torch.equal, means[0].state_dict().values(), means[2].state_dict().values()))
 
 
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+def test_a_batch_in_parts_gives_the_weights_of_the_whole(accumulate):
+    ends = []
+    for parts in (1, accumulate):
+        model = _unet(labels=3, label_dropout=0.0, dropout=0.0).double()
+        batches = lambda step: (_images(step).double(), torch.arange(4) % 3)  # noqa: E731
+        updates, _ = _run(model, batches, 3, clip=1.0, accumulate=parts)
+        ends.append(([u.loss for u in updates], [u.norm for u in updates], model.state_dict()))
+    # sums of 4 rows in another order, through 3 steps of an Adam that divides by √v
+    torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-12)
+
+
 def test_noise_differs_between_steps_and_seeds():
     losses, model = set(), _unet(dropout=0.0)
     still = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -105,23 +132,25 @@ def test_noise_differs_between_steps_and_seeds():
 
 @pytest.mark.parametrize("fused", [False, True])  # by the host, or on the device
 @pytest.mark.parametrize("where", ["data", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing(where, fused):
-    model = _unet()
+def test_a_step_that_is_not_finite_changes_nothing(where, fused, device):
+    model = _unet().to(device)
     ema = MovingAverage(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
-    _run(model, _images, 2, optimizer=optimizer, ema=ema)
+    there = _on(device, _images)
+    _run(model, there, 2, optimizer=optimizer, ema=ema)
 
     def states():
-        return model.state_dict(), ema.module.state_dict(), optimizer.state_dict()["state"]
+        parts = model.state_dict(), ema.module.state_dict(), optimizer.state_dict()["state"]
+        return torch.utils._pytree.tree_map(lambda x: x.cpu(), parts)
 
     def infinite(score, x, *, noise):  # a finite loss whose gradient is not
         return LOSS(score, x, noise=noise) + torch.sqrt((0 * score(x, 0.5)).flatten(1).sum(1))
 
-    before = copy.deepcopy(states())
+    before = states()
     optimizer.zero_grad()
     factor, loss = (math.nan, LOSS) if where == "data" else (1.0, infinite)
     options = {"optimizer": optimizer, "steps": 3, "start": 2, "ema": ema}
-    run = train(model, lambda step: factor * _images(step), loss, **options)
+    run = train(model, lambda step: factor * there(step), loss, **options)
     with pytest.warns(UserWarning, match=r"step 3 is skipped, .* look for NaN in the data"):
         (update,) = run
     assert update.skipped
@@ -129,13 +158,63 @@ def test_a_step_that_is_not_finite_changes_nothing(where, fused):
     torch.testing.assert_close(states(), before, atol=0, rtol=0)
 
 
-def test_skipped_steps_in_a_row_warn_once_and_end_the_training():
-    """Step 2 is bad and alone; from step 5 on all are."""
+def _vectors(step):
+    return torch.randn(6, 2, generator=torch.Generator().manual_seed(step))
+
+
+def _vector_model(precondition):
+    torch.manual_seed(0)
+    return ScoreModel(MLP(2, width=8, blocks=1), precondition)
+
+
+STEPS = {
+    "classes": (lambda: _unet(labels=3), LOSS, _labelled),
+    "a ladder": (lambda: _vector_model(VEDiscrete(LADDER)), LOSS, _vectors),
+    **{
+        objective.__name__: (
+            lambda: _vector_model(EDM(0.3)),
+            annealed(objective, LogNormal(), likelihood_weight(LogNormal())),
+            _vectors,
+        )
+        for objective in (denoising, exact, sliced)
+    },
+}
+"""Model, loss and batches."""
+
+
+def _on(device, batches):
+    """Return batches that are on the device beforehand."""
+    ready = [torch.utils._pytree.tree_map(lambda x: x.to(device), batches(k)) for k in range(6)]
+    return ready.__getitem__
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth):
+    build, loss, batches = STEPS[name]
+    there = {place: _on(place, batches) for place in ("cpu", device)}
+
+    def weights(place, steps=3):
+        model = build().to(place)
+        ema = MovingAverage(model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        options = {"steps": steps, "ema": ema, "clip": 1.0, "accumulate": 2}
+        list(train(model, there[place], loss, optimizer=optimizer, **options))
+        return model.state_dict(), ema.module.state_dict()
+
+    # on the pretend device, attention rounds a gradient by 1e-6, which Adam divides by √v
+    same(weights, limit=1e-5 if name == "classes" else 0.0)
+    assert not growth(lambda steps: weights(device, steps))
+
+
+@pytest.mark.parametrize("every", [1, 7, 15])  # 20 is the last step
+def test_skipped_steps_in_a_row_warn_once_and_end_the_training(monkeypatch, every):
+    """Step 2 is bad and alone; from step 5 to 10 all are, wherever a look at them falls."""
+    monkeypatch.setattr("scorefield.train.is_look", lambda step, device: step % every == 0)
     model = Linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     def batches(step):
-        return _gaussian(step) * (math.nan if step in (1, *range(4, 20)) else 1)
+        return _gaussian(step) * (math.nan if step in (1, *range(4, 10)) else 1)
 
     with (
         pytest.warns(UserWarning, match="step 2 is skipped, because the loss is nan") as caught,
@@ -250,9 +329,11 @@ def test_batches_of_another_form_are_refused_by_name(batches, message):
     [
         *(({"clip": clip}, f"clip={clip}: give the largest norm") for clip in (0, math.nan)),
         ({"loss": lambda *args, **kw: _level(*args, **kw).mean()}, r"loss returned shape \(\)"),
+        *(({"accumulate": n}, f"accumulate={n}: give a whole number") for n in (0, 1.5)),
+        ({"accumulate": 513}, "a batch of 512 for 1 processes and accumulate=513: give each"),
     ],
 )
-def test_a_clip_or_loss_that_spoils_the_gradient_is_refused(options, message):
+def test_arguments_that_spoil_the_gradient_are_refused(options, message):
     """A gradient scaled by c/‖g‖ with c = NaN would be written into the weights."""
     optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
     with pytest.raises(ValueError, match=message):

@@ -11,7 +11,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -117,14 +117,20 @@ class SharedLoss:
         self.loss, self.parameters = loss, [p for p in parameters if p.requires_grad]
         self._parallel: DistributedDataParallel | None = None
 
-    def backward(self, *inputs: Any) -> Tensor:
-        """Add the gradients of the loss to those of the parameters, and return the loss."""
-        loss: Callable[..., Tensor] = self.loss
-        if world() > 1:
-            loss = self._parallel = self._parallel or self._wrap(*inputs)
-        value = loss(*inputs)
-        # the parallel module divides gradients by the number of processes
-        (world() * value).backward()  # type: ignore[no-untyped-call]
+    def backward(self, *inputs: Any, last: bool = True) -> Tensor:
+        """Add the gradients of the loss to those of the parameters, and return the loss.
+
+        The processes exchange what they have added up only in the `last` call of a step.
+        """
+        if world() == 1:
+            value: Tensor = self.loss(*inputs)
+            value.backward()  # type: ignore[no-untyped-call]
+            return value.detach()
+        self._parallel = self._parallel or self._wrap(*inputs)
+        with nullcontext() if last else self._parallel.no_sync():
+            value = self._parallel(*inputs)
+            # it divides the sum of the gradients by the number of processes
+            (world() * value).backward()  # type: ignore[no-untyped-call]
         return value.detach()
 
     def _wrap(self, *inputs: Any) -> DistributedDataParallel:

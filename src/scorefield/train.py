@@ -4,13 +4,15 @@
 
 Logging, evaluation and checkpoints belong to the loop around it. Everything random in step k is a
 function of the seed, of k and of the position in the batch, so `start=k` continues a run exactly
-and the number of processes does not matter. Dropout is the exception: each process has its own.
+and the number of processes does not matter. Dropout is the exception: it depends on the rows that
+are computed together.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from itertools import count
 from types import NoneType
 from typing import Any, NamedTuple
@@ -104,6 +106,7 @@ def train(
     ema: MovingAverage | None = None,
     autocast: torch.dtype | None = None,
     size: int | None = None,
+    accumulate: int = 1,
     seed: int = 0,
 ) -> Generator[Update, None, None]:
     """Train a model and yield an `Update` after each step.
@@ -114,9 +117,11 @@ def train(
     `annealed(...)`, is one number per sample. `steps` is the step to end at, counted from 0, and
     `start` the one to start from, with the state that model, optimiser and average had there.
     `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
-    `ema` the average to update, and `autocast` the dtype that the network runs in. `seed` is that
-    of σ, of the noise and of dropout. A step whose loss or gradient is not finite is skipped, with
-    a warning at the first, and `MAX_SKIPPED` in a row are an error.
+    `ema` the average to update, and `autocast` the dtype that the network runs in. `accumulate` is
+    the number of parts in which each process takes its rows, which saves memory and changes
+    nothing but dropout. `seed` is that of σ, of the noise and of dropout. A step whose loss or
+    gradient is not finite is skipped, with a warning at the first, and `MAX_SKIPPED` in a row are
+    an error.
 
     On an accelerator, a step with a fused Adam does not wait for the device; every `LOOK_EVERY`-th
     does, to look for skipped ones. With other optimisers every step waits.
@@ -126,6 +131,8 @@ def train(
     check_seed(seed)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip={clip}: give the largest norm of the gradient, above 0")
+    if accumulate < 1 or accumulate % 1:
+        raise ValueError(f"accumulate={accumulate}: give a whole number of parts, 1 or more")
     if not callable(batches):
         raise TypeError(
             f"batches is a {type(batches).__name__}: give a function that returns the batch of a "
@@ -135,12 +142,12 @@ def train(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
-    def share_of_mean(x: Tensor, label: Tensor | None, total: int, step: int) -> Tensor:
+    def share_of_mean(x: Tensor, label: Tensor | None, step: int, first: int, total: int) -> Tensor:
+        """Return the share of rows from `first` on in the mean loss over `total` rows."""
         score = model if label is None else model.given(label)
-        noise = seeded(seed, first=distributed.own_rows(total).start, step=step)
         running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-        with _fork_generators(x.device, derive_seed(seed, step, distributed.rank())), running:
-            losses = loss(score, x, noise=noise)
+        with _fork_generators(x.device, derive_seed(seed, step, first)), running:
+            losses = loss(score, x, noise=seeded(seed, first=first, step=step))
         if losses.shape != x.shape[:1]:
             raise ValueError(
                 f"loss returned shape {tuple(losses.shape)} for a batch of {len(x)}: return one "
@@ -154,12 +161,22 @@ def train(
         """Leave the gradient of the mean loss over the global batch, and return that mean."""
         x, label = split_batch(batch)
         total = len(x) if size is None else size
+        own = distributed.own_rows(total)
         if size is None:
-            rows = distributed.own_rows(total)
-            x, label = x[rows], None if label is None else label[rows]
-        if len(x) == 0:
-            raise ValueError(f"a batch of {total}: give each process at least one sample")
-        return distributed.all_sum(objective.backward(x, label, total, step))
+            x, label = x[own], None if label is None else label[own]
+        if len(x) < accumulate:
+            raise ValueError(
+                f"a batch of {total} for {distributed.world()} processes and accumulate="
+                f"{accumulate}: give each process at least one sample for each part"
+            )
+        shares = list[Tensor]()
+        for part in range(accumulate):
+            rows = distributed.split_rows(len(x), part, accumulate)
+            some = slice(rows.start, rows.stop)
+            labels, first = None if label is None else label[some], own.start + rows.start
+            last = part == accumulate - 1
+            shares.append(objective.backward(x[some], labels, step, first, total, last=last))
+        return distributed.all_sum(reduce(torch.add, shares))
 
     def update(step: int) -> Update:
         if not model.training:
@@ -190,18 +207,16 @@ def _step_unless(skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
     A fused Adam decides that on the device. Any other optimiser waits for the device, and so does
     one on an Apple GPU, where torch's fused Adam ignores `found_inf`.
     """
-    groups = optimizer.param_groups
-    fused = isinstance(optimizer, torch.optim.Adam) and all(group["fused"] for group in groups)
-    if not fused or skipped.device.type == "mps":
-        if not skipped:
-            optimizer.step()
-        return
     adam: Any = optimizer
-    adam.found_inf = skipped.float()  # as torch.amp.GradScaler does
-    try:
-        adam.step()
-    finally:
-        del adam.found_inf
+    fused = isinstance(adam, torch.optim.Adam) and all(g["fused"] for g in adam.param_groups)
+    if fused and skipped.device.type not in ("cpu", "mps"):
+        adam.found_inf = skipped.float()  # as torch.amp.GradScaler does
+        try:
+            adam.step()
+        finally:
+            del adam.found_inf
+    elif not skipped:
+        optimizer.step()
 
 
 def _watch_skipped(
@@ -215,12 +230,15 @@ def _watch_skipped(
         if looks(update.step):
             results, unread = read_updates(unread), []
         for step, loss, norm, _, skipped in results:
-            row = row + 1 if skipped else 0
+            if not skipped:
+                row = 0
+                continue
+            row += 1
             problem = (
                 f"the loss is {loss:.4g} and the norm of the gradient {norm:.4g}: look for NaN in "
                 "the data, or lower the learning rate"
             )
-            if row and not warned:
+            if not warned:
                 warned = True
                 warnings.warn(f"step {step} is skipped, because {problem}", stacklevel=2)
             if row == MAX_SKIPPED:

@@ -76,7 +76,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     Choice(**{name: getattr(machine, name) == "on" for name in kernels}).apply(model)
     ema = MovingAverage(model, training.ema)
     if machine.compile == "on":
-        Choice.compile_network(model, graphs=distributed.world() == 1)
+        Choice.compile_network(model, graphs=distributed.world() * training.accumulate == 1)
     optimizer = torch.optim.Adam(
         model.parameters(),
         lr=training.rate,
@@ -137,16 +137,24 @@ def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
 def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> None:
     """Refuse a network, or a batch of rows that take so many bytes each, beyond the memory."""
     device, memory = experiment.machine.device, memory_bytes(experiment.machine.device)
-    batch, world = experiment.training.batch, distributed.world()
+    training, world = experiment.training, distributed.world()
+    batch, parts = training.batch, training.accumulate
+    if 0 < batch // world < parts:
+        raise ValueError(
+            f"training.accumulate={parts}: give {batch // world} or less, the number of samples "
+            f"that a process has of training.batch={batch}"
+        )
     state = TRAINING_COPIES * sum(p.nbytes for p in model.parameters())
-    if (needed := state + -(-batch // world) * row_bytes) > MEMORY_SHARE * memory:
+    if (needed := state + -(-batch // (world * parts)) * row_bytes) > MEMORY_SHARE * memory:
         most = max(0, int((MEMORY_SHARE * memory - state) // row_bytes)) * world
+        advice = "a smaller network"
+        if most:
+            advice = f"training.accumulate={-(-batch // most)} or a batch of {most * parts} or less"
         raise ValueError(
             f"training.batch={batch}, network={experiment.network!s:.300}: training takes "
             f"{needed / 2**30:.3g} GiB or more ({state / 2**30:.3g} for the weights, gradients, "
             f"moments and averages), but {device} has {memory / 2**30:.3g} GiB, "
-            f"{MEMORY_SHARE:.0%} of it for training: give "
-            f"{f'a batch of {most} or less' if most else 'a smaller network'}"
+            f"{MEMORY_SHARE:.0%} of it for training: give {advice}"
         )
 
 

@@ -62,6 +62,8 @@ class Training:
     weight: Literal["edm", "ncsn", "likelihood"] = "edm"
     steps: int = 10_000  # number of optimiser steps
     batch: int = 128  # samples per step, over all processes
+    # parts in which a process takes its samples of a step, for batches that exceed the memory
+    accumulate: int = 1
     rate: float = 1e-3  # Adam's learning rate
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's β₁ and β₂
     eps: float = 1e-8  # Adam's ε
@@ -147,7 +149,8 @@ YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE |
 FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] = (
     (ge, 0, "0 or more", "data.workers training.rate training.warmup training.ema keeping.log "
      "keeping.evaluate keeping.samples keeping.checkpoint machine.threads seed"),
-    (ge, 1, "1 or more", "levels.count training.steps training.batch sampling.steps keeping.last"),
+    (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
+     "sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),
     (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
      "training.clip training.eps sampling.epsilon"),

@@ -212,6 +212,7 @@ class Run:
                 ema=parts.ema if training.ema else None,
                 autocast=torch.bfloat16 if autocast else None,
                 size=training.batch,
+                accumulate=training.accumulate,
                 seed=derive_seed(self.experiment.seed, 2),
             )
 
