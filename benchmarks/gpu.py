@@ -49,7 +49,7 @@ SECONDS = 450
 """Time after which no part is begun; a part may take half a minute."""
 COMPILE_SECONDS = 330
 """Time after which nothing is compiled for the tables of steps."""
-TEST_SECONDS = 100
+TEST_SECONDS = 150
 IMAGE_SECONDS = 15
 """Seconds of sampling in each precision."""
 TRAINING_SECONDS = 20
