@@ -15,6 +15,7 @@ from standins import undrawn
 
 import scorefield
 from scorefield.cli import COMMANDS, FIELD, main
+from scorefield.evaluate import evaluate, evaluate_run
 from scorefield.paper import Setting
 from scorefield.runs import finish
 from scorefield.runs.config import override
@@ -208,7 +209,10 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scorefield.paper.Setting", partial(Setting, most=2))
     monkeypatch.setattr("scorefield.paper.models.SMALL_WIDTH", 2)
-    monkeypatch.setattr("scorefield.evaluate.quality.jackknife_parts", lambda size: 5)
+    few = {"n": 30, "floor_sets": 2}
+    for judge in (evaluate, evaluate_run):
+        name = f"scorefield.evaluate.{judge.__name__}"
+        monkeypatch.setattr(name, lambda *a, judge=judge, **k: judge(*a, **k | few))
     monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     if DOCUMENTS[document]:
         preset, directory = DOCUMENTS[document]

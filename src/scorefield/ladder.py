@@ -11,6 +11,7 @@ where s_T² is the variance that T steps at σᵢ leave of the level before.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -153,8 +154,12 @@ def suggest_between(
         raise ValueError(f"budget={budget} is less than one step at each of {levels} levels")
     # the ratio has a single minimum in e; points of this grid are 0.2 % apart
     grid = torch.logspace(-7, 0, 8001, dtype=torch.float64).tolist()
-    ratio, e = min((variance_ratio(e, gamma, steps), e) for e in grid)
-    sigmas = geometric(sigma_max, sigma_min, levels)
+
+    def rises(i: int) -> bool:
+        return variance_ratio(grid[i + 1], gamma, steps) >= variance_ratio(grid[i], gamma, steps)
+
+    e = grid[bisect_left(range(len(grid) - 1), True, key=rises)]
+    sigmas, ratio = geometric(sigma_max, sigma_min, levels), variance_ratio(e, gamma, steps)
     return Suggestion(sigmas, steps, e * sigma_min**2, overlap(gamma, size), ratio)
 
 
