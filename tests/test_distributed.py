@@ -156,6 +156,7 @@ def test_processes_that_disagree_or_fail_end_all(place, results):
     stderr = (place / "stderr").read_text()
     assert "OSError: no space left on device" in stderr
     assert "exitcode  : 1" in stderr
+    assert "deprecated" not in stderr
 
 
 def test_a_stopped_launcher_leaves_a_resumable_run(tmp_path):

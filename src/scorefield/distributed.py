@@ -139,7 +139,6 @@ class SharedLoss:
         module.forward, module.parameters_of_loss = self.loss, nn.ParameterList(self.parameters)
         return DistributedDataParallel(
             module,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
             find_unused_parameters=bool(all_max(any(g is None for g in gradients))),
         )
