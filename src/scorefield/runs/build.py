@@ -99,7 +99,6 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
 
 def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
     """Return the untrained model, or the one that training starts from, with the data's prior."""
-    outline_model(experiment, data.train.shape)
     prior = Prior.fit(all_samples(data.train, ESTIMATION_SAMPLES))
     if experiment.start is not None:
         model = read_start(experiment, data)

@@ -33,6 +33,7 @@ from . import config
 from .build import build
 from .choose import change_source
 from .config import Experiment
+from .resolve import resolve
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
@@ -74,6 +75,8 @@ def resume(
         dataset = read_data(directory, moved, dataset, changed=changed)
         if moved != experiment and distributed.is_main():
             write_file(directory / "config.json", config.as_json(moved).encode())
+    if state is None:
+        resolve(moved, dataset)  # refuses what this machine cannot train, as `start` does
     run = Run(directory, moved, build(moved, dataset, load_stored(state) if state else None))
     if state:
         run.restore(state)
