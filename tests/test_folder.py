@@ -223,13 +223,7 @@ def test_a_twentieth_is_held_out_and_stays_so_when_files_are_added(many, tmp_pat
 
 
 def test_a_share_or_a_folder_is_held_out_if_asked_for(tmp_path):
-    for name in [
-        "own/a/1.png",
-        "own/a/2.png",
-        "own/b/3.png",
-        "own/test/b/4.png",
-        "far/a/5.png",
-    ]:
+    for name in ["own/a/1.png", "own/a/2.png", "own/b/3.png", "own/test/b/4.png", "far/a/5.png"]:
         _save(tmp_path / name, np.full((2, 2), int(name[-5])))
     root, inside, outside = tmp_path / "own", tmp_path / "own/test", tmp_path / "far"
     for held_out, train, test in (

@@ -135,10 +135,7 @@ LABELS = ["a", 0.5, True, [0], torch.zeros(3).long(), torch.zeros(2), torch.zero
         *((partial(CLASSES.given(label), X, 0.5), "3 classes, 0 to 2") for label in (3, -1)),
         (lambda: CLASSES.given(torch.tensor([0, 3]))(X, 0.5), "3 classes, 0 to 2"),
         *((partial(CLASSES, X, 0.5, label), "label=.* whole number") for label in LABELS),
-        (
-            lambda: ScoreModel(RefineNet(1, 4), VE()).given(0),
-            "RefineNet, has no classes",
-        ),
+        (lambda: ScoreModel(RefineNet(1, 4), VE()).given(0), "RefineNet, has no classes"),
         (lambda: RefineNet(1, 4, 5)(torch.rand(2, 1, 4, 4)), "give each sample's index"),
         (lambda: ScoreModel(RefineNet(1, 4, 5), NCSN(LADDER)), "levels=5, but the ladder has 10"),
         (lambda: _model(prior=POINT, shape=(3,)), "leave shape out"),
