@@ -88,13 +88,9 @@ class There(Tensor):
     @staticmethod
     def __new__(cls, raw, device):
         if raw.dtype in WIDE and device == torch.device(FACES[1]):
-            raise TypeError(
-                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support "
-                "float64. Please use float32 instead."
-            )
-        place = {"device": device, "storage_offset": raw.storage_offset()}
-        size, strides = raw.size(), raw.stride()
-        there = Tensor._make_wrapper_subclass(cls, size, strides, dtype=raw.dtype, **place)
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        layout = (raw.size(), raw.stride(), raw.storage_offset())
+        there = Tensor._make_wrapper_subclass(cls, *layout, dtype=raw.dtype, device=device)
         there.raw = raw
         return there
 
@@ -116,14 +112,10 @@ class There(Tensor):
         return self.raw.tolist()
 
     def numpy(self, **options):
-        raise TypeError(
-            f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy "
-            "the tensor to host memory first."
-        )
+        raise TypeError(f"can't convert {self.device} device type tensor to numpy: use .cpu()")
 
-    def new_tensor(self, values, *, dtype=None, requires_grad=False):
-        options = {"dtype": dtype or self.dtype, "requires_grad": requires_grad}
-        return torch.tensor(values, device=self.device, **options)
+    def new_tensor(self, values, *, dtype=None):
+        return torch.tensor(values, dtype=dtype or self.dtype, device=self.device)
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
@@ -143,9 +135,8 @@ def _run(operation, *args, **kwargs):
     if kwargs.get("device"):
         kwargs["device"] = torch.device("cpu")
     result = operation(*args, **kwargs)
-    for t in there:
-        if t.raw.shape != t.shape:  # it was resized
-            t.data = There(t.raw, t.device)
+    for t in (t for t in there if t.raw.shape != t.shape):  # it was resized
+        t.data = There(t.raw, t.device)
     if target.type == "cpu":
         return result
     # a tensor that was written to is returned itself
@@ -166,7 +157,6 @@ def _check(operation, args, kwargs, tensors, target):
         for _ in (t for t in tensors if not isinstance(t, There)):
             _count("copies")
     waits = name in WAITING or not WAITING_TAGS.isdisjoint(operation.tags)
-    waits = waits and bool(tensors) and kwargs.get("output_size") is None
     if name in INDEXING and isinstance(args[0], There):
         indices = [i for i in args[1] if i is not None]
         one_value = len(args) > 2 and args[2].numel() == 1  # a masked fill
@@ -174,30 +164,27 @@ def _check(operation, args, kwargs, tensors, target):
         for _ in (i for i in indices if i.device != target):
             _count("copies")
         tensors = [args[0], *args[2:3]]
-    if waits:
+    if waits and kwargs.get("output_size") is None:
         _count("reads")
     homes = {t.device for t in tensors if isinstance(t, There) or t.dim()}
     if operation._schema.is_mutable and isinstance(args[0], Tensor):
         homes.add(args[0].device)
     if len(homes) > 1:
-        names = " and ".join(sorted(str(t.device) for t in tensors))
-        raise RuntimeError(
-            f"{name}: Expected all tensors to be on the same device, but got {names}"
-        )
+        raise RuntimeError(f"{name}: expected tensors on one device, not {[*map(str, homes)]}")
     if kwargs.get("generator"):
         raise RuntimeError("Expected a 'pretend' device type for generator but found 'cpu'")
 
 
 class _Module(_DummyBackendModule):
-    """What torch asks the module `torch.pretend`."""
+    """The module `torch.pretend`, with what torch asks of one."""
 
     def get_amp_supported_dtype(self):
         return [torch.bfloat16, torch.float16]
 
-    def get_rng_state(self, device):
+    def get_rng_state(self, device=None):
         return torch.get_rng_state()
 
-    def set_rng_state(self, state, device):
+    def set_rng_state(self, state, device=None):
         torch.set_rng_state(state)
 
 
