@@ -7,10 +7,11 @@ from functools import cache
 import pytest
 import torch
 
+from scorefield import ScoreModel
 from scorefield.data import Arrays, Dataset
 from scorefield.nn import NETWORKS
 from scorefield.runs import start
-from scorefield.runs.build import build_model, build_plan
+from scorefield.runs.build import build_plan, precondition
 from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
@@ -59,10 +60,15 @@ def _data(experiment):
 
 
 @cache
-def _net(name, *changes):
-    """The network of a preset; `resolve` has called it on samples of the data's shape."""
+def _resolve(name, *changes):
+    """The whole experiment of a preset, whose network has been tried, and the data's shape."""
     experiment = override(PRESETS[name], changes)
-    arguments = dict(resolve(experiment, _data(experiment))[0].network)
+    data = _data(experiment)
+    return resolve(experiment, data)[0], data.train.shape
+
+
+def _net(*args):
+    arguments = dict(_resolve(*args)[0].network)
     with torch.device("meta"):
         return NETWORKS[arguments.pop("kind")](**arguments)
 
@@ -77,7 +83,7 @@ def test_a_preset_is_read_back_from_its_json_and_fits_its_data(name, tmp_path):
     assert type(experiment) is Experiment
     (tmp_path / "config.json").write_text(as_json(experiment))
     assert read(tmp_path / "config.json") == experiment
-    assert _net(name)
+    assert _resolve(name)
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -102,10 +108,9 @@ def test_networks_have_the_published_number_of_parameters():
 
 
 def _plan(name):
-    experiment = override(PRESETS[name], ["network.width=8"])
-    data = _data(experiment)
-    experiment, _ = resolve(experiment, data)
-    return build_plan(build_model(experiment, data), experiment.sampling)
+    experiment, shape = _resolve(name)
+    model = ScoreModel(_net(name), precondition(experiment), shape=shape)
+    return build_plan(model, experiment.sampling)
 
 
 def test_sampling_plans_are_the_papers():
