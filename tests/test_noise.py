@@ -230,7 +230,7 @@ NO_COVARIANCE = "cov is not a covariance"
         (lambda: Discrete(torch.tensor([1.0, 0.0])), "above 0 that strictly decrease"),
         (lambda: Discrete(torch.ones(1)).density(ZERO), "single level"),
         (lambda: interpolated(seeded(0), seeded(1), torch.ones(3))(ZERO), "weights has 3 rows"),
-        *((partial(seeded, seed), f"seed={seed}: give a whole") for seed in (-1, 2**64, 1.5, None)),
+        *((partial(seeded, seed), f"seed={seed}: give a") for seed in (-1, 2**64, 1.5, None, True)),
         *((partial(seeded, 0, **{k: 2**32}), f"{k}=4294967296") for k in ("first", "step")),
         (lambda: replay([torch.ones(2, 2)])(ZERO), r"shape \(2, 2\) where shape \(2,\)"),
         (lambda: replay([])(ZERO), "no more tensors"),

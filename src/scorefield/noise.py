@@ -197,7 +197,8 @@ def uniform_like(x: Tensor, *, noise: Noise = torch.randn_like) -> Tensor:
 
 def check_seed(seed: int) -> None:
     """Raise unless the seed is a whole number of 64 bits."""
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**64:
         raise ValueError(f"seed={seed!r}: give a whole number from 0 to 2^64 - 1")
 
 
