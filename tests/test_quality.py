@@ -32,9 +32,9 @@ def classes():
 def test_digits_are_near_the_floor(folder, classes, seed):
     """Distances are multiples of the mean of 200 sets of training digits to the test's.
 
-    Heun is at 1.25, 1.28 and 1.27 with the three seeds, and annealed Langevin at 1.5. Precision and
+    Heun is at 1.22 to 1.28 with the three seeds, and annealed Langevin at 1.4 to 1.5. Precision and
     coverage are 0.97, and the coverage of real digits is 1 − 2⁻⁵: 0.9 is seven standard errors off.
-    A class has 0.1 ± 0.016, of which 3.2 are allowed. `nearest` is 1 for real digits.
+    A class has 0.1 ± 0.007 of all samples, of which 5 are allowed. `nearest` is 1 for real digits.
     """
     model = finish(override(PRESETS["digits"], [f"seed={seed}"]), folder / f"digits{seed}")
     data, generator = load_data("digits"), torch.Generator().manual_seed(0)
@@ -49,13 +49,14 @@ def test_digits_are_near_the_floor(folder, classes, seed):
         precision = np.mean([precision_recall(x, test, k=5).precision for x in sets])
         coverage = np.mean([density_coverage(x, test, k=5).coverage for x in sets])
         nearest = np.mean([neighbour_ratio(x, train, test) for x in sets])
-        shares = [np.bincount(classes.predict(x.numpy()), minlength=10) / len(x) for x in sets]
+        kinds = classes.predict(torch.cat(sets).numpy())
+        shares = np.bincount(kinds, minlength=10) / len(kinds)
         print(f"\n{name}: {distance=:.3f} {precision=:.3f} {coverage=:.3f} {nearest=:.3f}")
         assert distance <= limit
         if name != "annealed_langevin":
             assert precision >= 0.9
             assert coverage >= 0.9
-            assert 0.05 <= np.min(shares) <= np.max(shares) <= 0.15
+            assert 0.065 <= shares.min() <= shares.max() <= 0.135
             assert 0.9 <= nearest <= 1.25
     memory = memorisation([sample(model, 1000, "heun", steps=18)], data)[0]
     print(memory.verdict)
