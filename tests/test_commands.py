@@ -104,18 +104,19 @@ def test_other_data_lose_the_options_of_those_before(points, capsys):
         assert json.loads(capsys.readouterr().out)["data"]["options"] == options
 
 
-def test_a_folder_of_classes_makes_a_conditional_model(capsys, error_of):
+def test_a_folder_of_classes_and_wide_images_makes_a_conditional_model(capsys, error_of):
     for i in range(20):
-        pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(i).integers(0, 255, (4, 8, 3), dtype=np.uint8)
         (folder := Path("pictures", ["cat", "flower"][i % 2])).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    train = ["train", "--data", "pictures", "--steps", "2", *TINY]
+    size = "--data.options.size=8,16"
+    train = ["train", "--data", "pictures", "--steps", "2", size, *TINY]
     assert main(["suggest", "pictures", "--held-out", "0.5"]) == 0
     assert "pictures: 10 samples" in capsys.readouterr().out
-    assert main(["suggest", "pictures"]) == 0
+    assert main(["suggest", "pictures", "--size=8,16"]) == 0
     assert main([*train, "--out", "plain"]) == 0
     out = capsys.readouterr().out
-    assert "samples of 3 × 8 × 8 in 2 classes: cat, flower" in out
+    assert "samples of 3 × 8 × 16 in 2 classes: cat, flower" in out
     assert "2 classes: cat, flower; --data.labels=true learns each" in out
     assert main([*train, "--out", "run", "--data.labels=true"]) == 0
     out = capsys.readouterr().out
@@ -132,9 +133,10 @@ def test_a_folder_of_classes_makes_a_conditional_model(capsys, error_of):
         assert words in capsys.readouterr().out
         assert json.loads(Path(f"{label}.npy.json").read_text())["classes"] == counts
     assert main([*sample, "any.npy"]) == 0
+    assert np.load("any.npy").shape == (5, 3, 8, 16)
     assert "--label chooses one of 2 classes: cat, flower, or `all`" in capsys.readouterr().out
     assert "did you mean flower" in error_of(*sample, "x.npy", "--label", "flwer")
-    restore = ["restore", "run", "pictures/cat/0.png", "--task", "deblur", "--sigma", "1"]
+    restore = ["restore", "run", "pictures/cat/0.png", "--task", "super-resolve", "--factor", "2"]
     assert "did you mean cat" in error_of(*restore, "--label", "cta")
     options = ["-n", "1", "--method", "dps", "--steps", "2", "--label", "cat"]
     assert main([*restore, *options]) == 0
@@ -182,7 +184,8 @@ def test_held_out_samples_of_moved_data_are_measured_and_restored(monkeypatch, e
         (["photos", "--network.multipliers=3"], "network.multipliers=3: give"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--from", "none.safetensors"], "does not exist"),
-        (["--data", ".", "--data.options.size=abc"], "folder option size"),
+        (["--data", ".", "--data.options.size=8,8,3"], "[a whole number, a whole number]"),
+        (["--data", ".", "--data.options.fit=stretch"], "fit='stretch': there are crop, pad"),
         (["--data", ".", "--data.options.skip=1"], "folder option skip=1: give true or false"),
         (["photos", "--data.options.side=null"], "photos option side=None: give a whole number"),
         (["--data", "rings", "--data.options.n=inf"], "rings option n='inf': give a whole number"),

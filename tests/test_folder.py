@@ -164,6 +164,21 @@ def test_the_central_square_is_cropped_before_scaling(tmp_path):
     assert set(_one(tmp_path / "a.png", size=8).unique().tolist()) <= {127, 128}  # of 127.5
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_image_of_another_aspect_is_cut_or_padded_with_its_edge(tmp_path, lazy):
+    tall, options = _noise(6, 2), {"channels": 1} if lazy else {}
+    _save(tmp_path / "a.png", tall)
+    read = partial(_one, tmp_path / "a.png", **options)
+    assert read(size=(2, 2))[0].tolist() == tall[2:4].tolist()
+    for width, margins in ((2, (0, 0)), (5, (1, 2))):
+        padded = np.pad(tall, ((0, 0), margins), mode="edge")
+        assert read(size=[6, width], fit="pad")[0].tolist() == padded.tolist()
+    assert read(size=(9, 10), fit="pad").unique(dim=2).shape == (1, 9, 3)
+    assert read(size=(5, 2), crop=2, fit="pad")[0].tolist() == tall[[2, 2, 3, 3, 3]].tolist()
+    _save(tmp_path / "a.png", _noise(2, 300))  # scaled to less than a pixel
+    assert read(size=(3, 8), fit="pad").unique(dim=1).shape == (1, 1, 8)
+
+
 def test_wrong_options_are_named(tmp_path):
     _save(tmp_path / "a.png", _noise(4, 6))
     _save(tmp_path / "b.png", _noise(6, 4))
@@ -171,6 +186,7 @@ def test_wrong_options_are_named(tmp_path):
         ({}, r"a\.png has 6 × 4 pixels, b\.png 4 × 6; scale .* size=4 "),
         ({"crop": 9}, r"crop=9, but .*[ab]\.png has [64] × [46]"),
         ({"size": 0}, "size=0"),
+        ({"size": (4, 5000)}, r"size=\(4, 5000\), crop=None: give 1 to 4096 pixels"),
         ({"channels": 4}, "channels=4"),
     ):
         with pytest.raises(ValueError, match=message):

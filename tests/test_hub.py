@@ -71,8 +71,10 @@ def test_a_saved_data_set_is_read_as_saved(saved, memory):
     assert (data.classes, data.train.shape, data.exact) == (("even", "odd"), (1, 6, 6), True)
     assert _values(data.train) == list(range(N))
     assert _values(data.test) == list(range(100, 110))
-    colour = load_data(f"hub:{saved}", channels=3, size=4, crop=5, split="test", test="train")
-    assert (len(colour.train), len(colour.test), colour.train.shape) == (10, N, (3, 4, 4))
+    colour = load_data(
+        f"hub:{saved}", channels=3, size=(4, 8), crop=5, fit="pad", split="test", test="train"
+    )
+    assert (len(colour.train), len(colour.test), colour.train.shape) == (10, N, (3, 4, 8))
 
 
 def test_columns_are_guessed_or_named_and_a_fixed_tenth_is_held_out(tmp_path):

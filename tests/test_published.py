@@ -221,6 +221,8 @@ def test_celeba_is_cropped_scaled_and_split_as_published(faces, kind):
             whole = Image.open(io.BytesIO(written[f"{i + 1:06}.jpg"]))
             crop = whole.crop((19, 39, 159, 179)).resize((16, 16), Image.Resampling.LANCZOS)
             assert np.array_equal(x.permute(1, 2, 0).numpy(), np.array(crop))
+    wide = load_data("celeba", root=top / kind, size=(8, 16))
+    assert wide.train.shape == (3, 8, 16)
     lazy = load_data("celeba", root=top / kind, size=16, memory=0)
     assert isinstance(lazy.test, Part)
     assert torch.equal(all_rows(lazy.test)[0], all_rows(data.test)[0])

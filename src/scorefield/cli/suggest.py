@@ -18,7 +18,7 @@ MAX_SAMPLE_NUMBERS = 2**28
 def suggest(
     data: Annotated[Positional[str], arg(metavar="DATA")],
     *,
-    size: int | None = None,
+    size: str | None = None,
     held_out: str | None = None,
     budget: int | None = None,
     sigma_min: float | None = None,
@@ -30,13 +30,13 @@ def suggest(
 
     Args:
         data: a data set's name, a folder of images, an .npy, .npz, .csv or .tsv file.
-        size: side that images are scaled to, the same as --data.options.size.
+        size: side that images are scaled to, or HEIGHT,WIDTH, the same as --data.options.size.
         held_out: share of the samples to hold out, or a folder of images, as in `train`.
         budget: number of score evaluations that a chain may take.
         sigma_min: the smallest noise level, instead of the suggested one.
         settings: an option of the data and its value in YAML; may be repeated.
     """
-    options.check_options(size=size, budget=budget)
+    options.check_options(budget=budget)
     from .. import ladder
     from ..data import all_samples, load_data
 

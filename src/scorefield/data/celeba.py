@@ -11,7 +11,7 @@ from ..values import data_option
 from .decode import EncodedImage
 from .download import PLAIN_METHODS, data_folder
 from .fingerprint import check_unchanged, file_stamp
-from .images import FileList, ImageFiles, choose_reader, folder_files, image_names
+from .images import FileList, ImageFiles, Size, choose_reader, folder_files, image_names
 from .sources import Dataset, Split, hold_out
 
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -24,7 +24,7 @@ MAX_PARTITION_BYTES = 2**24
 
 
 def celeba(
-    *, root: str | Path | None = None, size: int = 64, crop: int = 140, memory: int = 2**30
+    *, root: str | Path | None = None, size: Size = 64, crop: int = 140, memory: int = 2**30
 ) -> Dataset:
     """Load faces of 178 × 218 pixels: the central square, scaled; 162,770 to train on.
 
@@ -32,8 +32,8 @@ def celeba(
     validation part left aside; without it a fixed tenth of all is held out.
 
     `root` is img_align_celeba, its zip, or a folder with either, by default data/celeba. The
-    central square has `crop` pixels a side and is scaled to `size`. Pixels are kept in memory if
-    they take at most `memory` bytes.
+    central square has `crop` pixels a side and is scaled to `size`, a side or height
+    and width. Pixels are kept in memory if they take at most `memory` bytes.
     """
     place = _find_faces(data_folder("celeba", root))
     files = folder_files(place, image_names(place)) if place.is_dir() else _zip_files(place)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .decode import EncodedImage, ImageFile
-from .images import FileList, ImageFiles, ImageReader, choose_reader
+from .images import FileList, Fit, ImageFiles, ImageReader, Size, choose_reader
 from .sources import MAX_CLASSES, Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
 
 MAX_HEAD_BYTES = 2**28
@@ -35,8 +35,9 @@ def hub(
     test: str | None = None,
     image: str | None = None,
     label: str | None = None,
-    size: int | None = None,
+    size: Size | None = None,
     crop: int | None = None,
+    fit: Fit = "crop",
     channels: int | None = None,
     memory: int = 2**30,
     streaming: bool = False,
@@ -48,8 +49,8 @@ def hub(
     configurations, and `revision` a commit, branch or tag, by default the newest. `split` is
     trained on and `test` held out, by default test, validation, or a fixed tenth. `image` is the
     column of images, by default the only one, or image or img, and `label` that of classes, by
-    default label or labels, if there is one. `size`, `crop`, `channels` and `memory` are as in
-    `folder`; what is not given of a stream, its first image decides. `streaming` downloads while
+    default label or labels, if there is one. `size`, `crop`, `fit`, `channels` and `memory` are as
+    in `folder`; what is not given of a stream, its first image decides. `streaming` downloads while
     training, keeps nothing on the disk, and chooses each row from `buffer` rows.
     """
     if streaming and buffer < 1:
@@ -61,7 +62,7 @@ def hub(
     test = test or next(others, None)
     columns = _choose_columns(name, splits[split], image, label, streaming)
     tables = [columns.select(splits[key]) for key in (split, test) if key]
-    choose = partial(choose_reader, size=size, crop=crop, channels=channels)
+    choose = partial(choose_reader, size=size, crop=crop, channels=channels, fit=fit)
     if streaming:
         return _stream(columns, tables, choose, buffer)
     import datasets

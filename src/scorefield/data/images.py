@@ -1,7 +1,7 @@
 """Folders of image files, and readers that turn image files into samples of one shape.
 
-The central square is cut out and scaled by Lanczos. Pixels are kept in memory, or read from the
-files whenever samples are taken; see `decode` for how a file is read.
+Images are scaled by Lanczos and keep their aspect: they are cut, or padded. Pixels are kept in
+memory, or read from the files whenever samples are taken; see `decode` for how a file is read.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ from .decode import ImageFile, decode, image_formats, read_header, read_image
 from .fingerprint import check_unchanged, file_stamp
 from .sources import Arrays, Dataset, Labelled, Part, Source, Split, check_share
 
+Size: TypeAlias = int | tuple[int, int]
+"""Side of a square, or height and width, in pixels."""
+Fit: TypeAlias = Literal["crop", "pad"]
+"""How an image of another aspect becomes a sample: cut to the central part, or padded."""
 MAX_SAMPLE_SIDE = 4096
 """Largest side of a sample, in pixels."""
 
@@ -33,14 +37,16 @@ MAX_SAMPLE_SIDE = 4096
 class ImageReader:
     """Function from image files to tensors of one shape.
 
-    `crop` is the side of the central square to cut out first; by default, the largest part with the
-    proportions of the result.
+    `crop` is the side of the central square to cut out first. An image of another aspect than the
+    result's is cut to the largest central part of that aspect, or padded: its pixels at the edge
+    are repeated outwards, because a border of one colour would be an edge that the model learns.
     """
 
     channels: int
     height: int
     width: int
     crop: int | None = None
+    fit: Fit = "crop"
 
     def __call__(self, file: ImageFile) -> UInt8[Tensor, "channels height width"]:
         """Return the pixels of a file."""
@@ -52,9 +58,15 @@ class ImageReader:
                     raise ValueError(f"crop={crop}, but {file} has {pixels}: give a smaller crop")
                 left, top = ((length - crop) // 2 for length in image.size)
                 image = image.crop((left, top, left + crop, top + crop))
-            if image.size != (self.width, self.height):
+            if self.fit == "pad":
+                scale = min(self.width / image.width, self.height / image.height)
+                width, height = (max(1, round(scale * length)) for length in image.size)
+                image = image.resize((width, height), Image.Resampling.LANCZOS)
+            elif image.size != (self.width, self.height):
                 image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.LANCZOS)
-        values = np.array(image).reshape(self.height, self.width, self.channels)
+        values = np.array(image).reshape(image.height, image.width, self.channels)
+        margins = self.height - image.height, self.width - image.width, 0
+        values = np.pad(values, [(m // 2, m - m // 2) for m in margins], mode="edge")
         return torch.from_numpy(values).permute(2, 0, 1)
 
 
@@ -133,34 +145,42 @@ def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iter
 
 
 def choose_reader(
-    files: FileList, size: int | None, crop: int | None, channels: int | None
+    files: FileList,
+    size: Size | None,
+    crop: int | None,
+    channels: int | None,
+    fit: Fit = "crop",
 ) -> ImageReader:
     """Return a reader, see `folder`; what is not chosen is read from the headers of the files."""
-    if any(side is not None and not 1 <= side <= MAX_SAMPLE_SIDE for side in (size, crop)):
+    square = crop if size is None else size
+    height, width = square if isinstance(square, tuple) else (square, square)
+    if any(side is not None and not 1 <= side <= MAX_SAMPLE_SIDE for side in (height, width, crop)):
         raise ValueError(f"size={size}, crop={crop}: give 1 to {MAX_SAMPLE_SIDE} pixels, or none")
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels}: give 1 for grey or 3 for colour, or none")
-    size = size or crop
-    if size is not None and channels is not None:
-        return ImageReader(channels, size, size, crop)
+    if height is not None and width is not None and channels is not None:
+        return ImageReader(channels, height, width, crop, fit)
     first, *_ = names = files.names
     headers = map_in_threads(lambda i: files.read(i, read_header), range(len(names)))
-    width, height, grey = next(headers)
+    first_width, first_height, grey = next(headers)
     for name, (w, h, without_colour) in zip(names[1:], headers, strict=True):
-        if size is None and (w, h) != (width, height):
+        if square is None and (w, h) != (first_width, first_height):
+            smallest = min(first_width, first_height, w, h)
             raise ValueError(
-                f"{files.place}: {first} has {width} × {height} pixels, {name} {w} × {h}; "
-                f"scale them to one by {data_option('size', min(width, height, w, h))}"
+                f"{files.place}: {first} has {first_width} × {first_height} pixels, {name} {w} × "
+                f"{h}; scale them to one by {data_option('size', smallest)}"
             )
         grey = grey and without_colour
-    return ImageReader(channels or (1 if grey else 3), size or height, size or width, crop)
+    shape = channels or (1 if grey else 3), height or first_height, width or first_width
+    return ImageReader(*shape, crop, fit)
 
 
 def folder(
     path: str | Path,
     *,
-    size: int | None = None,
+    size: Size | None = None,
     crop: int | None = None,
+    fit: Fit = "crop",
     channels: int | None = None,
     held_out: float | Path | None = None,
     skip: bool = False,
@@ -176,8 +196,11 @@ def folder(
 
     Args:
         path: the folder. Links to other folders are not followed.
-        size: side of the square that each image is scaled to; by default the size of all.
-        crop: side of the central square to cut out first; by default the largest.
+        size: side of the square that each image is scaled to, or height and width; by default the
+            size of all.
+        crop: side of the central square to cut out first; by default the largest part that fits.
+        fit: "crop" cuts an image of another aspect than `size`, "pad" keeps all of it and repeats
+            the pixels at its edge.
         channels: 1 for grey, 3 for colour; by default grey if every image is.
         held_out: share of the images to hold out, or a folder of images to hold out, which may be
             below the first one.
@@ -198,7 +221,7 @@ def folder(
     numbers = torch.tensor([order[top] for top in tops]) if classes else None
     skipping = f"; repair it, or leave such files out by {data_option('skip', True)}"
     files = folder_files(root, names, skipping)
-    images = ImageFiles(files, choose_reader(files, size, crop, channels), numbers, memory)
+    images = ImageFiles(files, choose_reader(files, size, crop, channels, fit), numbers, memory)
     rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
     notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
