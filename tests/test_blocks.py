@@ -7,6 +7,7 @@ from score_sde_reference import group_norm
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import profile
 
+from scorefield.nn import DiT
 from scorefield.nn.blocks import Attention, kernels_with_derivatives, normalization
 from scorefield.nn.embedding import GaussianFourier, sinusoidal
 from scorefield.nn.resample import BOX, double_size, half_size
@@ -69,6 +70,39 @@ def test_attention_uses_the_fused_kernel_except_where_its_input_is_differentiate
         assert needs != ("aten::_scaled_dot_product_flash_attention_for_cpu" in kernels)
         gradients.append(torch.autograd.grad(out.square().sum(), list(block.parameters())))
     torch.testing.assert_close(*gradients, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_transformer_is_the_formula():
+    """Written out for one image of 2 × 3 patches, with attention by einsum in 3 heads of 4."""
+    net = random(DiT(channels=2, patch=2, width=12, blocks=2, heads=3, labels=4)).eval()
+    x, cond, label = torch.randn(1, 2, 4, 6).double(), torch.tensor([0.7]), torch.tensor([1])
+    e = net.embedding(cond.double(), net.label(label))[0]
+
+    def norm(h, gain, bias):
+        variance, mean = torch.var_mean(h, 1, correction=0, keepdim=True)
+        return (1 + gain) * (h - mean) / (variance + 1e-5).sqrt() + bias
+
+    corners = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+    cut = [x[0, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten() for i, j in corners]
+    h = net.stem(torch.stack(cut)) + sinusoidal(corners.flatten(), 6).view(6, 12)
+    for attention, layers in zip(net.blocks[::2], net.blocks[1::2], strict=True):
+        *affine, gate = attention.film(e).view(3, 12)
+        q, k, v = attention.layer.projections(norm(h, *affine)).view(6, 3, 3, 4).unbind(1)
+        weights = (torch.einsum("phf,qhf->hpq", q, k) / 4**0.5).softmax(2)
+        h = h + gate * attention.layer.out(torch.einsum("hpq,qhf->phf", weights, v).flatten(1))
+        *affine, gate = layers.film(e).view(3, 12)
+        z = layers.layer[0](norm(h, *affine))
+        gelu = z * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (z + 0.044715 * z**3))) / 2
+        h = h + gate * layers.layer[3](gelu)
+    parts = net.head(norm(h, *net.film(e).view(2, 12))).view(6, 2, 2, 2)
+    out = net(x, cond.double(), label)
+    for (i, j), expected in zip(corners, parts, strict=True):
+        torch.testing.assert_close(
+            out[0, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2], expected, **CLOSE
+        )
+    assert net(x[:0], cond[:0].double(), label[:0]).shape == (0, 2, 4, 6)
+    torch.testing.assert_close(net(x, cond=None), net(x, torch.zeros(1).double()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("taps", [BOX, FIR, (1.0, 2.0, 4.0, 8.0), (1.0, 0, 2.0, 5.0, 3.0, 1)])

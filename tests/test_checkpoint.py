@@ -15,13 +15,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from scorefield import Prior, ScoreModel, geometric, sample
 from scorefield.checkpoint import MODEL_FILE, load, read_tensors, save, write_tensors
-from scorefield.nn import MLP, RefineNet, UNet
+from scorefield.nn import MLP, DiT, RefineNet, UNet
 from scorefield.precondition import EDM, NCSN, VE, Precondition, SubVP, VPDiscrete, ddpm_sigmas
 
 SMALL = {
     "UNet": lambda: UNet(channels=1, width=8, multipliers=(1, 2), blocks=1, attention=(), labels=3),
     "RefineNet": lambda: RefineNet(1, 4, 5),
     "MLP": lambda: MLP((1, 8, 8), width=8, blocks=1),
+    "DiT": lambda: DiT(channels=1, width=8, blocks=1, heads=2),
 }
 
 

@@ -16,6 +16,7 @@ from scorefield import EDM, MLP, NCSN, VP, Prior, ScoreModel, VPDiscrete, geomet
 from scorefield.diagnose import diagnose
 from scorefield.ladder import suggest
 from scorefield.likelihood import log_likelihood
+from scorefield.nn import DiT
 from scorefield.noise import Discrete, LogNormal, interpolated, replay, seeded
 from scorefield.objectives import annealed
 from scorefield.precondition import ddpm_sigmas
@@ -127,6 +128,15 @@ def model(place, precondition=None, labels=3):
     return ScoreModel(net, precondition or EDM(), prior=prior).to(place).eval()
 
 
+def transformer(place):
+    """Return the score of pairs that are images of two pixels."""
+    torch.manual_seed(0)
+    net = DiT(channels=1, patch=1, width=8, blocks=1, heads=2)
+    nn.init.normal_(net.head.weight)  # which starts nearly at 0
+    score = ScoreModel(net, EDM()).to(place).eval()
+    return lambda x, sigma: score(x.view(6, 1, 1, 2), sigma).view(6, 2)
+
+
 def oracle(kind, place):
     return oracles((2,), torch.float32, place)[kind]
 
@@ -138,6 +148,7 @@ SCORES = {
     **{kind: partial(oracle, kind) for kind in KINDS},
     "EDM": model,
     "NCSN": partial(model, precondition=NCSN(LADDER), labels=0),
+    "transformer": transformer,
     "VP": partial(model, precondition=VP()),
     "DDPM": partial(model, precondition=VPDiscrete(ddpm_sigmas())),
     "a class": lambda place: model(place).given(1),

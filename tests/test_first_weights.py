@@ -9,7 +9,7 @@ from test_networks import KINDS
 from torch import nn
 
 from scorefield import EDM, Gaussian, LogNormal, ScoreModel
-from scorefield.nn import MLP, Autoencoder, RefineNet, ToyMLP, UNet
+from scorefield.nn import MLP, Autoencoder, DiT, RefineNet, ToyMLP, UNet
 from scorefield.objectives import annealed, denoising, edm_weight
 
 
@@ -92,6 +92,7 @@ def _unet(kind="ncsn++", **changes):
 FRESH = {
     # F = 0: three roundings of |x|/σ_d up to 10; and last weights of 1e-5: 10 standard deviations
     "mlp": (lambda: MLP((3, 8, 8), width=32), 30 * 2**-24),
+    "dit": (lambda: DiT(width=32, blocks=2), 1e-4),
     **{kind: (partial(_unet, kind), 1e-4) for kind in KINDS},
 }
 

@@ -11,13 +11,14 @@ from test_kernels import error, error_in_16_bits
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scorefield import VE, ScoreModel
-from scorefield.nn import DEPTHS, MLP, NETWORKS, Autoencoder, RefineNet, ToyMLP, UNet, unet
+from scorefield.nn import DEPTHS, MLP, NETWORKS, Autoencoder, DiT, RefineNet, ToyMLP, UNet, unet
 
 BUILT = {
     "table": lambda: MLP(7),
     "vectors": lambda: MLP((2, 3), width=8, blocks=1, dropout=0.2, labels=4, label_dropout=0.2),
     "counted": lambda: MLP([5], embedding="sinusoidal", fourier_scale=2.0),
     "plane": lambda: ToyMLP(3, width=5),
+    "patches": lambda: DiT(channels=1, patch=4, width=16, blocks=1, heads=2, dropout=0.2, labels=3),
     "autoencoder": lambda: Autoencoder(3, widths=(4, 8)),
     "ncsn": lambda: RefineNet(1, 4, 10),
     "ncsnv2": lambda: RefineNet(),
@@ -57,6 +58,9 @@ INVALID = [
     (UNet, {"width": 14}, "14 channels are not a multiple of 3 groups: change width or groups"),
     (UNet, {"dims": 3}, "dims=3: one of 1, 2"),
     (MLP, {"shape": 0}, "shape=0, width=256"),
+    (DiT, {"width": 15, "heads": 3}, "width=15, heads=3: give an even width that heads divides"),
+    (DiT, {"width": 14, "heads": 4}, "width=14, heads=4: give an even width that heads divides"),
+    (DiT, {"patch": 0}, "patch=0: 1 at least"),
     (RefineNet, {"width": 4, "depth": "deep"}, "depth='deep': one of original, deeper, deepest"),
     (RefineNet, {"width": 1}, "width=1"),
     (RefineNet, {"width": 4, "levels": 0}, "levels=0"),
@@ -93,6 +97,10 @@ def small_unet(kind="ncsn++", **changes):
     return UNet(**{**arguments, **KINDS[kind], **changes})
 
 
+def small_dit(**changes):
+    return _randomise(DiT(**dict(width=16, blocks=2, heads=2) | changes))
+
+
 SMALL = {
     "ncsn": (lambda: RefineNet(2, 4, 5), (2, 6, 7), [0, 3]),
     "ncsnv2": (lambda: RefineNet(2, 4), (2, 6, 7), None),
@@ -100,6 +108,7 @@ SMALL = {
     **{kind: (partial(small_unet, kind, channels=2), (2, 6, 7), [0.3, 2.1]) for kind in KINDS},
     "toy": (lambda: _randomise(ToyMLP(width=16)), (2,), None),
     "mlp": (lambda: _randomise(MLP((3, 2), width=16, blocks=2)), (3, 2), [0.3, -1.1]),
+    "dit": (lambda: small_dit(channels=2), (2, 6, 8), [0.3, -1.1]),
 }
 small = pytest.mark.parametrize("name", SMALL)
 layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -123,12 +132,15 @@ def test_each_sample_is_computed_alone(name):
     torch.testing.assert_close(torch.cat(apart), net(*inputs), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["mlp", *KINDS])
+MAKERS = {kind: partial(small_unet, kind) for kind in KINDS}
+MAKERS |= {"mlp": lambda **options: _randomise(MLP((3, 8, 12), **options)), "dit": small_dit}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
 @torch.no_grad()
 def test_dropout_is_for_training(kind):
-    mlp = _randomise(MLP((3, 8, 8), width=16, dropout=0.5))
-    net = mlp if kind == "mlp" else small_unet(kind, dropout=0.5)
-    x, cond = torch.randn(2, 3, 8, 8), torch.tensor([0.3, 2.1])
+    net = MAKERS[kind](dropout=0.5)
+    x, cond = torch.randn(2, 3, 8, 12), torch.tensor([0.3, 2.1])
     assert not torch.equal(net(x, cond), net(x, cond))
     assert torch.equal(net.eval()(x, cond), net(x, cond))
     for part in net.modules():  # Monte Carlo dropout turns it on in a network in evaluation
@@ -137,12 +149,19 @@ def test_dropout_is_for_training(kind):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 8, 8), (2, 8)])
-@pytest.mark.parametrize("name", ["ncsnv2", "autoencoder", "ncsn++", "mlp"])
+@pytest.mark.parametrize("name", ["ncsnv2", "autoencoder", "ncsn++", "mlp", "dit"])
 @pytest.mark.usefixtures("unchecked")
 def test_inputs_of_another_shape_are_refused(name, shape):
     expected = r"built for \(3, 2\)" if name == "mlp" else "this network takes images of 2 channels"
     with pytest.raises(ValueError, match=expected):
         _small(name)[0](torch.zeros(shape), torch.ones(2))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (8, 10)])
+def test_a_patch_that_does_not_divide_the_image_is_refused(size):
+    message = "patch=4: give one that divides images of {} × {}".format(*size)
+    with pytest.raises(ValueError, match=message):
+        DiT(patch=4)(torch.zeros(2, 3, *size))
 
 
 FOUR_LEVELS = dict(multipliers=(1, 2, 2, 2), attention=(3,))
@@ -248,9 +267,9 @@ def test_classes_change_the_result_and_can_be_left_out():
         small_unet()(*batch(), torch.tensor([0, 0]))
 
 
-@pytest.mark.parametrize("build", [small_unet, lambda **k: _randomise(MLP((3, 8, 12), **k))])
-def test_classes_are_withheld_in_training_alone(build):
-    net, label = build(labels=3, label_dropout=1.0), torch.tensor([0, 2])
+@pytest.mark.parametrize("kind", ["ncsn++", "mlp", "dit"])
+def test_classes_are_withheld_in_training_alone(kind):
+    net, label = MAKERS[kind](labels=3, label_dropout=1.0), torch.tensor([0, 2])
     x, cond = batch()
     without = net(x, cond, label)
     assert torch.equal(without, net.eval()(x, cond))

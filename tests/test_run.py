@@ -310,6 +310,7 @@ def test_a_run_can_be_resumed_from_another_folder(points, tmp_path, monkeypatch)
         ("network.widht=3", r"network\.widht does not exist: did you mean width"),
         ("network.kind=Unet", "did you mean UNet"),
         ("data.source=mixture", "data are vectors of 2 numbers"),
+        ("network={kind: DiT, patch: 3}", "patch=3: give one that divides images of 8 × 8"),
     ],
 )
 def test_a_bad_setting_fails_at_the_start(tmp_path, setting, message):
@@ -378,8 +379,10 @@ def test_training_starts_from_a_saved_model(whole, tmp_path):
         start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")
 
 
-def test_a_run_is_class_conditional_if_asked_for(tmp_path):
-    conditional = "training.steps=2", "data.labels=true"
+@pytest.mark.parametrize("kind", ["UNet", "DiT"])
+def test_a_run_is_class_conditional_if_asked_for(tmp_path, kind):
+    form = [] if kind == "UNet" else ["network={kind: DiT, width: 8, blocks: 1, heads: 2}"]
+    conditional = "training.steps=2", "data.labels=true", *form
     list(start(_experiment(*conditional, f"data.classes={[*'abcdefghij']}"), tmp_path / "run"))
     for model in (load(tmp_path / "run"), resume(tmp_path / "run").model):
         assert (model.net.label.labels, model.classes) == (10, tuple("abcdefghij"))

@@ -4,14 +4,25 @@ from collections.abc import Callable
 
 from torch.nn import Module
 
+from .dit import DiT
 from .mlp import MLP
 from .refinenet import DEPTHS, Depth, RefineNet
 from .small import Autoencoder, ToyMLP
 from .unet import UNet
 
 NETWORKS: dict[str, Callable[..., Module]] = {
-    net.__name__: net for net in (Autoencoder, MLP, RefineNet, ToyMLP, UNet)
+    net.__name__: net for net in (Autoencoder, DiT, MLP, RefineNet, ToyMLP, UNet)
 }
 """The networks that a file or a configuration may name; `NETWORKS[kind](**net.arguments)`."""
 
-__all__ = ["DEPTHS", "MLP", "NETWORKS", "Autoencoder", "Depth", "RefineNet", "ToyMLP", "UNet"]
+__all__ = [
+    "DEPTHS",
+    "MLP",
+    "NETWORKS",
+    "Autoencoder",
+    "Depth",
+    "DiT",
+    "RefineNet",
+    "ToyMLP",
+    "UNet",
+]

@@ -48,10 +48,10 @@ def convolution(
     return layer
 
 
-def linear_layer(size: int, out: int) -> nn.Linear:
+def linear_layer(size: int, out: int, *, scale: float = 1.0) -> nn.Linear:
     """Return a linear layer, initialised as published."""
     layer = nn.Linear(size, out)
-    variance_scaling_(layer.weight, 1.0)
+    variance_scaling_(layer.weight, scale)
     nn.init.zeros_(layer.bias)
     return layer
 

@@ -79,7 +79,7 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     kind, shape = arguments["kind"], data.train.shape
     if kind not in NETWORKS:
         raise ValueError(f"network.kind={kind!r}: {spelling_hint(str(kind), NETWORKS)}")
-    if kind in ("UNet", "RefineNet", "Autoencoder"):
+    if kind in ("UNet", "DiT", "RefineNet", "Autoencoder"):
         if data.kind == "signals" and kind == "UNet":
             arguments.setdefault("dims", 1)
         elif data.kind != "images":
