@@ -39,6 +39,7 @@ PACKAGE = str(Path(scorefield.__file__).parent) + "/"
 WIDE = {torch.float64, torch.complex128}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 WAITING = {"_linalg_eigh", "_linalg_svd", "_linalg_check_errors"}  # CUDA reads whether they failed
+LOWERED = ("linear", "matmul", "bmm", "conv2d", "scaled_dot_product_attention")  # by autocast
 WAITING_TAGS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -198,3 +199,20 @@ _library.fallback(_run, with_keyset=False)
 _direct = torch.library.Library("aten", "IMPL", "PrivateUse1")
 for _name in ("copy_", "silu_backward"):
     _direct.impl(_name, partial(_run, getattr(torch.ops.aten, _name).default))
+
+
+def _run_lowered(operation, *args, **kwargs):
+    """Run an operation on float32 tensors in the dtype of `torch.autocast`."""
+    dtype = torch.get_autocast_dtype("pretend")
+    args, kwargs = tree_map_only(
+        Tensor, lambda t: t.to(dtype) if t.dtype == torch.float32 else t, (args, kwargs)
+    )
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet("AutocastPrivateUse1")):
+        return operation(*args, **kwargs)
+
+
+_as_written = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+_as_written.fallback(torch.library.fallthrough_kernel)
+_lowered = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
+for _name in LOWERED:
+    _lowered.impl(_name, partial(_run_lowered, getattr(torch.ops.aten, _name).default))

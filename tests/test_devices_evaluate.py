@@ -6,7 +6,7 @@ from test_convert import NCSN, NCSNV2, SCORE_SDE, golden, model_of
 
 from scorefield import EDM, Prior, ScoreModel, metrics, seeded
 from scorefield.data import Arrays, Dataset
-from scorefield.evaluate import evaluate, fit, make_features
+from scorefield.evaluate import evaluate, fit, judge, make_features
 from scorefield.evaluate.fit import loss_curves
 from scorefield.evaluate.gather import gather_samples
 from scorefield.evaluate.inception import resize_tensorflow
@@ -89,6 +89,15 @@ def test_an_evaluation_has_the_cpus_figures_and_compares_on_the_device(data, sam
         return [figure.value for figure in (*result.figures, *result.frontier)]
 
     same(figures)
+
+
+def test_tf32_is_off_before_real_samples_have_features(data, monkeypatch):
+    optimized, model = [], model_on("cpu")
+    monkeypatch.setattr(judge, "optimize", lambda model, **options: optimized.append(model))
+    monkeypatch.setattr(judge, "reference_of", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, data)
+    assert optimized == [model]
 
 
 def test_an_evaluation_does_not_wait_for_each_step(data, device, growth, monkeypatch):

@@ -403,7 +403,7 @@ def test_features_are_those_of_torch_fidelity():
     assert sum(p.numel() for p in net.parameters()) == 27_161_264 - auxiliary + 8 * 2049
 
 
-def test_inception_is_loaded_without_running_its_file(digits, tmp_path):
+def test_inception_is_loaded_without_running_its_file(digits, tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save(inception_weights(Inception()), path)
     features = make_features("inception", digits, weights=path)
@@ -411,6 +411,11 @@ def test_inception_is_loaded_without_running_its_file(digits, tmp_path):
     values, probabilities = features.extract(all_samples(digits.test)[:1])
     assert values.shape == (1, 2048)
     assert probabilities.sum() == pytest.approx(1, abs=1008 * 2**-24)  # float32, 1,008 terms
+    allowed = list[bool]()
+    monkeypatch.setattr("scorefield.evaluate.features.allow_tf32", allowed.append)
+    for place in ("cpu", "meta"):
+        make_features("inception", digits, weights=path, device=place)
+    assert allowed == [False]  # on a device other than the CPU
     torch.save({"net": Path("x")}, path)
     with pytest.raises(ValueError, match="does not hold the weights"):
         make_features("inception", digits, weights=path)

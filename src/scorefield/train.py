@@ -33,6 +33,8 @@ EMA_UPDATE_EVERY = 10
 of its step."""
 MAX_SKIPPED = 5
 """Steps in a row that may be skipped before training ends, or a run rolls back."""
+NO_FOUND_INF = {"mps"}
+"""Types of devices on which torch's fused Adam ignores `found_inf`."""
 LOOK_EVERY = 10
 """Steps between looks at loss and norm where a look waits for the device: not on a CPU."""
 
@@ -124,7 +126,7 @@ def train(
     an error.
 
     On an accelerator, a step with a fused Adam does not wait for the device; every `LOOK_EVERY`-th
-    does, to look for skipped ones. With other optimisers every step waits.
+    does, to look for skipped ones. With other optimisers, and on an Apple GPU, every step waits.
     """
     if start < 0 or (steps is not None and start > steps):
         raise ValueError(f"start={start}, steps={steps}: start at a step between 0 and steps")
@@ -204,12 +206,12 @@ def train(
 def _step_unless(skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """Take the optimiser's step unless `skipped` is true.
 
-    A fused Adam decides that on the device. Any other optimiser waits for the device, and so does
-    one on an Apple GPU, where torch's fused Adam ignores `found_inf`.
+    A fused Adam decides that on the device. Any other optimiser waits for the device: what it would
+    have to restore after a step that is not finite, as its counts, is partly on the host.
     """
     adam: Any = optimizer
     fused = isinstance(adam, torch.optim.Adam) and all(g["fused"] for g in adam.param_groups)
-    if fused and skipped.device.type not in ("cpu", "mps"):
+    if fused and skipped.device.type not in {"cpu"} | NO_FOUND_INF:
         adam.found_inf = skipped.float()  # as torch.amp.GradScaler does
         try:
             adam.step()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..convert.shared import read_pickle
 from ..data import Dataset, Part, Source, all_samples
+from ..fast.optimize import allow_tf32
 from ..show import images
 from .inception import Inception
 
@@ -97,7 +98,10 @@ def classifier_features(data: Dataset) -> Features:
 
 
 def inception_features(data: Dataset, weights: Path | None, device: torch.device) -> Features:
-    """Return the features of FID, computed from 8-bit images; grey ones get three channels."""
+    """Return the features of FID, computed from 8-bit images; grey ones get three channels.
+
+    On a GPU this switches off TF32 for the whole process, as `optimize` does.
+    """
     if data.kind != "images" or data.train.shape[0] not in (1, 3):
         raise ValueError(f"features=inception needs grey or colour images, not {data.name}")
     path = weights_file(weights)
@@ -108,6 +112,8 @@ def inception_features(data: Dataset, weights: Path | None, device: torch.device
         message = f"{path} does not hold the weights of FID's Inception: {error!s:.300}"
         raise ValueError(message) from error
     network.to(device)
+    if device.type != "cpu":
+        allow_tf32(False)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
     def extract(x: Tensor) -> tuple[Tensor, Tensor]:

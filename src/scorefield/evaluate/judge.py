@@ -88,10 +88,10 @@ def evaluate(
     def enter(title: str) -> AbstractContextManager[None]:
         return stage(f"   {title}") if progress else nullcontext()
 
+    calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
+    choice = optimize(model, batch=min(batch, n), evaluations=calls)  # without TF32 from here on
     with enter(f"reference: {against}; features: {features.about}"):
         real = reference_of(source, features, cache)
-    calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
-    choice = optimize(model, batch=min(batch, n), evaluations=calls)
     if progress and distributed.is_main():
         print(f"   computing: {choice}", file=sys.stderr, flush=True)
     conditional = bool(data.classes and model.classes)

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data import Batches, load_data
+from ..fast.optimize import allow_tf32
 from ..nn.small import Autoencoder
 from ..objectives import sliced
 from ..runs.config import Data
@@ -98,6 +99,8 @@ def enlarge(x: Tensor) -> Tensor:
 
 def training_losses(setting: Setting, sigma: float) -> Tensor:
     """Train on images with noise of σ, and return the loss of each step."""
+    if torch.device(setting.device).type != "cpu":
+        allow_tf32(False)
     images, small = images_by_step(setting), setting.scale == "small"
     steps = setting.steps(6000 if small else 50_000)
     widths = (8, 16, 16, 32, 32) if small else (32, 64, 64, 128, 128)
@@ -121,7 +124,8 @@ def training_losses(setting: Setting, sigma: float) -> Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if small else threads)  # more gain nothing at so small a step
     try:
-        return torch.stack([u.loss for u in progress(updates, steps, f"noise of {sigma:g}")])
+        losses = [u.loss for u in progress(updates, steps, f"noise of {sigma:g}")]
+        return torch.stack(losses).cpu()  # float64 follows, which not every device has
     finally:
         torch.set_num_threads(threads)
 

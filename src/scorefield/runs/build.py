@@ -33,7 +33,7 @@ from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..sample import Plan, make_plan
 from ..show.machine import memory_bytes
-from ..train import MovingAverage, derive_seed
+from ..train import NO_FOUND_INF, MovingAverage, derive_seed
 from ..values import convert_arguments
 from .config import Experiment, Levels, Sampling
 
@@ -82,7 +82,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
         lr=training.rate,
         betas=training.betas,
         eps=training.eps,
-        fused=device.type != "mps",
+        fused=device.type not in NO_FOUND_INF,
     )
     batches = Batches(
         data.train,
