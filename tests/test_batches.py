@@ -3,13 +3,13 @@
 import itertools
 import threading
 
-import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from scorefield.data import Arrays, Batches, LabelledBatch
-from scorefield.data._philox import DEQUANTISE, FLIP, ORDER, random_words
+from scorefield.data import Arrays, Batches, Crops, LabelledBatch
+from scorefield.data._random import DEQUANTISE, FLIP, ORDER
+from scorefield.noise import random_words
 
 
 def _numbered(n, shape=(3, 4, 5)):
@@ -47,15 +47,17 @@ def test_the_bits_of_a_batch_never_change():
     """A run that a later version resumes continues with the same batches."""
     data = (torch.arange(50 * 60) * 37 % 256).view(50, 3, 4, 5).byte()
     x, labels = Batches(Arrays(data, torch.arange(50)), 16, seed=3, flip=True)(0)
-    assert labels[:6].tolist() == [43, 6, 13, 31, 26, 1]
-    assert (x[0, 0, 0, :3].double() * 2**24).tolist() == [7891050, 5455894, 3030779]
+    assert labels[:6].tolist() == [19, 4, 38, 34, 46, 47]
+    assert (x[0, 0, 0, :3].double() * 2**24).tolist() == [12845511, 15307783, 976949]
 
 
 def test_no_random_word_is_used_twice():
-    """For another seed, use, step or block; otherwise the noise of one step would repeat."""
-    places = itertools.product((0, 1, 2), (ORDER, FLIP, DEQUANTISE), range(5), (0, 10))
-    words = [random_words(seed, use, step, 40, block=block) for seed, use, step, block in places]
-    assert len(np.unique(words)) == np.size(words)
+    """For another seed, use, step, row or block; otherwise the noise of one step would repeat."""
+    cpu, words = torch.device("cpu"), []
+    for seed, use, step in itertools.product((0, 1, 2**32), (0, ORDER, FLIP, DEQUANTISE), range(5)):
+        a, b, c, d = random_words(seed, range(3, 8), 20, use, step, cpu)
+        words += [a << 32 | b, c << 32 | d]
+    assert len(torch.cat(words).unique()) == torch.cat(words).numel()
 
 
 @pytest.mark.parametrize("world", [2, 3, 6])
@@ -65,6 +67,18 @@ def test_the_shares_of_processes_make_up_the_batch(world):
         shares = [Batches(source, 12, flip=True, rank=r, world=world)(step) for r in range(world)]
         x, labels = map(torch.cat, zip(*shares, strict=True))
         assert _same(LabelledBatch(x, labels), Batches(source, 12, flip=True)(step))
+
+
+@pytest.mark.parametrize("source", [_numbered(20), Crops(_numbered(2, (3, 8, 8)).data, 6)])
+def test_batches_of_a_source_on_a_device_are_those_of_a_cpu_without_a_copy(
+    source, device, same, growth
+):
+    def run(place, steps):
+        batches = Batches(source.to(place), 12, flip=True, device=place)
+        return [batches(step) for step in range(steps)]
+
+    same(lambda place: run(place, 6))
+    assert not growth(lambda steps: run(device, steps))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

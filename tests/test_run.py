@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_faults import assert_same_end, read_log, state_files, vectors
 
 from scorefield import EDM, MLP, ScoreModel, load, sample
@@ -200,6 +201,27 @@ def test_a_run_on_a_device_is_that_of_a_cpu_and_resumes_exactly(
     same(end)
     settings = _vectors(points, "training.steps=23", f"machine.device={device}")
     list(islice(start(settings, tmp_path / "run"), 14))
+    list(resume(tmp_path / "run"))
+    assert_same_end(tmp_path / "run", tmp_path / device)
+
+
+def test_a_run_of_images_on_a_device_is_that_of_a_cpu(tmp_path, device, same, growth):
+    """Accumulated, with labels, flips and a grid; between looks, nothing is copied or read."""
+    settings = ["training.accumulate=2", "data.labels=true", "data.flip=true", "sampling.steps=2"]
+    settings += ["keeping.samples=11", "keeping.evaluate=0", "training.steps=11"]
+
+    def begin(place, name):
+        return start(_vectors("digits", *settings, f"machine.device={place}"), tmp_path / name)
+
+    def end(place):
+        list(begin(place, place))
+        grid = np.asarray(Image.open(tmp_path / place / "samples/00000011.png"))
+        return read_tensors(state_files(tmp_path / place)[-1]).tensors, grid.tolist()
+
+    same(end)
+    names = map(str, count())
+    assert not growth(lambda steps: list(islice(begin(device, next(names)), steps)))
+    list(islice(begin(device, "run"), 7))
     list(resume(tmp_path / "run"))
     assert_same_end(tmp_path / "run", tmp_path / device)
 

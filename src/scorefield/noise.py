@@ -212,13 +212,11 @@ def seeded(seed: int, *, first: int = 0, step: int = 0) -> Noise:
     check_seed(seed)
     if not (0 <= first < 2**32 and 0 <= step < 2**32):
         raise ValueError(f"first={first}, step={step}: give whole numbers from 0 to 2^32 - 1")
-    key, call = (int(seed) & WORD, int(seed) >> 32), count()
+    calls = count()
 
     def noise(x: Tensor) -> Tensor:
-        arange, full = partial(torch.arange, device=x.device), partial(x.new_full, dtype=torch.long)
-        size = x[0].numel() if len(x) else 0
-        rows = arange(first, first + len(x))[:, None]
-        words = philox((arange(-(-size // 4)), rows, full((), next(call)), full((), step)), key)
+        size, rows = x[0].numel() if len(x) else 0, range(first, first + len(x))
+        words = random_words(seed, rows, -(-size // 4), next(calls), step, x.device)
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return box_muller(words, dtype).flatten(1)[:, :size].reshape(x.shape).to(x.dtype)
 
@@ -226,6 +224,16 @@ def seeded(seed: int, *, first: int = 0, step: int = 0) -> Noise:
 
 
 WORD = 0xFFFFFFFF
+
+
+def random_words(
+    seed: int, rows: range, blocks: int, use: int, step: int, device: torch.device
+) -> tuple[Int[Tensor, "rows blocks"], ...]:
+    """Return four random words for each block of each row, a function of all numbers given."""
+    arange = partial(torch.arange, device=device)
+    full = partial(torch.full, (), dtype=torch.long, device=device)
+    counter = arange(blocks), arange(rows.start, rows.stop)[:, None], full(use), full(step)
+    return philox(counter, (int(seed) & WORD, int(seed) >> 32))
 
 
 def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:

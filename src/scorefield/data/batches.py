@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..distributed import split_rows
-from ._philox import FLIP, permutation, random_words, uniform_bits
+from ._random import coins, epoch_orders, uniform_bits
 from .sources import Labelled, Source, Stream, cell_centres
 
 WORKER_TIMEOUT_SECONDS = 60.0
@@ -105,23 +104,25 @@ class Batches:
 
     def _take(self, step: int) -> Labelled:
         n, rows = len(self.source), self._rows
-        epoch, offset = np.divmod(step * self.size + np.arange(rows.start, rows.stop), n)
-        of_epochs = np.split(offset, np.flatnonzero(np.diff(epoch)) + 1)
-        parts = [permutation(self.seed, e, n)[part] for e, part in enumerate(of_epochs, epoch[0])]
-        return self.source.take(torch.from_numpy(np.concatenate(parts)))
+        first, end = (step * self.size + row for row in (rows.start, rows.stop))
+        epochs = -(-self.size // n)  # computed at once; a batch lies in one or two such groups
+        parts = list[Tensor]()
+        for begin in range(first // n // epochs * epochs, -(-end // n), epochs):
+            group = range(begin, begin + epochs)
+            order = epoch_orders(self.seed, group, n, self.source.device).flatten()
+            parts.append(order[max(first - begin * n, 0) : end - begin * n])
+        return self.source.take(torch.cat(parts))
 
     def _finish(self, step: int, samples: Labelled) -> LabelledBatch:
         x, labels = samples[0].to(self.device), samples[1]
         rows = self._rows
         if self.flip:
-            coins = random_words(self.seed, FLIP, step, self.size)[rows.start : rows.stop] >> 63
-            heads = torch.from_numpy(coins.astype(bool)).to(x.device)
+            heads = coins(self.seed, step, rows, x.device)
             x = torch.where(heads[:, None, None, None], x.flip(3), x)
         if x.dtype == torch.uint8 and self.dequantise:
-            bits = uniform_bits(self.seed, step, rows, self.source.shape.numel())
-            k = torch.from_numpy(bits).to(x.device).reshape(x.shape)
+            bits = uniform_bits(self.seed, step, rows, self.source.shape.numel(), x.device)
             # v + u is a multiple of 2⁻¹⁶ below 256, exact in float32.
-            x = (x.float() + (k.float() + 2**15) / 2**16) / self.source.levels
+            x = (x.float() + bits.reshape(x.shape).float() / 2**16) / self.source.levels
         else:
             x = cell_centres(x, self.source.levels)
         return LabelledBatch(x, None if labels is None else labels.to(self.device))

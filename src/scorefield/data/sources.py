@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ..oracles import Oracle
-from ._philox import permutation
+from ._random import permutation
 from .table import Table
 
 Labelled: TypeAlias = tuple[Tensor, Int[Tensor, "batch"] | None]
@@ -37,6 +37,11 @@ class Source(Protocol):
     def levels(self) -> int:
         """Number of values that an 8-bit sample can take."""
         return 256
+
+    @property
+    def device(self) -> torch.device:
+        """Device where `take` expects its indices."""
+        return torch.device("cpu")
 
     def __len__(self) -> int: ...
 
@@ -70,6 +75,11 @@ class Arrays(Source):
     def shape(self) -> torch.Size:
         """Shape of one sample."""
         return self.data.shape[1:]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the samples."""
+        return self.data.device
 
     def __len__(self) -> int:
         return len(self.data)
@@ -131,6 +141,11 @@ class Crops(Source):
         """Shape of one crop."""
         return torch.Size([self.images.shape[1], self.side, self.side])
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the images."""
+        return self.images.device
+
     def _windows(self) -> Tensor:
         """Return a view: image × row × column × channel × side × side."""
         return self.images.unfold(2, self.side, 1).unfold(3, self.side, 1).movedim(1, 3)
@@ -140,8 +155,11 @@ class Crops(Source):
 
     def take(self, index: Int[Tensor, "batch"]) -> tuple[Tensor, None]:
         """Return the crops of these indices."""
-        windows = self._windows()
-        return windows[torch.unravel_index(index.to(windows.device), windows.shape[:3])], None
+        windows, index = self._windows(), index.to(self.device)
+        rows, columns = windows.shape[1:3]
+        # unravel_index would copy the shape to the device
+        image, row = index // (rows * columns), index // columns % rows
+        return windows[image, row, index % columns], None
 
     def to(self, device: torch.device | str) -> "Crops":
         """Return the images on a device."""
@@ -223,7 +241,7 @@ def check_share(share: float | Path) -> float:
 def hold_out(n: int, share: float | Path) -> Split:
     """Split n rows at random, the same each time; hold out at least one row if there are two."""
     share = check_share(share)
-    order = torch.from_numpy(permutation(0, 0, n).copy())
+    order = permutation(0, n)
     train = n - min(max(round(n * share), 1), n - 1)
     return order[:train], order[train:]
 
@@ -239,7 +257,7 @@ def all_samples(source: Source, limit: int | None = None) -> Float[Tensor, "n *s
         raise ValueError(f"limit={limit}: give at least 1 sample, or None for all")
     rows = torch.arange(len(source))
     if limit is not None and limit < len(source):
-        rows = torch.from_numpy(permutation(0, 0, len(source))[:limit].copy()).sort().values
+        rows = permutation(0, len(source))[:limit].sort().values
     # a thousand at a time, so that little more than the result is in memory
     parts = torch.split(rows, 1000)
     return torch.cat([cell_centres(source.take(part)[0], source.levels) for part in parts])

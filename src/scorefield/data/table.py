@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..disk import read_text
 from ..values import check_names, convert_arguments, escape_controls, spelling_hint
-from ._philox import uniform_bits
+from ._random import uniform_bits
 
 ColumnKind: TypeAlias = Literal["real", "integer", "category"]
 Row: TypeAlias = Mapping[str, object]
@@ -163,8 +163,9 @@ class Table:
 
     def standardise(self, values: NDArray[np.float64]) -> Float[Tensor, "n size"]:
         """Return the vectors of n × columns numbers; of a category its position."""
-        bits = uniform_bits(0, 0, range(len(values)), len(self.columns))
-        u = MARGIN + (1 - 2 * MARGIN) * (bits.astype(np.float64) + 2**15 + 0.5) / 2**16
+        rows, cpu = range(len(values)), torch.device("cpu")
+        bits = uniform_bits(0, 0, rows, len(self.columns), cpu).numpy()
+        u = MARGIN + (1 - 2 * MARGIN) * (bits + 0.5) / 2**16
         columns = zip(self.columns, values.T, u.T, strict=True)
         parts = [column.encode(cells, v) for column, cells, v in columns]
         return torch.from_numpy(np.concatenate(parts, 1))
