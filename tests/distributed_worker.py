@@ -7,13 +7,25 @@ import math
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import scorefield
-from scorefield import EDM, MLP, LogNormal, Prior, ScoreModel, annealed, denoising, exact, sliced
+from scorefield import (
+    EDM,
+    MLP,
+    LogNormal,
+    Prior,
+    ScoreModel,
+    annealed,
+    denoising,
+    distributed,
+    exact,
+    sliced,
+)
 from scorefield.cli import main
 from scorefield.data import Arrays, Batches
 from scorefield.distributed import check_equal, is_main, join, rank
@@ -67,6 +79,7 @@ LOSSES = {
     "sliced in parts": {"objective": sliced, "accumulate": 2},
     "exact": {"objective": exact},
     "sliced, with an idle weight": {"objective": sliced, "idle": True},
+    "sliced in parts, with an idle weight": {"objective": sliced, "accumulate": 2, "idle": True},
 }
 """Arguments of `whole_batches`."""
 
@@ -87,15 +100,22 @@ def whole_batches(objective=denoising, accumulate=1, idle=False):
 
 
 def note_exchanges():
-    """Return a list that collects for each forward pass whether its gradients are exchanged."""
-    forward, exchanges = DistributedDataParallel.forward, []
+    """Return what collects for each forward pass whether gradients are exchanged, and the buckets.
+
+    A bucket is full at 1 kB, so that a step needs several.
+    """
+    forward, exchanges, buckets = DistributedDataParallel.forward, [], []
+    distributed.DistributedDataParallel = partial(DistributedDataParallel, bucket_cap_mb=1e-3)
 
     def noted(self, *inputs):
         exchanges.append(self.require_backward_grad_sync)
+        about = self._get_ddp_logging_data()
+        sizes = about.get("rebuilt_bucket_sizes") or about["bucket_sizes"]
+        buckets.append(len(sizes.split(",")))
         return forward(self, *inputs)
 
     DistributedDataParallel.forward = noted
-    return exchanges
+    return exchanges, buckets
 
 
 def sample_ten(batch):
@@ -120,9 +140,9 @@ def together(place):
         check_equal(step=7, weights=rank())
     except ValueError as error:
         result["differ"] = str(error)
-    exchanges = note_exchanges()
+    exchanges, buckets = note_exchanges()
     for name, arguments in LOSSES.items():
-        result[name] = (*whole_batches(**arguments), [*exchanges])
+        result[name] = (*whole_batches(**arguments), [*exchanges], buckets[-1])
         exchanges.clear()
     result |= {f"batch{batch}": sample_ten(batch) for batch in (4, 3, 16)}
     torch.save(result, place / f"result{rank()}.pt")
