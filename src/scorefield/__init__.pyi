@@ -5,7 +5,7 @@ from .inverse import LinearOperator
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .model import ScoreModel
-from .nn import MLP, RefineNet, UNet
+from .nn import MLP, DiT, RefineNet, UNet
 from .noise import (
     Discrete,
     LogNormal,
@@ -87,6 +87,7 @@ __all__ = [
     "VE",
     "VP",
     "Box",
+    "DiT",
     "Diagnosis",
     "Discrete",
     "Empirical",
