@@ -26,12 +26,14 @@ from typing import NamedTuple
 from unittest.mock import Mock
 
 import numpy as np
+import pyarrow.csv
 import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from mutations import EXIF_OF_TEXT, damage, make_hostile, make_png, make_zip
 from PIL import Image
+from pyarrow import parquet
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as serialise
 from standins import write_cifar10, write_mnist
@@ -248,15 +250,20 @@ def _csv_seeds():
     return [{"x.tsv": tabs.encode()}, *({"x.csv": text.encode()} for text in texts)]
 
 
-def _read_csv(folder):
-    (path,) = folder.iterdir()
+def _read_rows(path):
     data = load_data(path)
-    x, text = _take_all(data, 10**6), path.read_text("utf-8-sig")
+    x = _take_all(data, 10**6)
     assert x.dtype == torch.float32
     assert x.shape == (len(data.train) + len(data.test), data.table.size)
-    assert 2 <= len(x) <= text.count("\n") + text.count("\r") + 1
     rows = list(data.table.decode(x))
-    assert len(rows) == len(x)
+    assert 2 <= len(rows) == len(x)
+    return data, rows
+
+
+def _read_csv(folder):
+    (path,) = folder.iterdir()
+    (data, rows), text = _read_rows(path), path.read_text("utf-8-sig")
+    assert len(rows) <= text.count("\n") + text.count("\r") + 1
     for column, texts in zip(data.table.columns, zip(*rows, strict=True), strict=True):
         if column.kind == "category":
             assert set(texts) == set(column.categories)
@@ -264,6 +271,21 @@ def _read_csv(folder):
         elif max(map(abs, column.range)) < 1e15:  # beyond, halves are rounded away
             low, high = column.range
             assert all(low - 0.5 <= float(cell) <= high + 0.5 for cell in texts)
+
+
+def _parquet_seeds():
+    table = pyarrow.csv.read_csv(io.BytesIO(_csv_seeds()[1]["x.csv"]))
+    codes = [*("snappy", "zstd", "gzip", "none"), *("brotli", "lz4")]
+    kinds = [{"compression": code, "row_group_size": 20} for code in codes]
+    kinds += [{"use_dictionary": False, "data_page_version": "2.0", "write_page_index": True}]
+    return [
+        {"x.parquet": _save(lambda out, **k: parquet.write_table(table, out, **k), **kind)}
+        for kind in kinds
+    ]
+
+
+def _read_parquet(folder):
+    _read_rows(folder / "x.parquet")
 
 
 def _table_seeds():
@@ -424,6 +446,7 @@ TARGETS = {
     "folder": Target(_picture_seeds, _read_images),
     "celeba": Target(_celeba_seeds, _read_celeba, LINES),
     "csv": Target(_csv_seeds, _read_csv, CELLS),
+    "parquet": Target(_parquet_seeds, _read_parquet),
     "table": Target(_table_seeds, _read_table, JSON),
     "config": Target(_config_seeds, _read_config, YAML, _names_section),
     "settings": Target(_setting_seeds, _read_settings, YAML, _names_setting),

@@ -5,15 +5,20 @@ import json
 import math
 import random
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 from scorefield import cli
 from scorefield.data import Table, all_samples, load_data
 from scorefield.data import csv_table as module
+from scorefield.data import parquet as parquet_module
 from scorefield.evaluate import open_run
 from scorefield.runs import resume, start
 from scorefield.runs.config import override
@@ -32,10 +37,14 @@ def _text(n=60):
     return HEADER + "".join(rows)
 
 
-def _file(directory, text):
+def _file(directory, text, suffix=".csv"):
     path = directory / "people.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
+    if suffix == ".parquet":
+        kinds = {"height": "float32", "children": "Int64", "region": "category"}
+        frame = pandas.read_csv(path, dtype=kinds)
+        frame.to_parquet(path.with_suffix(suffix), row_group_size=50)
+    return path.with_suffix(suffix)
 
 
 def _rows(text, delimiter=","):
@@ -65,6 +74,17 @@ def test_bundled_tables_are_scikit_learns_with_a_fifth_of_each_class_held_out(na
     held_out = [row[-1] for row in data.table.decode(all_samples(data.test))]
     for label, count in zip(*np.unique(bundle.target, return_counts=True), strict=True):
         assert abs(held_out.count(bundle.target_names[label]) - count / 5) <= 1
+
+
+def test_parquet_gives_the_vectors_of_the_csv_file_of_the_same_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_module, "ROWS_AT_ONCE", 7)
+    text = _text() + "170.0,NA,north,1\n"
+    csv_data, data = (
+        load_data(_file(tmp_path, text, s), missing="drop") for s in (".csv", ".parquet")
+    )
+    assert (data.table, data.notices) == (csv_data.table, csv_data.notices)
+    for part, csv_part in ((data.train, csv_data.train), (data.test, csv_data.test)):
+        assert torch.equal(all_samples(part), all_samples(csv_part))
 
 
 def test_vectors_are_standardised_over_the_rows_to_train_on(tmp_path):
@@ -106,8 +126,9 @@ def test_delimiters_line_ends_and_byte_order_marks_are_recognised(mark, start, e
     assert data.table.text(all_samples(data.train)).startswith(HEADER.replace(",", mark))
 
 
-def test_types_drop_and_missing_overrule_the_guess(tmp_path):
-    path = _file(tmp_path, _text())
+@pytest.mark.parametrize(("suffix", "place"), [(".csv", "line 62"), (".parquet", "row 60")])
+def test_types_drop_and_missing_overrule_the_guess(suffix, place, tmp_path):
+    path = _file(tmp_path, _text(), suffix)
     table = load_data(path, types={"smoker": "integer", "children": "real"}, drop=["region"]).table
     assert [c.kind for c in table.columns] == ["real", "real", "integer"]
     for options, message in (
@@ -118,8 +139,8 @@ def test_types_drop_and_missing_overrule_the_guess(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             load_data(path, **options)
-    path = _file(tmp_path, _text() + "170.0,NA,north,1\n")
-    with pytest.raises(ValueError, match=r"line 62: no value for 'children'.*missing=drop"):
+    path = _file(tmp_path, _text() + "170.0,NA,north,1\n", suffix)
+    with pytest.raises(ValueError, match=rf"{place}: no value for 'children'.*missing=drop"):
         load_data(path)
     data = load_data(path, missing="drop")
     assert len(data.train) + len(data.test) == 60
@@ -196,6 +217,34 @@ def test_an_invalid_table_is_refused_with_the_reason(text, tmp_path):
         load_data(_file(tmp_path, text))
 
 
+PARQUET = {
+    "unnamed": ({"__index_level_0__": [0, 1], "a": [1, 2]}, "has no name of column 1"),
+    "code 0": ({"a": ["x\0", "y"]}, "code 0"),
+    "long": ({"a": ["x" * 200_000, "y"]}, "a cell of more than 131,072 characters"),
+    "many": ({"a": pyarrow.nulls(2**25 + 1)}, "33,554,433 cells"),
+    "large": ({"a": np.zeros(2**23)}, r"unpacks to 67,\d+,\d+ bytes"),
+    "constant": ({"a": [1, 1]}, "one value only"),
+}
+
+
+@pytest.mark.parametrize("name", PARQUET)
+def test_an_invalid_parquet_file_is_refused_with_the_reason(name, tmp_path):
+    columns, message = PARQUET[name]
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet", use_dictionary=False)
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        load_data(tmp_path / "x.parquet")
+    assert "x.parquet" in str(error.value)
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    path = _file(tmp_path, _text(), ".parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(
+        ImportError, match=r"people\.parquet needs pyarrow: pip install 'scorefield.tables.'"
+    ):
+        load_data(path)
+
+
 def test_sizes_are_checked_before_memory_is_allocated(tmp_path, monkeypatch):
     path = _file(tmp_path, _text())
     monkeypatch.setattr(module, "MAX_FILE_BYTES", 100)
@@ -261,10 +310,12 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         assert (rows[0][:2], rows[1][2]) == (("170.123", "5"), "east, far")
         assert all(rows[0] + rows[1])
     Path("whole.csv").write_text(HEADER + "170.12,5,north,1\n")
-    assert cli.main(["restore", "run", "whole.csv", "-n", "1", "--out", "w"]) == 0
-    text = "wrote 1 completion of 1 row (1 without a missing cell) into w\n"
-    assert text in capsys.readouterr().out
-    assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
+    pandas.read_csv("whole.csv").to_parquet("whole.parquet")
+    for name in ("whole.csv", "whole.parquet"):
+        assert cli.main(["restore", "run", name, "-n", "1", "--out", "w", "--overwrite"]) == 0
+        text = "wrote 1 completion of 1 row (1 without a missing cell) into w\n"
+        assert text in capsys.readouterr().out
+        assert Path("w/completion-1.csv").read_text() == Path("whole.csv").read_text()
     path.rename("moved.csv")
     held_out = ["restore", "run", "--overwrite", "--count=3", "-n1", *size]
     assert cli.main(held_out) == 2

@@ -36,13 +36,13 @@ def restore(
 ) -> None:
     """Complete an image from a measurement of a part of it: n samples, their mean and spread.
 
-    Or complete the rows of a table: n copies of a .csv file with its empty cells filled in.
+    Or complete the rows of a table: n copies of a file of rows with its empty cells filled in.
     Without a file, held-out samples of the run's own data are measured, completed and compared with
     the truth; by default their right half is hidden.
 
     Args:
-        image: the measurement: the damaged, the grey, the small or the blurred image; or a .csv or
-            .tsv file with columns of the run's table.
+        image: the measurement: the damaged, the grey, the small or the blurred image; or a .csv,
+            .tsv or .parquet file with columns of the run's table.
         count: number of held-out samples if there is no file, by default 4.
         task: what was done to the image; a table has none.
         mask: for inpaint, an image of the same size, white where pixels are known.
@@ -68,9 +68,9 @@ def restore(
     size: dict[str, Any] = {"particles": particles, "filters": filters, "method": method}
     size |= {"steps": steps, "batch": batch, "seed": seed, "device": device, "precision": precision}
     size |= {"data": data, "count": count or 4}
-    from ..data import TABLE_FILE
+    from ..data import TABLE_FILE, TABLE_SUFFIXES
 
-    if image.suffix.lower() in (".csv", ".tsv") if image else (run / TABLE_FILE).exists():
+    if image.suffix.lower() in TABLE_SUFFIXES if image else (run / TABLE_FILE).exists():
         options.check_unused(
             f"{image or run} is a table", task=task, mask=mask, factor=factor, sigma=sigma,
             noise=noise, label=label, guidance=guidance,

@@ -16,7 +16,7 @@ from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import CIFAR_PLACES, cifar10
-from .csv_table import csv_file
+from .csv_table import TABLE_SUFFIXES, table_file
 from .download import data_folder
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hub import hub
@@ -33,6 +33,7 @@ __all__ = [
     "IN_MEMORY",
     "PUBLISHED_FILES",
     "TABLE_FILE",
+    "TABLE_SUFFIXES",
     "Arrays",
     "Batches",
     "Crops",
@@ -63,7 +64,7 @@ DATASETS: dict[str, Loader] = {loader.__name__.replace("_", "-"): loader for loa
 
 FILE_LOADERS: dict[str, Loader] = {
     **dict.fromkeys((".npy", ".npz"), numpy_file),
-    **dict.fromkeys((".csv", ".tsv"), csv_file),
+    **dict.fromkeys(TABLE_SUFFIXES, table_file),
 }
 
 PUBLISHED_FILES: dict[str, Loader] = {
@@ -82,9 +83,9 @@ IN_MEMORY = ":memory:"
 def load_data(name: str | Path, **options: Any) -> Dataset:
     """Load data by a name in `DATASETS`, by hub:owner/name, or from a path.
 
-    The path is that of a folder of images, of a .npy, .npz, .csv or .tsv file, or of published
-    files; a folder with the name of a data set is ./digits. Options are those of the function in
-    `DATASETS`, or of `hub`, `folder`, `numpy_file` or `csv_file`.
+    The path is that of a folder of images, of a .npy, .npz, .csv, .tsv or .parquet file, or of
+    published files; a folder with the name of a data set is ./digits. Options are those of the
+    function in `DATASETS`, or of `hub`, `folder`, `numpy_file` or `table_file`.
     """
     loader = find_loader(name)
     return loader(**convert_arguments(loader, options, f"{loader.func.__name__} option "))

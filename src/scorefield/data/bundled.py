@@ -51,7 +51,7 @@ def _bundled_table(name: str, bundle: Any, target: str) -> Dataset:
     ]
     records = [[*map(str, bundle.feature_names), target], *rows]
     split = _stratified_split(bundle.target)
-    return TableReader(name, lambda: enumerate(records, 1)).dataset(split)
+    return TableReader(name, lambda: (("", record) for record in records)).dataset(split)
 
 
 def _stratified_split(target: NDArray[np.int64]) -> Split:

@@ -1,4 +1,4 @@
-"""Text files of tables: a header, then one row a line, separated by commas, semicolons or tabs.
+"""Files of tables: Parquet, or text with a header and a row a line, in commas, semicolons or tabs.
 
 They are read twice: for the kinds of the columns and the number of rows, so that a table that is
 too large is refused before memory is allocated, and for the values.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 from ..disk import open_regular
 from ..values import check_names, data_option
 from .column_scan import ColumnScan, join_remarks, match_number
+from .parquet import parquet_records
 from .sources import Arrays, Dataset, Split, hold_out
-from .table import DELIMITERS, ColumnKind, Table, cell_text
-
-Record: TypeAlias = tuple[int, list[str]]
-"""The number of the last line of a record, and its fields."""
+from .table import DELIMITERS, ColumnKind, Record, Table, cell_text
 
 MAX_FILE_BYTES = 2**26
 MAX_LINE_LENGTH = 2**20
 """In characters; `csv` limits the length of a field that continues over lines."""
 MAX_COLUMNS = 2048
 MAX_NAME_LENGTH = 500
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 
 
-def csv_file(
+def table_file(
     path: str | Path,
     *,
     types: Mapping[str, ColumnKind] | None = None,
@@ -41,30 +40,24 @@ def csv_file(
     held_out: float | Path = 0.1,
     memory: int = 2**28,
 ) -> Dataset:
-    """Load a .csv or .tsv file in UTF-8 as standardised vectors, see `Table`.
+    """Load a .csv or .tsv file in UTF-8, or a .parquet, as standardised vectors, see `Table`.
 
     Numbers are real, or integers if all are whole; text is a category, and so are a few different
     whole numbers. A fixed choice of the share `held_out` is held out, at least one row.
 
     `types` corrects guessed kinds of columns, and `drop` leaves columns out. `missing` drops rows
     that lack a value, or raises an error that names the first. The default `delimiter` is the one
-    with most columns in the header. The table may take `memory` bytes.
+    with most columns in the header, and of samples of a .parquet the comma. The table may take
+    `memory` bytes.
     """
-    path = Path(path)
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise ValueError(
-            f"{path} has {size:,} bytes, and a table at most {MAX_FILE_BYTES:,}: take some of its "
-            "rows, or save numbers as .npy"
-        )
-    mark = delimiter or _choose_delimiter(path)
-    records = partial(_records, path, mark)
+    records, mark = _find_records(Path(path), delimiter)
     reader = TableReader(str(path), records, missing == "drop", types or {}, drop, mark, memory)
     return reader.dataset(held_out=held_out)
 
 
 def read_cells(path: Path, table: Table) -> list[dict[str, str]]:
     """Return the rows of a file with some of a table's columns, each without its missing cells."""
-    reader = TableReader(str(path), partial(_records, path, _choose_delimiter(path)))
+    reader = TableReader(str(path), _find_records(path)[0])
     check_names(reader.header(), [column.name for column in table.columns], f"{path}: the column ")
     rows = list[dict[str, str]]()
     for place, cells in reader.rows():
@@ -78,12 +71,29 @@ def read_cells(path: Path, table: Table) -> list[dict[str, str]]:
     return rows
 
 
+def _find_records(
+    path: Path, delimiter: str | None = None
+) -> tuple[Callable[[], Iterator[Record]], str]:
+    """Return the reader of a file's records, and the delimiter of its text or of its samples'."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: name a {', '.join(TABLE_SUFFIXES)} file")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(
+            f"{path} has {size:,} bytes, and a table at most {MAX_FILE_BYTES:,}: take some of its "
+            "rows, or save numbers as .npy"
+        )
+    if path.suffix.lower() == ".parquet":
+        return partial(parquet_records, path), delimiter or ","
+    mark = delimiter or _choose_delimiter(path)
+    return partial(_text_records, path, mark), mark
+
+
 def _choose_delimiter(path: Path) -> str:
     """Return the delimiter with most columns in the header."""
 
     def columns(delimiter: str) -> int:
         try:
-            return len(next(_records(path, delimiter), (0, list[str]()))[1])
+            return len(next(_text_records(path, delimiter), ("", list[str]()))[1])
         except ValueError:  # a quote that only another delimiter closes
             return 0
 
@@ -99,16 +109,12 @@ def _lines(file: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _records(path: Path, delimiter: str) -> Iterator[Record]:
-    """Yield the records of a file that are not blank."""
-    try:
-        content = open_regular(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist: name a .csv or .tsv file") from error
-    with io.TextIOWrapper(content, "utf-8-sig", newline="") as file:
+def _text_records(path: Path, delimiter: str) -> Iterator[Record]:
+    """Yield the records of a file that are not blank, each with its last line."""
+    with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
         reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
         try:
-            yield from ((reader.line_num, row) for row in reader if row)
+            yield from ((f"line {reader.line_num}", row) for row in reader if row)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not text in UTF-8 ({error.reason}): convert it") from error
         except (csv.Error, ValueError) as error:
@@ -118,7 +124,7 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
 
 @dataclass(frozen=True)
 class TableReader:
-    """Reader of a table from text; see the arguments of `csv_file`.
+    """Reader of a table from text; see the arguments of `table_file`.
 
     `records` yields the header and the rows, each time that it is called.
     """
@@ -133,7 +139,7 @@ class TableReader:
 
     def header(self) -> list[str]:
         """Return the names of all columns."""
-        names = [name.strip() for name in next(self.records(), (0, list[str]()))[1]]
+        names = [name.strip() for name in next(self.records(), ("", list[str]()))[1]]
         reason, long = "", next((name for name in names if len(name) > MAX_NAME_LENGTH), None)
         if not any(names):
             reason = "holds no header: give the names of its columns first"
@@ -157,8 +163,8 @@ class TableReader:
         """Yield the place of each row, and its cells in use by name, "" where one is missing."""
         records = self.records()
         names = [name.strip() for name in next(records)[1]]
-        for line, row in records:
-            place = f"{self.source}, line {line}"
+        for position, row in records:
+            place = f"{self.source}, {position}"
             if len(row) != len(names):
                 raise ValueError(f"{place}: {len(row)} fields, but the header has {len(names)}")
             pairs = zip(names, map(cell_text, row), strict=True)

@@ -31,6 +31,8 @@ from ._random import uniform_bits
 
 ColumnKind: TypeAlias = Literal["real", "integer", "category"]
 Row: TypeAlias = Mapping[str, object]
+Record: TypeAlias = tuple[str, list[str]]
+"""Where in its file a row is, as "line 3", and its fields."""
 DELIMITERS = (",", ";", "\t")
 TABLE_FILE = "table.json"
 """File of a run that holds its table."""

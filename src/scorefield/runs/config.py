@@ -25,7 +25,7 @@ Switch: TypeAlias = Literal["auto", "on", "off"]
 class Data:
     """The training data."""
 
-    # name of a data set, or path of a folder of images or of a .npy, .npz, .csv or .tsv file
+    # name of a data set, or path of a folder of images or of a file of arrays or a table
     source: str = "digits"
     # options of the source, such as `size` for a folder
     options: dict[str, Any] = field(default_factory=dict)
