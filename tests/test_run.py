@@ -23,8 +23,8 @@ from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tensor_data
 from scorefield.evaluate import open_run
 from scorefield.runs import Interrupted, finish, resume, start
-from scorefield.runs.build import build_loss, build_model, outline_model
-from scorefield.runs.config import Experiment, as_json, override, read
+from scorefield.runs.build import build_loss, build_model, build_optimizer, outline_model
+from scorefield.runs.config import Experiment, Training, as_json, override, read
 from scorefield.runs.resolve import resolve
 from scorefield.runs.run import estimate_time
 from scorefield.show.text import in_hours
@@ -150,11 +150,34 @@ def test_a_signal_waits_for_the_step_and_saves_it(whole, tmp_path, number):
     assert_same_end(tmp_path / "run", whole)
 
 
-def test_a_checkpoint_by_time_is_kept_and_changes_nothing(points, tmp_path, monkeypatch):
-    list(start(_vectors(points), tmp_path / "whole"))
+def test_decay_shrinks_matrices_and_leaves_vectors():
+    model = ScoreModel(MLP(2, width=4, blocks=1), EDM())
+    optimizer = build_optimizer(Training(rate=0.1, decay=0.5), model)
+    before = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)  # Adam itself takes no step
+    optimizer.step()
+    # a product rounds to a half of 2⁻²³
+    expected = [p * (1 - 0.1 * 0.5) if p.ndim > 1 else p for p in before]
+    torch.testing.assert_close(list(model.parameters()), expected, rtol=2**-23, atol=0)
+
+
+RECIPE = [
+    *("training.schedule=inverse_sqrt", "training.warmup=2"),
+    *("training.decay=0.1", "training.clip_quantile=0.9"),
+]
+
+
+@pytest.mark.parametrize("recipe", [[], RECIPE])
+def test_a_checkpoint_by_time_is_kept_and_changes_nothing(points, tmp_path, monkeypatch, recipe):
+    experiment = _vectors(points, *recipe)
+    list(start(experiment, tmp_path / "whole"))
+    rates = {line["step"]: line["rate"] for line in read_log(tmp_path / "whole")}
+    # k₀ is a tenth of 30 steps, and the factor of step 28 that of k = 27
+    assert rates[28] == experiment.training.rate * (1 / 3 if recipe else 1)
     clock = [0.0]
     monkeypatch.setattr("scorefield.runs.run.monotonic", lambda: clock[0])
-    for update in islice(start(_vectors(points), tmp_path / "run"), 18):
+    for update in islice(start(experiment, tmp_path / "run"), 18):
         clock[0] += 250
         if update.step == 10:
             assert [int(path.stem) for path in state_files(tmp_path / "run")] == [0, 10]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,15 @@ from scorefield import (
     sliced,
 )
 from scorefield.nn import UNet
-from scorefield.train import MovingAverage, constant, cosine, derive_seed, train
+from scorefield.train import (
+    MovingAverage,
+    NormQuantile,
+    constant,
+    cosine,
+    derive_seed,
+    inverse_sqrt,
+    train,
+)
 
 
 class Linear(nn.Module):
@@ -130,17 +139,21 @@ def test_noise_differs_between_steps_and_seeds():
     assert len(losses) == 6
 
 
-@pytest.mark.parametrize("fused", [False, True])  # by the host, or on the device
+@pytest.mark.parametrize(
+    ("kind", "fused"),  # by the host, or on the device
+    [(torch.optim.Adam, False), (torch.optim.Adam, True), (torch.optim.AdamW, True)],
+)
 @pytest.mark.parametrize("where", ["data", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing(where, fused, device):
+def test_a_step_that_is_not_finite_changes_nothing(where, kind, fused, device):
     model = _unet().to(device)
-    ema = MovingAverage(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
+    ema, quantile = MovingAverage(model), NormQuantile(0.9, device)
+    optimizer = kind(model.parameters(), lr=1e-3, fused=fused)
     there = _on(device, _images)
     _run(model, there, 2, optimizer=optimizer, ema=ema)
 
     def states():
         parts = model.state_dict(), ema.module.state_dict(), optimizer.state_dict()["state"]
+        parts += (quantile.norms,)
         return torch.utils._pytree.tree_map(lambda x: x.cpu(), parts)
 
     def infinite(score, x, *, noise):  # a finite loss whose gradient is not
@@ -150,6 +163,7 @@ def test_a_step_that_is_not_finite_changes_nothing(where, fused, device):
     optimizer.zero_grad()
     factor, loss = (math.nan, LOSS) if where == "data" else (1.0, infinite)
     options = {"optimizer": optimizer, "steps": 3, "start": 2, "ema": ema}
+    options["clip_quantile"] = quantile
     run = train(model, lambda step: factor * there(step), loss, **options)
     with pytest.warns(UserWarning, match=r"step 3 is skipped, .* look for NaN in the data"):
         (update,) = run
@@ -202,8 +216,9 @@ def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth
     def weights(place, steps=3):
         model = build().to(place)
         ema = MovingAverage(model)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
         options = {"steps": steps, "ema": ema, "clip": 1.0, "accumulate": 2}
+        options["clip_quantile"] = NormQuantile(0.9, place)
         options |= {"autocast": torch.bfloat16} if "bfloat16" in name else {}
         list(train(model, there[place], loss, optimizer=optimizer, **options))
         return model.state_dict(), ema.module.state_dict()
@@ -271,6 +286,34 @@ def test_clipping_bounds_the_step_and_reports_the_unclipped_norm():
     assert norms[1e-3][1] == pytest.approx(1e-3, rel=1e-5)
 
 
+@pytest.mark.parametrize("clip", [None, 3.0])
+def test_a_quantile_of_recent_norms_bounds_the_step(clip, monkeypatch):
+    monkeypatch.setattr("scorefield.train.NORM_WINDOW", 4)
+    weight, sizes = nn.Parameter(torch.zeros(1)), [2.0, 8.0, 1.0, 4.0, 16.0, math.nan, 3.0, 5.0]
+
+    def loss(score, x, *, noise):  # the gradient is x
+        return (x * weight).sum(1)
+
+    updates = train(
+        nn.Identity(),
+        lambda step: torch.tensor([[sizes[step]]]),
+        loss,
+        optimizer=torch.optim.SGD([weight], lr=1.0),
+        steps=len(sizes),
+        clip=clip,
+        clip_quantile=NormQuantile(0.75),
+    )
+    with pytest.warns(UserWarning, match="step 6 is skipped"):
+        weights = [0.0, *(weight.item() for _ in updates)]
+    # a norm that is not finite leaves the one of its place, 4 steps before, in the window
+    windows = [sizes[max(0, k - 4) : k] for k in range(6)] + [[8, 1, 4, 16], [8, 3, 4, 16]]
+    limits = [np.quantile(window, 0.75) if window else math.inf for window in windows]
+    steps = [min(size, limit, clip or limit) for size, limit in zip(sizes, limits, strict=True)]
+    steps[5] = 0.0
+    # the norm is raised by 1e-6 before it divides
+    assert [a - b for a, b in pairwise(weights)] == pytest.approx(steps, rel=2e-6, abs=1e-5)
+
+
 def test_the_learning_rate_follows_its_schedule():
     model = Linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
@@ -280,6 +323,8 @@ def test_the_learning_rate_follows_its_schedule():
     expected = [2 * a * b for a, b in zip(rise, fall, strict=True)]
     assert [u.rate for u in run] == pytest.approx(expected)
     assert [constant(3)(step) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    root = inverse_sqrt(4, warmup=1)
+    assert [root(step) for step in (0, 1, 4, 16, 400)] == [0.5, 1, 1, 0.5, 0.1]
 
 
 def test_autocast_reaches_only_the_network():
@@ -343,6 +388,8 @@ def test_batches_of_another_form_are_refused_by_name(batches, message):
 )
 def test_arguments_that_spoil_the_gradient_are_refused(options, message):
     """A gradient scaled by c/‖g‖ with c = NaN would be written into the weights."""
+    with pytest.raises(ValueError, match=r"quantile=1\.1: give a number above 0"):
+        NormQuantile(1.1)
     optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
     with pytest.raises(ValueError, match=message):
         next(

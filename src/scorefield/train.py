@@ -2,6 +2,8 @@
 
     g = ∇_θ mean loss(s_θ, x),   g ← g·min(1, c/‖g‖),   θ ← Adam(θ, g, ηλ(k)),   θ̄ ← dθ̄ + (1 − d)θ
 
+The largest norm c is a number, a quantile of the norms of recent steps, or the smaller of both.
+
 Logging, evaluation and checkpoints belong to the loop around it. Everything random in step k is a
 function of the seed, of k and of the position in the batch, so `start=k` continues a run exactly
 and the number of processes does not matter. Dropout is the exception: it depends on the rows that
@@ -35,6 +37,8 @@ MAX_SKIPPED = 5
 """Steps in a row that may be skipped before training ends, or a run rolls back."""
 NO_FOUND_INF = {"mps"}
 """Types of devices on which torch's fused Adam ignores `found_inf`."""
+NORM_WINDOW = 1000
+"""Steps whose norms the quantile that clips a gradient is taken of."""
 LOOK_EVERY = 10
 """Steps between looks at loss and norm where a look waits for the device: not on a CPU."""
 
@@ -95,6 +99,27 @@ class MovingAverage(AveragedModel):
         self.n_averaged += 1
 
 
+class NormQuantile:
+    """Quantile of the gradient's norms in the last `NORM_WINDOW` steps, before clipping.
+
+    `norms`, ∞ where there is none yet, is all of its state.
+    """
+
+    def __init__(self, quantile: float, device: torch.device | str = "cpu") -> None:
+        if not 0 < quantile <= 1:
+            raise ValueError(f"quantile={quantile}: give a number above 0, 1 at most, such as 0.9")
+        self.quantile = quantile
+        self.norms = torch.full((NORM_WINDOW,), math.inf, device=device)
+
+    def follow(self, norm: Tensor, step: int) -> Tensor:
+        """Return the quantile of earlier norms, ∞ if there is none, and note this one if finite."""
+        norms = self.norms.masked_fill(self.norms.isinf(), math.nan)
+        limit = norms.nanquantile(self.quantile).nan_to_num(nan=math.inf)
+        oldest = self.norms[step % NORM_WINDOW]
+        oldest.copy_(torch.where(norm.isfinite(), norm, oldest))
+        return limit.clamp(min=torch.finfo(limit.dtype).tiny)  # a zero gradient stays zero
+
+
 def train(
     model: Any,
     batches: Callable[[int], Batch],
@@ -105,6 +130,7 @@ def train(
     start: int = 0,
     schedule: Callable[[int], float] = lambda step: 1.0,
     clip: float | None = None,
+    clip_quantile: NormQuantile | None = None,
     ema: MovingAverage | None = None,
     autocast: torch.dtype | None = None,
     size: int | None = None,
@@ -119,11 +145,11 @@ def train(
     `annealed(...)`, is one number per sample. `steps` is the step to end at, counted from 0, and
     `start` the one to start from, with the state that model, optimiser and average had there.
     `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
-    `ema` the average to update, and `autocast` the dtype that the network runs in. `accumulate` is
-    the number of parts in which each process takes its rows, which saves memory and changes
-    nothing but dropout. `seed` is that of σ, of the noise and of dropout. A step whose loss or
-    gradient is not finite is skipped, with a warning at the first, and `MAX_SKIPPED` in a row are
-    an error.
+    `clip_quantile` takes it from recent steps, with the state that it had at `start`, `ema` the
+    average to update, and `autocast` the dtype that the network runs in. `accumulate` is the number
+    of parts in which each process takes its rows, which saves memory and changes nothing but
+    dropout. `seed` is that of σ, of the noise and of dropout. A step whose loss or gradient is not
+    finite is skipped, with a warning at the first, and `MAX_SKIPPED` in a row are an error.
 
     On an accelerator, a step with a fused Adam does not wait for the device; every `LOOK_EVERY`-th
     does, to look for skipped ones. With other optimisers, and on an Apple GPU, every step waits.
@@ -188,7 +214,10 @@ def train(
         optimizer.zero_grad()
         mean = descend(batches(step), step)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if clip is not None:
+        if clip_quantile is not None:  # the limit is on the device, so the norm is divided by it
+            limit = clip_quantile.follow(norm, step).clamp(max=math.inf if clip is None else clip)
+            nn.utils.clip_grads_with_norm_(parameters, 1.0, norm / limit)
+        elif clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         skipped = ~(mean + norm).isfinite()
         _step_unless(skipped, optimizer)
@@ -210,7 +239,8 @@ def _step_unless(skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
     have to restore after a step that is not finite, as its counts, is partly on the host.
     """
     adam: Any = optimizer
-    fused = isinstance(adam, torch.optim.Adam) and all(g["fused"] for g in adam.param_groups)
+    kinds = torch.optim.Adam, torch.optim.AdamW
+    fused = isinstance(adam, kinds) and all(g["fused"] for g in adam.param_groups)
     if fused and skipped.device.type not in {"cpu"} | NO_FOUND_INF:
         adam.found_inf = skipped.float()  # as torch.amp.GradScaler does
         try:
@@ -294,3 +324,8 @@ def constant(warmup: int = 0) -> Callable[[int], float]:
 def cosine(steps: int, warmup: int = 0) -> Callable[[int], float]:
     """Return ½(1 + cos(πk/K)) after a linear warm-up (Loshchilov & Hutter 2017, eq. 5)."""
     return lambda step: constant(warmup)(step) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def inverse_sqrt(plateau: int, warmup: int = 0) -> Callable[[int], float]:
+    """Return 1/√max(1, k/k₀), k₀ = `plateau`, after a linear warm-up (Karras et al. 2024)."""
+    return lambda step: constant(warmup)(step) / math.sqrt(max(1.0, step / plateau))

@@ -33,9 +33,17 @@ from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
 from ..sample import Plan, make_plan
 from ..show.machine import memory_bytes
-from ..train import NO_FOUND_INF, MovingAverage, derive_seed
+from ..train import (
+    NO_FOUND_INF,
+    MovingAverage,
+    NormQuantile,
+    constant,
+    cosine,
+    derive_seed,
+    inverse_sqrt,
+)
 from ..values import convert_arguments
-from .config import Experiment, Levels, Sampling
+from .config import Experiment, Levels, Sampling, Training
 
 ESTIMATION_SAMPLES = 10_000
 """Largest number of samples from which moments and ladders are estimated."""
@@ -58,6 +66,7 @@ class Parts:
     optimizer: torch.optim.Optimizer  # over the model's parameters
     loss: Callable[..., Tensor]  # loss(score, x, noise=...), one number per sample
     batches: Batches  # this process's rows of each batch
+    clip_quantile: NormQuantile | None  # the quantile that gradients are clipped at
 
     @property
     def average(self) -> ScoreModel:
@@ -77,13 +86,6 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     ema = MovingAverage(model, training.ema)
     if machine.compile == "on":
         Choice.compile_network(model, graphs=distributed.world() * training.accumulate == 1)
-    optimizer = torch.optim.Adam(
-        model.parameters(),
-        lr=training.rate,
-        betas=training.betas,
-        eps=training.eps,
-        fused=device.type not in NO_FOUND_INF,
-    )
     batches = Batches(
         data.train,
         training.batch,
@@ -94,7 +96,32 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
         rank=distributed.rank(),
         world=distributed.world(),
     )
-    return Parts(device, data, model, ema, optimizer, build_loss(experiment, model), batches)
+    optimizer, loss = build_optimizer(training, model), build_loss(experiment, model)
+    share = training.clip_quantile
+    quantile = None if share is None else NormQuantile(share, device)
+    return Parts(device, data, model, ema, optimizer, loss, batches, quantile)
+
+
+def build_optimizer(training: Training, model: ScoreModel) -> torch.optim.Optimizer:
+    """Return Adam, or AdamW, which leaves biases and the factors of norms without decay."""
+    device = model.device or torch.device("cpu")
+    options: Any = dict(lr=training.rate, betas=training.betas, eps=training.eps)
+    options["fused"] = device.type not in NO_FOUND_INF
+    if not training.decay:
+        return torch.optim.Adam(model.parameters(), **options)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = {"params": matrices, "weight_decay": training.decay}, {"params": vectors}
+    return torch.optim.AdamW(groups, weight_decay=0.0, **options)
+
+
+def build_schedule(training: Training) -> Callable[[int], float]:
+    """Return the factor of the learning rate as a function of the step."""
+    if training.schedule == "cosine":
+        return cosine(training.steps, training.warmup)
+    if training.schedule == "inverse_sqrt":
+        return inverse_sqrt(training.plateau or 1, training.warmup)
+    return constant(training.warmup)
 
 
 def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:

@@ -67,9 +67,15 @@ class Training:
     rate: float = 1e-3  # Adam's learning rate
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's β₁ and β₂
     eps: float = 1e-8  # Adam's ε
-    schedule: Literal["constant", "cosine"] = "constant"  # learning rate after the warm-up
+    decay: float = 0.0  # decoupled weight decay (AdamW) of weights of two or more dimensions
+    # learning rate after the warm-up
+    schedule: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
     warmup: int = 0  # steps of linear warm-up
+    # steps k₀ after which inverse_sqrt is √(k₀/k); by default a tenth of the steps
+    plateau: int | None = None
     clip: float | None = None  # largest norm of the gradient
+    # clip the gradient at this quantile of its norms in the last 1,000 steps, such as 0.9
+    clip_quantile: float | None = None
     ema: float = 0.999  # decay of the moving average of the weights; 0 for none
 
 
@@ -147,13 +153,14 @@ MAX_DEPTH = 8
 YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE | re.ASCII)
 
 FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] = (
-    (ge, 0, "0 or more", "data.workers training.rate training.warmup training.ema keeping.log "
-     "keeping.evaluate keeping.samples keeping.checkpoint machine.threads seed"),
+    (ge, 0, "0 or more", "data.workers training.rate training.decay training.warmup training.ema "
+     "keeping.log keeping.evaluate keeping.samples keeping.checkpoint machine.threads seed"),
     (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
-     "sampling.steps keeping.last"),
+     "training.plateau sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),
     (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
-     "training.clip training.eps sampling.epsilon"),
+     "training.clip training.clip_quantile training.eps sampling.epsilon"),
+    (le, 1, "1 or less", "training.clip_quantile"),
     (lt, 1, "a decay below 1, as 0.999", "training.ema"),
     (le, 1024, "1,024 or less", "data.workers machine.threads"),
     (le, 10_000, "10,000 or less", "network.blocks"),

@@ -19,7 +19,7 @@ from ..ladder import suggest
 from ..nn import NETWORKS
 from ..values import describe_classes, spelling_hint
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
-from .config import Data, Experiment, Levels
+from .config import Data, Experiment, Levels, Training
 
 BACKENDS = ("autocast", "channels_last", "tf32", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
@@ -38,7 +38,10 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
         threads=experiment.machine.threads or torch.get_num_threads(),
     )
     settings = replace(experiment.data, classes=_fill_classes(experiment.data, data))
-    experiment = replace(experiment, data=settings, levels=levels, machine=machine)
+    training = _fill_plateau(experiment.training)
+    experiment = replace(
+        experiment, data=settings, levels=levels, training=training, machine=machine
+    )
     experiment = replace(experiment, network=_fill_network(experiment, data))
     return _choose_backend(experiment, data)
 
@@ -71,6 +74,12 @@ def _fill_levels(levels: Levels, x: Tensor) -> Levels:
             count=levels.count or len(ladder),
         )
     return replace(levels, sigma_data=sigma_data, mean=mean)
+
+
+def _fill_plateau(training: Training) -> Training:
+    if training.schedule != "inverse_sqrt" or training.plateau is not None:
+        return training
+    return replace(training, plateau=max(1, training.steps // 10))
 
 
 def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:

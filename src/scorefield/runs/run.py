@@ -44,15 +44,13 @@ from ..show.text import in_hours
 from ..train import (
     MAX_SKIPPED,
     Update,
-    constant,
-    cosine,
     derive_seed,
     is_look,
     read_updates,
     train,
 )
 from ..values import escape_controls
-from .build import Parts, build_plan
+from .build import Parts, build_plan, build_schedule
 from .config import Experiment
 from .journal import Journal
 from .state import Progress, interrupted_write, regular_checkpoints, restore_state, save_state
@@ -193,9 +191,7 @@ class Run:
 
     def _train(self) -> Generator[Update, None, None]:
         training, parts = self.experiment.training, self.parts
-        factor = constant(training.warmup)
-        if training.schedule == "cosine":
-            factor = cosine(training.steps, training.warmup)
+        factor = build_schedule(training)
         autocast = self.experiment.machine.autocast == "on"
         with closing(parts.batches.stream(self.step)) as batches:
             conditional = self.experiment.data.labels
@@ -209,6 +205,7 @@ class Run:
                 start=self.step,
                 schedule=lambda step: self.progress.slower * factor(step),
                 clip=training.clip,
+                clip_quantile=parts.clip_quantile,
                 ema=parts.ema if training.ema else None,
                 autocast=torch.bfloat16 if autocast else None,
                 size=training.batch,

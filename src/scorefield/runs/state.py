@@ -1,7 +1,7 @@
 """The state of a run on disk: checkpoints to resume from, and the held-out best model.
 
 A checkpoint is a model file of the moving average, with the weights in training ("raw") and the
-optimiser's state as extra tensors.
+optimiser's state as extra tensors, with the norms that a quantile clips at.
 """
 
 import warnings
@@ -31,6 +31,8 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
     net = parts.model.net.state_dict()
     extra = {f"raw.{name}": value for name, value in net.items()}
     extra["averaged"] = parts.ema.n_averaged
+    if parts.clip_quantile is not None:
+        extra["norms"] = parts.clip_quantile.norms
     for index, state in parts.optimizer.state_dict()["state"].items():
         extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = asdict(progress) | {"config": asdict(experiment)}
@@ -54,6 +56,8 @@ def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     parts.model.net.load_state_dict(stored.under("extra.raw"))
     extra = stored.under("extra")
     parts.ema.n_averaged.copy_(extra["averaged"])
+    if parts.clip_quantile is not None:
+        parts.clip_quantile.norms.copy_(extra["norms"])
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in extra.items():
         if key.startswith("optimizer."):
