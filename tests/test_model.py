@@ -96,6 +96,23 @@ def test_a_class_enters_by_closure(label):
     assert model.net.gain.grad is not None
 
 
+CONDITIONAL = ScoreModel(MLP(3, width=8, blocks=1, labels=3, conditions={"y": [2]}).eval(), EDM())
+CONDITIONAL.net.head.weight.data.normal_()
+
+
+def test_conditions_are_read_by_name_for_all_samples_or_for_each():
+    x, y = torch.rand(2, 3), torch.tensor([0.3, -1.0])
+    alone = CONDITIONAL.given(y)(x, 0.5)
+    assert torch.equal(alone, CONDITIONAL.given({"y": y.expand(2, 2)})(x, 0.5))
+    assert not torch.equal(alone, CONDITIONAL(x, 0.5))
+    both = CONDITIONAL.given({"label": "2", "y": y.double()})(x, 0.5)
+    assert torch.equal(both, CONDITIONAL(x, 0.5, {"label": torch.tensor([2, 2]), "y": y}))
+    assert not torch.equal(both, alone)
+    assert torch.equal(CONDITIONAL.given(2)(x, 0.5), CONDITIONAL.given({"label": 2})(x, 0.5))
+    denoising(CONDITIONAL.given(y), x, 0.5).sum().backward()
+    assert CONDITIONAL.net.conditions["y"].weight.grad.abs().sum() > 0
+
+
 def test_round_moves_a_grid_to_the_levels_of_the_training():
     grid = karras(5.0, 0.001, 40)
     rounded = _model(NCSN(LADDER)).round(grid)
@@ -136,6 +153,10 @@ LABELS = ["a", 0.5, True, [0], torch.zeros(3).long(), torch.zeros(2), torch.zero
         (lambda: CLASSES.given(torch.tensor([0, 3]))(X, 0.5), "3 classes, 0 to 2"),
         *((partial(CLASSES, X, 0.5, label), "label=.* whole number") for label in LABELS),
         (lambda: ScoreModel(RefineNet(1, 4), VE()).given(0), "RefineNet, has no classes"),
+        (lambda: CLASSES.given(torch.zeros(2)), "the model has none: give a mapping"),
+        (lambda: CONDITIONAL.given({"z": X}), "condition z does not exist: .* y"),
+        (lambda: CONDITIONAL.given(torch.tensor([math.nan, 0.0])), "y has NaN"),
+        (lambda: CONDITIONAL.given(torch.zeros(3))(X, 0.5), "'y' has shape .* each of 2 samples"),
         (lambda: RefineNet(1, 4, 5)(torch.rand(2, 1, 4, 4)), "give each sample's index"),
         (lambda: ScoreModel(RefineNet(1, 4, 5), NCSN(LADDER)), "levels=5, but the ladder has 10"),
         (lambda: _model(prior=POINT, shape=(3,)), "leave shape out"),

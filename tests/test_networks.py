@@ -3,6 +3,7 @@
 import inspect
 import json
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -19,6 +20,9 @@ BUILT = {
     "counted": lambda: MLP([5], embedding="sinusoidal", fourier_scale=2.0),
     "plane": lambda: ToyMLP(3, width=5),
     "patches": lambda: DiT(channels=1, patch=4, width=16, blocks=1, heads=2, dropout=0.2, labels=3),
+    "vector and image": lambda: UNet(
+        width=8, multipliers=[1, 2], conditions={"low": [1, 4, 4], "v": [5]}, withhold={"v": 0.0}
+    ),
     "autoencoder": lambda: Autoencoder(3, widths=(4, 8)),
     "ncsn": lambda: RefineNet(1, 4, 10),
     "ncsnv2": lambda: RefineNet(),
@@ -57,6 +61,9 @@ INVALID = [
     (UNet, {"width": 2, "embedding": "sinusoidal"}, "width=2: 4 at least"),
     (UNet, {"width": 14}, "14 channels are not a multiple of 3 groups: change width or groups"),
     (UNet, {"dims": 3}, "dims=3: one of 1, 2"),
+    (UNet, {"conditions": {"y": [3, 8]}}, r"conditions\.y=\[3, 8\]: give the shape \[size\], or 3"),
+    (MLP, {"shape": 2, "conditions": {"label": [3]}}, r"conditions\.label=.*neither label nor"),
+    (DiT, {"conditions": {"y": [3]}, "withhold": {"z": 0.1}}, r"withhold\.z=0\.1: .* conditions y"),
     (MLP, {"shape": 0}, "shape=0, width=256"),
     (DiT, {"width": 15, "heads": 3}, "width=15, heads=3: give an even width that heads divides"),
     (DiT, {"width": 14, "heads": 4}, "width=14, heads=4: give an even width that heads divides"),
@@ -279,6 +286,49 @@ def test_classes_are_withheld_in_training_alone(kind):
     share = (withheld == net.label.table.weight[3]).all(1).float().mean()
     # 6 standard errors, √(0.25·0.75/20,000) each
     assert share.item() == pytest.approx(0.25, abs=0.019)
+
+
+CONDITIONS = {"vector": torch.randn(2, 5), "image": torch.rand(2, 1, 4, 6)}
+SHAPES = {"vector": (5,), "image": (1, 4, 6)}
+conditional = pytest.mark.parametrize(
+    ("name", "kind"), [*product(SHAPES, ["ncsn++", "mlp", "dit"])]
+)
+
+
+@conditional
+def test_a_condition_changes_the_result_row_by_row_and_can_be_left_out(name, kind):
+    net, (x, cond) = MAKERS[kind](labels=3, conditions=SHAPES).double().eval(), batch(torch.float64)
+    value, label = CONDITIONS[name].double(), torch.tensor([2, 0])
+    y = net(x, cond, {name: value, "label": label})
+    assert error(y, net(x, cond, label)) > 1e-3
+    swapped = net(x, cond, {"label": label, name: value.flip(0)})
+    assert error(y, swapped) > 1e-3
+    for i in (0, 1):
+        one = net(x[i : i + 1], cond[:1] * 0 + cond[i], {"label": label[[i]], name: value[[i]]})
+        torch.testing.assert_close(y[i : i + 1], one, rtol=1e-9, atol=1e-9)
+    for wrong in (value[:1], value[:, :-1] if name == "vector" else value[:, [0, 0]], value[0]):
+        with pytest.raises(ValueError, match=rf"condition '{name}' has shape .* each of 2 samples"):
+            net(x, cond, {name: wrong})
+    with pytest.raises(ValueError, match="condition 'z': the network has vector, image"):
+        net(x, cond, {"z": value})
+
+
+@conditional
+def test_a_condition_is_standardised_and_withheld_in_training_alone(name, kind):
+    shares = {"vector": 0.0, "image": 0.0, name: 1.0}
+    net = MAKERS[kind](conditions=SHAPES, withhold=shares).double()
+    (x, cond), value = batch(torch.float64), CONDITIONS[name].double()
+    (other,) = SHAPES.keys() - {name}
+    without = net(x, cond)
+    assert torch.equal(without, net(x, cond, {name: value}))
+    assert not torch.equal(without, net(x, cond, {other: CONDITIONS[other]}))
+    y = net.eval()(x, cond, {name: value})
+    assert not torch.equal(without, y)
+    part = net.conditions[name]
+    part.fit(7 + 3 * torch.randn(50, *SHAPES[name]))
+    raw = (part.mean + part.scale * value.reshape(-1, *part.mean.shape)).view(value.shape)
+    torch.testing.assert_close(net(x, cond, {name: raw}), y, rtol=1e-9, atol=1e-9)
+    assert torch.equal(net(x, cond), without)
 
 
 @pytest.mark.parametrize("sigma", [0.35, 0.1, 0.03])

@@ -9,23 +9,27 @@ conditioning on σ and the levels of the training.
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ._ops import Sigma, check_floats, check_sigma, match, widest
+from ._ops import Sigma, check_finite, check_floats, check_sigma, match, widest
 from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
 from .score import Score, keep_shape_and_device
-from .values import spelling_hint
+from .values import check_names, spelling_hint
 
 Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
 """A class, one for all samples or one for each."""
+Condition = Label | str | Float[Tensor, "*shape"] | Mapping[str, Any]
+"""A class by number or name, the model's only vector or image, or several conditions by name, where
+the class is called label; one of each for all samples, or one for each sample."""
 CLASS_DTYPES = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 """Types of classes."""
 
@@ -35,9 +39,10 @@ class ScoreModel(nn.Module):
 
     It takes and returns x of any float type, and runs the network in the network's own type.
 
-    `net` is F(x, cond), or F(x, cond, label) with `classes`, whose names are their numbers by
-    default; x has the type of its parameters, and cond is an index or at least float32. Chains
-    start from the `prior`. Without one, `shape` is that of a sample, and samplers refuse others.
+    `net` is F(x, cond), or F(x, cond, condition) with classes or with tensors by name; x has the
+    type of its parameters, and cond is an index or at least float32. `classes` are the names of the
+    classes, by default their numbers. Chains start from the `prior`. Without one, `shape` is that
+    of a sample, and samplers refuse others.
     """
 
     def __init__(
@@ -85,7 +90,10 @@ class ScoreModel(nn.Module):
         self._warned = False
 
     def forward(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma, label: Label | None = None
+        self,
+        x: Float[Tensor, "batch *shape"],
+        sigma: Sigma,
+        condition: Label | Mapping[str, Any] | None = None,
     ) -> Float[Tensor, "batch *shape"]:
         """Return the score of each sample; `given` makes a function of (x, σ) of it."""
         check_floats(x)
@@ -93,14 +101,49 @@ class ScoreModel(nn.Module):
         u = x.to(torch.promote_types(x.dtype, torch.float32)) - self.precondition.centre
         skip, out, scale, cond = self.precondition(_widen(sigma, x))
         skip, out, scale = (match(c, u) if c.ndim else c.to(u.dtype) for c in (skip, out, scale))
-        f = self._run(scale * u, cond, label)
+        f = self._run(scale * u, cond, condition)
         return (skip * u + out * f).to(x.dtype)
 
-    def given(self, label: Label | str) -> Score:
-        """Return the score of one class, or of one for each sample, as a function of (x, σ).
+    def given(self, condition: Condition) -> Score:
+        """Return the score under a condition, as a function of (x, σ); see `Condition`.
 
-        A class is a number or a name. Also in training: `loss(model.given(labels), x)`.
+        Also in training: `loss(model.given(labels), x)`. Conditions that are left out of several
+        are free. `guide(model.given(condition), model, 2.0)` strengthens it.
         """
+        values = self.read_condition(condition)
+        return keep_shape_and_device(self, lambda x, sigma: self(x, sigma, values))
+
+    def read_condition(self, condition: Condition) -> Label | dict[str, Any]:
+        """Return the number of a class, or values by name on the model's device, after a check."""
+        shapes = self.condition_shapes
+        if isinstance(condition, Tensor) and condition.is_floating_point():
+            if len(shapes) != 1:
+                raise ValueError(
+                    f"condition is a tensor, but the model has {', '.join(shapes) or 'none'}: give "
+                    "a mapping of names to tensors"
+                )
+            condition = {next(iter(shapes)): condition}
+        if not isinstance(condition, Mapping):
+            return self._read_label(condition)
+        values = dict[str, Any]()
+        for name, value in condition.items():
+            if name == "label":
+                values[name] = self._read_label(value)
+                continue
+            check_names([name], shapes, "condition ")
+            check_finite(value, name)
+            values[name] = value.to(self.device)
+        return values
+
+    @property
+    def condition_shapes(self) -> Mapping[str, Sequence[int]]:
+        """Shapes of the network's conditions by name, besides its class."""
+        arguments: Mapping[str, Any] = getattr(self.net, "arguments", {})
+        shapes: Mapping[str, Sequence[int]] = arguments.get("conditions", {})
+        return shapes
+
+    def _read_label(self, label: Label | str) -> Label:
+        """Return the number of a class, on the model's device."""
         label = self.find_class(label) if isinstance(label, str) else label
         label = label.to(self.device) if isinstance(label, Tensor) else label
         try:
@@ -108,7 +151,7 @@ class ScoreModel(nn.Module):
         except TypeError:
             kind = type(self.net).__name__
             raise ValueError(f"label={label}: the network, {kind}, has no classes") from None
-        return keep_shape_and_device(self, lambda x, sigma: self(x, sigma, label))
+        return label
 
     def find_class(self, label: Label | str) -> Label:
         """Return the number of a class with this name or number, after a check that it exists."""
@@ -187,12 +230,27 @@ class ScoreModel(nn.Module):
             self.prior = Prior(fn(self.prior.mean), fn(self.prior.cov), factor)
         return self
 
-    def _run(self, y: Tensor, cond: Tensor | None, label: Label | None) -> Tensor:
+    def expand_condition(self, condition: Mapping[str, Any], n: int) -> dict[str, Tensor]:
+        """Return conditions with a row for each of n samples."""
+        values = dict[str, Tensor]()
+        for name, value in condition.items():
+            if name == "label":
+                values[name] = expand_label(value, n, self.device)
+            else:
+                one = value.ndim == len(self.condition_shapes[name])
+                values[name] = value.expand(n, *value.shape) if one else value
+        return values
+
+    def _run(
+        self, y: Tensor, cond: Tensor | None, condition: Label | Mapping[str, Any] | None
+    ) -> Tensor:
         """Return F, computed in the network's own type, in the type of y."""
         dtype = next(self.net.parameters(), y).dtype
-        inputs = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
-        if label is not None:
-            inputs.append(expand_label(label, len(y), y.device))
+        inputs: list[Any] = [y.to(dtype), None if cond is None else _network_cond(cond, y, dtype)]
+        if isinstance(condition, Mapping):
+            inputs.append(self.expand_condition(condition, len(y)))
+        elif condition is not None:
+            inputs.append(expand_label(condition, len(y), y.device))
         # without a type of its own, the caller's autocast, if any, holds
         own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
         with own:

@@ -191,7 +191,8 @@ def _choose_for_mlp(model: ScoreModel, batch: int, train: bool, precision: Preci
     if train and not onednn.trains_faster():
         return _no_speedup("oneDNN is known to train faster only on AMD processors")
     indexed = model.precondition.levels is not None
-    once = not train and not indexed and getattr(model.net, "label", None) is None
+    conditional = getattr(model.net, "label", None) or len(getattr(model.net, "conditions", ()))
+    once = not train and not indexed and not conditional
     shared = ", a shared σ embedded once a batch" if once else ""
     reason = f"matrix products by oneDNN{shared}, in float32: error 1e-6"
     return Choice(onednn=True, reasons=(reason, *[MORE_EXACT] * (precision == "bfloat16")))

@@ -5,22 +5,24 @@
     h ← h + g·W₂·φ(W₁·((1 + a)·norm(h) + b))         with (a, b, g) = W·e of each of its two lines
     F = W_out·((1 + a)·norm(h) + b),                 (a, b) = W·e
 
-e is the embedded noise level and class, φ is GELU, and the norm is Ba et al.'s (2016), of the
+e is the embedded noise level and condition, φ is GELU, and the norm is Ba et al.'s (2016), of the
 features of a patch. Positions are sines and cosines, half of them of the row and half of the
 column. W_out and every W of e start nearly at 0: a fresh block is nearly its shortcut, and a fresh
 model under EDM nearly the score of N(centre, σ_d²I).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from .arguments import check_arguments, constructor_arguments
 from .blocks import kernels_with_derivatives, linear_layer
-from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors, sinusoidal
+from .condition import Conditions, LabelEmbedding, NetworkCondition
+from .embedding import Embedding, EmbeddingKind, sinusoidal
 from .images import Vectors, check_image
 
 Patches: TypeAlias = Float[Tensor, "batch _patches _features"]
@@ -39,7 +41,9 @@ class DiT(nn.Module):
         fourier_scale: standard deviation of the Fourier frequencies
         dropout: fraction of features dropped in each block while training
         labels: number of classes, 0 for none
-        label_dropout: fraction of a training batch whose class is withheld
+        label_dropout: fraction of a training batch whose class or condition is withheld
+        conditions: names and shapes of further conditions, [size] or [channels, height, width]
+        withhold: other fractions than label_dropout, by the name of the condition
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class DiT(nn.Module):
         dropout: float = 0.0,
         labels: int = 0,
         label_dropout: float = 0.1,
+        conditions: Mapping[str, Sequence[int]] = {},
+        withhold: Mapping[str, float] = {},
     ) -> None:
         super().__init__()
         self.arguments = constructor_arguments(locals())
@@ -66,7 +72,11 @@ class DiT(nn.Module):
         features, pixels = max(width // 4, 4), channels * patch**2
         self.embedding = Embedding(embedding, features, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * features, dropout=label_dropout) if labels else None
-        self.stem, self.blocks = linear_layer(pixels, width), nn.ModuleList()
+        self.conditions = Conditions(
+            conditions, 4 * features, dropout=label_dropout, withhold=withhold, axes=3
+        )
+        self.stem = linear_layer(pixels + self.conditions.channels * patch**2, width)
+        self.blocks = nn.ModuleList()
         for _ in range(blocks):
             first, second = linear_layer(width, 4 * width), linear_layer(4 * width, width)
             layers = nn.Sequential(first, nn.GELU("tanh"), nn.Dropout(dropout), second)
@@ -80,17 +90,18 @@ class DiT(nn.Module):
         self,
         x: Float[Tensor, "batch channels height width"],
         cond: Real[Tensor, "batch"] | None = None,
-        label: Int[Tensor, "batch"] | None = None,
+        condition: NetworkCondition = None,
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return F of a batch: one conditioning number a sample (default 0), and a class."""
+        """Return F of a batch: one conditioning number a sample (default 0), and conditions."""
         check_image(x, self.channels)
         size, (height, width) = self.patch, x.shape[2:]
         if height % size or width % size:
             raise ValueError(f"patch={size}: give one that divides images of {height} × {width}")
         cond = x.new_zeros(len(x)) if cond is None else cond
-        embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
+        embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
         rows, columns = height // size, width // size
-        parts = x.reshape(len(x), self.channels, rows, size, columns, size)
+        image = self.conditions.join(x, condition)
+        parts = image.reshape(len(x), image.shape[1], rows, size, columns, size)
         patches = parts.permute(0, 2, 4, 1, 3, 5)
         index = torch.arange(rows * columns, device=x.device)
         places = [sinusoidal(i, self.width // 2) for i in (index // columns, index % columns)]
@@ -100,7 +111,8 @@ class DiT(nn.Module):
                 h = block(h, embedding)
             gain, bias = self.film(embedding)[:, None].chunk(2, dim=2)
             out: Tensor = self.head((1 + gain) * self.norm(h) + bias)
-        return out.reshape(patches.shape).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        out = out.reshape(len(x), rows, columns, self.channels, size, size)
+        return out.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
 
 
 class PatchAttention(nn.Module):

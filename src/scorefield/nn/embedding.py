@@ -1,12 +1,11 @@
-"""Embedding of the noise level and the class: one number a sample becomes a vector.
+"""Embedding of the noise level: one number a sample becomes a vector.
 
     sinusoidal   [sin(ω₀t) ... sin(ω_{h−1}t), cos(ω₀t) ... cos(ω_{h−1}t)],  ω_k = 10000^{−k/(h−1)}
     Fourier      [sin(2πw₁c) ... sin(2πw_m c), cos(2πw₁c) ... cos(2πw_m c)],  w_k ~ N(0, scale²)
 
 The first is for a timestep or an index (Vaswani et al. 2017, §3.5, with the end point that Ho et
 al. 2020 gave the frequencies), the second for c = log σ (Tancik et al. 2020; Song et al. 2021,
-appendix C). A class is added after them (Dhariwal & Nichol 2021), and dropped at random in training
-for classifier-free guidance (Ho & Salimans 2022, algorithm 1).
+appendix C). A condition is added after them (Dhariwal & Nichol 2021).
 """
 
 import math
@@ -15,7 +14,7 @@ from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from .blocks import linear_layer
@@ -57,24 +56,8 @@ class GaussianFourier(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
-class LabelEmbedding(nn.Module):
-    """A trained vector for each class and for none, which training gives to a share `dropout`."""
-
-    def __init__(self, labels: int, size: int, *, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.table = nn.Embedding(labels + 1, size)
-        self.labels, self.dropout = labels, dropout
-
-    def forward(self, label: Int[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
-        """Return the vectors of a batch of classes; class `labels` means no class."""
-        if self.training and self.dropout > 0:
-            withheld = torch.rand(label.shape, device=label.device) < self.dropout
-            label = torch.where(withheld, self.labels, label)
-        return F.embedding(label, self.table.weight)
-
-
 class Embedding(nn.Module):
-    """φ of the embedded noise level and class: features → linear → φ → linear (+ class) → φ."""
+    """φ of the embedded noise level: features → linear → φ → linear (+ condition) → φ."""
 
     def __init__(self, kind: EmbeddingKind, width: int, *, fourier_scale: float = 16.0) -> None:
         super().__init__()
@@ -90,28 +73,6 @@ class Embedding(nn.Module):
         features = self.features(cond) if self.features else sinusoidal(cond, self.width)
         hidden = self.hidden(features.to(self.hidden.weight.dtype))
         return F.silu(self.out(F.silu(hidden)) + extra)
-
-
-def class_vectors(
-    table: LabelEmbedding | None, label: Int[Tensor, "batch"] | None, batch: int
-) -> Float[Tensor, "batch size"] | float:
-    """Return the vectors of classes, or of no class, for an `Embedding`; 0 without a table."""
-    if table is None:
-        if label is not None:
-            raise ValueError("the network has no classes: build it with labels=their number")
-        return 0.0
-    if label is None:
-        label = torch.full((batch,), table.labels, device=table.table.weight.device)
-    # not on a GPU, which the check would have to wait for, nor in a compiler
-    elif label.device.type == "cpu" and len(label) > 0 and not torch.compiler.is_compiling():
-        lowest, highest = (int(end) for end in label.aminmax())
-        if lowest < 0 or highest >= table.labels:
-            raise ValueError(
-                f"labels from {lowest} to {highest}: the network has {table.labels} classes, 0 to "
-                f"{table.labels - 1}; leave label out for samples without a class"
-            )
-    vectors: Tensor = table(label)
-    return vectors
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -4,21 +4,22 @@
     h ← h + W₂·φ(W₁·((1 + a)·norm(h) + b)),   (a, b) = W·e      for each block
     F = W_out·h
 
-e is the embedded noise level and class, φ is SiLU, and the norm is Ba et al.'s (2016) with its gain
-and bias computed from e (Perez et al. 2018; the form of Peebles & Xie 2023). W_out starts at 0, so
-that a fresh model under EDM is the score of N(centre, σ_d²I).
+e is the embedded noise level and condition, φ is SiLU, and the norm is Ba et al.'s (2016) with its
+gain and bias computed from e (Perez et al. 2018; the form of Peebles & Xie 2023). W_out starts at
+0, so that a fresh model under EDM is the score of N(centre, σ_d²I).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from .arguments import check_arguments, constructor_arguments
-from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
+from .condition import Conditions, LabelEmbedding, NetworkCondition
+from .embedding import Embedding, EmbeddingKind
 
 
 class MLP(nn.Module):
@@ -33,7 +34,9 @@ class MLP(nn.Module):
             ¼ log σ does by 1/2π, σ by a factor of 1.9
         dropout: fraction of features dropped in each block while training
         labels: number of classes, 0 for none
-        label_dropout: fraction of a training batch whose class is withheld
+        label_dropout: fraction of a training batch whose class or condition is withheld
+        conditions: names and shapes of further conditions, each of which is taken as a vector
+        withhold: other fractions than label_dropout, by the name of the condition
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         labels: int = 0,
         label_dropout: float = 0.1,
+        conditions: Mapping[str, Sequence[int]] = {},
+        withhold: Mapping[str, float] = {},
     ) -> None:
         super().__init__()
         self.arguments = constructor_arguments(locals())
@@ -58,6 +63,9 @@ class MLP(nn.Module):
             raise ValueError(f"shape={shape}, width={width}: each has to be 1 at least")
         self.embedding = Embedding(embedding, features, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * features, dropout=label_dropout) if labels else None
+        self.conditions = Conditions(
+            conditions, 4 * features, dropout=label_dropout, withhold=withhold
+        )
         self.stem = nn.Linear(self.size, width)
         self.blocks = nn.ModuleList(MLPBlock(width, 4 * features, dropout) for _ in range(blocks))
         self.head = nn.Linear(width, self.size)
@@ -68,15 +76,15 @@ class MLP(nn.Module):
         self,
         x: Float[Tensor, "batch *shape"],
         cond: Real[Tensor, "batch"] | None = None,
-        label: Int[Tensor, "batch"] | None = None,
+        condition: NetworkCondition = None,
     ) -> Float[Tensor, "batch *shape"]:
-        """Return F of a batch: one conditioning number a sample (default 0), and a class."""
+        """Return F of a batch: one conditioning number a sample (default 0), and conditions."""
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x is a batch of {tuple(x.shape[1:])}, but the network was built for {self.shape}"
             )
         cond = x.new_zeros(len(x)) if cond is None else cond
-        embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
+        embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
         h = self.stem(x.reshape(len(x), self.size))
         for block in self.blocks:
             h = block(h, embedding)

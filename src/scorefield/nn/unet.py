@@ -6,7 +6,7 @@
     up     h ← block([h, skip], e) ...; attend; add to the output so far; twice the size
     F      = conv(φ(norm(h))), or the output so far
 
-e is the embedded noise level, and a class if there is one. The network is F alone: centring its
+e is the embedded noise level, and a condition if there is one. The network is F alone: centring its
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
 forms and paths are arguments; `PUBLISHED_UNETS` has those of the papers. An image of any height and
 width will do: it is padded inside to what the halvings allow. With `dims=1` all of it is for
@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from . import levels
 from .arguments import check_arguments, constructor_arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
-from .embedding import Embedding, EmbeddingKind, LabelEmbedding, class_vectors
+from .condition import Conditions, LabelEmbedding, NetworkCondition
+from .embedding import Embedding, EmbeddingKind
 from .images import check_image, crop, pad
 from .resample import BOX, Downsample, Resample, Taps, Upsample, double_size, half_size
 
@@ -54,7 +55,9 @@ class UNet(nn.Module):
         dropout: fraction of features dropped in each block while training
         init_scale: scale of the first weights that end a branch
         labels: number of classes, 0 for none
-        label_dropout: fraction of a training batch whose class is withheld
+        label_dropout: fraction of a training batch whose class or condition is withheld
+        conditions: names and shapes of further conditions, [size], or [channels, ...] like x
+        withhold: other fractions than label_dropout, by the name of the condition
         dims: 2 for images, 1 for signals (batch, channels, length)
     """
 
@@ -79,6 +82,8 @@ class UNet(nn.Module):
         init_scale: float = 0.0,
         labels: int = 0,
         label_dropout: float = 0.1,
+        conditions: Mapping[str, Sequence[int]] = {},
+        withhold: Mapping[str, float] = {},
         dims: Literal[1, 2] = 2,
     ) -> None:
         super().__init__()
@@ -117,7 +122,10 @@ class UNet(nn.Module):
         self.channels, self.dims, self.factor = channels, dims, 2**last
         self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * width, dropout=label_dropout) if labels else None
-        self.stem = convolution(channels, width, dims=dims)
+        self.conditions = Conditions(
+            conditions, 4 * width, dropout=label_dropout, withhold=withhold, axes=dims + 1
+        )
+        self.stem = convolution(channels + self.conditions.channels, width, dims=dims)
         doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
         entering = [width, *(doubled * here for here in widths[:-1])]
         images = [channels, *(widths if progressive_input == "residual" else [channels] * last)]
@@ -148,14 +156,14 @@ class UNet(nn.Module):
         self,
         x: Float[Tensor, "batch channels *size"],
         cond: Real[Tensor, "batch"],
-        label: Int[Tensor, "batch"] | None = None,
+        condition: NetworkCondition = None,
     ) -> Float[Tensor, "batch channels *size"]:
-        """Return F of a batch: one conditioning number a sample, and a class if there are any."""
+        """Return F of a batch: one conditioning number a sample, and conditions."""
         check_image(x, self.channels, self.dims)
-        embedding = self.embedding(cond, class_vectors(self.label, label, len(x)))
+        embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
         with kernels_with_derivatives(x, cond):
-            image = pad(x, self.factor)
-            skips = [self.stem(image)]
+            image = pad(self.conditions.join(x, condition), self.factor)
+            skips, image = [self.stem(image)], image[:, : self.channels]
             for down in self.down:
                 image, features = down(image, skips[-1], embedding)
                 skips += features
