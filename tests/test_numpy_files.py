@@ -1,8 +1,10 @@
 """Files of arrays: vectors, images and signals in all layouts, and nothing in them is run."""
 
 import io
+import sys
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,30 +21,38 @@ def _sorted(dataset):
     return sorted(x.tolist())
 
 
-def _load(folder, x, **options):
+def _load(folder, x, hdf5=False, **options):
     """Data from a file of one array, or of several by their names."""
-    path = folder / ("x.npz" if isinstance(x, dict) else "x.npy")
-    np.savez(path, **x) if isinstance(x, dict) else np.save(path, x)
+    path = folder / ("x.h5" if hdf5 else "x.npz" if isinstance(x, dict) else "x.npy")
+    if hdf5:
+        with h5py.File(path, "w") as file:
+            for name, array in (x if isinstance(x, dict) else {"a/b": x}).items():
+                text = array.dtype.kind == "U"
+                file[name] = array.astype(object) if text else array
+    else:
+        np.savez(path, **x) if isinstance(x, dict) else np.save(path, x)
     return load_data(path, **options)
 
 
+@pytest.mark.parametrize("hdf5", [False, True])
 @pytest.mark.parametrize("memory", [0, 2**30])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
-def test_vectors_are_read_as_written(tmp_path, dtype, memory):
+def test_vectors_are_read_as_written(tmp_path, dtype, memory, hdf5):
     x = RNG.standard_normal((50, 3)).astype(dtype)
-    data = _load(tmp_path, x, memory=memory)
+    data = _load(tmp_path, x, hdf5, memory=memory)
     assert (data.kind, data.name, len(data.train), len(data.test)) == ("vectors", "x", 45, 5)
     assert isinstance(data.train, Arrays if memory else Part)
     assert _sorted(data) == sorted(x.tolist())
 
 
+@pytest.mark.parametrize("hdf5", [False, True])
 @pytest.mark.parametrize("memory", [0, 2**30])
 @pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 6), (4, 6, 1), (4, 6, 3)])
-def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, memory):
+def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, memory, hdf5):
     shape = (20, *shape)
     floats = np.asfortranarray(RNG.random(shape, dtype=np.float32))
     for x in (RNG.integers(0, 256, shape, dtype=np.uint8), floats):
-        data = _load(tmp_path, x, memory=memory)
+        data = _load(tmp_path, x, hdf5, memory=memory)
         expected = x[:, None] if x.ndim == 3 else x
         expected = np.moveaxis(expected, -1, 1) if expected.shape[-1] in (1, 3) else expected
         assert data.kind == "images"
@@ -63,12 +73,14 @@ def test_signals_are_read_when_asked_for(tmp_path):
         _load(tmp_path, x[:, 0].astype(int), signals=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"memory": 2**30}, {"memory": 0}])
 @pytest.mark.parametrize(("name", "names"), [("labels", "0123456"), ("y", "abcdefg")])
-def test_labels_stay_with_their_samples(tmp_path, name, names):
+def test_labels_stay_with_their_samples(tmp_path, name, names, options):
     labels = np.resize(np.arange(7), 40)
     x = labels[:, None] + np.linspace(0, 0.5, 40)[:, None]
     stored = np.array([*names])[labels] if names[0] == "a" else labels.astype(np.uint8)
-    data = _load(tmp_path, {"points": x, name: stored})
+    options = options and {"hdf5": True, "labels": name, **options}
+    data = _load(tmp_path, {"points": x, name: stored}, **options)
     assert data.classes == tuple(names)
     for part in (data.train, data.test):
         x, classes = all_rows(part)
@@ -139,6 +151,36 @@ def test_wrong_arrays_are_refused_with_what_is_expected(tmp_path, x, message):
     with pytest.raises(ValueError, match=message) as error:
         _load(tmp_path, x)
     assert "x.np" in str(error.value)
+
+
+def test_one_dataset_of_a_hdf5_file_is_chosen_by_its_name(tmp_path):
+    x = {"a": RNG.random((20, 2)), "b/c": RNG.random((20, 3))}
+    assert _load(tmp_path, x, hdf5=True, dataset="b/c").train.shape == (3,)
+    for options in ({}, {"dataset": "c"}, {"dataset": "a", "labels": "y"}):
+        with pytest.raises(ValueError, match=r"x\.h5 holds the datasets a, b/c; .*dataset="):
+            load_data(tmp_path / "x.h5", **options)
+
+
+def test_an_invalid_hdf5_file_is_refused_by_name(tmp_path, monkeypatch):
+    path = tmp_path / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        file["whole"] = RNG.random((20, 2))
+        file["text"] = ["a", "b"]
+        file.create_dataset("claimed", (2**40, 2), "f4", chunks=True)
+        file.create_dataset("outside", (20, 2), "f4", external=[(str(path), 0, 160)])
+    for name, message in (
+        ("claimed", "cannot be read as HDF5: it unpacks to 8,796,093,022,208 bytes"),
+        ("outside", "'outside' is stored in other files"),
+        ("text", "object of shape .* give floats"),
+    ):
+        with pytest.raises((OSError, ValueError), match=rf"x\.hdf5 .*{message}"):
+            load_data(path, dataset=name)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OSError, match=r"x\.hdf5 cannot be read as HDF5: .*truncated"):
+        load_data(path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"x\.hdf5 needs h5py: .*scorefield.hdf5"):
+        load_data(path)
 
 
 HEADER_OF_4_GB = b"\x93NUMPY\2\0" + b"\xff" * 4

@@ -29,7 +29,8 @@ def suggest(
     Options of the data are those of `train`, as in --data.options.skip=true.
 
     Args:
-        data: a data set's name, a folder of images, an .npy, .npz, .csv, .tsv or .parquet file.
+        data: a data set's name, a folder of images, an .npy, .npz, .h5, .csv, .tsv or .parquet
+            file.
         size: side that images are scaled to, or HEIGHT,WIDTH, the same as --data.options.size.
         held_out: share of the samples to hold out, or a folder of images, as in `train`.
         budget: number of score evaluations that a chain may take.

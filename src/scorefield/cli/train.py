@@ -40,8 +40,8 @@ def train(
     them.
 
     Args:
-        data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .csv, .tsv
-            or .parquet file; by default the preset's own.
+        data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .h5,
+            .csv, .tsv or .parquet file; by default the preset's own.
         held_out: share of a folder's or file's samples to hold out, as 0.1, or a folder of images
             to hold out; the same as --data.options.held_out.
         out: directory of the run; runs/PRESET by default.

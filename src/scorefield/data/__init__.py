@@ -19,6 +19,7 @@ from .cifar import CIFAR_PLACES, cifar10
 from .csv_table import TABLE_SUFFIXES, table_file
 from .download import data_folder
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
+from .hdf5 import hdf5_file
 from .hub import hub
 from .images import folder, image_names
 from .mnist import mnist
@@ -64,6 +65,7 @@ DATASETS: dict[str, Loader] = {loader.__name__.replace("_", "-"): loader for loa
 
 FILE_LOADERS: dict[str, Loader] = {
     **dict.fromkeys((".npy", ".npz"), numpy_file),
+    **dict.fromkeys((".h5", ".hdf5"), hdf5_file),
     **dict.fromkeys(TABLE_SUFFIXES, table_file),
 }
 
@@ -83,9 +85,9 @@ IN_MEMORY = ":memory:"
 def load_data(name: str | Path, **options: Any) -> Dataset:
     """Load data by a name in `DATASETS`, by hub:owner/name, or from a path.
 
-    The path is that of a folder of images, of a .npy, .npz, .csv, .tsv or .parquet file, or of
+    The path is that of a folder of images, of a file whose suffix is in `FILE_LOADERS`, or of
     published files; a folder with the name of a data set is ./digits. Options are those of the
-    function in `DATASETS`, or of `hub`, `folder`, `numpy_file` or `table_file`.
+    function in `DATASETS`, in `FILE_LOADERS`, or of `hub` or `folder`.
     """
     loader = find_loader(name)
     return loader(**convert_arguments(loader, options, f"{loader.func.__name__} option "))

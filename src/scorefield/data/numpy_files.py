@@ -23,12 +23,12 @@ from ..disk import open_regular
 from ..values import data_option, escape_controls
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
-from .sources import MAX_CLASSES, Arrays, Dataset, Source, hold_out
+from .sources import MAX_CLASSES, Arrays, Dataset, Labelled, Source, hold_out
 
 LABEL_NAMES = ("labels", "y")
 MAX_UNPACKED_BYTES = 2**26
-"""Limit of an .npz that unpacks to more than `MAX_NPZ_RATIO` times its size."""
-MAX_NPZ_RATIO = 100
+"""Limit of a file that unpacks to more than `MAX_UNPACKED_RATIO` times its size."""
+MAX_UNPACKED_RATIO = 100
 
 
 def numpy_file(
@@ -42,19 +42,20 @@ def numpy_file(
     bytes in C order only the rows in use are read.
     """
     path = Path(path)
-    arrange = partial(_arrange, path, signals)
+    arrange = partial(arrange_samples, path, signals)
     with open_regular(path) as file:
         stamp = file_stamp(file.fileno())
         array, labels = _read(path, file, memory)
     source: Source
     classes: tuple[str, ...] = ()
     if isinstance(array, np.memmap) and array.flags.c_contiguous:
-        source = NumpyRows(path, array.offset, array.dtype, array.shape, stamp, arrange)
+        read = partial(_read_rows, array.offset)
+        source = FileRows(path, array.dtype, array.shape, stamp, arrange, read)
     else:
         samples = torch.from_numpy(arrange(array))
-        numbers, classes = _number_labels(path, labels, len(array))
+        numbers, classes = number_labels(path, labels, len(array))
         source = Arrays(samples, numbers)
-    _check_values(path, source)
+    check_samples(path, source)
     return Dataset.split(path.stem, source, hold_out(len(source), held_out), classes=classes)
 
 
@@ -67,24 +68,25 @@ def tensor_data(x: Tensor) -> Dataset:
             "images (n, channels, height, width) as uint8"
         )
     source = Arrays(x.detach().cpu())
-    _check_values("data", source)
+    check_samples("data", source)
     return Dataset.split("tensor", source, hold_out(len(source), 0.1))
 
 
 @dataclass(frozen=True, eq=False)
-class NumpyRows(Source):
-    """Rows of an .npy file, of the shape `stored` in all, which `arrange` turns into samples.
+class FileRows(Source):
+    """Rows of an array in a file, of the shape `stored` in all.
 
-    The file is not mapped: reading a mapped file beyond a point where it was cut off would end the
-    process. One that has changed since `stamp` is refused.
+    `read` fills an array with spans of consecutive rows and returns True if it could; `arrange`
+    turns it into samples. A file that has changed since `stamp` is refused.
     """
 
     path: Path
-    offset: int
     dtype: np.dtype[Any]
     stored: tuple[int, ...]
     stamp: Stamp
     arrange: Callable[[NDArray[Any]], NDArray[Any]]
+    read: Callable[[BufferedReader, list[NDArray[np.int64]], NDArray[Any]], bool]
+    labels: Int[Tensor, "n"] | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -95,20 +97,33 @@ class NumpyRows(Source):
     def __len__(self) -> int:
         return self.stored[0]
 
-    def take(self, index: Int[Tensor, "batch"]) -> tuple[Tensor, None]:
-        """Return the samples of these indices."""
+    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
+        """Return the samples of these indices and their labels."""
         rows = np.empty((len(index), *self.stored[1:]), self.dtype)
-        left, size = rows.reshape(-1).view(np.uint8).data, rows[:1].nbytes
         jumps = np.flatnonzero(index.diff().numpy() != 1) + 1
         with open_regular(self.path) as file:
-            for span in np.split(index.numpy(), jumps):  # of consecutive rows
-                file.seek(self.offset + int(span[0]) * size)
-                left = left[file.readinto(left[: len(span) * size]) or 0 :]
+            whole = self.read(file, np.split(index.numpy(), jumps), rows)
             # at the end, to see changes during the reading too
             check_unchanged(self.path, self.stamp, file.fileno())
-        if left:
+        if not whole:
             raise OSError(f"{self.path} could not be read to the end of a row")
-        return torch.from_numpy(self.arrange(rows)), None
+        labels = None if self.labels is None else self.labels[index]
+        return torch.from_numpy(self.arrange(rows)), labels
+
+
+def _read_rows(
+    offset: int, file: BufferedReader, spans: list[NDArray[np.int64]], rows: NDArray[Any]
+) -> bool:
+    """Read spans of rows of an .npy file; see `FileRows`.
+
+    The file is not mapped: reading a mapped file beyond a point where it was cut off would end the
+    process.
+    """
+    left, size = rows.reshape(-1).view(np.uint8).data, rows[:1].nbytes
+    for span in spans:
+        file.seek(offset + int(span[0]) * size)
+        left = left[file.readinto(left[: len(span) * size]) or 0 :]
+    return not left
 
 
 def _read(
@@ -129,9 +144,7 @@ def _read(
             if not {info.compress_type for info in infos} <= PLAIN_METHODS:
                 raise ValueError("it is not compressed as numpy does")
             total = sum(info.file_size for info in infos)
-            if total > max(MAX_UNPACKED_BYTES, MAX_NPZ_RATIO * size):
-                claim = f"it unpacks to {total:,} bytes from {size:,}"
-                raise ValueError(f"{claim}; if you trust it, save its arrays by np.savez")
+            check_unpacked(total, size)
             arrays = {
                 info.filename.removesuffix(".npy"): _read_member(archive.zip, info)
                 for info in infos
@@ -146,6 +159,13 @@ def _read(
     return next(iter(arrays.values())), labels[0] if labels else None
 
 
+def check_unpacked(total: int, size: int) -> None:
+    """Refuse a file of `size` bytes that unpacks to a great many more."""
+    if total > max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * size):
+        claim = f"it unpacks to {total:,} bytes from {size:,}"
+        raise ValueError(f"{claim}; if you trust it, save its arrays by np.savez")
+
+
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(info) as file:
         # in chunks, because zipfile unpacks as much as it is asked for
@@ -154,7 +174,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
         return array
 
 
-def _arrange(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
+def arrange_samples(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
     """Return samples as (n, size), (n, channels, length) or (n, channels, height, width)."""
     content = f"{path} holds {array.dtype} of shape {array.shape}"
     floats = array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.ndim in (2, 3, 4)
@@ -176,7 +196,7 @@ def _arrange(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
     return array if second else array.transpose(0, 3, 1, 2)
 
 
-def _check_values(path: str | Path, source: Source) -> None:
+def check_samples(path: str | Path, source: Source) -> None:
     """Check that samples are finite in float32, the type of batches, and images in [0, 1]."""
     for start in range(0, len(source), 1000):
         index = torch.arange(start, min(start + 1000, len(source)))
@@ -196,7 +216,7 @@ def _check_values(path: str | Path, source: Source) -> None:
                 )
 
 
-def _number_labels(
+def number_labels(
     path: Path, labels: NDArray[Any] | None, n: int
 ) -> tuple[Int[Tensor, "n"] | None, tuple[str, ...]]:
     """Return labels as numbers, and the names of the classes: sorted texts, or the numbers."""
