@@ -60,6 +60,7 @@ INVALID = [
     (UNet, {"blocks": 0}, "blocks=0: 1 at least"),
     (UNet, {"width": 2, "embedding": "sinusoidal"}, "width=2: 4 at least"),
     (UNet, {"width": 14}, "14 channels are not a multiple of 3 groups: change width or groups"),
+    (UNet, {"patch": 0}, "patch=0: 1 at least"),
     (UNet, {"dims": 3}, "dims=3: one of 1, 2"),
     (UNet, {"conditions": {"y": [3, 8]}}, r"conditions\.y=\[3, 8\]: give the shape \[size\], or 3"),
     (MLP, {"shape": 2, "conditions": {"label": [3]}}, r"conditions\.label=.*neither label nor"),
@@ -113,6 +114,7 @@ SMALL = {
     "ncsnv2": (lambda: RefineNet(2, 4), (2, 6, 7), None),
     "autoencoder": (lambda: Autoencoder(2, widths=(4, 6)), (2, 6, 7), None),
     **{kind: (partial(small_unet, kind, channels=2), (2, 6, 7), [0.3, 2.1]) for kind in KINDS},
+    "patched": (partial(small_unet, channels=2, patch=2), (2, 6, 7), [0.3, 2.1]),
     "toy": (lambda: _randomise(ToyMLP(width=16)), (2,), None),
     "mlp": (lambda: _randomise(MLP((3, 2), width=16, blocks=2)), (3, 2), [0.3, -1.1]),
     "dit": (lambda: small_dit(channels=2), (2, 6, 8), [0.3, -1.1]),
@@ -137,6 +139,22 @@ def test_each_sample_is_computed_alone(name):
     net, inputs = _small(name, torch.float64)
     apart = [net(*(t[i : i + 1] for t in inputs)) for i in (0, 1)]
     torch.testing.assert_close(torch.cat(apart), net(*inputs), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_patches_are_channels_of_a_smaller_image(kind):
+    torch.manual_seed(0)
+    whole, patched = small_unet(kind, channels=12), small_unet(kind, channels=3, patch=2)
+    patched.load_state_dict(whole.state_dict())
+    x, cond = torch.randn(2, 3, 8, 12), torch.tensor([0.3, 2.1])
+    expected = F.pixel_shuffle(whole(F.pixel_unshuffle(x, 2), cond), 2)
+    assert torch.equal(patched(x, cond), expected)
+    signal, wide = torch.randn(2, 3, 8), partial(small_unet, kind, dims=1)
+    patched, whole = wide(channels=3, patch=2), wide(channels=6)
+    patched.load_state_dict(whole.state_dict())
+    pairs = signal.unflatten(2, (4, 2)).transpose(2, 3).flatten(1, 2)
+    expected = whole(pairs, cond).unflatten(1, (3, 2)).transpose(2, 3).flatten(2)
+    assert torch.equal(patched(signal, cond), expected)
 
 
 MAKERS = {kind: partial(small_unet, kind) for kind in KINDS}

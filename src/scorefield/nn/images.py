@@ -37,3 +37,22 @@ def crop(x: Images, size: torch.Size) -> Images:
     for axis, target in enumerate(size, 2):
         x = x.narrow(axis, (x.shape[axis] - target) // 2, target)
     return x
+
+
+def fold(x: Images, size: int) -> Images:
+    """Move the pixels of each patch, `size` along each axis, into the channels."""
+    if size == 1:
+        return x
+    x = x.reshape(*x.shape[:2], *(part for n in x.shape[2:] for part in (n // size, size)))
+    patches, inside = range(2, x.ndim, 2), range(3, x.ndim, 2)
+    return x.permute(0, 1, *inside, *patches).flatten(1, 1 + len(inside))
+
+
+def unfold(x: Images, size: int) -> Images:
+    """Undo `fold`."""
+    if size == 1:
+        return x
+    dims, sizes = x.ndim - 2, x.shape[2:]
+    x = x.reshape(len(x), x.shape[1] // size**dims, *[size] * dims, *sizes)
+    order = [axis for patch in range(2 + dims, 2 + 2 * dims) for axis in (patch, patch - dims)]
+    return x.permute(0, 1, *order).reshape(*x.shape[:2], *(n * size for n in sizes))

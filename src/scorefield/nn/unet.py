@@ -10,7 +10,8 @@ e is the embedded noise level, and a condition if there is one. The network is F
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
 forms and paths are arguments; `PUBLISHED_UNETS` has those of the papers. An image of any height and
 width will do: it is padded inside to what the halvings allow. With `dims=1` all of it is for
-signals of any length: convolutions, filters and halvings along one axis.
+signals of any length: convolutions, filters and halvings along one axis. With `patch=2` the network
+sees an image of half the height and width and four times the channels (Shi et al. 2016).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from .arguments import check_arguments, constructor_arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
 from .condition import Conditions, LabelEmbedding, NetworkCondition
 from .embedding import Embedding, EmbeddingKind
-from .images import check_image, crop, pad
+from .images import check_image, crop, fold, pad, unfold
 from .resample import BOX, Downsample, Resample, Taps, Upsample, double_size, half_size
 
 Progressive: TypeAlias = Literal["none", "skip", "residual"]
@@ -59,6 +60,8 @@ class UNet(nn.Module):
         conditions: names and shapes of further conditions, [size], or [channels, ...] like x
         withhold: other fractions than label_dropout, by the name of the condition
         dims: 2 for images, 1 for signals (batch, channels, length)
+        patch: pixels along each side of a patch whose pixels are channels inside the network, which
+            makes a wide network affordable; 1 for none
     """
 
     def __init__(
@@ -85,11 +88,13 @@ class UNet(nn.Module):
         conditions: Mapping[str, Sequence[int]] = {},
         withhold: Mapping[str, float] = {},
         dims: Literal[1, 2] = 2,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         self.arguments = constructor_arguments(locals())
         _check_arguments(self.arguments)
         widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
+        inner = channels * patch**dims
         common: dict[str, Any] = dict(groups=groups, dims=dims)
         branch: dict[str, Any] = dict(rescale=skip_rescale, init_scale=init_scale, **common)
         block: Callable[..., nn.Module] = partial(
@@ -112,23 +117,24 @@ class UNet(nn.Module):
 
         def output(here: int, below: int | None) -> nn.Module | None:
             if progressive_output == "skip":
-                return levels.SkipOutput(head(here, channels, scale=init_scale), taps=fir)
+                return levels.SkipOutput(head(here, inner, scale=init_scale), taps=fir)
             if progressive_output == "residual":
                 first = head(here, here, scale=1.0) if below is None else None
                 enlarge = None if below is None else Upsample(below, here, taps=fir, dims=dims)
                 return levels.ResidualOutput(first, enlarge, rescale=skip_rescale)
             return None
 
-        self.channels, self.dims, self.factor = channels, dims, 2**last
+        self.channels, self.dims, self.patch = channels, dims, patch
+        self.factor = patch * 2**last
         self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
         self.label = LabelEmbedding(labels, 4 * width, dropout=label_dropout) if labels else None
         self.conditions = Conditions(
             conditions, 4 * width, dropout=label_dropout, withhold=withhold, axes=dims + 1
         )
-        self.stem = convolution(channels + self.conditions.channels, width, dims=dims)
+        self.stem = convolution(inner + self.conditions.channels * patch**dims, width, dims=dims)
         doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
         entering = [width, *(doubled * here for here in widths[:-1])]
-        images = [channels, *(widths if progressive_input == "residual" else [channels] * last)]
+        images = [inner, *(widths if progressive_input == "residual" else [inner] * last)]
         self.down, skips = nn.ModuleList(), [width]
         for level, here in enumerate(widths):
             sizes = [entering[level]] + [here] * (blocks - 1)
@@ -150,7 +156,7 @@ class UNet(nn.Module):
             part = output(here, before if level < last else None)
             self.up.append(levels.UpLevel(stages, attended, part, larger))
         no_head = progressive_output == "skip"
-        self.head = None if no_head else head(widths[0], channels, scale=init_scale)
+        self.head = None if no_head else head(widths[0], inner, scale=init_scale)
 
     def forward(
         self,
@@ -162,8 +168,8 @@ class UNet(nn.Module):
         check_image(x, self.channels, self.dims)
         embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
         with kernels_with_derivatives(x, cond):
-            image = pad(self.conditions.join(x, condition), self.factor)
-            skips, image = [self.stem(image)], image[:, : self.channels]
+            image = fold(pad(self.conditions.join(x, condition), self.factor), self.patch)
+            skips, image = [self.stem(image)], image[:, : self.channels * self.patch**self.dims]
             for down in self.down:
                 image, features = down(image, skips[-1], embedding)
                 skips += features
@@ -172,14 +178,15 @@ class UNet(nn.Module):
             out: Any = None
             for up in self.up:
                 out, h = up(out, h, skips, embedding)
-            return crop(out if self.head is None else self.head(h), x.shape[2:])
+            out = unfold(out if self.head is None else self.head(h), self.patch)
+            return crop(out, x.shape[2:])
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
     kinds: dict[str, Any] = dict(form=Form, embedding=EmbeddingKind, combine=Combine)
     kinds |= dict.fromkeys(("progressive_input", "progressive_output"), Progressive)
     choices = {name: get_args(kind) for name, kind in kinds.items()} | {"dims": (1, 2)}
-    minimum = dict(channels=1, blocks=1, labels=0, init_scale=0, groups=1)
+    minimum = dict(channels=1, blocks=1, labels=0, init_scale=0, groups=1, patch=1)
     # a sinusoidal embedding divides by width/2 − 1
     width = 4 if arguments["embedding"] == "sinusoidal" else 1
     check_arguments(arguments, choices, width=width, **minimum)
