@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from standins import write_celeba, write_cifar10, write_mnist
 
 from scorefield import ScoreModel
 from scorefield.data import Arrays, Dataset
@@ -18,6 +19,12 @@ from scorefield.runs.resolve import resolve
 
 ALL = """training.objective=denoising training.weight=ncsn training.batch=128
     training.betas=[0.9,0.999] training.eps=1e-8 training.schedule=constant"""
+EDM = """training.objective=denoising training.weight=edm training.schedule=constant
+    training.betas=[0.9,0.999] training.eps=1e-8 training.clip=null
+    network.kind=UNet network.width=128 network.blocks=4 network.embedding=sinusoidal
+    network.fir=null network.progressive_input=none levels.precondition=EDM levels.std=1.2
+    levels.sigma_max=40 levels.sigma_min=0.001 levels.sigma_data=0.25 levels.centre=0.5
+    sampling.sampler=heun sampling.grid=karras"""
 PAPERS = {
     "ncsn-mnist": f"""{ALL}
         data.source=mnist data.flip=false network.kind=RefineNet network.width=64
@@ -40,6 +47,17 @@ PAPERS = {
         training.steps=950000 training.rate=2e-4 training.warmup=5000 training.clip=1
         sampling.sampler=predictor_corrector sampling.steps=1000 sampling.grid=geometric
         sampling.denoise=true""",
+    "edm-cifar10": f"""{EDM}
+        data.source=cifar10 data.labels=false network.multipliers=[2,2,2] network.attention=[1]
+        network.dropout=0.13 training.batch=512 training.rate=1e-3 training.steps=390625
+        training.warmup=19531 sampling.steps=18""",
+    "edm-cifar10-classes": f"""{EDM}
+        data.source=cifar10 data.labels=true network.label_dropout=0.0 network.dropout=0.13
+        training.batch=512 training.rate=1e-3""",
+    "edm-faces": f"""{EDM}
+        data.source=celeba data.options.size=64 network.multipliers=[1,2,2,2]
+        network.attention=[2] network.dropout=0.05 training.batch=256 training.rate=2e-4
+        training.steps=781250 training.warmup=39062 sampling.steps=40""",
     "ncsn-celeba": """data.source=celeba data.options.crop=140 data.options.size=32""",
     "ncsnv2-celeba": """
         data.source=celeba data.flip=true data.options.crop=140 data.options.size=64
@@ -56,13 +74,15 @@ def _data(experiment):
     shape = SHAPES.get(experiment.data.source, (3, size, size))
     x = torch.randn((24, *shape), generator=torch.Generator().manual_seed(0))
     x = (255 * x.sigmoid()).to(torch.uint8) if len(shape) == 3 else x
-    return Dataset(experiment.data.source, Arrays(x), Arrays(x))
+    classes = ("even", "odd") if experiment.data.labels else ()
+    rows = Arrays(x, torch.arange(24) % 2) if classes else Arrays(x)
+    return Dataset(experiment.data.source, rows, rows, classes=classes)
 
 
 @cache
 def _resolve(name, *changes):
     """The whole experiment of a preset, whose network has been tried, and the data's shape."""
-    experiment = override(PRESETS[name], changes)
+    experiment = override(PRESETS[name], [*changes, "training.batch=4"])  # little memory will do
     data = _data(experiment)
     return resolve(experiment, data)[0], data.train.shape
 
@@ -105,6 +125,17 @@ def test_networks_have_the_published_number_of_parameters():
     assert _size("ncsn-cifar10") == _size("ncsn-celeba") == 29_694_083 + more
     assert _size("ncsnpp-cifar10") == pytest.approx(62.8e6, abs=5e4)
     assert _size("ncsnpp-cifar10", "network.blocks=8") == pytest.approx(107.6e6, abs=5e5)
+    # EDM's checkpoint also has a 9 × 128 matrix, for the parameters of its augmentation
+    assert _size("edm-cifar10") == 55_733_891 - 9 * 128
+
+
+def test_durations_in_images_are_edms():
+    for name in ("edm-cifar10", "edm-cifar10-classes", "edm-faces"):
+        training, levels = PRESETS[name].training, PRESETS[name].levels
+        assert training.steps * training.batch == 200e6
+        assert training.warmup * training.batch == pytest.approx(10e6, abs=training.batch)
+        assert training.ema ** (0.5e6 / training.batch) == pytest.approx(0.5)
+        assert levels.mean == pytest.approx(math.log(math.exp(-1.2) / 2))
 
 
 def _plan(name):
@@ -121,21 +152,33 @@ def test_sampling_plans_are_the_papers():
     assert v2.options == {"steps": 5, "epsilon": 6.2e-6, "denoise": True}
 
 
-@pytest.mark.parametrize(
-    ("name", "small"),
-    {
-        "digits": ["network.width=8", "sampling.steps=2"],
-        "digits-ncsn": ["network.width=4", "sampling.steps=1"],
-        "photos": ["network.width=8", "data.options={side: 8}", "sampling.steps=2"],
-        "vectors": ["network.width=8", "data.options={n: 200}"],
-        "signals": ["network.width=8", "data.options={n: 200}"],
-    }.items(),
-)
-def test_presets_without_a_download_run(name, small, tmp_path):
-    settings = ["training.batch=4", "training.steps=2", "machine.threads=1"]
-    experiment = override(PRESETS[name], [*small, *settings])
-    updates = list(start(experiment, tmp_path))
+SMALL = {
+    "MLP": ["network.width=8"],
+    "UNet": ["network.width=4", "network.blocks=1"],
+    "RefineNet": ["network.width=4", "levels.count=2"],
+    "mixture": ["data.options={n: 200}"],
+    "signals": ["data.options={n: 200}"],
+    "photos": ["data.options={side: 8}"],
+    "celeba": ["data.options.size=16"],
+    "annealed_langevin": ["sampling.steps=1", "sampling.levels=2"],
+    "training": ["training.batch=4", "training.steps=2", "machine.threads=1"],
+}
+"""Settings that make a preset quick, by its network, data and sampler."""
+STAND_INS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_celeba}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_runs_for_two_steps(name, tmp_path):
+    preset = PRESETS[name]
+    source, sampler = preset.data.source, preset.sampling.sampler
+    kinds = preset.network["kind"], source, sampler, "training"
+    settings = ["sampling.steps=2", *(s for kind in kinds for s in SMALL.get(kind, ()))]
+    if source in STAND_INS:
+        STAND_INS[source](tmp_path / "data", 10)
+        settings.append(f"data.options.root={tmp_path / 'data'}")
+    updates = list(start(override(preset, settings), tmp_path / "run"))
     assert [update.step for update in updates] == [1, 2]
     assert all(math.isfinite(update.loss) for update in updates)
-    assert (tmp_path / "model.safetensors").exists()
-    assert (tmp_path / "samples/00000002.png").exists() == (name not in ("vectors", "signals"))
+    assert (tmp_path / "run/model.safetensors").exists()
+    images = preset.keeping.samples and name not in ("vectors", "table", "signals")
+    assert (tmp_path / "run/samples/00000002.png").exists() == bool(images)
