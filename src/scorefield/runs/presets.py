@@ -98,7 +98,7 @@ Our corrections use the same step for each sample; `predictor_corrector` explain
 # ── Karras et al. 2022 ───────────────────────────────────────────────────────────────────────────
 
 
-def _edm(data: Data, images: float, rate: float, steps: int, **network: Any) -> Experiment:
+def _edm_recipe(data: Data, images: float, rate: float, steps: int, **network: Any) -> Experiment:
     """Return EDM's recipe with DDPM++, which trains on 200 million images.
 
     Durations are published in images: a batch of `images` is a step.
@@ -122,7 +122,7 @@ def _edm(data: Data, images: float, rate: float, steps: int, **network: Any) -> 
     )
 
 
-EDM_CIFAR10 = _edm(
+EDM_CIFAR10 = _edm_recipe(
     Data("cifar10"),
     images=512,
     rate=1e-3,
@@ -151,7 +151,7 @@ EDM_CIFAR10_CLASSES = replace(
 )
 """[P] by class, with the same numbers. [C] no class is withheld, so there is no guidance."""
 
-EDM_FACES = _edm(
+EDM_FACES = _edm_recipe(
     Data("celeba", {"size": 64}),
     images=256,
     rate=2e-4,
