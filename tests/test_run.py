@@ -168,7 +168,7 @@ RECIPE = [
 ]
 
 
-@pytest.mark.parametrize("recipe", [[], RECIPE])
+@pytest.mark.parametrize("recipe", [[], [*RECIPE, "training.optimizer=muon"]])
 def test_a_checkpoint_by_time_is_kept_and_changes_nothing(points, tmp_path, monkeypatch, recipe):
     experiment = _vectors(points, *recipe)
     list(start(experiment, tmp_path / "whole"))

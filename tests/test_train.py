@@ -26,7 +26,7 @@ from scorefield import (
     likelihood_weight,
     sliced,
 )
-from scorefield.nn import UNet
+from scorefield.nn import Muon, UNet
 from scorefield.train import (
     MovingAverage,
     NormQuantile,
@@ -141,11 +141,11 @@ def test_noise_differs_between_steps_and_seeds():
 
 @pytest.mark.parametrize(
     ("kind", "fused"),  # by the host, or on the device
-    [(torch.optim.Adam, False), (torch.optim.Adam, True), (torch.optim.AdamW, True)],
+    [(torch.optim.Adam, False), (torch.optim.Adam, True), (torch.optim.AdamW, True), (Muon, True)],
 )
 @pytest.mark.parametrize("where", ["data", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing(where, kind, fused, device):
-    model = _unet().to(device)
+    model = _unet(width=16).to(device)  # wide enough for Muon
     ema, quantile = MovingAverage(model), NormQuantile(0.9, device)
     optimizer = kind(model.parameters(), lr=1e-3, fused=fused)
     there = _on(device, _images)
@@ -172,6 +172,40 @@ def test_a_step_that_is_not_finite_changes_nothing(where, kind, fused, device):
     torch.testing.assert_close(states(), before, atol=0, rtol=0)
 
 
+def test_muon_makes_the_gradient_of_a_matrix_orthogonal():
+    """Against its formula on singular values, in float64, with decay and the second momentum."""
+    torch.manual_seed(0)
+    shapes = {
+        "wide": (16, 40),
+        "tall": (40, 16),
+        "conv": (20, 2, 3, 3),
+        "thin": (8, 40),
+        "bias": (16,),
+    }
+    weights = {k: nn.Parameter(torch.randn(s, dtype=torch.float64)) for k, s in shapes.items()}
+    again = {k: nn.Parameter(p.detach().clone()) for k, p in weights.items()}
+    muon = Muon(weights.values(), lr=0.1, weight_decay=0.5)
+    adam = torch.optim.AdamW([again["thin"], again["bias"]], lr=0.1, weight_decay=0.5)
+    momenta = {k: torch.zeros(s, dtype=torch.float64) for k, s in shapes.items()}
+    for _ in range(2):
+        for name, weight in weights.items():
+            gradient = torch.randn_like(weight)
+            weight.grad = again[name].grad = gradient
+            momenta[name] = 0.95 * momenta[name] + 0.05 * gradient
+            if name not in ("thin", "bias"):
+                ahead = (0.95 * momenta[name] + 0.05 * gradient).flatten(1)
+                u, s, v = torch.linalg.svd(ahead / ahead.norm(), full_matrices=False)
+                for _ in range(5):
+                    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                step = 0.2 * max(ahead.shape) ** 0.5 * ((u * s) @ v).view(weight.shape)
+                again[name].data = (1 - 0.1 * 0.5) * again[name].data - 0.1 * step
+        muon.step()
+        adam.step()
+    for name, weight in weights.items():
+        # float64's 2e-16, times 3.4445⁵, the growth of an error of s
+        torch.testing.assert_close(weight, again[name], rtol=0, atol=1e-12, msg=name)
+
+
 def _vectors(step):
     return torch.randn(6, 2, generator=torch.Generator().manual_seed(step))
 
@@ -183,6 +217,7 @@ def _vector_model(precondition):
 
 STEPS = {
     "classes": (lambda: _unet(labels=3), LOSS, _labelled),
+    "matrices by Muon": (lambda: _unet(width=16), LOSS, _images),
     "bfloat16 images": (lambda: _unet(multipliers=(1,)), LOSS, _images),
     "bfloat16 vectors": (
         lambda: _vector_model(EDM(0.3)),
@@ -209,14 +244,16 @@ def _on(device, batches):
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth):
+def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth, monkeypatch):
+    monkeypatch.setattr("scorefield.nn.muon.has_bfloat16", lambda device: False)
+    kind = Muon if name == "matrices by Muon" else torch.optim.AdamW
     build, loss, batches = STEPS[name]
     there = {place: _on(place, batches) for place in ("cpu", device)}
 
     def weights(place, steps=3):
         model = build().to(place)
         ema = MovingAverage(model)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+        optimizer = kind(model.parameters(), lr=1e-3, fused=True)
         options = {"steps": steps, "ema": ema, "clip": 1.0, "accumulate": 2}
         options["clip_quantile"] = NormQuantile(0.9, place)
         options |= {"autocast": torch.bfloat16} if "bfloat16" in name else {}
@@ -225,7 +262,8 @@ def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth
 
     # on the pretend device, attention rounds a gradient by 1e-6, which Adam divides by √v; in
     # bfloat16 it may turn a sign, and each of 3 steps of 1e-3 go the other way
-    same(weights, limit={"classes": 1e-5, "bfloat16 images": 2 * 3 * 1e-3}.get(name, 0.0))
+    limits = {"classes": 1e-5, "matrices by Muon": 1e-5, "bfloat16 images": 2 * 3 * 1e-3}
+    same(weights, limit=limits.get(name, 0.0))
     assert not growth(lambda steps: weights(device, steps))
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..model import ScoreModel
 from ..nn import MLP, RefineNet
 from ..nn.layers import Conv3
+from ..nn.muon import has_bfloat16
 from . import kernels, onednn
 from .twins import swap
 
@@ -184,7 +185,7 @@ def _no_speedup(reason: str) -> Choice:
 def _choose_for_mlp(model: ScoreModel, batch: int, train: bool, precision: Precision) -> Choice:
     largest = max(p.numel() for p in model.net.parameters())
     large = batch * largest >= onednn.MIN_MULTIPLICATIONS_TRAINING
-    if precision == "bfloat16" and train and large and _has_bfloat16():
+    if precision == "bfloat16" and train and large and has_bfloat16():
         return Choice(autocast=True, reasons=(f"bfloat16: {BFLOAT16_ERROR}",))
     if not onednn.onednn_available():
         return _no_speedup("this build of torch has no oneDNN")
@@ -216,7 +217,7 @@ def _choose_for_images(
         return Choice(winograd=True, coarse=coarse, reasons=reasons)
     standard = f"standard convolutions, because {reason}"
     # bfloat16 was measured to be slower for a UNet's small images and group norms
-    half = precision == "bfloat16" and isinstance(model.net, RefineNet) and _has_bfloat16()
+    half = precision == "bfloat16" and isinstance(model.net, RefineNet) and has_bfloat16()
     reasons = (standard, *[f"bfloat16: {BFLOAT16_ERROR}"] * half)
     return Choice(channels_last=half, autocast=half, reasons=reasons)
 
@@ -225,7 +226,7 @@ def _choose_on_cuda(
     model: ScoreModel, evaluations: int | None, train: bool, precision: Precision
 ) -> Choice:
     wanted = precision == "bfloat16" or (precision == "auto" and train)
-    half = wanted and torch.cuda.is_bf16_supported(including_emulation=False)
+    half = wanted and has_bfloat16("cuda")
     tf32 = precision == "tf32"
     images = any(isinstance(module, nn.Conv2d) for module in model.net.modules())
     long = evaluations is None or evaluations >= MIN_EVALUATIONS
@@ -243,9 +244,3 @@ def _choose_on_cuda(
         return _no_speedup("the run is short and the network has no convolutions")
     options = {"channels_last": images, "autocast": half, "tf32": tf32, "compile": compiles}
     return Choice(**options, reasons=tuple(reasons))
-
-
-def _has_bfloat16() -> bool:
-    """Return True if the processor multiplies in bfloat16; emulation is slower than float32."""
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in tests)

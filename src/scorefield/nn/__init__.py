@@ -6,6 +6,7 @@ from torch.nn import Module
 
 from .dit import DiT
 from .mlp import MLP
+from .muon import Muon
 from .refinenet import DEPTHS, Depth, RefineNet
 from .small import Autoencoder, ToyMLP
 from .unet import UNet
@@ -22,6 +23,7 @@ __all__ = [
     "Autoencoder",
     "Depth",
     "DiT",
+    "Muon",
     "RefineNet",
     "ToyMLP",
     "UNet",

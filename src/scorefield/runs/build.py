@@ -17,7 +17,7 @@ from ..checkpoint import limit_parameters, load
 from ..data import Batches, Dataset, all_samples
 from ..fast.optimize import Choice
 from ..model import ScoreModel
-from ..nn import NETWORKS
+from ..nn import NETWORKS, Muon
 from ..noise import Discrete, LogNormal, LogUniform, geometric
 from ..objectives import (
     SigmaDistribution,
@@ -103,16 +103,17 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
 
 
 def build_optimizer(training: Training, model: ScoreModel) -> torch.optim.Optimizer:
-    """Return Adam, or AdamW, which leaves biases and the factors of norms without decay."""
+    """Return the optimiser, whose decay leaves out biases and the factors of norms."""
     device = model.device or torch.device("cpu")
     options: Any = dict(lr=training.rate, betas=training.betas, eps=training.eps)
     options["fused"] = device.type not in NO_FOUND_INF
-    if not training.decay:
-        return torch.optim.Adam(model.parameters(), **options)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = {"params": matrices, "weight_decay": training.decay}, {"params": vectors}
-    return torch.optim.AdamW(groups, weight_decay=0.0, **options)
+    kind = Muon if training.optimizer == "muon" else torch.optim.AdamW
+    groups: Any = model.parameters()
+    if training.decay:
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": training.decay}, {"params": vectors}]
+    return kind(groups, weight_decay=0.0, **options)
 
 
 def build_schedule(training: Training) -> Callable[[int], float]:

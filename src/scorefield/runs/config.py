@@ -64,7 +64,9 @@ class Training:
     batch: int = 128  # samples per step, over all processes
     # parts in which a process takes its samples of a step, for batches that exceed the memory
     accumulate: int = 1
-    rate: float = 1e-3  # Adam's learning rate
+    # muon makes all directions of a matrix's gradient count the same, and leaves the rest to Adam
+    optimizer: Literal["adam", "muon"] = "adam"
+    rate: float = 1e-3  # learning rate
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's β₁ and β₂
     eps: float = 1e-8  # Adam's ε
     decay: float = 0.0  # decoupled weight decay (AdamW) of weights of two or more dimensions
