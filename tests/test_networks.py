@@ -61,7 +61,7 @@ INVALID = [
     (UNet, {"width": 2, "embedding": "sinusoidal"}, "width=2: 4 at least"),
     (UNet, {"width": 14}, "14 channels are not a multiple of 3 groups: change width or groups"),
     (UNet, {"patch": 0}, "patch=0: 1 at least"),
-    (UNet, {"dims": 3}, "dims=3: one of 1, 2"),
+    (UNet, {"dims": 4}, "dims=4: one of 1, 2, 3"),
     (UNet, {"conditions": {"y": [3, 8]}}, r"conditions\.y=\[3, 8\]: give the shape \[size\], or 3"),
     (MLP, {"shape": 2, "conditions": {"label": [3]}}, r"conditions\.label=.*neither label nor"),
     (DiT, {"conditions": {"y": [3]}, "withhold": {"z": 0.1}}, r"withhold\.z=0\.1: .* conditions y"),

@@ -47,7 +47,9 @@ def test_vectors_are_read_as_written(tmp_path, dtype, memory, hdf5):
 
 @pytest.mark.parametrize("hdf5", [False, True])
 @pytest.mark.parametrize("memory", [0, 2**30])
-@pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 6), (4, 6, 1), (4, 6, 3)])
+@pytest.mark.parametrize(
+    "shape", [(4, 6), (1, 4, 6), (3, 4, 6), (4, 6, 1), (4, 6, 3), (2, 3, 4, 5)]
+)
 def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, memory, hdf5):
     shape = (20, *shape)
     floats = np.asfortranarray(RNG.random(shape, dtype=np.float32))
@@ -55,7 +57,7 @@ def test_images_are_read_with_their_channels_on_any_axis(tmp_path, shape, memory
         data = _load(tmp_path, x, hdf5, memory=memory)
         expected = x[:, None] if x.ndim == 3 else x
         expected = np.moveaxis(expected, -1, 1) if expected.shape[-1] in (1, 3) else expected
-        assert data.kind == "images"
+        assert data.kind == ("volumes" if len(shape) == 5 else "images")
         assert data.train.shape == expected.shape[1:]
         assert _sorted(data) == sorted(expected.reshape(20, -1).tolist())
         assert all_rows(data.train)[0].dtype == torch.from_numpy(x).dtype
@@ -130,6 +132,7 @@ BRIGHT[2100] = 255
 @pytest.mark.parametrize(
     ("x", "message"),
     [
+        (BRIGHT[:, None, None], r"row 2100 is a volume with values from .* to 255"),
         (BROKEN, "row 1234 is not finite"),
         (HUGE, "row 1234 is not finite in float32"),
         (BRIGHT, r"row 2100 is an image with values from .* to 255; .* x/255"),

@@ -124,8 +124,10 @@ def test_without_a_compiler_convolutions_stay_standard(set_bfloat16):
 def test_a_model_that_cannot_gain_stays_and_the_reason_is_given(monkeypatch):
     signals = ScoreModel(UNet(dims=1, channels=1, width=8, blocks=1), EDM(0.5), shape=(1, 32))
     monkeypatch.setattr(onednn, "trains_faster", lambda: False)
+    volumes = ScoreModel(UNet(dims=3, channels=1, width=8, blocks=1), EDM(0.5), shape=(1, 4, 4, 4))
     for choice, reason in [
         (choose(signals), "the network has no 3 × 3 convolutions"),
+        (choose(volumes), "the network has no 3 × 3 convolutions"),
         (choose(_ncsn(), evaluations=3), "0 s of work do not repay compiling the kernels"),
         (choose(_mlp().double()), "the weights are float64, not float32"),
         (choose(_ncsn().to("meta")), "nothing has been measured on meta"),

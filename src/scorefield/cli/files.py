@@ -92,7 +92,7 @@ def check_animation(path: Path, out: Path, shape: torch.Size) -> None:
     reason = "this is --out: name another file" * (path == out)
     if path.suffix not in (".gif", ".png"):
         reason = "an animation is a .gif or a .png"
-    elif len(shape) != 3:
+    elif not images.is_picture(shape):
         reason = "no images to animate"
     if reason:
         raise ValueError(f"--animate {path}: {reason}")

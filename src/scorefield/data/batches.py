@@ -56,7 +56,7 @@ class Batches:
         if not 0 <= self.seed < 2**64 or self.workers < 0:
             raise ValueError(f"seed={self.seed}, workers={self.workers}: give 0 or more, below 2⁶⁴")
         shape = tuple(self.source.shape)
-        if self.flip and len(shape) != 3:
+        if self.flip and len(shape) not in (3, 4):
             raise ValueError(f"flip mirrors images, but samples have shape {shape}: leave it out")
 
     def __call__(self, step: int) -> LabelledBatch:
@@ -118,7 +118,7 @@ class Batches:
         rows = self._rows
         if self.flip:
             heads = coins(self.seed, step, rows, x.device)
-            x = torch.where(heads[:, None, None, None], x.flip(3), x)
+            x = torch.where(heads.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         if x.dtype == torch.uint8 and self.dequantise:
             bits = uniform_bits(self.seed, step, rows, self.source.shape.numel(), x.device)
             # v + u is a multiple of 2⁻¹⁶ below 256, exact in float32.

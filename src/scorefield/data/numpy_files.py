@@ -1,6 +1,7 @@
-"""NumPy's files of vectors (n, size), images (n, h, w), (n, h, w, c), (n, c, h, w), or signals.
+"""NumPy's files of vectors (n, size), images (n, h, w), (n, h, w, c), (n, c, h, w), and others.
 
-Signals, with `signals=True`, are (n, channels, length), or (n, length) with one channel.
+Volumes are (n, channels, depth, height, width). Signals, with `signals=True`, are
+(n, channels, length), or (n, length) with one channel.
 """
 
 import os
@@ -36,8 +37,8 @@ def numpy_file(
 ) -> Dataset:
     """Load a .npy file, or a .npz of one array of samples and, as `labels` or `y`, their labels.
 
-    Vectors are floats, images uint8 or floats in [0, 1]. Nothing is unpickled. A fixed choice of
-    the share `held_out` is held out, at least one sample. With `signals`, floats
+    Vectors are floats, images and volumes uint8 or floats in [0, 1]. Nothing is unpickled. A
+    fixed choice of the share `held_out` is held out, at least one sample. With `signals`, floats
     (n, channels, length) or (n, length) are read as signals. From a .npy of more than `memory`
     bytes in C order only the rows in use are read.
     """
@@ -61,11 +62,12 @@ def numpy_file(
 
 def tensor_data(x: Tensor) -> Dataset:
     """Return a tensor of samples as data; it is split as a file of the same samples would be."""
-    images = x.dtype == torch.uint8 and x.ndim == 4
+    images = x.dtype == torch.uint8 and x.ndim in (4, 5)
     if x.ndim < 2 or not (images or x.is_floating_point()):
         raise TypeError(
             f"data is a tensor of {x.dtype} and shape {tuple(x.shape)}: give floats (n, ...), or "
-            "images (n, channels, height, width) as uint8"
+            "images (n, channels, height, width) or volumes (n, channels, depth, height, width) as "
+            "uint8"
         )
     source = Arrays(x.detach().cpu())
     check_samples("data", source)
@@ -175,9 +177,9 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
 
 
 def arrange_samples(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
-    """Return samples as (n, size), (n, channels, length) or (n, channels, height, width)."""
+    """Return samples as (n, size), or (n, channels, ...) of signals, images and volumes."""
     content = f"{path} holds {array.dtype} of shape {array.shape}"
-    floats = array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.ndim in (2, 3, 4)
+    floats = array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.ndim in (2, 3, 4, 5)
     if signals and not (floats and array.ndim < 4):
         raise ValueError(f"{content}: signals are floats (n, channels, length), or (n, length)")
     if array.dtype != np.uint8 and not floats:
@@ -186,7 +188,7 @@ def arrange_samples(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[A
     if not array.size:
         raise ValueError(f"{content}: it has no samples")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.ndim == (3 if signals else 2) and floats:
+    if array.ndim == 5 or (array.ndim == (3 if signals else 2) and floats):
         return array
     if array.ndim == 3 or signals:
         return array[:, None]
@@ -208,9 +210,10 @@ def check_samples(path: str | Path, source: Source) -> None:
         for row, (low, high) in enumerate(zip(rows.min(1), rows.max(1), strict=True), start):
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError(f"{path}: row {row} is not finite in float32; correct it")
-            if samples.ndim == 4 and not 0 <= low <= high <= 1:
+            if samples.ndim > 3 and not 0 <= low <= high <= 1:
+                noun = "an image" if samples.ndim == 4 else "a volume"
                 raise ValueError(
-                    f"{path}: row {row} is an image with values from {low:.4g} to {high:.4g}; save "
+                    f"{path}: row {row} is {noun} with values from {low:.4g} to {high:.4g}; save "
                     "8-bit images as uint8, bring floats to [0, 1] by x/255 or (x + 1)/2, or read "
                     f"signals by {data_option('signals', True)}"
                 )

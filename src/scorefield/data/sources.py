@@ -218,10 +218,11 @@ class Dataset:
         return cls(name, source.part(rows[0]), held_out, **attributes)
 
     @property
-    def kind(self) -> Literal["images", "signals", "vectors"]:
-        """Kind of a sample: (channels, height, width), (channels, length), or any other shape."""
-        axes = len(self.train.shape)
-        return "images" if axes == 3 else "signals" if axes == 2 else "vectors"
+    def kind(self) -> Literal["images", "signals", "volumes", "vectors"]:
+        """Kind of a sample, by the number of its axes; vectors have any other number."""
+        kinds: dict[int, Literal["images", "signals", "volumes"]]
+        kinds = {2: "signals", 3: "images", 4: "volumes"}
+        return kinds.get(len(self.train.shape), "vectors")
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the data on a device, except for sources not in memory and the oracle."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from ..nn import MLP
-from ..nn.blocks import GroupNorm, ResidualBlock, per_channel
+from ..nn.blocks import ConvLayer, GroupNorm, ResidualBlock, per_channel
 from ..nn.embedding import Embedding
 from ..nn.images import Images, Vectors
 from ..nn.layers import Conv3, LevelIndex, PreActivation, identity, max_pool, mean_pool
@@ -111,7 +111,7 @@ class FastResidualBlock(ResidualBlock):
 
 def norm_silu_conv(
     norm: GroupNorm,
-    conv: nn.Conv1d | nn.Conv2d,
+    conv: ConvLayer,
     x: Images,
     *,
     between: Callable[[Tensor], Tensor] | None = None,

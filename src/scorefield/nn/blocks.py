@@ -6,7 +6,8 @@
 φ is SiLU, e the embedded noise level, and r = √2 where the skip is rescaled, else 1. Blocks have
 DDPM's form (Ho et al. 2020) or BigGAN's, which changes the size inside the block (Brock et al.
 2019; Song et al. 2021, appendix H.1). Every weight starts uniform with variance scale/fan_avg, the
-last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` all is for signals.
+last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` all is for signals,
+with `dims=3` for volumes.
 """
 
 import math
@@ -25,6 +26,9 @@ from .images import Images, Vectors
 from .layers import Conv3, identity
 
 Form: TypeAlias = Literal["ddpm", "biggan"]
+ConvLayer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVOLUTIONS: dict[int, type[ConvLayer]]
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NEARLY_ZERO = 1e-10
 """The scale that stands for 0 in the published initialisation."""
 
@@ -36,13 +40,12 @@ def variance_scaling_(weight: Tensor, scale: float) -> None:
 
 def convolution(
     channels: int, out: int, size: int = 3, *, scale: float = 1.0, dims: int = 2
-) -> nn.Conv1d | nn.Conv2d:
+) -> ConvLayer:
     """Return a convolution that keeps the size of its input, initialised as published."""
     if (size, dims) == (3, 2):
-        layer: nn.Conv1d | nn.Conv2d = Conv3(channels, out)
+        layer: ConvLayer = Conv3(channels, out)
     else:
-        kind = nn.Conv1d if dims == 1 else nn.Conv2d
-        layer = kind(channels, out, size, padding=size // 2)
+        layer = CONVOLUTIONS[dims](channels, out, size, padding=size // 2)
     variance_scaling_(layer.weight, scale)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

@@ -1,4 +1,4 @@
-"""Batches of images and signals of any size, for networks that halve the size."""
+"""Batches of images, signals and volumes of any size, for networks that halve the size."""
 
 from typing import TypeAlias
 
@@ -8,15 +8,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 Images: TypeAlias = Float[Tensor, "batch _channels ..."]
-"""Images (batch, channels, height, width) or signals (batch, channels, length)."""
+"""Images (batch, channels, height, width); signals and volumes have one axis less or more."""
+AXES = {
+    1: ("signals", "length"),
+    2: ("images", "height, width"),
+    3: ("volumes", "depth, height, width"),
+}
+"""Kind of sample and its axes after the channels, by their number."""
 Vectors: TypeAlias = Float[Tensor, "batch _size"]
 """A vector for each image, such as the embedded noise level."""
 
 
 def check_image(x: Tensor, channels: int, dims: int = 2) -> None:
-    """Refuse anything but a batch of images (`dims=2`) or signals (1) with `channels` channels."""
+    """Refuse all but images (`dims=2`), signals (1) or volumes (3) with `channels` channels."""
     if x.ndim != 2 + dims or x.shape[1] != channels:
-        kind, axes = {1: ("signals", "length"), 2: ("images", "height, width")}[dims]
+        kind, axes = AXES[dims]
         raise ValueError(
             f"x has shape {tuple(x.shape)}: this network takes {kind} of {channels} channels, "
             f"(batch, channels, {axes})"

@@ -22,9 +22,10 @@ from .images import Images
 Taps: TypeAlias = Sequence[float] | None
 BOX = (1.0, 1.0)
 """The taps of plain resampling."""
-CONVOLVE: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d}
-TRANSPOSED: dict[int, Callable[..., Tensor]] = {3: F.conv_transpose1d, 4: F.conv_transpose2d}
-"""Both keyed by the axes of a batch: 3 for signals, 4 for images."""
+CONVOLVE: dict[int, Callable[..., Tensor]] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+TRANSPOSED: dict[int, Callable[..., Tensor]]
+TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
+"""Both keyed by the axes of a batch: 3 for signals, 4 for images, 5 for volumes."""
 
 
 def fir_filter(x: Images, taps: Sequence[float], *, padding: int, stride: int = 1) -> Images:
@@ -49,7 +50,9 @@ def _kernel(taps: Sequence[float], x: Tensor) -> Float[Tensor, "channels 1 *taps
         raise ValueError(f"{len(taps)} taps: take an even number, such as (1, 3, 3, 1)")
     # a list would be copied from the host, and a GPU would have to wait for it
     row = torch.stack([torch.full((), tap, dtype=x.dtype, device=x.device) for tap in taps])
-    kernel = row if x.ndim == 3 else torch.outer(row, row)
+    kernel = row
+    for _ in range(x.ndim - 3):
+        kernel = kernel[..., None] * row
     return (kernel / kernel.sum()).expand(x.shape[1], 1, *kernel.shape)
 
 

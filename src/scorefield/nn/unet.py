@@ -10,8 +10,9 @@ e is the embedded noise level, and a condition if there is one. The network is F
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
 forms and paths are arguments; `PUBLISHED_UNETS` has those of the papers. An image of any height and
 width will do: it is padded inside to what the halvings allow. With `dims=1` all of it is for
-signals of any length: convolutions, filters and halvings along one axis. With `patch=2` the network
-sees an image of half the height and width and four times the channels (Shi et al. 2016).
+signals of any length: convolutions, filters and halvings along one axis; with `dims=3` for volumes.
+With `patch=2` the network sees an image of half the height and width and four times the channels
+(Shi et al. 2016).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,7 @@ FIR = (1.0, 3.0, 3.0, 1.0)
 
 
 class UNet(nn.Module):
-    """DDPM, DDPM++ or NCSN++, for images or signals; the defaults are NCSN++ for CIFAR-10.
+    """DDPM, DDPM++ or NCSN++, for images, signals or volumes; the defaults are NCSN++ for CIFAR-10.
 
     Args:
         channels: channels of the image
@@ -59,7 +60,7 @@ class UNet(nn.Module):
         label_dropout: fraction of a training batch whose class or condition is withheld
         conditions: names and shapes of further conditions, [size], or [channels, ...] like x
         withhold: other fractions than label_dropout, by the name of the condition
-        dims: 2 for images, 1 for signals (batch, channels, length)
+        dims: 2 for images, 1 for signals (batch, channels, length), 3 for volumes
         patch: pixels along each side of a patch whose pixels are channels inside the network, which
             makes a wide network affordable; 1 for none
     """
@@ -87,7 +88,7 @@ class UNet(nn.Module):
         label_dropout: float = 0.1,
         conditions: Mapping[str, Sequence[int]] = {},
         withhold: Mapping[str, float] = {},
-        dims: Literal[1, 2] = 2,
+        dims: Literal[1, 2, 3] = 2,
         patch: int = 1,
     ) -> None:
         super().__init__()
@@ -185,7 +186,7 @@ class UNet(nn.Module):
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
     kinds: dict[str, Any] = dict(form=Form, embedding=EmbeddingKind, combine=Combine)
     kinds |= dict.fromkeys(("progressive_input", "progressive_output"), Progressive)
-    choices = {name: get_args(kind) for name, kind in kinds.items()} | {"dims": (1, 2)}
+    choices = {name: get_args(kind) for name, kind in kinds.items()} | {"dims": (1, 2, 3)}
     minimum = dict(channels=1, blocks=1, labels=0, init_scale=0, groups=1, patch=1)
     # a sinusoidal embedding divides by width/2 − 1
     width = 4 if arguments["embedding"] == "sinusoidal" else 1

@@ -66,4 +66,4 @@ def _suited_preset(source: str, settings: Sequence[str]) -> str:
     data = load_data(source, **override(Experiment(), own).data.options)
     if data.table is not None:
         return "table"
-    return {"images": "photos", "signals": "signals", "vectors": "vectors"}[data.kind]
+    return {"signals": "signals", "vectors": "vectors"}.get(data.kind, "photos")

@@ -89,12 +89,13 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     if kind not in NETWORKS:
         raise ValueError(f"network.kind={kind!r}: {spelling_hint(str(kind), NETWORKS)}")
     if kind in ("UNet", "DiT", "RefineNet", "Autoencoder"):
-        if data.kind == "signals" and kind == "UNet":
-            arguments.setdefault("dims", 1)
+        if data.kind in ("signals", "volumes") and kind == "UNet":
+            arguments.setdefault("dims", len(shape) - 1)
         elif data.kind != "images":
+            fix = "UNet" if data.kind == "volumes" else "MLP, or the preset vectors"
             raise ValueError(
                 f"a {kind} is for images, but the data are {data.kind} of {shape.numel()} numbers: "
-                "use network.kind=MLP, or the preset vectors"
+                f"use network.kind={fix}"
             )
         arguments.setdefault("channels", shape[0])
     if kind == "MLP":

@@ -227,7 +227,7 @@ class Run:
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
         if last or late or _due(self.step, keeping.checkpoint):
             self.save()
-        grids = keeping.samples and self.parts.data.kind == "images"
+        grids = keeping.samples and images.is_picture(self.parts.data.train.shape)
         if grids and (last or _due(self.step, keeping.samples)):
             plan = build_plan(self.model, self.experiment.sampling)
             x, about = sample(self.model, GRID_SAMPLES, plan), asdict(self.progress)

@@ -1,7 +1,7 @@
 """Samples as files: PNG grids, single PNGs, arrays and animations, each with its metadata.
 
 Pictures hold the bytes ⌊256x⌋ of values in [0, 1], the inverse of dequantisation; other values are
-clipped. Arrays hold the floats as they are.
+clipped. Of a volume they show the middle slice. Arrays hold the floats as they are.
 """
 
 import io
@@ -29,11 +29,12 @@ MAX_SHEET = 4096
 SAMPLE_NAME = re.compile(r"\d{6,}\.png")
 """Names of single samples in a folder."""
 
-Pictures = Float[Tensor, "n channels height width"]
+Pictures = Float[Tensor, "n channels *depth height width"]
 
 
 def as_bytes(x: Pictures) -> UInt8[Tensor, "n channels height width"]:
-    """Return ⌊256x⌋, clipped to a byte; NaN becomes 0."""
+    """Return ⌊256x⌋, clipped to a byte, of images or middle slices; NaN becomes 0."""
+    x = x[:, :, x.shape[2] // 2] if x.ndim == 5 else x
     return x.detach().cpu().float().nan_to_num(0.0).mul(256).floor().clamp(0, 255).to(torch.uint8)
 
 
@@ -91,11 +92,16 @@ def animation(
     return content.getvalue()
 
 
+def is_picture(shape: Sequence[int]) -> bool:
+    """Return True if samples of a shape are images or volumes, grey or in colours."""
+    return len(shape) in (3, 4) and shape[0] in (1, 3)
+
+
 def check_name(path: Path, shape: Sequence[int], overwrite: bool = False) -> None:
     """Refuse a file name that does not suit samples of a shape, before the work."""
     if path.suffix not in ("", ".png", ".npy"):
         raise ValueError(f"{path}: samples are written as .png, as .npy, or singly into a folder")
-    if path.suffix != ".npy" and (len(shape) != 3 or shape[0] not in (1, 3)):
+    if path.suffix != ".npy" and not is_picture(shape):
         raise ValueError(f"{path}: these samples are not images, write them as .npy")
     check_place(path, overwrite)
 
