@@ -215,6 +215,22 @@ def test_a_signal_saves_the_run_and_resume_continues_it():
     assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [*range(1, done + 3)]
 
 
+def test_an_average_made_afterwards_is_a_model_of_its_run(trained, capsys, error_of):
+    assert "train with training.snapshots=N" in error_of("average", str(trained), "--length", "0.1")
+    options = ["--steps", "20", "--training.snapshots=10", "--set", MLP_8]
+    assert main(["train", "table", "--out", "run", *options]) == 0
+    capsys.readouterr()
+    assert "above 0 and below 0.2887" in error_of("average", "run", "--length", "0.3")
+    assert main(["average", "run", "--length", "0.07"]) == 0
+    assert main(["sample", "run/average-0.07.safetensors", "-n", "3"]) == 0
+    assert Path("samples.csv").read_text().startswith("alcohol,")  # a row of the run's table
+    capsys.readouterr()
+    judged = ["evaluate", "run/average-0.07.safetensors", "-n", "30", "--bits", "0"]
+    assert "checkpoints of run, so name it alone" in error_of(*judged, "--raw")
+    assert main(judged) == 0
+    assert "relative length of 0.07" in Path("run/average-0.07/metrics.json").read_text()
+
+
 def test_resume_leaves_a_finished_run_unchanged(trained, capsys, error_of):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
     assert main(["resume", str(trained)]) == 0

@@ -17,12 +17,14 @@ import pytest
 import torch
 from PIL import Image
 from test_faults import assert_same_end, read_log, state_files, vectors
+from torch.nn.utils import parameters_to_vector
 
 from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tensor_data
 from scorefield.evaluate import open_run
-from scorefield.runs import Interrupted, finish, resume, start
+from scorefield.runs import Interrupted, average, finish, resume, start
+from scorefield.runs.average import PowerAverage, power_exponent, profile_products
 from scorefield.runs.build import build_loss, build_model, build_optimizer, outline_model
 from scorefield.runs.config import Experiment, Training, as_json, override, read
 from scorefield.runs.resolve import resolve
@@ -34,7 +36,7 @@ SMALL = """
     network.width=8 network.multipliers=[1] network.blocks=1 network.attention=[] network.fir=null
     network.progressive_input=none network.groups=4 training.batch=8 training.schedule=cosine
     training.warmup=3 training.clip=5 keeping.evaluate=8 keeping.checkpoint=5 keeping.samples=0
-    machine.threads=1
+    training.snapshots=10 machine.threads=1
 """
 
 
@@ -99,6 +101,35 @@ def test_a_run_has_the_weights_of_the_plain_training_loop(whole):
     list(train(model, lambda step: batches(step).x, loss, optimizer=adam, **options))
     raw = read_tensors(state_files(whole)[-1]).under("extra.raw")
     assert all(torch.equal(raw[name], value) for name, value in model.net.state_dict().items())
+
+
+def test_the_profiles_of_averages_have_their_length_and_their_products():
+    t = (np.arange(10**6) + 0.5) / 10**6
+    gamma = np.array([power_exponent(length) for length in (0.05, 0.1, 0.25)])[:, None]
+    ends = np.array([1.0, 0.8, 0.3])[:, None]
+    p = np.where(t < ends, (gamma + 1) * t**gamma / ends ** (gamma + 1), 0.0)
+    # midpoints: a relative error of about (γ · 1e-6)² within, and of 18e-6 at the end of a profile
+    products = profile_products(gamma, ends, gamma.T, ends.T)
+    np.testing.assert_allclose(products, p @ p.T / 10**6, rtol=5e-5)
+    mean, square = p @ t / 10**6, p @ t**2 / 10**6
+    spread = (square - mean**2) ** 0.5 / ends[:, 0]
+    np.testing.assert_allclose(spread, [0.05, 0.1, 0.25], rtol=5e-4)  # variance ≪ square
+
+
+def test_averages_of_any_length_are_those_of_the_training(points, tmp_path):
+    steps = ["training.steps=400", "training.snapshots=20", "training.rate=0.01"]
+    run = start(_vectors(points, *steps), tmp_path / "run")
+    direct = {length: PowerAverage(run.model, length) for length in (0.05, 0.07, 0.15)}
+    begin = parameters_to_vector(run.parts.model.parameters()).detach().clone()
+    for update in run:
+        for power in direct.values() if update.step <= 100 or update.step % 10 == 0 else ():
+            power.update_parameters(run.parts.model)
+    for length, power in direct.items():
+        model = load(average(run.directory, length))
+        one, other = map(parameters_to_vector, (model.parameters(), power.module.parameters()))
+        assert (one - other).norm() <= 1e-3 * (other - begin).norm()
+    with pytest.warns(UserWarning, match="40 snapshots .* a smaller training.snapshots"):
+        average(run.directory, 0.01)
 
 
 def test_a_run_killed_twelve_times_is_bit_identical(whole, tmp_path):

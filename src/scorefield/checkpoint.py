@@ -180,9 +180,15 @@ def read_tensors(path: str | Path) -> TensorFile:
     return TensorFile(path, description, tensors)
 
 
-def checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first."""
-    return sorted((directory / "checkpoints").glob("[0-9]*.safetensors"))
+def run_directory(path: Path) -> Path:
+    """Return the directory of the run that a model's file belongs to, or the path of a run."""
+    place = path if path.is_dir() else path.parent
+    return place.parent if place.name in ("checkpoints", "snapshots") else place
+
+
+def checkpoints(directory: Path, folder: str = "checkpoints") -> list[Path]:
+    """Return the checkpoints of a run, or its files in another folder, oldest first."""
+    return sorted((directory / folder).glob("[0-9]*.safetensors"))
 
 
 def newest_checkpoint(directory: Path) -> tuple[TensorFile | None, dict[Path, ValueError]]:

@@ -83,16 +83,24 @@ class MovingAverage(AveragedModel):
         super().__init__(model)
         self.decay = decay
 
+    @property
+    def steps(self) -> int:
+        """Number of steps up to the last update."""
+        updates = int(self.n_averaged)  # on the CPU, even if the weights are not
+        return min(updates, EMA_WARMUP) + EMA_UPDATE_EVERY * max(updates - EMA_WARMUP, 0)
+
+    def kept_share(self, before: int, new: int) -> float:
+        """Return the factor of the average of the steps `before` when `new` ones are added."""
+        return min(self.decay, (1 + before) / (10 + before)) ** new
+
     @torch.no_grad()
     def update_parameters(self, model: nn.Module, changed: Tensor | float = 1.0) -> None:
         """Follow the model, or leave the weights as they are if `changed` is 0, unread."""
-        updates = int(self.n_averaged)  # on the CPU, even if the weights are not
-        late = max(updates - EMA_WARMUP, 0)
-        k = min(updates, EMA_WARMUP) + EMA_UPDATE_EVERY * late
-        d = min(self.decay, (1 + k) / (10 + k)) ** (EMA_UPDATE_EVERY if k >= EMA_WARMUP else 1)
+        k = self.steps
+        share = self.kept_share(k, EMA_UPDATE_EVERY if k >= EMA_WARMUP else 1) if k else 0.0
         averages, weights = list[Tensor](self.parameters()), list[Tensor](model.parameters())
         gaps = [*torch._foreach_sub(weights, averages)]
-        torch._foreach_mul_(gaps, changed * (1 - d if updates else 1.0))
+        torch._foreach_mul_(gaps, changed * (1 - share))
         torch._foreach_add_(averages, gaps)
         for buffer, value in zip(self.module.buffers(), model.buffers(), strict=True):
             buffer.copy_(value)
@@ -131,7 +139,7 @@ def train(
     schedule: Callable[[int], float] = lambda step: 1.0,
     clip: float | None = None,
     clip_quantile: NormQuantile | None = None,
-    ema: MovingAverage | None = None,
+    ema: MovingAverage | Sequence[MovingAverage] | None = None,
     autocast: torch.dtype | None = None,
     size: int | None = None,
     accumulate: int = 1,
@@ -146,8 +154,8 @@ def train(
     `start` the one to start from, with the state that model, optimiser and average had there.
     `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
     `clip_quantile` takes it from recent steps, with the state that it had at `start`, `ema` the
-    average to update, and `autocast` the dtype that the network runs in. `accumulate` is the number
-    of parts in which each process takes its rows, which saves memory and changes nothing but
+    averages to update, and `autocast` the dtype that the network runs in. `accumulate` is the
+    number of parts in which each process takes its rows, which saves memory and changes nothing but
     dropout. `seed` is that of σ, of the noise and of dropout. A step whose loss or gradient is not
     finite is skipped, with a warning at the first, and `MAX_SKIPPED` in a row are an error.
 
@@ -166,6 +174,7 @@ def train(
             f"batches is a {type(batches).__name__}: give a function that returns the batch of a "
             "step, such as lambda step: next(rows) after rows = iter(loader)"
         )
+    averages = [ema] if isinstance(ema, MovingAverage) else [*(ema or ())]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
@@ -221,8 +230,9 @@ def train(
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         skipped = ~(mean + norm).isfinite()
         _step_unless(skipped, optimizer)
-        if ema is not None and (step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0):
-            ema.update_parameters(model, (~skipped).to(norm.dtype))
+        if step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0:
+            for average in averages:
+                average.update_parameters(model, (~skipped).to(norm.dtype))
         return Update(step + 1, mean, norm, optimizer.param_groups[0]["lr"], skipped)
 
     device = parameters[0].device

@@ -18,6 +18,7 @@ from ..runs.config import Experiment
 from ..runs.presets import PRESETS
 from ..values import escape_controls
 from . import startup
+from .average import average
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
@@ -37,7 +38,10 @@ With --debug, errors show a traceback; --version prints the version."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
-    for command in (demo, train, resume, sample, evaluate, restore, suggest, reproduce, convert)
+    for command in (
+        *(demo, train, resume, average),
+        *(sample, evaluate, restore, suggest, reproduce, convert),
+    )
 }
 
 for _command in COMMANDS.values():  # the help keeps line ends, those in the source too

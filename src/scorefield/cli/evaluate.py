@@ -36,12 +36,14 @@ def evaluate(
         raw: take the last weights instead of their average.
         bits: number of held-out samples whose likelihood is computed; 0 for none.
         frontier: also sample with every sampler at several costs.
-        out: directory for both files; by default the run's.
+        out: directory for both files; by default the run's, or one named after
+            the model's file.
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
-    if not run.is_dir():
-        raise ValueError(f"RUN {run} is a file: name the directory of a run, which has the data")
-    options.check_directory(out := run if out is None else out)
+    if run.is_file() and run.suffix != ".safetensors":
+        raise ValueError(f"RUN {run} is a file, but no model: name the directory of a run")
+    default = run if run.is_dir() else run.with_suffix("")
+    options.check_directory(out := default if out is None else out)
     from .. import distributed
     from ..evaluate import METRICS_FILE, REPORT_FILE, cache_folder, evaluate_run, write_evaluation
 

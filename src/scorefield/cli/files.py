@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from .. import disk, distributed
-from ..checkpoint import load_stored, read_tensors
+from ..checkpoint import load_stored, read_tensors, run_directory
 from ..data import TABLE_FILE, Table, all_samples
 from ..model import ScoreModel
 from ..runs import config
@@ -64,10 +64,9 @@ def count_classes(model: ScoreModel, labels: Tensor | None) -> dict[str, int]:
 
 def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """Return the run's own plan, unless another sampler is asked for."""
-    directory = run if run.is_dir() else run.parent
-    directory = directory.parent if directory.name == "checkpoints" else directory
-    if (directory / "config.json").exists():
-        return build_plan(model, config.read(directory / "config.json").sampling, sampler, steps)
+    path = run_directory(run) / "config.json"
+    if path.exists():
+        return build_plan(model, config.read(path).sampling, sampler, steps)
     return make_plan(model, sampler, steps)
 
 
@@ -103,7 +102,8 @@ def choose_output(
     out: Path | None, run: Path, shape: torch.Size, overwrite: bool
 ) -> tuple[Path, Table | None]:
     """Return the file for samples, and the table whose rows they are."""
-    table = Table.read(run) if (run / TABLE_FILE).exists() else None
+    path = run_directory(run) / TABLE_FILE
+    table = Table.read(path) if path.exists() else None
     if out is None:
         suffix = "png" if len(shape) == 3 else "npy" if table is None else "csv"
         out = Path(f"samples.{suffix}")

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
-from ..checkpoint import load_stored, newest_checkpoint, read_tensors
+from ..checkpoint import load_stored, newest_checkpoint, read_tensors, run_directory
 from ..data import Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
@@ -264,7 +264,7 @@ def evaluate_run(
         frontier=[p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else [],
         flips=experiment.data.flip,
         weights=weights,
-        run=Path(directory),
+        run=run_directory(Path(directory)),
         **options,
     )
 
@@ -274,19 +274,24 @@ def open_run(
 ) -> tuple[ScoreModel, Dataset, Experiment, str]:
     """Return a run's model, data, experiment and a description of the model's weights.
 
+    Of a model's file in a run, such as one that `average` wrote, it is that model.
     `data` is the new place of data that were moved, or the data that `start` was given; data that
     the run did not start with are refused. `raw` takes the last weights in training instead of
     their average.
     """
-    run = Path(directory)
+    path, run = Path(directory), run_directory(Path(directory))
+    if raw and path != run:
+        raise ValueError(f"raw: the raw weights are in the checkpoints of {run}, so name it alone")
     experiment, dataset = open_data(run, data)
-    stored, damaged = newest_checkpoint(run) if raw else (read_tensors(run), {})
+    stored, damaged = newest_checkpoint(run) if raw else (read_tensors(path), {})
     if stored is None:
         raise ValueError(f"{run} has no undamaged checkpoint, which holds the raw weights")
     for error in damaged.values():
         warnings.warn(f"{error}; {stored.path} is used", stacklevel=3)
     model, decay = load_stored(stored), experiment.training.ema
     kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
+    if "length" in stored.about:
+        kind = f"averaged over a relative length of {stored.about['length']:g}"
     if raw:
         model.net.load_state_dict(stored.under("extra.raw"))
         kind = "raw"

@@ -1,7 +1,8 @@
+from .average import average
 from .config import Experiment
 from .finish import finish, start
 from .presets import PRESETS
 from .resume import resume
 from .run import Interrupted, Run
 
-__all__ = ["PRESETS", "Experiment", "Interrupted", "Run", "finish", "resume", "start"]
+__all__ = ["PRESETS", "Experiment", "Interrupted", "Run", "average", "finish", "resume", "start"]

@@ -4,7 +4,7 @@ Nothing is decided here; everything follows from the configuration, so building 
 weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +43,7 @@ from ..train import (
     inverse_sqrt,
 )
 from ..values import convert_arguments
+from .average import LENGTHS, PowerAverage
 from .config import Experiment, Levels, Sampling, Training
 
 ESTIMATION_SAMPLES = 10_000
@@ -63,6 +64,7 @@ class Parts:
     data: Dataset  # on the device
     model: ScoreModel  # in training
     ema: MovingAverage  # the model's moving average
+    powers: Sequence[PowerAverage]  # the averages of which the run keeps snapshots, if it does
     optimizer: torch.optim.Optimizer  # over the model's parameters
     loss: Callable[..., Tensor]  # loss(score, x, noise=...), one number per sample
     batches: Batches  # this process's rows of each batch
@@ -84,6 +86,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     kernels = ("winograd", "onednn", "channels_last", "tf32")
     Choice(**{name: getattr(machine, name) == "on" for name in kernels}).apply(model)
     ema = MovingAverage(model, training.ema)
+    powers = [PowerAverage(model, length) for length in LENGTHS if training.snapshots]
     if machine.compile == "on":
         Choice.compile_network(model, graphs=distributed.world() * training.accumulate == 1)
     batches = Batches(
@@ -99,7 +102,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
     optimizer, loss = build_optimizer(training, model), build_loss(experiment, model)
     share = training.clip_quantile
     quantile = None if share is None else NormQuantile(share, device)
-    return Parts(device, data, model, ema, optimizer, loss, batches, quantile)
+    return Parts(device, data, model, ema, powers, optimizer, loss, batches, quantile)
 
 
 def build_optimizer(training: Training, model: ScoreModel) -> torch.optim.Optimizer:
@@ -171,7 +174,8 @@ def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> 
             f"training.accumulate={parts}: give {batch // world} or less, the number of samples "
             f"that a process has of training.batch={batch}"
         )
-    state = TRAINING_COPIES * sum(p.nbytes for p in model.parameters())
+    copies = TRAINING_COPIES + len(LENGTHS) * (training.snapshots > 0)
+    state = copies * sum(p.nbytes for p in model.parameters())
     if (needed := state + -(-batch // (world * parts)) * row_bytes) > MEMORY_SHARE * memory:
         most = max(0, int((MEMORY_SHARE * memory - state) // row_bytes)) * world
         advice = "a smaller network"

@@ -79,6 +79,9 @@ class Training:
     # clip the gradient at this quantile of its norms in the last 1,000 steps, such as 0.9
     clip_quantile: float | None = None
     ema: float = 0.999  # decay of the moving average of the weights; 0 for none
+    # steps between snapshots of two more averages, from which `scorefield average` makes one of any
+    # length; 0 for none
+    snapshots: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE |
 
 FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] = (
     (ge, 0, "0 or more", "data.workers training.rate training.decay training.warmup training.ema "
-     "keeping.log keeping.evaluate keeping.samples keeping.checkpoint machine.threads seed"),
+     "training.snapshots keeping.log keeping.evaluate keeping.samples keeping.checkpoint "
+     "machine.threads seed"),
     (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
      "training.plateau sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),

@@ -47,8 +47,10 @@ FREE = {
 """Fields that may differ when a run is resumed; data are recognised by content, not by path."""
 DATA = "data.json"
 
-PARTIAL = re.compile(r"\.\w+\.(jsonl?|safetensors|png)\.\d+")
+PARTIAL = re.compile(r"\.[\w.-]+\.(jsonl?|safetensors|png)\.\d+")
 """Temporary files that a killed run leaves."""
+FOLDERS = (".", "checkpoints", "samples", "snapshots")
+"""Folders of a run in which it writes files."""
 
 
 def resume(
@@ -64,7 +66,7 @@ def resume(
     if not (directory / "config.json").exists():
         raise ValueError(f"{directory} holds no run: there is no config.json in it")
     with distributed.main_first(), lock_run(directory):
-        for place in (directory, directory / "checkpoints", directory / "samples"):
+        for place in map(directory.joinpath, FOLDERS):
             for path in partial_files(place):
                 path.unlink()
         state = last_state(directory)

@@ -6,6 +6,7 @@
     log.jsonl         one line per step, in order
     checkpoints/      the last states to resume from
     samples/          grids of samples during training
+    snapshots/        averages of the weights, of which `average` makes one of any length
     model.safetensors, model.json    the averaged model: best held-out loss, or the last
 
 `for update in start(experiment, directory)` trains. The state is a function of the number of steps
@@ -53,7 +54,14 @@ from ..values import escape_controls
 from .build import Parts, build_plan, build_schedule
 from .config import Experiment
 from .journal import Journal
-from .state import Progress, interrupted_write, regular_checkpoints, restore_state, save_state
+from .state import (
+    Progress,
+    interrupted_write,
+    regular_checkpoints,
+    restore_state,
+    save_snapshots,
+    save_state,
+)
 
 HELDOUT_SAMPLES = 1024
 """Largest number of held-out samples whose loss is computed."""
@@ -157,9 +165,9 @@ class Run:
             raise
 
     def _is_look(self) -> bool:
-        keeping = self.experiment.keeping
-        due = (keeping.evaluate, keeping.samples, keeping.checkpoint)
-        last = self.step == self.experiment.training.steps
+        keeping, training = self.experiment.keeping, self.experiment.training
+        due = (keeping.evaluate, keeping.samples, keeping.checkpoint, training.snapshots)
+        last = self.step == training.steps
         return last or is_look(self.step, self.parts.device) or any(_due(self.step, n) for n in due)
 
     def _look(self, unread: list[Update], journal: Journal | None) -> bool:
@@ -206,7 +214,7 @@ class Run:
                 schedule=lambda step: self.progress.slower * factor(step),
                 clip=training.clip,
                 clip_quantile=parts.clip_quantile,
-                ema=parts.ema if training.ema else None,
+                ema=[*([parts.ema] if training.ema else []), *parts.powers],
                 autocast=torch.bfloat16 if autocast else None,
                 size=training.batch,
                 accumulate=training.accumulate,
@@ -215,8 +223,8 @@ class Run:
 
     def _write_due(self, updates: Sequence[Update], journal: Journal | None) -> None:
         """Write what is due after the last of some steps; their lines come before a checkpoint."""
-        keeping = self.experiment.keeping
-        last = self.step == self.experiment.training.steps
+        keeping, training = self.experiment.keeping, self.experiment.training
+        last = self.step == training.steps
         heldout = self.evaluate() if last or _due(self.step, keeping.evaluate) else {}
         for update in updates:
             line = _line(update) | (heldout if update.step == self.step else {})
@@ -224,6 +232,8 @@ class Run:
             logged = final or update.skipped or "heldout" in line or _due(update.step, keeping.log)
             if logged and journal:
                 journal.write(line)
+        if distributed.is_main() and (last or _due(self.step, training.snapshots)):
+            save_snapshots(self.directory, self.parts, self.step)
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
         if last or late or _due(self.step, keeping.checkpoint):
             self.save()
@@ -272,8 +282,10 @@ class Run:
         path = (regular_checkpoints(paths, every) or paths)[-1]
         self.restore(read_tensors(path))
         if distributed.is_main():
-            for later in paths[paths.index(path) + 1 :]:
-                later.unlink(missing_ok=True)  # of steps that are undone
+            snapshots = checkpoints(self.directory, "snapshots")
+            undone = [p for p in snapshots if int(p.name[:8]) > self.step]
+            for later in (*paths[paths.index(path) + 1 :], *undone):
+                later.unlink(missing_ok=True)
         self.progress.slower, self.progress.bad = 0.5, 0
 
     def check_in_step(self) -> None:

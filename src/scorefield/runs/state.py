@@ -7,11 +7,13 @@ optimiser's state as extra tensors, with the norms that a quantile clips at.
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
 from .. import checkpoint
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, newest_checkpoint
+from ..model import ScoreModel
 from .build import Parts
 from .config import Experiment
 
@@ -33,6 +35,8 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
     extra["averaged"] = parts.ema.n_averaged
     if parts.clip_quantile is not None:
         extra["norms"] = parts.clip_quantile.norms
+    for i, power in enumerate(parts.powers):
+        extra |= {f"powers.{i}.{name}": value for name, value in power.state_dict().items()}
     for index, state in parts.optimizer.state_dict()["state"].items():
         extra |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     about = asdict(progress) | {"config": asdict(experiment)}
@@ -42,6 +46,14 @@ def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: 
     needed = {path, *regular_checkpoints(paths, keeping.checkpoint)[-max(keeping.last, 1) :]}
     for other in set(paths) - needed:
         other.unlink()
+
+
+def save_snapshots(directory: Path, parts: Parts, step: int) -> None:
+    """Write the averages for `scorefield average`, each as a model."""
+    for power in parts.powers:
+        path = directory / f"snapshots/{power.steps:08d}-{power.length}.safetensors"
+        about = {"step": step, "length": power.length}
+        checkpoint.save(cast(ScoreModel, power.module), path, about=about)
 
 
 def regular_checkpoints(paths: list[Path], every: int) -> list[Path]:
@@ -58,6 +70,8 @@ def restore_state(parts: Parts, stored: TensorFile) -> Progress:
     parts.ema.n_averaged.copy_(extra["averaged"])
     if parts.clip_quantile is not None:
         parts.clip_quantile.norms.copy_(extra["norms"])
+    for i, power in enumerate(parts.powers):
+        power.load_state_dict(stored.under(f"extra.powers.{i}"))
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in extra.items():
         if key.startswith("optimizer."):
