@@ -101,7 +101,7 @@ def test_a_model_without_a_prior_keeps_its_shape_and_describes_itself(tmp_path):
     assert again.shape == (3,)
     assert again.prior is None
     shown = json.loads((tmp_path / "m/model.json").read_text())
-    assert shown["network"] == {"kind": "Mine", "size": 3}
+    assert shown["network"] == {"kind": f"{__name__}:Mine", "size": 3}
     assert sorted(os.listdir(tmp_path / "m")) == ["model.json", MODEL_FILE]
 
 
@@ -130,7 +130,8 @@ def test_a_truncated_file_or_a_changed_bit_is_refused(tmp_path):
     [
         (lambda d: d.update(format=2), "format 2.*reads 1"),
         (lambda d: d["network"].update(size=4), r"another architecture.*linear\.weight"),
-        (lambda d: d["network"].update(kind="os.system"), r"'os\.system' is not a known network"),
+        (lambda d: d["network"].update(kind="os.system"), r"'os\.system': there are Autoencoder"),
+        (lambda d: d["network"].update(kind="os:system"), "'os:system': this code is not imported"),
         (lambda d: d["network"].update(width=3), "width"),
         (lambda d: d["network"].update(size={"deep": [10**12]}), "more than the"),
         (lambda d: d["precondition"].update(predicts="eval"), "predicts='eval': one of score"),

@@ -27,6 +27,7 @@ from scorefield.data import Arrays, Dataset
 from scorefield.runs import start
 from scorefield.runs.config import Experiment, override
 from scorefield.show import images
+from scorefield.values import IMPORTED
 
 TINY = [
     "--set=network={kind: UNet, width: 8, multipliers: [1], blocks: 1, attention: [], "
@@ -229,6 +230,57 @@ def test_an_average_made_afterwards_is_a_model_of_its_run(trained, capsys, error
     assert "checkpoints of run, so name it alone" in error_of(*judged, "--raw")
     assert main(judged) == 0
     assert "relative length of 0.07" in Path("run/average-0.07/metrics.json").read_text()
+
+
+OWN_NETWORKS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, width: int = 8):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(shape[0], width), nn.Linear(width, shape[0]))
+
+    def forward(self, x, cond):
+        return self.layers(x)
+
+class Unary(Net):
+    def forward(self, x):
+        return x
+
+class Narrow(Net):
+    def forward(self, x, cond):
+        return x[:, :1]
+"""
+
+
+def test_a_network_of_ones_own_is_trained_and_no_file_imports_it(monkeypatch, capsys, error_of):
+    def forget():
+        IMPORTED.clear()
+        sys.modules.pop("own_networks", None)
+        capsys.readouterr()
+
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    Path("own_networks.py").write_text(OWN_NETWORKS)
+    new = ["train", "vectors", "--steps", "2", "--out"]
+    for kind, message in {
+        "own_networks:Nett": "did you mean Net?",
+        "own_netwrks:Net": "there is no module own_netwrks",
+        "own_networks:nn": "no class of networks",
+        "own_networks:Unary": "called as net(x, cond)",
+        "own_networks:Narrow": "Narrow returned shape (1, 1) for x of (1, 2)",
+        "own_networks:Net, widht: 3": "network.widht does not exist: did you mean width?",
+        "own_networks:Net, width: x": "network.width='x': give a whole number",
+        "Netz": "one of your own is MODULE:CLASS",
+    }.items():
+        assert message in error_of(*new, "none", f"--network={{kind: {kind}}}")
+    assert main([*new, "run", "--network={kind: own_networks:Net, width: 5}"]) == 0
+    assert load("run").net.arguments == {"shape": [2], "width": 5}
+    for command in ("sample", "resume"):
+        forget()
+        assert "add --import own_networks:Net" in error_of(command, "run")
+        assert "own_networks" not in sys.modules
+        assert main([command, "run", "--import", "own_networks:Net"]) == 0
+    forget()
 
 
 def test_resume_leaves_a_finished_run_unchanged(trained, capsys, error_of):

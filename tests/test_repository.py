@@ -49,7 +49,7 @@ LAYERS = {
     "diagnose": "_ops score noise prior oracles samplers",
     "precondition": "_ops score noise",
     "model": "_ops noise score precondition prior values",
-    "nn": "_ops",
+    "nn": "_ops values",
     "fast": "model nn",
     # using a model
     "disk": "",

@@ -12,6 +12,7 @@ Nothing is unpickled, and no memory is allocated for a network that the tensors 
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ._ops import check_finite
 from .disk import open_regular, write_file
 from .model import ScoreModel
-from .nn import NETWORKS
+from .nn import build_module, find_network, network_kind
 from .precondition import Precondition
 from .prior import Prior
 
@@ -92,7 +93,7 @@ def save(
         tensors["precondition.levels"] = row.levels
     description = {
         "format": FORMAT,
-        "network": {"kind": type(net).__name__, **arguments},
+        "network": {"kind": network_kind(net), **arguments},
         "precondition": {name: getattr(row, name) for name in HEADER_FIELDS},
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
@@ -108,8 +109,10 @@ def save(
 
 
 def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreModel:
-    """Load a model that `save` wrote, in evaluation mode; `networks` adds your own classes.
+    """Load a model that `save` wrote, in evaluation mode.
 
+    No code is imported because a file names it: `networks` has your own classes by their names,
+    unless `import_object` has imported them.
     A run that has no model yet gives its newest undamaged checkpoint, with a warning.
     """
     return load_stored(read_tensors(path), networks=networks)
@@ -120,7 +123,7 @@ def load_stored(file: TensorFile, *, networks: NetworkClasses | None = None) -> 
     path = file.path
     try:
         precondition = _rebuild_precondition(file)
-        net = _rebuild_network(file, {**NETWORKS, **(networks or {})})
+        net = _rebuild_network(file, networks or {})
         prior, shape = file.under("prior"), file.description["shape"]
         if sorted(prior) != sorted(file.description["prior"]):
             raise ValueError(f"the prior's tensors are {sorted(prior)}")
@@ -247,14 +250,14 @@ def _rebuild_precondition(file: TensorFile) -> Precondition:
 def _rebuild_network(file: TensorFile, networks: NetworkClasses) -> nn.Module:
     """Build the network that the header names, with exactly the file's weights."""
     arguments, state = dict(file.description["network"]), file.under("net")
-    kind = arguments.pop("kind")
-    if kind not in networks:
-        raise ValueError(f"{kind!r:.40} is not a known network: {', '.join(networks)}")
+    kind = str(arguments.pop("kind"))
+    name = kind if kind in networks else re.split("[:.]", kind)[-1]
+    network = networks[name] if name in networks else find_network(kind)
     _check_sizes(arguments, sum(value.numel() for value in state.values()), len(state))
     # No memory is allocated before the shapes have been compared.
     most = 2 * len(state) + SPARE_PARAMETERS  # some are replaced during the building
     with torch.device("meta"), limit_parameters(most, f"its file has {len(state)} tensors"):
-        net = networks[kind](**arguments)
+        net = build_module(network, arguments)
     own = net.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)

@@ -255,6 +255,11 @@ class ScoreModel(nn.Module):
         own = torch.autocast(y.device.type, self.autocast) if self.autocast else nullcontext()
         with own:
             out: Tensor = self.net(*inputs)
+        if out.shape != y.shape:
+            raise ValueError(
+                f"{type(self.net).__name__} returned shape {tuple(out.shape)} for x of "
+                f"{tuple(y.shape)}: a network returns the shape of x"
+            )
         return out.to(y.dtype)
 
 

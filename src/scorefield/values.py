@@ -5,12 +5,15 @@ that each error names the field, its value and the fix.
 """
 
 import json
+import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from inspect import signature
+from importlib import import_module
+from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -30,6 +33,39 @@ TYPE_WORDS: dict[Any, str] = {
 }
 
 
+IMPORTED: dict[str, Any] = {}
+"""Objects of other packages that the user has named, by MODULE:NAME."""
+
+
+def import_object(name: str) -> Any:
+    """Import an object that the user names as MODULE:NAME, in the working folder too.
+
+    The module's code is run, so no name that a file contains may come here by itself.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (colon and all(part.isidentifier() for part in (*module_name.split("."), attribute))):
+        raise ValueError(f"{name!r:.80} names no code: give MODULE:NAME, as my_package.nets:MyNet")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # a module that it imports
+        raise ValueError(
+            f"{name}: there is no module {error.name} in the working folder or among the installed "
+            "packages: correct the name, or add its folder to PYTHONPATH"
+        ) from error
+    if not hasattr(module, attribute):
+        hint = spelling_hint(attribute, (n for n in vars(module) if not n.startswith("_")))
+        raise ValueError(f"{name}: {module_name} has no {attribute}: {hint}")
+    value = getattr(module, attribute)
+    if isinstance(value, type):  # a package may offer a class of one of its modules
+        IMPORTED[f"{value.__module__}:{value.__qualname__}"] = value
+    IMPORTED[name] = value
+    return value
+
+
 def convert_arguments(
     function: Callable[..., Any], values: Mapping[str, Any], prefix: str
 ) -> dict[str, Any]:
@@ -43,6 +79,8 @@ def convert_arguments(
 
 def convert_value(value: Any, hint: Any, name: str) -> Any:
     """Return a value in an annotated type, which an error describes."""
+    if hint in (Any, Parameter.empty):
+        return value
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for kind in kinds:
         with suppress(TypeError, ValueError, OverflowError):

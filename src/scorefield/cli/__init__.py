@@ -16,7 +16,7 @@ import tyro
 from .. import __version__
 from ..runs.config import Experiment
 from ..runs.presets import PRESETS
-from ..values import escape_controls
+from ..values import escape_controls, import_object
 from . import startup
 from .average import average
 from .convert import convert
@@ -34,7 +34,8 @@ FIELD = re.compile(r"--([a-z_]+\.[\w.]+|network|levels|training|sampling|keeping
 
 ABOUT = """Learn the score of a distribution from its samples, and sample from it.
 
-With --debug, errors show a traceback; --version prints the version."""
+With --debug, errors show a traceback; --version prints the version. --import MODULE:NAME, in any
+command, imports a network or an autoencoder of your own that a file names."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
@@ -72,13 +73,16 @@ def _dispatch(args: list[str]) -> int:
         return 0
     startup.prepare()
     debug = "--debug" in args
-    args = [*_settings(arg for arg in args if arg != "--debug")]
+    args, own = _split_imports(arg for arg in args if arg != "--debug")
+    args = [*_settings(args)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without σ shows ?
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _complain  # type: ignore[assignment]
+            for name in own:
+                import_object(name)
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog="scorefield", description=ABOUT, args=args
             )
@@ -104,6 +108,18 @@ def _dispatch(args: list[str]) -> int:
 def _complain(message: BaseException | str, *where: object) -> None:
     """Print an error, or a warning without its place in the code."""
     print(f"scorefield: {escape_controls(str(message), lines=True)}", file=sys.stderr)
+
+
+def _split_imports(args: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without --import NAME, and the names."""
+    args, others, names = iter(args), list[str](), list[str]()
+    for arg in args:
+        option, equals, name = arg.partition("=")
+        if option == "--import":
+            names.append(name if equals else next(args, ""))
+        else:
+            others.append(arg)
+    return others, names
 
 
 def _settings(args: Iterable[str]) -> Iterator[str]:

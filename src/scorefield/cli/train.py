@@ -37,7 +37,8 @@ def train(
     Any field of the configuration can be set, as in --training.rate=3e-4 or --network.width=64. The
     options are followed by all fields, with the values of PRESET if one is named; --show prints
     them. A network's channels, shape, labels and levels may be left out, because the data determine
-    them.
+    them. --network.kind=MODULE:CLASS trains a network of your own, such as my_package.nets:MyNet: a
+    torch.nn.Module that is called as net(x, cond) and returns the shape of x.
 
     Args:
         data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .h5,

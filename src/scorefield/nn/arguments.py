@@ -1,12 +1,22 @@
 """Keep and check the arguments of a network: `type(net)(**net.arguments)` builds it again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from torch.nn import Module
 
 
 def constructor_arguments(names: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments among the `locals()` at the top of an `__init__`."""
     return {name: value for name, value in names.items() if name not in ("self", "__class__")}
+
+
+def build_module(network: Callable[..., Module], arguments: Mapping[str, Any]) -> Module:
+    """Build a network, which keeps its arguments even if its class does not."""
+    net = network(**arguments)
+    if not hasattr(net, "arguments"):
+        vars(net)["arguments"] = dict(arguments)
+    return net
 
 
 def check_arguments(

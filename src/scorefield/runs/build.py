@@ -17,7 +17,7 @@ from ..checkpoint import limit_parameters, load
 from ..data import Batches, Dataset, all_samples
 from ..fast.optimize import Choice
 from ..model import ScoreModel
-from ..nn import NETWORKS, Muon
+from ..nn import Muon, build_module, find_network
 from ..noise import Discrete, LogNormal, LogUniform, geometric
 from ..objectives import (
     SigmaDistribution,
@@ -156,8 +156,10 @@ def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
             if next(layer.parameters(recurse=False), None) is not None:
                 layer.register_forward_hook(note)
         model(x, model.sigma_max)
-    except (ArithmeticError, MemoryError, RuntimeError, TypeError) as error:
+    except (ArithmeticError, AttributeError, MemoryError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
+        if ":" in experiment.network["kind"]:
+            reason += "; a network is called as net(x, cond), or as net(x, cond, labels)"
         raise ValueError(f"network={experiment.network!s:.300}: it fails: {reason}") from error
     # Whichever kernels and precision train, half of the outputs is a lower bound.
     _check_memory(experiment, model, row_bytes=3 * x.nbytes + sum(outputs) // 2)
@@ -192,8 +194,8 @@ def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> 
 def build_network(experiment: Experiment) -> nn.Module:
     """Return the network, with weights from the global random generator."""
     arguments = dict(experiment.network)
-    network = NETWORKS[arguments.pop("kind")]
-    return network(**convert_arguments(network, arguments, "network."))
+    network = find_network(arguments.pop("kind"))
+    return build_module(network, convert_arguments(network, arguments, "network."))
 
 
 def read_start(experiment: Experiment, data: Dataset) -> ScoreModel:

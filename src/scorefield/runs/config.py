@@ -131,8 +131,8 @@ class Experiment:
     """A run, from the data to the samples."""
 
     data: Data = Data()  # the training data
-    # `kind`, a name in `scorefield.nn.NETWORKS`, and its arguments; channels, shape, labels and
-    # levels may be left out, because the data determine them
+    # `kind`, a name in `scorefield.nn.NETWORKS` or MODULE:CLASS, and its arguments; channels,
+    # shape, labels and levels may be left out, because the data determine them
     network: dict[str, Any] = field(default_factory=lambda: {"kind": "UNet"})
     levels: Levels = Levels()  # the noise levels
     training: Training = Training()  # the optimisation

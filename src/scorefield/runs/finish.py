@@ -11,6 +11,7 @@ from ..data import TABLE_FILE, load_data
 from ..disk import LOCK_FILE, check_writable, hold_lock, write_file
 from ..model import ScoreModel
 from ..train import Update
+from ..values import import_object
 from . import config
 from .build import build, build_plan
 from .config import Experiment
@@ -29,6 +30,7 @@ def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None
     directory = Path(directory)
     _check_new(directory)
     check_writable(directory / "config.json")
+    _import_network(experiment)
     experiment, dataset = move_data(experiment, data)
     dataset = dataset or load_data(experiment.data.source, **experiment.data.options)
     experiment, reasons = distributed.broadcast(resolve(experiment, dataset))
@@ -48,6 +50,12 @@ def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None
             write_file(directory / "config.json", config.as_json(experiment).encode())
             write_fingerprints(directory, experiment.data, dataset)
     return run
+
+
+def _import_network(experiment: Experiment) -> None:
+    """Import a network of the user's own; that of a run in a directory is not imported."""
+    if ":" in (kind := str(experiment.network.get("kind"))):
+        import_object(kind)
 
 
 def _check_new(directory: Path) -> None:
@@ -72,6 +80,7 @@ def finish(
     A run in the directory must be of the same experiment. `data` is that of `start`. `watch`
     returns a run's updates, for example behind a progress bar.
     """
+    _import_network(experiment)
     directory, threads = Path(directory), torch.get_num_threads()
     if (directory / "config.json").exists():
         run = resume(directory, data=data)

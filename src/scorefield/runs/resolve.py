@@ -7,6 +7,7 @@ run's config.json records it. A resumed run reads the choices back.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -16,8 +17,8 @@ from ..data import Dataset, all_samples
 from ..distributed import choose_device
 from ..fast.optimize import Choice, choose
 from ..ladder import suggest
-from ..nn import NETWORKS
-from ..values import describe_classes, spelling_hint
+from ..nn import find_network, network_kind
+from ..values import describe_classes
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Data, Experiment, Levels, Training
 
@@ -56,7 +57,7 @@ def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
         centre=model.precondition.centre,
         sigma_data=model.precondition.sigma_data or experiment.levels.sigma_data,
     )
-    network = {"kind": type(model.net).__name__, **cast(Any, model.net).arguments}
+    network = {"kind": network_kind(model.net), **cast(Any, model.net).arguments}
     return replace(experiment, network=network, levels=levels)
 
 
@@ -85,9 +86,8 @@ def _fill_plateau(training: Training) -> Training:
 def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     """Return the network's arguments, including those that the data determine."""
     arguments = {"kind": "UNet", **experiment.network}
-    kind, shape = arguments["kind"], data.train.shape
-    if kind not in NETWORKS:
-        raise ValueError(f"network.kind={kind!r}: {spelling_hint(str(kind), NETWORKS)}")
+    kind, shape = str(arguments["kind"]), data.train.shape
+    takes = signature(find_network(kind)).parameters
     if kind in ("UNet", "DiT", "RefineNet", "Autoencoder"):
         if data.kind in ("signals", "volumes") and kind == "UNet":
             arguments.setdefault("dims", len(shape) - 1)
@@ -97,10 +97,11 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
                 f"a {kind} is for images, but the data are {data.kind} of {shape.numel()} numbers: "
                 f"use network.kind={fix}"
             )
+    if "channels" in takes:
         arguments.setdefault("channels", shape[0])
-    if kind == "MLP":
+    if "shape" in takes:
         arguments.setdefault("shape", list(shape))
-    if kind == "RefineNet" and experiment.levels.precondition == "NCSN":
+    if "levels" in takes and experiment.levels.precondition == "NCSN":
         arguments.setdefault("levels", experiment.levels.count)
     classes = len(experiment.data.classes or ())
     if experiment.data.labels and arguments.setdefault("labels", classes) != classes:
