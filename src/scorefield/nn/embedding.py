@@ -22,7 +22,7 @@ from .blocks import linear_layer
 EmbeddingKind: TypeAlias = Literal["fourier", "sinusoidal"]
 
 
-def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "batch {size}"]:
+def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "batch size"]:
     """Return the sinusoidal embedding of a timestep or index; size ≥ 4, odd sizes end in 0."""
     half = size // 2
     # float32 in this order: at t = 999 a last bit of ω is already 6e-5 of a phase
