@@ -64,7 +64,7 @@ def counting():
         _open.pop()
 
 
-def growth(run, few=3, many=6):
+def growth(run, few=2, many=4):
     """Return the copies and reads that run(many) has more than run(few), by the line."""
     run(few)  # what is computed once and kept
     with counting() as first:

@@ -168,6 +168,7 @@ def test_unfit_weights_predictions_and_sizes_are_refused(save, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.one_face
 def test_a_device_computes_the_same_and_is_not_waited_for(save, tmp_path, device, same, growth):
     save()
     model, x = from_diffusers(tmp_path), torch.rand(2, 3, SIZE, SIZE)

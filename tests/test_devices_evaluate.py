@@ -111,6 +111,7 @@ def test_an_evaluation_does_not_wait_for_each_step(data, device, growth, monkeyp
     assert not [place for place in growth(losses) or () if place.startswith("evaluate/")]
 
 
+@pytest.mark.one_face
 def test_images_are_resized_on_the_device(device, same, growth):
     same(lambda place: resize_tensorflow(IMAGES.to(place), 7))
     there = IMAGES.to(device)
@@ -118,6 +119,7 @@ def test_images_are_resized_on_the_device(device, same, growth):
 
 
 @torch.no_grad()
+@pytest.mark.one_face
 @pytest.mark.parametrize("folder", [*NCSN, *NCSNV2, *SCORE_SDE])
 def test_a_converted_checkpoint_has_the_cpus_score(folder, device, same, growth):
     model = model_of(folder, **SCORE_SDE.get(folder, ("", {}))[1])

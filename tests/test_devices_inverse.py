@@ -50,6 +50,7 @@ def restorations(method, name, place, steps):
     return final(integrate(heun, conditional, x, sigmas))
 
 
+@pytest.mark.one_face
 @pytest.mark.parametrize(("method", "name"), CASES)
 def test_a_restorations_step_makes_no_copy_and_no_read(method, name, device, same, growth):
     same(lambda place: restorations(method, name, place, 2))

@@ -352,11 +352,10 @@ def test_the_chosen_ladder_is_the_best_within_two_standard_errors(tmp_path):
     assert accuracy[fig6.CHOSEN_PLAN] >= max(accuracy.values()) - 2 * error
 
 
+@pytest.mark.one_face
 @pytest.mark.usefixtures("tiny")
-def test_experiments_on_a_device_have_the_cpus_numbers(tmp_path, monkeypatch, device, same):
+def test_experiments_on_a_device_have_the_cpus_numbers(tmp_path, monkeypatch, same):
     """The others take samples from the device as Table 1 does. Figures 2 and 3 stay on the CPU."""
-    if device == "pretend:0":
-        pytest.skip("the device without float64 refuses all that it refuses")
     allowed = list[bool]()
     monkeypatch.setattr("scorefield.paper.fig1.allow_tf32", allowed.append)
     monkeypatch.setattr(models, "make_features", _brightness)

@@ -206,6 +206,7 @@ def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     assert len([*(out / "completions").iterdir()]) == 2  # no older ones
 
 
+@pytest.mark.one_face
 def test_the_command_restores_on_a_device(models, tmp_path, same):
     write_picture(tmp_path / "in.png", 8, 8)
     write_picture(tmp_path / "m.png", 8, 8, seed=1)

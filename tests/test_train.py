@@ -243,6 +243,7 @@ def _on(device, batches):
     return ready.__getitem__
 
 
+@pytest.mark.one_face
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth, monkeypatch):
     monkeypatch.setattr("scorefield.nn.muon.has_bfloat16", lambda device: False)
