@@ -255,6 +255,22 @@ def test_a_part_of_the_gpu_benchmark_that_fails_is_a_row(monkeypatch, seconds, r
     assert reason in text
 
 
+@pytest.fixture
+def pytest_commands(monkeypatch):
+    """The commands with which the GPU's benchmark starts pytest, of whose tests one fails."""
+    commands, output = [], SimpleNamespace(stdout="FAILED test_x\n1 failed, 2 passed")
+    run = lambda command, **options: commands.append(" ".join(command)) or output  # noqa: E731
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(run=run))
+    return commands
+
+
+def test_the_tests_of_devices_run_on_the_gpu(pytest_commands):
+    (table,) = gpu.device_tests(Setting(device="cuda"))
+    assert "-m device --device cuda" in pytest_commands[0]
+    assert table.rows == [["all", "1 failed, 2 passed"]]
+    assert [*table.notes] == ["FAILED test_x"]
+
+
 def test_help_names_all_benchmarks_without_torch():
     assert all(callable(import_module(f"benchmarks.{name}").run) for name in BENCHMARKS)
     code = "import sys, benchmarks.__main__ as b; b.main([]); sys.exit('torch' in sys.modules)"
@@ -268,8 +284,9 @@ SLOW = [pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}") for
 
 
 @pytest.mark.parametrize(("name", "only"), [*QUICK.items(), *SLOW])
-def test_a_benchmark_runs(monkeypatch, tmp_path, name, only):
+def test_a_benchmark_runs(monkeypatch, tmp_path, request, name, only):
     if only is not None:
+        request.getfixturevalue("pytest_commands")
         monkeypatch.setattr(step, "PRODUCT_SIZE", 64)
         for module in (scale, step):
             monkeypatch.setattr(module, "peak_memory", lambda *_: 1.0)

@@ -54,7 +54,7 @@ def place(tmp_path_factory, _double):
     for update in worker.begin(place / "one"):
         if update.step == 10:
             break
-    options = dict(cwd=place, env=ENVIRONMENT, timeout=120, stderr=subprocess.PIPE, text=True)
+    options = dict(cwd=place, env=ENVIRONMENT, timeout=600, stderr=subprocess.PIPE, text=True)
     launched = subprocess.run([*TORCHRUN, worker.__file__, str(place)], **options)
     assert (place / "x.npy").exists(), launched.stderr
     (place / "stderr").write_text(launched.stderr)
@@ -167,11 +167,11 @@ def test_a_stopped_launcher_leaves_a_resumable_run(tmp_path):
     options = dict(cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen(command, **options) as launched:
         try:
-            until = time.monotonic() + 100
+            until = time.monotonic() + 600
             while not (log.exists() and log.stat().st_size) and time.monotonic() < until:
                 time.sleep(0.05)
             launched.send_signal(signal.SIGTERM)
-            _, stderr = launched.communicate(timeout=60)
+            _, stderr = launched.communicate(timeout=600)
         finally:
             launched.kill()
     assert launched.returncode != 0

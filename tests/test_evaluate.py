@@ -486,6 +486,7 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
         assert len(costs) >= 2
         assert costs == sorted(set(costs))
         assert all(any(b / 1.5 <= cost <= 1.5 * b for b in budgets) for cost in costs)
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     monkeypatch.setattr(
         "scorefield.evaluate.judge.frontier_plans", lambda *args: frontier_plans(*args, (5, 22))
     )
@@ -528,7 +529,8 @@ def test_vectors_are_judged_too(tmp_path, monkeypatch):
     assert not {"Samples and real data", "From noise to samples"} & {*titles}  # they are pictures
 
 
-def test_columns_of_a_table_are_compared_with_real_ones(tmp_path):
+def test_columns_of_a_table_are_compared_with_real_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     chance = np.random.default_rng(0)
     rows = (f"{chance.normal():.1f},{chance.choice(['$x_$', 'y'])},3\n" for _ in range(400))
     (tmp_path / "t.csv").write_text("size,<kind>,same\n" + "".join(rows))
