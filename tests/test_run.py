@@ -222,14 +222,16 @@ def test_the_time_of_a_run_is_estimated_from_its_first_seconds(monkeypatch, caps
     clock = [0.0]
     monkeypatch.setattr("scorefield.runs.run.monotonic", lambda: clock[0])
 
-    def updates():
-        for step in range(101, 200):
-            clock[0] += 60 if step == 101 else 2  # the first step is no measure of the others
+    def updates(begin=101):
+        for step in range(begin, begin + 99):
+            clock[0] += 60 if step == begin else 2  # the first step is no measure of the others
             yield Update(step, torch.ones(()), torch.ones(()), 1e-3, torch.tensor(False))
 
     assert len(list(estimate_time(updates(), 5100))) == 99
     # 2 · (5100 − 104) s, printed 6 s after the first step
     assert capsys.readouterr().err == "about 2 h 47 min on this machine, at 2 s a step\n"
+    assert len(list(estimate_time(updates(1), 5000))) == 99
+    assert "2 h 47 min on this machine, at 2 s a step; --budget 20m" in capsys.readouterr().err
     assert [in_hours(s) for s in (40, 800, 200_000)] == ["40 s", "13 min", "2 days 7 h"]
 
 

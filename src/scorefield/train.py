@@ -339,3 +339,20 @@ def cosine(steps: int, warmup: int = 0) -> Callable[[int], float]:
 def inverse_sqrt(plateau: int, warmup: int = 0) -> Callable[[int], float]:
     """Return 1/√max(1, k/k₀), k₀ = `plateau`, after a linear warm-up (Karras et al. 2024)."""
     return lambda step: constant(warmup)(step) / math.sqrt(max(1.0, step / plateau))
+
+
+def cool_down(pieces: Sequence[tuple[int, int]]) -> Callable[[int], float]:
+    """Return a schedule that is 1, and falls linearly to 0 between the steps (first, end).
+
+    Each of several pieces replaces the rest of the one before, and starts from its value there, so
+    that a piece changes nothing before its first step.
+    """
+
+    def factor(step: int) -> float:
+        value = 1.0
+        for (first, end), (replaced, _) in zip(pieces, [*pieces[1:], (step, step)], strict=False):
+            if step > first:
+                value *= (end - min(step, replaced, end)) / (end - first)
+        return value
+
+    return factor

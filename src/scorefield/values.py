@@ -22,6 +22,7 @@ CONTROLS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 """Control characters, invisible marks, changes of direction, and bytes that are not text."""
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 TYPE_WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -143,6 +144,17 @@ def check_names(names: Iterable[str], choices: Iterable[str], prefix: str) -> No
     for name in names:
         if name not in choices:
             raise ValueError(f"{prefix}{name} does not exist: {spelling_hint(name, choices)}")
+
+
+def parse_duration(text: str, name: str) -> float:
+    """Return the seconds of a duration such as 90s, 20m or 1h30m."""
+    match = DURATION.fullmatch(text.strip())
+    units = {"h": 3600, "m": 60, "s": 1}
+    parts = zip(units.values(), match.groups(default="0"), strict=True) if match else ()
+    seconds = sum(unit * float(number) for unit, number in parts)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} {text!r:.80}: give a duration such as 90s, 20m or 1h30m")
+    return seconds
 
 
 def quantity(n: int, noun: str) -> str:

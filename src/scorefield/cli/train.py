@@ -1,6 +1,7 @@
 """`scorefield train` and `scorefield resume`: learn a model in a directory that holds the run."""
 
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -8,7 +9,8 @@ from tyro.conf import Positional, arg
 from ..runs.choose import choose_experiment
 from ..runs.config import Experiment, as_json
 from ..runs.presets import PRESETS
-from ..values import describe_classes
+from ..show.text import in_hours
+from ..values import describe_classes, parse_duration
 from . import options
 from .startup import join_group, say
 
@@ -28,6 +30,7 @@ def train(
     config: Path | None = None,
     start: Annotated[Path | None, arg(name="from")] = None,
     steps: int | None = None,
+    budget: str | None = None,
     seed: int | None = None,
     settings: options.Settings = (),
     show: bool = False,
@@ -49,6 +52,9 @@ def train(
         config: YAML or JSON file of fields, such as a run's config.json.
         start: a model to continue training from, as written by `save`, a run or `convert`.
         steps: number of training steps, the same as --training.steps.
+        budget: time after which the run has ended, as 90s, 20m or 1h30m, within 10 %. It chooses
+            the number of steps, and for images the network, by a few measured steps. Fields that
+            are set are kept; --network fields keep the preset's network.
         seed: same seed, same run.
         settings: a field of the configuration and its value in YAML; may be repeated.
         show: print the configuration and do nothing else.
@@ -56,13 +62,16 @@ def train(
     options.check_options(steps=steps)
     named: dict[str, Any] = {"training.steps": steps, "seed": seed, "start": start}
     named["data.options.held_out"] = held_out
+    if budget is not None:
+        named["training.budget"] = parse_duration(budget, "--budget")
     own = [f"{name}={value}" for name, value in named.items() if value is not None]
-    experiment = choose_experiment(preset, file=config, source=data, settings=[*own, *settings])
+    own += settings
+    experiment = choose_experiment(preset, file=config, source=data, settings=own)
     name = preset or (config.stem if config else Path(data).stem if data else "digits")
     if show:
         print(as_json(experiment))
     else:
-        _train(out or Path("runs") / name, experiment)
+        _train(out or Path("runs") / name, experiment, settings=own)
 
 
 def resume(
@@ -81,7 +90,8 @@ def resume(
 
 
 def _train(directory: Path, experiment: Experiment | None = None, **changes: Any) -> None:
-    """Start a run, or resume it with `changes`, train it to the end, and print the results."""
+    """Start a run, or resume it, with `changes`, train it to the end, and print the results."""
+    began = monotonic()
     from .. import runs
     from ..checkpoint import read_tensors
     from ..distributed import is_main
@@ -90,12 +100,16 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
     join_group()
     if experiment is None:
         run = runs.resume(directory, **changes)
-        if run.step == run.experiment.training.steps:
+        if run.at_end:
             say(f"{directory} has all of its {run.step} steps")
             return
     else:
-        run = runs.start(experiment, directory)
+        start, importing = runs.start, monotonic() - began
+        run = start(experiment, directory, **changes)
+        run.pace.seconds += importing
         say(f"computing: {run.reasons}")
+        if run.plan:
+            say(run.plan)
     data = run.parts.data
     for notice in data.notices:
         say(notice)
@@ -112,6 +126,9 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
     about = read_tensors(directory).about
     loss = "" if about["heldout"] is None else f", held-out loss {about['heldout']:.4g}"
     say(f"wrote {directory}/model.safetensors (averaged weights of step {about['step']}{loss})")
+    if run.experiment.training.budget is not None:
+        run.pace.tick()
+        say(f"{run.step} steps in {in_hours(run.pace.seconds)}")
     if run.skipped:
         say(f"{run.skipped} steps were skipped, because their loss or gradient was not finite")
     say(f"next: scorefield sample {directory} -n 64{' --label all' * run.experiment.data.labels}")

@@ -38,6 +38,7 @@ from ..train import (
     MovingAverage,
     NormQuantile,
     constant,
+    cool_down,
     cosine,
     derive_seed,
     inverse_sqrt,
@@ -121,11 +122,12 @@ def build_optimizer(training: Training, model: ScoreModel) -> torch.optim.Optimi
 
 def build_schedule(training: Training) -> Callable[[int], float]:
     """Return the factor of the learning rate as a function of the step."""
+    factor, cooldown = constant(training.warmup), cool_down(training.cooldown)
     if training.schedule == "cosine":
-        return cosine(training.steps, training.warmup)
+        factor = cosine(training.steps, training.warmup)
     if training.schedule == "inverse_sqrt":
-        return inverse_sqrt(training.plateau or 1, training.warmup)
-    return constant(training.warmup)
+        factor = inverse_sqrt(training.plateau or 1, training.warmup)
+    return lambda step: factor(step) * cooldown(step)
 
 
 def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:

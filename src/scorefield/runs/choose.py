@@ -18,7 +18,10 @@ def choose_experiment(
     source: str | None = None,
     settings: Sequence[str] = (),
 ) -> Experiment:
-    """Return the experiment that `scorefield train` runs; without a preset, one suits the data."""
+    """Return the experiment that `scorefield train` runs; without a preset, one suits the data.
+
+    With a budget, the network for images is chosen later, unless it is set here.
+    """
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
     suited = preset or ("digits" if source is None else _suited_preset(source, settings))
@@ -29,7 +32,11 @@ def choose_experiment(
         flip = experiment.data.flip and preset is not None
         data = replace(change_source(experiment.data, source), flip=flip)
         experiment = replace(experiment, data=data)
-    return _change(experiment, lambda experiment: override(experiment, settings))
+    experiment = _change(experiment, lambda experiment: override(experiment, settings))
+    own = file is not None or any(s.startswith(("network", "start=")) for s in settings)
+    if experiment.training.budget is not None and suited == "photos" and not own:
+        experiment = replace(experiment, network={"kind": "auto"})
+    return experiment
 
 
 def _change(experiment: Experiment, change: Callable[[Experiment], Experiment]) -> Experiment:

@@ -60,7 +60,9 @@ class Training:
     objective: Literal["denoising", "sliced", "exact"] = "denoising"  # the loss at one σ
     # λ(σ), which makes levels comparable; `likelihood` bounds the divergence
     weight: Literal["edm", "ncsn", "likelihood"] = "edm"
-    steps: int = 10_000  # number of optimiser steps
+    steps: int = 10_000  # number of optimiser steps; with a budget, those that fit in it
+    # seconds that training may take: they choose the steps, and a network of kind "auto"
+    budget: float | None = None
     batch: int = 128  # samples per step, over all processes
     # parts in which a process takes its samples of a step, for batches that exceed the memory
     accumulate: int = 1
@@ -75,6 +77,8 @@ class Training:
     warmup: int = 0  # steps of linear warm-up
     # steps k₀ after which inverse_sqrt is √(k₀/k); by default a tenth of the steps
     plateau: int | None = None
+    # [first, end] of linear cool-downs to a rate of 0; each replaces the rest of the one before
+    cooldown: Sequence[tuple[int, int]] = field(default_factory=list)
     clip: float | None = None  # largest norm of the gradient
     # clip the gradient at this quantile of its norms in the last 1,000 steps, such as 0.9
     clip_quantile: float | None = None
@@ -165,7 +169,7 @@ FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] =
      "training.plateau sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),
     (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
-     "training.clip training.clip_quantile training.eps sampling.epsilon"),
+     "training.budget training.clip training.clip_quantile training.eps sampling.epsilon"),
     (le, 1, "1 or less", "training.clip_quantile"),
     (lt, 1, "a decay below 1, as 0.999", "training.ema"),
     (le, 1024, "1,024 or less", "data.workers machine.threads"),
@@ -305,6 +309,13 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
     if levels.count == 1 and (levels.sigma_max is None or levels.sigma_max != levels.sigma_min):
         raise ValueError(
             "levels.count=1: give 2 or more, or equal levels.sigma_max and levels.sigma_min"
+        )
+    pieces, steps = experiment.training.cooldown, experiment.training.steps
+    firsts = [first for first, _ in pieces]
+    if pieces and not (firsts == sorted({*firsts}) and firsts[-1] < pieces[-1][1] == steps):
+        raise ValueError(
+            f"training.cooldown={[*map(list, pieces)]}: give [], or [first, end] with ascending "
+            f"first steps, the last of which ends at training.steps={steps}"
         )
     data, start = experiment.data, experiment.start
     # os.path's, because Path's fails on text that is too long to be a path

@@ -1,6 +1,6 @@
 """Start a run, or bring one to its end: train, resume or load, whichever is needed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,19 +13,31 @@ from ..model import ScoreModel
 from ..train import Update
 from ..values import import_object
 from . import config
+from .budget import fit_budget
 from .build import build, build_plan
 from .config import Experiment
+from .pace import Pace
 from .resolve import resolve
 from .resume import OwnData, move_data, partial_files, resume, write_fingerprints
 from .run import Run
 
 
-def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None = None) -> Run:
+def start(
+    experiment: Experiment,
+    directory: str | Path,
+    *,
+    data: OwnData | None = None,
+    settings: Sequence[str] = (),
+) -> Run:
     """Start a run in a new directory; iterating over it trains.
 
-    `data`, a tensor, a `Dataset` or the source of one, replaces the experiment's own data.
+    `data`, a tensor, a `Dataset` or the source of one, replaces the experiment's own data. If
+    `training.budget` limits the time, the number of steps is chosen for it, and with
+    network={"kind": "auto"} the network and its training too, in which `settings` such as
+    "training.batch=32" are kept. The budget begins with this call.
     Under a launcher, all processes call this together, and rank 0 writes.
     """
+    pace = Pace(0.0, 0)
     distributed.join()
     directory = Path(directory)
     _check_new(directory)
@@ -33,9 +45,13 @@ def start(experiment: Experiment, directory: str | Path, *, data: OwnData | None
     _import_network(experiment)
     experiment, dataset = move_data(experiment, data)
     dataset = dataset or load_data(experiment.data.source, **experiment.data.options)
-    experiment, reasons = distributed.broadcast(resolve(experiment, dataset))
+    if experiment.training.budget is None:
+        choices = (*resolve(experiment, dataset), "")
+    else:
+        choices = fit_budget(experiment, dataset, settings, pace)
+    experiment, reasons, plan = distributed.broadcast(choices)
     run = Run(directory, experiment, build(experiment, dataset))
-    run.reasons = reasons
+    run.reasons, run.plan, run.pace = reasons, plan, pace
     # Fail now on what would fail at the first grid of samples.
     _ = build_plan(run.model, experiment.sampling).evaluations
     run.check_in_step()  # every process has found the directory empty
@@ -88,7 +104,7 @@ def finish(
     else:
         run = start(experiment, directory, data=data)
     try:
-        if run.step < run.experiment.training.steps:
+        if not run.at_end:
             for _ in watch(run):
                 pass
     finally:
@@ -98,9 +114,10 @@ def finish(
 
 def _check_same(directory: Path, stored: Experiment, experiment: Experiment) -> None:
     """Refuse a run whose configuration contradicts the experiment's; open fields agree with all."""
-    wanted = config.as_json(experiment)
+    wanted, free = config.as_json(experiment), {"sampling", "keeping", "machine"}
+    free |= {"network", "training"} if experiment.training.budget is not None else set()
     for name, value, other in config.differing_fields(wanted, config.as_json(stored)):
-        if value is not None and name.partition(".")[0] not in ("sampling", "keeping", "machine"):
+        if value is not None and name.partition(".")[0] not in free:
             raise ValueError(
                 f"{directory} holds another run, with {name}={other!r:.300}, not {value!r:.300}: "
                 "remove it, or name another directory"

@@ -41,8 +41,9 @@ OwnData: TypeAlias = str | Path | Tensor | Dataset
 """A source, or data in memory."""
 
 FREE = {
-    *("training.steps", "data.source", "data.options.root", "data.options.download"),
-    *("data.workers", "sampling", "keeping", "machine"),
+    *("training.steps", "training.budget", "training.cooldown", "data.source"),
+    *("data.options.root", "data.options.download", "data.workers"),
+    *("sampling", "keeping", "machine"),
 }
 """Fields that may differ when a run is resumed; data are recognised by content, not by path."""
 DATA = "data.json"

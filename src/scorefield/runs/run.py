@@ -17,10 +17,12 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +37,7 @@ from tqdm import tqdm
 from .. import checkpoint, distributed
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
 from ..data import all_samples
-from ..disk import hold_lock
+from ..disk import hold_lock, write_file
 from ..model import ScoreModel
 from ..noise import seeded
 from ..sample import sample
@@ -52,8 +54,9 @@ from ..train import (
 )
 from ..values import escape_controls
 from .build import Parts, build_plan, build_schedule
-from .config import Experiment
+from .config import Experiment, as_json
 from .journal import Journal
+from .pace import Pace
 from .state import (
     Progress,
     interrupted_write,
@@ -67,10 +70,14 @@ HELDOUT_SAMPLES = 1024
 """Largest number of held-out samples whose loss is computed."""
 HELDOUT_BATCH = 256
 GRID_SAMPLES = 36
+BACKWARD = 3
+"""A training step's time in passes through the network, of which two are backward."""
 CHECKPOINT_EVERY = 600.0
 """Seconds between checkpoints, if those by steps are rarer."""
 ESTIMATE_AFTER = 5.0
 """Seconds of training after which the time of the whole is estimated."""
+LONG = 3600.0
+"""Seconds above which the estimate names the option for less."""
 MEAN_STEPS = 50
 """Number of steps over which the loss that is shown is a mean."""
 
@@ -93,8 +100,9 @@ class Run:
 
     def __init__(self, directory: Path, experiment: Experiment, parts: Parts) -> None:
         self.directory, self.experiment, self.parts = directory, experiment, parts
-        self.progress = Progress()
+        self.progress, self.pace = Progress(), Pace(0.0, 0)
         self.reasons = ""  # for the backend
+        self.plan = ""  # choices for the budget, in words
         self.skipped = 0  # number of steps that were skipped since the start
         self.losses = deque[float](maxlen=MEAN_STEPS)
         """Last losses that have been read, without those of skipped steps."""
@@ -112,10 +120,27 @@ class Run:
         """The averaged model, or the model itself if none is kept."""
         return self.parts.average if self.experiment.training.ema else self.parts.model
 
+    @property
+    def at_end(self) -> bool:
+        """True after the last step; with a budget, its number is an estimate until decided."""
+        training = self.experiment.training
+        open_end = training.budget is not None and not training.cooldown
+        return self.step >= training.steps and not open_end
+
     def restore(self, stored: TensorFile) -> None:
         """Continue from a checkpoint."""
         self.progress = restore_state(self.parts, stored)
+        self.pace = Pace(self.progress.seconds, self.step)
         self._written = self.step
+
+    @cached_property
+    def closing_steps(self) -> float:
+        """Number of steps that take about as long as the last held-out losses and samples."""
+        keeping, data = self.experiment.keeping, self.parts.data
+        rows = 0 if data.test is None else min(len(data.test), HELDOUT_SAMPLES)
+        if keeping.samples and images.is_picture(data.train.shape):
+            rows += GRID_SAMPLES * build_plan(self.model, self.experiment.sampling).evaluations
+        return rows / (BACKWARD * self.experiment.training.batch)
 
     def __iter__(self) -> Generator[Update, None, None]:
         """Train to the end; a step is yielded after everything due at it has been written."""
@@ -134,7 +159,7 @@ class Run:
                 raise interrupted_write(error, self.directory) from error
 
     def _updates(self) -> Generator[Update, None, None]:
-        keeping, training = self.experiment.keeping, self.experiment.training
+        keeping = self.experiment.keeping
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
         self.check_in_step()
         self._saved = monotonic()
@@ -144,21 +169,25 @@ class Run:
         with closing(journal) if journal else nullcontext(), self._signals():
             if self.step == 0:
                 self.save()
-            while self.step < training.steps:
+            while not self.at_end:
                 yield from self._steps(journal)
 
     def _steps(self, journal: Journal | None) -> Generator[Update, None, None]:
         """Train to the end, or until steps are undone."""
         unread = list[Update]()
         try:
-            for update in self._train():
-                self.progress.step = update.step
-                unread.append(update)
-                if self._is_look() and not self._look(unread, journal):
-                    return
-                yield update
-                if self._is_look():
-                    self._stop_if_signalled()
+            with closing(self.take_steps()) as updates:
+                for update in updates:
+                    self.progress.step = update.step
+                    unread.append(update)
+                    if self._is_look() and not self._look(unread, journal):
+                        return
+                    yield update
+                    if self._is_look():
+                        self._stop_if_signalled()
+                        if self.at_end:
+                            return
+                        self._plan_end()
         except OSError:
             if unread and distributed.world() == 1:  # reading data failed between two looks
                 self._look(unread, journal)
@@ -167,8 +196,8 @@ class Run:
     def _is_look(self) -> bool:
         keeping, training = self.experiment.keeping, self.experiment.training
         due = (keeping.evaluate, keeping.samples, keeping.checkpoint, training.snapshots)
-        last = self.step == training.steps
-        return last or is_look(self.step, self.parts.device) or any(_due(self.step, n) for n in due)
+        look = self.at_end or is_look(self.step, self.parts.device)
+        return look or any(_due(self.step, n) for n in due)
 
     def _look(self, unread: list[Update], journal: Journal | None) -> bool:
         """Read the results since the last look and write what is due; False if steps are undone."""
@@ -197,9 +226,9 @@ class Run:
                 return update.step
         return None
 
-    def _train(self) -> Generator[Update, None, None]:
+    def take_steps(self) -> Generator[Update, None, None]:
+        """Train and write nothing."""
         training, parts = self.experiment.training, self.parts
-        factor = build_schedule(training)
         autocast = self.experiment.machine.autocast == "on"
         with closing(parts.batches.stream(self.step)) as batches:
             conditional = self.experiment.data.labels
@@ -209,9 +238,11 @@ class Run:
                 lambda step: next(pairs),
                 parts.loss,
                 optimizer=parts.optimizer,
-                steps=training.steps,
+                steps=training.steps if training.budget is None else None,
                 start=self.step,
-                schedule=lambda step: self.progress.slower * factor(step),
+                schedule=lambda k: (
+                    self.progress.slower * build_schedule(self.experiment.training)(k)
+                ),
                 clip=training.clip,
                 clip_quantile=parts.clip_quantile,
                 ema=[*([parts.ema] if training.ema else []), *parts.powers],
@@ -221,10 +252,26 @@ class Run:
                 seed=derive_seed(self.experiment.seed, 2),
             )
 
+    def _plan_end(self) -> None:
+        """Record a cool-down that the budget asks for, before its first step."""
+        training = self.experiment.training
+        if training.budget is None:
+            return
+        piece = self.pace.decide(training, self.step, self.closing_steps)
+        if distributed.all_max(piece is not None) and (piece := distributed.broadcast(piece)):
+            message = self.pace.explain(training, piece[1])
+            if message and distributed.is_main():
+                warnings.warn(message, stacklevel=2)
+            training = replace(training, cooldown=[*training.cooldown, piece], steps=piece[1])
+            self.experiment = replace(self.experiment, training=training)
+            if distributed.is_main():
+                text = as_json(self.experiment)
+                write_file(self.directory / "config.json", text.encode())
+
     def _write_due(self, updates: Sequence[Update], journal: Journal | None) -> None:
         """Write what is due after the last of some steps; their lines come before a checkpoint."""
         keeping, training = self.experiment.keeping, self.experiment.training
-        last = self.step == training.steps
+        last, begin = self.at_end, monotonic()
         heldout = self.evaluate() if last or _due(self.step, keeping.evaluate) else {}
         for update in updates:
             line = _line(update) | (heldout if update.step == self.step else {})
@@ -244,6 +291,8 @@ class Run:
             about |= {"sampler": plan.sampler, "evaluations": plan.evaluations}
             if distributed.is_main():
                 images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
+        if _due(self.step, keeping.evaluate):
+            self.pace.closing = monotonic() - begin
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the held-out loss with its standard error, and keep the model if it is better."""
@@ -266,6 +315,9 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint."""
         self._saved = monotonic()
+        if self.experiment.training.budget is not None:
+            self.pace.tick()
+            self.progress.seconds = self.pace.seconds
         if distributed.is_main():
             save_state(self.directory, self.experiment, self.parts, self.progress)
 
@@ -280,7 +332,9 @@ class Run:
         # Only a checkpoint by steps, or the result would depend on when a signal or a time came.
         paths, every = checkpoints(self.directory), self.experiment.keeping.checkpoint
         path = (regular_checkpoints(paths, every) or paths)[-1]
+        seconds = self.pace.seconds
         self.restore(read_tensors(path))
+        self.pace = Pace(seconds, self.step)  # the time of steps that are undone is used
         if distributed.is_main():
             snapshots = checkpoints(self.directory, "snapshots")
             undone = [p for p in snapshots if int(p.name[:8]) > self.step]
@@ -359,17 +413,20 @@ def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> T
 
 def track_training(run: Run) -> Iterator[Update]:
     """Train a run to its end, and show its progress and a running mean of its loss."""
-    steps = run.experiment.training.steps
+    steps, budget = run.experiment.training.steps, run.experiment.training.budget
     if distributed.is_main():
-        place = f"from step {run.step} to {steps} on {run.parts.data.name}"
+        end = f"to {steps}" if budget is None else f"for {in_hours(budget - run.pace.seconds)}"
+        place = f"from step {run.step} {end} on {run.parts.data.name}"
         line = f"{run.directory}: {place}; Ctrl-C saves and stops"
         print(escape_controls(line), flush=True)
 
     def describe(update: Update) -> str:
-        return f"loss {fmean(run.losses or [math.nan]):.4g}"
+        left = "" if budget is None else f", {in_hours(max(0.0, budget - run.pace.seconds))} left"
+        return f"loss {fmean(run.losses or [math.nan]):.4g}{left}"
 
-    updates, position = estimate_time(run, steps), attrgetter("step")
-    return progress(updates, steps, "training", done=run.step, position=position, describe=describe)
+    updates, total = (estimate_time(run, steps), steps) if budget is None else (run, None)
+    position = attrgetter("step")
+    return progress(updates, total, "training", done=run.step, position=position, describe=describe)
 
 
 def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
@@ -384,5 +441,7 @@ def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
             if distributed.is_main():
                 rest = in_hours(a_step * (steps - update.step))
                 line = f"about {rest} on this machine, at {a_step:.2g} s a step"
+                if first == 1 and a_step * steps > LONG:
+                    line += "; --budget 20m trains for 20 minutes, with a network that suits them"
                 tqdm.write(line, file=sys.stderr)
         yield update

@@ -26,6 +26,7 @@ class Progress:
     best: float | None = None  # least held-out loss so far, if there is any
     slower: float = 1.0  # factor of the learning rate, less than 1 after the run has rolled back
     bad: int = 0  # number of steps skipped in a row
+    seconds: float = 0.0  # time used, if training.budget limits it
 
 
 def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: Progress) -> None:
@@ -79,7 +80,8 @@ def restore_state(parts: Parts, stored: TensorFile) -> Progress:
             states.setdefault(int(index), {})[name] = value
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    return Progress(**{name: stored.about[name] for name in asdict(Progress())})
+    defaults = asdict(Progress())
+    return Progress(**{name: stored.about.get(name, value) for name, value in defaults.items()})
 
 
 def last_state(directory: Path) -> TensorFile | None:

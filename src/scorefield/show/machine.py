@@ -55,6 +55,13 @@ def memory_bytes(device: str = "cpu") -> float:
     return min(limits)
 
 
+def waiting_seconds() -> float:
+    """Return the seconds for which this thread waited for a processor, or 0 if it is unknown."""
+    with suppress(OSError, IndexError, ValueError):  # only Linux counts them
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
 def in_words(machine: dict[str, Any]) -> str:
     """Return the same as one sentence."""
     place = machine["GPU"] or f"{machine['processor']} ({machine['instructions']})"

@@ -1,0 +1,81 @@
+"""Keep a run within its budget of time: the clock decides when it cools down and ends.
+
+The learning rate is constant until `COOLDOWN` of the budget is left, then it falls linearly to 0.
+The last step is planned from the speed of the latest steps, and again whenever the time or the
+steps left have halved, so that a run ends in time on a machine that becomes slower or faster. A
+decision is a pair of steps, (first, end), which config.json keeps in `training.cooldown`. It
+changes nothing before its first step: a run that is resumed, or started with the same pairs, gives
+the same result.
+"""
+
+import math
+from bisect import bisect
+from time import monotonic
+
+from ..show.machine import waiting_seconds
+from ..show.text import in_hours
+from .config import Training
+
+COOLDOWN = 0.4
+"""Share of the budget in which the learning rate falls to 0."""
+LAST_DECISION = 0.025
+"""Share of the budget that is left at the last decision, at least."""
+LEAST_WINDOW = 0.1
+"""Share of the budget for which the speed is measured; before the last tenth, the time left."""
+MARK_EVERY = 1e-3
+"""Share of the budget between records of the step."""
+FEWER_STEPS = 0.8
+"""Share of the planned steps below which a run reports that it is slowed."""
+OTHERS = 0.1
+"""Share of the time for which other programs had the processor, above which it does as well."""
+
+
+class Pace:
+    """The time that a run has used of its budget, and its steps in that time."""
+
+    def __init__(self, seconds: float, step: int) -> None:
+        self.seconds = seconds
+        self.closing: float | None = None
+        """Seconds in which all files were last written, as they are at the end."""
+        self._now, self._waiting = monotonic(), waiting_seconds()
+        self._marks, self._explained = [(seconds, step)], False
+
+    def tick(self) -> None:
+        """Read the clock."""
+        now = monotonic()
+        self.seconds, self._now = self.seconds + now - self._now, now
+
+    def decide(self, training: Training, step: int, closing_steps: float) -> tuple[int, int] | None:
+        """Return the first and the last step of a cool-down, if one is due after a step.
+
+        `closing_steps` take about as long as writing all files, if that has not been measured.
+        """
+        self.tick()
+        budget, pieces = training.budget or 0.0, training.cooldown
+        begin, end = pieces[-1] if pieces else (0, math.inf)
+        left = budget - self.seconds
+        if step <= begin or (pieces and left < LAST_DECISION * budget):
+            return None
+        window = max(left, LEAST_WINDOW * budget)
+        index = bisect(self._marks, (self.seconds - window, 0))
+        seconds, before = self._marks[min(index, len(self._marks) - 1)]
+        a_step = max(self.seconds - seconds, 1e-9) / (step - before)
+        left -= closing_steps * a_step if self.closing is None else self.closing
+        if self.seconds - self._marks[-1][0] >= MARK_EVERY * budget:
+            self._marks.append((self.seconds, step))
+        if left > COOLDOWN * budget / 2 ** len(pieces) and 2 * step < begin + end:
+            return None
+        return step, step + max(1, round(left / a_step))
+
+    def explain(self, training: Training, end: int) -> str:
+        """Say, once, that the run is slower than it was planned, or was for other programs."""
+        others = (waiting_seconds() - self._waiting) / max(self.seconds - self._marks[0][0], 1e-9)
+        since = training.cooldown[-1][0] if training.cooldown else 0
+        fewer = end - since < FEWER_STEPS * (training.steps - since)
+        if self._explained or not (fewer or others > OTHERS):
+            return ""
+        self._explained = True
+        text = f"slowed down: about {end} steps fit in {in_hours(training.budget or 0.0)}"
+        text += f", not {training.steps} as planned" * fewer
+        cause = f"; other programs had the processor for {others:.0%} of the time"
+        return text + cause * (others > OTHERS)

@@ -1,0 +1,224 @@
+"""A budget of time: its choice of a network, and a run that ends in time and resumes exactly.
+
+A clock that a step of training moves replaces the real one.
+"""
+
+import json
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+from test_faults import assert_same_end, vectors
+
+from scorefield.cli import main
+from scorefield.data import Arrays, Dataset
+from scorefield.nn import NETWORKS
+from scorefield.runs import resume, start
+from scorefield.runs.budget import CANDIDATES, EVENTS, Candidate, fit_budget, fit_images
+from scorefield.runs.choose import choose_experiment
+from scorefield.runs.config import Experiment, override, read
+from scorefield.runs.pace import Pace
+from scorefield.runs.run import Run
+from scorefield.train import cool_down
+from scorefield.values import parse_duration
+
+BUDGET = 24.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock, `now`; `cost(run)` is the time of a run's step, `closing` that of its files."""
+
+    class Clock:
+        now, closing, waiting = 0.0, 0.5, 0.0
+
+        @staticmethod
+        def cost(run):
+            return 0.1
+
+        def __call__(self):
+            return self.now
+
+    clock, take_steps, evaluate = Clock(), Run.take_steps, Run.evaluate
+
+    def timed_steps(run):
+        for update in take_steps(run):
+            clock.now += clock.cost(run)
+            yield update
+
+    def timed_evaluation(run):
+        clock.now += clock.closing
+        return evaluate(run)
+
+    monkeypatch.setattr(Run, "take_steps", timed_steps)
+    monkeypatch.setattr(Run, "evaluate", timed_evaluation)
+    for module in ("budget", "pace", "run"):
+        monkeypatch.setattr(f"scorefield.runs.{module}.monotonic", clock)
+    monkeypatch.setattr("scorefield.runs.pace.waiting_seconds", lambda: clock.waiting * clock.now)
+    return clock
+
+
+def _experiment(points, *settings):
+    return vectors(points, f"training.budget={BUDGET}", *settings)
+
+
+def _log_of_rates(directory):
+    lines = (directory / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["rate"] for line in lines]
+
+
+SPEEDS = {
+    "slower in the cool-down": lambda step: 0.25 if step < 60 else 0.75,
+    "faster in the cool-down": lambda step: 0.75 if step < 18 else 0.25,
+    "uneven": lambda step: 0.1 + 0.4 * (step % 10 < 4),
+}
+"""Seconds of a step."""
+
+
+@pytest.mark.filterwarnings("ignore:slowed down")
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_a_run_ends_within_a_tenth_of_its_budget(points, tmp_path, clock, speed):
+    clock.cost = lambda run: SPEEDS[speed](run.step)
+    run = start(_experiment(points), tmp_path / "run")
+    last = list(run)[-1]
+    assert abs(clock.now - BUDGET) <= 0.1 * BUDGET
+    training = read(tmp_path / "run/config.json").training
+    assert (last.step, run.at_end) == (training.steps, True)
+    rates = _log_of_rates(tmp_path / "run")
+    first = training.cooldown[0][0]
+    assert {*rates[:first]} == {training.rate}
+    assert all(one > other for one, other in pairwise(rates[first:]))
+    assert rates[-1] < 0.25 * training.rate
+
+
+@pytest.mark.filterwarnings("ignore:slowed down")
+def test_a_killed_run_replays_its_decisions_exactly(points, tmp_path, clock):
+    """Its recorded numbers alone, without a budget, give the same bits as it after two kills."""
+    clock.cost = lambda run: SPEEDS["slower in the cool-down"](run.step)
+    run, decisions = tmp_path / "run", []
+    updates = iter(start(_experiment(points), run))
+    for kills in range(3):
+        for update in updates:
+            decisions.append(read(run / "config.json").training.cooldown)
+            if (kills, update.step) == (0, 30) or (kills, len(decisions[-1])) == (1, 2):
+                break
+        updates.close()
+        clock.now += 1e6  # the time between does not count
+        updates = iter(resume(run))
+    assert all(later[: len(one)] == one for one, later in pairwise(decisions))
+    assert len(decisions[-1]) > 2
+    again = override(read(run / "config.json"), ["training.budget=null"])
+    list(start(again, tmp_path / "again"))
+    assert_same_end(tmp_path / "again", run)
+
+
+def test_a_run_says_that_it_is_slowed_and_how_much_other_programs_are(points, tmp_path, clock):
+    def train_until_planned(name):
+        run = start(_experiment(points), tmp_path / name)
+        next(update for update in run if run.experiment.training.cooldown)
+
+    clock.waiting = 0.25
+    with pytest.warns(UserWarning, match="slowed down: about .* other programs .* for 25% of the"):
+        train_until_planned("busy")
+    clock.now, clock.waiting = 0.0, 0.0
+    clock.cost = lambda run: 0.25 if run.step < 9 else 0.75
+    with pytest.warns(
+        UserWarning, match=r"slowed down: about \d+ steps fit in 24 s, not \d+ as pl"
+    ):
+        train_until_planned("slow")
+
+
+WIDTHS = {8: 0.1, 12: 0.3, 16: 0.9}
+"""Seconds of a step of the candidates."""
+
+
+@pytest.fixture
+def small_candidates(monkeypatch, clock):
+    form = {"kind": "UNet", "blocks": 1, "fir": None, "progressive_input": "none", "dropout": 0.0}
+    candidates = tuple(
+        Candidate(f"unet-{width}", 20 * number, form | {"width": width}, batch=4)
+        for number, width in enumerate(WIDTHS, 1)
+    )
+    monkeypatch.setitem(CANDIDATES, "cpu", candidates)
+    clock.cost = lambda run: WIDTHS[run.experiment.network["width"]]
+
+
+@pytest.mark.usefixtures("small_candidates")
+def test_more_time_never_gets_a_smaller_network_or_fewer_steps(clock):
+    experiment = override(Experiment(), ["network.kind=auto"])
+    pixels = torch.randint(256, (24, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    images, choices = Arrays(pixels.to(torch.uint8)), []
+    data = Dataset("noise", images, images)
+    for budget in (1.0, 12.0, 20.0, 75.0):
+        limited = override(experiment, [f"training.budget={budget}"])
+        planned, _, plan = fit_budget(limited, data, ["training.batch=5"], Pace(0.0, 0))
+        assert planned.training.batch == 5
+        choices.append((planned.network["width"], planned.training.steps))
+        assert planned.keeping.checkpoint == max(1, planned.training.steps // EVENTS)
+        assert planned.keeping.samples == 0  # a grid takes as long as 84 steps
+        # 1.05 · (5.1 s for measuring + 60 · 0.9 s / 0.9)
+        expected = {8: "", 12: "from 69 s on with unet-16", 16: "more time makes more steps"}
+        assert expected[choices[-1][0]] in plan
+        assert "few steps for data of this size: give 4 s or more" in plan or budget > 1
+    assert choices == sorted(choices)
+    assert [width for width, _ in choices] == [8, 8, 12, 16]
+
+
+def test_candidates_need_more_steps_the_larger_they_are_and_take_images_of_any_size():
+    for candidates in CANDIDATES.values():
+        steps = [candidate.steps for candidate in candidates]
+        assert steps == sorted({*steps})
+        for candidate, (height, width) in product(
+            candidates, ((8, 8), (28, 28), (64, 48), (9, 53))
+        ):
+            network = fit_images(candidate.network, height, width)
+            with torch.device("meta"):
+                net = NETWORKS[network.pop("kind")](channels=3, **network)
+                images, cond = torch.empty(2, 3, height, width), torch.empty(2)
+                assert net(images, cond).shape == images.shape
+    assert fit_images({"kind": "UNet"}, 28, 28)["multipliers"] == [1, 2, 2]
+    assert fit_images({"kind": "UNet", "patch": 2}, 28, 28)["multipliers"] == [1, 2]
+    assert fit_images({"kind": "DiT"}, 64, 64)["patch"] == 4
+
+
+@pytest.mark.usefixtures("small_candidates")
+def test_the_command_says_what_it_chose_and_keeps_what_is_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
+    options = ["--data.options.held_out=0.2", "--training.rate=2e-3", "--keeping.samples=0"]
+    assert main(["train", "--data", "x.npy", "--budget", "20s", "--out", "run", *options]) == 0
+    out = capsys.readouterr().out
+    assert "a step takes 0.1 s with unet-8, 0.3 s with unet-12, 0.9 s with unet-16\n" in out
+    assert "for 20 s: unet-12, about" in out
+    experiment = read(tmp_path / "run/config.json")
+    assert (experiment.training.rate, experiment.training.batch) == (2e-3, 4)
+    assert main(["resume", "run"]) == 0
+    assert f"has all of its {experiment.training.steps} steps" in capsys.readouterr().out
+    kept = choose_experiment(source="x.npy", settings=["training.budget=9", "network.width=8"])
+    assert (kept.network["kind"], kept.network["width"]) == ("UNet", 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "20"], "--budget '20': give a duration such as 90s, 20m or 1h30m"),
+        (["--budget", "20m", "--steps", "9"], "training.steps=9 with a budget"),
+        (["--budget", "20m", "--training.schedule=cosine"], "training.schedule=cosine with a bud"),
+        (["--budget", "20m", "--network.kind=auto"], "network.kind=auto is for images"),
+        (["--training.budget=-1"], "training.budget=-1: give more than 0"),
+        (["--training.cooldown=[[5, 9]]"], "the last of which ends at training.steps=3000"),
+    ],
+)
+def test_an_impossible_budget_is_refused(tmp_path, capsys, options, message):
+    assert main(["train", "vectors", "--out", str(tmp_path / "run"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_durations_and_schedules():
+    texts = {"90s": 90, "20m": 1200, "1h30m": 5400, " 1.5h": 5400, "1h1m1s": 3661}
+    assert {text: parse_duration(text, "--budget") for text in texts} == texts
+    factors = [cool_down([(4, 8), (6, 10)])(step) for step in range(11)]
+    assert factors == [1, 1, 1, 1, 1, 0.75, 0.5, 0.375, 0.25, 0.125, 0]
+    assert cool_down([])(7) == 1
