@@ -54,7 +54,7 @@ LAYERS = {
     # using a model
     "disk": "",
     "distributed": "",
-    "train": "_ops distributed noise",
+    "train": "_ops distributed noise values",
     "checkpoint": "_ops disk model nn precondition prior",
     "sample": "_ops distributed ladder model noise oracles precondition prior samplers score "
     "values",

@@ -27,7 +27,7 @@ from .values import check_names, spelling_hint
 
 Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
 """A class, one for all samples or one for each."""
-Condition = Label | str | Float[Tensor, "*shape"] | Mapping[str, Any]
+Condition = Label | str | Float[Tensor, "..."] | Mapping[str, Any]
 """A class by number or name, the model's only vector or image, or several conditions by name, where
 the class is called label; one of each for all samples, or one for each sample."""
 CLASS_DTYPES = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -110,12 +110,17 @@ class ScoreModel(nn.Module):
         Also in training: `loss(model.given(labels), x)`. Conditions that are left out of several
         are free. `guide(model.given(condition), model, 2.0)` strengthens it.
         """
-        values = self.read_condition(condition)
+        values: Any = self.name_condition(condition)
+        if values.keys() <= {"label"}:  # a network without names takes it alone
+            values = values.get("label")
         return keep_shape_and_device(self, lambda x, sigma: self(x, sigma, values))
 
-    def read_condition(self, condition: Condition) -> Label | dict[str, Any]:
-        """Return the number of a class, or values by name on the model's device, after a check."""
-        shapes = self.condition_shapes
+    def name_condition(self, condition: Condition) -> dict[str, Any]:
+        """Return a condition's values by name, on the model's device, after a check of the names.
+
+        That of a class, which is called label, is its number.
+        """
+        shapes, values = self.condition_shapes, dict[str, Any]()
         if isinstance(condition, Tensor) and condition.is_floating_point():
             if len(shapes) != 1:
                 raise ValueError(
@@ -124,8 +129,7 @@ class ScoreModel(nn.Module):
                 )
             condition = {next(iter(shapes)): condition}
         if not isinstance(condition, Mapping):
-            return self._read_label(condition)
-        values = dict[str, Any]()
+            condition = {"label": condition}
         for name, value in condition.items():
             if name == "label":
                 values[name] = self._read_label(value)
@@ -237,8 +241,13 @@ class ScoreModel(nn.Module):
             if name == "label":
                 values[name] = expand_label(value, n, self.device)
             else:
-                one = value.ndim == len(self.condition_shapes[name])
-                values[name] = value.expand(n, *value.shape) if one else value
+                shape = self.condition_shapes[name]
+                values[name] = value.expand(n, *value.shape) if value.ndim == len(shape) else value
+                if len(values[name]) != n:
+                    raise ValueError(
+                        f"condition {name!r:.80} has {len(value)} rows: give one, of shape "
+                        f"{tuple(shape)}, or one for each of {n} samples"
+                    )
         return values
 
     def _run(

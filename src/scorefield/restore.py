@@ -16,9 +16,9 @@ from torch import Tensor
 from . import inverse
 from .inverse import LinearOperator
 from .inverse.operators import check_measurement
-from .model import ScoreModel
+from .model import Condition, ScoreModel
 from .noise import geometric, seeded
-from .sample import Plan, check_keywords, condition, make_plan, require_prior, warn_of_broken
+from .sample import Plan, check_keywords, guided_score, make_plan, require_prior, warn_of_broken
 from .samplers import States, final
 from .train import derive_seed
 
@@ -54,6 +54,7 @@ def restore(
     particles: int = 32,
     filters: int = 4,
     label: int | str | None = None,
+    condition: Condition | None = None,
     guidance: float = 1.0,
     seed: int = 0,
     batch: int = 256,
@@ -67,8 +68,8 @@ def restore(
     of noise levels, 64 for the particle filter; see `make_plan` for the others. A measurement has
     `filters` of `particles` each, at most n; completions from one filter are correlated, because
     they may descend from one particle. `batch` chains run at a time, but at least one filter.
-    `label` is the class of all completions, by name or number, and `guidance` the strength of the
-    guidance towards it.
+    `label` is the class of all completions, by name or number, `condition` another one of all, and
+    `guidance` the strength of the guidance towards them.
 
     `watch` turns the chains, batch by batch, into their final samples, and may show progress; its
     second argument is the number of all states. `options` are the method's, such as zeta=0.5 for
@@ -89,7 +90,9 @@ def restore(
         options = {"observed": operator.observed} | own | options
     elif method == "pigdm":
         options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
-    score = condition(model, None if label is None else int(model.find_class(label)), guidance)
+    named = {} if condition is None else model.name_condition(condition)
+    named |= {} if label is None else {"label": int(model.find_class(label))}
+    score = guided_score(model, named or None, guidance)
 
     def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:
         x = work.plan.start(model, len(y), noise)

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from . import distributed
 from ._ops import Noise
 from .ladder import suggest, suggest_between
-from .model import Label, ScoreModel, expand_label
+from .model import Condition, Label, ScoreModel, expand_label
 from .noise import geometric, karras, seeded, uniform_like
 from .oracles import Oracle
 from .precondition import Precondition
 from .prior import Prior
 from .samplers import SAMPLERS, Sampler, States, final, find_sampler
 from .score import Score, guide
-from .values import check_names
+from .values import check_names, map_condition
 
 GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
 """Spacings of the levels between σ₁ and σ_L, by name."""
@@ -184,6 +184,7 @@ def sample(
     steps: int | None = None,
     seed: int = 0,
     label: Label | str | Sequence[str] | None = None,
+    condition: Condition | None = None,
     guidance: float = 1.0,
     batch: int = 256,
     **options: Any,
@@ -193,7 +194,8 @@ def sample(
     `sampler` is a name in `SAMPLERS`, a `Step` or sampler of your own, for which `make_plan` takes
     `steps` and the other options, or a finished `Plan`. `label` is the class of all samples or of
     each, by name or number; "all" spreads the samples evenly over the classes, in their order.
-    `guidance` is the strength of classifier-free guidance towards the class (1 is no guidance).
+    `condition` is another condition, see `ScoreModel.given`, for all samples or a row for each.
+    `guidance` is the strength of classifier-free guidance towards them (1 is no guidance).
     `batch` samples are computed at a time. Same seed, same samples.
     """
     model, plan = as_model(model), sampler
@@ -201,7 +203,9 @@ def sample(
         plan = make_plan(model, plan, steps, **options)
     elif options or steps is not None:
         raise ValueError("steps and options belong to a sampler's name, not to a finished plan")
-    parts = chains(model, n, plan, seed=seed, label=label, guidance=guidance, batch=batch)
+    parts = chains(
+        model, n, plan, seed=seed, label=label, condition=condition, guidance=guidance, batch=batch
+    )
     return torch.cat(list(gather(model, (final(states) for _, states in parts), n, batch)))
 
 
@@ -212,6 +216,7 @@ def chains(
     *,
     seed: int = 0,
     label: Label | str | Sequence[str] | None = None,
+    condition: Condition | None = None,
     guidance: float = 1.0,
     batch: int = 256,
 ) -> Iterator[tuple[int, States]]:
@@ -223,16 +228,22 @@ def chains(
         raise ValueError(f"n={n}, batch={batch}: both must be whole numbers, 1 or more")
     require_prior(model)
     model.check_weights()
-    classes = None if label is None else choose_classes(model, label, n)
-    condition(model, classes, guidance)  # fail now on what would fail at the first batch
+    values = None if label is None and condition is None else dict[str, Tensor]()
+    if values is not None:
+        named = {} if condition is None else model.name_condition(condition)
+        values = model.expand_condition(named, n)
+        if label is not None:
+            values["label"] = choose_classes(model, label, n)
+    guided_score(model, values, guidance)  # fail now on what would fail at the first batch
 
     def batches() -> Iterator[tuple[int, States]]:
         model.eval()  # dropout is for training
         for start in distributed.shard(range(0, n, batch)):
             noise = seeded(seed, first=start)
             x = plan.start(model, min(batch, n - start), noise)
-            own = None if classes is None else classes[start : start + len(x)].to(x.device)
-            yield start, plan.run(condition(model, own, guidance), x, noise)
+            rows = slice(start, start + len(x))
+            own = map_condition(lambda value: value[rows].to(x.device), values)  # noqa: B023
+            yield start, plan.run(guided_score(model, own, guidance), x, noise)
 
     return batches()
 
@@ -253,13 +264,13 @@ def choose_classes(
     return expand_label(model.find_class(cast(Label | str, label)), n)
 
 
-def condition(model: ScoreModel, label: Label | str | None, guidance: float) -> Score:
-    """Return the score of a class with guidance towards it, or of the model without a class."""
-    if label is None:
+def guided_score(model: ScoreModel, condition: Condition | None, guidance: float) -> Score:
+    """Return the score of a condition with guidance towards it, or of the model without one."""
+    if condition is None:
         if guidance != 1:
-            raise ValueError(f"guidance={guidance} needs a label to go towards")
+            raise ValueError(f"guidance={guidance} needs a label or condition to go towards")
         return model
-    score = model.given(label)
+    score = model.given(condition)
     return score if guidance == 1 else guide(score, model, guidance)
 
 

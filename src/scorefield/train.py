@@ -12,12 +12,13 @@ are computed together.
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from itertools import count
+from operator import itemgetter
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from . import distributed
 from ._ops import check_floats
 from .noise import check_seed, seeded
+from .values import map_condition
 
 EMA_WARMUP = 100
 """Steps after each of which the moving average is updated."""
@@ -42,8 +44,10 @@ NORM_WINDOW = 1000
 LOOK_EVERY = 10
 """Steps between looks at loss and norm where a look waits for the device: not on a CPU."""
 
-Batch = Tensor | tuple[Tensor, Tensor | None]
-"""Samples, or samples and their classes."""
+RowCondition: TypeAlias = Tensor | Mapping[str, Tensor] | None
+"""The classes of samples, or conditions by name, a row for each sample."""
+Batch = Tensor | tuple[Tensor, RowCondition]
+"""Samples, or samples and their classes or conditions."""
 
 
 class Update(NamedTuple):
@@ -147,7 +151,8 @@ def train(
 ) -> Generator[Update, None, None]:
     """Train a model and yield an `Update` after each step.
 
-    The model is a score with parameters, and with `given(label)` if the batches have classes.
+    The model is a score with parameters, and with `given(condition)` if the batches have classes or
+    conditions.
     `batches` returns the batch of a step, the same one at each call; `size` is that of the global
     batch, if these are only this process's rows. `loss(score, x, noise=...)`, such as
     `annealed(...)`, is one number per sample. `steps` is the step to end at, counted from 0, and
@@ -179,9 +184,11 @@ def train(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
 
-    def share_of_mean(x: Tensor, label: Tensor | None, step: int, first: int, total: int) -> Tensor:
+    def share_of_mean(
+        x: Tensor, condition: RowCondition, step: int, first: int, total: int
+    ) -> Tensor:
         """Return the share of rows from `first` on in the mean loss over `total` rows."""
-        score = model if label is None else model.given(label)
+        score = model if condition is None else model.given(condition)
         running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
         with _fork_generators(x.device, derive_seed(seed, step, first)), running:
             losses = loss(score, x, noise=seeded(seed, first=first, step=step))
@@ -196,11 +203,11 @@ def train(
 
     def descend(batch: Batch, step: int) -> Tensor:
         """Leave the gradient of the mean loss over the global batch, and return that mean."""
-        x, label = split_batch(batch)
+        x, condition = split_batch(batch)
         total = len(x) if size is None else size
         own = distributed.own_rows(total)
         if size is None:
-            x, label = x[own], None if label is None else label[own]
+            x, condition = x[own], map_condition(itemgetter(own), condition)
         if len(x) < accumulate:
             raise ValueError(
                 f"a batch of {total} for {distributed.world()} processes and accumulate="
@@ -210,9 +217,9 @@ def train(
         for part in range(accumulate):
             rows = distributed.split_rows(len(x), part, accumulate)
             some = slice(rows.start, rows.stop)
-            labels, first = None if label is None else label[some], own.start + rows.start
+            of_part, first = map_condition(itemgetter(some), condition), own.start + rows.start
             last = part == accumulate - 1
-            shares.append(objective.backward(x[some], labels, step, first, total, last=last))
+            shares.append(objective.backward(x[some], of_part, step, first, total, last=last))
         return distributed.all_sum(reduce(torch.add, shares))
 
     def update(step: int) -> Update:
@@ -290,15 +297,15 @@ def _watch_skipped(
             raise ValueError(error)
 
 
-def split_batch(batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Return the samples of a batch, and their classes if it has any."""
+def split_batch(batch: Batch) -> tuple[Tensor, RowCondition]:
+    """Return the samples of a batch, and their classes or conditions if it has any."""
     parts: Any = (batch, None) if isinstance(batch, Tensor) else batch
     classed = isinstance(parts, (tuple, list)) and len(parts) == 2
-    if not classed or not isinstance(parts[1], (Tensor, NoneType)):
+    if not classed or not isinstance(parts[1], (Tensor, Mapping, NoneType)):
         count = f" of {len(parts)}" if isinstance(parts, (tuple, list)) else ""
         raise TypeError(
             f"batches(step) returned a {type(batch).__name__}{count}: return a tensor x of "
-            "samples, or (x, classes), both tensors"
+            "samples, or (x, classes), both tensors, or (x, conditions), tensors by name"
         )
     check_floats(parts[0], "x")
     return parts[0], parts[1]

@@ -157,6 +157,13 @@ def parse_duration(text: str, name: str) -> float:
     return seconds
 
 
+def map_condition(change: Callable[[Any], Any], condition: Any) -> Any:
+    """Return a condition after a change of it or of each of several by name; None stays None."""
+    if isinstance(condition, Mapping):
+        return {name: change(value) for name, value in condition.items()}
+    return None if condition is None else change(condition)
+
+
 def quantity(n: int, noun: str) -> str:
     """Return a number with its noun, as in 1 row or 2 rows."""
     return f"{n} {noun}{'s' * (n != 1)}"

@@ -20,7 +20,12 @@ Settings: TypeAlias = UseAppendAction[
 Given: TypeAlias = UseAppendAction[
     Annotated[
         tuple[str, ...],
-        arg(name="given", metavar="COLUMN=VALUE", help="value in every row; may be repeated"),
+        arg(
+            name="given",
+            metavar="NAME=VALUE",
+            help="value of a table's column in every row, or of a condition: numbers with commas, "
+            "an .npy file or an image; may be repeated",
+        ),
     ]
 ]
 Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]

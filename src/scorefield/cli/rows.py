@@ -96,4 +96,5 @@ def _complete(
     say(f"computing: {optimize(model, batch=batch, evaluations=calls, precision=precision)}")
     watch = partial(files.track_chains, what="restoring")
     x = restore_rows(model, table, rows, n, batch=batch, watch=watch, **settings)
+    settings = {name: value for name, value in settings.items() if name != "condition"}
     return x, about | settings | {"batch": batch, "device": device, "precision": precision}

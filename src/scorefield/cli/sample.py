@@ -36,27 +36,28 @@ def sample(
         animate: also write the path of the samples, as a .gif or an animated .png.
     """
     options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
-    if cells:
-        options.check_unused(
-            "--given samples by restoration", sampler=sampler, label=label, guidance=guidance,
-            animate=animate,
-        )  # fmt: skip
-        from .rows import sample_given
-
-        sample_given(
-            run, cells, n, out, overwrite, steps=steps, seed=seed, batch=batch, device=device,
-            precision=precision,
-        )  # fmt: skip
-        return
     from .. import distributed
     from ..disk import write_file
     from ..fast import optimize
     from ..sample import chains, choose_classes, gather
     from ..show import images
     from . import files
+    from .given import describe_condition, read_given
+    from .rows import sample_given
 
     join_group()
     model, shape, about = files.load_model(run, device)
+    condition, rest = read_given(run, model, cells)
+    if rest:
+        options.check_unused(
+            "--given of a column that is learned samples by restoration", sampler=sampler,
+            label=label, guidance=guidance, animate=animate,
+        )  # fmt: skip
+        sample_given(
+            run, rest, n, out, overwrite, steps=steps, seed=seed, batch=batch, device=device,
+            precision=precision, condition=condition or None,
+        )  # fmt: skip
+        return
     out, table = files.choose_output(out, run, shape, overwrite)
     if animate is not None:
         files.check_animation(animate, out, shape)
@@ -68,10 +69,14 @@ def sample(
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
         **{"n": n, "seed": seed, "label": label, "guidance": guidance, "precision": precision},
         "classes": files.count_classes(model, classes),
+        **({"given": dict(text.split("=", 1) for text in cells)} if cells else {}),
     }
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)
-    parts = chains(model, n, plan, seed=seed, label=classes, guidance=guidance, batch=batch)
+    parts = chains(
+        model, n, plan, seed=seed, label=classes, condition=condition or None, guidance=guidance,
+        batch=batch,
+    )  # fmt: skip
     batches, frames = range(0, n, batch), list[Any]()
     calls = len(batches) * plan.evaluations
     choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
@@ -89,6 +94,8 @@ def sample(
     kind = f" of {repr(names[0]) if len(names) == 1 else f'{len(names)} classes'}" if names else ""
     cost = quantity(plan.evaluations, "evaluation")
     say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost} each")
+    if not condition and model.condition_shapes:
+        say(f"these are of all conditions: choose one by {describe_condition(model, table)}")
     if label is None and model.classes:
         say(f"--label chooses one of {describe_classes(model.classes)}, or `all`")
     if table is not None and out.suffix == ".npy":

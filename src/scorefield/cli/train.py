@@ -96,6 +96,7 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
     from ..checkpoint import read_tensors
     from ..distributed import is_main
     from ..runs.run import track_training
+    from .given import describe_condition
 
     join_group()
     if experiment is None:
@@ -131,4 +132,7 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
         say(f"{run.step} steps in {in_hours(run.pace.seconds)}")
     if run.skipped:
         say(f"{run.skipped} steps were skipped, because their loss or gradient was not finite")
-    say(f"next: scorefield sample {directory} -n 64{' --label all' * run.experiment.data.labels}")
+    hint = " --label all" * run.experiment.data.labels
+    if run.model.condition_shapes:
+        hint += f" {describe_condition(run.model, data.table)}"
+    say(f"next: scorefield sample {directory} -n 64{hint}")

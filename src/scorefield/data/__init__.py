@@ -23,10 +23,21 @@ from .hdf5 import hdf5_file
 from .hub import hub
 from .images import folder, image_names
 from .mnist import mnist
-from .numpy_files import numpy_file, tensor_data
-from .sources import Arrays, Crops, Dataset, Part, Source, Stream, all_samples
+from .numpy_files import numpy_file, simulations, tensor_data
+from .sources import (
+    Arrays,
+    Crops,
+    Dataset,
+    Pairs,
+    Part,
+    Source,
+    Stream,
+    all_samples,
+    choose_rows,
+    condition_shapes,
+)
 from .table import TABLE_FILE, Table
-from .toys import checkerboard, mixture, rings, signals, spirals, subspace
+from .toys import checkerboard, mixture, rings, signals, spirals, subspace, two_moons
 
 __all__ = [
     "DATASETS",
@@ -40,17 +51,21 @@ __all__ = [
     "Crops",
     "Dataset",
     "LabelledBatch",
+    "Pairs",
     "Part",
     "Source",
     "Stream",
     "Table",
     "all_samples",
+    "choose_rows",
+    "condition_shapes",
     "data_folder",
     "describe_changes",
     "find_loader",
     "fingerprint_files",
     "fingerprint_samples",
     "load_data",
+    "simulations",
     "tensor_data",
 ]
 
@@ -58,7 +73,7 @@ Loader = Callable[..., Dataset]
 
 LOADERS = (
     *(digits, photos, mnist, cifar10, celeba, rings, spirals, checkerboard, mixture, subspace),
-    *(signals, wine, breast_cancer),
+    *(signals, two_moons, wine, breast_cancer),
 )
 DATASETS: dict[str, Loader] = {loader.__name__.replace("_", "-"): loader for loader in LOADERS}
 """Data sets by name; the keyword arguments of each function are its options."""

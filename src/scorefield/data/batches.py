@@ -10,26 +10,28 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..distributed import split_rows
+from ..values import map_condition
 from ._random import coins, epoch_orders, uniform_bits
-from .sources import Labelled, Source, Stream, cell_centres
+from .sources import RowConditions, Rows, Source, Stream, cell_centres
 
 WORKER_TIMEOUT_SECONDS = 60.0
 """Time after which a batch that no worker has read is read in the main thread."""
 
 
 class LabelledBatch(NamedTuple):
-    """Clean samples in the model's units, images in [0, 1], and their labels if they have any."""
+    """Clean samples in the model's units, images in [0, 1], and their labels or conditions."""
 
     x: Float[Tensor, "batch *shape"]
-    labels: Int[Tensor, "batch"] | None
+    labels: RowConditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +80,9 @@ class Batches:
         return (self._finish(step, take(step)) for step in count(start))
 
     def _read_ahead(
-        self, start: int, take: Callable[[int], Labelled], workers: int
+        self, start: int, take: Callable[[int], Rows], workers: int
     ) -> Generator[LabelledBatch, None, None]:
-        pool, waiting = ThreadPoolExecutor(workers, "batches"), deque[Future[Labelled]]()
+        pool, waiting = ThreadPoolExecutor(workers, "batches"), deque[Future[Rows]]()
         repeatable = not isinstance(self.source, Stream)
         try:
             for step in count(start):
@@ -102,7 +104,7 @@ class Batches:
         """This process's positions in the global batch."""
         return split_rows(self.size, self.rank, self.world)
 
-    def _take(self, step: int) -> Labelled:
+    def _take(self, step: int) -> Rows:
         n, rows = len(self.source), self._rows
         first, end = (step * self.size + row for row in (rows.start, rows.stop))
         epochs = -(-self.size // n)  # computed at once; a batch lies in one or two such groups
@@ -113,22 +115,31 @@ class Batches:
             parts.append(order[max(first - begin * n, 0) : end - begin * n])
         return self.source.take(torch.cat(parts))
 
-    def _finish(self, step: int, samples: Labelled) -> LabelledBatch:
+    def _finish(self, step: int, samples: Rows) -> LabelledBatch:
         x, labels = samples[0].to(self.device), samples[1]
         rows = self._rows
         if self.flip:
             heads = coins(self.seed, step, rows, x.device)
-            x = torch.where(heads.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+            mirror = partial(_mirror, heads)
+            x, labels = mirror(x), map_condition(mirror, labels)
         if x.dtype == torch.uint8 and self.dequantise:
             bits = uniform_bits(self.seed, step, rows, self.source.shape.numel(), x.device)
             # v + u is a multiple of 2⁻¹⁶ below 256, exact in float32.
             x = (x.float() + bits.reshape(x.shape).float() / 2**16) / self.source.levels
         else:
             x = cell_centres(x, self.source.levels)
-        return LabelledBatch(x, None if labels is None else labels.to(self.device))
+        return LabelledBatch(x, map_condition(lambda value: value.to(self.device), labels))
 
 
-def _is_lost(future: Future[Labelled]) -> bool:
+def _mirror(heads: Bool[Tensor, "batch"], values: Tensor) -> Tensor:
+    """Mirror the images of some rows; labels and vectors stay as they are."""
+    if values.ndim < 4:
+        return values
+    rows = heads.to(values.device).view(-1, *[1] * (values.ndim - 1))
+    return torch.where(rows, values.flip(-1), values)
+
+
+def _is_lost(future: Future[Rows]) -> bool:
     """True if the worker does not answer, or its thread was ended."""
     try:
         error = future.exception(WORKER_TIMEOUT_SECONDS)

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,8 @@ from ..disk import open_regular
 from ..values import check_names, data_option
 from .column_scan import ColumnScan, join_remarks, match_number
 from .parquet import parquet_records
-from .sources import Arrays, Dataset, Split, hold_out
-from .table import DELIMITERS, ColumnKind, Record, Table, cell_text
+from .sources import Arrays, Dataset, Pairs, Source, Split, choose_condition, hold_out
+from .table import DELIMITERS, TABLE_CONDITION, ColumnKind, Record, Table, cell_text
 
 MAX_FILE_BYTES = 2**26
 MAX_LINE_LENGTH = 2**20
@@ -39,6 +40,8 @@ def table_file(
     delimiter: Literal[",", ";", "\t"] | None = None,
     held_out: float | Path = 0.1,
     memory: int = 2**28,
+    condition: Sequence[str] = (),
+    parameters: Sequence[str] = (),
 ) -> Dataset:
     """Load a .csv or .tsv file in UTF-8, or a .parquet, as standardised vectors, see `Table`.
 
@@ -48,11 +51,12 @@ def table_file(
     `types` corrects guessed kinds of columns, and `drop` leaves columns out. `missing` drops rows
     that lack a value, or raises an error that names the first. The default `delimiter` is the one
     with most columns in the header, and of samples of a .parquet the comma. The table may take
-    `memory` bytes.
+    `memory` bytes. The rows are conditioned on the columns `condition`, or on all but the
+    `parameters`.
     """
     records, mark = _find_records(Path(path), delimiter)
     reader = TableReader(str(path), records, missing == "drop", types or {}, drop, mark, memory)
-    return reader.dataset(held_out=held_out)
+    return reader.dataset(None, held_out, condition, parameters)
 
 
 def read_cells(path: Path, table: Table) -> list[dict[str, str]]:
@@ -170,11 +174,19 @@ class TableReader:
             pairs = zip(names, map(cell_text, row), strict=True)
             yield place, {name: text for name, text in pairs if name not in self.drop}
 
-    def dataset(self, split: Split | None = None, held_out: float | Path = 0.1) -> Dataset:
+    def dataset(
+        self,
+        split: Split | None = None,
+        held_out: float | Path = 0.1,
+        condition: Sequence[str] = (),
+        parameters: Sequence[str] = (),
+    ) -> Dataset:
         """Return the rows as standardised vectors, some of them held out."""
         header = self.header()
+        names = [name for name in header if name not in self.drop]
         check_names((*self.types, *self.drop), header, f"{self.source}: the column ")
-        scans = [ColumnScan(name) for name in header if name not in self.drop]
+        condition = choose_condition(self.source, names, condition, parameters)
+        scans = [ColumnScan(name) for name in names]
         total, n = self._scan(scans)
         remarks = [f"left out {total - n:,} of {total:,} rows, which lack a value"] * (n < total)
         if n < 2:
@@ -185,12 +197,17 @@ class TableReader:
         values = self._values(n, [scan.categories for scan in scans])
         rows = split or hold_out(n, held_out)
         train = values[rows[0].numpy()].T
-        fits = (scan.fit(cells, total) for scan, cells in zip(scans, train, strict=True))
-        table = Table(tuple(fits), self.delimiter)
-        if not table.size:
+        columns = [scan.fit(cells, total) for scan, cells in zip(scans, train, strict=True)]
+        vary = [name not in condition for name in names]
+        fixed = tuple(column for column in columns if column.name in condition)
+        table = Table(tuple(compress(columns, vary)), self.delimiter, fixed)
+        if not table.size or (fixed and not table.condition_table.size):
             raise ValueError(f"{self.source}: every column that is left has one value only")
         try:
-            vectors = Arrays(table.standardise(values))
+            vectors: Source = Arrays(table.standardise(values[:, vary]))
+            if fixed:
+                x = table.condition_table.standardise(values[:, np.logical_not(vary)], exact=True)
+                vectors = Pairs(vectors, {TABLE_CONDITION: Arrays(x)})
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
         notices = (str(table), *join_remarks(scans, self.types), *remarks)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from ..disk import open_regular
 from .sources import Dataset
@@ -51,14 +52,20 @@ def fingerprint_samples(data: Dataset) -> dict[str, str]:
         n = len(source)
         spread = torch.linspace(0, n - 1, min(n, 1000), dtype=torch.float64).long()
         x, labels = source.take(spread)
-        values = x.cpu().double()
-        content = f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
-        if x.dtype == torch.uint8:
-            content = f"{zlib.crc32(x.cpu().numpy().tobytes()):08x}"
-        if labels is not None:
-            content += f", labels {zlib.crc32(labels.cpu().numpy().tobytes()):08x}"
+        conditions = labels if isinstance(labels, Mapping) else {"labels": labels}
+        content = _summarise(x)
+        for other, value in conditions.items():
+            content += "" if value is None else f", {other} {_summarise(value)}"
         fingerprints[name] = f"{n} × {tuple(x.shape[1:])} {content}"
     return fingerprints
+
+
+def _summarise(x: Tensor) -> str:
+    """Return a checksum of whole numbers, or the moments of floats."""
+    if not x.is_floating_point():
+        return f"{zlib.crc32(x.cpu().numpy().tobytes()):08x}"
+    values = x.cpu().double()
+    return f"{values.mean():.4g} ± {values.std(correction=0):.4g}"
 
 
 def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:

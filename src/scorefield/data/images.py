@@ -23,7 +23,7 @@ from torch import Tensor
 from ..values import data_option, quantity
 from .decode import ImageFile, decode, image_formats, read_header, read_image
 from .fingerprint import check_unchanged, file_stamp
-from .sources import Arrays, Dataset, Labelled, Part, Source, Split, check_share
+from .sources import Arrays, Dataset, Labelled, Pairs, Part, Source, Split, check_share
 
 Size: TypeAlias = int | tuple[int, int]
 """Side of a square, or height and width, in pixels."""
@@ -185,6 +185,7 @@ def folder(
     held_out: float | Path | None = None,
     skip: bool = False,
     memory: int = 2**30,
+    condition: Sequence[str] = (),
 ) -> Dataset:
     """Load the images in a folder and its subfolders, sorted by name; hidden files are ignored.
 
@@ -207,6 +208,8 @@ def folder(
         skip: leave out files that cannot be read; this reads all files once more.
         memory: keep the pixels in memory if they take no more bytes than this. If they take more,
             give `size` and `channels` too: otherwise the header of each file is read first.
+        condition: folders of images that the images of the same names are conditioned on, such as
+            grey or small ones; each takes the name of its folder.
     """
     root = Path(path)
     names, skipped, own = image_names(root), tuple[str, ...](), ""
@@ -221,7 +224,15 @@ def folder(
     numbers = torch.tensor([order[top] for top in tops]) if classes else None
     skipping = f"; repair it, or leave such files out by {data_option('skip', True)}"
     files = folder_files(root, names, skipping)
-    images = ImageFiles(files, choose_reader(files, size, crop, channels, fit), numbers, memory)
+    images: Source = ImageFiles(
+        files, choose_reader(files, size, crop, channels, fit), numbers, memory
+    )
+    others = dict[str, Source]()
+    for place in map(Path, condition):
+        partners = folder_files(place, _same_names(place, [n.removeprefix(own) for n in names]), "")
+        reader = choose_reader(partners, size, crop, None, fit)
+        others[place.resolve().name] = ImageFiles(partners, reader, None, memory)
+    images = Pairs(images, others) if others else images
     rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
     notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
@@ -243,6 +254,19 @@ def image_names(root: Path) -> list[str]:
             f"{root} holds no images" + f", but {quantity(len(files), 'other file')}" * bool(files)
         )
     return sorted(image.relative_to(root).as_posix() for image in images)
+
+
+def _same_names(place: Path, names: Sequence[str]) -> list[str]:
+    """Return the images of a folder with these names, whatever their format."""
+    partners = {name.rpartition(".")[0]: name for name in image_names(place)}
+    missing = [name for name in names if name.rpartition(".")[0] not in partners]
+    if missing:
+        raise ValueError(
+            f"condition={place}: it holds no image for {missing[0]}"
+            + f", and for {len(missing) - 1} others" * (len(missing) > 1)
+            + "; give images of the same names"
+        )
+    return [partners[name.rpartition(".")[0]] for name in names]
 
 
 def _add_folder(root: Path, names: Sequence[str], other: Path) -> list[str]:

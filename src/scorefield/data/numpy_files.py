@@ -6,7 +6,7 @@ Volumes are (n, channels, depth, height, width). Signals, with `signals=True`, a
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader
@@ -22,9 +22,22 @@ from torch import Tensor
 
 from ..disk import open_regular
 from ..values import data_option, escape_controls
+from .column_scan import ColumnScan
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
-from .sources import MAX_CLASSES, Arrays, Dataset, Labelled, Source, hold_out
+from .sources import (
+    MAX_CLASSES,
+    Arrays,
+    Dataset,
+    Labelled,
+    Pairs,
+    RowConditions,
+    Source,
+    check_share,
+    choose_condition,
+    hold_out,
+)
+from .table import PLAIN_DECIMALS, Table
 
 LABEL_NAMES = ("labels", "y")
 MAX_UNPACKED_BYTES = 2**26
@@ -33,7 +46,13 @@ MAX_UNPACKED_RATIO = 100
 
 
 def numpy_file(
-    path: str | Path, *, signals: bool = False, held_out: float | Path = 0.1, memory: int = 2**30
+    path: str | Path,
+    *,
+    signals: bool = False,
+    held_out: float | Path = 0.1,
+    memory: int = 2**30,
+    condition: Sequence[str] = (),
+    parameters: Sequence[str] = (),
 ) -> Dataset:
     """Load a .npy file, or a .npz of one array of samples and, as `labels` or `y`, their labels.
 
@@ -41,12 +60,22 @@ def numpy_file(
     fixed choice of the share `held_out` is held out, at least one sample. With `signals`, floats
     (n, channels, length) or (n, length) are read as signals. From a .npy of more than `memory`
     bytes in C order only the rows in use are read.
+
+    Samples are conditioned on the arrays `condition`, vectors, numbers or images in the same order.
+    Of simulations, `parameters` are the arrays to learn, which are standardised like the columns of
+    a table, and all others are the condition.
     """
     path = Path(path)
     arrange = partial(arrange_samples, path, signals)
     with open_regular(path) as file:
         stamp = file_stamp(file.fileno())
-        array, labels = _read(path, file, memory)
+        arrays = _read(path, file, memory)
+    names = choose_condition(str(path), [*arrays], condition, parameters)
+    others = {name: _condition_rows(path, name, signals, arrays.pop(name)) for name in names}
+    if parameters:
+        columns = {k: _condition_rows(path, k, False, array).data for k, array in arrays.items()}
+        return simulations(columns, others, name=path.stem, held_out=check_share(held_out))
+    array, labels = _choose_samples(path, arrays)
     source: Source
     classes: tuple[str, ...] = ()
     if isinstance(array, np.memmap) and array.flags.c_contiguous:
@@ -57,11 +86,16 @@ def numpy_file(
         numbers, classes = number_labels(path, labels, len(array))
         source = Arrays(samples, numbers)
     check_samples(path, source)
+    source = Pairs(source, others) if others else source
     return Dataset.split(path.stem, source, hold_out(len(source), held_out), classes=classes)
 
 
-def tensor_data(x: Tensor) -> Dataset:
-    """Return a tensor of samples as data; it is split as a file of the same samples would be."""
+def tensor_data(x: Tensor, condition: RowConditions | Tensor = None) -> Dataset:
+    """Return a tensor of samples as data; it is split as a file of the same samples would be.
+
+    `condition` is a tensor with a row for each sample, or several by name; whole numbers, one a
+    sample, are classes.
+    """
     images = x.dtype == torch.uint8 and x.ndim in (4, 5)
     if x.ndim < 2 or not (images or x.is_floating_point()):
         raise TypeError(
@@ -69,9 +103,65 @@ def tensor_data(x: Tensor) -> Dataset:
             "images (n, channels, height, width) or volumes (n, channels, depth, height, width) as "
             "uint8"
         )
-    source = Arrays(x.detach().cpu())
+    tensors = {"condition": condition} if isinstance(condition, Tensor) else {**(condition or {})}
+    names = [k for k, v in tensors.items() if v.ndim == 1 and not v.is_floating_point()]
+    labels = tensors.pop(names[0]).cpu().numpy() if len(names) == 1 else None
+    numbers, classes = number_labels("data", labels, len(x))
+    source: Source = Arrays(x.detach().cpu(), numbers)
     check_samples("data", source)
-    return Dataset.split("tensor", source, hold_out(len(source), 0.1))
+    if tensors:
+        source = Pairs(
+            source, {k: _condition_rows("data", k, False, v) for k, v in tensors.items()}
+        )
+    return Dataset.split("tensor", source, hold_out(len(source), 0.1), classes=classes)
+
+
+def simulations(
+    parameters: Mapping[str, Tensor],
+    observations: Mapping[str, Source] | Mapping[str, Tensor],
+    *,
+    name: str = "simulations",
+    held_out: float = 0.1,
+) -> Dataset:
+    """Return simulations as data for p(parameters | observations).
+
+    Parameters are numbers or vectors, a row for each simulation. They are standardised, as the
+    columns of a table whose `numbers` turns samples back. The model standardises observations.
+
+    >>> data = simulations({"theta": theta}, {"x": x})
+    >>> table, model = data.table, finish(PRESETS["posterior"], "runs/posterior", data=data)
+    >>> theta = table.numbers(sample(model, 1000, condition=x[0]))
+    """
+    columns = dict[str, Tensor]()
+    for key, rows in parameters.items():
+        numbers = rows.reshape(len(rows), -1).T
+        names = [key] if len(numbers) == 1 else [f"{key}_{i}" for i in range(1, len(numbers) + 1)]
+        columns |= zip(names, numbers, strict=True)
+    values = torch.stack([*columns.values()], 1).double().cpu().numpy()
+    split = hold_out(len(values), held_out)
+    scans = [ColumnScan(name, kind="real", decimals=PLAIN_DECIMALS + 1) for name in columns]
+    train = values[split[0].numpy()].T
+    fits = (scan.fit(x, len(values)) for scan, x in zip(scans, train, strict=True))
+    table = Table(tuple(fits))
+    others = {
+        k: _condition_rows(name, k, False, x) if isinstance(x, Tensor) else x
+        for k, x in observations.items()
+    }
+    source = Pairs(Arrays(table.standardise(values)), others)
+    check_samples(name, source)
+    return Dataset.split(name, source, split, table=table, notices=(str(table),))
+
+
+def _condition_rows(
+    path: str | Path, name: str, signals: bool, values: NDArray[Any] | Tensor
+) -> Arrays:
+    """Return the rows of a condition: images, signals, vectors, or numbers as vectors of one."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    array = array.astype(np.float32) if array.dtype.kind in "iub" and array.ndim < 3 else array
+    array = array[:, None] if array.ndim == 1 else array
+    source = Arrays(torch.from_numpy(arrange_samples(f"{path}, {name}", signals, array)))
+    check_samples(f"{path}, {name}", source)
+    return source
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,17 +218,15 @@ def _read_rows(
     return not left
 
 
-def _read(
-    path: Path, file: BufferedReader, memory: int
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return the samples, mapped if an .npy has more than `memory` bytes, and the labels."""
+def _read(path: Path, file: BufferedReader, memory: int) -> dict[str, NDArray[Any]]:
+    """Return the arrays by name, mapped if an .npy has more than `memory` bytes."""
     try:
         size = os.fstat(file.fileno()).st_size
         if file.peek(6)[:6] == b"\x93NUMPY":
             # Mapped in any case, because only then numpy checks the length; copy-on-write,
             # because torch warns of an array that it must not write to.
             mapped = np.load(path, mmap_mode="c", allow_pickle=False)
-            return mapped if size > memory else np.load(file, allow_pickle=False), None
+            return {"": mapped if size > memory else np.load(file, allow_pickle=False)}
         # from an open file, because numpy leaves its own one open at an error
         content = np.load(file, allow_pickle=False)
         with content as archive:
@@ -147,17 +235,28 @@ def _read(
                 raise ValueError("it is not compressed as numpy does")
             total = sum(info.file_size for info in infos)
             check_unpacked(total, size)
-            arrays = {
+            return {
                 info.filename.removesuffix(".npy"): _read_member(archive.zip, info)
                 for info in infos
             }
     except Exception as error:  # numpy and zipfile may raise anything on a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"{path} cannot be read as arrays of numbers: {reason:.500}") from error
+
+
+def _choose_samples(
+    path: Path, arrays: dict[str, NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the samples, and the labels if there are any."""
+    if "" in arrays:  # a .npy file has a single array, without a name
+        return arrays[""], None
     labels = [arrays.pop(name) for name in LABEL_NAMES if name in arrays]
     if len(arrays) != 1 or len(labels) > 1:
         others = ", ".join(map(escape_controls, arrays)) or "of labels alone"
-        raise ValueError(f"{path} holds the arrays {others}: give one, and labels or y if any")
+        raise ValueError(
+            f"{path} holds the arrays {others}: give one, and labels or y if any, or name those "
+            "that the samples are conditioned on, by condition=NAME (--data.condition=NAME)"
+        )
     return next(iter(arrays.values())), labels[0] if labels else None
 
 
@@ -176,7 +275,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
         return array
 
 
-def arrange_samples(path: Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
+def arrange_samples(path: str | Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
     """Return samples as (n, size), or (n, channels, ...) of signals, images and volumes."""
     content = f"{path} holds {array.dtype} of shape {array.shape}"
     floats = array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.ndim in (2, 3, 4, 5)
@@ -220,7 +319,7 @@ def check_samples(path: str | Path, source: Source) -> None:
 
 
 def number_labels(
-    path: Path, labels: NDArray[Any] | None, n: int
+    path: str | Path, labels: NDArray[Any] | None, n: int
 ) -> tuple[Int[Tensor, "n"] | None, tuple[str, ...]]:
     """Return labels as numbers, and the names of the classes: sorted texts, or the numbers."""
     if labels is None:

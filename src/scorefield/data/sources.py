@@ -4,7 +4,7 @@ An 8-bit sample v of 0 … levels − 1 stands for the cell [v, v + 1)/levels of
 a point of the cell (Theis et al. 2016, §3.1); `all_samples` takes its middle.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -14,11 +14,16 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ..oracles import Oracle
+from ..values import check_names
 from ._random import permutation
 from .table import Table
 
+RowConditions: TypeAlias = Int[Tensor, "batch"] | Mapping[str, Tensor] | None
+"""Labels of samples, or tensors by name, in which the labels are called label."""
 Labelled: TypeAlias = tuple[Tensor, Int[Tensor, "batch"] | None]
 """Samples, uint8 or floats, and their labels if they have any."""
+Rows: TypeAlias = tuple[Tensor, RowConditions]
+"""Samples, and their labels or conditions if they have any."""
 MAX_CLASSES = 2**16
 """A network has parameters for each class."""
 Split: TypeAlias = tuple[Int[Tensor, "train"], Int[Tensor, "test"]]
@@ -45,8 +50,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
-        """Return the samples of these indices and their labels."""
+    def take(self, index: Int[Tensor, "batch"]) -> Rows:
+        """Return the samples of these indices, and their labels or conditions."""
 
     def part(self, rows: Int[Tensor, "n"]) -> "Source":
         """Return the source of some rows."""
@@ -119,9 +124,63 @@ class Part(Source):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, index: Int[Tensor, "batch"]) -> Labelled:
-        """Return the samples of these indices and their labels."""
+    def take(self, index: Int[Tensor, "batch"]) -> Rows:
+        """Return the samples of these indices, and their labels or conditions."""
         return self.source.take(self.rows[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Source):
+    """Samples and their conditions by name, which are the same rows of other sources."""
+
+    source: Source
+    conditions: Mapping[str, Source]
+
+    def __post_init__(self) -> None:
+        for name, other in self.conditions.items():
+            if len(other) != len(self.source):
+                raise ValueError(
+                    f"condition {name!r:.80} has {len(other)} rows, but there are "
+                    f"{len(self.source)} samples: give one for each"
+                )
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one sample."""
+        return self.source.shape
+
+    @property
+    def levels(self) -> int:
+        """Number of values that an 8-bit sample can take."""
+        return self.source.levels
+
+    @property
+    def device(self) -> torch.device:
+        """Device where `take` expects its indices."""
+        return self.source.device
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, index: Int[Tensor, "batch"]) -> Rows:
+        """Return the samples of these indices, and their labels and conditions by name."""
+        x, labels = self.source.take(index)
+        values = {"label": labels} if isinstance(labels, Tensor) else {}
+        for name, other in self.conditions.items():
+            values[name] = cell_centres(other.take(index)[0], other.levels)
+        return x, values
+
+    def part(self, rows: Int[Tensor, "n"]) -> "Pairs":
+        """Return some rows of all."""
+        return self._change(lambda source: source.part(rows))
+
+    def to(self, device: torch.device | str) -> "Pairs":
+        """Return all sources on a device."""
+        return self._change(lambda source: source.to(device))
+
+    def _change(self, change: Callable[[Source], Source]) -> "Pairs":
+        others = {name: change(source) for name, source in self.conditions.items()}
+        return Pairs(change(self.source), others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,13 +311,45 @@ def cell_centres(x: Tensor, levels: int) -> Tensor:
     return (x.float() + 0.5) / levels if x.dtype == torch.uint8 else x.float()
 
 
+def choose_condition(
+    place: str, names: Sequence[str], condition: Sequence[str], parameters: Sequence[str]
+) -> list[str]:
+    """Return which of the names are the condition: those named, or all but the parameters."""
+    check_names((*condition, *parameters), names, f"{place}: the column or array ")
+    if condition and parameters:
+        raise ValueError(
+            f"condition={condition}, parameters={parameters}: give one of the two, because all but "
+            "the parameters are the condition"
+        )
+    chosen = [
+        name for name in names if name in condition or (parameters and name not in parameters)
+    ]
+    if (condition or parameters) and len(chosen) in (0, len(names)):
+        raise ValueError(
+            f"{place}: of {', '.join(names)} some have to be the condition, and others learned"
+        )
+    return chosen
+
+
+def condition_shapes(source: Source) -> dict[str, list[int]]:
+    """Return the shapes of the conditions by name, without labels."""
+    others = source.conditions if isinstance(source, Pairs) else {}
+    return {name: [*other.shape] for name, other in others.items()}
+
+
 def all_samples(source: Source, limit: int | None = None) -> Float[Tensor, "n *shape"]:
     """Return the clean data in the model's units, or a fixed random choice of `limit` samples."""
+    rows = choose_rows(source, limit)
+    # a thousand at a time, so that little more than the result is in memory
+    parts = torch.split(rows, 1000)
+    return torch.cat([cell_centres(source.take(part)[0], source.levels) for part in parts])
+
+
+def choose_rows(source: Source, limit: int | None = None) -> Int[Tensor, "n"]:
+    """Return all rows, or a fixed random choice of `limit` of them, in order."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: give at least 1 sample, or None for all")
     rows = torch.arange(len(source))
     if limit is not None and limit < len(source):
         rows = permutation(0, len(source))[:limit].sort().values
-    # a thousand at a time, so that little more than the result is in memory
-    parts = torch.split(rows, 1000)
-    return torch.cat([cell_centres(source.take(part)[0], source.levels) for part in parts])
+    return rows

@@ -34,6 +34,8 @@ Row: TypeAlias = Mapping[str, object]
 Record: TypeAlias = tuple[str, list[str]]
 """Where in its file a row is, as "line 3", and its fields."""
 DELIMITERS = (",", ";", "\t")
+TABLE_CONDITION = "columns"
+"""Name of the condition that a table's columns make up."""
 TABLE_FILE = "table.json"
 """File of a run that holds its table."""
 MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
@@ -125,12 +127,20 @@ class Column:
             )
         return z[:, None]
 
+    def numbers(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the numbers of components z, not rounded; of a category its position."""
+        if self.kind == "category":
+            best = (z * self.scale + self.mean).argmax(1) if self.width else np.zeros(len(z))
+            return best.astype(np.float64)
+        values: NDArray[np.float64] = (z[:, 0] * self.scale + self.mean[0]).clip(*self.range)
+        return values
+
     def decode(self, z: NDArray[np.float64]) -> list[str]:
         """Return the texts of components z."""
+        numbers = self.numbers(z)
         if self.kind == "category":
-            best = (z * self.scale + self.mean).argmax(1) if self.width else np.zeros(len(z), int)
-            return [self.categories[i] for i in best]
-        values = (z[:, 0] * self.scale + self.mean[0]).clip(*self.range).tolist()
+            return [self.categories[int(i)] for i in numbers]
+        values = numbers.tolist()
         if self.kind == "integer":
             return [str(math.floor(v + 0.5)) for v in values]
         if self.decimals > PLAIN_DECIMALS:
@@ -149,13 +159,17 @@ class Table:
 
     columns: tuple[Column, ...]
     delimiter: str = ","
+    condition: tuple[Column, ...] = ()  # those that the rows are conditioned on
 
     def __str__(self) -> str:
         """Return a line for each column."""
-        names = [column.label[:40] for column in self.columns]
-        width = max(map(len, names))
-        pairs = zip(names, self.columns, strict=True)
-        lines = (f"  {name:{width}}  {column}" for name, column in pairs)
+        columns = (*self.columns, *self.condition)
+        width = max(len(column.label[:40]) for column in columns)
+        mark = {column.name: "  condition" for column in self.condition}
+        lines = (
+            f"  {column.label[:40]:{width}}  {column}{mark.get(column.name, '')}"
+            for column in columns
+        )
         return "\n".join(["columns as read (the option types corrects a kind):", *lines])
 
     @property
@@ -163,14 +177,44 @@ class Table:
         """Number of components of a vector."""
         return sum(column.width for column in self.columns)
 
-    def standardise(self, values: NDArray[np.float64]) -> Float[Tensor, "n size"]:
-        """Return the vectors of n × columns numbers; of a category its position."""
+    def standardise(
+        self, values: NDArray[np.float64], *, exact: bool = False
+    ) -> Float[Tensor, "n size"]:
+        """Return the vectors of n × columns numbers; of a category its position.
+
+        With `exact`, u is ½.
+        """
         rows, cpu = range(len(values)), torch.device("cpu")
         bits = uniform_bits(0, 0, rows, len(self.columns), cpu).numpy()
         u = MARGIN + (1 - 2 * MARGIN) * (bits + 0.5) / 2**16
+        u = np.full_like(u, 0.5) if exact else u
         columns = zip(self.columns, values.T, u.T, strict=True)
         parts = [column.encode(cells, v) for column, cells, v in columns]
         return torch.from_numpy(np.concatenate(parts, 1))
+
+    @property
+    def condition_table(self) -> "Table":
+        """The columns of the condition as a table of their own."""
+        return Table(self.condition, self.delimiter)
+
+    def given(self, rows: Sequence[Row]) -> Float[Tensor, "n size"]:
+        """Return the condition of rows that have all of its cells, for `model.given`."""
+        x, present = self.condition_table.encode(rows)
+        if not present.all():
+            names = ", ".join(column.name for column in self.condition)
+            raise ValueError(f"a row lacks cells of the condition: give all of {names}")
+        return x
+
+    def numbers(self, x: Float[Tensor, "n size"]) -> Float[Tensor, "n columns"]:
+        """Return the numbers that vectors stand for, without rounding; of a category its position.
+
+        Numbers are clipped to the range of the rows to train on.
+        """
+        widths = [column.width for column in self.columns]
+        parts = torch.split(x.detach().cpu().double(), widths, 1)
+        pairs = zip(self.columns, parts, strict=True)
+        values = [column.numbers(part.numpy()) for column, part in pairs]
+        return torch.from_numpy(np.stack(values, 1))
 
     def parse(self, row: Row) -> dict[str, float]:
         """Return the numbers of a row's cells, without those that are missing; see `encode`."""
@@ -253,13 +297,15 @@ class Table:
             raise FileNotFoundError(f"{path} does not exist: this is not a run trained on a table")
         try:
             content = json.loads(read_text(path))
-            entries = [convert_arguments(Column, dict(c), "column.") for c in content["columns"]]
-            columns = tuple(Column(**entry) for entry in entries)
+            columns, condition = (
+                tuple(Column(**convert_arguments(Column, dict(c), "column.")) for c in entries)
+                for entries in (content["columns"], content.get("condition", ()))
+            )
             if not columns or content["delimiter"] not in DELIMITERS:
                 raise ValueError("it has no columns, or an unknown delimiter")
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise ValueError(f"{path} is not the table of a run: {error!s:.500}") from error
-        return cls(columns, content["delimiter"])
+        return cls(columns, content["delimiter"], condition)
 
 
 def cell_text(value: object) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
+from .numpy_files import simulations
 from .sources import Arrays, Dataset
 
 PointSampler: TypeAlias = Callable[[int, Generator], Tensor]
@@ -90,6 +91,28 @@ def spirals(*, n: int = 10_000, seed: int = 0) -> Dataset:
         return sign * arm + noise
 
     return _sample_toy("spirals", points, n, seed)
+
+
+def two_moons(*, n: int = 20_000, seed: int = 0) -> Dataset:
+    """Simulate two moons, whose posterior is two crescents (Greenberg et al. 2019, appendix A.1).
+
+    θ ~ U(−1, 1)², and x = (r·cos a + ¼ − |θ₁ + θ₂|/√2, r·sin a + (θ₂ − θ₁)/√2) with a uniform on
+    [−π/2, π/2] and r ~ N(0.1, 0.01²). A tenth is held out.
+    """
+    _check_count("n × the size of a simulation", 4 * n)
+    generator = Generator().manual_seed(seed)
+    theta = 2 * torch.rand(n, 2, generator=generator) - 1
+    x = simulate_two_moons(theta, generator)
+    return simulations({"theta": theta}, {"x": x}, name="two-moons")
+
+
+def simulate_two_moons(theta: Tensor, generator: Generator) -> Tensor:
+    """Return an observation for each row of parameters."""
+    angle = math.pi * (torch.rand(len(theta), generator=generator) - 0.5)
+    radius = 0.1 + 0.01 * torch.randn(len(theta), generator=generator)
+    first = radius * angle.cos() + 0.25 - theta.sum(1).abs() / math.sqrt(2)
+    second = radius * angle.sin() + theta.diff(dim=1)[:, 0] / math.sqrt(2)
+    return torch.stack([first, second], 1)
 
 
 def _sample_oracle(name: str, oracle: Oracle, n: int, seed: int) -> Dataset:

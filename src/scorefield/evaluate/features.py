@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -148,7 +148,8 @@ def _labelled_rows(source: Source) -> tuple[Float[Tensor, "n size"], Tensor]:
 
 def read_labels(source: Source, rows: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """Return the labels of some samples."""
-    labels = [source.take(part)[1] for part in torch.split(rows, 250)]
+    conditions = [source.take(part)[1] for part in torch.split(rows, 250)]
+    labels = [part.get("label") if isinstance(part, Mapping) else part for part in conditions]
     if any(part is None for part in labels):
         raise ValueError("the samples have no labels, from which classes are read")
     return torch.cat([part.cpu() for part in labels if part is not None])

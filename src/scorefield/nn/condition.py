@@ -102,7 +102,7 @@ class ImageCondition(Standardise):
             return x.new_zeros(len(x), self.shape[0], *x.shape[2:])
         image = self.standardise(values, x)
         if image.shape[2:] != x.shape[2:]:
-            mode = "linear" if x.ndim == 3 else "bilinear"
+            mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.ndim]
             image = F.interpolate(image, x.shape[2:], mode=mode, align_corners=False)
         return self.withhold(image, 0.0)
 

@@ -86,7 +86,7 @@ def images_by_step(setting: Setting) -> Callable[[int], Tensor]:
     """Return the function that gives the images of each step."""
     small = setting.scale == "small"
     data = Data("photos", {"side": 4}) if small else setting.source(Data("cifar10"))
-    source = load_data(data.source, **data.options).train.to(setting.device)
+    source = load_data(data.source, **data.arguments).train.to(setting.device)
     size = setting.samples(128)
     batches = Batches(source, size, seed=setting.seed, dequantise=False, device=setting.device)
     return lambda step: enlarge(batches(step).x) if small else batches(step).x

@@ -112,7 +112,7 @@ class PaperModel:
     def dataset(self) -> Dataset:
         """The training images and the held-out ones."""
         data = self.experiment.data
-        return load_data(data.source, **data.options)
+        return load_data(data.source, **data.arguments)
 
     def images(
         self, part: Literal["train", "test"], limit: int | None = None

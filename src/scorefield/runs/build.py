@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..checkpoint import limit_parameters, load
-from ..data import Batches, Dataset, all_samples
+from ..data import Batches, Dataset, Pairs, Part, Source, all_samples, choose_rows
 from ..fast.optimize import Choice
 from ..model import ScoreModel
 from ..nn import Muon, build_module, find_network
@@ -139,8 +139,17 @@ def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
         with torch.random.fork_rng([]):
             torch.manual_seed(derive_seed(experiment.seed, 1))
             model = ScoreModel(build_network(experiment), precondition(experiment), prior=prior)
+        fit_conditions(model.net, data.train)
     names = experiment.data.classes or model.classes
     return ScoreModel(model.net, model.precondition, prior=prior, classes=names)
+
+
+def fit_conditions(net: nn.Module, source: Source) -> None:
+    """Standardise the network's conditions by the moments of the training data."""
+    if isinstance(source, Pairs):
+        rows = choose_rows(source, ESTIMATION_SAMPLES)
+        for name, other in source.conditions.items():
+            cast(Any, net).conditions[name].fit(all_samples(Part(other, rows)))
 
 
 def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:

@@ -53,11 +53,12 @@ def change_source(data: Data, source: str) -> Data:
         return data
     before = DATASETS.get(data.source)
     if source in DATASETS or before not in (None, *PUBLISHED_FILES.values()):
-        return replace(data, source=source, options={})
+        return replace(data, source=source, options={}, condition=())
     # A folder of images may replace published ones, and is cropped and scaled like them.
     takes = signature(find_loader(source)).parameters.keys() - {"root", "download"}
     options = {name: value for name, value in data.options.items() if name in takes}
-    return replace(data, source=source, options=options)
+    condition = data.condition if "condition" in takes else ()
+    return replace(data, source=source, options=options, condition=condition)
 
 
 def _suited_preset(source: str, settings: Sequence[str]) -> str:
@@ -69,8 +70,9 @@ def _suited_preset(source: str, settings: Sequence[str]) -> str:
     published = DATASETS.get(source) in PUBLISHED_FILES.values()
     if published or source.startswith(HUB_PREFIX) or Path(source).is_dir():
         return "photos"
-    own = [setting for setting in settings if setting.startswith("data.options.")]
-    data = load_data(source, **override(Experiment(), own).data.options)
+    own = [text for text in settings if text.startswith(("data.options.", "data.condition="))]
+    data = load_data(source, **override(Experiment(), own).data.arguments)
     if data.table is not None:
-        return "table"
+        simulated = any(text.startswith("data.options.parameters=") for text in own)
+        return "posterior" if simulated else "table"
     return {"signals": "signals", "vectors": "vectors"}.get(data.kind, "photos")

@@ -32,7 +32,15 @@ class Data:
     flip: bool = False  # mirror images left to right at random
     workers: int = 0  # threads that read ahead, for sources that read files
     labels: bool = False  # train a class-conditional model, if the data have classes
+    # what else the model is conditioned on: columns of a table, arrays of an .npz, or folders of
+    # images with the same names as those to learn
+    condition: Sequence[str] = ()
     classes: Sequence[str] | None = None  # names of the classes; by default those of the data
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `load_data`."""
+        return self.options | ({"condition": self.condition} if self.condition else {})
 
 
 @dataclass(frozen=True)
@@ -318,6 +326,8 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
             f"first steps, the last of which ends at training.steps={steps}"
         )
     data, start = experiment.data, experiment.start
+    if data.condition and os.path.isdir(data.source):  # the condition is in folders too
+        data = replace(data, condition=[os.path.abspath(place) for place in data.condition])
     # os.path's, because Path's fails on text that is too long to be a path
     if data.source not in names and os.path.exists(data.source):
         data = replace(data, source=str(Path(data.source).resolve()))

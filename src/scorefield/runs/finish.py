@@ -44,7 +44,7 @@ def start(
     check_writable(directory / "config.json")
     _import_network(experiment)
     experiment, dataset = move_data(experiment, data)
-    dataset = dataset or load_data(experiment.data.source, **experiment.data.options)
+    dataset = dataset or load_data(experiment.data.source, **experiment.data.arguments)
     if experiment.training.budget is None:
         choices = (*resolve(experiment, dataset), "")
     else:

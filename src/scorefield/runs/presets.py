@@ -220,6 +220,17 @@ PRESETS = {
         keeping=Keeping(best="last"),
         machine=Machine(threads=1),
     ),
+    # p(θ | x) of simulations (θ, x), in two to three minutes on two cores; σ is in standard
+    # deviations of θ, and small enough for posteriors a thousand times narrower than the prior.
+    # `make study` compares posteriors with the truth.
+    "posterior": Experiment(
+        data=Data("two-moons"),
+        network={"kind": "MLP", "width": 128, "blocks": 4},
+        levels=Levels(sigma_max=20.0, sigma_min=0.002, count=20, mean=-1.5, std=1.6),
+        training=Training(steps=20_000, batch=256, schedule="cosine", clip=1.0, ema=0.998),
+        sampling=Sampling(steps=32),
+        machine=Machine(threads=1),
+    ),
     # one-dimensional signals; σ is [S]
     "signals": Experiment(
         data=Data("signals"),

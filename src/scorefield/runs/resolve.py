@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..data import Dataset, all_samples
+from ..data import Dataset, all_samples, condition_shapes
 from ..distributed import choose_device
 from ..fast.optimize import Choice, choose
 from ..ladder import suggest
@@ -103,6 +103,13 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         arguments.setdefault("shape", list(shape))
     if "levels" in takes and experiment.levels.precondition == "NCSN":
         arguments.setdefault("levels", experiment.levels.count)
+    if shapes := condition_shapes(data.train):
+        if kind not in ("UNet", "DiT", "MLP"):
+            raise ValueError(
+                f"network.kind={kind!r}: it takes no conditions, but {data.name} has "
+                f"{', '.join(shapes)}: use UNet, DiT or MLP"
+            )
+        arguments["conditions"] = arguments.get("conditions", {}) | shapes
     classes = len(experiment.data.classes or ())
     if experiment.data.labels and arguments.setdefault("labels", classes) != classes:
         raise ValueError(

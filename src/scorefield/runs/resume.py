@@ -37,8 +37,8 @@ from .resolve import resolve
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
-OwnData: TypeAlias = str | Path | Tensor | Dataset
-"""A source, or data in memory."""
+OwnData: TypeAlias = str | Path | Tensor | tuple[Tensor, Any] | Dataset
+"""A source, or data in memory; a pair is of samples and what they are conditioned on."""
 
 FREE = {
     *("training.steps", "training.budget", "training.cooldown", "data.source"),
@@ -123,10 +123,14 @@ def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Exper
 
 def move_data(experiment: Experiment, own: OwnData | None) -> tuple[Experiment, Dataset | None]:
     """Return the experiment with its data at a new place or in memory, and those in memory."""
-    own = tensor_data(own) if isinstance(own, Tensor) else own
+    if isinstance(own, Tensor | tuple):
+        own = tensor_data(*((own,) if isinstance(own, Tensor) else own))
     data, dataset = experiment.data, own if isinstance(own, Dataset) else None
     if not isinstance(own, str | Path | Dataset | None):
-        raise TypeError(f"data is a {type(own).__name__}: give a tensor, a Dataset, or a name")
+        raise TypeError(
+            f"data is a {type(own).__name__}: give a tensor, a pair (x, condition), a Dataset, or "
+            "a name"
+        )
     if dataset is not None:
         data = replace(data, source=IN_MEMORY, options={})
     elif own is not None:
@@ -166,7 +170,7 @@ def read_data(
         files = {} if in_memory else fingerprint_files(source, options.get("held_out"))
         if files:
             check(files)
-        data = data or load_data(source, **options)
+        data = data or load_data(source, **experiment.data.arguments)
     except FileNotFoundError as error:
         place = error.filename or data_folder(source, options.get("root"))
         place = "memory" if source == IN_MEMORY else place

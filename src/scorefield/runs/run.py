@@ -19,7 +19,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -31,12 +31,13 @@ from types import FrameType
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint, distributed
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
-from ..data import all_samples
+from ..data import Source, all_samples, choose_rows, condition_shapes
 from ..disk import hold_lock, write_file
 from ..model import ScoreModel
 from ..noise import seeded
@@ -46,6 +47,7 @@ from ..show.progress import progress
 from ..show.text import in_hours
 from ..train import (
     MAX_SKIPPED,
+    RowCondition,
     Update,
     derive_seed,
     is_look,
@@ -231,8 +233,8 @@ class Run:
         training, parts = self.experiment.training, self.parts
         autocast = self.experiment.machine.autocast == "on"
         with closing(parts.batches.stream(self.step)) as batches:
-            conditional = self.experiment.data.labels
-            pairs = ((x, labels if conditional else None) for x, labels in batches)
+            labels = self.experiment.data.labels
+            pairs = ((x, select_condition(condition, labels)) for x, condition in batches)
             yield from train(
                 parts.model,
                 lambda step: next(pairs),
@@ -287,7 +289,11 @@ class Run:
         grids = keeping.samples and images.is_picture(self.parts.data.train.shape)
         if grids and (last or _due(self.step, keeping.samples)):
             plan = build_plan(self.model, self.experiment.sampling)
-            x, about = sample(self.model, GRID_SAMPLES, plan), asdict(self.progress)
+            source = self.parts.data.test or self.parts.data.train
+            rows = torch.arange(GRID_SAMPLES) % len(source)
+            condition = take_condition(self.experiment, source, rows)
+            x = sample(self.model, GRID_SAMPLES, plan, condition=condition)
+            about = asdict(self.progress)
             about |= {"sampler": plan.sampler, "evaluations": plan.evaluations}
             if distributed.is_main():
                 images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
@@ -402,13 +408,33 @@ def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> T
     """Return the loss of each held-out sample; samples and noise are always the same."""
     assert parts.data.test is not None
     x = all_samples(parts.data.test, HELDOUT_SAMPLES).to(parts.device)
+    chosen = choose_rows(parts.data.test, HELDOUT_SAMPLES)
     model.eval()
     losses, own = x.new_zeros(len(x)), distributed.own_rows(len(x))
     for first in range(own.start, own.stop, HELDOUT_BATCH):
         rows = slice(first, min(first + HELDOUT_BATCH, own.stop))
         noise = seeded(derive_seed(experiment.seed, 3), first=first)
-        losses[rows] = parts.loss(model, x[rows], noise=noise)
+        condition = take_condition(experiment, parts.data.test, chosen[rows])
+        score = model if condition is None else model.given(condition)
+        losses[rows] = parts.loss(score, x[rows], noise=noise)
     return distributed.all_sum(losses)
+
+
+def select_condition(condition: RowCondition, labels: bool) -> RowCondition:
+    """Return the condition that a model learns, with the labels only if it learns them."""
+    if isinstance(condition, Mapping):
+        return {name: value for name, value in condition.items() if labels or name != "label"}
+    return condition if labels else None
+
+
+def take_condition(
+    experiment: Experiment, source: Source, rows: Int[Tensor, "n"]
+) -> Mapping[str, Tensor] | None:
+    """Return the conditions of some rows; None of data with at most classes."""
+    if not condition_shapes(source):
+        return None
+    condition = select_condition(source.take(rows)[1], experiment.data.labels)
+    return condition if isinstance(condition, Mapping) else None
 
 
 def track_training(run: Run) -> Iterator[Update]:

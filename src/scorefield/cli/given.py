@@ -1,0 +1,71 @@
+"""Conditions from the command line, for `sample --given`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import TABLE_FILE, Table
+from ..data.decode import read_image
+from ..data.table import TABLE_CONDITION
+from ..disk import open_regular
+from ..model import ScoreModel
+from ..values import check_names
+
+
+def read_given(
+    run: Path, model: ScoreModel, texts: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the conditions of texts such as x=0.1,0.2, and the texts for the columns learned."""
+    table = Table.read(run) if (run / TABLE_FILE).exists() else Table(())
+    shapes, columns = model.condition_shapes, [column.name for column in table.columns]
+    own = [column.name for column in table.condition]
+    names = [*columns, *own, *(name for name in shapes if name != TABLE_CONDITION or not own)]
+    condition, cells, rest = dict[str, Tensor](), dict[str, str](), list[str]()
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        check_names([name], names, f"--given {text}: the column or condition ")
+        if name in columns:
+            rest.append(text)
+        elif name in cells or name in condition or not equals or not value:
+            raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
+        elif name in own:
+            cells[name] = value
+        else:
+            condition[name] = _read_value(text, value, shapes[name])
+    if cells:
+        condition[TABLE_CONDITION] = table.given([cells])[0]
+    return condition, rest
+
+
+def describe_condition(model: ScoreModel, table: Table | None) -> str:
+    """Return an example of `--given`."""
+    own = [column.name for column in table.condition] if table else []
+    return " ".join(f"--given {name}=VALUE" for name in own or model.condition_shapes)
+
+
+def _read_value(text: str, value: str, shape: Sequence[int]) -> Tensor:
+    """Return numbers with commas between them, an array of an .npy file, or an image."""
+    path = Path(value)
+    try:
+        if path.suffix.lower() == ".npy":
+            with open_regular(path) as file:
+                x = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
+        elif path.exists() and len(shape) == 3:
+            picture = read_image(path, "L" if shape[0] == 1 else "RGB")
+            pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+            rows = pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
+            x = (rows.float() + 0.5) / 256
+        else:
+            x = torch.tensor([float(number) for number in value.split(",")])
+    except (OSError, ValueError) as error:
+        wanted = "an image" if len(shape) == 3 else f"{shape[0]} numbers with commas between them"
+        raise ValueError(f"--given {text}: give {wanted}, or an .npy file ({error})") from error
+    fixed = 1 if len(shape) == 3 else len(shape)
+    if x.ndim != len(shape) or x.shape[:fixed] != torch.Size(shape[:fixed]):
+        raise ValueError(
+            f"--given {text}: it has shape {tuple(x.shape)}, but the model takes {tuple(shape)}"
+        )
+    return x

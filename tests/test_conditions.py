@@ -1,0 +1,158 @@
+"""Conditions from tables, arrays and folders through training, checkpoints and sampling."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scorefield import load, sample
+from scorefield.cli import main
+from scorefield.data import Batches, Pairs, Table, load_data, simulations, tensor_data
+from scorefield.runs import resume, start
+from scorefield.runs.config import Experiment, override
+
+SMALL = ["training.steps=4", "training.batch=16", "keeping={evaluate: 2, checkpoint: 2}"]
+MLP_8 = "network={kind: MLP, width: 8, blocks: 1}"
+UNET_8 = "network={kind: UNet, width: 8, multipliers: [1], blocks: 1, attention: []}"
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def _table(n=80):
+    numbers = torch.randn(n, 3).tolist()
+    rows = [[f"{a:.3f}", f"{b:.3f}", "yes" if c > 0 else "no", f"{c:.3f}"] for a, b, c in numbers]
+    with Path("t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b", "kind", "c"], *rows])
+    return "t.csv"
+
+
+def _samples():
+    return list(csv.reader(Path("samples.csv").read_text().splitlines()))
+
+
+def _images(side=8, n=12):
+    x = torch.randint(256, (n, side, side), dtype=torch.uint8)
+    for folder, pixels in (("big", x), ("small", x[:, ::2])):
+        Path(folder).mkdir()
+        for i, image in enumerate(pixels.numpy()):
+            Image.fromarray(image).save(f"{folder}/{i}.png")
+    return x
+
+
+def _train(settings, **data):
+    list(start(override(Experiment(), [*SMALL, *settings]), "run", **data))
+    return load("run")
+
+
+def test_columns_of_a_table_are_a_condition_that_sample_takes_by_name(capsys, error_of):
+    args = ["--data", _table(), "--out", "run", f"--set={MLP_8}", *(f"--{s}" for s in SMALL)]
+    assert main(["train", *args, "--data.condition=b,kind"]) == 0
+    assert "sample run -n 64 --given b=VALUE --given kind=VALUE" in capsys.readouterr().out
+    table, model = Table.read("run"), load("run")
+    assert [c.name for c in table.columns] == ["a", "c"]
+    assert [c.name for c in table.condition] == ["b", "kind"]
+    assert model.condition_shapes == {"columns": [3]}
+    chosen = ["--given", "b=0.5", "--given", "kind=no"]
+    assert main(["sample", "run", "-n", "5", "--steps", "3", *chosen]) == 0
+    rows = _samples()
+    x = sample(model, 5, steps=3, condition=table.given([{"b": 0.5, "kind": "no"}])[0])
+    assert rows == [["a", "c"], *map(list, table.decode(x))]
+    assert not torch.equal(x, sample(model, 5, steps=3))
+    # a learned column is completed under the condition
+    assert main(["sample", "run", "-n", "3", *chosen, "--given", "a=1.5", "--steps", "4"]) == 0
+    assert {row[0] for row in _samples()} == {"a", "1.5"}
+    capsys.readouterr()
+    assert "give all of b, kind" in error_of("sample", "run", "--given", "b=1")
+    assert "--given z=1: the column or condition z" in error_of("sample", "run", "--given", "z=1")
+    assert "the column or array z" in error_of(*args[:0], "train", *args[:2], "--data.condition=z")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_conditional_run_resumes_bit_identically(accumulate):
+    theta, x = torch.randn(90, 2), torch.randn(90, 3)
+    settings = [MLP_8, f"training.accumulate={accumulate}", "network.label_dropout=0.0"]
+    data = tensor_data(theta, {"x": x, "label": torch.arange(90) % 3})
+    through = _train([*settings, "data.labels=true"], data=data)
+    experiment = override(Experiment(), [*SMALL, *settings, "data.labels=true"])
+    updates = iter(start(experiment, "other", data=data))
+    for _ in range(3):
+        next(updates)
+    updates.close()
+    list(resume("other", data=data))
+    assert all(map(torch.equal, through.state_dict().values(), load("other").state_dict().values()))
+    assert through.condition_shapes == {"x": [3]}
+    part = through.net.conditions["x"]
+    torch.testing.assert_close(part.mean, data.train.conditions["x"].data.mean(0))
+    heldout = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert any("heldout" in line for line in heldout)
+
+
+def test_a_pair_in_memory_and_an_array_of_a_file_are_the_same_data():
+    x, y = torch.randn(30, 2), torch.randn(30, 3)
+    np.savez("pairs.npz", x=x.numpy(), obs=y.numpy())
+    file, pair = load_data("pairs.npz", condition=["obs"]), tensor_data(x, {"obs": y})
+    for one, other in ((file.train, pair.train), (file.test, pair.test)):
+        rows = torch.arange(len(one))
+        assert torch.equal(one.take(rows)[0], other.take(rows)[0])
+        assert torch.equal(one.take(rows)[1]["obs"], other.take(rows)[1]["obs"])
+    model = _train([MLP_8], data=(x, y))
+    samples = sample(model, 4, steps=3, condition=y[:4])
+    alone = sample(model, 2, steps=3, condition={"condition": y[:2]})
+    assert torch.equal(samples[:2], alone)  # a row of the condition for each sample
+    assert main(["sample", "run", "-n", "2", "--steps", "3", "--given", "condition=1,2,0.5"]) == 0
+    one = sample(model, 2, steps=3, condition=torch.tensor([1.0, 2.0, 0.5]))
+    assert torch.equal(torch.from_numpy(np.load("samples.npy")), one)
+    with pytest.raises(ValueError, match=r"holds the arrays x, obs.*--data\.condition=NAME"):
+        load_data("pairs.npz")
+    with pytest.raises(ValueError, match=r"condition 'condition' has 4 rows.* each of 3 samples"):
+        sample(model, 3, steps=3, condition=y[:4])
+
+
+def test_images_are_paired_by_name_and_mirrored_together(capsys, error_of):
+    x = _images()
+    data = load_data("big", condition=["small"])
+    assert isinstance(data.train, Pairs)
+    pairs = Batches(data.train, 8, flip=True, dequantise=False)(0)
+    assert torch.equal(pairs.x[:, :, ::2], pairs.labels["small"])
+    mirrored = {row.numpy().tobytes() for row in (x.flip(2).float() + 0.5) / 256}
+    assert 0 < sum(row[0].numpy().tobytes() in mirrored for row in pairs.x) < 8
+    settings = [UNET_8, "data.source=big", "data.condition=small", "data.flip=true"]
+    model = _train([*settings, "sampling.steps=2"])
+    assert model.condition_shapes == {"small": [1, 4, 8]}
+    command = ["sample", "run", "-n", "2", "--steps", "2", "--out", "x.npy"]
+    assert main([*command, "--given", "small=small/3.png"]) == 0
+    small = (x[3, ::2].float() + 0.5) / 256
+    expected = sample(model, 2, steps=2, condition=small[None])
+    assert torch.equal(torch.from_numpy(np.load("x.npy")), expected)
+    capsys.readouterr()
+    assert "small=none.png: give an image" in error_of(*command, "--given", "small=none.png")
+    Path("small/7.png").unlink()
+    with pytest.raises(ValueError, match=r"condition=small: it holds no image for 7\.png"):
+        load_data("big", condition=["small"])
+
+
+def test_parameters_of_simulations_are_standardised_and_turned_back():
+    theta, x = 3 + 5 * torch.randn(200, 2), torch.randn(200, 3)
+    data = simulations({"theta": theta, "k": 100 * theta[:, 0]}, {"x": x})
+    assert [column.name for column in data.table.columns] == ["theta_1", "theta_2", "k"]
+    z, condition = data.train.take(torch.arange(180))
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.std(0, correction=0), torch.ones(3))
+    back = data.table.numbers(z)
+    torch.testing.assert_close(back[:, 2], 100 * back[:, 0], rtol=1e-5, atol=1e-3)
+    rows = (x[:, None] == condition["x"]).all(2).int().argmax(0)
+    torch.testing.assert_close(back[:, :2], theta[rows].double(), rtol=1e-5, atol=1e-5)
+    np.savez("s.npz", theta=theta.numpy(), x=x.numpy())
+    command = ["train", "posterior", "--data=s.npz", "--data.options.parameters=theta"]
+    tiny = ["--network.width=8", "--network.blocks=1", "--steps=2", "--out=run"]
+    assert main([*command, *tiny]) == 0
+    assert main(["sample", "run", "-n", "2", "--steps", "2", "--given", "x=0.1,0,2"]) == 0
+    header, *rows = _samples()
+    assert (header, len(rows)) == (["theta_1", "theta_2"], 2)
