@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scorefield import Gaussian, GaussianMixture, Mixture, final, geometric, seeded
-from scorefield.inverse import algorithm2, dps, particle_filter, pigdm, posterior, replace
+from scorefield.inverse import algorithm2, compose, dps, particle_filter, pigdm, posterior, replace
 from scorefield.inverse.operators import BLUR_CUTOFF, blur, downsample, grayscale, mask, matrix
 
 IMAGE = (3, 8, 12)
@@ -269,3 +269,34 @@ FIRST = [
 def test_errors_name_the_argument_and_the_fix(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 20.0])
+def test_composed_posteriors_of_a_linear_gaussian_simulator_are_exact_at_every_level(sigma):
+    """θ ~ N(m, C), xᵢ = Aθ + 0.6z: p(θ | x₁ … x₅) has precision C⁻¹ + 5·AᵀA/0.36.
+
+    The sum of the scores, (1 − n)·s₀ + Σ sᵢ, is not: at σ = 0.5 it is wrong by more than itself.
+    """
+    n, a, mean, root = 5, normal(4, 3), normal(3), normal(3, 3)
+    cov, x = root @ root.T + 0.3 * torch.eye(3).double(), normal(n, 4)
+    prior, precision = Gaussian(mean, cov), torch.linalg.inv(cov)
+
+    def conditional(total, count):
+        """The posterior of `count` observations of this sum."""
+        inverse = torch.linalg.inv(precision + count * a.T @ a / 0.36)
+        inverse = (inverse + inverse.T) / 2
+        return Gaussian(inverse @ (precision @ mean + a.T @ total / 0.36), inverse)
+
+    parts, truth = [conditional(one, 1) for one in x], conditional(x.sum(0), n)
+    theta = mean + sigma * normal(7, 3)
+    with torch.no_grad():
+        composed = compose(parts, prior)(theta, sigma)
+    expected = truth(theta, sigma)
+    # float64: 2⁻⁵² × 1/σ² ≤ 1e4, by which D − θ cancels, × some hundreds of the covariances
+    assert (composed - expected).norm() < 1e-9 * expected.norm()
+    naive = sum(part(theta, sigma) for part in parts) + (1 - n) * prior(theta, sigma)
+    assert sigma != 0.5 or (naive - expected).norm() > expected.norm()
+    one = compose(parts[:1], prior)(theta, torch.full((7,), sigma).double())
+    torch.testing.assert_close(one, parts[0](theta, sigma), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="posteriors is empty"):
+        compose([], prior)

@@ -200,6 +200,7 @@ DOCUMENTS = {
     **dict.fromkeys(["docs/speed.md", "docs/data.md", "docs/paper.md"]),
     **dict.fromkeys(["docs/evaluation.md", "docs/restoration.md"], ("digits", "runs/digits")),
     "docs/tables.md": ("table", "runs/people"),
+    "docs/conditions.md": ("posterior", "runs/posterior"),
 }
 """Documents whose Python is run, and the preset and the directory of the run that it loads."""
 

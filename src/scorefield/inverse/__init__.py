@@ -1,5 +1,6 @@
-"""Inverse problems: linear measurements, conditional scores and posterior samplers."""
+"""Inverse problems: linear measurements, conditional scores, their products and samplers."""
 
+from .compose import compose
 from .condition import dps, pigdm, replace
 from .operators import LinearOperator, blur, downsample, grayscale, mask, matrix
 from .posterior import algorithm2, particle_filter
@@ -8,6 +9,7 @@ __all__ = [
     "LinearOperator",
     "algorithm2",
     "blur",
+    "compose",
     "downsample",
     "dps",
     "grayscale",
