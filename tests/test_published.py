@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mutations import make_zip, zip_bomb
-from PIL import Image
+from PIL import Image, ImageOps
 from standins import (
     all_rows,
     cifar10_batch,
@@ -221,8 +221,12 @@ def test_celeba_is_cropped_scaled_and_split_as_published(faces, kind):
             whole = Image.open(io.BytesIO(written[f"{i + 1:06}.jpg"]))
             crop = whole.crop((19, 39, 159, 179)).resize((16, 16), Image.Resampling.LANCZOS)
             assert np.array_equal(x.permute(1, 2, 0).numpy(), np.array(crop))
-    wide = load_data("celeba", root=top / kind, size=(8, 16))
-    assert wide.train.shape == (3, 8, 16)
+    whole = Image.open(io.BytesIO(written["000001.jpg"]))
+    # 196 × 140 have the aspect of 7 × 5, and 140 × 280, that of 8 × 16, are wider than the image
+    for size, box in (((7, 5), (19, 11, 159, 207)), ((8, 16), (0, 39, 178, 179))):
+        x = load_data("celeba", root=top / kind, size=size).train.take(torch.tensor([0]))[0][0]
+        crop = ImageOps.fit(whole.crop(box), size[::-1], Image.Resampling.LANCZOS)
+        assert np.array_equal(x.permute(1, 2, 0).numpy(), np.array(crop))
     lazy = load_data("celeba", root=top / kind, size=16, memory=0)
     assert isinstance(lazy.test, Part)
     assert torch.equal(all_rows(lazy.test)[0], all_rows(data.test)[0])

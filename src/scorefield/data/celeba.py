@@ -26,14 +26,15 @@ MAX_PARTITION_BYTES = 2**24
 def celeba(
     *, root: str | Path | None = None, size: Size = 64, crop: int = 140, memory: int = 2**30
 ) -> Dataset:
-    """Load faces of 178 × 218 pixels: the central square, scaled; 162,770 to train on.
+    """Load faces of 178 × 218 pixels: the central part, scaled; 162,770 to train on.
 
     With list_eval_partition.txt, the 19,962 of the test part are held out and the 19,867 of the
     validation part left aside; without it a fixed tenth of all is held out.
 
-    `root` is img_align_celeba, its zip, or a folder with either, by default data/celeba. The
-    central square has `crop` pixels a side and is scaled to `size`, a side or height
-    and width. Pixels are kept in memory if they take at most `memory` bytes.
+    `root` is img_align_celeba, its zip, or a folder with either, by default data/celeba. `size` is
+    a side, or height and width, and the central part of that aspect has `crop` pixels along its
+    shorter side, as far as the image goes. Pixels are kept in memory if they take at most `memory`
+    bytes.
     """
     place = _find_faces(data_folder("celeba", root))
     files = folder_files(place, image_names(place)) if place.is_dir() else _zip_files(place)

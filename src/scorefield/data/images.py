@@ -37,9 +37,10 @@ MAX_SAMPLE_SIDE = 4096
 class ImageReader:
     """Function from image files to tensors of one shape.
 
-    `crop` is the side of the central square to cut out first. An image of another aspect than the
-    result's is cut to the largest central part of that aspect, or padded: its pixels at the edge
-    are repeated outwards, because a border of one colour would be an edge that the model learns.
+    `crop` is the shorter side of the central part to cut out first, as far as it lies in the image:
+    of the result's aspect, or a square to pad. An image of another aspect than the result's is cut
+    to the largest central part of that aspect, or padded: its pixels at the edge are repeated
+    outwards, because a border of one colour would be an edge that the model learns.
     """
 
     channels: int
@@ -56,8 +57,11 @@ class ImageReader:
                 if crop > min(image.size):
                     pixels = f"{image.width} × {image.height} pixels"
                     raise ValueError(f"crop={crop}, but {file} has {pixels}: give a smaller crop")
-                left, top = ((length - crop) // 2 for length in image.size)
-                image = image.crop((left, top, left + crop, top + crop))
+                aspect = (1, 1) if self.fit == "pad" else (self.width, self.height)
+                across, down = (round(crop * side / min(aspect)) for side in aspect)
+                across, down = min(across, image.width), min(down, image.height)
+                left, top = (image.width - across) // 2, (image.height - down) // 2
+                image = image.crop((left, top, left + across, top + down))
             if self.fit == "pad":
                 scale = min(self.width / image.width, self.height / image.height)
                 width, height = (max(1, round(scale * length)) for length in image.size)
@@ -199,7 +203,8 @@ def folder(
         path: the folder. Links to other folders are not followed.
         size: side of the square that each image is scaled to, or height and width; by default the
             size of all.
-        crop: side of the central square to cut out first; by default the largest part that fits.
+        crop: side of the central square to cut out first, or the shorter side of a central part of
+            the aspect of `size`; by default the largest part that fits.
         fit: "crop" cuts an image of another aspect than `size`, "pad" keeps all of it and repeats
             the pixels at its edge.
         channels: 1 for grey, 3 for colour; by default grey if every image is.
