@@ -64,9 +64,9 @@ class HostNoise(TorchFunctionMode):
 def same(device):
     """Compare what a function of a device computes on the CPU and on `device`.
 
-    The pretend device computes with the CPU's kernels, so results are equal, except where torch
-    takes others, as in attention: by `limit`. A real one rounds differently: by 6e-8 in each of 100
-    operations, which errors in x of a sampler multiply by 100.
+    The pretend device computes with the CPU's kernels, so results are equal bit for bit, or to
+    `limit` if one face computes in another type. A real one rounds differently: by 6e-8 in each of
+    100 operations, which errors in x of a sampler multiply by 100.
     """
 
     def compare(compute, limit=0.0):

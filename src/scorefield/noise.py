@@ -121,7 +121,8 @@ class Discrete:
             return self.sigmas.to(x)
         key = x.device, x.dtype
         if key not in self._copies:
-            self._copies[key] = self.sigmas.to(x)
+            with torch.inference_mode(False):  # the copy is for later calls too
+                self._copies[key] = self.sigmas.to(x)
         return self._copies[key]
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:

@@ -75,6 +75,7 @@ class Prior:
         return cls(mean, gap.T @ gap + blur * torch.eye(mean.numel()).to(mean))
 
     @cached_property
+    @torch.inference_mode(False)  # it is for later calls too
     def covariance(self) -> Covariance:
         """Σ."""
         if self.factor is not None:
