@@ -215,7 +215,7 @@ for _name in ("copy_", "silu_backward"):
 
 
 def _attend(query, key, value):
-    """Attend by the kernel that torch takes on a CPU; for a device it does not know, by products."""
+    """Attend by the kernel of a CPU, which torch takes on no device that it does not know."""
     if torch._fused_sdp_choice(query, key, value) == SDPBackend.FLASH_ATTENTION.value:
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
     return torch.ops.aten._scaled_dot_product_attention_math(query, key, value)[0]

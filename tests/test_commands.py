@@ -437,8 +437,35 @@ def test_suggest_prints_a_ladder_in_no_more_memory_than_it_may_take(capsys, monk
     assert "two samples of 1 × 8 × 8 numbers are too many" in error_of("suggest", "digits")
 
 
-HOSTILE_NAME = "\x1b]0;title\x07\x9b2J\u202e"  # of a window, an empty screen, from right to left
 TINY_TABLE = ("--network={kind: MLP, width: 8, blocks: 1}", "--training.steps=1")
+
+
+def test_commands_on_a_device_write_the_numbers_of_a_cpu(same, monkeypatch):
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
+    monkeypatch.setattr("scorefield.evaluate.fit.LOSS_LEVELS", 2)
+    rows = "\n".join(f"{i % 7 / 7},{i % 5 / 3}" for i in range(60))
+    Path("x.csv").write_text(f"a,b\n{rows}\n")
+
+    def numbers(place):
+        on = [place, f"--device={place}"]
+        assert main(["train", "--data=x.csv", f"--out={place}", f"--machine.device={place}",
+                     *TINY_TABLE]) == 0  # fmt: skip
+        assert main(["sample", *on, "-n=4", "--steps=2", f"--out={place}.npy"]) == 0
+        completions = ["-n=2", "--count=2", "--steps=2", "--particles=4", f"--out={place}-rows"]
+        assert main(["restore", *on, *completions]) == 0
+        assert main(["evaluate", *on, "-n=8", "--steps=2", "--bits=1"]) == 0
+        figures = json.loads(Path(place, "metrics.json").read_text())["figures"]
+        return (
+            read_tensors(place).tensors,
+            np.load(f"{place}.npy").tolist(),
+            np.loadtxt(f"{place}-rows/completion-2.csv", delimiter=",", skiprows=1).tolist(),
+            [figure["value"] for figure in figures],
+        )
+
+    same(numbers)
+
+
+HOSTILE_NAME = "\x1b]0;title\x07\x9b2J\u202e"  # of a window, an empty screen, from right to left
 
 
 @pytest.mark.parametrize("kind", ["folder", "class", "npz", "column", "choice", "file"])

@@ -1,5 +1,8 @@
 """Metrics, evaluation and converted checkpoints on an accelerator give the CPU's results."""
 
+from copy import deepcopy
+from functools import partial
+
 import pytest
 import torch
 from test_convert import NCSN, NCSNV2, SCORE_SDE, golden, model_of
@@ -9,7 +12,7 @@ from scorefield.data import Arrays, Dataset
 from scorefield.evaluate import evaluate, fit, judge, make_features
 from scorefield.evaluate.fit import loss_curves
 from scorefield.evaluate.gather import gather_samples
-from scorefield.evaluate.inception import resize_tensorflow
+from scorefield.evaluate.inception import Inception, resize_tensorflow
 from scorefield.sample import make_plan
 
 IMAGES = torch.linspace(0, 400, 60 * 20).sin().view(60, 1, 5, 4)
@@ -110,7 +113,26 @@ def test_an_evaluation_does_not_wait_for_each_step(data, device, growth, monkeyp
     assert not [place for place in growth(losses) or () if place.startswith("evaluate/")]
 
 
-@pytest.mark.one_face
+@pytest.fixture(scope="module")
+def inception():
+    net = Inception()
+    for kernel in net.state_dict().values():
+        if kernel.ndim == 4:  # features keep their size from layer to layer
+            kernel.mul_(6**0.5)
+    return net
+
+
+def test_inception_has_the_cpus_features(inception, data, same, tmp_path, monkeypatch):
+    monkeypatch.setattr("scorefield.evaluate.inception.INPUT_SIDE", 75)  # the least for its layers
+    monkeypatch.setattr("scorefield.evaluate.features.Inception", lambda: deepcopy(inception))
+    monkeypatch.setattr(
+        "scorefield.evaluate.features.read_pickle", lambda _: inception.state_dict()
+    )
+    (file := tmp_path / "weights").touch()
+    extract = partial(make_features, "inception", data, weights=file)
+    same(lambda place: extract(device=place).extract(IMAGES[:2]))
+
+
 def test_images_are_resized_on_the_device(device, same, growth):
     same(lambda place: resize_tensorflow(IMAGES.to(place), 7))
     there = IMAGES.to(device)

@@ -70,6 +70,13 @@ def test_continuous_distributions_of_sigma():
         torch.testing.assert_close(levels.density(sigma), torch.from_numpy(truth.pdf(sigma)))
 
 
+def test_levels_copied_in_inference_mode_serve_training_too():
+    levels, there = Discrete(geometric(1.0, 0.1, 3)), torch.empty(1, device="meta")
+    with torch.inference_mode():
+        levels.like(there)
+    assert not levels.like(there).is_inference()
+
+
 def test_discrete_distribution_of_sigma():
     sigmas = geometric(1.0, 0.01, 10)
     levels = Discrete(sigmas)
