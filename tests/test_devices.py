@@ -130,12 +130,16 @@ def model(place, precondition=None, labels=3):
     return ScoreModel(net, precondition or EDM(), prior=prior).to(place).eval()
 
 
-def transformer(place):
-    """Return the score of pairs that are images of two pixels."""
+def transformer(place, **values):
+    """Return the score of pairs that are images of two pixels, given a vector or an image."""
     torch.manual_seed(0)
-    net = DiT(channels=1, patch=1, width=8, blocks=1, heads=2)
+    shapes = {name: [*value.shape[1:]] for name, value in values.items()}
+    net = DiT(channels=1, patch=1, width=8, blocks=1, heads=2, conditions=shapes)
     nn.init.normal_(net.head.weight)  # which starts nearly at 0
     score = ScoreModel(net, EDM()).to(place).eval()
+    for name, value in values.items():
+        net.conditions[name].fit(value.to(place))
+    score = score.given(values) if values else score
     return lambda x, sigma: score(x.view(6, 1, 1, 2), sigma).view(6, 2)
 
 
@@ -151,6 +155,8 @@ SCORES = {
     "EDM": model,
     "NCSN": partial(model, precondition=NCSN(LADDER), labels=0),
     "transformer": transformer,
+    "vectors": partial(transformer, v=X),
+    "images": partial(transformer, image=X.view(6, 1, 1, 2)),
     "VP": partial(model, precondition=VP()),
     "DDPM": partial(model, precondition=VPDiscrete(ddpm_sigmas())),
     "a class": lambda place: model(place).given(1),

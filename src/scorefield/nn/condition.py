@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from .._ops import wide
 from .images import Images
 
 NetworkCondition: TypeAlias = Int[Tensor, "batch"] | Mapping[str, Tensor] | None
@@ -56,7 +57,7 @@ class Standardise(nn.Module):
 
     def fit(self, values: Float[Tensor, "n *shape"]) -> None:
         """Set m and s to mean and standard deviation, of each number of a vector or of images."""
-        rows = values.detach().double().reshape(-1, *self.mean.shape)
+        rows = wide(values.detach()).reshape(-1, *self.mean.shape)
         spread = rows.std(0, correction=0)
         self.mean.copy_(rows.mean(0))
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
