@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from standins import undrawn
 
-from scorefield import EDM, MLP, Prior, ScoreModel, inverse, load, sample, save
+from scorefield import EDM, MLP, Prior, ScoreModel, inverse, load, make_plan, sample, save
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
-from scorefield.data import Arrays, Dataset
+from scorefield.data import Arrays, Dataset, Latents, all_samples, load_data
 from scorefield.runs import start
 from scorefield.runs.config import Experiment, override
 from scorefield.show import images
-from scorefield.values import IMPORTED
+from scorefield.values import IMPORTED, import_object
 
 TINY = [
     "--set=network={kind: UNet, width: 8, multipliers: [1], blocks: 1, attention: [], "
@@ -281,6 +281,71 @@ def test_a_network_of_ones_own_is_trained_and_no_file_imports_it(monkeypatch, ca
         assert "own_networks" not in sys.modules
         assert main([command, "run", "--import", "own_networks:Net"]) == 0
     forget()
+
+
+CODEC = """
+import torch
+from torch import nn
+
+class Codec(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Conv2d(1, 2, 2, 2)
+        self.decode = nn.ConvTranspose2d(2, 1, 2, 2)
+
+def trained():
+    codec = Codec()
+    codec.load_state_dict(torch.load("codec.pt", weights_only=True))
+    return codec
+"""
+
+
+def test_a_run_on_latents_samples_decoded_images(monkeypatch, capsys, error_of):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    Path("codec.py").write_text(CODEC)
+    codec = import_object("codec:Codec")()
+    digits = load_data("digits")
+    x = all_samples(digits.train)
+    adam = torch.optim.Adam(codec.parameters(), lr=1e-2)
+    for _ in range(150):
+        loss = (codec.decode(codec.encode(x)) - x).square().mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert loss < 0.25 * x.var()  # two numbers of four: it was 0.16
+    torch.save(codec.state_dict(), "codec.pt")
+
+    assert "does not fit photos" in error_of("encode", "photos", "--with", "codec:trained")
+    assert "no autoencoder: name a" in error_of("encode", "digits", "--with", "codec:nn")
+    assert main(["encode", "digits", "--with", "codec:trained"]) == 0
+    z = load_data("latents.npy")
+    assert (len(z.train), len(z.test), z.classes) == (1437, 360, digits.classes)
+    torch.testing.assert_close(all_samples(z.test), codec.encode(all_samples(digits.test)))
+    rows = torch.arange(9)
+    assert torch.equal(z.train.take(rows)[1], digits.train.take(rows)[1])
+    lazy = load_data("latents.npy", memory=0)  # rows are read when they are taken
+    assert all(map(torch.equal, lazy.test.take(rows), z.test.take(rows)))
+
+    new = ["train", "--data", "latents.npy", "--steps", "5", *TINY, "--keeping.samples=5"]
+    IMPORTED.clear()
+    capsys.readouterr()
+    assert main([*new, "--out", "blind"]) == 0
+    assert "grids of samples are left out: --import codec:trained" in capsys.readouterr().out
+    assert "add --import codec:trained" in error_of("sample", "blind")
+    assert "samples are latents" in error_of("restore", "blind")
+    own = ["--import", "codec:trained"]
+    assert main([*new, "--out", "run", *own]) == 0
+    with Image.open("run/samples/00000005.png") as grid:
+        assert grid.size[0] > 6 * 8
+    assert main(["sample", "run", "-n", "4", "--out", "x.npy", *own]) == 0
+    plan = make_plan(model := load("run"), "heun", 32)
+    images = Latents.read("run").decode(sample(model, 4, plan))
+    np.testing.assert_array_equal(np.load("x.npy"), images.numpy())
+    codec.encode.bias.data += 1
+    torch.save(codec.state_dict(), "codec.pt")
+    capsys.readouterr()
+    assert "has other weights" in error_of("sample", "run", *own)
+    IMPORTED.clear()
 
 
 def test_resume_leaves_a_finished_run_unchanged(trained, capsys, error_of):

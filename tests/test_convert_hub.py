@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from scorefield import to_denoiser
 from scorefield.convert import from_diffusers
+from scorefield.data import all_samples, encode, load_data
 
 SIZE = 8
 DDPM = {"_class_name": "DDPMScheduler"}
@@ -62,6 +63,30 @@ def noisy(scheduler, t, channels=3):
 
 def assert_same(actual, expected, tolerance=TOLERANCE):
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * expected.abs().max())
+
+
+@torch.no_grad()
+def test_an_autoencoder_encodes_data_and_decodes_them_without_importing_code(tmp_path):
+    diffusers, place = pytest.importorskip("diffusers"), tmp_path / "vae"
+    sizes = dict(block_out_channels=(8, 8), latent_channels=3, norm_num_groups=4)
+    blocks = dict(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2
+    )
+    vae = diffusers.AutoencoderKL(in_channels=1, out_channels=1, **sizes, **blocks).eval()
+    vae.save_pretrained(place)
+    encode(load_data("digits"), str(place), tmp_path / "z.npy", batch=700)
+    data = load_data(tmp_path / "z.npy")
+    x, z = all_samples(load_data("digits").train)[:5], all_samples(data.train)[:5]
+    assert z.shape == (5, 3, 4, 4)
+    # float32 through some 20 layers of at most 9 × 8 products, in batches of another size
+    torch.testing.assert_close(z, vae.encode(2 * x - 1).latent_dist.mode(), rtol=0, atol=1e-4)
+    assert data.latents.is_available
+    torch.testing.assert_close(
+        data.latents.decode(z), (vae.decode(z).sample + 1) / 2, rtol=0, atol=1e-4
+    )
+    place.rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match="is gone: put it back, or write its new place into"):
+        data.latents.decode(z)
 
 
 @torch.no_grad()

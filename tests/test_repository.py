@@ -60,7 +60,7 @@ LAYERS = {
     "values",
     "convert": "_ops disk fast model nn noise precondition prior score",
     "show": "diagnose disk distributed score values",
-    "data": "disk distributed noise oracles show values",
+    "data": "convert disk distributed noise oracles show values",
     "restore": "inverse model noise sample samplers score train",
     "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
     "prior sample show train values",

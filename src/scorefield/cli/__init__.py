@@ -21,6 +21,7 @@ from . import startup
 from .average import average
 from .convert import convert
 from .demo import demo
+from .encode import encode
 from .evaluate import evaluate
 from .fields import fields_page
 from .reproduce import reproduce
@@ -41,7 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
         *(demo, train, resume, average),
-        *(sample, evaluate, restore, suggest, reproduce, convert),
+        *(sample, evaluate, restore, suggest, encode, reproduce, convert),
     )
 }
 

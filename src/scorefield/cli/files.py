@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import disk, distributed
 from ..checkpoint import load_stored, read_tensors, run_directory
-from ..data import TABLE_FILE, Table, all_samples
+from ..data import LATENTS_FILE, TABLE_FILE, Latents, Table, all_samples
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
@@ -40,6 +40,22 @@ def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size, dict[str
     model = load_stored(file).to(distributed.local_device(distributed.choose_device(device)))
     about = {"model": str(run), "trained": file.about, "scorefield": version("scorefield")}
     return model, require_prior(model).mean.shape, about
+
+
+def is_of_latents(run: Path) -> bool:
+    """Return True if the samples of a run are latents."""
+    return (run_directory(run) / LATENTS_FILE).exists()
+
+
+def open_decoder(run: Path, shape: torch.Size) -> tuple[Callable[[Tensor], Tensor], torch.Size]:
+    """Return the function that makes images of a run's samples, if they are latents, and a shape.
+
+    The shape is that of a decoded sample.
+    """
+    if not is_of_latents(run):
+        return (lambda x: x), shape
+    decode = Latents.read(run_directory(run)).decode
+    return decode, decode(torch.zeros(1, *shape)).shape[1:]
 
 
 def read_held_out(run: Path, data: str | None, count: int) -> Tensor:
@@ -77,12 +93,14 @@ def track_chains(parts: Iterable[Iterable[State]], total: int, what: str) -> Ite
         yield final(state for _, state in batch)
 
 
-def film(states: Iterable[State], total: int, frames: list[Image]) -> Iterator[State]:
+def film(
+    states: Iterable[State], total: int, frames: list[Image], decode: Callable[[Tensor], Tensor]
+) -> Iterator[State]:
     """Yield the states, and add pictures of at most `MAX_FRAMES` of them to the frames."""
     interval = -(-total // MAX_FRAMES)
     for i, state in enumerate(states, 1):
         if i % interval == 0 or i == total:
-            frames.append(images.grid(state.x[:64]))
+            frames.append(images.grid(decode(state.x[:64])))
         yield state
 
 

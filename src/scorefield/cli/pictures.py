@@ -48,6 +48,8 @@ def restore_images(
     task = check_task(task, image, measurement)
     images.check_place(out / "completions", overwrite)
     model, shape, about = files.load_model(run, device)
+    if files.is_of_latents(run):
+        raise ValueError(f"{run}: its samples are latents, and a measurement is of images")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
     number = None if label is None else int(model.find_class(label))

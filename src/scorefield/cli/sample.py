@@ -58,6 +58,7 @@ def sample(
             precision=precision, condition=condition or None,
         )  # fmt: skip
         return
+    decode, shape = files.open_decoder(run, shape)
     out, table = files.choose_output(out, run, shape, overwrite)
     if animate is not None:
         files.check_animation(animate, out, shape)
@@ -83,13 +84,13 @@ def sample(
     say(f"computing: {choice}")
     total = len(distributed.shard(batches)) * plan.states
     watched = (
-        files.film(states, plan.states, frames) if animate and first == 0 else states
+        files.film(states, plan.states, frames, decode) if animate and first == 0 else states
         for first, states in parts
     )
     ends = files.track_chains(watched, total, "sampling")
     with files.open_output(out, n, shape, table, about, overwrite) as write:
         for x in gather(model, ends, n, batch):
-            write(x)
+            write(decode(x))
     names = [*about["classes"]]
     kind = f" of {repr(names[0]) if len(names) == 1 else f'{len(names)} classes'}" if names else ""
     cost = quantity(plan.evaluations, "evaluation")

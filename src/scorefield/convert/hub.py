@@ -59,6 +59,32 @@ def from_diffusers(
     return ScoreModel(_Network(unet), precondition, prior=uniform_prior(shape, report)).eval()
 
 
+def read_autoencoder(path: Path) -> nn.Module:
+    """Return the `AutoencoderKL` in a folder, as encode(x) and decode(z) of images in [0, 1]."""
+    name = _read_json(path / "config.json").get("_class_name")
+    if name != "AutoencoderKL":
+        raise ValueError(f"{path} contains a {name}: give the folder of an AutoencoderKL (vae)")
+    return _Autoencoder(_load_weights("AutoencoderKL", path))
+
+
+class _Autoencoder(nn.Module):
+    """An `AutoencoderKL`, whose images are in [−1, 1] and whose latents have a distribution."""
+
+    def __init__(self, module: Any):
+        super().__init__()
+        self.module = module
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the mode of the latents."""
+        z: Tensor = self.module.encode(2 * x - 1).latent_dist.mode()
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images."""
+        x: Tensor = (self.module.decode(z).sample + 1) / 2
+        return x
+
+
 class _Network(nn.Module):
     """F(x, cond, label) of a `UNet2DModel`."""
 
@@ -121,12 +147,20 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _load_parts(network: Path, schedule: Path, kind: str) -> tuple[Any, Any]:
     """Load the network and the scheduler by the library."""
+    unet = _load_weights("UNet2DModel", network)
+    import diffusers
+
+    return unet, getattr(diffusers, kind).from_pretrained(schedule, local_files_only=True)
+
+
+def _load_weights(kind: str, folder: Path) -> Any:
+    """Load a module of the library from safetensors."""
     try:
         import diffusers
     except ImportError as error:
         raise ImportError("diffusers is missing: pip install 'scorefield[hub]'") from error
-    unet, info = diffusers.UNet2DModel.from_pretrained(
-        network,
+    module, info = getattr(diffusers, kind).from_pretrained(
+        folder,
         use_safetensors=True,
         local_files_only=True,
         low_cpu_mem_usage=False,  # True needs yet another library
@@ -134,8 +168,8 @@ def _load_parts(network: Path, schedule: Path, kind: str) -> tuple[Any, Any]:
     )
     # the library would leave missing weights at random, and only log it
     if wrong := {fault: names for fault, names in info.items() if names}:
-        raise ValueError(f"the weights in {network} do not fit its config.json: {wrong}")
-    return unet, getattr(diffusers, kind).from_pretrained(schedule, local_files_only=True)
+        raise ValueError(f"the weights in {folder} do not fit its config.json: {wrong}")
+    return module
 
 
 def _read_precondition(scheduler: Any, kind: str, report: Report) -> Precondition:

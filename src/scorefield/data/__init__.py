@@ -5,6 +5,7 @@ batches = Batches(dataset.train, size=128)
 x, labels = batches(0)
 """
 
+import zlib
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..values import convert_arguments, spelling_hint
+from .autoencoder import LATENTS_FILE, Latents
 from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
@@ -22,6 +24,7 @@ from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hdf5 import hdf5_file
 from .hub import hub
 from .images import folder, image_names
+from .latents import about_latents, encode, encoded_file
 from .mnist import mnist
 from .numpy_files import numpy_file, simulations, tensor_data
 from .sources import (
@@ -43,6 +46,7 @@ __all__ = [
     "DATASETS",
     "HUB_PREFIX",
     "IN_MEMORY",
+    "LATENTS_FILE",
     "PUBLISHED_FILES",
     "TABLE_FILE",
     "TABLE_SUFFIXES",
@@ -51,6 +55,7 @@ __all__ = [
     "Crops",
     "Dataset",
     "LabelledBatch",
+    "Latents",
     "Pairs",
     "Part",
     "Source",
@@ -61,6 +66,7 @@ __all__ = [
     "condition_shapes",
     "data_folder",
     "describe_changes",
+    "encode",
     "find_loader",
     "fingerprint_files",
     "fingerprint_samples",
@@ -115,6 +121,8 @@ def find_loader(name: str | Path) -> partial[Dataset]:
         return partial(hub, name.removeprefix(HUB_PREFIX))
     if isinstance(name, str) and name in DATASETS:
         return partial(DATASETS[name])
+    if about_latents(path):
+        return partial(encoded_file, name)
     if path.suffix.lower() in FILE_LOADERS and path.exists() and not path.is_dir():
         return partial(FILE_LOADERS[path.suffix.lower()], name)
     if (published := _published_loader(path)) is not None:
@@ -143,6 +151,9 @@ def fingerprint_files(name: str, held_out: object = None) -> dict[str, str]:
     if named or _published_loader(path) is not None:
         return {}
     files = fingerprint_path(path, image_names(path) if path.is_dir() else ())
+    if about := about_latents(path):
+        (mark,) = files.values()
+        files = {path.name: f"{mark} {zlib.crc32(repr(about).encode()):08x}"}
     if isinstance(held_out, str):
         others = fingerprint_path(Path(held_out), image_names(Path(held_out)))
         files |= {f"held out: {file}": mark for file, mark in others.items()}

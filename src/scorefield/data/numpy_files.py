@@ -7,7 +7,7 @@ Volumes are (n, channels, depth, height, width). Signals, with `signals=True`, a
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -67,27 +67,41 @@ def numpy_file(
     """
     path = Path(path)
     arrange = partial(arrange_samples, path, signals)
-    with open_regular(path) as file:
-        stamp = file_stamp(file.fileno())
-        arrays = _read(path, file, memory)
+    arrays, stamp = _open(path, memory)
     names = choose_condition(str(path), [*arrays], condition, parameters)
     others = {name: _condition_rows(path, name, signals, arrays.pop(name)) for name in names}
     if parameters:
         columns = {k: _condition_rows(path, k, False, array).data for k, array in arrays.items()}
         return simulations(columns, others, name=path.stem, held_out=check_share(held_out))
     array, labels = _choose_samples(path, arrays)
-    source: Source
-    classes: tuple[str, ...] = ()
-    if isinstance(array, np.memmap) and array.flags.c_contiguous:
-        read = partial(_read_rows, array.offset)
-        source = FileRows(path, array.dtype, array.shape, stamp, arrange, read)
-    else:
-        samples = torch.from_numpy(arrange(array))
-        numbers, classes = number_labels(path, labels, len(array))
-        source = Arrays(samples, numbers)
+    numbers, classes = number_labels(path, labels, len(array))
+    source: Source = replace(_as_rows(path, array, stamp, arrange), labels=numbers)
     check_samples(path, source)
     source = Pairs(source, others) if others else source
     return Dataset.split(path.stem, source, hold_out(len(source), held_out), classes=classes)
+
+
+def open_rows(
+    path: Path, arrange: Callable[[NDArray[Any]], NDArray[Any]], memory: int
+) -> "Arrays | FileRows":
+    """Return the samples of a file, in memory or read when they are taken."""
+    arrays, stamp = _open(path, memory)
+    return _as_rows(path, _choose_samples(path, arrays)[0], stamp, arrange)
+
+
+def _open(path: Path, memory: int) -> tuple[dict[str, NDArray[Any]], Stamp]:
+    with open_regular(path) as file:
+        return _read(path, file, memory), file_stamp(file.fileno())
+
+
+def _as_rows(
+    path: Path, array: NDArray[Any], stamp: Stamp, arrange: Callable[[NDArray[Any]], NDArray[Any]]
+) -> "Arrays | FileRows":
+    if isinstance(array, np.memmap) and array.flags.c_contiguous:
+        return FileRows(
+            path, array.dtype, array.shape, stamp, arrange, partial(_read_rows, array.offset)
+        )
+    return Arrays(torch.from_numpy(arrange(array)))
 
 
 def tensor_data(x: Tensor, condition: RowConditions | Tensor = None) -> Dataset:
@@ -297,8 +311,8 @@ def arrange_samples(path: str | Path, signals: bool, array: NDArray[Any]) -> NDA
     return array if second else array.transpose(0, 3, 1, 2)
 
 
-def check_samples(path: str | Path, source: Source) -> None:
-    """Check that samples are finite in float32, the type of batches, and images in [0, 1]."""
+def check_samples(path: str | Path, source: Source, *, images: bool = True) -> None:
+    """Check that samples are finite in float32, the type of batches, and `images` in [0, 1]."""
     for start in range(0, len(source), 1000):
         index = torch.arange(start, min(start + 1000, len(source)))
         samples = source.take(index)[0].numpy()
@@ -309,7 +323,7 @@ def check_samples(path: str | Path, source: Source) -> None:
         for row, (low, high) in enumerate(zip(rows.min(1), rows.max(1), strict=True), start):
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise ValueError(f"{path}: row {row} is not finite in float32; correct it")
-            if samples.ndim > 3 and not 0 <= low <= high <= 1:
+            if images and samples.ndim > 3 and not 0 <= low <= high <= 1:
                 noun = "an image" if samples.ndim == 4 else "a volume"
                 raise ValueError(
                     f"{path}: row {row} is {noun} with values from {low:.4g} to {high:.4g}; save "

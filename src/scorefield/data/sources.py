@@ -16,6 +16,7 @@ from torch import Tensor
 from ..oracles import Oracle
 from ..values import check_names
 from ._random import permutation
+from .autoencoder import Latents
 from .table import Table
 
 RowConditions: TypeAlias = Int[Tensor, "batch"] | Mapping[str, Tensor] | None
@@ -261,6 +262,7 @@ class Dataset:
     oracle: Oracle | None = None  # distribution of the samples, where it is known
     exact: bool = True  # a resumed run is certain to see the same samples
     table: Table | None = None  # conversion of vectors back to rows of a table
+    latents: Latents | None = None  # decoding of latents to images
     notices: tuple[str, ...] = ()  # lines to print before training
 
     def __repr__(self) -> str:
@@ -277,8 +279,10 @@ class Dataset:
         return cls(name, source.part(rows[0]), held_out, **attributes)
 
     @property
-    def kind(self) -> Literal["images", "signals", "volumes", "vectors"]:
+    def kind(self) -> Literal["images", "latents", "signals", "volumes", "vectors"]:
         """Kind of a sample, by the number of its axes; vectors have any other number."""
+        if self.latents is not None and len(self.train.shape) == 3:
+            return "latents"
         kinds: dict[int, Literal["images", "signals", "volumes"]]
         kinds = {2: "signals", 3: "images", 4: "volumes"}
         return kinds.get(len(self.train.shape), "vectors")

@@ -7,7 +7,7 @@ import torch
 
 from .. import distributed
 from ..checkpoint import load
-from ..data import TABLE_FILE, load_data
+from ..data import LATENTS_FILE, TABLE_FILE, load_data
 from ..disk import LOCK_FILE, check_writable, hold_lock, write_file
 from ..model import ScoreModel
 from ..train import Update
@@ -20,6 +20,9 @@ from .pace import Pace
 from .resolve import resolve
 from .resume import OwnData, move_data, partial_files, resume, write_fingerprints
 from .run import Run
+
+DECODERS = (TABLE_FILE, LATENTS_FILE)
+"""Files of a run that say how samples become rows or images."""
 
 
 def start(
@@ -59,10 +62,11 @@ def start(
         directory.mkdir(parents=True, exist_ok=True)
         with hold_lock(directory):
             _check_new(directory)  # another process may have started a run there meanwhile
-            for path in (directory / TABLE_FILE, *partial_files(directory)):
+            for path in (*map(directory.joinpath, DECODERS), *partial_files(directory)):
                 path.unlink(missing_ok=True)
-            if dataset.table is not None:
-                write_file(directory / TABLE_FILE, dataset.table.as_json().encode())
+            for name, decoder in zip(DECODERS, (dataset.table, dataset.latents), strict=True):
+                if decoder is not None:
+                    write_file(directory / name, decoder.as_json().encode())
             write_file(directory / "config.json", config.as_json(experiment).encode())
             write_fingerprints(directory, experiment.data, dataset)
     return run
@@ -78,8 +82,8 @@ def _check_new(directory: Path) -> None:
     """Refuse a directory with a run or other files, except those of a run killed at its start."""
     if (directory / "config.json").exists():
         raise ValueError(f"{directory} holds a run: scorefield resume {directory} continues it")
-    lock, table = directory / LOCK_FILE, directory / TABLE_FILE
-    own = {lock, *partial_files(directory), *([table] if lock.exists() else [])}
+    lock, decoders = directory / LOCK_FILE, map(directory.joinpath, DECODERS)
+    own = {lock, *partial_files(directory), *(decoders if lock.exists() else [])}
     if directory.exists() and not (directory.is_dir() and own.issuperset(directory.iterdir())):
         raise ValueError(f"{directory} exists and holds no run: name another directory")
 

@@ -91,7 +91,7 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     if kind in ("UNet", "DiT", "RefineNet", "Autoencoder"):
         if data.kind in ("signals", "volumes") and kind == "UNet":
             arguments.setdefault("dims", len(shape) - 1)
-        elif data.kind != "images":
+        elif data.kind not in ("images", "latents"):
             fix = "UNet" if data.kind == "volumes" else "MLP, or the preset vectors"
             raise ValueError(
                 f"a {kind} is for images, but the data are {data.kind} of {shape.numel()} numbers: "

@@ -286,7 +286,9 @@ class Run:
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
         if last or late or _due(self.step, keeping.checkpoint):
             self.save()
-        grids = keeping.samples and images.is_picture(self.parts.data.train.shape)
+        latents, shape = self.parts.data.latents, self.parts.data.train.shape
+        pictured = images.is_picture(shape) if latents is None else latents.is_available
+        grids = keeping.samples and pictured
         if grids and (last or _due(self.step, keeping.samples)):
             plan = build_plan(self.model, self.experiment.sampling)
             source = self.parts.data.test or self.parts.data.train
@@ -296,6 +298,7 @@ class Run:
             about = asdict(self.progress)
             about |= {"sampler": plan.sampler, "evaluations": plan.evaluations}
             if distributed.is_main():
+                x = latents.decode(x) if latents else x
                 images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
         if _due(self.step, keeping.evaluate):
             self.pace.closing = monotonic() - begin
