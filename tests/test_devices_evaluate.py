@@ -133,6 +133,7 @@ def test_inception_has_the_cpus_features(inception, data, same, tmp_path, monkey
     same(lambda place: extract(device=place).extract(IMAGES[:2]))
 
 
+@pytest.mark.one_face
 def test_images_are_resized_on_the_device(device, same, growth):
     same(lambda place: resize_tensorflow(IMAGES.to(place), 7))
     there = IMAGES.to(device)
