@@ -180,5 +180,5 @@ def test_every_preset_runs_for_two_steps(name, tmp_path):
     assert [update.step for update in updates] == [1, 2]
     assert all(math.isfinite(update.loss) for update in updates)
     assert (tmp_path / "run/model.safetensors").exists()
-    images = preset.keeping.samples and name not in ("vectors", "table", "signals")
+    images = preset.keeping.samples and name not in ("vectors", "table", "signals", "posterior")
     assert (tmp_path / "run/samples/00000002.png").exists() == bool(images)

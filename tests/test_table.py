@@ -288,7 +288,7 @@ def test_samples_of_a_run_are_written_as_csv_without_its_data(tmp_path, monkeypa
     assert cli.main(["sample", "moved", "--out", "x.csv"]) == 2
     assert "has no table.json" in capsys.readouterr().err
     assert cli.main(["sample", "moved", "--given", "height=170"]) == 2
-    assert "this is not a run trained on a table" in capsys.readouterr().err
+    assert "height does not exist: there are none" in capsys.readouterr().err
 
 
 def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monkeypatch, capsys):
@@ -336,7 +336,7 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
     with pytest.warns(UserWarning, match="'children' is 99 in a row, outside of -3 to 39"):
         Table.read("run").encode([{"children": 99}])
     for text, message in (
-        ("regiom=north", "the column regiom does not exist: did you mean region?"),
+        ("regiom=north", "the column or condition regiom does not exist: did you mean region?"),
         ("children", "give one value, as in children=VALUE"),
         ("region=nort", "'nort' is not a value of 'region': did you mean north?"),
         ("children=2.5", "give a whole number"),
@@ -359,7 +359,7 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         assert f"bad.csv is a table: leave out {name}" in capsys.readouterr().err
         if name != "--task":
             assert cli.main(["sample", "run", "--given=region=north", option]) == 2
-            assert f"--given samples by restoration: leave out {name}" in capsys.readouterr().err
+            assert f"learned samples by restoration: leave out {name}" in capsys.readouterr().err
     assert not Path("b").exists()
 
 

@@ -29,6 +29,7 @@ def encode(
             function that returns one, with images in [0, 1]; or the folder of an AutoencoderKL of
             diffusers.
         out: the .npy file to write; what decoding needs is written next to it.
+        settings: an option of the data, as --data.options.size=64; may be repeated.
     """
     options.check_options(batch=batch)
     if out.suffix != ".npy":

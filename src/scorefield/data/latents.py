@@ -16,7 +16,7 @@ from ..show.images import write_batches
 from ..values import IMPORTED, import_object
 from .autoencoder import Latents, checksum, open_autoencoder, read_about
 from .numpy_files import check_samples, open_rows
-from .sources import Dataset, Stream, cell_centres
+from .sources import Dataset, Stream, cell_centres, condition_shapes
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def encode(
         for part in parts:
             for index in torch.split(torch.arange(len(part)), batch):
                 x, classes = part.take(index)
-                labels.extend([] if classes is None else classes.tolist())
+                labels.extend(classes.tolist() if isinstance(classes, Tensor) else [])
                 yield module.encode(cell_centres(x, part.levels).to(device)).float()
 
     with write_batches(Path(out), n, shape, about, overwrite=True) as write:
@@ -63,6 +63,8 @@ def _latent_shape(
     """Return the shape of the latents of an image; refuse an autoencoder that does not fit."""
     if data.kind != "images" or isinstance(data.train, Stream):
         raise ValueError(f"{data.name}: give images that are not streamed, not {data.kind}")
+    if condition_shapes(data.train):
+        raise ValueError(f"{data.name} has a condition, which is not encoded: leave it out")
     x = cell_centres(data.train.take(torch.arange(1))[0], data.train.levels).to(device)
     try:
         z = module.encode(x)

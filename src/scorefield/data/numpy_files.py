@@ -67,7 +67,7 @@ def numpy_file(
     """
     path = Path(path)
     arrange = partial(arrange_samples, path, signals)
-    arrays, stamp = _open(path, memory)
+    arrays, stamp = _open_arrays(path, memory)
     names = choose_condition(str(path), [*arrays], condition, parameters)
     others = {name: _condition_rows(path, name, signals, arrays.pop(name)) for name in names}
     if parameters:
@@ -85,11 +85,11 @@ def open_rows(
     path: Path, arrange: Callable[[NDArray[Any]], NDArray[Any]], memory: int
 ) -> "Arrays | FileRows":
     """Return the samples of a file, in memory or read when they are taken."""
-    arrays, stamp = _open(path, memory)
+    arrays, stamp = _open_arrays(path, memory)
     return _as_rows(path, _choose_samples(path, arrays)[0], stamp, arrange)
 
 
-def _open(path: Path, memory: int) -> tuple[dict[str, NDArray[Any]], Stamp]:
+def _open_arrays(path: Path, memory: int) -> tuple[dict[str, NDArray[Any]], Stamp]:
     with open_regular(path) as file:
         return _read(path, file, memory), file_stamp(file.fileno())
 

@@ -34,7 +34,7 @@ class Data:
     labels: bool = False  # train a class-conditional model, if the data have classes
     # what else the model is conditioned on: columns of a table, arrays of an .npz, or folders of
     # images with the same names as those to learn
-    condition: Sequence[str] = ()
+    condition: Sequence[str] = field(default_factory=list)
     classes: Sequence[str] | None = None  # names of the classes; by default those of the data
 
     @property
