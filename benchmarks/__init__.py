@@ -40,6 +40,8 @@ class Setting:
         compile: Measure torch.compile too, which takes minutes for each network.
         seed: Seed of models and samples.
         device: Where networks run: auto, cpu, cuda or mps.
+        data: Images, by a name or a path, on which peers trains all packages for equal time.
+        minutes: Time of that training for each.
     """
 
     only: tuple[str, ...] = ()
@@ -48,6 +50,8 @@ class Setting:
     compile: bool = True
     seed: int = 0
     device: str = "cpu"
+    data: str | None = None
+    minutes: float = 10.0
 
     @property
     def repeats(self) -> int:

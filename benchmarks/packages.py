@@ -5,9 +5,9 @@ preconditioning of EDM with σ_d = 1 (Karras et al. 2022, table 1). All go down 
 as many evaluations; ours and diffusers' that take one per step end at σ = 0, the others at the
 least σ.
 
-U-Nets are DDPM's (Ho et al. 2020) with two blocks per level and attention at the second. azula's
-has no attention and fewer wide convolutions; at 5/4 of the width and with one more block at the
-last level it does as many operations to 3 %.
+U-Nets are DDPM's (Ho et al. 2020), by default with two blocks per level, with attention at the
+second. azula's has no attention and fewer wide convolutions; at 5/4 of the width and with one more
+block at the last level it does as many operations to 3 %.
 """
 
 from __future__ import annotations
@@ -155,13 +155,14 @@ class Size(NamedTuple):
     shape: tuple[int, int, int]
     widths: tuple[int, ...]
     batch: int
+    blocks: int = 2  # a level
 
 
 def own_unet(size: Size) -> nn.Module:
     width, multipliers = size.widths[0], [width // size.widths[0] for width in size.widths]
     options: dict[str, Any] = {"form": "ddpm", "embedding": "sinusoidal", "fir": None}
     options |= {"progressive_input": "none", "skip_rescale": False, "dropout": 0.0}
-    options |= {"multipliers": multipliers, "blocks": 2, "groups": min(32, width)}
+    options |= {"multipliers": multipliers, "blocks": size.blocks, "groups": min(32, width)}
     return UNet(channels=size.shape[0], width=width, attention=(1,), **options)
 
 
@@ -175,7 +176,7 @@ def diffusers_unet(size: Size) -> nn.Module:
         down_block_types=tuple(down),
         up_block_types=tuple(up),
         block_out_channels=size.widths,
-        layers_per_block=2,
+        layers_per_block=size.blocks,
         attention_head_dim=None,
         norm_num_groups=min(32, size.widths[0]),
     )
@@ -188,7 +189,7 @@ def azula_unet(size: Size) -> nn.Module:
         channels,
         channels,
         hid_channels=[5 * width // 4 for width in size.widths],
-        hid_blocks=[2] * (len(size.widths) - 1) + [3],
+        hid_blocks=[size.blocks] * (len(size.widths) - 1) + [size.blocks + 1],
         mod_features=features,
     )
     return Function(lambda u, cond: net(u, encoding(cond)), net, encoding)

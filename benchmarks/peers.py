@@ -2,7 +2,8 @@
 
 All take turns in one process. A ratio is a speed over that of ours of the same kind: above 1 the
 other package is faster. A package that is not installed is skipped, with a sentence on how to
-install it.
+install it. `--data IMAGES` instead trains each on the same images for equal time, and judges what
+they sample.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from scorefield.model import ScoreModel
 
 from . import Setting, packages
+from .contest import contest
 from .measure import Task, ratio, turns
 from .networks import adam_step, digits, unet
 from .packages import CONTENDERS, ENDS, OPTIMIZED, OURS, UNETS, Size
@@ -35,6 +37,9 @@ QUICK_NETS = {"digits’ MLP, 1×8×8": (digits, 8)}
 
 
 def run(setting: Setting) -> Iterator[Table]:
+    if setting.data is not None:
+        yield contest(setting)
+        return
     sizes, nets = (QUICK_SIZES, QUICK_NETS) if setting.quick else (SIZES, NETS)
     contests: dict[str, Callable[[Setting, str], Table]] = {
         f"A step of training, {name}": partial(training, size=size) for name, size in sizes.items()

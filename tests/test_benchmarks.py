@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import BENCHMARKS, Setting, gpu, measure, packages, peers, scale, step, tables
 from benchmarks.__main__ import main
@@ -158,6 +159,23 @@ def test_a_sampler_of_another_package_follows_ours(name):
     x = entry.build(_exact_network(oracle), 40)(start)
     assert ((x - expected).norm(dim=1) > 1e-2).double().mean() < 0.01
     assert (x - expected).abs().median() < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers
+def test_a_contest_trains_on_images_for_a_time_and_judges_samples(tmp_path):
+    only = ("scorefield, --budget", "diffusers")
+    (table,) = peers.run(Setting(quick=True, out=tmp_path, data="digits", only=only))
+    assert [*table.columns] == ["package", "steps", "M weights", "Fréchet distance", "ratio"]
+    packages_, steps, _, distances, ratios = zip(*table.rows, strict=True)
+    assert packages_ == only
+    assert min(steps) >= 1
+    assert ratios == (1, distances[1] / distances[0])
+    assert "as many training images have 6." in table.notes[0]
+    for name in ("scorefield-budget", "diffusers"):
+        with Image.open(tmp_path / f"peers-{name}.png") as sheet:
+            assert min(sheet.size) > 80
+    with pytest.raises(ValueError, match="--data mixture: give images, some of them held out"):
+        next(peers.run(Setting(quick=True, data="mixture")))
 
 
 def test_a_missing_package_is_skipped_with_how_to_install_it(monkeypatch):

@@ -45,12 +45,17 @@ def _plain_unet(width: int, blocks: int) -> dict[str, Any]:
     return {"kind": "UNet", "width": width, "blocks": blocks, **form}
 
 
+def _patched_unet(width: int) -> dict[str, Any]:
+    """On a CPU, patches pay: a step at half the height and width is fast at twice the width."""
+    return _plain_unet(width, 1) | {"patch": 2}
+
+
+MUON = ("training.optimizer=muon",)
 CANDIDATES = {
     "cpu": (
         #         name         steps   network
-        Candidate("unet-16", 1_000, _plain_unet(16, 1)),
-        Candidate("unet-32", 4_000, _plain_unet(32, 1)),
-        Candidate("unet-64", 8_000, _plain_unet(64, 2), rate=5e-4),
+        Candidate("unet-32", 1_000, _patched_unet(32), rate=3e-3, settings=MUON),
+        Candidate("unet-64", 3_000, _patched_unet(64), rate=3e-3, settings=MUON),
     ),
     "gpu": (
         Candidate("unet-32", 2_000, _plain_unet(32, 1), batch=128),

@@ -1,0 +1,166 @@
+"""Training on equal data for equal time: this package, diffusers and azula.
+
+All networks but the one that the budget chooses are U-Nets of 16, 32 and 32 channels, of about
+equal work, and take batches of 64. The other packages train by their own losses as their examples
+do, here with a cosine and an average of the weights too. The judge is a classifier fitted to the
+training part: the Fréchet distance of its features of samples from those of the held-out part.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from copy import deepcopy
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scorefield import runs
+from scorefield.checkpoint import load
+from scorefield.data import Batches, Dataset, Part, all_samples, load_data
+from scorefield.evaluate.features import make_features
+from scorefield.fast.optimize import optimize
+from scorefield.metrics import frechet
+from scorefield.runs.choose import choose_experiment
+from scorefield.sample import make_plan, sample
+from scorefield.show.images import grid
+from scorefield.train import MovingAverage
+
+from . import Setting, packages
+from .packages import OURS, UNETS, Size
+from .table import Cell, Table
+
+WIDTHS = (16, 32, 32)
+BATCH = 64
+LEVELS = 16
+"""Levels of Heun's method, of two evaluations each."""
+AT_ONCE = 250
+BUDGET = f"{OURS}, --budget"
+
+
+class Entry(NamedTuple):
+    """A trained network."""
+
+    steps: int
+    weights: int
+    draw: Callable[[int], Tensor]  # a batch of samples in [0, 1]
+
+
+def contest(setting: Setting) -> Table:
+    """Train each for as long, and judge as many samples of each."""
+    data = load_data(str(setting.data))
+    if data.kind != "images" or data.test is None:
+        raise ValueError(f"--data {setting.data}: give images, some of them held out")
+    seconds, n = (1.0, 100) if setting.quick else (60 * setting.minutes, 2000)
+    features = make_features("classifier", data)
+    real = torch.cat([features.extract(x)[0] for x in all_samples(data.test).split(AT_ONCE)])
+    rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(setting.seed))
+    floor = frechet(features.extract(all_samples(Part(data.train, rows[:n])))[0], real)
+    trainers: dict[str, Callable[..., Entry]] = {
+        BUDGET: train_own,
+        OURS: lambda *args: train_own(*args, f"network.width={WIDTHS[0]}", "network.blocks=1"),
+        "diffusers": train_diffusers,
+        "azula": train_azula,
+    }
+    rows, ours = list[list[Cell]](), math.nan
+    setting.out.mkdir(parents=True, exist_ok=True)
+    for name, trainer in setting.select(trainers).items():
+        if name in UNETS and packages.missing(UNETS[name].package):
+            continue
+        torch.manual_seed(setting.seed)
+        steps, weights, draw = trainer(setting, data, seconds)
+        x = torch.cat([draw(len(part)) for part in torch.arange(n).split(AT_ONCE)]).clamp(0, 1)
+        grid(x[:100]).save(setting.out / f"peers-{name.replace(', --', '-')}.png")
+        distance = frechet(features.extract(x)[0], real)
+        ours = distance if name == BUDGET else ours
+        rows.append([name, steps, weights / 1e6, distance, distance / ours])
+    heads = {"package": "", "steps": "d", "M weights": ".2f", "Fréchet distance": ".2f"}
+    about = (
+        f"{n} samples of {2 * LEVELS - 1} or {2 * LEVELS} evaluations; as many training images "
+        f"have {floor:.2f}. {features.about}."
+    )
+    title = f"{data.name}, {seconds / 60:g} minutes of training"
+    return Table(title, heads | {"ratio": ".2f"}, rows, [about, *packages.notes()])
+
+
+def train_own(setting: Setting, data: Dataset, seconds: float, *network: str) -> Entry:
+    """A run of the preset photos, by default with the network that the budget chooses."""
+    settings = [*network, f"training.budget={seconds}", f"seed={setting.seed}", "data.flip=false"]
+    experiment = choose_experiment("photos", source=str(setting.data), settings=settings)
+    with tempfile.TemporaryDirectory() as folder:
+        run = runs.start(experiment, Path(folder) / "run", settings=settings)
+        for _ in run:
+            pass
+        model = load(run.directory)
+    seeds = count(setting.seed)
+    plan = make_plan(model, "heun", LEVELS)
+    weights = sum(p.numel() for p in model.net.parameters())
+    optimize(model, batch=AT_ONCE)
+    return Entry(run.step, weights, lambda n: sample(model, n, plan, seed=next(seeds)))
+
+
+def train_diffusers(setting: Setting, data: Dataset, seconds: float) -> Entry:
+    """The recipe of the library's example of unconditional images."""
+    library, size = import_module("diffusers"), Size(tuple(data.train.shape), WIDTHS, BATCH, 1)
+    net = UNETS["diffusers"].build(size)
+    adam = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
+    steps, average = train_for(seconds, setting, data, net, adam, UNETS["diffusers"].loss)
+    scheduler = library.DPMSolverMultistepScheduler.from_config(library.DDPMScheduler().config)
+
+    @torch.no_grad()
+    def draw(n: int) -> Tensor:
+        scheduler.set_timesteps(2 * LEVELS)
+        x = torch.randn(n, *data.train.shape)
+        for t in scheduler.timesteps:
+            noise = average(scheduler.scale_model_input(x, t), t, return_dict=False)[0]
+            x = scheduler.step(noise, t, x, return_dict=False)[0]
+        return (x + 1) / 2
+
+    return Entry(steps, sum(p.numel() for p in net.parameters()), draw)
+
+
+def train_azula(setting: Setting, data: Dataset, seconds: float) -> Entry:
+    """Its denoiser's own loss, with Adam."""
+    size = Size(tuple(data.train.shape), WIDTHS, BATCH, 1)
+    net = UNETS["azula"].build(size)
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    steps, average = train_for(seconds, setting, data, net, adam, UNETS["azula"].loss)
+    denoiser = packages.azula_denoiser(average)
+    sampler = import_module("azula.sample").HeunSampler(denoiser, steps=LEVELS, silent=True)
+
+    @torch.no_grad()
+    def draw(n: int) -> Tensor:
+        return (sampler(sampler.init((n, *data.train.shape))) + 1) / 2
+
+    return Entry(steps, sum(p.numel() for p in net.parameters()), draw)
+
+
+def train_for(
+    seconds: float,
+    setting: Setting,
+    data: Dataset,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[nn.Module, Tensor], Callable[[], Tensor]],
+) -> tuple[int, nn.Module]:
+    """Train with a rate that falls as a cosine of the time; return the steps and the average."""
+    rate, begin, step = optimizer.param_groups[0]["lr"], monotonic(), 0
+    batches, average = Batches(data.train, BATCH, seed=setting.seed), MovingAverage(net)
+    net.train()
+    while (share := (monotonic() - begin) / seconds) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 + math.cos(math.pi * share)) / 2
+        batch = batches(step)
+        optimizer.zero_grad()
+        loss(net, 2 * (batch[0] if isinstance(batch, tuple) else batch) - 1)().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        average.update_parameters(net)
+        step += 1
+    return step, deepcopy(average.module).eval()
