@@ -48,14 +48,16 @@ PAPERS = {
         sampling.sampler=predictor_corrector sampling.steps=1000 sampling.grid=geometric
         sampling.denoise=true""",
     "edm-cifar10": f"""{EDM}
-        data.source=cifar10 data.labels=false network.multipliers=[2,2,2] network.attention=[1]
+        data.source=cifar10 data.labels=false data.augment=0.12
+        network.multipliers=[2,2,2] network.attention=[1]
         network.dropout=0.13 training.batch=512 training.rate=1e-3 training.steps=390625
         training.warmup=19531 sampling.steps=18""",
     "edm-cifar10-classes": f"""{EDM}
-        data.source=cifar10 data.labels=true network.label_dropout=0.0 network.dropout=0.13
+        data.source=cifar10 data.labels=true data.augment=0.12
+        network.label_dropout=0.0 network.dropout=0.13
         training.batch=512 training.rate=1e-3""",
     "edm-faces": f"""{EDM}
-        data.source=celeba data.options.size=64 network.multipliers=[1,2,2,2]
+        data.source=celeba data.options.size=64 data.augment=0.15 network.multipliers=[1,2,2,2]
         network.attention=[2] network.dropout=0.05 training.batch=256 training.rate=2e-4
         training.steps=781250 training.warmup=39062 sampling.steps=40""",
     "ncsn-celeba": """data.source=celeba data.options.crop=140 data.options.size=32""",
@@ -125,8 +127,8 @@ def test_networks_have_the_published_number_of_parameters():
     assert _size("ncsn-cifar10") == _size("ncsn-celeba") == 29_694_083 + more
     assert _size("ncsnpp-cifar10") == pytest.approx(62.8e6, abs=5e4)
     assert _size("ncsnpp-cifar10", "network.blocks=8") == pytest.approx(107.6e6, abs=5e5)
-    # EDM's checkpoint also has a 9 × 128 matrix, for the parameters of its augmentation
-    assert _size("edm-cifar10") == 55_733_891 - 9 * 128
+    # EDM adds the 9 numbers of its augmentation to 128 others, where ours are added to 512
+    assert _size("edm-cifar10") == 55_733_891 - 9 * 128 + (9 + 1) * 512
 
 
 def test_durations_in_images_are_edms():

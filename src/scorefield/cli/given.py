@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import TABLE_FILE, Table
+from ..data import AUGMENTATION, TABLE_FILE, Table
 from ..data.decode import read_image
 from ..data.table import TABLE_CONDITION
 from ..disk import open_regular
@@ -41,9 +41,10 @@ def read_given(
 
 
 def describe_condition(model: ScoreModel, table: Table | None) -> str:
-    """Return an example of `--given`."""
+    """Return an example of `--given`, empty if there is nothing to choose."""
     own = [column.name for column in table.condition] if table else []
-    return " ".join(f"--given {name}=VALUE" for name in own or model.condition_shapes)
+    names = own or [name for name in model.condition_shapes if name != AUGMENTATION]
+    return " ".join(f"--given {name}=VALUE" for name in names)
 
 
 def _read_value(text: str, value: str, shape: Sequence[int]) -> Tensor:

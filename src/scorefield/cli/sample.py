@@ -95,8 +95,8 @@ def sample(
     kind = f" of {repr(names[0]) if len(names) == 1 else f'{len(names)} classes'}" if names else ""
     cost = quantity(plan.evaluations, "evaluation")
     say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost} each")
-    if not condition and model.condition_shapes:
-        say(f"these are of all conditions: choose one by {describe_condition(model, table)}")
+    if not condition and (example := describe_condition(model, table)):
+        say(f"these are of all conditions: choose one by {example}")
     if label is None and model.classes:
         say(f"--label chooses one of {describe_classes(model.classes)}, or `all`")
     if table is not None and out.suffix == ".npy":

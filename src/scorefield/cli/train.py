@@ -133,6 +133,5 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
     if run.skipped:
         say(f"{run.skipped} steps were skipped, because their loss or gradient was not finite")
     hint = " --label all" * run.experiment.data.labels
-    if run.model.condition_shapes:
-        hint += f" {describe_condition(run.model, data.table)}"
+    hint += f" {describe_condition(run.model, data.table)}".rstrip()
     say(f"next: scorefield sample {directory} -n 64{hint}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..values import convert_arguments, spelling_hint
+from .augment import AUGMENTATION, AUGMENTATION_SIZE
 from .autoencoder import LATENTS_FILE, Latents
 from .batches import Batches, LabelledBatch
 from .bundled import breast_cancer, digits, photos, wine
@@ -43,6 +44,8 @@ from .table import TABLE_FILE, Table
 from .toys import checkerboard, mixture, rings, signals, spirals, subspace, two_moons
 
 __all__ = [
+    "AUGMENTATION",
+    "AUGMENTATION_SIZE",
     "DATASETS",
     "HUB_PREFIX",
     "IN_MEMORY",

@@ -16,6 +16,7 @@ from ..noise import WORD, random_words
 ORDER = WORD
 FLIP = WORD - 1
 DEQUANTISE = WORD - 2
+AUGMENT = WORD - 3
 """Uses of random words; words of different uses are independent. `noise.seeded` counts its calls
 from 0 in their place."""
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..distributed import split_rows
 from ..values import map_condition
 from ._random import coins, epoch_orders, uniform_bits
+from .augment import augment_rows, random_moves
 from .sources import RowConditions, Rows, Source, Stream, cell_centres
 
 WORKER_TIMEOUT_SECONDS = 60.0
@@ -42,8 +43,10 @@ class Batches:
     size: int  # of the global batch, which the processes share as equally as possible
     seed: int = 0  # of order, mirroring and dequantisation
     flip: bool = False  # mirror a random half of the images, left to right
+    augment: float = 0.0  # probability of each transformation, whose parameters are a condition
     dequantise: bool = True  # sample a point of each 8-bit cell, (v + u)/256, not its middle
-    device: torch.device | str = "cpu"  # of the batches; the bits are the same on any
+    # of the batches; the bits are the same on any, except those of transformed images
+    device: torch.device | str = "cpu"
     # threads that `stream` reads with, for sources that decode files; each reads at most two
     # batches ahead
     workers: int = 0
@@ -58,8 +61,12 @@ class Batches:
         if not 0 <= self.seed < 2**64 or self.workers < 0:
             raise ValueError(f"seed={self.seed}, workers={self.workers}: give 0 or more, below 2⁶⁴")
         shape = tuple(self.source.shape)
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"augment={self.augment}: give a probability, from 0 to 1")
         if self.flip and len(shape) not in (3, 4):
             raise ValueError(f"flip mirrors images, but samples have shape {shape}: leave it out")
+        if self.augment and len(shape) != 3:
+            raise ValueError(f"augment is for images, but samples have shape {shape}: leave it out")
 
     def __call__(self, step: int) -> LabelledBatch:
         """Return the batch of a step; the first is 0."""
@@ -128,7 +135,11 @@ class Batches:
             x = (x.float() + bits.reshape(x.shape).float() / 2**16) / self.source.levels
         else:
             x = cell_centres(x, self.source.levels)
-        return LabelledBatch(x, map_condition(lambda value: value.to(self.device), labels))
+        labels = map_condition(lambda value: value.to(self.device), labels)
+        if self.augment:
+            moves = random_moves(self.augment, self.seed, step, rows, x.device)
+            x, labels = augment_rows(x, labels, moves)
+        return LabelledBatch(x, labels)
 
 
 def _mirror(heads: Bool[Tensor, "batch"], values: Tensor) -> Tensor:

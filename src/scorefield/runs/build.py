@@ -95,6 +95,7 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
         training.batch,
         seed=experiment.seed,
         flip=experiment.data.flip,
+        augment=experiment.data.augment,
         device=device,
         workers=experiment.data.workers,
         rank=distributed.rank(),

@@ -30,6 +30,9 @@ class Data:
     # options of the source, such as `size` for a folder
     options: dict[str, Any] = field(default_factory=dict)
     flip: bool = False  # mirror images left to right at random
+    # probability of turning, scaling, stretching and shifting an image; the network gets the
+    # parameters as a condition, which is 0 in sampling, so that samples are like the data
+    augment: float = 0.0
     workers: int = 0  # threads that read ahead, for sources that read files
     labels: bool = False  # train a class-conditional model, if the data have classes
     # what else the model is conditioned on: columns of a table, arrays of an .npz, or folders of
@@ -170,15 +173,15 @@ MAX_DEPTH = 8
 YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE | re.ASCII)
 
 FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] = (
-    (ge, 0, "0 or more", "data.workers training.rate training.decay training.warmup training.ema "
-     "training.snapshots keeping.log keeping.evaluate keeping.samples keeping.checkpoint "
-     "machine.threads seed"),
+    (ge, 0, "0 or more", "data.augment data.workers training.rate training.decay training.warmup "
+     "training.ema training.snapshots keeping.log keeping.evaluate keeping.samples "
+     "keeping.checkpoint machine.threads seed"),
     (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
      "training.plateau sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),
     (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
      "training.budget training.clip training.clip_quantile training.eps sampling.epsilon"),
-    (le, 1, "1 or less", "training.clip_quantile"),
+    (le, 1, "1 or less", "data.augment training.clip_quantile"),
     (lt, 1, "a decay below 1, as 0.999", "training.ema"),
     (le, 1024, "1,024 or less", "data.workers machine.threads"),
     (le, 10_000, "10,000 or less", "network.blocks"),

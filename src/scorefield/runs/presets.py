@@ -123,7 +123,7 @@ def _edm_recipe(data: Data, images: float, rate: float, steps: int, **network: A
 
 
 EDM_CIFAR10 = _edm_recipe(
-    Data("cifar10"),
+    Data("cifar10", augment=0.12),
     images=512,
     rate=1e-3,
     steps=18,
@@ -136,23 +136,25 @@ EDM_CIFAR10 = _edm_recipe(
 [P] widths of 128 × (2, 2, 2), 4 blocks at each size, attention at 16 × 16, box filter; dropout
 0.13; batch 512, 200 million images; Adam, 1e-3, a warm-up of 10 million images; averaged with a
 half-life of 0.5 million; log σ ~ N(−1.2, 1.2²), σ_d = 0.5, their weight; Heun's method, 18 levels
-from 80 to 0.002 with ρ = 7. Their pixels are in [−1, 1] and ours in [0, 1], so each σ is a half.
-[C] 4 blocks have 55.7 million parameters. Adam's β and ε.
+from 80 to 0.002 with ρ = 7; augmented with probability 0.12. Their pixels are in [−1, 1] and ours
+in [0, 1], so each σ is a half.
+[C] Adam's β and ε; half of all images are mirrored, as part of the augmentation.
 
-What differs: the network gets ¼ log σ of ours, which is ¼ log 2 less. A class enters after the
-layers of the embedded noise level, not before. At first the half-life of our average is 0.08 of the
-steps done, and theirs 0.05. They do not dequantise.
+What differs: the network gets ¼ log σ of ours, which is ¼ log 2 less. A class and the augmentation
+enter after the layers of the embedded noise level, not before. Images are transformed by bicubic
+interpolation, theirs by wavelets. At first the half-life of our average is 0.08 of the steps done,
+and theirs 0.05. They do not dequantise.
 """
 
 EDM_CIFAR10_CLASSES = replace(
     EDM_CIFAR10,
-    data=Data("cifar10", labels=True),
+    data=replace(EDM_CIFAR10.data, labels=True),
     network={**EDM_CIFAR10.network, "label_dropout": 0.0},
 )
 """[P] by class, with the same numbers. [C] no class is withheld, so there is no guidance."""
 
 EDM_FACES = _edm_recipe(
-    Data("celeba", {"size": 64}),
+    Data("celeba", {"size": 64}, augment=0.15),
     images=256,
     rate=2e-4,
     steps=40,
@@ -163,8 +165,8 @@ EDM_FACES = _edm_recipe(
 """EDM on 64 × 64 faces: the numbers of FFHQ, on CelebA or a folder named by --data.
 
 [P] widths of 128 × (1, 2, 2, 2), attention at 16 × 16, dropout 0.05 (0.25 for AFHQ's 15,000
-images), batch 256, rate 2e-4, 40 levels; all else as for CIFAR-10. Ours are the data: the paper has
-no CelebA.
+images), augmented with probability 0.15, batch 256, rate 2e-4, 40 levels; all else as for CIFAR-10.
+The paper has no CelebA.
 """
 
 # ── Ours ─────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..data import Dataset, all_samples, condition_shapes
+from ..data import AUGMENTATION, AUGMENTATION_SIZE, Dataset, all_samples, condition_shapes
 from ..distributed import choose_device
 from ..fast.optimize import Choice, choose
 from ..ladder import suggest
@@ -103,7 +103,11 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         arguments.setdefault("shape", list(shape))
     if "levels" in takes and experiment.levels.precondition == "NCSN":
         arguments.setdefault("levels", experiment.levels.count)
-    if shapes := condition_shapes(data.train):
+    shapes = condition_shapes(data.train)
+    if experiment.data.augment:
+        shapes[AUGMENTATION] = [AUGMENTATION_SIZE]
+        arguments["withhold"] = arguments.get("withhold", {}) | {AUGMENTATION: 0.0}
+    if shapes:
         if kind not in ("UNet", "DiT", "MLP"):
             raise ValueError(
                 f"network.kind={kind!r}: it takes no conditions, but {data.name} has "
