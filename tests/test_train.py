@@ -210,14 +210,19 @@ def _vectors(step):
     return torch.randn(6, 2, generator=torch.Generator().manual_seed(step))
 
 
-def _vector_model(precondition):
+def _vector_model(precondition, **arguments):
     torch.manual_seed(0)
-    return ScoreModel(MLP(2, width=8, blocks=1), precondition)
+    return ScoreModel(MLP(2, width=8, blocks=1, **arguments), precondition)
 
 
 STEPS = {
     "classes": (lambda: _unet(labels=3), LOSS, _labelled),
     "matrices by Muon": (lambda: _unet(width=16), LOSS, _images),
+    "conditions": (
+        lambda: _vector_model(EDM(0.3), labels=3, conditions={"v": [2]}),
+        annealed(denoising, LogNormal()),
+        lambda step: (_vectors(step), {"label": torch.arange(6) % 3, "v": _vectors(step + 9)}),
+    ),
     # 1/(1 − dropout), which a CPU rounds to 16 bits, is exact
     "bfloat16 images": (lambda: _unet(multipliers=(1,), dropout=0.5), LOSS, _images),
     "bfloat16 vectors": (
