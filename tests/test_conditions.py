@@ -14,6 +14,7 @@ from scorefield.cli import main
 from scorefield.data import Batches, Pairs, Table, load_data, simulations, tensor_data
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
+from scorefield.runs.presets import PRESETS
 
 SMALL = ["training.steps=4", "training.batch=16", "keeping={evaluate: 2, checkpoint: 2}"]
 MLP_8 = "network={kind: MLP, width: 8, blocks: 1}"
@@ -156,3 +157,22 @@ def test_parameters_of_simulations_are_standardised_and_turned_back():
     assert main(["sample", "run", "-n", "2", "--steps", "2", "--given", "x=0.1,0,2"]) == 0
     header, *rows = _samples()
     assert (header, len(rows)) == (["theta_1", "theta_2"], 2)
+
+
+def test_a_posterior_has_the_mean_and_the_deviation_of_the_closed_form(tmp_path):
+    """θ ~ N(10, 9), x = (θ/3 + z/2, noise): p(θ | x) = N(10 + 2.4·(x₁ − 10/3), 9/5)."""
+    theta = 10 + 3 * torch.randn(4000, 1)
+    x = torch.cat([theta / 3 + 0.5 * torch.randn(4000, 1), torch.randn(4000, 1)], 1)
+    tiny = ["training={steps: 400, rate: 5e-3, ema: 0.99}", "network={width: 32, blocks: 2}"]
+    few = "keeping={evaluate: 200, checkpoint: 400}"
+    data = simulations({"theta": theta}, {"x": x})
+    list(start(override(PRESETS["posterior"], [*tiny, few]), tmp_path, data=data))
+    model, std = load(tmp_path), 3 * 0.2**0.5
+    for shift in (-1.0, 1.0):
+        condition = torch.tensor([10 / 3 + shift, 0.3])
+        z = sample(model, 4000, steps=16, batch=4000, condition=condition)
+        values = data.table.numbers(z)
+        # a short training: a few times the errors seen, 0.1 and 0.13, and a fifth of the shift
+        assert abs(values.mean() - (10 + 2.4 * shift)) < 0.35 * std
+        assert 0.75 < values.std() / std < 1.35
+    assert data.table.numbers(sample(model, 4000, steps=16, batch=4000)).std() > 2 * std
