@@ -71,6 +71,7 @@ def _log_of_rates(directory):
 SPEEDS = {
     "slower in the cool-down": lambda step: 0.25 if step < 60 else 0.75,
     "faster in the cool-down": lambda step: 0.75 if step < 18 else 0.25,
+    "slow at the start": lambda step: 0.1 if step else 6.0,
     "uneven": lambda step: 0.1 + 0.4 * (step % 10 < 4),
 }
 """Seconds of a step."""
@@ -152,7 +153,7 @@ def test_more_time_never_gets_a_smaller_network_or_fewer_steps(clock):
     data = Dataset("noise", images, images)
     for budget in (1.0, 12.0, 20.0, 75.0):
         limited = override(experiment, [f"training.budget={budget}"])
-        planned, _, plan = fit_budget(limited, data, ["training.batch=5"], Pace(0.0, 0))
+        planned, _, plan = fit_budget(limited, data, ["training.batch=5"], Pace(0.0))
         assert planned.training.batch == 5
         choices.append((planned.network["width"], planned.training.steps))
         assert planned.keeping.checkpoint == max(1, planned.training.steps // EVENTS)

@@ -40,7 +40,7 @@ def start(
     "training.batch=32" are kept. The budget begins with this call.
     Under a launcher, all processes call this together, and rank 0 writes.
     """
-    pace = Pace(0.0, 0)
+    pace = Pace(0.0)
     distributed.join()
     directory = Path(directory)
     _check_new(directory)

@@ -33,12 +33,12 @@ OTHERS = 0.1
 class Pace:
     """The time that a run has used of its budget, and its steps in that time."""
 
-    def __init__(self, seconds: float, step: int) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float) -> None:
+        self.seconds = self._start = seconds
         self.closing: float | None = None
         """Seconds in which all files were last written, as they are at the end."""
         self._now, self._waiting = monotonic(), waiting_seconds()
-        self._marks, self._explained = [(seconds, step)], False
+        self._marks, self._explained = list[tuple[float, int]](), False
 
     def tick(self) -> None:
         """Read the clock."""
@@ -51,6 +51,9 @@ class Pace:
         `closing_steps` take about as long as writing all files, if that has not been measured.
         """
         self.tick()
+        if not self._marks:  # the time of a start and of a first step is no measure of the others
+            self._marks.append((self.seconds, step))
+            return None
         budget, pieces = training.budget or 0.0, training.cooldown
         begin, end = pieces[-1] if pieces else (0, math.inf)
         left = budget - self.seconds
@@ -69,7 +72,7 @@ class Pace:
 
     def explain(self, training: Training, end: int) -> str:
         """Say, once, that the run is slower than it was planned, or was for other programs."""
-        others = (waiting_seconds() - self._waiting) / max(self.seconds - self._marks[0][0], 1e-9)
+        others = (waiting_seconds() - self._waiting) / max(self.seconds - self._start, 1e-9)
         since = training.cooldown[-1][0] if training.cooldown else 0
         fewer = end - since < FEWER_STEPS * (training.steps - since)
         if self._explained or not (fewer or others > OTHERS):

@@ -102,7 +102,7 @@ class Run:
 
     def __init__(self, directory: Path, experiment: Experiment, parts: Parts) -> None:
         self.directory, self.experiment, self.parts = directory, experiment, parts
-        self.progress, self.pace = Progress(), Pace(0.0, 0)
+        self.progress, self.pace = Progress(), Pace(0.0)
         self.reasons = ""  # for the backend
         self.plan = ""  # choices for the budget, in words
         self.skipped = 0  # number of steps that were skipped since the start
@@ -132,7 +132,7 @@ class Run:
     def restore(self, stored: TensorFile) -> None:
         """Continue from a checkpoint."""
         self.progress = restore_state(self.parts, stored)
-        self.pace = Pace(self.progress.seconds, self.step)
+        self.pace = Pace(self.progress.seconds)
         self._written = self.step
 
     @cached_property
@@ -343,7 +343,7 @@ class Run:
         path = (regular_checkpoints(paths, every) or paths)[-1]
         seconds = self.pace.seconds
         self.restore(read_tensors(path))
-        self.pace = Pace(seconds, self.step)  # the time of steps that are undone is used
+        self.pace = Pace(seconds)  # the time of steps that are undone is used
         if distributed.is_main():
             snapshots = checkpoints(self.directory, "snapshots")
             undone = [p for p in snapshots if int(p.name[:8]) > self.step]
