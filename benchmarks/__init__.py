@@ -21,6 +21,7 @@ BENCHMARKS = (
     "posteriors",
     "loader",
     "noise",
+    "recipes",
     "gpu",
 )
 RESULTS = Path(__file__).parent / "results"

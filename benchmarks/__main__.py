@@ -37,7 +37,7 @@ def overview() -> str:
     """Return the help: a line per benchmark."""
     lines = [(f"  {name}", describe(name).partition("\n")[0]) for name in NAMES[:-1]]
     lines.append(
-        ("  all", "All of these except for tables, and gpu if there is none, one after another.")
+        ("  all", "All of these but tables, recipes, and gpu if there is none, one after another.")
     )
     hint = f"`{PROGRAM} NAME --help` lists the options. Run nothing else on the machine meanwhile."
     table = text_table(("name", "measures"), lines, left=(0, 1))
@@ -64,7 +64,8 @@ def run(name: str, options: Sequence[str]) -> None:
         return
     check_writable(setting.out / f"{name}.json")
     setting = replace(setting, device=str(choose_device(setting.device)))
-    usual = BENCHMARKS if setting.device.startswith("cuda") else BENCHMARKS[:-1]
+    cuda = setting.device.startswith("cuda")
+    usual = [n for n in BENCHMARKS if n != "recipes" and (cuda or n != "gpu")]
     for benchmark in usual if name == "all" else (name,):
         record(benchmark, setting)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -41,7 +42,8 @@ BATCH = 64
 LEVELS = 16
 """Levels of Heun's method, of two evaluations each."""
 AT_ONCE = 250
-BUDGET = f"{OURS}, --budget"
+NAME = str.maketrans(" ,", "--")
+"""From names to those of files."""
 
 
 class Entry(NamedTuple):
@@ -52,8 +54,8 @@ class Entry(NamedTuple):
     draw: Callable[[int], Tensor]  # a batch of samples in [0, 1]
 
 
-def contest(setting: Setting) -> Table:
-    """Train each for as long, and judge as many samples of each."""
+def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> Table:
+    """Train each for as long, and judge as many samples of each; ratios are to the first."""
     data = load_data(str(setting.data))
     if data.kind != "images" or data.test is None:
         raise ValueError(f"--data {setting.data}: give images, some of them held out")
@@ -62,13 +64,7 @@ def contest(setting: Setting) -> Table:
     real = torch.cat([features.extract(x)[0] for x in all_samples(data.test).split(AT_ONCE)])
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(setting.seed))
     floor = frechet(features.extract(all_samples(Part(data.train, rows[:n])))[0], real)
-    trainers: dict[str, Callable[..., Entry]] = {
-        BUDGET: train_own,
-        OURS: lambda *args: train_own(*args, f"network.width={WIDTHS[0]}", "network.blocks=1"),
-        "diffusers": train_diffusers,
-        "azula": train_azula,
-    }
-    rows, ours = list[list[Cell]](), math.nan
+    rows, first = list[list[Cell]](), math.nan
     setting.out.mkdir(parents=True, exist_ok=True)
     for name, trainer in setting.select(trainers).items():
         if name in UNETS and packages.missing(UNETS[name].package):
@@ -76,11 +72,11 @@ def contest(setting: Setting) -> Table:
         torch.manual_seed(setting.seed)
         steps, weights, draw = trainer(setting, data, seconds)
         x = torch.cat([draw(len(part)) for part in torch.arange(n).split(AT_ONCE)]).clamp(0, 1)
-        grid(x[:100]).save(setting.out / f"peers-{name.replace(', --', '-')}.png")
+        grid(x[:100]).save(setting.out / f"{name.translate(NAME)}.png")
         distance = frechet(features.extract(x)[0], real)
-        ours = distance if name == BUDGET else ours
-        rows.append([name, steps, weights / 1e6, distance, distance / ours])
-    heads = {"package": "", "steps": "d", "M weights": ".2f", "Fréchet distance": ".2f"}
+        first = first if rows else distance
+        rows.append([name, steps, weights / 1e6, distance, distance / first])
+    heads = {"": "", "steps": "d", "M weights": ".2f", "Fréchet distance": ".2f"}
     about = (
         f"{n} samples of {2 * LEVELS - 1} or {2 * LEVELS} evaluations; as many training images "
         f"have {floor:.2f}. {features.about}."
@@ -89,7 +85,9 @@ def contest(setting: Setting) -> Table:
     return Table(title, heads | {"ratio": ".2f"}, rows, [about, *packages.notes()])
 
 
-def train_own(setting: Setting, data: Dataset, seconds: float, *network: str) -> Entry:
+def train_own(
+    setting: Setting, data: Dataset, seconds: float, network: Sequence[str] = ()
+) -> Entry:
     """A run of the preset photos, by default with the network that the budget chooses."""
     settings = [*network, f"training.budget={seconds}", f"seed={setting.seed}", "data.flip=false"]
     experiment = choose_experiment("photos", source=str(setting.data), settings=settings)
@@ -164,3 +162,12 @@ def train_for(
         average.update_parameters(net)
         step += 1
     return step, deepcopy(average.module).eval()
+
+
+PEERS: dict[str, Callable[..., Entry]] = {
+    f"{OURS}, chosen": train_own,
+    OURS: partial(train_own, network=(f"network.width={WIDTHS[0]}", "network.blocks=1")),
+    "diffusers": train_diffusers,
+    "azula": train_azula,
+}
+"""Functions that train; the first has the network that the budget chooses."""

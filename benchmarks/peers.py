@@ -17,7 +17,7 @@ import torch
 from scorefield.model import ScoreModel
 
 from . import Setting, packages
-from .contest import contest
+from .contest import PEERS, contest
 from .measure import Task, ratio, turns
 from .networks import adam_step, digits, unet
 from .packages import CONTENDERS, ENDS, OPTIMIZED, OURS, UNETS, Size
@@ -38,7 +38,7 @@ QUICK_NETS = {"digits’ MLP, 1×8×8": (digits, 8)}
 
 def run(setting: Setting) -> Iterator[Table]:
     if setting.data is not None:
-        yield contest(setting)
+        yield contest(setting, PEERS)
         return
     sizes, nets = (QUICK_SIZES, QUICK_NETS) if setting.quick else (SIZES, NETS)
     contests: dict[str, Callable[[Setting, str], Table]] = {

@@ -14,11 +14,23 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import BENCHMARKS, Setting, gpu, measure, packages, peers, scale, step, tables
+from benchmarks import (
+    BENCHMARKS,
+    Setting,
+    gpu,
+    measure,
+    packages,
+    peers,
+    recipes,
+    scale,
+    step,
+    tables,
+)
 from benchmarks.__main__ import main
 from benchmarks.networks import Network, digits, make_inputs
 from benchmarks.table import Table, read_tables, record
 from scorefield import SAMPLERS, GaussianMixture, final, geometric
+from scorefield.runs.choose import choose_experiment
 from scorefield.show.machine import machine, memory_bytes
 
 TABLE = Table("Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["Note"])
@@ -163,19 +175,34 @@ def test_a_sampler_of_another_package_follows_ours(name):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers
 def test_a_contest_trains_on_images_for_a_time_and_judges_samples(tmp_path):
-    only = ("scorefield, --budget", "diffusers")
+    only = ("scorefield, chosen", "diffusers")
     (table,) = peers.run(Setting(quick=True, out=tmp_path, data="digits", only=only))
-    assert [*table.columns] == ["package", "steps", "M weights", "Fréchet distance", "ratio"]
+    assert [*table.columns] == ["", "steps", "M weights", "Fréchet distance", "ratio"]
     packages_, steps, _, distances, ratios = zip(*table.rows, strict=True)
     assert packages_ == only
     assert min(steps) >= 1
     assert ratios == (1, distances[1] / distances[0])
     assert "as many training images have 6." in table.notes[0]
-    for name in ("scorefield-budget", "diffusers"):
-        with Image.open(tmp_path / f"peers-{name}.png") as sheet:
+    for name in ("scorefield--chosen", "diffusers"):
+        with Image.open(tmp_path / f"{name}.png") as sheet:
             assert min(sheet.size) > 80
     with pytest.raises(ValueError, match="--data mixture: give images, some of them held out"):
         next(peers.run(Setting(quick=True, data="mixture")))
+
+
+def test_recipes_train_networks_for_a_time(tmp_path, monkeypatch):
+    recipe = {"a": ("network.patch=2", "network.width=8"), "b": ("training.optimizer=muon",)}
+    monkeypatch.setattr(recipes, "RECIPES", recipe)
+    setting = Setting(quick=True, out=tmp_path, data="digits", only=("a",))
+    (table,) = recipes.run(setting)
+    assert [row[0] for row in table.rows] == ["a"]
+    with pytest.raises(ValueError, match="name them, as in --data pictures/"):
+        next(recipes.run(replace(setting, data=None)))
+
+
+def test_each_recipe_is_of_fields_that_a_run_takes():
+    for fields in recipes.RECIPES.values():
+        choose_experiment("photos", source="digits", settings=fields)
 
 
 def test_a_missing_package_is_skipped_with_how_to_install_it(monkeypatch):
@@ -298,7 +325,11 @@ def test_help_names_all_benchmarks_without_torch():
 
 QUICK = {"scale": "image", "posteriors": "gauss2 mask, pigdm", "peers": "A step of training"}
 QUICK |= {"noise": "", "gpu": ""}
-SLOW = [pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}") for name in BENCHMARKS]
+SLOW = [
+    pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}")
+    for name in BENCHMARKS
+    if name != "recipes"  # needs images of some size, and hours
+]
 
 
 @pytest.mark.parametrize(("name", "only"), [*QUICK.items(), *SLOW])

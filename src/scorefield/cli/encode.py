@@ -5,7 +5,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..runs.config import Experiment, override
 from . import options
 from .startup import say
 
@@ -24,7 +23,7 @@ def encode(
     Options of the data are those of `train`, as in --data.options.size=64.
 
     Args:
-        data: a data set's name, a folder of images, an .npy or .npz file.
+        data: a data set's name, a folder of images, or an .npy, .npz or .h5 file of images.
         autoencoder: MODULE:NAME of a torch.nn.Module with encode(x) and decode(z), or of a class or
             function that returns one, with images in [0, 1]; or the folder of an AutoencoderKL of
             diffusers.
@@ -39,7 +38,7 @@ def encode(
     from ..data import load_data
     from ..show.progress import progress
 
-    source = load_data(data, **override(Experiment(), settings).data.options)
+    source = load_data(data, **options.data_options(settings))
     device = str(distributed.choose_device(device))
     watch = lambda parts, count: progress(parts, count, "encoding")  # noqa: E731
     write_latents(source, autoencoder, out, batch=batch, device=device, watch=watch)

@@ -4,12 +4,14 @@ A command is a function: its signature is the options, its docstring the help. I
 needs when it is called, so that `--help` does not load torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from ..disk import check_writable
+from ..runs.config import Experiment, override
 
 RunPath: TypeAlias = Annotated[
     Positional[Path], arg(metavar="RUN", help="a run's directory, or a saved or converted model")
@@ -70,6 +72,14 @@ def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | Non
         raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
     if run is not None and not run.exists():
         raise ValueError(f"RUN {run} does not exist: name a run, or make one by `scorefield train`")
+
+
+def data_options(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the options of the data from settings, which may name no other field."""
+    for setting in settings:
+        if not setting.startswith("data.options."):
+            raise ValueError(f"{setting}: give options of the data, as data.options.NAME=VALUE")
+    return override(Experiment(), settings).data.options
 
 
 def check_unused(reason: str, *, guidance: float = 1.0, **values: object) -> None:

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..runs.config import Experiment, override
 from ..values import describe_classes
 from . import options
 from .startup import say
@@ -43,11 +42,7 @@ def suggest(
 
     named = {"size": size, "held_out": held_out}
     own = [f"data.options.{name}={value}" for name, value in named.items() if value is not None]
-    own = [*settings, *own]
-    for setting in own:
-        if not setting.startswith("data.options."):
-            raise ValueError(f"{setting}: give options of the data, as data.options.NAME=VALUE")
-    source = load_data(data, **override(Experiment(), own).data.options)
+    source = load_data(data, **options.data_options([*settings, *own]))
     for notice in source.notices:
         say(notice)
     numbers, shape = source.train.shape.numel(), " × ".join(map(str, source.train.shape))

@@ -25,7 +25,7 @@ MIN_CHANNELS = 16
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for matrices and convolutions of 16 channels or more, and Adam for the rest.
+    """Muon for matrices, tables and convolutions of 16 rows and columns or more, else Adam.
 
     The arguments are those of `torch.optim.AdamW`, but there is no decay by default.
     """
