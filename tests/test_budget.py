@@ -12,10 +12,11 @@ import torch
 from test_faults import assert_same_end, vectors
 
 from scorefield.cli import main
-from scorefield.data import Arrays, Dataset
+from scorefield.data import Arrays, Dataset, load_data
 from scorefield.nn import NETWORKS
 from scorefield.runs import resume, start
 from scorefield.runs.budget import CANDIDATES, EVENTS, Candidate, fit_budget, fit_images
+from scorefield.runs.build import MemoryLimitError, build
 from scorefield.runs.choose import choose_experiment
 from scorefield.runs.config import Experiment, override, read
 from scorefield.runs.pace import Pace
@@ -61,6 +62,12 @@ def clock(monkeypatch):
 
 def _experiment(points, *settings):
     return vectors(points, f"training.budget={BUDGET}", *settings)
+
+
+def _noise_images():
+    pixels = torch.randint(256, (24, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = Arrays(pixels.to(torch.uint8))
+    return Dataset("noise", images, images)
 
 
 def _log_of_rates(directory):
@@ -148,9 +155,7 @@ def small_candidates(monkeypatch, clock):
 @pytest.mark.usefixtures("small_candidates")
 def test_more_time_never_gets_a_smaller_network_or_fewer_steps(clock):
     experiment = override(Experiment(), ["network.kind=auto"])
-    pixels = torch.randint(256, (24, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    images, choices = Arrays(pixels.to(torch.uint8)), []
-    data = Dataset("noise", images, images)
+    data, choices = _noise_images(), []
     for budget in (1.0, 12.0, 20.0, 75.0):
         limited = override(experiment, [f"training.budget={budget}"])
         planned, _, plan = fit_budget(limited, data, ["training.batch=5"], Pace(0.0))
@@ -164,6 +169,70 @@ def test_more_time_never_gets_a_smaller_network_or_fewer_steps(clock):
         assert "few steps for data of this size: give 4 s or more" in plan or budget > 1
     assert choices == sorted(choices)
     assert [width for width, _ in choices] == [8, 8, 12, 16]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out"), MemoryLimitError("too large")])
+@pytest.mark.usefixtures("small_candidates")
+def test_only_a_lack_of_memory_ends_the_trials(monkeypatch, error):
+    data, failures = _noise_images(), {12: error}
+
+    def build_or_fail(experiment, *args):
+        if (width := experiment.network["width"]) in failures:
+            raise failures[width]
+        return build(experiment, *args)
+
+    monkeypatch.setattr("scorefield.runs.budget.build", build_or_fail)
+    experiment = override(Experiment(), ["network.kind=auto", "training.budget=75"])
+    planned, _, plan = fit_budget(experiment, data, [], Pace(0.0))
+    assert planned.network["width"] == 8
+    assert "a step takes 0.1 s with unet-8\n" in plan
+    failures[12] = ValueError("of another cause")
+    with pytest.raises(ValueError, match="of another cause"):
+        fit_budget(experiment, data, [], Pace(0.0))
+    failures[8] = error
+    with pytest.raises(type(error), match=str(error)):
+        fit_budget(experiment, data, [], Pace(0.0))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_kept_network_keeps_its_fields_and_gets_a_schedule_for_its_steps(points):
+    """`clock` makes a step take 0.1 s: about 200 of them fit."""
+    fields = ["keeping.best=last", "training.schedule=inverse_sqrt", "training.warmup=5000"]
+    experiment, data = _experiment(points, *fields), load_data(points)
+    planned, _, plan = fit_budget(experiment, data, [], Pace(0.0))
+    training, tenth = planned.training, planned.training.steps // 10
+    assert training.steps > 150
+    assert planned.keeping.best == "last"
+    assert (training.schedule, training.plateau, training.warmup) == ("inverse_sqrt", tenth, tenth)
+    assert f"training.warmup=5000 is shortened to a tenth of the steps, {tenth}" in plan
+    experiment = override(experiment, ["training.plateau=7", "training.warmup=3"])
+    planned, _, plan = fit_budget(experiment, data, [], Pace(0.0))
+    assert (planned.training.plateau, planned.training.warmup) == (7, 3)
+    assert "warmup" not in plan
+    planned, _, plan = fit_budget(experiment, data, ["training.warmup=90"], Pace(0.0))
+    assert planned.training.warmup == 90
+    assert "training.warmup=90 is kept, but is more than a tenth of the steps" in plan
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.filterwarnings("ignore:slowed down")
+def test_latents_and_volumes_keep_the_network_of_their_preset(tmp_path):
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "volumes.npy", generator.random((20, 1, 4, 4, 4), dtype="float32"))
+    np.save(tmp_path / "z.npy", generator.normal(size=(20, 2, 4, 4)).astype("float32"))
+    (tmp_path / "z.npy.json").write_text('{"autoencoder": "codec:trained", "held out": 4}')
+    np.save(tmp_path / "images.npy", generator.integers(0, 256, (20, 1, 8, 8), dtype=np.uint8))
+    for name, kind in {"volumes": "UNet", "z": "UNet", "images": "auto"}.items():
+        for preset in (None, "photos"):
+            source = str(tmp_path / f"{name}.npy")
+            chosen = choose_experiment(preset, source=source, settings=["training.budget=9"])
+            assert chosen.network["kind"] == kind
+    # The preset trains them for the time, here with a smaller network.
+    small = ["network.width=8", "network.blocks=1", "network.multipliers=[1]"]
+    small += ["network.attention=[]", "training.batch=4", "keeping.samples=0"]
+    command = ["train", "--data", str(tmp_path / "volumes.npy"), "--out", str(tmp_path / "run")]
+    assert main([*command, "--budget", "6s", *(f"--{setting}" for setting in small)]) == 0
+    assert read(tmp_path / "run/config.json").network["dims"] == 3
 
 
 def test_candidates_need_more_steps_the_larger_they_are_and_take_images_of_any_size():
@@ -206,7 +275,7 @@ def test_the_command_says_what_it_chose_and_keeps_what_is_set(tmp_path, monkeypa
         (["--budget", "20"], "--budget '20': give a duration such as 90s, 20m or 1h30m"),
         (["--budget", "20m", "--steps", "9"], "training.steps=9 with a budget"),
         (["--budget", "20m", "--training.schedule=cosine"], "training.schedule=cosine with a bud"),
-        (["--budget", "20m", "--network.kind=auto"], "network.kind=auto is for images"),
+        (["--budget", "20m", "--network.kind=auto"], "name a network, such as MLP for vectors"),
         (["--training.budget=-1"], "training.budget=-1: give more than 0"),
         (["--training.cooldown=[[5, 9]]"], "the last of which ends at training.steps=3000"),
     ],

@@ -237,3 +237,7 @@ def test_other_commands_run_in_rank_0_only(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         assert main(["suggest", "digits"]) == 0
         assert ("digits" in capsys.readouterr().out) == printed
+        # all ranks train, so that all read the network named before the command
+        assert main(["--import", "absent_module:Net", "train"]) == 2
+        assert main(["--import", "absent_module:Net", "suggest"]) == 2 * printed
+        assert "absent_module" in capsys.readouterr().err

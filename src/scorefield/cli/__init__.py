@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(args: list[str]) -> int:
     main_process = "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
-    if not main_process and not any(arg in SHARED for arg in args[:2]):  # --debug may come first
+    debug = "--debug" in args
+    args, own = _split_imports(arg for arg in args if arg != "--debug")
+    if not main_process and not (args and args[0] in SHARED):
         return 0
     if args[:1] == ["--version"]:
         print(f"scorefield {__version__}")
         return 0
     startup.prepare()
-    debug = "--debug" in args
-    args, own = _split_imports(arg for arg in args if arg != "--debug")
     args = [*_settings(args)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

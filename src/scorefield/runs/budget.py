@@ -20,10 +20,10 @@ from ..data import Dataset
 from ..model import ScoreModel
 from ..show.text import in_hours
 from ..values import quantity
-from .build import build, build_network, precondition
+from .build import MemoryLimitError, build, build_network, precondition
 from .config import Experiment, override
 from .pace import Pace
-from .resolve import resolve
+from .resolve import fill_plateau, resolve
 from .run import Run
 
 
@@ -64,7 +64,10 @@ CANDIDATES = {
         Candidate("unet-128", 20_000, _plain_unet(128, 2), batch=128, rate=2e-4),
     ),
 }
-"""Candidates by device, in the order of the time that a step takes. The steps are provisional."""
+"""Candidates by device, in the order of the time that a step takes.
+
+The steps for a CPU are from one run each on images of 28 × 28; those for a GPU are not measured.
+"""
 
 LEAST_SIDE = 7
 """Least height or width, in pixels, at the deepest level of a UNet, whose attention is there."""
@@ -72,7 +75,7 @@ TOKENS = 14
 """Patches of a DiT along the longer side of an image, about."""
 MEASURING = 1.0
 """Seconds for which a candidate's steps are measured after the first; one step at least."""
-SPARE = 0.9
+STEPS_SHARE = 0.9
 """Share of the time left for steps; held-out losses, samples and checkpoints take the rest."""
 EVENTS = 10
 """Times in a run when held-out losses, samples and a checkpoint are due."""
@@ -87,7 +90,7 @@ class Trial:
     """A candidate on this machine."""
 
     candidate: Candidate
-    experiment: Experiment  # resolved
+    experiment: Experiment  # resolved, except for `training.plateau`
     reasons: str  # for its backend
     seconds: float  # a step
     closing_steps: float  # see `Run.closing_steps`
@@ -111,24 +114,30 @@ def fit_budget(
     for candidate, wanted in _candidates(experiment, data, settings):
         try:
             trials.append(_try(candidate, wanted, data))
-        except ValueError:  # beyond the machine's memory, as all that follow
-            if not trials:
-                raise
-            break
+        except (MemoryLimitError, torch.OutOfMemoryError) as error:
+            # The next candidates need more. An allocation may have failed in this process only.
+            in_all = isinstance(error, MemoryLimitError) or distributed.world() == 1
+            if trials and in_all:
+                break
+            raise
         pace.tick()
         left = (experiment.training.budget or 0.0) - distributed.broadcast(pace.seconds)
-        if trials[-1].least > SPARE * left:
+        if trials[-1].least > STEPS_SHARE * left:
             break
-    chosen = trials[-1 if trials[-1].least <= SPARE * left or len(trials) == 1 else -2]
-    steps = max(1, round(SPARE * left / chosen.seconds))
+    chosen = trials[-1 if trials[-1].least <= STEPS_SHARE * left or len(trials) == 1 else -2]
+    steps = max(1, round(STEPS_SHARE * left / chosen.seconds))
     planned = override(_plan_steps(chosen, steps), settings)
-    return planned, chosen.reasons, _describe_plan(trials, chosen, steps, pace.seconds)
+    planned = replace(planned, training=fill_plateau(planned.training))
+    plan = _describe_plan(trials, chosen, steps, pace.seconds)
+    return planned, chosen.reasons, plan + _describe_warmup(chosen, planned)
 
 
 def _prepare(experiment: Experiment, settings: Sequence[str]) -> tuple[Experiment, list[str]]:
     """Return the experiment without a plan of its own, and the settings that a choice must keep."""
     settings = [s for s in settings if s.startswith(("training", "keeping"))]
-    training = replace(experiment.training, schedule="constant", cooldown=[])
+    training = replace(experiment.training, cooldown=[])
+    if training.schedule == "cosine":  # the cool-down replaces it
+        training = replace(training, schedule="constant")
     own = override(replace(experiment, training=training), settings).training
     steps = [s for s in settings if s.startswith("training.steps=")]
     if steps or own.schedule == "cosine":
@@ -151,7 +160,8 @@ def _candidates(
     if data.kind != "images" or len(data.train.shape) != 3:
         raise ValueError(
             f"network.kind=auto is for images, but the data are {data.kind} of "
-            f"{tuple(data.train.shape)}: name a network, such as MLP for vectors"
+            f"{tuple(data.train.shape)}: name a network, such as "
+            f"{'MLP' if data.kind == 'vectors' else 'UNet'} for {data.kind}"
         )
     device = distributed.choose_device(experiment.machine.device).type
     for candidate in CANDIDATES["cpu" if device == "cpu" else "gpu"]:
@@ -191,27 +201,32 @@ def _try(candidate: Candidate, experiment: Experiment, data: Dataset) -> Trial:
             if distributed.all_max(seconds >= MEASURING):
                 break
     seconds = distributed.broadcast(seconds) / (update.step - 1)
+    resolved = replace(resolved, training=experiment.training)  # its plateau is for other steps
     return Trial(candidate, resolved, reasons, seconds, run.closing_steps)
 
 
 def _plan_steps(trial: Trial, steps: int) -> Experiment:
     """Return the experiment for a number of steps, with regular times for what is kept."""
     training, experiment = trial.experiment.training, trial.experiment
-    if trial.candidate.ema:
+    keeping = experiment.keeping
+    if trial.candidate.ema:  # the network is of kind auto
         training = replace(training, ema=1 - 1 / max(2.0, trial.candidate.ema * steps))
+        keeping = replace(keeping, best="heldout")
+    training = replace(training, steps=steps, warmup=min(training.warmup, steps // 10))
     checkpoint = max(1, steps // EVENTS)
     every = checkpoint * math.ceil(max(1.0, trial.closing_steps / EVENT_COST / checkpoint))
-    keeping = replace(experiment.keeping, checkpoint=checkpoint, evaluate=every, best="heldout")
+    keeping = replace(keeping, checkpoint=checkpoint, evaluate=every)
     if keeping.samples:  # at the end too, unless that takes too much of the time
         keeping = replace(keeping, samples=every * (steps >= EVENTS * trial.closing_steps))
-    return replace(experiment, training=replace(training, steps=steps), keeping=keeping)
+    return replace(experiment, training=training, keeping=keeping)
 
 
 def _describe_plan(trials: Sequence[Trial], chosen: Trial, steps: int, used: float) -> str:
     """Say what was measured and chosen, and what more time would buy."""
     training, last = chosen.experiment.training, trials[-1]
     times = ", ".join(f"{trial.seconds:.2g} s with {trial.candidate.name}" for trial in trials)
-    time, from_time = in_hours(training.budget or 0.0), in_hours(1.05 * (used + last.least / SPARE))
+    time = in_hours(training.budget or 0.0)
+    from_time = in_hours(1.05 * (used + last.least / STEPS_SHARE))
     plan = f"{chosen.candidate.name}, about {quantity(steps, 'step')} of {training.batch} samples"
     more = "more time makes more steps"
     if last is not chosen:
@@ -219,3 +234,14 @@ def _describe_plan(trials: Sequence[Trial], chosen: Trial, steps: int, used: flo
     elif steps < last.candidate.steps:
         more = f"few steps for data of this size: give {from_time} or more"
     return f"a step takes {times}\nfor {time}: {plan}; {more}"
+
+
+def _describe_warmup(chosen: Trial, planned: Experiment) -> str:
+    """Say that a warm-up is longer than a tenth of the steps: it is kept if `settings` set it."""
+    before, warmup = chosen.experiment.training.warmup, planned.training.warmup
+    tenth = planned.training.steps // 10
+    if warmup > tenth:
+        return f"\ntraining.warmup={warmup} is kept, but is more than a tenth of the steps, {tenth}"
+    if warmup < before:
+        return f"\ntraining.warmup={before} is shortened to a tenth of the steps, {warmup}"
+    return ""

@@ -57,6 +57,10 @@ MEMORY_SHARE = 0.8
 """Share of the memory for training; the system, the data and temporary tensors need the rest."""
 
 
+class MemoryLimitError(ValueError):
+    """A network, or a batch of samples, needs more memory than the machine has."""
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """The objects that a run trains with."""
@@ -195,7 +199,7 @@ def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> 
         advice = "a smaller network"
         if most:
             advice = f"training.accumulate={-(-batch // most)} or a batch of {most * parts} or less"
-        raise ValueError(
+        raise MemoryLimitError(
             f"training.batch={batch}, network={experiment.network!s:.300}: training takes "
             f"{needed / 2**30:.3g} GiB or more ({state / 2**30:.3g} for the weights, gradients, "
             f"moments and averages), but {device} has {memory / 2**30:.3g} GiB, "

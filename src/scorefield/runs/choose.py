@@ -20,7 +20,8 @@ def choose_experiment(
 ) -> Experiment:
     """Return the experiment that `scorefield train` runs; without a preset, one suits the data.
 
-    With a budget, the network for images is chosen later, unless it is set here.
+    With a budget, the network for images is chosen later, unless it is set here; latents and
+    volumes keep the preset's.
     """
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
@@ -34,7 +35,8 @@ def choose_experiment(
         experiment = replace(experiment, data=data)
     experiment = _change(experiment, lambda experiment: override(experiment, settings))
     own = file is not None or any(s.startswith(("network", "start=")) for s in settings)
-    if experiment.training.budget is not None and suited == "photos" and not own:
+    budgeted = experiment.training.budget is not None and suited == "photos" and not own
+    if budgeted and _has_images(experiment.data):
         experiment = replace(experiment, network={"kind": "auto"})
     return experiment
 
@@ -65,10 +67,9 @@ def _suited_preset(source: str, settings: Sequence[str]) -> str:
     """Return the name of the preset for data of this kind."""
     if source == "digits":
         return source
-    from ..data import DATASETS, HUB_PREFIX, PUBLISHED_FILES, load_data
+    from ..data import load_data
 
-    published = DATASETS.get(source) in PUBLISHED_FILES.values()
-    if published or source.startswith(HUB_PREFIX) or Path(source).is_dir():
+    if _is_collection(source):
         return "photos"
     own = [text for text in settings if text.startswith(("data.options.", "data.condition="))]
     data = load_data(source, **override(Experiment(), own).data.arguments)
@@ -76,3 +77,19 @@ def _suited_preset(source: str, settings: Sequence[str]) -> str:
         simulated = any(text.startswith("data.options.parameters=") for text in own)
         return "posterior" if simulated else "table"
     return {"signals": "signals", "vectors": "vectors"}.get(data.kind, "photos")
+
+
+def _is_collection(source: str) -> bool:
+    """Return True if the name is that of images: published, on the Hub, or a folder."""
+    from ..data import DATASETS, HUB_PREFIX, PUBLISHED_FILES
+
+    published = DATASETS.get(source) in PUBLISHED_FILES.values()
+    return published or source.startswith(HUB_PREFIX) or Path(source).is_dir()
+
+
+def _has_images(data: Data) -> bool:
+    """Return True if the data are images, not latents or volumes; a file is read for that."""
+    from ..data import load_data
+
+    known_images = data.source == PRESETS["photos"].data.source or _is_collection(data.source)
+    return known_images or load_data(data.source, **data.arguments).kind == "images"

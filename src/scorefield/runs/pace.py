@@ -27,7 +27,7 @@ MARK_EVERY = 1e-3
 FEWER_STEPS = 0.8
 """Share of the planned steps below which a run reports that it is slowed."""
 OTHERS = 0.1
-"""Share of the time for which other programs had the processor, above which it does as well."""
+"""Share of the time for which other programs had the processor, above which it reports that."""
 
 
 class Pace:
@@ -71,7 +71,7 @@ class Pace:
         return step, step + max(1, round(left / a_step))
 
     def explain(self, training: Training, end: int) -> str:
-        """Say, once, that the run is slower than it was planned, or was for other programs."""
+        """Say, once, that fewer steps fit than planned, or that other programs took much time."""
         others = (waiting_seconds() - self._waiting) / max(self.seconds - self._start, 1e-9)
         since = training.cooldown[-1][0] if training.cooldown else 0
         fewer = end - since < FEWER_STEPS * (training.steps - since)

@@ -39,7 +39,7 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
         threads=experiment.machine.threads or torch.get_num_threads(),
     )
     settings = replace(experiment.data, classes=_fill_classes(experiment.data, data))
-    training = _fill_plateau(experiment.training)
+    training = fill_plateau(experiment.training)
     experiment = replace(
         experiment, data=settings, levels=levels, training=training, machine=machine
     )
@@ -77,7 +77,8 @@ def _fill_levels(levels: Levels, x: Tensor) -> Levels:
     return replace(levels, sigma_data=sigma_data, mean=mean)
 
 
-def _fill_plateau(training: Training) -> Training:
+def fill_plateau(training: Training) -> Training:
+    """Return the training with k₀ of inverse_sqrt, by default a tenth of the steps."""
     if training.schedule != "inverse_sqrt" or training.plateau is not None:
         return training
     return replace(training, plateau=max(1, training.steps // 10))

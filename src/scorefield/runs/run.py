@@ -471,6 +471,6 @@ def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
                 rest = in_hours(a_step * (steps - update.step))
                 line = f"about {rest} on this machine, at {a_step:.2g} s a step"
                 if first == 1 and a_step * steps > LONG:
-                    line += "; --budget 20m trains for 20 minutes, with a network that suits them"
+                    line += "; --budget 20m trains for 20 minutes, with the steps that fit in them"
                 tqdm.write(line, file=sys.stderr)
         yield update
