@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from scorefield.data import Batches, Pairs, Table, load_data, simulations, tenso
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.presets import PRESETS
+from scorefield.runs.resume import open_data
 
 SMALL = ["training.steps=4", "training.batch=16", "keeping={evaluate: 2, checkpoint: 2}"]
 MLP_8 = "network={kind: MLP, width: 8, blocks: 1}"
@@ -137,6 +139,51 @@ def test_images_are_paired_by_name_and_mirrored_together(capsys, error_of):
     Path("small/7.png").unlink()
     with pytest.raises(ValueError, match=r"condition=small: it holds no image for 7\.png"):
         load_data("big", condition=["small"])
+
+
+def test_folders_that_cannot_be_paired_are_refused_by_name():
+    _images()
+    settings = ["data.source=big", "data.condition=small", "data.options.held_out=small"]
+    with pytest.raises(ValueError, match=r"held_out=.*small: with a condition.* a share, as 0\.1"):
+        start(override(Experiment(), settings), "run")
+    Path("other").mkdir()
+    shutil.copytree("small", "other/small")
+    with pytest.raises(ValueError, match=r"condition=other/small: another .* 'small' too; rename"):
+        load_data("big", condition=["small", "other/small"])
+    Path("small").rename("augment")
+    settings = ["data.source=big", "data.condition=augment", "data.augment=0.1"]
+    with pytest.raises(ValueError, match=r"data\.augment=0\.1 adds .* 'augment', but big has one"):
+        start(override(Experiment(), [UNET_8, *settings]), "run")
+
+
+def test_images_that_are_a_condition_may_move_but_not_change():
+    x = _images()
+    _train([UNET_8, "data.source=big", "data.condition=small", "sampling.steps=2"])
+    Path("new").mkdir()
+    Path("small").rename("new/small")
+    with pytest.raises(ValueError, match=r"gone: .*small does .* as data\.condition in run.config"):
+        resume("run")
+    config = Path("run/config.json")
+    config.write_text(config.read_text().replace(f"{Path.cwd()}/small", f"{Path.cwd()}/new/small"))
+    assert resume("run").experiment.data.condition == [f"{Path.cwd()}/new/small"]
+    Image.fromarray(255 - x[3, ::2].numpy()).save("new/small/3.png")
+    for read in (resume, open_data):
+        with pytest.raises(ValueError, match=r"condition small: 3\.png has changed"):
+            read("run")
+    config.write_text(config.read_text().replace("/new/small", "/new/large"))
+    with pytest.raises(ValueError, match=r"data\.condition is .*large'\], but was .*small'\]"):
+        resume("run")
+
+
+def test_a_given_image_is_cut_and_scaled_as_in_training():
+    x = _images()
+    options = ["data.options={size: 4, crop: 4, fit: pad}", "sampling.steps=2"]
+    model = _train([UNET_8, "data.source=big", "data.condition=small", *options])
+    command = ["sample", "run", "-n", "2", "--steps", "2", "--out", "x.npy"]
+    assert main([*command, "--given", "small=small/3.png"]) == 0
+    small = (x[3, ::2][:, 2:6].float() + 0.5) / 256
+    expected = sample(model, 2, steps=2, condition=small[None])
+    assert torch.equal(torch.from_numpy(np.load("x.npy")), expected)
 
 
 def test_parameters_of_simulations_are_standardised_and_turned_back():

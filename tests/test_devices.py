@@ -13,6 +13,8 @@ from test_oracles import KINDS, oracles
 from torch import nn
 
 from scorefield import EDM, MLP, NCSN, VP, Prior, ScoreModel, VPDiscrete, geometric
+from scorefield.data import Arrays, Pairs
+from scorefield.data.sources import Part
 from scorefield.diagnose import diagnose
 from scorefield.inverse.operators import matrix
 from scorefield.ladder import suggest
@@ -119,6 +121,14 @@ def test_a_samplers_step_makes_no_copy_and_no_read(name, device, same, growth):
     same(lambda place: final(RUNS[name](X.to(place), 3)))
     there = X.to(device)
     assert not growth(lambda steps: final(RUNS[name](there, steps)))
+
+
+def test_a_condition_that_stays_on_the_host_is_taken_with_samples_on_a_device(device):
+    files = Part(Arrays(X[:, :1]), torch.arange(6))  # as images that are too large for memory
+    pairs = Pairs(Arrays(X), {"y": files}).to(device)
+    x, values = pairs.take(torch.tensor([4, 1], device=device))
+    assert (x.device.type, values["y"].device.type) == (torch.device(device).type, "cpu")
+    assert x[:, :1].tolist() == values["y"].tolist() == X[[4, 1], :1].tolist()
 
 
 def model(place, precondition=None, labels=3):

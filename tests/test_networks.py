@@ -63,7 +63,8 @@ INVALID = [
     (UNet, {"patch": 0}, "patch=0: 1 at least"),
     (UNet, {"dims": 4}, "dims=4: one of 1, 2, 3"),
     (UNet, {"conditions": {"y": [3, 8]}}, r"conditions\.y=\[3, 8\]: give the shape \[size\], or 3"),
-    (MLP, {"shape": 2, "conditions": {"label": [3]}}, r"conditions\.label=.*neither label nor"),
+    (MLP, {"shape": 2, "conditions": {"label": [3]}}, r"conditions\.label=.*: rename the"),
+    (MLP, {"shape": 2, "conditions": {"v1.2": [3]}}, r"conditions\.v1\.2=.*: rename the"),
     (DiT, {"conditions": {"y": [3]}, "withhold": {"z": 0.1}}, r"withhold\.z=0\.1: .* conditions y"),
     (MLP, {"shape": 0}, "shape=0, width=256"),
     (DiT, {"width": 15, "heads": 3}, "width=15, heads=3: give an even width that heads divides"),
@@ -347,6 +348,14 @@ def test_a_condition_is_standardised_and_withheld_in_training_alone(name, kind):
     raw = (part.mean + part.scale * value.reshape(-1, *part.mean.shape)).view(value.shape)
     torch.testing.assert_close(net(x, cond, {name: raw}), y, rtol=1e-9, atol=1e-9)
     assert torch.equal(net(x, cond), without)
+
+
+def test_a_condition_may_have_the_name_of_an_attribute_of_a_module():
+    names = ("train", "type", "values", "update", "channels", "names", "my photos")
+    net = MLP(2, width=8, blocks=1, conditions={name: [3] for name in names})
+    assert [net.conditions[name].shape for name in names] == [(3,)] * len(names)
+    x, cond = torch.randn(4, 2), torch.randn(4)
+    assert net.train()(x, cond, {name: torch.randn(4, 3) for name in names}).shape == (4, 2)
 
 
 @pytest.mark.parametrize("sigma", [0.35, 0.1, 0.03])

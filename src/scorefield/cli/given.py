@@ -7,11 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoint import run_directory
 from ..data import AUGMENTATION, TABLE_FILE, Table
-from ..data.decode import read_image
+from ..data.decode import read_header
+from ..data.images import ImageReader
+from ..data.sources import cell_centres
 from ..data.table import TABLE_CONDITION
 from ..disk import open_regular
 from ..model import ScoreModel
+from ..runs import config
 from ..values import check_names
 
 
@@ -34,7 +38,7 @@ def read_given(
         elif name in own:
             cells[name] = value
         else:
-            condition[name] = _read_value(text, value, shapes[name])
+            condition[name] = _read_value(text, value, shapes[name], run)
     if cells:
         condition[TABLE_CONDITION] = table.given([cells])[0]
     return condition, rest
@@ -47,18 +51,25 @@ def describe_condition(model: ScoreModel, table: Table | None) -> str:
     return " ".join(f"--given {name}=VALUE" for name in names)
 
 
-def _read_value(text: str, value: str, shape: Sequence[int]) -> Tensor:
-    """Return numbers with commas between them, an array of an .npy file, or an image."""
+def _read_value(text: str, value: str, shape: Sequence[int], run: Path) -> Tensor:
+    """Return numbers with commas between them, an array of an .npy file, or an image.
+
+    An image is cut and scaled as those that the run was trained on, if they were.
+    """
     path = Path(value)
     try:
         if path.suffix.lower() == ".npy":
             with open_regular(path) as file:
                 x = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
         elif path.exists() and len(shape) == 3:
-            picture = read_image(path, "L" if shape[0] == 1 else "RGB")
-            pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-            rows = pixels.view(picture.height, picture.width, -1).permute(2, 0, 1)
-            x = (rows.float() + 0.5) / 256
+            _, height, width = shape
+            settings = run_directory(run) / "config.json"
+            options = config.read(settings).data.options if settings.exists() else {}
+            if options.keys().isdisjoint(("size", "crop", "fit")):
+                width, height, _ = read_header(path)
+            crop, fit = options.get("crop"), options.get("fit", "crop")
+            reader = ImageReader(1 if shape[0] == 1 else 3, height, width, crop, fit)
+            x = cell_centres(reader(path), 256)
         else:
             x = torch.tensor([float(number) for number in value.split(",")])
     except (OSError, ValueError) as error:

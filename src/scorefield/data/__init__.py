@@ -6,7 +6,7 @@ x, labels = batches(0)
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -147,8 +147,13 @@ def _published_loader(path: Path) -> Loader | None:
     return next((PUBLISHED_FILES[name] for name in existing if name in PUBLISHED_FILES), None)
 
 
-def fingerprint_files(name: str, held_out: object = None) -> dict[str, str]:
-    """Return fingerprints of the files of a path and of a folder held out, none of named data."""
+def fingerprint_files(
+    name: str, held_out: object = None, condition: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return fingerprints of a path's files, and of folders held out or conditioned on.
+
+    Named data have none.
+    """
     path = Path(name)
     named = name in (*DATASETS, IN_MEMORY) or name.startswith(HUB_PREFIX)
     if named or _published_loader(path) is not None:
@@ -160,4 +165,8 @@ def fingerprint_files(name: str, held_out: object = None) -> dict[str, str]:
     if isinstance(held_out, str):
         others = fingerprint_path(Path(held_out), image_names(Path(held_out)))
         files |= {f"held out: {file}": mark for file, mark in others.items()}
+    for place in map(Path, condition if path.is_dir() else ()):  # other conditions are in the file
+        others = fingerprint_path(place, image_names(place))
+        label = f"condition {place.resolve().name}"
+        files |= {f"{label}: {file}": mark for file, mark in others.items()}
     return files

@@ -218,6 +218,11 @@ def folder(
     """
     root = Path(path)
     names, skipped, own = image_names(root), tuple[str, ...](), ""
+    if isinstance(held_out, Path) and condition:
+        raise ValueError(
+            f"held_out={held_out}: with a condition, the images to hold out cannot be a folder; "
+            "give a share, as 0.1"
+        )
     if isinstance(held_out, Path):
         names, own = _add_folder(root, names, held_out), f"{held_out.resolve()}/"
     if skip:
@@ -234,9 +239,14 @@ def folder(
     )
     others = dict[str, Source]()
     for place in map(Path, condition):
-        partners = folder_files(place, _same_names(place, [n.removeprefix(own) for n in names]), "")
+        if (folder_name := place.resolve().name) in others:
+            raise ValueError(
+                f"condition={place}: another condition is called {folder_name!r} too; rename one "
+                "of the folders, because a condition takes the name of its folder"
+            )
+        partners = folder_files(place, _same_names(place, names), "")
         reader = choose_reader(partners, size, crop, None, fit)
-        others[place.resolve().name] = ImageFiles(partners, reader, None, memory)
+        others[folder_name] = ImageFiles(partners, reader, None, memory)
     images = Pairs(images, others) if others else images
     rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)

@@ -168,7 +168,8 @@ class Pairs(Source):
         x, labels = self.source.take(index)
         values = {"label": labels} if isinstance(labels, Tensor) else {}
         for name, other in self.conditions.items():
-            values[name] = cell_centres(other.take(index)[0], other.levels)
+            rows = index.to(other.device)  # a source of files stays on the CPU
+            values[name] = cell_centres(other.take(rows)[0], other.levels)
         return x, values
 
     def part(self, rows: Int[Tensor, "n"]) -> "Pairs":

@@ -26,6 +26,8 @@ NetworkCondition: TypeAlias = Int[Tensor, "batch"] | Mapping[str, Tensor] | None
 """The classes of a batch, or tensors of a batch by name, where the classes are called label."""
 LABEL = "label"
 """Name of the class among other conditions."""
+PREFIX = "given_"
+"""Begins a module's attribute, because torch refuses names such as `train` and `type`."""
 
 
 class LabelEmbedding(nn.Module):
@@ -108,7 +110,7 @@ class ImageCondition(Standardise):
         return self.withhold(image, 0.0)
 
 
-class Conditions(nn.ModuleDict):
+class Conditions(nn.Module):
     """The vectors and images of a network, by name; images are those with as many axes as x.
 
     `withhold` is the share of a training batch that lacks a condition, `dropout` by default.
@@ -127,14 +129,25 @@ class Conditions(nn.ModuleDict):
         check_shapes(shapes, withhold, axes)
         for name, shape in shapes.items():
             share = withhold.get(name, dropout)
-            image = len(shape) == axes
-            part = ImageCondition(shape, dropout=share) if image else None
-            self[name] = part or VectorCondition(shape, size, dropout=share)
+            part: Standardise = (
+                ImageCondition(shape, dropout=share)
+                if len(shape) == axes
+                else VectorCondition(shape, size, dropout=share)
+            )
+            self.add_module(f"{PREFIX}{name}", part)
+        self.names = tuple(shapes)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, f"{PREFIX}{name}")
 
     @property
     def channels(self) -> int:
         """Number of channels that images take."""
-        return sum(part.shape[0] for part in self.values() if isinstance(part, ImageCondition))
+        parts = [self[name] for name in self.names]
+        return sum(part.shape[0] for part in parts if isinstance(part, ImageCondition))
 
     def sum_vectors(
         self, table: LabelEmbedding | None, condition: NetworkCondition, batch: int
@@ -142,15 +155,15 @@ class Conditions(nn.ModuleDict):
         """Return the sum of the vectors of classes and vectors, for an `Embedding`; 0 if none."""
         values = self._read(condition, batch)
         total = class_vectors(table, values.pop(LABEL, None), batch)
-        for name, part in self.items():
-            if isinstance(part, VectorCondition):
+        for name in self.names:
+            if isinstance(part := self[name], VectorCondition):
                 total = total + part(values.get(name), batch)
         return total
 
     def join(self, x: Images, condition: NetworkCondition) -> Images:
         """Return x with the images on further channels."""
         values = condition if isinstance(condition, Mapping) else {}
-        parts = [k for k, part in self.items() if isinstance(part, ImageCondition)]
+        parts = [name for name in self.names if isinstance(self[name], ImageCondition)]
         images = [self[name](values.get(name), x) for name in parts]
         return torch.cat([x, *images], 1) if images else x
 
@@ -161,10 +174,10 @@ class Conditions(nn.ModuleDict):
         for name, value in condition.items():
             if name == LABEL:
                 continue
-            if name not in self:
-                names = ", ".join(self.keys()) or "none"
+            if name not in self.names:
+                names = ", ".join(self.names) or "none"
                 raise ValueError(f"condition {name!r:.80}: the network has {names}")
-            part: Any = self[name]
+            part = self[name]
             free = len(part.shape) - 1 if isinstance(part, ImageCondition) else 0
             wanted = (batch, *part.shape)
             fixed = len(wanted) - free
@@ -183,12 +196,13 @@ def check_shapes(
     for name, shape in shapes.items():
         kinds = "[size]" if axes is None else f"[size], or {axes} numbers for an image or a signal"
         fits = axes is None or len(shape) in (1, axes)
-        reserved = name == LABEL or "." in name or hasattr(Conditions, name)
-        if not fits or not shape or min(shape) < 1 or reserved:
+        if name == LABEL or "." in name:
             raise ValueError(
-                f"conditions.{name}={shape}: give the shape {kinds}, and a name without a dot that "
-                f"is neither {LABEL} nor an attribute of torch's ModuleDict"
+                f"conditions.{name}={shape}: rename the condition, which takes the name of its "
+                f"folder, array or column: a name is without a dot, and {LABEL} is that of classes"
             )
+        if not fits or not shape or min(shape) < 1:
+            raise ValueError(f"conditions.{name}={shape}: give the shape {kinds}")
     for name, share in withhold.items():
         if name not in shapes or not 0 <= share <= 1:
             raise ValueError(

@@ -106,6 +106,11 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         arguments.setdefault("levels", experiment.levels.count)
     shapes = condition_shapes(data.train)
     if experiment.data.augment:
+        if AUGMENTATION in shapes:
+            raise ValueError(
+                f"data.augment={experiment.data.augment} adds a condition called {AUGMENTATION!r}, "
+                f"but {data.name} has one of that name: rename it, or leave data.augment out"
+            )
         shapes[AUGMENTATION] = [AUGMENTATION_SIZE]
         arguments["withhold"] = arguments.get("withhold", {}) | {AUGMENTATION: 0.0}
     if shapes:

@@ -4,9 +4,10 @@ Other data or another configuration are refused, because the result would be a d
 """
 
 import json
+import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -103,13 +104,20 @@ def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     experiment = config.check_experiment(config.read(path), DATASETS)
     saved = json.dumps(about.get("config", {}))
     for name, value, now in config.differing_fields(saved, config.as_json(experiment)):
-        if {name, name.partition(".")[0]}.isdisjoint(FREE):
+        moved = name == "data.condition" and _same_folders(value, now)
+        if not moved and {name, name.partition(".")[0]}.isdisjoint(FREE):
             raise ValueError(
                 f"{path}: {name} is {now!r}, but was {value!r} when step {about['step']} was "
                 f"saved; put it back, or start another run with scorefield train --config {path} "
                 "--out NEW"
             )
     return experiment
+
+
+def _same_folders(before: Sequence[str], now: Sequence[str]) -> bool:
+    """True for folders that may have moved; their images are recognised by content."""
+    absolute = all(map(os.path.isabs, (*before, *now)))
+    return absolute and [*map(os.path.basename, before)] == [*map(os.path.basename, now)]
 
 
 def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Experiment, Dataset]:
@@ -167,16 +175,19 @@ def read_data(
             Path(source).stat()
         # Compare files before reading them: reading different ones may fail in other ways.
         in_memory = before and "trained on" in before
-        files = {} if in_memory else fingerprint_files(source, options.get("held_out"))
+        files = {} if in_memory else _fingerprint_files(experiment.data)
         if files:
             check(files)
         data = data or load_data(source, **experiment.data.arguments)
     except FileNotFoundError as error:
         place = error.filename or data_folder(source, options.get("root"))
         place = "memory" if source == IN_MEMORY else place
+        setting = "by --data (data=... in Python)"
+        if str(place) in experiment.data.condition:
+            setting = f"as data.condition in {directory / 'config.json'}"
         raise ValueError(
             f"the data this run began with are gone: {place} does not have them; put them back, or "
-            "name their new place by --data (data=... in Python)"
+            f"name their new place {setting}"
         ) from error
     if not files:
         check(fingerprint_samples(data))
@@ -190,9 +201,13 @@ def read_data(
     return data
 
 
+def _fingerprint_files(data: config.Data) -> dict[str, str]:
+    return fingerprint_files(data.source, data.options.get("held_out"), data.condition)
+
+
 def write_fingerprints(directory: Path, data: config.Data, dataset: Dataset) -> None:
     """Record fingerprints of the run's data."""
-    files = fingerprint_files(data.source, data.options.get("held_out"))
+    files = _fingerprint_files(data)
     fingerprints = files or fingerprint_samples(dataset)
     try:
         write_file(directory / DATA, json.dumps(fingerprints, indent=0).encode())
