@@ -113,6 +113,22 @@ def test_conditions_are_read_by_name_for_all_samples_or_for_each():
     assert CONDITIONAL.net.conditions["y"].weight.grad.abs().sum() > 0
 
 
+def test_a_condition_of_one_number_is_read_from_numbers_lists_and_arrays():
+    model = ScoreModel(MLP(3, width=8, blocks=1, conditions={"y": [1]}).eval(), EDM())
+    model.net.head.weight.data.normal_()
+    x, rows = torch.rand(2, 3), torch.tensor([0.5, 2.0])
+    score = model.given({"y": torch.full((2, 1), 0.5)})(x, 0.5)
+    for one in (0.5, [0.5], rows[0], rows[:1], rows[:1].numpy(), {"y": 0.5}):
+        assert torch.equal(model.given(one)(x, 0.5), score)
+    scores = model.given({"y": rows[:, None]})(x, 0.5)
+    assert not torch.equal(scores, score)
+    for each in (rows, rows.tolist(), rows.numpy(), {"y": rows}):
+        assert torch.equal(model.given(each)(x, 0.5), scores)
+    assert torch.equal(model.given(2)(x, 0.5)[1], scores[1])
+    with pytest.raises(ValueError, match=r"'y'=\{\}: give a number, or one for each sample"):
+        model.given({"y": {}})
+
+
 def test_round_moves_a_grid_to_the_levels_of_the_training():
     grid = karras(5.0, 0.001, 40)
     rounded = _model(NCSN(LADDER)).round(grid)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ._ops import Sigma, check_finite, check_floats, check_sigma, match, widest
@@ -27,9 +28,11 @@ from .values import check_names, spelling_hint
 
 Label = int | Int[Tensor, ""] | Int[Tensor, "batch"]
 """A class, one for all samples or one for each."""
-Condition = Label | str | Float[Tensor, "..."] | Mapping[str, Any]
-"""A class by number or name, the model's only vector or image, or several conditions by name, where
-the class is called label; one of each for all samples, or one for each sample."""
+Condition = (
+    Label | str | float | Sequence[float] | NDArray[Any] | Float[Tensor, "..."] | Mapping[str, Any]
+)
+"""A class by number or name, the model's only number, vector or image, or several conditions by
+name, where the class is called label; one of each for all samples, or one for each sample."""
 CLASS_DTYPES = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 """Types of classes."""
 
@@ -121,7 +124,9 @@ class ScoreModel(nn.Module):
         That of a class, which is called label, is its number.
         """
         shapes, values = self.condition_shapes, dict[str, Any]()
-        if isinstance(condition, Tensor) and condition.is_floating_point():
+        scalar = [[*shape] for shape in shapes.values()] == [[1]] and not self.classes
+        scalar = scalar and not isinstance(condition, (Mapping, str))
+        if scalar or (isinstance(condition, Tensor) and condition.is_floating_point()):
             if len(shapes) != 1:
                 raise ValueError(
                     f"condition is a tensor, but the model has {', '.join(shapes) or 'none'}: give "
@@ -135,6 +140,7 @@ class ScoreModel(nn.Module):
                 values[name] = self._read_label(value)
                 continue
             check_names([name], shapes, "condition ")
+            value = _read_scalars(value, name) if [*shapes[name]] == [1] else value
             waits = isinstance(value, Tensor) and value.device.type != "cpu"
             (check_floats if waits else check_finite)(value, name)
             values[name] = value.to(self.device)
@@ -271,6 +277,18 @@ class ScoreModel(nn.Module):
                 f"{tuple(y.shape)}: a network returns the shape of x"
             )
         return out.to(y.dtype)
+
+
+def _read_scalars(values: Any, name: str) -> Tensor:
+    """Return a condition of one number, or n of them as n rows."""
+    try:
+        x = torch.as_tensor(values)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(
+            f"condition {name!r:.80}={values!r:.80}: give a number, or one for each sample"
+        ) from None
+    x = x if x.is_floating_point() else x.float()
+    return x.reshape(1) if x.numel() == 1 and x.ndim < 2 else x[:, None] if x.ndim == 1 else x
 
 
 def expand_label(label: Label, n: int, device: torch.device | None = None) -> Int[Tensor, "n"]:
