@@ -595,6 +595,14 @@ def test_a_conditional_model_samples_classes_as_often_as_in_training(digits, tmp
     assert "; classes as frequent as in training. " in (tmp_path / "report.html").read_text()
 
 
+def test_figures_of_a_model_judged_without_its_condition_carry_a_warning():
+    data = Dataset("plane", Arrays(_normal(60, 2, 0)), Arrays(_normal(40, 2, 1)))
+    net = MLP(2, width=8, blocks=1, conditions={"y": [1], "augment": [9]})
+    model = ScoreModel(net, EDM(), prior=Prior.fit(all_samples(data.train)))
+    for figure in evaluate(model, data, plans=[make_plan(model, steps=3)], n=40, bits=4).figures:
+        assert figure.warning.startswith("of the model without a value of y")
+
+
 def test_mistakes_are_named(few_run, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

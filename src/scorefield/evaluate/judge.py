@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import load_stored, newest_checkpoint, read_tensors, run_directory
-from ..data import Dataset, Source
+from ..data import AUGMENTATION, Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import check_seed
@@ -100,6 +100,8 @@ def evaluate(
         batch=min(batch, n // distributed.world()),  # every process has at least one sample
         label=training_labels(data, n, seed) if conditional else None,
     )  # fmt: skip
+    absent = ", ".join(name for name in model.condition_shapes if name != AUGMENTATION)
+    caveat = [f"of the model without a value of {absent}"] * bool(absent)
     samples, notes = {plan.name: gather(plan=plan) for plan in plans}, list[str]()
     compare = partial(
         quality, reference=real, classifier=classifier, table=data.table, seed=seed, device=device
@@ -109,7 +111,7 @@ def evaluate(
         memory = _measure_memory(samples, data, flips, notes, device)
     describe = partial(
         _describe, floor=floor, classes="as frequent as in training" * conditional,
-        features=features.about, reference=against, weights=weights, seed=seed,
+        caveat=caveat, features=features.about, reference=against, weights=weights, seed=seed,
     )  # fmt: skip
     figures = list[Figure]()
     for plan in plans:
@@ -119,9 +121,9 @@ def evaluate(
         figures += describe(own, plan, samples[plan.name])
     with enter("loss at each noise level, and likelihood"):
         sigmas, losses, fit = _measure_fit(model, data, bits, seed, notes)
-    caveat = ["of the model without a class"] * conditional
+    unclassed = ["of the model without a class"] * conditional
     for figure in fit:
-        warning = "; ".join(filter(None, [*caveat, figure.warning]))
+        warning = "; ".join(filter(None, [*unclassed, *caveat, figure.warning]))
         figures.append(replace(figure, weights=weights, seed=seed, warning=warning))
     points = list[Figure]()
     for plan in frontier if real.parts else ():
@@ -210,6 +212,7 @@ def _describe(
     gathered: Gathered,
     floor: Mapping[str, Interval],
     classes: str,
+    caveat: Sequence[str],
     **shared: Any,
 ) -> list[Figure]:
     """Add to figures of samples what they depend on and lack, and their values for real samples."""
@@ -227,6 +230,7 @@ def _describe(
     for figure in figures:
         real = floor[figure.name].value if figure.name in floor else figure.real
         facts = {name: getattr(figure, name) or value for name, value in shared.items()}
+        facts["warning"] = "; ".join(filter(None, [*caveat, figure.warning]))
         described.append(replace(figure, plan=about, real=real, **facts))
     return described
 
