@@ -72,6 +72,7 @@ def test_columns_of_a_table_are_a_condition_that_sample_takes_by_name(capsys, er
     assert main(["sample", "run", "-n", "3", *chosen, "--given", "a=1.5", "--steps", "4"]) == 0
     assert {row[0] for row in _samples()} == {"a", "1.5"}
     capsys.readouterr()
+    assert "has the conditions columns, which restore does" in error_of("restore", "run", "t.csv")
     assert "give all of b, kind" in error_of("sample", "run", "--given", "b=1")
     assert "--given z=1: the column or condition z" in error_of("sample", "run", "--given", "z=1")
     assert "the column or array z" in error_of(*args[:0], "train", *args[:2], "--data.condition=z")
@@ -135,6 +136,8 @@ def test_images_are_paired_by_name_and_mirrored_together(capsys, error_of):
     expected = sample(model, 2, steps=2, condition=small[None])
     assert torch.equal(torch.from_numpy(np.load("x.npy")), expected)
     capsys.readouterr()
+    restored = error_of("restore", "run", "big/0.png", "--task=super-resolve", "--factor=2")
+    assert "has the conditions small, which restore does not take" in restored
     assert "small=none.png: give an image" in error_of(*command, "--given", "small=none.png")
     Path("small/7.png").unlink()
     with pytest.raises(ValueError, match=r"condition=small: it holds no image for 7\.png"):

@@ -51,6 +51,15 @@ def describe_condition(model: ScoreModel, table: Table | None) -> str:
     return " ".join(f"--given {name}=VALUE" for name in names)
 
 
+def refuse_conditions(run: Path, model: ScoreModel) -> None:
+    """Refuse a model with conditions, which `scorefield restore` does not take."""
+    if names := [name for name in model.condition_shapes if name != AUGMENTATION]:
+        raise ValueError(
+            f"{run}: its model has the conditions {', '.join(names)}, which restore does not take: "
+            "use sample --given for the rows of a table, or restore(..., condition=...) in Python"
+        )
+
+
 def _read_value(text: str, value: str, shape: Sequence[int], run: Path) -> Tensor:
     """Return numbers with commas between them, an array of an .npy file, or an image.
 

@@ -18,6 +18,7 @@ from ..fast import optimize
 from ..restore import FILTER_LEVELS, restore_rows
 from ..values import check_names, quantity
 from . import files, options
+from .given import refuse_conditions
 from .startup import join_group, say
 
 
@@ -46,6 +47,7 @@ def restore_table(
     Without a path they are of `count` held-out rows, of which the left half of the columns stays.
     """
     table = Table.read(run)
+    refuse_conditions(run, files.load_model(run, "cpu")[0])
     if path is None:
         truth = files.read_held_out(run, data, count)
         names = [column.name for column in table.columns]
