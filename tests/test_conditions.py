@@ -189,6 +189,16 @@ def test_a_given_image_is_cut_and_scaled_as_in_training():
     assert torch.equal(torch.from_numpy(np.load("x.npy")), expected)
 
 
+def test_training_does_not_start_from_a_model_without_the_conditions():
+    x, y = torch.randn(30, 2), torch.randn(30, 3)
+    _train([MLP_8], data=(x, y))
+    experiment = override(Experiment(), [*SMALL, "start=run"])
+    list(start(experiment, "more", data=(x, y)))
+    for condition, message in (({"z": y}, r"'z' of shape \[3\]"), (y[:, :2], r"of shape \[2\]")):
+        with pytest.raises(ValueError, match=rf"--from .*run: .*'condition': \[3\].* {message}"):
+            start(experiment, "other", data=(x, condition))
+
+
 def test_parameters_of_simulations_are_standardised_and_turned_back():
     theta, x = 3 + 5 * torch.randn(200, 2), torch.randn(200, 3)
     data = simulations({"theta": theta, "k": 100 * theta[:, 0]}, {"x": x})

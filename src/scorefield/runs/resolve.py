@@ -5,7 +5,7 @@ run's config.json records it. A resumed run reads the choices back.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from inspect import signature
 from typing import Any, cast
@@ -112,6 +112,9 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
                 f"but {data.name} has one of that name: rename it, or leave data.augment out"
             )
         shapes[AUGMENTATION] = [AUGMENTATION_SIZE]
+    if experiment.start is not None:
+        _check_conditions(experiment, shapes, 1 if kind == "MLP" else len(shape))
+    if experiment.data.augment:
         arguments["withhold"] = arguments.get("withhold", {}) | {AUGMENTATION: 0.0}
     if shapes:
         if kind not in ("UNet", "DiT", "MLP"):
@@ -127,6 +130,20 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
             f"has {arguments['labels']}"
         )
     return arguments
+
+
+def _check_conditions(experiment: Experiment, shapes: Mapping[str, list[int]], axes: int) -> None:
+    """Refuse conditions that the model that training starts from does not have."""
+    own = {name: [*shape] for name, shape in experiment.network.get("conditions", {}).items()}
+    for name, shape in shapes.items():
+        fixed = 1 if len(shape) == axes else len(shape)  # images are scaled
+        has = own.get(name, [])
+        if len(has) != len(shape) or has[:fixed] != shape[:fixed]:
+            option = "data.augment" if name == AUGMENTATION else "data.condition"
+            raise ValueError(
+                f"--from {experiment.start}: its model has the conditions {own or 'none'}, but "
+                f"the data have {name!r:.80} of shape {shape}: leave out --from, or {option}"
+            )
 
 
 def _fill_classes(settings: Data, data: Dataset) -> Sequence[str] | None:
