@@ -17,6 +17,7 @@ from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resume import open_data
+from scorefield.runs.run import heldout_losses
 
 SMALL = ["training.steps=4", "training.batch=16", "keeping={evaluate: 2, checkpoint: 2}"]
 MLP_8 = "network={kind: MLP, width: 8, blocks: 1}"
@@ -197,6 +198,23 @@ def test_training_does_not_start_from_a_model_without_the_conditions():
     for condition, message in (({"z": y}, r"'z' of shape \[3\]"), (y[:, :2], r"of shape \[2\]")):
         with pytest.raises(ValueError, match=rf"--from .*run: .*'condition': \[3\].* {message}"):
             start(experiment, "other", data=(x, condition))
+
+
+def test_a_model_that_always_had_a_class_is_never_used_without_one(monkeypatch, capsys, error_of):
+    conditions = []
+
+    def record(model, n, plan, condition):
+        conditions.append(condition)
+        return torch.zeros(n, 1, 8, 8)
+
+    monkeypatch.setattr("scorefield.runs.run.sample", record)
+    _train([UNET_8, "data.source=digits", "data.labels=true", "network.label_dropout=0"])
+    run = resume("run")
+    assert torch.equal(conditions[-1], run.parts.data.test.labels[:36])
+    run.model.net.label.table.weight.data[10] = torch.nan
+    assert heldout_losses(run.experiment, run.parts, run.model).isfinite().all()
+    capsys.readouterr()
+    assert "label_dropout=0, never without a class" in error_of("sample", "run")
 
 
 def test_parameters_of_simulations_are_standardised_and_turned_back():

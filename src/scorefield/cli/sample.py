@@ -60,6 +60,12 @@ def sample(
         return
     decode, shape = files.open_decoder(run, shape)
     out, table = files.choose_output(out, run, shape, overwrite)
+    never_free = getattr(model.net, "arguments", {}).get("label_dropout") == 0
+    if label is None and model.classes and never_free:
+        raise ValueError(
+            f"{run}: it was trained with network.label_dropout=0, never without a class: give "
+            f"--label, one of {describe_classes(model.classes)}, or `all`"
+        )
     if animate is not None:
         files.check_animation(animate, out, shape)
     plan = files.choose_plan(run, model, sampler, steps)

@@ -430,14 +430,12 @@ def select_condition(condition: RowCondition, labels: bool) -> RowCondition:
     return condition if labels else None
 
 
-def take_condition(
-    experiment: Experiment, source: Source, rows: Int[Tensor, "n"]
-) -> Mapping[str, Tensor] | None:
-    """Return the conditions of some rows; None of data with at most classes."""
-    if not condition_shapes(source):
-        return None
-    condition = select_condition(source.take(rows)[1], experiment.data.labels)
-    return condition if isinstance(condition, Mapping) else None
+def take_condition(experiment: Experiment, source: Source, rows: Int[Tensor, "n"]) -> RowCondition:
+    """Return the classes and conditions of some rows that the model learns, if there are any."""
+    labels = experiment.data.labels
+    if not (labels or condition_shapes(source)):
+        return None  # without reading the samples
+    return select_condition(source.take(rows)[1], labels)
 
 
 def track_training(run: Run) -> Iterator[Update]:
