@@ -31,6 +31,7 @@ from benchmarks.networks import Network, digits, make_inputs
 from benchmarks.table import Table, read_tables, record
 from scorefield import SAMPLERS, GaussianMixture, final, geometric
 from scorefield.runs.choose import choose_experiment
+from scorefield.runs.config import as_json
 from scorefield.show.machine import machine, memory_bytes
 
 TABLE = Table("Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["Note"])
@@ -204,7 +205,8 @@ def test_recipes_train_networks_for_a_time(tmp_path, monkeypatch):
 
 def test_each_recipe_is_of_fields_that_a_run_takes():
     for fields in recipes.RECIPES.values():
-        choose_experiment("photos", source="digits", settings=fields)
+        changed = choose_experiment("photos", source="digits", settings=fields)
+        assert as_json(changed) != as_json(choose_experiment("photos", source="digits"))
 
 
 def test_a_missing_package_is_skipped_with_how_to_install_it(monkeypatch):

@@ -66,7 +66,9 @@ CANDIDATES = {
 }
 """Candidates by device, in the order of the time that a step takes.
 
-The steps for a CPU are from one run each on images of 28 × 28; those for a GPU are not measured.
+The steps are guesses. On a CPU, in one run each of 300 seconds on images of 28 × 28, 32 channels
+were better than 64, and Muon than Adam; when 64 become better was not measured, nor anything on a
+GPU.
 """
 
 LEAST_SIDE = 7
