@@ -115,8 +115,8 @@ def samplers(setting: Setting) -> Iterator[Table]:
     width, batch = (8, 2) if setting.quick else (128, 16)
     model = ncsn(3, width, 8 if setting.quick else 32).to(setting.device).eval()
     x, zero = make_inputs(model, batch)[0], torch.zeros(batch, *model.shape, device=setting.device)
-    annealed = {"annealed_langevin": {"steps": 2, "epsilon": 2e-5}}
-    plans = [Plan(name, geometric(1.0, 0.01, LEVELS), annealed.get(name, {})) for name in SAMPLERS]
+    annealed, sigmas = {"steps": 2, "epsilon": 2e-5}, geometric(1.0, 0.01, LEVELS)
+    plans = [Plan(name, sigmas, annealed if s.annealed else {}) for name, s in SAMPLERS.items()]
     tasks: dict[str, Task] = {
         plan.name: lambda plan=plan: final(plan.run(lambda x, sigma: zero, x, seeded(0)))
         for plan in plans

@@ -47,8 +47,10 @@ def levels(run, **options):
 
 RUNS = {
     "langevin": lambda x, steps: langevin(normal, x, 0.5, alpha=0.01, steps=steps, noise=seeded(0)),
-    **{name: levels(one.run) for name, one in SAMPLERS.items() if name != "annealed_langevin"},
-    "annealed_langevin": levels(SAMPLERS["annealed_langevin"].run, steps=2, epsilon=1e-3),
+    **{
+        name: levels(one.run, **({"steps": 2, "epsilon": 1e-3} if one.annealed else {}))
+        for name, one in SAMPLERS.items()
+    },
     "predictor_corrector, batch": levels(predictor_corrector, rule="batch", corrections=2),
 }
 

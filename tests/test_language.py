@@ -19,6 +19,7 @@ held hidden kept known laid lost made said seen sent shown taken thought thrown 
 EXCEPTIONS = {
     "annealed": "the name of the weighted loss, as in annealed Langevin dynamics",
     "sliced": "sliced score matching, the name of the objective",
+    "underdamped": "the name of the dynamics, as in underdamped Langevin dynamics",
     "seeded": "an argument: noise=seeded(0)",
     "interpolated": "an argument: noise=interpolated(a, b, t)",
     "feed": "a verb",

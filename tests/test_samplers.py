@@ -31,9 +31,8 @@ def run(name, **options):
 QUICK = {"steps": 2, "epsilon": 1e-3}
 RUNS = {
     "langevin": lambda score, x, **k: langevin(score, x, 0.5, alpha=0.01, steps=6, **k),
-    "annealed_langevin": run("annealed_langevin", **QUICK),
+    **{name: run(name, **(QUICK if one.annealed else {})) for name, one in SAMPLERS.items()},
     "annealed_langevin, denoised": run("annealed_langevin", denoise=True, **QUICK),
-    **{name: run(name) for name in SAMPLERS if name != "annealed_langevin"},
 }
 
 
@@ -119,6 +118,7 @@ def test_evaluations_are_counted_as_stated(name):
     sampler, score = SAMPLERS[name], Mock(side_effect=GAUSSIAN)
     choices = {
         "annealed_langevin": [{"steps": 3}],
+        "underdamped": [{"steps": 3}],
         "churn": [{"amount": 0.0}],
         "predictor_corrector": [{"corrections": 0}, {"corrections": 3}, {"predictor": heun}],
     }
@@ -129,7 +129,7 @@ def test_evaluations_are_counted_as_stated(name):
     with pytest.raises(ValueError, match="option denoize does not exist: did you mean denoise"):
         sampler.evaluations(10, denoize=True)
     assert "noise" in sampler.defaults
-    assert sampler.defaults["denoise"] == (name != "annealed_langevin")
+    assert sampler.defaults["denoise"] == (not sampler.annealed)
 
 
 @pytest.mark.parametrize("denoise", [False, True])
@@ -165,7 +165,7 @@ def test_states_count_steps_and_are_never_written_to_again(name):
         tensors += [start, state.x, state.denoised]
         copies += [start.clone(), state.x.clone(), state.denoised.clone()]
     assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
-    assert (state.sigma == 0) == (name not in ("langevin", "annealed_langevin"))
+    assert (state.sigma == 0) == (name not in ("langevin", "annealed_langevin", "underdamped"))
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -295,7 +295,7 @@ def test_a_bad_ladder_is_refused_when_the_sampler_is_called(sampler, sigmas):
 
 LIMITED = {
     "langevin": {"sigma": [-1.0, torch.ones(2)], "alpha": [0.0], "steps": [0, 2.5]},
-    "annealed_langevin": {"epsilon": [-1.0], "convention": ["code"]},
+    "annealed_langevin": {"epsilon": [-1.0], "convention": ["code"], "kernel": ["mala"]},
     "churn": {"amount": [-1.0], "s_noise": [math.nan]},
     "predictor_corrector": {"ratio": [math.inf, 0.0], "corrections": [1.5, -1], "rule": ["mean"]},
     "consistent": {"eta": [2.0, 0.1]},

@@ -64,6 +64,7 @@ from .samplers import (
     langevin,
     predictor_corrector,
     reverse_diffusion,
+    underdamped,
 )
 from .score import (
     Score,
@@ -163,6 +164,7 @@ __all__ = [
     "suggest",
     "to_denoiser",
     "to_noise",
+    "underdamped",
     "uniform_like",
     "wilson",
 ]

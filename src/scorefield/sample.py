@@ -69,8 +69,8 @@ class Plan:
     @property
     def states(self) -> int:
         """Number of states that a chain yields."""
-        annealed = self.sampler == "annealed_langevin"  # a state for each evaluation
-        return self.evaluations if annealed else len(self.sigmas)
+        # an annealed one has a state for each evaluation
+        return self.evaluations if self.method.annealed else len(self.sigmas)
 
     def start(self, model: ScoreModel, n: int, noise: Noise) -> Tensor:
         """Return n starting points of chains."""
@@ -145,7 +145,7 @@ def make_plan(
     check_keywords(options, sampler, method.run, make_plan, sample)
     if steps is not None and (steps < 1 or steps % 1):
         raise ValueError(f"steps={steps}: give a whole number, 1 or more")
-    if method is not SAMPLERS["annealed_langevin"]:
+    if not method.annealed:
         if grid not in GRIDS:
             raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
         sigmas = torch.tensor([model.sigma_max])
@@ -161,7 +161,7 @@ def make_plan(
         own = ladder.sigmas
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options
-    return Plan(sampler, own, options, title=title, note=note)
+    return Plan(sampler, own, options, title=title, note=note, own=method)
 
 
 def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:

@@ -34,8 +34,8 @@ Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
 SamplerName: TypeAlias = Annotated[
     str | None,
     arg(
-        help="heun, dpm_solver, annealed_langevin, predictor_corrector, euler, churn, ancestral, "
-        "reverse_diffusion or consistent; by default the run's own"
+        help="heun, dpm_solver, annealed_langevin, underdamped, predictor_corrector, euler, churn, "
+        "ancestral, reverse_diffusion or consistent; by default the run's own"
     ),
 ]
 Steps: TypeAlias = Annotated[

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from ..values import check_names, spelling_hint
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
-from .langevin import annealed_langevin, consistent, langevin
+from .langevin import Kernel, annealed_langevin, consistent, langevin, underdamped
 from .state import State, States, every, final, sampler
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
@@ -25,10 +25,15 @@ class Sampler(NamedTuple):
         options = inspect.signature(self.run).parameters.values()
         return {o.name: o.default for o in options if o.kind is o.KEYWORD_ONLY}
 
+    @property
+    def annealed(self) -> bool:
+        """True if it takes `steps` at each level of a ladder, like annealed Langevin dynamics."""
+        return {"steps", "epsilon", "denoise"} <= self.defaults.keys()
+
     def evaluations(self, levels: int, **options: Any) -> int:
         """Return how many times a run down a ladder of that many levels evaluates the score.
 
-        A predictor of your own counts as one evaluation.
+        A predictor of your own counts as one evaluation, as does a step of a kernel.
         """
         check_names(options, self.defaults, "option ")
         options = self.defaults | options
@@ -41,6 +46,7 @@ class Sampler(NamedTuple):
 
 SAMPLERS = {
     "annealed_langevin": Sampler(annealed_langevin),
+    "underdamped": Sampler(partial(annealed_langevin, kernel=underdamped)),
     "consistent": Sampler(consistent),
     "euler": Sampler(partial(integrate, euler)),
     "heun": Sampler(partial(integrate, heun), per_step=2),
@@ -71,6 +77,7 @@ def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampl
 
 __all__ = [
     "SAMPLERS",
+    "Kernel",
     "Sampler",
     "State",
     "States",
@@ -89,4 +96,5 @@ __all__ = [
     "langevin",
     "predictor_corrector",
     "reverse_diffusion",
+    "underdamped",
 ]

@@ -5,12 +5,16 @@
 
 Both are the same chain with α counted differently: the same number is twice the step in the
 "official" convention, which made the paper's images and is the default here.
+
+Underdamped Langevin dynamics gives x a velocity v ~ N(0, I), which it keeps a share of:
+
+    dx = v dt,   dv = s(x, σ) dt − γv dt + √(2γ) dw
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -18,9 +22,11 @@ from torch import Tensor
 
 from .._ops import Noise
 from ..score import Score
-from .state import State, sampler
+from .state import State, States, sampler
 
 Convention = Literal["official", "paper"]
+Kernel: TypeAlias = Callable[..., States]
+"""Steps at one σ: a sampler of (score, x, sigma, *, alpha, steps, noise), such as `langevin`."""
 
 
 def drift_factor(convention: Convention, size: float) -> float:
@@ -58,11 +64,40 @@ def langevin(
 
 
 @sampler()
+def underdamped(
+    score: Score,
+    x: Float[Tensor, "batch *shape"],
+    sigma: float,
+    *,
+    alpha: float,
+    steps: int = 100,
+    momentum: float = 0.5,
+    noise: Noise = torch.randn_like,
+) -> Iterator[State]:
+    """Run underdamped Langevin dynamics at one σ (BAOAB; Leimkuhler & Matthews 2013).
+
+    A step lasts h = √(2α), so that the score moves x as far as in `langevin`, and `momentum` is
+    e^(−γh), the share of the velocity that it keeps. The variance of a Gaussian is exact at any
+    step below the limit of stability, which is that of `langevin`.
+    """
+    h, v = math.sqrt(2 * alpha), noise(x)
+    for i in range(steps):
+        s = score(x, sigma)
+        denoised = x + sigma**2 * s
+        v = v + (h if i > 0 else h / 2) * s  # the last half of a step and the first of the next
+        half = x + h / 2 * v
+        v = momentum * v + math.sqrt(1 - momentum**2) * noise(x)
+        x = half + h / 2 * v
+        yield State(x, sigma, denoised)
+
+
+@sampler()
 def annealed_langevin(
     score: Score,
     x: Float[Tensor, "batch *shape"],
     sigmas: Float[Tensor, "levels"],
     *,
+    kernel: Kernel = langevin,
     steps: int = 100,
     epsilon: float = 2e-5,
     convention: Convention = "official",
@@ -75,16 +110,13 @@ def annealed_langevin(
     `steps` T at each level of the ladder σ₁ … σ_L, with the step size `epsilon` ε at σ_L. The
     paper's 2e-5 belongs to a ladder that ends at 0.01; `suggest` chooses one for any other ladder.
     A step is stable for ε below 2σ_L² ("official") or 4σ_L² ("paper"). With `denoise` they end with
-    x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1).
+    x + σ_L²·s(x, σ_L) (Song & Ermon 2020, Algorithm 1). Another `kernel`, such as `underdamped`,
+    takes the same number of steps of the same size at each level.
     """
     levels = sigmas.tolist()
     for sigma in levels:
         alpha = drift_factor(convention, epsilon) * (sigma / levels[-1]) ** 2
-        for _ in range(steps):
-            s = score(x, sigma)
-            denoised = x + sigma**2 * s
-            x = x + alpha * s + math.sqrt(2 * alpha) * noise(x)
-            yield State(x, sigma, denoised)
+        x = yield from kernel(score, x, sigma, alpha=alpha, steps=steps, noise=noise)
 
 
 @sampler(_check_eta)

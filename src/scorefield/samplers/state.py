@@ -51,10 +51,12 @@ def sampler(
             call = signature.bind(*args, **kwargs)
             call.apply_defaults()
             own = call.arguments
-            _check_start(own["score"], own["x"])
+            nested = isinstance(own["score"], Guarded)  # x is the state of a sampler that calls
+            if not nested:
+                _check_start(own["score"], own["x"])
             _check_limits(own)
             check(**own)
-            own["score"] = _guard(own["score"])
+            own["score"] = own["score"] if nested else Guarded(own["score"])
             last = own["sigmas"][-1].item() if own.get("denoise") else None
             return _run(body(*call.args, **call.kwargs), own["score"], own["x"], last)
 
@@ -132,6 +134,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
     **dict.fromkeys(("alpha", "epsilon", "ratio"), POSITIVE),
     **dict.fromkeys(("amount", "s_noise"), NOT_NEGATIVE),
+    "momentum": (lambda share: 0 <= share < 1, "the share of the velocity to keep, 0 ≤ share < 1"),
+    "kernel": (callable, "a sampler at one σ, such as langevin or underdamped"),
     "convention": (
         lambda name: name in ("official", "paper"),
         "'official' (α·s) or 'paper' (α/2·s)",
@@ -169,16 +173,18 @@ def _check_start(score: Score, x: Tensor) -> None:
         raise ValueError("x has NaN or infinite values: sample the start from a Prior")
 
 
-def _guard(score: Score) -> Score:
-    """Check that a score returns the shape of x, and convert it to the type of x."""
+class Guarded:
+    """A score that must return the shape of x, converted to the type of x."""
 
-    def in_type_of_x(x: Tensor, sigma: Sigma) -> Tensor:
-        s = score(x, sigma)
+    def __init__(self, score: Score) -> None:
+        self.score = score
+
+    def __call__(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """Return the score of each sample."""
+        s = self.score(x, sigma)
         if s.shape != x.shape:
             raise ValueError(
                 f"score returned shape {tuple(s.shape)} for x of shape {tuple(x.shape)}: "
                 "it must return one number for each number of x"
             )
         return s if s.dtype == x.dtype else s.to(x.dtype)
-
-    return in_type_of_x
