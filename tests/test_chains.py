@@ -5,9 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from test_mixtures import TWO
 
-from scorefield import Gaussian, geometric, replay, seeded
-from scorefield.samplers import annealed_langevin, final, langevin, underdamped
+from scorefield import Gaussian, GaussianMixture, from_energy, geometric, replay, seeded
+from scorefield.samplers import annealed_langevin, final, hmc, langevin, mala, underdamped
+from scorefield.samplers.metropolis import leapfrog
 
 GAUSSIAN = Gaussian(torch.tensor([1.0, -2.0]).double(), torch.tensor([0.25, 4.0]).double())
 
@@ -49,7 +51,7 @@ def test_stationary_variance_of_a_gaussian(kernel, factor, alpha):
     assert final(run).square().sum().item() == pytest.approx(v * factor(alpha), rel=1e-12)
 
 
-@pytest.mark.parametrize("kernel", [langevin, underdamped])
+@pytest.mark.parametrize("kernel", [langevin, underdamped, mala, hmc])
 def test_a_kernel_goes_down_a_ladder_with_steps_in_proportion_to_the_variance(kernel):
     x = start = torch.randn(5, 2).double()
     sigmas, noise, states = geometric(2.0, 0.1, 4).double(), seeded(0), []
@@ -61,3 +63,117 @@ def test_a_kernel_goes_down_a_ladder_with_steps_in_proportion_to_the_variance(ke
     run = list(annealed_langevin(GAUSSIAN, start, sigmas, **options))
     assert [state.step for state in run] == [*range(1, 13)]
     assert all(torch.equal(a.x, b.x) for a, b in zip(run, states, strict=True))
+
+
+PLANE = GaussianMixture(
+    torch.tensor([[-1, 0], [1, 1], [0, -1]]).double(), 0.1, torch.tensor([0.2, 0.5, 0.3]).double()
+)
+
+
+def test_mala_accepts_by_detailed_balance():
+    """Accept y from x with probability min(1, q(y)k(y, x)/q(x)k(x, y)), k of Langevin's step.
+
+    The uniform number is a millionth below and above that probability.
+    """
+    points, alpha, sigma = torch.linspace(-4, 4, 40).double(), 0.2, 0.3
+    x, y = torch.cartesian_prod(points, points)[..., None].unbind(1)
+
+    def log_flux(x, y):
+        gap = y - x - alpha * TWO(x, sigma)
+        return TWO.log_prob(x, sigma) - gap.square().sum(1) / (4 * alpha)
+
+    ratio = (log_flux(y, x) - log_flux(x, y)).clamp(min=-30)
+    assert (ratio < 0).sum() > 500
+    z = (y - x - alpha * TWO(x, sigma)) / math.sqrt(2 * alpha)
+    for share in (1 - 1e-6, 1 + 1e-6):
+        u = (ratio.exp() * share).clamp(max=1 - 1e-6)
+        noise = replay([z, torch.special.ndtri(u)])
+        (state,) = mala(TWO, x, sigma, alpha=alpha, steps=1, noise=noise)
+        decided = ratio > -30  # below, ndtri(u) is too coarse
+        accept = decided if share < 1 else ratio >= 0
+        assert torch.equal(state.accepted & decided, accept)
+        torch.testing.assert_close(state.x, torch.where(state.accepted[:, None], y, x))
+
+
+@pytest.mark.parametrize("h", [0.8, 1.4, 1.9])
+def test_mala_keeps_a_gaussian_at_a_step_where_langevin_does_not(h):
+    """In one dimension the leapfrog's error ΔH is r²f(angle) for (x, p) of length r.
+
+    The mean of min(1, e^(−ΔH)) over both is 1 − (2/π)·arctan(h³/8) for the variance 1.
+    """
+    v, n, noise = 1.25, 100_000, seeded(0)
+    truth = Gaussian(torch.zeros(1).double(), 1.0)
+    x = math.sqrt(v) * noise(torch.empty(n, 1).double())
+    alpha = h**2 / 2 * v
+    (state,) = mala(truth, x, 0.5, alpha=alpha, steps=1, noise=noise)
+    rate = 1 - 2 / math.pi * math.atan(h**3 / 8)
+    error = math.sqrt(rate * (1 - rate) / n)  # standard errors of a share and of a variance
+    assert state.accepted.double().mean().item() == pytest.approx(rate, abs=4 * error)
+    assert torch.equal(state.accepted, (state.x != x).squeeze(1))
+    error = v * math.sqrt(2 / n)
+    assert state.x.square().mean().item() == pytest.approx(v, abs=4 * error)
+    biased = final(langevin(truth, x, 0.5, alpha=alpha, steps=1, noise=noise))
+    assert biased.square().mean().item() > v + 20 * error  # v(1 + h⁴/4)
+
+
+def test_leapfrog_is_reversible_keeps_volume_and_has_an_energy_error_of_order_two():
+    x, p = PLANE.sample(50, 0.2), torch.randn(50, 2).double()
+
+    def run(x, p, h, n):
+        return leapfrog(PLANE, x, p, PLANE(x, 0.2), 0.2, h, n)
+
+    x_end, p_end, s_end = run(x, p, 0.2, 7)
+    assert torch.equal(s_end, PLANE(x_end, 0.2))
+    x_back, p_back, _ = run(x_end, -p_end, 0.2, 7)
+    # rounding, 2e-16, grows by the Lyapunov exponent of 7 steps, at most e^7 = 1e3
+    torch.testing.assert_close((x_back, -p_back), (x, p), rtol=1e-11, atol=1e-11)
+    for start in zip(x[:5, None], p[:5, None], strict=True):
+        rows = torch.autograd.functional.jacobian(lambda x, p: run(x, p, 0.2, 7)[:2], start)
+        matrix = torch.cat([torch.cat([part.reshape(2, 2) for part in row], 1) for row in rows])
+        assert matrix.det().item() == pytest.approx(1, abs=1e-11)
+
+    def error(h):
+        x_end, p_end, _ = run(x, p, h, round(0.8 / h))
+        gain = PLANE.log_prob(x_end, 0.2) - PLANE.log_prob(x, 0.2)
+        return (gain - (p_end.square() - p.square()).sum(1) / 2).abs().mean().item()
+
+    # the next term of the error is h² of the first one, times less than 40
+    for h in (0.02, 0.01):
+        assert error(h) / error(h / 2) == pytest.approx(4, rel=40 * h**2)
+
+
+@pytest.mark.parametrize(("kernel", "alpha"), [(mala, 0.2), (partial(hmc, leapfrogs=4), 0.1)])
+def test_a_corrected_kernel_keeps_a_mixture_where_langevin_does_not(kernel, alpha):
+    x, noise = PLANE.sample(20_000, 0.2, noise=seeded(1)), seeded(2)
+
+    def features(x):
+        columns = [PLANE.log_prob(x, 0.2), PLANE.responsibilities(x, 0.2)[:, 0], *x.T, *x.T**2]
+        return torch.stack(columns, 1)
+
+    def drift(end):
+        change = features(end) - features(x)
+        return (change.mean(0) / change.std(0) * len(x) ** 0.5).abs().max()
+
+    states = list(kernel(PLANE, x, 0.2, alpha=alpha, steps=3, noise=noise))
+    assert drift(states[-1].x) < 4  # standard errors, the largest of 6
+    assert all(0.4 < state.accepted.double().mean() < 0.9 for state in states)
+    assert drift(final(langevin(PLANE, x, 0.2, alpha=alpha, steps=3, noise=noise))) > 20
+
+
+def test_a_corrected_chain_needs_a_log_density_of_one_number_per_sample():
+    x = torch.zeros(2, 2).double()
+    with pytest.raises(TypeError, match=r"score has no log_prob.*from_energy"):
+        hmc(lambda x, sigma: -x, x, 1.0, alpha=0.1)
+    wrong = from_energy(lambda x, sigma: x.square().sum(1))
+    wrong.log_prob = lambda x, sigma: -x.square()
+    with pytest.raises(ValueError, match=r"score.log_prob returned shape \(2, 2\).*one number"):
+        final(mala(wrong, x, 1.0, alpha=0.1))
+
+
+def test_a_chain_over_an_energy_is_that_over_its_score_and_the_same_in_any_batch():
+    energy = from_energy(lambda x, sigma: -PLANE.log_prob(x, sigma))
+    x = PLANE.sample(6)
+    run = partial(hmc, sigma=0.2, alpha=0.2, leapfrogs=3, steps=5)
+    ends = final(run(PLANE, x, noise=seeded(0)))
+    torch.testing.assert_close(final(run(energy, x, noise=seeded(0))), ends)
+    assert torch.equal(final(run(PLANE, x[2:], noise=seeded(0, first=2))), ends[2:])

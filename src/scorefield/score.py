@@ -25,7 +25,8 @@ class Score(Protocol):
     """∇ₓ log q_σ(x), for a batch x and σ > 0 (σ = 0 where the density itself is known).
 
     A score may have the attributes `shape: torch.Size`, of one sample, and `device: torch.device`.
-    A sampler then refuses a start that does not fit when it is called.
+    A sampler then refuses a start that does not fit when it is called. It may also have a method
+    `log_prob(x, sigma)`, log q_σ(x) up to a constant at each σ, which `mala` and `hmc` need.
     """
 
     def __call__(
@@ -59,7 +60,10 @@ def from_noise(noise_prediction: Score) -> Score:
 
 
 def from_energy(energy: Callable[[Tensor, Sigma], Float[Tensor, "batch"]]) -> Score:
-    """Return the score −∇ₓE of an energy, one number a sample. It can be trained through."""
+    """Return the score −∇ₓE of an energy, one number a sample. It can be trained through.
+
+    Its `log_prob` is −E.
+    """
 
     def score(x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch *shape"]:
         value, pullback = linearize(lambda x: energy(x, sigma), x)
@@ -70,6 +74,7 @@ def from_energy(energy: Callable[[Tensor, Sigma], Float[Tensor, "batch"]]) -> Sc
             )
         return -pullback(torch.ones_like(value))
 
+    score.log_prob = lambda x, sigma: -energy(x, sigma)  # type: ignore[attr-defined]
     return score
 
 

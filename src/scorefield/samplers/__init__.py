@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 from ..values import check_names, spelling_hint
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import Kernel, annealed_langevin, consistent, langevin, underdamped
+from .metropolis import hmc, mala
 from .state import State, States, every, final, sampler
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
@@ -92,8 +93,10 @@ __all__ = [
     "final",
     "find_sampler",
     "heun",
+    "hmc",
     "integrate",
     "langevin",
+    "mala",
     "predictor_corrector",
     "reverse_diffusion",
     "underdamped",

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._ops import Sigma, check_batch
@@ -26,6 +26,7 @@ class State(NamedTuple):
     sigma: float  # noise level of x
     denoised: Float[Tensor, "batch *shape"]  # D = x + σ²s at the last evaluation of the score
     step: int = 0  # number of steps so far, from 1; `sampler` counts them
+    accepted: Bool[Tensor, "batch"] | None = None  # chains that moved, where a step can be rejected
 
 
 States: TypeAlias = Generator[State, None, Tensor]
@@ -130,7 +131,9 @@ def _is_step(step: Any) -> bool:
 
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
-    "steps": (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1"),
+    **dict.fromkeys(
+        ("steps", "leapfrogs"), (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1")
+    ),
     "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
     **dict.fromkeys(("alpha", "epsilon", "ratio"), POSITIVE),
     **dict.fromkeys(("amount", "s_noise"), NOT_NEGATIVE),
@@ -177,7 +180,7 @@ class Guarded:
     """A score that must return the shape of x, converted to the type of x."""
 
     def __init__(self, score: Score) -> None:
-        self.score = score
+        self.score, self.log_prob = score, getattr(score, "log_prob", None)
 
     def __call__(self, x: Tensor, sigma: Sigma) -> Tensor:
         """Return the score of each sample."""
