@@ -16,10 +16,10 @@ y comes from one sample of the distribution. Over the coordinates that are not k
     modes     of a mixture, the largest |mean of p(k | x) − p(k | y)|
     bias      largest error of mean, std and modes
 
-`exact` is what as many exact samples score. replace, dps and pigdm go down 32 levels by Heun's
-method (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ²;
-particle_filter goes down 64 levels with twice as many particles as samples, in sets of 2,000, and
-keeps every second. Everything is in float32; seconds are of one processor.
+`exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
+(18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ²; particle_filter goes
+down 64 levels with twice as many particles as samples, in sets of 2,000, and keeps every second.
+Everything is in float32; seconds are of one processor.
 """
 
 from __future__ import annotations
@@ -171,6 +171,7 @@ METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
     "replace": by_score(inverse.replace),
     "dps": by_score(inverse.dps),
     "pigdm": by_score(pigdm_score),
+    "mmps": by_score(inverse.mmps),
     "algorithm2": by_algorithm2,
     "particle_filter": by_filter,
 }

@@ -1,5 +1,7 @@
 """Restorations on an accelerator give the CPU's results, and their steps do not wait for it."""
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from scorefield.data import Table
 from scorefield.data.table import Column
 from scorefield.restore import restore, restore_rows
 from scorefield.samplers import final, heun, integrate
+from scorefield.values import RestorationMethod
 
 SHAPE = (3, 4, 4)
 IMAGES = torch.linspace(0, 1, 96).view(2, *SHAPE)
@@ -18,7 +21,7 @@ OPERATORS = {
     "blur": inverse.blur(0.7),
     "matrix": inverse.matrix(torch.linspace(-1, 1, 240).sin().view(5, 48), SHAPE),
 }
-METHODS = ["particle_filter", "pigdm", "dps", "replace"]
+METHODS = sorted({*get_args(RestorationMethod)} - {"algorithm2"})
 CASES = [(method, name) for method in METHODS for name in OPERATORS] + [("algorithm2", "mask")]
 
 

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from scorefield import Gaussian, GaussianMixture, Mixture, final, geometric, seeded
-from scorefield.inverse import algorithm2, compose, dps, particle_filter, pigdm, posterior, replace
+from scorefield.inverse import (
+    algorithm2,
+    compose,
+    dps,
+    mmps,
+    particle_filter,
+    pigdm,
+    posterior,
+    replace,
+)
 from scorefield.inverse.operators import BLUR_CUTOFF, blur, downsample, grayscale, mask, matrix
 
 IMAGE = (3, 8, 12)
@@ -71,15 +80,45 @@ def test_operators_have_the_meaning_of_their_names():
     torch.testing.assert_close(rows, density, rtol=0, atol=BLUR_CUTOFF)
 
 
-def test_pigdm_is_exact_for_the_gaussian_it_assumes():
-    target = Gaussian(torch.randn(4).double(), 0.36)
-    rows = torch.randn(2, 4).double()
-    y = torch.randn(1, 2).double()
+@pytest.mark.parametrize(
+    ("method", "cov"),
+    [
+        (partial(pigdm, sigma_data=0.6), torch.tensor(0.36)),
+        (mmps, (lambda root: root @ root.T)(torch.linspace(-2, 2, 16).cos().view(4, 4))),
+    ],
+)
+def test_moment_matching_is_exact_for_the_gaussian_it_assumes(method, cov):
+    target = Gaussian(normal(4), cov.double())
+    rows, y, x = normal(2, 4), normal(1, 2), normal(6, 4)
     truth = target.posterior(rows, y[0], 0.3)
-    score = pigdm(target, matrix(rows), y, sigma_y=0.3, sigma_data=0.6)
-    x = torch.randn(6, 4).double()
+    score = method(target, matrix(rows), y, sigma_y=0.3)
     for sigma in (0.1, 2.0, torch.rand(6).double() + 0.1):
         torch.testing.assert_close(score(x, sigma), truth(x, sigma))
+
+
+def test_mmps_has_the_covariance_of_the_clean_sample_in_its_likelihood():
+    """Line by line with a dense V; without noise, and where one sample fits y already."""
+    target, rows, x = (
+        GaussianMixture(normal(3, 4), 0.2, torch.ones(3) / 3),
+        normal(2, 4),
+        normal(5, 4),
+    )
+    denoise = lambda x: x + 0.25 * target(x[None], 0.5)[0]  # noqa: E731
+    clean = torch.stack([*map(denoise, x)])
+    y = normal(5, 2)
+    y[0] = clean[0] @ rows.T
+    jacobian = torch.stack([torch.func.jacrev(denoise)(row) for row in x])
+    gap = torch.linalg.solve(0.25 * rows @ jacobian @ rows.T, y - clean @ rows.T)
+    pull = (jacobian.mT @ rows.T @ gap[..., None]).squeeze(-1)
+    score = mmps(target, matrix(rows), y, iterations=4)
+    torch.testing.assert_close(score(x, 0.5), target(x, 0.5) + pull)
+
+
+def test_mmps_leaves_out_directions_of_negative_variance():
+    """∂D/∂x = diag(½, −1), as a trained score may have: the second coordinate is not informed."""
+    score = lambda x, sigma: torch.tensor([-0.5, -2.0]) * x / sigma**2  # noqa: E731
+    x, operator = torch.tensor([[1.0, 1.0]]), mask(torch.tensor([False, True]))
+    assert torch.equal(mmps(score, operator, x + 1)(x, 0.5), score(x, 0.5))
 
 
 def test_replace_is_exact_for_independent_coordinates():
@@ -253,6 +292,7 @@ FIRST = [
         (lambda: matrix(torch.zeros(2, 3), (2, 2)), "3 columns"),
         (lambda: pigdm(two(), SUM, ZERO, sigma_y=-1), "sigma_y"),
         (lambda: dps(two(), SUM, ZERO, zeta=0), "zeta=0"),
+        (lambda: mmps(two(), SUM, ZERO, iterations=0), "iterations=0: give"),
         (lambda: replace(two(), SUM, ZERO / 0), "NaN"),
         *((partial(run, y=torch.zeros(1, 3)), "the mask has shape") for run in FIRST),
         *((partial(run, y=torch.zeros(3, 2)), "3 rows for 4 samples: give") for run in FIRST),

@@ -1,5 +1,7 @@
 """Quality of trained models, in studies of minutes, against the floor of real data."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from scorefield.noise import seeded
 from scorefield.runs import finish
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
+from scorefield.values import RestorationMethod
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def test_right_halves_of_digits_are_restored(folder, classes):
     operator = inverse.mask(known)
     filled = operator.project(all_samples(data.train).mean(0).expand_as(test), test)
     accuracy, coverage = {"true digits": score(test), "mean-filled": score(filled)}, {}
-    for method in ("replace", "dps", "pigdm", "algorithm2", "particle_filter"):
+    for method in get_args(RestorationMethod):
         # in 4 filters, the default
         options = {"particles": 32, "steps": 24} if method == "particle_filter" else {}
         x = restore(model, operator, operator(test), 19, method=method, batch=1024, **options)

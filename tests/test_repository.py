@@ -61,7 +61,7 @@ LAYERS = {
     "convert": "_ops disk fast model nn noise precondition prior score",
     "show": "diagnose disk distributed score values",
     "data": "convert disk distributed noise oracles show values",
-    "restore": "inverse model noise sample samplers score train",
+    "restore": "inverse model noise sample samplers score train values",
     "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
     "prior sample show train values",
     "evaluate": "checkpoint convert data diagnose disk distributed fast ladder likelihood metrics "

@@ -1,6 +1,7 @@
 """Restoration in Python and of files: known pixels come back unchanged, the rest agrees with y."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scorefield.data.table import Column
 from scorefield.nn import MLP, UNet
 from scorefield.restore import restore, restore_rows, workload
 from scorefield.samplers import State, final
+from scorefield.values import RestorationMethod
 
 
 def gaussian_model(oracle):
@@ -22,7 +24,7 @@ def gaussian_model(oracle):
     return ScoreModel(net, Precondition("score", "sigma", 40.0, 0.01), prior=oracle.prior)
 
 
-@pytest.mark.parametrize("method", ["particle_filter", "pigdm", "dps", "replace", "algorithm2"])
+@pytest.mark.parametrize("method", get_args(RestorationMethod))
 def test_each_method_returns_known_values_unchanged(method):
     oracle = Gaussian(torch.zeros(2), torch.tensor([[0.25, 0.2], [0.2, 0.25]]))
     observed, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])

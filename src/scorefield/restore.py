@@ -7,7 +7,7 @@ docs/restoration.md compares the methods. With a noiseless measurement each meth
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -21,8 +21,8 @@ from .noise import geometric, seeded
 from .sample import Plan, check_keywords, guided_score, make_plan, require_prior, warn_of_broken
 from .samplers import States, final
 from .train import derive_seed
+from .values import RestorationMethod
 
-Method = Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"]
 Watch = Callable[[Iterable[States], int], Iterable[Tensor]]
 FILTER_LEVELS = 64
 """Noise levels of a particle filter."""
@@ -48,7 +48,7 @@ def restore(
     y: Float[Tensor, "rows *measured"],
     n: int = 8,
     *,
-    method: Method = "particle_filter",
+    method: RestorationMethod = "particle_filter",
     sigma_y: float = 0.0,
     steps: int | None = None,
     particles: int = 32,
@@ -157,7 +157,7 @@ def restore_rows(
 def workload(
     model: ScoreModel,
     n: int,
-    method: Method,
+    method: RestorationMethod,
     steps: int | None,
     particles: int,
     filters: int,
@@ -166,8 +166,8 @@ def workload(
     rows: int = 1,
 ) -> Workload:
     """Return how much `restore` computes for a number of measurements, `rows`."""
-    if method not in get_args(Method):
-        raise ValueError(f"method={method!r}: there are {', '.join(get_args(Method))}")
+    if method not in get_args(RestorationMethod):
+        raise ValueError(f"method={method!r}: there are {', '.join(get_args(RestorationMethod))}")
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
     for name, value in counts.items():
         if value is not None and not (isinstance(value, int) and value >= 1):

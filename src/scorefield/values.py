@@ -33,6 +33,8 @@ TYPE_WORDS: dict[Any, str] = {
     dict: "names and values",
 }
 
+RestorationMethod = Literal["particle_filter", "mmps", "pigdm", "dps", "replace", "algorithm2"]
+"""Functions of `inverse` that `restore` samples posteriors by."""
 
 IMPORTED: dict[str, Any] = {}
 """Objects of other packages that the user has named, by MODULE:NAME."""

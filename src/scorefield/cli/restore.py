@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ..disk import check_writable
+from ..values import RestorationMethod
 from . import options
 
 
@@ -23,7 +24,7 @@ def restore(
     n: options.Count = 8,
     out: Path = Path("restored"),
     overwrite: options.Overwrite = False,
-    method: Literal["particle_filter", "pigdm", "dps", "replace", "algorithm2"] = "particle_filter",
+    method: RestorationMethod = "particle_filter",
     steps: options.Steps = None,
     particles: int = 32,
     filters: int = 4,

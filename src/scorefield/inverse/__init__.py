@@ -1,7 +1,7 @@
 """Inverse problems: linear measurements, conditional scores, their products and samplers."""
 
 from .compose import compose
-from .condition import dps, pigdm, replace
+from .condition import dps, mmps, pigdm, replace
 from .operators import LinearOperator, blur, downsample, grayscale, mask, matrix
 from .posterior import algorithm2, particle_filter
 
@@ -15,6 +15,7 @@ __all__ = [
     "grayscale",
     "mask",
     "matrix",
+    "mmps",
     "particle_filter",
     "pigdm",
     "replace",

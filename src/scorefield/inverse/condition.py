@@ -5,21 +5,24 @@
     replace   s where nothing is measured, else the score of N(y, σ_y²I + σ²AAᵀ)
     dps       p(y | x) ≈ N(y | A·D, vI), v by the size of the residual     (Chung et al. 2023)
     pigdm     p(y | x) ≈ N(y | A·D, σ_y²I + r²AAᵀ), r² = σ²σ_d²/(σ²+σ_d²)  (Song et al. 2023)
+    mmps      p(y | x) ≈ N(y | A·D, σ_y²I + AVAᵀ), V = σ²·∂D/∂x          (Rozet et al. 2024)
 
-None is the posterior's score, except `pigdm` for a Gaussian N(μ, σ_d²I). y is one measurement (a
-batch of one) or one for each sample.
+None is the posterior's score, except `mmps` for a Gaussian and `pigdm` for N(μ, σ_d²I). y is one
+measurement (a batch of one) or one for each sample.
 """
 
 import math
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Sigma, linearize, match, positive, sq_norm
 from ..score import Score, keep_shape_and_device, to_denoiser
-from .operators import LinearOperator, check_measurement, copy_once
+from .operators import LinearOperator, Map, check_measurement, copy_once
 
+Pullback = Callable[..., Tensor]
 Measurement = Float[Tensor, "rows *measured"]
 
 
@@ -61,7 +64,7 @@ def dps(
     if not 0 < zeta < math.inf:
         raise ValueError(f"zeta={zeta}: give a strength above 0")
 
-    def weigh(gap: Tensor, sigma: Tensor) -> Tensor:
+    def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
         size = match((sq_norm(gap) / operator.count(gap)).sqrt(), gap)
         return gap / (sigma_y**2 + sigma * size / zeta).clamp(min=1e-30)
 
@@ -81,23 +84,69 @@ def pigdm(
     if not 0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
 
-    def weigh(gap: Tensor, sigma: Tensor) -> Tensor:
+    def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
         spread = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
         return operator.solve(gap, sigma_y, spread)
 
     return _pull_denoiser(score, operator, y, weigh)
 
 
-def _pull_denoiser(
-    score: Score, operator: LinearOperator, y: Tensor, weigh: Callable[[Tensor, Tensor], Tensor]
+def mmps(
+    score: Score,
+    operator: LinearOperator,
+    y: Measurement,
+    *,
+    sigma_y: float = 0.0,
+    iterations: int = 5,
 ) -> Score:
-    """Return s + (∂D/∂x)ᵀAᵀ·weigh(y − A·D, σ)."""
+    """Moment matching: y measures x₀ ~ N(D, V) with its exact covariance, V = σ²·∂D/∂x.
+
+    It solves by σ_y²I + AVAᵀ in `iterations` of conjugate gradients, each one pullback of D.
+    """
+    check_measurement(operator, y, sigma_y)
+    if iterations < 1:
+        raise ValueError(
+            f"iterations={iterations}: give a number of conjugate gradients, 1 or more"
+        )
+
+    def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
+        def covariance(v: Tensor) -> Tensor:
+            return sigma_y**2 * v + sigma**2 * operator(pullback(operator.adjoint(v)))
+
+        return _solve_by_conjugate_gradients(covariance, gap, iterations)
+
+    return _pull_denoiser(score, operator, y, weigh)
+
+
+def _solve_by_conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Tensor:
+    """Return u with matrix(u) ≈ b for each sample; directions of variance ≤ 0 are left out."""
+
+    def divide(a: Tensor, b: Tensor) -> Tensor:
+        return match(torch.where(b > 0, a / b, 0), residual)
+
+    u, residual, direction, square = torch.zeros_like(b), b, b, sq_norm(b)
+    for _ in range(iterations):
+        image = matrix(direction)
+        step = divide(square, (direction * image).flatten(1).sum(1))
+        u, residual, last = u + step * direction, residual - step * image, square
+        square = sq_norm(residual)
+        direction = residual + divide(square, last) * direction
+    return u
+
+
+def _pull_denoiser(
+    score: Score,
+    operator: LinearOperator,
+    y: Tensor,
+    weigh: Callable[[Tensor, Tensor, Pullback], Tensor],
+) -> Score:
+    """Return s + (∂D/∂x)ᵀAᵀ·weigh(y − A·D, σ, pullback of D)."""
     y_like = copy_once(y)
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
         denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
         gap = operator.keep_observed(operator.gap(y_like(x), denoised))
-        pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap))))
+        pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap), pullback)))
         return (denoised - x) / match(sigma, x) ** 2 + pull
 
     return keep_shape_and_device(score, conditional)
