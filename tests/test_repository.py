@@ -50,7 +50,7 @@ LAYERS = {
     "precondition": "_ops score noise",
     "model": "_ops noise score precondition prior values",
     "nn": "_ops values",
-    "fast": "model nn",
+    "fast": "_ops model nn",
     # using a model
     "disk": "",
     "distributed": "",
@@ -60,10 +60,10 @@ LAYERS = {
     "values",
     "convert": "_ops disk fast model nn noise precondition prior score",
     "show": "diagnose disk distributed score values",
-    "data": "convert disk distributed noise oracles show values",
+    "data": "_ops convert disk distributed noise oracles show values",
     "restore": "inverse model noise sample samplers score train values",
-    "runs": "checkpoint data disk distributed fast ladder model nn noise objectives precondition "
-    "prior sample show train values",
+    "runs": "_ops checkpoint data disk distributed fast ladder model nn noise objectives "
+    "precondition prior sample show train values",
     "evaluate": "checkpoint convert data diagnose disk distributed fast ladder likelihood metrics "
     "model noise objectives oracles runs sample samplers score show values",
     "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "

@@ -1,7 +1,7 @@
 """Operations of every formula: σ against a batch, squared norms, pullbacks vᵀ∂f/∂x, traces."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import TypeAlias
 
@@ -15,6 +15,8 @@ Sigma: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, "batch"]
 Noise: TypeAlias = Callable[[Tensor], Tensor]
 """A source of randomness: standard normal numbers in the shape, type and device of its argument."""
 
+RowCondition: TypeAlias = Tensor | Mapping[str, Tensor] | None
+"""The classes of a batch, or tensors by name, in which the classes are called label; a row each."""
 
 NO_FLOAT64 = {"mps"}
 """Types of devices that have no float64."""
@@ -28,6 +30,14 @@ def widest(device: torch.device) -> torch.dtype:
 def wide(x: Tensor) -> Tensor:
     """Return x in float64, on the CPU if its device has none: for what is computed once."""
     return (x.cpu() if x.device.type in NO_FLOAT64 else x).double()
+
+
+def has_bfloat16(device: str = "cpu") -> bool:
+    """Return True if a device multiplies in bfloat16; emulation is slower than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device == "cpu" and any(getattr(torch.cpu, k, lambda: False)() for k in tests)
 
 
 def check_floats(x: object, name: str = "x") -> None:

@@ -18,7 +18,7 @@ from functools import reduce
 from itertools import count
 from operator import itemgetter
 from types import NoneType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
-from ._ops import check_floats
+from ._ops import RowCondition, check_floats
 from .noise import check_seed, seeded
 from .values import map_condition
 
@@ -44,8 +44,6 @@ NORM_WINDOW = 1000
 LOOK_EVERY = 10
 """Steps between looks at loss and norm where a look waits for the device: not on a CPU."""
 
-RowCondition: TypeAlias = Tensor | Mapping[str, Tensor] | None
-"""The classes of samples, or conditions by name, a row for each sample."""
 Batch = Tensor | tuple[Tensor, RowCondition]
 """Samples, or samples and their classes or conditions."""
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from .._ops import RowCondition
 from ..noise import box_muller, random_words
 from ._random import AUGMENT
-from .sources import RowConditions
 
 AUGMENTATION = "augment"
 """Name of the condition."""
@@ -84,7 +84,7 @@ def transform(
 
 def augment_rows(
     x: Float[Tensor, "rows channels height width"],
-    labels: RowConditions,
+    labels: RowCondition,
     moves: Float[Tensor, "rows 8"],
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Return transformed images and their conditions by name; images among these move along."""

@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .._ops import RowCondition
 from ..distributed import split_rows
 from ..values import map_condition
 from ._random import coins, epoch_orders, uniform_bits
 from .augment import augment_rows, random_moves
-from .sources import RowConditions, Rows, Source, Stream, cell_centres
+from .sources import Rows, Source, Stream, cell_centres
 
 WORKER_TIMEOUT_SECONDS = 60.0
 """Time after which a batch that no worker has read is read in the main thread."""
@@ -32,7 +33,7 @@ class LabelledBatch(NamedTuple):
     """Clean samples in the model's units, images in [0, 1], and their labels or conditions."""
 
     x: Float[Tensor, "batch *shape"]
-    labels: RowConditions
+    labels: RowCondition
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._ops import RowCondition
 from ..disk import open_regular
 from ..values import data_option, escape_controls
 from .column_scan import ColumnScan
@@ -31,7 +32,6 @@ from .sources import (
     Dataset,
     Labelled,
     Pairs,
-    RowConditions,
     Source,
     check_share,
     choose_condition,
@@ -104,7 +104,7 @@ def _as_rows(
     return Arrays(torch.from_numpy(arrange(array)))
 
 
-def tensor_data(x: Tensor, condition: RowConditions | Tensor = None) -> Dataset:
+def tensor_data(x: Tensor, condition: RowCondition = None) -> Dataset:
     """Return a tensor of samples as data; it is split as a file of the same samples would be.
 
     `condition` is a tensor with a row for each sample, or several by name; whole numbers, one a

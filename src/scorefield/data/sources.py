@@ -13,17 +13,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from .._ops import RowCondition
 from ..oracles import Oracle
 from ..values import check_names
 from ._random import permutation
 from .autoencoder import Latents
 from .table import Table
 
-RowConditions: TypeAlias = Int[Tensor, "batch"] | Mapping[str, Tensor] | None
-"""Labels of samples, or tensors by name, in which the labels are called label."""
 Labelled: TypeAlias = tuple[Tensor, Int[Tensor, "batch"] | None]
 """Samples, uint8 or floats, and their labels if they have any."""
-Rows: TypeAlias = tuple[Tensor, RowConditions]
+Rows: TypeAlias = tuple[Tensor, RowCondition]
 """Samples, and their labels or conditions if they have any."""
 MAX_CLASSES = 2**16
 """A network has parameters for each class."""

@@ -19,10 +19,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from .._ops import has_bfloat16
 from ..model import ScoreModel
 from ..nn import MLP, RefineNet
 from ..nn.layers import Conv3
-from ..nn.muon import has_bfloat16
 from . import kernels, onednn
 from .twins import swap
 

@@ -12,18 +12,17 @@ vector have a trained vector in its place, and an image is its mean.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 
-from .._ops import wide
+from .._ops import RowCondition, wide
+from .embedding import Embedding
 from .images import Images
 
-NetworkCondition: TypeAlias = Int[Tensor, "batch"] | Mapping[str, Tensor] | None
-"""The classes of a batch, or tensors of a batch by name, where the classes are called label."""
 LABEL = "label"
 """Name of the class among other conditions."""
 PREFIX = "given_"
@@ -150,7 +149,7 @@ class Conditions(nn.Module):
         return sum(part.shape[0] for part in parts if isinstance(part, ImageCondition))
 
     def sum_vectors(
-        self, table: LabelEmbedding | None, condition: NetworkCondition, batch: int
+        self, table: LabelEmbedding | None, condition: RowCondition, batch: int
     ) -> Float[Tensor, "batch size"] | float:
         """Return the sum of the vectors of classes and vectors, for an `Embedding`; 0 if none."""
         values = self._read(condition, batch)
@@ -160,14 +159,14 @@ class Conditions(nn.Module):
                 total = total + part(values.get(name), batch)
         return total
 
-    def join(self, x: Images, condition: NetworkCondition) -> Images:
+    def join(self, x: Images, condition: RowCondition) -> Images:
         """Return x with the images on further channels."""
         values = condition if isinstance(condition, Mapping) else {}
         parts = [name for name in self.names if isinstance(self[name], ImageCondition)]
         images = [self[name](values.get(name), x) for name in parts]
         return torch.cat([x, *images], 1) if images else x
 
-    def _read(self, condition: NetworkCondition, batch: int) -> dict[str, Tensor]:
+    def _read(self, condition: RowCondition, batch: int) -> dict[str, Tensor]:
         """Return the values by name, after a check of names and shapes."""
         if not isinstance(condition, Mapping):
             return {} if condition is None else {LABEL: condition}
@@ -187,6 +186,30 @@ class Conditions(nn.Module):
                     f"{part.shape}, or one for each of {batch} samples"
                 )
         return dict(condition)
+
+
+class ConditionalNetwork(nn.Module):
+    """A network of x that is conditioned on the noise level, a class and other values."""
+
+    arguments: dict[str, Any]
+
+    def add_embeddings(self, features: int, axes: int | None = None) -> None:
+        """Add the layers for the noise level and the conditions that the arguments describe."""
+        own, size = self.arguments, 4 * features
+        labels, share = own["labels"], own["label_dropout"]
+        self.embedding = Embedding(own["embedding"], features, fourier_scale=own["fourier_scale"])
+        self.label = LabelEmbedding(labels, size, dropout=share) if labels else None
+        self.conditions = Conditions(
+            own["conditions"], size, dropout=share, withhold=own["withhold"], axes=axes
+        )
+
+    def embed_conditions(
+        self, cond: Real[Tensor, "batch"], condition: RowCondition
+    ) -> Float[Tensor, "rows size"]:
+        """Return φ of the embedded noise level and condition of each sample."""
+        vectors = self.conditions.sum_vectors(self.label, condition, len(cond))
+        embedding: Tensor = self.embedding(cond, vectors)
+        return embedding
 
 
 def check_shapes(

@@ -19,16 +19,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
+from .._ops import RowCondition
 from .arguments import check_arguments, constructor_arguments
 from .blocks import kernels_with_derivatives, linear_layer
-from .condition import Conditions, LabelEmbedding, NetworkCondition
-from .embedding import Embedding, EmbeddingKind, sinusoidal
+from .condition import ConditionalNetwork
+from .embedding import EmbeddingKind, sinusoidal
 from .images import Vectors, check_image
 
 Patches: TypeAlias = Float[Tensor, "batch _patches _features"]
 
 
-class DiT(nn.Module):
+class DiT(ConditionalNetwork):
     """A transformer over patches, for images of any height and width that the patch divides.
 
     Args:
@@ -70,11 +71,7 @@ class DiT(nn.Module):
             raise ValueError(f"width={width}, heads={heads}: give an even width that heads divides")
         self.channels, self.patch, self.width = channels, patch, width
         features, pixels = max(width // 4, 4), channels * patch**2
-        self.embedding = Embedding(embedding, features, fourier_scale=fourier_scale)
-        self.label = LabelEmbedding(labels, 4 * features, dropout=label_dropout) if labels else None
-        self.conditions = Conditions(
-            conditions, 4 * features, dropout=label_dropout, withhold=withhold, axes=3
-        )
+        self.add_embeddings(features, axes=3)
         self.stem = linear_layer(pixels + self.conditions.channels * patch**2, width)
         self.blocks = nn.ModuleList()
         for _ in range(blocks):
@@ -90,7 +87,7 @@ class DiT(nn.Module):
         self,
         x: Float[Tensor, "batch channels height width"],
         cond: Real[Tensor, "batch"] | None = None,
-        condition: NetworkCondition = None,
+        condition: RowCondition = None,
     ) -> Float[Tensor, "batch channels height width"]:
         """Return F of a batch: one conditioning number a sample (default 0), and conditions."""
         check_image(x, self.channels)
@@ -98,7 +95,7 @@ class DiT(nn.Module):
         if height % size or width % size:
             raise ValueError(f"patch={size}: give one that divides images of {height} × {width}")
         cond = x.new_zeros(len(x)) if cond is None else cond
-        embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
+        embedding = self.embed_conditions(cond, condition)
         rows, columns = height // size, width // size
         image = self.conditions.join(x, condition)
         parts = image.reshape(len(x), image.shape[1], rows, size, columns, size)

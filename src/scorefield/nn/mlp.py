@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
+from .._ops import RowCondition
 from .arguments import check_arguments, constructor_arguments
-from .condition import Conditions, LabelEmbedding, NetworkCondition
-from .embedding import Embedding, EmbeddingKind
+from .condition import ConditionalNetwork
+from .embedding import EmbeddingKind
 
 
-class MLP(nn.Module):
+class MLP(ConditionalNetwork):
     """A residual network for vectors, or samples of any one shape, which are flattened inside.
 
     Args:
@@ -61,11 +62,7 @@ class MLP(nn.Module):
         self.size, features = math.prod(self.shape), max(width // 4, 4)
         if min(self.size, width) < 1:
             raise ValueError(f"shape={shape}, width={width}: each has to be 1 at least")
-        self.embedding = Embedding(embedding, features, fourier_scale=fourier_scale)
-        self.label = LabelEmbedding(labels, 4 * features, dropout=label_dropout) if labels else None
-        self.conditions = Conditions(
-            conditions, 4 * features, dropout=label_dropout, withhold=withhold
-        )
+        self.add_embeddings(features)
         self.stem = nn.Linear(self.size, width)
         self.blocks = nn.ModuleList(MLPBlock(width, 4 * features, dropout) for _ in range(blocks))
         self.head = nn.Linear(width, self.size)
@@ -76,7 +73,7 @@ class MLP(nn.Module):
         self,
         x: Float[Tensor, "batch *shape"],
         cond: Real[Tensor, "batch"] | None = None,
-        condition: NetworkCondition = None,
+        condition: RowCondition = None,
     ) -> Float[Tensor, "batch *shape"]:
         """Return F of a batch: one conditioning number a sample (default 0), and conditions."""
         if x.shape[1:] != self.shape:
@@ -84,7 +81,7 @@ class MLP(nn.Module):
                 f"x is a batch of {tuple(x.shape[1:])}, but the network was built for {self.shape}"
             )
         cond = x.new_zeros(len(x)) if cond is None else cond
-        embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
+        embedding = self.embed_conditions(cond, condition)
         h = self.stem(x.reshape(len(x), self.size))
         for block in self.blocks:
             h = block(h, embedding)

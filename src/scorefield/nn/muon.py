@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._ops import has_bfloat16
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b and c, which bring all singular values above about 0.001 to between 0.68 and 1.14."""
 NEWTON_STEPS = 5
@@ -96,11 +98,3 @@ def orthogonal(matrices: Tensor) -> Tensor:
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     out: Tensor = (x.mT if wide is not matrices else x).to(matrices.dtype)
     return out
-
-
-def has_bfloat16(device: str = "cpu") -> bool:
-    """Return True if a device multiplies in bfloat16; emulation is slower than float32."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device == "cpu" and any(getattr(torch.cpu, k, lambda: False)() for k in tests)

@@ -16,17 +16,19 @@ With `patch=2` the network sees an image of half the height and width and four t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
+from .._ops import RowCondition
 from . import levels
 from .arguments import check_arguments, constructor_arguments
 from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
-from .condition import Conditions, LabelEmbedding, NetworkCondition
-from .embedding import Embedding, EmbeddingKind
+from .condition import ConditionalNetwork
+from .embedding import EmbeddingKind
 from .images import check_image, crop, fold, pad, unfold
 from .resample import BOX, Downsample, Resample, Taps, Upsample, double_size, half_size
 
@@ -36,7 +38,7 @@ FIR = (1.0, 3.0, 3.0, 1.0)
 """The taps of the anti-aliasing filter."""
 
 
-class UNet(nn.Module):
+class UNet(ConditionalNetwork):
     """DDPM, DDPM++ or NCSN++, for images, signals or volumes; the defaults are NCSN++ for CIFAR-10.
 
     Args:
@@ -94,80 +96,30 @@ class UNet(nn.Module):
         super().__init__()
         self.arguments = constructor_arguments(locals())
         _check_arguments(self.arguments)
-        widths, last = [width * multiplier for multiplier in multipliers], len(multipliers) - 1
-        inner = channels * patch**dims
-        common: dict[str, Any] = dict(groups=groups, dims=dims)
-        branch: dict[str, Any] = dict(rescale=skip_rescale, init_scale=init_scale, **common)
-        block: Callable[..., nn.Module] = partial(
-            ResidualBlock, embedding=4 * width, form=form, dropout=dropout, **branch
-        )
-        attend: Callable[..., nn.Module] = partial(Attention, **branch)
-        head: Callable[..., levels.Head] = partial(levels.Head, **common)
-
-        def resize(here: int, layer: type[Resample], change: Callable[..., Tensor]) -> nn.Module:
-            if form == "ddpm":
-                return layer(here, here, taps=fir, dims=dims)
-            return block(here, here, resample=partial(change, taps=fir or BOX))
-
-        def join(image: int, here: int) -> nn.Module | None:
-            if progressive_input == "skip":
-                return levels.SkipInput(image, here, taps=fir, cat=combine == "cat", dims=dims)
-            if progressive_input == "residual":
-                return levels.ResidualInput(image, here, taps=fir, rescale=skip_rescale, dims=dims)
-            return None
-
-        def output(here: int, below: int | None) -> nn.Module | None:
-            if progressive_output == "skip":
-                return levels.SkipOutput(head(here, inner, scale=init_scale), taps=fir)
-            if progressive_output == "residual":
-                first = head(here, here, scale=1.0) if below is None else None
-                enlarge = None if below is None else Upsample(below, here, taps=fir, dims=dims)
-                return levels.ResidualOutput(first, enlarge, rescale=skip_rescale)
-            return None
-
+        widths, inner = [width * multiplier for multiplier in multipliers], channels * patch**dims
+        make = LayerMaker(**{f.name: self.arguments[f.name] for f in fields(LayerMaker)})
         self.channels, self.dims, self.patch = channels, dims, patch
-        self.factor = patch * 2**last
-        self.embedding = Embedding(embedding, width, fourier_scale=fourier_scale)
-        self.label = LabelEmbedding(labels, 4 * width, dropout=label_dropout) if labels else None
-        self.conditions = Conditions(
-            conditions, 4 * width, dropout=label_dropout, withhold=withhold, axes=dims + 1
-        )
+        self.factor = patch * 2 ** (len(widths) - 1)
+        self.add_embeddings(width, axes=dims + 1)
         self.stem = convolution(inner + self.conditions.channels * patch**dims, width, dims=dims)
-        doubled = 2 if (progressive_input, combine) == ("skip", "cat") else 1
-        entering = [width, *(doubled * here for here in widths[:-1])]
-        images = [inner, *(widths if progressive_input == "residual" else [inner] * last)]
-        self.down, skips = nn.ModuleList(), [width]
-        for level, here in enumerate(widths):
-            sizes = [entering[level]] + [here] * (blocks - 1)
-            stages = [block(size, here) for size in sizes]
-            attends = [attend(here) for _ in sizes if level in attention]
-            smaller = resize(here, Downsample, half_size) if level < last else None
-            joined = join(images[level], here) if level < last else None
-            self.down.append(levels.DownLevel(stages, attends, smaller, joined))
-            skips += [here] * blocks + entering[level + 1 : level + 2]
-
+        self.down, skips = _down_levels(make, widths, blocks, attention, inner)
         here = widths[-1]
-        self.middle = nn.ModuleList([block(here, here), attend(here), block(here, here)])
-        self.up = nn.ModuleList()
-        for level, here in reversed(list(enumerate(widths))):
-            before = widths[min(level + 1, last)]
-            stages = [block((here if i else before) + skips.pop(), here) for i in range(blocks + 1)]
-            attended = attend(here) if level in attention else None
-            larger = resize(here, Upsample, double_size) if level > 0 else None
-            part = output(here, before if level < last else None)
-            self.up.append(levels.UpLevel(stages, attended, part, larger))
+        self.middle = nn.ModuleList(
+            [make.block(here, here), make.attend(here), make.block(here, here)]
+        )
+        self.up = _up_levels(make, widths, blocks, attention, inner, skips)
         no_head = progressive_output == "skip"
-        self.head = None if no_head else head(widths[0], inner, scale=init_scale)
+        self.head = None if no_head else make.head(widths[0], inner, scale=init_scale)
 
     def forward(
         self,
         x: Float[Tensor, "batch channels *size"],
         cond: Real[Tensor, "batch"],
-        condition: NetworkCondition = None,
+        condition: RowCondition = None,
     ) -> Float[Tensor, "batch channels *size"]:
         """Return F of a batch: one conditioning number a sample, and conditions."""
         check_image(x, self.channels, self.dims)
-        embedding = self.embedding(cond, self.conditions.sum_vectors(self.label, condition, len(x)))
+        embedding = self.embed_conditions(cond, condition)
         with kernels_with_derivatives(x, cond):
             image = fold(pad(self.conditions.join(x, condition), self.factor), self.patch)
             skips, image = [self.stem(image)], image[:, : self.channels * self.patch**self.dims]
@@ -181,6 +133,112 @@ class UNet(nn.Module):
                 out, h = up(out, h, skips, embedding)
             out = unfold(out if self.head is None else self.head(h), self.patch)
             return crop(out, x.shape[2:])
+
+
+@dataclass(frozen=True)
+class LayerMaker:
+    """The arguments of a UNet that its layers share, and functions that make the layers."""
+
+    width: int
+    form: Form
+    fir: Taps
+    progressive_input: Progressive
+    progressive_output: Progressive
+    combine: Combine
+    skip_rescale: bool
+    groups: int | None
+    dropout: float
+    init_scale: float
+    dims: int
+
+    def block(
+        self, channels: int, out: int, resample: Callable[[Tensor], Tensor] | None = None
+    ) -> nn.Module:
+        """Return a residual block."""
+        return ResidualBlock(
+            channels, out, 4 * self.width, form=self.form, dropout=self.dropout, resample=resample,
+            groups=self.groups, rescale=self.skip_rescale, init_scale=self.init_scale,
+            dims=self.dims,
+        )  # fmt: skip
+
+    def attend(self, channels: int) -> nn.Module:
+        """Return attention between pixels."""
+        options: dict[str, Any] = dict(groups=self.groups, dims=self.dims)
+        return Attention(channels, rescale=self.skip_rescale, init_scale=self.init_scale, **options)
+
+    def head(self, channels: int, out: int, scale: float) -> levels.Head:
+        """Return the end of a path, from features to an image."""
+        return levels.Head(channels, out, groups=self.groups, scale=scale, dims=self.dims)
+
+    def resize(
+        self, channels: int, layer: type[Resample], change: Callable[..., Tensor]
+    ) -> nn.Module:
+        """Return the change of size at the end of a level."""
+        if self.form == "ddpm":
+            return layer(channels, channels, taps=self.fir, dims=self.dims)
+        return self.block(channels, channels, partial(change, taps=self.fir or BOX))
+
+    def join(self, image: int, channels: int) -> nn.Module | None:
+        """Return the entry of the shrunken image, or of the features so far, at a level."""
+        options: dict[str, Any] = dict(taps=self.fir, dims=self.dims)
+        if self.progressive_input == "skip":
+            return levels.SkipInput(image, channels, cat=self.combine == "cat", **options)
+        if self.progressive_input == "residual":
+            return levels.ResidualInput(image, channels, rescale=self.skip_rescale, **options)
+        return None
+
+    def output(self, channels: int, below: int | None, image: int) -> nn.Module | None:
+        """Return the part of a level in the output; `below` are the lower level's channels."""
+        if self.progressive_output == "skip":
+            return levels.SkipOutput(self.head(channels, image, self.init_scale), taps=self.fir)
+        if self.progressive_output == "none":
+            return None
+        first = enlarge = None
+        if below is None:
+            first = self.head(channels, channels, 1.0)
+        else:
+            enlarge = Upsample(below, channels, taps=self.fir, dims=self.dims)
+        return levels.ResidualOutput(first, enlarge, rescale=self.skip_rescale)
+
+
+def _down_levels(
+    make: LayerMaker, widths: list[int], blocks: int, attention: Sequence[int], image: int
+) -> tuple[nn.ModuleList, list[int]]:
+    """Return the levels downwards, and the channels of the features that they keep."""
+    last, skips, down = len(widths) - 1, [make.width], nn.ModuleList()
+    doubled = 2 if (make.progressive_input, make.combine) == ("skip", "cat") else 1
+    entering = [make.width, *(doubled * here for here in widths[:-1])]
+    images = [image, *(widths if make.progressive_input == "residual" else [image] * last)]
+    for level, here in enumerate(widths):
+        sizes = [entering[level]] + [here] * (blocks - 1)
+        stages = [make.block(size, here) for size in sizes]
+        attends = [make.attend(here) for _ in sizes if level in attention]
+        smaller = make.resize(here, Downsample, half_size) if level < last else None
+        joined = make.join(images[level], here) if level < last else None
+        down.append(levels.DownLevel(stages, attends, smaller, joined))
+        skips += [here] * blocks + entering[level + 1 : level + 2]
+    return down, skips
+
+
+def _up_levels(
+    make: LayerMaker,
+    widths: list[int],
+    blocks: int,
+    attention: Sequence[int],
+    image: int,
+    skips: list[int],
+) -> nn.ModuleList:
+    """Return the levels upwards, which take the features of these channels from the end."""
+    last, up = len(widths) - 1, nn.ModuleList()
+    for level, here in reversed(list(enumerate(widths))):
+        below = widths[min(level + 1, last)]
+        entering = [below] + [here] * blocks
+        stages = [make.block(size + skips.pop(), here) for size in entering]
+        attended = make.attend(here) if level in attention else None
+        larger = make.resize(here, Upsample, double_size) if level > 0 else None
+        part = make.output(here, below if level < last else None, image)
+        up.append(levels.UpLevel(stages, attended, part, larger))
+    return up
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:

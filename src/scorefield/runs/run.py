@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import checkpoint, distributed
+from .._ops import RowCondition
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
 from ..data import Source, all_samples, choose_rows, condition_shapes
 from ..disk import hold_lock, write_file
@@ -47,7 +48,6 @@ from ..show.progress import progress
 from ..show.text import in_hours
 from ..train import (
     MAX_SKIPPED,
-    RowCondition,
     Update,
     derive_seed,
     is_look,
