@@ -58,7 +58,7 @@ LAYERS = {
     "checkpoint": "_ops disk model nn precondition prior",
     "sample": "_ops distributed ladder model noise oracles precondition prior samplers score "
     "values",
-    "convert": "_ops disk fast model nn noise precondition prior score",
+    "convert": "_ops disk fast model nn noise precondition prior score values",
     "show": "diagnose disk distributed score values",
     "data": "_ops convert disk distributed noise oracles show values",
     "restore": "inverse model noise sample samplers score train values",

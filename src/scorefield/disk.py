@@ -33,6 +33,19 @@ def open_regular(path: str | Path) -> BufferedReader:
     return open(path, "rb")
 
 
+@contextmanager
+def name_damage(message: str) -> Iterator[None]:
+    """Turn all errors of a library's parser into an OSError of a message and the reason.
+
+    On a damaged file, a parser may raise anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"{message}: {reason:.500}") from error
+
+
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Return the text of a regular file."""
     with open_regular(path) as file:

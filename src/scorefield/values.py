@@ -69,6 +69,15 @@ def import_object(name: str) -> Any:
     return value
 
 
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Import an optional library; an error says how to install it for a purpose."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise ImportError(f"{purpose} needs {name}: pip install 'scorefield[{extra}]'") from error
+
+
 def convert_arguments(
     function: Callable[..., Any], values: Mapping[str, Any], prefix: str
 ) -> dict[str, Any]:

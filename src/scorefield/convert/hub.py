@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..disk import read_text
 from ..model import ScoreModel
 from ..precondition import Precondition, VPDiscrete
+from ..values import import_extra
 from .shared import Report, choose_size, uniform_prior
 
 VARIANCE_EXPLODING = "ScoreSdeVeScheduler"
@@ -155,10 +156,7 @@ def _load_parts(network: Path, schedule: Path, kind: str) -> tuple[Any, Any]:
 
 def _load_weights(kind: str, folder: Path) -> Any:
     """Load a module of the library from safetensors."""
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError("diffusers is missing: pip install 'scorefield[hub]'") from error
+    diffusers = import_extra("diffusers", "hub", str(folder))
     module, info = getattr(diffusers, kind).from_pretrained(
         folder,
         use_safetensors=True,

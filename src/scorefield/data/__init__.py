@@ -25,9 +25,10 @@ from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hdf5 import hdf5_file
 from .hub import hub
 from .images import folder, image_names
+from .in_memory import simulations, tensor_data
 from .latents import about_latents, encode, encoded_file
 from .mnist import mnist
-from .numpy_files import numpy_file, simulations, tensor_data
+from .numpy_files import numpy_file
 from .sources import (
     Arrays,
     Crops,

@@ -1,4 +1,4 @@
-"""HDF5 files of the arrays that `numpy_files` describes.
+"""HDF5 files of the samples that `arrays` describes.
 
 The HDF5 library is in C, and a hostile file may end the process: open only files that you trust.
 """
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..disk import open_regular
-from ..values import data_option, escape_controls
+from ..disk import name_damage, open_regular
+from ..values import data_option, escape_controls, import_extra
+from .arrays import arrange_samples, check_samples, number_labels
 from .fingerprint import file_stamp
-from .numpy_files import FileRows, arrange_samples, check_samples, check_unpacked, number_labels
+from .numpy_files import FileRows, check_unpacked
 from .sources import Arrays, Dataset, Source, hold_out
 
 
@@ -65,16 +66,9 @@ def hdf5_file(
 @contextmanager
 def _open_hdf5(path: Path) -> Iterator[Any]:
     """Yield an open file; the library's errors name it."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(f"{path} needs h5py: pip install 'scorefield[hdf5]'") from error
-    try:
-        with h5py.File(path, "r") as content:
-            yield content
-    except Exception as error:  # h5py may raise anything on a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{path} cannot be read as HDF5: {reason:.500}") from error
+    h5py = import_extra("h5py", "hdf5", str(path))
+    with name_damage(f"{path} cannot be read as HDF5"), h5py.File(path, "r") as content:
+        yield content
 
 
 def _dataset_names(path: Path) -> list[str]:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..disk import name_damage
+from ..values import import_extra
 from .decode import EncodedImage, ImageFile
 from .images import FileList, Fit, ImageFiles, ImageReader, Size, choose_reader
 from .sources import MAX_CLASSES, Arrays, Dataset, Labelled, Stream, hold_out, stack_samples
@@ -81,23 +83,17 @@ def hub(
 
 def _load_splits(path: str, streaming: bool, **options: str | None) -> dict[str, Any]:
     """Return the tables of a data set by the names of its splits."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError("hub:... needs datasets: pip install 'scorefield[hub]'") from error
+    datasets = import_extra("datasets", "hub", "hub:...")
     version = datasets.__version__
     if int(version.partition(".")[0]) < 4:
         raise ImportError(f"datasets {version} may run a data set's code: install 4 or newer")
-    try:
-        marks = (Path(path, "dataset_dict.json"), Path(path, "state.json"))  # of `save_to_disk`
+    marks = (Path(path, "dataset_dict.json"), Path(path, "state.json"))  # of `save_to_disk`
+    with name_damage(f"hub:{path} cannot be loaded"):
         if not any(mark.exists() for mark in marks):
             return dict(datasets.load_dataset(path, streaming=streaming, **options))
         saved = datasets.load_from_disk(path)
         splits = dict(saved) if isinstance(saved, dict) else {"train": saved}
         return {k: v.to_iterable_dataset() if streaming else v for k, v in splits.items()}
-    except Exception as error:  # the library may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"hub:{path} cannot be loaded: {reason}") from error
 
 
 @dataclass(frozen=True)

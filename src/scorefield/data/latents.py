@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..show.images import write_batches
 from ..values import IMPORTED, import_object
+from .arrays import check_samples
 from .autoencoder import Latents, checksum, open_autoencoder, read_about
-from .numpy_files import check_samples, open_rows
+from .numpy_files import open_rows
 from .sources import Dataset, Stream, cell_centres, condition_shapes
 
 

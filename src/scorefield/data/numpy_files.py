@@ -1,12 +1,8 @@
-"""NumPy's files of vectors (n, size), images (n, h, w), (n, h, w, c), (n, c, h, w), and others.
-
-Volumes are (n, channels, depth, height, width). Signals, with `signals=True`, are
-(n, channels, length), or (n, length) with one channel.
-"""
+"""NumPy's files of the samples that `arrays` describes."""
 
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BufferedReader
@@ -20,14 +16,13 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._ops import RowCondition
-from ..disk import open_regular
-from ..values import data_option, escape_controls
-from .column_scan import ColumnScan
+from ..disk import name_damage, open_regular
+from ..values import escape_controls
+from .arrays import arrange_samples, check_samples, condition_rows, number_labels
 from .download import CHUNK_BYTES, PLAIN_METHODS
 from .fingerprint import Stamp, check_unchanged, file_stamp
+from .in_memory import simulations
 from .sources import (
-    MAX_CLASSES,
     Arrays,
     Dataset,
     Labelled,
@@ -37,7 +32,6 @@ from .sources import (
     choose_condition,
     hold_out,
 )
-from .table import PLAIN_DECIMALS, Table
 
 LABEL_NAMES = ("labels", "y")
 MAX_UNPACKED_BYTES = 2**26
@@ -69,9 +63,9 @@ def numpy_file(
     arrange = partial(arrange_samples, path, signals)
     arrays, stamp = _open_arrays(path, memory)
     names = choose_condition(str(path), [*arrays], condition, parameters)
-    others = {name: _condition_rows(path, name, signals, arrays.pop(name)) for name in names}
+    others = {name: condition_rows(path, name, signals, arrays.pop(name)) for name in names}
     if parameters:
-        columns = {k: _condition_rows(path, k, False, array).data for k, array in arrays.items()}
+        columns = {k: condition_rows(path, k, False, array).data for k, array in arrays.items()}
         return simulations(columns, others, name=path.stem, held_out=check_share(held_out))
     array, labels = _choose_samples(path, arrays)
     numbers, classes = number_labels(path, labels, len(array))
@@ -102,80 +96,6 @@ def _as_rows(
             path, array.dtype, array.shape, stamp, arrange, partial(_read_rows, array.offset)
         )
     return Arrays(torch.from_numpy(arrange(array)))
-
-
-def tensor_data(x: Tensor, condition: RowCondition = None) -> Dataset:
-    """Return a tensor of samples as data; it is split as a file of the same samples would be.
-
-    `condition` is a tensor with a row for each sample, or several by name; whole numbers, one a
-    sample, are classes.
-    """
-    images = x.dtype == torch.uint8 and x.ndim in (4, 5)
-    if x.ndim < 2 or not (images or x.is_floating_point()):
-        raise TypeError(
-            f"data is a tensor of {x.dtype} and shape {tuple(x.shape)}: give floats (n, ...), or "
-            "images (n, channels, height, width) or volumes (n, channels, depth, height, width) as "
-            "uint8"
-        )
-    tensors = {"condition": condition} if isinstance(condition, Tensor) else {**(condition or {})}
-    names = [k for k, v in tensors.items() if v.ndim == 1 and not v.is_floating_point()]
-    labels = tensors.pop(names[0]).cpu().numpy() if len(names) == 1 else None
-    numbers, classes = number_labels("data", labels, len(x))
-    source: Source = Arrays(x.detach().cpu(), numbers)
-    check_samples("data", source)
-    if tensors:
-        source = Pairs(
-            source, {k: _condition_rows("data", k, False, v) for k, v in tensors.items()}
-        )
-    return Dataset.split("tensor", source, hold_out(len(source), 0.1), classes=classes)
-
-
-def simulations(
-    parameters: Mapping[str, Tensor],
-    observations: Mapping[str, Source] | Mapping[str, Tensor],
-    *,
-    name: str = "simulations",
-    held_out: float = 0.1,
-) -> Dataset:
-    """Return simulations as data for p(parameters | observations).
-
-    Parameters are numbers or vectors, a row for each simulation. They are standardised, as the
-    columns of a table whose `numbers` turns samples back. The model standardises observations.
-
-    >>> data = simulations({"theta": theta}, {"x": x})
-    >>> table, model = data.table, finish(PRESETS["posterior"], "runs/posterior", data=data)
-    >>> theta = table.numbers(sample(model, 1000, condition=x[0]))
-    """
-    columns = dict[str, Tensor]()
-    for key, rows in parameters.items():
-        numbers = rows.reshape(len(rows), -1).T
-        names = [key] if len(numbers) == 1 else [f"{key}_{i}" for i in range(1, len(numbers) + 1)]
-        columns |= zip(names, numbers, strict=True)
-    values = torch.stack([*columns.values()], 1).double().cpu().numpy()
-    split = hold_out(len(values), held_out)
-    scans = [ColumnScan(name, kind="real", decimals=PLAIN_DECIMALS + 1) for name in columns]
-    train = values[split[0].numpy()].T
-    fits = (scan.fit(x, len(values)) for scan, x in zip(scans, train, strict=True))
-    table = Table(tuple(fits))
-    others = {
-        k: _condition_rows(name, k, False, x) if isinstance(x, Tensor) else x
-        for k, x in observations.items()
-    }
-    source = Pairs(Arrays(table.standardise(values)), others)
-    check_samples(name, source)
-    return Dataset.split(name, source, split, table=table, notices=(str(table),))
-
-
-def _condition_rows(
-    path: str | Path, name: str, signals: bool, values: NDArray[Any] | Tensor
-) -> Arrays:
-    """Return the rows of a condition: images, signals, vectors, or numbers as vectors of one."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    array = array.astype(np.float32) if array.dtype.kind in "iub" and array.ndim < 3 else array
-    array = array[:, None] if array.ndim == 1 else array
-    source = Arrays(torch.from_numpy(arrange_samples(f"{path}, {name}", signals, array)))
-    check_samples(f"{path}, {name}", source)
-    return source
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,8 +154,8 @@ def _read_rows(
 
 def _read(path: Path, file: BufferedReader, memory: int) -> dict[str, NDArray[Any]]:
     """Return the arrays by name, mapped if an .npy has more than `memory` bytes."""
-    try:
-        size = os.fstat(file.fileno()).st_size
+    size = os.fstat(file.fileno()).st_size
+    with name_damage(f"{path} cannot be read as arrays of numbers"):
         if file.peek(6)[:6] == b"\x93NUMPY":
             # Mapped in any case, because only then numpy checks the length; copy-on-write,
             # because torch warns of an array that it must not write to.
@@ -247,15 +167,12 @@ def _read(path: Path, file: BufferedReader, memory: int) -> dict[str, NDArray[An
             infos = archive.zip.infolist()
             if not {info.compress_type for info in infos} <= PLAIN_METHODS:
                 raise ValueError("it is not compressed as numpy does")
-            total = sum(info.file_size for info in infos)
-            check_unpacked(total, size)
+            check_unpacked(sum(info.file_size for info in infos), size)
+            names = [info.filename.removesuffix(".npy") for info in infos]
             return {
-                info.filename.removesuffix(".npy"): _read_member(archive.zip, info)
-                for info in infos
+                name: _read_member(archive.zip, info)
+                for name, info in zip(names, infos, strict=True)
             }
-    except Exception as error:  # numpy and zipfile may raise anything on a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{path} cannot be read as arrays of numbers: {reason:.500}") from error
 
 
 def _choose_samples(
@@ -287,62 +204,3 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any
         chunks: Any = SimpleNamespace(read=lambda count: file.read(min(count, CHUNK_BYTES)))
         array: NDArray[Any] = np.lib.format.read_array(chunks, allow_pickle=False)
         return array
-
-
-def arrange_samples(path: str | Path, signals: bool, array: NDArray[Any]) -> NDArray[Any]:
-    """Return samples as (n, size), or (n, channels, ...) of signals, images and volumes."""
-    content = f"{path} holds {array.dtype} of shape {array.shape}"
-    floats = array.dtype.kind == "f" and array.dtype.itemsize <= 8 and array.ndim in (2, 3, 4, 5)
-    if signals and not (floats and array.ndim < 4):
-        raise ValueError(f"{content}: signals are floats (n, channels, length), or (n, length)")
-    if array.dtype != np.uint8 and not floats:
-        shapes = "(n, size), or images (n, height, width) of uint8 or floats"
-        raise ValueError(f"{content}: give floats {shapes}")
-    if not array.size:
-        raise ValueError(f"{content}: it has no samples")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.ndim == 5 or (array.ndim == (3 if signals else 2) and floats):
-        return array
-    if array.ndim == 3 or signals:
-        return array[:, None]
-    second, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, 3))
-    if second == last:
-        raise ValueError(f"{content}: give (n, height, width), or 1 or 3 channels on axis 1 or 3")
-    return array if second else array.transpose(0, 3, 1, 2)
-
-
-def check_samples(path: str | Path, source: Source, *, images: bool = True) -> None:
-    """Check that samples are finite in float32, the type of batches, and `images` in [0, 1]."""
-    for start in range(0, len(source), 1000):
-        index = torch.arange(start, min(start + 1000, len(source)))
-        samples = source.take(index)[0].numpy()
-        if samples.dtype == np.uint8:
-            return
-        with np.errstate(over="ignore"):
-            rows = samples.reshape(len(samples), -1).astype(np.float32, copy=False)
-        for row, (low, high) in enumerate(zip(rows.min(1), rows.max(1), strict=True), start):
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise ValueError(f"{path}: row {row} is not finite in float32; correct it")
-            if images and samples.ndim > 3 and not 0 <= low <= high <= 1:
-                noun = "an image" if samples.ndim == 4 else "a volume"
-                raise ValueError(
-                    f"{path}: row {row} is {noun} with values from {low:.4g} to {high:.4g}; save "
-                    "8-bit images as uint8, bring floats to [0, 1] by x/255 or (x + 1)/2, or read "
-                    f"signals by {data_option('signals', True)}"
-                )
-
-
-def number_labels(
-    path: str | Path, labels: NDArray[Any] | None, n: int
-) -> tuple[Int[Tensor, "n"] | None, tuple[str, ...]]:
-    """Return labels as numbers, and the names of the classes: sorted texts, or the numbers."""
-    if labels is None:
-        return None, ()
-    content = f"{path} has labels of {labels.dtype} and shape {labels.shape} for {n} samples"
-    names = np.unique(labels) if labels.dtype.kind == "U" else None
-    numbers = labels if names is None else np.searchsorted(names, labels)
-    whole = numbers.dtype.kind in "iu" and numbers.shape == (n,)
-    if not whole or numbers.min() < 0 or numbers.max() >= MAX_CLASSES:
-        raise ValueError(f"{content}: give each a name, or an integer ≥ 0, below {MAX_CLASSES:,}")
-    classes = range(int(numbers.max()) + 1) if names is None else names
-    return torch.from_numpy(numbers.astype(np.int64)), tuple(map(str, classes))

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..disk import open_regular
+from ..disk import name_damage, open_regular
+from ..values import import_extra
 from .table import Record
 
 MAX_PARQUET_BYTES = 2**26
@@ -21,22 +22,16 @@ ROWS_AT_ONCE = 1024
 
 def parquet_records(path: Path) -> Iterator[Record]:
     """Yield the names of the columns, then the rows."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{path} needs pyarrow: pip install 'scorefield[tables]'") from error
-    try:
-        with open_regular(path) as content, pyarrow.parquet.ParquetFile(content) as file:
-            names = file.schema_arrow.names
-            _check_size(file.metadata, len(names))
-            # pandas' name of an index without a name, which has none in a CSV file
-            yield "", ["" if name.startswith("__index_level_") else name for name in names]
-            parts = (b.columns for b in file.iter_batches(ROWS_AT_ONCE, use_threads=False))
-            rows = (row for part in parts for row in zip(*map(_texts, part), strict=True))
-            yield from ((f"row {i}", [*row]) for i, row in enumerate(rows))
-    except Exception as error:  # pyarrow may raise anything on a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{path} cannot be read as Parquet: {reason:.500}") from error
+    parquet = import_extra("pyarrow.parquet", "tables", str(path))
+    damage = name_damage(f"{path} cannot be read as Parquet")
+    with damage, open_regular(path) as content, parquet.ParquetFile(content) as file:
+        names = file.schema_arrow.names
+        _check_size(file.metadata, len(names))
+        # pandas' name of an index without a name, which has none in a CSV file
+        yield "", ["" if name.startswith("__index_level_") else name for name in names]
+        parts = (b.columns for b in file.iter_batches(ROWS_AT_ONCE, use_threads=False))
+        rows = (row for part in parts for row in zip(*map(_texts, part), strict=True))
+        yield from ((f"row {i}", [*row]) for i, row in enumerate(rows))
 
 
 def _check_size(about: Any, columns: int) -> None:

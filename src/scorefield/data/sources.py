@@ -105,11 +105,10 @@ class Arrays(Source):
 
 
 @dataclass(frozen=True, eq=False)
-class Part(Source):
-    """Some rows of another source, which is not copied."""
+class View(Source):
+    """Samples of another source, which is not copied."""
 
     source: Source
-    rows: Int[Tensor, "n"]
 
     @property
     def shape(self) -> torch.Size:
@@ -120,6 +119,13 @@ class Part(Source):
     def levels(self) -> int:
         """Number of values that an 8-bit sample can take."""
         return self.source.levels
+
+
+@dataclass(frozen=True, eq=False)
+class Part(View):
+    """Some rows of another source."""
+
+    rows: Int[Tensor, "n"]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -130,10 +136,9 @@ class Part(Source):
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs(Source):
+class Pairs(View):
     """Samples and their conditions by name, which are the same rows of other sources."""
 
-    source: Source
     conditions: Mapping[str, Source]
 
     def __post_init__(self) -> None:
@@ -143,16 +148,6 @@ class Pairs(Source):
                     f"condition {name!r:.80} has {len(other)} rows, but there are "
                     f"{len(self.source)} samples: give one for each"
                 )
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of one sample."""
-        return self.source.shape
-
-    @property
-    def levels(self) -> int:
-        """Number of values that an 8-bit sample can take."""
-        return self.source.levels
 
     @property
     def device(self) -> torch.device:

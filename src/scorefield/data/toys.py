@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
-from .numpy_files import simulations
+from .in_memory import simulations
 from .sources import Arrays, Dataset
 
 PointSampler: TypeAlias = Callable[[int, Generator], Tensor]
