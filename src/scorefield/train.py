@@ -14,7 +14,8 @@ import math
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from itertools import count
 from operator import itemgetter
 from types import NoneType
@@ -178,18 +179,91 @@ def train(
             "step, such as lambda step: next(rows) after rows = iter(loader)"
         )
     averages = [ema] if isinstance(ema, MovingAverage) else [*(ema or ())]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    trainer = _Trainer(
+        model, batches, loss, optimizer, schedule, clip, clip_quantile, averages, autocast, size,
+        accumulate, seed,
+    )  # fmt: skip
+    device = trainer.parameters[0].device
+    numbers = count(start) if steps is None else range(start, steps)
+    return _watch_skipped(
+        map(trainer.update, numbers), lambda step: step == steps or is_look(step, device)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Trainer:
+    """One step of `train`, whose arguments these are."""
+
+    model: Any
+    batches: Callable[[int], Batch]
+    loss: Callable[..., Tensor]
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float]
+    clip: float | None
+    clip_quantile: NormQuantile | None
+    averages: Sequence[MovingAverage]
+    autocast: torch.dtype | None
+    size: int | None
+    accumulate: int
+    seed: int
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters that the optimiser changes."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @cached_property
+    def objective(self) -> distributed.SharedLoss:
+        """The loss of this process's rows, with gradients summed over all processes."""
+        return distributed.SharedLoss(self.share_of_mean, self.parameters)
+
+    def update(self, step: int) -> Update:
+        """Take a step."""
+        if not self.model.training:
+            self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.schedule(step)
+        self.optimizer.zero_grad()
+        mean = self.descend(self.batches(step), step)
+        norm = self.clip_gradient(step)
+        skipped = ~(mean + norm).isfinite()
+        _step_unless(skipped, self.optimizer)
+        if step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0:
+            for average in self.averages:
+                average.update_parameters(self.model, (~skipped).to(norm.dtype))
+        return Update(step + 1, mean, norm, self.optimizer.param_groups[0]["lr"], skipped)
+
+    def descend(self, batch: Batch, step: int) -> Tensor:
+        """Leave the gradient of the mean loss over the global batch, and return that mean."""
+        (x, condition), parts = split_batch(batch), self.accumulate
+        total = len(x) if self.size is None else self.size
+        own = distributed.own_rows(total)
+        if self.size is None:
+            x, condition = x[own], map_condition(itemgetter(own), condition)
+        if len(x) < parts:
+            raise ValueError(
+                f"a batch of {total} for {distributed.world()} processes and accumulate={parts}: "
+                "give each process at least one sample for each part"
+            )
+        shares = list[Tensor]()
+        for part in range(parts):
+            rows = distributed.split_rows(len(x), part, parts)
+            some = slice(rows.start, rows.stop)
+            of_part, first = map_condition(itemgetter(some), condition), own.start + rows.start
+            inputs = x[some], of_part, step, first, total
+            shares.append(self.objective.backward(*inputs, last=part == parts - 1))
+        return distributed.all_sum(reduce(torch.add, shares))
 
     def share_of_mean(
-        x: Tensor, condition: RowCondition, step: int, first: int, total: int
+        self, x: Tensor, condition: RowCondition, step: int, first: int, total: int
     ) -> Tensor:
         """Return the share of rows from `first` on in the mean loss over `total` rows."""
-        score = model if condition is None else model.given(condition)
-        running = torch.autocast(x.device.type, autocast, enabled=autocast is not None)
-        with _fork_generators(x.device, derive_seed(seed, step, first)), running:
-            losses = loss(score, x, noise=seeded(seed, first=first, step=step))
+        score = self.model if condition is None else self.model.given(condition)
+        running = torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None)
+        with _fork_generators(x.device, derive_seed(self.seed, step, first)), running:
+            losses = self.loss(score, x, noise=seeded(self.seed, first=first, step=step))
         if losses.shape != x.shape[:1]:
             raise ValueError(
                 f"loss returned shape {tuple(losses.shape)} for a batch of {len(x)}: return one "
@@ -197,54 +271,18 @@ def train(
             )
         return losses.sum() / total
 
-    objective = distributed.SharedLoss(share_of_mean, parameters)
-
-    def descend(batch: Batch, step: int) -> Tensor:
-        """Leave the gradient of the mean loss over the global batch, and return that mean."""
-        x, condition = split_batch(batch)
-        total = len(x) if size is None else size
-        own = distributed.own_rows(total)
-        if size is None:
-            x, condition = x[own], map_condition(itemgetter(own), condition)
-        if len(x) < accumulate:
-            raise ValueError(
-                f"a batch of {total} for {distributed.world()} processes and accumulate="
-                f"{accumulate}: give each process at least one sample for each part"
-            )
-        shares = list[Tensor]()
-        for part in range(accumulate):
-            rows = distributed.split_rows(len(x), part, accumulate)
-            some = slice(rows.start, rows.stop)
-            of_part, first = map_condition(itemgetter(some), condition), own.start + rows.start
-            last = part == accumulate - 1
-            shares.append(objective.backward(x[some], of_part, step, first, total, last=last))
-        return distributed.all_sum(reduce(torch.add, shares))
-
-    def update(step: int) -> Update:
-        if not model.training:
-            model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(step)
-        optimizer.zero_grad()
-        mean = descend(batches(step), step)
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if clip_quantile is not None:  # the limit is on the device, so the norm is divided by it
-            limit = clip_quantile.follow(norm, step).clamp(max=math.inf if clip is None else clip)
-            nn.utils.clip_grads_with_norm_(parameters, 1.0, norm / limit)
-        elif clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-        skipped = ~(mean + norm).isfinite()
-        _step_unless(skipped, optimizer)
-        if step < EMA_WARMUP or (step + 1) % EMA_UPDATE_EVERY == 0:
-            for average in averages:
-                average.update_parameters(model, (~skipped).to(norm.dtype))
-        return Update(step + 1, mean, norm, optimizer.param_groups[0]["lr"], skipped)
-
-    device = parameters[0].device
-    numbers = count(start) if steps is None else range(start, steps)
-    return _watch_skipped(
-        (update(step) for step in numbers), lambda step: step == steps or is_look(step, device)
-    )
+    def clip_gradient(self, step: int) -> Tensor:
+        """Scale the gradient down to the largest norm, and return its norm before that."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm: Tensor = nn.utils.get_total_norm(gradients)
+        largest = math.inf if self.clip is None else self.clip
+        if self.clip_quantile is not None:
+            # the limit is on the device, so the norm is divided by it
+            limit = self.clip_quantile.follow(norm, step).clamp(max=largest)
+            nn.utils.clip_grads_with_norm_(self.parameters, 1.0, norm / limit)
+        elif self.clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, largest, norm)
+        return norm
 
 
 def _step_unless(skipped: Tensor, optimizer: torch.optim.Optimizer) -> None:
