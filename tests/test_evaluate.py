@@ -488,7 +488,7 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
         assert all(any(b / 1.5 <= cost <= 1.5 * b for b in budgets) for cost in costs)
     monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     monkeypatch.setattr(
-        "scorefield.evaluate.judge.frontier_plans", lambda *args: frontier_plans(*args, (5, 22))
+        "scorefield.evaluate.runs.frontier_plans", lambda *args: frontier_plans(*args, (5, 22))
     )
     evaluation = evaluate_run(few_run, n=45, bits=0, frontier=True)
     write_evaluation(evaluation, tmp_path)

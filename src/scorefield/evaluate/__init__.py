@@ -9,9 +9,10 @@ write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
 from .evaluation import Evaluation
 from .features import Features, make_features
 from .gather import cache_folder, gather_samples
-from .judge import evaluate, evaluate_run, open_run
+from .judge import evaluate
 from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
+from .runs import evaluate_run, open_run
 
 __all__ = [
     "METRICS_FILE",
