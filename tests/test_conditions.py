@@ -15,9 +15,9 @@ from scorefield.cli import main
 from scorefield.data import Batches, Pairs, Table, load_data, simulations, tensor_data
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
+from scorefield.runs.heldout import heldout_losses
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resume import open_data
-from scorefield.runs.run import heldout_losses
 
 SMALL = ["training.steps=4", "training.batch=16", "keeping={evaluate: 2, checkpoint: 2}"]
 MLP_8 = "network={kind: MLP, width: 8, blocks: 1}"

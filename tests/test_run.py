@@ -28,7 +28,7 @@ from scorefield.runs.average import PowerAverage, power_exponent, profile_produc
 from scorefield.runs.build import build_loss, build_model, build_optimizer, outline_model
 from scorefield.runs.config import Experiment, Training, as_json, override, read
 from scorefield.runs.resolve import resolve
-from scorefield.runs.run import estimate_time
+from scorefield.runs.watch import estimate_time
 from scorefield.show.text import in_hours
 from scorefield.train import Update, cosine, derive_seed, train
 

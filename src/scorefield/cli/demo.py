@@ -28,7 +28,7 @@ def demo(
     from ..data import load_data
     from ..evaluate import REPORT_FILE, evaluate, five_plans, make_features, write_evaluation
     from ..runs import finish
-    from ..runs.run import track_training
+    from ..runs.watch import track_training
 
     settings = [f"seed={seed}", f"training.steps={steps}", "machine.device=cpu"]
     model = finish(override(PRESETS["digits"], settings), out, watch=track_training)

@@ -95,7 +95,7 @@ def _train(directory: Path, experiment: Experiment | None = None, **changes: Any
     from .. import runs
     from ..checkpoint import read_tensors
     from ..distributed import is_main
-    from ..runs.run import track_training
+    from ..runs.watch import track_training
     from .given import describe_condition
 
     join_group()

@@ -15,50 +15,32 @@ alone, so a run that is killed and resumed gives the same result as an uninterru
 
 import math
 import signal
-import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
-from statistics import fmean
 from time import monotonic
-from types import FrameType
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
-from tqdm import tqdm
 
 from .. import checkpoint, distributed
-from .._ops import RowCondition
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
-from ..data import Source, all_samples, choose_rows, condition_shapes
 from ..disk import hold_lock, write_file
 from ..model import ScoreModel
-from ..noise import seeded
 from ..sample import sample
 from ..show import images
-from ..show.progress import progress
-from ..show.text import in_hours
-from ..train import (
-    MAX_SKIPPED,
-    Update,
-    derive_seed,
-    is_look,
-    read_updates,
-    train,
-)
-from ..values import escape_controls
+from ..train import MAX_SKIPPED, Update, derive_seed, is_look, read_updates, train
 from .build import Parts, build_plan, build_schedule
 from .config import Experiment, as_json
+from .heldout import HELDOUT_SAMPLES, heldout_losses, select_condition, take_condition
 from .journal import Journal
 from .pace import Pace
+from .signals import Interrupted, Signals
 from .state import (
     Progress,
     interrupted_write,
@@ -68,28 +50,13 @@ from .state import (
     save_state,
 )
 
-HELDOUT_SAMPLES = 1024
-"""Largest number of held-out samples whose loss is computed."""
-HELDOUT_BATCH = 256
 GRID_SAMPLES = 36
 BACKWARD = 3
 """A training step's time in passes through the network, of which two are backward."""
 CHECKPOINT_EVERY = 600.0
 """Seconds between checkpoints, if those by steps are rarer."""
-ESTIMATE_AFTER = 5.0
-"""Seconds of training after which the time of the whole is estimated."""
-LONG = 3600.0
-"""Seconds above which the estimate names the option for less."""
 MEAN_STEPS = 50
 """Number of steps over which the loss that is shown is a mean."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal has stopped the run, which has saved its state."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.number = number
 
 
 class Run:
@@ -110,7 +77,7 @@ class Run:
         """Last losses that have been read, without those of skipped steps."""
         self._saved = 0.0  # time of the last checkpoint
         self._written = 0  # last step whose files are all written, except perhaps its checkpoint
-        self._signal = 0  # the signal that asked the run to stop
+        self._signals = Signals()
 
     @property
     def step(self) -> int:
@@ -168,7 +135,7 @@ class Run:
         journal = None
         if distributed.is_main():
             journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
-        with closing(journal) if journal else nullcontext(), self._signals():
+        with closing(journal) if journal else nullcontext(), self._signals.wait_for_step():
             if self.step == 0:
                 self.save()
             while not self.at_end:
@@ -286,22 +253,25 @@ class Run:
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
         if last or late or _due(self.step, keeping.checkpoint):
             self.save()
-        latents, shape = self.parts.data.latents, self.parts.data.train.shape
-        pictured = images.is_picture(shape) if latents is None else latents.is_available
-        grids = keeping.samples and pictured
-        if grids and (last or _due(self.step, keeping.samples)):
-            plan = build_plan(self.model, self.experiment.sampling)
-            source = self.parts.data.test or self.parts.data.train
-            rows = torch.arange(GRID_SAMPLES) % len(source)
-            condition = take_condition(self.experiment, source, rows)
-            x = sample(self.model, GRID_SAMPLES, plan, condition=condition)
-            about = asdict(self.progress)
-            about |= {"sampler": plan.sampler, "evaluations": plan.evaluations}
-            if distributed.is_main():
-                x = latents.decode(x) if latents else x
-                images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
+        if _due(self.step, keeping.samples) or (last and keeping.samples):
+            self._write_grid()
         if _due(self.step, keeping.evaluate):
             self.pace.closing = monotonic() - begin
+
+    def _write_grid(self) -> None:
+        """Write samples of the conditions of the first held-out ones, if they are pictures."""
+        data, latents = self.parts.data, self.parts.data.latents
+        if not (latents.is_available if latents else images.is_picture(data.train.shape)):
+            return
+        plan = build_plan(self.model, self.experiment.sampling)
+        source = data.test or data.train
+        rows = torch.arange(GRID_SAMPLES) % len(source)
+        condition = take_condition(self.experiment, source, rows)
+        x = sample(self.model, GRID_SAMPLES, plan, condition=condition)
+        about = asdict(self.progress) | {"sampler": plan.sampler, "evaluations": plan.evaluations}
+        if distributed.is_main():
+            x = latents.decode(x) if latents else x
+            images.write(self.directory / f"samples/{self.step:08d}.png", x, about)
 
     def evaluate(self) -> dict[str, float | None]:
         """Return the held-out loss with its standard error, and keep the model if it is better."""
@@ -358,7 +328,7 @@ class Run:
         distributed.check_equal(step=self.step, weights=f"{weights:.6g}", samples=samples)
 
     def _stop_if_signalled(self) -> None:
-        number = distributed.all_max(self._signal)
+        number = distributed.all_max(self._signals.number)
         if number:
             self.save()
             self.check_in_step()  # a launcher ends all processes as soon as one has ended
@@ -367,26 +337,6 @@ class Run:
                 f"saved; to continue: scorefield resume {self.directory}",
                 number,
             )
-
-    @contextmanager
-    def _signals(self) -> Generator[None, None, None]:
-        """Let SIGTERM and the first Ctrl-C wait for the end of a step."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            # with several processes, a launcher repeats the Ctrl-C that each has received
-            if self._signal and distributed.world() == 1:
-                raise KeyboardInterrupt
-            self._signal = number
-
-        try:
-            before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # only the main thread receives signals
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def lock_run(directory: Path) -> AbstractContextManager[None]:
@@ -404,71 +354,3 @@ def _line(update: Update) -> dict[str, Any]:
     finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
     line = {"step": update.step, "time": round(time.time(), 3), **finite}
     return line | {"skipped": True} if update.skipped else line
-
-
-@torch.no_grad()
-def heldout_losses(experiment: Experiment, parts: Parts, model: ScoreModel) -> Tensor:
-    """Return the loss of each held-out sample; samples and noise are always the same."""
-    assert parts.data.test is not None
-    x = all_samples(parts.data.test, HELDOUT_SAMPLES).to(parts.device)
-    chosen = choose_rows(parts.data.test, HELDOUT_SAMPLES)
-    model.eval()
-    losses, own = x.new_zeros(len(x)), distributed.own_rows(len(x))
-    for first in range(own.start, own.stop, HELDOUT_BATCH):
-        rows = slice(first, min(first + HELDOUT_BATCH, own.stop))
-        noise = seeded(derive_seed(experiment.seed, 3), first=first)
-        condition = take_condition(experiment, parts.data.test, chosen[rows])
-        score = model if condition is None else model.given(condition)
-        losses[rows] = parts.loss(score, x[rows], noise=noise)
-    return distributed.all_sum(losses)
-
-
-def select_condition(condition: RowCondition, labels: bool) -> RowCondition:
-    """Return the condition that a model learns, with the labels only if it learns them."""
-    if isinstance(condition, Mapping):
-        return {name: value for name, value in condition.items() if labels or name != "label"}
-    return condition if labels else None
-
-
-def take_condition(experiment: Experiment, source: Source, rows: Int[Tensor, "n"]) -> RowCondition:
-    """Return the classes and conditions of some rows that the model learns, if there are any."""
-    labels = experiment.data.labels
-    if not (labels or condition_shapes(source)):
-        return None  # without reading the samples
-    return select_condition(source.take(rows)[1], labels)
-
-
-def track_training(run: Run) -> Iterator[Update]:
-    """Train a run to its end, and show its progress and a running mean of its loss."""
-    steps, budget = run.experiment.training.steps, run.experiment.training.budget
-    if distributed.is_main():
-        end = f"to {steps}" if budget is None else f"for {in_hours(budget - run.pace.seconds)}"
-        place = f"from step {run.step} {end} on {run.parts.data.name}"
-        line = f"{run.directory}: {place}; Ctrl-C saves and stops"
-        print(escape_controls(line), flush=True)
-
-    def describe(update: Update) -> str:
-        left = "" if budget is None else f", {in_hours(max(0.0, budget - run.pace.seconds))} left"
-        return f"loss {fmean(run.losses or [math.nan]):.4g}{left}"
-
-    updates, total = (estimate_time(run, steps), steps) if budget is None else (run, None)
-    position = attrgetter("step")
-    return progress(updates, total, "training", done=run.step, position=position, describe=describe)
-
-
-def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
-    """Yield the updates, and print once, after a few seconds, how long the rest will take."""
-    begin, first = math.inf, 0
-    for update in updates:
-        now = monotonic()
-        if first == 0:  # the first step also allocates memory and compiles
-            begin, first = now, update.step
-        elif now - begin > ESTIMATE_AFTER and update.step > first:
-            a_step, begin = (now - begin) / (update.step - first), math.inf
-            if distributed.is_main():
-                rest = in_hours(a_step * (steps - update.step))
-                line = f"about {rest} on this machine, at {a_step:.2g} s a step"
-                if first == 1 and a_step * steps > LONG:
-                    line += "; --budget 20m trains for 20 minutes, with the steps that fit in them"
-                tqdm.write(line, file=sys.stderr)
-        yield update
