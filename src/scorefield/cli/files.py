@@ -116,12 +116,16 @@ def check_animation(path: Path, out: Path, shape: torch.Size) -> None:
     images.check_place(path)
 
 
-def choose_output(
-    out: Path | None, run: Path, shape: torch.Size, overwrite: bool
-) -> tuple[Path, Table | None]:
-    """Return the file for samples, and the table whose rows they are."""
+def read_table(run: Path) -> Table | None:
+    """Return the table whose rows a run samples, if it does."""
     path = run_directory(run) / TABLE_FILE
-    table = Table.read(path) if path.exists() else None
+    return Table.read(path) if path.exists() else None
+
+
+def choose_output(
+    out: Path | None, run: Path, table: Table | None, shape: torch.Size, overwrite: bool
+) -> Path:
+    """Return the file for samples, which are rows of a table if there is one."""
     if out is None:
         suffix = "png" if len(shape) == 3 else "npy" if table is None else "csv"
         out = Path(f"samples.{suffix}")
@@ -131,7 +135,7 @@ def choose_output(
         raise ValueError(f"{out}: {run} has no {TABLE_FILE} of its rows; write samples as .npy")
     else:
         images.check_place(out)
-    return out, table
+    return out
 
 
 @contextmanager

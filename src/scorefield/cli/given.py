@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import run_directory
-from ..data import AUGMENTATION, TABLE_FILE, Table
+from ..data import AUGMENTATION, Table
 from ..data.decode import read_header
 from ..data.images import ImageReader
 from ..data.sources import cell_centres
-from ..data.table import TABLE_CONDITION
+from ..data.table import TABLE_CONDITION, cell_text
 from ..disk import open_regular
 from ..model import ScoreModel
 from ..runs import config
@@ -20,28 +20,26 @@ from ..values import check_names
 
 
 def read_given(
-    run: Path, model: ScoreModel, texts: Sequence[str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the conditions of texts such as x=0.1,0.2, and the texts for the columns learned."""
-    table = Table.read(run) if (run / TABLE_FILE).exists() else Table(())
+    run: Path, model: ScoreModel, table: Table | None, texts: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the conditions of texts such as x=0.1,0.2, and the cells of learned columns."""
+    table = table or Table(())
     shapes, columns = model.condition_shapes, [column.name for column in table.columns]
     own = [column.name for column in table.condition]
     names = [*columns, *own, *(name for name in shapes if name != TABLE_CONDITION or not own)]
-    condition, cells, rest = dict[str, Tensor](), dict[str, str](), list[str]()
+    values = dict[str, str]()
     for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
+        name, _, value = (part.strip() for part in text.partition("="))
         check_names([name], names, f"--given {text}: the column or condition ")
-        if name in columns:
-            rest.append(text)
-        elif name in cells or name in condition or not equals or not value:
+        if name in values or not cell_text(value):
             raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
-        elif name in own:
-            cells[name] = value
-        else:
-            condition[name] = _read_value(text, value, shapes[name], run)
-    if cells:
-        condition[TABLE_CONDITION] = table.given([cells])[0]
-    return condition, rest
+        values[name] = value
+    cells, fixed = ({k: values.pop(k) for k in side if k in values} for side in (columns, own))
+    table.parse(cells)
+    condition = {k: _read_value(f"{k}={v}", v, shapes[k], run) for k, v in values.items()}
+    if fixed:
+        condition[TABLE_CONDITION] = table.given([fixed])[0]
+    return condition, cells
 
 
 def describe_condition(model: ScoreModel, table: Table | None) -> str:

@@ -12,24 +12,27 @@ from torch import Tensor
 
 from ..data import Table
 from ..data.csv_table import read_cells
-from ..data.table import cell_text
 from ..disk import write_file
 from ..fast import optimize
 from ..restore import FILTER_LEVELS, restore_rows
-from ..values import check_names, quantity
+from ..values import quantity
 from . import files, options
 from .given import refuse_conditions
-from .startup import join_group, say
+from .startup import say
 
 
 def sample_given(
-    run: Path, texts: Sequence[str], n: int, out: Path | None, overwrite: bool, **settings: Any
+    run: Path,
+    table: Table,
+    cells: Mapping[str, str],
+    n: int,
+    out: Path | None,
+    overwrite: bool,
+    **settings: Any,
 ) -> None:
     """Write n rows with the given cells, and the others sampled conditioned on them."""
-    join_group()
-    table = Table.read(run)
-    cells, shape = parse_given(texts, table), torch.Size([table.size])
-    out, _ = files.choose_output(out, run, shape, overwrite)
+    shape = torch.Size([table.size])
+    out = files.choose_output(out, run, table, shape, overwrite)
     (x,), about = _complete(run, table, [cells], n, **settings)
     about |= {"given": cells, "n": n}
     with files.open_output(out, n, shape, table, about, overwrite, cells) as write:
@@ -66,19 +69,6 @@ def restore_table(
     whole = sum(len(row) == len(table.columns) for row in rows)
     remark = f" ({whole} without a missing cell)" * (whole > 0)
     say(f"wrote {files.describe_completions(n, len(rows), 'row')}{remark} into {out}")
-
-
-def parse_given(texts: Sequence[str], table: Table) -> dict[str, str]:
-    """Return the cells of texts such as city=Rome."""
-    columns, cells = [column.name for column in table.columns], dict[str, str]()
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        check_names([name], columns, f"--given {text}: the column ")
-        if name in cells or not equals or not cell_text(value):
-            raise ValueError(f"--given {text}: give one value, as in {name}=VALUE")
-        cells[name] = value
-    table.parse(cells)
-    return cells
 
 
 def _complete(

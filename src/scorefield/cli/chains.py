@@ -1,0 +1,127 @@
+"""Samples of a model as files, for `sample`: of all data, of classes or under conditions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from PIL.Image import Image
+from torch import Tensor
+
+from .. import distributed
+from ..data import Table
+from ..disk import write_file
+from ..fast import optimize
+from ..model import ScoreModel
+from ..sample import chains, choose_classes, gather
+from ..show import images
+from ..values import describe_classes, quantity
+from . import files, options
+from .given import describe_condition, read_given
+from .rows import sample_given
+from .startup import join_group, say
+
+
+def write_samples(
+    run: Path,
+    n: int,
+    out: Path | None,
+    overwrite: bool,
+    *,
+    sampler: str | None,
+    steps: int | None,
+    seed: int,
+    label: str | None,
+    guidance: float,
+    given: Sequence[str],
+    animate: Path | None,
+    batch: int,
+    device: str,
+    precision: options.PrecisionName,
+) -> None:
+    """Write n samples, or n rows with the `given` cells, and print how to choose others."""
+    join_group()
+    model, shape, about = files.load_model(run, device)
+    table = files.read_table(run)
+    condition, cells = read_given(run, model, table, given)
+    if table is not None and cells:
+        options.check_unused(
+            "--given of a column that is learned samples by restoration", sampler=sampler,
+            label=label, guidance=guidance, animate=animate,
+        )  # fmt: skip
+        sample_given(
+            run, table, cells, n, out, overwrite, steps=steps, seed=seed, batch=batch,
+            device=device, precision=precision, condition=condition or None,
+        )  # fmt: skip
+        return
+    decode, shape = files.open_decoder(run, shape)
+    out = files.choose_output(out, run, table, shape, overwrite)
+    _check_label(run, model, label)
+    if animate is not None:
+        files.check_animation(animate, out, shape)
+    plan = files.choose_plan(run, model, sampler, steps)
+    classes = None if label is None else choose_classes(model, label, n)
+    counts = files.count_classes(model, classes)
+    about |= {
+        "weights": "averaged, if the training averaged them",
+        **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},
+        "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
+        **{"n": n, "seed": seed, "label": label, "guidance": guidance, "precision": precision},
+        "classes": counts,
+        **({"given": dict(text.split("=", 1) for text in given)} if given else {}),
+    }
+    # Wait until every process has looked at the files, before the first one is written.
+    distributed.check_equal(**about)
+    parts = chains(
+        model, n, plan, seed=seed, label=classes, condition=condition or None, guidance=guidance,
+        batch=batch,
+    )  # fmt: skip
+    batches, frames = range(0, n, batch), list[Image]()
+    calls = len(batches) * plan.evaluations
+    choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
+    say(f"computing: {choice}")
+    watched = (
+        files.film(states, plan.states, frames, decode) if animate and first == 0 else states
+        for first, states in parts
+    )
+    total = len(distributed.shard(batches)) * plan.states
+    ends = files.track_chains(watched, total, "sampling")
+    with files.open_output(out, n, shape, table, about, overwrite) as write:
+        for x in gather(model, ends, n, batch):
+            write(decode(x))
+    kind, cost = _describe_classes(counts), quantity(plan.evaluations, "evaluation")
+    say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost} each")
+    for hint in _hints(model, table, out, label, condition):
+        say(hint)
+    if animate is not None and distributed.is_main():
+        write_file(animate, images.animation(frames, animate.suffix, about))
+        say(f"wrote {animate}: {len(frames)} states of the first samples")
+
+
+def _check_label(run: Path, model: ScoreModel, label: str | None) -> None:
+    """Refuse samples without a class from a model that always had one in training."""
+    never_free = getattr(model.net, "arguments", {}).get("label_dropout") == 0
+    if label is None and model.classes and never_free:
+        raise ValueError(
+            f"{run}: it was trained with network.label_dropout=0, never without a class: give "
+            f"--label, one of {describe_classes(model.classes)}, or `all`"
+        )
+
+
+def _describe_classes(counts: Mapping[str, int]) -> str:
+    names = [*counts]
+    return f" of {repr(names[0]) if len(names) == 1 else f'{len(names)} classes'}" if names else ""
+
+
+def _hints(
+    model: ScoreModel,
+    table: Table | None,
+    out: Path,
+    label: str | None,
+    condition: Mapping[str, Tensor],
+) -> Iterator[str]:
+    """Yield what else can be chosen, and how to read the file."""
+    if not condition and (example := describe_condition(model, table)):
+        yield f"these are of all conditions: choose one by {example}"
+    if label is None and model.classes:
+        yield f"--label chooses one of {describe_classes(model.classes)}, or `all`"
+    if table is not None and out.suffix == ".npy":
+        yield "they are standardised: Table.read(RUN).decode(x) makes rows of them"
