@@ -227,31 +227,46 @@ def folder(
         names, own = _add_folder(root, names, held_out), f"{held_out.resolve()}/"
     if skip:
         names, skipped = _readable(root, names)
-    below = (name.removeprefix(own) for name in names)
-    tops = [name.rpartition("/")[0].partition("/")[0] for name in below]
-    order = {top: i for i, top in enumerate(sorted(set(tops)))}
-    classes = () if "" in order or len(order) < 2 else tuple(order)
-    numbers = torch.tensor([order[top] for top in tops]) if classes else None
+    classes, labels = _find_classes([name.removeprefix(own) for name in names])
     skipping = f"; repair it, or leave such files out by {data_option('skip', True)}"
     files = folder_files(root, names, skipping)
-    images: Source = ImageFiles(
-        files, choose_reader(files, size, crop, channels, fit), numbers, memory
-    )
+    reader = choose_reader(files, size, crop, channels, fit)
+    images: Source = ImageFiles(files, reader, labels, memory)
+    if condition:
+        choose = partial(choose_reader, size=size, crop=crop, channels=None, fit=fit)
+        images = Pairs(images, _condition_images(condition, names, choose, memory))
+    rows, name = _hash_split(names, held_out), root.resolve().name
+    left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
+    notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
+    return Dataset.split(name, images, rows, classes=classes, notices=notices * bool(skipped))
+
+
+def _find_classes(names: Sequence[str]) -> tuple[tuple[str, ...], Tensor | None]:
+    """Return the folders of the first level and each image's number, if they are classes."""
+    tops = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    order = {top: i for i, top in enumerate(sorted(set(tops)))}
+    if "" in order or len(order) < 2:
+        return (), None
+    return tuple(order), torch.tensor([order[top] for top in tops])
+
+
+def _condition_images(
+    places: Sequence[str],
+    names: Sequence[str],
+    choose: Callable[[FileList], ImageReader],
+    memory: int,
+) -> dict[str, Source]:
+    """Return the images of these names in each of several folders, by the folder's name."""
     others = dict[str, Source]()
-    for place in map(Path, condition):
+    for place in map(Path, places):
         if (folder_name := place.resolve().name) in others:
             raise ValueError(
                 f"condition={place}: another condition is called {folder_name!r} too; rename one "
                 "of the folders, because a condition takes the name of its folder"
             )
-        partners = folder_files(place, _same_names(place, names), "")
-        reader = choose_reader(partners, size, crop, None, fit)
-        others[folder_name] = ImageFiles(partners, reader, None, memory)
-    images = Pairs(images, others) if others else images
-    rows, name = _hash_split(names, held_out), root.resolve().name
-    left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
-    notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
-    return Dataset.split(name, images, rows, classes=classes, notices=notices * bool(skipped))
+        partners = folder_files(place, _same_names(place, names))
+        others[folder_name] = ImageFiles(partners, choose(partners), None, memory)
+    return others
 
 
 def image_names(root: Path) -> list[str]:
