@@ -26,6 +26,7 @@ from .samplers import annealed_langevin, every
 from .samplers.langevin import Convention
 from .score import Score
 
+POWER_ITERATIONS = 30
 REGIONS = (0.5, 0.95)
 """Ends of the densest half of q_σ's samples and of the next 45 %; the sparsest 5 % remain."""
 
@@ -159,7 +160,7 @@ def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _stiffness(score: Score, x: Tensor, sigma: float, noise: Noise, iterations: int = 30) -> float:
+def _stiffness(score: Score, x: Tensor, sigma: float, noise: Noise) -> float:
     """Return the largest eigenvalue of −∇ₓs at any of the points, by power iteration.
 
     First comes the largest absolute value, ρ; then ρI − ∇ₓs, whose largest eigenvalue is ρ + λ.
@@ -168,7 +169,7 @@ def _stiffness(score: Score, x: Tensor, sigma: float, noise: Noise, iterations: 
     size = x.new_zeros(len(x))
     for shift in (0.0, 1.0):
         v, rho = noise(x), shift * size
-        for _ in range(iterations):
+        for _ in range(POWER_ITERATIONS):
             v = v / match(sq_norm(v).sqrt().clamp(min=1e-30), v)
             image = match(rho, v) * v - pullback(v)
             size, v = sq_norm(image).sqrt(), image

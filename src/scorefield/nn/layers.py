@@ -29,9 +29,9 @@ LevelIndex: TypeAlias = Int[Tensor, "batch"] | None
 class InstanceNormPlus(nn.Module):
     """InstanceNorm++; with `levels`, CondInstanceNorm++ (Song & Ermon 2019, app. A.1)."""
 
-    def __init__(self, features: int, levels: int | None = None, eps: float = 1e-5):
+    def __init__(self, features: int, levels: int | None = None):
         super().__init__()
-        self.conditional, self.eps = levels is not None, eps
+        self.conditional, self.eps = levels is not None, 1e-5
         # γ, α, β of each level in one table: one lookup
         self.affine = nn.Parameter(torch.zeros(levels or 1, 3, features))
         nn.init.normal_(self.affine[:, :2].detach(), 1.0, 0.02)

@@ -63,7 +63,7 @@ def _flip(kernel: Tensor) -> Tensor:
 class Resample(nn.Module):
     """A 3×3 convolution, and the taps of a filter or None."""
 
-    def __init__(self, channels: int, out: int, *, taps: Taps = None, dims: int = 2) -> None:
+    def __init__(self, channels: int, out: int, *, taps: Taps, dims: int) -> None:
         super().__init__()
         self.conv, self.taps = convolution(channels, out, dims=dims), taps
 

@@ -94,9 +94,9 @@ def as_image(picture: Image.Image | Figure) -> Image.Image:
     return picture
 
 
-def side_by_side(pictures: Sequence[Image.Image | Figure], *, gap: int = 12) -> Image.Image:
+def side_by_side(pictures: Sequence[Image.Image | Figure]) -> Image.Image:
     """Return pictures next to each other, on white."""
-    sheets = [as_image(picture) for picture in pictures]
+    sheets, gap = [as_image(picture) for picture in pictures], 12
     width, height = sum(s.width + gap for s in sheets) - gap, max(s.height for s in sheets)
     whole = Image.new("RGB", (width, height), "white")
     left = 0

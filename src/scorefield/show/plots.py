@@ -24,6 +24,8 @@ from ..score import Score
 MAX_POINTS = 4000
 """Most points of a scatter plot; more would be one blot."""
 
+ARROWS = 15
+"""Arrows along each side of a field."""
 MAX_TEXTS = 8
 MAX_LABELS = 40
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -57,7 +59,6 @@ def field(
     *,
     limit: float,
     log_prob: Callable[[Tensor, float], Tensor] | None = None,
-    arrows: int = 15,
 ) -> None:
     """Draw the score of a 2-D distribution on the square |xᵢ| ≤ limit, over its density if given.
 
@@ -74,10 +75,10 @@ def field(
         levels.append(falling[0].item() * 1.01)
         shades = ("#EEEEEE", "#DDDDDD", "#C8C8C8")
         axes.contourf(side, side, density.view(200, 200), levels=levels, colors=shades, zorder=0)
-    x = lattice(limit * (1 - 1 / arrows), arrows)
+    x = lattice(limit * (1 - 1 / ARROWS), ARROWS)
     heading = torch.nn.functional.normalize(score(x, sigma), dim=1)
     style: dict[str, Any] = dict(color="#B0B0B0", pivot="mid", angles="xy", zorder=1)
-    axes.quiver(*x.T, *heading.T, **style, scale=1.6 * arrows, width=0.0035)
+    axes.quiver(*x.T, *heading.T, **style, scale=1.6 * ARROWS, width=0.0035)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, symmetric=True))
