@@ -18,7 +18,6 @@ from ..runs.config import Experiment
 from ..runs.presets import PRESETS
 from ..values import escape_controls, import_object
 from . import startup
-from .average import average
 from .convert import convert
 from .demo import demo
 from .encode import encode
@@ -28,7 +27,7 @@ from .reproduce import reproduce
 from .restore import restore
 from .sample import sample
 from .suggest import suggest
-from .train import resume, train
+from .train import average, resume, train
 
 FIELD = re.compile(r"--([a-z_]+\.[\w.]+|network|levels|training|sampling|keeping|machine)(=|$)")
 """An option that is a field of the configuration, or several as in --network='{width: 8}'."""

@@ -31,17 +31,17 @@ def write_samples(
     seed: int,
     label: str | None,
     guidance: float,
-    given: Sequence[str],
+    texts: Sequence[str],
     animate: Path | None,
     batch: int,
     device: str,
     precision: options.PrecisionName,
 ) -> None:
-    """Write n samples, or n rows with the `given` cells, and print how to choose others."""
+    """Write n samples, or n rows with the cells of `texts`, and print how to choose others."""
     join_group()
     model, shape, about = files.load_model(run, device)
     table = files.read_table(run)
-    condition, cells = read_given(run, model, table, given)
+    condition, cells = read_given(run, model, table, texts)
     if table is not None and cells:
         options.check_unused(
             "--given of a column that is learned samples by restoration", sampler=sampler,
@@ -66,7 +66,7 @@ def write_samples(
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
         **{"n": n, "seed": seed, "label": label, "guidance": guidance, "precision": precision},
         "classes": counts,
-        **({"given": dict(text.split("=", 1) for text in given)} if given else {}),
+        **({"given": dict(text.split("=", 1) for text in texts)} if texts else {}),
     }
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)

@@ -37,6 +37,6 @@ def sample(
 
     write_samples(
         run, n, out, overwrite, sampler=sampler, steps=steps, seed=seed, label=label,
-        guidance=guidance, given=cells, animate=animate, batch=batch, device=device,
+        guidance=guidance, texts=cells, animate=animate, batch=batch, device=device,
         precision=precision,
     )  # fmt: skip

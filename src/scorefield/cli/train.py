@@ -1,4 +1,4 @@
-"""`scorefield train` and `scorefield resume`: learn a model in a directory that holds the run."""
+"""`scorefield train`, `resume` and `average`: models in a directory that holds the run."""
 
 from pathlib import Path
 from time import monotonic
@@ -87,6 +87,27 @@ def resume(
         changed_data: continue even if the data differ from those the run started with.
     """
     _train(run, data=data, changed_data=changed_data)
+
+
+def average(
+    run: Annotated[Positional[Path], arg(metavar="RUN", help="a run's directory")],
+    *,
+    length: float,
+) -> None:
+    """Average the weights of a run over any length, after the training.
+
+    A run with --training.snapshots=N keeps what this needs, every N steps.
+
+    Args:
+        length: standard deviation of the average relative to the training, as 0.05; shorter ones
+            follow the last weights more closely.
+    """
+    options.check_options(run=run)
+    from .. import runs
+
+    path = runs.average(run, length)
+    say(f"wrote {path}")
+    say(f"next: scorefield sample {path}, or scorefield evaluate {path}")
 
 
 def _train(directory: Path, experiment: Experiment | None = None, **changes: Any) -> None:

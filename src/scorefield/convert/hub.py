@@ -49,7 +49,10 @@ def from_diffusers(
         image_size: pixels a side, or (height, width), if the configuration does not contain it.
     """
     network, schedule, kind = _find_folders(Path(path))
-    unet, scheduler = _load_parts(network, schedule, kind)
+    unet = _load_weights("UNet2DModel", network)
+    import diffusers
+
+    scheduler = getattr(diffusers, kind).from_pretrained(schedule, local_files_only=True)
     size = unet.config.sample_size if image_size is None else image_size
     if size is None:
         raise ValueError(f"{network} does not contain the size of its images: give image_size")
@@ -144,14 +147,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a configuration: it contains {content!r:.40}")
     return content
-
-
-def _load_parts(network: Path, schedule: Path, kind: str) -> tuple[Any, Any]:
-    """Load the network and the scheduler by the library."""
-    unet = _load_weights("UNet2DModel", network)
-    import diffusers
-
-    return unet, getattr(diffusers, kind).from_pretrained(schedule, local_files_only=True)
 
 
 def _load_weights(kind: str, folder: Path) -> Any:

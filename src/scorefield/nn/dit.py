@@ -24,7 +24,7 @@ from .arguments import check_arguments, constructor_arguments
 from .blocks import kernels_with_derivatives, linear_layer
 from .condition import ConditionalNetwork
 from .embedding import EmbeddingKind, sinusoidal
-from .images import Vectors, check_image
+from .images import Vectors, check_image, fold, unfold
 
 Patches: TypeAlias = Float[Tensor, "batch _patches _features"]
 
@@ -97,19 +97,16 @@ class DiT(ConditionalNetwork):
         cond = x.new_zeros(len(x)) if cond is None else cond
         embedding = self.embed_conditions(cond, condition)
         rows, columns = height // size, width // size
-        image = self.conditions.join(x, condition)
-        parts = image.reshape(len(x), image.shape[1], rows, size, columns, size)
-        patches = parts.permute(0, 2, 4, 1, 3, 5)
+        patches = fold(self.conditions.join(x, condition), size).flatten(2).mT.contiguous()
         index = torch.arange(rows * columns, device=x.device)
         places = [sinusoidal(i, self.width // 2) for i in (index // columns, index % columns)]
         with kernels_with_derivatives(x, cond):
-            h = self.stem(patches.flatten(3).flatten(1, 2)) + torch.cat(places, dim=1).to(x.dtype)
+            h = self.stem(patches) + torch.cat(places, dim=1).to(x.dtype)
             for block in self.blocks:
                 h = block(h, embedding)
             gain, bias = self.film(embedding)[:, None].chunk(2, dim=2)
             out: Tensor = self.head((1 + gain) * self.norm(h) + bias)
-        out = out.reshape(len(x), rows, columns, self.channels, size, size)
-        return out.permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        return unfold(out.mT.reshape(len(x), -1, rows, columns), size)
 
 
 class PatchAttention(nn.Module):

@@ -16,8 +16,8 @@ With `patch=2` the network sees an image of half the height and width and four t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias, get_args
 
 from jaxtyping import Float, Real
@@ -96,20 +96,19 @@ class UNet(ConditionalNetwork):
         super().__init__()
         self.arguments = constructor_arguments(locals())
         _check_arguments(self.arguments)
-        widths, inner = [width * multiplier for multiplier in multipliers], channels * patch**dims
-        make = LayerMaker(**{f.name: self.arguments[f.name] for f in fields(LayerMaker)})
+        make = Layers(self.arguments)
+        first, last = make.widths[0], make.widths[-1]
         self.channels, self.dims, self.patch = channels, dims, patch
-        self.factor = patch * 2 ** (len(widths) - 1)
+        self.factor = patch * 2 ** (len(multipliers) - 1)
         self.add_embeddings(width, axes=dims + 1)
-        self.stem = convolution(inner + self.conditions.channels * patch**dims, width, dims=dims)
-        self.down, skips = _down_levels(make, widths, blocks, attention, inner)
-        here = widths[-1]
-        self.middle = nn.ModuleList(
-            [make.block(here, here), make.attend(here), make.block(here, here)]
-        )
-        self.up = _up_levels(make, widths, blocks, attention, inner, skips)
+        entering = make.image + self.conditions.channels * patch**dims
+        self.stem = convolution(entering, width, dims=dims)
+        self.down, skips = make.down()
+        middle = make.block(last, last), make.attend(last), make.block(last, last)
+        self.middle = nn.ModuleList(middle)
+        self.up = make.up(skips)
         no_head = progressive_output == "skip"
-        self.head = None if no_head else make.head(widths[0], inner, scale=init_scale)
+        self.head = None if no_head else make.head(first, make.image, scale=init_scale)
 
     def forward(
         self,
@@ -135,110 +134,84 @@ class UNet(ConditionalNetwork):
             return crop(out, x.shape[2:])
 
 
-@dataclass(frozen=True)
-class LayerMaker:
-    """The arguments of a UNet that its layers share, and functions that make the layers."""
+class Layers:
+    """Functions that make the layers of a UNet from its arguments."""
 
-    width: int
-    form: Form
-    fir: Taps
-    progressive_input: Progressive
-    progressive_output: Progressive
-    combine: Combine
-    skip_rescale: bool
-    groups: int | None
-    dropout: float
-    init_scale: float
-    dims: int
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self.own = own = SimpleNamespace(**arguments)
+        self.widths = [own.width * multiplier for multiplier in own.multipliers]
+        self.image = own.channels * own.patch**own.dims
+        self.norm: dict[str, Any] = dict(groups=own.groups, dims=own.dims)
+        self.branch = dict(rescale=own.skip_rescale, init_scale=own.init_scale, **self.norm)
+        self.filter: dict[str, Any] = dict(taps=own.fir, dims=own.dims)
 
-    def block(
-        self, channels: int, out: int, resample: Callable[[Tensor], Tensor] | None = None
-    ) -> nn.Module:
-        """Return a residual block."""
-        return ResidualBlock(
-            channels, out, 4 * self.width, form=self.form, dropout=self.dropout, resample=resample,
-            groups=self.groups, rescale=self.skip_rescale, init_scale=self.init_scale,
-            dims=self.dims,
-        )  # fmt: skip
+    def down(self) -> tuple[nn.ModuleList, list[int]]:
+        """Return the levels downwards, and the channels of the features that they keep."""
+        own, last, skips = self.own, len(self.widths) - 1, [self.own.width]
+        doubled = 2 if (own.progressive_input, own.combine) == ("skip", "cat") else 1
+        entering = [own.width, *(doubled * here for here in self.widths[:-1])]
+        grows = own.progressive_input == "residual"
+        images, down = [self.image, *(self.widths if grows else [self.image] * last)], []
+        for level, here in enumerate(self.widths):
+            sizes = [entering[level]] + [here] * (own.blocks - 1)
+            stages = [self.block(size, here) for size in sizes]
+            attends = [self.attend(here) for _ in sizes if level in own.attention]
+            smaller = self.resize(here, Downsample, half_size) if level < last else None
+            joined = self.join(images[level], here) if level < last else None
+            down.append(levels.DownLevel(stages, attends, smaller, joined))
+            skips += [here] * own.blocks + entering[level + 1 : level + 2]
+        return nn.ModuleList(down), skips
+
+    def up(self, skips: list[int]) -> nn.ModuleList:
+        """Return the levels upwards, which take the features of these channels from the end."""
+        own, last, up = self.own, len(self.widths) - 1, nn.ModuleList()
+        for level, here in reversed(list(enumerate(self.widths))):
+            below = self.widths[min(level + 1, last)]
+            entering = [below] + [here] * own.blocks
+            stages = [self.block(size + skips.pop(), here) for size in entering]
+            attended = self.attend(here) if level in own.attention else None
+            larger = self.resize(here, Upsample, double_size) if level > 0 else None
+            part = self.output(here, below if level < last else None)
+            up.append(levels.UpLevel(stages, attended, part, larger))
+        return up
+
+    def block(self, channels: int, out: int, **resample: Callable[[Tensor], Tensor]) -> nn.Module:
+        """Return a residual block, which may change the size."""
+        options = dict(form=self.own.form, dropout=self.own.dropout, **resample, **self.branch)
+        return ResidualBlock(channels, out, 4 * self.own.width, **options)
 
     def attend(self, channels: int) -> nn.Module:
         """Return attention between pixels."""
-        options: dict[str, Any] = dict(groups=self.groups, dims=self.dims)
-        return Attention(channels, rescale=self.skip_rescale, init_scale=self.init_scale, **options)
+        return Attention(channels, **self.branch)
 
     def head(self, channels: int, out: int, scale: float) -> levels.Head:
         """Return the end of a path, from features to an image."""
-        return levels.Head(channels, out, groups=self.groups, scale=scale, dims=self.dims)
+        return levels.Head(channels, out, scale=scale, **self.norm)
 
-    def resize(
-        self, channels: int, layer: type[Resample], change: Callable[..., Tensor]
-    ) -> nn.Module:
+    def resize(self, here: int, layer: type[Resample], change: Callable[..., Tensor]) -> nn.Module:
         """Return the change of size at the end of a level."""
-        if self.form == "ddpm":
-            return layer(channels, channels, taps=self.fir, dims=self.dims)
-        return self.block(channels, channels, partial(change, taps=self.fir or BOX))
+        if self.own.form == "ddpm":
+            return layer(here, here, **self.filter)
+        return self.block(here, here, resample=partial(change, taps=self.own.fir or BOX))
 
-    def join(self, image: int, channels: int) -> nn.Module | None:
+    def join(self, image: int, here: int) -> nn.Module | None:
         """Return the entry of the shrunken image, or of the features so far, at a level."""
-        options: dict[str, Any] = dict(taps=self.fir, dims=self.dims)
-        if self.progressive_input == "skip":
-            return levels.SkipInput(image, channels, cat=self.combine == "cat", **options)
-        if self.progressive_input == "residual":
-            return levels.ResidualInput(image, channels, rescale=self.skip_rescale, **options)
+        if self.own.progressive_input == "skip":
+            return levels.SkipInput(image, here, cat=self.own.combine == "cat", **self.filter)
+        if self.own.progressive_input == "residual":
+            return levels.ResidualInput(image, here, rescale=self.own.skip_rescale, **self.filter)
         return None
 
-    def output(self, channels: int, below: int | None, image: int) -> nn.Module | None:
-        """Return the part of a level in the output; `below` are the lower level's channels."""
-        if self.progressive_output == "skip":
-            return levels.SkipOutput(self.head(channels, image, self.init_scale), taps=self.fir)
-        if self.progressive_output == "none":
-            return None
-        first = enlarge = None
-        if below is None:
-            first = self.head(channels, channels, 1.0)
-        else:
-            enlarge = Upsample(below, channels, taps=self.fir, dims=self.dims)
-        return levels.ResidualOutput(first, enlarge, rescale=self.skip_rescale)
-
-
-def _down_levels(
-    make: LayerMaker, widths: list[int], blocks: int, attention: Sequence[int], image: int
-) -> tuple[nn.ModuleList, list[int]]:
-    """Return the levels downwards, and the channels of the features that they keep."""
-    last, skips, down = len(widths) - 1, [make.width], nn.ModuleList()
-    doubled = 2 if (make.progressive_input, make.combine) == ("skip", "cat") else 1
-    entering = [make.width, *(doubled * here for here in widths[:-1])]
-    images = [image, *(widths if make.progressive_input == "residual" else [image] * last)]
-    for level, here in enumerate(widths):
-        sizes = [entering[level]] + [here] * (blocks - 1)
-        stages = [make.block(size, here) for size in sizes]
-        attends = [make.attend(here) for _ in sizes if level in attention]
-        smaller = make.resize(here, Downsample, half_size) if level < last else None
-        joined = make.join(images[level], here) if level < last else None
-        down.append(levels.DownLevel(stages, attends, smaller, joined))
-        skips += [here] * blocks + entering[level + 1 : level + 2]
-    return down, skips
-
-
-def _up_levels(
-    make: LayerMaker,
-    widths: list[int],
-    blocks: int,
-    attention: Sequence[int],
-    image: int,
-    skips: list[int],
-) -> nn.ModuleList:
-    """Return the levels upwards, which take the features of these channels from the end."""
-    last, up = len(widths) - 1, nn.ModuleList()
-    for level, here in reversed(list(enumerate(widths))):
-        below = widths[min(level + 1, last)]
-        entering = [below] + [here] * blocks
-        stages = [make.block(size + skips.pop(), here) for size in entering]
-        attended = make.attend(here) if level in attention else None
-        larger = make.resize(here, Upsample, double_size) if level > 0 else None
-        part = make.output(here, below if level < last else None, image)
-        up.append(levels.UpLevel(stages, attended, part, larger))
-    return up
+    def output(self, here: int, below: int | None) -> nn.Module | None:
+        """Return the part of a level in the output; `below` are the channels of the level below."""
+        if self.own.progressive_output == "skip":
+            head = self.head(here, self.image, scale=self.own.init_scale)
+            return levels.SkipOutput(head, taps=self.own.fir)
+        if self.own.progressive_output == "residual":
+            first = self.head(here, here, scale=1.0) if below is None else None
+            enlarge = None if below is None else Upsample(below, here, **self.filter)
+            return levels.ResidualOutput(first, enlarge, rescale=self.own.skip_rescale)
+        return None
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
