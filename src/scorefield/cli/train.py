@@ -1,5 +1,6 @@
 """`scorefield train`, `resume` and `average`: models in a directory that holds the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -71,7 +72,7 @@ def train(
     if show:
         print(as_json(experiment))
     else:
-        _train(out or Path("runs") / name, experiment, settings=own)
+        _start(out or Path("runs") / name, experiment, own)
 
 
 def resume(
@@ -86,7 +87,14 @@ def resume(
         run: the run's directory.
         changed_data: continue even if the data differ from those the run started with.
     """
-    _train(run, data=data, changed_data=changed_data)
+    join_group()
+    from .. import runs
+
+    continued = runs.resume(run, data=data, changed_data=changed_data)
+    if continued.at_end:
+        say(f"{run} has all of its {continued.step} steps")
+    else:
+        _finish(continued)
 
 
 def average(
@@ -110,29 +118,29 @@ def average(
     say(f"next: scorefield sample {path}, or scorefield evaluate {path}")
 
 
-def _train(directory: Path, experiment: Experiment | None = None, **changes: Any) -> None:
-    """Start a run, or resume it, with `changes`, train it to the end, and print the results."""
+def _start(directory: Path, experiment: Experiment, settings: Sequence[str]) -> None:
+    """Start a run, and train it to the end; the seconds of the imports are part of its budget."""
     began = monotonic()
-    from .. import runs
+    from ..runs.finish import start
+
+    join_group()
+    importing = monotonic() - began
+    run = start(experiment, directory, settings=settings)
+    run.pace.seconds += importing
+    say(f"computing: {run.reasons}")
+    if run.plan:
+        say(run.plan)
+    _finish(run)
+
+
+def _finish(run: Any) -> None:
+    """Train a `Run`, whose module would load torch, to the end, and print what to do next."""
     from ..checkpoint import read_tensors
     from ..distributed import is_main
     from ..runs.watch import track_training
     from .given import describe_condition
 
-    join_group()
-    if experiment is None:
-        run = runs.resume(directory, **changes)
-        if run.at_end:
-            say(f"{directory} has all of its {run.step} steps")
-            return
-    else:
-        start, importing = runs.start, monotonic() - began
-        run = start(experiment, directory, **changes)
-        run.pace.seconds += importing
-        say(f"computing: {run.reasons}")
-        if run.plan:
-            say(run.plan)
-    data = run.parts.data
+    data, directory = run.parts.data, run.directory
     for notice in data.notices:
         say(notice)
     if data.classes:

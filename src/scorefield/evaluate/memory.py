@@ -43,8 +43,8 @@ class Memory:
     ratio: Figure  # median distance of the samples, relative to that of held-out data
     near: Figure  # share of near copies; its `real` is that of held-out data
     exact: Figure  # share of exact copies; its `real` is that of held-out data
-    copies_training: bool  # the model has memorised
-    verdict: str  # the finding as a sentence with its numbers
+    usual: Interval  # share of near copies among held-out data
+    trained_on: int  # number of training samples
     worst: Int[Tensor, "worst"]  # the ten samples nearest to the training data, nearest first
     sources: Float[Tensor, "worst *shape"]  # training samples that these are nearest to
     distances: Float[Tensor, "worst"]  # of these, relative to the median of held-out data
@@ -53,6 +53,25 @@ class Memory:
     def figures(self) -> tuple[Figure, ...]:
         """The three figures."""
         return self.ratio, self.near, self.exact
+
+    @property
+    def copies_training(self) -> bool:
+        """True if the model has memorised its training data, or a part of them."""
+        return self.ratio.high < 0.5 or self.near.low > self.usual.high
+
+    @property
+    def verdict(self) -> str:
+        """The finding as a sentence with its numbers."""
+        finding = "Memorised" if self.ratio.high < 0.5 else "Memorised in part"
+        ratio, near = self.ratio, self.near
+        return (
+            f"{finding if self.copies_training else 'No sign of memorisation'}: the typical sample "
+            f"is {ratio.value:.2f} × as far from the {self.trained_on} training samples as "
+            f"held-out data are (95 % interval {ratio.low:.2f} to {ratio.high:.2f}), and "
+            f"{100 * near.value:.1f} % of {ratio.samples} samples are near copies "
+            f"({100 * near.low:.1f} to {100 * near.high:.1f} %; of held-out data "
+            f"{100 * near.real:.1f} %), {100 * self.exact.value:.1f} % exact ones."
+        )
 
 
 def memorisation(
@@ -98,23 +117,12 @@ def memorisation(
         order = d.argsort(stable=True)[:10]
         ratio = ratio_interval(median_interval(d), median_interval(usual))
         near, exact = share(d <= bound), share(_exact_copies(x, neighbours, train, unit, flips))
-        typical = ratio.high < 0.5
-        copies_training = typical or near.low > near_heldout.high
-        finding = "Memorised" if typical else "Memorised in part"
-        verdict = (
-            f"{finding if copies_training else 'No sign of memorisation'}: the typical sample is "
-            f"{ratio.value:.2f} × as far from the {len(train)} training samples as held-out data "
-            f"are (95 % interval {ratio.low:.2f} to {ratio.high:.2f}), and {100 * near.value:.1f} "
-            f"% of {len(x)} samples are near copies ({100 * near.low:.1f} to {100 * near.high:.1f} "
-            f"%; of held-out data {100 * near_heldout.value:.1f} %), {100 * exact.value:.1f} % "
-            "exact ones."
-        )
         return Memory(
             ratio=figure(NEAREST, ratio, "order statistics", 1.0),
             near=figure("near copies", near, "Wilson", near_heldout.value),
             exact=figure("exact copies", exact, "Wilson", exact_heldout.value),
-            copies_training=copies_training,
-            verdict=verdict,
+            usual=near_heldout,
+            trained_on=len(train),
             worst=order,
             sources=all_samples(Part(train, neighbours.indices[order, 0])).cpu(),
             distances=d[order] / unit,

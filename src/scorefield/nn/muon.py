@@ -61,7 +61,7 @@ class Muon(torch.optim.AdamW):
         for p in gradients:
             alike[p.flatten(1).shape].append(p)
             if not self.state[p]:
-                # Adam's way of loading a state wants a step
+                # to load a state, Adam needs a step in it
                 step = torch.zeros((), device=p.device)
                 self.state[p] |= {"step": step, "momentum": torch.zeros_like(p)}
         for (rows, columns), parameters in alike.items():

@@ -3,7 +3,7 @@
     θ̂(T) = ∫ p_γ(t)·θ(t) dt,   p_γ(t) = (γ + 1)·t^γ/T^(γ+1) on [0, T]
 
 The relative length σ of an average is the standard deviation of p_γ over T. A run stores averages
-of two lengths every so many steps. Their profiles p_i combine to that of another length by least
+of two lengths every few steps. Their profiles p_i combine to that of another length by least
 squares, ‖Σ wᵢpᵢ − p‖² → min, and the averages combine with the same weights w (Karras et al. 2024,
 "Analyzing and Improving the Training Dynamics of Diffusion Models", §3.1 and app. C).
 """

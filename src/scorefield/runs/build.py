@@ -183,7 +183,7 @@ def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
 
 
 def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> None:
-    """Refuse a network, or a batch of rows that take so many bytes each, beyond the memory."""
+    """Refuse a network, or a batch of rows of `row_bytes` each, that needs too much memory."""
     device, memory = experiment.machine.device, memory_bytes(experiment.machine.device)
     training, world = experiment.training, distributed.world()
     batch, parts = training.batch, training.accumulate

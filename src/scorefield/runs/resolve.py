@@ -104,25 +104,7 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
         arguments.setdefault("shape", list(shape))
     if "levels" in takes and experiment.levels.precondition == "NCSN":
         arguments.setdefault("levels", experiment.levels.count)
-    shapes = condition_shapes(data.train)
-    if experiment.data.augment:
-        if AUGMENTATION in shapes:
-            raise ValueError(
-                f"data.augment={experiment.data.augment} adds a condition called {AUGMENTATION!r}, "
-                f"but {data.name} has one of that name: rename it, or leave data.augment out"
-            )
-        shapes[AUGMENTATION] = [AUGMENTATION_SIZE]
-    if experiment.start is not None:
-        _check_conditions(experiment, shapes, 1 if kind == "MLP" else len(shape))
-    if experiment.data.augment:
-        arguments["withhold"] = arguments.get("withhold", {}) | {AUGMENTATION: 0.0}
-    if shapes:
-        if kind not in ("UNet", "DiT", "MLP"):
-            raise ValueError(
-                f"network.kind={kind!r}: it takes no conditions, but {data.name} has "
-                f"{', '.join(shapes)}: use UNet, DiT or MLP"
-            )
-        arguments["conditions"] = arguments.get("conditions", {}) | shapes
+    arguments |= _fill_conditions(experiment, data, arguments)
     classes = len(experiment.data.classes or ())
     if experiment.data.labels and arguments.setdefault("labels", classes) != classes:
         raise ValueError(
@@ -130,6 +112,32 @@ def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
             f"has {arguments['labels']}"
         )
     return arguments
+
+
+def _fill_conditions(
+    experiment: Experiment, data: Dataset, network: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the network's arguments for the conditions of the data and of augmentation."""
+    shapes, kind, augment = condition_shapes(data.train), network["kind"], experiment.data.augment
+    if augment and AUGMENTATION in shapes:
+        raise ValueError(
+            f"data.augment={augment} adds a condition called {AUGMENTATION!r}, but {data.name} has "
+            "one of that name: rename it, or leave data.augment out"
+        )
+    shapes |= {AUGMENTATION: [AUGMENTATION_SIZE]} if augment else {}
+    if experiment.start is not None:
+        _check_conditions(experiment, shapes, 1 if kind == "MLP" else len(data.train.shape))
+    if not shapes:
+        return {}
+    if kind not in ("UNet", "DiT", "MLP"):
+        raise ValueError(
+            f"network.kind={kind!r}: it takes no conditions, but {data.name} has "
+            f"{', '.join(shapes)}: use UNet, DiT or MLP"
+        )
+    filled = {"conditions": network.get("conditions", {}) | shapes}
+    if augment:
+        filled["withhold"] = network.get("withhold", {}) | {AUGMENTATION: 0.0}
+    return filled
 
 
 def _check_conditions(experiment: Experiment, shapes: Mapping[str, list[int]], axes: int) -> None:

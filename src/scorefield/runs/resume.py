@@ -151,15 +151,8 @@ def read_data(
     directory: Path, experiment: Experiment, data: Dataset | None = None, *, changed: bool = False
 ) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
-    path, source, options = directory / DATA, experiment.data.source, experiment.data.options
-    try:
-        before = None if changed or not path.exists() else dict(json.loads(read_text(path)))
-    except ValueError as error:
-        raise ValueError(
-            f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "
-            "unchanged, remove it"
-        ) from error
-
+    source, options = experiment.data.source, experiment.data.options
+    before = None if changed else _read_fingerprints(directory / DATA)
     again = f"scorefield {shlex.join(['resume', str(directory), '--data', source])} --changed-data"
     again = "changed_data=True" if source == IN_MEMORY else again
 
@@ -199,6 +192,17 @@ def read_data(
     if before is None:  # recorded last, so that refused data are not
         write_fingerprints(directory, experiment.data, data)
     return data
+
+
+def _read_fingerprints(path: Path) -> dict[str, str] | None:
+    """Return the fingerprints of a run's data, None if they are not recorded."""
+    try:
+        return dict(json.loads(read_text(path))) if path.exists() else None
+    except ValueError as error:
+        raise ValueError(
+            f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "
+            "unchanged, remove it"
+        ) from error
 
 
 def _fingerprint_files(data: config.Data) -> dict[str, str]:
