@@ -358,7 +358,7 @@ def test_resume_leaves_a_finished_run_unchanged(trained, capsys, error_of):
 
 def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monkeypatch, capsys):
     options = {}
-    monkeypatch.setattr("scorefield.fast.optimize", lambda _, **new: options.update(new))
+    monkeypatch.setattr("scorefield.cli.chains.optimize", lambda _, **new: options.update(new))
     command = "-n 5 --seed 3 --steps 4 --out x.npy --precision bfloat16"
     assert main(["sample", str(trained), *command.split()]) == 0
     assert options == {"batch": 5, "evaluations": 7, "precision": "bfloat16"}

@@ -220,7 +220,7 @@ def test_a_checkpoint_by_time_is_kept_and_changes_nothing(points, tmp_path, monk
 
 def test_the_time_of_a_run_is_estimated_from_its_first_seconds(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr("scorefield.runs.run.monotonic", lambda: clock[0])
+    monkeypatch.setattr("scorefield.runs.watch.monotonic", lambda: clock[0])
 
     def updates(begin=101):
         for step in range(begin, begin + 99):
