@@ -106,7 +106,7 @@ class DiT(ConditionalNetwork):
                 h = block(h, embedding)
             gain, bias = self.film(embedding)[:, None].chunk(2, dim=2)
             out: Tensor = self.head((1 + gain) * self.norm(h) + bias)
-        return unfold(out.mT.reshape(len(x), -1, rows, columns), size)
+        return unfold(out.mT.reshape(len(x), out.shape[2], rows, columns), size)
 
 
 class PatchAttention(nn.Module):
