@@ -21,6 +21,7 @@ from benchmarks import (
     measure,
     packages,
     peers,
+    posteriors,
     recipes,
     scale,
     step,
@@ -325,6 +326,16 @@ def test_help_names_all_benchmarks_without_torch():
     code = "import sys, benchmarks.__main__ as b; b.main([]); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*BENCHMARKS, "tables", "all"} <= {*run.stdout.split()}
+
+
+def test_coverage_tells_a_calibrated_method_from_a_biased_one():
+    """By 200 draws, of standard errors 0.035 and 0.021; `dps` is too wide for this Gaussian."""
+    problem = next(p for p in posteriors.problems() if p.name == "gauss2 matrix")
+    torch.manual_seed(0)
+    half, most = (hits / 200 for hits in posteriors.coverage(problem, "mmps", 200))
+    assert abs(half - 0.5) < 4 * 0.035
+    assert abs(most - 0.9) < 4 * 0.021
+    assert posteriors.coverage(problem, "dps", 200)[0] / 200 > 0.5 + 4 * 0.035
 
 
 QUICK = {"scale": "image", "posteriors": "gauss2 mask, pigdm", "peers": "A step of training"}

@@ -18,7 +18,14 @@ from sklearn.neighbors import NearestNeighbors
 from standins import Largest
 
 from scorefield import seeded
-from scorefield.metrics import arguments, crowding, frechet, kernel_distance, nearest
+from scorefield.metrics import (
+    arguments,
+    crowding,
+    frechet,
+    kernel_distance,
+    nearest,
+    stein_discrepancy,
+)
 from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
 from scorefield.metrics.distances import Moments, inception_score, sliced_wasserstein
 
@@ -300,3 +307,32 @@ def test_refusals_of_pairs_name_the_argument(metric, unchecked):
     }.items():
         with pytest.raises(ValueError, match=message):
             metric(*pair)
+
+
+def test_the_stein_discrepancy_is_that_of_its_kernel_in_every_pair(monkeypatch):
+    """From derivatives of the kernel by autograd, in blocks of two rows."""
+    monkeypatch.setattr(arguments, "BLOCK_ROWS", 2)
+    x, s = spread(5, 3), spread(5, 3)
+    kernel = lambda a, b: (1 + (a - b).square().sum() / 2.25) ** -0.5  # noqa: E731
+
+    def pair(a, b, s, t):
+        of_a, of_b = torch.func.grad(kernel)(a, b), torch.func.grad(kernel, argnums=1)(a, b)
+        mixed = torch.func.jacrev(torch.func.grad(kernel), argnums=1)(a, b)
+        return s @ t * kernel(a, b) + s @ of_b + t @ of_a + mixed.trace()
+
+    terms = [pair(x[i], x[j], s[i], s[j]) for i, j in itertools.permutations(range(5), 2)]
+    rows = torch.stack(terms).view(5, 4).mean(1)
+    value, error = stein_discrepancy(x, s, scale=1.5)
+    assert value == pytest.approx(rows.mean().item(), rel=1e-12)
+    assert error == pytest.approx(2 * rows.std().item() / 5**0.5, rel=1e-12)
+
+
+def test_the_stein_discrepancy_of_a_shift_has_its_closed_form():
+    """Of N(m, I) from N(0, I) it is ‖m‖²·E k, as the scores differ by m; ‖x − x'‖²/2 is χ²."""
+    x = seeded(0)(torch.empty(1500, 2).double())
+    mean_kernel = scipy.stats.chi2(2).expect(lambda r: (1 + 2 * r / 4) ** -0.5)
+    for m in (0.0, 0.3, 1.0):
+        shift = torch.tensor([0.6, 0.8]).double() * m
+        value, error = stein_discrepancy(x + shift, -(x + shift), scale=2.0)
+        assert abs(value - m**2 * mean_kernel) < 4 * error
+        assert m == 0 or error < 0.25 * value

@@ -13,6 +13,7 @@ from .coverage import (
     precision_recall,
 )
 from .distances import Moments, frechet, inception_score, kernel_distance, sliced_wasserstein
+from .stein import stein_discrepancy
 
 __all__ = [
     "Moments",
@@ -26,4 +27,5 @@ __all__ = [
     "neighbour_ratio",
     "precision_recall",
     "sliced_wasserstein",
+    "stein_discrepancy",
 ]
