@@ -100,6 +100,14 @@ def _seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_levels():
+    """Compute curves of losses at 3 levels, not 12."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scorefield.evaluate.fit.LOSS_LEVELS", 3)
+        yield
+
+
 @pytest.fixture(scope="session")
 def points(tmp_path_factory):
     """A file of vectors."""

@@ -7,10 +7,13 @@ import math
 import os
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import torch
+from standins import undrawn
 from torch.nn.parallel import DistributedDataParallel
 
 import scorefield
@@ -29,8 +32,10 @@ from scorefield import (
 from scorefield.cli import main
 from scorefield.data import Arrays, Batches
 from scorefield.distributed import check_equal, is_main, join, rank
+from scorefield.evaluate import fit
 from scorefield.runs import Interrupted, Run, resume, start
 from scorefield.runs.config import Experiment, override
+from scorefield.show import plots
 from scorefield.train import train
 
 STEPS = 24
@@ -148,6 +153,13 @@ def together(place):
     torch.save(result, place / f"result{rank()}.pt")
 
 
+def stop_when_logged(log):
+    """Send this process SIGTERM after the first step, as a launcher does that is stopped."""
+    while not (log.exists() and log.stat().st_size):
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def fail(place):
     """Let rank 0 fail to write while the other process waits for it."""
 
@@ -162,9 +174,14 @@ def fail(place):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
+    plots.as_png, fit.LOSS_LEVELS = undrawn, 3  # as in the tests
     place = Path(sys.argv[1])
     together(place)
     assert main(["sample", str(place / "two"), "-n", "5", "--batch", "2", "--out", "x.npy"]) == 0
     options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "figures"]
     assert main(["evaluate", str(place / "two"), *options]) == 0
+    Thread(target=stop_when_logged, args=[place / "command/log.jsonl"], daemon=True).start()
+    settings = ["--network.width=16", "--network.blocks=1", "--training.steps=100000"]
+    command = ["train", "vectors", *settings, "--out", str(place / "command")]
+    assert main(command) == 128 + signal.SIGTERM
     fail(place)

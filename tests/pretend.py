@@ -20,7 +20,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -64,7 +64,7 @@ def counting():
         _open.pop()
 
 
-def growth(run, few=2, many=4):
+def growth(run, few=1, many=2):
     """Return the copies and reads that run(many) has more than run(few), by the line."""
     run(few)  # what is computed once and kept
     with counting() as first:
@@ -136,12 +136,14 @@ def _run(operation, *args, **kwargs):
     if kwargs.get("device"):
         kwargs["device"] = torch.device("cpu")
     result = operation(*args, **kwargs)
+    if not (writes := _about(operation)[2]) and isinstance(result, Tensor):
+        return result if target.type == "cpu" else There(result, target)
     for t in (t for t in there if t.raw.shape != t.shape):  # it was resized
         t.data = There(t.raw, t.device)
     if target.type == "cpu":
         return result
     # a tensor that was written to is returned itself
-    written = {id(getattr(t, "raw", t)): t for t in tensors}
+    written = {id(getattr(t, "raw", t)): t for t in tensors} if writes else {}
 
     def move(x):
         if not isinstance(x, Tensor):
@@ -160,9 +162,17 @@ def _map(function, value):
     return function(value)
 
 
+@cache
+def _about(operation):
+    """Return the name, and whether the host waits for it, and whether it writes to a tensor."""
+    name = operation._schema.name.removeprefix("aten::")
+    waits = name in WAITING or not WAITING_TAGS.isdisjoint(operation.tags)
+    return name, waits, operation._schema.is_mutable
+
+
 def _check(operation, args, kwargs, tensors, target):
     """Refuse what CUDA refuses, and count copies and reads."""
-    name = operation._schema.name.removeprefix("aten::")
+    name, waits, writes = _about(operation)
     if name in ("copy_", "_to_copy"):
         if {t.device for t in tensors} != {target}:
             _count("copies")
@@ -170,7 +180,6 @@ def _check(operation, args, kwargs, tensors, target):
     if name == "where":  # CUDA copies a number on the host before it chooses
         for _ in (t for t in tensors if not isinstance(t, There)):
             _count("copies")
-    waits = name in WAITING or not WAITING_TAGS.isdisjoint(operation.tags)
     if name in INDEXING and isinstance(args[0], There):
         indices = [i for i in args[1] if i is not None]
         one_value = len(args) > 2 and args[2].numel() == 1  # a masked fill
@@ -181,7 +190,7 @@ def _check(operation, args, kwargs, tensors, target):
     if waits and kwargs.get("output_size") is None:
         _count("reads")
     homes = {t.device for t in tensors if isinstance(t, There) or t.dim()}
-    if operation._schema.is_mutable and isinstance(args[0], Tensor):
+    if writes and isinstance(args[0], Tensor):
         homes.add(args[0].device)
     if len(homes) > 1:
         raise RuntimeError(f"{name}: expected tensors on one device, not {[*map(str, homes)]}")

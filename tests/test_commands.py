@@ -507,7 +507,6 @@ TINY_TABLE = ("--network={kind: MLP, width: 8, blocks: 1}", "--training.steps=1"
 
 def test_commands_on_a_device_write_the_numbers_of_a_cpu(same, monkeypatch):
     monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
-    monkeypatch.setattr("scorefield.evaluate.fit.LOSS_LEVELS", 2)
     rows = "\n".join(f"{i % 7 / 7},{i % 5 / 3}" for i in range(60))
     Path("x.csv").write_text(f"a,b\n{rows}\n")
 

@@ -111,10 +111,10 @@ def test_copies_and_reads_are_counted():
     def sample(steps):
         final(langevin(lambda x, sigma: -x * x.sum().item(), there, 1.0, alpha=0.01, steps=steps))
 
-    # from 2 steps to 4, at the innermost line of the package
+    # from 1 step to 2, at the innermost line of the package
     ((place, reads),) = pretend.growth(sample).items()
     assert place.startswith("samplers/state.py:")
-    assert reads == 2
+    assert reads == 1
 
 
 @pytest.mark.one_face
@@ -122,7 +122,8 @@ def test_copies_and_reads_are_counted():
 def test_a_samplers_step_makes_no_copy_and_no_read(name, device, same, growth):
     same(lambda place: final(RUNS[name](X.to(place), 3)))
     there = X.to(device)
-    assert not growth(lambda steps: final(RUNS[name](there, steps)))
+    # the first and the last step may be of another order
+    assert not growth(lambda steps: final(RUNS[name](there, steps)), 2, 4)
 
 
 def test_a_condition_that_stays_on_the_host_is_taken_with_samples_on_a_device(device):

@@ -47,7 +47,7 @@ def test_the_papers_ladder_for_figure_3_is_unstable():
     assert diagnosis.levels[0].bound == pytest.approx(4 * 1.01 * 0.1**2, rel=POWER)
     # the appendix's ladder is stable
     assert not run(sigmas=geometric(20.0, 1.0, 10)).unstable
-    health(diagnosis).savefig(BytesIO())
+    health(diagnosis).savefig(BytesIO(), dpi=20)
 
 
 def test_five_steps_a_level_lag_and_give_wrong_weights():
@@ -73,7 +73,7 @@ def test_a_healthy_chain_has_no_verdict():
     assert sum(line.startswith("mode ") for line in str(diagnosis).splitlines()) == 8
     figure = health(diagnosis)
     assert [len(ax.lines[0].get_xdata()) for ax in figure.axes[:3]] == [levels] * 3
-    figure.savefig(BytesIO())
+    figure.savefig(BytesIO(), dpi=20)
 
 
 def test_moments_against_the_theory_of_a_linear_chain():

@@ -170,7 +170,8 @@ STAND_INS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_cel
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_runs_for_two_steps(name, tmp_path):
+def test_every_preset_runs_for_two_steps(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("scorefield.runs.run.GRID_SAMPLES", 4)
     preset = PRESETS[name]
     source, sampler = preset.data.source, preset.sampling.sampler
     kinds = preset.network["kind"], source, sampler, "training"

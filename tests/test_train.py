@@ -143,8 +143,8 @@ def test_noise_differs_between_steps_and_seeds():
     ("kind", "fused"),  # by the host, or on the device
     [(torch.optim.Adam, False), (torch.optim.Adam, True), (torch.optim.AdamW, True), (Muon, True)],
 )
-@pytest.mark.parametrize("where", ["data", "gradient"])
-def test_a_step_that_is_not_finite_changes_nothing(where, kind, fused, device):
+@pytest.mark.one_face
+def test_a_step_that_is_not_finite_changes_nothing(kind, fused, device):
     model = _unet(width=16).to(device)  # wide enough for Muon
     ema, quantile = MovingAverage(model), NormQuantile(0.9, device)
     optimizer = kind(model.parameters(), lr=1e-3, fused=fused)
@@ -160,16 +160,16 @@ def test_a_step_that_is_not_finite_changes_nothing(where, kind, fused, device):
         return LOSS(score, x, noise=noise) + torch.sqrt((0 * score(x, 0.5)).flatten(1).sum(1))
 
     before = states()
-    optimizer.zero_grad()
-    factor, loss = (math.nan, LOSS) if where == "data" else (1.0, infinite)
     options = {"optimizer": optimizer, "steps": 3, "start": 2, "ema": ema}
     options["clip_quantile"] = quantile
-    run = train(model, lambda step: factor * there(step), loss, **options)
-    with pytest.warns(UserWarning, match=r"step 3 is skipped, .* look for NaN in the data"):
-        (update,) = run
-    assert update.skipped
-    assert math.isfinite(update.loss) == (where == "gradient")
-    torch.testing.assert_close(states(), before, atol=0, rtol=0)
+    for factor, loss in ((math.nan, LOSS), (1.0, infinite)):  # the data, or the gradient alone
+        optimizer.zero_grad()
+        run = train(model, lambda step, factor=factor: factor * there(step), loss, **options)
+        with pytest.warns(UserWarning, match=r"step 3 is skipped, .* look for NaN in the data"):
+            (update,) = run
+        assert update.skipped
+        assert math.isfinite(update.loss) == (loss is infinite)
+        torch.testing.assert_close(states(), before, atol=0, rtol=0)
 
 
 def test_muon_makes_the_gradient_of_a_matrix_orthogonal():
@@ -257,7 +257,7 @@ def test_a_step_on_a_device_makes_no_copy_and_no_read(name, device, same, growth
     build, loss, batches = STEPS[name]
     there = {place: _on(place, batches) for place in ("cpu", device)}
 
-    def weights(place, steps=3):
+    def weights(place, steps=2):
         model = build().to(place)
         ema = MovingAverage(model)
         optimizer = kind(model.parameters(), lr=1e-3, fused=True)
