@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
+from scorefield._ops import random_words
 from scorefield.data import Arrays, Batches, Crops, LabelledBatch
 from scorefield.data._random import DEQUANTISE, FLIP, ORDER
-from scorefield.noise import random_words
 
 
 def _numbered(n, shape=(3, 4, 5)):

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, lognorm, loguniform, norm
 
 from scorefield import Prior, geometric, interpolated, karras, linear
+from scorefield._ops import WORD, philox
 from scorefield.noise import (
-    WORD,
     Discrete,
     LogNormal,
     LogUniform,
     perturb,
-    philox,
     replay,
     seeded,
     uniform_like,

@@ -7,9 +7,8 @@ normal numbers, with a density. A source of randomness has the signature of `tor
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
-from ._ops import Noise, Sigma, match
+from ._ops import Noise, Sigma, box_muller, match, random_words
 
 
 def perturb(
@@ -222,48 +221,6 @@ def seeded(seed: int, *, first: int = 0, step: int = 0) -> Noise:
         return box_muller(words, dtype).flatten(1)[:, :size].reshape(x.shape).to(x.dtype)
 
     return noise
-
-
-WORD = 0xFFFFFFFF
-
-
-def random_words(
-    seed: int, rows: range, blocks: int, use: int, step: int, device: torch.device
-) -> tuple[Int[Tensor, "rows blocks"], ...]:
-    """Return four random words for each block of each row, a function of all numbers given."""
-    arange = partial(torch.arange, device=device)
-    full = partial(torch.full, (), dtype=torch.long, device=device)
-    counter = arange(blocks), arange(rows.start, rows.stop)[:, None], full(use), full(step)
-    return philox(counter, (int(seed) & WORD, int(seed) >> 32))
-
-
-def philox(counter: Sequence[Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Return four random words of 32 bits: Philox 4×32-10 of Salmon et al. 2011.
-
-    The words are integers of 64 bits. The four of the counter broadcast, so that the first rounds
-    cost little.
-    """
-    a, b, c, d = counter
-    k, m = key
-    for _ in range(10):
-        # 64 bits of a product that is unsigned: only the lower 32 bits of what follows count
-        p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
-        a, c = (q >> 32) ^ b, (p >> 32) ^ d
-        a ^= k
-        c ^= m
-        a &= WORD
-        c &= WORD
-        b, d = q, p
-        k, m = (k + 0x9E3779B9) & WORD, (m + 0xBB67AE85) & WORD
-    return a, b & WORD, c, d & WORD
-
-
-def box_muller(words: Sequence[Tensor], dtype: torch.dtype) -> Float[Tensor, "*shape 4"]:
-    """Return normal numbers √(−2 log u)·(cos 2πv, sin 2πv) of two pairs of words, u > 0."""
-    u, angle = (torch.stack([w.to(dtype) for w in words[i::2]], -1) for i in (0, 1))
-    radius = u.add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-    angle *= 2 * math.pi * 2.0**-32
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
 
 
 def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> Noise:

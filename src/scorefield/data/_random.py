@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..noise import WORD, random_words
+from .._ops import WORD, random_words
 
 ORDER = WORD
 FLIP = WORD - 1

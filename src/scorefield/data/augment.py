@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import RowCondition
-from ..noise import box_muller, random_words
+from .._ops import RowCondition, box_muller, random_words
 from ._random import AUGMENT
 
 AUGMENTATION = "augment"
