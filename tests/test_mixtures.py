@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_diagnose import apart, circle
 
-from scorefield import GaussianMixture, geometric, karras, suggest
+from scorefield import Gaussian, GaussianMixture, geometric, karras, replay, seeded, suggest
 from scorefield.samplers import SAMPLERS, annealed_langevin, final
 
 TWO = GaussianMixture(torch.tensor([[-2], [2]]).double(), 0.25, torch.tensor([0.3, 0.7]).double())
@@ -63,18 +63,39 @@ def orders(errors):
     return [math.log2(before / after) for before, after in pairwise(errors)]
 
 
+def flow_error(name, sigmas, **options):
+    """Return the mean error of the share of q below each end of the ODE."""
+    start = torch.linspace(-60, 60, 400).double()[:, None]
+    x = final(SAMPLERS[name].run(TWO, start, sigmas, denoise=False, **options))
+    gap = share_below(x, sigmas[-1]) - share_below(start, sigmas[0])
+    return gap.abs().mean().item()
+
+
 @pytest.mark.parametrize("grid", [karras, geometric])
 @pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpm_solver", 2)])
 def test_order_of_the_ode(name, order, grid):
-    start, errors = torch.linspace(-60, 60, 400).double()[:, None], []
-    for n in (32, 64, 128):
-        sigmas = grid(20.0, 0.05, n + 1, dtype=torch.float64)
-        states = list(SAMPLERS[name].run(TWO, start, sigmas, denoise=False))
-        assert len(states) == n
-        gap = share_below(states[-1].x, 0.05) - share_below(start, 20.0)
-        errors.append(gap.abs().mean().item())
+    grids = [grid(20.0, 0.05, n + 1, dtype=torch.float64) for n in (32, 64, 128)]
+    errors = [flow_error(name, sigmas) for sigmas in grids]
     # where the next term of the error is c/32 of the first one, the ratio errs by c/64; c < 4
     assert orders(errors) == pytest.approx([order] * 2, abs=4 / 64 / math.log(2))
+
+
+@pytest.mark.parametrize("grid", [karras, geometric])
+@pytest.mark.parametrize(
+    ("name", "k", "order"),
+    [
+        *(("dpm_solver_3", 3, 3), ("unipc", 2, 3), ("unipc", 3, 4)),
+        *(("adams_bashforth", 3, 3), ("adams_bashforth", 4, 4)),
+    ],
+)
+def test_order_of_multistep_methods(name, k, order, grid):
+    """After three tiny steps, so that the first steps of lower order leave nothing to see."""
+    tiny, errors = 20 * (1 + 1e-4 * torch.arange(3, 0, -1).double()), []
+    for n in (128, 256):
+        sigmas = torch.cat([tiny, grid(20.0, 0.05, n + 1, dtype=torch.float64)])
+        errors.append(flow_error(name, sigmas, order=k))
+    # where the next term of the error is c/128 of the first, the ratio errs by c/256; c < 36
+    assert orders(errors) == pytest.approx([order], abs=36 / 256 / math.log(2))
 
 
 @pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion", "consistent"])
@@ -90,6 +111,20 @@ def test_weak_order_of_the_reverse_diffusion(name):
     # where the next term of the error is c/8 of the first one, the ratio errs by c/16; c < 2
     for errors in (means, variances):
         assert orders(errors) == pytest.approx([1, 1], abs=2 / 16 / math.log(2))
+
+
+def test_weak_order_of_the_sde_with_memory():
+    """On a Gaussian x is linear in the start and in all noise: the variance is a sum of squares."""
+    oracle, errors = Gaussian(torch.zeros(1).double(), 4.0), []
+    for n in (64, 128, 256):
+        pulses = torch.eye(n + 1).double()[:, :, None]
+        options = {"denoise": False, "noise": replay(pulses[1:])}
+        sigmas = geometric(HIGH, LOW, n + 1, dtype=torch.float64)
+        start = math.sqrt(4 + HIGH**2) * pulses[0]
+        x = final(SAMPLERS["dpm_solver_sde"].run(oracle, start, sigmas, **options))
+        errors.append(abs(x.square().sum().item() - 4 - LOW**2))
+    # where the next term of the error is c/64 of the first one, the ratio errs by c/128; c < 4
+    assert orders(errors) == pytest.approx([2, 2], abs=4 / 128 / math.log(2))
 
 
 def anneal(steps, sigmas, epsilon):
@@ -133,6 +168,32 @@ def test_a_corrector_improves_its_predictor():
         for _ in range(2):
             p = down("predictor_corrector", pair, p, **stay)
     assert wasserstein(p, truth) < 0.6 * wasserstein(plain, truth)  # with one correction, 0.68
+
+
+def quantiles(sigma, n=2**13):
+    """Return n quantiles of q_σ, by bisection."""
+    shares = (torch.arange(n).double() + 0.5) / n
+    low, high = shares.new_full((n,), -200), shares.new_full((n,), 200)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = share_below(middle[:, None], sigma) < shares
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return low
+
+
+@pytest.mark.slow
+def test_samplers_at_few_evaluations():
+    """Print the distance W₁ of each sampler from TWO, down Karras' grid from 20 to 0.01."""
+    start, truth, table = quantiles(20.0)[:, None], quantiles(0.0), {}
+    for name in sorted(SAMPLERS.keys() - {"annealed_langevin"}):
+        for budget in (5, 8, 16, 32):
+            fits = [n for n in range(1, 40) if SAMPLERS[name].evaluations(n) <= budget]
+            sigmas = karras(20.0, 0.01, fits[-1], dtype=torch.float64)
+            x = final(SAMPLERS[name].run(TWO, start, sigmas, noise=seeded(0)))
+            table[name, budget] = (x[:, 0].sort()[0] - truth).abs().mean().item()
+        print(f"{name:20}", *(f"{table[name, budget]:8.4f}" for budget in (5, 8, 16, 32)))
+    best = {budget: min(table, key=lambda k: (k[1] != budget, table[k]))[0] for _, budget in table}
+    assert best == {5: "adams_bashforth", 8: "adams_bashforth", 16: "unipc", 32: "unipc"}
 
 
 N = 10_000

@@ -69,10 +69,15 @@ def test_churn_is_edms_algorithm_2():
     torch.testing.assert_close(final(run), x)
 
 
-def test_dpm_solver_is_its_algorithm():
-    """DPM-Solver++(2M) in its own variables: λ = −log σ, α = 1, r = h₋₁/h."""
+@pytest.mark.parametrize("name", ["dpm_solver", "dpm_solver_sde", "dpm_solver_3"])
+def test_dpm_solver_is_its_algorithm(name):
+    """DPM-Solver++(2M), its SDE form and (3M) in λ = −log σ, with α = 1, r = h₋₁/h, recorded noise.
+
+    Order 3 is Newton's polynomial: with the integrals φₖ of uᵏe⁻ʰ⁽¹⁻ᵘ⁾, the paper's D₁ and D₂.
+    """
     x, denoiser, sigmas = torch.randn(5, 2).double(), to_denoiser(GAUSSIAN), LADDER.double()
-    run = dpm_solver(GAUSSIAN, x, sigmas, denoise=False)
+    draws = torch.randn(3, 5, 2).double()
+    run = SAMPLERS[name].run(GAUSSIAN, x, sigmas, denoise=False, noise=replay(draws))
     lam, values = -sigmas.log(), []
     for i in range(1, len(sigmas)):
         h = lam[i] - lam[i - 1]
@@ -81,8 +86,62 @@ def test_dpm_solver_is_its_algorithm():
         if i > 1:
             r = (lam[i - 1] - lam[i - 2]) / h
             d = (1 + 1 / (2 * r)) * values[-1] - 1 / (2 * r) * values[-2]
-        x = sigmas[i] / sigmas[i - 1] * x - torch.expm1(-h) * d
+        if name == "dpm_solver_sde":
+            x = (-h).exp() * sigmas[i] / sigmas[i - 1] * x + (1 - (-2 * h).exp()) * d
+            x = x + sigmas[i] * (1 - (-2 * h).exp()).sqrt() * draws[i - 1]
+            continue
+        x = sigmas[i] / sigmas[i - 1] * x
+        if name == "dpm_solver":
+            x = x - torch.expm1(-h) * d
+            continue
+        phi1 = -torch.expm1(-h)
+        phi2 = 1 - phi1 / h
+        x = x + phi1 * values[-1]
+        if i == 2:
+            x = x + phi2 * (values[-1] - values[-2]) / r
+        if i == 3:
+            r_last, phi3 = (lam[1] - lam[0]) / h, 1 - 2 * phi2 / h
+            d1, d1_last = (values[2] - values[1]) / r, (values[1] - values[0]) / r_last
+            d2 = (d1 - d1_last) / (r + r_last)
+            x = x + phi2 * (d1 + r * d2) + phi3 * d2
     torch.testing.assert_close(final(run), x)
+
+
+def test_unipc_and_adams_bashforth_are_their_algorithms():
+    """UniPC-2 by the paper's system R·a = φ; Adams & Bashforth's numbers for equal steps."""
+    start, denoiser, sigmas = torch.randn(5, 2).double(), to_denoiser(GAUSSIAN), LADDER.double()
+    lam, x, values = -sigmas.log(), start, []
+    h = lam[1] - lam[0]  # the ladder is geometric
+    phi1 = -torch.expm1(-h)
+    phi2 = 1 - phi1 / h
+    phi3 = 1 - 2 * phi2 / h
+    predicted = start
+    for i in range(4):
+        values.append(denoiser(predicted, sigmas[i]))
+        back = [(values[k] - values[i - 1]) for k in range(i - 2, i + 1)] if i > 1 else []
+        if i == 1:
+            x = sigmas[1] / sigmas[0] * x + phi1 * values[0] + phi2 * (values[1] - values[0])
+        if i > 1:
+            a = torch.linalg.solve(
+                torch.tensor([[-1.0, 1], [1, 1]]).double(), torch.stack([phi2, phi3])
+            )
+            x = (
+                sigmas[i] / sigmas[i - 1] * x
+                + phi1 * values[i - 1]
+                + a[0] * back[0]
+                + a[1] * back[2]
+            )
+        if i < 3:
+            change = phi2 * (values[i] - values[i - 1]) if i else 0
+            predicted = sigmas[i + 1] / sigmas[i] * x + phi1 * values[i] + change
+    run = SAMPLERS["unipc"].run(GAUSSIAN, start, sigmas, order=2, denoise=False)
+    torch.testing.assert_close(final(run), predicted)
+    sigmas = linear(2.0, 0.5, 7, dtype=torch.float64)
+    *_, before, end = SAMPLERS["adams_bashforth"].run(GAUSSIAN, start, sigmas, denoise=False)
+    states = [start, *(s.x for s in SAMPLERS["adams_bashforth"].run(GAUSSIAN, start, sigmas))]
+    slopes = [-s * GAUSSIAN(y, s) for y, s in zip(states[2:6], sigmas[2:6], strict=True)]
+    mean = sum(w * k for w, k in zip((-9 / 24, 37 / 24, -59 / 24, 55 / 24), slopes, strict=True))
+    torch.testing.assert_close(end.x, before.x - 0.25 * mean)
 
 
 def test_consistent_sampling_between_euler_and_ancestral():
@@ -183,10 +242,10 @@ def test_states_count_steps_and_are_never_written_to_again(name):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_sampler_holds_on_to_no_state(name):
     """Memory cannot grow with the number of steps: all but the newest states are free."""
-    alive = []
+    alive, options = [], SAMPLERS[name].defaults if name in SAMPLERS else {}
     for state in RUNS[name](GAUSSIAN, torch.randn(5, 2).double()):
         alive.append(weakref.ref(state.denoised))
-        assert sum(ref() is not None for ref in alive) <= 2
+        assert sum(ref() is not None for ref in alive) <= (3 if "order" in options else 2)
     del state
     gc.collect()
     assert not any(ref() is not None for ref in alive)
@@ -313,6 +372,7 @@ LIMITED = {
     "churn": {"amount": [-1.0], "s_noise": [math.nan]},
     "predictor_corrector": {"ratio": [math.inf, 0.0], "corrections": [1.5, -1], "rule": ["mean"]},
     "consistent": {"eta": [2.0, 0.1]},
+    "unipc": {"order": [0, 1.5], "form": ["data"]},
 }
 
 

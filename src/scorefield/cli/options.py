@@ -34,8 +34,9 @@ Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
 SamplerName: TypeAlias = Annotated[
     str | None,
     arg(
-        help="heun, dpm_solver, annealed_langevin, underdamped, predictor_corrector, euler, churn, "
-        "ancestral, reverse_diffusion or consistent; by default the run's own"
+        help="heun, unipc, adams_bashforth, dpm_solver, dpm_solver_3, dpm_solver_sde, euler, "
+        "churn, annealed_langevin, underdamped, predictor_corrector, ancestral, reverse_diffusion "
+        "or consistent; by default the run's own"
     ),
 ]
 Steps: TypeAlias = Annotated[

@@ -9,6 +9,7 @@ from ..values import check_names, spelling_hint
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import Kernel, annealed_langevin, consistent, langevin, underdamped
 from .metropolis import hmc, mala
+from .multistep import multistep
 from .state import State, States, every, final, sampler
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
@@ -55,6 +56,10 @@ SAMPLERS = {
     "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion)),
     "churn": Sampler(churn, per_step=2),
     "dpm_solver": Sampler(dpm_solver),
+    "dpm_solver_sde": Sampler(partial(dpm_solver, sde=True)),
+    "dpm_solver_3": Sampler(multistep),
+    "unipc": Sampler(partial(multistep, corrector=True)),
+    "adams_bashforth": Sampler(partial(multistep, order=4, form="noise")),
     "predictor_corrector": Sampler(predictor_corrector),
 }
 
@@ -97,6 +102,7 @@ __all__ = [
     "integrate",
     "langevin",
     "mala",
+    "multistep",
     "predictor_corrector",
     "reverse_diffusion",
     "underdamped",

@@ -79,13 +79,16 @@ def dpm_solver(
     x: Float[Tensor, "batch *shape"],
     sigmas: Float[Tensor, "levels"],
     *,
+    sde: bool = False,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """DPM-Solver++(2M): order 2 with one evaluation a step (Lu et al. 2022b, Algorithm 2).
 
     In λ = −log σ and D = x + σ²s: x ← σ'/σ·x − (e⁻ʰ − 1)·D', where h = λ' − λ and, with r = h₋₁/h,
-    D' = (1 + 1/2r)·D − 1/2r·D₋₁. For the arguments see `integrate`; `noise` is not used.
+    D' = (1 + 1/2r)·D − 1/2r·D₋₁. With `sde` it is SDE-DPM-Solver++(2M), which removes twice as much
+    noise and adds new noise: x ← (σ'/σ)²·x − (e⁻²ʰ − 1)·D' + σ'√(1 − e⁻²ʰ)·z. For the arguments
+    see `integrate`; the ODE does not use `noise`.
     """
     h_last, d_last = math.inf, x  # the first step, with 1/r = 0, is of order 1
     for sigma, sigma_next in pairwise(sigmas.tolist()):
@@ -93,7 +96,11 @@ def dpm_solver(
         r = h_last / h
         d = x + sigma**2 * score(x, sigma)
         d_prime = (1 + 1 / (2 * r)) * d - 1 / (2 * r) * d_last
-        x = sigma_next / sigma * x - math.expm1(-h) * d_prime
+        if sde:
+            spread = sigma_next * math.sqrt(-math.expm1(-2 * h))
+            x = (sigma_next / sigma) ** 2 * x - math.expm1(-2 * h) * d_prime + spread * noise(x)
+        else:
+            x = sigma_next / sigma * x - math.expm1(-h) * d_prime
         h_last, d_last = h, d
         yield State(x, sigma_next, d)
 

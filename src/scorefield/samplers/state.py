@@ -132,7 +132,7 @@ def _is_step(step: Any) -> bool:
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
     **dict.fromkeys(
-        ("steps", "leapfrogs"), (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1")
+        ("steps", "leapfrogs", "order"), (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1")
     ),
     "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
     **dict.fromkeys(("alpha", "epsilon", "ratio"), POSITIVE),
@@ -147,6 +147,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("step", "predictor"), (_is_step, "a function of (score, x, sigma, sigma_next, noise)")
     ),
     "rule": (lambda name: name in ("sample", "batch"), "'sample' (α = 2r²σ²) or 'batch'"),
+    "form": (lambda name: name in ("denoised", "noise"), "'denoised' (D in λ) or 'noise' (ε in σ)"),
 }
 """Values that an option of a sampler can have, by the option's name."""
 
