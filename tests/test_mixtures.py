@@ -12,7 +12,16 @@ import pytest
 import torch
 from test_diagnose import apart, circle
 
-from scorefield import Gaussian, GaussianMixture, geometric, karras, replay, seeded, suggest
+from scorefield import (
+    Gaussian,
+    GaussianMixture,
+    brownian,
+    geometric,
+    karras,
+    replay,
+    seeded,
+    suggest,
+)
 from scorefield.samplers import SAMPLERS, annealed_langevin, final
 
 TWO = GaussianMixture(torch.tensor([[-2], [2]]).double(), 0.25, torch.tensor([0.3, 0.7]).double())
@@ -125,6 +134,31 @@ def test_weak_order_of_the_sde_with_memory():
         errors.append(abs(x.square().sum().item() - 4 - LOW**2))
     # where the next term of the error is c/64 of the first one, the ratio errs by c/128; c < 4
     assert orders(errors) == pytest.approx([2, 2], abs=4 / 128 / math.log(2))
+
+
+def test_strong_order_on_a_linear_sde():
+    """On N(0, 1), d(x/σ²) = (x/σ²)/(1 + ρ) dρ + dB(ρ) with ρ = 1/σ² has a solution in closed form.
+
+    Its integral of dB/(1 + ρ) is a sum of 128 steps, off by a share of 1/√12 of a step.
+    """
+    oracle, fine = Gaussian(torch.zeros(1).double(), 1.0), geometric(HIGH, LOW, 129).double()
+    x, rho = torch.randn(200, 1).double(), fine**-2
+    middle = (rho[1:] + rho[:-1]) / 2
+    noise, integral = brownian(0, fine), 0
+    for width, at in zip(rho.diff(), middle, strict=True):
+        integral = integral + width.sqrt() * noise(x) / (1 + at)
+    truth = (1 + 1 / rho[-1]) * (x * rho[0] / (1 + rho[0]) + integral)
+    grids, errors = [fine[:: 128 // n] for n in (8, 16, 32)], {}
+    for grid in grids:
+        noise = brownian(0, grid)
+        path = [noise(x) for _ in grid[1:]]
+        for name in ("ancestral", "reverse_diffusion", "dpm_solver_sde"):
+            run = SAMPLERS[name].run(oracle, x, grid, denoise=False, noise=replay(path))
+            error = (final(run) - truth).square().mean().sqrt().item()
+            errors.setdefault(name, []).append(error)
+    # next terms of up to 4/8 and 4/16 of the first, and 4/√12 of its steps in the truth
+    for name in errors:
+        assert orders(errors[name]) == pytest.approx([1, 1], abs=0.3), name
 
 
 def anneal(steps, sigmas, epsilon):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest, lognorm, loguniform, norm
 
-from scorefield import Prior, geometric, interpolated, karras, linear
+from scorefield import Prior, brownian, geometric, interpolated, karras, linear
 from scorefield._ops import WORD, philox
 from scorefield.noise import (
     Discrete,
@@ -199,6 +199,40 @@ def test_seeded_noise_is_the_same_in_any_type():
     assert (z - single).abs().max() < 3.5e-4
     assert (z - single).abs().median() < 1e-6
     assert seeded(0)(torch.empty(0, 3)).shape == (0, 3)
+
+
+def brownian_at(sigmas, x):
+    """Return B(1/σ²) at each level of a grid but its first, from its first on."""
+    noise, rho = brownian(3, sigmas), sigmas**-2
+    steps = [width.sqrt() * noise(x) for width in rho.diff()]
+    return torch.stack(steps).cumsum(0)
+
+
+def test_a_brownian_path_is_one_on_every_grid():
+    x, sigmas = torch.empty(4, 3).double(), geometric(5.0, 0.2, 9, dtype=torch.float64)
+    path = brownian_at(sigmas, x)
+    # two ways to add up to 8 increments, each within 2.2e-16 of B, whose deviation is 5
+    for grid in (sigmas[::2], sigmas[[0, 5, 8]], sigmas[[0, 8]]):
+        torch.testing.assert_close(brownian_at(grid, x)[-1], path[-1], rtol=0, atol=1e-13)
+    alone = brownian(3, sigmas, first=2)(x[2:3])
+    assert torch.equal(alone, brownian(3, sigmas)(x)[2:3])  # the same in any batch
+    assert (brownian(4, sigmas)(x) - brownian(3, sigmas)(x)).abs().min() > 1e-4
+    assert brownian(3, sigmas)(x.half()).dtype == torch.half
+    noise = brownian(3, sigmas[:2])
+    noise(x)
+    with pytest.raises(ValueError, match="sigmas has 2 levels: give the grid that the sampler has"):
+        noise(x)
+
+
+def test_increments_of_a_brownian_path_are_normal_and_independent():
+    """Steps as fine as 0.01 and as coarse as 3 octaves."""
+    sigmas = torch.tensor([90.0, 11.0, 5.0, 4.97, 4.94, 1.0, 0.9, 0.01]).double()
+    noise, x = brownian(0, sigmas), torch.empty(5000, 1).double()
+    z = torch.cat([noise(x) for _ in sigmas[1:]], 1)
+    for column in z.T:
+        assert kstest(column, norm.cdf).pvalue > 1e-3
+    # 4.5 standard errors of 28 products of 5000 pairs
+    assert (z.T @ z / 5000 - torch.eye(7)).abs().max() < 4.5 * (2 / 5000) ** 0.5
 
 
 def test_interpolated_noise_is_normal_throughout():

@@ -1,4 +1,4 @@
-"""Operations of every formula: σ against a batch, squared norms, pullbacks, random words."""
+"""Operations of every formula: σ against a batch, norms, pullbacks, random words, an ODE."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -223,3 +223,57 @@ def box_muller(words: Sequence[Tensor], dtype: torch.dtype) -> Float[Tensor, "*s
     radius = u.add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
     angle *= 2 * math.pi * 2.0**-32
     return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
+
+
+# ── Dormand & Prince's method of order 5 (1980), with step sizes for each sample ─────────────────
+
+Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""dy/dt as a function of t and y of some rows of a batch, and of their indices."""
+NODES = (0.2, 0.3, 0.8, 8 / 9, 1.0, 1.0)
+WEIGHTS = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+ERRORS = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+def solve(
+    f: Flow,
+    y: Float[Tensor, "batch size"],
+    start: float,
+    end: float,
+    scale: Callable[[Tensor, Tensor], Tensor],
+    max_evaluations: int,
+) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
+    """Return y at the end, by steps of error scale(t, y), and the evaluations for each sample."""
+    y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
+    count = torch.ones(len(y), dtype=torch.long, device=y.device)
+    rows = torch.arange(len(y), device=y.device)
+    slope, least = f(t, y, rows), max(1e-12, 16 * torch.finfo(y.dtype).eps)
+    while len(rows):
+        step = torch.minimum(h[rows], end - t[rows])
+        slopes = [slope[rows]]
+        for node, weights in zip(NODES, WEIGHTS, strict=True):
+            move = sum(w * k for w, k in zip(weights, slopes, strict=True))
+            proposal = y[rows] + step[:, None] * move
+            slopes.append(f(t[rows] + node * step, proposal, rows))
+        count[rows] += len(NODES)
+        error = step[:, None] * sum(e * k for e, k in zip(ERRORS, slopes, strict=True))
+        ratio = (error / scale(t[rows], y[rows])).abs().amax(1).nan_to_num(math.inf, math.inf)
+        good = rows[ratio <= 1]
+        y[good], slope[good] = proposal[ratio <= 1], slopes[-1][ratio <= 1]
+        t[good] += step[ratio <= 1]
+        h[rows] = step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
+        stuck = rows[(h[rows] < 1e-10) | (count[rows] > max_evaluations)].tolist()
+        if stuck:
+            raise ValueError(
+                f"samples {stuck[:5]} do not reach sigma_max within {max_evaluations} evaluations: "
+                "the score is not finite or not smooth there. Raise max_evaluations, tolerance or "
+                "sigma_min"
+            )
+        rows = rows[end - t[rows] > least]
+    return y, count

@@ -9,14 +9,13 @@ dimensions and is unbiased. The result is the density of the data with noise σ_
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._ops import Noise, check_batch, linearize, match, trace, widest
+from ._ops import Flow, Noise, check_batch, linearize, match, solve, trace, widest
 from .prior import Prior
 from .score import Score
 
@@ -80,7 +79,7 @@ def log_likelihood(
         start = start.to(widest(x.device))
         ends = math.log(sigma_min), math.log(sigma_max)
         flow = _flow(score, x, directions, chunk)
-        end, count = _solve(flow, start, *ends, scale, max_evaluations)
+        end, count = solve(flow, start, *ends, scale, max_evaluations)
         base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
         integrals = end[:, size:]
         # a single probe has no standard error
@@ -88,9 +87,6 @@ def log_likelihood(
         if probed > 1:
             error = integrals.std(1) / math.sqrt(probed)
         return Likelihood(base + integrals.mean(1), error, count)
-
-
-Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow:
@@ -121,55 +117,3 @@ def bits_per_dim(
     upper bound on the bits of k (Theis et al. 2016). `size` is the number of values in a sample.
     """
     return -log_prob / (size * math.log(2)) + math.log2(levels)
-
-
-# ── Dormand & Prince's method of order 5 (1980), with step sizes for each sample ─────────────────
-
-NODES = (0.2, 0.3, 0.8, 8 / 9, 1.0, 1.0)
-WEIGHTS = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERRORS = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-
-def _solve(
-    f: Flow,
-    y: Float[Tensor, "batch size"],
-    start: float,
-    end: float,
-    scale: Callable[[Tensor, Tensor], Tensor],
-    max_evaluations: int,
-) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
-    """Return y at the end, by steps of error scale(t, y), and the evaluations for each sample."""
-    y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
-    count = torch.ones(len(y), dtype=torch.long, device=y.device)
-    rows = torch.arange(len(y), device=y.device)
-    slope, least = f(t, y, rows), max(1e-12, 16 * torch.finfo(y.dtype).eps)
-    while len(rows):
-        step = torch.minimum(h[rows], end - t[rows])
-        slopes = [slope[rows]]
-        for node, weights in zip(NODES, WEIGHTS, strict=True):
-            move = sum(w * k for w, k in zip(weights, slopes, strict=True))
-            proposal = y[rows] + step[:, None] * move
-            slopes.append(f(t[rows] + node * step, proposal, rows))
-        count[rows] += len(NODES)
-        error = step[:, None] * sum(e * k for e, k in zip(ERRORS, slopes, strict=True))
-        ratio = (error / scale(t[rows], y[rows])).abs().amax(1).nan_to_num(math.inf, math.inf)
-        good = rows[ratio <= 1]
-        y[good], slope[good] = proposal[ratio <= 1], slopes[-1][ratio <= 1]
-        t[good] += step[ratio <= 1]
-        h[rows] = step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
-        stuck = rows[(h[rows] < 1e-10) | (count[rows] > max_evaluations)].tolist()
-        if stuck:
-            raise ValueError(
-                f"samples {stuck[:5]} do not reach sigma_max within {max_evaluations} evaluations: "
-                "the score is not finite or not smooth there. Raise max_evaluations, tolerance or "
-                "sigma_min"
-            )
-        rows = rows[end - t[rows] > least]
-    return y, count

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
-from ._ops import Noise, Sigma, box_muller, match, random_words
+from ._ops import Noise, Sigma, box_muller, match, random_words, widest
 
 
 def perturb(
@@ -214,13 +214,58 @@ def seeded(seed: int, *, first: int = 0, step: int = 0) -> Noise:
         raise ValueError(f"first={first}, step={step}: give whole numbers from 0 to 2^32 - 1")
     calls = count()
 
+    return lambda x: _normal_like(x, seed, first, next(calls), step)
+
+
+def _normal_like(x: Tensor, seed: int, first: int, use: int, step: int) -> Tensor:
+    size, rows = x[0].numel() if len(x) else 0, range(first, first + len(x))
+    words = random_words(seed, rows, -(-size // 4), use, step, x.device)
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    return box_muller(words, dtype).flatten(1)[:, :size].reshape(x.shape).to(x.dtype)
+
+
+BROWNIAN_OCTAVES = 32  # a Brownian path is for σ from 2⁻³² to 2³²
+BROWNIAN_HALVINGS = 24  # and straight between points 2⁻¹⁸ octaves apart
+
+
+def brownian(seed: int, sigmas: Float[Tensor, "levels"], *, first: int = 0) -> Noise:
+    """Return the noise of one path at any grid, for samplers that add noise once a step.
+
+    Reverse diffusion drives x/σ² by a Brownian motion B(1/σ²). Call i returns its increment from
+    level i to i + 1 over its standard deviation; row and seed are as in `seeded`. The path is a
+    virtual tree over log σ (Li et al. 2020).
+    """
+    check_seed(seed)
+    check_levels(sigmas)
+    levels = iter(sigmas.tolist())
+    sigma, b = next(levels), None
+
     def noise(x: Tensor) -> Tensor:
-        size, rows = x[0].numel() if len(x) else 0, range(first, first + len(x))
-        words = random_words(seed, rows, -(-size // 4), next(calls), step, x.device)
-        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-        return box_muller(words, dtype).flatten(1)[:, :size].reshape(x.shape).to(x.dtype)
+        nonlocal sigma, b
+        x_wide, low = x.to(widest(x.device)), next(levels, None)
+        if low is None:
+            raise ValueError(f"sigmas has {len(sigmas)} levels: give the grid that the sampler has")
+        start = _brownian_at(sigma, x_wide, seed, first) if b is None else b
+        b = _brownian_at(low, x_wide, seed, first)
+        z, sigma = (b - start) / math.sqrt(low**-2 - sigma**-2), low
+        return z.to(x.dtype)
 
     return noise
+
+
+def _brownian_at(sigma: float, x: Tensor, seed: int, first: int) -> Tensor:
+    """Return B(1/σ²), where 1/σ² = 4ᵗ: halve the range of t, and draw B in its middle."""
+    t, low, high, node = -math.log2(sigma), -float(BROWNIAN_OCTAVES), float(BROWNIAN_OCTAVES), 0
+    start, end = torch.zeros_like(x), 2.0**BROWNIAN_OCTAVES * _normal_like(x, seed, first, 0, 1)
+    for depth in range(BROWNIAN_HALVINGS):
+        middle = (low + high) / 2
+        before, after = 4**middle - 4**low, 4**high - 4**middle
+        share = before / (before + after)
+        z = _normal_like(x, seed, first, node, depth + 2)
+        b = start + share * (end - start) + math.sqrt(share * after) * z
+        node = 2 * node + (t >= middle)
+        low, start, high, end = (middle, b, high, end) if t >= middle else (low, start, middle, b)
+    return start + (4**t - 4**low) / (4**high - 4**low) * (end - start)
 
 
 def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> Noise:

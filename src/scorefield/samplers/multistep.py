@@ -22,9 +22,9 @@ from .._ops import Noise
 from ..score import Score
 from .state import State, sampler
 
-Form = Literal["denoised", "noise"]
-POINTS, WEIGHTS = np.polynomial.legendre.leggauss(16)
-"""Gauss and Legendre's quadrature of [−1, 1], exact for polynomials of degree 31."""
+MultistepForm = Literal["denoised", "noise"]
+QUADRATURE = np.polynomial.legendre.leggauss(16)
+"""Gauss and Legendre's points and weights on [−1, 1], exact for polynomials of degree 31."""
 
 
 @sampler()
@@ -34,7 +34,7 @@ def multistep(
     sigmas: Float[Tensor, "levels"],
     *,
     order: int = 3,
-    form: Form = "denoised",
+    form: MultistepForm = "denoised",
     corrector: bool = False,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
@@ -61,18 +61,22 @@ def multistep(
 
 
 def _advance(
-    form: Form, x: Tensor, sigma: float, sigma_next: float, history: list[tuple[float, Tensor]]
+    form: MultistepForm,
+    x: Tensor,
+    sigma: float,
+    sigma_next: float,
+    history: list[tuple[float, Tensor]],
 ) -> Tensor:
     """Return x at sigma_next by the polynomial through the history's values at its levels."""
     levels = np.array([sigma, sigma_next, *(level for level, _ in history)])
     start, end, *nodes = levels if form == "noise" else -np.log(levels)
-    half = (end - start) / 2
-    t = start + half * (1 + POINTS)
+    half, (points, weights) = (end - start) / 2, QUADRATURE
+    t = start + half * (1 + points)
     if form == "denoised":
         x = sigma_next / sigma * x
     for i, (_, value) in enumerate(history):
         others = np.delete(nodes, i)
         basis = ((t[:, None] - others) / (nodes[i] - others)).prod(1)
         density = 1.0 if form == "noise" else sigma_next * np.exp(t)
-        x = x + float(half * (WEIGHTS * density * basis).sum()) * value
+        x = x + float(half * (weights * density * basis).sum()) * value
     return x
