@@ -9,6 +9,7 @@ write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
 from .evaluation import Evaluation
 from .features import Features, make_features
 from .gather import cache_folder, gather_samples
+from .grid import fit_grid
 from .judge import evaluate
 from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
@@ -22,6 +23,7 @@ __all__ = [
     "cache_folder",
     "evaluate",
     "evaluate_run",
+    "fit_grid",
     "five_plans",
     "frontier_plans",
     "gather_samples",
