@@ -10,6 +10,19 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def test_corrected_kernels_have_no_bias_and_log_z_is_within_its_error(capsys):
+    runpy.run_path(str(EXAMPLES / "corrected.py"), run_name="__main__")
+    shown, errors = capsys.readouterr()
+    assert errors == ""
+    means = dict(re.findall(r"^(\w+) .*density (-[\d.]+)", shown, re.M))
+    exact, *others, biased = (float(means[n]) for n in ("exact", "mala", "hmc", "langevin"))
+    assert all(abs(mean - exact) < 0.12 for mean in others)  # four standard errors
+    assert biased < exact - 0.4
+    results = re.findall(r"log Z = ([\d.]+) ± ([\d.]+)", shown)
+    assert len(results) == 2
+    assert all(abs(float(value) - 3) < 4 * float(error) < 0.2 for value, error in results)
+
+
 def test_each_method_finds_the_weight_that_it_can(tmp_path, monkeypatch, capsys):
     out, program = tmp_path / "small.png", str(EXAMPLES / "mixture.py")
     monkeypatch.setattr(sys, "argv", [program, "--n", "500", "--out", str(out)])

@@ -45,7 +45,7 @@ LAYERS = {
     "samplers": "_ops score noise values",
     "likelihood": "_ops score noise prior",
     "metrics": "_ops",
-    "inverse": "_ops score noise samplers",
+    "inverse": "_ops score noise prior samplers",
     "diagnose": "_ops score noise prior oracles samplers",
     "precondition": "_ops score noise",
     "model": "_ops noise score precondition prior values",

@@ -1,7 +1,8 @@
-"""Inverse problems: linear measurements, conditional scores, their products and samplers."""
+"""Inverse problems: measurements, conditional scores, their products, samplers and evidence."""
 
 from .compose import compose
 from .condition import dps, mmps, pigdm, replace
+from .evidence import log_normalizer, smc
 from .operators import LinearOperator, blur, downsample, grayscale, mask, matrix
 from .posterior import algorithm2, particle_filter
 
@@ -13,10 +14,12 @@ __all__ = [
     "downsample",
     "dps",
     "grayscale",
+    "log_normalizer",
     "mask",
     "matrix",
     "mmps",
     "particle_filter",
     "pigdm",
     "replace",
+    "smc",
 ]

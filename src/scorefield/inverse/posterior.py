@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
@@ -51,11 +51,16 @@ def _check_filters(
     operator.gap(y, x)
     if filter_size is None:
         return
-    if filter_size < 1 or len(x) % filter_size:
-        raise ValueError(f"filter_size={filter_size}: give a number that divides {len(x)}")
+    check_filter_size(filter_size, len(x))
     rows = operator.keep_observed(y.to(x)).expand(len(x), *y.shape[1:])
     if not torch.equal(rows, rows[::filter_size].repeat_interleave(filter_size, 0)):
         raise ValueError(f"filter_size={filter_size}: the particles of a filter must have one y")
+
+
+def check_filter_size(filter_size: int, particles: int) -> None:
+    """Raise unless the particles make filters of that size."""
+    if filter_size < 1 or filter_size % 1 or particles % filter_size:
+        raise ValueError(f"filter_size={filter_size}: give a number that divides {particles}")
 
 
 @sampler(_check_mask)
@@ -121,7 +126,7 @@ def particle_filter(
         s = score(x, sigma)
         log_w = log_w + step.log_weight(x, s, target)
         threshold = 1 if i == len(levels) - 1 else 0.5
-        parents, log_w = _resample(log_w, filters, noise, threshold)
+        parents, log_w = _choose_parents(log_w, filters, noise, threshold)
         x, s = x[parents], s[parents]
         denoised = x + sigma**2 * s
         ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
@@ -250,21 +255,31 @@ class _FilterStep:
         return ahead + _pinv_above(self.operator, target - y, self.sigma, self.sigma_y)
 
 
-def _resample(
+def _choose_parents(
     log_w: Tensor, filters: _Filters, noise: Noise, threshold: float
 ) -> tuple[Int[Tensor, "batch"], Float[Tensor, "batch"]]:
-    """Return the parent of each particle, and the new log-weights (systematic resampling).
+    """Return the parent of each particle, and the new log-weights."""
+    rows = filters.particles
+    uniform = ndtr(noise(log_w)).to(widest(log_w.device))[rows[:, :1]]
+    log_w = log_w[rows].masked_fill(rows < 0, -math.inf)
+    parents, lost = resample(log_w, uniform, threshold, (rows >= 0).sum(1, keepdim=True))
+    at = filters.of, filters.place
+    return rows.gather(1, parents)[at], log_w.masked_fill(lost, 0)[at]
+
+
+def resample(
+    log_w: Float[Tensor, "filters largest"],
+    uniform: Float[Tensor, "filters 1"],
+    threshold: float,
+    size: Int[Tensor, "filters 1"] | None = None,
+) -> tuple[Int[Tensor, "filters largest"], Bool[Tensor, "filters 1"]]:
+    """Return each particle's parent in its filter, and which filters are resampled (systematic).
 
     A filter is resampled only if its effective size is below `threshold` times its size, because
     each resampling loses some particles that were as good. The device decides, nobody waits for it.
     """
-    rows, kind = filters.particles, widest(log_w.device)
-    place, size = torch.arange(rows.shape[1], device=rows.device), (rows >= 0).sum(1, keepdim=True)
-    uniform = ndtr(noise(log_w)).to(kind)[rows[:, :1]]
-    log_w = log_w[rows].masked_fill(rows < 0, -math.inf)
-    w = log_w.to(kind).softmax(1)
+    w, place = log_w.to(uniform).softmax(1), torch.arange(log_w.shape[1], device=log_w.device)
+    size = (place[-1:] + 1).expand(len(w), 1) if size is None else size
     lost, total = 1 / w.square().sum(1, keepdim=True) < threshold * size, w.cumsum(1)
     picks = torch.searchsorted(total, (place + uniform) * total[:, -1:] / size, right=True)
-    parents = rows.gather(1, torch.where(lost, picks.minimum(size - 1), place))
-    at = filters.of, filters.place
-    return parents[at], log_w.masked_fill(lost, 0)[at]
+    return torch.where(lost, picks.minimum(size - 1), place), lost

@@ -27,6 +27,7 @@ class State(NamedTuple):
     denoised: Float[Tensor, "batch *shape"]  # D = x + σ²s at the last evaluation of the score
     step: int = 0  # number of steps so far, from 1; `sampler` counts them
     accepted: Bool[Tensor, "batch"] | None = None  # chains that moved, where a step can be rejected
+    log_w: Float[Tensor, "batch"] | None = None  # log-weights of the chains, where they have some
 
 
 States: TypeAlias = Generator[State, None, Tensor]
