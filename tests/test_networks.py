@@ -160,6 +160,7 @@ def test_patches_are_channels_of_a_smaller_image(kind):
 
 MAKERS = {kind: partial(small_unet, kind) for kind in KINDS}
 MAKERS |= {"mlp": lambda **options: _randomise(MLP((3, 8, 12), **options)), "dit": small_dit}
+MAKERS["mlp and input"] = partial(MAKERS["mlp"], condition_input=True)
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -310,7 +311,7 @@ def test_classes_are_withheld_in_training_alone(kind):
 CONDITIONS = {"vector": torch.randn(2, 5), "image": torch.rand(2, 1, 4, 6)}
 SHAPES = {"vector": (5,), "image": (1, 4, 6)}
 conditional = pytest.mark.parametrize(
-    ("name", "kind"), [*product(SHAPES, ["ncsn++", "mlp", "dit"])]
+    ("name", "kind"), [*product(SHAPES, ["ncsn++", "mlp", "mlp and input", "dit"])]
 )
 
 
@@ -348,6 +349,16 @@ def test_a_condition_is_standardised_and_withheld_in_training_alone(name, kind):
     raw = (part.mean + part.scale * value.reshape(-1, *part.mean.shape)).view(value.shape)
     torch.testing.assert_close(net(x, cond, {name: raw}), y, rtol=1e-9, atol=1e-9)
     assert torch.equal(net(x, cond), without)
+
+
+@pytest.mark.parametrize("condition", [{"v": torch.randn(4, 3)}, None], ids=["present", "absent"])
+def test_a_condition_may_enter_the_first_layer(condition):
+    net = MAKERS["mlp"](width=8, blocks=1, conditions={"v": [3]}, condition_input=True).eval()
+    torch.nn.init.zeros_(net.blocks[0].second.weight)  # otherwise a condition enters the block too
+    torch.nn.init.zeros_(net.blocks[0].second.bias)
+    x, vector = torch.randn(4, 3, 8, 12), net.conditions["v"]((condition or {}).get("v"), 4)
+    expected = net.head(net.stem(x.flatten(1)) + vector @ net.join.weight.T).view_as(x)
+    torch.testing.assert_close(net(x, torch.randn(4), condition), expected)
 
 
 def test_a_condition_may_have_the_name_of_an_attribute_of_a_module():

@@ -1,12 +1,13 @@
 """A residual network for vectors and the rows of a table.
 
-    h ← W_in·x
+    h ← W_in·x, or W_in·x + W_c·c
     h ← h + W₂·φ(W₁·((1 + a)·norm(h) + b)),   (a, b) = W·e      for each block
     F = W_out·h
 
-e is the embedded noise level and condition, φ is SiLU, and the norm is Ba et al.'s (2016) with its
-gain and bias computed from e (Perez et al. 2018; the form of Peebles & Xie 2023). W_out starts at
-0, so that a fresh model under EDM is the score of N(centre, σ_d²I).
+c is the sum of the vectors of the condition, e is φ of the embedded noise level and c, φ is SiLU,
+and the norm is Ba et al.'s (2016) with its gain and bias computed from e (Perez et al. 2018; the
+form of Peebles & Xie 2023). W_out starts at 0, so that a fresh model under EDM is the score of
+N(centre, σ_d²I).
 """
 
 import math
@@ -38,6 +39,8 @@ class MLP(ConditionalNetwork):
         label_dropout: fraction of a training batch whose class or condition is withheld
         conditions: names and shapes of further conditions, each of which is taken as a vector
         withhold: other fractions than label_dropout, by the name of the condition
+        condition_input: add the condition to the first layer too, for samples that depend on sums
+            of their own numbers and the condition's
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class MLP(ConditionalNetwork):
         label_dropout: float = 0.1,
         conditions: Mapping[str, Sequence[int]] = {},
         withhold: Mapping[str, float] = {},
+        condition_input: bool = False,
     ) -> None:
         super().__init__()
         self.arguments = constructor_arguments(locals())
@@ -66,6 +70,8 @@ class MLP(ConditionalNetwork):
         self.stem = nn.Linear(self.size, width)
         self.blocks = nn.ModuleList(MLPBlock(width, 4 * features, dropout) for _ in range(blocks))
         self.head = nn.Linear(width, self.size)
+        joins = condition_input and (labels or conditions)
+        self.join = nn.Linear(4 * features, width, bias=False) if joins else None
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -81,8 +87,10 @@ class MLP(ConditionalNetwork):
                 f"x is a batch of {tuple(x.shape[1:])}, but the network was built for {self.shape}"
             )
         cond = x.new_zeros(len(x)) if cond is None else cond
-        embedding = self.embed_conditions(cond, condition)
-        h = self.stem(x.reshape(len(x), self.size))
+        vector = self.conditions.sum_vectors(self.label, condition, len(x))
+        embedding, h = self.embedding(cond, vector), self.stem(x.reshape(len(x), self.size))
+        if self.join is not None:
+            h = h + self.join(vector)
         for block in self.blocks:
             h = block(h, embedding)
         out: Tensor = self.head(h)

@@ -224,10 +224,12 @@ PRESETS = {
     ),
     # p(θ | x) of simulations (θ, x), in two to three minutes on two cores; σ is in standard
     # deviations of θ, and small enough for posteriors a thousand times narrower than the prior.
-    # `make study` compares posteriors with the truth.
+    # The observation enters the first layer too: in trials of an eighth of the steps, means and
+    # standard deviations of a linear-Gaussian simulator were off by 0.05 and 0.024 of a deviation
+    # with it, and by 0.06 and 0.038 without. `make study` compares posteriors with the truth.
     "posterior": Experiment(
         data=Data("two-moons"),
-        network={"kind": "MLP", "width": 128, "blocks": 4},
+        network={"kind": "MLP", "width": 128, "blocks": 4, "condition_input": True},
         levels=Levels(sigma_max=20.0, sigma_min=0.002, count=20, mean=-1.5, std=1.6),
         training=Training(steps=20_000, batch=256, schedule="cosine", clip=1.0, ema=0.998),
         sampling=Sampling(steps=32),
