@@ -136,6 +136,19 @@ def test_a_folder_of_classes_and_wide_images_makes_a_conditional_model(capsys, e
         assert json.loads(Path(f"{label}.npy.json").read_text())["classes"] == counts
     assert main([*sample, "any.npy"]) == 0
     assert np.load("any.npy").shape == (5, 3, 8, 16)
+    # a model guides away from itself, an interval above all levels is empty, and a classifier of
+    # no opinion leaves the samples of all classes; the rounding of float32 grows in a few steps
+    Path("of_no_opinion.py").write_text("def logits(x, sigma): return 0 * x[:, 0, 0, :2]")
+    assert main([*sample, "cat.npy", "--label", "cat"]) == 0
+    for options, same in (
+        ("--guidance 2 --autoguidance run", "cat"),
+        ("--guidance 2 --guidance-interval 1e5 1e6", "cat"),
+        ("--guidance 2 --classifier of_no_opinion:logits", "any"),
+    ):
+        assert main([*sample, "x.npy", "--label", "cat", *options.split()]) == 0
+        np.testing.assert_allclose(np.load("x.npy"), np.load(f"{same}.npy"), atol=1e-4)
+        name = options.split()[2].removeprefix("--").replace("-", "_")
+        assert name in json.loads(Path("x.npy.json").read_text())
     assert "--label chooses one of 2 classes: cat, flower, or `all`" in capsys.readouterr().out
     assert "did you mean flower" in error_of(*sample, "x.npy", "--label", "flwer")
     restore = ["restore", "run", "pictures/cat/0.png", "--task", "super-resolve", "--factor", "2"]
@@ -413,6 +426,9 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
         ("--sampler hein", "did you mean heun"),
         ("--label 3", "trained without classes"),
         ("--guidance 2", "needs a label"),
+        ("--guidance-interval 0.1 1", "guidance of weight 1"),
+        ("--guidance 2 --classifier json:tool", "json has no tool"),
+        ("--guidance 2 --classifier json:__name__", "give a function of (x, sigma)"),
         ("--out a.jpg", "as .png, as .npy"),
         ("--out a.csv", "has no table.json"),
         ("--animate a.mp4", "a .gif or a .png"),

@@ -56,8 +56,8 @@ LAYERS = {
     "distributed": "",
     "train": "_ops distributed noise values",
     "checkpoint": "_ops disk model nn precondition prior",
-    "sample": "_ops distributed ladder model noise oracles precondition prior samplers score "
-    "values",
+    "sample": "_ops distributed inverse ladder model noise oracles precondition prior samplers "
+    "score values",
     "convert": "_ops disk fast model nn noise precondition prior score values",
     "show": "diagnose disk distributed score values",
     "data": "_ops convert disk distributed noise oracles show values",
@@ -71,7 +71,7 @@ LAYERS = {
     # the public names, and the command line, which nothing imports
     "__init__": "",
     "cli": "__init__ checkpoint data disk distributed evaluate fast inverse ladder model noise "
-    "paper restore runs sample samplers show train values",
+    "paper restore runs sample samplers score show train values",
     "__main__": "cli",
 }
 """Each module or package, and those above it in this list that it may import."""

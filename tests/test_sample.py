@@ -6,9 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from scorefield import EDM, MLP, NCSN, VE, Gaussian, Prior, ScoreModel, geometric, inverse, restore
+from scorefield import (
+    EDM,
+    MLP,
+    NCSN,
+    VE,
+    Gaussian,
+    GaussianMixture,
+    Guidance,
+    Precondition,
+    Prior,
+    ScoreModel,
+    geometric,
+    inverse,
+    restore,
+)
 from scorefield.ladder import suggest_between
-from scorefield.sample import make_plan, sample
+from scorefield.sample import OracleNet, make_plan, sample
 from scorefield.samplers import SAMPLERS, Sampler, State, annealed_langevin, euler, final
 from scorefield.samplers.state import sampler
 from scorefield.values import describe_classes
@@ -113,6 +127,29 @@ def test_labels_and_guidance_move_the_mean():
     assert (x.mean(0) - 5 * MEAN).abs().max() < bound
 
 
+def test_guidance_by_a_weaker_model_in_an_interval_or_by_a_classifier_moves_the_mean():
+    """The score of N(kM, v) guided by 2 away from that of N(0, v) is that of N(2kM, v)."""
+    model, bound = _model(sigma_max=200.0), 4 * 0.5 / 500**0.5 + (6 - 1) * 2 * 0.5 / 200
+    nothing = Gaussian(0 * MEAN, 0.25)
+    for condition, guidance, factor in (
+        ({}, Guidance(2.0, weak=nothing), 2),
+        (dict(label=3), Guidance(2.0, weak=nothing), 6),
+        (dict(label=3), Guidance(2.0, weak=model), 3),  # which is given the class too
+        (dict(label=3), Guidance(2.0, interval=(300.0, 400.0)), 3),
+    ):
+        x = sample(model, 500, steps=40, guidance=guidance, **condition)
+        assert (x.mean(0) - factor * MEAN).abs().max() < bound, guidance
+    # an exact classifier makes the score of all classes that of the class
+    mixture = GaussianMixture(torch.stack([-MEAN, MEAN]), 0.25, torch.ones(2) / 2)
+    levels = Precondition("score", "sigma", 200.0, 0.01)
+    exact = Guidance(1.0, classifier=lambda x, sigma: mixture.responsibilities(x, sigma).log())
+    labels = torch.tensor([0, 1] * 500)
+    model = ScoreModel(OracleNet(mixture), levels, prior=mixture.prior)
+    x = sample(model, 1000, steps=40, label=labels, guidance=exact)
+    for label, factor in ((0, -1), (1, 1)):
+        assert (x[labels == label].mean(0) - factor * MEAN).abs().max() < bound
+
+
 def test_classes_have_names():
     prior, net = Prior(MEAN, torch.tensor(0.25)), MLP(MEAN.shape, width=8, blocks=1, labels=3)
     nn.init.normal_(net.head.weight)  # which starts at 0
@@ -182,6 +219,8 @@ def test_samples_that_are_not_finite_are_warned_of():
         (dict(guidence=2.0), "option guidence does not exist: did you mean guidance"),
         (dict(noise=torch.randn_like), "noise is a function of `seed` here: .*run"),
         (dict(guidance=2.0), "needs a label"),
+        (dict(guidance=Guidance(1.0, classifier=Exact())), "by a classifier needs a label"),
+        (dict(guidance=Guidance(2.0, weak=Gaussian(torch.zeros(3), 1.0))), r"shape \(3,\), but"),
         (dict(label=torch.zeros(2).long()), r"label=a tensor of torch.int64 and shape \(2,\)"),
         *((dict(label=x), "label=.* each of 3 samples") for x in (1.5, {}, torch.ones(0).long())),
         (dict(seed=-1), "seed=-1: give a whole number"),

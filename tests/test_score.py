@@ -7,8 +7,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorefield import from_denoiser, from_energy, from_noise, guide, rescale, to_denoiser, to_noise
-from scorefield.oracles import Gaussian
+from scorefield import (
+    Guidance,
+    from_denoiser,
+    from_energy,
+    from_noise,
+    guide,
+    guide_by_classifier,
+    rescale,
+    to_denoiser,
+    to_noise,
+)
+from scorefield.oracles import Gaussian, GaussianMixture
 
 SIGMAS = [0.3, torch.tensor(0.3), torch.tensor([0.1, 0.3, 5.0])]
 NORMAL = Gaussian(torch.zeros(2, 3).double(), 0.1)
@@ -85,3 +95,64 @@ def test_guidance_is_a_tilted_density(weight):
     x = torch.randn(5, 3).double()
     guided = guide(Gaussian(two, 0.4), Gaussian(one, 0.4), weight)
     close(guided(x, 0.6), Gaussian((1 - weight) * one + weight * two, 0.4)(x, 0.6))
+
+
+MEANS = torch.tensor([[1.0, 0.0, -1.0], [-0.5, 1.0, 0.5]], dtype=torch.float64)
+SHARES = torch.tensor([0.3, 0.7], dtype=torch.float64)
+
+
+def log_classes(x, sigma, variance=0.4):
+    """Return log p(x, y) of two Gaussian classes in noise of σ, a column for each."""
+    total = variance + torch.as_tensor(sigma, dtype=torch.float64).reshape(-1, 1) ** 2
+    squares = (x[:, None] - MEANS).square().sum(2)
+    return SHARES.log() - squares / (2 * total) - 1.5 * total.log()
+
+
+def log_ratio(x, sigma):
+    """Logits of the two classes: the first is 0, the second linear in x."""
+    total = 0.4 + torch.as_tensor(sigma, dtype=torch.float64).reshape(-1) ** 2
+    linear = x @ (MEANS[1] - MEANS[0]) - (MEANS[1] @ MEANS[1] - MEANS[0] @ MEANS[0]) / 2
+    second = linear / total + (SHARES[1] / SHARES[0]).log()
+    return torch.stack([0 * second, second], 1)
+
+
+@pytest.mark.parametrize("label", [0, 1, torch.tensor([0, 1, 1])], ids=["0", "1", "each"])
+@pytest.mark.parametrize("sigma", SIGMAS, ids=["float", "scalar", "batch"])
+@pytest.mark.parametrize("interval", [(0, math.inf), (0.2, 1), (0.3, 5), (0.5, 4)])
+def test_each_kind_of_guidance_is_the_score_of_a_tilted_mixture(label, sigma, interval):
+    """q·p(y | x)^w by a classifier and by the class, q_y^w·q_weak^(1−w) by a weaker model."""
+    x = torch.randn(3, 3).double().requires_grad_()
+    level = torch.as_tensor(sigma, dtype=torch.float64).expand(3)
+    w = torch.where((interval[0] <= level) & (level <= interval[1]), 2.5, 1.0).double()
+    index = torch.as_tensor(label).expand(3)[:, None]
+    of_class, whole = log_classes(x, sigma).gather(1, index)[:, 0], log_classes(x, sigma)
+    weak = log_classes(x, sigma, 1.5).logsumexp(1)
+    log_q = whole.logsumexp(1)
+    tilted, contrasted = log_q + w * (of_class - log_q), w * log_q + (1 - w) * weak
+    exact, auto = (
+        torch.autograd.grad(f.sum(), x, retain_graph=True)[0] for f in (tilted, contrasted)
+    )
+    x, free = x.detach(), GaussianMixture(MEANS, 0.4, SHARES)
+    close(guide_by_classifier(free, log_ratio, label, 2.5, interval=interval)(x, sigma), exact)
+    own = MEANS[index[:, 0]]
+    one = lambda x, sigma: (own - x) / (0.4 + level[:, None] ** 2)  # noqa: E731
+    close(guide(one, free, 2.5, interval=interval)(x, sigma), exact)
+    close(guide(free, GaussianMixture(MEANS, 1.5, SHARES), 2.5, interval=interval)(x, sigma), auto)
+
+
+def test_guidance_that_cannot_be_meant_is_refused():
+    for options, message in (
+        (dict(weight=math.inf), "weight=inf: give a finite"),
+        (dict(weight=2.0, interval=(1.0, 1.0)), r"interval=\(1.0, 1.0\): give two noise levels"),
+        (dict(weight=1.0, interval=(0.1, 1.0)), "raise it to 2"),
+        (dict(weight=1.0, weak=NORMAL), "raise it to 2"),
+        (dict(weight=2.0, weak=NORMAL, classifier=log_ratio), "give one of them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Guidance(**options)
+    x, mixture = torch.zeros(2, 3).double(), GaussianMixture(MEANS, 0.4, SHARES)
+    for label in (2, -1, torch.tensor([0, 2])):
+        with pytest.raises(ValueError, match=r"label=.*classes are 0 to 1"):
+            guide_by_classifier(mixture, log_ratio, label)(x, 0.5)
+    with pytest.raises(ValueError, match=r"shape \(2,\) for a batch of 2: return logits"):
+        guide_by_classifier(mixture, lambda x, sigma: x.sum(1), 1)(x, 0.5)

@@ -1,7 +1,7 @@
 from .checkpoint import load, save
 from .convert import from_diffusers, from_official
 from .diagnose import Diagnosis, diagnose, wilson
-from .inverse import LinearOperator
+from .inverse import Guidance, LinearOperator, guide_by_classifier
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
 from .model import ScoreModel
@@ -98,6 +98,7 @@ __all__ = [
     "FlowMatching",
     "Gaussian",
     "GaussianMixture",
+    "Guidance",
     "Likelihood",
     "LinearOperator",
     "LogNormal",
@@ -143,6 +144,7 @@ __all__ = [
     "from_official",
     "geometric",
     "guide",
+    "guide_by_classifier",
     "heun",
     "hmc",
     "integrate",

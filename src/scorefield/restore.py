@@ -14,11 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import inverse
-from .inverse import LinearOperator
+from .inverse import Guidance, LinearOperator
 from .inverse.operators import check_measurement
 from .model import Condition, ScoreModel
 from .noise import geometric, seeded
-from .sample import Plan, check_keywords, guided_score, make_plan, require_prior, warn_of_broken
+from .sample import (
+    Plan,
+    check_keywords,
+    class_number,
+    guided_score,
+    make_plan,
+    require_prior,
+    warn_of_broken,
+)
 from .samplers import States, final
 from .train import derive_seed
 from .values import RestorationMethod
@@ -55,7 +63,7 @@ def restore(
     filters: int = 4,
     label: int | str | None = None,
     condition: Condition | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     seed: int = 0,
     batch: int = 256,
     watch: Watch = lambda parts, states: map(final, parts),
@@ -69,7 +77,7 @@ def restore(
     `filters` of `particles` each, at most n; completions from one filter are correlated, because
     they may descend from one particle. `batch` chains run at a time, but at least one filter.
     `label` is the class of all completions, by name or number, `condition` another one of all, and
-    `guidance` the strength of the guidance towards them.
+    `guidance` the strength of the guidance towards them, or a `Guidance`.
 
     `watch` turns the chains, batch by batch, into their final samples, and may show progress; its
     second argument is the number of all states. `options` are the method's, such as zeta=0.5 for
@@ -91,7 +99,7 @@ def restore(
     elif method == "pigdm":
         options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
     named = {} if condition is None else model.name_condition(condition)
-    named |= {} if label is None else {"label": int(model.find_class(label))}
+    named |= {} if label is None else {"label": int(class_number(model, label, guidance))}
     score = guided_score(model, named or None, guidance)
 
     def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:

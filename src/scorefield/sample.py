@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from . import distributed
 from ._ops import Noise
+from .inverse import Guidance, guide_by_classifier
 from .ladder import suggest, suggest_between
 from .model import Condition, Label, ScoreModel, expand_label
 from .noise import geometric, karras, seeded, uniform_like
@@ -185,7 +186,7 @@ def sample(
     seed: int = 0,
     label: Label | str | Sequence[str] | None = None,
     condition: Condition | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     batch: int = 256,
     **options: Any,
 ) -> Float[Tensor, "n *shape"]:
@@ -195,7 +196,8 @@ def sample(
     `steps` and the other options, or a finished `Plan`. `label` is the class of all samples or of
     each, by name or number; "all" spreads the samples evenly over the classes, in their order.
     `condition` is another condition, see `ScoreModel.given`, for all samples or a row for each.
-    `guidance` is the strength of classifier-free guidance towards them (1 is no guidance).
+    `guidance` is the strength of classifier-free guidance towards them (1 is no guidance), or a
+    `Guidance` with an interval of σ, a weaker model or a classifier.
     `batch` samples are computed at a time. Same seed, same samples.
     """
     model, plan = as_model(model), sampler
@@ -217,7 +219,7 @@ def chains(
     seed: int = 0,
     label: Label | str | Sequence[str] | None = None,
     condition: Condition | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     batch: int = 256,
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
@@ -233,7 +235,7 @@ def chains(
         named = {} if condition is None else model.name_condition(condition)
         values = model.expand_condition(named, n)
         if label is not None:
-            values["label"] = choose_classes(model, label, n)
+            values["label"] = choose_classes(model, label, n, guidance)
     guided_score(model, values, guidance)  # fail now on what would fail at the first batch
 
     def batches() -> Iterator[tuple[int, States]]:
@@ -249,7 +251,10 @@ def chains(
 
 
 def choose_classes(
-    model: ScoreModel, label: Label | str | Sequence[str], n: int
+    model: ScoreModel,
+    label: Label | str | Sequence[str],
+    n: int,
+    guidance: float | Guidance = 1.0,
 ) -> Int[Tensor, "n"]:
     """Return the number of each sample's class, see `sample`."""
     count = len(model.classes)
@@ -258,20 +263,56 @@ def choose_classes(
             raise ValueError(f"n={n}, label='all': give n={count} or more, one for each class")
         return torch.arange(n) * count // n
     if isinstance(label, (list, tuple)):
-        label = torch.tensor([int(model.find_class(name)) for name in label])
+        label = torch.tensor([int(class_number(model, name, guidance)) for name in label])
     elif not isinstance(label, str):
         expand_label(cast(Label, label), n)
-    return expand_label(model.find_class(cast(Label | str, label)), n)
+    return expand_label(class_number(model, cast(Label | str, label), guidance), n)
 
 
-def guided_score(model: ScoreModel, condition: Condition | None, guidance: float) -> Score:
+def class_number(model: ScoreModel, label: Label | str, guidance: float | Guidance) -> Label:
+    """Return the number of a class; if the model has none, of one of the guidance's classifier."""
+    if model.classes or not isinstance(guidance, Guidance) or guidance.classifier is None:
+        return model.find_class(label)
+    if isinstance(label, str) and not label.isdecimal():
+        raise ValueError(f"label={label!r}: the model has no names of classes: give a number")
+    return int(label) if isinstance(label, str) else label
+
+
+def guided_score(
+    model: ScoreModel, condition: Condition | None, guidance: float | Guidance
+) -> Score:
     """Return the score of a condition with guidance towards it, or of the model without one."""
-    if condition is None:
-        if guidance != 1:
-            raise ValueError(f"guidance={guidance} needs a label or condition to go towards")
-        return model
-    score = model.given(condition)
-    return score if guidance == 1 else guide(score, model, guidance)
+    settings = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+    named: Any = {} if condition is None else condition
+    if settings.classifier is not None:
+        if "label" not in named:
+            raise ValueError("guidance by a classifier needs a label to go towards")
+        rest = {name: value for name, value in named.items() if name != "label"}
+        free = model.given(rest) if rest else model
+        return guide_by_classifier(
+            free, settings.classifier, named["label"], settings.weight, interval=settings.interval
+        )
+    if settings.weak is None and condition is None and settings.weight != 1:
+        raise ValueError(f"guidance={settings.weight} needs a label or condition to go towards")
+    score = model if condition is None else model.given(condition)
+    if settings.weight == 1:
+        return score
+    other = model if settings.weak is None else _condition_weak(model, settings.weak, condition)
+    return guide(score, other, settings.weight, interval=settings.interval)
+
+
+def _condition_weak(model: ScoreModel, weak: Score, condition: Condition | None) -> Score:
+    """Return the weaker model of an autoguidance under the condition."""
+    shape = getattr(weak, "shape", None)
+    if shape not in (None, model.shape):
+        raise ValueError(
+            f"guidance.weak has samples of shape {tuple(shape)}, but the model of "
+            f"{tuple(model.shape or ())}: give a weaker model of the same data"
+        )
+    if not isinstance(weak, ScoreModel):
+        return weak
+    weak.eval()
+    return weak if condition is None else weak.given(condition)
 
 
 def gather(

@@ -11,13 +11,18 @@ Samplers, objectives and inverse problems need such a function only. It is equiv
 
 import math
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ._ops import Sigma, linearize, match, positive
+
+SigmaRange: TypeAlias = tuple[float, float]
+"""Smallest and largest σ."""
+EVERY_SIGMA = (0.0, math.inf)
+"""SigmaRange of guidance at all noise levels."""
 
 
 @runtime_checkable
@@ -94,19 +99,39 @@ def rescale(score: Score, scale: float, shift: float = 0.0) -> Score:
     )
 
 
-def guide(conditional: Score, unconditional: Score, weight: float) -> Score:
+def guide(
+    conditional: Score, unconditional: Score, weight: float, *, interval: SigmaRange = EVERY_SIGMA
+) -> Score:
     """Return the classifier-free guidance s = s_u + w·(s_c − s_u) (Ho & Salimans 2022, eq. 6).
 
     w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is ours minus 1.
+    Outside of an interval of σ, w is 1 (Kynkäänniemi et al. 2024). With a weaker model of the same
+    condition for s_u this is autoguidance (Karras et al. 2024).
     """
-    if not math.isfinite(weight):
-        raise ValueError(f"weight={weight}: give a finite strength of the guidance")
+    weigh = weight_at(weight, interval)
 
     def guidance(x: Tensor, sigma: Sigma) -> Tensor:
         s_u, s_c = unconditional(x, sigma), conditional(x, sigma)
-        return s_u + weight * (s_c - s_u)
+        return s_u + weigh(x, sigma) * (s_c - s_u)
 
     return keep_shape_and_device(conditional, guidance)
+
+
+def weight_at(weight: float, interval: SigmaRange) -> Callable[[Tensor, Sigma], float | Tensor]:
+    """Return the weight as a function of (x, σ), 1 outside of the interval."""
+    if not math.isfinite(weight):
+        raise ValueError(f"weight={weight}: give a finite strength of the guidance")
+    low, high = interval
+    if not 0 <= low < high:
+        raise ValueError(f"interval={interval}: give two noise levels, 0 ≤ low < high")
+    if (low, high) == EVERY_SIGMA:
+        return lambda x, sigma: weight
+
+    def weigh(x: Tensor, sigma: Sigma) -> Tensor:
+        level = match(sigma, x)
+        return torch.where((low <= level) & (level <= high), match(weight, x), match(1.0, x))
+
+    return weigh
 
 
 def keep_shape_and_device(part: Score, whole: Score) -> Score:

@@ -30,7 +30,7 @@ def write_samples(
     steps: int | None,
     seed: int,
     label: str | None,
-    guidance: float,
+    guidance: options.GuidanceOptions,
     texts: Sequence[str],
     animate: Path | None,
     batch: int,
@@ -45,7 +45,7 @@ def write_samples(
     if table is not None and cells:
         options.check_unused(
             "--given of a column that is learned samples by restoration", sampler=sampler,
-            label=label, guidance=guidance, animate=animate,
+            label=label, animate=animate, **guidance.arguments(),
         )  # fmt: skip
         sample_given(
             run, table, cells, n, out, overwrite, steps=steps, seed=seed, batch=batch,
@@ -58,20 +58,22 @@ def write_samples(
     if animate is not None:
         files.check_animation(animate, out, shape)
     plan = files.choose_plan(run, model, sampler, steps)
-    classes = None if label is None else choose_classes(model, label, n)
+    strength = files.read_guidance(guidance, device)
+    classes = None if label is None else choose_classes(model, label, n, strength)
     counts = files.count_classes(model, classes)
     about |= {
         "weights": "averaged, if the training averaged them",
         **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
-        **{"n": n, "seed": seed, "label": label, "guidance": guidance, "precision": precision},
+        **{"n": n, "seed": seed, "label": label, "guidance": 1.0, "precision": precision},
+        **guidance.arguments(),
         "classes": counts,
         **({"given": dict(text.split("=", 1) for text in texts)} if texts else {}),
     }
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)
     parts = chains(
-        model, n, plan, seed=seed, label=classes, condition=condition or None, guidance=guidance,
+        model, n, plan, seed=seed, label=classes, condition=condition or None, guidance=strength,
         batch=batch,
     )  # fmt: skip
     batches, frames = range(0, n, batch), list[Image]()

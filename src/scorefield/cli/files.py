@@ -15,15 +15,18 @@ from torch import Tensor
 from .. import disk, distributed
 from ..checkpoint import load_stored, read_tensors, run_directory
 from ..data import LATENTS_FILE, TABLE_FILE, Latents, Table, all_samples
+from ..inverse import Guidance
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
 from ..runs.resume import open_data
 from ..sample import Plan, make_plan, require_prior
 from ..samplers import State, final
+from ..score import EVERY_SIGMA
 from ..show import images
 from ..show.progress import progress
-from ..values import quantity
+from ..values import import_object, quantity
+from . import options
 
 TEXT_TABLES = (".csv", ".tsv")
 """Suffixes of files that hold samples as rows of text."""
@@ -40,6 +43,18 @@ def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size, dict[str
     model = load_stored(file).to(distributed.local_device(distributed.choose_device(device)))
     about = {"model": str(run), "trained": file.about, "scorefield": version("scorefield")}
     return model, require_prior(model).mean.shape, about
+
+
+def read_guidance(settings: options.GuidanceOptions, device: str) -> Guidance:
+    """Return the guidance of a command's options, with its models loaded."""
+    weak = None if settings.autoguidance is None else load_model(settings.autoguidance, device)[0]
+    classifier = None if settings.classifier is None else import_object(settings.classifier)
+    if isinstance(classifier, torch.nn.Module):
+        classifier = classifier.to(distributed.local_device(distributed.choose_device(device)))
+        classifier.eval()
+    elif not (classifier is None or callable(classifier)):
+        raise ValueError(f"--classifier {settings.classifier}: give a function of (x, sigma)")
+    return Guidance(settings.guidance, settings.guidance_interval or EVERY_SIGMA, weak, classifier)
 
 
 def is_of_latents(run: Path) -> bool:

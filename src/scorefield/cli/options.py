@@ -5,10 +5,11 @@ needs when it is called, so that `--help` does not load torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from ..disk import check_writable
 from ..runs.config import Experiment, override
@@ -51,9 +52,6 @@ MovedData: TypeAlias = Annotated[
 Overwrite: TypeAlias = Annotated[
     bool, arg(help="replace all older results in a folder; a single file is always replaced")
 ]
-Guidance: TypeAlias = Annotated[
-    float, arg(help="strength of the guidance towards the class; 1 is no guidance")
-]
 InceptionFile: TypeAlias = Annotated[Path | None, arg(help="file of the Inception network")]
 PrecisionName: TypeAlias = Annotated[
     Literal["auto", "float32", "tf32", "bfloat16"],
@@ -62,6 +60,50 @@ PrecisionName: TypeAlias = Annotated[
         "each of which may be faster than the one before; auto is float32"
     ),
 ]
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """Guidance towards the class or the condition."""
+
+    guidance: Annotated[
+        float, arg(help="strength of the guidance towards the class; 1 is no guidance")
+    ] = 1.0
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        arg(
+            metavar="LOW HIGH", help="noise levels between which there is guidance; by default all"
+        ),
+    ] = None
+    autoguidance: Annotated[
+        Path | None,
+        arg(
+            metavar="RUN",
+            help="guide away from this weaker model of the same data, smaller or trained less, as "
+            "a checkpoint of the run is, instead of from the model without a class",
+        ),
+    ] = None
+    classifier: Annotated[
+        str | None,
+        arg(
+            metavar="MODULE:NAME",
+            help="guide by the gradient of a classifier of your own: a function of (x, sigma) that "
+            "returns logits, a row of classes for each noisy sample",
+        ),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the options that were given, in a form for JSON."""
+        values = vars(self) | {"guidance": None if self.guidance == 1 else self.guidance}
+        values["autoguidance"] = self.autoguidance and str(self.autoguidance)
+        return {name: value for name, value in values.items() if value is not None}
+
+
+Guiding: TypeAlias = Annotated[
+    GuidanceOptions, OmitArgPrefixes, arg(help="guidance towards the class or the condition")
+]
+NO_GUIDANCE = GuidanceOptions()
+"""Default of commands."""
 
 
 def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | None) -> None:
@@ -83,10 +125,9 @@ def data_options(settings: Sequence[str]) -> dict[str, Any]:
     return override(Experiment(), settings).data.options
 
 
-def check_unused(reason: str, *, guidance: float = 1.0, **values: object) -> None:
+def check_unused(reason: str, **values: object) -> None:
     """Refuse options that a command would ignore."""
-    names = [f"--{name}" for name, value in values.items() if value is not None]
-    names += ["--guidance"] * (guidance != 1)
+    names = [f"--{k.replace('_', '-')}" for k, value in values.items() if value is not None]
     if names:
         raise ValueError(f"{reason}: leave out {', '.join(names)}")
 

@@ -14,6 +14,7 @@ from ..data.decode import read_image
 from ..fast import optimize
 from ..noise import seeded
 from ..restore import restore, workload
+from ..sample import class_number
 from ..show import images
 from ..train import derive_seed
 from ..values import quantity
@@ -39,7 +40,7 @@ def restore_images(
     data: str | None,
     count: int,
     label: str | None,
-    guidance: float,
+    guidance: options.GuidanceOptions,
     seed: int,
     device: str,
     precision: options.PrecisionName,
@@ -54,7 +55,8 @@ def restore_images(
         raise ValueError(f"{run}: its samples are latents, and a measurement is of images")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
-    number = None if label is None else int(model.find_class(label))
+    strength = files.read_guidance(guidance, device)
+    number = None if label is None else int(class_number(model, label, strength))
     operator = find_operator(shape, task, **measurement)
     if noise is None:  # deblurring amplifies the rounding error of bytes
         noise = BYTE_ROUNDING_STD if task == "deblur" else 0.0
@@ -70,14 +72,14 @@ def restore_images(
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
     x = restore(
-        model, operator, y, n, sigma_y=noise, label=number, guidance=guidance, seed=seed, **size,
+        model, operator, y, n, sigma_y=noise, label=number, guidance=strength, seed=seed, **size,
         watch=partial(files.track_chains, what="restoring"),
     )  # fmt: skip
     paths = {name: str(path) for name, path in (("image", image), ("data", data)) if path}
     about |= size | paths | measurement | {
         "mask": measurement["mask"] and str(measurement["mask"]), "task": task, "noise": noise,
-        "n": n, "label": label, "guidance": guidance, "seed": seed, "precision": precision,
-    }  # fmt: skip
+        "n": n, "label": label, "guidance": 1.0, "seed": seed, "precision": precision,
+    } | guidance.arguments()  # fmt: skip
     if truth is None:
         write_completions(out, x[0], about, overwrite)
     else:

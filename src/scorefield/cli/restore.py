@@ -29,7 +29,7 @@ def restore(
     particles: int = 32,
     filters: int = 4,
     label: str | None = None,
-    guidance: options.Guidance = 1.0,
+    guidance: options.Guiding = options.NO_GUIDANCE,
     seed: options.Seed = 0,
     batch: options.BatchSize = 256,
     device: options.DeviceName = "auto",
@@ -74,7 +74,7 @@ def restore(
     if image.suffix.lower() in TABLE_SUFFIXES if image else (run / TABLE_FILE).exists():
         options.check_unused(
             f"{image or run} is a table", task=task, mask=mask, factor=factor, sigma=sigma,
-            noise=noise, label=label, guidance=guidance,
+            noise=noise, label=label, **guidance.arguments(),
         )  # fmt: skip
         from .rows import restore_table
 

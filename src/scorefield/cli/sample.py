@@ -15,7 +15,7 @@ def sample(
     steps: options.Steps = None,
     seed: options.Seed = 0,
     label: str | None = None,
-    guidance: options.Guidance = 1.0,
+    guidance: options.Guiding = options.NO_GUIDANCE,
     cells: options.Given = (),
     animate: Path | None = None,
     batch: options.BatchSize = 256,

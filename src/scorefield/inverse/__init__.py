@@ -3,10 +3,12 @@
 from .compose import compose
 from .condition import dps, mmps, pigdm, replace
 from .evidence import log_normalizer, smc
+from .guidance import Guidance, guide_by_classifier
 from .operators import LinearOperator, blur, downsample, grayscale, mask, matrix
 from .posterior import algorithm2, particle_filter
 
 __all__ = [
+    "Guidance",
     "LinearOperator",
     "algorithm2",
     "blur",
@@ -14,6 +16,7 @@ __all__ = [
     "downsample",
     "dps",
     "grayscale",
+    "guide_by_classifier",
     "log_normalizer",
     "mask",
     "matrix",
