@@ -418,6 +418,13 @@ def test_batches_of_another_form_are_refused_by_name(batches, message):
         next(train(model, batches, _level, optimizer=optimizer))
 
 
+def test_batches_that_end_before_the_last_step_are_an_error():
+    rows = iter([torch.zeros(4, 2)] * 3)
+    optimizer = torch.optim.SGD((model := Linear()).parameters(), lr=0.1)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(train(model, lambda step: next(rows), _level, optimizer=optimizer, steps=10))
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -187,9 +187,9 @@ def train(
     )  # fmt: skip
     device = trainer.parameters[0].device
     numbers = count(start) if steps is None else range(start, steps)
-    return _watch_skipped(
-        map(trainer.update, numbers), lambda step: step == steps or is_look(step, device)
-    )
+    # not by map, through which a StopIteration of `batches` would end the training without an error
+    updates = (trainer.update(step) for step in numbers)
+    return _watch_skipped(updates, lambda step: step == steps or is_look(step, device))
 
 
 @dataclass(frozen=True, eq=False)
