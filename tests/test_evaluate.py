@@ -40,7 +40,7 @@ from scorefield.noise import seeded
 from scorefield.runs import finish
 from scorefield.runs.config import Experiment, override
 from scorefield.sample import make_plan, sample
-from scorefield.samplers import SAMPLERS
+from scorefield.samplers import SAMPLERS, underdamped
 from scorefield.show import images
 from scorefield.show.report import Picture, Section, write_report
 
@@ -601,6 +601,16 @@ def test_figures_of_a_model_judged_without_its_condition_carry_a_warning():
     model = ScoreModel(net, EDM(), prior=Prior.fit(all_samples(data.train)))
     for figure in evaluate(model, data, plans=[make_plan(model, steps=3)], n=40, bits=4).figures:
         assert figure.warning.startswith("of the model without a value of y")
+
+
+def test_functions_among_the_options_of_a_plan_are_written_by_name():
+    data = Dataset("plane", Arrays(_normal(60, 2, 0)), Arrays(_normal(40, 2, 1)))
+    prior = Prior.fit(all_samples(data.train))
+    model = ScoreModel(MLP(2, width=8, blocks=1), EDM(), prior=prior)
+    plan = make_plan(model, "annealed_langevin", 1, levels=2, kernel=underdamped)
+    evaluation = evaluate(model, data, plans=[plan], n=40, bits=0)
+    plans = [figure["plan"] for figure in json.loads(evaluation.as_json())["figures"]]
+    assert {p["options"]["kernel"] for p in plans if p} == {"underdamped"}
 
 
 def test_mistakes_are_named(few_run, capsys, tmp_path, monkeypatch):

@@ -228,7 +228,10 @@ class Judge:
             "sampler": plan.sampler,
             "evaluations": plan.evaluations,
             "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
-            "options": plan.options,
+            "options": {
+                name: getattr(value, "__name__", repr(value)) if callable(value) else value
+                for name, value in plan.options.items()
+            },
             "start": "uniform noise" if plan.uniform else "the model's prior",
             "classes": "as frequent as in training" * (self.labels is not None),
             "seconds": samples.seconds,
