@@ -114,11 +114,23 @@ def test_mmps_has_the_covariance_of_the_clean_sample_in_its_likelihood():
     torch.testing.assert_close(score(x, 0.5), target(x, 0.5) + pull)
 
 
-def test_mmps_leaves_out_directions_of_negative_variance():
-    """∂D/∂x = diag(½, −1), as a trained score may have: the second coordinate is not informed."""
-    score = lambda x, sigma: torch.tensor([-0.5, -2.0]) * x / sigma**2  # noqa: E731
-    x, operator = torch.tensor([[1.0, 1.0]]), mask(torch.tensor([False, True]))
-    assert torch.equal(mmps(score, operator, x + 1)(x, 0.5), score(x, 0.5))
+@pytest.mark.parametrize("sigma_y", [0.0, 0.1])
+@pytest.mark.parametrize("variance", [-1.0, -0.499, -0.0399])
+def test_mmps_is_bounded_where_a_variance_is_negative(variance, sigma_y):
+    """∂D/∂x = diag(½, variance), as a trained score may have; σ²·0.0399 is nearly σ_y² = 0.01."""
+    jacobian, x = torch.tensor([0.5, variance]).double(), torch.zeros(1, 2).double()
+    score = lambda x, sigma: (jacobian - 1) * x / sigma**2  # noqa: E731
+
+    def pull(observed, gap, **options):
+        operator, y = mask(torch.tensor(observed)), torch.tensor([gap]).double()
+        return mmps(score, operator, y, sigma_y=sigma_y, **options)(x, 0.5)[0].detach()
+
+    exact = 0.5 / (sigma_y**2 + 0.25 * 0.5)
+    assert pull([False, True], [0.0, 1.0]).tolist() == [0, 0]  # it is not informed
+    assert math.isclose(pull([True, True], [1.0, 0.0])[0], exact, rel_tol=1e-12)
+    assert math.isclose(pull([True, True], [1.0, 0.1])[0], exact, rel_tol=0.05)
+    for iterations in (1, 2, 5):  # |J·u| ≤ |(σ_y² + σ²J)·u|/σ² ≤ 2·|gap|/σ² without noise
+        assert pull([True, True], [1.0, 1.0], iterations=iterations).norm() <= 8 * 2**0.5
 
 
 def test_replace_is_exact_for_independent_coordinates():

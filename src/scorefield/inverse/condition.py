@@ -101,7 +101,8 @@ def mmps(
 ) -> Score:
     """Moment matching: y measures x₀ ~ N(D, V) with its exact covariance, V = σ²·∂D/∂x.
 
-    It solves by σ_y²I + AVAᵀ in `iterations` of conjugate gradients, each one pullback of D.
+    It solves by σ_y²I + AVAᵀ in `iterations` of conjugate gradients, each one pullback of D. Where
+    a trained score has negative variances, it stops early and uses less of y.
     """
     check_measurement(operator, y, sigma_y)
     if iterations < 1:
@@ -110,28 +111,42 @@ def mmps(
         )
 
     def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
-        def covariance(v: Tensor) -> Tensor:
-            return sigma_y**2 * v + sigma**2 * operator(pullback(operator.adjoint(v)))
+        def variance(v: Tensor) -> Tensor:
+            return sigma**2 * operator(pullback(operator.adjoint(v)))
 
-        return _solve_by_conjugate_gradients(covariance, gap, iterations)
+        return _conjugate_gradients(variance, sigma_y**2, gap, iterations)
 
     return _pull_denoiser(score, operator, y, weigh)
 
 
-def _solve_by_conjugate_gradients(matrix: Map, b: Tensor, iterations: int) -> Tensor:
-    """Return u with matrix(u) ≈ b for each sample; directions of variance ≤ 0 are left out."""
+def _conjugate_gradients(variance: Map, noise: float, b: Tensor, iterations: int) -> Tensor:
+    """Return u with noise·u + variance(u) ≈ b for each sample: the iterate of smallest residual.
+
+    The variance of a network may be negative: a sample stops at the first direction where it is
+    ≤ 0, as in Steihaug (1983), and an iterate with a residual above ‖b‖ is never returned.
+    """
+
+    def dot(v: Tensor, w: Tensor) -> Tensor:
+        return (v * w).flatten(1).sum(1)
 
     def divide(a: Tensor, b: Tensor) -> Tensor:
-        return match(torch.where(b > 0, a / b, 0), residual)
+        return match(torch.where(going & (b > 0), a / b, 0), residual)
 
-    u, residual, direction, square = torch.zeros_like(b), b, b, sq_norm(b)
+    u = best = torch.zeros_like(b)
+    residual = direction = b
+    square = least = sq_norm(b)
+    going = square > 0
     for _ in range(iterations):
-        image = matrix(direction)
-        step = divide(square, (direction * image).flatten(1).sum(1))
+        spread = variance(direction)
+        going = going & (dot(direction, spread) > 0)
+        image = noise * direction + spread
+        step = divide(square, dot(direction, image))
         u, residual, last = u + step * direction, residual - step * image, square
         square = sq_norm(residual)
         direction = residual + divide(square, last) * direction
-    return u
+        best = torch.where(match(least - square, b) > 0, u, best)
+        least = torch.minimum(square, least)
+    return best
 
 
 def _pull_denoiser(
