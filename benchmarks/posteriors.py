@@ -24,7 +24,8 @@ of 95 %. `from` and `to` of a calibrated method are on both sides of 0.5 and of 
 
 `exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
 (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ²; particle_filter goes
-down 64 levels with twice as many particles as samples, in sets of 2,000, and keeps every second.
+down 64 levels with twice as many particles as samples, and keeps every second: filters of 2,000
+particles in the first table, of 198, one for each y, in the second.
 Everything is in float32; seconds are of one processor.
 """
 
