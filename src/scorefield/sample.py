@@ -196,7 +196,7 @@ def sample(
     `steps` and the other options, or a finished `Plan`. `label` is the class of all samples or of
     each, by name or number; "all" spreads the samples evenly over the classes, in their order.
     `condition` is another condition, see `ScoreModel.given`, for all samples or a row for each.
-    `guidance` is the strength of classifier-free guidance towards them (1 is no guidance), or a
+    `guidance` is the strength of classifier-free guidance towards them (1 is their own score), or a
     `Guidance` with an interval of σ, a weaker model or a classifier.
     `batch` samples are computed at a time. Same seed, same samples.
     """

@@ -67,12 +67,14 @@ class GuidanceOptions:
     """Guidance towards the class or the condition."""
 
     guidance: Annotated[
-        float, arg(help="strength of the guidance towards the class; 1 is no guidance")
+        float,
+        arg(help="strength of guidance: 1 is the class's own score; with a classifier, 0 is none"),
     ] = 1.0
     guidance_interval: Annotated[
         tuple[float, float] | None,
         arg(
-            metavar="LOW HIGH", help="noise levels between which there is guidance; by default all"
+            metavar="LOW HIGH",
+            help="noise levels between which --guidance holds, by default all; it is 1 outside",
         ),
     ] = None
     autoguidance: Annotated[
