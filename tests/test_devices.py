@@ -8,23 +8,25 @@ from functools import partial
 
 import pytest
 import torch
+from test_evidence import last
 from test_objectives import OBJECTIVES
 from test_oracles import KINDS, oracles
 from torch import nn
 
-from scorefield import EDM, MLP, NCSN, VP, Prior, ScoreModel, VPDiscrete, geometric
+from scorefield import EDM, MLP, NCSN, VP, Guidance, Prior, ScoreModel, VPDiscrete, geometric
 from scorefield.data import Arrays, Pairs
 from scorefield.data.sources import Part
 from scorefield.diagnose import diagnose
+from scorefield.inverse import guide_by_classifier, log_normalizer, smc
 from scorefield.inverse.operators import matrix
 from scorefield.ladder import suggest
 from scorefield.likelihood import log_likelihood
 from scorefield.nn import DiT
-from scorefield.noise import Discrete, LogNormal, interpolated, replay, seeded
+from scorefield.noise import Discrete, LogNormal, brownian, interpolated, replay, seeded
 from scorefield.objectives import annealed
 from scorefield.precondition import ddpm_sigmas
 from scorefield.sample import as_model, make_plan, sample
-from scorefield.samplers import SAMPLERS, final
+from scorefield.samplers import SAMPLERS, final, hmc, mala
 from scorefield.samplers.integrate import predictor_corrector
 from scorefield.samplers.langevin import langevin
 from scorefield.score import from_energy, guide, rescale, to_denoiser, to_noise
@@ -45,8 +47,26 @@ def levels(run, **options):
     return lambda x, steps: run(normal, x, grid(steps + 1), noise=seeded(0), **options)
 
 
+ENERGY = from_energy(lambda x, sigma: x.square().sum(1) / (2 + 2 * sigma**2))
+
+
+def kernel(run, alpha):
+    """Return a kernel's run as a function of x and the number of steps."""
+    return lambda x, steps: run(ENERGY, x, 0.5, alpha=alpha, steps=steps, noise=seeded(0))
+
+
+def tempering(x, steps):
+    """Return a run of sequential Monte Carlo in two filters, from a prior that is off."""
+    prior, sigmas = Prior(0 * x[0] + 0.5, 0 * x[0] + 2), geometric(2.0, 0.1, steps + 1)
+    options = {"prior": prior, "epsilon": 0.01, "filter_size": 3, "noise": seeded(0)}
+    return smc(ENERGY, x, sigmas, **options)
+
+
 RUNS = {
-    "langevin": lambda x, steps: langevin(normal, x, 0.5, alpha=0.01, steps=steps, noise=seeded(0)),
+    "langevin": kernel(langevin, 0.01),
+    "mala": kernel(mala, 1.0),
+    "hmc": kernel(partial(hmc, leapfrogs=2), 0.5),
+    "smc": tempering,
     **{
         name: levels(one.run, **({"steps": 2, "epsilon": 1e-3} if one.annealed else {}))
         for name, one in SAMPLERS.items()
@@ -163,6 +183,11 @@ def oracle(kind, place):
 points, mixture = partial(oracle, "empirical"), partial(oracle, "mixture")
 
 
+def classify(x, sigma):
+    """Return logits of three classes."""
+    return torch.stack([x.sin().sum(1), x[:, 0], x[:, 1] ** 2], 1)
+
+
 SCORES = {
     **{kind: partial(oracle, kind) for kind in KINDS},
     "EDM": model,
@@ -175,6 +200,15 @@ SCORES = {
     "a class": lambda place: model(place).given(1),
     "classes": lambda place: model(place).given(torch.arange(6) % 3),
     "guidance": lambda place: guide(model(place).given(2), model(place), 2.0),
+    "guidance in an interval": lambda place: guide(
+        model(place).given(2), model(place), 2.0, interval=(0.5, 1.0)
+    ),
+    "a classifier": lambda place: guide_by_classifier(
+        points(place), classify, 1, 2.0, interval=(0.5, 1.0)
+    ),
+    "a classifier of each": lambda place: guide_by_classifier(
+        points(place), classify, torch.arange(6).to(place) % 3
+    ),
     "denoiser": lambda place: to_denoiser(points(place)),
     "noise": lambda place: to_noise(points(place)),
     "rescaled": lambda place: rescale(points(place), 2.0, -1.0),
@@ -232,6 +266,8 @@ RESULTS = {
     "interpolated": lambda place: interpolated(
         torch.randn_like, torch.randn_like, torch.linspace(0, 1, 6)
     )(X.to(place)),
+    "smc": lambda place: list(tempering(X.to(place), 2)),
+    "log_normalizer": lambda place: log_normalizer(last(tempering(X.to(place), 2)).log_w, 3),
     "replay": lambda place: replay([X])(torch.zeros(6, 2, device=place)),
     "an oracle": lambda place: sample(points(place), 5),
 }
@@ -247,6 +283,12 @@ SAMPLES = {
     "guidance": lambda place: sample(
         model(place), 5, "churn", steps=4, label=["0", "2", "1", "1", "0"], guidance=2.0
     ),
+    "autoguidance": lambda place: sample(
+        model(place), 5, steps=2, label=1, guidance=Guidance(2.0, (0.2, 2.0), model(place))
+    ),
+    "a classifier": lambda place: sample(
+        model(place), 5, steps=2, label=1, guidance=Guidance(1.5, classifier=classify)
+    ),
 }
 
 
@@ -261,6 +303,18 @@ def test_noise_between_two_seeds_is_weighted_without_a_copy(device, growth):
     there, weights = X.to(device), torch.linspace(0, 1, 6)
     noise = interpolated(seeded(0), seeded(1), weights)
     assert not growth(lambda steps: [noise(there) for _ in range(steps)])
+
+
+def test_noise_of_a_path_is_the_cpus_and_made_without_a_copy(device, same, growth, monkeypatch):
+    monkeypatch.setattr("scorefield.noise.BROWNIAN_HALVINGS", 2)
+
+    def increments(x, steps):
+        noise = brownian(0, geometric(2.0, 0.1, steps + 1))
+        return [noise(x) for _ in range(steps)]
+
+    same(lambda place: increments(X.to(place), 2))
+    there = X.to(device)
+    assert not growth(lambda steps: increments(there, steps))
 
 
 @pytest.mark.parametrize("name", RESULTS)

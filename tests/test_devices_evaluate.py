@@ -28,6 +28,7 @@ METRICS = {
     "density_coverage": metrics.density_coverage,
     "crowding": metrics.crowding,
     "nearest": lambda x, y: metrics.nearest(x, y, 3, flips=True),
+    "stein_discrepancy": lambda x, y: metrics.stein_discrepancy(x, y[: len(x)]),
     "neighbour_ratio": lambda x, y: metrics.neighbour_ratio(x, y, y + 0.1, flips=True),
 }
 

@@ -278,6 +278,7 @@ PLANE = torch.zeros(20, 2)
         (nearest, (X, PLANE), "x has 3 dimensions and reference 2"),
         (partial(nearest, flips=True), (X, X), r"x has shape \(20, 3\): flips=True is for"),
         *((partial(f, k=0), (X, X), "k=0") for f in (precision_recall, density_coverage, crowding)),
+        (stein_discrepancy, (X, X[1:]), "^x has 20 samples and score 19: give the score of each"),
         (neighbour_ratio, (NAN, X, X), "^samples has NaN"),
         (neighbour_ratio, (X, NAN, X), "^train has NaN"),
         (neighbour_ratio, (X, X, NAN), "^heldout has NaN"),

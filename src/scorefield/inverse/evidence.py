@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtr
 
-from .._ops import Noise, match, widest
+from .._ops import Noise, match, wide, widest
 from ..prior import Prior
 from ..samplers.langevin import Kernel
 from ..samplers.metropolis import check_density, log_density, mala
@@ -47,14 +47,14 @@ def log_normalizer(log_w: Float[Tensor, "batch"], filter_size: int) -> LogNormal
     check_filter_size(filter_size, len(log_w))
     if len(log_w) == filter_size:
         raise ValueError(f"filter_size={filter_size}: one filter has no standard error, take more")
-    log_z = log_w.double().view(-1, filter_size).logsumexp(1) - math.log(filter_size)
+    log_z = wide(log_w).view(-1, filter_size).logsumexp(1) - math.log(filter_size)
     z = (log_z - log_z.max()).exp()
     error = z.std() / z.mean() / len(z) ** 0.5
     return LogNormalizer((log_z.max() + z.mean().log()).item(), error.item())
 
 
 def _check_smc(score: Score, x: Tensor, prior: Prior, filter_size: int, **others: Any) -> None:
-    check_density(score)
+    check_density(score, x)
     prior.check_shape(x)
     check_filter_size(filter_size, len(x))
 

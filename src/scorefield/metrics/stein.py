@@ -25,9 +25,14 @@ def stein_discrepancy(
     √2 times the exact one if the samples have the score. The cost is that of all pairs.
     """
     x, score = sample_matrices(least=3, x=x, score=score)
+    if len(x) != len(score):
+        raise ValueError(
+            f"x has {len(x)} samples and score {len(score)}: give the score of each sample"
+        )
     (n, d), mean = x.shape, mean_row(x)
     if scale is None:
-        scale = (2 * sum((a - mean).square().sum().item() for a in blocks(x)) / n) ** 0.5
+        squares = torch.stack([(a - mean).square().sum() for a in blocks(x)])
+        scale = (2 * squares.sum().item() / n) ** 0.5
     if not scale > 0:
         raise ValueError(f"scale={scale}: give the kernel's length, above 0")
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.special import log_ndtr
+from torch.special import ndtr
 
 from .._ops import Noise, sq_norm
 from ..score import Score
@@ -34,14 +34,15 @@ def log_density(score: Score, x: Tensor, sigma: float) -> Float[Tensor, "batch"]
     return log_p.to(torch.promote_types(log_p.dtype, torch.float32))
 
 
-def check_density(score: Score, **others: Any) -> None:
-    """Raise unless a score has a log-density."""
+def check_density(score: Score, x: Tensor, **others: Any) -> None:
+    """Raise unless a score has a log-density, and x the digits to compare log-densities."""
     if getattr(score, "log_prob", None) is None:
         raise TypeError(
             "score has no log_prob, by which proposals are accepted: give an oracle or "
-            "from_energy(energy), or set score.log_prob to a function of (x, sigma) that returns "
-            "one log-density per sample; its constant may depend on sigma"
+            "from_energy(energy), or set score.log_prob to a log-density for each (x, sigma)"
         )
+    if x.element_size() < 4:
+        raise TypeError(f"x is {x.dtype}, too coarse to decide on proposals by: give x.float()")
 
 
 def leapfrog(
@@ -69,9 +70,10 @@ def hmc(
 ) -> Iterator[State]:
     """Run Hamiltonian Monte Carlo at one σ, whose stationary distribution is that of `log_prob`.
 
-    The score must have a method `log_prob(x, sigma)`. A step follows `leapfrogs` steps of length
-    h = √(2α), so that one of them moves x as far as `langevin` does, and evaluates the score that
-    many times. `State.accepted` has the chains that moved; where only few do, lower `alpha`.
+    The score must have a method `log_prob(x, sigma)`, and x 32 bits or more. A step
+    follows `leapfrogs` steps of length h = √(2α), so that one of them moves x as far as `langevin`
+    does, and evaluates the score that many times. `State.accepted` has the chains that moved; where
+    only few do, lower `alpha`.
     """
     h = math.sqrt(2 * alpha)
     s, log_p = score(x, sigma), log_density(score, x, sigma)
@@ -80,7 +82,7 @@ def hmc(
         x_new, p_new, s_new = leapfrog(score, x, p, s, sigma, h, leapfrogs)
         log_p_new = log_density(score, x_new, sigma)
         gain = log_p_new - log_p - (sq_norm(p_new) - sq_norm(p)) / 2
-        accepted = log_ndtr(noise(gain)) <= gain  # log u for u uniform on [0, 1]; NaN is rejected
+        accepted = ndtr(noise(gain)) < gain.exp()  # of u uniform on [0, 1]; NaN is rejected
         moved = accepted.view(-1, *[1] * (x.ndim - 1))
         x, s = torch.where(moved, x_new, x), torch.where(moved, s_new, s)
         log_p = torch.where(accepted, log_p_new, log_p)
