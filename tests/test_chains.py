@@ -173,6 +173,15 @@ def test_a_corrected_chain_needs_a_log_density_of_one_number_per_sample():
         final(mala(wrong, x, 1.0, alpha=0.1))
 
 
+@pytest.mark.parametrize("density", [-math.inf, math.nan])
+def test_a_proposal_without_density_is_rejected_also_where_u_rounds_to_0(density):
+    x = torch.zeros(2, 1).double()
+    wall = from_energy(lambda x, sigma: 0 * x.sum(1))
+    wall.log_prob = lambda x, sigma: torch.where(x[:, 0] == 0, 0.0, density)
+    (state,) = mala(wall, x, 1.0, alpha=0.1, steps=1, noise=replay([x + 1, x[:, 0] - 40]))
+    assert not state.accepted.any()
+
+
 def test_a_chain_over_an_energy_is_that_over_its_score_and_the_same_in_any_batch():
     energy = from_energy(lambda x, sigma: -PLANE.log_prob(x, sigma))
     x = PLANE.sample(6)
