@@ -31,7 +31,7 @@ from scorefield import (
 )
 from scorefield.cli import main
 from scorefield.data import Arrays, Batches
-from scorefield.distributed import check_equal, is_main, join, rank
+from scorefield.distributed import check_equal, is_main, rank, world
 from scorefield.evaluate import fit
 from scorefield.runs import Interrupted, Run, resume, start
 from scorefield.runs.config import Experiment, override
@@ -128,7 +128,6 @@ def sample_ten(batch):
 
 
 def together(place):
-    join()
     taken = poison()
     skipped = [update.step for update in begin(place / "two") if update.skipped]
     result = {"taken": [*taken], "skipped": skipped}
@@ -141,6 +140,7 @@ def together(place):
                 os.kill(os.getpid(), signal.SIGTERM)
     except Interrupted as stopped:
         result["stopped"] = str(stopped)
+        result["saved"] = (place / "stopped/checkpoints/00000011.safetensors").exists()
     try:
         check_equal(step=7, weights=rank())
     except ValueError as error:
@@ -176,8 +176,9 @@ if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
     plots.as_png, fit.LOSS_LEVELS = undrawn, 3  # as in the tests
     place = Path(sys.argv[1])
+    assert main(["sample", str(place / "alone"), "-n", "5", "--batch", "2", "--out", "x.npy"]) == 0
+    assert world() == 2  # the command has joined the group
     together(place)
-    assert main(["sample", str(place / "two"), "-n", "5", "--batch", "2", "--out", "x.npy"]) == 0
     options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "figures"]
     assert main(["evaluate", str(place / "two"), *options]) == 0
     Thread(target=stop_when_logged, args=[place / "command/log.jsonl"], daemon=True).start()

@@ -106,6 +106,8 @@ def test_a_run_is_resumed_with_more_or_fewer_processes(place, results):
     _assert_same_run(place / "one", place / "alone")
     # one of two was signalled, and both stopped after the same step
     assert all("SIGTERM after step 11" in result["stopped"] for result in results)
+    # no process ends before the first has saved: a launcher ends all as soon as one has ended
+    assert all(result["saved"] for result in results)
     run = resume(place / "stopped")
     assert run.step == 11
     list(run)
@@ -130,7 +132,7 @@ def test_two_processes_draw_the_samples_of_one(place, results):
         assert torch.equal(result["batch4"], truth)
         assert torch.equal(result["batch16"], worker.sample_ten(16))
         torch.testing.assert_close(result["batch3"], truth, **CLOSE)
-    model = load(place / "two")
+    model = load(place / "alone")
     optimize(model, batch=2)  # as `scorefield sample` does
     x = sample(model, 5, batch=2)
     assert np.array_equal(np.load(place / "x.npy"), x.numpy())
