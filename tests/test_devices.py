@@ -17,6 +17,7 @@ from scorefield import EDM, MLP, NCSN, VP, Guidance, Prior, ScoreModel, VPDiscre
 from scorefield.data import Arrays, Pairs
 from scorefield.data.sources import Part
 from scorefield.diagnose import diagnose
+from scorefield.evaluate import fit_grid
 from scorefield.inverse import guide_by_classifier, log_normalizer, smc
 from scorefield.inverse.operators import matrix
 from scorefield.ladder import suggest
@@ -270,6 +271,7 @@ RESULTS = {
     "log_normalizer": lambda place: log_normalizer(last(tempering(X.to(place), 2)).log_w, 3),
     "replay": lambda place: replay([X])(torch.zeros(6, 2, device=place)),
     "an oracle": lambda place: sample(points(place), 5),
+    "fit_grid": lambda place: fit_grid(points(place), "dpm_solver", 2, samples=8),
 }
 SAMPLES = {
     "a model": lambda place: sample(model(place), 5, batch=3),

@@ -1,5 +1,6 @@
 """Samples in one call, against the distribution of a model with an exact score."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -23,7 +24,17 @@ from scorefield import (
 )
 from scorefield.ladder import suggest_between
 from scorefield.sample import OracleNet, make_plan, sample
-from scorefield.samplers import SAMPLERS, Sampler, State, annealed_langevin, euler, final
+from scorefield.samplers import (
+    SAMPLERS,
+    Sampler,
+    State,
+    annealed_langevin,
+    euler,
+    final,
+    langevin,
+    mala,
+    underdamped,
+)
 from scorefield.samplers.state import sampler
 from scorefield.values import describe_classes
 
@@ -66,6 +77,16 @@ def test_an_oracle_is_planned_like_a_network_and_has_no_classes():
     assert torch.equal(sample(ORACLE, 5, make_plan(ORACLE)), sample(ORACLE, 5))
     with pytest.raises(ValueError, match=r"label=.* has no classes"):
         sample(ORACLE, 5, label=1)
+
+
+@pytest.mark.parametrize("kernel", [langevin, underdamped, mala])
+def test_a_kernel_is_a_sampler_down_a_ladder(kernel):
+    runs = partial(sample, ORACLE, 5, steps=2, levels=3)
+    x = runs("annealed_langevin", kernel=kernel)  # also mala, by the oracle's log_prob
+    assert torch.equal(runs(partial(annealed_langevin, kernel=kernel)), x)
+    assert torch.equal(runs(kernel), x)
+    plan = make_plan(ORACLE, kernel, 2, levels=3)
+    assert (plan.name, plan.evaluations) == ("annealed_langevin", 7)
 
 
 def test_annealed_langevin_takes_the_suggested_ladder():

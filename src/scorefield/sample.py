@@ -98,7 +98,9 @@ def as_model(score: ScoreModel | Oracle) -> ScoreModel:
         )
     sigmas = suggest(score.sample(ORACLE_SAMPLES, noise=seeded(0))).sigmas
     ends = sigmas[0].item(), sigmas[-1].item()
-    return ScoreModel(OracleNet(score), Precondition("score", "sigma", *ends), prior=score.prior)
+    model = ScoreModel(OracleNet(score), Precondition("score", "sigma", *ends), prior=score.prior)
+    model.log_prob = score.log_prob  # type: ignore[assignment]
+    return model
 
 
 class OracleNet(nn.Module):
@@ -133,7 +135,7 @@ def make_plan(
 ) -> Plan:
     """Choose the grid and the options of a sampler, "heun" by default.
 
-    A sampler is a name in `SAMPLERS`, a `Step`, or a function made by `@sampler`.
+    A sampler is a name in `SAMPLERS`, a `Step`, a `Kernel` or a function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
     "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. Annealed Langevin, the
     default for a model trained on few levels, takes `steps` at each level of the model's ladder, or

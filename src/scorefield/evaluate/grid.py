@@ -37,7 +37,15 @@ def fit_grid(
     does not decide. It costs about 10n² evaluations of the `samples`. Use it as
     `Plan(sampler, fit_grid(model, sampler, n))`.
     """
-    model, (_, method) = as_model(model), find_sampler(sampler)
+    model, (_, method) = as_model(model).eval(), find_sampler(sampler)
+    if n < 2 or n % 1:
+        raise ValueError(f"n={n}: give a whole number of levels, 2 or more; a single one is σ_max")
+    if model.precondition.levels is not None:
+        count = len(model.precondition.levels)
+        raise ValueError(
+            f"the model was trained on {count} noise levels, between which no level can be fitted: "
+            "give a model trained on a range of noise levels"
+        )
     high, low = model.sigma_max, model.sigma_min
     x = require_prior(model).sample(samples, high, noise=seeded(seed))
     truth = final(SAMPLERS["heun"].run(model, x, karras(high, low, REFERENCE_LEVELS)))
@@ -47,8 +55,8 @@ def fit_grid(
         return high * (low / high) ** depth
 
     def errors(sigmas: Tensor) -> Tensor:
-        end = final(method.run(model, x, sigmas.to(x), noise=_refuse, **options))
-        return (end - truth).flatten(1).double()
+        end = final(method.run(model, x, sigmas.to(x.dtype), noise=_refuse, **options))
+        return (end - truth).flatten(1).cpu().double()
 
     start = karras(high, low, n + 1, dtype=torch.float64)
     usual = errors(start[:-1]).norm(dim=1).median()
@@ -58,7 +66,7 @@ def fit_grid(
         weighted: Tensor = e / (1 + (e.norm(dim=1, keepdim=True) / usual) ** 2).sqrt()
         return weighted.flatten()
 
-    return grid(_descend(residual, (-start.log().diff()).log())).to(x)
+    return grid(_descend(residual, (-start.log().diff()).log())).to(x.dtype)
 
 
 def _refuse(x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Samplers: generators of states over any score and any decreasing grid of σ."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from inspect import isgeneratorfunction, signature
+from typing import Any, NamedTuple
 
 from ..values import check_names, spelling_hint
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
@@ -24,7 +24,7 @@ class Sampler(NamedTuple):
     @property
     def defaults(self) -> dict[str, Any]:
         """Its options and their default values."""
-        options = inspect.signature(self.run).parameters.values()
+        options = signature(self.run).parameters.values()
         return {o.name: o.default for o in options if o.kind is o.KEYWORD_ONLY}
 
     @property
@@ -39,11 +39,10 @@ class Sampler(NamedTuple):
         """
         check_names(options, self.defaults, "option ")
         options = self.defaults | options
-        last = bool(options.get("denoise"))
-        if "steps" in options:  # at each level
-            return int(levels * options["steps"] + last)
         corrections = options.get("corrections", 0) + (options.get("predictor") is heun)
-        return int((levels - 1) * (self.per_step + corrections) + last)
+        between = (levels - 1) * (self.per_step + corrections)
+        count = levels * options["steps"] if "steps" in options else between
+        return int(count + bool(options.get("denoise")))
 
 
 SAMPLERS = {
@@ -65,7 +64,7 @@ SAMPLERS = {
 
 
 def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
-    """Return the name and the sampler of a name in `SAMPLERS`, of a `Step`, or of a sampler."""
+    """Return the name and the sampler of a name in `SAMPLERS`, a step, a kernel or a sampler."""
     if isinstance(choice, str) and choice not in SAMPLERS:
         raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
     for name, one in SAMPLERS.items():
@@ -74,10 +73,11 @@ def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampl
     if not isinstance(choice, Sampler):
         if not callable(choice):
             raise TypeError(f"sampler={choice!r}: give a name in SAMPLERS, a step or a sampler")
-        run = sampler()(choice) if inspect.isgeneratorfunction(choice) else choice
-        takes_grid = "sigmas" in inspect.signature(run).parameters
-        choice = Sampler(run if takes_grid else partial(integrate, cast(Step, run)))
-    function = getattr(choice.run, "args", (choice.run,))[0]
+        run: Any = sampler()(choice) if isgeneratorfunction(choice) else choice
+        if signature(run).parameters.keys() & {"alpha", "sigmas", "sigma_next"} == {"alpha"}:
+            run = partial(annealed_langevin, kernel=run)
+        choice = Sampler(run if "sigmas" in signature(run).parameters else partial(integrate, run))
+    function = (*getattr(choice.run, "args", ()), getattr(choice.run, "func", choice.run))[0]
     return getattr(function, "__name__", "own sampler"), choice
 
 

@@ -76,9 +76,10 @@ def underdamped(
 ) -> Iterator[State]:
     """Run underdamped Langevin dynamics at one σ (BAOAB; Leimkuhler & Matthews 2013).
 
-    A step lasts h = √(2α), so that the score moves x as far as in `langevin`, and `momentum` is
-    e^(−γh), the share of the velocity that it keeps. The variance of a Gaussian is exact at any
-    step below the limit of stability, which is that of `langevin`.
+    A step lasts h = √(2α), and `momentum` m is e^(−γh), the share of the velocity that it keeps. At
+    m = 0 the score moves x as far as in `langevin`, above it (1 + m)/(1 − m) times as far. The
+    variance of a Gaussian is exact at any step below the limit of stability, which is that of
+    `langevin`.
     """
     h, v = math.sqrt(2 * alpha), noise(x)
     for i in range(steps):
