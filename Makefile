@@ -15,17 +15,19 @@ help: ## list the targets
 demo: .venv/.package ## learn digits, sample them with five samplers, write runs/demo/report.html
 	$(BIN)/scorefield demo
 
-# A third worker for two cores: it runs while others wait, and beside other work it is a larger share.
+# Four workers for two cores: some run while others wait, and beside other work they are a larger share.
 # One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
 # which it would otherwise return to the system and fault in again at each step of a sampler.
 test study fuzz: export OMP_NUM_THREADS = 1
+# workers and the commands that they try share compiled modules, also where that is switched off
+test: export PYTHONDONTWRITEBYTECODE =
 demo test study: export MALLOC_TRIM_THRESHOLD_ = 268435456
 demo test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
 test: .venv/.tools ## lint, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 study: .venv/.tools ## the slow studies, minutes each
 	$(BIN)/pytest -m slow -n 2 -rP
