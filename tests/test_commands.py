@@ -137,13 +137,13 @@ def test_a_folder_of_classes_and_wide_images_makes_a_conditional_model(capsys, e
     assert main([*sample, "any.npy"]) == 0
     assert np.load("any.npy").shape == (5, 3, 8, 16)
     # a model guides away from itself, an interval above all levels is empty, and a classifier of
-    # no opinion leaves the samples of all classes; the rounding of float32 grows in a few steps
-    Path("of_no_opinion.py").write_text("def logits(x, sigma): return 0 * x[:, 0, 0, :2]")
+    # equal logits leave the samples of all classes; the rounding of float32 grows in a few steps
+    Path("equal_logits.py").write_text("def logits(x, sigma): return 0 * x[:, 0, 0, :2]")
     assert main([*sample, "cat.npy", "--label", "cat"]) == 0
     for options, same in (
         ("--guidance 2 --autoguidance run", "cat"),
         ("--guidance 2 --guidance-interval 1e5 1e6", "cat"),
-        ("--guidance 2 --classifier of_no_opinion:logits", "any"),
+        ("--guidance 2 --classifier equal_logits:logits", "any"),
     ):
         assert main([*sample, "x.npy", "--label", "cat", *options.split()]) == 0
         np.testing.assert_allclose(np.load("x.npy"), np.load(f"{same}.npy"), atol=1e-4)

@@ -144,8 +144,8 @@ def test_guidance_that_cannot_be_meant_is_refused():
     for options, message in (
         (dict(weight=math.inf), "weight=inf: give a finite"),
         (dict(weight=2.0, interval=(1.0, 1.0)), r"interval=\(1.0, 1.0\): give two noise levels"),
-        (dict(weight=1.0, interval=(0.1, 1.0)), "raise it to 2"),
-        (dict(weight=1.0, weak=NORMAL), "raise it to 2"),
+        (dict(weight=1.0, interval=(0.1, 1.0)), "give a larger one, as 2"),
+        (dict(weight=1.0, weak=NORMAL), "give a larger one, as 2"),
         (dict(weight=2.0, weak=NORMAL, classifier=log_ratio), "give one of them"),
     ):
         with pytest.raises(ValueError, match=message):

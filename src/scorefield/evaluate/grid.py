@@ -16,8 +16,8 @@ from ..samplers import SAMPLERS, Sampler, final, find_sampler
 REFERENCE_LEVELS = 64
 """Levels of Heun's method for the ends of the trajectories."""
 ITERATIONS = 8
-HALTS = 4
-"""Tries of a shorter step in an iteration."""
+SHORTER_STEPS = 4
+"""Largest number of steps that are tried in an iteration, each shorter than the one before."""
 
 
 def fit_grid(
@@ -81,7 +81,7 @@ def _descend(residual: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
         jacobian = torch.stack([(residual(theta + move) - r) / width for move in moves], 1)
         normal = jacobian.T @ jacobian
         size = normal.diag().clamp(min=1e-9 * normal.diag().max())
-        for _ in range(HALTS):
+        for _ in range(SHORTER_STEPS):
             step = torch.linalg.solve(normal + (damping * size).diag(), jacobian.T @ r)
             new = (theta - step.clamp(-1, 1)).clamp(theta.max() - 8)
             proposal = residual(new)

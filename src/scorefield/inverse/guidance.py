@@ -40,7 +40,7 @@ class Guidance:
         weight_at(self.weight, self.interval)
         if self.weight == 1 and (self.weak is not None or self.interval != EVERY_SIGMA):
             raise ValueError(
-                "guidance of weight 1 has no interval and no weak model: raise it to 2"
+                "guidance of weight 1 has no interval and no weak model: give a larger one, as 2"
             )
 
 

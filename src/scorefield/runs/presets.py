@@ -222,12 +222,9 @@ PRESETS = {
         keeping=Keeping(best="last"),
         machine=Machine(threads=1),
     ),
-    # p(θ | x) of simulations (θ, x), in two to three minutes on two cores; σ is in standard
-    # deviations of θ, and small enough for posteriors a thousand times narrower than the prior.
-    # The observation enters the first layer too: in trials of an eighth of the steps and mean=-2.5,
-    # means and standard deviations of a linear-Gaussian simulator were off by 0.05 and 0.024 of a
-    # deviation with it, and by 0.06 and 0.038 without. `make study` compares posteriors with the
-    # truth.
+    # p(θ | x) of simulations (θ, x); σ is in standard deviations of θ, and small enough for
+    # posteriors a thousand times narrower than the prior. The observation enters the first layer
+    # too. `make study` compares posteriors with the truth.
     "posterior": Experiment(
         data=Data("two-moons"),
         network={"kind": "MLP", "width": 128, "blocks": 4, "condition_input": True},
