@@ -13,6 +13,9 @@ from torch import Tensor
 Sigma: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, "batch"]
 """A noise level: a float, a scalar tensor, or one per sample."""
 
+Samples: TypeAlias = Float[Tensor, "batch *shape"]
+"""A batch of samples, or a number for each of their numbers, such as the score."""
+
 Noise: TypeAlias = Callable[[Tensor], Tensor]
 """A source of randomness: standard normal numbers in the shape, type and device of its argument."""
 
@@ -123,7 +126,7 @@ def positive(sigma: Sigma, x: Tensor) -> Tensor:
     return match(sigma, x)
 
 
-def sq_norm(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
+def sq_norm(x: Samples) -> Float[Tensor, "batch"]:
     """Return ‖x‖² of each sample."""
     return x.flatten(1).square().sum(1)
 

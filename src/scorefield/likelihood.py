@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._ops import Flow, Noise, check_batch, linearize, match, solve, trace, widest
+from ._ops import Flow, Noise, Samples, check_batch, linearize, match, solve, trace, widest
 from .prior import Prior
 from .score import Score
 
@@ -32,7 +32,7 @@ class Likelihood(NamedTuple):
 
 def log_likelihood(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     prior: Prior,
     *,
     sigma_min: float = 0.01,

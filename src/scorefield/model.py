@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ._ops import Sigma, check_finite, check_floats, check_sigma, match, widest
+from ._ops import Samples, Sigma, check_finite, check_floats, check_sigma, match, widest
 from .noise import Discrete
 from .precondition import Precondition
 from .prior import Prior
@@ -94,10 +94,10 @@ class ScoreModel(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch *shape"],
+        x: Samples,
         sigma: Sigma,
         condition: Label | Mapping[str, Any] | None = None,
-    ) -> Float[Tensor, "batch *shape"]:
+    ) -> Samples:
         """Return the score of each sample; `given` makes a function of (x, σ) of it."""
         check_floats(x)
         self._check_sigma(sigma)

@@ -18,12 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
-from ._ops import Noise, Sigma, box_muller, match, random_words, widest
+from ._ops import Noise, Samples, Sigma, box_muller, match, random_words, widest
 
 
-def perturb(
-    x: Float[Tensor, "batch *shape"], sigma: Sigma, z: Float[Tensor, "batch *shape"]
-) -> Float[Tensor, "batch *shape"]:
+def perturb(x: Samples, sigma: Sigma, z: Samples) -> Samples:
     """Return x + σz."""
     return x + match(sigma, x) * z
 

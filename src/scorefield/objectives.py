@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, check_floats, linearize, match, positive, sq_norm, trace
+from ._ops import Noise, Samples, Sigma, check_floats, linearize, match, positive, sq_norm, trace
 from .noise import perturb
 from .score import Score
 
@@ -31,13 +31,7 @@ class Objective(Protocol):
     """An estimate of the score-matching loss of q_σ, one number per clean sample."""
 
     def __call__(
-        self,
-        score: Score,
-        x: Float[Tensor, "batch *shape"],
-        sigma: Sigma,
-        /,
-        *,
-        noise: Noise = torch.randn_like,
+        self, score: Score, x: Samples, sigma: Sigma, /, *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "batch"]:
         """Return the loss of each sample."""
 
@@ -54,12 +48,7 @@ class SigmaDistribution(Protocol):
 
 
 def exact(
-    score: Score,
-    x: Float[Tensor, "batch *shape"],
-    sigma: Sigma,
-    *,
-    noise: Noise = torch.randn_like,
-    chunk: int = 64,
+    score: Score, x: Samples, sigma: Sigma, *, noise: Noise = torch.randn_like, chunk: int = 64
 ) -> Float[Tensor, "batch"]:
     """Return ½‖s‖² + tr ∇ₓs, with the exact trace: `chunk` rows of the Jacobian at a time."""
     check_floats(x)
@@ -85,7 +74,7 @@ def sphere(z: Tensor) -> Tensor:
 
 def sliced(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigma: Sigma,
     *,
     noise: Noise = torch.randn_like,
@@ -113,7 +102,7 @@ def sliced(
 
 
 def denoising(
-    score: Score, x: Float[Tensor, "batch *shape"], sigma: Sigma, *, noise: Noise = torch.randn_like
+    score: Score, x: Samples, sigma: Sigma, *, noise: Noise = torch.randn_like
 ) -> Float[Tensor, "batch"]:
     """Return ½‖σs(x + σz, σ) + z‖²/σ² (Vincent 2011)."""
     level = positive(sigma, x)
@@ -146,7 +135,7 @@ def annealed(
     """Return λ(σ)·objective at a random σ for each sample: `loss(score, x, *, noise)`."""
 
     def loss(
-        score: Score, x: Float[Tensor, "batch *shape"], *, noise: Noise = torch.randn_like
+        score: Score, x: Samples, *, noise: Noise = torch.randn_like
     ) -> Float[Tensor, "batch"]:
         check_floats(x)
         sigma = levels(noise(x.new_empty(len(x))))

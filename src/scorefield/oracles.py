@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ._ops import (
     Noise,
+    Samples,
     Sigma,
     check_batch,
     check_finite,
@@ -65,9 +66,7 @@ class Oracle(ABC):
         """Device of its tensors."""
         return self._like.device
 
-    def score(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
-    ) -> Float[Tensor, "batch *shape"]:
+    def score(self, x: Samples, sigma: Sigma) -> Samples:
         """Return ∇ₓ log q_σ(x)."""
         wide, least = self._admit(x, sigma)
         if least == 0 and self._log_prob(wide, sigma).isneginf().any():
@@ -76,7 +75,7 @@ class Oracle(ABC):
 
     __call__ = score
 
-    def log_prob(self, x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """Return log q_σ(x)."""
         return self._log_prob(self._admit(x, sigma)[0], sigma).to(x.dtype)
 
@@ -204,9 +203,7 @@ class Mixture(Oracle):
         logs = torch.stack([c._log_prob(x, sigma) for c in self.components], 1)
         return logs + self.weights.log()
 
-    def responsibilities(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
-    ) -> Float[Tensor, "batch k"]:
+    def responsibilities(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch k"]:
         """Return p(k | x) under q_σ."""
         return self._joint(self._admit(x, sigma)[0], sigma).softmax(1).to(x.dtype)
 

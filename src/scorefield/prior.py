@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Sigma, check_batch, check_finite, check_floats, lowest, match
+from ._ops import Noise, Samples, Sigma, check_batch, check_finite, check_floats, lowest, match
 from .covariance import Covariance, dense, low_rank
 
 
@@ -122,14 +122,12 @@ class Prior:
         root = self.covariance.power(match(sigma, z), 0.5)
         return self.mean + (root @ z.flatten(1)).view_as(z)
 
-    def score(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma
-    ) -> Float[Tensor, "batch *shape"]:
+    def score(self, x: Samples, sigma: Sigma) -> Samples:
         """Return −(Σ + σ²I)⁻¹(x − mean)."""
         v, sigma = self._centre(x, sigma)
         return -(self.covariance.power(sigma, -1) @ v).view_as(x)
 
-    def log_prob(self, x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch"]:
+    def log_prob(self, x: Samples, sigma: Sigma) -> Float[Tensor, "batch"]:
         """Return log N(x | mean, Σ + σ²I)."""
         v, sigma = self._centre(x, sigma)
         precision = self.covariance.power(sigma, -1)

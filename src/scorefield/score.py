@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Sigma, linearize, match, positive
+from ._ops import Samples, Sigma, linearize, match, positive
 
 SigmaRange: TypeAlias = tuple[float, float]
 """Smallest and largest σ."""
@@ -34,9 +34,7 @@ class Score(Protocol):
     `log_prob(x, sigma)`, log q_σ(x) up to a constant at each σ, which `mala` and `hmc` need.
     """
 
-    def __call__(
-        self, x: Float[Tensor, "batch *shape"], sigma: Sigma, /
-    ) -> Float[Tensor, "batch *shape"]:
+    def __call__(self, x: Samples, sigma: Sigma, /) -> Samples:
         """Return the score of each sample, in the shape of x."""
 
 
@@ -70,7 +68,7 @@ def from_energy(energy: Callable[[Tensor, Sigma], Float[Tensor, "batch"]]) -> Sc
     Its `log_prob` is −E.
     """
 
-    def score(x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch *shape"]:
+    def score(x: Samples, sigma: Sigma) -> Samples:
         value, pullback = linearize(lambda x: energy(x, sigma), x)
         if value.shape != x.shape[:1]:
             raise ValueError(

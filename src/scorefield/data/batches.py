@@ -15,10 +15,10 @@ from itertools import count
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from .._ops import RowCondition
+from .._ops import RowCondition, Samples
 from ..distributed import split_rows
 from ..values import map_condition
 from ._random import coins, epoch_orders, uniform_bits
@@ -32,7 +32,7 @@ WORKER_TIMEOUT_SECONDS = 60.0
 class LabelledBatch(NamedTuple):
     """Clean samples in the model's units, images in [0, 1], and their labels or conditions."""
 
-    x: Float[Tensor, "batch *shape"]
+    x: Samples
     labels: RowCondition
 
 

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Sigma, linearize, positive, wide
+from .._ops import Samples, Sigma, linearize, positive, wide
 from ..score import Score, keep_shape_and_device, to_denoiser
 
 LEAST_SHARE = 1e-6
@@ -40,7 +40,7 @@ def compose(posteriors: Sequence[Score], prior: Score) -> Score:
     if not posteriors:
         raise ValueError("posteriors is empty: give a score for each observation")
 
-    def product(x: Float[Tensor, "batch *shape"], sigma: Sigma) -> Float[Tensor, "batch *shape"]:
+    def product(x: Samples, sigma: Sigma) -> Samples:
         variance = wide(positive(sigma, x) ** 2).reshape(-1, 1, 1)
         first, precision = _moments(prior, x, sigma, variance)
         total, shift, pull = precision, first, torch.zeros_like(first)

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtr
 
-from .._ops import Noise, match, wide, widest
+from .._ops import Noise, Samples, match, wide, widest
 from ..prior import Prior
 from ..samplers.langevin import Kernel
 from ..samplers.metropolis import check_density, log_density, mala
@@ -62,7 +62,7 @@ def _check_smc(score: Score, x: Tensor, prior: Prior, filter_size: int, **others
 @sampler(_check_smc)
 def smc(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     prior: Prior,

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
-from .._ops import Noise, widest
+from .._ops import Noise, Samples, widest
 from ..noise import perturb
 from ..samplers import State
 from ..samplers.langevin import Convention, drift_factor
@@ -66,7 +66,7 @@ def check_filter_size(filter_size: int, particles: int) -> None:
 @sampler(_check_mask)
 def algorithm2(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     observed: Tensor,
@@ -98,7 +98,7 @@ def algorithm2(
 @sampler(_check_filters)
 def particle_filter(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     operator: LinearOperator,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from .._ops import RowCondition
+from .._ops import RowCondition, Samples
 from .arguments import check_arguments, constructor_arguments
 from .condition import ConditionalNetwork
 from .embedding import EmbeddingKind
@@ -77,10 +77,10 @@ class MLP(ConditionalNetwork):
 
     def forward(
         self,
-        x: Float[Tensor, "batch *shape"],
+        x: Samples,
         cond: Real[Tensor, "batch"] | None = None,
         condition: RowCondition = None,
-    ) -> Float[Tensor, "batch *shape"]:
+    ) -> Samples:
         """Return F of a batch: one conditioning number a sample (default 0), and conditions."""
         if x.shape[1:] != self.shape:
             raise ValueError(

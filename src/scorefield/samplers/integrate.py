@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Noise, sq_norm
+from .._ops import Noise, Samples, sq_norm
 from ..score import Score
 from .state import State, sampler
 from .steps import Step, StepResult, heun, reverse_diffusion
@@ -28,7 +28,7 @@ def _take(step: Step, *arguments: Any) -> StepResult:
 def integrate(
     step: Step,
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     denoise: bool = True,
@@ -47,7 +47,7 @@ def integrate(
 @sampler()
 def churn(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     amount: float = 40.0,
@@ -76,7 +76,7 @@ def churn(
 @sampler()
 def dpm_solver(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     sde: bool = False,
@@ -108,7 +108,7 @@ def dpm_solver(
 @sampler()
 def predictor_corrector(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     predictor: Step = reverse_diffusion,

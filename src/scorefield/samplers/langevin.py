@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Noise
+from .._ops import Noise, Samples
 from ..score import Score
 from .state import State, States, sampler
 
@@ -43,7 +43,7 @@ def _check_eta(sigmas: Tensor, eta: float | None, **others: Any) -> None:
 @sampler()
 def langevin(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigma: float,
     *,
     alpha: float,
@@ -66,7 +66,7 @@ def langevin(
 @sampler()
 def underdamped(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigma: float,
     *,
     alpha: float,
@@ -95,7 +95,7 @@ def underdamped(
 @sampler()
 def annealed_langevin(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     kernel: Kernel = langevin,
@@ -123,7 +123,7 @@ def annealed_langevin(
 @sampler(_check_eta)
 def consistent(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     eta: float | None = None,

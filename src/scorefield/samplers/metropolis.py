@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtr
 
-from .._ops import Noise, sq_norm
+from .._ops import Noise, Samples, sq_norm
 from ..score import Score
 from .state import State, sampler
 
@@ -60,7 +60,7 @@ def leapfrog(
 @sampler(check_density)
 def hmc(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigma: float,
     *,
     alpha: float,

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Noise
+from .._ops import Noise, Samples
 from ..score import Score
 from .state import State, sampler
 
@@ -30,7 +30,7 @@ QUADRATURE = np.polynomial.legendre.leggauss(16)
 @sampler()
 def multistep(
     score: Score,
-    x: Float[Tensor, "batch *shape"],
+    x: Samples,
     sigmas: Float[Tensor, "levels"],
     *,
     order: int = 3,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .._ops import Sigma, check_batch
+from .._ops import Samples, Sigma, check_batch
 from ..noise import check_levels
 from ..score import Score
 from ..values import check_names
@@ -22,9 +22,9 @@ from ..values import check_names
 class State(NamedTuple):
     """A chain after one step. Its tensors are never written to again."""
 
-    x: Float[Tensor, "batch *shape"]
+    x: Samples
     sigma: float  # noise level of x
-    denoised: Float[Tensor, "batch *shape"]  # D = x + σ²s at the last evaluation of the score
+    denoised: Samples  # D = x + σ²s at the last evaluation of the score
     step: int = 0  # number of steps so far, from 1; `sampler` counts them
     accepted: Bool[Tensor, "batch"] | None = None  # chains that moved, where a step can be rejected
     log_w: Float[Tensor, "batch"] | None = None  # log-weights of the chains, where they have some
@@ -91,7 +91,7 @@ def _run(states: Iterator[State], score: Score, x: Tensor, last: float | None) -
     return x
 
 
-def final(states: Iterable[State]) -> Float[Tensor, "batch *shape"]:
+def final(states: Iterable[State]) -> Samples:
     """Return the x of the last state: the sample."""
     last = None
     for state in states:

@@ -14,13 +14,12 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
-from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Noise
+from .._ops import Noise, Samples
 from ..score import Score
 
-StepResult: TypeAlias = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]
+StepResult: TypeAlias = tuple[Samples, Samples]
 """A sample at sigma_next, and the denoised sample of the last evaluation."""
 
 
