@@ -43,7 +43,12 @@ def run(setting: Setting) -> Iterator[Table]:
     n, steps, budgets = (60, 2, QUICK_BUDGETS) if setting.quick else (360, 100, BUDGETS)
     model, data, _, weights = open_run(train(setting), device=setting.device)
     eager, references = copy.deepcopy(model), langevin_plans(model, steps)
-    plans = [plan for sampler in SAMPLERS for plan in frontier_plans(model, sampler, budgets)]
+    plans = [
+        plan
+        for name, one in SAMPLERS.items()
+        if not one.jumps
+        for plan in frontier_plans(model, name, budgets)
+    ]
     options: dict[str, Any] = {"features": "classifier", "bits": 0, "progress": True}
     options |= {"n": n, "batch": n, "seed": setting.seed, "frontier": plans * REPEATS}
     evaluation = evaluate(model, data, plans=references, **options)

@@ -25,8 +25,15 @@ from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tens
 from scorefield.evaluate import open_run
 from scorefield.runs import Interrupted, average, finish, resume, start
 from scorefield.runs.average import PowerAverage, power_exponent, profile_products
-from scorefield.runs.build import build_loss, build_model, build_optimizer, outline_model
-from scorefield.runs.config import Experiment, Training, as_json, override, read
+from scorefield.runs.build import (
+    build_loss,
+    build_model,
+    build_optimizer,
+    build_plan,
+    outline_model,
+)
+from scorefield.runs.choose import choose_experiment
+from scorefield.runs.config import Experiment, Sampling, Training, as_json, override, read
 from scorefield.runs.resolve import resolve
 from scorefield.runs.watch import estimate_time
 from scorefield.show.text import in_hours
@@ -395,6 +402,7 @@ def test_a_run_can_be_resumed_from_another_folder(points, tmp_path, monkeypatch)
         ("levels.count=1", r"levels\.count=1: give 2 or more"),
         ("sampling.epsilon=0", r"sampling\.epsilon=0: give more than 0"),
         ("keeping.checkpoint=-3", r"keeping\.checkpoint=-3"),
+        ("training.objective=consistency", "name the model to tune by --from RUN"),
         ("network.widht=3", r"network\.widht does not exist: did you mean width"),
         ("network.kind=Unet", "did you mean UNet"),
         ("data.source=mixture", "data are vectors of 2 numbers"),
@@ -465,6 +473,27 @@ def test_training_starts_from_a_saved_model(whole, tmp_path):
         assert all(torch.equal(old[name], new[name]) for name in old)
     with pytest.raises(ValueError, match=r"for samples of shape \(1, 8, 8\)"):
         start(_experiment(f"start={path}", "data.source=mixture"), tmp_path / "other")
+
+
+def test_consistency_tuning_resumes_in_its_stage(points, tmp_path):
+    model = finish(_vectors(points), tmp_path / "run")
+    settings = (
+        "training.objective=consistency", f"start={tmp_path / 'run'}", "training.steps=12",
+        "training.stage=6", "keeping.checkpoint=5", "training.rate=0.01",
+    )  # fmt: skip
+    experiment = choose_experiment("vectors", source=str(points), settings=settings)
+    own = experiment.sampling, experiment.levels.std, experiment.keeping.best
+    assert own == (Sampling("consistency", steps=2), 2.0, "last")
+    tuned = finish(experiment, tmp_path / "whole")
+    assert build_plan(tuned, experiment.sampling).evaluations == 2
+    list(islice(start(experiment, tmp_path / "killed"), 11))  # its last checkpoint is of step 10
+    list(resume(tmp_path / "killed"))
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+    list(start(override(experiment, ["training.stage=100"]), tmp_path / "one"))
+    one, two = (read_log(tmp_path / name) for name in ("one", "whole"))
+    same = [a["loss"] == b["loss"] for a, b in zip(one, two, strict=True)]
+    assert same == [True] * 6 + [False] * 6
+    assert not torch.equal(*(parameters_to_vector(m.parameters()) for m in (model, tuned)))
 
 
 @pytest.mark.parametrize("kind", ["UNet", "DiT"])

@@ -20,6 +20,7 @@ from scorefield import (
     ScoreModel,
     geometric,
     inverse,
+    karras,
     restore,
 )
 from scorefield.ladder import suggest_between
@@ -103,6 +104,9 @@ def test_a_plan_takes_levels_and_a_grid():
     assert planned.options == {"denoise": True, "steps": 5, "epsilon": own.epsilon}
     planned = make_plan(_model(), "heun", 9, grid="geometric")
     torch.testing.assert_close(planned.sigmas, geometric(20.0, 0.002, 9))
+    planned = make_plan(_model(), "consistency")  # from both levels to 0
+    assert torch.equal(planned.sigmas, karras(20.0, 0.002, 3)[:2])
+    assert planned.evaluations == 2
     with pytest.raises(ValueError, match="grid='linear': there are karras, geometric"):
         make_plan(_model(), "heun", 9, grid="linear")
     with pytest.raises(ValueError, match="levels=1: give at least 2"):

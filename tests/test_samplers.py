@@ -184,6 +184,26 @@ def test_predictor_corrector_is_its_algorithm(rule):
     torch.testing.assert_close(final(run), x)
 
 
+def test_consistency_sampling_is_exact_with_the_ends_of_the_ode():
+    """D = m + √(v/(v + σ²))·(x − m) of N(m, v): each level, and the end, has its exact width."""
+    v, m = 0.3, 1.5
+
+    def end(x, sigma):
+        return m + (x - m) * (v / (v + sigma**2)) ** 0.5
+
+    start, sigmas = torch.full((3, 1), m).double(), torch.tensor([8.0, 0.7]).double()
+    start[0] += (v + 8.0**2) ** 0.5
+    for levels in (1, 2):
+        # row k is the answer to draw k alone, and row 0 to the start: Σₖ (xₖ − m)² is the variance
+        pulses = replay(torch.eye(3).double()[1:, :, None])
+        options = {"noise": pulses} if levels == 2 else {}
+        *_, last = SAMPLERS["consistency"].run(
+            from_denoiser(end), start, sigmas[:levels], **options
+        )
+        assert (last.step, last.sigma) == (levels, 0)
+        assert (last.x - m).square().sum().item() == pytest.approx(v, rel=1e-12)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_evaluations_are_counted_as_stated(name):
     sampler, score = SAMPLERS[name], Mock(side_effect=GAUSSIAN)

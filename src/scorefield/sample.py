@@ -137,9 +137,10 @@ def make_plan(
 
     A sampler is a name in `SAMPLERS`, a `Step`, a `Kernel` or a function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
-    "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. Annealed Langevin, the
-    default for a model trained on few levels, takes `steps` at each level of the model's ladder, or
-    of the one with `levels` levels that `suggest` would choose. `title` and `note` are the plan's.
+    "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. "consistency" takes 2 by
+    default, and the grid goes on to σ_L without it. Annealed Langevin, the default for a model
+    trained on few levels, takes `steps` at each level of the model's ladder, or of the one with
+    `levels` levels that `suggest` would choose. `title` and `note` are the plan's.
     """
     model = as_model(model)
     own = model.precondition.levels
@@ -152,8 +153,10 @@ def make_plan(
         if grid not in GRIDS:
             raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
         sigmas = torch.tensor([model.sigma_max])
-        if steps != 1:
-            sigmas = GRIDS[grid](model.sigma_max, model.sigma_min, steps or 18)
+        steps = steps or (2 if method.jumps else 18)
+        if steps != 1:  # from each level to 0: σ_min would be as good as the end
+            ends = model.sigma_max, model.sigma_min
+            sigmas = GRIDS[grid](*ends, steps + method.jumps)[:steps]
         return Plan(sampler, model.round(sigmas), options, title=title, note=note, own=method)
     if model.shape is None:
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from inspect import signature
 from itertools import count
 from operator import itemgetter
 from types import NoneType
@@ -155,7 +156,8 @@ def train(
     `batches` returns the batch of a step, the same one at each call; `size` is that of the global
     batch, if these are only this process's rows. `loss(score, x, noise=...)`, such as
     `annealed(...)`, is one number per sample. `steps` is the step to end at, counted from 0, and
-    `start` the one to start from, with the state that model, optimiser and average had there.
+    `start` the one to start from, with the state that model, optimiser and average had there. A
+    loss with an argument `step` receives the number of steps before.
     `schedule` multiplies the optimiser's learning rate, `clip` is the largest norm of the gradient,
     `clip_quantile` takes it from recent steps, with the state that it had at `start`, `ema` the
     averages to update, and `autocast` the dtype that the network runs in. `accumulate` is the
@@ -219,6 +221,11 @@ class _Trainer:
         """The loss of this process's rows, with gradients summed over all processes."""
         return distributed.SharedLoss(self.share_of_mean, self.parameters)
 
+    @cached_property
+    def takes_step(self) -> bool:
+        """True if the loss is a function of the step as well."""
+        return "step" in signature(self.loss).parameters
+
     def update(self, step: int) -> Update:
         """Take a step."""
         if not self.model.training:
@@ -263,7 +270,9 @@ class _Trainer:
         score = self.model if condition is None else self.model.given(condition)
         running = torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None)
         with _fork_generators(x.device, derive_seed(self.seed, step, first)), running:
-            losses = self.loss(score, x, noise=seeded(self.seed, first=first, step=step))
+            noise = seeded(self.seed, first=first, step=step)
+            extra = {"step": step} if self.takes_step else {}
+            losses = self.loss(score, x, noise=noise, **extra)
         if losses.shape != x.shape[:1]:
             raise ValueError(
                 f"loss returned shape {tuple(losses.shape)} for a batch of {len(x)}: return one "

@@ -37,7 +37,7 @@ SamplerName: TypeAlias = Annotated[
     arg(
         help="heun, unipc, adams_bashforth, dpm_solver, dpm_solver_3, dpm_solver_sde, euler, "
         "churn, annealed_langevin, underdamped, predictor_corrector, ancestral, reverse_diffusion "
-        "or consistent; by default the run's own"
+        "or consistent, and consistency for models tuned to it; by default the run's own"
     ),
 ]
 Steps: TypeAlias = Annotated[

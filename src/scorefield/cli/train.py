@@ -30,6 +30,7 @@ def train(
     out: Path | None = None,
     config: Path | None = None,
     start: Annotated[Path | None, arg(name="from")] = None,
+    objective: str | None = None,
     steps: int | None = None,
     budget: str | None = None,
     seed: int | None = None,
@@ -52,6 +53,8 @@ def train(
         out: directory of the run; runs/PRESET by default.
         config: YAML or JSON file of fields, such as a run's config.json.
         start: a model to continue training from, as written by `save`, a run or `convert`.
+        objective: the loss, the same as --training.objective; with --from RUN, consistency turns
+            its model into one that samples in 1 or 2 evaluations.
         steps: number of training steps, the same as --training.steps.
         budget: time after which the run has ended, as 90s, 20m or 1h30m, within 10 %. It chooses
             the number of steps, and for images the network, by a few measured steps. Fields that
@@ -62,7 +65,7 @@ def train(
     """
     options.check_options(steps=steps)
     named: dict[str, Any] = {"training.steps": steps, "seed": seed, "start": start}
-    named["data.options.held_out"] = held_out
+    named |= {"training.objective": objective, "data.options.held_out": held_out}
     if budget is not None:
         named["training.budget"] = parse_duration(budget, "--budget")
     own = [f"{name}={value}" for name, value in named.items() if value is not None]

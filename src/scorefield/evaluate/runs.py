@@ -33,16 +33,19 @@ def evaluate_run(
 ) -> Evaluation:
     """Judge the model of a run by its own plan, or by one with another sampler or `steps`.
 
-    `frontier` adds every sampler at several costs. See `make_features` for `features` and
-    `inception`, `open_run` for `data`, `raw` and `device`; `options` are those of `evaluate`.
+    `frontier` adds every sampler for such a model at several costs. See `make_features` for
+    `features` and `inception`, `open_run` for `data`, `raw` and `device`; `options` are those of
+    `evaluate`.
     """
     model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
+    tuned = experiment.training.objective == "consistency"
+    others = [name for name, one in SAMPLERS.items() if one.jumps == tuned] if frontier else []
     return evaluate(
         model,
         dataset,
         plans=[build_plan(model, experiment.sampling, sampler, steps)],
         features=make_features(features, dataset, weights=inception, device=model.device or "cpu"),
-        frontier=[p for s in SAMPLERS for p in frontier_plans(model, s)] if frontier else [],
+        frontier=[plan for name in others for plan in frontier_plans(model, name)],
         flips=experiment.data.flip,
         weights=weights,
         run=run_directory(Path(directory)),

@@ -23,7 +23,7 @@ from ..values import quantity
 from .build import MemoryLimitError, build, build_network, precondition
 from .config import Experiment, override
 from .pace import Pace
-from .resolve import fill_plateau, resolve
+from .resolve import fill_durations, resolve
 from .run import Run
 
 
@@ -92,7 +92,7 @@ class Trial:
     """A candidate on this machine."""
 
     candidate: Candidate
-    experiment: Experiment  # resolved, except for `training.plateau`
+    experiment: Experiment  # resolved, except for durations of the training
     reasons: str  # for its backend
     seconds: float  # a step
     closing_steps: float  # see `Run.closing_steps`
@@ -129,7 +129,7 @@ def fit_budget(
     chosen = trials[-1 if trials[-1].least <= STEPS_SHARE * left or len(trials) == 1 else -2]
     steps = max(1, round(STEPS_SHARE * left / chosen.seconds))
     planned = override(_plan_steps(chosen, steps), settings)
-    planned = replace(planned, training=fill_plateau(planned.training))
+    planned = replace(planned, training=fill_durations(planned.training))
     plan = _describe_plan(trials, chosen, steps, pace.seconds)
     return planned, chosen.reasons, plan + _describe_warmup(chosen, planned)
 
@@ -203,7 +203,7 @@ def _try(candidate: Candidate, experiment: Experiment, data: Dataset) -> Trial:
             if distributed.all_max(seconds >= MEASURING):
                 break
     seconds = distributed.broadcast(seconds) / (update.step - 1)
-    resolved = replace(resolved, training=experiment.training)  # its plateau is for other steps
+    resolved = replace(resolved, training=experiment.training)  # its durations are for other steps
     return Trial(candidate, resolved, reasons, seconds, run.closing_steps)
 
 

@@ -46,6 +46,7 @@ from ..train import (
 from ..values import convert_arguments
 from .average import LENGTHS, PowerAverage
 from .config import Experiment, Levels, Sampling, Training
+from .consistency import consistency_loss
 
 ESTIMATION_SAMPLES = 10_000
 """Largest number of samples from which moments and ladders are estimated."""
@@ -250,19 +251,24 @@ def _ladder(levels: Levels) -> Tensor:
 def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tensor]:
     """Return the weighted loss over noise levels."""
     levels, training = experiment.levels, experiment.training
+    sigma_data = levels.sigma_data or 0.5
     ladder, largest, smallest = model.precondition.levels, model.sigma_max, model.sigma_min
     distribution: SigmaDistribution = LogNormal(levels.mean or 0.0, levels.std)
     if ladder is not None or levels.distribution == "discrete":
         distribution = Discrete(_ladder(levels) if ladder is None else ladder)
     elif levels.distribution == "loguniform":
         distribution = LogUniform(largest, smallest)
+    within = lambda z: distribution(z).clamp(smallest, largest)  # noqa: E731
+    if training.objective == "consistency":
+        options: Any = {"sigma_data": sigma_data, "sigma_min": smallest}
+        return consistency_loss(within, training.stage or 1, training.steps, **options)
     weight = {
-        "edm": edm_weight(levels.sigma_data or 0.5),
+        "edm": edm_weight(sigma_data),
         "ncsn": ncsn_weight,
         "likelihood": likelihood_weight(distribution),
     }[training.weight]
     objective = {"denoising": denoising, "sliced": sliced, "exact": exact}[training.objective]
-    return annealed(objective, lambda z: distribution(z).clamp(smallest, largest), weight)
+    return annealed(objective, within, weight)
 
 
 def build_plan(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..values import spelling_hint
 from .config import Data, Experiment, override, read
-from .presets import PRESETS
+from .presets import CONSISTENCY, PRESETS
 
 
 def choose_experiment(
@@ -26,14 +26,20 @@ def choose_experiment(
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
     suited = preset or ("digits" if source is None else _suited_preset(source, settings))
-    experiment = PRESETS[suited]
-    if file is not None:
-        experiment = _change(experiment if preset else Experiment(), partial(read, file))
-    if source is not None and source != experiment.data.source:
-        flip = experiment.data.flip and preset is not None
-        data = replace(change_source(experiment.data, source), flip=flip)
-        experiment = replace(experiment, data=data)
-    experiment = _change(experiment, lambda experiment: override(experiment, settings))
+    default = PRESETS[suited] if preset or file is None else Experiment()
+
+    def change(experiment: Experiment) -> Experiment:
+        if file is not None:
+            experiment = _change(experiment, partial(read, file))
+        if source is not None and source != experiment.data.source:
+            flip = experiment.data.flip and preset is not None
+            data = replace(change_source(experiment.data, source), flip=flip)
+            experiment = replace(experiment, data=data)
+        return _change(experiment, lambda experiment: override(experiment, settings))
+
+    experiment = change(default)
+    if experiment.training.objective == "consistency":
+        experiment = change(override(default, CONSISTENCY))
     own = file is not None or any(s.startswith(("network", "start=")) for s in settings)
     budgeted = experiment.training.budget is not None and suited == "photos" and not own
     if budgeted and _has_images(experiment.data):

@@ -68,8 +68,9 @@ class Levels:
 class Training:
     """The optimisation."""
 
-    objective: Literal["denoising", "sliced", "exact"] = "denoising"  # the loss at one σ
-    # λ(σ), which makes levels comparable; `likelihood` bounds the divergence
+    # the loss at one σ; `consistency` turns the model to start from into one for 1 or 2 evaluations
+    objective: Literal["denoising", "sliced", "exact", "consistency"] = "denoising"
+    # λ(σ), which makes levels comparable; `likelihood` bounds the divergence; consistency has none
     weight: Literal["edm", "ncsn", "likelihood"] = "edm"
     steps: int = 10_000  # number of optimiser steps; with a budget, those that fit in it
     # seconds that training may take: they choose the steps, and a network of kind "auto"
@@ -88,6 +89,8 @@ class Training:
     warmup: int = 0  # steps of linear warm-up
     # steps k₀ after which inverse_sqrt is √(k₀/k); by default a tenth of the steps
     plateau: int | None = None
+    # steps between halvings of the distance σ − r of consistency; by default a fifth of the steps
+    stage: int | None = None
     # [first, end] of linear cool-downs to a rate of 0; each replaces the rest of the one before
     cooldown: Sequence[tuple[int, int]] = field(default_factory=list)
     clip: float | None = None  # largest norm of the gradient
@@ -177,7 +180,7 @@ FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] =
      "training.ema training.snapshots keeping.log keeping.evaluate keeping.samples "
      "keeping.checkpoint machine.threads seed"),
     (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
-     "training.plateau sampling.steps keeping.last"),
+     "training.plateau training.stage sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),
     (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
      "training.budget training.clip training.clip_quantile training.eps sampling.epsilon"),
@@ -329,6 +332,14 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
             f"first steps, the last of which ends at training.steps={steps}"
         )
     data, start = experiment.data, experiment.start
+    if experiment.training.objective == "consistency":
+        if start is None:
+            raise ValueError("training.objective=consistency: name the model to tune by --from RUN")
+        if experiment.sampling.sampler != "consistency":
+            raise ValueError(
+                f"sampling.sampler={experiment.sampling.sampler}: after training.objective="
+                "consistency a model is not a score: set it to consistency, and sampling.steps=2"
+            )
     if data.condition and os.path.isdir(data.source):  # the condition is in folders too
         data = replace(data, condition=[os.path.abspath(place) for place in data.condition])
     # os.path's, because Path's fails on text that is too long to be a path

@@ -21,6 +21,7 @@ from ..nn import find_network, network_kind
 from ..values import describe_classes
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Data, Experiment, Levels, Training
+from .consistency import STAGES
 
 BACKENDS = ("autocast", "channels_last", "tf32", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
@@ -39,7 +40,7 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
         threads=experiment.machine.threads or torch.get_num_threads(),
     )
     settings = replace(experiment.data, classes=_fill_classes(experiment.data, data))
-    training = fill_plateau(experiment.training)
+    training = fill_durations(experiment.training)
     experiment = replace(
         experiment, data=settings, levels=levels, training=training, machine=machine
     )
@@ -50,6 +51,12 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
 def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
     """Take the network and the levels of the model that training starts from."""
     model = read_start(experiment, data)
+    own = model.precondition.levels
+    if own is not None and experiment.training.objective == "consistency":
+        raise ValueError(
+            f"--from {experiment.start}: it was trained on {len(own)} noise levels, but "
+            "training.objective=consistency needs a model for a range of them, as of EDM"
+        )
     levels = replace(
         experiment.levels,
         sigma_max=model.sigma_max,
@@ -77,11 +84,13 @@ def _fill_levels(levels: Levels, x: Tensor) -> Levels:
     return replace(levels, sigma_data=sigma_data, mean=mean)
 
 
-def fill_plateau(training: Training) -> Training:
-    """Return the training with k₀ of inverse_sqrt, by default a tenth of the steps."""
-    if training.schedule != "inverse_sqrt" or training.plateau is not None:
-        return training
-    return replace(training, plateau=max(1, training.steps // 10))
+def fill_durations(training: Training) -> Training:
+    """Return the training with k₀ of inverse_sqrt and the stages of consistency, from its steps."""
+    if training.schedule == "inverse_sqrt" and training.plateau is None:
+        training = replace(training, plateau=max(1, training.steps // 10))
+    if training.objective == "consistency" and training.stage is None:
+        training = replace(training, stage=-(-training.steps // STAGES))
+    return training
 
 
 def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:

@@ -20,6 +20,8 @@ class Sampler(NamedTuple):
     run: Callable[..., States]
     per_step: int = 1
     """Evaluations of the score in a step, without corrections."""
+    jumps: bool = False
+    """True if each step goes to σ = 0 and back, as only a consistency model can."""
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ SAMPLERS = {
     "annealed_langevin": Sampler(annealed_langevin),
     "underdamped": Sampler(partial(annealed_langevin, kernel=underdamped)),
     "consistent": Sampler(consistent),
+    "consistency": Sampler(partial(consistent, eta=1.0), jumps=True),
     "euler": Sampler(partial(integrate, euler)),
     "heun": Sampler(partial(integrate, heun), per_step=2),
     "ancestral": Sampler(partial(integrate, ancestral)),

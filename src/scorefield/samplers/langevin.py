@@ -135,7 +135,8 @@ def consistent(
     There is one Langevin step a level, x + ησ²s + βσ'z, where β makes the rest of the old noise
     and the new noise add up to σ': β² = 1 − ((1−η)/γ)², γ = σ'/σ. Euler's step has η = 1 − γ, the
     ancestral one η = 1 − γ². The paper tunes `eta` (η = ε/σ_L², at least 1 − γ at every level) for
-    each model; the default is halfway between these two, at each level.
+    each model; the default is halfway between these two, at each level. η = 1 keeps nothing of x
+    but D = x + σ²s: that is multistep consistency sampling (Song et al. 2023, Algorithm 1).
     """
     for sigma, sigma_next in pairwise(sigmas.tolist()):
         gamma = sigma_next / sigma
