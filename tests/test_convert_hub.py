@@ -11,8 +11,10 @@ import warnings
 
 import pytest
 import torch
+from hub_server import Repository
 from safetensors.torch import load_file, save_file
 
+import scorefield
 from scorefield import to_denoiser
 from scorefield.convert import from_diffusers
 from scorefield.data import all_samples, encode, load_data
@@ -232,8 +234,8 @@ def test_a_folder_that_is_not_a_score_of_images_is_refused(tmp_path, content, er
         from_diffusers(tmp_path)
 
 
-def test_nothing_is_downloaded_and_a_missing_library_is_named(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"nothing is downloaded.*hf download"):
+def test_a_missing_folder_or_library_is_named(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"not a folder here.*load\('hub:OWNER/NAME'\)"):
         from_diffusers("google/ddpm-cifar10-32")
     write(tmp_path)
     monkeypatch.setitem(sys.modules, "diffusers", None)
@@ -242,3 +244,22 @@ def test_nothing_is_downloaded_and_a_missing_library_is_named(tmp_path, monkeypa
     (tmp_path / "unet/config.json").write_bytes(b"\xff{")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
         from_diffusers(tmp_path)
+
+
+@torch.no_grad()
+def test_a_model_is_loaded_by_its_name_on_the_hub(save, hub, tmp_path):
+    save()
+    files = {p.relative_to(tmp_path).as_posix(): p for p in tmp_path.rglob("*") if p.is_file()}
+    stored = {name: path.read_bytes() for name, path in files.items()}
+    half, pickled = "unet/diffusion_pytorch_model.fp16.safetensors", "unet/model.bin"
+    hub.repositories["google/ddpm"] = Repository([stored | {half: b"1", pickled: b"2"}])
+    x, truth = torch.rand(2, 3, SIZE, SIZE), from_diffusers(tmp_path)
+    assert torch.equal(scorefield.load("hub:google/ddpm")(x, 0.5), truth(x, 0.5))
+    assert hub.downloads() == stored.keys()
+    # a pipeline that does not denoise images is refused before its weights are downloaded
+    index = json.dumps({"_class_name": "Pipeline", "unet": [], "vae": []}).encode()
+    hub.repositories["some/text"] = Repository([stored | {"model_index.json": index}])
+    hub.requests.clear()
+    with pytest.raises(ValueError, match="a pipeline with vae"):
+        scorefield.load("hub:some/text")
+    assert all(name.endswith(".json") for name in hub.downloads())

@@ -55,10 +55,10 @@ LAYERS = {
     "disk": "",
     "distributed": "",
     "train": "_ops distributed noise values",
-    "checkpoint": "_ops disk model nn precondition prior",
+    "convert": "_ops disk fast model nn noise precondition prior score values",
     "sample": "_ops distributed inverse ladder model noise oracles precondition prior samplers "
     "score values",
-    "convert": "_ops disk fast model nn noise precondition prior score values",
+    "checkpoint": "_ops convert disk model nn precondition prior",
     "show": "diagnose disk distributed score values",
     "data": "_ops convert disk distributed noise oracles show values",
     "restore": "inverse model noise sample samplers score train values",
@@ -70,8 +70,8 @@ LAYERS = {
     "objectives oracles runs sample samplers score show train values",
     # the public names, and the command line, which nothing imports
     "__init__": "",
-    "cli": "__init__ checkpoint data disk distributed evaluate fast inverse ladder model noise "
-    "paper restore runs sample samplers score show train values",
+    "cli": "__init__ checkpoint convert data disk distributed evaluate fast inverse ladder model "
+    "noise paper restore runs sample samplers score show train values",
     "__main__": "cli",
 }
 """Each module or package, and those above it in this list that it may import."""

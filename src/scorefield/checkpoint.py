@@ -7,6 +7,7 @@
      "sha256": checksum of everything else}
 
 A directory holds such a file, `model.safetensors`, and a copy of the JSON for people to read.
+`load` also reads what `convert` does, and downloads models that begin with hub:.
 Nothing is unpickled, and no memory is allocated for a network that the tensors do not fit.
 """
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ._ops import check_finite
+from .convert import fetch_model, is_other, origin, read_other
 from .disk import open_regular, write_file
 from .model import ScoreModel
 from .nn import build_module, find_network, network_kind
@@ -109,13 +111,27 @@ def save(
 
 
 def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreModel:
-    """Load a model that `save` wrote, in evaluation mode.
+    """Load a model that `save` wrote, in evaluation mode, or one of the Hub.
 
+    hub:OWNER/NAME[@REVISION][/FILE] is downloaded into the cache of `huggingface_hub`: a model that
+    `push` wrote, a `UNet2DModel` of diffusers, or a FILE that `from_official` reads.
     No code is imported because a file names it: `networks` has your own classes by their names,
     unless `import_object` has imported them.
     A run that has no model yet gives its newest undamaged checkpoint, with a warning.
     """
-    return load_stored(read_tensors(path), networks=networks)
+    return load_with_notes(path, networks=networks)[0]
+
+
+def load_with_notes(
+    path: str | Path, *, networks: NetworkClasses | None = None
+) -> tuple[ScoreModel, dict[str, Any]]:
+    """Load a model, with the notes of its writer, and of the Hub its commit and checksums."""
+    path = fetch_model(path)
+    if is_other(path):
+        lines = list[str]()
+        return read_other(path, lines.append), {"report": lines} | origin(path)
+    file = read_tensors(path)
+    return load_stored(file, networks=networks), file.about | origin(path)
 
 
 def load_stored(file: TensorFile, *, networks: NetworkClasses | None = None) -> ScoreModel:
@@ -214,7 +230,7 @@ def _read_run(directory: Path) -> TensorFile:
         message = f"{directory} has no model yet: its newest checkpoint is used, {done}"
         if damaged:
             message += f", because {', '.join(path.name for path in damaged)} is damaged"
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=5)
         return file
     if damaged:
         raise next(iter(damaged.values()))

@@ -33,6 +33,9 @@ TYPE_WORDS: dict[Any, str] = {
     dict: "names and values",
 }
 
+HUB_PREFIX = "hub:"
+"""Prefix of names on the Hugging Face Hub, of data sets and of models."""
+
 RestorationMethod = Literal["particle_filter", "mmps", "pigdm", "dps", "replace", "algorithm2"]
 """Functions of `inverse` that `restore` samples posteriors by."""
 

@@ -23,6 +23,7 @@ from .demo import demo
 from .encode import encode
 from .evaluate import evaluate
 from .fields import fields_page
+from .push import push
 from .reproduce import reproduce
 from .restore import restore
 from .sample import sample
@@ -41,7 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
         *(demo, train, resume, average),
-        *(sample, evaluate, restore, suggest, encode, reproduce, convert),
+        *(sample, evaluate, restore, suggest, encode, reproduce, convert, push),
     )
 }
 

@@ -37,12 +37,17 @@ def evaluate(
         bits: number of held-out samples whose likelihood is computed; 0 for none.
         frontier: also sample with every sampler at several costs.
         out: directory for both files; by default the run's, or one named after
-            the model's file.
+            the model's file, or in the working folder after a model of the Hub.
     """
-    options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    options.check_options(n=n, batch=batch, steps=steps, seed=seed)
+    name, run = run, options.find_run(run)
     if run.is_file() and run.suffix != ".safetensors":
         raise ValueError(f"RUN {run} is a file, but no model: name the directory of a run")
     default = run if run.is_dir() else run.with_suffix("")
+    if run != name:  # the Hub's cache stays as it was downloaded
+        from ..convert import parse_hub_name
+
+        default = Path(parse_hub_name(name.as_posix()).repository.rpartition("/")[2])
     options.check_directory(out := default if out is None else out)
     from .. import distributed
     from ..evaluate import METRICS_FILE, REPORT_FILE, cache_folder, evaluate_run, write_evaluation

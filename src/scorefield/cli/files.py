@@ -13,7 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from .. import disk, distributed
-from ..checkpoint import load_stored, read_tensors, run_directory
+from ..checkpoint import load_with_notes, run_directory
+from ..convert import is_other
 from ..data import LATENTS_FILE, TABLE_FILE, Latents, Table, all_samples
 from ..inverse import Guidance
 from ..model import ScoreModel
@@ -39,9 +40,10 @@ def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size, dict[str
 
     Return it, its shape, and what files of samples record about it.
     """
-    file = read_tensors(run)
-    model = load_stored(file).to(distributed.local_device(distributed.choose_device(device)))
-    about = {"model": str(run), "trained": file.about, "scorefield": version("scorefield")}
+    model, notes = load_with_notes(run)
+    model = model.to(distributed.local_device(distributed.choose_device(device)))
+    about = {"model": notes.get("hub", str(run)), "trained": notes}
+    about["scorefield"] = version("scorefield")
     return model, require_prior(model).mean.shape, about
 
 
@@ -95,10 +97,16 @@ def count_classes(model: ScoreModel, labels: Tensor | None) -> dict[str, int]:
 
 def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
     """Return the run's own plan, unless another sampler is asked for."""
+    experiment = read_settings(run)
+    if experiment is None:
+        return make_plan(model, sampler, steps)
+    return build_plan(model, experiment.sampling, sampler, steps)
+
+
+def read_settings(run: Path) -> config.Experiment | None:
+    """Return the configuration of the run that a model belongs to, if it does."""
     path = run_directory(run) / "config.json"
-    if path.exists():
-        return build_plan(model, config.read(path).sampling, sampler, steps)
-    return make_plan(model, sampler, steps)
+    return config.read(path) if path.exists() and not is_other(run) else None
 
 
 def track_chains(parts: Iterable[Iterable[State]], total: int, what: str) -> Iterator[Tensor]:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import run_directory
 from ..data import AUGMENTATION, Table
 from ..data.decode import read_header
 from ..data.images import ImageReader
@@ -15,8 +14,8 @@ from ..data.sources import cell_centres
 from ..data.table import TABLE_CONDITION, cell_text
 from ..disk import open_regular
 from ..model import ScoreModel
-from ..runs import config
 from ..values import check_names
+from .files import read_settings
 
 
 def read_given(
@@ -70,8 +69,8 @@ def _read_value(text: str, value: str, shape: Sequence[int], run: Path) -> Tenso
                 x = torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
         elif path.exists() and len(shape) == 3:
             _, height, width = shape
-            settings = run_directory(run) / "config.json"
-            options = config.read(settings).data.options if settings.exists() else {}
+            experiment = read_settings(run)
+            options = experiment.data.options if experiment else {}
             if options.keys().isdisjoint(("size", "crop", "fit")):
                 width, height, _ = read_header(path)
             crop, fit = options.get("crop"), options.get("fit", "crop")

@@ -13,9 +13,14 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from ..disk import check_writable
 from ..runs.config import Experiment, override
+from ..values import HUB_PREFIX
 
 RunPath: TypeAlias = Annotated[
-    Positional[Path], arg(metavar="RUN", help="a run's directory, or a saved or converted model")
+    Positional[Path],
+    arg(
+        metavar="RUN",
+        help="a run's directory, a saved or converted model, or hub:OWNER/NAME[@REVISION][/FILE]",
+    ),
 ]
 Settings: TypeAlias = UseAppendAction[
     Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE")]
@@ -108,15 +113,30 @@ NO_GUIDANCE = GuidanceOptions()
 """Default of commands."""
 
 
-def check_options(*, run: Path | None = None, seed: int = 0, **counts: int | None) -> None:
-    """Refuse a run that does not exist, an impossible seed, and counts below 1."""
+def check_options(*, seed: int = 0, **counts: int | None) -> None:
+    """Refuse an impossible seed, and counts below 1."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{'-n' if name == 'n' else f'--{name}'} {value}: give 1 or more")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
-    if run is not None and not run.exists():
+
+
+def find_run(run: Path) -> Path:
+    """Return the place of a run or a model, which is downloaded if its name begins with hub:."""
+    place = download(run)
+    if not place.exists():
         raise ValueError(f"RUN {run} does not exist: name a run, or make one by `scorefield train`")
+    return place
+
+
+def download(path: Path) -> Path:
+    """Return a path, or the place of the download if it is a name on the Hub."""
+    if not path.as_posix().startswith(HUB_PREFIX):
+        return path
+    from ..convert import fetch_model
+
+    return fetch_model(path)
 
 
 def data_options(settings: Sequence[str]) -> dict[str, Any]:

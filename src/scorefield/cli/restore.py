@@ -58,14 +58,14 @@ def restore(
         label: class of all completions, by name or number.
     """
     options.check_options(
-        run=run, n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed,
-        count=count,
+        n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed, count=count,
     )  # fmt: skip
     if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
         raise ValueError(f"--out {out}: this exists already; add --overwrite, or name another")
     check_writable(out / "restored.png")
     if image is not None:
         options.check_unused(f"{image} is restored, not the run's own data", data=data, count=count)
+    run = options.find_run(run)
     size: dict[str, Any] = {"particles": particles, "filters": filters, "method": method}
     size |= {"steps": steps, "batch": batch, "seed": seed, "device": device, "precision": precision}
     size |= {"data": data, "count": count or 4}

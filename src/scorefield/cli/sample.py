@@ -32,7 +32,8 @@ def sample(
             classes, in the order of their names.
         animate: also write the path of the samples, as a .gif or an animated .png.
     """
-    options.check_options(run=run, n=n, batch=batch, steps=steps, seed=seed)
+    options.check_options(n=n, batch=batch, steps=steps, seed=seed)
+    run = options.find_run(run)
     from .chains import write_samples
 
     write_samples(

@@ -113,7 +113,7 @@ def average(
         length: standard deviation of the average relative to the training, as 0.05; shorter ones
             follow the last weights more closely.
     """
-    options.check_options(run=run)
+    run = options.find_run(run)
     from .. import runs
 
     path = runs.average(run, length)

@@ -11,19 +11,36 @@ from pathlib import Path
 from typing import Any
 
 from ..model import ScoreModel
+from .fetch import RUN_FILES, fetch_model, hub_error, open_hub, origin, parse_hub_name
 from .hub import from_diffusers
 from .ncsn import build_ncsn
 from .score_sde import build_score_sde
 from .score_sde_network import MODULE_KEY
 from .shared import model_entries, read_pickle
 
-__all__ = ["from_diffusers", "from_official"]
+__all__ = [
+    "RUN_FILES",
+    "fetch_model",
+    "from_diffusers",
+    "from_official",
+    "hub_error",
+    "is_other",
+    "open_hub",
+    "origin",
+    "parse_hub_name",
+    "read_other",
+]
 
 FAMILIES: dict[str, tuple[re.Pattern[str], Callable[..., ScoreModel]]] = {
     "ncsn": (re.compile(r"begin_conv\.weight"), build_ncsn),
     "score_sde": (MODULE_KEY, build_score_sde),
 }
 """For each family, the name of a tensor that only it has, and the function that builds a model."""
+
+CHECKPOINTS = (".pth", ".pt", ".pkl")
+"""Suffixes of official checkpoints."""
+DIFFUSERS = ("model_index.json", "unet/config.json", "diffusion_pytorch_model.safetensors")
+"""Files that mark a folder of diffusers."""
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
 """Errors that malformed tensors may still raise; most are refused by name where they are read."""
@@ -65,3 +82,14 @@ def from_official(
         f"{path} is not a checkpoint of {' or '.join(FAMILIES)}: it contains "
         f"{', '.join(list(names)[:8]) or type(checkpoint).__name__}"
     )
+
+
+def is_other(path: Path) -> bool:
+    """Return True for a checkpoint of another program, or a folder of diffusers."""
+    checkpoint = path.suffix in CHECKPOINTS and path.is_file()
+    return checkpoint or any((path / name).is_file() for name in DIFFUSERS)
+
+
+def read_other(path: Path, report: Callable[[str], None]) -> ScoreModel:
+    """Build the model of such a file or folder."""
+    return (from_diffusers if path.is_dir() else from_official)(path, report=report)

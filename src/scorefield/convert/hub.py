@@ -4,8 +4,8 @@
     ScoreSdeVe   x_σ = x + σz;   the network's output is the score
 
 The network stays theirs and is conditioned on a timestep (DDPM, DDIM) or σ. Its `prediction_type`
-chooses the row of `precondition`, and σ_t comes from its own scheduler without rounding. Nothing is
-downloaded, and only safetensors are read.
+chooses the row of `precondition`, and σ_t comes from its own scheduler without rounding. Only
+safetensors are read.
 """
 
 import json
@@ -48,7 +48,8 @@ def from_diffusers(
         report: called with a line for each value inferred from the configuration, or assumed.
         image_size: pixels a side, or (height, width), if the configuration does not contain it.
     """
-    network, schedule, kind = _find_folders(Path(path))
+    network, schedule, kind = find_folders(Path(path))
+    _check_weights(network)
     unet = _load_weights("UNet2DModel", network)
     import diffusers
 
@@ -102,12 +103,12 @@ class _Network(nn.Module):
         return output[:, : x.shape[1]]
 
 
-def _find_folders(path: Path) -> tuple[Path, Path, str]:
+def find_folders(path: Path) -> tuple[Path, Path, str]:
     """Return the folders of the network and its scheduler, and the name of its class."""
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{path} is not a folder here, and nothing is downloaded: fetch the model first, by "
-            "`hf download NAME --local-dir FOLDER`"
+            f"{path} is not a folder here: to download a model of the Hub, name it "
+            "scorefield.load('hub:OWNER/NAME')"
         )
     root = path.parent if path.name == "unet" else path
     index = root / "model_index.json"
@@ -120,6 +121,15 @@ def _find_folders(path: Path) -> tuple[Path, Path, str]:
     model = _read_json(unet / "config.json").get("_class_name")
     if model != "UNet2DModel":
         raise ValueError(f"{unet} contains a {model}: only UNet2DModel is a score of images alone")
+    places = [root / "scheduler", unet, unet / "scheduler"]
+    scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), places[0])
+    name = _read_json(scheduler / "scheduler_config.json").get("_class_name")
+    if name not in SCHEDULERS:
+        raise ValueError(f"{scheduler} contains a {name}: supported are {', '.join(SCHEDULERS)}")
+    return unet, scheduler, str(name)
+
+
+def _check_weights(unet: Path) -> None:
     weights = "diffusion_pytorch_model.safetensors"
     if not any((unet / f"{weights}{end}").is_file() for end in ("", ".index.json")):
         raise FileNotFoundError(
@@ -127,12 +137,6 @@ def _find_folders(path: Path) -> tuple[Path, Path, str]:
             f"if you trust it, UNet2DModel.from_pretrained({str(unet)!r}, use_safetensors=False)"
             ".save_pretrained(...) writes a folder that can be read"
         )
-    places = [root / "scheduler", unet, unet / "scheduler"]
-    scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), places[0])
-    name = _read_json(scheduler / "scheduler_config.json").get("_class_name")
-    if name not in SCHEDULERS:
-        raise ValueError(f"{scheduler} contains a {name}: supported are {', '.join(SCHEDULERS)}")
-    return unet, scheduler, str(name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..values import convert_arguments, spelling_hint
+from ..values import HUB_PREFIX, convert_arguments, spelling_hint
 from .augment import AUGMENTATION, AUGMENTATION_SIZE
 from .autoencoder import LATENTS_FILE, Latents
 from .batches import Batches, LabelledBatch
@@ -100,7 +100,6 @@ PUBLISHED_FILES: dict[str, Loader] = {
     **dict.fromkeys(("img_align_celeba", "img_align_celeba.zip"), celeba),
 }
 """Loaders of paths with these names, and of folders that hold one."""
-HUB_PREFIX = "hub:"
 MAX_NEARBY = 1000
 """Largest number of neighbours to which the name of a missing file is compared."""
 IN_MEMORY = ":memory:"

@@ -4,6 +4,7 @@ evaluation = evaluate(model, data, plans=five_plans(model), features="classifier
 evaluation = evaluate_run("runs/digits")          # model, data and plan of a run's directory
 print(evaluation.table(), evaluation.verdict)
 write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
+push("runs/digits", "owner/name")                 # with a model card, to the Hugging Face Hub
 """
 
 from .evaluation import Evaluation
@@ -13,6 +14,7 @@ from .grid import fit_grid
 from .judge import evaluate
 from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
+from .push import push
 from .runs import evaluate_run, open_run
 
 __all__ = [
@@ -29,5 +31,6 @@ __all__ = [
     "gather_samples",
     "make_features",
     "open_run",
+    "push",
     "write_evaluation",
 ]

@@ -1,0 +1,194 @@
+"""Models of the Hugging Face Hub by name, in its cache on this machine.
+
+    hub:OWNER/NAME[@REVISION][/FILE]
+
+Only the files that a model needs are downloaded: those of a run that `push` wrote, of a
+`UNet2DModel` with its scheduler, or the one FILE. Each is compared with the checksum that the Hub
+lists, and nothing in it is run.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..disk import open_regular
+from ..values import HUB_PREFIX, import_extra, spelling_hint
+from .hub import find_folders
+
+HUB_NAME = re.compile(
+    rf"{HUB_PREFIX}(?P<repository>[^\W_][\w.-]*/[^\W_][\w.-]*)"
+    r"(?:@(?P<revision>refs/\w+/[^/]+|[^/]+))?(?:/(?P<file>.+))?",
+    re.ASCII,
+)
+RUN_FILES = ("model.json", "config.json", "data.json", "table.json", "latents.json")
+"""Files of a run that travel with its model.safetensors; `save` writes the first one too."""
+LAYOUT_FILES = re.compile(
+    r"((unet|scheduler|unet/scheduler)/)?(model_index|(scheduler_)?config)\.json"
+)
+"""Files that describe the layout of a model of diffusers."""
+SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)", re.ASCII)
+"""Folder of a repository in the Hub's cache."""
+WEIGHT_FILES = re.compile(
+    r"(unet/)?diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", re.ASCII
+)
+"""Files of the weights of diffusers; others hold a lower precision, or are pickles."""
+CHUNK = 2**20
+"""Bytes that are read at a time for a checksum."""
+LOG_IN = "log in by `hf auth login`"
+FIXES: dict[object, str] = {
+    "GatedRepoError": f"its owner grants access: ask for it on the model's page, then {LOG_IN}",
+    "RevisionNotFoundError": "it has no such revision: name a branch, a tag or a commit",
+    "RepositoryNotFoundError": f"it does not exist, or is private: correct the name, or {LOG_IN}",
+    "LocalEntryNotFoundError": "the Hub cannot be reached: check the network, and try again",
+    "OfflineModeIsEnabled": "it is not in the cache: unset HF_HUB_OFFLINE to download it",
+    401: f"the Hub does not accept the login: {LOG_IN}",
+    403: f"the login does not permit this: with a token that does, {LOG_IN}",
+}
+"""Causes and fixes, by the class of the client's error or the status of the answer."""
+
+
+class HubName(NamedTuple):
+    """Parts of a name on the Hub."""
+
+    repository: str  # OWNER/NAME
+    revision: str | None = None
+    file: str | None = None
+
+
+def parse_hub_name(name: str) -> HubName:
+    """Return the parts of hub:OWNER/NAME[@REVISION][/FILE]."""
+    match = HUB_NAME.fullmatch(name)
+    if match and not re.search(r"--|\.\.", match["repository"]):
+        return HubName(**match.groupdict())
+    raise ValueError(
+        f"{name!r:.200} names no model of the Hub: give hub:OWNER/NAME, with @REVISION behind it "
+        "for another than the newest, and /FILE for a checkpoint in it"
+    )
+
+
+def fetch_model(name: str | Path) -> Path:
+    """Return the file or folder of a model, which is downloaded if its name begins with hub:.
+
+    Without a network, return what was downloaded before.
+    """
+    text = Path(name).as_posix()
+    if not text.startswith(HUB_PREFIX):
+        return Path(name)
+    source, hub = parse_hub_name(text), open_hub(text)
+    try:
+        info = hub.model_info(source.repository, revision=source.revision, files_metadata=True)
+    except Exception as error:
+        cached = None if _status(error) in (401, 403, 404) else _find_cached(hub, source)
+        if cached is None:
+            raise hub_error(text, error) from error
+        return cached
+    checksums = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in info.siblings or ()}
+
+    def download(files: Iterable[str]) -> Path:
+        folder = Path()
+        for file in files:
+            try:
+                # by the revision's name, under which the cache then finds it without a network
+                place = hub.hf_hub_download(source.repository, file, revision=source.revision)
+            except Exception as error:
+                raise hub_error(text, error) from error
+            folder = Path(place).parents[file.count("/")]
+            if folder.name != info.sha:
+                raise OSError(f"{text} was changed during the download: try again")
+            _check(f"{text}: {file}", Path(place), checksums[file])
+        return folder
+
+    if source.file is not None:
+        if source.file not in checksums:
+            raise FileNotFoundError(f"{text}: {spelling_hint(source.file, checksums)}")
+        return download([source.file]) / source.file
+    if {"model.safetensors", "model.json"} <= checksums.keys():
+        return download(file for file in ("model.safetensors", *RUN_FILES) if file in checksums)
+    if not any(map(WEIGHT_FILES.fullmatch, checksums)):
+        raise FileNotFoundError(
+            f"{text} has neither a model of scorefield nor a UNet2DModel in safetensors; name a "
+            f"checkpoint in it, as {text}/FILE: {spelling_hint('', checksums)}"
+        )
+    folder = download(filter(LAYOUT_FILES.fullmatch, checksums))
+    prefix = "unet/" * (find_folders(folder)[0] != folder)
+    download(f for f in checksums if (m := WEIGHT_FILES.fullmatch(f)) and (m[1] or "") == prefix)
+    return folder
+
+
+def open_hub(purpose: str) -> Any:
+    """Return the Hub's client, which has the login and the endpoint."""
+    hub = import_extra("huggingface_hub", "hub", purpose)
+    return hub.HfApi(library_name="scorefield", library_version=version("scorefield"))
+
+
+def origin(path: Path) -> dict[str, Any]:
+    """Return the name with the commit, and the checksums of the weights, of a model of the Hub.
+
+    They come from its place in the Hub's cache; nothing is known of other models.
+    """
+    for folder in (path, *path.parents):
+        match = SNAPSHOT.fullmatch(folder.parent.parent.name)
+        if match and folder.parent.name == "snapshots":
+            inside = "" if path == folder else f"/{path.relative_to(folder).as_posix()}"
+            files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+            sums = {
+                f.relative_to(folder).as_posix(): _hash_file(f, hashlib.sha256()) for f in files
+            }
+            name = f"{HUB_PREFIX}{match[1]}/{match[2]}@{folder.name}{inside}"
+            return {"hub": name, "sha256": sums}
+    return {}
+
+
+def hub_error(name: str, error: Exception, action: str = "downloaded") -> OSError:
+    """Return an error of the Hub's client with its cause and a fix, in one line."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # that of an upload names the file alone
+    keys = (*(kind.__name__ for kind in type(error).__mro__), _status(error))
+    reason = " ".join(str(error).split()) or type(error).__name__
+    again = "" if isinstance(error, ValueError) else ": check the network, and try again"
+    unknown = f"{reason:.400}{again}"
+    return OSError(
+        f"{name} cannot be {action}: {next(filter(None, map(FIXES.get, keys)), unknown)}"
+    )
+
+
+def _status(error: Exception) -> int | None:
+    """Return the status of the answer that an error is about."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _find_cached(hub: Any, source: HubName) -> Path | None:
+    """Return the place of a model that was downloaded before."""
+    try:
+        folder = hub.snapshot_download(
+            source.repository, revision=source.revision, local_files_only=True
+        )
+    except Exception:  # the client's own types
+        return None
+    path = Path(folder, source.file or "")
+    return path if path.exists() else None
+
+
+def _check(name: str, path: Path, expected: str | None) -> None:
+    """Refuse and remove a file of the cache that differs from the one that the Hub lists."""
+    git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    digest = _hash_file(path, git if len(expected or "") == 40 else hashlib.sha256())
+    if digest != expected:
+        for place in {path.resolve(), path}:
+            place.unlink(missing_ok=True)
+        raise OSError(
+            f"{name} is damaged: its checksum is {digest}, but the Hub lists {expected}; it was "
+            "removed from the cache: try again"
+        )
+
+
+def _hash_file(path: Path, digest: Any) -> str:
+    """Return a checksum of a file."""
+    with open_regular(path) as file:
+        for chunk in iter(partial(file.read, CHUNK), b""):
+            digest.update(chunk)
+    return str(digest.hexdigest())

@@ -1,0 +1,152 @@
+"""Upload a run's model to the Hugging Face Hub, with its figures, a grid and a model card.
+
+The login is the Hub's own. The client sends it to the Hub; it is not read or stored here.
+"""
+
+import io
+import json
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from PIL import Image
+
+from ..checkpoint import MODEL_FILE, load_stored, read_tensors, run_directory, save
+from ..convert import RUN_FILES, hub_error, open_hub, parse_hub_name
+from ..data import LATENTS_FILE
+from ..disk import open_regular, read_text, write_file
+from ..model import ScoreModel
+from ..runs import config
+from ..runs.build import build_plan
+from ..sample import make_plan, sample
+from ..show import images
+from ..values import HUB_PREFIX, import_extra
+from .card import GRID_FILE, model_card, read_figures
+from .pages import GRID_IMAGES, METRICS_FILE
+
+
+def push(
+    run: str | Path,
+    name: str,
+    *,
+    dry_run: str | Path | None = None,
+    private: bool = False,
+    message: str | None = None,
+    license: str | None = None,
+) -> str:
+    """Upload the model of a run, or one that `save` wrote, and return the address of the commit.
+
+    Needs `pip install 'scorefield[hub]'` and a login, by `hf auth login`. The files are
+    model.safetensors, those that describe the run, metrics.json if there is one, samples.png of
+    images, and README.md, the model card. Earlier ones of these names are replaced.
+
+    Args:
+        run: a run's directory, or a model's directory or file.
+        name: OWNER/NAME on the Hub, which is created if there is none.
+        dry_run: a new folder to write the files to instead; neither a network nor a login is
+            needed, and the folder is returned.
+        private: create a repository that only its owner sees; a public one is refused.
+        message: message of the commit.
+        license: identifier of a licence in the card, such as mit; by default the card has none.
+    """
+    source = parse_hub_name(HUB_PREFIX + name.removeprefix(HUB_PREFIX))
+    repository = source.repository
+    if source.revision or source.file:
+        raise ValueError(f"{name}: give OWNER/NAME, without a revision and a file")
+    if dry_run is not None:
+        _write_folder(Path(run), Path(dry_run), repository, license)
+        return str(dry_run)
+    hub = open_hub(f"push to {repository}")
+    if import_extra("huggingface_hub", "hub", "push").get_token() is None:
+        raise ValueError(f"push to {repository} needs a login: log in by `hf auth login`")
+    message = message or f"Upload a model by scorefield {version('scorefield')}"
+    with TemporaryDirectory() as folder:
+        _write_folder(Path(run), Path(folder), repository, license)
+        try:
+            hub.create_repo(repository, private=private or None, exist_ok=True)
+            public = private and not hub.model_info(repository).private
+            if not public:
+                options: Any = {"folder_path": folder, "commit_message": message}
+                return str(hub.upload_folder(repo_id=repository, **options).commit_url)
+        except Exception as error:
+            raise hub_error(repository, error, "uploaded") from error
+    raise ValueError(
+        f"{repository} exists and is public: make it private on its page, choose another name, or "
+        "leave out private"
+    )
+
+
+def _write_folder(run: Path, folder: Path, name: str, license: str | None) -> None:
+    """Write all files of a model into an empty folder."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder: name another one")
+    home, place = run_directory(run), run / MODEL_FILE if run.is_dir() else run
+    if not place.exists():
+        raise FileNotFoundError(f"{run} has no {MODEL_FILE}: name a run that has ended")
+    file = read_tensors(place)
+    model = load_stored(file)
+    metrics_file = (run if run.is_dir() else run.with_suffix("")) / METRICS_FILE
+    metrics = _read_optional(metrics_file)
+    _check_metrics(metrics_file, metrics, file.about.get("step"))
+    contents = {name: home / name for name in RUN_FILES[1:]} | {METRICS_FILE: metrics_file}
+    save(model, folder, about=file.about)
+    for file_name, path in contents.items():
+        if path.exists():
+            with open_regular(path) as opened:
+                write_file(folder / file_name, opened.read())
+    card = model_card(
+        name, model, config=_read_optional(home / "config.json"), metrics=metrics,
+        picture=_write_grid(home, model, folder / GRID_FILE), license=license,
+    )  # fmt: skip
+    write_file(folder / "README.md", card.encode())
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    """Return the content of a file, nothing if there is none."""
+    try:
+        return dict(json.loads(read_text(path))) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _check_metrics(path: Path, metrics: dict[str, Any], step: object) -> None:
+    """Refuse figures of other weights than those that are uploaded."""
+    try:
+        weights = {figure.weights for figure in read_figures(metrics)} - {"as given"}
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {error}; `scorefield evaluate` writes it") from error
+    for text in weights:
+        if text == f"raw, step {step}" or not text.endswith(f"step {step}"):
+            raise ValueError(
+                f"{path} has figures of other weights ({text}), and the model's are averaged ones "
+                f"of step {step}: evaluate it again, or remove the file"
+            )
+
+
+def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
+    """Write the newest grid of a run, or else samples of the model, and return the caption.
+
+    There is none of samples that are not pictures, or only under a condition.
+    """
+    if grids := sorted((home / "samples").glob("[0-9]*.png")):
+        with open_regular(grids[-1]) as file:
+            content = file.read()
+        about = json.loads(Image.open(io.BytesIO(content)).info["scorefield"])
+        write_file(out, content)
+        return (
+            f"Samples at step {about['step']} by {about['sampler']}, with {about['evaluations']} "
+            "evaluations of the score each, not selected."
+        )
+    shape = model.prior.mean.shape if model.prior is not None else ()
+    if not images.is_picture(shape) or model.condition_shapes or (home / LATENTS_FILE).exists():
+        return ""
+    path = home / "config.json"
+    plan = build_plan(model, config.read(path).sampling) if path.exists() else make_plan(model)
+    x = sample(model, GRID_IMAGES, plan, label="all" if model.classes else None)
+    write_file(out, images.png(images.grid(x), {"sampler": plan.sampler, "n": GRID_IMAGES}))
+    classes = ", evenly of all classes" if model.classes else ""
+    return (
+        f"{GRID_IMAGES} samples by {plan.sampler}{classes}, with {plan.evaluations} evaluations of "
+        "the score each, not selected."
+    )

@@ -1,0 +1,259 @@
+"""Models on a Hub: pushed, and loaded by name. The Hub is on loopback; see hub_server.py."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hub_server import TOKEN, Repository
+
+import scorefield
+from scorefield.checkpoint import load_with_notes, read_tensors
+from scorefield.cli import main
+from scorefield.evaluate import push
+from scorefield.evaluate.figure import Figure
+from scorefield.runs import finish
+from scorefield.runs.config import override
+from scorefield.runs.presets import PRESETS
+
+pytest.importorskip("huggingface_hub")
+NAME = "me/digits"
+
+pytestmark = pytest.mark.filterwarnings(  # the client's own
+    "ignore:Use 'content=:DeprecationWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny model of the digits."""
+    place = tmp_path_factory.mktemp("runs") / "digits"
+    changes = ["training.steps=2", "training.warmup=1", "network.width=8", "network.blocks=1"]
+    finish(override(PRESETS["digits"], [*changes, "sampling.steps=4"]), place)
+    return place
+
+
+@pytest.fixture
+def pushed(hub, run):
+    """A Hub that has the model of the run, as `push` writes it."""
+    push(run, NAME)
+    hub.requests.clear()
+    return hub
+
+
+def same(model, run):
+    x, truth = torch.rand(2, 1, 8, 8), scorefield.load(run)
+    with torch.no_grad():
+        return torch.equal(model(x, 0.5), truth(x, 0.5))
+
+
+def test_a_model_samples_the_same_bits_by_name_in_a_fresh_process(hub, run, tmp_path, capfd):
+    assert main(["push", str(run), NAME, "--message", "First"]) == 0
+    commit = hub.repositories[NAME].head
+    printed = capfd.readouterr()
+    assert f"/{NAME}/commit/{commit}" in printed.out
+    assert "sample hub:me/digits" in printed.out
+    command = ["sample", "-n", "3", "--device", "cpu", "--out"]
+    assert main([*command, str(tmp_path / "here.npy"), str(run)]) == 0
+    settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+    subprocess.run(
+        [sys.executable, "-m", "scorefield", *command, "there.npy", f"hub:{NAME}"],
+        env=os.environ | settings, cwd=tmp_path, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    here, there = (np.load(tmp_path / f"{name}.npy") for name in ("here", "there"))
+    assert np.array_equal(here, there)
+    about = json.loads((tmp_path / "there.npy.json").read_text())
+    assert about["model"] == f"hub:{NAME}@{commit}"
+    content = (run / "model.safetensors").read_bytes()
+    assert about["trained"]["sha256"] == {"model.safetensors": sha256(content).hexdigest()}
+    # the login goes to the Hub's own host, and is in no file and no line
+    hosts = {h["host"] for _, _, h in hub.requests if "authorization" in h}
+    assert hosts == {hub.endpoint.removeprefix("http://")}
+    files = [*hub.repositories[NAME].commits[-1].values(), *map(str.encode, printed)]
+    assert not any(TOKEN.encode() in content for content in files)
+
+
+def test_only_the_files_of_a_run_are_downloaded_and_only_once(pushed, run):
+    other = {"optimiser.safetensors": b"1", "pytorch_model.bin": b"2", "modeling.py": b"raise"}
+    pushed.repositories[NAME].commit(other)
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+    needed = {"model.safetensors", "model.json", "config.json", "data.json"}
+    assert pushed.downloads() == needed
+    pushed.requests.clear()
+    assert same(scorefield.load(f"hub:{NAME}@{pushed.repositories[NAME].head}"), run)
+    assert not pushed.downloads()
+
+
+def test_a_revision_is_loaded_and_recorded(pushed, run):
+    first = pushed.repositories[NAME].head
+    pushed.repositories[NAME].commit({"model.safetensors": b"of a later format"})
+    model, notes = load_with_notes(f"hub:{NAME}@{first}")
+    assert same(model, run)
+    assert notes["hub"] == f"hub:{NAME}@{first}"
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        scorefield.load(f"hub:{NAME}")
+
+
+def test_a_broken_download_is_resumed(pushed, run, monkeypatch):
+    pushed.cuts = [1000, 500]
+    # the client resumes after whole chunks, of 10 MiB
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 100)
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+    ranges = [h.get("range") for _, path, h in pushed.requests if path.startswith("/objects/")]
+    assert ranges == [None, "bytes=1000-", "bytes=1500-"]
+
+
+def test_a_download_that_breaks_for_good_is_refused_and_leaves_nothing(pushed, run):
+    pushed.cuts = [0] * 20
+    with pytest.raises(OSError, match=f"hub:{NAME} cannot be downloaded.*try again"):
+        scorefield.load(f"hub:{NAME}")
+    pushed.cuts = []
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+
+
+def test_a_file_with_a_wrong_checksum_is_refused_and_removed(pushed, run):
+    pushed.repositories[NAME].wrong = b"\0" * 9
+    with pytest.raises(OSError, match=r"model\.safetensors is damaged.*but the Hub lists.*again"):
+        scorefield.load(f"hub:{NAME}")
+    pushed.repositories[NAME].wrong = b""
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+
+
+def test_without_a_network_the_cache_is_read(pushed, run, monkeypatch):
+    with monkeypatch.context() as offline:
+        offline.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(OSError, match=r"cannot be downloaded: .*check the network, and try"):
+            scorefield.load(f"hub:{NAME}")
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+    with monkeypatch.context() as offline:
+        offline.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        assert same(scorefield.load(f"hub:{NAME}"), run)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+    with pytest.raises(OSError, match="not in the cache: unset HF_HUB_OFFLINE"):
+        scorefield.load("hub:me/other")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("me", "names no model of the Hub: give hub:OWNER/NAME"),
+        ("../digits", "names no model of the Hub"),
+        ("me/nothing", "does not exist, or is private: .*hf auth login"),
+        ("me/private", "does not exist, or is private: .*hf auth login"),
+        ("me/gated", "its owner grants access: ask for it on the model's page"),
+        ("me/llm", "neither a model of scorefield nor a UNet2DModel .* name a checkpoint in it"),
+        ("me/llm@v2", "no such revision: name a branch, a tag or a commit"),
+        ("me/llm/modle.safetensors", "did you mean model.safetensors"),
+        ("me/llm/model.safetensors", "of another program"),
+    ],
+)
+def test_a_name_that_cannot_be_loaded_is_refused(hub, name, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_someone_else")
+    llm = Repository([{"config.json": b"{}", "model.safetensors": b"\2\0\0\0\0\0\0\0{}"}])
+    gated, private = Repository(gated=True), Repository(private=True)
+    hub.repositories |= {"me/llm": llm, "me/gated": gated, "me/private": private}
+    assert main(["sample", f"hub:{name}", "--out", str(tmp_path / "x.npy")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1
+    assert hub.downloads() == ({"model.safetensors"} if "another" in message else set())
+
+
+def test_an_official_checkpoint_is_loaded_and_converted_by_name(hub, tmp_path, capsys):
+    path = Path(__file__).parent / "golden/ncsn_1x28x28/checkpoint.pth"
+    hub.repositories["ermon/ncsn"] = Repository([{"a/ncsn.pth": path.read_bytes(), "x.pkl": b""}])
+    name, x = "hub:ermon/ncsn@main/a/ncsn.pth", torch.rand(1, 1, 28, 28)
+    options = ["--set", "image_size=28", "--set", "sigma_max=3"]
+    assert main(["convert", name, str(tmp_path / "ncsn"), *options]) == 0
+    assert hub.downloads() == {"a/ncsn.pth"}
+    notes = read_tensors(tmp_path / "ncsn").about
+    commit = hub.repositories["ermon/ncsn"].head
+    assert notes["hub"] == f"hub:ermon/ncsn@{commit}/a/ncsn.pth"
+    assert notes["sha256"] == {"a/ncsn.pth": sha256(path.read_bytes()).hexdigest()}
+    with torch.no_grad():
+        assert torch.equal(scorefield.load(name)(x, 0.1), scorefield.from_official(path)(x, 0.1))
+
+
+def test_a_dry_run_writes_the_files_without_a_library_or_a_login(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    out = tmp_path / "card"
+    evaluated = shutil.copytree(run, tmp_path / "run")
+    figure = Figure("Fréchet distance", 1.5, 1.25, 1.75, "jackknife", 40, "few | samples", "pixels")
+    plan = {"name": "heun", "evaluations": 7}
+    figures = [asdict(replace(figure, weights="averaged, step 2", plan=plan))]
+    metrics = {"verdict": "Memorised in part", "notes": ["bits"], "figures": figures}
+    (evaluated / "metrics.json").write_text(json.dumps(metrics).replace("NaN", "null"))
+    assert main(["push", str(evaluated), NAME, "--dry-run", str(out), "--license", "mit"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        *("model.safetensors", "model.json", "config.json", "data.json", "metrics.json"),
+        *("samples.png", "README.md"),
+    }
+    card = (out / "README.md").read_text()
+    head = yaml.safe_load(card.split("---")[1])
+    assert (head["library_name"], head["license"]) == ("scorefield", "mit")
+    parameters = sum(p.numel() for p in scorefield.load(out).parameters())
+    for text in (
+        "| Fréchet distance | 1.5 | 1.25 – 1.75 |",
+        "### heun, 7 evaluations a sample",
+        "- Memorised in part",
+        "- Not measured: bits.",
+        "- Fréchet distance: few \\| samples.",
+        f"| parameters | {parameters:,} |",
+        "scorefield sample hub:me/digits",
+        "scorefield.load('hub:me/digits')",
+        "source: digits",
+    ):
+        assert text in card
+    (evaluated / "metrics.json").write_text(json.dumps(metrics).replace("step 2", "step 1"))
+    with pytest.raises(
+        ValueError, match=r"other weights \(averaged, step 1\).*of step 2: evaluate"
+    ):
+        push(evaluated, NAME, dry_run=tmp_path / "again")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        push(evaluated, NAME, dry_run=out)
+    with pytest.raises(
+        ImportError, match=r"needs huggingface_hub: pip install 'scorefield\[hub\]'"
+    ):
+        push(evaluated, NAME)
+    with pytest.raises(
+        ImportError, match=r"needs huggingface_hub: pip install 'scorefield\[hub\]'"
+    ):
+        scorefield.load(f"hub:{NAME}")
+
+
+def test_a_private_push_is_never_public(hub, run):
+    push(run, NAME, private=True)
+    assert hub.repositories[NAME].private
+    hub.repositories["me/open"] = Repository()
+    with pytest.raises(ValueError, match="me/open exists and is public"):
+        push(run, "me/open", private=True)
+    assert len(hub.repositories["me/open"].commits) == 1
+
+
+def test_a_push_that_cannot_succeed_is_refused(hub, run, tmp_path, monkeypatch):
+    for name in ("digits", "me/digits@main", "me/digits/model.safetensors"):
+        with pytest.raises(ValueError, match=r"give .*OWNER/NAME"):
+            push(run, name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="name a run that has ended"):
+        push(tmp_path / "empty", NAME)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_someone_else")
+    with pytest.raises(OSError, match="me/digits cannot be uploaded: the Hub does not accept the"):
+        push(run, NAME)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    hub.requests.clear()
+    with pytest.raises(ValueError, match="needs a login: log in by `hf auth login`"):
+        push(run, NAME)
+    assert not hub.requests
