@@ -294,7 +294,7 @@ def test_a_run_of_images_on_a_device_is_that_of_a_cpu(tmp_path, device, same, gr
     assert_same_end(tmp_path / "run", tmp_path / device)
 
 
-def _poison(monkeypatch, steps):
+def poison(monkeypatch, steps):
     """Make the batches of some steps NaN; return the list of steps that are asked for."""
     stream, asked = Batches.stream, []
 
@@ -309,7 +309,7 @@ def _poison(monkeypatch, steps):
 
 @pytest.mark.filterwarnings("ignore:step .* is skipped")
 def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeypatch):
-    _poison(monkeypatch, lambda step, _: step in (3, 4, 11))
+    poison(monkeypatch, lambda step, _: step in (3, 4, 11))
     updates = list(start(_vectors(points), tmp_path / "run"))
     assert [u.step for u in updates if u.skipped] == [4, 5, 12]
     lines = {line["step"]: line for line in read_log(tmp_path / "run")}
@@ -325,7 +325,7 @@ def test_a_step_with_a_bad_batch_is_skipped_and_logged(points, tmp_path, monkeyp
 @pytest.mark.parametrize("seconds", [600.0, 0.0])  # between checkpoints by time
 def test_several_bad_batches_roll_back_and_halve_the_rate(points, tmp_path, monkeypatch, seconds):
     monkeypatch.setattr("scorefield.runs.run.CHECKPOINT_EVERY", seconds)
-    asked, updates = _poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21), []
+    asked, updates = poison(monkeypatch, lambda step, n: 12 <= step < 20 and n < 21), []
     for update in start(_vectors(points), tmp_path / "run"):
         updates.append(update)
         assert int(state_files(tmp_path / "run")[-1].stem) <= update.step
@@ -341,7 +341,7 @@ def test_the_state_does_not_depend_on_how_often_a_run_looks(points, tmp_path, mo
     for every, last in ((1, 17), (7, 20)):  # a checkpoint is due at 20
         bad = [4, *range(13, 18)]  # once
         monkeypatch.setattr(Batches, "stream", stream)
-        asked = _poison(monkeypatch, lambda k, _, bad=bad: k + 1 in bad and not bad.remove(k + 1))
+        asked = poison(monkeypatch, lambda k, _, bad=bad: k + 1 in bad and not bad.remove(k + 1))
         for module in ("train", "runs.run"):
             looks = f"scorefield.{module}.is_look"
             monkeypatch.setattr(looks, lambda step, _, every=every: step % every == 0)
@@ -352,7 +352,7 @@ def test_the_state_does_not_depend_on_how_often_a_run_looks(points, tmp_path, mo
 
 @pytest.mark.filterwarnings("ignore:step .* is skipped")
 def test_a_run_rolls_back_only_once(points, tmp_path, monkeypatch):
-    _poison(monkeypatch, lambda step, _: step >= 12)
+    poison(monkeypatch, lambda step, _: step >= 12)
     with pytest.raises(ValueError, match=r"up to 17.*half the learning rate .*NaN in the data"):
         list(start(_vectors(points), tmp_path / "run"))
     assert read_tensors(state_files(tmp_path / "run")[-1]).about["step"] == 10
@@ -362,7 +362,7 @@ def test_a_run_rolls_back_only_once(points, tmp_path, monkeypatch):
 def test_skipped_steps_are_counted_across_a_kill(points, tmp_path, monkeypatch):
     # NaN on both sides of the checkpoint at step 10
     settings = ["training.steps=22"]
-    _poison(monkeypatch, lambda step, _: 8 <= step < 13)
+    poison(monkeypatch, lambda step, _: 8 <= step < 13)
     list(start(_vectors(points, *settings), tmp_path / "whole"))
     list(islice(start(_vectors(points, *settings), tmp_path / "run"), 11))
     list(resume(tmp_path / "run"))

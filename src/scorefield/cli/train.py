@@ -95,6 +95,7 @@ def resume(
 
     continued = runs.resume(run, data=data, changed_data=changed_data)
     if continued.at_end:
+        _ = [*continued]  # a tracker may lack the last steps
         say(f"{run} has all of its {continued.step} steps")
     else:
         _finish(continued)

@@ -127,7 +127,8 @@ class Keeping:
     # weights that become the run's model: those of the least held-out loss, or the last ones, so
     # that the held-out data choose nothing
     best: Literal["heldout", "last"] = "heldout"
-    tensorboard: bool = False  # write TensorBoard events too
+    # where curves, grids and the configuration go too; needs scorefield[tensorboard] etc.
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = "none"
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""The log of a run: lines of JSON, and TensorBoard events if asked for.
+"""The log of a run: lines of JSON.
 
 Each step has exactly one line: a run that continues from a step first removes later lines.
 """
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,23 @@ from ..disk import open_regular, write_all, write_error, write_file
 
 
 class Journal:
-    """The log of a run, after the last step that is done; TensorBoard events too if asked for."""
+    """The log of a run, after the last step that is done."""
 
-    def __init__(self, directory: Path, step: int, *, tensorboard: bool = False) -> None:
-        self.path, self.events = directory / "log.jsonl", directory / "tensorboard"
-        self.tensorboard = tensorboard
-        self.writer: Any = None
-        self.rewind(step)
+    def __init__(self, directory: Path, step: int) -> None:
+        self.path = directory / "log.jsonl"
+        trim(self.path, step)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write a line; it is in the file when this returns."""
-        with _naming(self.path), self.path.open("ab", buffering=0) as file:
-            write_all(file.fileno(), f"{json.dumps(line)}\n".encode())
-        with _naming(self.events):
-            for name, value in line.items():
-                if self.writer is not None and isinstance(value, float) and name != "time":
-                    self.writer.add_scalar(name, value, line["step"])
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                write_all(file.fileno(), f"{json.dumps(line)}\n".encode())
+        except OSError as error:
+            raise write_error(self.path, error) from error
 
     def rewind(self, step: int) -> None:
         """Remove what comes after a step."""
-        self.close()
         trim(self.path, step)
-        if self.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ImportError(
-                    "keeping.tensorboard needs that library: pip install 'scorefield[tracking]'"
-                ) from error
-            with _naming(self.events):
-                # TensorBoard itself hides what an interrupted run wrote after this step
-                self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
-
-    def close(self) -> None:
-        """Close the event file."""
-        if self.writer is not None:
-            with _naming(self.events):
-                self.writer.close()
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
@@ -92,12 +71,3 @@ def _step_of_line(line: bytes) -> int | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if line.endswith(b"\n") and type(step) is int else None
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add the path of the file to an error of the system."""
-    try:
-        yield
-    except OSError as error:
-        raise write_error(path, error) from error

@@ -5,6 +5,7 @@
     table.json        for a table: how to turn vectors back into rows
     log.jsonl         one line per step, in order
     checkpoints/      the last states to resume from
+    tracker.json      the name of the run in a tracker, if there is one
     samples/          grids of samples during training
     snapshots/        averages of the weights, of which `average` makes one of any length
     model.safetensors, model.json    the averaged model: best held-out loss, or the last
@@ -49,6 +50,7 @@ from .state import (
     save_snapshots,
     save_state,
 )
+from .track import Tracker, import_tracker
 
 GRID_SAMPLES = 36
 BACKWARD = 3
@@ -78,6 +80,9 @@ class Run:
         self._saved = 0.0  # time of the last checkpoint
         self._written = 0  # last step whose files are all written, except perhaps its checkpoint
         self._signals = Signals()
+        self._tracker = Tracker("none", directory)
+        if experiment.keeping.tracker != "none":
+            import_tracker(experiment.keeping.tracker)  # fail now on what is not installed
 
     @property
     def step(self) -> int:
@@ -128,18 +133,22 @@ class Run:
                 raise interrupted_write(error, self.directory) from error
 
     def _updates(self) -> Generator[Update, None, None]:
-        keeping = self.experiment.keeping
         torch.set_num_threads(self.experiment.machine.threads or torch.get_num_threads())
         self.check_in_step()
         self._saved = monotonic()
         journal = None
         if distributed.is_main():
-            journal = Journal(self.directory, self.step, tensorboard=keeping.tensorboard)
-        with closing(journal) if journal else nullcontext(), self._signals.wait_for_step():
-            if self.step == 0:
-                self.save()
-            while not self.at_end:
-                yield from self._steps(journal)
+            journal = Journal(self.directory, self.step)
+            self._tracker = Tracker(self.experiment.keeping.tracker, self.directory)
+        try:
+            with self._signals.wait_for_step():
+                if self.step == 0:
+                    self.save()
+                self._tracker.open(self.step)
+                while not self.at_end:
+                    yield from self._steps(journal)
+        finally:
+            self._tracker.close(self.at_end)
 
     def _steps(self, journal: Journal | None) -> Generator[Update, None, None]:
         """Train to the end, or until steps are undone."""
@@ -180,6 +189,7 @@ class Run:
         self.check_in_step()
         if journal:
             journal.rewind(self.step)
+            self._tracker.open(self.step)
         return False
 
     def _count_skipped(self, updates: Iterable[Update]) -> int | None:
@@ -242,12 +252,14 @@ class Run:
         keeping, training = self.experiment.keeping, self.experiment.training
         last, begin = self.at_end, monotonic()
         heldout = self.evaluate() if last or _due(self.step, keeping.evaluate) else {}
+        lines = list[dict[str, Any]]()
         for update in updates:
             line = _line(update) | (heldout if update.step == self.step else {})
             final = last and update.step == self.step
             logged = final or update.skipped or "heldout" in line or _due(update.step, keeping.log)
             if logged and journal:
                 journal.write(line)
+                lines.append(line)
         if distributed.is_main() and (last or _due(self.step, training.snapshots)):
             save_snapshots(self.directory, self.parts, self.step)
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
@@ -255,6 +267,7 @@ class Run:
             self.save()
         if _due(self.step, keeping.samples) or (last and keeping.samples):
             self._write_grid()
+        self._tracker.send(lines, [self.step])
         if _due(self.step, keeping.evaluate):
             self.pace.closing = monotonic() - begin
 

@@ -1,0 +1,205 @@
+"""Trackers: each step once after a kill, whatever the tracker lost, and failures that stop nothing.
+
+A copy of a run's folder, taken while it trains, is what a kill at that moment leaves.
+"""
+
+import json
+import shutil
+import sys
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_faults import DIGITS, assert_same_end, read_log, vectors
+from test_run import poison
+
+from scorefield.runs import resume, start, track
+from scorefield.runs.config import override
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(track, "SEND_EVERY", 0.0)
+
+
+class Memory:
+    """A tracker that keeps rows in a list, of which a kill may lose the last ones."""
+
+    def __init__(self, module, directory, name, config):
+        self.store = module
+        self.store.opened.append((name, config["training.batch"]))
+        if self.store.rewrites:
+            self.store.rows.clear()
+        self.last = self.store.rows[-1].step if self.store.rows else 0
+
+    def log(self, rows):
+        self.store.rows += rows
+
+    def close(self, finished):
+        self.store.ends.append(finished)
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """The rows of a tracker that stands for trackio."""
+    store = SimpleNamespace(rows=[], opened=[], ends=[], rewrites=False)
+    monkeypatch.setitem(track.TRACKERS, "trackio", Memory)
+    monkeypatch.setattr("scorefield.runs.run.import_tracker", lambda kind: store)
+    monkeypatch.setattr(track, "import_tracker", lambda kind: store)
+    return store
+
+
+def _seen(rows):
+    """The log that a tracker shows."""
+    return [{"step": row.step} | row.metrics for row in rows]
+
+
+def _expected(directory):
+    """The log without what is not a curve, with the least held-out loss so far."""
+    best, lines = float("inf"), []
+    for line in read_log(directory):
+        line = {k: x for k, x in line.items() if k == "step" or isinstance(x, float)}
+        if "heldout" in line:
+            best = line["best_heldout"] = min(best, line["heldout"])
+        lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("lost", [0, 2])  # the tracker is before the checkpoint, or after it
+def test_a_killed_run_has_each_step_once_whatever_the_tracker_lost(store, tmp_path, lost):
+    experiment = override(
+        DIGITS, ["keeping.tracker=trackio", "training.steps=6", "keeping.evaluate=2"]
+    )
+    run, kills = start(experiment, tmp_path / "0"), count(1)
+    for kill in kills:  # after 3, 5 and 6 steps; there are checkpoints after 2, 4 and 6
+        for update in run:
+            if update.step == [0, 3, 5, 6][kill]:
+                shutil.copytree(run.directory, tmp_path / f"{kill}")
+                rows = list(store.rows)
+                break
+        store.rows[:] = rows[: len(rows) - lost]
+        run = resume(tmp_path / f"{kill}")
+        if kill == 3:
+            break
+    assert run.at_end
+    list(run)  # sends what the tracker lost after the last checkpoint
+    assert _seen(store.rows) == _expected(run.directory)
+    assert [row.step for row in store.rows if row.grid] == [2, 4, 6]
+    assert len({*store.opened}) == 1  # the same run, by name
+    assert store.ends[-1] is True
+    assert store.ends[0] is False
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
+    experiment = override(DIGITS, ["keeping.tracker=tensorboard"])
+    for update in start(experiment, tmp_path / "run"):
+        if update.step == 3:
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    list(resume(tmp_path / "killed"))
+    assert_same_end(tmp_path / "killed", tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "killed/tensorboard")).Reload()
+    log = _expected(tmp_path / "killed")
+    for name in ("loss", "norm", "rate", "heldout", "best_heldout"):
+        seen = [(event.step, event.value) for event in events.Scalars(name)]
+        # rounded to float32
+        assert seen == [(x["step"], pytest.approx(x[name], rel=1e-6)) for x in log if name in x]
+    assert [image.step for image in events.Images("samples")] == [2, 4]
+    (text,) = events.Tensors("config/text_summary")
+    assert "training.batch: 4" in text.tensor_proto.string_val[0].decode()
+
+
+@pytest.mark.filterwarnings("ignore:step .* is skipped")
+def test_undone_steps_are_replaced_in_a_tracker_that_is_written_again(
+    store, points, tmp_path, monkeypatch
+):
+    store.rewrites = True
+    poison(monkeypatch, lambda step, asked: step >= 3 and asked < 9)
+    list(start(vectors(points, "keeping.tracker=trackio", "training.steps=9"), tmp_path / "run"))
+    assert len(store.opened) == 2  # steps 7 and 8 were undone
+    assert _seen(store.rows) == _expected(tmp_path / "run")
+
+
+@pytest.mark.parametrize("call", ["__init__", "log", "close"])
+def test_a_tracker_that_fails_is_reported_once_and_stops_nothing(
+    store, points, tmp_path, monkeypatch, call
+):
+    calls = []
+
+    def fail(*args):
+        calls.append(call)
+        raise RuntimeError("no room\nleft")
+
+    list(start(vectors(points), tmp_path / "like"))
+    monkeypatch.setattr(Memory, call, fail)
+    with pytest.warns(UserWarning, match=r"keeping.tracker=trackio failed .*: no room left; the"):
+        list(start(vectors(points, "keeping.tracker=trackio"), tmp_path / "run"))
+    assert calls == [call]
+    assert_same_end(tmp_path / "run", tmp_path / "like")
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_the_run_starts(
+    points, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r"tracker=wandb needs .* 'scorefield\[wandb\]'"):
+        start(vectors(points, "keeping.tracker=wandb"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def _read_wandb(directory):
+    """The rows of the only offline run: a log of records in blocks of 32 KiB, as in LevelDB."""
+    from wandb.proto import wandb_internal_pb2
+
+    (path,) = directory.glob("wandb/offline-run-*/*.wandb")
+    data, i, content = path.read_bytes(), 7, b""
+    while i < len(data):
+        if (room := 32768 - i % 32768) < 7:
+            i += room
+            continue
+        size, kind = int.from_bytes(data[i + 4 : i + 6], "little"), data[i + 6]
+        content, i = content + data[i + 7 : i + 7 + size], i + 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            record, content = wandb_internal_pb2.Record.FromString(content), b""
+            items = [(item.key or item.nested_key[0], item) for item in record.history.item]
+            values = {key: json.loads(item.value_json) for key, item in items}
+            if "loss" in values:
+                yield values["_step"], values["loss"]
+
+
+def _read_mlflow(directory):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{directory}/mlflow/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("scorefield").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.batch"] == "4"
+    history = client.get_metric_history(run.info.run_id, "loss")
+    return [(metric.step, metric.value) for metric in history]
+
+
+def _read_trackio(directory):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    name = json.loads((directory / "tracker.json").read_text())["name"]
+    return [(row["step"], row["loss"]) for row in SQLiteStorage.get_logs("scorefield", name)]
+
+
+@pytest.mark.filterwarnings("ignore")  # their own
+@pytest.mark.parametrize(
+    ("kind", "read"), [("wandb", _read_wandb), ("mlflow", _read_mlflow), ("trackio", _read_trackio)]
+)
+def test_a_real_tracker_without_a_network_has_each_step_once(
+    kind, read, points, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when it is first imported
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    pytest.importorskip(kind)
+    run = start(vectors(points, f"keeping.tracker={kind}"), tmp_path / "run")
+    for update in run:
+        if update.step == 3:
+            break
+    list(resume(tmp_path / "run"))
+    log = [(x["step"], pytest.approx(x["loss"])) for x in read_log(tmp_path / "run")]
+    assert list(read(tmp_path / "run")) == log
