@@ -114,6 +114,7 @@ def bits_per_dim(
 
     For x = (k + u)/levels with u uniform on [0, 1] (uniform dequantisation, to be added before), a
     cell has the side 1/levels, so bits = −log p/(size·log 2) + log₂ levels. The mean over u is an
-    upper bound on the bits of k (Theis et al. 2016). `size` is the number of values in a sample.
+    upper bound on the bits of k (Theis et al. 2016). With another q(x | k), subtract log q from
+    `log_prob` and give levels=1. `size` is the number of values in a sample.
     """
     return -log_prob / (size * math.log(2)) + math.log2(levels)

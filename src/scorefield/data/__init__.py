@@ -15,7 +15,7 @@ from typing import Any
 from ..values import HUB_PREFIX, convert_arguments, spelling_hint
 from .augment import AUGMENTATION, AUGMENTATION_SIZE
 from .autoencoder import LATENTS_FILE, Latents
-from .batches import Batches, LabelledBatch
+from .batches import Batches, LabelledBatch, dequantise
 from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import CIFAR_PLACES, cifar10
@@ -69,6 +69,7 @@ __all__ = [
     "choose_rows",
     "condition_shapes",
     "data_folder",
+    "dequantise",
     "describe_changes",
     "encode",
     "find_loader",

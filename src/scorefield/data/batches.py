@@ -6,6 +6,7 @@ Position p = step · size + i of the endless stream is sample p mod n of epoch �
 has its own permutation. So a run can start at any step, with any number of processes.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
@@ -15,11 +16,12 @@ from itertools import count
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from .._ops import RowCondition, Samples
+from .._ops import Noise, RowCondition, Samples, widest
 from ..distributed import split_rows
+from ..noise import uniform_like
 from ..values import map_condition
 from ._random import coins, epoch_orders, uniform_bits
 from .augment import augment_rows, random_moves
@@ -158,3 +160,30 @@ def _is_lost(future: Future[Rows]) -> bool:
     except TimeoutError:
         return True
     return error is not None and not isinstance(error, Exception)
+
+
+def dequantise(
+    v: UInt8[Tensor, "batch *shape"],
+    sigma: float = math.inf,
+    *,
+    levels: int = 256,
+    noise: Noise = torch.randn_like,
+) -> tuple[Samples, Float[Tensor, "batch"]]:
+    """Return a point x of the cell of each 8-bit sample v, and log q(x | v).
+
+    q is N((v + ½)/levels, σ²) truncated to the cell, and uniform for σ = ∞. The mean over x of
+    log p(x) − log q(x | v) is at most the log of the probability ∫p of the cell. For p = q_σ of a
+    model that was trained on the middles of cells, this q is nearest to it; a model of `Batches`,
+    which dequantise uniformly, needs the uniform one (Zheng et al. 2023, §4.1).
+    """
+    if not sigma > 0 or levels < 1:
+        raise ValueError(f"sigma={sigma}, levels={levels}: give a noise level above 0, and levels")
+    # in units of √2·σ, half the cell is t, and in those of t the offset is in [−1, 1]
+    t, share = 0.5 / levels / sigma / 2**0.5, 2 * uniform_like(v.to(widest(v.device)), noise=noise)
+    if t < 1e-6:  # q is uniform up to rounding
+        offset, log_q = share - 1, torch.full_like(share, math.log(levels))
+    else:
+        offset = (torch.erfinv((share - 1) * math.erf(t)) / t).clamp(-1, 1)
+        log_q = math.log(2 * t * levels / math.pi**0.5 / math.erf(t)) - (t * offset).square()
+    x = (v + 0.5 + offset / 2) / levels
+    return x.float(), log_q.flatten(1).sum(1)
