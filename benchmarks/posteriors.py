@@ -23,9 +23,10 @@ regions of highest density that hold 50 and 90 % of 99 samples by the method, wi
 of 95 %. `from` and `to` of a calibrated method are on both sides of 0.5 and of 0.9.
 
 `exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
-(18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ²; particle_filter goes
-down 64 levels with twice as many particles as samples, and keeps every second: filters of 2,000
-particles in the first table, of 198, one for each y, in the second.
+(18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ². The other samplers go
+down 64 levels, ddrm 32, daps and split_gibbs 128. tds and particle_filter have twice as many
+particles as samples, of which every second is kept: filters of 2,000 particles in the first table,
+of 198, one for each y, in the second. algorithm2 and repaint need a noiseless y.
 Everything is in float32; seconds are of one processor.
 """
 
@@ -40,7 +41,15 @@ from torch import Tensor
 
 from scorefield import Gaussian, Mixture, final, geometric, heun, integrate, inverse, karras, seeded
 from scorefield.diagnose import wilson
-from scorefield.inverse import LinearOperator, algorithm2, mask, matrix, particle_filter
+from scorefield.inverse import (
+    LinearOperator,
+    algorithm2,
+    mask,
+    matrix,
+    particle_filter,
+    repaint,
+    tds,
+)
 from scorefield.metrics import stein_discrepancy
 
 from . import Setting
@@ -55,6 +64,8 @@ RANKED = 99
 """Samples among which the truth has a rank; with 99, 50 and 90 % of the 100 ranks are exact."""
 STEIN_SAMPLES = 2_000
 AT_ONCE = 5_000
+NOISELESS = ("algorithm2", "repaint")
+FILTERS = ("tds", "particle_filter")
 FILTER_AT_ONCE = 1_000
 """Samples at once; those of a filter have twice as many particles."""
 
@@ -84,13 +95,13 @@ def run(setting: Setting) -> Iterator[Table]:
         f"{problem.name}, {method}": (problem, method)
         for problem in problems()
         for method in METHODS
-        if method != "algorithm2" or problem.operator.observed is not None
+        if method not in NOISELESS or problem.sigma_y == 0
     }
     rows: list[list[Cell]] = []
     for problem, method in (chosen := setting.select(pairs)).values():
         torch.manual_seed(setting.seed)
         start = time.process_time()
-        at_once = FILTER_AT_ONCE if method == "particle_filter" else AT_ONCE
+        at_once = FILTER_AT_ONCE if method in FILTERS else AT_ONCE
         parts = [min(at_once, n - first) for first in range(0, n, at_once)]
         x = torch.cat([METHODS[method](problem, part) for part in parts])
         spent = time.process_time() - start
@@ -123,7 +134,7 @@ def coverage(problem: Problem, method: str, draws: int) -> list[int]:
             return log_prior
         return log_prior - 0.5 * ((y - problem.operator(x)) / problem.sigma_y).square().sum(1)
 
-    at_once = (FILTER_AT_ONCE if method == "particle_filter" else AT_ONCE) // RANKED
+    at_once = (FILTER_AT_ONCE if method in FILTERS else AT_ONCE) // RANKED
     ranks = []
     for truth in problem.prior.sample(draws).split(at_once):
         y = problem.operator(truth)
@@ -198,8 +209,11 @@ def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
 
 
 def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
-    deviation = prior.prior.dense.diagonal().mean().sqrt().item()
-    return inverse.pigdm(prior, *args, sigma_data=deviation, **options)
+    return inverse.pigdm(prior, *args, sigma_data=data_deviation(prior), **options)
+
+
+def data_deviation(prior: Distribution) -> float:
+    return float(prior.prior.dense.diagonal().mean().sqrt())
 
 
 def by_algorithm2(problem: Problem, n: int) -> Tensor:
@@ -209,12 +223,21 @@ def by_algorithm2(problem: Problem, n: int) -> Tensor:
     return final(algorithm2(problem.prior, x, sigmas, **options))
 
 
-def by_filter(problem: Problem, n: int) -> Tensor:
-    sigmas = geometric(problem.sigma_max, 0.02, 64)
-    y = problem.y.expand(n, -1).repeat_interleave(2, 0)
-    options = {"operator": problem.operator, "y": y, "sigma_y": problem.sigma_y}
-    x = problem.prior.prior.sample(2 * n, sigmas[0])
-    return final(particle_filter(problem.prior, x, sigmas, **options))[::2]
+def by_sampler(
+    run: Callable[..., Any], levels: int, particles: int = 1
+) -> Callable[[Problem, int], Tensor]:
+    """Return the sampler by a method that is one, of which every so many particles keep one."""
+
+    def sample(problem: Problem, n: int) -> Tensor:
+        sigmas = geometric(problem.sigma_max, 0.02, levels)
+        y = problem.y.expand(n, -1).repeat_interleave(particles, 0)
+        own = {"operator": problem.operator, "y": y}
+        own |= {} if run is repaint else {"sigma_y": problem.sigma_y}
+        own |= {"sigma_data": data_deviation(problem.prior)} if run is tds else {}
+        x = problem.prior.prior.sample(particles * n, sigmas[0])
+        return final(run(problem.prior, x, sigmas, **own))[::particles]
+
+    return sample
 
 
 METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
@@ -224,7 +247,13 @@ METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
     "pigdm": by_score(pigdm_score),
     "mmps": by_score(inverse.mmps),
     "algorithm2": by_algorithm2,
-    "particle_filter": by_filter,
+    "ddrm": by_sampler(inverse.ddrm, 32),
+    "diffpir": by_sampler(inverse.diffpir, 64),
+    "repaint": by_sampler(repaint, 64),
+    "daps": by_sampler(inverse.daps, 128),
+    "split_gibbs": by_sampler(inverse.split_gibbs, 128),
+    "tds": by_sampler(tds, 64, particles=2),
+    "particle_filter": by_sampler(particle_filter, 64, particles=2),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from scorefield import Precondition, Prior, ScoreModel, geometric, inverse, seeded
 from scorefield.data import Table
 from scorefield.data.table import Column
-from scorefield.restore import restore, restore_rows
+from scorefield.restore import COSTS, restore, restore_rows
 from scorefield.samplers import final, heun, integrate
 from scorefield.values import RestorationMethod
 
@@ -22,7 +22,10 @@ OPERATORS = {
     "matrix": inverse.matrix(torch.linspace(-1, 1, 240).sin().view(5, 48), SHAPE),
 }
 METHODS = sorted({*get_args(RestorationMethod)} - {"algorithm2"})
-CASES = [(method, name) for method in METHODS for name in OPERATORS] + [("algorithm2", "mask")]
+CHAINS = {*COSTS} - {"particle_filter"}  # those that touch an operator in the same few functions
+CASES = [(method, name) for method in {*METHODS} - CHAINS for name in OPERATORS]
+CASES = sorted([*CASES, *((method, "blur") for method in CHAINS), ("algorithm2", "mask")])
+FEW = {"repaint": {"resamplings": 2}}
 
 
 def score(x, sigma):
@@ -46,10 +49,11 @@ def restorations(method, name, place, steps):
     if method == "algorithm2":
         options |= {"steps": 2, "epsilon": 1e-3, "observed": operator.observed}
         return final(inverse.algorithm2(score, x, sigmas, **options))
-    if method == "particle_filter":
-        options |= {"operator": operator, "sigma_y": 0.1}
-        return final(inverse.particle_filter(score, x, sigmas, **options))
-    conditional = getattr(inverse, method)(score, operator, options["y"], sigma_y=0.1)
+    run = getattr(inverse, method)
+    if method in COSTS:
+        options |= {"operator": operator} | FEW.get(method, {"sigma_y": 0.1})
+        return final(run(score, x, sigmas, **options))
+    conditional = run(score, operator, options["y"], sigma_y=0.1)
     return final(integrate(heun, conditional, x, sigmas))
 
 
@@ -63,6 +67,7 @@ def test_a_restorations_step_makes_no_copy_and_no_read(method, name, device, sam
 @pytest.mark.parametrize("method", [*METHODS, "algorithm2"])
 def test_restore_waits_for_no_step(method, device, same, growth):
     options = {"method": method, "n": 4, "particles": 3, "filters": 2, "batch": 6}
+    options |= FEW.get(method, {})
     operator, there = OPERATORS["mask"], model_on(device)
     same(lambda place: restore(model_on(place), operator, operator(IMAGES), steps=2, **options))
     y = operator(IMAGES).to(device)

@@ -251,7 +251,7 @@ def test_resampling_keeps_each_particle_as_often_as_its_weight_says():
     A number that is rounded up or down has a deviation ≤ ½: a standard error of 0.011, four of it.
     """
     y = torch.tensor([[3.0], [1.0], [3.0], [3.0], [1.0], [3.0]])
-    filters = posterior._filters(y, y, None)
+    filters = posterior.group_particles(y, y, None)
     log_w = torch.tensor([0.0, 0.5, 1.0, -2.0, -0.5, -torch.inf])
     shares = torch.zeros(6)
     for value in (1.0, 3.0):
@@ -259,13 +259,13 @@ def test_resampling_keeps_each_particle_as_often_as_its_weight_says():
         shares[own] = own.sum() * log_w[own].softmax(0)
     noise, counts = seeded(0), []
     for _ in range(2000):
-        parents, weights = posterior._choose_parents(log_w, filters, noise, 1.0)
+        parents, weights = posterior.choose_parents(log_w, filters, noise, 1.0)
         assert torch.equal(y[parents], y)
         counts.append(parents.bincount(minlength=6))
     assert (torch.stack(counts) - shares).abs().max() < 1
     torch.testing.assert_close(torch.stack(counts).float().mean(0), shares, rtol=0, atol=0.044)
     assert torch.equal(weights, torch.zeros(6))
-    parents, weights = posterior._choose_parents(log_w, filters, noise, 0.5)
+    parents, weights = posterior.choose_parents(log_w, filters, noise, 0.5)
     # effective sizes: 1.8 of 4, and 1.6 of 2
     assert torch.equal(weights, torch.tensor([0, 0.5, 0, 0, -0.5, 0]))
     assert parents[[1, 4]].tolist() == [1, 4]

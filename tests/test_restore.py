@@ -72,7 +72,10 @@ def test_a_class_and_guidance_move_completions():
         (dict(seed=2**64), "seed=18446744073709551616: give a whole number"),
         (dict(y=torch.zeros(1, 3)), r"mask has shape \(2,\), but is applied to a batch of \(3,\)"),
         (dict(operator=inverse.mask(torch.ones(3))), r"mask has shape \(3,\)"),
-        (dict(method="particle_filter", steps=1), "steps=1: a particle filter .* give 2 or more"),
+        (
+            dict(method="particle_filter", steps=1),
+            "steps=1: particle_filter .* give 2 or more",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -259,6 +262,8 @@ def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, message
         ({"filters": 2, "particles": 1}, 4),  # enough particles for n = 3
         ({"method": "pigdm"}, 3),
         ({"method": "algorithm2", "batch": 2}, 2),
+        ({"method": "tds", "filters": 2, "particles": 5}, 10),
+        *(({"method": method}, 3) for method in ("split_gibbs", "daps", "repaint", "diffpir")),
     ],
 )
 def test_workload_is_what_restore_computes(options, at_once):

@@ -7,6 +7,7 @@ docs/restoration.md compares the methods. With a noiseless measurement each meth
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -32,8 +33,27 @@ from .train import derive_seed
 from .values import RestorationMethod
 
 Watch = Callable[[Iterable[States], int], Iterable[Tensor]]
-FILTER_LEVELS = 64
-"""Noise levels of a particle filter."""
+PARTICLES = ("particle_filter", "tds")
+"""Methods whose chains are particles of filters."""
+
+
+class Cost(NamedTuple):
+    """Noise levels of a sampler by default, and the evaluations that n levels take."""
+
+    levels: int
+    calls: Callable[[int], int] = lambda n: n
+
+
+COSTS = {
+    "particle_filter": Cost(64, lambda n: 2 * n + 1),
+    "tds": Cost(64),
+    "split_gibbs": Cost(128, lambda n: 5 * n),
+    "daps": Cost(128, lambda n: 5 * n),
+    "repaint": Cost(64, lambda n: 10 * n - 9),
+    "diffpir": Cost(64),
+    "ddrm": Cost(32),
+}
+"""Samplers of posteriors that go down a geometric grid."""
 
 
 class Workload(NamedTuple):
@@ -71,11 +91,12 @@ def restore(
 ) -> Float[Tensor, "rows n *shape"]:
     """Sample n completions of each measurement, a row of y each (y[None] for one).
 
-    The method "particle_filter" is asymptotically exact, the others are biased. `sigma_y` is the
-    standard deviation of y's noise; if it is 0, each completion has Ax = y. `steps` is the number
-    of noise levels, 64 for the particle filter; see `make_plan` for the others. A measurement has
-    `filters` of `particles` each, at most n; completions from one filter are correlated, because
-    they may descend from one particle. `batch` chains run at a time, but at least one filter.
+    The methods "particle_filter", "tds" and "split_gibbs" are asymptotically exact, the others are
+    biased. `sigma_y` is the standard deviation of y's noise; if it is 0, each completion has
+    Ax = y. `steps` is the number of noise levels; for its default see `COSTS`, and `make_plan` for
+    the other methods. For the first two, a measurement has `filters` of `particles` each, at most
+    n; completions from one filter are correlated, because they may descend from one particle.
+    `batch` chains run at a time, but at least one filter.
     `label` is the class of all completions, by name or number, `condition` another one of all, and
     `guidance` the strength of the guidance towards them, or a `Guidance`.
 
@@ -89,25 +110,26 @@ def restore(
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
     run: Callable[..., Any] = getattr(inverse, method)
     check_keywords(options, method, run, restore)
-    if method == "particle_filter":
-        options = {"operator": operator, "sigma_y": sigma_y, "filter_size": work.size} | options
-    elif method == "algorithm2":
-        if operator.observed is None or sigma_y > 0:
-            raise ValueError("method='algorithm2' needs a noiseless mask: take 'particle_filter'")
-        own = {name: value for name, value in work.plan.options.items() if name != "denoise"}
-        options = {"observed": operator.observed} | own | options
-    elif method == "pigdm":
-        options = {"sigma_data": prior.covariance.values.mean().item() ** 0.5} | options
+    if sigma_y > 0 and method == "repaint":
+        raise ValueError("method='repaint' needs a noiseless measurement: take 'split_gibbs'")
+    if method == "algorithm2" and (operator.observed is None or sigma_y > 0):
+        raise ValueError("method='algorithm2' needs a noiseless mask: take 'split_gibbs'")
+    own = signature(run).parameters
+    deviation = prior.covariance.values.mean().item() ** 0.5
+    settings = {"operator": operator, "sigma_y": sigma_y, "observed": operator.observed}
+    settings |= {"filter_size": work.size, "sigma_data": deviation}
+    settings |= work.plan.options if method == "algorithm2" else {}
+    options = {name: value for name, value in settings.items() if name in own} | options
     named = {} if condition is None else model.name_condition(condition)
     named |= {} if label is None else {"label": int(class_number(model, label, guidance))}
     score = guided_score(model, named or None, guidance)
 
     def start(y: Tensor, noise: Callable[[Tensor], Tensor]) -> States:
         x = work.plan.start(model, len(y), noise)
-        if method in ("particle_filter", "algorithm2"):
+        if "sigmas" in own:
             states: States = run(score, x, work.plan.sigmas, y=y, noise=noise, **options)
             return states
-        return work.plan.run(run(score, operator, y, sigma_y=sigma_y, **options), x, noise)
+        return work.plan.run(run(score, y=y, **options), x, noise)
 
     model.eval()
     model.check_weights()
@@ -173,7 +195,10 @@ def workload(
     *,
     rows: int = 1,
 ) -> Workload:
-    """Return how much `restore` computes for a number of measurements, `rows`."""
+    """Return how much `restore` computes for a number of measurements, `rows`.
+
+    Options of the method, such as inner=3, are not counted.
+    """
     if method not in get_args(RestorationMethod):
         raise ValueError(f"method={method!r}: there are {', '.join(get_args(RestorationMethod))}")
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
@@ -181,14 +206,16 @@ def workload(
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name}={value!r:.80}: give a whole number, 1 or more")
     groups, size = n, 1
-    if method == "particle_filter":
+    if method in PARTICLES:
         groups = min(filters, n)
         size = max(particles, -(-n // groups))
+    if method in COSTS:
         if steps == 1:
-            raise ValueError("steps=1: a particle filter goes from level to level, give 2 or more")
-        states = steps or FILTER_LEVELS
-        calls = 2 * states + 1
-        plan = Plan(method, model.round(geometric(model.sigma_max, model.sigma_min, states)))
+            raise ValueError(f"steps=1: {method} goes from level to level, give 2 or more")
+        levels = steps or COSTS[method].levels
+        calls = COSTS[method].calls(levels)
+        states = calls if method == "repaint" else levels
+        plan = Plan(method, model.round(geometric(model.sigma_max, model.sigma_min, levels)))
     else:
         plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
         undone = method == "algorithm2" and plan.options["denoise"]  # a step that it leaves out

@@ -36,7 +36,10 @@ TYPE_WORDS: dict[Any, str] = {
 HUB_PREFIX = "hub:"
 """Prefix of names on the Hugging Face Hub, of data sets and of models."""
 
-RestorationMethod = Literal["particle_filter", "mmps", "pigdm", "dps", "replace", "algorithm2"]
+RestorationMethod = Literal[
+    "particle_filter", "tds", "split_gibbs", "mmps", "pigdm", "dps", "daps", "diffpir", "ddrm",
+    "repaint", "replace", "algorithm2",
+]  # fmt: skip
 """Functions of `inverse` that `restore` samples posteriors by."""
 
 IMPORTED: dict[str, Any] = {}

@@ -5,7 +5,10 @@ from .condition import dps, mmps, pigdm, replace
 from .evidence import log_normalizer, smc
 from .guidance import Guidance, guide_by_classifier
 from .operators import LinearOperator, blur, downsample, grayscale, mask, matrix
+from .overwrite import ddrm, repaint
 from .posterior import algorithm2, particle_filter
+from .split import daps, diffpir, split_gibbs
+from .twisted import tds
 
 __all__ = [
     "Guidance",
@@ -13,6 +16,9 @@ __all__ = [
     "algorithm2",
     "blur",
     "compose",
+    "daps",
+    "ddrm",
+    "diffpir",
     "downsample",
     "dps",
     "grayscale",
@@ -23,6 +29,9 @@ __all__ = [
     "mmps",
     "particle_filter",
     "pigdm",
+    "repaint",
     "replace",
     "smc",
+    "split_gibbs",
+    "tds",
 ]

@@ -13,6 +13,7 @@ measurement (a batch of one) or one for each sample.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from ..score import Score, keep_shape_and_device, to_denoiser
 from .operators import LinearOperator, Map, check_measurement, copy_once
 
 Pullback = Callable[..., Tensor]
+Weigh = Callable[[Tensor, Tensor, Pullback], Tensor]
 Measurement = Float[Tensor, "rows *measured"]
 
 
@@ -81,6 +83,11 @@ def pigdm(
 ) -> Score:
     """Pseudoinverse guidance: y measures x₀ ~ N(D, r²I) (eq. 7); `sigma_data` is the data's σ_d."""
     check_measurement(operator, y, sigma_y)
+    return _pull_denoiser(score, operator, y, by_ball(operator, sigma_y, sigma_data))
+
+
+def by_ball(operator: LinearOperator, sigma_y: float, sigma_data: float) -> Weigh:
+    """Return (gap, σ, pullback) ↦ (σ_y²I + r²AAᵀ)⁻¹·gap."""
     if not 0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
 
@@ -88,7 +95,7 @@ def pigdm(
         spread = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
         return operator.solve(gap, sigma_y, spread)
 
-    return _pull_denoiser(score, operator, y, weigh)
+    return weigh
 
 
 def mmps(
@@ -149,19 +156,38 @@ def _conjugate_gradients(variance: Map, noise: float, b: Tensor, iterations: int
     return best
 
 
-def _pull_denoiser(
-    score: Score,
-    operator: LinearOperator,
-    y: Tensor,
-    weigh: Callable[[Tensor, Tensor, Pullback], Tensor],
-) -> Score:
-    """Return s + (∂D/∂x)ᵀAᵀ·weigh(y − A·D, σ, pullback of D)."""
-    y_like = copy_once(y)
+def _pull_denoiser(score: Score, operator: LinearOperator, y: Tensor, weigh: Weigh) -> Score:
+    """Return s + the gradient of `predict_measurement`."""
+    predict = predict_measurement(score, operator, y, weigh)
 
     def conditional(x: Tensor, sigma: Sigma) -> Tensor:
-        denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
-        gap = operator.keep_observed(operator.gap(y_like(x), denoised))
-        pull = pullback(operator.adjoint(weigh(gap, positive(sigma, gap), pullback)))
-        return (denoised - x) / match(sigma, x) ** 2 + pull
+        prediction = predict(x, sigma)
+        return (prediction.denoised - x) / match(sigma, x) ** 2 + prediction.pull
 
     return keep_shape_and_device(score, conditional)
+
+
+class Prediction(NamedTuple):
+    """Prediction of y from noisy samples."""
+
+    denoised: Tensor
+    log_p: Float[Tensor, "batch"]
+    """−½ gapᵀu with u = weigh(gap): log p(y | x) up to a constant, if u is linear in the gap."""
+    pull: Tensor
+    """(∂D/∂x)ᵀAᵀu, its gradient."""
+
+
+def predict_measurement(
+    score: Score, operator: LinearOperator, y: Tensor, weigh: Weigh
+) -> Callable[[Tensor, Sigma], Prediction]:
+    """Return the function of (x, σ) that predicts y by D, with gap = y − A·D."""
+    y_like = copy_once(y)
+
+    def predict(x: Tensor, sigma: Sigma) -> Prediction:
+        denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
+        gap = operator.keep_observed(operator.gap(y_like(x), denoised))
+        u = weigh(gap, positive(sigma, gap), pullback)
+        log_p = -0.5 * (gap * u).flatten(1).sum(1)
+        return Prediction(denoised, log_p, pullback(operator.adjoint(u)))
+
+    return predict

@@ -32,6 +32,7 @@ from ..samplers.langevin import Convention, drift_factor
 from ..samplers.state import sampler
 from ..score import Score
 from .operators import LinearOperator, check_measurement, mask
+from .split import check_observation
 
 
 def _check_mask(x: Tensor, observed: Tensor, y: Tensor, **others: Any) -> None:
@@ -39,7 +40,7 @@ def _check_mask(x: Tensor, observed: Tensor, y: Tensor, **others: Any) -> None:
     mask(observed).gap(y, x)
 
 
-def _check_filters(
+def check_filters(
     x: Tensor,
     operator: LinearOperator,
     y: Tensor,
@@ -47,8 +48,8 @@ def _check_filters(
     filter_size: int | None,
     **others: Any,
 ) -> None:
-    check_measurement(operator, y, sigma_y)
-    operator.gap(y, x)
+    """Raise unless y is a measurement of particles x, and the same in each filter."""
+    check_observation(x, operator, y, sigma_y)
     if filter_size is None:
         return
     check_filter_size(filter_size, len(x))
@@ -95,7 +96,7 @@ def algorithm2(
             yield State(x, sigma, denoised)
 
 
-@sampler(_check_filters)
+@sampler(check_filters)
 def particle_filter(
     score: Score,
     x: Samples,
@@ -117,7 +118,10 @@ def particle_filter(
     and all follow one noisy path of y, on which a part of the error depends. Separate filters share
     neither. Two evaluations a step; the last state is x₀, with a noiseless y imposed on it.
     """
-    levels, filters = sigmas.tolist(), _filters(x, operator.keep_observed(y.to(x)), filter_size)
+    levels, filters = (
+        sigmas.tolist(),
+        group_particles(x, operator.keep_observed(y.to(x)), filter_size),
+    )
     path = _noisy_path(operator, filters.y, levels, sigma_y, noise)
     x = _start_particles(operator, score, x, path[0][filters.of], levels[0], sigma_y)
     log_w = x.new_zeros(len(x))
@@ -126,14 +130,14 @@ def particle_filter(
         s = score(x, sigma)
         log_w = log_w + step.log_weight(x, s, target)
         threshold = 1 if i == len(levels) - 1 else 0.5
-        parents, log_w = _choose_parents(log_w, filters, noise, threshold)
+        parents, log_w = choose_parents(log_w, filters, noise, threshold)
         x, s = x[parents], s[parents]
         denoised = x + sigma**2 * s
         ahead = step.condition(x, x + step.h * s + step.h**0.5 * noise(x), target, noise)
         # of the noise √h, a flat density keeps √h and a point √h·σ'/σ: the second score, whose
         # mean is the first, makes this exact for both, and second order between them
         turn = score(ahead, low) - s
-        turn = turn - _pinv_above(operator, operator(turn), sigma, sigma_y)  # where y says nothing
+        turn = turn - pinv_above(operator, operator(turn), sigma, sigma_y)  # where y says nothing
         x = ahead + low**2 * (1 - low / sigma) * turn
         yield State(x, low, denoised)
     x = x + levels[-1] ** 2 * score(x, levels[-1])
@@ -141,7 +145,7 @@ def particle_filter(
     yield State(x, 0.0, x)
 
 
-class _Filters(NamedTuple):
+class Filters(NamedTuple):
     """Filters of particles, which may differ in size."""
 
     y: Float[Tensor, "filters *measured"]
@@ -150,7 +154,7 @@ class _Filters(NamedTuple):
     place: Int[Tensor, "batch"]  # its place in the row
 
 
-def _filters(x: Tensor, y: Tensor, filter_size: int | None) -> _Filters:
+def group_particles(x: Tensor, y: Tensor, filter_size: int | None) -> Filters:
     """Group particles by `filter_size`, or by equal y."""
     particles = torch.arange(len(x), device=x.device)
     if filter_size is None:
@@ -163,7 +167,7 @@ def _filters(x: Tensor, y: Tensor, filter_size: int | None) -> _Filters:
     place[order] = particles - (size.cumsum(0) - size)[of[order]]
     rows = particles.new_full((len(size), int(size.max())), -1)
     rows[of, place] = particles
-    return _Filters(y, rows, of, place)
+    return Filters(y, rows, of, place)
 
 
 def _noisy_path(
@@ -190,14 +194,14 @@ def _start_particles(
     """Move a sample of q at a high σ to where A·x = y_σ."""
 
     def meet(x: Tensor) -> Tensor:
-        return x + _pinv_above(operator, target - operator(x), sigma, sigma_y)
+        return x + pinv_above(operator, target - operator(x), sigma, sigma_y)
 
     # to first order in Σ/σ², the rest follows as a Gaussian conditioned on a part of it
     start = meet(x)
     return meet(start + sigma**2 * (score(start, sigma) - score(x, sigma)))
 
 
-def _pinv_above(operator: LinearOperator, gap: Tensor, sigma: float, sigma_y: float) -> Tensor:
+def pinv_above(operator: LinearOperator, gap: Tensor, sigma: float, sigma_y: float) -> Tensor:
     """Return A⁺·gap, but 0 in the directions where σ²AAᵀ does not exceed σ_y²."""
 
     def inverse(values: Tensor) -> Tensor:
@@ -252,11 +256,11 @@ class _FilterStep:
 
         y = y_ahead + gram(self._share, self.operator(x) - y_ahead)
         y = y + gram(bridge, noise(y)) if self.sigma_y > 0 else y
-        return ahead + _pinv_above(self.operator, target - y, self.sigma, self.sigma_y)
+        return ahead + pinv_above(self.operator, target - y, self.sigma, self.sigma_y)
 
 
-def _choose_parents(
-    log_w: Tensor, filters: _Filters, noise: Noise, threshold: float
+def choose_parents(
+    log_w: Tensor, filters: Filters, noise: Noise, threshold: float
 ) -> tuple[Int[Tensor, "batch"], Float[Tensor, "batch"]]:
     """Return the parent of each particle, and the new log-weights."""
     rows = filters.particles

@@ -133,12 +133,14 @@ def _is_step(step: Any) -> bool:
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
     **dict.fromkeys(
-        ("steps", "leapfrogs", "order"), (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1")
+        ("steps", "leapfrogs", "order", "inner", "jump", "resamplings"),
+        (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1"),
     ),
     "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
-    **dict.fromkeys(("alpha", "epsilon", "ratio"), POSITIVE),
+    **dict.fromkeys(("alpha", "epsilon", "ratio", "strength", "sigma_data"), POSITIVE),
     **dict.fromkeys(("amount", "s_noise"), NOT_NEGATIVE),
     "momentum": (lambda share: 0 <= share < 1, "the share of the velocity to keep, 0 ≤ share < 1"),
+    **dict.fromkeys(("zeta", "eta"), (lambda share: 0 <= share <= 1, "a share from 0 to 1")),
     "kernel": (callable, "a sampler at one σ, such as langevin or underdamped"),
     "convention": (
         lambda name: name in ("official", "paper"),
