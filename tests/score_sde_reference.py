@@ -26,10 +26,10 @@ def convolve(x, taps, *, up=1, down=1, pad):
     return out.view(batch, channels, *out.shape[2:])[:, :, ::down, ::down]
 
 
-def group_norm(x, weight, bias, groups):
+def group_norm(x, weight, bias, groups, eps=1e-6):
     parts = x.reshape(len(x), groups, -1)
     mean, var = parts.mean(2, keepdim=True), parts.var(2, unbiased=False, keepdim=True)
-    out = ((parts - mean) / (var + 1e-6).sqrt()).view_as(x)
+    out = ((parts - mean) / (var + eps).sqrt()).view_as(x)
     return out * weight[:, None, None] + bias[:, None, None]
 
 

@@ -12,7 +12,8 @@ from scorefield.cli import main
 
 
 def _path(folder):
-    return str(Path(__file__).parent / "golden" / folder / "checkpoint.pth")
+    (path,) = (Path(__file__).parent / "golden" / folder).glob("checkpoint.*")
+    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ def _path(folder):
         ("ncsn_1x28x28", "sigma_max=2 sigma_min=0.1", dict(sigma_max=2.0, sigma_min=0.1)),
         ("ncsnv2_3x32x32", "ema=false", dict(ema=False)),
         ("ddpmpp_vp_continuous", "sde=subvp image_size=16", dict(sde="subvp", image_size=16)),
+        ("edm_adm_16_classes", "sigma_max=30", dict(sigma_max=30.0)),
     ],
 )
 @torch.no_grad()
@@ -37,7 +39,8 @@ def test_the_file_holds_the_model_with_these_options(folder, args, options, tmp_
     assert loaded.shape == expected.shape
     assert (loaded.sigma_max, loaded.sigma_min) == (expected.sigma_max, expected.sigma_min)
     assert json.dumps(loaded.net.arguments) == json.dumps(expected.net.arguments)  # lists, tuples
-    assert read_tensors(out).about == {"converted from": "checkpoint.pth", "report": lines}
+    about = {"converted from": Path(_path(folder)).name, "report": lines}
+    assert read_tensors(out).about == about
 
 
 def test_a_model_is_replaced_only_by_overwrite(tmp_path, capsys, error_of):

@@ -18,7 +18,7 @@ def convert(
     settings: options.Settings = (),
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Turn an official NCSN, NCSNv2 or score_sde checkpoint into a model of this package.
+    """Turn an official NCSN, NCSNv2, score_sde or EDM checkpoint into a model of this package.
 
     What the file does not contain takes its published value, and is printed.
 
@@ -27,8 +27,9 @@ def convert(
             downloaded; none of its code is run.
         out: where to write: a file if it ends in .safetensors, else a directory.
         settings: an option of `from_official`, for what the file does not contain, as in
-            sigma_max=50: ema, image_size, sigma_max, sigma_min; for score_sde also sde (ve, vp or
-            subvp), continuous, beta_min, beta_max, fir, skip_rescale, groups, dropout.
+            sigma_max=50: image_size, sigma_max, sigma_min; ema, but for EDM; for score_sde also
+            sde (ve, vp or subvp), continuous, beta_min, beta_max, fir, skip_rescale, groups,
+            dropout.
     """
     if out.exists() and out.is_dir() == (out.suffix == ".safetensors"):
         kind = "a directory" if out.is_dir() else "a file, and a model's ends in .safetensors"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model import ScoreModel
+from .edm import build_edm
 from .fetch import RUN_FILES, fetch_model, hub_error, open_hub, origin, parse_hub_name
 from .hub import from_diffusers
 from .ncsn import build_ncsn
@@ -34,8 +35,9 @@ __all__ = [
 FAMILIES: dict[str, tuple[re.Pattern[str], Callable[..., ScoreModel]]] = {
     "ncsn": (re.compile(r"begin_conv\.weight"), build_ncsn),
     "score_sde": (MODULE_KEY, build_score_sde),
+    "edm": (re.compile("ema"), build_edm),
 }
-"""For each family, the name of a tensor that only it has, and the function that builds a model."""
+"""For each family, the name of an entry that only it has, and the function that builds a model."""
 
 CHECKPOINTS = (".pth", ".pt", ".pkl")
 """Suffixes of official checkpoints."""
@@ -56,9 +58,10 @@ def from_official(
     Args:
         path: a file as the official programs save it.
         report: called with a line for each value inferred from the tensors, or assumed.
-        options: values that the file may not contain. All families: `ema`, `image_size`,
-            `sigma_max`, `sigma_min`. score_sde also: `sde` ("ve", "vp" or "subvp"), `continuous`,
-            `beta_min`, `beta_max`, and for the network `fir`, `skip_rescale`, `groups`, `dropout`.
+        options: values that the file may not contain. All families: `image_size`, `sigma_max`,
+            `sigma_min`. NCSN and score_sde also: `ema`. score_sde also: `sde` ("ve", "vp" or
+            "subvp"), `continuous`, `beta_min`, `beta_max`, and for the network `fir`,
+            `skip_rescale`, `groups`, `dropout`.
     """
     checkpoint = read_pickle(Path(path))
     names = model_entries(checkpoint)
@@ -73,6 +76,9 @@ def from_official(
             )
         try:
             return build(checkpoint, report=report, **options).eval()
+        except ValueError as error:
+            error.args = (f"{path}: {error}",)
+            raise
         except MALFORMED as error:
             raise ValueError(
                 f"no model can be built from {path}: the file is damaged, or an option has an "

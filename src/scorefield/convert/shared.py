@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..disk import open_regular
 from ..prior import Prior
+from .pickles import read_network
 
 Weights: TypeAlias = Mapping[str, Tensor]
 Report: TypeAlias = Callable[[str], None]
@@ -21,6 +22,10 @@ Network = TypeVar("Network", bound=nn.Module)
 Range: TypeAlias = tuple[float | None, float | None]
 """Largest and smallest value, None where not given."""
 
+PICKLE_MARK = b"\x80"
+"""Begins a pickle."""
+TORCH_MARK = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""Follows the version of the pickle in a file of torch before it had zip files."""
 MAX_SIDE = 65_536
 """Largest image side, in pixels."""
 MAX_REPEATED = 2**20
@@ -28,27 +33,37 @@ MAX_REPEATED = 2**20
 
 
 def read_pickle(path: Path) -> object:
-    """Read another program's file of tensors and plain data; torch refuses to run code in it."""
+    """Read another program's file of tensors and plain data; no code in it is run.
+
+    torch reads what it wrote itself, `read_network` a pickle of Python.
+    """
     with open_regular(path) as file:
+        start = file.read(2 + len(TORCH_MARK))
+        plain = start[:1] == PICKLE_MARK and start[2:] != TORCH_MARK
+        file.seek(0)
         try:
-            # torch stores tensors as they are
-            if zipfile.is_zipfile(file):
-                total = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
-                if total > (size := path.stat().st_size):
-                    raise ValueError(
-                        f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch"
-                    )
-            file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the error below is clearer
+                if plain:
+                    return read_network(file.read())
+                # torch stores tensors as they are
+                if zipfile.is_zipfile(file):
+                    total = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
+                    if total > (size := path.stat().st_size):
+                        raise ValueError(
+                            f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch"
+                        )
+                file.seek(0)
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # bytes that are not a checkpoint fail in many ways
             # torch's message goes on to explain how to run the code anyway
-            reason = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
+            match = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
+            reason = match[1] if match else type(error).__name__
+            if plain and isinstance(error, ValueError):
+                reason = f"{error!s:.300}"
             raise ValueError(
                 f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of "
-                "file, or would run code when loaded, which is refused "
-                f"({reason[1] if reason else type(error).__name__})"
+                f"file, or would run code when loaded, which is refused ({reason})"
             ) from error
 
 

@@ -1,11 +1,9 @@
 """CIFAR-10 (Krizhevsky 2009) from its binary or Python archive, or from the folder in it.
 
 A batch is a file of one byte of label and 3,072 bytes of pixels for each image, or a pickle, of
-which nothing is executed, see `BatchUnpickler`. Archives are read in place, never unpacked.
+which nothing is executed, see `PickleMachine`. Archives are read in place, never unpacked.
 """
 
-import pickle
-import pickletools
 import re
 import tarfile
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..convert.pickles import PickleMachine, describe
 from .download import Remote, data_folder, ensure_files, open_file, read_exactly
 from .sources import Arrays, Dataset
 
@@ -45,10 +44,8 @@ MAX_BATCH_BYTES = 2**25
 """The published batches have 31 million."""
 MAX_ARCHIVE_BYTES = 2**28
 """Unpacked; the published archive has 186 million."""
-MAX_OPERATIONS = 100_000
-"""In one pickle; a batch of CIFAR-10 has about 30,000."""
-MAX_NESTED = 16
-"""Tuples and repeats in one pickle; each may double the time that hashing takes."""
+ARRAY_NAMES = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
+"""What the pickle of an array asks for."""
 
 
 def cifar10(*, root: str | Path | None = None, download: bool = False) -> Dataset:
@@ -136,47 +133,9 @@ def _read_binary(content: bytes) -> tuple[NDArray[np.uint8], Any]:
 
 
 def _read_pickle(content: bytes) -> tuple[NDArray[np.uint8], Any]:
-    _check_operations(content)
-    batch = BatchUnpickler(BytesIO(content), encoding="bytes").load()
+    batch = PickleMachine(describe(*ARRAY_NAMES)).read(BytesIO(content))
     _, shape, dtype, fortran, raw = batch[b"data"].state  # the first is the version
     if dtype.arguments[0] != b"u1":
         raise ValueError("its array is not one of bytes")
     images = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
     return images, batch[b"labels"]
-
-
-def _check_operations(content: bytes) -> None:
-    """Refuse a pickle that would take much memory or time; `genops` refuses false lengths."""
-    nested = 0
-    for count, (code, argument, _) in enumerate(pickletools.genops(content)):
-        nested += code.name.startswith("TUPLE") or code.name.endswith(("GET", "DUP"))
-        # the memo is a list as long as the largest index that is put into it
-        index = int(argument or 0) if code.name.endswith("PUT") else 0
-        if max(count, index) > MAX_OPERATIONS or nested > MAX_NESTED:
-            raise ValueError("it has too many operations, or nests too deeply")
-
-
-class NumpyObject:
-    """An object that a pickle asks NumPy to build: only its arguments and its state are kept."""
-
-    def __init__(self, *arguments: Any):
-        self.arguments = arguments
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class BatchUnpickler(pickle.Unpickler):
-    """Unpickler that calls no code that a pickle chooses.
-
-    A pickle reaches code by `find_class` alone, which knows the three names of an array and returns
-    `NumpyObject` for each.
-    """
-
-    def find_class(self, module: str, name: str) -> type[NumpyObject]:
-        """Return the description of NumPy's objects."""
-        names = "numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"
-        if f"{module}.{name}" not in names:
-            raise pickle.UnpicklingError("it asks for a name that no array needs")
-        return NumpyObject

@@ -2,19 +2,20 @@
 
     residual    y = (shortcut(x) + conv(φ(norm(conv(φ(norm(x))) + We))))/r     (He et al. 2016)
     attention   y = (x + W_o·softmax(qᵀk/√C)·v)/r,  q, k, v = W·norm(x)        (Vaswani et al. 2017)
+    adaptive    norm(h)·(1 + W_s·e) + W_t·e after the first convolution   (Dhariwal & Nichol 2021)
 
 φ is SiLU, e the embedded noise level, and r = √2 where the skip is rescaled, else 1. Blocks have
-DDPM's form (Ho et al. 2020) or BigGAN's, which changes the size inside the block (Brock et al.
-2019; Song et al. 2021, appendix H.1). Every weight starts uniform with variance scale/fan_avg, the
-last of a branch at 1e-10: a fresh block is nearly its shortcut. With `dims=1` all is for signals,
-with `dims=3` for volumes.
+DDPM's form (Ho et al. 2020), or BigGAN's, which changes the size inside the block (Brock et al.
+2019; Song et al. 2021, appendix H.1), or ADM's, which also has the adaptive norm. Every weight
+starts uniform with variance scale/fan_avg, the last of a branch at 1e-10: a fresh block is nearly
+its shortcut. With `dims=1` all is for signals, with `dims=3` for volumes.
 """
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +26,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .images import Images, Vectors
 from .layers import Conv3, identity
 
-Form: TypeAlias = Literal["ddpm", "biggan"]
+Form: TypeAlias = Literal["ddpm", "biggan", "adm"]
 ConvLayer: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS: dict[int, type[ConvLayer]]
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+EPSILON = 1e-6
+"""Added to the variance in norms."""
 NEARLY_ZERO = 1e-10
 """The scale that stands for 0 in the published initialisation."""
 
@@ -96,7 +99,7 @@ def normalization(channels: int, groups: int | None = None) -> GroupNorm:
     if channels % count:
         sizes = f"{channels} channels are not a multiple of {count} groups"
         raise ValueError(f"{sizes}: change width or groups")
-    return GroupNorm(count, channels, eps=1e-6)
+    return GroupNorm(count, channels, eps=EPSILON)
 
 
 class ResidualBlock(nn.Module):
@@ -143,13 +146,38 @@ class ResidualBlock(nn.Module):
         return (h + self.shortcut(self.resample(x))) / self.divisor
 
 
+class AdaptiveBlock(ResidualBlock):
+    """ADM's block: the embedding scales and shifts the second norm (Dhariwal & Nichol 2021, §3).
+
+    Where the size alone changes, the shortcut has no convolution.
+    """
+
+    def __init__(self, channels: int, out: int, embedding: int, **options: Any) -> None:
+        super().__init__(channels, out, embedding, **options)
+        self.shift = linear_layer(embedding, 2 * out)
+        if channels == out:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: Images, embedding: Vectors) -> Images:
+        """Return the block's output, given φ of the embedded noise level."""
+        h: Tensor = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        scale, shift = per_channel(self.shift(embedding), h).chunk(2, dim=1)
+        h = self.norm_out(h) * (scale + 1) + shift
+        h = self.conv_out(self.dropout(F.silu(h)))
+        return (h + self.shortcut(self.resample(x))) / self.divisor
+
+
 class Attention(nn.Module):
-    """Self-attention between all pixels, with one head; `init_scale` is the last projection's."""
+    """Self-attention between all pixels; `init_scale` is the last projection's.
+
+    Heads have `head_channels` or a few more, by default there is one.
+    """
 
     def __init__(
         self,
         channels: int,
         *,
+        head_channels: int | None = None,
         groups: int | None = None,
         rescale: bool = True,
         init_scale: float = 0.0,
@@ -160,16 +188,23 @@ class Attention(nn.Module):
         self.norm = normalization(channels, groups)
         self.query, self.key, self.value = (project(scale=0.1) for _ in range(3))
         self.out = project(scale=init_scale)
+        self.heads = max(1, channels // (head_channels or channels))
+        if channels % self.heads:
+            raise ValueError(
+                f"head_channels={head_channels}: {channels} channels are not a multiple of "
+                f"{self.heads} heads"
+            )
         self.divisor = math.sqrt(2) if rescale else 1.0
 
     def forward(self, x: Images) -> Images:
         """Return the attended image."""
         h = self.norm(x)
         projections = self.query(h), self.key(h), self.value(h)
-        # pixels as a sequence for one head; torch's kernels want adjacent channels
-        q, k, v = (p.flatten(2).transpose(1, 2).contiguous()[:, None] for p in projections)
+        # pixels as a sequence for each head; torch's kernels want adjacent channels
+        sequences = (p.flatten(2).unflatten(1, (self.heads, -1)) for p in projections)
+        q, k, v = (s.transpose(2, 3).contiguous() for s in sequences)
         values = F.scaled_dot_product_attention(q, k, v)
-        values = values.squeeze(1).transpose(1, 2).reshape(x.shape)
+        values = values.transpose(2, 3).reshape(x.shape)
         out: Tensor = (x + self.out(values)) / self.divisor
         return out
 

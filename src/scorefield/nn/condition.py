@@ -193,11 +193,14 @@ class ConditionalNetwork(nn.Module):
 
     arguments: dict[str, Any]
 
-    def add_embeddings(self, features: int, axes: int | None = None) -> None:
+    def add_embeddings(
+        self, features: int, axes: int | None = None, *, early: bool = False
+    ) -> None:
         """Add the layers for the noise level and the conditions that the arguments describe."""
-        own, size = self.arguments, 4 * features
+        own, scale = self.arguments, self.arguments["fourier_scale"]
         labels, share = own["labels"], own["label_dropout"]
-        self.embedding = Embedding(own["embedding"], features, fourier_scale=own["fourier_scale"])
+        self.embedding = Embedding(own["embedding"], features, fourier_scale=scale, early=early)
+        size = self.embedding.hidden.in_features if early else 4 * features
         self.label = LabelEmbedding(labels, size, dropout=share) if labels else None
         self.conditions = Conditions(
             own["conditions"], size, dropout=share, withhold=own["withhold"], axes=axes

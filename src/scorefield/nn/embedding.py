@@ -1,11 +1,13 @@
 """Embedding of the noise level: one number a sample becomes a vector.
 
     sinusoidal   [sin(ω₀t) ... sin(ω_{h−1}t), cos(ω₀t) ... cos(ω_{h−1}t)],  ω_k = 10000^{−k/(h−1)}
+    adm          the same with  ω_k = 10000^{−k/h}
     Fourier      [sin(2πw₁c) ... sin(2πw_m c), cos(2πw₁c) ... cos(2πw_m c)],  w_k ~ N(0, scale²)
 
-The first is for a timestep or an index (Vaswani et al. 2017, §3.5, with the end point that Ho et
-al. 2020 gave the frequencies), the second for c = log σ (Tancik et al. 2020; Song et al. 2021,
-appendix C). A condition is added after them (Dhariwal & Nichol 2021).
+The first two are for a timestep or an index (Vaswani et al. 2017, §3.5; Ho et al. 2020 gave the
+frequencies an end point, Dhariwal & Nichol 2021 did not), the last for c = log σ (Tancik et al.
+2020; Song et al. 2021, appendix C). A condition is added after them (Dhariwal & Nichol 2021), or to
+the features.
 """
 
 import math
@@ -19,15 +21,17 @@ from torch import Tensor, nn
 
 from .blocks import linear_layer
 
-EmbeddingKind: TypeAlias = Literal["fourier", "sinusoidal"]
+EmbeddingKind: TypeAlias = Literal["fourier", "sinusoidal", "adm"]
 
 
-def sinusoidal(position: Real[Tensor, "batch"], size: int) -> Float[Tensor, "batch size"]:
+def sinusoidal(
+    position: Real[Tensor, "batch"], size: int, *, end_point: bool = True
+) -> Float[Tensor, "batch size"]:
     """Return the sinusoidal embedding of a timestep or index; size ≥ 4, odd sizes end in 0."""
     half = size // 2
     # float32 in this order: at t = 999 a last bit of ω is already 6e-5 of a phase
     steps = torch.arange(half, dtype=torch.float32, device=position.device)
-    frequencies = torch.exp(steps * -(math.log(10_000) / (half - 1)))
+    frequencies = torch.exp(steps * -(math.log(10_000) / (half - end_point)))
     phase = position.to(_at_least_float32(position))[:, None] * frequencies
     return F.pad(torch.cat([phase.sin(), phase.cos()], dim=1), (0, size % 2))
 
@@ -57,20 +61,36 @@ class GaussianFourier(nn.Module):
 
 
 class Embedding(nn.Module):
-    """φ of the embedded noise level: features → linear → φ → linear (+ condition) → φ."""
+    """φ of the embedded noise level: features → linear → φ → linear (+ condition) → φ.
 
-    def __init__(self, kind: EmbeddingKind, width: int, *, fourier_scale: float = 16.0) -> None:
+    With `early`, the condition is added to the features.
+    """
+
+    def __init__(
+        self,
+        kind: EmbeddingKind,
+        width: int,
+        *,
+        fourier_scale: float = 16.0,
+        early: bool = False,
+    ) -> None:
         super().__init__()
-        fourier, self.width = kind == "fourier", width
+        fourier, self.width, self.early = kind == "fourier", width, early
+        self.end_point = kind != "adm"
         self.features = GaussianFourier(width, scale=fourier_scale) if fourier else None
         self.hidden = linear_layer(2 * width if fourier else width, 4 * width)
         self.out = linear_layer(4 * width, 4 * width)
 
     def forward(
-        self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch size"] | float = 0.0
+        self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch extra"] | float = 0.0
     ) -> Float[Tensor, "batch size"]:
-        """Return the embedding, with `extra` added before the last φ."""
-        features = self.features(cond) if self.features else sinusoidal(cond, self.width)
+        """Return the embedding, with `extra` added before the last φ, or to the features."""
+        if self.features:
+            features: Tensor = self.features(cond)
+        else:
+            features = sinusoidal(cond, self.width, end_point=self.end_point)
+        if self.early:
+            features, extra = features + extra, 0.0
         hidden = self.hidden(features.to(self.hidden.weight.dtype))
         return F.silu(self.out(F.silu(hidden)) + extra)
 

@@ -96,6 +96,19 @@ class ResidualOutput(nn.Module):
         return total, total
 
 
+class AttendedBlock(nn.Module):
+    """A residual block, then attention."""
+
+    def __init__(self, block: nn.Module, attention: nn.Module) -> None:
+        super().__init__()
+        self.block, self.attention = block, attention
+
+    def forward(self, h: Images, embedding: Vectors) -> Images:
+        """Return the features."""
+        attended: Tensor = self.attention(self.block(h, embedding))
+        return attended
+
+
 class DownLevel(nn.Module):
     """Residual blocks at one size, each with attention or without, then half the size."""
 

@@ -1,4 +1,4 @@
-"""One UNet for DDPM, DDPM++ and NCSN++ (Ho et al. 2020; Song et al. 2021, appendix H).
+"""One UNet for DDPM, DDPM++, NCSN++ (Ho et al. 2020; Song et al. 2021, appendix H) and ADM.
 
     h ← conv(x)
     down   h ← attend(block(h, e)) ..., keeping every h; half the size; join the shrunken image
@@ -6,7 +6,8 @@
     up     h ← block([h, skip], e) ...; attend; add to the output so far; twice the size
     F      = conv(φ(norm(h))), or the output so far
 
-e is the embedded noise level, and a condition if there is one. The network is F alone: centring its
+e is the embedded noise level, and a condition if there is one. ADM (Dhariwal & Nichol 2021) attends
+after each block upwards, and its norms have torch's ε. The network is F alone: centring its
 input and dividing by σ, which the originals do inside, belong to the formula around it. Widths,
 forms and paths are arguments; `PUBLISHED_UNETS` has those of the papers. An image of any height and
 width will do: it is padded inside to what the halvings allow. With `dims=1` all of it is for
@@ -26,7 +27,15 @@ from torch import Tensor, nn
 from .._ops import RowCondition
 from . import levels
 from .arguments import check_arguments, constructor_arguments
-from .blocks import Attention, Form, ResidualBlock, convolution, kernels_with_derivatives
+from .blocks import (
+    AdaptiveBlock,
+    Attention,
+    Form,
+    GroupNorm,
+    ResidualBlock,
+    convolution,
+    kernels_with_derivatives,
+)
 from .condition import ConditionalNetwork
 from .embedding import EmbeddingKind
 from .images import check_image, crop, fold, pad, unfold
@@ -36,10 +45,12 @@ Progressive: TypeAlias = Literal["none", "skip", "residual"]
 Combine: TypeAlias = Literal["sum", "cat"]
 FIR = (1.0, 3.0, 3.0, 1.0)
 """The taps of the anti-aliasing filter."""
+ADM_EPSILON = 1e-5
+"""Added to the variance in ADM's norms."""
 
 
 class UNet(ConditionalNetwork):
-    """DDPM, DDPM++ or NCSN++, for images, signals or volumes; the defaults are NCSN++ for CIFAR-10.
+    """DDPM, DDPM++, NCSN++ or ADM, for images, signals or volumes; by default CIFAR-10's NCSN++.
 
     Args:
         channels: channels of the image
@@ -47,8 +58,10 @@ class UNet(ConditionalNetwork):
         multipliers: each level's channels, in widths; each level has half the size of the last
         blocks: residual blocks a level
         attention: levels with attention, 0 at full size; the middle always has it
-        form: residual blocks as in "ddpm" or "biggan"
-        embedding: "fourier", where cond is log σ, or "sinusoidal", where it is a timestep or index
+        head_channels: channels of a head of attention, as in ADM 64; null is one head
+        form: residual blocks as in "ddpm", "biggan" or "adm"
+        embedding: "fourier", where cond is log σ, or "sinusoidal", where it is a timestep or index,
+            or "adm", the same with other frequencies
         fourier_scale: standard deviation of the Fourier frequencies
         fir: taps of the filter that changes sizes, by default 1, 3, 3, 1; null is plain resampling
         progressive_input: how the shrunken image enters at each level: "none", "skip" or "residual"
@@ -60,6 +73,7 @@ class UNet(ConditionalNetwork):
         init_scale: scale of the first weights that end a branch
         labels: number of classes, 0 for none
         label_dropout: fraction of a training batch whose class or condition is withheld
+        early_condition: add classes and vectors before the layers that embed the noise level
         conditions: names and shapes of further conditions, [size], or [channels, ...] like x
         withhold: other fractions than label_dropout, by the name of the condition
         dims: 2 for images, 1 for signals (batch, channels, length), 3 for volumes
@@ -75,6 +89,7 @@ class UNet(ConditionalNetwork):
         multipliers: Sequence[int] = (1, 2, 2, 2),
         blocks: int = 4,
         attention: Sequence[int] = (1,),
+        head_channels: int | None = None,
         form: Form = "biggan",
         embedding: EmbeddingKind = "fourier",
         fourier_scale: float = 16.0,
@@ -88,6 +103,7 @@ class UNet(ConditionalNetwork):
         init_scale: float = 0.0,
         labels: int = 0,
         label_dropout: float = 0.1,
+        early_condition: bool = False,
         conditions: Mapping[str, Sequence[int]] = {},
         withhold: Mapping[str, float] = {},
         dims: Literal[1, 2, 3] = 2,
@@ -100,7 +116,7 @@ class UNet(ConditionalNetwork):
         first, last = make.widths[0], make.widths[-1]
         self.channels, self.dims, self.patch = channels, dims, patch
         self.factor = patch * 2 ** (len(multipliers) - 1)
-        self.add_embeddings(width, axes=dims + 1)
+        self.add_embeddings(width, axes=dims + 1, early=early_condition)
         entering = make.image + self.conditions.channels * patch**dims
         self.stem = convolution(entering, width, dims=dims)
         self.down, skips = make.down()
@@ -109,6 +125,8 @@ class UNet(ConditionalNetwork):
         self.up = make.up(skips)
         no_head = progressive_output == "skip"
         self.head = None if no_head else make.head(first, make.image, scale=init_scale)
+        for norm in (part for part in self.modules() if isinstance(part, GroupNorm)):
+            norm.eps = ADM_EPSILON if form == "adm" else norm.eps
 
     def forward(
         self,
@@ -169,7 +187,10 @@ class Layers:
             below = self.widths[min(level + 1, last)]
             entering = [below] + [here] * own.blocks
             stages = [self.block(size + skips.pop(), here) for size in entering]
-            attended = self.attend(here) if level in own.attention else None
+            attends, adm = level in own.attention, own.form == "adm"
+            if attends and adm:
+                stages = [levels.AttendedBlock(stage, self.attend(here)) for stage in stages]
+            attended = self.attend(here) if attends and not adm else None
             larger = self.resize(here, Upsample, double_size) if level > 0 else None
             part = self.output(here, below if level < last else None)
             up.append(levels.UpLevel(stages, attended, part, larger))
@@ -178,11 +199,12 @@ class Layers:
     def block(self, channels: int, out: int, **resample: Callable[[Tensor], Tensor]) -> nn.Module:
         """Return a residual block, which may change the size."""
         options = dict(form=self.own.form, dropout=self.own.dropout, **resample, **self.branch)
-        return ResidualBlock(channels, out, 4 * self.own.width, **options)
+        kind = AdaptiveBlock if self.own.form == "adm" else ResidualBlock
+        return kind(channels, out, 4 * self.own.width, **options)
 
     def attend(self, channels: int) -> nn.Module:
         """Return attention between pixels."""
-        return Attention(channels, **self.branch)
+        return Attention(channels, head_channels=self.own.head_channels, **self.branch)
 
     def head(self, channels: int, out: int, scale: float) -> levels.Head:
         """Return the end of a path, from features to an image."""
@@ -219,8 +241,9 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     kinds |= dict.fromkeys(("progressive_input", "progressive_output"), Progressive)
     choices = {name: get_args(kind) for name, kind in kinds.items()} | {"dims": (1, 2, 3)}
     minimum = dict(channels=1, blocks=1, labels=0, init_scale=0, groups=1, patch=1)
+    minimum["head_channels"] = 1
     # a sinusoidal embedding divides by width/2 − 1
-    width = 4 if arguments["embedding"] == "sinusoidal" else 1
+    width = 1 if arguments["embedding"] == "fourier" else 4
     check_arguments(arguments, choices, width=width, **minimum)
     multipliers, attention = arguments["multipliers"], arguments["attention"]
     if not multipliers or min(multipliers) < 1:
