@@ -55,9 +55,10 @@ def run(setting: Setting) -> Iterator[Table]:
     rows: list[list[Cell]] = []
 
     def add(plan: Plan, seconds: float, figure: Figure) -> None:
+        evaluations = round(figure.plan["evaluations"])
         gain = rows[0][2] / seconds if rows else 1.0
         numbers = (seconds, gain, figure.value, figure.low, figure.high)
-        rows.append([plan.name, plan.evaluations, *numbers])
+        rows.append([plan.name, evaluations, *numbers])
 
     for plan in references:
         gathered = gather_samples(eager, n, plan, evaluation.features, seed=setting.seed, batch=n)

@@ -27,6 +27,7 @@ from scorefield.cli import main
 from scorefield.data import Arrays, Dataset, Latents, all_samples, load_data
 from scorefield.runs import start
 from scorefield.runs.config import Experiment, override
+from scorefield.sample import chains
 from scorefield.show import images
 from scorefield.values import IMPORTED, import_object
 
@@ -382,6 +383,14 @@ def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monk
     assert (about["sampler"], about["seed"], about["evaluations"], about["n"]) == ("heun", 3, 7, 5)
     assert about["trained"]["step"] in (5, 10)
     assert (about["model"], about["precision"]) == (str(trained), "bfloat16")
+    few = "-n 5 --sampler adaptive --batch 3 --out y.npy"
+    assert main(["sample", str(trained), *few.split()]) == 0
+    about, model = json.loads(Path("y.npy.json").read_text()), load(trained)
+    batches = chains(model, 5, make_plan(model, "adaptive"), batch=3)
+    counts = torch.cat([[*states][-1].evaluations for _, states in batches]).double()
+    assert about["evaluations"] == pytest.approx(counts.mean().item())
+    assert about["most evaluations"] == counts.max()
+    assert "5 samples by adaptive, " in capsys.readouterr().out
 
 
 def test_samples_are_written_as_a_grid_an_animation_or_single_files(trained, capsys, error_of):

@@ -71,6 +71,7 @@ RUNS = {
     **{
         name: levels(one.run, **({"steps": 2, "epsilon": 1e-3} if one.annealed else {}))
         for name, one in SAMPLERS.items()
+        if name != "adaptive"  # which reads the error of each step
     },
     "predictor_corrector, batch": levels(predictor_corrector, rule="batch", corrections=2),
 }
@@ -274,6 +275,7 @@ RESULTS = {
     "fit_grid": lambda place: fit_grid(points(place), "dpm_solver", 2, samples=8),
 }
 SAMPLES = {
+    "adaptive": lambda place: sample(model(place), 5, "adaptive", tolerance=0.01),
     "a model": lambda place: sample(model(place), 5, batch=3),
     "a plan": lambda place: sample(
         model(place), 5, make_plan(model(place), "predictor_corrector", 4, rule="batch")

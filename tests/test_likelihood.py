@@ -151,7 +151,10 @@ def test_dequantisation_names_an_impossible_argument(name, value):
         ({"score": lambda x, sigma: x * math.nan}, "samples .* the score is not finite"),
         ({"score": lambda x, sigma: x[:, :1]}, r"score returned shape \(2, 1\)"),
         ({"tolerance": 0.0}, "tolerance=0.0"),
-        ({"max_evaluations": 20}, r"samples \[0, 1\] do not reach sigma_max within 20 evaluations"),
+        (
+            {"max_evaluations": 20},
+            r"samples \[0, 1\] do not reach the last noise level within 20",
+        ),
         ({"prior": Prior(torch.zeros(3), torch.tensor(1.0))}, r"prior is for samples of \(3,\)"),
         ({"x": torch.tensor([[0.0, 0.0], [math.inf, 0.0]])}, r"samples \[1\] are not"),
     ],

@@ -107,6 +107,38 @@ def test_order_of_multistep_methods(name, k, order, grid):
     assert orders(errors) == pytest.approx([order], abs=36 / 256 / math.log(2))
 
 
+def test_adaptive_errs_as_its_tolerance_allows():
+    """Order 5: the error falls like the tolerance, and the cost grows like its fifth root."""
+    start, sigmas = torch.linspace(-60, 60, 400).double()[:, None], karras(20.0, 0.05, 2)
+    errors, costs = [], []
+    for tolerance in (1e-8, 1e-10):
+        options = {"tolerance": tolerance, "denoise": False}
+        *_, state = SAMPLERS["adaptive"].run(TWO, start, sigmas.double(), **options)
+        gap = share_below(state.x, sigmas.double()[-1]) - share_below(start, sigmas.double()[0])
+        errors.append(gap.abs().mean().item())
+        costs.append(state.evaluations.double().mean().item())
+    # where the next term of the error is c/n of the first, n = 50 and 116 steps; c < 40
+    assert errors[0] / errors[1] == pytest.approx(100, rel=40 * (1 / 50 - 1 / 116))
+    # the steps are cautious at the start, which counts less at the smaller tolerance
+    assert 5 <= math.log(errors[0] / errors[1]) / math.log(costs[1] / costs[0]) < 6
+    few = {"tolerance": 1e-3, "max_evaluations": 30}
+    with pytest.raises(ValueError, match=r"samples \[.*last noise level within 30 evaluations"):
+        final(SAMPLERS["adaptive"].run(TWO, start, sigmas.double(), **few))
+
+
+def test_a_sample_takes_its_own_steps_in_any_batch():
+    """The second starts so far out that it needs shorter ones."""
+    x, sigmas = torch.tensor([[5.0], [1e4]]).double(), karras(20.0, 0.05, 3)
+    run = partial(SAMPLERS["adaptive"].run, TWO, sigmas=sigmas.double())
+    *_, together = run(x)
+    for i in range(2):
+        *_, alone = run(x[[i]])
+        assert alone.evaluations == together.evaluations[i]
+        # the same steps: 2.2e-16 × 1e3 operations × numbers of up to 1e4
+        assert (alone.x - together.x[i]).abs() <= 3e-9
+    assert together.evaluations[1] > 2 * together.evaluations[0]
+
+
 @pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion", "consistent"])
 def test_weak_order_of_the_reverse_diffusion(name):
     """Mean and variance converge at order 1, where the score is not linear."""
@@ -219,13 +251,20 @@ def quantiles(sigma, n=2**13):
 def test_samplers_at_few_evaluations():
     """Print the distance W₁ of each sampler from TWO, down Karras' grid from 20 to 0.01."""
     start, truth, table = quantiles(20.0)[:, None], quantiles(0.0), {}
-    for name in sorted(name for name, one in SAMPLERS.items() if not one.annealed):
+    other = {name for name, one in SAMPLERS.items() if one.annealed} | {"adaptive"}
+    for name in sorted(SAMPLERS.keys() - other):
         for budget in (5, 8, 16, 32):
             fits = [n for n in range(1, 40) if SAMPLERS[name].evaluations(n) <= budget]
             sigmas = karras(20.0, 0.01, fits[-1], dtype=torch.float64)
             x = final(SAMPLERS[name].run(TWO, start, sigmas, noise=seeded(0)))
             table[name, budget] = (x[:, 0].sort()[0] - truth).abs().mean().item()
         print(f"{name:20}", *(f"{table[name, budget]:8.4f}" for budget in (5, 8, 16, 32)))
+    ends = karras(20.0, 0.01, 2, dtype=torch.float64)
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        *_, end = SAMPLERS["adaptive"].run(TWO, start, ends, tolerance=tolerance)
+        error = (end.x[:, 0].sort()[0] - truth).abs().mean().item()
+        cost = f"{end.evaluations.double().mean():.1f} evaluations, at most {end.evaluations.max()}"
+        print(f"adaptive, {tolerance:.0e}: {error:.4f} with {cost}")
     best = {budget: min(table, key=lambda k: (k[1] != budget, table[k]))[0] for _, budget in table}
     assert best == {5: "adams_bashforth", 8: "adams_bashforth", 16: "unipc", 32: "unipc"}
 

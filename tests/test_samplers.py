@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorefield import Gaussian, from_denoiser, geometric, linear, progress, replay, to_denoiser
+from scorefield._ops import match
 from scorefield.samplers import SAMPLERS, every, final
 from scorefield.samplers.integrate import churn, dpm_solver, integrate, predictor_corrector
 from scorefield.samplers.langevin import annealed_langevin, consistent, langevin
@@ -204,19 +205,22 @@ def test_consistency_sampling_is_exact_with_the_ends_of_the_ode():
         assert (last.x - m).square().sum().item() == pytest.approx(v, rel=1e-12)
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_evaluations_are_the_calls_of_the_score(name):
+    score = Mock(side_effect=GAUSSIAN)
+    for state in RUNS[name](score, torch.randn(1, 2).double()):
+        assert score.call_count == state.evaluations
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_evaluations_are_counted_as_stated(name):
-    sampler, score = SAMPLERS[name], Mock(side_effect=GAUSSIAN)
-    choices = {
-        "annealed_langevin": [{"steps": 3}],
-        "underdamped": [{"steps": 3}],
-        "churn": [{"amount": 0.0}],
-        "predictor_corrector": [{"corrections": 0}, {"corrections": 3}, {"predictor": heun}],
-    }
-    for options in [{}, {"denoise": False}, {"denoise": True}, *choices.get(name, [])]:
-        score.reset_mock()
-        final(sampler.run(score, torch.randn(2, 2), LADDER, **options))
-        assert score.call_count == sampler.evaluations(len(LADDER), **options)
+def test_states_and_evaluations_are_planned(name):
+    sampler = SAMPLERS[name]
+    steps = [{"steps": 3}] if sampler.annealed else []
+    for options in [{}, {"denoise": False}, {"denoise": True}, *steps]:
+        *_, last = sampler.run(GAUSSIAN, torch.randn(2, 2).double(), LADDER, **options)
+        assert last.step == sampler.states(len(LADDER), **options)
+        if name != "adaptive":
+            assert last.evaluations == sampler.evaluations(len(LADDER), **options)
     with pytest.raises(ValueError, match="option denoize does not exist: did you mean denoise"):
         sampler.evaluations(10, denoize=True)
     assert "noise" in sampler.defaults
@@ -249,7 +253,7 @@ def test_states_count_steps_and_are_never_written_to_again(name):
     start = torch.randn(5, 2).double()
     for step, state in enumerate(RUNS[name](score, start), 1):
         x, sigma = score.call_args.args
-        torch.testing.assert_close(state.denoised, x + sigma**2 * GAUSSIAN(x, sigma))
+        torch.testing.assert_close(state.denoised, x + match(sigma, x) ** 2 * GAUSSIAN(x, sigma))
         assert state.step == step
         if state.sigma == 0:  # the last step takes the denoiser's x
             assert torch.equal(state.x, state.denoised)
@@ -317,7 +321,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "adaptive"])
 def test_a_step_copies_nothing_and_never_waits_for_the_device(name):
     answer, x = torch.zeros(5, 2), torch.randn(5, 2)
     answers = {x.shape: answer, x.shape[:1]: torch.zeros(5)}
@@ -394,6 +398,7 @@ LIMITED = {
     "predictor_corrector": {"ratio": [math.inf, 0.0], "corrections": [1.5, -1], "rule": ["mean"]},
     "consistent": {"eta": [2.0, 0.1]},
     "unipc": {"order": [0, 1.5], "form": ["data"]},
+    "adaptive": {"tolerance": [0.0], "max_evaluations": [0]},
 }
 
 

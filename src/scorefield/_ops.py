@@ -1,4 +1,4 @@
-"""Operations of every formula: σ against a batch, norms, pullbacks, random words, an ODE."""
+"""Operations of every formula: σ against a batch, norms, pullbacks, random words."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +68,26 @@ def check_finite(x: object, name: str = "x") -> None:
     check_floats(x, name)
     if isinstance(x, Tensor) and not x.is_meta and not x.isfinite().all():
         raise ValueError(f"{name} has NaN or infinite values: replace them, or leave them out")
+
+
+def check_fits(x: Tensor, shape: torch.Size, device: torch.device, name: str) -> None:
+    """Raise unless x has samples of that shape, in floats and on that device."""
+    check_floats(x)
+    if x.shape[1:] != shape or x.device != device:
+        raise ValueError(
+            f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but {name} is for samples of "
+            f"{tuple(shape)} on {device}: reshape x or move one of them"
+        )
+
+
+def check_returned(value: Tensor, x: Tensor, name: str, *, per_sample: bool = False) -> None:
+    """Raise unless a function of x returned a number for each number of x, or for each sample."""
+    if value.shape != (x.shape[:1] if per_sample else x.shape):
+        wanted = "one number per sample" if per_sample else "one number for each number of x"
+        raise ValueError(
+            f"{name} returned shape {tuple(value.shape)} for x of shape {tuple(x.shape)}: return "
+            f"{wanted}"
+        )
 
 
 def check_number(value: object, name: str) -> None:
@@ -226,57 +246,3 @@ def box_muller(words: Sequence[Tensor], dtype: torch.dtype) -> Float[Tensor, "*s
     radius = u.add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
     angle *= 2 * math.pi * 2.0**-32
     return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)
-
-
-# ── Dormand & Prince's method of order 5 (1980), with step sizes for each sample ─────────────────
-
-Flow: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""dy/dt as a function of t and y of some rows of a batch, and of their indices."""
-NODES = (0.2, 0.3, 0.8, 8 / 9, 1.0, 1.0)
-WEIGHTS = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERRORS = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-
-def solve(
-    f: Flow,
-    y: Float[Tensor, "batch size"],
-    start: float,
-    end: float,
-    scale: Callable[[Tensor, Tensor], Tensor],
-    max_evaluations: int,
-) -> tuple[Float[Tensor, "batch size"], Int[Tensor, "batch"]]:
-    """Return y at the end, by steps of error scale(t, y), and the evaluations for each sample."""
-    y, t, h = y.clone(), y.new_full((len(y),), start), y.new_full((len(y),), 0.01)
-    count = torch.ones(len(y), dtype=torch.long, device=y.device)
-    rows = torch.arange(len(y), device=y.device)
-    slope, least = f(t, y, rows), max(1e-12, 16 * torch.finfo(y.dtype).eps)
-    while len(rows):
-        step = torch.minimum(h[rows], end - t[rows])
-        slopes = [slope[rows]]
-        for node, weights in zip(NODES, WEIGHTS, strict=True):
-            move = sum(w * k for w, k in zip(weights, slopes, strict=True))
-            proposal = y[rows] + step[:, None] * move
-            slopes.append(f(t[rows] + node * step, proposal, rows))
-        count[rows] += len(NODES)
-        error = step[:, None] * sum(e * k for e, k in zip(ERRORS, slopes, strict=True))
-        ratio = (error / scale(t[rows], y[rows])).abs().amax(1).nan_to_num(math.inf, math.inf)
-        good = rows[ratio <= 1]
-        y[good], slope[good] = proposal[ratio <= 1], slopes[-1][ratio <= 1]
-        t[good] += step[ratio <= 1]
-        h[rows] = step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)
-        stuck = rows[(h[rows] < 1e-10) | (count[rows] > max_evaluations)].tolist()
-        if stuck:
-            raise ValueError(
-                f"samples {stuck[:5]} do not reach sigma_max within {max_evaluations} evaluations: "
-                "the score is not finite or not smooth there. Raise max_evaluations, tolerance or "
-                "sigma_min"
-            )
-        rows = rows[end - t[rows] > least]
-    return y, count

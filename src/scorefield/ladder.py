@@ -15,7 +15,6 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,8 +23,6 @@ from torch import Tensor
 
 from ._ops import check_finite
 from .noise import geometric
-
-Origin = Literal["given", "8 bits", "neighbours"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +44,8 @@ class Suggestion:
     """The median distance between two samples."""
     outliers: int = 0
     """Number of samples that are further from all others than twice the median distance."""
-    origin: Origin = "given"
-    """Source of σ_L."""
+    origin: str = "as given"
+    """Source of σ_L, in words."""
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -61,14 +58,9 @@ class Suggestion:
                 f", without {self.outliers} outliers, further from all others than twice the "
                 f"median distance {self.typical:.4g} (with them {self.max_distance:.4g})"
             )
-        smallest = {
-            "given": "as given",
-            "8 bits": "invisible in 8-bit images",
-            "neighbours": "a tenth of the nearest distance per dimension",
-        }
         return {
             "σ₁": f"{first:.4g}, {largest}",
-            "σ_L": f"{last:.4g}, {smallest[self.origin]}",
+            "σ_L": f"{last:.4g}, {self.origin}",
             "L": f"{levels} levels, γ = {gamma:.4g}: neighbours overlap by C = {self.overlap:.2f}",
             "T": f"{self.steps} steps a level, {self.steps * levels} evaluations in all",
             "ε": f"{self.epsilon:.4g}: a level's variance ends at {self.variance_ratio:.4g} × what "
@@ -121,13 +113,14 @@ def suggest(
         raise ValueError("data is one point, repeated: there is no distribution to learn")
     if sigma_min is not None and not 0 < sigma_min < reach:
         raise ValueError(f"sigma_min={sigma_min}: give a noise level from 0 to {reach:.4g} (σ₁)")
-    origin: Origin = "given"
+    origin = Suggestion.origin
     if sigma_min is None and images:
-        origin, sigma_min = "8 bits", 0.01
+        origin, sigma_min = "invisible in 8-bit images", 0.01
     elif sigma_min is None:
         gaps = _gaps(x, _space_rows(len(x), 1024))  # copies do not count
         nearest = torch.stack([g.where(g > 0, math.inf).amin(1) for g in gaps]).amin(0)
-        origin, sigma_min = "neighbours", 0.1 * nearest.median().item() / math.sqrt(x.shape[1])
+        origin = "a tenth of the nearest distance per dimension"
+        sigma_min = 0.1 * nearest.median().item() / math.sqrt(x.shape[1])
     ladder = suggest_between(reach, sigma_min, x.shape[1], budget=budget)
     return replace(ladder, max_distance=farthest, typical=typical, outliers=outliers, origin=origin)
 

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._ops import Flow, Noise, Samples, check_batch, linearize, match, solve, trace, widest
+from ._ops import Noise, Samples, check_batch, check_returned, linearize, match, trace, widest
+from .noise import check_ends
+from .ode import Flow, solve
 from .prior import Prior
 from .score import Score
 
@@ -59,8 +61,7 @@ def log_likelihood(
     if broken:
         raise ValueError(f"x must be finite floats, but samples {broken[:5]} are not: exclude them")
     prior.check_shape(x)
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(f"sigma_min={sigma_min}, sigma_max={sigma_max}: give 0 < min < max")
+    check_ends(sigma_max, sigma_min)
     if probes is not None and probes < 1:
         raise ValueError(f"probes={probes}: give at least 1, or None for the exact trace")
     if not 0 < tolerance < math.inf:
@@ -79,7 +80,7 @@ def log_likelihood(
         start = start.to(widest(x.device))
         ends = math.log(sigma_min), math.log(sigma_max)
         flow = _flow(score, x, directions, chunk)
-        end, count = solve(flow, start, *ends, scale, max_evaluations)
+        ((end, _, count),) = solve(flow, start, ends, scale, max_evaluations)
         base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
         integrals = end[:, size:]
         # a single probe has no standard error
@@ -96,8 +97,7 @@ def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow
         point = y[:, : x[0].numel()].to(x.dtype).view(-1, *x.shape[1:])
         sigma = t.exp().to(x.dtype)
         s, pullback = linearize(lambda p: score(p, sigma), point)
-        if s.shape != point.shape:
-            raise ValueError(f"score returned shape {tuple(s.shape)} for {tuple(point.shape)}")
+        check_returned(s, point, "score")
         probes = (d[rows] for d in directions)
         traces = [(pullback(v) * v).flatten(1).sum(1) for v in probes]
         traces = traces or [trace(pullback, s, chunk=chunk)]

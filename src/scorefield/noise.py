@@ -66,11 +66,7 @@ def _grid(
     unwarp: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return σᵢ evenly spaced in warp(σ), with exact ends."""
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(
-            f"sigma_max={sigma_max}, sigma_min={sigma_min}: a grid decreases from sigma_max to "
-            "sigma_min > 0; zero is never in it (samplers step to it with denoise=True)"
-        )
+    check_ends(sigma_max, sigma_min)
     if levels < 2 or levels % 1:
         raise ValueError(f"levels={levels}: give a whole number, 2 or more for the two ends")
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
@@ -83,6 +79,13 @@ def _grid(
             f"levels={levels} do not differ in {grid.dtype}: use fewer, or a wider dtype"
         )
     return grid
+
+
+def check_ends(sigma_max: float, sigma_min: float) -> None:
+    """Raise unless the noise levels are finite, above 0 and in decreasing order."""
+    if not 0 < sigma_min < sigma_max < math.inf:
+        ends = f"sigma_max={sigma_max}, sigma_min={sigma_min}"
+        raise ValueError(f"{ends}: give finite noise levels, sigma_max > sigma_min > 0")
 
 
 def is_grid(sigmas: Tensor) -> bool:
@@ -147,9 +150,7 @@ class LogUniform:
     sigma_min: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            ends = f"sigma_max={self.sigma_max}, sigma_min={self.sigma_min}"
-            raise ValueError(f"{ends}: give sigma_max > sigma_min > 0")
+        check_ends(self.sigma_max, self.sigma_min)
 
     def __call__(self, z: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Map standard normal numbers to σ."""

@@ -26,6 +26,7 @@ from ._ops import (
     Sigma,
     check_batch,
     check_finite,
+    check_fits,
     check_floats,
     check_number,
     lowest,
@@ -89,12 +90,7 @@ class Oracle(ABC):
 
     def _admit(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, float]:
         """Return x in the wider type, and the least σ."""
-        check_floats(x)
-        if x.shape[1:] != self.shape or x.device != self.device:
-            raise ValueError(
-                f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but the oracle's samples are "
-                f"{tuple(self.shape)} on {self.device}: reshape x or move one of them"
-            )
+        check_fits(x, self.shape, self.device, "the oracle")
         return x.to(torch.promote_types(x.dtype, self._like.dtype)), lowest(sigma)
 
 

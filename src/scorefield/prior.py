@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, Samples, Sigma, check_batch, check_finite, check_floats, lowest, match
+from ._ops import Noise, Samples, Sigma, check_batch, check_finite, check_fits, lowest, match
 from .covariance import Covariance, dense, low_rank
 
 
@@ -44,16 +44,14 @@ class Prior:
     def __post_init__(self) -> None:
         for name in ("mean", "cov", *(() if self.factor is None else ("factor",))):
             check_finite(getattr(self, name), name)
-        size, cov = self.mean.numel(), self.cov
+        size, cov, factor = self.mean.numel(), self.cov, self.factor
         if cov.shape not in (torch.Size(), self.mean.shape, (size, size)):
             raise ValueError(
                 f"cov has shape {tuple(cov.shape)} for a mean of shape "
                 f"{tuple(self.mean.shape)}: give a scalar, a diagonal in the mean's shape, or a "
                 f"{size} × {size} matrix"
             )
-        if self.factor is not None and (
-            cov.ndim > 0 or self.factor.ndim != 2 or len(self.factor) != size
-        ):
+        if factor is not None and (cov.ndim > 0 or factor.ndim != 2 or len(factor) != size):
             raise ValueError(f"factor must have {size} rows, and cov must be a scalar with it")
 
     @classmethod
@@ -95,14 +93,9 @@ class Prior:
 
     def check_shape(self, x: Tensor) -> None:
         """Raise unless x is a batch of samples in the shape of the mean."""
-        if x.shape[1:] != self.mean.shape:
-            raise ValueError(
-                f"x is a batch of {tuple(x.shape[1:])}, but the prior is for samples of "
-                f"{tuple(self.mean.shape)}: reshape x"
-            )
+        check_fits(x, self.mean.shape, x.device, "the prior")
 
     def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
-        check_floats(x)
         self.check_shape(x)
         least, v = lowest(sigma), (x - self.mean).flatten(1)
         sigma = match(sigma, v)

@@ -8,9 +8,11 @@ the batches.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
+from functools import partial
+from inspect import isgeneratorfunction, signature
 from typing import Any, cast
 
 import torch
@@ -26,9 +28,10 @@ from .noise import geometric, karras, seeded, uniform_like
 from .oracles import Oracle
 from .precondition import Precondition
 from .prior import Prior
-from .samplers import SAMPLERS, Sampler, States, final, find_sampler
+from .samplers import SAMPLERS, Sampler, State, States, annealed_langevin, final, integrate
+from .samplers.state import sampler
 from .score import Score, guide
-from .values import check_names, map_condition
+from .values import check_names, map_condition, spelling_hint
 
 GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
 """Spacings of the levels between σ₁ and σ_L, by name."""
@@ -64,14 +67,13 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """Number of evaluations of the score per sample."""
+        """Expected number of evaluations of the score per sample; `State` has the count."""
         return self.method.evaluations(len(self.sigmas), **self.options)
 
     @property
     def states(self) -> int:
         """Number of states that a chain yields."""
-        # an annealed one has a state for each evaluation
-        return self.evaluations if self.method.annealed else len(self.sigmas)
+        return self.method.states(len(self.sigmas), **self.options)
 
     def start(self, model: ScoreModel, n: int, noise: Noise) -> Tensor:
         """Return n starting points of chains."""
@@ -137,10 +139,11 @@ def make_plan(
 
     A sampler is a name in `SAMPLERS`, a `Step`, a `Kernel` or a function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
-    "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. "consistency" takes 2 by
-    default, and the grid goes on to σ_L without it. Annealed Langevin, the default for a model
-    trained on few levels, takes `steps` at each level of the model's ladder, or of the one with
-    `levels` levels that `suggest` would choose. `title` and `note` are the plan's.
+    "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. A sampler with a tolerance
+    takes 2 by default, and others between them. "consistency" takes 2 by default, and the grid goes
+    on to σ_L without it. Annealed Langevin, the default for a model trained on few levels, takes
+    `steps` at each level of the model's ladder, or of the one with `levels` levels that `suggest`
+    would choose. `title` and `note` are the plan's.
     """
     model = as_model(model)
     own = model.precondition.levels
@@ -152,8 +155,14 @@ def make_plan(
     if not method.annealed:
         if grid not in GRIDS:
             raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
+        adaptive = "tolerance" in method.defaults
+        if adaptive and own is not None:
+            raise ValueError(
+                f"sampler={sampler!r} chooses its own noise levels, but the model was trained on "
+                f"{len(own)} of them: take a sampler without a tolerance"
+            )
         sigmas = torch.tensor([model.sigma_max])
-        steps = steps or (2 if method.jumps else 18)
+        steps = steps or (2 if method.jumps or adaptive else 18)
         if steps != 1:  # from each level to 0: σ_min would be as good as the end
             ends = model.sigma_max, model.sigma_min
             sigmas = GRIDS[grid](*ends, steps + method.jumps)[:steps]
@@ -168,6 +177,24 @@ def make_plan(
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options
     return Plan(sampler, own, options, title=title, note=note, own=method)
+
+
+def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
+    """Return the name and the sampler of a name in `SAMPLERS`, a step, a kernel or a sampler."""
+    if isinstance(choice, str) and choice not in SAMPLERS:
+        raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
+    for name, one in SAMPLERS.items():
+        if choice in (name, one, one.run, *getattr(one.run, "args", ())):
+            return name, one
+    if not isinstance(choice, Sampler):
+        if not callable(choice):
+            raise TypeError(f"sampler={choice!r}: give a name in SAMPLERS, a step or a sampler")
+        run: Any = sampler()(choice) if isgeneratorfunction(choice) else choice
+        if signature(run).parameters.keys() & {"alpha", "sigmas", "sigma_next"} == {"alpha"}:
+            run = partial(annealed_langevin, kernel=run)
+        choice = Sampler(run if "sigmas" in signature(run).parameters else partial(integrate, run))
+    function = (*getattr(choice.run, "args", ()), getattr(choice.run, "func", choice.run))[0]
+    return getattr(function, "__name__", "own sampler"), choice
 
 
 def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:
@@ -318,6 +345,26 @@ def _condition_weak(model: ScoreModel, weak: Score, condition: Condition | None)
         return weak
     weak.eval()
     return weak if condition is None else weak.given(condition)
+
+
+def count_evaluations(states: Iterable[State], counts: Counter[int]) -> Iterator[State]:
+    """Yield the states, and then count the samples by their evaluations of the score."""
+    for state in states:
+        yield state
+    counts.update(torch.as_tensor(state.evaluations).expand(len(state.x)).tolist())
+
+
+def record_evaluations(counts: Counter[int]) -> dict[str, float]:
+    """Return the mean and the largest number of evaluations per sample, for a file in JSON."""
+    total, most = sum(number * samples for number, samples in counts.items()), max(counts)
+    mean = total / sum(counts.values()) if len(counts) > 1 else most
+    return {"evaluations": mean, "most evaluations": most}
+
+
+def describe_evaluations(counts: Counter[int]) -> str:
+    """Return the number of evaluations per sample, or the mean and the largest if they differ."""
+    mean, most = record_evaluations(counts).values()
+    return str(most) if len(counts) == 1 else f"{mean:.1f} (at most {most})"
 
 
 def gather(

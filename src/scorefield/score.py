@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Samples, Sigma, linearize, match, positive
+from ._ops import Samples, Sigma, check_returned, linearize, match, positive
 
 SigmaRange: TypeAlias = tuple[float, float]
 """Smallest and largest σ."""
@@ -70,11 +70,7 @@ def from_energy(energy: Callable[[Tensor, Sigma], Float[Tensor, "batch"]]) -> Sc
 
     def score(x: Samples, sigma: Sigma) -> Samples:
         value, pullback = linearize(lambda x: energy(x, sigma), x)
-        if value.shape != x.shape[:1]:
-            raise ValueError(
-                f"energy returned shape {tuple(value.shape)} for a batch of {len(x)}: "
-                "return one number per sample"
-            )
+        check_returned(value, x, "energy", per_sample=True)
         return -pullback(torch.ones_like(value))
 
     score.log_prob = lambda x, sigma: -energy(x, sigma)  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """Samples of a model as files, for `sample`: of all data, of classes or under conditions."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,14 @@ from ..data import Table
 from ..disk import write_file
 from ..fast import optimize
 from ..model import ScoreModel
-from ..sample import chains, choose_classes, gather
+from ..sample import (
+    chains,
+    choose_classes,
+    count_evaluations,
+    describe_evaluations,
+    gather,
+    record_evaluations,
+)
 from ..show import images
 from ..values import describe_classes, quantity
 from . import files, options
@@ -63,7 +71,8 @@ def write_samples(
     counts = files.count_classes(model, classes)
     about |= {
         "weights": "averaged, if the training averaged them",
-        **{"sampler": plan.sampler, "options": plan.options, "evaluations": plan.evaluations},
+        "sampler": plan.sampler,
+        "options": plan.options,
         "sigmas": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
         **{"n": n, "seed": seed, "label": label, "guidance": 1.0, "precision": precision},
         **guidance.arguments(),
@@ -80,17 +89,22 @@ def write_samples(
     calls = len(batches) * plan.evaluations
     choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
     say(f"computing: {choice}")
+    evaluations = Counter[int]()  # of this process's samples
+    counted = ((first, count_evaluations(states, evaluations)) for first, states in parts)
     watched = (
         files.film(states, plan.states, frames, decode) if animate and first == 0 else states
-        for first, states in parts
+        for first, states in counted
     )
     total = len(distributed.shard(batches)) * plan.states
     ends = files.track_chains(watched, total, "sampling")
     with files.open_output(out, n, shape, table, about, overwrite) as write:
         for x in gather(model, ends, n, batch):
+            cost = sum(distributed.all_gather(evaluations), Counter[int]())
+            about |= record_evaluations(cost)
             write(decode(x))
-    kind, cost = _describe_classes(counts), quantity(plan.evaluations, "evaluation")
-    say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost} each")
+    kind, noun = _describe_classes(counts), "evaluation" + "s" * (cost.keys() != {1})
+    cost_each = f"{describe_evaluations(cost)} {noun} each"
+    say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost_each}")
     for hint in _hints(model, table, out, label, condition):
         say(hint)
     if animate is not None and distributed.is_main():

@@ -41,8 +41,9 @@ SamplerName: TypeAlias = Annotated[
     str | None,
     arg(
         help="heun, unipc, adams_bashforth, dpm_solver, dpm_solver_3, dpm_solver_sde, euler, "
-        "churn, annealed_langevin, underdamped, predictor_corrector, ancestral, reverse_diffusion "
-        "or consistent, and consistency for models tuned to it; by default the run's own"
+        "churn, adaptive, annealed_langevin, underdamped, predictor_corrector, ancestral, "
+        "reverse_diffusion or consistent, and consistency for models tuned to it; by default the "
+        "run's own"
     ),
 ]
 Steps: TypeAlias = Annotated[

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..model import ScoreModel
-from ..sample import Plan
+from ..sample import Plan, describe_evaluations
 from ..show.text import text_table
 from .features import Features
 from .figure import NO_VALUE, Figure, Interval, in_text, number
@@ -125,7 +125,8 @@ class Evaluation:
         rows = list[list[str]]()
         for plan in self.plans:
             samples = self.samples[plan.name]
-            cost = [str(plan.evaluations), f"{samples.seconds:.1f}", str(samples.n)]
+            nfe = describe_evaluations(samples.evaluations)
+            cost = [nfe, f"{samples.seconds:.1f}", str(samples.n)]
             rows.append([plan.name, *cost, *cells(plans[plan.name])])
         if self.floor:
             real = {NEAREST: Interval(1, math.nan, math.nan), **self.floor}

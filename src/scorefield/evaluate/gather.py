@@ -7,9 +7,10 @@ moments of a data set are cached in a file, by the content of the data and of th
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, groupby
 from operator import itemgetter
@@ -23,7 +24,7 @@ from .. import checkpoint, distributed
 from ..data import Part, Source, all_samples
 from ..metrics import Moments
 from ..model import ScoreModel
-from ..sample import Plan, chains
+from ..sample import Plan, chains, count_evaluations
 from ..samplers import State, every
 from ..show.progress import progress
 from .features import Features
@@ -52,6 +53,7 @@ class Gathered:
     features: Float[Tensor, "kept size"]  # of these
     probabilities: Float[Tensor, "kept classes"] | None = None  # if the features have any
     seconds: float = 0.0  # time that sampling took
+    evaluations: Counter[int] = field(default_factory=Counter)  # samples by theirs of the score
     states: Sequence[State] = ()  # some of the first samples' chains, in rank 0
 
     @property
@@ -113,7 +115,9 @@ def gather_samples(
     """Sample a model as `sample` does, and reduce the samples batch by batch; `bar` shows a bar."""
     parts = chains(model, n, plan, seed=seed, label=label, batch=batch)
     states: Iterator[tuple[int, State]]
-    states = ((first, state) for first, yielded in parts for state in yielded)
+    counts = Counter[int]()
+    counted = ((first, count_evaluations(yielded, counts)) for first, yielded in parts)
+    states = ((first, state) for first, yielded in counted for state in yielded)
     if bar:
         own = len(distributed.shard(range(0, n, batch)))
         states = progress(states, own * plan.states, f"   {plan.name}")
@@ -142,7 +146,9 @@ def gather_samples(
     tensors = zip(*((state.x, state.denoised) for state in shown), strict=True)
     frames = zip(shown, *(torch.stack(same).cpu() for same in tensors), strict=True)
     shown = [state._replace(x=x, denoised=denoised) for state, x, denoised in frames]
-    return replace(gathered, seconds=max(distributed.all_gather(seconds)), states=shown)
+    seconds = max(distributed.all_gather(seconds))
+    counts = sum(distributed.all_gather(counts), Counter())
+    return replace(gathered, seconds=seconds, evaluations=counts, states=shown)
 
 
 def source_batches(

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..model import ScoreModel
 from ..noise import karras, seeded
 from ..oracles import Oracle
-from ..sample import as_model, require_prior
-from ..samplers import SAMPLERS, Sampler, final, find_sampler
+from ..sample import as_model, find_sampler, require_prior
+from ..samplers import SAMPLERS, Sampler, final
 
 REFERENCE_LEVELS = 64
 """Levels of Heun's method for the ends of the trajectories."""

@@ -20,7 +20,7 @@ from ..data import AUGMENTATION, Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
 from ..noise import check_seed
-from ..sample import Plan, make_plan
+from ..sample import Plan, make_plan, record_evaluations
 from ..show.progress import stage
 from .evaluation import Evaluation
 from .features import Features, make_features, read_labels
@@ -226,7 +226,7 @@ class Judge:
         about = {
             "name": plan.name,
             "sampler": plan.sampler,
-            "evaluations": plan.evaluations,
+            **record_evaluations(samples.evaluations),
             "levels": [plan.sigmas[0].item(), plan.sigmas[-1].item(), len(plan.sigmas)],
             "options": {
                 name: getattr(value, "__name__", repr(value)) if callable(value) else value

@@ -12,6 +12,7 @@ from ..disk import write_file
 from ..ladder import suggest
 from ..runs import config
 from ..runs.journal import read_log
+from ..sample import describe_evaluations
 from ..samplers import State
 from ..show import images, plots
 from ..show.machine import in_words, machine
@@ -53,7 +54,8 @@ def _samples(evaluation: Evaluation) -> Section:
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:GRID_IMAGES]
     grids = {f"Real {data.name}.": (all_samples(Part(source, rows)).cpu(), evaluation.reference)}
     for plan in evaluation.plans:
-        note = f"{plan.evaluations} evaluations of the score per sample. {_sentence(plan.note)}"
+        cost = describe_evaluations(evaluation.samples[plan.name].evaluations)
+        note = f"{cost} evaluations of the score per sample. {_sentence(plan.note)}"
         grids[_sentence(plan.name)] = evaluation.samples[plan.name].x[:GRID_IMAGES], note
     text = (
         "One network has learned ∇ₓ log q_σ(x). These are the first samples of each plan, not "
@@ -77,8 +79,9 @@ def _quality(evaluation: Evaluation) -> Section:
         (plan,) = evaluation.plans
         figures = [f for f in evaluation.of_plan(plan.name) if f.features != CELLS]
         classes = figures[0].plan["classes"] if figures[0].plan else ""
+        cost = describe_evaluations(evaluation.samples[plan.name].evaluations)
         text = (
-            f"Samples by {plan.name}: {plan.evaluations} evaluations of the score each, σ from "
+            f"Samples by {plan.name}: {cost} evaluations of the score each, σ from "
             f"{plan.sigmas[0]:.3g} to {plan.sigmas[-1]:.3g} in {len(plan.sigmas)} levels"
             f"{'; classes ' * bool(classes)}{classes}. {text}"
         )

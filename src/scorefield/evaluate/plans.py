@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from ..model import ScoreModel
 from ..noise import geometric
 from ..sample import Plan, make_plan
+from ..samplers import SAMPLERS
 
 BUDGETS = (5, 10, 20, 40, 80)
 """Numbers of evaluations of the score, approximately, for the frontier."""
+TOLERANCES = (0.1, 0.01, 0.001)
 
 
 def five_plans(model: ScoreModel) -> list[Plan]:
@@ -32,7 +34,14 @@ def five_plans(model: ScoreModel) -> list[Plan]:
 def frontier_plans(
     model: ScoreModel, sampler: str, budgets: Sequence[int] = BUDGETS
 ) -> Iterator[Plan]:
-    """Yield the plans of a sampler whose costs are nearest to the budgets, each plan once."""
+    """Yield the plans of a sampler whose costs are nearest to the budgets, each plan once.
+
+    A sampler with a tolerance has a plan for each of `TOLERANCES`.
+    """
+    if "tolerance" in SAMPLERS[sampler].defaults:
+        if model.precondition.levels is None:  # between which it would go
+            yield from (make_plan(model, sampler, tolerance=tolerance) for tolerance in TOLERANCES)
+        return
 
     def cost(steps: int) -> int:
         return make_plan(model, sampler, steps).evaluations

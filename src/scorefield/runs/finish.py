@@ -56,7 +56,7 @@ def start(
     run = Run(directory, experiment, build(experiment, dataset))
     run.reasons, run.plan, run.pace = reasons, plan, pace
     # Fail now on what would fail at the first grid of samples.
-    _ = build_plan(run.model, experiment.sampling).evaluations
+    _ = build_plan(run.model, experiment.sampling).states
     run.check_in_step()  # every process has found the directory empty
     if distributed.is_main():
         directory.mkdir(parents=True, exist_ok=True)

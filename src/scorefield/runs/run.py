@@ -281,7 +281,7 @@ class Run:
         rows = torch.arange(GRID_SAMPLES) % len(source)
         condition = take_condition(self.experiment, source, rows)
         x = sample(self.model, GRID_SAMPLES, plan, condition=condition)
-        about = asdict(self.progress) | {"sampler": plan.sampler, "evaluations": plan.evaluations}
+        about = asdict(self.progress) | {"sampler": plan.sampler}
         if distributed.is_main():
             x = latents.decode(x) if latents else x
             images.write(self.directory / f"samples/{self.step:08d}.png", x, about)

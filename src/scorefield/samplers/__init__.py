@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from inspect import isgeneratorfunction, signature
+from inspect import signature
 from typing import Any, NamedTuple
 
-from ..values import check_names, spelling_hint
+from ..values import check_names
+from .adaptive import adaptive
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import Kernel, annealed_langevin, consistent, langevin, underdamped
 from .metropolis import hmc, mala
 from .multistep import multistep
-from .state import State, States, every, final, sampler
+from .state import State, States, every, final
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
 
@@ -19,7 +20,7 @@ class Sampler(NamedTuple):
 
     run: Callable[..., States]
     per_step: int = 1
-    """Evaluations of the score in a step, without corrections."""
+    """Evaluations of the score from level to level, by the default options."""
     jumps: bool = False
     """True if each step goes to σ = 0 and back, as only a consistency model can."""
 
@@ -34,17 +35,16 @@ class Sampler(NamedTuple):
         """True if it takes `steps` at each level of a ladder, like annealed Langevin dynamics."""
         return {"steps", "epsilon", "denoise"} <= self.defaults.keys()
 
-    def evaluations(self, levels: int, **options: Any) -> int:
-        """Return how many times a run down a ladder of that many levels evaluates the score.
-
-        A predictor of your own counts as one evaluation, as does a step of a kernel.
-        """
+    def states(self, levels: int, **options: Any) -> int:
+        """Return the number of states of a run down a ladder of that many levels."""
         check_names(options, self.defaults, "option ")
         options = self.defaults | options
-        corrections = options.get("corrections", 0) + (options.get("predictor") is heun)
-        between = (levels - 1) * (self.per_step + corrections)
-        count = levels * options["steps"] if "steps" in options else between
-        return int(count + bool(options.get("denoise")))
+        steps = levels * options["steps"] if "steps" in options else levels - 1
+        return int(steps + bool(options.get("denoise")))
+
+    def evaluations(self, levels: int, **options: Any) -> int:
+        """Estimate how often a run evaluates the score; `State.evaluations` has the count."""
+        return self.states(levels, **options) + (levels - 1) * (self.per_step - 1)
 
 
 SAMPLERS = {
@@ -62,26 +62,9 @@ SAMPLERS = {
     "dpm_solver_3": Sampler(multistep),
     "unipc": Sampler(partial(multistep, corrector=True)),
     "adams_bashforth": Sampler(partial(multistep, order=4, form="noise")),
-    "predictor_corrector": Sampler(predictor_corrector),
+    "predictor_corrector": Sampler(predictor_corrector, per_step=2),
+    "adaptive": Sampler(adaptive, per_step=60),
 }
-
-
-def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
-    """Return the name and the sampler of a name in `SAMPLERS`, a step, a kernel or a sampler."""
-    if isinstance(choice, str) and choice not in SAMPLERS:
-        raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
-    for name, one in SAMPLERS.items():
-        if choice in (name, one, one.run, *getattr(one.run, "args", ())):
-            return name, one
-    if not isinstance(choice, Sampler):
-        if not callable(choice):
-            raise TypeError(f"sampler={choice!r}: give a name in SAMPLERS, a step or a sampler")
-        run: Any = sampler()(choice) if isgeneratorfunction(choice) else choice
-        if signature(run).parameters.keys() & {"alpha", "sigmas", "sigma_next"} == {"alpha"}:
-            run = partial(annealed_langevin, kernel=run)
-        choice = Sampler(run if "sigmas" in signature(run).parameters else partial(integrate, run))
-    function = (*getattr(choice.run, "args", ()), getattr(choice.run, "func", choice.run))[0]
-    return getattr(function, "__name__", "own sampler"), choice
 
 
 __all__ = [
@@ -91,6 +74,7 @@ __all__ = [
     "State",
     "States",
     "Step",
+    "adaptive",
     "ancestral",
     "annealed_langevin",
     "churn",
@@ -99,7 +83,6 @@ __all__ = [
     "euler",
     "every",
     "final",
-    "find_sampler",
     "heun",
     "hmc",
     "integrate",

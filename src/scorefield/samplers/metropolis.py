@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtr
 
-from .._ops import Noise, Samples, sq_norm
+from .._ops import Noise, Samples, check_returned, sq_norm
 from ..score import Score
 from .state import State, sampler
 
@@ -26,11 +26,7 @@ from .state import State, sampler
 def log_density(score: Score, x: Tensor, sigma: float) -> Float[Tensor, "batch"]:
     """Return log q_σ(x) up to a constant, by the score's `log_prob`, in float32 at least."""
     log_p: Tensor = score.log_prob(x, sigma)  # type: ignore[attr-defined]
-    if log_p.shape != x.shape[:1]:
-        raise ValueError(
-            f"score.log_prob returned shape {tuple(log_p.shape)} for a batch of {len(x)}: "
-            "it must return one number for each sample"
-        )
+    check_returned(log_p, x, "score.log_prob", per_sample=True)
     return log_p.to(torch.promote_types(log_p.dtype, torch.float32))
 
 

@@ -11,7 +11,7 @@ polynomial in λ = −log σ.
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from ..score import Score
 from .state import State, sampler
 
 MultistepForm = Literal["denoised", "noise"]
+History: TypeAlias = list[tuple[float, Tensor]]
+"""The last levels, each with D or ε."""
 QUADRATURE = np.polynomial.legendre.leggauss(16)
 """Gauss and Legendre's points and weights on [−1, 1], exact for polynomials of degree 31."""
 
@@ -48,7 +50,7 @@ def multistep(
     through the value at its end too, when that is known: one order more, at no evaluation more. For
     the rest see `integrate`; `noise` is not used.
     """
-    history, x_last = list[tuple[float, Tensor]](), x
+    history, x_last = History(), x
     for sigma, sigma_next in pairwise(sigmas.tolist()):
         s = score(x, sigma)
         d = x + sigma**2 * s
@@ -61,11 +63,7 @@ def multistep(
 
 
 def _advance(
-    form: MultistepForm,
-    x: Tensor,
-    sigma: float,
-    sigma_next: float,
-    history: list[tuple[float, Tensor]],
+    form: MultistepForm, x: Tensor, sigma: float, sigma_next: float, history: History
 ) -> Tensor:
     """Return x at sigma_next by the polynomial through the history's values at its levels."""
     levels = np.array([sigma, sigma_next, *(level for level, _ in history)])

@@ -5,15 +5,16 @@ A sampler is a generator of states; the last state is the sample. Stopping early
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .._ops import Samples, Sigma, check_batch
+from .._ops import Samples, Sigma, check_batch, check_fits, check_returned
 from ..noise import check_levels
 from ..score import Score
 from ..values import check_names
@@ -28,6 +29,7 @@ class State(NamedTuple):
     step: int = 0  # number of steps so far, from 1; `sampler` counts them
     accepted: Bool[Tensor, "batch"] | None = None  # chains that moved, where a step can be rejected
     log_w: Float[Tensor, "batch"] | None = None  # log-weights of the chains, where they have some
+    evaluations: int | Int[Tensor, "batch"] = 0  # of the score, each sample's where they differ
 
 
 States: TypeAlias = Generator[State, None, Tensor]
@@ -41,7 +43,8 @@ def sampler(
 
     The sampler checks its arguments when it is called, by `LIMITS` and by `check`, to which all are
     passed by name. It runs the body without gradients, leaves the caller's grad mode as it is, and
-    counts the steps. If an argument `denoise` is true, it ends with the step to σ = 0, x + σ²s.
+    counts the steps and the evaluations of the score, unless the body counts those of each sample.
+    If an argument `denoise` is true, it ends with the step to σ = 0, x + σ²s.
     """
 
     def decorate(body: Callable[Arguments, Iterator[State]]) -> Callable[Arguments, States]:
@@ -53,12 +56,11 @@ def sampler(
             call = signature.bind(*args, **kwargs)
             call.apply_defaults()
             own = call.arguments
-            nested = isinstance(own["score"], Guarded)  # x is the state of a sampler that calls
-            if not nested:
+            if not isinstance(own["score"], Guarded):  # or x is the state of a sampler that calls
                 _check_start(own["score"], own["x"])
+                own["score"] = Guarded(own["score"])
             _check_limits(own)
             check(**own)
-            own["score"] = own["score"] if nested else Guarded(own["score"])
             last = own["sigmas"][-1].item() if own.get("denoise") else None
             return _run(body(*call.args, **call.kwargs), own["score"], own["x"], last)
 
@@ -67,12 +69,13 @@ def sampler(
     return decorate
 
 
-def _run(states: Iterator[State], score: Score, x: Tensor, last: float | None) -> States:
+def _run(states: Iterator[State], score: "Guarded", x: Tensor, last: float | None) -> States:
     """Run a body and, from the last noise level if that is given, take the step to σ = 0.
 
     `torch.no_grad()` around the generator would also hold while it is suspended.
     """
-    step = 0
+    step: int = 0
+    evaluations: int | Tensor = 0
     while True:
         with torch.no_grad():
             state = next(states, None)
@@ -82,23 +85,22 @@ def _run(states: Iterator[State], score: Score, x: Tensor, last: float | None) -
             raise TypeError(
                 f"a sampler yielded {type(state).__name__}: yield State(x, sigma, denoised)"
             )
-        x, step = state.x, step + 1
-        yield state._replace(step=step)
+        x, step, own = state.x, step + 1, state.evaluations
+        evaluations = own if isinstance(own, Tensor) else score.calls
+        yield state._replace(step=step, evaluations=evaluations)
     if last is not None:
         with torch.no_grad():
             x = x + last**2 * score(x, last)
-        yield State(x, 0.0, x, step + 1)
+        yield State(x, 0.0, x, step + 1, evaluations=evaluations + 1)
     return x
 
 
 def final(states: Iterable[State]) -> Samples:
     """Return the x of the last state: the sample."""
-    last = None
-    for state in states:
-        last = state
-    if last is None:
+    last = deque(states, maxlen=1)
+    if not last:
         raise ValueError("states is empty: a generator yields its states only once")
-    return last.x
+    return last[0].x
 
 
 def every(states: Iterable[State], n: int) -> Iterator[State]:
@@ -120,6 +122,7 @@ def _every_nth(states: Iterable[State], n: int) -> Iterator[State]:
 
 POSITIVE = (lambda number: 0 < number < math.inf), "a finite number above 0"
 NOT_NEGATIVE = (lambda number: 0 <= number < math.inf), "a finite number ≥ 0"
+WHOLE = (lambda number: number >= 1 and number % 1 == 0), "a whole number ≥ 1"
 
 
 def _is_step(step: Any) -> bool:
@@ -130,25 +133,20 @@ def _is_step(step: Any) -> bool:
     return True
 
 
+STEP = _is_step, "a function of (score, x, sigma, sigma_next, noise)"
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
-    **dict.fromkeys(
-        ("steps", "leapfrogs", "order", "inner", "jump", "resamplings"),
-        (lambda n: n >= 1 and n % 1 == 0, "a whole number ≥ 1"),
-    ),
+    **dict.fromkeys(("steps", "leapfrogs", "order", "max_evaluations"), WHOLE),
+    **dict.fromkeys(("inner", "jump", "resamplings"), WHOLE),
     "corrections": (lambda n: n >= 0 and n % 1 == 0, "a whole number ≥ 0"),
-    **dict.fromkeys(("alpha", "epsilon", "ratio", "strength", "sigma_data"), POSITIVE),
+    **dict.fromkeys(("alpha", "epsilon", "ratio", "strength"), POSITIVE),
+    **dict.fromkeys(("sigma_data", "tolerance"), POSITIVE),
     **dict.fromkeys(("amount", "s_noise"), NOT_NEGATIVE),
     "momentum": (lambda share: 0 <= share < 1, "the share of the velocity to keep, 0 ≤ share < 1"),
     **dict.fromkeys(("zeta", "eta"), (lambda share: 0 <= share <= 1, "a share from 0 to 1")),
     "kernel": (callable, "a sampler at one σ, such as langevin or underdamped"),
-    "convention": (
-        lambda name: name in ("official", "paper"),
-        "'official' (α·s) or 'paper' (α/2·s)",
-    ),
-    **dict.fromkeys(
-        ("step", "predictor"), (_is_step, "a function of (score, x, sigma, sigma_next, noise)")
-    ),
+    "convention": (lambda name: name in ("official", "paper"), "'official' (αs) or 'paper' (αs/2)"),
+    **dict.fromkeys(("step", "predictor"), STEP),
     "rule": (lambda name: name in ("sample", "batch"), "'sample' (α = 2r²σ²) or 'batch'"),
     "form": (lambda name: name in ("denoised", "noise"), "'denoised' (D in λ) or 'noise' (ε in σ)"),
 }
@@ -171,27 +169,20 @@ def _check_start(score: Score, x: Tensor) -> None:
     shape, device = getattr(score, "shape", None), getattr(score, "device", None)
     shape = shape if isinstance(shape, torch.Size) else x.shape[1:]
     device = device if isinstance(device, torch.device) else x.device
-    if x.shape[1:] != shape or x.device != device:
-        raise ValueError(
-            f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but score is for "
-            f"{tuple(shape)} on {device}: reshape x or move one of them"
-        )
+    check_fits(x, shape, device, "score")
     if not torch.isfinite(x).all():
         raise ValueError("x has NaN or infinite values: sample the start from a Prior")
 
 
 class Guarded:
-    """A score that must return the shape of x, converted to the type of x."""
+    """A score that must return the shape of x, converted to the type of x, and counts its calls."""
 
     def __init__(self, score: Score) -> None:
-        self.score, self.log_prob = score, getattr(score, "log_prob", None)
+        self.score, self.log_prob, self.calls = score, getattr(score, "log_prob", None), 0
 
     def __call__(self, x: Tensor, sigma: Sigma) -> Tensor:
         """Return the score of each sample."""
+        self.calls += 1
         s = self.score(x, sigma)
-        if s.shape != x.shape:
-            raise ValueError(
-                f"score returned shape {tuple(s.shape)} for x of shape {tuple(x.shape)}: "
-                "it must return one number for each number of x"
-            )
+        check_returned(s, x, "score")
         return s if s.dtype == x.dtype else s.to(x.dtype)
