@@ -20,7 +20,7 @@ from ..noise import perturb
 from ..objectives import annealed
 from ..score import Score, to_denoiser
 
-STAGES = 5
+CONSISTENCY_STAGES = 5
 """Stages of a tuning by default. With 8, as in the paper, samples of digits became worse again."""
 MAX_DOUBLINGS = 12
 """Largest k; beyond, σ − r is lost in float32."""
@@ -32,7 +32,7 @@ def consistency(
     sigma: Sigma,
     *,
     noise: Noise = torch.randn_like,
-    doublings: int = STAGES,
+    doublings: int = CONSISTENCY_STAGES,
     sigma_data: float = 0.5,
     sigma_min: float = 0.002,
 ) -> Float[Tensor, "batch"]:

@@ -21,7 +21,7 @@ from ..nn import find_network, network_kind
 from ..values import describe_classes
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Data, Experiment, Levels, Training
-from .consistency import STAGES
+from .consistency import CONSISTENCY_STAGES
 
 BACKENDS = ("autocast", "channels_last", "tf32", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
@@ -89,7 +89,7 @@ def fill_durations(training: Training) -> Training:
     if training.schedule == "inverse_sqrt" and training.plateau is None:
         training = replace(training, plateau=max(1, training.steps // 10))
     if training.objective == "consistency" and training.stage is None:
-        training = replace(training, stage=-(-training.steps // STAGES))
+        training = replace(training, stage=-(-training.steps // CONSISTENCY_STAGES))
     return training
 
 
