@@ -14,9 +14,10 @@ Ours      the direction is Rademacher's; pixels are the middles of their 8-bit c
           running mean over a 50th of the steps, in the second half and without its linear trend.
 Small     with noise the network has to learn a gain of 1/σ² = 10⁴ across the images' surface, and
           almost none along it: to come near the minimum it must know the surface to σ = 0.01. It
-          can in minutes if images fill a quarter of the dimensions (they are enlarged), if it gets
-          standardised pixels, and if gradients are clipped: a single one that is too large fills
-          Adam's second moments for a thousand steps, in which hardly anything is learned.
+          can in minutes if images fill a quarter of the dimensions (they are enlarged), if its
+          input is multiplied by 16, which divides the gain, and if gradients are clipped: a single
+          one that is too large fills Adam's second moments for a thousand steps, in which hardly
+          anything is learned.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,8 @@ TRAINING_PARTS = 5
 SMALLEST_FLUCTUATION_RATIO = 3.0
 SMALLEST_SHARE_OF_MINIMUM = 0.5
 LARGEST_FLUCTUATION_SHARE = 0.05
+INPUT_GAIN = 16.0
+"""A factor of the network's input at the small scale: the gain to learn is 1/(16σ²)."""
 STATEMENT = (
     f"in the second half of training the loss fluctuates at least {SMALLEST_FLUCTUATION_RATIO:g} × "
     f"as much without noise as with N(0, 1e-4), where it falls from each of {TRAINING_PARTS} parts "
@@ -51,9 +54,8 @@ STATEMENT = (
 )
 SMALL_TRAINING = (
     "for CIFAR-10, crops of two photographs, 4 × 4 in grey, enlarged to 8 × 8; a quarter of the "
-    "features; the network gets standardised pixels; 6,000 steps, not 50,000, Adam's rate rising "
-    "to 3e-3 in 50 steps and falling as a cosine, not 1e-3 throughout, gradients clipped to a norm "
-    "of 1"
+    f"features; the network gets {INPUT_GAIN:g} × (x - 0.5); 6,000 steps, not 50,000, Adam's rate "
+    "rising to 1e-3 in 50 steps and falling as a cosine, gradients clipped to a norm of 1"
 )
 
 
@@ -111,11 +113,10 @@ def training_losses(setting: Setting, sigma: float) -> Tensor:
     updates = train(
         net,
         images,
-        # the mean and the deviation of photographs become about 0 and 1
         lambda model, x, *, noise: sliced(
-            lambda x, sigma: model(4 * (x - 0.5) if small else x), x, sigma, noise=noise
+            lambda x, sigma: model(INPUT_GAIN * (x - 0.5) if small else x), x, sigma, noise=noise
         ),
-        optimizer=torch.optim.Adam(net.parameters(), lr=3e-3 if small else 1e-3),
+        optimizer=torch.optim.Adam(net.parameters(), lr=1e-3),
         steps=steps,
         schedule=cosine(steps, warmup=50) if small else constant(),
         clip=1.0 if small else None,
