@@ -19,6 +19,8 @@ OPERATORS = {
     "grayscale": inverse.grayscale(),
     "downsample": inverse.downsample(2),
     "blur": inverse.blur(0.7),
+    "fourier": inverse.fourier(torch.arange(16).view(4, 4) % 3 > 0),
+    "radon": inverse.radon(3, 4),
     "matrix": inverse.matrix(torch.linspace(-1, 1, 240).sin().view(5, 48), SHAPE),
 }
 METHODS = sorted({*get_args(RestorationMethod)} - {"algorithm2"})

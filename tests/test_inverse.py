@@ -17,7 +17,16 @@ from scorefield.inverse import (
     posterior,
     replace,
 )
-from scorefield.inverse.operators import BLUR_CUTOFF, blur, downsample, grayscale, mask, matrix
+from scorefield.inverse.operators import (
+    BLUR_CUTOFF,
+    blur,
+    downsample,
+    grayscale,
+    mask,
+    matrix,
+    nonlinear,
+)
+from scorefield.inverse.scanners import fourier, radon
 
 IMAGE = (3, 8, 12)
 SHAPE = (2, 3, 4)
@@ -29,6 +38,9 @@ OPERATORS = {
     "downsample": (lambda: downsample(4), IMAGE),
     "blur": (lambda: blur(1.5), IMAGE),
     "blur of odd sides": (lambda: blur(0.7), (1, 7, 9)),
+    "fourier": (lambda: fourier(torch.rand(8, 12) < 0.6), IMAGE),
+    "fourier of odd sides": (lambda: fourier(torch.rand(7, 9) < 0.6), (1, 7, 9)),
+    "radon": (lambda: radon(5, 8), (2, 8, 8)),
     "matrix": (lambda: matrix(normal(5, 9)), (9,)),
     "matrix of rank 3": (lambda: matrix(normal(7, 3) @ normal(3, 24), SHAPE), SHAPE),
 }
@@ -78,6 +90,26 @@ def test_operators_have_the_meaning_of_their_names():
     density = torch.distributions.Normal(30.0, 2.0).log_prob(torch.arange(64.0).double()).exp()
     # each of the waves that are left out has a factor below the cutoff, and their mean is the error
     torch.testing.assert_close(rows, density, rtol=0, atol=BLUR_CUTOFF)
+    waves = torch.view_as_complex(fourier(observed)(x))
+    torch.testing.assert_close(waves, torch.fft.fft2(x, norm="ortho")[..., observed])
+
+
+def test_projections_of_a_gaussian_are_gaussians():
+    """A bump of 3 pixels off the centre of 40, whose edges are 5.7 deviations away.
+
+    Pixels and detectors are boxes, which add 1/12 each to the variance, whatever the angle, and at
+    most 1/60 to the fourth cumulant: 3/24/60/3⁴ = 3e-5 of the largest integral, 7.5/40. Along the
+    axes there is nothing to add, because pixels and detectors coincide.
+    """
+    angles, at = torch.tensor([0.3, 2.2, 0.0, math.pi / 2]).double(), torch.arange(40.0).double()
+    row, column = at[:, None] - 19.5 + 2, at - 19.5 - 3
+    x = (-(row**2 + column**2) / 18).exp()
+    y = radon(angles, 40)(x.view(1, 1, 40, 40))[0, 0]
+    t = torch.arange(y.shape[1]) - (y.shape[1] - 1) / 2
+    normals = torch.distributions.Normal(3 * angles.cos() - 2 * angles.sin(), (9 + 1 / 6) ** 0.5)
+    truth = normals.log_prob(t[:, None]).exp().T * 18 * math.pi / 40
+    truth[2:, 9:-9] = torch.stack([x.mean(0), x.mean(1)])
+    torch.testing.assert_close(y, truth, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,21 +128,32 @@ def test_moment_matching_is_exact_for_the_gaussian_it_assumes(method, cov):
         torch.testing.assert_close(score(x, sigma), truth(x, sigma))
 
 
-def test_mmps_has_the_covariance_of_the_clean_sample_in_its_likelihood():
+@pytest.mark.parametrize("peak", [None, 50.0])
+@pytest.mark.parametrize("function", [lambda z: z, torch.exp])
+def test_mmps_has_the_covariance_of_the_clean_sample_in_its_likelihood(function, peak):
     """Line by line with a dense V; without noise, and where one sample fits y already."""
     target, rows, x = (
         GaussianMixture(normal(3, 4), 0.2, torch.ones(3) / 3),
         normal(2, 4),
         normal(5, 4),
     )
+    measure = lambda x: function(x @ rows.T)  # noqa: E731
     denoise = lambda x: x + 0.25 * target(x[None], 0.5)[0]  # noqa: E731
     clean = torch.stack([*map(denoise, x)])
     y = normal(5, 2)
-    y[0] = clean[0] @ rows.T
+    y[0] = measure(clean[0])
+    if peak is not None:
+        y, rows[0] = y.abs(), -rows[0] * (clean[1] @ rows[0]).sign()  # the second has A·D < 0
     jacobian = torch.stack([torch.func.jacrev(denoise)(row) for row in x])
-    gap = torch.linalg.solve(0.25 * rows @ jacobian @ rows.T, y - clean @ rows.T)
-    pull = (jacobian.mT @ rows.T @ gap[..., None]).squeeze(-1)
-    score = mmps(target, matrix(rows), y, iterations=4)
+    slope = torch.stack([torch.func.jacrev(measure)(row) for row in clean])
+    variance = torch.zeros(5, 2).double()
+    if peak is not None:
+        variance = torch.where(measure(clean) > 1 / peak, measure(clean), 1 / peak) / peak
+    regular = 0.25 * slope @ jacobian @ slope.mT + torch.diag_embed(variance)
+    gap = torch.linalg.solve(regular, y - measure(clean))
+    pull = (jacobian.mT @ slope.mT @ gap[..., None]).squeeze(-1)
+    operator = matrix(rows) if function is not torch.exp else nonlinear(measure)
+    score = mmps(target, operator, y, iterations=4, peak=peak)
     torch.testing.assert_close(score(x, 0.5), target(x, 0.5) + pull)
 
 
@@ -142,14 +185,29 @@ def test_replace_is_exact_for_independent_coordinates():
     torch.testing.assert_close(score(x, 0.8), expected)
 
 
-def test_dps_has_the_gradient_of_its_likelihood():
+@pytest.mark.parametrize("function", [lambda z: z, torch.exp])
+def test_dps_has_the_gradient_of_its_likelihood(function):
     target = GaussianMixture(torch.randn(3, 4).double(), 0.2, torch.ones(3) / 3)
     rows, y, x = torch.randn(2, 4).double(), torch.randn(1, 2).double(), torch.randn(5, 4).double()
+    measure = lambda x: function(x @ rows.T)  # noqa: E731
     x.requires_grad_()
-    residual = (y - (x + 0.25 * target(x, 0.5)) @ rows.T).norm(dim=1)
+    residual = (y - measure(x + 0.25 * target(x, 0.5))).norm(dim=1)
     (slope,) = torch.autograd.grad(residual.square().sum(), x)
     pull = -0.5 * slope / (0.04 + 0.25 * residual / math.sqrt(2))[:, None]
-    score = dps(target, matrix(rows), y, sigma_y=0.2, zeta=2.0)
+    operator = matrix(rows) if function is not torch.exp else nonlinear(measure)
+    score = dps(target, operator, y, sigma_y=0.2, zeta=2.0)
+    torch.testing.assert_close(score(x, 0.5), target(x, 0.5) + pull)
+
+
+def test_dps_of_counts_has_the_gradient_of_poissons_likelihood():
+    """Without the heuristic part of its variance, which a large `zeta` removes."""
+    target = GaussianMixture(normal(3, 4), 0.2, torch.ones(3) / 3)
+    measure = lambda x: (x @ torch.linspace(-1, 1, 8).double().view(4, 2)).exp()  # noqa: E731
+    y, x = torch.tensor([[3, 70]]).double() / 50, normal(5, 4).requires_grad_()
+    rate = 50 * measure(x + 0.25 * target(x, 0.5))
+    likelihood = torch.distributions.Poisson(rate).log_prob(50 * y).sum()
+    (pull,) = torch.autograd.grad(likelihood, x)
+    score = dps(target, nonlinear(measure), y, peak=50.0, zeta=1e20)
     torch.testing.assert_close(score(x, 0.5), target(x, 0.5) + pull)
 
 
@@ -306,6 +364,13 @@ FIRST = [
         (lambda: dps(two(), SUM, ZERO, zeta=0), "zeta=0"),
         (lambda: mmps(two(), SUM, ZERO, iterations=0), "iterations=0: give"),
         (lambda: replace(two(), SUM, ZERO / 0), "NaN"),
+        (lambda: pigdm(two(), nonlinear(torch.sin), ZERO), "a linear one: take dps or mmps"),
+        (lambda: nonlinear(ZERO), "function is Tensor"),
+        (lambda: dps(two(), SUM, ZERO, peak=0.0), "peak=0.0: give the photons"),
+        (lambda: dps(two(), SUM, ZERO - 1, peak=9.0), "y has negative values"),
+        (lambda: fourier(torch.ones(4)), r"observed has shape \(4,\)"),
+        (lambda: fourier(torch.ones(4, 4))(torch.zeros(1, 1, 4, 5)), "images of 4 × 4"),
+        (lambda: radon(0, 8), "angles=tensor"),
         *((partial(run, y=torch.zeros(1, 3)), "the mask has shape") for run in FIRST),
         *((partial(run, y=torch.zeros(3, 2)), "3 rows for 4 samples: give") for run in FIRST),
         (lambda: SUM_FILTER(y=torch.zeros(1, 2)), r"samples of \(2,\) are measured as \(1,\)"),

@@ -72,6 +72,8 @@ def test_a_class_and_guidance_move_completions():
         (dict(seed=2**64), "seed=18446744073709551616: give a whole number"),
         (dict(y=torch.zeros(1, 3)), r"mask has shape \(2,\), but is applied to a batch of \(3,\)"),
         (dict(operator=inverse.mask(torch.ones(3))), r"mask has shape \(3,\)"),
+        (dict(operator=inverse.nonlinear(torch.sin), method="algorithm2"), "take dps or mmps"),
+        (dict(peak=9.0, method="pigdm"), r"'pigdm' has no noise of counts \(peak\): take dps or"),
         (
             dict(method="particle_filter", steps=1),
             "steps=1: particle_filter .* give 2 or more",
@@ -82,8 +84,21 @@ def test_a_class_and_guidance_move_completions():
 def test_wrong_arguments_are_named(options, message):
     model, y = gaussian_model(Gaussian(torch.zeros(2), 1.0)), torch.zeros(1, 2)
     own = dict(operator=inverse.mask(torch.tensor([True, False])), y=y, method="dps")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         restore(model, **own | options)
+
+
+@pytest.mark.parametrize("method", ["dps", "mmps"])
+def test_a_function_is_restored_as_the_matrix_that_it_is(method):
+    model, rows = gaussian_model(Gaussian(torch.zeros(2), torch.eye(2))), torch.tensor([[1.0, 2.0]])
+    y, options = torch.tensor([[1.5]]), dict(method=method, steps=6, sigma_y=0.3)
+    x = restore(model, inverse.nonlinear(lambda x: x @ rows.T), y, 20, **options)
+    # float32 at σ up to 40: some 100 operations, 40 · 100 ε = 5e-4
+    expected = restore(model, inverse.matrix(rows), y, 20, **options)
+    torch.testing.assert_close(x, expected, rtol=0, atol=5e-4)
+    for noiseless in ({"peak": 9.0}, {}):  # counts are not moved to where Ax = y
+        x = restore(model, inverse.matrix(rows), y, 20, **options | noiseless | {"sigma_y": 0.0})
+        assert ((x[0] @ rows.T - y).abs().max() < 1e-5) == (not noiseless)
 
 
 def test_completions_come_from_all_filters_equally(monkeypatch):

@@ -165,8 +165,8 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callabl
         y = f(x)
     if not y.requires_grad:
         raise ValueError(
-            "autograd does not see the score or energy depend on x: call it without no_grad or "
-            "detach, and write a constant as c + 0 * x"
+            "autograd does not see the score, energy or operator depend on x: call it without "
+            "no_grad or detach, and write a constant as c + 0 * x"
         )
 
     def pullback(v: Tensor, batched: bool = False) -> Tensor:

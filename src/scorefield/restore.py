@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import inverse
 from .inverse import Guidance, LinearOperator
-from .inverse.operators import check_measurement
+from .inverse.operators import ANY_OPERATOR, Operator, check_measurement
 from .model import Condition, ScoreModel
 from .noise import geometric, seeded
 from .sample import (
@@ -72,7 +72,7 @@ class Workload(NamedTuple):
 
 def restore(
     model: ScoreModel,
-    operator: LinearOperator,
+    operator: Operator,
     y: Float[Tensor, "rows *measured"],
     n: int = 8,
     *,
@@ -102,21 +102,26 @@ def restore(
 
     `watch` turns the chains, batch by batch, into their final samples, and may show progress; its
     second argument is the number of all states. `options` are the method's, such as zeta=0.5 for
-    "dps". Same seed, same completions.
+    "dps", or peak=100 for "dps" and "mmps" if y are counts over 100. Same seed, same completions.
     """
     prior = require_prior(model)
-    check_measurement(operator, y, sigma_y)
+    check_measurement(operator, y, sigma_y, linear=method not in ANY_OPERATOR)
+    if "peak" in options and method not in ANY_OPERATOR:
+        raise ValueError(
+            f"method={method!r} has no noise of counts (peak): take {' or '.join(ANY_OPERATOR)}"
+        )
     operator.gap(y[:1], prior.mean[None])
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
     run: Callable[..., Any] = getattr(inverse, method)
     check_keywords(options, method, run, restore)
     if sigma_y > 0 and method == "repaint":
         raise ValueError("method='repaint' needs a noiseless measurement: take 'split_gibbs'")
-    if method == "algorithm2" and (operator.observed is None or sigma_y > 0):
+    observed = getattr(operator, "observed", None)
+    if method == "algorithm2" and (observed is None or sigma_y > 0):
         raise ValueError("method='algorithm2' needs a noiseless mask: take 'split_gibbs'")
     own = signature(run).parameters
     deviation = prior.covariance.values.mean().item() ** 0.5
-    settings = {"operator": operator, "sigma_y": sigma_y, "observed": operator.observed}
+    settings = {"operator": operator, "sigma_y": sigma_y, "observed": observed}
     settings |= {"filter_size": work.size, "sigma_data": deviation}
     settings |= work.plan.options if method == "algorithm2" else {}
     options = {name: value for name, value in settings.items() if name in own} | options
@@ -138,9 +143,11 @@ def restore(
     batches = torch.split(rows, work.at_once)
     parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
     take, completions = -(-n // work.groups), list[Tensor]()
+    noiseless = sigma_y == 0 and options.get("peak") is None
     for index, x in zip(batches, watch(parts, work.states), strict=True):
         warn_of_broken(x)
-        x = operator.project(x, y[index]) if sigma_y == 0 else x
+        if noiseless and isinstance(operator, LinearOperator):
+            x = operator.project(x, y[index])
         # Descendants of one particle are neighbours in a filter: take particles far apart.
         completions.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])
     x = torch.cat(completions).view(len(y), work.groups, take, *prior.mean.shape)

@@ -9,6 +9,10 @@
 
 None is the posterior's score, except `mmps` for a Gaussian and `pigdm` for N(μ, σ_d²I). y is one
 measurement (a batch of one) or one for each sample.
+
+`dps` and `mmps` take any differentiable A too, which `mmps` replaces by its tangent at D. They also
+take shot noise, y ~ Poisson(peak·Ax)/peak, with the variance A·D/peak in place of σ_y², or added to
+it. The gradient of the Poisson log-likelihood by Ax is (y − Ax)/(Ax/peak), that of a normal one.
 """
 
 import math
@@ -21,10 +25,10 @@ from torch import Tensor
 
 from .._ops import Sigma, linearize, match, positive, sq_norm
 from ..score import Score, keep_shape_and_device, to_denoiser
-from .operators import LinearOperator, Map, check_measurement, copy_once
+from .operators import LinearOperator, Map, Operator, check_measurement, copy_once
 
-Pullback = Callable[..., Tensor]
-Weigh = Callable[[Tensor, Tensor, Pullback], Tensor]
+Weigh = Callable[[Tensor, Tensor, Tensor, Map], Tensor]
+"""u = weigh(gap, D, σ, spread) with gap = y − A·D and spread = A·∂D/∂x·Aᵀ."""
 Measurement = Float[Tensor, "rows *measured"]
 
 
@@ -49,10 +53,11 @@ def replace(
 
 def dps(
     score: Score,
-    operator: LinearOperator,
+    operator: Operator,
     y: Measurement,
     *,
     sigma_y: float = 0.0,
+    peak: float | None = None,
     zeta: float = 1.0,
 ) -> Score:
     """Diffusion posterior sampling, v = σ_y² + σ·‖y − A·D‖/ζ√m for m measured numbers.
@@ -62,13 +67,13 @@ def dps(
     2δζ√m·σ·∇‖y − A·D‖, so `zeta` means the same on any grid. With ζ = 1, a residual of σ a number
     counts as noise of variance σ².
     """
-    check_measurement(operator, y, sigma_y)
+    noise = _noise_variance(operator, y, sigma_y, peak)
     if not 0 < zeta < math.inf:
         raise ValueError(f"zeta={zeta}: give a strength above 0")
 
-    def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
+    def weigh(gap: Tensor, denoised: Tensor, sigma: Tensor, spread: Map) -> Tensor:
         size = match((sq_norm(gap) / operator.count(gap)).sqrt(), gap)
-        return gap / (sigma_y**2 + sigma * size / zeta).clamp(min=1e-30)
+        return gap / (noise(denoised) + sigma * size / zeta).clamp(min=1e-30)
 
     return _pull_denoiser(score, operator, y, weigh)
 
@@ -87,23 +92,24 @@ def pigdm(
 
 
 def by_ball(operator: LinearOperator, sigma_y: float, sigma_data: float) -> Weigh:
-    """Return (gap, σ, pullback) ↦ (σ_y²I + r²AAᵀ)⁻¹·gap."""
+    """Return (gap, D, σ, spread) ↦ (σ_y²I + r²AAᵀ)⁻¹·gap."""
     if not 0 < sigma_data < math.inf:
         raise ValueError(f"sigma_data={sigma_data}: give the data's standard deviation")
 
-    def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
-        spread = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
-        return operator.solve(gap, sigma_y, spread)
+    def weigh(gap: Tensor, denoised: Tensor, sigma: Tensor, spread: Map) -> Tensor:
+        deviation = sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+        return operator.solve(gap, sigma_y, deviation)
 
     return weigh
 
 
 def mmps(
     score: Score,
-    operator: LinearOperator,
+    operator: Operator,
     y: Measurement,
     *,
     sigma_y: float = 0.0,
+    peak: float | None = None,
     iterations: int = 5,
 ) -> Score:
     """Moment matching: y measures x₀ ~ N(D, V) with its exact covariance, V = σ²·∂D/∂x.
@@ -111,22 +117,36 @@ def mmps(
     It solves by σ_y²I + AVAᵀ in `iterations` of conjugate gradients, each one pullback of D. Where
     a trained score has negative variances, it stops early and uses less of y.
     """
-    check_measurement(operator, y, sigma_y)
+    noise = _noise_variance(operator, y, sigma_y, peak)
     if iterations < 1:
         raise ValueError(
             f"iterations={iterations}: give a number of conjugate gradients, 1 or more"
         )
 
-    def weigh(gap: Tensor, sigma: Tensor, pullback: Pullback) -> Tensor:
-        def variance(v: Tensor) -> Tensor:
-            return sigma**2 * operator(pullback(operator.adjoint(v)))
-
-        return _conjugate_gradients(variance, sigma_y**2, gap, iterations)
+    def weigh(gap: Tensor, denoised: Tensor, sigma: Tensor, spread: Map) -> Tensor:
+        variance = noise(denoised)
+        return _conjugate_gradients(lambda v: sigma**2 * spread(v), variance, gap, iterations)
 
     return _pull_denoiser(score, operator, y, weigh)
 
 
-def _conjugate_gradients(variance: Map, noise: float, b: Tensor, iterations: int) -> Tensor:
+def _noise_variance(
+    operator: Operator, y: Tensor, sigma_y: float, peak: float | None
+) -> Callable[[Tensor], Tensor | float]:
+    """Return the variance of y's noise as a function of D; the least A·D is one photon."""
+    check_measurement(operator, y, sigma_y, linear=False)
+    if peak is None:
+        return lambda denoised: sigma_y**2
+    if not 0 < peak < math.inf:
+        raise ValueError(f"peak={peak}: give the photons of a measured value of 1, above 0")
+    if sigma_y == 0 and (operator.keep_observed(y) < 0).any():
+        raise ValueError("y has negative values: give counts over peak, or sigma_y > 0")
+    return lambda denoised: sigma_y**2 + operator(denoised).clamp(min=1 / peak) / peak
+
+
+def _conjugate_gradients(
+    variance: Map, noise: Tensor | float, b: Tensor, iterations: int
+) -> Tensor:
     """Return u with noise·u + variance(u) ≈ b for each sample: the iterate of smallest residual.
 
     The variance of a network may be negative: a sample stops at the first direction where it is
@@ -156,7 +176,7 @@ def _conjugate_gradients(variance: Map, noise: float, b: Tensor, iterations: int
     return best
 
 
-def _pull_denoiser(score: Score, operator: LinearOperator, y: Tensor, weigh: Weigh) -> Score:
+def _pull_denoiser(score: Score, operator: Operator, y: Tensor, weigh: Weigh) -> Score:
     """Return s + the gradient of `predict_measurement`."""
     predict = predict_measurement(score, operator, y, weigh)
 
@@ -178,7 +198,7 @@ class Prediction(NamedTuple):
 
 
 def predict_measurement(
-    score: Score, operator: LinearOperator, y: Tensor, weigh: Weigh
+    score: Score, operator: Operator, y: Tensor, weigh: Weigh
 ) -> Callable[[Tensor, Sigma], Prediction]:
     """Return the function of (x, σ) that predicts y by D, with gap = y − A·D."""
     y_like = copy_once(y)
@@ -186,8 +206,13 @@ def predict_measurement(
     def predict(x: Tensor, sigma: Sigma) -> Prediction:
         denoised, pullback = linearize(lambda x: to_denoiser(score)(x, sigma), x)
         gap = operator.keep_observed(operator.gap(y_like(x), denoised))
-        u = weigh(gap, positive(sigma, gap), pullback)
+        push, pull = operator.derivative(denoised)
+
+        def spread(v: Tensor) -> Tensor:
+            return push(pullback(pull(v)))
+
+        u = weigh(gap, denoised, positive(sigma, gap), spread)
         log_p = -0.5 * (gap * u).flatten(1).sum(1)
-        return Prediction(denoised, log_p, pullback(operator.adjoint(u)))
+        return Prediction(denoised, log_p, pullback(pull(u)))
 
     return predict

@@ -4,6 +4,8 @@
 
 The projection is the nearest point to x whose measurement is y, as far as y is in the range of A.
 The eigenvalues of AAᵀ are known, so any f(AAᵀ) costs as much as A. All act on batches.
+
+Other functions have a derivative only, which is enough for the methods in `ANY_OPERATOR`.
 """
 
 import math
@@ -16,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from .._ops import check_batch, wide
+from .._ops import check_batch, linearize, wide
 
 Map = Callable[[Tensor], Tensor]
 
@@ -26,23 +28,24 @@ LUMA = (0.299, 0.587, 0.114)
 BLUR_CUTOFF = 1e-4
 """Smallest factor that a blur leaves of a wave; smaller ones, below 12 bits, count as 0."""
 
+ANY_OPERATOR = ("dps", "mmps")
+"""Methods that take any differentiable function, by its derivative at D(x, σ), and shot noise."""
+
 
 @dataclass(frozen=True, eq=False)
-class LinearOperator:
-    """A with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
-
-    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues. Only a mask has `observed`, the
-    entries of x that are entries of y.
-    """
+class Operator:
+    """A measurement A of each sample of a batch, as made by `nonlinear`."""
 
     forward: Map
-    adjoint: Map
-    gram: Callable[[Map, Tensor], Tensor]
-    observed: Tensor | None = None
 
     def __call__(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *measured"]:
         """Return Ax."""
         return self.forward(x)
+
+    def derivative(self, x: Float[Tensor, "batch *shape"]) -> tuple[Map, Map]:
+        """Return v ↦ Jv and v ↦ Jᵀv, where J is the Jacobian of A at x."""
+        _, transpose = linearize(self.forward, x)
+        return lambda v: torch.func.jvp(self.forward, (x,), (v,))[1], transpose
 
     def gap(
         self, y: Float[Tensor, "rows *measured"], x: Float[Tensor, "batch *shape"]
@@ -61,12 +64,35 @@ class LinearOperator:
     def keep_observed(
         self, y: Float[Tensor, "batch *measured"]
     ) -> Float[Tensor, "batch *measured"]:
-        """Return y with 0 for the pixels that a mask hides, which may be NaN."""
-        return y if self.observed is None else self.forward(y)
+        """Return y."""
+        return y
 
     def count(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, ""]:
         """Return m, the number of measured values of a sample."""
         return self.keep_observed(torch.ones_like(y[:1])).sum(dtype=torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator(Operator):
+    """A with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
+
+    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues. Only a mask has `observed`, the
+    entries of x that are entries of y.
+    """
+
+    adjoint: Map
+    gram: Callable[[Map, Tensor], Tensor]
+    observed: Tensor | None = None
+
+    def derivative(self, x: Float[Tensor, "batch *shape"]) -> tuple[Map, Map]:
+        """Return A and Aᵀ."""
+        return self.forward, self.adjoint
+
+    def keep_observed(
+        self, y: Float[Tensor, "batch *measured"]
+    ) -> Float[Tensor, "batch *measured"]:
+        """Return y with 0 for the pixels that a mask hides, which may be NaN."""
+        return y if self.observed is None else self.forward(y)
 
     def pinv(self, y: Float[Tensor, "batch *measured"]) -> Float[Tensor, "batch *shape"]:
         """Return A⁺y, the smallest x with the least residual."""
@@ -107,9 +133,16 @@ def copy_once(value: Tensor) -> Map:
     return lambda x: copy(x.device, x.dtype if value.is_floating_point() else value.dtype)
 
 
-def check_measurement(operator: LinearOperator, y: Tensor, sigma_y: float) -> None:
+def check_measurement(
+    operator: Operator, y: Tensor, sigma_y: float, *, linear: bool = True
+) -> None:
     """Raise if y is not a finite measurement, or sigma_y not a standard deviation."""
-    if not isinstance(operator, LinearOperator):
+    if linear and type(operator) is Operator:
+        raise TypeError(
+            "operator is nonlinear, but this method needs a linear one: take "
+            f"{' or '.join(ANY_OPERATOR)}"
+        )
+    if not isinstance(operator, Operator):
         kind = type(operator).__name__
         raise TypeError(
             f"operator is {kind}: give a LinearOperator, such as inverse.mask(observed)"
@@ -210,14 +243,39 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
     shape = torch.Size(shape or rows.shape[1:])
     if shape.numel() != rows.shape[1]:
         raise ValueError(f"rows has {rows.shape[1]} columns, but a sample {shape.numel()} numbers")
-    left, scales, _ = torch.linalg.svd(wide(rows), full_matrices=False)
-    rank = int((scales > scales.max() * max(rows.shape) * torch.finfo(rows.dtype).eps).sum())
-    a, basis, scale = map(copy_once, (rows, left[:, :rank], scales[:rank]))
+    last = on_last_axis(rows, max(rows.shape) * torch.finfo(rows.dtype).eps)
+    return LinearOperator(
+        lambda x: last(x.flatten(1)), lambda y: last.adjoint(y).view(len(y), *shape), last.gram
+    )
+
+
+def on_last_axis(rows: Float[Tensor, "m size"], cutoff: float) -> LinearOperator:
+    """Return the operator that multiplies the last axis of a batch by a matrix.
+
+    In functions of AAᵀ, singular values below `cutoff` times the largest count as 0.
+    """
+    a = copy_once(rows)
+
+    @cache
+    @torch.inference_mode(False)
+    def factors() -> tuple[Map, Map]:
+        left, scales, _ = torch.linalg.svd(wide(rows), full_matrices=False)
+        rank = int((scales > scales.max() * cutoff).sum())
+        return copy_once(left[:, :rank]), copy_once(scales[:rank])
 
     def gram(f: Map, y: Tensor) -> Tensor:
-        out: Tensor = (y @ basis(y) * f(scale(y) ** 2)) @ basis(y).T
+        basis, scale = (factor(y) for factor in factors())
+        out: Tensor = (y @ basis * f(scale**2)) @ basis.T
         return out
 
-    return LinearOperator(
-        lambda x: x.flatten(1) @ a(x).T, lambda y: (y @ a(y)).view(len(y), *shape), gram
-    )
+    return LinearOperator(lambda x: x @ a(x).T, lambda y: y @ a(y), gram)
+
+
+def nonlinear(function: Map) -> Operator:
+    """Any differentiable function of a batch, such as a network; a row depends on its sample only.
+
+    The methods that take it are those of `ANY_OPERATOR`.
+    """
+    if not callable(function):
+        raise TypeError(f"function is {type(function).__name__}: give a function of a batch x")
+    return Operator(function)
