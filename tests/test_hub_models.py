@@ -82,14 +82,17 @@ def test_a_model_samples_the_same_bits_by_name_in_a_fresh_process(hub, run, tmp_
     assert not any(TOKEN.encode() in content for content in files)
 
 
-def test_only_the_files_of_a_run_are_downloaded_and_only_once(pushed, run):
+def test_only_the_files_of_a_run_are_downloaded_and_only_once(pushed, run, capsys):
     other = {"optimiser.safetensors": b"1", "pytorch_model.bin": b"2", "modeling.py": b"raise"}
     pushed.repositories[NAME].commit(other)
     assert same(scorefield.load(f"hub:{NAME}"), run)
     needed = {"model.safetensors", "model.json", "config.json", "data.json"}
     assert pushed.downloads() == needed
     pushed.requests.clear()
-    assert same(scorefield.load(f"hub:{NAME}@{pushed.repositories[NAME].head}"), run)
+    commit = pushed.repositories[NAME].head
+    assert main(["train", "digits", "--from", f"hub:{NAME}", "--show"]) == 0
+    assert json.loads(capsys.readouterr().out)["start"].endswith(f"/snapshots/{commit}")
+    assert same(scorefield.load(f"hub:{NAME}@{commit}"), run)
     assert not pushed.downloads()
 
 

@@ -52,7 +52,8 @@ def train(
             to hold out; the same as --data.options.held_out.
         out: directory of the run; runs/PRESET by default.
         config: YAML or JSON file of fields, such as a run's config.json.
-        start: a model to continue training from, as written by `save`, a run or `convert`.
+        start: a model to continue training from, as written by `save`, a run or `convert`, or
+            hub:OWNER/NAME, which is downloaded.
         objective: the loss, the same as --training.objective; with --from RUN, consistency turns
             its model into one that samples in 1 or 2 evaluations.
         steps: number of training steps, the same as --training.steps.
@@ -64,7 +65,8 @@ def train(
         show: print the configuration and do nothing else.
     """
     options.check_options(steps=steps)
-    named: dict[str, Any] = {"training.steps": steps, "seed": seed, "start": start}
+    named: dict[str, Any] = {"training.steps": steps, "seed": seed}
+    named["start"] = None if start is None else options.download(start)
     named |= {"training.objective": objective, "data.options.held_out": held_out}
     if budget is not None:
         named["training.budget"] = parse_duration(budget, "--budget")
