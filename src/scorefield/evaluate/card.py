@@ -104,7 +104,7 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
             and not f.name.startswith("denoising loss at")
         ]
         title = (
-            f"{name}, {plans[name]['evaluations']} evaluations a sample"
+            f"{name}, {plans[name]['evaluations']:g} evaluations a sample"
             if name
             else "The model itself"
         )

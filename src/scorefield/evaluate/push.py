@@ -134,10 +134,7 @@ def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
             content = file.read()
         about = json.loads(Image.open(io.BytesIO(content)).info["scorefield"])
         write_file(out, content)
-        return (
-            f"Samples at step {about['step']} by {about['sampler']}, with {about['evaluations']} "
-            "evaluations of the score each, not selected."
-        )
+        return f"Samples at step {about['step']} by {about['sampler']}, not selected."
     shape = model.prior.mean.shape if model.prior is not None else ()
     if not images.is_picture(shape) or model.condition_shapes or (home / LATENTS_FILE).exists():
         return ""
@@ -146,7 +143,4 @@ def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
     x = sample(model, GRID_IMAGES, plan, label="all" if model.classes else None)
     write_file(out, images.png(images.grid(x), {"sampler": plan.sampler, "n": GRID_IMAGES}))
     classes = ", evenly of all classes" if model.classes else ""
-    return (
-        f"{GRID_IMAGES} samples by {plan.sampler}{classes}, with {plan.evaluations} evaluations of "
-        "the score each, not selected."
-    )
+    return f"{GRID_IMAGES} samples by {plan.sampler}{classes}, not selected."
