@@ -133,6 +133,7 @@ def _is_step(step: Any) -> bool:
     return True
 
 
+SHARE = (lambda share: share is None or 0 <= share <= 1), "a share from 0 to 1"
 STEP = _is_step, "a function of (score, x, sigma, sigma_next, noise)"
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
@@ -143,7 +144,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("sigma_data", "tolerance"), POSITIVE),
     **dict.fromkeys(("amount", "s_noise"), NOT_NEGATIVE),
     "momentum": (lambda share: 0 <= share < 1, "the share of the velocity to keep, 0 ≤ share < 1"),
-    **dict.fromkeys(("zeta", "eta"), (lambda share: 0 <= share <= 1, "a share from 0 to 1")),
+    **dict.fromkeys(("zeta", "eta"), SHARE),
     "kernel": (callable, "a sampler at one σ, such as langevin or underdamped"),
     "convention": (lambda name: name in ("official", "paper"), "'official' (αs) or 'paper' (αs/2)"),
     **dict.fromkeys(("step", "predictor"), STEP),
