@@ -33,7 +33,7 @@ def commit_hash(number):
 
 
 def is_large(path):
-    return path.endswith((".safetensors", ".pth"))
+    return path.endswith((".safetensors", ".pth", ".pkl"))
 
 
 class LocalHub(ThreadingHTTPServer):

@@ -173,8 +173,10 @@ def test_a_name_that_cannot_be_loaded_is_refused(hub, name, message, monkeypatch
 
 
 def test_an_official_checkpoint_is_loaded_and_converted_by_name(hub, tmp_path, capsys):
-    path = Path(__file__).parent / "golden/ncsn_1x28x28/checkpoint.pth"
-    hub.repositories["ermon/ncsn"] = Repository([{"a/ncsn.pth": path.read_bytes(), "x.pkl": b""}])
+    folder = Path(__file__).parent / "golden"
+    path, edm = folder / "ncsn_1x28x28/checkpoint.pth", folder / "edm_ddpmpp_16/checkpoint.pkl"
+    files = {"a/ncsn.pth": path.read_bytes(), "edm.pkl": edm.read_bytes()}
+    hub.repositories["ermon/ncsn"] = Repository([files])
     name, x = "hub:ermon/ncsn@main/a/ncsn.pth", torch.rand(1, 1, 28, 28)
     options = ["--set", "image_size=28", "--set", "sigma_max=3"]
     assert main(["convert", name, str(tmp_path / "ncsn"), *options]) == 0
@@ -185,6 +187,8 @@ def test_an_official_checkpoint_is_loaded_and_converted_by_name(hub, tmp_path, c
     assert notes["sha256"] == {"a/ncsn.pth": sha256(path.read_bytes()).hexdigest()}
     with torch.no_grad():
         assert torch.equal(scorefield.load(name)(x, 0.1), scorefield.from_official(path)(x, 0.1))
+        model, x = scorefield.load("hub:ermon/ncsn/edm.pkl"), torch.rand(1, 3, 16, 16)
+        assert torch.equal(model(x, 0.1), scorefield.from_official(edm)(x, 0.1))
 
 
 def test_a_dry_run_writes_the_files_without_a_library_or_a_login(run, tmp_path, monkeypatch):
