@@ -22,6 +22,7 @@ from .convert import convert
 from .demo import demo
 from .encode import encode
 from .evaluate import evaluate
+from .export import export
 from .fields import fields_page
 from .push import push
 from .reproduce import reproduce
@@ -42,7 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
         *(demo, train, resume, average),
-        *(sample, evaluate, restore, suggest, encode, reproduce, convert, push),
+        *(sample, evaluate, restore, suggest, encode, reproduce, convert, push, export),
     )
 }
 

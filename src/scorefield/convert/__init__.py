@@ -1,4 +1,4 @@
-"""Read the checkpoints of other programs as models of this package.
+"""Read the checkpoints of other programs as models of this package, and write some of theirs.
 
 The networks of the official checkpoints are ours and differ only in the names of their tensors,
 which each family translates. The network of a `diffusers` model stays that library's.
@@ -12,6 +12,7 @@ from typing import Any
 
 from ..model import ScoreModel
 from .edm import build_edm
+from .export import to_diffusers, to_onnx
 from .fetch import RUN_FILES, fetch_model, hub_error, open_hub, origin, parse_hub_name
 from .hub import from_diffusers
 from .ncsn import build_ncsn
@@ -30,6 +31,8 @@ __all__ = [
     "origin",
     "parse_hub_name",
     "read_other",
+    "to_diffusers",
+    "to_onnx",
 ]
 
 FAMILIES: dict[str, tuple[re.Pattern[str], Callable[..., ScoreModel]]] = {

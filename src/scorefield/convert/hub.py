@@ -57,6 +57,7 @@ def from_diffusers(
     size = unet.config.sample_size if image_size is None else image_size
     if size is None:
         raise ValueError(f"{network} does not contain the size of its images: give image_size")
+    size = tuple(size) if isinstance(size, list) else size  # JSON has no tuples
     multiple = 1 << (len(unet.config.block_out_channels) - 1)
     shape = (unet.config.in_channels, *choose_size(size, 0, report, multiple=multiple))
     report(f"inferred: images of {' × '.join(map(str, shape))}, trained for {kind}")
