@@ -28,6 +28,7 @@ from .push import push
 from .reproduce import reproduce
 from .restore import restore
 from .sample import sample
+from .score import score
 from .suggest import suggest
 from .train import average, resume, train
 
@@ -43,7 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
         *(demo, train, resume, average),
-        *(sample, evaluate, restore, suggest, encode, reproduce, convert, push, export),
+        *(sample, evaluate, score, restore, suggest, encode, reproduce, convert, push, export),
     )
 }
 

@@ -238,7 +238,9 @@ def folder(
     rows, name = _hash_split(names, held_out), root.resolve().name
     left_out = ", ".join(skipped[:5]) + ", ..." * (len(skipped) > 5)
     notices = (f"left out {len(skipped)} of the files, which cannot be read: {left_out}",)
-    return Dataset.split(name, images, rows, classes=classes, notices=notices * bool(skipped))
+    return Dataset.split(
+        name, images, rows, classes=classes, notices=notices * bool(skipped), paths=tuple(names)
+    )
 
 
 def _find_classes(names: Sequence[str]) -> tuple[tuple[str, ...], Tensor | None]:

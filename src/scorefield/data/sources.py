@@ -136,6 +136,24 @@ class Part(View):
 
 
 @dataclass(frozen=True, eq=False)
+class Joined(View):
+    """Samples of two sources, in an order of the rows of both; without labels and conditions."""
+
+    other: Source
+    order: Int[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def take(self, index: Int[Tensor, "batch"]) -> Rows:
+        """Return the samples of these indices."""
+        rows, first = self.order[index], len(self.source)
+        parts = [(self.source, rows[rows < first]), (self.other, rows[rows >= first] - first)]
+        x = torch.cat([source.take(own)[0] for source, own in parts if len(own)])
+        return x[(rows >= first).argsort(stable=True).argsort()], None
+
+
+@dataclass(frozen=True, eq=False)
 class Pairs(View):
     """Samples and their conditions by name, which are the same rows of other sources."""
 
@@ -259,6 +277,8 @@ class Dataset:
     table: Table | None = None  # conversion of vectors back to rows of a table
     latents: Latents | None = None  # decoding of latents to images
     notices: tuple[str, ...] = ()  # lines to print before training
+    rows: Split | None = None  # numbers of the samples of both parts in their file or folder
+    paths: tuple[str, ...] = ()  # of the files of a folder, in its order
 
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.train.shape))
@@ -271,7 +291,16 @@ class Dataset:
     def split(cls, name: str, source: Source, rows: Split, **attributes: Any) -> "Dataset":
         """Split a source into rows to train on and rows held out, if there are any."""
         held_out = source.part(rows[1]) if len(rows[1]) else None
-        return cls(name, source.part(rows[0]), held_out, **attributes)
+        return cls(name, source.part(rows[0]), held_out, rows=rows, **attributes)
+
+    @property
+    def whole(self) -> Source:
+        """All samples, in the order of their file or folder if it was split."""
+        if self.test is None:
+            return self.train
+        if self.rows is None:
+            return Joined(self.train, self.test, torch.arange(len(self.train) + len(self.test)))
+        return Joined(self.train, self.test, torch.cat(self.rows).argsort())
 
     @property
     def kind(self) -> Literal["images", "latents", "signals", "volumes", "vectors"]:

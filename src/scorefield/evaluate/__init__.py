@@ -5,6 +5,7 @@ evaluation = evaluate_run("runs/digits")          # model, data and plan of a ru
 print(evaluation.table(), evaluation.verdict)
 write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
 push("runs/digits", "owner/name")                 # with a model card, to the Hugging Face Hub
+print(score_run("runs/digits", "photos").table()) # are other data like those it was trained on?
 """
 
 from .evaluation import Evaluation
@@ -16,10 +17,12 @@ from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
 from .push import push
 from .runs import evaluate_run, open_run
+from .typicality import DataScores, score_data, score_run
 
 __all__ = [
     "METRICS_FILE",
     "REPORT_FILE",
+    "DataScores",
     "Evaluation",
     "Features",
     "cache_folder",
@@ -32,5 +35,7 @@ __all__ = [
     "make_features",
     "open_run",
     "push",
+    "score_data",
+    "score_run",
     "write_evaluation",
 ]

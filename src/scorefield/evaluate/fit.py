@@ -6,18 +6,19 @@ With EDM's weight (Karras et al. 2022), a model that knows only the data's mean 
 has a loss of about 1 at every σ.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..data import Batches, Dataset, Source, all_samples
-from ..likelihood import bits_per_dim, log_likelihood
+from ..likelihood import Likelihood, bits_per_dim, log_likelihood
 from ..model import ScoreModel
 from ..noise import geometric, seeded
 from ..objectives import denoising, edm_weight
 from ..oracles import Empirical
+from ..sample import require_prior
 from ..score import Score
 from .figure import NORMAL, Figure, mean_interval
 
@@ -27,6 +28,8 @@ LOSS_BATCH = 250
 """Samples whose loss is computed at a time."""
 MAX_MEMORISED_WORK = 10**10
 """Most products of the curve of a model that has memorised its training data."""
+EXACT_SIZE = 16
+"""Most numbers of a sample for which the trace of the likelihood is exact."""
 HELDOUT = "the model, held-out data"
 
 
@@ -84,29 +87,36 @@ def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Ite
         yield Figure(title, *mean_interval(row), NORMAL, len(row), reference=f"{name}, held out")
 
 
+def model_likelihood(
+    model: ScoreModel, x: Tensor, probes: int, noise: Callable[[Tensor], Tensor]
+) -> Likelihood:
+    """Return log q_σmin of samples: by the exact trace if they are small, or by random `probes`."""
+    if model.precondition.levels is not None:
+        raise ValueError("the model knows only its ladder's levels, and the ODE needs all σ")
+    prior = require_prior(model)
+    return log_likelihood(
+        model,
+        x.to(prior.mean),
+        prior,
+        sigma_min=model.sigma_min,
+        sigma_max=model.sigma_max,
+        probes=None if x[0].numel() <= EXACT_SIZE else probes,
+        tolerance=1e-3,
+        noise=noise,
+    )
+
+
 def likelihood_figures(model: ScoreModel, data: Dataset, n: int, seed: int) -> Iterator[Figure]:
     """Yield bits per dimension of n held-out 8-bit samples, or nats of others.
 
     The likelihood is that of q_σmin. 8-bit samples are dequantised, so that their bits are an upper
-    bound. The trace is exact for few numbers; otherwise one random direction per sample estimates
-    it without bias.
+    bound. One random direction per sample estimates the trace without bias.
     """
     if n < 2 or data.test is None:
         return
-    if model.precondition.levels is not None:
-        raise ValueError("the model knows only its ladder's levels, and the ODE needs all σ")
-    assert model.prior is not None
     source, size = data.test, data.test.shape.numel()
-    log_prob = log_likelihood(
-        model,
-        Batches(source, min(n, len(source)), seed=seed)(0).x.to(model.prior.mean),
-        model.prior,
-        sigma_min=model.sigma_min,
-        sigma_max=model.sigma_max,
-        probes=None if size <= 16 else 1,  # None: exact
-        tolerance=1e-3,
-        noise=seeded(seed),
-    ).log_prob.cpu()
+    x = Batches(source, min(n, len(source)), seed=seed)(0).x
+    log_prob = model_likelihood(model, x, 1, seeded(seed)).log_prob.cpu()
     warning = "" if len(log_prob) >= 30 else f"{len(log_prob)} samples give a rough mean"
     reference = f"{data.name}, held out, with noise σ = {model.sigma_min:.3g}"
     name, values = "negative log-likelihood, nats", -log_prob

@@ -27,6 +27,7 @@ MAX_POINTS = 4000
 ARROWS = 15
 """Arrows along each side of a field."""
 MAX_TEXTS = 8
+BINS = 60
 MAX_LABELS = 40
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -248,6 +249,19 @@ def columns(
         axes.tick_params(labelsize=8)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", frameon=False, ncols=len(labels))
+    return figure
+
+
+def histogram(sets: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """Plot the distribution of a number in several sets, the first of them filled."""
+    figure, (axes,) = charts(1, width=9, height=4.2)
+    edges = np.histogram_bin_edges(np.concatenate(list(sets.values())), BINS)
+    for i, (name, values) in enumerate(sets.items()):
+        colour = COLOURS[(i - 1) % len(COLOURS)] if i else "#BBBBBB"
+        shares = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(shares, edges, fill=i == 0, color=colour, linewidth=1.5, label=name[:40])
+    axes.set(xlabel=label, ylabel="share of the samples")
+    axes.legend(frameon=False)
     return figure
 
 

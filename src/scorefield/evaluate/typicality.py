@@ -1,0 +1,269 @@
+"""Log-densities of a data set, and how typical they are among those of held-out data.
+
+    p = 2 min(1 + #{i: hᵢ ≤ ℓ}, 1 + #{i: hᵢ ≥ ℓ})/(n + 1), at most 1
+
+is the p-value of a log-density ℓ among the hᵢ of n held-out samples. It is exact if the sample is
+exchangeable with them. Both ends count, because a sample that is denser than the held-out ones is
+as foreign as one that is less dense (Nalisnick et al. 2019).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data import (
+    AUGMENTATION,
+    TABLE_SUFFIXES,
+    Arrays,
+    Dataset,
+    Source,
+    Stream,
+    Table,
+    choose_rows,
+    dequantise,
+    find_loader,
+    load_data,
+    tensor_data,
+)
+from ..data.csv_table import read_cells
+from ..fast.optimize import optimize
+from ..likelihood import bits_per_dim
+from ..model import ScoreModel
+from ..noise import seeded
+from ..runs.config import Experiment
+from ..runs.resume import OwnData
+from ..show import plots
+from ..show.progress import progress
+from ..show.text import text_table
+from .figure import Interval, in_text, mean_interval
+from .fit import is_eight_bit, model_likelihood
+from .runs import open_run
+
+SIGNIFICANCE = 0.05
+"""Level of the p-values that the table counts."""
+CALLS = 300
+"""Approximate number of evaluations of a log-density."""
+
+
+class LogDensities(NamedTuple):
+    """Log-densities at the model's smallest σ, in nats; 8-bit samples are dequantised."""
+
+    log_prob: Float[Tensor, "n"]
+    error: Float[Tensor, "n"]  # standard error, 0 if the trace is exact, NaN for a single probe
+    bits: Float[Tensor, "n"]  # bits per dimension, of the density for samples that are not 8-bit
+
+
+@dataclass(frozen=True, eq=False)
+class DataScores:
+    """Scores of samples, and of the held-out ones that they are compared with."""
+
+    name: str
+    paths: Sequence[str]  # of images, or the numbers of other samples in their file
+    data: LogDensities
+    held_out: LogDensities
+    p_value: Float[Tensor, "n"]
+    auroc: Interval  # chance of being farther from the mean of `held_out` than a held-out sample
+
+    def as_csv(self) -> str:
+        """Return a line for each sample."""
+        out, data = io.StringIO(), self.data
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["path", "log_prob", "bits_per_dim", "error", "p_value"])
+        columns = (data.log_prob, data.bits, data.error, self.p_value)
+        for path, *values in zip(self.paths, *(x.tolist() for x in columns), strict=True):
+            writer.writerow([path, *("" if math.isnan(v) else f"{v:.6g}" for v in values)])
+        return out.getvalue()
+
+    def table(self) -> str:
+        """Return the means of both sets, and how well typicality separates them."""
+        share = (self.p_value <= SIGNIFICANCE).double().mean().item()
+        rows, sets = list[list[str]](), {self.name: self.data, "held out": self.held_out}
+        for (name, densities), typical in zip(sets.items(), (f"{share:.3g}", ""), strict=True):
+            mean, bits = map(mean_interval, (densities.log_prob, densities.bits))
+            numbers = (*in_text(mean), in_text(bits)[0], typical)
+            rows.append([name, str(len(densities.log_prob)), *numbers])
+        heads = ["", "samples", "log-density, nats", "95 % interval", "bits per dimension"]
+        value, ends = in_text(self.auroc)
+        return (
+            f"{text_table([*heads, f'p ≤ {SIGNIFICANCE}'], rows)}\n\n"
+            f"AUROC of the distance from the held-out mean: {value} (95 % interval {ends}); 0.5 "
+            "for data like those held out"
+        )
+
+    def as_png(self) -> bytes:
+        """Return a histogram of both sets."""
+        sets = {"held out": self.held_out.log_prob.tolist(), self.name: self.data.log_prob.tolist()}
+        return plots.as_png(plots.histogram(sets, "log-density, nats"))
+
+
+def score_run(
+    directory: str | Path,
+    data: OwnData,
+    *,
+    options: dict[str, Any] | None = None,
+    moved: OwnData | None = None,
+    device: str = "auto",
+    batch: int = 256,
+    **settings: Any,
+) -> DataScores:
+    """Score data by the model of a run, prepared as the run's own: see `score_data`.
+
+    `data` are a source with `options`, a tensor or a `Dataset`; images are scaled to the model's
+    size. `moved` is the new place of the run's own data. See `open_run` for `device`.
+    """
+    model, own, experiment, _ = open_run(directory, data=moved, device=device)
+    if names := [name for name in model.condition_shapes if name != AUGMENTATION]:
+        raise ValueError(
+            f"{directory}: its model has the conditions {', '.join(names)}, and a sample alone has "
+            "no density: use log_likelihood(model.given(...), x, model.prior) in Python"
+        )
+    if experiment.training.objective == "consistency":
+        raise ValueError(
+            f"{directory}: a model that is tuned to consistency has no density: name the run that "
+            "it was tuned from"
+        )
+    if own.test is None:
+        raise ValueError(f"{own.name} has nothing held out to compare with: train on more samples")
+    others = open_like(data, own, experiment, options or {})
+    optimize(model, batch=batch, evaluations=CALLS)
+    return score_data(model, others, own.test, batch=batch, **settings)
+
+
+def score_data(
+    model: ScoreModel,
+    data: Dataset,
+    held_out: Source,
+    *,
+    n: int | None = None,
+    compared: int = 360,
+    probes: int = 4,
+    seed: int = 0,
+    batch: int = 256,
+    bar: bool = False,
+) -> DataScores:
+    """Score all samples of data, or a random choice of n, among `compared` held-out ones.
+
+    8-bit samples are rounded to the levels of the held-out ones, and dequantised uniformly. In more
+    than 16 numbers the divergence is estimated by `probes` random directions for each sample.
+    """
+    whole = data.whole
+    if isinstance(data.train, Stream):
+        raise ValueError(f"{data.name} is streamed, and has no fixed samples: leave streaming out")
+    if whole.shape != held_out.shape:
+        own, other = (" × ".join(map(str, source.shape)) for source in (held_out, whole))
+        raise ValueError(
+            f"{data.name} has samples of {other} numbers, but the model is for {own}: give samples "
+            "of that shape, prepared as those that it was trained on"
+        )
+    levels = held_out.levels if is_eight_bit(held_out) else whole.levels
+    sets, score = (whole, held_out), partial(_score_rows, model.eval(), levels, probes)
+    rows = [choose_rows(source, count) for source, count in zip(sets, (n, compared), strict=True)]
+    work = [(k, i, part) for k in (0, 1) for i, part in enumerate(torch.split(rows[k], batch))]
+    parts: tuple[list[LogDensities], list[LogDensities]] = [], []
+    for k, i, part in progress(work, len(work), "scoring") if bar else work:
+        parts[k].append(score(sets[k], part, seeded(seed, first=i * batch, step=k)))
+    scores, others = (LogDensities(*map(torch.cat, zip(*part, strict=True))) for part in parts)
+    numbers = rows[0] if data.rows is None else torch.cat(data.rows).sort().values[rows[0]]
+    mean = others.log_prob.mean()
+    return DataScores(
+        data.name,
+        [data.paths[i] if data.paths else str(i) for i in numbers.tolist()],
+        scores,
+        others,
+        rank_p_values(scores.log_prob, others.log_prob),
+        auroc((scores.log_prob - mean).abs(), (others.log_prob - mean).abs()),
+    )
+
+
+def _score_rows(
+    model: ScoreModel,
+    levels: int,
+    probes: int,
+    source: Source,
+    rows: Int[Tensor, "n"],
+    noise: Callable[[Tensor], Tensor],
+) -> LogDensities:
+    """Score some rows of a source; those of 8 bits have `levels` afterwards."""
+    x, cells = source.take(rows)[0], 1
+    if x.dtype == torch.uint8:
+        x = (x.int() * levels // source.levels).to(torch.uint8)
+        x, cells = dequantise(x, levels=levels, noise=noise)[0], levels
+    result = model_likelihood(model, x.float(), probes, noise)
+    log_prob, error = result.log_prob.cpu(), result.error.cpu()
+    return LogDensities(log_prob, error, bits_per_dim(log_prob, x[0].numel(), levels=cells))
+
+
+def rank_p_values(x: Float[Tensor, "n"], others: Float[Tensor, "others"]) -> Float[Tensor, "n"]:
+    """Return the two-sided p-value of each x by its rank among others."""
+    ordered, n = others.sort().values, len(others)
+    below = 1 + torch.searchsorted(ordered, x, right=True)
+    above = 1 + n - torch.searchsorted(ordered, x)
+    return (2 * torch.minimum(below, above) / (n + 1)).clamp(max=1)
+
+
+def auroc(x: Float[Tensor, "n"], y: Float[Tensor, "m"]) -> Interval:
+    """Return P(x > y) + P(x = y)/2 with a 95 % interval, which also holds near 0 and 1.
+
+    It has the values whose own variance, by Hanley & McNeil 1982, allows the one observed (method 5
+    of Newcombe 2006).
+    """
+    ordered, n, m = y.sort().values, len(x), len(y)
+    wins = torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True)
+    value = wins.double().mean() / (2 * m)
+    grid = torch.cat([torch.linspace(0, 1, 10_001, dtype=torch.float64), value[None]])
+    pairs = (grid / (1 + grid) + (1 - grid) / (2 - grid)) * ((n + m) / 2 - 1)
+    variance = grid * (1 - grid) * (1 + pairs) / (n * m)
+    low, high = grid[(value - grid).square() <= 1.96**2 * variance].aminmax()
+    return Interval(value.item(), low.item(), high.item())
+
+
+def open_like(
+    data: OwnData, own: Dataset, experiment: Experiment, options: dict[str, Any]
+) -> Dataset:
+    """Load data as those of a run: images scaled to its size, rows in the columns of its table."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Tensor | tuple):
+        return tensor_data(*((data,) if isinstance(data, Tensor) else data))
+    table, path = own.table, Path(data)
+    if table is not None and path.suffix.lower() in TABLE_SUFFIXES:
+        return Dataset(
+            path.stem, Arrays(table.standardise(_read_numbers(path, table))), table=table
+        )
+    usual = {k: v for k, v in experiment.data.options.items() if k in ("crop", "fit", "signals")}
+    if own.kind == "images":
+        channels, *size = own.train.shape
+        usual |= {"channels": channels, "size": tuple(size)}
+    accepted = signature(find_loader(data).func).parameters
+    usual = {name: value for name, value in usual.items() if name in accepted}
+    others = load_data(data, **usual | options)
+    if others.table != table:
+        reason = "is not a table, but the run learned the rows of one"
+        if others.table is not None:
+            reason = "is a table, but the run did not learn one"
+            reason = reason if table is None else "is another table than that of the run"
+        raise ValueError(f"{data} {reason}: give data of the kind that it was trained on")
+    return others
+
+
+def _read_numbers(path: Path, table: Table) -> NDArray[np.float64]:
+    """Return the numbers of a file's rows, which must have all cells of a table."""
+    names, numbers = [column.name for column in table.columns], list[list[float]]()
+    for i, row in enumerate(read_cells(path, table), 1):
+        if missing := [name for name in names if name not in row]:
+            raise ValueError(f"{path}: row {i} has no value for {missing[0]!r}: give a whole row")
+        cells = table.parse(row)
+        numbers.append([cells[name] for name in names])
+    return np.array(numbers)
