@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ from scorefield.evaluate.quality import coverage_figure, frechet_interval, warn_
 from scorefield.metrics import Moments, density_coverage, frechet, inception_score, kernel_distance
 from scorefield.noise import seeded
 from scorefield.runs import finish
-from scorefield.runs.config import Experiment, override
+from scorefield.runs.config import Experiment, as_json, override, read
 from scorefield.sample import make_plan, sample
 from scorefield.samplers import SAMPLERS, underdamped
 from scorefield.show import images
@@ -510,6 +511,12 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
     floor = evaluation.figure("Fréchet distance", "heun").real
     assert {point["real"] for point in points} == {floor}
     assert "Quality against cost" in (tmp_path / "report.html").read_text()
+    config = shutil.copytree(few_run, tmp_path / "tuned") / "config.json"
+    tuned = "training.objective=consistency", "start=x", "sampling.sampler=consistency"
+    config.write_text(as_json(override(read(config), tuned)))
+    evaluation = evaluate_run(tmp_path / "tuned", n=45, frontier=True)
+    assert {point.plan["sampler"] for point in evaluation.frontier} == {"consistency"}
+    assert evaluation.figure("bits per dimension") is None  # it is no score
 
 
 def test_vectors_are_judged_too(tmp_path, monkeypatch):

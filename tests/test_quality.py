@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from scorefield import SAMPLERS, Plan, final, inverse, karras, restore, sample
+from scorefield import SAMPLERS, Plan, final, inverse, karras, make_plan, restore, sample
 from scorefield.data import all_samples, load_data
 from scorefield.evaluate import fit_grid
 from scorefield.evaluate.memory import memorisation
@@ -15,6 +15,7 @@ from scorefield.metrics import frechet, sliced_wasserstein
 from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
 from scorefield.noise import seeded
 from scorefield.runs import finish
+from scorefield.runs.choose import choose_experiment
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
 from scorefield.values import RestorationMethod
@@ -116,10 +117,39 @@ def test_vectors_are_as_near_as_exact_samples(folder):
 
     # the distances of exact pairs vary by a factor of two, so both sides are means; 1 if exact
     pairs = [distance(x, y) for i, x in enumerate(sets) for y in sets[:i]]
-    samples = sample(model, 10_000, seed=0, batch=10_000)
-    ratio = np.mean([distance(samples, x) for x in sets]) / np.mean(pairs)
-    print(f"\n{ratio:.2f} × the distance of exact pairs")
-    assert ratio <= 1.5
+    tuned = _tune("vectors", folder / "vectors", "training.steps=2000")
+    for name, one, sampler, limit in (
+        ("heun, 35", model, "heun", 1.5),
+        ("tuned, 2", tuned, "consistency", 1.25),
+    ):
+        samples = [sample(one, 10_000, sampler, seed=seed, batch=10_000) for seed in range(5)]
+        ratio = np.mean([distance(x, y) for x in samples for y in sets]) / np.mean(pairs)
+        print(f"\n{name}: {ratio:.2f} × the distance of exact pairs")
+        assert ratio <= limit
+
+
+def _tune(preset, run, *settings):
+    """Return a run's model after consistency tuning."""
+    settings = ["training.objective=consistency", f"start={run}", *settings]
+    return finish(choose_experiment(preset, settings=settings), run.with_name(f"{run.name}-tuned"))
+
+
+@pytest.mark.slow
+def test_digits_in_two_evaluations_after_consistency_tuning(folder):
+    """Fréchet distances are of 5 sets of 360 samples from the test digits, in pixels."""
+    model = finish(override(PRESETS["digits"], ["seed=0"]), folder / "digits0")
+    tuned = _tune("digits", folder / "digits0", "training.steps=1000")
+    test = all_samples(load_data("digits").test)
+
+    def distance(model, *plan):
+        sets = [sample(model, len(test), *plan, seed=seed).flatten(1) for seed in range(5)]
+        return np.mean([frechet(one, test.flatten(1)) for one in sets])
+
+    heun = distance(model, make_plan(model, "heun"))
+    ratios = [distance(tuned, make_plan(tuned, "consistency", n)) / heun for n in (1, 2)]
+    before = distance(model, make_plan(model, "consistency", 2)) / heun
+    print(f"\nFréchet / Heun's with 35: {ratios} with 1 and 2 evaluations, {before:.2f} untuned")
+    assert ratios[1] <= 1.3
 
 
 @pytest.mark.slow

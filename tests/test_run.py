@@ -34,6 +34,7 @@ from scorefield.runs.build import (
 )
 from scorefield.runs.choose import choose_experiment
 from scorefield.runs.config import Experiment, Sampling, Training, as_json, override, read
+from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
 from scorefield.runs.watch import estimate_time
 from scorefield.show.text import in_hours
@@ -476,7 +477,7 @@ def test_training_starts_from_a_saved_model(whole, tmp_path):
 
 
 def test_consistency_tuning_resumes_in_its_stage(points, tmp_path):
-    model = finish(_vectors(points), tmp_path / "run")
+    model = finish(_vectors(points, "training.steps=1"), tmp_path / "run")
     settings = (
         "training.objective=consistency", f"start={tmp_path / 'run'}", "training.steps=12",
         "training.stage=6", "keeping.checkpoint=5", "training.rate=0.01",
@@ -484,6 +485,8 @@ def test_consistency_tuning_resumes_in_its_stage(points, tmp_path):
     experiment = choose_experiment("vectors", source=str(points), settings=settings)
     own = experiment.sampling, experiment.levels.std, experiment.keeping.best
     assert own == (Sampling("consistency", steps=2), 2.0, "last")
+    default = choose_experiment("vectors", settings=settings[:2]).training.rate
+    assert default == PRESETS["vectors"].training.rate / 2
     tuned = finish(experiment, tmp_path / "whole")
     assert build_plan(tuned, experiment.sampling).evaluations == 2
     list(islice(start(experiment, tmp_path / "killed"), 11))  # its last checkpoint is of step 10

@@ -39,7 +39,8 @@ def choose_experiment(
 
     experiment = change(default)
     if experiment.training.objective == "consistency":
-        experiment = change(override(default, CONSISTENCY))
+        half = f"training.rate={default.training.rate / 2}"
+        experiment = change(override(default, [*CONSISTENCY, half]))
     own = file is not None or any(s.startswith(("network", "start=")) for s in settings)
     budgeted = experiment.training.budget is not None and suited == "photos" and not own
     if budgeted and _has_images(experiment.data):
