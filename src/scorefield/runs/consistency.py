@@ -21,7 +21,7 @@ from ..objectives import annealed
 from ..score import Score, to_denoiser
 
 CONSISTENCY_STAGES = 5
-"""Stages of a tuning by default. With 8, as in the paper, samples of digits became worse again."""
+"""Stages of a tuning by default. With 8, samples of digits became worse again."""
 MAX_DOUBLINGS = 12
 """Largest k; beyond, σ − r is lost in float32."""
 
