@@ -243,3 +243,12 @@ class EDMReference:
             cond = 999 * ((0.1**2 + 2 * 19.9 * torch.log1p(sigma**2)).sqrt() - 0.1) / 19.9
         self.e = self.embed(cond, labels)
         return skip * x + out * self.decode(self.encode(scale * x))
+
+
+def draw_network(**arguments):
+    """Return a small network whose modules are drawn."""
+    torch.manual_seed(0)
+    reference = EDMReference(**{"attention": (), "side": 8, **arguments})
+    x = torch.zeros(1, reference.channels, reference.side, reference.side)
+    reference.run(x.double(), torch.ones(1).double())
+    return reference.network

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import torch
-from edm_reference import EDMReference, Persistent, dump
+from edm_reference import EDMReference, Persistent, draw_network, dump
 from test_convert import GOLDEN, golden, relative_error
 
 from scorefield import load, save
@@ -70,14 +70,6 @@ def test_other_shapes_compute_what_the_papers_say(name, tmp_path):
     assert relative_error(denoise(model, x, sigma, labels), expected) <= 1e-5
 
 
-def drawn(**arguments):
-    """Return a small network whose modules are drawn."""
-    torch.manual_seed(0)
-    reference = EDMReference(**{"attention": (), **arguments})
-    reference.run(torch.randn(1, 3, 8, 8).double(), torch.ones(1).double())
-    return reference.network
-
-
 def write(path, network):
     path.write_bytes(dump({"ema": network, "loss_fn": None, "augment_pipe": None}))
     return path
@@ -85,7 +77,7 @@ def write(path, network):
 
 def test_what_is_read_assumed_and_left_out_is_reported(tmp_path):
     path, lines = tmp_path / "network-snapshot.pkl", []
-    write(path, drawn(augment=9, classes=2))
+    write(path, draw_network(augment=9, classes=2))
     model = from_official(path, report=lines.append)
     assert lines[:3] == [
         "inferred: weights averaged (EMA)",
@@ -250,7 +242,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_network_that_is_not_one_of_edm_is_refused_where_it_differs(name, tmp_path):
-    network, (change, message) = drawn(), CHANGES[name]
+    network, (change, message) = draw_network(), CHANGES[name]
     change(network)
     write(tmp_path / "x.pkl", network)
     with pytest.raises(ValueError, match=rf"x\.pkl.*{message}") as error:
@@ -265,7 +257,7 @@ def test_an_option_that_the_file_decides_is_refused(tmp_path):
         ("EDMPrecond", dict(ema=False), "ema: not an option for checkpoints of edm"),
         ("EDMPrecond", dict(image_size=9), "give a multiple of 2"),
     ):
-        write(tmp_path / "x.pkl", drawn(precond=precond))
+        write(tmp_path / "x.pkl", draw_network(precond=precond))
         with pytest.raises(ValueError, match=message):
             from_official(tmp_path / "x.pkl", **options)
 
@@ -273,7 +265,7 @@ def test_an_option_that_the_file_decides_is_refused(tmp_path):
 @torch.no_grad()
 def test_an_optimised_adm_computes_the_same_and_keeps_its_blocks(tmp_path):
     """No twin knows the adaptive norm; the convolutions and norms in its blocks have theirs."""
-    write(tmp_path / "x.pkl", drawn(kind="DhariwalUNet", width=32, multipliers=(2,)))
+    write(tmp_path / "x.pkl", draw_network(kind="DhariwalUNet", width=32, multipliers=(2,)))
     model = from_official(tmp_path / "x.pkl")
     x, sigma = torch.randn(2, 3, 8, 8), torch.tensor([0.1, 2.0])
     before = model(x, sigma)

@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow.csv
 import pytest
 import torch
+from edm_reference import draw_network, dump
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from mutations import EXIF_OF_TEXT, damage, make_hostile, make_png, make_zip
@@ -39,6 +40,7 @@ from safetensors.torch import save as serialise
 from standins import write_cifar10, write_mnist
 
 from scorefield import MLP, Prior, ScoreModel, UNet, checkpoint, load
+from scorefield.convert import from_official
 from scorefield.convert.shared import read_pickle
 from scorefield.data import DATASETS, Table, load_data
 from scorefield.data.decode import image_formats
@@ -166,6 +168,10 @@ PICKLES = (
     *(b"cos\nsystem\n", b"c__builtin__\neval\n", b"cnumpy\nndarray\n", b"X\xff\xff\xff\x7f", b"j"),
     *(b"T\xff\xff\xff\x7f", b"T\xff\xff\xff\xff", b"\x8e" + b"\xff" * 8, b"\x8a\xffa", b"I99\n"),
     *(b"(" * 2000, b"]" * 2000, b"}" * 999, b"\x85" * 5000, b"h\x01" * 999, b"I" + b"9" * 9999),
+)
+NETWORKS = tuple(
+    b"\x8c" + bytes([len(name)]) + name
+    for name in b"ema state _modules _parameters weight num_heads EDMPrecond 64x64_block0".split()
 )
 NUMPY = (
     *b"() (0,) (2,3) (-1,3) (3,-1) (0,5) (6,3,1) (2**62,3) (4611686018427387904,4) 6".split(),
@@ -433,6 +439,19 @@ def _read_pickle(folder):
     read_pickle(folder / "x.pth")
 
 
+def _edm_seeds():
+    small = dict(width=8, multipliers=(1,), attention=(), side=4)
+    forms = dict(classes=2), dict(kind="DhariwalUNet", precond="VPPrecond")
+    return [{"x.pkl": dump({"ema": draw_network(**small, **form)})} for form in forms]
+
+
+def _read_edm(folder):
+    model = from_official(folder / "x.pkl")
+    weights = sum(value.numel() for value in model.net.parameters())
+    # float32 of float16 are twice as many bytes, and no class has a vector
+    assert 4 * weights <= 2 * (folder / "x.pkl").stat().st_size
+
+
 class Target(NamedTuple):
     seeds: Callable  # returns sound inputs, each a dictionary of contents by file names
     read: Callable  # reads a folder, and asserts that the result is right
@@ -455,6 +474,7 @@ TARGETS = {
     "settings": Target(_setting_seeds, _read_settings, YAML, _names_setting),
     "checkpoint": Target(_checkpoint_seeds, _read_checkpoint, JSON, change=_change_checkpoint),
     "pickle": Target(_pickle_seeds, _read_pickle, PICKLES),
+    "edm": Target(_edm_seeds, _read_edm, PICKLES + NETWORKS),
 }
 
 

@@ -67,30 +67,35 @@ def from_official(
             `skip_rescale`, `groups`, `dropout`.
     """
     checkpoint = read_pickle(Path(path))
+    try:
+        return _build_model(checkpoint, report=report, **options).eval()
+    except ValueError as error:
+        error.args = (f"{path}: {error!s:.4000}",)
+        raise
+    except MALFORMED as error:
+        raise ValueError(
+            f"no model can be built from {path}: the file is damaged, or an option has an "
+            f"impossible value ({type(error).__name__}: {error!s:.300})"
+        ) from error
+
+
+def _build_model(checkpoint: object, **options: Any) -> ScoreModel:
+    """Build the model by the function of the checkpoint's family, after a check of its options."""
     names = model_entries(checkpoint)
-    for family, (key, build) in FAMILIES.items():
-        if not any(key.fullmatch(name) for name in names):
-            continue
-        allowed = inspect.signature(build).parameters.keys() - {"checkpoint", "report"}
-        if unknown := sorted(options.keys() - allowed):
-            raise ValueError(
-                f"{', '.join(unknown)}: not an option for checkpoints of {family}, whose options "
-                f"are {', '.join(sorted(allowed))}"
-            )
-        try:
-            return build(checkpoint, report=report, **options).eval()
-        except ValueError as error:
-            error.args = (f"{path}: {error}",)
-            raise
-        except MALFORMED as error:
-            raise ValueError(
-                f"no model can be built from {path}: the file is damaged, or an option has an "
-                f"impossible value ({type(error).__name__}: {error!s:.300})"
-            ) from error
-    raise ValueError(
-        f"{path} is not a checkpoint of {' or '.join(FAMILIES)}: it contains "
-        f"{', '.join(list(names)[:8]) or type(checkpoint).__name__}"
-    )
+    families = (f for f, (key, _) in FAMILIES.items() if any(key.fullmatch(name) for name in names))
+    if (family := next(families, None)) is None:
+        contents = ", ".join(list(names)[:8]) or type(checkpoint).__name__
+        raise ValueError(
+            f"not a checkpoint of {' or '.join(FAMILIES)}: it contains {contents:.500}"
+        )
+    _, build = FAMILIES[family]
+    allowed = inspect.signature(build).parameters.keys() - {"checkpoint", "report"}
+    if unknown := sorted(options.keys() - allowed - {"report"}):
+        raise ValueError(
+            f"{', '.join(unknown)}: not an option for checkpoints of {family}, whose options "
+            f"are {', '.join(sorted(allowed))}"
+        )
+    return build(checkpoint, **options)
 
 
 def is_other(path: Path) -> bool:
