@@ -8,6 +8,11 @@ Four distributions whose posterior is known, each measured in two ways:
     mask             x₁ in 2 dimensions, in 64 a quarter: the 2 left columns; without noise
     matrix           one row of normal numbers in 2 dimensions, 4 in 64; with noise of 0.2
 
+and mix2 by two functions, whose posterior is known on a grid:
+
+    radius           ‖x‖, with noise of 0.2
+    counts           ‖x‖ by 20 counts a unit, Poisson(20·‖x‖)/20
+
 y comes from one sample of the distribution. Over the coordinates that are not known:
 
     mean      largest |mean − exact mean|, in exact standard deviations
@@ -34,18 +39,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorefield import Gaussian, Mixture, final, geometric, heun, integrate, inverse, karras, seeded
+from scorefield import Gaussian, final, geometric, heun, integrate, inverse, karras
 from scorefield.diagnose import wilson
 from scorefield.inverse import (
-    LinearOperator,
     algorithm2,
-    mask,
-    matrix,
     particle_filter,
     repaint,
     tds,
@@ -53,6 +55,7 @@ from scorefield.inverse import (
 from scorefield.metrics import stein_discrepancy
 
 from . import Setting
+from .problems import Distribution, Problem, problems
 from .table import Cell, Table
 
 THREADS = 1
@@ -64,29 +67,9 @@ RANKED = 99
 """Samples among which the truth has a rank; with 99, 50 and 90 % of the 100 ranks are exact."""
 STEIN_SAMPLES = 2_000
 AT_ONCE = 5_000
-NOISELESS = ("algorithm2", "repaint")
 FILTERS = ("tds", "particle_filter")
 FILTER_AT_ONCE = 1_000
 """Samples at once; those of a filter have twice as many particles."""
-
-Distribution = Gaussian | Mixture
-
-
-class Problem(NamedTuple):
-    """A distribution, a measurement of it, and the exact posterior of the free coordinates."""
-
-    name: str
-    prior: Distribution
-    operator: LinearOperator
-    y: Tensor
-    sigma_y: float
-    free: Tensor
-    posterior: Distribution
-
-    @property
-    def sigma_max(self) -> float:
-        """σ at which only the mean and the covariance are left of the distribution."""
-        return 6 * self.prior.prior.dense.diagonal().max().sqrt().item()
 
 
 def run(setting: Setting) -> Iterator[Table]:
@@ -95,7 +78,7 @@ def run(setting: Setting) -> Iterator[Table]:
         f"{problem.name}, {method}": (problem, method)
         for problem in problems()
         for method in METHODS
-        if method not in NOISELESS or problem.sigma_y == 0
+        if problem.allows(method)
     }
     rows: list[list[Cell]] = []
     for problem, method in (chosen := setting.select(pairs)).values():
@@ -126,81 +109,31 @@ def run(setting: Setting) -> Iterator[Table]:
 
 def coverage(problem: Problem, method: str, draws: int) -> list[int]:
     """Return how many of x are within the 50 % and the 90 % regions of samples given their y."""
-
-    def log_density(x: Tensor, y: Tensor) -> Tensor:
-        """Return log p(x | y) up to a constant."""
-        log_prior = problem.prior.log_prob(x, 0.0)
-        if problem.sigma_y == 0:
-            return log_prior
-        return log_prior - 0.5 * ((y - problem.operator(x)) / problem.sigma_y).square().sum(1)
-
     at_once = (FILTER_AT_ONCE if method in FILTERS else AT_ONCE) // RANKED
     ranks = []
     for truth in problem.prior.sample(draws).split(at_once):
-        y = problem.operator(truth)
-        y = y + problem.sigma_y * torch.randn_like(y)
+        y = problem.measure(truth)
         rows = y.repeat_interleave(RANKED, 0)
         x = METHODS[method](problem._replace(y=rows), len(rows))
-        x = problem.operator.project(x, rows) if problem.sigma_y == 0 else x
-        above = log_density(x, rows).view(-1, RANKED) > log_density(truth, y)[:, None]
+        if problem.noiseless:
+            x = problem.operator.project(x, rows)
+        density = [
+            problem.prior.log_prob(x, 0.0) + problem.log_likelihood(x, y)
+            for x, y in ((x, rows), (truth, y))
+        ]
+        above = density[0].view(-1, RANKED) > density[1][:, None]
         ranks.append(above.sum(1))
     rank = torch.cat(ranks)
     return [int((rank < share * (RANKED + 1)).sum()) for share in (0.5, 0.9)]
-
-
-def distributions() -> dict[str, Distribution]:
-    def double(*values: Any) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64)
-
-    steps = torch.arange(8, dtype=torch.float64)
-    places = torch.cartesian_prod(steps, steps)
-    field = (-(places[:, None] - places).norm(dim=2) / 1.5).exp()
-    patterns = torch.stack([places[:, 0].sin(), places[:, 1].sin(), (0.8 * places.sum(1)).cos()])
-    modes = [
-        Gaussian(double(-1.5, -1.0), double([0.3, 0.2], [0.2, 0.3])),
-        Gaussian(double(-0.3, 2.0), double([0.3, -0.2], [-0.2, 0.3])),
-        Gaussian(double(1.0, 0.0), 0.3),
-    ]
-    weights = double(0.5, 0.3, 0.2)
-    return {
-        "gauss2": Gaussian(double(-1.0, 1.0), double([1.0, 0.8], [0.8, 1.0])),
-        "mix2": Mixture(modes, weights),
-        "gauss64": Gaussian(0.1 * places[:, 1], field),
-        "mix64": Mixture([Gaussian(0.3 * p, field / 4) for p in patterns], weights),
-    }
-
-
-def problems() -> Iterator[Problem]:
-    for name, prior in distributions().items():
-        size = prior.shape.numel()
-        x = prior.sample(1, noise=seeded(3))
-        prior32 = change_parts(prior, lambda p: Gaussian(p.prior.mean.float(), p.prior.cov.float()))
-        visible = torch.arange(size) % 8 < (1 if size == 2 else 2)
-        y, free = mask(visible)(x), torch.arange(size)[~visible]
-        exact = change_parts(
-            prior.posterior(torch.eye(size).double()[visible], y[0, visible], 0.0),
-            lambda p, free=free: Gaussian(p.prior.mean[free], p.prior.dense[free][:, free]),
-        )
-        yield Problem(f"{name} mask", prior32, mask(visible), y.float(), 0.0, free, exact)
-        rows = seeded(5)(torch.empty(1 if size == 2 else 4, size).double()) / size**0.5
-        y = x @ rows.T + 0.2 * seeded(6)(torch.empty(1, len(rows)).double())
-        exact, free = prior.posterior(rows, y[0], 0.2), torch.arange(size)
-        yield Problem(f"{name} matrix", prior32, matrix(rows), y.float(), 0.2, free, exact)
-
-
-def change_parts(prior: Distribution, change: Callable[[Gaussian], Gaussian]) -> Distribution:
-    """Return a function of a Gaussian, or a mixture of functions of its Gaussians."""
-    if isinstance(prior, Gaussian):
-        return change(prior)
-    parts = [change(part) for part in prior.components]
-    return Mixture(parts, prior.weights.to(parts[0].prior.mean))
 
 
 def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
     """Return the sampler by a method that makes a conditional score."""
 
     def sample(problem: Problem, n: int) -> Tensor:
-        score = make(problem.prior, problem.operator, problem.y, sigma_y=problem.sigma_y)
+        options = {"sigma_y": problem.sigma_y}
+        options |= {} if problem.peak is None else {"peak": problem.peak}
+        score = make(problem.prior, problem.operator, problem.y, **options)
         levels = 18 if problem.name.startswith("mix64") else 32
         sigmas = karras(5 * problem.sigma_max, 0.01, levels)
         return final(integrate(heun, score, problem.prior.prior.sample(n, sigmas[0]), sigmas))
@@ -267,7 +200,7 @@ def errors(problem: Problem, x: Tensor) -> list[float]:
     shift = ((x.mean(0) - mean) / deviation).abs().max().item()
     difference = (x.T.cov().view_as(cov) - cov) / (deviation[:, None] * deviation)
     modes = 0.0
-    if isinstance(exact, Mixture):
+    if not isinstance(exact, Gaussian):
         modes = (exact.responsibilities(x, 0.0).mean(0) - exact.weights).abs().max().item()
     bias = max(shift, 1 - least, most - 1, modes)
     few = x[:STEIN_SAMPLES]
