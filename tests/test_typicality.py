@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import kstest
+from sklearn.datasets import load_digits
 
 from scorefield import Gaussian, GaussianMixture, log_likelihood, seeded
 from scorefield.cli import main
@@ -131,6 +132,12 @@ def test_images_are_prepared_as_those_of_the_run(runs, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "AUROC" in out
     assert "wrote scores.csv and scores.png" in out
+
+
+def test_the_whole_of_a_data_set_has_the_order_of_its_source():
+    digits = torch.from_numpy(load_digits().images).byte()
+    for index in (torch.arange(len(digits)), torch.tensor([1700, 3, 900, 3])):
+        assert torch.equal(load_data("digits").whole.take(index)[0][:, 0], digits[index])
 
 
 def test_rows_of_a_table_are_scored_in_the_order_of_their_file(runs, monkeypatch):
