@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from scorefield import Gaussian, denoising, from_denoiser, replay, seeded, to_denoiser
-from scorefield.runs.consistency import consistency
+from scorefield import Gaussian, consistency, denoising, from_denoiser, replay, seeded, to_denoiser
 
 
 def test_consistency_is_ects_loss_of_two_points_with_the_same_noise():

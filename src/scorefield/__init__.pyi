@@ -23,6 +23,7 @@ from .noise import (
 from .objectives import (
     Objective,
     annealed,
+    consistency,
     denoising,
     edm_weight,
     exact,
@@ -127,6 +128,7 @@ __all__ = [
     "bits_per_dim",
     "brownian",
     "churn",
+    "consistency",
     "consistent",
     "ddpm_sigmas",
     "denoising",

@@ -9,6 +9,11 @@ Three unbiased estimates of J, up to constants, and the mixture over σ that tra
     denoising    ½‖s(x + σz, σ) + z/σ‖²                             (eq. 2 and 5)
     annealed     E_σ[λ(σ)·loss(σ)]                                  (eq. 6)
 
+and the loss that turns a score model into one for samples in 1 or 2 evaluations, whose minimiser
+is no score: D(y, σ) = y + σ²s becomes the end of the ODE's trajectory through y.
+
+    consistency  ‖D(x + σz, σ) − D(x + rz, r)‖/(σ − r),  r < σ       (ECT; Geng et al. 2024)
+
 Each has the signature `(score, x, sigma, *, noise) -> loss of each sample`. x is clean, and the
 objective adds the noise. `exact` and `sliced` accept σ = 0, the score of the data itself.
 """
@@ -23,7 +28,7 @@ from torch import Tensor
 
 from ._ops import Noise, Samples, Sigma, check_floats, linearize, match, positive, sq_norm, trace
 from .noise import perturb
-from .score import Score
+from .score import Score, to_denoiser
 
 
 @runtime_checkable
@@ -108,6 +113,38 @@ def denoising(
     level = positive(sigma, x)
     z = noise(x)
     return 0.5 * sq_norm((level * score(perturb(x, sigma, z), sigma) + z) / level)
+
+
+def consistency(
+    score: Score,
+    x: Samples,
+    sigma: Sigma,
+    *,
+    noise: Noise = torch.randn_like,
+    doublings: int = 5,
+    sigma_data: float = 0.5,
+    sigma_min: float = 0.002,
+) -> Float[Tensor, "batch"]:
+    """Return ‖D(x + σz, σ) − D(x + rz, r)‖/(σ − r), r = σ(1 − n/2ᵏ), n = 1 + 8/(1 + exp(σ/2σ_d)).
+
+    k is `doublings`, which grows during training. At first r is mostly 0, as it is for any r below
+    `sigma_min`; there D = x, and the loss is score matching. Both evaluations have the same noise
+    and the same dropout, and the gradient goes through the first only. The norm is √(‖·‖² + c²) − c
+    (Song & Dhariwal 2024).
+    """
+    sigma = positive(sigma, x.new_empty(len(x))).expand(len(x))
+    n = 1 + 8 * torch.sigmoid(-sigma / (2 * sigma_data))
+    r = sigma * (1 - n / 2**doublings)
+    r = torch.where(r < sigma_min, 0.0, r)
+    z, denoiser = noise(x), to_denoiser(score)
+    devices = [] if x.device.type == "cpu" else [x.device]
+    with torch.no_grad(), torch.random.fork_rng(devices, device_type=x.device.type):
+        near = r.clamp(min=sigma_min)
+        end = torch.where(match(r, x) > 0, denoiser(perturb(x, near, z), near), x)
+    gap = denoiser(perturb(x, sigma, z), sigma) - end
+    c = 0.00108 * sigma_data * x[0].numel() ** 0.5  # the paper's, whose σ_d is 0.5
+    loss: Tensor = ((sq_norm(gap) + c**2).sqrt() - c) / (sigma - r)
+    return loss
 
 
 def ncsn_weight(sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:

@@ -6,6 +6,7 @@ weights.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import distributed
+from .._ops import Noise
 from ..checkpoint import limit_parameters, load
 from ..data import Batches, Dataset, Pairs, Part, Source, all_samples, choose_rows
 from ..fast.optimize import Choice
@@ -22,6 +24,7 @@ from ..noise import Discrete, LogNormal, LogUniform, geometric
 from ..objectives import (
     SigmaDistribution,
     annealed,
+    consistency,
     denoising,
     edm_weight,
     exact,
@@ -46,8 +49,9 @@ from ..train import (
 from ..values import convert_arguments
 from .average import LENGTHS, PowerAverage
 from .config import Experiment, Levels, Sampling, Training
-from .consistency import consistency_loss
 
+MAX_DOUBLINGS = 12
+"""Largest k of `consistency`; beyond, σ − r is lost in float32."""
 ESTIMATION_SAMPLES = 10_000
 """Largest number of samples from which moments and ladders are estimated."""
 MAX_PARAMETERS = 10_000
@@ -261,7 +265,7 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
     within = lambda z: distribution(z).clamp(smallest, largest)  # noqa: E731
     if training.objective == "consistency":
         options: Any = {"sigma_data": sigma_data, "sigma_min": smallest}
-        return consistency_loss(within, training.stage or 1, training.steps, **options)
+        return _consistency_loss(within, training.stage or 1, training.steps, **options)
     weight = {
         "edm": edm_weight(sigma_data),
         "ncsn": ncsn_weight,
@@ -269,6 +273,22 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
     }[training.weight]
     objective = {"denoising": denoising, "sliced": sliced, "exact": exact}[training.objective]
     return annealed(objective, within, weight)
+
+
+def _consistency_loss(
+    levels: Callable[[Tensor], Tensor], stage: int, steps: int, **options: Any
+) -> Callable[..., Tensor]:
+    """Return the loss at random σ, in which k grows from 1 by 1 every `stage` steps.
+
+    Without a `step`, it is that of the last of `steps`.
+    """
+
+    def loss(*args: Any, step: int = steps - 1, noise: Noise = torch.randn_like) -> Tensor:
+        k = min(1 + step // stage, MAX_DOUBLINGS)
+        objective = partial(consistency, doublings=k, **options)
+        return annealed(objective, levels, torch.ones_like)(*args, noise=noise)
+
+    return loss
 
 
 def build_plan(
