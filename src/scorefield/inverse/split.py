@@ -27,8 +27,8 @@ from ..samplers.state import sampler
 from ..score import Score
 from .operators import LinearOperator, check_measurement
 
-LOWEST_SHARE = 0.2
-"""Last σ of the reverse diffusion in a Gibbs step, over its first."""
+LOWEST_SHARE = 0.35
+"""Last σ of the reverse diffusion in a Gibbs step, over its first; x₀ has the rest of the noise."""
 
 
 def check_observation(
@@ -116,11 +116,14 @@ def split_gibbs(
     y, levels = y.to(x), sigmas.tolist()
     least = sigma_y / _largest_eigenvalue(operator, y) ** 0.5 if sigma_y > 0 else 0.0
     rhos = [levels[0], *(max(sigma, least) for sigma in levels[1:])]
-    for i, rho in enumerate(rhos, 1):
-        clean = _sample_clean(score, x, rho, max(LOWEST_SHARE * rho, levels[-1]), inner, noise)
-        if i < len(rhos):
-            x = _condition(operator, y, sigma_y, clean, rhos[i], noise, shared=True)
-            yield State(x, rhos[i], clean)
+    for rho, following in pairwise(rhos):
+        low = max(LOWEST_SHARE * rho, levels[-1])
+        clean = _sample_clean(score, x, rho, low, inner, noise)
+        clean = clean + low * noise(clean)  # else it would have less spread, level by level
+        x = _condition(operator, y, sigma_y, clean, following, noise, shared=True)
+        yield State(x, following, clean)
+    steps = math.ceil(inner * math.log(levels[-1] / rhos[-1]) / math.log(LOWEST_SHARE))
+    clean = _sample_clean(score, x, rhos[-1], levels[-1], max(inner, steps), noise)
     x = operator.project(clean, y) if sigma_y == 0 else clean
     yield State(x, 0.0, x)
 
