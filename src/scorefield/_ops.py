@@ -70,9 +70,10 @@ def check_finite(x: object, name: str = "x") -> None:
         raise ValueError(f"{name} has NaN or infinite values: replace them, or leave them out")
 
 
-def check_fits(x: Tensor, shape: torch.Size, device: torch.device, name: str) -> None:
-    """Raise unless x has samples of that shape, in floats and on that device."""
+def check_fits(x: Tensor, shape: torch.Size, device: torch.device | None, name: str) -> None:
+    """Raise unless x has samples of that shape, in floats and on that device, or on any if None."""
     check_floats(x)
+    device = device or x.device
     if x.shape[1:] != shape or x.device != device:
         raise ValueError(
             f"x is a batch of {tuple(x.shape[1:])} on {x.device}, but {name} is for samples of "

@@ -93,7 +93,7 @@ class Prior:
 
     def check_shape(self, x: Tensor) -> None:
         """Raise unless x is a batch of samples in the shape of the mean."""
-        check_fits(x, self.mean.shape, x.device, "the prior")
+        check_fits(x, self.mean.shape, None, "the prior")
 
     def _centre(self, x: Tensor, sigma: Sigma) -> tuple[Tensor, Tensor]:
         self.check_shape(x)
