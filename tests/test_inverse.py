@@ -360,6 +360,7 @@ FIRST = [
         (lambda: grayscale()(torch.zeros(1, 1, 8, 8)), "3 channels"),
         (lambda: blur(-1.0), "sigma=-1"),
         (lambda: matrix(torch.zeros(2, 3), (2, 2)), "3 columns"),
+        (lambda: matrix(torch.zeros(2, 3)), "rows are all 0"),
         (lambda: pigdm(two(), SUM, ZERO, sigma_y=-1), "sigma_y"),
         (lambda: dps(two(), SUM, ZERO, zeta=0), "zeta=0"),
         (lambda: mmps(two(), SUM, ZERO, iterations=0), "iterations=0: give"),

@@ -47,8 +47,8 @@ class Cost(NamedTuple):
 COSTS = {
     "particle_filter": Cost(64, lambda n: 2 * n + 1),
     "tds": Cost(64),
-    "split_gibbs": Cost(128, lambda n: 5 * n),
-    "daps": Cost(128, lambda n: 5 * n),
+    "split_gibbs": Cost(128, lambda n: 5 * n - 4),
+    "daps": Cost(128, lambda n: 5 * n - 4),
     "repaint": Cost(64, lambda n: 10 * n - 9),
     "diffpir": Cost(64),
     "ddrm": Cost(32),
@@ -91,11 +91,12 @@ def restore(
 ) -> Float[Tensor, "rows n *shape"]:
     """Sample n completions of each measurement, a row of y each (y[None] for one).
 
-    The methods "particle_filter", "tds" and "split_gibbs" are asymptotically exact, the others are
-    biased. `sigma_y` is the standard deviation of y's noise; if it is 0, each completion has
-    Ax = y. `steps` is the number of noise levels; for its default see `COSTS`, and `make_plan` for
-    the other methods. For the first two, a measurement has `filters` of `particles` each, at most
-    n; completions from one filter are correlated, because they may descend from one particle.
+    The methods "particle_filter", "tds" and (for many inner steps too) "split_gibbs" are
+    asymptotically exact, the others are biased. `sigma_y` is the standard deviation of y's noise;
+    if it is 0, each completion has Ax = y. `steps` is the number of noise levels; for its default
+    see `COSTS`, and `make_plan` for the other methods. For the first two, a measurement has
+    `filters` of `particles` each, at most n; completions from one filter are correlated, because
+    they may descend from one particle.
     `batch` chains run at a time, but at least one filter.
     `label` is the class of all completions, by name or number, `condition` another one of all, and
     `guidance` the strength of the guidance towards them, or a `Guidance`.
@@ -204,7 +205,8 @@ def workload(
 ) -> Workload:
     """Return how much `restore` computes for a number of measurements, `rows`.
 
-    Options of the method, such as inner=3, are not counted.
+    Options of the method, such as inner=3, and the longer end of "split_gibbs" for a noisy y are
+    not counted.
     """
     if method not in get_args(RestorationMethod):
         raise ValueError(f"method={method!r}: there are {', '.join(get_args(RestorationMethod))}")

@@ -52,8 +52,8 @@ def restore(
         noise: standard deviation of the measurement's noise, in images from 0 to 1; by default the
             rounding error of 8 bits for deblur, else 0, which returns known pixels unchanged.
         out: directory for the results.
-        method: particle_filter, tds and split_gibbs are exact for much computation, the others
-            are biased.
+        method: particle_filter and tds are exact for many particles and steps, split_gibbs nearly
+            so for many steps, the others are biased.
         particles: number of particles in a filter.
         filters: number of particle filters, at most n; samples from one filter are correlated.
         label: class of all completions, by name or number.

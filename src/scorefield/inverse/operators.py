@@ -243,6 +243,8 @@ def matrix(rows: Float[Tensor, "m size"], shape: Sequence[int] | None = None) ->
     shape = torch.Size(shape or rows.shape[1:])
     if shape.numel() != rows.shape[1]:
         raise ValueError(f"rows has {rows.shape[1]} columns, but a sample {shape.numel()} numbers")
+    if not rows.any():
+        raise ValueError("rows are all 0: give a matrix that measures something")
     last = on_last_axis(rows, max(rows.shape) * torch.finfo(rows.dtype).eps)
     return LinearOperator(
         lambda x: last(x.flatten(1)), lambda y: last.adjoint(y).view(len(y), *shape), last.gram

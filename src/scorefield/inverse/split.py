@@ -28,7 +28,7 @@ from ..score import Score
 from .operators import LinearOperator, check_measurement
 
 LOWEST_SHARE = 0.35
-"""Last σ of the reverse diffusion in a Gibbs step, over its first; x₀ has the rest of the noise."""
+"""Last σ of a Gibbs step's reverse diffusion of 2 steps, over its first; x₀ keeps its noise."""
 
 
 def check_observation(
@@ -109,21 +109,24 @@ def split_gibbs(
     """Sample by Gibbs steps at falling ρ, exactly for many levels and inner steps.
 
     Each level takes 2·inner + 1 evaluations: a reverse diffusion of `inner` steps from ρ, and the
-    denoiser. x is a sample of q at sigmas[0], where y must say little. With noise, a ρ below the
-    largest exact one is raised to it. Modes mix at a high ρ only, so that their weights depend on
-    the number of levels there. The last state is x₀, with a noiseless y imposed on it.
+    denoiser. More steps are finer and end lower. x is a sample of q at sigmas[0], where y must say
+    little. With noise, a ρ below the largest exact one is raised to it. Modes mix at a high ρ only,
+    so that their weights depend on the number of levels there. The last reverse diffusion goes down
+    to the last level; the last state is x₀, with a noiseless y imposed on it.
     """
     y, levels = y.to(x), sigmas.tolist()
+    share = LOWEST_SHARE ** (inner / 2) ** 0.5
     least = sigma_y / _largest_eigenvalue(operator, y) ** 0.5 if sigma_y > 0 else 0.0
+    least = min(least, levels[0])
     rhos = [levels[0], *(max(sigma, least) for sigma in levels[1:])]
     for rho, following in pairwise(rhos):
-        low = max(LOWEST_SHARE * rho, levels[-1])
+        low = max(share * rho, levels[-1])
         clean = _sample_clean(score, x, rho, low, inner, noise)
         clean = clean + low * noise(clean)  # else it would have less spread, level by level
         x = _condition(operator, y, sigma_y, clean, following, noise, shared=True)
         yield State(x, following, clean)
-    steps = math.ceil(inner * math.log(levels[-1] / rhos[-1]) / math.log(LOWEST_SHARE))
-    clean = _sample_clean(score, x, rhos[-1], levels[-1], max(inner, steps), noise)
+    steps = math.ceil(inner * math.log(levels[-1] / rhos[-1]) / math.log(share))
+    clean = _sample_clean(score, x, rhos[-1], levels[-1], steps, noise)
     x = operator.project(clean, y) if sigma_y == 0 else clean
     yield State(x, 0.0, x)
 
@@ -170,7 +173,9 @@ def _sample_clean(
 
 
 def _between(sigma: float, low: float, steps: int) -> list[float]:
-    """Return the ends of steps of equal ratio from σ to a lower one, or to the same."""
+    """Return the ends of steps of equal ratio from σ to a lower one; the same σ needs no step."""
+    if sigma == low:
+        return [low]
     return [sigma * (low / sigma) ** (i / steps) for i in range(steps)] + [low]
 
 

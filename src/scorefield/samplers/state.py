@@ -59,7 +59,7 @@ def sampler(
             if not isinstance(own["score"], Guarded):  # or x is the state of a sampler that calls
                 _check_start(own["score"], own["x"])
                 own["score"] = Guarded(own["score"])
-            _check_limits(own)
+            _check_limits(own, signature)
             check(**own)
             last = own["sigmas"][-1].item() if own.get("denoise") else None
             return _run(body(*call.args, **call.kwargs), own["score"], own["x"], last)
@@ -133,7 +133,7 @@ def _is_step(step: Any) -> bool:
     return True
 
 
-SHARE = (lambda share: share is None or 0 <= share <= 1), "a share from 0 to 1"
+SHARE = (lambda share: 0 <= share <= 1), "a share from 0 to 1"
 STEP = _is_step, "a function of (score, x, sigma, sigma_next, noise)"
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (lambda x: not isinstance(x, Tensor) and 0 <= x < math.inf, "one float ≥ 0"),
@@ -154,15 +154,18 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """Values that an option of a sampler can have, by the option's name."""
 
 
-def _check_limits(own: dict[str, Any]) -> None:
+def _check_limits(own: dict[str, Any], signature: inspect.Signature) -> None:
     if "sigmas" in own:
         check_levels(own["sigmas"])
         # with steps at each level, one level is enough
         if len(own["sigmas"]) == 1 and "steps" not in own and own.get("denoise") is False:
             raise ValueError("sigmas has one level and denoise=False: there is no step to take")
     for name, (fits, choice) in LIMITS.items():
-        if name in own and not fits(own[name]):
-            raise ValueError(f"{name}={own[name]!r}: give {choice}")
+        if name not in own:
+            continue
+        value, default = own[name], signature.parameters[name].default
+        if not (default is None if value is None else fits(value)):
+            raise ValueError(f"{name}={value!r}: give {choice}")
 
 
 def _check_start(score: Score, x: Tensor) -> None:
