@@ -5,8 +5,11 @@ A copy of a run's folder, taken while it trains, is what a kill at that moment l
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
-from itertools import count
+from itertools import count, islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +18,7 @@ from test_faults import DIGITS, assert_same_end, read_log, vectors
 from test_run import poison
 
 from scorefield.runs import resume, start, track
-from scorefield.runs.config import override
+from scorefield.runs.config import as_json, override
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +46,9 @@ class Memory:
 @pytest.fixture
 def store(monkeypatch):
     """The rows of a tracker that stands for trackio."""
-    store = SimpleNamespace(rows=[], opened=[], ends=[], rewrites=False)
+    store = SimpleNamespace(rows=[], opened=[], ends=[], rewrites=False, __spec__="installed")
     monkeypatch.setitem(track.TRACKERS, "trackio", Memory)
-    monkeypatch.setattr("scorefield.runs.run.import_tracker", lambda kind: store)
-    monkeypatch.setattr(track, "import_tracker", lambda kind: store)
+    monkeypatch.setitem(sys.modules, "trackio", store)
     return store
 
 
@@ -91,15 +93,32 @@ def test_a_killed_run_has_each_step_once_whatever_the_tracker_lost(store, tmp_pa
     assert store.ends[0] is False
 
 
+KILLED = """
+import os, signal, sys
+from scorefield.runs import start, track
+from scorefield.runs.config import read
+track.SEND_EVERY = 0.0
+for update in start(read(sys.argv[1]), sys.argv[2]):
+    if update.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _resume_killed(experiment, directory):
+    """Train to step 3, where the tracker is after the checkpoint, kill the process and resume."""
+    config = directory.with_suffix(".json")
+    config.write_text(as_json(experiment))
+    child = subprocess.run([sys.executable, "-c", KILLED, config, directory], check=False)
+    assert child.returncode == -signal.SIGKILL
+    run = resume(directory)
+    assert run.step == 2
+    list(run)
+
+
 def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
-    experiment = override(DIGITS, ["keeping.tracker=tensorboard"])
-    for update in start(experiment, tmp_path / "run"):
-        if update.step == 3:
-            shutil.copytree(tmp_path / "run", tmp_path / "killed")
-    list(resume(tmp_path / "killed"))
-    assert_same_end(tmp_path / "killed", tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "killed/tensorboard")).Reload()
-    log = _expected(tmp_path / "killed")
+    _resume_killed(override(DIGITS, ["keeping.tracker=tensorboard"]), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    log = _expected(tmp_path / "run")
     for name in ("loss", "norm", "rate", "heldout", "best_heldout"):
         seen = [(event.step, event.value) for event in events.Scalars(name)]
         # rounded to float32
@@ -147,6 +166,31 @@ def test_a_tracker_that_is_not_installed_is_named_before_the_run_starts(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_library_that_cannot_be_imported_is_reported_once_and_stops_nothing(
+    points, tmp_path, monkeypatch
+):
+    list(start(vectors(points), tmp_path / "like"))
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trackio.py").write_text("raise AttributeError('np.float_ was removed')")
+    run = start(vectors(points, "keeping.tracker=trackio"), tmp_path / "run")
+    with pytest.warns(UserWarning, match="trackio failed .*: np.float_ was removed; the") as caught:
+        list(islice(run, 3))
+    assert len(caught) == 1
+    monkeypatch.setitem(sys.modules, "trackio", None)  # another machine, without it
+    with pytest.warns(UserWarning, match=r"failed .* pip install 'scorefield\[trackio\]'; the run"):
+        list(resume(tmp_path / "run"))
+    assert_same_end(tmp_path / "run", tmp_path / "like")
+
+
+def test_a_trackio_that_hides_its_last_step_is_refused_with_the_version_to_install():
+    module = SimpleNamespace(init=lambda **options: SimpleNamespace())
+    with pytest.raises(
+        RuntimeError, match=r"hides its last step: pip install 'scorefield\[trackio"
+    ):
+        track.Trackio(module, Path(), "name", {})
+
+
 def _read_wandb(directory):
     """The rows of the only offline run: a log of records in blocks of 32 KiB, as in LevelDB."""
     from wandb.proto import wandb_internal_pb2
@@ -189,17 +233,13 @@ def _read_trackio(directory):
 @pytest.mark.parametrize(
     ("kind", "read"), [("wandb", _read_wandb), ("mlflow", _read_mlflow), ("trackio", _read_trackio)]
 )
-def test_a_real_tracker_without_a_network_has_each_step_once(
+def test_a_killed_run_has_each_step_once_in_a_real_tracker(
     kind, read, points, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when it is first imported
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     pytest.importorskip(kind)
-    run = start(vectors(points, f"keeping.tracker={kind}"), tmp_path / "run")
-    for update in run:
-        if update.step == 3:
-            break
-    list(resume(tmp_path / "run"))
+    _resume_killed(vectors(points, f"keeping.tracker={kind}"), tmp_path / "run")
     log = [(x["step"], pytest.approx(x["loss"])) for x in read_log(tmp_path / "run")]
     assert list(read(tmp_path / "run")) == log

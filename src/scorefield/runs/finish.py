@@ -20,6 +20,7 @@ from .pace import Pace
 from .resolve import resolve
 from .resume import OwnData, move_data, partial_files, resume, write_fingerprints
 from .run import Run
+from .track import check_installed
 
 DECODERS = (TABLE_FILE, LATENTS_FILE)
 """Files of a run that say how samples become rows or images."""
@@ -46,6 +47,7 @@ def start(
     _check_new(directory)
     check_writable(directory / "config.json")
     _import_network(experiment)
+    check_installed(experiment.keeping.tracker)
     experiment, dataset = move_data(experiment, data)
     dataset = dataset or load_data(experiment.data.source, **experiment.data.arguments)
     if experiment.training.budget is None:

@@ -50,7 +50,7 @@ from .state import (
     save_snapshots,
     save_state,
 )
-from .track import Tracker, import_tracker
+from .track import Tracker
 
 GRID_SAMPLES = 36
 BACKWARD = 3
@@ -81,8 +81,6 @@ class Run:
         self._written = 0  # last step whose files are all written, except perhaps its checkpoint
         self._signals = Signals()
         self._tracker = Tracker("none", directory)
-        if experiment.keeping.tracker != "none":
-            import_tracker(experiment.keeping.tracker)  # fail now on what is not installed
 
     @property
     def step(self) -> int:

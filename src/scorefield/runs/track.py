@@ -17,6 +17,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
@@ -70,7 +71,7 @@ class Tracker:
         if self.kind == "none":
             return
         with self._report_failure():
-            module, directory = import_tracker(self.kind), self.directory.resolve()
+            module, directory = _import_library(self.kind), self.directory.resolve()
             config = dict(flat_fields(json.loads(read_text(directory / "config.json"))))
             self.backend = TRACKERS[self.kind](module, directory, _read_identity(directory), config)
             grids = (int(path.stem) for path in directory.glob("samples/[0-9]*.png"))
@@ -126,7 +127,13 @@ class Tracker:
             warnings.warn(message, stacklevel=2)
 
 
-def import_tracker(kind: str) -> Any:
+def check_installed(kind: str) -> None:
+    """Refuse a tracker that is not installed; an import that fails otherwise stops no run."""
+    if kind != "none" and find_spec(kind) is None:
+        _import_library(kind)
+
+
+def _import_library(kind: str) -> Any:
     """Import the library of a tracker; an error says how to install it."""
     return import_extra(kind, kind, f"keeping.tracker={kind}")
 
@@ -138,9 +145,6 @@ def _read_identity(directory: Path) -> str:
         name = re.sub(r"[^a-zA-Z0-9_.-]", "_", directory.name)[:80] + f"-{uuid.uuid4().hex[:8]}"
         write_file(path, json.dumps({"name": name}).encode())
     return str(json.loads(read_text(path))["name"])
-
-
-# ── Trackers: each takes its module, the run's directory, its name and its configuration ─────────
 
 
 class TensorBoard:
@@ -208,10 +212,8 @@ class WeightsAndBiases:
 class MLflow:
     """A run of MLflow; without MLFLOW_TRACKING_URI in a database in RUN/mlflow."""
 
-    ROWS = 150
-    """Rows a call, which takes at most 1,000 numbers."""
-    PARAMETERS = 100
-    """Parameters a call."""
+    BATCH = 100
+    """Rows or parameters a call, which takes at most 1,000 numbers or 100 parameters."""
 
     def __init__(self, module: Any, directory: Path, name: str, config: Mapping[str, Any]) -> None:
         self.module, uri, artifacts = module, os.environ.get("MLFLOW_TRACKING_URI"), None
@@ -233,21 +235,21 @@ class MLflow:
         history = self.client.get_metric_history(self.id, "rate") if runs else []
         self.last = max((metric.step for metric in history), default=0)
         # a parameter cannot be changed
-        names = {re.sub(r"[^\w./ -]", "_", key): value for key, value in config.items()}
-        new = [(key, value) for key, value in names.items() if key not in run.data.params]
-        params = [module.entities.Param(key, str(value)[:6000]) for key, value in new]
-        for i in range(0, len(params), self.PARAMETERS):
-            self.client.log_batch(self.id, params=params[i : i + self.PARAMETERS])
+        names = {re.sub(r"[^\w./ -]", "_", k): str(x)[:6000] for k, x in config.items()}
+        new = {k: x for k, x in names.items() if k not in run.data.params}
+        params = [module.entities.Param(*item) for item in new.items()]
+        for i in range(0, len(params), self.BATCH):
+            self.client.log_batch(self.id, params=params[i : i + self.BATCH])
 
     def log(self, rows: Sequence[Point]) -> None:
         """Write the rows, all numbers of a row in one transaction; a grid twice is the same."""
         for row in rows:
             if row.grid:
                 self.client.log_artifact(self.id, str(row.grid), "samples")
-        for i in range(0, len(rows), self.ROWS):
+        for i in range(0, len(rows), self.BATCH):
             metrics = [
                 self.module.entities.Metric(key, value, int(1000 * row.time), row.step)
-                for row in rows[i : i + self.ROWS]
+                for row in rows[i : i + self.BATCH]
                 for key, value in row.metrics.items()
             ]
             self.client.log_batch(self.id, metrics=metrics)
@@ -257,8 +259,8 @@ class MLflow:
         self.client.set_terminated(self.id, "FINISHED" if finished else "KILLED")
 
 
-class Trackio:
-    """A run of trackio, in its folder TRACKIO_DIR or on the Space TRACKIO_SPACE_ID."""
+class Trackio(WeightsAndBiases):
+    """A run of trackio, with W&B's calls, in TRACKIO_DIR or on the Space TRACKIO_SPACE_ID."""
 
     def __init__(self, module: Any, directory: Path, name: str, config: Mapping[str, Any]) -> None:
         self.module = module
@@ -266,16 +268,15 @@ class Trackio:
             project=PROJECT, name=name, config=dict(config), resume="allow", embed=False,
             auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
-        self.last = self.run._next_step - 1  # it has no public name
-
-    def log(self, rows: Sequence[Point]) -> None:
-        """Queue the rows, which a thread writes."""
-        for row in rows:
-            image = {"samples": self.module.Image(row.grid)} if row.grid else {}
-            self.run.log(row.metrics | image, step=row.step)
+        next_step = getattr(self.run, "_next_step", None)  # it has no public name
+        if next_step is None:
+            raise RuntimeError(
+                "this trackio hides its last step: pip install 'scorefield[trackio]'"
+            )
+        self.last = next_step - 1
 
     def close(self, finished: bool) -> None:
-        """Wait for that thread."""
+        """Wait for the thread that writes."""
         self.run.finish()
 
 
