@@ -26,7 +26,7 @@ from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import Arrays, Dataset, Latents, all_samples, load_data
 from scorefield.runs import start
-from scorefield.runs.config import Experiment, override
+from scorefield.runs.config import Experiment, override, read
 from scorefield.sample import chains
 from scorefield.show import images
 from scorefield.values import IMPORTED, import_object
@@ -61,6 +61,24 @@ def test_train_makes_a_run_and_names_the_next_command(capsys, error_of):
     assert json.loads(Path("more/config.json").read_text())["network"]["width"] == 8
     capsys.readouterr()
     assert "scorefield resume" in error_of("train", *TINY)
+
+
+@pytest.mark.parametrize("objective", ["denoising", "consistency"])
+def test_training_from_a_run_alone_takes_its_data(capsys, error_of, objective):
+    np.save("points.npy", np.arange(9 * 64, dtype=np.uint8).reshape(9, 8, 8))
+    held_out = ["--held-out", "0.4", "--data.flip=true"]
+    assert main(["train", "--data", "points.npy", "--steps", "1", *held_out, *TINY]) == 0
+    tune = ["--objective", objective, "--steps", "1", "--from"]
+    assert main(["train", *tune, "runs/points"]) == 0
+    assert f"data: {Path('points.npy').resolve()}" in capsys.readouterr().out
+    before, after = (read(Path(f"runs/{name}/config.json")) for name in ("points", "points-tuned"))
+    assert after.data == before.data
+    assert after.data.options == {"held_out": 0.4}
+    shutil.copy("runs/points/model.safetensors", "alone.safetensors")
+    if objective == "consistency":
+        assert "name them by --data" in error_of("train", *tune, "alone.safetensors")
+    else:
+        assert main(["train", "--show", *tune, "alone.safetensors"]) == 0
 
 
 def test_fields_are_set_in_both_spellings_and_shown(capsys):

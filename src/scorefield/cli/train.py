@@ -47,13 +47,15 @@ def train(
 
     Args:
         data: a data set's name, hub:OWNER/NAME, a folder of images, or an .npy, .npz, .h5,
-            .csv, .tsv or .parquet file; by default the preset's own.
+            .csv, .tsv or .parquet file; by default the preset's own, or with --from RUN alone
+            those of RUN.
         held_out: share of a folder's or file's samples to hold out, as 0.1, or a folder of images
             to hold out; the same as --data.options.held_out.
-        out: directory of the run; runs/PRESET by default.
+        out: directory of the run; runs/PRESET by default, or runs/RUN-tuned with --from RUN alone.
         config: YAML or JSON file of fields, such as a run's config.json.
         start: a model to continue training from, as written by `save`, a run or `convert`, or
-            hub:OWNER/NAME, which is downloaded.
+            hub:OWNER/NAME, which is downloaded. Without PRESET, --data and --config, a run's own
+            data are used again, with the options that they had.
         objective: the loss, the same as --training.objective; with --from RUN, consistency turns
             its model into one that samples in 1 or 2 evaluations.
         steps: number of training steps, the same as --training.steps.
@@ -74,6 +76,8 @@ def train(
     own += settings
     experiment = choose_experiment(preset, file=config, source=data, settings=own)
     name = preset or (config.stem if config else Path(data).stem if data else "digits")
+    if start is not None and not (preset or config or data):
+        name = f"{start.name.removesuffix('.safetensors')}-tuned"
     if show:
         print(as_json(experiment))
     else:
@@ -133,6 +137,8 @@ def _start(directory: Path, experiment: Experiment, settings: Sequence[str]) -> 
     importing = monotonic() - began
     run = start(experiment, directory, settings=settings)
     run.pace.seconds += importing
+    if experiment.start is not None:
+        say(f"data: {experiment.data.source}")
     say(f"computing: {run.reasons}")
     if run.plan:
         say(run.plan)

@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 from ..values import spelling_hint
-from .config import Data, Experiment, override, read
+from .config import FINGERPRINTS_FILE, Data, Experiment, override, read
 from .presets import CONSISTENCY, PRESETS
 
 
@@ -20,13 +20,19 @@ def choose_experiment(
 ) -> Experiment:
     """Return the experiment that `scorefield train` runs; without a preset, one suits the data.
 
+    Without a preset, a file and a source, the data are those of the run that training starts from.
     With a budget, the network for images is chosen later, unless it is set here; latents and
     volumes keep the preset's.
     """
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"{preset!r} is not a preset: {spelling_hint(preset, PRESETS)}")
-    suited = preset or ("digits" if source is None else _suited_preset(source, settings))
+    data = None if source is None else Data(source)
+    if preset is None and file is None and source is None:
+        data = _inherited_data(settings)
+    suited = preset or ("digits" if data is None else _suited_preset(data, settings))
     default = PRESETS[suited] if preset or file is None else Experiment()
+    if data is not None and source is None:
+        default = replace(default, data=data)
 
     def change(experiment: Experiment) -> Experiment:
         if file is not None:
@@ -70,20 +76,43 @@ def change_source(data: Data, source: str) -> Data:
     return replace(data, source=source, options=options, condition=condition)
 
 
-def _suited_preset(source: str, settings: Sequence[str]) -> str:
+def _inherited_data(settings: Sequence[str]) -> Data | None:
+    """Return the data of the run that the settings start from, if it is a run that names them."""
+    own = [text for text in settings if text.startswith(("start=", "training.objective="))]
+    experiment = override(Experiment(), own)
+    if experiment.start is None:
+        return None
+    from ..checkpoint import run_directory
+    from ..data import IN_MEMORY
+
+    start = Path(experiment.start)
+    path = run_directory(start) / "config.json"  # a pushed or converted model may have one too
+    if path.exists() and path.with_name(FINGERPRINTS_FILE).exists():
+        data = read(path).data
+        if data.source != IN_MEMORY:
+            return data
+    named = any(text.startswith("data.source=") for text in settings)
+    if experiment.training.objective == "consistency" and start.exists() and not named:
+        raise ValueError(
+            f"--from {start}: no run next to it names the data to tune it on: name them by --data"
+        )
+    return None
+
+
+def _suited_preset(data: Data, settings: Sequence[str]) -> str:
     """Return the name of the preset for data of this kind."""
-    if source == "digits":
-        return source
+    own = [text for text in settings if text.startswith(("data.options.", "data.condition="))]
+    data = override(Experiment(data=data), own).data
+    if data.source == "digits":
+        return data.source
     from ..data import load_data
 
-    if _is_collection(source):
+    if _is_collection(data.source):
         return "photos"
-    own = [text for text in settings if text.startswith(("data.options.", "data.condition="))]
-    data = load_data(source, **override(Experiment(), own).data.arguments)
-    if data.table is not None:
-        simulated = any(text.startswith("data.options.parameters=") for text in own)
-        return "posterior" if simulated else "table"
-    return {"signals": "signals", "vectors": "vectors"}.get(data.kind, "photos")
+    loaded = load_data(data.source, **data.arguments)
+    if loaded.table is not None:
+        return "posterior" if "parameters" in data.options else "table"
+    return {"signals": "signals", "vectors": "vectors"}.get(loaded.kind, "photos")
 
 
 def _is_collection(source: str) -> bool:

@@ -165,6 +165,8 @@ class Experiment:
 
 Config = TypeVar("Config")
 
+FINGERPRINTS_FILE = "data.json"
+"""File of a run that its data are recognised by."""
 MAX_CONFIG_CHARACTERS = 2**20
 """A configuration has about 2,000, but one with the names of `MAX_CLASSES` classes almost 2²⁰."""
 MAX_YAML_CHARACTERS = 2**15

@@ -23,7 +23,7 @@ from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Data, Experiment, Levels, Training
 
 CONSISTENCY_STAGES = 5
-"""Stages of consistency tuning. With 8, samples of digits became worse again."""
+"""Stages of consistency tuning."""
 BACKENDS = ("autocast", "channels_last", "tf32", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
 CENTRES = {"NCSN": 0.0, "NCSNv2": 0.0, "VE": 0.5}

@@ -33,7 +33,7 @@ from ..disk import read_text, write_file
 from . import config
 from .build import build
 from .choose import change_source
-from .config import Experiment
+from .config import FINGERPRINTS_FILE, Experiment
 from .resolve import resolve
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
@@ -47,7 +47,6 @@ FREE = {
     *("sampling", "keeping", "machine"),
 }
 """Fields that may differ when a run is resumed; data are recognised by content, not by path."""
-DATA = "data.json"
 
 PARTIAL = re.compile(r"\.[\w.-]+\.(jsonl?|safetensors|png)\.\d+")
 """Temporary files that a killed run leaves."""
@@ -152,7 +151,7 @@ def read_data(
 ) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     source, options = experiment.data.source, experiment.data.options
-    before = None if changed else _read_fingerprints(directory / DATA)
+    before = None if changed else _read_fingerprints(directory / FINGERPRINTS_FILE)
     again = f"scorefield {shlex.join(['resume', str(directory), '--data', source])} --changed-data"
     again = "changed_data=True" if source == IN_MEMORY else again
 
@@ -214,6 +213,6 @@ def write_fingerprints(directory: Path, data: config.Data, dataset: Dataset) -> 
     files = _fingerprint_files(data)
     fingerprints = files or fingerprint_samples(dataset)
     try:
-        write_file(directory / DATA, json.dumps(fingerprints, indent=0).encode())
+        write_file(directory / FINGERPRINTS_FILE, json.dumps(fingerprints, indent=0).encode())
     except OSError as error:
         raise interrupted_write(error, directory) from error
