@@ -46,6 +46,7 @@ class LocalHub(ThreadingHTTPServer):
         self.repositories, self.objects, self.requests = {}, {}, []
         self.names = {}  # of large files, by their checksums
         self.cuts = []  # numbers of bytes after which the next downloads of large files break off
+        self.faults = {}  # statuses with which requests of these paths' ends are answered
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
 
     def downloads(self):
@@ -77,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.requests.append((self.command, path, headers))
         self.body = self.read_body()
+        for end, status in self.server.faults.items():
+            if path.endswith(end):
+                return self.answer(status)
         for pattern, method in ROUTES.items():
             if match := re.fullmatch(pattern, path):
                 return method(self, *match.groups())

@@ -19,6 +19,7 @@ from hub_server import TOKEN, Repository
 import scorefield
 from scorefield.checkpoint import load_with_notes, read_tensors
 from scorefield.cli import main
+from scorefield.convert import fetch_model, parse_hub_name
 from scorefield.evaluate import push
 from scorefield.evaluate.figure import Figure
 from scorefield.runs import finish
@@ -137,13 +138,52 @@ def test_without_a_network_the_cache_is_read(pushed, run, monkeypatch):
         with pytest.raises(OSError, match=r"cannot be downloaded: .*check the network, and try"):
             scorefield.load(f"hub:{NAME}")
     assert same(scorefield.load(f"hub:{NAME}"), run)
+    commit = pushed.repositories[NAME].head
+    used = f"hub:{NAME} cannot be downloaded: .*check the network.*; commit {commit} in the cache"
     with monkeypatch.context() as offline:
         offline.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-        assert same(scorefield.load(f"hub:{NAME}"), run)
+        with pytest.warns(match=used):
+            assert same(scorefield.load(f"hub:{NAME}"), run)
+    for status, reason in {500: "answers with status 500", 429: "status 429"}.items():
+        pushed.faults = {f"/api/models/{NAME}": status}
+        with pytest.warns(match=f"{reason}.*; commit {commit} in the cache is used"):
+            assert same(scorefield.load(f"hub:{NAME}"), run)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert same(scorefield.load(f"hub:{NAME}"), run)
     with pytest.raises(OSError, match="not in the cache: unset HF_HUB_OFFLINE"):
         scorefield.load("hub:me/other")
+
+
+def test_an_interrupted_download_is_not_taken_as_complete(pushed, monkeypatch):
+    pushed.faults = {"/config.json": 500}
+    with pytest.raises(OSError, match=f"hub:{NAME} cannot be downloaded: .* status 500: try"):
+        scorefield.load(f"hub:{NAME}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="not in the cache: unset HF_HUB_OFFLINE"):
+        scorefield.load(f"hub:{NAME}")
+
+
+def test_a_cached_model_with_a_damaged_file_is_not_taken_as_complete(pushed, monkeypatch):
+    folder = fetch_model(f"hub:{NAME}")
+    (folder / "config.json").resolve().write_bytes(b"{}")
+    with pytest.raises(OSError, match=r"config\.json is damaged"):
+        scorefield.load(f"hub:{NAME}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="not in the cache"):
+        scorefield.load(f"hub:{NAME}")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        *("/a/../../../../secret.pkl", "/..", "/.", "//etc/passwd", "/a\\..\\x", "/a\nb"),
+        *("@..", "@.", "@refs/x/..", "@main\n", "@a\\b", "@a\x1b[2J/x"),
+    ],
+)
+def test_a_name_that_leaves_the_cached_commit_is_refused(end):
+    with pytest.raises(ValueError, match="names no model of the Hub"):
+        parse_hub_name(f"hub:{NAME}{end}")
+    assert parse_hub_name(f"hub:{NAME}@refs/pr/1/a..b/c.pkl").file == "a..b/c.pkl"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +229,22 @@ def test_an_official_checkpoint_is_loaded_and_converted_by_name(hub, tmp_path, c
         assert torch.equal(scorefield.load(name)(x, 0.1), scorefield.from_official(path)(x, 0.1))
         model, x = scorefield.load("hub:ermon/ncsn/edm.pkl"), torch.rand(1, 3, 16, 16)
         assert torch.equal(model(x, 0.1), scorefield.from_official(edm)(x, 0.1))
+
+
+def test_the_data_of_a_downloaded_configuration_are_not_loaded_unless_named(
+    pushed, run, tmp_path, error_of
+):
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["source"] = "hub:other/data"
+    pushed.repositories[NAME].commit({"config.json": json.dumps(config).encode()})
+    commit, out = pushed.repositories[NAME].head, str(tmp_path / "out")
+    for command, *own in (["evaluate"], ["score", "digits"], ["restore"]):
+        error = error_of(command, f"hub:{NAME}", *own, "--out", out + ".csv" * bool(own))
+        assert f"hub:{NAME}@{commit} names the data 'hub:other/data'" in error
+        assert "add --data" in error
+    assert not any("other/data" in path for _, path, _ in pushed.requests)
+    options = ["--data", "digits", "--count", "1", "-n", "1", "--method", "replace"]
+    assert main(["restore", f"hub:{NAME}", *options, "--out", out]) == 0
 
 
 def test_a_dry_run_writes_the_files_without_a_library_or_a_login(run, tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ LAYERS = {
     "show": "diagnose disk distributed score values",
     "data": "_ops convert disk distributed noise oracles show values",
     "restore": "inverse model noise sample samplers score train values",
-    "runs": "_ops checkpoint data disk distributed fast ladder model nn noise objectives "
+    "runs": "_ops checkpoint convert data disk distributed fast ladder model nn noise objectives "
     "precondition prior sample score show train values",
     "evaluate": "checkpoint convert data diagnose disk distributed fast ladder likelihood metrics "
     "model noise objectives oracles runs sample samplers score show values",

@@ -13,7 +13,15 @@ from typing import Any
 from ..model import ScoreModel
 from .edm import build_edm
 from .export import to_diffusers, to_onnx
-from .fetch import RUN_FILES, fetch_model, hub_error, open_hub, origin, parse_hub_name
+from .fetch import (
+    RUN_FILES,
+    fetch_model,
+    find_commit,
+    hub_error,
+    open_hub,
+    origin,
+    parse_hub_name,
+)
 from .hub import from_diffusers
 from .ncsn import build_ncsn
 from .score_sde import build_score_sde
@@ -23,6 +31,7 @@ from .shared import model_entries, read_pickle
 __all__ = [
     "RUN_FILES",
     "fetch_model",
+    "find_commit",
     "from_diffusers",
     "from_official",
     "hub_error",

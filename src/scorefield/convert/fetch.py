@@ -9,6 +9,7 @@ lists, and nothing in it is run.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from importlib.metadata import version
@@ -25,7 +26,10 @@ HUB_NAME = re.compile(
     re.ASCII,
 )
 RUN_FILES = ("model.json", "config.json", "data.json", "table.json", "latents.json")
-"""Files of a run that travel with its model.safetensors; `save` writes the first one too."""
+"""Files of a run that travel with its model.safetensors; `save` writes the first one too.
+
+It is downloaded last: a commit in the cache that has it is complete.
+"""
 LAYOUT_FILES = re.compile(
     r"((unet|scheduler|unet/scheduler)/)?(model_index|(scheduler_)?config)\.json"
 )
@@ -43,10 +47,10 @@ FIXES: dict[object, str] = {
     "GatedRepoError": f"its owner grants access: ask for it on the model's page, then {LOG_IN}",
     "RevisionNotFoundError": "it has no such revision: name a branch, a tag or a commit",
     "RepositoryNotFoundError": f"it does not exist, or is private: correct the name, or {LOG_IN}",
-    "LocalEntryNotFoundError": "the Hub cannot be reached: check the network, and try again",
     "OfflineModeIsEnabled": "it is not in the cache: unset HF_HUB_OFFLINE to download it",
     401: f"the Hub does not accept the login: {LOG_IN}",
     403: f"the login does not permit this: with a token that does, {LOG_IN}",
+    429: "the Hub limits the number of requests (status 429): wait, and try again",
 }
 """Causes and fixes, by the class of the client's error or the status of the answer."""
 
@@ -63,7 +67,9 @@ def parse_hub_name(name: str) -> HubName:
     """Return the parts of hub:OWNER/NAME[@REVISION][/FILE]."""
     match = HUB_NAME.fullmatch(name)
     if match and not re.search(r"--|\.\.", match["repository"]):
-        return HubName(**match.groupdict())
+        parts = "/".join(filter(None, match.groups())).split("/")  # of paths in the cache
+        if {"", ".", ".."}.isdisjoint(parts) and not re.search(r"[\\\x00-\x1f\x7f]", name):
+            return HubName(**match.groupdict())
     raise ValueError(
         f"{name!r:.200} names no model of the Hub: give hub:OWNER/NAME, with @REVISION behind it "
         "for another than the newest, and /FILE for a checkpoint in it"
@@ -73,7 +79,7 @@ def parse_hub_name(name: str) -> HubName:
 def fetch_model(name: str | Path) -> Path:
     """Return the file or folder of a model, which is downloaded if its name begins with hub:.
 
-    Without a network, return what was downloaded before.
+    If the Hub cannot be reached, return what was downloaded before, with a warning.
     """
     text = Path(name).as_posix()
     if not text.startswith(HUB_PREFIX):
@@ -82,10 +88,13 @@ def fetch_model(name: str | Path) -> Path:
     try:
         info = hub.model_info(source.repository, revision=source.revision, files_metadata=True)
     except Exception as error:
-        cached = None if _status(error) in (401, 403, 404) else _find_cached(hub, source)
-        if cached is None:
-            raise hub_error(text, error) from error
-        return cached
+        reason = hub_error(text, error)
+        folder = None if _status(error) in (401, 403, 404) else _find_cached(hub, source)
+        if folder is None:
+            raise reason from error
+        if type(error).__name__ != "OfflineModeIsEnabled":  # which was asked for
+            warnings.warn(f"{reason}; commit {folder.name} in the cache is used", stacklevel=2)
+        return folder / (source.file or "")
     checksums = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in info.siblings or ()}
 
     def download(files: Iterable[str]) -> Path:
@@ -99,7 +108,7 @@ def fetch_model(name: str | Path) -> Path:
             folder = Path(place).parents[file.count("/")]
             if folder.name != info.sha:
                 raise OSError(f"{text} was changed during the download: try again")
-            _check(f"{text}: {file}", Path(place), checksums[file])
+            _check(f"{text}: {file}", folder, file, checksums[file])
         return folder
 
     if source.file is not None:
@@ -107,7 +116,8 @@ def fetch_model(name: str | Path) -> Path:
             raise FileNotFoundError(f"{text}: {spelling_hint(source.file, checksums)}")
         return download([source.file]) / source.file
     if {"model.safetensors", "model.json"} <= checksums.keys():
-        return download(file for file in ("model.safetensors", *RUN_FILES) if file in checksums)
+        files = ("model.safetensors", *reversed(RUN_FILES))
+        return download(file for file in files if file in checksums)
     if not any(map(WEIGHT_FILES.fullmatch, checksums)):
         raise FileNotFoundError(
             f"{text} has neither a model of scorefield nor a UNet2DModel in safetensors; name a "
@@ -130,27 +140,36 @@ def origin(path: Path) -> dict[str, Any]:
 
     They come from its place in the Hub's cache; nothing is known of other models.
     """
+    folder, name = find_commit(path)
+    if folder is None:
+        return {}
+    inside = "" if path == folder else f"/{path.relative_to(folder).as_posix()}"
+    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    sums = {f.relative_to(folder).as_posix(): _hash_file(f, hashlib.sha256()) for f in files}
+    return {"hub": f"{name}{inside}", "sha256": sums}
+
+
+def find_commit(path: Path) -> tuple[Path | None, str]:
+    """Return the folder and the name of the commit that a path in the Hub's cache belongs to."""
     for folder in (path, *path.parents):
         match = SNAPSHOT.fullmatch(folder.parent.parent.name)
         if match and folder.parent.name == "snapshots":
-            inside = "" if path == folder else f"/{path.relative_to(folder).as_posix()}"
-            files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
-            sums = {
-                f.relative_to(folder).as_posix(): _hash_file(f, hashlib.sha256()) for f in files
-            }
-            name = f"{HUB_PREFIX}{match[1]}/{match[2]}@{folder.name}{inside}"
-            return {"hub": name, "sha256": sums}
-    return {}
+            return folder, f"{HUB_PREFIX}{match[1]}/{match[2]}@{folder.name}"
+    return None, ""
 
 
 def hub_error(name: str, error: Exception, action: str = "downloaded") -> OSError:
     """Return an error of the Hub's client with its cause and a fix, in one line."""
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+    vague = isinstance(error, RuntimeError) or type(error).__name__ == "LocalEntryNotFoundError"
+    if vague and isinstance(error.__cause__, Exception):
         error = error.__cause__  # that of an upload names the file alone
-    keys = (*(kind.__name__ for kind in type(error).__mro__), _status(error))
+    status = _status(error)
+    keys = (*(kind.__name__ for kind in type(error).__mro__), status)
     reason = " ".join(str(error).split()) or type(error).__name__
     again = "" if isinstance(error, ValueError) else ": check the network, and try again"
     unknown = f"{reason:.400}{again}"
+    if status is not None and status >= 500:
+        unknown = f"the Hub answers with status {status}: try again later"
     return OSError(
         f"{name} cannot be {action}: {next(filter(None, map(FIXES.get, keys)), unknown)}"
     )
@@ -162,23 +181,26 @@ def _status(error: Exception) -> int | None:
 
 
 def _find_cached(hub: Any, source: HubName) -> Path | None:
-    """Return the place of a model that was downloaded before."""
+    """Return the folder of a commit whose files were downloaded before, to the last one."""
     try:
-        folder = hub.snapshot_download(
+        place = hub.snapshot_download(
             source.repository, revision=source.revision, local_files_only=True
         )
     except Exception:  # the client's own types
         return None
-    path = Path(folder, source.file or "")
-    return path if path.exists() else None
+    folder = Path(place)
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    last = [f for f in files if f == "model.json" or WEIGHT_FILES.fullmatch(f)]
+    return folder if files.intersection([source.file] if source.file else last) else None
 
 
-def _check(name: str, path: Path, expected: str | None) -> None:
+def _check(name: str, folder: Path, file: str, expected: str | None) -> None:
     """Refuse and remove a file of the cache that differs from the one that the Hub lists."""
+    path = folder / file
     git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     digest = _hash_file(path, git if len(expected or "") == 40 else hashlib.sha256())
     if digest != expected:
-        for place in {path.resolve(), path}:
+        for place in {path.resolve(), path, folder / "model.json"}:  # it is no longer complete
             place.unlink(missing_ok=True)
         raise OSError(
             f"{name} is damaged: its checksum is {digest}, but the Hub lists {expected}; it was "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..checkpoint import load_stored
+from ..convert import find_commit
 from ..data import (
     DATASETS,
     HUB_PREFIX,
@@ -120,11 +121,21 @@ def _same_folders(before: Sequence[str], now: Sequence[str]) -> bool:
 
 
 def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Experiment, Dataset]:
-    """Return a run's experiment and its data; see `resume` for `data`."""
+    """Return a run's experiment and its data; see `resume` for `data`.
+
+    Those that a configuration from the Hub names are refused: its author would choose what is read.
+    """
     path = Path(directory, "config.json")
     if not path.exists():
         raise ValueError(f"{directory} holds no run: it has no config.json, which names the data")
-    experiment, dataset = move_data(config.read(path), data)
+    experiment = config.read(path)
+    name = find_commit(path)[1]
+    if name and data is None:
+        raise ValueError(
+            f"{name} names the data {experiment.data.source!r}, which are loaded only if you name "
+            "them: add --data (data=... in Python) with these or others"
+        )
+    experiment, dataset = move_data(experiment, data)
     return experiment, read_data(Path(directory), experiment, dataset)
 
 
