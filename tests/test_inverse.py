@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from scorefield import Gaussian, GaussianMixture, Mixture, final, geometric, seeded
 from scorefield.inverse import (
@@ -155,6 +156,56 @@ def test_mmps_has_the_covariance_of_the_clean_sample_in_its_likelihood(function,
     operator = matrix(rows) if function is not torch.exp else nonlinear(measure)
     score = mmps(target, operator, y, iterations=4, peak=peak)
     torch.testing.assert_close(score(x, 0.5), target(x, 0.5) + pull)
+
+
+class Sine(torch.autograd.Function):
+    """sin x in the older form of a function, which forward differentiation refuses."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy * ctx.saved_tensors[0].cos()
+
+
+@pytest.mark.parametrize("function", [lambda x: scaled_dot_product_attention(x, x, x), Sine.apply])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_derivative_is_of_any_function_that_autograd_differentiates(function, training):
+    """By central differences, whose error is h²/6 times a third derivative: 1e-8 × tens."""
+    x, v, u = normal(3, 2, 1, 4, 5)
+    with torch.set_grad_enabled(training):
+        push, pull = nonlinear(function).derivative(x)
+        out, back = push(v), pull(u)
+    slope = (function(x + 1e-4 * v) - function(x - 1e-4 * v)) / 2e-4
+    torch.testing.assert_close(out.detach(), slope, rtol=0, atol=1e-6)
+    torch.testing.assert_close((back * v).sum(), (u * out).sum())
+    assert not (out.requires_grad or back.requires_grad) or training
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.03, 0.1])
+def test_mmps_of_many_photons_has_the_posterior_of_a_grid(sigma):
+    """10,000 photons of ½x with x ~ N(1, 0.02²), at whose posterior the variance is nearly ½D/peak.
+
+    The mean of ∂ log p(x₀ | x, y)/∂x₀ is 0. A normal y has peak·(y − ½x₀)/D there and Poisson's
+    peak·(y − ½x₀)/x₀: their difference is (½·peak/D)·E(x₀ − 2y)(x₀ − D)/x₀. The error of
+    E(x₀ | x, y) is that over 1/V + ½·peak/D.
+    """
+    peak, counts = 20_000, torch.tensor([[10_300.0]]).double()
+    y, grid = counts / peak, torch.linspace(0.9, 1.1, 4001).double()
+    x = 1.02 + sigma * torch.linspace(-3, 3, 7).double()[:, None]
+    prior = torch.distributions.Normal(1.0, 0.02)
+    joint = prior.log_prob(grid) + torch.distributions.Poisson(peak / 2 * grid).log_prob(counts)
+    weights = (joint - (x - grid) ** 2 / (2 * sigma**2)).softmax(1)
+    truth = (weights @ grid)[:, None] - x
+    target = Gaussian(torch.ones(1).double(), torch.full((1,), 4e-4).double())
+    denoised = x + sigma**2 * target(x, sigma)
+    bound = (weights * ((grid - 2 * y) * (grid - denoised) / grid).abs()).sum(1, keepdim=True)
+    score = mmps(target, matrix(torch.tensor([[0.5]]).double()), y, peak=peak)(x, sigma)
+    assert ((sigma**2 * score - truth).abs() <= bound).all()
+    assert (bound < 0.1 * (denoised - x - truth).abs().max()).all()  # of what y does to the mean
 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.1])
@@ -371,7 +422,11 @@ FIRST = [
         (lambda: dps(two(), SUM, ZERO - 1, peak=9.0), "y has negative values"),
         (lambda: fourier(torch.ones(4)), r"observed has shape \(4,\)"),
         (lambda: fourier(torch.ones(4, 4))(torch.zeros(1, 1, 4, 5)), "images of 4 × 4"),
-        (lambda: radon(0, 8), "angles=tensor"),
+        (lambda: fourier([[1.0]]), r"observed is list: .* torch.as_tensor\(observed\)"),
+        (lambda: radon(0, 8), "angles=0: give a number"),
+        (lambda: radon([0.0, 1.0], 8), r"angles is list: .* torch.as_tensor\(angles\)"),
+        (lambda: radon(torch.tensor(0.5), 8), r"angles has shape \(\)"),
+        (lambda: radon(360, 128), "360 angles need a matrix of 8,587,837,440 bytes, above"),
         *((partial(run, y=torch.zeros(1, 3)), "the mask has shape") for run in FIRST),
         *((partial(run, y=torch.zeros(3, 2)), "3 rows for 4 samples: give") for run in FIRST),
         (lambda: SUM_FILTER(y=torch.zeros(1, 2)), r"samples of \(2,\) are measured as \(1,\)"),

@@ -16,6 +16,7 @@ from functools import cache, partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import avg_pool2d
 
 from .._ops import check_batch, linearize, wide
@@ -43,9 +44,20 @@ class Operator:
         return self.forward(x)
 
     def derivative(self, x: Float[Tensor, "batch *shape"]) -> tuple[Map, Map]:
-        """Return v ↦ Jv and v ↦ Jᵀv, where J is the Jacobian of A at x."""
-        _, transpose = linearize(self.forward, x)
-        return lambda v: torch.func.jvp(self.forward, (x,), (v,))[1], transpose
+        """Return v ↦ Jv and v ↦ Jᵀv, where J is the Jacobian of A at x.
+
+        Jv is the pullback of the pullback, because more functions have a second derivative than a
+        forward one. Of torch's kernels for attention only `SDPBackend.MATH` has it.
+        """
+        y, transpose = linearize(self.forward, x)
+
+        @cache
+        def tangent() -> Map:
+            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                _, pullback = linearize(self.forward, x)
+            return linearize(pullback, torch.zeros_like(y))[1]
+
+        return lambda v: tangent()(v), transpose
 
     def gap(
         self, y: Float[Tensor, "rows *measured"], x: Float[Tensor, "batch *shape"]
@@ -76,8 +88,9 @@ class Operator:
 class LinearOperator(Operator):
     """A with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
 
-    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues. Only a mask has `observed`, the
-    entries of x that are entries of y.
+    `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues and y in the range of A; where f(0)
+    is not 0, the rest of y may be dropped. Only a mask has `observed`, the entries of x that are
+    entries of y.
     """
 
     adjoint: Map
@@ -101,7 +114,7 @@ class LinearOperator(Operator):
     def solve(
         self, y: Float[Tensor, "batch *measured"], sigma_y: float, spread: Tensor | float
     ) -> Float[Tensor, "batch *measured"]:
-        """Return (σ_y²I + spread²·AAᵀ)⁺y; the matrix is the precision of Ax + σ_y·n."""
+        """Return (σ_y²I + spread²·AAᵀ)⁺y, the precision of Ax + σ_y·n times y in A's range."""
 
         def inverse(values: Tensor) -> Tensor:
             variance = sigma_y**2 + spread**2 * values
@@ -154,13 +167,18 @@ def check_measurement(
         raise ValueError(f"sigma_y={sigma_y}: give the noise's standard deviation, 0 or more")
 
 
-def mask(observed: Tensor) -> LinearOperator:
-    """Inpainting, y = m ⊙ x. m broadcasts to a sample, 1 or True is observed; y has x's shape."""
+def check_binary(observed: Tensor) -> None:
+    """Raise unless this is a tensor of 0 and 1."""
     if not isinstance(observed, Tensor):
         kind = type(observed).__name__
         raise TypeError(f"observed is {kind}: give a tensor of 0 and 1, torch.as_tensor(observed)")
     if not ((observed == 0) | (observed == 1)).all():
         raise ValueError("observed has values other than 0 and 1: threshold it, as observed > 0.5")
+
+
+def mask(observed: Tensor) -> LinearOperator:
+    """Inpainting, y = m ⊙ x. m broadcasts to a sample, 1 or True is observed; y has x's shape."""
+    check_binary(observed)
     observed = observed.bool()
     observed_like = copy_once(observed)
 
@@ -276,7 +294,7 @@ def on_last_axis(rows: Float[Tensor, "m size"], cutoff: float) -> LinearOperator
 def nonlinear(function: Map) -> Operator:
     """Any differentiable function of a batch, such as a network; a row depends on its sample only.
 
-    The methods that take it are those of `ANY_OPERATOR`.
+    The methods that take it are those of `ANY_OPERATOR`; `mmps` differentiates it twice.
     """
     if not callable(function):
         raise TypeError(f"function is {type(function).__name__}: give a function of a batch x")

@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .operators import LinearOperator, Map, copy_once, on_last_axis
+from .operators import LinearOperator, Map, check_binary, copy_once, on_last_axis
 
 RADON_CUTOFF = 1e-4
 """Directions that the projections show this much weaker than the strongest count as hidden."""
+
+RADON_BYTES = 2**31
+"""Largest matrix of `radon`; its decomposition takes some times as much memory."""
 
 
 def fourier(observed: Tensor) -> LinearOperator:
@@ -24,7 +27,8 @@ def fourier(observed: Tensor) -> LinearOperator:
     part. Those of ω and −ω are conjugate. Where both are measured, AAᵀ has the eigenvalue 1 for
     values that agree and 0 for others; where only one is, ½.
     """
-    if observed.ndim != 2 or not ((observed == 0) | (observed == 1)).all() or not observed.any():
+    check_binary(observed)
+    if observed.ndim != 2 or not observed.any():
         raise ValueError(
             f"observed has shape {tuple(observed.shape)}: give a matrix of 0 and 1, height × "
             "width, with a 1 for each frequency that is measured"
@@ -64,14 +68,30 @@ def radon(angles: int | Float[Tensor, "angles"], size: int) -> LinearOperator:
     t = column·cos θ + row·sin θ from the centre, averaged over detectors as wide as a pixel. A
     length of 1 is a side of the image, and the detectors cover its diagonal. Pixels are squares, so
     A is exact; `RADON_CUTOFF` ends its inverse.
+
+    A is a dense matrix in float64 of about 11·angles·size³ bytes, at most `RADON_BYTES`, as for 90
+    angles and a size of 128. All but A and Aᵀ needs its singular values, which take some 7 times
+    the memory and 64 times the time for twice the size and angles (docs/restoration.md).
     """
     if size < 1:
         raise ValueError(f"size={size}: give the number of pixels of a side, 1 or more")
-    if isinstance(angles, int):
-        angles = torch.arange(angles).double() * math.pi / max(angles, 1)
-    if angles.ndim != 1 or len(angles) == 0:
+    if isinstance(angles, int) and angles < 1:
         raise ValueError(f"angles={angles}: give a number, 1 or more, or a vector of radians")
+    if isinstance(angles, int):
+        angles = torch.arange(angles).double() * math.pi / angles
+    if not isinstance(angles, Tensor):
+        kind = type(angles).__name__
+        raise TypeError(f"angles is {kind}: give a number or a tensor, torch.as_tensor(angles)")
+    if angles.ndim != 1 or len(angles) == 0:
+        shape = tuple(angles.shape)
+        raise ValueError(f"angles has shape {shape}: give a number or a vector of radians")
     bins = size + 2 * math.ceil((2**0.5 - 1) / 2 * size)
+    needed = 8 * len(angles) * bins * size**2
+    if needed > RADON_BYTES:
+        raise ValueError(
+            f"{size=} and {len(angles)} angles need a matrix of {needed:,} bytes, above the limit "
+            f"of {RADON_BYTES:,}: take fewer angles or smaller images"
+        )
     rows = torch.cat([footprints(theta, size, bins) for theta in angles.tolist()])
     last = on_last_axis(rows, RADON_CUTOFF)
 
