@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 import torch
@@ -46,13 +47,9 @@ from torch import Tensor
 
 from scorefield import Gaussian, final, geometric, heun, integrate, inverse, karras
 from scorefield.diagnose import wilson
-from scorefield.inverse import (
-    algorithm2,
-    particle_filter,
-    repaint,
-    tds,
-)
+from scorefield.inverse import algorithm2
 from scorefield.metrics import stein_discrepancy
+from scorefield.restore import COSTS
 
 from . import Setting
 from .problems import Distribution, Problem, problems
@@ -67,7 +64,7 @@ RANKED = 99
 """Samples among which the truth has a rank; with 99, 50 and 90 % of the 100 ranks are exact."""
 STEIN_SAMPLES = 2_000
 AT_ONCE = 5_000
-FILTERS = ("tds", "particle_filter")
+FILTERS = tuple(method for method, cost in COSTS.items() if cost.particles)
 FILTER_AT_ONCE = 1_000
 """Samples at once; those of a filter have twice as many particles."""
 
@@ -83,15 +80,17 @@ def run(setting: Setting) -> Iterator[Table]:
     rows: list[list[Cell]] = []
     for problem, method in (chosen := setting.select(pairs)).values():
         torch.manual_seed(setting.seed)
+        counted = Counted(problem.prior)
+        problem = problem._replace(prior=counted)
         start = time.process_time()
         at_once = FILTER_AT_ONCE if method in FILTERS else AT_ONCE
         parts = [min(at_once, n - first) for first in range(0, n, at_once)]
         x = torch.cat([METHODS[method](problem, part) for part in parts])
         spent = time.process_time() - start
         x = x if method == "exact" else x[:, problem.free]
-        rows.append([problem.name, method, *errors(problem, x), spent])
+        rows.append([problem.name, method, *errors(problem, x), counted.rows / n, spent])
     heads = {"mean": ".3f", "std, least": ".3f", "std, most": ".3f", "cov": ".3f", "modes": ".3f"}
-    heads |= {"bias": ".0%", "Stein": ".3f", "CPU s": ".1f"}
+    heads |= {"bias": ".0%", "Stein": ".3f", "evaluations": ".0f", "CPU s": ".1f"}
     yield Table("Posteriors", {"problem": "", "method": ""} | heads, rows, [f"{n} samples each."])
     draws, rows = QUICK_DRAWS if setting.quick else DRAWS, []
     for problem, method in chosen.values():
@@ -105,6 +104,21 @@ def run(setting: Setting) -> Iterator[Table]:
     if rows:
         columns = {"problem": "", "method": ""} | heads
         yield Table("Coverage", columns, rows, [f"{draws} draws each."])
+
+
+class Counted:
+    """A distribution that counts the samples of which it returns the score."""
+
+    def __init__(self, distribution: Distribution) -> None:
+        self.distribution, self.rows = distribution, 0
+
+    def __call__(self, x: Tensor, sigma: Any) -> Tensor:
+        """Return the score of each sample."""
+        self.rows += len(x)
+        return self.distribution(x, sigma)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.distribution, name)
 
 
 def coverage(problem: Problem, method: str, draws: int) -> list[int]:
@@ -156,19 +170,19 @@ def by_algorithm2(problem: Problem, n: int) -> Tensor:
     return final(algorithm2(problem.prior, x, sigmas, **options))
 
 
-def by_sampler(
-    run: Callable[..., Any], levels: int, particles: int = 1
-) -> Callable[[Problem, int], Tensor]:
-    """Return the sampler by a method that is one, of which every so many particles keep one."""
+def by_sampler(method: str) -> Callable[[Problem, int], Tensor]:
+    """Return the sampler by a method that is one; of a filter's particles every second is kept."""
+    run, cost = getattr(inverse, method), COSTS[method]
+    particles = 2 if cost.particles else 1
 
     def sample(problem: Problem, n: int) -> Tensor:
-        sigmas = geometric(problem.sigma_max, 0.02, levels)
+        sigmas = geometric(problem.sigma_max, 0.02, cost.levels)
         y = problem.y.expand(n, -1).repeat_interleave(particles, 0)
-        own = {"operator": problem.operator, "y": y}
-        own |= {} if run is repaint else {"sigma_y": problem.sigma_y}
-        own |= {"sigma_data": data_deviation(problem.prior)} if run is tds else {}
+        own = {"sigma_y": problem.sigma_y, "sigma_data": data_deviation(problem.prior)}
+        own = {name: own[name] for name in own if name in signature(run).parameters}
         x = problem.prior.prior.sample(particles * n, sigmas[0])
-        return final(run(problem.prior, x, sigmas, **own))[::particles]
+        states = run(problem.prior, x, sigmas, operator=problem.operator, y=y, **own)
+        return final(states)[::particles]
 
     return sample
 
@@ -180,13 +194,7 @@ METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
     "pigdm": by_score(pigdm_score),
     "mmps": by_score(inverse.mmps),
     "algorithm2": by_algorithm2,
-    "ddrm": by_sampler(inverse.ddrm, 32),
-    "diffpir": by_sampler(inverse.diffpir, 64),
-    "repaint": by_sampler(repaint, 64),
-    "daps": by_sampler(inverse.daps, 128),
-    "split_gibbs": by_sampler(inverse.split_gibbs, 128),
-    "tds": by_sampler(tds, 64, particles=2),
-    "particle_filter": by_sampler(particle_filter, 64, particles=2),
+    **{method: by_sampler(method) for method in COSTS},
 }
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from scorefield import Gaussian, Mixture, seeded
 from scorefield.inverse import LinearOperator, Operator, mask, matrix, nonlinear
 from scorefield.inverse.operators import ANY_OPERATOR
+from scorefield.restore import COSTS
 
 from .grid import GridPosterior
 
-NOISELESS = ("algorithm2", "repaint")
+NOISELESS = ("algorithm2", *(method for method, cost in COSTS.items() if cost.noiseless))
 """Methods for masks without noise."""
 
 Distribution = Gaussian | Mixture

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -33,9 +34,11 @@ from benchmarks.networks import Network, digits, make_inputs
 from benchmarks.problems import distributions, problems
 from benchmarks.table import Table, read_tables, record
 from scorefield import SAMPLERS, GaussianMixture, final, geometric
+from scorefield.restore import COSTS
 from scorefield.runs.choose import choose_experiment
 from scorefield.runs.config import as_json
 from scorefield.show.machine import machine, memory_bytes
+from scorefield.values import RestorationMethod
 
 TABLE = Table("Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["Note"])
 
@@ -338,6 +341,19 @@ def test_coverage_tells_a_calibrated_method_from_a_biased_one():
     assert abs(half - 0.5) < 4 * 0.035
     assert abs(most - 0.9) < 4 * 0.021
     assert posteriors.coverage(problem, "dps", 200)[0] / 200 > 0.5 + 4 * 0.035
+
+
+def test_posterior_samplers_evaluate_the_score_as_often_as_stated(monkeypatch):
+    """By each method of `restore`; of a filter two particles make a sample."""
+    monkeypatch.setattr(posteriors, "QUICK_SAMPLES", 4)
+    monkeypatch.setattr(posteriors, "QUICK_DRAWS", 1)
+    table, coverage = posteriors.run(Setting(quick=True, only=("gauss2 mask",)))
+    place = [*table.columns].index("evaluations")
+    evaluations = {row[1]: row[place] for row in table.rows}
+    assert evaluations.keys() == {"exact", *get_args(RestorationMethod)}
+    assert len(coverage.rows) == len(table.rows) - 1
+    for method, cost in COSTS.items():
+        assert evaluations[method] == cost.calls(cost.levels) * (2 if cost.particles else 1)
 
 
 def test_a_grid_has_the_closed_form_where_the_operator_is_linear():

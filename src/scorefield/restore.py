@@ -33,27 +33,27 @@ from .train import derive_seed
 from .values import RestorationMethod
 
 Watch = Callable[[Iterable[States], int], Iterable[Tensor]]
-PARTICLES = ("particle_filter", "tds")
-"""Methods whose chains are particles of filters."""
 
 
 class Cost(NamedTuple):
-    """Noise levels of a sampler by default, and the evaluations that n levels take."""
+    """Noise levels of a sampler by default, the evaluations that n levels take, and its kind."""
 
     levels: int
     calls: Callable[[int], int] = lambda n: n
+    particles: bool = False  # its chains are the particles of filters
+    noiseless: bool = False  # it takes no noisy y
 
 
 COSTS = {
-    "particle_filter": Cost(64, lambda n: 2 * n + 1),
-    "tds": Cost(64),
+    "particle_filter": Cost(64, lambda n: 2 * n + 1, particles=True),
+    "tds": Cost(64, particles=True),
     "split_gibbs": Cost(128, lambda n: 5 * n - 4),
     "daps": Cost(128, lambda n: 5 * n - 4),
-    "repaint": Cost(64, lambda n: 10 * n - 9),
+    "repaint": Cost(64, lambda n: 10 * n - 9, noiseless=True),
     "diffpir": Cost(64),
     "ddrm": Cost(32),
 }
-"""Samplers of posteriors that go down a geometric grid."""
+"""Samplers of posteriors that go down a geometric grid; `restore` and the benchmark take them."""
 
 
 class Workload(NamedTuple):
@@ -115,8 +115,8 @@ def restore(
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
     run: Callable[..., Any] = getattr(inverse, method)
     check_keywords(options, method, run, restore)
-    if sigma_y > 0 and method == "repaint":
-        raise ValueError("method='repaint' needs a noiseless measurement: take 'split_gibbs'")
+    if sigma_y > 0 and method in COSTS and COSTS[method].noiseless:
+        raise ValueError(f"method={method!r} needs a noiseless measurement: take 'split_gibbs'")
     observed = getattr(operator, "observed", None)
     if method == "algorithm2" and (observed is None or sigma_y > 0):
         raise ValueError("method='algorithm2' needs a noiseless mask: take 'split_gibbs'")
@@ -215,7 +215,7 @@ def workload(
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name}={value!r:.80}: give a whole number, 1 or more")
     groups, size = n, 1
-    if method in PARTICLES:
+    if method in COSTS and COSTS[method].particles:
         groups = min(filters, n)
         size = max(particles, -(-n // groups))
     if method in COSTS:
