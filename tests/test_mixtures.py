@@ -22,6 +22,7 @@ from scorefield import (
     seeded,
     suggest,
 )
+from scorefield.sample import make_plan
 from scorefield.samplers import SAMPLERS, annealed_langevin, final
 
 TWO = GaussianMixture(torch.tensor([[-2], [2]]).double(), 0.25, torch.tensor([0.3, 0.7]).double())
@@ -124,6 +125,20 @@ def test_adaptive_errs_as_its_tolerance_allows():
     few = {"tolerance": 1e-3, "max_evaluations": 30}
     with pytest.raises(ValueError, match=r"samples \[.*last noise level within 30 evaluations"):
         final(SAMPLERS["adaptive"].run(TWO, start, sigmas.double(), **few))
+
+
+def test_adaptive_takes_the_same_steps_at_any_scale():
+    ends, start, sigmas = [], torch.linspace(-60, 60, 50).double()[:, None], karras(20.0, 0.05, 2)
+    for scale in (1, 2**-10, 2**10):
+        scaled = GaussianMixture(scale * TWO.means, scale**2 * TWO.variance, TWO.weights)
+        options = make_plan(scaled, "adaptive").options
+        x, levels = scale * start, scale * sigmas.double()
+        *_, end = SAMPLERS["adaptive"].run(scaled, x, levels, **options)
+        ends.append((end.evaluations, end.x / scale))
+    for evaluations, x in ends[1:]:
+        assert torch.equal(evaluations, ends[0][0])
+        # log σ is rounded differently: 9e-16 × 100 evaluations × numbers of up to 4
+        torch.testing.assert_close(x, ends[0][1], rtol=0, atol=4e-13)
 
 
 def test_a_sample_takes_its_own_steps_in_any_batch():

@@ -91,6 +91,11 @@ class Prior:
         """Σ as a matrix."""
         return self.covariance @ torch.eye(self.mean.numel()).to(self.mean)
 
+    @property
+    def deviation(self) -> float:
+        """Root mean square of the standard deviations of a sample's numbers."""
+        return math.sqrt(self.covariance.values.mean().item())
+
     def check_shape(self, x: Tensor) -> None:
         """Raise unless x is a batch of samples in the shape of the mean."""
         check_fits(x, self.mean.shape, None, "the prior")

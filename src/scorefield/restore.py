@@ -121,9 +121,8 @@ def restore(
     if method == "algorithm2" and (observed is None or sigma_y > 0):
         raise ValueError("method='algorithm2' needs a noiseless mask: take 'split_gibbs'")
     own = signature(run).parameters
-    deviation = prior.covariance.values.mean().item() ** 0.5
     settings = {"operator": operator, "sigma_y": sigma_y, "observed": observed}
-    settings |= {"filter_size": work.size, "sigma_data": deviation}
+    settings |= {"filter_size": work.size, "sigma_data": prior.deviation}
     settings |= work.plan.options if method == "algorithm2" else {}
     options = {name: value for name, value in settings.items() if name in own} | options
     named = {} if condition is None else model.name_condition(condition)

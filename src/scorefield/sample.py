@@ -140,7 +140,8 @@ def make_plan(
     A sampler is a name in `SAMPLERS`, a `Step`, a `Kernel` or a function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
     "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. A sampler with a tolerance
-    takes 2 by default, and others between them. "consistency" takes 2 by default, and the grid goes
+    takes 2 by default, and others between them; its `sigma_data` is by default the deviation of the
+    model's prior. "consistency" takes 2 by default, and the grid goes
     on to σ_L without it. Annealed Langevin, the default for a model trained on few levels, takes
     `steps` at each level of the model's ladder, or of the one with `levels` levels that `suggest`
     would choose. `title` and `note` are the plan's.
@@ -161,6 +162,8 @@ def make_plan(
                 f"sampler={sampler!r} chooses its own noise levels, but the model was trained on "
                 f"{len(own)} of them: take a sampler without a tolerance"
             )
+        if "sigma_data" in method.defaults and model.prior is not None:
+            options = {"sigma_data": model.prior.deviation or 1.0} | options
         sigmas = torch.tensor([model.sigma_max])
         steps = steps or (2 if method.jumps or adaptive else 18)
         if steps != 1:  # from each level to 0: σ_min would be as good as the end

@@ -23,16 +23,17 @@ def adaptive(
     sigmas: Float[Tensor, "levels"],
     *,
     tolerance: float = 1e-3,
+    sigma_data: float = 1.0,
     max_evaluations: int = 10_000,
     denoise: bool = True,
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Take steps of an error of at most `tolerance` each, by Dormand and Prince's pair of order 5.
 
-    The error is that of a number of x over √(1 + σ²), for data of deviation 1. Steps also end at
-    the levels of the grid, of which two are enough. `State.evaluations` has the number of each
-    sample, at most `max_evaluations`; a batch takes as long as its slowest sample. `noise` is not
-    used.
+    The error is that of a number of x over √(σ_d² + σ²), where `sigma_data` is the data's standard
+    deviation σ_d. Steps also end at the levels of the grid, of which two are enough.
+    `State.evaluations` has the number of each sample, at most `max_evaluations`; a batch takes as
+    long as its slowest sample. `noise` is not used.
     """
     points, levels = x.clone(), x.new_full((len(x),), sigmas[0].item())
 
@@ -43,7 +44,7 @@ def adaptive(
         return match((-2 * t).exp(), y) * s.flatten(1).to(y.dtype)
 
     def scale(t: Tensor, y: Tensor) -> Tensor:
-        spread = (1 + (-2 * t).exp()).sqrt()
+        spread = (sigma_data**2 + (-2 * t).exp()).sqrt()
         return tolerance * spread[:, None] + 4 * torch.finfo(x.dtype).eps * y.abs()
 
     times = [-math.log(sigma) for sigma in sigmas.tolist()]
