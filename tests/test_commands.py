@@ -401,11 +401,19 @@ def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monk
     assert (about["sampler"], about["seed"], about["evaluations"], about["n"]) == ("heun", 3, 7, 5)
     assert about["trained"]["step"] in (5, 10)
     assert (about["model"], about["precision"]) == (str(trained), "bfloat16")
-    few = "-n 5 --sampler adaptive --batch 3 --out y.npy"
-    assert main(["sample", str(trained), *few.split()]) == 0
+    few = "-n 5 --sampler adaptive --batch 2"
+    for out in ("y.npy", "singly"):
+        assert main(["sample", str(trained), *few.split(), "--out", out]) == 0
     about, model = json.loads(Path("y.npy.json").read_text()), load(trained)
-    batches = chains(model, 5, make_plan(model, "adaptive"), batch=3)
-    counts = torch.cat([[*states][-1].evaluations for _, states in batches]).double()
+    batches = chains(model, 5, make_plan(model, "adaptive"), batch=2)
+    own = [[*states][-1].evaluations.double() for _, states in batches]
+    counts = torch.cat(own)
+    assert len({part.mean().item() for part in own}) > 1
+    for i in range(5):
+        with Image.open(f"singly/{i:06d}.png") as image:
+            single = json.loads(image.text["scorefield"])
+        assert single["evaluations"] == pytest.approx(own[i // 2].mean().item())
+        assert single["most evaluations"] == own[i // 2].max()
     assert about["evaluations"] == pytest.approx(counts.mean().item())
     assert about["most evaluations"] == counts.max()
     assert "5 samples by adaptive, " in capsys.readouterr().out

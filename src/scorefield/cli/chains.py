@@ -1,7 +1,7 @@
 """Samples of a model as files, for `sample`: of all data, of classes or under conditions."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL.Image import Image
@@ -20,6 +20,7 @@ from ..sample import (
     gather,
     record_evaluations,
 )
+from ..samplers import State
 from ..show import images
 from ..values import describe_classes, quantity
 from . import files, options
@@ -81,27 +82,25 @@ def write_samples(
     }
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)
-    parts = chains(
+    parts: Iterable[tuple[int, Iterable[State]]] = chains(
         model, n, plan, seed=seed, label=classes, condition=condition or None, guidance=strength,
         batch=batch,
     )  # fmt: skip
-    batches, frames = range(0, n, batch), list[Image]()
-    calls = len(batches) * plan.evaluations
+    calls = len(range(0, n, batch)) * plan.evaluations
     choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
     say(f"computing: {choice}")
-    evaluations = Counter[int]()  # of this process's samples
-    counted = ((first, count_evaluations(states, evaluations)) for first, states in parts)
-    watched = (
-        files.film(states, plan.states, frames, decode) if animate and first == 0 else states
-        for first, states in counted
-    )
-    total = len(distributed.shard(batches)) * plan.states
-    ends = files.track_chains(watched, total, "sampling")
+    frames, cost = list[Image](), Counter[int]()
+    if animate is not None:
+        parts = (
+            (first, files.film(states, plan.states, frames, decode) if first == 0 else states)
+            for first, states in parts
+        )
     with files.open_output(out, n, shape, table, about, overwrite) as write:
-        for x in gather(model, ends, n, batch):
-            cost = sum(distributed.all_gather(evaluations), Counter[int]())
-            about |= record_evaluations(cost)
+        for x, own in _count_batches(model, parts, n, batch, plan.states):
+            about |= record_evaluations(own)  # for images, which are written singly
             write(decode(x))
+            cost += own
+        about |= record_evaluations(cost)
     kind, noun = _describe_classes(counts), "evaluation" + "s" * (cost.keys() != {1})
     cost_each = f"{describe_evaluations(cost)} {noun} each"
     say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost_each}")
@@ -110,6 +109,22 @@ def write_samples(
     if animate is not None and distributed.is_main():
         write_file(animate, images.animation(frames, animate.suffix, about))
         say(f"wrote {animate}: {len(frames)} states of the first samples")
+
+
+def _count_batches(
+    model: ScoreModel, parts: Iterable[tuple[int, Iterable[State]]], n: int, batch: int, states: int
+) -> Iterator[tuple[Tensor, Counter[int]]]:
+    """Yield each batch of all processes, and the evaluations of its samples, with progress.
+
+    `parts` are this process's `chains`, of that many states each.
+    """
+    counts = defaultdict[int, Counter[int]](Counter)
+    counted = (count_evaluations(chain, counts[first]) for first, chain in parts)
+    batches = range(0, n, batch)
+    ends = files.track_chains(counted, len(distributed.shard(batches)) * states, "sampling")
+    for first, x in zip(batches, gather(model, ends, n, batch), strict=True):
+        own = counts.pop(first, Counter())  # empty, except in the process of this batch
+        yield x, sum(distributed.all_gather(own), Counter[int]())
 
 
 def _check_label(run: Path, model: ScoreModel, label: str | None) -> None:
