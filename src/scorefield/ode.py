@@ -59,11 +59,12 @@ def solve(
             # a step that was only cut at the end says nothing against longer ones
             fits = torch.where(good & (step < h[rows]), h[rows], 0)
             h[rows] = (step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)).maximum(fits)
-            stuck = rows[(h[rows] < 1e-10) | (count[rows] > max_evaluations)].tolist()
-            if stuck:
-                raise ValueError(
-                    f"samples {stuck[:5]} do not reach the last noise level within "
-                    f"{max_evaluations} evaluations: the score is not finite or not smooth there. "
-                    "Raise max_evaluations, tolerance or the smallest noise level"
-                )
+            short, late = h[rows] < 1e-10, count[rows] > max_evaluations
+            if (short | late).any():
+                fault = "need steps below 1e-10: the score is not finite or not smooth there. Raise"
+                if not short.any():
+                    fault = f"do not reach the last noise level within {max_evaluations} "
+                    fault += "evaluations: raise max_evaluations,"
+                stuck = rows[short if short.any() else late][:5].tolist()
+                raise ValueError(f"samples {stuck} {fault} tolerance or the smallest noise level")
         yield y.clone(), slope.clone(), count.clone()
