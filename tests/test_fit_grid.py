@@ -36,6 +36,7 @@ LADDER = NCSN(geometric(5.0, 0.1, 10))
     ("model", "name", "n", "message"),
     [
         (TWO, "ancestral", 5, "adds noise: fit_grid is for samplers of the ODE"),
+        (TWO, "adaptive", 4, "sampler='adaptive' chooses its own levels"),
         (TWO, "heun", 1, "n=1: give a whole number of levels, 2 or more"),
         (ScoreModel(OracleNet(TWO), LADDER, prior=TWO.prior), "heun", 5, "trained on 10 noise lev"),
     ],

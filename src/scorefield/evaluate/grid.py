@@ -37,9 +37,13 @@ def fit_grid(
     does not decide. It costs about 10n² evaluations of the `samples`. Use it as
     `Plan(sampler, fit_grid(model, sampler, n))`.
     """
-    model, (_, method) = as_model(model).eval(), find_sampler(sampler)
+    model, (name, method) = as_model(model).eval(), find_sampler(sampler)
     if n < 2 or n % 1:
         raise ValueError(f"n={n}: give a whole number of levels, 2 or more; a single one is σ_max")
+    if "tolerance" in method.defaults:
+        raise ValueError(
+            f"sampler={name!r} chooses its own levels: fit_grid is for samplers without a tolerance"
+        )
     if model.precondition.levels is not None:
         count = len(model.precondition.levels)
         raise ValueError(
