@@ -35,7 +35,7 @@ def evaluate(
         reference: compare samples with held-out data, or as the papers do with training data.
         raw: take the last weights instead of their average.
         bits: number of held-out samples whose likelihood is computed; 0 for none.
-        frontier: also sample with every sampler at several costs.
+        frontier: also sample with every sampler that suits the model, at several costs.
         out: directory for both files; by default the run's, or one named after
             the model's file, or in the working folder after a model of the Hub.
     """
