@@ -110,9 +110,10 @@ def split_gibbs(
 
     Each level takes 2·inner + 1 evaluations: a reverse diffusion of `inner` steps from ρ, and the
     denoiser. More steps are finer and end lower. x is a sample of q at sigmas[0], where y must say
-    little. With noise, a ρ below the largest exact one is raised to it. Modes mix at a high ρ only,
-    so that their weights depend on the number of levels there. The last reverse diffusion goes down
-    to the last level; the last state is x₀, with a noiseless y imposed on it.
+    little. With noise, a ρ below the largest exact one is raised to it, at most to sigmas[0]. Modes
+    mix at a high ρ only, so that their weights depend on the number of levels there. The last
+    reverse diffusion goes down to the last level; the last state is x₀, with a noiseless y imposed
+    on it.
     """
     y, levels = y.to(x), sigmas.tolist()
     share = LOWEST_SHARE ** (inner / 2) ** 0.5
