@@ -77,6 +77,17 @@ def test_training_from_a_run_alone_takes_its_data(capsys, error_of, objective):
     shutil.copy("runs/points/model.safetensors", "alone.safetensors")
     if objective == "consistency":
         assert "name them by --data" in error_of("train", *tune, "alone.safetensors")
+        shutil.copy("runs/points-tuned/model.safetensors", "alone.safetensors")
+        images.write(Path("gap.png"), torch.zeros(1, 1, 8, 8), {})
+        for run in ("runs/points-tuned", "alone.safetensors"):
+            assert "tuned to consistency" in error_of("sample", run, "--sampler", "heun")
+            assert "run that it was tuned from" in error_of(
+                "restore", run, "gap.png", "--task", "deblur", "--sigma", "1"
+            )
+        assert "only models that are tuned" in error_of(
+            "sample", "runs/points", "--sampler", "consistency"
+        )
+        assert main(["sample", "alone.safetensors", "-n", "2", "--out", "x.npy"]) == 0
     else:
         assert main(["train", "--show", *tune, "alone.safetensors"]) == 0
 

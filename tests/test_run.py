@@ -404,6 +404,7 @@ def test_a_run_can_be_resumed_from_another_folder(points, tmp_path, monkeypatch)
         ("sampling.epsilon=0", r"sampling\.epsilon=0: give more than 0"),
         ("keeping.checkpoint=-3", r"keeping\.checkpoint=-3"),
         ("training.objective=consistency", "name the model to tune by --from RUN"),
+        ("sampling.sampler=consistency", "is for models that are tuned to it: leave it out"),
         ("network.widht=3", r"network\.widht does not exist: did you mean width"),
         ("network.kind=Unet", "did you mean UNet"),
         ("data.source=mixture", "data are vectors of 2 numbers"),

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,10 @@ def test_a_sample_that_is_denser_than_all_others_is_not_typical():
     assert scores.data.log_prob.min() > scores.held_out.log_prob.max()
     assert scores.p_value.max() == pytest.approx(2 / 41)
     assert scores.auroc.value > 0.95
+    assert scores.table().splitlines()[1].split()[-1] == "1"
+    few, *_ = _score(as_model(oracle), torch.zeros(2, 16), oracle.sample(38).float())
+    assert few.table().splitlines()[1].split()[-1] == "–"
+    assert few.table().endswith("smallest possible p is 0.0513, with so few held-out samples")
 
 
 @pytest.mark.parametrize("n", [4, 5])
@@ -161,6 +166,8 @@ def test_rows_of_a_table_are_scored_in_the_order_of_their_file(runs, monkeypatch
         ("digits nothing", "'nothing' is neither a folder nor"),
         ("digits small.npy", "small has samples of 1 × 4 × 4 numbers, but the model is for 1 × 8"),
         ("digits people.csv", "people.csv is a table, but the run did not learn one"),
+        ("digits floats.npy", "floats has samples that are not 8-bit, but the model is for 8-bit"),
+        ("alone/model.safetensors digits", "alone holds no run: it has no config.json, which"),
         ("people digits", "digits is not a table, but the run learned the rows of one"),
         ("people gap.csv", "gap.csv: row 2 has no value for 'city'"),
         ("people wine", "wine is another table than that of the run"),
@@ -172,6 +179,9 @@ def test_rows_of_a_table_are_scored_in_the_order_of_their_file(runs, monkeypatch
 def test_errors_name_the_data_and_the_fix(args, message, runs, monkeypatch, error_of):
     monkeypatch.chdir(runs)
     np.save("small.npy", np.zeros((3, 4, 4), np.uint8))
+    np.save("floats.npy", np.zeros((3, 8, 8), np.float32))
+    Path("alone").mkdir(exist_ok=True)
+    shutil.copy("digits/model.safetensors", "alone")
     Path("gap.csv").write_text("age,city\n31,Rome\n20,\n")
     assert message in error_of("score", *args.split())
 

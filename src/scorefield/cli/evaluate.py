@@ -8,7 +8,7 @@ from .startup import join_group, say
 
 
 def evaluate(
-    run: options.RunPath,
+    run: options.RunWithData,
     *,
     data: options.MovedData = None,
     n: options.Count = 360,

@@ -22,6 +22,13 @@ RunPath: TypeAlias = Annotated[
         help="a run's directory, a saved or converted model, or hub:OWNER/NAME[@REVISION][/FILE]",
     ),
 ]
+RunWithData: TypeAlias = Annotated[
+    Positional[Path],
+    arg(
+        metavar="RUN",
+        help="a run's directory, a model's file in it, or hub:OWNER/NAME of a run that was pushed",
+    ),
+]
 Settings: TypeAlias = UseAppendAction[
     Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE")]
 ]

@@ -19,7 +19,7 @@ from ..show import images
 from ..train import derive_seed
 from ..values import quantity
 from . import files, options
-from .given import refuse_conditions
+from .given import refuse_conditions, refuse_tuned
 
 BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
 """Standard deviation of the rounding error of 8-bit values."""
@@ -50,6 +50,7 @@ def restore_images(
     task = check_task(task, image, measurement)
     images.check_place(out / "completions", overwrite)
     model, shape, about = files.load_model(run, device)
+    refuse_tuned(run)
     refuse_conditions(run, model)
     if files.is_of_latents(run):
         raise ValueError(f"{run}: its samples are latents, and a measurement is of images")

@@ -11,7 +11,7 @@ from .startup import say
 
 
 def score(
-    run: options.RunPath,
+    run: options.RunWithData,
     source: Annotated[Positional[str], arg(metavar="DATA")],
     *,
     data: options.MovedData = None,

@@ -91,7 +91,11 @@ def evaluate(
     samples, notes = {plan.name: judge.sample(plan) for plan in plans}, list[str]()
     floor, memory = judge.compare_real(samples, other, floor_sets, flips, notes)
     figures = [f for p in plans for f in judge.judge_samples(p, samples[p.name], floor, memory)]
-    sigmas, losses, fit = judge.measure_fit(bits, notes)
+    sigmas, losses, fit = torch.empty(0), dict[str, Tensor](), list[Figure]()
+    if all(plan.method.jumps for plan in plans):
+        notes.append("loss and likelihood: a model that is tuned to consistency is not a score")
+    else:
+        sigmas, losses, fit = judge.measure_fit(bits, notes)
     points = [judge.measure_cost(plan, floor) for plan in (frontier if real.parts else ())]
     sets = {"real": real} | samples
     return Evaluation(
@@ -249,7 +253,7 @@ class Judge:
 
     def measure_fit(
         self, bits: int, notes: list[str]
-    ) -> tuple[Tensor, Mapping[str, Tensor], list[Figure]]:
+    ) -> tuple[Tensor, dict[str, Tensor], list[Figure]]:
         """Return noise levels, losses and the figures of both, and note why a figure is missing."""
         with _enter("loss at each noise level, and likelihood", self.progress):
             sigmas, losses = loss_curves(self.model, self.data, seed=self.seed)
@@ -262,7 +266,7 @@ class Judge:
         for i, figure in enumerate(figures):
             warning = "; ".join(filter(None, [*caveats, figure.warning]))
             figures[i] = replace(figure, weights=self.weights, seed=self.seed, warning=warning)
-        return sigmas, losses, figures
+        return sigmas, dict(losses), figures
 
 
 def training_labels(data: Dataset, n: int, seed: int) -> Int[Tensor, "n"]:

@@ -40,7 +40,7 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
         _chain(evaluation) if pictured else None,
         _cost(evaluation),
         _memorisation(evaluation, pictured),
-        _fit(evaluation),
+        _fit(evaluation) if evaluation.losses else None,
         _levels(evaluation),
         _making(evaluation),
     )

@@ -39,7 +39,6 @@ def evaluate_run(
     """
     model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
     tuned = experiment.training.objective == "consistency"
-    options |= {"bits": 0} if tuned else {}  # a likelihood needs a score
     others = [name for name, one in SAMPLERS.items() if one.jumps == tuned] if frontier else []
     return evaluate(
         model,

@@ -88,9 +88,13 @@ class DataScores:
 
     def table(self) -> str:
         """Return the means of both sets, and how well typicality separates them."""
-        share = (self.p_value <= SIGNIFICANCE).double().mean().item()
+        share = f"{(self.p_value <= SIGNIFICANCE).double().mean():.3g}"
+        note, smallest = "", 2 / (1 + len(self.held_out.log_prob))
+        if smallest > SIGNIFICANCE:
+            share = "–"
+            note = f"\nthe smallest possible p is {smallest:.3g}, with so few held-out samples"
         rows, sets = list[list[str]](), {self.name: self.data, "held out": self.held_out}
-        for (name, densities), typical in zip(sets.items(), (f"{share:.3g}", ""), strict=True):
+        for (name, densities), typical in zip(sets.items(), (share, ""), strict=True):
             mean, bits = map(mean_interval, (densities.log_prob, densities.bits))
             numbers = (*in_text(mean), in_text(bits)[0], typical)
             rows.append([name, str(len(densities.log_prob)), *numbers])
@@ -99,7 +103,7 @@ class DataScores:
         return (
             f"{text_table([*heads, f'p ≤ {SIGNIFICANCE}'], rows)}\n\n"
             f"AUROC of the distance from the held-out mean: {value} (95 % interval {ends}); 0.5 "
-            "for data like those held out"
+            f"for data like those held out{note}"
         )
 
     def as_png(self) -> bytes:
@@ -167,8 +171,12 @@ def score_data(
             f"{data.name} has samples of {other} numbers, but the model is for {own}: give samples "
             "of that shape, prepared as those that it was trained on"
         )
-    levels = held_out.levels if is_eight_bit(held_out) else whole.levels
-    sets, score = (whole, held_out), partial(_score_rows, model.eval(), levels, probes)
+    if is_eight_bit(held_out) != is_eight_bit(whole):
+        fix = "8-bit, but the model is for others: give floats in its units"
+        if is_eight_bit(held_out):
+            fix = "not 8-bit, but the model is for 8-bit ones: save them as 8-bit images or uint8"
+        raise ValueError(f"{data.name} has samples that are {fix}")
+    sets, score = (whole, held_out), partial(_score_rows, model.eval(), held_out.levels, probes)
     rows = [choose_rows(source, count) for source, count in zip(sets, (n, compared), strict=True)]
     work = [(k, i, part) for k in (0, 1) for i, part in enumerate(torch.split(rows[k], batch))]
     parts: tuple[list[LogDensities], list[LogDensities]] = [], []

@@ -83,11 +83,13 @@ def _inherited_data(settings: Sequence[str]) -> Data | None:
     if experiment.start is None:
         return None
     from ..checkpoint import run_directory
+    from ..convert import find_commit
     from ..data import IN_MEMORY
 
     start = Path(experiment.start)
     path = run_directory(start) / "config.json"  # a pushed or converted model may have one too
-    if path.exists() and path.with_name(FINGERPRINTS_FILE).exists():
+    own_run = path.exists() and path.with_name(FINGERPRINTS_FILE).exists()
+    if own_run and not find_commit(path)[1]:  # a model of the Hub chooses no data
         data = read(path).data
         if data.source != IN_MEMORY:
             return data

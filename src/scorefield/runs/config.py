@@ -335,7 +335,13 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
             f"first steps, the last of which ends at training.steps={steps}"
         )
     data, start = experiment.data, experiment.start
-    if experiment.training.objective == "consistency":
+    tuned = experiment.training.objective == "consistency"
+    if experiment.sampling.sampler == "consistency" and not tuned:
+        raise ValueError(
+            "sampling.sampler=consistency is for models that are tuned to it: leave it out, or add "
+            "training.objective=consistency"
+        )
+    if tuned:
         if start is None:
             raise ValueError("training.objective=consistency: name the model to tune by --from RUN")
         if experiment.sampling.sampler != "consistency":

@@ -127,7 +127,10 @@ def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Exper
     """
     path = Path(directory, "config.json")
     if not path.exists():
-        raise ValueError(f"{directory} holds no run: it has no config.json, which names the data")
+        raise ValueError(
+            f"{directory} holds no run: it has no config.json, which names the data: name the "
+            "directory of a run, or in Python give model and data to evaluate or score_data"
+        )
     experiment = config.read(path)
     name = find_commit(path)[1]
     if name and data is None:
