@@ -157,7 +157,7 @@ class EDMReference:
             noise.kind, noise.buffers["freqs"] = "FourierEmbedding", 3 * torch.randn(self.width)
             phase = 2 * math.pi * cond[:, None] * noise.buffers["freqs"].double()
         else:
-            noise.facts["endpoint"] = not self.adm
+            noise.facts |= dict(endpoint=not self.adm, max_positions=10_000)
             half = self.width // 2
             powers = torch.arange(half, dtype=torch.float64) / (half - (not self.adm))
             phase = cond[:, None] * 10_000.0**-powers

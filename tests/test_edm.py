@@ -1,7 +1,9 @@
 """Checkpoints of EDM: the authors' numbers, other shapes, and files that are refused."""
 
+import functools
 import pickle
 import pickletools
+import re
 import struct
 
 import pytest
@@ -44,6 +46,7 @@ SHAPES = {
     "classes": dict(classes=4, dropout=0.13),
     "one class": dict(classes=1, **NCSNPP),
     "NCSN++": dict(NCSNPP, precond="VEPrecond", multipliers=(1, 2, 2), side=16, augment=9),
+    "taps of 0": dict(NCSNPP, taps=(0, 1, 1, 0)),
     "six taps": dict(NCSNPP, taps=(1, 5, 10, 10, 5, 1), side=16),
     "plain residual": dict(NCSNPP, taps=(1, 1)),
     "skips": dict(NCSNPP, encoder="skip", decoder="skip", multipliers=(1, 2, 1)),
@@ -109,6 +112,7 @@ class Call:
 
 
 GIGABYTES = struct.pack("<Q", 10 * 2**30)
+SHARED = b")" + b"q\xffh\xff\x86" * 24  # (x, x) of x, 24 times: 2²⁴ empty tuples
 DEEP = b"\x80\x04)" + b"\x85" * 5_000
 REFUSED = {
     "os.system": (build("os.system", "touch ran"), r"it asks for 'os\.system"),
@@ -129,6 +133,17 @@ REFUSED = {
     "a million lists": (b"\x80\x04" + b"]" * 10**6 + b".", "more than 9999 operations"),
     "endless hashing": (DEEP + b"q\0}h\0Ns.", "it has a tuple for a key"),
     "a deep set": (DEEP + b"q\0\x8f(h\0\x90.", "it has a tuple for a key"),
+    "a name of shared tuples": (b"\x80\x04\x8c\1x" + SHARED + b"\x93.", "TypeError"),
+    "a number of a shared type": (
+        b"\x80\x04cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n"
+        + (SHARED + b"\x85R(NX\1\0\0\0<tbC\4\0\0\0\0tR."),
+        "a scalar that is not one of",
+    ),
+    "a large set": (build("builtins.set", [*range(65)]), "list of at most 64 items"),
+    "a thousand dimensions": (
+        dump({"ema": torch.ones(1)}, 3).replace(b"K\1\x85", b"(" + b"K\1" * 1000 + b"t"),
+        "a tensor of 1000 dimensions",
+    ),
     "cut": (dump({"ema": torch.ones(9)}, 3)[:-60], "exhausted"),
     "nothing": (b"\x80", "refused"),
 }
@@ -158,6 +173,14 @@ CLAIMS = {
         "storage of 2147483647 numbers",
     ),
     "a storage that ends early": (STORAGE[:-4], "storage of 300 numbers, .* in 1196 bytes"),
+    "a storage of a shared number": (
+        STORAGE.replace(b"M,\x01N", SHARED + b"N"),
+        "a storage that torch did not write",
+    ),
+    "a storage of a shared name": (
+        re.sub(rb"X.\0\0\0\d+", lambda match: SHARED, STORAGE, flags=re.S),
+        "a storage that torch did not write",
+    ),
     "another kind of storage": (
         STORAGE.replace(b"ctorch\nF", b"ctorch\nf"),
         "asks for 'torch.float",
@@ -176,6 +199,14 @@ def test_a_tensor_that_claims_more_than_is_there_is_refused(name, tmp_path, litt
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(ValueError, match=rf"x\.pkl is not a checkpoint .*{message}"):
         from_official(tmp_path / "x.pkl")
+
+
+def test_a_storage_that_is_asked_for_again_is_not_read_again():
+    stored = b"B" + struct.pack("<I", len(STORAGE)) + STORAGE
+    ask = b"ctorch.storage\n_load_from_bytes\nq\0" + stored + b"q\1\x85R" + b"h\0h\1\x85R\x86."
+    one, again = pickles.read_network(b"\x80\x04" + ask)
+    assert one is again
+    assert torch.equal(one, torch.arange(300.0))
 
 
 def first(network, part):
@@ -201,6 +232,15 @@ def skew(network):
     down["resample_filter"] = torch.tensor([[0.1, 0.2], [0.2, 0.5]])[None, None]
 
 
+def spoil(network):
+    first(network, "conv1").tensors["weight"][0, 0, 0, 0] = torch.nan
+
+
+def lengthen(network):
+    first(network, "4x4_down").parts["conv0"].buffers["resample_filter"] = torch.ones(1, 1, 5000, 1)
+
+
+NESTED = functools.reduce(lambda x, _: [x, x], range(24), [])  # 2²⁴ lists of 25
 CHANGES = {
     "a preconditioner": (
         lambda n: vars(n).update(kind="iDDPMPrecond"),
@@ -225,6 +265,32 @@ CHANGES = {
         lambda n: first(n, "8x8_block0").facts.update(dropout="x"),
         "dropout is 'x': the file",
     ),
+    "shared lists": (
+        lambda n: first(n, "8x8_block0").facts.update(dropout=NESTED),
+        r"dropout is .*\[\.\.\.\].*: the file",
+    ),
+    "a class of shared lists": (
+        lambda n: vars(n).update(kind=NESTED),
+        "ema is not a module of torch",
+    ),
+    "a long name": (
+        lambda n: first(n, "dec").parts.update({101 * "x": Persistent("Y")}),
+        "dec is not a module of torch",
+    ),
+    "a frequency": (
+        lambda n: first(n, "map_noise").facts.update(max_positions=1000),
+        "map_noise.max_positions is 1000: supported is 10000",
+    ),
+    "a size": (
+        lambda n: first(n, "4x4_down").parts["skip"].facts.update(down=False),
+        "4x4_down.skip.down is False: unsupported",
+    ),
+    "a size twice": (
+        lambda n: first(n, "8x8_up").parts["conv1"].facts.update(up=True),
+        "8x8_up.conv1.up is True: unsupported",
+    ),
+    "NaN": (spoil, "conv_out.weight has NaN or infinite values"),
+    "a long filter": (lengthen, "resample_filter is .* one symmetric filter"),
     "groups": (
         lambda n: first(n, "norm0").facts.update(num_groups=1),
         r"norm0 has .groups, ε. = .1, 1e-06",
@@ -241,7 +307,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_network_that_is_not_one_of_edm_is_refused_where_it_differs(name, tmp_path):
+def test_a_network_that_is_not_one_of_edm_is_refused_where_it_differs(
+    name, tmp_path, little_memory
+):
     network, (change, message) = draw_network(), CHANGES[name]
     change(network)
     write(tmp_path / "x.pkl", network)

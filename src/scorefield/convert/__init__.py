@@ -77,7 +77,8 @@ def from_official(
     """
     checkpoint = read_pickle(Path(path))
     try:
-        return _build_model(checkpoint, report=report, **options).eval()
+        model = _build_model(checkpoint, report=report, **options).eval()
+        model.check_weights()
     except ValueError as error:
         error.args = (f"{path}: {error!s:.4000}",)
         raise
@@ -86,6 +87,7 @@ def from_official(
             f"no model can be built from {path}: the file is damaged, or an option has an "
             f"impossible value ({type(error).__name__}: {error!s:.300})"
         ) from error
+    return model
 
 
 def _build_model(checkpoint: object, **options: Any) -> ScoreModel:

@@ -9,6 +9,7 @@ and attributes of the modules determine the network.
 
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,14 @@ BLOCK_PARTS |= {"norm1": "norm_out", "conv1": "conv_out"}
 """Names of a block's parts: theirs and ours."""
 ATTENTION_PARTS = {"norm2": "norm", "proj": "out"}
 """The same for its attention, besides `qkv`."""
+CHANGES = {"down": "down", "aux_down": "down", "aux_residual": "down", "up": "up", "aux_up": "up"}
+"""For each role of a module that changes the size, how it does."""
+UNCHANGING = {"conv1", "qkv", "proj"}
+"""Convolutions that never change the size."""
+MAX_NAME = 100
+"""Characters of a module's name, which is repeated in the names of all that are in it."""
+MAX_TAPS = 32
+"""Of a filter."""
 FORMS = {"SongUNet": "DDPM++ or NCSN++", "DhariwalUNet": "ADM"}
 
 
@@ -56,7 +65,9 @@ class EDMModule:
         """Return an attribute as a finite number of this kind."""
         value = self.facts.get(name)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or kind(value) != value:
-            raise ValueError(f"{self.name}.{name} is {value!r:.80}: the file is damaged")
+            raise ValueError(
+                f"{self.name}.{name} is {reprlib.repr(value):.80}: the file is damaged"
+            )
         return kind(value)
 
     def weight(self, ndim: int, name: str = "weight") -> Tensor:
@@ -81,7 +92,8 @@ def read_module(value: object, name: str, visited: set[int] | None = None) -> ED
     kind, state = value.name.rpartition(".")[2], value.state
     if value.name == PERSISTENT:
         kind, state = value.arguments[0]["class_name"], value.arguments[0]["state"]
-    if not all(isinstance(state[group], dict) for group in ("_parameters", "_buffers", "_modules")):
+    groups = [state[group] for group in ("_parameters", "_buffers", "_modules")]
+    if not all(isinstance(group, dict) for group in groups) or not _all_names([kind], *groups):
         raise ValueError(f"{name} is not a module of torch")
     parts = {
         part: read_module(inner, f"{name}.{part}", visited)
@@ -90,7 +102,11 @@ def read_module(value: object, name: str, visited: set[int] | None = None) -> ED
     }
     tensors = state["_parameters"] | state["_buffers"]
     present = {key: tensor for key, tensor in tensors.items() if tensor is not None}
-    return EDMModule(name, str(kind), state, present, parts)
+    return EDMModule(name, kind, state, present, parts)
+
+
+def _all_names(*groups: Iterable[object]) -> bool:
+    return all(isinstance(key, str) and len(key) <= MAX_NAME for group in groups for key in group)
 
 
 def _common(modules: Iterable[EDMModule], fact: str, kind: type) -> Any:
@@ -181,6 +197,8 @@ def _embedding(noise: EDMModule) -> str:
         return "fourier"
     if noise.kind != "PositionalEmbedding":
         raise ValueError(f"{noise.name} is a {noise.kind:.80}: it is not known here")
+    if (positions := noise.fact("max_positions", float)) != 10_000:
+        raise ValueError(f"{noise.name}.max_positions is {positions:g}: supported is 10000")
     return "sinusoidal" if noise.fact("endpoint", bool) else "adm"
 
 
@@ -208,21 +226,23 @@ def _rescales(scale: float) -> bool:
 
 
 def _taps(model: EDMModule) -> tuple[float, ...]:
-    """Return the taps of the filter that changes sizes, the least of them 1."""
+    """Return the taps of the filter that changes sizes, the least that is not 0 of them 1."""
     modules = [module for module in model.walk() if "resample_filter" in module.tensors]
     if not modules:
         return BOX
-    filters = [module.weight(4, "resample_filter").double() for module in modules]
-    row = filters[0][0, 0].sum(1)
+    filters = [module.weight(4, "resample_filter") for module in modules]
+    row = filters[0][0, 0, :MAX_TAPS].double().sum(1)
     square = torch.outer(row, row) / row.sum() ** 2
     for module, values in zip(modules, filters, strict=True):
-        same = values.shape == (1, 1, *square.shape) and torch.allclose(values[0, 0], square)
+        shape = (1, 1, *square.shape)
+        same = values.shape == shape and torch.allclose(values[0, 0].double(), square)
         if not same or not torch.equal(row, row.flip(0)) or len(row) % 2:
+            start = values.flatten()[:MAX_TAPS].tolist()
             raise ValueError(
-                f"{module.name}.resample_filter is {values.flatten().tolist()!r:.200}: supported "
-                "is one symmetric filter of an even number of taps"
+                f"{module.name}.resample_filter is {start!r:.200}: supported is one symmetric "
+                f"filter of an even number of taps, at most {MAX_TAPS}"
             )
-    return tuple((row / row.abs().min()).tolist())
+    return tuple((row / row[row != 0].abs().min()).tolist())
 
 
 # ── Names ────────────────────────────────────────────────────────────────────────────────────────
@@ -239,6 +259,7 @@ def build_edm_network(model: EDMModule, report: Report) -> UNet:
     if "map_augment" in model.parts:
         report("left out: map_augment, the embedding of augmentations, which samples do not have")
     _check_sharing(model)
+    _check_changes(stages)
     _check_norms(model, ADM_EPSILON if arguments["form"] == "adm" else EPSILON)
     weights = _translate(model, stages, arguments)
     return load_network(partial(UNet, **arguments), weights, f"UNet of {listed}")
@@ -344,6 +365,17 @@ def _check_sharing(model: EDMModule) -> None:
             if place in places:
                 raise ValueError(f"{full} and {places[place]} are one tensor: the file is damaged")
             places[place] = full
+
+
+def _check_changes(stages: Stages) -> None:
+    """Refuse convolutions that change the size where ours do not, or otherwise."""
+    for (_, role, _), module in (*stages.encoder.items(), *stages.decoder.items()):
+        for conv in (part for part in module.walk() if part.kind == "Conv2d"):
+            unchanging = conv.name.rpartition(".")[2] in UNCHANGING
+            expected = None if unchanging else CHANGES.get(role)
+            for change in ("up", "down"):
+                if conv.fact(change, bool) != (change == expected):
+                    raise ValueError(f"{conv.name}.{change} is {change != expected}: unsupported")
 
 
 def _check_norms(model: EDMModule, epsilon: float) -> None:

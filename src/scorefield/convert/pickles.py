@@ -113,7 +113,7 @@ class PickleMachine:
             values = self._take()
             self._last(set).update(_check_keys(values))
         elif code in ("GLOBAL", "STACK_GLOBAL"):
-            full = argument.replace(" ", ".") if argument else "{}.{}".format(*self._take(2))
+            full = argument.replace(" ", ".") if argument else ".".join(self._take(2))
             if full not in self.builders:
                 raise ValueError(f"it asks for {full!r:.100}")
             self.stack.append(Name(full))
@@ -163,6 +163,10 @@ STORAGES = {
 STORAGE_MAGIC = 0x1950A86A20F9469CFC6C
 STORAGE_VERSION = 1001
 """Both precede a storage in the format that torch had before zip files, and still has in memory."""
+MAX_DIMENSIONS = 8
+"""Of a tensor."""
+MAX_SET = 64
+"""Items of a set, of which a pickle can ask for many copies."""
 NUMBERS = {"f4": "f", "f8": "d", "i4": "i", "i8": "q"}
 """Codes of `struct` by NumPy's."""
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
@@ -177,7 +181,10 @@ def _read_storage(content: bytes) -> Tensor:
     _, kind, key, _, count, view = description
     (stored,) = struct.unpack("<q", stream.read(8))
     dtype, rest = STORAGES[kind.full], len(content) - stream.tell()
-    if (magic, version, view, keys) != (STORAGE_MAGIC, STORAGE_VERSION, None, [key]):
+    # before they are compared or shown, which takes for ever where they are nested
+    plain = isinstance(key, str) and isinstance(count, int)
+    expected = STORAGE_MAGIC, STORAGE_VERSION, None, [key]
+    if not plain or (magic, version, view, keys) != expected:
         raise ValueError("it has a storage that torch did not write")
     if not stored == count == rest / dtype.itemsize:
         raise ValueError(f"it has a storage of {count} numbers, {dtype}, in {rest} bytes")
@@ -186,6 +193,8 @@ def _read_storage(content: bytes) -> Tensor:
 
 def _build_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
     """Return a view of a storage, not larger than it."""
+    if len(size) > MAX_DIMENSIONS:
+        raise ValueError(f"it has a tensor of {len(size)} dimensions")
     tensor = storage.as_strided(size, stride, offset)
     if tensor.numel() > storage.numel():
         raise ValueError(f"it has a tensor of the shape {size} in {storage.numel()} numbers")
@@ -194,25 +203,40 @@ def _build_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any)
 
 def _read_scalar(dtype: PlainObject, content: bytes) -> int | float:
     """Return a scalar of NumPy."""
-    order, code = dtype.state[1], NUMBERS[dtype.arguments[0]]
+    order, code = dtype.state[1], dtype.arguments[0]
+    if not isinstance(code, str) or code not in NUMBERS or order not in ("<", ">"):
+        raise ValueError(f"it has a scalar that is not one of {', '.join(NUMBERS)}")
     value: int | float
-    (value,) = struct.unpack(order + code, content)
+    (value,) = struct.unpack(order + NUMBERS[code], content)
     return value
+
+
+def _build_set(items: Any = ()) -> set[Any]:
+    if not isinstance(items, (list, tuple)) or len(items) > MAX_SET:
+        raise ValueError(f"it has a set that is not of a list of at most {MAX_SET} items")
+    return set(_check_keys([*items]))
 
 
 BUILDERS: dict[str, Callable[..., Any]] = {
     **describe(PERSISTENT, "torch.nn.modules.container.ModuleDict", "numpy.dtype"),
     **dict.fromkeys(("collections.OrderedDict", "dnnlib.util.EasyDict"), lambda: {}),
-    "builtins.set": lambda items=(): set(_check_keys(list(items))),
-    "torch.storage._load_from_bytes": _read_storage,
+    "builtins.set": _build_set,
     "torch._utils._rebuild_tensor_v2": _build_tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "numpy.core.multiarray.scalar": _read_scalar,
     "numpy._core.multiarray.scalar": _read_scalar,
 }
-"""What stands for each name in a pickled network."""
+"""What stands for each name in a pickled network, except for a storage, see `read_network`."""
 
 
 def read_network(content: bytes) -> Any:
     """Return what a pickle of a network contains, its tensors as tensors of torch."""
-    return PickleMachine(BUILDERS).read(BytesIO(content))
+    storages: dict[int, Tensor] = {}  # by the id of their bytes, which the tensor keeps
+
+    def read_once(stored: bytes) -> Tensor:
+        if id(stored) not in storages:
+            storages[id(stored)] = _read_storage(stored)
+        return storages[id(stored)]
+
+    builders = {**BUILDERS, "torch.storage._load_from_bytes": read_once}
+    return PickleMachine(builders).read(BytesIO(content))
