@@ -17,6 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_faults import DIGITS, assert_same_end, read_log, vectors
 from test_run import poison
 
+from scorefield.disk import hold_lock
+from scorefield.evaluate import evaluate_run, write_evaluation
 from scorefield.runs import resume, start, track
 from scorefield.runs.config import as_json, override
 
@@ -94,21 +96,24 @@ def test_a_killed_run_has_each_step_once_whatever_the_tracker_lost(store, tmp_pa
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from scorefield.runs import start, track
 from scorefield.runs.config import read
 track.SEND_EVERY = 0.0
 for update in start(read(sys.argv[1]), sys.argv[2]):
     if update.step == 3:
+        time.sleep(float(sys.argv[3]))
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def _resume_killed(experiment, directory):
+def _resume_killed(experiment, directory, wait=0):
     """Train to step 3, where the tracker is after the checkpoint, kill the process and resume."""
     config = directory.with_suffix(".json")
     config.write_text(as_json(experiment))
-    child = subprocess.run([sys.executable, "-c", KILLED, config, directory], check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, config, directory, str(wait)], check=False
+    )
     assert child.returncode == -signal.SIGKILL
     run = resume(directory)
     assert run.step == 2
@@ -117,7 +122,9 @@ def _resume_killed(experiment, directory):
 
 def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
     _resume_killed(override(DIGITS, ["keeping.tracker=tensorboard"]), tmp_path / "run")
+    track.send_figures(tmp_path / "run", {"heun/Fréchet": 1.5})
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("heun/Fréchet")] == [(4, 1.5)]
     log = _expected(tmp_path / "run")
     for name in ("loss", "norm", "rate", "heldout", "best_heldout"):
         seen = [(event.step, event.value) for event in events.Scalars(name)]
@@ -178,23 +185,46 @@ def test_a_library_that_cannot_be_imported_is_reported_once_and_stops_nothing(
         list(islice(run, 3))
     assert len(caught) == 1
     monkeypatch.setitem(sys.modules, "trackio", None)  # another machine, without it
-    with pytest.warns(UserWarning, match=r"failed .* pip install 'scorefield\[trackio\]'; the run"):
+    with pytest.warns(UserWarning, match=r"failed .* pip install 'scorefield\[trackio\]'; the"):
         list(resume(tmp_path / "run"))
     assert_same_end(tmp_path / "run", tmp_path / "like")
 
 
 def test_a_trackio_that_hides_its_last_step_is_refused_with_the_version_to_install():
     module = SimpleNamespace(init=lambda **options: SimpleNamespace())
-    with pytest.raises(
-        RuntimeError, match=r"hides its last step: pip install 'scorefield\[trackio"
-    ):
+    with pytest.raises(RuntimeError, match=r"step is hidden: pip install 'scorefield\[trackio"):
         track.Trackio(module, Path(), "name", {})
 
 
-def _read_wandb(directory):
+def test_figures_of_an_evaluation_reach_the_tracker_at_the_last_step(
+    store, points, tmp_path, monkeypatch
+):
+    run = start(vectors(points, "keeping.tracker=trackio"), tmp_path / "run")
+    list(run)
+    evaluation = evaluate_run(run.directory, n=20, bits=0, steps=2)
+    write_evaluation(evaluation, run.directory)
+    metrics = json.loads((run.directory / "metrics.json").read_text())
+    values = {f["name"]: f["value"] for f in metrics["figures"] if f["plan"]}
+    row = store.rows.pop()
+    assert (row.step, row.grid) == (4, None)
+    assert row.metrics["heun/Fréchet"] == values["Fréchet distance"]
+    assert row.metrics["heun/coverage"] == values["coverage (k = 5)"]
+    assert _seen(store.rows) == _expected(run.directory)
+    with (
+        hold_lock(run.directory),
+        pytest.warns(UserWarning, match="tracker=trackio failed .* in use by another process"),
+    ):
+        track.send_figures(run.directory, {"heun/Fréchet": 1.5})
+    assert len(store.rows) == 4
+    assert store.ends == [True, True]
+
+
+def _read_wandb(directory, name):
     """The rows of the only offline run: a log of records in blocks of 32 KiB, as in LevelDB."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # wait for its process, which writes the file
     (path,) = directory.glob("wandb/offline-run-*/*.wandb")
     data, i, content = path.read_bytes(), 7, b""
     while i < len(data):
@@ -207,26 +237,27 @@ def _read_wandb(directory):
             record, content = wandb_internal_pb2.Record.FromString(content), b""
             items = [(item.key or item.nested_key[0], item) for item in record.history.item]
             values = {key: json.loads(item.value_json) for key, item in items}
-            if "loss" in values:
-                yield values["_step"], values["loss"]
+            if name in values:
+                yield values["_step"], values[name]
 
 
-def _read_mlflow(directory):
+def _read_mlflow(directory, name):
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{directory}/mlflow/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("scorefield").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["training.batch"] == "4"
-    history = client.get_metric_history(run.info.run_id, "loss")
+    history = client.get_metric_history(run.info.run_id, name)
     return [(metric.step, metric.value) for metric in history]
 
 
-def _read_trackio(directory):
+def _read_trackio(directory, name):
     from trackio.sqlite_storage import SQLiteStorage
 
-    name = json.loads((directory / "tracker.json").read_text())["name"]
-    return [(row["step"], row["loss"]) for row in SQLiteStorage.get_logs("scorefield", name)]
+    run = json.loads((directory / "tracker.json").read_text())["name"]
+    rows = SQLiteStorage.get_logs("scorefield", run)
+    return [(row["step"], row[name]) for row in rows if name in row]
 
 
 @pytest.mark.filterwarnings("ignore")  # their own
@@ -240,6 +271,10 @@ def test_a_killed_run_has_each_step_once_in_a_real_tracker(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     pytest.importorskip(kind)
-    _resume_killed(vectors(points, f"keeping.tracker={kind}"), tmp_path / "run")
+    # trackio writes in the background
+    _resume_killed(vectors(points, f"keeping.tracker={kind}"), tmp_path / "run", wait=3)
     log = [(x["step"], pytest.approx(x["loss"])) for x in read_log(tmp_path / "run")]
-    assert list(read(tmp_path / "run")) == log
+    assert list(read(tmp_path / "run", "loss")) == log
+    track.send_figures(tmp_path / "run", {"heun/Fréchet": 1.5})
+    assert list(read(tmp_path / "run", "loss")) == log
+    assert list(read(tmp_path / "run", "heun/Fréchet")) == [(4, 1.5)]

@@ -79,6 +79,12 @@ class Evaluation:
         """Return the figures of a plan, or of the model itself."""
         return [f for f in self.figures if (f.plan["name"] if f.plan else None) == plan]
 
+    def summary(self) -> dict[str, float]:
+        """Return the compared figures that were measured, by the plan's name and the column."""
+        pairs = [(p.name, column) for p in self.plans for column in COMPARED]
+        figures = {f"{p}/{column}": self.figure(COMPARED[column], p) for p, column in pairs}
+        return {k: f.value for k, f in figures.items() if f and math.isfinite(f.value)}
+
     def as_json(self) -> str:
         """Return the figures in JSON, with null for numbers that are not finite."""
         content: dict[str, Any] = {

@@ -12,6 +12,7 @@ from ..disk import write_file
 from ..ladder import suggest
 from ..runs import config
 from ..runs.journal import read_log
+from ..runs.track import send_figures
 from ..sample import describe_evaluations
 from ..samplers import State
 from ..show import images, plots
@@ -29,7 +30,10 @@ GRID_IMAGES = 64
 
 
 def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
-    """Write metrics.json and report.html into a directory; earlier ones are replaced."""
+    """Write metrics.json and report.html into a directory; earlier ones are replaced.
+
+    If it is that of a run with a tracker, this receives the figures of the comparison too.
+    """
     directory = Path(directory)
     write_file(directory / METRICS_FILE, evaluation.as_json().encode())
     pictured = evaluation.data.kind == "images" and evaluation.data.train.shape[0] in (1, 3)
@@ -46,6 +50,7 @@ def write_evaluation(evaluation: Evaluation, directory: str | Path) -> None:
     )
     title = f"Evaluation of {evaluation.name}"
     write_report(directory / REPORT_FILE, [s for s in sections if s], title=title)
+    send_figures(directory, evaluation.summary())
 
 
 def _samples(evaluation: Evaluation) -> Section:

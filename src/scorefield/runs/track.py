@@ -1,11 +1,11 @@
 """Trackers: the curves, grids of samples and configuration of a run in TensorBoard and others.
 
     log.jsonl, samples/  →  what is after the tracker's last step  →  the tracker
+    figures of an evaluation  →  the tracker, at its last step
 
-The log is on the disk before a tracker receives a line of it. A tracker that is opened again may
-have more steps than the log, from which a resumed run takes the last ones back, or fewer, because
-it writes in the background. It is asked for its last step and continues after it, so that it has
-each step once. TensorBoard's files and a W&B run without a network are written again from the log.
+A tracker that is opened again may have more steps than the log, from which a resumed run takes the
+last ones back, or fewer, because it writes in the background. It continues after its last step, so
+that it has each step once; TensorBoard's files and an offline W&B run are written again.
 A tracker that fails is reported once and receives nothing more; the run continues.
 """
 
@@ -17,12 +17,13 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
-from ..disk import read_text, write_file
+from ..disk import hold_lock, read_text, write_file
 from ..values import import_extra
 from .config import flat_fields
 from .journal import read_log
@@ -30,8 +31,7 @@ from .journal import read_log
 SEND_EVERY = 1.0
 """Seconds for which rows are collected, because some trackers take milliseconds for each call."""
 PROJECT = "scorefield"
-IDENTITY_FILE = "tracker.json"
-"""Holds the name by which a tracker finds this run again."""
+IDENTITY_FILE = "tracker.json"  # the name by which a tracker finds the run again
 
 
 class Point(NamedTuple):
@@ -50,7 +50,7 @@ class Backend(Protocol):
     """Last step that it has, or less than 1."""
 
     def log(self, rows: Sequence[Point]) -> None:
-        """Receive steps in order, those of the last call or later ones."""
+        """Receive steps in order; figures of an evaluation have the last step again."""
 
     def close(self, finished: bool) -> None:
         """Wait until everything is written, and mark the run as finished or as stopped."""
@@ -71,7 +71,8 @@ class Tracker:
         if self.kind == "none":
             return
         with self._report_failure():
-            module, directory = _import_library(self.kind), self.directory.resolve()
+            check_installed(self.kind)
+            module, directory = import_module(self.kind), self.directory.resolve()
             config = dict(flat_fields(json.loads(read_text(directory / "config.json"))))
             self.backend = TRACKERS[self.kind](module, directory, _read_identity(directory), config)
             grids = (int(path.stem) for path in directory.glob("samples/[0-9]*.png"))
@@ -120,22 +121,30 @@ class Tracker:
             reason = " ".join(str(error).split()) or type(error).__name__
             message = (
                 f"keeping.tracker={self.kind} failed and receives nothing more: {reason:.300}; the "
-                "run continues, and log.jsonl has everything: scorefield resume tries it again"
+                "rest continues: scorefield resume or evaluate sends what is missing"
             )
             self.backend, self.kind = None, "none"
             self.rows.clear()
             warnings.warn(message, stacklevel=2)
 
 
+def send_figures(directory: Path, figures: Mapping[str, float]) -> None:
+    """Send figures of an evaluation to the tracker of a run, if the directory has one."""
+    if not (directory / IDENTITY_FILE).exists():
+        return
+    config = json.loads(read_text(directory / "config.json"))
+    tracker = Tracker(config["keeping"]["tracker"], directory)
+    with tracker._report_failure(), hold_lock(directory):  # not while it trains
+        step = read_log(directory)[-1]["step"]
+        tracker.open(step)
+        tracker.rows.append(Point(step, time(), dict(figures), None))
+        tracker.close(step >= config["training"]["steps"])
+
+
 def check_installed(kind: str) -> None:
     """Refuse a tracker that is not installed; an import that fails otherwise stops no run."""
     if kind != "none" and find_spec(kind) is None:
-        _import_library(kind)
-
-
-def _import_library(kind: str) -> Any:
-    """Import the library of a tracker; an error says how to install it."""
-    return import_extra(kind, kind, f"keeping.tracker={kind}")
+        import_extra(kind, kind, f"keeping.tracker={kind}")
 
 
 def _read_identity(directory: Path) -> str:
@@ -186,8 +195,7 @@ class WeightsAndBiases:
     def __init__(self, module: Any, directory: Path, name: str, config: Mapping[str, Any]) -> None:
         self.module, mode = module, os.environ.get("WANDB_MODE")
         if not mode:
-            online = module.login(prompt=False, verify=False)
-            mode = "online" if online else "offline"
+            mode = "online" if module.login(prompt=False, verify=False) else "offline"
         if mode == "offline":
             for old in (directory / "wandb").glob(f"offline-run-*-{name}"):
                 shutil.rmtree(old)
@@ -202,7 +210,10 @@ class WeightsAndBiases:
         """Write the rows."""
         for row in rows:
             image = {"samples": self.module.Image(str(row.grid))} if row.grid else {}
-            self.run.log(row.metrics | image, step=row.step)
+            if row.step > self.last:
+                self.run.log(row.metrics | image, step=row.step)
+            else:  # it refuses rows of an earlier step
+                self.run.summary.update(row.metrics)
 
     def close(self, finished: bool) -> None:
         """Wait for the upload, if there is one."""
@@ -223,9 +234,8 @@ class MLflow:
             uri, artifacts = f"sqlite:///{place}/mlflow.db", (place / "artifacts").as_uri()
         self.client = module.MlflowClient(uri)
         project = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        experiment = self.client.get_experiment_by_name(project)
-        owner = experiment.experiment_id if experiment else None
-        owner = owner or self.client.create_experiment(project, artifacts)
+        old = self.client.get_experiment_by_name(project)
+        owner = old.experiment_id if old else self.client.create_experiment(project, artifacts)
         runs = self.client.search_runs([owner], f"tags.scorefield = '{name}'")
         tags = {"scorefield": name}
         run = runs[0] if runs else self.client.create_run(owner, tags=tags, run_name=name)
@@ -236,8 +246,8 @@ class MLflow:
         self.last = max((metric.step for metric in history), default=0)
         # a parameter cannot be changed
         names = {re.sub(r"[^\w./ -]", "_", k): str(x)[:6000] for k, x in config.items()}
-        new = {k: x for k, x in names.items() if k not in run.data.params}
-        params = [module.entities.Param(*item) for item in new.items()]
+        new = names.keys() - run.data.params.keys()
+        params = [module.entities.Param(key, names[key]) for key in new]
         for i in range(0, len(params), self.BATCH):
             self.client.log_batch(self.id, params=params[i : i + self.BATCH])
 
@@ -246,12 +256,11 @@ class MLflow:
         for row in rows:
             if row.grid:
                 self.client.log_artifact(self.id, str(row.grid), "samples")
+        metric = self.module.entities.Metric
         for i in range(0, len(rows), self.BATCH):
-            metrics = [
-                self.module.entities.Metric(key, value, int(1000 * row.time), row.step)
-                for row in rows[i : i + self.BATCH]
-                for key, value in row.metrics.items()
-            ]
+            part = rows[i : i + self.BATCH]
+            pairs = [(row, item) for row in part for item in row.metrics.items()]
+            metrics = [metric(*item, int(1000 * row.time), row.step) for row, item in pairs]
             self.client.log_batch(self.id, metrics=metrics)
 
     def close(self, finished: bool) -> None:
@@ -259,8 +268,8 @@ class MLflow:
         self.client.set_terminated(self.id, "FINISHED" if finished else "KILLED")
 
 
-class Trackio(WeightsAndBiases):
-    """A run of trackio, with W&B's calls, in TRACKIO_DIR or on the Space TRACKIO_SPACE_ID."""
+class Trackio:
+    """A run of trackio, in TRACKIO_DIR or on the Space TRACKIO_SPACE_ID."""
 
     def __init__(self, module: Any, directory: Path, name: str, config: Mapping[str, Any]) -> None:
         self.module = module
@@ -268,12 +277,15 @@ class Trackio(WeightsAndBiases):
             project=PROJECT, name=name, config=dict(config), resume="allow", embed=False,
             auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
-        next_step = getattr(self.run, "_next_step", None)  # it has no public name
-        if next_step is None:
-            raise RuntimeError(
-                "this trackio hides its last step: pip install 'scorefield[trackio]'"
-            )
-        self.last = next_step - 1
+        if not hasattr(self.run, "_next_step"):  # it has no public name
+            raise RuntimeError("its last step is hidden: pip install 'scorefield[trackio]'")
+        self.last = self.run._next_step - 1
+
+    def log(self, rows: Sequence[Point]) -> None:
+        """Queue the rows, which a thread writes."""
+        for row in rows:
+            image = {"samples": self.module.Image(row.grid)} if row.grid else {}
+            self.run.log(row.metrics | image, step=row.step)
 
     def close(self, finished: bool) -> None:
         """Wait for the thread that writes."""
