@@ -15,7 +15,6 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=30)
@@ -134,12 +133,12 @@ def error_of(capsys):
     return run
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchFunctionMode):
     """Record the bytes of the largest tensor, which tracemalloc does not see."""
 
     bytes = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
             if isinstance(x, torch.Tensor) and not x.is_meta:
