@@ -299,6 +299,10 @@ CHANGES = {
     "a filter": (skew, "4x4_down.conv0.resample_filter is .* one symmetric filter"),
     "one tensor": (share, "conv1.weight and .*conv0.weight are one tensor"),
     "one module": (reuse, "8x8_block1 is not a network of EDM: it is of PlainObject, or twice"),
+    "shared contents": (
+        lambda n: first(n, "8x8_block1").__dict__.update(parts=first(n, "8x8_block0").parts),
+        "shares its contents with another module",
+    ),
     "a width": (
         lambda n: first(n, "conv0").tensors.update(weight=torch.ones(9, 8, 3, 3)),
         r"\[9, 16\] channels",

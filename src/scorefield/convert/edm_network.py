@@ -37,6 +37,8 @@ UNCHANGING = {"conv1", "qkv", "proj"}
 """Convolutions that never change the size."""
 MAX_NAME = 100
 """Characters of a module's name, which is repeated in the names of all that are in it."""
+MAX_PATH = 300
+"""Characters of a module's name with those of all that it is in."""
 MAX_TAPS = 32
 """Of a filter."""
 FORMS = {"SongUNet": "DDPM++ or NCSN++", "DhariwalUNet": "ADM"}
@@ -95,6 +97,10 @@ def read_module(value: object, name: str, visited: set[int] | None = None) -> ED
     groups = [state[group] for group in ("_parameters", "_buffers", "_modules")]
     if not all(isinstance(group, dict) for group in groups) or not _all_names([kind], *groups):
         raise ValueError(f"{name} is not a module of torch")
+    own = {id(state), *map(id, groups)}
+    if own & visited or len(name) > MAX_PATH:
+        raise ValueError(f"{name:.80} shares its contents with another module, or is too deep")
+    visited |= own
     parts = {
         part: read_module(inner, f"{name}.{part}", visited)
         for part, inner in state["_modules"].items()

@@ -124,6 +124,7 @@ def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Exper
     """Return a run's experiment and its data; see `resume` for `data`.
 
     Those that a configuration from the Hub names are refused: its author would choose what is read.
+    For the same reason its local places of held-out samples and of conditions are left out.
     """
     path = Path(directory, "config.json")
     if not path.exists():
@@ -138,6 +139,13 @@ def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Exper
             f"{name} names the data {experiment.data.source!r}, which are loaded only if you name "
             "them: add --data (data=... in Python) with these or others"
         )
+    if name:
+        options = experiment.data.options.items()
+        places = {k for k, v in options if k in ("held_out", "root") and isinstance(v, str)}
+        kept = {key: value for key, value in options if key not in places}
+        others = [one for one in experiment.data.condition if not Path(one).is_absolute()]
+        own = replace(experiment.data, options=kept, condition=others)
+        experiment = replace(experiment, data=own)
     experiment, dataset = move_data(experiment, data)
     return experiment, read_data(Path(directory), experiment, dataset)
 
