@@ -243,7 +243,7 @@ def test_the_data_of_a_downloaded_configuration_are_not_loaded_unless_named(
         assert f"hub:{NAME}@{commit} names the data 'hub:other/data'" in error
         assert "add --data" in error
     assert not any("other/data" in path for _, path, _ in pushed.requests)
-    config["data"]["options"]["held_out"] = str(tmp_path / "private")  # is left out
+    config["data"] |= {"source": "digits", "options": {"held_out": str(tmp_path / "private")}}
     pushed.repositories[NAME].commit({"config.json": json.dumps(config).encode()})
     options = ["--data", "digits", "--count", "1", "-n", "1", "--method", "replace"]
     assert main(["restore", f"hub:{NAME}", *options, "--out", out]) == 0

@@ -140,11 +140,14 @@ def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Exper
             "them: add --data (data=... in Python) with these or others"
         )
     if name:
-        options = experiment.data.options.items()
-        places = {k for k, v in options if k in ("held_out", "root") and isinstance(v, str)}
-        kept = {key: value for key, value in options if key not in places}
-        others = [one for one in experiment.data.condition if not Path(one).is_absolute()]
-        own = replace(experiment.data, options=kept, condition=others)
+        before, places = experiment.data, ("held_out", "root")
+        options = {
+            key: value
+            for key, value in before.options.items()
+            if not (key in places and isinstance(value, str))
+        }
+        names = [one for one in before.condition if not Path(one).is_absolute()]
+        own = replace(before, options=options, condition=names)
         experiment = replace(experiment, data=own)
     experiment, dataset = move_data(experiment, data)
     return experiment, read_data(Path(directory), experiment, dataset)
