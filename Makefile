@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(BIN)/python -m pip --disable-pip-version-check install
 
-.PHONY: help demo test study fuzz bench lock clean
+.PHONY: help demo test study fuzz bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,17 +38,22 @@ fuzz: .venv/.tools ## 10,000 damaged and hostile inputs for each parser
 bench: .venv/.tools ## measure speed; tables are written to benchmarks/results
 	$(BIN)/python -m benchmarks all --out benchmarks/results
 
+docs: export OMP_NUM_THREADS = 1
+docs: .venv/.docs ## build the site and run every example in it; docs/_build/html/index.html
+	$(BIN)/sphinx-build -W --keep-going -n docs docs/_build/html
+
+# sphinx-basic-ng, which furo needs, exists as a pre-release only
 lock: ## choose the newest version of every package, and write them to constraints.txt
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip --disable-pip-version-check install --quiet uv
 	{ sed '/^$$/q' constraints.txt; echo $(TORCH) | .venv-lock/bin/uv pip compile --quiet \
-		--universal --python-version 3.10 --prerelease disallow --no-header --no-annotate \
-		--extra dev --constraint - pyproject.toml; } > .venv-lock/constraints.txt
+		--universal --python-version 3.10 --prerelease if-necessary --no-header --no-annotate \
+		--extra dev --extra docs --constraint - pyproject.toml; } > .venv-lock/constraints.txt
 	mv .venv-lock/constraints.txt constraints.txt
 	rm -rf .venv-lock
 
 clean: ## remove what make made, except runs/
-	rm -rf .venv .venv-lock build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lock build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Each stamp is written last, so that an interrupted installation is repeated.
@@ -59,4 +64,8 @@ clean: ## remove what make made, except runs/
 
 .venv/.tools: .venv/.package
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/.docs: .venv/.package
+	$(INSTALL) -e '.[docs]'
 	touch $@

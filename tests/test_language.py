@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = [p for folder in ("src", "benchmarks", "examples") for p in (ROOT / folder).rglob("*.py")]
+FOLDERS = "src", "benchmarks", "examples", "docs"
+FILES = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py") if "_build" not in p.parts]
 
 INDIRECT = re.compile(r"(What|How|Of|Whether|Those|That of|Who|Where|When)\b")
 """Openings that put the subject last, as in "What the first process has."."""
