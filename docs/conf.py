@@ -15,11 +15,26 @@ author = "The scorefield authors"
 project_copyright = author
 release = version = scorefield.__version__
 
-extensions = ["myst_parser", "sphinx_copybutton", "outside_links"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "outside_links",
+    "reference",
+]
 exclude_patterns = ["_build", "Thumbs.db"]
 myst_enable_extensions = ["attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
-nitpicky = True
+# names in signatures may be those of other packages, which are not read here
+nitpick_ignore_regex = [("py:class", ".*")]
+smartquotes = False  # the mark of σ' is not a quotation mark
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # extensions/reference.py writes signatures, with their types
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = "scorefield"
