@@ -6,7 +6,7 @@ TORCH := torch==2.13.0
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	$(BIN)/python -m pip --disable-pip-version-check install
 
-.PHONY: help demo test study fuzz bench docs lock clean
+.PHONY: help demo studio test study fuzz bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -14,6 +14,9 @@ help: ## list the targets
 
 demo: .venv/.package ## learn digits, sample them with five samplers, write runs/demo/report.html
 	$(BIN)/scorefield demo
+
+studio: .venv/.studio ## see a score and steer its samplers in the browser
+	$(BIN)/scorefield studio
 
 # Four workers for two cores: some run while others wait, and beside other work they are a larger share.
 # One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
@@ -60,6 +63,10 @@ clean: ## remove what make made, except runs/
 .venv/.package: constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e .
+	touch $@
+
+.venv/.studio: .venv/.package
+	$(INSTALL) -e '.[studio]'
 	touch $@
 
 .venv/.tools: .venv/.package

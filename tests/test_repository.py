@@ -69,10 +69,12 @@ LAYERS = {
     "model noise objectives oracles runs sample samplers score show values",
     "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "
     "objectives oracles runs sample samplers score show train values",
-    # the public names, and the command line, which nothing imports
+    # the public names, and the page and the command line, which nothing else imports
     "__init__": "",
+    "studio": "__init__ checkpoint data disk evaluate inverse noise oracles restore runs sample "
+    "samplers show train values",
     "cli": "__init__ checkpoint convert data disk distributed evaluate fast inverse ladder model "
-    "noise paper restore runs sample samplers score show train values",
+    "noise paper restore runs sample samplers score show studio train values",
     "__main__": "cli",
 }
 """Each module or package, and those above it in this list that it may import."""
@@ -115,7 +117,8 @@ def test_the_layers_are_in_order_and_nothing_imports_the_command_line():
     units = list(LAYERS)
     for i, unit in enumerate(units):
         assert set(LAYERS[unit].split()) <= set(units[:i]), unit
-    assert [unit for unit in LAYERS if "cli" in LAYERS[unit].split()] == ["__main__"]
+    for door, behind in {"cli": "__main__", "studio": "cli"}.items():
+        assert [unit for unit in LAYERS if door in LAYERS[unit].split()] == [behind]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +278,8 @@ def test_any_torch_from_2_6_on_is_accepted_and_torchvision_is_not_brought():
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
     packed = set(zipfile.ZipFile(wheel).namelist())
-    files = [path for kind in ("*.py", "*.cpp", "*.h") for path in SOURCE.rglob(kind)]
+    kinds = ("*.py", "*.cpp", "*.h", "*.html", "*.css", "*.js", "*.svg")
+    files = [path for kind in kinds for path in SOURCE.rglob(kind)]
     source = {f"scorefield/{path.relative_to(SOURCE)}" for path in files}
     assert source | {"scorefield/py.typed", "scorefield/__init__.pyi"} <= packed
     assert not {name.split("/")[0] for name in packed} - {

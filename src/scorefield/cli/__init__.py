@@ -29,6 +29,7 @@ from .reproduce import reproduce
 from .restore import restore
 from .sample import sample
 from .score import score
+from .studio import studio
 from .suggest import suggest
 from .train import average, resume, train
 
@@ -43,7 +44,7 @@ command, imports a network or an autoencoder of your own that a file names."""
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
-        *(demo, train, resume, average),
+        *(demo, studio, train, resume, average),
         *(sample, evaluate, score, restore, suggest, encode, reproduce, convert, push, export),
     )
 }

@@ -1,0 +1,45 @@
+"""The model, the data and the uploads that jobs work with."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import ScoreModel, load
+
+MAX_UPLOADS = 4
+"""Uploads that are remembered; the oldest is forgotten first."""
+
+
+@dataclass(eq=False)
+class Studio:
+    """One studio: the run that it shows, the folder of runs, and what jobs keep between calls."""
+
+    run: Path | None
+    runs: Path
+    cache: dict[str, Any] = field(default_factory=dict)
+    uploads: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+
+    @cached_property
+    def model(self) -> ScoreModel:
+        """The run's model; an error says how to open one."""
+        if self.run is None:
+            raise ValueError("No model is open: start the studio as `scorefield studio RUN`")
+        return load(self.run)
+
+    def about(self) -> dict[str, Any]:
+        """Return what the page shows of the model."""
+        if self.run is None:
+            return {"run": None}
+        prior = self.model.prior
+        shape = None if prior is None else [*prior.mean.shape]
+        return {"run": str(self.run), "shape": shape, "classes": self.model.classes}
+
+    def remember(self, content: bytes) -> str:
+        """Keep an upload and return its name."""
+        self.cache["uploads"] = number = self.cache.get("uploads", 0) + 1
+        self.uploads[name := f"upload-{number}"] = content
+        while len(self.uploads) > MAX_UPLOADS:
+            self.uploads.popitem(last=False)
+        return name

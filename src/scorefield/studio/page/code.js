@@ -1,0 +1,52 @@
+// The dialog with the command and the Python that do the same as the page.
+
+import * as ui from "./ui.js";
+
+/** Ask the studio for the texts of a job. */
+export async function fetchCode(job, settings) {
+  const answer = await fetch("code", { method: "POST", body: JSON.stringify({ job, settings }) });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+/** Show the texts of a job, each with a button that copies it. */
+export async function showCode(job, settings) {
+  try {
+    const { command, python } = await fetchCode(job, settings);
+    ui.dialog(
+      "The same as code",
+      command
+        ? snippet("Command", command)
+        : ui.h("p", { class: "muted" }, "The command line cannot do this; Python can."),
+      snippet("Python", python),
+    );
+  } catch (error) {
+    ui.dialog("The same as code", ui.h("p", {}, error.message));
+  }
+}
+
+function snippet(title, text) {
+  const copy = ui.button({
+    label: `Copy ${title.toLowerCase()}`,
+    onclick: async () => {
+      await copyText(text);
+      copy.textContent = "Copied";
+    },
+  });
+  const head = ui.h("div", { class: "dialog-head" }, ui.h("h3", {}, title), copy);
+  const block = ui.h("pre", { "aria-label": title, tabindex: 0 }, text);
+  return ui.h("section", { class: "stack" }, head, block);
+}
+
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // the clipboard is for secure pages only, and loopback is one
+    const area = ui.h("textarea", {});
+    area.value = text;
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}

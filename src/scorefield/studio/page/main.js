@@ -1,0 +1,104 @@
+// The shell: views by the address, whose part after # holds the state of the page.
+
+import { showCode } from "./code.js";
+import * as ui from "./ui.js";
+import { connect, run, watch } from "./wire.js";
+
+/** Stand-in for a view that this version lacks. */
+const absent = (name, title) => ({
+  name,
+  title,
+  mount(root) {
+    root.append(ui.h("h2", {}, title), ui.h("p", {}, "This version of the studio lacks this view."));
+    return { unmount() {} };
+  },
+});
+
+const VIEWS = [
+  absent("plane", "Plane"),
+  absent("images", "Images"),
+  absent("restore", "Restore"),
+  absent("runs", "Runs"),
+];
+
+const main = document.querySelector("main");
+let shown = null; // {view, handle, state}
+
+/** Return the view and its state from the address. */
+function readAddress() {
+  const [name, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const view = VIEWS.find((candidate) => candidate.name === name) ?? VIEWS[0];
+  return [view, Object.fromEntries(new URLSearchParams(query))];
+}
+
+/** Keep a change of the view's state in the address; null removes a value. */
+function setState(patch) {
+  for (const [name, value] of Object.entries(patch)) {
+    if (value == null) delete shown.state[name];
+    else shown.state[name] = String(value);
+  }
+  const query = new URLSearchParams(shown.state).toString();
+  history.replaceState(null, "", `#/${shown.view.name}${query && `?${query}`}`);
+}
+
+function show() {
+  const [view, state] = readAddress();
+  shown?.handle?.unmount?.();
+  shown = { view, state, handle: null };
+  document.title = `${view.title} – scorefield studio`;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#/${view.name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  main.replaceChildren();
+  shown.handle = view.mount(main, { ...state }, tools);
+  copyButton.disabled = !shown.handle?.settings;
+}
+
+/** Show the code of {job, settings}, by default of what the view shows. */
+function copy(asked = shown.handle.settings()) {
+  return showCode(asked.job, asked.settings);
+}
+
+function theme() {
+  return document.documentElement.dataset.theme;
+}
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  themeButton.textContent = name === "dark" ? "Light" : "Dark";
+  document.dispatchEvent(new Event("theme"));
+}
+
+const about = fetch("about.json").then(async (answer) => (
+  answer.ok ? answer.json() : { run: null, error: await answer.text() }
+));
+const tools = { run, ui, copy, setState, theme, about };
+const copyButton = ui.button({ label: "Copy as code", onclick: () => copy() });
+const themeButton = ui.button({
+  label: "", kind: "quiet", title: "Switch between light and dark",
+  onclick: () => {
+    const name = theme() === "dark" ? "light" : "dark";
+    localStorage.setItem("theme", name);
+    setTheme(name);
+  },
+});
+document.querySelector(".tools").append(copyButton, themeButton);
+document.querySelector("nav").append(
+  ...VIEWS.map((view) => ui.h("a", { href: `#/${view.name}` }, view.title)),
+);
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const preferred = () => localStorage.getItem("theme") ?? (dark.matches ? "dark" : "light");
+dark.addEventListener("change", () => setTheme(preferred()));
+setTheme(preferred());
+addEventListener("hashchange", show);
+show();
+
+watch((open) => {
+  document.querySelector("#connection").textContent = open ? "Connected" : "Not connected";
+});
+connect();
+about.then(({ run: place, error }) => {
+  document.querySelector("#model").textContent = error ?? (place ? `Model: ${place}` : "No model is open");
+});

@@ -1,0 +1,160 @@
+// Labelled native controls, so that keys, screen readers and tests find them by role and name.
+
+let count = 0;
+
+/** Return an element: attributes by name, `on…` as listeners, children as nodes or text. */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child != null));
+  return element;
+}
+
+/** A number in at most four digits, as people write it. */
+export function format(value) {
+  if (!Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
+  return String(Number(value.toPrecision(4)));
+}
+
+/** A slider with its value; `log` spaces values evenly in their logarithm. */
+export function slider({ label, min, max, step, value, log = false, show = format, oninput }) {
+  const steps = 400;
+  const id = `control-${++count}`;
+  const there = log ? (v) => (steps * Math.log(v / min)) / Math.log(max / min) : (v) => v;
+  const back = log ? (p) => min * (max / min) ** (p / steps) : (p) => p;
+  const range = log ? { min: 0, max: steps, step: 1 } : { min, max, step: step ?? (max - min) / steps };
+  const output = h("output", { for: id });
+  const input = h("input", { id, type: "range", ...range });
+  let current = value;
+  const print = () => {
+    output.textContent = show(current);
+    input.setAttribute("aria-valuetext", show(current));
+  };
+  input.addEventListener("input", () => {
+    current = back(Number(input.value));
+    print();
+    oninput?.(current);
+  });
+  const element = control(label, id, input, output);
+  const set = (v) => { current = Number(v); input.value = there(current); print(); };
+  set(value);
+  return { element, input, get value() { return current; }, set value(v) { set(v); } };
+}
+
+/** A choice; options are values, or pairs of value and title. */
+export function select({ label, options, value, onchange }) {
+  const id = `control-${++count}`;
+  const input = h("select", { id });
+  const fill = (choices) => input.replaceChildren(...choices.map((option) => {
+    const [name, title] = Array.isArray(option) ? option : [option, option];
+    return h("option", { value: name }, title);
+  }));
+  fill(options);
+  if (value != null) input.value = value;
+  input.addEventListener("change", () => onchange?.(input.value));
+  return {
+    element: control(label, id, input), input, fill,
+    get value() { return input.value; }, set value(v) { input.value = v; },
+  };
+}
+
+/** A field for a number. */
+export function number({ label, min, max, step = 1, value, onchange }) {
+  const id = `control-${++count}`;
+  const input = h("input", { id, type: "number", min, max, step, value });
+  input.addEventListener("change", () => input.reportValidity() && onchange?.(Number(input.value)));
+  return {
+    element: control(label, id, input), input,
+    get value() { return Number(input.value); }, set value(v) { input.value = v; },
+  };
+}
+
+/** A field for text. */
+export function text({ label, value = "", onchange, ...attributes }) {
+  const id = `control-${++count}`;
+  const input = h("input", { id, type: "text", value, ...attributes });
+  input.addEventListener("change", () => input.reportValidity() && onchange?.(input.value));
+  return {
+    element: control(label, id, input), input,
+    get value() { return input.value; }, set value(v) { input.value = v; },
+  };
+}
+
+/** A switch. */
+export function checkbox({ label, value = false, onchange }) {
+  const input = h("input", { type: "checkbox" });
+  input.checked = value;
+  input.addEventListener("change", () => onchange?.(input.checked));
+  return {
+    element: h("label", { class: "check" }, input, label), input,
+    get value() { return input.checked; }, set value(v) { input.checked = v; },
+  };
+}
+
+/** A button; `kind` is primary or quiet. */
+export function button({ label, kind = "", onclick, title }) {
+  return h("button", { type: "button", class: kind, title, onclick }, label);
+}
+
+/** Tabs: `pages` are {name, title, element}. */
+export function tabs({ label, pages, value, onchange }) {
+  const list = h("div", { role: "tablist", "aria-label": label });
+  const show = (name, focus = false) => {
+    for (const [i, page] of pages.entries()) {
+      const chosen = page.name === name;
+      page.element.hidden = !chosen;
+      list.children[i].setAttribute("aria-selected", chosen);
+      list.children[i].tabIndex = chosen ? 0 : -1;
+      if (chosen && focus) list.children[i].focus();
+    }
+  };
+  const choose = (name, focus) => { show(name, focus); onchange?.(name); };
+  for (const page of pages) {
+    page.element.setAttribute("role", "tabpanel");
+    list.append(h("button", { type: "button", role: "tab", onclick: () => choose(page.name) }, page.title));
+  }
+  list.addEventListener("keydown", (event) => {
+    const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const now = [...list.children].indexOf(document.activeElement);
+    if (move && now >= 0) choose(pages[(now + move + pages.length) % pages.length].name, true);
+  });
+  show(value ?? pages[0].name);
+  return { element: h("div", { class: "stack" }, list, pages.map((page) => page.element)), show };
+}
+
+/** A line that says what happens; `say(text, true)` is an error. */
+export function status() {
+  const element = h("div", { class: "status", role: "status" });
+  const say = (message = "", error = false) => {
+    if (element.textContent !== message) element.textContent = message;
+    element.classList.toggle("error", error);
+  };
+  return { element, say };
+}
+
+/** Controls under a heading. */
+export function group(title, ...children) {
+  return h("fieldset", { class: "group" }, h("legend", {}, title), children);
+}
+
+/** Open a dialog, which Escape and its button close. */
+export function dialog(title, ...children) {
+  const close = button({ label: "Close", kind: "quiet", onclick: () => element.close() });
+  const head = h("div", { class: "dialog-head" }, h("h2", {}, title), close);
+  const element = h("dialog", { "aria-label": title }, h("div", { class: "stack" }, head, children));
+  element.addEventListener("close", () => element.remove());
+  document.body.append(element);
+  element.showModal();
+  return element;
+}
+
+function control(label, id, input, output = null) {
+  const name = h("div", { class: "name" }, h("label", { for: id }, label), output);
+  return h("div", { class: "control" }, name, input);
+}

@@ -1,0 +1,78 @@
+// The socket: jobs to the studio, frames from it; see wire.py for the format.
+
+const KINDS = {
+  float32: Float32Array, float64: Float64Array, int32: Int32Array,
+  uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array,
+};
+const listeners = new Set();
+const jobs = new Map();
+let socket = null;
+let last = 0;
+
+/** Call a function with true and false as the connection opens and breaks. */
+export function watch(listener) {
+  listeners.add(listener);
+}
+
+/** Connect, or return the connection. */
+export function connect() {
+  if (socket && socket.readyState <= WebSocket.OPEN) return socket;
+  socket = new WebSocket(new URL("ws", location.href).href.replace(/^http/, "ws").split("#")[0]);
+  socket.binaryType = "arraybuffer";
+  socket.addEventListener("message", (event) => receive(event.data));
+  socket.addEventListener("open", () => listeners.forEach((listener) => listener(true)));
+  socket.addEventListener("close", (event) => {
+    const message = event.reason || "The connection to the studio is lost: is it still running?";
+    for (const [id, job] of jobs) {
+      jobs.delete(id);
+      job.status?.({ id, status: "error", message });
+    }
+    listeners.forEach((listener) => listener(false));
+  });
+  return socket;
+}
+
+/** Start a job. `frame(header, arrays)` may return a promise; the next frames wait for it. */
+export function run(job, settings, { frame, status } = {}) {
+  const id = ++last;
+  jobs.set(id, { frame, status });
+  send({ id, job, settings });
+  return { id, cancel: () => jobs.has(id) && send({ id, cancel: true }) };
+}
+
+/** Return the header and the arrays of a frame. */
+export function unpack(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  const arrays = {};
+  let offset = 4 + length;
+  for (const { name, dtype, shape } of header.arrays) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    arrays[name] = Object.assign(new KINDS[dtype](buffer, offset, size), { shape });
+    offset += Math.ceil(arrays[name].byteLength / 8) * 8;
+  }
+  return [header, arrays];
+}
+
+function send(message) {
+  const open = connect();
+  const text = JSON.stringify(message);
+  if (open.readyState === WebSocket.OPEN) open.send(text);
+  else open.addEventListener("open", () => open.send(text), { once: true });
+}
+
+async function receive(data) {
+  if (typeof data === "string") {
+    const message = JSON.parse(data);
+    const job = jobs.get(message.id);
+    if (["done", "cancelled", "error"].includes(message.status)) jobs.delete(message.id);
+    job?.status?.(message);
+    return;
+  }
+  const [header, arrays] = unpack(data);
+  try {
+    await jobs.get(header.id)?.frame?.(header, arrays);
+  } finally {
+    if (socket.readyState === WebSocket.OPEN) send({ id: header.id, ack: header.frame });
+  }
+}

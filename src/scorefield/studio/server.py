@@ -1,0 +1,195 @@
+"""The studio's addresses, and the socket over which jobs and frames travel."""
+
+import asyncio
+import json
+import os
+import socket as sockets
+import sys
+import webbrowser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request as HttpRequest
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from .context import Studio
+from .guard import WILDCARDS, Guard, refuse
+from .jobs import CODE_WRITERS, JOBS
+from .wire import MAX_SETTINGS, Request, parse_request
+from .work import Task, Worker
+
+PAGE = Path(__file__).parent / "page"
+UNREADABLE = 1003
+"""Code with which a socket is closed after a message that makes no sense."""
+
+
+class Page:
+    """A page's side of the socket: its tasks, and an event when there may be something to send."""
+
+    def __init__(self, worker: Worker[Studio]) -> None:
+        self.worker, self.tasks = worker, dict[int, Task]()
+        self.loop, self.changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake(self) -> None:
+        """Let the socket send what waits; any thread may call this."""
+        with suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self.changed.set)
+
+    def receive(self, request: Request) -> None:
+        """Do what the page asks."""
+        task = self.tasks.get(request.id)
+        if request.job is not None:
+            if task is not None:
+                raise ValueError(f"id {request.id} is in use")
+            self.tasks[request.id] = Task(request.id, request.job, request.settings, self)
+            self.worker.submit(self.tasks[request.id])
+        elif task is not None and request.cancel:
+            self.worker.cancel(task)
+        elif task is not None and request.ack is not None:
+            task.acknowledge(request.ack)
+
+    async def send(self, socket: WebSocket) -> None:
+        """Send messages as the page takes them."""
+        with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone
+            while True:
+                await self.changed.wait()
+                self.changed.clear()
+                for task in [*self.tasks.values()]:
+                    while (content := task.take()) is not None:
+                        if isinstance(content, str):
+                            await socket.send_text(content)
+                        else:
+                            await socket.send_bytes(content)
+                    if task.is_sent():
+                        del self.tasks[task.number]
+
+    def close(self) -> None:
+        """End what the page has started."""
+        for task in self.tasks.values():
+            self.worker.cancel(task)
+
+
+async def talk(socket: WebSocket) -> None:
+    """Serve one page until it closes, or says something that makes no sense."""
+    await socket.accept()
+    page = Page(socket.app.state.worker)
+    sender = asyncio.create_task(page.send(socket))
+    try:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            page.receive(parse_request(message.get("text") or ""))
+    except ValueError as error:
+        await socket.close(UNREADABLE, str(error)[:120])
+    finally:
+        page.close()
+        sender.cancel()
+
+
+async def index(request: HttpRequest) -> Response:
+    """Return the page."""
+    return FileResponse(PAGE / "index.html")
+
+
+async def about(request: HttpRequest) -> Response:
+    """Return what the page shows of the model."""
+    try:
+        return JSONResponse(await run_in_threadpool(request.app.state.studio.about))
+    except (ValueError, OSError) as error:
+        return refuse(str(error), 400)
+
+
+async def upload(request: HttpRequest) -> Response:
+    """Keep a file for a job that names it."""
+    return JSONResponse({"upload": request.app.state.studio.remember(await request.body())})
+
+
+async def code(request: HttpRequest) -> Response:
+    """Return the command and the Python that do the same as a job."""
+    try:
+        asked = json.loads(await request.body())
+        write = CODE_WRITERS[asked["job"]]
+        return JSONResponse(
+            await run_in_threadpool(write, asked["settings"], request.app.state.studio)
+        )
+    except KeyError as error:
+        return refuse(f"There is no code for {error}", 400)
+    except (ValueError, TypeError, OSError) as error:
+        return refuse(str(error), 400)
+
+
+def make_app(
+    run: Path | None, token: str, *, runs: Path = Path("runs"), host: str = "127.0.0.1"
+) -> Starlette:
+    """Return the studio as an application of any ASGI server."""
+    studio = Studio(run, runs)
+
+    @asynccontextmanager
+    async def work(app: Starlette) -> AsyncIterator[None]:
+        app.state.worker = Worker(studio, JOBS)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(app.state.worker.close)
+
+    routes = [
+        Route("/", index),
+        Route("/about.json", about),
+        Route("/upload", upload, methods=["POST"]),
+        Route("/code", code, methods=["POST"]),
+        WebSocketRoute("/ws", talk),
+        Mount("/page", StaticFiles(directory=PAGE)),
+    ]
+    guard = Middleware(Guard, token=token, host=host)
+    app = Starlette(routes=routes, middleware=[guard], lifespan=work)
+    app.state.studio = studio
+    return app
+
+
+def configure(app: Starlette) -> uvicorn.Config:
+    """Return the settings of the server."""
+    return uvicorn.Config(
+        app, loop="asyncio", http="h11", ws="websockets-sansio", ws_max_size=MAX_SETTINGS,
+        ws_per_message_deflate=False, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=2,
+    )  # fmt: skip
+
+
+def serve(
+    run: Path | None = None,
+    *,
+    runs: Path,
+    host: str,
+    port: int,
+    token: str,
+    open_browser: bool,
+) -> None:
+    """Serve the studio until Ctrl-C."""
+    app = make_app(run, token, runs=runs, host=host)
+    family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
+    try:
+        listener = sockets.create_server((host, port), family=family)
+    except OSError as error:
+        message = f"--host {host} --port {port}: {error.strerror}; name another port, 0 for any"
+        raise ValueError(message) from error
+    with listener:
+        name = "127.0.0.1" if host in WILDCARDS else f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}/?token={token}"
+        print(f"The studio is at {address}\nCtrl-C ends it", flush=True)
+        if open_browser and has_screen():
+            webbrowser.open(address)
+        uvicorn.Server(configure(app)).run(sockets=[listener])
+
+
+def has_screen() -> bool:
+    """Return True if a browser would open in a window, not in the terminal."""
+    return sys.platform != "linux" or bool(os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"})

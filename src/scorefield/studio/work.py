@@ -1,0 +1,181 @@
+"""One computation at a time, in one thread, and the frames of it that a page can take.
+
+A page has at most `MAX_UNANSWERED` frames under way; meanwhile only the newest waits, so that a
+slow page sees fewer frames, not older ones. Frames marked `keep` are not skipped; a job that is
+`MAX_AHEAD` of them ahead waits for the page. A job is closed within a step of its cancellation.
+"""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from threading import Condition, Thread
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import torch
+
+from .wire import Frame, pack
+
+MAX_UNANSWERED = 2
+MAX_AHEAD = 4
+MAX_WAITING = 8
+"""Jobs of one page that may wait."""
+PATIENCE = 20.0
+"""Seconds that a job waits for a page that takes no frames."""
+LOG = logging.getLogger("scorefield.studio")
+
+Context = TypeVar("Context")
+Job: TypeAlias = Callable[[Context, Mapping[str, Any]], Iterable[Frame | None]]
+"""A generator of frames; it may yield None where it can be cancelled."""
+
+
+class Task:
+    """A job of a page, and what is still to be sent of it."""
+
+    def __init__(self, number: int, job: str, settings: Mapping[str, Any], page: Any) -> None:
+        self.number, self.job, self.settings, self.page = number, job, settings, page
+        self.cancelled = self.over = False
+        self._changed = Condition()
+        self._waiting = deque[tuple[str | bytes, bool]]()  # messages, and True for those to keep
+        self._unanswered = set[int]()
+        self._frames = 0
+
+    def say(self, status: str, **fields: Any) -> None:
+        """Send a status, after the frames before it."""
+        text = json.dumps({"id": self.number, "status": status, **fields})
+        with self._changed:
+            self.over = status in ("done", "cancelled", "error")
+            self._waiting.append((text, True))
+        self.page.wake()
+
+    def put(self, frame: Frame) -> None:
+        """Send a frame in place of one that still waits."""
+        keep = bool(frame.header.get("keep"))
+        self._frames += 1
+        content = pack(frame, self.number, self._frames)
+        with self._changed:
+            self._waiting = deque(item for item in self._waiting if item[1])
+            self._waiting.append((content, keep))
+        self.page.wake()
+        with self._changed:
+            if not self._changed.wait_for(self._has_room, PATIENCE):
+                raise TimeoutError(f"The page has taken no frame for {PATIENCE:.0f} s")
+
+    def _has_room(self) -> bool:
+        return self.cancelled or sum(keep for _, keep in self._waiting) < MAX_AHEAD
+
+    def take(self) -> str | bytes | None:
+        """Return the next message that the page can take."""
+        with self._changed:
+            if not self._waiting:
+                return None
+            content, _ = self._waiting[0]
+            if isinstance(content, bytes):
+                if len(self._unanswered) >= MAX_UNANSWERED:
+                    return None
+                header = content[4 : 4 + int.from_bytes(content[:4], "little")]
+                self._unanswered.add(json.loads(header)["frame"])
+            self._waiting.popleft()
+            self._changed.notify_all()
+            return content
+
+    def is_sent(self) -> bool:
+        """Return True if nothing will follow."""
+        with self._changed:
+            return self.over and not self._waiting
+
+    def acknowledge(self, frame: int) -> None:
+        """Note that the page has drawn a frame."""
+        with self._changed:
+            self._unanswered.discard(frame)
+        self.page.wake()
+
+    def cancel(self) -> None:
+        """End the job at its next step; frames that wait are dropped."""
+        with self._changed:
+            self.cancelled = True
+            self._waiting = deque(item for item in self._waiting if isinstance(item[0], str))
+            self._changed.notify_all()
+
+
+class Worker(Generic[Context]):
+    """The thread in which jobs run one after another."""
+
+    def __init__(self, context: Context, jobs: Mapping[str, Job[Context]]) -> None:
+        self.context, self.jobs = context, jobs
+        self._changed = Condition()
+        self._queue = list[Task]()
+        self._closed = False
+        self._running: Task | None = None
+        self._thread = Thread(target=self._work, name="studio", daemon=True)
+        self._thread.start()
+
+    def submit(self, task: Task) -> None:
+        """Start a job, or put it into the queue."""
+        with self._changed:
+            if sum(other.page is task.page for other in self._queue) >= MAX_WAITING:
+                task.say("error", message=f"{MAX_WAITING} computations of this page wait already")
+                return
+            self._queue.append(task)
+            if self._running or len(self._queue) > 1:
+                task.say("queued", place=len(self._queue))
+            self._changed.notify_all()
+
+    def cancel(self, task: Task) -> None:
+        """End a job, whether it runs or waits."""
+        task.cancel()
+        with self._changed:
+            if task in self._queue:
+                self._queue.remove(task)
+                task.say("cancelled")
+                self._tell_places()
+
+    def close(self) -> None:
+        """End all jobs and the thread."""
+        with self._changed:
+            self._closed = True
+            tasks = [*self._queue, *filter(None, [self._running])]
+            self._queue.clear()
+            self._changed.notify_all()
+        for task in tasks:
+            task.cancel()
+        self._thread.join()
+
+    def _tell_places(self) -> None:
+        for place, task in enumerate(self._queue, 1):
+            task.say("queued", place=place)
+
+    def _work(self) -> None:
+        with torch.no_grad():
+            while True:
+                with self._changed:
+                    self._running = None
+                    self._changed.wait_for(lambda: self._closed or self._queue)
+                    if self._closed:
+                        return
+                    task = self._running = self._queue.pop(0)
+                    self._tell_places()
+                self._compute(task)
+                del task  # with its page, settings and frames
+
+    def _compute(self, task: Task) -> None:
+        """Run a job to its end, or until it is cancelled."""
+        task.say("running")
+        try:
+            if task.job not in self.jobs:
+                raise ValueError(f"job {task.job!r:.80} does not exist")
+            frames = iter(self.jobs[task.job](self.context, task.settings))
+            with closing(frames):  # type: ignore[type-var]
+                for frame in frames:
+                    if task.cancelled:
+                        break
+                    if frame is not None:
+                        task.put(frame)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            task.say("error", message=str(error))
+        except Exception:
+            LOG.exception("%s failed", task.job)
+            task.say("error", message="This is a fault of the studio; its terminal shows where")
+        else:
+            task.say("cancelled" if task.cancelled else "done")

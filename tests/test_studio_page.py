@@ -1,0 +1,62 @@
+"""The shell of the studio's page, in a real browser."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+
+from scorefield.studio.jobs import JOBS
+from scorefield.studio.wire import Frame
+
+pytest_plugins = ["studio_browser"]
+
+RUN = """async ([job, settings]) => {
+  const { run } = await import("/page/wire.js");
+  const frames = [];
+  return new Promise((resolve) => run(job, settings, {
+    frame(header, arrays) { frames.push([header, [...arrays.x], [...arrays.label]]); },
+    status(s) { if (s.status !== "queued" && s.status !== "running") resolve([frames, s]); },
+  }));
+}"""
+"""Run a job, and return its frames and its last status."""
+
+
+def double(studio, settings):
+    """A job of three frames."""
+    for i in range(3):
+        x = np.array(settings["x"], "float32") * 2**i
+        yield Frame({"keep": True, "sigma": i / 2}, {"x": x, "label": np.arange(i, dtype="uint8")})
+
+
+def test_frames_arrive_as_they_were_sent(page, monkeypatch):
+    monkeypatch.setitem(JOBS, "test.double", double)
+    frames, last = page.evaluate(RUN, ["test.double", {"x": [1.5, -2, 3]}])
+    assert last == {"id": 1, "status": "done"}
+    assert [(header["frame"], header["sigma"]) for header, *_ in frames] == [
+        (1, 0),
+        (2, 0.5),
+        (3, 1),
+    ]
+    assert [x for _, x, _ in frames] == [[1.5, -2, 3], [3, -4, 6], [6, -8, 12]]
+    assert [label for *_, label in frames] == [[], [0], [0, 1]]
+
+
+def test_views_are_reached_by_key_and_by_address(open_page):
+    with open_page("#/restore?sigma=2") as page:
+        assert page.get_by_role("heading", level=2).inner_text() == "Restore"
+        link = page.get_by_role("link", name="Images")
+        link.focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Images").wait_for()
+        assert link.get_attribute("aria-current") == "page"
+        assert page.url.endswith("#/images")
+        page.go_back()
+        page.get_by_role("heading", name="Restore").wait_for()
+        assert "token" not in page.url
+        # a dark page is darker than its text
+        paper = "getComputedStyle(document.documentElement).backgroundColor"
+        assert page.evaluate(paper) == "rgb(255, 255, 255)"
+        page.get_by_role("button", name="Dark").click()
+        assert page.evaluate(paper) == "rgb(20, 23, 29)"
+        page.reload()
+        assert page.evaluate(paper) == "rgb(20, 23, 29)"
