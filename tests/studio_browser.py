@@ -25,6 +25,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 @dataclass
 class OpenStudio:
     port: int
+    token: str
     app: object
 
     @property
@@ -33,7 +34,7 @@ class OpenStudio:
 
     @property
     def entrance(self):
-        return f"{self.address}?token={TOKEN}"
+        return f"{self.address}?token={self.token}"
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def serve(run=None, runs=Path("runs")):
         thread.start()
         try:
             assert ready.wait(60)
-            yield OpenStudio(listener.getsockname()[1], app)
+            yield OpenStudio(listener.getsockname()[1], TOKEN, app)
         finally:
             server.should_exit = True
             thread.join()

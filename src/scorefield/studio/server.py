@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import uvicorn
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -27,6 +28,8 @@ from .wire import MAX_SETTINGS, Request, parse_request
 from .work import Task, Worker
 
 PAGE = Path(__file__).parent / "page"
+POOL_THREADS = 4
+"""Threads that read files and write code, next to the one that computes."""
 UNREADABLE = 1003
 """Code with which a socket is closed after a message that makes no sense."""
 
@@ -135,6 +138,7 @@ def make_app(
 
     @asynccontextmanager
     async def work(app: Starlette) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
         app.state.worker = Worker(studio, JOBS)
         try:
             yield

@@ -21,6 +21,8 @@ MAX_SETTINGS = 2**20
 """Bytes of the largest message from a page."""
 DTYPES = frozenset({"float32", "float64", "int32", "uint8", "uint16", "uint32"})
 """Types of arrays for which JavaScript has a typed array."""
+FIELD_TYPES = {"id": int, "job": str, "settings": dict, "cancel": bool, "ack": int}
+"""Fields of a page's message."""
 RESERVED = frozenset({"id", "frame", "arrays"})
 
 
@@ -73,17 +75,11 @@ def parse_request(text: str) -> Request:
         message = json.loads(text)
     except RecursionError as error:
         raise ValueError("the message is nested too deeply") from error
-    if not isinstance(message, dict) or message.keys() - Request.__annotations__.keys():
-        raise ValueError("a message is an object with id, and job, cancel or ack")
-    message.setdefault("id", None)
-    request = Request(**message)
-    wants = [request.job is not None, request.cancel is True, request.ack is not None]
-    right_types = (
-        isinstance(request.job, str | None)
-        and isinstance(request.settings, dict)
-        and type(request.id) is int
-        and type(request.ack) in (int, type(None))
-    )
-    if not right_types or sum(wants) != 1:
-        raise ValueError("a message has a whole number id, and one of job, cancel and ack")
-    return request
+    if not isinstance(message, dict) or not message.keys() <= FIELD_TYPES.keys():
+        raise ValueError(f"a message is an object with {', '.join(FIELD_TYPES)}")
+    for name, value in message.items():
+        if type(value) is not FIELD_TYPES[name]:
+            raise ValueError(f"{name} {value!r:.40}: give {FIELD_TYPES[name].__name__}")
+    if "id" not in message or len(message.keys() & {"job", "cancel", "ack"}) != 1:
+        raise ValueError("a message has an id, and one of job, cancel and ack")
+    return Request(**message)
