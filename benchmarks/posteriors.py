@@ -23,15 +23,15 @@ y comes from one sample of the distribution. Over the coordinates that are not k
     Stein     the kernel Stein discrepancy of 2,000 samples, by the exact posterior's score: about
               a shift of the mean that is as bad; it needs no samples of the truth
 
-The second table repeats this for 200 samples of x and y: it counts in how many the true x is in the
+The last columns repeat this for 200 samples of x and y: they count in how many the true x is in the
 regions of highest density that hold 50 and 90 % of 99 samples by the method, with Wilson's interval
 of 95 %. `from` and `to` of a calibrated method are on both sides of 0.5 and of 0.9.
 
 `exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
 (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ². The other samplers go
 down 64 levels, ddrm 32, daps and split_gibbs 128. tds and particle_filter have twice as many
-particles as samples, of which every second is kept: filters of 2,000 particles in the first table,
-of 198, one for each y, in the second. algorithm2 and repaint need a noiseless y.
+particles as samples, of which every second is kept: filters of 2,000 particles for the errors, of
+198, one for each y, for the coverage. algorithm2 and repaint need a noiseless y.
 Everything is in float32; seconds are of one processor.
 """
 
@@ -40,6 +40,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from inspect import signature
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -67,43 +68,44 @@ AT_ONCE = 5_000
 FILTERS = tuple(method for method, cost in COSTS.items() if cost.particles)
 FILTER_AT_ONCE = 1_000
 """Samples at once; those of a filter have twice as many particles."""
+ERRORS = ("mean", "std, least", "std, most", "cov", "modes", "bias", "Stein")
 
 
 def run(setting: Setting) -> Iterator[Table]:
-    n = QUICK_SAMPLES if setting.quick else SAMPLES
+    n, draws = (QUICK_SAMPLES, QUICK_DRAWS) if setting.quick else (SAMPLES, DRAWS)
     pairs = {
         f"{problem.name}, {method}": (problem, method)
         for problem in problems()
         for method in METHODS
         if problem.allows(method)
     }
-    rows: list[list[Cell]] = []
-    for problem, method in (chosen := setting.select(pairs)).values():
-        torch.manual_seed(setting.seed)
-        counted = Counted(problem.prior)
-        problem = problem._replace(prior=counted)
-        start = time.process_time()
-        at_once = FILTER_AT_ONCE if method in FILTERS else AT_ONCE
-        parts = [min(at_once, n - first) for first in range(0, n, at_once)]
-        x = torch.cat([METHODS[method](problem, part) for part in parts])
-        spent = time.process_time() - start
-        x = x if method == "exact" else x[:, problem.free]
-        rows.append([problem.name, method, *errors(problem, x), counted.rows / n, spent])
-    heads = {"mean": ".3f", "std, least": ".3f", "std, most": ".3f", "cov": ".3f", "modes": ".3f"}
-    heads |= {"bias": ".0%", "Stein": ".3f", "evaluations": ".0f", "CPU s": ".1f"}
-    yield Table("Posteriors", {"problem": "", "method": ""} | heads, rows, [f"{n} samples each."])
-    draws, rows = QUICK_DRAWS if setting.quick else DRAWS, []
-    for problem, method in chosen.values():
-        if method != "exact":
-            torch.manual_seed(setting.seed)
-            shares = [
-                (hits / draws, *wilson(hits, draws)) for hits in coverage(problem, method, draws)
-            ]
-            rows.append([problem.name, method, *shares[0], *shares[1]])
-    heads = {f"{head}{share}": ".3f" for share in ("50 %", "90 %") for head in ("", "from ", "to ")}
-    if rows:
-        columns = {"problem": "", "method": ""} | heads
-        yield Table("Coverage", columns, rows, [f"{draws} draws each."])
+    columns = {"method": ""} | dict.fromkeys(ERRORS, ".3f")
+    columns |= {"bias": ".0%", "evaluations": ".0f", "CPU s": ".1f"}
+    columns |= {
+        f"{head}{part}": ".3f" for part in ("50 %", "90 %") for head in ("", "from ", "to ")
+    }
+    notes = [f"{n} samples each; coverage of {draws} draws."]
+    for name, chosen in groupby(setting.select(pairs).values(), key=lambda pair: pair[0].name):
+        rows = [measure(problem, method, n, draws, setting.seed) for problem, method in chosen]
+        yield Table(f"Posteriors, {name}", columns, rows, notes)
+
+
+def measure(problem: Problem, method: str, n: int, draws: int, seed: int) -> list[Cell]:
+    """Return the row of a method: errors, cost and coverage."""
+    torch.manual_seed(seed)
+    counted = Counted(problem.prior)
+    start = time.process_time()
+    at_once = FILTER_AT_ONCE if method in FILTERS else AT_ONCE
+    parts = [min(at_once, n - first) for first in range(0, n, at_once)]
+    x = torch.cat([METHODS[method](problem._replace(prior=counted), part) for part in parts])
+    spent = time.process_time() - start
+    x = x if method == "exact" else x[:, problem.free]
+    row = [method, *errors(problem, x), counted.rows / n, spent]
+    if method == "exact":
+        return [*row, *[None] * 6]
+    torch.manual_seed(seed)
+    hits = coverage(problem, method, draws)
+    return row + [share for k in hits for share in (k / draws, *wilson(k, draws))]
 
 
 class Counted:

@@ -63,12 +63,13 @@ def record(name: str, setting: Setting) -> None:
         print(f"{in_words(about['machine'])}\n", flush=True)
         kind = setting.device.partition(":")[0]
         path = setting.out / f"{name}{'' if kind == 'cpu' else f'-{kind}'}.json"
-        tables = {table.title: table for table in read_tables(path, about)}
         for table in module.run(setting):
             if (used := torch.get_num_threads()) != threads:
                 raise RuntimeError(f"{table.title}: measured with {used} threads, not {threads}")
             print(f"{table.text()}\n", flush=True)
             today = datetime.now(timezone.utc).date().isoformat()
+            # read again, because another process may measure other tables of this file
+            tables = {stored.title: stored for stored in read_tables(path, about)}
             tables[table.title] = replace(table, date=today)
             content = about | {"tables": [asdict(stored) for stored in tables.values()]}
             disk.write_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
