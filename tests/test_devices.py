@@ -272,7 +272,7 @@ RESULTS = {
     "log_normalizer": lambda place: log_normalizer(last(tempering(X.to(place), 2)).log_w, 3),
     "replay": lambda place: replay([X])(torch.zeros(6, 2, device=place)),
     "an oracle": lambda place: sample(points(place), 5),
-    "fit_grid": lambda place: fit_grid(points(place), "dpm_solver", 2, samples=8),
+    "fit_grid": lambda place: fit_grid(points(place), "unipc", 2, samples=8),
 }
 SAMPLES = {
     "adaptive": lambda place: sample(model(place), 5, "adaptive", tolerance=0.01),

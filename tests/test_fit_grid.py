@@ -11,13 +11,11 @@ from scorefield.samplers import SAMPLERS, final
 
 
 @pytest.mark.parametrize("n", [5, 8])
-@pytest.mark.parametrize(
-    ("name", "factor"), [("dpm_solver", 4), ("adams_bashforth", 2), ("unipc", 10)]
-)
+@pytest.mark.parametrize(("name", "factor"), [("adams_bashforth", 2), ("unipc", 10)])
 def test_a_fitted_grid_beats_karras_grid(name, factor, n):
     """Where other starting points fitted it.
 
-    Measured with 5 and 8 levels: 17 and 6 times, 3.7 and 3.4 times, and 22 and 111 times.
+    Measured with 5 and 8 levels: 3.7 and 3.4 times, and 22 and 111 times.
     """
     model, error = as_model(TWO), []
     high, low = model.sigma_max, model.sigma_min
@@ -35,10 +33,10 @@ LADDER = NCSN(geometric(5.0, 0.1, 10))
 @pytest.mark.parametrize(
     ("model", "name", "n", "message"),
     [
-        (TWO, "ancestral", 5, "adds noise: fit_grid is for samplers of the ODE"),
-        (TWO, "adaptive", 4, "sampler='adaptive' chooses its own levels"),
-        (TWO, "heun", 1, "n=1: give a whole number of levels, 2 or more"),
-        (ScoreModel(OracleNet(TWO), LADDER, prior=TWO.prior), "heun", 5, "trained on 10 noise lev"),
+        (TWO, "ancestral", 5, "sampler='ancestral': levels are fitted for unipc and adams_bash"),
+        (TWO, "dpm_solver", 8, "gain nothing at 8 evaluations"),
+        (TWO, "unipc", 1, "n=1: give a whole number of levels, 2 or more"),
+        (ScoreModel(OracleNet(TWO), LADDER, prior=TWO.prior), "unipc", 5, "trained on 10 noise le"),
     ],
 )
 def test_what_has_no_fitted_grid_is_refused(model, name, n, message):
@@ -56,5 +54,5 @@ class Dropping(OracleNet):
 def test_a_grid_is_fitted_without_dropout():
     model = as_model(TWO)
     model.net = Dropping(TWO)
-    fits = [fit_grid(model.train(mode), "euler", 2, samples=4) for mode in (False, True)]
+    fits = [fit_grid(model.train(mode), "unipc", 2, samples=4) for mode in (False, True)]
     assert torch.equal(*fits)

@@ -10,6 +10,7 @@ from sklearn.svm import SVC
 from scorefield import SAMPLERS, Plan, final, inverse, karras, make_plan, restore, sample
 from scorefield.data import all_samples, load_data
 from scorefield.evaluate import fit_grid
+from scorefield.evaluate.grid import FITTED
 from scorefield.evaluate.memory import memorisation
 from scorefield.metrics import frechet, sliced_wasserstein
 from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
@@ -94,7 +95,7 @@ def test_fitted_levels_end_nearer_on_digits(folder):
         return np.mean([frechet(one, test.flatten(1)) for one in sets])
 
     print(f"\nheun, 35: Fréchet {distance(Plan('heun', karras(high, low, 18))):.3f}")
-    for name in ("unipc", "dpm_solver", "adams_bashforth"):
+    for name in FITTED:
         for n in (5, 8):
             errors, distances = [], []
             for grid in (karras(high, low, n), fit_grid(model, name, n)):

@@ -10,26 +10,28 @@ from torch import Tensor
 from ..model import ScoreModel
 from ..noise import karras, seeded
 from ..oracles import Oracle
-from ..sample import as_model, find_sampler, require_prior
-from ..samplers import SAMPLERS, Sampler, final
+from ..sample import as_model, require_prior
+from ..samplers import SAMPLERS, final
 
 REFERENCE_LEVELS = 64
 """Levels of Heun's method for the ends of the trajectories."""
 ITERATIONS = 8
 SHORTER_STEPS = 4
 """Largest number of steps that are tried in an iteration, each shorter than the one before."""
+FITTED = ("unipc", "adams_bashforth")
+"""Samplers that gain by fitted levels at 5 and at 8 evaluations (docs/evaluation.md)."""
 
 
 def fit_grid(
     model: ScoreModel | Oracle,
-    sampler: str | Sampler | Callable[..., Any],
+    sampler: str,
     n: int,
     *,
     samples: int = 64,
     seed: int = 0,
     **options: Any,
 ) -> Float[Tensor, "n"]:
-    """Return n ≥ 2 levels for which a sampler of the ODE ends nearest to where the ODE does.
+    """Return n ≥ 2 levels for which a sampler in `FITTED` ends nearest to where the ODE does.
 
     It starts from Karras' grid and takes steps of Levenberg and Marquardt in the shares of the
     levels in log(σ_max/σ_min), with the ends of a few trajectories; their errors e count as
@@ -37,13 +39,14 @@ def fit_grid(
     does not decide. It costs about 10n² evaluations of the `samples`. Use it as
     `Plan(sampler, fit_grid(model, sampler, n))`.
     """
-    model, (name, method) = as_model(model).eval(), find_sampler(sampler)
+    model = as_model(model).eval()
+    if sampler not in FITTED:
+        raise ValueError(
+            f"sampler={sampler!r}: levels are fitted for {' and '.join(FITTED)}; others were not "
+            "measured to gain by them, or gain nothing at 8 evaluations (dpm_solver)"
+        )
     if n < 2 or n % 1:
         raise ValueError(f"n={n}: give a whole number of levels, 2 or more; a single one is σ_max")
-    if "tolerance" in method.defaults:
-        raise ValueError(
-            f"sampler={name!r} chooses its own levels: fit_grid is for samplers without a tolerance"
-        )
     if model.precondition.levels is not None:
         count = len(model.precondition.levels)
         raise ValueError(
@@ -59,7 +62,7 @@ def fit_grid(
         return high * (low / high) ** depth
 
     def errors(sigmas: Tensor) -> Tensor:
-        end = final(method.run(model, x, sigmas.to(x.dtype), noise=_refuse, **options))
+        end = final(SAMPLERS[sampler].run(model, x, sigmas.to(x.dtype), **options))
         return (end - truth).flatten(1).cpu().double()
 
     start = karras(high, low, n + 1, dtype=torch.float64)
@@ -71,10 +74,6 @@ def fit_grid(
         return weighted.flatten()
 
     return grid(_descend(residual, (-start.log().diff()).log())).to(x.dtype)
-
-
-def _refuse(x: Tensor) -> Tensor:
-    raise ValueError("this sampler adds noise: fit_grid is for samplers of the ODE, such as unipc")
 
 
 def _descend(residual: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
