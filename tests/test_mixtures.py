@@ -127,6 +127,21 @@ def test_adaptive_errs_as_its_tolerance_allows():
         final(SAMPLERS["adaptive"].run(TWO, start, sigmas.double(), **few))
 
 
+def test_a_broken_sample_does_not_end_the_others():
+    """Its score is NaN below σ = 1; the others take the steps that they take without it."""
+    start, sigmas = torch.tensor([[30.0], [-10.0], [5.0]]).double(), karras(20.0, 0.05, 3).double()
+
+    def score(x, sigma):
+        broken = (torch.as_tensor(sigma) < 1) & (torch.arange(len(x)) == 1)
+        return torch.where(broken[:, None], math.nan, TWO(x, sigma))
+
+    *_, state = SAMPLERS["adaptive"].run(score, start, sigmas)
+    *_, alone = SAMPLERS["adaptive"].run(TWO, start[::2], sigmas)
+    assert state.x[1].isnan()
+    assert torch.equal(state.x[::2], alone.x)
+    assert torch.equal(state.evaluations[::2], alone.evaluations)
+
+
 def test_adaptive_takes_the_same_steps_at_any_scale():
     ends, start, sigmas = [], torch.linspace(-60, 60, 50).double()[:, None], karras(20.0, 0.05, 2)
     for scale in (1, 2**-10, 2**10):

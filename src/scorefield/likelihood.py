@@ -81,6 +81,11 @@ def log_likelihood(
         ends = math.log(sigma_min), math.log(sigma_max)
         flow = _flow(score, x, directions, chunk)
         ((end, _, count),) = solve(flow, start, ends, scale, max_evaluations)
+        if (lost := ~end.isfinite().all(1)).any():
+            raise ValueError(
+                f"samples {lost.nonzero()[:5, 0].tolist()} meet a score that is not finite: "
+                "raise sigma_min, or find out where by `diagnose`"
+            )
         base = prior.log_prob(end[:, :size].view_as(x), sigma_max)
         integrals = end[:, size:]
         # a single probe has no standard error

@@ -37,7 +37,7 @@ def solve(
 ) -> Iterator[tuple[Flat, Flat, Int[Tensor, "batch"]]]:
     """Yield y, dy/dt and the evaluations of each row, at each of the times after the first.
 
-    The error of a step is at most scale(t, y).
+    The error of a step is at most scale(t, y). A row whose slope is not finite becomes NaN.
     """
     y, t, h = y.clone(), y.new_full((len(y),), times[0]), y.new_full((len(y),), first_step)
     count, everything = torch.ones_like(t, dtype=torch.long), torch.arange(len(y), device=y.device)
@@ -60,8 +60,11 @@ def solve(
             fits = torch.where(good & (step < h[rows]), h[rows], 0)
             h[rows] = (step * (0.9 * ratio.clamp(min=1e-8) ** -0.2).clamp(0.2, 5.0)).maximum(fits)
             short, late = h[rows] < 1e-10, count[rows] > max_evaluations
+            broken = rows[short & ratio.isinf()]
+            y[broken], slope[broken], t[broken] = math.nan, math.nan, times[-1]
+            short &= ratio.isfinite()
             if (short | late).any():
-                fault = "need steps below 1e-10: the score is not finite or not smooth there. Raise"
+                fault = "need steps below 1e-10: the score is not smooth there. Raise"
                 if not short.any():
                     fault = f"do not reach the last noise level within {max_evaluations} "
                     fault += "evaluations: raise max_evaluations,"

@@ -33,7 +33,8 @@ def adaptive(
     The error is that of a number of x over √(σ_d² + σ²), where `sigma_data` is the data's standard
     deviation σ_d. Steps also end at the levels of the grid, of which two are enough.
     `State.evaluations` has the number of each sample, at most `max_evaluations`; a batch takes as
-    long as its slowest sample. `noise` is not used.
+    long as its slowest sample. One that meets a score which is not finite becomes NaN. `noise` is
+    not used.
     """
     points, levels = x.clone(), x.new_full((len(x),), sigmas[0].item())
 
