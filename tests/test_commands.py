@@ -78,7 +78,7 @@ def test_training_from_a_run_alone_takes_its_data(capsys, error_of, objective):
     if objective == "consistency":
         assert "name them by --data" in error_of("train", *tune, "alone.safetensors")
         shutil.copy("runs/points-tuned/model.safetensors", "alone.safetensors")
-        images.write(Path("gap.png"), torch.zeros(1, 1, 8, 8), {})
+        Image.new("L", (8, 8)).save("gap.png")
         for run in ("runs/points-tuned", "alone.safetensors"):
             assert "tuned to consistency" in error_of("sample", run, "--sampler", "heun")
             assert "run that it was tuned from" in error_of(
@@ -88,6 +88,12 @@ def test_training_from_a_run_alone_takes_its_data(capsys, error_of, objective):
             "sample", "runs/points", "--sampler", "consistency"
         )
         assert main(["sample", "alone.safetensors", "-n", "2", "--out", "x.npy"]) == 0
+        tuned = load("alone.safetensors")
+        assert make_plan(tuned).sampler == "consistency"
+        with pytest.raises(ValueError, match="sampler='heun': the model is tuned to consistency"):
+            sample(tuned, 1, "heun")
+        save(tuned, "again")
+        assert load("again").tuned
     else:
         assert main(["train", "--show", *tune, "alone.safetensors"]) == 0
 
@@ -197,8 +203,12 @@ def test_held_out_samples_of_moved_data_are_measured_and_restored(monkeypatch, e
     restore = ["restore", "run", "-n", "2", "--method", "dps", "--steps", "2"]
     assert "x.npy are not those the run started with" in error_of(*restore)
     np.save("moved.npy", pixels)
+    rows = torch.zeros(8, 8, dtype=torch.bool)
+    rows[[0, 3, -3]] = True  # the row of the mean, and every third from it
     for task, operator in (
         (["--task", "colorize"], inverse.grayscale()),
+        (["--task", "radon", "--angles", "3"], inverse.radon(3, 8)),
+        (["--task", "fourier"], inverse.fourier(rows)),
         ([], inverse.mask((torch.arange(8) < 4).expand(1, 8, 8))),
     ):
         again = ["--data", "moved.npy", "--count", "3", "--overwrite", *task]

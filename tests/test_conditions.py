@@ -215,6 +215,8 @@ def test_a_model_that_always_had_a_class_is_never_used_without_one(monkeypatch, 
     assert heldout_losses(run.experiment, run.parts, run.model).isfinite().all()
     capsys.readouterr()
     assert "label_dropout=0, never without a class" in error_of("sample", "run")
+    guided = error_of("sample", "run", "--label", "all", "--guidance", "2")
+    assert "guidance=2.0 goes away from the model without a class" in guided
 
 
 def test_parameters_of_simulations_are_standardised_and_turned_back():

@@ -215,6 +215,34 @@ def test_completions_agree_with_the_measurement(models, tmp_path, args, shape, o
     torch.testing.assert_close(seen, y.expand_as(seen), rtol=0, atol=1e-4)
 
 
+def frequencies(x):
+    """Return the frequencies of images with the mean in the centre, as the command reads them."""
+    return np.fft.fftshift(np.fft.fft2(x, norm="ortho"), axes=(-2, -1))
+
+
+@pytest.mark.parametrize("name", ["grey", "colour"])
+def test_scanners_are_read_and_agreed_with(models, tmp_path, name):
+    """The truth is of the model's size; y has the numbers of the whole or of one channel."""
+    channels = 1 if name == "grey" else 3
+    truth = np.random.default_rng(0).random((channels, 8, 8)).astype(np.float32)
+    observed = write_picture(tmp_path / "m.png", 8, 8, seed=1) > 127
+    waves = np.where(observed, frequencies(truth), np.nan)
+    np.save(tmp_path / "fourier.npy", waves[0] if channels == 1 else waves)
+    radon = inverse.radon(5, 8)
+    np.save(tmp_path / "radon.npy", radon(torch.from_numpy(truth)[None])[0].numpy())
+    for task, args in (("fourier", f"--mask {tmp_path / 'm.png'}"), ("radon", "--angles 5")):
+        out = tmp_path / task
+        assert run(models / name, tmp_path / f"{task}.npy", f"--task {task} {args}", out) == 0
+        x = np.load(out / "restored.npy")
+        if task == "fourier":
+            seen, y = frequencies(x)[..., observed], frequencies(truth)[..., observed]
+        else:
+            seen, y = radon(torch.from_numpy(x)).numpy(), np.load(tmp_path / "radon.npy")
+        # values up to 5 (σ_max), some 50 operations in float32: 5 · 50 ε = 3e-5; the smallest
+        # singular values of radon, 1e-4 of the largest, are left out
+        np.testing.assert_allclose(seen, np.broadcast_to(y, seen.shape), rtol=0, atol=1e-3)
+
+
 def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     write_picture(tmp_path / "in.png", 8, 8)
     args = "--task deblur --sigma 1"
@@ -250,6 +278,10 @@ def test_the_command_restores_on_a_device(models, tmp_path, same):
         ("--task inpaint --mask small.png", "5 × 5 pixels"),
         ("--task inpaint --mask clear.png", "transparent counts as white"),
         ("--task deblur --sigma 1 --factor 2", "has no --factor"),
+        ("--task fourier", "needs --mask"),
+        ("--task fourier --mask half.png", "cannot be read as arrays of numbers"),
+        ("--task radon", "needs --angles"),
+        ("--task radon --angles 0", "--angles 0: give 1 or more"),
         ("--task deblur --sigma 0", "above 0"),
         ("--task deblur --sigma 1 --method algorithm2", "a noiseless mask"),
         ("--task deblur --sigma 1 --out full", "--overwrite"),
@@ -263,9 +295,27 @@ def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, message
     clear = np.dstack([np.full((8, 8, 3), 255), 255 * np.eye(8)]).astype(np.uint8)
     Image.fromarray(clear).save("clear.png")
     Image.new("L", (5, 5), 255).save("small.png")
+    write_picture("half.png", 8, 8)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine").touch()
     assert run(models / ("vectors" if "vectors" in args else "grey"), "in.png", args, "out") == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "message"),
+    [
+        ("fourier", np.zeros((8, 4)), "has the shape (8, 4): --task fourier needs an .npy file of"),
+        ("radon", np.zeros((5, 12), np.complex64), "holds complex64: --task radon needs"),
+        ("radon", np.zeros((3, 5, 12)), "1 × 5 × 12 numbers"),
+    ],
+)
+def test_wrong_measurements_of_scanners_are_named(models, tmp_path, capsys, task, values, message):
+    np.save(tmp_path / "y.npy", values)
+    write_picture(tmp_path / "m.png", 8, 8)
+    args = "--angles 5" if task == "radon" else f"--mask {tmp_path / 'm.png'}"
+    args = f"--task {task} {args}"
+    assert run(models / "grey", tmp_path / "y.npy", args, tmp_path / "out") == 2
     assert message in capsys.readouterr().err
 
 

@@ -100,7 +100,7 @@ def save(
         "prior": list(prior),
         "shape": None if model.prior is not None or model.shape is None else list(model.shape),
         "classes": list(model.classes),
-        "about": dict(about or {}),
+        "about": ({"objective": "consistency"} if model.tuned else {}) | dict(about or {}),
     }
     if path.suffix == ".safetensors":
         write_tensors(path, description, tensors)
@@ -147,7 +147,10 @@ def load_stored(file: TensorFile, *, networks: NetworkClasses | None = None) -> 
             check_finite(value, f"prior.{name}")
         start, shape = Prior(**prior) if prior else None, shape and tuple(shape)
         classes = tuple(map(str, file.description.get("classes", ())))
-        model = ScoreModel(net, precondition, prior=start, shape=shape, classes=classes).eval()
+        tuned = file.about.get("objective") == "consistency"
+        model = ScoreModel(
+            net, precondition, prior=start, shape=shape, classes=classes, tuned=tuned
+        ).eval()
         model.check_weights()
         return model
     except KeyError as error:

@@ -45,7 +45,8 @@ class ScoreModel(nn.Module):
     `net` is F(x, cond), or F(x, cond, condition) with classes or with tensors by name; x has the
     type of its parameters, and cond is an index or at least float32. `classes` are the names of the
     classes, by default their numbers. Chains start from the `prior`. Without one, `shape` is that
-    of a sample, and samplers refuse others.
+    of a sample, and samplers refuse others. `tuned` to consistency, D is the end of the ODE, which
+    only the sampler "consistency" can use.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ScoreModel(nn.Module):
         prior: Prior | None = None,
         shape: torch.Size | tuple[int, ...] | None = None,
         classes: Sequence[str] = (),
+        tuned: bool = False,
     ):
         super().__init__()
         if prior is not None and shape is not None and prior.mean.shape != torch.Size(shape):
@@ -88,6 +90,8 @@ class ScoreModel(nn.Module):
         sample = shape if prior is None else prior.mean.shape
         self.shape = None if sample is None else torch.Size(sample)
         """Shape of one sample, if the model is for one shape only."""
+        self.tuned = tuned
+        """True after consistency tuning: the model is not a score."""
         self.autocast: torch.dtype | None = None
         """Type in which the network runs, if not its own."""
         self._warned = False

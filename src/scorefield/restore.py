@@ -207,6 +207,11 @@ def workload(
     Options of the method, such as inner=3, and the longer end of "split_gibbs" for a noisy y are
     not counted.
     """
+    if model.tuned:
+        raise ValueError(
+            "the model is tuned to consistency and not a score, as restoration needs: give the "
+            "model or the run that it was tuned from"
+        )
     if method not in get_args(RestorationMethod):
         raise ValueError(f"method={method!r}: there are {', '.join(get_args(RestorationMethod))}")
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}

@@ -11,8 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from inspect import isgeneratorfunction, signature
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -28,10 +27,9 @@ from .noise import geometric, karras, seeded, uniform_like
 from .oracles import Oracle
 from .precondition import Precondition
 from .prior import Prior
-from .samplers import SAMPLERS, Sampler, State, States, annealed_langevin, final, integrate
-from .samplers.state import sampler
+from .samplers import SAMPLERS, Sampler, State, States, final, find_sampler
 from .score import Score, guide
-from .values import check_names, map_condition, spelling_hint
+from .values import check_names, map_condition
 
 GRIDS: dict[str, Callable[..., Tensor]] = {"karras": karras, "geometric": geometric}
 """Spacings of the levels between σ₁ and σ_L, by name."""
@@ -135,21 +133,26 @@ def make_plan(
     note: str = "",
     **options: Any,
 ) -> Plan:
-    """Choose the grid and the options of a sampler, "heun" by default.
+    """Choose the grid and the options of a sampler, by default "heun", or what the model needs.
 
     A sampler is a name in `SAMPLERS`, a `Step`, a `Kernel` or a function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
     "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. A sampler with a tolerance
     takes 2 by default, and others between them; its `sigma_data` is by default the deviation of the
-    model's prior. "consistency" takes 2 by default, and the grid goes
-    on to σ_L without it. Annealed Langevin, the default for a model trained on few levels, takes
-    `steps` at each level of the model's ladder, or of the one with `levels` levels that `suggest`
-    would choose. `title` and `note` are the plan's.
+    model's prior. "consistency", which a model tuned to it needs, takes 2 by default, and the grid
+    goes on to σ_L without it. Annealed Langevin, the default for a model trained on few levels,
+    takes `steps` at each level of the model's ladder, or of the one with `levels` levels that
+    `suggest` would choose. `title` and `note` are the plan's.
     """
     model = as_model(model)
     own = model.precondition.levels
-    choice = sampler or ("heun" if own is None else "annealed_langevin")
-    sampler, method = find_sampler(choice)
+    usual = "consistency" if model.tuned else "heun" if own is None else "annealed_langevin"
+    sampler, method = find_sampler(sampler or usual)
+    if model.tuned and not method.jumps:
+        raise ValueError(
+            f"sampler={sampler!r}: the model is tuned to consistency and not a score: take "
+            "sampler='consistency', the default, or the model that it was tuned from"
+        )
     check_keywords(options, sampler, method.run, make_plan, sample)
     if steps is not None and (steps < 1 or steps % 1):
         raise ValueError(f"steps={steps}: give a whole number, 1 or more")
@@ -180,24 +183,6 @@ def make_plan(
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options
     return Plan(sampler, own, options, title=title, note=note, own=method)
-
-
-def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
-    """Return the name and the sampler of a name in `SAMPLERS`, a step, a kernel or a sampler."""
-    if isinstance(choice, str) and choice not in SAMPLERS:
-        raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
-    for name, one in SAMPLERS.items():
-        if choice in (name, one, one.run, *getattr(one.run, "args", ())):
-            return name, one
-    if not isinstance(choice, Sampler):
-        if not callable(choice):
-            raise TypeError(f"sampler={choice!r}: give a name in SAMPLERS, a step or a sampler")
-        run: Any = sampler()(choice) if isgeneratorfunction(choice) else choice
-        if signature(run).parameters.keys() & {"alpha", "sigmas", "sigma_next"} == {"alpha"}:
-            run = partial(annealed_langevin, kernel=run)
-        choice = Sampler(run if "sigmas" in signature(run).parameters else partial(integrate, run))
-    function = (*getattr(choice.run, "args", ()), getattr(choice.run, "func", choice.run))[0]
-    return getattr(function, "__name__", "own sampler"), choice
 
 
 def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:
@@ -332,6 +317,13 @@ def guided_score(
     score = model if condition is None else model.given(condition)
     if settings.weight == 1:
         return score
+    never_free = getattr(model.net, "arguments", {}).get("label_dropout") == 0
+    if settings.weak is None and never_free and "label" in named:
+        raise ValueError(
+            f"guidance={settings.weight} goes away from the model without a class, but it was "
+            "trained with network.label_dropout=0, never without one: leave guidance out, or give "
+            "a weaker model (Guidance.weak, --autoguidance)"
+        )
     other = model if settings.weak is None else _condition_weak(model, settings.weak, condition)
     return guide(score, other, settings.weight, interval=settings.interval)
 

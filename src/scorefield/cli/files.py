@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from .. import disk, distributed
-from ..checkpoint import load_with_notes, read_tensors, run_directory
+from ..checkpoint import load_with_notes, run_directory
 from ..convert import is_other
 from ..data import LATENTS_FILE, TABLE_FILE, Latents, Table, all_samples
 from ..inverse import Guidance
@@ -31,8 +31,6 @@ from . import options
 
 TEXT_TABLES = (".csv", ".tsv")
 """Suffixes of files that hold samples as rows of text."""
-TUNED = ("training.objective=consistency", "sampling.sampler=consistency", "sampling.steps=2")
-"""Fields of a run whose model is tuned."""
 MAX_FRAMES = 60
 """Frames of an animation."""
 
@@ -106,15 +104,9 @@ def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | 
 
 
 def read_settings(run: Path) -> config.Experiment | None:
-    """Return the configuration of the run that a model belongs to, or what its file has of it."""
+    """Return the configuration of the run that a model belongs to, if it does to one."""
     path = run_directory(run) / "config.json"
-    if is_other(run):
-        return None
-    if path.exists():
-        return config.read(path)
-    if read_tensors(run).about.get("objective") == "consistency":
-        return config.override(config.Experiment(), TUNED)
-    return None
+    return config.read(path) if path.exists() and not is_other(run) else None
 
 
 def track_chains(parts: Iterable[Iterable[State]], total: int, what: str) -> Iterator[Tensor]:

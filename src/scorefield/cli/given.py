@@ -48,16 +48,6 @@ def describe_condition(model: ScoreModel, table: Table | None) -> str:
     return " ".join(f"--given {name}=VALUE" for name in names)
 
 
-def refuse_tuned(run: Path) -> None:
-    """Refuse a model that is tuned to consistency, whose posteriors would be wrong."""
-    experiment = read_settings(run)
-    if experiment is not None and experiment.training.objective == "consistency":
-        raise ValueError(
-            f"{run}: its model is tuned to consistency and not a score, as restoration needs: name "
-            "the run that it was tuned from"
-        )
-
-
 def refuse_conditions(run: Path, model: ScoreModel) -> None:
     """Refuse a model with conditions, which `scorefield restore` does not take."""
     if names := [name for name in model.condition_shapes if name != AUGMENTATION]:

@@ -1,16 +1,13 @@
 """Completions of images: of a measurement in a file, or of held-out samples next to the truth."""
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from .. import disk, inverse
-from ..data.decode import read_image
+from .. import disk
 from ..fast import optimize
 from ..noise import seeded
 from ..restore import restore, workload
@@ -19,12 +16,11 @@ from ..show import images
 from ..train import derive_seed
 from ..values import quantity
 from . import files, options
-from .given import refuse_conditions, refuse_tuned
+from .given import refuse_conditions
+from .measurements import check_task, find_operator, read_measurement
 
 BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
 """Standard deviation of the rounding error of 8-bit values."""
-OWNERS = {"mask": "inpaint", "factor": "super-resolve", "sigma": "deblur"}
-"""Options that describe a measurement, each with its task."""
 
 
 def restore_images(
@@ -50,7 +46,6 @@ def restore_images(
     task = check_task(task, image, measurement)
     images.check_place(out / "completions", overwrite)
     model, shape, about = files.load_model(run, device)
-    refuse_tuned(run)
     refuse_conditions(run, model)
     if files.is_of_latents(run):
         raise ValueError(f"{run}: its samples are latents, and a measurement is of images")
@@ -67,8 +62,8 @@ def restore_images(
         y = operator(truth)
         y = y + noise * seeded(derive_seed(seed, 1))(y)
     else:
-        measured = operator(torch.zeros(1, *shape)).shape[1:]
-        y = read_pixels(image, measured, "IMAGE")[None].to(model.device or "cpu")
+        y = read_measurement(image, task, shape, operator, measurement["mask"])
+        y = y[None].to(model.device or "cpu")
     work = workload(model, n, rows=len(y), **size)
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
@@ -87,62 +82,6 @@ def restore_images(
         # a mask's y is 0 where it is hidden: show grey there, and other measurements as images too
         shown = y if task == "deblur" else operator.project(torch.full_like(truth, 0.5), y)
         write_comparison(out, truth, shown, x, about)
-
-
-def check_task(task: str | None, image: Path | None, measurement: dict[str, Any]) -> str:
-    """Return the task; refuse one without its option, except inpainting of held-out samples."""
-    if task is None and image is not None:
-        raise ValueError("an image needs --task: inpaint, colorize, super-resolve or deblur")
-    task = task or "inpaint"
-    for option, owner in OWNERS.items():
-        present = measurement[option] is not None
-        if (task == owner) != present and (present or image is not None or option != "mask"):
-            fault = "has no" if present else "needs"
-            raise ValueError(f"--task {task} {fault} --{option}")
-    return task
-
-
-def find_operator(
-    image: torch.Size, task: str, mask: Path | None, factor: int | None, sigma: float | None
-) -> inverse.LinearOperator:
-    """Return A for images of a shape; inpainting without a mask knows the left half."""
-    channels, height, width = image
-    if task == "colorize" and channels != 3:
-        raise ValueError("--task colorize: this model's images are grey")
-    if task == "colorize":
-        return inverse.grayscale()
-    if sigma is not None:
-        if not 0 < sigma < math.inf:
-            raise ValueError(f"--sigma {sigma}: give the blur's standard deviation, above 0")
-        return inverse.blur(sigma)
-    if factor is not None:
-        if factor < 2 or height % factor or width % factor:
-            raise ValueError(f"--factor {factor}: it must divide {height} and {width}, the model's")
-        return inverse.downsample(factor)
-    if mask is None:
-        return inverse.mask((torch.arange(width) < width // 2).expand(1, height, width))
-    visible = read_pixels(mask, (1, height, width), "--mask") > 0.5
-    if visible.all() or not visible.any():
-        raise ValueError(
-            f"--mask {mask}: it is all {'white' if visible.all() else 'black'}; known pixels "
-            "are white (transparent counts as white), unknown ones black"
-        )
-    return inverse.mask(visible)
-
-
-def read_pixels(
-    path: Path, shape: tuple[int, ...], name: str
-) -> Float[Tensor, "channels height width"]:
-    """Read an image of this shape; the byte v becomes (v + ½)/256, and ⌊256x⌋ is v again."""
-    channels, height, width = shape
-    picture = read_image(path, "L" if channels == 1 else "RGB")
-    if picture.size != (width, height):
-        raise ValueError(
-            f"{name} {path} has {picture.width} × {picture.height} pixels, but this task needs "
-            f"{width} × {height}: scale or crop it"
-        )
-    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
 
 
 def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> None:

@@ -16,10 +16,12 @@ def restore(
     *,
     data: options.MovedData = None,
     count: int | None = None,
-    task: Literal["inpaint", "colorize", "super-resolve", "deblur"] | None = None,
+    task: Literal["inpaint", "colorize", "super-resolve", "deblur", "fourier", "radon"]
+    | None = None,
     mask: Path | None = None,
     factor: int | None = None,
     sigma: float | None = None,
+    angles: int | None = None,
     noise: float | None = None,
     n: options.Count = 8,
     out: Path = Path("restored"),
@@ -42,13 +44,17 @@ def restore(
     the truth; by default their right half is hidden.
 
     Args:
-        image: the measurement: the damaged, the grey, the small or the blurred image; or a .csv,
-            .tsv or .parquet file with columns of the run's table.
+        image: the measurement: the damaged, the grey, the small or the blurred image; an .npy file
+            of frequencies or projections; or a .csv, .tsv or .parquet file with columns of the
+            run's table.
         count: number of held-out samples if there is no file, by default 4.
-        task: what was done to the image; a table has none.
-        mask: for inpaint, an image of the same size, white where pixels are known.
+        task: what was done to the image; a table has none. fourier measures frequencies, as
+            magnetic resonance does, radon projections, as tomography does.
+        mask: for inpaint, an image of the same size, white where pixels are known; for fourier
+            white where frequencies are, with the mean in the centre, as np.fft.fftshift puts it.
         factor: for super-resolve, the number of pixels per side that became one.
         sigma: for deblur, the standard deviation of the Gaussian blur in pixels.
+        angles: for radon, the number of angles between 0 and 180 degrees.
         noise: standard deviation of the measurement's noise, in images from 0 to 1; by default the
             rounding error of 8 bits for deblur, else 0, which returns known pixels unchanged.
         out: directory for the results.
@@ -60,6 +66,7 @@ def restore(
     """
     options.check_options(
         n=n, batch=batch, steps=steps, particles=particles, filters=filters, seed=seed, count=count,
+        angles=angles,
     )  # fmt: skip
     if out.exists() and not (out.is_dir() and (overwrite or not any(out.iterdir()))):
         raise ValueError(f"--out {out}: this exists already; add --overwrite, or name another")
@@ -75,7 +82,7 @@ def restore(
     if image.suffix.lower() in TABLE_SUFFIXES if image else (run / TABLE_FILE).exists():
         options.check_unused(
             f"{image or run} is a table", task=task, mask=mask, factor=factor, sigma=sigma,
-            noise=noise, label=label, **guidance.arguments(),
+            angles=angles, noise=noise, label=label, **guidance.arguments(),
         )  # fmt: skip
         from .rows import restore_table
 
@@ -85,5 +92,5 @@ def restore(
 
         restore_images(
             run, image, n, out, overwrite, task=task, noise=noise, label=label, guidance=guidance,
-            measurement={"mask": mask, "factor": factor, "sigma": sigma}, **size,
+            measurement={"mask": mask, "factor": factor, "sigma": sigma, "angles": angles}, **size,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from ..fast import optimize
 from ..restore import COSTS, restore_rows
 from ..values import quantity
 from . import files, options
-from .given import refuse_conditions, refuse_tuned
+from .given import refuse_conditions
 from .startup import say
 
 
@@ -32,7 +32,6 @@ def sample_given(
 ) -> None:
     """Write n rows with the given cells, and the others sampled conditioned on them."""
     shape = torch.Size([table.size])
-    refuse_tuned(run)
     out = files.choose_output(out, run, table, shape, overwrite)
     (x,), about = _complete(run, table, [cells], n, **settings)
     about |= {"given": cells, "n": n}
@@ -51,7 +50,6 @@ def restore_table(
     Without a path they are of `count` held-out rows, of which the left half of the columns stays.
     """
     table = Table.read(run)
-    refuse_tuned(run)
     refuse_conditions(run, files.load_model(run, "cpu")[0])
     if path is None:
         truth = files.read_held_out(run, data, count)

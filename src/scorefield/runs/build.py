@@ -34,7 +34,7 @@ from ..objectives import (
 )
 from ..precondition import EDM, NCSN, VE, FlowMatching, NCSNv2, Precondition
 from ..prior import Prior
-from ..sample import Plan, find_sampler, make_plan
+from ..sample import Plan, make_plan
 from ..show.machine import memory_bytes
 from ..train import (
     NO_FOUND_INF,
@@ -151,7 +151,8 @@ def build_model(experiment: Experiment, data: Dataset) -> ScoreModel:
             model = ScoreModel(build_network(experiment), precondition(experiment), prior=prior)
         fit_conditions(model.net, data.train)
     names = experiment.data.classes or model.classes
-    return ScoreModel(model.net, model.precondition, prior=prior, classes=names)
+    tuned = experiment.training.objective == "consistency"
+    return ScoreModel(model.net, model.precondition, prior=prior, classes=names, tuned=tuned)
 
 
 def fit_conditions(net: nn.Module, source: Source) -> None:
@@ -296,13 +297,13 @@ def build_plan(
 ) -> Plan:
     """Return a run's own plan, or the plan of another sampler or number of steps."""
     if sampler not in (None, sampling.sampler):
-        tuned = find_sampler(sampling.sampler)[1].jumps
-        if find_sampler(sampler)[1].jumps != tuned:
-            reason = "only models that are tuned to it, by --objective consistency, can use it"
-            if tuned:
-                reason = "the model is tuned to consistency and not a score: leave --sampler out"
-            raise ValueError(f"sampler={sampler!r}: {reason}, or name another run")
-        return make_plan(model, sampler, steps)
+        plan = make_plan(model, sampler, steps)
+        if plan.method.jumps and not model.tuned:
+            raise ValueError(
+                f"sampler={sampler!r}: only models that are tuned to it, by --objective "
+                "consistency, can use it: name another run"
+            )
+        return plan
     epsilon: Any = {} if sampling.epsilon is None else {"epsilon": sampling.epsilon}
     own: Any = dict(levels=sampling.levels, grid=sampling.grid, denoise=sampling.denoise, **epsilon)
     return make_plan(model, sampling.sampler, sampling.steps if steps is None else steps, **own)

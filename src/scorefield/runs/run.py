@@ -299,7 +299,6 @@ class Run:
                     self.progress.best, keep = mean, True
         if distributed.is_main() and (keep or not (self.directory / MODEL_FILE).exists()):
             about = asdict(self.progress) | {"heldout": line.get("heldout")}
-            about["objective"] = self.experiment.training.objective
             checkpoint.save(self.model, self.directory, about=about)
         return line
 

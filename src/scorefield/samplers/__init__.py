@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
+from inspect import isgeneratorfunction, signature
 from typing import Any, NamedTuple
 
-from ..values import check_names
+from ..values import check_names, spelling_hint
 from .adaptive import adaptive
 from .integrate import churn, dpm_solver, integrate, predictor_corrector
 from .langevin import Kernel, annealed_langevin, consistent, langevin, underdamped
 from .metropolis import hmc, mala
 from .multistep import multistep
-from .state import State, States, every, final
+from .state import State, States, every, final, sampler
 from .steps import Step, ancestral, euler, heun, reverse_diffusion
 
 
@@ -67,6 +67,24 @@ SAMPLERS = {
 }
 
 
+def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
+    """Return the name and the sampler of a name in `SAMPLERS`, a step, a kernel or a sampler."""
+    if isinstance(choice, str) and choice not in SAMPLERS:
+        raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
+    for name, one in SAMPLERS.items():
+        if choice in (name, one, one.run, *getattr(one.run, "args", ())):
+            return name, one
+    if not isinstance(choice, Sampler):
+        if not callable(choice):
+            raise TypeError(f"sampler={choice!r}: give a name in SAMPLERS, a step or a sampler")
+        run: Any = sampler()(choice) if isgeneratorfunction(choice) else choice
+        if signature(run).parameters.keys() & {"alpha", "sigmas", "sigma_next"} == {"alpha"}:
+            run = partial(annealed_langevin, kernel=run)
+        choice = Sampler(run if "sigmas" in signature(run).parameters else partial(integrate, run))
+    function = (*getattr(choice.run, "args", ()), getattr(choice.run, "func", choice.run))[0]
+    return getattr(function, "__name__", "own sampler"), choice
+
+
 __all__ = [
     "SAMPLERS",
     "Kernel",
@@ -83,6 +101,7 @@ __all__ = [
     "euler",
     "every",
     "final",
+    "find_sampler",
     "heun",
     "hmc",
     "integrate",
