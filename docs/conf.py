@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "extensions"))
+sys.path[:0] = [str(HERE), str(HERE / "extensions")]
 
 from outside_links import REPOSITORY  # noqa: E402
 
@@ -21,10 +21,11 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "outside_links",
     "reference",
 ]
-exclude_patterns = ["_build", "Thumbs.db"]
+exclude_patterns = ["_build", "sg_execution_times.rst"]
 myst_enable_extensions = ["attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
 # names in signatures may be those of other packages, which are not read here
@@ -35,6 +36,33 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # extensions/reference.py writes signatures, with their types
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
+
+EXAMPLES = (
+    *("score_of_a_mixture", "mixture", "noise_levels", "score_matching", "train_a_network"),
+    *("few_evaluations", "own_sampler", "digits", "consistency", "guidance", "inpainting"),
+    *("posterior_of_parameters", "likelihood_by_the_ode", "corrected", "log_z"),
+)
+"""The scripts of examples/ in the order of the gallery."""
+
+
+def place(filename: str) -> int:
+    """Return the place of an example in the gallery."""
+    return EXAMPLES.index(Path(filename).stem)
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py",
+    "within_subsection_order": "conf.place",
+    "image_scrapers": ("figures.scrape",),
+    "reset_modules": (),
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1_000_000,
+    "write_computation_times": False,
+    "abort_on_example_error": False,
+}
 
 html_theme = "furo"
 html_title = "scorefield"

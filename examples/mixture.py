@@ -1,6 +1,11 @@
-"""Sample a mixture of two Gaussians, whose score is known, by four methods (the paper's Figure 3).
+"""
+Plain and annealed Langevin dynamics
+====================================
 
-    python examples/mixture.py [--out mixture.png] [--n 2000] [--seed 0]
+This samples a mixture of two Gaussians, whose score is known, by four methods (Figure 3 of the
+paper):
+
+::
 
     p = 1/5 N((−5, −5), I) + 4/5 N((5, 5), I)        (Song & Ermon 2019, §3.2.2 and §4.3)
 
@@ -23,6 +28,7 @@ from scorefield import (
     integrate,
     karras,
     langevin,
+    seeded,
     suggest,
     uniform_like,
     wilson,
@@ -30,9 +36,7 @@ from scorefield import (
 from scorefield.show import plots
 
 WEIGHT = 0.2
-EVALUATIONS = 1000
-"""Number of score evaluations that each Langevin sampler may use; the paper's T."""
-
+EVALUATIONS = 1000  # that each Langevin sampler may use; the paper's T
 parser = argparse.ArgumentParser(description="Sample two Gaussians by four methods.")
 parser.add_argument("--out", type=Path, default=Path("mixture.png"), help="file for the picture")
 parser.add_argument("--n", type=int, default=2000, help="number of samples by each method")
@@ -40,16 +44,11 @@ parser.add_argument("--seed", type=int, default=0, help="the same seed gives the
 args = parser.parse_args()
 
 torch.set_num_threads(1)  # points in the plane are too little work to share between threads
-generator = torch.Generator().manual_seed(args.seed)
-
-
-def noise(x):
-    """Return standard normal noise in the shape of x."""
-    return torch.randn(x.shape, generator=generator)
+noise = seeded(args.seed)
 
 
 def score(x, sigma):
-    """Return the score of p at noise level sigma, and count the evaluations."""
+    """Return the score of p, and count the evaluations."""
     global evaluations
     evaluations += 1
     return p(x, sigma)
@@ -58,7 +57,9 @@ def score(x, sigma):
 p = GaussianMixture(torch.tensor([[5.0, 5], [-5, -5]]), 1.0, torch.tensor([1 - WEIGHT, WEIGHT]))
 ladder = suggest(p.sample(2000, noise=noise))
 print(f"The noise levels, chosen from 2000 samples:\n{ladder}\n")
+# more steps than `suggest` advises at each level, so that samples cross between the modes
 steps = EVALUATIONS // len(ladder.sigmas)
+options = {"steps": steps, "epsilon": ladder.epsilon, "noise": noise}
 grid = karras(ladder.sigmas[0].item(), ladder.sigmas[-1].item(), 32)
 square = 16 * uniform_like(torch.empty(args.n, 2), noise=noise) - 8
 prior = p.prior.sample(args.n, grid[0], noise=noise)
@@ -67,12 +68,7 @@ samplers = {
     "plain Langevin": lambda: final(
         langevin(score, square, 0.0, alpha=0.1, steps=EVALUATIONS, convention="paper", noise=noise)
     ),
-    # more steps than `suggest` advises at each level, so that samples cross between the modes
-    "annealed Langevin": lambda: final(
-        annealed_langevin(
-            score, square, ladder.sigmas, steps=steps, epsilon=ladder.epsilon, noise=noise
-        )
-    ),
+    "annealed Langevin": lambda: final(annealed_langevin(score, square, ladder.sigmas, **options)),
     "Heun, 32 steps": lambda: final(integrate(heun, score, prior, grid)),
 }
 

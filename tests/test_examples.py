@@ -1,4 +1,4 @@
-"""Each example, run as a user runs it."""
+"""Two of the examples, run as a user runs them; `make docs` runs all."""
 
 import re
 import runpy
@@ -10,7 +10,10 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_corrected_kernels_have_no_bias_and_log_z_is_within_its_error(capsys):
+def test_corrected_kernels_have_no_bias_and_log_z_is_within_its_error(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "corrected.py"), run_name="__main__")
     shown, errors = capsys.readouterr()
     assert errors == ""
