@@ -1,6 +1,7 @@
 """Check shapes and types in every call of every module of scorefield."""
 
 import gc
+import os
 import sys
 import tracemalloc
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ typecheck.install()  # before the first import of scorefield
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
@@ -107,6 +109,24 @@ def _few_levels():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scorefield.evaluate.fit.LOSS_LEVELS", 3)
         yield
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory):
+    """Let the first of the workers that need a folder fill it, while the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name, fill):
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -45,11 +45,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:step 7 is skipped")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, _double):
+def place(make_once, _double):
     """A folder in which one process has trained, and two have run `distributed_worker.py`."""
-    place = tmp_path_factory.mktemp("processes")
+    return make_once("processes", lambda place: _train(place, _double))
+
+
+def _train(place, taken):
     list(worker.begin(place / "alone"))
-    (place / "alone.json").write_text(json.dumps(_double))
+    (place / "alone.json").write_text(json.dumps(taken))
     for update in worker.begin(place / "one"):
         if update.step == 10:
             break
@@ -57,7 +60,6 @@ def place(tmp_path_factory, _double):
     launched = subprocess.run([*TORCHRUN, worker.__file__, str(place)], **options)
     assert (place / "x.npy").exists(), launched.stderr
     (place / "stderr").write_text(launched.stderr)
-    return place
 
 
 @pytest.fixture(scope="module")

@@ -84,10 +84,11 @@ def classifier(digits):
 
 
 @pytest.fixture(scope="module")
-def few_run(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "few"
-    finish(override(Experiment(), SETTINGS), directory)
-    return directory
+def few_run(make_once, tmp_path_factory):
+    """A run of this worker, which adds files to it."""
+    fill = lambda folder: finish(override(Experiment(), SETTINGS), folder / "few")  # noqa: E731
+    copy = tmp_path_factory.mktemp("runs") / "few"
+    return shutil.copytree(make_once("few", fill) / "few", copy)
 
 
 @pytest.fixture(scope="module")

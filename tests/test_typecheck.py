@@ -28,6 +28,11 @@ def numbers(n: int, *, wrong: bool = False) -> Iterator[int]:
 
 
 @instrument
+def total(numbers: list[int]) -> int:
+    return sum(map(int, numbers))
+
+
+@instrument
 def over(offset: Float[Tensor, "n"]) -> Callable[[Tensor], Tensor]:
     @instrument
     def shift(x: Float[Tensor, "n"], *others: "Float[Tensor, 'n']") -> Float[Tensor, "n"]:
@@ -46,6 +51,7 @@ class Pair:
 TWO, THREE = torch.zeros(2), torch.zeros(3)
 WRONG = {
     "a type": lambda: add(torch.zeros(2, 3), [0.0]),
+    "a list": lambda: total(["1"]),
     "a number": lambda: add(torch.zeros(2, 3), torch.zeros(2, 3), times="1"),
     "a dtype": lambda: first(torch.zeros(2, 3).long()),
     "dimensions": lambda: first(TWO),
@@ -57,18 +63,24 @@ WRONG = {
 }
 
 
+def call_right(n):
+    assert add(torch.ones(n, n + 1), torch.ones(n, n + 1), 2).sum() == 3 * n * (n + 1)
+    assert over(torch.ones(n))(first(torch.zeros(n, n + 1))).sum() == n
+    assert len(Pair(torch.zeros(n), torch.zeros(n)).x) == next(numbers(n))
+    assert total([n]) == n
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_argument_or_result_is_refused(name):
-    for _ in range(2):  # the check is built in the first call
+    for _ in range(2):  # the check is built in the first call, and right calls are remembered
         with pytest.raises(BeartypeCallHintViolation):
             WRONG[name]()
+        call_right(2)
 
 
 def test_right_ones_are_accepted_and_a_call_inside_another_has_its_own_sizes(unchecked):
     jaxtyping.config.update("jaxtyping_disable", False)
     for n in (2, 3):
-        assert add(torch.ones(n, n + 1), torch.ones(n, n + 1), 2).sum() == 3 * n * (n + 1)
-        assert over(torch.ones(n))(first(torch.zeros(n, n + 1))).sum() == n
-        assert len(Pair(torch.zeros(n), torch.zeros(n)).x) == next(numbers(n))
+        call_right(n)
     jaxtyping.config.update("jaxtyping_disable", True)
     assert len(first(torch.zeros(9, 3))) == 3

@@ -1,16 +1,19 @@
 """Check types and shapes in every call of scorefield, as `jaxtyping.jaxtyped` does, but cheaper.
 
 A check is built when its function is first called, once for all closures of the same code. It looks
-at each argument once, where jaxtyping does so before the call and again after it.
+at each argument once, where jaxtyping does so before the call and again after it, and not at all if
+a call with the same types and shapes has passed.
 """
 
 import inspect
+from collections.abc import Collection
 from dataclasses import is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
+from torch import Tensor
 
 # by the rule of static type checkers: an int is accepted as a float
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -38,15 +41,40 @@ def instrument(target, checks={}):  # noqa: B006
         if jaxtyping.config.jaxtyping_disable:
             return target(*args, **kwargs)
         if id(code) not in checks:
-            checks[id(code)] = *_build(target), code  # an id is unique while its object lives
-        check_arguments, check_result, _ = checks[id(code)]
-        with one_call:
-            check_arguments(*args, **kwargs)
+            checks[id(code)] = *_build(target), {}, code  # an id is unique while its object lives
+        check_arguments, check_result, passed, _ = checks[id(code)]
+        kind = _kind((*args, *kwargs.items()))
+        if kind in passed:
             result = target(*args, **kwargs)
-            check_result(result)
+            if (kind_of_result := _kind(result)) in passed[kind]:
+                return result
+            with one_call:
+                check_arguments(*args, **kwargs)
+                check_result(result)
+        else:
+            with one_call:
+                check_arguments(*args, **kwargs)
+                result = target(*args, **kwargs)
+                check_result(result)
+            kind_of_result = _kind(result)
+        if kind is not None:
+            passed.setdefault(kind, set()).update([kind_of_result] * (kind_of_result is not None))
         return result
 
     return checked
+
+
+def _kind(value):
+    """Return what checks look at in a value, or None for one whose contents may change."""
+    of = type(value)
+    if isinstance(value, Tensor):
+        return of, value.dtype, value.shape
+    if of in (int, str, bool):
+        return of, value
+    if of is tuple:
+        kinds = (of, *map(_kind, value))
+        return None if None in kinds else kinds
+    return None if isinstance(value, (Collection, type)) else of
 
 
 def _build(function):
