@@ -1,6 +1,8 @@
 """Restoration in Python and of files: known pixels come back unchanged, the rest agrees with y."""
 
 import json
+import re
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -13,7 +15,7 @@ from scorefield.cli import main
 from scorefield.data import Table
 from scorefield.data.table import Column
 from scorefield.nn import MLP, UNet
-from scorefield.restore import COSTS, restore, restore_rows, workload
+from scorefield.restore import BIASES, COSTS, restore, restore_rows, workload
 from scorefield.samplers import State, final
 from scorefield.values import RestorationMethod
 
@@ -352,3 +354,19 @@ def test_workload_is_what_restore_computes(options, at_once):
     assert x.shape == (1, 3, 2)
     assert (max(sizes), work.at_once) == (at_once, at_once)
     assert (len(sizes), len(states)) == (work.calls, work.states)
+
+
+def test_the_errors_of_methods_are_those_of_the_documentation():
+    page = (Path(__file__).parents[1] / "docs/restoration.md").read_text()
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    heads = [row[1:] for row in rows if row[1:2] in (["replace"], ["ddrm"])]
+    for kind in ("mask", "matrix"):
+        texts = [row[1:] for row in rows if row[:1] == [f"mixture, 64-D, {kind}"]]
+        columns = [dict(zip(*table, strict=True)) for table in zip(heads, texts, strict=True)]
+        measured = columns[0] | columns[1]
+        assert measured.keys() == BIASES.keys() == {*get_args(RestorationMethod)}
+        for name, text in measured.items():
+            numbers = [float(n) for n in re.findall(r"[\d.]+", text)]
+            assert numbers == [*BIASES[name].get(kind, ())]
+    assert BIASES["daps"]["mask"].largest == pytest.approx(0.31)
+    assert BIASES["ddrm"]["mask"].largest == 0.41

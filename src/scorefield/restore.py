@@ -6,7 +6,7 @@ docs/restoration.md compares the methods. With a noiseless measurement each meth
 `A.project(x, y)`, so that known pixels come back unchanged.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple, get_args
 
@@ -55,6 +55,42 @@ COSTS = {
 }
 """Samplers of posteriors that go down a geometric grid; `restore` and the benchmark take them."""
 
+BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
+"""Standard deviation of the rounding error of 8-bit values."""
+
+
+class Bias(NamedTuple):
+    """Errors of a method: the largest of a mean, in exact deviations, and ratios of deviations."""
+
+    mean: float
+    least: float
+    most: float
+
+    @property
+    def largest(self) -> float:
+        """The largest of the errors."""
+        return max(self.mean, 1 - self.least, self.most - 1)
+
+
+BIASES: dict[RestorationMethod, dict[str, Bias]] = {
+    "particle_filter": {"mask": Bias(0.012, 0.991, 1.008), "matrix": Bias(0.013, 0.994, 1.013)},
+    "tds": {"mask": Bias(0.33, 0.87, 1.07), "matrix": Bias(0.06, 0.93, 1.00)},
+    "split_gibbs": {"mask": Bias(0.08, 0.97, 1.05), "matrix": Bias(0.06, 0.98, 1.03)},
+    "mmps": {"mask": Bias(0.05, 1.00, 1.04), "matrix": Bias(0.03, 1.01, 1.03)},
+    "pigdm": {"mask": Bias(0.66, 0.98, 1.03), "matrix": Bias(0.11, 1.02, 1.05)},
+    "dps": {"mask": Bias(0.56, 0.98, 1.20), "matrix": Bias(0.29, 1.02, 1.11)},
+    "daps": {"mask": Bias(0.13, 1.20, 1.31), "matrix": Bias(0.14, 1.20, 1.31)},
+    "diffpir": {"mask": Bias(0.49, 0.90, 1.04), "matrix": Bias(0.22, 0.92, 1.02)},
+    "ddrm": {"mask": Bias(0.41, 0.81, 0.93), "matrix": Bias(0.19, 0.82, 0.90)},
+    "repaint": {"mask": Bias(0.10, 0.94, 0.99)},
+    "replace": {"mask": Bias(0.94, 0.97, 1.23), "matrix": Bias(0.32, 1.02, 1.12)},
+    "algorithm2": {"mask": Bias(0.26, 1.07, 1.16)},
+}
+"""Errors on the mixture in 64 dimensions, without noise by a mask and with noise by a matrix.
+
+They are measured by `benchmarks posteriors`; docs/restoration.md has them for other distributions.
+"""
+
 
 class Workload(NamedTuple):
     """Chains of a restoration: `groups` of `size` per measurement, `at_once` of them at a time.
@@ -68,6 +104,22 @@ class Workload(NamedTuple):
     at_once: int
     states: int
     calls: int
+
+    def choose(self, x: Float[Tensor, "chains *shape"], n: int) -> Float[Tensor, "groups m *shape"]:
+        """Return those of each group's chains that are among n completions.
+
+        Descendants of one particle are neighbours in a filter: take particles far apart.
+        """
+        take = -(-n // self.groups)
+        return x.view(-1, self.size, *x.shape[1:])[:, :: self.size // take][:, :take]
+
+
+class Restoration(NamedTuple):
+    """Chains that `restore` runs, batch by batch, and the function that joins their ends."""
+
+    work: Workload
+    parts: Iterator[States]
+    join: Callable[[Iterable[Tensor]], Tensor]
 
 
 def restore(
@@ -105,6 +157,33 @@ def restore(
     second argument is the number of all states. `options` are the method's, such as zeta=0.5 for
     "dps", or peak=100 for "dps" and "mmps" if y are counts over 100. Same seed, same completions.
     """
+    chains = restoration(
+        model, operator, y, n, method=method, sigma_y=sigma_y, steps=steps, particles=particles,
+        filters=filters, label=label, condition=condition, guidance=guidance, seed=seed,
+        batch=batch, **options,
+    )  # fmt: skip
+    return chains.join(watch(chains.parts, chains.work.states))
+
+
+def restoration(
+    model: ScoreModel,
+    operator: Operator,
+    y: Float[Tensor, "rows *measured"],
+    n: int,
+    *,
+    method: RestorationMethod,
+    sigma_y: float,
+    steps: int | None,
+    particles: int,
+    filters: int,
+    label: int | str | None,
+    condition: Condition | None,
+    guidance: float | Guidance,
+    seed: int,
+    batch: int,
+    **options: Any,
+) -> Restoration:
+    """Return the chains of `restore`, to look at their states before they end."""
     prior = require_prior(model)
     check_measurement(operator, y, sigma_y, linear=method not in ANY_OPERATOR)
     if "peak" in options and method not in ANY_OPERATOR:
@@ -142,16 +221,20 @@ def restore(
     rows = torch.arange(len(y), device=y.device).repeat_interleave(work.groups * work.size)
     batches = torch.split(rows, work.at_once)
     parts = (start(y[i], seeded(seed, first=k * work.at_once)) for k, i in enumerate(batches))
-    take, completions = -(-n // work.groups), list[Tensor]()
     noiseless = sigma_y == 0 and options.get("peak") is None
-    for index, x in zip(batches, watch(parts, work.states), strict=True):
-        warn_of_broken(x)
-        if noiseless and isinstance(operator, LinearOperator):
-            x = operator.project(x, y[index])
-        # Descendants of one particle are neighbours in a filter: take particles far apart.
-        completions.append(x.view(-1, work.size, *x.shape[1:])[:, :: work.size // take][:, :take])
-    x = torch.cat(completions).view(len(y), work.groups, take, *prior.mean.shape)
-    return x.transpose(1, 2).flatten(1, 2)[:, :n]
+
+    def join(ends: Iterable[Tensor]) -> Tensor:
+        completions = list[Tensor]()
+        for index, x in zip(batches, ends, strict=True):
+            warn_of_broken(x)
+            if noiseless and isinstance(operator, LinearOperator):
+                x = operator.project(x, y[index])
+            completions.append(work.choose(x, n))
+        x = torch.cat(completions)
+        x = x.view(len(y), work.groups, *x.shape[1:])
+        return x.transpose(1, 2).flatten(1, 2)[:, :n]
+
+    return Restoration(work, parts, join)
 
 
 def restore_rows(

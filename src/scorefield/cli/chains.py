@@ -12,6 +12,7 @@ from ..data import Table
 from ..disk import write_file
 from ..fast import optimize
 from ..model import ScoreModel
+from ..runs.own_plan import choose_plan
 from ..sample import (
     chains,
     choose_classes,
@@ -66,7 +67,7 @@ def write_samples(
     _check_label(run, model, label)
     if animate is not None:
         files.check_animation(animate, out, shape)
-    plan = files.choose_plan(run, model, sampler, steps)
+    plan = choose_plan(run, model, sampler, steps)
     strength = files.read_guidance(guidance, device)
     classes = None if label is None else choose_classes(model, label, n, strength)
     counts = files.count_classes(model, classes)

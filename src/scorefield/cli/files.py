@@ -14,14 +14,11 @@ from torch import Tensor
 
 from .. import disk, distributed
 from ..checkpoint import load_with_notes, run_directory
-from ..convert import is_other
 from ..data import LATENTS_FILE, TABLE_FILE, Latents, Table, all_samples
 from ..inverse import Guidance
 from ..model import ScoreModel
-from ..runs import config
-from ..runs.build import build_plan
 from ..runs.resume import open_data
-from ..sample import Plan, make_plan, require_prior
+from ..sample import require_prior
 from ..samplers import State, final
 from ..score import EVERY_SIGMA
 from ..show import images
@@ -93,20 +90,6 @@ def count_classes(model: ScoreModel, labels: Tensor | None) -> dict[str, int]:
     counts = enumerate([] if labels is None else labels.bincount().tolist())
     names = model.classes
     return {names[i] if names else str(i): count for i, count in counts if count}
-
-
-def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
-    """Return the run's own plan, unless another sampler is asked for."""
-    experiment = read_settings(run)
-    if experiment is None:
-        return make_plan(model, sampler, steps)
-    return build_plan(model, experiment.sampling, sampler, steps)
-
-
-def read_settings(run: Path) -> config.Experiment | None:
-    """Return the configuration of the run that a model belongs to, if it does to one."""
-    path = run_directory(run) / "config.json"
-    return config.read(path) if path.exists() and not is_other(run) else None
 
 
 def track_chains(parts: Iterable[Iterable[State]], total: int, what: str) -> Iterator[Tensor]:

@@ -14,8 +14,8 @@ from ..data.sources import cell_centres
 from ..data.table import TABLE_CONDITION, cell_text
 from ..disk import open_regular
 from ..model import ScoreModel
+from ..runs.own_plan import read_settings
 from ..values import check_names
-from .files import read_settings
 
 
 def read_given(

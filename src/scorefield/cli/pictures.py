@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import disk
 from ..fast import optimize
 from ..noise import seeded
-from ..restore import restore, workload
+from ..restore import BYTE_ROUNDING_STD, restore, workload
 from ..sample import class_number
 from ..show import images
 from ..train import derive_seed
@@ -18,9 +18,6 @@ from ..values import quantity
 from . import files, options
 from .given import refuse_conditions
 from .measurements import check_task, find_operator, read_measurement
-
-BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
-"""Standard deviation of the rounding error of 8-bit values."""
 
 
 def restore_images(

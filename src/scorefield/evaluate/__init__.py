@@ -8,12 +8,13 @@ push("runs/digits", "owner/name")                 # with a model card, to the Hu
 print(score_run("runs/digits", "photos").table()) # are other data like those it was trained on?
 """
 
+from ..runs.journal import METRICS_FILE
 from .evaluation import Evaluation
 from .features import Features, make_features
 from .gather import cache_folder, gather_samples
 from .grid import fit_grid
 from .judge import evaluate
-from .pages import METRICS_FILE, REPORT_FILE, write_evaluation
+from .pages import REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
 from .push import push
 from .runs import evaluate_run, open_run

@@ -11,7 +11,7 @@ from ..data import Part, all_samples
 from ..disk import write_file
 from ..ladder import suggest
 from ..runs import config
-from ..runs.journal import read_log
+from ..runs.journal import METRICS_FILE, read_log
 from ..runs.track import send_figures
 from ..sample import describe_evaluations
 from ..samplers import State
@@ -24,7 +24,6 @@ from .figure import Figure, in_text, number
 from .fit import data_deviation
 from .quality import CELLS, FRECHET
 
-METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 GRID_IMAGES = 64
 

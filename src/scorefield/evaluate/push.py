@@ -19,11 +19,12 @@ from ..disk import open_regular, read_text, write_file
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
+from ..runs.journal import METRICS_FILE
 from ..sample import make_plan, sample
 from ..show import images
 from ..values import HUB_PREFIX, import_extra
 from .card import GRID_FILE, model_card, read_figures
-from .pages import GRID_IMAGES, METRICS_FILE
+from .pages import GRID_IMAGES
 
 
 def push(

@@ -11,6 +11,9 @@ from typing import Any
 
 from ..disk import open_regular, write_all, write_error, write_file
 
+METRICS_FILE = "metrics.json"
+"""File in a run's directory with the figures of its evaluation."""
+
 
 class Journal:
     """The log of a run, after the last step that is done."""
