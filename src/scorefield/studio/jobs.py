@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .context import Studio
+from .plane import diagnose_plane, sample_plane, show_target, write_sampling
+from .plane_training import train_plane, write_training
 from .work import Job
 
-JOBS: dict[str, Job[Studio]] = {}
-CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {}
+JOBS: dict[str, Job[Studio]] = {
+    "plane.target": show_target,
+    "plane.sample": sample_plane,
+    "plane.diagnose": diagnose_plane,
+    "plane.train": train_plane,
+}
+CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {
+    "plane.sample": write_sampling,
+    "plane.train": write_training,
+}

@@ -1,6 +1,7 @@
 // The shell: views by the address, whose part after # holds the state of the page.
 
 import { showCode } from "./code.js";
+import plane from "./plane.js";
 import * as ui from "./ui.js";
 import { connect, run, watch } from "./wire.js";
 
@@ -15,7 +16,7 @@ const absent = (name, title) => ({
 });
 
 const VIEWS = [
-  absent("plane", "Plane"),
+  plane,
   absent("images", "Images"),
   absent("restore", "Restore"),
   absent("runs", "Runs"),

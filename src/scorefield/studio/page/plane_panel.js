@@ -1,0 +1,109 @@
+// A panel of the plane: density, score and particles at one σ, and the weights of the modes.
+
+import {
+  COLOURS, arrowPoints, drawArrows, drawAxes, drawDensity, drawParticles, drawShares, fitCanvas,
+  makeFrame, spaced,
+} from "./draw.js";
+import { densityOnLattice, mixtureScore } from "./mixture.js";
+import { format, h } from "./ui.js";
+
+const LATTICE = 128;
+const ARROWS = 15;
+
+/** Return the square of the plane on a canvas of that size. */
+export function squareFrame(limit, size) {
+  return makeFrame([-limit, limit], [-limit, limit], { width: size, height: size });
+}
+
+/** Return the context of a fitted canvas, its side and the frame of the square on it. */
+export function fitSquare(canvas, limit) {
+  const { context, width } = fitCanvas(canvas, devicePixelRatio);
+  context.clearRect(0, 0, width, width);
+  return { context, size: width, frame: squareFrame(limit, width) };
+}
+
+/** Draw the exact density and, with arrows of one length, the exact score. */
+export function drawField(context, frame, target, sigma, colours) {
+  const xs = spaced(frame.left, frame.right, LATTICE);
+  const density = densityOnLattice(target, sigma, xs, xs);
+  drawDensity(context, frame, density, xs, xs, colours);
+  const points = arrowPoints(frame, ARROWS);
+  const length = (0.62 * frame.width) / ARROWS;
+  drawArrows(context, frame, points, mixtureScore(target, points, sigma), length, colours.arrow);
+}
+
+/** Return a panel; `side` is "first" or "second", which chooses its colour. */
+export function makePanel(side, title) {
+  const name = h("h3", {}, title);
+  const sigma = h("output", { "aria-label": `${title}: σ` });
+  const steps = h("output", { "aria-label": `${title}: steps` });
+  const canvas = h("canvas", { class: "square", "aria-label": title });
+  const bars = h("canvas", { class: "bars", "aria-label": `${title}: weights of the modes` });
+  const table = h("table", { "aria-label": `${title}: modes` });
+  const caption = h("figcaption", {}, "σ = ", sigma, " ", steps);
+  const weights = h("div", { class: "weights" }, bars, h("div", { class: "scroll" }, table));
+  const element = h("figure", { class: `panel ${side}` }, name, canvas, caption, weights);
+  let background = null;
+  let key = "";
+
+  function paintBackground(scene, frame, size) {
+    const wanted = [scene.version, scene.sigma, scene.theme, size, devicePixelRatio].join();
+    if (wanted === key) return;
+    key = wanted;
+    background = new OffscreenCanvas(canvas.width, canvas.height);
+    const context = background.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    if (scene.target) drawField(context, frame, scene.target, scene.sigma, COLOURS[scene.theme]);
+    drawAxes(context, frame, COLOURS[scene.theme]);
+  }
+
+  /** Draw a scene: {target, version, sigma, limit, theme, x, cursor}. */
+  function draw(scene) {
+    const { context, size, frame } = fitSquare(canvas, scene.limit);
+    if (size === 0) return;
+    paintBackground(scene, frame, size);
+    context.drawImage(background, 0, 0, size, size);
+    const colours = COLOURS[scene.theme];
+    if (scene.x) drawParticles(context, frame, scene.x, colours[side], Math.max(2, size / 200));
+    if (scene.cursor) {
+      const [x, y] = [frame.toX(scene.cursor[0]), frame.toY(scene.cursor[1])];
+      context.strokeStyle = colours.ink;
+      context.lineWidth = 1.5;
+      context.strokeRect(x - 8, y, 16, 0);
+      context.strokeRect(x, y - 8, 0, 16);
+    }
+    sigma.textContent = format(scene.sigma);
+    // counted for tests and for the measurement of frames a second
+    canvas.dataset.drawn = Number(canvas.dataset.drawn ?? 0) + 1;
+  }
+
+  /** Show the modes' shares and what else a frame's header says of this side. */
+  function tell(scene, report) {
+    const shown = report && report.evaluations > 0 ? `after ${report.evaluations} evaluations` : "";
+    steps.textContent = report?.lost ? `${shown}; ${report.lost} particles left the plane` : shown;
+    const truth = scene.target ? [...scene.target.weights] : [];
+    const modes = report?.modes ?? [];
+    weights.hidden = truth.length === 0 || truth.length > 12;
+    if (weights.hidden) return;
+    const { context, width, height } = fitCanvas(bars, devicePixelRatio);
+    context.clearRect(0, 0, width, height);
+    const highest = Math.max(...truth, ...modes.map((mode) => mode.high));
+    const frame = makeFrame([0, 1], [0, 1.05 * highest], { width, height });
+    drawShares(context, frame, modes, truth, COLOURS[scene.theme][side], COLOURS[scene.theme]);
+    const heads = ["Mode", "Truth", "Share", "95 %"].map((head) => h("th", {}, head));
+    const rows = truth.map((weight, k) => {
+      const mode = modes[k];
+      const label = `${title}: mode ${k + 1}`;
+      const share = h("output", { "aria-label": `${label}, share` }, mode?.share.toFixed(3) ?? "–");
+      const interval = h("output", { "aria-label": `${label}, 95 %` }, mode ? `${mode.low.toFixed(3)}–${mode.high.toFixed(3)}` : "–");
+      const inside = mode && mode.low <= weight && weight <= mode.high;
+      const cells = [k + 1, weight.toFixed(3), share, interval].map((cell) => h("td", {}, cell));
+      return h("tr", { class: mode ? (inside ? "inside" : "outside") : null }, cells);
+    });
+    table.replaceChildren(h("tr", {}, heads), ...rows);
+  }
+
+  const rename = (text) => { name.textContent = text; };
+  const forget = () => { key = ""; };
+  return { element, canvas, draw, tell, rename, forget };
+}

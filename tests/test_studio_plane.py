@@ -1,0 +1,482 @@
+"""The studio's plane: its jobs, the closed forms of its page, and the view in a real browser."""
+
+import base64
+import csv
+import io
+import math
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("starlette")
+
+from scorefield import GaussianMixture, annealed_langevin, final, geometric, wilson
+from scorefield.studio import plane, plane_training
+from scorefield.studio.context import Studio
+from scorefield.studio.server import PAGE
+from scorefield.studio.targets import TargetSettings, make_target
+from scorefield.studio.wire import pack
+
+pytest_plugins = ["studio_browser"]
+
+LADDER = [20.0, 6.0, 2.0, 1.0]
+MODES = torch.tensor([[-5.0, -5.0], [5.0, 5.0]], dtype=torch.float64)
+
+
+STUDIO = Studio(None, Path("runs"))
+
+
+def frames_of(job, **settings):
+    return [frame for frame in job(STUDIO, settings) if frame is not None]
+
+
+# ── Jobs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"particles": 9}, "'particles' does not exist: give target, points"),
+        ({"n": 10.5}, "n=10.5: give a whole number"),
+        ({"n": True}, "n=True: give a whole number"),
+        ({"n": 9}, "n=9: give 20 to 4000"),
+        ({"epsilon": "0.1"}, "epsilon='0.1': give a number"),
+        ({"epsilon": math.nan}, "epsilon=nan: give a number"),
+        ({"first": "magic"}, "first='magic': give one of langevin, annealed_langevin"),
+        ({"ladder": 3}, "ladder=3: give a list of numbers"),
+        ({"ladder": [3.0]}, "ladder has 1 numbers: give 2 to 64"),
+        ({"ladder": [3.0, -1.0]}, "ladder=-1: give 0.0001 to 10000"),
+        ({}, "'ladder' is missing"),
+        ({"ladder": LADDER[::-1]}, "strictly decrease"),
+        ({"ladder": LADDER, "target": "points", "points": [1]}, "points has 1 numbers"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        frames_of(plane.sample_plane, **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"first": "langevin", "second": "annealed_langevin", "second_steps": 3},
+        {"first": "underdamped", "second": "heun", "convention": "official", "epsilon": 0.01},
+        {"first": "dpm_solver_sde", "second": "adaptive", "start": "prior", "target": "circle"},
+        {"first": "ancestral", "target": "spirals", "start": "prior"},
+        {"target": "points", "points": [1, 2.5, -3, 0.25], "spread": 0.3},
+    ],
+)
+def test_copied_python_gives_the_same_particles_bit_for_bit(settings):
+    settings = {
+        "ladder": LADDER,
+        "n": 50,
+        "first_steps": 7,
+        "second_steps": 5,
+        "seed": 3,
+    } | settings
+    first, *_, last = frames_of(plane.sample_plane, **settings)
+    assert np.array_equal(first.arrays["first"], first.arrays["second"])
+    names = {}
+    exec(plane.write_sampling(settings, STUDIO)["python"], names)
+    for side in ("first", "second"):
+        assert np.array_equal(last.arrays[side], names[side].numpy())
+        assert last.header[side]["sigma"] == pytest.approx(LADDER[-1])
+
+
+def test_particles_that_diverge_are_counted():
+    """4σ_L² = 4 is the limit; twice of it multiplies distances by 3 in each of 12 · 10 steps."""
+    settings = {"ladder": [2.0, 1.5, 1.0], "n": 20, "epsilon": 8.0, "second_steps": 60}
+    last = frames_of(plane.sample_plane, **settings)[-1]
+    assert last.header["second"]["lost"] == 20
+    assert last.header["second"]["modes"] == []
+    pack(last, 1, 1)  # JSON has no NaN
+
+
+def test_shares_of_overlapping_modes_are_their_weights():
+    """A count of the nearest modes would give the middle one 0.43 instead of 0.6."""
+    weights = torch.tensor([0.2, 0.6, 0.2])
+    target = GaussianMixture(torch.tensor([[-1.0, 0], [0, 0], [1, 0]]), 0.25, weights)
+    n = 4000
+    generator = torch.Generator().manual_seed(0)
+    x = target.sample(n, 0.5, noise=lambda x: torch.randn(x.shape, generator=generator))
+    for mode, weight in zip(plane.mode_shares(target, x, 0.5), weights.tolist(), strict=True):
+        # p(k | x) has at most the variance w(1 − w) of an indicator
+        assert abs(mode["share"] - weight) < 4 * math.sqrt(weight * (1 - weight) / n)
+        assert (mode["low"], mode["high"]) == wilson(round(mode["share"] * n), n)
+
+
+def test_the_target_comes_with_its_ladder():
+    (frame,) = frames_of(plane.show_target)
+    paper = frame.header["paper"]
+    assert (paper["steps"], paper["epsilon"], paper["convention"]) == (100, 0.1, "paper")
+    torch.testing.assert_close(
+        torch.tensor(paper["ladder"]), geometric(20.0, 1.0, 10), rtol=1e-3, atol=0
+    )
+    (frame,) = frames_of(plane.show_target, target="circle")
+    assert frame.header["paper"] is None
+    assert frame.header["suggested"]["ladder"][-1] == pytest.approx(0.1)
+    oracle = make_target(TargetSettings("circle"))
+    assert np.array_equal(frame.arrays["means"], oracle.means.numpy())
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped():
+    settings = {"iterations": 6, "sigma": 2.0}
+    with torch.no_grad():
+        steps = plane_training.train_plane(STUDIO, settings)
+        for _ in range(4):  # the first field, and three steps
+            next(steps)
+        steps.close()
+        *_, last = frames_of(plane_training.train_plane, **settings)
+        again = frames_of(plane_training.train_plane, **settings | {"sigma": 1.0})
+    assert [frame.header["step"] for frame in again] == [6]  # another σ trains nothing again
+    names = {}
+    exec(plane_training.write_training(settings, STUDIO)["python"], names)
+    x = plane_training.cell_middles(10.0, plane_training.FIELD_ARROWS)
+    with torch.no_grad():
+        assert np.array_equal(last.arrays["arrows"], names["model"](x, 2.0).numpy())
+
+
+def test_the_map_of_errors_is_relative_to_the_exact_score():
+    target = make_target(TargetSettings())
+    exact = plane_training.error_map(target, target, 10.0, 1.0)
+    assert (exact == 0).all()
+    double = plane_training.error_map(lambda x, sigma: 2 * target(x, sigma), target, 10.0, 1.0)
+    slope = target(plane_training.cell_middles(10.0, 48), 1.0).norm(dim=1)
+    # 100 % is 1.5 of the 2 decades
+    torch.testing.assert_close(double[slope > 0.3], torch.full_like(double[slope > 0.3], 0.75))
+    assert (double[slope < 0.29] < 0.75).all()
+
+
+# ── Closed forms of the page ─────────────────────────────────────────────────────────────────────
+
+FIGURE = """
+const means = MEANS;
+const target = gaussianMixture(means, 0.25, [1, 3, 4]);
+const line = gaussianMixture([[-1], [2]], 0.5);
+const x = Float64Array.from(POINTS);
+const xs = spaced(-3, 3, 5);
+const [samples, repeated] = [5, 5].map((seed) => (
+  sampleMixture(target, 20000, seededRandom(seed), 0.5)));
+const chain = sampleMixture(gaussianMixture([[0, 0]], 0), 1280, seededRandom(1), 8);
+const modes = gaussianMixture([[-5, -5], [5, 5]], 0, [0.2, 0.8]);
+const options = { epsilon: 0.1, steps: 100, random: seededRandom(2), convention: "paper" };
+for (const state of annealedLangevin(modes, chain, SIGMAS, options));
+const circle = spaced(-2, 2, 41);
+const radius = Float64Array.from({ length: 41 * 41 }, (_, k) => (
+  -Math.hypot(circle[k % 41], circle[Math.floor(k / 41)])));
+globalThis.results = {
+  score: [...mixtureScore(target, x, 0.7)], logDensity: [...logDensity(target, x, 0.7)],
+  lattice: [...densityOnLattice(target, 0.7, xs, spaced(-2, 2, 4))],
+  lineScore: [...mixtureScore(line, xs, 0.3)], lineDensity: [...densityOnLattice(line, 0.3, xs)],
+  samples: [...samples], repeated: repeated.every((v, i) => v === samples[i]),
+  chain: [...chain],
+  contour: contour(radius, circle, circle, -1),
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def figure(browser, tmp_path_factory):
+    """Results of a page without a server that includes both files, as figures of documents do."""
+    points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    means = [[-1.0, 0.5], [2.0, 0.0], [0.0, -1.0]]
+    code = FIGURE.replace("MEANS", str(means)).replace("POINTS", str(points.flatten().tolist()))
+    code = code.replace("SIGMAS", str(geometric(20.0, 1.0, 10).tolist()))
+    sources = [(PAGE / name).read_text() for name in ("mixture.js", "draw.js")]
+    file = tmp_path_factory.mktemp("figure") / "figure.html"
+    script = "\n".join([*sources, code])
+    file.write_text(f'<!DOCTYPE html><meta charset="utf-8"><script type="module">{script}</script>')
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    results = page.wait_for_function("globalThis.results").json_value()
+    page.close()
+    means = torch.tensor(means, dtype=torch.float64)
+    weights = torch.tensor([1, 3, 4], dtype=torch.float64) / 8
+    target = GaussianMixture(means, 0.25, weights)
+    return SimpleNamespace(results=results, x=points, target=target)
+
+
+def close(numbers, expected):
+    torch.testing.assert_close(torch.tensor(numbers, dtype=torch.float64), expected.flatten())
+
+
+def test_the_page_computes_the_mixture_as_the_package_does(figure):
+    close(figure.results["score"], figure.target(figure.x, 0.7))
+    close(figure.results["logDensity"], figure.target.log_prob(figure.x, 0.7))
+    x = torch.linspace(-3, 3, 5, dtype=torch.float64)
+    rows = torch.cartesian_prod(torch.linspace(-2, 2, 4, dtype=torch.float64), x).flip(1)
+    close(figure.results["lattice"], figure.target.log_prob(rows, 0.7).exp())
+    means = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
+    line = GaussianMixture(means, 0.5, torch.full((2,), 0.5))
+    close(figure.results["lineScore"], line(x[:, None], 0.3))
+    close(figure.results["lineDensity"], line.log_prob(x[:, None], 0.3).exp())
+
+
+def test_the_page_samples_the_mixture(figure):
+    assert figure.results["repeated"]
+    x = torch.tensor(figure.results["samples"]).view(-1, 2).double()
+    n, prior = len(x), figure.target.prior
+    cov = prior.dense + 0.5**2 * torch.eye(2)
+    assert ((x.mean(0) - prior.mean).abs() < 4 * (cov.diagonal() / n).sqrt()).all()
+    shares = figure.target.responsibilities(x, 0.5).mean(0)
+    weights = figure.target.weights
+    assert ((shares - weights).abs() < 4 * (weights * (1 - weights) / n).sqrt()).all()
+    gap = x - x.mean(0)
+    products = gap[:, :, None] * gap[:, None]
+    assert ((products.mean(0) - cov).abs() < 4 * products.std(0) / n**0.5).all()
+
+
+def test_annealed_langevin_of_the_page_finds_the_weights_as_the_package_does(figure):
+    x = torch.tensor(figure.results["chain"]).view(-1, 2)
+    share = (x.sum(1) < 0).double().mean().item()
+    target = GaussianMixture(MODES.float(), 0.0, torch.tensor([0.2, 0.8]))
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(x):
+        return torch.randn(x.shape, generator=generator)
+
+    start = 8 * torch.randn(1280, 2, generator=generator)
+    options = {"steps": 100, "epsilon": 0.1, "convention": "paper", "noise": noise}
+    reference = final(annealed_langevin(target, start, geometric(20.0, 1.0, 10), **options))
+    expected = (reference.sum(1) < 0).double().mean().item()
+    assert abs(share - expected) < 4 * math.sqrt(2 * 0.25 * 0.75 / 1280)
+    # within a mode the variance is 1/(1 − ε/4)
+    gap = x - torch.where(x.sum(1, keepdim=True) < 0, -5.0, 5.0)
+    assert gap.square().mean().item() == pytest.approx(1 / (1 - 0.025), abs=4 * (2 / 2560) ** 0.5)
+
+
+def test_a_contour_is_where_the_level_is(figure):
+    """On the unit circle: linear interpolation errs by at most h²/8 · 1/r, with h = 0.1."""
+    ends = np.array(figure.results["contour"]).reshape(-1, 2)
+    assert np.abs(np.hypot(*ends.T) - 1).max() < 0.1**2 / 8
+    length = np.hypot(*np.diff(ends.reshape(-1, 2, 2), axis=1)[:, 0].T).sum()
+    assert length == pytest.approx(2 * math.pi, rel=0.01)
+
+
+# ── The view ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def pixels(page, name):
+    """Return the pixels of a canvas, (rows, columns, 3)."""
+    canvas = page.locator(f'canvas[aria-label="{name}"]')
+    address = canvas.evaluate("canvas => canvas.toDataURL()")
+    image = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA")
+    paper = Image.new("RGBA", image.size, "white")
+    return np.array(Image.alpha_composite(paper, image).convert("RGB")).astype(int)
+
+
+def number(page, name):
+    return float(page.get_by_label(name, exact=True).inner_text())
+
+
+def read_csv(download):
+    with open(download.path()) as file:
+        rows = [[float(v) for v in row] for row in [*csv.reader(file)][1:]]
+    return np.array(rows, np.float32)
+
+
+def saved(page):
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save particles").click()
+    return read_csv(download.value)
+
+
+def wait_for_field(page):
+    """Wait for the distribution and its ladder."""
+    page.locator(".ladder .tick").first.wait_for()
+
+
+def run_both(page):
+    page.get_by_role("button", name="Run both").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    page.get_by_role("button", name="Play").wait_for(timeout=60_000)
+
+
+def coloured(image, rgb):
+    """Return where the pixels have a colour."""
+    return (np.abs(image - rgb) <= 8).all(2)
+
+
+BLUE = (0x00, 0x72, 0xB2)
+ORANGE = (0xB8, 0x6E, 0x00)
+
+
+def test_figure_3_happens_on_the_page(open_page):
+    with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        page.get_by_label("Speed").select_option("4")
+        run_both(page)
+        low, high = map(
+            float, page.get_by_label("Second sampler: mode 1, 95 %").inner_text().split("–")
+        )
+        assert low <= 0.2 <= high
+        assert abs(number(page, "First sampler: mode 1, share") - 0.2) > 0.1
+        assert number(page, "First sampler: σ") == number(page, "Second sampler: σ") == 1
+        # the particles that are drawn are in the shares that are written: (−5, −5) is below left
+        for name, colour in ("First", BLUE), ("Second", ORANGE):
+            dots = coloured(pixels(page, f"{name} sampler"), colour)
+            half = len(dots) // 2
+            below, above = dots[half:, :half].sum(), dots[:half, half:].sum()
+            assert below > 100 < above
+            assert below + above > 0.99 * dots.sum()
+            # dots overlap more in the larger mode
+            share = number(page, f"{name} sampler: mode 1, share")
+            assert share - 0.03 < below / (below + above) < share + 0.15
+        ends = saved(page)
+        page.get_by_label("Time").press("Home")
+        starts = saved(page)
+        assert np.array_equal(starts[:, :2], starts[:, 2:])
+        assert np.abs(starts).max() <= 8
+        assert len(starts) == 1280
+        # only particles have a colour; their edges mix it with the two backgrounds
+        first, second = (
+            np.ptp(pixels(page, f"{name} sampler"), axis=2) > 80 for name in ("First", "Second")
+        )
+        assert (first == second).mean() > 0.98
+        page.get_by_role("button", name="Copy as code").click()
+        names = {}
+        exec(page.get_by_label("Python", exact=True).inner_text(), names)
+        assert np.array_equal(ends, torch.cat([names["first"], names["second"]], 1).numpy())
+
+
+def ink(image, middle, along, share, aside):
+    """Return how dark pixels are at a share of arrows from their middles, and aside of them."""
+    across = aside * along[:, ::-1] * (1, -1)
+    places = np.stack([middle + share * along + across, middle + share * along - across])
+    column, row = np.moveaxis(np.round(places).astype(int), -1, 0)
+    return 1 - image[row, column].mean((0, -1)) / 255
+
+
+def test_arrows_have_the_direction_of_the_score_at_the_slider(open_page):
+    """The shaft lies along the score, and the head, which is wider, is at its end."""
+    target = GaussianMixture(MODES, 0.0, torch.tensor([0.2, 0.8]))
+    side, limit = 15, 10.0
+    places = limit * ((2 * torch.arange(side).double() + 1) / side - 1)
+    x = torch.cartesian_prod(places, places)
+    x = x[(x > -8).all(1)]  # away from the numbers of the axes
+    scores = []
+    with open_page(
+        "#/plane", viewport={"width": 1000, "height": 800}, device_scale_factor=2
+    ) as page:
+        wait_for_field(page)
+        for key in ("Home", "End"):
+            page.get_by_label("Noise level σ of the picture").press(key)
+            s = torch.nn.functional.normalize(target(x, number(page, "First sampler: σ")), dim=1)
+            scores.append(s)
+            image = pixels(page, "First sampler")
+            scale = len(image) / (2 * limit)
+            along = (s * torch.tensor([1, -1])).numpy() * 0.62 * len(image) / side
+            middle = ((x - torch.tensor([-limit, limit])) * torch.tensor([1, -1])).numpy() * scale
+
+            ink_at = partial(ink, image, middle, along)
+            shaft = np.mean([ink_at(share, 0) for share in (-0.4, -0.2, 0.4)], axis=0)
+            has_shaft = shaft - ink_at(0, 0.4) > 0.15
+            has_head = ink_at(0.22, 0.09) - ink_at(-0.22, 0.09) > 0.15
+            # contours cross some arrows
+            assert (has_shaft & has_head).mean() > 0.9
+    turned = (scores[0] * scores[1]).sum(1) < 0.5
+    assert turned.float().mean() > 0.2  # so that the arrows of one σ would fail at the other
+
+
+def ladder_of(page):
+    return [
+        float(v)
+        for v in page.get_by_label("Levels", exact=True)
+        .and_(page.locator("output"))
+        .inner_text()
+        .split(" · ")
+    ]
+
+
+def test_ticks_of_the_ladder_are_dragged_by_mouse_and_by_keys(open_page):
+    with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        before = ladder_of(page)
+        assert before == pytest.approx(geometric(20.0, 1.0, 10).tolist(), rel=1e-3)
+        tick = page.get_by_role("slider", name="Level 10 of 10")
+        tick.press("ArrowLeft")
+        assert ladder_of(page) == [*before[:-1], pytest.approx(1 / 1.03, rel=1e-3)]
+        assert "is below 4σ_L² = 3.77" in page.get_by_label("Stability").inner_text()
+        box, track = tick.bounding_box(), page.locator(".ladder").bounding_box()
+        middle = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + box["width"] / 2, middle)
+        page.mouse.down()
+        page.mouse.move(track["x"] + 0.1 * track["width"], middle, steps=3)
+        page.mouse.up()
+        # from a fifth of the last level to 1.6 of the first
+        low, high = before[-1] / 5, before[0] * 1.6
+        assert ladder_of(page)[-1] == pytest.approx(low * (high / low) ** 0.1, rel=0.01)
+        page.get_by_label("Step size ε").fill("3")
+        page.get_by_label("Step size ε").press("Enter")
+        assert "Unstable: ε = 3 is not below" in page.get_by_label("Stability").inner_text()
+        state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
+        assert [float(v) for v in state["ladder"][0].split(",")] == ladder_of(page)
+        assert state["epsilon"] == ["3"]
+        page.get_by_role("slider", name="Level 2 of 10").press("Delete")
+        assert ladder_of(page)[:2] == [before[0], before[2]]
+
+
+def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
+    with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        page.get_by_label("Distribution").select_option("points")
+        page.get_by_text("Click or drag in a picture").wait_for()
+        canvas = page.get_by_label("First sampler", exact=True).and_(page.locator("canvas"))
+        white = pixels(page, "First sampler")
+        assert not shaded(white).any()
+        side = canvas.evaluate("canvas => canvas.clientWidth")
+        canvas.click(position={"x": side * 0.75, "y": side * 0.25})  # (5, 5)
+        for key in ["ArrowLeft"] * 4 + ["Enter"]:
+            canvas.press(key)
+        page.wait_for_function("location.hash.includes('ladder=')")
+        state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
+        x1, y1, x2, y2 = map(float, state["points"][0].split(","))
+        assert (x1, y1, x2, y2) == pytest.approx((5, 5, 3, 5), abs=0.05)
+        canvas.blur()
+        image = pixels(page, "First sampler")
+        rows, columns = shaded(image).nonzero()
+        size = len(image)
+        # both Gaussians have a deviation of 0.5, and 99 % of the mass lies within 3.04 of it
+        assert columns.mean() / size * 20 - 10 == pytest.approx(4, abs=0.15)
+        assert 10 - rows.mean() / size * 20 == pytest.approx(5, abs=0.15)
+        assert np.ptp(rows) / size * 20 == pytest.approx(2 * 3.04 * 0.5, abs=0.4)
+        page.reload()
+        wait_for_field(page)
+        assert np.array_equal(pixels(page, "First sampler"), image)
+
+
+def shaded(image):
+    """Return where the density is shaded, by the colours of a light page."""
+    shades = ((0xEE, 0xF1, 0xF4), (0xDF, 0xE5, 0xEA), (0xCB, 0xD4, 0xDC))
+    return np.any([(image == shade).all(2) for shade in shades], axis=0)
+
+
+def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page):
+    with open_page("#/plane?iterations=75", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        page.get_by_role("button", name="Train a network").click()
+        page.get_by_text("Trained").wait_for()
+        assert number(page, "Training step") == 75
+        assert number(page, "Relative error of the score") < 0.5  # 0.99 before the first step
+        assert number(page, "Loss now") < 0.5
+        # dark blue is an error below 10 %: it is small where data are, such as above (5, 5)
+        assert np.subtract(*pixels(page, "Map of the error").transpose(2, 0, 1)[[2, 0]]).max() > 20
+
+
+def test_without_motion_only_the_end_is_drawn(open_page):
+    view = "#/plane?n=100&first_steps=20&second_steps=20"
+    with open_page(view, reduced_motion="reduce") as page:
+        wait_for_field(page)
+        canvas = page.get_by_label("First sampler", exact=True).and_(page.locator("canvas"))
+        before = int(canvas.get_attribute("data-drawn"))
+        page.get_by_role("button", name="Run both").click()
+        page.get_by_text("after 200 evaluations").first.wait_for()
+        assert int(canvas.get_attribute("data-drawn")) - before <= 4
+        page.get_by_label("Time").press("ArrowLeft")
+        page.get_by_text("after 198 evaluations").first.wait_for()
