@@ -125,6 +125,17 @@ def test_the_target_comes_with_its_ladder():
     assert np.array_equal(frame.arrays["means"], oracle.means.numpy())
 
 
+def test_a_diagnosis_judges_the_ladder_and_is_short():
+    """At σ_L = 1, ε = 5 is above the limit of 4."""
+    settings = {"ladder": LADDER, "n": 20, "steps": 2}
+    (frame,) = frames_of(plane.diagnose_plane, **settings, epsilon=5.0)
+    assert "unstable" in frame.header["verdicts"][0]
+    (frame,) = frames_of(plane.diagnose_plane, **settings)
+    assert not [verdict for verdict in frame.header["verdicts"] if "unstable" in verdict]
+    with pytest.raises(ValueError, match=r"steps=2000 at 4 levels: .* at most 5000 steps"):
+        frames_of(plane.diagnose_plane, **settings | {"steps": 2000})
+
+
 def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped():
     settings = {"iterations": 6, "sigma": 2.0}
     with torch.no_grad():
@@ -167,6 +178,13 @@ const chain = sampleMixture(gaussianMixture([[0, 0]], 0), 1280, seededRandom(1),
 const modes = gaussianMixture([[-5, -5], [5, 5]], 0, [0.2, 0.8]);
 const options = { epsilon: 0.1, steps: 100, random: seededRandom(2), convention: "paper" };
 for (const state of annealedLangevin(modes, chain, SIGMAS, options));
+const one = gaussianMixture([[0, 0]], 0);
+const [paper, official] = ["paper", "official"].map((convention) => {
+  const y = sampleMixture(one, 1280, seededRandom(3), 1);
+  const step = { alpha: 1, steps: 30, random: seededRandom(4), convention };
+  for (const state of langevin(one, y, 1, step));
+  return [...y];
+});
 const circle = spaced(-2, 2, 41);
 const radius = Float64Array.from({ length: 41 * 41 }, (_, k) => (
   -Math.hypot(circle[k % 41], circle[Math.floor(k / 41)])));
@@ -175,7 +193,7 @@ globalThis.results = {
   lattice: [...densityOnLattice(target, 0.7, xs, spaced(-2, 2, 4))],
   lineScore: [...mixtureScore(line, xs, 0.3)], lineDensity: [...densityOnLattice(line, 0.3, xs)],
   samples: [...samples], repeated: repeated.every((v, i) => v === samples[i]),
-  chain: [...chain],
+  chain: [...chain], paper, official,
   contour: contour(radius, circle, circle, -1),
 };
 """
@@ -246,9 +264,14 @@ def test_annealed_langevin_of_the_page_finds_the_weights_as_the_package_does(fig
     reference = final(annealed_langevin(target, start, geometric(20.0, 1.0, 10), **options))
     expected = (reference.sum(1) < 0).double().mean().item()
     assert abs(share - expected) < 4 * math.sqrt(2 * 0.25 * 0.75 / 1280)
-    # within a mode the variance is 1/(1 − ε/4)
-    gap = x - torch.where(x.sum(1, keepdim=True) < 0, -5.0, 5.0)
-    assert gap.square().mean().item() == pytest.approx(1 / (1 - 0.025), abs=4 * (2 / 2560) ** 0.5)
+
+
+def test_a_step_of_the_page_has_the_size_of_its_convention(figure):
+    """On N(0, I), a step with the drift α ends at the variance 2/(2 − α)."""
+    for convention, alpha in ("paper", 0.5), ("official", 1.0):
+        square = np.square(figure.results[convention])
+        variance = 2 / (2 - alpha)
+        assert abs(square.mean() - variance) < 4 * variance * (2 / len(square)) ** 0.5
 
 
 def test_a_contour_is_where_the_level_is(figure):
@@ -328,7 +351,6 @@ def test_figure_3_happens_on_the_page(open_page):
             # dots overlap more in the larger mode
             share = number(page, f"{name} sampler: mode 1, share")
             assert share - 0.03 < below / (below + above) < share + 0.15
-        ends = saved(page)
         page.get_by_label("Time").press("Home")
         starts = saved(page)
         assert np.array_equal(starts[:, :2], starts[:, 2:])
@@ -339,10 +361,6 @@ def test_figure_3_happens_on_the_page(open_page):
             np.ptp(pixels(page, f"{name} sampler"), axis=2) > 80 for name in ("First", "Second")
         )
         assert (first == second).mean() > 0.98
-        page.get_by_role("button", name="Copy as code").click()
-        names = {}
-        exec(page.get_by_label("Python", exact=True).inner_text(), names)
-        assert np.array_equal(ends, torch.cat([names["first"], names["second"]], 1).numpy())
 
 
 def ink(image, middle, along, share, aside):
@@ -469,7 +487,7 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         assert np.subtract(*pixels(page, "Map of the error").transpose(2, 0, 1)[[2, 0]]).max() > 20
 
 
-def test_without_motion_only_the_end_is_drawn(open_page):
+def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_python(open_page):
     view = "#/plane?n=100&first_steps=20&second_steps=20"
     with open_page(view, reduced_motion="reduce") as page:
         wait_for_field(page)
@@ -478,5 +496,11 @@ def test_without_motion_only_the_end_is_drawn(open_page):
         page.get_by_role("button", name="Run both").click()
         page.get_by_text("after 200 evaluations").first.wait_for()
         assert int(canvas.get_attribute("data-drawn")) - before <= 4
+        ends = saved(page)
         page.get_by_label("Time").press("ArrowLeft")
         page.get_by_text("after 198 evaluations").first.wait_for()
+        assert not np.array_equal(saved(page), ends)
+        page.get_by_role("button", name="Copy as code").click()
+        names = {}
+        exec(page.get_by_label("Python", exact=True).inner_text(), names)
+        assert np.array_equal(ends, torch.cat([names["first"], names["second"]], 1).numpy())

@@ -36,6 +36,7 @@ SHOWN_STATES = 120
 FAR = 1e6
 """Distance beyond which a particle has left the plane; a NaN has too."""
 SUGGESTION_SAMPLES = 1000
+MAX_DIAGNOSED_STEPS = 5000
 PLAIN_LANGEVIN = "langevin"
 """Langevin dynamics at the last level only, with as many steps as annealed dynamics has."""
 PLANE_SAMPLERS = (
@@ -246,6 +247,11 @@ def mode_shares(target: GaussianMixture, x: Tensor, sigma: float) -> list[dict[s
 def diagnose_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Examine annealed Langevin dynamics on the ladder."""
     settings = parse_settings(PlaneDiagnosis, values)
+    if settings.steps * len(settings.ladder) > MAX_DIAGNOSED_STEPS:
+        raise ValueError(
+            f"steps={settings.steps} at {len(settings.ladder)} levels: a diagnosis cannot be "
+            f"stopped, give at most {MAX_DIAGNOSED_STEPS} steps in all"
+        )
     yield None
     diagnosis = diagnose(
         target := make_target(settings),

@@ -105,9 +105,11 @@ export function contour(values, xs, ys, level) {
   for (let j = 0; j + 1 < ys.length; j++) {
     for (let i = 0; i + 1 < columns; i++) {
       const at = j * columns + i;
+      const inside = (values[at] > level) + (values[at + 1] > level)
+        + (values[at + columns] > level) + (values[at + columns + 1] > level);
+      if (inside === 0 || inside === 4) continue;
       const corners = [values[at], values[at + 1], values[at + columns + 1], values[at + columns]];
       const above = corners.map((value) => value > level);
-      if (above.every(Boolean) || !above.some(Boolean)) continue;
       const px = [xs[i], xs[i + 1], xs[i + 1], xs[i]];
       const py = [ys[j], ys[j], ys[j + 1], ys[j + 1]];
       const crossings = [];
@@ -132,9 +134,10 @@ export function contour(values, xs, ys, level) {
   return segments;
 }
 
-/** Return red, green and blue of a colour such as #0072b2. */
-function readColour(hex) {
-  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+/** Return a colour such as #0072b2 as an opaque pixel of an image. */
+function opaquePixel(hex) {
+  const bytes = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  return new Uint32Array(Uint8Array.from([...bytes, 255]).buffer)[0];
 }
 
 /** Fill the pixels of a frame with the shade of the highest level that their value exceeds. */
@@ -142,7 +145,8 @@ function shadeRegions(context, frame, values, columns, rows, levels, shades) {
   const width = Math.ceil(frame.width);
   const height = Math.ceil(frame.height);
   const image = new ImageData(width, height);
-  const colours = shades.map(readColour);
+  const pixels = new Uint32Array(image.data.buffer);
+  const colours = shades.map(opaquePixel);
   for (let py = 0; py < height; py++) {
     const row = Math.min(((height - py - 0.5) / height) * (rows - 1), rows - 1.001);
     const j = Math.floor(row);
@@ -156,9 +160,7 @@ function shadeRegions(context, frame, values, columns, rows, levels, shades) {
       const above = values[at + columns] + right * (values[at + columns + 1] - values[at + columns]);
       const value = below + up * (above - below);
       if (value <= levels[0]) continue;
-      const shade = colours[(value > levels[1]) + (value > levels[2])];
-      image.data.set(shade, 4 * (py * width + px));
-      image.data[4 * (py * width + px) + 3] = 255;
+      pixels[py * width + px] = colours[(value > levels[1]) + (value > levels[2])];
     }
   }
   const layer = new OffscreenCanvas(width, height);

@@ -27,7 +27,7 @@ const SAMPLERS = [
 ];
 const LADDERED = ["langevin", "annealed_langevin", "underdamped"];
 const SAMPLER_STEPS = 18;
-const PLAY_SECONDS = 5;
+const PLAY_SECONDS = 4;
 const SLOWEST = 4; // frames a second of a sampler of few steps
 const FASTEST = 30;
 const SPACING = 0.04; // of points along a line drawn with the mouse, of half the side
@@ -118,6 +118,7 @@ function mount(root, state, tools) {
     const patch = { ladder: [...ladder], epsilon, convention };
     for (const side of ["first", "second"]) {
       if (LADDERED.includes(settings[side])) patch[`${side}_steps`] = steps;
+      else if (all) patch[`${side}_steps`] = SAMPLER_STEPS;
     }
     if (all) Object.assign(patch, { start: paper ? "square" : "prior", sigma: ladder.at(-1) });
     change(Object.fromEntries(Object.entries(patch).filter(([name]) => !(name in fixed))));

@@ -8,6 +8,8 @@ import { densityOnLattice, mixtureScore } from "./mixture.js";
 import { format, h } from "./ui.js";
 
 const LATTICE = 128;
+const COARSE_LATTICE = 96; // of a distribution of many modes, which takes longer
+const MANY_MODES = 100;
 const ARROWS = 15;
 
 /** Return the square of the plane on a canvas of that size. */
@@ -24,12 +26,13 @@ export function fitSquare(canvas, limit) {
 
 /** Draw the exact density and, with arrows of one length, the exact score. */
 export function drawField(context, frame, target, sigma, colours) {
-  const xs = spaced(frame.left, frame.right, LATTICE);
+  const points = target.n > MANY_MODES ? COARSE_LATTICE : LATTICE;
+  const xs = spaced(frame.left, frame.right, points);
   const density = densityOnLattice(target, sigma, xs, xs);
   drawDensity(context, frame, density, xs, xs, colours);
-  const points = arrowPoints(frame, ARROWS);
+  const middles = arrowPoints(frame, ARROWS);
   const length = (0.62 * frame.width) / ARROWS;
-  drawArrows(context, frame, points, mixtureScore(target, points, sigma), length, colours.arrow);
+  drawArrows(context, frame, middles, mixtureScore(target, middles, sigma), length, colours.arrow);
 }
 
 /** Return a panel; `side` is "first" or "second", which chooses its colour. */

@@ -16,6 +16,7 @@ export function makeTraining({ run, copy, scene, settings }) {
   const curve = h("canvas", { class: "curve", "aria-label": "Loss" });
   const step = h("output", { "aria-label": "Training step" }, "0");
   const loss = h("output", { "aria-label": "Loss now" }, "–");
+  const level = h("output", { "aria-label": "Noise level of the learned score" });
   const error = h("output", { "aria-label": "Relative error of the score" }, "–");
   const { element: line, say } = ui.status();
   const button = ui.button({ label: "Train a network", onclick: () => (job ? stop() : start()) });
@@ -96,6 +97,7 @@ export function makeTraining({ run, copy, scene, settings }) {
     const heat = fitSquare(map, limit);
     drawHeat(heat.context, heat.frame, shown.arrays.errors, CELLS);
     step.textContent = String(shown.header.step);
+    level.textContent = ui.format(sigma);
     loss.textContent = shown.header.step ? ui.format(shown.header.loss) : "–";
     error.textContent = shown.header.error.toFixed(3);
     drawLoss(colours);
@@ -114,7 +116,7 @@ export function makeTraining({ run, copy, scene, settings }) {
 
   const body = h("div", { class: "stack", hidden: true },
     h("div", { class: "panels" },
-      h("figure", { class: "panel" }, field, h("figcaption", {}, "Learned score (orange) on the exact score (grey). Relative error: ", error)),
+      h("figure", { class: "panel" }, field, h("figcaption", {}, "Learned score (orange) on the exact one (grey) at σ = ", level, ". Relative error: ", error)),
       h("figure", { class: "panel" }, map, h("figcaption", {}, "Error of the learned score, relative to the exact one: ", h("span", { class: "scale", role: "img", "aria-label": "Colour scale from 3 % to 300 %" }), " 3 % to 300 %")),
     ),
     h("figure", {}, curve, h("figcaption", {}, "Loss, on a logarithmic scale. Step ", step, ", loss ", loss)),
