@@ -175,7 +175,6 @@ function mount(root, state, tools) {
   }
 
   function listenToPoints(canvas) {
-    canvas.tabIndex = 0;
     const at = (event) => {
       const { left, top } = canvas.getBoundingClientRect();
       const frame = squareFrame(scene.limit, canvas.clientWidth);
@@ -410,7 +409,12 @@ function mount(root, state, tools) {
   const sides = { first: makeSide("first", "First"), second: makeSide("second", "Second") };
 
   function fillControls() {
-    drawing.hidden = settings.target !== "points";
+    const draws = settings.target === "points";
+    drawing.hidden = !draws;
+    for (const { canvas } of Object.values(panels)) {
+      canvas.classList.toggle("drawing", draws);
+      canvas.tabIndex = draws ? 0 : -1;
+    }
     for (const [side, { sampler, steps }] of Object.entries(sides)) {
       sampler.value = settings[side];
       steps.value = settings[`${side}_steps`];
