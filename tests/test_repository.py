@@ -71,8 +71,8 @@ LAYERS = {
     "objectives oracles runs sample samplers score show train values",
     # the public names, and the page and the command line, which nothing else imports
     "__init__": "",
-    "studio": "__init__ checkpoint data diagnose disk evaluate inverse noise oracles restore runs "
-    "sample samplers show train values",
+    "studio": "__init__ checkpoint data diagnose disk evaluate fast inverse metrics noise oracles "
+    "restore runs sample samplers show train values",
     "cli": "__init__ checkpoint convert data disk distributed evaluate fast inverse ladder model "
     "noise paper restore runs sample samplers score show studio train values",
     "__main__": "cli",

@@ -7,6 +7,7 @@ command, or None where the command line cannot do it, and the Python.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import pictures, restorations
 from .context import Studio
 from .plane import diagnose_plane, sample_plane, show_target, write_sampling
 from .plane_training import train_plane, write_training
@@ -17,8 +18,19 @@ JOBS: dict[str, Job[Studio]] = {
     "plane.sample": sample_plane,
     "plane.diagnose": diagnose_plane,
     "plane.train": train_plane,
+    "images.about": pictures.describe_pictures,
+    "images.plan": pictures.describe_plan,
+    "images.sample": pictures.sample_pictures,
+    "images.nearest": pictures.find_neighbours,
+    "images.between": pictures.interpolate_pictures,
+    "restore.about": restorations.describe_restorations,
+    "restore.image": restorations.show_image,
+    "restore.run": restorations.restore_image,
 }
 CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {
     "plane.sample": write_sampling,
     "plane.train": write_training,
+    "images.sample": pictures.code_of_pictures,
+    "images.between": pictures.code_of_path,
+    "restore.run": restorations.code_of_restoration,
 }

@@ -1,7 +1,9 @@
 // The shell: views by the address, whose part after # holds the state of the page.
 
 import { showCode } from "./code.js";
+import images from "./images.js";
 import plane from "./plane.js";
+import restore from "./restore.js";
 import * as ui from "./ui.js";
 import { connect, run, watch } from "./wire.js";
 
@@ -17,8 +19,8 @@ const absent = (name, title) => ({
 
 const VIEWS = [
   plane,
-  absent("images", "Images"),
-  absent("restore", "Restore"),
+  images,
+  restore,
   absent("runs", "Runs"),
 ];
 

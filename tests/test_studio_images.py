@@ -1,0 +1,311 @@
+"""The studio's views Images and Restore, in a real browser: what is drawn, and its copied code."""
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("starlette")
+
+from scorefield import Precondition, Prior, ScoreModel, load, sample
+from scorefield.cli import main
+from scorefield.data import all_samples, load_data
+from scorefield.metrics import nearest
+from scorefield.show.images import as_bytes, grid
+from scorefield.studio.context import Studio
+from scorefield.studio.jobs import CODE_WRITERS, JOBS
+
+pytest_plugins = ["studio_browser"]
+
+TINY = [
+    *("--network.width=8", "--network.blocks=1", "--training.batch=16", "--machine.device=cpu"),
+    *("--training.steps=30", "--data.labels=true", "--network.label_dropout=0.2"),
+]
+POINT = {
+    "name": "Fréchet distance", "value": 2.5, "low": 2.25, "high": 2.75, "real": 0.5, "samples": 40,
+    "plan": {"sampler": "heun", "evaluations": 9, "seconds": 4.0},
+}  # fmt: skip
+PIXELS = """canvas => {
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  return [height, width, [...data]];
+}"""
+
+COUNT = """(canvas, colour) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) count += colour.every((c, k) => data[i + k] === c);
+  return count;
+}"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on digits with classes, and a frontier of two measured points."""
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "digits", "--out", str(run), *TINY]) == 0
+    costly = POINT | {"value": 1.5, "plan": POINT["plan"] | {"evaluations": 79}}
+    (run / "metrics.json").write_text(json.dumps({"frontier": [POINT, costly]}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def studio(open_studio, trained):
+    with open_studio(trained) as server:
+        yield server
+
+
+def pixels(page, label):
+    """Return a canvas's bytes, height × width × RGBA."""
+    height, width, data = page.locator(f"canvas[aria-label^='{label}']").evaluate(PIXELS)
+    return np.array(data, "uint8").reshape(height, width, 4)
+
+
+def cells(canvas, n, columns, side=8):
+    """Return the n images of a canvas on which they are a pixel apart; they are opaque."""
+    places = [divmod(i, columns) for i in range(n)]
+    parts = [canvas[r * (side + 1) :, c * (side + 1) :][:side, :side] for r, c in places]
+    assert all((part[..., 3] == 255).all() for part in parts)
+    return np.stack(parts)[..., :3]
+
+
+def drawn(x):
+    """Return images as RGB bytes, channels last."""
+    return as_bytes(x).permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+
+
+def wait(page, label, text):
+    page.get_by_label(label, exact=True).filter(has_text=text).wait_for()
+
+
+def copied(page):
+    """Return the command and the Python of the dialog, and the x that running the Python gives."""
+    page.get_by_role("button", name="Copy as code").click()
+    python = page.get_by_label("Python").inner_text()
+    command = page.locator("pre[aria-label=Command]")
+    command = command.inner_text() if command.count() else None
+    page.get_by_role("button", name="Close").click()
+    names = {}
+    exec(python, names)
+    return command, names["x"]
+
+
+def test_samples_anneal_and_equal_those_of_the_copied_code(open_page, tmp_path, monkeypatch):
+    with open_page("#/images?n=5&seed=3&steps=6&label=7&guidance=2") as page:
+        wait(page, "State", "State 6 of 6, σ = 0, 11 evaluations")
+        end = pixels(page, "Samples:")
+        command, x = copied(page)
+        assert (cells(end, 5, 3) == drawn(x)).all()
+        slider = page.get_by_label("Noise level σ")
+        slider.focus()
+        page.keyboard.press("Home")
+        wait(page, "State", "State 1 of 6")
+        noise = cells(pixels(page, "Samples:"), 5, 3)
+        # at σ₂ of six levels nearly all pixels of the noise are black or white
+        assert np.isin(noise, (0, 255)).mean() > 0.5 > np.isin(drawn(x), (0, 255)).mean()
+        page.get_by_label("Show", exact=True).select_option("denoised")
+        assert (cells(pixels(page, "Samples:"), 5, 3) != noise).any()
+        page.get_by_label("Show", exact=True).select_option("x")
+        page.get_by_label("Noise level σ").focus()
+        page.keyboard.press("End")
+        assert (pixels(page, "Samples:") == end).all()
+        assert "seed=3" in page.url
+        page.get_by_label("Seed", exact=True).fill("4")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**seed=4**")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[1:]) == 0
+    assert (np.array(Image.open("samples.png")) == np.array(grid(x))).all()
+
+
+def test_a_chosen_sample_has_its_path_and_its_nearest_training_images(open_page, trained):
+    with open_page("#/images?n=4&steps=5") as page:
+        wait(page, "State", "State 5 of 5")
+        page.get_by_label("Samples:").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        wait(page, "Distances", "The nearest of 1437 training images")
+        assert page.url.endswith("chosen=2")
+        samples = sample(load(trained), 4, steps=5)
+        train = all_samples(load_data("digits").train)
+        own = nearest(samples[2:3], train, 6)
+        shown = page.locator(".thumbs output").all_inner_texts()
+        assert [float(text) for text in shown] == pytest.approx(own.distances[0].tolist(), rel=0.01)
+        assert (
+            pixels(page, "Training image 1 of")[..., :3] == drawn(train[own.indices[0]])[0]
+        ).all()
+        chosen = cells(pixels(page, "Samples:"), 4, 2)[2]
+        assert (pixels(page, "The chosen sample")[..., :3] == chosen).all()
+        path = cells(pixels(page, "Its path"), 10, 5)
+        assert (path[4] == chosen).all()
+        assert (path[9] == chosen).all()
+        assert (path[0] != path[5]).any()
+        page.get_by_label("Samples:").click(position={"x": 5, "y": 5})
+        page.wait_for_url("**chosen=0")
+
+
+def test_a_path_between_two_seeds_ends_at_their_samples(open_page, trained):
+    with open_page("#/images?n=1&steps=5&seed=2") as page:
+        page.get_by_label("Other seed").fill("9")
+        page.get_by_role("button", name="Interpolate").click()
+        page.wait_for_url("**other=9**")
+        page.locator("canvas[aria-label='Samples between two seeds'][width='80']").wait_for()
+        page.get_by_role("button", name="Copy path as code").click()
+        names = {}
+        exec(page.get_by_label("Python").inner_text(), names)
+        page.get_by_role("button", name="Close").click()
+        path = cells(pixels(page, "Samples between"), 9, 9)
+        assert (path == drawn(names["x"])).all()
+        ends = torch.cat([sample(load(trained), 1, steps=5, seed=seed) for seed in (2, 9)])
+        # another size of batch rounds otherwise, so that a byte may be its neighbour
+        assert np.abs(path[[0, 8]].astype(int) - drawn(ends)).max() <= 1
+
+
+def test_the_measured_frontier_says_where_the_page_is(open_page):
+    with open_page("#/images?n=1&steps=5") as page:
+        here = page.get_by_label("You are here")
+        here.filter(has_text="You are here: heun at 9 evaluations").wait_for()
+        assert "has a Fréchet distance of 2.5 (2.25 to 2.75)" in here.inner_text()
+        plot = page.get_by_label("Fréchet distance against cost")
+        assert plot.evaluate(COUNT, [0, 114, 178]) > 20  # the sampler's curve
+        assert plot.evaluate(COUNT, [184, 119, 0]) > 20  # the line of the page
+        page.get_by_label("Steps").fill("30")
+        page.keyboard.press("Enter")
+        here.filter(has_text="You are at 59 evaluations; the nearest that was measured").wait_for()
+        assert "heun at 79 evaluations has a Fréchet distance of 1.5" in here.inner_text()
+
+
+def test_completions_keep_the_known_pixels_and_equal_the_copied_code(open_page):
+    with open_page("#/restore?heldout=2&n=3&steps=4&seed=5") as page:
+        wait(page, "Known pixels", "32 of 64 pixels are known")
+        paint = page.get_by_label("The image and its mask")
+        box = paint.bounding_box()
+        page.mouse.move(box["x"] + 5, box["y"] + 5)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 5, box["y"] + box["height"] / 4 - 5, steps=4)
+        page.mouse.up()
+        wait(page, "Known pixels", "30 of 64 pixels are known")
+        page.get_by_label("Brush", exact=True).select_option("show")
+        paint.focus()
+        for key in ("ArrowRight", "Space", *["ArrowRight"] * 4, "Space"):
+            page.keyboard.press(key)
+        wait(page, "Known pixels", "31 of 64 pixels are known")
+        assert "mask=70.74.f0" in page.url
+        painted = pixels(page, "The image and its mask")[..., :3]
+        known = (painted != (0, 114, 178)).any(2)
+        page.get_by_label("Method", exact=True).select_option("pigdm")
+        wait(page, "Measured bias", "means err by up to 0.66 exact deviations")
+        page.get_by_role("button", name="Restore", exact=True).click()
+        wait(page, "Errors", "Root mean square error of the mean")
+        canvas = pixels(page, "Completions")
+        completions = cells(canvas, 3, 3)
+        assert (completions[:, known] == painted[known]).all()
+        assert (completions[0][~known] != completions[1][~known]).any()
+        command, x = copied(page)
+        assert command is None  # digits have 17 levels, which a PNG does not keep
+        assert (completions == drawn(x)).all()
+        assert (pixels(page, "Mean of")[..., :3] == drawn(x.mean(0, keepdim=True))[0]).all()
+        spread = x.std(0).max().item()
+        text = page.get_by_label("Largest deviation").inner_text()
+        assert float(text) == pytest.approx(spread, rel=0.01)
+        page.get_by_label("Method", exact=True).select_option("algorithm2")
+        page.get_by_label("Noise of").fill("0.1")
+        page.get_by_role("button", name="Restore", exact=True).click()
+        page.get_by_text("method='algorithm2' needs a noiseless mask").wait_for()
+
+
+def test_an_uploaded_image_is_restored_as_by_the_copied_command(open_page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).integers(0, 256, (8, 8), dtype="uint8")
+    Image.fromarray(values).save("own.png")
+    Path("text.png").write_text("no image")
+    with open_page("#/restore?n=2&steps=4&mask=random") as page:
+        wait(page, "Known pixels", "of 64 pixels are known")
+        page.get_by_label("Your own image").set_input_files("own.png")
+        page.get_by_label("Seed").fill("1")
+        page.get_by_role("button", name="Restore", exact=True).click()
+        wait(page, "State", "State 4 of 4, σ = 0")
+        painted = pixels(page, "The image and its mask")[..., :3]
+        known = (painted != (0, 114, 178)).any(2)
+        assert (painted[known] == values[known][:, None]).all()
+        command, x = copied(page)
+        completions = cells(pixels(page, "Completions"), 2, 2)
+        assert (completions == drawn(x)).all()
+        assert (completions[:, known] == painted[known]).all()
+        saved = []
+        page.on("download", lambda file: saved.append(file))
+        page.get_by_role("button", name="Save image and mask").click()
+        while len(saved) < 2:
+            page.wait_for_timeout(20)
+        for file in saved:
+            file.save_as(tmp_path / file.suggested_filename)
+        page.get_by_label("Your own image").set_input_files("text.png")
+        page.locator(".status.error").filter(has_text="text.png").wait_for()
+    assert main(shlex.split(command)[1:]) == 0
+    assert (np.load("restored/restored.npy") == x.numpy()).all()
+
+
+@pytest.fixture
+def coloured():
+    """A studio over a model of images of 3 × 4 × 4, without a run."""
+    net = torch.nn.Module()
+    net.forward = lambda x, cond: -x / (1 + cond.view(-1, 1, 1, 1) ** 2)
+    prior = Prior(torch.full((3, 4, 4), 0.5), torch.tensor(1.0))
+    own = Studio(None, Path("runs"))
+    own.model = ScoreModel(net, Precondition("score", "sigma", 40.0, 0.01), prior=prior)
+    picture = Image.fromarray(np.arange(48, dtype="uint8").reshape(4, 4, 3))
+    picture.save(path := Path("colours.png"))
+    own.upload = own.remember(path.read_bytes())
+    return own
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def frames_of(studio, job, **settings):
+    return [frame for frame in JOBS[job](studio, settings) if frame is not None]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"task": "colorize"}, {"task": "super-resolve"}, {"task": "deblur", "n": 1}]
+)
+def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(coloured, settings):
+    settings = {"upload": coloured.upload, "file": "colours.png", "n": 2, "steps": 3} | settings
+    *_, last = frames_of(coloured, "restore.run", **settings, method="pigdm")
+    coloured.run = Path("model.safetensors")  # whose load the code begins with
+    python = CODE_WRITERS["restore.run"](settings | {"method": "pigdm"}, coloured)["python"]
+    names = {"model": coloured.model}
+    exec(python.replace("load('model.safetensors')", "model"), names)
+    assert last.arrays["x"].shape == (settings["n"], 4, 4, 3)
+    assert (last.arrays["x"] == as_bytes(names["x"]).permute(0, 2, 3, 1).numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("job", "settings", "message"),
+    [
+        ("images.sample", {"n": 257}, "n=257: give a whole number from 1 to 256"),
+        ("images.sample", {"seed": -1}, "seed=-1: give a whole number"),
+        ("images.sample", {"step": 3}, "step does not exist: did you mean steps"),
+        ("images.sample", {"steps": "many"}, "steps='many': give a whole number or null"),
+        ("images.nearest", {"n": 2, "index": 2}, "index=2: give a whole number from 0 to 1"),
+        ("images.nearest", {}, "No run is open"),
+        ("restore.run", {"upload": "../x"}, "upload='../x' is forgotten: drop the image again"),
+        ("restore.run", {"mask": "f f f f"}, "All pixels are known"),
+        ("restore.run", {"mask": "f0 f0"}, "mask has shape"),
+        ("restore.run", {"mask": "one"}, "mask='one': give a hexadecimal number for each row"),
+        ("restore.run", {"task": "super-resolve", "factor": 3}, "factor=3: it must divide 4 and 4"),
+        ("restore.run", {"task": "deblur", "sigma": 0}, "sigma=0.0: give the blur's deviation"),
+        ("restore.run", {"particles": 10**9}, "particles=1000000000: give a whole number from 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(coloured, job, settings, message):
+    if job == "restore.run":
+        settings = {"upload": coloured.upload} | settings
+    with pytest.raises(ValueError, match=message):
+        frames_of(coloured, job, **settings)
