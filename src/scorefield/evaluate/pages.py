@@ -157,7 +157,7 @@ def _cost(evaluation: Evaluation) -> Section | None:
             point = float(plan[key]), figure.value, figure.low, figure.high
             curves.setdefault(plan["sampler"], []).append(point)
         plot = plots.frontier(curves, label, axis, floor=first.real)
-        caption = f"Against {axis}; bands are 95 % intervals."
+        caption = f"Against {axis}; bands are 95 % intervals, and the worst are off the plot."
         pictures.append(Picture(plots.as_png(plot), caption, f"{label}."))
     text = f"{first.samples} samples each, compared with {evaluation.reference}."
     return Section("Quality against cost", text, pictures=pictures)

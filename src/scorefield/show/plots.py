@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
 from ..diagnose import Diagnosis
@@ -29,6 +29,8 @@ ARROWS = 15
 MAX_TEXTS = 8
 BINS = 60
 MAX_LABELS = 40
+WORST = 30.0
+"""Largest value of a frontier, in the least one; others are off the plot."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
@@ -197,7 +199,10 @@ def frontier(
     *,
     floor: float = math.nan,
 ) -> Figure:
-    """Plot quality against cost: for each name the points (cost, value, low, high)."""
+    """Plot quality against cost: for each name the points (cost, value, low, high).
+
+    The axis ends at `WORST` times the least value, below which samplers differ.
+    """
     figure, (axes,) = charts(1, width=9, height=4.6)
     styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
     for (name, points), (colour, marker) in zip(curves.items(), styles, strict=False):
@@ -209,8 +214,13 @@ def frontier(
         axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", color="#666666")  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=across, ylabel=label)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
     values = [value for points in curves.values() for _, value, _, _ in points]
-    axes.set_ylim(bottom=0.8 * min(*values, floor))
+    least = min(values)
+    axes.set_ylim(0.8 * min(least, floor), min(1.2 * max(values), WORST * least))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
