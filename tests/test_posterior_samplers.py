@@ -97,6 +97,18 @@ def test_gibbs_steps_converge_for_any_noise_and_stay_on_the_grid(sigma_y):
         assert x.std() == pytest.approx(std, rel=4 / (2 * n) ** 0.5 + 0.01)
 
 
+def test_gibbs_steps_keep_the_spread_of_what_is_not_measured():
+    """N(0, 1) by one step of the reverse diffusion a level, which ends at 0.48ρ.
+
+    Four standard errors of 10,000 samples, and 1 % of the deviation for the steps. x₀ without the
+    noise that is left there has 0.94 of the deviation.
+    """
+    n, target, sigmas = 10_000, Gaussian(torch.zeros(2), 1.0), geometric(6.0, 0.02, 80)
+    options = {"operator": mask(torch.tensor([True, False])), "y": torch.ones(1, 2), "inner": 1}
+    x = final(split_gibbs(target, target.prior.sample(n, sigmas[0]), sigmas, **options))
+    assert x[:, 1].std() == pytest.approx(1, rel=4 / (2 * n) ** 0.5 + 0.01)
+
+
 def test_the_reverse_diffusion_of_a_gibbs_step_has_the_spread_of_clean_samples():
     """N(½, ½) for x = 1 at σ = 1 and p = N(0, 1), to four standard errors and 1 % of its 12 steps.
 
