@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from standins import write_celeba, write_cifar10, write_mnist
+from standins import write_celeba, write_cifar10
 
 from scorefield import ScoreModel
 from scorefield.data import Arrays, Dataset
@@ -166,11 +166,13 @@ SMALL = {
     "training": ["training.batch=4", "training.steps=2", "machine.threads=1"],
 }
 """Settings that make a preset quick, by its network, data and sampler."""
-STAND_INS = {"mnist": write_mnist, "cifar10": write_cifar10, "celeba": write_celeba}
+STAND_INS = {"cifar10": write_cifar10, "celeba": write_celeba}
+TRAINED_BY_COMMAND = {"ncsn-mnist", "ncsn-cifar10", "ncsn-celeba"}
+"""Presets that test_published.py trains and resumes."""
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_runs_for_two_steps(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in TRAINED_BY_COMMAND])
+def test_every_other_preset_runs_for_two_steps(name, tmp_path, monkeypatch):
     monkeypatch.setattr("scorefield.runs.run.GRID_SAMPLES", 4)
     preset = PRESETS[name]
     source, sampler = preset.data.source, preset.sampling.sampler

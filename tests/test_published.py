@@ -348,6 +348,7 @@ def test_the_papers_presets_train(name, tmp_path, monkeypatch, capsys, error_of)
     Path(name).mkdir()  # a folder of the same name is not meant
     assert main(["train", f"ncsn-{name}", "--data.options.root=there", *QUICK]) == 0
     assert f"to 2 on {name}" in capsys.readouterr().out
+    assert '"loss": null' not in Path(f"runs/ncsn-{name}/log.jsonl").read_text()  # as NaN is
     config = json.loads(Path(f"runs/ncsn-{name}/config.json").read_text())
     assert config["data"]["options"]["root"] == str(tmp_path / "there")
     run = f"runs/ncsn-{name}"

@@ -51,7 +51,7 @@ class Pair:
 TWO, THREE = torch.zeros(2), torch.zeros(3)
 WRONG = {
     "a type": lambda: add(torch.zeros(2, 3), [0.0]),
-    "a list": lambda: total(["1"]),
+    "a list": lambda: total(["2"]),  # with the result of the right call
     "a number": lambda: add(torch.zeros(2, 3), torch.zeros(2, 3), times="1"),
     "a dtype": lambda: first(torch.zeros(2, 3).long()),
     "dimensions": lambda: first(TWO),
