@@ -64,15 +64,18 @@ def instrument(target, checks={}):  # noqa: B006
     return checked
 
 
-def _kind(value):
-    """Return what checks look at in a value, or None for one whose contents may change."""
+def _kind(value, depth=3):
+    """Return what checks look at in a value, or None for one whose contents may change.
+
+    Deep tuples have none either: they may share their parts, which a kind would repeat.
+    """
     of = type(value)
     if isinstance(value, Tensor):
         return of, value.dtype, value.shape
     if of in (int, str, bool):
         return of, value
-    if of is tuple:
-        kinds = (of, *map(_kind, value))
+    if of is tuple and depth:
+        kinds = (of, *(_kind(item, depth - 1) for item in value))
         return None if None in kinds else kinds
     return None if isinstance(value, (Collection, type)) else of
 
