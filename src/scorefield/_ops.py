@@ -40,8 +40,11 @@ def has_bfloat16(device: str = "cpu") -> bool:
     """Return True if a device multiplies in bfloat16; emulation is slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch may be kept from what the processor can do, by ATEN_CPU_CAPABILITY
+    if device != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device == "cpu" and any(getattr(torch.cpu, k, lambda: False)() for k in tests)
+    return any(getattr(torch.cpu, k, lambda: False)() for k in tests)
 
 
 def check_floats(x: object, name: str = "x") -> None:
