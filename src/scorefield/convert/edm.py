@@ -19,8 +19,8 @@ from .shared import Range, Report, choose_range, choose_size, uniform_prior
 
 SIGMA_ENDS = (80.0, 0.002)
 """Largest and smallest σ at which the paper samples, for images in [−1, 1] (table 1)."""
-MAX_STORED_SIDE = 2048
-"""Largest image side that is believed without `image_size`."""
+MAX_STORED_NUMBERS = 3 * 1024**2
+"""Largest image that is believed without `image_size`, in numbers."""
 
 
 def build_edm(
@@ -42,7 +42,7 @@ def build_edm(
     multiple = 1 << (len(net.arguments["multipliers"]) - 1)
     stored = outer.fact("img_resolution", int)
     if image_size is None:
-        if stored > MAX_STORED_SIDE:
+        if net.arguments["channels"] * stored**2 > MAX_STORED_NUMBERS:
             raise ValueError(f"img_resolution is {stored}: if that is true, give image_size")
         report(f"inferred: image_size = {stored}")
     size = choose_size(stored if image_size is None else image_size, 0, report, multiple=multiple)

@@ -35,6 +35,8 @@ CHANGES = {"down": "down", "aux_down": "down", "aux_residual": "down", "up": "up
 """For each role of a module that changes the size, how it does."""
 UNCHANGING = {"conv1", "qkv", "proj"}
 """Convolutions that never change the size."""
+MAX_MODULES = 1024
+"""Of a network; those of EDM have some hundreds."""
 MAX_NAME = 100
 """Characters of a module's name, which is repeated in the names of all that are in it."""
 MAX_PATH = 300
@@ -258,6 +260,8 @@ def build_edm_network(model: EDMModule, report: Report) -> UNet:
     """Build the network of the file."""
     if model.kind not in FORMS:
         raise ValueError(f"the network is a {model.kind:.80}: supported are {', '.join(FORMS)}")
+    if (modules := sum(1 for _ in model.walk())) > MAX_MODULES:
+        raise ValueError(f"the network has {modules} modules: at most {MAX_MODULES} are read")
     stages = Stages(model)
     arguments = infer_unet(model, stages)
     listed = ", ".join(f"{name} = {value}" for name, value in arguments.items())

@@ -1,9 +1,10 @@
 """Pickles read as data: no code that one names is run or imported.
 
 A pickle is a program for a stack machine, which may import and call anything. This machine builds
-numbers, texts, lists, dictionaries, sets and tuples; a name in the file is looked up in a table of
-what stands for it here, and a name that is not in the table is refused. Nothing is allocated
-because the file claims a length: the claim is first compared with the bytes that are there.
+numbers, texts, lists (of sets too), dictionaries and tuples; a name in the file is looked up in a
+table of what stands for it here, and a name that is not in the table is refused. Nothing is
+allocated because the file claims a length: the claim is first compared with the bytes that are
+there. Each operation takes a bounded time and memory, except for what it reads from the file.
 """
 
 import pickletools
@@ -18,10 +19,12 @@ from torch import Tensor
 
 MAX_OPERATIONS = 2**18
 """In one pickle; a network of EDM has about 60,000, a batch of CIFAR-10 about 30,000."""
-HASHABLE = (str, bytes, int, float)
-"""Types of keys; a nested tuple may take for ever to hash."""
+MAX_ARGUMENTS = 8
+"""Of a call, which copies them."""
+MAX_KEY = 2**32
+"""Of the integers among keys; there are few in so small a range that hash alike."""
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set, "EMPTY_TUPLE": tuple}
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list, "EMPTY_TUPLE": tuple}
 VALUES = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
@@ -102,16 +105,13 @@ class PickleMachine:
         """Build an object of values on the stack."""
         if code.startswith("TUPLE"):
             self.stack.append(tuple(self._take(int(code[5:]) if code[5:] else None)))
-        elif code in ("APPEND", "APPENDS"):
+        elif code in ("APPEND", "APPENDS", "ADDITEMS"):
             values = self._take(1 if code == "APPEND" else None)
             self._last(list).extend(values)
         elif code in ("SETITEM", "SETITEMS"):
             values = self._take(2 if code == "SETITEM" else None)
-            keys = _check_keys(values[::2])
+            keys = map(_check_key, values[::2])
             self._last(dict).update(zip(keys, values[1::2], strict=True))
-        elif code == "ADDITEMS":
-            values = self._take()
-            self._last(set).update(_check_keys(values))
         elif code in ("GLOBAL", "STACK_GLOBAL"):
             full = argument.replace(" ", ".") if argument else ".".join(self._take(2))
             if full not in self.builders:
@@ -121,6 +121,8 @@ class PickleMachine:
             name, arguments = self._take(2)
             if not isinstance(name, Name) or not isinstance(arguments, tuple):
                 raise ValueError("it calls what is not a name")
+            if len(arguments) > MAX_ARGUMENTS:
+                raise ValueError(f"it calls {name.full} with {len(arguments)} arguments")
             self.stack.append(self.builders[name.full](*arguments))
         elif code == "BUILD":
             (state,) = self._take(1)
@@ -135,11 +137,13 @@ class PickleMachine:
         return self.stack[-1]
 
 
-def _check_keys(keys: list[Any]) -> list[Any]:
-    for key in keys:
-        if not isinstance(key, HASHABLE):
-            raise ValueError(f"it has a {type(key).__name__} for a key")
-    return keys
+def _check_key(key: object) -> object:
+    """Refuse keys that may be made to hash alike, or that are nested and hash for ever."""
+    if not isinstance(key, str | bytes | int):
+        raise ValueError(f"it has a {type(key).__name__} for a key")
+    if isinstance(key, int) and abs(key) > MAX_KEY:
+        raise ValueError(f"it has an integer beyond ±{MAX_KEY} for a key")
+    return key
 
 
 def describe(*names: str) -> dict[str, Callable[..., PlainObject]]:
@@ -165,8 +169,6 @@ STORAGE_VERSION = 1001
 """Both precede a storage in the format that torch had before zip files, and still has in memory."""
 MAX_DIMENSIONS = 8
 """Of a tensor."""
-MAX_SET = 64
-"""Items of a set, of which a pickle can ask for many copies."""
 NUMBERS = {"f4": "f", "f8": "d", "i4": "i", "i8": "q"}
 """Codes of `struct` by NumPy's."""
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
@@ -211,16 +213,10 @@ def _read_scalar(dtype: PlainObject, content: bytes) -> int | float:
     return value
 
 
-def _build_set(items: Any = ()) -> set[Any]:
-    if not isinstance(items, (list, tuple)) or len(items) > MAX_SET:
-        raise ValueError(f"it has a set that is not of a list of at most {MAX_SET} items")
-    return set(_check_keys([*items]))
-
-
 BUILDERS: dict[str, Callable[..., Any]] = {
     **describe(PERSISTENT, "torch.nn.modules.container.ModuleDict", "numpy.dtype"),
     **dict.fromkeys(("collections.OrderedDict", "dnnlib.util.EasyDict"), lambda: {}),
-    "builtins.set": _build_set,
+    "builtins.set": lambda items=(): items,
     "torch._utils._rebuild_tensor_v2": _build_tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "numpy.core.multiarray.scalar": _read_scalar,
