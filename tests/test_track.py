@@ -19,7 +19,7 @@ from test_run import poison
 
 from scorefield.disk import hold_lock
 from scorefield.evaluate import evaluate_run, write_evaluation
-from scorefield.runs import resume, start, track
+from scorefield.runs import resume, start, track, trackers
 from scorefield.runs.config import as_json, override
 
 
@@ -49,14 +49,14 @@ class Memory:
 def store(monkeypatch):
     """The rows of a tracker that stands for trackio."""
     store = SimpleNamespace(rows=[], opened=[], ends=[], rewrites=False, __spec__="installed")
-    monkeypatch.setitem(track.TRACKERS, "trackio", Memory)
+    monkeypatch.setitem(trackers.TRACKERS, "trackio", Memory)
     monkeypatch.setitem(sys.modules, "trackio", store)
     return store
 
 
 def _seen(rows):
     """The log that a tracker shows."""
-    return [{"step": row.step} | row.metrics for row in rows]
+    return [{"step": row.step} | row.values for row in rows]
 
 
 def _expected(directory):
@@ -123,6 +123,7 @@ def _resume_killed(experiment, directory, wait=0):
 def test_tensorboard_shows_each_step_once_after_a_kill(tmp_path):
     _resume_killed(override(DIGITS, ["keeping.tracker=tensorboard"]), tmp_path / "run")
     track.send_figures(tmp_path / "run", {"heun/Fréchet": 1.5})
+    list(resume(tmp_path / "run"))
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("heun/Fréchet")] == [(4, 1.5)]
     log = _expected(tmp_path / "run")
@@ -191,9 +192,9 @@ def test_a_library_that_cannot_be_imported_is_reported_once_and_stops_nothing(
 
 
 def test_a_trackio_that_hides_its_last_step_is_refused_with_the_version_to_install():
-    module = SimpleNamespace(init=lambda **options: SimpleNamespace())
+    module = SimpleNamespace(init=lambda **options: SimpleNamespace(), Image=None)
     with pytest.raises(RuntimeError, match=r"step is hidden: pip install 'scorefield\[trackio"):
-        track.Trackio(module, Path(), "name", {})
+        trackers.Trackio(module, Path(), "name", {})
 
 
 def test_figures_of_an_evaluation_reach_the_tracker_at_the_last_step(
@@ -207,8 +208,8 @@ def test_figures_of_an_evaluation_reach_the_tracker_at_the_last_step(
     values = {f["name"]: f["value"] for f in metrics["figures"] if f["plan"]}
     row = store.rows.pop()
     assert (row.step, row.grid) == (4, None)
-    assert row.metrics["heun/Fréchet"] == values["Fréchet distance"]
-    assert row.metrics["heun/coverage"] == values["coverage (k = 5)"]
+    assert row.values["heun/Fréchet"] == values["Fréchet distance"]
+    assert row.values["heun/coverage"] == values["coverage (k = 5)"]
     assert _seen(store.rows) == _expected(run.directory)
     with (
         hold_lock(run.directory),
@@ -217,6 +218,34 @@ def test_figures_of_an_evaluation_reach_the_tracker_at_the_last_step(
         track.send_figures(run.directory, {"heun/Fréchet": 1.5})
     assert len(store.rows) == 4
     assert store.ends == [True, True]
+
+
+@pytest.mark.parametrize("rewrites", [False, True])
+def test_figures_are_in_the_tracker_once_after_evaluating_again_and_resuming(
+    store, points, tmp_path, rewrites
+):
+    store.rewrites = rewrites
+    list(start(vectors(points, "keeping.tracker=trackio"), tmp_path / "run"))
+    for figures in ({"a": 1.5, "b": 2.0}, {"a": 1.5, "b": 2.0}, {"a": 1.5, "b": 2.5}):
+        track.send_figures(tmp_path / "run", figures)
+        list(resume(tmp_path / "run"))
+    sent = [row.values for row in store.rows if "b" in row.values]
+    # one that cannot take a row back receives the figure that changed
+    assert sent == ([figures] if rewrites else [{"a": 1.5, "b": 2.0}, {"b": 2.5}])
+    assert _seen(row for row in store.rows if "b" not in row.values) == _expected(tmp_path / "run")
+
+
+def test_figures_of_steps_that_a_kill_undid_do_not_hide_the_steps_before(store, tmp_path):
+    experiment = override(DIGITS, ["keeping.tracker=trackio"])
+    for update in start(experiment, tmp_path / "run"):
+        if update.step == 3:
+            break
+    track.send_figures(tmp_path / "run", {"a": 1.5})
+    store.rewrites = True
+    run = resume(tmp_path / "run")
+    assert run.step == 2
+    list(run)
+    assert [row.step for row in store.rows] == [1, 2, 3, 4]
 
 
 def _read_wandb(directory, name):
@@ -275,6 +304,8 @@ def test_a_killed_run_has_each_step_once_in_a_real_tracker(
     _resume_killed(vectors(points, f"keeping.tracker={kind}"), tmp_path / "run", wait=3)
     log = [(x["step"], pytest.approx(x["loss"])) for x in read_log(tmp_path / "run")]
     assert list(read(tmp_path / "run", "loss")) == log
-    track.send_figures(tmp_path / "run", {"heun/Fréchet": 1.5})
+    for _ in range(2):
+        track.send_figures(tmp_path / "run", {"heun/Fréchet": 1.5})
+        list(resume(tmp_path / "run"))
     assert list(read(tmp_path / "run", "loss")) == log
     assert list(read(tmp_path / "run", "heun/Fréchet")) == [(4, 1.5)]

@@ -5,7 +5,7 @@
     table.json        for a table: how to turn vectors back into rows
     log.jsonl         one line per step, in order
     checkpoints/      the last states to resume from
-    tracker.json      the name of the run in a tracker, if there is one
+    tracker.json      the name of the run in a tracker, if there is one, and figures it received
     samples/          grids of samples during training
     snapshots/        averages of the weights, of which `average` makes one of any length
     model.safetensors, model.json    the averaged model: best held-out loss, or the last
