@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from hub_server import TOKEN, Repository
+from PIL import Image
 
 import scorefield
 from scorefield.checkpoint import load_with_notes, read_tensors
@@ -163,6 +164,28 @@ def test_an_interrupted_download_is_not_taken_as_complete(pushed, monkeypatch):
         scorefield.load(f"hub:{NAME}")
 
 
+def test_an_interrupted_update_leaves_the_older_commit_for_use_without_a_network(
+    pushed, run, monkeypatch
+):
+    scorefield.load(f"hub:{NAME}")
+    older = pushed.repositories[NAME].head
+    pushed.repositories[NAME].commit({"model.json": b"{}"})
+    newest = pushed.repositories[NAME].head
+    pushed.faults = {"/config.json": 500}
+    with pytest.raises(OSError, match="status 500"):
+        scorefield.load(f"hub:{NAME}")
+    used = f"newest commit of hub:{NAME} was interrupted; commit {older} in the cache is used"
+    pushed.faults = {f"/api/models/{NAME}": 500}
+    with pytest.warns(match=used):
+        assert same(scorefield.load(f"hub:{NAME}"), run)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.warns(match=used):
+        assert same(scorefield.load(f"hub:{NAME}"), run)
+    for revision in ("main", newest):  # which older commits are not
+        with pytest.raises(OSError, match="not in the cache"):
+            scorefield.load(f"hub:{NAME}@{revision}")
+
+
 def test_a_cached_model_with_a_damaged_file_is_not_taken_as_complete(pushed, monkeypatch):
     folder = fetch_model(f"hub:{NAME}")
     (folder / "config.json").resolve().write_bytes(b"{}")
@@ -295,6 +318,55 @@ def test_a_dry_run_writes_the_files_without_a_library_or_a_login(run, tmp_path, 
         ImportError, match=r"needs huggingface_hub: pip install 'scorefield\[hub\]'"
     ):
         scorefield.load(f"hub:{NAME}")
+
+
+def test_a_model_in_memory_is_pushed_and_loaded(hub, run):
+    model = scorefield.load(run)
+    scorefield.push(model, NAME)
+    assert same(scorefield.load(f"hub:{NAME}"), run)
+    files = hub.repositories[NAME].commits[-1]
+    assert files.keys() == {"model.safetensors", "model.json", "samples.png", "README.md"}
+    assert b"Memorisation of the training data was not measured." in files["README.md"]
+
+
+DAMAGED = {
+    "figures": ("[", "is damaged"),
+    "a figure without a value": ({"figures": [{"name": "x"}]}, r"is damaged \(KeyError: 'value'"),
+    "a number of figures": ({"figures": 5}, "is damaged .*int"),
+    "an unknown field": ({"figures": [{"value": 1, "low": 1, "high": 1, "real": 1}]}, "is damaged"),
+    "a plan without a name": ({}, r"is damaged \(KeyError: 'name'"),
+    "notes": ({"notes": 3}, "is damaged .*notes is 3, not a list"),
+    "a text for notes": ({"notes": "bits"}, "is damaged .*notes is 'bits', not a list"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_metrics_file_is_refused_by_name(run, tmp_path, name):
+    content, message = DAMAGED[name]
+    copy, out = shutil.copytree(run, tmp_path / "run"), tmp_path / "card"
+    figure = Figure("a", 1.0, 1.0, 1.0, "", 4, weights="as given", plan={"name": "heun"}, real=1.0)
+    if name == "a plan without a name":
+        content = {"figures": [asdict(replace(figure, plan={"sampler": "heun"}))]}
+    text = content if isinstance(content, str) else json.dumps(content)
+    (copy / "metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"metrics\.json {message}"):
+        push(copy, NAME, dry_run=out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("content", [b"no picture", None])
+def test_a_picture_that_the_run_did_not_write_is_left_out(run, tmp_path, content):
+    copy, out = shutil.copytree(run, tmp_path / "run"), tmp_path / "card"
+    (copy / "samples").mkdir(exist_ok=True)
+    foreign = copy / "samples/99999999.png"
+    foreign.write_bytes(content or b"")
+    if content is None:
+        Image.new("L", (2, 2)).save(foreign)
+    Image.new("L", (2, 2)).save(copy / "samples/7 copy.png")
+    with pytest.warns(match=r"99999999\.png is not a grid that the run wrote: it is left out"):
+        push(copy, NAME, dry_run=out)
+    assert "not selected." in (out / "README.md").read_text()
+    assert (out / "samples.png").read_bytes() != foreign.read_bytes()
 
 
 def test_a_private_push_is_never_public(hub, run):

@@ -12,11 +12,12 @@ import re
 import warnings
 from collections.abc import Iterable
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..disk import open_regular
+from ..disk import open_regular, read_text
 from ..values import HUB_PREFIX, import_extra, spelling_hint
 from .hub import find_folders
 
@@ -79,7 +80,8 @@ def parse_hub_name(name: str) -> HubName:
 def fetch_model(name: str | Path) -> Path:
     """Return the file or folder of a model, which is downloaded if its name begins with hub:.
 
-    If the Hub cannot be reached, return what was downloaded before, with a warning.
+    If the Hub cannot be reached, return what was downloaded before, with a warning; if the download
+    of the newest commit was interrupted, an older one.
     """
     text = Path(name).as_posix()
     if not text.startswith(HUB_PREFIX):
@@ -89,12 +91,15 @@ def fetch_model(name: str | Path) -> Path:
         info = hub.model_info(source.repository, revision=source.revision, files_metadata=True)
     except Exception as error:
         reason = hub_error(text, error)
-        folder = None if _status(error) in (401, 403, 404) else _find_cached(hub, source)
-        if folder is None:
+        folders = [] if _status(error) in (401, 403, 404) else _find_cached(source)
+        complete = [folder for folder in folders if _is_complete(folder, source.file)]
+        if not complete:
             raise reason from error
-        if type(error).__name__ != "OfflineModeIsEnabled":  # which was asked for
-            warnings.warn(f"{reason}; commit {folder.name} in the cache is used", stacklevel=2)
-        return folder / (source.file or "")
+        if complete[0] != folders[0]:
+            reason = OSError(f"the download of the newest commit of {text} was interrupted")
+        if complete[0] != folders[0] or type(error).__name__ != "OfflineModeIsEnabled":
+            warnings.warn(f"{reason}; commit {complete[0].name} in the cache is used", stacklevel=2)
+        return complete[0] / (source.file or "")
     checksums = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in info.siblings or ()}
 
     def download(files: Iterable[str]) -> Path:
@@ -180,18 +185,24 @@ def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _find_cached(hub: Any, source: HubName) -> Path | None:
-    """Return the folder of a commit whose files were downloaded before, to the last one."""
-    try:
-        place = hub.snapshot_download(
-            source.repository, revision=source.revision, local_files_only=True
-        )
-    except Exception:  # the client's own types
-        return None
-    folder = Path(place)
+def _find_cached(source: HubName) -> list[Path]:
+    """Return the place in the cache of the commit that a name stands for.
+
+    Without a revision it is the newest one known, and those downloaded before follow.
+    """
+    cache = import_module("huggingface_hub.constants").HF_HUB_CACHE
+    home = Path(cache, f"models--{source.repository.replace('/', '--')}")
+    ref = home / "refs" / (source.revision or "main")
+    commit = read_text(ref).strip() if ref.is_file() else source.revision or "unknown"
+    older = sorted(home.glob("snapshots/*"), key=lambda path: -path.stat().st_mtime)
+    return [home / "snapshots" / commit, *(older if source.revision is None else ())]
+
+
+def _is_complete(folder: Path, file: str | None) -> bool:
+    """Return True if a commit's files were downloaded, to the last one."""
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     last = [f for f in files if f == "model.json" or WEIGHT_FILES.fullmatch(f)]
-    return folder if files.intersection([source.file] if source.file else last) else None
+    return not files.isdisjoint([file] if file else last)
 
 
 def _check(name: str, folder: Path, file: str, expected: str | None) -> None:

@@ -44,11 +44,15 @@ def model_card(
         f"```python\nimport scorefield\n\nmodel = scorefield.load({HUB_PREFIX + name!r})\n"
         "x = scorefield.sample(model, 64)\n```",
         f"## Model\n\n{_describe_model(model)}",
-        *_figures(metrics),
-        f"## Limits\n\n{_limits(metrics)}",
+        *describe_metrics(metrics),
         _describe_training(config),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def describe_metrics(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the sections that show metrics.json."""
+    return [*_figures(metrics), f"## Limits\n\n{_limits(metrics)}"]
 
 
 def read_figures(metrics: Mapping[str, Any]) -> list[Figure]:
@@ -115,8 +119,10 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 def _limits(metrics: Mapping[str, Any]) -> str:
     unknown = "Memorisation of the training data was not measured."
-    lines = [metrics.get("verdict") or unknown]
-    lines += [f"Not measured: {note}." for note in metrics.get("notes", ())]
+    notes = metrics.get("notes", [])
+    if not isinstance(notes, list):
+        raise TypeError(f"notes is {notes!r:.40}, not a list")
+    lines = [metrics.get("verdict") or unknown, *(f"Not measured: {note}." for note in notes)]
     lines += [f"{f.name}: {f.warning}." for f in read_figures(metrics) if f.warning]
     lines.append("Nothing else about the content of the samples was checked.")
     return "\n".join(f"- {_inline(line)}" for line in dict.fromkeys(lines))

@@ -5,6 +5,7 @@ The login is the Hub's own. The client sends it to the Hub; it is not read or st
 
 import io
 import json
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,15 +21,16 @@ from ..model import ScoreModel
 from ..runs import config
 from ..runs.build import build_plan
 from ..runs.journal import METRICS_FILE
+from ..runs.track import SAMPLE_GRIDS
 from ..sample import make_plan, sample
 from ..show import images
 from ..values import HUB_PREFIX, import_extra
-from .card import GRID_FILE, model_card, read_figures
+from .card import GRID_FILE, describe_metrics, model_card, read_figures
 from .pages import GRID_IMAGES
 
 
 def push(
-    run: str | Path,
+    model: ScoreModel | str | Path,
     name: str,
     *,
     dry_run: str | Path | None = None,
@@ -36,14 +38,15 @@ def push(
     message: str | None = None,
     license: str | None = None,
 ) -> str:
-    """Upload the model of a run, or one that `save` wrote, and return the address of the commit.
+    """Upload a model and its card to the Hugging Face Hub, and return the address of the commit.
 
     Needs `pip install 'scorefield[hub]'` and a login, by `hf auth login`. The files are
     model.safetensors, those that describe the run, metrics.json if there is one, samples.png of
     images, and README.md, the model card. Earlier ones of these names are replaced.
 
     Args:
-        run: a run's directory, or a model's directory or file.
+        model: a run's directory, the directory or file of a model, or a model in memory, whose
+            card has neither figures nor a configuration.
         name: OWNER/NAME on the Hub, which is created if there is none.
         dry_run: a new folder to write the files to instead; neither a network nor a login is
             needed, and the folder is returned.
@@ -56,14 +59,14 @@ def push(
     if source.revision or source.file:
         raise ValueError(f"{name}: give OWNER/NAME, without a revision and a file")
     if dry_run is not None:
-        _write_folder(Path(run), Path(dry_run), repository, license)
+        _write_folder(model, Path(dry_run), repository, license)
         return str(dry_run)
     hub = open_hub(f"push to {repository}")
     if import_extra("huggingface_hub", "hub", "push").get_token() is None:
         raise ValueError(f"push to {repository} needs a login: log in by `hf auth login`")
     message = message or f"Upload a model by scorefield {version('scorefield')}"
     with TemporaryDirectory() as folder:
-        _write_folder(Path(run), Path(folder), repository, license)
+        _write_folder(model, Path(folder), repository, license)
         try:
             hub.create_repo(repository, private=private or None, exist_ok=True)
             public = private and not hub.model_info(repository).private
@@ -78,15 +81,25 @@ def push(
     )
 
 
-def _write_folder(run: Path, folder: Path, name: str, license: str | None) -> None:
+def _write_folder(
+    source: ScoreModel | str | Path, folder: Path, name: str, license: str | None
+) -> None:
     """Write all files of a model into an empty folder."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an empty folder: name another one")
+    if isinstance(source, ScoreModel):
+        with TemporaryDirectory() as saved:
+            save(source, saved)
+            _write_folder(saved, folder, name, license)
+        return
+    run = Path(source)
     home, place = run_directory(run), run / MODEL_FILE if run.is_dir() else run
     if not place.exists():
         raise FileNotFoundError(f"{run} has no {MODEL_FILE}: name a run that has ended")
     file = read_tensors(place)
     model = load_stored(file)
+    if (home / "config.json").exists():
+        config.read(home / "config.json")  # refuses a damaged one
     metrics_file = (run if run.is_dir() else run.with_suffix("")) / METRICS_FILE
     metrics = _read_optional(metrics_file)
     _check_metrics(metrics_file, metrics, file.about.get("step"))
@@ -112,17 +125,30 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 
 def _check_metrics(path: Path, metrics: dict[str, Any], step: object) -> None:
-    """Refuse figures of other weights than those that are uploaded."""
+    """Refuse what the card cannot show, and figures of other weights than those uploaded."""
     try:
+        describe_metrics(metrics)
         weights = {figure.weights for figure in read_figures(metrics)} - {"as given"}
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error}; `scorefield evaluate` writes it") from error
-    for text in weights:
-        if text == f"raw, step {step}" or not text.endswith(f"step {step}"):
-            raise ValueError(
-                f"{path} has figures of other weights ({text}), and the model's are averaged ones "
-                f"of step {step}: evaluate it again, or remove the file"
-            )
+        others = [w for w in weights if w.startswith("raw, ") or not w.endswith(f"step {step}")]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error!s:.200}): remove it, or "
+            "`scorefield evaluate` writes it again"
+        ) from error
+    if others:
+        raise ValueError(
+            f"{path} has figures of other weights ({others[0]}), and the model's are averaged ones "
+            f"of step {step}: evaluate it again, or remove the file"
+        )
+
+
+def _read_caption(content: bytes) -> str | None:
+    """Return the caption of a grid that a run wrote, None for another picture."""
+    try:
+        about = json.loads(Image.open(io.BytesIO(content)).info["scorefield"])
+        return f"Samples at step {about['step']} by {about['sampler']}, not selected."
+    except (Image.DecompressionBombError, OSError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
@@ -130,12 +156,13 @@ def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
 
     There is none of samples that are not pictures, or only under a condition.
     """
-    if grids := sorted((home / "samples").glob("[0-9]*.png")):
-        with open_regular(grids[-1]) as file:
+    for grid in sorted(home.glob(SAMPLE_GRIDS), reverse=True):
+        with open_regular(grid) as file:
             content = file.read()
-        about = json.loads(Image.open(io.BytesIO(content)).info["scorefield"])
-        write_file(out, content)
-        return f"Samples at step {about['step']} by {about['sampler']}, not selected."
+        if caption := _read_caption(content):
+            write_file(out, content)
+            return caption
+        warnings.warn(f"{grid} is not a grid that the run wrote: it is left out", stacklevel=2)
     shape = model.prior.mean.shape if model.prior is not None else ()
     if not images.is_picture(shape) or model.condition_shapes or (home / LATENTS_FILE).exists():
         return ""

@@ -28,7 +28,7 @@ from .trackers import TRACKERS, Backend, Point
 
 SEND_EVERY = 1.0
 """Seconds for which rows are collected, because some trackers take milliseconds for each call."""
-GRIDS = f"samples/{'[0-9]' * 8}.png"
+SAMPLE_GRIDS = f"samples/{'[0-9]' * 8}.png"
 """Grids of samples in a run's folder, by step."""
 IDENTITY_FILE = "tracker.json"  # the run's name in trackers; the figures, and those that they have
 
@@ -54,7 +54,7 @@ class Tracker:
             identity = _read_identity(directory)
             self.backend = TRACKERS[self.kind](module, directory, identity["name"], config)
             self.rows += _missing_figures(identity, step, self.backend.last)
-            grids = (int(path.stem) for path in directory.glob(GRIDS))
+            grids = (int(path.stem) for path in directory.glob(SAMPLE_GRIDS))
             self.send(read_log(directory), [grid for grid in grids if grid <= step])
 
     def send(self, lines: Iterable[Mapping[str, Any]], grids: Iterable[int] = ()) -> None:
