@@ -56,7 +56,7 @@ lock: ## choose the newest version of every package, and write them to constrain
 	rm -rf .venv-lock
 
 clean: ## remove what make made, except runs/
-	rm -rf .venv .venv-lock build dist docs/_build docs/gallery docs/reference .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lock build dist docs/_build docs/_pictures docs/gallery docs/reference .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Each stamp is written last, so that an interrupted installation is repeated.

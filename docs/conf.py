@@ -22,9 +22,12 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "llms",
     "outside_links",
     "reference",
+    "run_code",
 ]
+run_code_pages = ["start/*", "howto/*", "learn/*", "samplers", "networks", "oracles"]
 exclude_patterns = ["_build", "sg_execution_times.rst"]
 myst_enable_extensions = ["attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
