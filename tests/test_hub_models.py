@@ -219,7 +219,7 @@ def test_a_name_that_leaves_the_cached_commit_is_refused(end):
         ("me/gated", "its owner grants access: ask for it on the model's page"),
         ("me/llm", "neither a model of scorefield nor a UNet2DModel .* name a checkpoint in it"),
         ("me/llm@v2", "no such revision: name a branch, a tag or a commit"),
-        ("me/llm/modle.safetensors", "did you mean model.safetensors"),
+        ("me/llm/modle.safetensors", "a file that is not there: did you mean model.safetensors"),
         ("me/llm/model.safetensors", "of another program"),
     ],
 )

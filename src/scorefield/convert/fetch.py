@@ -118,7 +118,8 @@ def fetch_model(name: str | Path) -> Path:
 
     if source.file is not None:
         if source.file not in checksums:
-            raise FileNotFoundError(f"{text}: {spelling_hint(source.file, checksums)}")
+            hint = spelling_hint(source.file, checksums)
+            raise FileNotFoundError(f"{text} names a file that is not there: {hint}")
         return download([source.file]) / source.file
     if {"model.safetensors", "model.json"} <= checksums.keys():
         files = ("model.safetensors", *reversed(RUN_FILES))

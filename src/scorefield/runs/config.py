@@ -18,6 +18,9 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 from ..disk import open_regular
 from ..values import convert_value, spelling_hint
 
+LOCAL_OPTIONS = ("held_out", "root")
+"""Options of data that may be places on this machine."""
+
 Switch: TypeAlias = Literal["auto", "on", "off"]
 
 
@@ -204,6 +207,21 @@ def read(path: Path, default: Experiment | None = None) -> Experiment:
         return replace_fields(default or Experiment(), {} if values is None else values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def leave_out_local_places(experiment: Experiment) -> Experiment:
+    """Return an experiment of another author without the places on this machine that it names.
+
+    They are those of held-out samples and of conditions; `source` is for the caller to replace.
+    """
+    data = experiment.data
+    options = {
+        key: value
+        for key, value in data.options.items()
+        if not (key in LOCAL_OPTIONS and isinstance(value, str))
+    }
+    condition = [name for name in data.condition if not os.path.isabs(name)]
+    return replace(experiment, data=replace(data, options=options, condition=condition))
 
 
 def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:

@@ -140,15 +140,7 @@ def open_data(directory: str | Path, data: OwnData | None = None) -> tuple[Exper
             "them: add --data (data=... in Python) with these or others"
         )
     if name:
-        before, places = experiment.data, ("held_out", "root")
-        options = {
-            key: value
-            for key, value in before.options.items()
-            if not (key in places and isinstance(value, str))
-        }
-        names = [one for one in before.condition if not Path(one).is_absolute()]
-        own = replace(before, options=options, condition=names)
-        experiment = replace(experiment, data=own)
+        experiment = config.leave_out_local_places(experiment)
     experiment, dataset = move_data(experiment, data)
     return experiment, read_data(Path(directory), experiment, dataset)
 
