@@ -9,6 +9,7 @@ Modules of tests load this by `pytest_plugins = ["studio_browser"]`, and may def
             yield server
 """
 
+import http.client
 import shutil
 import socket
 import threading
@@ -75,6 +76,32 @@ def studio(open_studio, tmp_path_factory):
     """A studio without a run, over an empty folder of runs."""
     with open_studio(runs=tmp_path_factory.mktemp("studio") / "runs") as server:
         yield server
+
+
+@pytest.fixture
+def cookie(studio):
+    guard = pytest.importorskip("scorefield.studio.guard")
+    return f"{guard.Guard(studio.app, token=studio.token, host='').cookie}={studio.token}"
+
+
+@pytest.fixture
+def ask(studio, cookie):
+    """Send a request of the studio's own page, with other headers where they are given."""
+
+    def send(path, method="GET", body=None, **headers):
+        own = {"Host": f"127.0.0.1:{studio.port}", "Cookie": cookie}
+        if method == "POST":
+            own["Origin"] = f"http://127.0.0.1:{studio.port}"
+        sent = {name: value for name, value in (own | headers).items() if value is not None}
+        connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=20)
+        try:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
+        finally:
+            connection.close()
+
+    return send
 
 
 @pytest.fixture(scope="module")

@@ -322,7 +322,7 @@ def test_a_dry_run_writes_the_files_without_a_library_or_a_login(run, tmp_path, 
 
 def test_a_model_in_memory_is_pushed_and_loaded(hub, run):
     model = scorefield.load(run)
-    scorefield.push(model, NAME)
+    push(model, NAME)
     assert same(scorefield.load(f"hub:{NAME}"), run)
     files = hub.repositories[NAME].commits[-1]
     assert files.keys() == {"model.safetensors", "model.json", "samples.png", "README.md"}

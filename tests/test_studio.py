@@ -1,7 +1,6 @@
 """The studio's server without a browser: who may talk, and which frames are sent."""
 
 import gc
-import http.client
 import json
 import logging
 import socket
@@ -29,31 +28,6 @@ from scorefield.studio.work import Task
 pytest_plugins = ["studio_browser"]
 
 SECRET = "a" * 32
-
-
-@pytest.fixture
-def cookie(studio):
-    return f"{guard.Guard(studio.app, token=studio.token, host='').cookie}={studio.token}"
-
-
-@pytest.fixture
-def ask(studio, cookie):
-    """Send a request of the studio's own page, with other headers where they are given."""
-
-    def send(path, method="GET", body=None, **headers):
-        own = {"Host": f"127.0.0.1:{studio.port}", "Cookie": cookie}
-        if method == "POST":
-            own["Origin"] = f"http://127.0.0.1:{studio.port}"
-        sent = {name: value for name, value in (own | headers).items() if value is not None}
-        connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=20)
-        try:
-            connection.request(method, path, body, sent)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode("utf-8", "replace"), answer.headers
-        finally:
-            connection.close()
-
-    return send
 
 
 @pytest.fixture
@@ -239,7 +213,7 @@ def start_steps(studio, monkeypatch):
     wait_until(lambda: studio.app.state.worker._running is None)
 
 
-def test_a_second_page_waits_and_is_told_its_place(connect, start_steps):
+def test_a_second_page_waits_and_is_told_its_place(connect, studio, start_steps):
     steps = start_steps()
     with connect() as first, connect() as second, connect() as third:
         say(first, id=1, job="test.steps")
@@ -248,6 +222,7 @@ def test_a_second_page_waits_and_is_told_its_place(connect, start_steps):
             say(page, id=5, job="test.steps")
             assert receive(page) == {"id": 5, "status": "queued", "place": place}
         say(first, id=1, cancel=True)
+        wait_until(lambda: studio.app.state.worker._running.cancelled)
         steps.step()
         assert receive(first) == {"id": 1, "status": "cancelled"}
         assert receive(second)["status"] == "running"
@@ -330,7 +305,9 @@ def test_a_page_that_takes_nothing_does_not_hold_the_others_up(connect, monkeypa
         assert receive(page)["status"] == "running"
         assert steps.ended.wait(20)
         say(other, id=1, job="test.steps")
-        assert receive(other)["status"] == "running"
+        answers = [receive(other)["status"], receive(other).get("status", "frame")]
+        # the worker may still be about to leave the first job
+        assert "running" in answers[: 1 + (answers[0] == "queued")]
 
 
 def test_an_error_is_shown_and_a_fault_is_logged(connect, monkeypatch, caplog):
@@ -380,6 +357,7 @@ LEAK = 2**20
 """Bytes of the frame that each page receives: of 100 pages that leaked it, 100 MiB would remain."""
 
 
+@pytest.mark.slow
 def test_many_reloads_leave_no_thread_socket_or_memory(ask, connect, studio, monkeypatch):
     def large(context, settings):
         yield Frame({}, {"x": np.zeros(LEAK, "uint8")})

@@ -487,7 +487,19 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         assert np.subtract(*pixels(page, "Map of the error").transpose(2, 0, 1)[[2, 0]]).max() > 20
 
 
-def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_python(open_page):
+PIXELS_OF_IMAGE = """async (image) => {
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const pen = canvas.getContext("2d");
+  pen.drawImage(image, 0, 0);
+  return [...pen.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
+
+def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_python(
+    open_page, tmp_path
+):
     view = "#/plane?n=100&first_steps=20&second_steps=20"
     with open_page(view, reduced_motion="reduce") as page:
         wait_for_field(page)
@@ -500,6 +512,19 @@ def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_pytho
         page.get_by_label("Time").press("ArrowLeft")
         page.get_by_text("after 198 evaluations").first.wait_for()
         assert not np.array_equal(saved(page), ends)
+        drawn, replay = pixels(page, "First sampler"), page.context.new_page()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export HTML").click()
+        download.value.save_as(tmp_path / "replay.html")
+        replay.goto((tmp_path / "replay.html").as_uri())
+        replay.get_by_text("frame 1 of 121").wait_for()
+        replay.get_by_label("Frame").press("End")
+        replay.get_by_label("Frame").press("ArrowLeft")
+        replay.get_by_text("frame 120 of 121").wait_for()
+        image = replay.get_by_alt_text("First sampler", exact=True).evaluate(PIXELS_OF_IMAGE)
+        image = np.array(image, np.uint8).reshape(*drawn.shape[:2], 4)[..., :3]
+        # WebP changes a pixel here and there; another frame has other particles
+        assert np.abs(image.astype(float) - drawn[..., :3]).mean() < 3
         page.get_by_role("button", name="Copy as code").click()
         names = {}
         exec(page.get_by_label("Python", exact=True).inner_text(), names)

@@ -1,7 +1,6 @@
 from .checkpoint import load, save
 from .convert import from_diffusers, from_official
 from .diagnose import Diagnosis, diagnose, wilson
-from .evaluate import push
 from .inverse import Guidance, LinearOperator, guide_by_classifier
 from .ladder import Suggestion, suggest
 from .likelihood import Likelihood, bits_per_dim, log_likelihood
@@ -164,7 +163,6 @@ __all__ = [
     "perturb",
     "predictor_corrector",
     "progress",
-    "push",
     "replay",
     "rescale",
     "restore",

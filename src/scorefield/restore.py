@@ -73,16 +73,16 @@ class Bias(NamedTuple):
 
 
 BIASES: dict[RestorationMethod, dict[str, Bias]] = {
-    "particle_filter": {"mask": Bias(0.012, 0.991, 1.008), "matrix": Bias(0.013, 0.994, 1.013)},
-    "tds": {"mask": Bias(0.33, 0.87, 1.07), "matrix": Bias(0.06, 0.93, 1.00)},
-    "split_gibbs": {"mask": Bias(0.08, 0.97, 1.05), "matrix": Bias(0.06, 0.98, 1.03)},
+    "particle_filter": {"mask": Bias(0.01, 0.99, 1.01), "matrix": Bias(0.01, 0.99, 1.01)},
+    "tds": {"mask": Bias(0.06, 0.93, 0.98), "matrix": Bias(0.02, 0.96, 0.97)},
+    "split_gibbs": {"mask": Bias(0.05, 0.99, 1.02), "matrix": Bias(0.03, 1.00, 1.01)},
     "mmps": {"mask": Bias(0.05, 1.00, 1.04), "matrix": Bias(0.03, 1.01, 1.03)},
     "pigdm": {"mask": Bias(0.66, 0.98, 1.03), "matrix": Bias(0.11, 1.02, 1.05)},
     "dps": {"mask": Bias(0.56, 0.98, 1.20), "matrix": Bias(0.29, 1.02, 1.11)},
-    "daps": {"mask": Bias(0.13, 1.20, 1.31), "matrix": Bias(0.14, 1.20, 1.31)},
-    "diffpir": {"mask": Bias(0.49, 0.90, 1.04), "matrix": Bias(0.22, 0.92, 1.02)},
-    "ddrm": {"mask": Bias(0.41, 0.81, 0.93), "matrix": Bias(0.19, 0.82, 0.90)},
-    "repaint": {"mask": Bias(0.10, 0.94, 0.99)},
+    "daps": {"mask": Bias(0.09, 1.21, 1.29), "matrix": Bias(0.14, 1.22, 1.29)},
+    "diffpir": {"mask": Bias(0.49, 0.91, 1.04), "matrix": Bias(0.23, 0.94, 1.00)},
+    "ddrm": {"mask": Bias(0.39, 0.82, 0.91), "matrix": Bias(0.20, 0.84, 0.89)},
+    "repaint": {"mask": Bias(0.07, 0.95, 0.98)},
     "replace": {"mask": Bias(0.94, 0.97, 1.23), "matrix": Bias(0.32, 1.02, 1.12)},
     "algorithm2": {"mask": Bias(0.26, 1.07, 1.16)},
 }

@@ -11,6 +11,7 @@ from . import pictures, restorations
 from .context import Studio
 from .plane import diagnose_plane, sample_plane, show_target, write_sampling
 from .plane_training import train_plane, write_training
+from .trainings import training_code
 from .work import Job
 
 JOBS: dict[str, Job[Studio]] = {
@@ -33,4 +34,5 @@ CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | No
     "images.sample": pictures.code_of_pictures,
     "images.between": pictures.code_of_path,
     "restore.run": restorations.code_of_restoration,
+    "runs.train": training_code,
 }

@@ -6,9 +6,10 @@ import os
 import socket as sockets
 import sys
 import webbrowser
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from anyio import to_thread
@@ -21,13 +22,17 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ..runs.presets import PRESETS
 from .context import Studio
 from .guard import WILDCARDS, Guard, refuse
 from .jobs import CODE_WRITERS, JOBS
+from .trainings import Trainings
 from .wire import MAX_SETTINGS, Request, parse_request
 from .work import Task, Worker
 
 PAGE = Path(__file__).parent / "page"
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+"""A report has a style and pictures within it, and no scripts."""
 POOL_THREADS = 4
 """Threads that read files and write code, next to the one that computes."""
 UNREADABLE = 1003
@@ -105,10 +110,7 @@ async def index(request: HttpRequest) -> Response:
 
 async def about(request: HttpRequest) -> Response:
     """Return what the page shows of the model."""
-    try:
-        return JSONResponse(await run_in_threadpool(request.app.state.studio.about))
-    except (ValueError, OSError) as error:
-        return refuse(str(error), 400)
+    return await answer(request.app.state.studio.about)
 
 
 async def upload(request: HttpRequest) -> Response:
@@ -118,16 +120,62 @@ async def upload(request: HttpRequest) -> Response:
 
 async def code(request: HttpRequest) -> Response:
     """Return the command and the Python that do the same as a job."""
+    asked = await read_object(request)
+    write, settings = CODE_WRITERS.get(str(asked.get("job"))), asked.get("settings")
+    if write is None or not isinstance(settings, dict):
+        return refuse(f"There is no code for {asked.get('job')!r:.80}", 400)
+    return await answer(write, settings, request.app.state.studio)
+
+
+async def answer(work: Callable[..., Any], *args: Any) -> Response:
+    """Return what a function returns as JSON, or its error in plain words."""
     try:
-        asked = json.loads(await request.body())
-        write = CODE_WRITERS[asked["job"]]
-        return JSONResponse(
-            await run_in_threadpool(write, asked["settings"], request.app.state.studio)
-        )
-    except KeyError as error:
-        return refuse(f"There is no code for {error}", 400)
+        return JSONResponse(await run_in_threadpool(work, *args))
+    except FileNotFoundError as error:
+        return refuse(str(error), 404)
     except (ValueError, TypeError, OSError) as error:
         return refuse(str(error), 400)
+
+
+async def list_runs(request: HttpRequest) -> Response:
+    """Return the runs of the folder, or start a training."""
+    trainings = request.app.state.trainings
+    if request.method == "POST":
+        return await answer(trainings.start, await read_object(request))
+    return await answer(lambda: {"runs": trainings.summarise_all(), "presets": [*PRESETS]})
+
+
+async def show_run(request: HttpRequest) -> Response:
+    """Return one run with its curves."""
+    return await answer(request.app.state.trainings.describe, request.path_params["name"])
+
+
+async def steer_run(request: HttpRequest) -> Response:
+    """Stop or resume a training."""
+    name, action = request.path_params["name"], request.path_params["action"]
+    trainings = request.app.state.trainings
+    actions = {"stop": trainings.stop, "resume": trainings.resume}
+    if action not in actions:
+        return refuse(f"A training is stopped or resumed, not {action!r:.80}", 404)
+    return await answer(actions[action], name)
+
+
+async def show_file(request: HttpRequest) -> Response:
+    """Return the report or a grid of samples of a run."""
+    try:
+        file = request.app.state.trainings.find_file(**request.path_params)
+    except FileNotFoundError as error:
+        return refuse(str(error), 404)
+    return FileResponse(file, headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+async def read_object(request: HttpRequest) -> dict[str, Any]:
+    """Return the JSON object of a request's body, empty if it is anything else."""
+    try:
+        content = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        content = None
+    return content if isinstance(content, dict) else {}
 
 
 def make_app(
@@ -144,18 +192,23 @@ def make_app(
             yield
         finally:
             await run_in_threadpool(app.state.worker.close)
+            await run_in_threadpool(app.state.trainings.close)
 
     routes = [
         Route("/", index),
         Route("/about.json", about),
         Route("/upload", upload, methods=["POST"]),
         Route("/code", code, methods=["POST"]),
+        Route("/runs", list_runs, methods=["GET", "POST"]),
+        Route("/runs/{name}", show_run),
+        Route("/runs/{name}/{action}", steer_run, methods=["POST"]),
+        Route("/runs/{name}/{path:path}", show_file),
         WebSocketRoute("/ws", talk),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
     guard = Middleware(Guard, token=token, host=host)
     app = Starlette(routes=routes, middleware=[guard], lifespan=work)
-    app.state.studio = studio
+    app.state.studio, app.state.trainings = studio, Trainings(runs)
     return app
 
 
@@ -191,7 +244,10 @@ def serve(
         print(f"The studio is at {address}\nCtrl-C ends it", flush=True)
         if open_browser and has_screen():
             webbrowser.open(address)
-        uvicorn.Server(configure(app)).run(sockets=[listener])
+        try:
+            uvicorn.Server(configure(app)).run(sockets=[listener])
+        finally:  # a second Ctrl-C leaves out the application's own end
+            app.state.trainings.close()
 
 
 def has_screen() -> bool:

@@ -18,6 +18,7 @@ export default {
     let at = 0; // the state that is shown
     let chosen = state.chosen == null ? null : Number(state.chosen);
     let playing = null;
+    let wantsPath = state.other != null;
     const jobs = {};
     const short = (value, digits = 3) => ui.format(Number(value.toPrecision(digits)));
 
@@ -276,7 +277,8 @@ export default {
     }
 
     function between() {
-      if (!about) return;
+      wantsPath = true;
+      if (!about) return; // it will be computed when that has arrived
       start("between", "images.between", betweenSettings(), only("between", {
         frame(header, arrays) {
           if (!calm() || header.last) drawGrid(path, arrays.x, 720, header.n);
@@ -314,13 +316,21 @@ export default {
         label.element.hidden = guidance.element.hidden = !names.length;
         figures.show(header.frontier, header.run);
         sample();
-        if (state.other != null) between();
+        if (wantsPath) between();
       },
       status: (message) => message.status === "error" && status.say(message.message, true),
     });
 
     return {
       settings: () => ({ job: "images.sample", settings: about ? settings() : {} }),
+      replay: {
+        count: () => frames.length,
+        show(i) {
+          at = i;
+          draw();
+          return `σ ${short(frames[i].sigma)}`;
+        },
+      },
       unmount() {
         pause();
         figures.unmount();

@@ -3,26 +3,13 @@
 import { showCode } from "./code.js";
 import images from "./images.js";
 import plane from "./plane.js";
+import { download, makeReplay } from "./replay.js";
 import restore from "./restore.js";
+import runs from "./runs.js";
 import * as ui from "./ui.js";
 import { connect, run, watch } from "./wire.js";
 
-/** Stand-in for a view that this version lacks. */
-const absent = (name, title) => ({
-  name,
-  title,
-  mount(root) {
-    root.append(ui.h("h2", {}, title), ui.h("p", {}, "This version of the studio lacks this view."));
-    return { unmount() {} };
-  },
-});
-
-const VIEWS = [
-  plane,
-  images,
-  restore,
-  absent("runs", "Runs"),
-];
+const VIEWS = [plane, images, restore, runs];
 
 const main = document.querySelector("main");
 let shown = null; // {view, handle, state}
@@ -56,6 +43,18 @@ function show() {
   main.replaceChildren();
   shown.handle = view.mount(main, { ...state }, tools);
   copyButton.disabled = !shown.handle?.settings;
+  replayButton.hidden = !shown.handle?.replay;
+}
+
+function exportReplay() {
+  const { view, handle: { replay } } = shown;
+  if (replay.count() === 0) {
+    ui.dialog("Export HTML", ui.h("p", {}, "There is nothing to replay yet: run a sampler first."));
+    return;
+  }
+  const title = `${view.title} – scorefield`;
+  const text = makeReplay({ title, replay, root: main, address: location.hash });
+  download(`scorefield-${view.name}.html`, text);
 }
 
 /** Show the code of {job, settings}, by default of what the view shows. */
@@ -78,6 +77,7 @@ const about = fetch("about.json").then(async (answer) => (
 ));
 const tools = { run, ui, copy, setState, theme, about };
 const copyButton = ui.button({ label: "Copy as code", onclick: () => copy() });
+const replayButton = ui.button({ label: "Export HTML", title: "Save what was computed as one file with a scrubber", onclick: exportReplay });
 const themeButton = ui.button({
   label: "", kind: "quiet", title: "Switch between light and dark",
   onclick: () => {
@@ -86,7 +86,7 @@ const themeButton = ui.button({
     setTheme(name);
   },
 });
-document.querySelector(".tools").append(copyButton, themeButton);
+document.querySelector(".tools").append(copyButton, replayButton, themeButton);
 document.querySelector("nav").append(
   ...VIEWS.map((view) => ui.h("a", { href: `#/${view.name}` }, view.title)),
 );

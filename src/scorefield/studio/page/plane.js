@@ -493,6 +493,13 @@ function mount(root, state, tools) {
 
   return {
     settings: () => ({ job: "plane.sample", settings: sampling() }),
+    replay: {
+      count: () => frames.length,
+      show(i) {
+        showFrame(i);
+        return ["first", "second"].map((side) => `σ ${frames[i].header[side].sigma.toPrecision(3)}`).join(", ");
+      },
+    },
     unmount() {
       pause();
       job?.cancel();

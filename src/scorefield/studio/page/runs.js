@@ -1,0 +1,311 @@
+// The view of runs: what was trained, with its curves and samples, and trainings to start and stop.
+
+const UNITS = ["seconds", "minutes", "hours", "steps"];
+const STATES = {
+  starting: "starting", training: "training", finished: "finished", stopped: "stopped",
+  failed: "failed", unreadable: "cannot be read",
+};
+
+export default {
+  name: "runs",
+  title: "Runs",
+
+  mount(root, state, { ui, setState, copy }) {
+    let timer = null;
+    let gone = false;
+    let chosen = state.run ?? null;
+    let step = state.step ?? null; // of the grid that is shown; null is the newest
+    let last = null; // description of the chosen run
+
+    const preset = ui.select({
+      label: "Preset", options: [state.preset ?? "vectors"], value: state.preset,
+      onchange: (value) => { setState({ preset: value }); suggestName(); },
+    });
+    const name = ui.text({
+      label: "Name of the run", value: state.name ?? "", required: true, maxlength: 64,
+      pattern: "[A-Za-z0-9][A-Za-z0-9_.\\-]*", title: "letters, digits, dots, - and _",
+      onchange: (value) => setState({ name: value }),
+    });
+    const amount = ui.number({
+      label: "Train for", min: 1, max: 1e6, step: "any", value: state.amount ?? 1,
+      onchange: (value) => setState({ amount: value }),
+    });
+    const unit = ui.select({
+      label: "Unit", options: UNITS, value: state.unit ?? "minutes",
+      onchange: (value) => setState({ unit: value }),
+    });
+    const start = ui.button({ label: "Start training", kind: "primary", onclick: begin });
+    const status = ui.status();
+    const list = ui.h("div", { class: "stack" });
+    const detail = ui.h("div", { class: "stack" });
+
+    root.append(
+      ui.h("h2", {}, "Runs"),
+      ui.h("p", { class: "muted" }, "Models that were trained in this folder, and a place to train another."),
+      ui.h("div", { class: "view" },
+        ui.h("div", { class: "controls" },
+          ui.group("New training", preset.element, name.element,
+            ui.h("div", { class: "pair" }, amount.element, unit.element),
+            ui.h("div", { class: "row" }, start,
+              ui.button({ label: "Copy as code", kind: "quiet", onclick: () => copy(settings()) }))),
+          status.element),
+        ui.h("div", { class: "stack" }, list, detail)),
+    );
+
+    const table = ui.h("tbody");
+    const columns = ["Run", "State", "Steps", "Loss", "Held out"];
+    list.append(ui.h("div", { class: "scroll" },
+      ui.h("table", { "aria-label": "Runs", class: "wide" },
+        ui.h("thead", {}, ui.h("tr", {}, columns.map((title) => ui.h("th", { scope: "col" }, title)))),
+        table)));
+
+    const canvas = ui.h("canvas", { "aria-label": "Loss and held-out loss over the steps", class: "chart" });
+    const heading = ui.h("h3");
+    const numbers = ui.h("div", { class: "row muted" });
+    const buttons = ui.h("div", { class: "row" });
+    const grid = ui.h("img", { class: "grid", alt: "" });
+    const scrubber = ui.slider({
+      label: "Samples at step", min: 0, max: 1, step: 1, value: 0,
+      show: (i) => (last?.samples?.[i] ? String(stepOf(last.samples[i])) : "none"),
+      oninput: (i) => showGrid(i),
+    });
+    const samples = ui.h("figure", { class: "stack" }, scrubber.element, grid);
+    const curve = ui.h("figure", {}, canvas,
+      ui.h("figcaption", {}, "Loss of training batches (thin) and held-out loss (dots), on a logarithmic scale where all are positive."));
+    detail.append(heading, numbers, buttons, curve, samples);
+    detail.hidden = true;
+
+    function settings() {
+      return {
+        job: "runs.train",
+        settings: { name: name.value, preset: preset.value, amount: amount.value, unit: unit.value },
+      };
+    }
+
+    async function call(address, options) {
+      const answer = await fetch(address, options);
+      if (!answer.ok) throw new Error((await answer.text()).trim());
+      return answer.json();
+    }
+
+    async function act(work, message) {
+      try {
+        status.say(message);
+        const run = await work();
+        status.say("");
+        return run;
+      } catch (error) {
+        status.say(error.message, true);
+        return null;
+      } finally {
+        await refresh();
+      }
+    }
+
+    async function begin() {
+      if (![name, amount].every((control) => control.input.reportValidity())) return;
+      const body = JSON.stringify(settings().settings);
+      if (await act(() => call("runs", { method: "POST", body }), "Starting …")) {
+        choose(name.value);
+        suggestName();
+      }
+    }
+
+    function steer(action) {
+      const message = action === "stop" ? "Stopping after this step; the run is saved …" : "Resuming …";
+      act(() => call(`runs/${chosen}/${action}`, { method: "POST" }), message);
+    }
+
+    function choose(run) {
+      chosen = run;
+      step = null;
+      setState({ run, step: null });
+      refresh();
+    }
+
+    let names = [];
+    function suggestName() {
+      const base = preset.value;
+      let number = 1;
+      while (names.includes(number === 1 ? base : `${base}-${number}`)) number += 1;
+      name.value = number === 1 ? base : `${base}-${number}`;
+      setState({ name: name.value });
+    }
+
+    async function refresh() {
+      clearTimeout(timer);
+      let busy = false;
+      try {
+        const { runs, presets } = await call("runs");
+        if (gone) return;
+        if (preset.input.length !== presets.length) {
+          const value = state.preset ?? "vectors";
+          preset.fill(presets);
+          preset.value = value;
+        }
+        names = runs.map((run) => run.name);
+        if (!name.value) suggestName();
+        busy = runs.some((run) => run.state === "training" || run.state === "starting");
+        start.disabled = busy;
+        start.title = busy ? "One training at a time" : "";
+        drawList(runs);
+        if (!names.includes(chosen)) chosen = names[0] ?? null;
+        await refreshDetail(runs.find((run) => run.name === chosen));
+      } catch (error) {
+        if (!gone) status.say(error.message, true);
+      }
+      if (!gone) timer = setTimeout(refresh, busy ? 1000 : 5000);
+    }
+
+    async function refreshDetail(summary) {
+      let run = summary ?? null;
+      if (run && run.state !== "starting" && run.state !== "unreadable") {
+        run = await call(`runs/${run.name}`).catch(() => run);
+      }
+      if (gone) return;
+      last = run;
+      drawDetail();
+    }
+
+    function drawList(runs) {
+      if (!runs.length) {
+        table.replaceChildren(ui.h("tr", {}, ui.h("td", { colspan: columns.length, class: "muted" },
+          "No runs yet: choose a preset and start a training.")));
+        return;
+      }
+      const focused = document.activeElement?.dataset?.run;
+      table.replaceChildren(...runs.map((run) => ui.h("tr", { "aria-selected": String(run.name === chosen) },
+        ui.h("td", {}, ui.h("button", {
+          type: "button", class: "quiet link", "data-run": run.name, onclick: () => choose(run.name),
+        }, run.name)),
+        ui.h("td", { title: run.error || null }, STATES[run.state]),
+        ui.h("td", {}, progress(run)),
+        ui.h("td", {}, run.loss == null ? "–" : ui.format(run.loss)),
+        ui.h("td", {}, run.heldout == null ? "–" : ui.format(run.heldout)))));
+      if (focused) table.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
+    }
+
+    const progress = (run) => (run.steps ? `${run.step} of ${run.steps}` : String(run.step));
+
+    function drawDetail() {
+      detail.hidden = !last;
+      if (!last) return;
+      heading.textContent = last.name;
+      const figures = [
+        ["State", STATES[last.state]], ["Steps", progress(last)],
+        ["Loss", last.loss == null ? "–" : ui.format(last.loss)],
+        ["Held-out loss", last.heldout == null ? "–" : ui.format(last.heldout)],
+      ];
+      numbers.replaceChildren(...figures.map(([title, value]) => ui.h("span", {},
+        `${title} `, ui.h("output", { "aria-label": title }, value))));
+      const focused = document.activeElement?.closest(".row") === buttons
+        ? document.activeElement.textContent : null;
+      buttons.replaceChildren(...[
+        last.state === "training" && ui.button({ label: "Stop", onclick: () => steer("stop") }),
+        last.state === "stopped" && ui.button({ label: "Resume", onclick: () => steer("resume") }),
+        last.report && ui.h("a", { href: `runs/${last.name}/report.html`, target: "_blank", rel: "noopener" }, "Report"),
+        last.error && ui.h("span", { class: "status error", role: "alert" }, last.error),
+      ].filter(Boolean));
+      if (focused) [...buttons.children].find((b) => b.textContent === focused)?.focus();
+      curve.hidden = !last.curve?.length;
+      if (!curve.hidden) drawCurves(canvas, last.curve, last.curve_heldout);
+      const grids = last.samples ?? [];
+      samples.hidden = !grids.length;
+      if (grids.length) {
+        scrubber.input.max = grids.length - 1;
+        const at = step == null ? -1 : grids.findIndex((file) => stepOf(file) === Number(step));
+        setGrid(at < 0 ? grids.length - 1 : at);
+      }
+    }
+
+    function showGrid(i) {
+      step = i === last.samples.length - 1 ? null : stepOf(last.samples[i]);
+      setState({ step });
+      setGrid(i);
+    }
+
+    function setGrid(i) {
+      scrubber.value = i;
+      const address = `runs/${last.name}/samples/${last.samples[i]}`;
+      if (grid.getAttribute("src") !== address) grid.setAttribute("src", address);
+      grid.alt = `Samples of ${last.name} at step ${stepOf(last.samples[i])}`;
+    }
+
+    const redraw = () => last && !curve.hidden && drawCurves(canvas, last.curve, last.curve_heldout);
+    document.addEventListener("theme", redraw);
+    const sizes = new ResizeObserver(redraw);
+    sizes.observe(curve);
+    refresh();
+    return {
+      settings,
+      unmount() {
+        gone = true;
+        clearTimeout(timer);
+        sizes.disconnect();
+        document.removeEventListener("theme", redraw);
+      },
+    };
+  },
+};
+
+const stepOf = (file) => Number(file.replace(".png", ""));
+
+/** Draw the losses of batches as a line and the held-out losses as dots with a line. */
+function drawCurves(canvas, batches, heldout) {
+  const style = getComputedStyle(canvas);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  const scale = devicePixelRatio || 1;
+  if (!width) return;
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  const all = [...batches, ...heldout];
+  const values = all.map(([, loss]) => loss);
+  const log = Math.min(...values) > 0;
+  const bend = log ? Math.log10 : (v) => v;
+  let low = bend(Math.min(...values));
+  let high = bend(Math.max(...values));
+  const margin = 0.06 * (high - low) || 0.5;
+  low -= margin;
+  high += margin;
+  const end = Math.max(...all.map(([step]) => step), 1);
+  const [left, right, top, bottom] = [52, 12, 10, 26];
+  const px = (step) => left + ((width - left - right) * step) / end;
+  const py = (loss) => top + (height - top - bottom) * (1 - (bend(loss) - low) / (high - low));
+  pen.font = `12px ${style.fontFamily}`;
+  pen.lineWidth = 1;
+  for (let i = 0; i <= 3; i += 1) {
+    const level = low + ((high - low) * (i + 0.5)) / 4;
+    const loss = log ? 10 ** level : level;
+    pen.strokeStyle = colour("--line");
+    pen.beginPath();
+    pen.moveTo(left, py(loss));
+    pen.lineTo(width - right, py(loss));
+    pen.stroke();
+    pen.fillStyle = colour("--muted");
+    pen.textAlign = "right";
+    pen.fillText(String(Number(loss.toPrecision(2))), left - 6, py(loss) + 4);
+  }
+  pen.textAlign = "left";
+  pen.fillText("0", left, height - 8);
+  pen.textAlign = "right";
+  pen.fillText(`${end} steps`, width - right, height - 8);
+  const line = (points, name, thickness) => {
+    pen.strokeStyle = colour(name);
+    pen.lineWidth = thickness;
+    pen.beginPath();
+    points.forEach(([step, loss]) => pen.lineTo(px(step), py(loss)));
+    pen.stroke();
+  };
+  line(batches, "--accent", 1);
+  line(heldout, "--second", 2);
+  pen.fillStyle = colour("--second");
+  for (const [step, loss] of heldout) {
+    pen.beginPath();
+    pen.arc(px(step), py(loss), 3, 0, 2 * Math.PI);
+    pen.fill();
+  }
+}

@@ -1,0 +1,266 @@
+"""Runs in a folder, and trainings in processes of their own.
+
+A training is `scorefield train`, and its state is read from the run's files. It is ended by the
+signal of Ctrl-C, after which it saves its state, and it does not outlive the studio.
+"""
+
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import join
+from typing import IO, Any, Literal
+
+from ..runs.config import read
+from ..runs.journal import read_log
+from ..runs.presets import PRESETS
+from ..values import check_names, convert_arguments
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
+"""Names of runs: one folder, no path."""
+SHOWN = re.compile(r"report\.html|samples/\d{8,12}\.png", re.ASCII)
+"""Files of a run that the page shows."""
+MAX_POINTS_SHOWN = 400
+MAX_TRAINED_SECONDS = 7 * 24 * 3600.0
+GRACE = 60.0
+"""Seconds in which a training that is told to end saves its state."""
+TAIL = 2000
+"""Bytes of a failed training's output that are read for its error."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """A training that the page asks for."""
+
+    name: str
+    preset: str
+    amount: float
+    unit: Literal["seconds", "minutes", "hours", "steps"] = "minutes"
+
+    def __post_init__(self) -> None:
+        check_names([self.preset], PRESETS, "preset ")
+        if not NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name {self.name!r:.80}: give letters, digits, dots, - and _, 64 at most"
+            )
+        if self.unit == "steps" and (self.amount < 1 or not float(self.amount).is_integer()):
+            raise ValueError(f"steps {self.amount:g}: give a whole number of 1 or more")
+        if self.unit != "steps" and not 1 <= self.seconds <= MAX_TRAINED_SECONDS:
+            raise ValueError(f"{self.amount:g} {self.unit}: give between a second and a week")
+
+    @property
+    def seconds(self) -> float:
+        """The time budget."""
+        return self.amount * {"seconds": 1, "minutes": 60, "hours": 3600, "steps": 0}[self.unit]
+
+    def arguments(self, folder: Path) -> list[str]:
+        """Return the arguments of `scorefield` for this training."""
+        limit = ["--budget", f"{self.seconds:g}s"]
+        if self.unit == "steps":
+            limit = ["--steps", f"{self.amount:.0f}"]
+        return ["train", self.preset, "--out", str(folder / self.name), *limit]
+
+
+def parse_training(settings: Mapping[str, Any]) -> TrainingSettings:
+    """Return the settings of the page; an error names what is wrong."""
+    names = TrainingSettings.__annotations__.keys() - settings.keys() - {"unit"}
+    if names:
+        raise ValueError(f"{', '.join(sorted(names))}: missing")
+    return TrainingSettings(**convert_arguments(TrainingSettings, settings, ""))
+
+
+def training_code(settings: Mapping[str, Any], studio: Any) -> dict[str, str | None]:
+    """Return the command and the Python of a training."""
+    asked = parse_training(settings)
+    limit = f"training.budget={asked.seconds:g}"
+    if asked.unit == "steps":
+        limit = f"training.steps={asked.amount:.0f}"
+    return {
+        "command": join(["scorefield", *asked.arguments(studio.runs)]),
+        "python": f"""from pathlib import Path
+
+from scorefield.runs import finish
+from scorefield.runs.config import override
+from scorefield.runs.presets import PRESETS
+
+experiment = override(PRESETS[{asked.preset!r}], [{limit!r}])
+model = finish(experiment, Path({str(studio.runs / asked.name)!r}))
+""",
+    }
+
+
+@dataclass(eq=False)
+class TrainingProcess:
+    """A process that trains, and the file of what it prints."""
+
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+    @property
+    def is_alive(self) -> bool:
+        """True until the process has ended."""
+        return self.process.poll() is None
+
+    def error(self) -> str:
+        """Return the last line of a training that failed."""
+        if self.is_alive or self.process.returncode in (0, 128 + signal.SIGINT):
+            return ""
+        size = self.output.seek(0, 2)
+        self.output.seek(max(0, size - TAIL))
+        lines = self.output.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"ended with code {self.process.returncode}"
+
+
+class Trainings:
+    """The runs of a folder, one of which may be training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._trainings = dict[str, TrainingProcess]()
+        self._logs = dict[str, tuple[tuple[int, int], list[dict[str, Any]]]]()
+
+    def summarise_all(self) -> Sequence[dict[str, Any]]:
+        """Return all runs, the newest first."""
+        paths = [*self.folder.glob("*/config.json")]
+        paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        names = [path.parent.name for path in paths if NAME.fullmatch(path.parent.name)]
+        starting = [name for name, training in self._trainings.items() if name not in names
+                    and (training.is_alive or training.error())]  # fmt: skip
+        return [self.summarise(name) for name in [*starting, *names]]
+
+    def summarise(self, name: str) -> dict[str, Any]:
+        """Return the state of a run."""
+        training = self._trainings.get(name)
+        alive = training is not None and training.is_alive
+        summary = {"name": name, "step": 0, "steps": None, "budget": None, "loss": None}
+        summary |= {"heldout": None, "error": training.error() if training else ""}
+        summary["state"] = "starting" if alive else "failed"
+        directory = self.folder / name
+        try:
+            if not (directory / "config.json").exists():
+                return summary
+            experiment, log = read(directory / "config.json"), self._read_log(self.find(name))
+        except (ValueError, TypeError, OSError) as error:
+            return summary | {"state": "unreadable", "error": str(error)}
+        step = log[-1]["step"] if log else 0
+        wanted = experiment.training
+        is_open = wanted.budget is not None and not wanted.cooldown
+        at_end = step >= wanted.steps and not is_open
+        state = "training" if alive else "finished" if at_end else "stopped"
+        if summary["error"]:
+            state = "failed"
+        summary |= {"step": step, "state": state, "budget": wanted.budget}
+        summary["steps"] = None if is_open else wanted.steps
+        for field in ("loss", "heldout"):
+            values = (line[field] for line in reversed(log) if line.get(field) is not None)
+            summary[field] = next(values, None)
+        return summary
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the state of a run, its curves, and which files of it can be shown."""
+        directory = self.find(name)
+        log = self._read_log(directory)
+        samples = [
+            p for p in directory.glob("samples/*.png") if SHOWN.fullmatch(f"samples/{p.name}")
+        ]
+        return self.summarise(name) | {
+            "curve": [[line["step"], line["loss"]] for line in thin_lines(lines_with(log, "loss"))],
+            "curve_heldout": [
+                [line["step"], line["heldout"]] for line in thin_lines(lines_with(log, "heldout"))
+            ],
+            "samples": sorted(path.name for path in samples),
+            "report": (directory / "report.html").is_file(),
+        }
+
+    def find(self, name: str) -> Path:
+        """Return the directory of a run, which is in the folder and not elsewhere by a link."""
+        directory = self.folder / name
+        inside = directory.resolve().parent == self.folder.resolve()
+        if NAME.fullmatch(name) and inside and directory.is_dir():
+            return directory
+        raise FileNotFoundError(f"There is no run {name!r:.80} in {self.folder}")
+
+    def find_file(self, name: str, path: str) -> Path:
+        """Return a file of a run that the page may show."""
+        directory = self.find(name)
+        file = directory / path
+        inside = SHOWN.fullmatch(path) and file.resolve().is_relative_to(directory.resolve())
+        if not inside or not file.is_file():
+            raise FileNotFoundError(f"{name} has no file {path!r:.80} to show")
+        return file
+
+    def start(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a training in a new folder."""
+        asked = parse_training(settings)
+        if (self.folder / asked.name).exists():
+            raise ValueError(f"name {asked.name!r}: this run exists; give another name")
+        return self._launch(asked.name, asked.arguments(self.folder))
+
+    def resume(self, name: str) -> dict[str, Any]:
+        """Continue a run that was stopped."""
+        return self._launch(name, ["resume", str(self.find(name))])
+
+    def stop(self, name: str) -> dict[str, Any]:
+        """Let a training save its state and end."""
+        training = self._trainings.get(name)
+        if training is None or not training.is_alive:
+            raise ValueError(f"{name!r:.80} is not being trained by this studio")
+        training.process.send_signal(signal.SIGINT)
+        return self.summarise(name)
+
+    def close(self) -> None:
+        """End all trainings; each saves its state first."""
+        alive = [training for training in self._trainings.values() if training.is_alive]
+        for training in alive:
+            training.process.send_signal(signal.SIGINT)
+        for training in alive:
+            try:
+                training.process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                training.process.kill()
+                training.process.wait()
+        for training in self._trainings.values():
+            training.output.close()
+        self._trainings.clear()
+
+    def _launch(self, name: str, arguments: Iterable[str]) -> dict[str, Any]:
+        busy = [other for other, training in self._trainings.items() if training.is_alive]
+        if busy:
+            raise ValueError(f"{busy[0]} is being trained: stop it first")
+        if name in self._trainings:
+            self._trainings.pop(name).output.close()
+        output = tempfile.TemporaryFile()  # noqa: SIM115
+        # its own session, so that Ctrl-C in the studio's terminal reaches it once, through `close`
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scorefield", *arguments],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+        self._trainings[name] = TrainingProcess(process, output)
+        return self.summarise(name)
+
+    def _read_log(self, directory: Path) -> list[dict[str, Any]]:
+        """Return the lines of a log, which are read again only after a change."""
+        try:
+            stat = (directory / "log.jsonl").stat()
+        except FileNotFoundError:
+            return []
+        version = stat.st_mtime_ns, stat.st_size
+        stored = self._logs.get(directory.name)
+        if stored is None or stored[0] != version:
+            self._logs[directory.name] = stored = version, read_log(directory)
+        return stored[1]
+
+
+def lines_with(log: Iterable[Mapping[str, Any]], field: str) -> list[Mapping[str, Any]]:
+    """Return the lines of a log that have a value of a field."""
+    return [line for line in log if line.get(field) is not None]
+
+
+def thin_lines(lines: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return evenly spaced lines, with the last."""
+    stride = -(-len(lines) // MAX_POINTS_SHOWN) or 1
+    return lines[::-1][::stride][::-1]

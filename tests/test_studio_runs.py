@@ -1,0 +1,277 @@
+"""The view of runs: trainings that are started, stopped and resumed, by clicks in a browser."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+pytest.importorskip("starlette")
+
+from scorefield.checkpoint import read_tensors
+from scorefield.runs.journal import read_log
+from scorefield.studio.trainings import Trainings, parse_training
+
+pytest_plugins = ["studio_browser"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("studio") / "runs"
+
+
+@pytest.fixture(scope="module")
+def studio(open_studio, folder):
+    with open_studio(runs=folder) as server:
+        yield server
+
+
+def number_of(page, name):
+    """Return a number on the page."""
+    text = page.get_by_role("status", name=name, exact=True).inner_text()
+    return float(text.split()[0])
+
+
+def wait_for_state(page, state, seconds=60):
+    shown = page.get_by_role("status", name="State", exact=True).filter(has_text=state)
+    shown.wait_for(timeout=1000 * seconds)
+
+
+def begin(page, name, amount, unit):
+    page.get_by_label("Name of the run").fill(name)
+    page.get_by_label("Train for").fill(str(amount))
+    page.get_by_label("Unit").select_option(unit)
+    page.get_by_role("button", name="Start training").press("Enter")
+
+
+COUNT_COLOUR = """(canvas) => {
+  const style = getComputedStyle(canvas).getPropertyValue("--accent").trim();
+  const want = [1, 3, 5].map((i) => parseInt(style.slice(i, i + 2), 16));
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let n = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    n += want.every((c, k) => Math.abs(c - data[i + k]) < 40);
+  }
+  return n;
+}"""
+"""Pixels in the colour of the curve of losses."""
+
+
+def test_a_training_is_started_and_its_python_trains_the_same_model(open_page, folder, tmp_path):
+    with open_page("#/runs?preset=digits") as page:
+        page.get_by_text("No runs yet").wait_for()
+        begin(page, "mine", 60, "steps")
+        wait_for_state(page, "finished", 120)
+        last = read_log(folder / "mine")[-1]
+        assert number_of(page, "Steps") == 60
+        assert number_of(page, "Loss") == pytest.approx(last["loss"], rel=1e-3)
+        assert number_of(page, "Held-out loss") == pytest.approx(last["heldout"], rel=1e-3)
+        chart = page.get_by_label("Loss and held-out loss")
+        # the line crosses the chart, so it has more pixels than the chart is wide
+        assert chart.evaluate(COUNT_COLOUR) > chart.evaluate("c => c.clientWidth") / 2
+        picture = page.get_by_role("img", name="Samples of mine at step 60")
+        picture.wait_for()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+        page.reload()  # the address has what was typed
+        wait_for_state(page, "finished")
+        assert page.get_by_label("Train for").input_value() == "60"
+        page.get_by_label("Name of the run").fill("again")
+        page.get_by_role("button", name="Copy as code").last.click()
+        command = page.get_by_label("Command", exact=True).inner_text()
+        python = page.get_by_label("Python", exact=True).inner_text()
+    assert command.split()[:2] == ["scorefield", "train"]
+    assert command.split()[2:] == ["digits", "--out", str(folder / "again"), "--steps", "60"]
+    subprocess.run([sys.executable, "-c", python], check=True, cwd=tmp_path, timeout=120)
+    mine, again = (read_tensors(folder / name).tensors for name in ("mine", "again"))
+    assert mine.keys() == again.keys()
+    assert all((mine[name] == again[name]).all() for name in mine)
+
+
+@pytest.mark.slow
+def test_a_training_is_stopped_and_resumed_and_ends_with_the_studio(open_studio, browser, tmp_path):
+    with open_studio(runs=tmp_path / "runs") as server:
+        page = browser.new_page()
+        page.goto(f"{server.entrance}#/runs")
+        page.get_by_text("No runs yet").wait_for()
+        begin(page, "long", 10, "minutes")
+        wait_for_state(page, "training")
+        page.wait_for_function(
+            "() => Number(document.querySelector('[aria-label=Steps]').value) > 5"
+        )
+        page.get_by_role("button", name="Stop").click()
+        wait_for_state(page, "stopped")
+        step = number_of(page, "Steps")
+        page.get_by_role("button", name="Resume").click()
+        wait_for_state(page, "training")
+        page.wait_for_function(
+            f"() => Number(document.querySelector('[aria-label=Steps]').value) > {step}"
+        )
+        page.close()
+    assert not psutil.Process().children(recursive=True) or not any(
+        "train" in " ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)
+    )
+    lines = [line["step"] for line in read_log(tmp_path / "runs/long")]
+    assert lines == sorted(set(lines))
+    assert max(int(p.stem) for p in (tmp_path / "runs/long/checkpoints").iterdir()) >= lines[-1]
+
+
+@pytest.fixture
+def trainings(tmp_path, monkeypatch):
+    """A folder with a run of a few steps that nobody trains."""
+    run = tmp_path / "runs/one"
+    (run / "samples").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"training": {"steps": 9}}))
+    lines = [
+        {"step": i, "loss": 1 / i} | ({"heldout": 2 / i} if i == 4 else {}) for i in range(1, 6)
+    ]
+    (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (run / "samples/00000005.png").write_bytes(b"picture")
+    (run / "report.html").write_text("<p>report</p>")
+    manager = Trainings(tmp_path / "runs")
+    yield manager
+    manager.close()
+
+
+def test_the_state_of_a_run_is_read_from_its_journal(trainings):
+    (run,) = trainings.summarise_all()
+    assert (run["step"], run["steps"], run["state"]) == (5, 9, "stopped")
+    assert (run["loss"], run["heldout"]) == (1 / 5, 0.5)
+    shown = trainings.describe("one")
+    assert shown["curve"] == [[i, 1 / i] for i in range(1, 6)]
+    assert shown["curve_heldout"] == [[4, 0.5]]
+    assert (shown["samples"], shown["report"]) == (["00000005.png"], True)
+    with (trainings.folder / "one/log.jsonl").open("a") as file:
+        file.write('{"step": 9, "loss": null}\n')  # a step that was skipped
+    (run,) = trainings.summarise_all()
+    assert (run["step"], run["state"], run["loss"]) == (9, "finished", 1 / 5)
+
+
+def test_a_damaged_run_does_not_hide_the_others(trainings):
+    (trainings.folder / "two").mkdir()
+    (trainings.folder / "two/config.json").write_text("{")
+    states = {run["name"]: run["state"] for run in trainings.summarise_all()}
+    assert states == {"one": "stopped", "two": "unreadable"}
+
+
+def test_long_curves_are_thinned_and_keep_their_end(trainings):
+    lines = (f'{{"step": {i}, "loss": 1}}\n' for i in range(1, 5003))
+    (trainings.folder / "one/log.jsonl").write_text("".join(lines))
+    curve = trainings.describe("one")["curve"]
+    assert 350 < len(curve) <= 400
+    assert curve[-1][0] == 5002
+
+
+def test_no_path_leads_out_of_a_run(trainings, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    run = trainings.folder / "one"
+    (run / "samples/00000006.png").symlink_to(tmp_path / "secret.png")
+    (trainings.folder / "link").symlink_to(tmp_path)
+    (tmp_path / "report.html").write_text("secret")
+    assert trainings.find_file("one", "samples/00000005.png").read_bytes() == b"picture"
+    for name, path in (
+        ("one", "samples/00000006.png"), ("one", "../../secret.png"), ("one", "config.json"),
+        ("one", "samples/../config.json"), ("one", str(tmp_path / "secret.png")),
+        ("link", "report.html"), ("..", "report.html"), (".", "one/report.html"),
+        ("one/../..", "report.html"), ("nowhere", "report.html"), ("one", "samples/00000007.png"),
+    ):  # fmt: skip
+        with pytest.raises(FileNotFoundError):
+            trainings.find_file(name, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "../x"}, "give letters"),
+        ({"name": "-x"}, "give letters"),
+        ({"preset": "vector"}, "did you mean vectors"),
+        ({"amount": 0.5, "unit": "steps"}, "whole number"),
+        ({"amount": 1e9}, "a second and a week"),
+        ({"amount": float("nan")}, "a second and a week"),
+        ({"amount": float("inf"), "unit": "steps"}, "whole number"),
+        ({"unit": "days"}, "there are seconds, minutes, hours, steps"),
+        ({"out": "x"}, "out does not exist"),
+        ({"name": "one"}, "this run exists"),
+    ],
+)
+def test_a_training_that_makes_no_sense_is_refused(trainings, change, words):
+    with pytest.raises(ValueError, match=words):
+        trainings.start({"name": "new", "preset": "vectors", "amount": 1} | change)
+    with pytest.raises(ValueError, match="amount, preset: missing"):
+        parse_training({"name": "x"})
+    assert [run["name"] for run in trainings.summarise_all()] == ["one"]
+
+
+STAND_IN = """
+import pathlib, signal, sys, time
+out = pathlib.Path(sys.argv[0])
+def save(*_):
+    (out / "saved").write_text("")
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
+(out / "ready").write_text("")
+print("some words"); print("the reason", flush=True)
+time.sleep(60 if sys.argv[1:] != ["fail"] else 0)
+sys.exit(2)
+"""
+
+
+@pytest.fixture
+def launch(trainings, monkeypatch):
+    """Start a process in place of a training, which takes seconds to begin."""
+    real = subprocess.Popen
+
+    def begin(name, *args):
+        place = trainings.folder / name
+        place.mkdir(exist_ok=True)
+        script = STAND_IN.replace("sys.argv[0]", repr(str(place)))
+        command = [sys.executable, "-c", script, *args]
+        monkeypatch.setattr(subprocess, "Popen", lambda _, **options: real(command, **options))
+        trainings._launch(name, [])
+        while not (place / "ready").exists():
+            time.sleep(0.01)
+
+    return begin
+
+
+def test_a_training_is_ended_by_its_own_signal_and_one_runs_at_a_time(trainings, launch):
+    launch("one")
+    assert trainings.summarise("one")["state"] == "training"
+    with pytest.raises(ValueError, match="one is being trained: stop it first"):
+        trainings.start({"name": "new", "preset": "vectors", "amount": 1})
+    trainings.stop("one")
+    trainings._trainings["one"].process.wait(20)
+    assert trainings.summarise("one")["state"] == "stopped"
+    assert (trainings.folder / "one/saved").exists()
+    with pytest.raises(ValueError, match="not being trained by this studio"):
+        trainings.stop("one")
+
+
+def test_a_training_that_fails_shows_the_last_line_that_it_printed(trainings, launch):
+    launch("one", "fail")
+    trainings._trainings["one"].process.wait(20)
+    run = trainings.summarise("one")
+    assert (run["state"], run["error"]) == ("failed", "the reason")
+
+
+def test_no_training_outlives_the_studio(trainings, launch):
+    launch("new")
+    process = trainings._trainings["new"].process
+    assert os.getsid(process.pid) == process.pid  # the terminal's Ctrl-C does not reach it twice
+    trainings.close()
+    assert process.returncode == 130
+    assert (trainings.folder / "new/saved").exists()
+
+
+def test_a_report_may_run_nothing(studio, folder, ask):
+    (folder / "old").mkdir(parents=True, exist_ok=True)
+    (folder / "old/report.html").write_text("<p>report</p>")
+    status, text, headers = ask("/runs/old/report.html")
+    assert (status, text) == (200, "<p>report</p>")
+    policy = headers["Content-Security-Policy"]
+    assert re.search("default-src 'none'.*sandbox", policy)
+    for path in ("/runs/old/config.json", "/runs/..%2fold/report.html", "/runs/old/../old/x"):
+        assert ask(path)[0] == 404
