@@ -185,6 +185,6 @@ def test_right_halves_of_digits_are_restored(folder, classes):
     # the truth is within 19 equal samples in 0.9 of cases; here, of four filters, 0.85, and 0.92
     assert 0.78 <= coverage["particle_filter"] <= 0.93
     assert 0.85 <= coverage["pigdm"] <= 0.97
-    # 0.76 and 0.87 in docs/restoration.md
-    assert accuracy["split_gibbs"] >= 0.7
+    # 0.76 and 0.87 in docs/restoration.md, the first less three standard errors of 0.017
+    assert accuracy["split_gibbs"] >= 0.71
     assert 0.85 <= coverage["split_gibbs"] <= 0.95

@@ -305,9 +305,8 @@ def test_a_page_that_takes_nothing_does_not_hold_the_others_up(connect, monkeypa
         assert receive(page)["status"] == "running"
         assert steps.ended.wait(20)
         say(other, id=1, job="test.steps")
-        answers = [receive(other)["status"], receive(other).get("status", "frame")]
-        # the worker may still be about to leave the first job
-        assert "running" in answers[: 1 + (answers[0] == "queued")]
+        while receive(other)["status"] != "running":  # the worker may still leave the first job
+            pass
 
 
 def test_an_error_is_shown_and_a_fault_is_logged(connect, monkeypatch, caplog):

@@ -289,8 +289,8 @@ def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(colour
 @pytest.mark.parametrize(
     ("job", "settings", "message"),
     [
-        ("images.sample", {"n": 257}, "n=257: give a whole number from 1 to 256"),
-        ("images.sample", {"seed": -1}, "seed=-1: give a whole number"),
+        ("images.sample", {"n": 257}, "n=257: give 1 to 256"),
+        ("images.sample", {"seed": -1}, "seed=-1: give 0 to 9007199254740991"),
         ("images.sample", {"step": 3}, "step does not exist: did you mean steps"),
         ("images.sample", {"steps": "many"}, "steps='many': give a whole number or null"),
         ("images.nearest", {"n": 2, "index": 2}, "index=2: give a whole number from 0 to 1"),
@@ -300,8 +300,8 @@ def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(colour
         ("restore.run", {"mask": "f0 f0"}, "mask has shape"),
         ("restore.run", {"mask": "one"}, "mask='one': give a hexadecimal number for each row"),
         ("restore.run", {"task": "super-resolve", "factor": 3}, "factor=3: it must divide 4 and 4"),
-        ("restore.run", {"task": "deblur", "sigma": 0}, "sigma=0.0: give the blur's deviation"),
-        ("restore.run", {"particles": 10**9}, "particles=1000000000: give a whole number from 1"),
+        ("restore.run", {"task": "deblur", "sigma": 0}, "sigma=0: give 0.001 to 100"),
+        ("restore.run", {"particles": 10**9}, "particles=1000000000: give 1 to 256"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(coloured, job, settings, message):

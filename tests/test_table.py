@@ -15,7 +15,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from scorefield import cli
+from scorefield import cli, load, save
 from scorefield.data import Table, all_samples, load_data
 from scorefield.data import csv_table as module
 from scorefield.data import parquet as parquet_module
@@ -360,6 +360,13 @@ def test_rows_of_a_run_are_sampled_and_restored_given_some_cells(tmp_path, monke
         if name != "--task":
             assert cli.main(["sample", "run", "--given=region=north", option]) == 2
             assert f"learned samples by restoration: leave out {name}" in capsys.readouterr().err
+    model = load("run")
+    model.tuned = True
+    save(model, "run")
+    assert cli.main(["restore", "run", "part.tsv", "--out", "b"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""  # nothing is announced that will not be computed
+    assert "the model is tuned to consistency" in err
     assert not Path("b").exists()
 
 

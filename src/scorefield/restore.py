@@ -274,6 +274,15 @@ def restore_rows(
     return x
 
 
+def require_score(model: ScoreModel) -> None:
+    """Raise if a model is not a score because it is tuned to consistency."""
+    if model.tuned:
+        raise ValueError(
+            "the model is tuned to consistency and not a score, as restoration needs: give the "
+            "model or the run that it was tuned from"
+        )
+
+
 def workload(
     model: ScoreModel,
     n: int,
@@ -290,11 +299,7 @@ def workload(
     Options of the method, such as inner=3, and the longer end of "split_gibbs" for a noisy y are
     not counted.
     """
-    if model.tuned:
-        raise ValueError(
-            "the model is tuned to consistency and not a score, as restoration needs: give the "
-            "model or the run that it was tuned from"
-        )
+    require_score(model)
     if method not in get_args(RestorationMethod):
         raise ValueError(f"method={method!r}: there are {', '.join(get_args(RestorationMethod))}")
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}

@@ -151,7 +151,8 @@ def describe_type(hint: Any) -> str:
     if origin is Mapping:
         return f"names, each with {describe_type(items[1])}"
     if origin in (tuple, Sequence):
-        return f"[{', '.join(map(describe_type, items))}{', ...' * (origin is Sequence)}]"
+        words = ", ".join(describe_type(item) for item in items if item is not ...)
+        return f"[{words}{', ...' * (origin is Sequence or ... in items)}]"
     return TYPE_WORDS.get(origin or hint, str(hint))
 
 

@@ -11,7 +11,7 @@ from . import pictures, restorations
 from .context import Studio
 from .plane import diagnose_plane, sample_plane, show_target, write_sampling
 from .plane_training import train_plane, write_training
-from .trainings import training_code
+from .trainings import write_run
 from .work import Job
 
 JOBS: dict[str, Job[Studio]] = {
@@ -31,8 +31,8 @@ JOBS: dict[str, Job[Studio]] = {
 CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {
     "plane.sample": write_sampling,
     "plane.train": write_training,
-    "images.sample": pictures.code_of_pictures,
-    "images.between": pictures.code_of_path,
-    "restore.run": restorations.code_of_restoration,
-    "runs.train": training_code,
+    "images.sample": pictures.write_pictures,
+    "images.between": pictures.write_path,
+    "restore.run": restorations.write_restoration,
+    "runs.train": write_run,
 }

@@ -4,9 +4,8 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +25,16 @@ from ..runs.resume import open_data
 from ..sample import Plan, chains, class_number, guided_score, make_plan, require_prior
 from ..samplers import SAMPLERS, State, every
 from ..show.images import as_bytes
-from ..values import convert_arguments
 from .context import Studio
+from .settings import MAX_SEED, Between, parse_settings
 from .wire import Frame
 
 MAX_IMAGES = 256
 """Images of one page: the batch of `sample`, so that all of them anneal together."""
 MAX_STEPS = 10_000
+MAX_GUIDANCE = 1e6
 MAX_SHOWN = 120
 """States of a chain that are sent, evenly spaced."""
-MAX_SEED = 2**53 - 1
-"""Largest whole number that JavaScript has exactly."""
 NEIGHBOURS = 6
 USUAL_SAMPLES = 100
 """Held-out images that show what distance is usual."""
@@ -45,7 +43,6 @@ COMPARED_AT_ONCE = 2**22
 
 Bytes = npt.NDArray[np.uint8]
 Decode = Callable[[Tensor], Tensor]
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,11 @@ class SampleSettings:
     """Settings of a grid of samples; None is the run's own choice."""
 
     sampler: str | None = None
-    steps: int | None = None
-    seed: int = 0
-    n: int = 16
+    steps: Annotated[int | None, Between(1, MAX_STEPS)] = None
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
+    n: Annotated[int, Between(1, MAX_IMAGES)] = 16
     label: str | None = None
-    guidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, most in (("n", MAX_IMAGES), ("steps", MAX_STEPS)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(f"{name}={value}: give a whole number from 1 to {most}")
-        check_page_seed("seed", self.seed)
-        if not isfinite(self.guidance):
-            raise ValueError(f"guidance={self.guidance}: give a finite number, 1 for none")
+    guidance: Annotated[float, Between(-MAX_GUIDANCE, MAX_GUIDANCE)] = 1.0
 
     def plan(self, studio: Studio) -> Plan:
         """Return the plan, as `scorefield sample` chooses it."""
@@ -82,7 +70,6 @@ class OneOfThem(SampleSettings):
     index: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not 0 <= self.index < self.n:
             raise ValueError(f"index={self.index}: give a whole number from 0 to {self.n - 1}")
 
@@ -91,23 +78,8 @@ class OneOfThem(SampleSettings):
 class SeedPath(SampleSettings):
     """Settings of n images on the way from one seed to another."""
 
-    n: int = 9
-    other: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_page_seed("other", self.other)
-
-
-def check_page_seed(name: str, seed: int) -> None:
-    """Raise unless a seed is a number that the page can write."""
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"{name}={seed}: give a whole number from 0 to {MAX_SEED}")
-
-
-def convert_settings(kind: type[Kind], settings: Mapping[str, Any]) -> Kind:
-    """Return a page's settings in the types of a dataclass; an error names the field."""
-    return kind(**convert_arguments(kind, settings, ""))
+    n: Annotated[int, Between(1, MAX_IMAGES)] = 9
+    other: Annotated[int, Between(0, MAX_SEED)] = 1
 
 
 def image_decoder(studio: Studio) -> Decode:
@@ -148,7 +120,7 @@ def open_run_data(studio: Studio) -> tuple[Experiment, Dataset]:
 def describe_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield what can be chosen: samplers, classes, and the measured costs of the samplers."""
     model, decode = studio.model, image_decoder(studio)
-    convert_settings(SampleSettings, settings)
+    parse_settings(SampleSettings, settings)
     own = SampleSettings().plan(studio)
     tuned = SAMPLERS[own.sampler].jumps
     names = [name for name, one in SAMPLERS.items() if one.jumps == tuned]
@@ -176,7 +148,7 @@ def count_steps(plan: Plan) -> int:
 
 def describe_plan(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the cost and the noise levels of a plan, before it is run."""
-    plan = convert_settings(SampleSettings, settings).plan(studio)
+    plan = parse_settings(SampleSettings, settings).plan(studio)
     yield Frame({"keep": True, "evaluations": plan.evaluations, "levels": plan.sigmas.tolist()})
 
 
@@ -198,7 +170,7 @@ def read_frontier(studio: Studio) -> list[dict[str, Any]]:
 
 def sample_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the states of a grid of samples, from noise to images."""
-    wanted, decode = convert_settings(SampleSettings, settings), image_decoder(studio)
+    wanted, decode = parse_settings(SampleSettings, settings), image_decoder(studio)
     yield from show_states(studio, wanted, wanted.plan(studio), run_chains(studio, wanted), decode)
 
 
@@ -259,7 +231,7 @@ def final_pictures(studio: Studio, wanted: SampleSettings) -> Iterator[None]:
 
 def find_neighbours(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Yield the training images nearest to a sample, and how far held-out images usually are."""
-    wanted, decode = convert_settings(OneOfThem, settings), image_decoder(studio)
+    wanted, decode = parse_settings(OneOfThem, settings), image_decoder(studio)
     experiment, data = open_run_data(studio)
     own = {field.name: getattr(wanted, field.name) for field in fields(SampleSettings)}
     yield from final_pictures(studio, SampleSettings(**own))
@@ -288,7 +260,7 @@ def find_neighbours(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Fra
 
 def interpolate_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the states of n samples whose noise goes from that of one seed to that of another."""
-    wanted, decode = convert_settings(SeedPath, settings), image_decoder(studio)
+    wanted, decode = parse_settings(SeedPath, settings), image_decoder(studio)
     model, plan = studio.model.eval(), wanted.plan(studio)
     optimize(model, batch=wanted.n, evaluations=plan.evaluations)
     weights = torch.linspace(0, 1, wanted.n)
@@ -330,9 +302,9 @@ def plan_as_python(studio: Studio, wanted: SampleSettings) -> list[str]:
     ]
 
 
-def code_of_pictures(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
+def write_pictures(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
     """Return the command and the Python that give the same samples."""
-    wanted = convert_settings(SampleSettings, settings)
+    wanted = parse_settings(SampleSettings, settings)
     flags = {
         "-n": wanted.n, "--sampler": wanted.sampler, "--steps": wanted.steps,
         "--seed": wanted.seed, "--label": wanted.label,
@@ -362,9 +334,9 @@ def command_line(name: str, studio: Studio, flags: Mapping[str, Any], *files: st
     return shlex.join(words)
 
 
-def code_of_path(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
+def write_path(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
     """Return the Python that gives the same path between two seeds."""
-    wanted, model = convert_settings(SeedPath, settings), studio.model
+    wanted, model = parse_settings(SeedPath, settings), studio.model
     condition = "None"
     if wanted.label is not None:
         condition = f"{{'label': {int(class_number(model, wanted.label, wanted.guidance))}}}"

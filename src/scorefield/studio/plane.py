@@ -25,7 +25,7 @@ from .. import (
     wilson,
 )
 from .context import Studio
-from .settings import Among, Between, Length, parse_settings
+from .settings import MAX_SEED, Among, Between, Length, parse_settings
 from .targets import TargetSettings, make_target, write_target
 from .wire import Frame
 
@@ -55,7 +55,7 @@ class ChainSettings(TargetSettings):
     epsilon: Annotated[float, Between(1e-9, 1e4)] = 0.1
     convention: Literal["paper", "official"] = "paper"
     n: Annotated[int, Between(20, 4000)] = 1280
-    seed: Annotated[int, Between(0, 2**53)] = 0
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

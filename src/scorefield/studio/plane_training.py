@@ -28,7 +28,7 @@ from .. import (
 )
 from ..train import train
 from .context import Studio
-from .settings import Between, parse_settings
+from .settings import MAX_SEED, Between, parse_settings
 from .targets import TargetSettings, make_target, write_target
 from .wire import Frame
 
@@ -58,7 +58,7 @@ class PlaneTraining(TargetSettings):
     batch: Annotated[int, Between(1, 4096)] = 256
     rate: Annotated[float, Between(1e-6, 1)] = 0.003
     iterations: Annotated[int, Between(1, 20_000)] = 1000
-    seed: Annotated[int, Between(0, 2**53)] = 0
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
 
 
 class FieldTraining:
@@ -75,7 +75,7 @@ class FieldTraining:
         self.optimizer = torch.optim.Adam(net.parameters(), lr=settings.rate)
         self.losses = deque[float](maxlen=SHOW_EVERY)
 
-    def go_on(self) -> Iterator[None]:
+    def take_steps(self) -> Iterator[None]:
         """Take the steps that are left, and yield after each."""
         settings = self.settings
         updates = train(
@@ -109,7 +109,7 @@ def train_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | N
     if training is None or training.settings != key:
         training = studio.cache["plane.train"] = FieldTraining(key)
     yield show_training(training, settings)
-    for step in training.go_on():
+    for step in training.take_steps():
         is_shown = training.step % SHOW_EVERY == 0 or training.step == settings.iterations
         yield show_training(training, settings) if is_shown else step
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,15 +24,15 @@ from ..train import derive_seed
 from ..values import RestorationMethod
 from .context import Studio
 from .pictures import (
+    MAX_GUIDANCE,
     MAX_STEPS,
-    check_page_seed,
     clock,
     command_line,
-    convert_settings,
     image_decoder,
     open_run_data,
     to_bytes,
 )
+from .settings import MAX_SEED, Between, parse_settings
 from .wire import Frame
 
 MAX_COMPLETIONS = 64
@@ -54,14 +54,8 @@ class Measured:
     task: Operation = "inpaint"
     mask: str = ""  # a hexadecimal number for each row, whose bits are the known pixels
     factor: int = 2
-    sigma: float = 1.0
-    noise: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sigma <= 100:
-            raise ValueError(f"sigma={self.sigma}: give the blur's deviation, above 0, at most 100")
-        if self.noise is not None and not 0 <= self.noise <= 10:
-            raise ValueError(f"noise={self.noise}: give the noise's deviation, from 0 to 10")
+    sigma: Annotated[float, Between(1e-3, 100)] = 1.0  # of the blur
+    noise: Annotated[float | None, Between(0, 10)] = None
 
     @property
     def deviation(self) -> float:
@@ -89,23 +83,14 @@ class Measured:
 class Completions(Measured):
     """Settings of completions of a measurement."""
 
-    n: int = 8
+    n: Annotated[int, Between(1, MAX_COMPLETIONS)] = 8
     method: RestorationMethod = "mmps"
-    steps: int | None = None
-    particles: int = 32
-    filters: int = 4
+    steps: Annotated[int | None, Between(1, MAX_STEPS)] = None
+    particles: Annotated[int, Between(1, COMPLETION_BATCH)] = 32
+    filters: Annotated[int, Between(1, MAX_COMPLETIONS)] = 4
     label: str | None = None
-    guidance: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        limits = {"n": MAX_COMPLETIONS, "particles": COMPLETION_BATCH, "filters": MAX_COMPLETIONS}
-        for name, most in (limits | {"steps": MAX_STEPS}).items():
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(f"{name}={value}: give a whole number from 1 to {most}")
-        check_page_seed("seed", self.seed)
+    guidance: Annotated[float, Between(-MAX_GUIDANCE, MAX_GUIDANCE)] = 1.0
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
 
 
 def parse_mask(rows: str, height: int, width: int) -> Tensor:
@@ -182,7 +167,7 @@ def measure(studio: Studio, wanted: Completions) -> tuple[Tensor, LinearOperator
 
 def describe_restorations(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield what can be chosen: operators, and methods with their costs and measured errors."""
-    convert_settings(Measured, settings)
+    parse_settings(Measured, settings)
     channels, height, width = shape = image_shape(studio)
     factors = [f for f in range(2, min(height, width)) if not (height % f or width % f)]
     tasks = [task for task in get_args(Operation) if task != "colorize" or channels == 3]
@@ -216,7 +201,7 @@ def describe_method(studio: Studio, name: RestorationMethod) -> dict[str, Any]:
 
 def show_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the image to measure, and what a measurement other than a mask leaves of it."""
-    wanted = convert_settings(Measured, settings)
+    wanted = parse_settings(Measured, settings)
     x = measured_image(studio, wanted)
     arrays = {"image": to_bytes(x)[0]}
     if wanted.task != "inpaint":
@@ -232,7 +217,7 @@ def show_measurement(wanted: Measured, operator: LinearOperator, x: Tensor) -> T
 
 def restore_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Yield completions as they form, and at the end as `restore` returns them."""
-    wanted = convert_settings(Completions, settings)
+    wanted = parse_settings(Completions, settings)
     x, operator, y = measure(studio, wanted)
     chains = completion_chains(studio, wanted, operator, y)
     interval, ends = -(-chains.work.states // STATES_SHOWN), list[Tensor]()
@@ -297,12 +282,12 @@ def frame_of_completions(x: Tensor, places: list[int], about: dict[str, Any]) ->
 # ── The same as code ─────────────────────────────────────────────────────────────────────────────
 
 
-def code_of_restoration(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
+def write_restoration(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
     """Return the Python that gives the same completions, and the command where there is one.
 
     The command reads the image and the mask that the page saves, so it is for bytes.
     """
-    wanted = convert_settings(Completions, settings)
+    wanted = parse_settings(Completions, settings)
     x, operator, y = measure(studio, wanted)
     work = completion_chains(studio, wanted, operator, y).work
     names = ["operator", "y", str(wanted.n), f"method={wanted.method!r}"]

@@ -1,7 +1,6 @@
 """Settings of a job: a frozen dataclass, filled from the page's JSON.
 
-Types are int, float, str, bool, tuple[float, ...] and a Literal of texts. A limit stands in the
-annotation:
+A limit stands in the annotation; None has none:
 
     @dataclass(frozen=True)
     class Sampling:
@@ -10,23 +9,16 @@ annotation:
         start: Literal["prior", "square"] = "prior"
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+from ..values import check_names, convert_value, spelling_hint
 
 AnySettings = TypeVar("AnySettings")
 
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+MAX_SEED = 2**53 - 1
+"""Largest whole number that JavaScript has exactly."""
 
 
 class Between(NamedTuple):
@@ -52,44 +44,23 @@ class Length(NamedTuple):
 
 def parse_settings(kind: type[AnySettings], values: Mapping[str, Any]) -> AnySettings:
     """Return the settings of a page; an error names the field, its value and the fix."""
-    hints = get_type_hints(kind, include_extras=True)
-    if unknown := [name for name in values if name not in hints]:
-        raise ValueError(f"setting {unknown[0]!r:.40} does not exist: give {', '.join(hints)}")
-    own = {name: _parse_setting(name, value, hints[name]) for name, value in values.items()}
+    types, hints = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    check_names(values, types, "setting ")
+    own = {name: convert_value(value, types[name], name) for name, value in values.items()}
+    for name, value in own.items():
+        if get_origin(hints[name]) is Annotated and value is not None:
+            for limit in get_args(hints[name])[1:]:
+                _check_limit(name, value, limit)
     required = [f.name for f in fields(kind) if f.default is MISSING]  # type: ignore[arg-type]
     if missing := [name for name in required if name not in values]:
-        raise ValueError(f"setting {missing[0]!r} is missing")
+        raise ValueError(f"{', '.join(missing)}: missing")
     return kind(**own)
-
-
-def _parse_setting(name: str, value: Any, hint: Any) -> Any:
-    base, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    if get_origin(base) is Literal:
-        base, limits = str, [Among(*get_args(base))]
-    if base == tuple[float, ...]:
-        if not isinstance(value, list):
-            raise ValueError(f"{name}={value!r:.80}: give a list of numbers")
-        value = tuple(_parse_one(name, number, float) for number in value)
-    else:
-        value = _parse_one(name, value, base)
-    for limit in limits:
-        _check_limit(name, value, limit)
-    return value
-
-
-def _parse_one(name: str, value: Any, kind: type) -> Any:
-    """Return a value of the type; a whole number is also a float."""
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{name}={value!r:.80}: give {KINDS[kind]}")
-    return value
 
 
 def _check_limit(name: str, value: Any, limit: Between | Among | Length) -> None:
     if isinstance(limit, Among):
         if value not in limit.names:
-            raise ValueError(f"{name}={value!r:.80}: give one of {', '.join(limit.names)}")
+            raise ValueError(f"{name}={value!r:.80}: {spelling_hint(value, limit.names)}")
     elif isinstance(limit, Length):
         if not limit.low <= len(value) <= limit.high:
             raise ValueError(
@@ -99,4 +70,4 @@ def _check_limit(name: str, value: Any, limit: Between | Among | Length) -> None
         numbers = value if isinstance(value, tuple) else (value,)
         wrong = [number for number in numbers if not limit.low <= number <= limit.high]
         if wrong:
-            raise ValueError(f"{name}={wrong[0]:g}: give {limit.low:g} to {limit.high:g}")
+            raise ValueError(f"{name}={wrong[0]:.16g}: give {limit.low:.16g} to {limit.high:.16g}")

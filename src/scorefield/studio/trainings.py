@@ -18,7 +18,8 @@ from typing import IO, Any, Literal
 from ..runs.config import read
 from ..runs.journal import read_log
 from ..runs.presets import PRESETS
-from ..values import check_names, convert_arguments
+from ..values import check_names
+from .settings import parse_settings
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 """Names of runs: one folder, no path."""
@@ -65,17 +66,9 @@ class TrainingSettings:
         return ["train", self.preset, "--out", str(folder / self.name), *limit]
 
 
-def parse_training(settings: Mapping[str, Any]) -> TrainingSettings:
-    """Return the settings of the page; an error names what is wrong."""
-    names = TrainingSettings.__annotations__.keys() - settings.keys() - {"unit"}
-    if names:
-        raise ValueError(f"{', '.join(sorted(names))}: missing")
-    return TrainingSettings(**convert_arguments(TrainingSettings, settings, ""))
-
-
-def training_code(settings: Mapping[str, Any], studio: Any) -> dict[str, str | None]:
+def write_run(settings: Mapping[str, Any], studio: Any) -> dict[str, str | None]:
     """Return the command and the Python of a training."""
-    asked = parse_training(settings)
+    asked = parse_settings(TrainingSettings, settings)
     limit = f"training.budget={asked.seconds:g}"
     if asked.unit == "steps":
         limit = f"training.steps={asked.amount:.0f}"
@@ -195,7 +188,7 @@ class Trainings:
 
     def start(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training in a new folder."""
-        asked = parse_training(settings)
+        asked = parse_settings(TrainingSettings, settings)
         if (self.folder / asked.name).exists():
             raise ValueError(f"name {asked.name!r}: this run exists; give another name")
         return self._launch(asked.name, asked.arguments(self.folder))
