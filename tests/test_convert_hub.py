@@ -263,3 +263,34 @@ def test_a_model_is_loaded_by_its_name_on_the_hub(save, hub, tmp_path):
     with pytest.raises(ValueError, match="a pipeline with vae"):
         scorefield.load("hub:some/text")
     assert all(name.endswith(".json") for name in hub.downloads())
+
+
+@torch.no_grad()
+def test_weights_in_several_files_are_complete_after_the_last_one(save, hub, tmp_path, monkeypatch):
+    unet, _ = save()
+    (tmp_path / "unet/diffusion_pytorch_model.safetensors").unlink()
+    unet.float().save_pretrained(tmp_path / "unet", max_shard_size="200KB")
+    files = {p.relative_to(tmp_path).as_posix(): p for p in tmp_path.rglob("*") if p.is_file()}
+    stored = {name: files[name].read_bytes() for name in sorted(files, reverse=True)}
+    parts = sorted(name for name in stored if name.endswith(".safetensors"))
+    assert len(parts) > 2
+    hub.repositories["google/ddpm"] = Repository([stored])
+    x, truth = torch.rand(2, 3, SIZE, SIZE), from_diffusers(tmp_path)
+
+    def assert_incomplete():
+        with monkeypatch.context() as offline:
+            offline.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+            with pytest.raises(OSError, match="not in the cache"):
+                scorefield.load("hub:google/ddpm")
+
+    hub.faults = {f"/{parts[-1]}": 500}
+    with pytest.raises(OSError, match="status 500"):
+        scorefield.load("hub:google/ddpm")
+    assert_incomplete()
+    hub.faults = {}
+    assert torch.equal(scorefield.load("hub:google/ddpm")(x, 0.5), truth(x, 0.5))
+    damaged = next((tmp_path / "cache").rglob(parts[0])).resolve()
+    damaged.write_bytes(b"\0" + damaged.read_bytes()[1:])
+    with pytest.raises(OSError, match="is damaged"):
+        scorefield.load("hub:google/ddpm")
+    assert_incomplete()

@@ -212,7 +212,7 @@ def test_a_name_that_leaves_the_cached_commit_is_refused(end):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("me", "names no model of the Hub: give hub:OWNER/NAME"),
+        ("me", "names no model of the Hub: its owner is missing: give hub:OWNER/NAME"),
         ("../digits", "names no model of the Hub"),
         ("me/nothing", "does not exist, or is private: .*hf auth login"),
         ("me/private", "does not exist, or is private: .*hf auth login"),
@@ -320,13 +320,20 @@ def test_a_dry_run_writes_the_files_without_a_library_or_a_login(run, tmp_path, 
         scorefield.load(f"hub:{NAME}")
 
 
-def test_a_model_in_memory_is_pushed_and_loaded(hub, run):
+def test_a_model_in_memory_is_pushed_and_loaded(hub, run, tmp_path):
     model = scorefield.load(run)
-    push(model, NAME)
+    address = model.push_to_hub(NAME, private=True, license="mit")
+    assert address.endswith(f"/{NAME}/commit/{hub.repositories[NAME].head}")
+    assert hub.repositories[NAME].private
     assert same(scorefield.load(f"hub:{NAME}"), run)
     files = hub.repositories[NAME].commits[-1]
     assert files.keys() == {"model.safetensors", "model.json", "samples.png", "README.md"}
     assert b"Memorisation of the training data was not measured." in files["README.md"]
+    assert b"license: mit" in files["README.md"]
+    hub.requests.clear()
+    folder = model.push_to_hub(NAME, dry_run=tmp_path / "card")
+    assert {path.name for path in Path(folder).iterdir()} == files.keys()
+    assert not hub.requests
 
 
 DAMAGED = {
@@ -379,8 +386,14 @@ def test_a_private_push_is_never_public(hub, run):
 
 
 def test_a_push_that_cannot_succeed_is_refused(hub, run, tmp_path, monkeypatch):
-    for name in ("digits", "me/digits@main", "me/digits/model.safetensors"):
-        with pytest.raises(ValueError, match=r"give .*OWNER/NAME"):
+    for name, message in {
+        "digits": r"'digits' has no owner: give OWNER/digits, where .*`hf auth whoami`",
+        "hub:digits": "has no owner: give OWNER/digits",
+        "": "give hub:OWNER/NAME",
+        "me/digits@main": "give OWNER/NAME, without a revision",
+        "me/digits/model.safetensors": "give OWNER/NAME, without a revision",
+    }.items():
+        with pytest.raises(ValueError, match=message):
             push(run, name)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="name a run that has ended"):

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -184,6 +185,31 @@ class ScoreModel(nn.Module):
         if count is not None and not 0 <= low <= high < count:
             raise ValueError(f"label={label}: the model's classes are 0 to {count - 1}")
         return label
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        dry_run: str | Path | None = None,
+        private: bool = False,
+        message: str | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Upload the model and its card to the Hugging Face Hub, and return the commit's address.
+
+        It is `scorefield.evaluate.push`, which also takes a run, with its configuration and
+        figures. `load("hub:OWNER/NAME")` loads the model.
+
+        Args:
+            name: OWNER/NAME on the Hub, which is created if there is none.
+            dry_run: a new folder to write the files to instead, without a network or a login.
+            private: create a repository that only its owner sees; a public one is refused.
+            message: message of the commit.
+            license: identifier of a licence in the card, such as mit; by default the card has none.
+        """
+        from .evaluate import push  # when it is called: everything there needs this module
+
+        return push(self, name, dry_run=dry_run, private=private, message=message, license=license)
 
     def round(self, sigmas: Float[Tensor, "levels"]) -> Float[Tensor, "rounded"]:
         """Move the levels of a grid to the nearest ones of the training, without repetition."""

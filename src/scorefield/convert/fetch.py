@@ -27,10 +27,7 @@ HUB_NAME = re.compile(
     re.ASCII,
 )
 RUN_FILES = ("model.json", "config.json", "data.json", "table.json", "latents.json")
-"""Files of a run that travel with its model.safetensors; `save` writes the first one too.
-
-It is downloaded last: a commit in the cache that has it is complete.
-"""
+"""Files of a run that travel with its model.safetensors; `save` writes the first one too."""
 LAYOUT_FILES = re.compile(
     r"((unet|scheduler|unet/scheduler)/)?(model_index|(scheduler_)?config)\.json"
 )
@@ -41,6 +38,10 @@ WEIGHT_FILES = re.compile(
     r"(unet/)?diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?", re.ASCII
 )
 """Files of the weights of diffusers; others hold a lower precision, or are pickles."""
+LAST_FILE = re.compile(
+    r"model\.json|(unet/)?diffusion_pytorch_model\.safetensors(\.index\.json)?", re.ASCII
+)
+"""The file of a model that is downloaded last: a commit in the cache that has it is complete."""
 CHUNK = 2**20
 """Bytes that are read at a time for a checksum."""
 LOG_IN = "log in by `hf auth login`"
@@ -71,9 +72,10 @@ def parse_hub_name(name: str) -> HubName:
         parts = "/".join(filter(None, match.groups())).split("/")  # of paths in the cache
         if {"", ".", ".."}.isdisjoint(parts) and not re.search(r"[\\\x00-\x1f\x7f]", name):
             return HubName(**match.groupdict())
+    lacks_owner = "its owner is missing: " * ("/" not in name)
     raise ValueError(
-        f"{name!r:.200} names no model of the Hub: give hub:OWNER/NAME, with @REVISION behind it "
-        "for another than the newest, and /FILE for a checkpoint in it"
+        f"{name!r:.200} names no model of the Hub: {lacks_owner}give hub:OWNER/NAME, with "
+        "@REVISION behind it for another than the newest, and /FILE for a checkpoint in it"
     )
 
 
@@ -131,7 +133,9 @@ def fetch_model(name: str | Path) -> Path:
         )
     folder = download(filter(LAYOUT_FILES.fullmatch, checksums))
     prefix = "unet/" * (find_folders(folder)[0] != folder)
-    download(f for f in checksums if (m := WEIGHT_FILES.fullmatch(f)) and (m[1] or "") == prefix)
+    matches = filter(None, map(WEIGHT_FILES.fullmatch, checksums))
+    weights = (match[0] for match in matches if (match[1] or "") == prefix)
+    download(sorted(weights, key=lambda file: (bool(LAST_FILE.fullmatch(file)), file)))
     return folder
 
 
@@ -201,9 +205,13 @@ def _find_cached(source: HubName) -> list[Path]:
 
 def _is_complete(folder: Path, file: str | None) -> bool:
     """Return True if a commit's files were downloaded, to the last one."""
-    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    last = [f for f in files if f == "model.json" or WEIGHT_FILES.fullmatch(f)]
-    return not files.isdisjoint([file] if file else last)
+    return (folder / file).is_file() if file else bool(_last_files(folder))
+
+
+def _last_files(folder: Path) -> list[Path]:
+    """Return the files of a commit in the cache that show that it is complete."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [p for p in files if LAST_FILE.fullmatch(p.relative_to(folder).as_posix())]
 
 
 def _check(name: str, folder: Path, file: str, expected: str | None) -> None:
@@ -212,7 +220,7 @@ def _check(name: str, folder: Path, file: str, expected: str | None) -> None:
     git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     digest = _hash_file(path, git if len(expected or "") == 40 else hashlib.sha256())
     if digest != expected:
-        for place in {path.resolve(), path, folder / "model.json"}:  # it is no longer complete
+        for place in {path.resolve(), path, *_last_files(folder)}:  # it is no longer complete
             place.unlink(missing_ok=True)
         raise OSError(
             f"{name} is damaged: its checksum is {digest}, but the Hub lists {expected}; it was "

@@ -54,7 +54,13 @@ def push(
         message: message of the commit.
         license: identifier of a licence in the card, such as mit; by default the card has none.
     """
-    source = parse_hub_name(HUB_PREFIX + name.removeprefix(HUB_PREFIX))
+    bare = name.removeprefix(HUB_PREFIX)
+    if bare and "/" not in bare:
+        raise ValueError(
+            f"name={name!r:.200} has no owner: give OWNER/{bare:.200}, where OWNER is your name on "
+            "the Hub (`hf auth whoami`) or your organisation's"
+        )
+    source = parse_hub_name(HUB_PREFIX + bare)
     repository = source.repository
     if source.revision or source.file:
         raise ValueError(f"{name}: give OWNER/NAME, without a revision and a file")
