@@ -76,6 +76,11 @@ def test_help_describes_every_option_field_preset_and_sampler(command, capsys):
     for name, option in inspect.signature(function, eval_str=True).parameters.items():
         shared = any(getattr(mark, "help", None) for mark in get_args(option.annotation))
         assert shared or f" {name}: " in function.__doc__, name
+        if option.kind is option.POSITIONAL_OR_KEYWORD:
+            marks = get_args(option.annotation)
+            metavar = next(mark.metavar for mark in marks if hasattr(mark, "metavar"))
+            assert metavar in out.splitlines()[0]
+            assert metavar.startswith("[") == (option.default is not option.empty)
 
 
 def test_help_describes_every_argument_of_a_network():

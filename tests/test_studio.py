@@ -19,6 +19,7 @@ pytest.importorskip("websockets")
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 
+from scorefield.cli import main
 from scorefield.studio import guard, make_app, work
 from scorefield.studio.jobs import JOBS
 from scorefield.studio.server import POOL_THREADS, Page
@@ -405,14 +406,28 @@ def test_many_reloads_leave_no_thread_socket_or_memory(ask, connect, studio, mon
         ("--token " + "ä" * 16, "at least 16 letters"),
         ("--port 65536", "from 0 to 65535"),
         ("nowhere", "does not exist"),
+        (".", "holds no run"),
+        ("file", "not a safetensors file"),
+        ("--runs file", "name a folder of runs"),
     ],
 )
-def test_the_command_refuses_what_is_not_safe(error_of, args, words):
+def test_the_command_refuses_what_it_cannot_serve(error_of, tmp_path, monkeypatch, args, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("words")
     assert words in error_of("studio", "--no-browser", *args.split())
 
 
+def test_a_host_for_other_machines_is_warned_of(capsys):
+    # an address for documents, which no machine has
+    assert main(["studio", "--host", "192.0.2.1", "--token", SECRET]) == 2
+    warning, error = capsys.readouterr().err.splitlines()
+    assert "the connection is not encrypted" in warning
+    assert "name an address of this machine" in error
+
+
 def test_the_command_names_the_extra_and_a_port_in_use(error_of, studio, monkeypatch):
-    assert f"--port {studio.port}: " in error_of("studio", "--port", studio.port)
+    error = error_of("studio", "--port", studio.port)
+    assert f"--port {studio.port}: Address already in use; name another port" in error
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     assert "pip install 'scorefield[studio]'" in error_of("studio")
 

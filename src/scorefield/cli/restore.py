@@ -12,7 +12,9 @@ from . import options
 
 def restore(
     run: options.RunPath,
-    image: Annotated[Positional[Path | None], arg(metavar="IMAGE|ROWS.csv")] = None,
+    image: Annotated[
+        Positional[Path | None], arg(metavar="[IMAGE|ROWS.csv]", help_behavior_hint="")
+    ] = None,
     *,
     data: options.MovedData = None,
     count: int | None = None,

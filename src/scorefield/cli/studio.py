@@ -17,7 +17,12 @@ MIN_TOKEN = 16
 def studio(
     run: Annotated[
         Positional[Path | None],
-        arg(metavar="RUN", help="as in `sample`; without it, closed-form mixtures"),
+        arg(
+            metavar="[RUN]",
+            help="a run's directory, a saved or converted model, or hub:OWNER/NAME; by default "
+            "closed-form mixtures alone",
+            help_behavior_hint="",
+        ),
     ] = None,
     *,
     runs: Path = Path("runs"),
@@ -50,6 +55,8 @@ def studio(
             "use the studio; the connection is not encrypted",
             file=sys.stderr,
         )
+    if runs.exists() and not runs.is_dir():
+        raise ValueError(f"--runs {runs}: this is a file, name a folder of runs")
     for module in ("starlette", "uvicorn", "websockets"):
         import_extra(module, "studio", "the studio")
     place = None if run is None else options.find_run(run)

@@ -23,7 +23,10 @@ PRESET_HELP = (
 
 
 def train(
-    preset: Annotated[Positional[str | None], arg(metavar="PRESET", help=PRESET_HELP)] = None,
+    preset: Annotated[
+        Positional[str | None],
+        arg(metavar="[PRESET]", help=PRESET_HELP, help_behavior_hint=""),
+    ] = None,
     *,
     data: str | None = None,
     held_out: str | None = None,

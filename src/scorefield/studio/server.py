@@ -1,6 +1,7 @@
 """The studio's addresses, and the socket over which jobs and frames travel."""
 
 import asyncio
+import errno
 import json
 import os
 import socket as sockets
@@ -232,12 +233,15 @@ def serve(
 ) -> None:
     """Serve the studio until Ctrl-C."""
     app = make_app(run, token, runs=runs, host=host)
+    app.state.studio.about()  # fail now on what is no model
     family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
     try:
         listener = sockets.create_server((host, port), family=family)
     except OSError as error:
-        message = f"--host {host} --port {port}: {error.strerror}; name another port, 0 for any"
-        raise ValueError(message) from error
+        reason = str(error.strerror).partition(" (while")[0]
+        of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        fix = "name another port, 0 for any" if of_port else "name an address of this machine"
+        raise ValueError(f"--host {host} --port {port}: {reason}; {fix}") from error
     with listener:
         name = "127.0.0.1" if host in WILDCARDS else f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/?token={token}"
