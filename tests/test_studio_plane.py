@@ -67,6 +67,7 @@ def test_wrong_settings_are_refused_by_name(settings, message):
     [
         {"first": "langevin", "second": "annealed_langevin", "second_steps": 3},
         {"first": "underdamped", "second": "heun", "convention": "official", "epsilon": 0.01},
+        {"second": "annealed_langevin", "second_score": "network", "iterations": 3},
         {"first": "dpm_solver_sde", "second": "adaptive", "start": "prior", "target": "circle"},
         {"first": "ancestral", "target": "spirals", "start": "prior"},
         {"target": "points", "points": [1, 2.5, -3, 0.25], "spread": 0.3},
@@ -114,7 +115,7 @@ def test_shares_of_overlapping_modes_are_their_weights():
 def test_the_target_comes_with_its_ladder():
     (frame,) = frames_of(plane.show_target)
     paper = frame.header["paper"]
-    assert (paper["steps"], paper["epsilon"], paper["convention"]) == (100, 0.1, "paper")
+    assert (paper["steps"], paper["epsilon"], paper["convention"]) == (300, 0.1, "paper")
     torch.testing.assert_close(
         torch.tensor(paper["ladder"]), geometric(20.0, 1.0, 10), rtol=1e-3, atol=0
     )
@@ -151,6 +152,41 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped():
     x = plane_training.cell_middles(10.0, plane_training.FIELD_ARROWS)
     with torch.no_grad():
         assert np.array_equal(last.arrays["arrows"], names["model"](x, 2.0).numpy())
+
+
+def test_a_network_that_is_only_looked_at_is_not_trained():
+    settings = {"iterations": 5, "sigma": 3.0, "sigma_max": 9.0}
+    with torch.no_grad():
+        steps = plane_training.train_plane(STUDIO, settings)
+        for _ in range(3):  # the first field, and two steps
+            next(steps)
+        steps.close()
+    (frame,) = frames_of(plane_training.train_plane, **settings | {"train": False, "sigma": 2.0})
+    assert frame.header["step"] == 2
+
+
+def test_particles_on_the_learned_score_come_with_its_arrows_at_their_noise():
+    """The network of the panel is the one that the section below it has trained."""
+    network = {"iterations": 4, "sigma_max": LADDER[0], "sigma_min": LADDER[-1]}
+    settings = {"ladder": LADDER, "n": 20, "first_steps": 2, "second_steps": 2, "iterations": 4}
+    with torch.no_grad():
+        *_, field = frames_of(plane_training.train_plane, **network, sigma=LADDER[0])
+        frames = frames_of(plane.sample_plane, **settings, second_score="network")
+        *_, end = frames_of(plane_training.train_plane, **network, sigma=LADDER[-1])
+    assert np.array_equal(frames[0].arrays["second_arrows"], field.arrays["arrows"])
+    assert np.array_equal(frames[-1].arrays["second_arrows"], end.arrays["arrows"])
+    exact = frames_of(plane.sample_plane, **settings)
+    assert "second_arrows" not in exact[-1].arrays
+    assert np.array_equal(frames[-1].arrays["first"], exact[-1].arrays["first"])
+    assert not np.array_equal(frames[-1].arrays["second"], exact[-1].arrays["second"])
+
+
+def test_a_long_sampling_shows_a_state_of_every_few(monkeypatch):
+    monkeypatch.setattr(plane, "SHOWN_STATES", 3)
+    settings = {"ladder": LADDER, "n": 20, "first_steps": 1, "second_steps": 50}
+    frames = frames_of(plane.sample_plane, **settings)
+    steps = [frame.header["second"]["step"] for frame in frames]
+    assert steps == [*range(0, 4 * 50 + 1, plane.SHOWN_EVERY)]
 
 
 def test_the_map_of_errors_is_relative_to_the_exact_score():
@@ -330,8 +366,9 @@ BLUE = (0x00, 0x72, 0xB2)
 ORANGE = (0xB8, 0x6E, 0x00)
 
 
-def test_figure_3_happens_on_the_page(open_page):
-    with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_figure_3_happens_on_the_page(open_page, seed):
+    with open_page(f"#/plane?seed={seed}", viewport={"width": 1000, "height": 800}) as page:
         wait_for_field(page)
         page.get_by_label("Speed").select_option("4")
         run_both(page)
@@ -485,6 +522,80 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         assert number(page, "Loss now") < 0.5
         # dark blue is an error below 10 %: it is small where data are, such as above (5, 5)
         assert np.subtract(*pixels(page, "Map of the error").transpose(2, 0, 1)[[2, 0]]).max() > 20
+
+
+def test_the_second_sampler_runs_on_a_network_that_is_trained_first(open_page):
+    view = "#/plane?iterations=50&n=100&first_steps=2&second_steps=2"
+    with open_page(view, viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        exact = pixels(page, "Second sampler")
+        page.get_by_label("Score", exact=True).select_option("network")
+        empty = pixels(page, "Second sampler")
+        assert is_arrow(exact).sum() > 1000 > is_arrow(empty).sum()
+        run_both(page)
+        page.get_by_text("Trained", exact=True).wait_for()
+        assert number(page, "Training step") == 50
+        page.get_by_text("after 20 evaluations").first.wait_for()
+        assert is_arrow(pixels(page, "Second sampler")).sum() > 1000
+        errors, maps, arrows = [], [], []
+        for level in ("1", "20"):
+            page.get_by_label("Noise level of the learned score").filter(has_text=level).wait_for()
+            errors.append(number(page, "Relative error of the score"))
+            maps.append(pixels(page, "Map of the error"))
+            arrows.append(pixels(page, "Learned score on the exact score"))
+            page.get_by_label("Noise level σ of the picture").press("End")
+        # at the largest σ the exact score is nearly a line, which a network has at once
+        assert errors[1] < errors[0]
+        assert (maps[0] != maps[1]).mean() > 0.5
+        learned = [coloured(image, ORANGE) for image in arrows]
+        assert min(image.sum() for image in learned) > 1000
+        assert (learned[0] != learned[1]).sum() > 500
+        # the other panel, next to it, has the exact score
+        assert is_arrow(pixels(page, "Second sampler")).sum() > 1000
+        assert (pixels(page, "Second sampler") != pixels(page, "First sampler")).any()
+        names = {}
+        page.get_by_role("button", name="Copy as code").click()
+        exec(page.get_by_label("Python", exact=True).inner_text(), names)
+        page.get_by_role("button", name="Close").click()
+        assert "model" in names
+        page.get_by_label("Time").press("End")
+        assert np.array_equal(saved(page), torch.cat([names["first"], names["second"]], 1).numpy())
+
+
+def is_arrow(image):
+    """Return where the pixels have the grey of arrows on white."""
+    return coloured(image, (0x99, 0xA0, 0xA8))
+
+
+AFTER_FRAMES = """n => new Promise((resolve) => {
+  const wait = (left) => (left ? requestAnimationFrame(() => wait(left - 1)) : resolve());
+  wait(n);
+})"""
+
+
+def test_stop_ends_the_computation_and_play_moves_what_has_arrived(open_page):
+    view = "#/plane?n=100&first_steps=2000&second_steps=2000"
+    with open_page(view, viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        page.get_by_role("button", name="Run both").click()
+        page.wait_for_function("() => document.querySelector('[aria-label=Time]').value > 9")
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("button", name="Run both").wait_for()
+        time = page.get_by_label("Time")
+        end = int(time.get_attribute("max"))
+        assert 9 < end < 800  # of 20,000 states
+        page.get_by_role("button", name="Play", exact=True).wait_for()
+        assert int(time.input_value()) == end
+        last = pixels(page, "First sampler")
+        page.get_by_role("button", name="Play", exact=True).press("Enter")
+        page.wait_for_function(
+            "end => document.querySelector('[aria-label=Time]').value < end", arg=end
+        )
+        page.get_by_role("button", name="Pause", exact=True).press("Enter")
+        now = time.input_value()
+        assert (pixels(page, "First sampler") != last).any()
+        page.evaluate(AFTER_FRAMES, 30)  # in which it would play two at least
+        assert time.input_value() == now
 
 
 PIXELS_OF_IMAGE = """async (image) => {

@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import (
     SAMPLERS,
     GaussianMixture,
+    Score,
     State,
     diagnose,
     geometric,
@@ -25,6 +26,14 @@ from .. import (
     wilson,
 )
 from .context import Studio
+from .plane_training import (
+    FIELD_ARROWS,
+    IMPORTS,
+    PlaneTraining,
+    cell_middles,
+    open_training,
+    write_network,
+)
 from .settings import MAX_SEED, Among, Between, Length, parse_settings
 from .targets import TargetSettings, make_target, write_target
 from .wire import Frame
@@ -32,7 +41,12 @@ from .wire import Frame
 MAX_MODES = 12
 """Modes whose weights are shown."""
 SHOWN_STATES = 120
-"""States of a sampling that are shown; the page plays them at its own speed."""
+"""States of a short sampling that are shown; the page plays them at its own speed."""
+SHOWN_EVERY = 25
+"""Most states from one that is shown to the next: a long sampling moves as it is computed."""
+FIGURE_3_STEPS = 300
+"""Steps at each level. The paper's 100 end before the modes have their weights: the smaller one has
+0.217 of 40,000 particles instead of 0.2, and 0.204 after 300."""
 FAR = 1e6
 """Distance beyond which a particle has left the plane; a NaN has too."""
 SUGGESTION_SAMPLES = 1000
@@ -64,16 +78,27 @@ class PlaneSampling(ChainSettings):
 
     start: Literal["square", "prior"] = "square"
     first: Annotated[str, Among(*PLANE_SAMPLERS)] = PLAIN_LANGEVIN
-    first_steps: Annotated[int, Between(1, 2000)] = 100
+    first_steps: Annotated[int, Between(1, 2000)] = FIGURE_3_STEPS
     second: Annotated[str, Among(*PLANE_SAMPLERS)] = "annealed_langevin"
-    second_steps: Annotated[int, Between(1, 2000)] = 100
+    second_steps: Annotated[int, Between(1, 2000)] = FIGURE_3_STEPS
+    second_score: Literal["exact", "network"] = "exact"
+    iterations: Annotated[int, Between(1, 20_000)] = 1000
+    """Steps of the network's training."""
+
+    @property
+    def training(self) -> PlaneTraining:
+        """The training of the network that the second sampler runs on."""
+        return PlaneTraining(
+            self.target, self.points, self.spread, sigma_max=self.ladder[0],
+            sigma_min=self.ladder[-1], iterations=self.iterations,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneDiagnosis(ChainSettings):
     """Steps at each level of the chain to examine."""
 
-    steps: Annotated[int, Between(1, 2000)] = 100
+    steps: Annotated[int, Between(1, 2000)] = FIGURE_3_STEPS
 
 
 def show_target(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame]:
@@ -92,7 +117,7 @@ def show_target(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame]:
         "reasons": advice.reasons,
     }
     ladder = round_levels(geometric(20.0, 1.0, 10))
-    paper = {"ladder": ladder, "steps": 100, "epsilon": 0.1, "convention": "paper"}
+    paper = {"ladder": ladder, "steps": FIGURE_3_STEPS, "epsilon": 0.1, "convention": "paper"}
     header = {
         "keep": True,
         "variance": target.variance,
@@ -116,19 +141,18 @@ def round_levels(sigmas: Tensor) -> list[float]:
 class Chains:
     """Chains by one sampler: the same values run them and are written as Python."""
 
+    score: Literal["target", "model"]
     sampler: str
     levels: str
     """Python of the noise levels, in which `ladder` is the settings' own."""
     sigmas: Tensor
     options: dict[str, Any]
 
-    def run(
-        self, target: GaussianMixture, x: Tensor, noise: Callable[[Tensor], Tensor]
-    ) -> Iterator[State]:
+    def run(self, score: Score, x: Tensor, noise: Callable[[Tensor], Tensor]) -> Iterator[State]:
         """Return the states of the chains that start at x."""
         if self.sampler == PLAIN_LANGEVIN:
-            return langevin(target, x, self.sigmas[-1].item(), noise=noise, **self.options)
-        return SAMPLERS[self.sampler].run(target, x, self.sigmas, noise=noise, **self.options)
+            return langevin(score, x, self.sigmas[-1].item(), noise=noise, **self.options)
+        return SAMPLERS[self.sampler].run(score, x, self.sigmas, noise=noise, **self.options)
 
     @property
     def states(self) -> int:
@@ -141,40 +165,44 @@ class Chains:
         """Return the call as Python."""
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         if self.sampler == PLAIN_LANGEVIN:
-            return f"sf.langevin(target, x, {self.levels}[-1].item(){options}, noise=noise)"
-        return f"sf.SAMPLERS[{self.sampler!r}].run(target, x, {self.levels}{options}, noise=noise)"
+            return f"sf.langevin({self.score}, x, {self.levels}[-1].item(){options}, noise=noise)"
+        run = f"sf.SAMPLERS[{self.sampler!r}].run"
+        return f"{run}({self.score}, x, {self.levels}{options}, noise=noise)"
 
 
 def plan_chains(
-    settings: PlaneSampling, sampler: str, steps: int, target: GaussianMixture
+    settings: PlaneSampling, side: Literal["first", "second"], target: GaussianMixture
 ) -> Chains:
-    """Return the chains of a sampler, all of which end at the ladder's last level.
+    """Return the chains of a side, all of which end at the ladder's last level.
 
-    `steps` is their number at each level in annealed dynamics, and for other samplers that of the
-    levels between the ladder's ends. Plain Langevin dynamics takes as many steps as annealed.
+    Its steps are their number at each level in annealed dynamics, and for other samplers that of
+    the levels between the ladder's ends. Plain Langevin dynamics takes as many steps as annealed.
     """
+    sampler, steps = getattr(settings, side), getattr(settings, f"{side}_steps")
+    is_learned = side == "second" and settings.second_score == "network"
+    score: Literal["target", "model"] = "model" if is_learned else "target"
     ladder = torch.tensor(settings.ladder)
     options: dict[str, Any] = {"convention": settings.convention}
     if sampler == PLAIN_LANGEVIN:
         options |= {"alpha": settings.epsilon, "steps": steps * len(ladder)}
-        return Chains(sampler, "ladder", ladder, options)
+        return Chains(score, sampler, "ladder", ladder, options)
     if SAMPLERS[sampler].annealed:
         options |= {"epsilon": settings.epsilon, "steps": steps}
-        return Chains(sampler, "ladder", ladder, options)
+        return Chains(score, sampler, "ladder", ladder, options)
     options = {"denoise": False}
     if "sigma_data" in SAMPLERS[sampler].defaults:
         options["sigma_data"] = target.prior.deviation
     ends = settings.ladder[0], settings.ladder[-1]
     levels = max(steps, 2)
     grid = karras(*ends, levels)
-    return Chains(sampler, f"sf.karras({ends[0]!r}, {ends[1]!r}, {levels})", grid, options)
+    return Chains(score, sampler, f"sf.karras({ends[0]!r}, {ends[1]!r}, {levels})", grid, options)
 
 
 def plan_both(settings: PlaneSampling, target: GaussianMixture) -> dict[str, Chains]:
     """Return the chains of both samplers."""
     return {
-        "first": plan_chains(settings, settings.first, settings.first_steps, target),
-        "second": plan_chains(settings, settings.second, settings.second_steps, target),
+        "first": plan_chains(settings, "first", target),
+        "second": plan_chains(settings, "second", target),
     }
 
 
@@ -190,30 +218,41 @@ def start_particles(
 
 
 def sample_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | None]:
-    """Move particles under two samplers, and show at most `SHOWN_STATES` states of each."""
+    """Move particles under two samplers, and show states of both; train the network they need."""
     settings = parse_settings(PlaneSampling, values)
     target = make_target(settings)
     sides = plan_both(settings, target)
+    scores: dict[str, Score] = {"target": target}
+    if settings.second_score == "network":
+        training = open_training(studio, settings.training)
+        yield from training.take_steps()
+        scores["model"] = training.model
     runs = dict[str, Iterator[State]]()
     states = dict[str, State]()
     for side, chains in sides.items():
         noise = seeded(settings.seed)  # the same for both
         x = start_particles(settings, target, noise)
-        runs[side] = chains.run(target, x, noise)
+        runs[side] = chains.run(scores[chains.score], x, noise)
         sigma = chains.sigmas[-1 if chains.sampler == PLAIN_LANGEVIN else 0].item()
         states[side] = State(x, sigma, x)
-    frames = min(SHOWN_STATES, max(chains.states for chains in sides.values()))
+    most = max(chains.states for chains in sides.values())
+    frames = min(most, max(SHOWN_STATES, most // SHOWN_EVERY))
     for frame in range(frames + 1):
         for side, chains in sides.items():
             goal = chains.states * frame // frames
             for state in islice(runs[side], goal - states[side].step):
                 states[side] = state
                 yield None
-        yield _show_states(target, settings.ladder[-1], states, frames)
+        yield _show_states(settings, target, scores.get("model"), states, frames)
 
 
+@torch.no_grad()
 def _show_states(
-    target: GaussianMixture, sigma: float, states: Mapping[str, State], frames: int
+    settings: PlaneSampling,
+    target: GaussianMixture,
+    model: Score | None,
+    states: Mapping[str, State],
+    frames: int,
 ) -> Frame:
     header: dict[str, Any] = {"keep": True, "frames": frames}
     for side, state in states.items():
@@ -223,9 +262,13 @@ def _show_states(
             "step": state.step,
             "evaluations": int(torch.as_tensor(state.evaluations).max()),
             "lost": len(state.x) - len(near),
-            "modes": mode_shares(target, near, sigma),
+            "modes": mode_shares(target, near, settings.ladder[-1]),
         }
-    return Frame(header, {side: state.x.numpy() for side, state in states.items()})
+    arrays = {side: state.x.numpy() for side, state in states.items()}
+    if model is not None:
+        arrows = model(cell_middles(settings.limit, FIELD_ARROWS), states["second"].sigma)
+        arrays["second_arrows"] = arrows.numpy()
+    return Frame(header, arrays)
 
 
 def mode_shares(target: GaussianMixture, x: Tensor, sigma: float) -> list[dict[str, float]]:
@@ -273,6 +316,9 @@ def write_sampling(values: Mapping[str, Any], studio: Studio) -> dict[str, str |
     """Return Python that gives the particles of `sample_plane` bit for bit."""
     settings = parse_settings(PlaneSampling, values)
     target = make_target(settings)
+    imports, network = "import torch\n\nimport scorefield as sf\n", ""
+    if settings.second_score == "network":
+        imports, network = IMPORTS, f"\n{write_network(settings.training)}\n"
     start = f"target.prior.sample({settings.n}, ladder[0].item(), noise=noise)"
     if settings.start == "square":
         side = settings.limit * START_SHARE
@@ -285,8 +331,8 @@ def write_sampling(values: Mapping[str, Any], studio: Studio) -> dict[str, str |
     ]
     python = "\n".join(
         [
-            "import torch\n\nimport scorefield as sf",
-            f"{write_target(settings)}ladder = torch.tensor({[*settings.ladder]!r})\n",
+            f"{imports}{write_target(settings)}{network}"
+            f"ladder = torch.tensor({[*settings.ladder]!r})\n",
             *calls,
         ]
     )

@@ -46,6 +46,15 @@ ERROR_DECADES = (-1.5, 0.5)
 """Decades of the relative error over which the map's colours go."""
 
 
+IMPORTS = """import math
+
+import torch
+
+import scorefield as sf
+from scorefield.train import train
+"""
+
+
 @dataclass(frozen=True)
 class PlaneTraining(TargetSettings):
     """A network, its optimiser, and the noise level that is shown."""
@@ -59,6 +68,8 @@ class PlaneTraining(TargetSettings):
     rate: Annotated[float, Between(1e-6, 1)] = 0.003
     iterations: Annotated[int, Between(1, 20_000)] = 1000
     seed: Annotated[int, Between(0, MAX_SEED)] = 0
+    train: bool = True
+    """False only looks at the network as it is."""
 
 
 class FieldTraining:
@@ -104,14 +115,20 @@ def train_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | N
             f"sigma_max={settings.sigma_max}, sigma_min={settings.sigma_min}: "
             "give sigma_max > sigma_min"
         )
-    key = replace(settings, sigma=1.0)  # the σ that is shown changes nothing
+    training = open_training(studio, settings)
+    yield show_training(training, settings)
+    for step in training.take_steps() if settings.train else ():
+        is_shown = training.step % SHOW_EVERY == 0 or training.step == settings.iterations
+        yield show_training(training, settings) if is_shown else step
+
+
+def open_training(studio: Studio, settings: PlaneTraining) -> FieldTraining:
+    """Return the training with these settings where it was stopped, or a new one."""
+    key = replace(settings, sigma=1.0, train=True)  # what is shown changes nothing
     training = studio.cache.get("plane.train")
     if training is None or training.settings != key:
         training = studio.cache["plane.train"] = FieldTraining(key)
-    yield show_training(training, settings)
-    for step in training.take_steps():
-        is_shown = training.step % SHOW_EVERY == 0 or training.step == settings.iterations
-        yield show_training(training, settings) if is_shown else step
+    return training
 
 
 @torch.no_grad()
@@ -151,15 +168,14 @@ def error_map(score: Score, target: GaussianMixture, limit: float, sigma: float)
 
 def write_training(values: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
     """Return Python that trains the network of `train_plane` to the same weights."""
-    s = parse_settings(PlaneTraining, values)
-    python = f"""import math
+    settings = parse_settings(PlaneTraining, values)
+    python = f"{IMPORTS}{write_target(settings)}\n{write_network(settings)}"
+    return {"command": None, "python": python}
 
-import torch
 
-import scorefield as sf
-from scorefield.train import train
-{write_target(s)}
-torch.manual_seed({s.seed})
+def write_network(s: PlaneTraining) -> str:
+    """Return Python that trains `model` on `target`, after `IMPORTS`."""
+    return f"""torch.manual_seed({s.seed})
 net = sf.MLP(2, width={s.width}, blocks={s.blocks})
 model = sf.ScoreModel(net, sf.EDM(target.prior.deviation, {s.sigma_max!r}, {s.sigma_min!r}))
 updates = train(
@@ -175,4 +191,3 @@ for update in updates:
     if update.step % 100 == 0:
         print(update.step, update.loss.item())
 """
-    return {"command": None, "python": python}

@@ -24,15 +24,19 @@ export function fitSquare(canvas, limit) {
   return { context, size: width, frame: squareFrame(limit, width) };
 }
 
-/** Draw the exact density and, with arrows of one length, the exact score. */
-export function drawField(context, frame, target, sigma, colours) {
+/** Draw the exact density at one σ. */
+export function drawTarget(context, frame, target, sigma, colours) {
   const points = target.n > MANY_MODES ? COARSE_LATTICE : LATTICE;
   const xs = spaced(frame.left, frame.right, points);
   const density = densityOnLattice(target, sigma, xs, xs);
   drawDensity(context, frame, density, xs, xs, colours);
+}
+
+/** Draw a score on a lattice by arrows of one length; by default the exact one. */
+export function drawScore(context, frame, colour, { target, sigma, arrows }) {
   const middles = arrowPoints(frame, ARROWS);
   const length = (0.62 * frame.width) / ARROWS;
-  drawArrows(context, frame, middles, mixtureScore(target, middles, sigma), length, colours.arrow);
+  drawArrows(context, frame, middles, arrows ?? mixtureScore(target, middles, sigma), length, colour);
 }
 
 /** Return a panel; `side` is "first" or "second", which chooses its colour. */
@@ -50,23 +54,26 @@ export function makePanel(side, title) {
   let key = "";
 
   function paintBackground(scene, frame, size) {
-    const wanted = [scene.version, scene.sigma, scene.theme, size, devicePixelRatio].join();
+    const wanted = [scene.version, scene.sigma, scene.theme, size, devicePixelRatio, !scene.arrows].join();
     if (wanted === key) return;
     key = wanted;
     background = new OffscreenCanvas(canvas.width, canvas.height);
     const context = background.getContext("2d");
     context.scale(devicePixelRatio, devicePixelRatio);
-    if (scene.target) drawField(context, frame, scene.target, scene.sigma, COLOURS[scene.theme]);
-    drawAxes(context, frame, COLOURS[scene.theme]);
+    const colours = COLOURS[scene.theme];
+    if (scene.target) drawTarget(context, frame, scene.target, scene.sigma, colours);
+    if (scene.target && !scene.arrows) drawScore(context, frame, colours.arrow, scene);
+    drawAxes(context, frame, colours);
   }
 
-  /** Draw a scene: {target, version, sigma, limit, theme, x, cursor}. */
+  /** Draw a scene: {target, version, sigma, limit, theme, x, cursor}, and arrows if they are learned. */
   function draw(scene) {
     const { context, size, frame } = fitSquare(canvas, scene.limit);
     if (size === 0) return;
     paintBackground(scene, frame, size);
     context.drawImage(background, 0, 0, size, size);
     const colours = COLOURS[scene.theme];
+    if (scene.arrows?.length) drawScore(context, frame, colours.arrow, scene);
     if (scene.x) drawParticles(context, frame, scene.x, colours[side], Math.max(2, size / 200));
     if (scene.cursor) {
       const [x, y] = [frame.toX(scene.cursor[0]), frame.toY(scene.cursor[1])];
@@ -107,6 +114,5 @@ export function makePanel(side, title) {
   }
 
   const rename = (text) => { name.textContent = text; };
-  const forget = () => { key = ""; };
-  return { element, canvas, draw, tell, rename, forget };
+  return { element, canvas, draw, tell, rename };
 }

@@ -1,16 +1,17 @@
 // A network trained on the spot: its arrows on the exact ones, the map of its error, and the loss.
 
-import { COLOURS, arrowPoints, drawArrows, drawAxes, drawCurve, drawHeat, fitCanvas, makeFrame } from "./draw.js";
-import { drawField, fitSquare } from "./plane_panel.js";
+import { COLOURS, drawAxes, drawCurve, drawHeat, fitCanvas, makeFrame } from "./draw.js";
+import { calm } from "./pixels.js";
+import { drawScore, drawTarget, fitSquare } from "./plane_panel.js";
 import * as ui from "./ui.js";
 
 const { h } = ui;
-const ARROWS = 15;
 const CELLS = 48;
 const LOSS_HEIGHT = 96;
+const START = "Train a network";
 
-/** Return the section; `scene()` is what the panels show, `settings()` those of the job. */
-export function makeTraining({ run, copy, scene, settings }) {
+/** Return the section; `scene()` is what the panels show, and `onshow()` draws them again. */
+export function makeTraining({ run, copy, scene, settings, onshow }) {
   const field = h("canvas", { class: "square", "aria-label": "Learned score on the exact score" });
   const map = h("canvas", { class: "square", "aria-label": "Map of the error" });
   const curve = h("canvas", { class: "curve", "aria-label": "Loss" });
@@ -19,87 +20,115 @@ export function makeTraining({ run, copy, scene, settings }) {
   const level = h("output", { "aria-label": "Noise level of the learned score" });
   const error = h("output", { "aria-label": "Relative error of the score" }, "–");
   const { element: line, say } = ui.status();
-  const button = ui.button({ label: "Train a network", onclick: () => (job ? stop() : start()) });
-  const code = ui.button({ label: "Copy training as code", kind: "quiet", onclick: () => copy({ job: "plane.train", settings: settings() }) });
+  const button = ui.button({ label: START, onclick: () => (job ? job.cancel() : start()) });
+  const code = ui.button({ label: "Copy training as code", kind: "quiet", onclick: () => copy({ job: "plane.train", settings: settings.training() }) });
+  const steps = ui.number({
+    label: "Training steps", min: 1, max: 20000, value: settings.values.iterations,
+    onchange: (value) => settings.change({ iterations: value }),
+  });
   let job = null;
-  let shown = null; // {header, arrays}
+  let shown = null; // {sigma, header, arrays}
   let losses = [];
+  let network = ""; // settings of the one that is shown
+  let waiting = []; // called with true at the end of the training, with false if there is none
 
-  function start() {
-    const own = settings();
-    // a training with other settings starts again
-    const { sigma, ...rest } = own;
-    const key = JSON.stringify(rest);
-    if (key !== start.key) losses = [];
-    start.key = key;
-    button.textContent = "Stop";
+  /** Return the settings that make another network; the σ that is shown does not. */
+  const identity = () => JSON.stringify({ ...settings.training(), sigma: null });
+
+  /** Train on from where the network is or, without `train`, look at it as it is. */
+  function start(train = true) {
+    if (identity() !== network) losses = [];
+    network = identity();
+    const own = { ...settings.training(), train };
+    if (train) button.textContent = "Stop training";
     const mine = job = run("plane.train", own, {
       frame(header, arrays) {
         if (mine !== job) return;
-        shown = { header, arrays };
-        if (header.step > 0 && header.step > (losses.at(-1)?.[0] ?? 0)) losses.push([header.step, header.loss]);
-        draw();
+        shown = { sigma: own.sigma, header, arrays };
+        if (header.step > (losses.at(-1)?.[0] ?? 0)) losses.push([header.step, header.loss]);
+        tell();
+        if (!calm()) show();
       },
       status({ status, message, place }) {
         if (mine !== job) return;
         if (status === "queued") say(`Waiting: place ${place} in the queue`);
-        if (status === "running") say("Training");
-        if (["done", "cancelled", "error"].includes(status)) {
-          job = null;
-          button.textContent = "Train a network";
-          say(status === "error" ? message : status === "done" ? "Trained" : "Stopped", status === "error");
-        }
+        if (status === "running" && train) say("Training");
+        if (!["done", "cancelled", "error"].includes(status)) return;
+        end(status === "done" && train);
+        if (status === "error") say(message, true);
+        else if (status === "done" && train) say("Trained");
+        show();
       },
     });
   }
 
-  function stop() {
-    job?.cancel();
+  function end(trained) {
+    job = null;
+    if (button.textContent !== START) say("Stopped; train again to continue");
+    button.textContent = START;
+    for (const resolve of waiting.splice(0)) resolve(trained);
   }
 
-  /** Look at another σ: a training that runs goes on there, one that has ended is looked at. */
+  /** Train to the end; return a promise of true, or of false if it was stopped before. */
+  function finish() {
+    if (isTrained()) return true;
+    if (!job) start();
+    return new Promise((resolve) => waiting.push(resolve));
+  }
+
+  const isTrained = () => !job && shown?.header.keep && identity() === network;
+
+  /** Look at another σ; a training that runs continues there. */
   function look() {
-    if (!shown) return draw();
+    if (!shown) return;
     const old = job;
     job = null; // frames of the old job are not for this σ
     old?.cancel();
-    if (old || shown.header.keep) start();
-    else draw();
+    start(Boolean(old));
+  }
+
+  function cancel() {
+    job?.cancel();
+    end(false);
   }
 
   /** Forget what was learned of another distribution. */
   function reset() {
-    const old = job;
-    job = null;
-    old?.cancel();
+    cancel();
     shown = null;
     losses = [];
-    button.textContent = "Train a network";
-    for (const output of [loss, error]) output.textContent = "–";
-    step.textContent = "0";
     say();
     draw();
+  }
+
+  function show() {
+    draw();
+    onshow();
+  }
+
+  function tell() {
+    const { sigma, header } = shown;
+    step.textContent = String(header.step);
+    level.textContent = ui.format(sigma);
+    loss.textContent = header.step ? ui.format(header.loss) : "–";
+    error.textContent = header.error.toFixed(3);
   }
 
   function draw() {
     section.hidden = !scene().target;
     body.hidden = !shown;
-    if (!shown) return;
+    if (!shown || section.hidden) return;
     const { target, limit, theme } = scene();
+    const { sigma, arrays } = shown;
     const colours = COLOURS[theme];
-    const sigma = settings().sigma;
     const { context, frame } = fitSquare(field, limit);
-    if (frame.width === 0 || !target) return;
-    drawField(context, frame, target, sigma, colours);
-    const points = arrowPoints(frame, ARROWS);
-    drawArrows(context, frame, points, shown.arrays.arrows, (0.62 * frame.width) / ARROWS, colours.second);
+    if (frame.width === 0) return;
+    drawTarget(context, frame, target, sigma, colours);
+    drawScore(context, frame, colours.arrow, { target, sigma });
+    drawScore(context, frame, colours.second, arrays);
     drawAxes(context, frame, colours);
     const heat = fitSquare(map, limit);
-    drawHeat(heat.context, heat.frame, shown.arrays.errors, CELLS);
-    step.textContent = String(shown.header.step);
-    level.textContent = ui.format(sigma);
-    loss.textContent = shown.header.step ? ui.format(shown.header.loss) : "–";
-    error.textContent = shown.header.error.toFixed(3);
+    drawHeat(heat.context, heat.frame, arrays.errors, CELLS);
     drawLoss(colours);
   }
 
@@ -110,7 +139,7 @@ export function makeTraining({ run, copy, scene, settings }) {
     const logs = losses.map(([x, y]) => [x, Math.log10(y)]);
     const values = logs.map(([, y]) => y);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const frame = makeFrame([0, settings().iterations], [low - 0.05, high + 0.05], { width, height: LOSS_HEIGHT });
+    const frame = makeFrame([0, settings.values.iterations], [low - 0.05, high + 0.05], { width, height: LOSS_HEIGHT });
     drawCurve(context, frame, logs, colours.first);
   }
 
@@ -123,8 +152,7 @@ export function makeTraining({ run, copy, scene, settings }) {
   );
   const section = h("section", { class: "stack" },
     h("h3", {}, "A network in place of the formula"),
-    h("p", { class: "muted" }, "Train a small network by denoising score matching between the ends of the ladder, and see where its score is right: where the data with noise are."),
-    h("div", { class: "row" }, button, code, line), body);
-  const unmount = () => { job?.cancel(); job = null; };
-  return { element: section, draw, look, reset, unmount };
+    h("p", { class: "muted" }, "Train a small network by denoising score matching between the ends of the ladder, and see where its score is right: where the data with noise are. The second sampler can run on it."),
+    h("div", { class: "row" }, steps.element, button, code), line, body);
+  return { element: section, draw, look, reset, finish, cancel, arrows: () => shown?.arrays.arrows };
 }

@@ -1,0 +1,93 @@
+// The section of noise levels: the picture's σ, the ladder, where it comes from, and its diagnosis.
+
+import { geometricLevels, makeLadder, round4 } from "./plane_ladder.js";
+import { isLaddered, usualSteps } from "./plane_settings.js";
+import * as ui from "./ui.js";
+
+/** Return the section; `onsigma()` is called as the slider moves, `onladder()` as steps change. */
+export function makeLevels({ settings, run, say, onsigma, onladder }) {
+  const { values, change } = settings;
+  let suggested = null;
+  let paper = null;
+  let range = [0.2, 32];
+  let slider = makeSlider();
+
+  const ladder = makeLadder({ onchange(levels) { change({ ladder: levels }); show(); } });
+  const count = ui.number({
+    label: "Levels", min: 2, max: 64, value: 10,
+    onchange(n) {
+      change({ ladder: geometricLevels(values.ladder[0], values.ladder.at(-1), n) });
+      show();
+    },
+  });
+  const suggestButton = ui.button({
+    label: "Suggest a ladder", title: "By the rules of Song & Ermon (2020)",
+    onclick() {
+      take(suggested);
+      say(Object.entries(suggested.reasons).map(([name, reason]) => `${name}: ${reason}`).join(". "));
+    },
+  });
+  const paperButton = ui.button({ label: "Figure 3's ladder", onclick: () => take(paper) });
+  const examineButton = ui.button({ label: "Diagnose", onclick: examine });
+
+  /** Show the ladders of a distribution; `fresh` takes its own but for the settings that are `fixed`. */
+  function offer(header, fresh, fixed) {
+    ({ suggested, paper } = header);
+    paperButton.hidden = !paper;
+    if (fresh) {
+      const start = paper ? "square" : "prior";
+      take(paper ?? suggested, { start, sigma: (paper ?? suggested).ladder.at(-1) }, fixed);
+    } else rescale();
+  }
+
+  /** Take a ladder with its ε and steps; with `more`, settings and steps that suit the distribution. */
+  function take({ ladder: levels, steps, epsilon, convention }, more = null, fixed = {}) {
+    const patch = { ladder: [...levels], epsilon, convention, ...more };
+    for (const side of ["first", "second"]) {
+      if (more || isLaddered(values[side])) patch[`${side}_steps`] = usualSteps(values[side], steps);
+    }
+    change(Object.fromEntries(Object.entries(patch).filter(([name]) => !(name in fixed))));
+    rescale();
+    onladder();
+  }
+
+  function makeSlider() {
+    return ui.slider({
+      label: "Noise level σ of the picture", min: range[0], max: range[1], log: true, value: values.sigma,
+      oninput(sigma) { change({ sigma: round4(sigma) }); onsigma(); },
+    });
+  }
+
+  function rescale() {
+    if (values.ladder.length < 2) return;
+    range = [values.ladder.at(-1) / 5, values.ladder[0] * 1.6];
+    const old = slider;
+    slider = makeSlider();
+    old.element.replaceWith(slider.element);
+    show();
+  }
+
+  function show() {
+    if (values.ladder.length < 2) return;
+    ladder.show({ ladder: values.ladder, range, epsilon: values.epsilon, convention: values.convention });
+    count.value = values.ladder.length;
+  }
+
+  function examine() {
+    run("plane.diagnose", settings.diagnosis(), {
+      frame: ({ text, verdicts }) => ui.dialog(
+        "Diagnosis of annealed Langevin dynamics on this ladder",
+        ui.h("p", {}, verdicts.length ? verdicts.join(" ") : "No instability, bias, lag, wrong weight or wrong score was found."),
+        ui.h("pre", { tabindex: 0, "aria-label": "Diagnosis" }, text),
+      ),
+      status: ({ status, message }) => status === "error" && say(message, true),
+    });
+  }
+
+  const element = ui.h("section", { class: "stack tight" },
+    ui.h("h3", {}, "Noise levels"),
+    slider.element, ladder.element,
+    ui.h("div", { class: "row" }, count.element, suggestButton, paperButton, examineButton));
+  const levelSteps = () => (paper ?? suggested)?.steps ?? 100;
+  return { element, offer, show, levelSteps };
+}
