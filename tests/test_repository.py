@@ -63,6 +63,7 @@ LAYERS = {
     "show": "diagnose disk distributed score values",
     "data": "_ops convert disk distributed noise oracles show values",
     "restore": "inverse model noise sample samplers score train values",
+    "measurements": "data inverse noise restore train values",
     "runs": "_ops checkpoint convert data disk distributed fast ladder model nn noise objectives "
     "precondition prior sample score show train values",
     "evaluate": "checkpoint convert data diagnose disk distributed fast ladder likelihood metrics "
@@ -71,10 +72,10 @@ LAYERS = {
     "objectives oracles runs sample samplers score show train values",
     # the public names, and the page and the command line, which nothing else imports
     "__init__": "",
-    "studio": "__init__ checkpoint data diagnose disk evaluate fast inverse metrics noise oracles "
+    "studio": "__init__ checkpoint data diagnose disk evaluate fast measurements noise oracles "
     "restore runs sample samplers show train values",
-    "cli": "__init__ checkpoint convert data disk distributed evaluate fast inverse ladder model "
-    "noise paper restore runs sample samplers score show studio train values",
+    "cli": "__init__ checkpoint convert data disk distributed evaluate fast inverse ladder "
+    "measurements model noise paper restore runs sample samplers score show studio train values",
     "__main__": "cli",
 }
 """Each module or package, and those above it in this list that it may import."""

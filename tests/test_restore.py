@@ -14,6 +14,7 @@ from scorefield import EDM, Gaussian, Mixture, Precondition, Prior, ScoreModel, 
 from scorefield.cli import main
 from scorefield.data import Table
 from scorefield.data.table import Column
+from scorefield.measurements import OPTIONS, Measurement
 from scorefield.nn import MLP, UNet
 from scorefield.restore import BIASES, COSTS, restore, restore_rows, workload
 from scorefield.samplers import State, final
@@ -245,6 +246,17 @@ def test_scanners_are_read_and_agreed_with(models, tmp_path, name):
         np.testing.assert_allclose(seen, np.broadcast_to(y, seen.shape), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("task", OPTIONS)
+def test_a_measurement_is_read_from_the_file_that_it_writes(task, tmp_path):
+    options = {"factor": 2, "sigma": 1.0, "angles": 3}
+    own = {OPTIONS[task]: options[OPTIONS[task]]} if OPTIONS[task] in options else {}
+    measurement = Measurement(task, (3, 6, 6), **own, noise=0.1)
+    y = measurement.measure(torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)))
+    path = tmp_path / "y.npy"
+    path.write_bytes(measurement.file(y))
+    assert torch.equal(measurement.read(path), y)
+
+
 def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     write_picture(tmp_path / "in.png", 8, 8)
     args = "--task deblur --sigma 1"
@@ -307,8 +319,8 @@ def test_mistakes_are_named(models, tmp_path, monkeypatch, capsys, args, message
 @pytest.mark.parametrize(
     ("task", "values", "message"),
     [
-        ("fourier", np.zeros((8, 4)), "has the shape (8, 4): --task fourier needs an .npy file of"),
-        ("radon", np.zeros((5, 12), np.complex64), "holds complex64: --task radon needs"),
+        ("fourier", np.zeros((8, 4)), "has the shape (8, 4): task fourier needs an .npy file of"),
+        ("radon", np.zeros((5, 12), np.complex64), "holds complex64: task radon needs"),
         ("radon", np.zeros((3, 5, 12)), "1 × 5 × 12 numbers"),
     ],
 )

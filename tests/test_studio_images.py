@@ -11,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip("starlette")
 
-from scorefield import Precondition, Prior, ScoreModel, load, sample
+from scorefield import Precondition, Prior, ScoreModel, inverse, load, sample
 from scorefield.cli import main
 from scorefield.data import all_samples, load_data
 from scorefield.metrics import nearest
@@ -179,21 +179,40 @@ def test_the_measured_frontier_says_where_the_page_is(open_page):
         assert "heun at 79 evaluations has a Fréchet distance of 1.5" in here.inner_text()
 
 
+def save_measurement(page, count):
+    """Save the files that the copied command reads into the working folder."""
+    saved = []
+    page.on("download", lambda file: saved.append(file))
+    page.get_by_role("button", name="Save the measurement").click()
+    while len(saved) < count:
+        page.wait_for_timeout(20)
+    for file in saved:
+        file.save_as(file.suggested_filename)
+
+
+def restore(page):
+    """Press the button, and return the completions that are drawn at the end."""
+    page.get_by_role("button", name="Restore", exact=True).click()
+    wait(page, "State", "σ = 0, ")
+    n = int(page.get_by_label("Completions", exact=True).and_(page.locator("input")).input_value())
+    return cells(pixels(page, "Completions"), n, n)
+
+
 def test_completions_keep_the_known_pixels_and_equal_the_copied_code(open_page):
     with open_page("#/restore?heldout=2&n=3&steps=4&seed=5") as page:
-        wait(page, "Known pixels", "32 of 64 pixels are known")
+        wait(page, "Known", "32 of 64 pixels are known")
         paint = page.get_by_label("The image and its mask")
         box = paint.bounding_box()
         page.mouse.move(box["x"] + 5, box["y"] + 5)
         page.mouse.down()
         page.mouse.move(box["x"] + 5, box["y"] + box["height"] / 4 - 5, steps=4)
         page.mouse.up()
-        wait(page, "Known pixels", "30 of 64 pixels are known")
+        wait(page, "Known", "30 of 64 pixels are known")
         page.get_by_label("Brush", exact=True).select_option("show")
         paint.focus()
         for key in ("ArrowRight", "Space", *["ArrowRight"] * 4, "Space"):
             page.keyboard.press(key)
-        wait(page, "Known pixels", "31 of 64 pixels are known")
+        wait(page, "Known", "31 of 64 pixels are known")
         assert "mask=70.74.f0" in page.url
         painted = pixels(page, "The image and its mask")[..., :3]
         known = (painted != (0, 114, 178)).any(2)
@@ -205,8 +224,7 @@ def test_completions_keep_the_known_pixels_and_equal_the_copied_code(open_page):
         completions = cells(canvas, 3, 3)
         assert (completions[:, known] == painted[known]).all()
         assert (completions[0][~known] != completions[1][~known]).any()
-        command, x = copied(page)
-        assert command is None  # digits have 17 levels, which a PNG does not keep
+        _, x = copied(page)
         assert (completions == drawn(x)).all()
         assert (pixels(page, "Mean of")[..., :3] == drawn(x.mean(0, keepdim=True))[0]).all()
         spread = x.std(0).max().item()
@@ -224,7 +242,7 @@ def test_an_uploaded_image_is_restored_as_by_the_copied_command(open_page, tmp_p
     Image.fromarray(values).save("own.png")
     Path("text.png").write_text("no image")
     with open_page("#/restore?n=2&steps=4&mask=random") as page:
-        wait(page, "Known pixels", "of 64 pixels are known")
+        wait(page, "Known", "of 64 pixels are known")
         page.get_by_label("Your own image").set_input_files("own.png")
         page.get_by_label("Seed").fill("1")
         page.get_by_role("button", name="Restore", exact=True).click()
@@ -236,15 +254,90 @@ def test_an_uploaded_image_is_restored_as_by_the_copied_command(open_page, tmp_p
         completions = cells(pixels(page, "Completions"), 2, 2)
         assert (completions == drawn(x)).all()
         assert (completions[:, known] == painted[known]).all()
-        saved = []
-        page.on("download", lambda file: saved.append(file))
-        page.get_by_role("button", name="Save image and mask").click()
-        while len(saved) < 2:
-            page.wait_for_timeout(20)
-        for file in saved:
-            file.save_as(tmp_path / file.suggested_filename)
+        save_measurement(page, 2)
         page.get_by_label("Your own image").set_input_files("text.png")
         page.locator(".status.error").filter(has_text="text.png").wait_for()
+    assert main(shlex.split(command)[1:]) == 0
+    assert (np.load("restored/restored.npy") == x.numpy()).all()
+
+
+def test_known_frequencies_are_painted_and_restored_as_by_the_copied_code(open_page):
+    hidden = (0, 114, 178)
+    with open_page("#/restore?task=fourier&heldout=3&n=2&steps=4&noise=0.05&seed=2") as page:
+        # rows 1, 4 and 7: the mean is in row 4
+        wait(page, "Known", "24 of 64 frequencies are known")
+        spectrum = pixels(page, "The spectrum and its mask")[..., :3]
+        known = (spectrum != hidden).any(2)
+        assert (known == (np.arange(8) % 3 == 1)[:, None]).all()
+        x = all_samples(load_data("digits").test)[3:4]
+        waves = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(x[0, 0].numpy(), norm="ortho"))))
+        assert np.abs(spectrum[known][:, 0] - 255.5 * (waves / waves.max())[known]).max() < 2
+        before = pixels(page, "What the measurement says")
+        page.get_by_role("button", name="Low ones").click()
+        wait(page, "Known", "25 of 64 frequencies are known")
+        page.wait_for_url("**mask=low+ones**")
+        page.wait_for_function(
+            """([label, old]) => [...document.querySelector(`canvas[aria-label="${label}"]`)
+              .getContext("2d").getImageData(0, 0, 8, 8).data].some((v, i) => v !== old[i])""",
+            arg=["What the measurement says", before.flatten().tolist()],
+        )
+        page.get_by_label("Method", exact=True).select_option("ddrm")
+        wait(page, "Measured bias", "On a mixture in 64 dimensions with a matrix")
+        completions = restore(page)
+        assert "Root mean square error" in page.get_by_label("Errors").inner_text()
+        command, x = copied(page)
+        assert (completions == drawn(x)).all()
+        save_measurement(page, 2)
+    assert main(shlex.split(command)[1:]) == 0
+    assert (np.load("restored/restored.npy") == x.numpy()).all()
+
+
+def test_projections_are_drawn_and_restored_as_by_the_copied_code(open_page):
+    with open_page("#/restore?task=radon&angles=5&heldout=3&n=2&steps=4") as page:
+        page.get_by_label("Its projections").wait_for()
+        radon = inverse.radon(5, 8)
+        y = radon(all_samples(load_data("digits").test)[3:4])
+        assert (pixels(page, "Its projections")[..., :3] == drawn(y / y.max())[0]).all()
+        page.get_by_label("Method", exact=True).select_option("pigdm")
+        completions = restore(page)
+        command, x = copied(page)
+        assert (completions == drawn(x)).all()
+        # small singular values, below 1e-4 of the largest, are left out
+        assert (radon(x) - y).abs().max() < 1e-3
+        save_measurement(page, 1)
+        page.get_by_label("Your own image").set_input_files("measurement.npy")
+        page.get_by_label("Angles").fill("4")
+        page.keyboard.press("Enter")
+        error = "measurement.npy has the shape (1, 5, 12): task radon needs an .npy file of 1 × 4"
+        page.locator(".status.error").filter(has_text=error).wait_for()
+        page.get_by_label("Angles").fill("5")
+        page.keyboard.press("Enter")
+        page.get_by_label("The image", exact=True).wait_for(state="hidden")  # it is not known
+        assert (restore(page) == completions).all()
+        again, same = copied(page)
+        assert again == command
+        assert (same == x).all()
+    assert main(shlex.split(command)[1:]) == 0
+    assert (np.load("restored/restored.npy") == x.numpy()).all()
+
+
+def test_an_image_that_is_measured_already_is_not_measured_again(open_page):
+    values = np.random.default_rng(0).integers(0, 256, (4, 4), dtype="uint8")
+    Image.fromarray(values).save("small.png")
+    with open_page("#/restore?task=super-resolve&factor=2&n=2&steps=4") as page:
+        page.get_by_label("What the measurement says").wait_for()
+        page.get_by_label("Your own image").set_input_files("small.png")
+        page.get_by_label("It is a measurement already").check()
+        page.get_by_label("The image", exact=True).wait_for(state="hidden")
+        large = values.repeat(2, 0).repeat(2, 1)
+        assert (pixels(page, "What the measurement says")[..., 0] == large).all()
+        page.get_by_label("Method", exact=True).select_option("ddrm")
+        completions = restore(page)
+        command, x = copied(page)
+        assert (completions == drawn(x)).all()
+        means = x.view(2, 4, 2, 4, 2).mean((2, 4)).numpy()
+        # values up to some tens (σ_max) in float32
+        assert np.abs(means - (values + 0.5) / 256).max() < 1e-4
     assert main(shlex.split(command)[1:]) == 0
     assert (np.load("restored/restored.npy") == x.numpy()).all()
 
@@ -273,15 +366,17 @@ def frames_of(studio, job, **settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"task": "colorize"}, {"task": "super-resolve"}, {"task": "deblur", "n": 1}]
-)
+    "settings",
+    [{"task": "colorize"}, {"task": "super-resolve", "noise": 0.1}, {"task": "deblur", "n": 1},
+     {"task": "radon"}, {"mask": "7 6 6 7"}, {"task": "fourier", "mask": "6 f 1 0"}],
+)  # fmt: skip
 def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(coloured, settings):
     settings = {"upload": coloured.upload, "file": "colours.png", "n": 2, "steps": 3} | settings
     *_, last = frames_of(coloured, "restore.run", **settings, method="pigdm")
     coloured.run = Path("model.safetensors")  # whose load the code begins with
     python = CODE_WRITERS["restore.run"](settings | {"method": "pigdm"}, coloured)["python"]
     names = {"model": coloured.model}
-    exec(python.replace("load('model.safetensors')", "model"), names)
+    exec(python.replace("sf.load('model.safetensors')", "model"), names)
     assert last.arrays["x"].shape == (settings["n"], 4, 4, 3)
     assert (last.arrays["x"] == as_bytes(names["x"]).permute(0, 2, 3, 1).numpy()).all()
 
@@ -295,11 +390,15 @@ def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(colour
         ("images.sample", {"steps": "many"}, "steps='many': give a whole number or null"),
         ("images.nearest", {"n": 2, "index": 2}, "index=2: give a whole number from 0 to 1"),
         ("images.nearest", {}, "No run is open"),
-        ("restore.run", {"upload": "../x"}, "upload='../x' is forgotten: drop the image again"),
-        ("restore.run", {"mask": "f f f f"}, "All pixels are known"),
+        (
+            "restore.run",
+            {"upload": "../x", "mask": "7 7 7 7"},
+            "upload='../x' is forgotten: drop the image again",
+        ),
+        ("restore.run", {"mask": "f f f f"}, "The mask is all known: paint over some"),
         ("restore.run", {"mask": "f0 f0"}, "mask has shape"),
         ("restore.run", {"mask": "one"}, "mask='one': give a hexadecimal number for each row"),
-        ("restore.run", {"task": "super-resolve", "factor": 3}, "factor=3: it must divide 4 and 4"),
+        ("restore.run", {"task": "super-resolve", "factor": 3}, "factor 3: it must divide 4 and 4"),
         ("restore.run", {"task": "deblur", "sigma": 0}, "sigma=0: give 0.001 to 100"),
         ("restore.run", {"particles": 10**9}, "particles=1000000000: give 1 to 256"),
     ],

@@ -42,6 +42,9 @@ RestorationMethod = Literal[
 ]  # fmt: skip
 """Functions of `inverse` that `restore` samples posteriors by."""
 
+RestorationTask = Literal["inpaint", "colorize", "super-resolve", "deblur", "fourier", "radon"]
+"""Measurements of images that `restore` takes on the command line and in the studio."""
+
 IMPORTED: dict[str, Any] = {}
 """Objects of other packages that the user has named, by MODULE:NAME."""
 

@@ -12,7 +12,7 @@ from ..data import Table
 from ..disk import write_file
 from ..fast import optimize
 from ..model import ScoreModel
-from ..runs.own_plan import choose_plan
+from ..runs.own_plan import choose_plan, open_decoder
 from ..sample import (
     chains,
     choose_classes,
@@ -62,7 +62,7 @@ def write_samples(
             device=device, precision=precision, condition=condition or None,
         )  # fmt: skip
         return
-    decode, shape = files.open_decoder(run, shape)
+    decode, shape = open_decoder(run, shape)
     out = files.choose_output(out, run, table, shape, overwrite)
     _check_label(run, model, label)
     if animate is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import disk, distributed
 from ..checkpoint import load_with_notes, run_directory
-from ..data import LATENTS_FILE, TABLE_FILE, Latents, Table, all_samples
+from ..data import TABLE_FILE, Table, all_samples
 from ..inverse import Guidance
 from ..model import ScoreModel
 from ..runs.resume import open_data
@@ -54,22 +54,6 @@ def read_guidance(settings: options.GuidanceOptions, device: str) -> Guidance:
     elif not (classifier is None or callable(classifier)):
         raise ValueError(f"--classifier {settings.classifier}: give a function of (x, sigma)")
     return Guidance(settings.guidance, settings.guidance_interval or EVERY_SIGMA, weak, classifier)
-
-
-def is_of_latents(run: Path) -> bool:
-    """Return True if the samples of a run are latents."""
-    return (run_directory(run) / LATENTS_FILE).exists()
-
-
-def open_decoder(run: Path, shape: torch.Size) -> tuple[Callable[[Tensor], Tensor], torch.Size]:
-    """Return the function that makes images of a run's samples, if they are latents, and a shape.
-
-    The shape is that of a decoded sample.
-    """
-    if not is_of_latents(run):
-        return (lambda x: x), shape
-    decode = Latents.read(run_directory(run)).decode
-    return decode, decode(torch.zeros(1, *shape)).shape[1:]
 
 
 def read_held_out(run: Path, data: str | None, count: int) -> Tensor:

@@ -9,15 +9,14 @@ from torch import Tensor
 
 from .. import disk
 from ..fast import optimize
-from ..noise import seeded
-from ..restore import BYTE_ROUNDING_STD, restore, workload
+from ..measurements import OPTIONS, Measurement, read_mask
+from ..restore import restore, workload
+from ..runs.own_plan import is_of_latents
 from ..sample import class_number
 from ..show import images
-from ..train import derive_seed
-from ..values import quantity
+from ..values import RestorationTask, quantity
 from . import files, options
 from .given import refuse_conditions
-from .measurements import check_task, find_operator, read_measurement
 
 
 def restore_images(
@@ -27,8 +26,8 @@ def restore_images(
     out: Path,
     overwrite: bool,
     *,
-    task: str | None,
-    measurement: dict[str, Any],
+    task: RestorationTask | None,
+    option: dict[str, Any],
     noise: float | None,
     data: str | None,
     count: int,
@@ -40,45 +39,58 @@ def restore_images(
     **size: Any,
 ) -> None:
     """Write n completions of a measured image, or of each of `count` held-out samples."""
-    task = check_task(task, image, measurement)
+    task = check_task(task, image, option)
     images.check_place(out / "completions", overwrite)
     model, shape, about = files.load_model(run, device)
     refuse_conditions(run, model)
-    if files.is_of_latents(run):
+    if is_of_latents(run):
         raise ValueError(f"{run}: its samples are latents, and a measurement is of images")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
     strength = files.read_guidance(guidance, device)
     number = None if label is None else int(class_number(model, label, strength))
-    operator = find_operator(shape, task, **measurement)
-    if noise is None:  # deblurring amplifies the rounding error of bytes
-        noise = BYTE_ROUNDING_STD if task == "deblur" else 0.0
+    mask = option["mask"] and read_mask(option["mask"], shape)
+    measurement = Measurement(task, shape, noise=noise, **option | {"mask": mask})
     truth = None
     if image is None:
         truth = files.read_held_out(run, data, count).to(model.device or "cpu")
-        y = operator(truth)
-        y = y + noise * seeded(derive_seed(seed, 1))(y)
+        y = measurement.measure(truth, seed)
     else:
-        y = read_measurement(image, task, shape, operator, measurement["mask"])
-        y = y[None].to(model.device or "cpu")
+        y = measurement.read(image).to(model.device or "cpu")
     work = workload(model, n, rows=len(y), **size)
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
     x = restore(
-        model, operator, y, n, sigma_y=noise, label=number, guidance=strength, seed=seed, **size,
+        model, measurement.operator, y, n, sigma_y=measurement.deviation, label=number,
+        guidance=strength, seed=seed, **size,
         watch=partial(files.track_chains, what="restoring"),
     )  # fmt: skip
     paths = {name: str(path) for name, path in (("image", image), ("data", data)) if path}
-    about |= size | paths | measurement | {
-        "mask": measurement["mask"] and str(measurement["mask"]), "task": task, "noise": noise,
-        "n": n, "label": label, "guidance": 1.0, "seed": seed, "precision": precision,
+    about |= size | paths | option | {
+        "mask": option["mask"] and str(option["mask"]), "task": task, "n": n, "label": label,
+        "noise": measurement.deviation, "guidance": 1.0, "seed": seed, "precision": precision,
     } | guidance.arguments()  # fmt: skip
     if truth is None:
         write_completions(out, x[0], about, overwrite)
     else:
-        # a mask's y is 0 where it is hidden: show grey there, and other measurements as images too
-        shown = y if task == "deblur" else operator.project(torch.full_like(truth, 0.5), y)
-        write_comparison(out, truth, shown, x, about)
+        write_comparison(out, truth, measurement.picture(y), x, about)
+
+
+def check_task(
+    task: RestorationTask | None, image: Path | None, option: dict[str, Any]
+) -> RestorationTask:
+    """Return the task; refuse one without its option, except for the mask of held-out samples."""
+    if task is None and image is not None:
+        *most, last = OPTIONS
+        raise ValueError(f"an image needs --task: {', '.join(most)} or {last}")
+    task = task or "inpaint"
+    own = OPTIONS[task]
+    for name, value in option.items():
+        if value is not None and name != own:
+            raise ValueError(f"--task {task} has no --{name}")
+    if own and option[own] is None and (image is not None or own != "mask"):
+        raise ValueError(f"--task {task} needs --{own}")
+    return task
 
 
 def write_completions(out: Path, x: Tensor, about: dict[str, Any], overwrite: bool) -> None:

@@ -1,12 +1,12 @@
 """`scorefield restore`: completions of a measured image, or of a table's rows, as files."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from ..disk import check_writable
-from ..values import RestorationMethod
+from ..values import RestorationMethod, RestorationTask
 from . import options
 
 
@@ -18,8 +18,7 @@ def restore(
     *,
     data: options.MovedData = None,
     count: int | None = None,
-    task: Literal["inpaint", "colorize", "super-resolve", "deblur", "fourier", "radon"]
-    | None = None,
+    task: RestorationTask | None = None,
     mask: Path | None = None,
     factor: int | None = None,
     sigma: float | None = None,
@@ -46,9 +45,9 @@ def restore(
     the truth; by default their right half is hidden.
 
     Args:
-        image: the measurement: the damaged, the grey, the small or the blurred image; an .npy file
-            of frequencies or projections; or a .csv, .tsv or .parquet file with columns of the
-            run's table.
+        image: the measurement: the damaged, the grey, the small or the blurred image, or an .npy
+            file of its floats, of frequencies or of projections; or a .csv, .tsv or .parquet file
+            with columns of the run's table.
         count: number of held-out samples if there is no file, by default 4.
         task: what was done to the image; a table has none. fourier measures frequencies, as
             magnetic resonance does, radon projections, as tomography does.
@@ -94,5 +93,5 @@ def restore(
 
         restore_images(
             run, image, n, out, overwrite, task=task, noise=noise, label=label, guidance=guidance,
-            measurement={"mask": mask, "factor": factor, "sigma": sigma, "angles": angles}, **size,
+            option={"mask": mask, "factor": factor, "sigma": sigma, "angles": angles}, **size,
         )  # fmt: skip

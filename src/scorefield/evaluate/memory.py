@@ -14,7 +14,7 @@ A model has memorised if the whole interval of the ratio is below ½, or if the 
 of near copies is above that of held-out data (for equal shares less than one case in a hundred).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,7 +93,7 @@ def memorisation(
     size, train = data.test.shape.numel(), data.train
     few = min(MAX_KEPT, MAX_KEPT_NUMBERS // size, MAX_PRODUCTS // (size * len(train)))
     heldout = all_samples(data.test, max(MIN_HELDOUT, few)).cpu()
-    neighbours = nearest_in(heldout, train, flips=flips, device=device)
+    *_, (_, neighbours) = nearest_in(heldout, train, flips=flips, device=device)
     usual = neighbours.distances[:, 0]
     unit, bound = usual.median().item(), 0.5 * usual.quantile(0.05).item()
     if unit == 0:
@@ -112,7 +112,7 @@ def memorisation(
         def figure(name: str, interval: Interval, method: str, real: float) -> Figure:
             return Figure(name, *interval, method, len(x), "", features, compared, real=real)
 
-        neighbours = nearest_in(x, train, flips=flips, device=device)
+        *_, (_, neighbours) = nearest_in(x, train, flips=flips, device=device)
         d = neighbours.distances[:, 0]
         order = d.argsort(stable=True)[:10]
         ratio = ratio_interval(median_interval(d), median_interval(usual))
@@ -132,19 +132,27 @@ def memorisation(
 
 
 def nearest_in(
-    x: Float[Tensor, "n *shape"], source: Source, *, flips: bool, device: torch.device | str
-) -> Neighbours:
-    """Return each sample's nearest sample of a source, which is read a block at a time."""
-    size, samples = max(1, TRAIN_BLOCK // source.shape.numel()), x.to(device)
-    distances = x.new_full((len(x), 1), torch.inf, dtype=torch.float64)
-    indices = torch.zeros_like(distances, dtype=torch.int64)
+    x: Float[Tensor, "n *shape"],
+    source: Source,
+    k: int = 1,
+    *,
+    flips: bool,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, Neighbours]]:
+    """Yield how much of a source has been read, and each sample's k nearest in that."""
+    size, samples = max(k, TRAIN_BLOCK // source.shape.numel()), x.to(device)
+    best = Neighbours(
+        torch.empty(len(x), 0, dtype=torch.float64), torch.empty(len(x), 0, dtype=torch.int64)
+    )
     for rows in torch.split(torch.arange(len(source)), size):
-        block = nearest(samples, all_samples(Part(source, rows)).to(device), flips=flips)
+        few = min(k, len(rows))
+        block = nearest(samples, all_samples(Part(source, rows)).to(device), few, flips=flips)
         gap, index = (part.cpu() for part in block)
-        nearer = gap < distances
-        distances = gap.where(nearer, distances)
-        indices = rows[index].where(nearer, indices)
-    return Neighbours(distances, indices)
+        distances = torch.cat([best.distances, gap], 1)
+        order = distances.argsort(dim=1, stable=True)[:, :k]
+        indices = torch.cat([best.indices, rows[index]], 1)
+        best = Neighbours(distances.gather(1, order), indices.gather(1, order))
+        yield int(rows[-1]) + 1, best
 
 
 def _exact_copies(

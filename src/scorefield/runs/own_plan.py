@@ -1,9 +1,14 @@
-"""The configuration of the run that a model belongs to, and the plan to sample it by."""
+"""The run that a model belongs to: its configuration, plan, and decoder of latents."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ..checkpoint import run_directory
 from ..convert import is_other
+from ..data import LATENTS_FILE, Latents
 from ..model import ScoreModel
 from ..sample import Plan, make_plan
 from . import config
@@ -22,3 +27,19 @@ def read_settings(run: Path) -> config.Experiment | None:
     """Return the configuration of the run that a model belongs to, if it does to one."""
     path = run_directory(run) / "config.json"
     return config.read(path) if path.exists() and not is_other(run) else None
+
+
+def is_of_latents(run: Path) -> bool:
+    """Return True if the samples of a run are latents."""
+    return (run_directory(run) / LATENTS_FILE).exists()
+
+
+def open_decoder(run: Path, shape: torch.Size) -> tuple[Callable[[Tensor], Tensor], torch.Size]:
+    """Return the function that makes images of a run's samples, if they are latents, and a shape.
+
+    The shape is that of a decoded sample.
+    """
+    if not is_of_latents(run):
+        return (lambda x: x), shape
+    decode = Latents.read(run_directory(run)).decode
+    return decode, decode(torch.zeros(1, *shape)).shape[1:]

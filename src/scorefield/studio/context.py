@@ -43,3 +43,9 @@ class Studio:
         while len(self.uploads) > MAX_UPLOADS:
             self.uploads.popitem(last=False)
         return name
+
+    def find_upload(self, name: str) -> bytes:
+        """Return the content of an upload."""
+        if name not in self.uploads:
+            raise ValueError(f"upload={name!r:.80} is forgotten: drop the image again")
+        return self.uploads[name]

@@ -26,6 +26,7 @@ JOBS: dict[str, Job[Studio]] = {
     "images.between": pictures.interpolate_pictures,
     "restore.about": restorations.describe_restorations,
     "restore.image": restorations.show_image,
+    "restore.files": restorations.save_measurement,
     "restore.run": restorations.restore_image,
 }
 CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from time import perf_counter
 from typing import Annotated, Any
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import run_directory
-from ..data import LATENTS_FILE, Dataset, Latents, Part, all_samples
+from ..data import Dataset, Part, all_samples
 from ..disk import read_text
+from ..evaluate.memory import nearest_in
 from ..fast import optimize
-from ..metrics import nearest
 from ..noise import interpolated, seeded
 from ..runs.config import Experiment, Sampling
 from ..runs.journal import METRICS_FILE
-from ..runs.own_plan import choose_plan, read_settings
+from ..runs.own_plan import choose_plan, open_decoder, read_settings
 from ..runs.resume import open_data
 from ..sample import Plan, chains, class_number, guided_score, make_plan, require_prior
 from ..samplers import SAMPLERS, State, every
@@ -38,8 +38,6 @@ MAX_SHOWN = 120
 NEIGHBOURS = 6
 USUAL_SAMPLES = 100
 """Held-out images that show what distance is usual."""
-COMPARED_AT_ONCE = 2**22
-"""Numbers of the training data that are compared in one step."""
 
 Bytes = npt.NDArray[np.uint8]
 Decode = Callable[[Tensor], Tensor]
@@ -62,6 +60,16 @@ class SampleSettings:
             return make_plan(studio.model, self.sampler, self.steps)
         return choose_plan(studio.run, studio.model, self.sampler, self.steps)
 
+    def chains(self, studio: Studio) -> Iterator[State]:
+        """Return the states of the chains of `sample` with these settings."""
+        model, plan = studio.model, self.plan(studio)
+        optimize(model, batch=self.n, evaluations=plan.evaluations)
+        ((_, states),) = chains(
+            model, self.n, plan, seed=self.seed, label=self.label, guidance=self.guidance,
+            batch=MAX_IMAGES,
+        )  # fmt: skip
+        return states
+
 
 @dataclass(frozen=True)
 class OneOfThem(SampleSettings):
@@ -81,22 +89,35 @@ class SeedPath(SampleSettings):
     n: Annotated[int, Between(1, MAX_IMAGES)] = 9
     other: Annotated[int, Between(0, MAX_SEED)] = 1
 
+    def chains(self, studio: Studio) -> Iterator[State]:
+        """Return the states of the chains."""
+        model, plan = studio.model.eval(), self.plan(studio)
+        optimize(model, batch=self.n, evaluations=plan.evaluations)
+        weights = torch.linspace(0, 1, self.n)
+        noise = interpolated(seeded(self.seed), seeded(self.other), weights)
+        score = guided_score(model, self.condition(studio), self.guidance)
+        return plan.run(score, plan.start(model, self.n, noise), noise)
 
-def image_decoder(studio: Studio) -> Decode:
-    """Return the function that makes images of the model's samples; others are refused."""
-    decode: Decode = lambda x: x  # noqa: E731
-    shape = require_prior(studio.model).mean.shape
-    if studio.run is not None and (run_directory(studio.run) / LATENTS_FILE).exists():
-        if "decode" not in studio.cache:
-            studio.cache["decode"] = Latents.read(run_directory(studio.run)).decode
-        decode = studio.cache["decode"]
-        shape = decode(torch.zeros(1, *shape)).shape[1:]
+    def condition(self, studio: Studio) -> dict[str, int] | None:
+        """Return the class of all images."""
+        if self.label is None:
+            return None
+        return {"label": int(class_number(studio.model, self.label, self.guidance))}
+
+
+def image_decoder(studio: Studio) -> tuple[Decode, torch.Size]:
+    """Return the function that makes images of the model's samples, and their shape."""
+    if "decode" not in studio.cache:
+        shape = require_prior(studio.model).mean.shape
+        own = (lambda x: x, shape) if studio.run is None else open_decoder(studio.run, shape)
+        studio.cache["decode"] = own
+    decode, shape = studio.cache["decode"]
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(
             f"The model's samples have shape {tuple(shape)}: this view is for images with one or "
             "three channels, and Plane for points"
         )
-    return decode
+    return decode, shape
 
 
 def to_bytes(x: Tensor) -> Bytes:
@@ -119,7 +140,7 @@ def open_run_data(studio: Studio) -> tuple[Experiment, Dataset]:
 
 def describe_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield what can be chosen: samplers, classes, and the measured costs of the samplers."""
-    model, decode = studio.model, image_decoder(studio)
+    model, (_, shape) = studio.model, image_decoder(studio)
     parse_settings(SampleSettings, settings)
     own = SampleSettings().plan(studio)
     tuned = SAMPLERS[own.sampler].jumps
@@ -128,7 +149,7 @@ def describe_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[F
         names = [name for name in names if "tolerance" not in SAMPLERS[name].defaults]
     header = {
         "keep": True,
-        "shape": [*decode(torch.zeros(1, *require_prior(model).mean.shape)).shape[1:]],
+        "shape": [*shape],
         "classes": [*model.classes],
         # a class is needed if the training never left it out
         "free": getattr(model.net, "arguments", {}).get("label_dropout") != 0,
@@ -169,30 +190,20 @@ def read_frontier(studio: Studio) -> list[dict[str, Any]]:
 
 
 def sample_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
-    """Yield the states of a grid of samples, from noise to images."""
-    wanted, decode = parse_settings(SampleSettings, settings), image_decoder(studio)
-    yield from show_states(studio, wanted, wanted.plan(studio), run_chains(studio, wanted), decode)
-
-
-def run_chains(studio: Studio, wanted: SampleSettings) -> Iterator[State]:
-    """Return the states of the chains of `sample` with these settings."""
-    model, plan = studio.model, wanted.plan(studio)
-    optimize(model, batch=wanted.n, evaluations=plan.evaluations)
-    ((_, states),) = chains(
-        model, wanted.n, plan, seed=wanted.seed, label=wanted.label, guidance=wanted.guidance,
-        batch=MAX_IMAGES,
-    )  # fmt: skip
-    return states
+    """Yield the states of a grid of samples, from noise to images, all of them for the path."""
+    wanted = parse_settings(SampleSettings, settings)
+    studio.cache["pictures"] = wanted, (yield from show_states(studio, wanted, keep=True))
 
 
 def show_states(
-    studio: Studio, wanted: SampleSettings, plan: Plan, states: Iterator[State], decode: Decode
-) -> Iterator[Frame]:
-    """Yield a frame of some states, and one of the last, whose samples are remembered."""
-    for state, seconds in clock(every(states, -(-plan.states // MAX_SHOWN))):
-        yield frame_of(state, seconds, plan, wanted, decode, keep=True)  # all, for the path
-    studio.cache["pictures"] = wanted, state.x
+    studio: Studio, wanted: SampleSettings, *, keep: bool
+) -> Generator[Frame, None, Tensor]:
+    """Yield a frame of some states, and one of the last, whose samples are returned."""
+    plan, (decode, _) = wanted.plan(studio), image_decoder(studio)
+    for state, seconds in clock(every(wanted.chains(studio), -(-plan.states // MAX_SHOWN))):
+        yield frame_of(state, seconds, plan, wanted, decode, keep=keep)
     yield frame_of(state, seconds, plan, wanted, decode, keep=True, last=True)
+    return state.x
 
 
 def clock(states: Iterator[State]) -> Iterator[tuple[State, float]]:
@@ -223,7 +234,7 @@ def frame_of(
 def final_pictures(studio: Studio, wanted: SampleSettings) -> Iterator[None]:
     """Sample again if the samples of these settings are not remembered."""
     if studio.cache.get("pictures", (None,))[0] != wanted:
-        for state in run_chains(studio, wanted):
+        for state in wanted.chains(studio):
             x = state.x
             yield None
         studio.cache["pictures"] = wanted, x
@@ -231,48 +242,28 @@ def final_pictures(studio: Studio, wanted: SampleSettings) -> Iterator[None]:
 
 def find_neighbours(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Yield the training images nearest to a sample, and how far held-out images usually are."""
-    wanted, decode = parse_settings(OneOfThem, settings), image_decoder(studio)
+    wanted, (decode, _) = parse_settings(OneOfThem, settings), image_decoder(studio)
     experiment, data = open_run_data(studio)
     own = {field.name: getattr(wanted, field.name) for field in fields(SampleSettings)}
     yield from final_pictures(studio, SampleSettings(**own))
-    x = studio.cache["pictures"][1][wanted.index : wanted.index + 1].cpu()
-    heldout = None if data.test is None else all_samples(data.test, USUAL_SAMPLES).cpu()
-    usual = studio.cache.get("usual distance") if heldout is not None else None
-    queries = torch.cat([x, heldout]) if heldout is not None and usual is None else x
-    distances = torch.full((len(queries), 0), torch.inf, dtype=torch.float64)
-    indices = torch.zeros_like(distances, dtype=torch.int64)
-    train, flips = data.train, experiment.data.flip
-    size = max(NEIGHBOURS, COMPARED_AT_ONCE // train.shape.numel())
-    for rows in torch.split(torch.arange(len(train)), size):
-        k = min(NEIGHBOURS, len(rows))
-        block = nearest(queries, all_samples(Part(train, rows)).cpu(), k, flips=flips)
-        distances = torch.cat([distances, block.distances], 1)
-        indices = torch.cat([indices, rows[block.indices]], 1)
-        order = distances.argsort(dim=1)[:, :NEIGHBOURS]
-        distances, indices = distances.gather(1, order), indices.gather(1, order)
-        yield Frame({"compared": int(rows[-1]) + 1, "of": len(train)})
+    queries = studio.cache["pictures"][1][wanted.index : wanted.index + 1].cpu()
+    if data.test is not None and "usual distance" not in studio.cache:
+        queries = torch.cat([queries, all_samples(data.test, USUAL_SAMPLES).cpu()])
+    flips = experiment.data.flip
+    for progress in nearest_in(queries, data.train, NEIGHBOURS, flips=flips):
+        compared, (distances, indices) = progress
+        yield Frame({"compared": compared, "of": len(data.train)})
     if len(queries) > 1:
-        usual = studio.cache["usual distance"] = distances[1:, 0].median().item()
-    images = decode(all_samples(Part(train, indices[0])))
-    header = {"keep": True, "index": wanted.index, "usual": usual, "of": len(train)}
-    yield Frame(header | {"distances": distances[0].tolist()}, {"images": to_bytes(images)})
+        studio.cache["usual distance"] = distances[1:, 0].median().item()
+    images = decode(all_samples(Part(data.train, indices[0])))
+    header = {"keep": True, "of": len(data.train), "distances": distances[0].tolist()}
+    header |= {"index": wanted.index, "usual": studio.cache.get("usual distance")}
+    yield Frame(header, {"images": to_bytes(images)})
 
 
 def interpolate_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the states of n samples whose noise goes from that of one seed to that of another."""
-    wanted, decode = parse_settings(SeedPath, settings), image_decoder(studio)
-    model, plan = studio.model.eval(), wanted.plan(studio)
-    optimize(model, batch=wanted.n, evaluations=plan.evaluations)
-    weights = torch.linspace(0, 1, wanted.n)
-    noise = interpolated(seeded(wanted.seed), seeded(wanted.other), weights)
-    condition = None
-    if wanted.label is not None:
-        condition = {"label": int(class_number(model, wanted.label, wanted.guidance))}
-    score = guided_score(model, condition, wanted.guidance)
-    states = plan.run(score, plan.start(model, wanted.n, noise), noise)
-    for state, seconds in clock(every(states, -(-plan.states // MAX_SHOWN))):
-        yield frame_of(state, seconds, plan, wanted, decode)
-    yield frame_of(state, seconds, plan, wanted, decode, keep=True, last=True)
+    yield from show_states(studio, parse_settings(SeedPath, settings), keep=False)
 
 
 # ── The same as code ─────────────────────────────────────────────────────────────────────────────
@@ -291,65 +282,58 @@ def plan_options(studio: Studio, wanted: SampleSettings) -> dict[str, Any]:
     return options | ({} if wanted.steps is None else {"steps": wanted.steps})
 
 
-def plan_as_python(studio: Studio, wanted: SampleSettings) -> list[str]:
+def plan_as_python(studio: Studio, wanted: SampleSettings) -> str:
     """Return the lines that load the model and make the plan."""
-    arguments = {name: f"{name}={value!r}" for name, value in plan_options(studio, wanted).items()}
-    words = ["model", repr(wanted.plan(studio).sampler), *arguments.values()]
-    return [
-        f"model = load({str(studio.run)!r})",
-        f"plan = make_plan({', '.join(words)})",
-        f"optimize(model, batch={wanted.n}, evaluations=plan.evaluations)",
-    ]
+    words = "model", repr(wanted.plan(studio).sampler)
+    return f"""
+import scorefield as sf
+from scorefield.fast import optimize
+
+model = sf.load({str(studio.run)!r})
+plan = sf.make_plan({as_arguments(*words, **plan_options(studio, wanted))})
+optimize(model, batch={wanted.n}, evaluations=plan.evaluations)
+"""
 
 
-def write_pictures(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
-    """Return the command and the Python that give the same samples."""
-    wanted = parse_settings(SampleSettings, settings)
-    flags = {
-        "-n": wanted.n, "--sampler": wanted.sampler, "--steps": wanted.steps,
-        "--seed": wanted.seed, "--label": wanted.label,
-        "--guidance": None if wanted.guidance == 1 else wanted.guidance, "--device": "cpu",
-    }  # fmt: skip
-    python = [
-        "from scorefield import load, make_plan, sample",
-        "from scorefield.fast import optimize",
-        "",
-        *plan_as_python(studio, wanted),
-        f"x = sample(model, {wanted.n}, plan, seed={wanted.seed}{as_keywords(wanted)})",
-    ]
-    return {"command": command_line("sample", studio, flags), "python": "\n".join(python) + "\n"}
-
-
-def as_keywords(wanted: SampleSettings) -> str:
-    """Return the class and the guidance as keywords of a call, empty by default."""
-    label = "" if wanted.label is None else f", label={wanted.label!r}"
-    return label + ("" if wanted.guidance == 1 else f", guidance={wanted.guidance!r}")
+def as_arguments(*words: str, **values: Any) -> str:
+    """Return the arguments of a call; those that are None are left out."""
+    keywords = (f"{name}={value!r}" for name, value in values.items() if value is not None)
+    return ", ".join([*words, *keywords])
 
 
 def command_line(name: str, studio: Studio, flags: Mapping[str, Any], *files: str) -> str:
     """Return a command over the run with its options; those that are None are left out."""
     words = ["scorefield", name, str(studio.run), *files]
-    for flag, value in flags.items():
-        words += [] if value is None else [flag, str(value)]
+    for flag, value in {**flags, "device": "cpu"}.items():
+        words += [] if value is None else [f"--{flag}", str(value)]
     return shlex.join(words)
+
+
+def write_pictures(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
+    """Return the command and the Python that give the same samples."""
+    wanted = parse_settings(SampleSettings, settings)
+    options: dict[str, Any] = {"seed": wanted.seed, "label": wanted.label}
+    options |= {} if wanted.guidance == 1 else {"guidance": wanted.guidance}
+    plan = {"n": wanted.n, "sampler": wanted.sampler, "steps": wanted.steps}
+    arguments = as_arguments("model", str(wanted.n), "plan", **options)
+    return {
+        "command": command_line("sample", studio, plan | options),
+        "python": f"{plan_as_python(studio, wanted)[1:]}x = sf.sample({arguments})\n",
+    }
 
 
 def write_path(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
     """Return the Python that gives the same path between two seeds."""
-    wanted, model = parse_settings(SeedPath, settings), studio.model
-    condition = "None"
+    wanted, score = parse_settings(SeedPath, settings), "model"
     if wanted.label is not None:
-        condition = f"{{'label': {int(class_number(model, wanted.label, wanted.guidance))}}}"
-    python = [
-        "import torch",
-        "from scorefield import final, interpolated, load, make_plan, seeded",
-        "from scorefield.fast import optimize",
-        "from scorefield.sample import guided_score",
-        "",
-        *plan_as_python(studio, wanted),
-        f"weights = torch.linspace(0, 1, {wanted.n})",
-        f"noise = interpolated(seeded({wanted.seed}), seeded({wanted.other}), weights)",
-        f"score = guided_score(model, {condition}, {wanted.guidance!r})",
-        f"x = final(plan.run(score, plan.start(model, {wanted.n}, noise), noise))",
-    ]
-    return {"command": None, "python": "\n".join(python) + "\n"}
+        score = f"model.given({wanted.condition(studio)})"
+    if wanted.guidance != 1:
+        score = f"sf.guide({score}, model, {wanted.guidance!r})"
+    python = f"""import torch
+{plan_as_python(studio, wanted)}
+weights = torch.linspace(0, 1, {wanted.n})
+noise = sf.interpolated(sf.seeded({wanted.seed}), sf.seeded({wanted.other}), weights)
+score = {score}
+x = sf.final(plan.run(score, plan.start(model, {wanted.n}, noise), noise))
+"""
+    return {"command": None, "python": python}

@@ -1,31 +1,32 @@
 """Jobs of the view Restore: completions of a measured image as they form, with mean and spread."""
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .. import inverse
 from ..checkpoint import run_directory
 from ..data import AUGMENTATION, Part, Source, all_samples
 from ..data.decode import EncodedImage
 from ..data.images import ImageReader
 from ..data.sources import cell_centres
 from ..fast import optimize
-from ..inverse import LinearOperator
-from ..noise import seeded
-from ..restore import BIASES, BYTE_ROUNDING_STD, COSTS, Restoration, restoration, workload
+from ..measurements import OPTIONS, Measurement
+from ..restore import BIASES, COSTS, Restoration, restoration, workload
 from ..runs.own_plan import read_settings
 from ..sample import require_prior
-from ..train import derive_seed
-from ..values import RestorationMethod
+from ..show.images import picture, png
+from ..values import RestorationMethod, RestorationTask
 from .context import Studio
 from .pictures import (
     MAX_GUIDANCE,
     MAX_STEPS,
+    as_arguments,
     clock,
     command_line,
     image_decoder,
@@ -36,12 +37,12 @@ from .settings import MAX_SEED, Between, parse_settings
 from .wire import Frame
 
 MAX_COMPLETIONS = 64
+MAX_ANGLES = 360
 COMPLETION_BATCH = 256
 """Batch of `restore`."""
 STATES_SHOWN = 60
 """States of a restoration that are sent, evenly spaced."""
 NO_MEASUREMENT = "Restoration needs a score of images with one or three channels: "
-Operation = Literal["inpaint", "colorize", "super-resolve", "deblur"]
 
 
 @dataclass(frozen=True)
@@ -51,32 +52,14 @@ class Measured:
     heldout: int = 0
     upload: str | None = None
     file: str = "image.png"  # the upload's name on the user's disk
-    task: Operation = "inpaint"
-    mask: str = ""  # a hexadecimal number for each row, whose bits are the known pixels
+    measured: bool = False  # the upload is the measurement
+    task: RestorationTask = "inpaint"
+    mask: str = ""  # a hexadecimal number for each row, whose bits are known pixels or frequencies
     factor: int = 2
     sigma: Annotated[float, Between(1e-3, 100)] = 1.0  # of the blur
+    angles: Annotated[int, Between(1, MAX_ANGLES)] = 8
     noise: Annotated[float | None, Between(0, 10)] = None
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of the noise."""
-        usual = BYTE_ROUNDING_STD if self.task == "deblur" else 0.0
-        return usual if self.noise is None else self.noise
-
-    def operator(self, shape: torch.Size) -> LinearOperator:
-        """Return A for images of a shape."""
-        channels, height, width = shape
-        if self.task == "inpaint":
-            return inverse.mask(parse_mask(self.mask, height, width))
-        if self.task == "colorize":
-            if channels != 3:
-                raise ValueError("task='colorize': the model's images are grey")
-            return inverse.grayscale()
-        if self.task == "deblur":
-            return inverse.blur(self.sigma)
-        if self.factor < 2 or height % self.factor or width % self.factor:
-            raise ValueError(f"factor={self.factor}: it must divide {height} and {width}")
-        return inverse.downsample(self.factor)
+    seed: Annotated[int, Between(0, MAX_SEED)] = 0
 
 
 @dataclass(frozen=True)
@@ -90,22 +73,26 @@ class Completions(Measured):
     filters: Annotated[int, Between(1, MAX_COMPLETIONS)] = 4
     label: str | None = None
     guidance: Annotated[float, Between(-MAX_GUIDANCE, MAX_GUIDANCE)] = 1.0
-    seed: Annotated[int, Between(0, MAX_SEED)] = 0
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of `restore`."""
+        names = ("method", "steps", "particles", "filters", "label", "guidance", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
-def parse_mask(rows: str, height: int, width: int) -> Tensor:
-    """Return the known pixels, of which there is at least one, and one that is not."""
+def parse_mask(rows: str, shape: torch.Size) -> Tensor:
+    """Return what is known, at least one pixel or frequency but not all."""
+    _, height, width = shape
     try:
         bits = [[*f"{int(row, 16):0{width}b}"] for row in rows.split()]
-        observed = torch.tensor([[*map(int, row)] for row in bits], dtype=torch.bool)
+        known = torch.tensor([[*map(int, row)] for row in bits], dtype=torch.bool)
     except ValueError as error:
         raise ValueError(f"mask={rows!r:.80}: give a hexadecimal number for each row") from error
-    if observed.shape != (height, width):
-        raise ValueError(f"mask has shape {tuple(observed.shape)}: give one of {height} × {width}")
-    if observed.all() or not observed.any():
-        kind = "known" if observed.all() else "unknown"
-        raise ValueError(f"All pixels are {kind}: paint over some of them")
-    return observed
+    if known.shape != (height, width):
+        raise ValueError(f"mask has shape {tuple(known.shape)}: give one of {height} × {width}")
+    if known.all() or not known.any():
+        raise ValueError(f"The mask is all {'known' if known.all() else 'hidden'}: paint over some")
+    return known
 
 
 def image_shape(studio: Studio) -> torch.Size:
@@ -124,12 +111,9 @@ def image_shape(studio: Studio) -> torch.Size:
 
 def measured_image(studio: Studio, wanted: Measured) -> Tensor:
     """Return the image that is measured: an upload, or one that the run has held out."""
-    shape = image_shape(studio)
     if wanted.upload is not None:
-        if wanted.upload not in studio.uploads:
-            raise ValueError(f"upload={wanted.upload!r:.80} is forgotten: drop the image again")
-        file = EncodedImage(wanted.file, studio.uploads[wanted.upload])
-        return cell_centres(image_reader(studio, shape)(file), 256)[None]
+        file = EncodedImage(wanted.file, studio.find_upload(wanted.upload))
+        return cell_centres(image_reader(studio)(file), 256)[None]
     test = heldout_images(studio)
     if not 0 <= wanted.heldout < len(test):
         raise ValueError(f"heldout={wanted.heldout}: give a number from 0 to {len(test) - 1}")
@@ -144,22 +128,43 @@ def heldout_images(studio: Studio) -> Source:
     return data.test
 
 
-def image_reader(studio: Studio, shape: torch.Size) -> ImageReader:
+def image_reader(studio: Studio) -> ImageReader:
     """Return the reader of uploads, which cuts and scales them as the images of the training."""
     experiment = None if studio.run is None else read_settings(studio.run)
     options = experiment.data.options if experiment else {}
-    channels, height, width = shape
+    channels, height, width = image_shape(studio)
     return ImageReader(channels, height, width, fit=options.get("fit", "crop"))
 
 
-def measure(studio: Studio, wanted: Completions) -> tuple[Tensor, LinearOperator, Tensor]:
-    """Return the image x, A and y = Ax + noise."""
+def measure(studio: Studio, wanted: Measured) -> tuple[Measurement, Tensor | None, Tensor]:
+    """Return the measurement, the image x where it is known, and y."""
+    shape, option, own = image_shape(studio), OPTIONS[wanted.task], dict[str, Any]()
+    if option is not None:
+        own[option] = getattr(wanted, option)
+    key = wanted.task, wanted.noise, *own.values()
+    if studio.cache.get("measurement", (None,))[0] != key:  # the operator may take seconds
+        if option == "mask":
+            own["mask"] = parse_mask(wanted.mask, shape)
+        made = Measurement(wanted.task, shape, noise=wanted.noise, **own)
+        studio.cache["measurement"] = key, made
+    measurement: Measurement = studio.cache["measurement"][1]
+    if wanted.measured:
+        return measurement, None, read_upload(studio, wanted, measurement)
     x = measured_image(studio, wanted)
-    operator = wanted.operator(x.shape[1:])
-    y = operator(x)
-    if wanted.deviation > 0:
-        y = y + wanted.deviation * seeded(derive_seed(wanted.seed, 1))(y)
-    return x, operator, y
+    return measurement, x, measurement.measure(x, wanted.seed)
+
+
+def read_upload(studio: Studio, wanted: Measured, measurement: Measurement) -> Tensor:
+    """Return the measurement that was uploaded."""
+    if wanted.upload is None:
+        raise ValueError("measured=True: drop a measurement, because held-out images are measured")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"measurement{Path(wanted.file).suffix}")
+        path.write_bytes(studio.find_upload(wanted.upload))
+        try:
+            return measurement.read(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(str(error).replace(str(path), wanted.file)) from error
 
 
 # ── Jobs ─────────────────────────────────────────────────────────────────────────────────────────
@@ -170,7 +175,7 @@ def describe_restorations(studio: Studio, settings: Mapping[str, Any]) -> Iterat
     parse_settings(Measured, settings)
     channels, height, width = shape = image_shape(studio)
     factors = [f for f in range(2, min(height, width)) if not (height % f or width % f)]
-    tasks = [task for task in get_args(Operation) if task != "colorize" or channels == 3]
+    possible = {"colorize": channels == 3, "super-resolve": factors, "radon": height == width}
     try:
         count = len(heldout_images(studio))
     except (ValueError, OSError):  # uploads remain
@@ -178,8 +183,8 @@ def describe_restorations(studio: Studio, settings: Mapping[str, Any]) -> Iterat
     yield Frame(
         {
             "keep": True, "shape": [*shape], "heldout": count, "classes": [*studio.model.classes],
-            "tasks": [task for task in tasks if task != "super-resolve" or factors],
-            "factors": factors, "noise": {"deblur": BYTE_ROUNDING_STD},
+            "tasks": [task for task in OPTIONS if possible.get(task, True)], "factors": factors,
+            "noise": {task: Measurement(task, shape).deviation for task in OPTIONS},
             "methods": {name: describe_method(studio, name) for name in BIASES},
         }
     )  # fmt: skip
@@ -200,26 +205,37 @@ def describe_method(studio: Studio, name: RestorationMethod) -> dict[str, Any]:
 
 
 def show_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
-    """Yield the image to measure, and what a measurement other than a mask leaves of it."""
+    """Yield the image to measure where it is known, what is painted on, and the measurement."""
     wanted = parse_settings(Measured, settings)
-    x = measured_image(studio, wanted)
-    arrays = {"image": to_bytes(x)[0]}
-    if wanted.task != "inpaint":
-        arrays["measured"] = to_bytes(show_measurement(wanted, wanted.operator(x.shape[1:]), x))[0]
+    measurement, x, y = measure(studio, wanted)
+    shown = {"image": x, "measured": (guess := measurement.picture(y))}
+    if wanted.task == "inpaint":
+        shown = {"painted": guess if x is None else x}
+    elif wanted.task == "fourier":
+        waves = torch.fft.fft2(guess if x is None else x, norm="ortho")
+        spectrum = torch.fft.fftshift(waves.abs().mean(1, keepdim=True).log1p(), (2, 3))
+        shown["painted"] = spectrum / spectrum.max()
+    elif wanted.task == "radon":
+        shown["projections"] = y / y.abs().max().clamp(min=1e-9)
+    yield Frame({"keep": True}, {k: to_bytes(v)[0] for k, v in shown.items() if v is not None})
+
+
+def save_measurement(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
+    """Yield the files that the copied command reads."""
+    wanted = parse_settings(Measured, settings)
+    measurement, _, y = measure(studio, wanted)
+    files = {} if wanted.measured else {"measurement.npy": measurement.file(y)}
+    if measurement.mask is not None:
+        files["mask.png"] = png(picture(255 * measurement.mask[None].to(torch.uint8)), {})
+    arrays = {name: np.frombuffer(content, np.uint8) for name, content in files.items()}
     yield Frame({"keep": True}, arrays)
-
-
-def show_measurement(wanted: Measured, operator: LinearOperator, x: Tensor) -> Tensor:
-    """Return what is known of x as an image."""
-    y = operator(x)
-    return y if wanted.task == "deblur" else operator.project(torch.full_like(x, 0.5), y)
 
 
 def restore_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Yield completions as they form, and at the end as `restore` returns them."""
     wanted = parse_settings(Completions, settings)
-    x, operator, y = measure(studio, wanted)
-    chains = completion_chains(studio, wanted, operator, y)
+    measurement, x, y = measure(studio, wanted)
+    chains = completion_chains(studio, wanted, measurement, y)
     interval, ends = -(-chains.work.states // STATES_SHOWN), list[Tensor]()
     step, seconds, before = 0, 0.0, 0.0
     for states in chains.parts:
@@ -229,28 +245,27 @@ def restore_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame
                 yield None
                 continue
             clean = state.denoised
-            if wanted.deviation == 0:
-                clean = operator.project(clean, y)
+            if measurement.deviation == 0:
+                clean = measurement.operator.project(clean, y)
             about = {"step": step, "of": chains.work.states, "sigma": state.sigma}
             yield completions_frame(chains, wanted, [*ends, clean], about | {"seconds": seconds})
         before = seconds
         ends.append(state.x)
     done = chains.join(ends)[0]
     last: dict[str, Any] = {"keep": True, "step": step, "of": step, "sigma": 0.0}
-    if wanted.upload is None:
+    if x is not None:
         gaps = (done.mean(0) - x[0], done - x)
         last["errors"] = [gap.square().mean().sqrt().item() for gap in gaps]
     yield frame_of_completions(done, [*range(len(done))], last | {"seconds": seconds})
 
 
 def completion_chains(
-    studio: Studio, wanted: Completions, operator: LinearOperator, y: Tensor
+    studio: Studio, wanted: Completions, measurement: Measurement, y: Tensor
 ) -> Restoration:
     """Return the chains of `restore` with these settings."""
     chains = restoration(
-        studio.model, operator, y, wanted.n, method=wanted.method, sigma_y=wanted.deviation,
-        steps=wanted.steps, particles=wanted.particles, filters=wanted.filters, label=wanted.label,
-        condition=None, guidance=wanted.guidance, seed=wanted.seed, batch=COMPLETION_BATCH,
+        studio.model, measurement.operator, y, wanted.n, sigma_y=measurement.deviation,
+        condition=None, batch=COMPLETION_BATCH, **wanted.options(),
     )  # fmt: skip
     optimize(studio.model, batch=chains.work.at_once, evaluations=chains.work.calls)
     return chains
@@ -283,95 +298,61 @@ def frame_of_completions(x: Tensor, places: list[int], about: dict[str, Any]) ->
 
 
 def write_restoration(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
-    """Return the Python that gives the same completions, and the command where there is one.
-
-    The command reads the image and the mask that the page saves, so it is for bytes.
-    """
+    """Return the command, which reads the files that the page saves, and the Python."""
     wanted = parse_settings(Completions, settings)
-    x, operator, y = measure(studio, wanted)
-    work = completion_chains(studio, wanted, operator, y).work
-    names = ["operator", "y", str(wanted.n), f"method={wanted.method!r}"]
-    options = {name: getattr(wanted, name) for name in changed_options(wanted)}
-    names += [f"{name}={value!r}" for name, value in options.items()]
-    if wanted.deviation > 0:
-        names.append(f"sigma_y={wanted.deviation!r}")
-    python = [
-        *image_as_python(studio, wanted, x.shape[1:]),
-        *operator_as_python(wanted, x.shape[-1]),
-        "y = operator(x)",
-        *noise_as_python(wanted),
-        f"optimize(model, batch={work.at_once}, evaluations={work.calls})",
-        f"x = restore(model, {', '.join(names)})[0]",
-    ]
-    command = None
-    if wanted.task == "inpaint" and wanted.deviation == 0 and is_of_bytes(studio, wanted):
-        flags = {"--task": "inpaint", "--mask": "mask.png", "-n": wanted.n}
-        flags |= {"--method": wanted.method} | {f"--{name}": v for name, v in options.items()}
-        command = command_line("restore", studio, flags | {"--device": "cpu"}, "image.png")
-    return {"command": command, "python": "\n".join(python) + "\n"}
+    measurement, _, y = measure(studio, wanted)
+    work = completion_chains(studio, wanted, measurement, y).work
+    usual = Completions(method="particle_filter").options()
+    options = {name: value for name, value in wanted.options().items() if value != usual[name]}
+    own: dict[str, Any] = {"noise": wanted.noise}
+    words, mask = [repr(wanted.task), str((*measurement.shape,))], ""
+    if (option := OPTIONS[wanted.task]) == "mask":
+        words.append("mask=torch.tensor(bits)")
+        mask = f"""rows = {wanted.mask!r}.split()  # the bits of a row are 1 where it is known
+bits = [[bit == "1" for bit in f"{{int(row, 16):0{measurement.shape[2]}b}}"] for row in rows]
+"""
+    elif option is not None:
+        own[option] = getattr(wanted, option)
+    imports, image = image_as_python(studio, wanted)
+    sigma_y = measurement.deviation or None
+    python = f"""{imports}
+import torch
+
+import scorefield as sf
+from scorefield.fast import optimize
+from scorefield.measurements import Measurement
+
+model = sf.load({str(studio.run)!r})
+{mask}measurement = Measurement({as_arguments(*words, **own)})
+{image}
+optimize(model, batch={work.at_once}, evaluations={work.calls})
+A = measurement.operator
+x = sf.restore({as_arguments("model, A, y", n=wanted.n, sigma_y=sigma_y, **options)})[0]
+"""
+    flags = {"task": wanted.task, **own, "mask": "mask.png" if mask else None, "n": wanted.n}
+    file = wanted.file if wanted.measured else "measurement.npy"
+    command = command_line("restore", studio, flags | options, file)
+    return {"command": command, "python": python}
 
 
-def changed_options(wanted: Completions) -> list[str]:
-    """Return the names of the settings that differ from the defaults of `restore`."""
-    usual = Completions()
-    names = ("steps", "particles", "filters", "label", "guidance", "seed")
-    return [name for name in names if getattr(wanted, name) != getattr(usual, name)]
-
-
-def is_of_bytes(studio: Studio, wanted: Measured) -> bool:
-    """Return True if the image has 256 levels, which a PNG keeps."""
-    return wanted.upload is not None or heldout_images(studio).levels == 256
-
-
-def image_as_python(studio: Studio, wanted: Measured, shape: torch.Size) -> list[str]:
-    """Return the lines that load the model and the image x."""
-    run = str(studio.run)
-    lines = [
-        "import torch",
-        "from scorefield import inverse, load, restore, seeded",
-        "from scorefield.fast import optimize",
-    ]
+def image_as_python(studio: Studio, wanted: Measured) -> tuple[str, str]:
+    """Return the imports and the lines that read y, or the image that is measured."""
+    if wanted.measured:
+        return "from pathlib import Path\n", f"y = measurement.read(Path({wanted.file!r}))"
+    measured = f"y = measurement.measure(x, seed={wanted.seed})"
     if wanted.upload is None:
-        return [
-            *lines,
-            "from scorefield.data import Part, all_samples",
-            "from scorefield.runs.resume import open_data",
-            "",
-            f"model = load({run!r})",
-            f"test = open_data({str(run_directory(Path(run)))!r})[1].test",
-            f"x = all_samples(Part(test, torch.tensor([{wanted.heldout}])))",
-        ]
-    reader = image_reader(studio, shape)
-    arguments = f"{reader.channels}, {reader.height}, {reader.width}, fit={reader.fit!r}"
-    return [
-        *lines,
-        "from scorefield.data.images import ImageReader",
-        "from scorefield.data.sources import cell_centres",
-        "",
-        f"model = load({run!r})",
-        f"x = cell_centres(ImageReader({arguments})({wanted.file!r}), 256)[None]",
-    ]
-
-
-def operator_as_python(wanted: Measured, width: int) -> list[str]:
-    """Return the lines that make A."""
-    if wanted.task == "inpaint":
-        return [
-            f"rows = {wanted.mask!r}.split()  # the bits of each row are its known pixels",
-            f"bits = [[int(bit) for bit in f'{{int(row, 16):0{width}b}}'] for row in rows]",
-            "operator = inverse.mask(torch.tensor(bits))",
-        ]
-    calls = {
-        "colorize": "grayscale()",
-        "super-resolve": f"downsample({wanted.factor})",
-        "deblur": f"blur({wanted.sigma!r})",
-    }
-    return [f"operator = inverse.{calls[wanted.task]}"]
-
-
-def noise_as_python(wanted: Completions) -> list[str]:
-    """Return the lines that add the noise of the measurement."""
-    if wanted.deviation == 0:
-        return []
-    seed = derive_seed(wanted.seed, 1)
-    return [f"y = y + {wanted.deviation!r} * seeded({seed})(y)"]
+        imports = (
+            "from scorefield.data import Part, all_samples\n"
+            "from scorefield.runs.resume import open_data"
+        )
+        test = f"open_data({str(run_directory(Path(str(studio.run))))!r})[1].test"
+        return (
+            imports,
+            f"x = all_samples(Part({test}, torch.tensor([{wanted.heldout}])))\n{measured}",
+        )
+    imports = (
+        "from scorefield.data.images import ImageReader\n"
+        "from scorefield.data.sources import cell_centres"
+    )
+    read = f"{image_reader(studio)!r}({wanted.file!r})"
+    return imports, f"x = cell_centres({read}, 256)[None]\n{measured}"

@@ -25,8 +25,8 @@ export function makeReplay({ title, replay, root, address }) {
 }
 
 /** Offer a file for download. */
-export function download(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/html" }));
+export function download(name, content, type = "text/html") {
+  const url = URL.createObjectURL(new Blob([content], { type }));
   const link = h("a", { href: url, download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);

@@ -1,15 +1,42 @@
 // Restore: an image, what is known of it, and completions as they form.
 
 import {
-  calm, drawGrid, drawImage, drawMap, follow, layout, moveCursor, pixelAt, putImage, resize,
+  calm, drawImage, drawMap, follow, layout, moveCursor, pixelAt, putImage, resize,
 } from "./pixels.js";
+import { download } from "./replay.js";
 
-const HIDDEN = [0, 114, 178]; // the colour of pixels that are painted over
+const HIDDEN = [0, 114, 178]; // the colour of what is painted over
 const TASKS = {
   inpaint: "Inpaint: pixels are missing", colorize: "Colourise: only grey is known",
   "super-resolve": "Super-resolve: a small image is known", deblur: "Deblur: a blurred image is known",
+  fourier: "Fourier: some frequencies are known", radon: "Radon: projections are known",
 };
+const MASKS = { // what is known at (x, y), by task; the mean of frequencies is in the centre
+  inpaint: {
+    "right half": (x, y, { width }) => x < width / 2,
+    centre: (x, y, { width, height }) => !(inside(x, width) && inside(y, height)),
+    random: (x, y, { width, share }) => scramble(x + y * width) < share,
+  },
+  fourier: {
+    "every third row": (x, y, { height }) => (y - Math.floor(height / 2)) % 3 === 0,
+    "random rows": (x, y, { height, share }) => y === Math.floor(height / 2) || scramble(y) < share,
+    "low ones": (x, y, { width, height, share }) => Math.max(
+      Math.abs(x - Math.floor(width / 2)) / width, Math.abs(y - Math.floor(height / 2)) / height,
+    ) <= Math.sqrt(share) / 2,
+  },
+};
+const SHARED = ["random", "random rows", "low ones"]; // masks of which a share is known
 const LONGEST_MASK = 2000; // characters of the address
+
+function inside(i, length) {
+  return i >= Math.floor(length / 4) && i < Math.ceil((3 * length) / 4);
+}
+
+function scramble(i) { // the same random mask each time
+  let z = Math.imul(i + 1, 0x9e3779b1);
+  z = Math.imul(z ^ (z >>> 15), 0x85ebca6b);
+  return ((z ^ (z >>> 13)) >>> 0) / 2 ** 32;
+}
 
 export default {
   name: "restore",
@@ -18,8 +45,9 @@ export default {
     const { ui, run } = tools;
     const { h } = ui;
     let about = null;
-    let image = null; // bytes [height, width, channels]
-    let known = null; // of its pixels, row by row
+    let image = null; // of the image or its spectrum, [height, width, channels]
+    let known = null; // of its pixels or frequencies, row by row
+    let maskName = null; // of a mask that is not painted
     let upload = null; // {upload, file}
     let spot = [0, 0];
     let painting = false;
@@ -29,36 +57,44 @@ export default {
     const status = ui.status();
     const heldout = ui.number({
       label: "Held-out image", min: 0, value: state.heldout ?? 0,
-      onchange: (value) => { upload = null; tools.setState({ heldout: value }); load(); },
+      onchange: (value) => { upload = null; tools.setState({ heldout: value }); adapt(); load(); },
     });
-    const file = h("input", { type: "file", accept: "image/*", "aria-label": "Your own image", onchange: () => send(file.files[0]) });
+    const file = h("input", { type: "file", accept: "image/*,.npy", "aria-label": "Your own image", onchange: () => send(file.files[0]) });
     const drop = h("div", {
       class: "drop", ondragover: (event) => { event.preventDefault(); drop.classList.add("over"); },
       ondragleave: () => drop.classList.remove("over"),
       ondrop: (event) => { event.preventDefault(); drop.classList.remove("over"); send(event.dataTransfer.files[0]); },
-    }, h("p", { class: "muted" }, "Or drop an image here, or choose one; it is cut and scaled to the model's size."), file);
+    }, h("p", { class: "muted" }, "Or drop an image here, or choose one; it is cut and scaled to the model's size. An .npy file of a measurement is taken as it is."), file);
     const keep = (name) => (value) => tools.setState({ [name]: value });
     const task = ui.select({
-      label: "Operator", options: [], onchange: (value) => { tools.setState({ task: value }); adapt(); load(); },
+      label: "Operator", options: [], onchange: (value) => {
+        tools.setState({ task: value, mask: null });
+        if (MASKS[value]) fill(Object.keys(MASKS[value])[0]);
+        adapt();
+        load();
+      },
     });
-    const factor = ui.select({
-      label: "Pixels a side that became one", options: [], onchange: (value) => { tools.setState({ factor: value }); load(); },
-    });
+    const again = (name) => (value) => { tools.setState({ [name]: value === "" ? null : value }); load(); };
+    const factor = ui.select({ label: "Pixels a side that became one", options: [], onchange: again("factor") });
     const sigma = ui.slider({ label: "Blur in pixels", min: 0.25, max: 8, step: 0.25, value: state.sigma ?? 1 });
-    sigma.input.addEventListener("change", () => { tools.setState({ sigma: sigma.value }); load(); });
-    const noise = ui.number({ label: "Noise of the measurement", min: 0, max: 10, step: "any", value: state.noise ?? 0, onchange: keep("noise") });
+    sigma.input.addEventListener("change", () => again("sigma")(sigma.value));
+    const angles = ui.number({ label: "Angles", min: 1, max: 360, value: state.angles ?? 8, onchange: again("angles") });
+    const noise = ui.number({
+      label: "Noise of the measurement", min: 0, max: 10, step: "any", value: state.noise ?? "",
+      onchange: () => again("noise")(noise.input.value),
+    });
+    const measuredAlready = ui.checkbox({
+      label: "It is a measurement already", onchange: () => load(),
+    });
     const brush = ui.select({ label: "Brush", options: [["hide", "hides pixels"], ["show", "shows pixels"]] });
     const size = ui.slider({ label: "Brush size", min: 1, max: 9, step: 1, value: 1 });
-    const presets = {
-      "right half": (x) => x < about.shape[2] / 2,
-      centre: (x, y) => !(inside(x, about.shape[2]) && inside(y, about.shape[1])),
-      random: (x, y) => scramble(x + y * about.shape[2]) < 0.5,
-    };
-    const masks = ui.group("Mask",
-      h("div", { class: "row" }, Object.keys(presets).map((name) => ui.button({
-        label: name[0].toUpperCase() + name.slice(1), onclick: () => { preset(name); changed(name); },
-      })), ui.button({ label: "Clear", onclick: () => { known.fill(true); changed(); } })),
-      brush.element, size.element);
+    const shareOf = ui.slider({ label: "Share of the random or low ones", min: 0.05, max: 0.95, step: 0.05, value: state.share ?? 0.5 });
+    shareOf.input.addEventListener("change", () => {
+      tools.setState({ share: shareOf.value });
+      change(SHARED.includes(maskName) ? maskName : SHARED.find((name) => MASKS[task.value][name]));
+    });
+    const presets = h("div", { class: "row" });
+    const masks = ui.group("Mask", presets, shareOf.element, brush.element, size.element);
     const method = ui.select({ label: "Method", options: [], onchange: (value) => { tools.setState({ method: value }); adapt(); } });
     const bias = h("output", { class: "muted small", "aria-label": "Measured bias" });
     const n = ui.number({ label: "Completions", min: 1, max: 64, value: state.n ?? 8, onchange: keep("n") });
@@ -68,24 +104,32 @@ export default {
     steps.input.placeholder = "auto";
     const label = ui.select({ label: "Class", options: [], onchange: (value) => tools.setState({ label: value || null }) });
     const guidance = ui.slider({ label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1, oninput: keep("guidance") });
-    const seed = ui.number({ label: "Seed", min: 0, max: 2 ** 53 - 1, value: state.seed ?? 0, onchange: keep("seed") });
+    const seed = ui.number({ label: "Seed", min: 0, max: 2 ** 53 - 1, value: state.seed ?? 0, onchange: again("seed") });
     const go = ui.button({ label: "Restore", kind: "primary", onclick: () => restore() });
     const stop = ui.button({ label: "Stop", onclick: () => jobs.run?.cancel() });
-    const save = ui.button({ label: "Save image and mask", kind: "quiet", onclick: () => saveFiles() });
+    const save = ui.button({
+      label: "Save the measurement", kind: "quiet", onclick: () => saveFiles(),
+      title: "Save the files that the copied command reads",
+    });
 
     const paint = h("canvas", {
       class: "pixels paint", tabindex: 0, role: "img",
-      "aria-label": "The image and its mask: drag to paint, or arrow keys and space",
       onpointerdown: (event) => { painting = true; paint.setPointerCapture(event.pointerId); stroke(event); },
       onpointermove: (event) => painting && stroke(event),
-      onpointerup: () => { if (painting) { painting = false; changed(); } },
+      onpointerup: () => { if (painting) { painting = false; change(); } },
       onkeydown: (event) => keys(event),
       onblur: () => { cursor.hidden = true; },
     });
     const cursor = h("div", { class: "cursor", hidden: true });
-    const measured = h("canvas", { class: "pixels", "aria-label": "The measurement" });
-    const measuredFigure = h("figure", {}, measured, h("figcaption", {}, "The measurement"));
-    const share = h("output", { "aria-label": "Known pixels" });
+    const share = h("output", { "aria-label": "Known" });
+    const others = Object.entries({
+      image: "The image", projections: "Its projections, a row for each angle",
+      measured: "What the measurement says",
+    }).map(([name, text]) => {
+      const canvas = h("canvas", { class: "pixels", "aria-label": text });
+      return { name, canvas, figure: h("figure", { hidden: true }, canvas, h("figcaption", {}, text)) };
+    });
+    const paintFigure = h("figure", {}, h("div", { class: "canvas-box" }, paint, cursor), h("figcaption", {}, share));
     const results = h("canvas", { class: "pixels", "aria-label": "Completions" });
     const mean = h("canvas", { class: "pixels", "aria-label": "Mean of the completions" });
     const spread = h("canvas", { class: "pixels", "aria-label": "Standard deviation of the completions" });
@@ -104,34 +148,24 @@ export default {
       h("p", { class: "muted" }, "Say what is known of an image; the model samples images that agree with it."),
       h("div", { class: "view" },
         h("div", { class: "controls" },
-          ui.group("Image", heldout.element, drop),
-          ui.group("Measurement", task.element, factor.element, sigma.element, noise.element),
+          ui.group("Image", heldout.element, drop, measuredAlready.element),
+          ui.group("Measurement", task.element, factor.element, sigma.element, angles.element, noise.element),
           masks,
           ui.group("Method", method.element, bias, label.element, guidance.element,
             h("div", { class: "row end" }, n.element, steps.element, particles.element,
               filters.element, seed.element))),
         h("div", { class: "stack sections" },
           h("section", { class: "stack", "aria-label": "Image" },
-            h("div", { class: "thumbs" },
-              h("figure", {}, h("div", { class: "canvas-box" }, paint, cursor),
-                h("figcaption", {}, share)),
-              measuredFigure),
+            h("div", { class: "thumbs" }, paintFigure, others.map((other) => other.figure)),
             h("div", { class: "row" }, go, stop, save), status.element),
           outcome)));
 
-    function inside(i, length) {
-      return i >= Math.floor(length / 4) && i < Math.ceil((3 * length) / 4);
-    }
-
-    function scramble(i) { // the same random mask each time
-      let z = Math.imul(i + 1, 0x9e3779b1);
-      z = Math.imul(z ^ (z >>> 15), 0x85ebca6b);
-      return ((z ^ (z >>> 13)) >>> 0) / 2 ** 32;
-    }
-
-    function preset(name) {
+    function fill(name) {
       const [, height, width] = about.shape;
-      known = Array.from({ length: height * width }, (_, i) => presets[name](i % width, Math.floor(i / width)));
+      const shown = MASKS[task.value][name] ?? (() => true);
+      maskName = name;
+      known = Array.from({ length: height * width }, (_, i) => (
+        shown(i % width, Math.floor(i / width), { width, height, share: shareOf.value })));
     }
 
     function encode() {
@@ -148,13 +182,16 @@ export default {
       const good = rows.length === height && rows.every((row) => /^[0-9a-f]+$/.test(row));
       const bits = good && rows.flatMap((row) => [...BigInt(`0x${row}`).toString(2).padStart(width, "0")]);
       if (bits && bits.length === height * width) known = bits.map((bit) => bit === "1");
-      else preset("right half");
+      else fill(Object.keys(MASKS[task.value])[0]);
     }
 
-    function changed(name) {
+    function change(name) { // to a mask by name, or as it was painted
+      if (name) fill(name);
+      else maskName = null;
       const text = name ?? encode().replaceAll(" ", ".");
       tools.setState({ mask: text.length <= LONGEST_MASK ? text : null });
       drawPaint();
+      if (task.value === "fourier") load();
     }
 
     function drawPaint() {
@@ -162,15 +199,13 @@ export default {
       const [height, width] = image.shape;
       resize(paint, width, height, 320);
       putImage(paint, image);
-      const masked = task.value === "inpaint";
-      if (masked) {
-        const pen = paint.getContext("2d");
-        const pixels = pen.getImageData(0, 0, width, height);
-        known.forEach((shown, i) => !shown && pixels.data.set(HIDDEN, 4 * i));
-        pen.putImageData(pixels, 0, 0);
-      }
+      const pen = paint.getContext("2d");
+      const pixels = pen.getImageData(0, 0, width, height);
+      known.forEach((shown, i) => !shown && pixels.data.set(HIDDEN, 4 * i));
+      pen.putImageData(pixels, 0, 0);
       const count = known.filter(Boolean).length;
-      share.textContent = masked ? `${count} of ${known.length} pixels are known; blue ones are not` : "The image";
+      const noun = task.value === "fourier" ? "frequencies" : "pixels";
+      share.textContent = `${count} of ${known.length} ${noun} are known; blue ones are not`;
     }
 
     function touch(x, y) {
@@ -185,7 +220,7 @@ export default {
     }
 
     function stroke(event) {
-      if (!image || task.value !== "inpaint") return;
+      if (!image) return;
       spot = pixelAt(paint, event);
       touch(...spot);
     }
@@ -195,7 +230,7 @@ export default {
       if (!image || (!step && event.key !== " ")) return;
       event.preventDefault();
       if (step) spot = [0, 1].map((i) => Math.min(Math.max(spot[i] + step[i], 0), image.shape[1 - i] - 1));
-      else if (task.value === "inpaint") { touch(...spot); changed(); }
+      else { touch(...spot); change(); }
       moveCursor(cursor, paint, ...spot, 1, 1);
     }
 
@@ -205,25 +240,27 @@ export default {
       const answer = await fetch("upload", { method: "POST", body: chosen });
       if (!answer.ok) { status.say(await answer.text(), true); return; }
       upload = { ...(await answer.json()), file: chosen.name };
+      measuredAlready.value = chosen.name.toLowerCase().endsWith(".npy");
+      adapt();
       load();
     }
 
     function measurement() {
-      const all = { task: task.value };
-      if (upload) Object.assign(all, upload);
+      const all = { task: task.value, seed: seed.value };
+      if (upload) Object.assign(all, upload, { measured: measuredAlready.value });
       else all.heldout = heldout.value;
+      if (MASKS[task.value]) all.mask = encode();
       if (task.value === "super-resolve") all.factor = Number(factor.value);
       if (task.value === "deblur") all.sigma = sigma.value;
+      if (task.value === "radon") all.angles = angles.value;
+      if (noise.input.value !== "") all.noise = noise.value;
       return all;
     }
 
     function settings() {
       const all = {
-        ...measurement(), n: n.value, method: method.value, seed: seed.value,
-        label: label.value || null, guidance: guidance.value,
+        ...measurement(), n: n.value, method: method.value, label: label.value || null, guidance: guidance.value,
       };
-      if (task.value === "inpaint") all.mask = encode();
-      if (noise.value) all.noise = noise.value;
       if (steps.value) all.steps = steps.value;
       if (about.methods[method.value].particles) Object.assign(all, { particles: particles.value, filters: filters.value });
       return all;
@@ -233,19 +270,23 @@ export default {
       if (!about) return;
       if (!upload && !about.heldout) { status.say("The run has no held-out images: drop one of your own."); return; }
       jobs.image?.cancel();
-      jobs.image = run("restore.image", measurement(), {
+      const mine = jobs.image = run("restore.image", measurement(), {
         frame(header, arrays) {
-          image = arrays.image;
+          if (jobs.image !== mine) return;
+          image = arrays.painted;
+          paintFigure.hidden = !image;
           drawPaint();
-          measuredFigure.hidden = !arrays.measured;
-          if (arrays.measured) drawImage(measured, arrays.measured, 320);
+          for (const { name, canvas, figure } of others) {
+            figure.hidden = !arrays[name];
+            if (arrays[name]) drawImage(canvas, arrays[name], 320);
+          }
         },
         status: follow(status, "Reading the image"),
       });
     }
 
     function restore() {
-      if (!image) return;
+      if (!about) return;
       jobs.run?.cancel();
       const total = n.value;
       outcome.hidden = false;
@@ -276,11 +317,20 @@ export default {
     }
 
     function adapt() {
-      const masked = task.value === "inpaint";
+      const kind = task.value === "inpaint" ? "mask" : "matrix";
       factor.element.hidden = task.value !== "super-resolve";
       sigma.element.hidden = task.value !== "deblur";
-      masks.hidden = save.hidden = !masked;
-      const kind = masked ? "mask" : "matrix";
+      angles.element.hidden = task.value !== "radon";
+      measuredAlready.element.hidden = !upload;
+      masks.hidden = !MASKS[task.value];
+      noise.input.placeholder = short(about.noise[task.value]);
+      if (MASKS[task.value]) {
+        presets.replaceChildren(...Object.keys(MASKS[task.value]).map((name) => ui.button({
+          label: name[0].toUpperCase() + name.slice(1), onclick: () => change(name),
+        })), ui.button({ label: "Clear", onclick: () => { known.fill(true); change(); } }));
+        const noun = task.value === "fourier" ? "spectrum" : "image";
+        paint.setAttribute("aria-label", `The ${noun} and its mask: drag to paint, or arrow keys and space`);
+      }
       const names = Object.entries(about.methods).filter(([, one]) => one.biases[kind]);
       const before = method.value || state.method;
       method.fill(names.map(([name, one]) => [name, `${name}: bias ${Math.round(100 * one.biases[kind].largest)} %`]));
@@ -288,26 +338,19 @@ export default {
       const one = about.methods[method.value];
       particles.element.hidden = filters.element.hidden = !one.particles;
       const { mean: shift, least, most } = one.biases[kind];
-      bias.textContent = `On a mixture in 64 dimensions ${masked ? "with a mask" : "with a matrix"}, means err by up to ${shift} exact deviations, `
+      bias.textContent = `On a mixture in 64 dimensions with a ${kind}, means err by up to ${shift} exact deviations, `
         + `deviations are ${least} to ${most} of the exact ones. ${one.calls} evaluations a ${one.particles ? "particle" : "completion"}.`
         + (one.noiseless ? " For measurements without noise." : "");
       drawPaint();
     }
 
     function saveFiles() {
-      if (!image) return;
-      const [height, width] = image.shape;
-      const canvases = ["image.png", "mask.png"].map((name) => [name, h("canvas", { width, height })]);
-      putImage(canvases[0][1], image);
-      const black = Object.assign(Uint8Array.from(known, (shown) => 255 * shown), { shape: [height, width, 1] });
-      putImage(canvases[1][1], black);
-      for (const [name, canvas] of canvases) {
-        canvas.toBlob((content) => {
-          const link = h("a", { href: URL.createObjectURL(content), download: name });
-          link.click();
-          setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-        });
-      }
+      run("restore.files", measurement(), {
+        frame(header, arrays) {
+          for (const [name, bytes] of Object.entries(arrays)) download(name, bytes, "application/octet-stream");
+        },
+        status: follow(status, "Writing the measurement"),
+      });
     }
 
     run("restore.about", {}, {
@@ -322,8 +365,8 @@ export default {
         label.fill([["", "any"], ...header.classes.map((name) => [name, name])]);
         if (state.label) label.value = state.label;
         label.element.hidden = guidance.element.hidden = !header.classes.length;
-        if (presets[state.mask ?? "right half"]) preset(state.mask ?? "right half");
-        else decode(state.mask);
+        if (MASKS[task.value]?.[state.mask]) fill(state.mask);
+        else if (MASKS[task.value]) decode(state.mask ?? "");
         adapt();
         load();
       },

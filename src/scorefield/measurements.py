@@ -1,0 +1,189 @@
+"""Measurements of images: a task as an operator, as numbers, as a picture and as a file.
+
+    y = Ax + noise
+
+A file is an image, whose byte v is (v + ½)/256, or an .npy file of floats: of pixels, of
+projections, or of a whole FFT with norm="ortho" and the mean in the centre.
+"""
+
+import io
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import inverse
+from .data.decode import read_image
+from .data.numpy_files import open_rows
+from .inverse import LinearOperator
+from .noise import seeded
+from .restore import BYTE_ROUNDING_STD
+from .train import derive_seed
+from .values import RestorationTask
+
+OPTIONS: dict[RestorationTask, str | None] = {
+    "inpaint": "mask",
+    "colorize": None,
+    "super-resolve": "factor",
+    "deblur": "sigma",
+    "fourier": "mask",
+    "radon": "angles",
+}
+"""Tasks, each with the option that describes its measurement."""
+ROW_SPACING = 3
+"""Of the rows of frequencies, every third is measured if there is no mask."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A task, with its option, on images of a shape.
+
+    The mask is True for known pixels, by default the left half, or for known frequencies, by
+    default every third row, with the mean in the centre as `np.fft.fftshift` puts it. `noise` is a
+    standard deviation, by default 0; deblurring amplifies the rounding error of bytes, so that this
+    is its default.
+    """
+
+    task: RestorationTask
+    shape: Sequence[int]
+    _: KW_ONLY
+    mask: Bool[Tensor, "height width"] | None = None
+    factor: int | None = None
+    sigma: float | None = None
+    angles: int | None = None
+    noise: float | None = None
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise."""
+        usual = BYTE_ROUNDING_STD if self.task == "deblur" else 0.0
+        return usual if self.noise is None else self.noise
+
+    @cached_property
+    def operator(self) -> LinearOperator:
+        """A."""
+        channels, height, width = self.shape
+        if self.task == "inpaint":
+            return inverse.mask(self._known())
+        if self.task == "fourier":
+            return inverse.fourier(self._frequencies())
+        if self.task == "colorize":
+            if channels != 3:
+                raise ValueError("task colorize: the model's images are grey")
+            return inverse.grayscale()
+        if self.task == "deblur":
+            if not 0 < (self.sigma or 0) < math.inf:
+                raise ValueError(f"sigma {self.sigma}: give the blur's deviation, above 0")
+            return inverse.blur(self.sigma or 0)
+        if self.task == "radon":
+            if height != width:
+                raise ValueError(
+                    f"task radon needs square images, but the model's have {width} × {height} "
+                    "pixels"
+                )
+            return inverse.radon(self.angles or 0, height)
+        factor = self.factor or 0
+        if factor < 2 or height % factor or width % factor:
+            raise ValueError(f"factor {factor}: it must divide {height} and {width}, the model's")
+        return inverse.downsample(factor)
+
+    def _known(self) -> Bool[Tensor, "height width"]:
+        _, height, width = self.shape
+        if self.mask is not None:
+            return self.mask
+        if self.task == "inpaint":
+            return (torch.arange(width) < width // 2).expand(height, width)
+        rows = torch.arange(height) - height // 2
+        return (rows % ROW_SPACING == 0)[:, None].expand(height, width)
+
+    def _frequencies(self) -> Bool[Tensor, "height width"]:
+        """Return which frequencies are known in the order of the FFT."""
+        known: Tensor = torch.fft.ifftshift(self._known())
+        return known
+
+    def measure(
+        self, x: Float[Tensor, "batch channels height width"], seed: int = 0
+    ) -> Float[Tensor, "batch *measured"]:
+        """Return y = Ax + noise."""
+        y = self.operator(x)
+        return y + self.deviation * seeded(derive_seed(seed, 1))(y) if self.deviation else y
+
+    def picture(
+        self, y: Float[Tensor, "batch *measured"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return what y says of the images, with grey where it says nothing."""
+        if self.task == "deblur":
+            return y
+        return self.operator.project(y.new_full((len(y), *self.shape), 0.5), y)
+
+    def read(self, path: Path) -> Float[Tensor, "1 *measured"]:
+        """Read y, an image or an array."""
+        measured = self.operator(torch.zeros(1, *self.shape)).shape[1:]
+        if self.task == "fourier":
+            waves = self._read_array(path, self.shape, "complex64")
+            y: Tensor = torch.fft.ifftshift(waves, (1, 2))[None, :, self._frequencies()]
+            return y
+        if self.task == "radon" or path.suffix.lower() == ".npy":
+            return self._read_array(path, measured, "float32")[None]
+        return read_pixels(path, measured)[None]
+
+    def file(self, y: Float[Tensor, "1 *measured"]) -> bytes:
+        """Return the content of an .npy file, of which `read` makes y again."""
+        values = y[0]
+        if self.task == "fourier":
+            waves = torch.zeros(*self.shape, dtype=torch.complex64)
+            waves[:, self._frequencies()] = torch.view_as_complex(y[0].contiguous())
+            values = torch.fft.fftshift(waves, (1, 2))
+        np.save(content := io.BytesIO(), values.numpy(), allow_pickle=False)
+        return content.getvalue()
+
+    def _read_array(self, path: Path, shape: Sequence[int], kind: str) -> Tensor:
+        """Read an array of this shape and kind as floats; a complex number is two of them.
+
+        One channel needs no dimension.
+        """
+        numbers = "complex numbers" if kind == "complex64" else "numbers"
+        wanted = f"task {self.task} needs an .npy file of {' × '.join(map(str, shape))} {numbers}"
+
+        def arrange(values: NDArray[Any]) -> NDArray[Any]:
+            if not np.can_cast(values.dtype, kind, "same_kind"):
+                raise ValueError(f"{path} holds {values.dtype}: {wanted}")
+            if values.shape not in ((*shape,), (*shape[shape[0] == 1 :],)):
+                raise ValueError(f"{path} has the shape {values.shape}: {wanted}")
+            floats = values.astype(kind).reshape(1, *shape, 1).view("float32")
+            return floats if kind == "complex64" else floats[..., 0]
+
+        return open_rows(path, arrange, sys.maxsize).take(torch.tensor([0]))[0][0]
+
+
+def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "height width"]:
+    """Read the mask of images of a shape: what is known is white."""
+    known = read_pixels(path, (1, *shape[1:]))[0] > 0.5
+    if known.all() or not known.any():
+        raise ValueError(
+            f"{path}: it is all {'white' if known.all() else 'black'}; what is known is white "
+            "(transparent counts as white), the rest black"
+        )
+    return known
+
+
+def read_pixels(path: Path, shape: Sequence[int]) -> Float[Tensor, "channels height width"]:
+    """Read an image of this shape; the byte v becomes (v + ½)/256, and ⌊256x⌋ is v again."""
+    channels, height, width = shape
+    picture = read_image(path, "L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        raise ValueError(
+            f"{path} has {picture.width} × {picture.height} pixels, but this task needs "
+            f"{width} × {height}: scale or crop it"
+        )
+    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
