@@ -3,12 +3,12 @@
 import gc
 import os
 import sys
-import tracemalloc
 from contextlib import nullcontext
 
 import jaxtyping
 import typecheck
 
+gc.disable()  # until all is imported: nothing of it is garbage
 typecheck.install()  # before the first import of scorefield
 
 import numpy as np  # noqa: E402
@@ -17,7 +17,6 @@ import torch  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
 
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=30)
 settings.register_profile("fuzz", deadline=None, max_examples=10_000, print_blob=True)
@@ -94,12 +93,13 @@ def growth(device):
 
 
 def pytest_collection_finish():
-    """Exempt all that is imported from garbage collection, which takes half a second each time.
+    """Collect garbage, but not in all that is imported, which takes half a second each time.
 
     What is imported later is left out of all but every tenth of the full collections.
     """
     gc.freeze()
     gc.set_threshold(700, 10, 100)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -155,30 +155,6 @@ def error_of(capsys):
         return err
 
     return run
-
-
-class LargestTensor(TorchFunctionMode):
-    """Record the bytes of the largest tensor, which tracemalloc does not see."""
-
-    bytes = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor) and not x.is_meta:
-                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
-        return result
-
-
-@pytest.fixture
-def little_memory():
-    """Fail if more than 40 MB are allocated, whatever lengths a file claims."""
-    tracemalloc.start()
-    with LargestTensor() as largest:
-        yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert max(peak, largest.bytes) < 40e6  # the least that a hostile file unpacks to is 64 MiB
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Small files of noise in the formats of published data, and the samples of a source."""
+"""Small files of noise in the formats of published data, and what takes the place of slow parts."""
 
 import gzip
 import io
@@ -7,11 +7,13 @@ import shutil
 import struct
 import sys
 import tarfile
+import tracemalloc
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -45,6 +47,32 @@ class Largest(TorchDispatchMode):
         sizes = [t.numel() for t in tensors if self.dtype in (None, t.dtype)]
         self.size = max(self.size, *sizes, 0)
         return results
+
+
+class LargestTensor(TorchFunctionMode):
+    """Record the bytes of the largest tensor, which tracemalloc does not see."""
+
+    bytes = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, torch.Tensor) and not x.is_meta:
+                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
+        return result
+
+
+@contextmanager
+def little_memory():
+    """Fail if more than 40 MB are allocated, whatever lengths a file claims."""
+    tracemalloc.start()  # all that runs takes twice as long from here
+    try:
+        with LargestTensor() as largest:
+            yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert max(peak, largest.bytes) < 40e6  # the least that a hostile file unpacks to is 64 MiB
 
 
 def all_rows(source):
