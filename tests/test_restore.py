@@ -14,7 +14,7 @@ from scorefield import EDM, Gaussian, Mixture, Precondition, Prior, ScoreModel, 
 from scorefield.cli import main
 from scorefield.data import Table
 from scorefield.data.table import Column
-from scorefield.measurements import OPTIONS, Measurement
+from scorefield.measurements import OPTIONS, ImageMeasurement
 from scorefield.nn import MLP, UNet
 from scorefield.restore import BIASES, COSTS, restore, restore_rows, workload
 from scorefield.samplers import State, final
@@ -250,7 +250,7 @@ def test_scanners_are_read_and_agreed_with(models, tmp_path, name):
 def test_a_measurement_is_read_from_the_file_that_it_writes(task, tmp_path):
     options = {"factor": 2, "sigma": 1.0, "angles": 3}
     own = {OPTIONS[task]: options[OPTIONS[task]]} if OPTIONS[task] in options else {}
-    measurement = Measurement(task, (3, 6, 6), **own, noise=0.1)
+    measurement = ImageMeasurement(task, (3, 6, 6), **own, noise=0.1)
     y = measurement.measure(torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)))
     path = tmp_path / "y.npy"
     path.write_bytes(measurement.file(y))

@@ -44,7 +44,7 @@ ROW_SPACING = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class ImageMeasurement:
     """A task, with its option, on images of a shape.
 
     The mask is True for known pixels, by default the left half, or for known frequencies, by
@@ -73,7 +73,7 @@ class Measurement:
         """A."""
         channels, height, width = self.shape
         if self.task == "inpaint":
-            return inverse.mask(self._known())
+            return inverse.mask(self._mask())
         if self.task == "fourier":
             return inverse.fourier(self._frequencies())
         if self.task == "colorize":
@@ -96,7 +96,7 @@ class Measurement:
             raise ValueError(f"factor {factor}: it must divide {height} and {width}, the model's")
         return inverse.downsample(factor)
 
-    def _known(self) -> Bool[Tensor, "height width"]:
+    def _mask(self) -> Bool[Tensor, "height width"]:
         _, height, width = self.shape
         if self.mask is not None:
             return self.mask
@@ -107,8 +107,8 @@ class Measurement:
 
     def _frequencies(self) -> Bool[Tensor, "height width"]:
         """Return which frequencies are known in the order of the FFT."""
-        known: Tensor = torch.fft.ifftshift(self._known())
-        return known
+        mask: Tensor = torch.fft.ifftshift(self._mask())
+        return mask
 
     def measure(
         self, x: Float[Tensor, "batch channels height width"], seed: int = 0
@@ -167,13 +167,13 @@ class Measurement:
 
 def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "height width"]:
     """Read the mask of images of a shape: what is known is white."""
-    known = read_pixels(path, (1, *shape[1:]))[0] > 0.5
-    if known.all() or not known.any():
+    mask = read_pixels(path, (1, *shape[1:]))[0] > 0.5
+    if mask.all() or not mask.any():
         raise ValueError(
-            f"{path}: it is all {'white' if known.all() else 'black'}; what is known is white "
+            f"{path}: it is all {'white' if mask.all() else 'black'}; what is known is white "
             "(transparent counts as white), the rest black"
         )
-    return known
+    return mask
 
 
 def read_pixels(path: Path, shape: Sequence[int]) -> Float[Tensor, "channels height width"]:

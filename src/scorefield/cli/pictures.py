@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import disk
 from ..fast import optimize
-from ..measurements import OPTIONS, Measurement, read_mask
+from ..measurements import OPTIONS, ImageMeasurement, read_mask
 from ..restore import restore, workload
 from ..runs.own_plan import is_of_latents
 from ..sample import class_number
@@ -50,7 +50,7 @@ def restore_images(
     strength = files.read_guidance(guidance, device)
     number = None if label is None else int(class_number(model, label, strength))
     mask = option["mask"] and read_mask(option["mask"], shape)
-    measurement = Measurement(task, shape, noise=noise, **option | {"mask": mask})
+    measurement = ImageMeasurement(task, shape, noise=noise, **option | {"mask": mask})
     truth = None
     if image is None:
         truth = files.read_held_out(run, data, count).to(model.device or "cpu")

@@ -16,7 +16,7 @@ from ..data.decode import EncodedImage
 from ..data.images import ImageReader
 from ..data.sources import cell_centres
 from ..fast import optimize
-from ..measurements import OPTIONS, Measurement
+from ..measurements import OPTIONS, ImageMeasurement
 from ..restore import BIASES, COSTS, Restoration, restoration, workload
 from ..runs.own_plan import read_settings
 from ..sample import require_prior
@@ -85,14 +85,14 @@ def parse_mask(rows: str, shape: torch.Size) -> Tensor:
     _, height, width = shape
     try:
         bits = [[*f"{int(row, 16):0{width}b}"] for row in rows.split()]
-        known = torch.tensor([[*map(int, row)] for row in bits], dtype=torch.bool)
+        mask = torch.tensor([[*map(int, row)] for row in bits], dtype=torch.bool)
     except ValueError as error:
         raise ValueError(f"mask={rows!r:.80}: give a hexadecimal number for each row") from error
-    if known.shape != (height, width):
-        raise ValueError(f"mask has shape {tuple(known.shape)}: give one of {height} × {width}")
-    if known.all() or not known.any():
-        raise ValueError(f"The mask is all {'known' if known.all() else 'hidden'}: paint over some")
-    return known
+    if mask.shape != (height, width):
+        raise ValueError(f"mask has shape {tuple(mask.shape)}: give one of {height} × {width}")
+    if mask.all() or not mask.any():
+        raise ValueError(f"The mask is all {'known' if mask.all() else 'hidden'}: paint over some")
+    return mask
 
 
 def image_shape(studio: Studio) -> torch.Size:
@@ -136,7 +136,7 @@ def image_reader(studio: Studio) -> ImageReader:
     return ImageReader(channels, height, width, fit=options.get("fit", "crop"))
 
 
-def measure(studio: Studio, wanted: Measured) -> tuple[Measurement, Tensor | None, Tensor]:
+def measure(studio: Studio, wanted: Measured) -> tuple[ImageMeasurement, Tensor | None, Tensor]:
     """Return the measurement, the image x where it is known, and y."""
     shape, option, own = image_shape(studio), OPTIONS[wanted.task], dict[str, Any]()
     if option is not None:
@@ -145,16 +145,16 @@ def measure(studio: Studio, wanted: Measured) -> tuple[Measurement, Tensor | Non
     if studio.cache.get("measurement", (None,))[0] != key:  # the operator may take seconds
         if option == "mask":
             own["mask"] = parse_mask(wanted.mask, shape)
-        made = Measurement(wanted.task, shape, noise=wanted.noise, **own)
-        studio.cache["measurement"] = key, made
-    measurement: Measurement = studio.cache["measurement"][1]
+        measurement = ImageMeasurement(wanted.task, shape, noise=wanted.noise, **own)
+        studio.cache["measurement"] = key, measurement
+    measurement = studio.cache["measurement"][1]
     if wanted.measured:
         return measurement, None, read_upload(studio, wanted, measurement)
     x = measured_image(studio, wanted)
     return measurement, x, measurement.measure(x, wanted.seed)
 
 
-def read_upload(studio: Studio, wanted: Measured, measurement: Measurement) -> Tensor:
+def read_upload(studio: Studio, wanted: Measured, measurement: ImageMeasurement) -> Tensor:
     """Return the measurement that was uploaded."""
     if wanted.upload is None:
         raise ValueError("measured=True: drop a measurement, because held-out images are measured")
@@ -184,7 +184,7 @@ def describe_restorations(studio: Studio, settings: Mapping[str, Any]) -> Iterat
         {
             "keep": True, "shape": [*shape], "heldout": count, "classes": [*studio.model.classes],
             "tasks": [task for task in OPTIONS if possible.get(task, True)], "factors": factors,
-            "noise": {task: Measurement(task, shape).deviation for task in OPTIONS},
+            "noise": {task: ImageMeasurement(task, shape).deviation for task in OPTIONS},
             "methods": {name: describe_method(studio, name) for name in BIASES},
         }
     )  # fmt: skip
@@ -260,7 +260,7 @@ def restore_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame
 
 
 def completion_chains(
-    studio: Studio, wanted: Completions, measurement: Measurement, y: Tensor
+    studio: Studio, wanted: Completions, measurement: ImageMeasurement, y: Tensor
 ) -> Restoration:
     """Return the chains of `restore` with these settings."""
     chains = restoration(
@@ -320,10 +320,10 @@ import torch
 
 import scorefield as sf
 from scorefield.fast import optimize
-from scorefield.measurements import Measurement
+from scorefield.measurements import ImageMeasurement
 
 model = sf.load({str(studio.run)!r})
-{mask}measurement = Measurement({as_arguments(*words, **own)})
+{mask}measurement = ImageMeasurement({as_arguments(*words, **own)})
 {image}
 optimize(model, batch={work.at_once}, evaluations={work.calls})
 A = measurement.operator
