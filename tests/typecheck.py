@@ -43,10 +43,10 @@ def instrument(target, checks={}):  # noqa: B006
         if id(code) not in checks:
             checks[id(code)] = *_build(target), {}, code  # an id is unique while its object lives
         check_arguments, check_result, passed, _ = checks[id(code)]
-        kind = _kind((*args, *kwargs.items()))
+        kind = _kind((*args, *kwargs.items()) if kwargs else args)
         if kind in passed:
             result = target(*args, **kwargs)
-            if (kind_of_result := _kind(result)) in passed[kind]:
+            if (kind_of_result := _kind((result,))) in passed[kind]:
                 return result
             with one_call:
                 check_arguments(*args, **kwargs)
@@ -56,7 +56,7 @@ def instrument(target, checks={}):  # noqa: B006
                 check_arguments(*args, **kwargs)
                 result = target(*args, **kwargs)
                 check_result(result)
-            kind_of_result = _kind(result)
+            kind_of_result = _kind((result,))
         if kind is not None:
             passed.setdefault(kind, set()).update([kind_of_result] * (kind_of_result is not None))
         return result
@@ -64,20 +64,35 @@ def instrument(target, checks={}):  # noqa: B006
     return checked
 
 
-def _kind(value, depth=3):
-    """Return what checks look at in a value, or None for one whose contents may change.
+def _kind(values, depth=4):
+    """Return what checks look at in values, or None if the contents of one may change.
 
     Deep tuples have none either: they may share their parts, which a kind would repeat.
     """
-    of = type(value)
-    if isinstance(value, Tensor):
-        return of, value.dtype, value.shape
-    if of in (int, str, bool):
-        return of, value
-    if of is tuple and depth:
-        kinds = (of, *(_kind(item, depth - 1) for item in value))
-        return None if None in kinds else kinds
-    return None if isinstance(value, (Collection, type)) else of
+    parts = []
+    for value in values:
+        parts.append(of := type(value))
+        if (look := LOOKS.get(of)) is None:
+            look = LOOKS[of] = _choose_look(of)
+        if look == "shape":
+            parts += (value.dtype, value.shape)
+        elif look == "value":
+            parts.append(value)
+        elif look == "items" and depth > 1 and (kind := _kind(value, depth - 1)) is not None:
+            parts.append(kind)
+        elif look != "type":
+            return None
+    return tuple(parts)
+
+
+LOOKS = {int: "value", str: "value", bool: "value", tuple: "items"}
+"""How a value of a type is looked at."""
+
+
+def _choose_look(of):
+    if issubclass(of, Tensor):
+        return "shape"
+    return "contents" if issubclass(of, (Collection, type)) else "type"
 
 
 def _build(function):
