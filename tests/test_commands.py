@@ -55,7 +55,9 @@ def trained(tmp_path_factory):
 
 def test_train_makes_a_run_and_names_the_next_command(capsys, error_of):
     assert main(["train", "--steps", "3", *TINY]) == 0
-    assert "next: scorefield sample runs/digits" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "next: scorefield sample runs/digits" in out
+    assert "held out" not in out
     assert json.loads(Path("runs/digits/config.json").read_text())["training"]["steps"] == 3
     assert main(["train", "--from", "runs/digits", "--out", "more", "--steps", "1"]) == 0
     assert json.loads(Path("more/config.json").read_text())["network"]["width"] == 8
@@ -70,7 +72,9 @@ def test_training_from_a_run_alone_takes_its_data(capsys, error_of, objective):
     assert main(["train", "--data", "points.npy", "--steps", "1", *held_out, *TINY]) == 0
     tune = ["--objective", objective, "--steps", "1", "--from"]
     assert main(["train", *tune, "runs/points"]) == 0
-    assert f"data: {Path('points.npy').resolve()}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"data: {Path('points.npy').resolve()}" in out
+    assert "4 of 9 samples are held out, too few" in out
     before, after = (read(Path(f"runs/{name}/config.json")) for name in ("points", "points-tuned"))
     assert after.data == before.data
     assert after.data.options == {"held_out": 0.4}

@@ -239,6 +239,16 @@ def test_parameters_of_simulations_are_standardised_and_turned_back():
     assert (header, len(rows)) == (["theta_1", "theta_2"], 2)
 
 
+def test_pairs_without_parameters_are_refused_by_the_preset_posterior(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("pairs.csv", torch.rand(40, 3).numpy(), delimiter=",", header="a,b,c", comments="")
+    assert main(["train", "posterior", "--data=pairs.csv", "--steps=1", "--out=run"]) == 2
+    assert "no condition: name the parameters by --data.options.p" in capsys.readouterr().err
+    assert not Path("run", "config.json").exists()
+
+
 def test_a_posterior_has_the_mean_and_the_deviation_of_the_closed_form(tmp_path):
     """θ ~ N(10, 9), x = (θ/3 + z/2, noise): p(θ | x) = N(10 + 2.4·(x₁ − 10/3), 9/5)."""
     theta = 10 + 3 * torch.randn(4000, 1)

@@ -157,6 +157,8 @@ def test_wrong_names_labels_and_sizes_are_refused_with_a_hint():
     for call, message in (
         (lambda: load_data("didgits"), "'didgits' is neither .*: did you mean digits"),
         (lambda: load_data(f"{__file__[:-8]}dtaa.py"), r"did you mean .*/test_data\.py\?"),
+        (lambda: load_data("pictures/"), "'pictures/' does not exist: there are"),
+        (lambda: load_data("no/such.csv"), "'no/such.csv' does not exist: no holds nothing"),
         (lambda: Arrays(torch.rand(4, 2), torch.arange(3)), "4 rows and 3 labels"),
         (lambda: Arrays(torch.rand(0, 2)), "0 rows"),
         (lambda: load_data("rings", n=0), "n=0"),

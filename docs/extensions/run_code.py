@@ -14,6 +14,7 @@ import re
 import shlex
 import tempfile
 import warnings
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ LOGGER = logging.getLogger(__name__)
 FOLDED = "# Draw"
 IMAGES = 120
 LONG = 14  # lines of output that are shown; longer ones are folded
+
+
+@contextlib.contextmanager
+def inside(folder: str) -> Iterator[None]:
+    """Change to a folder and back; `contextlib.chdir` is newer than Python 3.10."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def prepare(folder: Path) -> None:
@@ -66,7 +78,7 @@ class Page:
     def python(self, code: str, source: str) -> str:
         """Run a block of Python, and return what it prints."""
         printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.chdir(self.folder.name):
+        with contextlib.redirect_stdout(printed), inside(self.folder.name):
             exec(compile(code, source, "exec"), self.names)
         return printed.getvalue()
 
@@ -88,7 +100,7 @@ class Page:
         with (
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(errors),
-            contextlib.chdir(self.folder.name),
+            inside(self.folder.name),
         ):
             try:
                 main(words)

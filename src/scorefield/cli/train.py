@@ -143,9 +143,21 @@ def _start(directory: Path, experiment: Experiment, settings: Sequence[str]) -> 
     if experiment.start is not None:
         say(f"data: {experiment.data.source}")
     say(f"computing: {run.reasons}")
+    _warn_of_few_held_out(run.parts.data)
     if run.plan:
         say(run.plan)
     _finish(run)
+
+
+def _warn_of_few_held_out(data: Any) -> None:
+    """Print that a `Dataset` holds out too few samples to test a model for memorisation."""
+    from ..runs.heldout import MIN_HELDOUT
+
+    held_out = 0 if data.test is None else len(data.test)
+    if held_out < MIN_HELDOUT and data.exact:
+        total = len(data.train) + held_out
+        say(f"{held_out} of {total} samples are held out, too few to see whether a model memorises")
+        say("the others: --held-out 0.2 holds out a fifth")
 
 
 def _finish(run: Any) -> None:

@@ -133,6 +133,9 @@ def find_loader(name: str | Path) -> partial[Dataset]:
         return partial(published, root=path)
     if not path.is_dir():
         nearby = [str(place) for place in islice(path.parent.glob("*"), MAX_NEARBY)]
+        if "/" in str(name) and not path.exists():  # no name of a data set was meant
+            hint = spelling_hint(str(name), nearby) if nearby else f"{path.parent} holds nothing"
+            raise ValueError(f"name={str(name)!r} does not exist: {hint}")
         hint = spelling_hint(str(name), [*DATASETS, f"{HUB_PREFIX}OWNER/NAME"], nearby)
         raise ValueError(
             f"name={str(name)!r} is neither a folder nor a {', '.join(FILE_LOADERS)} file, nor "

@@ -23,12 +23,11 @@ from torch import Tensor
 
 from ..data import Dataset, Part, Source, all_samples
 from ..metrics import Neighbours, nearest
+from ..runs.heldout import MIN_HELDOUT
 from .figure import Figure, Interval, median_interval, ratio_interval, share_interval
 from .fit import is_eight_bit
 from .gather import MAX_KEPT, MAX_KEPT_NUMBERS
 
-MIN_HELDOUT = 20
-"""Fewest held-out samples that show what distance is usual."""
 MAX_PRODUCTS = 10**12
 """Most products in the distances between held-out and training data: a minute of a core."""
 TRAIN_BLOCK = 2**24
@@ -88,7 +87,8 @@ def memorisation(
     if data.test is None or len(data.test) < MIN_HELDOUT:
         raise ValueError(
             f"{data.name} has fewer than {MIN_HELDOUT} held-out samples, so that the usual "
-            "distance of new data to the training data is unknown"
+            "distance of new data to the training data is unknown: hold out more, as by "
+            "`scorefield train --held-out 0.2`"
         )
     size, train = data.test.shape.numel(), data.train
     few = min(MAX_KEPT, MAX_KEPT_NUMBERS // size, MAX_PRODUCTS // (size * len(train)))

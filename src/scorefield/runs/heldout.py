@@ -18,6 +18,8 @@ from .config import Experiment
 HELDOUT_SAMPLES = 1024
 """Largest number of held-out samples whose loss is computed."""
 HELDOUT_BATCH = 256
+MIN_HELDOUT = 20
+"""Fewest held-out samples that show how far new data usually are from the training data."""
 
 
 @torch.no_grad()

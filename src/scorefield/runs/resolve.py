@@ -138,6 +138,12 @@ def _fill_conditions(
     if experiment.start is not None:
         _check_conditions(experiment, shapes, 1 if kind == "MLP" else len(data.train.shape))
     if not shapes:
+        if network.get("condition_input") and not network.get("conditions"):
+            raise ValueError(
+                f"network.condition_input=true, as in the preset posterior, but {data.name} has no "
+                "condition: name the parameters by --data.options.parameters=NAME, so that the "
+                "other columns or arrays are the observation"
+            )
         return {}
     if kind not in ("UNet", "DiT", "MLP"):
         raise ValueError(
