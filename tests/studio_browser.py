@@ -9,15 +9,19 @@ Modules of tests load this by `pytest_plugins = ["studio_browser"]`, and may def
             yield server
 """
 
+import gc
 import http.client
 import shutil
 import socket
 import threading
+import tracemalloc
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
+from waiting import wait_until
 
 CHROMIUM = shutil.which("chromium")
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -104,6 +108,46 @@ def ask(studio, cookie):
     return send
 
 
+@dataclass
+class Leftovers:
+    """What the studio holds once its last page has gone."""
+
+    threads: set
+    """All but those that read files, which are few and end when there is nothing to read."""
+    bytes: int
+
+
+@pytest.fixture
+def leftovers(studio):
+    """Wait until the studio has forgotten every page, and return what it holds then.
+
+    Other tests of this process have threads and sockets too, so only the studio's are waited for.
+    """
+    from scorefield.studio.server import POOL_THREADS, Page
+    from scorefield.studio.work import Task
+
+    def has_forgotten():
+        """Return True once a closed socket's own task has ended, too."""
+        gc.collect()
+        return not any(isinstance(x, Page | Task) for x in gc.get_objects())
+
+    def connected():
+        sockets = psutil.Process().net_connections("tcp")
+        return [s for s in sockets if s.laddr.port == studio.port and s.status != "LISTEN"]
+
+    def rest():
+        wait_until(lambda: studio.app.state.worker._running is None)
+        wait_until(lambda: not connected())
+        wait_until(has_forgotten)
+        pool = {t for t in threading.enumerate() if "AnyIO" in t.name}
+        assert len(pool) <= POOL_THREADS
+        return Leftovers({*threading.enumerate()} - pool, tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    yield rest
+    tracemalloc.stop()
+
+
 @pytest.fixture(scope="module")
 def browser():
     """One browser for a module."""
@@ -138,6 +182,27 @@ def open_page(browser, studio):
             context.close()
 
     return opened
+
+
+FOCUSED_NAME = """() => {
+  const { activeElement: element } = document;
+  return element.ariaLabel ?? element.labels?.[0]?.textContent ?? element.textContent;
+}"""
+MOST_TABS = 80
+
+
+@pytest.fixture
+def tab_to():
+    """Press Tab until the focus is on a control whose name begins like this."""
+
+    def press(page, name):
+        for _ in range(MOST_TABS):
+            page.keyboard.press("Tab")
+            if page.evaluate(FOCUSED_NAME).startswith(name):
+                return
+        raise AssertionError(f"Tab does not reach {name!r}")
+
+    return press
 
 
 @pytest.fixture

@@ -1,30 +1,25 @@
 """The studio's server without a browser: who may talk, and which frames are sent."""
 
-import gc
 import json
 import logging
 import socket
 import threading
-import time
-import tracemalloc
 from contextlib import contextmanager
 
 import numpy as np
-import psutil
 import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("websockets")
 
+from waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 
 from scorefield.cli import main
 from scorefield.studio import guard, make_app, work
 from scorefield.studio.jobs import JOBS
-from scorefield.studio.server import POOL_THREADS, Page
 from scorefield.studio.wire import Frame
-from scorefield.studio.work import Task
 
 pytest_plugins = ["studio_browser"]
 
@@ -259,13 +254,6 @@ def test_a_closed_tab_ends_its_work_within_a_step(connect, studio, start_steps):
     assert steps.done == 2
 
 
-def wait_until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_a_slow_page_sees_the_newest_frame(connect, start_steps):
     steps = start_steps()
     with connect() as page:
@@ -358,7 +346,7 @@ LEAK = 2**20
 
 
 @pytest.mark.slow
-def test_many_reloads_leave_no_thread_socket_or_memory(ask, connect, studio, monkeypatch):
+def test_many_reloads_leave_no_thread_socket_or_memory(ask, connect, leftovers, monkeypatch):
     def large(context, settings):
         yield Frame({}, {"x": np.zeros(LEAK, "uint8")})
         yield Frame({}, {"x": np.zeros(LEAK, "uint8")})
@@ -374,28 +362,14 @@ def test_many_reloads_leave_no_thread_socket_or_memory(ask, connect, studio, mon
             while "frame" not in receive(page):
                 pass
 
-    def rest():
-        """Return the threads and the bytes in use once the last page is forgotten."""
-        wait_until(lambda: studio.app.state.worker._running is None)
-        wait_until(lambda: len(psutil.Process().net_connections()) == 1)  # the one that listens
-        gc.collect()
-        pool = [t for t in threading.enumerate() if "AnyIO" in t.name]
-        assert len(pool) <= POOL_THREADS  # which read files, and end when there is nothing to read
-        return threading.active_count() - len(pool), tracemalloc.get_traced_memory()[0]
-
-    tracemalloc.start()
-    try:
-        for _ in range(5):
-            load()
-        threads, before = rest()
-        for _ in range(100):
-            load()
-        more_threads, after = rest()
-    finally:
-        tracemalloc.stop()
-    assert more_threads == threads
-    assert after - before < 10 * LEAK
-    assert not [x for x in gc.get_objects() if isinstance(x, Page | Task)]
+    for _ in range(5):
+        load()
+    before = leftovers()
+    for _ in range(100):
+        load()
+    after = leftovers()
+    assert after.threads <= before.threads
+    assert after.bytes - before.bytes < 10 * LEAK
 
 
 @pytest.mark.parametrize(

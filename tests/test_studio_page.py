@@ -60,3 +60,50 @@ def test_views_are_reached_by_key_and_by_address(open_page):
         assert page.evaluate(paper) == "rgb(20, 23, 29)"
         page.reload()
         assert page.evaluate(paper) == "rgb(20, 23, 29)"
+
+
+LEAK = 2**20
+"""Bytes of each frame that waits for a page."""
+START_LARGE = """async () => {
+  const { run } = await import("/page/wire.js");
+  return new Promise((resolve) => run("test.large", {}, {
+    frame() { resolve(); return new Promise(() => {}); },
+  }));
+}"""
+"""Start a job, and return after its first frame, which is never drawn, so that others wait."""
+
+
+@pytest.mark.parametrize(
+    ("tabs", "reloads"), [(3, 10), pytest.param(20, 100, marks=pytest.mark.slow)]
+)
+def test_tabs_and_reloads_leave_no_thread_socket_or_memory(
+    browser, studio, leftovers, monkeypatch, tabs, reloads
+):
+    """A studio that kept one frame for each reload would hold twice the bound."""
+
+    def large(context, settings):
+        for _ in range(5):
+            yield Frame({}, {"x": np.zeros(LEAK, "uint8")})
+
+    def work(tab):
+        tab.wait_for_selector("main h2")
+        tab.evaluate(START_LARGE)
+
+    def visit(tabs, reloads):
+        context = browser.new_context(viewport={"width": 400, "height": 300})
+        pages = [context.new_page() for _ in range(tabs)]
+        for tab in pages:
+            tab.goto(studio.entrance)
+            work(tab)
+        for i in range(reloads):
+            pages[i % tabs].reload()
+            work(pages[i % tabs])
+        context.close()
+
+    monkeypatch.setitem(JOBS, "test.large", large)
+    visit(2, 1)
+    before = leftovers()
+    visit(tabs, reloads)
+    after = leftovers()
+    assert after.threads <= before.threads
+    assert after.bytes - before.bytes < reloads * LEAK / 2

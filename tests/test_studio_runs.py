@@ -41,11 +41,13 @@ def wait_for_state(page, state, seconds=60):
     shown.wait_for(timeout=1000 * seconds)
 
 
-def begin(page, name, amount, unit):
-    page.get_by_label("Name of the run").fill(name)
-    page.get_by_label("Train for").fill(str(amount))
-    page.get_by_label("Unit").select_option(unit)
-    page.get_by_role("button", name="Start training").press("Enter")
+def begin(page, tab_to, name, amount, unit):
+    """Start a training by keys alone."""
+    for label, text in {"Name of the run": name, "Train for": str(amount), "Unit": unit}.items():
+        tab_to(page, label)
+        page.keyboard.type(text)
+    tab_to(page, "Start training")
+    page.keyboard.press("Enter")
 
 
 COUNT_COLOUR = """(canvas) => {
@@ -61,10 +63,12 @@ COUNT_COLOUR = """(canvas) => {
 """Pixels in the colour of the curve of losses."""
 
 
-def test_a_training_is_started_and_its_python_trains_the_same_model(open_page, folder, tmp_path):
+def test_a_training_is_started_and_its_python_trains_the_same_model(
+    open_page, tab_to, folder, tmp_path
+):
     with open_page("#/runs?preset=digits") as page:
         page.get_by_text("No runs yet").wait_for()
-        begin(page, "mine", 60, "steps")
+        begin(page, tab_to, "mine", 60, "steps")
         wait_for_state(page, "finished", 120)
         last = read_log(folder / "mine")[-1]
         assert number_of(page, "Steps") == 60
@@ -92,12 +96,14 @@ def test_a_training_is_started_and_its_python_trains_the_same_model(open_page, f
 
 
 @pytest.mark.slow
-def test_a_training_is_stopped_and_resumed_and_ends_with_the_studio(open_studio, browser, tmp_path):
+def test_a_training_is_stopped_and_resumed_and_ends_with_the_studio(
+    open_studio, browser, tab_to, tmp_path
+):
     with open_studio(runs=tmp_path / "runs") as server:
         page = browser.new_page()
         page.goto(f"{server.entrance}#/runs")
         page.get_by_text("No runs yet").wait_for()
-        begin(page, "long", 10, "minutes")
+        begin(page, tab_to, "long", 10, "minutes")
         wait_for_state(page, "training")
         page.wait_for_function(
             "() => Number(document.querySelector('[aria-label=Steps]').value) > 5"

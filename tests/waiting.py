@@ -1,0 +1,12 @@
+"""Wait for what another thread does."""
+
+import time
+
+SECONDS = 20
+
+
+def wait_until(condition):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
