@@ -80,6 +80,8 @@ def test_the_model_kept_is_the_best_or_the_last(tmp_path, monkeypatch, best):
     list(start(_experiment("training.steps=32", f"keeping.best={best}"), tmp_path / "run"))
     heldout = [line["heldout"] for line in read_log(tmp_path / "run") if "heldout" in line]
     assert heldout == [3.0, 1.0, None, 2.0]
+    least = [line["best_heldout"] for line in read_log(tmp_path / "run") if "best_heldout" in line]
+    assert least == [3.0, 1.0, 1.0]
     about = read_tensors(tmp_path / "run/model.safetensors").about
     chosen = {"heldout": (16, 1.0), "last": (32, 2.0)}[best]
     assert (about["step"], about["heldout"], about["best"]) == (*chosen, 1.0)

@@ -253,8 +253,9 @@ class Run:
         lines = list[dict[str, Any]]()
         for update in updates:
             line = _line(update) | (heldout if update.step == self.step else {})
+            due = any(_due(update.step, every) for every in (keeping.log, keeping.samples))
             final = last and update.step == self.step
-            logged = final or update.skipped or "heldout" in line or _due(update.step, keeping.log)
+            logged = final or update.skipped or "heldout" in line or due
             if logged and journal:
                 journal.write(line)
                 lines.append(line)
@@ -265,7 +266,7 @@ class Run:
             self.save()
         if _due(self.step, keeping.samples) or (last and keeping.samples):
             self._write_grid()
-        self._tracker.send(lines, [self.step])
+        self._tracker.send(lines)
         if _due(self.step, keeping.evaluate):
             self.pace.closing = monotonic() - begin
 
@@ -297,6 +298,7 @@ class Run:
                 line["heldout_error"] = spread / len(losses) ** 0.5
                 if best is None or mean < best:
                     self.progress.best, keep = mean, True
+                line["best_heldout"] = self.progress.best
         if distributed.is_main() and (keep or not (self.directory / MODEL_FILE).exists()):
             about = asdict(self.progress) | {"heldout": line.get("heldout")}
             checkpoint.save(self.model, self.directory, about=about)
