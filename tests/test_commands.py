@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from standins import undrawn
 
-from scorefield import EDM, MLP, Prior, ScoreModel, inverse, load, make_plan, sample, save
+from scorefield import EDM, MLP, SAMPLERS, Prior, ScoreModel, inverse, load, make_plan, sample, save
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import Arrays, Dataset, Latents, all_samples, load_data
@@ -338,6 +338,34 @@ def test_a_network_of_ones_own_is_trained_and_no_file_imports_it(monkeypatch, ca
         assert "own_networks" not in sys.modules
         assert main([command, "run", "--import", "own_networks:Net"]) == 0
     forget()
+
+
+OWN_STEPS = """
+from functools import partial
+
+from scorefield import SAMPLERS, Sampler, heun, integrate
+
+def own_heun(score, x, sigma, sigma_next, noise):
+    return heun(score, x, sigma, sigma_next, noise)
+
+SAMPLERS["own"] = Sampler(partial(integrate, own_heun), per_step=2)
+"""
+
+
+def test_a_sampler_that_an_imported_module_adds_is_found_by_its_name(
+    trained, monkeypatch, error_of
+):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.setitem(SAMPLERS, "own", SAMPLERS["heun"])
+    del SAMPLERS["own"]
+    Path("own_steps.py").write_text(OWN_STEPS)
+    own = ["--import", "own_steps:own_heun", "--sampler", "own"]
+    command = ["sample", str(trained), "-n=4", "--steps=3"]
+    assert "sampler='own': there are" in error_of(*command, *own[2:])
+    assert main([*command, *own, "--out=own.npy"]) == 0
+    assert main([*command, "--sampler=heun", "--out=heun.npy"]) == 0
+    assert np.array_equal(np.load("own.npy"), np.load("heun.npy"))
+    IMPORTED.clear()
 
 
 CODEC = """

@@ -39,7 +39,7 @@ FIELD = re.compile(r"--([a-z_]+\.[\w.]+|network|levels|training|sampling|keeping
 ABOUT = """Learn the score of a distribution from its samples, and sample from it.
 
 With --debug, errors show a traceback; --version prints the version. --import MODULE:NAME, in any
-command, imports a network or an autoencoder of your own that a file names."""
+command, imports a network, an autoencoder or a sampler of your own that a file or option names."""
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command

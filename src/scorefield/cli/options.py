@@ -49,8 +49,8 @@ SamplerName: TypeAlias = Annotated[
     arg(
         help="heun, unipc, adams_bashforth, dpm_solver, dpm_solver_3, dpm_solver_sde, euler, "
         "churn, adaptive, annealed_langevin, underdamped, predictor_corrector, ancestral, "
-        "reverse_diffusion or consistent, and consistency for models tuned to it; by default the "
-        "run's own"
+        "reverse_diffusion or consistent, and consistency for models tuned to it; or one that a "
+        "module given to --import adds to SAMPLERS; by default the run's own"
     ),
 ]
 Steps: TypeAlias = Annotated[
