@@ -65,7 +65,10 @@ def say(connection, **message):
 
 REFUSED = {
     "no token": ({"Cookie": None}, "token is missing or wrong"),
-    "another token": ({"Cookie": "studio=1"}, "token is missing or wrong"),
+    "another studio's token": ({"Cookie": "studio=1"}, "token is missing or wrong"),
+    "an empty token": ({"Cookie": "{name}="}, "token is missing or wrong"),
+    "the token's beginning": ({"Cookie": "{name}={token:.31}"}, "token is missing or wrong"),
+    "the token and more": ({"Cookie": "{name}={token}0"}, "token is missing or wrong"),
     "a token that is not ASCII": ({"Cookie": "studio=\xe9"}, "token is missing or wrong"),
     "a foreign origin": ({"Origin": "http://evil.example"}, "not the studio's page"),
     "a foreign origin with the port": ({"Origin": "http://evil.example:{port}"}, "not the studio"),
@@ -78,11 +81,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-@pytest.mark.parametrize("request_line", ["GET /", "GET /page/main.js", "POST /upload"])
-def test_a_stranger_is_refused_in_plain_words(ask, studio, case, request_line):
+@pytest.mark.parametrize("request_line", ["GET /?token=wrong", "GET /page/main.js", "POST /upload"])
+def test_a_stranger_is_refused_in_plain_words(ask, studio, cookie, case, request_line):
     method, path = request_line.split()
     headers, words = REFUSED[case]
-    headers = {name: value and value.format(port=studio.port) for name, value in headers.items()}
+    name, token = cookie.split("=")
+    values = {"port": studio.port, "name": name, "token": token}
+    headers = {key: value and value.format(**values) for key, value in headers.items()}
     status, text, _ = ask(path, method, b"x" * (method == "POST") or None, **headers)
     assert status == 403
     assert words in text
@@ -285,17 +290,26 @@ def test_frames_to_keep_all_arrive_and_the_job_waits_for_the_page(connect, start
     assert steps.ended.wait(20)
 
 
-def test_a_page_that_takes_nothing_does_not_hold_the_others_up(connect, monkeypatch, start_steps):
+def test_a_hidden_page_does_not_lose_its_job_nor_hold_the_others_up(
+    connect, monkeypatch, start_steps
+):
     monkeypatch.setattr(work, "PATIENCE", 0.05)
     steps = start_steps(keep=True)
     steps.step(50)
+    most = work.MAX_UNANSWERED + work.MAX_AHEAD
     with connect() as page, connect() as other:
         say(page, id=1, job="test.steps")
+        wait_until(lambda: steps.done == most)
+        assert not steps.ended.wait(5 * work.PATIENCE)
         assert receive(page)["status"] == "running"
-        assert steps.ended.wait(20)
+        for i in (1, 2, 3):  # it is back
+            assert receive(page)["step"] == i
+            say(page, id=1, ack=i)
+        wait_until(lambda: steps.done == most + 3)
+        say(page, id=2, job="test.steps")  # its own next job waits as well
+        assert not steps.ended.wait(5 * work.PATIENCE)
         say(other, id=1, job="test.steps")
-        while receive(other)["status"] != "running":  # the worker may still leave the first job
-            pass
+        assert steps.ended.wait(20)
 
 
 def test_an_error_is_shown_and_a_fault_is_logged(connect, monkeypatch, caplog):

@@ -361,6 +361,18 @@ def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def test_an_upload_that_claims_many_pixels_is_not_decoded(coloured):
+    Image.new("L", (5000, 5000)).save("bomb.png")  # 25 megapixels in some kilobytes
+    upload = coloured.remember(Path("bomb.png").read_bytes())
+    for measured in (False, True):
+        settings = {"upload": upload, "file": "bomb.png", "task": "deblur", "measured": measured}
+        with pytest.raises(
+            (ValueError, OSError),
+            match="it claims 5000 × 5000 pixels",
+        ):
+            frames_of(coloured, "restore.image", **settings)
+
+
 def frames_of(studio, job, **settings):
     return [frame for frame in JOBS[job](studio, settings) if frame is not None]
 

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("starlette")
 
 from scorefield.checkpoint import read_tensors
+from scorefield.disk import hold_lock
 from scorefield.runs.journal import read_log
 from scorefield.studio.trainings import Trainings
 
@@ -154,6 +155,14 @@ def test_the_state_of_a_run_is_read_from_its_journal(trainings):
         file.write('{"step": 9, "loss": null}\n')  # a step that was skipped
     (run,) = trainings.summarise_all()
     assert (run["step"], run["state"], run["loss"]) == (9, "finished", 1 / 5)
+
+
+def test_a_run_that_another_process_trains_is_not_called_stopped(trainings):
+    with hold_lock(trainings.folder / "one"):
+        assert trainings.summarise("one")["state"] == "elsewhere"
+    assert trainings.summarise("one")["state"] == "stopped"
+    with hold_lock(trainings.folder / "one"):  # looking has not kept it
+        pass
 
 
 def test_a_damaged_run_does_not_hide_the_others(trainings):

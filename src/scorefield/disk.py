@@ -17,6 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 
 LOCK_FILE = "lock"
+LOCK_SECONDS = 0.2
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 """Errors of file systems without locks."""
 
@@ -119,7 +120,7 @@ def hold_lock(directory: Path) -> Iterator[None]:
 
     lock = FileLock(directory / LOCK_FILE, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_SECONDS)  # `is_locked` may hold it for a moment
     except Timeout as error:
         raise ValueError(
             f"{directory} is in use by another process: wait until it ends, or stop it; only one "
@@ -132,3 +133,18 @@ def hold_lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(directory: Path) -> bool:
+    """Return True if a process holds the lock of a run's directory."""
+    from filelock import FileLock, Timeout
+
+    if not (directory / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(directory / LOCK_FILE).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a file system without locks, or a directory of another user
+        return False

@@ -1,7 +1,8 @@
 """Runs in a folder, and trainings in processes of their own.
 
 A training is `scorefield train`, and its state is read from the run's files. It is ended by the
-signal of Ctrl-C, after which it saves its state, and it does not outlive the studio.
+signal of Ctrl-C, after which it saves its state, and it does not outlive the studio. If the studio
+is killed, it does: the lock of the run shows that another process trains it.
 """
 
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from shlex import join
 from typing import IO, Any, Literal
 
+from ..disk import is_locked
 from ..runs.config import read
 from ..runs.journal import read_log
 from ..runs.presets import PRESETS
@@ -144,6 +146,8 @@ class Trainings:
         is_open = wanted.budget is not None and not wanted.cooldown
         at_end = step >= wanted.steps and not is_open
         state = "training" if alive else "finished" if at_end else "stopped"
+        if state == "stopped" and is_locked(directory):
+            state = "elsewhere"
         if summary["error"]:
             state = "failed"
         summary |= {"step": step, "state": state, "budget": wanted.budget}

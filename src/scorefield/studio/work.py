@@ -2,7 +2,8 @@
 
 A page has at most `MAX_UNANSWERED` frames under way; meanwhile only the newest waits, so that a
 slow page sees fewer frames, not older ones. Frames marked `keep` are not skipped; a job that is
-`MAX_AHEAD` of them ahead waits for the page. A job is closed within a step of its cancellation.
+`MAX_AHEAD` of them ahead waits for the page, which may be hidden or asleep. A job is closed within
+a step of its cancellation.
 """
 
 import json
@@ -22,7 +23,7 @@ MAX_AHEAD = 4
 MAX_WAITING = 8
 """Jobs of one page that may wait."""
 PATIENCE = 20.0
-"""Seconds that a job waits for a page that takes no frames."""
+"""Seconds that a job waits for a page that takes no frames, while another page waits."""
 LOG = logging.getLogger("scorefield.studio")
 
 Context = TypeVar("Context")
@@ -58,9 +59,11 @@ class Task:
             self._waiting = deque(item for item in self._waiting if item[1])
             self._waiting.append((content, keep))
         self.page.wake()
+
+    def wait_for_room(self, seconds: float) -> bool:
+        """Wait until the page has taken enough frames; return False if it takes longer."""
         with self._changed:
-            if not self._changed.wait_for(self._has_room, PATIENCE):
-                raise TimeoutError(f"The page has taken no frame for {PATIENCE:.0f} s")
+            return self._changed.wait_for(self._has_room, seconds)
 
     def _has_room(self) -> bool:
         return self.cancelled or sum(keep for _, keep in self._waiting) < MAX_AHEAD
@@ -172,6 +175,7 @@ class Worker(Generic[Context]):
                         break
                     if frame is not None:
                         task.put(frame)
+                        self._wait_for_page(task)
         except (ValueError, TypeError, OSError, ImportError) as error:
             task.say("error", message=str(error))
         except Exception:
@@ -179,3 +183,11 @@ class Worker(Generic[Context]):
             task.say("error", message="This is a fault of the studio; its terminal shows where")
         else:
             task.say("cancelled" if task.cancelled else "done")
+
+    def _wait_for_page(self, task: Task) -> None:
+        """Wait for a slow or a hidden page, but not for long if another one waits."""
+        while not task.wait_for_room(PATIENCE):
+            if any(other.page is not task.page for other in self._queue):
+                raise TimeoutError(
+                    f"The page has taken no frame for {PATIENCE:.0f} s, and another one waits"
+                )

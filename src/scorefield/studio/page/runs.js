@@ -3,7 +3,7 @@
 const UNITS = ["seconds", "minutes", "hours", "steps"];
 const STATES = {
   starting: "starting", training: "training", finished: "finished", stopped: "stopped",
-  failed: "failed", unreadable: "cannot be read",
+  failed: "failed", unreadable: "cannot be read", elsewhere: "trained by another process",
 };
 
 export default {
