@@ -69,7 +69,7 @@ REFUSED = {
     "an empty token": ({"Cookie": "{name}="}, "token is missing or wrong"),
     "the token's beginning": ({"Cookie": "{name}={token:.31}"}, "token is missing or wrong"),
     "the token and more": ({"Cookie": "{name}={token}0"}, "token is missing or wrong"),
-    "a token that is not ASCII": ({"Cookie": "studio=\xe9"}, "token is missing or wrong"),
+    "a token that is not ASCII": ({"Cookie": "{name}=\xe9"}, "token is missing or wrong"),
     "a foreign origin": ({"Origin": "http://evil.example"}, "not the studio's page"),
     "a foreign origin with the port": ({"Origin": "http://evil.example:{port}"}, "not the studio"),
     "a sandboxed page": ({"Origin": "null"}, "not the studio's page"),

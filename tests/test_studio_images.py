@@ -386,7 +386,11 @@ def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(colour
     settings = {"upload": coloured.upload, "file": "colours.png", "n": 2, "steps": 3} | settings
     *_, last = frames_of(coloured, "restore.run", **settings, method="pigdm")
     coloured.run = Path("model.safetensors")  # whose load the code begins with
-    python = CODE_WRITERS["restore.run"](settings | {"method": "pigdm"}, coloured)["python"]
+    code = CODE_WRITERS["restore.run"](settings | {"method": "pigdm"}, coloured)
+    own = {name: value for name, value in settings.items() if name not in ("n", "steps")}
+    (saved,) = frames_of(coloured, "restore.files", **own)
+    assert all(name in code["note"] and f" {name}" in code["command"] for name in saved.arrays)
+    python = code["python"]
     names = {"model": coloured.model}
     exec(python.replace("sf.load('model.safetensors')", "model"), names)
     assert last.arrays["x"].shape == (settings["n"], 4, 4, 3)

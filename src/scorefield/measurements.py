@@ -125,8 +125,9 @@ class ImageMeasurement:
             return y
         return self.operator.project(y.new_full((len(y), *self.shape), 0.5), y)
 
-    def read(self, path: Path) -> Float[Tensor, "1 *measured"]:
+    def read(self, path: str | Path) -> Float[Tensor, "1 *measured"]:
         """Read y, an image or an array."""
+        path = Path(path)
         measured = self.operator(torch.zeros(1, *self.shape)).shape[1:]
         if self.task == "fourier":
             waves = self._read_array(path, self.shape, "complex64")

@@ -315,11 +315,10 @@ bits = [[bit == "1" for bit in f"{{int(row, 16):0{measurement.shape[2]}b}}"] for
         own[option] = getattr(wanted, option)
     imports, image = image_as_python(studio, wanted)
     sigma_y = measurement.deviation or None
-    python = f"""{imports}
-import torch
+    python = f"""import torch
 
 import scorefield as sf
-from scorefield.fast import optimize
+{imports}from scorefield.fast import optimize
 from scorefield.measurements import ImageMeasurement
 
 model = sf.load({str(studio.run)!r})
@@ -329,30 +328,26 @@ optimize(model, batch={work.at_once}, evaluations={work.calls})
 A = measurement.operator
 x = sf.restore({as_arguments("model, A, y", n=wanted.n, sigma_y=sigma_y, **options)})[0]
 """
-    flags = {"task": wanted.task, **own, "mask": "mask.png" if mask else None, "n": wanted.n}
     file = wanted.file if wanted.measured else "measurement.npy"
-    command = command_line("restore", studio, flags | options, file)
-    return {"command": command, "python": python}
+    flags = {"task": wanted.task, **own, "mask": "mask.png" if mask else None, "n": wanted.n}
+    saved = ["measurement.npy"] * (not wanted.measured) + ["mask.png"] * bool(mask)
+    return {
+        "command": command_line("restore", studio, flags | options, file),
+        "python": python,
+        "note": f"“Save the measurement” writes {' and '.join(saved)}." if saved else None,
+    }
 
 
 def image_as_python(studio: Studio, wanted: Measured) -> tuple[str, str]:
     """Return the imports and the lines that read y, or the image that is measured."""
     if wanted.measured:
-        return "from pathlib import Path\n", f"y = measurement.read(Path({wanted.file!r}))"
-    measured = f"y = measurement.measure(x, seed={wanted.seed})"
+        return "", f"y = measurement.read({wanted.file!r})"
     if wanted.upload is None:
-        imports = (
-            "from scorefield.data import Part, all_samples\n"
-            "from scorefield.runs.resume import open_data"
-        )
+        imports = "data import Part, all_samples", "runs.resume import open_data"
         test = f"open_data({str(run_directory(Path(str(studio.run))))!r})[1].test"
-        return (
-            imports,
-            f"x = all_samples(Part({test}, torch.tensor([{wanted.heldout}])))\n{measured}",
-        )
-    imports = (
-        "from scorefield.data.images import ImageReader\n"
-        "from scorefield.data.sources import cell_centres"
-    )
-    read = f"{image_reader(studio)!r}({wanted.file!r})"
-    return imports, f"x = cell_centres({read}, 256)[None]\n{measured}"
+        image = f"all_samples(Part({test}, torch.tensor([{wanted.heldout}])))"
+    else:
+        imports = "data.images import ImageReader", "data.sources import cell_centres"
+        image = f"cell_centres({image_reader(studio)!r}({wanted.file!r}), 256)[None]"
+    lines = f"x = {image}\ny = measurement.measure(x, seed={wanted.seed})"
+    return "".join(f"from scorefield.{name}\n" for name in imports), lines

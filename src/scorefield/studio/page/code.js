@@ -12,12 +12,13 @@ export async function fetchCode(job, settings) {
 /** Show the texts of a job, each with a button that copies it. */
 export async function showCode(job, settings) {
   try {
-    const { command, python } = await fetchCode(job, settings);
+    const { command, python, note } = await fetchCode(job, settings);
     ui.dialog(
       "The same as code",
       command
         ? snippet("Command", command)
         : ui.h("p", { class: "muted" }, "The command line cannot do this; Python can."),
+      note ? ui.h("p", { class: "muted" }, note) : null,
       snippet("Python", python),
     );
   } catch (error) {

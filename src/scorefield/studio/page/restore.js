@@ -7,9 +7,9 @@ import { download } from "./replay.js";
 
 const HIDDEN = [0, 114, 178]; // the colour of what is painted over
 const TASKS = {
-  inpaint: "Inpaint: pixels are missing", colorize: "Colourise: only grey is known",
-  "super-resolve": "Super-resolve: a small image is known", deblur: "Deblur: a blurred image is known",
-  fourier: "Fourier: some frequencies are known", radon: "Radon: projections are known",
+  inpaint: "Inpaint: missing pixels", colorize: "Colourise: a grey image",
+  "super-resolve": "Super-resolve: a small image", deblur: "Deblur: a blurred image",
+  fourier: "Fourier: some frequencies", radon: "Radon: projections",
 };
 const MASKS = { // what is known at (x, y), by task; the mean of frequencies is in the centre
   inpaint: {
@@ -86,9 +86,9 @@ export default {
     const measuredAlready = ui.checkbox({
       label: "It is a measurement already", onchange: () => load(),
     });
-    const brush = ui.select({ label: "Brush", options: [["hide", "hides pixels"], ["show", "shows pixels"]] });
+    const brush = ui.select({ label: "Brush", options: [["hide", "hides"], ["show", "shows"]] });
     const size = ui.slider({ label: "Brush size", min: 1, max: 9, step: 1, value: 1 });
-    const shareOf = ui.slider({ label: "Share of the random or low ones", min: 0.05, max: 0.95, step: 0.05, value: state.share ?? 0.5 });
+    const shareOf = ui.slider({ label: "Share that is known", min: 0.05, max: 0.95, step: 0.05, value: state.share ?? 0.5 });
     shareOf.input.addEventListener("change", () => {
       tools.setState({ share: shareOf.value });
       change(SHARED.includes(maskName) ? maskName : SHARED.find((name) => MASKS[task.value][name]));
