@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from scorefield.runs.budget import REFERENCES
+
 from . import Setting
 from .contest import Entry, contest, train_own
 from .table import Table
@@ -25,6 +27,7 @@ RECIPES = {
     "patches, UNet 32, Muon": (*SMALL, *MUON),
     "patches, UNet 32, Muon, batch 32": (*SMALL, *MUON, "training.batch=32"),
     "patches, UNet 32, Muon, rate 6e-3": (*SMALL, *MUON, "training.rate=6e-3"),
+    "patches, UNet 32, Muon, averaged targets": (*SMALL, *MUON, *REFERENCES),
     "patches, UNet 64, Muon": (*PATCHES, "network.width=64", *MUON),
     "DiT 192, Muon": ("network={kind: DiT, patch: 4, width: 192, blocks: 6, heads: 3}", *MUON),
 }

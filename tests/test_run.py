@@ -23,6 +23,7 @@ from scorefield import EDM, MLP, ScoreModel, load, sample
 from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tensor_data
 from scorefield.evaluate import open_run
+from scorefield.noise import seeded
 from scorefield.runs import Interrupted, average, finish, resume, start
 from scorefield.runs.average import PowerAverage, power_exponent, profile_products
 from scorefield.runs.build import (
@@ -202,9 +203,29 @@ def test_decay_shrinks_matrices_and_leaves_vectors():
     torch.testing.assert_close(list(model.parameters()), expected, rtol=2**-23, atol=0)
 
 
+def test_targets_are_averaged_in_training_and_not_for_held_out_samples(points, tmp_path):
+    plain, averaged = (
+        start(_vectors(points, f"training.references={n}"), tmp_path / str(n)).parts
+        for n in (0, 500)
+    )
+    x, score = averaged.batches(0).x, averaged.model
+    losses = [averaged.loss(score, x, noise=seeded(5), step=k) for k in (0, 0, 1)]
+    assert losses[0].equal(losses[1])
+    assert not losses[0].equal(losses[2])
+    held_out = averaged.loss(score, x, noise=seeded(5))
+    assert held_out.equal(plain.loss(score, x, noise=seeded(5)))
+    assert losses[0].mean() < held_out.mean()  # the variance of the targets is not in it
+
+
+@pytest.mark.parametrize("other", ["data.labels=true", "data.augment=0.1"])
+def test_targets_are_averaged_without_conditions_only(tmp_path, other):
+    with pytest.raises(ValueError, match=r"training\.references=9: leave it out.* conditions and"):
+        start(_experiment("training.references=9", other), tmp_path / "run")
+
+
 RECIPE = [
     *("training.schedule=inverse_sqrt", "training.warmup=2"),
-    *("training.decay=0.1", "training.clip_quantile=0.9"),
+    *("training.decay=0.1", "training.clip_quantile=0.9", "training.references=9"),
 ]
 
 
@@ -405,6 +426,7 @@ def test_a_run_can_be_resumed_from_another_folder(points, tmp_path, monkeypatch)
         ("sampling.epsilon=0", r"sampling\.epsilon=0: give more than 0"),
         ("keeping.checkpoint=-3", r"keeping\.checkpoint=-3"),
         ("training.objective=consistency", "name the model to tune by --from RUN"),
+        ("training.references=-1", r"training\.references=-1: give 0 or more"),
         ("sampling.sampler=consistency", "is for models that are tuned to it: leave it out"),
         ("network.widht=3", r"network\.widht does not exist: did you mean width"),
         ("network.kind=Unet", "did you mean UNet"),

@@ -23,7 +23,7 @@ from ..values import quantity
 from .build import MemoryLimitError, build, build_network, precondition
 from .config import Experiment, override
 from .pace import Pace
-from .resolve import fill_durations, resolve
+from .resolve import fill_durations, has_references, resolve
 from .run import Run
 
 
@@ -51,6 +51,11 @@ def _patched_unet(width: int) -> dict[str, Any]:
 
 
 MUON = ("training.optimizer=muon",)
+REFERENCES = ("training.references=2048", "levels.mean=-0.7", "levels.std=1.5")
+"""Settings where targets can be averaged, for images in [0, 1].
+
+A short training otherwise sees too few samples of high σ to learn even the mean of the data there.
+"""
 CANDIDATES = {
     "cpu": (
         #         name         steps   network
@@ -136,7 +141,7 @@ def fit_budget(
 
 def _prepare(experiment: Experiment, settings: Sequence[str]) -> tuple[Experiment, list[str]]:
     """Return the experiment without a plan of its own, and the settings that a choice must keep."""
-    settings = [s for s in settings if s.startswith(("training", "keeping"))]
+    settings = [s for s in settings if s.startswith(("training", "keeping", "levels"))]
     training = replace(experiment.training, cooldown=[])
     if training.schedule == "cosine":  # the cool-down replaces it
         training = replace(training, schedule="constant")
@@ -171,7 +176,8 @@ def _candidates(
         changed = replace(changed, steps=candidate.steps)
         network = fit_images(candidate.network, *data.train.shape[1:])
         wanted = replace(experiment, network=network, training=changed)
-        yield candidate, override(wanted, [*candidate.settings, *settings])
+        averaged = REFERENCES if has_references(wanted, data) else ()
+        yield candidate, override(wanted, [*candidate.settings, *averaged, *settings])
 
 
 def fit_images(network: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:

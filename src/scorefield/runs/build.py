@@ -4,7 +4,7 @@ Nothing is decided here; everything follows from the configuration, so building 
 weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..model import ScoreModel
 from ..nn import Muon, build_module, find_network
 from ..noise import Discrete, LogNormal, LogUniform, geometric
 from ..objectives import (
+    Objective,
     SigmaDistribution,
     annealed,
     consistency,
@@ -110,7 +111,8 @@ def build(experiment: Experiment, data: Dataset, model: ScoreModel | None = None
         rank=distributed.rank(),
         world=distributed.world(),
     )
-    optimizer, loss = build_optimizer(training, model), build_loss(experiment, model)
+    others = build_references(experiment, data, device)
+    optimizer, loss = build_optimizer(training, model), build_loss(experiment, model, others)
     share = training.clip_quantile
     quantile = None if share is None else NormQuantile(share, device)
     return Parts(device, data, model, ema, powers, optimizer, loss, batches, quantile)
@@ -253,8 +255,22 @@ def _ladder(levels: Levels) -> Tensor:
     return geometric(levels.sigma_max or 1.0, levels.sigma_min or 0.01, levels.count or 10)
 
 
-def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tensor]:
-    """Return the weighted loss over noise levels."""
+def build_references(experiment: Experiment, data: Dataset, device: torch.device) -> Batches | None:
+    """Return the batches of samples that targets are averaged over, if they are."""
+    n, seed = experiment.training.references, derive_seed(experiment.seed, 4)
+    if not n:
+        return None
+    return Batches(data.train, n, seed=seed, flip=experiment.data.flip, device=device)
+
+
+def build_loss(
+    experiment: Experiment, model: ScoreModel, others: Batches | None = None
+) -> Callable[..., Tensor]:
+    """Return the weighted loss over noise levels.
+
+    If it is a function of the step too, its targets are averaged over the others of that step. The
+    loss without a step, of held-out samples, is not.
+    """
     levels, training = experiment.levels, experiment.training
     sigma_data = levels.sigma_data or 0.5
     ladder, largest, smallest = model.precondition.levels, model.sigma_max, model.sigma_min
@@ -272,8 +288,17 @@ def build_loss(experiment: Experiment, model: ScoreModel) -> Callable[..., Tenso
         "ncsn": ncsn_weight,
         "likelihood": likelihood_weight(distribution),
     }[training.weight]
-    objective = {"denoising": denoising, "sliced": sliced, "exact": exact}[training.objective]
-    return annealed(objective, within, weight)
+    objectives: Mapping[str, Objective]
+    objectives = {"denoising": denoising, "sliced": sliced, "exact": exact}
+    objective = objectives[training.objective]
+    if others is None:
+        return annealed(objective, within, weight)
+
+    def loss(*args: Any, step: int | None = None, noise: Noise = torch.randn_like) -> Tensor:
+        averaged = objective if step is None else partial(denoising, others=others(step).x)
+        return annealed(averaged, within, weight)(*args, noise=noise)
+
+    return loss
 
 
 def _consistency_loss(

@@ -75,6 +75,9 @@ class Training:
     objective: Literal["denoising", "sliced", "exact", "consistency"] = "denoising"
     # λ(σ), which makes levels comparable; `likelihood` bounds the divergence; consistency has none
     weight: Literal["edm", "ncsn", "likelihood"] = "edm"
+    # samples of the data over which each target of denoising is averaged, which helps short
+    # trainings; they must be in memory and have no condition
+    references: int = 0
     steps: int = 10_000  # number of optimiser steps; with a budget, those that fit in it
     # seconds that training may take: they choose the steps, and a network of kind "auto"
     budget: float | None = None
@@ -183,8 +186,8 @@ YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE |
 
 FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] = (
     (ge, 0, "0 or more", "data.augment data.workers training.rate training.decay training.warmup "
-     "training.ema training.snapshots keeping.log keeping.evaluate keeping.samples "
-     "keeping.checkpoint machine.threads seed"),
+     "training.ema training.snapshots training.references keeping.log keeping.evaluate "
+     "keeping.samples keeping.checkpoint machine.threads seed"),
     (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
      "training.plateau training.stage sampling.steps keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),

@@ -13,7 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..data import AUGMENTATION, AUGMENTATION_SIZE, Dataset, all_samples, condition_shapes
+from ..data import (
+    AUGMENTATION,
+    AUGMENTATION_SIZE,
+    Arrays,
+    Dataset,
+    all_samples,
+    condition_shapes,
+)
 from ..distributed import choose_device
 from ..fast.optimize import Choice, choose
 from ..ladder import suggest
@@ -42,11 +49,23 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
     )
     settings = replace(experiment.data, classes=_fill_classes(experiment.data, data))
     training = fill_durations(experiment.training)
+    if training.references and not has_references(experiment, data):
+        raise ValueError(
+            f"training.references={training.references}: leave it out. It is for denoising of "
+            "samples in memory, without classes, conditions and augmentation"
+        )
     experiment = replace(
         experiment, data=settings, levels=levels, training=training, machine=machine
     )
     experiment = replace(experiment, network=_fill_network(experiment, data))
     return _choose_backend(experiment, data)
+
+
+def has_references(experiment: Experiment, data: Dataset) -> bool:
+    """True if the target of a sample may be averaged over other samples of the data."""
+    conditional = experiment.data.labels or experiment.data.augment or condition_shapes(data.train)
+    in_memory = type(data.train) is Arrays  # not a stream, whose batches are in one order only
+    return experiment.training.objective == "denoising" and in_memory and not conditional
 
 
 def _from_start(experiment: Experiment, data: Dataset) -> Experiment:
