@@ -9,7 +9,7 @@ import torch
 from standins import write_celeba, write_cifar10
 
 from scorefield import ScoreModel
-from scorefield.data import Arrays, Dataset
+from scorefield.data import Arrays, Dataset, Pairs
 from scorefield.nn import NETWORKS
 from scorefield.runs import start
 from scorefield.runs.build import build_plan, precondition
@@ -78,6 +78,8 @@ def _data(experiment):
     x = (255 * x.sigmoid()).to(torch.uint8) if len(shape) == 3 else x
     classes = ("even", "odd") if experiment.data.labels else ()
     rows = Arrays(x, torch.arange(24) % 2) if classes else Arrays(x)
+    if experiment.network.get("condition_input"):  # that needs a condition
+        rows = Pairs(rows, {"x": Arrays(x)})
     return Dataset(experiment.data.source, rows, rows, classes=classes)
 
 
