@@ -176,6 +176,16 @@ def test_a_malformed_message_closes_the_socket_with_a_reason(connect, text):
     assert closed.value.rcvd.reason
 
 
+def test_a_job_may_not_take_the_number_of_another(connect, start_steps):
+    start_steps()
+    with connect() as page:
+        say(page, id=1, job="test.steps")
+        assert receive(page)["status"] == "running"
+        say(page, id=1, job="test.steps")
+        with pytest.raises(ConnectionClosed, match="id 1 is in use"):
+            page.recv(timeout=20)
+
+
 def test_a_message_that_is_too_long_closes_the_socket(connect):
     with connect() as connection:
         say(connection, id=1, job="a", settings={"points": "x" * 2**20})
@@ -188,11 +198,13 @@ class Steps:
     """A job whose steps the test takes, one at a time."""
 
     def __init__(self, monkeypatch, keep=False):
-        self.done, self.ended = 0, threading.Event()
+        self.started = self.done = 0
+        self.ended = threading.Event()
         self.permits, self.keep = threading.Semaphore(0), keep
         monkeypatch.setitem(JOBS, "test.steps", self)
 
     def __call__(self, studio, settings):
+        self.started += 1
         try:
             while True:
                 assert self.permits.acquire(timeout=20)
@@ -249,14 +261,17 @@ def test_a_closed_tab_ends_its_work_within_a_step(connect, studio, start_steps):
     steps = start_steps()
     with connect() as page:
         say(page, id=1, job="test.steps")
-        steps.step()
         assert receive(page)["status"] == "running"
+        say(page, id=2, job="test.steps")
+        assert receive(page)["status"] == "queued"
+        steps.step()
         assert receive(page)["step"] == 1
     wait_until(lambda: studio.app.state.worker._running.cancelled)
     assert not steps.ended.is_set()  # it is within its second step
     steps.step(9)
     assert steps.ended.wait(20)
-    assert steps.done == 2
+    wait_until(lambda: studio.app.state.worker._running is None)
+    assert (steps.started, steps.done) == (1, 2)  # what waited does not start
 
 
 def test_a_slow_page_sees_the_newest_frame(connect, start_steps):

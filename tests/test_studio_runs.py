@@ -185,13 +185,16 @@ def test_no_path_leads_out_of_a_run(trainings, tmp_path):
     run = trainings.folder / "one"
     (run / "samples/00000006.png").symlink_to(tmp_path / "secret.png")
     (trainings.folder / "link").symlink_to(tmp_path)
-    (tmp_path / "report.html").write_text("secret")
+    (trainings.folder / ".hidden").mkdir()
+    for folder in (tmp_path, trainings.folder / ".hidden"):
+        (folder / "report.html").write_text("secret")
     assert trainings.find_file("one", "samples/00000005.png").read_bytes() == b"picture"
     for name, path in (
         ("one", "samples/00000006.png"), ("one", "../../secret.png"), ("one", "config.json"),
         ("one", "samples/../config.json"), ("one", str(tmp_path / "secret.png")),
         ("link", "report.html"), ("..", "report.html"), (".", "one/report.html"),
-        ("one/../..", "report.html"), ("nowhere", "report.html"), ("one", "samples/00000007.png"),
+        ("one/../..", "report.html"), (".hidden", "report.html"),
+        ("nowhere", "report.html"), ("one", "samples/00000007.png"),
     ):  # fmt: skip
         with pytest.raises(FileNotFoundError):
             trainings.find_file(name, path)

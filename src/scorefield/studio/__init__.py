@@ -4,7 +4,8 @@
     server     addresses, and the socket over which jobs and frames travel
     wire       the format of messages and frames
     work       one computation at a time, in one thread
-    jobs       the jobs by name
+    jobs       the jobs by name: of the plane, of pictures and of restorations
+    code       the same as a job, as a command and as Python
     trainings  runs on disk, and trainings in processes of their own
     page/      the page: plain modules of JavaScript, without a build step
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import pictures, restorations
+from .code import write_path, write_pictures, write_restoration
 from .context import Studio
 from .plane import diagnose_plane, sample_plane, show_target, write_sampling
 from .plane_training import train_plane, write_training
@@ -32,8 +33,8 @@ JOBS: dict[str, Job[Studio]] = {
 CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {
     "plane.sample": write_sampling,
     "plane.train": write_training,
-    "images.sample": pictures.write_pictures,
-    "images.between": pictures.write_path,
-    "restore.run": restorations.write_restoration,
+    "images.sample": write_pictures,
+    "images.between": write_path,
+    "restore.run": write_restoration,
     "runs.train": write_run,
 }

@@ -1,9 +1,8 @@
 """Jobs of the view Images: samples that anneal, their neighbours, paths between seeds, cost."""
 
 import json
-import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -18,9 +17,9 @@ from ..disk import read_text
 from ..evaluate.memory import nearest_in
 from ..fast import optimize
 from ..noise import interpolated, seeded
-from ..runs.config import Experiment, Sampling
+from ..runs.config import Experiment
 from ..runs.journal import METRICS_FILE
-from ..runs.own_plan import choose_plan, open_decoder, read_settings
+from ..runs.own_plan import choose_plan, open_decoder
 from ..runs.resume import open_data
 from ..sample import Plan, chains, class_number, guided_score, make_plan, require_prior
 from ..samplers import SAMPLERS, State, every
@@ -264,76 +263,3 @@ def find_neighbours(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Fra
 def interpolate_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the states of n samples whose noise goes from that of one seed to that of another."""
     yield from show_states(studio, parse_settings(SeedPath, settings), keep=False)
-
-
-# ── The same as code ─────────────────────────────────────────────────────────────────────────────
-
-
-def plan_options(studio: Studio, wanted: SampleSettings) -> dict[str, Any]:
-    """Return the options of `make_plan` that make the plan; those of its default are left out."""
-    plan, options = wanted.plan(studio), dict[str, Any]()
-    experiment = None if studio.run is None else read_settings(studio.run)
-    if experiment is not None and experiment.sampling.sampler == plan.sampler:
-        own, usual = asdict(experiment.sampling), asdict(Sampling())
-        options |= {k: own[k] for k in ("levels", "grid", "epsilon") if own[k] != usual[k]}
-        denoise = True if plan.method.annealed else plan.method.defaults["denoise"]
-        options |= {} if own["denoise"] == denoise else {"denoise": own["denoise"]}
-        options["steps"] = own["steps"]
-    return options | ({} if wanted.steps is None else {"steps": wanted.steps})
-
-
-def plan_as_python(studio: Studio, wanted: SampleSettings) -> str:
-    """Return the lines that load the model and make the plan."""
-    words = "model", repr(wanted.plan(studio).sampler)
-    return f"""
-import scorefield as sf
-from scorefield.fast import optimize
-
-model = sf.load({str(studio.run)!r})
-plan = sf.make_plan({as_arguments(*words, **plan_options(studio, wanted))})
-optimize(model, batch={wanted.n}, evaluations=plan.evaluations)
-"""
-
-
-def as_arguments(*words: str, **values: Any) -> str:
-    """Return the arguments of a call; those that are None are left out."""
-    keywords = (f"{name}={value!r}" for name, value in values.items() if value is not None)
-    return ", ".join([*words, *keywords])
-
-
-def command_line(name: str, studio: Studio, flags: Mapping[str, Any], *files: str) -> str:
-    """Return a command over the run with its options; those that are None are left out."""
-    words = ["scorefield", name, str(studio.run), *files]
-    for flag, value in {**flags, "device": "cpu"}.items():
-        words += [] if value is None else [f"--{flag}", str(value)]
-    return shlex.join(words)
-
-
-def write_pictures(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
-    """Return the command and the Python that give the same samples."""
-    wanted = parse_settings(SampleSettings, settings)
-    options: dict[str, Any] = {"seed": wanted.seed, "label": wanted.label}
-    options |= {} if wanted.guidance == 1 else {"guidance": wanted.guidance}
-    plan = {"n": wanted.n, "sampler": wanted.sampler, "steps": wanted.steps}
-    arguments = as_arguments("model", str(wanted.n), "plan", **options)
-    return {
-        "command": command_line("sample", studio, plan | options),
-        "python": f"{plan_as_python(studio, wanted)[1:]}x = sf.sample({arguments})\n",
-    }
-
-
-def write_path(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
-    """Return the Python that gives the same path between two seeds."""
-    wanted, score = parse_settings(SeedPath, settings), "model"
-    if wanted.label is not None:
-        score = f"model.given({wanted.condition(studio)})"
-    if wanted.guidance != 1:
-        score = f"sf.guide({score}, model, {wanted.guidance!r})"
-    python = f"""import torch
-{plan_as_python(studio, wanted)}
-weights = torch.linspace(0, 1, {wanted.n})
-noise = sf.interpolated(sf.seeded({wanted.seed}), sf.seeded({wanted.other}), weights)
-score = {score}
-x = sf.final(plan.run(score, plan.start(model, {wanted.n}, noise), noise))
-"""
-    return {"command": None, "python": python}

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import run_directory
+from .. import ScoreModel
 from ..data import AUGMENTATION, Part, Source, all_samples
 from ..data.decode import EncodedImage
 from ..data.images import ImageReader
 from ..data.sources import cell_centres
 from ..fast import optimize
 from ..measurements import OPTIONS, ImageMeasurement
-from ..restore import BIASES, COSTS, Restoration, restoration, workload
+from ..restore import BIASES, COSTS, Restoration, Workload, restoration, workload
 from ..runs.own_plan import read_settings
 from ..sample import require_prior
 from ..show.images import picture, png
@@ -26,9 +26,7 @@ from .context import Studio
 from .pictures import (
     MAX_GUIDANCE,
     MAX_STEPS,
-    as_arguments,
     clock,
-    command_line,
     image_decoder,
     open_run_data,
     to_bytes,
@@ -78,6 +76,12 @@ class Completions(Measured):
         """Return the options of `restore`."""
         names = ("method", "steps", "particles", "filters", "label", "guidance", "seed")
         return {name: getattr(self, name) for name in names}
+
+    def workload(self, model: ScoreModel) -> Workload:
+        """Return how much `restore` computes."""
+        return workload(
+            model, self.n, self.method, self.steps, self.particles, self.filters, COMPLETION_BATCH
+        )
 
 
 def parse_mask(rows: str, shape: torch.Size) -> Tensor:
@@ -142,12 +146,13 @@ def measure(studio: Studio, wanted: Measured) -> tuple[ImageMeasurement, Tensor 
     if option is not None:
         own[option] = getattr(wanted, option)
     key = wanted.task, wanted.noise, *own.values()
-    if studio.cache.get("measurement", (None,))[0] != key:  # the operator may take seconds
+    stored = studio.cache.get("measurement", (None, None))
+    if stored[0] != key:  # the operator may take seconds
         if option == "mask":
             own["mask"] = parse_mask(wanted.mask, shape)
-        measurement = ImageMeasurement(wanted.task, shape, noise=wanted.noise, **own)
-        studio.cache["measurement"] = key, measurement
-    measurement = studio.cache["measurement"][1]
+        stored = key, ImageMeasurement(wanted.task, shape, noise=wanted.noise, **own)
+        studio.cache["measurement"] = stored
+    measurement: ImageMeasurement = stored[1]
     if wanted.measured:
         return measurement, None, read_upload(studio, wanted, measurement)
     x = measured_image(studio, wanted)
@@ -292,62 +297,3 @@ def frame_of_completions(x: Tensor, places: list[int], about: dict[str, Any]) ->
         "spread": spread.float().numpy(),
     }
     return Frame(about | {"places": places}, arrays)
-
-
-# ── The same as code ─────────────────────────────────────────────────────────────────────────────
-
-
-def write_restoration(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
-    """Return the command, which reads the files that the page saves, and the Python."""
-    wanted = parse_settings(Completions, settings)
-    measurement, _, y = measure(studio, wanted)
-    work = completion_chains(studio, wanted, measurement, y).work
-    usual = Completions(method="particle_filter").options()
-    options = {name: value for name, value in wanted.options().items() if value != usual[name]}
-    own: dict[str, Any] = {"noise": wanted.noise}
-    words, mask = [repr(wanted.task), str((*measurement.shape,))], ""
-    if (option := OPTIONS[wanted.task]) == "mask":
-        words.append("mask=torch.tensor(bits)")
-        mask = f"""rows = {wanted.mask!r}.split()  # the bits of a row are 1 where it is known
-bits = [[bit == "1" for bit in f"{{int(row, 16):0{measurement.shape[2]}b}}"] for row in rows]
-"""
-    elif option is not None:
-        own[option] = getattr(wanted, option)
-    imports, image = image_as_python(studio, wanted)
-    sigma_y = measurement.deviation or None
-    python = f"""import torch
-
-import scorefield as sf
-{imports}from scorefield.fast import optimize
-from scorefield.measurements import ImageMeasurement
-
-model = sf.load({str(studio.run)!r})
-{mask}measurement = ImageMeasurement({as_arguments(*words, **own)})
-{image}
-optimize(model, batch={work.at_once}, evaluations={work.calls})
-A = measurement.operator
-x = sf.restore({as_arguments("model, A, y", n=wanted.n, sigma_y=sigma_y, **options)})[0]
-"""
-    file = wanted.file if wanted.measured else "measurement.npy"
-    flags = {"task": wanted.task, **own, "mask": "mask.png" if mask else None, "n": wanted.n}
-    saved = ["measurement.npy"] * (not wanted.measured) + ["mask.png"] * bool(mask)
-    return {
-        "command": command_line("restore", studio, flags | options, file),
-        "python": python,
-        "note": f"“Save the measurement” writes {' and '.join(saved)}." if saved else None,
-    }
-
-
-def image_as_python(studio: Studio, wanted: Measured) -> tuple[str, str]:
-    """Return the imports and the lines that read y, or the image that is measured."""
-    if wanted.measured:
-        return "", f"y = measurement.read({wanted.file!r})"
-    if wanted.upload is None:
-        imports = "data import Part, all_samples", "runs.resume import open_data"
-        test = f"open_data({str(run_directory(Path(str(studio.run))))!r})[1].test"
-        image = f"all_samples(Part({test}, torch.tensor([{wanted.heldout}])))"
-    else:
-        imports = "data.images import ImageReader", "data.sources import cell_centres"
-        image = f"cell_centres({image_reader(studio)!r}({wanted.file!r}), 256)[None]"
-    lines = f"x = {image}\ny = measurement.measure(x, seed={wanted.seed})"
-    return "".join(f"from scorefield.{name}\n" for name in imports), lines

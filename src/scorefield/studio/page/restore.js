@@ -290,7 +290,7 @@ export default {
       jobs.run?.cancel();
       const total = n.value;
       outcome.hidden = false;
-      errors.textContent = "";
+      errors.textContent = progress.textContent = "";
       const mine = jobs.run = run("restore.run", settings(), {
         frame(header, arrays) {
           if (jobs.run !== mine || (calm() && !header.keep)) return;
