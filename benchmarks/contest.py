@@ -58,7 +58,7 @@ def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> T
     data = load_data(str(setting.data))
     if data.kind != "images" or data.test is None:
         raise ValueError(f"--data {setting.data}: give images, some of them held out")
-    seconds, n = (1.0, 100) if setting.quick else (60 * setting.minutes, 2000)
+    seconds, n = (0.3, 100) if setting.quick else (60 * setting.minutes, 2000)
     features = make_features("classifier", data)
     real = torch.cat([features.extract(x)[0] for x in all_samples(data.test).split(AT_ONCE)])
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(setting.seed))

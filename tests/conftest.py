@@ -98,13 +98,18 @@ def pytest_collection_finish():
     What is imported later is left out of all but every tenth of the full collections.
     """
     gc.freeze()
-    gc.set_threshold(700, 10, 100)
+    gc.set_threshold(10_000, 10, 100)
     gc.enable()
+
+
+# each torch.manual_seed stores where it was called, in case CUDA is used later
+on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+seed = torch.manual_seed if on_gpu else torch.default_generator.manual_seed
 
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.manual_seed(0)
+    seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,6 +117,27 @@ def _few_levels():
     """Compute curves of losses at 3 levels, not 12."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scorefield.evaluate.fit.LOSS_LEVELS", 3)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trace_once():
+    """Trace a network of one configuration once: on the device meta some take half a second."""
+    from scorefield.runs import build
+
+    trace, traced = build.trace_model, {}
+
+    def trace_once(experiment, shape):
+        network, limit = experiment.network, build.MAX_PARAMETERS
+        if ":" in network["kind"]:  # a class of a test, not always the same by this name
+            return trace(experiment, shape)
+        key = repr((network, experiment.levels, shape, torch.get_default_dtype(), limit))
+        if key not in traced:
+            traced[key] = trace(experiment, shape)
+        return traced[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "trace_model", trace_once)
         yield
 
 

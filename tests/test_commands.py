@@ -273,7 +273,8 @@ def test_a_signal_saves_the_run_and_resume_continues_it(capsys):
     assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [*range(1, done + 3)]
 
 
-def test_an_average_made_afterwards_is_a_model_of_its_run(trained, capsys, error_of):
+def test_an_average_made_afterwards_is_a_model_of_its_run(trained, monkeypatch, capsys, error_of):
+    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     assert "train with training.snapshots=N" in error_of("average", str(trained), "--length", "0.1")
     options = ["--steps", "20", "--training.snapshots=10", "--set", MLP_8]
     assert main(["train", "table", "--out", "run", *options]) == 0

@@ -167,6 +167,13 @@ def fit_conditions(net: nn.Module, source: Source) -> None:
 
 def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
     """Return the model without its weights' memory; refuse one that this machine cannot train."""
+    model, row_bytes = trace_model(experiment, shape)
+    _check_memory(experiment, model, row_bytes)
+    return model
+
+
+def trace_model(experiment: Experiment, shape: torch.Size) -> tuple[ScoreModel, int]:
+    """Return the model without memory, and the bytes at least that a row of a batch takes."""
     outputs = list[int]()
 
     def note(layer: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -186,8 +193,7 @@ def outline_model(experiment: Experiment, shape: torch.Size) -> ScoreModel:
             reason += "; a network is called as net(x, cond), or as net(x, cond, labels)"
         raise ValueError(f"network={experiment.network!s:.300}: it fails: {reason}") from error
     # Whichever kernels and precision train, half of the outputs is a lower bound.
-    _check_memory(experiment, model, row_bytes=3 * x.nbytes + sum(outputs) // 2)
-    return model
+    return model, 3 * x.nbytes + sum(outputs) // 2
 
 
 def _check_memory(experiment: Experiment, model: ScoreModel, row_bytes: int) -> None:
