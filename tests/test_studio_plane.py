@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import math
+import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ pytest.importorskip("starlette")
 from scorefield import GaussianMixture, annealed_langevin, final, geometric, wilson
 from scorefield.studio import plane, plane_training
 from scorefield.studio.context import Studio
+from scorefield.studio.jobs import JOBS
 from scorefield.studio.server import PAGE
 from scorefield.studio.targets import TargetSettings, make_target
 from scorefield.studio.wire import pack
@@ -508,6 +510,32 @@ def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
         page.reload()
         wait_for_field(page)
         assert np.array_equal(pixels(page, "First sampler"), image)
+
+
+def test_a_distribution_that_arrives_late_does_not_replace_the_next_choice(open_page, monkeypatch):
+    """The studio is still busy with the first one as another is chosen."""
+    released = threading.Event()
+
+    def late(studio, settings):
+        assert settings["target"] != "modes" or released.wait(20)
+        yield from plane.show_target(studio, settings)
+
+    monkeypatch.setitem(JOBS, "plane.target", late)
+    with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
+        page.get_by_label("Distribution").select_option("points")
+        page.get_by_text("Click or drag in a picture").wait_for()
+        released.set()
+        page.evaluate(LAST_STATUS, {"target": "circle"})  # after the first one
+        assert page.get_by_text("Click or drag in a picture").is_visible()
+        assert not shaded(pixels(page, "First sampler")).any()
+
+
+LAST_STATUS = """async (settings) => {
+  const { run } = await import("/page/wire.js");
+  return new Promise((resolve) => run("plane.target", settings, {
+    status({ status }) { if (status === "done") resolve(status); },
+  }));
+}"""
 
 
 def shaded(image):

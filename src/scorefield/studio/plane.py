@@ -42,7 +42,7 @@ MAX_MODES = 12
 """Modes whose weights are shown."""
 SHOWN_STATES = 120
 """States of a short sampling that are shown; the page plays them at its own speed."""
-SHOWN_EVERY = 25
+SHOWN_EVERY = 20
 """Most states from one that is shown to the next: a long sampling moves as it is computed."""
 FIGURE_3_STEPS = 300
 """Steps at each level. The paper's 100 end before the modes have their weights: the smaller one has

@@ -104,7 +104,7 @@ export default {
       label: "Other seed", min: 0, max: 2 ** 53 - 1, value: state.other ?? 1,
       onchange: (value) => { tools.setState({ other: value }); between(); },
     });
-    const path = h("canvas", { class: "pixels wide", "aria-label": "Samples between two seeds" });
+    const path = h("canvas", { class: "pixels wide", hidden: true, "aria-label": "Samples between two seeds" });
     const pathStatus = ui.status();
     const going = ui.button({ label: "Interpolate", onclick: () => { tools.setState({ other: other.value }); between(); } });
     const copyPath = ui.button({
@@ -281,7 +281,9 @@ export default {
       if (!about) return; // it will be computed when that has arrived
       start("between", "images.between", betweenSettings(), only("between", {
         frame(header, arrays) {
-          if (!calm() || header.last) drawGrid(path, arrays.x, 720, header.n);
+          if (calm() && !header.last) return;
+          path.hidden = false;
+          drawGrid(path, arrays.x, 720, header.n);
         },
         status: follow(pathStatus, "Interpolating"),
       }));

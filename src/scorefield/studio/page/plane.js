@@ -11,6 +11,7 @@ import { makeTraining } from "./plane_training.js";
 
 const SIDES = { first: "First sampler", second: "Second sampler" };
 const TITLES = Object.fromEntries(SAMPLERS);
+const WHY = "Press Run both. At σ = 1 the score near a mode does not depend on the weight of the other, so plain Langevin dynamics leaves particles in the mode that they start next to. At σ = 20, where annealed dynamics starts, the modes are one: drag the slider of σ to see the arrows turn towards the larger mode.";
 const LOOK_AFTER = 150; // milliseconds in which the slider of σ rests
 
 function mount(root, state, tools) {
@@ -19,6 +20,7 @@ function mount(root, state, tools) {
   const settings = makeSettings(state, tools.setState);
   const { values, change } = settings;
   const scene = { target: null, version: 0, limit: 10 };
+  let loading = null; // the job that brings the distribution
   let job = null;
   let cancel = null; // ends what the button has started
   let following = false; // the fields are at the particles' σ, not at the slider's
@@ -28,14 +30,17 @@ function mount(root, state, tools) {
 
   /** Ask for the distribution and its ladder; `fresh` and `fixed` are for the ladder's section. */
   function loadTarget(fresh, fixed = {}) {
+    loading?.cancel();
+    loading = null;
     trainer.reset();
     if (values.target === "points" && values.points.length === 0) {
       showTarget(null, 10);
       say("Click or drag in a picture. By keys: Tab to it, move with the arrows, Enter adds a point.");
       return;
     }
-    run("plane.target", settings.target(), {
+    const mine = loading = run("plane.target", settings.target(), {
       frame(header, { means, weights }) {
+        if (mine !== loading) return; // another was chosen meanwhile
         const rows = Array.from(weights, (_, k) => [means[2 * k], means[2 * k + 1]]);
         levels.offer(header, fresh, fixed);
         showTarget(gaussianMixture(rows, header.variance, Array.from(weights)), header.limit);
@@ -171,6 +176,7 @@ function mount(root, state, tools) {
   }
 
   const target = choose("target", "Distribution", TARGETS, () => { fillControls(); say(); loadTarget(true); });
+  const why = h("p", { class: "muted" }, WHY);
   const sides = { first: makeSide("first"), second: makeSide("second") };
   const particles = whole("n", "Particles", 20, 4000);
   const seed = whole("seed", "Seed", 0, 2 ** 53 - 1);
@@ -186,6 +192,7 @@ function mount(root, state, tools) {
   function fillControls() {
     const draws = values.target === "points";
     points.element.hidden = !draws;
+    why.hidden = values.target !== "modes";
     for (const { canvas } of Object.values(panels)) {
       canvas.classList.toggle("drawing", draws);
       canvas.tabIndex = draws ? 0 : -1;
@@ -203,6 +210,7 @@ function mount(root, state, tools) {
   root.append(
     h("h2", {}, "Plane"),
     h("p", { class: "muted" }, "The score points to where the density rises. Particles follow it, with noise: see which samplers find the right weights of the modes."),
+    why,
     h("div", { class: "view plane" },
       h("div", { class: "controls" },
         ui.group("Distribution", target.element, points.element),
@@ -237,6 +245,7 @@ function mount(root, state, tools) {
       },
     },
     unmount() {
+      loading?.cancel();
       stop();
       player.pause();
       clearTimeout(timer);
