@@ -7,6 +7,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "extensions")]
 
 from outside_links import REPOSITORY  # noqa: E402
+from public_names import PAGES  # noqa: E402
 
 import scorefield  # noqa: E402
 
@@ -28,12 +29,16 @@ extensions = [
     "reference",
     "run_code",
 ]
-run_code_pages = ["start/*", "howto/*", "learn/*", "samplers", "networks", "oracles"]
+run_code_pages = [
+    *("start/*", "howto/*", "learn/*", "samplers", "networks", "oracles"),
+    *(f"reference/{page}" for page in PAGES),
+]
 exclude_patterns = ["_build", "sg_execution_times.rst"]
 myst_enable_extensions = ["attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
 # names in signatures may be those of other packages, which are not read here
 nitpick_ignore_regex = [("py:class", ".*")]
+highlight_language = "none"  # indented paragraphs are equations
 smartquotes = False  # the mark of σ' is not a quotation mark
 
 autodoc_member_order = "bysource"

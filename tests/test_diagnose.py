@@ -201,3 +201,4 @@ def test_wilsons_interval_is_scipys():
         truth = binomtest(hits, n).proportion_ci(method="wilson")
         # z has six decimals
         assert wilson(hits, n) == pytest.approx((truth.low, truth.high), abs=1e-6)
+    assert all(wilson(0, n)[0] >= 0 and wilson(n, n)[1] <= 1 for n in range(1, 200))

@@ -1,66 +1,25 @@
 """Write the pages of the reference from the code: every public name, and tables of choices.
 
-A page has the docstrings of its modules, which contain the equations, then their public names. A
-name is public if it is in `scorefield.__all__` or in that of a public subpackage.
+A page has the docstrings of its modules, which contain the equations, then their public names, each
+with an example that `run_code` runs, and with the pages that import it.
 """
 
 import ast
 import inspect
 import re
-import sys
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from outside_links import REPOSITORY
+from public_names import DOCS, PAGES, find_examples, find_value, public_names, read_cells
 from sphinx.application import Sphinx
 
 import scorefield
-
-PAGES = {
-    "scores": ("Scores", ["score", "model", "prior", "_ops"]),
-    "noise": ("Noise and noise levels", ["noise", "ladder"]),
-    "preconditioners": ("Preconditioners", ["precondition"]),
-    "objectives": ("Objectives and training", ["objectives", "train"]),
-    "oracles": ("Exact distributions", ["oracles"]),
-    "samplers": ("Samplers", ["samplers", "sample"]),
-    "likelihood": ("Likelihood and diagnosis", ["likelihood", "diagnose"]),
-    "inverse": ("Inverse problems", ["inverse", "restore"]),
-    "networks": ("Networks and their speed", ["nn", "fast"]),
-    "files": ("Models in files", ["checkpoint", "convert"]),
-    "data": ("Data", ["data"]),
-    "runs": ("Runs", ["runs", "distributed"]),
-    "evaluate": ("Evaluation", ["evaluate", "metrics"]),
-    "show": ("Pictures and progress", ["show.plots", "show.progress", "show.images"]),
-    "paper": ("The paper’s experiments", ["paper"]),
-}
-"""The title and the modules of each page."""
-
-EXTRA = {
-    "_ops": ["Sigma", "Samples", "Noise"],
-    "score": ["SigmaRange"],
-    "train": ["train", "Update", "MovingAverage", "constant", "cosine", "inverse_sqrt"],
-    "restore": ["restore_rows"],
-    "distributed": ["join", "world", "rank"],
-    "show.plots": ["panels", "charts", "field", "scatter", "health", "ladders", "as_png"],
-    "show.images": ["grid", "picture", "animation"],
-    "objectives": ["rademacher", "gaussian", "sphere"],
-}
-"""Names of modules that have no `__all__`, besides those in `scorefield.__all__`."""
-
-
-def public_names(module_name: str) -> list[str]:
-    """Return the names of a module that the reference describes, sorted, classes first."""
-    module = import_module(f"scorefield.{module_name}")
-    names = {*getattr(module, "__all__", ()), *EXTRA.get(module_name, ())}
-    for name in scorefield.__all__:
-        home = getattr(getattr(scorefield, name), "__module__", "")
-        if f"{home}.".startswith(f"{module.__name__}."):
-            names.add(name)
-    return sorted(names, key=lambda name: (not name[0].isupper(), name.lower()))
 
 
 def _anchor(module: ModuleType, name: str) -> str:
@@ -73,29 +32,51 @@ def _anchor(module: ModuleType, name: str) -> str:
     )
 
 
-def _entry(module: ModuleType, name: str) -> str:
-    """Return the directive that describes one name."""
+def _entry(module: ModuleType, name: str, content: str) -> str:
+    """Return the directive that describes one name, with content below its docstring."""
     own, path = getattr(module, name), _anchor(module, name)
+    body = textwrap.indent(content, "   ")
     if inspect.isclass(own):
         bases = "" if own.__bases__ == (object,) else "   :show-inheritance:\n"
-        return f".. autoclass:: {path}\n   :members:\n{bases}"
+        return f".. autoclass:: {path}\n   :members:\n{bases}\n{body}\n"
     if inspect.isfunction(own):
-        return f".. autofunction:: {path}\n"
-    text = textwrap.indent(to_rst(_value_docstring(module, name)), "   ")
-    return f".. py:data:: {path}\n\n{text}\n"
+        return f".. autofunction:: {path}\n\n{body}\n"
+    value = find_value(module, name)
+    text = textwrap.indent(to_rst(value.docstring), "   ")
+    source = f"{REPOSITORY}blob/main/{value.file.relative_to(DOCS.parent)}#L{value.line}"
+    return f".. py:data:: {path}\n\n{text}\n\n   `[source] <{source}>`__\n\n{body}\n"
 
 
-def _value_docstring(module: ModuleType, name: str) -> str:
-    """Return the docstring below the assignment of a value, in the module or its parts."""
-    homes = [m for key, m in sorted(sys.modules.items()) if key.startswith(module.__name__)]
-    for home in homes:
-        body = ast.parse(inspect.getsource(home)).body
-        for node, after in pairwise(body):
-            targets = getattr(node, "targets", [getattr(node, "target", None)])
-            assigned = name in [getattr(target, "id", None) for target in targets]
-            if assigned and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                return inspect.cleandoc(str(after.value.value))
-    return ""
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+MOST_USES = 4
+
+
+def find_uses() -> dict[str, list[str]]:
+    """Return the examples and pages that import each name."""
+    code = {f"/gallery/{p.stem}": p.read_text() for p in (DOCS.parent / "examples").glob("*.py")}
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
+        place = page.relative_to(DOCS).with_suffix("").as_posix()
+        code[f"/{place}"] = "\n".join(PYTHON.findall(page.read_text()))
+    uses = defaultdict[str, list[str]](list)
+    for place in sorted(code):
+        for node in ast.walk(ast.parse(code[place])):
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("scorefield."):
+                for alias in node.names:
+                    uses[alias.name].append(place)
+    return uses
+
+
+def _code(cell: str) -> str:
+    """Return a block of Python."""
+    return f".. code-block:: python\n\n{textwrap.indent(cell, '   ')}\n\n"
+
+
+def _content(cell: str, first: str, uses: list[str]) -> str:
+    """Return the example of a name, or a link to the first name with it, and links to its uses."""
+    links = [f"the example of :py:obj:`~{first}`"] * bool(first)
+    links += [f":doc:`{place}`" for place in uses[:MOST_USES]]
+    see = f"See {', '.join(links)}.\n" if links else ""
+    return see if first else _code(cell) + see
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -112,7 +93,7 @@ def _summary(own: Any) -> str:
 
 
 def preconditioner_table() -> str:
-    """Return what each preconditioner's network predicts, and how it is told σ."""
+    """Return the prediction of each preconditioner's network, and its input for σ."""
     levels = scorefield.geometric(1.0, 0.01, 10)
     rows = []
     for name in public_names("precondition"):
@@ -159,15 +140,22 @@ def write_pages(app: Sphinx) -> None:
     """Write the pages of the reference."""
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
+    uses = find_uses()
     for page, (title, modules) in PAGES.items():
-        parts = [f"{title}\n{'=' * len(title)}\n"]
+        start = f"# Prepare the examples of this page\n{read_cells(page)[0]}"
+        parts = [f"{title}\n{'=' * len(title)}\n", _code(start)]
+        examples, shown = find_examples(page), dict[str, str]()
         for name in modules:
             module = import_module(f"scorefield.{name}")
             heading = "Types in signatures" if name == "_ops" else module.__name__
             parts.append(f"{heading}\n{'-' * len(heading)}\n")
             parts.append(to_rst(inspect.getdoc(module) or "") + "\n")
             parts += [TABLES[name]()] if name in TABLES else []
-            parts += [_entry(module, public) for public in public_names(name)]
+            for public in public_names(name):
+                path, cell = _anchor(module, public), examples[public]
+                first = shown.setdefault(cell, path)
+                content = _content(cell, "" if first == path else first, uses[public])
+                parts.append(_entry(module, public, content))
         _write(folder / f"{page}.rst", "\n".join(parts))
     missing = set(scorefield.__all__).difference(
         *(public_names(m) for _, ms in PAGES.values() for m in ms)
@@ -189,8 +177,8 @@ def _write(path: Path, text: str) -> None:
 INDEX = """Reference
 =========
 
-Every public name, with its signature, its equation and a link to its source. Names that are
-written ``scorefield.name`` are imported from the package itself. A type such as
+Every public name, with its signature, its equation, an example and a link to its source. Names
+that are written ``scorefield.name`` are imported from the package itself. A type such as
 ``Float[Tensor, 'batch *shape']`` is a tensor of floats whose first axis is the batch and whose
 other axes are those of a sample; jaxtyping defines the notation.
 

@@ -2,8 +2,9 @@
 
 On the pages named by `run_code_pages`, blocks of Python are run one after another in one namespace,
 and in blocks of sh the lines that call `scorefield`, in a folder of the page that holds a few small
-data sets. A block whose first line starts with "# Draw" is folded. An error is a warning of the
-build. The pages stay plain Markdown, which GitHub shows as well.
+data sets. A block that starts with "# Draw" or "# Prepare" is folded, and one with "# Needs NAME"
+is not run where that package is not installed. An error is a warning of the build. The pages stay
+plain Markdown, which GitHub shows as well.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import torch
 from docutils import nodes
 from matplotlib.figure import Figure
 from PIL import Image
+from public_names import can_run
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -30,7 +32,7 @@ from scorefield.cli import main
 from scorefield.data import all_samples, load_data
 
 LOGGER = logging.getLogger(__name__)
-FOLDED = "# Draw"
+FOLDED = ("# Draw", "# Prepare")
 IMAGES = 120
 LONG = 14  # lines of output that are shown; longer ones are folded
 
@@ -132,7 +134,7 @@ def run_page(app: Sphinx, doctree: nodes.document) -> None:
     torch.manual_seed(0)
     for block in list(doctree.findall(nodes.literal_block)):
         language, code = block.get("language"), block.astext()
-        if language not in ("python", "sh"):
+        if language not in ("python", "sh") or not can_run(code):
             continue
         try:
             with warnings.catch_warnings():
@@ -150,7 +152,7 @@ def run_page(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def insert(block: nodes.literal_block, code: str, text: str, image: Any) -> None:
-    """Put output and picture below a block, and fold the block if it only draws."""
+    """Put output and picture below a block, and fold the block if its first line says so."""
     results: list[nodes.Node] = []
     if text:
         output = nodes.literal_block(text, text, language="none", classes=["output"])

@@ -156,7 +156,8 @@ def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
     p = hits / n
     centre, scale = p + z**2 / (2 * n), 1 + z**2 / n
     reach = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-    return (centre - reach) / scale, (centre + reach) / scale
+    # rounding may take the ends out of [0, 1]
+    return max((centre - reach) / scale, 0.0), min((centre + reach) / scale, 1.0)
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """Data by name, from a folder of images, a file of arrays or a table; batches of it by step.
 
-dataset = load_data("digits")
-batches = Batches(dataset.train, size=128)
-x, labels = batches(0)
+    dataset = load_data("digits")
+    batches = Batches(dataset.train, size=128)
+    x, labels = batches(0)
+
+A source returns samples by index; a data set is a source to train on and one held out.
 """
 
 import zlib

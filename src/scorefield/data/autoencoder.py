@@ -18,6 +18,7 @@ from ..disk import read_text
 from ..values import IMPORTED
 
 LATENTS_FILE = "latents.json"
+"""File of a run that names the autoencoder of its latents."""
 DECODED_AT_ONCE = 16
 """Latents that are decoded at a time; an image may take a thousand times as much memory."""
 

@@ -29,6 +29,7 @@ MAX_LINE_LENGTH = 2**20
 MAX_COLUMNS = 2048
 MAX_NAME_LENGTH = 500
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+"""Suffixes of files that are tables."""
 
 
 def table_file(

@@ -1,11 +1,13 @@
 """Judge a model: quality of its samples by several plans, memorisation, fit to held-out data, cost.
 
-evaluation = evaluate(model, data, plans=five_plans(model), features="classifier")
-evaluation = evaluate_run("runs/digits")          # model, data and plan of a run's directory
-print(evaluation.table(), evaluation.verdict)
-write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
-push("runs/digits", "owner/name")                 # with a model card, to the Hugging Face Hub
-print(score_run("runs/digits", "photos").table()) # are other data like those it was trained on?
+    evaluation = evaluate(model, data, plans=five_plans(model), features="classifier")
+    evaluation = evaluate_run("runs/digits")          # model, data and plan of a run's directory
+    print(evaluation.table(), evaluation.verdict)
+    write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
+    push("runs/digits", "owner/name")                 # with a model card, to the Hugging Face Hub
+    print(score_run("runs/digits", "photos").table())  # are other data like its own?
+
+Each figure has a 95 % interval, and is compared with that of as many real samples.
 """
 
 from ..runs.journal import METRICS_FILE

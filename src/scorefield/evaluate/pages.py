@@ -25,6 +25,7 @@ from .fit import data_deviation
 from .quality import CELLS, FRECHET
 
 REPORT_FILE = "report.html"
+"""File in a run's directory with the report of its evaluation."""
 GRID_IMAGES = 64
 
 

@@ -27,6 +27,7 @@ from . import kernels, onednn
 from .twins import swap
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+"""Precision of a network's computation; "auto" is that of `optimize` on the device."""
 
 MIN_SECONDS = 20.0
 """Seconds of work that are worth compiling the kernels, which takes about five."""

@@ -28,6 +28,7 @@ from .layers import (
 )
 
 Depth = Literal["original", "deeper", "deepest"]
+"""NCSN's depth, and those of NCSNv2 for images of 64 and of 256 pixels a side."""
 DEPTHS: dict[Depth, tuple[tuple[int, int], ...]] = {
     "original": ((1, 1), (2, 1), (2, 2), (2, 4)),
     "deeper": ((1, 1), (2, 1), (2, 1), (4, 2), (4, 4)),

@@ -41,6 +41,7 @@ EXPERIMENTS: dict[str, Callable[[Setting], Finding]] = {
     "fig17": OnModels(fig6.run, ("cifar10",)),
     "table1": OnModels(table1.run, ("cifar10",)),
 }
+"""Experiments by the figure or table of the paper that they repeat."""
 NEEDS_INCEPTION = {"fig10", "table1"}
 
 

@@ -65,6 +65,7 @@ SAMPLERS = {
     "predictor_corrector": Sampler(predictor_corrector, per_step=2),
     "adaptive": Sampler(adaptive, per_step=60),
 }
+"""Samplers by name, for `sample`, the command line and the studio."""
 
 
 def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:

@@ -33,6 +33,7 @@ class State(NamedTuple):
 
 
 States: TypeAlias = Generator[State, None, Tensor]
+"""The states of a chain, one after each step; as a generator, it also returns the last x."""
 Arguments = ParamSpec("Arguments")
 
 
