@@ -21,6 +21,7 @@ studio: .venv/.studio ## see a score and steer its samplers in the browser
 # Four workers for two cores: some run while others wait, and beside other work they are a larger share.
 # One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
 # which it would otherwise return to the system and fault in again at each step of a sampler.
+# mypy is one process, so the tests start beside it.
 test study fuzz: export OMP_NUM_THREADS = 1
 # workers and the commands that they try share compiled modules, also where that is switched off
 test: export PYTHONDONTWRITEBYTECODE =
@@ -29,8 +30,7 @@ demo test study: export MALLOC_MMAP_THRESHOLD_ = 33554432
 test: .venv/.tools ## lint, types and tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/pytest -n 4 --dist worksteal
+	$(BIN)/mypy & types=$$!; $(BIN)/pytest -n 4 --dist worksteal && wait $$types
 
 study: .venv/.tools ## the slow studies, minutes each
 	$(BIN)/pytest -m slow -n 2 -rP
