@@ -18,7 +18,7 @@ demo: .venv/.package ## learn digits, sample them with five samplers, write runs
 studio: .venv/.studio ## see a score and steer its samplers in the browser
 	$(BIN)/scorefield studio
 
-# Four workers for two cores: some run while others wait, and beside other work they are a larger share.
+# Four workers for two cores: some run while others wait, and next to other work they are a larger share.
 # One thread per worker: more would compete for the cores. glibc keeps the memory of large tensors,
 # which it would otherwise return to the system and fault in again at each step of a sampler.
 # mypy is one process, so the tests start beside it.

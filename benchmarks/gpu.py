@@ -48,7 +48,7 @@ from .tables import OPTIMIZED, excerpt
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 440
-"""Time after which no part is begun; the last ones, of steps, may take half a minute."""
+"""Time after which no part is started; the last ones, of steps, may take half a minute."""
 COMPILE_SECONDS = 330
 """Time after which nothing is compiled for the tables of steps."""
 TEST_SECONDS = 150

@@ -72,12 +72,21 @@ def _vague_variables(code):
     return VAGUE & (names | {n.arg for n in nodes if isinstance(n, ast.arg)})
 
 
+PHRASES = re.compile(
+    r"\b(anew|begun|beside|but for|by heart|go(?:es)? on|held against|(?:is|are) told|it says|"
+    r"says? so|so many|to be had)\b",
+    re.IGNORECASE,
+)
+"""Words that have to be translated before a sentence can be understood."""
+TODO = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
+
 RULES = {
     "a docstring starts with an imperative or a noun": _indirect_docstrings,
     "a function is named by a verb, or by the thing that it returns": _participles,
     "a variable is named after the thing": _vague_variables,
     "a constant stands on its own line": _shared_lines,
-    "nothing is left to do": re.compile(r"\b(?:TODO|FIXME|XXX)\b").findall,
+    "the words are those of today's technical English": PHRASES.findall,
+    "nothing is left to do": TODO.findall,
 }
 
 
@@ -91,10 +100,34 @@ def test_the_source_follows_each_rule_and_each_exception_is_a_function():
     assert EXCEPTIONS.keys() <= names
 
 
+def _prose(text):
+    """Return a document without its code."""
+    return re.sub(r"^( *)```.*?^\1```|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+PAGES = [p for kind in ("*.md", ".github/**/*.md", "docs/**/*.md", "examples/*.rst")
+         for p in ROOT.glob(kind) if not BUILT & {*p.parts}]  # fmt: skip
+
+
+def test_the_pages_are_in_plain_words():
+    """Docstrings and comments of examples, and of the code in the site, are part of `FILES`."""
+    places = {p.relative_to(ROOT).parts[:-1][:2] for p in PAGES}
+    assert {(), ("docs",), ("docs", "start"), ("docs", "howto"), ("docs", "learn")} <= places
+    faults = {
+        p: [*PHRASES.findall(t), *TODO.findall(t)] for p in PAGES for t in [_prose(p.read_text())]
+    }
+    assert not {page: words for page, words in faults.items() if words}
+
+
+def test_a_fault_is_found_in_prose_and_not_in_code():
+    assert PHRASES.search(_prose("The samples held against the data.\n\n```python\nx\n```\n"))
+    assert not PHRASES.search(_prose("Take `begun`:\n\n```python\nprint('begun')\n```\n"))
+
+
 @pytest.mark.parametrize(
     "code",
     ['def f():\n    """Of two, the first."""', "def _drawn(): ...", "def evenly_spaced(): ...",
-     "A, B = 1, 2", "kept = []", "# FIXME", "def keep(known): ..."],
+     "A, B = 1, 2", "kept = []", "# FIXME", "# begun anew", "def keep(known): ..."],
 )  # fmt: skip
 def test_a_fault_is_found(code):
     assert any(rule(code) for rule in RULES.values())

@@ -152,7 +152,7 @@ def run_page(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def insert(block: nodes.literal_block, code: str, text: str, image: Any) -> None:
-    """Put output and picture below a block, and fold the block if its first line says so."""
+    """Put output and picture below a block, and fold the block if its first line asks for it."""
     results: list[nodes.Node] = []
     if text:
         output = nodes.literal_block(text, text, language="none", classes=["output"])

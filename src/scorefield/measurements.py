@@ -120,7 +120,7 @@ class ImageMeasurement:
     def picture(
         self, y: Float[Tensor, "batch *measured"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return what y says of the images, with grey where it says nothing."""
+        """Return the part of the images that y determines, and grey elsewhere."""
         if self.task == "deblur":
             return y
         return self.operator.project(y.new_full((len(y), *self.shape), 0.5), y)

@@ -140,7 +140,7 @@ def make_plan(
     "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. A sampler with a tolerance
     takes 2 by default, and others between them; its `sigma_data` is by default the deviation of the
     model's prior. "consistency", which a model tuned to it needs, takes 2 by default, and the grid
-    goes on to σ_L without it. Annealed Langevin, the default for a model trained on few levels,
+    continues to σ_L without it. Annealed Langevin, the default for a model trained on few levels,
     takes `steps` at each level of the model's ladder, or of the one with `levels` levels that
     `suggest` would choose. `title` and `note` are the plan's.
     """

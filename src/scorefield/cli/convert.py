@@ -27,7 +27,7 @@ def convert(
             downloaded; none of its code is run.
         out: where to write: a file if it ends in .safetensors, else a directory.
         settings: an option of `from_official`, for what the file does not contain, as in
-            sigma_max=50: image_size, sigma_max, sigma_min; ema, but for EDM; for score_sde also
+            sigma_max=50: image_size, sigma_max, sigma_min; ema, except for EDM; for score_sde also
             sde (ve, vp or subvp), continuous, beta_min, beta_max, fir, skip_rescale, groups,
             dropout.
     """

@@ -35,7 +35,7 @@ def score(
             file. Images are scaled to the model's size; a table has the columns of the run's.
         settings: an option of DATA, as --data.options.crop=64; may be repeated.
         n: number of samples to score, chosen at random; by default all.
-        held_out: number of held-out samples to compare with, if there are so many; the smallest
+        held_out: number of held-out samples to compare with, if there are as many; the smallest
             p-value is 2 divided by one more than that.
         out: the .csv file; the histogram is the .png of the same name.
         probes: random directions that estimate the divergence of samples of more than 16 numbers;

@@ -337,7 +337,7 @@ def _translate_block(
 
 
 def _leaves(module: EDMModule, place: str) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield a module's own tensors but for its filter."""
+    """Yield a module's own tensors except for its filter."""
     for name, tensor in module.tensors.items():
         theirs = f"{module.name}.{name}"
         if name != "resample_filter":

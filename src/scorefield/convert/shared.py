@@ -56,7 +56,7 @@ def read_pickle(path: Path) -> object:
                 file.seek(0)
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # bytes that are not a checkpoint fail in many ways
-            # torch's message goes on to explain how to run the code anyway
+            # torch's message also explains how to run the code anyway
             match = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
             reason = match[1] if match else type(error).__name__
             if plain and isinstance(error, ValueError):

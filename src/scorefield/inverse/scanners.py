@@ -62,7 +62,7 @@ def fourier(observed: Tensor) -> LinearOperator:
 
 
 def radon(angles: int | Float[Tensor, "angles"], size: int) -> LinearOperator:
-    """Projections of size × size images at `angles` in radians, or at so many from 0 to π.
+    """Projections of size × size images at `angles` in radians, or at this number from 0 to π.
 
     y has a row for each angle θ, with the integrals along lines at the distance
     t = column·cos θ + row·sin θ from the centre, averaged over detectors as wide as a pixel. A

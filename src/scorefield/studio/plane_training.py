@@ -2,7 +2,7 @@
 
     min E λ(σ)·½‖s(x + σz, σ) + z/σ‖²,   log σ uniform between the ladder's ends,   λ = σ²
 
-It is trained on fresh samples. A training that is stopped goes on where it was, so that the page
+It is trained on fresh samples. A training that is stopped continues where it was, so that the page
 may stop it to look at another σ.
 """
 

@@ -30,7 +30,7 @@ SHOWN = re.compile(r"report\.html|samples/\d{8,12}\.png", re.ASCII)
 MAX_POINTS_SHOWN = 400
 MAX_TRAINED_SECONDS = 7 * 24 * 3600.0
 GRACE = 60.0
-"""Seconds in which a training that is told to end saves its state."""
+"""Seconds in which a training that is stopped saves its state."""
 TAIL = 2000
 """Bytes of a failed training's output that are read for its error."""
 
