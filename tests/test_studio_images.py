@@ -11,13 +11,14 @@ from PIL import Image
 
 pytest.importorskip("starlette")
 
-from scorefield import Precondition, Prior, ScoreModel, inverse, load, sample
+from scorefield import Precondition, Prior, ScoreModel, inverse, load, sample, seeded
 from scorefield.cli import main
 from scorefield.data import all_samples, load_data
 from scorefield.metrics import nearest
 from scorefield.show.images import as_bytes, grid
 from scorefield.studio.context import Studio
 from scorefield.studio.jobs import CODE_WRITERS, JOBS
+from scorefield.train import derive_seed
 
 pytest_plugins = ["studio_browser"]
 
@@ -281,6 +282,17 @@ def test_known_frequencies_are_painted_and_restored_as_by_the_copied_code(open_p
               .getContext("2d").getImageData(0, 0, 8, 8).data].some((v, i) => v !== old[i])""",
             arg=["What the measurement says", before.flatten().tolist()],
         )
+        low = torch.arange(-4, 4).abs() / 8 <= 0.5**0.5 / 2
+        fourier = inverse.fourier(torch.fft.ifftshift(low & low[:, None]))
+        y = fourier(x)
+        y = y + 0.05 * seeded(derive_seed(2, 1))(y)
+        # the mean of N(½, 1/12) given y, by a dense matrix
+        a = fourier(torch.eye(64).view(64, 1, 8, 8)).flatten(1).T.double()
+        gap = (y - fourier(torch.full_like(x, 0.5))).flatten().double()
+        gain = a.T @ torch.linalg.inv(0.05**2 * torch.eye(len(a)).double() + a @ a.T / 12) / 12
+        mean = drawn((0.5 + gain @ gap).view(1, 1, 8, 8))[0].astype(int)
+        shown = pixels(page, "What the measurement says")[..., :3]
+        assert np.abs(shown - mean).max() <= 1  # rounding in float32
         page.get_by_label("Method", exact=True).select_option("ddrm")
         wait(page, "Measured bias", "On a mixture in 64 dimensions with a matrix")
         completions = restore(page)

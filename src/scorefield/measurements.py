@@ -42,6 +42,9 @@ OPTIONS: dict[RestorationTask, str | None] = {
 ROW_SPACING = 3
 """Of the rows of frequencies, every third is measured if there is no mask."""
 
+GREY_STD = 12**-0.5
+"""Standard deviation of a pixel that may have any value from 0 to 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageMeasurement:
@@ -120,10 +123,17 @@ class ImageMeasurement:
     def picture(
         self, y: Float[Tensor, "batch *measured"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Return the part of the images that y determines, and grey elsewhere."""
+        """Return the part of the images that y determines, and grey elsewhere.
+
+        With noise it is the mean of x given y if pixels were N(½, 1/12), independent.
+        """
         if self.task == "deblur":
             return y
-        return self.operator.project(y.new_full((len(y), *self.shape), 0.5), y)
+        grey = y.new_full((len(y), *self.shape), 0.5)
+        if self.deviation == 0:
+            return self.operator.project(grey, y)
+        gap = self.operator.solve(self.operator.gap(y, grey), self.deviation, GREY_STD)
+        return grey + GREY_STD**2 * self.operator.adjoint(gap)
 
     def read(self, path: str | Path) -> Float[Tensor, "1 *measured"]:
         """Read y, an image or an array."""

@@ -102,14 +102,14 @@ bits = [[bit == "1" for bit in f"{{int(row, 16):0{measurement.shape[2]}b}}"] for
 """
     elif option is not None:
         own[option] = getattr(wanted, option)
-    imports, image = image_as_python(studio, wanted)
+    names, image = image_as_python(studio, wanted)
+    names += ["fast import optimize", "measurements import ImageMeasurement"]
+    imports = "".join(f"from scorefield.{name}\n" for name in sorted(names))
     sigma_y = measurement.deviation or None
     python = f"""import torch
 
 import scorefield as sf
-{imports}from scorefield.fast import optimize
-from scorefield.measurements import ImageMeasurement
-
+{imports}
 model = sf.load({str(studio.run)!r})
 {mask}measurement = ImageMeasurement({as_arguments(*words, **own)})
 {image}
@@ -127,16 +127,15 @@ x = sf.restore({as_arguments("model, A, y", n=wanted.n, sigma_y=sigma_y, **optio
     }
 
 
-def image_as_python(studio: Studio, wanted: Measured) -> tuple[str, str]:
-    """Return the imports and the lines that read y, or the image that is measured."""
+def image_as_python(studio: Studio, wanted: Measured) -> tuple[list[str], str]:
+    """Return what is imported from the package, and the lines that read or measure y."""
     if wanted.measured:
-        return "", f"y = measurement.read({wanted.file!r})"
+        return [], f"y = measurement.read({wanted.file!r})"
     if wanted.upload is None:
-        imports = "data import Part, all_samples", "runs.resume import open_data"
+        names = ["data import Part, all_samples", "runs.resume import open_data"]
         test = f"open_data({str(run_directory(Path(str(studio.run))))!r})[1].test"
         image = f"all_samples(Part({test}, torch.tensor([{wanted.heldout}])))"
     else:
-        imports = "data.images import ImageReader", "data.sources import cell_centres"
+        names = ["data.images import ImageReader", "data.sources import cell_centres"]
         image = f"cell_centres({image_reader(studio)!r}({wanted.file!r}), 256)[None]"
-    lines = f"x = {image}\ny = measurement.measure(x, seed={wanted.seed})"
-    return "".join(f"from scorefield.{name}\n" for name in imports), lines
+    return names, f"x = {image}\ny = measurement.measure(x, seed={wanted.seed})"

@@ -106,6 +106,7 @@ export default {
     const guidance = ui.slider({ label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1, oninput: keep("guidance") });
     const seed = ui.number({ label: "Seed", min: 0, max: 2 ** 53 - 1, value: state.seed ?? 0, onchange: again("seed") });
     const go = ui.button({ label: "Restore", kind: "primary", onclick: () => restore() });
+    go.disabled = true; // until it is known what can be restored
     const stop = ui.button({ label: "Stop", onclick: () => jobs.run?.cancel() });
     const save = ui.button({
       label: "Save the measurement", kind: "quiet", onclick: () => saveFiles(),
@@ -286,7 +287,6 @@ export default {
     }
 
     function restore() {
-      if (!about) return;
       jobs.run?.cancel();
       const total = n.value;
       outcome.hidden = false;
@@ -356,6 +356,7 @@ export default {
     run("restore.about", {}, {
       frame(header) {
         about = header;
+        go.disabled = false;
         heldout.input.max = Math.max(0, header.heldout - 1);
         heldout.element.hidden = !header.heldout;
         task.fill(header.tasks.map((name) => [name, TASKS[name]]));
