@@ -1,13 +1,16 @@
-"""Two of the examples, run as a user runs them; `make docs` runs all."""
+"""Two of the examples and the notebook, as a user runs them; `make docs` runs all examples."""
 
+import json
 import re
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def test_corrected_kernels_have_no_bias_and_log_z_is_within_its_error(
@@ -45,3 +48,21 @@ def test_each_method_finds_the_weight_that_it_can(tmp_path, monkeypatch, capsys)
     assert 900 < annealed[0] <= 1000
     assert f"wrote {out}" in shown
     assert len(Image.open(out).convert("RGB").getcolors(2**20)) > 2
+
+
+def test_the_notebook_runs_and_holds_no_output(tmp_path, monkeypatch, capsys):
+    cells = json.loads((ROOT / "binder" / "start.ipynb").read_text())["cells"]
+    assert not [cell["id"] for cell in cells if cell.get("outputs")]
+    first, *code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "%pip install" in first  # where the package is missing
+    monkeypatch.chdir(tmp_path)
+    pictures = []
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(Image=pictures.append))
+    names = {}
+    for text in code:
+        exec(text.replace("STEPS = 1500", "STEPS = 2"), names)
+    assert len(pictures) == 2
+    shares = re.findall(r"mode (0\.\d+), truly", capsys.readouterr().out)
+    plain, *others = map(float, shares)
+    assert plain > 0.4  # half of the starting points, less more than four standard errors
+    assert all(abs(share - 0.2) < 0.065 for share in others)  # five standard errors

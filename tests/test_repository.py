@@ -298,9 +298,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     }
 
 
-def test_the_citation_has_the_version_of_the_package():
+def test_all_files_have_the_version_of_the_package():
     assert PROJECT["dynamic"] == ["version"]  # hatchling reads it from __init__.py
-    assert f"\nversion: {scorefield.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    version = scorefield.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"  version = {{{version}}},\n" in (ROOT / "README.md").read_text()
+    newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest is not None
+    assert newest[1] == version
 
 
 def test_public_names_are_those_imported_in_the_stub():
