@@ -1,5 +1,5 @@
 # CPU only. Build: docker build -t scorefield .
-# Run: docker run --rm -v "$PWD/runs:/work/runs" scorefield demo
+# Run: mkdir -p runs; docker run --rm --user "$(id -u)" -v "$PWD/runs:/work/runs" scorefield demo
 FROM python:3.12-slim
 
 # the compiler builds the kernels of scorefield.fast once
@@ -12,8 +12,10 @@ COPY pyproject.toml README.md LICENSE /source/
 COPY src /source/src
 RUN pip install --no-cache-dir /source
 
-RUN useradd --create-home --uid 1000 user && mkdir -p /work/runs && chown -R user /work
-USER user
+# any user may run it, because a mounted folder is that user's; caches go to HOME
+RUN mkdir -p /work/runs && chmod 1777 /work /work/runs
+ENV HOME=/work USER=user
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["scorefield"]
 CMD ["--help"]
