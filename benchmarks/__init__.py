@@ -18,6 +18,7 @@ BENCHMARKS = (
     "peers",
     "scale",
     "startup",
+    "studio",
     "posteriors",
     "loader",
     "noise",
