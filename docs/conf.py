@@ -39,6 +39,7 @@ myst_heading_anchors = 3
 # names in signatures may be those of other packages, which are not read here
 nitpick_ignore_regex = [("py:class", ".*")]
 highlight_language = "none"  # indented paragraphs are equations
+default_role = "code"  # as in Markdown, in the docstrings of examples
 smartquotes = False  # the mark of σ' is not a quotation mark
 
 autodoc_member_order = "bysource"

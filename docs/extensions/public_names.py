@@ -9,6 +9,7 @@ import ast
 import inspect
 import re
 import sys
+from collections import defaultdict
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -116,3 +117,21 @@ def find_value(module: ModuleType, name: str) -> Value:
                 docstring = inspect.cleandoc(str(after.value.value))
                 return Value(docstring, Path(inspect.getfile(home)), node.lineno)
     raise LookupError(f"{module.__name__}.{name} has no docstring: write one below its assignment")
+
+
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def find_uses() -> dict[str, list[str]]:
+    """Return the examples and pages that import each name."""
+    code = {f"/gallery/{p.stem}": p.read_text() for p in (DOCS.parent / "examples").glob("*.py")}
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
+        place = page.relative_to(DOCS).with_suffix("").as_posix()
+        code[f"/{place}"] = "\n".join(PYTHON.findall(page.read_text()))
+    uses = defaultdict[str, list[str]](list)
+    for place in sorted(code):
+        for node in ast.walk(ast.parse(code[place])):
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("scorefield."):
+                for alias in node.names:
+                    uses[alias.name].append(place)
+    return uses

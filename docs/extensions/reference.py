@@ -8,15 +8,23 @@ import ast
 import inspect
 import re
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from outside_links import REPOSITORY
-from public_names import DOCS, PAGES, find_examples, find_value, public_names, read_cells
+from public_names import (
+    DOCS,
+    PAGES,
+    find_examples,
+    find_uses,
+    find_value,
+    public_names,
+    read_cells,
+)
 from sphinx.application import Sphinx
 
 import scorefield
@@ -47,23 +55,8 @@ def _entry(module: ModuleType, name: str, content: str) -> str:
     return f".. py:data:: {path}\n\n{text}\n\n   `[source] <{source}>`__\n\n{body}\n"
 
 
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 MOST_USES = 4
-
-
-def find_uses() -> dict[str, list[str]]:
-    """Return the examples and pages that import each name."""
-    code = {f"/gallery/{p.stem}": p.read_text() for p in (DOCS.parent / "examples").glob("*.py")}
-    for page in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
-        place = page.relative_to(DOCS).with_suffix("").as_posix()
-        code[f"/{place}"] = "\n".join(PYTHON.findall(page.read_text()))
-    uses = defaultdict[str, list[str]](list)
-    for place in sorted(code):
-        for node in ast.walk(ast.parse(code[place])):
-            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("scorefield."):
-                for alias in node.names:
-                    uses[alias.name].append(place)
-    return uses
+"""Links to pages below an example."""
 
 
 def _code(cell: str) -> str:
@@ -283,9 +276,37 @@ def _readable(annotation: ast.expr) -> ast.expr:
     return annotation
 
 
+@lru_cache
+def find_paths() -> dict[str, str]:
+    """Return the path by which the reference describes each public name."""
+    modules = [module for _, modules in PAGES.values() for module in modules]
+    homes = {module: import_module(f"scorefield.{module}") for module in modules}
+    return {name: _anchor(homes[m], name) for m in modules for name in public_names(m)}
+
+
+def mend_backlinks(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Link source code to its description, where a module's names have different prefixes.
+
+    `sphinx.ext.viewcode` gives all names of a module the prefix of the first one.
+    """
+    if not pagename.startswith("_modules/"):
+        return
+    paths = find_paths()
+    right = re.compile(f"#(?:{'|'.join(map(re.escape, paths.values()))})(?![\\w])")
+
+    def mend(link: re.Match[str]) -> str:
+        is_wrong = link[1] in paths and not right.match(link[0])
+        return f"#{paths[link[1]]}{link[2]}" if is_wrong else link[0]
+
+    context["body"] = re.sub(r"#scorefield\.(\w+)([\w.]*)", mend, context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect to Sphinx."""
     app.connect("builder-inited", write_pages, priority=100)
     app.connect("autodoc-process-docstring", convert_docstring, priority=100)
     app.connect("autodoc-process-signature", source_signature)
+    app.connect("html-page-context", mend_backlinks)
     return {"parallel_read_safe": True}
