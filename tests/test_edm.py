@@ -142,7 +142,7 @@ REFUSED = {
     ),
     "integers that hash alike": (
         pickle.dumps(dict.fromkeys((2**61 - 1) * i for i in range(9))),
-        "an integer beyond ±4294967296 for a key",
+        "an integer beyond ±281474976710656 for a key",
     ),
     "a float as a key": (pickle.dumps({0.5: 1}), "it has a float for a key"),
     "copies of arguments": (

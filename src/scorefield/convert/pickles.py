@@ -21,8 +21,8 @@ MAX_OPERATIONS = 2**18
 """In one pickle; a network of EDM has about 60,000, a batch of CIFAR-10 about 30,000."""
 MAX_ARGUMENTS = 8
 """Of a call, which copies them."""
-MAX_KEY = 2**32
-"""Of the integers among keys; there are few in so small a range that hash alike."""
+MAX_KEY = 2**48
+"""Of the integers among keys, such as addresses; none below it hash alike."""
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list, "EMPTY_TUPLE": tuple}
 VALUES = {
@@ -126,7 +126,8 @@ class PickleMachine:
             self.stack.append(self.builders[name.full](*arguments))
         elif code == "BUILD":
             (state,) = self._take(1)
-            self._last(PlainObject).state = state
+            if not isinstance(self.stack[-1], dict):  # torch gives attributes to some
+                self._last(PlainObject).state = state
         else:
             raise ValueError(f"it has the operation {code}, which no checkpoint needs")
 
@@ -160,6 +161,8 @@ STORAGES = {
     "torch.DoubleStorage": torch.float64,
     "torch.BoolStorage": torch.bool,
     "torch.ByteStorage": torch.uint8,
+    "torch.CharStorage": torch.int8,
+    "torch.ShortStorage": torch.int16,
     "torch.IntStorage": torch.int32,
     "torch.LongStorage": torch.int64,
 }
@@ -177,29 +180,49 @@ PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 def _read_storage(content: bytes) -> Tensor:
     """Return the numbers in a storage, without copying them."""
     stream = BytesIO(content)
-    magic, version, _, description, keys = (
-        PickleMachine(describe(*STORAGES)).read(stream) for _ in range(5)
-    )
-    _, kind, key, _, count, view = description
+    check_torch_start(stream)
+    description, keys = (PickleMachine(describe(*STORAGES)).read(stream) for _ in range(2))
+    key, dtype, count = describe_storage(description)
     (stored,) = struct.unpack("<q", stream.read(8))
-    dtype, rest = STORAGES[kind.full], len(content) - stream.tell()
-    # before they are compared or shown, which takes for ever where they are nested
-    plain = isinstance(key, str) and isinstance(count, int)
-    expected = STORAGE_MAGIC, STORAGE_VERSION, None, [key]
-    if not plain or (magic, version, view, keys) != expected:
+    rest = len(content) - stream.tell()
+    if keys != [key]:
         raise ValueError("it has a storage that torch did not write")
     if not stored == count == rest / dtype.itemsize:
         raise ValueError(f"it has a storage of {count} numbers, {dtype}, in {rest} bytes")
     return torch.frombuffer(content, dtype=dtype, offset=stream.tell())
 
 
-def _build_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    """Return a view of a storage, not larger than it."""
+def check_torch_start(stream: BytesIO) -> None:
+    """Read the three pickles that begin what torch wrote before it had zip files."""
+    magic, version, machine = (PickleMachine({}).read(stream) for _ in range(3))
+    if (magic, version) != (STORAGE_MAGIC, STORAGE_VERSION) or not machine["little_endian"]:
+        raise ValueError("it has a storage that torch did not write, or of another order of bytes")
+
+
+def describe_storage(storage: Any) -> tuple[str, torch.dtype, int]:
+    """Return the key, the type and the count of the numbers of a storage."""
+    _, kind, key, _, count, *view = storage
+    # before they are compared or shown, which takes for ever where they are nested
+    plain = isinstance(kind, Name) and isinstance(key, str) and isinstance(count, int)
+    if not plain or kind.full not in STORAGES or count < 0 or view not in ([], [None]):
+        raise ValueError("it has a storage that torch did not write")
+    return key, STORAGES[kind.full], count
+
+
+def view_storage(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """Return a view of a storage, in which a number may be repeated."""
     if len(size) > MAX_DIMENSIONS:
         raise ValueError(f"it has a tensor of {len(size)} dimensions")
-    tensor = storage.as_strided(size, stride, offset)
+    return storage.as_strided(size, stride, offset)
+
+
+def _build_tensor(storage: Tensor, *view: Any) -> Tensor:
+    """Return a view of a storage, not larger than it."""
+    tensor = view_storage(storage, *view)
     if tensor.numel() > storage.numel():
-        raise ValueError(f"it has a tensor of the shape {size} in {storage.numel()} numbers")
+        raise ValueError(
+            f"it has a tensor of the shape {tuple(tensor.shape)} in {storage.numel()} numbers"
+        )
     return tensor
 
 

@@ -1,7 +1,6 @@
 """Steps shared by all families: read and check the weights, choose range and size, the prior."""
 
 import math
-import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from ..disk import open_regular
 from ..prior import Prior
 from .pickles import read_network
+from .torch_files import ZIP_MARK, read_before_zip, read_zip
 
 Weights: TypeAlias = Mapping[str, Tensor]
 Report: TypeAlias = Callable[[str], None]
@@ -33,34 +33,21 @@ MAX_REPEATED = 2**20
 
 
 def read_pickle(path: Path) -> object:
-    """Read another program's file of tensors and plain data; no code in it is run.
-
-    torch reads what it wrote itself, `read_network` a pickle of Python.
-    """
+    """Read another program's file of tensors and plain data; no code in it is run."""
     with open_regular(path) as file:
         start = file.read(2 + len(TORCH_MARK))
-        plain = start[:1] == PICKLE_MARK and start[2:] != TORCH_MARK
         file.seek(0)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the error below is clearer
-                if plain:
+            if start[: len(ZIP_MARK)] == ZIP_MARK:
+                return read_zip(file)
+            if start[:1] == PICKLE_MARK and start[2:] != TORCH_MARK:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of torch: the bytes cannot be written
                     return read_network(file.read())
-                # torch stores tensors as they are
-                if zipfile.is_zipfile(file):
-                    total = sum(info.file_size for info in zipfile.ZipFile(file).infolist())
-                    if total > (size := path.stat().st_size):
-                        raise ValueError(
-                            f"a zip of {size:,} bytes that unpacks to {total:,}: save it by torch"
-                        )
-                file.seek(0)
-                return torch.load(file, map_location="cpu", weights_only=True)
+            return read_before_zip(bytearray(file.read()))
         except Exception as error:  # bytes that are not a checkpoint fail in many ways
-            # torch's message also explains how to run the code anyway
-            match = re.search(r"(?:WeightsUnpickler error:\s*|^(?=a zip))([^.\n]+)", str(error))
-            reason = match[1] if match else type(error).__name__
-            if plain and isinstance(error, ValueError):
-                reason = f"{error!s:.300}"
+            has_reason = isinstance(error, (ValueError, zipfile.BadZipFile))
+            reason = f"{error!s:.300}" if has_reason else type(error).__name__
             raise ValueError(
                 f"{path} is not a checkpoint of tensors alone: it is damaged, or another kind of "
                 f"file, or would run code when loaded, which is refused ({reason})"
