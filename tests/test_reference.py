@@ -44,5 +44,5 @@ def test_each_public_name_has_an_example_that_runs(page, tmp_path, monkeypatch):
     for module in PAGES[page][1]:
         for name in public_names(module):
             assert name in examples, f"add an example of {module}.{name} to docs/snippets/{page}.py"
-            # the name is not that of a variable
+            # the start does not give the name to something else
             assert shared[name] is getattr(import_module(f"scorefield.{module}"), name)

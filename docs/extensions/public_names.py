@@ -86,9 +86,10 @@ def find_examples(page: str) -> dict[str, str]:
     names = {name for module in PAGES[page][1] for name in public_names(module)}
     examples = dict[str, str]()
     for cell in read_cells(page)[1:]:
-        for node in ast.walk(ast.parse(cell)):
-            if isinstance(node, ast.Name) and node.id in names:
-                examples.setdefault(node.id, cell)
+        nodes = [node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)]
+        variables = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+        for name in {node.id for node in nodes} & names - variables:
+            examples.setdefault(name, cell)
     return examples
 
 
