@@ -5,8 +5,20 @@ from functools import partial
 import pytest
 import torch
 
-from scorefield import Gaussian, final, geometric
-from scorefield.inverse import daps, ddrm, diffpir, mask, matrix, repaint, split, split_gibbs, tds
+from scorefield import Gaussian, final, geometric, heun, integrate
+from scorefield.inverse import (
+    daps,
+    ddrm,
+    diffpir,
+    mask,
+    matrix,
+    pigdm,
+    pigdm_langevin,
+    repaint,
+    split,
+    split_gibbs,
+    tds,
+)
 
 ROWS = torch.tensor([[1.0, 0.4], [-0.3, 0.6]], dtype=torch.float64)
 """A whose singular values, 1.1 and 0.65, differ."""
@@ -163,6 +175,32 @@ def test_twisted_particles_sample_the_posterior_for_any_twist(sigma_data):
     assert (x.std(0) / std - 1).abs().max() < 3 / 4_000**0.5 + 0.03
 
 
+@pytest.mark.parametrize("sigma_y", [0.0, 0.3])
+def test_langevin_steps_correct_what_pigdm_gets_wrong(sigma_y):
+    """Four standard errors of 4,000 samples, and 3 % of the deviation for the steps.
+
+    pigdm takes x₀ for a ball of a deviation of at most 0.3, which is 1: its ODE errs by more.
+    """
+    n, rows = 4_000, torch.tensor([[1.0, 0.5]])
+    y, sigmas, operator = torch.tensor([[1.2]]), geometric(6.0, 0.02, 64), matrix(rows)
+    exact = PAIR.posterior(rows, y[0], sigma_y).prior
+    start, along = PAIR.prior.sample(n, sigmas[0]), torch.tensor([0.5, -1.0])  # A·along is 0
+    mean, std = exact.mean.float() @ along, (along @ exact.dense.float() @ along).sqrt()
+
+    def error(x):
+        z = x @ along
+        return max((z.mean() - mean).abs() / std, (z.std() / std - 1).abs())
+
+    options = {"operator": operator, "y": y, "sigma_y": sigma_y, "sigma_data": 0.3}
+    x = final(pigdm_langevin(PAIR, start, sigmas, **options))
+    bound = 4 / n**0.5 + 0.03
+    assert error(x) < bound
+    score = pigdm(PAIR, operator, y, sigma_y=sigma_y, sigma_data=0.3)
+    assert error(final(integrate(heun, score, start, sigmas))) > bound
+    if sigma_y == 0:
+        assert torch.allclose(operator(x), y.expand(n, 1), atol=1e-5)
+
+
 SUM = {"operator": matrix(torch.ones(1, 2)), "y": torch.zeros(1, 1)}
 
 
@@ -176,6 +214,7 @@ SUM = {"operator": matrix(torch.ones(1, 2)), "y": torch.zeros(1, 1)}
         (split_gibbs, {"y": torch.zeros(3, 1)}, "3 rows for 4 samples"),
         (ddrm, {"eta": -1.0}, "eta=-1.0: give a share"),
         (repaint, {"y": torch.zeros(1, 2)}, "give y in the shape of operator"),
+        (pigdm_langevin, {"ratio": 0.0}, "ratio=0.0: give a finite number above 0"),
         (tds, {"sigma_data": 0.0}, "sigma_data=0.0: give"),
         (tds, {"filter_size": 3}, "divides 4"),
     ],

@@ -18,7 +18,7 @@ from .overwrite import ddrm, repaint
 from .posterior import algorithm2, particle_filter
 from .scanners import fourier, radon
 from .split import daps, diffpir, split_gibbs
-from .twisted import tds
+from .twisted import pigdm_langevin, tds
 
 __all__ = [
     "Guidance",
@@ -42,6 +42,7 @@ __all__ = [
     "nonlinear",
     "particle_filter",
     "pigdm",
+    "pigdm_langevin",
     "radon",
     "repaint",
     "replace",

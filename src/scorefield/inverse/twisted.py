@@ -1,6 +1,11 @@
-"""The twisted diffusion sampler (Wu et al. 2023, Algorithm 1).
+"""Samplers of q_σ(x)·p̂(y | x, σ) at falling σ, a density twisted by pigdm's prediction of y.
 
-    p̂(y | x, σ) = N(y | A·D(x), σ_y²I + r²AAᵀ)           pigdm's, which twists the reverse diffusion
+    p̂(y | x, σ) = N(y | A·D(x), σ_y²I + r²AAᵀ)
+
+At σ = 0 it is the posterior. `pigdm_langevin` takes Langevin steps at each σ, by the score of
+`pigdm`, so that a chain can still correct at a low σ what p̂ gets wrong at a high one. `tds` is the
+twisted diffusion sampler (Wu et al. 2023, Algorithm 1) and has weights:
+
     x' ~ N(x + h·(s + ∇ₓ log p̂(y | x, σ)), (hσ'²/σ²)I),   h = σ² − σ'²
     w ← w · N(x' | x + h·s, (hσ'²/σ²)I) · p̂(y | x', σ') / N(x' | x + h·(s + ∇ log p̂), …) p̂(y | x, σ)
 
@@ -9,6 +14,7 @@ exactly for many particles and small steps. The better p̂ is, the fewer are eno
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -16,12 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._ops import Noise, sq_norm
-from ..samplers import State
+from ..samplers import State, annealed_langevin, underdamped
 from ..samplers.state import sampler
 from ..score import Score
-from .condition import Prediction, by_ball, predict_measurement
+from .condition import Prediction, by_ball, pigdm, predict_measurement
 from .operators import LinearOperator
 from .posterior import check_filters, choose_parents, group_particles
+from .split import check_observation
 
 
 @sampler(check_filters)
@@ -62,4 +69,38 @@ def tds(
     parents, _ = choose_parents(log_w, filters, noise, 1)
     x = now.denoised[parents]
     x = operator.project(x, filters.y[filters.of]) if sigma_y == 0 else x
+    yield State(x, 0.0, x)
+
+
+@sampler(check_observation)
+def pigdm_langevin(
+    score: Score,
+    x: Float[Tensor, "batch *shape"],
+    sigmas: Float[Tensor, "levels"],
+    *,
+    operator: LinearOperator,
+    y: Float[Tensor, "rows *measured"],
+    sigma_y: float = 0.0,
+    sigma_data: float = 0.5,
+    inner: int = 3,
+    ratio: float = 0.45,
+    momentum: float = 0.75,
+    noise: Noise = torch.randn_like,
+) -> Iterator[State]:
+    """Sample by annealed Langevin dynamics with pigdm's score, exactly for many levels.
+
+    Each level takes `inner` steps of `underdamped`, of the size α = 2r²σ² for a `ratio` r. A step
+    is one evaluation and one pullback. `sigma_data` is the data's standard deviation, as in
+    `pigdm`. The last state is x₀, with a noiseless y imposed on it.
+
+    Modes mix at a high σ only, where their weights are those of the twisted density.
+    """
+    conditional = pigdm(score, operator, y, sigma_y=sigma_y, sigma_data=sigma_data)
+    last = sigmas[-1].item()
+    x = yield from annealed_langevin(
+        conditional, x, sigmas, kernel=partial(underdamped, momentum=momentum), steps=inner,
+        epsilon=2 * (ratio * last) ** 2, noise=noise,
+    )  # fmt: skip
+    x = x + last**2 * conditional(x, last)
+    x = operator.project(x, y.to(x)) if sigma_y == 0 else x
     yield State(x, 0.0, x)
