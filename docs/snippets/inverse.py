@@ -37,6 +37,7 @@ from scorefield.inverse import (
     nonlinear,
     particle_filter,
     pigdm,
+    pigdm_langevin,
     radon,
     repaint,
     replace,
@@ -82,7 +83,8 @@ for name, score in scores.items():
     second = final(integrate(heun, score, x, sigmas))[:, 1]
     print(f"{name}: mean {second.mean():.2f}, variance {second.var():.2f}")
 # %%
-for method in (particle_filter, tds, split_gibbs, daps, ddrm, diffpir, repaint):
+methods = (particle_filter, tds, pigdm_langevin, split_gibbs, daps, ddrm, diffpir)
+for method in (*methods, repaint):
     second = final(method(truth, x, sigmas, operator=first, y=y))[:, 1]
     print(
         f"{method.__name__}: mean {second.mean():.2f}, variance {second.var():.2f}"
