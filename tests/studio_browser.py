@@ -172,7 +172,7 @@ def open_page(browser, studio):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         try:
             page, faults = context.new_page(), []
-            page.set_default_timeout(20_000)
+            page.set_default_timeout(60_000)
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.goto(studio.entrance + view)
             page.wait_for_selector("main h2")

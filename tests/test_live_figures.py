@@ -40,7 +40,7 @@ def open_figure(browser, tmp_path):
         page, faults, requests = context.new_page(), [], []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.goto(page_file.as_uri())
         page.wait_for_function("document.querySelector('.live output').textContent")
         yield page

@@ -53,7 +53,7 @@ def connect(studio, cookie):
 
 def receive(connection):
     """Return the next message: a status, or the header of a frame."""
-    content = connection.recv(timeout=20)
+    content = connection.recv(timeout=60)
     if isinstance(content, str):
         return json.loads(content)
     return json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
@@ -171,7 +171,7 @@ def test_a_malformed_message_closes_the_socket_with_a_reason(connect, text):
     with connect() as connection:
         connection.send(text)
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=20)
+            connection.recv(timeout=60)
     assert closed.value.rcvd.code == 1003
     assert closed.value.rcvd.reason
 
@@ -183,14 +183,14 @@ def test_a_job_may_not_take_the_number_of_another(connect, start_steps):
         assert receive(page)["status"] == "running"
         say(page, id=1, job="test.steps")
         with pytest.raises(ConnectionClosed, match="id 1 is in use"):
-            page.recv(timeout=20)
+            page.recv(timeout=60)
 
 
 def test_a_message_that_is_too_long_closes_the_socket(connect):
     with connect() as connection:
         say(connection, id=1, job="a", settings={"points": "x" * 2**20})
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=20)
+            connection.recv(timeout=60)
     assert closed.value.rcvd.code == 1009
 
 
@@ -207,7 +207,7 @@ class Steps:
         self.started += 1
         try:
             while True:
-                assert self.permits.acquire(timeout=20)
+                assert self.permits.acquire(timeout=60)
                 self.done += 1
                 yield Frame({"step": self.done, "keep": self.keep}, {"x": np.zeros(9, "uint8")})
         finally:

@@ -655,11 +655,11 @@ def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_pytho
         page.get_by_label("Time").press("ArrowLeft")
         page.get_by_text("after 198 evaluations").first.wait_for()
         assert not np.array_equal(saved(page), ends)
-        drawn, replay = pixels(page, "First sampler"), page.context.new_page()
+        drawn = pixels(page, "First sampler")
         with page.expect_download() as download:
             page.get_by_role("button", name="Export HTML").click()
         download.value.save_as(tmp_path / "replay.html")
-        requests = []
+        requests, replay = [], page.context.new_page()  # a click on a page behind may wait for ever
         replay.on("request", lambda request: requests.append(request.url))
         replay.goto((tmp_path / "replay.html").as_uri())
         replay.get_by_text("frame 1 of 121").wait_for()
@@ -671,6 +671,7 @@ def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_pytho
         assert {url for url in requests if not url.startswith("data:")} == {replay.url}
         # WebP changes a pixel here and there; another frame has other particles
         assert np.abs(image - drawn).mean() < 3
+        replay.close()
         page.get_by_role("button", name="Copy as code").click()
         names = {}
         exec(page.get_by_label("Python", exact=True).inner_text(), names)
