@@ -29,10 +29,10 @@ of 95 %. `from` and `to` of a calibrated method are on both sides of 0.5 and of 
 
 `exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
 (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ². The other samplers go
-down 64 levels, ddrm 32, daps and split_gibbs 128. tds and particle_filter have twice as many
-particles as samples, of which every second is kept: filters of 2,000 particles for the errors, of
-198, one for each y, for the coverage. algorithm2 and repaint need a noiseless y.
-Everything is in float32; seconds are of one processor.
+down 64 levels, ddrm 32, daps and split_gibbs 128, and pigdm_langevin 24 of its own grid. tds and
+particle_filter have twice as many particles as samples, of which every second is kept: filters of
+2,000 particles for the errors, of 198, one for each y, for the coverage. algorithm2 and repaint
+need a noiseless y. Everything is in float32; seconds are of one processor.
 """
 
 from __future__ import annotations
@@ -178,9 +178,10 @@ def by_sampler(method: str) -> Callable[[Problem, int], Tensor]:
     particles = 2 if cost.particles else 1
 
     def sample(problem: Problem, n: int) -> Tensor:
-        sigmas = geometric(problem.sigma_max, 0.02, cost.levels)
+        deviation = data_deviation(problem.prior)
+        sigmas = cost.grid(problem.sigma_max, 0.02, cost.levels, deviation)
         y = problem.y.expand(n, -1).repeat_interleave(particles, 0)
-        own = {"sigma_y": problem.sigma_y, "sigma_data": data_deviation(problem.prior)}
+        own = {"sigma_y": problem.sigma_y, "sigma_data": deviation}
         own = {name: own[name] for name in own if name in signature(run).parameters}
         x = problem.prior.prior.sample(particles * n, sigmas[0])
         states = run(problem.prior, x, sigmas, operator=problem.operator, y=y, **own)

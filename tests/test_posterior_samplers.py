@@ -19,6 +19,7 @@ from scorefield.inverse import (
     split_gibbs,
     tds,
 )
+from scorefield.inverse.twisted import dense_grid
 
 ROWS = torch.tensor([[1.0, 0.4], [-0.3, 0.6]], dtype=torch.float64)
 """A whose singular values, 1.1 and 0.65, differ."""
@@ -199,6 +200,20 @@ def test_langevin_steps_correct_what_pigdm_gets_wrong(sigma_y):
     assert error(final(integrate(heun, score, start, sigmas))) > bound
     if sigma_y == 0:
         assert torch.allclose(operator(x), y.expand(n, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.25, 5.0])
+def test_levels_are_dense_around_the_deviation_of_the_data(deviation):
+    """With a constant ratio in the dense range, also where it reaches beyond the grid."""
+    sigmas = dense_grid(4.0, 0.01, 49, deviation)
+    torch.testing.assert_close(sigmas[[0, -1]], torch.tensor([4.0, 0.01]))
+    steps = -sigmas.double().log().diff()
+    assert (steps > 0).all()
+    inside = (sigmas < 4 * deviation) & (sigmas > 0.4 * deviation)
+    dense = steps[inside[:-1] & inside[1:]]
+    torch.testing.assert_close(dense, dense.mean().expand_as(dense), rtol=1e-5, atol=0)
+    outside = steps[~inside[:-1] & ~inside[1:]]
+    torch.testing.assert_close(outside, 8 * dense.mean().expand_as(outside), rtol=1e-5, atol=0)
 
 
 SUM = {"operator": matrix(torch.ones(1, 2)), "y": torch.zeros(1, 1)}

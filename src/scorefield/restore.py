@@ -17,6 +17,7 @@ from torch import Tensor
 from . import inverse
 from .inverse import Guidance, LinearOperator
 from .inverse.operators import ANY_OPERATOR, Operator, check_measurement
+from .inverse.twisted import dense_grid
 from .model import Condition, ScoreModel
 from .noise import geometric, seeded
 from .sample import (
@@ -42,18 +43,27 @@ class Cost(NamedTuple):
     calls: Callable[[int], int] = lambda n: n
     particles: bool = False  # its chains are the particles of filters
     noiseless: bool = False  # it takes no noisy y
+    stepwise: bool = False  # each evaluation yields a state
+    dense: bool = False  # it goes down `dense_grid`; the others go down a geometric grid
+
+    def grid(self, sigma_max: float, sigma_min: float, levels: int, deviation: float) -> Tensor:
+        """Return the noise levels for data of a standard deviation."""
+        if self.dense:
+            return dense_grid(sigma_max, sigma_min, levels, deviation)
+        return geometric(sigma_max, sigma_min, levels)
 
 
 COSTS = {
     "particle_filter": Cost(64, lambda n: 2 * n + 1, particles=True),
     "tds": Cost(64, particles=True),
+    "pigdm_langevin": Cost(24, lambda n: 3 * n + 1, stepwise=True, dense=True),
     "split_gibbs": Cost(128, lambda n: 5 * n - 4),
     "daps": Cost(128, lambda n: 5 * n - 4),
-    "repaint": Cost(64, lambda n: 10 * n - 9, noiseless=True),
+    "repaint": Cost(64, lambda n: 10 * n - 9, noiseless=True, stepwise=True),
     "diffpir": Cost(64),
     "ddrm": Cost(32),
 }
-"""Samplers of posteriors that go down a geometric grid; `restore` and the benchmark take them."""
+"""Samplers of posteriors that go down their `grid`; `restore` and the benchmark take them."""
 
 BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
 """Standard deviation of the rounding error of 8-bit values."""
@@ -75,6 +85,7 @@ class Bias(NamedTuple):
 BIASES: dict[RestorationMethod, dict[str, Bias]] = {
     "particle_filter": {"mask": Bias(0.01, 0.99, 1.01), "matrix": Bias(0.01, 0.99, 1.01)},
     "tds": {"mask": Bias(0.06, 0.93, 0.98), "matrix": Bias(0.02, 0.96, 0.97)},
+    "pigdm_langevin": {"mask": Bias(0.03, 1.06, 1.10), "matrix": Bias(0.04, 1.06, 1.09)},
     "split_gibbs": {"mask": Bias(0.05, 0.99, 1.02), "matrix": Bias(0.03, 1.00, 1.01)},
     "mmps": {"mask": Bias(0.05, 1.00, 1.04), "matrix": Bias(0.03, 1.01, 1.03)},
     "pigdm": {"mask": Bias(0.66, 0.98, 1.03), "matrix": Bias(0.11, 1.02, 1.05)},
@@ -143,12 +154,12 @@ def restore(
 ) -> Float[Tensor, "rows n *shape"]:
     """Sample n completions of each measurement, a row of y each (y[None] for one).
 
-    The methods "particle_filter", "tds" and (for many inner steps too) "split_gibbs" are
-    asymptotically exact, the others are biased. `sigma_y` is the standard deviation of y's noise;
-    if it is 0, each completion has Ax = y. `steps` is the number of noise levels; for its default
-    see `COSTS`, and `make_plan` for the other methods. For the first two, a measurement has
-    `filters` of `particles` each, at most n; completions from one filter are correlated, because
-    they may descend from one particle.
+    The methods "particle_filter", "tds" and, for many levels and inner steps, "pigdm_langevin" and
+    "split_gibbs" are asymptotically exact, the others are biased. `sigma_y` is the standard
+    deviation of y's noise; if it is 0, each completion has Ax = y. `steps` is the number of noise
+    levels; for its default see `COSTS`, and `make_plan` for the other methods. For the first two, a
+    measurement has `filters` of `particles` each, at most n; completions from one filter are
+    correlated, because they may descend from one particle.
     `batch` chains run at a time, but at least one filter.
     `label` is the class of all completions, by name or number, `condition` another one of all, and
     `guidance` the strength of the guidance towards them, or a `Guidance`.
@@ -315,8 +326,10 @@ def workload(
             raise ValueError(f"steps=1: {method} goes from level to level, give 2 or more")
         levels = steps or COSTS[method].levels
         calls = COSTS[method].calls(levels)
-        states = calls if method == "repaint" else levels
-        plan = Plan(method, model.round(geometric(model.sigma_max, model.sigma_min, levels)))
+        states = calls if COSTS[method].stepwise else levels
+        deviation = require_prior(model).deviation
+        grid = COSTS[method].grid(model.sigma_max, model.sigma_min, levels, deviation)
+        plan = Plan(method, model.round(grid))
     else:
         plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
         undone = method == "algorithm2" and plan.options["denoise"]  # a step that it leaves out

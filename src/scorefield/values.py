@@ -37,8 +37,8 @@ HUB_PREFIX = "hub:"
 """Prefix of names on the Hugging Face Hub, of data sets and of models."""
 
 RestorationMethod = Literal[
-    "particle_filter", "tds", "split_gibbs", "mmps", "pigdm", "dps", "daps", "diffpir", "ddrm",
-    "repaint", "replace", "algorithm2",
+    "particle_filter", "tds", "pigdm_langevin", "split_gibbs", "mmps", "pigdm", "dps", "daps",
+    "diffpir", "ddrm", "repaint", "replace", "algorithm2",
 ]  # fmt: skip
 """Functions of `inverse` that `restore` samples posteriors by."""
 

@@ -72,6 +72,31 @@ def tds(
     yield State(x, 0.0, x)
 
 
+DENSE_BELOW = 4.0
+"""Largest σ, in deviations of the data, of the dense levels of `dense_grid`."""
+DENSE_ABOVE = 0.4
+"""Smallest σ, in deviations of the data, of the dense levels of `dense_grid`."""
+DENSITY = 8
+"""Number of levels in the dense range for each one elsewhere, in the same ratio of σ."""
+
+
+def dense_grid(
+    sigma_max: float, sigma_min: float, levels: int, deviation: float
+) -> Float[Tensor, "levels"]:
+    """Return σᵢ for `pigdm_langevin`, dense around the data's deviation.
+
+    A chain chooses its mode between 4 and 0.4 deviations. There levels are 8 times as dense, in
+    log σ, as above and below: of a range of 440 to 1 as that of the digits, 83 % are there.
+    """
+    inside = [min(max(k * deviation, sigma_min), sigma_max) for k in (DENSE_BELOW, DENSE_ABOVE)]
+    ends = torch.tensor([sigma_max, *inside, sigma_min], dtype=torch.float64).log()
+    density = torch.tensor([1, DENSITY, 1])
+    counts = -ends.diff() * density
+    position = torch.linspace(0, counts.sum().item(), levels, dtype=torch.float64)[:, None]
+    passed = (position - counts.cumsum(0) + counts).clamp(min=0).minimum(counts)
+    return (ends[0] - (passed / density).sum(1)).exp().to(torch.get_default_dtype())
+
+
 @sampler(check_observation)
 def pigdm_langevin(
     score: Score,
