@@ -1,5 +1,5 @@
 /**
- * Live Figures 2 and 3 of the paper, on the mixture ⅕ N((−5, −5), I) + ⅘ N((5, 5), I).
+ * Live: what noise does, and the paper's Figure 3, on the mixture ⅕ N((−5, −5), I) + ⅘ N((5, 5), I).
  *
  * The build puts the studio's mixture.js and draw.js above this code, in one plain script, so that
  * pages opened from a file show the figures too. An element <div class="live" data-figure="mixing">
@@ -56,7 +56,7 @@ function drawPlane(canvas, sigma, particles, colour) {
   drawAxes(context, frame, colours);
 }
 
-/** Figure 2: noise brings samples to where there were none. */
+/** What noise does: it brings samples to where there were none. */
 function density(root) {
   const canvas = addCanvas(add(root, "div", { className: "canvases" }), "density, score, samples");
   const controls = add(root, "div", { className: "controls" });
