@@ -2,9 +2,9 @@
 
 On the pages named by `run_code_pages`, blocks of Python are run one after another in one namespace,
 and in blocks of sh the lines that call `scorefield`, in a folder of the page that holds a few small
-data sets. A block that starts with "# Draw" or "# Prepare" is folded, and one with "# Needs NAME"
-is not run where that package is not installed. An error is a warning of the build. The pages stay
-plain Markdown, which GitHub shows as well.
+data sets and a checkpoint of NCSN. A block that starts with "# Draw" or "# Prepare" is folded, and
+one with "# Needs NAME" is not run where that package is not installed. An error is a warning of the
+build. The pages stay plain Markdown, which GitHub shows as well.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from scorefield.data import all_samples, load_data
 LOGGER = logging.getLogger(__name__)
 FOLDED = ("# Draw", "# Prepare")
 IMAGES = 120
+CHECKPOINT = Path(__file__).parents[2] / "tests/golden/ncsn_1x28x28/checkpoint.pth"
 LONG = 14  # lines of output that are shown; longer ones are folded
 
 
@@ -49,7 +51,8 @@ def inside(folder: str) -> Iterator[None]:
 
 
 def prepare(folder: Path) -> None:
-    """Write the data of the pages: images in two folders, vectors, and a table."""
+    """Write what the pages read: a checkpoint, images in two folders, and a table."""
+    shutil.copy(CHECKPOINT, folder / "small_ncsn.pth")
     x = all_samples(load_data("digits").train, IMAGES)
     for i, picture in enumerate((255 * x).byte()):
         place = folder / "pictures" / ("even" if i % 2 == 0 else "odd")
