@@ -180,6 +180,34 @@ def test_the_measured_frontier_says_where_the_page_is(open_page):
         assert "heun at 79 evaluations has a Fréchet distance of 1.5" in here.inner_text()
 
 
+def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tmp_path):
+    with open_page("#/images?n=4&steps=3") as page:
+        wait(page, "State", "State 3 of 3")
+        shown = page.locator("canvas[aria-label^='Samples:']").bounding_box()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export HTML").click()
+        download.value.save_as(tmp_path / "replay.html")
+        page.goto((tmp_path / "replay.html").as_uri())
+        picture = page.locator("img[alt^='Samples:']")
+        picture.wait_for()
+        box = picture.bounding_box()
+        assert [box[side] for side in ("width", "height")] == pytest.approx(
+            [shown[side] for side in ("width", "height")], abs=2
+        )
+        assert picture.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+
+def test_a_fast_stroke_hides_every_pixel_between_two_events(open_page):
+    with open_page("#/restore?heldout=2") as page:
+        wait(page, "Known", "32 of 64 pixels are known")
+        box = page.get_by_label("The image and its mask").bounding_box()
+        page.mouse.move(box["x"] + 5, box["y"] + 5)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2 - 5, box["y"] + box["height"] / 2 - 5)
+        page.mouse.up()
+        wait(page, "Known", "28 of 64 pixels are known")
+
+
 def save_measurement(page, count):
     """Save the files that the copied command reads into the working folder."""
     saved = []

@@ -20,8 +20,12 @@ export function makeReplay({ title, replay, root, address }) {
     if (bytes > MAX_FILE) break;
     pictures.push({ urls, caption });
   }
-  const labels = canvases.map((canvas) => canvas.getAttribute("aria-label") ?? "");
-  return page(title, address, labels, pictures);
+  const images = canvases.map((canvas) => {
+    const label = escapeHtml(canvas.getAttribute("aria-label") ?? "");
+    const scaling = getComputedStyle(canvas).imageRendering;
+    return `<img alt="${label}" style="width: ${canvas.clientWidth}px; image-rendering: ${scaling}">`;
+  });
+  return page(title, address, images.join(""), pictures);
 }
 
 /** Offer a file for download. */
@@ -46,11 +50,10 @@ function flatten(canvas) {
 
 const escapeHtml = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
-function page(title, address, labels, pictures) {
+function page(title, address, images, pictures) {
   const dark = document.documentElement.dataset.theme === "dark";
   const [paper, ink] = dark ? ["#14171d", "#e6e9ef"] : ["#ffffff", "#1d2330"];
   const data = JSON.stringify(pictures).replaceAll("<", "\\u003c");
-  const images = labels.map((label) => `<img alt="${escapeHtml(label)}">`).join("");
   return `<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -61,8 +64,8 @@ function page(title, address, labels, pictures) {
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: ${ink}; background: ${paper}; margin: 2rem auto;
        max-width: 90rem; padding: 0 1rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } img { max-width: 100%; flex: 0 1 auto; }
-.bar { display: flex; gap: 1rem; align-items: center; margin: 1rem 0; } input { flex: 1; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; } img { max-width: 100%; }
+.bar { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; } input { flex: 1; }
 output { min-width: 12rem; font-variant-numeric: tabular-nums; } code { overflow-wrap: anywhere; }
 </style>
 </head>

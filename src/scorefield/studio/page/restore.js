@@ -222,8 +222,12 @@ export default {
 
     function stroke(event) {
       if (!image) return;
+      const before = spot;
       spot = pixelAt(paint, event);
-      touch(...spot);
+      // a fast pointer skips pixels, so those between two events are touched too
+      const gap = event.type === "pointermove" ? [spot[0] - before[0], spot[1] - before[1]] : [0, 0];
+      const steps = Math.max(1, ...gap.map(Math.abs));
+      for (let k = 1; k <= steps; k++) touch(...spot.map((at, i) => Math.round(at - gap[i] * (1 - k / steps))));
     }
 
     function keys(event) {
