@@ -208,6 +208,9 @@ def _open_wandb(module: Any, directory: Path, name: str, config: Mapping[str, An
 
 def _open_mlflow(module: Any, directory: Path, name: str, config: Mapping[str, Any]) -> Backend:
     """Open a run of MLflow; without MLFLOW_TRACKING_URI in a database in RUN/mlflow."""
+    # A server that does not answer must not hold up the run: the client would try for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     metric, place, artifacts = module.entities.Metric, directory / "mlflow", None
     if not (uri := os.getenv("MLFLOW_TRACKING_URI")):
         place.mkdir(exist_ok=True)
