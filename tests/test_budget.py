@@ -4,6 +4,7 @@ A clock that a step of training moves replaces the real one.
 """
 
 import json
+import math
 from itertools import pairwise, product
 
 import numpy as np
@@ -150,6 +151,17 @@ def small_candidates(monkeypatch, clock):
     )
     monkeypatch.setitem(CANDIDATES, "cpu", candidates)
     clock.cost = lambda run: WIDTHS[run.experiment.network["width"]]
+
+
+@pytest.mark.usefixtures("small_candidates", "clock")
+def test_a_chosen_network_averages_its_targets_unless_settings_say_otherwise():
+    experiment = override(Experiment(), ["network.kind=auto", "training.budget=12"])
+    planned = fit_budget(experiment, _noise_images(), [], Pace(0.0))[0]
+    assert (planned.training.references, planned.levels.mean) == (2048, -0.7)
+    own = ["training.references=0", "levels.mean=null", "levels.std=1.1"]
+    planned = fit_budget(experiment, _noise_images(), own, Pace(0.0))[0]
+    assert (planned.training.references, planned.levels.std) == (0, 1.1)
+    assert planned.levels.mean == pytest.approx(math.log(0.6 * planned.levels.sigma_data))
 
 
 @pytest.mark.usefixtures("small_candidates")

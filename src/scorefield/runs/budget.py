@@ -133,6 +133,8 @@ def fit_budget(
             break
     chosen = trials[-1 if trials[-1].least <= STEPS_SHARE * left or len(trials) == 1 else -2]
     steps = max(1, round(STEPS_SHARE * left / chosen.seconds))
+    # the levels are resolved: `levels.mean=null` would open them again
+    settings = [s for s in settings if not s.startswith("levels")]
     planned = override(_plan_steps(chosen, steps), settings)
     planned = replace(planned, training=fill_durations(planned.training))
     plan = _describe_plan(trials, chosen, steps, pace.seconds)
