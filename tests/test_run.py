@@ -38,6 +38,7 @@ from scorefield.runs.config import Experiment, Sampling, Training, as_json, over
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
 from scorefield.runs.watch import estimate_time
+from scorefield.show.images import grid
 from scorefield.show.text import in_hours
 from scorefield.train import Update, cosine, derive_seed, train
 
@@ -71,6 +72,15 @@ def test_a_run_writes_its_log_checkpoints_model_and_grids(whole):
     assert read_tensors(whole / "model.safetensors").about["step"] == best
     assert (whole / "samples/00000040.png").exists()
     assert sample(load(whole), 3, steps=2).shape == (3, 1, 8, 8)
+
+
+def test_a_grid_of_a_run_with_classes_shows_all_of_them_in_order(tmp_path):
+    settings = ["training.steps=1", "data.labels=true", "keeping.samples=1", "sampling.steps=2"]
+    list(start(experiment := _experiment(*settings), tmp_path / "run"))
+    model = load(tmp_path / "run")
+    plan = build_plan(model, experiment.sampling)
+    shown = np.array(Image.open(tmp_path / "run/samples/00000001.png"))
+    assert (shown == np.array(grid(sample(model, 36, plan, label="all")))).all()
 
 
 @pytest.mark.parametrize("best", ["heldout", "last"])

@@ -30,7 +30,9 @@ from typing import Any
 import torch
 
 from .. import checkpoint, distributed
+from .._ops import RowCondition
 from ..checkpoint import MODEL_FILE, TensorFile, checkpoints, read_tensors
+from ..data import condition_shapes
 from ..disk import hold_lock, write_file
 from ..model import ScoreModel
 from ..sample import sample
@@ -271,14 +273,16 @@ class Run:
             self.pace.closing = monotonic() - begin
 
     def _write_grid(self) -> None:
-        """Write samples of the conditions of the first held-out ones, if they are pictures."""
+        """Write samples of the classes in their order, or of held-out conditions, if pictures."""
         data, latents = self.parts.data, self.parts.data.latents
         if not (latents.is_available if latents else images.is_picture(data.train.shape)):
             return
         plan = build_plan(self.model, self.experiment.sampling)
-        source = data.test or data.train
-        rows = torch.arange(GRID_SAMPLES) % len(source)
-        condition = take_condition(self.experiment, source, rows)
+        source, numbers = data.test or data.train, torch.arange(GRID_SAMPLES)
+        if self.experiment.data.labels and not condition_shapes(source):
+            condition: RowCondition = numbers * len(self.model.classes) // GRID_SAMPLES
+        else:
+            condition = take_condition(self.experiment, source, numbers % len(source))
         x = sample(self.model, GRID_SAMPLES, plan, condition=condition)
         about = asdict(self.progress) | {"sampler": plan.sampler}
         if distributed.is_main():
