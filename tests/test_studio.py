@@ -226,20 +226,26 @@ def start_steps(studio, monkeypatch):
     wait_until(lambda: studio.app.state.worker._running is None)
 
 
-def test_a_second_page_waits_and_is_told_its_place(connect, studio, start_steps):
+def test_a_second_page_waits_and_is_told_how_many_come_first(connect, studio, start_steps):
     steps = start_steps()
     with connect() as first, connect() as second, connect() as third:
         say(first, id=1, job="test.steps")
         assert receive(first)["status"] == "running"
-        for place, page in enumerate((second, third), 1):
+        for ahead, page in enumerate((second, third), 1):
             say(page, id=5, job="test.steps")
-            assert receive(page) == {"id": 5, "status": "queued", "place": place}
+            assert receive(page) == {"id": 5, "status": "queued", "ahead": ahead}
+        say(first, id=2, job="test.steps")
+        assert receive(first) == {"id": 2, "status": "queued", "ahead": 2}  # not its own first one
+        say(first, id=2, cancel=True)
+        assert receive(first) == {"id": 2, "status": "cancelled"}
+        for ahead, page in enumerate((second, third), 1):  # places are told again
+            assert receive(page) == {"id": 5, "status": "queued", "ahead": ahead}
         say(first, id=1, cancel=True)
         wait_until(lambda: studio.app.state.worker._running.cancelled)
         steps.step()
         assert receive(first) == {"id": 1, "status": "cancelled"}
         assert receive(second)["status"] == "running"
-        assert receive(third) == {"id": 5, "status": "queued", "place": 1}
+        assert receive(third) == {"id": 5, "status": "queued", "ahead": 1}
         say(third, id=5, cancel=True)
         assert receive(third) == {"id": 5, "status": "cancelled"}
         steps.step()  # the second page's
@@ -435,15 +441,16 @@ def test_the_command_names_the_extra_and_a_port_in_use(error_of, studio, monkeyp
     assert "pip install 'scorefield[studio]'" in error_of("studio")
 
 
-def test_the_application_stands_on_its_own_and_ends_its_thread():
+def test_the_application_stands_on_its_own_and_ends_its_threads():
     """Any ASGI server can run it; here its lifespan alone."""
     import asyncio
 
-    app = make_app(None, SECRET)
+    app, threads = make_app(None, SECRET), []
 
     async def live():
         async with app.router.lifespan_context(app):
-            assert app.state.worker._thread.is_alive()
+            threads.extend(one._thread for one in (app.state.worker, app.state.reader))
+            assert all(thread.is_alive() for thread in threads)
 
     asyncio.run(live())
-    assert not app.state.worker._thread.is_alive()
+    assert not any(thread.is_alive() for thread in threads)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,38 @@ def test_the_measured_frontier_says_where_the_page_is(open_page):
         page.keyboard.press("Enter")
         here.filter(has_text="You are at 59 evaluations; the nearest that was measured").wait_for()
         assert "heun at 79 evaluations has a Fréchet distance of 1.5" in here.inner_text()
+
+
+def test_a_page_that_waits_for_another_says_so_and_has_its_lists(open_page, monkeypatch):
+    """The other page's computation ends when the test lets it."""
+    released = threading.Event()
+
+    def busy(studio, settings):
+        yield None
+        assert released.wait(60)
+
+    monkeypatch.setitem(JOBS, "test.busy", busy)
+    with open_page() as other, open_page() as page:
+        queue = page.get_by_label("Queue")
+        other.evaluate(START, "test.busy")
+        for view, button in ("plane", "Run both"), ("restore", "Restore"), ("images", "Sample"):
+            page.get_by_role("link", name=view.title()).click()
+            page.get_by_role("button", name=button, exact=True).click()  # is not disabled for long
+            queue.get_by_text("Waiting: another page is computing, you are next").wait_for()
+            assert other.get_by_label("Queue").inner_text() == ""
+        assert "heun" in page.get_by_label("Sampler").inner_text()
+        wait(page, "Cost", "evaluations of the score an image")
+        released.set()
+        queue.wait_for(state="hidden")
+        wait(page, "State", "State 18 of 18")
+
+
+START = """async (job) => {
+  const { run } = await import("/page/wire.js");
+  return new Promise((resolve) => run(job, {}, {
+    status({ status }) { if (status === "running") resolve(); },
+  }));
+}"""
 
 
 def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tmp_path):

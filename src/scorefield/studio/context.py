@@ -1,15 +1,18 @@
 """The model, the data and the uploads that jobs work with."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 
 from .. import ScoreModel, load
 
 MAX_UPLOADS = 4
 """Uploads that are remembered; the oldest is forgotten first."""
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -20,13 +23,23 @@ class Studio:
     runs: Path
     cache: dict[str, Any] = field(default_factory=dict)
     uploads: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    _reading: RLock = field(default_factory=RLock)
 
-    @cached_property
+    def once(self, name: str, read: Callable[[], T]) -> T:
+        """Return what `read` returned the first time, whichever thread asks first."""
+        with self._reading:
+            if name not in self.cache:
+                self.cache[name] = read()
+            value: T = self.cache[name]
+            return value
+
+    @property
     def model(self) -> ScoreModel:
         """The run's model; an error says how to open one."""
         if self.run is None:
             raise ValueError("No model is open: start the studio as `scorefield studio RUN`")
-        return load(self.run)
+        run = self.run
+        return self.once("model", lambda: load(run))
 
     def about(self) -> dict[str, Any]:
         """Return what the page shows of the model."""

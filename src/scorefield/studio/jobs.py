@@ -30,6 +30,9 @@ JOBS: dict[str, Job[Studio]] = {
     "restore.files": restorations.save_measurement,
     "restore.run": restorations.restore_image,
 }
+READINGS = frozenset({"plane.target", "images.about", "images.plan", "restore.about"})
+"""Jobs that take a moment and do not wait for computations of other pages, so that a page has its
+lists and its picture at once."""
 CODE_WRITERS: dict[str, Callable[[Mapping[str, Any], Studio], dict[str, str | None]]] = {
     "plane.sample": write_sampling,
     "plane.train": write_training,

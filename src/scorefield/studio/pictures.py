@@ -128,10 +128,8 @@ def open_run_data(studio: Studio) -> tuple[Experiment, Dataset]:
     """Return the run's configuration and data, which are read once."""
     if studio.run is None:
         raise ValueError("No run is open: start the studio as `scorefield studio RUN`")
-    if "data" not in studio.cache:
-        studio.cache["data"] = open_data(run_directory(studio.run))
-    experiment, data = studio.cache["data"]
-    return experiment, data
+    folder = run_directory(studio.run)
+    return studio.once("data", lambda: open_data(folder))
 
 
 # ── Jobs ─────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..runs.presets import PRESETS
 from .context import Studio
 from .guard import WILDCARDS, Guard, refuse
-from .jobs import CODE_WRITERS, JOBS
+from .jobs import CODE_WRITERS, JOBS, READINGS
 from .trainings import Trainings
 from .wire import MAX_SETTINGS, Request, parse_request
 from .work import Task, Worker
@@ -43,8 +43,8 @@ UNREADABLE = 1003
 class Page:
     """A page's side of the socket: its tasks, and an event when there may be something to send."""
 
-    def __init__(self, worker: Worker[Studio]) -> None:
-        self.worker, self.tasks = worker, dict[int, Task]()
+    def __init__(self, worker: Worker[Studio], reader: Worker[Studio]) -> None:
+        self.worker, self.reader, self.tasks = worker, reader, dict[int, Task]()
         self.loop, self.changed = asyncio.get_running_loop(), asyncio.Event()
 
     def wake(self) -> None:
@@ -59,11 +59,15 @@ class Page:
             if task is not None:
                 raise ValueError(f"id {request.id} is in use")
             self.tasks[request.id] = Task(request.id, request.job, request.settings, self)
-            self.worker.submit(self.tasks[request.id])
+            self.worker_of(request.job).submit(self.tasks[request.id])
         elif task is not None and request.cancel:
-            self.worker.cancel(task)
+            self.worker_of(task.job).cancel(task)
         elif task is not None and request.ack is not None:
             task.acknowledge(request.ack)
+
+    def worker_of(self, job: str) -> Worker[Studio]:
+        """Return the thread in which a job runs."""
+        return self.reader if job in READINGS else self.worker
 
     async def send(self, socket: WebSocket) -> None:
         """Send messages as the page takes them."""
@@ -83,13 +87,13 @@ class Page:
     def close(self) -> None:
         """End what the page has started."""
         for task in self.tasks.values():
-            self.worker.cancel(task)
+            self.worker_of(task.job).cancel(task)
 
 
 async def talk(socket: WebSocket) -> None:
     """Serve one page until it closes, or says something that makes no sense."""
     await socket.accept()
-    page = Page(socket.app.state.worker)
+    page = Page(socket.app.state.worker, socket.app.state.reader)
     sender = asyncio.create_task(page.send(socket))
     try:
         while True:
@@ -188,11 +192,12 @@ def make_app(
     @asynccontextmanager
     async def work(app: Starlette) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = POOL_THREADS
-        app.state.worker = Worker(studio, JOBS)
+        app.state.worker, app.state.reader = Worker(studio, JOBS), Worker(studio, JOBS)
         try:
             yield
         finally:
             await run_in_threadpool(app.state.worker.close)
+            await run_in_threadpool(app.state.reader.close)
             await run_in_threadpool(app.state.trainings.close)
 
     routes = [

@@ -122,7 +122,7 @@ class Worker(Generic[Context]):
                 return
             self._queue.append(task)
             if self._running or len(self._queue) > 1:
-                task.say("queued", place=len(self._queue))
+                self._tell_place(task)
             self._changed.notify_all()
 
     def cancel(self, task: Task) -> None:
@@ -146,8 +146,13 @@ class Worker(Generic[Context]):
         self._thread.join()
 
     def _tell_places(self) -> None:
-        for place, task in enumerate(self._queue, 1):
-            task.say("queued", place=place)
+        for task in self._queue:
+            self._tell_place(task)
+
+    def _tell_place(self, task: Task) -> None:
+        """Say how many computations of other pages come first; those of its own do not matter."""
+        before = [*filter(None, [self._running]), *self._queue[: self._queue.index(task)]]
+        task.say("queued", ahead=sum(other.page is not task.page for other in before))
 
     def _work(self) -> None:
         with torch.no_grad():

@@ -306,6 +306,7 @@ export default {
       play.textContent = "Play";
     }
 
+    status.say("Reading the model");
     run("images.about", {}, {
       frame(header) {
         about = header;

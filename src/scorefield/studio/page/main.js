@@ -7,7 +7,7 @@ import { download, makeReplay } from "./replay.js";
 import restore from "./restore.js";
 import runs from "./runs.js";
 import * as ui from "./ui.js";
-import { connect, run, watch } from "./wire.js";
+import { connect, run, watch, watchQueue } from "./wire.js";
 
 const VIEWS = [plane, images, restore, runs];
 
@@ -100,6 +100,10 @@ show();
 
 watch((open) => {
   document.querySelector("#connection").textContent = open ? "Connected" : "Not connected";
+});
+watchQueue((ahead) => {
+  const others = ahead === 1 ? "another page is computing, you are next" : `${ahead} computations of other pages come first`;
+  document.querySelector("#queue").textContent = ahead ? `Waiting: ${others}` : "";
 });
 connect();
 about.then(({ run: place, error }) => {

@@ -91,7 +91,7 @@ export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches
 /** Print what becomes of a job; `over` is called at its end. */
 export function follow(status, doing, over) {
   return (message) => {
-    if (message.status === "queued") status.say(`Waiting: place ${message.place} in the queue`);
+    if (message.status === "queued") status.say("Waiting");
     else if (message.status === "running") status.say(doing);
     else {
       if (message.status === "error") status.say(message.message, true);

@@ -77,9 +77,9 @@ function mount(root, state, tools) {
       frame(header, arrays) {
         if (mine === job) player.add({ header, ...arrays });
       },
-      status({ status, message, place }) {
+      status({ status, message }) {
         if (mine !== job) return;
-        if (status === "queued") say(`Waiting: place ${place} in the queue`);
+        if (status === "queued") say("Waiting");
         if (status === "running") say("Sampling");
         if (!["done", "cancelled", "error"].includes(status)) return;
         rest(status === "error" ? message : "");

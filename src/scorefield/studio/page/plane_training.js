@@ -49,9 +49,9 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
         tell();
         if (!calm()) show();
       },
-      status({ status, message, place }) {
+      status({ status, message }) {
         if (mine !== job) return;
-        if (status === "queued") say(`Waiting: place ${place} in the queue`);
+        if (status === "queued") say("Waiting");
         if (status === "running" && train) say("Training");
         if (!["done", "cancelled", "error"].includes(status)) return;
         end(status === "done" && train);

@@ -357,6 +357,7 @@ export default {
       });
     }
 
+    status.say("Reading the model");
     run("restore.about", {}, {
       frame(header) {
         about = header;

@@ -5,6 +5,7 @@ const KINDS = {
   uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array,
 };
 const listeners = new Set();
+const queueListeners = new Set();
 const jobs = new Map();
 let socket = null;
 let last = 0;
@@ -12,6 +13,17 @@ let last = 0;
 /** Call a function with true and false as the connection opens and breaks. */
 export function watch(listener) {
   listeners.add(listener);
+}
+
+/** Call a function with the number of other pages' computations that come before this page's. */
+export function watchQueue(listener) {
+  queueListeners.add(listener);
+}
+
+function tellQueue() {
+  const waits = [...jobs.values()].map((job) => job.ahead).filter(Boolean);
+  const ahead = waits.length ? Math.min(...waits) : 0;
+  queueListeners.forEach((listener) => listener(ahead));
 }
 
 /** Connect, or return the connection. */
@@ -27,6 +39,7 @@ export function connect() {
       jobs.delete(id);
       job.status?.({ id, status: "error", message });
     }
+    tellQueue();
     listeners.forEach((listener) => listener(false));
   });
   return socket;
@@ -66,6 +79,8 @@ async function receive(data) {
     const message = JSON.parse(data);
     const job = jobs.get(message.id);
     if (["done", "cancelled", "error"].includes(message.status)) jobs.delete(message.id);
+    else if (job) job.ahead = message.ahead;
+    tellQueue();
     job?.status?.(message);
     return;
   }
