@@ -131,3 +131,10 @@ def test_a_fault_is_found_in_prose_and_not_in_code():
 )  # fmt: skip
 def test_a_fault_is_found(code):
     assert any(rule(code) for rule in RULES.values())
+
+
+def test_each_how_to_is_short_and_has_code_that_the_build_runs():
+    for page in {*(ROOT / "docs/howto").glob("*.md")} - {ROOT / "docs/howto/index.md"}:
+        text = page.read_text()
+        assert text.count("\n") <= 50, f"{page}: move details to a page of every option"
+        assert re.search(r"^```(?:python|sh)$", text, re.MULTILINE), page

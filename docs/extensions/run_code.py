@@ -1,10 +1,10 @@
 """Run the code of pages, and show what it prints and draws below it.
 
 On the pages named by `run_code_pages`, blocks of Python are run one after another in one namespace,
-and in blocks of sh the lines that call `scorefield`, in a folder of the page that holds a few small
-data sets and a checkpoint of NCSN. A block that starts with "# Draw" or "# Prepare" is folded, and
-one with "# Needs NAME" is not run where that package is not installed. An error is a warning of the
-build. The pages stay plain Markdown, which GitHub shows as well.
+and in blocks of sh the lines that call `scorefield` or `torchrun`, in a folder of the page that
+holds a few small data sets and a checkpoint of NCSN. A block that starts with "# Draw" or
+"# Prepare" is folded, and one with "# Needs NAME" is not run where that package is not installed.
+An error is a warning of the build. The pages stay plain Markdown, which GitHub shows as well.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -92,9 +94,10 @@ class Page:
         printed = io.StringIO()
         for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] != ["scorefield"]:
-                continue
-            self._command(words[1:], printed)
+            if words[:1] == ["scorefield"]:
+                self._command(words[1:], printed)
+            elif words[:1] == ["torchrun"]:
+                printed.write(self._launch(words[1:]))
         # progress bars and the page's temporary folder say nothing to a reader
         lines = [line.split("\r")[-1] for line in printed.getvalue().splitlines()]
         return "\n".join(lines).replace(f"{os.path.realpath(self.folder.name)}/", "")
@@ -112,6 +115,14 @@ class Page:
             except SystemExit as stop:
                 if stop.code:
                     raise RuntimeError(f"{shlex.join(words)}: {errors.getvalue()}") from stop
+
+    def _launch(self, words: list[str]) -> str:
+        """Start processes by torchrun, and return what they print."""
+        command = [sys.executable, "-m", "torch.distributed.run", *words]
+        result = subprocess.run(command, cwd=self.folder.name, capture_output=True, text=True)
+        if result.returncode:
+            raise RuntimeError(f"{shlex.join(command)}: {result.stderr}")
+        return result.stdout
 
     def figure(self) -> Any:
         """Save the figure that a block has made, and return the node that shows it."""
