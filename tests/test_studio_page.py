@@ -1,9 +1,13 @@
 """The shell of the studio's page, in a real browser."""
 
+import math
+
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
+
+from waiting import wait_until
 
 from scorefield.studio.jobs import JOBS
 from scorefield.studio.wire import Frame
@@ -60,6 +64,50 @@ def test_views_are_reached_by_key_and_by_address(open_page):
         assert page.evaluate(paper) == "rgb(20, 23, 29)"
         page.reload()
         assert page.evaluate(paper) == "rgb(20, 23, 29)"
+
+
+@pytest.mark.parametrize("text", ["", "7"])
+def test_no_computation_starts_with_a_field_that_is_empty_or_wrong(open_page, monkeypatch, text):
+    """A number field that is empty would be 0 in a job."""
+    asked = []
+
+    def note(studio, settings):
+        asked.append(settings["n"])
+        yield None
+
+    monkeypatch.setitem(JOBS, "plane.sample", note)
+    with open_page("#/plane?n=30") as page:
+        page.locator(".ladder .tick").first.wait_for()
+        field = page.get_by_label("Particles", exact=True)
+        field.fill(text)
+        page.get_by_role("button", name="Run both").click()
+        words = "Particles: give a whole number from 20 to 4000"
+        assert page.locator(".problem:not(:empty)").all_inner_texts() == [words]
+        assert field.get_attribute("aria-invalid") == "true"
+        page.get_by_role("status").get_by_text(words).wait_for()
+        page.get_by_role("button", name="Copy as code").click()
+        page.get_by_role("dialog").get_by_text(words).wait_for()
+        page.get_by_role("button", name="Close").click()
+        assert "?n=30&" in page.url
+        field.fill("40")
+        page.get_by_role("button", name="Run both").click()
+        page.wait_for_url("**?n=40&**")
+        assert page.locator(".problem:not(:empty)").count() == 0
+        wait_until(lambda: asked)
+        assert asked == [40]
+
+
+NUMBER = """async (text) => {
+  const { number } = await import("/page/ui.js");
+  const field = number({ label: "Steps", min: 1, value: "", optional: true });
+  field.input.value = text;
+  return field.value;
+}"""
+
+
+@pytest.mark.parametrize(("text", "value"), [("", None), ("0", math.nan), ("12", 12)])
+def test_a_field_that_may_be_empty_is_null_then(page, text, value):
+    assert page.evaluate(NUMBER, text) == pytest.approx(value, nan_ok=True)
 
 
 LEAK = 2**20

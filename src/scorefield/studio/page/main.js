@@ -24,6 +24,7 @@ function readAddress() {
 /** Keep a change of the view's state in the address; null removes a value. */
 function setState(patch) {
   for (const [name, value] of Object.entries(patch)) {
+    if (Number.isNaN(value)) continue; // a field that is empty or wrong
     if (value == null) delete shown.state[name];
     else shown.state[name] = String(value);
   }
@@ -57,8 +58,18 @@ function exportReplay() {
   download(`scorefield-${view.name}.html`, text);
 }
 
+/** Start a job, unless a field that it takes is empty or wrong: then this is its error. */
+function start(job, settings, handlers) {
+  const message = ui.findProblem(settings, main);
+  if (!message) return run(job, settings, handlers);
+  queueMicrotask(() => handlers.status?.({ status: "error", message })); // as late as the studio's
+  return { cancel() {} };
+}
+
 /** Show the code of {job, settings}, by default of what the view shows. */
 function copy(asked = shown.handle.settings()) {
+  const message = ui.findProblem(asked.settings, main);
+  if (message) return ui.dialog("The same as code", ui.h("p", {}, message));
   return showCode(asked.job, asked.settings);
 }
 
@@ -75,7 +86,7 @@ function setTheme(name) {
 const about = fetch("about.json").then(async (answer) => (
   answer.ok ? answer.json() : { run: null, error: await answer.text() }
 ));
-const tools = { run, ui, copy, setState, theme, about };
+const tools = { run: start, ui, copy, setState, theme, about };
 const copyButton = ui.button({ label: "Copy as code", onclick: () => copy() });
 const replayButton = ui.button({ label: "Export HTML", title: "Save what was computed as one file with a scrubber", onclick: exportReplay });
 const themeButton = ui.button({

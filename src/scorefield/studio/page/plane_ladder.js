@@ -96,9 +96,10 @@ export function makeLadder({ onchange }) {
     const factor = convention === "paper" ? 4 : 2;
     limit.style.width = `${100 * place(Math.sqrt(epsilon / factor))}%`;
     levels.textContent = ladder.map(format).join(" · ");
-    const stable = epsilon < most;
+    const stable = !(epsilon >= most);
     verdict.classList.toggle("error", !stable);
-    verdict.textContent = stable
+    if (Number.isNaN(epsilon)) verdict.textContent = "";
+    else verdict.textContent = stable
       ? `Stable: ε = ${format(epsilon)} is below ${factor}σ_L² = ${format(most)}.`
       : `Unstable: ε = ${format(epsilon)} is not below ${factor}σ_L² = ${format(most)}. Lower ε, or end at a larger σ.`;
     track.classList.toggle("bad", !stable);

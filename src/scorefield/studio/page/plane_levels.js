@@ -16,6 +16,7 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
   const count = ui.number({
     label: "Levels", min: 2, max: 64, value: 10,
     onchange(n) {
+      if (Number.isNaN(n)) return;
       change({ ladder: geometricLevels(values.ladder[0], values.ladder.at(-1), n) });
       show();
     },

@@ -57,7 +57,8 @@ export function makeSettings(state, setState) {
   const chain = () => ({ ...target(), ...pick("n", "seed", "ladder", "epsilon", "convention") });
   const sampling = () => ({
     ...chain(),
-    ...pick("start", "first", "first_steps", "second", "second_steps", "second_score", "iterations"),
+    ...pick("start", "first", "first_steps", "second", "second_steps", "second_score"),
+    ...(values.second_score === "network" ? pick("iterations") : {}),
   });
   const laddered = () => ["second", "first"].find((side) => isLaddered(values[side])) ?? "second";
   const diagnosis = () => ({ ...chain(), steps: values[`${laddered()}_steps`] });

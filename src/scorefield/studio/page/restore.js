@@ -74,14 +74,14 @@ export default {
         load();
       },
     });
-    const again = (name) => (value) => { tools.setState({ [name]: value === "" ? null : value }); load(); };
+    const again = (name) => (value) => { tools.setState({ [name]: value }); load(); };
     const factor = ui.select({ label: "Pixels a side that became one", options: [], onchange: again("factor") });
     const sigma = ui.slider({ label: "Blur in pixels", min: 0.25, max: 8, step: 0.25, value: state.sigma ?? 1 });
     sigma.input.addEventListener("change", () => again("sigma")(sigma.value));
     const angles = ui.number({ label: "Angles", min: 1, max: 360, value: state.angles ?? 8, onchange: again("angles") });
     const noise = ui.number({
       label: "Noise of the measurement", min: 0, max: 10, step: "any", value: state.noise ?? "",
-      onchange: () => again("noise")(noise.input.value),
+      optional: true, onchange: again("noise"),
     });
     const measuredAlready = ui.checkbox({
       label: "It is a measurement already", onchange: () => load(),
@@ -98,7 +98,7 @@ export default {
     const method = ui.select({ label: "Method", options: [], onchange: (value) => { tools.setState({ method: value }); adapt(); } });
     const bias = h("output", { class: "muted small", "aria-label": "Measured bias" });
     const n = ui.number({ label: "Completions", min: 1, max: 64, value: state.n ?? 8, onchange: keep("n") });
-    const steps = ui.number({ label: "Steps", min: 1, max: 10000, value: state.steps ?? "", onchange: () => tools.setState({ steps: steps.value || null }) });
+    const steps = ui.number({ label: "Steps", min: 1, max: 10000, value: state.steps ?? "", optional: true, onchange: keep("steps") });
     const particles = ui.number({ label: "Particles in a filter", min: 1, max: 256, value: state.particles ?? 32, onchange: keep("particles") });
     const filters = ui.number({ label: "Filters", min: 1, max: 64, value: state.filters ?? 4, onchange: keep("filters") });
     steps.input.placeholder = "auto";
@@ -258,7 +258,7 @@ export default {
       if (task.value === "super-resolve") all.factor = Number(factor.value);
       if (task.value === "deblur") all.sigma = sigma.value;
       if (task.value === "radon") all.angles = angles.value;
-      if (noise.input.value !== "") all.noise = noise.value;
+      if (noise.value !== null) all.noise = noise.value;
       return all;
     }
 
@@ -266,7 +266,7 @@ export default {
       const all = {
         ...measurement(), n: n.value, method: method.value, label: label.value || null, guidance: guidance.value,
       };
-      if (steps.value) all.steps = steps.value;
+      if (steps.value !== null) all.steps = steps.value;
       if (about.methods[method.value].particles) Object.assign(all, { particles: particles.value, filters: filters.value });
       return all;
     }

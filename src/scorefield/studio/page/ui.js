@@ -64,15 +64,51 @@ export function select({ label, options, value, onchange }) {
   };
 }
 
-/** A field for a number. */
-export function number({ label, min, max, step = 1, value, onchange }) {
+/**
+ * A field for a number, whose value is NaN while the field is empty or wrong, so that no job starts
+ * with it; if it is `optional`, an empty one is null.
+ */
+export function number({ label, min, max, step = 1, value, optional = false, onchange }) {
   const id = `control-${++count}`;
-  const input = h("input", { id, type: "number", min, max, step, value });
-  input.addEventListener("change", () => input.reportValidity() && onchange?.(Number(input.value)));
-  return {
-    element: control(label, id, input), input,
-    get value() { return Number(input.value); }, set value(v) { input.value = v; },
+  const problem = h("div", { id: `${id}-problem`, class: "problem", "aria-live": "polite" });
+  const input = h("input", {
+    id, type: "number", min, max, step, value, required: !optional, "aria-describedby": problem.id,
+  });
+  const read = () => {
+    if (!input.validity.valid) return NaN;
+    return input.value === "" ? null : Number(input.value);
   };
+  const rule = () => [
+    label, ": give a ", step === 1 ? "whole number" : "number",
+    input.max === "" ? ` of ${input.min} or more` : ` from ${input.min} to ${input.max}`,
+    optional ? ", or nothing" : "",
+  ].join("");
+  const check = () => {
+    const wrong = !input.validity.valid;
+    input.setAttribute("aria-invalid", wrong);
+    const text = wrong ? rule() : "";
+    if (problem.textContent !== text) problem.textContent = text;
+  };
+  input.addEventListener("input", check); // at once: at a press it would move the button away
+  input.addEventListener("change", () => onchange?.(read()));
+  check();
+  const element = control(label, id, input);
+  element.append(problem);
+  return {
+    element, input,
+    get value() { return read(); },
+    set value(v) {
+      if (Number.isNaN(v)) return; // what is wrong stays for its reader
+      input.value = v ?? "";
+      check();
+    },
+  };
+}
+
+/** Return what is wrong with settings of a view: the first field of it that is, or "". */
+export function findProblem(settings, root) {
+  if (!Object.values(settings).some(Number.isNaN)) return "";
+  return root.querySelector(".problem:not(:empty)").textContent;
 }
 
 /** A field for text. */
