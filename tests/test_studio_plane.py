@@ -554,6 +554,13 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         assert number(page, "Loss now") < 0.5
         # dark blue is an error below 10 %: it is small where data are, such as above (5, 5)
         assert np.subtract(*pixels(page, "Map of the error").transpose(2, 0, 1)[[2, 0]]).max() > 20
+        curve = pixels(page, "Loss")
+        assert coloured(curve, BLUE).sum() > 100
+        page.reload()
+        wait_for_field(page)
+        page.get_by_role("button", name="Train a network").click()  # the studio still has it
+        page.get_by_text("Trained").wait_for()
+        assert np.array_equal(pixels(page, "Loss"), curve)
 
 
 def test_the_second_sampler_runs_on_a_network_that_is_trained_first(open_page):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,6 +86,17 @@ class FieldTraining:
         self.model = ScoreModel(net, EDM(self.target.prior.deviation, *ends))
         self.optimizer = torch.optim.Adam(net.parameters(), lr=settings.rate)
         self.losses = deque[float](maxlen=SHOW_EVERY)
+        self.curve = list[tuple[int, float]]()  # steps and the mean loss before each
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last steps, 0 before the first."""
+        return sum(self.losses) / max(len(self.losses), 1)
+
+    @property
+    def is_shown(self) -> bool:
+        """True after steps whose field is shown."""
+        return self.step % SHOW_EVERY == 0 or self.step == self.settings.iterations
 
     def take_steps(self) -> Iterator[None]:
         """Take the steps that are left, and yield after each."""
@@ -104,6 +116,8 @@ class FieldTraining:
                 update = next(updates)
             self.step = update.step
             self.losses.append(update.loss.item())
+            if self.is_shown:
+                self.curve.append((self.step, self.loss))
             yield None
 
 
@@ -118,8 +132,7 @@ def train_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | N
     training = open_training(studio, settings)
     yield show_training(training, settings)
     for step in training.take_steps() if settings.train else ():
-        is_shown = training.step % SHOW_EVERY == 0 or training.step == settings.iterations
-        yield show_training(training, settings) if is_shown else step
+        yield show_training(training, settings) if training.is_shown else step
 
 
 def open_training(studio: Studio, settings: PlaneTraining) -> FieldTraining:
@@ -140,12 +153,13 @@ def show_training(training: FieldTraining, settings: PlaneTraining) -> Frame:
     header = {
         "keep": training.step == settings.iterations,
         "step": training.step,
-        "loss": sum(training.losses) / max(len(training.losses), 1),
+        "loss": training.loss,
         "error": ((learned - exact).norm() / exact.norm()).item(),
     }
     arrows = training.model(cell_middles(limit, FIELD_ARROWS), sigma)
     errors = error_map(training.model, target, limit, sigma)
-    return Frame(header, {"arrows": arrows.numpy(), "errors": errors.numpy()})
+    curve = np.array(training.curve, "float32")  # all of it, for a page that was loaded meanwhile
+    return Frame(header, {"arrows": arrows.numpy(), "errors": errors.numpy(), "losses": curve})
 
 
 def cell_middles(limit: float, n: int) -> Tensor:

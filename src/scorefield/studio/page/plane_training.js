@@ -27,8 +27,7 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
     onchange: (value) => settings.change({ iterations: value }),
   });
   let job = null;
-  let shown = null; // {sigma, header, arrays}
-  let losses = [];
+  let shown = null; // {sigma, iterations, header, arrays}
   let network = ""; // settings of the one that is shown
   let waiting = []; // called with true at the end of the training, with false if there is none
 
@@ -37,15 +36,13 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
 
   /** Train on from where the network is or, without `train`, look at it as it is. */
   function start(train = true) {
-    if (identity() !== network) losses = [];
     network = identity();
     const own = { ...settings.training(), train };
     if (train) button.textContent = "Stop training";
     const mine = job = run("plane.train", own, {
       frame(header, arrays) {
         if (mine !== job) return;
-        shown = { sigma: own.sigma, header, arrays };
-        if (header.step > (losses.at(-1)?.[0] ?? 0)) losses.push([header.step, header.loss]);
+        shown = { sigma: own.sigma, iterations: own.iterations, header, arrays };
         tell();
         if (!calm()) show();
       },
@@ -96,7 +93,6 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
   function reset() {
     cancel();
     shown = null;
-    losses = [];
     say();
     draw();
   }
@@ -135,11 +131,12 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
   function drawLoss(colours) {
     const { context, width } = fitCanvas(curve, devicePixelRatio);
     context.clearRect(0, 0, width, LOSS_HEIGHT);
-    if (losses.length < 2) return;
-    const logs = losses.map(([x, y]) => [x, Math.log10(y)]);
+    const { iterations, arrays: { losses } } = shown;
+    if (losses.length < 4) return;
+    const logs = Array.from({ length: losses.length / 2 }, (_, i) => [losses[2 * i], Math.log10(losses[2 * i + 1])]);
     const values = logs.map(([, y]) => y);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const frame = makeFrame([0, settings.values.iterations], [low - 0.05, high + 0.05], { width, height: LOSS_HEIGHT });
+    const frame = makeFrame([0, iterations], [low - 0.05, high + 0.05], { width, height: LOSS_HEIGHT });
     drawCurve(context, frame, logs, colours.first);
   }
 
