@@ -110,6 +110,30 @@ def test_a_field_that_may_be_empty_is_null_then(page, text, value):
     assert page.evaluate(NUMBER, text) == pytest.approx(value, nan_ok=True)
 
 
+FORMAT = """async ([name, value]) => (await import("/page/ui.js"))[name](value)"""
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.0005, 0.001, 0.02], ["0.0005", "0.001", "0.02"]),
+        ([0.00005, 0.001], ["5e-5", "1e-3"]),
+        ([1000, 200_000], ["1e3", "2e5"]),
+        ([-0.5, 0], ["-0.5", "0"]),
+    ],
+)
+def test_the_numbers_of_an_axis_have_one_format(page, values, texts):
+    assert page.evaluate(FORMAT, ["formatTicks", values]) == texts
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0005, "0.0005"), (0.00005, "5e-5"), (123_456, "1.23e5"), (2 / 3, "0.6667")],
+)
+def test_a_number_is_short(page, value, text):
+    assert page.evaluate(FORMAT, ["format", value]) == text
+
+
 LEAK = 2**20
 """Bytes of each frame that waits for a page."""
 START_LARGE = """async () => {

@@ -455,6 +455,35 @@ def ladder_of(page):
     ]
 
 
+def axis_of(tick):
+    return [float(tick.get_attribute(f"aria-value{end}")) for end in ("min", "max")]
+
+
+def test_the_stability_limit_is_on_the_axis_or_said_to_be_beside_it(open_page):
+    with open_page("#/plane?ladder=20,5,1") as page:
+        wait_for_field(page)
+        for convention, epsilon, aside in (
+            ("paper", 0.1, ""),
+            ("paper", 1e-6, ", which is left of this axis"),
+            ("official", 0.02, ""),
+            ("official", 9000, ""),
+        ):
+            page.get_by_label("ε counts as").select_option(convention)
+            page.get_by_label("Step size ε").fill(str(epsilon))
+            page.get_by_label("Step size ε").press("Enter")
+            sigma = math.sqrt(epsilon / {"paper": 4, "official": 2}[convention])
+            head, tail = page.get_by_label("Limit of the last level").inner_text().split("σ = ")
+            assert head == "Unstable with this ε if the last level is below "
+            assert tail == f"{sigma:.4g}{aside}"
+            low, high = axis_of(page.get_by_role("slider", name="Level 3 of 3"))
+            share = math.log(sigma / low) / math.log(high / low)
+            assert aside or 0.05 < share < 0.95
+            boxes = (page.locator(f".{name}").bounding_box() for name in ("unstable", "ladder"))
+            hatch, track = (box["width"] for box in boxes)
+            # two pixels are the line of the limit itself
+            assert hatch == pytest.approx(max(0, share * track), abs=2)
+
+
 def test_ticks_of_the_ladder_are_dragged_by_mouse_and_by_keys(open_page):
     with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
         wait_for_field(page)
@@ -470,8 +499,7 @@ def test_ticks_of_the_ladder_are_dragged_by_mouse_and_by_keys(open_page):
         page.mouse.down()
         page.mouse.move(track["x"] + 0.1 * track["width"], middle, steps=3)
         page.mouse.up()
-        # from a fifth of the last level to 1.6 of the first
-        low, high = before[-1] / 5, before[0] * 1.6
+        low, high = axis_of(tick)
         assert ladder_of(page)[-1] == pytest.approx(low * (high / low) ** 0.1, rel=0.01)
         page.get_by_label("Step size ε").fill("3")
         page.get_by_label("Step size ε").press("Enter")

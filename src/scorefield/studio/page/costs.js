@@ -58,21 +58,24 @@ export function costs(ui, tools) {
     pen.lineWidth = 1;
     pen.strokeStyle = colour("line");
     pen.fillStyle = colour("muted");
-    const ticks = (list) => [1, 2, 5].flatMap((m) => [-4, -3, -2, -1, 0, 1, 2, 3].map((e) => m * 10 ** e))
-      .filter((v) => v >= Math.min(...list) / 1.15 && v <= Math.max(...list) * 1.15).sort((a, b) => a - b);
+    const ticks = (list) => {
+      const inside = [1, 2, 5].flatMap((m) => [-4, -3, -2, -1, 0, 1, 2, 3].map((e) => m * 10 ** e))
+        .filter((v) => v >= Math.min(...list) / 1.15 && v <= Math.max(...list) * 1.15).sort((a, b) => a - b);
+      const texts = ui.formatTicks(inside);
+      return inside.map((v, i) => [v, texts[i]]);
+    };
     pen.textAlign = "center";
     let edge = 0;
-    for (const v of ticks(costsOf)) {
-      const text = ui.format(v);
+    for (const [v, text] of ticks(costsOf)) {
       if (x(v) - pen.measureText(text).width / 2 < edge) continue;
       edge = x(v) + pen.measureText(text).width / 2 + 8;
       pen.fillText(text, x(v), high - bottom + 16);
     }
     pen.fillText(axis.value === "seconds" ? "seconds an image" : "evaluations of the score", (left + wide - right) / 2, high - 4);
     pen.textAlign = "right";
-    for (const v of ticks(values)) {
+    for (const [v, text] of ticks(values)) {
       line(pen, [[left, y(v)], [wide - right, y(v)]]);
-      pen.fillText(ui.format(v), left - 6, y(v) + 4);
+      pen.fillText(text, left - 6, y(v) + 4);
     }
     pen.textAlign = "left";
     pen.fillText(points[0].name, 2, 14);

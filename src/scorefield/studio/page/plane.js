@@ -183,11 +183,11 @@ function mount(root, state, tools) {
   const start = choose("start", "Start", [["square", "Uniform in a square"], ["prior", "Gaussian with the first level's noise"]]);
   const epsilon = ui.number({
     label: "Step size ε", min: 1e-9, max: 1e4, step: "any", value: values.epsilon,
-    onchange(value) { change({ epsilon: value }); levels.show(); },
+    onchange(value) { change({ epsilon: value }); levels.rescale(); },
   });
   const convention = choose("convention", "ε counts as", [
     ["paper", "in the paper: x + ε/2·s + √ε·z"], ["official", "in its code: x + ε·s + √(2ε)·z"],
-  ], () => levels.show());
+  ], () => levels.rescale());
 
   function fillControls() {
     const draws = values.target === "points";

@@ -16,18 +16,21 @@ export function geometricLevels(highest, lowest, count) {
   ));
 }
 
-/** Return the largest stable ε: a step is stable for αλ < 2, and λ = 1/σ_L² at most. */
-export function largestEpsilon(last, convention) {
-  return (convention === "paper" ? 4 : 2) * last ** 2;
-}
+/** Return c of the limit ε < c·σ_L²: a step is stable for αλ < 2, and λ = 1/σ_L² at most. */
+const stabilityFactor = (convention) => (convention === "paper" ? 4 : 2);
+
+/** Return the last level below which a step of size ε is unstable. */
+export const smallestStable = (epsilon, convention) => Math.sqrt(epsilon / stabilityFactor(convention));
 
 /** Return the control; `onchange(ladder)` is called as a tick moves. */
 export function makeLadder({ onchange }) {
   const track = h("div", { class: "ladder", role: "group", "aria-label": "Noise levels" });
-  const limit = h("div", { class: "unstable" });
+  const limit = h("div", { class: "unstable hatched" });
   const verdict = h("output", { class: "status", "aria-label": "Stability" });
   const levels = h("output", { class: "muted", "aria-label": "Levels" });
-  const element = h("div", { class: "stack tight" }, track, levels, verdict);
+  const least = h("output", { "aria-label": "Limit of the last level" });
+  const legend = h("p", { class: "legend" }, h("span", { class: "hatched" }), h("span", {}, least));
+  const element = h("div", { class: "stack tight" }, track, levels, legend, verdict);
   let state = { ladder: [], range: [1, 2], epsilon: 0.1, convention: "paper" };
 
   const place = (sigma) => {
@@ -92,14 +95,21 @@ export function makeLadder({ onchange }) {
       ticks[i].title = `σ = ${format(sigma)}`;
     });
     const last = ladder[ladder.length - 1];
-    const most = largestEpsilon(last, convention);
-    const factor = convention === "paper" ? 4 : 2;
-    limit.style.width = `${100 * place(Math.sqrt(epsilon / factor))}%`;
     levels.textContent = ladder.map(format).join(" · ");
-    const stable = !(epsilon >= most);
+    if (!Number.isNaN(epsilon)) judge(last, range, epsilon, convention);
+  }
+
+  /** Show the limit, and on which side of it the last level is. */
+  function judge(last, range, epsilon, convention) {
+    const factor = stabilityFactor(convention);
+    const most = factor * last ** 2;
+    const sigma = smallestStable(epsilon, convention);
+    limit.style.width = `${100 * place(sigma)}%`;
+    least.textContent = `Unstable with this ε if the last level is below σ = ${format(sigma)}${
+      sigma < range[0] ? ", which is left of this axis" : sigma > range[1] ? ", which is right of this axis" : ""}`;
+    const stable = epsilon < most;
     verdict.classList.toggle("error", !stable);
-    if (Number.isNaN(epsilon)) verdict.textContent = "";
-    else verdict.textContent = stable
+    verdict.textContent = stable
       ? `Stable: ε = ${format(epsilon)} is below ${factor}σ_L² = ${format(most)}.`
       : `Unstable: ε = ${format(epsilon)} is not below ${factor}σ_L² = ${format(most)}. Lower ε, or end at a larger σ.`;
     track.classList.toggle("bad", !stable);

@@ -1,6 +1,6 @@
 // The section of noise levels: the picture's σ, the ladder, where it comes from, and its diagnosis.
 
-import { geometricLevels, makeLadder, round4 } from "./plane_ladder.js";
+import { geometricLevels, makeLadder, round4, smallestStable } from "./plane_ladder.js";
 import { isLaddered, usualSteps } from "./plane_settings.js";
 import * as ui from "./ui.js";
 
@@ -61,7 +61,11 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
 
   function rescale() {
     if (values.ladder.length < 2) return;
-    range = [values.ladder.at(-1) / 5, values.ladder[0] * 1.6];
+    const [highest, lowest] = [values.ladder[0], values.ladder.at(-1)];
+    const limit = smallestStable(values.epsilon, values.convention) || lowest; // ε may be wrong
+    // wide enough for the limit, unless the levels would be crowded for it
+    const [left, right] = [Math.max(limit / 1.4, lowest / 25), Math.min(limit * 1.4, highest * 25)];
+    range = [Math.min(lowest / 5, left), Math.max(highest * 1.6, right)];
     const old = slider;
     slider = makeSlider();
     old.element.replaceWith(slider.element);
@@ -90,5 +94,5 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
     slider.element, ladder.element,
     ui.h("div", { class: "row" }, count.element, suggestButton, paperButton, examineButton));
   const levelSteps = () => (paper ?? suggested)?.steps ?? 100;
-  return { element, offer, show, levelSteps };
+  return { element, offer, rescale, levelSteps };
 }

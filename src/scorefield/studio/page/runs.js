@@ -1,5 +1,7 @@
 // The view of runs: what was trained, with its curves and samples, and trainings to start and stop.
 
+import { formatTicks } from "./ui.js";
+
 const UNITS = ["seconds", "minutes", "hours", "steps"];
 const STATES = {
   starting: "starting", training: "training", finished: "finished", stopped: "stopped",
@@ -277,9 +279,10 @@ function drawCurves(canvas, batches, heldout) {
   const py = (loss) => top + (height - top - bottom) * (1 - (bend(loss) - low) / (high - low));
   pen.font = `12px ${style.fontFamily}`;
   pen.lineWidth = 1;
-  for (let i = 0; i <= 3; i += 1) {
-    const level = low + ((high - low) * (i + 0.5)) / 4;
-    const loss = log ? 10 ** level : level;
+  const ticks = [0, 1, 2, 3].map((i) => low + ((high - low) * (i + 0.5)) / 4)
+    .map((level) => Number((log ? 10 ** level : level).toPrecision(2)));
+  const texts = formatTicks(ticks);
+  for (const [i, loss] of ticks.entries()) {
     pen.strokeStyle = colour("--line");
     pen.beginPath();
     pen.moveTo(left, py(loss));
@@ -287,7 +290,7 @@ function drawCurves(canvas, batches, heldout) {
     pen.stroke();
     pen.fillStyle = colour("--muted");
     pen.textAlign = "right";
-    pen.fillText(String(Number(loss.toPrecision(2))), left - 6, py(loss) + 4);
+    pen.fillText(texts[i], left - 6, py(loss) + 4);
   }
   pen.textAlign = "left";
   pen.fillText("0", left, height - 8);

@@ -17,9 +17,22 @@ export function h(tag, attributes = {}, ...children) {
 /** A number in at most four digits, as people write it. */
 export function format(value) {
   if (!Number.isFinite(value)) return String(value);
+  return isLong(value) ? withExponent(value) : String(Number(value.toPrecision(4)));
+}
+
+/** The numbers of one axis, all of them with an exponent or none. */
+export function formatTicks(values) {
+  if (values.some(isLong)) return values.map(withExponent);
+  return values.map((value) => String(Number(value.toPrecision(3))));
+}
+
+function isLong(value) {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
-  return String(Number(value.toPrecision(4)));
+  return size !== 0 && (size < 1e-4 || size >= 1e5);
+}
+
+function withExponent(value) {
+  return Number(value.toPrecision(3)).toExponential().replace("e+", "e");
 }
 
 /** A slider with its value; `log` spaces values evenly in their logarithm. */
