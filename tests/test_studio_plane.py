@@ -511,6 +511,79 @@ def test_ticks_of_the_ladder_are_dragged_by_mouse_and_by_keys(open_page):
         assert ladder_of(page)[:2] == [before[0], before[2]]
 
 
+CONTROLS = """() => Object.fromEntries(
+  [...document.querySelectorAll("main input, main select")].map((input) => [
+    `${input.closest("fieldset")?.className}: ${input.ariaLabel ?? input.labels[0].textContent}`,
+    input.value,
+  ]))"""
+"""Values of all controls by name."""
+CHOICES = {
+    "ε counts as": "paper",
+    "Score": "network",
+    "Start": "square",
+    "Speed": "4",
+}
+FIELDS = {
+    "Step size ε": "0.05",
+    "Particles": "60",
+    "Seed": "7",
+    "Levels": "5",
+    "Training steps": "20",
+}
+
+
+def test_a_reloaded_page_is_as_it_was(open_page):
+    """Every control has another value than it has by itself, and so has the particles' time."""
+    view = "#/plane?target=points&points=5,5,-3,2.5&spread=0.7"
+    with open_page(view, viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        own = page.evaluate(CONTROLS)
+        for label, value in CHOICES.items():
+            page.get_by_label(label, exact=True).select_option(value)
+        for label, value in FIELDS.items():
+            field = page.get_by_label(label, exact=True).and_(page.locator("input"))
+            field.fill(value)
+            field.press("Enter")
+        for side, method, steps in ("first", "heun", "11"), ("second", "underdamped", "12"):
+            group = page.locator(f".group.{side}")
+            group.get_by_label("Method").select_option(method)
+            group.locator("input").fill(steps)
+        page.get_by_label("Noise level σ of the picture").press("ArrowRight")
+        run_both(page)
+        for _ in range(3):
+            page.get_by_label("Time").press("ArrowLeft")
+        before, image = page.evaluate(CONTROLS), pixels(page, "Second sampler")
+        # but what the address had at first
+        same = {name.split(": ")[1] for name in before if before[name] == own.get(name)}
+        assert same == {"Distribution", "Width of each point's Gaussian"}
+        page.reload()
+        page.wait_for_function(
+            "time => document.querySelector('[aria-label=Time]').value === time",
+            arg=before["undefined: Time"],
+        )
+        assert page.evaluate(CONTROLS) == before
+        page.get_by_role("button", name="Run both").wait_for()
+        assert np.array_equal(pixels(page, "Second sampler"), image)
+
+
+def test_on_a_narrow_screen_the_distribution_is_above_what_is_drawn(open_page):
+    with open_page("#/plane", viewport={"width": 360, "height": 740}) as page:
+        wait_for_field(page)
+        canvas = page.get_by_label("First sampler", exact=True).and_(page.locator("canvas"))
+        places = [
+            control.bounding_box()["y"]
+            for control in (
+                page.get_by_label("Distribution", exact=True).and_(page.locator("select")),
+                page.get_by_role("button", name="Run both"),
+                canvas,
+                page.get_by_label("Method").first,
+            )
+        ]
+        assert places == sorted(places)
+        assert places[0] < 740  # without scrolling
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
 def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
     with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
         wait_for_field(page)

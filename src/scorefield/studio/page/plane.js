@@ -11,7 +11,7 @@ import { makeTraining } from "./plane_training.js";
 
 const SIDES = { first: "First sampler", second: "Second sampler" };
 const TITLES = Object.fromEntries(SAMPLERS);
-const WHY = "Press Run both. At σ = 1 the score near a mode does not depend on the weight of the other, so plain Langevin dynamics leaves particles in the mode that they start next to. At σ = 20, where annealed dynamics starts, the modes are one: drag the slider of σ to see the arrows turn towards the larger mode.";
+const WHY = "Press Run both. At σ = 1 the score near a mode does not depend on the weight of the other, so plain Langevin dynamics leaves particles in the mode that they start next to. At σ = 20, where annealed dynamics starts, the modes are one: drag the slider of σ to see the arrows turn towards the larger mode.";
 const LOOK_AFTER = 150; // milliseconds in which the slider of σ rests
 
 function mount(root, state, tools) {
@@ -44,6 +44,7 @@ function mount(root, state, tools) {
         const rows = Array.from(weights, (_, k) => [means[2 * k], means[2 * k + 1]]);
         levels.offer(header, fresh, fixed);
         showTarget(gaussianMixture(rows, header.variance, Array.from(weights)), header.limit);
+        if (fixed.time != null) sample(Number(fixed.time));
       },
       status: ({ status, message }) => status === "error" && say(message, true),
     });
@@ -64,9 +65,11 @@ function mount(root, state, tools) {
 
   // ── Particles ─────────────────────────────────────────────────────────────────────────────────
 
-  async function sample() {
+  /** Run both samplers and play their states, or show one of them, which the address has. */
+  async function sample(frame = null) {
     stop();
     player.forget();
+    player.seek(frame);
     runButton.textContent = "Stop";
     if (values.second_score === "network") {
       cancel = trainer.cancel;
@@ -84,11 +87,11 @@ function mount(root, state, tools) {
         if (!["done", "cancelled", "error"].includes(status)) return;
         rest(status === "error" ? message : "");
         player.close();
-        if (calm()) player.showLast();
+        if (calm() && frame === null) player.showLast();
       },
     });
     cancel = mine.cancel; // the states that have arrived stay
-    if (!calm()) player.play();
+    if (!calm() && frame === null) player.play();
   }
 
   function rest(error = "") {
@@ -137,7 +140,11 @@ function mount(root, state, tools) {
   const { element: line, say } = ui.status();
   const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : sample()) });
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
-  const player = makePlayer({ onshow() { following = player.count() > 0; draw(); } });
+  const player = makePlayer({
+    speed: values.speed,
+    onshow() { following = player.count() > 0; draw(); },
+    onrest: (time, speed) => change({ time, speed }),
+  });
   const points = makePoints({
     settings, say, draw, limit: () => scene.limit, onmove: showPoints, onend: () => loadTarget(true),
   });

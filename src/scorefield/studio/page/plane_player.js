@@ -7,31 +7,47 @@ const SLOWEST = 4; // frames a second of a sampler of few steps
 const FASTEST = 30;
 const SPEEDS = [[0.25, "¼ ×"], [0.5, "½ ×"], [1, "1 ×"], [2, "2 ×"], [4, "4 ×"]];
 
-/** Return the player; `onshow()` draws what `shown()` returns, or that there is nothing. */
-export function makePlayer({ onshow }) {
+/**
+ * Return the player; `onshow()` draws what `shown()` returns, or that there is nothing, and
+ * `onrest(frame, speed)` is called where it stops, with null if there is nothing.
+ */
+export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
   let frames = []; // {header, first, second, …}
   let position = 0; // of the frame that is shown; it has a fraction between two
   let total = 0; // of the last frame, also where it has not arrived yet
+  let goal = null; // a frame to show when it arrives
   let playing = false;
   let last = null; // time of the last tick
   let request = null;
 
-  const playButton = ui.button({ label: "Play", onclick: () => (playing ? pause() : play()) });
+  const playButton = ui.button({ label: "Play", onclick: () => (playing ? stop() : play()) });
   const saveButton = ui.button({ label: "Save particles", onclick: save });
-  const speed = ui.select({ label: "Speed", options: SPEEDS, value: 1 });
+  const speed = ui.select({ label: "Speed", options: SPEEDS, value: SPEEDS.some(([times]) => times === firstSpeed) ? firstSpeed : 1, onchange: tell });
   const scrubber = ui.h("input", { type: "range", min: 0, max: 1, value: 0, "aria-label": "Time" });
   scrubber.addEventListener("input", () => {
     pause();
     show(Math.min(Number(scrubber.value), frames.length - 1));
   });
+  scrubber.addEventListener("change", tell);
 
-  /** Take the next frame, and show it if it is the first. */
+  /** Take the next frame, and show it if it is the first or the one to show. */
   function add(frame) {
     frames.push(frame);
-    if (frames.length > 1) return;
-    setTotal(frame.header.frames);
-    fillControls();
-    show(0);
+    if (frames.length === 1) {
+      setTotal(frame.header.frames);
+      fillControls();
+      show(0);
+    }
+    if (frames.length - 1 === goal) rest(goal);
+  }
+
+  function rest(index) {
+    show(index);
+    tell();
+  }
+
+  function tell() {
+    onrest(frames.length ? Math.floor(position) : null, speed.value);
   }
 
   function setTotal(number) {
@@ -46,6 +62,7 @@ export function makePlayer({ onshow }) {
 
   function play() {
     playing = true;
+    goal = null;
     if (frames.length && position >= total) position = 0;
     last = null;
     cancelAnimationFrame(request);
@@ -68,14 +85,26 @@ export function makePlayer({ onshow }) {
     const next = Math.min(position + elapsed * rate, frames.length - 1);
     if (Math.floor(next) !== Math.floor(position)) show(next);
     position = next;
-    if (position >= total) pause();
+    if (position >= total) stop();
+  }
+
+  function stop() {
+    pause();
+    tell();
   }
 
   function forget() {
     frames = [];
     position = 0;
-    pause();
+    goal = null;
+    stop();
     onshow();
+  }
+
+  /** Take no more frames: none will follow. */
+  function close() {
+    setTotal(Math.max(0, frames.length - 1));
+    if (goal > total) rest(total);
   }
 
   function fillControls() {
@@ -100,8 +129,9 @@ export function makePlayer({ onshow }) {
   return {
     controls: [playButton, scrubber, speed.element, saveButton],
     add, show, play, pause, forget, shown,
-    showLast: () => frames.length && show(frames.length - 1),
-    close: () => setTotal(Math.max(0, frames.length - 1)), // no frame will follow
+    close,
+    showLast: () => frames.length && rest(frames.length - 1),
+    seek: (frame) => { goal = frame; },
     count: () => frames.length,
   };
 }
