@@ -1,8 +1,10 @@
 """The public names in the reference; `make docs` shows what is tested here."""
 
 import inspect
+import re
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs/extensions"))
 
 from public_names import (
     PAGES,
-    can_run,
     find_examples,
     find_value,
     public_names,
     read_cells,
 )
+
+import scorefield
+
+SHAPES = re.compile(r"shape|×|\brows?\b")
+EQUATION = re.compile(r"[=←]")
+CODE = re.compile(r"`[^`]*`")
+NEEDS = re.compile(r"# Needs (\w+)\n")
 
 
 def test_each_public_name_states_what_it_is():
@@ -29,6 +37,47 @@ def test_each_public_name_states_what_it_is():
             assert inspect.getdoc(own) if documented else find_value(home, name).docstring, name
 
 
+def _functions(*modules):
+    """Yield the public functions of modules with their names."""
+    for module in modules:
+        home = import_module(f"scorefield.{module}")
+        named = ((name, getattr(home, name)) for name in public_names(module))
+        yield from ((name, own) for name, own in named if inspect.isfunction(own))
+
+
+def _shapeless(function):
+    """Return the arguments, and the result, that are tensors without a shape in their type."""
+    types = inspect.get_annotations(inspect.unwrap(function)).items()
+    # callables have types of their own, and where a name of data is allowed, so is any tensor
+    own = {k: re.sub(r"Callable\[.*\]|.*Dataset.*", "", str(v)) for k, v in types}
+    return [k for k, v in own.items() if "torch.Tensor" in v]
+
+
+def test_each_public_function_names_the_shapes_of_its_tensors():
+    functions = [*_functions(*(module for _, modules in PAGES.values() for module in modules))]
+    faults = [n for n, f in functions if _shapeless(f) and not SHAPES.search(inspect.getdoc(f))]
+    assert not faults
+
+
+def test_each_sampler_preconditioner_and_oracle_has_its_equation():
+    samplers = [
+        (n, f) for n, f in _functions("samplers") if "score" in inspect.signature(f).parameters
+    ]
+    oracles = [(n, getattr(scorefield, n)) for n in public_names("oracles")]
+    named = [*samplers, *_functions("precondition"), *oracles]
+    assert len(named) >= 30
+    assert not [n for n, own in named if not EQUATION.search(CODE.sub("", inspect.getdoc(own)))]
+
+
+def _can_run(cell):
+    """Return True if the package that a cell needs is there, and works next to checks of shapes.
+
+    Through these ONNX's exporter cannot trace; test_export.py tries it in a process without them.
+    """
+    package = NEEDS.match(cell)
+    return package is None or (package[1] != "onnxscript" and find_spec(package[1]))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_each_public_name_has_an_example_that_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -37,7 +86,7 @@ def test_each_public_name_has_an_example_that_runs(page, tmp_path, monkeypatch):
     start, *cells = read_cells(page)
     shared = {"__name__": page}
     exec(compile(start, f"the start of {page}", "exec"), shared)
-    for cell in filter(can_run, cells):
+    for cell in filter(_can_run, cells):
         # in a namespace of its own, because a reader copies the start and one cell
         exec(compile(cell, f"{page}: {cell[:60]}", "exec"), dict(shared))
     examples = find_examples(page)

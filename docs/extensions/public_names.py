@@ -2,7 +2,7 @@
 
 The examples of a page are in docs/snippets/PAGE.py. What stands above its first line `# %%` is
 shown once, at the start of the page. Each cell below is the example of the names that no earlier
-cell uses. A cell whose first line is `# Needs NAME` runs only where that package is installed.
+cell uses. The first line of a cell that needs a package which users may lack is `# Needs NAME`.
 """
 
 import ast
@@ -12,7 +12,6 @@ import sys
 from collections import defaultdict
 from functools import lru_cache
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -53,8 +52,6 @@ EXTRA = {
 }
 """Names of modules that have no `__all__`, besides those in `scorefield.__all__`."""
 
-NEEDS = re.compile(r"# Needs (\w+)\n")
-
 
 def public_names(module_name: str) -> list[str]:
     """Return the names of a module that the reference describes, sorted, classes first."""
@@ -73,12 +70,6 @@ def read_cells(page: str) -> tuple[str, ...]:
     return tuple(
         cell.strip() for cell in (DOCS / f"snippets/{page}.py").read_text().split("# %%\n")
     )
-
-
-def can_run(code: str) -> bool:
-    """Return False if the code needs a package that is not installed."""
-    package = NEEDS.match(code)
-    return package is None or find_spec(package[1]) is not None
 
 
 def find_examples(page: str) -> dict[str, str]:

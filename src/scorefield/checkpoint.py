@@ -75,7 +75,7 @@ def save(
     """Write a model, whole or not at all, to a directory or to a file that ends in .safetensors.
 
     The network's attribute `arguments` holds the arguments that build it. `read_tensors` returns
-    the notes (in JSON) as `about` and the other tensors by `under("extra")`.
+    the notes (in JSON) as `about` and the other tensors, of any shape, by `under("extra")`.
     """
     path, net, row = Path(path), model.net, model.precondition
     arguments = getattr(net, "arguments", None)

@@ -90,8 +90,9 @@ def suggest(
 
     As T grows, technique 4 makes ε shrink almost as fast. If the weights of distant modes matter
     more than the last per cent of their variance, raise `steps` and keep the ε of a small budget.
-    uint8 data are images in units of 1/255. `budget` limits the score evaluations of a run (T = 5
-    without one), and `sigma_min` is σ_L if the data are not to choose it.
+    `data` are two or more samples, n × shape; uint8 data are images in units of 1/255. `budget`
+    limits the score evaluations of a run (T = 5 without one), and `sigma_min` is σ_L if the data
+    are not to choose it.
     """
     eight_bit = isinstance(data, Tensor) and data.dtype == torch.uint8
     if not eight_bit:

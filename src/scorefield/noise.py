@@ -188,7 +188,9 @@ class LogNormal:
 # ── Sources of randomness ────────────────────────────────────────────────────────────────────────
 
 
-def uniform_like(x: Tensor, *, noise: Noise = torch.randn_like) -> Tensor:
+def uniform_like(
+    x: Float[Tensor, "*shape"], *, noise: Noise = torch.randn_like
+) -> Float[Tensor, "*shape"]:
     """Return Φ(z), uniform on [0, 1]: the start of the official annealed Langevin code."""
     u: Tensor = ndtr(noise(x))
     return u
@@ -285,7 +287,7 @@ def interpolated(start: Noise, end: Noise, weights: Float[Tensor, "batch"]) -> N
 
 
 def replay(samples: Iterable[Tensor]) -> Noise:
-    """Return recorded noise, one tensor a call, to repeat a published run."""
+    """Return recorded noise, one tensor a call in the shape of x, to repeat a published run."""
     recorded = iter(samples)
 
     def noise(x: Tensor) -> Tensor:

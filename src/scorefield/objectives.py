@@ -62,17 +62,17 @@ def exact(
     return 0.5 * sq_norm(s) + trace(pullback, s, chunk=chunk)
 
 
-def rademacher(z: Tensor) -> Tensor:
+def rademacher(z: Samples) -> Samples:
     """Map z to ±1 in each dimension: vᵀAv then has the least variance."""
     return torch.ones_like(z).copysign(z)
 
 
-def gaussian(z: Tensor) -> Tensor:
+def gaussian(z: Samples) -> Samples:
     """Return z itself, standard normal."""
     return z
 
 
-def sphere(z: Tensor) -> Tensor:
+def sphere(z: Samples) -> Samples:
     """Map z to the uniform distribution on the sphere of radius √D, so that E[vvᵀ] = I."""
     return z * match((z[0].numel() / sq_norm(z)).sqrt(), z)
 
@@ -192,7 +192,10 @@ def annealed(
     levels: Callable[[Tensor], Tensor],
     weight: Callable[[Tensor], Tensor] = ncsn_weight,
 ) -> Callable[..., Float[Tensor, "batch"]]:
-    """Return λ(σ)·objective at a random σ for each sample: `loss(score, x, *, noise)`."""
+    """Return λ(σ)·objective at a random σ for each sample: `loss(score, x, *, noise)`.
+
+    `levels` maps standard normal numbers to σ, and `weight` maps σ to λ, one for each sample.
+    """
 
     def loss(
         score: Score, x: Samples, *, noise: Noise = torch.randn_like

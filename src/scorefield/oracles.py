@@ -40,7 +40,7 @@ from .prior import Prior, normalise
 
 
 class Oracle(ABC):
-    """A distribution p, with the score, log-density and samples of every q_σ."""
+    """A distribution p, with the score, log-density and samples of q_σ = p ∗ N(0, σ²I)."""
 
     prior: Prior
     """The Gaussian of the same mean and covariance."""
@@ -179,7 +179,7 @@ def _choose(weights: Tensor, n: int, noise: Noise) -> Int[Tensor, "n"]:
 
 
 class Mixture(Oracle):
-    """Σₖ wₖ pₖ of any oracles. The weights sum to 1."""
+    """p = Σₖ wₖ pₖ of any oracles. The weights sum to 1."""
 
     def __init__(self, components: Sequence[Oracle], weights: Float[Tensor, "k"]) -> None:
         self.components, self._like = list(components), components[0]._like
@@ -356,7 +356,10 @@ class Empirical(GaussianMixture):
 
 
 class Box(Oracle):
-    """The uniform distribution on the box from `low` to `high`."""
+    """The uniform distribution on the box from `low` a to `high` b.
+
+    q_σ(x) = Πᵢ (Φ((xᵢ − aᵢ)/σ) − Φ((xᵢ − bᵢ)/σ))/(bᵢ − aᵢ)
+    """
 
     def __init__(self, low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> None:
         check_finite(low, "low")

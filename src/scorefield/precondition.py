@@ -151,29 +151,32 @@ CLOCKS: dict[str, Callable[[Tensor, Precondition], Tensor | None]] = {
 
 
 def NCSN(levels: Float[Tensor, "levels"], centre: float = 0.0) -> Precondition:
-    """F is the score at the nearest level (Song & Ermon 2019)."""
+    """F is the score at the nearest level: s = σᵢ/σ·F(u, i) (Song & Ermon 2019)."""
     return _on_levels("score", "index", levels, centre)
 
 
 def NCSNv2(sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0) -> Precondition:
-    """F is σ times the score, and the network has no σ as input (Song & Ermon 2020)."""
+    """F is σ times the score, and has no σ as input: s = F(u)/σ (Song & Ermon 2020)."""
     return Precondition("scaled score", "none", sigma_max, sigma_min, centre)
 
 
 def VE(sigma_max: float = 50.0, sigma_min: float = 0.01, centre: float = 0.0) -> Precondition:
-    """NCSN++ as trained at all σ (Song et al. 2021)."""
+    """NCSN++ as trained at all σ: s = F(2u, log σ)/σ (Song et al. 2021)."""
     return Precondition("scaled score at 2u", "log", sigma_max, sigma_min, centre)
 
 
 def VEDiscrete(levels: Float[Tensor, "levels"], centre: float = 0.0) -> Precondition:
-    """NCSN++ as trained at the levels of a ladder."""
+    """NCSN++ as trained at the levels of a ladder: s = F(2u, i)/σ, at the nearest level i."""
     return _on_levels("scaled score at 2u", "index", levels, centre)
 
 
 def EDM(
     sigma_data: float = 0.5, sigma_max: float = 80.0, sigma_min: float = 0.002, centre: float = 0.0
 ) -> Precondition:
-    """Inputs and targets have unit variance for data of deviation σ_d (Karras et al. 2022)."""
+    """Inputs and targets have unit variance for data of deviation σ_d (Karras et al. 2022).
+
+    s = −u/v + σ_d/(σ√v)·F(u/√v, ¼ log σ),   v = σ² + σ_d²
+    """
     ends = sigma_max, sigma_min
     return Precondition("mixture", "quarter log", *ends, centre, sigma_data=sigma_data)
 
@@ -181,14 +184,20 @@ def EDM(
 def FlowMatching(
     sigma_max: float = 80.0, sigma_min: float = 0.002, centre: float = 0.0
 ) -> Precondition:
-    """F is the velocity on the path x_t = (1 − t)x₀ + tz (Lipman et al. 2023)."""
+    """F is the velocity on the path x_t = (1 − t)x₀ + tz (Lipman et al. 2023).
+
+    s = −(u + F(u/(1 + σ), t))/(σ(1 + σ)),   t = σ/(1 + σ)
+    """
     return Precondition("velocity", "flow time", sigma_max, sigma_min, centre)
 
 
 def VPDiscrete(
     levels: Float[Tensor, "levels"], centre: float = 0.0, predicts: str = "noise"
 ) -> Precondition:
-    """DDPM: F is the noise, "v" or "clean" at a timestep (Ho et al. 2020; Salimans & Ho 2022)."""
+    """DDPM: F is the noise, "v" or "clean" at a timestep (Ho et al. 2020; Salimans & Ho 2022).
+
+    With the noise, s = −F(αu, k)/σ at the timestep k, where α = 1/√(1 + σ²).
+    """
     return _on_levels(predicts, "timestep", levels, centre)
 
 
@@ -203,7 +212,9 @@ def VP(
 ) -> Precondition:
     """DDPM++ in continuous time: β(t) = β_min + t(β_max − β_min) (Song et al. 2021, eq. 32).
 
-    The network's input is 999t, and its training has t from 10⁻⁵ to 1.
+        s = −F(αu, 999t)/σ,   α = 1/√(1 + σ²)
+
+    t is the root of log(1 + σ²) = ∫₀ᵗβ. The network's training has t from 10⁻⁵ to 1.
     """
     last, first = (math.sqrt(math.expm1(i)) for i in _integrals(beta_min, beta_max))
     row = Precondition(predicts, "time", last, first, centre)

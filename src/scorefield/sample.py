@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import distributed
-from ._ops import Noise
+from ._ops import Noise, Samples
 from .inverse import Guidance, guide_by_classifier
 from .ladder import suggest, suggest_between
 from .model import Condition, Label, ScoreModel, expand_label
@@ -73,14 +73,14 @@ class Plan:
         """Number of states that a chain yields."""
         return self.method.states(len(self.sigmas), **self.options)
 
-    def start(self, model: ScoreModel, n: int, noise: Noise) -> Tensor:
+    def start(self, model: ScoreModel, n: int, noise: Noise) -> Samples:
         """Return n starting points of chains."""
         prior = require_prior(model)
         if self.uniform:
             return uniform_like(prior.mean.new_empty(n, *prior.mean.shape), noise=noise)
         return prior.sample(n, self.sigmas[0].item(), noise=noise)
 
-    def run(self, score: Score, x: Tensor, noise: Noise) -> States:
+    def run(self, score: Score, x: Samples, noise: Noise) -> States:
         """Return the states of the chains that start at x."""
         run = self.method.run
         options = {"noise": noise} if "noise" in signature(run).parameters else {}

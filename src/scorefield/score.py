@@ -62,7 +62,7 @@ def from_noise(noise_prediction: Score) -> Score:
     )
 
 
-def from_energy(energy: Callable[[Tensor, Sigma], Float[Tensor, "batch"]]) -> Score:
+def from_energy(energy: Callable[[Samples, Sigma], Float[Tensor, "batch"]]) -> Score:
     """Return the score −∇ₓE of an energy, one number a sample. It can be trained through.
 
     Its `log_prob` is −E.

@@ -13,7 +13,7 @@ from .table import PLAIN_DECIMALS, Table
 
 
 def tensor_data(x: Tensor, condition: RowCondition = None) -> Dataset:
-    """Return a tensor of samples as data; it is split as a file of the same samples would be.
+    """Return samples, n × shape, as data; they are split as a file of the same samples would be.
 
     `condition` is a tensor with a row for each sample, or several by name; whole numbers, one a
     sample, are classes.

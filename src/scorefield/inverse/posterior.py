@@ -79,10 +79,11 @@ def algorithm2(
 ) -> Iterator[State]:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
-    The mask `observed` is 1 where the image y, one for all samples or one for each, holds. z is
-    sampled once a level, and after each step the observed pixels are y + σ_i·z. They end with the
-    noise of σ_L: `mask(observed).project(x, y)` makes them y. For the rest see `annealed_langevin`;
-    the paper's text has the convention "paper", its images "official".
+    The mask `observed` is 1 where y is known. y has the shape of a sample, for all, or of x, and
+    the mask broadcasts to it. z is sampled once a level, and after each step the observed pixels
+    are y + σ_i·z. They end with the noise of σ_L: `mask(observed).project(x, y)` makes them y. For
+    the rest see `annealed_langevin`; the paper's text has the convention "paper", its images
+    "official".
     """
     levels, y, observed = sigmas.tolist(), y.to(x).expand_as(x), observed.to(x.device).bool()
     for sigma in levels:

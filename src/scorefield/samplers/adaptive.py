@@ -30,8 +30,9 @@ def adaptive(
 ) -> Iterator[State]:
     """Take steps of an error of at most `tolerance` each, by Dormand and Prince's pair of order 5.
 
-    The error is that of a number of x over √(σ_d² + σ²), where `sigma_data` is the data's standard
-    deviation σ_d. Steps also end at the levels of the grid, of which two are enough.
+    The ODE is dx/dt = σ²·s(x, σ) in t = −log σ. The error is that of a number of x over
+    √(σ_d² + σ²), where `sigma_data` is the data's standard deviation σ_d. Steps also end at the
+    levels of the grid, of which two are enough.
     `State.evaluations` has the number of each sample, at most `max_evaluations`; a batch takes as
     long as its slowest sample. One that meets a score which is not finite becomes NaN. `noise` is
     not used.

@@ -59,6 +59,7 @@ def churn(
 ) -> Iterator[State]:
     """Add noise up to a higher σ before each of Heun's steps (Karras et al. 2022, Algorithm 2).
 
+    The step starts at x + S_noise·√(σ̂² − σ²)·z with σ̂ = σ·(1 + min(S_churn/N, √2 − 1)).
     `amount` is S_churn, the total over all steps with σ from `s_min` to `s_max`; 0 is Heun's
     method. `s_noise` multiplies the added noise; above 1 it makes up for what the model
     over-smooths. The defaults are the paper's for ImageNet at 64². For the rest see `integrate`.

@@ -53,6 +53,8 @@ def langevin(
 ) -> Iterator[State]:
     """Run Langevin dynamics at one σ, whose stationary distribution tends to q_σ as α → 0.
 
+        x ← x + α·s(x, σ) + √(2α)·z
+
     With `sigma=0`, the score is that of the data itself. `alpha` is the step size α.
     """
     alpha = drift_factor(convention, alpha)
@@ -106,6 +108,8 @@ def annealed_langevin(
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Run annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1).
+
+        x ← x + α·s(x, σ) + √(2α)·z,   α = ε·σ²/σ_L²
 
     The chains start at x, a `Prior`'s sample or, as in the official code, `uniform_like`. They take
     `steps` T at each level of the ladder σ₁ … σ_L, with the step size `epsilon` ε at σ_L. The

@@ -43,6 +43,8 @@ def multistep(
 ) -> Iterator[State]:
     """Take steps of Adams and Bashforth, by the polynomial through the last `order` levels.
 
+        x' = x + ∫ε dσ over σ … σ'   or   x'/σ' = x/σ + ∫D d(1/σ) over σ … σ'
+
     The first steps have fewer levels, and so a lower order. With `form="noise"` the polynomial is
     ε's in σ: the linear multistep method, also PNDM (Liu et al. 2022) and DEIS (Zhang & Chen 2023).
     With "denoised" it is D's in λ: DPM-Solver++ (Lu et al. 2022b) and UniP (Zhao et al. 2023),
