@@ -1,5 +1,7 @@
 """The studio's views Images and Restore, in a real browser: what is drawn, and its copied code."""
 
+import base64
+import io
 import json
 import shlex
 import threading
@@ -217,10 +219,7 @@ def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tm
     with open_page("#/images?n=4&steps=3") as page:
         wait(page, "State", "State 3 of 3")
         shown = page.locator("canvas[aria-label^='Samples:']").bounding_box()
-        with page.expect_download() as download:
-            page.get_by_role("button", name="Export HTML").click()
-        download.value.save_as(tmp_path / "replay.html")
-        page.goto((tmp_path / "replay.html").as_uri())
+        exported(page, tmp_path / "replay.html")
         picture = page.locator("img[alt^='Samples:']")
         picture.wait_for()
         box = picture.bounding_box()
@@ -228,6 +227,87 @@ def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tm
             [shown[side] for side in ("width", "height")], abs=2
         )
         assert picture.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+
+def exported(page, place):
+    """Export the replay, and open it."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export HTML").click()
+    download.value.save_as(place)
+    page.goto(place.as_uri())
+
+
+def replayed(page, label):
+    """Return the bytes of a picture of an opened replay, height × width × RGB."""
+    picture = page.locator(f"img[alt='{label}']")
+    address = picture.evaluate("image => image.decode().then(() => image.src)")
+    content = base64.b64decode(address.split(",")[1])
+    return np.array(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_path):
+    with open_page("#/restore?heldout=2&n=3&steps=4") as page:
+        page.get_by_role("button", name="Restore", exact=True).click()
+        wait(page, "Errors", "Root mean square error of the mean")
+        names = ["Completions", "Mean of the completions", "Standard deviation of the completions"]
+        ends = [pixels(page, name) for name in names]
+        exported(page, tmp_path / "replay.html")
+        caption = page.locator("output")
+        assert "frame 1 of" in caption.inner_text()
+        first = [replayed(page, name) for name in names]
+        page.get_by_label("Frame").press("End")
+        caption.filter(has_text="State 4 of 4, σ = 0").wait_for()
+        for name, before, end in zip(names, first, ends, strict=True):
+            opaque, last = end[..., 3] == 255, replayed(page, name)
+            assert (last[opaque] == end[..., :3][opaque]).all()
+            assert (last != before).any()
+
+
+def test_a_mask_outlives_other_operators_and_a_reload(open_page):
+    with open_page("#/restore?heldout=2") as page:
+        wait(page, "Known", "32 of 64 pixels are known")
+        page.get_by_label("Brush size").press("ArrowRight")
+        page.get_by_label("The image and its mask").press("Space")
+        wait(page, "Known", "28 of 64 pixels are known")
+        page.get_by_label("Brush", exact=True).select_option("show")
+        operator = page.get_by_label("Operator")
+        operator.select_option("fourier")
+        wait(page, "Known", "24 of 64 frequencies are known")
+        page.get_by_role("button", name="Low ones").click()
+        wait(page, "Known", "25 of 64 frequencies are known")
+        operator.select_option("deblur")
+        page.get_by_label("The spectrum and its mask").wait_for(state="hidden")
+        for _ in range(2):  # from what the page keeps, and from its address
+            operator.select_option("inpaint")
+            wait(page, "Known", "28 of 64 pixels are known")
+            operator.select_option("fourier")
+            wait(page, "Known", "25 of 64 frequencies are known")
+            page.reload()
+            wait(page, "Known", "25 of 64 frequencies are known")
+        assert page.get_by_label("Brush", exact=True).input_value() == "show"
+        assert page.get_by_label("Brush size").input_value() == "2"
+
+
+def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_page, studio):
+    values = np.random.default_rng(3).integers(0, 256, (8, 8), dtype="uint8")
+    Image.fromarray(values).save("own.png")
+    with open_page("#/restore") as page:
+        wait(page, "Known", "32 of 64 pixels are known")
+        page.get_by_label("Your own image").set_input_files("own.png")
+        wait(page, "Uploaded", "Shown: own.png")
+        page.wait_for_url("**file=own.png**")
+        page.reload()
+        wait(page, "Known", "32 of 64 pixels are known")
+        wait(page, "Uploaded", "Shown: own.png")
+        assert (pixels(page, "The image and its mask")[:, :4, 0] == values[:, :4]).all()
+        studio.app.state.studio.uploads.clear()
+        page.reload()
+        error = "is forgotten: drop the image again"
+        page.locator(".status.error").filter(has_text=error).wait_for()
+        page.get_by_label("Held-out image").fill("1")
+        page.keyboard.press("Enter")
+        wait(page, "Known", "32 of 64 pixels are known")
+        assert "upload" not in page.url
 
 
 def test_a_fast_stroke_hides_every_pixel_between_two_events(open_page):
@@ -337,7 +417,7 @@ def test_known_frequencies_are_painted_and_restored_as_by_the_copied_code(open_p
         before = pixels(page, "What the measurement says")
         page.get_by_role("button", name="Low ones").click()
         wait(page, "Known", "25 of 64 frequencies are known")
-        page.wait_for_url("**mask=low+ones**")
+        page.wait_for_url("**frequencies=low+ones**")
         page.wait_for_function(
             """([label, old]) => [...document.querySelector(`canvas[aria-label="${label}"]`)
               .getContext("2d").getImageData(0, 0, 8, 8).data].some((v, i) => v !== old[i])""",

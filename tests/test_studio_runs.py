@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 
 import psutil
 import pytest
+from PIL import Image
 
 pytest.importorskip("starlette")
 
@@ -94,6 +96,67 @@ def test_a_training_is_started_and_its_python_trains_the_same_model(
     mine, again = (read_tensors(folder / name).tensors for name in ("mine", "again"))
     assert mine.keys() == again.keys()
     assert all((mine[name] == again[name]).all() for name in mine)
+
+
+@pytest.fixture
+def pictured(folder):
+    """A run of 20 steps with a grid of samples at two of them, and no report."""
+    run = folder / "pictured"
+    (run / "samples").mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps({"training": {"steps": 20}}))
+    lines = ({"step": i, "loss": 1 / i} for i in range(1, 21))
+    (run / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for step, colour in ((10, (200, 0, 0)), (20, (0, 0, 200))):
+        Image.new("RGB", (16, 16), colour).save(run / f"samples/{step:08d}.png")
+    yield run
+    shutil.rmtree(run)
+
+
+PICTURES = """label => Promise.all([...document.images]
+  .filter((image) => image.alt.startsWith(label))
+  .map((image) => image.decode().then(() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 16, height: 16 });
+    const pen = canvas.getContext("2d");
+    pen.drawImage(image, 0, 0);
+    return [...pen.getImageData(8, 8, 1, 1).data];
+  })))"""
+"""A pixel of each picture with this label, once it is drawn."""
+
+
+def test_a_replay_of_a_run_shows_its_grids_over_the_steps(open_page, pictured, tmp_path):
+    with open_page(f"#/runs?run={pictured.name}") as page:
+        page.get_by_role("img", name="Samples of pictured at step 20").wait_for()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export HTML").click()
+        download.value.save_as(tmp_path / "replay.html")
+        page.goto((tmp_path / "replay.html").as_uri())
+        caption = page.locator("output")
+        assert caption.inner_text() == "frame 1 of 2: step 10"
+        assert page.evaluate(PICTURES, "Samples of") == [[200, 0, 0, 255]]
+        curve = page.get_by_role("img", name="Loss and held-out loss")
+        first = curve.get_attribute("src")
+        page.get_by_label("Frame").press("End")
+        caption.filter(has_text="frame 2 of 2: step 20").wait_for()
+        assert page.evaluate(PICTURES, "Samples of") == [[0, 0, 200, 255]]
+        assert curve.get_attribute("src") != first  # the mark has moved
+
+
+def test_a_run_without_a_report_says_how_to_get_one(open_page, studio, pictured, monkeypatch):
+    asked = []
+
+    def launch(name, arguments, *, evaluates):
+        asked.append((name, [*arguments], evaluates))
+        (pictured / "report.html").write_text("<p>report</p>")
+        return {}
+
+    monkeypatch.setattr(studio.app.state.trainings, "_launch", launch)
+    with open_page(f"#/runs?run={pictured.name}") as page:
+        hint = page.get_by_text("No report yet: ")
+        hint.filter(has_text=f"scorefield evaluate {pictured} writes one").wait_for()
+        page.get_by_role("button", name="Make a report").click()
+        page.get_by_role("link", name="Report").wait_for()
+        hint.wait_for(state="hidden")
+    assert asked == [("pictured", ["evaluate", str(pictured)], True)]
 
 
 @pytest.mark.slow
@@ -242,13 +305,13 @@ def launch(trainings, monkeypatch):
     """Start a process in place of a training, which takes seconds to begin."""
     real = subprocess.Popen
 
-    def begin(name, *args):
+    def begin(name, *args, evaluates=False):
         place = trainings.folder / name
         place.mkdir(exist_ok=True)
         script = STAND_IN.replace("sys.argv[0]", repr(str(place)))
         command = [sys.executable, "-c", script, *args]
         monkeypatch.setattr(subprocess, "Popen", lambda _, **options: real(command, **options))
-        trainings._launch(name, [])
+        trainings._launch(name, [], evaluates=evaluates)
         while not (place / "ready").exists():
             time.sleep(0.01)
 
@@ -264,7 +327,7 @@ def test_a_training_is_ended_by_its_own_signal_and_one_runs_at_a_time(trainings,
     trainings._trainings["one"].process.wait(20)
     assert trainings.summarise("one")["state"] == "stopped"
     assert (trainings.folder / "one/saved").exists()
-    with pytest.raises(ValueError, match="not being trained by this studio"):
+    with pytest.raises(ValueError, match="not being trained or evaluated by this studio"):
         trainings.stop("one")
 
 
@@ -273,6 +336,25 @@ def test_a_training_that_fails_shows_the_last_line_that_it_printed(trainings, la
     trainings._trainings["one"].process.wait(20)
     run = trainings.summarise("one")
     assert (run["state"], run["error"]) == ("failed", "the reason")
+
+
+def test_an_evaluation_is_stopped_as_a_training_is_and_its_failure_is_not_that_of_the_run(
+    trainings, launch
+):
+    launch("one", evaluates=True)
+    assert trainings.summarise("one")["state"] == "evaluating"
+    with pytest.raises(ValueError, match="one is being evaluated: stop it first"):
+        trainings.resume("one")
+    trainings.stop("one")
+    trainings._trainings["one"].process.wait(20)
+    assert (trainings.summarise("one")["state"], trainings.summarise("one")["error"]) == (
+        "stopped",
+        "",
+    )
+    launch("one", "fail", evaluates=True)
+    trainings._trainings["one"].process.wait(20)
+    run = trainings.summarise("one")
+    assert (run["state"], run["error"]) == ("stopped", "the reason")
 
 
 def test_no_training_outlives_the_studio(trainings, launch):

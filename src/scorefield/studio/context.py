@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -50,9 +51,10 @@ class Studio:
         return {"run": str(self.run), "shape": shape, "classes": self.model.classes}
 
     def remember(self, content: bytes) -> str:
-        """Keep an upload and return its name."""
-        self.cache["uploads"] = number = self.cache.get("uploads", 0) + 1
-        self.uploads[name := f"upload-{number}"] = content
+        """Keep an upload and return its name, by which an address can open it again."""
+        name = sha256(content).hexdigest()[:16]
+        self.uploads[name] = content
+        self.uploads.move_to_end(name)
         while len(self.uploads) > MAX_UPLOADS:
             self.uploads.popitem(last=False)
         return name

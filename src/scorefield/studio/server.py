@@ -156,12 +156,12 @@ async def show_run(request: HttpRequest) -> Response:
 
 
 async def steer_run(request: HttpRequest) -> Response:
-    """Stop or resume a training."""
+    """Stop or resume a training, or make the report of a run."""
     name, action = request.path_params["name"], request.path_params["action"]
     trainings = request.app.state.trainings
-    actions = {"stop": trainings.stop, "resume": trainings.resume}
+    actions = {"stop": trainings.stop, "resume": trainings.resume, "evaluate": trainings.evaluate}
     if action not in actions:
-        return refuse(f"A training is stopped or resumed, not {action!r:.80}", 404)
+        return refuse(f"A run is stopped, resumed or evaluated, not {action!r:.80}", 404)
     return await answer(actions[action], name)
 
 

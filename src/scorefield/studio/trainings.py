@@ -2,7 +2,8 @@
 
 A training is `scorefield train`, and its state is read from the run's files. It is ended by the
 signal of Ctrl-C, after which it saves its state, and it does not outlive the studio. If the studio
-is killed, it does: the lock of the run shows that another process trains it.
+is killed, it does: the lock of the run shows that another process trains it. A report is made by
+`scorefield evaluate` in the same way.
 """
 
 import re
@@ -89,11 +90,12 @@ model = finish(experiment, Path({str(studio.runs / asked.name)!r}))
 
 
 @dataclass(eq=False)
-class TrainingProcess:
-    """A process that trains, and the file of what it prints."""
+class RunProcess:
+    """A process that trains or evaluates a run, and the file of what it prints."""
 
     process: subprocess.Popen[bytes]
     output: IO[bytes]
+    evaluates: bool
 
     @property
     def is_alive(self) -> bool:
@@ -101,8 +103,8 @@ class TrainingProcess:
         return self.process.poll() is None
 
     def error(self) -> str:
-        """Return the last line of a training that failed."""
-        if self.is_alive or self.process.returncode in (0, 128 + signal.SIGINT):
+        """Return the last line of a process that failed."""
+        if self.is_alive or self.process.returncode in (0, 128 + signal.SIGINT, -signal.SIGINT):
             return ""
         size = self.output.seek(0, 2)
         self.output.seek(max(0, size - TAIL))
@@ -115,7 +117,7 @@ class Trainings:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._trainings = dict[str, TrainingProcess]()
+        self._trainings = dict[str, RunProcess]()
         self._logs = dict[str, tuple[tuple[int, int], list[dict[str, Any]]]]()
 
     def summarise_all(self) -> Sequence[dict[str, Any]]:
@@ -145,11 +147,14 @@ class Trainings:
         wanted = experiment.training
         is_open = wanted.budget is not None and not wanted.cooldown
         at_end = step >= wanted.steps and not is_open
-        state = "training" if alive else "finished" if at_end else "stopped"
-        if state == "stopped" and is_locked(directory):
-            state = "elsewhere"
-        if summary["error"]:
+        state = "finished" if at_end else "stopped"
+        evaluates = training is not None and training.evaluates
+        if alive:
+            state = "evaluating" if evaluates else "training"
+        elif summary["error"] and not evaluates:
             state = "failed"
+        elif state == "stopped" and is_locked(directory):
+            state = "elsewhere"
         summary |= {"step": step, "state": state, "budget": wanted.budget}
         summary["steps"] = None if is_open else wanted.steps
         for field in ("loss", "heldout"):
@@ -171,6 +176,7 @@ class Trainings:
             ],
             "samples": sorted(path.name for path in samples),
             "report": (directory / "report.html").is_file(),
+            "evaluate": join(["scorefield", "evaluate", str(directory)]),
         }
 
     def find(self, name: str) -> Path:
@@ -201,11 +207,15 @@ class Trainings:
         """Continue a run that was stopped."""
         return self._launch(name, ["resume", str(self.find(name))])
 
+    def evaluate(self, name: str) -> dict[str, Any]:
+        """Make the report of a run."""
+        return self._launch(name, ["evaluate", str(self.find(name))], evaluates=True)
+
     def stop(self, name: str) -> dict[str, Any]:
-        """Let a training save its state and end."""
+        """Let a training save its state and end, or end an evaluation."""
         training = self._trainings.get(name)
         if training is None or not training.is_alive:
-            raise ValueError(f"{name!r:.80} is not being trained by this studio")
+            raise ValueError(f"{name!r:.80} is not being trained or evaluated by this studio")
         training.process.send_signal(signal.SIGINT)
         return self.summarise(name)
 
@@ -224,10 +234,13 @@ class Trainings:
             training.output.close()
         self._trainings.clear()
 
-    def _launch(self, name: str, arguments: Iterable[str]) -> dict[str, Any]:
-        busy = [other for other, training in self._trainings.items() if training.is_alive]
-        if busy:
-            raise ValueError(f"{busy[0]} is being trained: stop it first")
+    def _launch(
+        self, name: str, arguments: Iterable[str], *, evaluates: bool = False
+    ) -> dict[str, Any]:
+        for other, training in self._trainings.items():
+            if training.is_alive:
+                verb = "evaluated" if training.evaluates else "trained"
+                raise ValueError(f"{other} is being {verb}: stop it first")
         if name in self._trainings:
             self._trainings.pop(name).output.close()
         output = tempfile.TemporaryFile()  # noqa: SIM115
@@ -236,7 +249,7 @@ class Trainings:
             [sys.executable, "-m", "scorefield", *arguments],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-        self._trainings[name] = TrainingProcess(process, output)
+        self._trainings[name] = RunProcess(process, output, evaluates)
         return self.summarise(name)
 
     def _read_log(self, directory: Path) -> list[dict[str, Any]]:

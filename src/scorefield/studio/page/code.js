@@ -28,7 +28,7 @@ export async function showCode(job, settings) {
 
 function snippet(title, text) {
   const copy = ui.button({
-    label: `Copy ${title.toLowerCase()}`,
+    label: `Copy ${title === "Python" ? title : title.toLowerCase()}`,
     onclick: async () => {
       await copyText(text);
       copy.textContent = "Copied";
@@ -39,7 +39,8 @@ function snippet(title, text) {
   return ui.h("section", { class: "stack" }, head, block);
 }
 
-async function copyText(text) {
+/** Put a text into the clipboard. */
+export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch { // the clipboard is for secure pages only, and loopback is one

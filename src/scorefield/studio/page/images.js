@@ -1,9 +1,10 @@
 // Images: samples that anneal, one of them from noise to image, paths between seeds, and cost.
 
 import { costs } from "./costs.js";
-import { calm, drawGrid, drawImage, follow, layout, moveCursor, pixelAt, putImage, resize } from "./pixels.js";
+import {
+  calm, drawGrid, drawImage, follow, keepState, layout, moveCursor, pixelAt, putImage, resize,
+} from "./pixels.js";
 
-const MAX_BYTES = 192 * 2 ** 20; // of the states that the page keeps
 const PATH = 8; // states of a path that are shown
 const WIDE = 560;
 
@@ -176,9 +177,7 @@ export default {
 
     function add(frame) {
       if (frame.last && frames.length && frames[frames.length - 1].step === frame.step) frames.pop();
-      frames.push(frame);
-      const most = Math.max(8, Math.floor(MAX_BYTES / (2 * frame.x.byteLength)));
-      if (frames.length > most) frames = frames.filter((_, i) => i % 2 === 1 || i === frames.length - 1);
+      frames = keepState(frames, frame);
       scrubber.input.max = Math.max(1, frames.length - 1);
     }
 

@@ -47,15 +47,21 @@ function show() {
   replayButton.hidden = !shown.handle?.replay;
 }
 
-function exportReplay() {
+async function exportReplay() {
   const { view, handle: { replay } } = shown;
   if (replay.count() === 0) {
-    ui.dialog("Export HTML", ui.h("p", {}, "There is nothing to replay yet: run a sampler first."));
+    ui.dialog("Export HTML", ui.h("p", {}, "There is nothing to replay yet: let this view compute something first."));
     return;
   }
   const title = `${view.title} – scorefield`;
-  const text = makeReplay({ title, replay, root: main, address: location.hash });
-  download(`scorefield-${view.name}.html`, text);
+  const address = location.hash;
+  replayButton.disabled = true;
+  try {
+    const text = await makeReplay({ title, replay, root: main, address });
+    download(`scorefield-${view.name}.html`, text);
+  } finally {
+    replayButton.disabled = false;
+  }
 }
 
 /** Start a job, unless a field that it takes is empty or wrong: then this is its error. */

@@ -1,5 +1,7 @@
 // Images on canvases: one pixel of the canvas for one of the image, enlarged by CSS.
 
+const MAX_BYTES = 192 * 2 ** 20; // of the states that a view keeps
+
 /** Put image i of bytes [n, height, width, channels] at a place of a canvas. */
 export function putImage(canvas, bytes, i = 0, left = 0, top = 0) {
   const [height, width, channels] = bytes.shape.slice(-3);
@@ -99,4 +101,12 @@ export function follow(status, doing, over) {
       over?.(message.status);
     }
   };
+}
+
+/** Return the states with one more; if they are too large to keep, every other one is left out. */
+export function keepState(frames, frame) {
+  const size = Object.values(frame).reduce((sum, value) => sum + (value?.byteLength ?? 0), 0);
+  const longer = [...frames, frame];
+  if (longer.length <= Math.max(8, Math.floor(MAX_BYTES / size))) return longer;
+  return longer.filter((_, i) => i % 2 === 1 || i === longer.length - 1);
 }

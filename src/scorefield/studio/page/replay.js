@@ -2,30 +2,37 @@
 
 import { h } from "./ui.js";
 
-const MAX_PICTURES = 400;
-const MAX_FILE = 24 * 2 ** 20; // bytes of pictures in the file
+const MAX_FRAMES = 400;
+const MAX_FILE = 24 * 2 ** 20; // bytes of pictures in the file, about
+const MAX_EXACT = 2 ** 15; // pixels of a picture without loss
 
-/** Return the text of the file; `replay` has a view's frames: {count(), show(i) -> caption}. */
-export function makeReplay({ title, replay, root, address }) {
-  const canvases = [...root.querySelectorAll("canvas")]
-    .filter((canvas) => canvas.offsetParent && canvas.width);
-  const pictures = [];
-  let bytes = 0;
-  const stride = Math.ceil(replay.count() / MAX_PICTURES);
-  const last = replay.count() - 1;
-  for (let i = last % stride; i <= last; i += stride) {
-    const caption = replay.show(i);
-    const urls = canvases.map((canvas) => flatten(canvas).toDataURL("image/webp", 0.9));
-    bytes += urls.reduce((sum, url) => sum + url.length, 0);
-    if (bytes > MAX_FILE) break;
-    pictures.push({ urls, caption });
+/**
+ * Return the text of the file. `replay` has a view's frames: `count()`, and `show(i)`, which draws
+ * one and returns its caption, or a promise of it.
+ */
+export async function makeReplay({ title, replay, root, address }) {
+  const sources = [...root.querySelectorAll("canvas, img")]
+    .filter((source) => source.offsetParent && sizeOf(source)[0]);
+  const take = async (i) => {
+    const caption = await replay.show(i);
+    return { caption, urls: sources.map(encode) };
+  };
+  const cost = (await take(0)).urls.join("").length; // the noise of the first is the most costly
+  const count = replay.count();
+  const stride = Math.ceil(count / Math.min(MAX_FRAMES, Math.max(2, MAX_FILE / cost)));
+  const pictures = new Map(); // numbers by their URL, because some pictures do not change
+  const frames = [];
+  for (let i = (count - 1) % stride; i < count; i += stride) {
+    const { caption, urls } = await take(i);
+    for (const url of urls) if (!pictures.has(url)) pictures.set(url, pictures.size);
+    frames.push({ shown: urls.map((url) => pictures.get(url)), caption });
   }
-  const images = canvases.map((canvas) => {
-    const label = escapeHtml(canvas.getAttribute("aria-label") ?? "");
-    const scaling = getComputedStyle(canvas).imageRendering;
-    return `<img alt="${label}" style="width: ${canvas.clientWidth}px; image-rendering: ${scaling}">`;
+  const images = sources.map((source) => {
+    const label = escapeHtml(source.getAttribute("aria-label") ?? source.alt);
+    const scaling = getComputedStyle(source).imageRendering;
+    return `<img alt="${label}" style="width: ${source.clientWidth}px; image-rendering: ${scaling}">`;
   });
-  return page(title, address, images.join(""), pictures);
+  return page(title, address, images.join(""), { frames, pictures: [...pictures.keys()] });
 }
 
 /** Offer a file for download. */
@@ -36,24 +43,27 @@ export function download(name, content, type = "text/html") {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Return a canvas over the page's colour, because its own background may be transparent. */
-function flatten(canvas) {
+const sizeOf = (source) => (
+  source instanceof HTMLImageElement ? [source.naturalWidth, source.naturalHeight] : [source.width, source.height]);
+
+/** Return a picture as a URL, over the page's colour, because it may be transparent. */
+function encode(source) {
   const flat = h("canvas");
-  flat.width = canvas.width;
-  flat.height = canvas.height;
+  [flat.width, flat.height] = sizeOf(source);
   const pen = flat.getContext("2d");
   pen.fillStyle = getComputedStyle(document.documentElement).backgroundColor;
   pen.fillRect(0, 0, flat.width, flat.height);
-  pen.drawImage(canvas, 0, 0);
-  return flat;
+  pen.drawImage(source, 0, 0);
+  const exact = flat.width * flat.height <= MAX_EXACT;
+  return exact ? flat.toDataURL("image/png") : flat.toDataURL("image/webp", 0.9);
 }
 
 const escapeHtml = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
-function page(title, address, images, pictures) {
+function page(title, address, images, record) {
   const dark = document.documentElement.dataset.theme === "dark";
   const [paper, ink] = dark ? ["#14171d", "#e6e9ef"] : ["#ffffff", "#1d2330"];
-  const data = JSON.stringify(pictures).replaceAll("<", "\\u003c");
+  const data = JSON.stringify(record).replaceAll("<", "\\u003c");
   return `<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -65,22 +75,22 @@ function page(title, address, images, pictures) {
 body { font: 16px/1.5 system-ui, sans-serif; color: ${ink}; background: ${paper}; margin: 2rem auto;
        max-width: 90rem; padding: 0 1rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; } img { max-width: 100%; }
-.bar { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; } input { flex: 1; }
+.bar:not([hidden]) { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; } input { flex: 1; }
 output { min-width: 12rem; font-variant-numeric: tabular-nums; } code { overflow-wrap: anywhere; }
 </style>
 </head>
 <body>
 <h1>${escapeHtml(title)}</h1>
 <div class="pictures">${images}</div>
-<div class="bar"><button type="button">Play</button>
-<input type="range" aria-label="Frame" min="0" max="${pictures.length - 1}" value="0"><output></output></div>
+<div class="bar"${record.frames.length > 1 ? "" : " hidden"}><button type="button">Play</button>
+<input type="range" aria-label="Frame" min="0" max="${record.frames.length - 1}" value="0"><output></output></div>
 <p>Recorded in the scorefield studio at <code>${escapeHtml(address)}</code></p>
 <script>
-const frames = ${data};
+const { frames, pictures } = ${data};
 const [range, text, play] = ["input", "output", "button"].map((name) => document.querySelector(name));
 const show = () => {
   const frame = frames[range.value];
-  document.querySelectorAll("img").forEach((image, i) => { image.src = frame.urls[i] ?? ""; });
+  document.querySelectorAll("img").forEach((image, i) => { image.src = pictures[frame.shown[i]]; });
   text.textContent = "frame " + (Number(range.value) + 1) + " of " + frames.length + (frame.caption && ": " + frame.caption);
 };
 let timer = null;

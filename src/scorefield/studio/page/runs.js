@@ -1,11 +1,12 @@
 // The view of runs: what was trained, with its curves and samples, and trainings to start and stop.
 
-import { formatTicks } from "./ui.js";
+import { copyText } from "./code.js";
+import { drawCurves } from "./curves.js";
 
 const UNITS = ["seconds", "minutes", "hours", "steps"];
 const STATES = {
   starting: "starting", training: "training", finished: "finished", stopped: "stopped",
-  failed: "failed", unreadable: "cannot be read", elsewhere: "trained by another process",
+  evaluating: "being evaluated", failed: "failed", unreadable: "cannot be read", elsewhere: "trained by another process",
 };
 
 export default {
@@ -65,6 +66,9 @@ export default {
     const heading = ui.h("h3");
     const numbers = ui.h("div", { class: "row muted" });
     const buttons = ui.h("div", { class: "row" });
+    const command = ui.h("code");
+    const hint = ui.h("div", { class: "row muted" }, ui.h("span", {}, "No report yet: ", command, " writes one"),
+      ui.button({ label: "Copy command", kind: "quiet", onclick: () => copyText(command.textContent) }));
     const grid = ui.h("img", { class: "grid", alt: "" });
     const scrubber = ui.slider({
       label: "Samples at step", min: 0, max: 1, step: 1, value: 0,
@@ -74,7 +78,7 @@ export default {
     const samples = ui.h("figure", { class: "stack" }, scrubber.element, grid);
     const curve = ui.h("figure", {}, canvas,
       ui.h("figcaption", {}, "Loss of training batches (thin) and held-out loss (dots), on a logarithmic scale where all are positive."));
-    detail.append(heading, numbers, buttons, curve, samples);
+    detail.append(heading, numbers, buttons, hint, curve, samples);
     detail.hidden = true;
 
     function settings() {
@@ -114,8 +118,8 @@ export default {
     }
 
     function steer(action) {
-      const message = action === "stop" ? "Stopping after this step; the run is saved …" : "Resuming …";
-      act(() => call(`runs/${chosen}/${action}`, { method: "POST" }), message);
+      const doing = { stop: "Stopping …", resume: "Resuming …", evaluate: "Starting the evaluation …" };
+      act(() => call(`runs/${chosen}/${action}`, { method: "POST" }), doing[action]);
     }
 
     function choose(run) {
@@ -147,9 +151,9 @@ export default {
         }
         names = runs.map((run) => run.name);
         if (!name.value) suggestName();
-        busy = runs.some((run) => run.state === "training" || run.state === "starting");
+        busy = runs.some((run) => ["training", "starting", "evaluating"].includes(run.state));
         start.disabled = busy;
-        start.title = busy ? "One training at a time" : "";
+        start.title = busy ? "One training or evaluation at a time" : "";
         drawList(runs);
         if (!names.includes(chosen)) chosen = names[0] ?? null;
         await refreshDetail(runs.find((run) => run.name === chosen));
@@ -203,14 +207,18 @@ export default {
       const focused = document.activeElement?.closest(".row") === buttons
         ? document.activeElement.textContent : null;
       buttons.replaceChildren(...[
-        last.state === "training" && ui.button({ label: "Stop", onclick: () => steer("stop") }),
+        ["training", "evaluating"].includes(last.state) && ui.button({ label: "Stop", onclick: () => steer("stop") }),
         last.state === "stopped" && ui.button({ label: "Resume", onclick: () => steer("resume") }),
+        ["stopped", "finished"].includes(last.state) && ui.button({
+          label: last.report ? "Make the report again" : "Make a report", onclick: () => steer("evaluate"),
+        }),
         last.report && ui.h("a", { href: `runs/${last.name}/report.html`, target: "_blank", rel: "noopener" }, "Report"),
         last.error && ui.h("span", { class: "status error", role: "alert" }, last.error),
       ].filter(Boolean));
       if (focused) [...buttons.children].find((b) => b.textContent === focused)?.focus();
+      hint.hidden = last.report || !["stopped", "finished"].includes(last.state);
+      command.textContent = last.evaluate;
       curve.hidden = !last.curve?.length;
-      if (!curve.hidden) drawCurves(canvas, last.curve, last.curve_heldout);
       const grids = last.samples ?? [];
       samples.hidden = !grids.length;
       if (grids.length) {
@@ -218,12 +226,14 @@ export default {
         const at = step == null ? -1 : grids.findIndex((file) => stepOf(file) === Number(step));
         setGrid(at < 0 ? grids.length - 1 : at);
       }
+      redraw();
     }
 
     function showGrid(i) {
       step = i === last.samples.length - 1 ? null : stepOf(last.samples[i]);
       setState({ step });
       setGrid(i);
+      redraw();
     }
 
     function setGrid(i) {
@@ -233,13 +243,28 @@ export default {
       grid.alt = `Samples of ${last.name} at step ${stepOf(last.samples[i])}`;
     }
 
-    const redraw = () => last && !curve.hidden && drawCurves(canvas, last.curve, last.curve_heldout);
+    function redraw() {
+      if (last && !curve.hidden) drawCurves(canvas, last.curve, last.curve_heldout, samples.hidden ? null : shownStep());
+    }
+
+    const shownStep = () => stepOf(last.samples[scrubber.value]);
+
+    const replay = {
+      count: () => (detail.hidden || (curve.hidden && samples.hidden) ? 0 : Math.max(1, last.samples?.length ?? 0)),
+      async show(i) {
+        if (samples.hidden) return "";
+        showGrid(i);
+        await grid.decode();
+        return `step ${shownStep()}`;
+      },
+    };
     document.addEventListener("theme", redraw);
     const sizes = new ResizeObserver(redraw);
     sizes.observe(curve);
     refresh();
     return {
       settings,
+      replay,
       unmount() {
         gone = true;
         clearTimeout(timer);
@@ -251,64 +276,3 @@ export default {
 };
 
 const stepOf = (file) => Number(file.replace(".png", ""));
-
-/** Draw the losses of batches as a line and the held-out losses as dots with a line. */
-function drawCurves(canvas, batches, heldout) {
-  const style = getComputedStyle(canvas);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  const width = canvas.clientWidth;
-  const height = canvas.clientHeight;
-  const scale = devicePixelRatio || 1;
-  if (!width) return;
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
-  const pen = canvas.getContext("2d");
-  pen.scale(scale, scale);
-  const all = [...batches, ...heldout];
-  const values = all.map(([, loss]) => loss);
-  const log = Math.min(...values) > 0;
-  const bend = log ? Math.log10 : (v) => v;
-  let low = bend(Math.min(...values));
-  let high = bend(Math.max(...values));
-  const margin = 0.06 * (high - low) || 0.5;
-  low -= margin;
-  high += margin;
-  const end = Math.max(...all.map(([step]) => step), 1);
-  const [left, right, top, bottom] = [52, 12, 10, 26];
-  const px = (step) => left + ((width - left - right) * step) / end;
-  const py = (loss) => top + (height - top - bottom) * (1 - (bend(loss) - low) / (high - low));
-  pen.font = `12px ${style.fontFamily}`;
-  pen.lineWidth = 1;
-  const ticks = [0, 1, 2, 3].map((i) => low + ((high - low) * (i + 0.5)) / 4)
-    .map((level) => Number((log ? 10 ** level : level).toPrecision(2)));
-  const texts = formatTicks(ticks);
-  for (const [i, loss] of ticks.entries()) {
-    pen.strokeStyle = colour("--line");
-    pen.beginPath();
-    pen.moveTo(left, py(loss));
-    pen.lineTo(width - right, py(loss));
-    pen.stroke();
-    pen.fillStyle = colour("--muted");
-    pen.textAlign = "right";
-    pen.fillText(texts[i], left - 6, py(loss) + 4);
-  }
-  pen.textAlign = "left";
-  pen.fillText("0", left, height - 8);
-  pen.textAlign = "right";
-  pen.fillText(`${end} steps`, width - right, height - 8);
-  const line = (points, name, thickness) => {
-    pen.strokeStyle = colour(name);
-    pen.lineWidth = thickness;
-    pen.beginPath();
-    points.forEach(([step, loss]) => pen.lineTo(px(step), py(loss)));
-    pen.stroke();
-  };
-  line(batches, "--accent", 1);
-  line(heldout, "--second", 2);
-  pen.fillStyle = colour("--second");
-  for (const [step, loss] of heldout) {
-    pen.beginPath();
-    pen.arc(px(step), py(loss), 3, 0, 2 * Math.PI);
-    pen.fill();
-  }
-}

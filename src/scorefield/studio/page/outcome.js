@@ -1,0 +1,59 @@
+// What a restoration gives: its completions as they form, their mean and their deviation.
+
+import { calm, drawImage, drawMap, keepState, layout, putImage, resize } from "./pixels.js";
+
+/** Return a section; `begin(n)` empties it and `add` takes a frame of n completions. */
+export function makeOutcome(ui) {
+  const { h } = ui;
+  let total = 0;
+  let frames = []; // states, each {step, of, sigma, …, x, mean, spread}
+  const short = (value) => ui.format(Number(value.toPrecision(3)));
+
+  const results = h("canvas", { class: "pixels", "aria-label": "Completions" });
+  const mean = h("canvas", { class: "pixels", "aria-label": "Mean of the completions" });
+  const spread = h("canvas", { class: "pixels", "aria-label": "Standard deviation of the completions" });
+  const brightest = h("output", { "aria-label": "Largest deviation" });
+  const progress = h("output", { class: "muted", "aria-label": "State" });
+  const errors = h("output", { "aria-label": "Errors" });
+  const element = h("section", { class: "stack", hidden: true, "aria-label": "Completions" },
+    h("h3", {}, "Completions"), results, progress,
+    h("div", { class: "thumbs" },
+      h("figure", {}, mean, h("figcaption", {}, "Their mean")),
+      h("figure", {}, spread, h("figcaption", {}, "Standard deviation; yellow is ", brightest))),
+    errors);
+
+  function begin(n) {
+    total = n;
+    frames = [];
+    element.hidden = false;
+    errors.textContent = progress.textContent = "";
+  }
+
+  function add(header, arrays) {
+    const frame = { ...header, ...arrays };
+    frames = keepState(frames, frame);
+    if (header.keep || !calm()) draw(frame);
+  }
+
+  function draw(frame) {
+    const [height, width] = frame.x.shape.slice(1);
+    const grid = layout(total, height, width, total > 8 ? 8 : Math.min(total, 4));
+    resize(results, grid.width, grid.height, 720);
+    results.getContext("2d").clearRect(0, 0, results.width, results.height);
+    frame.places.forEach((place, i) => putImage(results, frame.x, i, ...grid.place(place)));
+    drawImage(mean, frame.mean, 160);
+    brightest.textContent = short(drawMap(spread, frame.spread, 160));
+    progress.textContent = `${describe(frame)}, ${short(frame.seconds)} s`;
+    if (frame.errors) {
+      const [ofMean, single] = frame.errors.map(short);
+      errors.textContent = `Root mean square error of the mean ${ofMean}, of single completions ${single}.`;
+    }
+  }
+
+  const describe = (frame) => `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}`;
+  const replay = {
+    count: () => frames.length,
+    show(i) { draw(frames[i]); return describe(frames[i]); },
+  };
+  return { element, begin, add, replay };
+}
