@@ -100,7 +100,11 @@ def copied(page):
 
 def test_samples_anneal_and_equal_those_of_the_copied_code(open_page, tmp_path, monkeypatch):
     with open_page("#/images?n=5&seed=3&steps=6&label=7&guidance=2") as page:
-        wait(page, "State", "State 6 of 6, σ = 0, 11 evaluations")
+        wait(
+            page,
+            "State",
+            "State 6 of 6, σ = 0, 11 evaluations of the score, 22 calls of the network",
+        )
         end = pixels(page, "Samples:")
         command, x = copied(page)
         assert (cells(end, 5, 3) == drawn(x)).all()
@@ -169,18 +173,68 @@ def test_a_path_between_two_seeds_ends_at_their_samples(open_page, trained):
         assert np.abs(path[[0, 8]].astype(int) - drawn(ends)).max() <= 1
 
 
+def test_a_path_of_other_settings_is_cleared_and_a_path_of_all_classes_refused(open_page):
+    with open_page("#/images?n=1&steps=2&other=3") as page:
+        path = page.get_by_label("Samples between two seeds")
+        path.wait_for()
+        page.get_by_role("button", name="Sample", exact=True).click()
+        wait(page, "State", "State 2 of 2")
+        path.wait_for()
+        page.get_by_role("button", name="Next seed").click()
+        page.get_by_text("The settings have changed: Interpolate draws their path").wait_for()
+        path.wait_for(state="hidden")
+        interpolate = page.get_by_role("button", name="Interpolate")
+        interpolate.click()
+        path.wait_for()
+        page.get_by_label("Class", exact=True).select_option("all")
+        page.get_by_text("A path is of one class: choose one above").wait_for()
+        path.wait_for(state="hidden")
+        assert interpolate.is_disabled()
+        page.get_by_label("Class", exact=True).select_option("3")
+        interpolate.click()
+        path.wait_for()
+
+
+def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(open_page):
+    with open_page("#/images?n=1&steps=6") as page:
+        wait(page, "State", "State 6 of 6")
+        page.get_by_label("Noise level σ").press("ArrowLeft")
+        wait(page, "State", "State 5 of 6")
+        noisy = pixels(page, "Samples:")
+        page.get_by_label("Noise level σ").press("ArrowLeft")
+        page.get_by_label("Noise level σ").press("ArrowRight")
+        page.reload()
+        wait(page, "State", "State 5 of 6")
+        assert (pixels(page, "Samples:") == noisy).all()
+        page.get_by_role("button", name="Next seed").click()
+        wait(page, "State", "State 6 of 6")
+        assert "sigma" not in page.url
+
+
 def test_the_measured_frontier_says_where_the_page_is(open_page):
     with open_page("#/images?n=1&steps=5") as page:
         here = page.get_by_label("You are here")
-        here.filter(has_text="You are here: heun at 9 evaluations").wait_for()
-        assert "has a Fréchet distance of 2.5 (2.25 to 2.75)" in here.inner_text()
+        here.filter(has_text="You are at 9 network calls an image with heun, which has").wait_for()
+        assert "which has a Fréchet distance of 2.5 (2.25 to 2.75)" in here.inner_text()
+        wait(page, "You are here", "On this page an image took")
         plot = page.get_by_label("Fréchet distance against cost")
         assert plot.evaluate(COUNT, [0, 114, 178]) > 20  # the sampler's curve
         assert plot.evaluate(COUNT, [184, 119, 0]) > 20  # the line of the page
         page.get_by_label("Steps").fill("30")
         page.keyboard.press("Enter")
-        here.filter(has_text="You are at 59 evaluations; the nearest that was measured").wait_for()
-        assert "heun at 79 evaluations has a Fréchet distance of 1.5" in here.inner_text()
+        here.filter(has_text="You are at 59 network calls an image with heun").wait_for()
+        assert "nearest that was measured, 79 calls, has a Fréchet distance of 1.5" in (
+            here.inner_text()
+        )
+        # 40 samples of 79 calls took 4 seconds: 59/79 of 0.1
+        page.get_by_label("Cost", exact=True).and_(page.locator("select")).select_option("seconds")
+        wait(page, "You are here", "You are at about 0.0747 s an image where it was measured")
+        page.get_by_label("Class", exact=True).select_option("3")
+        page.get_by_label("Guidance").press("End")
+        # a second call for each evaluation
+        wait(page, "You are here", "You are at about 0.149 s an image where it was measured")
+        wait(page, "You are here", "Guidance, which calls the network twice")
+        wait(page, "Cost", "59 evaluations of the score, 118 calls of the network")
 
 
 def test_a_page_that_waits_for_another_says_so_and_has_its_lists(open_page, monkeypatch):
@@ -496,13 +550,14 @@ def test_an_image_that_is_measured_already_is_not_measured_again(open_page):
 
 
 @pytest.fixture
-def coloured():
+def coloured(monkeypatch):
     """A studio over a model of images of 3 × 4 × 4, without a run."""
     net = torch.nn.Module()
     net.forward = lambda x, cond: -x / (1 + cond.view(-1, 1, 1, 1) ** 2)
     prior = Prior(torch.full((3, 4, 4), 0.5), torch.tensor(1.0))
     own = Studio(None, Path("runs"))
-    own.model = ScoreModel(net, Precondition("score", "sigma", 40.0, 0.01), prior=prior)
+    model = ScoreModel(net, Precondition("score", "sigma", 40.0, 0.01), prior=prior)
+    monkeypatch.setattr(Studio, "model", model)
     picture = Image.fromarray(np.arange(48, dtype="uint8").reshape(4, 4, 3))
     picture.save(path := Path("colours.png"))
     own.upload = own.remember(path.read_bytes())

@@ -131,12 +131,12 @@ def test_a_replay_of_a_run_shows_its_grids_over_the_steps(open_page, pictured, t
         download.value.save_as(tmp_path / "replay.html")
         page.goto((tmp_path / "replay.html").as_uri())
         caption = page.locator("output")
-        assert caption.inner_text() == "frame 1 of 2: step 10"
+        assert caption.inner_text() == "frame 1 of 2: pictured, step 10"
         assert page.evaluate(PICTURES, "Samples of") == [[200, 0, 0, 255]]
         curve = page.get_by_role("img", name="Loss and held-out loss")
         first = curve.get_attribute("src")
         page.get_by_label("Frame").press("End")
-        caption.filter(has_text="frame 2 of 2: step 20").wait_for()
+        caption.filter(has_text="frame 2 of 2: pictured, step 20").wait_for()
         assert page.evaluate(PICTURES, "Samples of") == [[0, 0, 200, 255]]
         assert curve.get_attribute("src") != first  # the mark has moved
 

@@ -53,6 +53,11 @@ class SampleSettings:
     label: str | None = None
     guidance: Annotated[float, Between(-MAX_GUIDANCE, MAX_GUIDANCE)] = 1.0
 
+    @property
+    def calls(self) -> int:
+        """Number of network calls in an evaluation of the score; guidance has a second one."""
+        return 1 if self.guidance == 1 else 2
+
     def plan(self, studio: Studio) -> Plan:
         """Return the plan, as `scorefield sample` chooses it."""
         if studio.run is None:
@@ -166,8 +171,10 @@ def count_steps(plan: Plan) -> int:
 
 def describe_plan(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
     """Yield the cost and the noise levels of a plan, before it is run."""
-    plan = parse_settings(SampleSettings, settings).plan(studio)
-    yield Frame({"keep": True, "evaluations": plan.evaluations, "levels": plan.sigmas.tolist()})
+    wanted = parse_settings(SampleSettings, settings)
+    plan = wanted.plan(studio)
+    header = {"evaluations": plan.evaluations, "calls": wanted.calls * plan.evaluations}
+    yield Frame({"keep": True, "levels": plan.sigmas.tolist(), **header})
 
 
 def read_frontier(studio: Studio) -> list[dict[str, Any]]:
@@ -222,7 +229,8 @@ def frame_of(
     evaluations = torch.as_tensor(state.evaluations).float().mean().item()
     header = {
         "step": state.step, "of": plan.states, "sigma": state.sigma, "evaluations": evaluations,
-        "seconds": seconds, "n": wanted.n, "sampler": plan.sampler, **more,
+        "calls": wanted.calls * evaluations, "seconds": seconds, "n": wanted.n,
+        "sampler": plan.sampler, **more,
     }  # fmt: skip
     shown = {"x": to_bytes(decode(state.x)), "denoised": to_bytes(decode(state.denoised))}
     return Frame(header, shown)

@@ -1,32 +1,34 @@
 // The measured frontier: quality of the samples against cost, and where the page's settings stand.
 
-/** Return a section; `show` takes what was measured, `here` where the page is. */
+/** Return a section; `show` takes what was measured, `here` changes where the page is. */
 export function costs(ui, tools) {
   const { h } = ui;
   let points = [];
-  let here = {};
+  let here = {}; // {sampler, calls, guided, seconds, n}, the last two of the samples on the page
+  const short = (value) => ui.format(Number(value.toPrecision(3)));
   const canvas = h("canvas", { class: "plot", "aria-label": "Fréchet distance against cost" });
   const finding = h("output", { "aria-label": "You are here" });
   const note = h("p", { class: "muted" });
   const axis = ui.select({
-    label: "Cost", options: [["evaluations", "evaluations of the score"], ["seconds", "seconds an image"]],
+    label: "Cost", options: [["calls", "network calls an image"], ["seconds", "seconds an image, where it was measured"]],
     onchange: () => draw(),
   });
   const rows = h("tbody");
   const table = h("details", {}, h("summary", {}, "As a table"), h("div", { class: "scroll" },
-    h("table", {}, h("thead", {}, h("tr", {}, ["sampler", "evaluations", "Fréchet distance", "s an image"].map((name) => h("th", {}, name)))), rows)));
+    h("table", {}, h("thead", {}, h("tr", {}, ["sampler", "network calls", "Fréchet distance", "s an image"].map((name) => h("th", {}, name)))), rows)));
   const plot = h("div", { class: "stack" }, h("div", { class: "row" }, axis.element), canvas, finding, table);
   const element = h("section", { class: "stack" }, h("h3", {}, "Quality against cost"), note, plot);
-  const cost = (point) => (axis.value === "seconds" ? point.seconds / point.samples : point.evaluations);
+  const speed = (point) => point.seconds / point.samples; // seconds an image
+  const cost = (point) => (axis.value === "seconds" ? speed(point) : point.evaluations);
 
   function show(frontier, run) {
     points = frontier;
     plot.hidden = !points.length;
     note.textContent = points.length
-      ? `Measured with ${points[0].samples} samples a point, with 95 % intervals; less is better.`
+      ? `Measured by scorefield evaluate with ${points[0].samples} samples a point, without guidance. Less is better; intervals are of 95 %, seconds those of the machine and the batches that measured.`
       : `Not measured yet: scorefield evaluate ${run ?? "RUN"} --frontier measures it.`;
     rows.replaceChildren(...points.map((point) => h("tr", {},
-      [point.sampler, ui.format(point.evaluations), `${ui.format(point.value)} (${ui.format(point.low)} to ${ui.format(point.high)})`, ui.format(point.seconds / point.samples)]
+      [point.sampler, ui.format(point.evaluations), `${ui.format(point.value)} (${ui.format(point.low)} to ${ui.format(point.high)})`, ui.format(speed(point))]
         .map((text) => h("td", {}, text)))));
     draw();
   }
@@ -44,7 +46,7 @@ export function costs(ui, tools) {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const [left, right, top, bottom] = [48, 16, 26, 34];
-    const mine = axis.value === "seconds" ? here.seconds : here.evaluations;
+    const mine = placeHere();
     const costsOf = [...points.map(cost), ...(mine ? [mine] : [])];
     const floor = points[0].real;
     const values = [...points.map((point) => point.value), ...(floor ? [floor] : [])];
@@ -71,7 +73,7 @@ export function costs(ui, tools) {
       edge = x(v) + pen.measureText(text).width / 2 + 8;
       pen.fillText(text, x(v), high - bottom + 16);
     }
-    pen.fillText(axis.value === "seconds" ? "seconds an image" : "evaluations of the score", (left + wide - right) / 2, high - 4);
+    pen.fillText(axis.value === "seconds" ? "seconds an image, where it was measured" : "network calls an image", (left + wide - right) / 2, high - 4);
     pen.textAlign = "right";
     for (const [v, text] of ticks(values)) {
       line(pen, [[left, y(v)], [wide - right, y(v)]]);
@@ -90,7 +92,8 @@ export function costs(ui, tools) {
     for (const name of names.filter((other) => other !== here.sampler).concat(here.sampler ?? [])) {
       const own = points.filter((point) => point.sampler === name).sort((a, b) => cost(a) - cost(b));
       const current = name === here.sampler;
-      pen.strokeStyle = pen.fillStyle = current ? colour("accent") : colour("line");
+      pen.strokeStyle = pen.fillStyle = current ? colour("accent") : colour("muted");
+      pen.globalAlpha = current ? 1 : 0.5;
       pen.lineWidth = current ? 2.5 : 1.5;
       line(pen, own.map((point) => [x(cost(point)), y(point.value)]));
       for (const point of own) {
@@ -100,6 +103,7 @@ export function costs(ui, tools) {
         pen.fill();
       }
     }
+    pen.globalAlpha = 1;
     if (mine) {
       pen.strokeStyle = pen.fillStyle = colour("second");
       pen.lineWidth = 2;
@@ -116,18 +120,36 @@ export function costs(ui, tools) {
     pen.stroke();
   }
 
-  function tell(mine) {
+  /** The measured point nearest to the page's number of network calls, if it can be of its sampler. */
+  function nearestPoint() {
     const own = points.filter((point) => point.sampler === here.sampler);
-    if (!mine) finding.textContent = "";
-    else if (!own.length) finding.textContent = `${here.sampler} has not been measured for this run.`;
-    else {
-      const nearest = own.reduce((a, b) => (
-        Math.abs(Math.log(a.evaluations / here.evaluations)) <= Math.abs(Math.log(b.evaluations / here.evaluations)) ? a : b));
-      const exact = nearest.evaluations === here.evaluations;
-      const place = `${here.sampler} at ${ui.format(nearest.evaluations)} evaluations has a Fréchet distance of ${ui.format(nearest.value)} (${ui.format(nearest.low)} to ${ui.format(nearest.high)})`;
-      const speed = here.seconds ? ` An image takes ${ui.format(Number(here.seconds.toPrecision(3)))} s here.` : "";
-      finding.textContent = (exact ? `You are here: ${place}.` : `You are at ${ui.format(here.evaluations)} evaluations; the nearest that was measured: ${place}.`) + speed;
-    }
+    const gap = (point) => Math.abs(Math.log(point.evaluations / here.calls));
+    return (own.length ? own : points).reduce((a, b) => (gap(a) <= gap(b) ? a : b));
+  }
+
+  /** The page's cost on the axis; seconds are those that the measurement would have taken. */
+  function placeHere() {
+    if (!here.calls || axis.value === "calls") return here.calls;
+    const nearest = nearestPoint();
+    return (here.calls * speed(nearest)) / nearest.evaluations;
+  }
+
+  function tell(mine) {
+    if (!mine) { finding.textContent = ""; return; }
+    const nearest = nearestPoint();
+    const { sampler, calls, guided, seconds, n } = here;
+    const place = axis.value === "calls" ? `${ui.format(mine)} network calls an image`
+      : `about ${short(mine)} s an image where it was measured`;
+    const other = nearest.evaluations === calls ? ", which"
+      : `; the nearest that was measured, ${ui.format(nearest.evaluations)} calls,`;
+    const measured = nearest.sampler === sampler
+      ? `${other} has a Fréchet distance of ${ui.format(nearest.value)} (${ui.format(nearest.low)} to ${ui.format(nearest.high)}).`
+      : ", a sampler that has not been measured for this run.";
+    finding.textContent = [
+      `You are at ${place} with ${sampler}${measured}`,
+      guided && "Guidance, which calls the network twice, changes the samples and was not measured.",
+      seconds && `On this page an image took ${short(seconds)} s, with ${n} at once.`,
+    ].filter(Boolean).join(" ");
   }
 
   const redraw = () => draw();
@@ -135,7 +157,7 @@ export function costs(ui, tools) {
   addEventListener("resize", redraw);
   return {
     element, show,
-    here(place) { here = { ...(place.seconds ? {} : { seconds: here.seconds }), ...place }; draw(); },
+    here(place) { here = { ...here, ...place }; draw(); },
     unmount() { document.removeEventListener("theme", redraw); removeEventListener("resize", redraw); },
   };
 }

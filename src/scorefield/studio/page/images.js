@@ -19,9 +19,14 @@ export default {
     let at = 0; // the state that is shown
     let chosen = state.chosen == null ? null : Number(state.chosen);
     let playing = null;
+    let goal = state.sigma == null ? null : Number(state.sigma); // the noise level to show at the end
+    let pathSettings = null; // of the path that is shown, as text
     let wantsPath = state.other != null;
     const jobs = {};
     const short = (value, digits = 3) => ui.format(Number(value.toPrecision(digits)));
+
+    const countCalls = ({ evaluations, calls }) => `${ui.format(evaluations)} evaluations of the score`
+      + (calls === evaluations ? "" : `, ${ui.format(calls)} calls of the network with guidance`);
 
     const start = (name, job, settings, handlers) => {
       jobs[name]?.cancel();
@@ -35,7 +40,7 @@ export default {
       return { frame: guard(handlers.frame), status: guard(handlers.status) };
     };
 
-    const keep = (patch) => { tools.setState(patch); sample(); };
+    const keep = (patch) => { tools.setState({ ...patch, sigma: null }); sample(); };
     const status = ui.status();
     const sampler = ui.select({
       label: "Sampler", options: [],
@@ -81,9 +86,11 @@ export default {
     const scrubber = ui.slider({
       label: "Noise level σ", min: 0, max: 1, step: 1, value: 0,
       show: (i) => (frames[i] ? short(frames[i].sigma) : "–"),
-      oninput: (i) => { pause(); at = i; draw(); },
+      oninput: (i) => { pause(); at = i; draw(); keepLevel(); },
     });
-    const play = ui.button({ label: "Play", onclick: () => (playing ? pause() : replay()) });
+    const play = ui.button({
+      label: "Play", onclick: () => { if (playing) { pause(); keepLevel(); } else replay(); },
+    });
     const facts = h("output", { class: "muted", "aria-label": "State" });
 
     const portrait = h("canvas", { class: "pixels", "aria-label": "The chosen sample" });
@@ -141,7 +148,7 @@ export default {
     function settings() {
       const all = {
         sampler: sampler.value, steps: steps.value, seed: seed.value, n: count.value,
-        label: label.value || null, guidance: guidance.value,
+        label: label.value || null, guidance: label.value ? guidance.value : 1,
       };
       if (sampler.value === about.sampler) delete all.sampler; // with the run's own options
       if (steps.value === about.samplers[sampler.value]) delete all.steps;
@@ -155,12 +162,16 @@ export default {
     function sample() {
       if (!about) return;
       pause();
+      adapt();
       const asked = settings();
+      figures.here({ seconds: null });
+      checkPath();
       let begun = false;
       start("plan", "images.plan", asked, only("plan", {
         frame(header) {
-          cost.textContent = `${header.evaluations} evaluations of the score an image`;
-          figures.here({ sampler: sampler.value, evaluations: header.evaluations });
+          cost.textContent = `${countCalls(header)} an image`;
+          const { evaluations, calls } = header;
+          figures.here({ sampler: sampler.value, calls, guided: calls !== evaluations });
         },
       }));
       start("sample", "images.sample", asked, only("sample", {
@@ -182,8 +193,10 @@ export default {
     }
 
     function finish(header) {
-      const each = header.seconds / header.n;
-      figures.here({ sampler: header.sampler, evaluations: header.evaluations, seconds: each });
+      const { sampler, calls, n } = header;
+      figures.here({ sampler, calls, n, seconds: header.seconds / n });
+      if (goal != null) scrubTo(goal);
+      goal = null;
       if (chosen != null && chosen < header.n) inspect();
       else details.hidden = true;
     }
@@ -196,7 +209,7 @@ export default {
       placeCursor();
       const each = frame.seconds / frame.n;
       facts.textContent = `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}, `
-        + `${ui.format(frame.evaluations)} evaluations, ${short(each)} s an image`;
+        + `${countCalls(frame)}, ${short(each)} s an image with ${frame.n} at once`;
       if (chosen != null && chosen < frame.n) {
         drawImage(portrait, frame.x, 160, chosen);
         drawImage(mean, frame.denoised, 160, chosen);
@@ -275,9 +288,31 @@ export default {
         + (header.usual ? `, ${short(first / header.usual, 2)} times as far as held-out images are (median ${short(header.usual)}).` : ".");
     }
 
+    function adapt() { // guidance goes towards a class
+      guidance.input.disabled = !label.value;
+      guidance.input.title = label.value ? "" : "Choose a class first: guidance goes towards it";
+    }
+
+    function checkPath() { // clear a path that is not of the settings; true if there can be one
+      const refused = label.value === "all";
+      going.disabled = copyPath.disabled = refused;
+      const old = pathSettings != null && pathSettings !== JSON.stringify(betweenSettings());
+      if (old) {
+        jobs.between.cancel();
+        only("between", {});
+        path.hidden = true;
+        pathSettings = null;
+      }
+      if (refused) pathStatus.say("A path is of one class: choose one above.");
+      else if (old) pathStatus.say("The settings have changed: Interpolate draws their path.");
+      else if (pathSettings == null) pathStatus.say("");
+      return !refused;
+    }
+
     function between() {
       wantsPath = true;
-      if (!about) return; // it will be computed when that has arrived
+      if (!about || !checkPath()) return; // it is computed when that has arrived
+      pathSettings = JSON.stringify(betweenSettings());
       start("between", "images.between", betweenSettings(), only("between", {
         frame(header, arrays) {
           if (calm() && !header.last) return;
@@ -286,6 +321,16 @@ export default {
         },
         status: follow(pathStatus, "Interpolating"),
       }));
+    }
+
+    function scrubTo(sigma) {
+      const gap = (frame) => Math.abs(frame.sigma - sigma);
+      at = frames.reduce((best, frame, i) => (gap(frame) < gap(frames[best]) ? i : best), 0);
+      draw();
+    }
+
+    function keepLevel() {
+      tools.setState({ sigma: at === frames.length - 1 ? null : short(frames[at].sigma, 4) });
     }
 
     function replay() {

@@ -2,13 +2,18 @@
 
 import { calm, drawImage, drawMap, keepState, layout, putImage, resize } from "./pixels.js";
 
-/** Return a section; `begin(n)` empties it and `add` takes a frame of n completions. */
+/**
+ * Return a section. `begin(n, settings)` empties it, `add` takes a frame of n completions, and
+ * `compare(settings)` says whether it is of these settings, which are a text.
+ */
 export function makeOutcome(ui) {
   const { h } = ui;
   let total = 0;
+  let settings = null; // of the completions
   let frames = []; // states, each {step, of, sigma, …, x, mean, spread}
   const short = (value) => ui.format(Number(value.toPrecision(3)));
 
+  const note = h("output", { class: "muted", "aria-label": "Settings" });
   const results = h("canvas", { class: "pixels", "aria-label": "Completions" });
   const mean = h("canvas", { class: "pixels", "aria-label": "Mean of the completions" });
   const spread = h("canvas", { class: "pixels", "aria-label": "Standard deviation of the completions" });
@@ -16,17 +21,24 @@ export function makeOutcome(ui) {
   const progress = h("output", { class: "muted", "aria-label": "State" });
   const errors = h("output", { "aria-label": "Errors" });
   const element = h("section", { class: "stack", hidden: true, "aria-label": "Completions" },
-    h("h3", {}, "Completions"), results, progress,
+    h("h3", {}, "Completions"), note, results, progress,
     h("div", { class: "thumbs" },
       h("figure", {}, mean, h("figcaption", {}, "Their mean")),
       h("figure", {}, spread, h("figcaption", {}, "Standard deviation; yellow is ", brightest))),
     errors);
 
-  function begin(n) {
+  function begin(n, own) {
     total = n;
+    settings = own;
+    compare(own);
     frames = [];
     element.hidden = false;
     errors.textContent = progress.textContent = "";
+  }
+
+  function compare(others) {
+    const old = settings != null && settings !== others;
+    note.textContent = old ? "These are of other settings: Restore samples those of the new ones." : "";
   }
 
   function add(header, arrays) {
@@ -55,5 +67,5 @@ export function makeOutcome(ui) {
     count: () => frames.length,
     show(i) { draw(frames[i]); return describe(frames[i]); },
   };
-  return { element, begin, add, replay };
+  return { element, begin, add, compare, replay };
 }

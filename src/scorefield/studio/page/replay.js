@@ -11,26 +11,26 @@ const MAX_EXACT = 2 ** 15; // pixels of a picture without loss
  * one and returns its caption, or a promise of it.
  */
 export async function makeReplay({ title, replay, root, address }) {
+  await replay.show(0); // now all pictures have a size
   const sources = [...root.querySelectorAll("canvas, img")]
     .filter((source) => source.offsetParent && sizeOf(source)[0]);
-  const take = async (i) => {
-    const caption = await replay.show(i);
-    return { caption, urls: sources.map(encode) };
-  };
-  const cost = (await take(0)).urls.join("").length; // the noise of the first is the most costly
+  const cost = sources.map(encode).join("").length; // the noise of the first is the most costly
   const count = replay.count();
   const stride = Math.ceil(count / Math.min(MAX_FRAMES, Math.max(2, MAX_FILE / cost)));
   const pictures = new Map(); // numbers by their URL, because some pictures do not change
   const frames = [];
   for (let i = (count - 1) % stride; i < count; i += stride) {
-    const { caption, urls } = await take(i);
+    const caption = await replay.show(i);
+    const urls = sources.map(encode);
     for (const url of urls) if (!pictures.has(url)) pictures.set(url, pictures.size);
     frames.push({ shown: urls.map((url) => pictures.get(url)), caption });
   }
   const images = sources.map((source) => {
     const label = escapeHtml(source.getAttribute("aria-label") ?? source.alt);
+    const caption = label.replace(/: .*/, ""); // the rest is of keys
     const scaling = getComputedStyle(source).imageRendering;
-    return `<img alt="${label}" style="width: ${source.clientWidth}px; image-rendering: ${scaling}">`;
+    return `<figure><img alt="${label}" style="width: ${source.clientWidth}px; image-rendering: ${scaling}">
+<figcaption>${caption}</figcaption></figure>`;
   });
   return page(title, address, images.join(""), { frames, pictures: [...pictures.keys()] });
 }
@@ -63,6 +63,7 @@ const escapeHtml = (text) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)
 function page(title, address, images, record) {
   const dark = document.documentElement.dataset.theme === "dark";
   const [paper, ink] = dark ? ["#14171d", "#e6e9ef"] : ["#ffffff", "#1d2330"];
+  const alone = record.frames.length > 1 ? "" : " hidden";
   const data = JSON.stringify(record).replaceAll("<", "\\u003c");
   return `<!DOCTYPE html>
 <html lang="en">
@@ -72,18 +73,20 @@ function page(title, address, images, record) {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>${escapeHtml(title)}</title>
 <style>
+:root { color-scheme: ${dark ? "dark" : "light"}; }
 body { font: 16px/1.5 system-ui, sans-serif; color: ${ink}; background: ${paper}; margin: 2rem auto;
        max-width: 90rem; padding: 0 1rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; } img { max-width: 100%; }
-.bar:not([hidden]) { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; } input { flex: 1; }
+figure { margin: 0; } figcaption { font-size: 0.85rem; opacity: 0.75; } [hidden] { display: none; }
+.bar { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; margin: 1rem 0; } input { flex: 1; }
 output { min-width: 12rem; font-variant-numeric: tabular-nums; } code { overflow-wrap: anywhere; }
 </style>
 </head>
 <body>
 <h1>${escapeHtml(title)}</h1>
 <div class="pictures">${images}</div>
-<div class="bar"${record.frames.length > 1 ? "" : " hidden"}><button type="button">Play</button>
-<input type="range" aria-label="Frame" min="0" max="${record.frames.length - 1}" value="0"><output></output></div>
+<div class="bar"><button type="button"${alone}>Play</button>
+<input type="range"${alone} aria-label="Frame" min="0" max="${record.frames.length - 1}" value="0"><output></output></div>
 <p>Recorded in the scorefield studio at <code>${escapeHtml(address)}</code></p>
 <script>
 const { frames, pictures } = ${data};

@@ -20,12 +20,16 @@ export default {
     let about = null;
     let upload = state.upload == null ? null : { upload: state.upload, file: state.file ?? "image.png" };
     const jobs = {};
+    const setState = (patch) => {
+      tools.setState(patch);
+      if (about) outcome.compare(JSON.stringify(settings()));
+    };
     const short = (value) => ui.format(Number(value.toPrecision(3)));
 
     const status = ui.status();
     const heldout = ui.number({
       label: "Held-out image", min: 0, value: state.heldout ?? 0,
-      onchange: (value) => { tools.setState({ heldout: value }); take(null); },
+      onchange: (value) => { setState({ heldout: value }); take(null); },
     });
     const file = h("input", { type: "file", accept: "image/*,.npy", "aria-label": "Your own image", onchange: () => send(file.files[0]) });
     const taken = h("output", { "aria-label": "Uploaded" });
@@ -34,16 +38,16 @@ export default {
       ondragleave: () => drop.classList.remove("over"),
       ondrop: (event) => { event.preventDefault(); drop.classList.remove("over"); send(event.dataTransfer.files[0]); },
     }, h("p", { class: "muted" }, "Or drop an image here, or choose one; it is cut and scaled to the model's size. An .npy file of a measurement is taken as it is."), file, taken);
-    const keep = (name) => (value) => tools.setState({ [name]: value });
+    const keep = (name) => (value) => setState({ [name]: value });
     const task = ui.select({
       label: "Operator", options: [], onchange: (value) => {
-        tools.setState({ task: value });
+        setState({ task: value });
         mask.open(value, about.shape.slice(1));
         adapt();
         load();
       },
     });
-    const again = (name) => (value) => { tools.setState({ [name]: value }); load(); };
+    const again = (name) => (value) => { setState({ [name]: value }); load(); };
     const factor = ui.select({ label: "Pixels a side that became one", options: [], onchange: again("factor") });
     const sigma = ui.slider({ label: "Blur in pixels", min: 0.25, max: 8, step: 0.25, value: state.sigma ?? 1 });
     sigma.input.addEventListener("change", () => again("sigma")(sigma.value));
@@ -54,20 +58,20 @@ export default {
     });
     const measuredAlready = ui.checkbox({
       label: "It is a measurement already", value: state.measured != null,
-      onchange: (value) => { tools.setState({ measured: value ? 1 : null }); load(); },
+      onchange: (value) => { setState({ measured: value ? 1 : null }); load(); },
     });
     const mask = makeMask({
-      ui, state, setState: tools.setState,
+      ui, state, setState,
       onchange: () => task.value === "fourier" && load(), // which measures what is known
     });
-    const method = ui.select({ label: "Method", options: [], onchange: (value) => { tools.setState({ method: value }); adapt(); } });
+    const method = ui.select({ label: "Method", options: [], onchange: (value) => { setState({ method: value }); adapt(); } });
     const bias = h("output", { class: "muted small", "aria-label": "Measured bias" });
     const n = ui.number({ label: "Completions", min: 1, max: 64, value: state.n ?? 8, onchange: keep("n") });
     const steps = ui.number({ label: "Steps", min: 1, max: 10000, value: state.steps ?? "", optional: true, onchange: keep("steps") });
     const particles = ui.number({ label: "Particles in a filter", min: 1, max: 256, value: state.particles ?? 32, onchange: keep("particles") });
     const filters = ui.number({ label: "Filters", min: 1, max: 64, value: state.filters ?? 4, onchange: keep("filters") });
     steps.input.placeholder = "auto";
-    const label = ui.select({ label: "Class", options: [], onchange: (value) => tools.setState({ label: value || null }) });
+    const label = ui.select({ label: "Class", options: [], onchange: (value) => { setState({ label: value || null }); adapt(); } });
     const guidance = ui.slider({ label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1, oninput: keep("guidance") });
     const seed = ui.number({ label: "Seed", min: 0, max: 2 ** 53 - 1, value: state.seed ?? 0, onchange: again("seed") });
     const go = ui.button({ label: "Restore", kind: "primary", onclick: () => restore() });
@@ -90,7 +94,7 @@ export default {
     root.append(
       h("h2", {}, "Restore"),
       h("p", { class: "muted" }, "Say what is known of an image; the model samples images that agree with it."),
-      h("div", { class: "view" },
+      h("div", { class: "view restore" },
         h("div", { class: "controls" },
           ui.group("Image", heldout.element, drop, measuredAlready.element),
           ui.group("Measurement", task.element, factor.element, sigma.element, angles.element, noise.element),
@@ -116,7 +120,7 @@ export default {
       upload = image;
       measuredAlready.value = image != null && image.file.toLowerCase().endsWith(".npy");
       const measured = measuredAlready.value ? 1 : null;
-      tools.setState({ upload: image?.upload, file: image?.file, measured });
+      setState({ upload: image?.upload, file: image?.file, measured });
       adapt();
       load();
     }
@@ -135,7 +139,8 @@ export default {
 
     function settings() {
       const all = {
-        ...measurement(), n: n.value, method: method.value, label: label.value || null, guidance: guidance.value,
+        ...measurement(), n: n.value, method: method.value, label: label.value || null,
+        guidance: label.value ? guidance.value : 1,
       };
       if (steps.value !== null) all.steps = steps.value;
       if (about.methods[method.value].particles) Object.assign(all, { particles: particles.value, filters: filters.value });
@@ -161,7 +166,7 @@ export default {
 
     function restore() {
       jobs.run?.cancel();
-      outcome.begin(n.value);
+      outcome.begin(n.value, JSON.stringify(settings()));
       const mine = jobs.run = run("restore.run", settings(), {
         frame(header, arrays) {
           if (jobs.run === mine) outcome.add(header, arrays);
@@ -178,6 +183,8 @@ export default {
       measuredAlready.element.hidden = !upload;
       taken.textContent = upload ? `Shown: ${upload.file}` : "";
       noise.input.placeholder = short(about.noise[task.value]);
+      guidance.input.disabled = !label.value;
+      guidance.input.title = label.value ? "" : "Choose a class first: guidance goes towards it";
       const names = Object.entries(about.methods).filter(([, one]) => one.biases[kind]);
       const before = method.value || state.method;
       method.fill(names.map(([name, one]) => [name, `${name}: bias ${Math.round(100 * one.biases[kind].largest)} %`]));

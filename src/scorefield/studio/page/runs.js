@@ -223,6 +223,7 @@ export default {
       samples.hidden = !grids.length;
       if (grids.length) {
         scrubber.input.max = grids.length - 1;
+        scrubber.input.hidden = grids.length === 1;
         const at = step == null ? -1 : grids.findIndex((file) => stepOf(file) === Number(step));
         setGrid(at < 0 ? grids.length - 1 : at);
       }
@@ -252,10 +253,10 @@ export default {
     const replay = {
       count: () => (detail.hidden || (curve.hidden && samples.hidden) ? 0 : Math.max(1, last.samples?.length ?? 0)),
       async show(i) {
-        if (samples.hidden) return "";
+        if (samples.hidden) return last.name;
         showGrid(i);
         await grid.decode();
-        return `step ${shownStep()}`;
+        return `${last.name}, step ${shownStep()}`;
       },
     };
     document.addEventListener("theme", redraw);
