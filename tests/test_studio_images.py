@@ -317,6 +317,27 @@ def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_p
             assert (last != before).any()
 
 
+def test_completions_of_other_settings_are_named_so(open_page):
+    with open_page("#/restore?heldout=2&n=2&steps=3") as page:
+        restore(page)
+        note = page.get_by_label("Settings", exact=True)
+        assert note.inner_text() == ""
+        page.get_by_role("button", name="Centre").click()
+        wait(page, "Settings", "These are of other settings")
+        restore(page)
+        assert note.inner_text() == ""
+
+
+def test_guidance_waits_for_a_class(open_page):
+    with open_page("#/images?n=1&steps=2&guidance=3") as page:
+        wait(page, "State", "State 2 of 2, σ = 0, 3 evaluations of the score, 0")
+        guidance = page.get_by_label("Guidance")
+        assert guidance.is_disabled()
+        page.get_by_label("Class", exact=True).select_option("3")
+        wait(page, "State", "State 2 of 2, σ = 0, 3 evaluations of the score, 6 calls")
+        assert guidance.is_enabled()
+
+
 def test_a_mask_outlives_other_operators_and_a_reload(open_page):
     with open_page("#/restore?heldout=2") as page:
         wait(page, "Known", "32 of 64 pixels are known")

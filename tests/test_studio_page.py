@@ -134,6 +134,17 @@ def test_a_number_is_short(page, value, text):
     assert page.evaluate(FORMAT, ["format", value]) == text
 
 
+@pytest.mark.parametrize("view", ["images", "restore"])
+def test_a_view_without_a_model_says_so_and_leads_to_one(open_page, view):
+    with open_page(f"#/{view}") as page:
+        page.get_by_role("alert").filter(
+            has_text="start the studio as scorefield studio"
+        ).wait_for()
+        assert page.get_by_role("combobox").count() == 0
+        page.locator("main").get_by_role("link", name="Runs").click()
+        page.get_by_role("heading", name="Runs").wait_for()
+
+
 LEAK = 2**20
 """Bytes of each frame that waits for a page."""
 START_LARGE = """async () => {

@@ -153,6 +153,7 @@ def test_a_run_without_a_report_says_how_to_get_one(open_page, studio, pictured,
     with open_page(f"#/runs?run={pictured.name}") as page:
         hint = page.get_by_text("No report yet: ")
         hint.filter(has_text=f"scorefield evaluate {pictured} writes one").wait_for()
+        page.get_by_text(f"scorefield studio {pictured} opens it in Images").wait_for()
         page.get_by_role("button", name="Make a report").click()
         page.get_by_role("link", name="Report").wait_for()
         hint.wait_for(state="hidden")

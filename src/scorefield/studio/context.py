@@ -48,7 +48,8 @@ class Studio:
             return {"run": None}
         prior = self.model.prior
         shape = None if prior is None else [*prior.mean.shape]
-        return {"run": str(self.run), "shape": shape, "classes": self.model.classes}
+        name = self.run.name if self.run.resolve().parent == self.runs.resolve() else None
+        return {"run": str(self.run), "name": name, "shape": shape, "classes": self.model.classes}
 
     def remember(self, content: bytes) -> str:
         """Keep an upload and return its name, by which an address can open it again."""

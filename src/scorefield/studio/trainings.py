@@ -176,7 +176,9 @@ class Trainings:
             ],
             "samples": sorted(path.name for path in samples),
             "report": (directory / "report.html").is_file(),
-            "evaluate": join(["scorefield", "evaluate", str(directory)]),
+            "commands": {
+                name: join(["scorefield", name, str(directory)]) for name in ("evaluate", "studio")
+            },
         }
 
     def find(self, name: str) -> Path:

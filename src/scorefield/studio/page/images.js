@@ -365,7 +365,7 @@ export default {
         sample();
         if (wantsPath) between();
       },
-      status: (message) => message.status === "error" && status.say(message.message, true),
+      status: (message) => message.status === "error" && ui.refuse(root, message.message),
     });
 
     return {

@@ -224,7 +224,7 @@ export default {
         adapt();
         load();
       },
-      status: (message) => message.status === "error" && status.say(message.message, true),
+      status: (message) => message.status === "error" && ui.refuse(root, message.message),
     });
 
     return {

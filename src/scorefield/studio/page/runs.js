@@ -13,12 +13,14 @@ export default {
   name: "runs",
   title: "Runs",
 
-  mount(root, state, { ui, setState, copy }) {
+  mount(root, state, { ui, setState, copy, about }) {
     let timer = null;
     let gone = false;
     let chosen = state.run ?? null;
     let step = state.step ?? null; // of the grid that is shown; null is the newest
     let last = null; // description of the chosen run
+    let opened = null; // name of the run whose model the other views show
+    about.then(({ name }) => { opened = name ?? null; });
 
     const preset = ui.select({
       label: "Preset", options: [state.preset ?? "vectors"], value: state.preset,
@@ -66,9 +68,8 @@ export default {
     const heading = ui.h("h3");
     const numbers = ui.h("div", { class: "row muted" });
     const buttons = ui.h("div", { class: "row" });
-    const command = ui.h("code");
-    const hint = ui.h("div", { class: "row muted" }, ui.h("span", {}, "No report yet: ", command, " writes one"),
-      ui.button({ label: "Copy command", kind: "quiet", onclick: () => copyText(command.textContent) }));
+    const report = hint("No report yet: ", " writes one");
+    const open = hint("", " opens it in Images and Restore");
     const grid = ui.h("img", { class: "grid", alt: "" });
     const scrubber = ui.slider({
       label: "Samples at step", min: 0, max: 1, step: 1, value: 0,
@@ -78,8 +79,18 @@ export default {
     const samples = ui.h("figure", { class: "stack" }, scrubber.element, grid);
     const curve = ui.h("figure", {}, canvas,
       ui.h("figcaption", {}, "Loss of training batches (thin) and held-out loss (dots), on a logarithmic scale where all are positive."));
-    detail.append(heading, numbers, buttons, hint, curve, samples);
+    detail.append(heading, numbers, buttons, report.element, open.element, curve, samples);
     detail.hidden = true;
+
+    function hint(before, after) { // a line with a command, which can be copied
+      const command = ui.h("code");
+      const element = ui.h("div", { class: "row muted" }, ui.h("span", {}, before, command, after),
+        ui.button({ label: "Copy command", kind: "quiet", onclick: () => copyText(command.textContent) }));
+      return {
+        element,
+        show(text) { element.hidden = !text; command.textContent = text || ""; },
+      };
+    }
 
     function settings() {
       return {
@@ -216,8 +227,9 @@ export default {
         last.error && ui.h("span", { class: "status error", role: "alert" }, last.error),
       ].filter(Boolean));
       if (focused) [...buttons.children].find((b) => b.textContent === focused)?.focus();
-      hint.hidden = last.report || !["stopped", "finished"].includes(last.state);
-      command.textContent = last.evaluate;
+      const atRest = ["stopped", "finished"].includes(last.state);
+      report.show(atRest && !last.report && last.commands?.evaluate);
+      open.show(atRest && last.name !== opened && last.commands?.studio);
       curve.hidden = !last.curve?.length;
       const grids = last.samples ?? [];
       samples.hidden = !grids.length;

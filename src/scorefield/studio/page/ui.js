@@ -187,6 +187,13 @@ export function status() {
   return { element, say };
 }
 
+/** Say in place of a view why it cannot be used; parts of the message in backquotes are code. */
+export function refuse(root, message) {
+  const parts = message.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
+  root.querySelector(".view").replaceWith(h("p", { class: "status error", role: "alert" }, parts),
+    h("p", {}, h("a", { href: "#/runs" }, "Runs"), " shows the models that are there, and trains others."));
+}
+
 /** Controls under a heading. */
 export function group(title, ...children) {
   return h("fieldset", { class: "group" }, h("legend", {}, title), children);
