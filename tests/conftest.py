@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from contextlib import nullcontext
+from functools import wraps
 
 import jaxtyping
 import typecheck
@@ -138,6 +139,25 @@ def _trace_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "trace_model", trace_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _train_classifier_once():
+    """Train the classifier of the digits, which takes a second, once."""
+    from scorefield.evaluate import features
+
+    make, of_digits = features.classifier_features, {}
+
+    @wraps(make)
+    def make_once(data):
+        if data.name != "digits":
+            return make(data)
+        sizes = len(data.train), len(data.test)
+        return of_digits.get(sizes) or of_digits.setdefault(sizes, make(data))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "classifier_features", make_once)
         yield
 
 

@@ -125,17 +125,16 @@ class There(Tensor):
 
 def _run(operation, *args, **kwargs):
     """Run an operation with a tensor of the device, or with a result there."""
-    rows = (v if isinstance(v, (list, tuple)) else (v,) for v in (*args, *kwargs.values()))
-    tensors = [leaf for row in rows for leaf in row if isinstance(leaf, Tensor)]
+    tensors = list[Tensor]()
+    raw, options = _strip(args, tensors), {k: _strip(v, tensors) for k, v in kwargs.items()}
     there = [t for t in tensors if isinstance(t, There)]
     target = kwargs.get("device") or there[0].device
     if target.type == "pretend":
         target = torch.device("pretend", target.index or 0)
     _check(operation, args, kwargs, tensors, target)
-    args, kwargs = _map(lambda x: getattr(x, "raw", x), (args, kwargs))
-    if kwargs.get("device"):
-        kwargs["device"] = torch.device("cpu")
-    result = operation(*args, **kwargs)
+    if options.get("device"):
+        options["device"] = torch.device("cpu")
+    result = operation(*raw, **options)
     if not (writes := _about(operation)[2]) and isinstance(result, Tensor):
         return result if target.type == "cpu" else There(result, target)
     for t in (t for t in there if t.raw.shape != t.shape):  # it was resized
@@ -151,6 +150,16 @@ def _run(operation, *args, **kwargs):
         return written[id(x)] if id(x) in written else There(x, target)
 
     return _map(move, result)
+
+
+def _strip(value, tensors):
+    """Return a value with the tensors that the CPU has, and collect the tensors that it holds."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.raw if isinstance(value, There) else value
+    if isinstance(value, (list, tuple)):
+        return type(value)([_strip(part, tensors) for part in value])
+    return value
 
 
 def _map(function, value):

@@ -148,9 +148,9 @@ def leftovers(studio):
     tracemalloc.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
-    """One browser for a module."""
+    """One browser for all tests of a process, whose event loop runs in its main thread."""
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")

@@ -29,7 +29,7 @@ def evaluate_few(*args, plans, **options):
     """Take 2 steps at each published level, where the paper takes 100."""
     *own, published = plans
     plans = [*own, replace(published, options=published.options | {"steps": 2})]
-    return evaluate(*args, plans=plans, **options | {"n": 30, "floor_sets": 2})
+    return evaluate(*args, plans=plans, **options | {"n": 12, "floor_sets": 2})
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_restore_waits_for_no_step(method, device, same, growth):
     options |= FEW.get(method, {})
     operator, there = OPERATORS["mask"], model_on(device)
     same(lambda place: restore(model_on(place), operator, operator(IMAGES), steps=2, **options))
-    y = operator(IMAGES).to(device)
+    y, options["n"] = operator(IMAGES[:1]).to(device), 2  # one batch
     assert not growth(lambda steps: restore(there, operator, y, steps=1 + steps, **options), 1, 2)
 
 

@@ -359,6 +359,7 @@ def test_the_chosen_ladder_is_the_best_within_two_standard_errors(tmp_path):
 @pytest.mark.usefixtures("tiny")
 def test_experiments_on_a_device_have_the_cpus_numbers(tmp_path, monkeypatch, same):
     """The others take samples from the device as Table 1 does. Figures 2 and 3 stay on the CPU."""
+    monkeypatch.setattr(fig3, "MIXTURE_CHAINS", 20)
     allowed = list[bool]()
     monkeypatch.setattr("scorefield.paper.fig1.allow_tf32", allowed.append)
     monkeypatch.setattr(models, "make_features", _brightness)

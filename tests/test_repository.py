@@ -4,7 +4,7 @@ import ast
 import re
 import shlex
 import zipfile
-from functools import partial
+from functools import cache, partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -87,12 +87,14 @@ def _unit(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def _imported_files(path, code=None):
-    """Yield the files of the package that a file imports, anywhere in it."""
+@cache
+def _imported_files(path, code):
+    """Return the files of the package that a file, or other code in its place, imports anywhere."""
     package = ("scorefield", *path.relative_to(SOURCE).parent.parts)
-    tree = ast.parse(code or path.read_text())
+    tree, imported = ast.parse(code or path.read_text()), set()
+    forwarding = FORWARDING.get(_unit(path))
     for node in ast.walk(tree):
-        if getattr(node, "name", "") == FORWARDING.get(_unit(path)):
+        if getattr(node, "name", "") == forwarding:
             node.body = [ast.Pass()]
     for node in ast.walk(tree):
         names = []
@@ -106,7 +108,8 @@ def _imported_files(path, code=None):
             target = SOURCE.parent.joinpath(*name.split("."))
             places = [target, target.parent]  # the last part may be a module, or a name in one
             files = [f for p in places for f in (p.with_suffix(".py"), p / "__init__.py")]
-            yield from [file for file in files if file.exists()][:1]
+            imported |= {*[file for file in files if file.exists()][:1]}
+    return imported
 
 
 def _trespasses(path, code=None):
@@ -149,7 +152,7 @@ def test_every_form_of_import_is_seen(file, code, trespasses):
 
 
 def test_no_module_imports_itself_through_others():
-    TopologicalSorter({path: set(_imported_files(path)) for path in MODULES}).prepare()
+    TopologicalSorter({path: _imported_files(path, None) for path in MODULES}).prepare()
 
 
 SHARED_NAMES = {
@@ -224,14 +227,14 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scorefield.paper.Setting", partial(Setting, most=2))
     monkeypatch.setattr("scorefield.paper.models.SMALL_WIDTH", 2)
-    few = {"n": 30, "floor_sets": 2}
+    few = {"n": 12, "floor_sets": 2}
     for judge in (evaluate, evaluate_run):
         name = f"scorefield.evaluate.{judge.__name__}"
         monkeypatch.setattr(name, lambda *a, judge=judge, **k: judge(*a, **k | few))
     monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     if DOCUMENTS[document]:
         preset, directory = DOCUMENTS[document]
-        changes = ["training.steps=20", "training.warmup=1", "network.width=8"]
+        changes = ["training.steps=2", "training.warmup=1", "network.width=8"]
         finish(override(PRESETS[preset], changes), Path(directory))
     names = {"__name__": "document"}
     for block in _blocks(document, "python"):

@@ -1,9 +1,11 @@
 """The studio's server without a browser: who may talk, and which frames are sent."""
 
+import asyncio
 import json
 import logging
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -443,8 +445,6 @@ def test_the_command_names_the_extra_and_a_port_in_use(error_of, studio, monkeyp
 
 def test_the_application_stands_on_its_own_and_ends_its_threads():
     """Any ASGI server can run it; here its lifespan alone."""
-    import asyncio
-
     app, threads = make_app(None, SECRET), []
 
     async def live():
@@ -452,5 +452,6 @@ def test_the_application_stands_on_its_own_and_ends_its_threads():
             threads.extend(one._thread for one in (app.state.worker, app.state.reader))
             assert all(thread.is_alive() for thread in threads)
 
-    asyncio.run(live())
+    with ThreadPoolExecutor(1) as other:  # in this thread the event loop of a browser may run
+        other.submit(asyncio.run, live()).result()
     assert not any(thread.is_alive() for thread in threads)

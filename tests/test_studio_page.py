@@ -157,7 +157,7 @@ START_LARGE = """async () => {
 
 
 @pytest.mark.parametrize(
-    ("tabs", "reloads"), [(3, 10), pytest.param(20, 100, marks=pytest.mark.slow)]
+    ("tabs", "reloads"), [(2, 6), pytest.param(20, 100, marks=pytest.mark.slow)]
 )
 def test_tabs_and_reloads_leave_no_thread_socket_or_memory(
     browser, studio, leftovers, monkeypatch, tabs, reloads
