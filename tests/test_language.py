@@ -133,6 +133,28 @@ def test_a_fault_is_found(code):
     assert any(rule(code) for rule in RULES.values())
 
 
+MEASURED = re.compile(r"^\|.*\d\.\d.*\|.*\d\.\d", re.MULTILINE)
+"""A row of a table with two decimals."""
+
+
+def _undated(text):
+    """Return the headings of sections with a table of measurements and no date or command."""
+    sections = re.split(r"^##+ ", text, flags=re.MULTILINE)
+    command = re.compile(r"`(?:pytest|python|scorefield|make)\s[^`]+`|`[\w/]+\.json`")
+    return [
+        section.split("\n", 1)[0]
+        for section in sections
+        if MEASURED.search(section)
+        and not (re.search(r"\b20\d\d-\d\d-\d\d\b", section) and command.search(section))
+    ]
+
+
+def test_each_table_of_measurements_has_its_date_and_its_command():
+    tables = [p for p in (ROOT / "docs").glob("*.md") if MEASURED.search(p.read_text())]
+    assert len(tables) >= 5
+    assert not {p.name: names for p in tables if (names := _undated(p.read_text()))}
+
+
 def test_each_how_to_is_short_and_has_code_that_the_build_runs():
     for page in {*(ROOT / "docs/howto").glob("*.md")} - {ROOT / "docs/howto/index.md"}:
         text = page.read_text()
