@@ -3,7 +3,8 @@
 All networks but the one that the budget chooses are U-Nets of 16, 32 and 32 channels, of about
 equal work, and take batches of 64. The other packages train by their own losses as their examples
 do, here with a cosine and an average of the weights too. The judge is a classifier fitted to the
-training part: the Fréchet distance of its features of samples from those of the held-out part.
+training part: the Fréchet distance of its features of samples from those of the held-out part. A
+network of this package is sampled by the two `SAMPLERS_OF_OURS`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from scorefield.fast.optimize import optimize
 from scorefield.metrics import frechet
 from scorefield.runs.choose import choose_experiment
 from scorefield.sample import make_plan, sample
+from scorefield.samplers import SAMPLERS
 from scorefield.show.images import grid
 from scorefield.train import MovingAverage
 
@@ -38,8 +40,10 @@ from .table import Cell, Table
 
 WIDTHS = (16, 32, 32)
 BATCH = 64
-LEVELS = 16
-"""Levels of Heun's method, of two evaluations each."""
+EVALUATIONS = 32
+"""Evaluations of a network for each sample; Heun's method, which ends with one, takes 31."""
+SAMPLERS_OF_OURS = ("dpm_solver_sde", "heun")
+"""That of the runs whose network the budget chooses, and the default of the others."""
 AT_ONCE = 250
 NAME = str.maketrans(" ,", "--")
 """From names to those of files."""
@@ -50,7 +54,7 @@ class Entry(NamedTuple):
 
     steps: int
     weights: int
-    draw: Callable[[int], Tensor]  # a batch of samples in [0, 1]
+    draws: Mapping[str, Callable[[int], Tensor]]  # a batch of samples in [0, 1], by sampler
 
 
 def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> Table:
@@ -69,15 +73,16 @@ def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> T
         if name in UNETS and packages.missing(UNETS[name].package):
             continue
         torch.manual_seed(setting.seed)
-        steps, weights, draw = trainer(setting, data, seconds)
-        x = torch.cat([draw(len(part)) for part in torch.arange(n).split(AT_ONCE)]).clamp(0, 1)
-        grid(x[:100]).save(setting.out / f"{name.translate(NAME)}.png")
-        distance = frechet(features.extract(x)[0], real)
-        first = first if rows else distance
-        rows.append([name, steps, weights / 1e6, distance, distance / first])
-    heads = {"": "", "steps": "d", "M weights": ".2f", "Fréchet distance": ".2f"}
+        steps, weights, draws = trainer(setting, data, seconds)
+        for sampler, draw in draws.items():
+            x = torch.cat([draw(len(part)) for part in torch.arange(n).split(AT_ONCE)]).clamp(0, 1)
+            grid(x[:100]).save(setting.out / f"{name} {sampler}.png".translate(NAME))
+            distance = frechet(features.extract(x)[0], real)
+            first = first if rows else distance
+            rows.append([name, steps, weights / 1e6, sampler, distance, distance / first])
+    heads = {"": "", "steps": "d", "M weights": ".2f", "sampler": "", "Fréchet distance": ".2f"}
     about = (
-        f"{n} samples of {2 * LEVELS - 1} or {2 * LEVELS} evaluations; as many training images "
+        f"{n} samples of {EVALUATIONS - 1} or {EVALUATIONS} evaluations; as many training images "
         f"have {floor:.2f}. {features.about}."
     )
     title = f"{data.name}, {seconds / 60:g} minutes of training"
@@ -95,11 +100,15 @@ def train_own(
         for _ in run:
             pass
         model = load(run.directory)
-    seeds = count(setting.seed)
-    plan = make_plan(model, "heun", LEVELS)
     weights = sum(p.numel() for p in model.net.parameters())
     optimize(model, batch=AT_ONCE)
-    return Entry(run.step, weights, lambda n: sample(model, n, plan, seed=next(seeds)))
+
+    def sample_by(sampler: str) -> Callable[[int], Tensor]:
+        plan = make_plan(model, sampler, EVALUATIONS // SAMPLERS[sampler].per_step)
+        seeds = count(setting.seed)
+        return lambda n: sample(model, n, plan, seed=next(seeds))
+
+    return Entry(run.step, weights, {name: sample_by(name) for name in SAMPLERS_OF_OURS})
 
 
 def train_diffusers(setting: Setting, data: Dataset, seconds: float) -> Entry:
@@ -112,14 +121,14 @@ def train_diffusers(setting: Setting, data: Dataset, seconds: float) -> Entry:
 
     @torch.no_grad()
     def draw(n: int) -> Tensor:
-        scheduler.set_timesteps(2 * LEVELS)
+        scheduler.set_timesteps(EVALUATIONS)
         x = torch.randn(n, *data.train.shape)
         for t in scheduler.timesteps:
             noise = average(scheduler.scale_model_input(x, t), t, return_dict=False)[0]
             x = scheduler.step(noise, t, x, return_dict=False)[0]
         return (x + 1) / 2
 
-    return Entry(steps, sum(p.numel() for p in net.parameters()), draw)
+    return Entry(steps, sum(p.numel() for p in net.parameters()), {"DPM-Solver++": draw})
 
 
 def train_azula(setting: Setting, data: Dataset, seconds: float) -> Entry:
@@ -129,13 +138,14 @@ def train_azula(setting: Setting, data: Dataset, seconds: float) -> Entry:
     adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     steps, average = train_for(seconds, setting, data, net, adam, UNETS["azula"].loss)
     denoiser = packages.azula_denoiser(average)
-    sampler = import_module("azula.sample").HeunSampler(denoiser, steps=LEVELS, silent=True)
+    heun = import_module("azula.sample").HeunSampler
+    sampler = heun(denoiser, steps=EVALUATIONS // 2, silent=True)
 
     @torch.no_grad()
     def draw(n: int) -> Tensor:
         return (sampler(sampler.init((n, *data.train.shape))) + 1) / 2
 
-    return Entry(steps, sum(p.numel() for p in net.parameters()), draw)
+    return Entry(steps, sum(p.numel() for p in net.parameters()), {"Heun": draw})
 
 
 def train_for(

@@ -186,13 +186,15 @@ def test_a_sampler_of_another_package_follows_ours(name):
 def test_a_contest_trains_on_images_for_a_time_and_judges_samples(tmp_path):
     only = ("scorefield, chosen", "diffusers")
     (table,) = peers.run(Setting(quick=True, out=tmp_path, data="digits", only=only))
-    assert [*table.columns] == ["", "steps", "M weights", "Fréchet distance", "ratio"]
-    packages_, steps, _, distances, ratios = zip(*table.rows, strict=True)
-    assert packages_ == only
+    assert [*table.columns] == ["", "steps", "M weights", "sampler", "Fréchet distance", "ratio"]
+    packages_, steps, _, samplers, distances, ratios = zip(*table.rows, strict=True)
+    assert packages_ == (only[0], *only)
+    assert samplers == ("dpm_solver_sde", "heun", "DPM-Solver++")
     assert min(steps) >= 1
-    assert ratios == (1, distances[1] / distances[0])
+    assert ratios == tuple(distance / distances[0] for distance in distances)
+    assert len({*distances}) == 3
     assert "as many training images have 6." in table.notes[0]
-    for name in ("scorefield--chosen", "diffusers"):
+    for name in ("scorefield--chosen-dpm_solver_sde", "diffusers-DPM-Solver++"):
         with Image.open(tmp_path / f"{name}.png") as sheet:
             assert min(sheet.size) > 80
     with pytest.raises(ValueError, match="--data mixture: give images, some of them held out"):
@@ -205,7 +207,7 @@ def test_recipes_train_networks_for_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "RECIPES", recipe)
     setting = Setting(quick=True, out=tmp_path, data="digits", only=("a",))
     (table,) = recipes.run(setting)
-    assert [row[0] for row in table.rows] == ["a"]
+    assert [row[0] for row in table.rows] == ["a", "a"]
     with pytest.raises(ValueError, match="name them, as in --data pictures/"):
         next(recipes.run(replace(setting, data=None)))
 

@@ -164,6 +164,15 @@ def test_a_chosen_network_averages_its_targets_unless_settings_say_otherwise():
     assert planned.levels.mean == pytest.approx(math.log(0.6 * planned.levels.sigma_data))
 
 
+def test_a_network_chosen_on_a_cpu_is_sampled_with_noise_unless_settings_say_otherwise(clock):
+    clock.cost = lambda run: 1.0  # two steps of the first candidate
+    settings = ["network.kind=auto", "training.budget=12"]
+    for own, sampler in (([], "dpm_solver_sde"), (["sampling.sampler=unipc"], "unipc")):
+        experiment = override(Experiment(), [*settings, "sampling.steps=32", *own])
+        sampling = fit_budget(experiment, _noise_images(), own, Pace(0.0))[0].sampling
+        assert (sampling.sampler, sampling.steps) == (sampler, 32)
+
+
 @pytest.mark.usefixtures("small_candidates")
 def test_more_time_never_gets_a_smaller_network_or_fewer_steps(clock):
     experiment = override(Experiment(), ["network.kind=auto"])

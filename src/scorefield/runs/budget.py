@@ -51,6 +51,8 @@ def _patched_unet(width: int) -> dict[str, Any]:
 
 
 MUON = ("training.optimizer=muon",)
+NOISE = ("sampling.sampler=dpm_solver_sde",)
+"""Sampler whose noise corrects errors of networks that learned for minutes."""
 REFERENCES = ("training.references=2048", "levels.mean=-0.7", "levels.std=1.5")
 """Settings where targets can be averaged, for images in [0, 1].
 
@@ -59,8 +61,8 @@ A short training otherwise sees too few samples of high σ to learn even the mea
 CANDIDATES = {
     "cpu": (
         #         name         steps   network
-        Candidate("unet-32", 1_000, _patched_unet(32), rate=3e-3, settings=MUON),
-        Candidate("unet-64", 3_000, _patched_unet(64), rate=3e-3, settings=MUON),
+        Candidate("unet-32", 1_000, _patched_unet(32), rate=3e-3, settings=(*MUON, *NOISE)),
+        Candidate("unet-64", 3_000, _patched_unet(64), rate=3e-3, settings=(*MUON, *NOISE)),
     ),
     "gpu": (
         Candidate("unet-32", 2_000, _plain_unet(32, 1), batch=128),
@@ -76,6 +78,8 @@ were better than 64, and Muon than Adam; when 64 become better was not measured,
 GPU.
 """
 
+KEPT = ("training", "keeping", "levels", "sampling")
+"""Groups of fields that stay as settings have them."""
 LEAST_SIDE = 7
 """Least height or width, in pixels, at the deepest level of a UNet, whose attention is there."""
 TOKENS = 14
@@ -113,8 +117,8 @@ def fit_budget(
 ) -> tuple[Experiment, str, str]:
     """Return the resolved experiment for its budget, the reasons for its backend, and the plan.
 
-    A network of kind auto is chosen, with its batch, rate and average; any other is kept. Fields
-    of training and keeping that `settings` set stay as they are. `pace` has the time used so far.
+    A network of kind auto is chosen, with its batch, rate, average and sampler; any other is kept.
+    Fields in `KEPT` that `settings` set stay as they are. `pace` has the time used so far.
     """
     experiment, settings = _prepare(experiment, settings)
     trials, left = list[Trial](), 0.0
@@ -143,7 +147,7 @@ def fit_budget(
 
 def _prepare(experiment: Experiment, settings: Sequence[str]) -> tuple[Experiment, list[str]]:
     """Return the experiment without a plan of its own, and the settings that a choice must keep."""
-    settings = [s for s in settings if s.startswith(("training", "keeping", "levels"))]
+    settings = [s for s in settings if s.startswith(KEPT)]
     training = replace(experiment.training, cooldown=[])
     if training.schedule == "cosine":  # the cool-down replaces it
         training = replace(training, schedule="constant")
