@@ -1,5 +1,6 @@
 """The public names in the reference; `make docs` shows what is tested here."""
 
+import ast
 import inspect
 import re
 import sys
@@ -35,6 +36,25 @@ def test_each_public_name_states_what_it_is():
             own = getattr(home, name)
             documented = inspect.isclass(own) or inspect.isfunction(own)
             assert inspect.getdoc(own) if documented else find_value(home, name).docstring, name
+
+
+STUDIO = Path(scorefield.__file__).parent / "studio"
+HELPERS = {"scorefield.values"}
+"""The words of errors and the types of settings, which are no functions of the package."""
+
+
+@pytest.mark.parametrize("path", sorted(STUDIO.glob("*.py")), ids=lambda path: path.name)
+def test_the_studio_imports_public_names_only(path):
+    public = {f"scorefield.{m}": public_names(m) for _, ms in PAGES.values() for m in ms}
+    public["scorefield"] = scorefield.__all__
+    private = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level != 1:
+            home = ".".join(filter(None, ["scorefield"[: 10 * node.level], node.module]))
+            if home.split(".")[0] == "scorefield" and home not in HELPERS:
+                names = {alias.name for alias in node.names}
+                private += [f"{home}.{name}" for name in names - {*public.get(home, ())}]
+    assert not private, "export them from a page of the reference, or do without"
 
 
 def _functions(*modules):

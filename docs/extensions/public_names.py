@@ -29,7 +29,7 @@ PAGES = {
     "oracles": ("Exact distributions", ["oracles"]),
     "samplers": ("Samplers", ["samplers", "sample"]),
     "likelihood": ("Likelihood and diagnosis", ["likelihood", "diagnose"]),
-    "inverse": ("Inverse problems", ["inverse", "restore"]),
+    "inverse": ("Inverse problems", ["inverse", "restore", "measurements"]),
     "networks": ("Networks and their speed", ["nn", "fast"]),
     "files": ("Models in files", ["checkpoint", "convert"]),
     "data": ("Data", ["data"]),
@@ -44,10 +44,16 @@ EXTRA = {
     "_ops": ["Sigma", "Samples", "Noise"],
     "score": ["SigmaRange"],
     "train": ["train", "Update", "MovingAverage", "constant", "cosine", "inverse_sqrt"],
-    "restore": ["restore_rows"],
+    "sample": ["chains", "guided_score"],
+    "restore": [
+        *("restore_rows", "restoration", "workload", "Restoration", "Workload"),
+        *("BIASES", "COSTS"),
+    ],
+    "measurements": ["ImageMeasurement", "OPTIONS"],
+    "checkpoint": ["run_directory"],
     "distributed": ["join", "world", "rank"],
     "show.plots": ["panels", "charts", "field", "scatter", "health", "ladders", "as_png"],
-    "show.images": ["grid", "picture", "animation"],
+    "show.images": ["as_bytes", "grid", "picture", "animation"],
     "objectives": ["rademacher", "gaussian", "sphere"],
 }
 """Names of modules that have no `__all__`, besides those in `scorefield.__all__`."""

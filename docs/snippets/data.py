@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from scorefield.data import (
     AUGMENTATION,
@@ -17,6 +18,8 @@ from scorefield.data import (
     Batches,
     Crops,
     Dataset,
+    EncodedImage,
+    ImageReader,
     LabelledBatch,
     Latents,
     Pairs,
@@ -25,6 +28,7 @@ from scorefield.data import (
     Stream,
     Table,
     all_samples,
+    cell_centres,
     choose_rows,
     condition_shapes,
     data_folder,
@@ -68,6 +72,13 @@ print(pairs.take(torch.tensor([0]))[1]["x"].shape)
 # %%
 data: Dataset = tensor_data(torch.randn(200, 5), condition=torch.arange(200) % 3)
 print(data, data.kind)
+# %%
+Image.new("RGB", (60, 40), "orange").save("photo.png")
+reader = ImageReader(channels=3, height=16, width=16)  # cuts and scales
+x = cell_centres(reader("photo.png"), 256)
+print(x.shape, x.amax((1, 2)))
+photo = EncodedImage("photo.png", Path("photo.png").read_bytes())
+print((reader(photo) == reader("photo.png")).all())
 # %%
 v = torch.tensor([[0, 128, 255]], dtype=torch.uint8)
 x, log_q = dequantise(v)

@@ -18,6 +18,7 @@ from scorefield.evaluate import (
     frontier_plans,
     gather_samples,
     make_features,
+    nearest_in,
     open_run,
     push,
     score_data,
@@ -68,6 +69,9 @@ print(crowding(fake, real)[:10])
 neighbours: Neighbours = nearest(fake[:2], real, k=3)
 print(neighbours)
 print(neighbour_ratio(fake, train=real, heldout=truth.sample(200)))
+# %%
+for compared, closest in nearest_in(fake[:2], data.train, k=3, flips=False):
+    print(f"{compared} of {len(data.train)}: {closest.indices.tolist()}")
 # %%
 print(
     inception_score(torch.eye(4).repeat(25, 1))

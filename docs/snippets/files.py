@@ -15,6 +15,7 @@ from scorefield import (
     load,
     save,
 )
+from scorefield.checkpoint import run_directory
 from scorefield.convert import (
     RUN_FILES,
     fetch_model,
@@ -37,6 +38,9 @@ x = torch.randn(3, 2)
 save(model, "model", about={"author": "me"})
 print((load("model")(x, 0.5) - model(x, 0.5)).abs().max())
 print([file for file in RUN_FILES if Path("model", file).exists()])
+# %%
+file = Path("runs/mine/checkpoints/00001000.safetensors")
+print(run_directory(file), run_directory(Path("runs/mine/model.safetensors")))
 # %%
 torch.save({"weights": torch.zeros(3)}, "checkpoint.pth")
 try:

@@ -45,7 +45,16 @@ from scorefield.inverse import (
     split_gibbs,
     tds,
 )
-from scorefield.restore import restore_rows
+from scorefield.measurements import OPTIONS, ImageMeasurement
+from scorefield.restore import (
+    BIASES,
+    COSTS,
+    Restoration,
+    Workload,
+    restoration,
+    restore_rows,
+    workload,
+)
 
 images = torch.rand(2, 3, 8, 8)
 truth = Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
@@ -142,3 +151,24 @@ model = ScoreModel(MLP(table.size, width=32, blocks=1), EDM(1.0), prior=prior)
 rows = [{"alcohol": 13.2}]
 completed = restore_rows(model, table, rows, n=2, method="ddrm", steps=10)
 print(*table.decode(completed[:, 0], rows), sep="\n")
+# %%
+print(OPTIONS)
+measurement = ImageMeasurement("super-resolve", (1, 8, 8), factor=2)
+small = measurement.measure(torch.rand(2, 1, 8, 8), seed=0)
+print(small.shape, measurement.picture(small).shape)
+method = min(BIASES, key=lambda name: BIASES[name]["mask"].largest)
+print(method, COSTS[method].calls(32), "evaluations with 32 levels")
+# %%
+prior = Prior(torch.full((1, 8, 8), 0.5), torch.tensor(0.1))
+model = ScoreModel(MLP((1, 8, 8), width=32, blocks=1), EDM(0.3), prior=prior)
+top = mask((torch.arange(8) < 4)[:, None].expand(1, 8, 8))
+measured = top(torch.rand(2, 1, 8, 8))
+size = {"method": "ddrm", "steps": 5, "particles": 1, "filters": 1, "batch": 4}
+work: Workload = workload(model, 4, **size, rows=2)
+print(work.states, "states in all")
+rest = {"label": None, "condition": None, "guidance": 1.0, "seed": 0}
+pieces: Restoration = restoration(
+    model, top, measured, 4, sigma_y=0.0, **size, **rest
+)
+x = pieces.join([final(states) for states in pieces.parts])
+print(x.shape)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import torch
 
 from scorefield import sample
@@ -8,11 +10,17 @@ from scorefield.runs import (
     Interrupted,
     Run,
     average,
+    choose_plan,
     finish,
+    is_training,
+    open_data,
+    open_decoder,
+    override,
+    read_log,
+    read_settings,
     resume,
     start,
 )
-from scorefield.runs.config import override
 
 settings = ["network={kind: MLP, width: 32, blocks: 1}", "training.steps=40"]
 experiment = override(Experiment(), settings)
@@ -39,6 +47,15 @@ print(sample(model, 4, steps=5))
 keep = override(experiment, ["training.snapshots=1"])
 finish(keep, "runs/averages", data=data)
 print(average("runs/averages", 0.25).name)
+# %%
+place = Path("runs/looked-at")
+model = finish(experiment, place, data=data)
+print(read_settings(place).training.steps, "steps, the last of them:")
+print(read_log(place)[-1]["step"], is_training(place))
+plan = choose_plan(place, model, None, None)  # as `scorefield sample` does
+dataset = open_data(place, data)[1]
+decode, shape = open_decoder(place, dataset.train.shape)  # latents of images
+print(plan.sampler, len(dataset.train), decode(sample(model, 4, plan)).shape)
 # %%
 for name, preset in PRESETS.items():
     print(name, preset.data.source, preset.network["kind"], preset.training.steps)

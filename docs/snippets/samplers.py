@@ -1,10 +1,14 @@
 import torch
 
 from scorefield import (
+    EDM,
+    MLP,
     SAMPLERS,
     Gaussian,
     Plan,
+    Prior,
     Sampler,
+    ScoreModel,
     State,
     Step,
     ancestral,
@@ -29,6 +33,7 @@ from scorefield import (
     seeded,
     underdamped,
 )
+from scorefield.sample import chains, guided_score
 from scorefield.samplers import (
     Kernel,
     States,
@@ -85,6 +90,14 @@ for kernel in (langevin, mala):
 plan: Plan = make_plan(truth, "dpm_solver", steps=10)
 print(plan.sampler, plan.sigmas)
 print(sample(truth, 1000, plan).mean(0))
+# %%
+prior = Prior(torch.zeros(2), torch.eye(2))
+model = ScoreModel(MLP(2, width=32, blocks=1, labels=3), EDM(1.0), prior=prior)
+score = guided_score(model, {"label": 2}, 1.5)  # of an untrained network
+print(score(x[:4], 1.0).shape)
+plan = make_plan(model, "heun", 10)
+for first, states in chains(model, 100, plan, label=2, guidance=1.5, batch=50):
+    print(f"samples {first} to {first + len(final(states)) - 1}")
 # %%
 sampler: Sampler
 for name in ("euler", "heun"):

@@ -1,7 +1,7 @@
 import torch
 
 from scorefield import GaussianMixture, diagnose, geometric, karras, progress
-from scorefield.show.images import animation, grid, picture
+from scorefield.show.images import animation, as_bytes, grid, picture
 from scorefield.show.plots import (
     as_png,
     charts,
@@ -38,7 +38,7 @@ figure = grid(images, columns=3)
 # %%
 frames = [grid(images * t) for t in torch.linspace(0, 1, 4)]
 content = animation(frames, ".gif", {"seed": 0})
-one = picture((255 * images[0]).byte())
+one = picture(as_bytes(images)[0])
 print(len(content), one.size)
 # %%
 total = 0

@@ -244,7 +244,8 @@ def chains(
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
 
-    For the arguments see `sample`. `gather` joins the ends.
+    The x of a batch's states has the shape (samples, *shape). For the arguments see `sample`;
+    `gather` joins the ends.
     """
     if min(n, batch) < 1 or n % 1 or batch % 1:
         raise ValueError(f"n={n}, batch={batch}: both must be whole numbers, 1 or more")

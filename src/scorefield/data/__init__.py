@@ -22,11 +22,12 @@ from .bundled import breast_cancer, digits, photos, wine
 from .celeba import celeba
 from .cifar import CIFAR_PLACES, cifar10
 from .csv_table import TABLE_SUFFIXES, table_file
+from .decode import EncodedImage
 from .download import data_folder
 from .fingerprint import describe_changes, fingerprint_path, fingerprint_samples
 from .hdf5 import hdf5_file
 from .hub import hub
-from .images import folder, image_names
+from .images import ImageReader, folder, image_names
 from .in_memory import simulations, tensor_data
 from .latents import about_latents, encode, encoded_file
 from .mnist import mnist
@@ -40,6 +41,7 @@ from .sources import (
     Source,
     Stream,
     all_samples,
+    cell_centres,
     choose_rows,
     condition_shapes,
 )
@@ -60,6 +62,8 @@ __all__ = [
     "Batches",
     "Crops",
     "Dataset",
+    "EncodedImage",
+    "ImageReader",
     "LabelledBatch",
     "Latents",
     "Pairs",
@@ -68,6 +72,7 @@ __all__ = [
     "Stream",
     "Table",
     "all_samples",
+    "cell_centres",
     "choose_rows",
     "condition_shapes",
     "data_folder",

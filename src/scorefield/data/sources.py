@@ -335,7 +335,7 @@ def hold_out(n: int, share: float | Path) -> Split:
 
 
 def cell_centres(x: Tensor, levels: int) -> Tensor:
-    """Return the middles (v + ½)/levels of 8-bit cells; floats stay as they are."""
+    """Return the middles (v + ½)/levels of 8-bit cells, in x's shape; floats stay as they are."""
     return (x.float() + 0.5) / levels if x.dtype == torch.uint8 else x.float()
 
 

@@ -16,6 +16,7 @@ from .features import Features, make_features
 from .gather import cache_folder, gather_samples
 from .grid import fit_grid
 from .judge import evaluate
+from .memory import nearest_in
 from .pages import REPORT_FILE, write_evaluation
 from .plans import five_plans, frontier_plans
 from .push import push
@@ -36,6 +37,7 @@ __all__ = [
     "frontier_plans",
     "gather_samples",
     "make_features",
+    "nearest_in",
     "open_run",
     "push",
     "score_data",

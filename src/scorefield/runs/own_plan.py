@@ -1,4 +1,4 @@
-"""The run that a model belongs to: its configuration, plan, and decoder of latents."""
+"""The run that a model belongs to: its configuration, plan, decoder of latents, and lock."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +9,7 @@ from torch import Tensor
 from ..checkpoint import run_directory
 from ..convert import is_other
 from ..data import LATENTS_FILE, Latents
+from ..disk import is_locked
 from ..model import ScoreModel
 from ..sample import Plan, make_plan
 from . import config
@@ -27,6 +28,11 @@ def read_settings(run: Path) -> config.Experiment | None:
     """Return the configuration of the run that a model belongs to, if it does to one."""
     path = run_directory(run) / "config.json"
     return config.read(path) if path.exists() and not is_other(run) else None
+
+
+def is_training(run: Path) -> bool:
+    """Return True while a process trains a run."""
+    return is_locked(run_directory(run))
 
 
 def is_of_latents(run: Path) -> bool:

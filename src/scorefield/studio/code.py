@@ -8,8 +8,7 @@ from typing import Any
 
 from ..checkpoint import run_directory
 from ..measurements import OPTIONS
-from ..runs.config import Sampling
-from ..runs.own_plan import read_settings
+from ..runs import Experiment, read_settings
 from .context import Studio
 from .pictures import SampleSettings, SeedPath
 from .restorations import Completions, Measured, image_reader, measure
@@ -21,7 +20,7 @@ def plan_options(studio: Studio, wanted: SampleSettings) -> dict[str, Any]:
     plan, options = wanted.plan(studio), dict[str, Any]()
     experiment = None if studio.run is None else read_settings(studio.run)
     if experiment is not None and experiment.sampling.sampler == plan.sampler:
-        own, usual = asdict(experiment.sampling), asdict(Sampling())
+        own, usual = asdict(experiment.sampling), asdict(Experiment().sampling)
         options |= {k: own[k] for k in ("levels", "grid", "epsilon") if own[k] != usual[k]}
         denoise = True if plan.method.annealed else plan.method.defaults["denoise"]
         options |= {} if own["denoise"] == denoise else {"denoise": own["denoise"]}
@@ -132,10 +131,10 @@ def image_as_python(studio: Studio, wanted: Measured) -> tuple[list[str], str]:
     if wanted.measured:
         return [], f"y = measurement.read({wanted.file!r})"
     if wanted.upload is None:
-        names = ["data import Part, all_samples", "runs.resume import open_data"]
+        names = ["data import Part, all_samples", "runs import open_data"]
         test = f"open_data({str(run_directory(Path(str(studio.run))))!r})[1].test"
         image = f"all_samples(Part({test}, torch.tensor([{wanted.heldout}])))"
     else:
-        names = ["data.images import ImageReader", "data.sources import cell_centres"]
+        names = ["data import ImageReader, cell_centres"]
         image = f"cell_centres({image_reader(studio)!r}({wanted.file!r}), 256)[None]"
     return names, f"x = {image}\ny = measurement.measure(x, seed={wanted.seed})"

@@ -3,12 +3,13 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-from .. import ScoreModel, load
+from .. import Prior, ScoreModel, load
 
 MAX_UPLOADS = 4
 """Uploads that are remembered; the oldest is forgotten first."""
@@ -34,13 +35,20 @@ class Studio:
             value: T = self.cache[name]
             return value
 
-    @property
+    @cached_property
     def model(self) -> ScoreModel:
         """The run's model; an error says how to open one."""
         if self.run is None:
             raise ValueError("No model is open: start the studio as `scorefield studio RUN`")
         run = self.run
         return self.once("model", lambda: load(run))
+
+    @property
+    def prior(self) -> Prior:
+        """The model's prior, where chains start."""
+        if self.model.prior is None:
+            raise ValueError("The model has no prior to start from, so the studio cannot sample")
+        return self.model.prior
 
     def about(self) -> dict[str, Any]:
         """Return what the page shows of the model."""

@@ -11,18 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .. import SAMPLERS, Plan, State, every, interpolated, make_plan, seeded
 from ..checkpoint import run_directory
 from ..data import Dataset, Part, all_samples
-from ..disk import read_text
-from ..evaluate.memory import nearest_in
+from ..evaluate import METRICS_FILE, nearest_in
 from ..fast import optimize
-from ..noise import interpolated, seeded
-from ..runs.config import Experiment
-from ..runs.journal import METRICS_FILE
-from ..runs.own_plan import choose_plan, open_decoder
-from ..runs.resume import open_data
-from ..sample import Plan, chains, class_number, guided_score, make_plan, require_prior
-from ..samplers import SAMPLERS, State, every
+from ..runs import Experiment, choose_plan, open_data, open_decoder
+from ..sample import chains, guided_score
 from ..show.images import as_bytes
 from .context import Studio
 from .settings import MAX_SEED, Between, parse_settings
@@ -106,13 +101,13 @@ class SeedPath(SampleSettings):
         """Return the class of all images."""
         if self.label is None:
             return None
-        return {"label": int(class_number(studio.model, self.label, self.guidance))}
+        return {"label": int(studio.model.find_class(self.label))}
 
 
 def image_decoder(studio: Studio) -> tuple[Decode, torch.Size]:
     """Return the function that makes images of the model's samples, and their shape."""
     if "decode" not in studio.cache:
-        shape = require_prior(studio.model).mean.shape
+        shape = studio.prior.mean.shape
         own = (lambda x: x, shape) if studio.run is None else open_decoder(studio.run, shape)
         studio.cache["decode"] = own
     decode, shape = studio.cache["decode"]
@@ -185,7 +180,7 @@ def read_frontier(studio: Studio) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     points = []
-    for figure in json.loads(read_text(path)).get("frontier", ()):
+    for figure in json.loads(path.read_text("utf-8")).get("frontier", ()):
         plan, numbers = figure["plan"], ("value", "low", "high")
         if all(isinstance(figure[name], float) for name in numbers):
             points.append({name: figure[name] for name in (*numbers, "real", "samples", "name")})

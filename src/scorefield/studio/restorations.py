@@ -1,5 +1,6 @@
 """Jobs of the view Restore: completions of a measured image as they form, with mean and spread."""
 
+import io
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,16 +12,20 @@ import torch
 from torch import Tensor
 
 from .. import ScoreModel
-from ..data import AUGMENTATION, Part, Source, all_samples
-from ..data.decode import EncodedImage
-from ..data.images import ImageReader
-from ..data.sources import cell_centres
+from ..data import (
+    AUGMENTATION,
+    EncodedImage,
+    ImageReader,
+    Part,
+    Source,
+    all_samples,
+    cell_centres,
+)
 from ..fast import optimize
 from ..measurements import OPTIONS, ImageMeasurement
 from ..restore import BIASES, COSTS, Restoration, Workload, restoration, workload
-from ..runs.own_plan import read_settings
-from ..sample import require_prior
-from ..show.images import picture, png
+from ..runs import read_settings
+from ..show.images import picture
 from ..values import RestorationMethod, RestorationTask
 from .context import Studio
 from .pictures import (
@@ -103,7 +108,7 @@ def image_shape(studio: Studio) -> torch.Size:
     """Return the shape of the images that the model can restore; other models are refused."""
     model = studio.model
     image_decoder(studio)
-    shape = require_prior(model).mean.shape
+    shape = studio.prior.mean.shape
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{NO_MEASUREMENT}this model's samples are latents")
     if names := [name for name in model.condition_shapes if name != AUGMENTATION]:
@@ -231,7 +236,8 @@ def save_measurement(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Fr
     measurement, _, y = measure(studio, wanted)
     files = {} if wanted.measured else {"measurement.npy": measurement.file(y)}
     if measurement.mask is not None:
-        files["mask.png"] = png(picture(255 * measurement.mask[None].to(torch.uint8)), {})
+        picture(255 * measurement.mask[None].to(torch.uint8)).save(mask := io.BytesIO(), "PNG")
+        files["mask.png"] = mask.getvalue()
     arrays = {name: np.frombuffer(content, np.uint8) for name, content in files.items()}
     yield Frame({"keep": True}, arrays)
 

@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..runs.presets import PRESETS
+from ..runs import PRESETS
 from .context import Studio
 from .guard import WILDCARDS, Guard, refuse
 from .jobs import CODE_WRITERS, JOBS, READINGS

@@ -17,10 +17,7 @@ from pathlib import Path
 from shlex import join
 from typing import IO, Any, Literal
 
-from ..disk import is_locked
-from ..runs.config import read
-from ..runs.journal import read_log
-from ..runs.presets import PRESETS
+from ..runs import PRESETS, is_training, read_log, read_settings
 from ..values import check_names
 from .settings import parse_settings
 
@@ -79,9 +76,7 @@ def write_run(settings: Mapping[str, Any], studio: Any) -> dict[str, str | None]
         "command": join(["scorefield", *asked.arguments(studio.runs)]),
         "python": f"""from pathlib import Path
 
-from scorefield.runs import finish
-from scorefield.runs.config import override
-from scorefield.runs.presets import PRESETS
+from scorefield.runs import PRESETS, finish, override
 
 experiment = override(PRESETS[{asked.preset!r}], [{limit!r}])
 model = finish(experiment, Path({str(studio.runs / asked.name)!r}))
@@ -138,9 +133,10 @@ class Trainings:
         summary["state"] = "starting" if alive else "failed"
         directory = self.folder / name
         try:
-            if not (directory / "config.json").exists():
+            experiment = read_settings(directory)
+            if experiment is None:
                 return summary
-            experiment, log = read(directory / "config.json"), self._read_log(self.find(name))
+            log = self._read_log(self.find(name))
         except (ValueError, TypeError, OSError) as error:
             return summary | {"state": "unreadable", "error": str(error)}
         step = log[-1]["step"] if log else 0
@@ -153,7 +149,7 @@ class Trainings:
             state = "evaluating" if evaluates else "training"
         elif summary["error"] and not evaluates:
             state = "failed"
-        elif state == "stopped" and is_locked(directory):
+        elif state == "stopped" and is_training(directory):
             state = "elsewhere"
         summary |= {"step": step, "state": state, "budget": wanted.budget}
         summary["steps"] = None if is_open else wanted.steps
