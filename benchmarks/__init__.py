@@ -16,6 +16,7 @@ BENCHMARKS = (
     "step",
     "frontier",
     "peers",
+    "accuracy",
     "scale",
     "startup",
     "studio",

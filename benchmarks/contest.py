@@ -86,7 +86,8 @@ def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> T
         f"have {floor:.2f}. {features.about}."
     )
     title = f"{data.name}, {seconds / 60:g} minutes of training"
-    return Table(title, heads | {"ratio": ".2f"}, rows, [about, *packages.notes()])
+    notes = [about, *packages.notes("diffusers", "azula")]
+    return Table(title, heads | {"ratio": ".2f"}, rows, notes)
 
 
 def train_own(

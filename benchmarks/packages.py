@@ -12,10 +12,13 @@ block at the last level it does as many operations to 3 %.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,11 +35,17 @@ from scorefield.samplers import SAMPLERS, final
 
 OURS = "scorefield"
 OPTIMIZED = f"{OURS}, optimize"
+EXTRA = "pip install 'scorefield[peers]'"
+# azula and deepinv require torchvision, which none of the compared functions uses
 INSTALL = {
-    "diffusers": "pip install 'scorefield[peers]'",
-    # it requires torchvision, which nothing here imports
-    "azula": "pip install 'scorefield[peers]', then pip install --no-deps azula",
+    "diffusers": EXTRA,
+    "azula": f"{EXTRA}, then pip install --no-deps azula",
+    "torchebm": EXTRA,
+    "deepinv": f"{EXTRA}, then pip install --no-deps deepinv",
 }
+PARTS = ("datasets", "datasets.folder", "datasets.utils", "transforms", "transforms.functional")
+TORCHVISION = ["torchvision", *(f"torchvision.{part}" for part in (*PARTS, "utils"))]
+"""Modules that deepinv imports."""
 ENDS: dict[str, float] = {"sigma_max": 20.0, "sigma_min": 0.01}
 
 Chain = Callable[[Tensor], Tensor]
@@ -44,18 +53,41 @@ Chain = Callable[[Tensor], Tensor]
 Loss = Callable[[], Tensor]
 
 
+class Absent(ModuleType):
+    """A stand-in for a module that is not installed: it has every name, and none can be called."""
+
+    def __getattr__(self, name: str) -> Absent:
+        if name.startswith("__"):  # what imports and inspections ask for
+            raise AttributeError(name)
+        return Absent(name)
+
+
+def import_deepinv() -> Any:
+    """Import deepinv; where torchvision is not installed, with stand-ins for the import alone."""
+    absent = TORCHVISION if find_spec("torchvision") is None else []
+    sys.modules.update({name: Absent(name) for name in absent})
+    try:
+        return import_module("deepinv")
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
 def missing(package: str) -> str | None:
     """Return why a package cannot run and how to install it; None if it can."""
     try:
-        import_module("azula.sample" if package == "azula" else package)
+        if package == "deepinv":
+            import_deepinv()
+        else:
+            import_module("azula.sample" if package == "azula" else package)
     except ImportError as error:
         return f"{package} was skipped ({error}): {INSTALL[package]}"
     return None
 
 
-def notes() -> list[str]:
-    """Return which packages are compared, and which are missing."""
-    absent = {package: missing(package) for package in INSTALL}
+def notes(*names: str) -> list[str]:
+    """Return which of these packages are compared, and which are missing."""
+    absent = {package: missing(package) for package in names}
     installed = [f"{name} {version(name)}" for name, reason in absent.items() if reason is None]
     compared = [f"Compared with {' and '.join(installed)}."] * bool(installed)
     return [*compared, *filter(None, absent.values())]

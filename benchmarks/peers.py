@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from statistics import median
+from time import perf_counter
 
 import torch
 
@@ -53,11 +54,14 @@ def run(setting: Setting) -> Iterator[Table]:
 
 
 def time_all(
-    setting: Setting, builders: Mapping[str, Callable[[], Task]], base: Mapping[str, str]
+    setting: Setting,
+    builders: Mapping[str, Callable[[], Task]],
+    base: Mapping[str, str],
+    clock: Callable[[], float] = perf_counter,
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Time tasks in turns; return the median seconds and the ratio of each, and notes.
+    """Time tasks in turns; return the median seconds and the ratio of each, and which failed.
 
-    A task that fails is left out, with a note. `base` names the task that each is compared with.
+    A task that fails is left out. `base` names the task that each is compared with.
     """
     tasks, failures = dict[str, Task](), list[str]()
     for name, build in builders.items():
@@ -68,9 +72,8 @@ def time_all(
             failures.append(f"{name} could not be run: {str(error).splitlines()[0]}")
         else:
             tasks[name] = task
-    times = turns(tasks, repeats=setting.repeats)
-    results = {name: (median(t), ratio(times[base[name]], t)) for name, t in times.items()}
-    return results, [*packages.notes(), *failures]
+    times = turns(tasks, repeats=setting.repeats, clock=clock)
+    return {name: (median(t), ratio(times[base[name]], t)) for name, t in times.items()}, failures
 
 
 def sampling(setting: Setting, title: str, build: Callable[[], ScoreModel], n: int) -> Table:
@@ -84,14 +87,14 @@ def sampling(setting: Setting, title: str, build: Callable[[], ScoreModel], n: i
         for name, entry in entries.items()
     }
     base = {name: f"{OURS} {entry.ours}" for name, entry in entries.items()}
-    results, notes = time_all(setting, builders, base)
+    results, failures = time_all(setting, builders, base)
     rows: list[list[Cell]] = [
         [entries[name].package, entries[name].name, n / seconds, gain]
         for name, (seconds, gain) in results.items()
     ]
     heads = {"package": "", "sampler": "", "samples/s": ".0f", "ratio": ".2f"}
     about = f"{EVALUATIONS} evaluations for each sample, {n} at once."
-    return Table(title, heads, rows, [about, *notes])
+    return Table(title, heads, rows, [about, *packages.notes("diffusers", "azula"), *failures])
 
 
 def training(setting: Setting, title: str, size: Size) -> Table:
@@ -108,7 +111,7 @@ def training(setting: Setting, title: str, size: Size) -> Table:
 
     names = [name for name, unet in UNETS.items() if packages.missing(unet.package) is None]
     builders = {name: partial(build, name) for name in names}
-    results, notes = time_all(setting, builders, dict.fromkeys(names, OURS))
+    results, failures = time_all(setting, builders, dict.fromkeys(names, OURS))
     rows: list[list[Cell]] = []
     for name, (seconds, gain) in results.items():
         done, speed = work[name] / work[OURS], work[name] / seconds / 1e9
@@ -116,4 +119,4 @@ def training(setting: Setting, title: str, size: Size) -> Table:
     heads = {"package": "", "M weights": ".2f", "operations": ".3f"}
     heads |= {"ms a step": ".1f", "ratio": ".2f", "GFLOP/s": ".0f"}
     about = f"Batches of {size.batch}, in float32. Operations: 1 is {work[OURS] / 1e9:.2f} GFLOP."
-    return Table(title, heads, rows, [about, *notes])
+    return Table(title, heads, rows, [about, *packages.notes("diffusers", "azula"), *failures])

@@ -150,11 +150,15 @@ def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
         options = {"sigma_y": problem.sigma_y}
         options |= {} if problem.peak is None else {"peak": problem.peak}
         score = make(problem.prior, problem.operator, problem.y, **options)
-        levels = 18 if problem.name.startswith("mix64") else 32
-        sigmas = karras(5 * problem.sigma_max, 0.01, levels)
+        sigmas = heun_grid(problem)
         return final(integrate(heun, score, problem.prior.prior.sample(n, sigmas[0]), sigmas))
 
     return sample
+
+
+def heun_grid(problem: Problem) -> Tensor:
+    levels = 18 if problem.name.startswith("mix64") else 32
+    return karras(5 * problem.sigma_max, 0.01, levels)
 
 
 def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:

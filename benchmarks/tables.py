@@ -1,4 +1,4 @@
-"""Print the tables of docs/speed.md in Markdown: rows and columns chosen from the stored results.
+"""Print the tables of docs/speed.md and docs/numbers.md in Markdown, from the stored results.
 
 --out is the directory of the results. --only prints whole tables instead, by parts of their titles.
 Other options have no effect.
@@ -14,10 +14,16 @@ from .table import Cell, Table, read_tables
 OPTIMIZED = ("ms a step", "ratio", "of the peak", "MiB", "error of the score")
 COST = ("sampler", "NFE", "seconds", "times faster", "Fréchet", "from", "to")
 PLANS = ("annealed L", "euler|10|", "heun|9|", "heun|19|", "dpm_solver|4|", "dpm_solver|10|")
+CHAIN_COLUMNS = ("package", "sampler", "variance, other", "accepted", "CPU s", "ratio")
+LOSS_COLUMNS = ("package", "loss", "error", "from", "to", "CPU ms a step", "ratio")
+POSTERIOR_COLUMNS = ("package", "method", "mean", "std, least", "std, most", "bias", "ratio")
 DIGESTS = {
     "A step as `optimize` computes it": ("step", "", OPTIMIZED, ("optimize|",)),
     "Samples of the preset digits": ("frontier", "frontier, digits", COST, PLANS),
     "A training step of a U-Net": ("peers", "training", ("package", "ms a step", "ratio"), ("",)),
+    "Chains": ("accuracy", "Chains", CHAIN_COLUMNS, ("",)),
+    "Score matching": ("accuracy", "matching", LOSS_COLUMNS, ("",)),
+    "Posteriors": ("accuracy", "Posteriors of mix64", POSTERIOR_COLUMNS, ("",)),
 }
 """By title: the benchmark, a part of its tables' titles, the columns, and how the rows begin.
 
@@ -26,7 +32,7 @@ The beginning of a row has "|" after each cell.
 
 
 def published_tables(setting: Setting) -> Iterator[Table]:
-    """Yield the tables of the page, or the whole ones that are chosen."""
+    """Yield the tables of the pages, or the whole ones that are chosen."""
     stored = {name: read_tables(setting.out / f"{name}.json", {}) for name in BENCHMARKS}
     if setting.only:
         titles = {table.title: table for tables in stored.values() for table in tables}

@@ -19,7 +19,11 @@ from PIL import Image
 from benchmarks import (
     BENCHMARKS,
     Setting,
+    accuracy,
+    authors,
+    energies,
     gpu,
+    imaging,
     measure,
     packages,
     peers,
@@ -227,6 +231,103 @@ def test_a_missing_package_is_skipped_with_how_to_install_it(monkeypatch):
     assert "diffusers was skipped" in diffusers
     assert diffusers.endswith("pip install 'scorefield[peers]'")
     assert azula.endswith("pip install --no-deps azula")
+
+
+FAKE_DEEPINV = """
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import InterpolationMode as mode
+import torchvision.transforms.functional as functional
+
+def rotate(x, interpolation=mode.NEAREST):
+    return functional.rotate(x)
+"""
+
+
+def test_deepinv_is_imported_without_torchvision_which_stays_absent(monkeypatch, tmp_path):
+    (tmp_path / "deepinv.py").write_text(FAKE_DEEPINV)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "deepinv"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    try:
+        library = packages.import_deepinv()
+    finally:
+        sys.modules.pop("deepinv", None)
+    assert not {*packages.TORCHVISION} & {*sys.modules}
+    with pytest.raises(TypeError, match="not callable"):
+        library.rotate(torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["langevin", "underdamped", "mala", "hmc"])
+def test_only_langevin_dynamics_is_biased_at_a_large_step(name):
+    """On a Gaussian of variance 1 its chains have 1/(1 − α/2); errors of 8,000 chains are 1.6 %."""
+    chain = energies.CHAINS[f"{packages.OURS} {name}"]
+    torch.manual_seed(1)
+    x, accepted = chain.build(energies.MIXTURE)(energies.MIXTURE.sample(8_000), 60 // chain.parts)
+    truth = 1 / (1 - energies.ALPHA / 2) if name == "langevin" else 1.0
+    assert abs(x[:, 1].var() / truth - 1) < 4 * (2 / 8_000) ** 0.5
+    assert (accepted is None) == (name in ("langevin", "underdamped"))
+
+
+def need(package):
+    if reason := packages.missing(package):
+        pytest.skip(reason)
+
+
+def test_langevin_dynamics_of_torchebm_is_ours():
+    need("torchebm")
+    ends = []
+    for name in ("scorefield langevin", "torchebm LangevinDynamics"):
+        torch.manual_seed(1)
+        start = energies.MIXTURE.sample(50)
+        ends.append(energies.CHAINS[name].build(energies.MIXTURE)(start, 20)[0])
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-4)  # 20 steps of float32 at |x| < 10
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("exact", "ScoreMatching"), ("denoising", "DenoisingScoreMatching")],
+)
+def test_losses_of_torchebm_are_ours(ours, theirs):
+    """In sums of 256 terms below 10, each of which float32 computes to some 1e-6."""
+    need("torchebm")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1))
+    x, values = torch.randn(256, 2), []
+    for name in (f"{packages.OURS} {ours}", f"torchebm {theirs}"):
+        torch.manual_seed(1)
+        values.append(energies.LEARNERS[name].build(net)[1](x.clone()).item())
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_moment_matching_of_deepinv_is_ours():
+    """From one start; ours ends with one more step, from σ = 0.01, which moves x by about that."""
+    need("deepinv")
+    problem = next(p for p in problems() if p.name == "gauss64 matrix")
+    ends = []
+    for draw in (posteriors.METHODS["mmps"], imaging.RIVALS["matrix"]["MomentMatching"].draw):
+        torch.manual_seed(1)
+        ends.append(draw(problem, 20))
+    assert (ends[0] - ends[1]).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("title", ["Chains", "Score matching", "Posteriors of gauss64 mask"])
+def test_an_accuracy_table_has_rows_of_all_packages(title):
+    (table,) = accuracy.run(Setting(quick=True, only=(title,)))
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    theirs = "deepinv" if "Posteriors" in title else "torchebm"
+    available = {packages.OURS, *([] if packages.missing(theirs) else [theirs])}
+    assert {row["package"] for row in rows} == available
+    assert 1.0 in {row["ratio"] for row in rows if row["package"] == packages.OURS}
+    assert not [note for note in table.notes if "could not be run" in note]
+
+
+@pytest.mark.parametrize("name", ["ncsnv2_3x32x32", "ddpmpp_subvp_continuous", "edm_vp_16"])
+def test_networks_are_the_authors_also_in_the_benchmark(name):
+    """To the bounds of test_convert.py; only ladders have a chain."""
+    _, output, chain = authors.differences(authors.GOLDEN / name)
+    assert 0 < output < 1e-5
+    assert chain is None if "ncsnv2" not in name else 0 < chain < 1e-4
 
 
 def test_a_ratio_is_to_ours_of_the_same_kind_and_failures_are_left_out(monkeypatch):
