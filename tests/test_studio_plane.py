@@ -581,7 +581,22 @@ def test_on_a_narrow_screen_the_distribution_is_above_what_is_drawn(open_page):
         ]
         assert places == sorted(places)
         assert places[0] < 740  # without scrolling
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        for width in (360, 800):
+            page.set_viewport_size({"width": width, "height": 740})
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            links = page.get_by_role("navigation").get_by_role("link").all()
+            assert len({link.bounding_box()["y"] for link in links}) == 1
+
+
+def test_a_ladder_is_diagnosed_in_a_dialog(open_page):
+    with open_page("#/plane?n=20&second_steps=2&epsilon=5") as page:
+        wait_for_field(page)
+        page.get_by_role("button", name="Diagnose").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text("unstable").first.wait_for()  # 4σ_L² = 4
+        assert len(dialog.get_by_label("Diagnosis", exact=True).inner_text().splitlines()) > 10
+        page.keyboard.press("Escape")
+        dialog.wait_for(state="detached")
 
 
 def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):

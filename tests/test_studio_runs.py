@@ -121,6 +121,12 @@ PICTURES = """label => Promise.all([...document.images]
 """A pixel of each picture with this label, once it is drawn."""
 
 
+def test_the_run_that_is_shown_is_marked_in_the_list(open_page, pictured):
+    with open_page("#/runs") as page:
+        page.get_by_role("heading", level=3).filter(has_text=pictured.name).wait_for()
+        assert page.locator("tr[aria-selected=true] button").inner_text() == pictured.name
+
+
 def test_a_replay_of_a_run_shows_its_grids_over_the_steps(open_page, pictured, tmp_path):
     with open_page(f"#/runs?run={pictured.name}") as page:
         page.get_by_role("img", name="Samples of pictured at step 20").wait_for()

@@ -187,7 +187,7 @@ function mount(root, state, tools) {
   const sides = { first: makeSide("first"), second: makeSide("second") };
   const particles = whole("n", "Particles", 20, 4000);
   const seed = whole("seed", "Seed", 0, 2 ** 53 - 1);
-  const start = choose("start", "Start", [["square", "Uniform in a square"], ["prior", "Gaussian with the first level's noise"]]);
+  const start = choose("start", "Start", [["square", "Uniform in a square"], ["prior", "Gaussian, first level"]]);
   const epsilon = ui.number({
     label: "Step size ε", min: 1e-9, max: 1e4, step: "any", value: values.epsilon,
     onchange(value) { change({ epsilon: value }); levels.rescale(); },

@@ -85,7 +85,11 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
         ui.h("p", {}, verdicts.length ? verdicts.join(" ") : "No instability, bias, lag, wrong weight or wrong score was found."),
         ui.h("pre", { tabindex: 0, "aria-label": "Diagnosis" }, text),
       ),
-      status: ({ status, message }) => status === "error" && say(message, true),
+      status({ status, message }) {
+        if (status === "running") say("Diagnosing");
+        if (status === "done") say();
+        if (status === "error") say(message, true);
+      },
     });
   }
 

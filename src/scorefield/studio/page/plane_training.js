@@ -138,6 +138,11 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const frame = makeFrame([0, iterations], [low - 0.05, high + 0.05], { width, height: LOSS_HEIGHT });
     drawCurve(context, frame, logs, colours.first);
+    context.fillStyle = colours.muted;
+    context.font = "11px system-ui, sans-serif";
+    const [largest, smallest] = ui.formatTicks([10 ** high, 10 ** low]);
+    context.fillText(largest, 6, 14);
+    context.fillText(smallest, 6, LOSS_HEIGHT - 6);
   }
 
   const body = h("div", { class: "stack", hidden: true },

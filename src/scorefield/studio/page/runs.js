@@ -165,8 +165,8 @@ export default {
         busy = runs.some((run) => ["training", "starting", "evaluating"].includes(run.state));
         start.disabled = busy;
         start.title = busy ? "One training or evaluation at a time" : "";
-        drawList(runs);
         if (!names.includes(chosen)) chosen = names[0] ?? null;
+        drawList(runs);
         await refreshDetail(runs.find((run) => run.name === chosen));
       } catch (error) {
         if (!gone) status.say(error.message, true);
