@@ -29,7 +29,7 @@ of 95 %. `from` and `to` of a calibrated method are on both sides of 0.5 and of 
 
 `exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
 (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ². The other samplers go
-down 64 levels, ddrm 32, daps and split_gibbs 128, and pigdm_langevin 24 of its own grid. tds and
+down 64 levels, ddrm 32, daps and split_gibbs 128, and pigdm_langevin 32 of its own grid. tds and
 particle_filter have twice as many particles as samples, of which every second is kept: filters of
 2,000 particles for the errors, of 198, one for each y, for the coverage. algorithm2 and repaint
 need a noiseless y. Everything is in float32; seconds are of one processor.

@@ -3,8 +3,9 @@ A posterior against its closed form
 ===================================
 
 Three Gaussians in the plane, and a measurement of the first coordinate. The posterior of the second
-one is known, so that each method's bias can be seen: only the particle filter has the weights of
-the modes here.
+one is known, so that each method's bias can be seen. The particle filter has the weights of the
+modes here, and so does ``pigdm_langevin``, if it is given the deviation within a mode in place of
+the data's: 0.24, where 0.23 is exact, and 0.34 without.
 """
 
 import torch
@@ -29,7 +30,8 @@ weight = (density * (grid > 1.5)).sum() * (grid[1] - grid[0])
 print(f"{'exact posterior':18} mean {mean:+.2f}, weight above 1.5: {weight:.2f}")
 
 filters = {"particles": 64, "filters": 100, "steps": 32}
-methods = {"replace": {}, "dps": {}, "mmps": {}, "split_gibbs": {"steps": 64}}
+methods = {"dps": {}, "mmps": {}, "split_gibbs": {"steps": 64}}
+methods["pigdm_langevin"] = {"steps": 64, "sigma_data": 0.8}
 methods["particle_filter"] = filters
 figure, axes = plots.panels(2, 3, size=3.4)
 bins = torch.linspace(-6, 6, 61).tolist()

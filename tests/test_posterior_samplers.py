@@ -5,6 +5,8 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.posteriors import METHODS, errors
+from benchmarks.problems import problems
 from scorefield import Gaussian, final, geometric, heun, integrate
 from scorefield.inverse import (
     daps,
@@ -65,6 +67,17 @@ def test_daps_is_exact_for_a_flat_density():
     assert ((x.mean(0) - centre).abs() < 4 * (spread / n).sqrt()).all()
     error = ((spread[:, None] * spread + cov**2) / n).sqrt()
     assert ((x.T.cov() - cov).abs() < 4 * error).all()
+
+
+def test_daps_denoises_the_end_of_the_ode():
+    """N(0, 1): the ODE takes 50 from σ = 5 to 50·√(1.25/26) at 0.5, of which D is a share 1/1.25.
+
+    Its steps are of order 1: 400 of them err by less than 1 %.
+    """
+    target, x = Gaussian(torch.zeros(2).double(), 1.0), torch.full((1, 2), 50.0).double()
+    options = {"operator": mask(torch.tensor([True, False])), "y": torch.ones(1, 2).double()}
+    state = next(iter(daps(target, x, torch.tensor([5.0, 0.5]).double(), inner=400, **options)))
+    assert state.denoised[0, 1].item() == pytest.approx(50 / (26 * 1.25) ** 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.3])
@@ -153,13 +166,22 @@ def test_ddrm_has_the_noise_of_each_level():
     clean = torch.tensor([0.3, -0.7, 1.0]).double()
     operator, sigmas = matrix(rows), torch.tensor([4.0, 1.5, 1.0, 0.4, 0.1]).double()
     y = clean @ rows.T + 0.5 * torch.randn(n, 2).double()
-    point = lambda x, sigma: (clean - x) / sigma**2  # noqa: E731
+    asked = []
+
+    def point(x, sigma):
+        asked.append(x)
+        return (clean - x) / sigma**2
+
     start = clean + 4 * torch.randn(n, 3).double()
     for state in ddrm(point, start, sigmas, operator=operator, y=y, sigma_y=0.5):
         noise = state.x - clean
         assert (noise.mean(0).abs() <= 4 * state.sigma / n**0.5 + 1e-12).all()
         error = state.sigma**2 * (torch.ones(3, 3) + torch.eye(3)).sqrt() / n**0.5
         assert ((noise.T.cov() - state.sigma**2 * torch.eye(3)).abs() <= 4 * error + 1e-12).all()
+    # y is in the first x too: they share y's noise of 0.5
+    shared = ((asked[0] - clean) @ rows.T * (y - clean @ rows.T)).mean(0)
+    error = 0.5 * 4 * rows.norm(dim=1) / n**0.5
+    assert ((shared - 0.25).abs() <= 4 * error).all()
 
 
 @pytest.mark.parametrize("sigma_data", [0.4, 1.0])
@@ -209,11 +231,25 @@ def test_levels_are_dense_around_the_deviation_of_the_data(deviation):
     torch.testing.assert_close(sigmas[[0, -1]], torch.tensor([4.0, 0.01]))
     steps = -sigmas.double().log().diff()
     assert (steps > 0).all()
-    inside = (sigmas < 4 * deviation) & (sigmas > 0.4 * deviation)
+    inside = (sigmas < 4 * deviation) & (sigmas > 0.2 * deviation)
     dense = steps[inside[:-1] & inside[1:]]
     torch.testing.assert_close(dense, dense.mean().expand_as(dense), rtol=1e-5, atol=0)
     outside = steps[~inside[:-1] & ~inside[1:]]
-    torch.testing.assert_close(outside, 8 * dense.mean().expand_as(outside), rtol=1e-5, atol=0)
+    torch.testing.assert_close(outside, 5 * dense.mean().expand_as(outside), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["gauss2 matrix", "mix2 matrix"])
+def test_the_default_levels_miss_exact_posteriors_by_a_tenth_at_most(name):
+    """The two of the benchmark's eight with the largest errors, to three standard errors.
+
+    With 24 levels down to 0.4 deviations, standard deviations were 23 % too large and a mean was
+    off by 0.21.
+    """
+    n = 10_000
+    problem = next(problem for problem in problems() if problem.name == name)
+    mean, _, most, *_ = errors(problem, METHODS["pigdm_langevin"](problem, n))
+    assert mean < 0.15 + 3 / n**0.5
+    assert most < 1.1 + 3 / (2 * n) ** 0.5
 
 
 SUM = {"operator": matrix(torch.ones(1, 2)), "y": torch.zeros(1, 1)}

@@ -56,7 +56,7 @@ class Cost(NamedTuple):
 COSTS = {
     "particle_filter": Cost(64, lambda n: 2 * n + 1, particles=True),
     "tds": Cost(64, particles=True),
-    "pigdm_langevin": Cost(24, lambda n: 3 * n + 1, stepwise=True, dense=True),
+    "pigdm_langevin": Cost(32, lambda n: 3 * n + 1, stepwise=True, dense=True),
     "split_gibbs": Cost(128, lambda n: 5 * n - 4),
     "daps": Cost(128, lambda n: 5 * n - 4),
     "repaint": Cost(64, lambda n: 10 * n - 9, noiseless=True, stepwise=True),
@@ -85,7 +85,7 @@ class Bias(NamedTuple):
 BIASES: dict[RestorationMethod, dict[str, Bias]] = {
     "particle_filter": {"mask": Bias(0.01, 0.99, 1.01), "matrix": Bias(0.01, 0.99, 1.01)},
     "tds": {"mask": Bias(0.06, 0.93, 0.98), "matrix": Bias(0.02, 0.96, 0.97)},
-    "pigdm_langevin": {"mask": Bias(0.03, 1.06, 1.10), "matrix": Bias(0.04, 1.06, 1.09)},
+    "pigdm_langevin": {"mask": Bias(0.02, 1.03, 1.05), "matrix": Bias(0.03, 1.03, 1.05)},
     "split_gibbs": {"mask": Bias(0.05, 0.99, 1.02), "matrix": Bias(0.03, 1.00, 1.01)},
     "mmps": {"mask": Bias(0.05, 1.00, 1.04), "matrix": Bias(0.03, 1.01, 1.03)},
     "pigdm": {"mask": Bias(0.66, 0.98, 1.03), "matrix": Bias(0.11, 1.02, 1.05)},

@@ -74,9 +74,9 @@ def tds(
 
 DENSE_BELOW = 4.0
 """Largest σ, in deviations of the data, of the dense levels of `dense_grid`."""
-DENSE_ABOVE = 0.4
+DENSE_ABOVE = 0.2
 """Smallest σ, in deviations of the data, of the dense levels of `dense_grid`."""
-DENSITY = 8
+DENSITY = 5
 """Number of levels in the dense range for each one elsewhere, in the same ratio of σ."""
 
 
@@ -85,7 +85,7 @@ def dense_grid(
 ) -> Float[Tensor, "levels"]:
     """Return σᵢ for `pigdm_langevin`, dense around the data's deviation.
 
-    A chain chooses its mode between 4 and 0.4 deviations. There levels are 8 times as dense, in
+    A chain chooses its mode between 4 and 0.2 deviations. There levels are 5 times as dense, in
     log σ, as above and below: of a range of 440 to 1 as that of the digits, 83 % are there.
     """
     inside = [min(max(k * deviation, sigma_min), sigma_max) for k in (DENSE_BELOW, DENSE_ABOVE)]
