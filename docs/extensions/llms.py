@@ -1,4 +1,4 @@
-"""Write llms.txt, the pages with their first sentences, for programs that read the site."""
+"""Write llms.txt, the pages with their first paragraphs, for programs that read the site."""
 
 import re
 from pathlib import Path
@@ -19,9 +19,8 @@ def write_list(app: Sphinx, error: Exception | None) -> None:
         own = (p for p in paragraphs if isinstance(p.parent, nodes.section))  # not in a note
         paragraph = next(own, None)
         text = re.sub(r"\s+", " ", paragraph.astext() if paragraph else "")
-        first = re.split(r"(?<=[.:])\s", text)[0]
-        title = app.env.titles[docname].astext()
-        lines.append(f"- [{title}]({app.builder.get_target_uri(docname)}): {first}")
+        title, place = app.env.titles[docname].astext(), app.builder.get_target_uri(docname)
+        lines.append(f"- [{title}]({place}): {text.removesuffix(':')}")
     (Path(app.outdir) / "llms.txt").write_text("\n".join(lines) + "\n")
 
 
