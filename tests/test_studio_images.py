@@ -214,7 +214,7 @@ def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(ope
 def test_the_measured_frontier_says_where_the_page_is(open_page):
     with open_page("#/images?n=1&steps=5") as page:
         here = page.get_by_label("You are here")
-        here.filter(has_text="You are at 9 network calls an image with heun, which has").wait_for()
+        here.filter(has_text="With heun you are at 9 network calls an image, which has").wait_for()
         assert "which has a Fréchet distance of 2.5 (2.25 to 2.75)" in here.inner_text()
         wait(page, "You are here", "On this page an image took")
         plot = page.get_by_label("Fréchet distance against cost")
@@ -222,17 +222,17 @@ def test_the_measured_frontier_says_where_the_page_is(open_page):
         assert plot.evaluate(COUNT, [184, 119, 0]) > 20  # the line of the page
         page.get_by_label("Steps").fill("30")
         page.keyboard.press("Enter")
-        here.filter(has_text="You are at 59 network calls an image with heun").wait_for()
+        here.filter(has_text="With heun you are at 59 network calls an image;").wait_for()
         assert "nearest that was measured, 79 calls, has a Fréchet distance of 1.5" in (
             here.inner_text()
         )
         # 40 samples of 79 calls took 4 seconds: 59/79 of 0.1
         page.get_by_label("Cost", exact=True).and_(page.locator("select")).select_option("seconds")
-        wait(page, "You are here", "You are at about 0.0747 s an image where it was measured")
+        wait(page, "You are here", "With heun you are at about 0.0747 s an image where it was")
         page.get_by_label("Class", exact=True).select_option("3")
         page.get_by_label("Guidance").press("End")
         # a second call for each evaluation
-        wait(page, "You are here", "You are at about 0.149 s an image where it was measured")
+        wait(page, "You are here", "With heun you are at about 0.149 s an image where it was")
         wait(page, "You are here", "Guidance, which calls the network twice")
         wait(page, "Cost", "59 evaluations of the score, 118 calls of the network")
 

@@ -146,7 +146,7 @@ export function costs(ui, tools) {
       ? `${other} has a Fréchet distance of ${ui.format(nearest.value)} (${ui.format(nearest.low)} to ${ui.format(nearest.high)}).`
       : ", a sampler that has not been measured for this run.";
     finding.textContent = [
-      `You are at ${place} with ${sampler}${measured}`,
+      `With ${sampler} you are at ${place}${measured}`,
       guided && "Guidance, which calls the network twice, changes the samples and was not measured.",
       seconds && `On this page an image took ${short(seconds)} s, with ${n} at once.`,
     ].filter(Boolean).join(" ");

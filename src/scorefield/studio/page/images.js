@@ -1,11 +1,11 @@
 // Images: samples that anneal, one of them from noise to image, paths between seeds, and cost.
 
+import { makeBetween } from "./between.js";
+import { makeChosen } from "./chosen.js";
 import { costs } from "./costs.js";
-import {
-  calm, drawGrid, drawImage, follow, keepState, layout, moveCursor, pixelAt, putImage, resize,
-} from "./pixels.js";
+import { latest } from "./latest.js";
+import { calm, drawGrid, follow, keepState, layout, moveCursor, pixelAt } from "./pixels.js";
 
-const PATH = 8; // states of a path that are shown
 const WIDE = 560;
 
 export default {
@@ -20,25 +20,12 @@ export default {
     let chosen = state.chosen == null ? null : Number(state.chosen);
     let playing = null;
     let goal = state.sigma == null ? null : Number(state.sigma); // the noise level to show at the end
-    let pathSettings = null; // of the path that is shown, as text
-    let wantsPath = state.other != null;
-    const jobs = {};
+    const planning = latest(run);
+    const sampling = latest(run);
     const short = (value, digits = 3) => ui.format(Number(value.toPrecision(digits)));
 
     const countCalls = ({ evaluations, calls }) => `${ui.format(evaluations)} evaluations of the score`
       + (calls === evaluations ? "" : `, ${ui.format(calls)} calls of the network with guidance`);
-
-    const start = (name, job, settings, handlers) => {
-      jobs[name]?.cancel();
-      jobs[name] = run(job, settings, handlers);
-      return jobs[name];
-    };
-    const only = (name, handlers) => { // frames of an older job with this name are ignored
-      const mine = {};
-      jobs[`${name} handlers`] = mine;
-      const guard = (call) => (...values) => jobs[`${name} handlers`] === mine && call?.(...values);
-      return { frame: guard(handlers.frame), status: guard(handlers.status) };
-    };
 
     const keep = (patch) => { tools.setState({ ...patch, sigma: null }); sample(); };
     const status = ui.status();
@@ -69,7 +56,7 @@ export default {
     const next = ui.button({
       label: "Next seed", onclick: () => { seed.value += 1; keep({ seed: seed.value }); },
     });
-    const stop = ui.button({ label: "Stop", onclick: () => jobs.sample?.cancel() });
+    const stop = ui.button({ label: "Stop", onclick: () => sampling.cancel() });
     const cost = h("output", { class: "muted", "aria-label": "Cost" });
 
     const grid = h("canvas", {
@@ -93,32 +80,8 @@ export default {
     });
     const facts = h("output", { class: "muted", "aria-label": "State" });
 
-    const portrait = h("canvas", { class: "pixels", "aria-label": "The chosen sample" });
-    const mean = h("canvas", { class: "pixels", "aria-label": "Its denoised view" });
-    const strip = h("canvas", { class: "pixels wide", "aria-label": "Its path: above x, below E[x₀ | x]" });
-    const levels = h("div", { class: "ticks" });
-    const near = h("div", { class: "thumbs" });
-    const distance = h("output", { class: "muted", "aria-label": "Distances" });
-    const nearStatus = ui.status();
-    const details = h("section", { class: "stack", hidden: true, "aria-label": "Chosen sample" },
-      h("h3", {}, "The chosen sample"),
-      h("div", { class: "thumbs" },
-        figure(portrait, "x"), figure(mean, "E[x₀ | x]")),
-      h("figure", {}, strip, levels,
-        h("figcaption", {}, "Its path from noise: x above, E[x₀ | x] below, σ under each state")),
-      h("h3", {}, "Nearest training images"), near, distance, nearStatus.element);
-
-    const other = ui.number({
-      label: "Other seed", min: 0, max: 2 ** 53 - 1, value: state.other ?? 1,
-      onchange: (value) => { tools.setState({ other: value }); between(); },
-    });
-    const path = h("canvas", { class: "pixels wide", hidden: true, "aria-label": "Samples between two seeds" });
-    const pathStatus = ui.status();
-    const going = ui.button({ label: "Interpolate", onclick: () => { tools.setState({ other: other.value }); between(); } });
-    const copyPath = ui.button({
-      label: "Copy path as code", kind: "quiet",
-      onclick: () => tools.copy({ job: "images.between", settings: betweenSettings() }),
-    });
+    const one = makeChosen({ ui, run, wide: WIDE });
+    const between = makeBetween({ ui, tools, state, settings });
     const figures = costs(ui, tools);
 
     root.append(
@@ -133,17 +96,10 @@ export default {
           h("section", { class: "stack", "aria-label": "Samples" },
             h("div", { class: "canvas-box" }, grid, cursor),
             h("div", { class: "scrub" }, scrubber.element, shown.element, play), facts),
-          details,
-          h("section", { class: "stack" },
-            h("h3", {}, "Between two seeds"),
-            h("p", { class: "muted" }, "The noise turns from that of one seed into that of another; every point on the way is a sample."),
-            h("div", { class: "row end" }, other.element, going, copyPath), path, pathStatus.element),
+          one.element,
+          between.element,
           figures.element)),
     );
-
-    function figure(canvas, text) {
-      return h("figure", {}, canvas, h("figcaption", {}, text));
-    }
 
     function settings() {
       const all = {
@@ -155,26 +111,22 @@ export default {
       return all;
     }
 
-    function betweenSettings() {
-      return { ...settings(), n: 9, other: other.value };
-    }
-
     function sample() {
       if (!about) return;
       pause();
       adapt();
       const asked = settings();
       figures.here({ seconds: null });
-      checkPath();
+      between.check();
       let begun = false;
-      start("plan", "images.plan", asked, only("plan", {
+      planning.start("images.plan", asked, {
         frame(header) {
           cost.textContent = `${countCalls(header)} an image`;
           const { evaluations, calls } = header;
           figures.here({ sampler: sampler.value, calls, guided: calls !== evaluations });
         },
-      }));
-      start("sample", "images.sample", asked, only("sample", {
+      });
+      sampling.start("images.sample", asked, {
         frame(header, arrays) {
           if (!begun) frames = [];
           begun = true;
@@ -183,7 +135,7 @@ export default {
           if (header.last) finish(header);
         },
         status: follow(status, "Sampling"),
-      }));
+      });
     }
 
     function add(frame) {
@@ -198,7 +150,7 @@ export default {
       if (goal != null) scrubTo(goal);
       goal = null;
       if (chosen != null && chosen < header.n) inspect();
-      else details.hidden = true;
+      else one.element.hidden = true;
     }
 
     function draw() {
@@ -210,10 +162,7 @@ export default {
       const each = frame.seconds / frame.n;
       facts.textContent = `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}, `
         + `${countCalls(frame)}, ${short(each)} s an image with ${frame.n} at once`;
-      if (chosen != null && chosen < frame.n) {
-        drawImage(portrait, frame.x, 160, chosen);
-        drawImage(mean, frame.denoised, 160, chosen);
-      }
+      if (chosen != null && chosen < frame.n) one.draw(frame, chosen);
     }
 
     function shape() {
@@ -250,77 +199,13 @@ export default {
     }
 
     function inspect() {
-      details.hidden = false;
-      drawPath();
+      one.inspect(frames, chosen, about.data ? settings() : null);
       draw();
-      if (!about.data) { distance.textContent = "The run's data are not known, so neither are its neighbours."; return; }
-      start("near", "images.nearest", { ...settings(), index: chosen }, only("near", {
-        frame(header, arrays) {
-          if (header.keep) drawNear(header, arrays.images);
-          else nearStatus.say(`Compared with ${header.compared} of ${header.of} training images`);
-        },
-        status: follow(nearStatus, "Comparing"),
-      }));
-    }
-
-    function drawPath() {
-      const few = Math.min(PATH, frames.length);
-      const places = Array.from({ length: few }, (_, i) => Math.round((i * (frames.length - 1)) / Math.max(1, few - 1)));
-      const [height, width] = frames[0].x.shape.slice(1);
-      resize(strip, few * (width + 1) - 1, 2 * height + 1, WIDE);
-      strip.getContext("2d").clearRect(0, 0, strip.width, strip.height);
-      levels.replaceChildren(...places.map((place, i) => {
-        putImage(strip, frames[place].x, chosen, i * (width + 1), 0);
-        putImage(strip, frames[place].denoised, chosen, i * (width + 1), height + 1);
-        return h("output", {}, short(frames[place].sigma, 2));
-      }));
-      levels.style.width = strip.style.width;
-    }
-
-    function drawNear(header, images) {
-      near.replaceChildren(...header.distances.map((far, i) => {
-        const canvas = h("canvas", { class: "pixels", "aria-label": `Training image ${i + 1} of the nearest` });
-        drawImage(canvas, images, 96, i);
-        return figure(canvas, h("output", {}, short(far)));
-      }));
-      const [first] = header.distances;
-      distance.textContent = `The nearest of ${header.of} training images is ${short(first)} away`
-        + (header.usual ? `, ${short(first / header.usual, 2)} times as far as held-out images are (median ${short(header.usual)}).` : ".");
     }
 
     function adapt() { // guidance goes towards a class
       guidance.input.disabled = !label.value;
       guidance.input.title = label.value ? "" : "Choose a class first: guidance goes towards it";
-    }
-
-    function checkPath() { // clear a path that is not of the settings; true if there can be one
-      const refused = label.value === "all";
-      going.disabled = copyPath.disabled = refused;
-      const old = pathSettings != null && pathSettings !== JSON.stringify(betweenSettings());
-      if (old) {
-        jobs.between.cancel();
-        only("between", {});
-        path.hidden = true;
-        pathSettings = null;
-      }
-      if (refused) pathStatus.say("A path is of one class: choose one above.");
-      else if (old) pathStatus.say("The settings have changed: Interpolate draws their path.");
-      else if (pathSettings == null) pathStatus.say("");
-      return !refused;
-    }
-
-    function between() {
-      wantsPath = true;
-      if (!about || !checkPath()) return; // it is computed when that has arrived
-      pathSettings = JSON.stringify(betweenSettings());
-      start("between", "images.between", betweenSettings(), only("between", {
-        frame(header, arrays) {
-          if (calm() && !header.last) return;
-          path.hidden = false;
-          drawGrid(path, arrays.x, 720, header.n);
-        },
-        status: follow(pathStatus, "Interpolating"),
-      }));
     }
 
     function scrubTo(sigma) {
@@ -363,7 +248,7 @@ export default {
         label.element.hidden = guidance.element.hidden = !names.length;
         figures.show(header.frontier, header.run);
         sample();
-        if (wantsPath) between();
+        if (state.other != null) between.start();
       },
       status: (message) => message.status === "error" && ui.refuse(root, message.message),
     });
@@ -381,7 +266,8 @@ export default {
       unmount() {
         pause();
         figures.unmount();
-        for (const job of Object.values(jobs)) job.cancel?.();
+        for (const part of [planning, sampling]) part.forget();
+        for (const part of [one, between]) part.stop();
       },
     };
   },

@@ -1,5 +1,6 @@
 // Restore: an image, what is known of it, and completions as they form.
 
+import { latest } from "./latest.js";
 import { makeMask } from "./mask.js";
 import { makeOutcome } from "./outcome.js";
 import { drawImage, follow } from "./pixels.js";
@@ -19,7 +20,8 @@ export default {
     const { h } = ui;
     let about = null;
     let upload = state.upload == null ? null : { upload: state.upload, file: state.file ?? "image.png" };
-    const jobs = {};
+    const reading = latest(run);
+    const restoring = latest(run);
     const setState = (patch) => {
       tools.setState(patch);
       if (about) outcome.compare(JSON.stringify(settings()));
@@ -76,7 +78,7 @@ export default {
     const seed = ui.number({ label: "Seed", min: 0, max: 2 ** 53 - 1, value: state.seed ?? 0, onchange: again("seed") });
     const go = ui.button({ label: "Restore", kind: "primary", onclick: () => restore() });
     go.disabled = true; // until it is known what can be restored
-    const stop = ui.button({ label: "Stop", onclick: () => jobs.run?.cancel() });
+    const stop = ui.button({ label: "Stop", onclick: () => restoring.cancel() });
     const save = ui.button({
       label: "Save the measurement", kind: "quiet", onclick: () => saveFiles(),
       title: "Save the files that the copied command reads",
@@ -150,10 +152,8 @@ export default {
     function load() {
       if (!about) return;
       if (!upload && !about.heldout) { status.say("The run has no held-out images: drop one of your own."); return; }
-      jobs.image?.cancel();
-      const mine = jobs.image = run("restore.image", measurement(), {
+      reading.start("restore.image", measurement(), {
         frame(header, arrays) {
-          if (jobs.image !== mine) return;
           mask.show(arrays.painted);
           for (const { name, canvas, figure } of others) {
             figure.hidden = !arrays[name];
@@ -165,12 +165,9 @@ export default {
     }
 
     function restore() {
-      jobs.run?.cancel();
       outcome.begin(n.value, JSON.stringify(settings()));
-      const mine = jobs.run = run("restore.run", settings(), {
-        frame(header, arrays) {
-          if (jobs.run === mine) outcome.add(header, arrays);
-        },
+      restoring.start("restore.run", settings(), {
+        frame: (header, arrays) => outcome.add(header, arrays),
         status: follow(status, "Restoring"),
       });
     }
@@ -231,7 +228,7 @@ export default {
       replay: outcome.replay,
       settings: () => ({ job: "restore.run", settings: about ? settings() : {} }),
       unmount() {
-        for (const job of Object.values(jobs)) job.cancel?.();
+        for (const part of [reading, restoring]) part.forget();
       },
     };
   },
