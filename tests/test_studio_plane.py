@@ -57,6 +57,7 @@ def frames_of(job, **settings):
         ({}, "ladder: missing"),
         ({"ladder": LADDER[::-1]}, "strictly decrease"),
         ({"ladder": LADDER, "target": "points", "points": [1]}, "points has 1 numbers"),
+        ({"ladder": LADDER, "target": "points"}, "no points yet: draw one"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings, message):
@@ -586,6 +587,17 @@ def test_on_a_narrow_screen_the_distribution_is_above_what_is_drawn(open_page):
             assert page.evaluate("document.documentElement.scrollWidth") == width
             links = page.get_by_role("navigation").get_by_role("link").all()
             assert len({link.bounding_box()["y"] for link in links}) == 1
+
+
+def test_a_method_that_starts_from_noise_is_not_started_in_a_square_unawares(open_page):
+    with open_page("#/plane?n=20") as page:
+        wait_for_field(page)
+        warning = page.get_by_text("Heun expects to start from the first level's noise")
+        assert not warning.is_visible()
+        page.get_by_label("Method").first.select_option("heun")
+        assert warning.is_visible()
+        page.get_by_label("Start", exact=True).select_option("prior")
+        assert not warning.is_visible()
 
 
 def test_a_ladder_is_diagnosed_in_a_dialog(open_page):

@@ -56,7 +56,9 @@ def make_target(settings: TargetSettings) -> GaussianMixture:
 
 
 def _drawn_points(points: tuple[float, ...]) -> Tensor:
-    if not points or len(points) % 2:
+    if not points:
+        raise ValueError("There are no points yet: draw one in a picture")
+    if len(points) % 2:
         raise ValueError(f"points has {len(points)} numbers: draw a point, x and y of each")
     return torch.tensor(points).view(-1, 2)
 

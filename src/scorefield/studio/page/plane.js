@@ -187,7 +187,8 @@ function mount(root, state, tools) {
   const sides = { first: makeSide("first"), second: makeSide("second") };
   const particles = whole("n", "Particles", 20, 4000);
   const seed = whole("seed", "Seed", 0, 2 ** 53 - 1);
-  const start = choose("start", "Start", [["square", "Uniform in a square"], ["prior", "Gaussian, first level"]]);
+  const start = choose("start", "Start", [["square", "Uniform in a square"], ["prior", "Gaussian, first level"]], () => fillControls());
+  const warning = h("p", { class: "muted", hidden: true });
   const epsilon = ui.number({
     label: "Step size ε", min: 1e-9, max: 1e4, step: "any", value: values.epsilon,
     onchange(value) { change({ epsilon: value }); levels.rescale(); },
@@ -200,6 +201,10 @@ function mount(root, state, tools) {
     const draws = values.target === "points";
     points.element.hidden = !draws;
     why.hidden = values.target !== "modes";
+    // from a square they do not reach the right weights, and would look wrong
+    const noisy = Object.keys(SIDES).map((side) => values[side]).filter((name) => !isLaddered(name));
+    warning.hidden = values.start === "prior" || noisy.length === 0;
+    if (noisy.length) warning.textContent = `${TITLES[noisy[0]]} expects to start from the first level's noise: choose the Gaussian.`;
     for (const { canvas } of Object.values(panels)) {
       canvas.classList.toggle("drawing", draws);
       canvas.tabIndex = draws ? 0 : -1;
@@ -223,7 +228,7 @@ function mount(root, state, tools) {
         ui.group("Distribution", target.element, points.element),
         sides.first.element, sides.second.element,
         ui.group("Langevin steps", epsilon.element, convention.element),
-        ui.group("Particles", h("div", { class: "pair" }, particles.element, seed.element), start.element),
+        ui.group("Particles", h("div", { class: "pair" }, particles.element, seed.element), start.element, warning),
       ),
       h("div", { class: "stack" },
         h("div", { class: "transport" }, runButton, player.controls),
