@@ -29,7 +29,7 @@ ARROWS = 15
 MAX_TEXTS = 8
 BINS = 60
 MAX_LABELS = 40
-WORST = 30.0
+WORST = 10.0
 """Largest value of a frontier, in the least one; others are off the plot."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -204,11 +204,11 @@ def frontier(
     The axis ends at `WORST` times the least value, below which samplers differ.
     """
     figure, (axes,) = charts(1, width=9, height=4.6)
-    styles = [(colour, marker) for marker in "os^" for colour in COLOURS]
-    for (name, points), (colour, marker) in zip(curves.items(), styles, strict=False):
+    styles = [(colour, line) for line in ("o-", "s--", "^:") for colour in COLOURS]
+    for (name, points), (colour, line) in zip(curves.items(), styles, strict=False):
         cost, value, low, high = zip(*sorted(points), strict=True)
-        axes.plot(cost, value, color=colour, marker=marker, markersize=4, label=name)
-        axes.fill_between(cost, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(cost, value, line, color=colour, markersize=5, label=name)
+        axes.fill_between(cost, low, high, color=colour, alpha=0.08, linewidth=0)
     if not math.isnan(floor):
         axes.axhline(floor, color="#999999", linewidth=1, linestyle="--")
         axes.annotate("real", (1, floor), (-4, 3), xycoords=("axes fraction", "data"),
