@@ -11,6 +11,7 @@ Modules of tests load this by `pytest_plugins = ["studio_browser"]`, and may def
 
 import gc
 import http.client
+import json
 import shutil
 import socket
 import threading
@@ -22,6 +23,8 @@ from pathlib import Path
 import psutil
 import pytest
 from waiting import wait_until
+
+from scorefield.cli import main
 
 CHROMIUM = shutil.which("chromium")
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -80,6 +83,29 @@ def studio(open_studio, tmp_path_factory):
     """A studio without a run, over an empty folder of runs."""
     with open_studio(runs=tmp_path_factory.mktemp("studio") / "runs") as server:
         yield server
+
+
+TINY = [
+    *("--network.width=8", "--network.blocks=1", "--training.batch=16", "--machine.device=cpu"),
+    *("--training.steps=30", "--data.labels=true", "--network.label_dropout=0.2"),
+]
+POINT = {
+    "name": "Fréchet distance", "value": 2.5, "low": 2.25, "high": 2.75, "real": 0.5, "samples": 40,
+    "plan": {"sampler": "heun", "evaluations": 9, "seconds": 4.0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(make_once):
+    """A run on digits with classes, and a frontier of two measured points."""
+
+    def train(folder):
+        assert main(["train", "digits", "--out", str(folder / "digits"), *TINY]) == 0
+        costly = POINT | {"value": 1.5, "plan": POINT["plan"] | {"evaluations": 79}}
+        frontier = json.dumps({"frontier": [POINT, costly]})
+        (folder / "digits/metrics.json").write_text(frontier)
+
+    return make_once("studio", train) / "digits"
 
 
 @pytest.fixture

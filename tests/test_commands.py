@@ -47,10 +47,9 @@ def _empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "digits", "--out", str(directory), "--steps", "10", *TINY]) == 0
-    return directory
+def trained(make_once):
+    train = ["train", "digits", "--steps", "10", *TINY, "--out"]
+    return make_once("trained", lambda folder: main([*train, str(folder / "digits")])) / "digits"
 
 
 def test_train_makes_a_run_and_names_the_next_command(capsys, error_of):

@@ -1,7 +1,5 @@
 """The live figures of the site, in a real browser, on a page that is opened as a file."""
 
-import base64
-import io
 import re
 import sys
 from contextlib import contextmanager
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from canvas import read_canvas
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs/extensions"))
 
@@ -53,9 +51,7 @@ def open_figure(browser, tmp_path):
 
 def read_pixels(page, i=0):
     """Return the colours of a canvas, height × width, as numbers 0xRRGGBB."""
-    content = page.locator("canvas").nth(i).evaluate("canvas => canvas.toDataURL()")
-    image = Image.open(io.BytesIO(base64.b64decode(content.split(",")[1]))).convert("RGB")
-    rgb = np.asarray(image, dtype=np.int64)
+    rgb = read_canvas(page.locator("canvas").nth(i)).astype(int)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import shlex
 import threading
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from canvas import read_canvas
 from PIL import Image
 
 pytest.importorskip("starlette")
@@ -25,20 +25,6 @@ from scorefield.train import derive_seed
 
 pytest_plugins = ["studio_browser"]
 
-TINY = [
-    *("--network.width=8", "--network.blocks=1", "--training.batch=16", "--machine.device=cpu"),
-    *("--training.steps=30", "--data.labels=true", "--network.label_dropout=0.2"),
-]
-POINT = {
-    "name": "Fréchet distance", "value": 2.5, "low": 2.25, "high": 2.75, "real": 0.5, "samples": 40,
-    "plan": {"sampler": "heun", "evaluations": 9, "seconds": 4.0},
-}  # fmt: skip
-PIXELS = """canvas => {
-  const { width, height } = canvas;
-  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-  return [height, width, [...data]];
-}"""
-
 COUNT = """(canvas, colour) => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let count = 0;
@@ -48,25 +34,13 @@ COUNT = """(canvas, colour) => {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run on digits with classes, and a frontier of two measured points."""
-    run = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "digits", "--out", str(run), *TINY]) == 0
-    costly = POINT | {"value": 1.5, "plan": POINT["plan"] | {"evaluations": 79}}
-    (run / "metrics.json").write_text(json.dumps({"frontier": [POINT, costly]}))
-    return run
-
-
-@pytest.fixture(scope="module")
 def studio(open_studio, trained):
     with open_studio(trained) as server:
         yield server
 
 
 def pixels(page, label):
-    """Return a canvas's bytes, height × width × RGBA."""
-    height, width, data = page.locator(f"canvas[aria-label^='{label}']").evaluate(PIXELS)
-    return np.array(data, "uint8").reshape(height, width, 4)
+    return read_canvas(page.locator(f"canvas[aria-label^='{label}']"))
 
 
 def cells(canvas, n, columns, side=8):

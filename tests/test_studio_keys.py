@@ -1,26 +1,15 @@
 """Every view by keys alone, without motion, and with a dropped file, in a real browser."""
 
-import base64
 import io
 
 import numpy as np
 import pytest
+from canvas import read_canvas
 from PIL import Image
 
 pytest.importorskip("starlette")
 
-from scorefield.cli import main
-
 pytest_plugins = ["studio_browser"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run on digits of a few steps."""
-    run = tmp_path_factory.mktemp("runs") / "digits"
-    tiny = ["--network.width=8", "--network.blocks=1", "--training.batch=16", "--training.steps=3"]
-    assert main(["train", "digits", "--out", str(run), "--machine.device=cpu", *tiny]) == 0
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +23,8 @@ def shown(page, label, text):
 
 
 def pixels(page, label):
-    """Return a canvas's bytes, height × width × RGBA."""
     canvas = page.locator(f"canvas[aria-label='{label}'], canvas[aria-label^='{label}: ']").first
-    address = canvas.evaluate("canvas => canvas.toDataURL()")
-    return np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA"))
+    return read_canvas(canvas)
 
 
 # ── Keys alone ───────────────────────────────────────────────────────────────────────────────────

@@ -1,8 +1,6 @@
 """The studio's plane: its jobs, the closed forms of its page, and the view in a real browser."""
 
-import base64
 import csv
-import io
 import math
 import threading
 from functools import partial
@@ -13,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 import torch
+from canvas import read_address
 from PIL import Image
 
 pytest.importorskip("starlette")
@@ -332,7 +331,7 @@ def pixels(page, name):
 
 def decode(address):
     """Return the pixels of a picture on white."""
-    image = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA")
+    image = read_address(address)
     paper = Image.new("RGBA", image.size, "white")
     return np.array(Image.alpha_composite(paper, image).convert("RGB")).astype(int)
 
