@@ -810,3 +810,20 @@ def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_pytho
         names = {}
         exec(page.get_by_label("Python", exact=True).inner_text(), names)
         assert np.array_equal(ends, torch.cat([names["first"], names["second"]], 1).numpy())
+
+
+def test_samplers_start_once_the_distribution_has_come(open_page, monkeypatch):
+    """What were started before would end when it comes."""
+    released = threading.Event()
+
+    def late(studio, settings):
+        assert released.wait(60)
+        yield from plane.show_target(studio, settings)
+
+    monkeypatch.setitem(JOBS, "plane.target", late)
+    with open_page("#/plane?n=20&first_steps=1&second_steps=1") as page:
+        button = page.get_by_role("button", name="Run both")
+        assert button.is_disabled()
+        released.set()
+        button.click()
+        page.get_by_text("evaluations").first.wait_for()

@@ -53,6 +53,7 @@ function mount(root, state, tools) {
   function showTarget(target, limit) {
     Object.assign(scene, { target, limit, version: scene.version + 1 });
     stop();
+    runButton.disabled = false;
     player.forget();
     trainer.draw();
   }
@@ -139,6 +140,7 @@ function mount(root, state, tools) {
 
   const { element: line, say } = ui.status();
   const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : sample()) });
+  runButton.disabled = true; // until the distribution has come, which would end what had been started
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
   const player = makePlayer({
     speed: values.speed,
