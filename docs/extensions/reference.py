@@ -297,8 +297,10 @@ def mend_backlinks(
     right = re.compile(f"#(?:{'|'.join(map(re.escape, paths.values()))})(?![\\w])")
 
     def mend(link: re.Match[str]) -> str:
-        is_wrong = link[1] in paths and not right.match(link[0])
-        return f"#{paths[link[1]]}{link[2]}" if is_wrong else link[0]
+        # a function that has its module's name, such as `restore`, is no attribute of itself
+        rest = "" if link[2] == f".{link[1]}" else link[2]
+        is_wrong = link[1] in paths and (rest != link[2] or not right.match(link[0]))
+        return f"#{paths[link[1]]}{rest}" if is_wrong else link[0]
 
     context["body"] = re.sub(r"#scorefield\.(\w+)([\w.]*)", mend, context["body"])
 
