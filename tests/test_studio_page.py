@@ -105,44 +105,29 @@ NUMBER = """async (text) => {
 }"""
 
 
-@pytest.mark.parametrize(("text", "value"), [("", None), ("0", math.nan), ("12", 12)])
-def test_a_field_that_may_be_empty_is_null_then(page, text, value):
-    assert page.evaluate(NUMBER, text) == pytest.approx(value, nan_ok=True)
+def test_a_field_that_may_be_empty_is_null_then(page):
+    for text, value in ("", None), ("0", math.nan), ("12", 12):
+        assert page.evaluate(NUMBER, text) == pytest.approx(value, nan_ok=True)
 
 
 FORMAT = """async ([name, value]) => (await import("/page/ui.js"))[name](value)"""
 
 
-@pytest.mark.parametrize(
-    ("values", "texts"),
-    [
+def test_numbers_are_short_and_those_of_an_axis_have_one_format(page):
+    for values, texts in (
         ([0.0005, 0.001, 0.02], ["0.0005", "0.001", "0.02"]),
         ([0.00005, 0.001], ["5e-5", "1e-3"]),
         ([1000, 200_000], ["1e3", "2e5"]),
         ([-0.5, 0], ["-0.5", "0"]),
-    ],
-)
-def test_the_numbers_of_an_axis_have_one_format(page, values, texts):
-    assert page.evaluate(FORMAT, ["formatTicks", values]) == texts
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0005, "0.0005"), (0.00005, "5e-5"), (123_456, "1.23e5"), (2 / 3, "0.6667")],
-)
-def test_a_number_is_short(page, value, text):
-    assert page.evaluate(FORMAT, ["format", value]) == text
-
-
-@pytest.mark.parametrize("view", ["images", "restore"])
-def test_a_view_without_a_model_says_so_and_leads_to_one(open_page, view):
-    with open_page(f"#/{view}") as page:
-        page.get_by_role("alert").filter(
-            has_text="start the studio as scorefield studio"
-        ).wait_for()
-        assert page.get_by_role("combobox").count() == 0
-        page.locator("main").get_by_role("link", name="Runs").click()
-        page.get_by_role("heading", name="Runs").wait_for()
+    ):
+        assert page.evaluate(FORMAT, ["formatTicks", values]) == texts
+    for value, text in (
+        (0.0005, "0.0005"),
+        (0.00005, "5e-5"),
+        (123_456, "1.23e5"),
+        (2 / 3, "0.6667"),
+    ):
+        assert page.evaluate(FORMAT, ["format", value]) == text
 
 
 LEAK = 2**20

@@ -622,7 +622,8 @@ def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
         canvas.click(position={"x": side * 0.75, "y": side * 0.25})  # (5, 5)
         for key in ["ArrowLeft"] * 4 + ["Enter"]:
             canvas.press(key)
-        page.wait_for_function("location.hash.includes('ladder=')")
+        # the noise level of their own ladder: the address has had that of the modes' from the start
+        page.wait_for_function("location.hash.includes('sigma=')")
         state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
         x1, y1, x2, y2 = map(float, state["points"][0].split(","))
         assert (x1, y1, x2, y2) == pytest.approx((5, 5, 3, 5), abs=0.05)
