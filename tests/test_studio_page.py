@@ -110,6 +110,31 @@ def test_a_field_that_may_be_empty_is_null_then(page):
         assert page.evaluate(NUMBER, text) == pytest.approx(value, nan_ok=True)
 
 
+FOLLOW = """async () => {
+  const { follow } = await import("/page/pixels.js");
+  const { status } = await import("/page/ui.js");
+  const line = status();
+  const [reading, restoring] = [follow(line, "Reading"), follow(line, "Restoring")];
+  const texts = [];
+  const hear = (job, status, message) => {
+    job({ status, message });
+    texts.push(line.element.textContent);
+  };
+  hear(reading, "running");
+  hear(restoring, "running");
+  hear(restoring, "error", "Wrong");
+  hear(reading, "done");
+  hear(restoring, "running");
+  hear(restoring, "done");
+  return texts;
+}"""
+
+
+def test_the_end_of_one_job_leaves_the_error_of_another(page):
+    texts = page.evaluate(FOLLOW)
+    assert texts == ["Reading", "Restoring", "Wrong", "Wrong", "Restoring", ""]
+
+
 FORMAT = """async ([name, value]) => (await import("/page/ui.js"))[name](value)"""
 
 

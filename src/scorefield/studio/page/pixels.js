@@ -92,12 +92,16 @@ export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches
 
 /** Print what becomes of a job; `over` is called at its end. */
 export function follow(status, doing, over) {
+  let said = "";
+  const say = (text) => { said = text; status.say(text); };
   return (message) => {
-    if (message.status === "queued") status.say("Waiting");
-    else if (message.status === "running") status.say(doing);
+    if (message.status === "queued") say("Waiting");
+    else if (message.status === "running") say(doing);
     else {
       if (message.status === "error") status.say(message.message, true);
-      else status.say(message.status === "cancelled" ? "Stopped" : "");
+      else if (message.status === "cancelled") status.say("Stopped");
+      // the end of one job may arrive after the error of another
+      else if (status.element.textContent === said) status.say("");
       over?.(message.status);
     }
   };
