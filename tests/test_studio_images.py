@@ -302,6 +302,23 @@ def test_completions_of_other_settings_are_named_so(open_page):
         assert note.inner_text() == ""
 
 
+def test_a_restoration_that_is_refused_leaves_the_completions_as_they_were(open_page, tmp_path):
+    with open_page("#/restore?heldout=2&n=2&steps=3") as page:
+        refused = page.get_by_role("status").get_by_text("The mask is all known")
+        clear = page.get_by_role("button", name="Clear")
+        clear.click()
+        page.get_by_role("button", name="Restore", exact=True).click()
+        refused.wait_for()
+        assert page.get_by_role("heading", name="Completions").is_hidden()
+        page.get_by_role("button", name="Centre").click()
+        restore(page)
+        clear.click()
+        page.get_by_role("button", name="Restore", exact=True).click()
+        refused.wait_for()
+        assert "other settings" in page.get_by_label("Settings", exact=True).inner_text()
+        exported(page, tmp_path / "replay.html")
+
+
 def test_guidance_waits_for_a_class(open_page):
     with open_page("#/images?n=1&steps=2&guidance=3") as page:
         wait(page, "State", "State 2 of 2, σ = 0, 3 evaluations of the score, 0")

@@ -30,7 +30,6 @@ export function makeOutcome(ui) {
   function begin(n, own) {
     total = n;
     settings = own;
-    compare(own);
     frames = [];
     element.hidden = false;
     errors.textContent = progress.textContent = "";

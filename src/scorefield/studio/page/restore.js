@@ -165,9 +165,15 @@ export default {
     }
 
     function restore() {
-      outcome.begin(n.value, JSON.stringify(settings()));
-      restoring.start("restore.run", settings(), {
-        frame: (header, arrays) => outcome.add(header, arrays),
+      const asked = settings();
+      let begun = false; // by a frame: a job that is refused leaves the completions before it
+      restoring.start("restore.run", asked, {
+        frame(header, arrays) {
+          if (!begun) outcome.begin(asked.n, JSON.stringify(asked));
+          begun = true;
+          outcome.compare(JSON.stringify(settings()));
+          outcome.add(header, arrays);
+        },
         status: follow(status, "Restoring"),
       });
     }
