@@ -6,6 +6,7 @@ import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ import scorefield
 
 SHAPES = re.compile(r"shape|×|\brows?\b")
 EQUATION = re.compile(r"[=←]")
+DISPLAYED = re.compile(r"^    .*[=←~+]", re.MULTILINE)
+FORMULA = re.compile(r"[=Σ‖]")
 CODE = re.compile(r"`[^`]*`")
 NEEDS = re.compile(r"# Needs (\w+)\n")
 
@@ -79,6 +82,11 @@ def test_each_public_function_names_the_shapes_of_its_tensors():
     assert not faults
 
 
+def _lacks(formula, named):
+    """Return the names of those whose docstring has no such formula outside of its code."""
+    return [n for n, own in named if not formula.search(CODE.sub("", inspect.getdoc(own)))]
+
+
 def test_each_sampler_preconditioner_and_oracle_has_its_equation():
     samplers = [
         (n, f) for n, f in _functions("samplers") if "score" in inspect.signature(f).parameters
@@ -86,7 +94,47 @@ def test_each_sampler_preconditioner_and_oracle_has_its_equation():
     oracles = [(n, getattr(scorefield, n)) for n in public_names("oracles")]
     named = [*samplers, *_functions("precondition"), *oracles]
     assert len(named) >= 30
-    assert not [n for n, own in named if not EQUATION.search(CODE.sub("", inspect.getdoc(own)))]
+    assert not _lacks(EQUATION, named)
+
+
+def test_each_method_of_inverse_problems_displays_its_equation():
+    own = {"y", "prior"}  # arguments that no operator has
+    functions = _functions("inverse")
+    named = [(n, f) for n, f in functions if own & inspect.signature(f).parameters.keys()]
+    assert len(named) >= 15
+    assert not _lacks(DISPLAYED, named)
+
+
+def test_each_operator_metric_and_grid_has_its_equation():
+    operators = [
+        (n, f) for n, f in _functions("inverse") if f.__module__.endswith(("operators", "scanners"))
+    ]
+    grids = [(n, f) for n, f in _functions("noise") if "levels" in inspect.signature(f).parameters]
+    assert len(operators) >= 8
+    assert len(grids) >= 3
+    assert not _lacks(EQUATION, [*operators, *grids])
+    assert not _lacks(FORMULA, _functions("metrics"))
+
+
+def _attributes(tree):
+    """Yield the docstrings of the attributes and properties of public classes in a module."""
+    public = {name for _, modules in PAGES.values() for m in modules for name in public_names(m)}
+    classes = [c for c in tree.body if isinstance(c, ast.ClassDef) and c.name in public]
+    for node in (node for own in classes for node in ast.walk(own)):
+        for value, text in pairwise(ast.iter_child_nodes(node)):
+            literal = getattr(text, "value", None)
+            if isinstance(value, ast.Assign | ast.AnnAssign) and isinstance(literal, ast.Constant):
+                yield str(literal.value)
+        if "property" in map(ast.unparse, getattr(node, "decorator_list", [])):
+            yield ast.get_docstring(node) or ""
+
+
+def test_no_attribute_has_its_first_words_for_a_type():
+    """Sphinx takes what is in front of a colon for the type of an attribute."""
+    files = STUDIO.parent.rglob("*.py")
+    texts = [text for file in files for text in _attributes(ast.parse(file.read_text()))]
+    assert len(texts) > 50
+    assert not [text for text in texts if ": " in CODE.sub("", text.split("\n")[0])]
 
 
 def _can_run(cell):

@@ -92,7 +92,7 @@ class ScoreModel(nn.Module):
         self.shape = None if sample is None else torch.Size(sample)
         """Shape of one sample, if the model is for one shape only."""
         self.tuned = tuned
-        """True after consistency tuning: the model is not a score."""
+        """True after consistency tuning; the model is then not a score."""
         self.autocast: torch.dtype | None = None
         """Type in which the network runs, if not its own."""
         self._warned = False

@@ -32,7 +32,10 @@ def perturb(x: Samples, sigma: Sigma, z: Samples) -> Samples:
 def geometric(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
-    """Return σᵢ of constant ratio (Song & Ermon 2019, §4.1, with `geometric(1.0, 0.01, 10)`)."""
+    """Return L levels σᵢ = σ_max·(σ_min/σ_max)^((i − 1)/(L − 1)), of constant ratio.
+
+    Song & Ermon 2019, §4.1, with `geometric(1.0, 0.01, 10)`.
+    """
     return _grid(sigma_max, sigma_min, levels, dtype, torch.log, torch.exp)
 
 
@@ -44,7 +47,10 @@ def karras(
     rho: float = 7.0,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "levels"]:
-    """Return σᵢ evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5)."""
+    """Return L levels evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5).
+
+    σᵢ = (σ_max^(1/ρ) + u·(σ_min^(1/ρ) − σ_max^(1/ρ)))^ρ with u = (i − 1)/(L − 1).
+    """
     if not 0 < rho < math.inf:
         raise ValueError(f"rho={rho}: give a finite number above 0, 7 as in the paper")
     return _grid(sigma_max, sigma_min, levels, dtype, lambda s: s ** (1 / rho), lambda t: t**rho)
@@ -53,7 +59,7 @@ def karras(
 def linear(
     sigma_max: float, sigma_min: float, levels: int, *, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "levels"]:
-    """Return σᵢ evenly spaced."""
+    """Return L evenly spaced levels σᵢ = σ_max + (σ_min − σ_max)·(i − 1)/(L − 1)."""
     return _grid(sigma_max, sigma_min, levels, dtype, torch.clone, torch.clone)
 
 

@@ -36,7 +36,7 @@ class Source(Protocol):
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of one sample: (channels, height, width) of an image, (size,) of a vector."""
+        """Shape of one sample; (channels, height, width) of an image, (size,) of a vector."""
 
     @property
     def levels(self) -> int:

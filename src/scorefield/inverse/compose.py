@@ -4,15 +4,11 @@
 
 The sum of the scores, (1 − n)·s₀ + Σ sᵢ, is the score of the product at σ = 0 only. At σ > 0 the
 same product holds for the clean θ of a noisy one, p(θ | θ_σ, x₁ … x_n). Its factors are taken as
-Gaussians N(Dᵢ, Vᵢ) with D = θ_σ + σ²·s and V = σ²·∂D/∂θ_σ, their exact moments:
-
-    V⁻¹ = V₀⁻¹ + Σ Eᵢ,   Eᵢ = Vᵢ⁻¹ − V₀⁻¹
-    D = V·(V₀⁻¹·(D₀ + Σ (Dᵢ − D₀)) + Σ Eᵢ·Dᵢ),   s = (D − θ_σ)/σ²
-
-(Linhart et al. 2024, whose algorithm JAC this is). It is exact if all are Gaussians. Otherwise it
-errs by the higher moments, which vanish with σ: for a product of three mixtures of two Gaussians of
-standard deviation 0.2, at distance 1.5, by 0.07 % of the score at σ = 0.05, 3 % at 0.2, 28 % at 0.5
-and 4 % at 10, where the sum of the scores errs by 11, 85, 94 and 3 %.
+Gaussians N(Dᵢ, Vᵢ) with their exact moments (Linhart et al. 2024, whose algorithm JAC this is). It
+is exact if all are Gaussians. Otherwise it errs by the higher moments, which vanish with σ: for a
+product of three mixtures of two Gaussians of standard deviation 0.2, at distance 1.5, by 0.07 % of
+the score at σ = 0.05, 3 % at 0.2, 28 % at 0.5 and 4 % at 10, where the sum of the scores errs by
+11, 85, 94 and 3 %.
 """
 
 from collections.abc import Sequence
@@ -31,9 +27,12 @@ LEAST_SHARE = 1e-6
 def compose(posteriors: Sequence[Score], prior: Score) -> Score:
     """Return the score of p(θ | x₁ … x_n), from those of each p(θ | xᵢ) and of p(θ).
 
-    An evaluation takes one of each score and its Jacobian, so θ should have few numbers. No
-    observation can make θ less certain: negative directions of Eᵢ, which a trained or a multimodal
-    score may have, count as 0.
+        Dᵢ = θ_σ + σ²·sᵢ,   Vᵢ = σ²·∂Dᵢ/∂θ_σ,   Eᵢ = Vᵢ⁻¹ − V₀⁻¹,   V⁻¹ = V₀⁻¹ + Σ Eᵢ
+        D = V·(V₀⁻¹·(D₀ + Σ (Dᵢ − D₀)) + Σ Eᵢ·Dᵢ),   s = (D − θ_σ)/σ²
+
+    s₀ is the score of the prior. An evaluation takes one of each score and its Jacobian, so θ
+    should have few numbers. No observation can make θ less certain: negative directions of Eᵢ,
+    which a trained or a multimodal score may have, count as 0.
 
     >>> score = compose([model.given(x) for x in observations], model)
     """

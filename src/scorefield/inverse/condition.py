@@ -37,6 +37,8 @@ def replace(
 ) -> Score:
     """Replace the score in the measured directions (Song et al. 2021, appendix I.2).
 
+        (I − A⁺A)·s(x, σ) + Aᵀ(σ_y²I + σ²AAᵀ)⁺(y − Ax)
+
     The other directions see y only through x at the same σ: known pixels are noisy when the large
     shapes are decided.
     """
@@ -60,12 +62,14 @@ def dps(
     peak: float | None = None,
     zeta: float = 1.0,
 ) -> Score:
-    """Diffusion posterior sampling, v = σ_y² + σ·‖y − A·D‖/ζ√m for m measured numbers.
+    """Diffusion posterior sampling: y measures D with noise of variance v (Chung et al. 2023).
+
+        s(x, σ) + (∂D/∂x)ᵀAᵀ(y − A·D)/v,   v = σ_y² + σ·‖y − A·D‖/ζ√m   for m measured numbers
 
     The paper (eq. 15) has v = σ_y², but its algorithm 1 takes the step ζ'·∇‖y − A·D‖ at each of N
     transitions of any length. v is that step as a score: from σ to σ(1 − δ) it moves x by
     2δζ√m·σ·∇‖y − A·D‖, so `zeta` means the same on any grid. With ζ = 1, a residual of σ a number
-    counts as noise of variance σ².
+    counts as noise of variance σ². Shot noise of `peak` photons adds A·D/peak to σ_y².
     """
     noise = _noise_variance(operator, y, sigma_y, peak)
     if not 0 < zeta < math.inf:
@@ -86,7 +90,12 @@ def pigdm(
     sigma_y: float = 0.0,
     sigma_data: float = 0.5,
 ) -> Score:
-    """Pseudoinverse guidance: y measures x₀ ~ N(D, r²I) (eq. 7); `sigma_data` is the data's σ_d."""
+    """Pseudoinverse guidance: y measures x₀ ~ N(D, r²I) (Song et al. 2023, eq. 7).
+
+        s(x, σ) + (∂D/∂x)ᵀAᵀ(σ_y²I + r²AAᵀ)⁺(y − A·D),   r² = σ²σ_d²/(σ² + σ_d²)
+
+    `sigma_data` is the data's standard deviation σ_d.
+    """
     check_measurement(operator, y, sigma_y)
     return _pull_denoiser(score, operator, y, by_ball(operator, sigma_y, sigma_data))
 
@@ -112,10 +121,13 @@ def mmps(
     peak: float | None = None,
     iterations: int = 5,
 ) -> Score:
-    """Moment matching: y measures x₀ ~ N(D, V) with its exact covariance, V = σ²·∂D/∂x.
+    """Moment matching: y measures x₀ ~ N(D, V) with its exact covariance (Rozet et al. 2024).
+
+        s(x, σ) + (∂D/∂x)ᵀAᵀ(σ_y²I + AVAᵀ)⁻¹(y − A·D),   V = σ²·∂D/∂x
 
     It solves by σ_y²I + AVAᵀ in `iterations` of conjugate gradients, each one pullback of D. Where
-    a trained score has negative variances, it stops early and uses less of y.
+    a trained score has negative variances, it stops early and uses less of y. `peak` is that of
+    `dps`.
     """
     noise = _noise_variance(operator, y, sigma_y, peak)
     if iterations < 1:

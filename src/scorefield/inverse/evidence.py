@@ -4,13 +4,9 @@
 
 Annealed importance sampling (Neal 2001) takes samples of the prior N(μ, Σ + σ₁²I) down a grid, with
 weights of mean Z_σ at each level. In a step from σ to σ' the prior's own flow F takes x along, and
-a kernel such as `mala` then moves it by q_σ':
-
-    F(x) = μ + (Σ + σ'²I)^½ (Σ + σ²I)^(−½) (x − μ)
-    log w ← log w + r_σ'(F(x)) − r_σ(x),   r_σ(x) = log q̃_σ(x) − log N(x | μ, Σ + σ²I)
-
-so that all weights are Z if q_σ is the prior. Sequential Monte Carlo (Del Moral et al. 2006)
-resamples by w. Particles that do so among themselves make a filter, and a filter of one is AIS.
+a kernel such as `mala` then moves it by q_σ'. All weights are Z if q_σ is the prior. Sequential
+Monte Carlo (Del Moral et al. 2006) resamples by w. Particles that do so among themselves make a
+filter, and a filter of one is AIS.
 """
 
 import math
@@ -74,11 +70,15 @@ def smc(
 ) -> Iterator[State]:
     """Run sequential Monte Carlo down a grid, with weights `State.log_w` for `log_normalizer`.
 
-    x are samples of `prior` at sigmas[0], and the score has a `log_prob`. `kernel`, which must keep
-    q_σ, takes `steps` at each level with the step size of `annealed_langevin`, `epsilon` at σ_L.
-    Each `filter_size` consecutive particles are resampled when their effective number falls below
-    one half, and at the end. By w, the last state's x are samples of q_σ_L; those of one filter are
-    not independent. With `filter_size=1` this is annealed importance sampling.
+        F(x) = μ + (Σ + σ'²I)^½ (Σ + σ²I)^(−½) (x − μ),   x' by the kernel from F(x)
+        log w ← log w + r_σ'(F(x)) − r_σ(x),   r_σ(x) = log q̃_σ(x) − log N(x | μ, Σ + σ²I)
+
+    x are samples of `prior`, of mean μ and covariance Σ, at sigmas[0], and the score has a
+    `log_prob`. `kernel`, which must keep q_σ, takes `steps` at each level with the step size of
+    `annealed_langevin`, `epsilon` at σ_L. Each `filter_size` consecutive particles are resampled
+    when their effective number falls below one half, and at the end. By w, the last state's x are
+    samples of q_σ_L; those of one filter are not independent. With `filter_size=1` this is annealed
+    importance sampling.
     """
     levels = sigmas.tolist()
     log_w = _excess(score, prior, x, levels[0])

@@ -35,7 +35,7 @@ ANY_OPERATOR = ("dps", "mmps")
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A measurement A of each sample of a batch, as made by `nonlinear`."""
+    """A measurement y = A(x) of each sample of a batch, as made by `nonlinear`."""
 
     forward: Map
 
@@ -86,7 +86,7 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator(Operator):
-    """A with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
+    """A of y = Ax with its adjoint, as made by `mask`, `grayscale`, `downsample`, ...
 
     `gram` is (f, y) ↦ f(AAᵀ)y for a function f of eigenvalues and y in the range of A; where f(0)
     is not 0, the rest of y may be dropped. Only a mask has `observed`, the entries of x that are
@@ -292,7 +292,7 @@ def on_last_axis(rows: Float[Tensor, "m size"], cutoff: float) -> LinearOperator
 
 
 def nonlinear(function: Map) -> Operator:
-    """Any differentiable function of a batch, such as a network; a row depends on its sample only.
+    """Any differentiable y = A(x) of a batch, such as a network; a row depends on its sample only.
 
     The methods that take it are those of `ANY_OPERATOR`; `mmps` differentiates it twice.
     """

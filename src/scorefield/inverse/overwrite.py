@@ -40,6 +40,8 @@ def repaint(
 ) -> Iterator[State]:
     """Sample by RePaint (Lugmayr et al. 2022, Algorithm 1), with one evaluation a step.
 
+        x' = u + A⁺(y + σ'·(AAᵀ)^½·n − A·u),   u an ancestral step from x
+
     Each `jump` levels are taken `resamplings` times, with noise that takes x back up in between. So
     the unknown part adapts to y. For a Gaussian it is exact for many resamplings and small steps.
     """
@@ -72,8 +74,13 @@ def ddrm(
 ) -> Iterator[State]:
     """Sample by denoising diffusion restoration (Kawar et al. 2022, eq. 8), with η_b = 1.
 
-    One evaluation a level. A share `eta`² of the variance of x_σ' is new noise. No singular vectors
-    are needed, because the gram of the operator acts on the eigenvalues of AAᵀ.
+        x' = D + √(1 − η²)·σ'·(x − D)/σ + ησ'·n             where λ = 0
+        x' = D + √(1 − η²)·σ'·(A⁺y − D)·√λ/σ_y + ησ'·n      where 0 < σ'²λ < σ_y²
+        x' = A⁺y + √(σ'² − σ_y²/λ)·n                        elsewhere
+
+    λ is the eigenvalue of AᵀA in a direction of x. One evaluation a level. A share `eta`² of the
+    variance of x_σ' is new noise. No singular vectors are needed, because the gram of the operator
+    acts on the eigenvalues of AAᵀ.
     """
     y, levels = y.to(x), sigmas.tolist()
     x = _overwrite(operator, y, sigma_y, x, levels[0], noise)

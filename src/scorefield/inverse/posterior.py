@@ -5,13 +5,9 @@
 
 The second is exact for many particles and small steps. If x_σ = x₀ + σz, then A·x_σ is y with more
 noise as long as σ²AAᵀ exceeds σ_y². So one path y_σ of it can be sampled upwards from y, without
-knowing x₀. Downwards, at each step from σ to σ',
-
-    log w = log N(y_σ' | A(x + hs), h·AAᵀ),   h = σ² − σ'²    the prediction of y_σ'
-    x     ← the reverse diffusion of particles resampled by w, conditioned on A·x' = y_σ'
-
-(Trippe et al. 2023, Algorithm 2, for a mask; Dou & Song 2024 and Cardoso et al. 2024 for others.)
-A direction of y ends when σ'² times its eigenvalue falls below σ_y².
+knowing x₀. Downwards, the particles are weighted and moved at each step from σ to σ' (Trippe et al.
+2023, Algorithm 2, for a mask; Dou & Song 2024 and Cardoso et al. 2024 for others). A direction of y
+ends when σ'² times its eigenvalue falls below σ_y².
 """
 
 import math
@@ -79,11 +75,12 @@ def algorithm2(
 ) -> Iterator[State]:
     """Inpainting by annealed Langevin dynamics (Song & Ermon 2019, Algorithm 2).
 
-    The mask `observed` is 1 where y is known. y has the shape of a sample, for all, or of x, and
-    the mask broadcasts to it. z is sampled once a level, and after each step the observed pixels
-    are y + σ_i·z. They end with the noise of σ_L: `mask(observed).project(x, y)` makes them y. For
-    the rest see `annealed_langevin`; the paper's text has the convention "paper", its images
-    "official".
+        x ← x + α·s + √(2α)·n,   then   x ← m ⊙ (y + σ_i·z) + (1 − m) ⊙ x
+
+    The mask m, `observed`, is 1 where y is known. y has the shape of a sample, for all, or of x,
+    and the mask broadcasts to it. z is sampled once a level, n in each step. The observed pixels
+    end with the noise of σ_L: `mask(observed).project(x, y)` makes them y. For the rest see
+    `annealed_langevin`; the paper's text has the convention "paper", its images "official".
     """
     levels, y, observed = sigmas.tolist(), y.to(x).expand_as(x), observed.to(x.device).bool()
     for sigma in levels:
@@ -110,6 +107,9 @@ def particle_filter(
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Sample from p(x | y), exactly for many particles and a fine grid from high to low.
+
+        log w = log N(y_σ' | A(x + h·s), h·AAᵀ),   h = σ² − σ'²
+        x'    ~ the reverse diffusion of particles resampled by w, conditioned on A·x' = y_σ'
 
     x is a sample of q at sigmas[0], such as a prior's, where y (one row, or one for each particle)
     must say little about the rest. `sigma_y` is the deviation of y's noise.

@@ -20,7 +20,7 @@ RADON_BYTES = 2**31
 
 
 def fourier(observed: Tensor) -> LinearOperator:
-    """Frequencies of an image, by the orthonormal FFT of each channel.
+    """Frequencies of an image, y = F·x by the orthonormal FFT of each channel.
 
     `observed`, height × width, is 1 or True for the frequencies that are measured, in the order of
     `torch.fft.fft2`: the first is the mean. y has two numbers for each, the real and the imaginary
@@ -63,6 +63,8 @@ def fourier(observed: Tensor) -> LinearOperator:
 
 def radon(angles: int | Float[Tensor, "angles"], size: int) -> LinearOperator:
     """Projections of size × size images at `angles` in radians, or at this number from 0 to π.
+
+        y(θ, t) = ∫∫ x(r) δ(r·(cos θ, sin θ) − t) dr
 
     y has a row for each angle θ, with the integrals along lines at the distance
     t = column·cos θ + row·sin θ from the centre, averaged over detectors as wide as a pixel. A

@@ -54,8 +54,10 @@ def diffpir(
 ) -> Iterator[State]:
     """Sample by plug-and-play restoration, with one evaluation a level and no gradient.
 
-    z minimises ‖y − Az‖²/σ_y² + λ‖z − D‖²/σ², where `strength` is λ. A share `zeta` of the variance
-    of x_σ' is new noise, the rest is that of x_σ. The paper tunes both for each task.
+        z = argmin ‖y − Az‖²/σ_y² + λ‖z − D‖²/σ²,   x' = z + σ'·(√(1 − ζ)·(x − z)/σ + √ζ·n)
+
+    `strength` is λ. A share `zeta` of the variance of x_σ' is new noise, the rest is that of x_σ.
+    The paper tunes both for each task.
     """
     y = y.to(x)
     for sigma, low in pairwise([*sigmas.tolist(), 0.0]):
@@ -79,6 +81,8 @@ def daps(
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Sample by decoupled annealing: the noise of each level is independent of the last one's.
+
+        x̂ = the end of the ODE from x,   z ~ N(x̂, σ²I) given y,   x' = z + σ'·n
 
     The ODE takes `inner` of Euler's steps from each level to the last one, and denoises: inner + 1
     evaluations. z is exact, where the paper takes Langevin steps.
@@ -107,6 +111,8 @@ def split_gibbs(
     noise: Noise = torch.randn_like,
 ) -> Iterator[State]:
     """Sample by Gibbs steps at falling ρ, exactly for many levels and inner steps.
+
+        x̂ ~ p(x₀ | x₀ + ρz = x),   x' ~ N(x̂, ρ'²I) given y
 
     Each level takes 2·inner + 1 evaluations: a reverse diffusion of `inner` steps from ρ, and the
     denoiser. More steps are finer and end lower. x is a sample of q at sigmas[0], where y must say

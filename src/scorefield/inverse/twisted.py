@@ -4,13 +4,8 @@
 
 At σ = 0 it is the posterior. `pigdm_langevin` takes Langevin steps at each σ, by the score of
 `pigdm`, so that a chain can still correct at a low σ what p̂ gets wrong at a high one. `tds` is the
-twisted diffusion sampler (Wu et al. 2023, Algorithm 1) and has weights:
-
-    x' ~ N(x + h·(s + ∇ₓ log p̂(y | x, σ)), (hσ'²/σ²)I),   h = σ² − σ'²
-    w ← w · N(x' | x + h·s, (hσ'²/σ²)I) · p̂(y | x', σ') / N(x' | x + h·(s + ∇ log p̂), …) p̂(y | x, σ)
-
-The weights correct whatever p̂ gets wrong before σ_L, so that the particles sample the posterior,
-exactly for many particles and small steps. The better p̂ is, the fewer are enough.
+twisted diffusion sampler (Wu et al. 2023, Algorithm 1), whose weights correct whatever p̂ gets wrong
+before σ_L.
 """
 
 from collections.abc import Iterator
@@ -46,8 +41,13 @@ def tds(
 ) -> Iterator[State]:
     """Sample from p(x | y) by twisted particles, with one evaluation and one pullback a level.
 
-    `sigma_data` is the data's standard deviation, as in `pigdm`. For the rest see
-    `particle_filter`: here no particles share a noisy path of y.
+        x' ~ N(x + h·(s + g), vI),   g = ∇ₓ log p̂(y | x, σ),   h = σ² − σ'²,   v = hσ'²/σ²
+        w ← w · N(x' | x + h·s, vI)/N(x' | x + h·(s + g), vI) · p̂(y | x', σ')/p̂(y | x, σ)
+
+    p̂ is the prediction of `pigdm`. The particles sample the posterior, exactly for many of them
+    and small steps; the better p̂ is, the fewer are enough. `sigma_data` is the data's standard
+    deviation, as in `pigdm`. For the rest see `particle_filter`: here no particles share a noisy
+    path of y.
     """
     levels = sigmas.tolist()
     filters = group_particles(x, operator.keep_observed(y.to(x)), filter_size)
@@ -114,8 +114,10 @@ def pigdm_langevin(
 ) -> Iterator[State]:
     """Sample by annealed Langevin dynamics with pigdm's score, exactly for many levels.
 
-    Each level takes `inner` steps of `underdamped`, of the size α = 2r²σ² for a `ratio` r. A step
-    is one evaluation and one pullback. `sigma_data` is the data's standard deviation, as in
+        s(x, σ) + ∇ₓ log N(y | A·D, σ_y²I + r²AAᵀ),   r² = σ²σ_d²/(σ² + σ_d²)
+
+    Each level takes `inner` steps of `underdamped`, of the size α = 2·ratio²·σ². A step is one
+    evaluation and one pullback. `sigma_data` is the data's standard deviation, as in
     `pigdm`. The last state is x₀, with a noiseless y imposed on it.
 
     Modes mix at a high σ only, where their weights are those of the twisted density.

@@ -73,7 +73,7 @@ def density_coverage(
 def crowding(
     samples: Float[Tensor, "n *shape"], real: Float[Tensor, "m *shape"], *, k: int = 5
 ) -> Int[Tensor, "n"]:
-    """Return the number of balls B(yⱼ) around each sample, whose mean over k is the density."""
+    """Return Σⱼ 1[x ∈ B(yⱼ)] of each sample x, whose mean over k is the density."""
     samples, real = _more_than(k, samples, real)
     return _count_in_balls(samples, real, k)[0]
 

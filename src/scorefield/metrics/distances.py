@@ -91,6 +91,8 @@ def frechet(
 ) -> float:
     """Return the Fréchet distance of samples or of their `Moments`, squared as FID is.
 
+        ‖m₁ − m₂‖² + tr C₁ + tr C₂ − 2 tr (C₁C₂)^½
+
     Heusel et al. 2017, eq. 6, with covariances over n − 1. It depends on two moments only, and too
     few samples make it larger: two sets of n from one N(0, I) are d(d + 5)/2n apart on average. So
     compare values at equal n, many times d.

@@ -1,10 +1,8 @@
 """Samples against a score: a discrepancy that needs no samples of the target.
 
-    E u(x, x'),   u = s·s' k + s·∇ₓ'k + s'·∇ₓk + tr ∇ₓ∇ₓ'k,   k = (1 + ‖x − x'‖²/c²)^{−1/2}
-
-It is 0 if the samples have the score s = ∇ₓ log p (Gorham & Mackey 2017; this kernel also notices
-samples that drift away). Like every function of the score alone, it hardly notices wrong weights of
-modes that are far from each other.
+The discrepancy is 0 if the samples have the score s = ∇ₓ log p (Gorham & Mackey 2017; this kernel
+also notices samples that drift away). Like every function of the score alone, it hardly notices
+wrong weights of modes that are far from each other.
 """
 
 import torch
@@ -18,7 +16,9 @@ from .distances import Estimate
 def stein_discrepancy(
     x: Float[Tensor, "n *shape"], score: Float[Tensor, "n *shape"], *, scale: float | None = None
 ) -> Estimate:
-    """The squared kernel Stein discrepancy of samples x, and its standard error.
+    """The squared kernel Stein discrepancy E u(x, x') of samples x, and its standard error.
+
+        u = s·s' k + s·∇ₓ'k + s'·∇ₓk + tr ∇ₓ∇ₓ'k,   k = (1 + ‖x − x'‖²/c²)^{−1/2}
 
     `score` is ∇ₓ log p at each x, of a posterior s(x, σ) + Aᵀ(y − Ax)/σ_y² at a small σ. `scale` is
     c, by default the root mean square of ‖x − x'‖. The mean over i ≠ j is unbiased. The error is
