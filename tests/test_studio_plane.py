@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import threading
 from functools import partial
 from pathlib import Path
@@ -811,6 +812,31 @@ def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_pytho
         names = {}
         exec(page.get_by_label("Python", exact=True).inner_text(), names)
         assert np.array_equal(ends, torch.cat([names["first"], names["second"]], 1).numpy())
+
+
+def test_code_and_replay_are_of_the_particles_when_settings_have_changed(open_page):
+    view = "#/plane?n=20&first_steps=1&second_steps=1&seed=3"
+    with open_page(view, reduced_motion="reduce") as page:
+        wait_for_field(page)
+        page.get_by_role("button", name="Run both").click()
+        page.get_by_text("after 10 evaluations").first.wait_for()
+        seed, note = page.get_by_label("Seed"), page.get_by_text("of other settings")
+        assert not note.is_visible()
+        seed.fill("5")
+        seed.press("Enter")
+        note.wait_for()
+        page.get_by_role("button", name="Copy as code").click()
+        names = {}
+        exec(page.get_by_label("Python", exact=True).inner_text(), names)
+        page.get_by_role("button", name="Close").click()
+        assert np.array_equal(saved(page), torch.cat([names["first"], names["second"]], 1).numpy())
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export HTML").click()
+        (place,) = re.findall("Recorded .*<code>(.*)</code>", download.value.path().read_text())
+        assert "seed=3" in place
+        seed.fill("3")
+        seed.press("Enter")
+        note.wait_for(state="hidden")
 
 
 def test_samplers_start_once_the_distribution_has_come(open_page, monkeypatch):

@@ -28,8 +28,13 @@ function setState(patch) {
     if (value == null) delete shown.state[name];
     else shown.state[name] = String(value);
   }
-  const query = new URLSearchParams(shown.state).toString();
-  history.replaceState(null, "", `#/${shown.view.name}${query && `?${query}`}`);
+  history.replaceState(null, "", makeAddress());
+}
+
+/** Return the address of the view that is shown, with `state`. */
+function makeAddress(state = shown.state) {
+  const query = new URLSearchParams(state).toString();
+  return `#/${shown.view.name}${query && `?${query}`}`;
 }
 
 function show() {
@@ -54,7 +59,7 @@ async function exportReplay() {
     return;
   }
   const title = `${view.title} – scorefield`;
-  const address = location.hash;
+  const address = makeAddress(replay.state?.());
   replayButton.disabled = true;
   try {
     const text = await makeReplay({ title, replay, root: main, address });
@@ -92,7 +97,8 @@ function setTheme(name) {
 const about = fetch("about.json").then(async (answer) => (
   answer.ok ? answer.json() : { run: null, error: await answer.text() }
 ));
-const tools = { run: start, ui, copy, setState, theme, about };
+const state = () => ({ ...shown.state });
+const tools = { run: start, ui, copy, setState, state, theme, about };
 const copyButton = ui.button({ label: "Copy as code", onclick: () => copy() });
 const replayButton = ui.button({ label: "Export HTML", title: "Save what was computed as one file with a scrubber", onclick: exportReplay });
 const themeButton = ui.button({

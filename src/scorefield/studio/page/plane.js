@@ -17,11 +17,12 @@ const LOOK_AFTER = 150; // milliseconds in which the slider of σ rests
 function mount(root, state, tools) {
   const { ui, run, theme } = tools;
   const { h } = ui;
-  const settings = makeSettings(state, tools.setState);
+  const settings = makeSettings(state, (patch) => { tools.setState(patch); compare(); });
   const { values, change } = settings;
   const scene = { target: null, version: 0, limit: 10 };
   let loading = null; // the job that brings the distribution
   let job = null;
+  let ran = null; // {settings, state} of the particles
   let cancel = null; // ends what the button has started
   let following = false; // the fields are at the particles' σ, not at the slider's
   let timer = null;
@@ -71,13 +72,14 @@ function mount(root, state, tools) {
     stop();
     player.forget();
     player.seek(frame);
+    ran = { settings: structuredClone(settings.sampling()), state: tools.state() };
     runButton.textContent = "Stop";
     if (values.second_score === "network") {
       cancel = trainer.cancel;
       say("Training the network first");
       if (!(await trainer.finish())) return rest();
     }
-    const mine = job = run("plane.sample", settings.sampling(), {
+    const mine = job = run("plane.sample", ran.settings, {
       frame(header, arrays) {
         if (mine === job) player.add({ header, ...arrays });
       },
@@ -93,6 +95,12 @@ function mount(root, state, tools) {
     });
     cancel = mine.cancel; // the states that have arrived stay
     if (!calm() && frame === null) player.play();
+  }
+
+  /** Say whether the particles are of the settings that the controls have. */
+  function compare() {
+    const old = player.count() && JSON.stringify(ran.settings) !== JSON.stringify(settings.sampling());
+    note.textContent = old ? "The particles are of other settings: Run both takes the new ones." : "";
   }
 
   function rest(error = "") {
@@ -139,6 +147,7 @@ function mount(root, state, tools) {
   // ── Controls ──────────────────────────────────────────────────────────────────────────────────
 
   const { element: line, say } = ui.status();
+  const note = h("output", { class: "muted", "aria-label": "Settings" });
   const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : sample()) });
   runButton.disabled = true; // until the distribution has come, which would end what had been started
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
@@ -234,7 +243,7 @@ function mount(root, state, tools) {
       ),
       h("div", { class: "stack" },
         h("div", { class: "transport" }, runButton, player.controls),
-        line,
+        line, note,
         h("div", { class: "panels" }, panels.first.element, panels.second.element),
         levels.element,
         trainer.element,
@@ -250,8 +259,9 @@ function mount(root, state, tools) {
   loadTarget(values.ladder.length < 2, state);
 
   return {
-    settings: () => ({ job: "plane.sample", settings: settings.sampling() }),
+    settings: () => ({ job: "plane.sample", settings: player.count() ? ran.settings : settings.sampling() }),
     replay: {
+      state: () => ({ ...ran.state, time: values.time ?? 0, speed: values.speed }),
       count: player.count,
       show(i) {
         player.show(i);
