@@ -354,6 +354,26 @@ def test_a_mask_outlives_other_operators_and_a_reload(open_page):
         assert page.get_by_label("Brush size").input_value() == "2"
 
 
+def test_each_operator_keeps_the_share_of_its_own_mask(open_page):
+    with open_page("#/restore?mask=random&share=0.25&frequencies=low+ones") as page:
+        wait(page, "Known", "17 of 64 pixels are known")
+        operator, share = page.get_by_label("Operator"), page.get_by_label("Share that is known")
+        operator.select_option("fourier")
+        wait(page, "Known", "25 of 64 frequencies are known")
+        share.press("Home")
+        wait(page, "Known", "1 of 64 frequencies are known")
+        for _ in range(2):  # from what the page keeps, and from its address
+            operator.select_option("inpaint")
+            wait(page, "Known", "17 of 64 pixels are known")
+            assert share.input_value() == "0.25"
+            page.get_by_role("button", name="Random").click()
+            wait(page, "Known", "17 of 64 pixels are known")
+            page.reload()
+            wait(page, "Known", "17 of 64 pixels are known")
+            operator.select_option("fourier")
+            wait(page, "Known", "1 of 64 frequencies are known")
+
+
 def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_page, studio):
     values = np.random.default_rng(3).integers(0, 256, (8, 8), dtype="uint8")
     Image.fromarray(values).save("own.png")

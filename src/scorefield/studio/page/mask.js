@@ -18,6 +18,7 @@ const PRESETS = { // what is known at (x, y), by task; the mean of frequencies i
   },
 };
 const NAMES = { inpaint: "mask", fourier: "frequencies" }; // in the address, by task
+const SHARES = { inpaint: "share", fourier: "frequency_share" }; // likewise
 const SHARED = ["random", "random rows", "low ones"]; // masks of which a share is known
 const LONGEST_MASK = 2000; // characters of the address
 
@@ -39,6 +40,7 @@ export function makeMask({ ui, state, setState, onchange }) {
   const { h } = ui;
   const masks = {}; // by task, row by row: true where it is known
   const names = {}; // by task, of masks that are not painted
+  const shares = {}; // by task, that are known
   let task = null;
   let height = 0;
   let width = 0;
@@ -55,10 +57,11 @@ export function makeMask({ ui, state, setState, onchange }) {
     oninput: (value) => setState({ brush_size: value }),
   });
   const shareOf = ui.slider({
-    label: "Share that is known", min: 0.05, max: 0.95, step: 0.05, value: state.share ?? 0.5,
+    label: "Share that is known", min: 0.05, max: 0.95, step: 0.05, value: 0.5,
   });
   shareOf.input.addEventListener("change", () => {
-    setState({ share: shareOf.value });
+    shares[task] = shareOf.value;
+    setState({ [SHARES[task]]: shareOf.value });
     const name = names[task];
     change(SHARED.includes(name) ? name : SHARED.find((shared) => PRESETS[task][shared]));
   });
@@ -82,6 +85,7 @@ export function makeMask({ ui, state, setState, onchange }) {
     image = null; // until that of this task is shown
     controls.hidden = !PRESETS[task];
     if (controls.hidden) return;
+    shareOf.value = shares[task] ??= Number(state[SHARES[task]] ?? 0.5);
     presets.replaceChildren(...Object.keys(PRESETS[task]).map((name) => ui.button({
       label: name[0].toUpperCase() + name.slice(1), onclick: () => change(name),
     })), ui.button({ label: "Clear", onclick: () => { masks[task].fill(true); change(); } }));
