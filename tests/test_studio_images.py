@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import shlex
 import threading
 from pathlib import Path
@@ -394,6 +395,21 @@ def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_pag
         page.keyboard.press("Enter")
         wait(page, "Known", "32 of 64 pixels are known")
         assert "upload" not in page.url
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("heldout=99999", r"Held-out image: give a whole number from 0 to \d+"),
+     ("task=deblur&sigma=wide", "sigma: give a number")],
+)  # fmt: skip
+def test_a_wrong_number_of_the_address_is_named(open_page, address, words):
+    with open_page(f"#/restore?{address}") as page:
+        error = page.get_by_role("status").get_by_text(re.compile(words))
+        error.wait_for()
+        page.get_by_label("Seed", exact=True).fill("1")  # of a field that is right
+        page.get_by_role("button", name="Restore", exact=True).click()
+        error.wait_for()
+        assert page.get_by_role("heading", name="Completions").is_hidden()
 
 
 def test_a_fast_stroke_hides_every_pixel_between_two_events(open_page):

@@ -214,7 +214,7 @@ export default {
       frame(header) {
         about = header;
         go.disabled = false;
-        heldout.input.max = Math.max(0, header.heldout - 1);
+        heldout.max = Math.max(0, header.heldout - 1);
         heldout.element.hidden = !header.heldout;
         task.fill(header.tasks.map((name) => [name, TASKS[name]]));
         task.value = header.tasks.includes(state.task) ? state.task : header.tasks[0];

@@ -115,13 +115,16 @@ export function number({ label, min, max, step = 1, value, optional = false, onc
       input.value = v ?? "";
       check();
     },
+    set max(v) { input.max = v; check(); },
   };
 }
 
 /** Return what is wrong with settings of a view: the first field of it that is, or "". */
 export function findProblem(settings, root) {
-  if (!Object.values(settings).some(Number.isNaN)) return "";
-  return root.querySelector(".problem:not(:empty)").textContent;
+  const wrong = Object.keys(settings).find((name) => Number.isNaN(settings[name]));
+  if (wrong === undefined) return "";
+  const problem = root.querySelector(".problem:not(:empty)"); // none of a slider
+  return problem?.textContent ?? `${wrong}: give a number`;
 }
 
 /** A field for text. */
