@@ -5,7 +5,7 @@ A posterior against its closed form
 Three Gaussians in the plane, and a measurement of the first coordinate. The posterior of the second
 one is known, so that each method's bias can be seen. The particle filter has the weights of the
 modes here, and so does ``pigdm_langevin``, if it is given the deviation within a mode in place of
-the data's: 0.24, where 0.23 is exact, and 0.34 without.
+the data's.
 """
 
 import torch

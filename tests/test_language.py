@@ -137,22 +137,43 @@ MEASURED = re.compile(r"^\|.*\d\.\d.*\|.*\d\.\d", re.MULTILINE)
 """A row of a table with two decimals."""
 
 
-def _undated(text):
-    """Return the headings of sections with a table of measurements and no date or command."""
+SOURCES = {
+    "date": re.compile(r"\b20\d\d-\d\d-\d\d\b"),
+    "machine": re.compile(r"\b(?:EPYC|Xeon)\b"),
+    "command": re.compile(
+        r"(?:^|`)(?:pytest\s-|python\s-m\sbenchmarks\s\w|make\s(?:study|bench)\b"
+        r"|scorefield\s(?:demo|evaluate|reproduce)\b)",
+        re.MULTILINE,
+    ),
+}
+"""The date and machine of a table, and a command that prints it, in a block or backticks."""
+
+
+def _unsourced(text):
+    """Return what sections with a table of measurements lack, by their headings."""
     sections = re.split(r"^##+ ", text, flags=re.MULTILINE)
-    command = re.compile(r"`(?:pytest|python|scorefield|make)\s[^`]+`|`[\w/]+\.json`")
-    return [
-        section.split("\n", 1)[0]
+    lacks = {
+        section.split("\n", 1)[0]: [
+            name for name, form in SOURCES.items() if not form.search(section)
+        ]
         for section in sections
         if MEASURED.search(section)
-        and not (re.search(r"\b20\d\d-\d\d-\d\d\b", section) and command.search(section))
-    ]
+    }
+    return {heading: names for heading, names in lacks.items() if names}
 
 
-def test_each_table_of_measurements_has_its_date_and_its_command():
-    tables = [p for p in (ROOT / "docs").glob("*.md") if MEASURED.search(p.read_text())]
-    assert len(tables) >= 5
-    assert not {p.name: names for p in tables if (names := _undated(p.read_text()))}
+def test_each_table_of_measurements_has_its_date_machine_and_command():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    tables = [p for p in pages if MEASURED.search(p.read_text())]
+    assert len(tables) >= 6
+    assert not {p.name: lacks for p in tables if (lacks := _unsourced(p.read_text()))}
+
+
+@pytest.mark.parametrize("missing", SOURCES)
+def test_a_table_without_its_source_is_found(missing):
+    given = {"date": "2026-11-30", "machine": "an Intel Xeon", "command": "`make study`"}
+    text = f"# A\n\n{given}\n\n## B\n\n{given.pop(missing) and given}\n\n| a | 1.5 | 2.5 |\n"
+    assert _unsourced(text) == {"B": [missing]}
 
 
 def test_each_how_to_is_short_and_has_code_that_the_build_runs():
