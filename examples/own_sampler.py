@@ -26,9 +26,9 @@ x = sample(truth, 4_000, sampler=midpoint, steps=32)
 print(f"weight of the small mode: {(x.sum(1) < 0).float().mean():.3f}, truly 0.2")
 
 # %%
-# The order is the slope of a line, and `unipc` in 1,000 steps takes the place of the exact solution.
-# On a Gaussian, which has one, the leading error of the midpoint method would cancel and its order
-# be 3. A mixture shows its order, 2.
+# The order is the slope of a line, and `unipc` in 1,000 steps takes the place of the exact
+# solution. On a Gaussian, which has one, the leading error of the midpoint method would cancel and
+# its order be 3. A mixture shows its order, 2.
 double = torch.float64
 means = torch.tensor([[-2.0], [2.0]], dtype=double)
 oracle = GaussianMixture(means, 0.25, torch.tensor([0.3, 0.7], dtype=double))
