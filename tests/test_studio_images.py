@@ -381,11 +381,11 @@ def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_pag
     with open_page("#/restore") as page:
         wait(page, "Known", "32 of 64 pixels are known")
         page.get_by_label("Your own image").set_input_files("own.png")
-        wait(page, "Uploaded", "Shown: own.png")
+        wait(page, "Uploaded", "Chosen: own.png")
         page.wait_for_url("**file=own.png**")
         page.reload()
         wait(page, "Known", "32 of 64 pixels are known")
-        wait(page, "Uploaded", "Shown: own.png")
+        wait(page, "Uploaded", "Chosen: own.png")
         assert (pixels(page, "The image and its mask")[:, :4, 0] == values[:, :4]).all()
         studio.app.state.studio.uploads.clear()
         page.reload()
@@ -395,6 +395,26 @@ def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_pag
         page.keyboard.press("Enter")
         wait(page, "Known", "32 of 64 pixels are known")
         assert "upload" not in page.url
+
+
+def test_an_upload_that_cannot_be_read_is_not_shown_as_another_image(open_page):
+    Path("text.npy").write_text("no array", "utf-8")
+    with open_page("#/restore?heldout=2") as page:
+        painted = page.get_by_label("The image and its mask")
+        painted.wait_for()
+        page.get_by_label("Your own image").set_input_files("text.npy")
+        words = "text.npy cannot be read as arrays of numbers: it is neither an .npy nor an .npz"
+        page.locator(".status.error").filter(has_text=words).wait_for()
+        painted.wait_for(state="hidden")
+        page.get_by_role("button", name="Back to the held-out image").click()
+        wait(page, "Known", "32 of 64 pixels are known")
+        painted.wait_for()
+        assert page.get_by_label("Uploaded", exact=True).inner_text() == ""
+        assert "upload" not in page.url
+        page.get_by_label("Operator").select_option("fourier")
+        page.get_by_role("button", name="Clear").click()
+        page.get_by_role("status").get_by_text("The mask is all known").wait_for()
+        page.get_by_label("The spectrum and its mask").wait_for()  # to paint over some
 
 
 @pytest.mark.parametrize(

@@ -156,11 +156,14 @@ def _read(path: Path, file: BufferedReader, memory: int) -> dict[str, NDArray[An
     """Return the arrays by name, mapped if an .npy has more than `memory` bytes."""
     size = os.fstat(file.fileno()).st_size
     with name_damage(f"{path} cannot be read as arrays of numbers"):
-        if file.peek(6)[:6] == b"\x93NUMPY":
+        first = file.peek(6)[:6]
+        if first == b"\x93NUMPY":
             # Mapped in any case, because only then numpy checks the length; copy-on-write,
             # because torch warns of an array that it must not write to.
             mapped = np.load(path, mmap_mode="c", allow_pickle=False)
             return {"": mapped if size > memory else np.load(file, allow_pickle=False)}
+        if not first.startswith(b"PK"):  # which numpy would advise to unpickle
+            raise ValueError("it is neither an .npy nor an .npz file, whatever its name")
         # from an open file, because numpy leaves its own one open at an error
         content = np.load(file, allow_pickle=False)
         with content as archive:

@@ -20,6 +20,7 @@ export default {
     const { h } = ui;
     let about = null;
     let upload = state.upload == null ? null : { upload: state.upload, file: state.file ?? "image.png" };
+    let another = false; // image is chosen than the one that is shown
     const reading = latest(run);
     const restoring = latest(run);
     const setState = (patch) => {
@@ -35,11 +36,12 @@ export default {
     });
     const file = h("input", { type: "file", accept: "image/*,.npy", "aria-label": "Your own image", onchange: () => send(file.files[0]) });
     const taken = h("output", { "aria-label": "Uploaded" });
+    const back = ui.button({ label: "Back to the held-out image", kind: "quiet", onclick: () => take(null) });
     const drop = h("div", {
       class: "drop", ondragover: (event) => { event.preventDefault(); drop.classList.add("over"); },
       ondragleave: () => drop.classList.remove("over"),
       ondrop: (event) => { event.preventDefault(); drop.classList.remove("over"); send(event.dataTransfer.files[0]); },
-    }, h("p", { class: "muted" }, "Or drop an image here, or choose one; it is cut and scaled to the model's size. An .npy file of a measurement is taken as it is."), file, taken);
+    }, h("p", { class: "muted" }, "Or drop an image here, or choose one; it is cut and scaled to the model's size. An .npy file of a measurement is taken as it is."), file, taken, back);
     const keep = (name) => (value) => setState({ [name]: value });
     const task = ui.select({
       label: "Operator", options: [], onchange: (value) => {
@@ -123,6 +125,7 @@ export default {
       measuredAlready.value = image != null && image.file.toLowerCase().endsWith(".npy");
       const measured = measuredAlready.value ? 1 : null;
       setState({ upload: image?.upload, file: image?.file, measured });
+      another = true;
       adapt();
       load();
     }
@@ -154,14 +157,19 @@ export default {
       if (!upload && !about.heldout) { status.say("The run has no held-out images: drop one of your own."); return; }
       reading.start("restore.image", measurement(), {
         frame(header, arrays) {
-          mask.show(arrays.painted);
-          for (const { name, canvas, figure } of others) {
-            figure.hidden = !arrays[name];
-            if (arrays[name]) drawImage(canvas, arrays[name], 320);
-          }
+          another = false;
+          show(arrays);
         },
-        status: follow(status, "Reading the image"),
+        status: follow(status, "Reading the image", (end) => end === "error" && another && show({})),
       });
+    }
+
+    function show(arrays) {
+      mask.show(arrays.painted);
+      for (const { name, canvas, figure } of others) {
+        figure.hidden = !arrays[name];
+        if (arrays[name]) drawImage(canvas, arrays[name], 320);
+      }
     }
 
     function restore() {
@@ -184,7 +192,8 @@ export default {
       sigma.element.hidden = task.value !== "deblur";
       angles.element.hidden = task.value !== "radon";
       measuredAlready.element.hidden = !upload;
-      taken.textContent = upload ? `Shown: ${upload.file}` : "";
+      taken.textContent = upload ? `Chosen: ${upload.file}` : "";
+      back.hidden = !upload || !about.heldout;
       noise.input.placeholder = short(about.noise[task.value]);
       guidance.input.disabled = !label.value;
       guidance.input.title = label.value ? "" : "Choose a class first: guidance goes towards it";
