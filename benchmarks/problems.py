@@ -88,10 +88,11 @@ def distributions() -> dict[str, Distribution]:
     }
 
 
-def problems() -> Iterator[Problem]:
+def problems(draw: int = 3) -> Iterator[Problem]:
+    """Yield the problems; x, from which y comes, and the noise of y are of this draw."""
     for name, prior in distributions().items():
         size = prior.shape.numel()
-        x = prior.sample(1, noise=seeded(3))
+        x = prior.sample(1, noise=seeded(draw))
         prior32 = change_parts(prior, lambda p: Gaussian(p.prior.mean.float(), p.prior.cov.float()))
         visible = torch.arange(size) % 8 < (1 if size == 2 else 2)
         y, free = mask(visible)(x), torch.arange(size)[~visible]
@@ -101,7 +102,7 @@ def problems() -> Iterator[Problem]:
         )
         yield Problem(f"{name} mask", prior32, mask(visible), y.float(), 0.0, free, exact)
         rows = seeded(5)(torch.empty(1 if size == 2 else 4, size).double()) / size**0.5
-        y = x @ rows.T + 0.2 * seeded(6)(torch.empty(1, len(rows)).double())
+        y = x @ rows.T + 0.2 * seeded(draw + 3)(torch.empty(1, len(rows)).double())
         exact, free = prior.posterior(rows, y[0], 0.2), torch.arange(size)
         yield Problem(f"{name} matrix", prior32, matrix(rows), y.float(), 0.2, free, exact)
         if name == "mix2":
