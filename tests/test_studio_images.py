@@ -673,6 +673,15 @@ def test_colours_are_restored_from_each_measurement_as_by_the_copied_code(colour
     assert (last.arrays["x"] == as_bytes(names["x"]).permute(0, 2, 3, 1).numpy()).all()
 
 
+def test_an_uploaded_file_named_like_an_option_is_a_file_of_the_copied_command(coloured):
+    np.save("-m.npy", np.zeros((1, 4, 4), "float32"))
+    coloured.run = Path("model.safetensors")
+    upload = coloured.remember(Path("-m.npy").read_bytes())
+    settings = {"upload": upload, "file": "-m.npy", "measured": True, "task": "colorize"}
+    words = shlex.split(CODE_WRITERS["restore.run"](settings, coloured)["command"])
+    assert [word for word in words if word.endswith(".npy")] == ["./-m.npy"]
+
+
 @pytest.mark.parametrize(
     ("job", "settings", "message"),
     [

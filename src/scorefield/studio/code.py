@@ -49,7 +49,8 @@ def as_arguments(*words: str, **values: Any) -> str:
 
 def command_line(name: str, studio: Studio, flags: Mapping[str, Any], *files: str) -> str:
     """Return a command over the run with its options; those that are None are left out."""
-    words = ["scorefield", name, str(studio.run), *files]
+    places = [f"./{file}" if file.startswith("-") else file for file in files]  # no options
+    words = ["scorefield", name, str(studio.run), *places]
     for flag, value in {**flags, "device": "cpu"}.items():
         words += [] if value is None else [f"--{flag}", str(value)]
     return shlex.join(words)
