@@ -42,7 +42,7 @@ bench: .venv/.tools ## measure speed; tables are written to benchmarks/results
 	$(BIN)/python -m benchmarks all --out benchmarks/results
 
 docs: export OMP_NUM_THREADS = 1
-docs: .venv/.docs ## build the site and run every example in it; docs/_build/html/index.html
+docs: .venv/.docs ## build the site, and run the examples in it; docs/_build/html/index.html
 	$(BIN)/sphinx-build -W --keep-going -n docs docs/_build/html
 
 # sphinx-basic-ng, which furo needs, exists as a pre-release only

@@ -78,6 +78,19 @@ def test_a_model_samples_the_same_bits_by_name(hub, run, tmp_path, monkeypatch, 
     assert not any(TOKEN.encode() in content for content in files)
 
 
+def test_the_python_of_the_page_runs(pushed, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "runs/digits")
+    page = (Path(__file__).parents[1] / "docs/hub.md").read_text().replace("OWNER/NAME", NAME)
+    names, blocks = {}, re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert names["x"].shape == (64, 1, 8, 8)
+    assert Path("card/README.md").exists()
+    assert Path("another-card/README.md").exists()
+
+
 def test_only_the_files_of_a_run_are_downloaded_and_only_once(pushed, run, capsys):
     other = {"optimiser.safetensors": b"1", "pytorch_model.bin": b"2", "modeling.py": b"raise"}
     pushed.repositories[NAME].commit(other)

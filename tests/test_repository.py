@@ -1,25 +1,18 @@
-"""Rules of the repository: imports, names, size, documents and package."""
+"""Rules of the repository: imports, names, size and package."""
 
 import ast
 import re
-import shlex
 import zipfile
-from functools import cache, partial
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
-from standins import undrawn
 
 import scorefield
-from scorefield.cli import COMMANDS, FIELD, main
-from scorefield.evaluate import evaluate, evaluate_run
-from scorefield.paper import Setting
-from scorefield.runs import finish
-from scorefield.runs.config import override
-from scorefield.runs.presets import PRESETS
+from scorefield.cli import COMMANDS
 
 try:
     import tomllib
@@ -202,67 +195,6 @@ def test_the_mathematics_is_at_most_1500_lines_of_code():
     lines = {str(path.relative_to(SOURCE)): _count_code_lines(path.read_text()) for path in files}
     assert {"score.py", "samplers/steps.py"} <= lines.keys()
     assert sum(lines.values()) <= 1500, lines
-
-
-def _blocks(document, *languages):
-    """Yield the fenced blocks of a document, padded so that line numbers agree with it."""
-    text = (ROOT / document).read_text()
-    for match in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        if match[1] in languages:
-            yield "\n" * text.count("\n", 0, match.start(2)) + match[2]
-
-
-DOCUMENTS = {
-    **dict.fromkeys(["README.md", "CONTRIBUTING.md"]),
-    **dict.fromkeys(["docs/speed.md", "docs/data.md", "docs/paper.md"]),
-    **dict.fromkeys(["docs/evaluation.md", "docs/restoration.md"], ("digits", "runs/digits")),
-    "docs/tables.md": ("table", "runs/people"),
-    "docs/conditions.md": ("posterior", "runs/posterior"),
-}
-"""Documents whose Python is run, and the preset and the directory of the run that it loads."""
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_python_in_documents_runs(document, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scorefield.paper.Setting", partial(Setting, most=2))
-    monkeypatch.setattr("scorefield.paper.models.SMALL_WIDTH", 2)
-    few = {"n": 12, "floor_sets": 2}
-    for judge in (evaluate, evaluate_run):
-        name = f"scorefield.evaluate.{judge.__name__}"
-        monkeypatch.setattr(name, lambda *a, judge=judge, **k: judge(*a, **k | few))
-    monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
-    if DOCUMENTS[document]:
-        preset, directory = DOCUMENTS[document]
-        changes = ["training.steps=2", "training.warmup=1", "network.width=8"]
-        finish(override(PRESETS[preset], changes), Path(directory))
-    names = {"__name__": "document"}
-    for block in _blocks(document, "python"):
-        block = re.sub(r"steps=500+", "steps=9", block)  # of a training
-        exec(compile(block, ROOT / document, "exec"), names)
-    for name in [name for name in names if name.startswith("test_")]:
-        names[name]()
-
-
-def _commands(document):
-    for block in _blocks(document, "sh", "console"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
-            if words[:1] == ["scorefield"]:
-                yield words[1:]
-
-
-@pytest.mark.parametrize("args", list(_commands("README.md")), ids=" ".join)
-def test_commands_in_the_readme_run(args, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    command = [arg for arg in args[:1] if arg in COMMANDS]
-    with pytest.raises(SystemExit) as stop:  # the command itself may take long
-        main([*command, "--help"])
-    assert stop.value.code == 0
-    assert set(args[:1]) <= {*COMMANDS, "--help"}
-    printed = capsys.readouterr().out
-    options = [arg for arg in args if arg.startswith("--") and not FIELD.match(arg)]
-    assert not [option for option in options if option not in printed]
 
 
 def test_the_page_of_samplers_has_a_row_for_each():
