@@ -186,6 +186,14 @@ def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(ope
         assert "sigma" not in page.url
 
 
+@pytest.mark.parametrize("chosen", ["-1", "1.5", "one"])
+def test_unknown_values_of_the_address_are_those_of_a_new_page(open_page, chosen):
+    with open_page(f"#/images?n=2&steps=2&show=all&sigma=low&chosen={chosen}") as page:
+        wait(page, "State", "State 2 of 2, σ = 0, ")
+        assert page.get_by_label("Show", exact=True).input_value() == "x"
+        assert page.get_by_role("heading", name="The chosen sample").is_hidden()
+
+
 def test_the_measured_frontier_says_where_the_page_is(open_page):
     with open_page("#/images?n=1&steps=5") as page:
         here = page.get_by_label("You are here")

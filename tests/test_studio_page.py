@@ -110,6 +110,24 @@ def test_a_field_that_may_be_empty_is_null_then(page):
         assert page.evaluate(NUMBER, text) == pytest.approx(value, nan_ok=True)
 
 
+SELECT = """async (value) => {
+  const { select } = await import("/page/ui.js");
+  const field = select({ label: "Unit", options: ["seconds", "minutes"], value });
+  const first = field.value;
+  field.fill([["b", "B"], ["c", "C"]]);
+  field.value = value;
+  return [first, field.value];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("value", "chosen"),
+    [("minutes", ["minutes", "b"]), ("c", ["seconds", "c"]), ("years", ["seconds", "b"])],
+)
+def test_an_unknown_choice_is_the_first(page, value, chosen):
+    assert page.evaluate(SELECT, value) == chosen
+
+
 FOLLOW = """async () => {
   const { follow } = await import("/page/pixels.js");
   const { status } = await import("/page/ui.js");

@@ -17,9 +17,9 @@ export default {
     let about = null; // of the model
     let frames = []; // states, each {sigma, step, …, x, denoised}
     let at = 0; // the state that is shown
-    let chosen = state.chosen == null ? null : Number(state.chosen);
+    let chosen = /^\d+$/.test(state.chosen) ? Number(state.chosen) : null;
     let playing = null;
-    let goal = state.sigma == null ? null : Number(state.sigma); // the noise level to show at the end
+    let goal = Number(state.sigma) || null; // the noise level to show at the end
     const planning = latest(run);
     const sampling = latest(run);
     const short = (value, digits = 3) => ui.format(Number(value.toPrecision(digits)));

@@ -60,7 +60,7 @@ export function slider({ label, min, max, step, value, log = false, show = forma
   return { element, input, get value() { return current; }, set value(v) { set(v); } };
 }
 
-/** A choice; options are values, or pairs of value and title. */
+/** A choice; options are values, or pairs of value and title. An unknown value is the first one. */
 export function select({ label, options, value, onchange }) {
   const id = `control-${++count}`;
   const input = h("select", { id });
@@ -68,12 +68,16 @@ export function select({ label, options, value, onchange }) {
     const [name, title] = Array.isArray(option) ? option : [option, option];
     return h("option", { value: name }, title);
   }));
+  const choose = (wanted) => {
+    input.value = wanted;
+    if (input.selectedIndex < 0 && input.options.length) input.selectedIndex = 0;
+  };
   fill(options);
-  if (value != null) input.value = value;
+  if (value != null) choose(value);
   input.addEventListener("change", () => onchange?.(input.value));
   return {
     element: control(label, id, input), input, fill,
-    get value() { return input.value; }, set value(v) { input.value = v; },
+    get value() { return input.value; }, set value(v) { choose(v); },
   };
 }
 
