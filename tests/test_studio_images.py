@@ -12,6 +12,7 @@ import pytest
 import torch
 from canvas import read_canvas
 from PIL import Image
+from waiting import wait_for_address
 
 pytest.importorskip("starlette")
 
@@ -112,7 +113,7 @@ def test_a_chosen_sample_has_its_path_and_its_nearest_training_images(open_page,
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
         wait(page, "Distances", "The nearest of 1437 training images")
-        assert page.url.endswith("chosen=2")
+        page.wait_for_url("**chosen=2")
         samples = sample(load(trained), 4, steps=5)
         train = all_samples(load_data("digits").train)
         own = nearest(samples[2:3], train, 6)
@@ -178,6 +179,7 @@ def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(ope
         noisy = pixels(page, "Samples:")
         page.get_by_label("Noise level σ").press("ArrowLeft")
         page.get_by_label("Noise level σ").press("ArrowRight")
+        wait_for_address(page)
         page.reload()
         wait(page, "State", "State 5 of 6")
         assert (pixels(page, "Samples:") == noisy).all()
@@ -402,6 +404,7 @@ def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_pag
         page.get_by_label("Held-out image").fill("1")
         page.keyboard.press("Enter")
         wait(page, "Known", "32 of 64 pixels are known")
+        wait_for_address(page)
         assert "upload" not in page.url
 
 

@@ -65,7 +65,7 @@ def test_a_sample_is_chosen_and_scrubbed_by_keys(open_page, tab_to):
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
         shown(page, "Distances", "The nearest of")
-        assert "chosen=1" in page.url
+        page.wait_for_url("**chosen=1**")
         tab_to(page, "Noise level σ")
         page.keyboard.press("ArrowLeft")
         shown(page, "State", "State 3 of 4")

@@ -97,6 +97,33 @@ def test_no_computation_starts_with_a_field_that_is_empty_or_wrong(open_page, mo
         assert asked == [40]
 
 
+DRAG = """(slider) => {
+  const { replaceState } = history;
+  let writes = 0;
+  history.replaceState = (...values) => { writes += 1; replaceState.apply(history, values); };
+  for (let i = 0; i < 300; i += 1) {
+    slider.value = Number(slider.max) - i * Number(slider.step);
+    slider.dispatchEvent(new Event("input"));
+  }
+  return [writes, location.hash];
+}"""
+"""Move a slider without a rest; return the writes of the address, and the address."""
+
+
+def test_a_drag_writes_the_address_rarely_and_its_end_is_in_it(open_page):
+    """Chrome ignores changes of the address that are more frequent than about 20 a second."""
+    with open_page("#/plane") as page:
+        page.locator(".ladder .tick").first.wait_for()
+        slider = page.get_by_label("Noise level σ of the picture")
+        writes, address = slider.evaluate(DRAG)
+        assert writes <= 1  # the first, or none if the page has just written it
+        page.wait_for_function("address => location.hash !== address", arg=address)
+        end = slider.input_value()
+        page.reload()
+        page.locator(".ladder .tick").first.wait_for()
+        assert float(slider.input_value()) == pytest.approx(float(end), abs=1e-3)
+
+
 NUMBER = """async (text) => {
   const { number } = await import("/page/ui.js");
   const field = number({ label: "Steps", min: 1, value: "", optional: true });

@@ -14,6 +14,7 @@ import pytest
 import torch
 from canvas import read_address
 from PIL import Image
+from waiting import wait_for_address
 
 pytest.importorskip("starlette")
 
@@ -505,6 +506,7 @@ def test_ticks_of_the_ladder_are_dragged_by_mouse_and_by_keys(open_page):
         page.get_by_label("Step size ε").fill("3")
         page.get_by_label("Step size ε").press("Enter")
         assert "Unstable: ε = 3 is not below" in page.get_by_label("Stability").inner_text()
+        page.wait_for_url("**epsilon=3**")
         state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
         assert [float(v) for v in state["ladder"][0].split(",")] == ladder_of(page)
         assert state["epsilon"] == ["3"]
@@ -557,6 +559,7 @@ def test_a_reloaded_page_is_as_it_was(open_page):
         # but what the address had at first
         same = {name.split(": ")[1] for name in before if before[name] == own.get(name)}
         assert same == {"Distribution", "Width of each point's Gaussian"}
+        wait_for_address(page)
         page.reload()
         page.wait_for_function(
             "time => document.querySelector('[aria-label=Time]').value === time",
@@ -625,6 +628,7 @@ def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
             canvas.press(key)
         # the noise level of their own ladder: the address has had that of the modes' from the start
         page.wait_for_function("location.hash.includes('sigma=')")
+        wait_for_address(page)
         state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
         x1, y1, x2, y2 = map(float, state["points"][0].split(","))
         assert (x1, y1, x2, y2) == pytest.approx((5, 5, 3, 5), abs=0.05)

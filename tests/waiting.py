@@ -10,3 +10,8 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def wait_for_address(page):
+    """Wait until a page of the studio has its state in its address, which it writes so often."""
+    page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 250))")

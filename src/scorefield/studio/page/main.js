@@ -10,9 +10,12 @@ import * as ui from "./ui.js";
 import { connect, run, watch, watchQueue } from "./wire.js";
 
 const VIEWS = [plane, images, restore, runs];
+const WRITE_EVERY = 250; // milliseconds; browsers ignore changes of the address that are more frequent
 
 const main = document.querySelector("main");
 let shown = null; // {view, handle, state}
+let pause = null; // timer of the time in which the address is not written again
+let stale = false; // the address is not that of the state
 
 /** Return the view and its state from the address. */
 function readAddress() {
@@ -28,7 +31,16 @@ function setState(patch) {
     if (value == null) delete shown.state[name];
     else shown.state[name] = String(value);
   }
-  history.replaceState(null, "", makeAddress());
+  stale = true;
+  if (pause === null) writeAddress();
+}
+
+/** Write the address at once if it is stale; later changes wait until the pause ends. */
+function writeAddress() {
+  if (stale) history.replaceState(null, "", makeAddress());
+  clearTimeout(pause);
+  pause = stale ? setTimeout(() => { pause = null; writeAddress(); }, WRITE_EVERY) : null;
+  stale = false;
 }
 
 /** Return the address of the view that is shown, with `state`. */
@@ -39,6 +51,7 @@ function makeAddress(state = shown.state) {
 
 function show() {
   const [view, state] = readAddress();
+  stale = false; // a change that waits was of another address
   shown?.handle?.unmount?.();
   shown = { view, state, handle: null };
   document.title = `${view.title} – scorefield studio`;
@@ -119,6 +132,9 @@ const preferred = () => localStorage.getItem("theme") ?? (dark.matches ? "dark" 
 dark.addEventListener("change", () => setTheme(preferred()));
 setTheme(preferred());
 addEventListener("hashchange", show);
+// these are rare, and a link or a reload may come next, which takes what has been written
+for (const event of ["click", "pointerup"]) addEventListener(event, writeAddress);
+addEventListener("change", (event) => event.target.matches("select") && writeAddress());
 show();
 
 watch((open) => {
