@@ -257,6 +257,8 @@ START = """async (job) => {
 def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tmp_path):
     with open_page("#/images?n=4&steps=3") as page:
         wait(page, "State", "State 3 of 3")
+        page.get_by_label("Noise level σ").press("ArrowLeft")
+        wait(page, "State", "State 2 of 3")
         shown = page.locator("canvas[aria-label^='Samples:']").bounding_box()
         exported(page, tmp_path / "replay.html")
         picture = page.locator("img[alt^='Samples:']")
@@ -269,10 +271,12 @@ def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tm
 
 
 def exported(page, place):
-    """Export the replay, and open it."""
+    """Export the replay, which leaves the page as it is, and open it."""
+    states = page.get_by_label("State", exact=True).all_inner_texts()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export HTML").click()
     download.value.save_as(place)
+    assert page.get_by_label("State", exact=True).all_inner_texts() == states
     page.goto(place.as_uri())
 
 

@@ -799,6 +799,7 @@ def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_pytho
         with page.expect_download() as download:
             page.get_by_role("button", name="Export HTML").click()
         download.value.save_as(tmp_path / "replay.html")
+        assert page.get_by_label("Time").input_value() == "119"  # as before
         requests, replay = [], page.context.new_page()  # a click on a page behind may wait for ever
         replay.on("request", lambda request: requests.append(request.url))
         replay.goto((tmp_path / "replay.html").as_uri())

@@ -130,8 +130,11 @@ def test_the_run_that_is_shown_is_marked_in_the_list(open_page, pictured):
 def test_a_replay_of_a_run_shows_its_grids_over_the_steps(open_page, pictured, tmp_path):
     with open_page(f"#/runs?run={pictured.name}") as page:
         page.get_by_role("img", name="Samples of pictured at step 20").wait_for()
+        page.get_by_label("Samples at step").press("Home")
+        page.get_by_role("img", name="Samples of pictured at step 10").wait_for()
         with page.expect_download() as download:
             page.get_by_role("button", name="Export HTML").click()
+        page.get_by_role("img", name="Samples of pictured at step 10").wait_for()  # as before
         download.value.save_as(tmp_path / "replay.html")
         page.goto((tmp_path / "replay.html").as_uri())
         caption = page.locator("output")

@@ -257,6 +257,10 @@ export default {
       settings: () => ({ job: "images.sample", settings: about ? settings() : {} }),
       replay: {
         count: () => frames.length,
+        keep() {
+          const place = at;
+          return () => { at = place; draw(); };
+        },
         show(i) {
           at = i;
           draw();

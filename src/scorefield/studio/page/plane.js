@@ -263,6 +263,10 @@ function mount(root, state, tools) {
     replay: {
       state: () => ({ ...ran.state, time: values.time ?? 0, speed: values.speed }),
       count: player.count,
+      keep() {
+        const [time, followed] = [player.time(), following];
+        return () => { player.show(time); following = followed; draw(); };
+      },
       show(i) {
         player.show(i);
         return Object.keys(SIDES).map((side) => `σ ${player.shown().header[side].sigma.toPrecision(3)}`).join(", ");

@@ -133,5 +133,6 @@ export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
     showLast: () => frames.length && rest(frames.length - 1),
     seek: (frame) => { goal = frame; },
     count: () => frames.length,
+    time: () => position,
   };
 }

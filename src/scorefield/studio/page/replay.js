@@ -8,9 +8,11 @@ const MAX_EXACT = 2 ** 15; // pixels of a picture without loss
 
 /**
  * Return the text of the file. `replay` has a view's frames: `count()`, and `show(i)`, which draws
- * one and returns its caption, or a promise of it.
+ * one and returns its caption, or a promise of it. Where a view has `keep()`, it returns a function
+ * that shows again what was shown before.
  */
 export async function makeReplay({ title, replay, root, address }) {
+  const goBack = replay.keep?.();
   await replay.show(0); // now all pictures have a size
   const sources = [...root.querySelectorAll("canvas, img")]
     .filter((source) => source.offsetParent && sizeOf(source)[0]);
@@ -25,6 +27,7 @@ export async function makeReplay({ title, replay, root, address }) {
     for (const url of urls) if (!pictures.has(url)) pictures.set(url, pictures.size);
     frames.push({ shown: urls.map((url) => pictures.get(url)), caption });
   }
+  goBack?.();
   const images = sources.map((source) => {
     const label = escapeHtml(source.getAttribute("aria-label") ?? source.alt);
     const caption = label.replace(/: .*/, ""); // the rest is of keys

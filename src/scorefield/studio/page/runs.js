@@ -74,7 +74,7 @@ export default {
     const scrubber = ui.slider({
       label: "Samples at step", min: 0, max: 1, step: 1, value: 0,
       show: (i) => (last?.samples?.[i] ? String(stepOf(last.samples[i])) : "none"),
-      oninput: (i) => showGrid(i),
+      oninput: (i) => { showGrid(i); setState({ step }); },
     });
     const samples = ui.h("figure", { class: "stack" }, scrubber.element, grid);
     const curve = ui.h("figure", {}, canvas,
@@ -244,7 +244,6 @@ export default {
 
     function showGrid(i) {
       step = i === last.samples.length - 1 ? null : stepOf(last.samples[i]);
-      setState({ step });
       setGrid(i);
       redraw();
     }
@@ -264,6 +263,10 @@ export default {
 
     const replay = {
       count: () => (detail.hidden || (curve.hidden && samples.hidden) ? 0 : Math.max(1, last.samples?.length ?? 0)),
+      keep() {
+        const before = step;
+        return () => { step = before; drawDetail(); };
+      },
       async show(i) {
         if (samples.hidden) return last.name;
         showGrid(i);
