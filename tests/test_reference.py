@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs/extensions"))
 from public_names import (
     PAGES,
     find_examples,
+    find_explanations,
     find_value,
     public_names,
     read_cells,
@@ -114,6 +115,13 @@ def test_each_operator_metric_and_grid_has_its_equation():
     assert len(grids) >= 3
     assert not _lacks(EQUATION, [*operators, *grids])
     assert not _lacks(FORMULA, _functions("metrics"))
+
+
+def test_each_network_has_its_equation_next_to_its_name():
+    classes = {n for n in public_names("nn") if inspect.isclass(getattr(scorefield.nn, n))}
+    displayed = [names for text, names in find_explanations("nn").items() if DISPLAYED.search(text)]
+    assert len(classes) >= 7
+    assert {name for names in displayed for name in names} == classes
 
 
 def _attributes(tree):

@@ -70,6 +70,22 @@ def public_names(module_name: str) -> list[str]:
     return sorted(names, key=lambda name: (not name[0].isupper(), name.lower()))
 
 
+EXPLAINED = ("samplers", "inverse", "metrics", "nn")
+"""Packages whose modules have equations of several names, which the reference shows too."""
+EQUATION = re.compile(r"^    \S|[=←]", re.MULTILINE)
+
+
+def find_explanations(module_name: str) -> dict[str, list[str]]:
+    """Return the docstrings with equations of a package's modules, and the names defined there."""
+    module, names = import_module(f"scorefield.{module_name}"), defaultdict[str, list[str]](list)
+    for name in public_names(module_name) if module_name in EXPLAINED else ():
+        home = str(getattr(getattr(module, name), "__module__", ""))
+        docstring = inspect.getdoc(sys.modules.get(home)) or ""
+        if home.startswith(f"{module.__name__}.") and EQUATION.search(docstring):
+            names[docstring].append(name)
+    return names
+
+
 @lru_cache
 def read_cells(page: str) -> tuple[str, ...]:
     """Return the cells of a page's examples; the first is what the others begin with."""

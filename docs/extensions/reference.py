@@ -1,7 +1,7 @@
 """Write the pages of the reference from the code: every public name, and tables of choices.
 
-A page has the docstrings of its modules, which contain the equations, then their public names, each
-with an example that `run_code` runs, and with the pages that import it.
+A page has the docstrings of its modules, which contain the equations, then their public names with
+their own, each with an example that `run_code` runs, and with the pages that import it.
 """
 
 import ast
@@ -20,6 +20,7 @@ from public_names import (
     DOCS,
     PAGES,
     find_examples,
+    find_explanations,
     find_uses,
     find_value,
     public_names,
@@ -53,6 +54,13 @@ def _entry(module: ModuleType, name: str, content: str) -> str:
     text = textwrap.indent(to_rst(value.docstring), "   ")
     source = f"{REPOSITORY}blob/main/{value.file.relative_to(DOCS.parent)}#L{value.line}"
     return f".. py:data:: {path}\n\n{text}\n\n   `[source] <{source}>`__\n\n{body}\n"
+
+
+def _explanations(name: str, module: ModuleType) -> Iterator[str]:
+    """Yield the equations of the modules of a package, below the names that they define."""
+    for docstring, names in find_explanations(name).items():
+        links = ", ".join(f":py:obj:`~{_anchor(module, own)}`" for own in names)
+        yield f".. rubric:: {links}\n\n{to_rst(docstring)}\n"
 
 
 MOST_USES = 4
@@ -144,6 +152,7 @@ def write_pages(app: Sphinx) -> None:
             parts.append(f"{heading}\n{'-' * len(heading)}\n")
             parts.append(to_rst(inspect.getdoc(module) or "") + "\n")
             parts += [TABLES[name]()] if name in TABLES else []
+            parts += _explanations(name, module)
             for public in public_names(name):
                 path, cell = _anchor(module, public), examples[public]
                 first = shown.setdefault(cell, path)
@@ -170,10 +179,10 @@ def _write(path: Path, text: str) -> None:
 INDEX = """Reference
 =========
 
-Every public name, with its signature, its equation, an example and a link to its source. Names
-that are written ``scorefield.name`` are imported from the package itself. A type such as
-``Float[Tensor, 'batch *shape']`` is a tensor of floats whose first axis is the batch and whose
-other axes are those of a sample; jaxtyping defines the notation.
+Every public name, with its signature, an example, a link to its source, and the equation of what
+it computes. Names that are written ``scorefield.name`` are imported from the package itself. A
+type such as ``Float[Tensor, 'batch *shape']`` is a tensor of floats whose first axis is the batch
+and whose other axes are those of a sample; jaxtyping defines the notation.
 
 .. toctree::
    :maxdepth: 2
