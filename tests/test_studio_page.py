@@ -155,6 +155,43 @@ def test_an_unknown_choice_is_the_first(page, value, chosen):
     assert page.evaluate(SELECT, value) == chosen
 
 
+PAINT = """async (side) => {
+  const ui = await import("/page/ui.js");
+  const { makeMask } = await import("/page/mask.js");
+  const address = {};
+  const setState = (patch) => Object.assign(address, patch);
+  const mask = makeMask({ ui, state: {}, setState, onchange() {} });
+  document.body.append(mask.controls, mask.figure);
+  const open = (task) => {
+    mask.open(task, [side, side]);
+    mask.show(Object.assign(new Uint8Array(side * side), { shape: [side, side, 1] }));
+  };
+  const seen = [];
+  const look = () => seen.push([
+    address.mask !== null, mask.figure.innerText.includes("a reload loses it"),
+  ]);
+  open("inpaint");
+  mask.figure.querySelector("canvas").dispatchEvent(new KeyboardEvent("keydown", { key: " " }));
+  look();
+  open("fourier");
+  look();
+  open("inpaint");
+  look();
+  mask.controls.querySelector("button").click();
+  look();
+  return seen;
+}"""
+
+
+@pytest.mark.parametrize(
+    ("side", "seen"),
+    [(87, [[True, False]] * 4),
+     (88, [[False, True], [False, False], [False, True], [True, False]])],
+)  # fmt: skip
+def test_a_painted_mask_that_the_address_cannot_keep_is_named(page, side, seen):
+    assert page.evaluate(PAINT, side) == seen
+
+
 FOLLOW = """async () => {
   const { follow } = await import("/page/pixels.js");
   const { status } = await import("/page/ui.js");

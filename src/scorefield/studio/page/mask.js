@@ -77,7 +77,8 @@ export function makeMask({ ui, state, setState, onchange }) {
   });
   const cursor = h("div", { class: "cursor", hidden: true });
   const share = h("output", { "aria-label": "Known" });
-  const figure = h("figure", {}, h("div", { class: "canvas-box" }, paint, cursor), h("figcaption", {}, share));
+  const lost = h("p", { class: "muted small", hidden: true }, "What is painted is too long for the address: a reload loses it.");
+  const figure = h("figure", {}, h("div", { class: "canvas-box" }, paint, cursor), h("figcaption", {}, share, lost));
 
   function open(wanted, shape) {
     task = wanted;
@@ -93,6 +94,12 @@ export function makeMask({ ui, state, setState, onchange }) {
     paint.setAttribute("aria-label", `The ${noun} and its mask: drag to paint, or arrow keys and space`);
     const text = state[NAMES[task]] ?? "";
     masks[task] ??= PRESETS[task][text] ? fill(text) : decode(text);
+    lost.hidden = addressed() !== null;
+  }
+
+  function addressed() { // the mask as the address has it, or null
+    const text = names[task] ?? encode().replaceAll(" ", ".");
+    return text.length <= LONGEST_MASK ? text : null;
   }
 
   function fill(name) {
@@ -120,8 +127,9 @@ export function makeMask({ ui, state, setState, onchange }) {
   function change(name) { // to a mask by name, or as it was painted
     names[task] = name;
     if (name) masks[task] = fill(name);
-    const text = name ?? encode().replaceAll(" ", ".");
-    setState({ [NAMES[task]]: text.length <= LONGEST_MASK ? text : null });
+    const text = addressed();
+    setState({ [NAMES[task]]: text });
+    lost.hidden = text !== null;
     draw();
     onchange();
   }
