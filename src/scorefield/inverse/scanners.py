@@ -1,7 +1,9 @@
 """Measurements of medical scanners, as linear operators of images.
 
-fourier   y = some frequencies of x                     magnetic resonance imaging
-radon     y(θ, t) = ∫∫ x(r) δ(r·(cos θ, sin θ) − t) dr  tomography with parallel rays
+    fourier   y = some frequencies of x                     magnetic resonance imaging
+    radon     y(θ, t) = ∫∫ x(r) δ(r·(cos θ, sin θ) − t) dr  tomography with parallel rays
+
+`fourier` computes by the FFT, `radon` by a matrix.
 """
 
 import math
