@@ -24,6 +24,7 @@ BENCHMARKS = (
     "loader",
     "noise",
     "recipes",
+    "short",
     "gpu",
 )
 RESULTS = Path(__file__).parent / "results"
@@ -43,8 +44,8 @@ class Setting:
         compile: Measure torch.compile too, which takes minutes for each network.
         seed: Seed of models and samples.
         device: Where networks run: auto, cpu, cuda or mps.
-        data: Images, by a name or a path, on which peers trains all packages for equal time.
-        minutes: Time of that training for each.
+        data: Images, by a name or a path, on which peers, recipes and short train.
+        minutes: Time of that training for each, in peers and recipes.
     """
 
     only: tuple[str, ...] = ()

@@ -38,7 +38,10 @@ def overview() -> str:
     """Return the help: a line per benchmark."""
     lines = [(f"  {name}", describe(name).partition("\n")[0]) for name in NAMES[:-1]]
     lines.append(
-        ("  all", "All of these but tables, recipes, and those that this machine cannot run.")
+        (
+            "  all",
+            "All but tables, recipes, short, and those that this machine cannot run.",
+        )
     )
     hint = f"`{PROGRAM} NAME --help` lists the options. Run nothing else on the machine meanwhile."
     table = text_table(("name", "measures"), lines, left=(0, 1))
@@ -66,7 +69,8 @@ def run(name: str, options: Sequence[str]) -> None:
     check_writable(setting.out / f"{name}.json")
     setting = replace(setting, device=str(choose_device(setting.device)))
     cuda = setting.device.startswith("cuda")
-    possible = {"recipes": False, "gpu": cuda, "studio": shutil.which("chromium") is not None}
+    possible = {"gpu": cuda, "studio": shutil.which("chromium") is not None}
+    possible |= dict.fromkeys(("recipes", "short"), False)
     usual = [n for n in BENCHMARKS if possible.get(n, True)]
     for benchmark in usual if name == "all" else (name,):
         record(benchmark, setting)

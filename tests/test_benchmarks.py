@@ -30,6 +30,7 @@ from benchmarks import (
     posteriors,
     recipes,
     scale,
+    short,
     step,
     tables,
 )
@@ -214,6 +215,23 @@ def test_recipes_train_networks_for_a_time(tmp_path, monkeypatch):
     assert [row[0] for row in table.rows] == ["a", "a"]
     with pytest.raises(ValueError, match="name them, as in --data pictures/"):
         next(recipes.run(replace(setting, data=None)))
+
+
+def test_a_short_training_is_judged_by_each_sampler(monkeypatch):
+    """Autoguidance of a network by itself would change nothing."""
+    setting = Setting(quick=True, data="digits", only=("SDE",))
+    model, weak = short.train_for_steps(setting, (1, 8, 8), steps=40)
+    x = torch.rand(2, 1, 8, 8)
+    assert not torch.equal(model(x, 1.0), weak(x, 1.0))
+    monkeypatch.setattr(short, "AT_ONCE", 20)
+    monkeypatch.setattr(short, "train_for_steps", lambda *_: (model, weak))
+    (table,) = short.run(setting)
+    assert [row[:2] for row in table.rows] == [
+        ["SDE-DPM-Solver++", 32],
+        ["SDE-DPM-Solver++, autoguidance", 16],
+    ]
+    with pytest.raises(ValueError, match="name them, as in --data pictures/"):
+        next(short.run(replace(setting, data=None)))
 
 
 def test_each_recipe_is_of_fields_that_a_run_takes():
@@ -509,7 +527,7 @@ QUICK |= {"noise": "", "gpu": ""}
 SLOW = [
     pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}")
     for name in BENCHMARKS
-    if name != "recipes"  # needs images of some size, and hours
+    if name not in ("recipes", "short")  # they need images of some size, and minutes or hours
 ]
 
 
