@@ -689,11 +689,21 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         assert np.subtract(*pixels(page, "Map of the error").transpose(2, 0, 1)[[2, 0]]).max() > 20
         curve = pixels(page, "Loss")
         assert coloured(curve, BLUE).sum() > 100
-        page.reload()
-        wait_for_field(page)
-        page.get_by_role("button", name="Train a network").click()  # the studio still has it
-        page.get_by_text("Trained").wait_for()
+        page.get_by_role("button", name="Export HTML").click()
+        page.get_by_role("dialog").get_by_text("There are no particles yet").wait_for()
+        page.get_by_role("button", name="Close").click()
+        page.reload()  # the studio still has it
+        page.get_by_label("Training step").filter(has_text="75").wait_for()
         assert np.array_equal(pixels(page, "Loss"), curve)
+
+
+def test_a_page_that_is_reloaded_as_particles_play_shows_them_where_they_were(open_page):
+    with open_page("#/plane?n=20&first_steps=1&second_steps=1&speed=0.25") as page:
+        wait_for_field(page)
+        page.get_by_role("button", name="Run both").click()  # a frame a second
+        page.wait_for_url("**time=1**")
+        page.reload()
+        page.wait_for_function("() => document.querySelector('[aria-label=Time]').value > 0")
 
 
 def test_the_second_sampler_runs_on_a_network_that_is_trained_first(open_page):

@@ -68,7 +68,7 @@ function show() {
 async function exportReplay() {
   const { view, handle: { replay } } = shown;
   if (replay.count() === 0) {
-    ui.dialog("Export HTML", ui.h("p", {}, "There is nothing to replay yet: let this view compute something first."));
+    ui.dialog("Export HTML", ui.h("p", {}, replay.empty ?? "There is nothing to replay yet: let this view compute something first."));
     return;
   }
   const title = `${view.title} – scorefield`;

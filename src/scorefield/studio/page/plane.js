@@ -45,6 +45,7 @@ function mount(root, state, tools) {
         const rows = Array.from(weights, (_, k) => [means[2 * k], means[2 * k + 1]]);
         levels.offer(header, fresh, fixed);
         showTarget(gaussianMixture(rows, header.variance, Array.from(weights)), header.limit);
+        if (values.trained) trainer.look();
         if (fixed.time != null) sample(Number(fixed.time));
       },
       status: ({ status, message }) => status === "error" && say(message, true),
@@ -154,7 +155,7 @@ function mount(root, state, tools) {
   const player = makePlayer({
     speed: values.speed,
     onshow() { following = player.count() > 0; draw(); },
-    onrest: (time, speed) => change({ time, speed }),
+    onmove: (time, speed) => change({ time, speed }),
   });
   const points = makePoints({
     settings, say, draw, limit: () => scene.limit, onmove: showPoints, onend: () => loadTarget(true),
@@ -261,6 +262,7 @@ function mount(root, state, tools) {
   return {
     settings: () => ({ job: "plane.sample", settings: player.count() ? ran.settings : settings.sampling() }),
     replay: {
+      empty: "There are no particles yet, which are what it shows: press Run both.",
       state: () => ({ ...ran.state, time: values.time ?? 0, speed: values.speed }),
       count: player.count,
       keep() {

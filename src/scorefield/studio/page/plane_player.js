@@ -9,9 +9,9 @@ const SPEEDS = [[0.25, "¼ ×"], [0.5, "½ ×"], [1, "1 ×"], [2, "2 ×"], [4, "
 
 /**
  * Return the player; `onshow()` draws what `shown()` returns, or that there is nothing, and
- * `onrest(frame, speed)` is called where it stops, with null if there is nothing.
+ * `onmove(frame, speed)` is called as the frame or the speed changes, with null if there is nothing.
  */
-export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
+export function makePlayer({ speed: firstSpeed, onshow, onmove }) {
   let frames = []; // {header, first, second, …}
   let position = 0; // of the frame that is shown; it has a fraction between two
   let total = 0; // of the last frame, also where it has not arrived yet
@@ -26,6 +26,7 @@ export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
   const scrubber = ui.h("input", { type: "range", min: 0, max: 1, value: 0, "aria-label": "Time" });
   scrubber.addEventListener("input", () => {
     pause();
+    goal = null;
     show(Math.min(Number(scrubber.value), frames.length - 1));
   });
   scrubber.addEventListener("change", tell);
@@ -37,17 +38,19 @@ export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
       setTotal(frame.header.frames);
       fillControls();
       show(0);
-    }
-    if (frames.length - 1 === goal) rest(goal);
+      if (goal === 0) goal = null;
+      tell();
+    } else if (frames.length - 1 === goal) rest(goal);
   }
 
   function rest(index) {
+    goal = null;
     show(index);
     tell();
   }
 
   function tell() {
-    onrest(frames.length ? Math.floor(position) : null, speed.value);
+    onmove(goal ?? (frames.length ? Math.floor(position) : null), speed.value);
   }
 
   function setTotal(number) {
@@ -83,7 +86,10 @@ export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
     const elapsed = last === null ? 0 : Math.min(0.1, (now - last) / 1000);
     last = now;
     const next = Math.min(position + elapsed * rate, frames.length - 1);
-    if (Math.floor(next) !== Math.floor(position)) show(next);
+    if (Math.floor(next) !== Math.floor(position)) {
+      show(next);
+      tell();
+    }
     position = next;
     if (position >= total) stop();
   }
@@ -104,7 +110,7 @@ export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
   /** Take no more frames: none will follow. */
   function close() {
     setTotal(Math.max(0, frames.length - 1));
-    if (goal > total) rest(total);
+    if (goal !== null) rest(total);
   }
 
   function fillControls() {
@@ -131,7 +137,7 @@ export function makePlayer({ speed: firstSpeed, onshow, onrest }) {
     add, show, play, pause, forget, shown,
     close,
     showLast: () => frames.length && rest(frames.length - 1),
-    seek: (frame) => { goal = frame; },
+    seek(frame) { goal = frame; tell(); },
     count: () => frames.length,
     time: () => position,
   };

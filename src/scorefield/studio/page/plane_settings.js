@@ -20,7 +20,7 @@ const DEFAULTS = {
   target: "modes", points: [], spread: 0.5, sigma: 1,
   n: 1280, seed: 0, start: "square", ladder: [], epsilon: 0.1, convention: "paper",
   first: "langevin", first_steps: 300, second: "annealed_langevin", second_steps: 300,
-  second_score: "exact", iterations: 1000, time: null, speed: 1,
+  second_score: "exact", iterations: 1000, trained: 0, time: null, speed: 1,
 };
 
 /** Return true for samplers that take steps at each level of the ladder. */

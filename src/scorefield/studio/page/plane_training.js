@@ -42,13 +42,15 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
     const mine = job = run("plane.train", own, {
       frame(header, arrays) {
         if (mine !== job) return;
+        settings.change({ trained: header.step ? 1 : 0 });
+        if (!train && !header.step) return; // the studio no longer has the network of the address
         shown = { sigma: own.sigma, iterations: own.iterations, header, arrays };
         tell();
         if (!calm()) show();
       },
       status({ status, message }) {
         if (mine !== job) return;
-        if (status === "queued") say("Waiting");
+        if (status === "queued" && train) say("Waiting");
         if (status === "running" && train) say("Training");
         if (!["done", "cancelled", "error"].includes(status)) return;
         end(status === "done" && train);
@@ -69,7 +71,7 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
   /** Train to the end; return a promise of true, or of false if it was stopped before. */
   function finish() {
     if (isTrained()) return true;
-    if (!job) start();
+    if (button.textContent === START) start();
     return new Promise((resolve) => waiting.push(resolve));
   }
 
@@ -77,7 +79,7 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
 
   /** Look at another σ; a training that runs continues there. */
   function look() {
-    if (!shown) return;
+    if (!shown && !settings.values.trained) return;
     const old = job;
     job = null; // frames of the old job are not for this σ
     old?.cancel();
@@ -92,6 +94,7 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
   /** Forget what was learned of another distribution. */
   function reset() {
     cancel();
+    if (shown) settings.change({ trained: 0 });
     shown = null;
     say();
     draw();
