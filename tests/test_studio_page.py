@@ -97,6 +97,18 @@ def test_no_computation_starts_with_a_field_that_is_empty_or_wrong(open_page, mo
         assert asked == [40]
 
 
+def test_a_link_leads_back_to_a_view_as_it_was(open_page):
+    with open_page("#/plane?n=20") as page:
+        page.locator(".ladder .tick").first.wait_for()
+        page.get_by_label("Seed").fill("7")
+        page.get_by_role("link", name="Runs").click()
+        page.get_by_role("heading", name="Runs", level=2).wait_for()
+        page.get_by_role("link", name="Plane").click()
+        page.locator(".ladder .tick").first.wait_for()
+        assert page.get_by_label("Seed").input_value() == "7"
+        assert "seed=7" in page.url
+
+
 DRAG = """(slider) => {
   const { replaceState } = history;
   let writes = 0;

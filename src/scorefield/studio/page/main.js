@@ -37,7 +37,10 @@ function setState(patch) {
 
 /** Write the address at once if it is stale; later changes wait until the pause ends. */
 function writeAddress() {
-  if (stale) history.replaceState(null, "", makeAddress());
+  if (stale) {
+    history.replaceState(null, "", makeAddress());
+    links.get(shown.view).href = makeAddress(); // it leads back to the view as it was
+  }
   clearTimeout(pause);
   pause = stale ? setTimeout(() => { pause = null; writeAddress(); }, WRITE_EVERY) : null;
   stale = false;
@@ -55,8 +58,9 @@ function show() {
   shown?.handle?.unmount?.();
   shown = { view, state, handle: null };
   document.title = `${view.title} – scorefield studio`;
-  for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#/${view.name}`) link.setAttribute("aria-current", "page");
+  links.get(view).href = makeAddress();
+  for (const [other, link] of links) {
+    if (other === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   main.replaceChildren();
@@ -123,9 +127,8 @@ const themeButton = ui.button({
   },
 });
 document.querySelector(".tools").append(copyButton, replayButton, themeButton);
-document.querySelector("nav").append(
-  ...VIEWS.map((view) => ui.h("a", { href: `#/${view.name}` }, view.title)),
-);
+const links = new Map(VIEWS.map((view) => [view, ui.h("a", { href: `#/${view.name}` }, view.title)]));
+document.querySelector("nav").append(...links.values());
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const preferred = () => localStorage.getItem("theme") ?? (dark.matches ? "dark" : "light");
