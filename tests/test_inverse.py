@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import one_hot, scaled_dot_product_attention
 
 from scorefield import Gaussian, GaussianMixture, Mixture, final, geometric, seeded
 from scorefield.inverse import (
@@ -27,6 +27,7 @@ from scorefield.inverse.operators import (
     matrix,
     nonlinear,
 )
+from scorefield.inverse.posterior import resample
 from scorefield.inverse.scanners import fourier, radon
 
 IMAGE = (3, 8, 12)
@@ -393,6 +394,19 @@ def test_particles_of_different_measurements_are_separate_filters():
 
 SUM = matrix(torch.ones(1, 2))
 ZERO, FOUR = torch.zeros(1, 1), torch.zeros(4, 2)
+
+
+def test_each_place_of_a_filter_has_parents_by_weight():
+    """`restore` takes particles from fixed places, so that their mean over all is not enough."""
+    w = torch.tensor([0.05, 0.6, 0.05, 0.3], dtype=torch.float64)
+    uniform = (torch.arange(4_000, dtype=torch.float64)[:, None] + 0.5) / 4_000
+    parents, lost = resample(w.log().expand(4_000, 4), uniform, 1.0)
+    assert lost.all()
+    shares = one_hot(parents, 4).double().mean(0)
+    # the parents of a place are intervals of `uniform`, each counted to within a point at both ends
+    torch.testing.assert_close(shares, w.expand(4, 4), rtol=0, atol=2 / 4_000)
+
+
 SUM_FILTER = partial(particle_filter, two(), FOUR, geometric(10, 0.02, 4), operator=SUM)
 FIRST = [
     partial(algorithm2, *SUM_FILTER.args, observed=torch.tensor([True, False])),

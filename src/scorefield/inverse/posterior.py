@@ -286,5 +286,7 @@ def resample(
     w, place = log_w.to(uniform).softmax(1), torch.arange(log_w.shape[1], device=log_w.device)
     size = (place[-1:] + 1).expand(len(w), 1) if size is None else size
     lost, total = 1 / w.square().sum(1, keepdim=True) < threshold * size, w.cumsum(1)
-    picks = torch.searchsorted(total, (place + uniform) * total[:, -1:] / size, right=True)
+    # turned at random, so that each place, and not only all together, has parents by weight
+    turned = (place + size * uniform) % size
+    picks = torch.searchsorted(total, turned * total[:, -1:] / size, right=True)
     return torch.where(lost, picks.minimum(size - 1), place), lost
