@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 pytest.importorskip("starlette")
 
@@ -165,6 +166,25 @@ def test_a_run_without_a_report_says_how_to_get_one(open_page, studio, pictured,
         page.get_by_role("link", name="Report").wait_for()
         hint.wait_for(state="hidden")
     assert asked == [("pictured", ["evaluate", str(pictured)], True)]
+
+
+def test_a_training_that_starts_can_be_stopped_and_a_typed_name_stays(
+    open_page, studio, monkeypatch
+):
+    asked = []
+    one = {"name": "one", "state": "starting", "step": 0, "steps": None, "loss": None}
+    monkeypatch.setattr(studio.app.state.trainings, "summarise_all", lambda: [one])
+    monkeypatch.setattr(studio.app.state.trainings, "stop", lambda name: asked.append(name) or one)
+    with open_page("#/runs?preset=digits") as page:
+        page.get_by_role("button", name="Stop").click()
+        wait_until(lambda: asked == ["one"])
+        name, preset = page.get_by_label("Name of the run"), page.get_by_label("Preset")
+        assert name.input_value() == "digits"
+        preset.select_option("vectors")
+        assert name.input_value() == "vectors"
+        name.fill("mine")
+        preset.select_option("digits")
+        assert name.input_value() == "mine"
 
 
 @pytest.mark.slow

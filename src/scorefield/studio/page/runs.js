@@ -4,6 +4,7 @@ import { copyText } from "./code.js";
 import { drawCurves } from "./curves.js";
 
 const UNITS = ["seconds", "minutes", "hours", "steps"];
+const BUSY = ["starting", "training", "evaluating"];
 const STATES = {
   starting: "starting", training: "training", finished: "finished", stopped: "stopped",
   evaluating: "being evaluated", failed: "failed", unreadable: "cannot be read", elsewhere: "trained by another process",
@@ -18,13 +19,14 @@ export default {
     let gone = false;
     let chosen = state.run ?? null;
     let step = state.step ?? null; // of the grid that is shown; null is the newest
+    let suggested = ""; // name of the run, unless another one was typed
     let last = null; // description of the chosen run
     let opened = null; // name of the run whose model the other views show
     about.then(({ name }) => { opened = name ?? null; });
 
     const preset = ui.select({
       label: "Preset", options: [state.preset ?? "vectors"], value: state.preset,
-      onchange: (value) => { setState({ preset: value }); suggestName(); },
+      onchange: (value) => { setState({ preset: value }); if (name.value === suggested) suggestName(); },
     });
     const name = ui.text({
       label: "Name of the run", value: state.name ?? "", required: true, maxlength: 64,
@@ -145,8 +147,8 @@ export default {
       const base = preset.value;
       let number = 1;
       while (names.includes(number === 1 ? base : `${base}-${number}`)) number += 1;
-      name.value = number === 1 ? base : `${base}-${number}`;
-      setState({ name: name.value });
+      name.value = suggested = number === 1 ? base : `${base}-${number}`;
+      setState({ name: null });
     }
 
     async function refresh() {
@@ -162,7 +164,7 @@ export default {
         }
         names = runs.map((run) => run.name);
         if (!name.value) suggestName();
-        busy = runs.some((run) => ["training", "starting", "evaluating"].includes(run.state));
+        busy = runs.some((run) => BUSY.includes(run.state));
         start.disabled = busy;
         start.title = busy ? "One training or evaluation at a time" : "";
         if (!names.includes(chosen)) chosen = names[0] ?? null;
@@ -218,7 +220,7 @@ export default {
       const focused = document.activeElement?.closest(".row") === buttons
         ? document.activeElement.textContent : null;
       buttons.replaceChildren(...[
-        ["training", "evaluating"].includes(last.state) && ui.button({ label: "Stop", onclick: () => steer("stop") }),
+        BUSY.includes(last.state) && ui.button({ label: "Stop", onclick: () => steer("stop") }),
         last.state === "stopped" && ui.button({ label: "Resume", onclick: () => steer("resume") }),
         ["stopped", "finished"].includes(last.state) && ui.button({
           label: last.report ? "Make the report again" : "Make a report", onclick: () => steer("evaluate"),
