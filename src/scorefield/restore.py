@@ -84,7 +84,7 @@ class Bias(NamedTuple):
 
 BIASES: dict[RestorationMethod, dict[str, Bias]] = {
     "particle_filter": {"mask": Bias(0.01, 0.99, 1.01), "matrix": Bias(0.01, 0.99, 1.01)},
-    "tds": {"mask": Bias(0.06, 0.93, 0.98), "matrix": Bias(0.02, 0.96, 0.97)},
+    "tds": {"mask": Bias(0.05, 0.94, 0.98), "matrix": Bias(0.02, 0.96, 0.97)},
     "pigdm_langevin": {"mask": Bias(0.02, 1.03, 1.05), "matrix": Bias(0.03, 1.03, 1.05)},
     "split_gibbs": {"mask": Bias(0.05, 0.99, 1.02), "matrix": Bias(0.03, 1.00, 1.01)},
     "mmps": {"mask": Bias(0.05, 1.00, 1.04), "matrix": Bias(0.03, 1.01, 1.03)},
