@@ -93,9 +93,9 @@ def test_lines_come_by_time_however_long_a_step_takes(monkeypatch, capsys):
 def test_the_table_has_five_plans_and_is_the_same_on_terminal_and_page(demo_run):
     directory, _, (out, _) = demo_run
     heads, real, *plans = Page((directory / "report.html").read_text()).tables[0]
-    assert real[:4] == ["real digits", "–", "–", "2 × 30"]
+    assert real[:4] == ["real digits", "–", "–", "2 × 12"]
     assert [row[0] for row in plans] == PLANS
-    assert {row[3] for row in plans} == {"30"}
+    assert {row[3] for row in plans} == {"12"}
     model = load(directory)
     *own, published = five_plans(model)
     evaluations = (5 * len(own[0].sigmas) + 1, 71, 35, 20, 20)
