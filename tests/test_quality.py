@@ -188,7 +188,6 @@ def test_right_halves_of_digits_are_restored(folder, classes):
     # 0.76 and 0.87 in docs/restoration.md, the first less three standard errors of 0.017
     assert accuracy["split_gibbs"] >= 0.71
     assert 0.85 <= coverage["split_gibbs"] <= 0.95
-    # the bar of a sampler without particles; 0.852 and 0.881 in docs/restoration.md, 0.870 and
-    # 0.874 by the model of seed 1
+    # the bar of a sampler without particles; 0.852 and 0.881 in docs/restoration.md
     assert accuracy["pigdm_langevin"] >= 0.85
     assert 0.87 <= coverage["pigdm_langevin"] <= 0.93
