@@ -197,11 +197,26 @@ def test_the_mathematics_is_at_most_1500_lines_of_code():
     assert sum(lines.values()) <= 1500, lines
 
 
-def test_the_page_of_samplers_has_a_row_for_each():
-    text = (ROOT / "docs/samplers.md").read_text()
-    rows = re.search(r"\| name \| what it is \|.*\n\|---.*\n((?:\|.*\n)+)", text)[1]
-    names = [name for row in rows.splitlines() for name in re.findall(r"`(\w+)`", row)]
-    assert sorted(names) == sorted(scorefield.SAMPLERS)
+def _rows_of_samplers(document):
+    """Return the cells of each row of a document's table of samplers."""
+    text = (ROOT / document).read_text()
+    rows = re.search(r"\| .* \| order \| evaluations .*\n\|---.*\n((?:\|.*\n)+)", text)[1]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows.splitlines()]
+
+
+def test_the_tables_of_samplers_have_each_with_its_cost():
+    page = _rows_of_samplers("docs/samplers.md")
+    assert _rows_of_samplers("README.md") == [[row[0], *row[2:]] for row in page]
+    costs = {}
+    for names, _, _, cost, _ in page:
+        names = re.findall(r"`(\w+)`", names)
+        costs |= dict(zip(names, cost.split(", ") * len(names), strict=False))
+    assert sorted(costs) == sorted(scorefield.SAMPLERS)
+    for name, sampler in scorefield.SAMPLERS.items():
+        if name != "adaptive":  # whose cost is measured
+            options = {"steps": 7} if sampler.annealed else {}
+            counted = {"n": 10, "2n − 1": 19, "T·n": 70}[costs[name]]
+            assert sampler.evaluations(10, **options) == counted, name
 
 
 def _required():
