@@ -6,7 +6,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "extensions")]
 
-from outside_links import REPOSITORY  # noqa: E402
 from public_names import PAGES  # noqa: E402
 
 import scorefield  # noqa: E402
@@ -80,9 +79,6 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_theme_options = {
-    "source_repository": REPOSITORY,
-    "source_branch": "main",
-    "source_directory": "docs/",
     "light_css_variables": {"color-brand-primary": "#0067a0", "color-brand-content": "#0067a0"},
     "dark_css_variables": {"color-brand-primary": "#6cb8e6", "color-brand-content": "#6cb8e6"},
 }

@@ -1,13 +1,20 @@
 """Exports compared with this package: diffusers in float64, and ONNX by its runtime."""
 
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from scorefield import EDM, MLP, VE, ScoreModel, UNet, VPDiscrete, ddpm_sigmas, load, save
+from scorefield.cli import main
 from scorefield.convert import from_diffusers, to_diffusers
+from scorefield.runs import finish
+from scorefield.runs.config import override
+from scorefield.runs.presets import PRESETS
 
 PLAIN = dict(
     channels=1, width=8, multipliers=(1, 2), blocks=2, attention=(1,), form="ddpm", fir=None,
@@ -102,6 +109,39 @@ def test_the_runtime_of_onnx_computes_the_same_score(tmp_path, kernels):
             # relative to a sample's largest: float32 through some 20 layers
             ratio = (torch.from_numpy(score) - expected).flatten(1).abs().amax(1)
             assert (ratio <= 1e-5 * expected.flatten(1).abs().amax(1)).all()
+
+
+SMALL = ["training.steps=2", "training.warmup=1", "network.width=8"]
+PAGE = (Path(__file__).parents[1] / "docs/export.md").read_text().replace("\\\n", " ")
+TO_ONNX, TO_DIFFUSERS, TRAIN = (shlex.split(s) for s in re.findall("^scorefield .*", PAGE, re.M))
+
+
+def test_the_page_exports_to_onnx_and_its_python_reads_the_file(tmp_path, monkeypatch):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    finish(override(PRESETS["digits"], SMALL), Path("runs/digits"))
+    subprocess.run([sys.executable, "-m", *TO_ONNX], check=True, capture_output=True)
+    (code,), names = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.M), {}
+    exec(code, names)
+    x, sigma = torch.from_numpy(names["x"]), torch.from_numpy(names["sigma"])
+    with torch.no_grad():
+        expected = load("runs/digits")(x, sigma)
+    bound = 1e-5 * expected.abs().max().item()  # the page's
+    torch.testing.assert_close(torch.from_numpy(names["score"]), expected, rtol=0, atol=bound)
+
+
+def test_the_run_of_the_page_has_a_counterpart_in_diffusers(tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    monkeypatch.chdir(tmp_path)
+    small = [word for change in SMALL for word in ("--set", change)]
+    assert main([*TRAIN[1:], *small]) == 0
+    assert main(TO_DIFFUSERS[1:]) == 0
+    x, sigma = torch.rand(2, 1, 8, 8), torch.tensor([0.1, 4.0])
+    with torch.no_grad():
+        expected, score = load("runs/mine")(x, sigma), from_diffusers("mine")(x, sigma)
+    bound = 1e-5 * expected.abs().max().item()  # the page's
+    torch.testing.assert_close(score, expected, rtol=0, atol=bound)
 
 
 def test_a_place_that_does_not_suit_the_form_is_refused(tmp_path, error_of):
