@@ -523,7 +523,7 @@ def test_counts_are_compared_by_poissons_likelihood():
 
 
 QUICK = {"scale": "image", "posteriors": "gauss2 mask, pigdm", "peers": "A step of training"}
-QUICK |= {"noise": "", "gpu": ""}
+QUICK |= {"noise": "", "gpu": "images"}
 SLOW = [
     pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}")
     for name in BENCHMARKS

@@ -355,6 +355,7 @@ def test_the_chosen_ladder_is_the_best_within_two_standard_errors(tmp_path):
     assert accuracy[fig6.CHOSEN_PLAN] >= max(accuracy.values()) - 2 * error
 
 
+@pytest.mark.slow  # also run by `python -m benchmarks gpu`, on the device
 @pytest.mark.one_face
 @pytest.mark.usefixtures("tiny")
 def test_experiments_on_a_device_have_the_cpus_numbers(tmp_path, monkeypatch, same):
