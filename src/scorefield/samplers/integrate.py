@@ -87,7 +87,7 @@ def dpm_solver(
     """DPM-Solver++(2M): order 2 with one evaluation a step (Lu et al. 2022b, Algorithm 2).
 
     In λ = −log σ and D = x + σ²s: x ← σ'/σ·x − (e⁻ʰ − 1)·D', where h = λ' − λ and, with r = h₋₁/h,
-    D' = (1 + 1/2r)·D − 1/2r·D₋₁. With `sde` it is SDE-DPM-Solver++(2M), which removes twice as much
+    D' = D + (D − D₋₁)/(2r). With `sde` it is SDE-DPM-Solver++(2M), which removes twice as much
     noise and adds new noise: x ← (σ'/σ)²·x − (e⁻²ʰ − 1)·D' + σ'√(1 − e⁻²ʰ)·z. For the arguments
     see `integrate`; the ODE does not use `noise`.
     """
