@@ -24,8 +24,7 @@ from scorefield.model import ScoreModel
 from scorefield.noise import geometric
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
-from scorefield.sample import Plan, make_plan
-from scorefield.samplers import SAMPLERS
+from scorefield.sample import Plan, make_plan, suitable_samplers
 from scorefield.show.progress import progress
 
 from . import Setting
@@ -44,12 +43,8 @@ def run(setting: Setting) -> Iterator[Table]:
     n, steps, budgets = (60, 2, QUICK_BUDGETS) if setting.quick else (360, 100, BUDGETS)
     model, data, _, weights = open_run(train(setting), device=setting.device)
     eager, references = copy.deepcopy(model), langevin_plans(model, steps)
-    plans = [
-        plan
-        for name, one in SAMPLERS.items()
-        if not one.jumps
-        for plan in frontier_plans(model, name, budgets)
-    ]
+    names = suitable_samplers(model)
+    plans = [plan for name in names for plan in frontier_plans(model, name, budgets)]
     options: dict[str, Any] = {"features": "classifier", "bits": 0, "progress": True}
     options |= {"n": n, "batch": n, "seed": setting.seed, "frontier": plans}
     evaluation = evaluate(model, data, plans=references, **options)

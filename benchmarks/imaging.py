@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from scorefield import geometric
-from scorefield.restore import COSTS
+from scorefield.restore import METHODS
 from scorefield.score import to_denoiser
 
 from . import Setting, packages
 from .measure import ratio
 from .packages import OURS
-from .posteriors import METHODS, QUICK_SAMPLES, Counted, errors, heun_grid
+from .posteriors import QUICK_SAMPLES, Counted, errors, heun_grid, sampler_of
 from .problems import Problem, problems
 from .table import Cell, Table
 
@@ -110,7 +110,7 @@ def by_diffpir(problem: Problem, n: int) -> Tensor:
     noise = problem.sigma_y / (2 * RANGE)
     operator = physics(problem, noise)
     y = measurements(problem, n) / (2 * RANGE) + operator.A(torch.full((1, *SHAPE), 0.5))
-    fidelity, levels = library.optim.data_fidelity.L2(), COSTS["diffpir"].levels
+    fidelity, levels = library.optim.data_fidelity.L2(), METHODS["diffpir"].levels
     method = library.sampling.DiffPIR(UnitDenoiser(problem), fidelity, noise, max_iter=levels)
     return 2 * RANGE * (method(y, operator).flatten(1) - 0.5)
 
@@ -121,7 +121,7 @@ def by_ddrm(problem: Problem, n: int) -> Tensor:
     operator = library.physics.Inpainting(
         SHAPE, observed, noise_model=library.physics.GaussianNoise(0.0)
     )
-    sigmas = geometric(problem.sigma_max, 0.02, COSTS["ddrm"].levels)
+    sigmas = geometric(problem.sigma_max, 0.02, METHODS["ddrm"].levels)
     method = library.sampling.DDRM(Denoiser(problem), sigmas)
     y = problem.y.repeat(n, 1).view(n, *SHAPE)  # which it overwrites
     return method(y, operator).flatten(1)
@@ -152,7 +152,7 @@ def posterior_table(setting: Setting, title: str, name: str) -> Table:
     (problem,) = (problem for problem in problems() if problem.name == name)
     rivals = RIVALS[name.split()[1]]
     ours = [*dict.fromkeys(["exact", *(rival.ours for rival in rivals.values())])]
-    methods = {f"{OURS} {method}": Rival(method, METHODS[method]) for method in ours}
+    methods = {f"{OURS} {method}": Rival(method, sampler_of(method)) for method in ours}
     if packages.missing(DEEPINV) is None:
         methods |= {f"{DEEPINV} {method}": rival for method, rival in rivals.items()}
     n = QUICK_SAMPLES if setting.quick else TURN_SAMPLES

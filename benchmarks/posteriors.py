@@ -50,14 +50,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield import Gaussian, final, geometric, heun, integrate, inverse, karras
+from scorefield import Gaussian, final, geometric, heun, integrate, karras
 from scorefield.diagnose import wilson
 from scorefield.inverse import algorithm2
 from scorefield.metrics import stein_discrepancy
-from scorefield.restore import COSTS
+from scorefield.restore import METHODS, Method
 
 from . import Setting
-from .problems import Distribution, Problem, problems
+from .problems import EXACT, Distribution, Problem, problems
 from .table import Cell, Table
 
 THREADS = 1
@@ -69,7 +69,6 @@ RANKED = 99
 """Samples among which the truth has a rank; with 99, 50 and 90 % of the 100 ranks are exact."""
 STEIN_SAMPLES = 2_000
 AT_ONCE = 5_000
-FILTERS = tuple(method for method, cost in COSTS.items() if cost.particles)
 FILTER_AT_ONCE = 1_000
 """Samples at once; those of a filter have twice as many particles."""
 OTHER_DRAWS = range(4, 16)
@@ -82,7 +81,7 @@ def run(setting: Setting) -> Iterator[Table]:
     pairs = {
         f"{problem.name}, {method}": (problem, method)
         for problem in problems()
-        for method in METHODS
+        for method in (EXACT, *METHODS)
         if problem.allows(method)
     }
     columns = {"method": ""} | dict.fromkeys(ERRORS, ".3f")
@@ -121,8 +120,8 @@ def compare_other(name: str, pairs: Sequence[tuple[Problem, str]], setting: Sett
         for draw in draws:
             problem = next(problem for problem in problems(draw) if problem.name == first.name)
             torch.manual_seed(setting.seed)
-            x = METHODS[method](problem, n)
-            every.append(errors(problem, x if method == "exact" else x[:, problem.free]))
+            x = sampler_of(method)(problem, n)
+            every.append(errors(problem, x if method == EXACT else x[:, problem.free]))
         shift, least, most, _, modes, _, _ = zip(*every, strict=True)
         worst = (max(shift), min(least), max(most), max(modes))
         middle = map(median, (shift, least, most, modes))
@@ -136,13 +135,13 @@ def measure(problem: Problem, method: str, n: int, draws: int, seed: int) -> lis
     torch.manual_seed(seed)
     counted = Counted(problem.prior)
     start = time.process_time()
-    at_once = FILTER_AT_ONCE if method in FILTERS else AT_ONCE
+    sample, at_once = sampler_of(method), size_at_once(method)
     parts = [min(at_once, n - first) for first in range(0, n, at_once)]
-    x = torch.cat([METHODS[method](problem._replace(prior=counted), part) for part in parts])
+    x = torch.cat([sample(problem._replace(prior=counted), part) for part in parts])
     spent = time.process_time() - start
-    x = x if method == "exact" else x[:, problem.free]
+    x = x if method == EXACT else x[:, problem.free]
     row = [method, *errors(problem, x), counted.rows / n, spent]
-    if method == "exact":
+    if method == EXACT:
         return [*row, *[None] * 6]
     torch.manual_seed(seed)
     hits = coverage(problem, method, draws)
@@ -166,12 +165,11 @@ class Counted:
 
 def coverage(problem: Problem, method: str, draws: int) -> list[int]:
     """Return how many of x are within the 50 % and the 90 % regions of samples given their y."""
-    at_once = (FILTER_AT_ONCE if method in FILTERS else AT_ONCE) // RANKED
-    ranks = []
-    for truth in problem.prior.sample(draws).split(at_once):
+    sample, ranks = sampler_of(method), []
+    for truth in problem.prior.sample(draws).split(size_at_once(method) // RANKED):
         y = problem.measure(truth)
         rows = y.repeat_interleave(RANKED, 0)
-        x = METHODS[method](problem._replace(y=rows), len(rows))
+        x = sample(problem._replace(y=rows), len(rows))
         if problem.noiseless:
             x = problem.operator.project(x, rows)
         density = [
@@ -188,8 +186,9 @@ def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
     """Return the sampler by a method that makes a conditional score."""
 
     def sample(problem: Problem, n: int) -> Tensor:
-        options = {"sigma_y": problem.sigma_y}
-        options |= {} if problem.peak is None else {"peak": problem.peak}
+        options = {"sigma_y": problem.sigma_y, "sigma_data": data_deviation(problem.prior)}
+        options |= {"peak": problem.peak}
+        options = {k: v for k, v in options.items() if k in signature(make).parameters}
         score = make(problem.prior, problem.operator, problem.y, **options)
         sigmas = heun_grid(problem)
         return final(integrate(heun, score, problem.prior.prior.sample(n, sigmas[0]), sigmas))
@@ -200,10 +199,6 @@ def by_score(make: Callable[..., Any]) -> Callable[[Problem, int], Tensor]:
 def heun_grid(problem: Problem) -> Tensor:
     levels = 18 if problem.name.startswith("mix64") else 32
     return karras(5 * problem.sigma_max, 0.01, levels)
-
-
-def pigdm_score(prior: Distribution, *args: Any, **options: Any) -> Any:
-    return inverse.pigdm(prior, *args, sigma_data=data_deviation(prior), **options)
 
 
 def data_deviation(prior: Distribution) -> float:
@@ -217,33 +212,36 @@ def by_algorithm2(problem: Problem, n: int) -> Tensor:
     return final(algorithm2(problem.prior, x, sigmas, **options))
 
 
-def by_sampler(method: str) -> Callable[[Problem, int], Tensor]:
+def by_sampler(method: Method) -> Callable[[Problem, int], Tensor]:
     """Return the sampler by a method that is one; of a filter's particles every second is kept."""
-    run, cost = getattr(inverse, method), COSTS[method]
-    particles = 2 if cost.particles else 1
+    particles = 2 if method.particles else 1
 
     def sample(problem: Problem, n: int) -> Tensor:
         deviation = data_deviation(problem.prior)
-        sigmas = cost.grid(problem.sigma_max, 0.02, cost.levels, deviation)
+        sigmas = method.grid(problem.sigma_max, 0.02, method.levels, deviation)
         y = problem.y.expand(n, -1).repeat_interleave(particles, 0)
         own = {"sigma_y": problem.sigma_y, "sigma_data": deviation}
-        own = {name: own[name] for name in own if name in signature(run).parameters}
+        own = {name: own[name] for name in own if name in signature(method.run).parameters}
         x = problem.prior.prior.sample(particles * n, sigmas[0])
-        states = run(problem.prior, x, sigmas, operator=problem.operator, y=y, **own)
+        states = method.run(problem.prior, x, sigmas, operator=problem.operator, y=y, **own)
         return final(states)[::particles]
 
     return sample
 
 
-METHODS: dict[str, Callable[[Problem, int], Tensor]] = {
-    "exact": lambda problem, n: problem.posterior.sample(n),
-    "replace": by_score(inverse.replace),
-    "dps": by_score(inverse.dps),
-    "pigdm": by_score(pigdm_score),
-    "mmps": by_score(inverse.mmps),
-    "algorithm2": by_algorithm2,
-    **{method: by_sampler(method) for method in COSTS},
-}
+def sampler_of(name: str) -> Callable[[Problem, int], Tensor]:
+    """Return the sampler of a problem's posterior by a method of `restore`, or the exact one."""
+    if name == EXACT:
+        return lambda problem, n: problem.posterior.sample(n)
+    method = METHODS[name]
+    if method.levels:
+        return by_sampler(method)
+    return by_algorithm2 if method.run is algorithm2 else by_score(method.run)
+
+
+def size_at_once(name: str) -> int:
+    """Return how many samples of a method are computed at a time."""
+    return FILTER_AT_ONCE if name != EXACT and METHODS[name].particles else AT_ONCE
 
 
 def errors(problem: Problem, x: Tensor) -> list[float]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from scorefield import Gaussian, Mixture, seeded
 from scorefield.inverse import LinearOperator, Operator, mask, matrix, nonlinear
 from scorefield.inverse.operators import ANY_OPERATOR
-from scorefield.restore import COSTS
+from scorefield.restore import METHODS
 
 from .grid import GridPosterior
 
-NOISELESS = ("algorithm2", *(method for method, cost in COSTS.items() if cost.noiseless))
-"""Methods for masks without noise."""
+EXACT = "exact"
+"""Name of samples of the exact posterior, next to the methods."""
 
 Distribution = Gaussian | Mixture
 
@@ -41,8 +41,8 @@ class Problem(NamedTuple):
     def allows(self, method: str) -> bool:
         """Return True if a method takes this operator."""
         if not isinstance(self.operator, LinearOperator):
-            return method in ("exact", *ANY_OPERATOR)
-        return method not in NOISELESS or self.noiseless
+            return method in (EXACT, *ANY_OPERATOR)
+        return self.noiseless or method == EXACT or not METHODS[method].noiseless
 
     def measure(self, x: Tensor) -> Tensor:
         """Return y with its noise."""

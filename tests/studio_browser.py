@@ -91,7 +91,7 @@ TINY = [
 ]
 POINT = {
     "name": "Fréchet distance", "value": 2.5, "low": 2.25, "high": 2.75, "real": 0.5, "samples": 40,
-    "plan": {"sampler": "heun", "evaluations": 9, "seconds": 4.0},
+    "plan": {"name": "heun", "evaluations": 9, "seconds": 4.0},
 }  # fmt: skip
 
 

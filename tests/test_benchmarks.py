@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
-from typing import get_args
 
 import pytest
 import torch
@@ -40,11 +39,10 @@ from benchmarks.networks import Network, digits, make_inputs
 from benchmarks.problems import distributions, problems
 from benchmarks.table import Table, read_tables, record
 from scorefield import SAMPLERS, GaussianMixture, final, geometric
-from scorefield.restore import COSTS
+from scorefield.restore import METHODS
 from scorefield.runs.choose import choose_experiment
 from scorefield.runs.config import as_json
 from scorefield.show.machine import machine, memory_bytes
-from scorefield.values import RestorationMethod
 
 TABLE = Table("Speed", {"method": "", "ms": ".1f"}, [["eager", 12.345], ["none", None]], ["Note"])
 
@@ -323,7 +321,7 @@ def test_moment_matching_of_deepinv_is_ours():
     need("deepinv")
     problem = next(p for p in problems() if p.name == "gauss64 matrix")
     ends = []
-    for draw in (posteriors.METHODS["mmps"], imaging.RIVALS["matrix"]["MomentMatching"].draw):
+    for draw in (posteriors.sampler_of("mmps"), imaging.RIVALS["matrix"]["MomentMatching"].draw):
         torch.manual_seed(1)
         ends.append(draw(problem, 20))
     assert (ends[0] - ends[1]).abs().max() < 0.05
@@ -472,9 +470,10 @@ def test_posterior_samplers_evaluate_the_score_as_often_as_stated(monkeypatch):
     table = next(posteriors.run(Setting(quick=True, only=("gauss2 mask",))))
     place = [*table.columns].index("evaluations")
     evaluations = {row[0]: row[place] for row in table.rows}
-    assert evaluations.keys() == {"exact", *get_args(RestorationMethod)}
-    for method, cost in COSTS.items():
-        assert evaluations[method] == cost.calls(cost.levels) * (2 if cost.particles else 1)
+    assert evaluations.keys() == {"exact", *METHODS}
+    for name, own in METHODS.items():
+        if own.levels:
+            assert evaluations[name] == own.calls(own.levels) * (2 if own.particles else 1)
 
 
 def test_other_measurements_are_of_other_points(monkeypatch):

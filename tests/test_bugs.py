@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import pytest
 
+from scorefield.restore import METHODS
 from scorefield.samplers import SAMPLERS
-from scorefield.values import RestorationMethod
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ BUGS = read_bugs()
 
 
 def test_each_method_has_a_bug_that_fits_the_source():
-    assert {*SAMPLERS, *get_args(RestorationMethod)} <= BUGS.keys()
+    assert {*SAMPLERS, *METHODS} <= BUGS.keys()
     for name, bug in BUGS.items():
         source = (ROOT / "src/scorefield" / bug.file).read_text(encoding="utf-8")
         assert source.count(bug.right) == 1, name

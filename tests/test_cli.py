@@ -15,6 +15,7 @@ from scorefield.cli import COMMANDS, main
 from scorefield.cli.fields import read_networks
 from scorefield.cli.startup import KEPT_BYTES, SPIN_COUNT, keep_memory, prepare
 from scorefield.nn import NETWORKS
+from scorefield.restore import METHODS
 from scorefield.runs.config import Experiment, flat_fields
 from scorefield.runs.presets import PRESETS
 from scorefield.samplers import SAMPLERS
@@ -71,6 +72,7 @@ def test_help_describes_every_option_field_preset_and_sampler(command, capsys):
     fields = [f"--{name}=" for name, value in flat_fields(fields) if value != {}]
     fields += [f"network.kind={kind} " for kind in NETWORKS]
     names = {"train": [*PRESETS, *fields], "sample": SAMPLERS, "evaluate": SAMPLERS}
+    names |= {"restore": METHODS}
     assert not [name for name in names.get(command, ()) if name not in out]
     function = COMMANDS[command]
     for name, option in inspect.signature(function, eval_str=True).parameters.items():

@@ -1,16 +1,13 @@
 """Restorations on an accelerator give the CPU's results, and their steps do not wait for it."""
 
-from typing import get_args
-
 import pytest
 import torch
 
 from scorefield import Precondition, Prior, ScoreModel, geometric, inverse, seeded
 from scorefield.data import Table
 from scorefield.data.table import Column
-from scorefield.restore import COSTS, restore, restore_rows
+from scorefield.restore import METHODS, restore, restore_rows
 from scorefield.samplers import final, heun, integrate
-from scorefield.values import RestorationMethod
 
 SHAPE = (3, 4, 4)
 IMAGES = torch.linspace(0, 1, 96).view(2, *SHAPE)
@@ -23,9 +20,9 @@ OPERATORS = {
     "radon": inverse.radon(3, 4),
     "matrix": inverse.matrix(torch.linspace(-1, 1, 240).sin().view(5, 48), SHAPE),
 }
-METHODS = sorted({*get_args(RestorationMethod)} - {"algorithm2"})
-CHAINS = {*COSTS} - {"particle_filter"}  # those that touch an operator in the same few functions
-CASES = [(method, name) for method in {*METHODS} - CHAINS for name in OPERATORS]
+CHAINS = {name for name, own in METHODS.items() if own.levels} - {"particle_filter"}
+"""Methods that touch an operator in the same few functions."""
+CASES = [(method, name) for method in {*METHODS} - CHAINS - {"algorithm2"} for name in OPERATORS]
 CASES = sorted([*CASES, *((method, "blur") for method in CHAINS), ("algorithm2", "mask")])
 FEW = {"repaint": {"resamplings": 2}}
 
@@ -51,8 +48,8 @@ def restorations(method, name, place, steps):
     if method == "algorithm2":
         options |= {"steps": 2, "epsilon": 1e-3, "observed": operator.observed}
         return final(inverse.algorithm2(score, x, sigmas, **options))
-    run = getattr(inverse, method)
-    if method in COSTS:
+    run = METHODS[method].run
+    if METHODS[method].levels:
         options |= {"operator": operator} | FEW.get(method, {"sigma_y": 0.1})
         return final(run(score, x, sigmas, **options))
     conditional = run(score, operator, options["y"], sigma_y=0.1)
@@ -66,7 +63,7 @@ def test_a_restorations_step_makes_no_copy_and_no_read(method, name, device, sam
     assert not growth(lambda steps: restorations(method, name, device, steps), 1, 2)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "algorithm2"])
+@pytest.mark.parametrize("method", METHODS)
 def test_restore_waits_for_no_step(method, device, same, growth):
     options = {"method": method, "n": 4, "particles": 3, "filters": 2, "batch": 6}
     options |= FEW.get(method, {})

@@ -23,7 +23,19 @@ from scipy.stats import ks_2samp
 from sklearn.neighbors import NearestNeighbors
 from standins import undrawn
 
-from scorefield import EDM, MLP, Empirical, Gaussian, Prior, ScoreModel, distributed, load, suggest
+from scorefield import (
+    EDM,
+    MLP,
+    Empirical,
+    Gaussian,
+    Prior,
+    ScoreModel,
+    distributed,
+    karras,
+    load,
+    save,
+    suggest,
+)
 from scorefield.cli import main
 from scorefield.data import DATASETS, Arrays, Batches, Dataset, all_samples, load_data
 from scorefield.diagnose import wilson
@@ -32,6 +44,7 @@ from scorefield.evaluate import figure as figures
 from scorefield.evaluate.features import classifier_features
 from scorefield.evaluate.fit import loss_curves
 from scorefield.evaluate.gather import content_hash, gather_features, reference_of
+from scorefield.evaluate.grid import FITTED
 from scorefield.evaluate.inception import Inception
 from scorefield.evaluate.judge import training_labels
 from scorefield.evaluate.memory import memorisation
@@ -485,11 +498,21 @@ def test_moments_are_cached_by_content(digits, tmp_path, monkeypatch):
 
 def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monkeypatch):
     model, budgets = load(few_run), (5, 10, 20, 40, 80)
+    fitted = lambda model, name, n: karras(9.0, 0.3, n)  # noqa: E731
+    monkeypatch.setattr("scorefield.evaluate.plans.fit_grid", fitted)
     for name in SAMPLERS:
         plans = [*frontier_plans(model, name)]
         if name == "adaptive":
             assert [plan.options["tolerance"] for plan in plans] == [0.1, 0.01, 0.001]
             continue
+        if name == "consistency":
+            assert [plan.evaluations for plan in plans] == [1, 2, 4]
+            continue
+        if name in FITTED:
+            for n in (5, 8):
+                plan = plans.pop(0)
+                assert (plan.name, plan.evaluations) == (f"{name}, fitted levels", n)
+                assert torch.equal(plan.sigmas, fitted(model, name, n))
         costs = [plan.evaluations for plan in plans]
         assert len(costs) >= 2
         assert costs == sorted(set(costs))
@@ -517,6 +540,8 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
     config = shutil.copytree(few_run, tmp_path / "tuned") / "config.json"
     tuned = "training.objective=consistency", "start=x", "sampling.sampler=consistency"
     config.write_text(as_json(override(read(config), tuned)))
+    model.tuned = True
+    save(model, tmp_path / "tuned/model.safetensors")
     evaluation = evaluate_run(tmp_path / "tuned", n=20, frontier=True)
     assert {point.plan["sampler"] for point in evaluation.frontier} == {"consistency"}
     assert not any("loss" in figure.name or "bits" in figure.name for figure in evaluation.figures)

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.posteriors import METHODS, errors
+from benchmarks.posteriors import errors, sampler_of
 from benchmarks.problems import problems
 from scorefield import Gaussian, final, geometric, heun, integrate
 from scorefield.inverse import (
@@ -247,7 +247,7 @@ def test_the_default_levels_miss_exact_posteriors_by_a_tenth_at_most(name):
     """
     n = 10_000
     problem = next(problem for problem in problems() if problem.name == name)
-    mean, _, most, *_ = errors(problem, METHODS["pigdm_langevin"](problem, n))
+    mean, _, most, *_ = errors(problem, sampler_of("pigdm_langevin")(problem, n))
     assert mean < 0.15 + 3 / n**0.5
     assert most < 1.1 + 3 / (2 * n) ** 0.5
 

@@ -1,7 +1,5 @@
 """Quality of trained models, in studies of minutes, against the floor of real data."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
@@ -15,11 +13,11 @@ from scorefield.evaluate.memory import memorisation
 from scorefield.metrics import frechet, sliced_wasserstein
 from scorefield.metrics.coverage import density_coverage, neighbour_ratio, precision_recall
 from scorefield.noise import seeded
+from scorefield.restore import METHODS
 from scorefield.runs import finish
 from scorefield.runs.choose import choose_experiment
 from scorefield.runs.config import override
 from scorefield.runs.presets import PRESETS
-from scorefield.values import RestorationMethod
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +167,7 @@ def test_right_halves_of_digits_are_restored(folder, classes):
     filters = {"particles": 32, "steps": 24}  # in 4 filters, the default
     fewer = {"particle_filter": filters, "tds": filters, "daps": {"steps": 32}}
     fewer |= {"repaint": {"steps": 16}}
-    for method in get_args(RestorationMethod):
+    for method in METHODS:
         options = fewer.get(method, {})
         x = restore(model, operator, operator(test), 19, method=method, batch=1024, **options)
         assert torch.equal(x[..., known], test[:, None].expand_as(x)[..., known])

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,9 +15,8 @@ from scorefield.data import Table
 from scorefield.data.table import Column
 from scorefield.measurements import OPTIONS, ImageMeasurement
 from scorefield.nn import MLP, UNet
-from scorefield.restore import BIASES, COSTS, restore, restore_rows, workload
+from scorefield.restore import METHODS, restore, restore_rows, workload
 from scorefield.samplers import State, final
-from scorefield.values import RestorationMethod
 
 
 def gaussian_model(oracle):
@@ -27,7 +25,7 @@ def gaussian_model(oracle):
     return ScoreModel(net, Precondition("score", "sigma", 40.0, 0.01), prior=oracle.prior)
 
 
-@pytest.mark.parametrize("method", get_args(RestorationMethod))
+@pytest.mark.parametrize("method", METHODS)
 def test_each_method_returns_known_values_unchanged(method):
     oracle = Gaussian(torch.zeros(2), torch.tensor([[0.25, 0.2], [0.2, 0.25]]))
     observed, y = torch.tensor([True, False]), torch.tensor([[0.6, 0.0], [-0.6, 0.0]])
@@ -109,7 +107,8 @@ def test_completions_come_from_all_filters_equally(monkeypatch):
         assert filter_size == 8
         yield State(torch.arange(len(x)).float()[:, None].expand_as(x), 0.0, x, 1)
 
-    monkeypatch.setattr(inverse, "particle_filter", numbered)
+    own = METHODS["particle_filter"]._replace(run=numbered)
+    monkeypatch.setitem(METHODS, "particle_filter", own)
     model, observed = gaussian_model(Gaussian(torch.zeros(2), 1.0)), torch.tensor([True, False])
     y = torch.tensor([[0.6, 0.0], [-0.6, 0.0], [0.1, 0.0]])
     x = restore(model, inverse.mask(observed), y, 6, particles=8, filters=4, batch=64)
@@ -342,7 +341,11 @@ def test_wrong_measurements_of_scanners_are_named(models, tmp_path, capsys, task
         ({"method": "pigdm"}, 3),
         ({"method": "algorithm2", "batch": 2}, 2),
         ({"method": "tds", "filters": 2, "particles": 5}, 10),
-        *(({"method": method}, 3) for method, cost in COSTS.items() if not cost.particles),
+        *(
+            ({"method": name}, 3)
+            for name, own in METHODS.items()
+            if own.levels and not own.particles
+        ),
     ],
 )
 def test_workload_is_what_restore_computes(options, at_once):
@@ -376,9 +379,9 @@ def test_the_errors_of_methods_are_those_of_the_documentation():
         texts = [row[1:] for row in rows if row[:1] == [f"mixture, 64-D, {kind}"]]
         columns = [dict(zip(*table, strict=True)) for table in zip(heads, texts, strict=True)]
         measured = columns[0] | columns[1]
-        assert measured.keys() == BIASES.keys() == {*get_args(RestorationMethod)}
+        assert measured.keys() == METHODS.keys()
         for name, text in measured.items():
             numbers = [float(n) for n in re.findall(r"[\d.]+", text)]
-            assert numbers == [*BIASES[name].get(kind, ())]
-    assert BIASES["daps"]["mask"].largest == pytest.approx(0.29)
-    assert BIASES["ddrm"]["mask"].largest == 0.39
+            assert numbers == [*(getattr(METHODS[name], kind) or ())]
+    assert METHODS["daps"].mask.largest == pytest.approx(0.29)
+    assert METHODS["ddrm"].mask.largest == 0.39

@@ -44,10 +44,10 @@ EXTRA = {
     "_ops": ["Sigma", "Samples", "Noise"],
     "score": ["SigmaRange"],
     "train": ["train", "Update", "MovingAverage", "constant", "cosine", "inverse_sqrt"],
-    "sample": ["chains", "guided_score"],
+    "sample": ["chains", "guided_score", "suitable_samplers"],
     "restore": [
         *("restore_rows", "restoration", "workload", "Restoration", "Workload"),
-        *("BIASES", "COSTS"),
+        *("METHODS", "Method", "Bias"),
     ],
     "measurements": ["ImageMeasurement", "OPTIONS"],
     "checkpoint": ["run_directory"],

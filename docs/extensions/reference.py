@@ -29,6 +29,7 @@ from public_names import (
 from sphinx.application import Sphinx
 
 import scorefield
+from scorefield.restore import METHODS
 
 
 def _anchor(module: ModuleType, name: str) -> str:
@@ -130,10 +131,21 @@ def operator_table() -> str:
     return _table(["operator", ""], rows)
 
 
+def method_table() -> str:
+    """Return the cost of each method of restoration, and the largest errors that were measured."""
+    rows = []
+    for name, method in METHODS.items():
+        cost = str(method.calls(method.levels)) if method.levels else "those of the sampler"
+        biases = [f"{b.largest:.0%}" if b else "" for b in (method.mask, method.matrix)]
+        rows.append([f"``{name}``", cost, *biases])
+    return _table(["name", "evaluations by default", "largest error, mask", "matrix"], rows)
+
+
 TABLES = {
     "precondition": preconditioner_table,
     "samplers": sampler_table,
     "inverse": operator_table,
+    "restore": method_table,
 }
 
 

@@ -47,8 +47,9 @@ from scorefield.inverse import (
 )
 from scorefield.measurements import OPTIONS, ImageMeasurement
 from scorefield.restore import (
-    BIASES,
-    COSTS,
+    METHODS,
+    Bias,
+    Method,
     Restoration,
     Workload,
     restoration,
@@ -156,8 +157,10 @@ print(OPTIONS)
 measurement = ImageMeasurement("super-resolve", (1, 8, 8), factor=2)
 small = measurement.measure(torch.rand(2, 1, 8, 8), seed=0)
 print(small.shape, measurement.picture(small).shape)
-method = min(BIASES, key=lambda name: BIASES[name]["mask"].largest)
-print(method, COSTS[method].calls(32), "evaluations with 32 levels")
+best = min(METHODS, key=lambda name: METHODS[name].mask.largest)
+method: Method = METHODS[best]
+bias: Bias = method.mask
+print(best, bias, method.calls(32), "evaluations with 32 levels")
 # %%
 prior = Prior(torch.full((1, 8, 8), 0.5), torch.tensor(0.1))
 model = ScoreModel(MLP((1, 8, 8), width=32, blocks=1), EDM(0.3), prior=prior)

@@ -33,7 +33,7 @@ from scorefield import (
     seeded,
     underdamped,
 )
-from scorefield.sample import chains, guided_score
+from scorefield.sample import chains, guided_score, suitable_samplers
 from scorefield.samplers import (
     Kernel,
     States,
@@ -95,6 +95,7 @@ prior = Prior(torch.zeros(2), torch.eye(2))
 model = ScoreModel(MLP(2, width=32, blocks=1, labels=3), EDM(1.0), prior=prior)
 score = guided_score(model, {"label": 2}, 1.5)  # of an untrained network
 print(score(x[:4], 1.0).shape)
+print(suitable_samplers(model))
 plan = make_plan(model, "heun", 10)
 for first, states in chains(model, 100, plan, label=2, guidance=1.5, batch=50):
     print(f"samples {first} to {first + len(final(states)) - 1}")

@@ -8,7 +8,7 @@ docs/restoration.md compares the methods. With a noiseless measurement each meth
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -31,42 +31,9 @@ from .sample import (
 )
 from .samplers import States, final
 from .train import derive_seed
-from .values import RestorationMethod
+from .values import spelling_hint
 
 Watch = Callable[[Iterable[States], int], Iterable[Tensor]]
-
-
-class Cost(NamedTuple):
-    """Noise levels of a sampler by default, the evaluations that n levels take, and its kind."""
-
-    levels: int
-    calls: Callable[[int], int] = lambda n: n
-    particles: bool = False  # its chains are the particles of filters
-    noiseless: bool = False  # it takes no noisy y
-    stepwise: bool = False  # each evaluation yields a state
-    dense: bool = False  # it goes down `dense_grid`; the others go down a geometric grid
-
-    def grid(self, sigma_max: float, sigma_min: float, levels: int, deviation: float) -> Tensor:
-        """Return the noise levels for data of a standard deviation."""
-        if self.dense:
-            return dense_grid(sigma_max, sigma_min, levels, deviation)
-        return geometric(sigma_max, sigma_min, levels)
-
-
-COSTS = {
-    "particle_filter": Cost(64, lambda n: 2 * n + 1, particles=True),
-    "tds": Cost(64, particles=True),
-    "pigdm_langevin": Cost(32, lambda n: 3 * n + 1, stepwise=True, dense=True),
-    "split_gibbs": Cost(128, lambda n: 5 * n - 4),
-    "daps": Cost(128, lambda n: 5 * n - 4),
-    "repaint": Cost(64, lambda n: 10 * n - 9, noiseless=True, stepwise=True),
-    "diffpir": Cost(64),
-    "ddrm": Cost(32),
-}
-"""Samplers of posteriors that go down their `grid`; `restore` and the benchmark take them."""
-
-BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
-"""Standard deviation of the rounding error of 8-bit values."""
 
 
 class Bias(NamedTuple):
@@ -82,25 +49,68 @@ class Bias(NamedTuple):
         return max(self.mean, 1 - self.least, self.most - 1)
 
 
-BIASES: dict[RestorationMethod, dict[str, Bias]] = {
-    "particle_filter": {"mask": Bias(0.01, 0.99, 1.01), "matrix": Bias(0.01, 0.99, 1.01)},
-    "tds": {"mask": Bias(0.05, 0.94, 0.98), "matrix": Bias(0.02, 0.96, 0.97)},
-    "pigdm_langevin": {"mask": Bias(0.02, 1.03, 1.05), "matrix": Bias(0.03, 1.03, 1.05)},
-    "split_gibbs": {"mask": Bias(0.05, 0.99, 1.02), "matrix": Bias(0.03, 1.00, 1.01)},
-    "mmps": {"mask": Bias(0.05, 1.00, 1.04), "matrix": Bias(0.03, 1.01, 1.03)},
-    "pigdm": {"mask": Bias(0.66, 0.98, 1.03), "matrix": Bias(0.11, 1.02, 1.05)},
-    "dps": {"mask": Bias(0.56, 0.98, 1.20), "matrix": Bias(0.29, 1.02, 1.11)},
-    "daps": {"mask": Bias(0.09, 1.21, 1.29), "matrix": Bias(0.14, 1.22, 1.29)},
-    "diffpir": {"mask": Bias(0.49, 0.91, 1.04), "matrix": Bias(0.23, 0.94, 1.00)},
-    "ddrm": {"mask": Bias(0.39, 0.82, 0.91), "matrix": Bias(0.20, 0.84, 0.89)},
-    "repaint": {"mask": Bias(0.07, 0.95, 0.98)},
-    "replace": {"mask": Bias(0.94, 0.97, 1.23), "matrix": Bias(0.32, 1.02, 1.12)},
-    "algorithm2": {"mask": Bias(0.26, 1.07, 1.16)},
-}
-"""Errors on the mixture in 64 dimensions, without noise by a mask and with noise by a matrix.
+class Method(NamedTuple):
+    """A function that makes a conditional score, or samples posteriors, with its cost and errors.
 
-They are measured by `benchmarks posteriors`; docs/restoration.md has them for other distributions.
-"""
+    The errors are those on the mixture in 64 dimensions, by a mask without noise and by a matrix
+    with noise, as `benchmarks posteriors` measures them; docs/restoration.md has others.
+    """
+
+    run: Callable[..., Any]
+    mask: Bias | None = None
+    matrix: Bias | None = None
+    levels: int = 0  # of its own `grid`, by default; 0 for the levels of `make_plan`
+    calls: Callable[[int], int] = lambda n: n  # evaluations that n levels of this grid take
+    particles: bool = False  # its chains are the particles of filters
+    noiseless: bool = False  # it takes no noisy y
+    stepwise: bool = False  # each evaluation yields a state
+    dense: bool = False  # it goes down `dense_grid`; the others go down a geometric grid
+
+    def grid(self, sigma_max: float, sigma_min: float, levels: int, deviation: float) -> Tensor:
+        """Return the noise levels for data of a standard deviation."""
+        if self.dense:
+            return dense_grid(sigma_max, sigma_min, levels, deviation)
+        return geometric(sigma_max, sigma_min, levels)
+
+
+METHODS = {
+    "particle_filter": Method(
+        inverse.particle_filter, Bias(0.01, 0.99, 1.01), Bias(0.01, 0.99, 1.01),
+        levels=64, calls=lambda n: 2 * n + 1, particles=True,
+    ),
+    "tds": Method(
+        inverse.tds, Bias(0.05, 0.94, 0.98), Bias(0.02, 0.96, 0.97), levels=64, particles=True
+    ),
+    "pigdm_langevin": Method(
+        inverse.pigdm_langevin, Bias(0.02, 1.03, 1.05), Bias(0.03, 1.03, 1.05),
+        levels=32, calls=lambda n: 3 * n + 1, stepwise=True, dense=True,
+    ),
+    "split_gibbs": Method(
+        inverse.split_gibbs, Bias(0.05, 0.99, 1.02), Bias(0.03, 1.00, 1.01),
+        levels=128, calls=lambda n: 5 * n - 4,
+    ),
+    "mmps": Method(inverse.mmps, Bias(0.05, 1.00, 1.04), Bias(0.03, 1.01, 1.03)),
+    "pigdm": Method(inverse.pigdm, Bias(0.66, 0.98, 1.03), Bias(0.11, 1.02, 1.05)),
+    "dps": Method(inverse.dps, Bias(0.56, 0.98, 1.20), Bias(0.29, 1.02, 1.11)),
+    "daps": Method(
+        inverse.daps, Bias(0.09, 1.21, 1.29), Bias(0.14, 1.22, 1.29),
+        levels=128, calls=lambda n: 5 * n - 4,
+    ),
+    "diffpir": Method(
+        inverse.diffpir, Bias(0.49, 0.91, 1.04), Bias(0.23, 0.94, 1.00), levels=64
+    ),
+    "ddrm": Method(inverse.ddrm, Bias(0.39, 0.82, 0.91), Bias(0.20, 0.84, 0.89), levels=32),
+    "repaint": Method(
+        inverse.repaint, Bias(0.07, 0.95, 0.98),
+        levels=64, calls=lambda n: 10 * n - 9, noiseless=True, stepwise=True,
+    ),
+    "replace": Method(inverse.replace, Bias(0.94, 0.97, 1.23), Bias(0.32, 1.02, 1.12)),
+    "algorithm2": Method(inverse.algorithm2, Bias(0.26, 1.07, 1.16), noiseless=True),
+}  # fmt: skip
+"""Samplers of posteriors by name, for `restore`, the command line, the studio and benchmarks."""
+
+BYTE_ROUNDING_STD = 1 / (256 * 12**0.5)
+"""Standard deviation of the rounding error of 8-bit values."""
 
 
 class Workload(NamedTuple):
@@ -139,7 +149,7 @@ def restore(
     y: Float[Tensor, "rows *measured"],
     n: int = 8,
     *,
-    method: RestorationMethod = "particle_filter",
+    method: str = "particle_filter",
     sigma_y: float = 0.0,
     steps: int | None = None,
     particles: int = 32,
@@ -157,7 +167,7 @@ def restore(
     The methods "particle_filter", "tds" and, for many levels and inner steps, "pigdm_langevin" and
     "split_gibbs" are asymptotically exact, the others are biased. `sigma_y` is the standard
     deviation of y's noise; if it is 0, each completion has Ax = y. `steps` is the number of noise
-    levels; for its default see `COSTS`, and `make_plan` for the other methods. For the first two, a
+    levels; for its default see `METHODS`, and `make_plan` for those without. For the first two, a
     measurement has `filters` of `particles` each, at most n; completions from one filter are
     correlated, because they may descend from one particle.
     `batch` chains run at a time, but at least one filter.
@@ -182,7 +192,7 @@ def restoration(
     y: Float[Tensor, "rows *measured"],
     n: int,
     *,
-    method: RestorationMethod,
+    method: str,
     sigma_y: float,
     steps: int | None,
     particles: int,
@@ -203,17 +213,16 @@ def restoration(
         )
     operator.gap(y[:1], prior.mean[None])
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
-    run: Callable[..., Any] = getattr(inverse, method)
+    run = METHODS[method].run
     check_keywords(options, method, run, restore)
-    if sigma_y > 0 and method in COSTS and COSTS[method].noiseless:
-        raise ValueError(f"method={method!r} needs a noiseless measurement: take 'split_gibbs'")
-    observed = getattr(operator, "observed", None)
-    if method == "algorithm2" and (observed is None or sigma_y > 0):
-        raise ValueError("method='algorithm2' needs a noiseless mask: take 'split_gibbs'")
-    own = signature(run).parameters
+    own, observed = signature(run).parameters, getattr(operator, "observed", None)
+    masked = "observed" in own
+    if (sigma_y > 0 and METHODS[method].noiseless) or (masked and observed is None):
+        kind = "mask" if masked else "measurement"
+        raise ValueError(f"method={method!r} needs a noiseless {kind}: take 'split_gibbs'")
     settings = {"operator": operator, "sigma_y": sigma_y, "observed": observed}
     settings |= {"filter_size": work.size, "sigma_data": prior.deviation}
-    settings |= work.plan.options if method == "algorithm2" else {}
+    settings |= work.plan.options
     options = {name: value for name, value in settings.items() if name in own} | options
     named = {} if condition is None else model.name_condition(condition)
     named |= {} if label is None else {"label": int(class_number(model, label, guidance))}
@@ -297,7 +306,7 @@ def require_score(model: ScoreModel) -> None:
 def workload(
     model: ScoreModel,
     n: int,
-    method: RestorationMethod,
+    method: str,
     steps: int | None,
     particles: int,
     filters: int,
@@ -311,28 +320,29 @@ def workload(
     not counted.
     """
     require_score(model)
-    if method not in get_args(RestorationMethod):
-        raise ValueError(f"method={method!r}: there are {', '.join(get_args(RestorationMethod))}")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: {spelling_hint(method, METHODS)}")
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
     for name, value in counts.items():
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name}={value!r:.80}: give a whole number, 1 or more")
-    groups, size = n, 1
-    if method in COSTS and COSTS[method].particles:
+    own, groups, size = METHODS[method], n, 1
+    if own.particles:
         groups = min(filters, n)
         size = max(particles, -(-n // groups))
-    if method in COSTS:
+    if own.levels:
         if steps == 1:
             raise ValueError(f"steps=1: {method} goes from level to level, give 2 or more")
-        levels = steps or COSTS[method].levels
-        calls = COSTS[method].calls(levels)
-        states = calls if COSTS[method].stepwise else levels
+        levels = steps or own.levels
+        calls = own.calls(levels)
+        states = calls if own.stepwise else levels
         deviation = require_prior(model).deviation
-        grid = COSTS[method].grid(model.sigma_max, model.sigma_min, levels, deviation)
+        grid = own.grid(model.sigma_max, model.sigma_min, levels, deviation)
         plan = Plan(method, model.round(grid))
     else:
-        plan = make_plan(model, "annealed_langevin" if method == "algorithm2" else None, steps)
-        undone = method == "algorithm2" and plan.options["denoise"]  # a step that it leaves out
+        annealed = "sigmas" in signature(own.run).parameters  # takes steps at each level
+        plan = make_plan(model, "annealed_langevin" if annealed else None, steps)
+        undone = annealed and plan.options["denoise"]  # a step that it leaves out
         states, calls = plan.states - undone, plan.evaluations - undone
     total = rows * groups * size
     at_once = min(total, max(1, batch // size) * size)

@@ -185,6 +185,16 @@ def make_plan(
     return Plan(sampler, own, options, title=title, note=note, own=method)
 
 
+def suitable_samplers(model: ScoreModel) -> list[str]:
+    """Return the names of the samplers for a model, which may be tuned or of a ladder."""
+    return [
+        name
+        for name, one in SAMPLERS.items()
+        if one.jumps == model.tuned
+        and (model.precondition.levels is None or "tolerance" not in one.defaults)
+    ]
+
+
 def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:
     """Refuse `noise`, and options that are no keywords of any of the functions."""
     if "noise" in options:

@@ -36,12 +36,6 @@ TYPE_WORDS: dict[Any, str] = {
 HUB_PREFIX = "hub:"
 """Prefix of names on the Hugging Face Hub, of data sets and of models."""
 
-RestorationMethod = Literal[
-    "particle_filter", "tds", "pigdm_langevin", "split_gibbs", "mmps", "pigdm", "dps", "daps",
-    "diffpir", "ddrm", "repaint", "replace", "algorithm2",
-]  # fmt: skip
-"""Functions of `inverse` that `restore` samples posteriors by."""
-
 RestorationTask = Literal["inpaint", "colorize", "super-resolve", "deblur", "fourier", "radon"]
 """Measurements of images that `restore` takes on the command line and in the studio."""
 

@@ -4,6 +4,7 @@ A command is a function: its signature is the options, its docstring the help. I
 needs when it is called, so that `--help` does not load torch.
 """
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,32 @@ Given: TypeAlias = UseAppendAction[
     ]
 ]
 Count: TypeAlias = Annotated[int, arg(aliases=["-n"], help="number of samples")]
+
+
+def registry_names(module: str, registry: str) -> str:
+    """Return the keys of a dict in a module that is not imported, because it loads torch."""
+    source = (Path(__file__).parents[1] / module).read_text(encoding="utf-8")
+    values: dict[str, Any] = {
+        ast.unparse(node.targets[0]): node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+    }
+    return ", ".join(key.value for key in values[registry].keys)
+
+
 SamplerName: TypeAlias = Annotated[
     str | None,
     arg(
-        help="heun, unipc, adams_bashforth, dpm_solver, dpm_solver_3, dpm_solver_sde, euler, "
-        "churn, adaptive, annealed_langevin, underdamped, predictor_corrector, ancestral, "
-        "reverse_diffusion or consistent, and consistency for models tuned to it; or one that a "
-        "module given to --import adds to SAMPLERS; by default the run's own"
+        help=f"{registry_names('samplers/__init__.py', 'SAMPLERS')}, or one that a module given to "
+        "--import adds to SAMPLERS; consistency is for models tuned to it; by default the run's own"
+    ),
+]
+MethodName: TypeAlias = Annotated[
+    str,
+    arg(
+        help=f"{registry_names('restore.py', 'METHODS')}, or one that a module given to --import "
+        "adds to restore.METHODS; particle_filter and tds are exact for many particles and steps, "
+        "split_gibbs nearly so for many steps, the others are biased"
     ),
 ]
 Steps: TypeAlias = Annotated[

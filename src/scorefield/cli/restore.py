@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..disk import check_writable
-from ..values import RestorationMethod, RestorationTask
+from ..values import RestorationTask
 from . import options
 
 
@@ -27,7 +27,7 @@ def restore(
     n: options.Count = 8,
     out: Path = Path("restored"),
     overwrite: options.Overwrite = False,
-    method: RestorationMethod = "particle_filter",
+    method: options.MethodName = "particle_filter",
     steps: options.Steps = None,
     particles: int = 32,
     filters: int = 4,
@@ -59,8 +59,6 @@ def restore(
         noise: standard deviation of the measurement's noise, in images from 0 to 1; by default the
             rounding error of 8 bits for deblur, else 0, which returns known pixels unchanged.
         out: directory for the results.
-        method: particle_filter and tds are exact for many particles and steps, split_gibbs nearly
-            so for many steps, the others are biased.
         particles: number of particles in a filter.
         filters: number of particle filters, at most n; samples from one filter are correlated.
         label: class of all completions, by name or number.

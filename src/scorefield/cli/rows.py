@@ -14,7 +14,7 @@ from ..data import Table
 from ..data.csv_table import read_cells
 from ..disk import write_file
 from ..fast import optimize
-from ..restore import COSTS, require_score, restore_rows
+from ..restore import METHODS, require_score, restore_rows
 from ..values import quantity
 from . import files, options
 from .given import refuse_conditions
@@ -85,7 +85,7 @@ def _complete(
     """Sample completions of the rows, with progress; return what files record about them too."""
     model, _, about = files.load_model(run, device)
     require_score(model)
-    most = COSTS["split_gibbs"]
+    most = METHODS["split_gibbs"]
     calls = most.calls(most.levels) * len(rows)
     say(f"computing: {optimize(model, batch=batch, evaluations=calls, precision=precision)}")
     watch = partial(files.track_chains, what="restoring")

@@ -156,7 +156,7 @@ def _cost(evaluation: Evaluation) -> Section | None:
         for figure in evaluation.frontier:
             plan = figure.plan or {}
             point = float(plan[key]), figure.value, figure.low, figure.high
-            curves.setdefault(plan["sampler"], []).append(point)
+            curves.setdefault(plan["name"], []).append(point)
         plot = plots.frontier(curves, label, axis, floor=first.real)
         caption = f"Against {axis}; bands are 95 % intervals, and the worst are off the plot."
         pictures.append(Picture(plots.as_png(plot), caption, f"{label}."))

@@ -7,9 +7,14 @@ from ..model import ScoreModel
 from ..noise import geometric
 from ..sample import Plan, make_plan
 from ..samplers import SAMPLERS
+from .grid import FITTED, fit_grid
 
 BUDGETS = (5, 10, 20, 40, 80)
 """Numbers of evaluations of the score, approximately, for the frontier."""
+JUMP_BUDGETS = (1, 2, 4)
+"""The same for a model that is tuned to consistency."""
+FITTED_LEVELS = (5, 8)
+"""Numbers of levels that are fitted to the model."""
 TOLERANCES = (0.1, 0.01, 0.001)
 
 
@@ -36,12 +41,17 @@ def frontier_plans(
 ) -> Iterator[Plan]:
     """Yield the plans of a sampler whose costs are nearest to the budgets, each plan once.
 
-    A sampler with a tolerance has a plan for each of `TOLERANCES`.
+    A sampler with a tolerance has a plan for each of `TOLERANCES`, and one in `FITTED` also has
+    plans with fitted levels.
     """
     if "tolerance" in SAMPLERS[sampler].defaults:
-        if model.precondition.levels is None:  # between which it would go
-            yield from (make_plan(model, sampler, tolerance=tolerance) for tolerance in TOLERANCES)
+        yield from (make_plan(model, sampler, tolerance=tolerance) for tolerance in TOLERANCES)
         return
+    if sampler in FITTED and model.precondition.levels is None:
+        title = f"{sampler}, fitted levels"
+        yield from (Plan(sampler, fit_grid(model, sampler, n), title=title) for n in FITTED_LEVELS)
+    if SAMPLERS[sampler].jumps:
+        budgets = JUMP_BUDGETS
 
     def cost(steps: int) -> int:
         return make_plan(model, sampler, steps).evaluations

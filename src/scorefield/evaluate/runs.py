@@ -11,7 +11,7 @@ from ..model import ScoreModel
 from ..runs.build import build_plan
 from ..runs.config import Experiment
 from ..runs.resume import OwnData, open_data
-from ..samplers import SAMPLERS
+from ..sample import suitable_samplers
 from .evaluation import Evaluation
 from .features import make_features
 from .judge import evaluate
@@ -38,8 +38,7 @@ def evaluate_run(
     `evaluate`.
     """
     model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
-    tuned = experiment.training.objective == "consistency"
-    others = [name for name, one in SAMPLERS.items() if one.jumps == tuned] if frontier else []
+    others = suitable_samplers(model) if frontier else []
     return evaluate(
         model,
         dataset,

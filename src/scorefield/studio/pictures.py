@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .. import SAMPLERS, Plan, State, every, interpolated, make_plan, seeded
+from .. import Plan, State, every, interpolated, make_plan, seeded
 from ..checkpoint import run_directory
 from ..data import Dataset, Part, all_samples
 from ..evaluate import METRICS_FILE, nearest_in
 from ..fast import optimize
 from ..runs import Experiment, choose_plan, open_data, open_decoder
-from ..sample import chains, guided_score
+from ..sample import chains, guided_score, suitable_samplers
 from ..show.images import as_bytes
 from .context import Studio
 from .settings import MAX_SEED, Between, parse_settings
@@ -140,10 +140,7 @@ def describe_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[F
     model, (_, shape) = studio.model, image_decoder(studio)
     parse_settings(SampleSettings, settings)
     own = SampleSettings().plan(studio)
-    tuned = SAMPLERS[own.sampler].jumps
-    names = [name for name, one in SAMPLERS.items() if one.jumps == tuned]
-    if model.precondition.levels is not None:
-        names = [name for name in names if "tolerance" not in SAMPLERS[name].defaults]
+    names = suitable_samplers(model)
     header = {
         "keep": True,
         "shape": [*shape],
@@ -184,7 +181,8 @@ def read_frontier(studio: Studio) -> list[dict[str, Any]]:
         plan, numbers = figure["plan"], ("value", "low", "high")
         if all(isinstance(figure[name], float) for name in numbers):
             points.append({name: figure[name] for name in (*numbers, "real", "samples", "name")})
-            points[-1] |= {name: plan[name] for name in ("sampler", "evaluations", "seconds")}
+            points[-1] |= {name: plan[name] for name in ("evaluations", "seconds")}
+            points[-1]["sampler"] = plan["name"]
     return points
 
 

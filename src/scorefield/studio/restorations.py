@@ -23,10 +23,10 @@ from ..data import (
 )
 from ..fast import optimize
 from ..measurements import OPTIONS, ImageMeasurement
-from ..restore import BIASES, COSTS, Restoration, Workload, restoration, workload
+from ..restore import METHODS, Restoration, Workload, restoration, workload
 from ..runs import read_settings
 from ..show.images import picture
-from ..values import RestorationMethod, RestorationTask
+from ..values import RestorationTask
 from .context import Studio
 from .pictures import (
     MAX_GUIDANCE,
@@ -36,7 +36,7 @@ from .pictures import (
     open_run_data,
     to_bytes,
 )
-from .settings import MAX_SEED, Between, parse_settings
+from .settings import MAX_SEED, Among, Between, parse_settings
 from .wire import Frame
 
 MAX_COMPLETIONS = 64
@@ -70,7 +70,7 @@ class Completions(Measured):
     """Settings of completions of a measurement."""
 
     n: Annotated[int, Between(1, MAX_COMPLETIONS)] = 8
-    method: RestorationMethod = "mmps"
+    method: Annotated[str, Among(*METHODS)] = "mmps"
     steps: Annotated[int | None, Between(1, MAX_STEPS)] = None
     particles: Annotated[int, Between(1, COMPLETION_BATCH)] = 32
     filters: Annotated[int, Between(1, MAX_COMPLETIONS)] = 4
@@ -195,21 +195,24 @@ def describe_restorations(studio: Studio, settings: Mapping[str, Any]) -> Iterat
             "keep": True, "shape": [*shape], "heldout": count, "classes": [*studio.model.classes],
             "tasks": [task for task in OPTIONS if possible.get(task, True)], "factors": factors,
             "noise": {task: ImageMeasurement(task, shape).deviation for task in OPTIONS},
-            "methods": {name: describe_method(studio, name) for name in BIASES},
+            "methods": {name: describe_method(studio, name) for name in METHODS},
         }
     )  # fmt: skip
 
 
-def describe_method(studio: Studio, name: RestorationMethod) -> dict[str, Any]:
+def describe_method(studio: Studio, name: str) -> dict[str, Any]:
     """Return a method's cost, by default, and its measured errors by kind of operator."""
     work = workload(studio.model, 1, name, None, 1, 1, 1)
-    cost = COSTS.get(name)
+    own = METHODS[name]
+    biases = {"mask": own.mask, "matrix": own.matrix}
     return {
         "calls": work.calls,
-        "particles": cost is not None and cost.particles,
-        "noiseless": name == "algorithm2" or (cost is not None and cost.noiseless),
+        "particles": own.particles,
+        "noiseless": own.noiseless,
         "biases": {
-            kind: {**bias._asdict(), "largest": bias.largest} for kind, bias in BIASES[name].items()
+            kind: {**bias._asdict(), "largest": bias.largest}
+            for kind, bias in biases.items()
+            if bias is not None
         },
     }
 
