@@ -28,7 +28,8 @@ regions of highest density that hold 50 and 90 % of 99 samples by the method, wi
 of 95 %. `from` and `to` of a calibrated method are on both sides of 0.5 and of 0.9.
 
 y of those tables comes from one sample. Tables of "other y" have the errors for y of 12 other
-samples, of the linear measurements in 2 dimensions: the median and the largest of each.
+samples, of the linear measurements in 2 dimensions: the median and the largest of each. The last
+table has the rank correlation of Stein with the bias, over the methods and the exact samples.
 
 `exact` is what as many exact samples score. Conditional scores go down 32 levels by Heun's method
 (18 for mix64); algorithm2 takes 20 steps at each of 16 levels with α = 0.1σ². The other samplers go
@@ -91,13 +92,36 @@ def run(setting: Setting) -> Iterator[Table]:
     }
     notes = [f"{n} samples each; coverage of {draws} draws."]
     pairs |= {f"other y, {key}": pair for key, pair in pairs.items() if is_repeated(pair[0])}
-    chosen = setting.select(pairs)
+    chosen, measured = setting.select(pairs), list[Table]()
     for name, keys in groupby(chosen, lambda key: key.rpartition(", ")[0]):
         if name.startswith("other y, "):
             yield compare_other(name, [chosen[key] for key in keys], setting)
         else:
             rows = [measure(*chosen[key], n, draws, setting.seed) for key in keys]
-            yield Table(f"Posteriors, {name}", columns, rows, notes)
+            measured.append(Table(f"Posteriors, {name}", columns, rows, notes))
+            yield measured[-1]
+    if comparable := [table for table in measured if len(table.rows) > 2]:
+        yield stein_agreement(comparable)
+
+
+def stein_agreement(tables: Sequence[Table]) -> Table:
+    """Return the rank correlation of Stein's discrepancy with the bias, for each table and all."""
+    pairs = dict[str, list[list[Cell]]]()
+    for table in tables:
+        places = [[*table.columns].index(name) for name in ("bias", "Stein")]
+        own = [[row[place] for place in places] for row in table.rows]
+        pairs[table.title.removeprefix("Posteriors, ")] = own
+    pairs["all"] = [*chain.from_iterable(pairs.values())]
+    rows = [[name, len(own), rank_correlation(torch.tensor(own))] for name, own in pairs.items()]
+    columns = {"measurement": "", "samplers": "d", "rank correlation": ".2f"}
+    return Table("Posteriors, Stein and bias", columns, rows, ["With the exact samples."])
+
+
+def rank_correlation(pairs: Tensor) -> float:
+    """Return Spearman's rank correlation of pairs of numbers; equal ones have their mean rank."""
+    x = pairs.T[:, :, None]
+    ranks = (x > x.mT).sum(2) + (x == x.mT).sum(2) / 2
+    return torch.corrcoef(ranks)[0, 1].item()
 
 
 def is_repeated(problem: Problem) -> bool:

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 
 from benchmarks import (
     BENCHMARKS,
+    RESULTS,
     Setting,
     accuracy,
     authors,
@@ -476,6 +478,19 @@ def test_posterior_samplers_evaluate_the_score_as_often_as_stated(monkeypatch):
             assert evaluations[name] == own.calls(own.levels) * (2 if own.particles else 1)
 
 
+def test_the_agreement_of_stein_with_the_truth_is_that_of_the_documentation():
+    """Ranks are compared with those of scipy; equal numbers have their mean rank."""
+    stored = read_tables(RESULTS / "posteriors.json", {})
+    tables = [table for table in stored if "bias" in table.columns]
+    table = posteriors.stein_agreement(tables)
+    page = (Path(__file__).parents[1] / "docs/restoration.md").read_text()
+    assert table.markdown().split("\n\n")[1] in page
+    pairs = [(row[6], row[7]) for table in tables for row in table.rows]
+    truth = pytest.importorskip("scipy.stats").spearmanr(pairs).statistic
+    # float32: sums over 110 ranks
+    assert table.rows[-1] == ["all", len(pairs), pytest.approx(truth, abs=1e-5)]
+
+
 def test_other_measurements_are_of_other_points(monkeypatch):
     """Exact samples have the errors of 2,000 samples, standard error 0.022; `dps` has more."""
     monkeypatch.setattr(posteriors, "OTHER_DRAWS", range(4, 6))
@@ -521,7 +536,7 @@ def test_counts_are_compared_by_poissons_likelihood():
     torch.testing.assert_close(offset, offset[:1].expand(500), rtol=0, atol=1e-4)
 
 
-QUICK = {"scale": "image", "posteriors": "gauss2 mask, pigdm", "peers": "A step of training"}
+QUICK = {"scale": "image", "posteriors": "gauss2 mask, d", "peers": "A step of training"}
 QUICK |= {"noise": "", "gpu": "images"}
 SLOW = [
     pytest.param(name, None, marks=pytest.mark.slow, id=f"whole {name}")
