@@ -10,6 +10,7 @@ import sys
 from fnmatch import fnmatch
 from functools import partial, wraps
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from standins import undrawn
@@ -18,7 +19,7 @@ from scorefield.cli import COMMANDS, main
 from scorefield.evaluate import evaluate, evaluate_run
 from scorefield.paper import Setting
 from scorefield.runs import finish
-from scorefield.runs.config import Experiment, override
+from scorefield.runs.config import Experiment, Keeping, override
 from scorefield.runs.presets import PRESETS
 
 try:
@@ -101,6 +102,15 @@ OTHERS = {"docker", "hf", "mkdir"}
 """Programs whose arguments are not looked at."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_each_extra_that_an_error_names_can_be_installed():
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    named = {*re.findall(r'import_extra\([^,]+, "(\w+)"', code)}
+    trackers = {*get_args(get_type_hints(Keeping)["tracker"])} - {"none"}
+    named |= {*re.findall(r"scorefield\[(\w+)\]", code), *trackers}
+    assert len(named) >= 9
+    assert named <= EXTRAS.keys()
 
 
 def _lines(block):

@@ -139,7 +139,7 @@ MEASURED = re.compile(r"^\|.*\d\.\d.*\|.*\d\.\d", re.MULTILINE)
 
 SOURCES = {
     "date": re.compile(r"\b20\d\d-\d\d-\d\d\b"),
-    "machine": re.compile(r"\b(?:EPYC|Xeon)\b"),
+    "machine": re.compile(r"\b(?:EPYC|Xeon|machine not recorded)\b"),
     "command": re.compile(
         r"(?:^|`)(?:pytest\s-|python\s-m\sbenchmarks\s\w|make\s(?:study|bench)\b"
         r"|scorefield\s(?:demo|evaluate|reproduce)\b)",

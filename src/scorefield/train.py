@@ -77,10 +77,11 @@ def is_look(step: int, device: torch.device) -> bool:
 
 
 class MovingAverage(AveragedModel):
-    """θ̄ with d = min(decay, (1 + k)/(10 + k)), so that early weights are forgotten.
+    """θ̄ ← d·θ̄ + (1 − d)·θ with d = min(decay, (1 + k)/(10 + k)) after k steps.
 
-    `train` updates it after each of the first `EMA_WARMUP` steps, then after every
-    `EMA_UPDATE_EVERY`-th, with d¹⁰ for ten steps. The averaged model is its `module`.
+    So early weights are forgotten. `train` updates it after each of the first `EMA_WARMUP` steps,
+    then after every `EMA_UPDATE_EVERY`-th, with d¹⁰ for ten steps. The averaged model is its
+    `module`.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999) -> None:

@@ -108,7 +108,7 @@ def particle_filter(
 ) -> Iterator[State]:
     """Sample from p(x | y), exactly for many particles and a fine grid from high to low.
 
-        log w = log N(y_σ' | A(x + h·s), h·AAᵀ),   h = σ² − σ'²
+        log w = log N(y_σ' | A(x + h·s), h·σ'/σ·AAᵀ),   h = σ² − σ'²
         x'    ~ the reverse diffusion of particles resampled by w, conditioned on A·x' = y_σ'
 
     x is a sample of q at sigmas[0], such as a prior's, where y (one row, or one for each particle)
@@ -240,6 +240,7 @@ class _FilterStep:
             return self.h * (1 - self._share(values))
 
         def precision(values: Tensor) -> Tensor:
+            # between h of a flat density and hσ'²/σ² of a point
             variance = values * length(values) * (self.low / self.sigma)
             return torch.where(variance > 0, 1 / variance, 0)
 
