@@ -1,13 +1,15 @@
 """The shell of the studio's page, in a real browser."""
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
 
-from waiting import wait_until
+from waiting import wait_for_address, wait_until
 
 from scorefield.studio.jobs import JOBS
 from scorefield.studio.wire import Frame
@@ -64,6 +66,73 @@ def test_views_are_reached_by_key_and_by_address(open_page):
         assert page.evaluate(paper) == "rgb(20, 23, 29)"
         page.reload()
         assert page.evaluate(paper) == "rgb(20, 23, 29)"
+
+
+def test_a_description_that_comes_after_its_view_was_left_is_not_shown(open_page, monkeypatch):
+    released = threading.Event()
+
+    def late(studio, settings):
+        assert released.wait(60)
+        raise ValueError("no model")
+        yield
+
+    monkeypatch.setitem(JOBS, "restore.about", late)
+    monkeypatch.setitem(JOBS, "plane.target", double)  # in the same thread, after it
+    with open_page("#/restore") as page:
+        page.get_by_text("Reading the model").wait_for()
+        page.get_by_role("link", name="Runs").click()
+        page.get_by_text("No runs yet").wait_for()
+        released.set()
+        page.evaluate(RUN, ["plane.target", {"x": []}])
+        assert page.get_by_role("alert").count() == 0
+
+
+def test_the_jobs_of_a_view_end_as_it_is_left(open_page, monkeypatch):
+    started, ended = threading.Event(), threading.Event()
+
+    def endless(studio, settings):
+        started.set()
+        try:
+            while True:
+                time.sleep(0.01)
+                yield None
+        finally:
+            ended.set()
+
+    monkeypatch.setitem(JOBS, "plane.sample", endless)
+    with open_page("#/plane?n=20") as page:
+        page.get_by_role("button", name="Run both").click()
+        wait_until(started.is_set)
+        page.get_by_role("link", name="Runs").click()
+        wait_until(ended.is_set)
+
+
+AFTER_ANSWERS = "() => fetch('about.json').then((answer) => answer.text())"
+
+
+@pytest.mark.parametrize(
+    ("view", "button", "path", "answer"),
+    [("runs", "Start training", "runs", {}),
+     ("plane", "Copy training as code", "code", {"python": "x"})],
+)  # fmt: skip
+def test_an_answer_that_comes_after_its_view_was_left_changes_nothing(
+    open_page, view, button, path, answer
+):
+    with open_page(f"#/{view}") as page:
+        held = []
+        page.route(f"**/{path}", lambda route: held.append(route))
+        with page.expect_request(f"**/{path}"):
+            page.get_by_role("button", name=button).click()
+        page.get_by_role("link", name="Restore").click()
+        page.get_by_role("alert").wait_for()  # that there is no model
+        before = page.url
+        (route,) = held
+        route.fulfill(json=answer)
+        page.unroute(f"**/{path}")
+        page.evaluate(AFTER_ANSWERS)
+        wait_for_address(page)
+        assert page.url == before
+        assert page.get_by_role("dialog").count() == 0
 
 
 @pytest.mark.parametrize("text", ["", "7"])

@@ -854,18 +854,49 @@ def test_code_and_replay_are_of_the_particles_when_settings_have_changed(open_pa
         note.wait_for(state="hidden")
 
 
-def test_samplers_start_once_the_distribution_has_come(open_page, monkeypatch):
-    """What were started before would end when it comes."""
+@pytest.fixture
+def release(monkeypatch):
+    """Let the distribution `circle` come, which waits for this call."""
     released = threading.Event()
 
     def late(studio, settings):
-        assert released.wait(60)
+        assert settings["target"] != "circle" or released.wait(60)
         yield from plane.show_target(studio, settings)
 
     monkeypatch.setitem(JOBS, "plane.target", late)
-    with open_page("#/plane?n=20&first_steps=1&second_steps=1") as page:
-        button = page.get_by_role("button", name="Run both")
-        assert button.is_disabled()
-        released.set()
-        button.click()
+    yield released.set
+    released.set()
+
+
+def test_samplers_start_once_the_distribution_has_come(open_page, release):
+    """What were started before would end when it comes."""
+    with open_page("#/plane?target=circle&n=20&first_steps=1&second_steps=1") as page:
+        page.get_by_role("button", name="Run both").click()
+        page.get_by_text("Waiting for the distribution").wait_for()
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("button", name="Run both").click()
+        release()
         page.get_by_text("evaluations").first.wait_for()
+        assert "first_steps=1&" in page.url
+
+
+def test_what_is_edited_while_a_distribution_is_on_its_way_stays(open_page, release):
+    with open_page("#/plane?n=20") as page:
+        wait_for_field(page)
+        before = ladder_of(page)
+        page.get_by_label("Distribution").select_option("circle")
+        typed = page.locator(".group.first input")
+        for field, text in (
+            (page.locator(".group.second input"), "4"),
+            (page.get_by_label("Step size ε"), "0.05"),
+        ):
+            field.fill(text)
+            field.press("Enter")
+        typed.fill("3")  # and not left
+        release()
+        page.wait_for_url("**target=circle**start=prior**")
+        assert ladder_of(page) != before
+        typed.press("Enter")
+        page.wait_for_url("**first_steps=3**")
+        assert "second_steps=4" in page.url
+        assert "epsilon=0.05" in page.url

@@ -20,7 +20,6 @@ export function makeBetween({ ui, tools, state, settings }) {
     onclick: () => tools.copy({ job: "images.between", settings: own() }),
   });
   const inputs = [other.input, go, copy];
-  for (const input of inputs) input.disabled = true; // until the settings are known
   const element = h("section", { class: "stack" },
     h("h3", {}, "Between two seeds"),
     h("p", { class: "muted" }, "The noise turns from that of one seed into that of another; every point on the way is a sample."),
@@ -58,5 +57,5 @@ export function makeBetween({ ui, tools, state, settings }) {
     });
   }
 
-  return { element, check, start, stop: work.forget };
+  return { element, check, start };
 }

@@ -9,10 +9,11 @@ export async function fetchCode(job, settings) {
   return answer.json();
 }
 
-/** Show the texts of a job, each with a button that copies it. */
-export async function showCode(job, settings) {
+/** Show the texts of a job, each with a button that copies it, unless `signal` is aborted before. */
+export async function showCode(job, settings, signal) {
   try {
     const { command, python, note } = await fetchCode(job, settings);
+    if (signal.aborted) return;
     ui.dialog(
       "The same as code",
       command

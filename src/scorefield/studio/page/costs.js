@@ -153,11 +153,10 @@ export function costs(ui, tools) {
   }
 
   const redraw = () => draw();
-  document.addEventListener("theme", redraw);
-  addEventListener("resize", redraw);
+  document.addEventListener("theme", redraw, { signal: tools.signal });
+  addEventListener("resize", redraw, { signal: tools.signal });
   return {
     element, show,
     here(place) { here = { ...here, ...place }; draw(); },
-    unmount() { document.removeEventListener("theme", redraw); removeEventListener("resize", redraw); },
   };
 }

@@ -11,10 +11,10 @@ const WIDE = 560;
 export default {
   name: "images",
   title: "Images",
-  mount(root, state, tools) {
+  description: "images.about",
+  mount(root, state, tools, about) {
     const { ui, run } = tools;
     const { h } = ui;
-    let about = null; // of the model
     let frames = []; // states, each {sigma, step, …, x, denoised}
     let at = 0; // the state that is shown
     let chosen = /^\d+$/.test(state.chosen) ? Number(state.chosen) : null;
@@ -30,14 +30,15 @@ export default {
     const keep = (patch) => { tools.setState({ ...patch, sigma: null }); sample(); };
     const status = ui.status();
     const sampler = ui.select({
-      label: "Sampler", options: [],
+      label: "Sampler", options: Object.keys(about.samplers),
+      value: about.samplers[state.sampler] ? state.sampler : about.sampler,
       onchange: (value) => {
         steps.value = about.samplers[value];
         keep({ sampler: value, steps: null });
       },
     });
     const steps = ui.number({
-      label: "Steps", min: 1, max: 10000, value: state.steps ?? 18,
+      label: "Steps", min: 1, max: 10000, value: state.steps ?? about.samplers[sampler.value],
       onchange: (value) => keep({ steps: value === about.samplers[sampler.value] ? null : value }),
     });
     const seed = ui.number({
@@ -47,7 +48,11 @@ export default {
     const count = ui.number({
       label: "Images", min: 1, max: 256, value: state.n ?? 16, onchange: (value) => keep({ n: value }),
     });
-    const label = ui.select({ label: "Class", options: [], onchange: (value) => keep({ label: value || null }) });
+    const label = ui.select({
+      label: "Class", value: state.label,
+      options: [...(about.free ? [["", "any"]] : []), ...about.classes, ["all", "all, in order"]],
+      onchange: (value) => keep({ label: value || null }),
+    });
     const guidance = ui.slider({
       label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1,
     });
@@ -85,7 +90,6 @@ export default {
     const figures = costs(ui, tools);
 
     root.append(
-      h("h2", {}, "Images"),
       h("p", { class: "muted" }, "Noise becomes samples of the model, state by state. Choose one for its path and its nearest training images."),
       h("div", { class: "view" },
         h("div", { class: "controls" },
@@ -112,7 +116,6 @@ export default {
     }
 
     function sample() {
-      if (!about) return;
       pause();
       adapt();
       const asked = settings();
@@ -235,26 +238,14 @@ export default {
       play.textContent = "Play";
     }
 
-    status.say("Reading the model");
-    run("images.about", {}, {
-      frame(header) {
-        about = header;
-        sampler.fill(Object.keys(header.samplers));
-        sampler.value = header.samplers[state.sampler] ? state.sampler : header.sampler;
-        if (state.steps == null) steps.value = header.samplers[sampler.value];
-        const names = header.classes.map((name) => [name, name]);
-        label.fill([...(header.free ? [["", "any"]] : []), ...names, ["all", "all, in order"]]);
-        if (state.label) label.value = state.label;
-        label.element.hidden = guidance.element.hidden = !names.length;
-        figures.show(header.frontier, header.run);
-        sample();
-        if (state.other != null) between.start();
-      },
-      status: (message) => message.status === "error" && ui.refuse(root, message.message),
-    });
+    label.element.hidden = guidance.element.hidden = !about.classes.length;
+    figures.show(about.frontier, about.run);
+    tools.signal.addEventListener("abort", pause);
+    sample();
+    if (state.other != null) between.start();
 
     return {
-      settings: () => ({ job: "images.sample", settings: about ? settings() : {} }),
+      settings: () => ({ job: "images.sample", settings: settings() }),
       replay: {
         count: () => frames.length,
         keep() {
@@ -266,12 +257,6 @@ export default {
           draw();
           return `σ ${short(frames[i].sigma)}`;
         },
-      },
-      unmount() {
-        pause();
-        figures.unmount();
-        for (const part of [planning, sampling]) part.forget();
-        for (const part of [one, between]) part.stop();
       },
     };
   },

@@ -13,7 +13,7 @@ const VIEWS = [plane, images, restore, runs];
 const WRITE_EVERY = 250; // milliseconds; browsers ignore changes of the address that are more frequent
 
 const main = document.querySelector("main");
-let shown = null; // {view, handle, state}
+let shown = null; // {view, state, root, life, handle}; life is aborted as the view is left
 let pause = null; // timer of the time in which the address is not written again
 let stale = false; // the address is not that of the state
 
@@ -55,22 +55,60 @@ function makeAddress(state = shown.state) {
 function show() {
   const [view, state] = readAddress();
   stale = false; // a change that waits was of another address
-  shown?.handle?.unmount?.();
-  shown = { view, state, handle: null };
+  shown?.life.abort();
+  const root = ui.h("div", {}, ui.h("h2", {}, view.title));
+  shown = { view, state, root, life: new AbortController(), handle: null };
   document.title = `${view.title} – scorefield studio`;
   links.get(view).href = makeAddress();
   for (const [other, link] of links) {
     if (other === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  main.replaceChildren();
-  shown.handle = view.mount(main, { ...state }, tools);
-  copyButton.disabled = !shown.handle?.settings;
-  replayButton.hidden = !shown.handle?.replay;
+  main.replaceChildren(root);
+  copyButton.disabled = true;
+  replayButton.hidden = true;
+  const tools = makeTools(shown);
+  if (view.description) describe(shown, tools);
+  else mount(shown, tools);
+}
+
+/**
+ * Return what a view may use. When it is left, its jobs end, it changes the address no more, and
+ * what it still draws is drawn in its own element, which is no longer on the page.
+ */
+function makeTools(own) {
+  const { signal } = own.life;
+  return {
+    ui, theme, about, signal,
+    run: (job, settings, handlers) => start(job, settings, { ...handlers, signal }),
+    copy: (asked) => copy(own, asked),
+    setState: (patch) => signal.aborted || setState(patch),
+    state: () => ({ ...own.state }),
+  };
+}
+
+/** Mount a view once the studio has described the model, or say why it cannot be used. */
+function describe(own, tools) {
+  const { element, say } = ui.status();
+  say("Reading the model");
+  own.root.append(element);
+  tools.run(own.view.description, {}, {
+    frame(model) {
+      element.remove();
+      mount(own, tools, model);
+    },
+    status: ({ status, message }) => status === "error" && element.replaceWith(...ui.refusal(message)),
+  });
+}
+
+function mount(own, tools, model) {
+  own.handle = own.view.mount(own.root, { ...own.state }, tools, model);
+  copyButton.disabled = false;
+  replayButton.hidden = !own.handle.replay;
 }
 
 async function exportReplay() {
-  const { view, handle: { replay } } = shown;
+  const { view, root, handle: { replay } } = shown;
   if (replay.count() === 0) {
     ui.dialog("Export HTML", ui.h("p", {}, replay.empty ?? "There is nothing to replay yet: let this view compute something first."));
     return;
@@ -79,7 +117,7 @@ async function exportReplay() {
   const address = makeAddress(replay.state?.());
   replayButton.disabled = true;
   try {
-    const text = await makeReplay({ title, replay, root: main, address });
+    const text = await makeReplay({ title, replay, root, address });
     download(`scorefield-${view.name}.html`, text);
   } finally {
     replayButton.disabled = false;
@@ -94,11 +132,11 @@ function start(job, settings, handlers) {
   return { cancel() {} };
 }
 
-/** Show the code of {job, settings}, by default of what the view shows. */
-function copy(asked = shown.handle.settings()) {
-  const message = ui.findProblem(asked.settings, main);
+/** Show the code of {job, settings}, by default of what a view shows. */
+function copy({ root, life, handle }, { job, settings } = handle.settings()) {
+  const message = ui.findProblem(settings, root);
   if (message) return ui.dialog("The same as code", ui.h("p", {}, message));
-  return showCode(asked.job, asked.settings);
+  return showCode(job, settings, life.signal);
 }
 
 function theme() {
@@ -114,9 +152,7 @@ function setTheme(name) {
 const about = fetch("about.json").then(async (answer) => (
   answer.ok ? answer.json() : { run: null, error: await answer.text() }
 ));
-const state = () => ({ ...shown.state });
-const tools = { run: start, ui, copy, setState, state, theme, about };
-const copyButton = ui.button({ label: "Copy as code", onclick: () => copy() });
+const copyButton = ui.button({ label: "Copy as code", onclick: () => copy(shown) });
 const replayButton = ui.button({ label: "Export HTML", title: "Save what was computed as one file with a scrubber", onclick: exportReplay });
 const themeButton = ui.button({
   label: "", kind: "quiet", title: "Switch between light and dark",

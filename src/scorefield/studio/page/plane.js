@@ -20,7 +20,9 @@ function mount(root, state, tools) {
   const settings = makeSettings(state, (patch) => { tools.setState(patch); compare(); });
   const { values, change } = settings;
   const scene = { target: null, version: 0, limit: 10 };
+  const waiting = new Set(); // calls that need the distribution
   let loading = null; // the job that brings the distribution
+  let edited = {}; // settings that the distribution does not change when it comes
   let job = null;
   let ran = null; // {settings, state} of the particles
   let cancel = null; // ends what the button has started
@@ -29,10 +31,13 @@ function mount(root, state, tools) {
 
   // ── Distribution ──────────────────────────────────────────────────────────────────────────────
 
-  /** Ask for the distribution and its ladder; `fresh` and `fixed` are for the ladder's section. */
+  /** Ask for the distribution; a `fresh` one brings its own ladder, and all settings but the `fixed` ones. */
   function loadTarget(fresh, fixed = {}) {
     loading?.cancel();
     loading = null;
+    edited = { ...fixed };
+    stop();
+    waiting.clear();
     trainer.reset();
     if (values.target === "points" && values.points.length === 0) {
       showTarget(null, 10);
@@ -42,20 +47,35 @@ function mount(root, state, tools) {
     const mine = loading = run("plane.target", settings.target(), {
       frame(header, { means, weights }) {
         if (mine !== loading) return; // another was chosen meanwhile
+        loading = null;
         const rows = Array.from(weights, (_, k) => [means[2 * k], means[2 * k + 1]]);
-        levels.offer(header, fresh, fixed);
+        levels.offer(header, fresh, edited);
+        const calls = [...waiting];
         showTarget(gaussianMixture(rows, header.variance, Array.from(weights)), header.limit);
         if (values.trained) trainer.look();
-        if (fixed.time != null) sample(Number(fixed.time));
+        if (calls.length) calls.forEach((call) => call());
+        else if (fixed.time != null) begin(Number(fixed.time));
       },
-      status: ({ status, message }) => status === "error" && say(message, true),
+      status({ status, message }) {
+        if (mine !== loading || status !== "error") return;
+        loading = null;
+        stop();
+        waiting.clear();
+        say(message, true);
+      },
     });
+  }
+
+  /** Call a function now, or once the distribution has come with its ladder. */
+  function whenLoaded(call) {
+    if (loading) waiting.add(call);
+    else call();
   }
 
   function showTarget(target, limit) {
     Object.assign(scene, { target, limit, version: scene.version + 1 });
     stop();
-    runButton.disabled = false;
+    waiting.clear();
     player.forget();
     trainer.draw();
   }
@@ -69,16 +89,24 @@ function mount(root, state, tools) {
   // ── Particles ─────────────────────────────────────────────────────────────────────────────────
 
   /** Run both samplers and play their states, or show one of them, which the address has. */
-  async function sample(frame = null) {
+  async function begin(frame = null) {
     stop();
     player.forget();
+    runButton.textContent = "Stop";
+    if (loading) {
+      cancel = () => { waiting.delete(begin); rest(); };
+      say("Waiting for the distribution");
+      waiting.add(begin);
+      return;
+    }
     player.seek(frame);
     ran = { settings: structuredClone(settings.sampling()), state: tools.state() };
-    runButton.textContent = "Stop";
     if (values.second_score === "network") {
-      cancel = trainer.cancel;
+      const own = cancel = () => trainer.cancel();
       say("Training the network first");
-      if (!(await trainer.finish())) return rest();
+      const trained = await trainer.finish();
+      if (cancel !== own) return; // stopped, and perhaps started again
+      if (!trained) return rest();
     }
     const mine = job = run("plane.sample", ran.settings, {
       frame(header, arrays) {
@@ -149,8 +177,7 @@ function mount(root, state, tools) {
 
   const { element: line, say } = ui.status();
   const note = h("output", { class: "muted", "aria-label": "Settings" });
-  const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : sample()) });
-  runButton.disabled = true; // until the distribution has come, which would end what had been started
+  const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : begin()) });
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
   const player = makePlayer({
     speed: values.speed,
@@ -161,17 +188,22 @@ function mount(root, state, tools) {
     settings, say, draw, limit: () => scene.limit, onmove: showPoints, onend: () => loadTarget(true),
   });
   const levels = makeLevels({
-    settings, run, say, onsigma: lookAtSlider, onladder: fillControls,
+    settings, run, say, whenLoaded, onsigma: lookAtSlider, onladder: fillControls,
   });
   const trainer = makeTraining({
-    run, copy: tools.copy, settings, scene: () => ({ ...scene, theme: theme() }), onshow: draw,
+    run, copy: tools.copy, settings, whenLoaded, scene: () => ({ ...scene, theme: theme() }), onshow: draw,
   });
 
+  function edit(patch) {
+    Object.assign(edited, patch);
+    change(patch);
+  }
+
   const choose = (name, label, options, after) => ui.select({
-    label, options, value: values[name], onchange(value) { change({ [name]: value }); after?.(); },
+    label, options, value: values[name], onchange(value) { edit({ [name]: value }); after?.(); },
   });
   const whole = (name, label, min, max) => ui.number({
-    label, min, max, value: values[name], onchange: (value) => change({ [name]: value }),
+    label, min, max, value: values[name], onchange: (value) => edit({ [name]: value }),
   });
 
   function makeSide(side) {
@@ -180,8 +212,8 @@ function mount(root, state, tools) {
       label: "Method", options: SAMPLERS, value: values[side],
       onchange(value) {
         const same = isLaddered(values[side]) === isLaddered(value);
-        const count = usualSteps(value, levels.levelSteps());
-        change({ [side]: value, ...(same ? {} : { [`${side}_steps`]: count }) });
+        edit({ [side]: value });
+        if (!same) change({ [`${side}_steps`]: usualSteps(value, levels.levelSteps()) });
         fillControls();
       },
     });
@@ -203,7 +235,7 @@ function mount(root, state, tools) {
   const warning = h("p", { class: "muted", hidden: true });
   const epsilon = ui.number({
     label: "Step size ε", min: 1e-9, max: 1e4, step: "any", value: values.epsilon,
-    onchange(value) { change({ epsilon: value }); levels.rescale(); },
+    onchange(value) { edit({ epsilon: value }); levels.rescale(); },
   });
   const convention = choose("convention", "ε counts as", [
     ["paper", "in the paper: x + ε/2·s + √ε·z"], ["official", "in its code: x + ε·s + √(2ε)·z"],
@@ -232,7 +264,6 @@ function mount(root, state, tools) {
   }
 
   root.append(
-    h("h2", {}, "Plane"),
     h("p", { class: "muted" }, "The score points to where the density rises. Particles follow it, with noise: see which samplers find the right weights of the modes."),
     why,
     h("div", { class: "view plane" },
@@ -255,7 +286,12 @@ function mount(root, state, tools) {
   for (const { canvas } of Object.values(panels)) points.listen(canvas);
   const resized = new ResizeObserver(redraw);
   resized.observe(root);
-  document.addEventListener("theme", redraw);
+  document.addEventListener("theme", redraw, { signal: tools.signal });
+  tools.signal.addEventListener("abort", () => {
+    player.pause();
+    clearTimeout(timer);
+    resized.disconnect();
+  });
   fillControls();
   loadTarget(values.ladder.length < 2, state);
 
@@ -273,15 +309,6 @@ function mount(root, state, tools) {
         player.show(i);
         return Object.keys(SIDES).map((side) => `σ ${player.shown().header[side].sigma.toPrecision(3)}`).join(", ");
       },
-    },
-    unmount() {
-      loading?.cancel();
-      stop();
-      player.pause();
-      clearTimeout(timer);
-      trainer.cancel();
-      resized.disconnect();
-      document.removeEventListener("theme", redraw);
     },
   };
 }

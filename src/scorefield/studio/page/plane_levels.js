@@ -4,8 +4,11 @@ import { geometricLevels, makeLadder, round4, smallestStable } from "./plane_lad
 import { isLaddered, usualSteps } from "./plane_settings.js";
 import * as ui from "./ui.js";
 
-/** Return the section; `onsigma()` is called as the slider moves, `onladder()` as steps change. */
-export function makeLevels({ settings, run, say, onsigma, onladder }) {
+/**
+ * Return the section; `onsigma()` is called as the slider moves, `onladder()` as steps change, and
+ * `whenLoaded` calls a function once the distribution has come.
+ */
+export function makeLevels({ settings, run, say, whenLoaded, onsigma, onladder }) {
   const { values, change } = settings;
   let suggested = null;
   let paper = null;
@@ -16,20 +19,17 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
   const count = ui.number({
     label: "Levels", min: 2, max: 64, value: 10,
     onchange(n) {
-      if (Number.isNaN(n)) return;
+      if (Number.isNaN(n) || values.ladder.length < 2) return;
       change({ ladder: geometricLevels(values.ladder[0], values.ladder.at(-1), n) });
       show();
     },
   });
   const suggestButton = ui.button({
     label: "Suggest a ladder", title: "By the rules of Song & Ermon (2020)",
-    onclick() {
-      take(suggested);
-      say(Object.entries(suggested.reasons).map(([name, reason]) => `${name}: ${reason}`).join(". "));
-    },
+    onclick: () => whenLoaded(suggest),
   });
-  const paperButton = ui.button({ label: "Figure 3's ladder", onclick: () => take(paper) });
-  const examineButton = ui.button({ label: "Diagnose", onclick: examine });
+  const paperButton = ui.button({ label: "Figure 3's ladder", onclick: () => whenLoaded(() => paper && take(paper)) });
+  const examineButton = ui.button({ label: "Diagnose", onclick: () => whenLoaded(examine) });
 
   /** Show the ladders of a distribution; `fresh` takes its own but for the settings that are `fixed`. */
   function offer(header, fresh, fixed) {
@@ -39,6 +39,11 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
       const start = paper ? "square" : "prior";
       take(paper ?? suggested, { start, sigma: (paper ?? suggested).ladder.at(-1) }, fixed);
     } else rescale();
+  }
+
+  function suggest() {
+    take(suggested);
+    say(Object.entries(suggested.reasons).map(([name, reason]) => `${name}: ${reason}`).join(". "));
   }
 
   /** Take a ladder with its ε and steps; with `more`, settings and steps that suit the distribution. */
@@ -67,8 +72,10 @@ export function makeLevels({ settings, run, say, onsigma, onladder }) {
     const [left, right] = [Math.max(limit / 1.4, lowest / 25), Math.min(limit * 1.4, highest * 25)];
     range = [Math.min(lowest / 5, left), Math.max(highest * 1.6, right)];
     const old = slider;
+    const focused = document.activeElement === old.input;
     slider = makeSlider();
     old.element.replaceWith(slider.element);
+    if (focused) slider.input.focus();
     show();
   }
 

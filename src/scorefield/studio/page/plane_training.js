@@ -10,8 +10,11 @@ const CELLS = 48;
 const LOSS_HEIGHT = 96;
 const START = "Train a network";
 
-/** Return the section; `scene()` is what the panels show, and `onshow()` draws them again. */
-export function makeTraining({ run, copy, scene, settings, onshow }) {
+/**
+ * Return the section; `scene()` is what the panels show, `onshow()` draws them again, and
+ * `whenLoaded` calls a function once the distribution has come.
+ */
+export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow }) {
   const field = h("canvas", { class: "square", "aria-label": "Learned score on the exact score" });
   const map = h("canvas", { class: "square", "aria-label": "Map of the error" });
   const curve = h("canvas", { class: "curve", "aria-label": "Loss" });
@@ -20,7 +23,7 @@ export function makeTraining({ run, copy, scene, settings, onshow }) {
   const level = h("output", { "aria-label": "Noise level of the learned score" });
   const error = h("output", { "aria-label": "Relative error of the score" }, "–");
   const { element: line, say } = ui.status();
-  const button = ui.button({ label: START, onclick: () => (job ? job.cancel() : start()) });
+  const button = ui.button({ label: START, onclick: () => (job ? job.cancel() : whenLoaded(start)) });
   const code = ui.button({ label: "Copy training as code", kind: "quiet", onclick: () => copy({ job: "plane.train", settings: settings.training() }) });
   const steps = ui.number({
     label: "Training steps", min: 1, max: 20000, value: settings.values.iterations,

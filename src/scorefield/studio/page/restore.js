@@ -15,23 +15,23 @@ const TASKS = {
 export default {
   name: "restore",
   title: "Restore",
-  mount(root, state, tools) {
+  description: "restore.about",
+  mount(root, state, tools, about) {
     const { ui, run } = tools;
     const { h } = ui;
-    let about = null;
     let upload = state.upload == null ? null : { upload: state.upload, file: state.file ?? "image.png" };
     let another = false; // image is chosen than the one that is shown
     const reading = latest(run);
     const restoring = latest(run);
     const setState = (patch) => {
       tools.setState(patch);
-      if (about) outcome.compare(JSON.stringify(settings()));
+      outcome.compare(JSON.stringify(settings()));
     };
     const short = (value) => ui.format(Number(value.toPrecision(3)));
 
     const status = ui.status();
     const heldout = ui.number({
-      label: "Held-out image", min: 0, value: state.heldout ?? 0,
+      label: "Held-out image", min: 0, max: Math.max(0, about.heldout - 1), value: state.heldout ?? 0,
       onchange: (value) => { setState({ heldout: value }); take(null); },
     });
     const file = h("input", { type: "file", accept: "image/*,.npy", "aria-label": "Your own image", onchange: () => send(file.files[0]) });
@@ -44,7 +44,8 @@ export default {
     }, h("p", { class: "muted" }, "Or drop an image here, or choose one; it is cut and scaled to the model's size. An .npy file of a measurement is taken as it is."), file, taken, back);
     const keep = (name) => (value) => setState({ [name]: value });
     const task = ui.select({
-      label: "Operator", options: [], onchange: (value) => {
+      label: "Operator", options: about.tasks.map((name) => [name, TASKS[name]]), value: state.task,
+      onchange(value) {
         setState({ task: value });
         mask.open(value, about.shape.slice(1));
         adapt();
@@ -52,7 +53,10 @@ export default {
       },
     });
     const again = (name) => (value) => { setState({ [name]: value }); load(); };
-    const factor = ui.select({ label: "Pixels a side that became one", options: [], onchange: again("factor") });
+    const factor = ui.select({
+      label: "Pixels a side that became one", options: about.factors.map(String), value: state.factor,
+      onchange: again("factor"),
+    });
     const sigma = ui.slider({ label: "Blur in pixels", min: 0.25, max: 8, step: 0.25, value: state.sigma ?? 1 });
     sigma.input.addEventListener("change", () => again("sigma")(sigma.value));
     const angles = ui.number({ label: "Angles", min: 1, max: 360, value: state.angles ?? 8, onchange: again("angles") });
@@ -75,11 +79,13 @@ export default {
     const particles = ui.number({ label: "Particles in a filter", min: 1, max: 256, value: state.particles ?? 32, onchange: keep("particles") });
     const filters = ui.number({ label: "Filters", min: 1, max: 64, value: state.filters ?? 4, onchange: keep("filters") });
     steps.input.placeholder = "auto";
-    const label = ui.select({ label: "Class", options: [], onchange: (value) => { setState({ label: value || null }); adapt(); } });
+    const label = ui.select({
+      label: "Class", options: [["", "any"], ...about.classes], value: state.label,
+      onchange(value) { setState({ label: value || null }); adapt(); },
+    });
     const guidance = ui.slider({ label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1, oninput: keep("guidance") });
     const seed = ui.number({ label: "Seed", min: 0, max: 2 ** 53 - 1, value: state.seed ?? 0, onchange: again("seed") });
     const go = ui.button({ label: "Restore", kind: "primary", onclick: () => restore() });
-    go.disabled = true; // until it is known what can be restored
     const stop = ui.button({ label: "Stop", onclick: () => restoring.cancel() });
     const save = ui.button({
       label: "Save the measurement", kind: "quiet", onclick: () => saveFiles(),
@@ -96,7 +102,6 @@ export default {
     const outcome = makeOutcome(ui);
 
     root.append(
-      h("h2", {}, "Restore"),
       h("p", { class: "muted" }, "Say what is known of an image; the model samples images that agree with it."),
       h("div", { class: "view restore" },
         h("div", { class: "controls" },
@@ -153,7 +158,6 @@ export default {
     }
 
     function load() {
-      if (!about) return;
       if (!upload && !about.heldout) { status.say("The run has no held-out images: drop one of your own."); return; }
       reading.start("restore.image", measurement(), {
         frame(header, arrays) {
@@ -218,33 +222,15 @@ export default {
       });
     }
 
-    status.say("Reading the model");
-    run("restore.about", {}, {
-      frame(header) {
-        about = header;
-        go.disabled = false;
-        heldout.max = Math.max(0, header.heldout - 1);
-        heldout.element.hidden = !header.heldout;
-        task.fill(header.tasks.map((name) => [name, TASKS[name]]));
-        task.value = header.tasks.includes(state.task) ? state.task : header.tasks[0];
-        factor.fill(header.factors.map(String));
-        if (state.factor) factor.value = state.factor;
-        label.fill([["", "any"], ...header.classes.map((name) => [name, name])]);
-        if (state.label) label.value = state.label;
-        label.element.hidden = guidance.element.hidden = !header.classes.length;
-        mask.open(task.value, header.shape.slice(1));
-        adapt();
-        load();
-      },
-      status: (message) => message.status === "error" && ui.refuse(root, message.message),
-    });
+    heldout.element.hidden = !about.heldout;
+    label.element.hidden = guidance.element.hidden = !about.classes.length;
+    mask.open(task.value, about.shape.slice(1));
+    adapt();
+    load();
 
     return {
       replay: outcome.replay,
-      settings: () => ({ job: "restore.run", settings: about ? settings() : {} }),
-      unmount() {
-        for (const part of [reading, restoring]) part.forget();
-      },
+      settings: () => ({ job: "restore.run", settings: settings() }),
     };
   },
 };

@@ -14,9 +14,9 @@ export default {
   name: "runs",
   title: "Runs",
 
-  mount(root, state, { ui, setState, copy, about }) {
+  mount(root, state, { ui, setState, copy, about, signal }) {
     let timer = null;
-    let gone = false;
+    let newest = null; // refreshing of the page, which alone may draw
     let chosen = state.run ?? null;
     let step = state.step ?? null; // of the grid that is shown; null is the newest
     let suggested = ""; // name of the run, unless another one was typed
@@ -47,7 +47,6 @@ export default {
     const detail = ui.h("div", { class: "stack" });
 
     root.append(
-      ui.h("h2", {}, "Runs"),
       ui.h("p", { class: "muted" }, "Models that were trained in this folder, and a place to train another."),
       ui.h("div", { class: "view" },
         ui.h("div", { class: "controls" },
@@ -123,10 +122,10 @@ export default {
 
     async function begin() {
       if (![name, amount].every((control) => control.input.reportValidity())) return;
-      const body = JSON.stringify(settings().settings);
-      if (await act(() => call("runs", { method: "POST", body }), "Starting …")) {
-        choose(name.value);
-        suggestName();
+      const asked = settings().settings;
+      if (await act(() => call("runs", { method: "POST", body: JSON.stringify(asked) }), "Starting …")) {
+        choose(asked.name);
+        if (name.value === asked.name) suggestName();
       }
     }
 
@@ -153,10 +152,12 @@ export default {
 
     async function refresh() {
       clearTimeout(timer);
+      const own = newest = {};
+      const isOld = () => own !== newest || signal.aborted;
       let busy = false;
       try {
         const { runs, presets } = await call("runs");
-        if (gone) return;
+        if (isOld()) return;
         if (preset.input.length !== presets.length) {
           const value = state.preset ?? "vectors";
           preset.fill(presets);
@@ -169,21 +170,21 @@ export default {
         start.title = busy ? "One training or evaluation at a time" : "";
         if (!names.includes(chosen)) chosen = names[0] ?? null;
         drawList(runs);
-        await refreshDetail(runs.find((run) => run.name === chosen));
+        const run = await describe(runs.find(({ name }) => name === chosen));
+        if (isOld()) return;
+        last = run;
+        drawDetail();
       } catch (error) {
-        if (!gone) status.say(error.message, true);
+        if (isOld()) return;
+        status.say(error.message, true);
       }
-      if (!gone) timer = setTimeout(refresh, busy ? 1000 : 5000);
+      timer = setTimeout(refresh, busy ? 1000 : 5000);
     }
 
-    async function refreshDetail(summary) {
-      let run = summary ?? null;
-      if (run && run.state !== "starting" && run.state !== "unreadable") {
-        run = await call(`runs/${run.name}`).catch(() => run);
-      }
-      if (gone) return;
-      last = run;
-      drawDetail();
+    /** Return a run with its curves, or its summary where they cannot be read. */
+    async function describe(run = null) {
+      if (!run || run.state === "starting" || run.state === "unreadable") return run;
+      return call(`runs/${run.name}`).catch(() => run);
     }
 
     function drawList(runs) {
@@ -276,20 +277,15 @@ export default {
         return `${last.name}, step ${shownStep()}`;
       },
     };
-    document.addEventListener("theme", redraw);
+    document.addEventListener("theme", redraw, { signal });
     const sizes = new ResizeObserver(redraw);
     sizes.observe(curve);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      sizes.disconnect();
+    });
     refresh();
-    return {
-      settings,
-      replay,
-      unmount() {
-        gone = true;
-        clearTimeout(timer);
-        sizes.disconnect();
-        document.removeEventListener("theme", redraw);
-      },
-    };
+    return { settings, replay };
   },
 };
 

@@ -83,7 +83,7 @@ export function select({ label, options, value, onchange }) {
 
 /**
  * A field for a number, whose value is NaN while the field is empty or wrong, so that no job starts
- * with it; if it is `optional`, an empty one is null.
+ * with it; if it is `optional`, an empty one is null. What is being typed is not replaced.
  */
 export function number({ label, min, max, step = 1, value, optional = false, onchange }) {
   const id = `control-${++count}`;
@@ -106,8 +106,16 @@ export function number({ label, min, max, step = 1, value, optional = false, onc
     const text = wrong ? rule() : "";
     if (problem.textContent !== text) problem.textContent = text;
   };
-  input.addEventListener("input", check); // at once: at a press it would move the button away
-  input.addEventListener("change", () => onchange?.(read()));
+  let typing = false;
+  input.addEventListener("input", () => {
+    typing = true;
+    check(); // at once: at a press it would move the button away
+  });
+  input.addEventListener("blur", () => { typing = false; });
+  input.addEventListener("change", () => {
+    typing = false;
+    onchange?.(read());
+  });
   check();
   const element = control(label, id, input);
   element.append(problem);
@@ -115,11 +123,10 @@ export function number({ label, min, max, step = 1, value, optional = false, onc
     element, input,
     get value() { return read(); },
     set value(v) {
-      if (Number.isNaN(v)) return; // what is wrong stays for its reader
+      if (typing || Number.isNaN(v)) return; // what is wrong stays for its reader
       input.value = v ?? "";
       check();
     },
-    set max(v) { input.max = v; check(); },
   };
 }
 
@@ -194,11 +201,13 @@ export function status() {
   return { element, say };
 }
 
-/** Say in place of a view why it cannot be used; parts of the message in backquotes are code. */
-export function refuse(root, message) {
+/** Return why a view cannot be used, as elements; parts of the message in backquotes are code. */
+export function refusal(message) {
   const parts = message.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
-  root.querySelector(".view").replaceWith(h("p", { class: "status error", role: "alert" }, parts),
-    h("p", {}, h("a", { href: "#/runs" }, "Runs"), " shows the models that are there, and trains others."));
+  return [
+    h("p", { class: "status error", role: "alert" }, parts),
+    h("p", {}, h("a", { href: "#/runs" }, "Runs"), " shows the models that are there, and trains others."),
+  ];
 }
 
 /** Controls under a heading. */

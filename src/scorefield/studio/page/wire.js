@@ -45,12 +45,21 @@ export function connect() {
   return socket;
 }
 
-/** Start a job. `frame(header, arrays)` may return a promise; the next frames wait for it. */
-export function run(job, settings, { frame, status } = {}) {
+/**
+ * Start a job. `frame(header, arrays)` may return a promise; the next frames wait for it. Once
+ * `signal` is aborted, the job ends and nothing more of it is reported.
+ */
+export function run(job, settings, { frame, status, signal } = {}) {
+  if (signal?.aborted) return { cancel() {} };
   const id = ++last;
+  const cancel = () => jobs.has(id) && send({ id, cancel: true });
   jobs.set(id, { frame, status });
+  signal?.addEventListener("abort", () => {
+    cancel();
+    if (jobs.delete(id)) tellQueue();
+  });
   send({ id, job, settings });
-  return { id, cancel: () => jobs.has(id) && send({ id, cancel: true }) };
+  return { cancel };
 }
 
 /** Return the header and the arrays of a frame. */
