@@ -512,6 +512,7 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
     ("options", "message"),
     [
         ("--sampler hein", "did you mean heun"),
+        ("--sampler mala", "take 'annealed_langevin' or 'underdamped'"),
         ("--label 3", "trained without classes"),
         ("--guidance 2", "needs a label"),
         ("--guidance-interval 0.1 1", "guidance of weight 1"),

@@ -86,6 +86,7 @@ def test_a_kernel_is_a_sampler_down_a_ladder(kernel):
     x = runs("annealed_langevin", kernel=kernel)  # also mala, by the oracle's log_prob
     assert torch.equal(runs(partial(annealed_langevin, kernel=kernel)), x)
     assert torch.equal(runs(kernel), x)
+    assert kernel is not mala or torch.equal(runs("mala"), x)
     plan = make_plan(ORACLE, kernel, 2, levels=3)
     assert (plan.name, plan.evaluations) == ("annealed_langevin", 7)
 
@@ -240,6 +241,11 @@ def test_samples_that_are_not_finite_are_warned_of():
         (dict(steps=0), "steps=0"),
         (dict(steps=2.5), "steps=2.5: give a whole number"),
         (dict(sampler="hein"), "sampler='hein': did you mean heun"),
+        (
+            dict(sampler="hmc"),
+            "sampler='hmc': proposals are accepted by a log-density",
+        ),
+        (dict(sampler="annealed_langevin", kernel=mala), "a log-density, .*give an oracle"),
         (dict(sampler="churn", amont=3.0), "churn: option amont .*: did you mean amount"),
         (dict(guidence=2.0), "option guidence does not exist: did you mean guidance"),
         (dict(noise=torch.randn_like), "noise is a function of `seed` here: .*run"),

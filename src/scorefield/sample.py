@@ -27,7 +27,7 @@ from .noise import geometric, karras, seeded, uniform_like
 from .oracles import Oracle
 from .precondition import Precondition
 from .prior import Prior
-from .samplers import SAMPLERS, Sampler, State, States, final, find_sampler
+from .samplers import DENSITY_KERNELS, SAMPLERS, Sampler, State, States, final, find_sampler
 from .score import Score, guide
 from .values import check_names, map_condition
 
@@ -135,7 +135,8 @@ def make_plan(
 ) -> Plan:
     """Choose the grid and the options of a sampler, by default "heun", or what the model needs.
 
-    A sampler is a name in `SAMPLERS`, a `Step`, a `Kernel` or a function made by `@sampler`.
+    A sampler is a name in `SAMPLERS`, "mala" or "hmc" for an oracle, a `Step`, a `Kernel` or a
+    function made by `@sampler`.
     `steps` is the number of levels, 18 by default, with the spacing `grid` ("karras" or
     "geometric"); a single one is σ₁, from which x + σ₁²s is the sample. A sampler with a tolerance
     takes 2 by default, and others between them; its `sigma_data` is by default the deviation of the
@@ -154,6 +155,13 @@ def make_plan(
             "sampler='consistency', the default, or the model that it was tuned from"
         )
     check_keywords(options, sampler, method.run, make_plan, sample)
+    kernel = (method.defaults | options).get("kernel")
+    if kernel in DENSITY_KERNELS.values() and not hasattr(model, "log_prob"):
+        raise ValueError(
+            f"sampler={sampler!r}: proposals are accepted by a log-density, but the model is a "
+            "score without one: give an oracle, take 'annealed_langevin' or 'underdamped', or in "
+            "Python annealed_langevin(from_energy(energy), x, sigmas, kernel=mala)"
+        )
     if steps is not None and (steps < 1 or steps % 1):
         raise ValueError(f"steps={steps}: give a whole number, 1 or more")
     if not method.annealed:

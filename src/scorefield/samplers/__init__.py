@@ -67,9 +67,14 @@ SAMPLERS = {
 }
 """Samplers by name, for `sample`, the command line and the studio."""
 
+DENSITY_KERNELS = {"mala": mala, "hmc": hmc}
+"""Kernels by name that need a log-density, which the score of a network lacks."""
+
 
 def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampler]:
-    """Return the name and the sampler of a name in `SAMPLERS`, a step, a kernel or a sampler."""
+    """Return the name and the sampler of a step, a kernel, a sampler or the name of one."""
+    if isinstance(choice, str) and choice in DENSITY_KERNELS:
+        return choice, Sampler(partial(annealed_langevin, kernel=DENSITY_KERNELS[choice]))
     if isinstance(choice, str) and choice not in SAMPLERS:
         raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
     for name, one in SAMPLERS.items():
