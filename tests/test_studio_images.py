@@ -149,6 +149,7 @@ def test_a_path_between_two_seeds_ends_at_their_samples(open_page, trained):
         assert np.abs(path[[0, 8]].astype(int) - drawn(ends)).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_path_of_other_settings_is_cleared_and_a_path_of_all_classes_refused(open_page):
     with open_page("#/images?n=1&steps=2&other=3") as page:
         path = page.get_by_label("Samples between two seeds")
@@ -188,14 +189,18 @@ def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(ope
         assert "sigma" not in page.url
 
 
-@pytest.mark.parametrize("chosen", ["-1", "1.5", "one"])
-def test_unknown_values_of_the_address_are_those_of_a_new_page(open_page, chosen):
-    with open_page(f"#/images?n=2&steps=2&show=all&sigma=low&chosen={chosen}") as page:
-        wait(page, "State", "State 2 of 2, σ = 0, ")
-        assert page.get_by_label("Show", exact=True).input_value() == "x"
-        assert page.get_by_role("heading", name="The chosen sample").is_hidden()
+def test_unknown_values_of_the_address_are_those_of_a_new_page(open_page):
+    with open_page() as page:
+        for chosen in ("-1", "1.5", "one"):
+            page.goto(
+                f"{page.url.split('#')[0]}#/images?n=2&steps=2&show=all&sigma=low&chosen={chosen}"
+            )
+            wait(page, "State", "State 2 of 2, σ = 0, ")
+            assert page.get_by_label("Show", exact=True).input_value() == "x"
+            assert page.get_by_role("heading", name="The chosen sample").is_hidden()
 
 
+@pytest.mark.slow
 def test_the_measured_frontier_says_where_the_page_is(open_page):
     with open_page("#/images?n=1&steps=5") as page:
         here = page.get_by_label("You are here")
@@ -222,6 +227,7 @@ def test_the_measured_frontier_says_where_the_page_is(open_page):
         wait(page, "Cost", "59 evaluations of the score, 118 calls of the network")
 
 
+@pytest.mark.slow
 def test_a_page_that_waits_for_another_says_so_and_has_its_lists(open_page, monkeypatch):
     """The other page's computation ends when the test lets it."""
     released = threading.Event()
@@ -254,6 +260,7 @@ START = """async (job) => {
 }"""
 
 
+@pytest.mark.slow
 def test_a_replay_shows_pictures_in_the_size_and_shape_of_the_page(open_page, tmp_path):
     with open_page("#/images?n=4&steps=3") as page:
         wait(page, "State", "State 3 of 3")
@@ -317,6 +324,7 @@ def test_completions_of_other_settings_are_named_so(open_page):
         assert note.inner_text() == ""
 
 
+@pytest.mark.slow
 def test_a_restoration_that_is_refused_leaves_the_completions_as_they_were(open_page, tmp_path):
     with open_page("#/restore?heldout=2&n=2&steps=3") as page:
         refused = page.get_by_role("status").get_by_text("The mask is all known")
@@ -344,6 +352,7 @@ def test_guidance_waits_for_a_class(open_page):
         assert guidance.is_enabled()
 
 
+@pytest.mark.slow
 def test_a_mask_outlives_other_operators_and_a_reload(open_page):
     with open_page("#/restore?heldout=2") as page:
         wait(page, "Known", "32 of 64 pixels are known")
@@ -369,6 +378,7 @@ def test_a_mask_outlives_other_operators_and_a_reload(open_page):
         assert page.get_by_label("Brush size").input_value() == "2"
 
 
+@pytest.mark.slow
 def test_each_operator_keeps_the_share_of_its_own_mask(open_page):
     with open_page("#/restore?mask=random&share=0.25&frequencies=low+ones") as page:
         wait(page, "Known", "17 of 64 pixels are known")
@@ -542,6 +552,7 @@ def test_an_uploaded_image_is_restored_as_by_the_copied_command(open_page, tmp_p
     assert (np.load("restored/restored.npy") == x.numpy()).all()
 
 
+@pytest.mark.slow
 def test_known_frequencies_are_painted_and_restored_as_by_the_copied_code(open_page):
     hidden = (0, 114, 178)
     with open_page("#/restore?task=fourier&heldout=3&n=2&steps=4&noise=0.05&seed=2") as page:
@@ -584,6 +595,7 @@ def test_known_frequencies_are_painted_and_restored_as_by_the_copied_code(open_p
     assert (np.load("restored/restored.npy") == x.numpy()).all()
 
 
+@pytest.mark.slow
 def test_projections_are_drawn_and_restored_as_by_the_copied_code(open_page):
     with open_page("#/restore?task=radon&angles=5&heldout=3&n=2&steps=4") as page:
         page.get_by_label("Its projections").wait_for()
@@ -613,6 +625,7 @@ def test_projections_are_drawn_and_restored_as_by_the_copied_code(open_page):
     assert (np.load("restored/restored.npy") == x.numpy()).all()
 
 
+@pytest.mark.slow
 def test_an_image_that_is_measured_already_is_not_measured_again(open_page):
     values = np.random.default_rng(0).integers(0, 256, (4, 4), dtype="uint8")
     Image.fromarray(values).save("small.png")

@@ -110,7 +110,10 @@ COUNT_DRAWINGS = """label => {
 
 @pytest.mark.parametrize(
     ("view", "canvas", "button"),
-    [("images", "Samples", "Next seed"), ("restore", "Completions", "Restore")],
+    [
+        ("images", "Samples", "Next seed"),
+        pytest.param("restore", "Completions", "Restore", marks=pytest.mark.slow),
+    ],
 )
 def test_without_motion_images_are_drawn_at_the_end_and_by_a_key(open_page, view, canvas, button):
     steps, n = 12, 2

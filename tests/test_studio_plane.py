@@ -374,12 +374,18 @@ BLUE = (0x00, 0x72, 0xB2)
 ORANGE = (0xB8, 0x6E, 0x00)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_figure_3_happens_on_the_page(open_page, seed):
-    with open_page(f"#/plane?seed={seed}", viewport={"width": 1000, "height": 800}) as page:
+@pytest.mark.parametrize(
+    ("steps", "motion"),
+    [(100, "reduce"), pytest.param(300, "no-preference", marks=pytest.mark.slow)],
+)
+def test_figure_3_happens_on_the_page(open_page, steps, motion):
+    """In 300 steps at a level, as the page does by itself, and quickly in 100 without motion."""
+    view = f"#/plane?first_steps={steps}&second_steps={steps}&speed=4"
+    window = {"width": 1000, "height": 800}
+    with open_page(view, viewport=window, reduced_motion=motion) as page:
         wait_for_field(page)
-        page.get_by_label("Speed").select_option("4")
-        run_both(page)
+        page.get_by_role("button", name="Run both").click()
+        page.get_by_text(f"after {10 * steps} evaluations").first.wait_for()
         low, high = map(
             float, page.get_by_label("Second sampler: mode 1, 95 %").inner_text().split("–")
         )
@@ -461,6 +467,7 @@ def axis_of(tick):
     return [float(tick.get_attribute(f"aria-value{end}")) for end in ("min", "max")]
 
 
+@pytest.mark.slow
 def test_the_stability_limit_is_on_the_axis_or_said_to_be_beside_it(open_page):
     with open_page("#/plane?ladder=20,5,1") as page:
         wait_for_field(page)
@@ -535,6 +542,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_reloaded_page_is_as_it_was(open_page):
     """Every control has another value than it has by itself, and so has the particles' time."""
     view = "#/plane?target=points&points=5,5,-3,2.5&spread=0.7"
@@ -697,6 +705,7 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         assert np.array_equal(pixels(page, "Loss"), curve)
 
 
+@pytest.mark.slow
 def test_a_page_that_is_reloaded_as_particles_play_shows_them_where_they_were(open_page):
     with open_page("#/plane?n=20&first_steps=1&second_steps=1&speed=0.25") as page:
         wait_for_field(page)
@@ -706,6 +715,7 @@ def test_a_page_that_is_reloaded_as_particles_play_shows_them_where_they_were(op
         page.wait_for_function("() => document.querySelector('[aria-label=Time]').value > 0")
 
 
+@pytest.mark.slow
 def test_the_second_sampler_runs_on_a_network_that_is_trained_first(open_page):
     view = "#/plane?iterations=50&n=100&first_steps=2&second_steps=2"
     with open_page(view, viewport={"width": 1000, "height": 800}) as page:
@@ -790,6 +800,7 @@ PIXELS_OF_IMAGE = """async (image) => {
 }"""
 
 
+@pytest.mark.slow
 def test_without_motion_only_the_end_is_drawn_and_it_is_that_of_the_copied_python(
     open_page, tmp_path
 ):

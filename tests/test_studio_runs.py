@@ -67,7 +67,9 @@ COUNT_COLOUR = """(canvas) => {
 """Pixels in the colour of the curve of losses."""
 
 
-def test_a_training_is_started_and_its_python_trains_the_same_model(open_page, tab_to, folder):
+def test_a_training_is_started_by_keys_and_its_curves_and_samples_are_shown(
+    open_page, tab_to, folder
+):
     with open_page("#/runs?preset=digits") as page:
         page.get_by_text("No runs yet").wait_for()
         begin(page, tab_to, "mine", 6, "steps")
@@ -85,16 +87,24 @@ def test_a_training_is_started_and_its_python_trains_the_same_model(open_page, t
         page.reload()  # the address has what was typed
         wait_for_state(page, "finished")
         assert page.get_by_label("Train for").input_value() == "6"
-        page.get_by_label("Name of the run").fill("again")
         page.get_by_role("button", name="Copy as code").last.click()
         command = page.get_by_label("Command", exact=True).inner_text()
-        python = page.get_by_label("Python", exact=True).inner_text()
     assert command.split()[:2] == ["scorefield", "train"]
-    assert command.split()[2:] == ["digits", "--out", str(folder / "again"), "--steps", "6"]
-    exec(python, {})
-    mine, again = (read_tensors(folder / name).tensors for name in ("mine", "again"))
-    assert mine.keys() == again.keys()
-    assert all((mine[name] == again[name]).all() for name in mine)
+    assert command.split()[2:] == ["digits", "--out", str(folder / "digits"), "--steps", "6"]
+
+
+@pytest.mark.slow
+def test_the_copied_python_trains_the_same_model_as_the_page(open_page, folder):
+    with open_page("#/runs?preset=digits&name=page&amount=6&unit=steps") as page:
+        page.get_by_role("button", name="Start training").click()
+        page.get_by_role("heading", name="page", exact=True).wait_for()
+        wait_for_state(page, "finished", 120)
+        page.get_by_label("Name of the run").fill("python")
+        page.get_by_role("button", name="Copy as code").last.click()
+        exec(page.get_by_label("Python", exact=True).inner_text(), {})
+    first, second = (read_tensors(folder / name).tensors for name in ("page", "python"))
+    assert first.keys() == second.keys()
+    assert all((first[name] == second[name]).all() for name in first)
 
 
 @pytest.fixture
