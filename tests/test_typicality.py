@@ -12,7 +12,15 @@ from PIL import Image
 from scipy.stats import kstest
 from sklearn.datasets import load_digits
 
-from scorefield import Gaussian, GaussianMixture, log_likelihood, seeded
+from scorefield import (
+    Gaussian,
+    GaussianMixture,
+    Precondition,
+    Prior,
+    ScoreModel,
+    log_likelihood,
+    seeded,
+)
 from scorefield.cli import main
 from scorefield.data import Arrays, Dataset, dequantise, load_data
 from scorefield.evaluate import open_run, score_data, score_run
@@ -44,6 +52,30 @@ def test_log_densities_are_exact_and_p_values_of_like_data_are_uniform():
     assert scores.p_value[100:].median() == pytest.approx(2 / 151)
     assert scores.paths == [str(i) for i in range(120)]
     torch.testing.assert_close(scores.data.bits, -scores.data.log_prob / (2 * math.log(2)))
+
+
+class Labelled(torch.nn.Module):
+    """The score of N(label, ¼) in each coordinate, of N(0, ¼) without a class."""
+
+    def forward(self, x, sigma, label=None):
+        mean = 0 if label is None else label.to(x)[:, None]
+        return (mean - x) / (0.25 + sigma[:, None] ** 2)
+
+
+def test_a_class_is_scored_by_its_density_among_held_out_samples_of_it():
+    prior, row = Prior(torch.zeros(2), torch.tensor(0.25)), Precondition("score", "sigma", 200, 0.1)
+    model = ScoreModel(Labelled(), row, prior=prior, classes="abc")
+    noise, labels = 0.5 * torch.randn(2, 9, 2), torch.tensor([0, 2, 1, 2, 2, 0, 1, 1, 2])
+    x, held_out = 2 + noise[0], Arrays(labels[:, None] + noise[1], labels)
+    for label in ("c", 2):
+        scores = score_data(model, Dataset("x", Arrays(x)), held_out, label=label)
+        same = held_out.data[labels == 2]
+        for densities, data in ((scores.data, x), (scores.held_out, same)):
+            truth = Gaussian(torch.full((2,), 2.0), 0.25).log_prob(data, 0.1)
+            # the ODE's tolerance is 1e-3 in each of about 60 steps
+            torch.testing.assert_close(densities.log_prob, truth.double(), rtol=0, atol=0.06)
+    with pytest.raises(ValueError, match=r"label=1: there is no held-out sample of this class"):
+        score_data(model, Dataset("x", Arrays(x)), Arrays(x, 0 * labels), label=1)
 
 
 def test_the_error_of_few_probes_covers_the_truth():

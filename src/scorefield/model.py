@@ -158,6 +158,11 @@ class ScoreModel(nn.Module):
         shapes: Mapping[str, Sequence[int]] = arguments.get("conditions", {})
         return shapes
 
+    @property
+    def always_labelled(self) -> bool:
+        """True if the network was never trained without a class."""
+        return bool(getattr(self.net, "arguments", {}).get("label_dropout") == 0)
+
     def _read_label(self, label: Label | str) -> Label:
         """Return the number of a class, on the model's device."""
         label = self.find_class(label) if isinstance(label, str) else label

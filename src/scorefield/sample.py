@@ -336,8 +336,7 @@ def guided_score(
     score = model if condition is None else model.given(condition)
     if settings.weight == 1:
         return score
-    never_free = getattr(model.net, "arguments", {}).get("label_dropout") == 0
-    if settings.weak is None and never_free and "label" in named:
+    if settings.weak is None and model.always_labelled and "label" in named:
         raise ValueError(
             f"guidance={settings.weight} goes away from the model without a class, but it was "
             "trained with network.label_dropout=0, never without one: leave guidance out, or give "

@@ -130,8 +130,7 @@ def _count_batches(
 
 def _check_label(run: Path, model: ScoreModel, label: str | None) -> None:
     """Refuse samples without a class from a model that always had one in training."""
-    never_free = getattr(model.net, "arguments", {}).get("label_dropout") == 0
-    if label is None and model.classes and never_free:
+    if label is None and model.classes and model.always_labelled:
         raise ValueError(
             f"{run}: it was trained with network.label_dropout=0, never without a class: give "
             f"--label, one of {describe_classes(model.classes)}, or `all`"

@@ -18,6 +18,7 @@ def score(
     settings: options.Settings = (),
     n: Annotated[int | None, arg(aliases=["-n"])] = None,
     held_out: int = 360,
+    label: str | None = None,
     out: Path = Path("scores.csv"),
     probes: int = 4,
     seed: options.Seed = 0,
@@ -37,6 +38,8 @@ def score(
         n: number of samples to score, chosen at random; by default all.
         held_out: number of held-out samples to compare with, if there are as many; the smallest
             p-value is 2 divided by one more than that.
+        label: class of all DATA, by name or number; they are then compared with held-out samples of
+            this class.
         out: the .csv file; the histogram is the .png of the same name.
         probes: random directions that estimate the divergence of samples of more than 16 numbers;
             with more of them the errors are smaller.
@@ -51,7 +54,7 @@ def score(
 
     scores = score_run(
         run, source, options=options.data_options(settings), moved=data, n=n, compared=held_out,
-        probes=probes, seed=seed, batch=batch, device=device, bar=True,
+        label=label, probes=probes, seed=seed, batch=batch, device=device, bar=True,
     )  # fmt: skip
     write_file(out, scores.as_csv().encode())
     write_file(out.with_suffix(".png"), scores.as_png())

@@ -88,14 +88,24 @@ def loss_figures(sigmas: Tensor, losses: Mapping[str, Tensor], name: str) -> Ite
 
 
 def model_likelihood(
-    model: ScoreModel, x: Tensor, probes: int, noise: Callable[[Tensor], Tensor]
+    model: ScoreModel,
+    x: Tensor,
+    probes: int,
+    noise: Callable[[Tensor], Tensor],
+    label: int | None = None,
 ) -> Likelihood:
-    """Return log q_σmin of samples: by the exact trace if they are small, or by random `probes`."""
+    """Return log q_σmin of samples, by the exact trace if they are small or by random `probes`.
+
+    With a `label` it is that of samples of this class.
+    """
     if model.precondition.levels is not None:
-        raise ValueError("the model knows only its ladder's levels, and the ODE needs all σ")
+        raise ValueError(
+            "the model knows only its ladder's levels, and the ODE needs all σ: take a model that "
+            "was trained on a range of σ, as `scorefield train` does by default"
+        )
     prior = require_prior(model)
     return log_likelihood(
-        model,
+        model if label is None else model.given(label),
         x.to(prior.mean),
         prior,
         sigma_min=model.sigma_min,

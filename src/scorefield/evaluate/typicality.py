@@ -47,6 +47,8 @@ from ..runs.resume import OwnData
 from ..show import plots
 from ..show.progress import progress
 from ..show.text import text_table
+from ..values import describe_classes
+from .features import read_labels
 from .figure import Interval, in_text, mean_interval
 from .fit import is_eight_bit, model_likelihood
 from .runs import open_run
@@ -120,6 +122,7 @@ def score_run(
     moved: OwnData | None = None,
     device: str = "auto",
     batch: int = 256,
+    label: int | str | None = None,
     **settings: Any,
 ) -> DataScores:
     """Score data by the model of a run, prepared as the run's own: see `score_data`.
@@ -133,6 +136,11 @@ def score_run(
             f"{directory}: its model has the conditions {', '.join(names)}, and a sample alone has "
             "no density: use log_likelihood(model.given(...), x, model.prior) in Python"
         )
+    if label is None and model.classes and model.always_labelled:
+        raise ValueError(
+            f"{directory}: it was trained with network.label_dropout=0, never without a class: "
+            f"give label, one of {describe_classes(model.classes)}"
+        )
     if experiment.training.objective == "consistency":
         raise ValueError(
             f"{directory}: a model that is tuned to consistency has no density: name the run that "
@@ -142,7 +150,7 @@ def score_run(
         raise ValueError(f"{own.name} has nothing held out to compare with: train on more samples")
     others = open_like(data, own, experiment, options or {})
     optimize(model, batch=batch, evaluations=CALLS)
-    return score_data(model, others, own.test, batch=batch, **settings)
+    return score_data(model, others, own.test, batch=batch, label=label, **settings)
 
 
 def score_data(
@@ -155,9 +163,13 @@ def score_data(
     probes: int = 4,
     seed: int = 0,
     batch: int = 256,
+    label: int | str | None = None,
     bar: bool = False,
 ) -> DataScores:
     """Score all samples of data, or a random choice of n, among `compared` held-out ones.
+
+    With a `label` all are scored under this class, by name or number, and the held-out ones are of
+    it.
 
     8-bit samples are rounded to the levels of the held-out ones, and dequantised uniformly. In more
     than 16 numbers the divergence is estimated by `probes` random directions for each sample.
@@ -176,7 +188,14 @@ def score_data(
         if is_eight_bit(held_out):
             fix = "not 8-bit, but the model is for 8-bit ones: save them as 8-bit images or uint8"
         raise ValueError(f"{data.name} has samples that are {fix}")
-    sets, score = (whole, held_out), partial(_score_rows, model.eval(), held_out.levels, probes)
+    number = None if label is None else int(model.find_class(label))
+    if number is not None:
+        same = read_labels(held_out, torch.arange(len(held_out))) == number
+        if not same.any():
+            raise ValueError(f"label={label!r}: there is no held-out sample of this class")
+        held_out = held_out.part(same.nonzero()[:, 0])
+    model, levels = model.eval(), held_out.levels
+    sets, score = (whole, held_out), partial(_score_rows, model, levels, probes, number)
     rows = [choose_rows(source, count) for source, count in zip(sets, (n, compared), strict=True)]
     work = [(k, i, part) for k in (0, 1) for i, part in enumerate(torch.split(rows[k], batch))]
     parts: tuple[list[LogDensities], list[LogDensities]] = [], []
@@ -199,6 +218,7 @@ def _score_rows(
     model: ScoreModel,
     levels: int,
     probes: int,
+    label: int | None,
     source: Source,
     rows: Int[Tensor, "n"],
     noise: Callable[[Tensor], Tensor],
@@ -208,7 +228,7 @@ def _score_rows(
     if x.dtype == torch.uint8:
         x = (x.int() * levels // source.levels).to(torch.uint8)
         x, cells = dequantise(x, levels=levels, noise=noise)[0], levels
-    result = model_likelihood(model, x.float(), probes, noise)
+    result = model_likelihood(model, x.float(), probes, noise, label)
     log_prob, error = result.log_prob.cpu(), result.error.cpu()
     return LogDensities(log_prob, error, bits_per_dim(log_prob, x[0].numel(), levels=cells))
 

@@ -67,7 +67,7 @@ SAMPLERS = {
 }
 """Samplers by name, for `sample`, the command line and the studio."""
 
-DENSITY_KERNELS = {"mala": mala, "hmc": hmc}
+DENSITY_KERNELS: dict[str, Kernel] = {"mala": mala, "hmc": hmc}
 """Kernels by name that need a log-density, which the score of a network lacks."""
 
 

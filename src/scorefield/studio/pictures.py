@@ -146,7 +146,7 @@ def describe_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[F
         "shape": [*shape],
         "classes": [*model.classes],
         # a class is needed if the training never left it out
-        "free": getattr(model.net, "arguments", {}).get("label_dropout") != 0,
+        "free": not model.always_labelled,
         "sampler": own.sampler,
         "samplers": {name: count_steps(SampleSettings(name).plan(studio)) for name in names},
         "data": studio.run is not None and (run_directory(studio.run) / "config.json").exists(),
