@@ -269,10 +269,10 @@ def test_the_time_of_a_run_is_estimated_from_its_first_seconds(monkeypatch, caps
 
     assert len(list(estimate_time(updates(), 5100))) == 99
     # 2 · (5100 − 104) s, printed 6 s after the first step
-    assert capsys.readouterr().err == "about 2 h 47 min on this machine, at 2 s a step\n"
+    assert capsys.readouterr().err == "about 2 h 47 min left on this machine, at 2 s a step\n"
     assert len(list(estimate_time(updates(1), 5000))) == 99
     hint = "--budget 20m trains for 20 minutes, with the steps that fit in them\n"
-    assert f"2 h 47 min on this machine, at 2 s a step; {hint}" in capsys.readouterr().err
+    assert f"2 h 47 min left on this machine, at 2 s a step; {hint}" in capsys.readouterr().err
     assert [in_hours(s) for s in (40, 800, 200_000)] == ["40 s", "13 min", "2 days 7 h"]
 
 

@@ -292,6 +292,7 @@ def _tensors(score, x, sigmas):
     [
         (lambda score, x, sigma, sigma_next: (x, x), r"step=.*: give a function of \(score, x, si"),
         (lambda score, x, sigma, sigma_next, noise: x, "a step returned Tensor: return x at sigma"),
+        (lambda score, x, sigma, sigma_next, noise: (x[:1], x[:1]), r"a step returned shape \(1, "),
         (_tensors, "a sampler yielded Tensor: yield State"),
     ],
 )

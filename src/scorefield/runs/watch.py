@@ -51,7 +51,7 @@ def estimate_time(updates: Iterable[Update], steps: int) -> Iterator[Update]:
             a_step, begin = (now - begin) / (update.step - first), math.inf
             if distributed.is_main():
                 rest = in_hours(a_step * (steps - update.step))
-                line = f"about {rest} on this machine, at {a_step:.2g} s a step"
+                line = f"about {rest} left on this machine, at {a_step:.2g} s a step"
                 if first == 1 and a_step * steps > LONG:
                     line += "; --budget 20m trains for 20 minutes, with the steps that fit in them"
                 tqdm.write(line, file=sys.stderr)

@@ -9,18 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Noise, Samples, sq_norm
+from .._ops import Noise, Samples, check_returned, sq_norm
 from ..score import Score
 from .state import State, sampler
 from .steps import Step, StepResult, heun, reverse_diffusion
 
 
-def _take(step: Step, *arguments: Any) -> StepResult:
-    result = step(*arguments)
+def _take(step: Step, score: Score, x: Tensor, *rest: Any) -> StepResult:
+    result = step(score, x, *rest)
     if not isinstance(result, tuple) or len(result) != 2:  # two samples would unpack as well
         raise TypeError(
             f"a step returned {type(result).__name__}: return x at sigma_next and the denoised x"
         )
+    check_returned(result[0], x, "a step")
     return result
 
 
