@@ -4,7 +4,8 @@ All networks but the one that the budget chooses are U-Nets of 16, 32 and 32 cha
 equal work, and take batches of 64. The other packages train by their own losses as their examples
 do, here with a cosine and an average of the weights too. The judge is a classifier fitted to the
 training part: the Fréchet distance of its features of samples from those of the held-out part. A
-network of this package is sampled by the two `SAMPLERS_OF_OURS`.
+network of this package is sampled by the two `SAMPLERS_OF_OURS`, and first by the run's own plan
+if that is guided.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from scorefield.evaluate.features import make_features
 from scorefield.fast.optimize import optimize
 from scorefield.metrics import frechet
 from scorefield.runs.choose import choose_experiment
-from scorefield.sample import make_plan, sample
+from scorefield.sample import Plan, make_plan, sample
 from scorefield.samplers import SAMPLERS
 from scorefield.show.images import grid
 from scorefield.train import MovingAverage
@@ -41,7 +42,8 @@ from .table import Cell, Table
 WIDTHS = (16, 32, 32)
 BATCH = 64
 EVALUATIONS = 32
-"""Evaluations of a network for each sample; Heun's method, which ends with one, takes 31."""
+"""Calls of a network for each sample; Heun's method, which ends with one, and a guided plan, which
+calls two networks, take 31."""
 SAMPLERS_OF_OURS = ("dpm_solver_sde", "heun")
 """That of the runs whose network the budget chooses, and the default of the others."""
 AT_ONCE = 250
@@ -82,8 +84,8 @@ def contest(setting: Setting, trainers: Mapping[str, Callable[..., Entry]]) -> T
             rows.append([name, steps, weights / 1e6, sampler, distance, distance / first])
     heads = {"": "", "steps": "d", "M weights": ".2f", "sampler": "", "Fréchet distance": ".2f"}
     about = (
-        f"{n} samples of {EVALUATIONS - 1} or {EVALUATIONS} evaluations; as many training images "
-        f"have {floor:.2f}. {features.about}."
+        f"{n} samples of {EVALUATIONS - 1} or {EVALUATIONS} calls of a network; as many training "
+        f"images have {floor:.2f}. {features.about}."
     )
     title = f"{data.name}, {seconds / 60:g} minutes of training"
     notes = [about, *packages.notes("diffusers", "azula")]
@@ -101,15 +103,17 @@ def train_own(
         for _ in run:
             pass
         model = load(run.directory)
+        own = runs.choose_plan(run.directory, model)
     weights = sum(p.numel() for p in model.net.parameters())
-    optimize(model, batch=AT_ONCE)
+    optimize(model, *own.others, batch=AT_ONCE)
 
-    def sample_by(sampler: str) -> Callable[[int], Tensor]:
-        plan = make_plan(model, sampler, EVALUATIONS // SAMPLERS[sampler].per_step)
+    def sample_by(plan: Plan) -> Callable[[int], Tensor]:
         seeds = count(setting.seed)
         return lambda n: sample(model, n, plan, seed=next(seeds))
 
-    return Entry(run.step, weights, {name: sample_by(name) for name in SAMPLERS_OF_OURS})
+    steps = {name: EVALUATIONS // SAMPLERS[name].per_step for name in SAMPLERS_OF_OURS}
+    plans = [*([own] if own.others else []), *(make_plan(model, *item) for item in steps.items())]
+    return Entry(run.step, weights, {plan.name: sample_by(plan) for plan in plans})
 
 
 def train_diffusers(setting: Setting, data: Dataset, seconds: float) -> Entry:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_faults import assert_same_end, vectors
 
+from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import Arrays, Dataset, load_data
 from scorefield.nn import NETWORKS
@@ -19,7 +20,7 @@ from scorefield.runs import resume, start
 from scorefield.runs.budget import CANDIDATES, EVENTS, Candidate, fit_budget, fit_images
 from scorefield.runs.build import MemoryLimitError, build
 from scorefield.runs.choose import choose_experiment
-from scorefield.runs.config import Experiment, override, read
+from scorefield.runs.config import Experiment, Sampling, override, read
 from scorefield.runs.pace import Pace
 from scorefield.runs.run import Run
 from scorefield.train import cool_down
@@ -106,7 +107,7 @@ def test_a_killed_run_replays_its_decisions_exactly(points, tmp_path, clock):
     """Its recorded numbers alone, without a budget, give the same bits as it after two kills."""
     clock.cost = lambda run: SPEEDS["slower in the cool-down"](run.step)
     run, decisions = tmp_path / "run", []
-    updates = iter(start(_experiment(points), run))
+    updates = iter(start(_experiment(points, "sampling.guidance=2"), run))
     for kills in range(3):
         for update in updates:
             decisions.append(read(run / "config.json").training.cooldown)
@@ -117,6 +118,7 @@ def test_a_killed_run_replays_its_decisions_exactly(points, tmp_path, clock):
         updates = iter(resume(run))
     assert all(later[: len(one)] == one for one, later in pairwise(decisions))
     assert len(decisions[-1]) > 2
+    assert read_tensors(run / "guide.safetensors").about["step"] == decisions[-1][0][0]
     again = override(read(run / "config.json"), ["training.budget=null"])
     list(start(again, tmp_path / "again"))
     assert_same_end(tmp_path / "again", run)
@@ -166,11 +168,14 @@ def test_a_chosen_network_averages_its_targets_unless_settings_say_otherwise():
 
 def test_a_network_chosen_on_a_cpu_is_sampled_with_noise_unless_settings_say_otherwise(clock):
     clock.cost = lambda run: 1.0  # two steps of the first candidate
-    settings = ["network.kind=auto", "training.budget=12"]
-    for own, sampler in (([], "dpm_solver_sde"), (["sampling.sampler=unipc"], "unipc")):
-        experiment = override(Experiment(), [*settings, "sampling.steps=32", *own])
-        sampling = fit_budget(experiment, _noise_images(), own, Pace(0.0))[0].sampling
-        assert (sampling.sampler, sampling.steps) == (sampler, 32)
+    settings = ["network.kind=auto", "training.budget=12", "sampling.guide=3"]
+    guided = ["sampling.sampler=unipc", "sampling.steps=32", "sampling.guidance=2"]
+    own_plan = Sampling("unipc", 32, guidance=2.0)
+    for own, sampling in (([], Sampling("dpm_solver_sde")), (guided, own_plan)):
+        experiment = override(Experiment(), [*settings, *own])
+        planned, _, text = fit_budget(experiment, _noise_images(), own, Pace(0.0))
+        assert planned.sampling == sampling
+        assert ("samples are guided" in text) == bool(own)
 
 
 @pytest.mark.usefixtures("small_candidates")
@@ -293,6 +298,7 @@ def test_the_command_says_what_it_chose_and_keeps_what_is_set(tmp_path, monkeypa
     [
         (["--budget", "20"], "--budget '20': give a duration such as 90s, 20m or 1h30m"),
         (["--budget", "20m", "--steps", "9"], "training.steps=9 with a budget"),
+        (["--budget", "20m", "--sampling.guide=9"], "sampling.guide=9 with a budget"),
         (["--budget", "20m", "--training.schedule=cosine"], "training.schedule=cosine with a bud"),
         (["--budget", "20m", "--network.kind=auto"], "name a network, such as MLP for vectors"),
         (["--training.budget=-1"], "training.budget=-1: give more than 0"),

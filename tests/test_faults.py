@@ -73,7 +73,8 @@ def state_files(directory):
 
 def assert_same_end(one, other):
     """The last state, all models and the log are bit-identical; no temporary file is left."""
-    files = [path.relative_to(other) for path in other.glob("snapshots/*")]
+    paths = (*other.glob("snapshots/*"), *other.glob("guide.safetensors"))
+    files = [path.relative_to(other) for path in paths]
     for name in (state_files(other)[-1].relative_to(other), "model.safetensors", *files):
         first, second = read_tensors(one / name).tensors, read_tensors(other / name).tensors
         assert first.keys() == second.keys()

@@ -140,6 +140,19 @@ def test_each_kind_of_guidance_is_the_score_of_a_tilted_mixture(label, sigma, in
     close(guide(free, GaussianMixture(MEANS, 1.5, SHARES), 2.5, interval=interval)(x, sigma), auto)
 
 
+def test_guidance_calls_the_other_score_within_its_interval_only():
+    called, x = [], torch.zeros(2, 2, 3)
+
+    def other(x, sigma):
+        called.append(sigma)
+        return NORMAL(x, sigma)
+
+    guided, batch = guide(NORMAL, other, 2.0, interval=(0.2, 1.0)), torch.tensor([0.1, 3.0])
+    for sigma in (0.1, 0.2, 1.0, torch.tensor(3.0), batch):
+        guided(x, sigma)
+    assert called == [0.2, 1.0, batch]
+
+
 def test_guidance_that_cannot_be_meant_is_refused():
     for options, message in (
         (dict(weight=math.inf), "weight=inf: give a finite"),

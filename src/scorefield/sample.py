@@ -52,6 +52,7 @@ class Plan:
     title: str = ""
     note: str = ""
     own: Sampler | None = None  # the sampler itself, if it is not the one in `SAMPLERS`
+    guidance: float | Guidance = 1.0  # of the samples, unless another one is asked for
 
     @property
     def method(self) -> Sampler:
@@ -72,6 +73,12 @@ class Plan:
     def states(self) -> int:
         """Number of states that a chain yields."""
         return self.method.states(len(self.sigmas), **self.options)
+
+    @property
+    def others(self) -> list[ScoreModel]:
+        """Models that the score calls besides the one that is sampled, for `optimize`."""
+        weak = self.guidance.weak if isinstance(self.guidance, Guidance) else None
+        return [weak] if isinstance(weak, ScoreModel) else []
 
     def start(self, model: ScoreModel, n: int, noise: Noise) -> Samples:
         """Return n starting points of chains."""
@@ -224,7 +231,7 @@ def sample(
     seed: int = 0,
     label: Label | str | Sequence[str] | None = None,
     condition: Condition | None = None,
-    guidance: float | Guidance = 1.0,
+    guidance: float | Guidance | None = None,
     batch: int = 256,
     **options: Any,
 ) -> Float[Tensor, "n *shape"]:
@@ -235,7 +242,7 @@ def sample(
     each, by name or number; "all" spreads the samples evenly over the classes, in their order.
     `condition` is another condition, see `ScoreModel.given`, for all samples or a row for each.
     `guidance` is the strength of classifier-free guidance towards them (1 is their own score), or a
-    `Guidance` with an interval of σ, a weaker model or a classifier.
+    `Guidance` with an interval of σ, a weaker model or a classifier; by default it is the plan's.
     `batch` samples are computed at a time. Same seed, same samples.
     """
     model, plan = as_model(model), sampler
@@ -257,7 +264,7 @@ def chains(
     seed: int = 0,
     label: Label | str | Sequence[str] | None = None,
     condition: Condition | None = None,
-    guidance: float | Guidance = 1.0,
+    guidance: float | Guidance | None = None,
     batch: int = 256,
 ) -> Iterator[tuple[int, States]]:
     """Return this process's batches of chains, each with the index of its first sample.
@@ -269,6 +276,7 @@ def chains(
         raise ValueError(f"n={n}, batch={batch}: both must be whole numbers, 1 or more")
     require_prior(model)
     model.check_weights()
+    guidance = plan.guidance if guidance is None else guidance
     values = None if label is None and condition is None else dict[str, Tensor]()
     if values is not None:
         named = {} if condition is None else model.name_condition(condition)

@@ -99,13 +99,17 @@ def guide(
     """Return the classifier-free guidance s = s_u + w·(s_c − s_u) (Ho & Salimans 2022, eq. 6).
 
     w = 0 is unconditional, w = 1 conditional, and w > 1 sharpens. The paper's w is ours minus 1.
-    Outside of an interval of σ, w is 1 (Kynkäänniemi et al. 2024). With a weaker model of the same
-    condition for s_u this is autoguidance (Karras et al. 2024).
+    Outside of an interval of σ, w is 1 (Kynkäänniemi et al. 2024), and s_u is not called for a
+    single σ. With a weaker model of the same condition for s_u this is autoguidance (Karras et al.
+    2024).
     """
     weigh = weight_at(weight, interval)
 
     def guidance(x: Tensor, sigma: Sigma) -> Tensor:
-        s_u, s_c = unconditional(x, sigma), conditional(x, sigma)
+        s_c = conditional(x, sigma)
+        if _is_outside(sigma, interval):
+            return s_c
+        s_u = unconditional(x, sigma)
         return s_u + weigh(x, sigma) * (s_c - s_u)
 
     return keep_shape_and_device(conditional, guidance)
@@ -126,6 +130,13 @@ def weight_at(weight: float, interval: SigmaRange) -> Callable[[Tensor, Sigma], 
         return torch.where((low <= level) & (level <= high), match(weight, x), match(1.0, x))
 
     return weigh
+
+
+def _is_outside(sigma: Sigma, interval: SigmaRange) -> bool:
+    """Return True if σ is one number outside; a GPU's is not read, because that would wait."""
+    if isinstance(sigma, Tensor) and (sigma.numel() != 1 or sigma.device.type != "cpu"):
+        return False
+    return not interval[0] <= float(sigma) <= interval[1]
 
 
 def keep_shape_and_device(part: Score, whole: Score) -> Score:

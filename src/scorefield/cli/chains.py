@@ -2,7 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 from torch import Tensor
@@ -12,8 +14,9 @@ from ..data import Table
 from ..disk import write_file
 from ..fast import optimize
 from ..model import ScoreModel
-from ..runs.own_plan import choose_plan, open_decoder
+from ..runs.own_plan import GUIDE_FILE, choose_plan, open_decoder
 from ..sample import (
+    Plan,
     chains,
     choose_classes,
     count_evaluations,
@@ -68,8 +71,11 @@ def write_samples(
     if animate is not None:
         files.check_animation(animate, out, shape)
     plan = choose_plan(run, model, sampler, steps)
-    strength = files.read_guidance(guidance, device)
-    classes = None if label is None else choose_classes(model, label, n, strength)
+    if guidance != options.NO_GUIDANCE:
+        plan = replace(plan, guidance=files.read_guidance(guidance, device), title="")
+    elif plan.others:
+        guidance = files.describe_guidance(plan.guidance, run / GUIDE_FILE)
+    classes = None if label is None else choose_classes(model, label, n, plan.guidance)
     counts = files.count_classes(model, classes)
     about |= {
         "weights": "averaged, if the training averaged them",
@@ -84,11 +90,11 @@ def write_samples(
     # Wait until every process has looked at the files, before the first one is written.
     distributed.check_equal(**about)
     parts: Iterable[tuple[int, Iterable[State]]] = chains(
-        model, n, plan, seed=seed, label=classes, condition=condition or None, guidance=strength,
-        batch=batch,
-    )  # fmt: skip
+        model, n, plan, seed=seed, label=classes, condition=condition or None, batch=batch
+    )
     calls = len(range(0, n, batch)) * plan.evaluations
-    choice = optimize(model, batch=min(n, batch), evaluations=calls, precision=precision)
+    size: Any = {"batch": min(n, batch), "evaluations": calls}
+    choice = optimize(model, *plan.others, **size, precision=precision)
     say(f"computing: {choice}")
     frames, cost = list[Image](), Counter[int]()
     if animate is not None:
@@ -104,8 +110,8 @@ def write_samples(
         about |= record_evaluations(cost)
     kind, noun = _describe_classes(counts), "evaluation" + "s" * (cost.keys() != {1})
     cost_each = f"{describe_evaluations(cost)} {noun} each"
-    say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.sampler}, {cost_each}")
-    for hint in _hints(model, table, out, label, condition):
+    say(f"wrote {out}: {quantity(n, 'sample')}{kind} by {plan.name}, {cost_each}")
+    for hint in _hints(model, plan, table, out, label, condition):
         say(hint)
     if animate is not None and distributed.is_main():
         write_file(animate, images.animation(frames, animate.suffix, about))
@@ -144,12 +150,15 @@ def _describe_classes(counts: Mapping[str, int]) -> str:
 
 def _hints(
     model: ScoreModel,
+    plan: Plan,
     table: Table | None,
     out: Path,
     label: str | None,
     condition: Mapping[str, Tensor],
 ) -> Iterator[str]:
     """Yield what else can be chosen, and how to read the file."""
+    if plan.title:  # the run's own guidance
+        yield f"{plan.note}; --guidance 1 samples without that"
     if not condition and (example := describe_condition(model, table)):
         yield f"these are of all conditions: choose one by {example}"
     if label is None and model.classes:

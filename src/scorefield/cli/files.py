@@ -53,7 +53,14 @@ def read_guidance(settings: options.GuidanceOptions, device: str) -> Guidance:
         classifier.eval()
     elif not (classifier is None or callable(classifier)):
         raise ValueError(f"--classifier {settings.classifier}: give a function of (x, sigma)")
-    return Guidance(settings.guidance, settings.guidance_interval or EVERY_SIGMA, weak, classifier)
+    weight = 1.0 if settings.guidance is None else settings.guidance
+    return Guidance(weight, settings.guidance_interval or EVERY_SIGMA, weak, classifier)
+
+
+def describe_guidance(guidance: Any, weak: Path) -> options.GuidanceOptions:
+    """Return the options of a command that would give a run's own guidance by a weaker model."""
+    every = guidance.interval == EVERY_SIGMA
+    return options.GuidanceOptions(guidance.weight, None if every else guidance.interval, weak)
 
 
 def read_held_out(run: Path, data: str | None, count: int) -> Tensor:

@@ -100,9 +100,13 @@ class GuidanceOptions:
     """Guidance towards the class or the condition."""
 
     guidance: Annotated[
-        float,
-        arg(help="strength of guidance: 1 is the class's own score; with a classifier, 0 is none"),
-    ] = 1.0
+        float | None,
+        arg(
+            metavar="FLOAT",
+            help="strength of guidance: 1 is the class's own score; with a classifier, 0 is none; "
+            "by default the run's own (1 also switches that off)",
+        ),
+    ] = None
     guidance_interval: Annotated[
         tuple[float, float] | None,
         arg(
@@ -129,8 +133,7 @@ class GuidanceOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return the options that were given, in a form for JSON."""
-        values = vars(self) | {"guidance": None if self.guidance == 1 else self.guidance}
-        values["autoguidance"] = self.autoguidance and str(self.autoguidance)
+        values = vars(self) | {"autoguidance": self.autoguidance and str(self.autoguidance)}
         return {name: value for name, value in values.items() if value is not None}
 
 

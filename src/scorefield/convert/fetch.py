@@ -26,7 +26,9 @@ HUB_NAME = re.compile(
     r"(?:@(?P<revision>refs/\w+/[^/]+|[^/]+))?(?:/(?P<file>.+))?",
     re.ASCII,
 )
-RUN_FILES = ("model.json", "config.json", "data.json", "table.json", "latents.json")
+RUN_FILES = (
+    *("model.json", "config.json", "data.json", "table.json", "latents.json", "guide.safetensors"),
+)
 """Files of a run that travel with its model.safetensors; `save` writes the first one too."""
 LAYOUT_FILES = re.compile(
     r"((unet|scheduler|unet/scheduler)/)?(model_index|(scheduler_)?config)\.json"

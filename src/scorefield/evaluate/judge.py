@@ -79,7 +79,9 @@ def evaluate(
     split = "held out" if source is data.test else "training data"
     against = f"{data.name}, {split}, {len(source)} samples"
     calls = -(-n // batch) * sum(plan.evaluations for plan in plans)
-    choice = optimize(model, batch=min(batch, n), evaluations=calls)  # without TF32 from here on
+    others = [other for plan in plans for other in plan.others]
+    # without TF32 from here on
+    choice = optimize(model, *others, batch=min(batch, n), evaluations=calls)
     with _enter(f"reference: {against}; features: {features.about}", progress):
         real = reference_of(source, features, cache)
     if progress and distributed.is_main():

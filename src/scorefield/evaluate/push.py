@@ -19,10 +19,10 @@ from ..data import LATENTS_FILE
 from ..disk import open_regular, read_text, write_file
 from ..model import ScoreModel
 from ..runs import config
-from ..runs.build import build_plan
 from ..runs.journal import METRICS_FILE
+from ..runs.own_plan import choose_plan
 from ..runs.track import SAMPLE_GRIDS
-from ..sample import make_plan, sample
+from ..sample import sample
 from ..show import images
 from ..values import HUB_PREFIX, import_extra
 from .card import GRID_FILE, describe_metrics, model_card, read_figures
@@ -172,8 +172,7 @@ def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
     shape = model.prior.mean.shape if model.prior is not None else ()
     if not images.is_picture(shape) or model.condition_shapes or (home / LATENTS_FILE).exists():
         return ""
-    path = home / "config.json"
-    plan = build_plan(model, config.read(path).sampling) if path.exists() else make_plan(model)
+    plan = choose_plan(home, model)
     x = sample(model, GRID_IMAGES, plan, label="all" if model.classes else None)
     write_file(out, images.png(images.grid(x), {"sampler": plan.sampler, "n": GRID_IMAGES}))
     classes = ", evenly of all classes" if model.classes else ""

@@ -8,8 +8,8 @@ from .. import distributed
 from ..checkpoint import load_stored, newest_checkpoint, read_tensors, run_directory
 from ..data import Dataset
 from ..model import ScoreModel
-from ..runs.build import build_plan
 from ..runs.config import Experiment
+from ..runs.own_plan import choose_plan
 from ..runs.resume import OwnData, open_data
 from ..sample import suitable_samplers
 from .evaluation import Evaluation
@@ -42,7 +42,7 @@ def evaluate_run(
     return evaluate(
         model,
         dataset,
-        plans=[build_plan(model, experiment.sampling, sampler, steps)],
+        plans=[choose_plan(Path(directory), model, sampler, steps)],
         features=make_features(features, dataset, weights=inception, device=model.device or "cpu"),
         frontier=[plan for name in others for plan in frontier_plans(model, name)],
         flips=experiment.data.flip,

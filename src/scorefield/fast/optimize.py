@@ -127,7 +127,7 @@ def compile_unavailable_reason(device: str) -> str | None:
 
 def optimize(
     model: ScoreModel,
-    *,
+    *others: ScoreModel,
     batch: int = 1,
     evaluations: int | None = None,
     train: bool = False,
@@ -135,14 +135,16 @@ def optimize(
 ) -> Choice:
     """Choose the fastest computation on the model's device, apply the choice, and return it.
 
-    Call this after `to`: the model is changed in place. `batch` is the number of samples at once,
-    `evaluations` that of network calls (None means many), and training needs gradients. The error
-    of the score by `precision` is 1e-5 for "float32", 1e-3 for "tf32" and up to 2 % for "bfloat16";
-    "auto" is float32, except in training on a GPU that has bfloat16. On a GPU, TF32 is a setting of
-    the whole process, which is switched off unless "tf32" allows it.
+    Call this after `to`: the model is changed in place, and so are `others`, models of its kind.
+    `batch` is the number of samples at once, `evaluations` that of network calls (None means many),
+    and training needs gradients. The error of the score by `precision` is 1e-5 for "float32", 1e-3
+    for "tf32" and up to 2 % for "bfloat16"; "auto" is float32, except in training on a GPU that has
+    bfloat16. On a GPU, TF32 is a setting of the whole process, which is switched off unless "tf32"
+    allows it.
     """
     choice = choose(model, batch=batch, evaluations=evaluations, train=train, precision=precision)
-    choice.apply(model)
+    for changed in (model, *others):
+        choice.apply(changed)
     return choice
 
 

@@ -119,6 +119,12 @@ class Sampling:
     levels: int | None = None
     grid: Literal["karras", "geometric"] = "karras"  # spacing of the levels of the other samplers
     denoise: bool = True  # end with the step to σ = 0
+    # strength of autoguidance, away from the run's average at an earlier step; 1 is none, and the
+    # distribution of the data
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] | None = None  # σ with this strength, by default all
+    # step of that average; by default half of all, or with a budget the first of the cool-down
+    guide: int | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ FIELD_LIMITS: Sequence[tuple[Callable[[float, float], bool], float, str, str]] =
      "training.ema training.snapshots training.references keeping.log keeping.evaluate "
      "keeping.samples keeping.checkpoint machine.threads seed"),
     (ge, 1, "1 or more", "levels.count training.steps training.batch training.accumulate "
-     "training.plateau training.stage sampling.steps keeping.last"),
+     "training.plateau training.stage sampling.steps sampling.guide keeping.last"),
     (ge, 2, "2 or more", "sampling.levels"),
     (gt, 0, "more than 0", "levels.std levels.sigma_data levels.sigma_max levels.sigma_min "
      "training.budget training.clip training.clip_quantile training.eps sampling.epsilon"),
@@ -355,6 +361,13 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
             f"training.cooldown={[*map(list, pieces)]}: give [], or [first, end] with ascending "
             f"first steps, the last of which ends at training.steps={steps}"
         )
+    interval, guide = experiment.sampling.guidance_interval, experiment.sampling.guide
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(
+            f"sampling.guidance_interval={[*interval]}: give two noise levels, 0 ≤ low < high"
+        )
+    if guide is not None and guide >= steps and experiment.training.budget is None:
+        raise ValueError(f"sampling.guide={guide}: give a step before training.steps={steps}")
     data, start = experiment.data, experiment.start
     tuned = experiment.training.objective == "consistency"
     if experiment.sampling.sampler == "consistency" and not tuned:

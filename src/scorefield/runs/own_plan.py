@@ -1,27 +1,70 @@
 """The run that a model belongs to: its configuration, plan, decoder of latents, and lock."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import run_directory
+from ..checkpoint import MODEL_FILE, load_stored, read_tensors, run_directory
 from ..convert import is_other
 from ..data import LATENTS_FILE, Latents
 from ..disk import is_locked
+from ..inverse import Guidance
 from ..model import ScoreModel
 from ..sample import Plan, make_plan
+from ..score import EVERY_SIGMA
 from . import config
 from .build import build_plan
 
+GUIDE_FILE = "guide.safetensors"
+"""File of a run's average at an earlier step, which its samples are guided away from."""
 
-def choose_plan(run: Path, model: ScoreModel, sampler: str | None, steps: int | None) -> Plan:
-    """Return the run's own plan, unless another sampler is asked for."""
+
+def choose_plan(
+    run: str | Path, model: ScoreModel, sampler: str | None = None, steps: int | None = None
+) -> Plan:
+    """Return the run's own plan, unless another sampler is asked for.
+
+    Its guidance, if it has one, is for the run's model, not for an earlier model of the run.
+    """
+    run = Path(run)
     experiment = read_settings(run)
     if experiment is None:
         return make_plan(model, sampler, steps)
-    return build_plan(model, experiment.sampling, sampler, steps)
+    sampling = experiment.sampling
+    plan = build_plan(model, sampling, sampler, steps)
+    if sampling.guide is None or plan.sampler != sampling.sampler:
+        return plan
+    has_model = (run / MODEL_FILE).exists()
+    later = has_model and read_tensors(run / MODEL_FILE).about.get("step", 0) > sampling.guide
+    return guide_plan(plan, run, model, sampling) if later else plan
+
+
+def guide_plan(plan: Plan, run: Path, model: ScoreModel, sampling: config.Sampling) -> Plan:
+    """Return a plan with the autoguidance of a run, of which it is the own one."""
+    if sampling.guidance == 1:
+        return plan
+    path = run / GUIDE_FILE
+    fix = "put the file back, or set sampling.guidance to 1 in config.json for samples without it"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} is missing, the average of step {sampling.guide} that the run's samples are "
+            f"guided away from: {fix}"
+        )
+    stored = read_tensors(path)
+    if (step := stored.about.get("step")) != sampling.guide:
+        raise ValueError(f"{path} is of step {step}, but sampling.guide={sampling.guide}: {fix}")
+    weak = load_stored(stored).to(model.device or "cpu")
+    interval = sampling.guidance_interval or EVERY_SIGMA
+    return replace(
+        plan,
+        guidance=Guidance(sampling.guidance, interval, weak),
+        title=f"{plan.sampler}, guided",
+        note=f"guided away from the average of step {step}, with weight {sampling.guidance:g}: "
+        "sharper and less diverse than the data",
+    )
 
 
 def read_settings(run: Path) -> config.Experiment | None:

@@ -57,6 +57,10 @@ def resolve(experiment: Experiment, data: Dataset) -> tuple[Experiment, str]:
     experiment = replace(
         experiment, data=settings, levels=levels, training=training, machine=machine
     )
+    sampling = experiment.sampling
+    if sampling.guidance != 1 and sampling.guide is None and training.budget is None:
+        sampling = replace(sampling, guide=max(1, training.steps // 2))
+        experiment = replace(experiment, sampling=sampling)
     experiment = replace(experiment, network=_fill_network(experiment, data))
     return _choose_backend(experiment, data)
 

@@ -7,6 +7,7 @@
     checkpoints/      the last states to resume from
     tracker.json      the name of the run in a tracker, if there is one, and figures it received
     samples/          grids of samples during training
+    guide.safetensors an earlier average, if sampling.guidance guides samples away from it
     snapshots/        averages of the weights, of which `average` makes one of any length
     model.safetensors, model.json    the averaged model: best held-out loss, or the last
 
@@ -42,6 +43,7 @@ from .build import Parts, build_plan, build_schedule
 from .config import Experiment, as_json
 from .heldout import HELDOUT_SAMPLES, heldout_losses, select_condition, take_condition
 from .journal import Journal
+from .own_plan import GUIDE_FILE, guide_plan
 from .pace import Pace
 from .signals import Interrupted, Signals
 from .state import (
@@ -175,6 +177,7 @@ class Run:
         keeping, training = self.experiment.keeping, self.experiment.training
         due = (keeping.evaluate, keeping.samples, keeping.checkpoint, training.snapshots)
         look = self.at_end or is_look(self.step, self.parts.device)
+        look = look or self.step == self.experiment.sampling.guide
         return look or any(_due(self.step, n) for n in due)
 
     def _look(self, unread: list[Update], journal: Journal | None) -> bool:
@@ -242,7 +245,11 @@ class Run:
             if message and distributed.is_main():
                 warnings.warn(message, stacklevel=2)
             training = replace(training, cooldown=[*training.cooldown, piece], steps=piece[1])
-            self.experiment = replace(self.experiment, training=training)
+            sampling = self.experiment.sampling
+            if sampling.guidance != 1 and sampling.guide is None:
+                sampling = replace(sampling, guide=self.step)
+            self.experiment = replace(self.experiment, training=training, sampling=sampling)
+            self._save_guide()  # before the record of its step, so that a resumed run has it
             if distributed.is_main():
                 text = as_json(self.experiment)
                 write_file(self.directory / "config.json", text.encode())
@@ -263,6 +270,7 @@ class Run:
                 lines.append(line)
         if distributed.is_main() and (last or _due(self.step, training.snapshots)):
             save_snapshots(self.directory, self.parts, self.step)
+        self._save_guide()
         late = monotonic() - self._saved >= CHECKPOINT_EVERY
         if last or late or _due(self.step, keeping.checkpoint):
             self.save()
@@ -272,12 +280,21 @@ class Run:
         if _due(self.step, keeping.evaluate):
             self.pace.closing = monotonic() - begin
 
+    def _save_guide(self) -> None:
+        """Write the average that guides samples, if this is its step."""
+        if distributed.is_main() and self.step == self.experiment.sampling.guide:
+            about = {"step": self.step}
+            checkpoint.save(self.model, self.directory / GUIDE_FILE, about=about)
+
     def _write_grid(self) -> None:
         """Write samples of the classes in their order, or of held-out conditions, if pictures."""
         data, latents = self.parts.data, self.parts.data.latents
         if not (latents.is_available if latents else images.is_picture(data.train.shape)):
             return
-        plan = build_plan(self.model, self.experiment.sampling)
+        sampling = self.experiment.sampling
+        plan = build_plan(self.model, sampling)
+        if sampling.guide is not None and sampling.guide < self.step:
+            plan = guide_plan(plan, self.directory, self.model, sampling)
         source, numbers = data.test or data.train, torch.arange(GRID_SAMPLES)
         if self.experiment.data.labels and not condition_shapes(source):
             condition: RowCondition = numbers * len(self.model.classes) // GRID_SAMPLES

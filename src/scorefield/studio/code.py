@@ -30,14 +30,21 @@ def plan_options(studio: Studio, wanted: SampleSettings) -> dict[str, Any]:
 
 def plan_as_python(studio: Studio, wanted: SampleSettings) -> str:
     """Return the lines that load the model and make the plan."""
-    words = "model", repr(wanted.plan(studio).sampler)
+    own, run = wanted.plan(studio), repr(str(studio.run))
+    others, imports = "", "from scorefield.fast import optimize"
+    words = as_arguments("model", repr(own.sampler), **plan_options(studio, wanted))
+    plan = f"sf.make_plan({words})"
+    if own.others:  # the run's own guidance
+        words = as_arguments(run, "model", sampler=wanted.sampler, steps=wanted.steps)
+        plan, others = f"runs.choose_plan({words})", "*plan.others, "
+        imports = f"from scorefield import runs\n{imports}"
     return f"""
 import scorefield as sf
-from scorefield.fast import optimize
+{imports}
 
-model = sf.load({str(studio.run)!r})
-plan = sf.make_plan({as_arguments(*words, **plan_options(studio, wanted))})
-optimize(model, batch={wanted.n}, evaluations=plan.evaluations)
+model = sf.load({run})
+plan = {plan}
+optimize(model, {others}batch={wanted.n}, evaluations=plan.evaluations)
 """
 
 
@@ -71,11 +78,15 @@ def write_pictures(settings: Mapping[str, Any], studio: Studio) -> dict[str, str
 
 def write_path(settings: Mapping[str, Any], studio: Studio) -> dict[str, str | None]:
     """Return the Python that gives the same path between two seeds."""
-    wanted, score = parse_settings(SeedPath, settings), "model"
+    wanted, suffix = parse_settings(SeedPath, settings), ""
     if wanted.label is not None:
-        score = f"model.given({wanted.condition(studio)})"
+        suffix = f".given({wanted.condition(studio)})"
+    score = f"model{suffix}"
     if wanted.guidance != 1:
         score = f"sf.guide({score}, model, {wanted.guidance!r})"
+    elif wanted.plan(studio).others:
+        own = "plan.guidance"
+        score = f"sf.guide({score}, {own}.weak{suffix}, {own}.weight, interval={own}.interval)"
     python = f"""import torch
 {plan_as_python(studio, wanted)}
 weights = torch.linspace(0, 1, {wanted.n})

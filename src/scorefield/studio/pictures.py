@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -46,27 +46,22 @@ class SampleSettings:
     seed: Annotated[int, Between(0, MAX_SEED)] = 0
     n: Annotated[int, Between(1, MAX_IMAGES)] = 16
     label: str | None = None
-    guidance: Annotated[float, Between(-MAX_GUIDANCE, MAX_GUIDANCE)] = 1.0
-
-    @property
-    def calls(self) -> int:
-        """Number of network calls in an evaluation of the score; guidance has a second one."""
-        return 1 if self.guidance == 1 else 2
+    guidance: Annotated[float, Between(-MAX_GUIDANCE, MAX_GUIDANCE)] = 1.0  # 1 is the run's own
 
     def plan(self, studio: Studio) -> Plan:
         """Return the plan, as `scorefield sample` chooses it."""
         if studio.run is None:
-            return make_plan(studio.model, self.sampler, self.steps)
-        return choose_plan(studio.run, studio.model, self.sampler, self.steps)
+            plan = make_plan(studio.model, self.sampler, self.steps)
+        else:
+            plan = choose_plan(studio.run, studio.model, self.sampler, self.steps)
+        return plan if self.guidance == 1 else replace(plan, guidance=self.guidance)
 
     def chains(self, studio: Studio) -> Iterator[State]:
         """Return the states of the chains of `sample` with these settings."""
         model, plan = studio.model, self.plan(studio)
-        optimize(model, batch=self.n, evaluations=plan.evaluations)
-        ((_, states),) = chains(
-            model, self.n, plan, seed=self.seed, label=self.label, guidance=self.guidance,
-            batch=MAX_IMAGES,
-        )  # fmt: skip
+        optimize(model, *plan.others, batch=self.n, evaluations=plan.evaluations)
+        seed, label = self.seed, self.label
+        ((_, states),) = chains(model, self.n, plan, seed=seed, label=label, batch=MAX_IMAGES)
         return states
 
 
@@ -91,10 +86,10 @@ class SeedPath(SampleSettings):
     def chains(self, studio: Studio) -> Iterator[State]:
         """Return the states of the chains."""
         model, plan = studio.model.eval(), self.plan(studio)
-        optimize(model, batch=self.n, evaluations=plan.evaluations)
+        optimize(model, *plan.others, batch=self.n, evaluations=plan.evaluations)
         weights = torch.linspace(0, 1, self.n)
         noise = interpolated(seeded(self.seed), seeded(self.other), weights)
-        score = guided_score(model, self.condition(studio), self.guidance)
+        score = guided_score(model, self.condition(studio), plan.guidance)
         return plan.run(score, plan.start(model, self.n, noise), noise)
 
     def condition(self, studio: Studio) -> dict[str, int] | None:
@@ -156,6 +151,11 @@ def describe_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[F
     yield Frame(header)
 
 
+def count_calls(plan: Plan) -> int:
+    """Return the number of network calls in an evaluation of the score, 2 with guidance."""
+    return 1 if plan.guidance == 1 else 2
+
+
 def count_steps(plan: Plan) -> int:
     """Return the `steps` of a plan: levels, or the steps at each level of a ladder."""
     return int(plan.options["steps"]) if plan.method.annealed else len(plan.sigmas)
@@ -165,7 +165,7 @@ def describe_plan(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame
     """Yield the cost and the noise levels of a plan, before it is run."""
     wanted = parse_settings(SampleSettings, settings)
     plan = wanted.plan(studio)
-    header = {"evaluations": plan.evaluations, "calls": wanted.calls * plan.evaluations}
+    header = {"evaluations": plan.evaluations, "calls": count_calls(plan) * plan.evaluations}
     yield Frame({"keep": True, "levels": plan.sigmas.tolist(), **header})
 
 
@@ -222,7 +222,7 @@ def frame_of(
     evaluations = torch.as_tensor(state.evaluations).float().mean().item()
     header = {
         "step": state.step, "of": plan.states, "sigma": state.sigma, "evaluations": evaluations,
-        "calls": wanted.calls * evaluations, "seconds": seconds, "n": wanted.n,
+        "calls": count_calls(plan) * evaluations, "seconds": seconds, "n": wanted.n,
         "sampler": plan.sampler, **more,
     }  # fmt: skip
     shown = {"x": to_bytes(decode(state.x)), "denoised": to_bytes(decode(state.denoised))}
