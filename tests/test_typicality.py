@@ -13,11 +13,13 @@ from scipy.stats import kstest
 from sklearn.datasets import load_digits
 
 from scorefield import (
+    NCSN,
     Gaussian,
     GaussianMixture,
     Precondition,
     Prior,
     ScoreModel,
+    geometric,
     log_likelihood,
     seeded,
 )
@@ -76,6 +78,13 @@ def test_a_class_is_scored_by_its_density_among_held_out_samples_of_it():
             torch.testing.assert_close(densities.log_prob, truth.double(), rtol=0, atol=0.06)
     with pytest.raises(ValueError, match=r"label=1: there is no held-out sample of this class"):
         score_data(model, Dataset("x", Arrays(x)), Arrays(x, 0 * labels), label=1)
+
+
+def test_a_model_of_a_ladder_is_refused_with_a_way_out():
+    prior, row = Prior(torch.zeros(2), torch.tensor(0.25)), NCSN(geometric(5.0, 0.1, 10))
+    model, x = ScoreModel(Labelled(), row, prior=prior), Arrays(torch.randn(4, 2))
+    with pytest.raises(ValueError, match=r"knows only its ladder's levels.* on a range of σ"):
+        score_data(model, Dataset("x", x), x)
 
 
 def test_the_error_of_few_probes_covers_the_truth():
