@@ -42,8 +42,7 @@ from .table import Cell, Table
 WIDTHS = (16, 32, 32)
 BATCH = 64
 EVALUATIONS = 32
-"""Calls of a network for each sample; Heun's method, which ends with one, and a guided plan, which
-calls two networks, take 31."""
+"""Calls of a network for each sample; Heun's method, which ends with one, takes 31."""
 SAMPLERS_OF_OURS = ("dpm_solver_sde", "heun")
 """That of the runs whose network the budget chooses, and the default of the others."""
 AT_ONCE = 250

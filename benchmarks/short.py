@@ -37,6 +37,7 @@ SHORT_PLANS = {
     "Heun with churn": ("churn", 16, {"amount": 10, "s_max": 3}, 1.0),
     "SDE-DPM-Solver++": ("dpm_solver_sde", 32, {}, 1.0),
     "SDE-DPM-Solver++, autoguidance": ("dpm_solver_sde", 16, {}, 2.0),
+    "SDE-DPM-Solver++, as a budget guides": ("dpm_solver_sde", 21, {}, 1.5),
 }
 """By title: the sampler, its levels, its options and the weight of autoguidance."""
 

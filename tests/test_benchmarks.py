@@ -193,11 +193,14 @@ def test_a_contest_trains_on_images_for_a_time_and_judges_samples(tmp_path):
     (table,) = peers.run(Setting(quick=True, out=tmp_path, data="digits", only=only))
     assert [*table.columns] == ["", "steps", "M weights", "sampler", "Fréchet distance", "ratio"]
     packages_, steps, _, samplers, distances, ratios = zip(*table.rows, strict=True)
-    assert packages_ == (only[0], *only)
-    assert samplers == ("dpm_solver_sde", "heun", "DPM-Solver++")
+    assert {*zip(packages_, samplers, strict=True)} - {(only[0], "dpm_solver_sde, guided")} == {
+        (only[0], "dpm_solver_sde"),
+        (only[0], "heun"),
+        (only[1], "DPM-Solver++"),
+    }  # few steps, as here, may end before there is a guide
     assert min(steps) >= 1
     assert ratios == tuple(distance / distances[0] for distance in distances)
-    assert len({*distances}) == 3
+    assert len({*distances}) == len(distances)
     assert "as many training images have 6." in table.notes[0]
     for name in ("scorefield--chosen-dpm_solver_sde", "diffusers-DPM-Solver++"):
         with Image.open(tmp_path / f"{name}.png") as sheet:
@@ -229,6 +232,7 @@ def test_a_short_training_is_judged_by_each_sampler(monkeypatch):
     assert [row[:2] for row in table.rows] == [
         ["SDE-DPM-Solver++", 32],
         ["SDE-DPM-Solver++, autoguidance", 16],
+        ["SDE-DPM-Solver++, as a budget guides", 21],
     ]
     with pytest.raises(ValueError, match="name them, as in --data pictures/"):
         next(short.run(replace(setting, data=None)))

@@ -166,16 +166,17 @@ def test_a_chosen_network_averages_its_targets_unless_settings_say_otherwise():
     assert planned.levels.mean == pytest.approx(math.log(0.6 * planned.levels.sigma_data))
 
 
-def test_a_network_chosen_on_a_cpu_is_sampled_with_noise_unless_settings_say_otherwise(clock):
+def test_a_network_chosen_on_a_cpu_is_sampled_with_guidance_unless_settings_say_otherwise(clock):
     clock.cost = lambda run: 1.0  # two steps of the first candidate
     settings = ["network.kind=auto", "training.budget=12", "sampling.guide=3"]
-    guided = ["sampling.sampler=unipc", "sampling.steps=32", "sampling.guidance=2"]
-    own_plan = Sampling("unipc", 32, guidance=2.0)
-    for own, sampling in (([], Sampling("dpm_solver_sde")), (guided, own_plan)):
+    chosen = Sampling("dpm_solver_sde", 21, guidance=1.5, guidance_interval=(0.1, 5.0))
+    plain = ["sampling.sampler=unipc", "sampling.steps=32", "sampling.guidance=1"]
+    unguided = Sampling("unipc", 32, guidance_interval=(0.1, 5.0))
+    for own, sampling in (([], chosen), (plain, unguided)):
         experiment = override(Experiment(), [*settings, *own])
         planned, _, text = fit_budget(experiment, _noise_images(), own, Pace(0.0))
         assert planned.sampling == sampling
-        assert ("samples are guided" in text) == bool(own)
+        assert ("--sampling.guidance=1 leaves that out" in text) == (not own)
 
 
 @pytest.mark.usefixtures("small_candidates")

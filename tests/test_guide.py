@@ -76,7 +76,7 @@ def test_sample_is_guided_without_an_option_and_unguided_with_one(copy, capsys):
         np.testing.assert_allclose(np.load("x.npy"), expected, rtol=1e-4)
         assert json.loads(Path("x.npy.json").read_text())["guidance"] == weight
         out = capsys.readouterr().out
-        assert ("less diverse than the data; --guidance 1 samples without" in out) == (not options)
+        assert ("the data's distribution; --guidance 1 samples without" in out) == (not options)
 
 
 def test_only_the_samples_of_a_guided_run_are_guided(copy):

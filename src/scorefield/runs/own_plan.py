@@ -62,8 +62,8 @@ def guide_plan(plan: Plan, run: Path, model: ScoreModel, sampling: config.Sampli
         plan,
         guidance=Guidance(sampling.guidance, interval, weak),
         title=f"{plan.sampler}, guided",
-        note=f"guided away from the average of step {step}, with weight {sampling.guidance:g}: "
-        "sharper and less diverse than the data",
+        note=f"guided away from the average of step {step} with weight {sampling.guidance:g}, so "
+        "not of the data's distribution",
     )
 
 
