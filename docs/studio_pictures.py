@@ -24,7 +24,7 @@ PUBLISHED = {
     "plane-wide-light": 1070,
     "network-wide-light": 900,
     "images-wide-light": 1450,
-    "restore-wide-dark": 1410,
+    "restore-wide-dark": 1430,
     "runs-wide-dark": 860,
     "plane-narrow-dark": 1150,
 }

@@ -342,6 +342,56 @@ def test_a_restoration_that_is_refused_leaves_the_completions_as_they_were(open_
         exported(page, tmp_path / "replay.html")
 
 
+@pytest.fixture
+def release(monkeypatch):
+    """Let the samples with seed 1 go on after their third state, which wait for this call."""
+    released = threading.Event()
+    real = JOBS["images.sample"]
+
+    def held(studio, settings):
+        for i, state in enumerate(real(studio, settings)):
+            yield state
+            assert (settings["seed"], i) != (1, 2) or released.wait(60)
+
+    monkeypatch.setitem(JOBS, "images.sample", held)
+    yield released.set
+    released.set()
+
+
+def test_a_state_that_is_chosen_while_others_are_sampled_stays(open_page, release):
+    with open_page("#/images?n=1&steps=6") as page:
+        wait(page, "State", "State 6 of 6")
+        page.get_by_role("button", name="Next seed").click()
+        wait(page, "State", "State 3 of 6")
+        page.get_by_label("Noise level σ").press("Home")
+        wait(page, "State", "State 1 of 6")
+        release()
+        page.get_by_label("You are here").filter(has_text="On this page an image took").wait_for()
+        wait(page, "State", "State 1 of 6")
+
+
+WATCH_NOTE = """(note) => {
+  const canvas = document.querySelector("canvas[aria-label='Completions']");
+  const before = canvas.toDataURL();
+  globalThis.drawn = new Promise((resolve) => {
+    new MutationObserver(() => note.textContent || resolve(canvas.toDataURL() !== before))
+      .observe(note, { childList: true });
+  });
+}"""
+"""See whether other completions are drawn when the note goes."""
+
+
+def test_without_motion_old_completions_keep_their_note(open_page):
+    with open_page("#/restore?heldout=2&n=2&steps=3", reduced_motion="reduce") as page:
+        restore(page)
+        page.get_by_label("Seed", exact=True).fill("1")
+        page.keyboard.press("Enter")
+        wait(page, "Settings", "These are of other settings")
+        page.get_by_label("Settings", exact=True).evaluate(WATCH_NOTE)
+        page.get_by_role("button", name="Restore", exact=True).click()
+        assert page.evaluate("drawn")
+
+
 def test_guidance_waits_for_a_class(open_page):
     with open_page("#/images?n=1&steps=2&guidance=3") as page:
         wait(page, "State", "State 2 of 2, σ = 0, 3 evaluations of the score, 0")
@@ -420,6 +470,11 @@ def test_an_upload_is_shown_again_after_a_reload_unless_it_is_forgotten(open_pag
         wait(page, "Known", "32 of 64 pixels are known")
         wait_for_address(page)
         assert "upload" not in page.url
+        page.get_by_label("Your own image").set_input_files("own.png")
+        wait(page, "Uploaded", "Chosen: own.png")
+        page.get_by_label("Held-out image").fill("1")  # as before
+        page.keyboard.press("Enter")
+        page.get_by_text("Chosen: own.png").wait_for(state="hidden")
 
 
 def test_an_upload_that_cannot_be_read_is_not_shown_as_another_image(open_page):

@@ -178,6 +178,22 @@ def test_a_link_leads_back_to_a_view_as_it_was(open_page):
         assert "seed=7" in page.url
 
 
+LEAVE = """(slider) => {
+  location.hash = "#/runs";
+  slider.dispatchEvent(new Event("input"));
+  document.body.click();
+}"""
+"""Go to another address, and write the one of a change before the browser reports it."""
+
+
+def test_a_change_of_the_address_is_not_taken_back_by_the_view_that_is_left(open_page):
+    with open_page("#/plane") as page:
+        page.locator(".ladder .tick").first.wait_for()
+        page.get_by_label("Noise level σ of the picture").evaluate(LEAVE)
+        page.get_by_role("heading", name="Runs", level=2).wait_for()
+        assert page.url.endswith("#/runs")
+
+
 DRAG = """(slider) => {
   const { replaceState } = history;
   let writes = 0;
@@ -191,6 +207,16 @@ DRAG = """(slider) => {
 """Move a slider without a rest; return the writes of the address, and the address."""
 
 
+MOVE_TWICE = """(slider) => {
+  for (const share of [0.3, 0.6]) {
+    slider.value = slider.max * share;
+    slider.dispatchEvent(new Event("input"));
+  }
+  return slider.value;
+}"""
+"""Move a slider to a place whose address is written after a pause, in which a reload may come."""
+
+
 def test_a_drag_writes_the_address_rarely_and_its_end_is_in_it(open_page):
     """Chrome ignores changes of the address that are more frequent than about 20 a second."""
     with open_page("#/plane") as page:
@@ -200,6 +226,10 @@ def test_a_drag_writes_the_address_rarely_and_its_end_is_in_it(open_page):
         assert writes <= 1  # the first, or none if the page has just written it
         page.wait_for_function("address => location.hash !== address", arg=address)
         end = slider.input_value()
+        page.reload()
+        page.locator(".ladder .tick").first.wait_for()
+        assert float(slider.input_value()) == pytest.approx(float(end), abs=1e-3)
+        end = slider.evaluate(MOVE_TWICE)
         page.reload()
         page.locator(".ladder .tick").first.wait_for()
         assert float(slider.input_value()) == pytest.approx(float(end), abs=1e-3)
@@ -291,6 +321,19 @@ FOLLOW = """async () => {
 def test_the_end_of_one_job_leaves_the_error_of_another(page):
     texts = page.evaluate(FOLLOW)
     assert texts == ["Reading", "Restoring", "Wrong", "Wrong", "Restoring", ""]
+
+
+TICKS = "async (range) => (await import('/page/curves.js')).axisTicks(...range)"
+
+
+def test_ticks_of_the_loss_are_round(page):
+    for range_, ticks in (
+        ([0.02, 3.7, True], [0.03, 0.1, 0.3, 1, 3]),
+        ([0.4, 0.9, True], [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]),
+        ([1e-9, 10, True], [1e-9, 1e-6, 1e-3, 1]),
+        ([-1.7, 0.4, False], [-1.5, -1, -0.5, 0]),
+    ):
+        assert page.evaluate(TICKS, range_) == pytest.approx(ticks)
 
 
 FORMAT = """async ([name, value]) => (await import("/page/ui.js"))[name](value)"""

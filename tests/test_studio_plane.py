@@ -376,10 +376,10 @@ ORANGE = (0xB8, 0x6E, 0x00)
 
 @pytest.mark.parametrize(
     ("steps", "motion"),
-    [(100, "reduce"), pytest.param(300, "no-preference", marks=pytest.mark.slow)],
+    [(200, "reduce"), pytest.param(300, "no-preference", marks=pytest.mark.slow)],
 )
 def test_figure_3_happens_on_the_page(open_page, steps, motion):
-    """In 300 steps at a level, as the page does by itself, and quickly in 100 without motion."""
+    """In 300 steps at a level, as the page does by itself, and quickly in 200 without motion."""
     view = f"#/plane?first_steps={steps}&second_steps={steps}&speed=4"
     window = {"width": 1000, "height": 800}
     with open_page(view, viewport=window, reduced_motion=motion) as page:
@@ -851,6 +851,7 @@ def test_code_and_replay_are_of_the_particles_when_settings_have_changed(open_pa
         seed.fill("5")
         seed.press("Enter")
         note.wait_for()
+        page.get_by_label("Method").first.select_option("heun")
         page.get_by_role("button", name="Copy as code").click()
         names = {}
         exec(page.get_by_label("Python", exact=True).inner_text(), names)
@@ -860,8 +861,13 @@ def test_code_and_replay_are_of_the_particles_when_settings_have_changed(open_pa
             page.get_by_role("button", name="Export HTML").click()
         (place,) = re.findall("Recorded .*<code>(.*)</code>", download.value.path().read_text())
         assert "seed=3" in place
+        names = re.findall("<figcaption>(.*)</figcaption>", download.value.path().read_text())
+        assert names[:2] == ["Langevin, plain", "Langevin, plain: weights of the modes"]
         seed.fill("3")
         seed.press("Enter")
+        page.get_by_label("Method").first.select_option("langevin")
+        page.locator(".group.first input").fill("1")
+        page.locator(".group.first input").press("Enter")
         note.wait_for(state="hidden")
 
 

@@ -138,6 +138,15 @@ def test_the_run_that_is_shown_is_marked_in_the_list(open_page, pictured):
         assert page.locator("tr[aria-selected=true] button").inner_text() == pictured.name
 
 
+def test_a_long_name_hides_no_column_on_a_narrow_screen(open_page, studio, monkeypatch):
+    one = {"name": "n" * 64, "state": "failed", "step": 0, "steps": 5, "loss": 1, "heldout": 1}
+    monkeypatch.setattr(studio.app.state.trainings, "summarise_all", lambda: [one])
+    with open_page("#/runs", viewport={"width": 360, "height": 740}) as page:
+        last = page.get_by_role("columnheader", name="Held out")
+        box = last.bounding_box()
+        assert box["x"] + box["width"] <= 360
+
+
 def test_a_replay_of_a_run_shows_its_grids_over_the_steps(open_page, pictured, tmp_path):
     with open_page(f"#/runs?run={pictured.name}") as page:
         page.get_by_role("img", name="Samples of pictured at step 20").wait_for()

@@ -1,6 +1,23 @@
 // The curves of a training on a canvas.
 
+import { roundTicks } from "./draw.js";
 import { formatTicks } from "./ui.js";
+
+const LOG_DIGITS = [[1], [1, 3], [1, 2, 5]]; // first digits of the numbers on a logarithmic axis
+const MOST_TICKS = 5;
+
+/** Return some round numbers between two, for an axis that is logarithmic or not. */
+export function axisTicks(low, high, log) {
+  const first = Math.floor(Math.log10(low));
+  const powers = log ? Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, k) => first + k) : [];
+  for (const digits of LOG_DIGITS) {
+    const ticks = powers.flatMap((power) => digits.map((digit) => digit * 10 ** power))
+      .filter((tick) => low <= tick && tick <= high);
+    const stride = Math.ceil(ticks.length / MOST_TICKS);
+    if (ticks.length > 2) return ticks.filter((_, i) => i % stride === 0);
+  }
+  return roundTicks(low, high, MOST_TICKS);
+}
 
 /**
  * Draw the losses of batches as a line, the held-out losses as dots with a line, and a mark at a
@@ -32,8 +49,7 @@ export function drawCurves(canvas, batches, heldout, mark) {
   const py = (loss) => top + (height - top - bottom) * (1 - (bend(loss) - low) / (high - low));
   pen.font = `12px ${style.fontFamily}`;
   pen.lineWidth = 1;
-  const ticks = [0, 1, 2, 3].map((i) => low + ((high - low) * (i + 0.5)) / 4)
-    .map((level) => Number((log ? 10 ** level : level).toPrecision(2)));
+  const ticks = axisTicks(...[low, high].map((level) => (log ? 10 ** level : level)), log);
   const texts = formatTicks(ticks);
   for (const [i, loss] of ticks.entries()) {
     pen.strokeStyle = colour("--line");

@@ -18,6 +18,7 @@ export default {
     let frames = []; // states, each {sigma, step, …, x, denoised}
     let at = 0; // the state that is shown
     let chosen = /^\d+$/.test(state.chosen) ? Number(state.chosen) : null;
+    let following = true; // the newest state is shown, unless the scrubber was moved meanwhile
     let playing = null;
     let goal = Number(state.sigma) || null; // the noise level to show at the end
     const planning = latest(run);
@@ -78,7 +79,13 @@ export default {
     const scrubber = ui.slider({
       label: "Noise level σ", min: 0, max: 1, step: 1, value: 0,
       show: (i) => (frames[i] ? short(frames[i].sigma) : "–"),
-      oninput: (i) => { pause(); at = i; draw(); keepLevel(); },
+      oninput(i) {
+        pause();
+        at = Math.min(i, frames.length - 1);
+        following = at === frames.length - 1;
+        draw();
+        keepLevel();
+      },
     });
     const play = ui.button({
       label: "Play", onclick: () => { if (playing) { pause(); keepLevel(); } else replay(); },
@@ -122,6 +129,7 @@ export default {
       figures.here({ seconds: null });
       between.check();
       let begun = false;
+      following = true;
       planning.start("images.plan", asked, {
         frame(header) {
           cost.textContent = `${countCalls(header)} an image`;
@@ -133,8 +141,10 @@ export default {
         frame(header, arrays) {
           if (!begun) frames = [];
           begun = true;
+          const { sigma } = frames[at] ?? header;
           add({ ...header, ...arrays });
-          if (!calm() || header.last) { at = frames.length - 1; draw(); }
+          if (!following) scrubTo(sigma);
+          else if (!calm() || header.last) { at = frames.length - 1; draw(); }
           if (header.last) finish(header);
         },
         status: follow(status, "Sampling"),

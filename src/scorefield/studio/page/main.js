@@ -13,7 +13,7 @@ const VIEWS = [plane, images, restore, runs];
 const WRITE_EVERY = 250; // milliseconds; browsers ignore changes of the address that are more frequent
 
 const main = document.querySelector("main");
-let shown = null; // {view, state, root, life, handle}; life is aborted as the view is left
+let shown = null; // {view, state, hash, root, life, handle}; life is aborted as the view is left
 let pause = null; // timer of the time in which the address is not written again
 let stale = false; // the address is not that of the state
 
@@ -37,13 +37,22 @@ function setState(patch) {
 
 /** Write the address at once if it is stale; later changes wait until the pause ends. */
 function writeAddress() {
-  if (stale) {
+  if (stale && location.hash === shown.hash) { // otherwise another address is about to be shown
     history.replaceState(null, "", makeAddress());
+    shown.hash = location.hash;
     links.get(shown.view).href = makeAddress(); // it leads back to the view as it was
   }
   clearTimeout(pause);
   pause = stale ? setTimeout(() => { pause = null; writeAddress(); }, WRITE_EVERY) : null;
   stale = false;
+}
+
+/** Take the last address of the page at a reload, which asks for the one that was written as it began. */
+function takeLateAddress() {
+  const late = sessionStorage.getItem("address");
+  sessionStorage.removeItem("address");
+  const [{ type }] = performance.getEntriesByType("navigation");
+  if (late && type === "reload") history.replaceState(null, "", late);
 }
 
 /** Return the address of the view that is shown, with `state`. */
@@ -57,7 +66,7 @@ function show() {
   stale = false; // a change that waits was of another address
   shown?.life.abort();
   const root = ui.h("div", {}, ui.h("h2", {}, view.title));
-  shown = { view, state, root, life: new AbortController(), handle: null };
+  shown = { view, state, hash: location.hash, root, life: new AbortController(), handle: null };
   document.title = `${view.title} – scorefield studio`;
   links.get(view).href = makeAddress();
   for (const [other, link] of links) {
@@ -174,6 +183,8 @@ addEventListener("hashchange", show);
 // these are rare, and a link or a reload may come next, which takes what has been written
 for (const event of ["click", "pointerup"]) addEventListener(event, writeAddress);
 addEventListener("change", (event) => event.target.matches("select") && writeAddress());
+addEventListener("pagehide", () => sessionStorage.setItem("address", makeAddress()));
+takeLateAddress();
 show();
 
 watch((open) => {

@@ -3,13 +3,14 @@
 import { calm, drawImage, drawMap, keepState, layout, putImage, resize } from "./pixels.js";
 
 /**
- * Return a section. `begin(n, settings)` empties it, `add` takes a frame of n completions, and
- * `compare(settings)` says whether it is of these settings, which are a text.
+ * Return a section. `begin(n, settings)` starts n other completions, `add` takes a frame of them, and
+ * `compare(settings)` says whether those that are drawn are of these settings, which are a text.
  */
 export function makeOutcome(ui) {
   const { h } = ui;
   let total = 0;
-  let settings = null; // of the completions
+  let coming = null; // settings of the completions that are computed
+  let settings = null; // and of those that are drawn: without motion they are drawn at the end
   let frames = []; // states, each {step, of, sigma, …, x, mean, spread}
   const short = (value) => ui.format(Number(value.toPrecision(3)));
 
@@ -22,6 +23,7 @@ export function makeOutcome(ui) {
   const errors = h("output", { "aria-label": "Errors" });
   const element = h("section", { class: "stack", hidden: true, "aria-label": "Completions" },
     h("h3", {}, "Completions"), note, results, progress,
+    h("p", { class: "muted small" }, "A reload loses them; Restore samples the same ones again."),
     h("div", { class: "thumbs" },
       h("figure", {}, mean, h("figcaption", {}, "Their mean")),
       h("figure", {}, spread, h("figcaption", {}, "Standard deviation; yellow is ", brightest))),
@@ -29,10 +31,8 @@ export function makeOutcome(ui) {
 
   function begin(n, own) {
     total = n;
-    settings = own;
+    coming = own;
     frames = [];
-    element.hidden = false;
-    errors.textContent = progress.textContent = "";
   }
 
   function compare(others) {
@@ -47,6 +47,8 @@ export function makeOutcome(ui) {
   }
 
   function draw(frame) {
+    element.hidden = false;
+    settings = coming;
     const [height, width] = frame.x.shape.slice(1);
     const grid = layout(total, height, width, total > 8 ? 8 : Math.min(total, 4));
     resize(results, grid.width, grid.height, 720);
@@ -55,10 +57,9 @@ export function makeOutcome(ui) {
     drawImage(mean, frame.mean, 160);
     brightest.textContent = short(drawMap(spread, frame.spread, 160));
     progress.textContent = `${describe(frame)}, ${short(frame.seconds)} s`;
-    if (frame.errors) {
-      const [ofMean, single] = frame.errors.map(short);
-      errors.textContent = `Root mean square error of the mean ${ofMean}, of single completions ${single}.`;
-    }
+    const [ofMean, single] = frame.errors?.map(short) ?? [];
+    errors.textContent = frame.errors
+      ? `Root mean square error of the mean ${ofMean}, of single completions ${single}.` : "";
   }
 
   const describe = (frame) => `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}`;

@@ -241,6 +241,11 @@ function mount(root, state, tools) {
     ["paper", "in the paper: x + ε/2·s + √ε·z"], ["official", "in its code: x + ε·s + √(2ε)·z"],
   ], () => levels.rescale());
 
+  function nameOf(side, own) {
+    const learned = side === "second" && own.second_score === "network";
+    return `${TITLES[own[side]] ?? own[side]}${learned ? ", learned score" : ""}`;
+  }
+
   function fillControls() {
     const draws = values.target === "points";
     points.element.hidden = !draws;
@@ -257,8 +262,7 @@ function mount(root, state, tools) {
       sampler.value = values[side];
       steps.value = values[`${side}_steps`];
       steps.element.querySelector("label").textContent = isLaddered(values[side]) ? "Steps at each level" : "Levels";
-      const learned = side === "second" && values.second_score === "network";
-      panels[side].rename(`${TITLES[values[side]] ?? values[side]}${learned ? ", learned score" : ""}`);
+      panels[side].rename(nameOf(side, values));
     }
     for (const [name, control] of Object.entries({ start, epsilon, convention })) control.value = values[name];
   }
@@ -302,6 +306,7 @@ function mount(root, state, tools) {
       state: () => ({ ...ran.state, time: values.time ?? 0, speed: values.speed }),
       count: player.count,
       keep() {
+        for (const [side, panel] of Object.entries(panels)) panel.nameReplay(nameOf(side, ran.settings));
         const [time, followed] = [player.time(), following];
         return () => { player.show(time); following = followed; draw(); };
       },

@@ -114,5 +114,10 @@ export function makePanel(side, title) {
   }
 
   const rename = (text) => { name.textContent = text; };
-  return { element, canvas, draw, tell, rename };
+  /** Name what the pictures of a replay show. */
+  function nameReplay(text) {
+    canvas.dataset.caption = text;
+    bars.dataset.caption = `${text}: weights of the modes`;
+  }
+  return { element, canvas, draw, tell, rename, nameReplay };
 }

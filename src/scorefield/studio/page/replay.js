@@ -29,11 +29,11 @@ export async function makeReplay({ title, replay, root, address }) {
   }
   goBack?.();
   const images = sources.map((source) => {
-    const label = escapeHtml(source.getAttribute("aria-label") ?? source.alt);
-    const caption = label.replace(/: .*/, ""); // the rest is of keys
+    const label = source.getAttribute("aria-label") ?? source.alt;
+    const caption = source.dataset.caption ?? label.replace(/: .*/, ""); // the rest is of keys
     const scaling = getComputedStyle(source).imageRendering;
-    return `<figure><img alt="${label}" style="width: ${source.clientWidth}px; image-rendering: ${scaling}">
-<figcaption>${caption}</figcaption></figure>`;
+    return `<figure><img alt="${escapeHtml(label)}" style="width: ${source.clientWidth}px; image-rendering: ${scaling}">
+<figcaption>${escapeHtml(caption)}</figcaption></figure>`;
   });
   return page(title, address, images.join(""), { frames, pictures: [...pictures.keys()] });
 }

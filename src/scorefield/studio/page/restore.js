@@ -183,8 +183,8 @@ export default {
         frame(header, arrays) {
           if (!begun) outcome.begin(asked.n, JSON.stringify(asked));
           begun = true;
-          outcome.compare(JSON.stringify(settings()));
           outcome.add(header, arrays);
+          outcome.compare(JSON.stringify(settings()));
         },
         status: follow(status, "Restoring"),
       });

@@ -107,15 +107,17 @@ export function number({ label, min, max, step = 1, value, optional = false, onc
     if (problem.textContent !== text) problem.textContent = text;
   };
   let typing = false;
+  const end = () => { // also of the same number as before, which is no change
+    if (!typing) return;
+    typing = false;
+    onchange?.(read());
+  };
   input.addEventListener("input", () => {
     typing = true;
     check(); // at once: at a press it would move the button away
   });
-  input.addEventListener("blur", () => { typing = false; });
-  input.addEventListener("change", () => {
-    typing = false;
-    onchange?.(read());
-  });
+  for (const event of ["change", "blur"]) input.addEventListener(event, end);
+  input.addEventListener("keydown", (event) => event.key === "Enter" && end());
   check();
   const element = control(label, id, input);
   element.append(problem);
