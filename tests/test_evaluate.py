@@ -166,6 +166,11 @@ def test_new_digits_are_not_copies_and_training_digits_are(digits):
     torch.testing.assert_close(part.sources, mixed[part.worst], atol=0.02, rtol=0)
 
 
+def test_too_few_real_samples_to_compare_with_are_noted(results):
+    notes = results[0].notes
+    assert notes == (f"figures of real samples: there are 50, fewer than n={N}: give n=50",)
+
+
 def test_mirrored_copies_count_only_where_training_flipped(digits, monkeypatch):
     copies = all_samples(digits.train)[::20].flip(-1)
     whole, one_sided = _memory(copies, digits, flips=True), _memory(copies, digits)

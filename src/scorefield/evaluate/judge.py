@@ -179,11 +179,16 @@ class Judge:
     ) -> tuple[dict[str, Interval], dict[str, Memory]]:
         """Return the figures of real samples of the `other` split, and each plan's memorisation.
 
-        Note why memorisation cannot be measured.
+        Note why either cannot be measured.
         """
         title = "real samples of the other split, and nearest neighbours in the training data"
         with _enter(title, self.progress):
-            floor = self._measure_floor(other, sets) if other and len(other) >= self.n else {}
+            floor = dict[str, Interval]()
+            if other and len(other) < self.n:
+                few = f"there are {len(other)}, fewer than n={self.n}"
+                notes.append(f"figures of real samples: {few}: give n={len(other)}")
+            elif other:
+                floor = self._measure_floor(other, sets)
             own, device = [gathered.x for gathered in samples.values()], self.model.device or "cpu"
             try:
                 memories = memorisation(own, self.data, flips=flips, device=device)
