@@ -5,6 +5,7 @@ A clock that a step of training moves replaces the real one.
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -118,10 +119,20 @@ def test_a_killed_run_replays_its_decisions_exactly(points, tmp_path, clock):
         updates = iter(resume(run))
     assert all(later[: len(one)] == one for one, later in pairwise(decisions))
     assert len(decisions[-1]) > 2
-    assert read_tensors(run / "guide.safetensors").about["step"] == decisions[-1][0][0]
+    guide = read(run / "config.json").sampling.guide
+    assert read_tensors(run / "guide.safetensors").about["step"] == guide < decisions[-1][0][0]
     again = override(read(run / "config.json"), ["training.budget=null"])
     list(start(again, tmp_path / "again"))
     assert_same_end(tmp_path / "again", run)
+
+
+@pytest.mark.filterwarnings("ignore:slowed down")
+def test_a_slowed_run_guides_by_its_average_before_the_cool_down(points, tmp_path, clock):
+    clock.cost = lambda run: 0.25 if run.step < 9 else 1.5
+    list(start(_experiment(points, "sampling.guidance=2"), tmp_path / "run"))
+    experiment = read(tmp_path / "run/config.json")
+    guide = read_tensors(tmp_path / "run/guide.safetensors").about["step"]
+    assert guide == experiment.sampling.guide == experiment.training.cooldown[0][0]
 
 
 def test_a_run_says_that_it_is_slowed_and_how_much_other_programs_are(points, tmp_path, clock):
@@ -175,7 +186,8 @@ def test_a_network_chosen_on_a_cpu_is_sampled_with_guidance_unless_settings_say_
     for own, sampling in (([], chosen), (plain, unguided)):
         experiment = override(Experiment(), [*settings, *own])
         planned, _, text = fit_budget(experiment, _noise_images(), own, Pace(0.0))
-        assert planned.sampling == sampling
+        guide = None if own else planned.training.steps // 2
+        assert planned.sampling == replace(sampling, guide=guide)
         assert ("--sampling.guidance=1 leaves that out" in text) == (not own)
 
 

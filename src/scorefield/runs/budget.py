@@ -57,7 +57,7 @@ GUIDED = (
 )
 """Plan of networks that learned for minutes, of about 32 calls; its σ are for images in [0, 1].
 
-Noise corrects errors, and so does guidance away from the run's own average before the cool-down.
+Noise corrects errors, and so does guidance away from the run's own average at half of its steps.
 """
 REFERENCES = ("training.references=2048", "levels.mean=-0.7", "levels.std=1.5")
 """Settings where targets can be averaged, for images in [0, 1].
@@ -147,6 +147,8 @@ def fit_budget(
     settings = [s for s in settings if not s.startswith("levels")]
     planned = override(_plan_steps(chosen, steps), settings)
     planned = replace(planned, training=fill_durations(planned.training))
+    if planned.sampling.guidance != 1:
+        planned = replace(planned, sampling=replace(planned.sampling, guide=max(1, steps // 2)))
     plan = _describe_plan(trials, chosen, steps, pace.seconds)
     plan += _describe_warmup(chosen, planned) + _describe_guidance(planned)
     return planned, chosen.reasons, plan
@@ -275,6 +277,6 @@ def _describe_guidance(planned: Experiment) -> str:
     if planned.sampling.guidance == 1:
         return ""
     return (
-        "\nsamples are guided away from the average before the cool-down: they have fewer errors, "
+        "\nsamples are guided away from the average at half of the steps: they have fewer errors, "
         "but not the distribution of the data; --sampling.guidance=1 leaves that out"
     )

@@ -123,7 +123,7 @@ class Sampling:
     # distribution of the data
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None  # σ with this strength, by default all
-    # step of that average; by default half of all, or with a budget the first of the cool-down
+    # step of that average; by default half of all, but not later than the cool-down of a budget
     guide: int | None = None
 
 

@@ -246,7 +246,7 @@ class Run:
                 warnings.warn(message, stacklevel=2)
             training = replace(training, cooldown=[*training.cooldown, piece], steps=piece[1])
             sampling = self.experiment.sampling
-            if sampling.guidance != 1 and sampling.guide is None:
+            if sampling.guide is not None and sampling.guide > self.step:  # the run was slowed
                 sampling = replace(sampling, guide=self.step)
             self.experiment = replace(self.experiment, training=training, sampling=sampling)
             self._save_guide()  # before the record of its step, so that a resumed run has it
