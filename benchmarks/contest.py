@@ -161,9 +161,8 @@ def train_for(
     loss: Callable[[nn.Module, Tensor], Callable[[], Tensor]],
 ) -> tuple[int, nn.Module]:
     """Train with a rate that falls as a cosine of the time; return the steps and the average."""
+    batches, average = Batches(data.train, BATCH, seed=setting.seed), MovingAverage(net.train())
     rate, begin, step = optimizer.param_groups[0]["lr"], monotonic(), 0
-    batches, average = Batches(data.train, BATCH, seed=setting.seed), MovingAverage(net)
-    net.train()
     while (share := (monotonic() - begin) / seconds) < 1:
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * share)) / 2

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import wait_until
+from waiting import SECONDS, wait_until
 
 from scorefield.cli import main
 
@@ -65,7 +65,7 @@ def serve(run=None, runs=Path("runs")):
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            assert ready.wait(60)
+            assert ready.wait(SECONDS)
             yield OpenStudio(listener.getsockname()[1], TOKEN, app)
         finally:
             server.should_exit = True
@@ -123,7 +123,7 @@ def ask(studio, cookie):
         if method == "POST":
             own["Origin"] = f"http://127.0.0.1:{studio.port}"
         sent = {name: value for name, value in (own | headers).items() if value is not None}
-        connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=SECONDS)
         try:
             connection.request(method, path, body, sent)
             answer = connection.getresponse()
@@ -198,7 +198,7 @@ def open_page(browser, studio):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         try:
             page, faults = context.new_page(), []
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(1000 * SECONDS)
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.goto(studio.entrance + view)
             page.wait_for_selector("main h2")

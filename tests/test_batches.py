@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from scipy import stats
+from waiting import SECONDS
 
 from scorefield._ops import random_words
 from scorefield.data import Arrays, Batches, Crops, LabelledBatch
@@ -104,7 +105,7 @@ def test_workers_read_ahead_by_two_batches_each():
     stream = Batches(Counting(torch.rand(100, 2)), 4, workers=2).stream()
     next(stream)
     next(stream)
-    assert all(reads.acquire(timeout=60) for _ in range(5))
+    assert all(reads.acquire(timeout=SECONDS) for _ in range(5))
     assert sum(reads.acquire(blocking=False) for _ in range(2)) <= 1
     stream.close()
 

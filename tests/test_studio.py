@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("websockets")
 
-from waiting import wait_until
+from waiting import SECONDS, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync import client
 
@@ -55,7 +55,7 @@ def connect(studio, cookie):
 
 def receive(connection):
     """Return the next message: a status, or the header of a frame."""
-    content = connection.recv(timeout=60)
+    content = connection.recv(timeout=SECONDS)
     if isinstance(content, str):
         return json.loads(content)
     return json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
@@ -173,7 +173,7 @@ def test_a_malformed_message_closes_the_socket_with_a_reason(connect, text):
     with connect() as connection:
         connection.send(text)
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=60)
+            connection.recv(timeout=SECONDS)
     assert closed.value.rcvd.code == 1003
     assert closed.value.rcvd.reason
 
@@ -185,14 +185,14 @@ def test_a_job_may_not_take_the_number_of_another(connect, start_steps):
         assert receive(page)["status"] == "running"
         say(page, id=1, job="test.steps")
         with pytest.raises(ConnectionClosed, match="id 1 is in use"):
-            page.recv(timeout=60)
+            page.recv(timeout=SECONDS)
 
 
 def test_a_message_that_is_too_long_closes_the_socket(connect):
     with connect() as connection:
         say(connection, id=1, job="a", settings={"points": "x" * 2**20})
         with pytest.raises(ConnectionClosed) as closed:
-            connection.recv(timeout=60)
+            connection.recv(timeout=SECONDS)
     assert closed.value.rcvd.code == 1009
 
 
@@ -209,7 +209,7 @@ class Steps:
         self.started += 1
         try:
             while True:
-                assert self.permits.acquire(timeout=60)
+                assert self.permits.acquire(timeout=SECONDS)
                 self.done += 1
                 yield Frame({"step": self.done, "keep": self.keep}, {"x": np.zeros(9, "uint8")})
         finally:

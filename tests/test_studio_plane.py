@@ -362,7 +362,7 @@ def wait_for_field(page):
 def run_both(page):
     page.get_by_role("button", name="Run both").click()
     page.get_by_role("button", name="Pause").wait_for()
-    page.get_by_role("button", name="Play").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Play").wait_for()
 
 
 def coloured(image, rgb):

@@ -40,9 +40,9 @@ def number_of(page, name):
     return float(text.split()[0])
 
 
-def wait_for_state(page, state, seconds=60):
+def wait_for_state(page, state):
     shown = page.get_by_role("status", name="State", exact=True).filter(has_text=state)
-    shown.wait_for(timeout=1000 * seconds)
+    shown.wait_for()
 
 
 def begin(page, tab_to, name, amount, unit):
@@ -73,7 +73,7 @@ def test_a_training_is_started_by_keys_and_its_curves_and_samples_are_shown(
     with open_page("#/runs?preset=digits") as page:
         page.get_by_text("No runs yet").wait_for()
         begin(page, tab_to, "mine", 6, "steps")
-        wait_for_state(page, "finished", 120)
+        wait_for_state(page, "finished")
         last = read_log(folder / "mine")[-1]
         assert number_of(page, "Steps") == 6
         assert number_of(page, "Loss") == pytest.approx(last["loss"], rel=1e-3)
@@ -98,7 +98,7 @@ def test_the_copied_python_trains_the_same_model_as_the_page(open_page, folder):
     with open_page("#/runs?preset=digits&name=page&amount=6&unit=steps") as page:
         page.get_by_role("button", name="Start training").click()
         page.get_by_role("heading", name="page", exact=True).wait_for()
-        wait_for_state(page, "finished", 120)
+        wait_for_state(page, "finished")
         page.get_by_label("Name of the run").fill("python")
         page.get_by_role("button", name="Copy as code").last.click()
         exec(page.get_by_label("Python", exact=True).inner_text(), {})
