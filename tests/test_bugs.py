@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from scorefield.restore import METHODS
-from scorefield.samplers import SAMPLERS
+from scorefield.samplers import DENSITY_KERNELS, SAMPLERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ BUGS = read_bugs()
 
 
 def test_each_method_has_a_bug_that_fits_the_source():
-    assert {*SAMPLERS, *METHODS} <= BUGS.keys()
+    assert {*SAMPLERS, *DENSITY_KERNELS, *METHODS} <= BUGS.keys()
     for name, bug in BUGS.items():
         source = (ROOT / "src/scorefield" / bug.file).read_text(encoding="utf-8")
         assert source.count(bug.right) == 1, name

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from scorefield import Gaussian, from_denoiser, geometric, linear, progress, replay, to_denoiser
 from scorefield._ops import match
-from scorefield.samplers import SAMPLERS, every, final
+from scorefield.samplers import DENSITY_KERNELS, SAMPLERS, every, final, find_sampler
 from scorefield.samplers.integrate import churn, dpm_solver, integrate, predictor_corrector
 from scorefield.samplers.langevin import annealed_langevin, consistent, langevin
 from scorefield.samplers.metropolis import mala
@@ -211,9 +211,9 @@ def test_evaluations_are_the_calls_of_the_score(name):
         assert score.call_count == state.evaluations
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [*SAMPLERS, *DENSITY_KERNELS])
 def test_states_and_evaluations_are_planned(name):
-    sampler = SAMPLERS[name]
+    sampler = find_sampler(name)[1]
     steps = [{"steps": 3}] if sampler.annealed else []
     for options in [{}, {"denoise": False}, {"denoise": True}, *steps]:
         *_, last = sampler.run(GAUSSIAN, torch.randn(2, 2).double(), LADDER, **options)

@@ -44,7 +44,12 @@ class Sampler(NamedTuple):
 
     def evaluations(self, levels: int, **options: Any) -> int:
         """Estimate how often a run evaluates the score; `State.evaluations` has the count."""
-        return self.states(levels, **options) + (levels - 1) * (self.per_step - 1)
+        count = self.states(levels, **options) + (levels - 1) * (self.per_step - 1)
+        options = self.defaults | options
+        kernel = signature(options["kernel"]).parameters if "kernel" in options else {}
+        if "leapfrogs" in kernel:  # and one at the start of each level
+            count += levels * (1 + options["steps"] * (kernel["leapfrogs"].default - 1))
+        return int(count)
 
 
 SAMPLERS = {
