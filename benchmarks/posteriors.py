@@ -244,7 +244,7 @@ def by_sampler(method: Method) -> Callable[[Problem, int], Tensor]:
         deviation = data_deviation(problem.prior)
         sigmas = method.grid(problem.sigma_max, 0.02, method.levels, deviation)
         y = problem.y.expand(n, -1).repeat_interleave(particles, 0)
-        own = {"sigma_y": problem.sigma_y, "sigma_data": deviation}
+        own = {"sigma_y": problem.sigma_y, "sigma_data": deviation, "peak": problem.peak}
         own = {name: own[name] for name in own if name in signature(method.run).parameters}
         x = problem.prior.prior.sample(particles * n, sigmas[0])
         states = method.run(problem.prior, x, sigmas, operator=problem.operator, y=y, **own)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from scorefield import Gaussian, Mixture, seeded
 from scorefield.inverse import LinearOperator, Operator, mask, matrix, nonlinear
-from scorefield.inverse.operators import ANY_OPERATOR
 from scorefield.restore import METHODS
 
 from .grid import GridPosterior
@@ -39,10 +38,14 @@ class Problem(NamedTuple):
         return self.sigma_y == 0 and self.peak is None
 
     def allows(self, method: str) -> bool:
-        """Return True if a method takes this operator."""
-        if not isinstance(self.operator, LinearOperator):
-            return method in (EXACT, *ANY_OPERATOR)
-        return self.noiseless or method == EXACT or not METHODS[method].noiseless
+        """Return True if a method takes this operator and this noise."""
+        if method == EXACT:
+            return True
+        own = METHODS[method]
+        if self.peak is not None and not own.counts:
+            return False
+        linear = isinstance(self.operator, LinearOperator)
+        return (linear or own.any_operator) and (self.noiseless or not own.noiseless)
 
     def measure(self, x: Tensor) -> Tensor:
         """Return y with its noise."""

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from benchmarks import Setting, frontier, posteriors
+from benchmarks.problems import problems
 from scorefield import Gaussian, Sampler, euler, integrate, load, sample
 from scorefield.cli import main
 from scorefield.evaluate import evaluate_run
+from scorefield.inverse import dps
 from scorefield.restore import METHODS, Method
 from scorefield.samplers import SAMPLERS
 
@@ -71,6 +73,26 @@ def test_a_method_is_in_restore_and_the_benchmark_of_posteriors(run, monkeypatch
     monkeypatch.setattr(posteriors, "QUICK_DRAWS", 1)
     tables = posteriors.run(Setting(quick=True, only=("gauss2 mask, toy",)))
     assert [table.rows[0][0] for table in tables] == ["toy"] * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "measured"),
+    [
+        (Method(toy_method), set()),
+        (Method(toy_method, any_operator=True), {"mix2 radius"}),
+        (Method(dps, any_operator=True), {"mix2 radius", "mix2 counts"}),
+    ],
+)
+def test_a_method_is_measured_on_the_functions_and_counts_that_it_takes(
+    method, measured, monkeypatch
+):
+    monkeypatch.setitem(METHODS, "toy", method)
+    linear = {
+        f"{name} {kind}"
+        for name in ("gauss2", "mix2", "gauss64", "mix64")
+        for kind in ("mask", "matrix")
+    }
+    assert {one.name for one in problems() if one.allows("toy")} == linear | measured
 
 
 def test_both_are_in_the_reference(run, monkeypatch):

@@ -89,8 +89,9 @@ def test_wrong_arguments_are_named(options, message):
         restore(model, **own | options)
 
 
-@pytest.mark.parametrize("method", ["dps", "mmps"])
-def test_a_function_is_restored_as_the_matrix_that_it_is(method):
+@pytest.mark.parametrize("method", ["dps", "mmps", "own"])
+def test_a_function_is_restored_as_the_matrix_that_it_is(method, monkeypatch):
+    monkeypatch.setitem(METHODS, "own", METHODS["dps"])  # also by a method that is added
     model, rows = gaussian_model(Gaussian(torch.zeros(2), torch.eye(2))), torch.tensor([[1.0, 2.0]])
     y, options = torch.tensor([[1.5]]), dict(method=method, steps=6, sigma_y=0.3)
     x = restore(model, inverse.nonlinear(lambda x: x @ rows.T), y, 20, **options)

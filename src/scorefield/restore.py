@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import inverse
 from .inverse import Guidance, LinearOperator
-from .inverse.operators import ANY_OPERATOR, Operator, check_measurement
+from .inverse.operators import Operator, check_measurement
 from .inverse.twisted import dense_grid
 from .model import Condition, ScoreModel
 from .noise import geometric, seeded
@@ -63,8 +63,14 @@ class Method(NamedTuple):
     calls: Callable[[int], int] = lambda n: n  # evaluations that n levels of this grid take
     particles: bool = False  # its chains are the particles of filters
     noiseless: bool = False  # it takes no noisy y
+    any_operator: bool = False  # it takes any differentiable function, by its derivative
     stepwise: bool = False  # each evaluation yields a state
     dense: bool = False  # it goes down `dense_grid`; the others go down a geometric grid
+
+    @property
+    def counts(self) -> bool:
+        """True if it takes counts, by an option `peak`."""
+        return "peak" in signature(self.run).parameters
 
     def grid(self, sigma_max: float, sigma_min: float, levels: int, deviation: float) -> Tensor:
         """Return the noise levels for data of a standard deviation."""
@@ -89,9 +95,13 @@ METHODS = {
         inverse.split_gibbs, Bias(0.05, 0.99, 1.02), Bias(0.03, 1.00, 1.01),
         levels=128, calls=lambda n: 5 * n - 4,
     ),
-    "mmps": Method(inverse.mmps, Bias(0.05, 1.00, 1.04), Bias(0.03, 1.01, 1.03)),
+    "mmps": Method(
+        inverse.mmps, Bias(0.05, 1.00, 1.04), Bias(0.03, 1.01, 1.03), any_operator=True
+    ),
     "pigdm": Method(inverse.pigdm, Bias(0.66, 0.98, 1.03), Bias(0.11, 1.02, 1.05)),
-    "dps": Method(inverse.dps, Bias(0.56, 0.98, 1.20), Bias(0.29, 1.02, 1.11)),
+    "dps": Method(
+        inverse.dps, Bias(0.56, 0.98, 1.20), Bias(0.29, 1.02, 1.11), any_operator=True
+    ),
     "daps": Method(
         inverse.daps, Bias(0.09, 1.21, 1.29), Bias(0.14, 1.22, 1.29),
         levels=128, calls=lambda n: 5 * n - 4,
@@ -206,18 +216,17 @@ def restoration(
 ) -> Restoration:
     """Return the chains of `restore`, to look at their states before they end."""
     prior = require_prior(model)
-    check_measurement(operator, y, sigma_y, linear=method not in ANY_OPERATOR)
-    if "peak" in options and method not in ANY_OPERATOR:
-        raise ValueError(
-            f"method={method!r} has no noise of counts (peak): take {' or '.join(ANY_OPERATOR)}"
-        )
+    chosen = find_method(method)
+    check_measurement(operator, y, sigma_y, linear=not chosen.any_operator)
+    if "peak" in options and not chosen.counts:
+        raise ValueError(f"method={method!r} has no noise of counts (peak): take dps or mmps")
     operator.gap(y[:1], prior.mean[None])
     work = workload(model, n, method, steps, particles, filters, batch, rows=len(y))
-    run = METHODS[method].run
+    run = chosen.run
     check_keywords(options, method, run, restore)
     own, observed = signature(run).parameters, getattr(operator, "observed", None)
     masked = "observed" in own
-    if (sigma_y > 0 and METHODS[method].noiseless) or (masked and observed is None):
+    if (sigma_y > 0 and chosen.noiseless) or (masked and observed is None):
         kind = "mask" if masked else "measurement"
         raise ValueError(f"method={method!r} needs a noiseless {kind}: take 'split_gibbs'")
     settings = {"operator": operator, "sigma_y": sigma_y, "observed": observed}
@@ -294,6 +303,13 @@ def restore_rows(
     return x
 
 
+def find_method(name: str) -> Method:
+    """Return a method by its name."""
+    if name not in METHODS:
+        raise ValueError(f"method={name!r}: {spelling_hint(name, METHODS)}")
+    return METHODS[name]
+
+
 def require_score(model: ScoreModel) -> None:
     """Raise if a model is not a score because it is tuned to consistency."""
     if model.tuned:
@@ -320,13 +336,12 @@ def workload(
     not counted.
     """
     require_score(model)
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: {spelling_hint(method, METHODS)}")
+    own = find_method(method)
     counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
     for name, value in counts.items():
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name}={value!r:.80}: give a whole number, 1 or more")
-    own, groups, size = METHODS[method], n, 1
+    groups, size = n, 1
     if own.particles:
         groups = min(filters, n)
         size = max(particles, -(-n // groups))

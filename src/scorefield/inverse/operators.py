@@ -5,7 +5,7 @@
 The projection is the nearest point to x whose measurement is y, as far as y is in the range of A.
 The eigenvalues of AAᵀ are known, so any f(AAᵀ) costs as much as A. All act on batches.
 
-Other functions have a derivative only, which is enough for the methods in `ANY_OPERATOR`.
+Other functions have a derivative only, which is enough for `dps` and `mmps`.
 """
 
 import math
@@ -28,9 +28,6 @@ LUMA = (0.299, 0.587, 0.114)
 
 BLUR_CUTOFF = 1e-4
 """Smallest factor that a blur leaves of a wave; smaller ones, below 12 bits, count as 0."""
-
-ANY_OPERATOR = ("dps", "mmps")
-"""Methods that take any differentiable function, by its derivative at D(x, σ), and shot noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +149,7 @@ def check_measurement(
     """Raise if y is not a finite measurement, or sigma_y not a standard deviation."""
     if linear and type(operator) is Operator:
         raise TypeError(
-            "operator is nonlinear, but this method needs a linear one: take "
-            f"{' or '.join(ANY_OPERATOR)}"
+            "operator is nonlinear, but this method needs a linear one: take dps or mmps"
         )
     if not isinstance(operator, Operator):
         kind = type(operator).__name__
@@ -294,7 +290,7 @@ def on_last_axis(rows: Float[Tensor, "m size"], cutoff: float) -> LinearOperator
 def nonlinear(function: Map) -> Operator:
     """Any differentiable y = A(x) of a batch, such as a network; a row depends on its sample only.
 
-    The methods that take it are those of `ANY_OPERATOR`; `mmps` differentiates it twice.
+    `dps` and `mmps` take it; `mmps` differentiates it twice.
     """
     if not callable(function):
         raise TypeError(f"function is {type(function).__name__}: give a function of a batch x")
