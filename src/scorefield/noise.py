@@ -251,7 +251,10 @@ def brownian(seed: int, sigmas: Float[Tensor, "levels"], *, first: int = 0) -> N
         nonlocal sigma, b
         x_wide, low = x.to(widest(x.device)), next(levels, None)
         if low is None:
-            raise ValueError(f"sigmas has {len(sigmas)} levels: give the grid that the sampler has")
+            raise ValueError(
+                f"sigmas has {len(sigmas)} levels, one noise for each step between them: give the "
+                "grid that the sampler has, and take a sampler that adds noise once a step"
+            )
         start = _brownian_at(sigma, x_wide, seed, first) if b is None else b
         b = _brownian_at(low, x_wide, seed, first)
         z, sigma = (b - start) / math.sqrt(low**-2 - sigma**-2), low
