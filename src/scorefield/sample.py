@@ -101,7 +101,8 @@ def as_model(score: ScoreModel | Oracle) -> ScoreModel:
     if not isinstance(score, Oracle):
         raise TypeError(
             f"model is a {type(score).__name__}: give a ScoreModel or an oracle, or sample any "
-            "score by SAMPLERS[name].run(score, x, sigmas)"
+            "score by SAMPLERS[name].run(score, x, sigmas), or one with a log_prob by "
+            "annealed_langevin(score, x, sigmas, kernel=mala)"
         )
     sigmas = suggest(score.sample(ORACLE_SAMPLES, noise=seeded(0))).sigmas
     ends = sigmas[0].item(), sigmas[-1].item()

@@ -70,7 +70,7 @@ MethodName: TypeAlias = Annotated[
     arg(
         help=f"{registry_names('restore.py', 'METHODS')}, or one that a module given to --import "
         "adds to restore.METHODS; particle_filter and tds are exact for many particles and steps, "
-        "split_gibbs nearly so for many steps, the others are biased"
+        "split_gibbs and pigdm_langevin nearly so for many steps, the others are biased"
     ),
 ]
 Steps: TypeAlias = Annotated[
