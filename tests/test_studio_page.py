@@ -302,15 +302,16 @@ FOLLOW = """async () => {
   const { follow } = await import("/page/pixels.js");
   const { status } = await import("/page/ui.js");
   const line = status();
-  const [reading, restoring] = [follow(line, "Reading"), follow(line, "Restoring")];
+  const reading = follow(line, "Reading");
   const texts = [];
   const hear = (job, status, message) => {
     job({ status, message });
     texts.push(line.element.textContent);
   };
-  hear(reading, "running");
-  hear(restoring, "running");
+  hear(reading, "queued");
+  const restoring = follow(line, "Restoring");
   hear(restoring, "error", "Wrong");
+  hear(reading, "running");
   hear(reading, "done");
   hear(restoring, "running");
   hear(restoring, "done");
@@ -318,9 +319,9 @@ FOLLOW = """async () => {
 }"""
 
 
-def test_the_end_of_one_job_leaves_the_error_of_another(page):
+def test_one_job_leaves_the_error_of_a_later_one(page):
     texts = page.evaluate(FOLLOW)
-    assert texts == ["Reading", "Restoring", "Wrong", "Wrong", "Restoring", ""]
+    assert texts == ["Waiting", "Wrong", "Wrong", "Wrong", "Restoring", ""]
 
 
 TICKS = "async (range) => (await import('/page/curves.js')).axisTicks(...range)"

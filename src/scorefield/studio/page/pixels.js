@@ -90,10 +90,15 @@ export function moveCursor(cursor, canvas, left, top, width, height) {
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** Print what becomes of a job; `over` is called at its end. */
+/** Print what becomes of a job, unless a later one prints here; `over` is called at its end. */
 export function follow(status, doing, over) {
   let said = "";
-  const say = (text) => { said = text; status.say(text); };
+  const own = status.last = Symbol(doing);
+  const say = (text) => {
+    if (status.last !== own) return; // the later one may have been refused: its error stays
+    said = text;
+    status.say(text);
+  };
   return (message) => {
     if (message.status === "queued") say("Waiting");
     else if (message.status === "running") say(doing);
