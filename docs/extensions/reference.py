@@ -191,8 +191,8 @@ def _write(path: Path, text: str) -> None:
 INDEX = """Reference
 =========
 
-Every public name, with its signature, an example, a link to its source, and the equation of what
-it computes. Names that are written ``scorefield.name`` are imported from the package itself. A
+Every public name, with its signature, an example, a link to its source and, where it computes one,
+its equation. Names that are written ``scorefield.name`` are imported from the package itself. A
 type such as ``Float[Tensor, 'batch *shape']`` is a tensor of floats whose first axis is the batch
 and whose other axes are those of a sample; jaxtyping defines the notation.
 

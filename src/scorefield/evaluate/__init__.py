@@ -5,7 +5,7 @@
     print(evaluation.table(), evaluation.verdict)
     write_evaluation(evaluation, "runs/digits")       # metrics.json and report.html
     push("runs/digits", "owner/name")                 # with a model card, to the Hugging Face Hub
-    print(score_run("runs/digits", "photos").table())  # are other data like its own?
+    print(score_run("runs/digits", "photographs/").table())  # are other data like its own?
 
 Each figure has a 95 % interval, and is compared with that of as many real samples.
 """
