@@ -60,7 +60,7 @@ def run(setting: Setting) -> Iterator[Table]:
     command += ["--runs", str(place.parent), "--port", "0", "--no-browser"]
     with start(command) as (studio, line), playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        address = re.search(r"http://\S+", line)
+        address = re.search(r"http://[^\s#]+", line)
         assert address is not None
         process, open_page = psutil.Process(studio.pid), opener(browser, address[0])
 

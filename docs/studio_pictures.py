@@ -85,7 +85,7 @@ def open_studio(run: Path):
     with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            address = re.search(r"http://\S+", process.stdout.readline())
+            address = re.search(r"http://[^\s#]+", process.stdout.readline())
             assert address is not None
             yield address[0]
         finally:

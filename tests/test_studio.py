@@ -20,6 +20,7 @@ from websockets.sync import client
 
 from scorefield.cli import main
 from scorefield.studio import guard, make_app, work
+from scorefield.studio.context import Studio
 from scorefield.studio.jobs import JOBS
 from scorefield.studio.wire import Frame
 
@@ -441,6 +442,19 @@ def test_the_command_names_the_extra_and_a_port_in_use(error_of, studio, monkeyp
     assert f"--port {studio.port}: Address already in use; name another port" in error
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     assert "pip install 'scorefield[studio]'" in error_of("studio")
+
+
+@pytest.mark.parametrize(
+    ("about", "view"),
+    [({"run": None}, ""), ({"shape": None}, ""), ({"shape": [2]}, ""),
+     ({"shape": [1, 8, 8]}, "#/images")],
+)  # fmt: skip
+def test_the_printed_address_opens_the_images_of_a_model(monkeypatch, capsys, about, view):
+    uvicorn = pytest.importorskip("uvicorn")
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *args, **options: None)
+    monkeypatch.setattr(Studio, "about", lambda studio: about)
+    assert main(["studio", "--port", "0", "--no-browser", "--token", SECRET]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"/?token={SECRET}{view}")
 
 
 def test_the_application_stands_on_its_own_and_ends_its_threads():

@@ -21,6 +21,7 @@ from scorefield.cli import main
 from scorefield.data import all_samples, load_data
 from scorefield.metrics import nearest
 from scorefield.show.images import as_bytes, grid
+from scorefield.studio import pictures
 from scorefield.studio.context import Studio
 from scorefield.studio.jobs import CODE_WRITERS, JOBS
 from scorefield.train import derive_seed
@@ -184,9 +185,25 @@ def test_the_scrubbed_noise_level_is_in_the_address_and_shown_after_a_reload(ope
         page.reload()
         wait(page, "State", "State 5 of 6")
         assert (pixels(page, "Samples:") == noisy).all()
-        page.get_by_role("button", name="Next seed").click()
+        page.get_by_role("button", name="Play").click()
+        page.wait_for_function("() => !location.hash.includes('sigma')")
         wait(page, "State", "State 6 of 6")
-        assert "sigma" not in page.url
+        for button in ("Sample", "Next seed"):
+            page.get_by_label("Noise level σ").press("ArrowLeft")
+            page.wait_for_url("**sigma=**")
+            page.get_by_role("button", name=button, exact=True).click()
+            wait(page, "State", "State 6 of 6")
+            assert "sigma" not in page.url
+
+
+def test_the_axis_of_costs_is_kept_by_a_reload(open_page):
+    with open_page("#/images?n=1&steps=2") as page:
+        axis = page.get_by_label("Cost", exact=True).and_(page.locator("select"))
+        axis.select_option("seconds")
+        page.wait_for_url("**cost=seconds**")
+        page.reload()
+        wait(page, "You are here", "s an image where it was measured")
+        assert axis.input_value() == "seconds"
 
 
 def test_unknown_values_of_the_address_are_those_of_a_new_page(open_page):
@@ -313,13 +330,22 @@ def test_a_replay_of_a_restoration_shows_its_states_and_its_end(open_page, tmp_p
             assert (last != before).any()
 
 
-def test_completions_of_other_settings_are_named_so(open_page):
+def test_completions_of_other_settings_are_named_so_and_keep_their_code(open_page):
     with open_page("#/restore?heldout=2&n=2&steps=3") as page:
-        restore(page)
+        completions = restore(page)
         note = page.get_by_label("Settings", exact=True)
         assert note.inner_text() == ""
         page.get_by_role("button", name="Centre").click()
         wait(page, "Settings", "These are of other settings")
+        page.wait_for_url("**mask=centre**")
+        assert (completions == drawn(copied(page)[1])).all()
+        save_measurement(page, 2)
+        assert (np.array(Image.open("mask.png")) == np.where(np.arange(8) < 4, 255, 0)).all()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export HTML").click()
+        (place,) = re.findall("Recorded .*<code>(.*)</code>", download.value.path().read_text())
+        assert "heldout=2" in place
+        assert "centre" not in place
         restore(page)
         assert note.inner_text() == ""
 
@@ -495,6 +521,42 @@ def test_an_upload_that_cannot_be_read_is_not_shown_as_another_image(open_page):
         page.get_by_role("button", name="Clear").click()
         page.get_by_role("status").get_by_text("The mask is all known").wait_for()
         page.get_by_label("The spectrum and its mask").wait_for()  # to paint over some
+
+
+def test_an_upload_that_ends_after_another_choice_is_not_taken(open_page):
+    held = []
+
+    def choose(name):
+        Image.new("L", (8, 8)).save(name)
+        count = len(held)
+        page.get_by_label("Your own image").set_input_files(name)
+        while len(held) == count:
+            page.wait_for_timeout(20)
+        return held[-1]
+
+    def answer(route):
+        with page.expect_response("**/upload"):
+            route.continue_()
+        page.evaluate("() => fetch('about.json').then((answer) => answer.text())")  # it is read
+
+    with open_page("#/restore") as page:
+        wait(page, "Known", "32 of 64 pixels are known")
+        page.route("**/upload", lambda route: held.append(route))
+        first = choose("first.png")
+        page.get_by_label("Held-out image").fill("1")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**heldout=1**")
+        answer(first)
+        uploaded = page.get_by_label("Uploaded", exact=True)
+        assert uploaded.inner_text() == ""
+        second, third = choose("second.png"), choose("third.png")
+        answer(third)
+        wait(page, "Uploaded", "Chosen: third.png")
+        answer(second)
+        assert uploaded.inner_text() == "Chosen: third.png"
+        choose("fourth.png").abort()
+        error = "fourth.png was not uploaded (Failed to fetch): check that it is a file"
+        page.locator(".status.error").filter(has_text=error).wait_for()
 
 
 @pytest.mark.parametrize(
@@ -720,6 +782,15 @@ def coloured(monkeypatch):
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("job", ["images.sample", "images.between"])
+def test_a_long_sampling_can_end_at_each_of_its_states(coloured, monkeypatch, job):
+    """A computation that is cancelled ends at the next answer, also one that shows nothing."""
+    monkeypatch.setattr(pictures, "MAX_SHOWN", 2)
+    answers = [*JOBS[job](coloured, {"n": 2, "steps": 7, "sampler": "euler"})]
+    assert [frame.header["step"] for frame in answers if frame] == [4, 7]
+    assert len(answers) == 7 + 1  # the last state is shown once more
 
 
 def test_an_upload_that_claims_many_pixels_is_not_decoded(coloured):

@@ -47,6 +47,25 @@ def test_frames_arrive_as_they_were_sent(page, monkeypatch):
     assert [label for *_, label in frames] == [[], [0], [0, 1]]
 
 
+RECONNECT = """async () => {
+  const { connect, run } = await import("/page/wire.js");
+  const start = () => new Promise((resolve) => run("test.double", { x: [] }, {
+    status({ status }) { if (status !== "queued" && status !== "running") resolve(status); },
+  }));
+  const old = connect();
+  const first = start();
+  old.close();
+  return Promise.all([first, start()]);
+}"""
+"""Start a job on a socket and, while it closes, a second job; return their last states."""
+
+
+def test_the_end_of_an_old_socket_leaves_the_jobs_of_the_new_one(page, monkeypatch):
+    monkeypatch.setitem(JOBS, "test.double", double)
+    page.locator(".ladder .tick").first.wait_for()  # the first socket is open
+    assert page.evaluate(RECONNECT) == ["error", "done"]
+
+
 def test_views_are_reached_by_key_and_by_address(open_page):
     with open_page("#/restore?sigma=2") as page:
         assert page.get_by_role("heading", level=2).inner_text() == "Restore"
@@ -112,8 +131,9 @@ AFTER_ANSWERS = "() => fetch('about.json').then((answer) => answer.text())"
 
 @pytest.mark.parametrize(
     ("view", "button", "path", "answer"),
-    [("runs", "Start training", "runs", {}),
-     ("plane", "Copy training as code", "code", {"python": "x"})],
+    [("runs", "Start training", "runs", {"json": {}}),
+     ("plane", "Copy training as code", "code", {"json": {"python": "x"}}),
+     ("plane", "Copy training as code", "code", {"status": 400, "body": "wrong"})],
 )  # fmt: skip
 def test_an_answer_that_comes_after_its_view_was_left_changes_nothing(
     open_page, view, button, path, answer
@@ -127,7 +147,7 @@ def test_an_answer_that_comes_after_its_view_was_left_changes_nothing(
         page.get_by_role("alert").wait_for()  # that there is no model
         before = page.url
         (route,) = held
-        route.fulfill(json=answer)
+        route.fulfill(**answer)
         page.unroute(f"**/{path}")
         page.evaluate(AFTER_ANSWERS)
         wait_for_address(page)
@@ -154,6 +174,7 @@ def test_no_computation_starts_with_a_field_that_is_empty_or_wrong(open_page, mo
         assert page.locator(".problem:not(:empty)").all_inner_texts() == [words]
         assert field.get_attribute("aria-invalid") == "true"
         page.get_by_role("status").get_by_text(words).wait_for()
+        assert page.get_by_role("button", name="Play", exact=True).is_disabled()
         page.get_by_role("button", name="Copy as code").click()
         page.get_by_role("dialog").get_by_text(words).wait_for()
         page.get_by_role("button", name="Close").click()

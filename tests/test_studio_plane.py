@@ -14,7 +14,7 @@ import pytest
 import torch
 from canvas import read_address
 from PIL import Image
-from waiting import wait_for_address
+from waiting import wait_for_address, wait_until
 
 pytest.importorskip("starlette")
 
@@ -167,6 +167,10 @@ def test_a_network_that_is_only_looked_at_is_not_trained():
         steps.close()
     (frame,) = frames_of(plane_training.train_plane, **settings | {"train": False, "sigma": 2.0})
     assert frame.header["step"] == 2
+    other = settings | {"train": False, "sigma_max": 8.0}
+    (empty,) = frames_of(plane_training.train_plane, **other)
+    (kept,) = frames_of(plane_training.train_plane, **settings | {"train": False})
+    assert (empty.header["step"], kept.header["step"]) == (0, 2)
 
 
 def test_particles_on_the_learned_score_come_with_its_arrows_at_their_noise():
@@ -703,6 +707,62 @@ def test_a_network_trained_on_the_page_comes_closer_to_the_exact_score(open_page
         page.reload()  # the studio still has it
         page.get_by_label("Training step").filter(has_text="75").wait_for()
         assert np.array_equal(pixels(page, "Loss"), curve)
+
+
+def test_a_look_at_the_network_does_not_train_it_nor_hold_a_training_up(open_page, monkeypatch):
+    """Looks wait for the test, so that the next one and a training begin during them."""
+    asked, released = [], threading.Event()
+
+    def held(studio, settings):
+        asked.append(settings["train"])
+        assert settings["train"] or released.wait(60)
+        yield from plane_training.train_plane(studio, settings)
+
+    monkeypatch.setitem(JOBS, "plane.train", held)
+    with open_page("#/plane?iterations=25") as page:
+        wait_for_field(page)
+        train = page.get_by_role("button", name="Train a network")
+        train.click()
+        page.get_by_text("Trained", exact=True).wait_for()
+        slider = page.get_by_label("Noise level σ of the picture")
+        level = page.get_by_label("Noise level of the learned score")
+        slider.press("Home")
+        wait_until(lambda: len(asked) == 2)
+        slider.press("End")
+        page.evaluate(AFTER_LOOK)
+        released.set()
+        level.filter(has_text="20").wait_for()
+        assert asked == [True, False, False]
+        released.clear()
+        slider.press("Home")
+        wait_until(lambda: len(asked) == 4)
+        train.click()
+        released.set()
+        wait_until(lambda: len(asked) == 5)
+        assert asked[3:] == [False, True]
+        level.filter(has_text=re.compile("^1$")).wait_for()
+
+
+AFTER_LOOK = "() => new Promise((resolve) => setTimeout(resolve, 300))"
+"""Wait longer than the slider has to rest before the network is looked at."""
+
+
+def test_the_noise_level_of_the_slider_next_to_particles_is_kept_by_a_reload(open_page):
+    view = "#/plane?n=20&first_steps=1&second_steps=1"
+    with open_page(view, reduced_motion="reduce") as page:
+        wait_for_field(page)
+        page.get_by_role("button", name="Run both").click()
+        end = page.get_by_text("after 10 evaluations").first
+        end.wait_for()
+        page.get_by_label("Noise level σ of the picture").press("End")
+        level = number(page, "First sampler: σ")
+        assert level > LADDER[0]
+        wait_for_address(page)
+        page.reload()
+        end.wait_for()
+        assert number(page, "First sampler: σ") == level
+        page.get_by_label("Time").press("ArrowLeft")
+        assert number(page, "First sampler: σ") == LADDER[-1]  # plain dynamics stay there
 
 
 @pytest.mark.slow

@@ -168,6 +168,18 @@ def test_a_replay_of_a_run_shows_its_grids_over_the_steps(open_page, pictured, t
         assert curve.get_attribute("src") != first  # the mark has moved
 
 
+def test_a_grid_that_cannot_be_read_is_named_in_place_of_a_replay(open_page, pictured):
+    with open_page(f"#/runs?run={pictured.name}") as page:
+        grid = page.get_by_role("img", name="Samples of pictured at step 20")
+        grid.wait_for()
+        page.route("**/00000010.png", lambda route: route.abort())
+        page.get_by_role("button", name="Export HTML").click()
+        error = "Samples of pictured at step 10 cannot be read: check that the run still has"
+        page.get_by_role("dialog").get_by_text(error).wait_for()
+        page.get_by_role("button", name="Close").click()
+        grid.wait_for()  # as before
+
+
 def test_a_run_without_a_report_says_how_to_get_one(open_page, studio, pictured, monkeypatch):
     asked = []
 
@@ -204,6 +216,27 @@ def test_a_training_that_starts_can_be_stopped_and_a_typed_name_stays(
         name.fill("mine")
         preset.select_option("digits")
         assert name.input_value() == "mine"
+
+
+def test_a_button_acts_on_the_run_whose_name_is_above_it(open_page, studio, monkeypatch):
+    """Another run is chosen in the list, and its description is still on its way."""
+    asked = []
+    one = {"name": "one", "state": "starting", "step": 0, "steps": None, "loss": None}
+    two = one | {"name": "two", "state": "stopped"}
+    trainings = studio.app.state.trainings
+    monkeypatch.setattr(trainings, "summarise_all", lambda: [one, two])
+    monkeypatch.setattr(trainings, "describe", lambda name: two)
+    monkeypatch.setattr(trainings, "stop", lambda name: asked.append(name) or one)
+    with open_page("#/runs?run=one") as page:
+        page.get_by_role("heading", name="one", exact=True).wait_for()
+        page.route("**/runs/two", lambda route: None)
+        with page.expect_request("**/runs/two"):
+            page.get_by_role("button", name="two", exact=True).click()
+        with page.expect_response("**/stop"):
+            page.get_by_role("button", name="Stop").click()
+        assert asked == ["one"]
+        page.unroute("**/runs/two")  # now it comes
+        page.get_by_role("heading", name="two", exact=True).wait_for()
 
 
 @pytest.mark.slow

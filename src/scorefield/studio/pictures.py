@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .. import Plan, State, every, interpolated, make_plan, seeded
+from .. import Plan, State, interpolated, make_plan, seeded
 from ..checkpoint import run_directory
 from ..data import Dataset, Part, all_samples
 from ..evaluate import METRICS_FILE, nearest_in
@@ -186,7 +186,7 @@ def read_frontier(studio: Studio) -> list[dict[str, Any]]:
     return points
 
 
-def sample_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
+def sample_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Yield the states of a grid of samples, from noise to images, all of them for the path."""
     wanted = parse_settings(SampleSettings, settings)
     studio.cache["pictures"] = wanted, (yield from show_states(studio, wanted, keep=True))
@@ -194,11 +194,15 @@ def sample_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Fra
 
 def show_states(
     studio: Studio, wanted: SampleSettings, *, keep: bool
-) -> Generator[Frame, None, Tensor]:
-    """Yield a frame of some states, and one of the last, whose samples are returned."""
+) -> Generator[Frame | None, None, Tensor]:
+    """Yield a frame or None for each state, and a frame of the last, whose samples are returned."""
     plan, (decode, _) = wanted.plan(studio), image_decoder(studio)
-    for state, seconds in clock(every(wanted.chains(studio), -(-plan.states // MAX_SHOWN))):
-        yield frame_of(state, seconds, plan, wanted, decode, keep=keep)
+    interval = -(-plan.states // MAX_SHOWN)
+    for state, seconds in clock(wanted.chains(studio)):
+        if state.step % interval:
+            yield None
+        else:
+            yield frame_of(state, seconds, plan, wanted, decode, keep=keep)
     yield frame_of(state, seconds, plan, wanted, decode, keep=True, last=True)
     return state.x
 
@@ -259,6 +263,6 @@ def find_neighbours(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Fra
     yield Frame(header, {"images": to_bytes(images)})
 
 
-def interpolate_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame]:
+def interpolate_pictures(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Yield the states of n samples whose noise goes from that of one seed to that of another."""
     yield from show_states(studio, parse_settings(SeedPath, settings), keep=False)

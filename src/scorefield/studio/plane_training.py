@@ -136,11 +136,16 @@ def train_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | N
 
 
 def open_training(studio: Studio, settings: PlaneTraining) -> FieldTraining:
-    """Return the training with these settings where it was stopped, or a new one."""
+    """Return the training with these settings where it was stopped, or a new one.
+
+    A new one that is only looked at does not replace the one that is kept.
+    """
     key = replace(settings, sigma=1.0, train=True)  # what is shown changes nothing
     training = studio.cache.get("plane.train")
     if training is None or training.settings != key:
-        training = studio.cache["plane.train"] = FieldTraining(key)
+        training = FieldTraining(key)
+        if settings.train:
+            studio.cache["plane.train"] = training
     return training
 
 

@@ -238,7 +238,7 @@ def serve(
 ) -> None:
     """Serve the studio until Ctrl-C."""
     app = make_app(run, token, runs=runs, host=host)
-    app.state.studio.about()  # fail now on what is no model
+    shape = app.state.studio.about().get("shape")  # fails now on what is no model
     family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
     try:
         listener = sockets.create_server((host, port), family=family)
@@ -249,7 +249,8 @@ def serve(
         raise ValueError(f"--host {host} --port {port}: {reason}; {fix}") from error
     with listener:
         name = "127.0.0.1" if host in WILDCARDS else f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{listener.getsockname()[1]}/?token={token}"
+        view = "#/images" if shape and len(shape) == 3 else ""
+        address = f"http://{name}:{listener.getsockname()[1]}/?token={token}{view}"
         print(f"The studio is at {address}\nCtrl-C ends it", flush=True)
         if open_browser and has_screen():
             webbrowser.open(address)

@@ -23,6 +23,7 @@ export async function showCode(job, settings, signal) {
       snippet("Python", python),
     );
   } catch (error) {
+    if (signal.aborted) return;
     ui.dialog("The same as code", ui.h("p", {}, error.message));
   }
 }

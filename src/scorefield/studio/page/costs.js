@@ -11,7 +11,8 @@ export function costs(ui, tools) {
   const note = h("p", { class: "muted" });
   const axis = ui.select({
     label: "Cost", options: [["calls", "network calls an image"], ["seconds", "seconds an image, where it was measured"]],
-    onchange: () => draw(),
+    value: tools.state().cost,
+    onchange(value) { tools.setState({ cost: value }); draw(); },
   });
   const rows = h("tbody");
   const table = h("details", {}, h("summary", {}, "As a table"), h("div", { class: "scroll" },

@@ -28,7 +28,7 @@ export default {
     const countCalls = ({ evaluations, calls }) => `${ui.format(evaluations)} evaluations of the score`
       + (calls === evaluations ? "" : `, ${ui.format(calls)} calls of the network with guidance`);
 
-    const keep = (patch) => { tools.setState({ ...patch, sigma: null }); sample(); };
+    const keep = (patch) => { goal = null; tools.setState({ ...patch, sigma: null }); sample(); };
     const status = ui.status();
     const sampler = ui.select({
       label: "Sampler", options: Object.keys(about.samplers),
@@ -58,7 +58,7 @@ export default {
       label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1,
     });
     guidance.input.addEventListener("change", () => keep({ guidance: guidance.value }));
-    const again = ui.button({ label: "Sample", kind: "primary", onclick: () => sample() });
+    const again = ui.button({ label: "Sample", kind: "primary", onclick: () => keep({}) });
     const next = ui.button({
       label: "Next seed", onclick: () => { seed.value += 1; keep({ seed: seed.value }); },
     });
@@ -237,8 +237,7 @@ export default {
       at = at >= frames.length - 1 ? 0 : at;
       playing = setInterval(() => {
         draw();
-        if (at >= frames.length - 1) pause();
-        else at += 1;
+        if (at >= frames.length - 1) { pause(); keepLevel(); } else at += 1;
       }, Math.max(40, 3000 / frames.length));
     }
 

@@ -117,7 +117,7 @@ function mount(own, tools, model) {
 }
 
 async function exportReplay() {
-  const { view, root, handle: { replay } } = shown;
+  const { view, root, life, handle: { replay } } = shown;
   if (replay.count() === 0) {
     ui.dialog("Export HTML", ui.h("p", {}, replay.empty ?? "There is nothing to replay yet: let this view compute something first."));
     return;
@@ -128,6 +128,8 @@ async function exportReplay() {
   try {
     const text = await makeReplay({ title, replay, root, address });
     download(`scorefield-${view.name}.html`, text);
+  } catch (error) {
+    if (!life.signal.aborted) ui.dialog("Export HTML", ui.h("p", {}, error.message));
   } finally {
     replayButton.disabled = false;
   }

@@ -3,14 +3,14 @@
 import { calm, drawImage, drawMap, keepState, layout, putImage, resize } from "./pixels.js";
 
 /**
- * Return a section. `begin(n, settings)` starts n other completions, `add` takes a frame of them, and
- * `compare(settings)` says whether those that are drawn are of these settings, which are a text.
+ * Return a section. `begin(request)` starts other completions, those of {settings, state, …}, `add`
+ * takes a frame of them, `compare(settings)` says whether those that are drawn are of these settings,
+ * and `request()` returns the request of those that are drawn, or null.
  */
 export function makeOutcome(ui) {
   const { h } = ui;
-  let total = 0;
-  let coming = null; // settings of the completions that are computed
-  let settings = null; // and of those that are drawn: without motion they are drawn at the end
+  let coming = null; // request of the completions that are computed
+  let request = null; // and of those that are drawn: without motion they are drawn at the end
   let frames = []; // states, each {step, of, sigma, …, x, mean, spread}
   const short = (value) => ui.format(Number(value.toPrecision(3)));
 
@@ -29,14 +29,13 @@ export function makeOutcome(ui) {
       h("figure", {}, spread, h("figcaption", {}, "Standard deviation; yellow is ", brightest))),
     errors);
 
-  function begin(n, own) {
-    total = n;
+  function begin(own) {
     coming = own;
     frames = [];
   }
 
-  function compare(others) {
-    const old = settings != null && settings !== others;
+  function compare(settings) {
+    const old = request && JSON.stringify(request.settings) !== JSON.stringify(settings);
     note.textContent = old ? "These are of other settings: Restore samples those of the new ones." : "";
   }
 
@@ -48,7 +47,8 @@ export function makeOutcome(ui) {
 
   function draw(frame) {
     element.hidden = false;
-    settings = coming;
+    request = coming;
+    const { n: total } = request.settings;
     const [height, width] = frame.x.shape.slice(1);
     const grid = layout(total, height, width, total > 8 ? 8 : Math.min(total, 4));
     resize(results, grid.width, grid.height, 720);
@@ -64,8 +64,9 @@ export function makeOutcome(ui) {
 
   const describe = (frame) => `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}`;
   const replay = {
+    state: () => coming.state,
     count: () => frames.length,
     show(i) { draw(frames[i]); return describe(frames[i]); },
   };
-  return { element, begin, add, compare, replay };
+  return { element, begin, add, compare, replay, request: () => request };
 }

@@ -26,7 +26,6 @@ function mount(root, state, tools) {
   let job = null;
   let ran = null; // {settings, state} of the particles
   let cancel = null; // ends what the button has started
-  let following = false; // the fields are at the particles' σ, not at the slider's
   let timer = null;
 
   // ── Distribution ──────────────────────────────────────────────────────────────────────────────
@@ -100,6 +99,7 @@ function mount(root, state, tools) {
       return;
     }
     player.seek(frame);
+    if (frame === null) change({ follow: 1 });
     ran = { settings: structuredClone(settings.sampling()), state: tools.state() };
     if (values.second_score === "network") {
       const own = cancel = () => trainer.cancel();
@@ -149,7 +149,7 @@ function mount(root, state, tools) {
     const shown = player.shown();
     for (const side of Object.keys(SIDES)) {
       const report = shown?.header[side];
-      const follows = following && report;
+      const follows = values.follow && report;
       const sigma = follows ? report.sigma : values.sigma;
       const own = { ...scene, sigma, theme: theme(), x: shown?.[side], cursor: points.cursor() };
       if (side === "second" && values.second_score === "network") {
@@ -166,7 +166,7 @@ function mount(root, state, tools) {
   }
 
   function lookAtSlider() {
-    following = false;
+    change({ follow: player.count() ? 0 : 1 });
     player.pause();
     draw();
     clearTimeout(timer);
@@ -181,7 +181,8 @@ function mount(root, state, tools) {
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
   const player = makePlayer({
     speed: values.speed,
-    onshow() { following = player.count() > 0; draw(); },
+    onshow: draw,
+    onuse: () => change({ follow: 1 }),
     onmove: (time, speed) => change({ time, speed }),
   });
   const points = makePoints({
@@ -303,12 +304,13 @@ function mount(root, state, tools) {
     settings: () => ({ job: "plane.sample", settings: player.count() ? ran.settings : settings.sampling() }),
     replay: {
       empty: "There are no particles yet, which are what it shows: press Run both.",
-      state: () => ({ ...ran.state, time: values.time ?? 0, speed: values.speed }),
+      state: () => ({ ...ran.state, follow: 1, time: values.time ?? 0, speed: values.speed }),
       count: player.count,
       keep() {
         for (const [side, panel] of Object.entries(panels)) panel.nameReplay(nameOf(side, ran.settings));
-        const [time, followed] = [player.time(), following];
-        return () => { player.show(time); following = followed; draw(); };
+        const [time, follow] = [player.time(), values.follow];
+        values.follow = 1;
+        return () => { values.follow = follow; player.show(time); };
       },
       show(i) {
         player.show(i);

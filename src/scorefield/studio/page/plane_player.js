@@ -8,10 +8,11 @@ const FASTEST = 30;
 const SPEEDS = [[0.25, "¼ ×"], [0.5, "½ ×"], [1, "1 ×"], [2, "2 ×"], [4, "4 ×"]];
 
 /**
- * Return the player; `onshow()` draws what `shown()` returns, or that there is nothing, and
- * `onmove(frame, speed)` is called as the frame or the speed changes, with null if there is nothing.
+ * Return the player; `onshow()` draws what `shown()` returns, or that there is nothing, `onuse()` is
+ * called before it plays or is scrubbed, and `onmove(frame, speed)` as the frame or the speed changes,
+ * with null if there is nothing.
  */
-export function makePlayer({ speed: firstSpeed, onshow, onmove }) {
+export function makePlayer({ speed: firstSpeed, onshow, onuse, onmove }) {
   let frames = []; // {header, first, second, …}
   let position = 0; // of the frame that is shown; it has a fraction between two
   let total = 0; // of the last frame, also where it has not arrived yet
@@ -27,6 +28,7 @@ export function makePlayer({ speed: firstSpeed, onshow, onmove }) {
   scrubber.addEventListener("input", () => {
     pause();
     goal = null;
+    onuse();
     show(Math.min(Number(scrubber.value), frames.length - 1));
   });
   scrubber.addEventListener("change", tell);
@@ -66,6 +68,7 @@ export function makePlayer({ speed: firstSpeed, onshow, onmove }) {
   function play() {
     playing = true;
     goal = null;
+    onuse();
     if (frames.length && position >= total) position = 0;
     last = null;
     cancelAnimationFrame(request);
@@ -110,6 +113,7 @@ export function makePlayer({ speed: firstSpeed, onshow, onmove }) {
   /** Take no more frames: none will follow. */
   function close() {
     setTotal(Math.max(0, frames.length - 1));
+    if (!frames.length) pause();
     if (goal !== null) rest(total);
   }
 

@@ -21,6 +21,7 @@ const DEFAULTS = {
   n: 1280, seed: 0, start: "square", ladder: [], epsilon: 0.1, convention: "paper",
   first: "langevin", first_steps: 300, second: "annealed_langevin", second_steps: 300,
   second_score: "exact", iterations: 1000, trained: 0, time: null, speed: 1,
+  follow: 1, // 0 as the fields are at the slider's σ, not at that of the particles
 };
 
 /** Return true for samplers that take steps at each level of the ladder. */

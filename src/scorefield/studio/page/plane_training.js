@@ -23,15 +23,15 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
   const level = h("output", { "aria-label": "Noise level of the learned score" });
   const error = h("output", { "aria-label": "Relative error of the score" }, "–");
   const { element: line, say } = ui.status();
-  const button = ui.button({ label: START, onclick: () => (job ? job.cancel() : whenLoaded(start)) });
+  const button = ui.button({ label: START, onclick: () => (training ? job.cancel() : whenLoaded(start)) });
   const code = ui.button({ label: "Copy training as code", kind: "quiet", onclick: () => copy({ job: "plane.train", settings: settings.training() }) });
   const steps = ui.number({
     label: "Training steps", min: 1, max: 20000, value: settings.values.iterations,
     onchange: (value) => settings.change({ iterations: value }),
   });
   let job = null;
-  let shown = null; // {sigma, iterations, header, arrays}
-  let network = ""; // settings of the one that is shown
+  let training = false; // the job trains; otherwise it only looks
+  let shown = null; // {sigma, iterations, network, header, arrays}
   let waiting = []; // called with true at the end of the training, with false if there is none
 
   /** Return the settings that make another network; the σ that is shown does not. */
@@ -39,7 +39,9 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
 
   /** Train on from where the network is or, without `train`, look at it as it is. */
   function start(train = true) {
-    network = identity();
+    job?.cancel();
+    training = train;
+    const network = identity();
     const own = { ...settings.training(), train };
     if (train) button.textContent = "Stop training";
     const mine = job = run("plane.train", own, {
@@ -47,7 +49,7 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
         if (mine !== job) return;
         settings.change({ trained: header.step ? 1 : 0 });
         if (!train && !header.step) return; // the studio no longer has the network of the address
-        shown = { sigma: own.sigma, iterations: own.iterations, header, arrays };
+        shown = { sigma: own.sigma, iterations: own.iterations, network, header, arrays };
         tell();
         if (!calm()) show();
       },
@@ -66,7 +68,8 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
 
   function end(trained) {
     job = null;
-    if (button.textContent !== START) say("Stopped; train again to continue");
+    if (training) say("Stopped; train again to continue");
+    training = false;
     button.textContent = START;
     for (const resolve of waiting.splice(0)) resolve(trained);
   }
@@ -74,19 +77,16 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
   /** Train to the end; return a promise of true, or of false if it was stopped before. */
   function finish() {
     if (isTrained()) return true;
-    if (button.textContent === START) start();
+    if (!training) start();
     return new Promise((resolve) => waiting.push(resolve));
   }
 
-  const isTrained = () => !job && shown?.header.keep && identity() === network;
+  const isTrained = () => !job && shown?.header.keep && identity() === shown.network;
 
   /** Look at another σ; a training that runs continues there. */
   function look() {
     if (!shown && !settings.values.trained) return;
-    const old = job;
-    job = null; // frames of the old job are not for this σ
-    old?.cancel();
-    start(Boolean(old));
+    start(training);
   }
 
   function cancel() {

@@ -11,8 +11,16 @@ const MAX_EXACT = 2 ** 15; // pixels of a picture without loss
  * one and returns its caption, or a promise of it. Where a view has `keep()`, it returns a function
  * that shows again what was shown before.
  */
-export async function makeReplay({ title, replay, root, address }) {
-  const goBack = replay.keep?.();
+export async function makeReplay(options) {
+  const goBack = options.replay.keep?.();
+  try {
+    return await record(options);
+  } finally {
+    goBack?.();
+  }
+}
+
+async function record({ title, replay, root, address }) {
   await replay.show(0); // now all pictures have a size
   const sources = [...root.querySelectorAll("canvas, img")]
     .filter((source) => source.offsetParent && sizeOf(source)[0]);
@@ -27,7 +35,6 @@ export async function makeReplay({ title, replay, root, address }) {
     for (const url of urls) if (!pictures.has(url)) pictures.set(url, pictures.size);
     frames.push({ shown: urls.map((url) => pictures.get(url)), caption });
   }
-  goBack?.();
   const images = sources.map((source) => {
     const label = source.getAttribute("aria-label") ?? source.alt;
     const caption = source.dataset.caption ?? label.replace(/: .*/, ""); // the rest is of keys

@@ -21,11 +21,12 @@ export default {
     const { h } = ui;
     let upload = state.upload == null ? null : { upload: state.upload, file: state.file ?? "image.png" };
     let another = false; // image is chosen than the one that is shown
+    let newest = null; // choice of an image: an upload that ends after another choice is not taken
     const reading = latest(run);
     const restoring = latest(run);
     const setState = (patch) => {
       tools.setState(patch);
-      outcome.compare(JSON.stringify(settings()));
+      outcome.compare(settings());
     };
     const short = (value) => ui.format(Number(value.toPrecision(3)));
 
@@ -119,13 +120,16 @@ export default {
 
     async function send(chosen) {
       if (!chosen) return;
+      const own = newest = {};
       status.say("Uploading");
-      const answer = await fetch("upload", { method: "POST", body: chosen });
-      if (!answer.ok) { status.say(await answer.text(), true); return; }
-      take({ ...(await answer.json()), file: chosen.name });
+      const { ok, text } = await sendFile(chosen);
+      if (own !== newest) return;
+      if (ok) take({ ...JSON.parse(text), file: chosen.name });
+      else status.say(text, true);
     }
 
     function take(image) { // an upload, or null for a held-out image
+      newest = null;
       upload = image;
       measuredAlready.value = image != null && image.file.toLowerCase().endsWith(".npy");
       const measured = measuredAlready.value ? 1 : null;
@@ -177,14 +181,14 @@ export default {
     }
 
     function restore() {
-      const asked = settings();
+      const request = { settings: settings(), measurement: measurement(), state: tools.state() };
       let begun = false; // by a frame: a job that is refused leaves the completions before it
-      restoring.start("restore.run", asked, {
+      restoring.start("restore.run", request.settings, {
         frame(header, arrays) {
-          if (!begun) outcome.begin(asked.n, JSON.stringify(asked));
+          if (!begun) outcome.begin(request);
           begun = true;
           outcome.add(header, arrays);
-          outcome.compare(JSON.stringify(settings()));
+          outcome.compare(settings());
         },
         status: follow(status, "Restoring"),
       });
@@ -213,8 +217,8 @@ export default {
         + (one.noiseless ? " For measurements without noise." : "");
     }
 
-    function saveFiles() {
-      run("restore.files", measurement(), {
+    function saveFiles() { // of the code that is copied
+      run("restore.files", outcome.request()?.measurement ?? measurement(), {
         frame(header, arrays) {
           for (const [name, bytes] of Object.entries(arrays)) download(name, bytes, "application/octet-stream");
         },
@@ -230,7 +234,18 @@ export default {
 
     return {
       replay: outcome.replay,
-      settings: () => ({ job: "restore.run", settings: settings() }),
+      settings: () => ({ job: "restore.run", settings: outcome.request()?.settings ?? settings() }),
     };
   },
 };
+
+/** Send a file to the studio; return {ok, text}, and in the text of a failure what to do. */
+async function sendFile(file) {
+  try {
+    const answer = await fetch("upload", { method: "POST", body: file });
+    return { ok: answer.ok, text: await answer.text() };
+  } catch (error) {
+    const text = `${file.name} was not uploaded (${error.message}): check that it is a file and that the studio is running, and choose it again`;
+    return { ok: false, text };
+  }
+}

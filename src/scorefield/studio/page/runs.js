@@ -131,7 +131,7 @@ export default {
 
     function steer(action) {
       const doing = { stop: "Stopping …", resume: "Resuming …", evaluate: "Starting the evaluation …" };
-      act(() => call(`runs/${chosen}/${action}`, { method: "POST" }), doing[action]);
+      act(() => call(`runs/${last.name}/${action}`, { method: "POST" }), doing[action]);
     }
 
     function choose(run) {
@@ -273,7 +273,9 @@ export default {
       async show(i) {
         if (samples.hidden) return last.name;
         showGrid(i);
-        await grid.decode();
+        await grid.decode().catch(() => {
+          throw new Error(`${grid.alt} cannot be read: check that the run still has the file and that the studio is running`);
+        });
         return `${last.name}, step ${shownStep()}`;
       },
     };

@@ -29,18 +29,19 @@ function tellQueue() {
 /** Connect, or return the connection. */
 export function connect() {
   if (socket && socket.readyState <= WebSocket.OPEN) return socket;
-  socket = new WebSocket(new URL("ws", location.href).href.replace(/^http/, "ws").split("#")[0]);
+  const own = socket = new WebSocket(new URL("ws", location.href).href.replace(/^http/, "ws").split("#")[0]);
   socket.binaryType = "arraybuffer";
   socket.addEventListener("message", (event) => receive(event.data));
   socket.addEventListener("open", () => listeners.forEach((listener) => listener(true)));
   socket.addEventListener("close", (event) => {
     const message = event.reason || "The connection to the studio is lost: is it still running?";
     for (const [id, job] of jobs) {
+      if (job.socket !== own) continue;
       jobs.delete(id);
       job.status?.({ id, status: "error", message });
     }
     tellQueue();
-    listeners.forEach((listener) => listener(false));
+    if (own === socket) listeners.forEach((listener) => listener(false));
   });
   return socket;
 }
@@ -53,7 +54,7 @@ export function run(job, settings, { frame, status, signal } = {}) {
   if (signal?.aborted) return { cancel() {} };
   const id = ++last;
   const cancel = () => jobs.has(id) && send({ id, cancel: true });
-  jobs.set(id, { frame, status });
+  jobs.set(id, { frame, status, socket: connect() });
   signal?.addEventListener("abort", () => {
     cancel();
     if (jobs.delete(id)) tellQueue();
