@@ -109,19 +109,20 @@ def test_fitted_levels_end_nearer_on_digits(folder):
 def test_vectors_are_as_near_as_exact_samples(folder):
     model = finish(PRESETS["vectors"], folder / "vectors")
     oracle = load_data("mixture").oracle
-    sets = [oracle.sample(10_000, noise=seeded(seed)) for seed in range(6)]
+    sets = [oracle.sample(10_000, noise=seeded(seed)) for seed in range(16)]
 
     def distance(x, y):
         return sliced_wasserstein(x, y, noise=seeded(0))  # the same directions
 
-    # the distances of exact pairs vary by a factor of two, so both sides are means; 1 if exact
+    # the distances of exact pairs vary by a quarter, with all those of a set, so both sides are
+    # means over many sets; 1 if exact
     pairs = [distance(x, y) for i, x in enumerate(sets) for y in sets[:i]]
     tuned = _tune("vectors", folder / "vectors", "training.steps=2000")
     for name, one, sampler, limit in (
         ("heun, 35", model, "heun", 1.5),
         ("tuned, 2", tuned, "consistency", 1.25),
     ):
-        samples = [sample(one, 10_000, sampler, seed=seed, batch=10_000) for seed in range(5)]
+        samples = [sample(one, 10_000, sampler, seed=seed, batch=10_000) for seed in range(8)]
         ratio = np.mean([distance(x, y) for x in samples for y in sets]) / np.mean(pairs)
         print(f"\n{name}: {ratio:.2f} × the distance of exact pairs")
         assert ratio <= limit
