@@ -256,7 +256,7 @@ def figure(browser, tmp_path_factory):
     file.write_text(f'<!DOCTYPE html><meta charset="utf-8"><script type="module">{script}</script>')
     page = browser.new_page()
     page.goto(file.as_uri())
-    results = page.wait_for_function("globalThis.results").json_value()
+    results = page.wait_for_function("() => globalThis.results").json_value()
     page.close()
     means = torch.tensor(means, dtype=torch.float64)
     weights = torch.tensor([1, 3, 4], dtype=torch.float64) / 8
@@ -638,8 +638,9 @@ def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
         canvas.click(position={"x": side * 0.75, "y": side * 0.25})  # (5, 5)
         for key in ["ArrowLeft"] * 4 + ["Enter"]:
             canvas.press(key)
-        # the noise level of their own ladder: the address has had that of the modes' from the start
-        page.wait_for_function("location.hash.includes('sigma=')")
+        # the noise level of their own ladder: the address has had that of the modes' till then.
+        # A function, because the page forbids evaluating text, which other code is at each look.
+        page.wait_for_function("() => location.hash.includes('sigma=')")
         wait_for_address(page)
         state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
         x1, y1, x2, y2 = map(float, state["points"][0].split(","))
