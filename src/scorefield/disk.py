@@ -1,4 +1,4 @@
-"""Files that are read only if they have an end, and written whole or not at all by one process.
+"""Read regular files only, and write files whole or not at all, one process at a time.
 
     write to a temporary file  →  fsync  →  rename  →  fsync of the directory
 
@@ -7,6 +7,7 @@ directory belongs to the process that holds its lock, which the system releases 
 """
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 LOCK_FILE = "lock"
 LOCK_SECONDS = 0.2
@@ -51,6 +53,17 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Return the text of a regular file."""
     with open_regular(path) as file:
         return file.read().decode(encoding)
+
+
+def read_json(path: Path, fix: str = "") -> dict[str, Any]:
+    """Return the names and values of a file in JSON; the error of a damaged one ends with a fix."""
+    try:
+        content = json.loads(read_text(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {content!r:.40}, not names and values")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}{fix}") from error
+    return content
 
 
 def write_file(path: Path, content: bytes) -> None:

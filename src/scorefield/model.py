@@ -202,15 +202,8 @@ class ScoreModel(nn.Module):
     ) -> str:
         """Upload the model and its card to the Hugging Face Hub, and return the commit's address.
 
-        It is `scorefield.evaluate.push`, which also takes a run, with its configuration and
-        figures. `load("hub:OWNER/NAME")` loads the model.
-
-        Args:
-            name: OWNER/NAME on the Hub, which is created if there is none.
-            dry_run: a new folder to write the files to instead, without a network or a login.
-            private: create a repository that only its owner sees; a public one is refused.
-            message: message of the commit.
-            license: identifier of a licence in the card, such as mit; by default the card has none.
+        The arguments are those of `scorefield.evaluate.push`, which also takes a run, with its
+        configuration and figures. `load("hub:OWNER/NAME")` loads the model.
         """
         from .evaluate import push  # when it is called: everything there needs this module
 

@@ -185,7 +185,7 @@ def make_plan(
             options = {"sigma_data": model.prior.deviation or 1.0} | options
         sigmas = torch.tensor([model.sigma_max])
         steps = steps or (2 if method.jumps or adaptive else 18)
-        if steps != 1:  # from each level to 0: σ_min would be as good as the end
+        if steps != 1:  # a jump goes from each level to 0, so σ_min needs none
             ends = model.sigma_max, model.sigma_min
             sigmas = GRIDS[grid](*ends, steps + method.jumps)[:steps]
         return Plan(sampler, model.round(sigmas), options, title=title, note=note, own=method)
@@ -318,7 +318,7 @@ def choose_classes(
 
 
 def class_number(model: ScoreModel, label: Label | str, guidance: float | Guidance) -> Label:
-    """Return the number of a class; if the model has none, of one of the guidance's classifier."""
+    """Return the number of a class: the model's, or the classifier's if the model has none."""
     if model.classes or not isinstance(guidance, Guidance) or guidance.classifier is None:
         return model.find_class(label)
     if isinstance(label, str) and not label.isdecimal():
@@ -408,10 +408,12 @@ def gather(
 
 def warn_of_broken(x: Float[Tensor, "n *shape"]) -> None:
     """Warn, in the first process, of samples that are not finite."""
+    if (problem := describe_broken(x)) and distributed.is_main():
+        warnings.warn(problem, stacklevel=3)
+
+
+def describe_broken(x: Float[Tensor, "n *shape"], origin: str = "") -> str:
+    """Return how many samples are not finite, and what may help; empty if all are."""
     broken = int((~x.flatten(1).isfinite().all(1)).sum())
-    if broken and distributed.is_main():
-        warnings.warn(
-            f"{broken} of {len(x)} samples are not finite: more steps or another sampler may help, "
-            "and `diagnose` shows where the score is wrong",
-            stacklevel=3,
-        )
+    remedy = "more steps or another sampler may help, and `diagnose` shows where the score is wrong"
+    return f"{broken} of {len(x)} samples{origin} are not finite: {remedy}" * (broken > 0)

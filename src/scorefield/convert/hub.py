@@ -8,14 +8,13 @@ chooses the row of `precondition`, and σ_t comes from its own scheduler without
 safetensors are read.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..disk import read_text
+from ..disk import read_json
 from ..model import ScoreModel
 from ..precondition import Precondition, VPDiscrete
 from ..values import import_extra
@@ -141,17 +140,11 @@ def _check_weights(unet: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except FileNotFoundError as error:
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: give a folder with `unet` and `scheduler`, saved by diffusers"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a configuration: it contains {content!r:.40}")
-    return content
+        )
+    return read_json(path)
 
 
 def _load_weights(kind: str, folder: Path) -> Any:

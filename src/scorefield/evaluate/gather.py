@@ -24,7 +24,7 @@ from .. import checkpoint, distributed
 from ..data import Part, Source, all_samples
 from ..metrics import Moments
 from ..model import ScoreModel
-from ..sample import Plan, chains, count_evaluations
+from ..sample import Plan, chains, count_evaluations, describe_broken
 from ..samplers import State, every
 from ..show.progress import progress
 from .features import Features
@@ -134,11 +134,8 @@ def gather_samples(
                     shown.append(State(x, state.sigma, denoised, state.step))
             x = state.x.cpu()
             seconds += time.perf_counter() - start
-            if broken := int((~x.flatten(1).isfinite().all(1)).sum()):
-                raise ValueError(
-                    f"{broken} of {len(x)} samples by {plan.name} are not finite: more steps or "
-                    "another sampler may help, and `diagnose` shows where the score is wrong"
-                )
+            if problem := describe_broken(x, f" by {plan.name}"):
+                raise ValueError(problem)
             yield first, x
             start = time.perf_counter()
 

@@ -16,7 +16,7 @@ from PIL import Image
 from ..checkpoint import MODEL_FILE, load_stored, read_tensors, run_directory, save
 from ..convert import RUN_FILES, hub_error, open_hub, parse_hub_name
 from ..data import LATENTS_FILE
-from ..disk import open_regular, read_text, write_file
+from ..disk import open_regular, read_json, write_file
 from ..model import ScoreModel
 from ..runs import config
 from ..runs.journal import METRICS_FILE
@@ -104,10 +104,11 @@ def _write_folder(
         raise FileNotFoundError(f"{run} has no {MODEL_FILE}: name a run that has ended")
     file = read_tensors(place)
     model = load_stored(file)
-    if (home / "config.json").exists():
-        config.read(home / "config.json")  # refuses a damaged one
+    settings = home / "config.json"
+    if settings.exists():
+        config.read(settings)  # refuses a damaged one
     metrics_file = (run if run.is_dir() else run.with_suffix("")) / METRICS_FILE
-    metrics = _read_optional(metrics_file)
+    metrics = read_json(metrics_file) if metrics_file.exists() else {}
     _check_metrics(metrics_file, metrics, file.about.get("step"))
     contents = {name: home / name for name in RUN_FILES[1:]} | {METRICS_FILE: metrics_file}
     save(model, folder, about=file.about)
@@ -116,22 +117,14 @@ def _write_folder(
             with open_regular(path) as opened:
                 write_file(folder / file_name, opened.read())
     card = model_card(
-        name, model, config=_read_optional(home / "config.json"), metrics=metrics,
+        name, model, config=read_json(settings) if settings.exists() else {}, metrics=metrics,
         picture=_write_grid(home, model, folder / GRID_FILE), license=license,
     )  # fmt: skip
     write_file(folder / "README.md", card.encode())
 
 
-def _read_optional(path: Path) -> dict[str, Any]:
-    """Return the content of a file, nothing if there is none."""
-    try:
-        return dict(json.loads(read_text(path))) if path.exists() else {}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
 def _check_metrics(path: Path, metrics: dict[str, Any], step: object) -> None:
-    """Refuse what the card cannot show, and figures of other weights than those uploaded."""
+    """Refuse metrics that the card cannot show, or of other weights than those uploaded."""
     try:
         describe_metrics(metrics)
         weights = {figure.weights for figure in read_figures(metrics)} - {"as given"}

@@ -30,7 +30,7 @@ from ..data import (
     load_data,
     tensor_data,
 )
-from ..disk import read_text, write_file
+from ..disk import read_json, write_file
 from . import config
 from .build import build
 from .choose import change_source
@@ -40,7 +40,7 @@ from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
 OwnData: TypeAlias = str | Path | Tensor | tuple[Tensor, Any] | Dataset
-"""A source, or data in memory; a pair is of samples and what they are conditioned on."""
+"""A source, or data in memory; a pair is of samples and their condition."""
 
 FREE = {
     *("training.steps", "training.budget", "training.cooldown", "data.source"),
@@ -95,10 +95,7 @@ def partial_files(directory: Path) -> list[Path]:
 def read_experiment(directory: Path, about: Mapping[str, Any]) -> Experiment:
     """Return a run's configuration; refuse one that contradicts the header of its last state."""
     path = directory / "config.json"
-    try:
-        missing = asdict(Experiment()).keys() - json.loads(read_text(path)).keys()
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}; put it back as it was") from error
+    missing = asdict(Experiment()).keys() - read_json(path, "; put it back as it was").keys()
     if missing:
         raise ValueError(f"{path} is damaged: it has no {', '.join(sorted(missing))}")
     experiment = config.check_experiment(config.read(path), DATASETS)
@@ -168,7 +165,9 @@ def read_data(
 ) -> Dataset:
     """Return the data of a run; refuse different ones unless they may have `changed`."""
     source, options = experiment.data.source, experiment.data.options
-    before = None if changed else _read_fingerprints(directory / FINGERPRINTS_FILE)
+    record, before = directory / FINGERPRINTS_FILE, None
+    if record.exists() and not changed:
+        before = read_json(record, "; if the data are unchanged, remove it")
     again = f"scorefield {shlex.join(['resume', str(directory), '--data', source])} --changed-data"
     again = "changed_data=True" if source == IN_MEMORY else again
 
@@ -208,17 +207,6 @@ def read_data(
     if before is None:  # recorded last, so that refused data are not
         write_fingerprints(directory, experiment.data, data)
     return data
-
-
-def _read_fingerprints(path: Path) -> dict[str, str] | None:
-    """Return the fingerprints of a run's data, None if they are not recorded."""
-    try:
-        return dict(json.loads(read_text(path))) if path.exists() else None
-    except ValueError as error:
-        raise ValueError(
-            f"{path}, the fingerprints of the data, is damaged: {error}; if the data are "
-            "unchanged, remove it"
-        ) from error
 
 
 def _fingerprint_files(data: config.Data) -> dict[str, str]:

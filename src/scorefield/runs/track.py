@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..disk import hold_lock, read_text, write_file
+from ..disk import hold_lock, read_json, write_file
 from ..values import import_extra
 from .config import flat_fields
 from .journal import read_log
@@ -67,13 +67,13 @@ class Tracker:
         self.lines, self.sent_at = list[Mapping[str, Any]](), 0.0
 
     def open(self, step: int) -> None:
-        """Open the tracker, again if steps were undone, and send what it lacks up to a step."""
+        """Open the tracker, again if steps were undone, and send the missing lines up to a step."""
         self.close(finished=False)
         with self._report_failure():
             if self.kind != "none":
                 check_installed(self.kind)
                 module, directory = import_module(self.kind), self.directory.resolve()
-                config = dict(flat_fields(json.loads(read_text(directory / "config.json"))))
+                config = dict(flat_fields(read_json(directory / "config.json")))
                 identity = _update_identity(directory)
                 self.backend = TRACKERS[self.kind](module, directory, identity["name"], config)
                 last, figures = self.backend.last, identity.get("figures", {"step": math.inf})
@@ -132,7 +132,7 @@ def send_figures(directory: Path, figures: Mapping[str, float]) -> None:
     """Send figures of an evaluation to the tracker of a run, if the directory has one."""
     if not (directory / IDENTITY_FILE).exists():
         return
-    config = json.loads(read_text(directory / "config.json"))
+    config = read_json(directory / "config.json")
     tracker = Tracker(config["keeping"]["tracker"], directory)
     with tracker._report_failure(), hold_lock(directory):  # not while it trains
         last = read_log(directory)[-1]
@@ -151,7 +151,7 @@ def _update_identity(directory: Path, **changes: Any) -> dict[str, Any]:
     """Return the name of the run in trackers, which is chosen once, and its figures."""
     path, folder = directory / IDENTITY_FILE, re.sub(r"[^a-zA-Z0-9_.-]", "_", directory.name)
     new = {"name": f"{folder[:80]}-{uuid.uuid4().hex[:8]}"}
-    content: dict[str, Any] = (json.loads(read_text(path)) if path.exists() else new) | changes
+    content: dict[str, Any] = (read_json(path) if path.exists() else new) | changes
     write_file(path, json.dumps(content).encode())
     return content
 
