@@ -148,7 +148,7 @@ class ImageMeasurement:
         return read_pixels(path, measured)[None]
 
     def file(self, y: Float[Tensor, "1 *measured"]) -> bytes:
-        """Return the content of an .npy file, of which `read` makes y again."""
+        """Return the content of an .npy file from which `read` returns y."""
         values = y[0]
         if self.task == "fourier":
             waves = torch.zeros(*self.shape, dtype=torch.complex64)

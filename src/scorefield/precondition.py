@@ -49,7 +49,7 @@ class Precondition:
 
     def __post_init__(self) -> None:
         if self.levels is not None:
-            # once, because its check reads the levels, which a compiler cannot and a device delays
+            # once, because its check reads the levels: not in a compiler, and on a device it waits
             object.__setattr__(self, "_grid", Discrete(abs(self.scale) * self.levels))
         for name, choices in (("predicts", PREDICTIONS), ("clock", CLOCKS)):
             if getattr(self, name) not in choices:

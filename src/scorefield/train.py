@@ -42,7 +42,7 @@ MAX_SKIPPED = 5
 NO_FOUND_INF = {"mps"}
 """Types of devices on which torch's fused Adam ignores `found_inf`."""
 NORM_WINDOW = 1000
-"""Steps whose norms the quantile that clips a gradient is taken of."""
+"""Number of recent steps whose norms give the quantile that clips a gradient."""
 LOOK_EVERY = 10
 """Steps between looks at loss and norm where a look waits for the device: not on a CPU."""
 
@@ -95,7 +95,7 @@ class MovingAverage(AveragedModel):
         return min(updates, EMA_WARMUP) + EMA_UPDATE_EVERY * max(updates - EMA_WARMUP, 0)
 
     def kept_share(self, before: int, new: int) -> float:
-        """Return the factor of the average of the steps `before` when `new` ones are added."""
+        """Return the weight of the average over the steps `before` when `new` steps are added."""
         return min(self.decay, (1 + before) / (10 + before)) ** new
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class MovingAverage(AveragedModel):
 class NormQuantile:
     """Quantile of the gradient's norms in the last `NORM_WINDOW` steps, before clipping.
 
-    `norms`, ∞ where there is none yet, is all of its state.
+    Its state is `norms`, ∞ where there is none yet.
     """
 
     def __init__(self, quantile: float, device: torch.device | str = "cpu") -> None:

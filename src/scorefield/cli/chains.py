@@ -156,7 +156,7 @@ def _hints(
     label: str | None,
     condition: Mapping[str, Tensor],
 ) -> Iterator[str]:
-    """Yield what else can be chosen, and how to read the file."""
+    """Yield further choices, and how to read the file."""
     if plan.title:  # the run's own guidance
         yield f"{plan.note}; --guidance 1 samples without that"
     if not condition and (example := describe_condition(model, table)):

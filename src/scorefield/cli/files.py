@@ -114,7 +114,7 @@ def check_animation(path: Path, out: Path, shape: torch.Size) -> None:
 
 
 def read_table(run: Path) -> Table | None:
-    """Return the table whose rows a run samples, if it does."""
+    """Return the table of a run that samples rows, None for other runs."""
     path = run_directory(run) / TABLE_FILE
     return Table.read(path) if path.exists() else None
 

@@ -82,7 +82,7 @@ def _complete(
     batch: int,
     **settings: Any,
 ) -> tuple[Float[Tensor, "rows n size"], dict[str, Any]]:
-    """Sample completions of the rows, with progress; return what files record about them too."""
+    """Sample completions of the rows, with progress; return them and the notes for files."""
     model, _, about = files.load_model(run, device)
     require_score(model)
     most = METHODS["split_gibbs"]

@@ -15,8 +15,8 @@ KEPT_BYTES = 1 << 30
 def prepare() -> None:
     """Let waiting threads sleep soon, before torch is loaded, and keep freed memory.
 
-    GNU's OpenMP lets a waiting thread spin for milliseconds. If another program is busy, it spins
-    on the core that the thread it waits for needs, and small steps take many times as long.
+    In GNU's OpenMP a waiting thread spins for milliseconds. While another program is busy, it keeps
+    a core from the thread that it waits for, and small steps take many times as long.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT

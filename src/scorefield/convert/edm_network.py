@@ -32,17 +32,17 @@ BLOCK_PARTS |= {"norm1": "norm_out", "conv1": "conv_out"}
 ATTENTION_PARTS = {"norm2": "norm", "proj": "out"}
 """The same for its attention, besides `qkv`."""
 CHANGES = {"down": "down", "aux_down": "down", "aux_residual": "down", "up": "up", "aux_up": "up"}
-"""For each role of a module that changes the size, how it does."""
+"""Change of size by the role of the module that makes it."""
 UNCHANGING = {"conv1", "qkv", "proj"}
 """Convolutions that never change the size."""
 MAX_MODULES = 1024
-"""Of a network; those of EDM have some hundreds."""
+"""Limit of the modules of a network; those of EDM have some hundreds."""
 MAX_NAME = 100
 """Characters of a module's name, which is repeated in the names of all that are in it."""
 MAX_PATH = 300
-"""Characters of a module's name with those of all that it is in."""
+"""Characters of a module's full name, which begins with the modules around it."""
 MAX_TAPS = 32
-"""Of a filter."""
+"""Limit of the taps of a filter."""
 FORMS = {"SongUNet": "DDPM++ or NCSN++", "DhariwalUNet": "ADM"}
 
 
@@ -86,7 +86,7 @@ class EDMModule:
 
 
 def read_module(value: object, name: str, visited: set[int] | None = None) -> EDMModule:
-    """Return a module of what the pickle describes; each may occur once, and so no circle."""
+    """Return the module that a pickle describes; each occurs once, so that there is no circle."""
     visited = set() if visited is None else visited
     if not isinstance(value, PlainObject) or id(value) in visited:
         raise ValueError(

@@ -37,7 +37,7 @@ WITHOUT_COUNTERPART: dict[str, tuple[Any, str]] = {
     "dims": (2, "signals and volumes"),
     "patch": (1, "patches"),
 }
-"""Arguments of a UNet, the value that `UNet2DModel` has, and what the other values are."""
+"""Value of each argument of a UNet in `UNet2DModel`, and the meaning of its other values."""
 IRRELEVANT = {
     *("combine", "fourier_scale", "init_scale", "label_dropout", "withhold"),
     *("channels", "width", "multipliers", "blocks", "attention", "embedding", "groups", "dropout"),

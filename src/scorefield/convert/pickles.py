@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 MAX_OPERATIONS = 2**18
-"""In one pickle; a network of EDM has about 60,000, a batch of CIFAR-10 about 30,000."""
+"""Limit for one pickle; a network of EDM has about 60,000, a batch of CIFAR-10 about 30,000."""
 MAX_ARGUMENTS = 8
-"""Of a call, which copies them."""
+"""Limit of the arguments of a call, which copies them."""
 MAX_KEY = 2**48
-"""Of the integers among keys, such as addresses; none below it hash alike."""
+"""Limit of integers that are keys, such as addresses; no two below it have the same hash."""
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list, "EMPTY_TUPLE": tuple}
 VALUES = {
@@ -31,7 +31,7 @@ VALUES = {
 }
 """Operations whose argument is the value."""
 NO_ACTION = {"PROTO", "BINPERSID"}
-"""The second leaves the tuple that describes a storage as it is."""
+"""Operations without effect: BINPERSID keeps the tuple that describes a storage."""
 
 
 class PlainObject:
@@ -169,9 +169,9 @@ STORAGES = {
 """Types of numbers by the names of torch's storages."""
 STORAGE_MAGIC = 0x1950A86A20F9469CFC6C
 STORAGE_VERSION = 1001
-"""Both precede a storage in the format that torch had before zip files, and still has in memory."""
+"""Mark and version before a storage, in torch's format before zip files, still used in memory."""
 MAX_DIMENSIONS = 8
-"""Of a tensor."""
+"""Limit of the dimensions of a tensor."""
 NUMBERS = {"f4": "f", "f8": "d", "i4": "i", "i8": "q"}
 """Codes of `struct` by NumPy's."""
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
@@ -193,7 +193,7 @@ def _read_storage(content: bytes) -> Tensor:
 
 
 def check_torch_start(stream: BytesIO) -> None:
-    """Read the three pickles that begin what torch wrote before it had zip files."""
+    """Read the three pickles that begin a file or a storage in torch's format before zip files."""
     magic, version, machine = (PickleMachine({}).read(stream) for _ in range(3))
     if (magic, version) != (STORAGE_MAGIC, STORAGE_VERSION) or not machine["little_endian"]:
         raise ValueError("it has a storage that torch did not write, or of another order of bytes")
@@ -249,7 +249,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 
 
 def read_network(content: bytes) -> Any:
-    """Return what a pickle of a network contains, its tensors as tensors of torch."""
+    """Return the content of a network's pickle, with tensors of torch."""
     storages: dict[int, Tensor] = {}  # by the id of their bytes, which the tensor keeps
 
     def read_once(stored: bytes) -> Tensor:

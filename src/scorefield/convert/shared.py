@@ -55,7 +55,7 @@ def read_pickle(path: Path) -> object:
 
 
 def model_entries(checkpoint: Any) -> dict[str, object]:
-    """Return what a checkpoint's model contains, by names without `module.` before them.
+    """Return the entries of a checkpoint's model by name, without `module.` before it.
 
     The model is the first entry of a list, and in a dict the entry of a usual name, or the dict.
     """

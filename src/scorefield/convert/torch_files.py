@@ -35,7 +35,7 @@ REBUILD = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 
 
 def read_zip(file: BufferedReader) -> Any:
-    """Return what a zip of torch contains; no more is unpacked than the file has bytes."""
+    """Return the content of a zip of torch; no more is unpacked than the file has bytes."""
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
@@ -59,7 +59,7 @@ def read_zip(file: BufferedReader) -> Any:
 
 
 def read_before_zip(content: bytearray) -> Any:
-    """Return what a file in the format before the zip contains."""
+    """Return the content of a file in the format before the zip."""
     stream = BytesIO(content)
     check_torch_start(stream)
     start, described = stream.tell(), dict[str, tuple[torch.dtype, int]]()

@@ -34,8 +34,7 @@ def epoch_orders(
 def permutation(seed: int, n: int) -> Int[Tensor, "n"]:
     """Return a fixed order of n samples, which splits are cut from.
 
-    By NumPy's generator, whose words never change either: results on held-out rows can be compared
-    with those from before batches were drawn on the device.
+    By NumPy's generator, whose words never change either.
     """
     bits: Any = np.random.Philox(key=[seed, 0], counter=0)
     return torch.from_numpy(np.argsort(bits.random_raw(n), kind="stable"))

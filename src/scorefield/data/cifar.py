@@ -43,7 +43,7 @@ IMAGE_BYTES = 3 * 32 * 32
 MAX_BATCH_BYTES = 2**25
 """The published batches have 31 million."""
 MAX_ARCHIVE_BYTES = 2**28
-"""Unpacked; the published archive has 186 million."""
+"""Limit of an unpacked archive; the published one has 186 million."""
 ARRAY_NAMES = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
 """What the pickle of an array asks for."""
 

@@ -25,7 +25,7 @@ from .table import DELIMITERS, TABLE_CONDITION, ColumnKind, Record, Table, cell_
 
 MAX_FILE_BYTES = 2**26
 MAX_LINE_LENGTH = 2**20
-"""In characters; `csv` limits the length of a field that continues over lines."""
+"""Characters of a line; `csv` limits a field that continues over several lines."""
 MAX_COLUMNS = 2048
 MAX_NAME_LENGTH = 500
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")

@@ -21,7 +21,7 @@ from ..show.progress import progress
 from ..values import data_option
 
 CHUNK_BYTES = 2**20
-"""Read at a time, whatever length a file claims."""
+"""Bytes to read at a time, whatever length a file claims."""
 PLAIN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 """Compressions of a zip that need little memory."""
 

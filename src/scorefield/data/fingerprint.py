@@ -27,7 +27,7 @@ PIECES = 1024
 PIECE_BYTES = 2**16
 """A file of up to 64 MiB is read whole."""
 END_BYTES = 2**12
-"""Read at both ends of an image; those of a PNG hold checksums of all of it."""
+"""Bytes to read at both ends of an image; the ends of a PNG hold checksums of all of it."""
 CHECKED_IMAGES = 20_000
 """Number of images of a folder that are opened."""
 

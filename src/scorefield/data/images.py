@@ -84,7 +84,7 @@ class FileList:
     advice: str = ""  # ends the error of a file that cannot be read
 
     def read(self, index: int, reader: Callable[[ImageFile], Any]) -> Any:
-        """Return what a reader makes of a file."""
+        """Return the result of a reader on a file."""
         file = self.file(index)
         try:
             return reader(file)
@@ -143,7 +143,7 @@ class ImageFiles(Source):
 def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """Yield function(item) of each item in order, computed by one thread a processor."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # some at a time, so that results do not pile up
+        # a part at a time, so that results do not pile up
         for start in range(0, len(items), 1024):
             yield from pool.map(function, items[start : start + 1024])
 

@@ -100,7 +100,7 @@ def encoded_file(path: str | Path, *, memory: int = 2**30) -> Dataset:
 
 
 def about_latents(path: Path) -> dict[str, Any]:
-    """Return what is written next to a file of latents; nothing if it holds other samples."""
+    """Return the notes next to a file of latents; nothing for a file of other samples."""
     if path.suffix.lower() != ".npy":
         return {}
     return read_about(path.with_name(f"{path.name}.json"))

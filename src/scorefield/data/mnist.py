@@ -24,7 +24,7 @@ MNIST_FILES = [
     for (name, digest), size in zip(SHA256.items(), SIZES, strict=True)
 ]
 MAX_IDX_SAMPLES = 2**18
-"""In one file; MNIST has 60,000."""
+"""Limit of the samples in one file; MNIST has 60,000."""
 
 
 def mnist(*, root: str | Path | None = None, download: bool = False) -> Dataset:

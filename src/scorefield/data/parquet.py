@@ -14,7 +14,7 @@ from ..values import import_extra
 from .table import Record
 
 MAX_PARQUET_BYTES = 2**26
-"""Of all values, unpacked."""
+"""Limit of the unpacked values of a file."""
 MAX_PARQUET_CELLS = 2**25
 """A text file of 64 MiB has no more."""
 ROWS_AT_ONCE = 1024

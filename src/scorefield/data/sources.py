@@ -137,7 +137,7 @@ class Part(View):
 
 @dataclass(frozen=True, eq=False)
 class Joined(View):
-    """Samples of two sources, in an order of the rows of both; without labels and conditions."""
+    """Samples of two sources in any order, without labels and conditions."""
 
     other: Source
     order: Int[Tensor, "n"]
@@ -342,7 +342,7 @@ def cell_centres(x: Tensor, levels: int) -> Tensor:
 def choose_condition(
     place: str, names: Sequence[str], condition: Sequence[str], parameters: Sequence[str]
 ) -> list[str]:
-    """Return which of the names are the condition: those named, or all but the parameters."""
+    """Return the names of the condition: those in `condition`, or all but the parameters."""
     check_names((*condition, *parameters), names, f"{place}: the column or array ")
     if condition and parameters:
         raise ValueError(

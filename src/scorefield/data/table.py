@@ -39,7 +39,7 @@ TABLE_CONDITION = "columns"
 TABLE_FILE = "table.json"
 """File of a run that holds its table."""
 MISSING_TEXTS = {"", "na", "n/a", "nan", "null", "?"}
-"""Compared in lower case."""
+"""Texts of missing cells, in lower case."""
 PLAIN_DECIMALS = 12
 """Numbers with more decimals are written with an exponent."""
 MARGIN = 0.01

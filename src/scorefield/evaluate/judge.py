@@ -127,7 +127,7 @@ def _enter(title: str, progress: bool) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The measurements of an evaluation, and what they have in common; see `evaluate`."""
+    """The measurements of an evaluation, with their common settings; see `evaluate`."""
 
     model: ScoreModel
     data: Dataset
@@ -150,7 +150,7 @@ class Judge:
 
     @property
     def caveats(self) -> list[str]:
-        """Conditions of the model that have no value, in words."""
+        """A note on conditions of the model that are left out."""
         absent = [name for name in self.model.condition_shapes if name != AUGMENTATION]
         return [f"of the model without a value of {', '.join(absent)}"] * bool(absent)
 
@@ -233,7 +233,7 @@ class Judge:
     def _describe(
         self, figure: Figure, plan: Plan, samples: Gathered, floor: Mapping[str, Interval]
     ) -> Figure:
-        """Add to a figure of samples what it depends on and lacks, and its value for real ones."""
+        """Return a figure of samples with its plan, its caveats and the value of real samples."""
         about = {
             "name": plan.name,
             "sampler": plan.sampler,

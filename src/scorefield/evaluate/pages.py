@@ -1,4 +1,4 @@
-"""The report of an evaluation, section by section; what does not apply to the data is left out."""
+"""The report of an evaluation; sections that do not apply to the data are left out."""
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version

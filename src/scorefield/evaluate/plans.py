@@ -12,7 +12,7 @@ from .grid import FITTED, fit_grid
 BUDGETS = (5, 10, 20, 40, 80)
 """Numbers of evaluations of the score, approximately, for the frontier."""
 JUMP_BUDGETS = (1, 2, 4)
-"""The same for a model that is tuned to consistency."""
+"""Numbers of evaluations for a model that is tuned to consistency."""
 FITTED_LEVELS = (5, 8)
 """Numbers of levels that are fitted to the model."""
 TOLERANCES = (0.1, 0.01, 0.001)

@@ -202,7 +202,7 @@ def _compare_columns(x: Tensor, y: Tensor, table: Table, intervals: bool) -> Ite
 def _largest_difference(
     x: Sequence[str], y: Sequence[str], *, category: bool
 ) -> tuple[float, float]:
-    """Return the shares of x and y in the set of cells of which x has most more than y."""
+    """Return the shares of x and y in the set of cells where x exceeds y by most."""
     values = np.array([*x, *y], dtype=None if category else np.float64)
     distinct, place = np.unique(values, return_inverse=True)
     counts = [np.bincount(part, minlength=len(distinct)) for part in np.split(place, [len(x)])]

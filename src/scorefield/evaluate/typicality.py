@@ -223,7 +223,7 @@ def _score_rows(
     rows: Int[Tensor, "n"],
     noise: Callable[[Tensor], Tensor],
 ) -> LogDensities:
-    """Score some rows of a source; those of 8 bits have `levels` afterwards."""
+    """Score some rows of a source; 8-bit samples are rounded to `levels` first."""
     x, cells = source.take(rows)[0], 1
     if x.dtype == torch.uint8:
         x = (x.int() * levels // source.levels).to(torch.uint8)

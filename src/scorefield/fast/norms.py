@@ -32,7 +32,7 @@ TORCH_FUNCTIONS: dict[Function, Callable[[Tensor], Tensor]] = {
     "pool": mean_pool,
 }
 CODES = {"same": 0, "elu": 1, "silu": 2, "pool": 0}
-"""The number of each activation in the C++ code, to which a pool is an operation of its own."""
+"""Number of each activation in the C++ code, where a pool is a separate operation."""
 
 # ── Conditions ───────────────────────────────────────────────────────────────────────────────────
 

@@ -64,7 +64,7 @@ class Choice:
         return "; ".join(self.reasons)
 
     def apply(self, model: ScoreModel) -> None:
-        """Set up the model; skip what is not available, with a warning."""
+        """Set up the model; skip an unavailable method, with a warning."""
         reason = kernels.unavailable_reason() if self.winograd else None
         if reason is not None:
             warnings.warn(f"standard convolutions, because {reason}", stacklevel=2)

@@ -41,7 +41,7 @@ class FastConv3(Conv3):
 
 
 class CoarseConv3(FastConv3):
-    """The same by larger tiles where no gradients are needed, with errors of up to 1e-4."""
+    """A convolution by larger tiles where no gradients are needed, with errors of up to 1e-4."""
 
     coarse = True
 
@@ -146,7 +146,7 @@ class FastLinear(nn.Linear):
 
 
 class FastEmbedding(Embedding):
-    """Without gradients one row for a noise level that a batch shares."""
+    """An embedding of one row where a batch shares its noise level and needs no gradients."""
 
     def forward(
         self, cond: Real[Tensor, "batch"], extra: Float[Tensor, "batch size"] | float = 0.0

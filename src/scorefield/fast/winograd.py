@@ -79,7 +79,7 @@ def conv3x3(
 
 
 def _shapes_fit(*tensors: Any, groups: int) -> bool:
-    """Return True if shapes are as the kernels assume; if not, torch will say what is wrong."""
+    """Return True if shapes are as the kernels assume; for others torch raises the error."""
     x, weight, bias, affine, level, plus = tensors
     if x.ndim != 4 or x.numel() == 0 or weight.shape[1:] != (x.shape[1], 3, 3):
         return False

@@ -97,7 +97,7 @@ STEPS_SHARE = 0.9
 EVENTS = 10
 """Times in a run when held-out losses, samples and a checkpoint are due."""
 EVENT_COST = 0.03
-"""Largest share of the time for held-out losses and samples, for which they may be rarer."""
+"""Largest share of the time for held-out losses and samples, which become rarer to keep to it."""
 COMPILE_SECONDS = 600.0
 """Budget that is worth torch.compile, which takes a minute or more."""
 
@@ -114,7 +114,7 @@ class Trial:
 
     @property
     def least(self) -> float:
-        """Seconds of its least number of steps."""
+        """Seconds that its least number of steps takes."""
         return self.candidate.steps * self.seconds
 
 
@@ -247,7 +247,7 @@ def _plan_steps(trial: Trial, steps: int) -> Experiment:
 
 
 def _describe_plan(trials: Sequence[Trial], chosen: Trial, steps: int, used: float) -> str:
-    """Say what was measured and chosen, and what more time would buy."""
+    """Describe the measured candidates, the choice, and the gain of more time."""
     training, last = chosen.experiment.training, trials[-1]
     times = ", ".join(f"{trial.seconds:.2g} s with {trial.candidate.name}" for trial in trials)
     time = in_hours(training.budget or 0.0)
@@ -262,7 +262,7 @@ def _describe_plan(trials: Sequence[Trial], chosen: Trial, steps: int, used: flo
 
 
 def _describe_warmup(chosen: Trial, planned: Experiment) -> str:
-    """Say that a warm-up is longer than a tenth of the steps: it is kept if `settings` set it."""
+    """Describe a warm-up longer than a tenth of the steps, which is kept if `settings` set it."""
     before, warmup = chosen.experiment.training.warmup, planned.training.warmup
     tenth = planned.training.steps // 10
     if warmup > tenth:
@@ -273,7 +273,7 @@ def _describe_warmup(chosen: Trial, planned: Experiment) -> str:
 
 
 def _describe_guidance(planned: Experiment) -> str:
-    """Say that samples are guided, what that changes, and how to leave it out."""
+    """Describe the guidance of samples: its effect, and how to leave it out."""
     if planned.sampling.guidance == 1:
         return ""
     return (

@@ -75,7 +75,7 @@ class Parts:
     data: Dataset  # on the device
     model: ScoreModel  # in training
     ema: MovingAverage  # the model's moving average
-    powers: Sequence[PowerAverage]  # the averages of which the run keeps snapshots, if it does
+    powers: Sequence[PowerAverage]  # averages for snapshots, if the run keeps any
     optimizer: torch.optim.Optimizer  # over the model's parameters
     loss: Callable[..., Tensor]  # loss(score, x, noise=...), one number per sample
     batches: Batches  # this process's rows of each batch

@@ -118,7 +118,7 @@ def _suited_preset(data: Data, settings: Sequence[str]) -> str:
 
 
 def _is_collection(source: str) -> bool:
-    """Return True if the name is that of images: published, on the Hub, or a folder."""
+    """Return True for images that are published, on the Hub, or in a folder."""
     from ..data import DATASETS, HUB_PREFIX, PUBLISHED_FILES
 
     published = DATASETS.get(source) in PUBLISHED_FILES.values()

@@ -43,7 +43,7 @@ def choose_plan(
 
 
 def guide_plan(plan: Plan, run: Path, model: ScoreModel, sampling: config.Sampling) -> Plan:
-    """Return a plan with the autoguidance of a run, of which it is the own one."""
+    """Return a run's own plan with the autoguidance of the run."""
     if sampling.guidance == 1:
         return plan
     path = run / GUIDE_FILE

@@ -21,13 +21,13 @@ COOLDOWN = 0.4
 LAST_DECISION = 0.025
 """Share of the budget that is left at the last decision, at least."""
 LEAST_WINDOW = 0.1
-"""Share of the budget for which the speed is measured; before the last tenth, the time left."""
+"""Least share of the budget over which the speed is measured; it is the time left, if longer."""
 MARK_EVERY = 1e-3
 """Share of the budget between records of the step."""
 FEWER_STEPS = 0.8
 """Share of the planned steps below which a run reports that it is slowed."""
 OTHERS = 0.1
-"""Share of the time for which other programs had the processor, above which it reports that."""
+"""A run reports that other programs had the processor for more than this share of the time."""
 
 
 class Pace:
@@ -48,10 +48,10 @@ class Pace:
     def decide(self, training: Training, step: int, closing_steps: float) -> tuple[int, int] | None:
         """Return the first and the last step of a cool-down, if one is due after a step.
 
-        `closing_steps` take about as long as writing all files, if that has not been measured.
+        Writing all files is taken to be as long as `closing_steps` until it has been measured.
         """
         self.tick()
-        if not self._marks:  # the time of a start and of a first step is no measure of the others
+        if not self._marks:  # starting and a first step take longer than the other steps
             self._marks.append((self.seconds, step))
             return None
         budget, pieces = training.budget or 0.0, training.cooldown
@@ -71,7 +71,7 @@ class Pace:
         return step, step + max(1, round(left / a_step))
 
     def explain(self, training: Training, end: int) -> str:
-        """Say, once, that fewer steps fit than planned, or that other programs took much time."""
+        """Report once that fewer steps fit than planned, or that other programs took much time."""
         others = (waiting_seconds() - self._waiting) / max(self.seconds - self._start, 1e-9)
         since = training.cooldown[-1][0] if training.cooldown else 0
         fewer = end - since < FEWER_STEPS * (training.steps - since)

@@ -16,7 +16,7 @@ from .config import Data, Experiment, Keeping, Levels, Machine, Sampling, Traini
 # ── Song & Ermon 2019 ────────────────────────────────────────────────────────────────────────────
 
 RARELY = Keeping(log=50, evaluate=5000, samples=5000, checkpoint=5000)
-"""For runs that take days."""
+"""Intervals for runs that take days."""
 
 NCSN_MNIST = Experiment(
     data=Data("mnist"),

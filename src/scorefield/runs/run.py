@@ -58,7 +58,7 @@ from .track import Tracker
 
 GRID_SAMPLES = 36
 BACKWARD = 3
-"""A training step's time in passes through the network, of which two are backward."""
+"""Time of a training step in passes through the network; the backward one counts as two."""
 CHECKPOINT_EVERY = 600.0
 """Seconds between checkpoints, if those by steps are rarer."""
 MEAN_STEPS = 50
@@ -287,7 +287,7 @@ class Run:
             checkpoint.save(self.model, self.directory / GUIDE_FILE, about=about)
 
     def _write_grid(self) -> None:
-        """Write samples of the classes in their order, or of held-out conditions, if pictures."""
+        """Write a grid of pictures, of the classes in their order or of held-out conditions."""
         data, latents = self.parts.data, self.parts.data.latents
         if not (latents.is_available if latents else images.is_picture(data.train.shape)):
             return

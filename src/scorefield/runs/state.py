@@ -64,7 +64,7 @@ def regular_checkpoints(paths: list[Path], every: int) -> list[Path]:
 
 
 def restore_state(parts: Parts, stored: TensorFile) -> Progress:
-    """Load a checkpoint into the parts, and return how far the run had come."""
+    """Load a checkpoint into the parts, and return the progress of the run."""
     parts.average.net.load_state_dict(stored.under("net"))
     parts.model.net.load_state_dict(stored.under("extra.raw"))
     extra = stored.under("extra")

@@ -127,7 +127,7 @@ def check_place(path: Path, overwrite: bool = False) -> None:
 
 
 def visible_files(path: Path) -> list[Path]:
-    """Return what is in a folder, except hidden files; nothing if there is no such folder."""
+    """Return the files of a folder except hidden ones; nothing if there is no such folder."""
     files = path.iterdir() if path.is_dir() else ()
     return sorted(file for file in files if not file.name.startswith("."))
 
