@@ -744,6 +744,42 @@ def test_a_look_at_the_network_does_not_train_it_nor_hold_a_training_up(open_pag
         level.filter(has_text=re.compile("^1$")).wait_for()
 
 
+def test_a_training_that_is_stopped_goes_on_at_its_button_and_not_at_the_slider(
+    open_page, studio, monkeypatch
+):
+    """The answer to Stop is held back, as by a long step, while the slider of σ is moved."""
+    asked, released = [], threading.Event()
+
+    def held(studio, settings):
+        asked.append(settings["train"])
+        for i, frame in enumerate(plane_training.train_plane(studio, settings)):
+            yield frame
+            assert (len(asked), i) != (1, 30) or released.wait(60)
+
+    monkeypatch.setitem(JOBS, "plane.train", held)
+    with open_page("#/plane?iterations=50", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        train = page.get_by_role("button", name="Train a network")
+        step = page.get_by_label("Training step", exact=True)
+        train.click()
+        step.filter(has_text="25").wait_for()
+        before = pixels(page, "Map of the error")
+        page.get_by_role("button", name="Stop training").click()
+        page.get_by_text("Stopped; train again to continue").wait_for()
+        page.get_by_label("Noise level σ of the picture").press("End")
+        page.evaluate(AFTER_LOOK)
+        wait_until(lambda: studio.app.state.worker._running.cancelled)
+        released.set()
+        page.get_by_label("Noise level of the learned score").filter(has_text="20").wait_for()
+        assert asked == [True, False]
+        assert step.inner_text() == "31"  # one more was under way
+        assert (pixels(page, "Map of the error") != before).any()
+        train.click()
+        page.get_by_text("Trained", exact=True).wait_for()
+        assert asked == [True, False, True]
+        assert step.inner_text() == "50"
+
+
 AFTER_LOOK = "() => new Promise((resolve) => setTimeout(resolve, 300))"
 """Wait longer than the slider has to rest before the network is looked at."""
 

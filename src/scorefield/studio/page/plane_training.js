@@ -23,7 +23,7 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
   const level = h("output", { "aria-label": "Noise level of the learned score" });
   const error = h("output", { "aria-label": "Relative error of the score" }, "–");
   const { element: line, say } = ui.status();
-  const button = ui.button({ label: START, onclick: () => (training ? job.cancel() : whenLoaded(start)) });
+  const button = ui.button({ label: START, onclick: () => (training ? cancel() : whenLoaded(start)) });
   const code = ui.button({ label: "Copy training as code", kind: "quiet", onclick: () => copy({ job: "plane.train", settings: settings.training() }) });
   const steps = ui.number({
     label: "Training steps", min: 1, max: 20000, value: settings.values.iterations,
@@ -89,18 +89,19 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
     start(training);
   }
 
+  /** End the training at once: before the studio answers, another σ may only look at the network. */
   function cancel() {
     job?.cancel();
     end(false);
+    show();
   }
 
   /** Forget what was learned of another distribution. */
   function reset() {
-    cancel();
     if (shown) settings.change({ trained: 0 });
     shown = null;
+    cancel();
     say();
-    draw();
   }
 
   function show() {
