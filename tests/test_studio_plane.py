@@ -18,7 +18,15 @@ from waiting import wait_for_address, wait_until
 
 pytest.importorskip("starlette")
 
-from scorefield import GaussianMixture, annealed_langevin, final, geometric, wilson
+from scorefield import (
+    GaussianMixture,
+    annealed_langevin,
+    diagnose,
+    final,
+    geometric,
+    seeded,
+    wilson,
+)
 from scorefield.studio import plane, plane_training
 from scorefield.studio.context import Studio
 from scorefield.studio.jobs import JOBS
@@ -130,15 +138,18 @@ def test_the_target_comes_with_its_ladder():
     assert np.array_equal(frame.arrays["means"], oracle.means.numpy())
 
 
-def test_a_diagnosis_judges_the_ladder_and_is_short():
+def test_a_diagnosis_judges_the_ladder_and_can_end_at_each_step():
     """At σ_L = 1, ε = 5 is above the limit of 4."""
     settings = {"ladder": LADDER, "n": 20, "steps": 2}
     (frame,) = frames_of(plane.diagnose_plane, **settings, epsilon=5.0)
     assert "unstable" in frame.header["verdicts"][0]
-    (frame,) = frames_of(plane.diagnose_plane, **settings)
-    assert not [verdict for verdict in frame.header["verdicts"] if "unstable" in verdict]
-    with pytest.raises(ValueError, match=r"steps=2000 at 4 levels: .* at most 5000 steps"):
-        frames_of(plane.diagnose_plane, **settings | {"steps": 2000})
+    *parts, frame = plane.diagnose_plane(STUDIO, settings)
+    assert parts == [None] * (4 + 4 * 2)  # the levels of the score, and the steps of the chains
+    target = make_target(TargetSettings())
+    options = {"epsilon": 0.1, "convention": "paper", "n": 20, "noise": seeded(0), "steps": 2}
+    diagnosis = diagnose(target, target, torch.tensor(LADDER), **options)
+    assert frame.header["text"] == str(diagnosis)
+    assert not [verdict for verdict in diagnosis.verdicts if "unstable" in verdict]
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped():
@@ -615,9 +626,30 @@ def test_a_method_that_starts_from_noise_is_not_started_in_a_square_unawares(ope
         assert not warning.is_visible()
 
 
-def test_a_ladder_is_diagnosed_in_a_dialog(open_page):
+def test_a_ladder_is_diagnosed_in_a_dialog_unless_it_is_stopped(open_page, studio, monkeypatch):
+    """The first diagnosis is held back until it is stopped."""
+    parts, released, ended = [], threading.Event(), threading.Event()
+
+    def held(studio, settings):
+        try:
+            for part in plane.diagnose_plane(studio, settings):
+                assert not parts or released.wait(60)
+                parts.append(part)
+                yield part
+        finally:
+            ended.set()
+
+    monkeypatch.setitem(JOBS, "plane.diagnose", held)
     with open_page("#/plane?n=20&second_steps=2&epsilon=5") as page:
         wait_for_field(page)
+        page.get_by_role("button", name="Diagnose").click()
+        page.get_by_text("Diagnosing", exact=True).wait_for()
+        page.get_by_role("button", name="Stop diagnosing").click()
+        page.get_by_text("Diagnosing", exact=True).wait_for(state="hidden")
+        wait_until(lambda: studio.app.state.worker._running.cancelled)
+        released.set()
+        wait_until(ended.is_set)
+        assert parts == [None, None]  # one part was under way
         page.get_by_role("button", name="Diagnose").click()
         dialog = page.get_by_role("dialog")
         dialog.get_by_text("unstable").first.wait_for()  # 4σ_L² = 4

@@ -13,7 +13,7 @@ Stability is checked before anything runs, and nothing runs if it does not hold.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from torch import Tensor
 from ._ops import Noise, linearize, match, sq_norm, wide
 from .noise import check_levels
 from .oracles import Empirical, Mixture, Oracle
-from .samplers import annealed_langevin, every
+from .samplers import annealed_langevin
 from .samplers.langevin import Convention
 from .score import Score
 
@@ -123,6 +123,25 @@ def diagnose(
     options see `annealed_langevin`. `n` chains start from the reference's prior, and the score is
     compared at `n` points; a small n cannot tell a small lag from chance.
     """
+    parts = diagnosis_steps(
+        score, reference, sigmas, steps=steps, epsilon=epsilon, convention=convention, n=n,
+        noise=noise,
+    )  # fmt: skip
+    return next(filter(None, parts))
+
+
+def diagnosis_steps(
+    score: Score,
+    reference: Oracle | Float[Tensor, "n *shape"],
+    sigmas: Float[Tensor, "levels"],
+    *,
+    steps: int,
+    epsilon: float,
+    convention: Convention,
+    n: int,
+    noise: Noise,
+) -> Iterator[Diagnosis | None]:
+    """Yield None after each level and each step of the chains, then what `diagnose` returns."""
     if n < 20 or int(n) != n:
         raise ValueError(f"n={n}: give a whole number of chains, at least 20")
     check_levels(sigmas)
@@ -142,13 +161,17 @@ def diagnose(
         bound = epsilon * 2 / (alpha * max(stiffness, 1e-12))
         errors = _errors(score, truth, x, sigma)
         levels.append(LevelHealth(sigma, alpha, stiffness * sigma**2, bound, errors))
+        yield None
     diagnosis = Diagnosis(tuple(levels), (), (), n, steps, epsilon, convention)
     if not diagnosis.unstable:
-        for i, state in enumerate(every(chain, steps)):
-            levels[i] = _measure_chain(levels[i], state.x, truth, noise)
-        modes = _mode_shares(truth, state.x, sigma)
+        for i in range(len(levels)):
+            for state in islice(chain, steps):
+                x = state.x
+                yield None
+            levels[i] = _measure_chain(levels[i], x, truth, noise)
+        modes = _mode_shares(truth, x, sigma)
         diagnosis = replace(diagnosis, levels=tuple(levels), modes=modes)
-    return replace(diagnosis, verdicts=tuple(_verdicts(diagnosis)))
+    yield replace(diagnosis, verdicts=tuple(_verdicts(diagnosis)))
 
 
 def wilson(hits: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:

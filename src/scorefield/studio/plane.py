@@ -16,7 +16,6 @@ from .. import (
     GaussianMixture,
     Score,
     State,
-    diagnose,
     geometric,
     karras,
     langevin,
@@ -25,6 +24,7 @@ from .. import (
     uniform_like,
     wilson,
 )
+from ..diagnose import diagnosis_steps
 from .context import Studio
 from .plane_training import (
     FIELD_ARROWS,
@@ -50,7 +50,6 @@ FIGURE_3_STEPS = 300
 FAR = 1e6
 """Distance beyond which a particle has left the plane; a NaN has too."""
 SUGGESTION_SAMPLES = 1000
-MAX_DIAGNOSED_STEPS = 5000
 PLAIN_LANGEVIN = "langevin"
 """Langevin dynamics at the last level only, with as many steps as annealed dynamics has."""
 PLANE_SAMPLERS = (
@@ -290,13 +289,7 @@ def mode_shares(target: GaussianMixture, x: Tensor, sigma: float) -> list[dict[s
 def diagnose_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame | None]:
     """Examine annealed Langevin dynamics on the ladder."""
     settings = parse_settings(PlaneDiagnosis, values)
-    if settings.steps * len(settings.ladder) > MAX_DIAGNOSED_STEPS:
-        raise ValueError(
-            f"steps={settings.steps} at {len(settings.ladder)} levels: a diagnosis cannot be "
-            f"stopped, give at most {MAX_DIAGNOSED_STEPS} steps in all"
-        )
-    yield None
-    diagnosis = diagnose(
+    parts = diagnosis_steps(
         target := make_target(settings),
         target,
         torch.tensor(settings.ladder),
@@ -306,7 +299,11 @@ def diagnose_plane(studio: Studio, values: Mapping[str, Any]) -> Iterator[Frame 
         n=settings.n,
         noise=seeded(settings.seed),
     )
-    yield Frame({"keep": True, "text": str(diagnosis), "verdicts": diagnosis.verdicts})
+    for diagnosis in parts:
+        if diagnosis is None:
+            yield None
+        else:
+            yield Frame({"keep": True, "text": str(diagnosis), "verdicts": diagnosis.verdicts})
 
 
 # ── The same as Python ───────────────────────────────────────────────────────────────────────────

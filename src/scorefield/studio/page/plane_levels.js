@@ -4,12 +4,15 @@ import { geometricLevels, makeLadder, round4, smallestStable } from "./plane_lad
 import { isLaddered, usualSteps } from "./plane_settings.js";
 import * as ui from "./ui.js";
 
+const EXAMINE = "Diagnose";
+
 /**
  * Return the section; `onsigma()` is called as the slider moves, `onladder()` as steps change, and
  * `whenLoaded` calls a function once the distribution has come.
  */
 export function makeLevels({ settings, run, say, whenLoaded, onsigma, onladder }) {
   const { values, change } = settings;
+  let job = null; // the diagnosis that runs
   let suggested = null;
   let paper = null;
   let range = [0.2, 32];
@@ -29,7 +32,7 @@ export function makeLevels({ settings, run, say, whenLoaded, onsigma, onladder }
     onclick: () => whenLoaded(suggest),
   });
   const paperButton = ui.button({ label: "Figure 3's ladder", onclick: () => whenLoaded(() => paper && take(paper)) });
-  const examineButton = ui.button({ label: "Diagnose", onclick: () => whenLoaded(examine) });
+  const examineButton = ui.button({ label: EXAMINE, onclick: () => (job ? cancel() : whenLoaded(examine)) });
 
   /** Show the ladders of a distribution; `fresh` takes its own but for the settings that are `fixed`. */
   function offer(header, fresh, fixed) {
@@ -86,18 +89,31 @@ export function makeLevels({ settings, run, say, whenLoaded, onsigma, onladder }
   }
 
   function examine() {
-    run("plane.diagnose", settings.diagnosis(), {
-      frame: ({ text, verdicts }) => ui.dialog(
+    examineButton.textContent = "Stop diagnosing";
+    const mine = job = run("plane.diagnose", settings.diagnosis(), {
+      frame: ({ text, verdicts }) => mine === job && ui.dialog(
         "Diagnosis of annealed Langevin dynamics on this ladder",
         ui.h("p", {}, verdicts.length ? verdicts.join(" ") : "No instability, bias, lag, wrong weight or wrong score was found."),
         ui.h("pre", { tabindex: 0, "aria-label": "Diagnosis" }, text),
       ),
       status({ status, message }) {
+        if (mine !== job) return;
         if (status === "running") say("Diagnosing");
-        if (status === "done") say();
-        if (status === "error") say(message, true);
+        if (status === "done") end();
+        if (status === "error") end(message);
       },
     });
+  }
+
+  function end(error = "") {
+    job = null;
+    examineButton.textContent = EXAMINE;
+    say(error, Boolean(error));
+  }
+
+  function cancel() {
+    job.cancel();
+    end();
   }
 
   const element = ui.h("section", { class: "stack tight" },
