@@ -35,7 +35,7 @@ LADDER = NCSN(geometric(5.0, 0.1, 10))
     [
         (TWO, "ancestral", 5, "sampler='ancestral': levels are fitted for unipc and adams_bash"),
         (TWO, "dpm_solver", 8, "gain nothing at 8 evaluations"),
-        (TWO, "unipc", 1, "n=1: give a whole number of levels, 2 or more"),
+        (TWO, "unipc", 1, "n=1: give a whole number, 2 or more"),
         (ScoreModel(OracleNet(TWO), LADDER, prior=TWO.prior), "unipc", 5, "trained on 10 noise le"),
     ],
 )

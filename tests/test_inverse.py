@@ -437,7 +437,7 @@ FIRST = [
         (lambda: fourier(torch.ones(4)), r"observed has shape \(4,\)"),
         (lambda: fourier(torch.ones(4, 4))(torch.zeros(1, 1, 4, 5)), "images of 4 × 4"),
         (lambda: fourier([[1.0]]), r"observed is list: .* torch.as_tensor\(observed\)"),
-        (lambda: radon(0, 8), "angles=0: give a number"),
+        (lambda: radon(0, 8), "angles=0: give a whole number"),
         (lambda: radon([0.0, 1.0], 8), r"angles is list: .* torch.as_tensor\(angles\)"),
         (lambda: radon(torch.tensor(0.5), 8), r"angles has shape \(\)"),
         (lambda: radon(360, 128), "360 angles need a matrix of 8,587,837,440 bytes, above"),

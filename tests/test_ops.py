@@ -1,5 +1,6 @@
 """Pullbacks and traces against autograd's Jacobian, and the forms of σ."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from scorefield import Gaussian, from_denoiser, from_energy, from_noise, to_denoiser, to_noise
-from scorefield._ops import linearize, match, sq_norm, trace, wide, widest
+from scorefield._ops import check_count, linearize, match, sq_norm, trace, wide, widest
 from scorefield.model import ScoreModel
 from scorefield.nn import MLP
 from scorefield.noise import LogNormal, perturb
@@ -109,3 +110,10 @@ def test_sigma_in_its_three_forms():
     with pytest.raises(ValueError, match="give a float, a scalar tensor or one value per sample"):
         match(torch.ones(3), x)
     assert sq_norm(torch.full((2, 3, 4), 2.0)).tolist() == [48.0, 48.0]
+
+
+@pytest.mark.parametrize("value", [1, 2.5, True, math.nan, math.inf, "3"])
+def test_a_count_is_a_whole_number_of_two_or_more(value):
+    check_count(2, n=2, steps=3.0, batch=None)
+    with pytest.raises(ValueError, match=f"n={value!r}: give a whole number, 2 or more"):
+        check_count(2, steps=3, n=value)

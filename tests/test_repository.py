@@ -56,12 +56,12 @@ LAYERS = {
     "checkpoint": "_ops convert disk model nn precondition prior",
     "show": "diagnose disk distributed score values",
     "data": "_ops convert disk distributed noise oracles show values",
-    "restore": "inverse model noise sample samplers score train values",
+    "restore": "_ops inverse model noise sample samplers score train values",
     "measurements": "data inverse noise restore train values",
     "runs": "_ops checkpoint convert data disk distributed fast inverse ladder model nn noise "
     "objectives precondition prior sample score show train values",
-    "evaluate": "checkpoint convert data diagnose disk distributed fast ladder likelihood metrics "
-    "model noise objectives oracles runs sample samplers score show values",
+    "evaluate": "_ops checkpoint convert data diagnose disk distributed fast ladder likelihood "
+    "metrics model noise objectives oracles runs sample samplers score show values",
     "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "
     "objectives oracles runs sample samplers score show train values",
     # the public names, and the page and the command line, which nothing else imports

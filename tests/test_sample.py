@@ -111,7 +111,7 @@ def test_a_plan_takes_levels_and_a_grid():
     assert planned.evaluations == 2
     with pytest.raises(ValueError, match="grid='linear': there are karras, geometric"):
         make_plan(_model(), "heun", 9, grid="linear")
-    with pytest.raises(ValueError, match="levels=1: give at least 2"):
+    with pytest.raises(ValueError, match="levels=1: give a whole number, 2 or more"):
         make_plan(_model(), "annealed_langevin", levels=1)
 
 
@@ -237,7 +237,7 @@ def test_samples_that_are_not_finite_are_warned_of():
     ("options", "message"),
     [
         (dict(n=0), "n=0"),
-        (dict(n=2.5), "n=2.5, batch=256: both must be whole"),
+        (dict(n=2.5), "n=2.5: give a whole number"),
         (dict(foo=1), "heun: option foo does not exist: there are denoise, levels"),
         (dict(steps=0), "steps=0"),
         (dict(steps=2.5), "steps=2.5: give a whole number"),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -98,6 +98,14 @@ def check_number(value: object, name: str) -> None:
     """Raise unless a value is a finite number."""
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name}={value!r:.80}: give a finite number")
+
+
+def check_count(least: int = 1, **counts: Any) -> None:
+    """Raise unless each number is whole and `least` or more; None is not checked."""
+    for name, value in counts.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if value is not None and not (number and value >= least and value % 1 == 0):
+            raise ValueError(f"{name}={value!r:.80}: give a whole number, {least} or more")
 
 
 def lowest(sigma: Sigma) -> float:
@@ -195,8 +203,7 @@ def trace(
     The samples of a batch must not influence each other. `chunk=1` avoids the vectorised backward
     pass, which some operations lack.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}: take at least 1 row of the Jacobian at a time")
+    check_count(chunk=chunk)
     size = y.shape[1:].numel()
     total = y.new_zeros(len(y))
     for start in range(0, size, chunk):

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._ops import Noise, linearize, match, sq_norm, wide
+from ._ops import Noise, check_count, linearize, match, sq_norm, wide
 from .noise import check_levels
 from .oracles import Empirical, Mixture, Oracle
 from .samplers import annealed_langevin
@@ -142,8 +142,7 @@ def diagnosis_steps(
     noise: Noise,
 ) -> Iterator[Diagnosis | None]:
     """Yield None after each level and each step of the chains, then what `diagnose` returns."""
-    if n < 20 or int(n) != n:
-        raise ValueError(f"n={n}: give a whole number of chains, at least 20")
+    check_count(20, n=n)
     check_levels(sigmas)
     truth = reference if isinstance(reference, Oracle) else Empirical(reference)
     start = truth.prior.sample(n, sigmas[0], noise=noise)

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._ops import check_finite
+from ._ops import check_count, check_finite
 from .noise import geometric
 
 
@@ -135,8 +135,7 @@ def suggest_between(
     levels: int | None = None,
 ) -> Suggestion:
     """Choose L, T and ε between two noise levels in `size` dimensions; T and ε if L is given."""
-    if levels is not None and levels < 2:
-        raise ValueError(f"levels={levels}: give at least 2, the ends of the ladder")
+    check_count(2, levels=levels)
     # C = ½ where √(2D)(γ−1) = 3γ; in few dimensions this γ is too coarse or does not exist
     spread = math.sqrt(2 * size)
     coarsest = min(1.5, spread / (spread - 3)) if spread > 3 else 1.5

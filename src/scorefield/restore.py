@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import inverse
+from ._ops import check_count
 from .inverse import Guidance, LinearOperator
 from .inverse.operators import Operator, check_measurement
 from .inverse.twisted import dense_grid
@@ -337,10 +338,7 @@ def workload(
     """
     require_score(model)
     own = find_method(method)
-    counts = {"n": n, "steps": steps, "particles": particles, "filters": filters, "batch": batch}
-    for name, value in counts.items():
-        if value is not None and not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name}={value!r:.80}: give a whole number, 1 or more")
+    check_count(n=n, steps=steps, particles=particles, filters=filters, batch=batch)
     groups, size = n, 1
     if own.particles:
         groups = min(filters, n)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from . import distributed
-from ._ops import Noise, Samples
+from ._ops import Noise, Samples, check_count
 from .inverse import Guidance, guide_by_classifier
 from .ladder import suggest, suggest_between
 from .model import Condition, Label, ScoreModel, expand_label
@@ -170,8 +170,7 @@ def make_plan(
             "score without one: give an oracle, take 'annealed_langevin' or 'underdamped', or in "
             "Python annealed_langevin(from_energy(energy), x, sigmas, kernel=mala)"
         )
-    if steps is not None and (steps < 1 or steps % 1):
-        raise ValueError(f"steps={steps}: give a whole number, 1 or more")
+    check_count(steps=steps)
     if not method.annealed:
         if grid not in GRIDS:
             raise ValueError(f"grid={grid!r}: there are {', '.join(GRIDS)}")
@@ -273,8 +272,7 @@ def chains(
     The x of a batch's states has the shape (samples, *shape). For the arguments see `sample`;
     `gather` joins the ends.
     """
-    if min(n, batch) < 1 or n % 1 or batch % 1:
-        raise ValueError(f"n={n}, batch={batch}: both must be whole numbers, 1 or more")
+    check_count(n=n, batch=batch)
     require_prior(model)
     model.check_weights()
     guidance = plan.guidance if guidance is None else guidance

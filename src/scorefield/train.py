@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
-from ._ops import RowCondition, check_floats
+from ._ops import RowCondition, check_count, check_floats
 from .noise import check_seed, seeded
 from .values import map_condition
 
@@ -174,8 +174,7 @@ def train(
     check_seed(seed)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip={clip}: give the largest norm of the gradient, above 0")
-    if accumulate < 1 or accumulate % 1:
-        raise ValueError(f"accumulate={accumulate}: give a whole number of parts, 1 or more")
+    check_count(accumulate=accumulate)
     if not callable(batches):
         raise TypeError(
             f"batches is a {type(batches).__name__}: give a function that returns the batch of a "

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .._ops import check_count
 from ..disk import name_damage
 from ..values import import_extra
 from .decode import EncodedImage, ImageFile
@@ -55,8 +56,7 @@ def hub(
     in `folder`; what is not given of a stream, its first image decides. `streaming` downloads while
     training, keeps nothing on the disk, and chooses each row from `buffer` rows.
     """
-    if streaming and buffer < 1:
-        raise ValueError(f"buffer={buffer}: choose from at least 1 row")
+    check_count(buffer=buffer)
     splits = _load_splits(name, streaming, name=config, revision=revision)
     if split not in splits or (test is not None and test not in splits):
         raise ValueError(f"hub:{name} has the splits {', '.join(splits)}: name them by split, test")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from .._ops import RowCondition
+from .._ops import RowCondition, check_count
 from ..oracles import Oracle
 from ..values import check_names
 from ._random import permutation
@@ -375,8 +375,7 @@ def all_samples(source: Source, limit: int | None = None) -> Float[Tensor, "n *s
 
 def choose_rows(source: Source, limit: int | None = None) -> Int[Tensor, "n"]:
     """Return all rows, or a fixed random choice of `limit` of them, in order."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit={limit}: give at least 1 sample, or None for all")
+    check_count(limit=limit)
     rows = torch.arange(len(source))
     if limit is not None and limit < len(source):
         rows = permutation(0, len(source))[:limit].sort().values

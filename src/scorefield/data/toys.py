@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor
 
+from .._ops import check_count
 from ..oracles import Box, Gaussian, GaussianMixture, Mixture, Oracle
 from .in_memory import simulations
 from .sources import Arrays, Dataset
@@ -42,7 +43,7 @@ def subspace(*, size: int = 16, rank: int = 2, n: int = 10_000, seed: int = 0) -
     """
     if not 1 <= rank < size:
         raise ValueError(f"rank={rank}, size={size}: give a rank from 1 to size − 1")
-    _check_count("size × rank", size * rank)
+    _check_numbers("size × rank", size * rank)
     z = torch.randn(size, rank, generator=Generator().manual_seed(0), dtype=torch.float64)
     factor = torch.linalg.qr(z).Q.float()
     return _sample_oracle("subspace", Gaussian(torch.zeros(size), 0.0, factor), n, seed)
@@ -54,9 +55,8 @@ def signals(*, length: int = 64, n: int = 10_000, seed: int = 0) -> Dataset:
     It oscillates with a period of about 16 steps and a drifting phase: the roots of its polynomial
     are 0.95·exp(±2πi/16). Its covariance at lag k is ρ_k = a·ρ_{k−1} + b·ρ_{k−2}.
     """
-    if length < 1:
-        raise ValueError(f"length={length}: give at least 1")
-    _check_count("length × length, the covariance,", length**2)
+    check_count(length=length)
+    _check_numbers("length × length, the covariance,", length**2)
     a, b = 2 * 0.95 * math.cos(2 * math.pi / 16), -(0.95**2)
     rho = [1.0, a / (1 - b)]
     while len(rho) < length:
@@ -99,7 +99,7 @@ def two_moons(*, n: int = 20_000, seed: int = 0) -> Dataset:
     θ ~ U(−1, 1)², and x = (r·cos a + ¼ − |θ₁ + θ₂|/√2, r·sin a + (θ₂ − θ₁)/√2) with a uniform on
     [−π/2, π/2] and r ~ N(0.1, 0.01²). A tenth is held out.
     """
-    _check_count("n × the size of a simulation", 4 * n)
+    _check_numbers("n × the size of a simulation", 4 * n)
     generator = Generator().manual_seed(seed)
     theta = 2 * torch.rand(n, 2, generator=generator) - 1
     x = simulate_two_moons(theta, generator)
@@ -126,15 +126,14 @@ def _sample_toy(
     name: str, points: PointSampler, n: int, seed: int, oracle: Oracle | None = None
 ) -> Dataset:
     """Sample n points to train on, and a tenth as many, at least one, to hold out."""
-    if n < 1:
-        raise ValueError(f"n={n}: give at least 1 sample")
-    _check_count("n × the size of a sample", n * (oracle.shape.numel() if oracle else 2))
+    check_count(n=n)
+    _check_numbers("n × the size of a sample", n * (oracle.shape.numel() if oracle else 2))
     generator = Generator().manual_seed(seed)
     train, test = points(n, generator), points(max(1, n // 10), generator)
     return Dataset(name, Arrays(train), Arrays(test), oracle=oracle)
 
 
-def _check_count(what: str, count: int) -> None:
+def _check_numbers(what: str, count: int) -> None:
     """Refuse more numbers than `MAX_TOY_NUMBERS` before they are allocated."""
     if count > MAX_TOY_NUMBERS:
         raise ValueError(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._ops import check_count
 from ..model import ScoreModel
 from ..noise import karras, seeded
 from ..oracles import Oracle
@@ -45,8 +46,7 @@ def fit_grid(
             f"sampler={sampler!r}: levels are fitted for {' and '.join(FITTED)}; others were not "
             "measured to gain by them, or gain nothing at 8 evaluations (dpm_solver)"
         )
-    if n < 2 or n % 1:
-        raise ValueError(f"n={n}: give a whole number of levels, 2 or more; a single one is σ_max")
+    check_count(2, n=n)
     if model.precondition.levels is not None:
         count = len(model.precondition.levels)
         raise ValueError(

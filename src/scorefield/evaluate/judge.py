@@ -16,6 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .. import distributed
+from .._ops import check_count
 from ..data import AUGMENTATION, Dataset, Source
 from ..fast.optimize import optimize
 from ..model import ScoreModel
@@ -112,10 +113,9 @@ def evaluate(
 
 def _check_counts(plans: Sequence[Plan], seed: int, n: int, floor_sets: int, bits: int) -> None:
     check_seed(seed)
-    counts = {"n": (n, max(2, distributed.world())), "floor_sets": (floor_sets, 1)}
-    for name, (count, least) in (counts | {"bits": (bits, 0)}).items():
-        if count < least or count % 1:
-            raise ValueError(f"{name}={count}: give a whole number, {least} or more")
+    check_count(max(2, distributed.world()), n=n)
+    check_count(floor_sets=floor_sets)
+    check_count(0, bits=bits)
     names = [plan.name for plan in plans]
     if len(set(names)) < len(names):
         raise ValueError(f"plans are {', '.join(names)}: give each its own title")

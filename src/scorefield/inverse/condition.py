@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._ops import Sigma, linearize, match, positive, sq_norm
+from .._ops import Sigma, check_count, linearize, match, positive, sq_norm
 from ..score import Score, keep_shape_and_device, to_denoiser
 from .operators import LinearOperator, Map, Operator, check_measurement, copy_once
 
@@ -130,10 +130,7 @@ def mmps(
     `dps`.
     """
     noise = _noise_variance(operator, y, sigma_y, peak)
-    if iterations < 1:
-        raise ValueError(
-            f"iterations={iterations}: give a number of conjugate gradients, 1 or more"
-        )
+    check_count(iterations=iterations)
 
     def weigh(gap: Tensor, denoised: Tensor, sigma: Tensor, spread: Map) -> Tensor:
         variance = noise(denoised)

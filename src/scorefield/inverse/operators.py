@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import avg_pool2d
 
-from .._ops import check_batch, linearize, wide
+from .._ops import check_batch, check_count, linearize, wide
 
 Map = Callable[[Tensor], Tensor]
 
@@ -212,8 +212,7 @@ def grayscale(weights: Sequence[float] = LUMA) -> LinearOperator:
 
 def downsample(factor: int) -> LinearOperator:
     """Super-resolution, y = means over factor × factor pixels."""
-    if factor < 1:
-        raise ValueError(f"factor={factor}: give a whole number of pixels, 1 or more")
+    check_count(factor=factor)
 
     def forward(x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[2] % factor or x.shape[3] % factor:

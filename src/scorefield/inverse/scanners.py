@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._ops import check_count
 from .operators import LinearOperator, Map, check_binary, copy_once, on_last_axis
 
 RADON_CUTOFF = 1e-4
@@ -77,11 +78,9 @@ def radon(angles: int | Float[Tensor, "angles"], size: int) -> LinearOperator:
     angles and a size of 128. All but A and Aᵀ needs its singular values, which take some 7 times
     the memory and 64 times the time for twice the size and angles (docs/restoration.md).
     """
-    if size < 1:
-        raise ValueError(f"size={size}: give the number of pixels of a side, 1 or more")
-    if isinstance(angles, int) and angles < 1:
-        raise ValueError(f"angles={angles}: give a number, 1 or more, or a vector of radians")
+    check_count(size=size)
     if isinstance(angles, int):
+        check_count(angles=angles)
         angles = torch.arange(angles).double() * math.pi / angles
     if not isinstance(angles, Tensor):
         kind = type(angles).__name__

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._ops import check_count
 from .arguments import blocks, mean_row, row_blocks, sample_matrices
 
 DISTANCE_ROUNDING = 1e-12
@@ -129,8 +130,7 @@ def neighbour_ratio(
 
 
 def _more_than(k: int, samples: Tensor, real: Tensor) -> tuple[Tensor, ...]:
-    if k < 1:
-        raise ValueError(f"k={k}: give the 1st neighbour or a later one")
+    check_count(k=k)
     return sample_matrices(least=k + 1, samples=samples, real=real)
 
 
