@@ -21,7 +21,7 @@ from scorefield.runs import resume, start
 from scorefield.runs.budget import CANDIDATES, EVENTS, Candidate, fit_budget, fit_images
 from scorefield.runs.build import MemoryLimitError, build
 from scorefield.runs.choose import choose_experiment
-from scorefield.runs.config import Experiment, Sampling, override, read
+from scorefield.runs.config import Experiment, Sampling, as_json, override, read
 from scorefield.runs.pace import Pace
 from scorefield.runs.run import Run
 from scorefield.train import cool_down
@@ -135,6 +135,27 @@ def test_a_slowed_run_guides_by_its_average_before_the_cool_down(points, tmp_pat
     assert guide == experiment.sampling.guide == experiment.training.cooldown[0][0]
 
 
+@pytest.mark.filterwarnings("ignore:slowed down")
+def test_a_raised_budget_opens_a_run_again_with_a_guide_at_half_of_all_steps(
+    points, tmp_path, clock
+):
+    clock.cost = lambda run: 0.5
+    run = tmp_path / "run"
+    list(start(_experiment(points, "sampling.guidance=2"), run))
+    first = read(run / "config.json")
+    longer = override(first, [f"training.budget={3 * BUDGET}"])
+    (run / "config.json").write_text(as_json(longer))
+    list(resume(run))
+    assert abs(clock.now - 3 * BUDGET) <= 0.3 * BUDGET
+    last = read(run / "config.json")
+    rates = _log_of_rates(run)
+    assert rates[first.training.steps] == rates[0] > rates[-1]
+    assert first.training.steps < last.sampling.guide < last.training.cooldown[0][0]
+    # planned by the mean time of a step so far, in which the start has its share
+    assert last.sampling.guide == pytest.approx(last.training.steps / 2, rel=0.1)
+    assert read_tensors(run / "guide.safetensors").about["step"] == last.sampling.guide
+
+
 def test_a_run_says_that_it_is_slowed_and_how_much_other_programs_are(points, tmp_path, clock):
     def train_until_planned(name):
         run = start(_experiment(points), tmp_path / name)
@@ -180,15 +201,19 @@ def test_a_chosen_network_averages_its_targets_unless_settings_say_otherwise():
 def test_a_network_chosen_on_a_cpu_is_sampled_with_guidance_unless_settings_say_otherwise(clock):
     clock.cost = lambda run: 1.0  # two steps of the first candidate
     settings = ["network.kind=auto", "training.budget=12", "sampling.guide=3"]
-    chosen = Sampling("dpm_solver_sde", 21, guidance=1.5, guidance_interval=(0.1, 5.0))
-    plain = ["sampling.sampler=unipc", "sampling.steps=32", "sampling.guidance=1"]
-    unguided = Sampling("unipc", 32, guidance_interval=(0.1, 5.0))
-    for own, sampling in (([], chosen), (plain, unguided)):
+    guided = Sampling("dpm_solver_sde", 21, guidance=1.5, guidance_interval=(0.1, 5.0))
+    without = "sampling.guidance=1"  # a level then has one call, not two
+    for own, sampling in (
+        ([], guided),
+        (["sampling.steps=9"], replace(guided, steps=9)),
+        ([without], Sampling("dpm_solver_sde", 32)),
+        ([without, "sampling.sampler=unipc", "sampling.steps=9"], Sampling("unipc", 9)),
+    ):
         experiment = override(Experiment(), [*settings, *own])
         planned, _, text = fit_budget(experiment, _noise_images(), own, Pace(0.0))
-        guide = None if own else planned.training.steps // 2
+        guide = None if without in own else planned.training.steps // 2
         assert planned.sampling == replace(sampling, guide=guide)
-        assert ("--sampling.guidance=1 leaves that out" in text) == (not own)
+        assert ("--sampling.guidance=1 leaves that out" in text) == (without not in own)
 
 
 @pytest.mark.usefixtures("small_candidates")

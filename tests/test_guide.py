@@ -14,7 +14,7 @@ from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.evaluate import evaluate_run, push
 from scorefield.runs import choose_plan, resume, start
-from scorefield.runs.config import override, read
+from scorefield.runs.config import as_json, override, read
 from scorefield.samplers import final
 from scorefield.studio.code import write_path, write_pictures
 from scorefield.studio.context import Studio
@@ -47,6 +47,11 @@ def _expected(run):
     one, other = (sample(load(run), 6, steps=4, guidance=g) for g in (guidance, 1.0))
     assert not torch.allclose(one, other, rtol=1e-3)
     return one, other
+
+
+def _edit_config(run, *settings):
+    path = run / "config.json"
+    path.write_text(as_json(override(read(path), settings)))
 
 
 def test_the_own_plan_of_a_run_is_guided_by_its_average_of_half_the_steps(guided):
@@ -84,12 +89,7 @@ def test_only_the_samples_of_a_guided_run_are_guided(copy):
     options = dict(n=24, bits=4)
     guided = evaluate_run(copy, **options)
     assert [plan.name for plan in guided.plans] == ["heun, guided"]
-    config = override(read(Path("config.json")), ["sampling.guidance=1"])
-    Path("config.json").write_text(
-        json.dumps(
-            {**json.loads(Path("config.json").read_text()), "sampling": vars(config.sampling)}
-        )
-    )
+    _edit_config(copy, "sampling.guidance=1")
     plain = evaluate_run(copy, **options)
     assert [plan.name for plan in plain.plans] == ["heun"]
     of_model = [[(f.name, f.value) for f in e.of_plan(None)] for e in (guided, plain)]
@@ -132,6 +132,47 @@ def test_a_stopped_run_keeps_the_same_guide(points, tmp_path, monkeypatch, stop)
     updates.close()
     list(resume(run))
     assert_same_end(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("steps", "before", "after"),
+    [
+        (12, 2, 6),  # half of the new steps
+        (8, 2, 5),  # half has passed: 5 is nearer to it than 2
+        (5, 2, 2),  # 5 is farther from half than 2
+        (12, 1, 1),  # set, and not half of the steps before
+    ],
+)
+def test_the_guide_of_a_run_that_trains_longer_is_near_half_of_its_steps(
+    points, tmp_path, steps, before, after
+):
+    run = tmp_path / "run"
+    settings = (*GUIDED, f"sampling.guide={before}", "keeping.best=last")
+    list(start(vectors(points, *settings), run))
+    for end in (4, steps):  # a resumed run that is not longer keeps it
+        _edit_config(run, f"training.steps={end}")
+        continued = resume(run)
+        assert continued.experiment.sampling.guide == (before if end == 4 else after)
+    updates = iter(continued)
+    next(updates)
+    updates.close()
+    list(resume(run))  # and one that is stopped again
+    assert read_tensors(run / "guide.safetensors").about["step"] == after
+    assert choose_plan(run, load(run)).guidance.weight == 3
+
+
+def test_guidance_that_is_set_after_the_end_is_refused_until_there_is_a_guide(points, tmp_path):
+    run = tmp_path / "run"
+    list(start(vectors(points, "keeping.best=last"), run))
+    _edit_config(run, "sampling.guidance=3")
+    assert resume(run).at_end
+    with pytest.raises(ValueError, match="guidance=3, but the run has kept no earlier average"):
+        choose_plan(run, load(run))
+    assert choose_plan(run, load(run), guided=False).guidance == 1
+    _edit_config(run, "training.steps=8")
+    list(resume(run))
+    assert read_tensors(run / "guide.safetensors").about["step"] == 5
+    assert choose_plan(run, load(run)).guidance.weight == 3
 
 
 def test_a_run_without_guidance_has_no_guide(points, tmp_path):

@@ -70,9 +70,10 @@ def write_samples(
     _check_label(run, model, label)
     if animate is not None:
         files.check_animation(animate, out, shape)
-    plan = choose_plan(run, model, sampler, steps)
-    if guidance != options.NO_GUIDANCE:
-        plan = replace(plan, guidance=files.read_guidance(guidance, device), title="")
+    chosen = guidance != options.NO_GUIDANCE
+    plan = choose_plan(run, model, sampler, steps, guided=not chosen)
+    if chosen:
+        plan = replace(plan, guidance=files.read_guidance(guidance, device))
     elif plan.others:
         guidance = files.describe_guidance(plan.guidance, run / GUIDE_FILE)
     classes = None if label is None else choose_classes(model, label, n, plan.guidance)

@@ -95,6 +95,10 @@ def resume(
 ) -> None:
     """Continue a run that was stopped, with the same result as an uninterrupted one.
 
+    A run that has ended trains longer if training.steps, or training.budget in seconds, is larger
+    in its config.json. Guided samples are then guided away from the average that is nearest to half
+    of all steps, of the old one and those that are still to come.
+
     Args:
         run: the run's directory.
         changed_data: continue even if the data differ from those the run started with.
@@ -105,7 +109,9 @@ def resume(
     continued = runs.resume(run, data=data, changed_data=changed_data)
     if continued.at_end:
         _ = [*continued]  # a tracker may lack the last steps
-        say(f"{run} has all of its {continued.step} steps")
+        field = "steps" if continued.experiment.training.budget is None else "budget"
+        more = f"to train longer, raise training.{field} in {run}/config.json"
+        say(f"{run} has all of its {continued.step} steps; {more}")
     else:
         _finish(continued)
 

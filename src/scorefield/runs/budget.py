@@ -38,6 +38,9 @@ class Candidate:
     rate: float = 1e-3
     ema: float = 0.05  # length of the moving average of the weights, as a share of the steps
     settings: Sequence[str] = ()  # more fields, as on the command line
+    guided: Sequence[
+        str
+    ] = ()  # the same for guided samples, unless settings leave the guidance out
 
 
 def _plain_unet(width: int, blocks: int) -> dict[str, Any]:
@@ -51,24 +54,28 @@ def _patched_unet(width: int) -> dict[str, Any]:
 
 
 MUON = ("training.optimizer=muon",)
+SAMPLED = ("sampling.sampler=dpm_solver_sde", "sampling.steps=32")
+"""Plan of networks that learned for minutes, whose errors noise corrects."""
 GUIDED = (
-    *("sampling.sampler=dpm_solver_sde", "sampling.steps=21"),
-    *("sampling.guidance=1.5", "sampling.guidance_interval=[0.1, 5]"),
+    *("sampling.steps=21", "sampling.guidance=1.5"),
+    "sampling.guidance_interval=[0.1, 5]",
 )
-"""Plan of networks that learned for minutes, of about 32 calls; its σ are for images in [0, 1].
+"""The same with guidance away from the run's own average at half of its steps.
 
-Noise corrects errors, and so does guidance away from the run's own average at half of its steps.
+Guided levels have two calls of a network, so both plans have about 32. The σ are for images in
+[0, 1].
 """
 REFERENCES = ("training.references=2048", "levels.mean=-0.7", "levels.std=1.5")
 """Settings where targets can be averaged, for images in [0, 1].
 
 A short training otherwise sees too few samples of high σ to learn even the mean of the data there.
 """
+ON_CPU: Mapping[str, Any] = {"rate": 3e-3, "settings": (*MUON, *SAMPLED), "guided": GUIDED}
 CANDIDATES = {
     "cpu": (
         #         name         steps   network
-        Candidate("unet-32", 1_000, _patched_unet(32), rate=3e-3, settings=(*MUON, *GUIDED)),
-        Candidate("unet-64", 3_000, _patched_unet(64), rate=3e-3, settings=(*MUON, *GUIDED)),
+        Candidate("unet-32", 1_000, _patched_unet(32), **ON_CPU),
+        Candidate("unet-64", 3_000, _patched_unet(64), **ON_CPU),
     ),
     "gpu": (
         Candidate("unet-32", 2_000, _plain_unet(32, 1), batch=128),
@@ -194,7 +201,10 @@ def _candidates(
         network = fit_images(candidate.network, *data.train.shape[1:])
         wanted = replace(experiment, network=network, training=changed)
         averaged = REFERENCES if has_references(wanted, data) else ()
-        yield candidate, override(wanted, [*candidate.settings, *averaged, *settings])
+        fields = [*candidate.settings, *averaged]
+        guided = override(wanted, [*fields, *candidate.guided, *settings])
+        unguided = override(wanted, [*fields, *settings])
+        yield candidate, unguided if guided.sampling.guidance == 1 else guided
 
 
 def fit_images(network: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:

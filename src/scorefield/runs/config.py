@@ -123,7 +123,8 @@ class Sampling:
     # distribution of the data
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None  # σ with this strength, by default all
-    # step of that average; by default half of all, but not later than the cool-down of a budget
+    # step of that average; by default half of all, but not later than the cool-down of a budget; it
+    # moves if the run is to train longer
     guide: int | None = None
 
 

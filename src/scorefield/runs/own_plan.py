@@ -23,11 +23,17 @@ GUIDE_FILE = "guide.safetensors"
 
 
 def choose_plan(
-    run: str | Path, model: ScoreModel, sampler: str | None = None, steps: int | None = None
+    run: str | Path,
+    model: ScoreModel,
+    sampler: str | None = None,
+    steps: int | None = None,
+    *,
+    guided: bool = True,
 ) -> Plan:
     """Return the run's own plan, unless another sampler is asked for.
 
-    Its guidance, if it has one, is for the run's model, not for an earlier model of the run.
+    Its guidance, if it has one, is for the run's model, not for an earlier model of the run, and is
+    left out unless the plan is to be `guided`.
     """
     run = Path(run)
     experiment = read_settings(run)
@@ -35,8 +41,14 @@ def choose_plan(
         return make_plan(model, sampler, steps)
     sampling = experiment.sampling
     plan = build_plan(model, sampling, sampler, steps)
-    if sampling.guide is None or plan.sampler != sampling.sampler:
+    if sampling.guidance == 1 or plan.sampler != sampling.sampler or not guided:
         return plan
+    if sampling.guide is None:
+        raise ValueError(
+            f"{run_directory(run)}/config.json: sampling.guidance={sampling.guidance:g}, but the "
+            "run has kept no earlier average to guide away from: set it to 1, or raise "
+            "training.steps too and resume the run"
+        )
     has_model = (run / MODEL_FILE).exists()
     later = has_model and read_tensors(run / MODEL_FILE).about.get("step", 0) > sampling.guide
     return guide_plan(plan, run, model, sampling) if later else plan
@@ -44,10 +56,8 @@ def choose_plan(
 
 def guide_plan(plan: Plan, run: Path, model: ScoreModel, sampling: config.Sampling) -> Plan:
     """Return a run's own plan with the autoguidance of the run."""
-    if sampling.guidance == 1:
-        return plan
     path = run / GUIDE_FILE
-    fix = "put the file back, or set sampling.guidance to 1 in config.json for samples without it"
+    fix = "put the file back, or set sampling.guidance to 1 in config.json (sample: --guidance 1)"
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing, the average of step {sampling.guide} that the run's samples are "

@@ -117,6 +117,31 @@ def fill_durations(training: Training) -> Training:
     return training
 
 
+def extend(experiment: Experiment, about: Mapping[str, Any]) -> Experiment:
+    """Return the experiment of a resumed run, which may have more steps or time than it had.
+
+    `about` is the header of its last state. A budget that had ended opens again. The guide moves to
+    half of the new steps, or to the next step if that is nearer to it; one that was set stays.
+    """
+    config, training, sampling = about.get("config", {}), experiment.training, experiment.sampling
+    before, step, used = config.get("training", {}), about.get("step", 0), about.get("seconds", 0.0)
+    longer = training.steps > before.get("steps", training.steps)
+    if training.budget is not None:
+        longer = min(step, used) > 0 and training.budget > (before.get("budget") or math.inf)
+    cools = bool(training.cooldown) and step < training.steps
+    if longer and training.budget is not None and not cools:
+        steps = max(step + 1, round(step * training.budget / used))
+        training = replace(training, steps=steps, cooldown=[])
+    planned = before.get("budget") or sampling.guide == max(1, before.get("steps", 0) // 2)
+    moves = longer and planned and sampling.guide == config.get("sampling", {}).get("guide")
+    if sampling.guidance != 1 and (moves or sampling.guide is None):
+        half = max(1, training.steps // 2)
+        guide = max(half, step + 1)
+        if guide - half < half - (sampling.guide or 0):
+            sampling = replace(sampling, guide=guide)
+    return replace(experiment, training=training, sampling=sampling)
+
+
 def _fill_network(experiment: Experiment, data: Dataset) -> dict[str, Any]:
     """Return the network's arguments, including those that the data determine."""
     arguments = {"kind": "UNet", **experiment.network}

@@ -35,7 +35,7 @@ from . import config
 from .build import build
 from .choose import change_source
 from .config import FINGERPRINTS_FILE, Experiment
-from .resolve import resolve
+from .resolve import extend, resolve
 from .run import Run, lock_run
 from .state import interrupted_write, last_state
 
@@ -61,7 +61,8 @@ def resume(
     """Return a run that continues from its last undamaged checkpoint when iterated over.
 
     `data` is the new place of data that were moved, or the data that `start` was given. Data that
-    differ from those the run started with are refused, unless `changed_data` is true.
+    differ from those the run started with are refused, unless `changed_data` is true. A run trains
+    longer if `training.steps` or `training.budget` in its config.json is larger than before.
     """
     distributed.join()
     directory = Path(directory)
@@ -72,8 +73,9 @@ def resume(
             for path in partial_files(place):
                 path.unlink()
         state = last_state(directory)
-        experiment = read_experiment(directory, state.about if state else {})
-        moved, dataset = move_data(experiment, data)
+        about = state.about if state else {}
+        experiment = read_experiment(directory, about)
+        moved, dataset = move_data(extend(experiment, about), data)
         # Rank 0 records new data; the others compare theirs with the record.
         changed = changed_data and distributed.is_main()
         dataset = read_data(directory, moved, dataset, changed=changed)

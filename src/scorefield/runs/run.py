@@ -293,7 +293,7 @@ class Run:
             return
         sampling = self.experiment.sampling
         plan = build_plan(self.model, sampling)
-        if sampling.guide is not None and sampling.guide < self.step:
+        if sampling.guidance != 1 and self.step > (sampling.guide or self.step):
             plan = guide_plan(plan, self.directory, self.model, sampling)
         source, numbers = data.test or data.train, torch.arange(GRID_SAMPLES)
         if self.experiment.data.labels and not condition_shapes(source):
