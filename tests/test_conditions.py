@@ -13,6 +13,7 @@ from PIL import Image
 from scorefield import load, sample
 from scorefield.cli import main
 from scorefield.data import Batches, Pairs, Table, load_data, simulations, tensor_data
+from scorefield.evaluate.typicality import open_like
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.heldout import heldout_losses
@@ -143,6 +144,42 @@ def test_images_are_paired_by_name_and_mirrored_together(capsys, error_of):
     Path("small/7.png").unlink()
     with pytest.raises(ValueError, match=r"condition=small: it holds no image for 7\.png"):
         load_data("big", condition=["small"])
+
+
+def _pairs():
+    np.savez("pairs.npz", x=torch.randn(30, 2), obs=torch.randn(30, 3))
+    return "pairs.npz"
+
+
+def _folder():
+    _images()
+    return "big"
+
+
+@pytest.mark.parametrize(
+    ("write", "condition", "network"),
+    [(_table, "b,kind", MLP_8), (_pairs, "obs", MLP_8), (_folder, "small", UNET_8)],
+)
+def test_data_are_scored_given_the_conditions_that_they_hold(
+    write, condition, network, capsys, error_of
+):
+    source = write()
+    settings = [f"data.source={source}", f"data.condition={condition}", "sampling.steps=2"]
+    _train([network, *settings])
+    experiment, own = open_data("run")
+    others = open_like(source, own, experiment, {}).whole
+    x, conditions = others.take(torch.arange(len(others)))
+    truth, values = own.whole.take(torch.arange(len(others)))
+    assert torch.equal(x, truth)
+    assert conditions.keys() == values.keys()
+    assert all(torch.equal(conditions[name], values[name]) for name in values)
+    assert main(["score", "run", source, "-n", "3", "--held-out", "2", "--probes", "1"]) == 0
+    assert len(Path("scores.csv").read_text().splitlines()) == 4
+    if write is _folder:
+        capsys.readouterr()
+        assert "digits has no condition 'small'" in error_of("score", "run", "digits")
+        option = "--data.options.condition=[big]"
+        assert "big has no condition 'small'" in error_of("score", "run", source, option)
 
 
 def test_folders_that_cannot_be_paired_are_refused_by_name():

@@ -24,7 +24,7 @@ from scorefield import (
     seeded,
 )
 from scorefield.cli import main
-from scorefield.data import Arrays, Dataset, dequantise, load_data
+from scorefield.data import Arrays, Dataset, Pairs, dequantise, load_data
 from scorefield.evaluate import open_run, score_data, score_run
 from scorefield.evaluate.typicality import auroc, rank_p_values
 from scorefield.sample import as_model
@@ -78,6 +78,34 @@ def test_a_class_is_scored_by_its_density_among_held_out_samples_of_it():
             torch.testing.assert_close(densities.log_prob, truth.double(), rtol=0, atol=0.06)
     with pytest.raises(ValueError, match=r"label=1: there is no held-out sample of this class"):
         score_data(model, Dataset("x", Arrays(x)), Arrays(x, 0 * labels), label=1)
+
+
+class Conditioned(torch.nn.Module):
+    """The score of N(y, ¼), in each coordinate."""
+
+    def __init__(self):
+        super().__init__()
+        self.arguments = {"conditions": {"y": [2]}}
+
+    def forward(self, x, sigma, condition):
+        return (condition["y"] - x) / (0.25 + sigma[:, None] ** 2)
+
+
+def test_each_sample_is_scored_given_its_own_condition():
+    prior, row = Prior(torch.zeros(2), torch.tensor(1.25)), Precondition("score", "sigma", 200, 0.1)
+    model, y = ScoreModel(Conditioned(), row, prior=prior), torch.randn(12, 2)
+    x = y + 0.5 * torch.randn(12, 2)
+    pairs = [Pairs(Arrays(x[i]), {"y": Arrays(y[i])}) for i in torch.arange(12).split([5, 3, 4])]
+    data = Dataset("pairs", *pairs[:2], rows=(torch.tensor([7, 0, 2, 3, 1]), torch.arange(4, 7)))
+    scores = score_data(model, data, pairs[2], batch=3)
+    order = torch.cat(data.rows).argsort()
+    for densities, rows in ((scores.data, order), (scores.held_out, torch.arange(8, 12))):
+        truth = Gaussian(torch.zeros(2), 0.25).log_prob((x - y)[rows], 0.1)
+        # the ODE's tolerance is 1e-3 in each of about 60 steps
+        torch.testing.assert_close(densities.log_prob, truth.double(), rtol=0, atol=0.06)
+    for one, other, name in ((Arrays(x), pairs[2], "x"), (pairs[0], Arrays(x), "held_out")):
+        with pytest.raises(ValueError, match=f"{name} has no condition 'y'.*condition=NAME"):
+            score_data(model, Dataset("x", one), other)
 
 
 def test_a_model_of_a_ladder_is_refused_with_a_way_out():

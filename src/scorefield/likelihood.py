@@ -43,6 +43,7 @@ def log_likelihood(
     tolerance: float = 3e-6,
     max_evaluations: int = 10_000,
     chunk: int = 64,
+    together: bool = False,
     noise: Noise = torch.randn_like,
 ) -> Likelihood:
     """Return the log-density of x under a score, at σ_min.
@@ -54,7 +55,8 @@ def log_likelihood(
     far above the spread of the data and the distance of x from them. `probes` is the number of
     random v in Hutchinson's estimate, the signs of `noise`, or None for the exact trace, by `chunk`
     rows of the Jacobian at a time. `tolerance` is the error of a step, in nats and in x/σ, and
-    `max_evaluations` the limit for each sample; a smooth score needs a few hundred.
+    `max_evaluations` the limit for each sample; a smooth score needs a few hundred. A score with a
+    condition for each sample, as `model.given(labels)`, is evaluated for all `together`.
     """
     check_batch(x)
     broken = (~x.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
@@ -79,7 +81,7 @@ def log_likelihood(
         start = torch.cat([x.flatten(1), x.new_zeros(len(x), probed)], 1)
         start = start.to(widest(x.device))
         ends = math.log(sigma_min), math.log(sigma_max)
-        flow = _flow(score, x, directions, chunk)
+        flow = _flow(score, x, directions, chunk, together)
         ((end, _, count),) = solve(flow, start, ends, scale, max_evaluations)
         if (lost := ~end.isfinite().all(1)).any():
             raise ValueError(
@@ -95,19 +97,24 @@ def log_likelihood(
         return Likelihood(base + integrals.mean(1), error, count)
 
 
-def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int) -> Flow:
-    """Return (dx/dt, tr ∂(dx/dt)/∂x) in t = log σ as a function of some rows of x."""
+def _flow(score: Score, x: Tensor, directions: list[Tensor], chunk: int, together: bool) -> Flow:
+    """Return (dx/dt, tr ∂(dx/dt)/∂x) in t = log σ as a function of some rows of x.
+
+    With `together` the score is that of all rows.
+    """
+    points, sigmas = x.clone(), x.new_ones(len(x))
 
     def flow(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        point = y[:, : x[0].numel()].to(x.dtype).view(-1, *x.shape[1:])
-        sigma = t.exp().to(x.dtype)
+        points[rows] = y[:, : x[0].numel()].to(x.dtype).view(-1, *x.shape[1:])
+        sigmas[rows] = t.exp().to(x.dtype)
+        used = torch.arange(len(x), device=rows.device) if together else rows
+        point, sigma = points[used], sigmas[used]
         s, pullback = linearize(lambda p: score(p, sigma), point)
         check_returned(s, point, "score")
-        probes = (d[rows] for d in directions)
-        traces = [(pullback(v) * v).flatten(1).sum(1) for v in probes]
+        traces = [(pullback(d[used]) * d[used]).flatten(1).sum(1) for d in directions]
         traces = traces or [trace(pullback, s, chunk=chunk)]
         change = torch.cat([s.flatten(1), torch.stack(traces, 1)], 1).to(y.dtype)
-        return -match(t.exp() ** 2, y) * change
+        return -match(t.exp() ** 2, y) * (change[rows] if together else change)
 
     return flow
 

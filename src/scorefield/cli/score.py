@@ -28,8 +28,8 @@ def score(
     """Compute the log-density of each sample of a data set, and how typical it is for a model.
 
     Each gets a p-value: its rank, from either end, among the log-densities of the run's held-out
-    data. Small ones are out of distribution; a sample may also be too dense. Writes a .csv file and
-    a histogram next to it.
+    data. Small ones are out of distribution; a sample may also be too dense. If the model has
+    conditions, each sample is scored given its own. Writes a .csv file and a histogram next to it.
 
     Args:
         source: a data set's name, a folder of images, or an .npy, .npz, .h5, .csv, .tsv or .parquet

@@ -299,8 +299,8 @@ class Dataset:
         if self.test is None:
             return self.train
         if self.rows is None:
-            return Joined(self.train, self.test, torch.arange(len(self.train) + len(self.test)))
-        return Joined(self.train, self.test, torch.cat(self.rows).argsort())
+            return _join(self.train, self.test, torch.arange(len(self.train) + len(self.test)))
+        return _join(self.train, self.test, torch.cat(self.rows).argsort())
 
     @property
     def kind(self) -> Literal["images", "latents", "signals", "volumes", "vectors"]:
@@ -315,6 +315,15 @@ class Dataset:
         """Return the data on a device, except for sources not in memory and the oracle."""
         test = None if self.test is None else self.test.to(device)
         return replace(self, train=self.train.to(device), test=test)
+
+
+def _join(one: Source, other: Source, order: Int[Tensor, "n"]) -> Source:
+    """Return the samples of both sources, with their conditions if both have them."""
+    if not (isinstance(one, Pairs) and isinstance(other, Pairs)):
+        return Joined(one, other, order)
+    pairs = ((name, part, other.conditions[name]) for name, part in one.conditions.items())
+    conditions = {name: _join(part, rest, order) for name, part, rest in pairs}
+    return Pairs(_join(one.source, other.source, order), conditions)
 
 
 def check_share(share: float | Path) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data import Batches, Dataset, Source, all_samples
 from ..likelihood import Likelihood, bits_per_dim, log_likelihood
-from ..model import ScoreModel
+from ..model import Condition, ScoreModel
 from ..noise import geometric, seeded
 from ..objectives import denoising, edm_weight
 from ..oracles import Empirical
@@ -92,11 +92,11 @@ def model_likelihood(
     x: Tensor,
     probes: int,
     noise: Callable[[Tensor], Tensor],
-    label: int | None = None,
+    condition: Condition | None = None,
 ) -> Likelihood:
     """Return log q_σmin of samples, by the exact trace if they are small or by random `probes`.
 
-    With a `label` it is that of samples of this class.
+    With a class, or with conditions by name of each sample, it is that given these.
     """
     if model.precondition.levels is not None:
         raise ValueError(
@@ -105,13 +105,14 @@ def model_likelihood(
         )
     prior = require_prior(model)
     return log_likelihood(
-        model if label is None else model.given(label),
+        model if condition is None else model.given(condition),
         x.to(prior.mean),
         prior,
         sigma_min=model.sigma_min,
         sigma_max=model.sigma_max,
         probes=None if x[0].numel() <= EXACT_SIZE else probes,
         tolerance=1e-3,
+        together=isinstance(condition, Mapping),
         noise=noise,
     )
 

@@ -10,7 +10,7 @@ as foreign as one that is less dense (Nalisnick et al. 2019).
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import (
@@ -28,19 +27,22 @@ from ..data import (
     TABLE_SUFFIXES,
     Arrays,
     Dataset,
+    Pairs,
     Source,
     Stream,
     Table,
     choose_rows,
+    condition_shapes,
     dequantise,
     find_loader,
     load_data,
     tensor_data,
 )
 from ..data.csv_table import read_cells
+from ..data.table import TABLE_CONDITION
 from ..fast.optimize import optimize
 from ..likelihood import bits_per_dim
-from ..model import ScoreModel
+from ..model import Condition, ScoreModel
 from ..noise import seeded
 from ..runs.config import Experiment
 from ..runs.resume import OwnData
@@ -55,6 +57,8 @@ from .runs import open_run
 
 SIGNIFICANCE = 0.05
 """Level of the p-values that the table counts."""
+OPTIONS_OF_RUN = ("crop", "fit", "signals", "condition", "parameters")
+"""Options of a run's data that other data are loaded with as well."""
 CALLS = 300
 """Approximate number of evaluations of a log-density."""
 
@@ -131,11 +135,6 @@ def score_run(
     size. `moved` is the new place of the run's own data. See `open_run` for `device`.
     """
     model, own, experiment, _ = open_run(directory, data=moved, device=device)
-    if names := [name for name in model.condition_shapes if name != AUGMENTATION]:
-        raise ValueError(
-            f"{directory}: its model has the conditions {', '.join(names)}, and a sample alone has "
-            "no density: use log_likelihood(model.given(...), x, model.prior) in Python"
-        )
     if label is None and model.classes and model.always_labelled:
         raise ValueError(
             f"{directory}: it was trained with network.label_dropout=0, never without a class: "
@@ -169,7 +168,7 @@ def score_data(
     """Score all samples of data, or a random choice of n, among `compared` held-out ones.
 
     With a `label` all are scored under this class, by name or number, and the held-out ones are of
-    it.
+    it. Each sample is scored under its own condition, if the model has conditions besides a class.
 
     8-bit samples are rounded to the levels of the held-out ones, and dequantised uniformly. In more
     than 16 numbers the divergence is estimated by `probes` random directions for each sample.
@@ -188,6 +187,14 @@ def score_data(
         if is_eight_bit(held_out):
             fix = "not 8-bit, but the model is for 8-bit ones: save them as 8-bit images or uint8"
         raise ValueError(f"{data.name} has samples that are {fix}")
+    names = [name for name in model.condition_shapes if name != AUGMENTATION]
+    for title, source in ((data.name, whole), ("held_out", held_out)):
+        if missing := [name for name in names if name not in condition_shapes(source)]:
+            raise ValueError(
+                f"{title} has no condition {missing[0]!r:.80}, and the model has a density of "
+                "samples given that: name its columns, arrays or folders, as in "
+                "--data.options.condition=NAME, or give pairs in Python"
+            )
     number = None if label is None else int(model.find_class(label))
     if number is not None:
         same = read_labels(held_out, torch.arange(len(held_out))) == number
@@ -195,7 +202,7 @@ def score_data(
             raise ValueError(f"label={label!r}: there is no held-out sample of this class")
         held_out = held_out.part(same.nonzero()[:, 0])
     model, levels = model.eval(), held_out.levels
-    sets, score = (whole, held_out), partial(_score_rows, model, levels, probes, number)
+    sets, score = (whole, held_out), partial(_score_rows, model, levels, probes, names, number)
     rows = [choose_rows(source, count) for source, count in zip(sets, (n, compared), strict=True)]
     work = [(k, i, part) for k in (0, 1) for i, part in enumerate(torch.split(rows[k], batch))]
     parts: tuple[list[LogDensities], list[LogDensities]] = [], []
@@ -218,17 +225,25 @@ def _score_rows(
     model: ScoreModel,
     levels: int,
     probes: int,
+    names: Sequence[str],
     label: int | None,
     source: Source,
     rows: Int[Tensor, "n"],
     noise: Callable[[Tensor], Tensor],
 ) -> LogDensities:
-    """Score some rows of a source; 8-bit samples are rounded to `levels` first."""
-    x, cells = source.take(rows)[0], 1
+    """Score some rows of a source under their conditions of these names, and under a class.
+
+    8-bit samples are rounded to `levels` first.
+    """
+    (x, values), cells = source.take(rows), 1
+    condition: Condition | None = label
+    if names and isinstance(values, Mapping):
+        condition = {name: values[name] for name in names}
+        condition |= {} if label is None else {"label": label}
     if x.dtype == torch.uint8:
         x = (x.int() * levels // source.levels).to(torch.uint8)
         x, cells = dequantise(x, levels=levels, noise=noise)[0], levels
-    result = model_likelihood(model, x.float(), probes, noise, label)
+    result = model_likelihood(model, x.float(), probes, noise, condition)
     log_prob, error = result.log_prob.cpu(), result.error.cpu()
     return LogDensities(log_prob, error, bits_per_dim(log_prob, x[0].numel(), levels=cells))
 
@@ -267,13 +282,13 @@ def open_like(
         return tensor_data(*((data,) if isinstance(data, Tensor) else data))
     table, path = own.table, Path(data)
     if table is not None and path.suffix.lower() in TABLE_SUFFIXES:
-        return Dataset(
-            path.stem, Arrays(table.standardise(_read_numbers(path, table))), table=table
-        )
-    usual = {k: v for k, v in experiment.data.options.items() if k in ("crop", "fit", "signals")}
+        return Dataset(path.stem, _read_whole_rows(path, table), table=table)
+    usual = {k: v for k, v in experiment.data.arguments.items() if k in OPTIONS_OF_RUN}
     if own.kind == "images":
         channels, *size = own.train.shape
         usual |= {"channels": channels, "size": tuple(size)}
+        if experiment.data.condition:  # they are images too, perhaps of another size
+            usual["size"] = experiment.data.options.get("size")
     accepted = signature(find_loader(data).func).parameters
     usual = {name: value for name, value in usual.items() if name in accepted}
     others = load_data(data, **usual | options)
@@ -286,12 +301,18 @@ def open_like(
     return others
 
 
-def _read_numbers(path: Path, table: Table) -> NDArray[np.float64]:
-    """Return the numbers of a file's rows, which must have all cells of a table."""
-    names, numbers = [column.name for column in table.columns], list[list[float]]()
-    for i, row in enumerate(read_cells(path, table), 1):
+def _read_whole_rows(path: Path, table: Table) -> Source:
+    """Return the vectors of a file's rows, which must have all cells of a table, as in training."""
+    whole = Table((*table.columns, *table.condition), table.delimiter)
+    names, numbers = [column.name for column in whole.columns], list[list[float]]()
+    for i, row in enumerate(read_cells(path, whole), 1):
         if missing := [name for name in names if name not in row]:
             raise ValueError(f"{path}: row {i} has no value for {missing[0]!r}: give a whole row")
-        cells = table.parse(row)
+        cells = whole.parse(row)
         numbers.append([cells[name] for name in names])
-    return np.array(numbers)
+    learned, fixed = np.split(np.array(numbers), [len(table.columns)], 1)
+    rows = Arrays(table.standardise(learned))
+    if not table.condition:
+        return rows
+    conditions = Arrays(table.condition_table.standardise(fixed, exact=True))
+    return Pairs(rows, {TABLE_CONDITION: conditions})
