@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from scorefield.values import spelling_hint
+
 BENCHMARKS = (
     "step",
     "frontier",
@@ -64,10 +66,11 @@ class Setting:
 
     def select(self, items: Mapping[str, Item]) -> dict[str, Item]:
         """Return the items whose names contain one of `only`; all if it is empty."""
-        chosen = {k: v for k, v in items.items() if any(part in k for part in self.only or ("",))}
-        if not chosen:
-            raise ValueError(f"--only {' '.join(self.only)}: there are {'; '.join(items)}")
-        return chosen
+        for part in self.only:
+            if not any(part in name for name in items):
+                words = dict.fromkeys(word for name in items for word in name.split(", "))
+                raise ValueError(f"--only {part}: {spelling_hint(part, words)}")
+        return {k: v for k, v in items.items() if any(part in k for part in self.only or ("",))}
 
 
 def describe(name: str) -> str:

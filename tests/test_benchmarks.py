@@ -401,7 +401,8 @@ def test_tables_stay_if_machine_and_threads_are_the_same(monkeypatch, tmp_path):
     ("args", "message"),
     [
         (["stepp"], "there is no benchmark 'stepp': did you mean step?"),
-        (["step", "--quick", "--only", "ResNet"], "--only ResNet: there are NCSN 8"),
+        (["step", "--quick", "--only", "NCSN", "ResNet"], "--only ResNet: there are NCSN 8"),
+        (["posteriors", "--quick", "--only", "mpms"], "--only mpms: did you mean mmps?"),
         (["step", "--seed", "-1"], "--seed -1: give a whole number"),
         (["tables", "--out", "nowhere"], "no table of step"),
         (["gpu", "--device", "cpu"], "gpu measures a GPU of CUDA"),

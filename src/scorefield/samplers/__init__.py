@@ -81,7 +81,8 @@ def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampl
     if isinstance(choice, str) and choice in DENSITY_KERNELS:
         return choice, Sampler(partial(annealed_langevin, kernel=DENSITY_KERNELS[choice]))
     if isinstance(choice, str) and choice not in SAMPLERS:
-        raise ValueError(f"sampler={choice!r}: {spelling_hint(choice, SAMPLERS)}")
+        hint = spelling_hint(choice, SAMPLERS, DENSITY_KERNELS)
+        raise ValueError(f"sampler={choice!r}: {hint}")
     for name, one in SAMPLERS.items():
         if choice in (name, one, one.run, *getattr(one.run, "args", ())):
             return name, one
