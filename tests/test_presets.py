@@ -13,59 +13,70 @@ from scorefield.data import Arrays, Dataset, Pairs
 from scorefield.nn import NETWORKS
 from scorefield.runs import start
 from scorefield.runs.build import build_plan, precondition
-from scorefield.runs.config import Experiment, as_json, override, read
+from scorefield.runs.config import Experiment, as_json, differing_fields, override, read
 from scorefield.runs.presets import PRESETS
 from scorefield.runs.resolve import resolve
 
 ALL = """training.objective=denoising training.weight=ncsn training.batch=128
     training.betas=[0.9,0.999] training.eps=1e-8 training.schedule=constant"""
+NCSN = f"""{ALL}
+    network.kind=RefineNet network.depth=original levels.precondition=NCSN
+    levels.distribution=discrete levels.sigma_max=1 levels.sigma_min=0.01 levels.count=10
+    levels.centre=0 training.steps=200000 training.rate=1e-3 training.warmup=0 training.clip=null
+    training.ema=0 sampling.sampler=annealed_langevin sampling.steps=100 sampling.epsilon=2e-5
+    sampling.denoise=false keeping.checkpoint=5000"""
+NCSNV2 = f"""{ALL}
+    data.flip=true network.kind=RefineNet network.width=128 network.depth=original
+    levels.precondition=NCSNv2 levels.distribution=discrete levels.sigma_min=0.01 levels.centre=0
+    training.ema=0.999 training.rate=1e-4 training.warmup=0 training.clip=null
+    sampling.sampler=annealed_langevin sampling.steps=5 sampling.denoise=true
+    keeping.checkpoint=5000"""
 EDM = """training.objective=denoising training.weight=edm training.schedule=constant
     training.betas=[0.9,0.999] training.eps=1e-8 training.clip=null
     network.kind=UNet network.width=128 network.blocks=4 network.embedding=sinusoidal
     network.fir=null network.progressive_input=none levels.precondition=EDM levels.std=1.2
+    levels.distribution=lognormal
     levels.sigma_max=40 levels.sigma_min=0.001 levels.sigma_data=0.25 levels.centre=0.5
     sampling.sampler=heun sampling.grid=karras"""
+EDM_CIFAR10 = f"""{EDM}
+    data.source=cifar10 data.augment=0.12 network.multipliers=[2,2,2] network.attention=[1]
+    network.dropout=0.13 training.batch=512 training.rate=1e-3 training.steps=390625
+    training.warmup=19531 sampling.steps=18"""
 PAPERS = {
-    "ncsn-mnist": f"""{ALL}
-        data.source=mnist data.flip=false network.kind=RefineNet network.width=64
-        levels.precondition=NCSN levels.sigma_max=1 levels.sigma_min=0.01 levels.count=10
-        training.steps=200000 training.rate=1e-3 training.warmup=0 training.clip=null training.ema=0
-        sampling.sampler=annealed_langevin sampling.steps=100 sampling.epsilon=2e-5
-        sampling.denoise=false keeping.checkpoint=5000""",
-    "ncsnv2-cifar10": f"""{ALL}
-        data.source=cifar10 data.flip=true network.kind=RefineNet network.width=128
-        levels.precondition=NCSNv2 levels.distribution=discrete levels.count=232
-        levels.sigma_max=50 levels.sigma_min=0.01 training.ema=0.999
-        training.steps=300000 training.rate=1e-4 training.warmup=0 training.clip=null
-        sampling.sampler=annealed_langevin sampling.steps=5 sampling.epsilon=6.2e-6
-        sampling.levels=232 sampling.denoise=true keeping.checkpoint=5000""",
+    "ncsn-mnist": f"{NCSN} data.source=mnist data.flip=false network.width=64",
+    "ncsn-cifar10": f"{NCSN} data.source=cifar10 data.flip=true network.width=128",
+    "ncsn-celeba": f"""{NCSN}
+        data.source=celeba data.flip=true data.options.crop=140 data.options.size=32
+        network.width=128""",
+    "ncsnv2-cifar10": f"""{NCSNV2}
+        data.source=cifar10 levels.count=232 levels.sigma_max=50 training.steps=300000
+        sampling.epsilon=6.2e-6 sampling.levels=232""",
+    "ncsnv2-celeba": f"""{NCSNV2}
+        data.source=celeba data.options.crop=140 data.options.size=64
+        levels.sigma_max=90 levels.count=500 training.steps=210000
+        sampling.epsilon=3.3e-6 sampling.levels=500""",
     "ncsnpp-cifar10": f"""{ALL}
         data.source=cifar10 data.flip=true network.kind=UNet network.blocks=4
         network.progressive_input=residual network.fourier_scale=16.0 network.dropout=0.1
-        levels.precondition=VE levels.distribution=loguniform
+        levels.precondition=VE levels.distribution=loguniform levels.count=1000 levels.centre=0.5
         levels.sigma_max=50 levels.sigma_min=0.01 training.ema=0.999
         training.steps=950000 training.rate=2e-4 training.warmup=5000 training.clip=1
         sampling.sampler=predictor_corrector sampling.steps=1000 sampling.grid=geometric
         sampling.denoise=true""",
-    "edm-cifar10": f"""{EDM}
-        data.source=cifar10 data.labels=false data.augment=0.12
-        network.multipliers=[2,2,2] network.attention=[1]
-        network.dropout=0.13 training.batch=512 training.rate=1e-3 training.steps=390625
-        training.warmup=19531 sampling.steps=18""",
-    "edm-cifar10-classes": f"""{EDM}
-        data.source=cifar10 data.labels=true data.augment=0.12
-        network.label_dropout=0.0 network.dropout=0.13
-        training.batch=512 training.rate=1e-3""",
+    "edm-cifar10": f"{EDM_CIFAR10} data.labels=false",
+    "edm-cifar10-classes": f"{EDM_CIFAR10} data.labels=true network.label_dropout=0.0",
     "edm-faces": f"""{EDM}
         data.source=celeba data.options.size=64 data.augment=0.15 network.multipliers=[1,2,2,2]
         network.attention=[2] network.dropout=0.05 training.batch=256 training.rate=2e-4
         training.steps=781250 training.warmup=39062 sampling.steps=40""",
-    "ncsn-celeba": """data.source=celeba data.options.crop=140 data.options.size=32""",
-    "ncsnv2-celeba": """
-        data.source=celeba data.flip=true data.options.crop=140 data.options.size=64
-        levels.sigma_max=90 levels.sigma_min=0.01 levels.count=500 training.steps=210000
-        sampling.epsilon=3.3e-6 sampling.levels=500""",
 }
+"""Numbers of the papers and the authors' configurations; `presets` has the source of each."""
+OURS = {"digits", "digits-ncsn", "photos", "table", "vectors", "posterior", "signals"}
+"""Presets without a paper."""
+FREE = {"keeping.log", "keeping.evaluate", "keeping.samples", "keeping.checkpoint"}
+"""Fields that change no result."""
+IN_IMAGES = {"training.ema", "levels.mean"}
+"""Fields of EDM that test_durations_in_images_are_edms checks."""
 SHAPES = dict(digits=(1, 8, 8), mnist=(1, 28, 28), mixture=(2,), wine=(16,), signals=(1, 64))
 """Other data are images in colour."""
 
@@ -117,6 +128,15 @@ def test_presets_have_the_papers_numbers(name):
     experiment = replace(experiment, network=arguments)  # its defaults as well
     for setting in PAPERS[name].split():
         assert override(experiment, [setting]) == experiment, setting
+
+
+def test_every_field_of_a_papers_preset_is_compared_with_the_paper():
+    assert PAPERS.keys() == PRESETS.keys() - OURS
+    for name in PAPERS:
+        fields = differing_fields(as_json(PRESETS[name]), as_json(Experiment()))
+        compared = {setting.partition("=")[0] for setting in PAPERS[name].split()} | FREE
+        compared |= IN_IMAGES if name.startswith("edm") else set()
+        assert not {field for field, *_ in fields} - compared, name
 
 
 def test_networks_have_the_published_number_of_parameters():
