@@ -19,7 +19,7 @@ STYLE = Path(__file__).parents[1] / "docs/static/site.css"
 LIMIT = 10
 """The plane is |x| ≤ 10 in both directions."""
 BLUE = 0x0072B2
-ORANGE = 0xB86E00
+ORANGE = 0xA35F00
 
 
 @pytest.fixture
@@ -113,4 +113,4 @@ def test_a_chain_runs_and_stops_at_the_button_and_is_drawn_in_the_dark(open_figu
         page.evaluate("document.body.dataset.theme = 'dark'")
         dark = read_pixels(page)
         assert light[2, 2] == 0xFFFFFF
-        assert dark[2, 2] == 0x14181D
+        assert dark[2, 2] == 0x14171D

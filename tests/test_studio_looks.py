@@ -1,0 +1,134 @@
+"""How the studio's page looks: the contrast of its colours, and views that fit every width."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import scorefield
+
+pytest_plugins = ["studio_browser"]
+
+PAGE = Path(scorefield.__file__).parent / "studio/page"
+THEMES = ("light", "dark")
+TEXTS = ("ink", "muted", "accent", "second", "danger")
+GROUNDS = ("paper", "raised")
+TEXT_CONTRAST = 4.5
+"""WCAG 2.2, 1.4.3, of text in any size."""
+PART_CONTRAST = 3
+"""WCAG 2.2, 1.4.11, of borders that show a control and of parts of a graphic."""
+IN_CANVAS = {"paper": "paper", "ink": "ink", "muted": "muted", "line": "line",
+             "first": "accent", "second": "second"}  # fmt: skip
+"""Colours of the page by their names in draw.js."""
+
+
+def page_colours(theme):
+    """Return the colours of a theme by their names in the style sheet."""
+    selector = ":root" if theme == "light" else ':root[data-theme="dark"]'
+    text = (PAGE / "style.css").read_text()
+    (block,) = re.findall(rf"^{re.escape(selector)} {{(.*?)}}", text, re.M | re.S)
+    return dict(re.findall(r"--([\w-]+): (#\w{6});", block))
+
+
+def canvas_colours(theme):
+    """Return the opaque colours of a theme by their names in draw.js, and its shades."""
+    text = (PAGE / "draw.js").read_text()
+    (block,) = re.findall(rf"^  {theme}: {{(.*?)^  }}", text, re.M | re.S)
+    (shades,) = re.findall(r"shades: \[(.*?)\]", block)
+    return dict(re.findall(r'(\w+): "(#\w{6})"', block)), re.findall(r"#\w{6}", shades)
+
+
+def contrast(*colours):
+    """Return the ratio of the lighter to the darker colour by WCAG, from 1 to 21."""
+
+    def luminance(colour):
+        light = [part / 255 for part in bytes.fromhex(colour[1:])]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in light]
+        return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    darker, lighter = sorted(luminance(colour) + 0.05 for colour in colours)
+    return lighter / darker
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # just too light
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_text_and_controls_stand_out_from_their_ground(theme):
+    colours = page_colours(theme)
+    assert {*colours} == {*TEXTS, *GROUNDS, "on-accent", "edge", "line"}  # a new one has its rule
+    for ground in GROUNDS:
+        for text in TEXTS:
+            assert contrast(colours[text], colours[ground]) >= TEXT_CONTRAST, (text, ground)
+    assert contrast(colours["on-accent"], colours["accent"]) >= TEXT_CONTRAST
+    assert contrast(colours["edge"], colours["paper"]) >= PART_CONTRAST
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_a_canvas_has_the_colours_of_the_page_and_particles_that_stand_out(theme):
+    """Both samplers are seen on the darkest shade of the density; their names are text."""
+    colours, shades = canvas_colours(theme)
+    page = page_colours(theme)
+    for name, same in IN_CANVAS.items():
+        assert colours[name] == page[same], name
+    for particle in (colours["first"], colours["second"]):
+        for shade in shades:
+            assert contrast(particle, shade) >= PART_CONTRAST
+
+
+@pytest.fixture(scope="module")
+def studio(open_studio, trained):
+    with open_studio(trained, runs=trained.parent) as server:
+        yield server
+
+
+def run_samplers(page):
+    page.locator(".ladder .tick").first.wait_for()
+    page.get_by_role("button", name="Run both").click()
+    page.get_by_text("after 20 evaluations").first.wait_for()
+    page.get_by_role("button", name="Train a network").click()
+    page.get_by_text("Trained", exact=True).wait_for()
+
+
+def choose_sample(page):
+    page.get_by_label("State", exact=True).filter(has_text="State 3 of 3").wait_for()
+    page.get_by_role("button", name="Interpolate").click()
+    page.get_by_label("Samples between two seeds").wait_for()
+    page.get_by_label("Distances").filter(has_text="The nearest of").wait_for()
+
+
+def restore_image(page):
+    page.get_by_label("Known", exact=True).filter(has_text="are known").wait_for()
+    page.get_by_role("button", name="Restore", exact=True).click()
+    page.get_by_label("Errors").filter(has_text="single").wait_for()
+
+
+def wait_for_run(page):
+    page.get_by_label("Loss and held-out loss over the steps").wait_for()
+
+
+VIEWS = {
+    "#/plane?n=20&first_steps=2&second_steps=2&iterations=25": run_samplers,
+    "#/images?n=9&steps=3&chosen=1": choose_sample,
+    "#/restore?n=8&steps=3": restore_image,
+    "#/runs": wait_for_run,
+}
+"""Addresses of views, and what shows all that they have."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 2560])
+@pytest.mark.parametrize("theme", THEMES)
+def test_no_view_scrolls_sideways(open_page, width, theme):
+    window = {"viewport": {"width": width, "height": 900}, "color_scheme": theme}
+    for address, work in VIEWS.items():
+        with open_page(address, **window, reduced_motion="reduce") as page:
+            work(page)
+            assert page.evaluate("document.documentElement.dataset.theme") == theme
+            assert page.evaluate("document.documentElement.scrollWidth") == width, address
+            page.get_by_role("button", name="Copy as code").first.click()
+            box = page.get_by_role("dialog").bounding_box()
+            assert box["x"] >= 0, address
+            assert box["x"] + box["width"] <= width, address
