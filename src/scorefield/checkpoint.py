@@ -115,8 +115,8 @@ def load(path: str | Path, *, networks: NetworkClasses | None = None) -> ScoreMo
 
     hub:OWNER/NAME[@REVISION][/FILE] is downloaded into the cache of `huggingface_hub`: a model that
     `push` wrote, a `UNet2DModel` of diffusers, or a FILE that `from_official` reads.
-    No code is imported because a file names it: `networks` has your own classes by their names,
-    unless `import_object` has imported them.
+    No code is imported because a file names it: give your own classes by name in `networks`, or
+    import them by `import_object` before.
     A run that has no model yet gives its newest undamaged checkpoint, with a warning.
     """
     return load_with_notes(path, networks=networks)[0]

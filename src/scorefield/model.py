@@ -46,8 +46,8 @@ class ScoreModel(nn.Module):
     `net` is F(x, cond), or F(x, cond, condition) with classes or with tensors by name; x has the
     type of its parameters, and cond is an index or at least float32. `classes` are the names of the
     classes, by default their numbers. Chains start from the `prior`. Without one, `shape` is that
-    of a sample, and samplers refuse others. `tuned` to consistency, D is the end of the ODE, which
-    only the sampler "consistency" can use.
+    of a sample, and samplers refuse others. For a model `tuned` to consistency, D is the end of the
+    ODE, which only the sampler "consistency" can use.
     """
 
     def __init__(

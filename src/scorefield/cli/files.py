@@ -33,7 +33,7 @@ MAX_FRAMES = 60
 
 
 def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size, dict[str, Any]]:
-    """Load a model that can be sampled to this process's device.
+    """Load a model to sample from onto this process's device.
 
     Return it, its shape, and what files of samples record about it.
     """

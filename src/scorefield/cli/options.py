@@ -89,8 +89,8 @@ InceptionFile: TypeAlias = Annotated[Path | None, arg(help="file of the Inceptio
 PrecisionName: TypeAlias = Annotated[
     Literal["auto", "float32", "tf32", "bfloat16"],
     arg(
-        help="errors of the score: float32 up to 1e-5, tf32 (on a GPU) 1e-3, bfloat16 up to 2 %, "
-        "each of which may be faster than the one before; auto is float32"
+        help="error of the score: up to 1e-5 in float32, 1e-3 in tf32 (on a GPU), 2 % in bfloat16; "
+        "each may be faster than the one before; auto is float32"
     ),
 ]
 
@@ -118,8 +118,8 @@ class GuidanceOptions:
         Path | None,
         arg(
             metavar="RUN",
-            help="guide away from this weaker model of the same data, smaller or trained less, as "
-            "a checkpoint of the run is, instead of from the model without a class",
+            help="guide away from this weaker model of the same data (smaller or trained less, "
+            "such as a checkpoint of the run) instead of the model without a class",
         ),
     ] = None
     classifier: Annotated[

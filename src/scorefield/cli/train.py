@@ -62,9 +62,9 @@ def train(
         objective: the loss, the same as --training.objective; with --from RUN, consistency turns
             its model into one that samples in 1 or 2 evaluations.
         steps: number of training steps, the same as --training.steps.
-        budget: time after which the run has ended, as 90s, 20m or 1h30m, within 10 %. It chooses
-            the number of steps, and for images the network, by a few measured steps, and its
-            sampler. Fields that are set are kept; --network fields keep the preset's network.
+        budget: time that the whole run takes, as 90s, 20m or 1h30m, to within 10 %. It chooses the
+            number of steps and, for images, the network, by a few measured steps, and its sampler.
+            Fields that are set are kept; --network fields keep the preset's network.
         seed: same seed, same run.
         settings: a field of the configuration and its value in YAML; may be repeated.
         show: print the configuration and do nothing else.

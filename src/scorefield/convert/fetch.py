@@ -94,16 +94,7 @@ def fetch_model(name: str | Path) -> Path:
     try:
         info = hub.model_info(source.repository, revision=source.revision, files_metadata=True)
     except Exception as error:
-        reason = hub_error(text, error)
-        folders = [] if _status(error) in (401, 403, 404) else _find_cached(source)
-        complete = [folder for folder in folders if _is_complete(folder, source.file)]
-        if not complete:
-            raise reason from error
-        if complete[0] != folders[0]:
-            reason = OSError(f"the download of the newest commit of {text} was interrupted")
-        if complete[0] != folders[0] or type(error).__name__ != "OfflineModeIsEnabled":
-            warnings.warn(f"{reason}; commit {complete[0].name} in the cache is used", stacklevel=2)
-        return complete[0] / (source.file or "")
+        return _find_complete(text, source, error)
     checksums = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in info.siblings or ()}
 
     def download(files: Iterable[str]) -> Path:
@@ -192,6 +183,20 @@ def _status(error: Exception) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
+def _find_complete(name: str, source: HubName, error: Exception) -> Path:
+    """Return the newest complete model in the cache, with a warning of why; raise without one."""
+    reason, file = hub_error(name, error), source.file
+    folders = [] if _status(error) in (401, 403, 404) else _find_cached(source)
+    complete = [f for f in folders if ((f / file).is_file() if file else _last_files(f))]
+    if not complete:
+        raise reason from error
+    if complete[0] != folders[0]:
+        reason = OSError(f"the download of the newest commit of {name} was interrupted")
+    if complete[0] != folders[0] or type(error).__name__ != "OfflineModeIsEnabled":
+        warnings.warn(f"{reason}; commit {complete[0].name} in the cache is used", stacklevel=3)
+    return complete[0] / (file or "")
+
+
 def _find_cached(source: HubName) -> list[Path]:
     """Return the place in the cache of the commit that a name stands for.
 
@@ -203,11 +208,6 @@ def _find_cached(source: HubName) -> list[Path]:
     commit = read_text(ref).strip() if ref.is_file() else source.revision or "unknown"
     older = sorted(home.glob("snapshots/*"), key=lambda path: -path.stat().st_mtime)
     return [home / "snapshots" / commit, *(older if source.revision is None else ())]
-
-
-def _is_complete(folder: Path, file: str | None) -> bool:
-    """Return True if a commit's files were downloaded, to the last one."""
-    return (folder / file).is_file() if file else bool(_last_files(folder))
 
 
 def _last_files(folder: Path) -> list[Path]:

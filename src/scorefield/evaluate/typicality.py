@@ -167,8 +167,8 @@ def score_data(
 ) -> DataScores:
     """Score all samples of data, or a random choice of n, among `compared` held-out ones.
 
-    With a `label` all are scored under this class, by name or number, and the held-out ones are of
-    it. Each sample is scored under its own condition, if the model has conditions besides a class.
+    With a `label`, a name or a number, all are scored under this class and compared with held-out
+    samples of it. If the model has conditions besides a class, each sample is scored under its own.
 
     8-bit samples are rounded to the levels of the held-out ones, and dequantised uniformly. In more
     than 16 numbers the divergence is estimated by `probes` random directions for each sample.

@@ -119,8 +119,8 @@ class Sampling:
     levels: int | None = None
     grid: Literal["karras", "geometric"] = "karras"  # spacing of the levels of the other samplers
     denoise: bool = True  # end with the step to σ = 0
-    # strength of autoguidance, away from the run's average at an earlier step; 1 is none, and the
-    # distribution of the data
+    # strength of autoguidance, away from the run's average at an earlier step; 1 is none, which
+    # samples the distribution of the data
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None  # σ with this strength, by default all
     # step of that average; by default half of all, but not later than the cool-down of a budget; it
@@ -343,7 +343,7 @@ def flat_fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Experiment:
-    """Refuse numbers out of range, and make paths absolute, except sources that are `names`."""
+    """Refuse impossible values, and make paths absolute, except sources that are `names`."""
     values = dict(flat_fields(asdict(experiment)))
     for fits, bound, words, fields in FIELD_LIMITS:
         for name in fields.split():
@@ -369,21 +369,25 @@ def check_experiment(experiment: Experiment, names: Container[str] = ()) -> Expe
         )
     if guide is not None and guide >= steps and experiment.training.budget is None:
         raise ValueError(f"sampling.guide={guide}: give a step before training.steps={steps}")
-    data, start = experiment.data, experiment.start
-    tuned = experiment.training.objective == "consistency"
-    if experiment.sampling.sampler == "consistency" and not tuned:
+    sampler, tuned = experiment.sampling.sampler, experiment.training.objective == "consistency"
+    if sampler == "consistency" and not tuned:
         raise ValueError(
             "sampling.sampler=consistency is for models that are tuned to it: leave it out, or add "
             "training.objective=consistency"
         )
-    if tuned:
-        if start is None:
-            raise ValueError("training.objective=consistency: name the model to tune by --from RUN")
-        if experiment.sampling.sampler != "consistency":
-            raise ValueError(
-                f"sampling.sampler={experiment.sampling.sampler}: after training.objective="
-                "consistency a model is not a score: set it to consistency, and sampling.steps=2"
-            )
+    if tuned and experiment.start is None:
+        raise ValueError("training.objective=consistency: name the model to tune by --from RUN")
+    if tuned and sampler != "consistency":
+        raise ValueError(
+            f"sampling.sampler={sampler}: after training.objective=consistency a model is not a "
+            "score: set it to consistency, and sampling.steps=2"
+        )
+    return _make_absolute(experiment, names)
+
+
+def _make_absolute(experiment: Experiment, names: Container[str]) -> Experiment:
+    """Make the paths of an experiment absolute."""
+    data, start = experiment.data, experiment.start
     if data.condition and os.path.isdir(data.source):  # the condition is in folders too
         data = replace(data, condition=[os.path.abspath(place) for place in data.condition])
     # os.path's, because Path's fails on text that is too long to be a path

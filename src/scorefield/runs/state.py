@@ -30,7 +30,7 @@ class Progress:
 
 
 def save_state(directory: Path, experiment: Experiment, parts: Parts, progress: Progress) -> None:
-    """Write a checkpoint, and remove all others but the last regular ones."""
+    """Write a checkpoint, and remove all others except the last regular ones."""
     net = parts.model.net.state_dict()
     extra = {f"raw.{name}": value for name, value in net.items()}
     extra["averaged"] = parts.ema.n_averaged
