@@ -27,7 +27,7 @@ def _images(n=1, size=8):
 
 
 def _smooth(size=40):
-    """A wide bump beside the centre, which resampling changes little."""
+    """A wide bump next to the centre, which resampling changes little."""
     y, x = torch.meshgrid(*[torch.arange(size) - size / 2 + 0.5] * 2, indexing="ij")
     return torch.exp(-((x - 1) ** 2 + (y + 2) ** 2) / 16)[None, None]
 

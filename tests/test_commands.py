@@ -310,7 +310,7 @@ class Narrow(Net):
 """
 
 
-def test_a_network_of_ones_own_is_trained_and_no_file_imports_it(monkeypatch, capsys, error_of):
+def test_a_custom_network_is_trained_and_no_file_imports_it(monkeypatch, capsys, error_of):
     def forget():
         IMPORTED.clear()
         sys.modules.pop("own_networks", None)

@@ -77,7 +77,7 @@ RUNS = {
 }
 
 
-def test_what_an_accelerator_refuses_is_refused(device):
+def test_devices_do_not_mix(device):
     here, there = X.clone(), X.to(device)
     assert there.device.type == torch.device(device).type
     assert (there * torch.tensor(2.0) + 1).tolist() == (2 * here + 1).tolist()

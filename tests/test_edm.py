@@ -80,7 +80,7 @@ def write(path, network):
     return path
 
 
-def test_what_is_read_assumed_and_left_out_is_reported(tmp_path):
+def test_values_read_assumed_and_left_out_are_reported(tmp_path):
     path, lines = tmp_path / "network-snapshot.pkl", []
     write(path, draw_network(augment=9, classes=2))
     model = from_official(path, report=lines.append)

@@ -121,7 +121,7 @@ def test_log_z_to_a_twentieth_of_a_nat(name, filter_size):
 def test_log_z_of_many_seeds(name, filter_size):
     results = [estimate(name, filter_size, seed) for seed in range(40)]
     gaps = torch.tensor([result.value / result.error for result in results])
-    # 95 % within 1.96, or 2.13 for the 16 filters: at least 33 of 40 but for one in 500
+    # 95 % within 1.96, or 2.13 for the 16 filters: at least 33 of 40 except in one case of 500
     assert (gaps.abs() < (1.96 if filter_size == 1 else 2.13)).sum() >= 33
     assert abs(gaps.mean()) < 4 / len(gaps) ** 0.5
     assert sum(abs(result.value) for result in results) / 40 < 0.025
@@ -136,7 +136,7 @@ def test_a_filter_does_not_depend_on_the_others():
     torch.testing.assert_close((part.x, part.log_w), (whole.x[4:], whole.log_w[4:]))
 
 
-def test_what_does_not_fit_is_refused():
+def test_arguments_that_do_not_fit_are_refused():
     truth, sigmas = mixture(2), torch.tensor([2.0, 1.0])
     x, options = torch.zeros(6, 2).double(), {"prior": truth.prior, "epsilon": 0.1}
     with pytest.raises(ValueError, match="filter_size=4: give a number that divides 6"):

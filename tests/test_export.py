@@ -71,7 +71,7 @@ def test_an_exported_network_predicts_the_same_and_comes_back(tmp_path, kind):
         (lambda: _model(VPDiscrete(ddpm_sigmas())), "range, scale=1.0 and centre=0.0"),
     ],
 )
-def test_what_has_no_counterpart_in_diffusers_is_named(tmp_path, model, part):
+def test_parts_without_a_counterpart_in_diffusers_are_named(tmp_path, model, part):
     with pytest.raises(ValueError, match=f"{part}.*: this has no counterpart.*--to onnx"):
         to_diffusers(model(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

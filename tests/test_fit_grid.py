@@ -39,7 +39,7 @@ LADDER = NCSN(geometric(5.0, 0.1, 10))
         (ScoreModel(OracleNet(TWO), LADDER, prior=TWO.prior), "unipc", 5, "trained on 10 noise le"),
     ],
 )
-def test_what_has_no_fitted_grid_is_refused(model, name, n, message):
+def test_grids_that_cannot_be_fitted_are_refused(model, name, n, message):
     with pytest.raises(ValueError, match=message):
         fit_grid(model, name, n)
 

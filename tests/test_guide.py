@@ -85,7 +85,7 @@ def test_sample_is_guided_without_an_option_and_unguided_with_one(copy, capsys):
 
 
 def test_only_the_samples_of_a_guided_run_are_guided(copy):
-    """Its losses and likelihoods are of the score of the data, and figures of samples say so."""
+    """Its losses and likelihoods are of the score of the data; figures state the guidance."""
     options = dict(n=24, bits=4)
     guided = evaluate_run(copy, **options)
     assert [plan.name for plan in guided.plans] == ["heun, guided"]

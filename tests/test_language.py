@@ -119,6 +119,16 @@ def test_the_pages_are_in_plain_words():
     assert not {page: words for page, words in faults.items() if words}
 
 
+INDIRECT_TEST = re.compile(r"def (test_(?:what|how|whether|of|those)_\w+)")
+
+
+def test_the_tests_are_in_plain_words_and_named_subject_first():
+    paths = [p for p in (ROOT / "tests").glob("*.py") if p != Path(__file__)]
+    texts = {p.name: p.read_text() for p in paths}
+    faults = {n: PHRASES.findall(t) + INDIRECT_TEST.findall(t) for n, t in texts.items()}
+    assert not {name: words for name, words in faults.items() if words}
+
+
 def test_a_fault_is_found_in_prose_and_not_in_code():
     assert PHRASES.search(_prose("The samples held against the data.\n\n```python\nx\n```\n"))
     assert not PHRASES.search(_prose("Take `begun`:\n\n```python\nprint('begun')\n```\n"))

@@ -209,7 +209,7 @@ def test_a_gpu_trains_compiled_in_bfloat16(monkeypatch, set_compiler, has_bfloat
     assert reason in str(choice)
     assert "More" not in str(choice)
     with pytest.warns(UserWarning, match="not compiled, because .* triton"):
-        Choice.compile_network(model)  # as a run does whose configuration says so
+        Choice.compile_network(model)  # as a run with this configuration does
     assert model.net._compiled_call_impl is None
 
 

@@ -224,7 +224,7 @@ def test_table_1_distinguishes_real_images_from_dim_ones(tmp_path, monkeypatch, 
     finding = reproduce()
     assert finding.passed
     score, deviation, _, heldout_score, heldout_deviation, _ = finding.numbers.values()
-    error = math.hypot(deviation, heldout_deviation) / math.sqrt(10)  # the same images, split anew
+    error = math.hypot(deviation, heldout_deviation) / math.sqrt(10)  # the same images, split again
     assert score == pytest.approx(heldout_score, abs=4 * error)
     samples["ncsn"] = 0.7 * samples["ncsn"]
     assert not reproduce().passed

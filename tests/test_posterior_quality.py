@@ -170,7 +170,7 @@ def test_learned_posteriors_are_close_to_the_exact_ones(simulator, seed, tmp_pat
     """These seeds judge; the numbers of the preset are to be chosen on others."""
     theta, x = simulator.simulate(SIMULATIONS, torch.Generator().manual_seed(seed))
     data, began = simulations({"theta": theta}, {"x": x}), time.process_time()
-    # with so many pairs nothing is memorised, and the last weights are the best
+    # with this number of pairs nothing is memorised, and the last weights are the best
     experiment = override(PRESETS["posterior"], [f"seed={seed}", "keeping.best=last"])
     list(start(experiment, tmp_path / "run", data=data))
     seconds, model = time.process_time() - began, load(tmp_path / "run")

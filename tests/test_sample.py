@@ -297,12 +297,12 @@ def _tensors(score, x, sigmas):
         (_tensors, "a sampler yielded Tensor: yield State"),
     ],
 )
-def test_a_step_or_sampler_of_ones_own_that_does_not_fit_is_refused(own, message):
+def test_a_custom_step_or_sampler_that_does_not_fit_is_refused(own, message):
     with pytest.raises((TypeError, ValueError), match=message):
         sample(_model(), 2, sampler=own, steps=3)  # x of two samples could be taken for a pair
 
 
-def test_a_step_or_sampler_of_ones_own_samples_like_those_with_a_name():
+def test_a_custom_step_or_sampler_samples_like_the_built_in_one():
     model, steps = _model().double(), 12
     for own, name in ((euler, "euler"), (annealed_langevin, "annealed_langevin")):
         assert make_plan(model, own, steps).evaluations == make_plan(model, name, steps).evaluations

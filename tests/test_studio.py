@@ -241,7 +241,7 @@ def test_a_second_page_waits_and_is_told_how_many_come_first(connect, studio, st
         assert receive(first) == {"id": 2, "status": "queued", "ahead": 2}  # not its own first one
         say(first, id=2, cancel=True)
         assert receive(first) == {"id": 2, "status": "cancelled"}
-        for ahead, page in enumerate((second, third), 1):  # places are told again
+        for ahead, page in enumerate((second, third), 1):  # places are sent again
             assert receive(page) == {"id": 5, "status": "queued", "ahead": ahead}
         say(first, id=1, cancel=True)
         wait_until(lambda: studio.app.state.worker._running.cancelled)

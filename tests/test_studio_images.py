@@ -370,7 +370,7 @@ def test_a_restoration_that_is_refused_leaves_the_completions_as_they_were(open_
 
 @pytest.fixture
 def release(monkeypatch):
-    """Let the samples with seed 1 go on after their third state, which wait for this call."""
+    """Let the samples with seed 1 continue, which wait for this call after their third state."""
     released = threading.Event()
     real = JOBS["images.sample"]
 

@@ -1026,7 +1026,7 @@ def test_samplers_start_once_the_distribution_has_come(open_page, release):
         assert "first_steps=1&" in page.url
 
 
-def test_what_is_edited_while_a_distribution_is_on_its_way_stays(open_page, release):
+def test_edits_stay_while_a_distribution_is_on_its_way(open_page, release):
     with open_page("#/plane?n=20") as page:
         wait_for_field(page)
         before = ladder_of(page)

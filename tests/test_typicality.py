@@ -1,4 +1,4 @@
-"""Scores of data sets, compared with closed log-densities and with the exact law of a rank."""
+"""Scores of data sets, compared with closed log-densities and the distribution of a rank."""
 
 import csv
 import math
