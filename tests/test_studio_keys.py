@@ -90,6 +90,9 @@ def test_a_mask_is_painted_and_an_image_restored_by_keys(open_page, tab_to):
         )
         known = (painted != (0, 114, 178)).any(2)
         assert known.sum() == 31
+        itself = pixels(page, "The image itself")[..., :3]
+        assert (itself[known] == painted[known]).all()
+        assert (itself[~known] != painted[~known]).any()
         for completion in completions[:, :8], completions[:, 9:]:
             assert (completion[known] == painted[known]).all()
         assert (completions[:, :8] != completions[:, 9:]).any()

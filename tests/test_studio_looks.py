@@ -132,3 +132,16 @@ def test_no_view_scrolls_sideways(open_page, width, theme):
             box = page.get_by_role("dialog").bounding_box()
             assert box["x"] >= 0, address
             assert box["x"] + box["width"] <= width, address
+
+
+@pytest.mark.slow
+def test_what_was_chosen_or_restored_is_seen_next_to_its_source(open_page):
+    """A click that changed only what is below the window would seem to do nothing."""
+    for address, canvas in (("#/images", "Samples: "), ("#/restore", "The image and its mask: ")):
+        (view,) = (view for view in VIEWS if view.startswith(address))
+        with open_page(view, viewport={"width": 1280, "height": 720}) as page:
+            VIEWS[view](page)
+            source = page.locator(f"canvas[aria-label^='{canvas}']").bounding_box()
+            result = page.locator("section.next").bounding_box()
+            assert result["x"] >= source["x"] + source["width"]
+            assert result["y"] == pytest.approx(source["y"], abs=1)

@@ -387,6 +387,20 @@ def coloured(image, rgb):
 
 BLUE = (0x00, 0x72, 0xB2)
 ORANGE = (0xA3, 0x5F, 0x00)
+INK = (0x1D, 0x23, 0x30)
+
+
+def test_modes_are_numbered_in_the_picture_as_in_the_table(open_page):
+    with open_page("#/plane", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        rows, columns = coloured(pixels(page, "First sampler"), INK).nonzero()
+        size = len(pixels(page, "First sampler"))
+        x, y = columns / size * 20 - 10, 10 - rows / size * 20
+        table = page.get_by_role("table", name="First sampler: modes")
+        for row, place, weight in (1, -5, "0.200"), (2, 5, "0.800"):
+            assert table.get_by_role("row").nth(row).inner_text().split()[:2] == [str(row), weight]
+            assert ((abs(x - place) < 0.5) & (abs(y - place) < 0.5)).sum() > 5
+        assert (abs(abs(x) - 5) < 0.5).all()  # nothing else is written in ink
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def restore_image(studio: Studio, settings: Mapping[str, Any]) -> Iterator[Frame
     if x is not None:
         gaps = (done.mean(0) - x[0], done - x)
         last["errors"] = [gap.square().mean().sqrt().item() for gap in gaps]
-    yield frame_of_completions(done, [*range(len(done))], last | {"seconds": seconds})
+    yield frame_of_completions(done, [*range(len(done))], last | {"seconds": seconds}, x)
 
 
 def completion_chains(
@@ -297,12 +297,16 @@ def completions_frame(
     return frame_of_completions(groups.flatten(0, 1)[few], [places[i] for i in few], about)
 
 
-def frame_of_completions(x: Tensor, places: list[int], about: dict[str, Any]) -> Frame:
-    """Return completions with their mean, and the deviation of each pixel over the channels."""
+def frame_of_completions(
+    x: Tensor, places: list[int], about: dict[str, Any], truth: Tensor | None = None
+) -> Frame:
+    """Return completions, their mean, each pixel's deviation over the channels, and the truth."""
     spread = x.std(0, correction=min(1, len(x) - 1)).mean(0)
     arrays = {
         "x": to_bytes(x),
         "mean": to_bytes(x.mean(0, keepdim=True))[0],
         "spread": spread.float().numpy(),
     }
+    if truth is not None:
+        arrays["truth"] = to_bytes(truth)[0]
     return Frame(about | {"places": places}, arrays)

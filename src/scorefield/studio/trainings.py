@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import join
 from typing import IO, Any, Literal
@@ -91,6 +91,8 @@ class RunProcess:
     process: subprocess.Popen[bytes]
     output: IO[bytes]
     evaluates: bool
+    stopping: bool = False
+    """True once it was asked to end."""
 
     @property
     def is_alive(self) -> bool:
@@ -113,6 +115,7 @@ class Trainings:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._trainings = dict[str, RunProcess]()
+        self._asked = dict[str, TrainingSettings]()
         self._logs = dict[str, tuple[tuple[int, int], list[dict[str, Any]]]]()
 
     def summarise_all(self) -> Sequence[dict[str, Any]]:
@@ -128,9 +131,12 @@ class Trainings:
         """Return the state of a run."""
         training = self._trainings.get(name)
         alive = training is not None and training.is_alive
+        stopping = training is not None and training.stopping
         summary = {"name": name, "step": 0, "steps": None, "budget": None, "loss": None}
         summary |= {"heldout": None, "error": training.error() if training else ""}
         summary["state"] = "starting" if alive else "failed"
+        asked = self._asked.get(name)
+        summary["asked"] = None if asked is None else asdict(asked)
         directory = self.folder / name
         try:
             experiment = read_settings(directory)
@@ -147,6 +153,7 @@ class Trainings:
         evaluates = training is not None and training.evaluates
         if alive:
             state = "evaluating" if evaluates else "training"
+            state = "stopping" if stopping else state
         elif summary["error"] and not evaluates:
             state = "failed"
         elif state == "stopped" and is_training(directory):
@@ -199,7 +206,9 @@ class Trainings:
         asked = parse_settings(TrainingSettings, settings)
         if (self.folder / asked.name).exists():
             raise ValueError(f"name {asked.name!r}: this run exists; give another name")
-        return self._launch(asked.name, asked.arguments(self.folder))
+        self._launch(asked.name, asked.arguments(self.folder))
+        self._asked[asked.name] = asked
+        return self.summarise(asked.name)
 
     def resume(self, name: str) -> dict[str, Any]:
         """Continue a run that was stopped."""
@@ -215,6 +224,7 @@ class Trainings:
         if training is None or not training.is_alive:
             raise ValueError(f"{name!r:.80} is not being trained or evaluated by this studio")
         training.process.send_signal(signal.SIGINT)
+        training.stopping = True
         return self.summarise(name)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ export function makeChosen({ ui, run, wide }) {
   const near = h("div", { class: "thumbs" });
   const distance = h("output", { class: "muted", "aria-label": "Distances" });
   const status = ui.status();
-  const element = h("section", { class: "stack", hidden: true, "aria-label": "Chosen sample" },
+  const element = h("section", { class: "stack next", hidden: true, "aria-label": "Chosen sample" },
     h("h3", {}, "The chosen sample"),
     h("div", { class: "thumbs" }, figure(portrait, "x"), figure(mean, "E[x₀ | x]")),
     h("figure", {}, strip, levels,
@@ -68,6 +68,7 @@ export function makeChosen({ ui, run, wide }) {
       drawImage(canvas, images, 96, i);
       return figure(canvas, h("output", {}, short(far)));
     }));
+    status.say(); // the last of its progress may have come after the end
     const [first] = header.distances;
     distance.textContent = `The nearest of ${header.of} training images is ${short(first)} away`
       + (header.usual ? `, ${short(first / header.usual, 2)} times as far as held-out images are (median ${short(header.usual)}).` : ".");

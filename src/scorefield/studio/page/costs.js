@@ -25,9 +25,9 @@ export function costs(ui, tools) {
   function show(frontier, run) {
     points = frontier;
     plot.hidden = !points.length;
-    note.textContent = points.length
-      ? `Measured by scorefield evaluate with ${points[0].samples} samples a point, without guidance. Less is better; intervals are of 95 %, seconds those of the machine and the batches that measured.`
-      : `Not measured yet: scorefield evaluate ${run ?? "RUN"} --frontier measures it.`;
+    note.replaceChildren(...(points.length
+      ? [`Measured by scorefield evaluate with ${points[0].samples} samples a point, without guidance. Less is better; intervals are of 95 %, seconds those of the machine and the batches that measured.`]
+      : ["Not measured yet: ", h("code", {}, `scorefield evaluate ${run ?? "RUN"} --frontier`), " measures it."]));
     rows.replaceChildren(...points.map((point) => h("tr", {},
       [point.sampler, ui.format(point.evaluations), `${ui.format(point.value)} (${ui.format(point.low)} to ${ui.format(point.high)})`, ui.format(speed(point))]
         .map((text) => h("td", {}, text)))));

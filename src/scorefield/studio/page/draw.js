@@ -233,6 +233,22 @@ export function drawParticles(context, frame, x, colour, size) {
   }
 }
 
+/** Write 1, 2, … at the points of flat rows (x, y), over particles that lie there. */
+export function drawNumbers(context, frame, points, colours) {
+  context.font = "bold 13px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  context.lineWidth = 4;
+  context.strokeStyle = colours.paper;
+  context.fillStyle = colours.ink;
+  for (let at = 0; at < points.length; at += 2) {
+    const place = [String(at / 2 + 1), frame.toX(points[at]), frame.toY(points[at + 1])];
+    context.strokeText(...place);
+    context.fillText(...place);
+  }
+}
+
 /** Return round numbers from low to high, at most `most` of them. */
 export function roundTicks(low, high, most) {
   const rough = (high - low) / most;

@@ -4,7 +4,7 @@ import { makeBetween } from "./between.js";
 import { makeChosen } from "./chosen.js";
 import { costs } from "./costs.js";
 import { latest } from "./latest.js";
-import { calm, drawGrid, follow, keepState, layout, moveCursor, pixelAt } from "./pixels.js";
+import { calm, drawGrid, follow, keepState, layout, moveCursor, pixelAt, roomIn } from "./pixels.js";
 
 const WIDE = 560;
 
@@ -92,21 +92,22 @@ export default {
     });
     const facts = h("output", { class: "muted", "aria-label": "State" });
 
+    const samples = h("section", { class: "stack", "aria-label": "Samples" },
+      h("div", { class: "canvas-box" }, grid, cursor),
+      h("div", { class: "scrub" }, scrubber.element, shown.element, play), facts);
     const one = makeChosen({ ui, run, wide: WIDE });
     const between = makeBetween({ ui, tools, state, settings });
     const figures = costs(ui, tools);
 
     root.append(
-      h("p", { class: "muted" }, "Noise becomes samples of the model, state by state. Choose one for its path and its nearest training images."),
-      h("div", { class: "view" },
+      h("p", { class: "muted" }, "Noise becomes samples of the model, state by state. Click on one for its path and its nearest training images."),
+      h("div", { class: "view images" },
         h("div", { class: "controls" },
           sampler.element, label.element, guidance.element,
           h("div", { class: "row end" }, steps.element, seed.element, count.element),
           h("div", { class: "row" }, again, next, stop), cost, status.element),
         h("div", { class: "stack sections" },
-          h("section", { class: "stack", "aria-label": "Samples" },
-            h("div", { class: "canvas-box" }, grid, cursor),
-            h("div", { class: "scrub" }, scrubber.element, shown.element, play), facts),
+          samples,
           one.element,
           between.element,
           figures.element)),
@@ -170,7 +171,7 @@ export default {
       const frame = frames[at];
       if (!frame) return;
       scrubber.value = at;
-      drawGrid(grid, frame[shown.value], WIDE);
+      drawGrid(grid, frame[shown.value], roomIn(samples, WIDE));
       placeCursor();
       const each = frame.seconds / frame.n;
       facts.textContent = `State ${frame.step} of ${frame.of}, σ = ${short(frame.sigma)}, `
@@ -249,6 +250,7 @@ export default {
 
     label.element.hidden = guidance.element.hidden = !about.classes.length;
     figures.show(about.frontier, about.run);
+    addEventListener("resize", draw, { signal: tools.signal });
     tools.signal.addEventListener("abort", pause);
     sample();
     if (state.other != null) between.start();

@@ -151,7 +151,7 @@ export function makeMask({ ui, state, setState, onchange }) {
     pen.putImageData(pixels, 0, 0);
     const count = known.filter(Boolean).length;
     const noun = task === "fourier" ? "frequencies" : "pixels";
-    share.textContent = `${count} of ${known.length} ${noun} are known; blue ones are not`;
+    share.textContent = `${count} of ${known.length} ${noun} are known; blue ones are not. Drag in the picture to paint.`;
   }
 
   function touch(x, y) {

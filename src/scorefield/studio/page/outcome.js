@@ -1,6 +1,6 @@
 // What a restoration gives: its completions as they form, their mean and their deviation.
 
-import { calm, drawImage, drawMap, keepState, layout, putImage, resize } from "./pixels.js";
+import { calm, drawImage, drawMap, keepState, layout, putImage, resize, roomIn } from "./pixels.js";
 
 /**
  * Return a section. `begin(request)` starts other completions, those of {settings, state, …}, `add`
@@ -18,15 +18,18 @@ export function makeOutcome(ui) {
   const results = h("canvas", { class: "pixels", "aria-label": "Completions" });
   const mean = h("canvas", { class: "pixels", "aria-label": "Mean of the completions" });
   const spread = h("canvas", { class: "pixels", "aria-label": "Standard deviation of the completions" });
+  const truth = h("canvas", { class: "pixels", "aria-label": "The image itself" });
+  const itself = h("figure", {}, truth, h("figcaption", {}, "The image itself"));
   const brightest = h("output", { "aria-label": "Largest deviation" });
   const progress = h("output", { class: "muted", "aria-label": "State" });
   const errors = h("output", { "aria-label": "Errors" });
-  const element = h("section", { class: "stack", hidden: true, "aria-label": "Completions" },
+  const element = h("section", { class: "stack next", hidden: true, "aria-label": "Completions" },
     h("h3", {}, "Completions"), note, results, progress,
     h("p", { class: "muted small" }, "A reload loses them; Restore samples the same ones again."),
     h("div", { class: "thumbs" },
       h("figure", {}, mean, h("figcaption", {}, "Their mean")),
-      h("figure", {}, spread, h("figcaption", {}, "Standard deviation; yellow is ", brightest))),
+      h("figure", {}, spread, h("figcaption", {}, "Their standard deviation, from 0 (dark) to ", brightest, " (yellow): the model is sure where it is dark")),
+      itself),
     errors);
 
   function begin(own) {
@@ -51,11 +54,13 @@ export function makeOutcome(ui) {
     const { n: total } = request.settings;
     const [height, width] = frame.x.shape.slice(1);
     const grid = layout(total, height, width, total > 8 ? 8 : Math.min(total, 4));
-    resize(results, grid.width, grid.height, 720);
+    resize(results, grid.width, grid.height, roomIn(element, 720));
     results.getContext("2d").clearRect(0, 0, results.width, results.height);
     frame.places.forEach((place, i) => putImage(results, frame.x, i, ...grid.place(place)));
     drawImage(mean, frame.mean, 160);
     brightest.textContent = short(drawMap(spread, frame.spread, 160));
+    itself.hidden = !frame.truth;
+    if (frame.truth) drawImage(truth, frame.truth, 160);
     progress.textContent = `${describe(frame)}, ${short(frame.seconds)} s`;
     const [ofMean, single] = frame.errors?.map(short) ?? [];
     errors.textContent = frame.errors

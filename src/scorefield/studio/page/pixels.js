@@ -25,6 +25,9 @@ export function resize(canvas, width, height, wide) {
   canvas.style.width = `${width * Math.max(1, Math.floor(wide / width))}px`;
 }
 
+/** Return the CSS pixels that an element has for a picture, `most` at most and while it is hidden. */
+export const roomIn = (element, most) => Math.min(most, element.clientWidth || most);
+
 /** The place of cell i among n, as near to a square as it gets. */
 export function layout(n, height, width, columns = Math.ceil(Math.sqrt(n))) {
   const rows = Math.ceil(n / columns);

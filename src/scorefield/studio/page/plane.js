@@ -3,7 +3,7 @@
 import { gaussianMixture } from "./mixture.js";
 import { calm } from "./pixels.js";
 import { makeLevels } from "./plane_levels.js";
-import { makePanel } from "./plane_panel.js";
+import { hasWeights, makePanel } from "./plane_panel.js";
 import { makePlayer } from "./plane_player.js";
 import { makePoints } from "./plane_points.js";
 import { SAMPLERS, TARGETS, isLaddered, makeSettings, usualSteps } from "./plane_settings.js";
@@ -147,6 +147,7 @@ function mount(root, state, tools) {
 
   function draw() {
     const shown = player.shown();
+    legend.hidden = !hasWeights(scene.target);
     for (const side of Object.keys(SIDES)) {
       const report = shown?.header[side];
       const follows = values.follow && report;
@@ -177,6 +178,7 @@ function mount(root, state, tools) {
 
   const { element: line, say } = ui.status();
   const note = h("output", { class: "muted", "aria-label": "Settings" });
+  const legend = h("p", { class: "muted small" }, "Bars are the shares of the particles in the numbered modes, with 95 % intervals; lines across them are the true weights.");
   const runButton = ui.button({ label: "Run both", kind: "primary", onclick: () => (cancel ? cancel() : begin()) });
   const panels = Object.fromEntries(Object.entries(SIDES).map(([side, title]) => [side, makePanel(side, title)]));
   const player = makePlayer({
@@ -282,6 +284,7 @@ function mount(root, state, tools) {
         h("div", { class: "transport" }, runButton, player.controls),
         line, note,
         h("div", { class: "panels" }, panels.first.element, panels.second.element),
+        legend,
         levels.element,
         trainer.element,
       ),

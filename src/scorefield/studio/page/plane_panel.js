@@ -1,7 +1,7 @@
 // A panel of the plane: density, score and particles at one σ, and the weights of the modes.
 
 import {
-  COLOURS, arrowPoints, drawArrows, drawAxes, drawDensity, drawParticles, drawShares, fitCanvas,
+  COLOURS, arrowPoints, drawArrows, drawAxes, drawDensity, drawNumbers, drawParticles, drawShares, fitCanvas,
   makeFrame, spaced,
 } from "./draw.js";
 import { densityOnLattice, mixtureScore } from "./mixture.js";
@@ -11,6 +11,10 @@ const LATTICE = 128;
 const COARSE_LATTICE = 96; // of a distribution of many modes, which takes longer
 const MANY_MODES = 100;
 const ARROWS = 15;
+const MOST_WEIGHTS = 12; // modes whose weights are shown
+
+/** Return true if the weights of a distribution's modes are shown. */
+export const hasWeights = (target) => target != null && target.n <= MOST_WEIGHTS;
 
 /** Return the square of the plane on a canvas of that size. */
 export function squareFrame(limit, size) {
@@ -75,6 +79,7 @@ export function makePanel(side, title) {
     const colours = COLOURS[scene.theme];
     if (scene.arrows?.length) drawScore(context, frame, colours.arrow, scene);
     if (scene.x) drawParticles(context, frame, scene.x, colours[side], Math.max(2, size / 200));
+    if (hasWeights(scene.target) && scene.target.n > 1) drawNumbers(context, frame, scene.target.mean, colours);
     if (scene.cursor) {
       const [x, y] = [frame.toX(scene.cursor[0]), frame.toY(scene.cursor[1])];
       context.strokeStyle = colours.ink;
@@ -91,10 +96,10 @@ export function makePanel(side, title) {
   function tell(scene, report) {
     const shown = report && report.evaluations > 0 ? `after ${report.evaluations} evaluations` : "";
     steps.textContent = report?.lost ? `${shown}; ${report.lost} particles left the plane` : shown;
-    const truth = scene.target ? [...scene.target.weights] : [];
-    const modes = report?.modes ?? [];
-    weights.hidden = truth.length === 0 || truth.length > 12;
+    weights.hidden = !hasWeights(scene.target);
     if (weights.hidden) return;
+    const truth = [...scene.target.weights];
+    const modes = report?.modes ?? [];
     const { context, width, height } = fitCanvas(bars, devicePixelRatio);
     context.clearRect(0, 0, width, height);
     const highest = Math.max(...truth, ...modes.map((mode) => mode.high));

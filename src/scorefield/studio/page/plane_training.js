@@ -8,6 +8,7 @@ import * as ui from "./ui.js";
 const { h } = ui;
 const CELLS = 48;
 const LOSS_HEIGHT = 96;
+const LOSS_LEFT = 52; // pixels for the numbers
 const START = "Train a network";
 
 /**
@@ -143,7 +144,7 @@ export function makeTraining({ run, copy, scene, settings, whenLoaded, onshow })
     const logs = Array.from({ length: losses.length / 2 }, (_, i) => [losses[2 * i], Math.log10(losses[2 * i + 1])]);
     const values = logs.map(([, y]) => y);
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const frame = makeFrame([0, iterations], [low - 0.05, high + 0.05], { width, height: LOSS_HEIGHT });
+    const frame = makeFrame([0, iterations], [low - 0.05, high + 0.05], { x: LOSS_LEFT, width: width - LOSS_LEFT, height: LOSS_HEIGHT });
     drawCurve(context, frame, logs, colours.first);
     context.fillStyle = colours.muted;
     context.font = "11px system-ui, sans-serif";

@@ -103,7 +103,7 @@ export default {
     const outcome = makeOutcome(ui);
 
     root.append(
-      h("p", { class: "muted" }, "Say what is known of an image; the model samples images that agree with it."),
+      h("p", { class: "muted" }, "Paint over what is unknown of an image, or choose another operator; the model samples images that agree with the rest."),
       h("div", { class: "view restore" },
         h("div", { class: "controls" },
           ui.group("Image", heldout.element, drop, measuredAlready.element),

@@ -4,10 +4,10 @@ import { copyText } from "./code.js";
 import { drawCurves } from "./curves.js";
 
 const UNITS = ["seconds", "minutes", "hours", "steps"];
-const BUSY = ["starting", "training", "evaluating"];
+const BUSY = ["starting", "training", "evaluating", "stopping"];
 const STATES = {
   starting: "starting", training: "training", finished: "finished", stopped: "stopped",
-  evaluating: "being evaluated", failed: "failed", unreadable: "cannot be read", elsewhere: "trained by another process",
+  evaluating: "being evaluated", stopping: "being stopped", failed: "failed", unreadable: "cannot be read", elsewhere: "trained by another process",
 };
 
 export default {
@@ -215,13 +215,14 @@ export default {
         ["State", STATES[last.state]], ["Steps", progress(last)],
         ["Loss", last.loss == null ? "–" : ui.format(last.loss)],
         ["Held-out loss", last.heldout == null ? "–" : ui.format(last.heldout)],
+        ...(last.budget ? [["Time limit", `${ui.format(last.budget)} s`]] : []),
       ];
       numbers.replaceChildren(...figures.map(([title, value]) => ui.h("span", {},
         `${title} `, ui.h("output", { "aria-label": title }, value))));
       const focused = document.activeElement?.closest(".row") === buttons
         ? document.activeElement.textContent : null;
       buttons.replaceChildren(...[
-        BUSY.includes(last.state) && ui.button({ label: "Stop", onclick: () => steer("stop") }),
+        BUSY.includes(last.state) && last.state !== "stopping" && ui.button({ label: "Stop", onclick: () => steer("stop") }),
         last.state === "stopped" && ui.button({ label: "Resume", onclick: () => steer("resume") }),
         ["stopped", "finished"].includes(last.state) && ui.button({
           label: last.report ? "Make the report again" : "Make a report", onclick: () => steer("evaluate"),
@@ -287,7 +288,7 @@ export default {
       sizes.disconnect();
     });
     refresh();
-    return { settings, replay };
+    return { settings: () => (last?.asked ? { job: "runs.train", settings: last.asked } : settings()), replay };
   },
 };
 
