@@ -1,6 +1,7 @@
 """The Python of long pages runs, and every command of a page is one that the programs accept.
 
-`make docs` runs the Python and the blocks of sh of the short pages.
+`make docs` runs the Python and the blocks of sh of the short pages, and test_page_commands.py the
+commands of the long ones.
 """
 
 import re
@@ -77,25 +78,26 @@ def test_python_in_documents_runs(document, tmp_path, monkeypatch):
 SHELL = "sh", "console", "bash"
 ELSEWHERE = {"docs/hub.md", "docs/export.md"}
 """Pages whose Python needs a Hub, in test_hub_models.py, or a file of ONNX, in test_export.py."""
-BUILT = {"_build", "gallery", "reference"}
+GENERATED = {"_build", "gallery", "reference"}
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
     for kind in ("*.md", "docs/**/*.md", ".github/**/*.md")
     for path in ROOT.glob(kind)
-    if not BUILT & {*path.parts}
+    if not GENERATED & {*path.parts}
 ]
 WITH_SHELL = [document for document in DOCUMENTS if [*_blocks(document, *SHELL)]]
 
 
+PAGES = re.search(r"^run_code_pages = \[(.*?)^\]", (ROOT / "docs/conf.py").read_text(), FLAGS)[1]
+PATTERNS = [f"docs/{page}.md" for page in re.findall(r'"(.*?)"', PAGES)]
+BUILT = {d for d in DOCUMENTS for pattern in PATTERNS if fnmatch(d, pattern)}
+"""Pages whose code the build runs."""
+
+
 def test_the_python_of_each_document_is_run():
-    pages = re.search(r"^run_code_pages = \[(.*?)^\]", (ROOT / "docs/conf.py").read_text(), FLAGS)[
-        1
-    ]
-    patterns = [f"docs/{page}.md" for page in re.findall(r'"(.*?)"', pages)]
-    assert len(patterns) >= 6
-    built = {d for d in DOCUMENTS for pattern in patterns if fnmatch(d, pattern)}
+    assert len(PATTERNS) >= 6
     with_python = {d for d in DOCUMENTS if [*_blocks(d, "python")]}
-    assert with_python - built == PYTHON.keys() | ELSEWHERE
+    assert with_python - BUILT == PYTHON.keys() | ELSEWHERE
 
 
 OTHERS = {"docker", "hf", "mkdir"}

@@ -8,12 +8,10 @@ The pages stay plain Markdown, which GitHub shows as well.
 """
 
 import contextlib
-import csv
 import io
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,17 +24,14 @@ from typing import Any
 import torch
 from docutils import nodes
 from matplotlib.figure import Figure
-from PIL import Image
+from reader_files import write_reader_files
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
 from scorefield.cli import main
-from scorefield.data import all_samples, load_data
 
 LOGGER = logging.getLogger(__name__)
 FOLDED = ("# Draw", "# Prepare")
-IMAGES = 120
-CHECKPOINT = Path(__file__).parents[2] / "tests/golden/ncsn_1x28x28/checkpoint.pth"
 LONG = 14  # lines of output that are shown; longer ones are folded
 
 
@@ -51,24 +46,6 @@ def inside(folder: str) -> Iterator[None]:
         os.chdir(before)
 
 
-def prepare(folder: Path) -> None:
-    """Write what the pages read: a checkpoint, images in two folders, and a table."""
-    shutil.copy(CHECKPOINT, folder / "small_ncsn.pth")
-    x = all_samples(load_data("digits").train, IMAGES)
-    for i, picture in enumerate((255 * x).byte()):
-        place = folder / "pictures" / ("even" if i % 2 == 0 else "odd")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture[0].numpy()).save(place / f"{i:03d}.png")
-    generator = torch.Generator().manual_seed(0)
-    with open(folder / "people.csv", "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["age", "height", "city"])
-        for _ in range(300):
-            age = int(torch.randint(18, 80, (), generator=generator))
-            height = 1.7 + 0.1 * torch.randn((), generator=generator).item()
-            rows.writerow([age, f"{height:.2f}", ["Rome", "Oslo"][age % 2]])
-
-
 class Page:
     """The namespace, the folder and the pictures of one page."""
 
@@ -79,7 +56,7 @@ class Page:
         self.pictures.mkdir(exist_ok=True)
         self.name = docname.replace("/", "-")
         self.count = 0
-        prepare(Path(self.folder.name))
+        write_reader_files(Path(self.folder.name))
 
     def python(self, code: str, source: str) -> str:
         """Run a block of Python, and return what it prints."""
