@@ -361,7 +361,7 @@ def test_a_sampler_that_an_imported_module_adds_is_found_by_its_name(
     Path("own_steps.py").write_text(OWN_STEPS)
     own = ["--import", "own_steps:own_heun", "--sampler", "own"]
     command = ["sample", str(trained), "-n=4", "--steps=3"]
-    assert "sampler='own': there are" in error_of(*command, *own[2:])
+    assert "sampler='own' is not in SAMPLERS: there are" in error_of(*command, *own[2:])
     assert main([*command, *own, "--out=own.npy"]) == 0
     assert main([*command, "--sampler=heun", "--out=heun.npy"]) == 0
     assert np.array_equal(np.load("own.npy"), np.load("heun.npy"))

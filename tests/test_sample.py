@@ -241,7 +241,7 @@ def test_samples_that_are_not_finite_are_warned_of():
         (dict(foo=1), "heun: option foo does not exist: there are denoise, levels"),
         (dict(steps=0), "steps=0"),
         (dict(steps=2.5), "steps=2.5: give a whole number"),
-        (dict(sampler="hein"), "sampler='hein': did you mean heun"),
+        (dict(sampler="hein"), "sampler='hein' is not in SAMPLERS: did you mean heun"),
         (
             dict(sampler="hmc"),
             "sampler='hmc': proposals are accepted by a log-density",

@@ -72,7 +72,7 @@ def open_run(
     for error in damaged.values():
         warnings.warn(f"{error}; {stored.path} is used", stacklevel=3)
     model, decay = load_stored(stored), experiment.training.ema
-    kind = f"averaged with decay {decay}" if decay else "raw, as the run keeps no average"
+    kind = f"averaged with decay {decay:.6g}" if decay else "raw, as the run keeps no average"
     if "length" in stored.about:
         kind = f"averaged over a relative length of {stored.about['length']:g}"
     if raw:

@@ -82,7 +82,7 @@ def find_sampler(choice: str | Sampler | Callable[..., Any]) -> tuple[str, Sampl
         return choice, Sampler(partial(annealed_langevin, kernel=DENSITY_KERNELS[choice]))
     if isinstance(choice, str) and choice not in SAMPLERS:
         hint = spelling_hint(choice, SAMPLERS, DENSITY_KERNELS)
-        raise ValueError(f"sampler={choice!r}: {hint}")
+        raise ValueError(f"sampler={choice!r} is not in SAMPLERS: {hint}")
     for name, one in SAMPLERS.items():
         if choice in (name, one, one.run, *getattr(one.run, "args", ())):
             return name, one
