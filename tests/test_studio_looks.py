@@ -135,7 +135,7 @@ def test_no_view_scrolls_sideways(open_page, width, theme):
 
 
 @pytest.mark.slow
-def test_what_was_chosen_or_restored_is_seen_next_to_its_source(open_page):
+def test_a_chosen_sample_and_completions_are_seen_next_to_their_source(open_page):
     """A click that changed only what is below the window would seem to do nothing."""
     for address, canvas in (("#/images", "Samples: "), ("#/restore", "The image and its mask: ")):
         (view,) = (view for view in VIEWS if view.startswith(address))
