@@ -12,13 +12,14 @@ import pytest
 import torch
 from canvas import read_canvas
 from PIL import Image
-from waiting import wait_for_address
+from waiting import wait_for_address, wait_until
 
 pytest.importorskip("starlette")
 
 from scorefield import Precondition, Prior, ScoreModel, inverse, load, sample, seeded
 from scorefield.cli import main
 from scorefield.data import all_samples, load_data
+from scorefield.measurements import ImageMeasurement
 from scorefield.metrics import nearest
 from scorefield.show.images import as_bytes, grid
 from scorefield.studio import pictures
@@ -452,6 +453,189 @@ def test_a_mask_outlives_other_operators_and_a_reload(open_page):
             wait(page, "Known", "25 of 64 frequencies are known")
         assert page.get_by_label("Brush", exact=True).input_value() == "show"
         assert page.get_by_label("Brush size").input_value() == "2"
+
+
+@pytest.fixture
+def let(studio, monkeypatch):
+    """Hold jobs with seed 1 after their third answer, until `let("continue")` or they are cancelled.
+
+    `let("stop")` waits until the studio has heard that the job is cancelled.
+    """
+    permits = threading.Semaphore(0)
+
+    def hold(real):
+        def held(own, settings):
+            for i, answer in enumerate(real(own, settings)):
+                yield answer
+                assert (settings["seed"], i) != (1, 2) or permits.acquire(timeout=60)
+
+        return held
+
+    for name in ("images.sample", "images.between", "restore.run"):
+        monkeypatch.setitem(JOBS, name, hold(JOBS[name]))
+
+    def release(how):
+        if how == "stop":
+            wait_until(lambda: studio.app.state.worker._running.cancelled)
+        permits.release()
+
+    yield release
+    permits.release(9)
+
+
+WATCH_STATES = """(output) => {
+  globalThis.states = [];
+  new MutationObserver(() => states.push(Number(output.textContent.split(" ")[1])))
+    .observe(output, { childList: true });
+}"""
+"""List the numbers of the states that are shown from now on."""
+
+
+@pytest.mark.slow
+def test_images_are_played_counted_stopped_and_compared_by_their_costs(open_page, let):
+    with open_page("#/images?n=1&steps=6") as page:
+        wait(page, "State", "State 6 of 6")
+        page.get_by_role("button", name="Next seed").click()
+        wait(page, "State", "State 3 of 6")
+        play, stop = (
+            page.get_by_role("button", name=name, exact=True) for name in ("Play", "Stop")
+        )
+        page.get_by_label("State", exact=True).evaluate(WATCH_STATES)
+        play.click()
+        wait(page, "State", "State 1 of 6")
+        let("continue")  # those that come are not shown before those that are played
+        play.wait_for()
+        assert list(dict.fromkeys(page.evaluate("states"))) == [1, 2, 3, 4, 5, 6]
+
+        page.get_by_label("Images", exact=True).fill("3")
+        page.keyboard.press("Enter")
+        wait(page, "State", re.compile("State 3 of 6.* with 3 at once"))
+        stop.click()
+        let("stop")
+        page.get_by_text("Stopped").wait_for()
+        end = pixels(page, "Samples:")
+        assert (cells(end, 3, 2)[0] != cells(end, 3, 2)[2]).any()
+        play.click()
+        wait(page, "State", "State 1 of 6")
+        assert (pixels(page, "Samples:") != end).any()
+        wait(page, "State", "State 3 of 6")
+        assert (pixels(page, "Samples:") == end).all()
+        play.wait_for()
+
+        page.get_by_role("button", name="Interpolate").click()
+        path = page.get_by_label("Samples between two seeds")
+        path.wait_for()
+        stop.click()
+        let("stop")
+        page.locator("section", has=path).get_by_text("Stopped").wait_for()
+
+        let("continue")
+        page.get_by_role("button", name="Sample", exact=True).click()
+        wait(page, "State", "State 6 of 6")
+        _, x = copied(page)
+        assert (cells(pixels(page, "Samples:"), 3, 2) == drawn(x)).all()
+        page.get_by_text("As a table").click()
+        rows = page.locator("tbody tr").all_inner_texts()
+        assert [row.split("\t") for row in rows] == [
+            ["heun", "9", "2.5 (2.25 to 2.75)", "0.1"],
+            ["heun", "79", "1.5 (2.25 to 2.75)", "0.1"],
+        ]
+
+
+@pytest.mark.slow
+def test_a_restoration_is_stopped_and_has_its_steps_and_its_class(open_page, let):
+    with open_page("#/restore?heldout=2&n=2&seed=1") as page:
+        wait(page, "Known", "32 of 64 pixels are known")
+        page.get_by_label("Steps", exact=True).fill("4")
+        page.get_by_role("button", name="Restore", exact=True).click()
+        wait(page, "State", "State 3 of 4")
+        early = cells(pixels(page, "Completions"), 2, 2)
+        page.get_by_role("button", name="Stop").click()
+        let("stop")
+        page.get_by_text("Stopped").wait_for()
+        wait(page, "State", "State 3 of 4")
+        assert page.get_by_label("Errors").inner_text() == ""  # they are of the end
+        guidance = page.get_by_label("Guidance")
+        assert guidance.is_disabled()
+        page.get_by_label("Class", exact=True).select_option("3")
+        wait(page, "Settings", "These are of other settings")
+        guidance.press("End")
+        page.wait_for_url("**label=3**")
+        let("continue")
+        guided = restore(page)
+        _, x = copied(page)
+        assert (guided == drawn(x)).all()
+        assert (guided != early).any()
+        guidance.press("Home")
+        let("continue")
+        assert (restore(page) != guided).any()  # 0 is without the class
+
+
+@pytest.mark.slow
+def test_each_mask_by_name_is_drawn_and_the_blur_and_the_factor_are_measured(open_page):
+    hidden = (0, 114, 178)
+    x = all_samples(load_data("digits").test)[2:3]
+    rows = np.arange(8)
+
+    def known(noun):
+        painted = pixels(page, f"The {noun} and its mask")[..., :3]
+        return (painted != hidden).any(2)
+
+    def press(name, noun):
+        page.get_by_role("button", name=name, exact=True).click()
+        return known(noun)
+
+    def measured(**option):
+        own = ImageMeasurement(page.get_by_label("Operator").input_value(), (1, 8, 8), **option)
+        return drawn(own.picture(own.measure(x, 0)))[0]
+
+    def wait_for_measured(**option):
+        expected = measured(**option)
+        page.wait_for_function(
+            """([label, red]) => [...document.querySelector(`canvas[aria-label="${label}"]`)
+              .getContext("2d").getImageData(0, 0, 8, 8).data].every((v, i) => (
+                i % 4 || v === red[i / 4]))""",
+            arg=["What the measurement says", expected[..., 0].flatten().tolist()],
+        )
+
+    with open_page("#/restore?heldout=2") as page:
+        wait(page, "Known", "32 of 64 pixels are known")
+        centre = (rows >= 2) & (rows < 6)
+        assert (press("Centre", "image") == ~(centre & centre[:, None])).all()
+        random = press("Random", "image")
+        assert 0 < random.sum() < 64
+        wait(page, "Known", f"{random.sum()} of 64 pixels are known")
+        assert press("Clear", "image").all()
+        assert (press("Right half", "image") == (rows < 4)).all()
+        assert (press("Random", "image") == random).all()
+        share = page.get_by_label("Share that is known")
+        share.press("End")
+        wait(page, "Known", f"{known('image').sum()} of 64 pixels are known")
+        assert (known("image") >= random).all()
+        assert known("image").sum() > random.sum()
+
+        page.get_by_label("Operator").select_option("fourier")
+        wait(page, "Known", "24 of 64 frequencies are known")
+        random = press("Random rows", "spectrum")
+        assert (random == random[:, :1]).all()
+        assert random[4].all()  # the mean
+        wait(page, "Known", f"{random.sum()} of 64 frequencies are known")
+        share.press("Home")
+        fewer = known("spectrum")
+        assert (fewer <= random).all()
+        assert fewer.sum() < random.sum()
+        wait_for_measured(mask=torch.from_numpy(fewer))
+        assert (press("Every third row", "spectrum") == (rows % 3 == 1)[:, None]).all()
+
+        page.get_by_label("Operator").select_option("deblur")
+        wait_for_measured(sigma=1.0)
+        for _ in range(2):
+            page.get_by_label("Blur in pixels").press("ArrowRight")
+        wait_for_measured(sigma=1.5)
+        page.get_by_label("Operator").select_option("super-resolve")
+        wait_for_measured(factor=2)
+        page.get_by_label("Pixels a side").select_option("4")
+        wait_for_measured(factor=4)
 
 
 @pytest.mark.slow

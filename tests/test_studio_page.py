@@ -155,6 +155,36 @@ def test_an_answer_that_comes_after_its_view_was_left_changes_nothing(
         assert page.get_by_role("dialog").count() == 0
 
 
+CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
+READ_CLIPBOARD = "() => navigator.clipboard.readText()"
+CLOSE = "async () => (await import('/page/wire.js')).connect().close()"
+REFUSE = "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }"
+
+
+def test_code_is_copied_and_the_footer_names_model_and_connection(open_page):
+    with open_page("#/runs?preset=digits&name=one", **CLIPBOARD) as page:
+        connection = page.locator("footer").get_by_role("status")
+        connection.get_by_text("Connected", exact=True).wait_for()
+        page.locator("footer").get_by_text("No model is open").wait_for()
+        page.get_by_role("button", name="Copy as code").last.click()
+        dialog = page.get_by_role("dialog")
+        for name, refused in ("Command", False), ("Python", True):
+            if refused:
+                page.evaluate(REFUSE)  # the older way remains
+            text = page.get_by_label(name, exact=True)
+            section = dialog.locator("section", has=text)
+            section.get_by_role("button", name="Copy").click()
+            section.get_by_role("button", name="Copied").wait_for()
+            assert "digits" in text.text_content()
+            assert page.evaluate(READ_CLIPBOARD) == text.text_content()
+        page.keyboard.press("Escape")
+        page.evaluate(CLOSE)
+        connection.get_by_text("Not connected").wait_for()
+        page.get_by_role("link", name="Images").click()  # which asks for the model
+        page.get_by_role("alert").wait_for()
+        connection.get_by_text("Connected", exact=True).wait_for()
+
+
 @pytest.mark.parametrize("text", ["", pytest.param("7", marks=pytest.mark.slow)])
 def test_no_computation_starts_with_a_field_that_is_empty_or_wrong(open_page, monkeypatch, text):
     """A number field that is empty would be 0 in a job."""

@@ -704,6 +704,87 @@ def test_points_drawn_by_mouse_and_keys_become_the_distribution(open_page):
         assert np.array_equal(pixels(page, "First sampler"), image)
 
 
+@pytest.mark.slow
+def test_points_are_dragged_and_taken_back_by_each_control(open_page):
+    """The width of the line that is drawn shows how many points are left."""
+    with open_page("#/plane?target=points", viewport={"width": 1000, "height": 800}) as page:
+        canvas = page.get_by_label("First sampler", exact=True).and_(page.locator("canvas"))
+        suggest = page.get_by_role("button", name="Suggest a ladder")
+        page.get_by_text("Click or drag in a picture").wait_for()
+        suggest.wait_for(state="hidden")  # there is nothing to suggest it for
+        box = canvas.bounding_box()
+
+        def place(x):
+            return box["x"] + box["width"] * (x + 10) / 20, box["y"] + box["height"] / 2
+
+        def drawn_until(x):
+            """Wait until Gaussians are drawn from x = −6 to this one."""
+            page.wait_for_url("**sigma=**")
+            image = pixels(page, "First sampler")
+            columns = 20 * shaded(image).nonzero()[1] / len(image) - 10
+            # 99 % of the mass lies within 3.04 deviations of 0.5
+            assert columns.min() == pytest.approx(-6 - 3.04 * 0.5, abs=0.3)
+            assert columns.max() == pytest.approx(x + 3.04 * 0.5, abs=0.3)
+
+        page.mouse.move(*place(-6))
+        page.mouse.down()
+        page.mouse.move(*place(6), steps=3)
+        page.mouse.move(*place(16), steps=2)  # out of the picture
+        page.mouse.up()
+        drawn_until(6)
+        wait_for_address(page)
+        state = parse_qs(urlsplit(page.url).fragment.split("?")[1])
+        points = np.array([float(v) for v in state["points"][0].split(",")]).reshape(-1, 2)
+        assert points == pytest.approx(np.array([[-6, 0], [-2, 0], [2, 0], [6, 0]]), abs=0.1)
+        page.get_by_role("button", name="Undo").click()
+        drawn_until(2)
+        canvas.press("Backspace")
+        drawn_until(-2)
+        suggest.wait_for()
+        page.get_by_role("button", name="Clear", exact=True).click()
+        page.get_by_text("Click or drag in a picture").wait_for()
+        assert not shaded(pixels(page, "First sampler")).any()
+        suggest.wait_for(state="hidden")
+
+
+@pytest.mark.slow
+def test_the_ladders_of_figure_3_and_of_the_rules_come_with_their_steps(open_page):
+    with open_page("#/plane?first=heun", viewport={"width": 1000, "height": 800}) as page:
+        wait_for_field(page)
+        (frame,) = frames_of(plane.show_target)
+        suggested, paper = frame.header["suggested"], frame.header["paper"]
+        assert ladder_of(page) == paper["ladder"]
+        page.get_by_label("Speed").select_option("2")  # which no ladder has
+        figure_3 = page.get_by_role("button", name="Figure 3's ladder")
+        for button, own, stable in (
+            (page.get_by_role("button", name="Suggest a ladder"), suggested, "2σ_L²"),
+            (figure_3, paper, "4σ_L²"),
+        ):
+            button.click()
+            assert ladder_of(page) == own["ladder"]
+            assert stable in page.get_by_label("Stability").inner_text()
+            values = page.evaluate(CONTROLS)
+            assert float(values["group: Step size ε"]) == own["epsilon"]
+            assert values["group: ε counts as"] == own["convention"]
+            assert int(values["group second: Steps at each level"]) == own["steps"]
+            assert values["group first: Levels"] == "18"
+            assert values["undefined: Speed"] == "2"
+            # the ticks stand where their levels are on the axis
+            track = page.locator(".ladder").bounding_box()
+            for i, sigma in enumerate(own["ladder"], 1):
+                tick = page.get_by_role("slider", name=f"Level {i} of {len(own['ladder'])}")
+                low, high = axis_of(tick)
+                share = math.log(sigma / low) / math.log(high / low)
+                box = tick.bounding_box()
+                middle = box["x"] + box["width"] / 2 - track["x"]
+                assert middle == pytest.approx(share * track["width"], abs=2)
+        page.get_by_label("Distribution").select_option("circle")
+        figure_3.wait_for(state="hidden")
+        page.get_by_role("button", name="Suggest a ladder").click()
+        (frame,) = frames_of(plane.show_target, target="circle")
+        assert ladder_of(page) == frame.header["suggested"]["ladder"]
+
+
 def test_a_distribution_that_arrives_late_does_not_replace_the_next_choice(open_page, monkeypatch):
     """The studio is still busy with the first one as another is chosen."""
     released = threading.Event()
@@ -800,15 +881,16 @@ def test_a_training_that_is_stopped_goes_on_at_its_button_and_not_at_the_slider(
         asked.append(settings["train"])
         for i, frame in enumerate(plane_training.train_plane(studio, settings)):
             yield frame
-            assert (len(asked), i) != (1, 30) or released.wait(60)
+            assert (len(asked), i) != (1, 6) or released.wait(60)
 
     monkeypatch.setitem(JOBS, "plane.train", held)
-    with open_page("#/plane?iterations=50", viewport={"width": 1000, "height": 800}) as page:
+    monkeypatch.setattr(plane_training, "SHOW_EVERY", 5)
+    with open_page("#/plane?iterations=8", viewport={"width": 800, "height": 700}) as page:
         wait_for_field(page)
         train = page.get_by_role("button", name="Train a network")
         step = page.get_by_label("Training step", exact=True)
         train.click()
-        step.filter(has_text="25").wait_for()
+        step.filter(has_text="5").wait_for()
         before = pixels(page, "Map of the error")
         page.get_by_role("button", name="Stop training").click()
         page.get_by_text("Stopped; train again to continue").wait_for()
@@ -818,12 +900,12 @@ def test_a_training_that_is_stopped_goes_on_at_its_button_and_not_at_the_slider(
         released.set()
         page.get_by_label("Noise level of the learned score").filter(has_text="20").wait_for()
         assert asked == [True, False]
-        assert step.inner_text() == "31"  # one more was under way
+        assert step.inner_text() == "7"  # one more was under way
         assert (pixels(page, "Map of the error") != before).any()
         train.click()
         page.get_by_text("Trained", exact=True).wait_for()
         assert asked == [True, False, True]
-        assert step.inner_text() == "50"
+        assert step.inner_text() == "8"
 
 
 AFTER_LOOK = "() => new Promise((resolve) => setTimeout(resolve, 300))"

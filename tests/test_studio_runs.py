@@ -183,7 +183,7 @@ def test_a_grid_that_cannot_be_read_is_named_in_place_of_a_replay(open_page, pic
         grid.wait_for()  # as before
 
 
-def test_a_run_without_a_report_says_how_to_get_one(open_page, studio, pictured, monkeypatch):
+def test_a_report_is_made_as_the_page_says_and_opened(open_page, studio, pictured, monkeypatch):
     asked = []
 
     def launch(name, arguments, *, evaluates):
@@ -192,12 +192,18 @@ def test_a_run_without_a_report_says_how_to_get_one(open_page, studio, pictured,
         return {}
 
     monkeypatch.setattr(studio.app.state.trainings, "_launch", launch)
-    with open_page(f"#/runs?run={pictured.name}") as page:
+    with open_page(f"#/runs?run={pictured.name}", permissions=["clipboard-read"]) as page:
         hint = page.get_by_text("No report yet: ")
         hint.filter(has_text=f"scorefield evaluate {pictured} writes one").wait_for()
+        page.get_by_role("button", name="Copy command").first.click()
+        page.get_by_role("button", name="Copied").wait_for()
+        text = page.evaluate("() => navigator.clipboard.readText()")
+        assert text == f"scorefield evaluate {pictured}"
         page.get_by_text(f"scorefield studio {pictured} opens it in Images").wait_for()
         page.get_by_role("button", name="Make a report").click()
-        page.get_by_role("link", name="Report").wait_for()
+        with page.context.expect_page() as opened:
+            page.get_by_role("link", name="Report").click()
+        assert opened.value.locator("body").inner_text() == "report"
         hint.wait_for(state="hidden")
     assert asked == [("pictured", ["evaluate", str(pictured)], True)]
 

@@ -57,5 +57,5 @@ export function makeBetween({ ui, tools, state, settings }) {
     });
   }
 
-  return { element, check, start };
+  return { element, check, start, cancel: work.cancel };
 }

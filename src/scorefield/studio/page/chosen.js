@@ -74,5 +74,5 @@ export function makeChosen({ ui, run, wide }) {
       + (header.usual ? `, ${short(first / header.usual, 2)} times as far as held-out images are (median ${short(header.usual)}).` : ".");
   }
 
-  return { element, inspect, draw };
+  return { element, inspect, draw, cancel: search.cancel };
 }

@@ -29,20 +29,25 @@ export async function showCode(job, settings, signal) {
 }
 
 function snippet(title, text) {
-  const copy = ui.button({
-    label: `Copy ${title === "Python" ? title : title.toLowerCase()}`,
-    onclick: async () => {
-      await copyText(text);
-      copy.textContent = "Copied";
-    },
-  });
+  const copy = copyButton(`Copy ${title === "Python" ? title : title.toLowerCase()}`, text);
   const head = ui.h("div", { class: "dialog-head" }, ui.h("h3", {}, title), copy);
   const block = ui.h("pre", { "aria-label": title, tabindex: 0 }, text);
   return ui.h("section", { class: "stack" }, head, block);
 }
 
-/** Put a text into the clipboard. */
-export async function copyText(text) {
+/** Return a button that puts a text into the clipboard; its label is then "Copied". */
+export function copyButton(label, text, kind = "") {
+  const button = ui.button({
+    label, kind,
+    onclick: async () => {
+      await copyText(text);
+      button.textContent = "Copied";
+    },
+  });
+  return button;
+}
+
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch { // the clipboard is for secure pages only, and loopback is one

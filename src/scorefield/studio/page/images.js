@@ -62,7 +62,9 @@ export default {
     const next = ui.button({
       label: "Next seed", onclick: () => { seed.value += 1; keep({ seed: seed.value }); },
     });
-    const stop = ui.button({ label: "Stop", onclick: () => sampling.cancel() });
+    const stop = ui.button({
+      label: "Stop", onclick: () => [sampling, one, between].forEach((part) => part.cancel()),
+    });
     const cost = h("output", { class: "muted", "aria-label": "Cost" });
 
     const grid = h("canvas", {
@@ -144,7 +146,7 @@ export default {
           begun = true;
           const { sigma } = frames[at] ?? header;
           add({ ...header, ...arrays });
-          if (!following) scrubTo(sigma);
+          if (!following || playing) scrubTo(sigma);
           else if (!calm() || header.last) { at = frames.length - 1; draw(); }
           if (header.last) finish(header);
         },

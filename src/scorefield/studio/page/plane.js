@@ -73,6 +73,7 @@ function mount(root, state, tools) {
 
   function showTarget(target, limit) {
     Object.assign(scene, { target, limit, version: scene.version + 1 });
+    levels.element.hidden = !target;
     stop();
     waiting.clear();
     player.forget();

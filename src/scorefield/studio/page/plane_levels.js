@@ -29,7 +29,7 @@ export function makeLevels({ settings, run, say, whenLoaded, onsigma, onladder }
   });
   const suggestButton = ui.button({
     label: "Suggest a ladder", title: "By the rules of Song & Ermon (2020)",
-    onclick: () => whenLoaded(suggest),
+    onclick: () => whenLoaded(() => suggested && suggest()),
   });
   const paperButton = ui.button({ label: "Figure 3's ladder", onclick: () => whenLoaded(() => paper && take(paper)) });
   const examineButton = ui.button({ label: EXAMINE, onclick: () => (job ? cancel() : whenLoaded(examine)) });

@@ -72,7 +72,8 @@ export function makePoints({ settings, limit, say, onmove, onend, draw }) {
     canvas.addEventListener("pointermove", (event) => {
       if (!isOn() || !canvas.hasPointerCapture(event.pointerId)) return;
       const [x, y] = place(canvas, event);
-      if (Math.hypot(x - cursor[0], y - cursor[1]) >= SPACING * limit()) add(cursor = [x, y]);
+      const seen = Math.max(Math.abs(x), Math.abs(y)) <= limit(); // the pointer may leave the picture
+      if (seen && Math.hypot(x - cursor[0], y - cursor[1]) >= SPACING * limit()) add(cursor = [x, y]);
     });
     canvas.addEventListener("pointerup", () => isOn() && onend());
     canvas.addEventListener("keydown", press);

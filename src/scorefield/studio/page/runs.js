@@ -1,6 +1,6 @@
 // The view of runs: what was trained, with its curves and samples, and trainings to start and stop.
 
-import { copyText } from "./code.js";
+import { copyButton } from "./code.js";
 import { drawCurves } from "./curves.js";
 
 const UNITS = ["seconds", "minutes", "hours", "steps"];
@@ -84,12 +84,17 @@ export default {
     detail.hidden = true;
 
     function hint(before, after) { // a line with a command, which can be copied
-      const command = ui.h("code");
-      const element = ui.h("div", { class: "row muted" }, ui.h("span", {}, before, command, after),
-        ui.button({ label: "Copy command", kind: "quiet", onclick: () => copyText(command.textContent) }));
+      let command = null;
+      const element = ui.h("div", { class: "row muted" });
       return {
         element,
-        show(text) { element.hidden = !text; command.textContent = text || ""; },
+        show(text) {
+          element.hidden = !text;
+          if (text === command) return; // the button may have the focus
+          command = text;
+          const copyCommand = copyButton("Copy command", text, "quiet");
+          element.replaceChildren(ui.h("span", {}, before, ui.h("code", {}, text), after), copyCommand);
+        },
       };
     }
 
