@@ -457,9 +457,9 @@ def test_a_mask_outlives_other_operators_and_a_reload(open_page):
 
 @pytest.fixture
 def let(studio, monkeypatch):
-    """Hold jobs with seed 1 after their third answer, until `let("continue")` or they are cancelled.
+    """Hold jobs with seed 1 after their third answer until `let("continue")` or `let("stop")`.
 
-    `let("stop")` waits until the studio has heard that the job is cancelled.
+    The latter waits until the studio has heard that the job is cancelled.
     """
     permits = threading.Semaphore(0)
 
