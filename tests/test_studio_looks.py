@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import scorefield
@@ -17,6 +18,29 @@ TEXT_CONTRAST = 4.5
 """WCAG 2.2, 1.4.3, of text in any size."""
 PART_CONTRAST = 3
 """WCAG 2.2, 1.4.11, of borders that show a control and of parts of a graphic."""
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+"""XYZ of the primaries of sRGB."""
+WHITE = TO_XYZ.sum(1)
+VISIONS = {
+    "usual": np.eye(3),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.01182, 0.04294, 0.968881],
+        ]
+    ),
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+}
+"""Light as it is seen by readers without one kind of cones, by Machado et al. (2009)."""
+TOLD_APART = 10 * 2.3
+"""Ten differences that are just noticeable in CIELAB, because dots and thin lines are small."""
 IN_CANVAS = {"paper": "paper", "ink": "ink", "muted": "muted", "line": "line",
              "first": "accent", "second": "second"}  # fmt: skip
 """Colours of the page by their names in draw.js."""
@@ -38,16 +62,26 @@ def canvas_colours(theme):
     return dict(re.findall(r'(\w+): "(#\w{6})"', block)), re.findall(r"#\w{6}", shades)
 
 
+def linear(colour):
+    """Return red, green and blue in proportion to their light, from 0 to 1."""
+    values = np.array([*bytes.fromhex(colour[1:])]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
 def contrast(*colours):
     """Return the ratio of the lighter to the darker colour by WCAG, from 1 to 21."""
-
-    def luminance(colour):
-        light = [part / 255 for part in bytes.fromhex(colour[1:])]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in light]
-        return sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    darker, lighter = sorted(luminance(colour) + 0.05 for colour in colours)
+    darker, lighter = sorted(linear(colour) @ TO_XYZ[1] + 0.05 for colour in colours)
     return lighter / darker
+
+
+def difference(vision, *colours):
+    """Return the distance of two colours in CIELAB, as seen with one of VISIONS."""
+
+    def lab(colour):
+        x, y, z = np.cbrt(TO_XYZ @ np.clip(VISIONS[vision] @ linear(colour), 0, 1) / WHITE)
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    return np.linalg.norm(np.subtract(*map(lab, colours)))
 
 
 def test_contrast_is_that_of_the_standard():
@@ -76,6 +110,21 @@ def test_a_canvas_has_the_colours_of_the_page_and_particles_that_stand_out(theme
     for particle in (colours["first"], colours["second"]):
         for shade in shades:
             assert contrast(particle, shade) >= PART_CONTRAST
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("theme", THEMES)
+def test_samplers_are_told_apart_with_any_colour_vision(theme, vision):
+    colours, _ = canvas_colours(theme)
+    assert difference(vision, colours["first"], colours["second"]) >= TOLD_APART
+    for colour in (colours["first"], colours["second"]):
+        assert difference(vision, colour, colours["ink"]) >= TOLD_APART
+
+
+def test_red_and_green_look_alike_without_cones_for_green():
+    """The colours have the same lightness, so that only hue tells them apart."""
+    red, green = "#b3261e", "#4f6b00"
+    assert difference("usual", red, green) > 3 * difference("deuteranopia", red, green)
 
 
 @pytest.fixture(scope="module")
