@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import torch
@@ -27,12 +27,12 @@ NO_FLOAT64 = {"mps"}
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 for a device without it: for what must stay on the device."""
+    """Return float64, or float32 for a device without it, where results must stay on the device."""
     return torch.float32 if device.type in NO_FLOAT64 else torch.float64
 
 
 def wide(x: Tensor) -> Tensor:
-    """Return x in float64, on the CPU if its device has none: for what is computed once."""
+    """Return x in float64, on the CPU if its device has none, for what is computed only once."""
     return (x.cpu() if x.device.type in NO_FLOAT64 else x).double()
 
 
@@ -101,10 +101,10 @@ def check_number(value: object, name: str) -> None:
 
 
 def check_count(least: int = 1, **counts: Any) -> None:
-    """Raise unless each number is whole and `least` or more; None is not checked."""
+    """Raise unless each is an integer, `least` or more; None is not checked."""
     for name, value in counts.items():
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if value is not None and not (number and value >= least and value % 1 == 0):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= least):
             raise ValueError(f"{name}={value!r:.80}: give a whole number, {least} or more")
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from . import inverse
 from .data.decode import read_image
 from .data.numpy_files import open_rows
+from .data.sources import cell_centres
 from .inverse import LinearOperator
 from .noise import seeded
 from .restore import BYTE_ROUNDING_STD
@@ -197,4 +198,4 @@ def read_pixels(path: Path, shape: Sequence[int]) -> Float[Tensor, "channels hei
             f"{width} × {height}: scale or crop it"
         )
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return (values.view(height, width, channels).permute(2, 0, 1).float() + 0.5) / 256
+    return cell_centres(values.view(height, width, channels).permute(2, 0, 1), 256)

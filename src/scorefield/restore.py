@@ -1,4 +1,4 @@
-"""Restoration in one call: completions of what was measured.
+"""Restoration in one call: completions of measurements.
 
     y = Ax + σ_y·n   ↦   n samples of x given y
 

@@ -1,4 +1,4 @@
-"""Samplers whose steps overwrite what y = Ax + σ_y·n measures of x_σ.
+"""Samplers whose steps overwrite the part of x_σ that y = Ax + σ_y·n measures.
 
     repaint   ancestral steps, whose measured part becomes y + noise, and jumps back to a higher σ
     ddrm      steps whose measured part goes towards y, in each direction of AᵀA
