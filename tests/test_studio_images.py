@@ -974,6 +974,9 @@ def test_a_long_sampling_can_end_at_each_of_its_states(coloured, monkeypatch, jo
     monkeypatch.setattr(pictures, "MAX_SHOWN", 2)
     answers = [*JOBS[job](coloured, {"n": 2, "steps": 7, "sampler": "euler"})]
     assert [frame.header["step"] for frame in answers if frame] == [4, 7]
+    # a page keeps each state of a grid, for its slider, and only the end of a path
+    kept = [frame.header["keep"] for frame in answers if frame]
+    assert kept == [job == "images.sample", True]
     assert len(answers) == 7 + 1  # the last state is shown once more
 
 

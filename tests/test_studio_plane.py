@@ -206,6 +206,7 @@ def test_a_long_sampling_shows_a_state_of_every_few(monkeypatch):
     frames = frames_of(plane.sample_plane, **settings)
     steps = [frame.header["second"]["step"] for frame in frames]
     assert steps == [*range(0, 4 * 50 + 1, plane.SHOWN_EVERY)]
+    assert all(frame.header["keep"] for frame in frames)  # the slider leads back to each
 
 
 def test_the_map_of_errors_is_relative_to_the_exact_score():

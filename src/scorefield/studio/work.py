@@ -1,9 +1,11 @@
 """One computation at a time, in one thread, and the frames of it that a page can take.
 
 A page has at most `MAX_UNANSWERED` frames under way; meanwhile only the newest waits, so that a
-slow page sees fewer frames, not older ones. Frames marked `keep` are not skipped; a job that is
-`MAX_AHEAD` of them ahead waits for the page, which may be hidden or asleep. A job is closed within
-a step of its cancellation.
+slow page sees fewer frames, not older ones. The particles of the plane and the samples of images
+are frames marked `keep`: the slider, the path of a sample, the replay and the address lead back to
+each of them, so that none may be skipped because a page was slow. A job that is `MAX_AHEAD` of them
+ahead waits for the page, which may be hidden or asleep, and the page is never more than
+`MAX_UNANSWERED + MAX_AHEAD` of them behind. A job is closed within a step of its cancellation.
 """
 
 import json
