@@ -8,7 +8,7 @@ chooses the row of `precondition`, and σ_t comes from its own scheduler without
 safetensors are read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,8 @@ def from_diffusers(
 
 def read_autoencoder(path: Path) -> nn.Module:
     """Return the `AutoencoderKL` in a folder, as encode(x) and decode(z) of images in [0, 1]."""
-    name = _read_json(path / "config.json").get("_class_name")
-    if name != "AutoencoderKL":
-        raise ValueError(f"{path} contains a {name}: give the folder of an AutoencoderKL (vae)")
+    fix = "give the folder of an AutoencoderKL (vae)"
+    _read_class(path / "config.json", ["AutoencoderKL"], fix)
     return _Autoencoder(_load_weights("AutoencoderKL", path))
 
 
@@ -112,21 +111,18 @@ def find_folders(path: Path) -> tuple[Path, Path, str]:
         )
     root = path.parent if path.name == "unet" else path
     index = root / "model_index.json"
-    parts = _read_json(index) if index.is_file() else {}
+    parts = read_json(index) if index.is_file() else {}
     if others := {part for part in parts if part[:1] != "_"} - {"unet", "scheduler"}:
         raise ValueError(
             f"{root} is a pipeline with {', '.join(sorted(others))}: it does not denoise images"
         )
     unet = root / "unet" if (root / "unet").is_dir() else root
-    model = _read_json(unet / "config.json").get("_class_name")
-    if model != "UNet2DModel":
-        raise ValueError(f"{unet} contains a {model}: only UNet2DModel is a score of images alone")
+    fix = "only UNet2DModel is a score of images alone"
+    _read_class(unet / "config.json", ["UNet2DModel"], fix)
     places = [root / "scheduler", unet, unet / "scheduler"]
     scheduler = next((p for p in places if (p / "scheduler_config.json").is_file()), places[0])
-    name = _read_json(scheduler / "scheduler_config.json").get("_class_name")
-    if name not in SCHEDULERS:
-        raise ValueError(f"{scheduler} contains a {name}: supported are {', '.join(SCHEDULERS)}")
-    return unet, scheduler, str(name)
+    fix = f"supported are {', '.join(SCHEDULERS)}"
+    return unet, scheduler, _read_class(scheduler / "scheduler_config.json", SCHEDULERS, fix)
 
 
 def _check_weights(unet: Path) -> None:
@@ -139,12 +135,16 @@ def _check_weights(unet: Path) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_class(path: Path, classes: Sequence[str], fix: str) -> str:
+    """Return the class in a configuration, which must be one of some."""
     if not path.exists():
         raise FileNotFoundError(
             f"{path} is missing: give a folder with `unet` and `scheduler`, saved by diffusers"
         )
-    return read_json(path)
+    name = str(read_json(path).get("_class_name"))
+    if name not in classes:
+        raise ValueError(f"{path.parent} contains a {name}: {fix}")
+    return name
 
 
 def _load_weights(kind: str, folder: Path) -> Any:
