@@ -322,7 +322,7 @@ def test_a_custom_network_is_trained_and_no_file_imports_it(monkeypatch, capsys,
     for kind, message in {
         "own_networks:Nett": "did you mean Net?",
         "own_netwrks:Net": "there is no module own_netwrks",
-        "own_networks:nn": "no class of networks",
+        "own_networks:nn": "not a class of networks",
         "own_networks:Unary": "called as net(x, cond)",
         "own_networks:Narrow": "Narrow returned shape (1, 1) for x of (1, 2)",
         "own_networks:Net, widht: 3": "network.widht does not exist: did you mean width?",
@@ -401,7 +401,7 @@ def test_a_run_on_latents_samples_decoded_images(monkeypatch, capsys, error_of):
     torch.save(codec.state_dict(), "codec.pt")
 
     assert "does not fit photos" in error_of("encode", "photos", "--with", "codec:trained")
-    assert "no autoencoder: name a" in error_of("encode", "digits", "--with", "codec:nn")
+    assert "not an autoencoder: name a" in error_of("encode", "digits", "--with", "codec:nn")
     assert main(["encode", "digits", "--with", "codec:trained"]) == 0
     z = load_data("latents.npy")
     assert (len(z.train), len(z.test), z.classes) == (1437, 360, digits.classes)

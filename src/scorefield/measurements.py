@@ -41,7 +41,7 @@ OPTIONS: dict[RestorationTask, str | None] = {
 }
 """Tasks, each with the option that describes its measurement."""
 ROW_SPACING = 3
-"""Of the rows of frequencies, every third is measured if there is no mask."""
+"""Spacing of the measured rows of frequencies if there is no mask."""
 
 GREY_STD = 12**-0.5
 """Standard deviation of a pixel that may have any value from 0 to 1."""

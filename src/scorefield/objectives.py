@@ -10,7 +10,7 @@ Three unbiased estimates of J, up to constants, and the mixture over σ that tra
     annealed     E_σ[λ(σ)·loss(σ)]                                  (eq. 6)
 
 and the loss that turns a score model into one for samples in 1 or 2 evaluations, whose minimiser
-is no score: D(y, σ) = y + σ²s becomes the end of the ODE's trajectory through y.
+is not a score: D(y, σ) = y + σ²s becomes the end of the ODE's trajectory through y.
 
     consistency  ‖D(x + σz, σ) − D(x + rz, r)‖/(σ − r),  r < σ       (ECT; Geng et al. 2024)
 

@@ -211,7 +211,7 @@ def suitable_samplers(model: ScoreModel) -> list[str]:
 
 
 def check_keywords(options: Iterable[str], name: str, *functions: Callable[..., Any]) -> None:
-    """Refuse `noise`, and options that are no keywords of any of the functions."""
+    """Refuse `noise`, and options that are not keywords of any of the functions."""
     if "noise" in options:
         raise ValueError(
             "noise is a function of `seed` here: give a seed, or call the sampler itself, such as "

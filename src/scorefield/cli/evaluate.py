@@ -42,7 +42,7 @@ def evaluate(
     options.check_options(n=n, batch=batch, steps=steps, seed=seed)
     name, run = run, options.find_run(run)
     if run.is_file() and run.suffix != ".safetensors":
-        raise ValueError(f"RUN {run} is a file, but no model: name the directory of a run")
+        raise ValueError(f"RUN {run} is a file, but not a model: name the directory of a run")
     default = run if run.is_dir() else run.with_suffix("")
     if run != name:  # the Hub's cache stays as it was downloaded
         from ..convert import parse_hub_name

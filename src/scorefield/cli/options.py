@@ -103,8 +103,8 @@ class GuidanceOptions:
         float | None,
         arg(
             metavar="FLOAT",
-            help="strength of guidance: 1 is the class's own score; with a classifier, 0 is none; "
-            "by default the run's own (1 also switches that off)",
+            help="strength of guidance: 1 is the class's own score; with a classifier, 0 is no "
+            "guidance; by default the run's own (1 also switches that off)",
         ),
     ] = None
     guidance_interval: Annotated[

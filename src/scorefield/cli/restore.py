@@ -49,7 +49,7 @@ def restore(
             file of its floats, of frequencies or of projections; or a .csv, .tsv or .parquet file
             with columns of the run's table.
         count: number of held-out samples if there is no file, by default 4.
-        task: what was done to the image; a table has none. fourier measures frequencies, as
+        task: what was done to the image; a table takes none. fourier measures frequencies, as
             magnetic resonance does, radon projections, as tomography does.
         mask: for inpaint, an image of the same size, white where pixels are known; for fourier
             white where frequencies are, with the mean in the centre, as np.fft.fftshift puts it.

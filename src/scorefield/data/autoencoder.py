@@ -84,8 +84,8 @@ def open_autoencoder(name: str) -> Any:
     methods = (getattr(module, method, None) for method in ("encode", "decode"))
     if not (isinstance(module, nn.Module) and all(map(callable, methods))):
         raise ValueError(
-            f"{name} is no autoencoder: name a torch.nn.Module with encode(x) and decode(z), or a "
-            "class or function that returns one without arguments"
+            f"{name} is not an autoencoder: name a torch.nn.Module with encode(x) and decode(z), "
+            "or a class or function that returns one without arguments"
         )
     return module.eval()
 

@@ -174,7 +174,7 @@ def cache_folder() -> Path:
 
 def _cached_moments(source: Source, features: Features, cache: Path | None) -> Moments:
     path = cache and cache / f"moments-{content_hash(source, features)}.safetensors"
-    # a damaged file is computed and written again, and a cache that cannot be written is no error
+    # a damaged file is written again, and a cache that cannot be written is not an error
     with suppress(ValueError, KeyError, OSError):
         if path:
             stored = checkpoint.read_tensors(path)

@@ -153,7 +153,7 @@ def _read_caption(content: bytes) -> str | None:
 def _write_grid(home: Path, model: ScoreModel, out: Path) -> str:
     """Write the newest grid of a run, or else samples of the model, and return the caption.
 
-    There is none of samples that are not pictures, or only under a condition.
+    Samples that are not pictures, or only exist under a condition, have no grid and no caption.
     """
     for grid in sorted(home.glob(SAMPLE_GRIDS), reverse=True):
         with open_regular(grid) as file:

@@ -26,7 +26,7 @@ class Guidance:
     """Strength of a condition, from which σ to which, and its source; see `guide`."""
 
     weight: float
-    """Strength w; 1 is the class's own score; with a classifier, 0 is none."""
+    """Strength w; 1 is the class's own score; with a classifier, 0 is no guidance."""
     interval: SigmaRange = EVERY_SIGMA
     """Smallest and largest σ of this strength, which is 1 outside."""
     weak: Score | None = None

@@ -33,7 +33,7 @@ def find_network(kind: str) -> Callable[..., Module]:
         )
     network = IMPORTED[kind]
     if not (isinstance(network, type) and issubclass(network, Module)):
-        raise ValueError(f"network.kind={kind!r}: this is no class of networks (torch.nn.Module)")
+        raise ValueError(f"network.kind={kind!r}: it is not a class of networks (torch.nn.Module)")
     return network
 
 

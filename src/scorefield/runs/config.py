@@ -119,8 +119,8 @@ class Sampling:
     levels: int | None = None
     grid: Literal["karras", "geometric"] = "karras"  # spacing of the levels of the other samplers
     denoise: bool = True  # end with the step to σ = 0
-    # strength of autoguidance, away from the run's average at an earlier step; 1 is none, which
-    # samples the distribution of the data
+    # strength of autoguidance, away from the run's average at an earlier step; 1 is no
+    # guidance, and samples have the distribution of the data
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None  # σ with this strength, by default all
     # step of that average; by default half of all, but not later than the cool-down of a budget; it
