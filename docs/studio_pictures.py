@@ -23,13 +23,14 @@ THEMES = ("light", "dark")
 PUBLISHED = {
     "plane-wide-light": 1070,
     "network-wide-light": 900,
-    "images-wide-light": 1450,
-    "restore-wide-dark": 1430,
+    "images-wide-light": 1010,
+    "restore-wide-dark": 920,
     "runs-wide-dark": 860,
     "plane-narrow-dark": 1150,
 }
 """Pictures of the documentation, and how many of their pixels from above."""
-COLOURS = 128  # few enough for small files
+COLOURS = 256
+"""Colours of a picture, which is stored with a palette."""
 
 
 def run_plane(page: Page) -> None:
@@ -117,7 +118,9 @@ def publish() -> None:
     for name, height in PUBLISHED.items():
         picture = Image.open(ALL / f"{name}.png").convert("RGB")
         picture = picture.crop((0, 0, picture.width, min(height, picture.height)))
-        picture = picture.quantize(COLOURS, dither=Image.Dither.NONE)
+        # a palette that keeps rare colours, such as those of a curve
+        method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+        picture = picture.quantize(COLOURS, method=method, dither=dither)
         picture.save(HERE / f"studio/{name}.png", optimize=True)
 
 
