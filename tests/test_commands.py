@@ -515,7 +515,7 @@ def test_at_most_two_batches_of_samples_are_in_memory(monkeypatch):
         ("--sampler mala", "take 'annealed_langevin' or 'underdamped'"),
         ("--label 3", "trained without classes"),
         ("--guidance 2", "needs a label"),
-        ("--guidance-interval 0.1 1", "guidance of weight 1"),
+        ("--guidance-interval 0.1 1", "--guidance-interval: give the strength too"),
         ("--guidance 2 --classifier json:tool", "json has no tool"),
         ("--guidance 2 --classifier json:__name__", "give a function of (x, sigma)"),
         ("--out a.jpg", "as .png, as .npy"),

@@ -151,6 +151,12 @@ def _pairs():
     return "pairs.npz"
 
 
+def _integers():
+    rows = "".join(f"{x:.3f},{i % 5}\n" for i, x in enumerate(torch.randn(30).tolist()))
+    Path("t.csv").write_text(f"x,n\n{rows}")
+    return "t.csv"
+
+
 def _folder():
     _images()
     return "big"
@@ -158,7 +164,12 @@ def _folder():
 
 @pytest.mark.parametrize(
     ("write", "condition", "network"),
-    [(_table, "b,kind", MLP_8), (_pairs, "obs", MLP_8), (_folder, "small", UNET_8)],
+    [
+        (_table, "b,kind", MLP_8),
+        (_integers, "n", MLP_8),
+        (_pairs, "obs", MLP_8),
+        (_folder, "small", UNET_8),
+    ],
 )
 def test_data_are_scored_given_the_conditions_that_they_hold(
     write, condition, network, capsys, error_of

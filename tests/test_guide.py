@@ -84,6 +84,18 @@ def test_sample_is_guided_without_an_option_and_unguided_with_one(copy, capsys):
         assert ("the data's distribution; --guidance 1 samples without" in out) == (not options)
 
 
+@pytest.mark.usefixtures("copy")
+def test_guidance_without_its_strength_is_refused_and_needs_no_guide_with_it(error_of, capsys):
+    weak = ["--autoguidance", "guide.safetensors", "--guidance-interval", "0.05", "2"]
+    message = "--guidance-interval and --autoguidance: give the strength too, as in --guidance 2"
+    assert message in error_of("sample", ".", *weak)
+    plain = error_of("sample", ".", "--guidance=2")
+    assert "condition to go towards: give one, or a weaker" in plain
+    Path("guide.safetensors").unlink()
+    assert main(["sample", ".", "-n", "2", "--out", "x.npy", "--guidance", "1"]) == 0
+    assert "by heun, 7 evaluations each" in capsys.readouterr().out
+
+
 def test_only_the_samples_of_a_guided_run_are_guided(copy):
     """Its losses and likelihoods are of the score of the data; figures state the guidance."""
     options = dict(n=24, bits=4)

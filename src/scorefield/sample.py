@@ -339,7 +339,10 @@ def guided_score(
             free, settings.classifier, named["label"], settings.weight, interval=settings.interval
         )
     if settings.weak is None and condition is None and settings.weight != 1:
-        raise ValueError(f"guidance={settings.weight} needs a label or condition to go towards")
+        raise ValueError(
+            f"guidance={settings.weight} needs a label or condition to go towards: give one, or a "
+            "weaker model to go away from (Guidance.weak, --autoguidance)"
+        )
     score = model if condition is None else model.given(condition)
     if settings.weight == 1:
         return score

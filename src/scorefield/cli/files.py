@@ -46,6 +46,10 @@ def load_model(run: Path, device: str) -> tuple[ScoreModel, torch.Size, dict[str
 
 def read_guidance(settings: options.GuidanceOptions, device: str) -> Guidance:
     """Return the guidance of a command's options, with its models loaded."""
+    own = settings.arguments()
+    if own and not own.keys() & {"guidance", "classifier"}:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in own)
+        raise ValueError(f"{names}: give the strength too, as in --guidance 2")
     weak = None if settings.autoguidance is None else load_model(settings.autoguidance, device)[0]
     classifier = None if settings.classifier is None else import_object(settings.classifier)
     if isinstance(classifier, torch.nn.Module):
