@@ -264,7 +264,7 @@ def brownian(seed: int, sigmas: Float[Tensor, "levels"], *, first: int = 0) -> N
 
 
 def _brownian_at(sigma: float, x: Tensor, seed: int, first: int) -> Tensor:
-    """Return B(1/σ²), where 1/σ² = 4ᵗ: halve the range of t, and draw B in its middle."""
+    """Return B(1/σ²), where 1/σ² = 4ᵗ: halve the range of t, and sample B in its middle."""
     t, low, high, node = -math.log2(sigma), -float(BROWNIAN_OCTAVES), float(BROWNIAN_OCTAVES), 0
     start, end = torch.zeros_like(x), 2.0**BROWNIAN_OCTAVES * _normal_like(x, seed, first, 0, 1)
     for depth in range(BROWNIAN_HALVINGS):

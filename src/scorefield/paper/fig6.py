@@ -4,7 +4,7 @@
 
 Figure 6 has CelebA and CIFAR-10, Figure 16 more of CelebA, Figure 17 more of CIFAR-10.
 
-Setting   the noise of known pixels is drawn once per level, and they are put back after each step,
+Setting   the noise of known pixels is sampled once a level, and they are put back after each step,
           as in the paper's Algorithm 2. The hidden part may have any shape.
 Code      hides the right half of 20 images and completes each 20 times from uniform noise.
 Ours      the same with held-out images, as many of each class, and at the end known pixels are put
