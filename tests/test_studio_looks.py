@@ -194,3 +194,11 @@ def test_a_chosen_sample_and_completions_are_seen_next_to_their_source(open_page
             result = page.locator("section.next").bounding_box()
             assert result["x"] >= source["x"] + source["width"]
             assert result["y"] == pytest.approx(source["y"], abs=1)
+
+
+@pytest.mark.slow
+def test_restore_is_in_the_window_below_all_pictures_of_a_measurement(open_page):
+    with open_page("#/restore?task=radon", viewport={"width": 1280, "height": 720}) as page:
+        page.get_by_label("What the measurement says").wait_for()
+        button = page.get_by_role("button", name="Restore", exact=True).bounding_box()
+        assert button["y"] + button["height"] <= 720
