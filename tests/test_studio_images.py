@@ -632,9 +632,15 @@ def test_each_mask_by_name_is_drawn_and_the_blur_and_the_factor_are_measured(ope
         for _ in range(2):
             page.get_by_label("Blur in pixels").press("ArrowRight")
         wait_for_measured(sigma=1.5)
+        wait_for_address(page)
+        page.reload()
+        wait_for_measured(sigma=1.5)
         page.get_by_label("Operator").select_option("super-resolve")
         wait_for_measured(factor=2)
         page.get_by_label("Pixels a side").select_option("4")
+        wait_for_measured(factor=4)
+        wait_for_address(page)
+        page.reload()
         wait_for_measured(factor=4)
 
 
