@@ -13,7 +13,7 @@ from PIL import Image
 from scorefield import load, sample
 from scorefield.cli import main
 from scorefield.data import Batches, Pairs, Table, load_data, simulations, tensor_data
-from scorefield.evaluate.typicality import open_like
+from scorefield.evaluate.other_data import open_like
 from scorefield.runs import resume, start
 from scorefield.runs.config import Experiment, override
 from scorefield.runs.heldout import heldout_losses
@@ -191,6 +191,21 @@ def test_data_are_scored_given_the_conditions_that_they_hold(
         assert "digits has no condition 'small'" in error_of("score", "run", "digits")
         option = "--data.options.condition=[big]"
         assert "big has no condition 'small'" in error_of("score", "run", source, option)
+
+
+def test_new_simulations_are_scored_in_the_units_of_the_run():
+    for name, shift in (("sim", 0), ("new", 3)):
+        np.savez(f"{name}.npz", theta=torch.randn(40, 2) + shift, x=torch.randn(40, 3))
+    _train([MLP_8, "data.source=sim.npz", "data.options={parameters: [theta]}"])
+    experiment, own = open_data("run")
+    file, columns = np.load("new.npz"), own.table.columns
+    mean, scale = [c.mean[0] for c in columns], [c.scale for c in columns]
+    for data in ("new.npz", load_data("new.npz", parameters=["theta"])):
+        others = open_like(data, own, experiment, {}).whole
+        theta, conditions = others.take(torch.arange(40))
+        np.testing.assert_allclose(theta, (file["theta"] - mean) / scale, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(conditions["x"], file["x"])
+    assert main(["score", "run", "new.npz", "-n", "3", "--held-out", "2"]) == 0
 
 
 def test_folders_that_cannot_be_paired_are_refused_by_name():

@@ -13,38 +13,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data import (
-    AUGMENTATION,
-    TABLE_SUFFIXES,
-    Arrays,
-    Dataset,
-    Pairs,
-    Source,
-    Stream,
-    Table,
-    choose_rows,
-    condition_shapes,
-    dequantise,
-    find_loader,
-    load_data,
-    tensor_data,
-)
-from ..data.csv_table import read_cells
-from ..data.table import TABLE_CONDITION
+from ..data import AUGMENTATION, Dataset, Source, Stream, choose_rows, condition_shapes, dequantise
 from ..fast.optimize import optimize
 from ..likelihood import bits_per_dim
 from ..model import Condition, ScoreModel
 from ..noise import seeded
-from ..runs.config import Experiment
 from ..runs.resume import OwnData
 from ..show import plots
 from ..show.progress import progress
@@ -53,12 +33,11 @@ from ..values import describe_classes
 from .features import read_labels
 from .figure import Interval, in_text, mean_interval
 from .fit import is_eight_bit, model_likelihood
+from .other_data import open_like
 from .runs import open_run
 
 SIGNIFICANCE = 0.05
 """Level of the p-values that the table counts."""
-OPTIONS_OF_RUN = ("crop", "fit", "signals", "condition", "parameters")
-"""Options of a run's data that other data are loaded with as well."""
 CALLS = 300
 """Approximate number of evaluations of a log-density."""
 
@@ -270,49 +249,3 @@ def auroc(x: Float[Tensor, "n"], y: Float[Tensor, "m"]) -> Interval:
     variance = grid * (1 - grid) * (1 + pairs) / (n * m)
     low, high = grid[(value - grid).square() <= 1.96**2 * variance].aminmax()
     return Interval(value.item(), low.item(), high.item())
-
-
-def open_like(
-    data: OwnData, own: Dataset, experiment: Experiment, options: dict[str, Any]
-) -> Dataset:
-    """Load data as those of a run: images scaled to its size, rows in the columns of its table."""
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, Tensor | tuple):
-        return tensor_data(*((data,) if isinstance(data, Tensor) else data))
-    table, path = own.table, Path(data)
-    if table is not None and path.suffix.lower() in TABLE_SUFFIXES:
-        return Dataset(path.stem, _read_whole_rows(path, table), table=table)
-    usual = {k: v for k, v in experiment.data.arguments.items() if k in OPTIONS_OF_RUN}
-    if own.kind == "images":
-        channels, *size = own.train.shape
-        usual |= {"channels": channels, "size": tuple(size)}
-        if experiment.data.condition:  # they are images too, perhaps of another size
-            usual["size"] = experiment.data.options.get("size")
-    accepted = signature(find_loader(data).func).parameters
-    usual = {name: value for name, value in usual.items() if name in accepted}
-    others = load_data(data, **usual | options)
-    if others.table != table:
-        reason = "is not a table, but the run learned the rows of one"
-        if others.table is not None:
-            reason = "is a table, but the run did not learn one"
-            reason = reason if table is None else "is another table than that of the run"
-        raise ValueError(f"{data} {reason}: give data of the kind that it was trained on")
-    return others
-
-
-def _read_whole_rows(path: Path, table: Table) -> Source:
-    """Return the vectors of a file's rows, which must have all cells of a table, as in training."""
-    whole = Table((*table.columns, *table.condition), table.delimiter)
-    names, numbers = [column.name for column in whole.columns], list[list[float]]()
-    for i, row in enumerate(read_cells(path, whole), 1):
-        if missing := [name for name in names if name not in row]:
-            raise ValueError(f"{path}: row {i} has no value for {missing[0]!r}: give a whole row")
-        cells = whole.parse(row)
-        numbers.append([cells[name] for name in names])
-    learned, fixed = np.split(np.array(numbers), [len(table.columns)], 1)
-    rows = Arrays(table.standardise(learned))
-    if not table.condition:
-        return rows
-    conditions = Arrays(table.condition_table.standardise(fixed, exact=True))
-    return Pairs(rows, {TABLE_CONDITION: conditions})
