@@ -112,7 +112,7 @@ class Training:
 class Sampling:
     """The run's own plan, which `sample` and `evaluate` use unless another sampler is named."""
 
-    sampler: str = "heun"  # a name in `scorefield.SAMPLERS`
+    sampler: str = "heun"  # a name in `scorefield.SAMPLERS`, listed by `scorefield sample --help`
     steps: int = 18  # number of levels, or for annealed Langevin the steps at each level
     epsilon: float | None = None  # step size of annealed Langevin; by default that of the ladder
     # levels of the ladder, for a network that accepts any σ; by default that of `suggest`
