@@ -186,7 +186,7 @@ def test_a_sampler_of_another_package_follows_ours(name):
     assert (x - expected).abs().median() < 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:slowed down")  # by what else this machine does
+@pytest.mark.filterwarnings("ignore:slowed")  # by what else this machine does
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers
 def test_a_contest_trains_on_images_for_a_time_and_judges_samples(tmp_path):
     only = ("scorefield, chosen", "diffusers")
@@ -209,7 +209,7 @@ def test_a_contest_trains_on_images_for_a_time_and_judges_samples(tmp_path):
         next(peers.run(Setting(quick=True, data="mixture")))
 
 
-@pytest.mark.filterwarnings("ignore:slowed down")
+@pytest.mark.filterwarnings("ignore:slowed")
 def test_recipes_train_networks_for_a_time(tmp_path, monkeypatch):
     recipe = {"a": ("network.patch=2", "network.width=8"), "b": ("training.optimizer=muon",)}
     monkeypatch.setattr(recipes, "RECIPES", recipe)

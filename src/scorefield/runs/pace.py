@@ -78,7 +78,9 @@ class Pace:
         if self._explained or not (fewer or others > OTHERS):
             return ""
         self._explained = True
-        text = f"slowed down: about {end} steps fit in {in_hours(training.budget or 0.0)}"
-        text += f", not {training.steps} as planned" * fewer
-        cause = f"; other programs had the processor for {others:.0%} of the time"
-        return text + cause * (others > OTHERS)
+        fit = f"about {end} steps fit in {in_hours(training.budget or 0.0)}"
+        busy = f"other programs, which had the processor for {others:.0%} of the time"
+        if not fewer:
+            return f"slowed by {busy}: {fit}"
+        text = f"slowed down: {fit}, not {training.steps} as planned"
+        return text + f", by {busy}" * (others > OTHERS)
