@@ -12,7 +12,16 @@ from scipy import stats
 from sklearn.datasets import load_digits, load_sample_images
 from standins import all_rows
 
-from scorefield.data import DATASETS, Arrays, Batches, Crops, Part, all_samples, load_data
+from scorefield.data import (
+    DATASETS,
+    Arrays,
+    Batches,
+    Crops,
+    Part,
+    all_samples,
+    load_data,
+    tensor_data,
+)
 
 
 def test_digits_are_scikit_learns_with_a_fixed_fifth_of_each_class_held_out():
@@ -161,6 +170,7 @@ def test_wrong_names_labels_and_sizes_are_refused_with_a_hint():
         (lambda: load_data("no/such.csv"), "'no/such.csv' does not exist: no holds nothing"),
         (lambda: Arrays(torch.rand(4, 2), torch.arange(3)), "4 rows and 3 labels"),
         (lambda: Arrays(torch.rand(0, 2)), "0 rows"),
+        (lambda: tensor_data(torch.rand(0, 2), torch.arange(0)), "for 0 samples"),
         (lambda: load_data("rings", n=0), "n=0"),
         (lambda: load_data("subspace", rank=16), "rank=16"),
         (lambda: load_data("subspace", size=10**6), r"a sample is 1e\+10 numbers, 37.3 GiB"),

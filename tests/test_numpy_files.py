@@ -148,6 +148,9 @@ BRIGHT[2100] = 255
         ({"a": np.ones((5, 2)), "y": np.ones(5)}, "labels of float64"),
         ({"a": np.ones((5, 2)), "y": np.arange(5) + 2**16}, "below 65,536"),
         ({"a": np.ones((0, 2))}, r"of shape \(0, 2\): it has no samples"),
+        ({"a": np.ones((0, 2)), "y": np.arange(0)}, "it has no samples"),
+        ({"a": np.ones(()), "y": np.arange(1)}, r"float64 of shape \(\): give floats"),
+        (np.ones(()), r"float64 of shape \(\): give floats"),
     ],
 )
 def test_wrong_arrays_are_refused_with_what_is_expected(tmp_path, x, message):

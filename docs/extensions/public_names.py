@@ -51,6 +51,7 @@ EXTRA = {
     ],
     "measurements": ["ImageMeasurement", "OPTIONS"],
     "checkpoint": ["run_directory"],
+    "diagnose": ["diagnosis_steps"],
     "distributed": ["join", "world", "rank"],
     "show.plots": ["panels", "charts", "field", "scatter", "health", "ladders", "as_png"],
     "show.images": ["as_bytes", "grid", "picture", "animation"],

@@ -10,6 +10,7 @@ from scorefield import (
     log_likelihood,
     wilson,
 )
+from scorefield.diagnose import diagnosis_steps
 
 means = torch.tensor([[-5.0, -5.0], [5.0, 5.0]])
 truth = GaussianMixture(means, 1.0, weights=torch.tensor([0.2, 0.8]))
@@ -31,6 +32,19 @@ diagnosis: Diagnosis = diagnose(
     n=500,
 )
 print(diagnosis)
+# %%
+# the same in parts, so that one can stop between them
+parts = diagnosis_steps(
+    truth,
+    truth,
+    geometric(10.0, 0.1, 10),
+    steps=100,
+    epsilon=0.03,
+    convention="paper",
+    n=500,
+    noise=torch.randn_like,
+)
+print(sum(part is None for part in parts), "parts")
 # %%
 for hits in (0, 20):
     low, high = wilson(hits, 100)

@@ -70,7 +70,7 @@ def number_labels(
     content = f"{path} has labels of {labels.dtype} and shape {labels.shape} for {n} samples"
     names = np.unique(labels) if labels.dtype.kind == "U" else None
     numbers = labels if names is None else np.searchsorted(names, labels)
-    whole = numbers.dtype.kind in "iu" and numbers.shape == (n,)
+    whole = n > 0 and numbers.dtype.kind in "iu" and numbers.shape == (n,)
     if not whole or numbers.min() < 0 or numbers.max() >= MAX_CLASSES:
         raise ValueError(f"{content}: give each a name, or an integer ≥ 0, below {MAX_CLASSES:,}")
     classes = range(int(numbers.max()) + 1) if names is None else names

@@ -68,8 +68,9 @@ def numpy_file(
         columns = {k: condition_rows(path, k, False, array).data for k, array in arrays.items()}
         return simulations(columns, others, name=path.stem, held_out=check_share(held_out))
     array, labels = _choose_samples(path, arrays)
-    numbers, classes = number_labels(path, labels, len(array))
-    source: Source = replace(_as_rows(path, array, stamp, arrange), labels=numbers)
+    rows = _as_rows(path, array, stamp, arrange)
+    numbers, classes = number_labels(path, labels, len(rows))
+    source: Source = replace(rows, labels=numbers)
     check_samples(path, source)
     source = Pairs(source, others) if others else source
     return Dataset.split(path.stem, source, hold_out(len(source), held_out), classes=classes)
