@@ -39,9 +39,9 @@ NOT_RUN = {
     "scorefield train --data pictures/ --data.options.size=32": (
         "has a budget of minutes; the build runs the how-to of budgets with one of seconds"
     ),
-    "scorefield train ncsn-mnist": "needs MNIST; test_data.py reads files of its format",
-    "scorefield train edm": "needs a large network; test_presets.py trains each recipe's form",
-    "scorefield train --data ~/downloads": "needs CIFAR-10; test_data.py reads its format",
+    "scorefield train ncsn-mnist": "needs MNIST; test_published.py reads files of its format",
+    "scorefield train edm": "needs a GPU; test_presets.py compares it with the paper",
+    "scorefield train --data ~/downloads": "needs CIFAR-10; test_published.py reads its format",
     "scorefield evaluate model --data cifar10": "needs CIFAR-10",
     "scorefield convert checkpoint_5.pth": "needs a download; the build converts a small file",
     "scorefield sample model": "needs the model of that download",
