@@ -12,7 +12,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: .venv/.package ## learn digits, sample them with five samplers, write runs/demo/report.html
+demo: .venv/.package ## learn digits, sample them with five methods, write runs/demo/report.html
 	$(BIN)/scorefield demo
 
 studio: .venv/.studio ## see a score and steer its samplers in the browser
