@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_mixtures import TWO
+from test_mixtures import TWO, orders
 
 from scorefield import Gaussian, GaussianMixture, from_energy, geometric, replay, seeded
 from scorefield.samplers import annealed_langevin, final, hmc, langevin, mala, underdamped
@@ -49,6 +49,38 @@ def test_stationary_variance_of_a_gaussian(kernel, factor, alpha):
     run = kernel(lambda x, sigma: -x / (1 + sigma**2), 0 * pulses[0], 0.5, **options)
     # a step keeps at most 0.95 of the start: 0.9^400 = 5e-19 of its variance is left
     assert final(run).square().sum().item() == pytest.approx(v * factor(alpha), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "order"),
+    [(langevin, 1), (partial(underdamped, momentum=0.0), 2), (partial(underdamped), 2)],
+)
+def test_order_of_the_bias_where_the_score_is_not_linear(kernel, order):
+    """The fourth moment of exp(−x²/2 − e·x⁴/4) is 3 − 24e to first order in e.
+
+    There x_n = Σ gₙₖzₖ − e·Σ rₙₖxₖ³, and E xₙ³xₖ³ = 9CₙₙCₙₖCₖₖ + 6Cₙₖ³ of Gaussians. g are the
+    answers to pulses of the noise, r those to pulses of the force.
+    """
+    n = 400
+    pulses = torch.eye(n + 1).double()[:, :, None]
+
+    def answers(alpha, forces, noise):
+        force = iter(forces)
+        options = {"alpha": alpha, "steps": n, "noise": noise}
+        states = kernel(lambda x, sigma: next(force) - x, 0 * pulses[0], 0.0, **options)
+        return torch.stack([state.x[:, 0] for state in states])
+
+    errors = []
+    for alpha in (0.1, 0.05, 0.025):
+        g = answers(alpha, 0 * pulses, replay(pulses))
+        c, spread = g[:-1] @ g[-1], g[:-1].square().sum(1)  # xₖ is where the force is taken
+        r = answers(alpha, pulses, torch.zeros_like)[-1, 1:n]
+        sixth = 9 * g[-1].square().sum() * c * spread + 6 * c**3
+        errors.append(abs(-4 * (r * sixth).sum().item() + 24))
+    # where the next term of the error is cα of the first one, the ratio errs by cα/2; c < 5
+    bounds = [5 * alpha / 2 / math.log(2) for alpha in (0.1, 0.05)]
+    for found, bound in zip(orders(errors), bounds, strict=True):
+        assert found == pytest.approx(order, abs=bound)
 
 
 @pytest.mark.parametrize("kernel", [langevin, underdamped, mala, hmc])

@@ -82,10 +82,13 @@ def flow_error(name, sigmas, **options):
 
 
 @pytest.mark.parametrize("grid", [karras, geometric])
-@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpm_solver", 2)])
-def test_order_of_the_ode(name, order, grid):
+@pytest.mark.parametrize(
+    ("name", "order", "options"),
+    [("euler", 1, {}), ("heun", 2, {}), ("dpm_solver", 2, {}), ("churn", 2, {"amount": 0.0})],
+)
+def test_order_of_the_ode(name, order, options, grid):
     grids = [grid(20.0, 0.05, n + 1, dtype=torch.float64) for n in (32, 64, 128)]
-    errors = [flow_error(name, sigmas) for sigmas in grids]
+    errors = [flow_error(name, sigmas, **options) for sigmas in grids]
     # where the next term of the error is c/32 of the first one, the ratio errs by c/64; c < 4
     assert orders(errors) == pytest.approx([order] * 2, abs=4 / 64 / math.log(2))
 
@@ -196,6 +199,26 @@ def test_weak_order_of_the_sde_with_memory():
         errors.append(abs(x.square().sum().item() - 4 - LOW**2))
     # where the next term of the error is c/64 of the first one, the ratio errs by c/128; c < 4
     assert orders(errors) == pytest.approx([2, 2], abs=4 / 128 / math.log(2))
+
+
+def test_predictor_corrector_converges_at_order_one_to_the_bias_of_its_corrections():
+    """Of a Gaussian, whose variance V at σ_L becomes V/(1 − α/2V), about V + r²σ_L².
+
+    x is linear, so that a step adds up the squares of its answers to x and to the two draws.
+    """
+    oracle, low, pulses = Gaussian(torch.zeros(1).double(), 0.25), 0.9, torch.eye(3).double()
+    run = partial(SAMPLERS["predictor_corrector"].run, oracle, pulses[:1].T, denoise=False)
+    exact, errors = 0.25 + low**2, []
+    biased = exact / (1 - (0.16 * low) ** 2 / exact)
+    for n in (256, 512, 1024):
+        variance = 1.25
+        for pair in geometric(1.0, low, n + 1, dtype=torch.float64).unfold(0, 2, 1):
+            x, *z = final(run(sigmas=pair, noise=replay(pulses[1:, :, None]))).square().flatten()
+            variance = (variance * x + sum(z)).item()
+        errors.append(abs(variance - biased))
+    assert biased - exact == pytest.approx((0.16 * low) ** 2, rel=0.03)  # the next term, α/2V
+    # where the next term of the error is c/256 of the first one, the ratio errs by c/512; c < 20
+    assert orders(errors) == pytest.approx([1, 1], abs=20 / 512 / math.log(2))
 
 
 def test_strong_order_on_a_linear_sde():
