@@ -117,7 +117,7 @@ def test_vectors_are_as_near_as_exact_samples(folder):
     # the distances of exact pairs vary by a quarter, with all those of a set, so both sides are
     # means over many sets; 1 if exact
     pairs = [distance(x, y) for i, x in enumerate(sets) for y in sets[:i]]
-    tuned = _tune("vectors", folder / "vectors", "training.steps=2000")
+    tuned = _tune("vectors", folder / "vectors", "training.steps=8000")
     for name, one, sampler, limit in (
         ("heun, 35", model, "heun", 1.5),
         ("tuned, 2", tuned, "consistency", 1.25),

@@ -38,9 +38,7 @@ class Candidate:
     rate: float = 1e-3
     ema: float = 0.05  # length of the moving average of the weights, as a share of the steps
     settings: Sequence[str] = ()  # more fields, as on the command line
-    guided: Sequence[
-        str
-    ] = ()  # the same for guided samples, unless settings leave the guidance out
+    guided: Sequence[str] = ()  # more fields for guided samples, unless settings leave that out
 
 
 def _plain_unet(width: int, blocks: int) -> dict[str, Any]:
@@ -56,10 +54,7 @@ def _patched_unet(width: int) -> dict[str, Any]:
 MUON = ("training.optimizer=muon",)
 SAMPLED = ("sampling.sampler=dpm_solver_sde", "sampling.steps=32")
 """Plan of networks that learned for minutes, whose errors noise corrects."""
-GUIDED = (
-    *("sampling.steps=21", "sampling.guidance=1.5"),
-    "sampling.guidance_interval=[0.1, 5]",
-)
+GUIDED = ("sampling.steps=21", "sampling.guidance=1.5", "sampling.guidance_interval=[0.1, 5]")
 """The same with guidance away from the run's own average at half of its steps.
 
 Guided levels have two calls of a network, so both plans have about 32. The σ are for images in

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..values import spelling_hint
 from .config import FINGERPRINTS_FILE, Data, Experiment, override, read
-from .presets import CONSISTENCY, PRESETS
+from .presets import CONSISTENCY, CONSISTENCY_RATE, PRESETS
 
 
 def choose_experiment(
@@ -45,8 +45,8 @@ def choose_experiment(
 
     experiment = change(default)
     if experiment.training.objective == "consistency":
-        half = f"training.rate={default.training.rate / 2}"
-        experiment = change(override(default, [*CONSISTENCY, half]))
+        rate = f"training.rate={CONSISTENCY_RATE * default.training.rate:.3g}"
+        experiment = change(override(default, [*CONSISTENCY, rate]))
     own = file is not None or any(s.startswith(("network", "start=")) for s in settings)
     budgeted = experiment.training.budget is not None and suited == "photos" and not own
     if budgeted and _has_images(experiment.data):

@@ -95,7 +95,7 @@ class Training:
     warmup: int = 0  # steps of linear warm-up
     # steps k₀ after which inverse_sqrt is √(k₀/k); by default a tenth of the steps
     plateau: int | None = None
-    # steps between halvings of the distance σ − r of consistency; by default a fifth of the steps
+    # steps between halvings of the distance σ − r of consistency; by default an eighth of the steps
     stage: int | None = None
     # [first, end] of linear cool-downs to a rate of 0; each replaces the rest of the one before
     cooldown: Sequence[tuple[int, int]] = field(default_factory=list)

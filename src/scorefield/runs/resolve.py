@@ -29,8 +29,8 @@ from ..values import describe_classes
 from .build import ESTIMATION_SAMPLES, outline_model, read_start
 from .config import Data, Experiment, Levels, Training
 
-CONSISTENCY_STAGES = 5
-"""Stages of consistency tuning."""
+CONSISTENCY_STAGES = 8
+"""Stages of consistency tuning. After five, samples were wider than the data."""
 BACKENDS = ("autocast", "channels_last", "tf32", "compile", "winograd", "onednn")
 """Fields of `Machine` that choose how the network is computed."""
 CENTRES = {"NCSN": 0.0, "NCSNv2": 0.0, "VE": 0.5}
