@@ -25,9 +25,10 @@ from scorefield import EDM, MLP, SAMPLERS, Prior, ScoreModel, inverse, load, mak
 from scorefield.checkpoint import read_tensors
 from scorefield.cli import main
 from scorefield.data import Arrays, Dataset, Latents, all_samples, load_data
+from scorefield.evaluate import fit_grid
 from scorefield.runs import start
 from scorefield.runs.config import Experiment, override, read
-from scorefield.sample import chains
+from scorefield.sample import Plan, chains
 from scorefield.show import images
 from scorefield.values import IMPORTED, import_object
 
@@ -470,6 +471,27 @@ def test_samples_are_those_of_python_and_record_how_they_were_made(trained, monk
     assert about["evaluations"] == pytest.approx(counts.mean().item())
     assert about["most evaluations"] == counts.max()
     assert "5 samples by adaptive, " in capsys.readouterr().out
+
+
+def test_fitted_levels_and_a_path_of_noise_are_those_of_python(
+    trained, monkeypatch, capsys, error_of
+):
+    monkeypatch.setattr("scorefield.cli.chains.optimize", lambda *_, **options: "")
+    model, few = load(trained), ["-n=5", "--steps=3", "--out=x.npy", "--overwrite"]
+    for sampler, option, expected in (
+        ("unipc", "fit_grid", Plan("unipc", fit_grid(model, "unipc", 3))),
+        ("ancestral", "brownian", make_plan(model, "ancestral", 3, brownian=True)),
+    ):
+        flag = f"--{option.replace('_', '-')}"
+        assert main(["sample", str(trained), *few, f"--sampler={sampler}", flag]) == 0
+        np.testing.assert_array_equal(np.load("x.npy"), sample(model, 5, expected).numpy())
+        assert json.loads(Path("x.npy.json").read_text())[option] is True
+    capsys.readouterr()
+    for sampler, flag, message in (
+        ("heun", "--fit-grid", "levels are fitted for unipc and adams_bashforth"),
+        ("heun", "--brownian", "take one of consistent, ancestral, reverse_diffusion, dpm_solver"),
+    ):
+        assert message in error_of("sample", str(trained), *few, f"--sampler={sampler}", flag)
 
 
 def test_samples_are_written_as_a_grid_an_animation_or_single_files(trained, capsys, error_of):

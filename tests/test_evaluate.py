@@ -503,7 +503,7 @@ def test_moments_are_cached_by_content(digits, tmp_path, monkeypatch):
 
 def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monkeypatch):
     model, budgets = load(few_run), (5, 10, 20, 40, 80)
-    fitted = lambda model, name, n: karras(9.0, 0.3, n)  # noqa: E731
+    fitted = lambda model, name, n: karras(3.0, 0.3, n)  # noqa: E731
     monkeypatch.setattr("scorefield.evaluate.plans.fit_grid", fitted)
     for name in SAMPLERS:
         plans = [*frontier_plans(model, name)]
@@ -522,6 +522,9 @@ def test_the_frontier_has_every_sampler_near_its_budgets(few_run, tmp_path, monk
         assert len(costs) >= 2
         assert costs == sorted(set(costs))
         assert all(any(b / 1.5 <= cost <= 1.5 * b for b in budgets) for cost in costs)
+    few_levels = {"sampler": "unipc", "steps": 3, "n": 20, "bits": 0}
+    (plan,) = evaluate_run(few_run, fit_grid=True, **few_levels).plans
+    assert torch.equal(plan.sigmas, fitted(model, "unipc", 3))
     monkeypatch.setattr("scorefield.show.plots.as_png", undrawn)
     monkeypatch.setattr(
         "scorefield.evaluate.runs.frontier_plans", lambda *args: frontier_plans(*args, (5, 22))

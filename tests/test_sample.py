@@ -302,6 +302,13 @@ def test_a_custom_step_or_sampler_that_does_not_fit_is_refused(own, message):
         sample(_model(), 2, sampler=own, steps=3)  # x of two samples could be taken for a pair
 
 
+def test_a_path_of_noise_is_for_samplers_that_add_noise_once_a_step():
+    for name in ("heun", "churn", "predictor_corrector", "annealed_langevin"):
+        message = rf"sampler='{name}': a path of noise.*take one of consistent, ancestral, reverse"
+        with pytest.raises(ValueError, match=message):
+            sample(ORACLE, 2, name, brownian=True)
+
+
 def test_a_custom_step_or_sampler_samples_like_the_built_in_one():
     model, steps = _model().double(), 12
     for own, name in ((euler, "euler"), (annealed_langevin, "annealed_langevin")):

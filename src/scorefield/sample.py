@@ -23,7 +23,7 @@ from ._ops import Noise, Samples, check_count
 from .inverse import Guidance, guide_by_classifier
 from .ladder import suggest, suggest_between
 from .model import Condition, Label, ScoreModel, expand_label
-from .noise import geometric, karras, seeded, uniform_like
+from .noise import brownian, geometric, karras, seeded, uniform_like
 from .oracles import Oracle
 from .precondition import Precondition
 from .prior import Prior
@@ -42,7 +42,8 @@ class Plan:
     """A sampler with its grid and options.
 
     With `uniform` it starts from uniform noise, as Song & Ermon 2019 do, instead of the model's
-    prior. Tables show the `title`, reports also the `note`, one sentence about the plan.
+    prior. With `brownian` the noise of a seed is one path of `brownian` at any number of levels.
+    Tables show the `title`, reports also the `note`, one sentence about the plan.
     """
 
     sampler: str
@@ -53,6 +54,15 @@ class Plan:
     note: str = ""
     own: Sampler | None = None  # the sampler itself, if it is not the one in `SAMPLERS`
     guidance: float | Guidance = 1.0  # of the samples, unless another one is asked for
+    brownian: bool = False
+
+    def __post_init__(self) -> None:
+        if self.brownian and not self.method.brownian:
+            names = ", ".join(name for name, one in SAMPLERS.items() if one.brownian)
+            raise ValueError(
+                f"sampler={self.sampler!r}: a path of noise is for samplers that add noise once a "
+                f"step: take one of {names}, or leave out brownian"
+            )
 
     @property
     def method(self) -> Sampler:
@@ -139,6 +149,7 @@ def make_plan(
     grid: str = "karras",
     title: str = "",
     note: str = "",
+    brownian: bool = False,
     **options: Any,
 ) -> Plan:
     """Choose the grid and the options of a sampler, by default "heun", or what the model needs.
@@ -151,9 +162,10 @@ def make_plan(
     model's prior. "consistency", which a model tuned to it needs, takes 2 by default, and the grid
     continues to σ_L without it. Annealed Langevin, the default for a model trained on few levels,
     takes `steps` at each level of the model's ladder, or of the one with `levels` levels that
-    `suggest` would choose. `title` and `note` are the plan's.
+    `suggest` would choose. `title`, `note` and `brownian` are the plan's.
     """
     model = as_model(model)
+    about: dict[str, Any] = {"title": title, "note": note, "brownian": brownian}
     own = model.precondition.levels
     usual = "consistency" if model.tuned else "heun" if own is None else "annealed_langevin"
     sampler, method = find_sampler(sampler or usual)
@@ -187,7 +199,7 @@ def make_plan(
         if steps != 1:  # a jump goes from each level to 0, so σ_min needs none
             ends = model.sigma_max, model.sigma_min
             sigmas = GRIDS[grid](*ends, steps + method.jumps)[:steps]
-        return Plan(sampler, model.round(sigmas), options, title=title, note=note, own=method)
+        return Plan(sampler, model.round(sigmas), options, own=method, **about)
     if model.shape is None:
         raise ValueError("the model has no shape, which the ladder depends on: give it a prior")
     defaults: dict[str, Any] = {"denoise": True}
@@ -197,7 +209,7 @@ def make_plan(
         own = ladder.sigmas
         defaults |= {"steps": ladder.steps, "epsilon": ladder.epsilon}
     options = defaults | ({} if steps is None else {"steps": steps}) | options
-    return Plan(sampler, own, options, title=title, note=note, own=method)
+    return Plan(sampler, own, options, own=method, **about)
 
 
 def suitable_samplers(model: ScoreModel) -> list[str]:
@@ -289,6 +301,8 @@ def chains(
         for start in distributed.shard(range(0, n, batch)):
             noise = seeded(seed, first=start)
             x = plan.start(model, min(batch, n - start), noise)
+            if plan.brownian:
+                noise = brownian(seed, plan.sigmas, first=start)
             rows = slice(start, start + len(x))
             own = map_condition(lambda value: value[rows].to(x.device), values)  # noqa: B023
             yield start, plan.run(guided_score(model, own, guidance), x, noise)

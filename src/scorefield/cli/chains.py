@@ -41,6 +41,8 @@ def write_samples(
     *,
     sampler: str | None,
     steps: int | None,
+    fit_grid: bool,
+    brownian: bool,
     seed: int,
     label: str | None,
     guidance: options.GuidanceOptions,
@@ -58,7 +60,8 @@ def write_samples(
     if table is not None and cells:
         options.check_unused(
             "--given of a column that is learned samples by restoration", sampler=sampler,
-            label=label, animate=animate, **guidance.arguments(),
+            fit_grid=fit_grid or None, brownian=brownian or None, label=label, animate=animate,
+            **guidance.arguments(),
         )  # fmt: skip
         sample_given(
             run, table, cells, n, out, overwrite, steps=steps, seed=seed, batch=batch,
@@ -72,6 +75,11 @@ def write_samples(
         files.check_animation(animate, out, shape)
     chosen = guidance != options.NO_GUIDANCE
     plan = choose_plan(run, model, sampler, steps, guided=not chosen)
+    if fit_grid:
+        from ..evaluate.plans import fit_plan  # imports much that most samples do not need
+
+        plan = fit_plan(model, plan)
+    plan = replace(plan, brownian=brownian)
     if chosen:
         plan = replace(plan, guidance=files.read_guidance(guidance, device))
     elif plan.others:
@@ -86,6 +94,8 @@ def write_samples(
         **{"n": n, "seed": seed, "label": label, "guidance": 1.0, "precision": precision},
         **guidance.arguments(),
         "classes": counts,
+        **({"fit_grid": True} if fit_grid else {}),
+        **({"brownian": True} if brownian else {}),
         **({"given": dict(text.split("=", 1) for text in texts)} if texts else {}),
     }
     # Wait until every process has looked at the files, before the first one is written.
@@ -158,7 +168,7 @@ def _hints(
     condition: Mapping[str, Tensor],
 ) -> Iterator[str]:
     """Yield further choices, and how to read the file."""
-    if plan.title:  # the run's own guidance
+    if plan.note:  # the run's own guidance
         yield f"{plan.note}; --guidance 1 samples without that"
     if not condition and (example := describe_condition(model, table)):
         yield f"these are of all conditions: choose one by {example}"

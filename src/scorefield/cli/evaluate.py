@@ -17,6 +17,7 @@ def evaluate(
     reference: Literal["test", "train"] = "test",
     sampler: options.SamplerName = None,
     steps: options.Steps = None,
+    fit_grid: options.FitGrid = False,
     seed: options.Seed = 0,
     raw: bool = False,
     bits: int = 32,
@@ -55,8 +56,8 @@ def evaluate(
     join_group()
     evaluation = evaluate_run(
         run, data=data, n=n, features=features, inception=inception, reference=reference,
-        sampler=sampler, steps=steps, seed=seed, raw=raw, bits=bits, frontier=frontier, batch=batch,
-        device=device, cache=cache_folder(), progress=True,
+        sampler=sampler, steps=steps, fit_grid=fit_grid, seed=seed, raw=raw, bits=bits,
+        frontier=frontier, batch=batch, device=device, cache=cache_folder(), progress=True,
     )  # fmt: skip
     if distributed.is_main():
         write_evaluation(evaluation, out)

@@ -76,6 +76,13 @@ MethodName: TypeAlias = Annotated[
 Steps: TypeAlias = Annotated[
     int | None, arg(help="number of noise levels; for annealed Langevin, steps at each level")
 ]
+FitGrid: TypeAlias = Annotated[
+    bool,
+    arg(
+        help="fit the levels to the model, for few of them and unipc or adams_bashforth; n levels "
+        "cost about 10n² evaluations of 64 samples"
+    ),
+]
 Seed: TypeAlias = Annotated[int, arg(help="same seed, same result")]
 BatchSize: TypeAlias = Annotated[int, arg(help="number of chains at a time")]
 DeviceName: TypeAlias = Annotated[str, arg(help="cuda, mps or cpu; auto takes the first of them")]

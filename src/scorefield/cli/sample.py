@@ -13,6 +13,8 @@ def sample(
     overwrite: options.Overwrite = False,
     sampler: options.SamplerName = None,
     steps: options.Steps = None,
+    fit_grid: options.FitGrid = False,
+    brownian: bool = False,
     seed: options.Seed = 0,
     label: str | None = None,
     guidance: options.Guiding = options.NO_GUIDANCE,
@@ -28,6 +30,8 @@ def sample(
         out: a .png grid, an .npy file of floats, a .csv file of a table's rows, or a folder of
             single images; by default samples.png for images, samples.csv for a table and
             samples.npy for other vectors.
+        brownian: the noise of a seed is one path, which ancestral, reverse_diffusion, consistent
+            and dpm_solver_sde follow the more closely the more levels they have.
         label: class of all samples, by name or number; `all` spreads the n samples evenly over the
             classes, in the order of their names.
         animate: also write the path of the samples, as a .gif or an animated .png.
@@ -37,7 +41,7 @@ def sample(
     from .chains import write_samples
 
     write_samples(
-        run, n, out, overwrite, sampler=sampler, steps=steps, seed=seed, label=label,
-        guidance=guidance, texts=cells, animate=animate, batch=batch, device=device,
-        precision=precision,
+        run, n, out, overwrite, sampler=sampler, steps=steps, fit_grid=fit_grid,
+        brownian=brownian, seed=seed, label=label, guidance=guidance, texts=cells,
+        animate=animate, batch=batch, device=device, precision=precision,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..model import ScoreModel
 from ..noise import geometric
@@ -36,6 +37,12 @@ def five_plans(model: ScoreModel) -> list[Plan]:
     ]
 
 
+def fit_plan(model: ScoreModel, plan: Plan) -> Plan:
+    """Return a plan with as many levels as another one, but fitted to the model by `fit_grid`."""
+    sigmas = fit_grid(model, plan.sampler, len(plan.sigmas), **plan.options)
+    return replace(plan, sigmas=sigmas, title=f"{plan.name}, fitted levels")
+
+
 def frontier_plans(
     model: ScoreModel, sampler: str, budgets: Sequence[int] = BUDGETS
 ) -> Iterator[Plan]:
@@ -48,8 +55,7 @@ def frontier_plans(
         yield from (make_plan(model, sampler, tolerance=tolerance) for tolerance in TOLERANCES)
         return
     if sampler in FITTED and model.precondition.levels is None:
-        title = f"{sampler}, fitted levels"
-        yield from (Plan(sampler, fit_grid(model, sampler, n), title=title) for n in FITTED_LEVELS)
+        yield from (fit_plan(model, make_plan(model, sampler, n)) for n in FITTED_LEVELS)
     if SAMPLERS[sampler].jumps:
         budgets = JUMP_BUDGETS
 

@@ -15,7 +15,7 @@ from ..sample import suitable_samplers
 from .evaluation import Evaluation
 from .features import make_features
 from .judge import evaluate
-from .plans import frontier_plans
+from .plans import fit_plan, frontier_plans
 
 
 def evaluate_run(
@@ -25,6 +25,7 @@ def evaluate_run(
     inception: Path | None = None,
     sampler: str | None = None,
     steps: int | None = None,
+    fit_grid: bool = False,
     frontier: bool = False,
     data: OwnData | None = None,
     raw: bool = False,
@@ -33,16 +34,20 @@ def evaluate_run(
 ) -> Evaluation:
     """Judge the model of a run by its own plan, or by one with another sampler or `steps`.
 
+    With `fit_grid` the plan's levels are fitted to the model, as by the function of that name.
     `frontier` adds every sampler for such a model at several costs. See `make_features` for
     `features` and `inception`, `open_run` for `data`, `raw` and `device`; `options` are those of
     `evaluate`.
     """
     model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
+    plan = choose_plan(Path(directory), model, sampler, steps)
+    if fit_grid:
+        plan = fit_plan(model, plan)
     others = suitable_samplers(model) if frontier else []
     return evaluate(
         model,
         dataset,
-        plans=[choose_plan(Path(directory), model, sampler, steps)],
+        plans=[plan],
         features=make_features(features, dataset, weights=inception, device=model.device or "cpu"),
         frontier=[plan for name in others for plan in frontier_plans(model, name)],
         flips=experiment.data.flip,

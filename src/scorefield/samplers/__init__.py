@@ -23,6 +23,8 @@ class Sampler(NamedTuple):
     """Evaluations of the score from level to level, by the default options."""
     jumps: bool = False
     """True if each step goes to σ = 0 and back, as only a consistency model can."""
+    brownian: bool = False
+    """True if it adds noise once a step, so that it follows a path of `brownian`."""
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -55,15 +57,15 @@ class Sampler(NamedTuple):
 SAMPLERS = {
     "annealed_langevin": Sampler(annealed_langevin),
     "underdamped": Sampler(partial(annealed_langevin, kernel=underdamped)),
-    "consistent": Sampler(consistent),
+    "consistent": Sampler(consistent, brownian=True),
     "consistency": Sampler(partial(consistent, eta=1.0), jumps=True),
     "euler": Sampler(partial(integrate, euler)),
     "heun": Sampler(partial(integrate, heun), per_step=2),
-    "ancestral": Sampler(partial(integrate, ancestral)),
-    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion)),
+    "ancestral": Sampler(partial(integrate, ancestral), brownian=True),
+    "reverse_diffusion": Sampler(partial(integrate, reverse_diffusion), brownian=True),
     "churn": Sampler(churn, per_step=2),
     "dpm_solver": Sampler(dpm_solver),
-    "dpm_solver_sde": Sampler(partial(dpm_solver, sde=True)),
+    "dpm_solver_sde": Sampler(partial(dpm_solver, sde=True), brownian=True),
     "dpm_solver_3": Sampler(multistep),
     "unipc": Sampler(partial(multistep, corrector=True)),
     "adams_bashforth": Sampler(partial(multistep, order=4, form="noise")),
