@@ -106,6 +106,7 @@ def _write_arrays(folder):
     np.save(folder / "points.npy", x)
     np.savez(folder / "pairs.npz", x=x, y=x[:, :2])
     np.savez(folder / "simulations.npz", theta=x, x=x[:, :2])
+    np.savez(folder / "others.npz", theta=x[:9], x=x[:9, :2])
     (folder / "incomplete.csv").write_text("age,height,city\n30,,Rome\n,1.70,\n")
     page = (ROOT / "docs/howto/add-network.md").read_text()
     network = re.search(r"^(import torch.*?)^prior", page, re.DOTALL | re.MULTILINE)[1]
