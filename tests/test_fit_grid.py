@@ -24,6 +24,7 @@ def test_a_fitted_grid_beats_karras_grid(name, factor, n):
         assert grid.shape == (n,)
         x = final(SAMPLERS[name].run(TWO, start, grid.to(start)))
         error.append((x[:, 0].sort()[0] - truth).abs().mean().item())
+    print(f"{name}, {n}: W₁ of Karras' grid / {error[0] / error[1]:.1f}")
     assert error[1] < error[0] / factor
 
 

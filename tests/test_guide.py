@@ -84,6 +84,17 @@ def test_sample_is_guided_without_an_option_and_unguided_with_one(copy, capsys):
         assert ("the data's distribution; --guidance 1 samples without" in out) == (not options)
 
 
+def test_evaluate_takes_the_guidance_of_sample(copy):
+    own, few = evaluate_run(copy, n=24, bits=0), ["-n=24", "--bits=0", "--out=figures"]
+    weak = ["--autoguidance", "guide.safetensors", "--guidance-interval", "0.05", "2"]
+    for options, name in ((["--guidance", "3", *weak], "heun, guided"), (["--guidance=1"], "heun")):
+        assert main(["evaluate", ".", *few, *options]) == 0
+        figure = json.loads(Path("figures/metrics.json").read_text())["figures"][0]
+        assert figure["plan"]["name"] == name
+        same = figure["value"] == pytest.approx(own.figures[0].value, rel=1e-4)
+        assert same == (name == "heun, guided")
+
+
 @pytest.mark.usefixtures("copy")
 def test_guidance_without_its_strength_is_refused_and_needs_no_guide_with_it(error_of, capsys):
     weak = ["--autoguidance", "guide.safetensors", "--guidance-interval", "0.05", "2"]

@@ -78,11 +78,13 @@ def test_digits_are_near_the_floor(folder, classes, seed):
 
 
 @pytest.mark.slow
-def test_fitted_levels_end_nearer_on_digits(folder):
+def test_fitted_levels_end_nearer_on_digits(folder, monkeypatch):
     """Compare the ends of 64 trajectories, which the fit has not seen, with those of the ODE.
 
-    Fréchet distances are of 10 sets of 360 samples from the test digits, in pixels.
+    Fréchet distances are of 10 sets of 360 samples from the test digits, in pixels. dpm_solver,
+    which is refused, is printed with the others.
     """
+    monkeypatch.setattr("scorefield.evaluate.grid.FITTED", (*FITTED, "dpm_solver"))
     model = finish(override(PRESETS["digits"], ["seed=0"]), folder / "digits0")
     high, low, test = model.sigma_max, model.sigma_min, all_samples(load_data("digits").test)
     x = model.prior.sample(64, high, noise=seeded(2))
@@ -93,7 +95,7 @@ def test_fitted_levels_end_nearer_on_digits(folder):
         return np.mean([frechet(one, test.flatten(1)) for one in sets])
 
     print(f"\nheun, 35: Fréchet {distance(Plan('heun', karras(high, low, 18))):.3f}")
-    for name in FITTED:
+    for name in (*FITTED, "dpm_solver"):
         for n in (5, 8):
             errors, distances = [], []
             for grid in (karras(high, low, n), fit_grid(model, name, n)):
@@ -102,7 +104,9 @@ def test_fitted_levels_end_nearer_on_digits(folder):
                 distances.append(distance(Plan(name, grid)))
             pairs = [" → ".join(f"{value:.3f}" for value in pair) for pair in (errors, distances)]
             print(f"{name}, {n}: error {pairs[0]}, Fréchet {pairs[1]}")
-            assert errors[1] < errors[0]
+            # 1.8 to 5.4 times less in docs/evaluation.md
+            assert name not in FITTED or errors[1] < errors[0] / 1.5
+            assert name not in FITTED or distances[1] < distances[0]
 
 
 @pytest.mark.slow

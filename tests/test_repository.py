@@ -60,8 +60,8 @@ LAYERS = {
     "measurements": "data inverse noise restore train values",
     "runs": "_ops checkpoint convert data disk distributed fast inverse ladder model nn noise "
     "objectives precondition prior sample score show train values",
-    "evaluate": "_ops checkpoint convert data diagnose disk distributed fast ladder likelihood "
-    "metrics model noise objectives oracles runs sample samplers score show values",
+    "evaluate": "_ops checkpoint convert data diagnose disk distributed fast inverse ladder "
+    "likelihood metrics model noise objectives oracles runs sample samplers score show values",
     "paper": "_ops checkpoint data diagnose disk evaluate fast inverse metrics model nn noise "
     "objectives oracles runs sample samplers score show train values",
     # the public names, and the page and the command line, which nothing else imports

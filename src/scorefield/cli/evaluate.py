@@ -18,6 +18,7 @@ def evaluate(
     sampler: options.SamplerName = None,
     steps: options.Steps = None,
     fit_grid: options.FitGrid = False,
+    guidance: options.Guiding = options.NO_GUIDANCE,
     seed: options.Seed = 0,
     raw: bool = False,
     bits: int = 32,
@@ -52,12 +53,15 @@ def evaluate(
     options.check_directory(out := default if out is None else out)
     from .. import distributed
     from ..evaluate import METRICS_FILE, REPORT_FILE, cache_folder, evaluate_run, write_evaluation
+    from . import files
 
     join_group()
+    own = None if guidance == options.NO_GUIDANCE else files.read_guidance(guidance, device)
     evaluation = evaluate_run(
         run, data=data, n=n, features=features, inception=inception, reference=reference,
-        sampler=sampler, steps=steps, fit_grid=fit_grid, seed=seed, raw=raw, bits=bits,
-        frontier=frontier, batch=batch, device=device, cache=cache_folder(), progress=True,
+        sampler=sampler, steps=steps, fit_grid=fit_grid, guidance=own, seed=seed, raw=raw,
+        bits=bits, frontier=frontier, batch=batch, device=device, cache=cache_folder(),
+        progress=True,
     )  # fmt: skip
     if distributed.is_main():
         write_evaluation(evaluation, out)

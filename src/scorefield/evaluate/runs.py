@@ -1,12 +1,14 @@
 """Evaluate the model of a run, found with its data and its plan in the run's directory."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import distributed
 from ..checkpoint import load_stored, newest_checkpoint, read_tensors, run_directory
 from ..data import Dataset
+from ..inverse import Guidance
 from ..model import ScoreModel
 from ..runs.config import Experiment
 from ..runs.own_plan import choose_plan
@@ -26,6 +28,7 @@ def evaluate_run(
     sampler: str | None = None,
     steps: int | None = None,
     fit_grid: bool = False,
+    guidance: Guidance | None = None,
     frontier: bool = False,
     data: OwnData | None = None,
     raw: bool = False,
@@ -35,14 +38,18 @@ def evaluate_run(
     """Judge the model of a run by its own plan, or by one with another sampler or `steps`.
 
     With `fit_grid` the plan's levels are fitted to the model, as by the function of that name.
+    `guidance` is of the plan's samples, by default the run's own; all else is of the data's score.
     `frontier` adds every sampler for such a model at several costs. See `make_features` for
     `features` and `inception`, `open_run` for `data`, `raw` and `device`; `options` are those of
     `evaluate`.
     """
     model, dataset, experiment, weights = open_run(directory, data=data, raw=raw, device=device)
-    plan = choose_plan(Path(directory), model, sampler, steps)
+    plan = choose_plan(Path(directory), model, sampler, steps, guided=guidance is None)
     if fit_grid:
         plan = fit_plan(model, plan)
+    if guidance is not None and (guidance.weight != 1 or guidance.classifier is not None):
+        note = f"guided with weight {guidance.weight:g}, so not of the data's distribution"
+        plan = replace(plan, guidance=guidance, title=f"{plan.name}, guided", note=note)
     others = suitable_samplers(model) if frontier else []
     return evaluate(
         model,
