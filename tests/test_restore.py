@@ -9,7 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield import EDM, Gaussian, Mixture, Precondition, Prior, ScoreModel, inverse, save
+from scorefield import (
+    EDM,
+    Gaussian,
+    Mixture,
+    Precondition,
+    Prior,
+    ScoreModel,
+    inverse,
+    load,
+    save,
+)
 from scorefield.cli import main
 from scorefield.data import Table
 from scorefield.data.table import Column
@@ -257,6 +267,27 @@ def test_a_measurement_is_read_from_the_file_that_it_writes(task, tmp_path):
     assert torch.equal(measurement.read(path), y)
 
 
+def test_counts_are_measured_and_restored(tmp_path, models):
+    """Poisson(peak·Ax)/peak has the mean Ax and the variance Ax/peak."""
+    x, peak = torch.full((20_000, 1, 2, 2), 0.25), 30.0
+    y = ImageMeasurement("inpaint", (1, 2, 2), peak=peak).measure(x)
+    counts = peak * y[..., 0].flatten()  # the left half is known
+    torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-5)
+    for value, truth, error in (
+        (counts.mean(), 7.5, (7.5 / len(counts)) ** 0.5),
+        (counts.var(), 7.5, 7.5 * (2.2 / len(counts)) ** 0.5),  # its kurtosis is 3 + 1/7.5
+    ):
+        assert value.item() == pytest.approx(truth, abs=4 * error)
+    write_picture(tmp_path / "in.png", 4, 4)
+    args = "--task super-resolve --factor 2 --method dps --steps 4 --peak 50"
+    model, image, out = models / "grey", tmp_path / "in.png", tmp_path / "out"
+    assert run(model, image, args, out) == 0
+    y = ImageMeasurement("super-resolve", (1, 8, 8), factor=2).read(image)
+    x = restore(load(model), inverse.downsample(2), y, 3, method="dps", steps=4, peak=50.0)
+    np.testing.assert_allclose(np.load(out / "restored.npy"), x[0], rtol=0, atol=1e-4)
+    assert json.loads((out / "restored.npy.json").read_text())["peak"] == 50
+
+
 def test_deblurring_takes_the_rounding_of_bytes_as_noise(models, tmp_path):
     write_picture(tmp_path / "in.png", 8, 8)
     args = "--task deblur --sigma 1"
@@ -298,6 +329,9 @@ def test_the_command_restores_on_a_device(models, tmp_path, same):
         ("--task radon --angles 0", "--angles 0: give 1 or more"),
         ("--task deblur --sigma 0", "above 0"),
         ("--task deblur --sigma 1 --method algorithm2", "a noiseless mask"),
+        ("--task deblur --sigma 1 --peak 9", "no noise of counts (peak): take dps or mmps"),
+        ("--task deblur --sigma 1 --peak 0 --method dps", "peak 0.0: give the photons"),
+        ("--task fourier --mask half.png --peak 9 --method dps", "frequencies are not counted"),
         ("--task deblur --sigma 1 --out full", "--overwrite"),
         ("--task deblur --sigma 1 --out vectors", "not a model of images"),
     ],

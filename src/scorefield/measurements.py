@@ -54,7 +54,7 @@ class ImageMeasurement:
     The mask is True for known pixels, by default the left half, or for known frequencies, by
     default every third row, with the mean in the centre as `np.fft.fftshift` puts it. `noise` is a
     standard deviation, by default 0; deblurring amplifies the rounding error of bytes, so that this
-    is its default.
+    is its default. With a `peak` A·x is counted before, Poisson(peak·Ax)/peak.
     """
 
     task: RestorationTask
@@ -65,6 +65,15 @@ class ImageMeasurement:
     sigma: float | None = None
     angles: int | None = None
     noise: float | None = None
+    peak: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.peak is None:
+            return
+        if not 0 < self.peak < math.inf:
+            raise ValueError(f"peak {self.peak}: give the photons of a value of 1, above 0")
+        if self.task == "fourier":
+            raise ValueError(f"peak {self.peak}: frequencies are not counted, leave it out")
 
     @property
     def deviation(self) -> float:
@@ -119,6 +128,10 @@ class ImageMeasurement:
     ) -> Float[Tensor, "batch *measured"]:
         """Return y = Ax + noise."""
         y = self.operator(x)
+        if self.peak is not None:
+            generator = torch.Generator().manual_seed(derive_seed(seed, 2))
+            rate = self.peak * y.cpu().clamp(min=0)
+            y = torch.poisson(rate, generator).to(y) / self.peak
         return y + self.deviation * seeded(derive_seed(seed, 1))(y) if self.deviation else y
 
     def picture(

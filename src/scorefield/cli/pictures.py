@@ -29,6 +29,7 @@ def restore_images(
     task: RestorationTask | None,
     option: dict[str, Any],
     noise: float | None,
+    peak: float | None,
     data: str | None,
     count: int,
     label: str | None,
@@ -50,23 +51,24 @@ def restore_images(
     strength = files.read_guidance(guidance, device)
     number = None if label is None else int(class_number(model, label, strength))
     mask = option["mask"] and read_mask(option["mask"], shape)
-    measurement = ImageMeasurement(task, shape, noise=noise, **option | {"mask": mask})
+    measurement = ImageMeasurement(task, shape, noise=noise, peak=peak, **option | {"mask": mask})
     truth = None
     if image is None:
         truth = files.read_held_out(run, data, count).to(model.device or "cpu")
         y = measurement.measure(truth, seed)
     else:
         y = measurement.read(image).to(model.device or "cpu")
+    counts: dict[str, Any] = {} if peak is None else {"peak": peak}
     work = workload(model, n, rows=len(y), **size)
     choice = optimize(model, batch=work.at_once, evaluations=work.calls, precision=precision)
     print(f"computing: {choice}")
     x = restore(
         model, measurement.operator, y, n, sigma_y=measurement.deviation, label=number,
-        guidance=strength, seed=seed, **size,
+        guidance=strength, seed=seed, **size, **counts,
         watch=partial(files.track_chains, what="restoring"),
     )  # fmt: skip
     paths = {name: str(path) for name, path in (("image", image), ("data", data)) if path}
-    about |= size | paths | option | {
+    about |= size | counts | paths | option | {
         "mask": option["mask"] and str(option["mask"]), "task": task, "n": n, "label": label,
         "noise": measurement.deviation, "guidance": 1.0, "seed": seed, "precision": precision,
     } | guidance.arguments()  # fmt: skip

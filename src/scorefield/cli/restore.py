@@ -24,6 +24,7 @@ def restore(
     sigma: float | None = None,
     angles: int | None = None,
     noise: float | None = None,
+    peak: float | None = None,
     n: options.Count = 8,
     out: Path = Path("restored"),
     overwrite: options.Overwrite = False,
@@ -58,6 +59,8 @@ def restore(
         angles: for radon, the number of angles between 0 and 180 degrees.
         noise: standard deviation of the measurement's noise, in images from 0 to 1; by default the
             rounding error of 8 bits for deblur, else 0, which returns known pixels unchanged.
+        peak: the measurement has shot noise, of that many photons at a value of 1; for the methods
+            dps and mmps.
         out: directory for the results.
         particles: number of particles in a filter.
         filters: number of particle filters, at most n; samples from one filter are correlated.
@@ -81,7 +84,7 @@ def restore(
     if image.suffix.lower() in TABLE_SUFFIXES if image else (run / TABLE_FILE).exists():
         options.check_unused(
             f"{image or run} is a table", task=task, mask=mask, factor=factor, sigma=sigma,
-            angles=angles, noise=noise, label=label, **guidance.arguments(),
+            angles=angles, noise=noise, peak=peak, label=label, **guidance.arguments(),
         )  # fmt: skip
         from .rows import restore_table
 
@@ -90,6 +93,7 @@ def restore(
         from .pictures import restore_images
 
         restore_images(
-            run, image, n, out, overwrite, task=task, noise=noise, label=label, guidance=guidance,
-            option={"mask": mask, "factor": factor, "sigma": sigma, "angles": angles}, **size,
+            run, image, n, out, overwrite, task=task, noise=noise, peak=peak, label=label,
+            guidance=guidance, **size,
+            option={"mask": mask, "factor": factor, "sigma": sigma, "angles": angles},
         )  # fmt: skip
