@@ -218,6 +218,40 @@ def test_unknown_values_of_the_address_are_those_of_a_new_page(open_page):
             assert page.get_by_role("heading", name="The chosen sample").is_hidden()
 
 
+def test_code_and_neighbours_are_of_the_samples_when_others_are_refused(open_page):
+    """Three images cannot have each of ten classes, and the samples of one class stay."""
+    with open_page("#/images?n=3&steps=3&label=4") as page:
+        wait(page, "State", "State 3 of 3")
+        end = cells(pixels(page, "Samples:"), 3, 2)
+        page.get_by_label("Class", exact=True).select_option("all")
+        page.locator(".status.error").filter(has_text="give n=10 or more").wait_for()
+        wait(page, "Settings", "These are of other settings: Sample takes the new ones.")
+        command, x = copied(page)
+        assert "--label 4" in command
+        assert (end == drawn(x)).all()
+        page.get_by_label("Samples:").focus()
+        page.keyboard.press("ArrowRight")
+        wait(page, "Distances", "The nearest of 1437 training images")
+        page.get_by_label("Class", exact=True).select_option("4")
+        page.locator("output[aria-label=Settings]:empty").wait_for(state="attached")
+
+
+@pytest.mark.parametrize("view", ["images", "restore"])
+def test_a_model_that_always_had_a_class_is_sampled_with_one(open_page, monkeypatch, view):
+    """Its score without a class was never trained, and guidance goes away from that."""
+    monkeypatch.setattr(ScoreModel, "always_labelled", True)
+    with open_page(f"#/{view}?n=1&steps=2&guidance=3") as page:
+        if view == "images":
+            wait(page, "State", "State 2 of 2, σ = 0, 3 evaluations of the score, 0")
+        label = page.get_by_label("Class", exact=True)
+        assert label.input_value() == "0"
+        assert "any" not in label.locator("option").all_inner_texts()
+        assert page.get_by_label("Guidance").is_hidden()
+        page.get_by_role("button", name="Copy as code").click()
+        assert "label='0'" in page.get_by_label("Python").inner_text()
+        assert "guidance" not in page.get_by_label("Python").inner_text()
+
+
 @pytest.mark.slow
 def test_the_measured_frontier_says_where_the_page_is(open_page):
     with open_page("#/images?n=1&steps=5") as page:

@@ -608,6 +608,21 @@ def test_a_reloaded_page_is_as_it_was(open_page):
         assert np.array_equal(pixels(page, "Second sampler"), image)
 
 
+def test_values_that_the_page_does_not_know_are_those_of_a_new_one(open_page):
+    """An address that was cut off or edited still opens a page that can run."""
+    wrong = "target=x&first=x&second=x&start=x&convention=x&second_score=x&sigma=-1&time=x"
+    few = f"#/plane?{wrong}&n=20&first_steps=2&second_steps=2&ladder="
+    with open_page(f"{few}low", reduced_motion="reduce") as page:
+        for ladder in ("low", "3", "1,20", "20,0"):
+            page.goto(f"{page.url.split('#')[0]}{few}{ladder}")
+            page.locator(".ladder .tick").nth(9).wait_for()
+            assert page.get_by_label("First sampler: σ").inner_text() == "1"
+            page.get_by_role("button", name="Run both").click()
+            for side in ("First", "Second"):
+                steps = page.get_by_label(f"{side} sampler: steps")
+                steps.filter(has_text="after 20 evaluations").wait_for()
+
+
 def test_on_a_narrow_screen_the_distribution_is_above_what_is_drawn(open_page):
     with open_page("#/plane", viewport={"width": 360, "height": 740}) as page:
         wait_for_field(page)

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,7 +20,8 @@ pytest.importorskip("starlette")
 from scorefield.checkpoint import read_tensors
 from scorefield.disk import hold_lock
 from scorefield.runs.journal import read_log
-from scorefield.studio.trainings import Trainings
+from scorefield.studio.context import Studio
+from scorefield.studio.trainings import Trainings, write_run
 
 pytest_plugins = ["studio_browser"]
 
@@ -94,6 +97,16 @@ def test_a_training_is_started_by_keys_and_its_curves_and_samples_are_shown(
             page.get_by_role("button", name="Close").click()
             words = ["scorefield", "train", "digits", "--out", str(folder / name), "--steps", "6"]
             assert command.split() == words
+
+
+def test_the_code_of_a_training_with_a_limit_of_time_warns_that_it_gives_another_model():
+    settings = {"name": "new", "preset": "vectors", "amount": 2}
+    notes = [
+        write_run(settings | {"unit": unit}, Studio(None, Path("runs")))["note"]
+        for unit in ("minutes", "steps")
+    ]
+    assert "another training gives another model" in notes[0]
+    assert notes[1] is None
 
 
 @pytest.mark.slow
@@ -424,6 +437,32 @@ def test_a_training_is_ended_by_its_own_signal_and_one_runs_at_a_time(
     assert (trainings.folder / "one/saved").exists()
     with pytest.raises(ValueError, match="not being trained or evaluated by this studio"):
         trainings.stop("one")
+
+
+def test_one_of_two_trainings_that_are_asked_for_at_once_starts(trainings, monkeypatch):
+    """Two tabs may ask while the process of the first is about to start."""
+    real, asked, refused = subprocess.Popen, [], []
+
+    def ask():
+        try:
+            trainings._launch("second", [])
+        except ValueError as error:
+            refused.append(str(error))
+
+    other = threading.Thread(target=ask)
+
+    def start(_, **options):
+        asked.append(1)
+        if len(asked) == 1:
+            other.start()
+            other.join(0.2)
+        return real([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    trainings._launch("one", [])
+    other.join()
+    assert refused == ["one is being trained: stop it first"]
+    assert len(asked) == 1
 
 
 def test_a_training_that_fails_shows_the_last_line_that_it_printed(trainings, launch):

@@ -193,6 +193,7 @@ def describe_restorations(studio: Studio, settings: Mapping[str, Any]) -> Iterat
     yield Frame(
         {
             "keep": True, "shape": [*shape], "heldout": count, "classes": [*studio.model.classes],
+            "free": not studio.model.always_labelled,  # as in `describe_pictures`
             "tasks": [task for task in OPTIONS if possible.get(task, True)], "factors": factors,
             "noise": {task: ImageMeasurement(task, shape).deviation for task in OPTIONS},
             "methods": {name: describe_method(studio, name) for name in METHODS},

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import join
+from threading import Lock
 from typing import IO, Any, Literal
 
 from ..runs import PRESETS, is_training, read_log, read_settings
@@ -31,6 +32,11 @@ GRACE = 60.0
 """Seconds in which a training that is stopped saves its state."""
 TAIL = 2000
 """Bytes of a failed training's output that are read for its error."""
+TIMED = (
+    "A limit of time ends after as many steps as the machine takes in it, so that another training "
+    "gives another model. A number of steps gives the same one."
+)
+"""Note next to the code of such a training."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ def write_run(settings: Mapping[str, Any], studio: Any) -> dict[str, str | None]
     if asked.unit == "steps":
         limit = f"training.steps={asked.amount:.0f}"
     return {
+        "note": None if asked.unit == "steps" else TIMED,
         "command": join(["scorefield", *asked.arguments(studio.runs)]),
         "python": f"""from pathlib import Path
 
@@ -114,6 +121,7 @@ class Trainings:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._starting = Lock()  # requests come in several threads
         self._trainings = dict[str, RunProcess]()
         self._asked = dict[str, TrainingSettings]()
         self._logs = dict[str, tuple[tuple[int, int], list[dict[str, Any]]]]()
@@ -123,7 +131,7 @@ class Trainings:
         paths = [*self.folder.glob("*/config.json")]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         names = [path.parent.name for path in paths if NAME.fullmatch(path.parent.name)]
-        starting = [name for name, training in self._trainings.items() if name not in names
+        starting = [name for name, training in [*self._trainings.items()] if name not in names
                     and (training.is_alive or training.error())]  # fmt: skip
         return [self.summarise(name) for name in [*starting, *names]]
 
@@ -245,19 +253,20 @@ class Trainings:
     def _launch(
         self, name: str, arguments: Iterable[str], *, evaluates: bool = False
     ) -> dict[str, Any]:
-        for other, training in self._trainings.items():
-            if training.is_alive:
-                verb = "evaluated" if training.evaluates else "trained"
-                raise ValueError(f"{other} is being {verb}: stop it first")
-        if name in self._trainings:
-            self._trainings.pop(name).output.close()
-        output = tempfile.TemporaryFile()  # noqa: SIM115
-        # its own session, so that Ctrl-C in the studio's terminal reaches it once, through `close`
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scorefield", *arguments],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-        self._trainings[name] = RunProcess(process, output, evaluates)
+        with self._starting:
+            for other, training in self._trainings.items():
+                if training.is_alive:
+                    verb = "evaluated" if training.evaluates else "trained"
+                    raise ValueError(f"{other} is being {verb}: stop it first")
+            if name in self._trainings:
+                self._trainings.pop(name).output.close()
+            output = tempfile.TemporaryFile()  # noqa: SIM115
+            # its own session, so that Ctrl-C in the terminal reaches it once, through `close`
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scorefield", *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+            self._trainings[name] = RunProcess(process, output, evaluates)
         return self.summarise(name)
 
     def _read_log(self, directory: Path) -> list[dict[str, Any]]:

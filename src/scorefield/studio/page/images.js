@@ -16,6 +16,7 @@ export default {
     const { ui, run } = tools;
     const { h } = ui;
     let frames = []; // states, each {sigma, step, …, x, denoised}
+    let request = null; // {settings, state} of these states
     let at = 0; // the state that is shown
     let chosen = /^\d+$/.test(state.chosen) ? Number(state.chosen) : null;
     let following = true; // the newest state is shown, unless the scrubber was moved meanwhile
@@ -30,6 +31,7 @@ export default {
 
     const keep = (patch) => { goal = null; tools.setState({ ...patch, sigma: null }); sample(); };
     const status = ui.status();
+    const note = h("output", { class: "muted", "aria-label": "Settings" });
     const sampler = ui.select({
       label: "Sampler", options: Object.keys(about.samplers),
       value: about.samplers[state.sampler] ? state.sampler : about.sampler,
@@ -96,7 +98,7 @@ export default {
 
     const samples = h("section", { class: "stack", "aria-label": "Samples" },
       h("div", { class: "canvas-box" }, grid, cursor),
-      h("div", { class: "scrub" }, scrubber.element, shown.element, play), facts);
+      h("div", { class: "scrub" }, scrubber.element, shown.element, play), facts, note);
     const one = makeChosen({ ui, run, wide: WIDE });
     const between = makeBetween({ ui, tools, state, settings });
     const figures = costs(ui, tools);
@@ -118,7 +120,7 @@ export default {
     function settings() {
       const all = {
         sampler: sampler.value, steps: steps.value, seed: seed.value, n: count.value,
-        label: label.value || null, guidance: label.value ? guidance.value : 1,
+        label: label.value || null, guidance: label.value && about.free ? guidance.value : 1,
       };
       if (sampler.value === about.sampler) delete all.sampler; // with the run's own options
       if (steps.value === about.samplers[sampler.value]) delete all.steps;
@@ -129,6 +131,7 @@ export default {
       pause();
       adapt();
       const asked = settings();
+      const mine = { settings: asked, state: tools.state() };
       figures.here({ seconds: null });
       between.check();
       let begun = false;
@@ -142,7 +145,11 @@ export default {
       });
       sampling.start("images.sample", asked, {
         frame(header, arrays) {
-          if (!begun) frames = [];
+          if (!begun) { // a job that is refused leaves the samples before it
+            frames = [];
+            request = mine;
+            compare();
+          }
           begun = true;
           const { sigma } = frames[at] ?? header;
           add({ ...header, ...arrays });
@@ -150,8 +157,16 @@ export default {
           else if (!calm() || header.last) { at = frames.length - 1; draw(); }
           if (header.last) finish(header);
         },
-        status: follow(status, "Sampling"),
+        status: follow(status, "Sampling", compare),
       });
+    }
+
+    function isOld() { // the samples are of other settings than those of the controls
+      return request !== null && JSON.stringify(request.settings) !== JSON.stringify(settings());
+    }
+
+    function compare() {
+      note.textContent = isOld() ? "These are of other settings: Sample takes the new ones." : "";
     }
 
     function add(frame) {
@@ -215,7 +230,7 @@ export default {
     }
 
     function inspect() {
-      one.inspect(frames, chosen, about.data ? settings() : null);
+      one.inspect(frames, chosen, about.data ? request.settings : null);
       draw();
     }
 
@@ -250,7 +265,8 @@ export default {
       play.textContent = "Play";
     }
 
-    label.element.hidden = guidance.element.hidden = !about.classes.length;
+    label.element.hidden = !about.classes.length;
+    guidance.element.hidden = !about.classes.length || !about.free; // it goes away from no class
     figures.show(about.frontier, about.run);
     addEventListener("resize", draw, { signal: tools.signal });
     tools.signal.addEventListener("abort", pause);
@@ -258,8 +274,9 @@ export default {
     if (state.other != null) between.start();
 
     return {
-      settings: () => ({ job: "images.sample", settings: settings() }),
+      settings: () => ({ job: "images.sample", settings: request?.settings ?? settings() }),
       replay: {
+        state: () => (isOld() ? request.state : tools.state()),
         count: () => frames.length,
         keep() {
           const place = at;

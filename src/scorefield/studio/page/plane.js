@@ -53,7 +53,7 @@ function mount(root, state, tools) {
         showTarget(gaussianMixture(rows, header.variance, Array.from(weights)), header.limit);
         if (values.trained) trainer.look();
         if (calls.length) calls.forEach((call) => call());
-        else if (fixed.time != null) begin(Number(fixed.time));
+        else if (fixed.time != null) begin(fixed.time);
       },
       status({ status, message }) {
         if (mine !== loading || status !== "error") return;
@@ -302,7 +302,7 @@ function mount(root, state, tools) {
     resized.disconnect();
   });
   fillControls();
-  loadTarget(values.ladder.length < 2, state);
+  loadTarget(values.ladder.length < 2, settings.addressed);
 
   return {
     settings: () => ({ job: "plane.sample", settings: player.count() ? ran.settings : settings.sampling() }),

@@ -14,6 +14,12 @@ export const SAMPLERS = [
   ["adams_bashforth", "Adams–Bashforth"], ["predictor_corrector", "Predictor–corrector"],
   ["adaptive", "Adaptive"],
 ];
+const CHOICES = {
+  target: TARGETS.map(([name]) => name), first: SAMPLERS.map(([name]) => name),
+  second: SAMPLERS.map(([name]) => name), start: ["square", "prior"],
+  convention: ["paper", "official"], second_score: ["exact", "network"],
+};
+const ABOVE_ZERO = ["sigma", "spread"]; // of logarithmic sliders
 const LADDERED = ["langevin", "annealed_langevin", "underdamped"];
 const SAMPLER_STEPS = 18;
 const DEFAULTS = {
@@ -30,19 +36,26 @@ export const isLaddered = (sampler) => LADDERED.includes(sampler);
 /** Return the steps that suit a sampler, where those at a level of the ladder are known. */
 export const usualSteps = (sampler, atLevel) => (isLaddered(sampler) ? atLevel : SAMPLER_STEPS);
 
-/** Return the setting that a text of the address means; what is no number is the default. */
+/** Return the setting that a text of the address means, or undefined if it means none. */
 function readText(name, text) {
-  const standard = DEFAULTS[name];
-  if (Array.isArray(standard)) return text.split(",").map(Number).filter(Number.isFinite);
-  if (typeof standard === "number") return Number.isFinite(Number(text)) ? Number(text) : standard;
-  return text;
+  if (CHOICES[name]) return CHOICES[name].includes(text) ? text : undefined;
+  const numbers = text.split(",").map(Number);
+  if (!numbers.every(Number.isFinite)) return undefined;
+  if (name === "ladder") return isLadder(numbers) ? numbers : undefined;
+  if (name === "points") return numbers;
+  const [number, ...more] = numbers;
+  return more.length || (ABOVE_ZERO.includes(name) && number <= 0) ? undefined : number;
 }
 
-/** Return the settings in an address, and `change`, which keeps a patch of them there. */
+const isLadder = (levels) => levels.length >= 2
+  && levels.every((level, i) => level > 0 && (i === 0 || level < levels[i - 1]));
+
+/** Return the settings, those that the address has, and `change`, which keeps a patch of them there. */
 export function makeSettings(state, setState) {
   const own = Object.entries(state).filter(([name]) => name in DEFAULTS);
   const read = own.map(([name, text]) => [name, readText(name, text)]);
-  const values = { ...structuredClone(DEFAULTS), ...Object.fromEntries(read) };
+  const addressed = Object.fromEntries(read.filter(([, value]) => value !== undefined));
+  const values = { ...structuredClone(DEFAULTS), ...addressed };
   const pick = (...names) => Object.fromEntries(names.map((name) => [name, values[name]]));
 
   function change(patch) {
@@ -68,5 +81,5 @@ export function makeSettings(state, setState) {
     const sigma = Math.min(highest, Math.max(lowest, values.sigma));
     return { ...target(), ...pick("iterations"), sigma, sigma_max: highest, sigma_min: lowest };
   };
-  return { values, change, target, sampling, diagnosis, training };
+  return { values, addressed, change, target, sampling, diagnosis, training };
 }

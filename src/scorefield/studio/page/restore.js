@@ -81,7 +81,7 @@ export default {
     const filters = ui.number({ label: "Filters", min: 1, max: 64, value: state.filters ?? 4, onchange: keep("filters") });
     steps.input.placeholder = "auto";
     const label = ui.select({
-      label: "Class", options: [["", "any"], ...about.classes], value: state.label,
+      label: "Class", options: [...(about.free ? [["", "any"]] : []), ...about.classes], value: state.label,
       onchange(value) { setState({ label: value || null }); adapt(); },
     });
     const guidance = ui.slider({ label: "Guidance", min: 0, max: 8, step: 0.25, value: state.guidance ?? 1, oninput: keep("guidance") });
@@ -154,7 +154,7 @@ export default {
     function settings() {
       const all = {
         ...measurement(), n: n.value, method: method.value, label: label.value || null,
-        guidance: label.value ? guidance.value : 1,
+        guidance: label.value && about.free ? guidance.value : 1,
       };
       if (steps.value !== null) all.steps = steps.value;
       if (about.methods[method.value].particles) Object.assign(all, { particles: particles.value, filters: filters.value });
@@ -227,7 +227,8 @@ export default {
     }
 
     heldout.element.hidden = !about.heldout;
-    label.element.hidden = guidance.element.hidden = !about.classes.length;
+    label.element.hidden = !about.classes.length;
+    guidance.element.hidden = !about.classes.length || !about.free; // it goes away from no class
     mask.open(task.value, about.shape.slice(1));
     adapt();
     load();
