@@ -104,7 +104,7 @@ def test_fitted_levels_end_nearer_on_digits(folder, monkeypatch):
                 distances.append(distance(Plan(name, grid)))
             pairs = [" → ".join(f"{value:.3f}" for value in pair) for pair in (errors, distances)]
             print(f"{name}, {n}: error {pairs[0]}, Fréchet {pairs[1]}")
-            # 1.8 to 5.4 times less in docs/evaluation.md
+            # 1.76 to 5.4 times less in docs/evaluation.md
             assert name not in FITTED or errors[1] < errors[0] / 1.5
             assert name not in FITTED or distances[1] < distances[0]
 
