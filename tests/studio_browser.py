@@ -186,11 +186,17 @@ def browser():
         window.close()
 
 
+def is_fault(line):
+    """Return True for an error in the console that is not a refused request."""
+    return line.type == "error" and not line.text.startswith("Failed to load resource")
+
+
 @pytest.fixture
 def open_page(browser, studio):
     """Open a view in a context of its own: `with open_page("#/plane?sigma=1", viewport=…)`.
 
-    An error of a script there fails the test.
+    An error of a script there fails the test, and so does one in the console, such as of the
+    Content-Security-Policy; a request that the studio refuses is part of some tests.
     """
 
     @contextmanager
@@ -200,6 +206,7 @@ def open_page(browser, studio):
             page, faults = context.new_page(), []
             page.set_default_timeout(1000 * SECONDS)
             page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda line: is_fault(line) and faults.append(line.text))
             page.goto(studio.entrance + view)
             page.wait_for_selector("main h2")
             yield page
