@@ -278,6 +278,7 @@ def test_a_model_that_always_had_a_class_is_never_used_without_one(monkeypatch, 
     assert heldout_losses(run.experiment, run.parts, run.model).isfinite().all()
     capsys.readouterr()
     assert "label_dropout=0, never without a class" in error_of("sample", "run")
+    assert "label_dropout=0, never without a class" in error_of("restore", "run")
     assert "label_dropout=0, never without a class" in error_of("score", "run", "digits")
     guided = error_of("sample", "run", "--label", "all", "--guidance", "2")
     assert "guidance=2.0 goes away from the model without a class" in guided

@@ -28,7 +28,7 @@ from ..samplers import State
 from ..show import images
 from ..values import describe_classes, quantity
 from . import files, options
-from .given import describe_condition, read_given
+from .given import check_label, describe_condition, read_given
 from .rows import sample_given
 from .startup import join_group, say
 
@@ -70,7 +70,7 @@ def write_samples(
         return
     decode, shape = open_decoder(run, shape)
     out = files.choose_output(out, run, table, shape, overwrite)
-    _check_label(run, model, label)
+    check_label(run, model, label, others=", or `all`")
     if animate is not None:
         files.check_animation(animate, out, shape)
     chosen = guidance != options.NO_GUIDANCE
@@ -143,15 +143,6 @@ def _count_batches(
     for first, x in zip(batches, gather(model, ends, n, batch), strict=True):
         own = counts.pop(first, Counter())  # empty, except in the process of this batch
         yield x, sum(distributed.all_gather(own), Counter[int]())
-
-
-def _check_label(run: Path, model: ScoreModel, label: str | None) -> None:
-    """Refuse samples without a class from a model that always had one in training."""
-    if label is None and model.classes and model.always_labelled:
-        raise ValueError(
-            f"{run}: it was trained with network.label_dropout=0, never without a class: give "
-            f"--label, one of {describe_classes(model.classes)}, or `all`"
-        )
 
 
 def _describe_classes(counts: Mapping[str, int]) -> str:

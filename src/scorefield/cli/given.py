@@ -15,7 +15,7 @@ from ..data.table import TABLE_CONDITION, cell_text
 from ..disk import open_regular
 from ..model import ScoreModel
 from ..runs.own_plan import read_settings
-from ..values import check_names
+from ..values import check_names, describe_classes
 
 
 def read_given(
@@ -87,3 +87,12 @@ def _read_value(text: str, value: str, shape: Sequence[int], run: Path) -> Tenso
             f"--given {text}: it has shape {tuple(x.shape)}, but the model takes {tuple(shape)}"
         )
     return x
+
+
+def check_label(run: Path, model: ScoreModel, label: str | None, others: str = "") -> None:
+    """Refuse samples without a class from a model that always had one in training."""
+    if label is None and model.classes and model.always_labelled:
+        raise ValueError(
+            f"{run}: it was trained with network.label_dropout=0, never without a class: give "
+            f"--label, one of {describe_classes(model.classes)}{others}"
+        )

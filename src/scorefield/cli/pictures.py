@@ -16,7 +16,7 @@ from ..sample import class_number
 from ..show import images
 from ..values import RestorationTask, quantity
 from . import files, options
-from .given import refuse_conditions
+from .given import check_label, refuse_conditions
 
 
 def restore_images(
@@ -48,6 +48,7 @@ def restore_images(
         raise ValueError(f"{run}: its samples are latents, and a measurement is of images")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"{run}: this is not a model of images with one or three channels")
+    check_label(run, model, label)
     strength = files.read_guidance(guidance, device)
     number = None if label is None else int(class_number(model, label, strength))
     mask = option["mask"] and read_mask(option["mask"], shape)
