@@ -11,6 +11,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,7 +20,17 @@ from PIL import Image
 from test_faults import assert_same_end, read_log, state_files, vectors
 from torch.nn.utils import parameters_to_vector
 
-from scorefield import EDM, MLP, ScoreModel, load, sample
+from scorefield import (
+    EDM,
+    MLP,
+    LogNormal,
+    ScoreModel,
+    annealed,
+    edm_weight,
+    load,
+    objectives,
+    sample,
+)
 from scorefield.checkpoint import read_tensors
 from scorefield.data import Batches, LabelledBatch, all_samples, load_data, tensor_data
 from scorefield.evaluate import open_run
@@ -562,6 +573,17 @@ def test_sigmas_beyond_the_range_are_clamped_to_its_ends():
     z = torch.tensor([-9.0, 0.0, 9.0])
     loss(score, torch.zeros(3, 3), noise=z.expand_as)
     assert sigmas[0].tolist() == [0.5, 1.0, 3.0]
+
+
+def test_training_by_an_objective_has_its_loss():
+    """The score's Jacobian is not diagonal, so that its exact and its sliced trace differ."""
+    names = {*get_args(get_type_hints(Training)["objective"])} - {"consistency"}
+    model, x = ScoreModel(MLP(3), EDM(0.5)), torch.randn(4, 3)
+    score = lambda x, sigma: x.sin().cumsum(1)  # noqa: E731
+    for name in names:
+        loss = build_loss(_experiment(f"training.objective={name}", "levels.std=1"), model)
+        plain = annealed(getattr(objectives, name), LogNormal(0.0, 1.0), edm_weight(0.5))
+        assert torch.equal(loss(score, x, noise=seeded(0)), plain(score, x, noise=seeded(0)))
 
 
 def test_finish_trains_resumes_or_loads(points, tmp_path):

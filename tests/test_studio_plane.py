@@ -47,6 +47,13 @@ def frames_of(job, **settings):
     return [frame for frame in job(STUDIO, settings) if frame is not None]
 
 
+def test_the_page_lists_each_sampler_of_the_plane():
+    page = (PAGE / "plane_settings.js").read_text(encoding="utf-8")
+    rows = re.search(r"SAMPLERS = \[(.*?)\n\];", page, re.S)[1]
+    unmatched = set(re.findall(r'\["(\w+)", ', rows)) ^ set(plane.PLANE_SAMPLERS)
+    assert not unmatched, f"plane_settings.js, SAMPLERS: add or remove {unmatched}"
+
+
 # ── Jobs ─────────────────────────────────────────────────────────────────────────────────────────
 
 
