@@ -163,7 +163,15 @@ def _small(words):
     return [*args, "--overwrite"] if args[0] == "restore" else args
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if COMMANDS[d]])
+def _is_long(document):
+    return len(COMMANDS[document]) > 6
+
+
+LONG = [pytest.param(d, marks=pytest.mark.slow) for d in DOCUMENTS if _is_long(d)]
+SHORT = [d for d in DOCUMENTS if COMMANDS[d] and not _is_long(d)]
+
+
+@pytest.mark.parametrize("document", [*SHORT, *LONG])
 def test_the_commands_of_a_document_run(document, reader):
     for words in COMMANDS[document]:
         assert main(_small(words)) == 0, words
