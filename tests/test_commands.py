@@ -489,7 +489,7 @@ def test_fitted_levels_and_a_path_of_noise_are_those_of_python(
     capsys.readouterr()
     for sampler, flag, message in (
         ("heun", "--fit-grid", "levels are fitted for unipc and adams_bashforth"),
-        ("heun", "--brownian", "take one of consistent, ancestral, reverse_diffusion, dpm_solver"),
+        ("heun", "--brownian", "take one of ancestral, consistent, dpm_solver_sde, rev"),
     ):
         assert message in error_of("sample", str(trained), *few, f"--sampler={sampler}", flag)
 

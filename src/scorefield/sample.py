@@ -58,7 +58,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.brownian and not self.method.brownian:
-            names = ", ".join(name for name, one in SAMPLERS.items() if one.brownian)
+            names = ", ".join(sorted(name for name, one in SAMPLERS.items() if one.brownian))
             raise ValueError(
                 f"sampler={self.sampler!r}: a path of noise is for samplers that add noise once a "
                 f"step: take one of {names}, or leave out brownian"
