@@ -304,7 +304,7 @@ def test_a_custom_step_or_sampler_that_does_not_fit_is_refused(own, message):
 
 def test_a_path_of_noise_is_for_samplers_that_add_noise_once_a_step():
     for name in ("heun", "churn", "predictor_corrector", "annealed_langevin"):
-        message = rf"sampler='{name}': a path of noise.*take one of consistent, ancestral, reverse"
+        message = rf"sampler='{name}': a path of noise.*take one of ancestral, consistent, dpm"
         with pytest.raises(ValueError, match=message):
             sample(ORACLE, 2, name, brownian=True)
 
