@@ -246,9 +246,8 @@ def test_strong_order_on_a_linear_sde():
         assert orders(errors[name]) == pytest.approx([1, 1], abs=0.3), name
 
 
-@pytest.mark.parametrize(
-    "name", ["consistent", pytest.param("dpm_solver_sde", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["consistent", "dpm_solver_sde"])
 def test_samples_follow_one_path_at_any_number_of_levels(name):
     """Strong order 1, in the median, as a few samples end in another mode."""
     options = {"grid": "geometric", "brownian": True}

@@ -1,4 +1,4 @@
-"""The commands of long pages run, made small; `NOT_RUN` has the reason for each that does not.
+"""The commands of long pages, made small, run in the studies; `NOT_RUN` says why others do not.
 
 `make docs` runs the blocks of sh of the short pages, and shows what they print.
 """
@@ -163,15 +163,8 @@ def _small(words):
     return [*args, "--overwrite"] if args[0] == "restore" else args
 
 
-def _is_long(document):
-    return len(COMMANDS[document]) > 6
-
-
-LONG = [pytest.param(d, marks=pytest.mark.slow) for d in DOCUMENTS if _is_long(d)]
-SHORT = [d for d in DOCUMENTS if COMMANDS[d] and not _is_long(d)]
-
-
-@pytest.mark.parametrize("document", [*SHORT, *LONG])
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if COMMANDS[d]])
 def test_the_commands_of_a_document_run(document, reader):
     for words in COMMANDS[document]:
         assert main(_small(words)) == 0, words
