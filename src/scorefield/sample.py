@@ -430,5 +430,7 @@ def warn_of_broken(x: Float[Tensor, "n *shape"]) -> None:
 def describe_broken(x: Float[Tensor, "n *shape"], origin: str = "") -> str:
     """Return how many samples are not finite, and what may help; empty if all are."""
     broken = int((~x.flatten(1).isfinite().all(1)).sum())
+    if not broken:
+        return ""
     remedy = "more steps or another sampler may help, and `diagnose` shows where the score is wrong"
-    return f"{broken} of {len(x)} samples{origin} are not finite: {remedy}" * (broken > 0)
+    return f"{broken} of {len(x)} samples{origin} are not finite: {remedy}"
