@@ -181,8 +181,13 @@ if __name__ == "__main__":
     together(place)
     options = ["-n", "9", "--batch", "2", "--bits", "0", "--out", "figures"]
     assert main(["evaluate", str(place / "two"), *options]) == 0
-    Thread(target=stop_when_logged, args=[place / "command/log.jsonl"], daemon=True).start()
+    # both stop as soon as one is signalled; a signal that comes later is ignored
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals = Thread(target=stop_when_logged, args=[place / "command/log.jsonl"], daemon=True)
+    signals.start()
     settings = ["--network.width=16", "--network.blocks=1", "--training.steps=100000"]
     command = ["train", "vectors", *settings, "--out", str(place / "command")]
     assert main(command) == 128 + signal.SIGTERM
+    signals.join()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     fail(place)
